@@ -1,0 +1,146 @@
+"""Every error that mlforge raises, in one tree.
+
+    MlforgeError
+    ├── DefinitionError          a feature, metric, validator or definitions file is wrong
+    │   └── DefinitionsNotFound  no definitions file, or one that does not import
+    ├── SourceError              a source cannot be read or does not fit
+    │   ├── ColumnNotFound       a column that the feature names is not there
+    │   └── UnreadableFile       one file is damaged, unfinished or not parquet
+    ├── FunctionError            the feature's own function failed or returned the wrong thing
+    ├── DataError                values that the time model refuses: dtypes, overflow, two rows of a key
+    ├── ValidationError          rows break the feature's validators
+    ├── StoreError               the offline store
+    │   ├── FeatureNotFound
+    │   ├── VersionNotFound
+    │   ├── VersionConflict      the version exists, is below the highest, or lost a race
+    │   ├── IntegrityError       stored bytes are not what was published
+    │   └── UnsupportedStore     another format, or a place where a store must not be
+    ├── HeldError                an unattended refresh would lose too much; a person decides
+    ├── RetrievalError           a spine or a request that cannot be answered
+    ├── OnlineError              the online store
+    │   ├── NotServed            no books for the feature, or older than asked for
+    │   ├── StalePush            a newer push has been there
+    │   └── OnlineUnavailable    the server does not answer
+    ├── MissingExtra             an optional part is not installed
+    └── BuildError               one or more features failed; the others were built
+
+Each message says what failed, on what, and what would work.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+
+class MlforgeError(Exception):
+    """The root of the tree: catch this to catch all that mlforge raises on purpose."""
+
+
+class DefinitionError(MlforgeError):
+    """A feature, metric, validator or definitions file is wrong."""
+
+
+class DefinitionsNotFound(DefinitionError):
+    """There is no definitions file, or it does not import."""
+
+
+class SourceError(MlforgeError):
+    """A source cannot be read or does not fit its feature."""
+
+
+class ColumnNotFound(SourceError):
+    """A column that the feature names is not among the columns at hand."""
+
+    @classmethod
+    def among(cls, owner: str, missing: str, present: list[str]) -> ColumnNotFound:
+        """The usual wording: who looked for what, and what there is."""
+        return cls(f"{owner}: no column {missing!r}; there are {', '.join(sorted(present))}")
+
+
+class UnreadableFile(SourceError):
+    """One file is damaged, unfinished or not parquet at all."""
+
+
+class FunctionError(MlforgeError):
+    """The feature's own function failed or returned something other than a frame."""
+
+
+class DataError(MlforgeError):
+    """Values that the time model refuses: a dtype, an overflow, two rows of one untimed key."""
+
+
+class ValidationError(MlforgeError):
+    """Rows break the feature's validators."""
+
+
+class StoreError(MlforgeError):
+    """The offline store cannot do what was asked."""
+
+
+class FeatureNotFound(StoreError):
+    """The store has no such feature."""
+
+
+class VersionNotFound(StoreError):
+    """The feature has no such version."""
+
+
+class VersionConflict(StoreError):
+    """The version exists already, is below the highest, or another publisher won."""
+
+
+class IntegrityError(StoreError):
+    """Stored bytes are not what was published."""
+
+
+class UnsupportedStore(StoreError):
+    """The store was written by another format, or lies where a store must not be."""
+
+
+class HeldError(MlforgeError):
+    """An unattended refresh would lose too much: the last version is served until a person decides."""
+
+
+class RetrievalError(MlforgeError):
+    """A spine or a request that cannot be answered."""
+
+
+class OnlineError(MlforgeError):
+    """The online store cannot do what was asked."""
+
+
+class NotServed(OnlineError):
+    """The online store holds no books for the feature, or they are older than asked for."""
+
+
+class StalePush(OnlineError):
+    """A newer push has been there: this one must not overwrite its rows."""
+
+
+class OnlineUnavailable(OnlineError):
+    """The online store's server does not answer."""
+
+
+class MissingExtra(MlforgeError):
+    """An optional part is not installed."""
+
+    @classmethod
+    def of(cls, what: str, extra: str) -> MissingExtra:
+        """Name the part and the extra that brings it."""
+        return cls(f"{what} needs the extra {extra!r}: pip install 'mlforge[{extra}]'")
+
+
+class BuildError(MlforgeError):
+    """One or more features failed; the others were built.
+
+    `failures` maps a feature's name to its error, `results` holds what was built.
+    """
+
+    def __init__(self, failures: Mapping[str, Exception], results: Mapping[str, Any]) -> None:
+        self.failures = dict(failures)
+        self.results = dict(results)
+        lines = [f"{name}: {error}" for name, error in failures.items()]
+        super().__init__(
+            f"{len(lines)} of {len(lines) + len(results)} features failed\n" + "\n".join(lines)
+        )

@@ -1,0 +1,149 @@
+"""Small frozen values that every layer speaks in."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Literal, Self
+
+from mlforge.errors import DefinitionError, StoreError
+
+Bump = Literal["major", "minor", "patch"]
+
+_VERSION = re.compile(r"(0|[1-9]\d{0,8})\.(0|[1-9]\d{0,8})\.(0|[1-9]\d{0,8})")
+_DURATION = re.compile(r"([1-9]\d*)(w|d|h|m|s|ms|us)")
+_CALENDAR = {"mo": 30, "q": 91, "y": 365}
+_CALENDAR_DURATION = re.compile(rf"(\d+)({'|'.join(_CALENDAR)})")
+_UNITS = {
+    "w": 7 * 86_400_000_000,
+    "d": 86_400_000_000,
+    "h": 3_600_000_000,
+    "m": 60_000_000,
+    "s": 1_000_000,
+    "ms": 1_000,
+    "us": 1,
+}
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,99}")
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True, order=True, slots=True)
+class Version:
+    """A semantic version `X.Y.Z`, without pre-release or build parts (semver.org, 2.0.0)."""
+
+    major: int
+    minor: int
+    patch: int
+
+    @classmethod
+    def parse(cls, text: object) -> Self:
+        """Read `"1.2.3"`; anything else raises StoreError."""
+        match = _VERSION.fullmatch(text) if isinstance(text, str) else None
+        if match is None:
+            raise StoreError(f"{text!r} is not a version; write three numbers, as in '1.2.3'")
+        return cls(*(int(part) for part in match.groups()))
+
+    def bumped(self, bump: Bump) -> Version:
+        """The next version of that kind."""
+        if bump == "major":
+            return Version(self.major + 1, 0, 0)
+        if bump == "minor":
+            return Version(self.major, self.minor + 1, 0)
+        return Version(self.major, self.minor, self.patch + 1)
+
+    def __str__(self) -> str:
+        return f"{self.major}.{self.minor}.{self.patch}"
+
+
+@dataclass(frozen=True, slots=True)
+class Duration:
+    """A fixed length of time: microseconds, and the text that names it in column names."""
+
+    us: int
+    text: str = field(compare=False)
+
+    @classmethod
+    def parse(cls, value: object, what: str = "duration") -> Duration:
+        """Read `"7d"` (w d h m s ms) or a timedelta; calendar units and zero are refused."""
+        if isinstance(value, Duration):
+            return value
+        if isinstance(value, timedelta):
+            us = value // timedelta(microseconds=1)
+            if us <= 0:
+                raise DefinitionError(f"{what} {value!r} must be longer than zero")
+            return cls.of(us)
+        match = _DURATION.fullmatch(value) if isinstance(value, str) else None
+        if match is not None:
+            return cls(int(match[1]) * _UNITS[match[2]], match[0])
+        calendar = _CALENDAR_DURATION.fullmatch(value) if isinstance(value, str) else None
+        if calendar is not None:
+            days = int(calendar[1]) * _CALENDAR[calendar[2]]
+            raise DefinitionError(
+                f"{what} {value!r} is a calendar unit, whose length varies; the nearest fixed one is '{days}d'"
+            )
+        raise DefinitionError(
+            f"{what} {value!r} is not a fixed duration; write a whole number above zero and one of "
+            "w d h m s ms, as in '7d', or give a timedelta"
+        )
+
+    @classmethod
+    def of(cls, us: int) -> Duration:
+        """The duration of so many microseconds, named in its largest exact unit."""
+        unit = next(unit for unit, size in _UNITS.items() if us % size == 0)
+        return cls(us, f"{us // _UNITS[unit]}{unit}")
+
+    def __str__(self) -> str:
+        return self.text
+
+
+@dataclass(frozen=True, slots=True)
+class TimeRange:
+    """Instants from `start` to `end` in UTC microseconds, both included."""
+
+    start: int
+    end: int
+
+    def overlaps(self, other: TimeRange) -> bool:
+        """Whether some instant lies in both."""
+        return self.start <= other.end and other.start <= self.end
+
+    def union(self, other: TimeRange) -> TimeRange:
+        """The least range that covers both."""
+        return TimeRange(min(self.start, other.start), max(self.end, other.end))
+
+
+def check_name(name: object, what: str = "feature") -> str:
+    """Return the name if it is safe in paths, Redis keys, job ids and column prefixes."""
+    if not isinstance(name, str) or _NAME.fullmatch(name) is None:
+        raise DefinitionError(
+            f"{what} name {name!r} is not allowed; use letters, digits, '_' and '-', "
+            "a letter first, at most 100 characters"
+        )
+    return name
+
+
+def to_us(instant: datetime) -> int:
+    """Microseconds since the epoch; a naive datetime is taken as UTC."""
+    if instant.tzinfo is None:
+        instant = instant.replace(tzinfo=UTC)
+    return (instant - _EPOCH) // timedelta(microseconds=1)
+
+
+def from_us(us: int) -> datetime:
+    """The UTC datetime of so many microseconds since the epoch."""
+    return _EPOCH + timedelta(microseconds=us)
+
+
+def to_iso(us: int | None) -> str | None:
+    """ISO 8601 with microseconds and `Z`, or None."""
+    return (
+        None
+        if us is None
+        else from_us(us).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    )
+
+
+def from_iso(text: str | None) -> int | None:
+    """Microseconds since the epoch of an ISO 8601 instant, or None."""
+    return None if text is None else to_us(datetime.fromisoformat(text))
