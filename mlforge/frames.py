@@ -1,0 +1,77 @@
+"""Between polars frames and the schema's text."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+
+import polars as pl
+
+from mlforge.errors import DataError
+from mlforge.schema import INSTANT, Column, Schema
+
+_DECIMAL = re.compile(r"Decimal\((\d+), (\d+)\)")
+UTC_INSTANT = pl.Datetime("us", "UTC")
+
+
+def dtype_text(dtype: pl.DataType) -> str:
+    """`Int64`, `Datetime(us, UTC)`, `Decimal(38, 2)`; other parameters as polars prints them."""
+    if isinstance(dtype, pl.Datetime):
+        zone = f", {dtype.time_zone}" if dtype.time_zone else ""
+        return f"Datetime({dtype.time_unit}{zone})"
+    if isinstance(dtype, pl.Decimal):
+        return f"Decimal({dtype.precision}, {dtype.scale})"
+    return str(dtype)
+
+
+def to_polars(text: str) -> pl.DataType:
+    """The polars dtype of a schema's text."""
+    if text == INSTANT:
+        return UTC_INSTANT
+    decimal = _DECIMAL.fullmatch(text)
+    if decimal is not None:
+        return pl.Decimal(int(decimal[1]), int(decimal[2]))
+    dtype = getattr(pl, text, None)
+    if isinstance(dtype, type) and issubclass(dtype, pl.DataType):
+        return dtype()
+    raise DataError(f"dtype {text!r} is not one that mlforge stores")
+
+
+def schema_of(frame: pl.DataFrame | pl.LazyFrame) -> Schema:
+    """The frame's columns in the schema's words."""
+    return tuple(Column(name, dtype_text(dtype)) for name, dtype in frame.collect_schema().items())
+
+
+def polars_schema(columns: Iterable[Column]) -> dict[str, pl.DataType]:
+    """The columns as polars wants a schema."""
+    return {column.name: to_polars(column.dtype) for column in columns}
+
+
+def empty(columns: Iterable[Column]) -> pl.DataFrame:
+    """A frame of these columns without rows."""
+    return pl.DataFrame(schema=polars_schema(columns))
+
+
+def instant(us: int) -> pl.Expr:
+    """A literal instant."""
+    return pl.lit(us, dtype=pl.Int64).cast(UTC_INSTANT)
+
+
+def microseconds(column: str) -> pl.Expr:
+    """A Datetime(us, UTC) column as Int64 microseconds."""
+    return pl.col(column).to_physical()
+
+
+def finite(expr: pl.Expr, dtype: pl.DataType) -> pl.Expr:
+    """The expression with NaN and infinities as null; other dtypes as they are."""
+    return pl.when(expr.is_finite()).then(expr) if dtype.is_float() else expr
+
+
+def select_typed(frame: pl.LazyFrame, present: Mapping[str, str], wanted: Schema) -> pl.LazyFrame:
+    """The wanted columns in their order; a column that is absent or all null comes as typed nulls."""
+    return frame.select(
+        pl.col(column.name)
+        if present.get(column.name) == column.dtype
+        else pl.lit(None, dtype=to_polars(column.dtype)).alias(column.name)
+        for column in wanted
+    )
