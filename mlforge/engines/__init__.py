@@ -1,0 +1,33 @@
+"""The engines, by name; each is imported when it is first asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from mlforge.engines.base import POINT, Engine, Events
+from mlforge.errors import MissingExtra
+from mlforge.features import check_engine
+
+__all__ = ["POINT", "Engine", "Events", "engine_named"]
+
+
+def _polars() -> Engine:
+    from mlforge.engines.polars_engine import PolarsEngine
+
+    return PolarsEngine()
+
+
+def _duckdb() -> Engine:
+    try:
+        from mlforge.engines.duckdb_engine import DuckDBEngine
+    except ModuleNotFoundError as error:
+        raise MissingExtra.of("engine 'duckdb'", "duckdb") from error
+    return DuckDBEngine()
+
+
+_ENGINES: dict[str, Callable[[], Engine]] = {"polars": _polars, "duckdb": _duckdb}
+
+
+def engine_named(name: str) -> Engine:
+    """The engine of that name; MissingExtra if its library is not installed."""
+    return _ENGINES[check_engine(name, "engine")]()

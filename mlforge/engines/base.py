@@ -1,0 +1,150 @@
+"""The contract of an engine: `value(entity, t)`, evaluated at many points at once.
+
+The build, the training join and the online push all come here. `Engine.values` owns the algorithm;
+an engine supplies one primitive, `aggregate`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import polars as pl
+
+from mlforge import frames, timemodel
+from mlforge.compilers.base import ENTITY, ROW, TIME, ComputeContext, value_alias
+from mlforge.errors import DataError
+from mlforge.manifest import Partial
+from mlforge.schema import Column, Schema, decimal_scale, dtypes
+from mlforge.spec import FeatureSpec
+from mlforge.values import TimeRange
+
+POINT = "__point"
+_INT64 = (-(1 << 63), (1 << 63) - 1)
+
+
+@dataclass(frozen=True)
+class Events:
+    """A version's events: stored partials, the schema that they share, and what they mean."""
+
+    spec: FeatureSpec
+    schema: Schema
+    partials: tuple[tuple[Partial, Path], ...]
+
+    def within(self, times: TimeRange | None) -> Events:
+        """Only the partials that hold an event in the range."""
+        if times is None:
+            return self
+        kept = tuple(p for p in self.partials if p[0].times and p[0].times.overlaps(times))
+        return Events(self.spec, self.schema, kept)
+
+    def scan(
+        self, columns: Sequence[str] | None = None, times: TimeRange | None = None
+    ) -> pl.LazyFrame:
+        """The events, lazily: some columns, those of a time range, in no particular order."""
+        wanted = tuple(c for c in self.schema if columns is None or c.name in columns)
+        chosen = self.within(times)
+        groups: dict[Schema, list[Path]] = {}
+        for partial, path in chosen.partials:
+            groups.setdefault(partial.schema, []).append(path)
+        scans = [
+            frames.select_typed(pl.scan_parquet(paths, glob=False), dtypes(schema), wanted)
+            for schema, paths in groups.items()
+        ]
+        found = pl.concat(scans) if scans else frames.empty(wanted).lazy()
+        if times is None or self.spec.timestamp is None:
+            return found
+        time = pl.col(self.spec.timestamp)
+        return found.filter(time.is_between(frames.instant(times.start), frames.instant(times.end)))
+
+
+class Engine(ABC):
+    """Evaluates a feature's metrics. Engines differ in the kernel alone, never in what it returns."""
+
+    name: ClassVar[str]
+
+    @abstractmethod
+    def aggregate(
+        self, events: pl.LazyFrame, points: pl.DataFrame, context: ComputeContext
+    ) -> pl.DataFrame:
+        """Every metric at every point.
+
+        events: entity (UInt32), time (Int64 microseconds) and the value columns, in any order.
+        points: entity, time and row (UInt32, unique), in any order.
+        Returns row and one column a metric, in any order of rows; no rounding, no defaults.
+        """
+
+    def values(self, events: Events, points: pl.DataFrame) -> pl.DataFrame:
+        """`value(entity, t)` for each row of `points`: its keys and `POINT`, an instant, in its order.
+
+        Returns the metric columns alone, one row for each point: count 0 and null for all else where
+        a window is empty, results that are not finite as null. Raises DataError when an integer or
+        decimal sum does not fit its dtype.
+        """
+        spec = events.spec
+        columns = spec.values(events.schema)
+        if points.is_empty():
+            return frames.empty(columns)
+        asked = _asked(points, spec)
+        entities = asked.select(spec.keys).unique(maintain_order=True).with_row_index(ENTITY)
+        rows = asked.join(
+            entities, on=list(spec.keys), how="left", nulls_equal=True, maintain_order="left"
+        ).select(ENTITY, TIME, ROW)
+        least, greatest = rows[TIME].min(), rows[TIME].max()
+        assert isinstance(least, int) and isinstance(greatest, int)
+        seen = timemodel.events_seen(TimeRange(least, greatest), spec.windows)
+        context = ComputeContext(spec.columns, dtypes(events.schema))
+        found = self.aggregate(_gather(events, seen, entities, context), rows, context)
+        found = rows.select(ROW).join(found, on=ROW, how="left", maintain_order="left")
+        return found.select(_settle(found, column, spec.name) for column in columns)
+
+
+def _asked(points: pl.DataFrame, spec: FeatureSpec) -> pl.DataFrame:
+    """The points with their time moved to where it is evaluated."""
+    time = pl.col(POINT).to_physical()
+    if spec.interval is not None:
+        time = time - time.mod(spec.interval.us)
+    return points.select(*spec.keys, time.alias(TIME)).with_row_index(ROW)
+
+
+def _gather(
+    events: Events, seen: TimeRange, entities: pl.DataFrame, context: ComputeContext
+) -> pl.LazyFrame:
+    """The events of those entities that any window sees, in the kernel's columns."""
+    spec = events.spec
+    assert spec.timestamp is not None
+    return (
+        events.scan(spec.needed(), seen)
+        .join(entities.lazy(), on=list(spec.keys), how="inner", coalesce=False)
+        .select(
+            pl.col(ENTITY),
+            frames.microseconds(spec.timestamp).alias(TIME),
+            *(pl.col(column).alias(value_alias(column)) for column in context.value_columns()),
+        )
+    )
+
+
+def _settle(found: pl.DataFrame, column: Column, owner: str) -> pl.Expr:
+    """The engine's result in the column's dtype, with what an empty window means."""
+    dtype = frames.to_polars(column.dtype)
+    value = pl.col(column.name)
+    if column.aggregation == "count":
+        return value.fill_null(0).cast(dtype)
+    if column.aggregation == "sum" and (
+        column.dtype == "Int64" or decimal_scale(column.dtype) is not None
+    ):
+        _check_sum(found[column.name], column, owner)
+    return frames.finite(value.cast(dtype), dtype).alias(column.name)
+
+
+def _check_sum(sums: pl.Series, column: Column, owner: str) -> None:
+    if sums.dtype.is_integer():
+        least, greatest = sums.min(), sums.max()
+        fits = least is None or (_INT64[0] <= int(str(least)) and int(str(greatest)) <= _INT64[1])
+        if not fits:
+            raise DataError(
+                f"{owner}: {column.name} does not fit into 64 bits; cast the column to Float64 or Decimal in the feature's function"
+            )

@@ -1,0 +1,34 @@
+"""The kernel on DuckDB: SQL window functions, which spill to disk when memory runs short."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import duckdb
+import polars as pl
+
+from mlforge.compilers import duckdb_compiler
+from mlforge.compilers.base import ComputeContext
+from mlforge.engines.base import Engine
+from mlforge.errors import DataError
+
+
+class DuckDBEngine(Engine):
+    """One connection an evaluation; the kernel knows microseconds only, so no time zone matters."""
+
+    name: ClassVar[str] = "duckdb"
+
+    def aggregate(
+        self, events: pl.LazyFrame, points: pl.DataFrame, context: ComputeContext
+    ) -> pl.DataFrame:
+        """One statement over events and points together."""
+        both = pl.concat([events.collect(), points], how="diagonal")
+        with duckdb.connect() as connection:
+            connection.register("both", both.to_arrow())
+            try:
+                found = connection.sql(duckdb_compiler.select(context, "both")).to_arrow_table()
+            except duckdb.OutOfRangeException as error:
+                raise DataError(
+                    f"a sum does not fit its dtype: {error}; cast the column to Float64 in the feature's function"
+                ) from error
+        return pl.DataFrame(pl.from_arrow(found))
