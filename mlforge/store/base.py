@@ -1,0 +1,152 @@
+"""The contract of an offline store: immutable versions, the partials they consist of, and books.
+
+A store never computes. It stages what others write, makes it visible in one step, and hands it
+out again.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+
+from mlforge.errors import FeatureNotFound, VersionNotFound
+from mlforge.manifest import Manifest, Partial
+from mlforge.store.books import Books, Seen
+from mlforge.values import Version
+
+
+@dataclass(frozen=True, slots=True)
+class Pointer:
+    """Which version is served, and a generation that every publish and rollback raises."""
+
+    version: Version
+    generation: int
+
+
+class Store(ABC):
+    """What every backend gives. Versions are never overwritten; readers never see half of one."""
+
+    @abstractmethod
+    def features(self) -> list[str]:
+        """Names of the features that have a published version, sorted."""
+
+    @abstractmethod
+    def versions(self, name: str) -> list[Version]:
+        """Whole versions, ascending; none for an unknown feature."""
+
+    @abstractmethod
+    def pointer(self, name: str) -> Pointer | None:
+        """What is served, None before the first version."""
+
+    @abstractmethod
+    def manifest(self, name: str, version: Version) -> Manifest:
+        """A version's manifest; VersionNotFound if there is none."""
+
+    @abstractmethod
+    def data(self, name: str, version: Version) -> Path:
+        """Where a version's table lies: a parquet file, or a folder of them."""
+
+    @abstractmethod
+    def partial(self, name: str, hash_: str) -> Path:
+        """Where a partial lies or would lie."""
+
+    @abstractmethod
+    def find_partial(self, name: str, hash_: str) -> Partial | None:
+        """A stored partial's description, None if it is not stored."""
+
+    @abstractmethod
+    def write_partial(self, name: str, partial: Partial, frame: pl.DataFrame) -> None:
+        """Store a partial; doing so again changes nothing."""
+
+    @abstractmethod
+    def stage(self, name: str) -> AbstractContextManager[Path]:
+        """An empty hidden folder on the store's own file system; what is not published goes away."""
+
+    @abstractmethod
+    def publish(self, staged: Path, manifest: Manifest, expected: Pointer | None) -> Pointer:
+        """Make a staged version visible, then serve it.
+
+        VersionConflict if the version exists, or something other than `expected` is served by now.
+        """
+
+    @abstractmethod
+    def serve(self, name: str, version: Version) -> Pointer:
+        """Serve an existing version and raise the generation."""
+
+    @abstractmethod
+    def books(self, name: str) -> Books:
+        """The feature's books, empty ones where there are none."""
+
+    @abstractmethod
+    def write_books(self, name: str, books: Books) -> None:
+        """Replace the feature's books."""
+
+    @abstractmethod
+    def seen(self, name: str) -> dict[str, Seen]:
+        """Source files as the last refresh saw them, by path."""
+
+    @abstractmethod
+    def write_seen(self, name: str, seen: Mapping[str, Seen]) -> None:
+        """Replace what was seen."""
+
+    @abstractmethod
+    def lock(self, name: str) -> AbstractContextManager[None]:
+        """Only one holder at a time; correctness rests on `publish`, this saves work."""
+
+    @abstractmethod
+    def regenerate_index(self) -> list[str]:
+        """Write the index of all features anew from their versions; returns the features listed."""
+
+    # What follows is the same for every backend.
+
+    def latest(self, name: str) -> Manifest | None:
+        """The served version's manifest, None before the first."""
+        pointer = self.pointer(name)
+        return None if pointer is None else self.manifest(name, pointer.version)
+
+    def list_versions(self, name: str) -> list[str]:
+        """Versions as texts, ascending; FeatureNotFound if there is none."""
+        versions = self.versions(name)
+        if not versions:
+            raise FeatureNotFound(self._unknown(name))
+        return [str(version) for version in versions]
+
+    def resolve(self, name: str, version: str | None = None) -> Manifest:
+        """The manifest of a version, by default of the served one."""
+        if version is not None:
+            return self.manifest(name, Version.parse(version))
+        latest = self.latest(name)
+        if latest is None:
+            raise FeatureNotFound(self._unknown(name))
+        return latest
+
+    def read_metadata(self, name: str, version: str | None = None) -> Manifest:
+        """The manifest of a version, by default of the served one."""
+        return self.resolve(name, version)
+
+    def read(
+        self, name: str, version: str | None = None, columns: Sequence[str] | None = None
+    ) -> pl.DataFrame:
+        """A version's rows, sorted by timestamp, then keys; by default the served version's.
+
+        Raises FeatureNotFound or VersionNotFound, naming what there is.
+        """
+        manifest = self.resolve(name, version)
+        assert manifest.version is not None
+        path = self.data(name, manifest.version)
+        files = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
+        wanted = [column.name for column in manifest.columns] if columns is None else list(columns)
+        return pl.scan_parquet(files, glob=False).select(wanted).collect()
+
+    def _unknown(self, name: str) -> str:
+        known = ", ".join(self.features()) or "none yet; run 'mlforge build'"
+        return f"the store has no feature {name!r}; there are: {known}"
+
+    def _no_version(self, name: str, version: Version) -> VersionNotFound:
+        versions = ", ".join(str(v) for v in self.versions(name)[-10:]) or "none"
+        return VersionNotFound(f"{name} has no version {version}; there are: {versions}")
