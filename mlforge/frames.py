@@ -52,8 +52,8 @@ def empty(columns: Iterable[Column]) -> pl.DataFrame:
     return pl.DataFrame(schema=polars_schema(columns))
 
 
-def instant(us: int) -> pl.Expr:
-    """A literal instant."""
+def instant(us: int | None) -> pl.Expr:
+    """A literal instant, or a null one."""
     return pl.lit(us, dtype=pl.Int64).cast(UTC_INSTANT)
 
 

@@ -18,7 +18,7 @@ from mlforge import frames, timemodel
 from mlforge.compilers.base import ENTITY, ROW, TIME, ComputeContext, value_alias
 from mlforge.errors import DataError
 from mlforge.manifest import Partial
-from mlforge.schema import Column, Schema, decimal_scale, dtypes
+from mlforge.schema import Column, Schema, dtypes
 from mlforge.spec import FeatureSpec
 from mlforge.values import TimeRange
 
@@ -94,7 +94,8 @@ class Engine(ABC):
             entities, on=list(spec.keys), how="left", nulls_equal=True, maintain_order="left"
         ).select(ENTITY, TIME, ROW)
         least, greatest = rows[TIME].min(), rows[TIME].max()
-        assert isinstance(least, int) and isinstance(greatest, int)
+        assert isinstance(least, int)
+        assert isinstance(greatest, int)
         seen = timemodel.events_seen(TimeRange(least, greatest), spec.windows)
         context = ComputeContext(spec.columns, dtypes(events.schema))
         found = self.aggregate(_gather(events, seen, entities, context), rows, context)
@@ -133,18 +134,21 @@ def _settle(found: pl.DataFrame, column: Column, owner: str) -> pl.Expr:
     value = pl.col(column.name)
     if column.aggregation == "count":
         return value.fill_null(0).cast(dtype)
-    if column.aggregation == "sum" and (
-        column.dtype == "Int64" or decimal_scale(column.dtype) is not None
-    ):
-        _check_sum(found[column.name], column, owner)
+    if column.aggregation == "sum" and column.dtype == "Int64":
+        _check_sum(found[column.name], owner)
     return frames.finite(value.cast(dtype), dtype).alias(column.name)
 
 
-def _check_sum(sums: pl.Series, column: Column, owner: str) -> None:
-    if sums.dtype.is_integer():
-        least, greatest = sums.min(), sums.max()
-        fits = least is None or (_INT64[0] <= int(str(least)) and int(str(greatest)) <= _INT64[1])
-        if not fits:
-            raise DataError(
-                f"{owner}: {column.name} does not fit into 64 bits; cast the column to Float64 or Decimal in the feature's function"
-            )
+def _check_sum(sums: pl.Series, owner: str) -> None:
+    """Engines add integers in more than 64 bits, so one that does not fit is seen here."""
+    least, greatest = sums.min(), sums.max()
+    if least is not None and not (_INT64[0] <= int(str(least)) and int(str(greatest)) <= _INT64[1]):
+        raise overflow([sums.name], "Int64", owner)
+
+
+def overflow(names: Sequence[str], dtype: str, owner: str = "") -> DataError:
+    """A sum that its dtype cannot hold."""
+    where = f"{owner}: " if owner else ""
+    return DataError(
+        f"{where}{' or '.join(names)} does not fit into {dtype}; cast the column to Float64 in the feature's function"
+    )

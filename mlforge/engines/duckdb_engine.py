@@ -9,8 +9,7 @@ import polars as pl
 
 from mlforge.compilers import duckdb_compiler
 from mlforge.compilers.base import ComputeContext
-from mlforge.engines.base import Engine
-from mlforge.errors import DataError
+from mlforge.engines.base import Engine, overflow
 
 
 class DuckDBEngine(Engine):
@@ -28,7 +27,7 @@ class DuckDBEngine(Engine):
             try:
                 found = connection.sql(duckdb_compiler.select(context, "both")).to_arrow_table()
             except duckdb.OutOfRangeException as error:
-                raise DataError(
-                    f"a sum does not fit its dtype: {error}; cast the column to Float64 in the feature's function"
+                raise overflow(
+                    [m.name for m in context.metrics if m.aggregation == "sum"], "its dtype"
                 ) from error
         return pl.DataFrame(pl.from_arrow(found))

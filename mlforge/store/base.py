@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
@@ -101,6 +102,10 @@ class Store(ABC):
     @abstractmethod
     def regenerate_index(self) -> list[str]:
         """Write the index of all features anew from their versions; returns the features listed."""
+
+    @abstractmethod
+    def index(self) -> dict[str, dict[str, Any]]:
+        """A line on each feature's served version, by name; `regenerate_index` mends a stale one."""
 
     # What follows is the same for every backend.
 

@@ -218,6 +218,11 @@ class LocalStore(Store):
         self._write_index(entries)
         return sorted(entries)
 
+    def index(self) -> dict[str, dict[str, Any]]:
+        """What `_metadata/manifest.json` lists."""
+        document = files.read_json(self.path / "_metadata" / "manifest.json") or {"features": {}}
+        return dict(document["features"])
+
     def _point(self, name: str, version: Version, before: Pointer | None) -> Pointer:
         pointer = Pointer(version, before.generation + 1 if before else 1)
         self._write(

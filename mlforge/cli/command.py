@@ -1,0 +1,27 @@
+"""What a command is; the library's own and those that join through `mlforge.commands`."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Command:
+    """One subcommand of `mlforge`.
+
+    name, help: as the list of commands shows them.
+    configure: adds the command's options to its parser.
+    run: does the work and returns the exit code, 0 only when all went well.
+    example: one or more command lines for the foot of `--help`.
+
+    A module that defines commands is imported for every `mlforge --help`: what is slow to import is
+    imported within `run`. The entry point group `mlforge.commands` takes tuples of commands.
+    """
+
+    name: str
+    help: str
+    configure: Callable[[argparse.ArgumentParser], None]
+    run: Callable[[argparse.Namespace], int]
+    example: str = ""

@@ -1,0 +1,119 @@
+"""From argv to an exit code.
+
+Exit codes: 0 all went well, 1 something failed, 2 the command line is wrong, 130 Ctrl-C, 141 the
+reader of the output has gone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from difflib import get_close_matches
+from importlib.metadata import entry_points, version
+
+from mlforge.cli import builds, features, projects, validations
+from mlforge.cli.command import Command
+from mlforge.cli.output import fail
+from mlforge.errors import MlforgeError
+
+OWN: tuple[Command, ...] = (
+    *builds.COMMANDS,
+    *validations.COMMANDS,
+    *features.COMMANDS,
+    *projects.COMMANDS,
+)
+PLUGINS = "mlforge.commands"
+FAILED, USAGE, INTERRUPTED, BROKEN_PIPE = 1, 2, 130, 141
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run `mlforge` with these arguments, `sys.argv`'s by default; return the exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        code = _run(sys.argv[1:] if argv is None else argv)
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        # What is still buffered has no reader: at exit it must not raise once more.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
+    except (MlforgeError, OSError) as error:
+        fail(str(error))
+        return FAILED
+    return code
+
+
+def _run(argv: Sequence[str]) -> int:
+    commands, broken = _commands()
+    parser = _parser(commands, broken)
+    try:
+        named = next((text for text in argv if not text.startswith("-")), None)
+        if named is not None and named not in commands:
+            parser.error(_unknown(named, commands, broken))
+        args = parser.parse_args(argv)
+    except SystemExit as done:  # argparse has printed what there was to say
+        return int(done.code or 0)
+    if args.command is None:
+        parser.print_help(sys.stderr)
+        return USAGE
+    run = commands[args.command].run
+    return run(args)
+
+
+def _unknown(named: str, commands: dict[str, Command], broken: list[str]) -> str:
+    near = get_close_matches(named, commands, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(commands)}"
+    return "; ".join(
+        [f"no command {named!r}; {hint}", *(f"not available: {line}" for line in broken)]
+    )
+
+
+def _commands() -> tuple[dict[str, Command], list[str]]:
+    """Every command by its name, and a line for each plugin that does not load."""
+    commands = {command.name: command for command in OWN}
+    broken = []
+    for plugin in sorted(entry_points(group=PLUGINS)):
+        try:
+            for command in plugin.load():
+                commands.setdefault(command.name, command)
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - it must not take the others along
+            broken.append(f"{plugin.name}: {type(error).__name__}: {error}")
+    return commands, broken
+
+
+def _parser(commands: dict[str, Command], broken: list[str]) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="mlforge",
+        description="A feature store that you run by dropping parquet files into a folder.",
+        epilog="\n".join(
+            [
+                "`mlforge COMMAND --help` explains a command and shows an example.",
+                *(f"not available: {line}" for line in broken),
+            ]
+        ),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"mlforge {version('mlforge')}")
+    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
+    for command in commands.values():
+        subparser = subparsers.add_parser(
+            command.name,
+            help=command.help,
+            description=command.help[:1].upper() + command.help[1:] + ".",
+            epilog=_example(command.example),
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+        command.configure(subparser)
+    return parser
+
+
+def _example(text: str) -> str | None:
+    lines = text.strip().splitlines()
+    return "\n".join(["example:", *(f"  {line.strip()}" for line in lines)]) if lines else None

@@ -1,0 +1,76 @@
+"""Options that several commands share, and the definitions that they lead to."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mlforge.cli.output import stdout_is_ours
+
+if TYPE_CHECKING:
+    from mlforge.definitions import Definitions
+
+ENVIRONMENT = "MLFORGE_DEFINITIONS"
+
+
+def definitions_option(parser: argparse.ArgumentParser) -> None:
+    """Add `--definitions`; `definitions_of` loads what it says."""
+    parser.add_argument(
+        "-d",
+        "--definitions",
+        metavar="WHERE",
+        help=f"module:name, path.py or path.py:name (default: ${ENVIRONMENT}, else definitions.py here)",
+    )
+
+
+def definitions_target(args: argparse.Namespace) -> str | None:
+    """What `--definitions` or else the environment names; None leaves definitions.py here."""
+    given: str | None = args.definitions
+    return given or os.environ.get(ENVIRONMENT) or None
+
+
+def definitions_of(args: argparse.Namespace) -> Definitions:
+    """Load the definitions that the command line names."""
+    from mlforge.loading import load
+
+    _log_to_stderr()
+    with stdout_is_ours():
+        return load(definitions_target(args), here=Path.cwd())
+
+
+def json_option(parser: argparse.ArgumentParser) -> None:
+    """Add `--json`."""
+    parser.add_argument("--json", action="store_true", help="print JSON, for programs")
+
+
+def selection_options(parser: argparse.ArgumentParser) -> None:
+    """Add `--features` and `--tags`, both lists."""
+    parser.add_argument(
+        "-f", "--features", type=names, metavar="A,B", help="only these features (default: all)"
+    )
+    parser.add_argument(
+        "-t", "--tags", type=names, metavar="A,B", help="only features with one of these tags"
+    )
+
+
+def names(text: str) -> list[str]:
+    """Split `a,b`; an empty list is refused."""
+    found = [part.strip() for part in text.split(",") if part.strip()]
+    if not found:
+        raise argparse.ArgumentTypeError("give at least one name, several as in a,b")
+    return found
+
+
+def _log_to_stderr() -> None:
+    """Errors alone, on stderr: commands say the rest themselves. One that serves has its own logs."""
+    import structlog
+
+    if not structlog.is_configured():
+        structlog.configure(
+            wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR),
+            logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        )

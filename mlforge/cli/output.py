@@ -1,0 +1,260 @@
+"""What the commands print: tables, JSON, colours, progress."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+import textwrap
+import threading
+import time
+import unicodedata
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+_STYLES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33"}
+_NARROWEST = 6
+_MOST = 10
+_GAP = "  "
+
+
+@dataclass(frozen=True, slots=True)
+class Styled:
+    """A cell in a colour: bold, dim, red, green or yellow."""
+
+    value: object
+    style: str
+
+
+def coloured(stream: IO[str]) -> bool:
+    """Whether colours are welcome: in a terminal, unless NO_COLOR is set."""
+    return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def style(text: str, name: str, stream: IO[str] | None = None) -> str:
+    """The text in a colour, where colours are welcome."""
+    if not coloured(stream or sys.stdout):
+        return text
+    return f"\x1b[{_STYLES[name]}m{text}\x1b[0m"
+
+
+def printable(value: object) -> str:
+    """One line of text without control characters: file names may hold anything."""
+    text = "-" if value is None else str(value)
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def number(value: int | None) -> str | None:
+    """`1,234,567`."""
+    return None if value is None else f"{value:,}"
+
+
+def plural(count: int, noun: str) -> str:
+    """`1 file`, `2 files`."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def seconds(value: float) -> str:
+    """`12 ms`, `3.4 s`, `2 min 5 s`."""
+    if value < 1:
+        return f"{value * 1000:.0f} ms"
+    if value < 60:
+        return f"{value:.1f} s"
+    minutes, rest = divmod(round(value), 60)
+    return f"{minutes} min {rest} s"
+
+
+def nearby(path: Path) -> str:
+    """The path from here, if it lies below."""
+    here = Path.cwd()
+    return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
+
+
+def shorten(text: str, width: int) -> str:
+    """At most so many columns of a terminal wide; what goes is the middle."""
+    if _wide(text) <= width:
+        return text
+    head, tail = text, ""
+    keep = max(width - 1, 0)
+    head = _cut(text, keep - keep // 2)
+    tail = _cut(text[::-1], keep // 2)[::-1]
+    return f"{head}…{tail}"[: max(width, 0)]
+
+
+def table(
+    headers: Sequence[str],
+    rows: Sequence[Sequence[object]],
+    right: Sequence[str] = (),
+    width: int | None = None,
+) -> str:
+    """Rows under headers, as wide as the terminal at most: the widest columns are shortened.
+
+    Cells may be `Styled`; the columns named in `right` are set flush right.
+    """
+    width = width or shutil.get_terminal_size().columns
+    styles = [[cell.style if isinstance(cell, Styled) else None for cell in row] for row in rows]
+    texts = [
+        [printable(cell.value if isinstance(cell, Styled) else cell) for cell in row]
+        for row in rows
+    ]
+    columns = list(zip(headers, *texts, strict=True))
+    widths = _fit([max(map(_wide, column)) for column in columns], width)
+
+    def line(cells: Sequence[str], looks: Sequence[str | None]) -> str:
+        parts = []
+        for header, cell, look, space in zip(headers, cells, looks, widths, strict=True):
+            text = shorten(cell, space)
+            blank = " " * (space - _wide(text))
+            shown = style(text, look) if look else text
+            parts.append(blank + shown if header in right else shown + blank)
+        return _GAP.join(parts).rstrip()
+
+    head = line(headers, ["bold"] * len(headers))
+    return "\n".join(
+        [head, *(line(cells, looks) for cells, looks in zip(texts, styles, strict=True))]
+    )
+
+
+def pairs(rows: Sequence[tuple[str, object]], indent: int = 0) -> str:
+    """Names and values in two columns; long values go on below, words whole."""
+    space = indent + max((len(name) for name, _ in rows), default=0) + len(_GAP)
+    width = shutil.get_terminal_size().columns
+    return "\n".join(
+        textwrap.fill(
+            printable(value),
+            max(width, space + _NARROWEST),
+            initial_indent=f"{'':{indent}}{name}".ljust(space),
+            subsequent_indent=" " * space,
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+        for name, value in rows
+    )
+
+
+def print_json(value: object) -> None:
+    """Print a value as JSON on stdout."""
+    print(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+
+
+def warn(*texts: str, about: str | None = None) -> None:
+    """Yellow lines on stderr, each about a feature; of many the first ones."""
+    _say("warning", "yellow", texts, about)
+
+
+def fail(*texts: str, about: str | None = None) -> None:
+    """Red lines on stderr that say what went wrong, and with which feature; of many the first ones."""
+    _say("error", "red", texts, about)
+
+
+def _say(kind: str, colour: str, texts: Sequence[str], about: str | None) -> None:
+    lines = [_about(text, about) for text in texts[:_MOST]]
+    if len(texts) > _MOST:
+        lines.append(_about(f"and {len(texts) - _MOST:,} more; --json has them all", about))
+    for line in lines:
+        print(style(f"mlforge: {kind}: {line}", colour, sys.stderr), file=sys.stderr)
+
+
+def _about(text: str, about: str | None) -> str:
+    line = printable(" ".join(text.split()))
+    return line if about is None or line.startswith(f"{about}: ") else f"{about}: {line}"
+
+
+@contextmanager
+def stdout_is_ours() -> Iterator[None]:
+    """Send what definitions and feature functions print to stderr: stdout holds results alone."""
+    with redirect_stdout(sys.stderr):
+        yield
+
+
+class Progress:
+    """A line on stderr that says what goes on: in a terminal only, and only after a second.
+
+    Used in a `with` block; `name` says what is being done, `step` counts one of `total` done.
+    """
+
+    def __init__(
+        self, label: str, total: int = 0, stream: IO[str] | None = None, after: float = 1.0
+    ) -> None:
+        self._stream, self._after = stream or sys.stderr, after
+        self._label, self._total, self._done = label, total, 0
+        self._ended = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def name(self, label: str) -> None:
+        """Say what is being done."""
+        self._label = label
+
+    def step(self) -> None:
+        """One more is done."""
+        self._done += 1
+
+    def __enter__(self) -> Progress:
+        if self._stream.isatty():
+            self._thread = threading.Thread(target=self._paint, daemon=True)
+            self._thread.start()
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self._ended.set()
+        if self._thread is not None:
+            self._thread.join()
+
+    def _paint(self) -> None:
+        start, wait, painted = time.monotonic(), self._after, False
+        while not self._ended.wait(wait):
+            wait, painted = 0.1, True
+            line = self._line(time.monotonic() - start)
+            columns = shutil.get_terminal_size().columns
+            self._stream.write(f"\r\x1b[K{shorten(printable(line), columns - 1)}")
+            self._stream.flush()
+        if painted:
+            self._stream.write("\r\x1b[K")
+            self._stream.flush()
+
+    def _line(self, elapsed: float) -> str:
+        if not self._total:
+            return f"{self._label}  {seconds(elapsed)}"
+        full = 20 * min(self._done, self._total) // self._total
+        bar = "█" * full + "░" * (20 - full)
+        return f"{bar} {self._done}/{self._total}  {self._label}  {seconds(elapsed)}"
+
+
+def _fit(widths: list[int], width: int) -> list[int]:
+    """Narrow the widest column, again and again, until the sum fits or nothing is left to take."""
+    spare = width - len(_GAP) * (len(widths) - 1)
+    while sum(widths) > spare and max(widths) > _NARROWEST:
+        widest = widths.index(max(widths))
+        runner_up = max([*widths[:widest], *widths[widest + 1 :]], default=0)
+        excess = sum(widths) - spare
+        widths[widest] = max(
+            widths[widest] - excess, min(runner_up, widths[widest] - 1), _NARROWEST
+        )
+    return widths
+
+
+def _wide(text: str) -> int:
+    """Columns that the text takes in a terminal."""
+    if text.isascii():
+        return len(text)
+    return sum(_columns(character) for character in text)
+
+
+def _columns(character: str) -> int:
+    if unicodedata.combining(character):
+        return 0
+    return 2 if unicodedata.east_asian_width(character) in "WF" else 1
+
+
+def _cut(text: str, width: int) -> str:
+    """The longest head of the text that is so many columns wide."""
+    taken = 0
+    for index, character in enumerate(text):
+        taken += _columns(character)
+        if taken > width:
+            return text[:index]
+    return text

@@ -1,0 +1,114 @@
+"""`value(entity, t)` for every kind of feature: what training and online answers are made of.
+
+With metrics it is the engine's; with a timestamp alone, the latest row at or before `t`; without
+one, the row of the key.
+"""
+
+from __future__ import annotations
+
+import polars as pl
+
+from mlforge import frames, timemodel
+from mlforge.engines import POINT, Engine, Events
+from mlforge.values import TimeRange
+
+_ROW = "__row"
+_BEGINNING = -(1 << 62)
+
+
+def values_at(engine: Engine, events: Events, points: pl.DataFrame) -> pl.DataFrame:
+    """The value columns at each point, in the points' order.
+
+    points: the feature's keys, and with a timestamp also `POINT`, an instant. A null key or instant
+    is an entity never seen.
+    """
+    if events.spec.columns:
+        return engine.values(events, points)
+    if events.spec.timestamp is not None:
+        return _latest(events, points)
+    return _rows(events, points)
+
+
+def live(events: Events, as_of: int | None, among: pl.DataFrame | None = None) -> pl.DataFrame:
+    """Keys of the entities that have a value at an instant: a window of theirs holds an event."""
+    spec = events.spec
+    if spec.timestamp is None:
+        return _entities(events, [None], among)
+    if as_of is None:
+        return _entities(events, [], among)
+    if not spec.columns:
+        return _entities(events, [TimeRange(_BEGINNING, as_of)], among)
+    at = timemodel.point(as_of, spec.interval)
+    spans = [window.span for window in spec.windows]
+    return _entities(
+        events, [TimeRange(at + s.start, at + s.end) for s in spans if s.start <= s.end], among
+    )
+
+
+def moved(events: Events, before: int | None, after: int | None) -> pl.DataFrame:
+    """Keys of the entities whose value may differ between two instants."""
+    spec = events.spec
+    if before == after or before is None or after is None:
+        return _entities(events, [], None)
+    if not spec.columns:
+        return _entities(events, [TimeRange(min(before, after) + 1, max(before, after))], None)
+    a, b = (timemodel.point(t, spec.interval) for t in (before, after))
+    return _entities(events, list(timemodel.left_or_entered(a, b, spec.windows)), None)
+
+
+def _entities(
+    events: Events, ranges: list[TimeRange | None], among: pl.DataFrame | None
+) -> pl.DataFrame:
+    """Distinct keys of the events in any of the ranges; None is all of time."""
+    keys = list(events.spec.keys)
+    schema = [column for column in events.schema if column.name in keys]
+    scans = [events.scan(events.spec.identity, times).select(keys) for times in ranges]
+    found = pl.concat(scans) if scans else frames.empty(schema).lazy().select(keys)
+    if among is not None:
+        found = found.join(among.lazy(), on=keys, how="semi")
+    return found.unique().collect()
+
+
+def _latest(events: Events, points: pl.DataFrame) -> pl.DataFrame:
+    """The latest row at or before each point; of one instant's rows the last by their other columns."""
+    spec = events.spec
+    assert spec.timestamp is not None
+    keys = list(spec.keys)
+    values = [column.name for column in spec.values(events.schema)]
+    asked = points.select(*keys, pl.col(POINT)).with_row_index(_ROW)
+    last = asked[POINT].to_physical().max()
+    times = TimeRange(_BEGINNING, last if isinstance(last, int) else _BEGINNING)
+    rows = (
+        frames.select_typed(
+            events.scan(times=times),
+            {c.name: c.dtype for c in events.schema},
+            spec.output(events.schema),
+        )
+        .join(asked.lazy(), on=keys, how="semi")
+        .sort(*keys, spec.timestamp, *values, nulls_last=False)
+        .unique([*keys, spec.timestamp], keep="last", maintain_order=True)
+        .with_columns(pl.col(spec.timestamp).alias(POINT))
+        .sort(POINT)
+    )
+    found = (
+        asked.lazy()
+        .filter(pl.col(POINT).is_not_null())
+        .sort(POINT)
+        .join_asof(rows, on=POINT, by=keys, strategy="backward")
+    )
+    return _aligned(asked, found.select(_ROW, *values).collect(), values)
+
+
+def _rows(events: Events, points: pl.DataFrame) -> pl.DataFrame:
+    keys = list(events.spec.keys)
+    values = [column.name for column in events.spec.values(events.schema)]
+    rows = frames.select_typed(
+        events.scan(), {c.name: c.dtype for c in events.schema}, events.spec.output(events.schema)
+    )
+    asked = points.select(keys).with_row_index(_ROW)
+    found = asked.lazy().join(rows, on=keys, how="inner").select(_ROW, *values).collect()
+    return _aligned(asked, found, values)
+
+
+def _aligned(asked: pl.DataFrame, found: pl.DataFrame, values: list[str]) -> pl.DataFrame:
+    return asked.select(_ROW).join(found, on=_ROW, how="left", maintain_order="left").select(values)

@@ -1,0 +1,354 @@
+"""From the files of a source to partials: read what is new, set aside what is bad.
+
+A file's content is known by its stat; a content's events are known by their memo key. So only
+new contents cost anything, and a bad file is tried again only when it or the code changes.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+
+import polars as pl
+
+from mlforge import clock, events, frames, partials, sources, validation
+from mlforge.errors import (
+    ColumnNotFound,
+    FunctionError,
+    MlforgeError,
+    SourceError,
+    ValidationError,
+)
+from mlforge.features import Feature
+from mlforge.manifest import Manifest, Partial, SourceRecord
+from mlforge.rowwise import prove
+from mlforge.schema import Schema
+from mlforge.sources import Listing, SourceFile
+from mlforge.store import Quarantined, Seen, Store
+
+# A file whose change time is younger than this when it is read may change again within the same tick
+# of the file system's clock, unseen in its stat: its content is hashed anew at the next refresh.
+_SETTLED_NS = 50_000_000
+
+
+@dataclass(frozen=True)
+class Intake:
+    """What a source gives a feature now."""
+
+    rowwise: bool
+    why: str
+    schema: Schema | None
+    partials: tuple[Partial, ...]
+    records: tuple[SourceRecord, ...]
+    quarantine: Mapping[str, Quarantined] = field(default_factory=dict)
+    errors: tuple[MlforgeError, ...] = ()
+    seen: Mapping[str, Seen] = field(default_factory=dict)
+    files_read: int = 0
+    warnings: tuple[str, ...] = ()
+
+
+def take_in(feature: Feature, listing: Listing, store: Store, latest: Manifest | None) -> Intake:
+    """Bring the partials of the files that exist now up to date."""
+    if feature.incremental is False:
+        return _as_one(_Desk(feature, listing, store, latest), "incremental=False")
+    if feature.incremental:
+        return _by_file(_Desk(feature, listing, store, latest), "incremental=True")
+    if latest is not None and latest.code_hash == feature.code_hash and not latest.rowwise:
+        return _as_one(_Desk(feature, listing, store, latest), "not proven row-wise before")
+    try:
+        return _by_file(_Desk(feature, listing, store, latest), "proven row-wise")
+    except _NotProvenError as unproven:
+        return _as_one(_Desk(feature, listing, store, latest), unproven.reason)
+
+
+class _NotProvenError(Exception):
+    """A turn in the flow, never seen outside."""
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+
+
+class _Desk:
+    """One pass over a listing: what is known, what was read, what was set aside."""
+
+    def __init__(
+        self, feature: Feature, listing: Listing, store: Store, latest: Manifest | None
+    ) -> None:
+        self.feature, self.listing, self.store, self.latest = feature, listing, store, latest
+        self.rules = [[column, *map(str, rules)] for column, rules in feature.validators.items()]
+        self.known = {partial.hash: partial for partial in latest.partials} if latest else {}
+        self.seen_before = store.seen(feature.name)
+        self.seen: dict[str, Seen] = {}
+        self.set_aside_before = store.books(feature.name).quarantine
+        self.set_aside: dict[str, Quarantined] = {}
+        self.errors: list[MlforgeError] = []
+        self.warnings: list[str] = []
+        self.files_read = 0
+        self.proven: set[tuple[tuple[str, pl.DataType], ...]] = set()
+
+    def key(self, content: str) -> str:
+        """The memo key of a content under this feature."""
+        return partials.memo_key(content, self.feature.code_hash, self.feature.spec, self.rules)
+
+    def content(self, file: SourceFile) -> str:
+        """The hash of the file's bytes; they are read only if its stat is new."""
+        seen, stat = self.seen_before.get(file.path), file.stat
+        if seen is None or (seen.size, seen.mtime_ns, seen.ctime_ns, seen.inode) != (
+            stat.size,
+            stat.mtime_ns,
+            stat.ctime_ns,
+            stat.inode,
+        ):
+            self.see(file, sources.content_hash(file.absolute))
+        else:
+            self.seen[file.path] = seen
+        return self.seen[file.path].hash
+
+    def see(self, file: SourceFile, content: str, rows: int = 0) -> None:
+        """Note a file's stat and content, unless the stat may not yet tell the next change."""
+        stat = file.stat
+        settled = time.time_ns() - stat.ctime_ns > _SETTLED_NS
+        self.seen[file.path] = Seen(
+            stat.size, stat.mtime_ns if settled else -1, stat.ctime_ns, stat.inode, content, rows
+        )
+
+    def read(self, file: SourceFile) -> pl.DataFrame:
+        """The file's rows; what it held is noted with its stat."""
+        read = sources.read(file)
+        self.files_read += 1
+        self.see(file, read.hash, read.frame.height)
+        return read.frame
+
+    def stored(self, key: str) -> Partial | None:
+        """A partial that some refresh has computed before."""
+        known = self.known.get(key) or self.store.find_partial(self.feature.name, key)
+        if known is not None and not self.store.partial(self.feature.name, key).is_file():
+            return None
+        return known
+
+    def compute(self, key: str, frame: pl.DataFrame, where: str, *, alone: bool) -> Partial:
+        """Apply the function, validate, normalise and store; `alone`: only if the rows may be split."""
+        feature = self.feature
+        rows = self.apply(frame, where, alone=alone)
+        report = validation.check(feature.validators, rows, f"{feature.name}: {where}")
+        if report.failed:
+            raise ValidationError(f"{feature.name}: {where}: {report.text()}")
+        if report.failures:
+            self.warnings.append(f"{where}: {report.text()}")
+        made = events.normalise(feature.spec, report.kept, f"{feature.name}: {where}")
+        dropped = {
+            **asdict(made.dropped),
+            **({"validators": report.dropped} if report.dropped else {}),
+        }
+        partial = partials.describe(key, made.frame, feature.spec, dropped)
+        if partial.times is not None:
+            late = events.future_warning(
+                partial.times.end, clock.now(), where, made.naive, str(feature.spec.timestamp)
+            )
+            self.warnings.extend([late] if late else [])
+        self.store.write_partial(feature.name, partial, partials.stored(made.frame))
+        return partial
+
+    def apply(self, frame: pl.DataFrame, where: str, *, alone: bool) -> pl.DataFrame:
+        """The function's rows. What is proven of the lazy plan is what runs."""
+        feature = self.feature
+        lazy = alone and feature.incremental is None
+        if lazy:
+            shape = tuple(frame.schema.items())
+            if shape not in self.proven:
+                proof = prove(feature.function, frame.schema)
+                if not proof.holds:
+                    raise _NotProvenError(proof.reason)
+                self.proven.add(shape)
+        try:
+            rows = feature.function(frame.lazy() if lazy else frame)
+            rows = rows.collect() if isinstance(rows, pl.LazyFrame) else rows
+        except pl.exceptions.ColumnNotFoundError as error:
+            raise self.no_column(_first_line(error), frame) from error
+        except (Exception, SystemExit, pl.exceptions.PanicException) as error:
+            raise FunctionError(
+                f"{feature.name}: its function failed on {where}: {type(error).__name__}: {_first_line(error)}"
+            ) from error
+        if not isinstance(rows, pl.DataFrame):
+            raise FunctionError(
+                f"{feature.name}: its function returned {type(rows).__name__}; it must return a polars DataFrame or LazyFrame"
+            )
+        return rows
+
+    def no_column(self, missing: str, frame: pl.DataFrame) -> MlforgeError:
+        """A column that the function asks for is not in the file; perhaps it is in the path."""
+        hive = sorted(self.listing.hive)
+        hint = (
+            f"; {', '.join(hive)} stand in the folders' names only: write them into the files"
+            if hive
+            else ""
+        )
+        return ColumnNotFound(
+            f"{self.feature.name}: its function asks for a column that is not there ({missing}); "
+            f"the source has {', '.join(sorted(frame.columns))}{hint}"
+        )
+
+    def reject(self, file: SourceFile, error: MlforgeError) -> None:
+        """Set a file aside, in the books alone."""
+        seen = self.seen.get(file.path)
+        memo = self.key(seen.hash) if seen else ""
+        before = self.set_aside_before.get(file.path)
+        since = before.since if before and before.memo == memo else clock.now()
+        self.set_aside[file.path] = Quarantined(file.path, str(error), memo, since)
+        self.errors.append(error)
+
+    def record(self, file: SourceFile, rows: int, partial: Partial, *, alone: bool) -> SourceRecord:
+        """The lineage of one file."""
+        return SourceRecord(
+            path=file.path,
+            size=file.stat.size,
+            mtime=file.stat.mtime_ns // 1000,
+            hash=self.seen[file.path].hash,
+            rows=rows,
+            times=partial.times if alone else None,
+            partial=partial.hash,
+        )
+
+    def intake(
+        self,
+        found: Iterable[tuple[SourceRecord, Partial]],
+        why: str,
+        schema: Schema | None,
+        *,
+        rowwise: bool,
+    ) -> Intake:
+        """Close the pass."""
+        pairs = sorted(found, key=lambda pair: pair[0].path)
+        used = (
+            [partial for _, partial in pairs] if rowwise else [partial for _, partial in pairs[:1]]
+        )
+        return Intake(
+            rowwise=rowwise,
+            why=why,
+            schema=schema,
+            partials=tuple(used),
+            records=tuple(record for record, _ in pairs),
+            quarantine=self.set_aside,
+            errors=tuple(self.errors),
+            seen=self.seen,
+            files_read=self.files_read,
+            warnings=tuple(self.warnings),
+        )
+
+
+def _first_line(error: BaseException) -> str:
+    return next(iter(str(error).splitlines()), "")
+
+
+def _by_file(desk: _Desk, why: str) -> Intake:
+    """Each file by itself: a partial a file."""
+    found: dict[str, tuple[SourceFile, Partial]] = {}
+    for file in desk.listing.files:
+        try:
+            found[file.path] = (file, _partial_of(desk, file))
+        except MlforgeError as error:
+            desk.reject(file, error)
+    schema = partials.common_schema(partial for _, partial in found.values())
+    for path, (file, partial) in list(found.items()):
+        if schema is not None and (reason := partials.misfit(partial, schema)) is not None:
+            del found[path]
+            desk.reject(file, SourceError(f"{path}: {reason}"))
+    pairs = [
+        (desk.record(file, partial.rows, partial, alone=True), partial)
+        for file, partial in found.values()
+    ]
+    pairs += _last_good(desk, schema)
+    return desk.intake(
+        pairs, why, schema or partials.common_schema(p for _, p in pairs), rowwise=True
+    )
+
+
+def _partial_of(desk: _Desk, file: SourceFile) -> Partial:
+    key = desk.key(desk.content(file))
+    bad = desk.set_aside_before.get(file.path)
+    if (partial := desk.stored(key)) is not None:
+        return partial
+    if bad is not None and bad.memo == key:
+        raise SourceError(bad.reason)
+    frame = desk.read(file)
+    key = desk.key(desk.seen[file.path].hash)
+    return desk.stored(key) or desk.compute(key, frame, file.path, alone=True)
+
+
+def _last_good(desk: _Desk, schema: Schema | None) -> list[tuple[SourceRecord, Partial]]:
+    """A good file replaced by a bad one keeps its last good content, while that still fits."""
+    latest, feature = desk.latest, desk.feature
+    if latest is None or not latest.rowwise or latest.code_hash != feature.code_hash:
+        return []
+    if (latest.spec.keys, latest.spec.timestamp) != (feature.spec.keys, feature.spec.timestamp):
+        return []
+    return [
+        (record, desk.known[record.partial])
+        for record in latest.sources
+        if record.path in desk.set_aside
+        and (schema is None or partials.misfit(desk.known[record.partial], schema) is None)
+    ]
+
+
+def _as_one(desk: _Desk, why: str) -> Intake:
+    """The whole source as one partial: for functions that look beyond a row."""
+    files: dict[str, SourceFile] = {}
+    for file in desk.listing.files:
+        try:
+            desk.content(file)
+            files[file.path] = file
+        except MlforgeError as error:
+            desk.reject(file, error)
+    still_bad = {
+        path: bad
+        for path, bad in desk.set_aside_before.items()
+        if path in files and bad.memo == desk.key(desk.seen[path].hash)
+    }
+    partial = desk.stored(_whole_key(desk, [path for path in files if path not in still_bad]))
+    if partial is not None:
+        for path, bad in still_bad.items():
+            desk.reject(files.pop(path), SourceError(bad.reason))
+    else:
+        read = _read_all(desk, files)
+        files = {path: files[path] for path in read}
+        key = _whole_key(desk, list(files))
+        partial = desk.stored(key)
+        if partial is None and read:
+            try:
+                partial = desk.compute(
+                    key, pl.concat(read.values()), "the whole source", alone=False
+                )
+            except MlforgeError as error:
+                desk.errors.append(error)
+    if partial is None:
+        return desk.intake([], why, None, rowwise=False)
+    pairs = [
+        (desk.record(f, desk.seen[p].rows, partial, alone=False), partial) for p, f in files.items()
+    ]
+    return desk.intake(pairs, why, partial.schema, rowwise=False)
+
+
+def _whole_key(desk: _Desk, paths: list[str]) -> str:
+    return desk.key(partials.whole_content(desk.seen[path].hash for path in paths))
+
+
+def _read_all(desk: _Desk, files: Mapping[str, SourceFile]) -> dict[str, pl.DataFrame]:
+    """Every file that can be read and has the columns that most have."""
+    read: dict[str, pl.DataFrame] = {}
+    for path, file in files.items():
+        try:
+            read[path] = desk.read(file)
+        except MlforgeError as error:
+            desk.reject(file, error)
+    shapes = [
+        Partial(path, frame.height, None, frames.schema_of(frame), {}, 0)
+        for path, frame in read.items()
+    ]
+    schema = partials.common_schema(shapes)
+    for shape in shapes:
+        if schema is not None and (reason := partials.misfit(shape, schema)) is not None:
+            desk.reject(files[shape.hash], SourceError(f"{shape.hash}: {reason}"))
+            del read[shape.hash]
+    columns = [column.name for column in schema or ()]
+    return {path: frame.select(columns) for path, frame in read.items()}

@@ -1,0 +1,251 @@
+"""The contract of an online store, and what every backend has in common.
+
+The base class owns the encoding and the chunks; a backend supplies the abstract methods. A push is
+`begin`, then any of `put`, `remove` and `remove_others`, then `finish`. Each of these raises StalePush
+once a newer target has begun, and, but for `begin`, also when the target's own beginning was lost with
+the server's data: so neither a slow worker nor a flushed server leaves books that promise too much.
+"""
+
+from __future__ import annotations
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+import polars as pl
+
+from mlforge.encoding import Json, json_row, json_rows, key_hash, key_hashes
+from mlforge.errors import OnlineError
+from mlforge.schema import Schema
+from mlforge.values import to_iso
+
+Row: TypeAlias = dict[str, Any]
+Entity: TypeAlias = Mapping[str, object]
+
+_ENCODED_AT_ONCE = 2_000
+_CHUNK = 250  # blocks the server for about a millisecond
+_NEVER = -(2**63)
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What a push brings the online store to; `as_of` is None for an untimed feature."""
+
+    version: str
+    generation: int
+    as_of: int | None
+
+    @property
+    def fence(self) -> tuple[int, int]:
+        """The order of targets: the durable store's generation, then the instant."""
+        return self.generation, _NEVER if self.as_of is None else self.as_of
+
+    def __str__(self) -> str:
+        at = f" as of {to_iso(self.as_of)}" if self.as_of is not None else ""
+        return f"{self.version}{at} (generation {self.generation})"
+
+
+@dataclass(frozen=True, slots=True)
+class OnlineBooks:
+    """What the store promises about a feature.
+
+    `target` is the last push that finished, and None means that nothing is promised: the other fields
+    are empty then. `pending` are the targets that began since. Rows live from `renewed_at` for one TTL,
+    the books for half of one.
+    """
+
+    target: Target | None
+    pending: tuple[Target, ...] = ()
+    rows: int = 0
+    pushed_at: int = 0
+    renewed_at: int = 0
+    keys: Schema = ()
+    columns: Schema = ()
+    empty: Mapping[str, Json] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Encoded rows: the hashes of their entities, and their JSON texts in the same order, where they matter."""
+
+    hashes: Sequence[str]
+    texts: Sequence[str] = ()
+
+
+class OnlineStore(ABC):
+    """Rows by feature and entity, each a JSON object, and the books of each feature.
+
+    `ttl` is the life of a row in seconds since it was last written or renewed; None is for ever.
+    """
+
+    ttl: int | None = None
+
+    # Single rows and small batches: no fence, no books.
+
+    def write(self, feature_name: str, entity_keys: Entity, values: Mapping[str, object]) -> None:
+        """Write one entity's row; a push replaces it."""
+        self._put(feature_name, None, [Rows([key_hash(entity_keys)], [json_row(values)])])
+
+    def write_batch(
+        self,
+        feature_name: str,
+        records: Sequence[Mapping[str, object]],
+        entity_key_columns: Sequence[str],
+    ) -> None:
+        """Write a row per record; what is not an entity key is a value."""
+        keys = set(entity_key_columns)
+        hashes = [key_hash({key: record[key] for key in keys}) for record in records]
+        texts = [
+            json_row({name: record[name] for name in record if name not in keys})
+            for record in records
+        ]
+        self._put(feature_name, None, _chunks(hashes, texts))
+
+    def read(self, feature_name: str, entity_keys: Entity) -> Row | None:
+        """The entity's row, or None where there is no such key."""
+        return self.read_batch(feature_name, [entity_keys])[0]
+
+    def read_batch(self, feature_name: str, entity_keys: Sequence[Entity]) -> list[Row | None]:
+        """The entities' rows in the order asked."""
+        [(_, rows)] = self.fetch([(feature_name, entity_keys)])
+        return rows
+
+    def delete(self, feature_name: str, entity_keys: Entity) -> bool:
+        """Delete the entity's row; whether there was one."""
+        return self._remove(feature_name, None, [[key_hash(entity_keys)]]) > 0
+
+    def exists(self, feature_name: str, entity_keys: Entity) -> bool:
+        """Whether the entity has a row."""
+        return self.read(feature_name, entity_keys) is not None
+
+    def fetch(
+        self, requests: Sequence[tuple[str, Sequence[Entity]]]
+    ) -> list[tuple[OnlineBooks | None, list[Row | None]]]:
+        """The books and rows of several features at one instant, in one round trip, in the order asked."""
+        hashed = [(feature, list(map(key_hash, entities))) for feature, entities in requests]
+        return [
+            (books, [_parsed(feature, text) for text in texts])
+            for (feature, _), (books, texts) in zip(hashed, self._fetch(hashed), strict=True)
+        ]
+
+    # A push.
+
+    @abstractmethod
+    def begin(self, feature: str, target: Target) -> OnlineBooks:
+        """Raise the fence to the target and note it as pending, atomically, before any row is written.
+
+        Returns the books as they are from now on: rows may be those of their target or of any that is
+        pending. The same target may begin again.
+        """
+
+    def put(self, feature: str, target: Target, frame: pl.DataFrame, keys: Sequence[str]) -> int:
+        """Write a row per row of the frame, which holds the keys and the values; how many."""
+        return self._put(feature, target, _encoded(frame, keys))
+
+    def remove(self, feature: str, target: Target, frame: pl.DataFrame, keys: Sequence[str]) -> int:
+        """Delete the rows of these entities; how many there were."""
+        return self._remove(feature, target, _slices(key_hashes(frame, keys).to_list()))
+
+    def remove_others(
+        self, feature: str, target: Target, hashes: AbstractSet[str] | pl.Series
+    ) -> int:
+        """Delete every row whose entity is not among these; how many."""
+        live = hashes if isinstance(hashes, AbstractSet) else frozenset(hashes)
+        found = ([key for key in chunk if key not in live] for chunk in self._scan(feature))
+        return self._remove(feature, target, (chunk for chunk in found if chunk))
+
+    @abstractmethod
+    def finish(self, feature: str, target: Target, books: OnlineBooks) -> None:
+        """Write the books with the target as done and none pending, atomically.
+
+        Say in `books.renewed_at` when the oldest live row was written or renewed: with a TTL the books
+        are gone half of one after that, whenever this is called, so that they never outlive a row.
+        """
+
+    @abstractmethod
+    def renew(self, feature: str, target: Target) -> int:
+        """Give every row and the books their full life again; how many rows live.
+
+        Fewer than the books say means that some were lost.
+        """
+
+    def drop(self, feature: str) -> int:
+        """Delete the feature, its books first; how many rows there were."""
+        self.forget(feature)
+        dropped = self._remove(feature, None, self._scan(feature))
+        self._strike(feature)
+        return dropped
+
+    # What there is.
+
+    @abstractmethod
+    def ping(self) -> bool:
+        """True if the server answers; OnlineUnavailable if not."""
+
+    @abstractmethod
+    def books(self, feature: str) -> OnlineBooks | None:
+        """The feature's books; None if it was never pushed, or not renewed in time."""
+
+    @abstractmethod
+    def features(self) -> list[str]:
+        """The features that were pushed here and not dropped since, by name."""
+
+    @abstractmethod
+    def forget(self, feature: str) -> None:
+        """Delete the feature's books and fence, e.g. when the durable store was made anew.
+
+        Nothing is promised until the next push.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Let go of connections; the next call makes new ones."""
+
+    # What a backend supplies besides. A target of None is not fenced.
+
+    @abstractmethod
+    def _put(self, feature: str, target: Target | None, chunks: Iterable[Rows]) -> int: ...
+
+    @abstractmethod
+    def _remove(
+        self, feature: str, target: Target | None, chunks: Iterable[Sequence[str]]
+    ) -> int: ...
+
+    @abstractmethod
+    def _scan(self, feature: str) -> Iterator[list[str]]:
+        """The hashes of all rows in chunks; each row at least once."""
+
+    @abstractmethod
+    def _fetch(
+        self, requests: Sequence[tuple[str, Sequence[str]]]
+    ) -> list[tuple[OnlineBooks | None, list[str | None]]]: ...
+
+    @abstractmethod
+    def _strike(self, feature: str) -> None:
+        """Take the feature off the list of features."""
+
+
+def _encoded(frame: pl.DataFrame, keys: Sequence[str]) -> Iterator[Rows]:
+    """The frame in chunks, encoded as they are asked for: the server works meanwhile."""
+    values = [name for name in frame.columns if name not in keys]
+    for block in frame.iter_slices(_ENCODED_AT_ONCE):
+        yield from _chunks(key_hashes(block, keys).to_list(), json_rows(block, values).to_list())
+
+
+def _chunks(hashes: list[str], texts: list[str]) -> Iterator[Rows]:
+    return map(Rows, _slices(hashes), _slices(texts))
+
+
+def _slices(items: list[str]) -> Iterator[list[str]]:
+    return (items[start : start + _CHUNK] for start in range(0, len(items), _CHUNK))
+
+
+def _parsed(feature: str, text: str | None) -> Row | None:
+    try:
+        row: Row | None = None if text is None else json.loads(text)
+    except ValueError as error:
+        raise OnlineError(f"{feature}: a row is not JSON ({error}); push it again") from error
+    return row

@@ -1,0 +1,69 @@
+"""What must happen atomically on the server, in Lua.
+
+KEYS[1] is always the feature's books, ARGV[1] the fence as "generation instant"; rows follow in KEYS.
+Scripts are sent whole with every call (a chunk of rows is a hundred times their size), so a server that
+was restarted needs no second try.
+"""
+
+from __future__ import annotations
+
+STALE = "STALEPUSH"
+
+BEGIN = f"""
+local recorded = redis.call('HGET', KEYS[1], 'fence')
+local function parts(fence)
+  local generation, instant = string.match(fence, '^(%d+) (%-?%d+)$')
+  return tonumber(generation), tonumber(instant)
+end
+if recorded then
+  local g0, t0 = parts(recorded)
+  local g1, t1 = parts(ARGV[1])
+  if g0 > g1 or (g0 == g1 and t0 > t1) then return redis.error_reply('{STALE} ' .. recorded) end
+end
+local target, life, feature = ARGV[2], ARGV[3], ARGV[4]
+local pending = redis.call('HGET', KEYS[1], 'pending') or '[]'
+if not string.find(pending, target, 1, true) then
+  pending = pending == '[]' and '[' .. target .. ']' or string.sub(pending, 1, -2) .. ',' .. target .. ']'
+end
+redis.call('HSET', KEYS[1], 'format', '1', 'fence', ARGV[1], 'pending', pending)
+if life ~= '' and not recorded then redis.call('PEXPIRE', KEYS[1], life) end
+redis.call('SADD', KEYS[2], feature)
+return redis.call('HGETALL', KEYS[1])
+"""
+
+_FENCED = f"""
+local call = redis.call
+if ARGV[1] ~= '' then
+  local recorded = call('HGET', KEYS[1], 'fence')
+  if recorded ~= ARGV[1] then return redis.error_reply('{STALE} ' .. (recorded or '')) end
+end
+local n = 0
+"""
+
+PUT = f"""{_FENCED}
+local keys, argv, life = KEYS, ARGV, ARGV[2]
+for i = 2, #keys do
+  if life == '' then call('SET', keys[i], argv[i + 1])
+  else call('SET', keys[i], argv[i + 1], 'EX', life) end
+end
+return #keys - 1
+"""
+
+REMOVE = f"""{_FENCED}
+for i = 2, #KEYS do n = n + call('UNLINK', KEYS[i]) end
+return n
+"""
+
+RENEW = f"""{_FENCED}
+for i = 2, #KEYS do
+  if ARGV[2] == '' then call('PERSIST', KEYS[i]) else call('EXPIRE', KEYS[i], ARGV[2]) end
+  n = n + call('EXISTS', KEYS[i])
+end
+return n
+"""
+
+RECORD = f"""{_FENCED}
+call('HSET', KEYS[1], unpack(ARGV, 3))
+if ARGV[2] == '' then call('PERSIST', KEYS[1]) else call('PEXPIRE', KEYS[1], ARGV[2]) end
+return n
+"""

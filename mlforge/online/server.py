@@ -1,0 +1,125 @@
+"""A Redis server: where it is, how it is asked, and what its refusals mean."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from mlforge.errors import DefinitionError, MissingExtra, OnlineError, OnlineUnavailable
+
+try:
+    import redis
+    from redis.backoff import ExponentialBackoff
+    from redis.connection import parse_url
+    from redis.retry import Retry
+except ImportError:
+    raise MissingExtra.of("RedisStore", "redis") from None
+
+_TIMEOUT_S = 5.0
+_RETRIES = 2
+_IN_FLIGHT = 16
+
+
+class Refused(OnlineError):
+    """The server's own words, where they have no wording of ours."""
+
+    def __init__(self, server: Server, reply: str) -> None:
+        self.reply = reply
+        super().__init__(f"{server} refused: {reply}")
+
+
+class Server:
+    """A client that speaks mlforge's errors; it connects when first used, and anew after a fork."""
+
+    def __init__(self, options: dict[str, Any]) -> None:
+        """From redis-py's connection options; unknown ones raise DefinitionError."""
+        options = {"socket_timeout": _TIMEOUT_S, "socket_connect_timeout": _TIMEOUT_S, **options}
+        kind = options.pop("connection_class", redis.Connection)
+        if "path" not in options:
+            options = {"host": "localhost", "port": 6379, **options}
+        options |= {
+            "retry": Retry(ExponentialBackoff(cap=0.5, base=0.05), _RETRIES),
+            "decode_responses": True,
+            "protocol": 2,
+        }
+        try:
+            kind(**options)
+        except (TypeError, ValueError, redis.RedisError) as error:
+            raise DefinitionError(f"RedisStore: {error}") from None
+        place = options.get("path") or f"{options['host']}:{options['port']}"
+        self.name = f"redis at {place}/{options.get('db', 0)}"
+        self.client = redis.Redis.from_pool(redis.ConnectionPool(connection_class=kind, **options))
+
+    @classmethod
+    def of(cls, ssl: bool, **options: object) -> Server:
+        """The server of these connection options, over TLS if asked."""
+        kind = redis.SSLConnection if ssl else redis.Connection
+        return cls({"connection_class": kind, **options})
+
+    @classmethod
+    def from_url(cls, url: str) -> Server:
+        """The server at `redis://`, `rediss://` or `unix://`, with redis-py's options in the query."""
+        try:
+            options = parse_url(url)  # type: ignore[no-untyped-call]
+        except (ValueError, AttributeError, TypeError):
+            # The cause may quote a part of the password.
+            raise DefinitionError(
+                "RedisStore.from_url: this is no Redis URL; write "
+                "redis://[[user]:password@]host:port/db with the password percent-encoded"
+            ) from None
+        return cls(options)
+
+    def __str__(self) -> str:
+        return self.name
+
+    @contextmanager
+    def asking(self) -> Iterator[redis.Redis]:
+        """The client, with what it raises turned into OnlineError and its kinds."""
+        try:
+            yield self.client
+        except (redis.AuthenticationError, redis.exceptions.NoPermissionError) as error:
+            raise OnlineError(
+                f"{self} refused the user or password ({error}); give RedisStore the right ones"
+            ) from error
+        except (redis.ConnectionError, redis.TimeoutError) as error:
+            raise OnlineUnavailable(
+                f"{self} does not answer ({error}); start a server there, or give RedisStore "
+                "the host and port of a running one"
+            ) from error
+        except redis.ReadOnlyError as error:
+            raise OnlineError(
+                f"{self} is a read-only replica; give RedisStore the primary's address"
+            ) from error
+        except redis.OutOfMemoryError as error:
+            raise OnlineError(
+                f"{self} is out of memory; raise its maxmemory, or lower the ttl"
+            ) from error
+        except redis.ResponseError as error:
+            raise Refused(self, str(error)) from error
+
+    def stream(self, script: str, calls: Iterable[tuple[Sequence[str], Sequence[str]]]) -> int:
+        """Run the script per (keys, arguments), some calls ahead of their replies; the replies' sum."""
+        total = ahead = 0
+        with self.asking(), self._connection() as connection:
+            for keys, arguments in calls:
+                connection.send_command("EVAL", script, len(keys), *keys, *arguments)
+                ahead += 1
+                if ahead > _IN_FLIGHT:
+                    total += connection.read_response()
+                    ahead -= 1
+            for _ in range(ahead):
+                total += connection.read_response()
+        return total
+
+    @contextmanager
+    def _connection(self) -> Iterator[Any]:
+        pool = self.client.connection_pool
+        connection: Any = pool.get_connection()
+        try:
+            yield connection
+        except BaseException:
+            connection.disconnect()  # replies may be under way
+            raise
+        finally:
+            pool.release(connection)

@@ -1,0 +1,137 @@
+"""Memoised state: the events of each file, which of them form a table, and what changed.
+
+State is replaced, never subtracted: a refresh reads the partials of the files that exist now.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import polars as pl
+
+from mlforge import frames
+from mlforge.digest import digest
+from mlforge.manifest import MODULUS, Partial
+from mlforge.schema import Column, Schema, dtypes
+from mlforge.spec import FeatureSpec
+from mlforge.values import TimeRange
+
+# Raised when what a partial holds for the same inputs changes; nothing else dirties stored ones.
+FORMAT = 1
+_SIGN = "__sign"
+
+
+def memo_key(content: str, code: str, spec: FeatureSpec, rules: Sequence[object]) -> str:
+    """The name of the events that a content gives under a function, keys, timestamp and validators."""
+    parts = [FORMAT, content, code, list(spec.keys), spec.timestamp, list(rules)]
+    return hashlib.sha256(json.dumps(parts, default=str).encode()).hexdigest()
+
+
+def whole_content(contents: Iterable[str]) -> str:
+    """The content hash of a source that is read as one: its files' hashes, in the order of paths."""
+    return hashlib.sha256("\n".join(contents).encode()).hexdigest()
+
+
+def describe(key: str, events: pl.DataFrame, spec: FeatureSpec, dropped: dict[str, int]) -> Partial:
+    """What is to be known of a partial without opening it."""
+    times = None
+    if spec.timestamp is not None and not events.is_empty():
+        micros = events[spec.timestamp].to_physical()
+        times = TimeRange(int(micros.min()), int(micros.max()))  # type: ignore[arg-type]
+    return Partial(key, events.height, times, frames.schema_of(events), dropped, digest(events))
+
+
+def stored(events: pl.DataFrame) -> pl.DataFrame:
+    """The events as a partial holds them: columns without a dtype are left out, readers add nulls."""
+    return events.drop(name for name, dtype in events.schema.items() if dtype == pl.Null)
+
+
+def common_schema(partials: Iterable[Partial]) -> Schema | None:
+    """The schema that most partials have, then most rows, then the smallest text.
+
+    A column that is null throughout a file has no dtype and goes with any. The order in which
+    files came does not matter.
+    """
+    support: Counter[Schema] = Counter()
+    rows: Counter[Schema] = Counter()
+    for partial in partials:
+        support[partial.schema] += 1
+        rows[partial.schema] += partial.rows
+    if not support:
+        return None
+
+    def weight(candidate: Schema) -> tuple[int, int, int, str]:
+        backers = [schema for schema in support if _agrees(schema, candidate)]
+        typed = sum(column.dtype != "Null" for column in candidate)
+        return (
+            -sum(support[schema] for schema in backers),
+            -sum(rows[schema] for schema in backers),
+            -typed,
+            str(candidate),
+        )
+
+    return min(support, key=weight)
+
+
+def misfit(partial: Partial, wanted: Schema) -> str | None:
+    """Why a partial does not fit the schema, None if it does; more columns do no harm."""
+    given = dtypes(partial.schema)
+    for column in wanted:
+        dtype = given.get(column.name)
+        if dtype is None:
+            return f"no column {column.name!r}, which the other files have as {column.dtype}"
+        if dtype not in (column.dtype, "Null"):
+            return f"column {column.name!r} is {dtype}, in the other files it is {column.dtype}"
+    return None
+
+
+@dataclass(frozen=True)
+class Changes:
+    """The events that differ between two sets of partials, as a multiset."""
+
+    rows: int
+    entities: pl.DataFrame
+    times: TimeRange | None
+
+
+def same_rows(old: Sequence[Partial], new: Sequence[Partial]) -> bool:
+    """Whether two sets of partials hold the same multiset of events."""
+    return sum(p.digest for p in old) % MODULUS == sum(p.digest for p in new) % MODULUS
+
+
+def replaced(old: Sequence[Partial], new: Sequence[Partial]) -> tuple[list[Partial], list[Partial]]:
+    """The partials that went and those that came; what both have counts for nothing."""
+    before = Counter(partial.hash for partial in old)
+    after = Counter(partial.hash for partial in new)
+    known = {partial.hash: partial for partial in (*old, *new)}
+    went, came = before - after, after - before
+    return [known[key] for key in went.elements()], [known[key] for key in came.elements()]
+
+
+def compare(went: pl.LazyFrame, came: pl.LazyFrame, spec: FeatureSpec) -> Changes:
+    """The exact multiset difference, row by row."""
+    both = pl.concat(
+        [went.with_columns(pl.lit(-1).alias(_SIGN)), came.with_columns(pl.lit(1).alias(_SIGN))]
+    )
+    columns = [name for name in both.collect_schema().names() if name != _SIGN]
+    counted = both.group_by(columns).agg(pl.col(_SIGN).sum()).filter(pl.col(_SIGN) != 0).collect()
+    times = None
+    if spec.timestamp is not None and not counted.is_empty():
+        micros = counted[spec.timestamp].to_physical()
+        times = TimeRange(int(micros.min()), int(micros.max()))  # type: ignore[arg-type]
+    return Changes(int(counted[_SIGN].abs().sum()), counted.select(spec.keys).unique(), times)
+
+
+def _agrees(schema: Schema, candidate: Schema) -> bool:
+    """Same columns; dtypes equal, or unknown in the first."""
+    return len(schema) == len(candidate) and all(
+        _same(a, b) for a, b in zip(schema, candidate, strict=True)
+    )
+
+
+def _same(a: Column, b: Column) -> bool:
+    return a.name == b.name and a.dtype in (b.dtype, "Null")

@@ -1,0 +1,188 @@
+"""Push: bring the online store to a version, as of an instant.
+
+Only rows that may differ from what is online travel: those of entities whose events changed since
+the version that is online, and those whose windows gained or lost events as the instant moved.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+import polars as pl
+import structlog
+
+from mlforge import clock, evaluation, frames, partials, timemodel
+from mlforge.build import changes_between, events_of
+from mlforge.encoding import key_hashes
+from mlforge.engines import POINT, Engine, Events
+from mlforge.errors import StalePush, StoreError
+from mlforge.manifest import Manifest
+from mlforge.online import OnlineBooks, OnlineStore, Target
+from mlforge.schema import Schema
+from mlforge.store import Store
+from mlforge.values import Version
+
+log = structlog.get_logger("mlforge.push")
+# Rows are renewed once a quarter of their TTL has passed, so before half of it even if a turn is missed.
+_RENEW_AFTER = 0.25
+
+
+@dataclass(frozen=True)
+class PushResult:
+    """What a push did for one feature; `as_of` is None for an untimed feature, or before any version."""
+
+    feature: str
+    version: str | None = None
+    as_of: int | None = None
+    written: int = 0
+    deleted: int = 0
+    full: bool = False
+    seconds: float = 0.0
+
+
+def push(name: str, store: Store, online: OnlineStore, engine: Engine) -> PushResult:
+    """Make the online store equal the served version as of now; cheap when it already is.
+
+    Raises OnlineError when the server cannot take it. A push that a newer one overtook ends quietly.
+    """
+    started = time.perf_counter()
+    pointer = store.pointer(name)
+    if pointer is None:
+        return PushResult(name)
+    manifest = store.manifest(name, pointer.version)
+    spec = manifest.spec
+    as_of = timemodel.as_of(
+        manifest.watermark, clock.now(), spec.windows, spec.interval, spec.online_clock
+    )
+    target = Target(str(pointer.version), pointer.generation, as_of if spec.timestamp else None)
+    try:
+        result = _Push(store, online, engine, manifest, target).run()
+    except StalePush:
+        log.info("overtaken by a newer push", feature=name, version=target.version)
+        return PushResult(name, target.version, target.as_of)
+    result = replace(result, seconds=time.perf_counter() - started)
+    if result.written or result.deleted or result.full:
+        log.info(
+            "pushed",
+            feature=name,
+            version=result.version,
+            written=result.written,
+            deleted=result.deleted,
+            full=result.full,
+            ms=round(result.seconds * 1000, 1),
+        )
+    return result
+
+
+@dataclass(frozen=True)
+class _Push:
+    store: Store
+    online: OnlineStore
+    engine: Engine
+    manifest: Manifest
+    target: Target
+
+    def run(self) -> PushResult:
+        name, target = self.manifest.name, self.target
+        books = self.online.books(name)
+        if books is not None and books.target == target and not books.pending:
+            return self._renewed(books)
+        books = self.online.begin(name, target)
+        affected = self._affected(books)
+        return self._all() if affected is None else self._some(affected, books)
+
+    def _renewed(self, books: OnlineBooks) -> PushResult:
+        """Nothing moved: keep rows alive, and write them anew if some were lost."""
+        name, ttl = self.manifest.name, self.online.ttl
+        if ttl is not None and clock.now() - books.renewed_at > _RENEW_AFTER * ttl * 1_000_000:
+            alive = self.online.renew(name, self.target)
+            if alive < books.rows:
+                log.warning("rows were lost online", feature=name, lost=books.rows - alive)
+                self.online.begin(name, self.target)
+                return self._all()
+        return PushResult(name, self.target.version, self.target.as_of)
+
+    def _affected(self, books: OnlineBooks) -> pl.DataFrame | None:
+        """Keys whose rows may differ from what any unfinished or finished push wrote; None for all."""
+        if books.target is None or self._due(books):
+            return None
+        found: list[pl.DataFrame] = []
+        for base in (books.target, *books.pending):
+            if base == self.target:
+                continue
+            before = self._manifest_of(base)
+            if before is None or not _comparable(before, self.manifest):
+                return None
+            found.append(evaluation.moved(self._events, base.as_of, self.target.as_of))
+            if not partials.same_rows(before.partials, self.manifest.partials):
+                found.append(changes_between(self.store, before, self.manifest).entities)
+        keys = list(self.manifest.spec.keys)
+        return pl.concat([frame.select(keys) for frame in found]).unique() if found else None
+
+    def _due(self, books: OnlineBooks) -> bool:
+        """Whether rows are so old that they are better written anew, all of them."""
+        ttl = self.online.ttl
+        return ttl is not None and clock.now() - books.renewed_at > _RENEW_AFTER * ttl * 1_000_000
+
+    def _manifest_of(self, base: Target) -> Manifest | None:
+        try:
+            return self.store.manifest(self.manifest.name, Version.parse(base.version))
+        except StoreError:
+            return None
+
+    def _all(self) -> PushResult:
+        name, target, keys = self.manifest.name, self.target, self.manifest.spec.keys
+        rows = self._rows(evaluation.live(self._events, target.as_of))
+        written = self.online.put(name, target, rows, keys)
+        deleted = self.online.remove_others(name, target, key_hashes(rows, keys))
+        self._finish(rows.height, clock.now())
+        return PushResult(name, target.version, target.as_of, written, deleted, full=True)
+
+    def _some(self, affected: pl.DataFrame, books: OnlineBooks) -> PushResult:
+        name, target, keys = self.manifest.name, self.target, self.manifest.spec.keys
+        alive = evaluation.live(self._events, target.as_of, affected)
+        gone = affected.join(alive, on=list(keys), how="anti")
+        written = self.online.put(name, target, self._rows(alive), keys)
+        deleted = self.online.remove(name, target, gone, keys)
+        self._finish(evaluation.live(self._events, target.as_of).height, books.renewed_at)
+        return PushResult(name, target.version, target.as_of, written, deleted)
+
+    def _rows(self, entities: pl.DataFrame) -> pl.DataFrame:
+        """Keys and values of the entities as of the target."""
+        points = entities.with_columns(frames.instant(self.target.as_of).alias(POINT))
+        return entities.hstack(evaluation.values_at(self.engine, self._events, points))
+
+    def _finish(self, rows: int, renewed_at: int) -> None:
+        spec, events = self.manifest.spec, self.manifest.events
+        columns = spec.values(events)
+        books = OnlineBooks(
+            target=self.target,
+            rows=rows,
+            pushed_at=clock.now(),
+            renewed_at=renewed_at,
+            keys=tuple(column for column in events if column.name in spec.keys),
+            columns=columns,
+            empty={column.name: 0 if column.aggregation == "count" else None for column in columns},
+        )
+        self.online.finish(self.manifest.name, self.target, books)
+
+    @property
+    def _events(self) -> Events:
+        return events_of(self.store, self.manifest)
+
+
+def _comparable(before: Manifest, after: Manifest) -> bool:
+    """Whether rows of both have the same keys and columns, evaluated alike."""
+    same_spec = replace(before.spec, online_clock=after.spec.online_clock) == after.spec
+    return same_spec and _named(before.events) == _named(after.events)
+
+
+def _named(schema: Schema) -> list[tuple[str, str]]:
+    return [(column.name, column.dtype) for column in schema]
+
+
+def features_gone(online: OnlineStore, defined: Iterable[str]) -> list[str]:
+    """Features that were pushed but are no longer defined."""
+    return sorted(set(online.features()) - set(defined))

@@ -1,0 +1,231 @@
+"""Reading one parquet file that anybody may have written, without trusting it.
+
+Everything goes through Arrow's reader, then to polars. Polars' own reader is faster, but a flipped
+byte in a page header can make it abort the process, it panics over zones such as `+05:30`, clamps
+INT96 and misreads some nested files; Arrow refuses what is damaged and verifies page checksums.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from collections import Counter
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+from polars.exceptions import PanicException, PolarsError
+
+from mlforge.errors import UnreadableFile
+
+_MAGIC = b"PAR1"
+_ENCRYPTED = b"PARE"
+_HEAD, _TAIL = len(_MAGIC), 4 + len(_MAGIC)
+# What readers raise over damaged bytes; PanicException is a BaseException.
+_DAMAGE = (
+    pa.ArrowException,
+    PolarsError,
+    PanicException,
+    OSError,
+    ValueError,
+    TypeError,
+    KeyError,
+    OverflowError,
+    MemoryError,
+)
+# The least that a value takes in a frame: pages can claim far more values than they have bytes.
+_WIDTHS = {"INT32": 4, "INT64": 8, "INT96": 8, "FLOAT": 4, "DOUBLE": 8, "BYTE_ARRAY": 16}
+
+
+@dataclass(frozen=True, slots=True)
+class FileStat:
+    """What tells that a file changed, without reading it."""
+
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+    inode: int
+
+    @classmethod
+    def of(cls, result: os.stat_result) -> FileStat:
+        """The parts of an `os.stat` that count."""
+        return cls(result.st_size, result.st_mtime_ns, result.st_ctime_ns, result.st_ino)
+
+
+@dataclass(frozen=True, slots=True)
+class SourceFile:
+    """One file of a source; `path` is relative to the source's root, with `/` between its parts."""
+
+    path: str
+    absolute: Path
+    stat: FileStat
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """What was read: the rows, the SHA-256 of the bytes, and the stat of the file they came from."""
+
+    frame: pl.DataFrame
+    hash: str
+    stat: FileStat
+
+
+def completeness(path: Path) -> str | None:
+    """None if the file begins and ends as whole parquet does, else what is amiss; reads 12 bytes."""
+    try:
+        with path.open("rb", buffering=0) as file:
+            size = os.fstat(file.fileno()).st_size
+            head = file.read(_HEAD)
+            file.seek(max(0, size - _TAIL))
+            return _amiss(head, file.read(_TAIL), size)
+    except OSError as error:
+        return _cannot(error)
+
+
+def content_hash(path: Path) -> str:
+    """SHA-256 of the file's bytes, in hex. Raises UnreadableFile."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise UnreadableFile(f"{path}: {_cannot(error)}") from error
+
+
+def read(file: SourceFile, max_bytes: int | None = None) -> Content:
+    """Read a whole file: rows and hash are of the same bytes.
+
+    Time zones that polars does not know become UTC, INT96 becomes microseconds, page checksums are
+    verified where the file has them. `max_bytes` bounds the uncompressed size that the file claims.
+    Raises UnreadableFile if it is damaged, unfinished, encrypted, too large, or changed meanwhile.
+    """
+    raw, seen = _bytes(file)
+    reason = _amiss(raw[:_HEAD], raw[-_TAIL:], len(raw))
+    if reason is not None:
+        raise UnreadableFile(f"{file.path}: {reason}")
+    try:
+        frame = _decode(raw, file.path, max_bytes)
+    except _DAMAGE as error:
+        raise UnreadableFile(
+            f"{file.path}: cannot be decoded ({_first_line(error)}); write the file again"
+        ) from error
+    return Content(frame, hashlib.sha256(raw).hexdigest(), seen)
+
+
+def _bytes(file: SourceFile) -> tuple[bytes, FileStat]:
+    try:
+        # Not blocking: a pipe may have taken the file's place.
+        descriptor = os.open(file.absolute, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        with os.fdopen(descriptor, "rb", buffering=0) as opened:
+            before = os.fstat(descriptor)
+            if not stat.S_ISREG(before.st_mode):
+                raise UnreadableFile(f"{file.path}: is not a regular file")
+            raw = opened.readall()
+            seen = FileStat.of(before)
+            if FileStat.of(os.fstat(descriptor)) != seen or len(raw) != seen.size:
+                raise UnreadableFile(
+                    f"{file.path}: changed while it was read; write under another name, such as "
+                    f"{Path(file.path).name}.tmp, then rename"
+                )
+            return raw, seen
+    except OSError as error:
+        raise UnreadableFile(f"{file.path}: {_cannot(error)}") from error
+
+
+def _decode(raw: bytes, path: str, max_bytes: int | None) -> pl.DataFrame:
+    parquet = pq.ParquetFile(
+        pa.BufferReader(raw),
+        page_checksum_verification=True,
+        coerce_int96_timestamp_unit="us",
+        arrow_extensions_enabled=False,
+    )
+    _check_claims(parquet, path, max_bytes)
+    # Asking for the names decodes them: polars panics over names that are not UTF-8.
+    for name, count in Counter(parquet.schema_arrow.names).items():
+        if count > 1:
+            raise UnreadableFile(f"{path}: has {count} columns {name!r}; rename all but one")
+    table = parquet.read()
+    # Polars takes Arrow's strings for valid UTF-8 without a look.
+    table.validate(full=True)
+    if table.num_rows != parquet.metadata.num_rows:
+        raise UnreadableFile(
+            f"{path}: its footer says {parquet.metadata.num_rows} rows, its pages hold {table.num_rows}"
+        )
+    for index, field in enumerate(table.schema):
+        plain = _plain(field.type)
+        if plain is not field.type:
+            table = table.set_column(index, field.name, table.column(index).cast(plain))
+    frame = pl.from_arrow(table, rechunk=False)
+    assert isinstance(frame, pl.DataFrame)
+    return frame
+
+
+def _check_claims(parquet: pq.ParquetFile, path: str, max_bytes: int | None) -> None:
+    # Never by column chunk: asking an encrypted one for its sizes ends the process.
+    metadata, schema = parquet.metadata, parquet.schema
+    groups = [metadata.row_group(index) for index in range(metadata.num_row_groups)]
+    rows = sum(group.num_rows for group in groups)
+    if rows != metadata.num_rows:
+        raise UnreadableFile(
+            f"{path}: its footer says {metadata.num_rows:,} rows, its row groups {rows:,}; "
+            "write the file again"
+        )
+    if max_bytes is None:
+        return
+    width = sum(_WIDTHS.get(schema.column(index).physical_type, 0) for index in range(len(schema)))
+    claimed = max(sum(group.total_byte_size for group in groups), rows * width)
+    if claimed > max_bytes:
+        raise UnreadableFile(
+            f"{path}: claims {claimed:,} bytes once decoded, more than the {max_bytes:,} allowed; "
+            "split the file, or raise the limit"
+        )
+
+
+def _plain(dtype: pa.DataType) -> pa.DataType:
+    """The type to hand to polars; the same object where polars knows it."""
+    if isinstance(dtype, pa.BaseExtensionType):
+        return dtype.storage_type
+    if pa.types.is_decimal256(dtype):
+        return pa.decimal128(38, dtype.scale)
+    if pa.types.is_timestamp(dtype) and dtype.tz is not None and not _knows_zone(dtype.tz):
+        return pa.timestamp(dtype.unit, "UTC")
+    return dtype
+
+
+@lru_cache
+def _knows_zone(zone: str) -> bool:
+    try:
+        pl.Series([0]).cast(pl.Datetime("us", zone))
+    except PolarsError:
+        return False
+    return True
+
+
+def _amiss(head: bytes, tail: bytes, size: int) -> str | None:
+    if size == 0:
+        return "is empty"
+    if _ENCRYPTED in (head, tail[-len(_ENCRYPTED) :]):
+        return "is encrypted (PARE), which mlforge cannot read; write it without encryption"
+    if head != _MAGIC:
+        return "is not parquet: it does not begin with PAR1"
+    if size < _HEAD + _TAIL or not tail.endswith(_MAGIC):
+        return "is unfinished or cut off: it does not end with PAR1"
+    footer = int.from_bytes(tail[:4], "little")
+    if footer == 0 or footer + _HEAD + _TAIL > size:
+        return f"is damaged: its footer claims {footer:,} bytes of {size:,}"
+    return None
+
+
+def _cannot(error: OSError) -> str:
+    if isinstance(error, FileNotFoundError):
+        return "is gone"
+    if isinstance(error, PermissionError):
+        return "cannot be opened: permission denied; give read access to the user that runs mlforge"
+    return f"cannot be read: {error.strerror or error}"
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]

@@ -1,0 +1,126 @@
+"""Answers: training sets from the offline store, current values from the online store."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from typing import Any
+
+import polars as pl
+
+from mlforge import clock, evaluation, spines
+from mlforge.build import events_of
+from mlforge.engines import engine_named
+from mlforge.errors import NotServed, RetrievalError
+from mlforge.manifest import Manifest
+from mlforge.online import OnlineBooks, OnlineStore
+from mlforge.store import Store
+from mlforge.values import Duration, to_iso
+
+FeatureRef = str | tuple[str, str]
+
+
+def get_training_data(
+    spine: Any,
+    features: Sequence[FeatureRef],
+    store: Store,
+    timestamp: str | None = None,
+    engine: str = "polars",
+) -> Any:
+    """The spine with each feature's values as of each row's own time.
+
+    spine: a polars DataFrame or LazyFrame, a pandas DataFrame or a pyarrow Table with the features' keys
+        and, for features with a timestamp, one temporal column. The same kind comes back: its rows in
+        their order, its columns, and behind them `<feature>__<column>` for each value.
+    features: names (the served version) or `(name, version)`; of two versions of one feature the
+        prefix is `<feature>__<version>`.
+    timestamp: the spine's time column; by default the feature's own timestamp name, else the only
+        temporal column.
+
+    For metrics each value is exactly `value(entity, t)`; for a timestamped feature without metrics the
+    latest row at or before `t`; for an untimed one the key's row. A null key or time is never
+    matched. Only the store is needed, no definitions.
+    Raises RetrievalError for a spine that does not fit, StoreError for an unknown feature or version.
+    """
+    frame, back = spines.taken(spine)
+    wanted = _resolve(features, store)
+    columns: list[pl.DataFrame] = []
+    for prefix, manifest in wanted:
+        points = spines.points(frame, manifest, timestamp)
+        values = evaluation.values_at(engine_named(engine), events_of(store, manifest), points)
+        columns.append(values.rename({name: f"{prefix}__{name}" for name in values.columns}))
+    taken = set(frame.columns)
+    for name in (name for values in columns for name in values.columns):
+        if name in taken:
+            raise RetrievalError(
+                f"the spine has a column {name!r}, which a feature gives; rename the spine's"
+            )
+        taken.add(name)
+    return back(pl.concat([frame, *columns], how="horizontal"))
+
+
+def get_online_features(
+    features: Sequence[str],
+    entities: Sequence[Mapping[str, object]],
+    store: OnlineStore,
+    max_age: str | timedelta | None = None,
+) -> list[dict[str, Any]]:
+    """Current values: a dict per entity in the order asked, keys first, then `<feature>__<column>`.
+
+    entities: dicts with all the features' keys and nothing else. An entity without a row has empty
+        windows: counts 0, all else None.
+    max_age: the oldest acceptable `as_of`, a duration like `"1h"` or a timedelta.
+
+    Raises NotServed for a feature without books, or whose values are older than `max_age`;
+    RetrievalError for wrong key names.
+    """
+    if not features:
+        raise RetrievalError("get_online_features: name at least one feature")
+    oldest = None if max_age is None else clock.now() - Duration.parse(max_age, "max_age").us
+    books = {name: _served(name, store.books(name), oldest) for name in dict.fromkeys(features)}
+    asked = spines.entities(entities, books)
+    requests = [
+        (name, [spines.own_keys(entity, books[name]) for entity in asked]) for name in books
+    ]
+    answers = [dict(entity) for entity in entities]
+    for (name, _), (current, rows) in zip(requests, store.fetch(requests), strict=True):
+        held = _served(name, current, oldest)
+        names = [column.name for column in held.columns]
+        for answer, row in zip(answers, rows, strict=True):
+            values = held.empty if row is None else row
+            answer.update((f"{name}__{column}", values.get(column)) for column in names)
+    return answers
+
+
+def _served(name: str, books: OnlineBooks | None, oldest: int | None) -> OnlineBooks:
+    if books is None or books.target is None:
+        raise NotServed(
+            f"{name} is not served online: push it with 'mlforge build --features {name} --online', or start a worker"
+        )
+    as_of = books.target.as_of
+    if oldest is not None and as_of is not None and as_of < oldest:
+        raise NotServed(
+            f"{name} is served as of {to_iso(as_of)}, older than max_age allows ({to_iso(oldest)})"
+        )
+    return books
+
+
+def _resolve(features: Sequence[FeatureRef], store: Store) -> list[tuple[str, Manifest]]:
+    """Each feature's manifest and prefix; the same version twice is refused."""
+    if isinstance(features, str) or not features:
+        raise RetrievalError(
+            "features must be a list of names or (name, version) pairs, at least one"
+        )
+    manifests: dict[tuple[str, str], Manifest] = {}
+    for reference in features:
+        name, version = (reference, None) if isinstance(reference, str) else reference
+        manifest = store.resolve(name, version)
+        key = (manifest.name, str(manifest.version))
+        if key in manifests:
+            raise RetrievalError(f"{name} {manifest.version} is asked for twice; name it once")
+        manifests[key] = manifest
+    names = [name for name, _ in manifests]
+    return [
+        (name if names.count(name) == 1 else f"{name}__{version}", manifest)
+        for (name, version), manifest in manifests.items()
+    ]

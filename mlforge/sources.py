@@ -1,0 +1,272 @@
+"""Which files a source consists of: a parquet file, a folder of them, or a glob.
+
+A scan lists, it does not open: `mlforge.reading` reads one file, and its names are at hand here.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from dataclasses import dataclass, field
+from operator import attrgetter
+from pathlib import Path
+
+from mlforge.errors import DefinitionError, SourceError
+from mlforge.patterns import EVERYTHING, Parts, Pattern, is_magic
+from mlforge.reading import Content, FileStat, SourceFile, completeness, content_hash, read
+
+__all__ = [
+    "Content",
+    "FileStat",
+    "Ignored",
+    "Listing",
+    "Source",
+    "SourceFile",
+    "completeness",
+    "content_hash",
+    "read",
+]
+
+SUFFIXES = (".parquet", ".pq")
+_HIDDEN = (".", "_")
+_UNFINISHED = (".tmp", ".part", ".crdownload")
+_HIVE = re.compile(r"([^=]+)=.*", re.DOTALL)
+_READERS = {
+    ".csv": "pl.read_csv",
+    ".tsv": "pl.read_csv",
+    ".json": "pl.read_json",
+    ".jsonl": "pl.read_ndjson",
+    ".ndjson": "pl.read_ndjson",
+    ".arrow": "pl.read_ipc",
+    ".feather": "pl.read_ipc",
+    ".ipc": "pl.read_ipc",
+    ".avro": "pl.read_avro",
+    ".xlsx": "pl.read_excel",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Ignored:
+    """Something in a source that is not one of its files, and why."""
+
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """What a scan found. `hive` names the columns that paths hold: `date` of `date=2024-01-01/`."""
+
+    root: Path
+    exists: bool
+    files: tuple[SourceFile, ...] = ()
+    ignored: tuple[Ignored, ...] = ()
+    hive: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where a feature's files come from. `root` is the folder to watch."""
+
+    text: str
+    root: Path
+    pattern: Pattern = field(repr=False)
+
+    @classmethod
+    def of(cls, text: str, base: Path) -> Source:
+        """Understand a source as a feature writes it; relative text is taken from `base`.
+
+        Text with `*`, `?` or `[` is a glob (`**` spans folders). Text that ends in .parquet or .pq is
+        one file, or the folder of that name that some tools write. All else is a folder.
+        Raises DefinitionError for what can name no file.
+        """
+        if not text or "\0" in text or "://" in text:
+            raise DefinitionError(
+                f"source {text!r} is not a path; use a local parquet file, a folder, or a glob"
+            )
+        parts = Path(os.path.expanduser(text) if text.startswith("~/") else text).parts  # noqa: PTH111 - `~name` is a name
+        folder = text.endswith("/")
+        magic = next((i for i, part in enumerate(parts) if is_magic(part)), len(parts))
+        if magic < len(parts):
+            pattern = Pattern.glob((*parts[magic:], "**") if folder else parts[magic:])
+        elif parts and not folder and parts[-1].lower().endswith(SUFFIXES):
+            magic -= 1
+            pattern = Pattern.at(parts[-1])
+        else:
+            pattern = EVERYTHING
+        for part in parts[magic:]:
+            if _skipped(part):
+                raise DefinitionError(
+                    f"source {text!r} names no file, for {part!r} is passed over: names that begin "
+                    f"with {' or '.join(_HIDDEN)} or end in {', '.join(_UNFINISHED)} are never read"
+                )
+        # Lexical, for nothing of it may exist yet.
+        return cls(text, Path(os.path.abspath(base.joinpath(*parts[:magic]))), pattern)  # noqa: PTH100
+
+    def matches(self, path: Path) -> bool:
+        """Whether a file at this absolute path would be one of the source's; looks at the name alone."""
+        try:
+            parts = path.relative_to(self.root).parts
+        except ValueError:
+            return False
+        return self._takes(parts)
+
+    def scan(self) -> Listing:
+        """List the files there are, sorted by path; a missing root has none.
+
+        Raises SourceError if the root cannot be listed.
+        """
+        return _Scan(self).run()
+
+    def _takes(self, parts: Parts) -> bool:
+        return (
+            bool(parts)
+            and parts[-1].lower().endswith(SUFFIXES)
+            and not any(map(_skipped, parts))
+            and self.pattern.fits(parts)
+        )
+
+
+class _Scan:
+    """One walk over a source's folder."""
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+        self.pattern = source.pattern
+        self.files: list[SourceFile] = []
+        self.ignored: list[Ignored] = []
+        self.hive: set[str] = set()
+        self.folders: list[tuple[Path, Parts]] = []
+
+    def run(self) -> Listing:
+        root = self.source.root
+        try:
+            entries = _entries(root)
+        except FileNotFoundError:
+            return Listing(root, exists=False)
+        except OSError as error:
+            raise self._failed(root, error) from error
+        self._look_at(root, entries, ())
+        while self.folders:
+            folder, parts = self.folders.pop()
+            try:
+                entries = _entries(folder)
+            except OSError as error:
+                self._cannot(folder, parts, error)
+            else:
+                self._look_at(folder, entries, parts)
+        return Listing(
+            root,
+            exists=True,
+            files=tuple(sorted(self.files, key=attrgetter("path"))),
+            ignored=tuple(sorted(self.ignored, key=attrgetter("path"))),
+            hive=frozenset(self.hive),
+        )
+
+    def _look_at(self, folder: Path, entries: list[os.DirEntry[str]], above: Parts) -> None:
+        before = len(self.files)
+        for entry in entries:
+            if _skipped(entry.name):
+                continue
+            path, parts = folder / entry.name, (*above, entry.name)
+            try:
+                if entry.is_symlink():
+                    self._link(path, parts)
+                elif entry.is_dir(follow_symlinks=False):
+                    self._folder(path, parts)
+                elif self.pattern.fits(parts):
+                    self._file(path, parts, entry.stat(follow_symlinks=False))
+            except OSError as error:
+                self._cannot(path, parts, error)
+        if len(self.files) > before:
+            self.hive.update(found[1] for part in above if (found := _HIVE.fullmatch(part)))
+
+    def _folder(self, path: Path, parts: Parts) -> None:
+        if self.pattern.leads(parts) and self._nameable(parts):
+            self.folders.append((path, parts))
+
+    def _file(self, path: Path, parts: Parts, result: os.stat_result) -> None:
+        if not self._nameable(parts):
+            return
+        if not stat.S_ISREG(result.st_mode):
+            self._ignore(parts, "neither a file nor a folder")
+        elif not parts[-1].lower().endswith(SUFFIXES):
+            self._ignore(parts, _wrong_type(parts[-1]))
+        else:
+            self.files.append(SourceFile("/".join(parts), path, FileStat.of(result)))
+
+    def _nameable(self, parts: Parts) -> bool:
+        name = parts[-1]
+        if name.isascii() or _printable(name) == name:
+            return True
+        self._ignore(parts, "its name is not valid UTF-8; rename it")
+        return False
+
+    def _link(self, path: Path, parts: Parts) -> None:
+        """A link counts as a file if its target is one of this folder's that does not count itself."""
+        if not (self.pattern.fits(parts) or self.pattern.leads(parts)):
+            return
+        root = Path(os.path.realpath(self.source.root))
+        target = Path(os.path.realpath(path))
+        to = _printable(str(target))
+        result = target.stat()
+        is_folder = stat.S_ISDIR(result.st_mode)
+        if self.pattern.is_one and len(parts) == 1:
+            if is_folder:
+                self._folder(path, parts)
+            else:
+                self._file(path, parts, result)
+        elif not target.is_relative_to(root):
+            self._ignore(
+                parts, f"a link out of the source, to {to}; put the data here, or name that place"
+            )
+        elif is_folder:
+            self._ignore(parts, f"a link to the folder {to}; links to folders are not followed")
+        elif self.source.matches(self.source.root / target.relative_to(root)):
+            self._ignore(parts, f"a link to {to}, which counts already")
+        elif self.pattern.fits(parts):
+            self._file(path, parts, result)
+
+    def _cannot(self, path: Path, parts: Parts, error: OSError) -> None:
+        """Pass over what may not be looked at; but a failing disk must not look like removed files."""
+        if os.path.islink(path):  # noqa: PTH114 - False where pathlib raises
+            self._ignore(parts, f"a link that leads nowhere ({error.strerror})")
+        elif isinstance(error, PermissionError):
+            self._ignore(parts, "permission denied; let mlforge read it, or move it away")
+        elif not isinstance(error, FileNotFoundError):  # it went since its folder was listed
+            raise self._failed(path, error) from error
+
+    def _failed(self, path: Path, error: OSError) -> SourceError:
+        shown = f"source {self.source.text!r}: {_printable(str(path))}"
+        if path == self.source.root and os.path.isfile(path):  # noqa: PTH113 - False where pathlib raises
+            return SourceError(f"{shown} is {_wrong_type(path.name)}")
+        return SourceError(
+            f"{shown} cannot be listed ({error.strerror}); see that its disk is there and may be read"
+        )
+
+    def _ignore(self, parts: Parts, reason: str) -> None:
+        self.ignored.append(Ignored(_printable("/".join(parts)), reason))
+
+
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    with os.scandir(folder) as found:
+        return list(found)
+
+
+def _skipped(name: str) -> bool:
+    return name.startswith(_HIDDEN) or name.endswith(_UNFINISHED)
+
+
+def _printable(text: str) -> str:
+    """The text with bytes that are not UTF-8 spelled out, so that it can be printed and stored."""
+    return os.fsencode(text).decode("utf-8", "backslashreplace")
+
+
+def _wrong_type(name: str) -> str:
+    suffix = Path(name).suffix.lower()
+    if suffix in _READERS:
+        return f"not parquet; convert it: {_READERS[suffix]}({name!r}).write_parquet({Path(name).stem + '.parquet'!r})"
+    return (
+        "not parquet; files are named *.parquet or *.pq: rename it if it is one, else move it away"
+    )

@@ -1,0 +1,39 @@
+"""What to compute, from which files. `mlforge up` beside this file keeps it computed."""
+
+from pathlib import Path
+
+import polars as pl
+
+import mlforge.validators as v
+from mlforge import Definitions, feature
+from mlforge.metrics import Rolling
+from mlforge.store import LocalStore
+
+
+@feature(
+    keys=["user_id"],
+    source="purchases/",
+    timestamp="event_time",
+    metrics=[Rolling(windows=["7d", "30d"], aggregations={"amount": ["count", "sum", "mean"]})],
+    validators={"amount": [v.greater_than(0)]},
+)
+def user_spend(df: pl.DataFrame) -> pl.DataFrame:
+    """What a customer has spent, over the 7 and 30 days before any instant."""
+    return df.select("user_id", "event_time", "amount")
+
+
+@feature(
+    keys=["product"],
+    source="purchases/",
+    timestamp="event_time",
+    interval="1d",
+    metrics=[Rolling(windows=["1d", "7d"], aggregations={"amount": ["count", "sum"]})],
+)
+def product_daily(df: pl.DataFrame) -> pl.DataFrame:
+    """What a product has sold, by whole days (UTC)."""
+    return df.select("product", "event_time", "amount")
+
+
+defs = Definitions(
+    store=LocalStore(Path(__file__).parent / "feature_store"), features=[user_spend, product_daily]
+)

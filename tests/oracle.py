@@ -1,0 +1,276 @@
+"""What mlforge must answer, in plain Python: slow, small and written without a look at the library.
+
+Instants are ints, UTC microseconds. A row is a dict from column to value. Sums are exact (fractions),
+so an answer is at least as good as any engine's; `close` compares with one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from decimal import Decimal
+from fractions import Fraction
+from typing import Any
+
+Row = Mapping[str, Any]
+Entity = tuple[Any, ...]
+
+
+class Refused(Exception):
+    """Two rows of one key in a feature without a timestamp."""
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One output column: an aggregation over one window; lengths in microseconds."""
+
+    name: str
+    column: str
+    aggregation: str
+    window: int
+    offset: int = 0
+    closed: str = "both"
+
+
+@dataclass(frozen=True)
+class Feature:
+    """All that values depend on; `columns` are the function's, in its order."""
+
+    keys: tuple[str, ...]
+    columns: tuple[str, ...]
+    timestamp: str | None = None
+    interval: int | None = None
+    metrics: tuple[Metric, ...] = ()
+    online_clock: str = "data"
+
+    @property
+    def time(self) -> str:
+        """The name of the timestamp, where there must be one."""
+        assert self.timestamp is not None
+        return self.timestamp
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """The columns that training and serving give."""
+        if self.metrics:
+            return tuple(metric.name for metric in self.metrics)
+        return tuple(c for c in self.columns if c not in self.keys and c != self.timestamp)
+
+
+@dataclass(frozen=True)
+class Events:
+    """The rows that count, and how many did not."""
+
+    rows: tuple[Row, ...]
+    null_keys: int = 0
+    null_times: int = 0
+    non_finite: int = 0
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A value, and the largest magnitude among the numbers that it was made of."""
+
+    value: Any
+    magnitude: float = 0.0
+
+
+# -- events
+
+
+def clean(feature: Feature, rows: Iterable[Row]) -> Events:
+    """Leave out null keys, then null times; non-finite floats become null."""
+    events = Events(())
+    kept: list[Row] = []
+    for row in rows:
+        if any(row[key] is None for key in feature.keys):
+            events = replace(events, null_keys=events.null_keys + 1)
+        elif feature.timestamp is not None and row[feature.timestamp] is None:
+            events = replace(events, null_times=events.null_times + 1)
+        else:
+            bad = {name for name, v in row.items() if isinstance(v, float) and not math.isfinite(v)}
+            events = replace(events, non_finite=events.non_finite + len(bad))
+            kept.append({name: None if name in bad else v for name, v in row.items()})
+    if feature.timestamp is None and len({entity_of(feature, row) for row in kept}) < len(kept):
+        raise Refused
+    return replace(events, rows=tuple(kept))
+
+
+def entity_of(feature: Feature, row: Row) -> Entity:
+    """The key values of a row, in the order of the keys."""
+    return tuple(row[key] for key in feature.keys)
+
+
+def floor(instant: int, interval: int) -> int:
+    """The last multiple of the interval, from the epoch, that is not after the instant."""
+    return instant - instant % interval
+
+
+# -- values at an instant
+
+
+def in_window(metric: Metric, interval: int | None, event_time: int, t: int) -> bool:
+    """Whether an event counts for a metric at the instant t."""
+    end = t - metric.offset
+    if interval is not None:
+        end = floor(end, interval)
+        return end - metric.window <= event_time < end
+    start = end - metric.window
+    return {
+        "both": start <= event_time <= end,
+        "right": start < event_time <= end,
+        "left": start <= event_time < end,
+        "none": start < event_time < end,
+    }[metric.closed]
+
+
+def value(feature: Feature, events: Events, entity: Entity, t: int) -> dict[str, Cell]:
+    """The feature's values for an entity at an instant; without a timestamp t plays no part."""
+    mine = [row for row in events.rows if entity_of(feature, row) == entity]
+    if feature.metrics:
+        return {
+            metric.name: aggregate(
+                metric.aggregation,
+                [
+                    row[metric.column]
+                    for row in mine
+                    if in_window(metric, feature.interval, row[feature.time], t)
+                ],
+            )
+            for metric in feature.metrics
+        }
+    if feature.timestamp is not None:
+        mine = [row for row in mine if row[feature.time] <= t]
+        mine.sort(key=lambda row: (row[feature.time], *nulls_first(feature.outputs, row)))
+    return {name: Cell(mine[-1][name] if mine else None) for name in feature.outputs}
+
+
+def nulls_first(names: Sequence[str], row: Row) -> tuple[Any, ...]:
+    """A sort key over some columns in which None comes before all else."""
+    return tuple((False, 0) if row[name] is None else (True, row[name]) for name in names)
+
+
+def aggregate(name: str, values: Sequence[Any]) -> Cell:
+    """One aggregate of a window's values; nulls do not count."""
+    present = [v for v in values if v is not None]
+    if name == "count":
+        return Cell(len(present))
+    if not present:
+        return Cell(None)
+    numbers = [float(v) for v in present if isinstance(v, (int, float, Decimal))]
+    magnitude = max(map(abs, numbers), default=0.0)
+    return Cell(AGGREGATES[name](present), magnitude)
+
+
+def _sum(values: list[Any]) -> Any:
+    return math.fsum(values) if isinstance(values[0], float) else sum(values)
+
+
+def _mean(values: list[Any]) -> Fraction:
+    return sum(map(Fraction, values), Fraction(0)) / len(values)
+
+
+def _median(values: list[Any]) -> float:
+    ordered, n = sorted(values), len(values)
+    return float(_mean(ordered[(n - 1) // 2 : n // 2 + 1]))
+
+
+def _std(values: list[Any]) -> float | None:
+    if len(values) < 2:
+        return None
+    mean = _mean(values)
+    return math.sqrt(sum((Fraction(v) - mean) ** 2 for v in values) / (len(values) - 1))
+
+
+AGGREGATES: dict[str, Callable[[list[Any]], Any]] = {
+    "sum": _sum,
+    "mean": lambda values: float(_mean(values)),
+    "min": min,
+    "max": max,
+    "std": _std,
+    "median": _median,
+}
+
+
+# -- the three places where values are seen
+
+
+def stored(feature: Feature, events: Events) -> list[dict[str, Cell]]:
+    """The rows of data.parquet, by timestamp, then keys."""
+    if feature.metrics:
+        time, step = feature.time, feature.interval
+        points = {
+            (
+                row[time] if step is None else floor(row[time], step) + step,
+                entity_of(feature, row),
+            )
+            for row in events.rows
+        }
+        return [
+            {
+                **{key: Cell(part) for key, part in zip(feature.keys, entity, strict=True)},
+                time: Cell(t),
+                **value(feature, events, entity, t),
+            }
+            for t, entity in sorted(points)
+        ]
+    rows = sorted(
+        events.rows,
+        key=lambda row: (row[feature.timestamp or feature.keys[0]], *entity_of(feature, row)),
+    )
+    return [{name: Cell(row[name]) for name in feature.columns} for row in rows]
+
+
+def training(
+    feature: Feature, events: Events, spine: Iterable[tuple[Entity, int]]
+) -> list[dict[str, Cell]]:
+    """The values at every row of a spine, in its order."""
+    return [value(feature, events, entity, t) for entity, t in spine]
+
+
+def as_of(feature: Feature, events: Events, now: int) -> int | None:
+    """The instant at which online values are evaluated; None where there is nothing to evaluate."""
+    if feature.timestamp is None:
+        return None
+    step = feature.interval
+    if feature.online_clock == "wall":
+        return now if step is None else floor(now, step)
+    if not events.rows:
+        return None
+    watermark: int = max(row[feature.time] for row in events.rows)
+    if step is not None:
+        return min(floor(watermark, step) + step, floor(now, step))
+    if any(metric.closed in ("left", "none") for metric in feature.metrics):
+        watermark += 1
+    return min(watermark, now)
+
+
+def online(feature: Feature, events: Events, now: int) -> dict[Entity, dict[str, Cell]]:
+    """What the online store must hold: the entities with a window that holds an event."""
+    t = as_of(feature, events, now) or 0
+    served: dict[Entity, dict[str, Cell]] = {}
+    for row in events.rows:
+        if feature.metrics:
+            lives = any(
+                in_window(metric, feature.interval, row[feature.time], t)
+                for metric in feature.metrics
+            )
+        else:
+            lives = feature.timestamp is None or row[feature.time] <= t
+        entity = entity_of(feature, row)
+        if lives and entity not in served:
+            served[entity] = value(feature, events, entity, t)
+    return served
+
+
+# -- comparison
+
+
+def close(a: Any, b: Any, magnitude: float) -> bool:
+    """Whether two values agree: floats to 1e-9 of the magnitude, all else exactly."""
+    if a is None or b is None:
+        return a is b
+    if isinstance(a, float) and isinstance(b, float):
+        return a == b or abs(a - b) <= 1e-9 * magnitude
+    return type(a) is type(b) and bool(a == b)

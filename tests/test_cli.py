@@ -1,0 +1,217 @@
+"""The command line itself: help, exit codes, plugins, signals."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mlforge.cli import main
+
+COMMANDS = ["build", "validate", "list", "versions", "inspect", "manifest", "init"]
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFORGE_DEFINITIONS", raising=False)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+
+
+def plugin(folder: Path, name: str, module: str) -> None:
+    """Make a distribution whose entry point joins the command line, as pip would install it."""
+    info = folder / f"{name}-1.0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(f"[mlforge.commands]\n{name} = {name}_plugin:COMMANDS\n")
+    (folder / f"{name}_plugin.py").write_text(module)
+
+
+def mlforge(*arguments: str, **options: object) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "-m", "mlforge", *arguments]
+    return subprocess.run(
+        command, capture_output=True, text=True, timeout=60, check=False, **options
+    )  # type: ignore[call-overload]
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = (
+        "import sys; from mlforge.cli import main; assert main(['--help']) == 0; "
+        "print(sorted({'polars', 'pyarrow', 'duckdb', 'redis', 'rq', 'structlog', 'watchfiles'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_help_lists_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == 0
+    printed = capsys.readouterr().out
+    for command in COMMANDS:
+        assert f"\n    {command} " in printed
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_each_command_explains_itself_with_an_example_in_80_columns(
+    command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    assert main([command, "--help"]) == 0
+    printed = capsys.readouterr().out
+    assert f"example:\n  mlforge {command}" in printed
+    assert "--json" in printed
+    assert max(map(len, printed.splitlines())) <= 80
+
+
+def test_the_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> None:
+    from importlib.metadata import version
+
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"mlforge {version('mlforge')}\n"
+
+
+def test_no_command_is_a_usage_error_that_shows_the_help(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main([]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "commands:" in captured.err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["bulid"],
+        ["build", "--featurs", "a"],
+        ["build", "--features", " , "],
+        ["inspect"],
+        ["list", "--js"],
+    ],
+)
+def test_a_wrong_command_line_exits_2(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == 2
+    assert capsys.readouterr().err.startswith("usage: mlforge")
+
+
+def test_a_misspelt_command_gets_a_suggestion(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bulid"]) == 2
+    assert "did you mean 'build'?" in capsys.readouterr().err
+
+
+def test_an_error_is_one_line_on_stderr(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert main(["list"]) == 1
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("mlforge: error: no definitions at ")
+    assert captured.err.count("\n") == 1
+
+
+def test_the_environment_names_definitions_and_the_option_goes_before_it(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFORGE_DEFINITIONS", "from_environment.py")
+    assert main(["list"]) == 1
+    assert "from_environment.py" in capsys.readouterr().err
+    assert main(["list", "--definitions", "from_option.py"]) == 1
+    assert "from_option.py" in capsys.readouterr().err
+
+
+def test_a_plugin_adds_its_commands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plugin(
+        tmp_path,
+        "hello",
+        "from mlforge.cli.command import Command\n"
+        "COMMANDS = (Command('hello', 'say hello', lambda p: p.add_argument('name'), lambda a: print('hello', a.name) or 7),)",
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert main(["hello", "you"]) == 7
+    assert capsys.readouterr().out == "hello you\n"
+
+
+@pytest.mark.parametrize(
+    ("module", "said"),
+    [
+        ("1 / 0", "ZeroDivisionError"),
+        ("x = 1", "AttributeError"),
+        ("COMMANDS = 3", "TypeError"),
+        ("raise SystemExit(9)", "SystemExit"),
+    ],
+)
+def test_a_broken_plugin_takes_nothing_along(
+    module: str,
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    plugin(tmp_path, "broken", module)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "broken_plugin", raising=False)
+    assert main(["--help"]) == 0
+    assert f"not available: broken: {said}" in capsys.readouterr().out
+    assert main(["init", "shop"]) == 0
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_reader_that_goes_away_is_no_error(unbuffered: str) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "w") as gone:
+        done = subprocess.run(
+            [sys.executable, "-m", "mlforge", "init", "shop"],
+            stdout=gone,
+            stderr=subprocess.PIPE,
+            timeout=60,
+            check=False,
+            env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
+        )
+    assert (done.returncode, done.stderr) == (141, b"")
+
+
+def test_ctrl_c_is_quiet(tmp_path: Path) -> None:
+    (tmp_path / "definitions.py").write_text(
+        "import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n"
+    )
+    done = mlforge("list", cwd=tmp_path)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+
+
+def test_what_definitions_print_does_not_mix_with_results(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "definitions.py").write_text("print('loading')\n1 / 0")
+    assert main(["list", "--json"]) == 1
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("loading\n")
+
+
+def test_init_writes_a_project_and_never_overwrites(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["init", "mine"]) == 0
+    assert "cd mine" in capsys.readouterr().out
+    definitions = tmp_path / "mine" / "definitions.py"
+    definitions.write_text("# edited")
+    (tmp_path / "mine" / "README.md").unlink()
+    assert main(["init", "mine"]) == 1
+    assert "mine/definitions.py" in capsys.readouterr().err
+    assert definitions.read_text() == "# edited"
+    assert not (tmp_path / "mine" / "README.md").exists()
+
+
+def test_init_names_the_templates_there_are(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["init", "mine", "--template", "../store"]) == 1
+    assert "no template '../store'; there are shop" in capsys.readouterr().err
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["init", "/proc/nowhere"]) == 1
+    error = capsys.readouterr().err
+    assert "/proc/nowhere" in error
+    assert error.count("\n") == 1
