@@ -40,7 +40,8 @@ class Options:
     attended: a person asked for it, so nothing is held back. version: publish under this number in any
     case. full: evaluate everything, also what has not changed. hold_above: the share of files or rows
     that an unattended refresh may lose before it is held. cost_share: the share of changed events
-    above which a full rebuild is cheaper than an incremental one.
+    above which a full rebuild is cheaper than an incremental one. max_file_memory: bytes that one file
+    may take in memory; a larger one is set aside.
     """
 
     attended: bool = True
@@ -48,6 +49,7 @@ class Options:
     full: bool = False
     hold_above: float = 0.5
     cost_share: float = 0.3
+    max_file_memory: int = 4 << 30
     layout: Layout = field(default_factory=Layout)
 
 
@@ -166,7 +168,7 @@ class _Refresh:
             return self._unchanged(
                 latest, "source_missing" if latest else "waiting", warnings=(reason,)
             )
-        intake = take_in(self.feature, listing, store, latest)
+        intake = take_in(self.feature, listing, store, latest, self.options.max_file_memory)
         lost = _lost(latest, intake, self.options)
         hold = None if self.options.attended else lost
         books = self._note(books, listing, intake, hold)

@@ -34,7 +34,8 @@ def key_hashes(frame: pl.DataFrame, keys: Sequence[str]) -> pl.Series:
     """The hash of every row's entity, in row order; a null or unfit key raises DataError."""
     hashes: list[str] = []
     for block in frame.select(keys).iter_slices(_BLOCK):
-        hashes.extend(map(_digest, _netstrings(block).cast(pl.Binary).to_list()))
+        texts = _netstrings(block).cast(pl.Binary).to_list()
+        hashes += [sha256(text).hexdigest() for text in texts]
     return pl.Series("key_hash", hashes, dtype=pl.String)
 
 
@@ -50,7 +51,7 @@ def key_hash(entity: Mapping[str, object]) -> str:
                     f"key {name!r}: {text!r} is not valid Unicode; no row can hold it"
                 ) from None
             parts.append(b"%d:%b," % (len(encoded), encoded))
-    return _digest(b"".join(parts))
+    return sha256(b"".join(parts)).hexdigest()
 
 
 def entity_key(entity: Mapping[str, object], keys: Schema) -> dict[str, Key]:
@@ -97,10 +98,6 @@ def json_value(value: object) -> Json:
     raise DataError(
         f"{value!r} is a {type(value).__name__}, which has no JSON; cast it, e.g. to str"
     )
-
-
-def _digest(netstrings: bytes) -> str:
-    return sha256(netstrings).hexdigest()
 
 
 def _netstrings(block: pl.DataFrame) -> pl.Series:

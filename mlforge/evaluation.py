@@ -94,7 +94,7 @@ def _latest(events: Events, points: pl.DataFrame) -> pl.DataFrame:
         asked.lazy()
         .filter(pl.col(POINT).is_not_null())
         .sort(POINT)
-        .join_asof(rows, on=POINT, by=keys, strategy="backward")
+        .join_asof(rows, on=POINT, by=keys, strategy="backward", check_sortedness=False)
     )
     return _aligned(asked, found.select(_ROW, *values).collect(), values)
 

@@ -71,7 +71,7 @@ def select_typed(frame: pl.LazyFrame, present: Mapping[str, str], wanted: Schema
     """The wanted columns in their order; a column that is absent or all null comes as typed nulls."""
     return frame.select(
         pl.col(column.name)
-        if present.get(column.name) == column.dtype
+        if present.get(column.name) == column.dtype != "Null"
         else pl.lit(None, dtype=to_polars(column.dtype)).alias(column.name)
         for column in wanted
     )

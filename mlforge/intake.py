@@ -48,18 +48,31 @@ class Intake:
     warnings: tuple[str, ...] = ()
 
 
-def take_in(feature: Feature, listing: Listing, store: Store, latest: Manifest | None) -> Intake:
-    """Bring the partials of the files that exist now up to date."""
+def take_in(
+    feature: Feature,
+    listing: Listing,
+    store: Store,
+    latest: Manifest | None,
+    max_bytes: int | None = None,
+) -> Intake:
+    """Bring the partials of the files that exist now up to date.
+
+    max_bytes: a file that would take more memory is set aside unread.
+    """
+
+    def desk() -> _Desk:
+        return _Desk(feature, listing, store, latest, max_bytes)
+
     if feature.incremental is False:
-        return _as_one(_Desk(feature, listing, store, latest), "incremental=False")
+        return _as_one(desk(), "incremental=False")
     if feature.incremental:
-        return _by_file(_Desk(feature, listing, store, latest), "incremental=True")
+        return _by_file(desk(), "incremental=True")
     if latest is not None and latest.code_hash == feature.code_hash and not latest.rowwise:
-        return _as_one(_Desk(feature, listing, store, latest), "not proven row-wise before")
+        return _as_one(desk(), "not proven row-wise before")
     try:
-        return _by_file(_Desk(feature, listing, store, latest), "proven row-wise")
+        return _by_file(desk(), "proven row-wise")
     except _NotProvenError as unproven:
-        return _as_one(_Desk(feature, listing, store, latest), unproven.reason)
+        return _as_one(desk(), unproven.reason)
 
 
 class _NotProvenError(Exception):
@@ -73,9 +86,15 @@ class _Desk:
     """One pass over a listing: what is known, what was read, what was set aside."""
 
     def __init__(
-        self, feature: Feature, listing: Listing, store: Store, latest: Manifest | None
+        self,
+        feature: Feature,
+        listing: Listing,
+        store: Store,
+        latest: Manifest | None,
+        max_bytes: int | None,
     ) -> None:
         self.feature, self.listing, self.store, self.latest = feature, listing, store, latest
+        self.max_bytes = max_bytes
         self.rules = [[column, *map(str, rules)] for column, rules in feature.validators.items()]
         self.known = {partial.hash: partial for partial in latest.partials} if latest else {}
         self.seen_before = store.seen(feature.name)
@@ -115,7 +134,7 @@ class _Desk:
 
     def read(self, file: SourceFile) -> pl.DataFrame:
         """The file's rows; what it held is noted with its stat."""
-        read = sources.read(file)
+        read = sources.read(file, self.max_bytes)
         self.files_read += 1
         self.see(file, read.hash, read.frame.height)
         return read.frame
@@ -154,15 +173,9 @@ class _Desk:
         """The function's rows. What is proven of the lazy plan is what runs."""
         feature = self.feature
         lazy = alone and feature.incremental is None
-        if lazy:
-            shape = tuple(frame.schema.items())
-            if shape not in self.proven:
-                proof = prove(feature.function, frame.schema)
-                if not proof.holds:
-                    raise _NotProvenError(proof.reason)
-                self.proven.add(shape)
+        doubt = self.doubt(frame) if lazy else None
         try:
-            rows = feature.function(frame.lazy() if lazy else frame)
+            rows = feature.function(frame if doubt or not lazy else frame.lazy())
             rows = rows.collect() if isinstance(rows, pl.LazyFrame) else rows
         except pl.exceptions.ColumnNotFoundError as error:
             raise self.no_column(_first_line(error), frame) from error
@@ -170,11 +183,24 @@ class _Desk:
             raise FunctionError(
                 f"{feature.name}: its function failed on {where}: {type(error).__name__}: {_first_line(error)}"
             ) from error
+        if doubt:
+            # The function takes this file, so it is the function that is not row-wise, not the file that is bad.
+            raise _NotProvenError(doubt)
         if not isinstance(rows, pl.DataFrame):
             raise FunctionError(
                 f"{feature.name}: its function returned {type(rows).__name__}; it must return a polars DataFrame or LazyFrame"
             )
         return rows
+
+    def doubt(self, frame: pl.DataFrame) -> str | None:
+        """Why the function is not proven to treat each row of such a frame alone; None if it is."""
+        shape = tuple(frame.schema.items())
+        if shape in self.proven:
+            return None
+        proof = prove(self.feature.function, frame.schema)
+        if proof.holds:
+            self.proven.add(shape)
+        return None if proof.holds else proof.reason
 
     def no_column(self, missing: str, frame: pl.DataFrame) -> MlforgeError:
         """A column that the function asks for is not in the file; perhaps it is in the path."""
@@ -317,7 +343,10 @@ def _as_one(desk: _Desk, why: str) -> Intake:
         if partial is None and read:
             try:
                 partial = desk.compute(
-                    key, pl.concat(read.values()), "the whole source", alone=False
+                    key,
+                    pl.concat(read.values(), how="vertical_relaxed"),
+                    "the whole source",
+                    alone=False,
                 )
             except MlforgeError as error:
                 desk.errors.append(error)

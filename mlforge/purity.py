@@ -32,6 +32,8 @@ _BUILT_IN = {
     ("io", "open"): _FILES,
     ("posix", "open"): _FILES,
     ("nt", "open"): _FILES,
+    ("_socket", ""): "uses the network",
+    ("_posixsubprocess", ""): "runs programs",
 }
 # Methods of polars' own objects, by the start of their qualified names.
 _POLARS = {

@@ -134,10 +134,11 @@ class _Push:
 
     def _all(self) -> PushResult:
         name, target, keys = self.manifest.name, self.target, self.manifest.spec.keys
+        begun = clock.now()
         rows = self._rows(evaluation.live(self._events, target.as_of))
         written = self.online.put(name, target, rows, keys)
         deleted = self.online.remove_others(name, target, key_hashes(rows, keys))
-        self._finish(rows.height, clock.now())
+        self._finish(rows.height, begun)
         return PushResult(name, target.version, target.as_of, written, deleted, full=True)
 
     def _some(self, affected: pl.DataFrame, books: OnlineBooks) -> PushResult:

@@ -15,7 +15,7 @@ _SILENT = {"annotation", "ctx", "kind", "returns", "type_comment", "type_ignores
 _Function = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
 
 # By code, so that a function keeps its form after its file was edited: it still runs the old one.
-_forms: dict[CodeType, str | None] = {}
+_forms: dict[tuple[str, CodeType], str | None] = {}
 
 
 def normal_form(code: CodeType, namespace: dict[str, Any]) -> str | None:
@@ -24,10 +24,11 @@ def normal_form(code: CodeType, namespace: dict[str, Any]) -> str | None:
     Name, decorators, defaults, annotations, docstrings, comments and layout are left out. Source that
     does not compile to this very code, an edited file for one, counts as none.
     """
-    if code not in _forms:
+    key = (code.co_filename, code)
+    if key not in _forms:
         node = _find(code, namespace)
-        _forms[code] = None if node is None else _top(node)
-    return _forms[code]
+        _forms[key] = None if node is None else _top(node)
+    return _forms[key]
 
 
 def _find(code: CodeType, namespace: dict[str, Any]) -> _Function | None:

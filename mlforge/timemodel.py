@@ -87,16 +87,16 @@ def as_of(
     interval: Duration | None,
     online_clock: OnlineClock,
 ) -> int | None:
-    """The instant of online values; None while there are no events.
+    """The instant of online values; None while there are no events to follow.
 
     It follows the data, capped by the clock, so that online state follows from the sources and
     the clock alone. A window that leaves the present event out would never serve the newest one:
     one microsecond is added.
     """
-    if watermark is None:
-        return None
     if online_clock == "wall":
         return point(now, interval)
+    if watermark is None:
+        return None
     if interval is not None:
         return min(floor(watermark, interval) + interval.us, floor(now, interval))
     return min(watermark + any(not window.sees_present for window in windows), now)

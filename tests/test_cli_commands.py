@@ -13,6 +13,7 @@ import polars as pl
 import pytest
 
 from mlforge.cli import main
+from mlforge.loading import load
 
 DEFINITIONS = """
 import mlforge.validators as v
@@ -207,6 +208,20 @@ def test_list_says_how_many_files_are_quarantined(capsys: pytest.CaptureFixture[
     assert "1 quarantined" in printed(capsys, "list")
     entry = as_json(capsys, "list")["features"][0]
     assert (entry["state"], entry["quarantined"]) == ("quarantined", 1)
+
+
+def test_list_says_why_a_feature_is_held(capsys: pytest.CaptureFixture[str]) -> None:
+    printed(capsys, "build")
+    for file in Path("events").iterdir():
+        file.unlink()
+    loaded = load(None, here=Path.cwd())
+    assert not loaded.refresh("user_spend", attended=False).changed
+    entry = as_json(capsys, "list")["features"][0]
+    assert entry["state"] == "held"
+    assert main(["list"]) == 0
+    assert f"user_spend is held: {entry['hold']}\n" in capsys.readouterr().out
+    printed(capsys, "build")
+    assert as_json(capsys, "list")["features"][0]["state"] == "ready"
 
 
 def test_versions_tell_why_each_was_made_and_which_is_served(

@@ -7,7 +7,8 @@ import time
 import pytest
 
 from mlforge.cli import output
-from mlforge.cli.output import Progress, Styled, pairs, printable, seconds, shorten, style, table
+from mlforge.cli.output import Styled, pairs, printable, seconds, shorten, style, table
+from mlforge.cli.progress import Progress
 
 
 class Terminal(io.StringIO):
@@ -40,6 +41,14 @@ def test_a_table_with_many_wide_columns_still_fits(width: int) -> None:
     text = table(("a", "b", "c"), [("x" * 90, "y" * 30, "z" * 3)], width=width)
     assert max(map(len, text.splitlines())) == width
     assert "zzz" in text
+
+
+def test_names_and_headers_are_the_last_to_be_shortened() -> None:
+    name, rows = "a_feature_with_a_name", [("a_feature_with_a_name", "x" * 40, "y" * 9)]
+    header, line = table(("feature", "something", "more"), rows, width=60).splitlines()
+    assert line.split()[0] == name
+    assert header.split() == ["feature", "something", "more"]
+    assert table(("feature", "something", "more"), rows, width=24).startswith("feature")
 
 
 def test_a_table_without_rows_is_its_headers() -> None:

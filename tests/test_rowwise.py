@@ -5,12 +5,15 @@ from __future__ import annotations
 import logging
 import os
 import random
+import socket
 import sys
 import time
 import uuid
 from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
+from functools import partial
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -38,7 +41,10 @@ def frame() -> pl.DataFrame:
     def column(choices: list[object]) -> list[object]:
         return [dice.choice(choices) for _ in range(ROWS)]
 
-    moments = [datetime(2024, m, d, h, 59, 7, 1234) for m, d, h in [(1, 31, 0), (2, 29, 12), (12, 1, 23)]]
+    moments = [
+        datetime(2024, m, d, h, 59, 7, 1234)  # noqa: DTZ001
+        for m, d, h in [(1, 31, 0), (2, 29, 12), (12, 1, 23)]
+    ]
     return pl.DataFrame(
         {
             "i": column([None, -3, 0, 1, 2, 2, 7]),
@@ -62,7 +68,11 @@ def frame() -> pl.DataFrame:
             "ok": column([None, True, False]),
             "dec": column([None, Decimal("1.25"), Decimal("-0.50")]),
         },
-        schema_overrides={"dec": pl.Decimal(10, 2), "l": pl.List(pl.Int64), "ls": pl.List(pl.String)},
+        schema_overrides={
+            "dec": pl.Decimal(10, 2),
+            "l": pl.List(pl.Int64),
+            "ls": pl.List(pl.String),
+        },
         strict=False,
     ).with_columns(
         ar=c("full").list.to_array(3),
@@ -73,11 +83,15 @@ def frame() -> pl.DataFrame:
 
 WHOLE = frame()
 SCHEMA = WHOLE.schema
-Function = Callable[[pl.LazyFrame], object]
+Function = Callable[..., Any]
 
 
 def select(*columns: pl.Expr, **named: pl.Expr) -> Function:
     return lambda df: df.select("j", *columns, **named)
+
+
+def each(owner: object, names: str, prefix: str = "") -> list[pl.Expr]:
+    return [getattr(owner, prefix + name)().alias(name) for name in names.split()]
 
 
 def helper(df: pl.LazyFrame) -> pl.LazyFrame:
@@ -147,13 +161,13 @@ PROVEN: dict[str, Function] = {
         s=c("x").clip(c("j")), t=c("x").erf(), u=c("x").erfc(), v=c("j").reinterpret(dtype=pl.UInt64),
     ),
     "trigonometry": select(
-        *(getattr(c("x"), name)().alias(name) for name in """sin cos tan cot sinh cosh tanh arcsin arccos arctan
-        arcsinh arccosh arctanh degrees radians""".split()),
+        *each(c("x"), """sin cos tan cot sinh cosh tanh arcsin arccos arctan arcsinh arccosh arctanh
+        degrees radians"""),
         two=pl.arctan2("x", "j"),
     ),
     "bits": select(
-        *(getattr(c("i"), f"bitwise_{name}")().alias(name) for name in """count_ones count_zeros leading_ones
-        leading_zeros trailing_ones trailing_zeros""".split()),
+        *each(c("i"), """count_ones count_zeros leading_ones
+        leading_zeros trailing_ones trailing_zeros""", "bitwise_"),
     ),
     "predicates": select(
         a=c("i").is_between(0, 2), b=c("x").is_close(2.25), c=c("x").is_finite(), d=c("x").is_infinite(),
@@ -188,8 +202,8 @@ PROVEN: dict[str, Function] = {
         m=c("n").cast(pl.Int64), o=c("number").cast(pl.Int8, strict=False),
     ),
     "text": select(
-        *(getattr(c("s").str, name)().alias(name) for name in """to_lowercase to_uppercase to_titlecase len_chars
-        len_bytes strip_chars strip_chars_start strip_chars_end reverse escape_regex normalize""".split()),
+        *each(c("s").str, """to_lowercase to_uppercase to_titlecase len_chars
+        len_bytes strip_chars strip_chars_start strip_chars_end reverse escape_regex normalize"""),
         a=c("s").str.contains("a"), b=c("s").str.contains(c("p"), literal=True), c=c("s").str.starts_with("a"),
         d=c("s").str.ends_with("b"), e=c("s").str.replace("a", "z"), f=c("s").str.replace_all("a", c("p")),
         g=c("s").str.extract(r"(\d+)"), h=c("s").str.extract_all(r"\d"), i=c("s").str.extract_groups(r"(?<x>\d)(?<y>b)?"),
@@ -211,11 +225,11 @@ PROVEN: dict[str, Function] = {
         d=c("when").str.slice(11).str.to_time("%H:%M"), e=c("s").str.to_date("%Y", strict=False),
     ),
     "parts of times": select(
-        *(getattr(c("t").dt, name)().alias(name) for name in """year month day hour minute second millisecond
+        *each(c("t").dt, """year month day hour minute second millisecond
         microsecond nanosecond quarter week weekday ordinal_day iso_year is_leap_year days_in_month century
-        millennium date time epoch timestamp month_start month_end base_utc_offset dst_offset""".split()),
-        *(getattr(c("span").dt, f"total_{name}")().alias(name) for name in """days hours minutes seconds milliseconds
-        microseconds nanoseconds""".split()),
+        millennium date time epoch timestamp month_start month_end base_utc_offset dst_offset"""),
+        *each(c("span").dt, """days hours minutes seconds milliseconds
+        microseconds nanoseconds""", "total_"),
     ),
     "times": select(
         a=c("t").dt.truncate("1d"), b=c("t").dt.round("1h"), c=c("t").dt.offset_by("1mo"), d=c("t").dt.strftime("%Y"),
@@ -225,8 +239,8 @@ PROVEN: dict[str, Function] = {
         q=pl.from_epoch("j"), r=c("t").dt.to_string(), s=c("t").dt.offset_by(pl.format("{}d", "j")),
     ),
     "lists": select(
-        *(getattr(c("l").list, name)().alias(name) for name in """len sum mean median min max std var first last
-        arg_min arg_max sort drop_nulls""".split()),
+        *each(c("l").list, """len sum mean median min max std var first last
+        arg_min arg_max sort drop_nulls"""),
         a=c("l").list.get(0, null_on_oob=True), b=c("l").list.contains(2), c=c("l").list.count_matches(2),
         d=c("l").list.gather([0], null_on_oob=True), e=c("full").list.gather_every(2), f=c("ls").list.join("-"),
         g=c("l").list.set_union([1]), h=c("l").list.set_difference(c("full")), i=c("l").list.shift(1), k=c("l").list.slice(1),
@@ -234,8 +248,8 @@ PROVEN: dict[str, Function] = {
         o=c("l").list.concat(c("full")),
     ),
     "arrays": select(
-        *(getattr(c("ar").arr, name)().alias(name) for name in """sum mean median min max std var arg_min arg_max
-        sort to_list first len""".split()),
+        *each(c("ar").arr, """sum mean median min max std var arg_min arg_max
+        sort to_list first len"""),
         a=c("ar").arr.get(1), b=c("ar").arr.contains(2), c=c("ar").arr.count_matches(2), e=c("ar").arr.shift(1),
         f=c("ar").arr.dot(c("ar")), g=c("ar").cast(pl.Array(pl.String, 3)).arr.join("-"),
     ),
@@ -416,6 +430,7 @@ REFUSED: dict[str, tuple[str, Function]] = {
     "a generator from outside": ("random", lambda df: df.filter(c("j") > RNG.integers(2))),
     "uuid": ("random", lambda df: df.with_columns(z=pl.lit(str(uuid.uuid4())))),
     "entropy": ("random", lambda df: df.with_columns(z=pl.lit(os.urandom(1)))),
+    "the network": ("network", lambda df: df.filter(c("j") > len(socket.gethostname()))),
     "environment": ("environment", lambda df: df.with_columns(z=pl.lit(os.getenv("HOME")))),
     "a file": ("reads files", reads),
     "a parquet file": ("reads files", lambda df: df.filter(c("i").is_in(pl.read_parquet("x.parquet")["i"]))),
@@ -460,7 +475,9 @@ def over_parts(function: Function, at: int) -> pl.DataFrame:
 
 @pytest.mark.parametrize("name", PROVEN)
 def test_a_row_wise_function_is_proven(name: str) -> None:
-    assert prove(PROVEN[name], SCHEMA) == Proof(True, "only projections and filters that look at one row at a time")
+    assert prove(PROVEN[name], SCHEMA) == Proof(
+        True, "only projections and filters that look at one row at a time"
+    )
 
 
 @pytest.mark.filterwarnings("ignore::polars.exceptions.PerformanceWarning")
@@ -490,7 +507,10 @@ def test_a_known_miss_is_row_wise_all_the_same(name: str) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(name, marks=pytest.mark.xfail(reason=MISSED[name][0], strict=True)) for name in MISSED],
+    [
+        pytest.param(name, marks=pytest.mark.xfail(reason=MISSED[name][0], strict=True))
+        for name in MISSED
+    ],
 )
 def test_a_row_wise_function_is_not_missed(name: str) -> None:
     assert prove(MISSED[name][1], SCHEMA).holds
@@ -499,3 +519,74 @@ def test_a_row_wise_function_is_not_missed(name: str) -> None:
 def test_the_zoo_has_an_animal_for_every_listed_function() -> None:
     plans = "\n".join(rowwise.trace(function, SCHEMA) for function in PROVEN.values())
     assert {name for name in rowwise.ROW_WISE if f"{name}(" not in plans} == set()
+
+
+def test_columns_of_a_frame_may_be_looked_up_although_polars_warns() -> None:
+    assert prove(lambda df: df.select(df.columns[:2]), SCHEMA).holds
+
+
+def test_a_proof_is_for_one_schema() -> None:
+    function = PROVEN["a branch on the schema"]
+    assert prove(function, SCHEMA).holds
+    assert "unique" in prove(function, pl.Schema({"i": pl.Int64, "j": pl.Int64})).reason
+
+
+def test_the_same_function_gives_the_same_plan_whatever_the_source() -> None:
+    plans = {rowwise.trace(PROVEN["operators"], SCHEMA) for _ in range(5)}
+    assert len(plans) == 1
+    assert " at 0x" not in plans.pop()
+
+
+def test_constants_that_differ_give_plans_that_differ() -> None:
+    one, two = (rowwise.trace(lambda df, n=n: df.filter(c("j") > n), SCHEMA) for n in (1, 2))
+    assert one != two
+
+
+def test_the_function_is_called_without_any_data() -> None:
+    seen: list[object] = []
+
+    def spies(df: pl.LazyFrame) -> pl.LazyFrame:
+        seen.append(type(df))
+        return df
+
+    assert prove(spies, SCHEMA).holds
+    assert seen == [pl.LazyFrame, pl.LazyFrame]
+
+
+def test_plans_of_an_unknown_form_are_not_proven(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rowwise, "_PLAN_FORM", 10**6)
+    proof = prove(PROVEN["filter"], SCHEMA)
+    assert not proof.holds
+    assert pl.__version__ in proof.reason
+
+
+def test_a_profiler_at_work_goes_on_undisturbed() -> None:
+    events: list[str] = []
+
+    def profiler(frame: object, event: str, argument: object) -> None:
+        events.append(event)
+
+    sys.setprofile(profiler)
+    try:
+        assert prove(PROVEN["filter"], SCHEMA).holds
+        assert sys.getprofile() is profiler
+    finally:
+        sys.setprofile(None)
+    assert events
+
+
+def test_a_callable_object_and_a_partial_are_proven_like_functions() -> None:
+    class Above:
+        limit = 2
+
+        def __call__(self, df: pl.LazyFrame) -> pl.LazyFrame:
+            return df.filter(c("j") > self.limit)
+
+    class Today:
+        def __call__(self, df: pl.LazyFrame) -> pl.LazyFrame:
+            return df.filter(c("d") < pd.Timestamp.today().normalize())
+
+    assert prove(Above(), SCHEMA).holds
+    assert prove(partial(helper), SCHEMA).holds
+    assert "clock" in prove(Today(), SCHEMA).reason
+    assert "clock" in prove(partial(Today()), SCHEMA).reason

@@ -15,7 +15,6 @@ from mlforge.cli.options import (
     selection_options,
 )
 from mlforge.cli.output import (
-    Progress,
     Styled,
     fail,
     number,
@@ -26,6 +25,7 @@ from mlforge.cli.output import (
     table,
     warn,
 )
+from mlforge.cli.progress import Progress
 from mlforge.errors import BuildError, MlforgeError
 
 if TYPE_CHECKING:

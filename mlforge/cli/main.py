@@ -11,9 +11,10 @@ import os
 import sys
 from collections.abc import Sequence
 from difflib import get_close_matches
-from importlib.metadata import entry_points, version
+from importlib.metadata import entry_points
+from importlib.metadata import version as installed
 
-from mlforge.cli import builds, features, projects, validations
+from mlforge.cli import builds, features, projects, validations, versions
 from mlforge.cli.command import Command
 from mlforge.cli.output import fail
 from mlforge.errors import MlforgeError
@@ -22,6 +23,7 @@ OWN: tuple[Command, ...] = (
     *builds.COMMANDS,
     *validations.COMMANDS,
     *features.COMMANDS,
+    *versions.COMMANDS,
     *projects.COMMANDS,
 )
 PLUGINS = "mlforge.commands"
@@ -99,7 +101,7 @@ def _parser(commands: dict[str, Command], broken: list[str]) -> argparse.Argumen
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("--version", action="version", version=f"mlforge {version('mlforge')}")
+    parser.add_argument("--version", action="version", version=f"mlforge {installed('mlforge')}")
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
     for command in commands.values():
         subparser = subparsers.add_parser(

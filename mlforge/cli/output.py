@@ -1,4 +1,4 @@
-"""What the commands print: tables, JSON, colours, progress."""
+"""What the commands print: tables, JSON, colours."""
 
 from __future__ import annotations
 
@@ -7,14 +7,12 @@ import os
 import shutil
 import sys
 import textwrap
-import threading
-import time
 import unicodedata
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 _STYLES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33"}
 _NARROWEST = 6
@@ -68,6 +66,22 @@ def seconds(value: float) -> str:
     return f"{minutes} min {rest} s"
 
 
+def minute(iso: str | None) -> str | None:
+    """`2025-01-15 10:00`."""
+    return None if iso is None else iso[:16].replace("T", " ")
+
+
+def second(iso: str | None) -> str | None:
+    """`2025-01-15 10:00:00`."""
+    return None if iso is None else iso[:19].replace("T", " ")
+
+
+def instant(iso: str | None) -> str | None:
+    """`2025-01-15 10:00:00`, with microseconds where there are some."""
+    exact = iso is not None and iso[19:].strip(".0Z")
+    return iso.removesuffix("Z").replace("T", " ") if iso and exact else second(iso)
+
+
 def nearby(path: Path) -> str:
     """The path from here, if it lies below."""
     here = Path.cwd()
@@ -91,9 +105,10 @@ def table(
     right: Sequence[str] = (),
     width: int | None = None,
 ) -> str:
-    """Rows under headers, as wide as the terminal at most: the widest columns are shortened.
+    """Rows under headers, as wide as the terminal at most (80 columns where there is none).
 
-    Cells may be `Styled`; the columns named in `right` are set flush right.
+    The widest columns are shortened, the first one last: it holds names. Cells may be `Styled`;
+    the columns named in `right` are set flush right.
     """
     width = width or shutil.get_terminal_size().columns
     styles = [[cell.style if isinstance(cell, Styled) else None for cell in row] for row in rows]
@@ -102,7 +117,9 @@ def table(
         for row in rows
     ]
     columns = list(zip(headers, *texts, strict=True))
-    widths = _fit([max(map(_wide, column)) for column in columns], width)
+    widths = _fit(
+        [max(map(_wide, column)) for column in columns], [_wide(text) for text in headers], width
+    )
 
     def line(cells: Sequence[str], looks: Sequence[str | None]) -> str:
         parts = []
@@ -171,69 +188,16 @@ def stdout_is_ours() -> Iterator[None]:
         yield
 
 
-class Progress:
-    """A line on stderr that says what goes on: in a terminal only, and only after a second.
-
-    Used in a `with` block; `name` says what is being done, `step` counts one of `total` done.
-    """
-
-    def __init__(
-        self, label: str, total: int = 0, stream: IO[str] | None = None, after: float = 1.0
-    ) -> None:
-        self._stream, self._after = stream or sys.stderr, after
-        self._label, self._total, self._done = label, total, 0
-        self._ended = threading.Event()
-        self._thread: threading.Thread | None = None
-
-    def name(self, label: str) -> None:
-        """Say what is being done."""
-        self._label = label
-
-    def step(self) -> None:
-        """One more is done."""
-        self._done += 1
-
-    def __enter__(self) -> Progress:
-        if self._stream.isatty():
-            self._thread = threading.Thread(target=self._paint, daemon=True)
-            self._thread.start()
-        return self
-
-    def __exit__(self, *_: Any) -> None:
-        self._ended.set()
-        if self._thread is not None:
-            self._thread.join()
-
-    def _paint(self) -> None:
-        start, wait, painted = time.monotonic(), self._after, False
-        while not self._ended.wait(wait):
-            wait, painted = 0.1, True
-            line = self._line(time.monotonic() - start)
-            columns = shutil.get_terminal_size().columns
-            self._stream.write(f"\r\x1b[K{shorten(printable(line), columns - 1)}")
-            self._stream.flush()
-        if painted:
-            self._stream.write("\r\x1b[K")
-            self._stream.flush()
-
-    def _line(self, elapsed: float) -> str:
-        if not self._total:
-            return f"{self._label}  {seconds(elapsed)}"
-        full = 20 * min(self._done, self._total) // self._total
-        bar = "█" * full + "░" * (20 - full)
-        return f"{bar} {self._done}/{self._total}  {self._label}  {seconds(elapsed)}"
-
-
-def _fit(widths: list[int], width: int) -> list[int]:
-    """Narrow the widest column, again and again, until the sum fits or nothing is left to take."""
+def _fit(widths: list[int], headers: list[int], width: int) -> list[int]:
+    """Narrow columns until they fit: the widest first, names (the first column) and headers last."""
     spare = width - len(_GAP) * (len(widths) - 1)
-    while sum(widths) > spare and max(widths) > _NARROWEST:
-        widest = widths.index(max(widths))
-        runner_up = max([*widths[:widest], *widths[widest + 1 :]], default=0)
-        excess = sum(widths) - spare
-        widths[widest] = max(
-            widths[widest] - excess, min(runner_up, widths[widest] - 1), _NARROWEST
-        )
+    least = [max(header, _NARROWEST) for header in headers]
+    for floors in ([widths[0], *least[1:]], least, [_NARROWEST] * len(widths)):
+        while sum(widths) > spare:
+            widest = max(range(len(widths)), key=lambda at: (widths[at] - floors[at], widths[at]))
+            if widths[widest] <= floors[widest]:
+                break
+            widths[widest] -= 1
     return widths
 
 

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from mlforge.cli.command import Command
 from mlforge.cli.options import definitions_of, definitions_option, json_option, selection_options
 from mlforge.cli.output import (
-    Progress,
     Styled,
     fail,
     number,
@@ -19,6 +18,7 @@ from mlforge.cli.output import (
     table,
     warn,
 )
+from mlforge.cli.progress import Progress
 from mlforge.errors import MlforgeError
 
 if TYPE_CHECKING:

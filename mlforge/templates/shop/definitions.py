@@ -1,7 +1,5 @@
 """What to compute, from which files. `mlforge up` beside this file keeps it computed."""
 
-from pathlib import Path
-
 import polars as pl
 
 import mlforge.validators as v
@@ -34,6 +32,4 @@ def product_daily(df: pl.DataFrame) -> pl.DataFrame:
     return df.select("product", "event_time", "amount")
 
 
-defs = Definitions(
-    store=LocalStore(Path(__file__).parent / "feature_store"), features=[user_spend, product_daily]
-)
+defs = Definitions(store=LocalStore("feature_store"), features=[user_spend, product_daily])

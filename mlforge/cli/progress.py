@@ -1,0 +1,64 @@
+"""A line that says what goes on, while it goes on."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import threading
+import time
+from typing import IO, Any
+
+from mlforge.cli.output import printable, seconds, shorten
+
+
+class Progress:
+    """A line on stderr that says what goes on: in a terminal only, and only after a second.
+
+    Used in a `with` block; `name` says what is being done, `step` counts one of `total` done.
+    """
+
+    def __init__(
+        self, label: str, total: int = 0, stream: IO[str] | None = None, after: float = 1.0
+    ) -> None:
+        self._stream, self._after = stream or sys.stderr, after
+        self._label, self._total, self._done = label, total, 0
+        self._ended = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def name(self, label: str) -> None:
+        """Say what is being done."""
+        self._label = label
+
+    def step(self) -> None:
+        """One more is done."""
+        self._done += 1
+
+    def __enter__(self) -> Progress:
+        if self._stream.isatty():
+            self._thread = threading.Thread(target=self._paint, daemon=True)
+            self._thread.start()
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self._ended.set()
+        if self._thread is not None:
+            self._thread.join()
+
+    def _paint(self) -> None:
+        start, wait, painted = time.monotonic(), self._after, False
+        while not self._ended.wait(wait):
+            wait, painted = 0.1, True
+            line = self._line(time.monotonic() - start)
+            columns = shutil.get_terminal_size().columns
+            self._stream.write(f"\r\x1b[K{shorten(printable(line), columns - 1)}")
+            self._stream.flush()
+        if painted:
+            self._stream.write("\r\x1b[K")
+            self._stream.flush()
+
+    def _line(self, elapsed: float) -> str:
+        if not self._total:
+            return f"{self._label}  {seconds(elapsed)}"
+        full = 20 * min(self._done, self._total) // self._total
+        bar = "█" * full + "░" * (20 - full)
+        return f"{bar} {self._done}/{self._total}  {self._label}  {seconds(elapsed)}"

@@ -1,0 +1,78 @@
+"""When rows online are behind: the version, the clock, their life."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from mlforge.manifest import Manifest, Partial
+from mlforge.metrics import Rolling
+from mlforge.online import OnlineBooks, Target
+from mlforge.spec import FeatureSpec
+from mlforge.store import Pointer
+from mlforge.values import TimeRange, Version
+from worker.lag import WALL_TICK_US, lag
+
+DAY = 86_400_000_000
+NOW = 100 * DAY + DAY // 2
+POINTER = Pointer(Version(1, 0, 1), 4)
+
+
+def manifest(watermark: int, **spec: object) -> Manifest:
+    partial = Partial("hash", 1, TimeRange(0, watermark), (), {}, 0)
+    described = FeatureSpec("spend", ("user",), timestamp="at", **spec)
+    return Manifest(described, (), (), "code", (partial,), "polars", True)
+
+
+def books(as_of: int, **changed: object) -> OnlineBooks:
+    return replace(OnlineBooks(Target("1.0.1", 4, as_of), renewed_at=NOW), **changed)
+
+
+def test_nothing_is_due_when_version_and_instant_are_online():
+    assert lag(books(NOW - DAY), POINTER, manifest(NOW - DAY), None, NOW) is None
+
+
+@pytest.mark.parametrize(
+    ("shown", "says"),
+    [
+        (None, "version 1.0.1 is not online"),
+        (OnlineBooks(None), "version 1.0.1 is not online"),
+        (books(NOW, target=Target("1.0.0", 3, NOW)), "version 1.0.1 is not online, 1.0.0 is"),
+        (books(NOW, target=Target("1.0.1", 3, NOW)), "version 1.0.1 is not online, 1.0.1 is"),
+        (books(NOW, pending=(Target("1.0.1", 4, NOW),)), "a push was not finished"),
+    ],
+)
+def test_another_version_or_an_unfinished_push_is_due(shown, says):
+    assert lag(shown, POINTER, manifest(NOW), None, NOW) == says
+
+
+def test_rows_that_follow_the_data_are_due_once_the_data_is_no_longer_ahead_of_the_clock():
+    ahead = manifest(NOW + 1_000)
+    assert lag(books(NOW - 1), POINTER, ahead, None, NOW) is None, "not with every microsecond"
+    assert lag(books(NOW), POINTER, ahead, None, NOW + 1_000) is not None
+    assert lag(books(NOW + 1_000), POINTER, ahead, None, NOW + DAY) is None
+
+
+def test_an_aligned_feature_is_due_when_its_boundary_passes():
+    metrics = [Rolling(["1d"], {"amount": ["sum"]})]
+    spec = FeatureSpec.of(
+        "spend", keys=["user"], timestamp="at", interval="1d", metrics=metrics, online_clock="data"
+    )
+    daily = replace(manifest(NOW), spec=spec)
+    assert lag(books(100 * DAY), POINTER, daily, None, NOW) is None, "today's interval is not over"
+    assert lag(books(100 * DAY), POINTER, daily, None, 101 * DAY) is not None
+    assert lag(books(101 * DAY), POINTER, daily, None, 105 * DAY) is None, "no data since"
+
+
+def test_rows_that_follow_the_wall_clock_are_due_each_tick():
+    wall = manifest(NOW - DAY, online_clock="wall")
+    assert lag(books(NOW - WALL_TICK_US + 1), POINTER, wall, None, NOW) is None
+    assert lag(books(NOW - WALL_TICK_US), POINTER, wall, None, NOW) is not None
+
+
+def test_rows_are_due_for_renewal_at_a_quarter_of_their_life():
+    aged = books(NOW, renewed_at=NOW - 25_000_000)
+    assert lag(aged, POINTER, manifest(NOW), None, NOW) is None
+    assert lag(aged, POINTER, manifest(NOW), 101, NOW) is None
+    assert lag(aged, POINTER, manifest(NOW), 100, NOW) is not None
