@@ -7,7 +7,6 @@ work, never loses it.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version as installed
 from pathlib import Path
@@ -16,65 +15,25 @@ import polars as pl
 import structlog
 
 from mlforge import clock, frames, partials
-from mlforge.engines import Engine, Events
+from mlforge.choices import data_change, mode_of, too_much_lost
+from mlforge.comparison import compare_rows, tables
+from mlforge.engines import Engine
 from mlforge.errors import VersionConflict
 from mlforge.features import Feature
 from mlforge.intake import Intake, take_in
-from mlforge.manifest import Manifest, Partial
+from mlforge.manifest import Manifest
+from mlforge.outcomes import BuildResult, Options
 from mlforge.partials import Changes
-from mlforge.rows import Layout, Table, TableWriter
+from mlforge.rows import Table, TableWriter
 from mlforge.schema import Schema
 from mlforge.sources import Listing, Source
-from mlforge.store import Books, Pointer, Quarantined, Store
+from mlforge.state import changes_between, events_of
+from mlforge.store import Books, Pointer, Store
 from mlforge.values import Version
-from mlforge.versioning import DataChange, Decision, decide
+from mlforge.versioning import Decision, decide
 
 log = structlog.get_logger("mlforge.build")
 _ATTEMPTS = 5
-
-
-@dataclass(frozen=True)
-class Options:
-    """How a refresh is to be done.
-
-    attended: a person asked for it, so nothing is held back. version: publish under this number in any
-    case. full: evaluate everything, also what has not changed. hold_above: the share of files or rows
-    that an unattended refresh may lose before it is held. cost_share: the share of changed events
-    above which a full rebuild is cheaper than an incremental one. max_file_memory: bytes that one file
-    may take in memory; a larger one is set aside.
-    """
-
-    attended: bool = True
-    version: str | None = None
-    full: bool = False
-    hold_above: float = 0.5
-    cost_share: float = 0.3
-    max_file_memory: int = 4 << 30
-    layout: Layout = field(default_factory=Layout)
-
-
-@dataclass(frozen=True)
-class BuildResult:
-    """What a refresh did for one feature."""
-
-    feature: str
-    version: str | None = None
-    bump: str | None = None
-    reason: str = "unchanged"
-    details: tuple[str, ...] = ()
-    rows: int = 0
-    path: Path | None = None
-    changed: bool = False
-    mode: str = "none"
-    mode_reason: str = ""
-    rows_changed: int = 0
-    entities: int = 0
-    rows_recomputed: int = 0
-    files_read: int = 0
-    quarantined: tuple[Quarantined, ...] = ()
-    warnings: tuple[str, ...] = ()
-    seconds: float = 0.0
-    engine: str = ""
 
 
 def refresh(
@@ -97,7 +56,7 @@ def refresh(
                 bound.info("another publisher was faster", attempt=attempt)
     result = replace(result, seconds=time.perf_counter() - started, engine=engine.name)
     bound.info(
-        "published" if result.changed else "not published",
+        "planned" if result.planned else "published" if result.changed else "not published",
         version=result.version,
         bump=result.bump,
         reason=result.reason,
@@ -129,24 +88,6 @@ def candidate_of(
     )
 
 
-def events_of(store: Store, manifest: Manifest, of: Sequence[Partial] | None = None) -> Events:
-    """A manifest's events, or some of its partials."""
-    chosen = manifest.partials if of is None else of
-    return Events(
-        manifest.spec,
-        manifest.events,
-        tuple((p, store.partial(manifest.name, p.hash)) for p in chosen),
-    )
-
-
-def changes_between(store: Store, before: Manifest, after: Manifest) -> Changes:
-    """The events that differ between two versions of one schema and keys."""
-    went, came = partials.replaced(before.partials, after.partials)
-    return partials.compare(
-        events_of(store, after, went).scan(), events_of(store, after, came).scan(), after.spec
-    )
-
-
 @dataclass
 class _Refresh:
     feature: Feature
@@ -169,7 +110,7 @@ class _Refresh:
                 latest, "source_missing" if latest else "waiting", warnings=(reason,)
             )
         intake = take_in(self.feature, listing, store, latest, self.options.max_file_memory)
-        lost = _lost(latest, intake, self.options)
+        lost = too_much_lost(latest, intake, self.options)
         hold = None if self.options.attended else lost
         books = self._note(books, listing, intake, hold)
         if hold:
@@ -183,7 +124,7 @@ class _Refresh:
             )
         candidate = candidate_of(self.feature, self.source, intake, schema, self.engine)
         changes = self._changes(latest, candidate)
-        data = _data_change(latest, candidate, changes)
+        data = data_change(latest, candidate, changes)
         explicit = Version.parse(self.options.version) if self.options.version else None
         decision = decide(
             latest, candidate, data, max(store.versions(name), default=None), explicit
@@ -214,29 +155,32 @@ class _Refresh:
         changes: Changes | None,
     ) -> BuildResult:
         name, store = self.feature.name, self.store
-        assert decision.version is not None
+        version = decision.version
+        assert version is not None
         assert self.intake is not None
-        mode, why = self._mode(latest, candidate, changes)
+        why_whole = "" if self.intake.rowwise else self.intake.why
+        mode, why = mode_of(latest, candidate, changes, why_whole, self.options)
         with store.stage(name) as staged:
             writer = TableWriter(
                 self.engine, events_of(store, candidate), staged, self.options.layout
             )
             table = _write(writer, mode, latest, changes, store)
-            numbered = candidate.published(decision.version, decision.summary, clock.now())
-            manifest = replace(
-                numbered, parts=table.parts, parent=latest.version if latest else None
+            candidate = replace(
+                candidate, parts=table.parts, parent=latest.version if latest else None
             )
-            store.publish(staged, manifest, pointer)
-        if store.books(name).hold:
-            store.write_books(name, replace(store.books(name), hold=None))
+            if latest is not None and decision.reason == "logic_changed":
+                decision = _with_values_compared(decision, store, latest, candidate, staged)
+            manifest = candidate.published(version, decision.summary, clock.now())
+            if self.options.publish:
+                store.publish(staged, manifest, pointer)
         return BuildResult(
             feature=name,
-            version=str(decision.version),
+            version=str(version),
             bump=decision.bump,
             reason=decision.reason,
             details=decision.details,
             rows=manifest.row_count,
-            path=store.data(name, decision.version),
+            path=store.data(name, version) if self.options.publish else None,
             changed=True,
             mode=mode,
             mode_reason=why,
@@ -246,34 +190,9 @@ class _Refresh:
             files_read=self.intake.files_read,
             quarantined=tuple(self.intake.quarantine.values()),
             warnings=self.intake.warnings,
+            planned=not self.options.publish,
+            manifest=manifest,
         )
-
-    def _mode(
-        self, latest: Manifest | None, candidate: Manifest, changes: Changes | None
-    ) -> tuple[str, str]:
-        """Full or incremental, and why; the rows are the same."""
-        if self.options.full:
-            return "full", "asked for"
-        if latest is None:
-            return "full", "first build"
-        if changes is None:
-            return "full", "the function's columns, keys or timestamp changed"
-        if (
-            latest.spec.columns != candidate.spec.columns
-            or latest.spec.interval != candidate.spec.interval
-        ):
-            return "full", "metrics or interval changed"
-        if changes.rows == 0:
-            return "incremental", "no event changed"
-        if not candidate.rowwise:
-            return (
-                "full",
-                f"the function is not taken for row-wise: {self.intake.why if self.intake else ''}",
-            )
-        total = sum(partial.rows for partial in candidate.partials)
-        if changes.rows > self.options.cost_share * total:
-            return "full", f"{changes.rows} of {total} events changed"
-        return "incremental", f"{changes.rows} of {total} events changed"
 
     def _note(self, books: Books, listing: Listing, intake: Intake, hold: str | None) -> Books:
         """Keep the books: what is set aside, what is ignored, what the files looked like."""
@@ -283,10 +202,12 @@ class _Refresh:
             books,
             quarantine=dict(intake.quarantine),
             ignored={ignored.path: ignored.reason for ignored in listing.ignored},
-            hold=hold or books.hold,
+            hold=hold or (None if self.options.attended else books.hold),
             description=self.feature.description,
             tags=self.feature.tags,
         )
+        if not self.options.publish:
+            return books
         if now != books:
             self.store.write_books(name, now)
         if intake.seen != self.store.seen(name):
@@ -310,6 +231,8 @@ class _Refresh:
             reason=reason,
             rows=latest.row_count if latest else 0,
             path=self.store.data(self.feature.name, version) if version else None,
+            planned=not self.options.publish,
+            manifest=latest,
             files_read=intake.files_read if intake else 0,
             quarantined=tuple(
                 intake.quarantine.values()
@@ -331,33 +254,15 @@ def _write(
     return writer.changed(changes, latest.parts, folder)
 
 
-def _data_change(
-    latest: Manifest | None, candidate: Manifest, changes: Changes | None
-) -> DataChange:
-    before = {record.path: record.hash for record in latest.sources} if latest else {}
-    after = {record.path: record.hash for record in candidate.sources}
-    return DataChange(
-        rows=changes.rows if changes else sum(p.rows for p in candidate.partials),
-        entities=changes.entities.height if changes else 0,
-        files_added=tuple(path for path in after if path not in before),
-        files_removed=tuple(path for path in before if path not in after),
-        files_replaced=tuple(
-            path for path in after if path in before and before[path] != after[path]
-        ),
-    )
-
-
-def _lost(latest: Manifest | None, intake: Intake, options: Options) -> str | None:
-    """What an unattended refresh would lose, if that is too much."""
-    if latest is None:
-        return None
-    for what, before, after in (
-        ("files", len(latest.sources), len(intake.records)),
-        ("events", sum(p.rows for p in latest.partials), sum(p.rows for p in intake.partials)),
-    ):
-        if before and (before - after) / before > options.hold_above:
-            return f"{before - after} of {before} {what} are gone; run 'mlforge approve {latest.name}' or build it"
-    return None
+def _with_values_compared(
+    decision: Decision, store: Store, latest: Manifest, candidate: Manifest, staged: Path
+) -> Decision:
+    """Say how many rows a change of logic made differ: often none."""
+    after = pl.scan_parquet([staged / part.file for part in candidate.parts], glob=False)
+    rows = compare_rows(tables(store, latest), after, latest, candidate)
+    told = f"{rows.total} rows differ" if rows.total else "all values stay the same"
+    evidence = {**decision.evidence, "rows_differ": rows.total}
+    return replace(decision, details=(*decision.details, told), evidence=evidence)
 
 
 def _nothing_usable(name: str, intake: Intake) -> Exception:

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
-from mlforge.build import BuildResult, Options, refresh
+from mlforge.build import refresh
 from mlforge.engines import engine_named
 from mlforge.errors import BuildError, DefinitionError, MlforgeError, OnlineError, UnsupportedStore
 from mlforge.features import Feature, check_engine
 from mlforge.manifest import config_of
 from mlforge.online import OnlineStore
-from mlforge.push import PushResult, push
+from mlforge.operations import rollback
+from mlforge.outcomes import BuildResult, Options
+from mlforge.push import PushResult, planned, push
 from mlforge.sources import Source
-from mlforge.store import LocalStore, Store
+from mlforge.store import LocalStore, Pointer, Store
 
 
 class Definitions:
@@ -115,11 +117,13 @@ class Definitions:
         engine: str | None = None,
         online: bool = False,
         full: bool = False,
+        progress: Callable[[str], None] | None = None,
     ) -> dict[str, BuildResult]:
         """Refresh features, and with `online` push them.
 
         features, tags: which; all by default. version: publish under this number in any case.
-        engine: override for this build. full: evaluate everything anew.
+        engine: override for this build. full: evaluate everything anew. progress: called with each
+            feature's name before it is built.
 
         One failing feature does not stop the others; BuildError then lists all failures.
         """
@@ -130,10 +134,15 @@ class Definitions:
         results: dict[str, BuildResult] = {}
         failures: dict[str, Exception] = {}
         for name in self.selected(features, tags):
+            if progress is not None:
+                progress(name)
             try:
                 results[name] = self.refresh(name, engine=engine, version=version, full=full)
                 if online:
-                    self.push(name, engine=engine)
+                    pushed = self.push(name, engine=engine)
+                    results[name] = replace(
+                        results[name], keys_written=pushed.written + pushed.deleted
+                    )
             except MlforgeError as error:
                 failures[name] = error
         if failures:
@@ -141,6 +150,48 @@ class Definitions:
                 failures, {name: r for name, r in results.items() if name not in failures}
             )
         return results
+
+    def plan(
+        self,
+        features: Sequence[str] | None = None,
+        tags: Sequence[str] | None = None,
+        version: str | None = None,
+        engine: str | None = None,
+        full: bool = False,
+    ) -> dict[str, BuildResult]:
+        """What `build` would do right now: the same work, stopped before publishing.
+
+        With an online store, `keys_written` tells how many keys a push would touch. Partials are kept, so
+        the build that follows computes no file twice. Raises BuildError as `build` does.
+        """
+        results: dict[str, BuildResult] = {}
+        failures: dict[str, Exception] = {}
+        for name in self.selected(features, tags):
+            try:
+                results[name] = self._planned(
+                    name, engine, Options(publish=False, version=version, full=full)
+                )
+            except MlforgeError as error:
+                failures[name] = error
+        if failures:
+            raise BuildError(failures, results)
+        return results
+
+    def rollback(self, name: str, version: str | None = None) -> Pointer:
+        """Serve an older version, offline and, where there is an online store, online at once."""
+        pointer = rollback(self.store, name, version)
+        if self.online_store is not None:
+            push(name, self.store, self.online_store, engine_named(self.engine))
+        return pointer
+
+    def _planned(self, name: str, engine: str | None, options: Options) -> BuildResult:
+        result = self.refresh(name, engine=engine, options=options)
+        if self.online_store is None or result.manifest is None:
+            return result
+        chosen = engine_named(self._engine(self.feature(name), engine))
+        return replace(
+            result, keys_written=planned(result.manifest, self.store, self.online_store, chosen)
+        )
 
     def refresh(
         self,
@@ -152,8 +203,11 @@ class Definitions:
         full: bool = False,
         options: Options | None = None,
     ) -> BuildResult:
-        """Bring one feature's offline store to the present state of its source."""
-        chosen = replace(options or Options(), attended=attended, version=version, full=full)
+        """Bring one feature's offline store to the present state of its source.
+
+        options: all the ways at once, in place of attended, version and full.
+        """
+        chosen = options or Options(attended=attended, version=version, full=full)
         feature = self.feature(name)
         self._check_place(feature)
         return refresh(

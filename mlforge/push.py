@@ -14,13 +14,13 @@ import polars as pl
 import structlog
 
 from mlforge import clock, evaluation, frames, partials, timemodel
-from mlforge.build import changes_between, events_of
 from mlforge.encoding import key_hashes
 from mlforge.engines import POINT, Engine, Events
 from mlforge.errors import StalePush, StoreError
 from mlforge.manifest import Manifest
 from mlforge.online import OnlineBooks, OnlineStore, Target
 from mlforge.schema import Schema
+from mlforge.state import changes_between, events_of
 from mlforge.store import Store
 from mlforge.values import Version
 
@@ -52,11 +52,7 @@ def push(name: str, store: Store, online: OnlineStore, engine: Engine) -> PushRe
     if pointer is None:
         return PushResult(name)
     manifest = store.manifest(name, pointer.version)
-    spec = manifest.spec
-    as_of = timemodel.as_of(
-        manifest.watermark, clock.now(), spec.windows, spec.interval, spec.online_clock
-    )
-    target = Target(str(pointer.version), pointer.generation, as_of if spec.timestamp else None)
+    target = _target(manifest, pointer.generation)
     try:
         result = _Push(store, online, engine, manifest, target).run()
     except StalePush:
@@ -76,6 +72,31 @@ def push(name: str, store: Store, online: OnlineStore, engine: Engine) -> PushRe
     return result
 
 
+def planned(manifest: Manifest, store: Store, online: OnlineStore, engine: Engine) -> int:
+    """How many keys a push of a version would write or delete, without touching the online store."""
+    pointer = store.pointer(manifest.name)
+    served = pointer is not None and pointer.version == manifest.version
+    generation = 0 if pointer is None else pointer.generation + (not served)
+    work = _Push(store, online, engine, manifest, _target(manifest, generation))
+    books = online.books(manifest.name)
+    if books is not None and books.target == work.target and not books.pending:
+        return 0
+    affected = None if books is None else work.affected(books)
+    if affected is None:
+        return evaluation.live(work.events, work.target.as_of).height
+    return affected.height
+
+
+def _target(manifest: Manifest, generation: int) -> Target:
+    spec = manifest.spec
+    as_of = None
+    if spec.timestamp is not None:
+        as_of = timemodel.as_of(
+            manifest.watermark, clock.now(), spec.windows, spec.interval, spec.online_clock
+        )
+    return Target(str(manifest.version), generation, as_of)
+
+
 @dataclass(frozen=True)
 class _Push:
     store: Store
@@ -90,7 +111,7 @@ class _Push:
         if books is not None and books.target == target and not books.pending:
             return self._renewed(books)
         books = self.online.begin(name, target)
-        affected = self._affected(books)
+        affected = self.affected(books)
         return self._all() if affected is None else self._some(affected, books)
 
     def _renewed(self, books: OnlineBooks) -> PushResult:
@@ -104,7 +125,7 @@ class _Push:
                 return self._all()
         return PushResult(name, self.target.version, self.target.as_of)
 
-    def _affected(self, books: OnlineBooks) -> pl.DataFrame | None:
+    def affected(self, books: OnlineBooks) -> pl.DataFrame | None:
         """Keys whose rows may differ from what any unfinished or finished push wrote; None for all."""
         if books.target is None or self._due(books):
             return None
@@ -115,7 +136,7 @@ class _Push:
             before = self._manifest_of(base)
             if before is None or not _comparable(before, self.manifest):
                 return None
-            found.append(evaluation.moved(self._events, base.as_of, self.target.as_of))
+            found.append(evaluation.moved(self.events, base.as_of, self.target.as_of))
             if not partials.same_rows(before.partials, self.manifest.partials):
                 found.append(changes_between(self.store, before, self.manifest).entities)
         keys = list(self.manifest.spec.keys)
@@ -135,7 +156,7 @@ class _Push:
     def _all(self) -> PushResult:
         name, target, keys = self.manifest.name, self.target, self.manifest.spec.keys
         begun = clock.now()
-        rows = self._rows(evaluation.live(self._events, target.as_of))
+        rows = self._rows(evaluation.live(self.events, target.as_of))
         written = self.online.put(name, target, rows, keys)
         deleted = self.online.remove_others(name, target, key_hashes(rows, keys))
         self._finish(rows.height, begun)
@@ -143,17 +164,17 @@ class _Push:
 
     def _some(self, affected: pl.DataFrame, books: OnlineBooks) -> PushResult:
         name, target, keys = self.manifest.name, self.target, self.manifest.spec.keys
-        alive = evaluation.live(self._events, target.as_of, affected)
+        alive = evaluation.live(self.events, target.as_of, affected)
         gone = affected.join(alive, on=list(keys), how="anti")
         written = self.online.put(name, target, self._rows(alive), keys)
         deleted = self.online.remove(name, target, gone, keys)
-        self._finish(evaluation.live(self._events, target.as_of).height, books.renewed_at)
+        self._finish(evaluation.live(self.events, target.as_of).height, books.renewed_at)
         return PushResult(name, target.version, target.as_of, written, deleted)
 
     def _rows(self, entities: pl.DataFrame) -> pl.DataFrame:
         """Keys and values of the entities as of the target."""
         points = entities.with_columns(frames.instant(self.target.as_of).alias(POINT))
-        return entities.hstack(evaluation.values_at(self.engine, self._events, points))
+        return entities.hstack(evaluation.values_at(self.engine, self.events, points))
 
     def _finish(self, rows: int, renewed_at: int) -> None:
         spec, events = self.manifest.spec, self.manifest.events
@@ -170,7 +191,8 @@ class _Push:
         self.online.finish(self.manifest.name, self.target, books)
 
     @property
-    def _events(self) -> Events:
+    def events(self) -> Events:
+        """The version's events."""
         return events_of(self.store, self.manifest)
 
 

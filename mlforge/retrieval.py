@@ -9,11 +9,11 @@ from typing import Any
 import polars as pl
 
 from mlforge import clock, evaluation, spines
-from mlforge.build import events_of
 from mlforge.engines import engine_named
 from mlforge.errors import NotServed, RetrievalError
 from mlforge.manifest import Manifest
 from mlforge.online import OnlineBooks, OnlineStore
+from mlforge.state import events_of
 from mlforge.store import Store
 from mlforge.values import Duration, to_iso
 

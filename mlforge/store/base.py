@@ -65,6 +65,22 @@ class Store(ABC):
         """Store a partial; doing so again changes nothing."""
 
     @abstractmethod
+    def partials(self, name: str) -> list[str]:
+        """Hashes of the partials that are stored."""
+
+    @abstractmethod
+    def remove_partial(self, name: str, hash_: str) -> None:
+        """Delete a partial that no version names."""
+
+    @abstractmethod
+    def remove(self, name: str, version: Version) -> None:
+        """Delete a version; files that others share stay."""
+
+    @abstractmethod
+    def check_manifest(self, manifest: Manifest) -> list[str]:
+        """What a version's own hashes say against it, in words; empty if all is well."""
+
+    @abstractmethod
     def stage(self, name: str) -> AbstractContextManager[Path]:
         """An empty hidden folder on the store's own file system; what is not published goes away."""
 

@@ -122,6 +122,34 @@ class LocalStore(Store):
                 metadata={_DESCRIPTION: json.dumps(partial_to_json(partial))},
             )
 
+    def partials(self, name: str) -> list[str]:
+        """What lies in `_partials`."""
+        return sorted(path.stem for path in (self._folder(name) / "_partials").glob("*.parquet"))
+
+    def remove_partial(self, name: str, hash_: str) -> None:
+        """Delete the file."""
+        self.partial(name, hash_).unlink(missing_ok=True)
+
+    def remove(self, name: str, version: Version) -> None:
+        """Take the folder out of sight in one step, then delete it."""
+        hidden = self._folder(name) / f"{_STAGE}{uuid.uuid4().hex}"
+        path = self._version(name, version)
+        with files.storage_errors(path):
+            path.rename(hidden)
+            shutil.rmtree(hidden)
+
+    def check_manifest(self, manifest: Manifest) -> list[str]:
+        """Compare the hashes that the document states with those of what it says."""
+        assert manifest.version is not None
+        stated = files.read_json(self._version(manifest.name, manifest.version) / META)
+        found = manifest.to_json()
+        hashes = ("content_hash", "schema_hash", "config_hash", "rows_hash", "row_count")
+        return [
+            f"{META}: {key} does not fit what it says"
+            for key in hashes
+            if stated[key] != found[key]
+        ]
+
     @contextmanager
     def stage(self, name: str) -> Iterator[Path]:
         """A hidden sibling of the versions."""

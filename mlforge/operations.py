@@ -1,0 +1,154 @@
+"""What a person does to a store: roll back, pin, prune, verify. No definitions are needed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+import polars as pl
+
+from mlforge import clock
+from mlforge.digest import digest
+from mlforge.errors import MlforgeError, VersionNotFound
+from mlforge.manifest import Manifest
+from mlforge.retention import Retention, removable
+from mlforge.store import Pointer, Store
+from mlforge.store.files import hash_file
+from mlforge.values import Version
+
+
+@dataclass(frozen=True, slots=True)
+class Pruned:
+    """What was removed of one feature."""
+
+    feature: str
+    versions: tuple[str, ...]
+    partials: int
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something that is not as it was published."""
+
+    feature: str
+    version: str
+    what: str
+
+
+def rollback(store: Store, name: str, version: str | None = None) -> Pointer:
+    """Serve an older version, by default the one before; the feature is held until a person goes on.
+
+    The generation rises, so the online store follows. The next build takes a number above all others.
+    Raises VersionNotFound if there is nothing to go back to.
+    """
+    with store.lock(name):
+        served = store.resolve(name)
+        assert served.version is not None
+        target = _before(store, served) if version is None else Version.parse(version)
+        store.manifest(name, target)
+        reason = f"rolled back from {served.version} to {target}; 'mlforge approve {name}' or a build goes on"
+        store.write_books(name, replace(store.books(name), hold=reason))
+        return store.serve(name, target)
+
+
+def pin(
+    store: Store, name: str, version: str | None = None, *, unpin: bool = False
+) -> tuple[str, ...]:
+    """Keep a version whatever prune is told, by default the served one; returns all pins."""
+    with store.lock(name):
+        wanted = str(store.resolve(name, version).version)
+        books = store.books(name)
+        pins = {*books.pins} - {wanted} if unpin else {*books.pins, wanted}
+        ordered = tuple(sorted(pins, key=Version.parse))
+        store.write_books(name, replace(books, pins=ordered))
+    return ordered
+
+
+def prune(
+    store: Store, names: Iterable[str], rule: Retention, *, dry_run: bool = False
+) -> list[Pruned]:
+    """Remove versions that the rule allows to go, and partials that no version names any more."""
+    return [_prune(store, name, rule, dry_run) for name in names]
+
+
+def verify(store: Store, names: Iterable[str], version: str | None = None) -> list[Problem]:
+    """Compare every byte of versions and partials with what their manifests say; nothing is changed."""
+    problems: list[Problem] = []
+    for name in names:
+        checked: dict[str, str | None] = {}
+        versions = store.versions(name) if version is None else [Version.parse(version)]
+        for each in versions:
+            try:
+                manifest = store.manifest(name, each)
+            except MlforgeError as error:
+                problems.append(Problem(name, str(each), str(error)))
+                continue
+            found = [*store.check_manifest(manifest), *_check_parts(store, manifest)]
+            found += _check_partials(store, manifest, checked)
+            problems += [Problem(name, str(each), what) for what in found]
+    return problems
+
+
+def _before(store: Store, served: Manifest) -> Version:
+    assert served.version is not None
+    older = [version for version in store.versions(served.name) if version < served.version]
+    if not older:
+        raise VersionNotFound(
+            f"{served.name}: there is no version before {served.version} to go back to"
+        )
+    return older[-1]
+
+
+def _prune(store: Store, name: str, rule: Retention, dry_run: bool) -> Pruned:
+    with store.lock(name):
+        manifests = {version: store.manifest(name, version) for version in store.versions(name)}
+        pointer = store.pointer(name)
+        gone = removable(
+            {version: manifest.created_at for version, manifest in manifests.items()},
+            pointer.version if pointer else None,
+            {Version.parse(pinned) for pinned in store.books(name).pins},
+            rule,
+            clock.now(),
+        )
+        needed = {p.hash for v, m in manifests.items() if v not in gone for p in m.partials}
+        spare = [hash_ for hash_ in store.partials(name) if hash_ not in needed]
+        if not dry_run:
+            for version in gone:
+                store.remove(name, version)
+            for hash_ in spare:
+                store.remove_partial(name, hash_)
+    return Pruned(name, tuple(map(str, gone)), len(spare))
+
+
+def _check_parts(store: Store, manifest: Manifest) -> list[str]:
+    assert manifest.version is not None
+    folder = store.data(manifest.name, manifest.version).parent
+    problems = []
+    for part in manifest.parts:
+        path = folder / part.file
+        if not path.is_file():
+            problems.append(f"{part.file} is missing")
+        elif hash_file(path) != part.hash:
+            problems.append(f"{part.file} is not what was published: its bytes have changed")
+    return problems
+
+
+def _check_partials(store: Store, manifest: Manifest, checked: dict[str, str | None]) -> list[str]:
+    """Read each partial once, however many versions name it."""
+    for partial in manifest.partials:
+        if partial.hash in checked:
+            continue
+        path = store.partial(manifest.name, partial.hash)
+        checked[partial.hash] = None
+        try:
+            if not path.is_file():
+                checked[partial.hash] = "is missing"
+            elif digest(pl.read_parquet(path, glob=False)) != partial.digest:
+                checked[partial.hash] = "does not hold the events that it was written with"
+        except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
+            checked[partial.hash] = f"cannot be read ({type(error).__name__})"
+    return [
+        f"partial {hash_[:12]} {checked[hash_]}"
+        for hash_ in dict.fromkeys(p.hash for p in manifest.partials)
+        if checked[hash_]
+    ]

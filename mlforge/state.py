@@ -1,0 +1,29 @@
+"""A version's events in a store, and how those of two versions differ."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mlforge import partials
+from mlforge.engines import Events
+from mlforge.manifest import Manifest, Partial
+from mlforge.partials import Changes
+from mlforge.store import Store
+
+
+def events_of(store: Store, manifest: Manifest, of: Sequence[Partial] | None = None) -> Events:
+    """A manifest's events, or some of its partials."""
+    chosen = manifest.partials if of is None else of
+    return Events(
+        manifest.spec,
+        manifest.events,
+        tuple((p, store.partial(manifest.name, p.hash)) for p in chosen),
+    )
+
+
+def changes_between(store: Store, before: Manifest, after: Manifest) -> Changes:
+    """The events that differ between two versions of one schema and keys."""
+    went, came = partials.replaced(before.partials, after.partials)
+    return partials.compare(
+        events_of(store, after, went).scan(), events_of(store, after, came).scan(), after.spec
+    )

@@ -1,0 +1,162 @@
+"""What is, compared with what should be: no work is lost, and none is done twice."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import polars as pl
+import pytest
+from redis import Redis
+
+from tests.workers import Shop, eventually, purchases, redis, server, write  # noqa: F401 - fixtures
+from worker import jobs
+from worker import tickets as protocol
+from worker.lag import behind
+from worker.project import Project
+from worker.queue import QUEUE, JobQueue
+from worker.reconcile import COMPARE_EVERY_S, LOST_AFTER_S, Reconciler
+from worker.requests import Requests
+
+
+@pytest.fixture
+def shop(redis: Redis, server, tmp_path: Path) -> Shop:  # noqa: F811
+    """A shop for which no process runs."""
+    return Shop(tmp_path, server.url)
+
+
+@pytest.fixture
+def project(shop: Shop) -> Project:
+    return shop.project
+
+
+def reconciler(
+    project: Project, why: Callable[[Project, str], str | None] = lambda *_: None
+) -> Reconciler:
+    return Reconciler(project, Requests(project), why)
+
+
+def waiting(project: Project) -> set[str]:
+    return JobQueue(project.redis).waiting()
+
+
+def work(project: Project, feature: str) -> str:
+    """Do what the queue holds for a feature, as a worker would."""
+    [job] = [job for job in waiting(project) if job.startswith(feature)]
+    project.redis.lrem(f"rq:queue:{QUEUE}", 1, job)
+    return jobs.serve(project, feature, job)
+
+
+def test_a_job_lost_from_the_queue_is_made_again(project):
+    Requests(project)("spend", "a came", None)
+    at_work = reconciler(project)
+    project.redis.delete(f"rq:queue:{QUEUE}")
+    at_work.tick(0.0)
+    assert waiting(project) == set(), "a worker may have taken it just now"
+    at_work.tick(LOST_AFTER_S)
+    assert len(waiting(project)) == 1
+    at_work.tick(LOST_AFTER_S * 2)
+    assert len(waiting(project)) == 1
+
+
+def test_the_work_of_a_dead_worker_is_queued_again(project, monkeypatch):
+    monkeypatch.setattr(protocol, "LEASE_MS", 30)
+    Requests(project)("spend", "a came", None)
+    [job] = waiting(project)
+    project.redis.delete(f"rq:queue:{QUEUE}")
+    project.tickets.start("spend", job)
+    eventually(lambda: not project.tickets.read(["spend"])[0].leased)
+    at_work = reconciler(project)
+    at_work.tick(0.0)
+    at_work.tick(1.0)
+    assert len(waiting(project)) == 1
+    assert work(project, "spend") == "unchanged"
+
+
+def test_what_is_behind_is_requested_once(project):
+    at_work = reconciler(project, lambda _, feature: "old" if feature == "spend" else None)
+    at_work.tick(0.0)
+    at_work.tick(1.0)
+    at_work.tick(COMPARE_EVERY_S)
+    assert [job.rpartition("-")[0] for job in waiting(project)] == ["spend"]
+
+
+def test_rows_lost_online_are_pushed_again(shop, project):
+    write(shop.folder / "drops" / "a.parquet", purchases((1, 0, 2.0)))
+    Requests(project)("spend", "a came", None)
+    assert work(project, "spend") == "refreshed"
+    assert behind(project, "spend") is None
+    project.online.drop("spend")
+    reconciler(project, behind).tick(0.0)
+    assert work(project, "spend") == "refreshed"
+    assert shop.online("spend", 1)
+
+
+def test_a_hold_that_is_lifted_leads_to_a_refresh(shop, project):
+    for name in "abc":
+        write(shop.folder / "drops" / f"{name}.parquet", purchases((1, 0, 2.0)))
+    Requests(project)("spend", "they came", None)
+    work(project, "spend")
+    for name in "ab":
+        (shop.folder / "drops" / f"{name}.parquet").unlink()
+    Requests(project)("spend", "they went", None)
+    assert work(project, "spend") == "held"
+    at_work = reconciler(project)
+    at_work.tick(0.0)
+    assert waiting(project) == set()
+    project.definitions.store.write_books(
+        "spend", replace(project.definitions.store.books("spend"), hold=None)
+    )
+    at_work.tick(COMPARE_EVERY_S)
+    assert len(waiting(project)) == 1
+
+
+def test_rows_of_a_feature_that_is_gone_are_dropped_and_those_of_others_are_not(shop, project):
+    write(shop.folder / "drops" / "a.parquet", purchases((1, 0, 2.0)))
+    Requests(project)("spend", "a came", None)
+    work(project, "spend")
+    another = pl.DataFrame({"user_id": [7], "x": [1]})
+    project.online.write_batch("of_another_project", another.to_dicts(), ["user_id"])
+    del project.definitions.features["spend"]
+    reconciler(project).tick(0.0)
+    assert shop.online("spend", 1) is None
+    assert project.online.read("of_another_project", {"user_id": 7}) == {"x": 1}
+    assert project.owned() == set()
+
+
+def test_requests_wait_while_the_server_is_away(project, monkeypatch):
+    requests = Requests(project)
+    client = Redis(port=1, retry=None)
+    with monkeypatch.context() as away:
+        away.setitem(vars(project), "tickets", protocol.Tickets(client, project.scope))
+        requests("spend", "a came", 50)
+        requests("spend", "b came", 40)
+    assert waiting(project) == set()
+    requests.flush()
+    [ticket] = project.tickets.read(["spend"])
+    assert (ticket.wanted, ticket.reason, ticket.closed_at) == (1, "b came", 40)
+    assert len(waiting(project)) == 1
+
+
+def test_a_panic_in_a_job_is_a_failure_like_any_other(project, monkeypatch):
+    def panic(*_: object, **__: object) -> None:
+        raise pl.exceptions.PanicException("index out of bounds")
+
+    monkeypatch.setattr(project.definitions, "refresh", panic)
+    Requests(project)("spend", "a came", None)
+    assert work(project, "spend") == "failed"
+    [ticket] = project.tickets.read(["spend"])
+    assert ticket.failures == 1
+    assert "index out of bounds" in ticket.error
+
+
+def test_a_server_that_goes_away_during_a_push_is_not_the_features_fault(project, monkeypatch):
+    def unreachable(*_: object, **__: object) -> None:
+        raise ConnectionError("refused")
+
+    monkeypatch.setattr(project.definitions, "push", unreachable)
+    Requests(project)("spend", "a came", None)
+    assert work(project, "spend") == "failed"
+    [ticket] = project.tickets.read(["spend"])
+    assert (ticket.failures, ticket.interruptions) == (0, 1)

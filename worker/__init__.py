@@ -1,0 +1,1 @@
+"""Watches folders and keeps features fresh: file events, jobs, refresh, push."""

@@ -1,0 +1,157 @@
+"""What a worker runs for a job: one feature, from its source to its rows online."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import structlog
+from redis.exceptions import RedisError
+
+from mlforge import clock
+from mlforge.errors import HeldError, OnlineUnavailable, StalePush, VersionConflict
+from worker import project
+from worker.project import Project
+from worker.queue import current_job_id, enqueue, give_back
+from worker.tickets import RENEW_S, Lease, Tickets
+
+if TYPE_CHECKING:
+    from mlforge.outcomes import BuildResult
+    from mlforge.push import PushResult
+
+TRANSIENT = (OnlineUnavailable, StalePush, VersionConflict, RedisError, OSError, MemoryError)
+"""Faults of the surroundings, not of the feature: tried again for as long as it takes."""
+_PAUSE_S = 1.0
+WAITING = ("waiting", "source_missing")
+"""Reasons of a refresh that found nothing to do yet, which is nobody's mistake."""
+
+log = structlog.get_logger()
+
+
+def refresh(feature: str, definitions: str, definitions_hash: str) -> str:
+    """Refresh and push a feature; returns how it went in a word. This is what rq calls."""
+    at_work, job = project.in_use(), current_job_id()
+    with structlog.contextvars.bound_contextvars(feature=feature, job=job):
+        if definitions != at_work.scope:
+            log.error("job of another project on this server", other=definitions)
+            return "not ours"
+        if definitions_hash != at_work.hash and not at_work.is_current():
+            time.sleep(
+                _PAUSE_S
+            )  # the watcher is about to take up what this process has just loaded
+            give_back(at_work, feature, job)
+            return "given back"
+        return serve(at_work, feature, job)
+
+
+def serve(at_work: Project, feature: str, job: str) -> str:
+    """Take the feature's lease, bring everything up to date, give the lease back.
+
+    Never raises for a fault of the feature, its files or the server: it is logged, noted in the
+    ticket and tried again, or parked.
+    """
+    tickets = at_work.tickets
+    lease = tickets.start(feature, job)
+    if lease is None:
+        return "nothing to do"
+    if feature not in at_work.definitions.features:
+        tickets.done(lease)
+        return "gone"
+    with _renewed(tickets, lease):
+        try:
+            outcome = _bring_up(at_work, lease)
+        except HeldError as error:
+            at_work.journal.write("held", feature, reason=str(error))
+            log.warning("held", reason=str(error))
+            outcome = "held"
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:  # noqa: BLE001 - polars' PanicException is no Exception
+            _note_failure(at_work, lease, error)
+            return "failed"
+    enqueue(at_work, feature, tickets.done(lease))
+    return outcome
+
+
+def _bring_up(at_work: Project, lease: Lease) -> str:
+    """Sources to rows, rows to the online store; then tell how it went."""
+    definitions, feature = at_work.definitions, lease.feature
+    built = definitions.refresh(feature, attended=False)
+    at_work.own(feature)
+    pushed = definitions.push(feature)
+    fresh_ms = None if lease.closed_at is None else max(0.0, (clock.now() - lease.closed_at) / 1000)
+    if built.reason.startswith("held"):
+        at_work.journal.write("held", feature, reason=built.reason)
+        log.warning("held", reason=built.reason)
+        return "held"
+    moved = built.changed or pushed.written or pushed.deleted
+    if fresh_ms is not None and (moved or not built.quarantined):
+        # A refresh that was under way may have served the file already: then this is an upper bound.
+        at_work.journal.record_freshness(feature, fresh_ms)
+    details = _details(built, pushed, lease, fresh_ms)
+    if moved or fresh_ms is not None or built.quarantined:
+        at_work.journal.write("refreshed", feature, **details)
+    for path in built.quarantined:
+        log.warning("quarantined", path=path.path, reason=path.reason)
+    for warning in built.warnings:
+        (log.info if built.reason in WAITING else log.warning)(warning)
+    log.info("refreshed", **{name: value for name, value in details.items() if value is not None})
+    return "refreshed" if moved else "unchanged"
+
+
+def _details(
+    built: BuildResult, pushed: PushResult, lease: Lease, fresh_ms: float | None
+) -> dict[str, Any]:
+    return {
+        "version": built.version,
+        "bump": built.bump if built.changed else None,
+        "reason": built.reason,
+        "trigger": lease.reason,
+        "changed": built.changed,
+        "mode": built.mode,
+        "mode_reason": built.mode_reason,
+        "rows": built.rows,
+        "rows_recomputed": built.rows_recomputed,
+        "rows_changed": built.rows_changed,
+        "entities_pushed": pushed.written,
+        "entities_deleted": pushed.deleted,
+        "as_of": pushed.as_of,
+        "quarantined": {entry.path: entry.reason for entry in built.quarantined},
+        "freshness_ms": None if fresh_ms is None else round(fresh_ms, 1),
+        "refresh_ms": round(built.seconds * 1000, 1),
+        "push_ms": round(pushed.seconds * 1000, 1),
+    }
+
+
+def _note_failure(at_work: Project, lease: Lease, error: BaseException) -> None:
+    transient = isinstance(error, TRANSIENT)
+    text = f"{type(error).__name__}: {' '.join(str(error).split())}"[:2_000]
+    log.error("refresh failed", error=text, transient=transient, exc_info=error)
+    at_work.journal.write("failed", lease.feature, error=text, trigger=lease.reason)
+    enqueue(at_work, lease.feature, at_work.tickets.failed(lease, text, transient))
+
+
+@contextmanager
+def _renewed(tickets: Tickets, lease: Lease) -> Iterator[None]:
+    """Renew the lease in a thread for as long as the block runs."""
+    ended = threading.Event()
+
+    def renew() -> None:
+        while not ended.wait(RENEW_S):
+            try:
+                if not tickets.renew(lease):
+                    log.warning("lease lost: another worker may take over")
+                    return
+            except RedisError as error:
+                log.warning("lease not renewed", error=str(error))
+
+    thread = threading.Thread(target=renew, name="lease", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()

@@ -1,0 +1,104 @@
+"""What happened, for people to follow: a short stream of entries in Redis, and freshness figures."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from redis import Redis
+
+KEPT = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One thing that happened: `kind` is refreshed, failed, held, definitions, ..."""
+
+    id: str
+    kind: str
+    feature: str | None
+    details: Mapping[str, Any]
+
+    @property
+    def at(self) -> int:
+        """When it was written, UTC microseconds by the server's clock."""
+        return int(self.id.partition("-")[0]) * 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Distribution:
+    """How long files took to become readable: milliseconds, over the last `count` drops."""
+
+    count: int
+    p50: float
+    p95: float
+    p99: float
+
+    @classmethod
+    def of(cls, values: list[float]) -> Distribution | None:
+        """The nearest-rank percentiles; None of nothing."""
+        if not values:
+            return None
+        ranked = sorted(values)
+
+        def at(share: float) -> float:
+            return ranked[min(len(ranked) - 1, int(share * len(ranked)))]
+
+        return cls(len(ranked), at(0.50), at(0.95), at(0.99))
+
+
+class Journal:
+    """The entries of one project, the last thousand of them."""
+
+    def __init__(self, redis: Redis, scope: str) -> None:
+        self._redis = redis
+        self._stream = f"mlforge:work:{scope}:journal"
+        self._freshness = f"mlforge:work:{scope}:freshness"
+
+    def write(self, kind: str, feature: str | None = None, **details: Any) -> None:
+        """Add an entry; the oldest goes."""
+        fields = {"kind": kind, "feature": feature or "", "details": json.dumps(details)}
+        self._redis.xadd(self._stream, fields, maxlen=KEPT, approximate=True)  # type: ignore[arg-type]
+
+    def record_freshness(self, feature: str, milliseconds: float) -> None:
+        """Count the time from a file's close to its rows being readable."""
+        key = f"{self._freshness}:{feature}"
+        pipeline = self._redis.pipeline(transaction=False)
+        pipeline.lpush(key, f"{milliseconds:.3f}")
+        pipeline.ltrim(key, 0, KEPT - 1)
+        pipeline.execute()
+
+    def freshness(self, feature: str) -> Distribution | None:
+        """The distribution of the last thousand drops of a feature."""
+        values: Any = self._redis.lrange(f"{self._freshness}:{feature}", 0, -1)
+        return Distribution.of([float(value) for value in values])
+
+    def last_id(self) -> str:
+        """Where the journal ends now: `read` from here sees only what comes."""
+        last: Any = self._redis.xrevrange(self._stream, count=1)
+        return _text(last[0][0]) if last else "0"
+
+    def read(self, after: str, wait_ms: int | None = None) -> list[Entry]:
+        """Entries after that id; waits for one for so long, None asks and does not wait."""
+        found: Any = self._redis.xread({self._stream: after}, block=wait_ms)
+        return list(_entries(found))
+
+    def forget(self, feature: str) -> None:
+        """Remove the figures of a feature that is gone."""
+        self._redis.delete(f"{self._freshness}:{feature}")
+
+
+def _entries(answer: Any) -> Iterator[Entry]:
+    streams = answer.items() if isinstance(answer, dict) else answer or []
+    for _, entries in streams:
+        for id, raw in entries[0] if entries and isinstance(entries[0], list) else entries:
+            fields = {_text(key): _text(value) for key, value in raw.items()}
+            yield Entry(
+                _text(id), fields["kind"], fields["feature"] or None, json.loads(fields["details"])
+            )
+
+
+def _text(value: bytes | str) -> str:
+    return value.decode() if isinstance(value, bytes) else value

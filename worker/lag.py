@@ -1,0 +1,72 @@
+"""How far the online rows of a feature are behind what they should be."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+from mlforge import clock, timemodel
+from mlforge.manifest import Manifest
+from mlforge.online.base import OnlineBooks, Target
+from mlforge.spec import FeatureSpec
+from mlforge.store import Pointer, Store
+from mlforge.values import Version, to_iso
+from worker.project import Project
+
+WALL_TICK_US = 60_000_000
+"""How far rows that follow the wall clock may be behind it."""
+
+
+def behind(project: Project, feature: str) -> str | None:
+    """Why the feature's rows must be pushed now, None if they need not."""
+    store, online = project.definitions.store, project.online
+    pointer = store.pointer(feature)
+    if pointer is None:
+        return None
+    manifest = _manifest(store, feature, pointer.version)
+    return lag(online.books(feature), pointer, manifest, online.ttl, clock.now())
+
+
+def lag(
+    books: OnlineBooks | None, pointer: Pointer, manifest: Manifest, ttl: int | None, now: int
+) -> str | None:
+    """What the books lack of the served version, of the clock, of life."""
+    if books is None or books.target is None:
+        return f"version {pointer.version} is not online"
+    if (books.target.version, books.target.generation) != (
+        str(pointer.version),
+        pointer.generation,
+    ):
+        return f"version {pointer.version} is not online, {books.target.version} is"
+    if books.pending:
+        return "a push was not finished"
+    return _clock_lag(books.target, manifest, now) or _life_lag(books, ttl, now)
+
+
+def as_of_now(spec: FeatureSpec, watermark: int | None, now: int) -> int | None:
+    """The instant whose values should be online now."""
+    return timemodel.as_of(watermark, now, spec.windows, spec.interval, spec.online_clock)
+
+
+@lru_cache(maxsize=1_024)
+def _manifest(store: Store, feature: str, version: Version) -> Manifest:
+    """A version never changes, and those of many files are not small."""
+    return store.manifest(feature, version)
+
+
+def _clock_lag(shown: Target, manifest: Manifest, now: int) -> str | None:
+    """A boundary has passed; or time has, for rows that follow it."""
+    due, watermark = as_of_now(manifest.spec, manifest.watermark, now), manifest.watermark
+    if due is None or watermark is None or shown.as_of is None or due <= shown.as_of:
+        return None
+    spec = manifest.spec
+    settled = spec.interval is not None or (spec.online_clock == "data" and due >= watermark)
+    if settled or due - shown.as_of >= WALL_TICK_US:
+        return f"rows are as of {to_iso(shown.as_of)}, due as of {to_iso(due)}"
+    return None
+
+
+def _life_lag(books: OnlineBooks, ttl: int | None, now: int) -> str | None:
+    """The books live for half of a row's life, so they are renewed at a quarter."""
+    if ttl is None or now - books.renewed_at < ttl * 1_000_000 // 4:
+        return None
+    return "the time to live of its rows is to be renewed"

@@ -1,0 +1,63 @@
+"""Runs a command that must not outlive its parent: `python leash.py PARENT_PID COMMAND ...`.
+
+On Linux the kernel sends the command a signal when the parent dies. Elsewhere this process stays,
+watches the parent and ends the command. Only the standard library is used: it starts in milliseconds.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+ON_LINUX = sys.platform.startswith("linux")
+_PR_SET_PDEATHSIG = 1
+_GRACE_S = 10.0
+
+
+def leashed(command: Sequence[str]) -> list[str]:
+    """The command line that runs a command on the caller's leash."""
+    return [sys.executable, "-I", "-S", str(Path(__file__)), str(os.getpid()), *command]
+
+
+def die_with_parent(parent: int, sig: signal.Signals = signal.SIGTERM) -> None:
+    """On Linux: have the kernel end this process when its parent dies; elsewhere nothing."""
+    if not ON_LINUX:
+        return
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(sig))
+    if os.getppid() != parent:  # it died before we asked
+        os.kill(os.getpid(), sig)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the command; returns only where the kernel does not help."""
+    parent, command = int(arguments[0]), list(arguments[1:])
+    if ON_LINUX:
+        die_with_parent(parent)
+        os.execvp(command[0], command)
+    return watch(parent, command)
+
+
+def watch(parent: int, command: Sequence[str]) -> int:
+    """Run the command as a child, and end it when the parent is gone."""
+    child = subprocess.Popen(command)
+    for forwarded in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(forwarded, lambda number, _: child.send_signal(number))
+    while child.poll() is None:
+        if os.getppid() != parent:
+            child.terminate()
+            try:
+                child.wait(_GRACE_S)
+            except subprocess.TimeoutExpired:
+                child.kill()
+        time.sleep(0.2)
+    return child.returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

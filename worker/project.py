@@ -1,0 +1,182 @@
+"""Everything a process of the worker holds: the definitions, the server, the tickets, the journal."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from redis import Redis
+from redis.backoff import ExponentialBackoff
+from redis.exceptions import RedisError
+from redis.retry import Retry
+
+from mlforge.errors import MlforgeError, OnlineUnavailable
+from worker.journal import Journal
+from worker.tickets import Tickets
+
+if TYPE_CHECKING:
+    from mlforge.definitions import Definitions
+    from mlforge.online import OnlineStore
+
+DEFINITIONS = "MLFORGE_DEFINITIONS"
+REDIS_URL = "REDIS_URL"
+TTL_S = 7 * 86_400
+"""How long rows outlive the pipeline, unless the definitions name an online store of their own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the environment says; read once, at the entry points."""
+
+    redis_url: str
+    target: str | None
+    here: Path
+
+    @classmethod
+    def read(cls, environment: Mapping[str, str] = os.environ) -> Settings:
+        """The settings in REDIS_URL and MLFORGE_DEFINITIONS; raises MlforgeError without a URL."""
+        url = environment.get(REDIS_URL) or environment.get("RQ_REDIS_URL")
+        if not url:
+            raise MlforgeError(
+                "REDIS_URL is not set: export REDIS_URL=redis://localhost:6379/0 for a server of "
+                "your own, or let `mlforge up` start one and print the REDIS_URL to use"
+            )
+        return cls(url, environment.get(DEFINITIONS) or None, Path.cwd())
+
+
+@dataclass(frozen=True)
+class Project:
+    """One set of definitions at work on one server."""
+
+    settings: Settings
+    definitions: Definitions
+    redis: Redis
+    hash: str
+
+    @classmethod
+    def open(cls, settings: Settings) -> Project:
+        """Import the definitions and reach the server.
+
+        Raises DefinitionError or OnlineUnavailable, each saying what would work.
+        """
+        from mlforge.loading import load
+
+        redis = connect(settings.redis_url)
+        definitions = _served(load(settings.target, here=settings.here), settings.redis_url)
+        return cls(settings, definitions, redis, fingerprint(definitions))
+
+    @property
+    def scope(self) -> str:
+        """The name under which these definitions keep their tickets: one project, one scope."""
+        return self.definitions.name
+
+    @cached_property
+    def tickets(self) -> Tickets:
+        """The tickets of the project."""
+        return Tickets(self.redis, self.scope)
+
+    @cached_property
+    def journal(self) -> Journal:
+        """The journal of the project."""
+        return Journal(self.redis, self.scope)
+
+    @property
+    def online(self) -> OnlineStore:
+        """Where features go: the definitions' own store, else the server of the queue."""
+        store = self.definitions.online_store
+        assert store is not None, "open() gives every project one"
+        return store
+
+    def is_current(self) -> bool:
+        """Whether these are the definitions that the watcher last took up."""
+        current: Any = self.redis.get(_current_key(self.scope))
+        return current is None or current.decode() == self.hash
+
+    def make_current(self) -> bool:
+        """Let these definitions decide from now on; returns whether others did before."""
+        before: Any = self.redis.set(_current_key(self.scope), self.hash, get=True)
+        return before is None or before.decode() != self.hash
+
+    def owned(self) -> set[str]:
+        """Features that this project has pushed and not dropped since."""
+        owners: Any = self.redis.hgetall(_OWNERS)
+        return {name.decode() for name, owner in owners.items() if owner.decode() == self.scope}
+
+    def own(self, feature: str) -> None:
+        """Note that the feature's online rows are this project's."""
+        self.redis.hset(_OWNERS, feature, self.scope)
+
+    def disown(self, feature: str) -> None:
+        """Forget what was kept about a feature that is gone."""
+        self.redis.hdel(_OWNERS, feature)
+        self.tickets.forget(feature)
+        self.journal.forget(feature)
+
+
+def connect(url: str) -> Redis:
+    """A client of the server, which has answered once; raises OnlineUnavailable."""
+    try:
+        client = Redis.from_url(url, socket_connect_timeout=5, retry=patience())
+        client.ping()
+    except (RedisError, ValueError) as error:
+        raise OnlineUnavailable(
+            f"no Redis answers at {hide_password(url)} ({error}); start one there, correct "
+            "REDIS_URL, or unset it and run `mlforge up`"
+        ) from error
+    return client
+
+
+def patience() -> Retry:
+    """How an unanswered call is repeated: for a second or so; then its caller decides."""
+    return Retry(ExponentialBackoff(cap=0.5, base=0.02), 5)
+
+
+def hide_password(url: str) -> str:
+    """The URL as it may be shown."""
+    parts = urlsplit(url)
+    if parts.password is None:
+        return url
+    return url.replace(f":{parts.password}@", ":***@", 1)
+
+
+def fingerprint(definitions: Definitions) -> str:
+    """What tells two sets of definitions apart."""
+    text = f"{definitions.name}\0{definitions.hash}"
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _served(definitions: Definitions, url: str) -> Definitions:
+    if definitions.online_store is None:
+        from mlforge.online import RedisStore
+
+        definitions.online_store = RedisStore.from_url(url, ttl=TTL_S)
+    return definitions
+
+
+def _current_key(scope: str) -> str:
+    return f"mlforge:work:{scope}:definitions"
+
+
+_OWNERS = "mlforge:work:owners"
+
+_open: Project | None = None
+
+
+def use(project: Project) -> None:
+    """Let the jobs of this process, and of its forks, find the project."""
+    global _open  # noqa: PLW0603 - a job's function gets no more than its arguments
+    _open = project
+
+
+def in_use() -> Project:
+    """The project of this process, opened from the environment if nobody did."""
+    if _open is None:
+        use(Project.open(Settings.read()))
+    assert _open is not None
+    return _open

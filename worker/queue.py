@@ -1,0 +1,347 @@
+"""The queue and the worker class; the only module that knows rq.
+
+    rq worker -w worker.queue.ForgeWorker -S json mlforge
+
+is all that a supervisor needs to run: serializer, intervals and queue are set right by the class,
+whatever the command line says. The parent imports polars, duckdb and the definitions, but never uses
+an engine: a process that has used polars cannot fork children that do. Each job runs in a fork.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any, NoReturn
+
+import structlog
+from redis import Redis
+from rq import Queue, SimpleWorker, Worker, get_current_job
+from rq.exceptions import DeserializationError, NoSuchJobError
+from rq.job import Job
+from rq.serializers import JSONSerializer
+from rq.worker.base import BaseWorker
+
+from mlforge import clock
+from mlforge.errors import MissingExtra, MlforgeError
+from mlforge.values import from_iso
+from worker import logs, project
+from worker.leash import die_with_parent
+from worker.project import Project, Settings
+from worker.tickets import Tickets
+
+QUEUE = "mlforge"
+REFRESH = "worker.jobs.refresh"
+JOB_TIMEOUT_S = 3_600
+RESULT_TTL_S, FAILURE_TTL_S = 60, 3_600
+WORKER_TTL_S, INTERVAL_S = 20, 5
+"""With rq's own intervals a killed worker would be noticed after thirteen minutes."""
+_MARK = "mlforge_definitions"
+_LATE = "MLFORGE_LOAD_LATE"
+_AHEAD = (
+    "mlforge.engines.polars_engine",
+    "mlforge.engines.duckdb_engine",
+    "polars._utils.parquet",
+    "pyarrow.compute",
+)
+"""What the first job would import late, and every fork anew."""
+_YOUNG_S = 2.0
+
+log = structlog.get_logger()
+
+
+class ForgeJob(Job):
+    """A job of ours: it may call the refresh and nothing else, whatever was put into the queue."""
+
+    @property
+    def func(self) -> Any:
+        """The function to call; raises for any other than ours."""
+        if self.func_name != REFRESH:
+            raise MlforgeError(
+                f"job {self.id} asks for {self.func_name!r}; this queue runs {REFRESH} alone"
+            )
+        return super().func
+
+    @property
+    def success_callback(self) -> None:
+        """None: a name in the queue is not called."""
+
+    @property
+    def failure_callback(self) -> None:
+        """None: a name in the queue is not called."""
+
+    @property
+    def stopped_callback(self) -> None:
+        """None: a name in the queue is not called."""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerState:
+    """A worker on our queue, as the server knows it."""
+
+    name: str
+    host: str
+    pid: int
+    state: str
+    definitions: str | None
+    silent_s: float = 0.0
+
+    @property
+    def is_dead(self) -> bool:
+        """Whether it should have reported long ago; one that is not ours reports seldom."""
+        return self.is_ours and self.silent_s > WORKER_TTL_S
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether it is a ForgeWorker; another would read our JSON as pickle and fail each job."""
+        return self.definitions is not None
+
+
+class JobQueue:
+    """Puts refreshes into the queue, and looks at it."""
+
+    def __init__(self, redis: Redis) -> None:
+        self._redis = redis
+        self._queue = Queue(QUEUE, connection=redis, serializer=JSONSerializer, job_class=ForgeJob)
+
+    def enqueue(self, job: str, feature: str, scope: str, definitions_hash: str) -> None:
+        """Add a refresh under an id that was never used before."""
+        self._queue.enqueue_call(
+            REFRESH,
+            kwargs={
+                "feature": feature,
+                "definitions": scope,
+                "definitions_hash": definitions_hash,
+            },
+            timeout=JOB_TIMEOUT_S,
+            result_ttl=RESULT_TTL_S,
+            failure_ttl=FAILURE_TTL_S,
+            job_id=job,
+            description=f"refresh {feature}",
+        )
+
+    def waiting(self) -> set[str]:
+        """The ids of jobs that no worker has taken yet."""
+        return set(self._queue.get_job_ids())
+
+    def workers(self) -> list[WorkerState]:
+        """The workers that listen on the queue."""
+        found = []
+        for key in sorted(Worker.all_keys(queue=self._queue)):
+            raw: Any = self._redis.hgetall(key)
+            fields = {name.decode(): value.decode() for name, value in raw.items()}
+            if "birth" in fields and "death" not in fields:
+                found.append(
+                    WorkerState(
+                        name=key.rpartition(":")[2],
+                        host=fields.get("hostname", ""),
+                        pid=int(fields.get("pid", 0)),
+                        state=fields.get("state", "?"),
+                        definitions=fields.get(_MARK),
+                        silent_s=_seconds_since(fields.get("last_heartbeat")),
+                    )
+                )
+        return [worker for worker in found if not worker.is_dead]
+
+
+def enqueue(at_work: Project, feature: str, job: str | None) -> None:
+    """Enqueue the job that a ticket asked for, if it did."""
+    if job is not None:
+        JobQueue(at_work.redis).enqueue(job, feature, at_work.scope, at_work.hash)
+
+
+def give_back(at_work: Project, feature: str, job: str) -> None:
+    """Put a job that this process must not run back into the queue, under a new id."""
+    ticket = at_work.tickets.read([feature])[0]
+    if ticket.queued == job:
+        enqueue(at_work, feature, at_work.tickets.requeue(ticket))
+
+
+def current_job_id() -> str:
+    """The id of the job that runs in this process."""
+    job = get_current_job()
+    if job is None:
+        raise MlforgeError(f"{REFRESH} is called by a worker; `mlforge build` refreshes by hand")
+    return job.id
+
+
+class _Forge(BaseWorker):
+    """What both worker classes share: settings that cannot be wrong, definitions loaded ahead."""
+
+    log_result_lifespan = False
+    max_connection_wait_time = 5.0
+
+    def __init__(
+        self, queues: Any = QUEUE, name: str | None = None, *, connection: Redis, **options: Any
+    ) -> None:
+        names = [queue if isinstance(queue, str) else queue.name for queue in _listed(queues)]
+        limits = {
+            "maintenance_interval": INTERVAL_S,
+            "job_monitoring_interval": INTERVAL_S,
+            "worker_ttl": WORKER_TTL_S,
+        }
+        for option, limit in limits.items():
+            options[option] = min(options.get(option) or limit, limit)
+        options.pop("default_worker_ttl", None)
+        options |= {"serializer": JSONSerializer, "job_class": ForgeJob}
+        options["default_result_ttl"] = RESULT_TTL_S
+        connection.set_retry(project.patience())
+        self._project: Project | None = None
+        self._opened_at = time.monotonic()
+        super().__init__(names, name, connection=connection, **options)
+
+    def bootstrap(self, *arguments: Any, **options: Any) -> None:
+        """Load what jobs need, then report for work."""
+        logs.configure("worker")
+        try:
+            self._project = self._open()
+        except MlforgeError as error:
+            log.error("cannot start", error=str(error))
+            sys.exit(1)
+        self._opened_at = time.monotonic()
+        super().bootstrap("WARNING")
+        log.info("worker ready", definitions=self._hash, name=self.name)
+
+    def serialize(self) -> dict[str, Any]:
+        """What the server is told about this worker."""
+        return {**super().serialize(), _MARK: self._hash}
+
+    def run_maintenance_tasks(self) -> None:
+        """rq's own, and a look whether the definitions have changed."""
+        super().run_maintenance_tasks()  # type: ignore[no-untyped-call]
+        self._follow_definitions()
+
+    def execute_job(self, job: Job, queue: Queue) -> None:
+        """Run a job, unless it belongs to definitions that this process does not have."""
+        if self._project is not None and not self._project.is_current():
+            self._return(self._project, job)
+            self._follow_definitions()
+            return
+        super().execute_job(job, queue)
+
+    @property
+    def _hash(self) -> str:
+        return self._project.hash[:12] if self._project else ""
+
+    def _open(self) -> Project | None:
+        opened = Project.open(Settings.read())
+        project.use(opened)
+        for module in _AHEAD:
+            with suppress(ImportError, MissingExtra):
+                import_module(module)
+        return opened
+
+    def _return(self, opened: Project, job: Job) -> None:
+        feature = _argument(job, "feature")
+        job.delete()
+        if feature is not None:
+            give_back(opened, feature, job.id)
+
+    def _follow_definitions(self) -> None:
+        """Start this program anew, in the same process, if the watcher took up other definitions."""
+        if self._project is None or self._project.is_current():
+            return
+        # Whoever has just loaded them is ahead of the watcher, and waits for it.
+        time.sleep(max(0.0, self._opened_at + _YOUNG_S - time.monotonic()))
+        if self._project.is_current():
+            return
+        log.info("definitions have changed: starting anew")
+        self.teardown()  # type: ignore[no-untyped-call]
+        self._restart({})
+
+    def _restart(self, environment: dict[str, str]) -> NoReturn:
+        """Become a new process under the same id: a supervisor sees nothing of it."""
+        argv = [sys.executable, *sys.orig_argv[1:]]
+        os.execve(sys.executable, argv, {**os.environ, **environment})
+
+
+class ForgeWorker(_Forge, Worker):
+    """Forks a process per job: none imports anything, and none can take the worker down."""
+
+    def get_heartbeat_ttl(self, job: Job, working_time: float = 0.0) -> int:
+        """How long rq believes in a worker that has gone silent."""
+        return 3 * int(self.job_monitoring_interval)
+
+    def main_work_horse(self, job: Job, queue: Queue) -> None:
+        """In the fork: do not outlive the parent, then run the job."""
+        die_with_parent(os.getppid(), signal.SIGKILL)
+        super().main_work_horse(job, queue)
+
+    def handle_work_horse_killed(
+        self, job: Job, retpid: int | None, ret_val: int | None, rusage: Any
+    ) -> None:
+        """Give back the lease of a fork that was killed, and say so."""
+        feature, scope = _argument(job, "feature"), _argument(job, "definitions")
+        if feature is None or scope is None:
+            return
+        error = f"the process at work was ended by {_cause(ret_val)}"
+        Tickets(self.connection, scope).died(feature, job.id, error)
+        log.error("refresh interrupted", feature=feature, job=job.id, error=error)
+
+    def _open(self) -> Project | None:
+        """Load the definitions, unless forks of a process that did so would hang."""
+        if os.environ.get(_LATE):
+            return None
+        opened = super()._open()
+        if not _forks_are_safe():
+            log.warning(
+                "the definitions compute with polars while they are imported, and forks of a process "
+                "that did so hang: each job imports them anew, which takes longer; compute inside the "
+                "feature functions instead"
+            )
+            self._restart({_LATE: "1"})
+        return opened
+
+
+class ForgeSimpleWorker(_Forge, SimpleWorker):
+    """Runs jobs in its own process: the least latency, and no protection from what a job does."""
+
+
+def _forks_are_safe(timeout_s: float = 3.0) -> bool:
+    """Whether a fork of this process can use polars: tried, in a fork."""
+    child = os.fork()
+    if child == 0:
+        import polars as pl
+
+        groups = pl.LazyFrame({"a": [1, 2]}).group_by("a").len().collect().height
+        os._exit(0 if groups == 2 else 1)
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        done, status = os.waitpid(child, os.WNOHANG)
+        if done:
+            return status == 0
+        time.sleep(0.005)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    return False
+
+
+def _cause(status: int | None) -> str:
+    if status is None:
+        return "rq: it took longer than a job may"
+    if not os.WIFSIGNALED(status):
+        return f"itself, with exit code {os.waitstatus_to_exitcode(status)}"
+    name = signal.Signals(os.WTERMSIG(status)).name
+    return f"{name}; was memory short?" if name == "SIGKILL" else name
+
+
+def _seconds_since(text: str | None) -> float:
+    then = from_iso(text)
+    return 0.0 if then is None else (clock.now() - then) / 1_000_000
+
+
+def _argument(job: Job, name: str) -> str | None:
+    try:
+        value = job.kwargs.get(name)
+    except (DeserializationError, NoSuchJobError):
+        return None
+    return value if isinstance(value, str) else None
+
+
+def _listed(queues: Any) -> Iterable[Any]:
+    return [queues] if isinstance(queues, str | Queue) else queues

@@ -1,0 +1,223 @@
+"""What `mlforge status` shows: features, queue, workers, what is set aside, how fresh things are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from mlforge import clock
+from mlforge.cli.output import Styled, number, table
+from mlforge.errors import MlforgeError
+from mlforge.values import to_iso
+from worker.journal import Distribution
+from worker.lag import behind
+from worker.project import Project
+from worker.queue import JobQueue, WorkerState
+from worker.tickets import Ticket
+
+
+@dataclass(frozen=True, slots=True)
+class FeatureStatus:
+    """One feature: what is stored, what is online, what is being done about it."""
+
+    feature: str
+    state: str
+    version: str | None
+    rows: int | None
+    online_version: str | None
+    online_rows: int | None
+    as_of: str | None
+    lag: str | None
+    held: str | None
+    error: str | None
+    retry_at: str | None
+    quarantine: dict[str, str]
+    ignored: dict[str, str]
+    source_missing: bool
+    freshness: Distribution | None
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """The whole project at an instant."""
+
+    project: str
+    at: str | None
+    definitions: str
+    features: tuple[FeatureStatus, ...]
+    queued: int
+    workers: tuple[WorkerState, ...]
+    warnings: tuple[str, ...]
+
+    @property
+    def is_well(self) -> bool:
+        """Whether nothing needs a person."""
+        calm = ("ready", "waiting", "queued", "working", "pushing")
+        return not self.warnings and all(feature.state in calm for feature in self.features)
+
+    def to_json(self) -> dict[str, Any]:
+        """The document that `--json` prints."""
+        return {**asdict(self), "well": self.is_well}
+
+
+def gather(project: Project) -> Status:
+    """Look at everything once."""
+    definitions, queue = project.definitions, JobQueue(project.redis)
+    names = sorted(definitions.features)
+    workers = tuple(queue.workers())
+    return Status(
+        project=project.scope,
+        at=to_iso(clock.now()),
+        definitions=project.hash[:12],
+        features=tuple(_feature(project, ticket) for ticket in project.tickets.read(names)),
+        queued=len(queue.waiting()),
+        workers=workers,
+        warnings=tuple(_warnings(project, workers)),
+    )
+
+
+def _feature(project: Project, ticket: Ticket) -> FeatureStatus:
+    name, definitions = ticket.feature, project.definitions
+    pointer, books = definitions.store.pointer(name), definitions.store.books(name)
+    manifest = definitions.store.manifest(name, pointer.version) if pointer else None
+    online = project.online.books(name)
+    shown = online.target if online else None
+    lag = behind(project, name)
+    return FeatureStatus(
+        feature=name,
+        state=_state(ticket, books.hold, bool(books.quarantine), pointer is not None, lag),
+        version=str(pointer.version) if pointer else None,
+        rows=manifest.row_count if manifest else None,
+        online_version=shown.version if shown else None,
+        online_rows=online.rows if online else None,
+        as_of=to_iso(shown.as_of) if shown else None,
+        lag=lag,
+        held=books.hold,
+        error=ticket.error,
+        retry_at=to_iso(ticket.retry_at),
+        quarantine={path: entry.reason for path, entry in books.quarantine.items()},
+        ignored=dict(books.ignored),
+        source_missing=not definitions.source(name).root.exists(),
+        freshness=project.journal.freshness(name),
+    )
+
+
+def _state(
+    ticket: Ticket, held: str | None, quarantined: bool, stored: bool, lag: str | None
+) -> str:
+    """One word; what needs a person comes first."""
+    if held:
+        return "held"
+    if ticket.parked:
+        return "parked"
+    if ticket.error is not None:
+        return "failing"
+    if ticket.leased:
+        return "working"
+    if ticket.behind:
+        return "queued"
+    if quarantined:
+        return "quarantined"
+    if not stored:
+        return "waiting"
+    return "pushing" if lag else "ready"
+
+
+def _warnings(project: Project, workers: tuple[WorkerState, ...]) -> Iterator[str]:
+    if not workers:
+        yield "no worker listens: run `mlforge worker`, or `mlforge up` for everything"
+    for worker in workers:
+        if not worker.is_ours:
+            yield (
+                f"worker {worker.name} (process {worker.pid} on {worker.host}) is a plain rq worker: "
+                "its serializer is wrong, so each job that it takes fails; stop it and run "
+                "`mlforge worker`, or rq worker -w worker.queue.ForgeWorker -S json mlforge"
+            )
+    if not project.is_current():
+        yield (
+            "these definitions are not the ones in use: the watcher has others; "
+            "it takes an edit up once it imports"
+        )
+
+
+_STYLES = {
+    "ready": "green",
+    "working": "green",
+    "queued": "green",
+    "pushing": "green",
+    "waiting": "dim",
+    "held": "red",
+    "parked": "red",
+    "failing": "yellow",
+    "quarantined": "yellow",
+}
+
+
+def render(status: Status) -> str:
+    """The status as text for people."""
+    rows = [
+        (
+            feature.feature,
+            Styled(feature.state, _STYLES[feature.state]),
+            feature.version,
+            number(feature.rows),
+            feature.online_version,
+            feature.as_of[:16].replace("T", " ") if feature.as_of else None,
+            _milliseconds(feature.freshness),
+        )
+        for feature in status.features
+    ]
+    headers = ("feature", "state", "version", "rows", "online", "as of (UTC)", "ms p50/95/99")
+    ours = [worker for worker in status.workers if worker.is_ours]
+    busy = sum(worker.state == "busy" for worker in ours)
+    lines = [
+        table(headers, rows, right=("rows",)),
+        "",
+        f"queue: {status.queued} waiting; workers: {len(ours)}, {busy} busy",
+        *(f"warning: {warning}" for warning in status.warnings),
+        *(line for feature in status.features for line in _notes(feature)),
+    ]
+    return "\n".join(lines)
+
+
+def _notes(feature: FeatureStatus) -> Iterator[str]:
+    name = feature.feature
+    if feature.held:
+        yield f"{name}: held: {feature.held}"
+    if feature.state == "parked":
+        yield f"{name}: given up until a file or the code changes, or `mlforge retry {name}`: {feature.error}"
+    elif feature.error:
+        again = f"; again at {feature.retry_at}" if feature.retry_at else ""
+        yield f"{name}: {feature.error}{again}"
+    if feature.source_missing:
+        yield f"{name}: its source is not there (yet)"
+    if feature.lag and feature.state == "pushing":
+        yield f"{name}: {feature.lag}"
+    for path, reason in feature.quarantine.items():
+        yield f"{name}: quarantined {path}: {reason}"
+    for path, reason in feature.ignored.items():
+        yield f"{name}: ignored {path}: {reason}"
+
+
+def _milliseconds(freshness: Distribution | None) -> str | None:
+    if freshness is None:
+        return None
+    return f"{freshness.p50:,.0f}/{freshness.p95:,.0f}/{freshness.p99:,.0f}"
+
+
+def features_of(project: Project, wanted: str) -> list[str]:
+    """The features that a name or a file's path stands for; raises MlforgeError for neither."""
+    from pathlib import Path
+
+    definitions = project.definitions
+    if wanted in definitions.features:
+        return [wanted]
+    path = Path(wanted).expanduser().absolute()
+    found = [name for name in definitions.features if definitions.source(name).matches(path)]
+    if not found:
+        sources = ", ".join(
+            f"{name} reads {definitions.source(name).root}" for name in sorted(definitions.features)
+        )
+        raise MlforgeError(f"{wanted} is neither a feature nor a file of one; {sources}")
+    return found

@@ -1,0 +1,302 @@
+"""Who wants a refresh, who is at it, who failed: one ticket per feature, kept in Redis.
+
+The protocol is level-triggered. A request only raises a counter; a refresh serves the count that it
+read when it began. While a feature's lease is held nobody else works on it, and whoever gives the
+lease back sees whether more was wanted meanwhile: that makes exactly one more job. A lease that is
+no longer renewed expires, and `overdue` finds the work that its holder left behind.
+
+Every change is one Lua script, so that no two processes see a ticket half-changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
+from typing import Any
+from uuid import uuid4
+
+from redis import Redis
+
+LEASE_MS = 10_000
+RENEW_S = 3.0
+RETRY_AFTER_S = (1, 5, 25)
+"""Pauses before a failed refresh is tried again; after the last one it is parked."""
+RESUME_AFTER_S = (0, 0, 5, 25, 60)
+"""Pauses after an interruption (a dead worker, no server); the last one repeats for ever."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ticket:
+    """What is known about the work on a feature; instants are UTC microseconds."""
+
+    feature: str
+    wanted: int = 0
+    served: int = 0
+    queued: str | None = None
+    queued_at: int = 0
+    working: str | None = None
+    leased: bool = False
+    closed_at: int | None = None
+    reason: str = ""
+    failures: int = 0
+    interruptions: int = 0
+    error: str | None = None
+    failed_at: int | None = None
+    served_at: int | None = None
+
+    @property
+    def behind(self) -> bool:
+        """Whether something is wanted that no finished refresh has seen."""
+        return self.wanted > self.served
+
+    @property
+    def parked(self) -> bool:
+        """Whether it failed too often: it waits for a change or for `mlforge retry`."""
+        return self.behind and self.failures > len(RETRY_AFTER_S)
+
+    @property
+    def retry_at(self) -> int | None:
+        """When a failed refresh is due again; None if nothing failed or it is parked."""
+        if self.failed_at is None or self.parked:
+            return None
+        if self.failures:
+            pause = RETRY_AFTER_S[self.failures - 1]
+        else:
+            pause = RESUME_AFTER_S[min(self.interruptions, len(RESUME_AFTER_S)) - 1]
+        return self.failed_at + pause * 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """The right to refresh a feature: what it serves, and since when that was waited for."""
+
+    feature: str
+    job: str
+    serves: int
+    closed_at: int | None
+    reason: str
+
+
+def overdue(ticket: Ticket, now: int, lost: bool) -> bool:
+    """Whether a job must be made for a ticket; `lost`: its queued job will never start."""
+    if not ticket.behind or ticket.leased or ticket.parked:
+        return False
+    if ticket.queued is not None:
+        return lost
+    return ticket.retry_at is None or now >= ticket.retry_at
+
+
+def orphaned(ticket: Ticket) -> bool:
+    """Whether the process that worked on it stopped renewing its lease."""
+    return ticket.working is not None and not ticket.leased
+
+
+def new_job_id(feature: str) -> str:
+    """An id that no job had before; letters, digits, `_` and `-` alone."""
+    return f"{feature}-{uuid4().hex}"
+
+
+# KEYS: 1 the ticket, 2 its lease. Times come from the server: hosts need not agree on the time.
+_NOW = "local t = redis.call('TIME'); local now = t[1] * 1000000 + t[2];"
+_QUEUE = _NOW + "redis.call('HSET', KEYS[1], 'queued', job, 'queued_at', string.format('%d', now));"
+
+_REQUEST = f"""
+local job, reason, closed_at, afresh = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+redis.call('HINCRBY', KEYS[1], 'wanted', 1)
+redis.call('HSET', KEYS[1], 'reason', reason)
+if closed_at ~= '' then
+  local known = redis.call('HGET', KEYS[1], 'closed_at')
+  if not known or tonumber(closed_at) < tonumber(known) then
+    redis.call('HSET', KEYS[1], 'closed_at', closed_at)
+  end
+end
+if afresh == '1' then
+  redis.call('HDEL', KEYS[1], 'failures', 'interruptions', 'error', 'failed_at')
+elseif redis.call('HEXISTS', KEYS[1], 'failed_at') == 1 then
+  return 0
+end
+if redis.call('HEXISTS', KEYS[1], 'queued') == 1 or redis.call('EXISTS', KEYS[2]) == 1 then
+  return 0
+end
+{_QUEUE}
+return 1
+"""
+
+_REQUEUE = f"""
+local job, seen = ARGV[1], ARGV[2]
+if redis.call('EXISTS', KEYS[2]) == 1 then return 0 end
+local queued = redis.call('HGET', KEYS[1], 'queued') or ''
+if queued ~= seen then return 0 end
+{_QUEUE}
+return 1
+"""
+
+_START = """
+local job, ttl = ARGV[1], ARGV[2]
+if redis.call('HGET', KEYS[1], 'queued') == job then
+  redis.call('HDEL', KEYS[1], 'queued', 'queued_at')
+end
+local wanted = tonumber(redis.call('HGET', KEYS[1], 'wanted') or '0')
+if wanted <= tonumber(redis.call('HGET', KEYS[1], 'served') or '0') then return false end
+if not redis.call('SET', KEYS[2], job, 'PX', ttl, 'NX') then return false end
+local closed_at = redis.call('HGET', KEYS[1], 'closed_at')
+local left = redis.call('HGET', KEYS[1], 'taken_closed_at')
+if left and (not closed_at or tonumber(left) < tonumber(closed_at)) then closed_at = left end
+redis.call('HDEL', KEYS[1], 'closed_at')
+if closed_at then redis.call('HSET', KEYS[1], 'taken_closed_at', closed_at) end
+redis.call('HSET', KEYS[1], 'working', job)
+return {wanted, closed_at or '', redis.call('HGET', KEYS[1], 'reason') or ''}
+"""
+
+_RENEW = """
+if redis.call('GET', KEYS[2]) ~= ARGV[1] then return 0 end
+return redis.call('PEXPIRE', KEYS[2], ARGV[2])
+"""
+
+# Whoever lost the lease may still say what was served: the count only rises.
+_DONE = f"""
+local held, serves, job = ARGV[1], tonumber(ARGV[2]), ARGV[3]
+{_NOW}
+if serves > tonumber(redis.call('HGET', KEYS[1], 'served') or '0') then
+  redis.call('HSET', KEYS[1], 'served', serves, 'served_at', string.format('%d', now))
+end
+if redis.call('GET', KEYS[2]) ~= held then return 0 end
+redis.call('DEL', KEYS[2])
+redis.call('HDEL', KEYS[1],
+  'working', 'taken_closed_at', 'failures', 'interruptions', 'error', 'failed_at')
+local wanted = tonumber(redis.call('HGET', KEYS[1], 'wanted') or '0')
+if wanted <= serves or redis.call('HEXISTS', KEYS[1], 'queued') == 1 then return 0 end
+{_QUEUE}
+return 1
+"""
+
+_FAILED = f"""
+local held, serves, job, counter, error = ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[4], ARGV[5]
+local holder = redis.call('GET', KEYS[2])
+if holder and holder ~= held then return 0 end
+if redis.call('HGET', KEYS[1], 'working') ~= held then return 0 end
+redis.call('DEL', KEYS[2])
+redis.call('HDEL', KEYS[1], 'working')
+{_NOW}
+redis.call('HSET', KEYS[1], 'error', error, 'failed_at', string.format('%d', now))
+redis.call('HINCRBY', KEYS[1], counter, 1)
+local wanted = tonumber(redis.call('HGET', KEYS[1], 'wanted') or '0')
+if serves < 0 or wanted <= serves or redis.call('HEXISTS', KEYS[1], 'queued') == 1 then return 0 end
+{_QUEUE}
+return 1
+"""
+
+
+class Tickets:
+    """The tickets of one project; methods that return a job id ask the caller to enqueue it."""
+
+    def __init__(self, redis: Redis, scope: str) -> None:
+        self._redis = redis
+        self._prefix = f"mlforge:work:{scope}"
+        self._request = redis.register_script(_REQUEST)
+        self._requeue = redis.register_script(_REQUEUE)
+        self._start = redis.register_script(_START)
+        self._renew = redis.register_script(_RENEW)
+        self._done = redis.register_script(_DONE)
+        self._failed = redis.register_script(_FAILED)
+
+    def request(
+        self, feature: str, reason: str, closed_at: int | None = None, afresh: bool = True
+    ) -> str | None:
+        """Want a refresh. Returns the id of a job to enqueue, None if one will come anyway.
+
+        closed_at: when the file that this is about was closed.
+        afresh: forget failures, since something has changed; otherwise their pauses go on.
+        """
+        job = new_job_id(feature)
+        arguments: list[str | int] = [
+            job,
+            reason,
+            "" if closed_at is None else closed_at,
+            int(afresh),
+        ]
+        return job if self._request(self._keys(feature), arguments) else None
+
+    def requeue(self, ticket: Ticket) -> str | None:
+        """A new job for an overdue ticket, unless it changed since it was read."""
+        job = new_job_id(ticket.feature)
+        return (
+            job if self._requeue(self._keys(ticket.feature), [job, ticket.queued or ""]) else None
+        )
+
+    def start(self, feature: str, job: str) -> Lease | None:
+        """Take the lease; None if another has it (and will look again) or nothing is wanted."""
+        answer: Any = self._start(self._keys(feature), [job, LEASE_MS])
+        if answer is None:
+            return None
+        wanted, closed_at, reason = answer
+        return Lease(
+            feature, job, int(wanted), int(closed_at) if closed_at else None, _text(reason)
+        )
+
+    def renew(self, lease: Lease) -> bool:
+        """Hold the lease for another while; False if it was lost."""
+        return bool(self._renew(self._keys(lease.feature), [lease.job, LEASE_MS]))
+
+    def done(self, lease: Lease) -> str | None:
+        """Give the lease back after success; returns a job to enqueue if more was wanted."""
+        job = new_job_id(lease.feature)
+        answer = self._done(self._keys(lease.feature), [lease.job, lease.serves, job])
+        return job if answer else None
+
+    def failed(self, lease: Lease, error: str, transient: bool = False) -> str | None:
+        """Give the lease back after a failure; returns a job if something changed meanwhile.
+
+        transient: the fault lies outside the feature, so it is never parked for it.
+        """
+        job = new_job_id(lease.feature)
+        counter = "interruptions" if transient else "failures"
+        arguments: list[str | int] = [lease.job, lease.serves, job, counter, error]
+        return job if self._failed(self._keys(lease.feature), arguments) else None
+
+    def died(self, feature: str, job: str, error: str) -> None:
+        """The process that worked under this job's id is no more; without its lease or with it."""
+        self._failed(self._keys(feature), [job, -1, "", "interruptions", error])
+
+    def read(self, features: Iterable[str]) -> list[Ticket]:
+        """The tickets of these features, in order."""
+        names = list(features)
+        pipeline = self._redis.pipeline(transaction=False)
+        for name in names:
+            ticket, lease = self._keys(name)
+            pipeline.hgetall(ticket)
+            pipeline.exists(lease)
+        answers = pipeline.execute()
+        return [
+            _ticket(name, answers[2 * place], bool(answers[2 * place + 1]))
+            for place, name in enumerate(names)
+        ]
+
+    def now(self) -> int:
+        """The server's time, which all tickets are stamped with."""
+        seconds, micros = self._redis.time()
+        return int(seconds) * 1_000_000 + int(micros)
+
+    def forget(self, feature: str) -> None:
+        """Remove the ticket of a feature that is gone."""
+        self._redis.delete(*self._keys(feature))
+
+    def _keys(self, feature: str) -> list[str]:
+        ticket = f"{self._prefix}:ticket:{feature}"
+        return [ticket, f"{ticket}:lease"]
+
+
+def _ticket(feature: str, raw: dict[bytes, bytes], leased: bool) -> Ticket:
+    values = {_text(key): _text(value) for key, value in raw.items()}
+    known = {field.name: values[field.name] for field in fields(Ticket) if field.name in values}
+    whole: dict[str, Any] = {
+        name: value if name in _TEXTS else int(value) for name, value in known.items()
+    }
+    return Ticket(feature=feature, leased=leased, **whole)
+
+
+def _text(value: bytes | str) -> str:
+    return value.decode() if isinstance(value, bytes) else value
+
+
+_TEXTS = ("queued", "working", "reason", "error")
