@@ -18,38 +18,49 @@ from mlforge.manifest import MODULUS
 
 _LANES = (0x9E3779B97F4A7C15, 0xD1B54A32D192ED03)
 _LOW = (1 << 32) - 1
+_STEPS = ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB), (31, 1))
 
 
 def digest(frame: pl.DataFrame) -> int:
     """The digest of the frame's rows: 128 bits; 0 for no rows."""
     if frame.is_empty():
         return 0
-    row = pl.Series([0], dtype=pl.UInt64).new_from_index(0, frame.height)
-    for name in frame.columns:
-        # A null adds nothing, so a column of nulls is as good as none.
-        row = row + _mix(_cells(frame[name]) + _salt(name)).fill_null(0)
-    high, low = (_sum(_mix(row ^ lane)) for lane in _LANES)
-    return ((high << 64) + low) % MODULUS
+    cells = pl.DataFrame([_cells(frame[name]).alias(name) for name in frame.columns])
+    salted = cells.select(pl.col(name) + _constant(_salt(name)) for name in cells.columns)
+    # A null adds nothing, so a column of nulls is as good as none.
+    rows = (
+        _mixed(salted)
+        .fill_null(0)
+        .select(row=sum((pl.col(name) for name in cells.columns), _constant(0)))
+    )
+    lanes = _mixed(
+        rows.select((pl.col("row") ^ _constant(lane)).alias(str(lane)) for lane in _LANES)
+    )
+    # By halves, whose sums cannot overflow below 2**32 rows.
+    high, low = (
+        lanes.select(half.sum()).row(0)
+        for half in (pl.all() // (1 << 32), pl.all() & _constant(_LOW))
+    )
+    first, second = (
+        (int(upper) << 32) + int(lower) for upper, lower in zip(high, low, strict=True)
+    )
+    return ((first << 64) + second) % MODULUS
 
 
 def _cells(values: pl.Series) -> pl.Series:
     """Each value as 64 bits; equal values of a dtype give equal bits."""
     dtype = values.dtype
     if dtype == pl.String:
-        bits = _texts(values)
-    elif dtype.is_float():
+        return _texts(values)
+    if dtype.is_float():
         # Adding zero makes -0.0 and 0.0 one.
         arrow = (values.cast(pl.Float64) + 0.0).to_arrow()
-        bits = pl.Series(arrow.view(pa.uint64()))
-    elif dtype.is_decimal():
-        bits = _texts(values.cast(pl.String))
-    elif dtype == pl.Null:
-        bits = pl.Series([None], dtype=pl.UInt64).new_from_index(0, len(values))
-    elif dtype == pl.UInt64:
-        bits = values
-    else:
-        bits = values.to_physical().cast(pl.Int64).reinterpret(signed=False)
-    return bits
+        return pl.Series(arrow.view(pa.uint64()))
+    if dtype.is_decimal():
+        return _texts(values.cast(pl.String))
+    if dtype in (pl.Null, pl.UInt64):
+        return values.cast(pl.UInt64)
+    return values.to_physical().cast(pl.Int64).reinterpret(signed=False)
 
 
 def _texts(values: pl.Series) -> pl.Series:
@@ -64,16 +75,16 @@ def _texts(values: pl.Series) -> pl.Series:
     )
 
 
-def _mix(x: pl.Series) -> pl.Series:
-    x = (x ^ (x // (1 << 30))) * 0xBF58476D1CE4E5B9
-    x = (x ^ (x // (1 << 27))) * 0x94D049BB133111EB
-    return x ^ (x // (1 << 31))
+def _mixed(frame: pl.DataFrame) -> pl.DataFrame:
+    """Every value put through the mixer, a step over all columns at a time."""
+    for shift, factor in _STEPS:
+        frame = frame.select((pl.all() ^ (pl.all() // (1 << shift))) * _constant(factor))
+    return frame
 
 
 def _salt(name: str) -> int:
     return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "little")
 
 
-def _sum(x: pl.Series) -> int:
-    """The exact sum, by halves that cannot overflow below 2**32 rows."""
-    return int((x & _LOW).sum()) + (int((x // (1 << 32)).sum()) << 32)
+def _constant(value: int) -> pl.Expr:
+    return pl.lit(value, dtype=pl.UInt64)

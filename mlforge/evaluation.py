@@ -13,7 +13,7 @@ from mlforge.engines import POINT, Engine, Events
 from mlforge.values import TimeRange
 
 _ROW = "__row"
-_BEGINNING = -(1 << 62)
+BEGINNING = -(1 << 62)
 
 
 def values_at(engine: Engine, events: Events, points: pl.DataFrame) -> pl.DataFrame:
@@ -23,10 +23,21 @@ def values_at(engine: Engine, events: Events, points: pl.DataFrame) -> pl.DataFr
     is an entity never seen.
     """
     if events.spec.columns:
-        return engine.values(events, points)
+        return engine.values(events, _timed(points, events))
     if events.spec.timestamp is not None:
         return _latest(events, points)
     return _rows(events, points)
+
+
+def _timed(points: pl.DataFrame, events: Events) -> pl.DataFrame:
+    """The points, those without an instant turned into an entity never seen at another's instant."""
+    if points[POINT].null_count() == 0:
+        return points
+    instant = points[POINT].max()
+    return points.with_columns(
+        *(pl.when(pl.col(POINT).is_not_null()).then(key).alias(key) for key in events.spec.keys),
+        pl.col(POINT).fill_null(frames.instant(0) if instant is None else pl.lit(instant)),
+    )
 
 
 def live(events: Events, as_of: int | None, among: pl.DataFrame | None = None) -> pl.DataFrame:
@@ -37,7 +48,7 @@ def live(events: Events, as_of: int | None, among: pl.DataFrame | None = None) -
     if as_of is None:
         return _entities(events, [], among)
     if not spec.columns:
-        return _entities(events, [TimeRange(_BEGINNING, as_of)], among)
+        return _entities(events, [TimeRange(BEGINNING, as_of)], among)
     at = timemodel.point(as_of, spec.interval)
     spans = [window.span for window in spec.windows]
     return _entities(
@@ -77,7 +88,7 @@ def _latest(events: Events, points: pl.DataFrame) -> pl.DataFrame:
     values = [column.name for column in spec.values(events.schema)]
     asked = points.select(*keys, pl.col(POINT)).with_row_index(_ROW)
     last = asked[POINT].to_physical().max()
-    times = TimeRange(_BEGINNING, last if isinstance(last, int) else _BEGINNING)
+    times = TimeRange(BEGINNING, last if isinstance(last, int) else BEGINNING)
     rows = (
         frames.select_typed(
             events.scan(times=times),

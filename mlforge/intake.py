@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 
 import polars as pl
 
@@ -22,6 +23,7 @@ from mlforge.errors import (
 )
 from mlforge.features import Feature
 from mlforge.manifest import Manifest, Partial, SourceRecord
+from mlforge.reading import NotReadNow
 from mlforge.rowwise import prove
 from mlforge.schema import Schema
 from mlforge.sources import Listing, SourceFile
@@ -67,7 +69,7 @@ def take_in(
         return _as_one(desk(), "incremental=False")
     if feature.incremental:
         return _by_file(desk(), "incremental=True")
-    if latest is not None and latest.code_hash == feature.code_hash and not latest.rowwise:
+    if latest is not None and not latest.rowwise and _was_unproven(desk(), latest):
         return _as_one(desk(), "not proven row-wise before")
     try:
         return _by_file(desk(), "proven row-wise")
@@ -95,7 +97,9 @@ class _Desk:
     ) -> None:
         self.feature, self.listing, self.store, self.latest = feature, listing, store, latest
         self.max_bytes = max_bytes
-        self.rules = [[column, *map(str, rules)] for column, rules in feature.validators.items()]
+        rules = [[column, *map(str, rules)] for column, rules in feature.validators.items()]
+        self.prefix = partials.memo_prefix(feature.code_hash, feature.spec, rules)
+        self.on_disk = set(store.partials(feature.name))
         self.known = {partial.hash: partial for partial in latest.partials} if latest else {}
         self.seen_before = store.seen(feature.name)
         self.seen: dict[str, Seen] = {}
@@ -108,7 +112,22 @@ class _Desk:
 
     def key(self, content: str) -> str:
         """The memo key of a content under this feature."""
-        return partials.memo_key(content, self.feature.code_hash, self.feature.spec, self.rules)
+        return partials.memo_key(self.prefix, content)
+
+    @cached_property
+    def rows(self) -> dict[str, int]:
+        """The rows of contents seen before."""
+        return {seen.hash: seen.rows for seen in self.seen_before.values()}
+
+    def whole_key(self, contents: Iterable[str]) -> str:
+        """The memo key of the whole source; that nobody asked for a proof shows in it."""
+        asked = ["incremental=False"] if self.feature.incremental is False else []
+        return self.key(partials.whole_content([*contents, *asked]))
+
+    def verdict(self, path: str) -> str:
+        """What a file's being set aside depends on; empty if it was not even read."""
+        seen = self.seen.get(path)
+        return f"{self.key(seen.hash)} {self.max_bytes}" if seen else ""
 
     def content(self, file: SourceFile) -> str:
         """The hash of the file's bytes; they are read only if its stat is new."""
@@ -119,43 +138,51 @@ class _Desk:
             stat.ctime_ns,
             stat.inode,
         ):
-            self.see(file, sources.content_hash(file.absolute))
+            begun = time.time_ns()
+            content = sources.content_hash(file.absolute)
+            self.see(file, content, self.rows.get(content, 0), begun)
         else:
             self.seen[file.path] = seen
         return self.seen[file.path].hash
 
-    def see(self, file: SourceFile, content: str, rows: int = 0) -> None:
-        """Note a file's stat and content, unless the stat may not yet tell the next change."""
+    def see(self, file: SourceFile, content: str, rows: int, begun: int) -> None:
+        """Note a file's stat and content, unless the stat may not yet tell the next change.
+
+        begun: when reading it began; what is written later must show in the stat.
+        """
         stat = file.stat
-        settled = time.time_ns() - stat.ctime_ns > _SETTLED_NS
+        settled = begun - stat.ctime_ns > _SETTLED_NS
         self.seen[file.path] = Seen(
             stat.size, stat.mtime_ns if settled else -1, stat.ctime_ns, stat.inode, content, rows
         )
 
     def read(self, file: SourceFile) -> pl.DataFrame:
         """The file's rows; what it held is noted with its stat."""
+        begun = time.time_ns()
         read = sources.read(file, self.max_bytes)
         self.files_read += 1
-        self.see(file, read.hash, read.frame.height)
+        self.see(file, read.hash, read.frame.height, begun)
         return read.frame
 
     def stored(self, key: str) -> Partial | None:
         """A partial that some refresh has computed before."""
-        known = self.known.get(key) or self.store.find_partial(self.feature.name, key)
-        if known is not None and not self.store.partial(self.feature.name, key).is_file():
+        if key not in self.on_disk:
             return None
-        return known
+        return self.known.get(key) or self.store.find_partial(self.feature.name, key)
 
     def compute(self, key: str, frame: pl.DataFrame, where: str, *, alone: bool) -> Partial:
         """Apply the function, validate, normalise and store; `alone`: only if the rows may be split."""
         feature = self.feature
         rows = self.apply(frame, where, alone=alone)
-        report = validation.check(feature.validators, rows, f"{feature.name}: {where}")
-        if report.failed:
-            raise ValidationError(f"{feature.name}: {where}: {report.text()}")
+        try:
+            report = validation.check(feature.validators, rows, f"{feature.name}: {where}")
+            if report.failed:
+                raise ValidationError(f"{feature.name}: {where}: {report.text()}")
+            made = events.normalise(feature.spec, report.kept, f"{feature.name}: {where}")
+        except ColumnNotFound as error:
+            raise ColumnNotFound(f"{error}{self.hint()}") from error
         if report.failures:
             self.warnings.append(f"{where}: {report.text()}")
-        made = events.normalise(feature.spec, report.kept, f"{feature.name}: {where}")
         dropped = {
             **asdict(made.dropped),
             **({"validators": report.dropped} if report.dropped else {}),
@@ -167,6 +194,7 @@ class _Desk:
             )
             self.warnings.extend([late] if late else [])
         self.store.write_partial(feature.name, partial, partials.stored(made.frame))
+        self.on_disk.add(key)
         return partial
 
     def apply(self, frame: pl.DataFrame, where: str, *, alone: bool) -> pl.DataFrame:
@@ -204,21 +232,24 @@ class _Desk:
 
     def no_column(self, missing: str, frame: pl.DataFrame) -> MlforgeError:
         """A column that the function asks for is not in the file; perhaps it is in the path."""
-        hive = sorted(self.listing.hive)
-        hint = (
-            f"; {', '.join(hive)} stand in the folders' names only: write them into the files"
-            if hive
-            else ""
-        )
         return ColumnNotFound(
             f"{self.feature.name}: its function asks for a column that is not there ({missing}); "
-            f"the source has {', '.join(sorted(frame.columns))}{hint}"
+            f"the source has {', '.join(sorted(frame.columns))}{self.hint()}"
+        )
+
+    def hint(self) -> str:
+        """Which columns stand in the folders' names only."""
+        hive = ", ".join(sorted(self.listing.hive))
+        return (
+            f"; folders' names hold {hive}, files do not: write it into the files" if hive else ""
         )
 
     def reject(self, file: SourceFile, error: MlforgeError) -> None:
-        """Set a file aside, in the books alone."""
-        seen = self.seen.get(file.path)
-        memo = self.key(seen.hash) if seen else ""
+        """Set a file aside, in the books alone; one that has gone since it was listed is no file."""
+        if isinstance(error, NotReadNow) and not file.absolute.exists():
+            self.seen.pop(file.path, None)
+            return
+        memo = "" if isinstance(error, NotReadNow) else self.verdict(file.path)
         before = self.set_aside_before.get(file.path)
         since = before.since if before and before.memo == memo else clock.now()
         self.set_aside[file.path] = Quarantined(file.path, str(error), memo, since)
@@ -295,7 +326,7 @@ def _partial_of(desk: _Desk, file: SourceFile) -> Partial:
     bad = desk.set_aside_before.get(file.path)
     if (partial := desk.stored(key)) is not None:
         return partial
-    if bad is not None and bad.memo == key:
+    if bad is not None and bad.memo == desk.verdict(file.path):
         raise SourceError(bad.reason)
     frame = desk.read(file)
     key = desk.key(desk.seen[file.path].hash)
@@ -303,16 +334,12 @@ def _partial_of(desk: _Desk, file: SourceFile) -> Partial:
 
 
 def _last_good(desk: _Desk, schema: Schema | None) -> list[tuple[SourceRecord, Partial]]:
-    """A good file replaced by a bad one keeps its last good content, while that still fits."""
-    latest, feature = desk.latest, desk.feature
-    if latest is None or not latest.rowwise or latest.code_hash != feature.code_hash:
-        return []
-    if (latest.spec.keys, latest.spec.timestamp) != (feature.spec.keys, feature.spec.timestamp):
-        return []
+    """A good file replaced by a bad one keeps its last good content, while that is still good."""
     return [
         (record, desk.known[record.partial])
-        for record in latest.sources
+        for record in (desk.latest.sources if desk.latest else ())
         if record.path in desk.set_aside
+        and record.partial == desk.key(record.hash)  # of this code, and of these validators
         and (schema is None or partials.misfit(desk.known[record.partial], schema) is None)
     ]
 
@@ -329,7 +356,7 @@ def _as_one(desk: _Desk, why: str) -> Intake:
     still_bad = {
         path: bad
         for path, bad in desk.set_aside_before.items()
-        if path in files and bad.memo == desk.key(desk.seen[path].hash)
+        if path in files and bad.memo == desk.verdict(path)
     }
     partial = desk.stored(_whole_key(desk, [path for path in files if path not in still_bad]))
     if partial is not None:
@@ -358,8 +385,14 @@ def _as_one(desk: _Desk, why: str) -> Intake:
     return desk.intake(pairs, why, partial.schema, rowwise=False)
 
 
+def _was_unproven(desk: _Desk, latest: Manifest) -> bool:
+    """Whether the latest version was made of the whole source for want of a proof for this very code."""
+    made_of = desk.whole_key(record.hash for record in latest.sources)
+    return [partial.hash for partial in latest.partials] == [made_of]
+
+
 def _whole_key(desk: _Desk, paths: list[str]) -> str:
-    return desk.key(partials.whole_content(desk.seen[path].hash for path in paths))
+    return desk.whole_key(desk.seen[path].hash for path in paths)
 
 
 def _read_all(desk: _Desk, files: Mapping[str, SourceFile]) -> dict[str, pl.DataFrame]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from mlforge.errors import IntegrityError, UnsupportedStore
+from mlforge.errors import IntegrityError, MlforgeError, UnsupportedStore
 from mlforge.metrics import MetricColumn
 from mlforge.schema import Column, Schema
 from mlforge.spec import FeatureSpec
@@ -18,6 +19,9 @@ from mlforge.values import Duration, TimeRange, Version, from_iso, to_iso
 
 FORMAT = 1
 MODULUS = 1 << 128  # of the digests of multisets of rows
+# Names that a document may lead to: nothing outside its own folder.
+_PART = re.compile(r"data\.parquet(/[0-9A-Za-z][0-9A-Za-z._-]*)?")
+_HASH = re.compile(r"[0-9A-Za-z]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,12 +203,14 @@ class Manifest:
         }
 
     @classmethod
-    def from_json(cls, document: Mapping[str, Any], where: str) -> Manifest:
+    def from_json(cls, document: Any, where: str) -> Manifest:
         """Read a document; another format is refused by name, a torn one is an IntegrityError."""
+        if not isinstance(document, Mapping):
+            raise IntegrityError(f"{where} is damaged; restore it from a backup, or rebuild")
         check_format(document, where)
         try:
             return _decode(document)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, MlforgeError) as error:
             raise IntegrityError(
                 f"{where} is damaged ({type(error).__name__}: {error}); restore it from a backup, or rebuild"
             ) from error
@@ -252,7 +258,7 @@ def partial_from_json(document: Mapping[str, Any], events: Schema = ()) -> Parti
     """Read what `partial_to_json` wrote."""
     schema = tuple(_column(c) for c in document["schema"]) if "schema" in document else events
     return Partial(
-        hash=document["hash"],
+        hash=_safe(document["hash"], _HASH),
         rows=document["rows"],
         times=_times(document),
         schema=schema,
@@ -298,7 +304,10 @@ def _decode(document: Mapping[str, Any]) -> Manifest:
             )
             for s in document["sources"]
         ),
-        parts=tuple(Part(p["file"], p["rows"], _times(p), p["hash"]) for p in document["parts"]),
+        parts=tuple(
+            Part(_safe(p["file"], _PART), p["rows"], _times(p), p["hash"])
+            for p in document["parts"]
+        ),
         change=ChangeSummary(
             change["bump_type"], change["reason"], tuple(change["details"]), change["evidence"]
         ),
@@ -356,6 +365,12 @@ def _times_json(times: TimeRange | None) -> dict[str, str | None]:
 def _times(document: Mapping[str, Any]) -> TimeRange | None:
     start, end = from_iso(document["min_time"]), from_iso(document["max_time"])
     return None if start is None or end is None else TimeRange(start, end)
+
+
+def _safe(name: str, allowed: re.Pattern[str]) -> str:
+    if allowed.fullmatch(name) is None:
+        raise ValueError(f"{name!r} is not the name of a file of a version")
+    return name
 
 
 def _text(value: object) -> str | None:

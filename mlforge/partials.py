@@ -25,10 +25,15 @@ FORMAT = 1
 _SIGN = "__sign"
 
 
-def memo_key(content: str, code: str, spec: FeatureSpec, rules: Sequence[object]) -> str:
-    """The name of the events that a content gives under a function, keys, timestamp and validators."""
-    parts = [FORMAT, content, code, list(spec.keys), spec.timestamp, list(rules)]
+def memo_prefix(code: str, spec: FeatureSpec, rules: Sequence[object]) -> str:
+    """What a partial depends on besides content: function, keys, timestamp and validators."""
+    parts = [FORMAT, code, list(spec.keys), spec.timestamp, list(rules)]
     return hashlib.sha256(json.dumps(parts, default=str).encode()).hexdigest()
+
+
+def memo_key(prefix: str, content: str) -> str:
+    """The name of the events that a content gives."""
+    return hashlib.sha256(f"{prefix}{content}".encode()).hexdigest()
 
 
 def whole_content(contents: Iterable[str]) -> str:

@@ -168,8 +168,16 @@ class _Push:
         gone = affected.join(alive, on=list(keys), how="anti")
         written = self.online.put(name, target, self._rows(alive), keys)
         deleted = self.online.remove(name, target, gone, keys)
-        self._finish(evaluation.live(self.events, target.as_of).height, books.renewed_at)
+        self._finish(self._count(affected, alive, books), books.renewed_at)
         return PushResult(name, target.version, target.as_of, written, deleted)
+
+    def _count(self, affected: pl.DataFrame, alive: pl.DataFrame, books: OnlineBooks) -> int:
+        """Rows online from now on: as before, but for the affected ones."""
+        assert books.target is not None
+        before = self._manifest_of(books.target)
+        assert before is not None
+        were = evaluation.live(events_of(self.store, before), books.target.as_of, affected)
+        return books.rows - were.height + alive.height
 
     def _rows(self, entities: pl.DataFrame) -> pl.DataFrame:
         """Keys and values of the entities as of the target."""

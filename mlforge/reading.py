@@ -41,6 +41,10 @@ _DAMAGE = (
 _WIDTHS = {"INT32": 4, "INT64": 8, "INT96": 8, "FLOAT": 4, "DOUBLE": 8, "BYTE_ARRAY": 16}
 
 
+class NotReadNow(UnreadableFile):
+    """Its surroundings are at fault, not the file's bytes: the same bytes are worth another try."""
+
+
 @dataclass(frozen=True, slots=True)
 class FileStat:
     """What tells that a file changed, without reading it."""
@@ -87,12 +91,12 @@ def completeness(path: Path) -> str | None:
 
 
 def content_hash(path: Path) -> str:
-    """SHA-256 of the file's bytes, in hex. Raises UnreadableFile."""
+    """SHA-256 of the file's bytes, in hex. Raises NotReadNow."""
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        raise UnreadableFile(f"{path}: {_cannot(error)}") from error
+        raise NotReadNow(f"{path}: {_cannot(error)}") from error
 
 
 def read(file: SourceFile, max_bytes: int | None = None) -> Content:
@@ -100,9 +104,10 @@ def read(file: SourceFile, max_bytes: int | None = None) -> Content:
 
     Time zones that polars does not know become UTC, INT96 becomes microseconds, page checksums are
     verified where the file has them. `max_bytes` bounds the uncompressed size that the file claims.
-    Raises UnreadableFile if it is damaged, unfinished, encrypted, too large, or changed meanwhile.
+    Raises UnreadableFile if it is damaged, unfinished, encrypted or too large, NotReadNow if it cannot be
+    opened or changed meanwhile.
     """
-    raw, seen = _bytes(file)
+    raw, seen = _bytes(file, max_bytes)
     reason = _amiss(raw[:_HEAD], raw[-_TAIL:], len(raw))
     if reason is not None:
         raise UnreadableFile(f"{file.path}: {reason}")
@@ -115,24 +120,26 @@ def read(file: SourceFile, max_bytes: int | None = None) -> Content:
     return Content(frame, hashlib.sha256(raw).hexdigest(), seen)
 
 
-def _bytes(file: SourceFile) -> tuple[bytes, FileStat]:
+def _bytes(file: SourceFile, max_bytes: int | None) -> tuple[bytes, FileStat]:
     try:
         # Not blocking: a pipe may have taken the file's place.
         descriptor = os.open(file.absolute, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         with os.fdopen(descriptor, "rb", buffering=0) as opened:
             before = os.fstat(descriptor)
             if not stat.S_ISREG(before.st_mode):
-                raise UnreadableFile(f"{file.path}: is not a regular file")
+                raise NotReadNow(f"{file.path}: is not a regular file")
+            if max_bytes is not None and before.st_size > max_bytes:
+                raise _too_large(file.path, "holds", before.st_size, max_bytes)
             raw = opened.readall()
             seen = FileStat.of(before)
             if FileStat.of(os.fstat(descriptor)) != seen or len(raw) != seen.size:
-                raise UnreadableFile(
+                raise NotReadNow(
                     f"{file.path}: changed while it was read; write under another name, such as "
                     f"{Path(file.path).name}.tmp, then rename"
                 )
             return raw, seen
     except OSError as error:
-        raise UnreadableFile(f"{file.path}: {_cannot(error)}") from error
+        raise NotReadNow(f"{file.path}: {_cannot(error)}") from error
 
 
 def _decode(raw: bytes, path: str, max_bytes: int | None) -> pl.DataFrame:
@@ -178,10 +185,13 @@ def _check_claims(parquet: pq.ParquetFile, path: str, max_bytes: int | None) -> 
     width = sum(_WIDTHS.get(schema.column(index).physical_type, 0) for index in range(len(schema)))
     claimed = max(sum(group.total_byte_size for group in groups), rows * width)
     if claimed > max_bytes:
-        raise UnreadableFile(
-            f"{path}: claims {claimed:,} bytes once decoded, more than the {max_bytes:,} allowed; "
-            "split the file, or raise the limit"
-        )
+        raise _too_large(path, "claims", claimed, max_bytes)
+
+
+def _too_large(path: str, verb: str, size: int, most: int) -> UnreadableFile:
+    return UnreadableFile(
+        f"{path}: {verb} {size:,} bytes, more than the {most:,} allowed; split the file, or raise the limit"
+    )
 
 
 def _plain(dtype: pa.DataType) -> pa.DataType:

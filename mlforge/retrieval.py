@@ -8,7 +8,7 @@ from typing import Any
 
 import polars as pl
 
-from mlforge import clock, evaluation, spines
+from mlforge import clock, evaluation, spines, tables
 from mlforge.engines import engine_named
 from mlforge.errors import NotServed, RetrievalError
 from mlforge.manifest import Manifest
@@ -42,21 +42,20 @@ def get_training_data(
     matched. Only the store is needed, no definitions.
     Raises RetrievalError for a spine that does not fit, StoreError for an unknown feature or version.
     """
-    frame, back = spines.taken(spine)
-    wanted = _resolve(features, store)
-    columns: list[pl.DataFrame] = []
-    for prefix, manifest in wanted:
-        points = spines.points(frame, manifest, timestamp)
+    table = tables.taken(spine)
+    columns: list[pl.Series] = []
+    for prefix, manifest in _resolve(features, store):
+        points = spines.points(table, manifest, timestamp)
         values = evaluation.values_at(engine_named(engine), events_of(store, manifest), points)
-        columns.append(values.rename({name: f"{prefix}__{name}" for name in values.columns}))
-    taken = set(frame.columns)
-    for name in (name for values in columns for name in values.columns):
+        columns += [column.alias(f"{prefix}__{column.name}") for column in values]
+    taken = set(table.columns)
+    for name in (column.name for column in columns):
         if name in taken:
             raise RetrievalError(
                 f"the spine has a column {name!r}, which a feature gives; rename the spine's"
             )
         taken.add(name)
-    return back(pl.concat([frame, *columns], how="horizontal"))
+    return table.with_values(pl.DataFrame(columns))
 
 
 def get_online_features(
@@ -74,8 +73,8 @@ def get_online_features(
     Raises NotServed for a feature without books, or whose values are older than `max_age`;
     RetrievalError for wrong key names.
     """
-    if not features:
-        raise RetrievalError("get_online_features: name at least one feature")
+    if isinstance(features, str) or not features:
+        raise RetrievalError("features must be a list of names, at least one")
     oldest = None if max_age is None else clock.now() - Duration.parse(max_age, "max_age").us
     books = {name: _served(name, store.books(name), oldest) for name in dict.fromkeys(features)}
     asked = spines.entities(entities, books)
@@ -113,7 +112,7 @@ def _resolve(features: Sequence[FeatureRef], store: Store) -> list[tuple[str, Ma
         )
     manifests: dict[tuple[str, str], Manifest] = {}
     for reference in features:
-        name, version = (reference, None) if isinstance(reference, str) else reference
+        name, version = _named(reference)
         manifest = store.resolve(name, version)
         key = (manifest.name, str(manifest.version))
         if key in manifests:
@@ -124,3 +123,12 @@ def _resolve(features: Sequence[FeatureRef], store: Store) -> list[tuple[str, Ma
         (name if names.count(name) == 1 else f"{name}__{version}", manifest)
         for (name, version), manifest in manifests.items()
     ]
+
+
+def _named(reference: object) -> tuple[str, str | None]:
+    match reference:
+        case str(name):
+            return name, None
+        case (str(name), str(version)):
+            return name, version
+    raise RetrievalError(f"{reference!r} is neither a feature's name nor (name, version)")

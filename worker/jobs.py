@@ -79,23 +79,25 @@ def serve(at_work: Project, feature: str, job: str) -> str:
 def _bring_up(at_work: Project, lease: Lease) -> str:
     """Sources to rows, rows to the online store; then tell how it went."""
     definitions, feature = at_work.definitions, lease.feature
+    began = clock.now()
     built = definitions.refresh(feature, attended=False)
     at_work.own(feature)
     pushed = definitions.push(feature)
     fresh_ms = None if lease.closed_at is None else max(0.0, (clock.now() - lease.closed_at) / 1000)
     if built.reason.startswith("held"):
-        at_work.journal.write("held", feature, reason=built.reason)
+        at_work.journal.write("held", feature, reason=built.reason.removeprefix("held: "))
         log.warning("held", reason=built.reason)
         return "held"
     moved = built.changed or pushed.written or pushed.deleted
-    if fresh_ms is not None and (moved or not built.quarantined):
+    set_aside = {bad.path: bad.reason for bad in built.quarantined if bad.since >= began}
+    if set_aside and not moved:
+        fresh_ms = None  # nothing became readable
+    if fresh_ms is not None:
         # A refresh that was under way may have served the file already: then this is an upper bound.
         at_work.journal.record_freshness(feature, fresh_ms)
-    details = _details(built, pushed, lease, fresh_ms)
-    if moved or fresh_ms is not None or built.quarantined:
+    details = _details(built, pushed, lease, fresh_ms) | {"quarantined": set_aside}
+    if moved or fresh_ms is not None or set_aside:
         at_work.journal.write("refreshed", feature, **details)
-    for path in built.quarantined:
-        log.warning("quarantined", path=path.path, reason=path.reason)
     for warning in built.warnings:
         (log.info if built.reason in WAITING else log.warning)(warning)
     log.info("refreshed", **{name: value for name, value in details.items() if value is not None})
@@ -119,7 +121,6 @@ def _details(
         "entities_pushed": pushed.written,
         "entities_deleted": pushed.deleted,
         "as_of": pushed.as_of,
-        "quarantined": {entry.path: entry.reason for entry in built.quarantined},
         "freshness_ms": None if fresh_ms is None else round(fresh_ms, 1),
         "refresh_ms": round(built.seconds * 1000, 1),
         "push_ms": round(pushed.seconds * 1000, 1),

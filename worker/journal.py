@@ -54,8 +54,8 @@ class Journal:
 
     def __init__(self, redis: Redis, scope: str) -> None:
         self._redis = redis
-        self._stream = f"mlforge:work:{scope}:journal"
-        self._freshness = f"mlforge:work:{scope}:freshness"
+        self._stream = f"mlforge-work:{scope}:journal"
+        self._freshness = f"mlforge-work:{scope}:freshness"
 
     def write(self, kind: str, feature: str | None = None, **details: Any) -> None:
         """Add an entry; the oldest goes."""

@@ -40,12 +40,20 @@ def run(settings: Settings, timing: Timing) -> int:
         log.error("edited definitions do not import: the old ones stay in use", error=error)
         _tell(project, "definitions_broken", error=error)
 
-    if project.make_current():
+    others_before = project.make_current()
+    if others_before:
         _tell(project, "definitions", hash=project.hash, features=sorted(definitions.features))
     requests = Requests(project)
     follower = Follower(project, taken_up, broken)
     sources = {name: definitions.source(name) for name in definitions.features}
-    watcher = Watcher(sources, requests, timing, follower.tick, lambda: _tell(project, "watching"))
+    watcher = Watcher(
+        sources,
+        requests,
+        timing,
+        on_tick=follower.tick,
+        on_start=lambda: _tell(project, "watching"),
+        why="definitions" if others_before else "start",
+    )
     reconciler = Reconciler(project, requests, behind)
     thread = threading.Thread(target=reconciler.run, args=(stop,), name="reconcile")
     thread.start()

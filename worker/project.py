@@ -160,10 +160,10 @@ def _served(definitions: Definitions, url: str) -> Definitions:
 
 
 def _current_key(scope: str) -> str:
-    return f"mlforge:work:{scope}:definitions"
+    return f"mlforge-work:{scope}:definitions"
 
 
-_OWNERS = "mlforge:work:owners"
+_OWNERS = "mlforge-work:owners"
 
 _open: Project | None = None
 

@@ -170,12 +170,13 @@ def _replace(leftover: Address, folder: Path) -> None:
 
 
 def _configuration(port: int, password: str, folder: Path) -> str:
+    place = str(folder).replace("\\", "\\\\").replace('"', '\\"')
     return "\n".join(
         [
             f"bind {_HOST}",
             f"port {port}",
             f"requirepass {password}",
-            f'dir "{folder}"',
+            f'dir "{place}"',
             "appendonly yes",
             "appendfsync everysec",
             'save ""',

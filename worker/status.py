@@ -195,7 +195,7 @@ def _notes(feature: FeatureStatus) -> Iterator[str]:
     if feature.lag and feature.state == "pushing":
         yield f"{name}: {feature.lag}"
     for path, reason in feature.quarantine.items():
-        yield f"{name}: quarantined {path}: {reason}"
+        yield f"{name}: quarantined {path}: {reason.removeprefix(f'{path}: ')}"
     for path, reason in feature.ignored.items():
         yield f"{name}: ignored {path}: {reason}"
 

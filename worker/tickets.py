@@ -192,7 +192,7 @@ class Tickets:
 
     def __init__(self, redis: Redis, scope: str) -> None:
         self._redis = redis
-        self._prefix = f"mlforge:work:{scope}"
+        self._prefix = f"mlforge-work:{scope}"
         self._request = redis.register_script(_REQUEST)
         self._requeue = redis.register_script(_REQUEUE)
         self._start = redis.register_script(_START)

@@ -33,6 +33,9 @@ _TICK_S = 0.1
 _BACK_OFF_S = (0.5, 1.0, 2.0, 5.0, 15.0, 30.0)
 _STEADY_S = 30.0
 
+_TOLD = ("refresh failed", "held", "quarantined", "edited definitions do not import")
+"""Log records of the children that the journal tells too."""
+
 Say = Callable[[str], None]
 
 
@@ -232,8 +235,10 @@ def _refreshed(details: Mapping[str, Any]) -> str:
         pushed = details["entities_pushed"] + details["entities_deleted"]
         parts.append(f"{pushed:,} {'entity' if pushed == 1 else 'entities'} pushed")
     if details["freshness_ms"] is not None:
-        parts.append(f"{details['freshness_ms']:,.0f} ms from close to readable")
-    parts += [f"quarantined {path}: {why}" for path, why in details["quarantined"].items()]
+        what = "from close to readable" if details["changed"] else "after close"
+        parts.append(f"{details['freshness_ms']:,.0f} ms {what}")
+    for path, why in details["quarantined"].items():
+        parts.append(f"quarantined {path}: {why.removeprefix(f'{path}: ')}")
     trigger = f" [{details['trigger']}]" if details["trigger"] else ""
     return " · ".join(parts) + trigger
 
@@ -246,7 +251,7 @@ def _worth_showing(line: str) -> str | None:
         return line or None
     if not isinstance(record, dict) or record.get("level") not in ("warning", "error", "critical"):
         return None
-    if record.get("event") in ("refresh failed", "held", "quarantined"):
+    if str(record.get("event")).startswith(_TOLD):
         return None
     about = " ".join(str(record[key]) for key in ("feature", "error", "reason") if key in record)
     return f"{record.get('event')} {about}".strip()

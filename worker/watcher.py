@@ -54,12 +54,14 @@ class Watcher:
         timing: Timing = Timing(),
         on_tick: Callable[[], None] = lambda: None,
         on_start: Callable[[], None] = lambda: None,
+        why: str = "start",
     ) -> None:
         self._sightings = list(_by_source(sources))
         self._request = request
         self._timing = timing
         self._on_tick = on_tick
         self._on_start = on_start
+        self._why = why
         self._polling = timing.polling
         self._watched: dict[Path, int] = {}
         self._scan_at: list[float] = []
@@ -149,7 +151,7 @@ class Watcher:
             self._started = True
             for sightings in self._sightings:
                 for feature in sightings.features:
-                    self._request(feature, "start", None)
+                    self._request(feature, self._why, None)
             self._on_start()
         ended = time.monotonic()
         # A scan of very many files takes its time: it must not become all that is done.

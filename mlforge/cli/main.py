@@ -14,7 +14,7 @@ from difflib import get_close_matches
 from importlib.metadata import entry_points
 from importlib.metadata import version as installed
 
-from mlforge.cli import builds, features, projects, validations, versions
+from mlforge.cli import builds, explanations, features, projects, validations, versions
 from mlforge.cli.command import Command
 from mlforge.cli.output import fail
 from mlforge.errors import MlforgeError
@@ -24,6 +24,7 @@ OWN: tuple[Command, ...] = (
     *validations.COMMANDS,
     *features.COMMANDS,
     *versions.COMMANDS,
+    *explanations.COMMANDS,
     *projects.COMMANDS,
 )
 PLUGINS = "mlforge.commands"

@@ -10,14 +10,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlforge.cli.output import stdout_is_ours
+from mlforge.errors import StoreError
 
 if TYPE_CHECKING:
     from mlforge.definitions import Definitions
+    from mlforge.store import Store
 
 ENVIRONMENT = "MLFORGE_DEFINITIONS"
 
 
-def definitions_option(parser: argparse.ArgumentParser) -> None:
+def definitions_option(parser: argparse._ActionsContainer) -> None:
     """Add `--definitions`; `definitions_of` loads what it says."""
     parser.add_argument(
         "-d",
@@ -37,9 +39,36 @@ def definitions_of(args: argparse.Namespace) -> Definitions:
     """Load the definitions that the command line names."""
     from mlforge.loading import load
 
-    _log_to_stderr()
+    log_to_stderr()
     with stdout_is_ours():
         return load(definitions_target(args), here=Path.cwd())
+
+
+def store_options(parser: argparse.ArgumentParser) -> None:
+    """Add `--definitions` and `--store`, one of which names the store; `store_of` opens it."""
+    either = parser.add_mutually_exclusive_group()
+    definitions_option(either)
+    either.add_argument(
+        "--store", metavar="DIR", help="the store itself; no definitions are read then"
+    )
+
+
+def store_of(args: argparse.Namespace) -> Store:
+    """The store that the command line names: its folder, or that of the definitions."""
+    if args.store is None:
+        return definitions_of(args).store
+    return local_store(args.store)
+
+
+def local_store(folder: str) -> Store:
+    """The store in a folder, which must be there."""
+    from mlforge.store import LocalStore
+
+    log_to_stderr()
+    store = LocalStore(folder)
+    if not store.path.is_dir():
+        raise StoreError(f"no store at {store.path}; name the folder that holds the features")
+    return store
 
 
 def json_option(parser: argparse.ArgumentParser) -> None:
@@ -57,6 +86,13 @@ def selection_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def at_least_one(text: str) -> int:
+    """A whole number from 1 on."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 on")
+    return int(text)
+
+
 def names(text: str) -> list[str]:
     """Split `a,b`; an empty list is refused."""
     found = [part.strip() for part in text.split(",") if part.strip()]
@@ -65,7 +101,7 @@ def names(text: str) -> list[str]:
     return found
 
 
-def _log_to_stderr() -> None:
+def log_to_stderr() -> None:
     """Errors alone, on stderr: commands say the rest themselves. One that serves has its own logs."""
     import structlog
 

@@ -14,14 +14,15 @@ from mlforge.cli.output import printable, seconds, shorten
 class Progress:
     """A line on stderr that says what goes on: in a terminal only, and only after a second.
 
-    Used in a `with` block; `name` says what is being done, `step` counts one of `total` done.
+    Used in a `with` block; `name` says what is being done, `step` counts one of `total` done, `begin` does
+    both. A bar is drawn where there are several.
     """
 
     def __init__(
         self, label: str, total: int = 0, stream: IO[str] | None = None, after: float = 1.0
     ) -> None:
         self._stream, self._after = stream or sys.stderr, after
-        self._label, self._total, self._done = label, total, 0
+        self._label, self._total, self._done, self._begun = label, total, 0, False
         self._ended = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -32,6 +33,11 @@ class Progress:
     def step(self) -> None:
         """One more is done."""
         self._done += 1
+
+    def begin(self, label: str) -> None:
+        """Go on to the next: what was begun before is done."""
+        self._done += self._begun
+        self._label, self._begun = label, True
 
     def __enter__(self) -> Progress:
         if self._stream.isatty():
@@ -57,7 +63,7 @@ class Progress:
             self._stream.flush()
 
     def _line(self, elapsed: float) -> str:
-        if not self._total:
+        if self._total < 2:
             return f"{self._label}  {seconds(elapsed)}"
         full = 20 * min(self._done, self._total) // self._total
         bar = "█" * full + "░" * (20 - full)

@@ -14,7 +14,7 @@ from mlforge.metrics import MetricColumn
 from mlforge.schema import decimal_scale
 from mlforge.timemodel import Window
 
-_INDEX, _START, _LENGTH = "__index", "__start", "__length"
+_INDEX, _START, _LENGTH, _COUNT = "__index", "__start", "__length", "__count_"
 
 
 class PolarsEngine(Engine):
@@ -26,36 +26,25 @@ class PolarsEngine(Engine):
         self, events: pl.LazyFrame, points: pl.DataFrame, context: ComputeContext
     ) -> pl.DataFrame:
         """Roll over events and points together; a point's window is that of its time."""
-        both = (
-            pl.concat([events.collect(), points], how="diagonal")
-            .sort(ENTITY, TIME)
-            .with_row_index(_INDEX)
-        )
+        both = pl.concat([events.collect(), points], how="diagonal")
+        both = both.sort(ENTITY, TIME).with_row_index(_INDEX)
         at = points
         for window, metrics in context.by_window().items():
-            rolled = _rolled(
-                both,
-                window,
-                [m for m in metrics if not polars_compiler.is_folded(m, context)],
-                context,
-            )
             # All rows of one entity and instant see the same window, so any one of them answers.
-            found = (
-                at.lazy()
-                .join(rolled.unique([ENTITY, TIME], keep="any"), on=[ENTITY, TIME], how="left")
-                .collect()
-            )
-            at = found.drop(_START, _LENGTH).with_columns(
-                *_folded(both, Slices(found[_START], found[_LENGTH]), metrics, context)
-            )
+            rolled = _rolled(both, window, metrics, context).unique([ENTITY, TIME], keep="any")
+            found = at.lazy().join(rolled, on=[ENTITY, TIME], how="left").collect()
+            folded = _folded(both, found, metrics, context)
+            at = found.select(pl.exclude("^__(start|length|count_.*)$")).with_columns(folded)
         return at.drop(ENTITY, TIME)
 
 
 def _rolled(
-    both: pl.DataFrame, window: Window, metrics: list[MetricColumn], context: ComputeContext
+    both: pl.DataFrame, window: Window, metrics: tuple[MetricColumn, ...], context: ComputeContext
 ) -> pl.LazyFrame:
     """Each row's window: where it lies within `both`, and what polars computes of it exactly."""
     ends_at = window.offset.us if window.offset else 0
+    exact = [metric for metric in metrics if not polars_compiler.is_folded(metric, context)]
+    counted = dict.fromkeys(metric.column for metric in metrics if metric not in exact)
     return (
         both.lazy()
         .rolling(
@@ -68,34 +57,40 @@ def _rolled(
         .agg(
             pl.col(_INDEX).first().fill_null(0).cast(pl.Int64).alias(_START),
             pl.len().cast(pl.Int64).alias(_LENGTH),
-            *(polars_compiler.expression(metric, context) for metric in metrics),
+            *(pl.col(value_alias(column)).count().alias(_COUNT + column) for column in counted),
+            *(polars_compiler.expression(metric, context) for metric in exact),
         )
     )
 
 
 def _folded(
-    both: pl.DataFrame, slices: Slices, metrics: tuple[MetricColumn, ...], context: ComputeContext
+    both: pl.DataFrame,
+    found: pl.DataFrame,
+    metrics: tuple[MetricColumn, ...],
+    context: ComputeContext,
 ) -> list[pl.Series]:
-    """The aggregates of floats, each column's moments or sums computed once."""
+    """What polars would not compute exactly; each column is summed once."""
+    slices = Slices(found[_START], found[_LENGTH])
     made: list[pl.Series] = []
     for column in dict.fromkeys(metric.column for metric in metrics):
-        wanted = [
-            m for m in metrics if m.column == column and polars_compiler.is_folded(m, context)
-        ]
+        own = [metric for metric in metrics if metric.column == column]
+        folded = [metric for metric in own if polars_compiler.is_folded(metric, context)]
         values = both[value_alias(column)]
         scale = decimal_scale(context.dtypes[column])
-        summed = [m.name for m in metrics if m.column == column and m.aggregation == "sum"]
-        if scale is not None and summed:
-            _check_decimals(sums(values, slices), scale, summed)
-        if not wanted:
-            continue
-        found = moments(values, slices)
-        results = {
-            "sum": sums(values, slices).set(found.count == 0, None),
-            "mean": found.mean.set(found.count == 0, None),
-            "std": (found.squares / (found.count - 1)).sqrt().set(found.count < 2, None),
-        }
-        made += [results[metric.aggregation].alias(metric.name) for metric in wanted]
+        decimals = [metric.name for metric in own if scale and metric.aggregation == "sum"]
+        if decimals:
+            _check_decimals(sums(values, slices), scale or 0, decimals)
+        total = None
+        for metric in folded:
+            count = found[_COUNT + column]
+            if metric.aggregation == "std":
+                squares = moments(values, slices).squares
+                value = (squares / (count.cast(pl.Float64) - 1)).sqrt().set(count < 2, None)
+            else:
+                total = sums(values, slices) if total is None else total
+                value = total / count if metric.aggregation == "mean" else total
+                value = value.clone().set(count == 0, None)
+            made.append(value.alias(metric.name))
     return made
 
 

@@ -15,7 +15,13 @@ from typing import Any
 
 import polars as pl
 
-from mlforge.errors import FeatureNotFound, VersionNotFound
+from mlforge.errors import (
+    ColumnNotFound,
+    FeatureNotFound,
+    IntegrityError,
+    StoreError,
+    VersionNotFound,
+)
 from mlforge.manifest import Manifest, Partial
 from mlforge.store.books import Books, Seen
 from mlforge.values import Version
@@ -74,7 +80,7 @@ class Store(ABC):
 
     @abstractmethod
     def remove(self, name: str, version: Version) -> None:
-        """Delete a version; files that others share stay."""
+        """Delete a version that is not served; files that others share stay."""
 
     @abstractmethod
     def check_manifest(self, manifest: Manifest) -> list[str]:
@@ -113,7 +119,10 @@ class Store(ABC):
 
     @abstractmethod
     def lock(self, name: str) -> AbstractContextManager[None]:
-        """Only one holder at a time; correctness rests on `publish`, this saves work."""
+        """Only one holder at a time: whoever writes to a feature holds it, and finds it in order.
+
+        Readers need none. Should two hold it, `publish` still lets only one of them win.
+        """
 
     @abstractmethod
     def regenerate_index(self) -> list[str]:
@@ -134,7 +143,7 @@ class Store(ABC):
         """Versions as texts, ascending; FeatureNotFound if there is none."""
         versions = self.versions(name)
         if not versions:
-            raise FeatureNotFound(self._unknown(name))
+            raise self._not_found(name)
         return [str(version) for version in versions]
 
     def resolve(self, name: str, version: str | None = None) -> Manifest:
@@ -143,7 +152,7 @@ class Store(ABC):
             return self.manifest(name, Version.parse(version))
         latest = self.latest(name)
         if latest is None:
-            raise FeatureNotFound(self._unknown(name))
+            raise self._not_found(name)
         return latest
 
     def read_metadata(self, name: str, version: str | None = None) -> Manifest:
@@ -155,18 +164,30 @@ class Store(ABC):
     ) -> pl.DataFrame:
         """A version's rows, sorted by timestamp, then keys; by default the served version's.
 
-        Raises FeatureNotFound or VersionNotFound, naming what there is.
+        Raises FeatureNotFound, VersionNotFound or ColumnNotFound, naming what there is, and
+        IntegrityError if the version's files cannot be read.
         """
         manifest = self.resolve(name, version)
         assert manifest.version is not None
-        path = self.data(name, manifest.version)
-        files = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
-        wanted = [column.name for column in manifest.columns] if columns is None else list(columns)
-        return pl.scan_parquet(files, glob=False).select(wanted).collect()
+        present = [column.name for column in manifest.columns]
+        wanted = present if columns is None else list(dict.fromkeys(columns))
+        for missing in set(wanted) - set(present):
+            raise ColumnNotFound.among(f"{name} {manifest.version}", missing, present)
+        folder = self.data(name, manifest.version).parent
+        files = [folder / part.file for part in manifest.parts]
+        try:
+            return pl.scan_parquet(files, glob=False).select(wanted).collect()
+        except (OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
+            if manifest.version not in self.versions(name):
+                raise self._no_version(name, manifest.version) from error
+            raise IntegrityError(
+                f"{name} {manifest.version} cannot be read ({type(error).__name__}); "
+                "'mlforge verify' says what is wrong with it"
+            ) from error
 
-    def _unknown(self, name: str) -> str:
+    def _not_found(self, name: str) -> StoreError:
         known = ", ".join(self.features()) or "none yet; run 'mlforge build'"
-        return f"the store has no feature {name!r}; there are: {known}"
+        return FeatureNotFound(f"the store has no feature {name!r}; there are: {known}")
 
     def _no_version(self, name: str, version: Version) -> VersionNotFound:
         versions = ", ".join(str(v) for v in self.versions(name)[-10:]) or "none"

@@ -6,31 +6,55 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import polars as pl
+
 from mlforge.errors import IntegrityError, StoreError
+from mlforge.failpoints import reach
+
+# polars tells the number in the text alone.
+_NUMBER = re.compile(r"\(os error (\d+)\)")
 
 
-def write_json(path: Path, document: Any) -> None:
+def write_json(path: Path, document: Mapping[str, Any]) -> None:
     """Replace a document atomically and durably."""
     with replacing(path) as temporary:
-        temporary.write_text(
-            json.dumps(document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
-        )
+        temporary.write_text(json_text(document), encoding="utf-8")
+
+
+def json_text(document: Mapping[str, Any]) -> str:
+    """JSON with an entry a line, and an item a line in lists: for people, `diff` and the fast encoder."""
+    entries = (f"{json.dumps(key)}: {_lines(value)}" for key, value in document.items())
+    return "{\n" + ",\n".join(entries) + "\n}\n"
+
+
+def _lines(value: Any) -> str:
+    """A value on one line, but a list or mapping of several things with each on its own."""
+    if isinstance(value, list) and any(isinstance(item, (dict, list)) for item in value):
+        return "[\n " + ",\n ".join(json.dumps(item, ensure_ascii=False) for item in value) + "\n]"
+    if isinstance(value, dict) and any(isinstance(item, (dict, list)) for item in value.values()):
+        inner = (f"{json.dumps(k)}: {json.dumps(v, ensure_ascii=False)}" for k, v in value.items())
+        return "{\n " + ",\n ".join(inner) + "\n}"
+    return json.dumps(value, ensure_ascii=False)
 
 
 def read_json(path: Path) -> Any:
     """The document, or None where there is none; IntegrityError if it is not JSON."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        with open(path, encoding="utf-8", opener=no_link) as file:
+            return json.load(file)
     except FileNotFoundError:
         return None
-    except (ValueError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise StoreError(f"cannot read {path}: {_hint(error.errno)} ({error.strerror})") from error
+    except (ValueError, RecursionError) as error:
         raise IntegrityError(f"{path} is damaged ({error}); restore it from a backup") from error
 
 
@@ -42,6 +66,7 @@ def replacing(path: Path) -> Iterator[Path]:
         with storage_errors(path):
             yield temporary
             sync(temporary)
+            reach("file.synced")
             temporary.replace(path)
             sync(path.parent)
     finally:
@@ -51,20 +76,33 @@ def replacing(path: Path) -> Iterator[Path]:
 @contextmanager
 def storage_errors(path: Path) -> Iterator[None]:
     """Say in our words what the operating system says of a full, read-only or vanished disk."""
-    hints = {
+    try:
+        yield
+    except (OSError, pl.exceptions.ComputeError) as error:
+        found = _NUMBER.search(str(error))
+        number = int(found[1]) if found else getattr(error, "errno", None)
+        if number is None:
+            raise
+        first = str(error).splitlines()[0]
+        raise StoreError(f"cannot write {path}: {_hint(number)} ({first})") from error
+
+
+def _hint(number: int | None) -> str:
+    return {
         errno.ENOSPC: "the disk is full: free some space, or prune old versions",
         errno.EDQUOT: "the disk quota is used up: free some space, or prune old versions",
         errno.EROFS: "the file system is read-only",
         errno.EACCES: "permission is denied",
-        errno.ENOENT: "a folder has vanished meanwhile",
-    }
-    try:
-        yield
-    except OSError as error:
-        hint = hints.get(error.errno or 0)
-        if hint is None:
-            raise
-        raise StoreError(f"cannot write {path}: {hint} ({error.strerror})") from error
+        errno.EPERM: "permission is denied",
+        errno.ENOENT: "a file or folder has vanished meanwhile",
+        errno.ENOTDIR: "something that is no folder is in the way",
+        errno.ELOOP: "it is a link, and a store follows none; put the real file there",
+    }.get(number or 0, "the file system refuses it")
+
+
+def no_link(path: str, flags: int) -> int:
+    """Open a path unless it is a symbolic link."""
+    return os.open(path, flags | os.O_NOFOLLOW, 0o644)
 
 
 def sync(path: Path) -> None:

@@ -3,14 +3,17 @@
     feature_store/
       user_spend/
         1.0.0/  data.parquet  .meta.json
-        _latest.json                     {"version": "1.0.0", "generation": 1}
+        _latest.json                     {"version": "1.0.0", "generation": 1, "highest": "1.0.0"}
         _partials/<hash>.parquet         the events that versions consist of
         _books.json  _sources.json       mutable notes: quarantine, holds, what files were last seen
       _metadata/manifest.json            an index of all features, for people
 
 A version is written into a hidden sibling, synced, and renamed into place; only then does
 `_latest.json` change. A crash leaves the version before served and a hidden folder that the next
-writer removes.
+writer removes. A whole version above the `highest` that `_latest.json` knows of is one that a crash
+kept from being served; one below may have been rolled back from.
+
+No name, link or document in it leads outside the folder: a link is refused.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Iterator, Mapping
@@ -27,19 +31,29 @@ from typing import Any
 
 import polars as pl
 
-from mlforge.errors import DefinitionError, FeatureNotFound, StoreError, VersionConflict
+from mlforge.errors import (
+    DefinitionError,
+    IntegrityError,
+    StoreError,
+    UnsupportedStore,
+    VersionConflict,
+)
 from mlforge.failpoints import reach
-from mlforge.manifest import Manifest, Partial, partial_from_json, partial_to_json
+from mlforge.manifest import Manifest, Partial, config_of, partial_from_json, partial_to_json
 from mlforge.store import files
 from mlforge.store.base import Pointer, Store
 from mlforge.store.books import Books, Seen, seen_from_json, seen_to_json
-from mlforge.values import Version, check_name
+from mlforge.values import Version, check_name, to_iso
 
 META = ".meta.json"
 DATA = "data.parquet"
+_LATEST, _BOOKS, _SOURCES = "_latest.json", "_books.json", "_sources.json"
+_PARTIALS = "_partials"
 _STAGE = ".staged-"
 _DESCRIPTION = "mlforge.partial"
+_HASH = re.compile(r"[0-9A-Za-z]{1,100}")
 _ROW_GROUP = 65_536
+_INDEX_FORMAT = 1
 
 
 class LocalStore(Store):
@@ -58,13 +72,13 @@ class LocalStore(Store):
 
     def features(self) -> list[str]:
         """Names of the features that have a published version, sorted."""
-        if not self.path.is_dir():
-            return []
-        return sorted(
-            p.parent.name
-            for p in self.path.glob("*/_latest.json")
-            if not p.parent.name.startswith((".", "_"))
-        )
+        found = []
+        with suppress(FileNotFoundError, NotADirectoryError):
+            for entry in os.scandir(self.path):
+                with suppress(StoreError):
+                    if (self._folder(entry.name) / _LATEST).is_file():
+                        found.append(entry.name)
+        return sorted(found)
 
     def versions(self, name: str) -> list[Version]:
         """Whole versions, ascending."""
@@ -72,48 +86,69 @@ class LocalStore(Store):
         with suppress(FileNotFoundError, NotADirectoryError):
             for entry in os.scandir(self._folder(name)):
                 with suppress(StoreError):
-                    found.append(Version.parse(entry.name))
+                    version = Version.parse(entry.name)
+                    if (self._version(name, version) / META).is_file():
+                        found.append(version)
         return sorted(found)
 
     def pointer(self, name: str) -> Pointer | None:
         """What `_latest.json` says."""
-        document = files.read_json(self._folder(name) / "_latest.json")
-        if document is None:
-            return None
-        return Pointer(Version.parse(document["version"]), int(document["generation"]))
+        known = self._known(name)
+        return None if known is None else known[0]
 
     def manifest(self, name: str, version: Version) -> Manifest:
         """Read `.meta.json`."""
         path = self._version(name, version) / META
+        self._partials(name)
         document = files.read_json(path)
         if document is None:
             if not self.versions(name):
-                raise FeatureNotFound(self._unknown(name))
+                raise self._not_found(name)
             raise self._no_version(name, version)
-        return Manifest.from_json(document, str(path))
+        manifest = Manifest.from_json(document, str(path))
+        if (manifest.name, manifest.version) != (name, version):
+            raise IntegrityError(
+                f"{path} is that of {manifest.name} {manifest.version}; restore it from a backup"
+            )
+        return manifest
 
     def data(self, name: str, version: Version) -> Path:
         """`<feature>/<version>/data.parquet`: a file, or a folder once it is large."""
-        return self._version(name, version) / DATA
+        path = self._version(name, version) / DATA
+        with suppress(NotADirectoryError, FileNotFoundError):
+            for entry in os.scandir(_no_link(path)):
+                _no_link(path / entry.name)
+        return path
 
     def partial(self, name: str, hash_: str) -> Path:
         """`<feature>/_partials/<hash>.parquet`."""
-        if not hash_.isalnum():
+        if _HASH.fullmatch(hash_) is None:
             raise StoreError(f"{name}: {hash_!r} is not a partial's hash")
-        return self._folder(name) / "_partials" / f"{hash_}.parquet"
+        # A version names thousands; the folders above were looked at when it was read.
+        return _no_link(self.path / check_name(name) / _PARTIALS / f"{hash_}.parquet")
 
     def find_partial(self, name: str, hash_: str) -> Partial | None:
         """Read the description that a partial carries in its own metadata."""
         path = self.partial(name, hash_)
         if not path.is_file():
             return None
-        return partial_from_json(json.loads(pl.read_parquet_metadata(path)[_DESCRIPTION]))
+        try:
+            found = partial_from_json(json.loads(pl.read_parquet_metadata(path)[_DESCRIPTION]))
+        except (
+            pl.exceptions.PolarsError,
+            pl.exceptions.PanicException,
+            KeyError,
+            TypeError,
+            ValueError,
+        ):
+            return None  # damaged: whoever asked makes it anew
+        return found if found.hash == hash_ else None
 
     def write_partial(self, name: str, partial: Partial, frame: pl.DataFrame) -> None:
         """Write it under its hash, whole or not at all."""
         path = self.partial(name, partial.hash)
         with files.storage_errors(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
+            path.parent.mkdir(exist_ok=True)
         with files.replacing(path) as temporary:
             frame.write_parquet(
                 temporary,
@@ -121,10 +156,18 @@ class LocalStore(Store):
                 row_group_size=_ROW_GROUP,
                 metadata={_DESCRIPTION: json.dumps(partial_to_json(partial))},
             )
+        reach("partial.written")
 
     def partials(self, name: str) -> list[str]:
         """What lies in `_partials`."""
-        return sorted(path.stem for path in (self._folder(name) / "_partials").glob("*.parquet"))
+        with suppress(FileNotFoundError), os.scandir(self._partials(name)) as found:
+            return sorted(
+                entry.name.removesuffix(".parquet")
+                for entry in found
+                if _HASH.fullmatch(entry.name.removesuffix(".parquet"))
+                and entry.is_file(follow_symlinks=False)
+            )
+        return []
 
     def remove_partial(self, name: str, hash_: str) -> None:
         """Delete the file."""
@@ -134,8 +177,15 @@ class LocalStore(Store):
         """Take the folder out of sight in one step, then delete it."""
         hidden = self._folder(name) / f"{_STAGE}{uuid.uuid4().hex}"
         path = self._version(name, version)
+        self.manifest(name, version)
+        with self._exclusive(name, ".publishing"):
+            pointer = self.pointer(name)
+            if pointer is not None and pointer.version == version:
+                raise StoreError(f"{name} {version} is served and cannot be removed")
+            with files.storage_errors(path):
+                path.rename(hidden)
+        reach("remove.hidden")
         with files.storage_errors(path):
-            path.rename(hidden)
             shutil.rmtree(hidden)
 
     def check_manifest(self, manifest: Manifest) -> list[str]:
@@ -147,7 +197,7 @@ class LocalStore(Store):
         return [
             f"{META}: {key} does not fit what it says"
             for key in hashes
-            if stated[key] != found[key]
+            if stated.get(key) != found[key]
         ]
 
     @contextmanager
@@ -155,9 +205,10 @@ class LocalStore(Store):
         """A hidden sibling of the versions."""
         staged = self._folder(name) / f"{_STAGE}{uuid.uuid4().hex}"
         with files.storage_errors(staged):
-            staged.mkdir(parents=True)
+            staged.mkdir()
         try:
             with files.storage_errors(staged):
+                reach("stage.made")
                 yield staged
         finally:
             shutil.rmtree(staged, ignore_errors=True)
@@ -168,136 +219,181 @@ class LocalStore(Store):
         assert version is not None
         name, target = manifest.name, self._version(manifest.name, version)
         with files.storage_errors(target):
-            (staged / META).write_text(
-                json.dumps(manifest.to_json(), indent=1) + "\n", encoding="utf-8"
-            )
+            (staged / META).write_text(files.json_text(manifest.to_json()), encoding="utf-8")
             for path in (*staged.rglob("*"), staged):
                 files.sync(path)
             reach("publish.staged")
             with self._exclusive(name, ".publishing"):
                 if self.pointer(name) != expected:
                     raise VersionConflict(f"{name}: another publisher was faster; refresh again")
-                if target.exists():
+                if os.path.lexists(target):
                     raise VersionConflict(
                         f"{name}: version {version} exists; versions are never overwritten"
                     )
                 staged.rename(target)
                 files.sync(target.parent)
                 reach("publish.renamed")
-                pointer = self._point(name, version, expected)
+                pointer = self._point(name, version)
         reach("publish.pointed")
         self._index(name, manifest)
+        reach("publish.indexed")
         return pointer
 
     def serve(self, name: str, version: Version) -> Pointer:
         """Point at an existing version."""
-        self.manifest(name, version)
+        manifest = self.manifest(name, version)
         with self._exclusive(name, ".publishing"):
-            return self._point(name, version, self.pointer(name))
+            pointer = self._point(name, version)
+        self._index(name, manifest)
+        return pointer
 
     def recover(self, name: str) -> None:
         """Finish or undo what a killed writer left: call with the lock held.
 
-        A pointer behind the highest whole version is moved there, unless the feature is held.
+        A version that was made but never served is served now, unless the feature is held.
         """
-        for litter in self._folder(name).glob(f"{_STAGE}*"):
-            shutil.rmtree(litter, ignore_errors=True)
-        for litter in (
-            *self._folder(name).glob(".*.json.*"),
-            *self._folder(name).glob("_partials/.*"),
-        ):
-            litter.unlink(missing_ok=True)
-        versions, pointer = self.versions(name), self.pointer(name)
-        behind = versions and (pointer is None or pointer.version < versions[-1])
-        if behind and self.books(name).hold is None:
-            self._point(name, versions[-1], pointer)
-            self._index(name, self.manifest(name, versions[-1]))
+        folder = self._folder(name)
+        with self._exclusive(name, ".publishing"):
+            for litter in folder.glob(f"{_STAGE}*"):
+                shutil.rmtree(litter, ignore_errors=True)
+            for litter in (*folder.glob(".*.json.*"), *folder.glob(f"{_PARTIALS}/.*")):
+                litter.unlink(missing_ok=True)
+            versions, known = self.versions(name), self._known(name)
+            unserved = versions and (known is None or known[1] < versions[-1])
+            if unserved and self.books(name).hold is None:
+                self._point(name, versions[-1])
+        served = self.pointer(name)
+        if served is not None and self._indexed(name) != str(served.version):
+            self._index(name, self.manifest(name, served.version))
 
     def books(self, name: str) -> Books:
         """Read `_books.json`."""
-        return Books.from_json(files.read_json(self._folder(name) / "_books.json"))
+        path = self._folder(name) / _BOOKS
+        with _well_formed(path):
+            return Books.from_json(files.read_json(path))
 
     def write_books(self, name: str, books: Books) -> None:
         """Replace `_books.json`."""
-        self._write(name, "_books.json", books.to_json())
+        self._write(name, _BOOKS, books.to_json())
+        reach("books.written")
 
     def seen(self, name: str) -> dict[str, Seen]:
-        """Read `_sources.json`."""
-        return seen_from_json(files.read_json(self._folder(name) / "_sources.json"))
+        """Read `_sources.json`; it only saves work, so a damaged one is as good as none."""
+        path = self._folder(name) / _SOURCES
+        with suppress(IntegrityError), _well_formed(path):
+            return seen_from_json(files.read_json(path))
+        return {}
 
     def write_seen(self, name: str, seen: Mapping[str, Seen]) -> None:
         """Replace `_sources.json`."""
-        self._write(name, "_sources.json", seen_to_json(seen))
+        self._write(name, _SOURCES, seen_to_json(seen))
+        reach("seen.written")
 
     @contextmanager
     def lock(self, name: str) -> Iterator[None]:
         """An advisory lock on the feature's folder; what a killed writer left is put right first."""
+        folder = self._folder(name)
+        with files.storage_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
         with self._exclusive(name, ".refreshing"):
             self.recover(name)
             yield
 
     def regenerate_index(self) -> list[str]:
         """Write `_metadata/manifest.json` anew from the versions; returns the features listed."""
-        entries = {
-            name: self._entry(manifest)
-            for name in self.features()
-            if (manifest := self.latest(name))
-        }
-        self._write_index(entries)
+        with files.storage_errors(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
+        with self._exclusive(None, ".indexing"):
+            entries = self._entries()
+            self._write_index(entries)
         return sorted(entries)
 
     def index(self) -> dict[str, dict[str, Any]]:
         """What `_metadata/manifest.json` lists."""
-        document = files.read_json(self.path / "_metadata" / "manifest.json") or {"features": {}}
-        return dict(document["features"])
+        path = self._index_path()
+        document = files.read_json(path)
+        if document is None:
+            return {}
+        if not isinstance(document, dict) or document.get("format") != _INDEX_FORMAT:
+            raise UnsupportedStore(
+                f"{path} was written by another mlforge; 'mlforge manifest --regenerate' makes it anew"
+            )
+        with _well_formed(path):
+            return {name: {**entry} for name, entry in document["features"].items()}
 
-    def _point(self, name: str, version: Version, before: Pointer | None) -> Pointer:
-        pointer = Pointer(version, before.generation + 1 if before else 1)
+    def _known(self, name: str) -> tuple[Pointer, Version] | None:
+        """What is served, and the highest version when that was decided."""
+        path = self._folder(name) / _LATEST
+        with _well_formed(path):
+            document = files.read_json(path)
+            if document is None:
+                return None
+            version = Version.parse(document["version"])
+            pointer = Pointer(version, int(document["generation"]))
+            return pointer, Version.parse(document.get("highest", document["version"]))
+
+    def _point(self, name: str, version: Version) -> Pointer:
+        known = self._known(name)
+        generation = known[0].generation + 1 if known else 1
+        highest = max(version, known[1]) if known else version
         self._write(
-            name, "_latest.json", {"version": str(version), "generation": pointer.generation}
+            name,
+            _LATEST,
+            {"version": str(version), "generation": generation, "highest": str(highest)},
         )
-        return pointer
+        return Pointer(version, generation)
 
-    def _write(self, name: str, document: str, content: Any) -> None:
-        path = self._folder(name) / document
-        with files.storage_errors(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-        files.write_json(path, content)
+    def _write(self, name: str, document: str, content: Mapping[str, Any]) -> None:
+        files.write_json(self._folder(name) / document, content)
 
     def _index(self, name: str, manifest: Manifest) -> None:
-        with self._exclusive("", ".indexing"):
-            document = files.read_json(self.path / "_metadata" / "manifest.json") or {
-                "features": {}
-            }
-            self._write_index({**document["features"], name: self._entry(manifest)})
+        with self._exclusive(None, ".indexing"):
+            try:
+                known = self.index()
+            except UnsupportedStore:
+                return  # another mlforge's is left alone until somebody asks for a new one
+            except IntegrityError:
+                known = self._entries()
+            self._write_index({**known, name: self._entry(manifest)})
+
+    def _indexed(self, name: str) -> str | None:
+        with suppress(StoreError):
+            return self.index().get(name, {}).get("version")
+        return None
+
+    def _index_path(self) -> Path:
+        return _no_link(self.path / "_metadata") / "manifest.json"
+
+    def _entries(self) -> dict[str, Any]:
+        latest = {name: self.latest(name) for name in self.features()}
+        return {name: self._entry(manifest) for name, manifest in latest.items() if manifest}
 
     def _write_index(self, entries: Mapping[str, Any]) -> None:
-        path = self.path / "_metadata" / "manifest.json"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        files.write_json(path, {"features": dict(sorted(entries.items()))})
+        path = self._index_path()
+        with files.storage_errors(path):
+            path.parent.mkdir(exist_ok=True)
+            for litter in path.parent.glob(f".{path.name}.*"):
+                litter.unlink(missing_ok=True)
+        files.write_json(path, {"format": _INDEX_FORMAT, "features": dict(sorted(entries.items()))})
 
     @staticmethod
     def _entry(manifest: Manifest) -> dict[str, Any]:
-        document = manifest.to_json()
         return {
-            key: document[key]
-            for key in (
-                "version",
-                "row_count",
-                "entity_keys",
-                "timestamp",
-                "interval",
-                "updated_at",
-                "content_hash",
-            )
+            "version": str(manifest.version),
+            "row_count": manifest.row_count,
+            **{
+                key: config_of(manifest.spec)[key]
+                for key in ("entity_keys", "timestamp", "interval")
+            },
+            "updated_at": to_iso(manifest.created_at),
+            "content_hash": manifest.content_hash,
         }
 
     @contextmanager
-    def _exclusive(self, name: str, lock: str) -> Iterator[None]:
-        folder = self._folder(name) if name else self.path
-        with files.storage_errors(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(folder / lock, os.O_CREAT | os.O_RDWR, 0o644)
+    def _exclusive(self, name: str | None, lock: str) -> Iterator[None]:
+        path = (self.path if name is None else self._folder(name)) / lock
+        with files.storage_errors(path):
+            descriptor = files.no_link(str(path), os.O_CREAT | os.O_RDWR)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             yield
@@ -306,9 +402,39 @@ class LocalStore(Store):
 
     def _folder(self, name: str) -> Path:
         try:
-            return self.path / check_name(name)
+            return _no_link(self.path / check_name(name))
         except DefinitionError as error:
             raise StoreError(str(error)) from error
 
+    def _partials(self, name: str) -> Path:
+        return _no_link(self._folder(name) / _PARTIALS)
+
     def _version(self, name: str, version: Version) -> Path:
-        return self._folder(name) / str(version)
+        return _no_link(self._folder(name) / str(version))
+
+    def _not_found(self, name: str) -> StoreError:
+        flat = self.path / f"{name}.parquet"
+        if flat.is_file():
+            return UnsupportedStore(
+                f"{flat} is of the flat layout of v0.4: run 'mlforge build' to make a version of "
+                f"{name}, then 'mlforge manifest --regenerate'; the old files are left alone"
+            )
+        return super()._not_found(name)
+
+
+def _no_link(path: Path) -> Path:
+    if os.path.islink(path):  # noqa: PTH114 - False where pathlib raises
+        raise StoreError(f"{path} is a link, and a store follows none; put the real thing there")
+    return path
+
+
+@contextmanager
+def _well_formed(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, AttributeError, StoreError) as error:
+        if isinstance(error, StoreError) and str(path) in str(error):
+            raise
+        raise IntegrityError(
+            f"{path} is damaged ({type(error).__name__}: {error}); restore it from a backup"
+        ) from error

@@ -1,0 +1,362 @@
+"""Why a value is what it is: its window, the rows in it, their files, and what is online."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, date, datetime
+from typing import Any
+
+import polars as pl
+
+from mlforge import clock, evaluation, frames, timemodel
+from mlforge.encoding import Json, entity_key, json_value
+from mlforge.engines import POINT, engine_named
+from mlforge.errors import OnlineError, RetrievalError, StoreError
+from mlforge.manifest import Manifest
+from mlforge.metrics import MetricColumn
+from mlforge.online import OnlineStore
+from mlforge.schema import dtypes
+from mlforge.state import events_of
+from mlforge.store import Store
+from mlforge.timemodel import Closed, Window
+from mlforge.values import TimeRange, to_iso, to_us
+
+FILE = "__file"
+# The last bits of a sum depend on the order of its terms, which differs between engines.
+_TOLERANCE = 1e-9
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """A window's ends in UTC microseconds; `closed` tells which of them belong to it."""
+
+    window: str
+    start: int
+    end: int
+    closed: Closed
+    seen: TimeRange
+
+    @classmethod
+    def of(cls, window: Window, point: int) -> Bounds:
+        """Where a window lies when it is evaluated at a point."""
+        end = point - (window.offset.us if window.offset else 0)
+        label = f"{window.width} offset {window.offset}" if window.offset else str(window.width)
+        seen = TimeRange(point + window.span.start, point + window.span.end)
+        return cls(label, end - window.width.us, end, window.closed, seen)
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """One column of a feature, and the same column online.
+
+    bounds: its window; None for a feature without metrics. rows: how many events lie in it.
+    offline_then: what the offline store gives for the version and instant of the online value;
+        `agrees` compares those two, and is None where one of them is not known.
+    """
+
+    column: str
+    value: Any
+    bounds: Bounds | None
+    rows: int
+    online: Json = None
+    offline_then: Any = None
+    agrees: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """What the online store serves; `problem` says why it cannot be compared."""
+
+    version: str | None = None
+    as_of: int | None = None
+    problem: str | None = None
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """The values of an entity at an instant, and what they were made of.
+
+    at: UTC microseconds; None for a feature without a timestamp.
+    rows: the events in any of the windows, by time; without metrics the rows of the latest instant,
+        of which the last counts. `__file` is the source file's path, null where the function saw the
+        whole source at once.
+    served: None if no online store was given.
+    """
+
+    feature: str
+    version: str
+    entity: Mapping[str, Any]
+    timestamp: str | None
+    at: int | None
+    values: tuple[Value, ...]
+    rows: pl.DataFrame
+    served: Served | None = None
+
+    @property
+    def agrees(self) -> bool | None:
+        """Whether every online value is what the offline store gives; None if that is not known."""
+        answers = {value.agrees for value in self.values}
+        if self.served is None or self.served.problem is not None or not answers:
+            return None
+        return False if False in answers else None if None in answers else True
+
+    def windows_of(self, time: int) -> list[str]:
+        """The windows that an event of that time lies in."""
+        bounds = [value.bounds for value in self.values if value.bounds is not None]
+        inside = TimeRange(time, time)
+        return list(dict.fromkeys(b.window for b in bounds if b.seen.overlaps(inside)))
+
+    def to_json(self) -> dict[str, Any]:
+        """The explanation as a document: instants in ISO 8601."""
+        served = self.served and {
+            "version": self.served.version,
+            "as_of": to_iso(self.served.as_of),
+            "agrees": self.agrees,
+            "problem": self.served.problem,
+        }
+        return {
+            "feature": self.feature,
+            "version": self.version,
+            "entity": {key: json_value(value) for key, value in self.entity.items()},
+            "at": to_iso(self.at),
+            "values": [_value_json(value) for value in self.values],
+            "rows": [self.row_json(row) for row in self.rows.iter_rows(named=True)],
+            "online": served,
+        }
+
+    def row_json(self, row: dict[str, Any]) -> dict[str, Any]:
+        """One of `rows` as a document."""
+        time = row[self.timestamp] if self.timestamp else None
+        return {
+            "file": row.pop(FILE),
+            "windows": [] if time is None else self.windows_of(to_us(time)),
+            "values": {name: json_value(value) for name, value in row.items()},
+        }
+
+
+def explain(
+    feature: str,
+    entity: Mapping[str, object],
+    store: Store,
+    at: datetime | date | str | int | None = None,
+    version: str | None = None,
+    online: OnlineStore | None = None,
+) -> Explanation:
+    """Explain an entity's values: from which events of which files they come, and what is online.
+
+    at: a datetime or date (naive is UTC), its ISO 8601 text, or UTC microseconds; by default the instant
+        that online values would have now. version: by default the served one.
+    online: where to look up the online values; one that does not answer is noted, not raised.
+
+    Only the store is needed, no definitions. Raises StoreError for an unknown feature or version,
+    RetrievalError for wrong keys or an `at` that is no instant.
+    """
+    manifest = store.resolve(feature, version)
+    asked = entity_key(entity, tuple(c for c in manifest.events if c.name in manifest.spec.keys))
+    found = _evaluated(store, manifest, asked, _instant(at, manifest))
+    explanation = Explanation(
+        feature=manifest.name,
+        version=str(manifest.version),
+        entity=asked,
+        timestamp=manifest.spec.timestamp,
+        at=found.at,
+        values=tuple(found.explained(column.name) for column in manifest.spec.columns)
+        or tuple(
+            Value(name, value, None, found.rows.height) for name, value in found.values.items()
+        ),
+        rows=found.rows,
+    )
+    return explanation if online is None else _compared(explanation, found, store, online)
+
+
+@dataclass(frozen=True)
+class _Evaluated:
+    """A version's values for an entity at an instant, and the rows behind them."""
+
+    manifest: Manifest
+    at: int | None
+    values: Mapping[str, Any]
+    rows: pl.DataFrame
+
+    def explained(self, column: str) -> Value:
+        """A metric's value with its window."""
+        bounds = self._bounds(self._metric(column))
+        return Value(column, self.values[column], bounds, self._within(bounds).height)
+
+    def agrees(self, column: str, online: Json) -> bool:
+        """Whether an online value is this one, up to the order in which floats were added."""
+        value = self.values[column]
+        if not (isinstance(value, float) and isinstance(online, float | int)):
+            return json_value(value) == online
+        return abs(value - online) <= _TOLERANCE * max(abs(value), self._magnitude(column))
+
+    def _magnitude(self, column: str) -> float:
+        if not self.manifest.spec.columns:
+            return 0.0
+        metric = self._metric(column)
+        inside = self._within(self._bounds(metric))[metric.column].cast(pl.Float64).abs().max()
+        return inside if isinstance(inside, float) else 0.0
+
+    def _metric(self, column: str) -> MetricColumn:
+        return next(m for m in self.manifest.spec.columns if m.name == column)
+
+    def _bounds(self, metric: MetricColumn) -> Bounds:
+        assert self.at is not None
+        return Bounds.of(metric.window, timemodel.point(self.at, self.manifest.spec.interval))
+
+    def _within(self, bounds: Bounds) -> pl.DataFrame:
+        time = frames.microseconds(str(self.manifest.spec.timestamp))
+        return self.rows.filter(time.is_between(bounds.seen.start, bounds.seen.end))
+
+
+def _compared(
+    explanation: Explanation, found: _Evaluated, store: Store, online: OnlineStore
+) -> Explanation:
+    """The explanation with the online values beside its own."""
+    name, entity = explanation.feature, explanation.entity
+    try:
+        [(books, [row])] = online.fetch([(name, [entity])])
+    except OnlineError as error:
+        return replace(explanation, served=Served(problem=str(error)))
+    if books is None or books.target is None:
+        return replace(explanation, served=Served(problem="not served: it was never pushed"))
+    served = Served(books.target.version, books.target.as_of)
+    values = books.empty if row is None else row
+    try:
+        then = _then(store, found, served, entity)
+    except (StoreError, RetrievalError) as error:
+        return replace(explanation, served=replace(served, problem=str(error)))
+    compared = tuple(
+        replace(
+            value,
+            online=values[value.column],
+            offline_then=then.values[value.column],
+            agrees=then.agrees(value.column, values[value.column]),
+        )
+        if value.column in then.values and value.column in values
+        else value
+        for value in explanation.values
+    )
+    return replace(explanation, values=compared, served=served)
+
+
+def _then(store: Store, found: _Evaluated, served: Served, entity: Mapping[str, Any]) -> _Evaluated:
+    """The offline values for the version and instant that are online."""
+    if (served.version, served.as_of) == (str(found.manifest.version), found.at):
+        return found
+    manifest = store.resolve(found.manifest.name, served.version)
+    if set(manifest.spec.keys) != set(entity):
+        raise RetrievalError(f"online is version {served.version}, which has other keys")
+    return _evaluated(store, manifest, entity, served.as_of)
+
+
+def _evaluated(
+    store: Store, manifest: Manifest, entity: Mapping[str, Any], at: int | None
+) -> _Evaluated:
+    spec, given = manifest.spec, dtypes(manifest.events)
+    keys = pl.DataFrame(
+        pl.Series(key, [entity[key]], dtype=frames.to_polars(given[key]), strict=False)
+        for key in spec.keys
+    )
+    points = keys.with_columns(frames.instant(at).alias(POINT))
+    events = events_of(store, manifest)
+    values = evaluation.values_at(engine_named("polars"), events, points)
+    return _Evaluated(manifest, at, values.row(0, named=True), _rows(store, manifest, keys, at))
+
+
+def _rows(store: Store, manifest: Manifest, keys: pl.DataFrame, at: int | None) -> pl.DataFrame:
+    """The entity's events that values at an instant consist of, each with its file, by time."""
+    spec = manifest.spec
+    wanted = spec.needed() if spec.columns else [column.name for column in manifest.events]
+    shown = [column.name for column in manifest.events if column.name in wanted]
+    shown = [name for name in shown if name not in spec.keys]
+    times = _times(store, manifest, keys, at)
+    files: dict[str, list[str | None]] = defaultdict(list)
+    for source in manifest.sources:
+        if manifest.rowwise:
+            files[source.partial].append(source.path)
+    nearby = [partial for partial, _ in events_of(store, manifest).within(times).partials]
+    scans = [
+        events_of(store, manifest, [partial])
+        .scan(wanted, times)
+        .join(keys.lazy(), on=list(spec.keys), how="semi")
+        .select(pl.lit(file, dtype=pl.String).alias(FILE), *shown)
+        for partial in {partial.hash: partial for partial in nearby}.values()
+        for file in files.get(partial.hash, [None])
+    ]
+    none = frames.empty(column for column in manifest.events if column.name in shown)
+    rows = pl.concat([none.lazy().select(pl.lit(None, pl.String).alias(FILE), *shown), *scans])
+    # Without metrics the last row of an instant by its other columns is the one that counts.
+    order = [name for name in shown if name != spec.timestamp]
+    first = [spec.timestamp] if spec.timestamp else []
+    found = rows.sort(*first, *order, FILE, nulls_last=False).collect()
+    if spec.columns and at is not None:
+        point = timemodel.point(at, spec.interval)
+        time = frames.microseconds(str(spec.timestamp))
+        seen = [Bounds.of(window, point).seen for window in spec.windows]
+        found = found.filter(pl.any_horizontal(time.is_between(s.start, s.end) for s in seen))
+    return found
+
+
+def _times(
+    store: Store, manifest: Manifest, keys: pl.DataFrame, at: int | None
+) -> TimeRange | None:
+    """The event times that values at an instant depend on; None for all."""
+    spec = manifest.spec
+    if spec.timestamp is None or at is None:
+        return None
+    if spec.columns:
+        point = timemodel.point(at, spec.interval)
+        return timemodel.events_seen(TimeRange(point, point), spec.windows)
+    before = events_of(store, manifest).scan(spec.identity, TimeRange(evaluation.BEGINNING, at))
+    latest = (
+        before.join(keys.lazy(), on=list(spec.keys), how="semi")
+        .select(frames.microseconds(spec.timestamp).max())
+        .collect()
+        .item()
+    )
+    last = at if latest is None else int(latest)
+    return TimeRange(last, last)
+
+
+def _instant(at: datetime | date | str | int | None, manifest: Manifest) -> int | None:
+    spec = manifest.spec
+    if spec.timestamp is None:
+        if at is None:
+            return None
+        raise RetrievalError(
+            f"{manifest.name} has no timestamp: its values have no time; leave out at"
+        )
+    if at is None:
+        now = clock.now()
+        as_of = timemodel.as_of(
+            manifest.watermark, now, spec.windows, spec.interval, spec.online_clock
+        )
+        return now if as_of is None else as_of
+    try:
+        given = datetime.fromisoformat(at) if isinstance(at, str) else at
+    except ValueError:
+        raise RetrievalError(
+            f"at={at!r} is no instant; write ISO 8601, as in '2026-01-31' or '2026-01-31T10:00:00Z'"
+        ) from None
+    if isinstance(given, date) and not isinstance(given, datetime):
+        given = datetime(given.year, given.month, given.day, tzinfo=UTC)
+    return to_us(given) if isinstance(given, datetime) else given
+
+
+def _value_json(value: Value) -> dict[str, Any]:
+    bounds = value.bounds
+    return {
+        "column": value.column,
+        "value": json_value(value.value),
+        "window": bounds and bounds.window,
+        "start": bounds and to_iso(bounds.start),
+        "end": bounds and to_iso(bounds.end),
+        "closed": bounds and bounds.closed,
+        "rows": value.rows,
+        "online": value.online,
+        "offline_then": json_value(value.offline_then),
+        "agrees": value.agrees,
+    }

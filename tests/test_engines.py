@@ -1,0 +1,366 @@
+"""The contract of an engine: `value(entity, t)` at many points at once, on both engines alike."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from mlforge import events, partials
+from mlforge.engines import POINT, Engine, Events, engine_named
+from mlforge.errors import DefinitionError
+from mlforge.frames import schema_of
+from mlforge.metrics import Rolling
+from mlforge.schema import AGGREGATIONS
+from mlforge.spec import FeatureSpec
+from mlforge.values import Duration, to_us
+from tests import oracle
+from tests.projects import START
+
+HOUR = 3_600_000_000
+DAY = 24 * HOUR
+NOW = to_us(START)
+INSTANT = pl.Datetime("us", "UTC")
+NUMBERS = [name for name in AGGREGATIONS if name != "median"]
+
+
+@pytest.fixture(params=["polars", "duckdb"])
+def engine(request: pytest.FixtureRequest) -> Engine:
+    return engine_named(request.param)
+
+
+class History:
+    """Events in stored partials, and the oracle's view of the same events."""
+
+    def __init__(
+        self,
+        folder: Path,
+        *metrics: Rolling,
+        keys: Sequence[str] = ("user",),
+        interval: str | None = None,
+    ) -> None:
+        self.folder = folder
+        self.spec = FeatureSpec.of(
+            "f", keys=keys, timestamp="at", interval=interval, metrics=metrics, online_clock="data"
+        )
+        self.frames: list[pl.DataFrame] = []
+        self.judge = oracle.Feature(
+            keys=tuple(keys),
+            columns=(),
+            timestamp="at",
+            interval=Duration.parse(interval).us if interval else None,
+            metrics=tuple(
+                oracle.Metric(
+                    column.name,
+                    column.column,
+                    column.aggregation,
+                    column.window.width.us,
+                    column.window.offset.us if column.window.offset else 0,
+                    column.window.closed,
+                )
+                for column in self.spec.columns
+            ),
+        )
+
+    def add(self, *rows: tuple[Any, ...], **schema: Any) -> History:
+        """One partial of rows (keys, time in microseconds, values)."""
+        types = schema or {"user": pl.Int64, "at": pl.Int64, "x": pl.Float64}
+        frame = pl.DataFrame(rows, schema=types, orient="row")
+        self.frames.append(frame.with_columns(pl.col("at").cast(INSTANT)))
+        return self
+
+    @property
+    def events(self) -> Events:
+        stored = []
+        for number, frame in enumerate(self.frames):
+            made = events.normalise(self.spec, frame, "here").frame
+            path = self.folder / f"{number}.parquet"
+            partials.stored(made).write_parquet(path)
+            stored.append((partials.describe(str(number), made, self.spec, {}), path))
+        return Events(self.spec, schema_of(made), tuple(stored))
+
+    def points(self, *points: tuple[Any, ...]) -> pl.DataFrame:
+        """Points as (keys, time in microseconds)."""
+        types = {key: self.frames[0].schema[key] for key in self.spec.keys}
+        frame = pl.DataFrame(points, schema={**types, POINT: pl.Int64}, orient="row")
+        return frame.with_columns(pl.col(POINT).cast(INSTANT))
+
+    def check(self, engine: Engine, *points: tuple[Any, ...]) -> pl.DataFrame:
+        """The engine's answers, which must be the oracle's."""
+        found = engine.values(self.events, self.points(*points))
+        raw = [
+            row
+            for frame in self.frames
+            for row in frame.with_columns(pl.col("at").to_physical()).to_dicts()
+        ]
+        kept = oracle.clean(self.judge, raw)
+        expected = oracle.training(self.judge, kept, [(p[:-1], p[-1]) for p in points])
+        assert found.height == len(points)
+        assert found.columns == [metric.name for metric in self.judge.metrics]
+        for point, row, cells in zip(points, found.to_dicts(), expected, strict=True):
+            for name, cell in cells.items():
+                assert oracle.close(row[name], cell.value, cell.magnitude), (point, name, row, cell)
+        return found
+
+
+def every(window: str = "1h", *names: str, **options: Any) -> Rolling:
+    return Rolling(window, {"x": list(names) or list(AGGREGATIONS)}, **options)
+
+
+def test_answers_stand_in_the_order_of_the_points_however_unsorted(
+    engine: Engine, tmp_path: Path
+) -> None:
+    history = History(tmp_path, every("2h"), every("1d", "median", "sum"))
+    draw = random.Random(7)
+    for _ in range(3):
+        history.add(
+            *(
+                (draw.randrange(4), NOW + draw.randrange(40) * HOUR // 2, draw.uniform(-9, 9))
+                for _ in range(30)
+            )
+        )
+    points = [(draw.randrange(5), NOW + draw.randrange(-4, 60) * HOUR // 2) for _ in range(200)]
+    assert points != sorted(points)
+    history.check(engine, *points)
+
+
+def test_a_point_asked_twice_is_answered_twice(engine: Engine, tmp_path: Path) -> None:
+    history = History(tmp_path, every()).add((1, NOW, 2.0), (1, NOW, 3.0), (2, NOW, 5.0))
+    found = history.check(engine, (1, NOW), (2, NOW), (1, NOW), (1, NOW))
+    assert found["x__sum__1h"].to_list() == [5.0, 5.0, 5.0, 5.0]
+    assert found["x__count__1h"].to_list() == [2, 1, 2, 2]
+
+
+def test_points_do_not_count_as_events(engine: Engine, tmp_path: Path) -> None:
+    history = History(tmp_path, every()).add((1, NOW, 2.0))
+    found = history.check(engine, *((1, NOW + minute * HOUR // 60) for minute in range(0, 60, 7)))
+    assert set(found["x__count__1h"]) == {1}
+
+
+def test_entities_never_seen_have_empty_windows(engine: Engine, tmp_path: Path) -> None:
+    history = History(tmp_path, every()).add((1, NOW, 2.0))
+    found = history.check(engine, (9, NOW), (1, NOW), (8, NOW))
+    assert found.row(0) == found.row(2) == tuple(0 if n == "count" else None for n in AGGREGATIONS)
+
+
+def test_a_null_key_or_time_is_an_entity_never_seen(engine: Engine, tmp_path: Path) -> None:
+    history = History(tmp_path, every("1h", "count", "sum")).add((1, NOW, 2.0))
+    points = history.points((None, NOW), (1, NOW), (1, None), (None, None))
+    found = engine.values(history.events, points)
+    assert found.rows() == [(0, None), (1, 2.0), (0, None), (0, None)]
+
+
+def test_no_time_at_all_is_as_good(engine: Engine, tmp_path: Path) -> None:
+    history = History(tmp_path, every("1h", "count", "sum")).add((1, NOW, 2.0))
+    found = engine.values(history.events, history.points((1, None), (2, None)))
+    assert found.rows() == [(0, None), (0, None)]
+
+
+def test_a_null_in_one_of_several_keys_matches_nothing(engine: Engine, tmp_path: Path) -> None:
+    history = History(tmp_path, every("1h", "count"), keys=("user", "shop"))
+    history.add((1, "a", NOW, 2.0), user=pl.Int64, shop=pl.String, at=pl.Int64, x=pl.Float64)
+    points = history.points((1, None, NOW), (1, "a", NOW), (None, "a", NOW))
+    assert engine.values(history.events, points).rows() == [(0,), (1,), (0,)]
+
+
+def test_without_events_every_window_is_empty(engine: Engine, tmp_path: Path) -> None:
+    history = History(tmp_path, every("1h", *NUMBERS)).add()
+    found = history.check(engine, (1, NOW), (2, NOW + HOUR))
+    assert found["x__count__1h"].to_list() == [0, 0]
+    assert found.schema["x__mean__1h"] == pl.Float64
+
+
+def test_without_partials_every_window_is_empty(engine: Engine, tmp_path: Path) -> None:
+    history = History(tmp_path, every("1h", "count", "max")).add()
+    bare = Events(history.spec, history.events.schema, ())
+    assert engine.values(bare, history.points((1, NOW))).rows() == [(0, None)]
+
+
+def test_without_points_there_are_no_answers_but_their_types(
+    engine: Engine, tmp_path: Path
+) -> None:
+    history = History(tmp_path, every()).add((1, NOW, 2.0))
+    asked = engine.values(history.events, history.points((1, NOW)))
+    none = engine.values(history.events, history.points())
+    assert (none.height, none.schema) == (0, asked.schema)
+
+
+def test_keys_together_are_one_entity(engine: Engine, tmp_path: Path) -> None:
+    history = History(tmp_path, every("1h", "sum", "count"), keys=("user", "shop", "on"))
+    types = {"user": pl.Int32, "shop": pl.String, "on": pl.Boolean, "at": pl.Int64, "x": pl.Int64}
+    history.add((1, "a", True, NOW, 1), (1, "a", False, NOW, 2), (1, "", True, NOW, 4), **types)
+    history.add((2, "a", True, NOW, 8), (1, "a", True, NOW - HOUR, 16), **types)
+    entities = [(u, s, b) for u in (1, 2) for s in ("a", "", "é") for b in (True, False)]
+    found = history.check(engine, *((*entity, NOW) for entity in entities))
+    assert found["x__sum__1h"][0] == 17
+
+
+@pytest.mark.parametrize("closed", ["both", "right", "left", "none"])
+@pytest.mark.parametrize("offset", [None, "30m"])
+def test_both_ends_of_a_window_are_where_they_should_be(
+    closed: Any, offset: str | None, engine: Engine, tmp_path: Path
+) -> None:
+    history = History(tmp_path, every("1h", *NUMBERS, closed=closed, offset=offset))
+    history.add(*((1, NOW + step * HOUR // 2 + by, 1.0) for step in (-1, 0) for by in (-1, 0, 1)))
+    history.check(
+        engine,
+        *((1, NOW + step * HOUR // 2 + by) for step in range(-3, 5) for by in (-2, -1, 0, 1, 2)),
+    )
+
+
+def test_before_the_first_and_long_after_the_last_event_windows_are_empty(
+    engine: Engine, tmp_path: Path
+) -> None:
+    history = History(tmp_path, every("1d", *NUMBERS)).add((1, NOW, 2.0), (1, NOW + HOUR, 3.0))
+    far = 200 * 365 * DAY
+    found = history.check(
+        engine, (1, NOW - 1), (1, NOW - far), (1, NOW + DAY), (1, NOW + DAY + HOUR + 1), (1, far)
+    )
+    assert found["x__count__1d"].to_list() == [0, 0, 2, 0, 0]
+
+
+def test_instants_before_1970_are_as_good_as_any(engine: Engine, tmp_path: Path) -> None:
+    history = History(tmp_path, every("1h"), every("1d", "sum", "std"))
+    instants = [-DAY - HOUR, -DAY, -HOUR - 1, -HOUR, -1, 0, 1, HOUR]
+    history.add(*((1, t, float(n)) for n, t in enumerate(instants)))
+    history.check(engine, *((1, t + by) for t in instants for by in (-1, 0, 1, HOUR)))
+
+
+@pytest.mark.parametrize("offset", [None, "2h"])
+def test_aligned_instants_before_1970_are_floored_not_truncated(
+    offset: str | None, engine: Engine, tmp_path: Path
+) -> None:
+    metrics = [every("1h", *NUMBERS, offset=offset), every("3h", "sum", "median")]
+    history = History(tmp_path, *metrics, interval="1h")
+    history.add(*((1, n * HOUR // 2, float(n)) for n in range(-9, 9)))
+    found = history.check(
+        engine, *((1, n * HOUR // 2 + by) for n in range(-12, 14) for by in (-1, 0, 1))
+    )
+    if offset is None:
+        there = history.check(engine, (1, -1), (1, -HOUR), (1, 0))
+        # The hours that end at -1h, -1h and 0h; halves of -4, -3 and -2, -1.
+        assert there["x__sum__1h"].to_list() == [-7.0, -7.0, -3.0]
+    assert found.height == 78
+
+
+def test_an_interval_of_a_week_is_counted_from_the_epoch(engine: Engine, tmp_path: Path) -> None:
+    history = History(tmp_path, every("2w", "count", "sum"), interval="1w")
+    thursday = 7 * DAY * 2900
+    history.add((1, thursday - 1, 1.0), (1, thursday, 2.0), (1, thursday - 14 * DAY, 4.0))
+    found = history.check(
+        engine, (1, thursday - 1), (1, thursday), (1, thursday + 7 * DAY), (1, thursday + 21 * DAY)
+    )
+    assert found["x__sum__2w"].to_list() == [4.0, 5.0, 3.0, None]
+
+
+@pytest.mark.parametrize("window", ["3650d", "36500d", "365000d"])
+@pytest.mark.parametrize("interval", [None, "1d"])
+def test_a_window_may_be_as_long_as_history(
+    window: str, interval: str | None, engine: Engine, tmp_path: Path
+) -> None:
+    history = History(tmp_path, every(window, *NUMBERS), interval=interval)
+    year = 365 * DAY
+    instants = [-1900 * year, -70 * year, 0, 30 * year, 56 * year, 7900 * year]
+    history.add(*((1, t, float(n)) for n, t in enumerate(instants)))
+    history.check(engine, *((1, t + by) for t in instants for by in (0, DAY, 9 * year)))
+
+
+def test_ties_count_together(engine: Engine, tmp_path: Path) -> None:
+    history = History(tmp_path, every("1h")).add(*((1, NOW, float(n)) for n in range(500)))
+    history.add(*((2, NOW, float(n)) for n in range(3)), *((1, NOW + 1, 1.0) for _ in range(3)))
+    found = history.check(engine, (1, NOW), (1, NOW + 1), (2, NOW))
+    assert found["x__count__1h"].to_list() == [500, 503, 3]
+
+
+def test_windows_of_different_lengths_and_columns_do_not_mix(
+    engine: Engine, tmp_path: Path
+) -> None:
+    types = {"user": pl.Int64, "at": pl.Int64, "x": pl.Float64, "n": pl.Int16, "s": pl.String}
+    history = History(
+        tmp_path,
+        Rolling(["1h", "6h"], {"x": ["sum", "std"], "n": ["sum", "mean"]}),
+        Rolling(["6h"], {"s": ["min", "max", "count"]}, closed="left"),
+        Rolling(["6h"], {"x": ["sum"]}, offset="1h"),
+    )
+    draw = random.Random(11)
+    for _ in range(2):
+        history.add(
+            *(
+                (
+                    draw.randrange(2),
+                    NOW + draw.randrange(24) * HOUR // 2,
+                    draw.choice([None, float("nan"), 1.5, -2.5]),
+                    draw.choice([None, 1, -(2**15), 2**15 - 1]),
+                    draw.choice([None, "", "a", "é"]),
+                )
+                for _ in range(40)
+            ),
+            **types,
+        )
+    found = history.check(
+        engine, *((u, NOW + n * HOUR // 2) for u in (0, 1) for n in range(-2, 40))
+    )
+    assert found.schema == {
+        **{f"x__{name}__{w}": pl.Float64 for name in ("sum", "std") for w in ("1h", "6h")},
+        **{f"n__sum__{w}": pl.Int64 for w in ("1h", "6h")},
+        **{f"n__mean__{w}": pl.Float64 for w in ("1h", "6h")},
+        "s__min__6h": pl.String,
+        "s__max__6h": pl.String,
+        "s__count__6h": pl.Int64,
+        "x__sum__6h__offset_1h": pl.Float64,
+    }
+
+
+@pytest.mark.parametrize(
+    ("dtype", "name", "expected"),
+    [
+        (pl.Int8(), "sum", pl.Int64()),
+        (pl.UInt64(), "sum", pl.Int64()),
+        (pl.Boolean(), "sum", pl.Int64()),
+        (pl.Float32(), "sum", pl.Float64()),
+        (pl.Decimal(9, 3), "sum", pl.Decimal(38, 3)),
+        (pl.Int8(), "mean", pl.Float64()),
+        (pl.Int8(), "min", pl.Int8()),
+        (pl.UInt64(), "max", pl.UInt64()),
+        (pl.Float32(), "max", pl.Float32()),
+        (pl.Decimal(9, 3), "min", pl.Decimal(9, 3)),
+        (pl.Boolean(), "max", pl.Boolean()),
+        (pl.String(), "min", pl.String()),
+        (pl.Categorical(), "max", pl.String()),
+        (pl.Date(), "max", pl.Date()),
+        (pl.Time(), "min", pl.Time()),
+        (pl.Datetime("ns"), "max", INSTANT),
+        (pl.Int8(), "std", pl.Float64()),
+        (pl.Decimal(9, 3), "median", pl.Float64()),
+        (pl.String(), "count", pl.Int64()),
+    ],
+)
+def test_answers_have_their_types_with_and_without_values(
+    dtype: pl.DataType, name: Any, expected: pl.DataType, engine: Engine, tmp_path: Path
+) -> None:
+    history = History(tmp_path, Rolling("1h", {"x": [name]}))
+    history.add((1, NOW, None), user=pl.Int64, at=pl.Int64, x=dtype)
+    values = engine.values(history.events, history.points((1, NOW), (2, NOW)))
+    assert values.schema == {f"x__{name}__1h": expected}
+    assert values.to_series().to_list() == ([0, 0] if name == "count" else [None, None])
+
+
+def test_an_unknown_engine_is_refused_by_name() -> None:
+    with pytest.raises(DefinitionError, match="unknown engine 'spark'; there are polars, duckdb"):
+        engine_named("spark")
+
+
+def test_the_events_of_other_times_and_entities_are_not_read(
+    engine: Engine, tmp_path: Path
+) -> None:
+    history = History(tmp_path, every("1h", "count"))
+    history.add((1, NOW, 1.0)).add((1, NOW + 30 * DAY, 1.0))
+    seen = history.events
+    (tmp_path / "1.parquet").unlink()
+    within = timedelta(minutes=59) // timedelta(microseconds=1)
+    assert engine.values(seen, history.points((1, NOW + within))).rows() == [(1,)]
