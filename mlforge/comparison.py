@@ -41,6 +41,7 @@ class VersionDiff:
     b: str
     bump: str | None
     reason: str
+    details: tuple[str, ...]
     columns: Difference
     config: tuple[tuple[str, Any, Any], ...]
     logic_changed: bool
@@ -64,6 +65,7 @@ def diff(store: Store, name: str, a: str, b: str) -> VersionDiff:
         b=b,
         bump=decision.bump,
         reason=decision.reason,
+        details=decision.details,
         columns=Difference.between(before.columns, after.columns),
         config=tuple((key, left[key], right[key]) for key in left if left[key] != right[key]),
         logic_changed=before.code_hash != after.code_hash,

@@ -158,15 +158,19 @@ class Definitions:
         version: str | None = None,
         engine: str | None = None,
         full: bool = False,
+        progress: Callable[[str], None] | None = None,
     ) -> dict[str, BuildResult]:
         """What `build` would do right now: the same work, stopped before publishing.
 
-        With an online store, `keys_written` tells how many keys a push would touch. Partials are kept, so
-        the build that follows computes no file twice. Raises BuildError as `build` does.
+        With an online store, `keys_written` tells how many keys a push would touch; if it does not answer,
+        a warning does. Partials are kept, so the build that follows computes no file twice. Raises BuildError
+        as `build` does.
         """
         results: dict[str, BuildResult] = {}
         failures: dict[str, Exception] = {}
         for name in self.selected(features, tags):
+            if progress is not None:
+                progress(name)
             try:
                 results[name] = self._planned(
                     name, engine, Options(publish=False, version=version, full=full)
@@ -189,9 +193,12 @@ class Definitions:
         if self.online_store is None or result.manifest is None:
             return result
         chosen = engine_named(self._engine(self.feature(name), engine))
-        return replace(
-            result, keys_written=planned(result.manifest, self.store, self.online_store, chosen)
-        )
+        try:
+            keys = planned(result.manifest, self.store, self.online_store, chosen)
+        except OnlineError as error:
+            warning = f"how many keys a push would write is not known: {error}"
+            return replace(result, warnings=(*result.warnings, warning))
+        return replace(result, keys_written=keys)
 
     def refresh(
         self,
@@ -280,7 +287,6 @@ def _named(features: Sequence[Feature | ModuleType]) -> dict[str, Feature]:
 def _fingerprint(feature: Feature) -> Mapping[str, object]:
     return {
         "config": config_of(feature.spec),
-        "online_clock": feature.spec.online_clock,
         "code": feature.code_hash,
         "source": feature.source,
         "validators": [[column, *map(str, rules)] for column, rules in feature.validators.items()],

@@ -16,6 +16,7 @@ import polars as pl
 from mlforge import clock, events, frames, partials, sources, validation
 from mlforge.errors import (
     ColumnNotFound,
+    DataError,
     FunctionError,
     MlforgeError,
     SourceError,
@@ -32,6 +33,8 @@ from mlforge.store import Quarantined, Seen, Store
 # A file whose change time is younger than this when it is read may change again within the same tick
 # of the file system's clock, unseen in its stat: its content is hashed anew at the next refresh.
 _SETTLED_NS = 50_000_000
+# What a file may be set aside for; a full disk or a wrong definition is no file's fault.
+_FAULTS = (SourceError, FunctionError, DataError, ValidationError)
 
 
 @dataclass(frozen=True)
@@ -295,7 +298,7 @@ class _Desk:
 
 
 def _first_line(error: BaseException) -> str:
-    return next(iter(str(error).splitlines()), "")
+    return next(iter(str(error).strip().splitlines()), "")
 
 
 def _by_file(desk: _Desk, why: str) -> Intake:
@@ -304,7 +307,7 @@ def _by_file(desk: _Desk, why: str) -> Intake:
     for file in desk.listing.files:
         try:
             found[file.path] = (file, _partial_of(desk, file))
-        except MlforgeError as error:
+        except _FAULTS as error:
             desk.reject(file, error)
     schema = partials.common_schema(partial for _, partial in found.values())
     for path, (file, partial) in list(found.items()):
@@ -351,7 +354,7 @@ def _as_one(desk: _Desk, why: str) -> Intake:
         try:
             desk.content(file)
             files[file.path] = file
-        except MlforgeError as error:
+        except _FAULTS as error:
             desk.reject(file, error)
     still_bad = {
         path: bad
@@ -375,7 +378,7 @@ def _as_one(desk: _Desk, why: str) -> Intake:
                     "the whole source",
                     alone=False,
                 )
-            except MlforgeError as error:
+            except _FAULTS as error:
                 desk.errors.append(error)
     if partial is None:
         return desk.intake([], why, None, rowwise=False)
@@ -401,7 +404,7 @@ def _read_all(desk: _Desk, files: Mapping[str, SourceFile]) -> dict[str, pl.Data
     for path, file in files.items():
         try:
             read[path] = desk.read(file)
-        except MlforgeError as error:
+        except _FAULTS as error:
             desk.reject(file, error)
     shapes = [
         Partial(path, frame.height, None, frames.schema_of(frame), {}, 0)

@@ -114,7 +114,7 @@ class Manifest:
 
     @property
     def config_hash(self) -> str:
-        """Over keys, timestamp, interval and metrics."""
+        """Over keys, timestamp, interval, metrics and online clock."""
         return _hash(config_of(self.spec))
 
     @property
@@ -130,7 +130,8 @@ class Manifest:
         histories that mean the same have the same one.
         """
         digest = sum(partial.digest for partial in self.partials) % MODULUS
-        return _hash([self.schema_hash, config_of(self.spec), f"{digest:032x}"])
+        meaning = {k: v for k, v in config_of(self.spec).items() if k != "online_clock"}
+        return _hash([self.schema_hash, meaning, f"{digest:032x}"])
 
     @property
     def dropped(self) -> dict[str, int]:
@@ -163,7 +164,6 @@ class Manifest:
             "row_count": self.row_count,
             "watermark": to_iso(self.watermark),
             **config_of(self.spec),
-            "online_clock": self.spec.online_clock,
             "columns": [_column_json(column) for column in self.columns],
             "event_columns": [_column_json(column) for column in self.events],
             "engine": self.engine,
@@ -217,11 +217,12 @@ class Manifest:
 
 
 def config_of(spec: FeatureSpec) -> dict[str, Any]:
-    """Keys, timestamp, interval and metrics: what the config hash covers."""
+    """Keys, timestamp, interval, metrics and online clock: what the config hash covers."""
     return {
         "entity_keys": list(spec.keys),
         "timestamp": spec.timestamp,
         "interval": None if spec.interval is None else str(spec.interval),
+        "online_clock": spec.online_clock,
         "metrics": [
             {
                 "column": metric.column,

@@ -41,6 +41,7 @@ def rollback(store: Store, name: str, version: str | None = None) -> Pointer:
     The generation rises, so the online store follows. The next build takes a number above all others.
     Raises VersionNotFound if there is nothing to go back to.
     """
+    store.list_versions(name)  # a lock makes the folder: not for a name that does not exist
     with store.lock(name):
         served = store.resolve(name)
         assert served.version is not None
@@ -55,6 +56,7 @@ def pin(
     store: Store, name: str, version: str | None = None, *, unpin: bool = False
 ) -> tuple[str, ...]:
     """Keep a version whatever prune is told, by default the served one; returns all pins."""
+    store.list_versions(name)
     with store.lock(name):
         wanted = str(store.resolve(name, version).version)
         books = store.books(name)
@@ -100,6 +102,7 @@ def _before(store: Store, served: Manifest) -> Version:
 
 
 def _prune(store: Store, name: str, rule: Retention, dry_run: bool) -> Pruned:
+    store.list_versions(name)
     with store.lock(name):
         manifests = {version: store.manifest(name, version) for version in store.versions(name)}
         pointer = store.pointer(name)

@@ -6,7 +6,7 @@
 | columns removed, of the output or the function's    | MAJOR | columns_removed     |
 | a column's dtype changed                            | MAJOR | dtype_changed       |
 | metrics removed                                     | MAJOR | metrics_removed     |
-| keys, timestamp, interval or a window's ends changed| MINOR | config_changed      |
+| keys, time, interval, clock, window ends changed    | MINOR | config_changed      |
 | metrics added                                       | MINOR | metrics_added       |
 | columns added                                       | MINOR | added_columns       |
 | the function changed, the schema did not            | MINOR | logic_changed       |

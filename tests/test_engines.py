@@ -148,17 +148,10 @@ def test_entities_never_seen_have_empty_windows(engine: Engine, tmp_path: Path) 
     assert found.row(0) == found.row(2) == tuple(0 if n == "count" else None for n in AGGREGATIONS)
 
 
-def test_a_null_key_or_time_is_an_entity_never_seen(engine: Engine, tmp_path: Path) -> None:
+def test_a_null_key_is_an_entity_never_seen(engine: Engine, tmp_path: Path) -> None:
     history = History(tmp_path, every("1h", "count", "sum")).add((1, NOW, 2.0))
-    points = history.points((None, NOW), (1, NOW), (1, None), (None, None))
-    found = engine.values(history.events, points)
-    assert found.rows() == [(0, None), (1, 2.0), (0, None), (0, None)]
-
-
-def test_no_time_at_all_is_as_good(engine: Engine, tmp_path: Path) -> None:
-    history = History(tmp_path, every("1h", "count", "sum")).add((1, NOW, 2.0))
-    found = engine.values(history.events, history.points((1, None), (2, None)))
-    assert found.rows() == [(0, None), (0, None)]
+    points = history.points((None, NOW), (1, NOW), (None, NOW))
+    assert engine.values(history.events, points).rows() == [(0, None), (1, 2.0), (0, None)]
 
 
 def test_a_null_in_one_of_several_keys_matches_nothing(engine: Engine, tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from mlforge.build import BuildResult, Options
 from mlforge.errors import (
     BuildError,
     ColumnNotFound,
+    DefinitionError,
     FunctionError,
     UnreadableFile,
     ValidationError,
@@ -292,7 +293,8 @@ def test_files_that_go_while_they_are_read_are_no_files(project: Project) -> Non
     (project.events / "b.parquet").unlink()
     for incremental in (None, False):
         feature = project.define(incremental=incremental)
-        intake = take_in(feature, listing, project.store, None)
+        with project.store.lock("spend"):
+            intake = take_in(feature, listing, project.store, None)
         assert [record.path for record in intake.records] == ["a.parquet", "c.parquet"]
         assert (intake.quarantine, intake.errors) == ({}, ())
 
@@ -310,6 +312,27 @@ def test_a_file_too_large_for_memory_is_set_aside_until_the_limit_is_raised(
     assert users(project) == [1]
     assert definitions.refresh("spend").quarantined == ()
     assert users(project) == [1, 2]
+
+
+def test_a_store_that_cannot_be_written_is_no_fault_of_a_file(project: Project) -> None:
+    project.drop("a", rows((1, 0, 1.0)))
+    blocked = project.store.partial("spend", "0").parent
+    blocked.parent.mkdir(parents=True)
+    blocked.write_text("in the way")
+    with pytest.raises(Exception, match="_partials"):
+        project.build()
+    assert quarantined(project) == {}
+    blocked.unlink()
+    assert project.build().version == "1.0.0"
+
+
+def test_a_wrong_pattern_is_no_fault_of_a_file(project: Project) -> None:
+    project.drop("a", rows((1, 0, 1.0)).with_columns(amount=pl.lit("x")))
+    feature = project.define(metrics=[], validators={"amount": v.matches_regex("(?P<a>x)(?=y)")})
+    with pytest.raises(BuildError) as caught:
+        project.build(feature)
+    assert isinstance(caught.value.failures["spend"], DefinitionError)
+    assert quarantined(project) == {}
 
 
 def test_each_bad_file_is_reported_once(project: Project) -> None:
@@ -485,7 +508,7 @@ def test_a_row_wise_function_may_be_kept_from_being_split_and_let_go_again(
 
 def test_who_says_incremental_is_believed(project: Project) -> None:
     def elements(df: pl.DataFrame) -> pl.DataFrame:
-        amount = pl.col("amount").map_elements(lambda x: x + 1, return_dtype=pl.Float64)
+        amount = pl.col("amount").map_elements(lambda x: abs(x) + 1, return_dtype=pl.Float64)
         return df.select("user_id", "at", amount)
 
     feature = project.define(elements, incremental=True)

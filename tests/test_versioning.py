@@ -101,6 +101,7 @@ CHANGES: dict[str, tuple[dict[str, Any], str, str]] = {
         "1.1.0",
         "config_changed",
     ),
+    "another online clock": ({"online_clock": "wall"}, "1.1.0", "config_changed"),
     "an interval set": ({"interval": "1d"}, "1.1.0", "config_changed"),
     "a key added": (
         {"function": with_shop, "keys": ["user_id", "shop"]},

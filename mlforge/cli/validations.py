@@ -109,7 +109,8 @@ def check(definitions: Definitions, name: str) -> Check:
     feature, store = definitions.features[name], definitions.store
     try:
         listing = definitions.source(name).scan()
-        intake = take_in(feature, listing, store, store.latest(name))
+        with store.lock(name):
+            intake = take_in(feature, listing, store, store.latest(name))
         if intake.schema is not None:
             feature.spec.output(intake.schema)
     except MlforgeError as error:

@@ -125,7 +125,7 @@ class LocalStore(Store):
         if _HASH.fullmatch(hash_) is None:
             raise StoreError(f"{name}: {hash_!r} is not a partial's hash")
         # A version names thousands; the folders above were looked at when it was read.
-        return _no_link(self.path / check_name(name) / _PARTIALS / f"{hash_}.parquet")
+        return _no_link(Path(f"{self.path}/{_checked(name)}/{_PARTIALS}/{hash_}.parquet"))
 
     def find_partial(self, name: str, hash_: str) -> Partial | None:
         """Read the description that a partial carries in its own metadata."""
@@ -401,10 +401,7 @@ class LocalStore(Store):
             os.close(descriptor)
 
     def _folder(self, name: str) -> Path:
-        try:
-            return _no_link(self.path / check_name(name))
-        except DefinitionError as error:
-            raise StoreError(str(error)) from error
+        return _no_link(self.path / _checked(name))
 
     def _partials(self, name: str) -> Path:
         return _no_link(self._folder(name) / _PARTIALS)
@@ -420,6 +417,13 @@ class LocalStore(Store):
                 f"{name}, then 'mlforge manifest --regenerate'; the old files are left alone"
             )
         return super()._not_found(name)
+
+
+def _checked(name: str) -> str:
+    try:
+        return check_name(name)
+    except DefinitionError as error:
+        raise StoreError(str(error)) from error
 
 
 def _no_link(path: Path) -> Path:
