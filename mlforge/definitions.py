@@ -71,14 +71,11 @@ class Definitions:
         """The same definitions with a root for relative paths, unless they have one."""
         if self.root is not None:
             return self
-        return Definitions(
-            self.store,
-            list(self.features.values()),
-            self.online_store,
-            self.engine,
-            self._name,
-            folder,
-        )
+        store = self.store
+        if isinstance(store, LocalStore):
+            store = store.located_at(folder)
+        features = list(self.features.values())
+        return Definitions(store, features, self.online_store, self.engine, self._name, folder)
 
     def source(self, name: str) -> Source:
         """Where a feature's files are."""

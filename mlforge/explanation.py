@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
@@ -10,10 +9,11 @@ from typing import Any
 
 import polars as pl
 
-from mlforge import clock, evaluation, frames, timemodel
+from mlforge import clock, evaluation, frames, lineage, timemodel
 from mlforge.encoding import Json, entity_key, json_value
 from mlforge.engines import POINT, engine_named
 from mlforge.errors import OnlineError, RetrievalError, StoreError
+from mlforge.lineage import FILE
 from mlforge.manifest import Manifest
 from mlforge.metrics import MetricColumn
 from mlforge.online import OnlineStore
@@ -23,7 +23,6 @@ from mlforge.store import Store
 from mlforge.timemodel import Closed, Window
 from mlforge.values import TimeRange, to_iso, to_us
 
-FILE = "__file"
 # The last bits of a sum depend on the order of its terms, which differs between engines.
 _TOLERANCE = 1e-9
 
@@ -263,62 +262,9 @@ def _evaluated(
     points = keys.with_columns(frames.instant(at).alias(POINT))
     events = events_of(store, manifest)
     values = evaluation.values_at(engine_named("polars"), events, points)
-    return _Evaluated(manifest, at, values.row(0, named=True), _rows(store, manifest, keys, at))
-
-
-def _rows(store: Store, manifest: Manifest, keys: pl.DataFrame, at: int | None) -> pl.DataFrame:
-    """The entity's events that values at an instant consist of, each with its file, by time."""
-    spec = manifest.spec
-    wanted = spec.needed() if spec.columns else [column.name for column in manifest.events]
-    shown = [column.name for column in manifest.events if column.name in wanted]
-    shown = [name for name in shown if name not in spec.keys]
-    times = _times(store, manifest, keys, at)
-    files: dict[str, list[str | None]] = defaultdict(list)
-    for source in manifest.sources:
-        if manifest.rowwise:
-            files[source.partial].append(source.path)
-    nearby = [partial for partial, _ in events_of(store, manifest).within(times).partials]
-    scans = [
-        events_of(store, manifest, [partial])
-        .scan(wanted, times)
-        .join(keys.lazy(), on=list(spec.keys), how="semi")
-        .select(pl.lit(file, dtype=pl.String).alias(FILE), *shown)
-        for partial in {partial.hash: partial for partial in nearby}.values()
-        for file in files.get(partial.hash, [None])
-    ]
-    none = frames.empty(column for column in manifest.events if column.name in shown)
-    rows = pl.concat([none.lazy().select(pl.lit(None, pl.String).alias(FILE), *shown), *scans])
-    # Without metrics the last row of an instant by its other columns is the one that counts.
-    order = [name for name in shown if name != spec.timestamp]
-    first = [spec.timestamp] if spec.timestamp else []
-    found = rows.sort(*first, *order, FILE, nulls_last=False).collect()
-    if spec.columns and at is not None:
-        point = timemodel.point(at, spec.interval)
-        time = frames.microseconds(str(spec.timestamp))
-        seen = [Bounds.of(window, point).seen for window in spec.windows]
-        found = found.filter(pl.any_horizontal(time.is_between(s.start, s.end) for s in seen))
-    return found
-
-
-def _times(
-    store: Store, manifest: Manifest, keys: pl.DataFrame, at: int | None
-) -> TimeRange | None:
-    """The event times that values at an instant depend on; None for all."""
-    spec = manifest.spec
-    if spec.timestamp is None or at is None:
-        return None
-    if spec.columns:
-        point = timemodel.point(at, spec.interval)
-        return timemodel.events_seen(TimeRange(point, point), spec.windows)
-    before = events_of(store, manifest).scan(spec.identity, TimeRange(evaluation.BEGINNING, at))
-    latest = (
-        before.join(keys.lazy(), on=list(spec.keys), how="semi")
-        .select(frames.microseconds(spec.timestamp).max())
-        .collect()
-        .item()
+    return _Evaluated(
+        manifest, at, values.row(0, named=True), lineage.rows(store, manifest, keys, at)
     )
-    last = at if latest is None else int(latest)
-    return TimeRange(last, last)
 
 
 def _instant(at: datetime | date | str | int | None, manifest: Manifest) -> int | None:

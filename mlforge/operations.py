@@ -11,10 +11,13 @@ from mlforge import clock
 from mlforge.digest import digest
 from mlforge.errors import MlforgeError, VersionNotFound
 from mlforge.manifest import Manifest
-from mlforge.retention import Retention, removable
+from mlforge.retention import UNATTENDED, Retention, removable
 from mlforge.store import Pointer, Store
 from mlforge.store.files import hash_file
 from mlforge.values import Version
+
+
+_WORTH_IT = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,12 +76,25 @@ def prune(
     return [_prune(store, name, rule, dry_run) for name in names]
 
 
+def tidy(store: Store, name: str, rule: Retention = UNATTENDED) -> Pruned | None:
+    """Prune a feature once that removes enough versions to be worth the look at all the others."""
+    versions = dict.fromkeys(store.versions(name), 0)
+    pointer, pins = store.pointer(name), map(Version.parse, store.books(name).pins)
+    served = pointer.version if pointer else None
+    if len(removable(versions, served, set(pins), rule, clock.now())) < _WORTH_IT:
+        return None
+    return _prune(store, name, rule, dry_run=False)
+
+
 def verify(store: Store, names: Iterable[str], version: str | None = None) -> list[Problem]:
     """Compare every byte of versions and partials with what their manifests say; nothing is changed."""
     problems: list[Problem] = []
     for name in names:
         checked: dict[str, str | None] = {}
         versions = store.versions(name) if version is None else [Version.parse(version)]
+        pointer = store.pointer(name) if version is None else None
+        if pointer is not None and pointer.version not in versions:
+            problems.append(Problem(name, str(pointer.version), "is to be served, but is missing"))
         for each in versions:
             try:
                 manifest = store.manifest(name, each)

@@ -17,6 +17,7 @@ from mlforge import clock, evaluation, frames, partials, timemodel
 from mlforge.encoding import key_hashes
 from mlforge.engines import POINT, Engine, Events
 from mlforge.errors import StalePush, StoreError
+from mlforge.failpoints import reach
 from mlforge.manifest import Manifest
 from mlforge.online import OnlineBooks, OnlineStore, Target
 from mlforge.schema import Schema
@@ -111,6 +112,7 @@ class _Push:
         if books is not None and books.target == target and not books.pending:
             return self._renewed(books)
         books = self.online.begin(name, target)
+        reach("push.begun")
         affected = self.affected(books)
         return self._all() if affected is None else self._some(affected, books)
 
@@ -158,6 +160,7 @@ class _Push:
         begun = clock.now()
         rows = self._rows(evaluation.live(self.events, target.as_of))
         written = self.online.put(name, target, rows, keys)
+        reach("push.put")
         deleted = self.online.remove_others(name, target, key_hashes(rows, keys))
         self._finish(rows.height, begun)
         return PushResult(name, target.version, target.as_of, written, deleted, full=True)
@@ -167,6 +170,7 @@ class _Push:
         alive = evaluation.live(self.events, target.as_of, affected)
         gone = affected.join(alive, on=list(keys), how="anti")
         written = self.online.put(name, target, self._rows(alive), keys)
+        reach("push.put")
         deleted = self.online.remove(name, target, gone, keys)
         self._finish(self._count(affected, alive, books), books.renewed_at)
         return PushResult(name, target.version, target.as_of, written, deleted)
@@ -196,7 +200,9 @@ class _Push:
             columns=columns,
             empty={column.name: 0 if column.aggregation == "count" else None for column in columns},
         )
+        reach("push.removed")
         self.online.finish(self.manifest.name, self.target, books)
+        reach("push.finished")
 
     @property
     def events(self) -> Events:

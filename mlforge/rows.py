@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -13,6 +13,7 @@ import polars as pl
 from mlforge import frames, timemodel
 from mlforge.engines import POINT, Engine, Events
 from mlforge.errors import DataError
+from mlforge.failpoints import reach
 from mlforge.manifest import Part
 from mlforge.partials import Changes
 from mlforge.schema import Schema
@@ -22,6 +23,7 @@ from mlforge.values import TimeRange
 
 _ROW_GROUP = 131_072
 _BEGINNING, _END = -(1 << 62), 1 << 62
+_Placed = tuple[Part, Path]
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,9 +99,9 @@ class TableWriter:
         if self.events.spec.timestamp is None:
             rows = evaluate(self.engine, self.events)
             _check_unique(rows, self.events)
-            return Table(self._write([rows], []), rows.height)
+            return Table(self._write([rows]), rows.height)
         chunks = (evaluate(self.engine, self.events, times=times) for times in self._ranges())
-        parts = self._write(chunks, [])
+        parts = self._write(chunks)
         return Table(parts, sum(part.rows for part in parts))
 
     def _ranges(self) -> list[TimeRange]:
@@ -116,7 +118,7 @@ class TableWriter:
     def changed(self, changes: Changes, before: Sequence[Part], folder: Path) -> Table:
         """Evaluate what the changed events touch; parts that hold none of it are linked, not written.
 
-        before, folder: the parts of the version before, and where they lie.
+        before, folder: the parts of the version before, in the order of time, and where they lie.
         """
         spec = self.events.spec
         if changes.times is None or spec.timestamp is None:
@@ -125,72 +127,87 @@ class TableWriter:
         if spec.columns:
             touched = timemodel.rows_touched(touched, spec.windows, spec.interval)
         fresh = evaluate(self.engine, self.events, changes.entities, touched)
-        dirty, clean = _gathered(
-            *_split(before, touched), before=touched.start, fresh=fresh.height, layout=self.layout
-        )
+        earlier, dirty, later = _split(before, touched, fresh.height, self.layout.part_rows)
         old = _read(dirty, folder, spec.output(self.events.schema))
         stale = pl.col(spec.timestamp).is_between(
             frames.instant(touched.start), frames.instant(touched.end)
         )
         changed = old.filter(stale).join(changes.entities, on=list(spec.keys), how="anti")
         rows = _ordered(pl.concat([old.filter(~stale), changed, fresh]), self.events)
-        return Table(
-            self._write([rows], [(part, folder / part.file) for part in clean]), fresh.height
+        # A long stretch before the touched rows gets a part of its own: the next drop may touch this
+        # time again, and need not write that stretch again.
+        head = rows.filter(pl.col(spec.timestamp) < frames.instant(touched.start)).height
+        cut = head if head > 2 * (rows.height - head) else 0
+        parts = self._write(
+            [rows.head(cut), rows.slice(cut)], _at(earlier, folder), _at(later, folder)
         )
+        return Table(parts, fresh.height)
 
     def linked(self, before: Sequence[Part], folder: Path) -> Table:
         """The same table once more, without writing a byte of it."""
-        return Table(_place([(part, folder / part.file) for part in before], self.into), 0)
+        return Table(_place(_at(before, folder), self.into), 0)
 
     def _write(
-        self, chunks: Iterable[pl.DataFrame], linked: list[tuple[Part, Path]]
+        self,
+        chunks: Iterable[pl.DataFrame],
+        earlier: Sequence[_Placed] = (),
+        later: Sequence[_Placed] = (),
     ) -> tuple[Part, ...]:
-        """Write rows, given in the order of time, beside parts that are linked."""
+        """Write rows, given in the order of time, between parts that are linked."""
         fresh = self.into / ".fresh"
         fresh.mkdir()
-        made: list[tuple[Part, Path]] = []
+        made: list[_Placed] = []
         for chunk in chunks:
-            for piece in chunk.iter_slices(self.layout.part_rows):
-                if not piece.is_empty():
-                    made.append(self._write_part(piece, fresh / f"{len(made)}.parquet"))
-        if not made and not linked:
+            for piece in _pieces(chunk, self.layout.part_rows):
+                made.append(self._write_part(piece, fresh / f"{len(made)}.parquet"))
+        if not (made or earlier or later):
             made = [self._write_part(chunk, fresh / "0.parquet")]
-        parts = _place(sorted([*linked, *made], key=lambda pair: _start(pair[0])), self.into)
+        reach("parts.written")
+        parts = _place([*earlier, *made, *later], self.into)
         shutil.rmtree(fresh)
+        reach("parts.placed")
         return parts
 
-    def _write_part(self, rows: pl.DataFrame, path: Path) -> tuple[Part, Path]:
+    def _write_part(self, rows: pl.DataFrame, path: Path) -> _Placed:
         rows.write_parquet(path, compression="zstd", row_group_size=_ROW_GROUP)
         times = _times(rows, self.events.spec.timestamp)
         return Part("", rows.height, times, files.hash_file(path)), path
 
 
-def _split(parts: Iterable[Part], touched: TimeRange) -> tuple[list[Part], list[Part]]:
-    """The parts that may hold a touched row, and the others."""
-    dirty: list[Part] = []
-    clean: list[Part] = []
-    for part in parts:
-        (dirty if part.times is None or part.times.overlaps(touched) else clean).append(part)
-    return dirty, clean
+def _split(
+    parts: Sequence[Part], touched: TimeRange, fresh: int, part_rows: int
+) -> tuple[Sequence[Part], Sequence[Part], Sequence[Part]]:
+    """The parts before, among and after those to be written anew.
 
-
-def _gathered(
-    dirty: list[Part], clean: list[Part], *, before: int, fresh: int, layout: Layout
-) -> tuple[list[Part], list[Part]]:
-    """Take small parts just before the touched rows along.
-
-    A part joins while it is at most twice what is to be written anyway, so the sizes of those left
-    grow geometrically: many small drops leave few parts, and each row is rewritten a logarithmic
-    number of times.
+    Written anew are those that may hold a touched row, and small neighbours. A neighbour joins
+    while it is at most twice what is written anyway, so the sizes of those left grow geometrically:
+    many small drops leave few parts, and each row is rewritten a logarithmic number of times.
     """
-    rows = fresh + sum(part.rows for part in dirty)
-    for nearest in reversed([part for part in clean if part.times and part.times.end < before]):
-        if nearest.rows > 2 * rows or nearest.rows + rows > layout.part_rows:
-            break
-        clean = [part for part in clean if part is not nearest]
-        dirty = [nearest, *dirty]
-        rows += nearest.rows
-    return dirty, clean
+    start = sum(1 for part in parts if part.times and part.times.end < touched.start)
+    stop = len(parts) - sum(1 for part in parts if part.times and part.times.start > touched.end)
+    rows = fresh + sum(part.rows for part in parts[start:stop])
+
+    def joins(neighbour: Part) -> bool:
+        return neighbour.rows <= 2 * rows and neighbour.rows + rows <= part_rows
+
+    while start > 0 and joins(parts[start - 1]):
+        start -= 1
+        rows += parts[start].rows
+    while stop < len(parts) and joins(parts[stop]):
+        rows += parts[stop].rows
+        stop += 1
+    return parts[:start], parts[start:stop], parts[stop:]
+
+
+def _pieces(rows: pl.DataFrame, most: int) -> Iterator[pl.DataFrame]:
+    """Pieces of about one size: a full part that takes one row more becomes two halves."""
+    if not rows.is_empty():
+        count = -(-rows.height // most)
+        yield from rows.iter_slices(-(-rows.height // count))
+
+
+def _at(parts: Iterable[Part], folder: Path) -> list[_Placed]:
+    return [(part, folder / part.file) for part in parts]
 
 
 def _ordered(rows: pl.DataFrame, events: Events) -> pl.DataFrame:
@@ -211,7 +228,7 @@ def _check_unique(rows: pl.DataFrame, events: Events) -> None:
         )
 
 
-def _place(placed: list[tuple[Part, Path]], into: Path) -> tuple[Part, ...]:
+def _place(placed: Sequence[_Placed], into: Path) -> tuple[Part, ...]:
     """Link parts under their final names: `data.parquet`, or files in a folder of that name, by time."""
     single = len(placed) == 1
     if not single:
@@ -224,10 +241,6 @@ def _place(placed: list[tuple[Part, Path]], into: Path) -> tuple[Part, ...]:
     return tuple(parts)
 
 
-def _start(part: Part) -> int:
-    return part.times.start if part.times else 0
-
-
 def _times(rows: pl.DataFrame, timestamp: str | None) -> TimeRange | None:
     if timestamp is None or rows.is_empty():
         return None
@@ -235,7 +248,7 @@ def _times(rows: pl.DataFrame, timestamp: str | None) -> TimeRange | None:
     return TimeRange(int(micros[0]), int(micros[-1]))
 
 
-def _read(parts: list[Part], folder: Path, columns: Schema) -> pl.DataFrame:
+def _read(parts: Sequence[Part], folder: Path, columns: Schema) -> pl.DataFrame:
     if not parts:
         return frames.empty(columns)
     return (

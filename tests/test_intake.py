@@ -507,11 +507,11 @@ def test_a_row_wise_function_may_be_kept_from_being_split_and_let_go_again(
 
 
 def test_who_says_incremental_is_believed(project: Project) -> None:
-    def elements(df: pl.DataFrame) -> pl.DataFrame:
-        amount = pl.col("amount").map_elements(lambda x: abs(x) + 1, return_dtype=pl.Float64)
+    def batches(df: pl.DataFrame) -> pl.DataFrame:
+        amount = pl.col("amount").map_batches(lambda x: x + 1, return_dtype=pl.Float64)
         return df.select("user_id", "at", amount)
 
-    feature = project.define(elements, incremental=True)
+    feature = project.define(batches, incremental=True)
     for name in "abcde":
         project.drop(name, rows((ord(name), 0, 1.0)))
     project.build(feature)

@@ -6,12 +6,41 @@ import os
 import pickle
 import signal
 import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
 from redis import Redis
 
 from tests.workers import Shop, eventually, purchases, server, shop, write  # noqa: F401 - fixtures
 from worker.queue import QUEUE, JobQueue
+
+
+@dataclass(frozen=True)
+class Slow:
+    """The feature `slow`, whose function stays where it is until it may go on."""
+
+    folder: Path
+
+    def stop(self) -> None:
+        (self.folder / "at_work").unlink(missing_ok=True)
+        (self.folder / "block").touch()
+
+    def is_at_work(self) -> bool:
+        return (self.folder / "at_work").exists()
+
+    def go_on(self) -> None:
+        (self.folder / "block").unlink(missing_ok=True)
+
+
+@pytest.fixture
+def slow(shop: Shop) -> Iterator[Slow]:  # noqa: F811
+    """The slow feature, stopped; it goes on after the test in any case."""
+    feature = Slow(shop.folder)
+    feature.stop()
+    yield feature
+    feature.go_on()
 
 
 def horse_of(worker: int) -> int:
@@ -51,47 +80,39 @@ def test_a_corrupt_file_is_set_aside_and_everything_goes_on(shop):  # noqa: F811
     eventually(lambda: not shop.store.books("spend").quarantine)
 
 
-def test_drops_while_a_refresh_runs_lead_to_exactly_one_more(shop):  # noqa: F811
-    block, at_work = shop.folder / "block", shop.folder / "at_work"
-    block.touch()
+def test_drops_while_a_refresh_runs_lead_to_exactly_one_more(shop, slow):  # noqa: F811
     write(shop.folder / "slow" / "0.parquet", purchases((1, 0, 1.0)))
-    eventually(at_work.exists)
+    eventually(slow.is_at_work)
     begun = shop.ticket("slow")
     for number in range(1, 6):
         write(shop.folder / "slow" / f"{number}.parquet", purchases((1, number, 1.0)))
         eventually(lambda number=number: shop.ticket("slow").wanted >= begun.wanted + number)
     assert shop.ticket("slow").queued is None, "no job waits for a lease that another has"
-    block.unlink()
+    slow.go_on()
     eventually(lambda: not shop.ticket("slow").behind)
     eventually(lambda: shop.online("slow", 1))
     assert shop.versions("slow") == ["1.0.0", "1.0.1"]
     assert shop.store.read("slow").height == 6
 
 
-def test_a_killed_fork_is_replaced_at_once(shop):  # noqa: F811
-    block, at_work = shop.folder / "block", shop.folder / "at_work"
-    at_work.unlink()
-    block.touch()
+def test_a_killed_fork_is_replaced_at_once(shop, slow):  # noqa: F811
     write(shop.folder / "slow" / "killed.parquet", purchases((9, 0, 1.0)))
-    eventually(at_work.exists)
+    eventually(slow.is_at_work)
     os.kill(horse_of(shop.processes[1].pid), signal.SIGKILL)
     died = eventually(lambda: found if (found := shop.ticket("slow")).interruptions else None)
     assert "SIGKILL" in died.error
-    block.unlink()
+    slow.go_on()
     eventually(lambda: shop.online("slow", 9), within=15)
     eventually(lambda: shop.ticket("slow").error is None)
 
 
-def test_a_killed_worker_is_replaced_within_fifteen_seconds(shop):  # noqa: F811
-    block, at_work = shop.folder / "block", shop.folder / "at_work"
-    at_work.unlink()
-    block.touch()
+def test_a_killed_worker_is_replaced_within_fifteen_seconds(shop, slow):  # noqa: F811
     write(shop.folder / "slow" / "late.parquet", purchases((10, 0, 1.0)))
-    eventually(at_work.exists)
+    eventually(slow.is_at_work)
     killed = shop.processes.pop(1)
     killed.kill()
     killed.wait()
-    block.unlink()
+    slow.go_on()
     shop.start("worker")
     eventually(lambda: shop.online("slow", 10), within=15)
 
@@ -107,15 +128,12 @@ def test_a_feature_that_always_fails_is_reported_and_does_not_starve_others(shop
     assert "no_such_column" in status.stdout
 
 
-def test_sigterm_lets_the_job_in_hand_finish(shop):  # noqa: F811
-    block, at_work = shop.folder / "block", shop.folder / "at_work"
-    at_work.unlink()
-    block.touch()
+def test_sigterm_lets_the_job_in_hand_finish(shop, slow):  # noqa: F811
     write(shop.folder / "slow" / "term.parquet", purchases((11, 0, 1.0)))
-    eventually(at_work.exists)
+    eventually(slow.is_at_work)
     worker = shop.processes.pop()
     worker.terminate()
-    block.unlink()
+    slow.go_on()
     assert worker.wait(20) == 0
     assert shop.online("slow", 11)
     shop.start("worker")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 from redis.exceptions import RedisError
 
-from mlforge import clock
+from mlforge import clock, operations
 from mlforge.errors import HeldError, OnlineUnavailable, StalePush, VersionConflict
 from worker import project
 from worker.project import Project
@@ -83,6 +83,8 @@ def _bring_up(at_work: Project, lease: Lease) -> str:
     built = definitions.refresh(feature, attended=False)
     at_work.own(feature)
     pushed = definitions.push(feature)
+    if built.changed:
+        operations.tidy(definitions.store, feature)
     fresh_ms = None if lease.closed_at is None else max(0.0, (clock.now() - lease.closed_at) / 1000)
     if built.reason.startswith("held"):
         at_work.journal.write("held", feature, reason=built.reason.removeprefix("held: "))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
@@ -37,8 +37,10 @@ if TYPE_CHECKING:
     from mlforge.store import Store
 
 BUMPS = {"major": "red", "minor": "yellow", "patch": "green"}
-BUILT = ("feature", "version", "bump", "reason", "rows", "mode", "time")
-PLANNED = ("feature", "version", "bump", "reason", "rows", "recomputed", "keys")
+CHANGE = ("feature", "version", "bump", "reason", "rows")
+BUILT = (*CHANGE, "mode", "time")
+PUSHED = (*CHANGE, "mode", "keys", "time")
+PLANNED = (*CHANGE, "recomputed", "keys")
 
 
 def _configure_plan(parser: argparse.ArgumentParser) -> None:
@@ -68,7 +70,8 @@ def build(args: argparse.Namespace) -> int:
         definitions, args, lambda options: definitions.build(online=args.online, **options)
     )
     if not args.json:
-        print(table(BUILT, _built(outcome), right=("rows", "time")))
+        headers = PUSHED if args.online else BUILT
+        print(table(headers, _built(outcome, headers), right=("rows", "keys", "time")))
     return _end(outcome, args.json)
 
 
@@ -83,11 +86,14 @@ def plan(args: argparse.Namespace) -> int:
     outcome = _run(definitions, args, lambda options: definitions.plan(**options))
     if not args.json:
         print(table(PLANNED, _planned(outcome), right=("rows", "recomputed", "keys")))
+        print()
         for result in outcome.results.values():
             print(printable(_how(result)))
             hold = definitions.store.books(result.feature).hold
             if hold:
-                print(style(printable(f"{result.feature}: a build ends its hold: {hold}"), "yellow"))
+                print(
+                    style(printable(f"{result.feature}: a build ends its hold: {hold}"), "yellow")
+                )
     return _end(outcome, args.json)
 
 
@@ -174,17 +180,18 @@ def as_json(result: BuildResult, store: Store) -> dict[str, Any]:
     }
 
 
-def _built(outcome: _Outcome) -> list[tuple[object, ...]]:
+def _built(outcome: _Outcome, headers: Sequence[str]) -> list[tuple[object, ...]]:
     built = [
         (
             *_change(result),
             number(result.rows),
             result.mode if result.changed else None,
+            *([number(result.keys_written)] if "keys" in headers else []),
             seconds(result.seconds),
         )
         for result in outcome.results.values()
     ]
-    return [*built, *_failed(outcome)]
+    return [*built, *_failed(outcome, headers)]
 
 
 def _planned(outcome: _Outcome) -> list[tuple[object, ...]]:
@@ -197,21 +204,23 @@ def _planned(outcome: _Outcome) -> list[tuple[object, ...]]:
         )
         for result in outcome.results.values()
     ]
-    return [*planned, *_failed(outcome)]
+    return [*planned, *_failed(outcome, PLANNED)]
 
 
 def _change(result: BuildResult) -> tuple[object, ...]:
+    first = result.reason == "first_build"
     return (
         result.feature,
         result.version,
-        Styled(result.bump, BUMPS.get(result.bump or "", "dim")),
+        Styled(result.bump, "green" if first else BUMPS.get(result.bump or "", "dim")),
         result.reason if result.changed else Styled(result.reason, "dim"),
     )
 
 
-def _failed(outcome: _Outcome) -> list[tuple[object, ...]]:
+def _failed(outcome: _Outcome, headers: Sequence[str]) -> list[tuple[object, ...]]:
+    rest = [None] * (len(headers) - 4)
     return [
-        (name, None, Styled("failed", "red"), type(error).__name__, None, None, None)
+        (name, None, Styled("failed", "red"), type(error).__name__, *rest)
         for name, error in outcome.failures.items()
     ]
 
@@ -220,8 +229,10 @@ def _how(result: BuildResult) -> str:
     """`user_spend: incremental, 3 of 900 events changed; 3 entities, 1 file read`."""
     mode = f"{result.mode}, {result.mode_reason}" if result.changed else "nothing to do"
     entities = f"{result.entities:,} {'entity' if result.entities == 1 else 'entities'}"
-    parts = [entities if result.entities else "", f"{plural(result.files_read, 'file')} read"]
-    return f"{result.feature}: {mode}; {', '.join(filter(None, parts))}"
+    files = plural(result.files_read, "file")
+    parts = [entities if result.entities else "", f"{files} read" if result.files_read else ""]
+    work = ", ".join(filter(None, parts))
+    return f"{result.feature}: {mode}{f'; {work}' if work else ''}"
 
 
 def complain(results: Iterable[BuildResult], store: Store) -> None:
@@ -250,5 +261,6 @@ COMMANDS = (
         _configure_plan,
         plan,
         "mlforge plan\nmlforge plan --features user_spend --full --json",
+        "A build right after it does exactly that, and computes no file twice.",
     ),
 )

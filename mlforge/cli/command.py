@@ -14,6 +14,7 @@ class Command:
     name, help: as the list of commands shows them.
     configure: adds the command's options to its parser.
     run: does the work and returns the exit code, 0 only when all went well.
+    about: more sentences for `--help`, such as exit codes of the command's own.
     example: one or more command lines for the foot of `--help`.
 
     A module that defines commands is imported for every `mlforge --help`: what is slow to import is
@@ -25,3 +26,4 @@ class Command:
     configure: Callable[[argparse.ArgumentParser], None]
     run: Callable[[argparse.Namespace], int]
     example: str = ""
+    about: str = ""

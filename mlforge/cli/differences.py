@@ -139,5 +139,6 @@ COMMANDS = (
         _configure,
         diff,
         "mlforge diff user_spend 1.0.0 1.1.0\nmlforge diff user_spend 1.0.0   # with what is served",
+        "Exit code 0: they mean the same; 10: rows differ (PATCH); 11: MINOR; 12: MAJOR.",
     ),
 )

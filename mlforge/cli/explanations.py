@@ -126,7 +126,7 @@ def _online_text(found: Explanation) -> str:
     as_of = f" as of {instant(to_iso(served.as_of))}" if served.as_of is not None else ""
     verdict = {
         True: "agrees with the offline store",
-        False: "does NOT agree with the offline store",
+        False: "differs from the offline store",
         None: served.problem or "not all of it can be compared",
     }[found.agrees]
     return f"{served.version}{as_of}; {verdict}"
@@ -158,7 +158,7 @@ def _interval(bounds: Bounds) -> str:
 
 def _rows(found: Explanation) -> str:
     """The newest rows, with the windows that they lie in and the files that they came from."""
-    from mlforge.explanation import FILE
+    from mlforge.lineage import FILE
 
     if found.rows.is_empty():
         return "no rows contribute"

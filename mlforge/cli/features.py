@@ -6,7 +6,14 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from mlforge.cli.command import Command
-from mlforge.cli.options import definitions_of, definitions_option, json_option, selection_options
+from mlforge.cli.options import (
+    definitions_of,
+    definitions_option,
+    json_option,
+    selection_options,
+    store_of,
+    store_options,
+)
 from mlforge.cli.output import Styled, minute, number, print_json, printable, style, table
 
 if TYPE_CHECKING:
@@ -19,18 +26,15 @@ if TYPE_CHECKING:
 STATES = {"ready": "green", "not built": "dim", "not defined": "dim"}
 
 
-def _configure(parser: argparse.ArgumentParser) -> None:
+def _configure_list(parser: argparse.ArgumentParser) -> None:
+    selection_options(parser)
     definitions_option(parser)
     json_option(parser)
 
 
-def _configure_list(parser: argparse.ArgumentParser) -> None:
-    selection_options(parser)
-    _configure(parser)
-
-
 def _configure_manifest(parser: argparse.ArgumentParser) -> None:
-    _configure(parser)
+    store_options(parser)
+    json_option(parser)
     parser.add_argument(
         "--regenerate", action="store_true", help="write it anew from the versions in the store"
     )
@@ -119,7 +123,7 @@ def manifest(args: argparse.Namespace) -> int:
     JSON: `{"features": {name: {"version", "row_count", "entity_keys", "timestamp", "interval",
     "updated_at", "content_hash"}, ...}}`.
     """
-    store = definitions_of(args).store
+    store = store_of(args)
     if args.regenerate:
         store.regenerate_index()
     entries = store.index()

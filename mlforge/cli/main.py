@@ -1,31 +1,48 @@
 """From argv to an exit code.
 
 Exit codes: 0 all went well, 1 something failed, 2 the command line is wrong, 130 Ctrl-C, 141 the
-reader of the output has gone.
+reader of the output has gone; `diff` has more of its own.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import sys
+import textwrap
 from collections.abc import Sequence
 from difflib import get_close_matches
 from importlib.metadata import entry_points
 from importlib.metadata import version as installed
 
-from mlforge.cli import builds, explanations, features, projects, validations, versions
+from mlforge.cli import (
+    builds,
+    completion,
+    differences,
+    explanations,
+    features,
+    projects,
+    serving,
+    upkeep,
+    validations,
+    versions,
+)
 from mlforge.cli.command import Command
-from mlforge.cli.output import fail
+from mlforge.cli.output import fail, pairs
 from mlforge.errors import MlforgeError
 
 OWN: tuple[Command, ...] = (
+    *projects.COMMANDS,
     *builds.COMMANDS,
     *validations.COMMANDS,
     *features.COMMANDS,
     *versions.COMMANDS,
+    *differences.COMMANDS,
     *explanations.COMMANDS,
-    *projects.COMMANDS,
+    *serving.COMMANDS,
+    *upkeep.COMMANDS,
+    *completion.COMMANDS,
 )
 PLUGINS = "mlforge.commands"
 FAILED, USAGE, INTERRUPTED, BROKEN_PIPE = 1, 2, 130, 141
@@ -46,13 +63,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
     except (MlforgeError, OSError) as error:
-        fail(str(error))
+        fail(_said(error))
         return FAILED
     return code
 
 
+def _said(error: Exception) -> str:
+    if isinstance(error, FileNotFoundError) and error.filename is None:
+        return "the present folder is gone; go to another one"
+    return str(error)
+
+
 def _run(argv: Sequence[str]) -> int:
-    commands, broken = _commands()
+    commands, broken = known_commands()
     parser = _parser(commands, broken)
     try:
         named = next((text for text in argv if not text.startswith("-")), None)
@@ -76,7 +99,7 @@ def _unknown(named: str, commands: dict[str, Command], broken: list[str]) -> str
     )
 
 
-def _commands() -> tuple[dict[str, Command], list[str]]:
+def known_commands() -> tuple[dict[str, Command], list[str]]:
     """Every command by its name, and a line for each plugin that does not load."""
     commands = {command.name: command for command in OWN}
     broken = []
@@ -92,9 +115,13 @@ def _commands() -> tuple[dict[str, Command], list[str]]:
 def _parser(commands: dict[str, Command], broken: list[str]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="mlforge",
+        usage="mlforge [-h] [--version] COMMAND ...",
         description="A feature store that you run by dropping parquet files into a folder.",
         epilog="\n".join(
             [
+                "commands:",
+                pairs([(command.name, command.help) for command in commands.values()], indent=4),
+                "",
                 "`mlforge COMMAND --help` explains a command and shows an example.",
                 *(f"not available: {line}" for line in broken),
             ]
@@ -103,18 +130,24 @@ def _parser(commands: dict[str, Command], broken: list[str]) -> argparse.Argumen
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"mlforge {installed('mlforge')}")
-    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
+    subparsers = parser.add_subparsers(
+        dest="command", metavar="COMMAND", prog="mlforge", help=argparse.SUPPRESS
+    )
     for command in commands.values():
         subparser = subparsers.add_parser(
             command.name,
-            help=command.help,
-            description=command.help[:1].upper() + command.help[1:] + ".",
+            description=_about(command),
             epilog=_example(command.example),
             formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,
         )
         command.configure(subparser)
     return parser
+
+
+def _about(command: Command) -> str:
+    said = f"{command.help[:1].upper()}{command.help[1:]}. {command.about}"
+    return textwrap.fill(said.strip(), max(shutil.get_terminal_size().columns - 2, 20))
 
 
 def _example(text: str) -> str | None:

@@ -130,7 +130,9 @@ def approve(args: argparse.Namespace) -> int:
         print_json({**document, "push": _push_json(pushed)})
     elif still is None:
         said = f"published {result.version}" if result.changed else f"{result.version} goes on"
-        online = "" if pushed is None else f"; {plural(pushed.written + pushed.deleted, 'key')} online"
+        online = (
+            "" if pushed is None else f"; {plural(pushed.written + pushed.deleted, 'key')} online"
+        )
         print(f"{name}: {said}, {result.reason}{online}")
     sys.stdout.flush()
     complain([result], store)
@@ -159,6 +161,8 @@ COMMANDS = (
         _configure_rollback,
         rollback,
         "mlforge rollback user_spend\nmlforge rollback user_spend 1.0.0 --store feature_store",
+        "The online store follows at once; with --store, when a worker next looks. The next version takes a "
+        "number above all others.",
     ),
     Command(
         "approve",
@@ -166,5 +170,6 @@ COMMANDS = (
         _configure_approve,
         approve,
         "mlforge approve user_spend",
+        "Refreshes the feature from its source as a build does, whatever it loses, and pushes it.",
     ),
 )

@@ -11,11 +11,11 @@ from mlforge.cli.options import at_least_one, json_option, store_of, store_optio
 from mlforge.cli.output import Styled, fail, number, plural, print_json, table
 from mlforge.cli.progress import Progress
 from mlforge.errors import DefinitionError
-from mlforge.values import Duration
 
 if TYPE_CHECKING:
     from mlforge.operations import Problem
     from mlforge.retention import Retention
+    from mlforge.values import Duration
 
 
 def _configure_pin(parser: argparse.ArgumentParser) -> None:
@@ -55,6 +55,8 @@ def _features_argument(parser: argparse.ArgumentParser) -> None:
 
 
 def _age(text: str) -> Duration:
+    from mlforge.values import Duration
+
     try:
         return Duration.parse(text)
     except DefinitionError as error:
@@ -79,6 +81,8 @@ def pin(args: argparse.Namespace) -> int:
 
 def prune(args: argparse.Namespace) -> int:
     """Remove old versions; never one that is served, pinned or the highest.
+
+    Without a rule it does as a worker does by itself: the last 50 stay, and the newest of each MINOR.
 
     JSON: `{"dry_run", "features": [{"feature", "versions": [version, ...], "partials"}, ...]}`: what
     went, or would go; partials are counted.
@@ -140,8 +144,12 @@ def verify(args: argparse.Namespace) -> int:
     with Progress("", total=len(names)) as progress:
         for name in names:
             progress.begin(name)
-            counts[name] = len(store.list_versions(name)) if args.version is None else 1
+            if args.features:
+                store.list_versions(
+                    name
+                )  # a name that does not exist is no feature without problems
             found[name] = operations.verify(store, [name], args.version)
+            counts[name] = len(store.versions(name)) if args.version is None else 1
     if args.json:
         features = [
             {
@@ -180,11 +188,13 @@ COMMANDS = (
     ),
     Command(
         "prune",
-        "remove old versions (by default as a worker does: the last 50 stay, "
-        "the newest of each MINOR, and pins)",
+        "remove old versions and what they alone consist of",
         _configure_prune,
         prune,
         "mlforge prune --dry-run\nmlforge prune user_spend --keep 10\nmlforge prune --older-than 30d",
+        "Those that are served, pinned or the highest stay in any case. Without a rule, it does what a "
+        "worker does by itself: the last 50 stay, and the newest of each MINOR. Of two rules, both must "
+        "let a version go.",
     ),
     Command(
         "verify",
@@ -192,5 +202,6 @@ COMMANDS = (
         _configure_verify,
         verify,
         "mlforge verify\nmlforge verify user_spend --version 1.0.0",
+        "Exit code 1 if something differs, and then it says what.",
     ),
 )

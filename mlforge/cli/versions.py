@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mlforge.cli.command import Command
-from mlforge.cli.options import definitions_of, definitions_option, json_option
+from mlforge.cli.options import json_option, store_of, store_options
 from mlforge.cli.output import (
     Styled,
     instant,
+    minute,
     nearby,
     number,
     pairs,
     plural,
     print_json,
+    printable,
     second,
     style,
     table,
 )
-from mlforge.values import Version
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
 
 def _configure_feature(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("feature", help="its name")
-    definitions_option(parser)
+    store_options(parser)
     json_option(parser)
 
 
@@ -41,40 +43,37 @@ def _configure_inspect(parser: argparse.ArgumentParser) -> None:
 def versions(args: argparse.Namespace) -> int:
     """Show a feature's versions, the newest last.
 
-    JSON: `{"feature", "latest", "versions": [{"version", "created_at", "bump", "reason", "details",
-    "rows", "parent"}, ...]}`.
+    JSON: `{"feature", "latest", "hold", "versions": [{"version", "created_at", "bump", "reason",
+    "details", "rows", "parent", "served", "pinned"}, ...]}`; latest is the one that is served, hold why the
+    feature is held (null if it is not).
     """
-    store = definitions_of(args).store
+    store = store_of(args)
     found = [store.read_metadata(args.feature, text) for text in store.list_versions(args.feature)]
-    latest = store.read_metadata(args.feature)
+    latest, books = store.read_metadata(args.feature), store.books(args.feature)
+    entries = [_version(manifest, str(latest.version), books.pins) for manifest in found]
     if args.json:
-        print_json(
-            {
-                "feature": args.feature,
-                "latest": str(latest.version),
-                "versions": [_version(manifest) for manifest in found],
-            }
-        )
+        about = {"feature": args.feature, "latest": str(latest.version), "hold": books.hold}
+        print_json({**about, "versions": entries})
         return 0
-    rows = []
-    for entry in map(_version, found):
-        is_latest = entry["version"] == str(latest.version)
-        name = f"{entry['version']}{' *' if is_latest else ''}"
-        rows.append(
-            (
-                Styled(name, "green") if is_latest else name,
-                second(entry["created_at"]),
-                entry["bump"],
-                number(entry["rows"]),
-                _why(entry["reason"], entry["details"], most=2),
-            )
+    rows = [
+        (
+            Styled(entry["version"], "green") if entry["served"] else entry["version"],
+            minute(entry["created_at"]),
+            entry["bump"],
+            number(entry["rows"]),
+            ", ".join(mark for mark in ("served", "pinned") if entry[mark]) or None,
+            _why(entry["reason"], entry["details"], most=2),
         )
-    print(table(("version", "made (UTC)", "bump", "rows", "reason"), rows, right=("rows",)))
-    print(style("* is what is served", "dim"))
+        for entry in entries
+    ]
+    headers = ("version", "made (UTC)", "bump", "rows", "state", "reason")
+    print(table(headers, rows, right=("rows",)))
+    if books.hold:
+        print(style(printable(f"{args.feature} is held: {books.hold}"), "yellow"))
     return 0
 
 
-def _version(manifest: Manifest) -> dict[str, Any]:
+def _version(manifest: Manifest, served: str, pins: Sequence[str]) -> dict[str, Any]:
     change = manifest.change
     document = manifest.to_json()
     return {
@@ -85,6 +84,8 @@ def _version(manifest: Manifest) -> dict[str, Any]:
         "details": list(change.details) if change else [],
         "rows": manifest.row_count,
         "parent": document["parent"],
+        "served": document["version"] == served,
+        "pinned": document["version"] in pins,
     }
 
 
@@ -101,7 +102,9 @@ def inspect(args: argparse.Namespace) -> int:
 
     JSON: the version's `.meta.json` as it is.
     """
-    store = definitions_of(args).store
+    from mlforge.values import Version
+
+    store = store_of(args)
     found = store.read_metadata(args.feature, args.version)
     document = found.to_json()
     if args.json:
@@ -133,6 +136,7 @@ def _page(document: dict[str, Any], data: Path) -> str:
         ("rows hash", document["rows_hash"]),
         ("code hash", document["code_hash"]),
     ]
+    evidence = _evidence(change.get("evidence", {}))
     columns = [
         (column["name"], column["dtype"], column.get("aggregation"), column.get("window"))
         for column in document["columns"]
@@ -141,9 +145,31 @@ def _page(document: dict[str, Any], data: Path) -> str:
         [
             style(f"{document['name']} {document['version']}", "bold"),
             pairs([(name, value) for name, value in facts if value is not None], indent=2),
+            *([f"evidence\n{pairs(evidence, indent=2)}"] if evidence else []),
             table(("column", "dtype", "aggregation", "window"), columns),
         ]
     )
+
+
+def _evidence(evidence: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What shows that the change was one, in words."""
+    return [
+        (kind.replace("_", " "), _shown(found)) for kind, found in evidence.items() if found != []
+    ]
+
+
+def _shown(found: Any) -> str:
+    if isinstance(found, dict):  # files: how many, and the first names
+        return f"{found['count']:,}: {_listed(found['first'], found['count'])}"
+    if isinstance(found, list):
+        return ", ".join(map(str, found))
+    return f"{found:,}" if isinstance(found, int) else str(found)
+
+
+def _listed(first: Sequence[str], count: int, most: int = 5) -> str:
+    shown = first[:most]
+    more = f" and {count - len(shown):,} more" if count > len(shown) else ""
+    return ", ".join(shown) + more
 
 
 COMMANDS = (

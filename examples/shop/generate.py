@@ -1,0 +1,168 @@
+"""Write the events of a small shop, one parquet file a day, up to the present.
+
+    python examples/shop/generate.py [--days 60] [--until 2026-01-31T12:00] [--out DIR] [--seed 7]
+
+The same seed, days and end give the same rows. The data is as untidy as real data: several
+purchases at one instant, rows without a customer, sales without an amount, rows that arrive days
+late, rows that arrive twice.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time, timedelta
+from pathlib import Path
+from random import Random
+
+import polars as pl
+
+CUSTOMERS = 400
+MERCHANTS = 30
+PURCHASES_A_DAY = 500
+COUNTRIES = ["DE", "FR", "IN", "JP", "NG", "US"]
+PLANS = ["free", "plus", "pro"]
+
+TRANSACTIONS = pl.Schema(
+    {
+        "user_id": pl.Int64(),
+        "merchant_id": pl.String(),
+        "event_time": pl.Datetime("us", "UTC"),
+        "kind": pl.String(),
+        "amount": pl.Float64(),
+    }
+)
+PROFILES = pl.Schema(
+    {
+        "user_id": pl.Int64(),
+        "updated_at": pl.Datetime("us", "UTC"),
+        "country": pl.String(),
+        "plan": pl.String(),
+    }
+)
+
+
+@dataclass(frozen=True)
+class Day:
+    """What the shop writes on one day: the two tables, either may be empty."""
+
+    date: date
+    transactions: pl.DataFrame
+    profiles: pl.DataFrame
+
+
+def days(count: int, until: datetime, seed: int = 7) -> Iterator[Day]:
+    """The last `count` days, oldest first; of the last one, what has happened by `until`.
+
+    A day's rows depend on the seed and its date alone, except that the first day registers all customers.
+    """
+    first = until.date() - timedelta(days=count - 1)
+    for number in range(count):
+        day = first + timedelta(days=number)
+        random = Random(f"{seed} {day}")
+        transactions = _transactions(random, day)
+        profiles = _profiles(random, day, everyone=number == 0)
+        yield Day(
+            day,
+            transactions.filter(pl.col("event_time") <= until),
+            profiles.filter(pl.col("updated_at") <= until),
+        )
+
+
+def write(out: Path, made: Day) -> list[Path]:
+    """Write one day below `out`, a file a table; empty tables are left out.
+
+    Each file appears whole: it is written under a hidden name, then renamed.
+    """
+    written = []
+    for folder, frame in (("transactions", made.transactions), ("profiles", made.profiles)):
+        if frame.height:
+            written.append(drop(frame, out / folder / f"{made.date}.parquet"))
+    return written
+
+
+def drop(frame: pl.DataFrame, path: Path) -> Path:
+    """Put a frame where a watcher may be looking: under a hidden name first, then by one rename."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    hidden = path.with_name(f".{path.name}.tmp")
+    frame.write_parquet(hidden)
+    return hidden.replace(path)
+
+
+def _transactions(random: Random, day: date) -> pl.DataFrame:
+    rows: list[tuple[int | None, str, datetime, str, float | None]] = []
+    for _ in range(PURCHASES_A_DAY):
+        user = _favouring_low(random, CUSTOMERS)
+        at = _instant(random, day)
+        if random.random() < 0.02:  # the till was offline and reported later
+            at -= timedelta(days=random.randint(1, 5))
+        for _ in range(random.choice([1, 1, 1, 2, 3])):  # one basket, one instant
+            merchant = f"m{_favouring_low(random, MERCHANTS):03d}"
+            kind = "refund" if random.random() < 0.04 else "sale"
+            amount = round(3 + 40 * random.random() ** 3 * random.choice([1, 1, 1, 8]), 2)
+            rows.append(
+                (
+                    None if random.random() < 0.01 else user,  # paid in cash, nobody known
+                    merchant,
+                    at,
+                    kind,
+                    None if random.random() < 0.005 else amount,
+                )
+            )
+            if random.random() < 0.005:
+                rows.append(rows[-1])  # sent twice
+    random.shuffle(rows)
+    return pl.DataFrame(rows, schema=TRANSACTIONS, orient="row")
+
+
+def _profiles(random: Random, day: date, *, everyone: bool) -> pl.DataFrame:
+    start = datetime.combine(day, time(), UTC)
+    if everyone:
+        ids = list(range(1, CUSTOMERS + 1))
+        times = [start] * CUSTOMERS
+    else:
+        ids = random.sample(range(1, CUSTOMERS + 1), 6)
+        times = [_instant(random, day) for _ in ids]
+    rows = [
+        (user, at, random.choice(COUNTRIES), random.choice(PLANS))
+        for user, at in zip(ids, times, strict=True)
+    ]
+    return pl.DataFrame(rows, schema=PROFILES, orient="row")
+
+
+def _instant(random: Random, day: date) -> datetime:
+    return datetime.combine(day, time(), UTC) + timedelta(seconds=random.randrange(86_400))
+
+
+def _favouring_low(random: Random, most: int) -> int:
+    return 1 + int(most * random.random() ** 2)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--days", type=int, default=60, help="how many days, today included")
+    parser.add_argument(
+        "--until",
+        type=datetime.fromisoformat,
+        default=datetime.now(UTC),
+        help="the last instant, in UTC unless it says otherwise (default: now)",
+    )
+    parser.add_argument(
+        "--out", type=Path, default=Path(__file__).parent / "data", help="default: data/ beside me"
+    )
+    parser.add_argument("--seed", type=int, default=7)
+    asked = parser.parse_args()
+    if asked.days < 1:
+        parser.error("--days must be 1 or more")
+    until = asked.until if asked.until.tzinfo else asked.until.replace(tzinfo=UTC)
+    files = [
+        path
+        for made in days(asked.days, until.astimezone(UTC), asked.seed)
+        for path in write(asked.out, made)
+    ]
+    print(f"{len(files)} files in {asked.out}")
+
+
+if __name__ == "__main__":
+    main()

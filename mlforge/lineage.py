@@ -1,0 +1,92 @@
+"""Which events, from which files, a value consists of."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import polars as pl
+
+from mlforge import evaluation, frames, timemodel
+from mlforge.engines import Events
+from mlforge.manifest import Manifest
+from mlforge.schema import Column, Schema, dtypes
+from mlforge.state import events_of
+from mlforge.store import Store
+from mlforge.values import TimeRange
+
+FILE = "__file"
+_PATH = Column("__path", "String")
+
+
+def rows(store: Store, manifest: Manifest, keys: pl.DataFrame, at: int | None) -> pl.DataFrame:
+    """The events of an entity that its values at an instant consist of, by time.
+
+    keys: one row, the entity. With metrics those in any of the windows; without, those of the latest
+    instant, the one that counts last. Columns: `__file`, the source file's path, null where the function
+    saw the whole source at once; then the event columns that count, without the keys.
+    """
+    spec, events = manifest.spec, events_of(store, manifest)
+    needed = spec.needed() if spec.columns else tuple(column.name for column in manifest.events)
+    shown = tuple(c for c in manifest.events if c.name in needed and c.name not in spec.keys)
+    seen = _seen(events, keys, at)
+    span = None if seen is None else TimeRange(seen[0].start, max(times.end for times in seen))
+    found = _scan(
+        events.within(span), (*(c for c in manifest.events if c.name in spec.keys), *shown)
+    )
+    if seen is not None and spec.timestamp is not None:
+        time = frames.microseconds(spec.timestamp)
+        found = found.filter(pl.any_horizontal(time.is_between(t.start, t.end) for t in seen))
+    first = [] if spec.timestamp is None else [spec.timestamp]
+    names = [column.name for column in shown]
+    return (
+        found.join(keys.lazy(), on=list(spec.keys), how="semi")
+        .join(_files(events, manifest).lazy(), on=_PATH.name, how="left")
+        .select(FILE, *names)
+        .sort(*first, *(name for name in names if name not in first), FILE, nulls_last=False)
+        .collect()
+    )
+
+
+def _seen(events: Events, keys: pl.DataFrame, at: int | None) -> list[TimeRange] | None:
+    """The ranges of event times that values at an instant depend on, the earliest first; None for all."""
+    spec = events.spec
+    if spec.timestamp is None or at is None:
+        return None
+    if spec.columns:
+        point = timemodel.point(at, spec.interval)
+        spans = [window.span for window in spec.windows]
+        return sorted(
+            (TimeRange(point + span.start, point + span.end) for span in spans),
+            key=lambda times: times.start,
+        )
+    before = events.scan(spec.identity, TimeRange(evaluation.BEGINNING, at))
+    latest = (
+        before.join(keys.lazy(), on=list(spec.keys), how="semi")
+        .select(frames.microseconds(spec.timestamp).max())
+        .collect()
+        .item()
+    )
+    return [TimeRange(at, at) if latest is None else TimeRange(latest, latest)]
+
+
+def _scan(events: Events, wanted: Schema) -> pl.LazyFrame:
+    """The events, each stored partial once, with the path that it lies at."""
+    groups: dict[Schema, dict[Path, None]] = {}
+    for partial, path in events.partials:
+        groups.setdefault(partial.schema, {})[path] = None
+    scans = [
+        frames.select_typed(
+            pl.scan_parquet(list(paths), glob=False, include_file_paths=_PATH.name),
+            dtypes((*schema, _PATH)),
+            (*wanted, _PATH),
+        )
+        for schema, paths in groups.items()
+    ]
+    return pl.concat(scans) if scans else frames.empty((*wanted, _PATH)).lazy()
+
+
+def _files(events: Events, manifest: Manifest) -> pl.DataFrame:
+    """For each stored partial the source files that gave it: files of equal content share one."""
+    paths = {partial.hash: str(path) for partial, path in events.partials}
+    sources = [(paths[s.partial], s.path) for s in manifest.sources if manifest.rowwise]
+    return pl.DataFrame(sources, {_PATH.name: pl.String, FILE: pl.String}, orient="row")

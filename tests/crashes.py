@@ -1,0 +1,117 @@
+"""Processes of their own for tests that kill them or run many at once.
+
+They are forked from a server that has everything imported, so that one costs milliseconds.
+"""
+
+from __future__ import annotations
+
+import functools
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable
+from multiprocessing.context import ForkServerContext, ForkServerProcess
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from mlforge import Definitions, clock, failpoints
+from mlforge.build import Options
+from mlforge.online import RedisStore
+from mlforge.operations import prune, rollback
+from mlforge.retention import Retention
+from mlforge.rows import Layout
+from mlforge.store import LocalStore
+from mlforge.values import to_us
+from tests.projects import Project, at
+from tests.projects import rows as rows_of
+
+SMALL = Options(layout=Layout(part_rows=8))
+NOW = to_us(at(60))
+
+
+@functools.cache
+def _context() -> ForkServerContext:
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    return context
+
+
+def start(work: Callable[..., None], *arguments: Any) -> ForkServerProcess:
+    """Run a function in a process of its own."""
+    process = _context().Process(target=_quietly, args=(work, *arguments), daemon=True)
+    process.start()
+    return process
+
+
+def _quietly(work: Callable[..., None], *arguments: Any) -> None:
+    structlog.configure(logger_factory=structlog.ReturnLoggerFactory())
+    work(*arguments)
+
+
+def killed(root: Path, job: str, place: str, nth: int, *arguments: Any) -> bool:
+    """Run a job that is killed when it reaches a place for the nth time; False if it never does."""
+    process = start(_die_at, root, job, place, nth, *arguments)
+    process.join(60)
+    assert process.exitcode in (0, -signal.SIGKILL), f"{job} ended with {process.exitcode}"
+    return process.exitcode == -signal.SIGKILL
+
+
+def _die_at(root: Path, job: str, place: str, nth: int, *arguments: Any) -> None:
+    times = 0
+
+    def die() -> None:
+        nonlocal times
+        times += 1
+        if times == nth:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    failpoints.arm(place, die)
+    JOBS[job](root, *arguments)
+
+
+def definitions(root: Path, url: str | None = None, prefix: str = "mlforge") -> Definitions:
+    """The usual feature of a project that lies there."""
+    project = Project.__new__(Project)
+    project.root, project.engine = root, "polars"
+    project.events, project.store = root / "events", LocalStore(root / "store")
+    online = RedisStore.from_url(url, prefix=prefix) if url else None
+    return project.definitions(online_store=online)
+
+
+def build(root: Path) -> None:
+    """Refresh the feature, as parts of a few rows."""
+    with clock.fixed(NOW):
+        definitions(root).refresh("spend", options=SMALL)
+
+
+def push(root: Path, url: str, prefix: str = "mlforge") -> None:
+    """Bring the online store to what is served."""
+    with clock.fixed(NOW):
+        definitions(root, url, prefix).push("spend")
+
+
+def roll_back(root: Path) -> None:
+    """Go back to the first version."""
+    rollback(LocalStore(root / "store"), "spend", "1.0.0")
+
+
+def prune_all(root: Path) -> None:
+    """Keep the served version alone."""
+    prune(LocalStore(root / "store"), ["spend"], Retention(newest=1))
+
+
+JOBS: dict[str, Callable[..., None]] = {
+    "build": build,
+    "push": push,
+    "rollback": roll_back,
+    "prune": prune_all,
+}
+
+
+def drop(root: Path, name: str, *events: tuple[int, float, float]) -> None:
+    """Put a file into the project's source."""
+    path = root / "events" / f"{name}.parquet"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rows_of(*events).write_parquet(path)

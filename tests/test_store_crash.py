@@ -1,0 +1,317 @@
+"""A process may end at any step, a disk may fill up or go away: what was published stays, whole."""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+import mlforge
+from mlforge import clock, failpoints
+from mlforge.errors import StoreError
+from mlforge.operations import prune, rollback, verify
+from mlforge.retention import Retention
+from mlforge.store import LocalStore
+from tests.crashes import NOW, build, definitions, drop, killed, push
+
+WRITING = ("file.synced", "partial.written", "seen.written", "books.written", "stage.made",
+           "parts.written", "parts.placed", "publish.staged", "publish.renamed",
+           "publish.pointed", "publish.indexed")  # fmt: skip
+PUSHING = ("push.begun", "push.put", "push.removed", "push.finished")
+REMOVING = ("remove.hidden",)
+
+
+def test_every_place_where_a_test_may_stop_the_process_is_tried_here() -> None:
+    package = Path(mlforge.__file__).parent
+    named = {
+        call.args[0].value
+        for path in package.rglob("*.py")
+        for call in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(call, ast.Call)
+        and isinstance(call.func, ast.Name)
+        and call.func.id == "reach"
+        and isinstance(call.args[0], ast.Constant)
+    }
+    assert named == {*WRITING, *PUSHING, *REMOVING}
+
+
+@pytest.fixture(scope="module")
+def stages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A project before its first build, one whose source changed since, and what each should become."""
+    root = tmp_path_factory.mktemp("stages")
+    first, patch = root / "first", root / "patch"
+    for project in (first, patch):
+        drop(project, "a", *((user, day, 1.0) for day in range(30) for user in range(3)))
+        drop(project, "b", (1, 3.5, 2.0))
+    build(patch)
+    drop(patch, "b", (1, 3.5, 5.0), (2, 3.5, 1.0))
+    drop(patch, "c", (9, 29.5, 7.0))
+    for project in (first, patch):
+        rebuilt = root / f"{project.name}-rebuilt"
+        shutil.copytree(project / "events", rebuilt / "events")
+        build(rebuilt)
+    return {path.name: path for path in root.iterdir()}
+
+
+def litter(store: LocalStore) -> list[str]:
+    """Hidden files and folders other than those that belong there."""
+    known = {".meta.json", ".refreshing", ".publishing", ".indexing"}
+    return [str(path) for path in store.path.rglob(".*") if path.name not in known]
+
+
+def rows(root: Path, version: str | None = None) -> pl.DataFrame:
+    return LocalStore(root / "store").read("spend", version)
+
+
+def is_in_order(root: Path, expected: Path, versions: list[str]) -> None:
+    """The store holds these versions and nothing else, and serves what a full rebuild gives."""
+    store = LocalStore(root / "store")
+    assert store.list_versions("spend") == versions
+    pointer = store.pointer("spend")
+    assert pointer is not None
+    assert (str(pointer.version), pointer.generation) == (versions[-1], len(versions))
+    assert rows(root).equals(rows(expected))
+    assert verify(store, ["spend"]) == []
+    assert litter(store) == []
+    assert store.index()["spend"]["version"] == versions[-1]
+    assert not store.books("spend").quarantine
+    assert not store.books("spend").hold
+
+
+@pytest.mark.parametrize("place", WRITING)
+@pytest.mark.parametrize("stage", ["first", "patch"])
+def test_a_build_killed_at_any_step_leaves_a_whole_version_and_the_next_one_succeeds(
+    place: str, stage: str, stages: dict[str, Path], tmp_path: Path
+) -> None:
+    before = ["1.0.0"] if stage == "patch" else []
+    for nth in range(1, 50):
+        root = tmp_path / str(nth)
+        shutil.copytree(stages[stage], root)
+        died = killed(root, "build", place, nth)
+        store = LocalStore(root / "store")
+        made = [str(version) for version in store.versions("spend")]
+        assert made in (before, [*before, f"1.0.{len(before)}"])
+        assert verify(store, ["spend"]) == []
+        if store.pointer("spend") is not None:
+            assert rows(root).equals(rows(stages[stage])) or rows(root).equals(
+                rows(stages[f"{stage}-rebuilt"])
+            )
+        for version in before:
+            assert rows(root, version).equals(rows(stages[stage]))
+        build(root)
+        is_in_order(root, stages[f"{stage}-rebuilt"], [*before, f"1.0.{len(before)}"])
+        shutil.rmtree(root)
+        if not died:
+            assert nth > 1, f"{place} is not a step of this"
+            return
+    pytest.fail("it goes on dying")
+
+
+def test_builds_killed_again_and_again_end_in_the_same_place(
+    stages: dict[str, Path], tmp_path: Path
+) -> None:
+    root = tmp_path / "project"
+    shutil.copytree(stages["patch"], root)
+    for place in WRITING[::-1]:
+        killed(root, "build", place, 1)
+        drop(root, "c", (9, 29.5, 7.0))
+    build(root)
+    is_in_order(root, stages["patch-rebuilt"], ["1.0.0", "1.0.1"])
+
+
+@pytest.mark.parametrize("place", PUSHING)
+def test_a_push_killed_at_any_step_is_finished_by_the_next_one(
+    place: str, stages: dict[str, Path], tmp_path: Path, redis_url: str
+) -> None:
+    root, clean = tmp_path / "project", stages["patch-rebuilt"]
+    shutil.copytree(stages["patch"], root)
+    drop(root, "gone", (77, 29.9, 1.0))
+    build(root)
+    push(root, redis_url)
+    (root / "events" / "gone.parquet").unlink()
+    build(root)
+    assert killed(root, "push", place, 1, redis_url)
+    push(root, redis_url)
+    push(clean, redis_url, "clean")
+    entities = [{"user_id": user} for user in (0, 1, 2, 9, 77, 78)]
+    served, expected = (
+        definitions(path, redis_url, prefix).online_store
+        for path, prefix in ((root, "mlforge"), (clean, "clean"))
+    )
+    assert served.read_batch("spend", entities) == expected.read_batch("spend", entities)
+    assert served.books("spend").pending == ()
+    assert served.books("spend").rows == expected.books("spend").rows
+    served.close()
+    expected.close()
+
+
+@pytest.mark.parametrize("place", ["file.synced", "books.written"])
+def test_a_rollback_killed_at_any_step_can_be_repeated(
+    place: str, stages: dict[str, Path], tmp_path: Path
+) -> None:
+    for nth in range(1, 10):
+        root = tmp_path / str(nth)
+        shutil.copytree(stages["patch"], root)
+        build(root)
+        died = killed(root, "rollback", place, nth)
+        store = LocalStore(root / "store")
+        pointer = store.pointer("spend")
+        assert pointer is not None
+        assert str(pointer.version) == "1.0.1" or store.books("spend").hold
+        rollback(store, "spend", "1.0.0")
+        assert rows(root).equals(rows(stages["patch"]))
+        assert store.books("spend").hold
+        assert litter(store) == []
+        if not died:
+            assert nth > 1
+            return
+
+
+def test_a_prune_killed_on_its_way_leaves_nothing_that_the_next_writer_does_not_clean(
+    stages: dict[str, Path], tmp_path: Path
+) -> None:
+    root = tmp_path / "project"
+    shutil.copytree(stages["patch"], root)
+    build(root)
+    assert killed(root, "prune", "remove.hidden", 1)
+    store = LocalStore(root / "store")
+    assert store.list_versions("spend") == ["1.0.1"]
+    prune(store, ["spend"], Retention(newest=1))
+    assert litter(store) == []
+    needed = {partial.hash for partial in store.read_metadata("spend").partials}
+    assert set(store.partials("spend")) == needed
+    assert verify(store, ["spend"]) == []
+
+
+# Disks
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """A small disk of its own."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(folder)], capture_output=True
+    )
+    if mounted.returncode:
+        pytest.skip("no disk can be mounted here")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def on_disk(stages: dict[str, Path], tmp_path: Path, disk: Path) -> Path:
+    """A project with a version and a changed source, its store on that disk."""
+    root = tmp_path / "project"
+    shutil.copytree(stages["patch"] / "events", root / "events")
+    shutil.copytree(stages["patch"] / "store", disk / "store")
+    (root / "store").symlink_to(disk / "store")
+    return root
+
+
+def test_a_full_disk_is_a_clear_error_at_every_step_and_no_version_suffers(
+    stages: dict[str, Path], tmp_path: Path, disk: Path
+) -> None:
+    root = on_disk(stages, tmp_path, disk)
+    page, failures = 4096, 0
+    for pages in range(200):
+        with (disk / "filler").open("wb") as filler, contextlib.suppress(OSError):
+            while True:
+                filler.write(bytes(page))
+                filler.flush()
+        free = (disk / "filler").stat().st_size - pages * page
+        with (disk / "filler").open("rb+") as filler:
+            filler.truncate(max(free, 0))
+        try:
+            build(root)
+        except StoreError as error:
+            failures += 1
+            assert "the disk is full: free some space" in str(error)  # noqa: PT017
+        else:
+            break
+        assert rows(root, "1.0.0").equals(rows(stages["patch"]))
+        assert verify(LocalStore(root / "store"), ["spend"]) == []
+    assert failures > 5
+    is_in_order(root, stages["patch-rebuilt"], ["1.0.0", "1.0.1"])
+
+
+def test_a_read_only_store_is_a_clear_error_and_can_be_read(
+    stages: dict[str, Path], tmp_path: Path, disk: Path
+) -> None:
+    root = on_disk(stages, tmp_path, disk)
+    subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+    with pytest.raises(StoreError, match="the file system is read-only"):
+        build(root)
+    store = LocalStore(root / "store")
+    with pytest.raises(StoreError, match="the file system is read-only"):
+        rollback(store, "spend", "1.0.0")
+    with pytest.raises(StoreError, match="the file system is read-only"):
+        store.regenerate_index()
+    assert rows(root).equals(rows(stages["patch"]))
+    assert store.features() == ["spend"]
+    subprocess.run(["mount", "-o", "remount,rw", str(disk)], check=True)
+    build(root)
+    is_in_order(root, stages["patch-rebuilt"], ["1.0.0", "1.0.1"])
+
+
+def test_a_disk_that_turns_read_only_on_the_way_is_a_clear_error(
+    stages: dict[str, Path], tmp_path: Path, disk: Path
+) -> None:
+    root = on_disk(stages, tmp_path, disk)
+
+    def remount(mode: str) -> None:
+        subprocess.run(["mount", "-o", f"remount,{mode}", str(disk)], check=True)
+
+    for place in ("partial.written", "stage.made", "parts.written", "publish.staged"):
+        with at(place, lambda: remount("ro")), pytest.raises(StoreError, match="is read-only"):
+            build(root)
+        assert rows(root).equals(rows(stages["patch"]))
+        remount("rw")
+        drop(root, "d", (5, float(len(place)), 1.0))
+    build(root)
+    assert verify(LocalStore(root / "store"), ["spend"]) == []
+    assert litter(LocalStore(root / "store")) == []
+
+
+@contextlib.contextmanager
+def at(place: str, action: Callable[[], Any]) -> Iterator[None]:
+    """Do something whenever a place is reached."""
+    failpoints.arm(place, action)
+    try:
+        yield
+    finally:
+        failpoints.disarm()
+
+
+@pytest.mark.parametrize("what", ["store", "store/spend"])
+@pytest.mark.parametrize(
+    "place", ["partial.written", "stage.made", "parts.written", "publish.staged", "publish.renamed"]
+)
+def test_a_folder_that_vanishes_on_the_way_is_a_clear_error_and_comes_back_whole(
+    place: str, what: str, stages: dict[str, Path], tmp_path: Path
+) -> None:
+    root = tmp_path / "project"
+    shutil.copytree(stages["patch"], root)
+
+    def vanish() -> None:
+        if not (tmp_path / "away").exists():
+            (root / what).rename(tmp_path / "away")
+
+    with (
+        at(place, vanish),
+        clock.fixed(NOW),
+        pytest.raises(StoreError, match="cannot write .*vanished meanwhile"),
+    ):
+        build(root)
+    assert not (root / what).exists(), "a store that went away must not be begun anew"
+    (tmp_path / "away").rename(root / what)
+    assert rows(root, "1.0.0").equals(rows(stages["patch"]))
+    build(root)
+    is_in_order(root, stages["patch-rebuilt"], ["1.0.0", "1.0.1"])
