@@ -23,6 +23,8 @@ from mlforge.store import Store
 from mlforge.timemodel import Closed, Window
 from mlforge.values import TimeRange, to_iso, to_us
 
+_FIRST = to_us(datetime.min.replace(tzinfo=UTC))
+_LAST = to_us(datetime.max.replace(tzinfo=UTC))
 # The last bits of a sum depend on the order of its terms, which differs between engines.
 _TOLERANCE = 1e-9
 
@@ -43,7 +45,9 @@ class Bounds:
         end = point - (window.offset.us if window.offset else 0)
         label = f"{window.width} offset {window.offset}" if window.offset else str(window.width)
         seen = TimeRange(point + window.span.start, point + window.span.end)
-        return cls(label, end - window.width.us, end, window.closed, seen)
+        # No calendar goes further back, and no event lies there.
+        start, end = max(end - window.width.us, _FIRST), max(end, _FIRST)
+        return cls(label, start, end, window.closed, seen)
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,9 +266,8 @@ def _evaluated(
     points = keys.with_columns(frames.instant(at).alias(POINT))
     events = events_of(store, manifest)
     values = evaluation.values_at(engine_named("polars"), events, points)
-    return _Evaluated(
-        manifest, at, values.row(0, named=True), lineage.rows(store, manifest, keys, at)
-    )
+    row = next(values.iter_rows(named=True), {})
+    return _Evaluated(manifest, at, row, lineage.rows(store, manifest, keys, at))
 
 
 def _instant(at: datetime | date | str | int | None, manifest: Manifest) -> int | None:
@@ -284,12 +287,15 @@ def _instant(at: datetime | date | str | int | None, manifest: Manifest) -> int 
     try:
         given = datetime.fromisoformat(at) if isinstance(at, str) else at
     except ValueError:
-        raise RetrievalError(
-            f"at={at!r} is no instant; write ISO 8601, as in '2026-01-31' or '2026-01-31T10:00:00Z'"
-        ) from None
+        given = None
     if isinstance(given, date) and not isinstance(given, datetime):
         given = datetime(given.year, given.month, given.day, tzinfo=UTC)
-    return to_us(given) if isinstance(given, datetime) else given
+    instant = to_us(given) if isinstance(given, datetime) else given
+    if instant is None or not _FIRST <= instant <= _LAST:
+        raise RetrievalError(
+            f"at={at!r} is no instant; write ISO 8601, as in '2026-01-31' or '2026-01-31T10:00:00Z'"
+        )
+    return instant
 
 
 def _value_json(value: Value) -> dict[str, Any]:

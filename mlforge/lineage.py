@@ -72,8 +72,8 @@ def _seen(events: Events, keys: pl.DataFrame, at: int | None) -> list[TimeRange]
 def _scan(events: Events, wanted: Schema) -> pl.LazyFrame:
     """The events, each stored partial once, with the path that it lies at."""
     groups: dict[Schema, dict[Path, None]] = {}
-    for partial, path in events.partials:
-        groups.setdefault(partial.schema, {})[path] = None
+    for partial in events.partials:
+        groups.setdefault(partial.schema, {})[events.where(partial.hash)] = None
     scans = [
         frames.select_typed(
             pl.scan_parquet(list(paths), glob=False, include_file_paths=_PATH.name),
@@ -87,6 +87,6 @@ def _scan(events: Events, wanted: Schema) -> pl.LazyFrame:
 
 def _files(events: Events, manifest: Manifest) -> pl.DataFrame:
     """For each stored partial the source files that gave it: files of equal content share one."""
-    paths = {partial.hash: str(path) for partial, path in events.partials}
+    paths = {partial.hash: str(events.where(partial.hash)) for partial in events.partials}
     sources = [(paths[s.partial], s.path) for s in manifest.sources if manifest.rowwise]
     return pl.DataFrame(sources, {_PATH.name: pl.String, FILE: pl.String}, orient="row")

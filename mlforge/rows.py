@@ -106,7 +106,7 @@ class TableWriter:
 
     def _ranges(self) -> list[TimeRange]:
         """All of time, cut after about so many events each."""
-        timed = sorted((p.times.end, p.rows) for p, _ in self.events.partials if p.times)
+        timed = sorted((p.times.end, p.rows) for p in self.events.partials if p.times)
         cuts, gathered = [_BEGINNING], 0
         for end, rows in timed[:-1]:
             gathered += rows

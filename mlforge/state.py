@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 from mlforge import partials
 from mlforge.engines import Events
@@ -15,9 +16,7 @@ def events_of(store: Store, manifest: Manifest, of: Sequence[Partial] | None = N
     """A manifest's events, or some of its partials."""
     chosen = manifest.partials if of is None else of
     return Events(
-        manifest.spec,
-        manifest.events,
-        tuple((p, store.partial(manifest.name, p.hash)) for p in chosen),
+        manifest.spec, manifest.events, tuple(chosen), partial(store.partial, manifest.name)
     )
 
 

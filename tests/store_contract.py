@@ -107,7 +107,7 @@ class StoreContract:
         assert store.index() == {}
         assert store.regenerate_index() == []
         for ask in (store.read, store.read_metadata, store.list_versions, store.resolve):
-            with pytest.raises(FeatureNotFound, match="no feature 'spend'.*mlforge build"):
+            with pytest.raises(FeatureNotFound, match=r"no feature 'spend'.*mlforge build"):
                 ask("spend")
 
     def test_a_published_version_is_served(self, store: Store) -> None:
@@ -242,14 +242,17 @@ class StoreContract:
         assert not staged.exists()
 
     def test_a_stage_is_cleaned_when_its_work_fails(self, store: Store) -> None:
-        with (
-            pytest.raises(ZeroDivisionError),
-            store.lock("spend"),
-            store.stage("spend") as staged,
-        ):
-            version_of(staged, FIRST, events(1))
-            raise ZeroDivisionError
-        assert not staged.exists()
+        staged: list[Path] = []
+
+        def work() -> None:
+            with store.lock("spend"), store.stage("spend") as folder:
+                staged.append(folder)
+                version_of(folder, FIRST, events(1))
+                raise ZeroDivisionError
+
+        with pytest.raises(ZeroDivisionError):
+            work()
+        assert not staged[0].exists()
         assert store.features() == []
 
     def test_stages_are_apart(self, store: Store) -> None:

@@ -81,8 +81,13 @@ class History:
             made = events.normalise(self.spec, frame, "here").frame
             path = self.folder / f"{number}.parquet"
             partials.stored(made).write_parquet(path)
-            stored.append((partials.describe(str(number), made, self.spec, {}), path))
-        return Events(self.spec, schema_of(made), tuple(stored))
+            stored.append(partials.describe(str(number), made, self.spec, {}))
+        return Events(
+            self.spec,
+            schema_of(made),
+            tuple(stored),
+            lambda hash_: self.folder / f"{hash_}.parquet",
+        )
 
     def points(self, *points: tuple[Any, ...]) -> pl.DataFrame:
         """Points as (keys, time in microseconds)."""
@@ -170,7 +175,7 @@ def test_without_events_every_window_is_empty(engine: Engine, tmp_path: Path) ->
 
 def test_without_partials_every_window_is_empty(engine: Engine, tmp_path: Path) -> None:
     history = History(tmp_path, every("1h", "count", "max")).add()
-    bare = Events(history.spec, history.events.schema, ())
+    bare = Events(history.spec, history.events.schema, (), Path)
     assert engine.values(bare, history.points((1, NOW))).rows() == [(0, None)]
 
 

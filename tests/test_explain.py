@@ -3,7 +3,7 @@
 import json
 import sys
 from collections.abc import Iterator
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -216,6 +216,22 @@ def test_an_entity_never_seen_has_empty_windows(project: Project, user: int) -> 
     assert found.rows.is_empty()
 
 
+def test_a_window_that_begins_before_the_calendar_begins_with_it(project: Project) -> None:
+    metrics = [Rolling("999999d", {"amount": "count"})]
+    project.build(project.define(metrics=metrics))
+    [value] = explain("spend", {"user_id": 1}, project.store).to_json()["values"]
+    assert (value["start"], value["value"]) == ("0001-01-01T00:00:00.000000Z", 3)
+    [value] = explain("spend", {"user_id": 1}, project.store, at="0001-01-02").to_json()["values"]
+    assert (value["rows"], value["value"]) == (0, 0)
+
+
+def test_a_feature_of_keys_alone_has_rows_but_no_values(project: Project) -> None:
+    project.build(project.define(lambda df: df.select("user_id", "at"), name="seen", metrics=[]))
+    found = explain("seen", {"user_id": 1}, project.store)
+    assert found.values == ()
+    assert found.rows.rows() == [("more/b.parquet", at(4))]
+
+
 def test_before_any_event_the_instant_is_now(tmp_path: Path) -> None:
     project = Project(tmp_path / "project")
     project.drop("a", rows().clear())
@@ -257,6 +273,8 @@ def test_what_cannot_be_explained_is_refused_by_name(project: Project) -> None:
         explain("spend", {"user": 1}, project.store)
     with pytest.raises(RetrievalError, match="at='soon' is no instant; write ISO 8601"):
         explain("spend", {"user_id": 1}, project.store, at="soon")
+    with pytest.raises(RetrievalError, match="at=4611686018427387904 is no instant"):
+        explain("spend", {"user_id": 1}, project.store, at=2**62)
 
 
 # -- beside what is online
@@ -326,6 +344,34 @@ def test_untimed_rows_are_compared_as_json_has_them(project: Project, online: Re
         ("Ulm", True),
         ("1.50", True),
     ]
+
+
+def test_values_of_every_dtype_agree_with_their_json(project: Project, online: RedisStore) -> None:
+    columns = {
+        "f": pl.Series([0.1, 1e30, None], dtype=pl.Float32),
+        "d": pl.Series([Decimal("0.10"), Decimal("-7.25"), None], dtype=pl.Decimal(12, 2)),
+        "i": pl.Series([2**53 + 1, 1, None]),
+        "b": pl.Series([True, False, None]),
+        "s": pl.Series(["\u00e9", "", None]),
+        "t": pl.Series([at(0), at(1) + US, None]),
+        "day": pl.Series([date(2026, 1, 1), date(1, 1, 1), None]),
+        "clock": pl.Series([time(1, 2, 3, 4), time(0), None]),
+    }
+    every = {
+        **{name: ["sum", "mean", "std", "median", "min", "max"] for name in "fdib"},
+        **{name: ["count", "min", "max"] for name in ("s", "t", "day", "clock")},
+    }
+    project.drop("a", rows((1, 0, 0.0), (1, 1, 0.0), (1, 1, 0.0)).with_columns(**columns))
+    (project.events / "more" / "b.parquet").unlink()
+    wide = project.define(lambda df: df, metrics=[Rolling("9d", every)])
+    raw = project.define(lambda df: df, name="raw", metrics=[])
+    push(project, online, wide, raw)
+    for name in ("spend", "raw"):
+        found = explain(name, {"user_id": 1}, project.store, online=online)
+        assert {value.column: value.agrees for value in found.values} == {
+            value.column: True for value in found.values
+        }
+        assert found.agrees is True
 
 
 def test_what_cannot_be_compared_is_said_and_not_raised(

@@ -531,6 +531,14 @@ def test_a_pinned_version_gives_its_values_after_code_and_files_have_gone(
     assert_frame_equal(pinned, before)
 
 
+def test_only_the_partials_that_a_window_touches_are_read(project: Project) -> None:
+    project.drop("c", rows((1, 30, 8.0)))
+    project.build()
+    [late] = [p for p in project.store.read_metadata("spend").partials if p.rows == 1]
+    project.store.partial("spend", late.hash).write_bytes(b"damaged")
+    assert training(project, spine((1, at(2)), (1, at(29))))[COUNT].to_list() == [2, 0]
+
+
 def test_the_store_alone_is_enough(project: Project) -> None:
     shutil.rmtree(project.events)
     code = (
@@ -690,12 +698,20 @@ def test_every_dtype_of_key_is_the_same_in_training_and_online(
     keys = KEYS[dtype].unique(maintain_order=True)
     project = Project(tmp_path / "project", engine)
     amounts = [float(index + 1) for index in range(len(keys))]
-    project.drop("a", pl.DataFrame({"user_id": keys, "at": [at(0)] * len(keys), "amount": amounts}))
-    push(project, online)
-    asked = pl.DataFrame({"user_id": keys, "at": [at(1)] * len(keys)})
-    assert training(project, asked, engine=engine)[SUM].to_list() == amounts
-    answers = get_online_features(["spend"], asked.select("user_id").to_dicts(), online)
-    assert [answer[SUM] for answer in answers] == amounts
+    events = pl.DataFrame({"user_id": keys, "at": [at(0)] * len(keys), "amount": amounts})
+    project.drop("a", events)
+    without_time = project.define(
+        lambda df: df.select("user_id", "amount"), name="row", timestamp=None, metrics=[]
+    )
+    features = [project.define(), project.define(name="raw", metrics=[]), without_time]
+    push(project, online, *features)
+    names, columns = ["spend", "raw", "row"], [SUM, "raw__amount", "row__amount"]
+    asked = pl.DataFrame({"user_id": keys, "at": [at(1)] * len(keys)}).reverse()
+    trained = get_training_data(asked, names, project.store, engine=engine)
+    served = get_online_features(names, asked.select("user_id").to_dicts(), online)
+    for column in columns:
+        assert trained[column].to_list() == amounts[::-1]
+        assert [answer[column] for answer in served] == amounts[::-1]
     assert project.store.read("spend")["user_id"].dtype == keys.dtype
 
 

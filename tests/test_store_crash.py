@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import os
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
@@ -53,6 +54,7 @@ def stages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     build(patch)
     drop(patch, "b", (1, 3.5, 5.0), (2, 3.5, 1.0))
     drop(patch, "c", (9, 29.5, 7.0))
+    (patch / "events" / "notes.csv").write_text("not parquet, which the books tell")
     for project in (first, patch):
         rebuilt = root / f"{project.name}-rebuilt"
         shutil.copytree(project / "events", rebuilt / "events")
@@ -85,10 +87,15 @@ def is_in_order(root: Path, expected: Path, versions: list[str]) -> None:
     assert not store.books("spend").hold
 
 
-@pytest.mark.parametrize("place", WRITING)
-@pytest.mark.parametrize("stage", ["first", "patch"])
+@pytest.mark.parametrize(
+    ("stage", "place"),
+    [
+        *(("patch", place) for place in WRITING),
+        *(("first", place) for place in ("stage.made", "publish.renamed", "publish.pointed")),
+    ],
+)
 def test_a_build_killed_at_any_step_leaves_a_whole_version_and_the_next_one_succeeds(
-    place: str, stage: str, stages: dict[str, Path], tmp_path: Path
+    stage: str, place: str, stages: dict[str, Path], tmp_path: Path
 ) -> None:
     before = ["1.0.0"] if stage == "patch" else []
     for nth in range(1, 50):
@@ -99,12 +106,10 @@ def test_a_build_killed_at_any_step_leaves_a_whole_version_and_the_next_one_succ
         made = [str(version) for version in store.versions("spend")]
         assert made in (before, [*before, f"1.0.{len(before)}"])
         assert verify(store, ["spend"]) == []
-        if store.pointer("spend") is not None:
-            assert rows(root).equals(rows(stages[stage])) or rows(root).equals(
-                rows(stages[f"{stage}-rebuilt"])
-            )
         for version in before:
             assert rows(root, version).equals(rows(stages[stage]))
+        if (pointer := store.pointer("spend")) is not None and str(pointer.version) not in before:
+            assert rows(root).equals(rows(stages[f"{stage}-rebuilt"]))
         build(root)
         is_in_order(root, stages[f"{stage}-rebuilt"], [*before, f"1.0.{len(before)}"])
         shutil.rmtree(root)
@@ -199,7 +204,9 @@ def disk(tmp_path: Path) -> Iterator[Path]:
     folder = tmp_path / "disk"
     folder.mkdir()
     mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(folder)], capture_output=True
+        ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(folder)],
+        check=False,
+        capture_output=True,
     )
     if mounted.returncode:
         pytest.skip("no disk can be mounted here")
@@ -216,19 +223,23 @@ def on_disk(stages: dict[str, Path], tmp_path: Path, disk: Path) -> Path:
     return root
 
 
+def leave(filler: Path, free: int) -> None:
+    """Fill the disk until so many bytes are free."""
+    descriptor = os.open(filler, os.O_CREAT | os.O_RDWR | os.O_APPEND)
+    with contextlib.suppress(OSError):
+        while os.write(descriptor, bytes(4096)):
+            pass
+    os.truncate(descriptor, max(os.fstat(descriptor).st_size - free, 0))
+    os.close(descriptor)
+
+
 def test_a_full_disk_is_a_clear_error_at_every_step_and_no_version_suffers(
     stages: dict[str, Path], tmp_path: Path, disk: Path
 ) -> None:
     root = on_disk(stages, tmp_path, disk)
-    page, failures = 4096, 0
+    failures = 0
     for pages in range(200):
-        with (disk / "filler").open("wb") as filler, contextlib.suppress(OSError):
-            while True:
-                filler.write(bytes(page))
-                filler.flush()
-        free = (disk / "filler").stat().st_size - pages * page
-        with (disk / "filler").open("rb+") as filler:
-            filler.truncate(max(free, 0))
+        leave(disk / "filler", pages * 4096)
         try:
             build(root)
         except StoreError as error:
@@ -261,25 +272,6 @@ def test_a_read_only_store_is_a_clear_error_and_can_be_read(
     is_in_order(root, stages["patch-rebuilt"], ["1.0.0", "1.0.1"])
 
 
-def test_a_disk_that_turns_read_only_on_the_way_is_a_clear_error(
-    stages: dict[str, Path], tmp_path: Path, disk: Path
-) -> None:
-    root = on_disk(stages, tmp_path, disk)
-
-    def remount(mode: str) -> None:
-        subprocess.run(["mount", "-o", f"remount,{mode}", str(disk)], check=True)
-
-    for place in ("partial.written", "stage.made", "parts.written", "publish.staged"):
-        with at(place, lambda: remount("ro")), pytest.raises(StoreError, match="is read-only"):
-            build(root)
-        assert rows(root).equals(rows(stages["patch"]))
-        remount("rw")
-        drop(root, "d", (5, float(len(place)), 1.0))
-    build(root)
-    assert verify(LocalStore(root / "store"), ["spend"]) == []
-    assert litter(LocalStore(root / "store")) == []
-
-
 @contextlib.contextmanager
 def at(place: str, action: Callable[[], Any]) -> Iterator[None]:
     """Do something whenever a place is reached."""
@@ -307,7 +299,7 @@ def test_a_folder_that_vanishes_on_the_way_is_a_clear_error_and_comes_back_whole
     with (
         at(place, vanish),
         clock.fixed(NOW),
-        pytest.raises(StoreError, match="cannot write .*vanished meanwhile"),
+        pytest.raises(StoreError, match=r"cannot write .*vanished meanwhile"),
     ):
         build(root)
     assert not (root / what).exists(), "a store that went away must not be begun anew"

@@ -84,12 +84,13 @@ def _page(found: VersionDiff, before: Manifest, after: Manifest) -> str:
     facts = [
         ("class", f"{found.bump}, {found.reason}" if found.bump else "the same"),
         *[("columns" if index == 0 else "", line) for index, line in enumerate(columns)],
-        *[(key, _setting(key, a, b)) for key, a, b in found.config],
+        *[(key, f"{_text(a)} -> {_text(b)}") for key, a, b in found.config if key != "metrics"],
+        ("metrics", ", ".join(_metrics(before, after)) or None),
         ("logic", "changed" if found.logic_changed else "the same"),
         ("rows", _rows(found.rows)),
     ]
     title = style(f"{found.feature} {found.a} -> {found.b}", "bold")
-    parts = [title, pairs(facts, indent=2)]
+    parts = [title, pairs([(name, fact) for name, fact in facts if fact], indent=2)]
     if found.rows and found.rows.sample:
         keys = list(found.rows.sample[0])
         parts.append(
@@ -99,18 +100,11 @@ def _page(found: VersionDiff, before: Manifest, after: Manifest) -> str:
     return "\n\n".join(parts)
 
 
-def _setting(key: str, a: Any, b: Any) -> str:
-    if key != "metrics":
-        return f"{_text(a)} -> {_text(b)}"
-    names = [{metric["column"]: metric for metric in side} for side in (a, b)]
-    old, new = names
-    return ", ".join(
-        [
-            *(f"+ {name}" for name in new if name not in old),
-            *(f"- {name}" for name in old if name not in new),
-            *(f"~ {name}" for name in new if name in old and new[name] != old[name]),
-        ]
-    )
+def _metrics(before: Manifest, after: Manifest) -> list[str]:
+    """Those that have their name and not their meaning; the columns tell the rest."""
+    old = {metric.name: metric for metric in before.spec.columns}
+    new = {metric.name: metric for metric in after.spec.columns}
+    return [f"~ {name}" for name in new if name in old and new[name] != old[name]]
 
 
 def _text(value: Any) -> str:

@@ -26,7 +26,10 @@ from mlforge.cli.output import (
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from mlforge.manifest import Manifest
+    from mlforge.manifest import ChangeSummary, Manifest
+
+
+_HASH = 12  # letters of a hash that tell it from others
 
 
 def _configure_feature(parser: argparse.ArgumentParser) -> None:
@@ -62,9 +65,9 @@ def versions(args: argparse.Namespace) -> int:
             entry["bump"],
             number(entry["rows"]),
             ", ".join(mark for mark in ("served", "pinned") if entry[mark]) or None,
-            _why(entry["reason"], entry["details"], most=2),
+            _briefly(manifest.change),
         )
-        for entry in entries
+        for entry, manifest in zip(entries, found, strict=True)
     ]
     headers = ("version", "made (UTC)", "bump", "rows", "state", "reason")
     print(table(headers, rows, right=("rows",)))
@@ -89,12 +92,16 @@ def _version(manifest: Manifest, served: str, pins: Sequence[str]) -> dict[str, 
     }
 
 
-def _why(reason: str | None, details: list[str], most: int | None = None) -> str:
-    """`added_columns: a, b and 3 more`."""
-    shown = details[:most]
-    more = len(details) - len(shown)
-    listed = ", ".join(shown) + (f" and {more} more" if more else "")
-    return ": ".join(filter(None, [reason, listed]))
+def _briefly(change: ChangeSummary | None) -> str | None:
+    """`data_refresh: 3 rows`, `logic_changed: 0 rows differ`, `added_columns: 2`."""
+    if change is None:
+        return None
+    evidence = change.evidence
+    if "rows_differ" in evidence:
+        return f"{change.reason}: {plural(evidence['rows_differ'], 'row')} differ"
+    if change.reason in ("data_refresh", "first_build"):
+        return f"{change.reason}: {plural(evidence.get('rows_changed', 0), 'row')}"
+    return f"{change.reason}: {len(change.details)}" if change.details else change.reason
 
 
 def inspect(args: argparse.Namespace) -> int:
@@ -118,7 +125,7 @@ def inspect(args: argparse.Namespace) -> int:
 def _page(document: dict[str, Any], data: Path) -> str:
     change = document["change_summary"] or {}
     dropped = [f"{number(n)} {why}" for why, n in document["rows_dropped"].items()]
-    why = _why(change.get("reason"), change.get("details", []))
+    why = ": ".join(filter(None, [change.get("reason"), ", ".join(change.get("details", []))]))
     facts = [
         ("made", second(document["created_at"])),
         ("why", f"{change.get('bump_type')}, {why}" if change else None),
@@ -163,7 +170,7 @@ def _shown(found: Any) -> str:
         return f"{found['count']:,}: {_listed(found['first'], found['count'])}"
     if isinstance(found, list):
         return ", ".join(map(str, found))
-    return f"{found:,}" if isinstance(found, int) else str(found)
+    return f"{found:,}" if isinstance(found, int) else str(found)[:_HASH]
 
 
 def _listed(first: Sequence[str], count: int, most: int = 5) -> str:

@@ -7,7 +7,7 @@ an engine supplies one primitive, `aggregate`.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -28,18 +28,22 @@ _INT64 = (-(1 << 63), (1 << 63) - 1)
 
 @dataclass(frozen=True)
 class Events:
-    """A version's events: stored partials, the schema that they share, and what they mean."""
+    """A version's events: stored partials, the schema that they share, and what they mean.
+
+    `where` gives the file of a partial's hash; it is asked only for those that are read.
+    """
 
     spec: FeatureSpec
     schema: Schema
-    partials: tuple[tuple[Partial, Path], ...]
+    partials: tuple[Partial, ...]
+    where: Callable[[str], Path]
 
     def within(self, times: TimeRange | None) -> Events:
         """Only the partials that hold an event in the range."""
         if times is None:
             return self
-        kept = tuple(p for p in self.partials if p[0].times and p[0].times.overlaps(times))
-        return Events(self.spec, self.schema, kept)
+        kept = tuple(p for p in self.partials if p.times and p.times.overlaps(times))
+        return Events(self.spec, self.schema, kept, self.where)
 
     def scan(
         self, columns: Sequence[str] | None = None, times: TimeRange | None = None
@@ -48,8 +52,8 @@ class Events:
         wanted = tuple(c for c in self.schema if columns is None or c.name in columns)
         chosen = self.within(times)
         groups: dict[Schema, list[Path]] = {}
-        for partial, path in chosen.partials:
-            groups.setdefault(partial.schema, []).append(path)
+        for partial in chosen.partials:
+            groups.setdefault(partial.schema, []).append(self.where(partial.hash))
         scans = [
             frames.select_typed(pl.scan_parquet(paths, glob=False), dtypes(schema), wanted)
             for schema, paths in groups.items()
