@@ -3,6 +3,7 @@
 
 PYTHON ?= python3
 VENV ?= .venv
+SECONDS ?= 60
 FOR ?= 600
 BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip --disable-pip-version-check install --quiet

@@ -6,10 +6,14 @@ one, the row of the key.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import polars as pl
 
 from mlforge import frames, timemodel
 from mlforge.engines import POINT, Engine, Events
+from mlforge.errors import IntegrityError
 from mlforge.values import TimeRange
 
 _ROW = "__row"
@@ -20,13 +24,29 @@ def values_at(engine: Engine, events: Events, points: pl.DataFrame) -> pl.DataFr
     """The value columns at each point, in the points' order.
 
     points: the feature's keys, and with a timestamp also `POINT`, an instant. A null key or instant
-    is an entity never seen.
+    is an entity never seen. Raises IntegrityError where stored events are missing or damaged.
     """
-    if events.spec.columns:
-        return engine.values(events, _timed(points, events))
-    if events.spec.timestamp is not None:
-        return _latest(events, points)
-    return _rows(events, points)
+    with _intact(events):
+        if events.spec.columns:
+            return engine.values(events, _timed(points, events))
+        if events.spec.timestamp is not None:
+            return _latest(events, points)
+        return _rows(events, points)
+
+
+@contextmanager
+def _intact(events: Events) -> Iterator[None]:
+    """Turn what polars says of a partial that it cannot read into an IntegrityError."""
+    try:
+        yield
+    except (FileNotFoundError, pl.exceptions.ComputeError) as error:
+        reason = next(iter(str(error).splitlines()), "")
+        if isinstance(error, pl.exceptions.ComputeError) and "parquet" not in reason:
+            raise
+        raise IntegrityError(
+            f"{events.spec.name}: its stored events cannot be read ({reason}); 'mlforge verify' "
+            "names what is damaged: restore that from a backup, or rebuild"
+        ) from error
 
 
 def _timed(points: pl.DataFrame, events: Events) -> pl.DataFrame:

@@ -16,7 +16,6 @@ from mlforge.store import Pointer, Store
 from mlforge.store.files import hash_file
 from mlforge.values import Version
 
-
 _WORTH_IT = 10
 
 

@@ -10,8 +10,8 @@ from typing import Any
 import polars as pl
 
 from mlforge import Definitions, Feature, feature
-from mlforge.outcomes import BuildResult
 from mlforge.metrics import Rolling
+from mlforge.outcomes import BuildResult
 from mlforge.store import LocalStore
 
 START = datetime(2026, 1, 1, tzinfo=UTC)

@@ -14,6 +14,8 @@ import pytest
 from mlforge import Definitions, clock, feature, get_online_features, get_training_data
 from mlforge.metrics import Rolling
 from mlforge.online import RedisStore
+from mlforge.outcomes import Options
+from mlforge.rows import Layout
 from mlforge.store import LocalStore
 
 NOON = datetime(2024, 5, 6, 12, tzinfo=UTC)
@@ -112,3 +114,23 @@ def test_a_column_may_be_null_throughout_one_file_of_a_source_read_as_one(projec
     project.drop("b.parquet", (1, NOON, 1.5, 7))
     project.define(metrics=[Rolling("1h", {"n": ["count", "sum"]})], incremental=False).build()
     assert project.store.read("f").rows() == [(1, NOON, 1, 7)]
+
+
+def test_parts_that_share_an_instant_stay_in_order(project: Project) -> None:
+    first, second, third = (NOON + timedelta(hours=n) for n in range(3))
+    definitions = project.define(metrics=[Rolling("1ms", {"x": "count"})])
+    small = Options(cost_share=99, layout=Layout(2))
+    project.drop(
+        "a.parquet",
+        *[(u, t, 1.0, 1) for u, t in [(1, first), (1, second), (2, second), (1, third)]],
+    )
+    definitions.refresh("f", options=small)
+    project.drop("b.parquet", (2, first, 1.0, 1))
+    assert definitions.refresh("f", options=small).mode == "incremental"
+    assert project.store.read("f").select("at", "user").rows() == [
+        (first, 1),
+        (first, 2),
+        (second, 1),
+        (second, 2),
+        (third, 1),
+    ]

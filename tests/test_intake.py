@@ -6,13 +6,14 @@ import itertools
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, timedelta
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 import pytest
+import structlog
 from structlog.testing import capture_logs
 
 import mlforge.validators as v
@@ -45,6 +46,18 @@ sys.addaudithook(_note_opening)
 @pytest.fixture
 def project(tmp_path: Path) -> Project:
     return Project(tmp_path)
+
+
+@pytest.fixture
+def logs() -> Iterator[list[Any]]:
+    """What is logged, whatever was configured before."""
+    before = structlog.get_config() if structlog.is_configured() else None
+    structlog.reset_defaults()
+    with capture_logs() as found:
+        yield found
+    structlog.reset_defaults()
+    if before is not None:
+        structlog.configure(**before)
 
 
 def settle(path: Path) -> None:
@@ -335,16 +348,15 @@ def test_a_wrong_pattern_is_no_fault_of_a_file(project: Project) -> None:
     assert quarantined(project) == {}
 
 
-def test_each_bad_file_is_reported_once(project: Project) -> None:
+def test_each_bad_file_is_reported_once(project: Project, logs: list[Any]) -> None:
     project.drop("a", rows((1, 0, 1.0)))
     worded(project.events / "b.parquet")
     cut(project.events / "c.parquet")
     lacking("at")(project.events / "d.parquet")
-    with capture_logs() as logs:
-        for name in "xyz":
-            project.drop(name, rows((1, ord(name), 1.0)))
-            result = project.build(project.define(checked))
-            assert [q.path for q in result.quarantined] == ["b.parquet", "c.parquet", "d.parquet"]
+    for name in "xyz":
+        project.drop(name, rows((1, ord(name), 1.0)))
+        result = project.build(project.define(checked))
+        assert [q.path for q in result.quarantined] == ["b.parquet", "c.parquet", "d.parquet"]
     told = [entry["path"] for entry in logs if entry["event"] == "quarantined"]
     assert told == ["b.parquet", "c.parquet", "d.parquet"]
 

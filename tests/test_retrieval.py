@@ -21,6 +21,7 @@ from mlforge.errors import (
     BuildError,
     DataError,
     FeatureNotFound,
+    IntegrityError,
     MlforgeError,
     NotServed,
     RetrievalError,
@@ -537,6 +538,19 @@ def test_only_the_partials_that_a_window_touches_are_read(project: Project) -> N
     [late] = [p for p in project.store.read_metadata("spend").partials if p.rows == 1]
     project.store.partial("spend", late.hash).write_bytes(b"damaged")
     assert training(project, spine((1, at(2)), (1, at(29))))[COUNT].to_list() == [2, 0]
+
+
+@pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_bytes(b"damaged")])
+@pytest.mark.parametrize("metrics", [True, False])
+def test_stored_events_that_are_damaged_are_named(
+    project: Project, metrics: bool, damage: Callable[[Path], None]
+) -> None:
+    if not metrics:
+        project.build(project.define(metrics=[]))
+    for partial in project.store.read_metadata("spend").partials:
+        damage(project.store.partial("spend", partial.hash))
+    with pytest.raises(IntegrityError, match="spend: its stored events cannot be read"):
+        training(project, spine())
 
 
 def test_the_store_alone_is_enough(project: Project) -> None:

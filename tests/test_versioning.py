@@ -192,7 +192,7 @@ def test_an_explicit_version_is_always_made(project: Project) -> None:
 
 @pytest.mark.parametrize("version", ["1.0.0", "0.9.0"])
 def test_a_version_that_exists_or_is_too_low_is_refused(project: Project, version: str) -> None:
-    with pytest.raises(Exception, match="not above the highest, 1.0.0") as caught:
+    with pytest.raises(Exception, match=r"not above the highest, 1\.0\.0") as caught:
         project.build(version=version)
     assert isinstance(caught.value.failures["spend"], VersionConflict)  # type: ignore[attr-defined]
 

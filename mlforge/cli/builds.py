@@ -18,13 +18,12 @@ from mlforge.cli.options import (
 from mlforge.cli.output import (
     Styled,
     fail,
+    note,
     number,
     plural,
     print_json,
-    printable,
     seconds,
     stdout_is_ours,
-    style,
     table,
     warn,
 )
@@ -88,12 +87,10 @@ def plan(args: argparse.Namespace) -> int:
         print(table(PLANNED, _planned(outcome), right=("rows", "recomputed", "keys")))
         print()
         for result in outcome.results.values():
-            print(printable(_how(result)))
+            note(_how(result))
             hold = definitions.store.books(result.feature).hold
             if hold:
-                print(
-                    style(printable(f"{result.feature}: a build ends its hold: {hold}"), "yellow")
-                )
+                note(f"{result.feature}: a build ends its hold: {hold}", "yellow")
     return _end(outcome, args.json)
 
 

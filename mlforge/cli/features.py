@@ -14,7 +14,7 @@ from mlforge.cli.options import (
     store_of,
     store_options,
 )
-from mlforge.cli.output import Styled, minute, number, print_json, printable, style, table
+from mlforge.cli.output import Styled, minute, note, number, print_json, table
 
 if TYPE_CHECKING:
     from mlforge.definitions import Definitions
@@ -76,7 +76,7 @@ def list_features(args: argparse.Namespace) -> int:
     )
     for entry in found:
         if entry["state"] == "held":
-            print(style(printable(f"{entry['name']} is held: {entry['hold']}"), "yellow"))
+            note(f"{entry['name']} is held: {entry['hold']}", "yellow")
     return 0
 
 

@@ -153,6 +153,20 @@ def pairs(rows: Sequence[tuple[str, object]], indent: int = 0) -> str:
     )
 
 
+def note(text: str, look: str | None = None) -> None:
+    """Print a sentence on stdout, as wide as the terminal at most; what goes on below is set in."""
+    width = max(shutil.get_terminal_size().columns, _NARROWEST)
+    lines = textwrap.wrap(
+        printable(text),
+        width,
+        subsequent_indent="  ",
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+    for line in lines:
+        print(style(line, look) if look else line)
+
+
 def print_json(value: object) -> None:
     """Print a value as JSON on stdout."""
     print(json.dumps(value, indent=2, ensure_ascii=False, default=str))

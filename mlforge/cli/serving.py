@@ -15,7 +15,7 @@ from mlforge.cli.options import (
     local_store,
     store_options,
 )
-from mlforge.cli.output import fail, plural, print_json, stdout_is_ours
+from mlforge.cli.output import fail, note, plural, print_json, stdout_is_ours
 from mlforge.cli.progress import Progress
 from mlforge.errors import MlforgeError, OnlineError
 
@@ -95,8 +95,8 @@ def _tell(args: argparse.Namespace, store: Store, before: str, online: bool | No
         )
     else:
         where = " and online" if online else ""
-        print(f"{name}: {pointer.version} is served{where}, in place of {before}")
-        print(f"held until 'mlforge approve {name}', or a build of it")
+        note(f"{name}: {pointer.version} is served{where}, in place of {before}")
+        note(f"held until 'mlforge approve {name}', or a build of it", "yellow")
     sys.stdout.flush()
 
 
@@ -130,10 +130,9 @@ def approve(args: argparse.Namespace) -> int:
         print_json({**document, "push": _push_json(pushed)})
     elif still is None:
         said = f"published {result.version}" if result.changed else f"{result.version} goes on"
-        online = (
-            "" if pushed is None else f"; {plural(pushed.written + pushed.deleted, 'key')} online"
-        )
-        print(f"{name}: {said}, {result.reason}{online}")
+        count = 0 if pushed is None else pushed.written + pushed.deleted
+        online = "" if pushed is None else f"; {plural(count, 'key')} written online"
+        note(f"{name}: {said}, {result.reason}{online}")
     sys.stdout.flush()
     complain([result], store)
     if still is not None:

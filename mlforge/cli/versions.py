@@ -13,11 +13,11 @@ from mlforge.cli.output import (
     instant,
     minute,
     nearby,
+    note,
     number,
     pairs,
     plural,
     print_json,
-    printable,
     second,
     style,
     table,
@@ -72,7 +72,7 @@ def versions(args: argparse.Namespace) -> int:
     headers = ("version", "made (UTC)", "bump", "rows", "state", "reason")
     print(table(headers, rows, right=("rows",)))
     if books.hold:
-        print(style(printable(f"{args.feature} is held: {books.hold}"), "yellow"))
+        note(f"{args.feature} is held: {books.hold}", "yellow")
     return 0
 
 
