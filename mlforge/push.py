@@ -28,6 +28,7 @@ from mlforge.values import Version
 log = structlog.get_logger("mlforge.push")
 # Rows are renewed once a quarter of their TTL has passed, so before half of it even if a turn is missed.
 _RENEW_AFTER = 0.25
+_ASKED = 1_000  # rows in one question
 
 
 @dataclass(frozen=True)
@@ -54,11 +55,18 @@ def push(name: str, store: Store, online: OnlineStore, engine: Engine) -> PushRe
         return PushResult(name)
     manifest = store.manifest(name, pointer.version)
     target = _target(manifest, pointer.generation)
+    work = _Push(store, online, engine, manifest, target)
     try:
-        result = _Push(store, online, engine, manifest, target).run()
+        result = work.run()
     except StalePush:
-        log.info("overtaken by a newer push", feature=name, version=target.version)
-        return PushResult(name, target.version, target.as_of)
+        if not _of_another_store(name, store, online):
+            log.info("overtaken by a newer push", feature=name, version=target.version)
+            return PushResult(name, target.version, target.as_of)
+        log.warning(
+            "the rows online are of a store that is gone: all are written anew", feature=name
+        )
+        online.forget(name)
+        result = work.run()
     result = replace(result, seconds=time.perf_counter() - started)
     if result.written or result.deleted or result.full:
         log.info(
@@ -73,6 +81,18 @@ def push(name: str, store: Store, online: OnlineStore, engine: Engine) -> PushRe
     return result
 
 
+def _of_another_store(name: str, store: Store, online: OnlineStore) -> bool:
+    """Whether the online store has seen a generation that this store, read again, never had.
+
+    So it is when the store's folder was deleted and made anew: no push of its own can have been so far ahead.
+    """
+    books, pointer = online.books(name), store.pointer(name)
+    if books is None or pointer is None:
+        return False
+    seen = [target.generation for target in (books.target, *books.pending) if target is not None]
+    return max(seen, default=0) > pointer.generation
+
+
 def planned(manifest: Manifest, store: Store, online: OnlineStore, engine: Engine) -> int:
     """How many keys a push of a version would write or delete, without touching the online store."""
     pointer = store.pointer(manifest.name)
@@ -83,9 +103,13 @@ def planned(manifest: Manifest, store: Store, online: OnlineStore, engine: Engin
     if books is not None and books.target == work.target and not books.pending:
         return 0
     affected = None if books is None else work.affected(books)
+    alive = evaluation.live(work.events, work.target.as_of, affected)
+    keys = manifest.spec.keys
     if affected is None:
-        return evaluation.live(work.events, work.target.as_of).height
-    return affected.height
+        return alive.height + online.others(manifest.name, key_hashes(alive, keys))
+    gone = affected.join(alive, on=list(keys), how="anti")
+    found = (online.read_batch(manifest.name, part.to_dicts()) for part in gone.iter_slices(_ASKED))
+    return alive.height + sum(row is not None for rows in found for row in rows)
 
 
 def _target(manifest: Manifest, generation: int) -> Target:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import functools
+import itertools
 import math
 import os
 import shutil
@@ -70,6 +71,11 @@ def _dying(operation: str) -> Any:
     return call
 
 
+PUBLISHING = (
+    *("file.synced", "partial.written", "books.written", "seen.written", "stage.made"),
+    *("parts.written", "parts.placed"),
+    *("publish.staged", "publish.renamed", "publish.pointed", "publish.indexed"),
+)
 PUSHING = ("begin", "put", "remove", "remove_others", "finish")
 for _operation in PUSHING:
     setattr(DyingStore, _operation, _dying(_operation))
@@ -375,11 +381,8 @@ class Machine(RuleBasedStateMachine):
         if data.draw(st.booleans(), label="push again at once"):
             self.push()
 
-    @rule(
-        data=DATA,
-        place=st.sampled_from(["publish.staged", "publish.renamed", "publish.pointed"]),
-    )
-    def build_and_be_killed(self, data: st.DataObject, place: str) -> None:
+    @rule(data=DATA, place=st.sampled_from(PUBLISHING), reached=st.integers(1, 3))
+    def build_and_be_killed(self, data: st.DataObject, place: str, reached: int) -> None:
         """The last version is served, and the next build succeeds."""
         try:
             snapshot = Snapshot(self.plan, self.plan.events(self.files))
@@ -388,8 +391,9 @@ class Machine(RuleBasedStateMachine):
         if self.unknowable():
             return
         before = self.store.list_versions(NAME) if self.versions else []
-        note(f"build, killed at {place}")
-        failpoints.arm(place, die)
+        note(f"build, killed at {place}, reached {reached} times")
+        passes = itertools.count(1)
+        failpoints.arm(place, lambda: die() if next(passes) == reached else None)
         try:
             with suppress(Killed), clock.fixed(self.now):
                 self.definitions.refresh(NAME, options=Options(cost_share=99, layout=Layout(2)))

@@ -9,7 +9,10 @@ import pytest
 
 from mlforge.cli import main
 
-COMMANDS = ["build", "validate", "list", "versions", "inspect", "manifest", "init"]
+COMMANDS = [
+    *("init", "build", "plan", "validate", "list", "manifest", "versions", "inspect", "diff"),
+    *("rollback", "approve", "pin", "prune", "verify"),
+]
 
 
 @pytest.fixture(autouse=True)

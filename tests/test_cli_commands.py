@@ -104,12 +104,14 @@ def test_build_as_json(capsys: pytest.CaptureFixture[str]) -> None:
         "changed": True,
         "bump": "major",
         "reason": "first_build",
+        "details": ["user_id", "event_time", "amount__count__7d", "amount__sum__7d"],
         "rows": 1,
         "mode": "full",
         "rows_changed": 1,
         "entities": 0,
         "rows_recomputed": 1,
         "files_read": 1,
+        "keys_written": None,
         "quarantined": [],
         "ignored": [],
         "warnings": [],
@@ -219,7 +221,8 @@ def test_list_says_why_a_feature_is_held(capsys: pytest.CaptureFixture[str]) -> 
     entry = as_json(capsys, "list")["features"][0]
     assert entry["state"] == "held"
     assert main(["list"]) == 0
-    assert f"user_spend is held: {entry['hold']}\n" in capsys.readouterr().out
+    said = " ".join(capsys.readouterr().out.split())
+    assert f"user_spend is held: {entry['hold']}" in said
     printed(capsys, "build")
     assert as_json(capsys, "list")["features"][0]["state"] == "ready"
 
@@ -232,6 +235,7 @@ def test_versions_tell_why_each_was_made_and_which_is_served(
     printed(capsys, "build")
     document = as_json(capsys, "versions", "user_spend")
     assert (document["feature"], document["latest"]) == ("user_spend", "1.0.1")
+    assert document["hold"] is None
     assert [
         (v["version"], v["bump"], v["reason"], v["rows"], v["parent"]) for v in document["versions"]
     ] == [
@@ -239,10 +243,10 @@ def test_versions_tell_why_each_was_made_and_which_is_served(
         ("1.0.1", "patch", "data_refresh", 2, "1.0.0"),
     ]
     assert set(document["versions"][0]) == {
-        "version", "created_at", "bump", "reason", "details", "rows", "parent",
+        "version", "created_at", "bump", "reason", "details", "rows", "parent", "served", "pinned",
     }  # fmt: skip
     table = printed(capsys, "versions", "user_spend")
-    assert "\n1.0.1 *  " in table
+    assert [line.split()[0] for line in table.splitlines() if "served" in line] == ["1.0.1"]
     assert "data_refresh" in table
 
 

@@ -454,10 +454,10 @@ def test_the_page_shows_values_windows_rows_and_files(
         "2d      [2026-01-03 00:00:00, 2026-01-05 00:00:00]     1\n"
         "7d      [2025-12-29 00:00:00, 2026-01-05 00:00:00]     3\n"
         "\n"
-        "at                   amount  windows  file\n"
-        "2026-01-01 00:00:00  1.0     7d       a.parquet\n"
-        "2026-01-02 00:00:00  2.0     7d       more/b.parquet\n"
-        "2026-01-05 00:00:00  4.0     2d 7d    more/b.parquet\n"
+        "file            at                   amount  windows\n"
+        "a.parquet       2026-01-01 00:00:00  1.0     7d\n"
+        "more/b.parquet  2026-01-02 00:00:00  2.0     7d\n"
+        "more/b.parquet  2026-01-05 00:00:00  4.0     2d, 7d\n"
     )
 
 
@@ -471,6 +471,32 @@ def test_the_page_says_how_many_rows_more_there_are(
     assert page.count("many.parquet") == 20
     assert len(json.loads(printed(capsys, "spend", "user_id=5", "--json"))["rows"]) == 30
     assert "no rows contribute" in printed(capsys, "spend", "user_id=6")
+
+
+WIDE = """
+import polars as pl
+from mlforge import Definitions, feature
+from mlforge.store import LocalStore
+
+@feature(keys=["user_id"], source="events", timestamp="at")
+def wide(df):
+    return df.with_columns(*(pl.lit("long " * 20).alias(f"text_{i}") for i in range(8)))
+
+defs = Definitions(store=LocalStore("store"), features=[wide])
+"""
+
+
+def test_a_page_of_wide_rows_keeps_files_and_times_whole(
+    folder: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("definitions.py").write_text(WIDE)
+    folder.drop("more/b", rows((1, 4, 1.0), (1, 4, 2.0)))
+    assert main(["build"]) == 0
+    page = printed(capsys, "wide", "user_id=1")
+    assert page.count("more/b.parquet  2026-") == 2
+    assert page.endswith("\nand 5 columns more: --json has all\n")
+    [other] = printed(capsys, "wide", "user_id=2").splitlines()[-1:]
+    assert other == "a.parquet  2026-01-02 12:00:00"
 
 
 def test_the_page_sets_the_online_values_at_redis_url_beside(

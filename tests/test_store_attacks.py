@@ -15,17 +15,18 @@ from mlforge.errors import DefinitionError, IntegrityError, MlforgeError, StoreE
 from mlforge.operations import pin, prune, rollback, verify
 from mlforge.retention import Retention
 from mlforge.store import Books, LocalStore
+from mlforge.values import Version
 from tests.projects import Project, identity, rows
 from tests.store_contract import FIRST, SECOND, events, partial_of, publish
 
 NAMES = [
     "..", ".", "", "../outside", "a/../../outside", "/etc/passwd", "a/b", "a\\b", "a\x00b", "a\nb",
     "_metadata", "_partials", ".hidden", "-rf", "~root", "$HOME", "a" * 101, "a" * 100_000, "é",
-    "\u202eabc", "a b", "a:b", "a*", "con.", "１",
+    "\u202eabc", "a b", "a:b", "a*", "con.", "\uff11",
 ]  # fmt: skip
 VERSIONS = [
     "../x", "../1.0.0", "1.0.0/../../../outside", "/1.0.0", "1.0.0\x00", "1.0.0\n", "1.0.-1", "1..0",
-    "_partials", ".staged-x", "9" * 5_000 + ".0.0", "１.0.0", "1.0.0 ", "",
+    "_partials", ".staged-x", "9" * 5_000 + ".0.0", "\uff11.0.0", "1.0.0 ", "",
 ]  # fmt: skip
 HASHES = ["../../etc/passwd", "a/b", "..", "", "a.b", "a\x00", "a" * 500, "*", "é"]
 
@@ -61,6 +62,15 @@ def tree(folder: Path) -> dict[str, Any]:
         str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None
         for path in folder.rglob("*")
     }
+
+
+def refusal(ask: Callable[[], Any]) -> str:
+    """What the store says when it refuses; empty if it does not."""
+    try:
+        ask()
+    except StoreError as error:
+        return str(error)
+    return ""
 
 
 def everything(store: LocalStore, name: str) -> dict[str, Callable[[], Any]]:
@@ -110,9 +120,7 @@ def test_a_name_that_could_lead_elsewhere_is_refused_by_everything(
 ) -> None:
     before = tree(store.path)
     for what, ask in everything(store, name).items():
-        with pytest.raises(StoreError, match="is not allowed; use letters"):
-            ask()
-            pytest.fail(f"{what} took {name!r}")
+        assert "is not allowed; use letters" in refusal(ask), what
     assert tree(store.path) == before
 
 
@@ -154,9 +162,9 @@ def test_a_partial_that_could_lie_elsewhere_is_refused(store: LocalStore, hash_:
         store.write_partial("spend", partial_of(events(1), hash_), events(1))
 
 
-def forge(store: LocalStore, version: str = "1.0.1", **changes: Any) -> None:
-    """Change the document of a version, as somebody with write access could."""
-    path = store.path / "spend" / version / ".meta.json"
+def forge(store: LocalStore, **changes: Any) -> None:
+    """Change the document of the served version, as somebody with write access could."""
+    path = store.path / "spend" / "1.0.1" / ".meta.json"
     document = json.loads(path.read_text())
     path.write_text(json.dumps({**document, **changes}))
 
@@ -184,10 +192,12 @@ def test_a_part_outside_its_version_is_not_read(store: LocalStore, file: Any) ->
 def test_a_manifest_that_names_partials_elsewhere_is_refused(store: LocalStore, hash_: Any) -> None:
     document = json.loads((store.path / "spend" / "1.0.1" / ".meta.json").read_text())
     forge(store, partials=[{**document["partials"][0], "hash": hash_}])
+
+    def paths() -> list[Path]:
+        return [store.partial("spend", p.hash) for p in store.read_metadata("spend").partials]
+
     with pytest.raises(StoreError):
-        manifest = store.read_metadata("spend")
-        for partial in manifest.partials:
-            store.partial("spend", partial.hash)
+        paths()
 
 
 @pytest.mark.parametrize(
@@ -260,7 +270,7 @@ def test_a_version_is_not_published_through_a_link(store: LocalStore, outside: P
         link = store.path / "spend" / "2.0.0"
         link.symlink_to(target)
         with pytest.raises(StoreError, match="is a link"):
-            publish(store, type(FIRST)(2, 0, 0), 1)
+            publish(store, Version(2, 0, 0), 1)
         link.unlink()
 
 
@@ -297,9 +307,7 @@ def test_a_feature_that_is_a_link_is_neither_read_nor_written(
         for what, ask in everything(store, name).items():
             if what in ("partial", "find_partial"):
                 continue  # asked only after a manifest has been read
-            with pytest.raises(StoreError, match="is a link"):
-                ask()
-                pytest.fail(what)
+            assert "is a link" in refusal(ask), what
     assert tree(outside.parent / "away") == before
 
 
@@ -315,9 +323,7 @@ def test_partials_elsewhere_are_neither_read_nor_written(store: LocalStore, outs
     folder.rmdir()
     folder.symlink_to(outside)
     for what in ("read", "partials", "lock", "write_partial", "prune", "rollback"):
-        with pytest.raises(StoreError, match="is a link"):
-            everything(store, "spend")[what]()
-            pytest.fail(what)
+        assert "is a link" in refusal(everything(store, "spend")[what]), what
 
 
 @pytest.mark.parametrize(
@@ -396,8 +402,10 @@ def test_a_build_does_not_take_a_link_for_what_it_computed_before(tmp_path: Path
     path.unlink()
     path.symlink_to(tmp_path / "secret.parquet")
     project.drop("b", rows((2, 1, 1.0)))
+    with pytest.raises(MlforgeError, match="is a link, and a store follows none"):
+        project.build()
+    path.unlink()
     project.build()
-    assert not path.is_symlink()
     assert project.store.read("spend")["amount__sum__7d"].to_list() == [1.0, 1.0]
     assert pl.read_parquet(tmp_path / "secret.parquet")["amount"].to_list() == [666.0]
 

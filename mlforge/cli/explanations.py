@@ -164,18 +164,20 @@ def _rows(found: Explanation) -> str:
         return "no rows contribute"
     documents = [found.row_json(row) for row in found.rows.tail(_ROWS).iter_rows(named=True)]
     time, has_windows = found.timestamp, bool(documents[-1]["windows"])
+    # Without metrics a single row's columns are the values above.
     names = [name for name in found.rows.columns if name not in (FILE, time)]
+    names = names if has_windows or len(documents) > 1 else []
     shown = names[:_COLUMNS]
     lines = [
         (
+            document["file"] or _WHOLE,
             *([instant(document["values"][time])] if time else []),
             *(_shown(document["values"][name]) for name in shown),
-            *([" ".join(document["windows"])] if has_windows else []),
-            document["file"] or _WHOLE,
+            *([", ".join(document["windows"])] if has_windows else []),
         )
         for document in documents
     ]
-    headers = [*([time] if time else []), *shown, *(["windows"] if has_windows else []), "file"]
+    headers = ["file", *([time] if time else []), *shown, *(["windows"] if has_windows else [])]
     earlier, columns = found.rows.height - len(documents), len(names) - len(shown)
     more = [plural(earlier, "earlier row")] if earlier else []
     more += [plural(columns, "column")] if columns else []

@@ -153,9 +153,16 @@ class OnlineStore(ABC):
         self, feature: str, target: Target, hashes: AbstractSet[str] | pl.Series
     ) -> int:
         """Delete every row whose entity is not among these; how many."""
+        return self._remove(feature, target, self._others(feature, hashes))
+
+    def others(self, feature: str, hashes: AbstractSet[str] | pl.Series) -> int:
+        """How many rows `remove_others` would delete."""
+        return len({key for chunk in self._others(feature, hashes) for key in chunk})
+
+    def _others(self, feature: str, hashes: AbstractSet[str] | pl.Series) -> Iterator[list[str]]:
         live = hashes if isinstance(hashes, AbstractSet) else frozenset(hashes)
         found = ([key for key in chunk if key not in live] for chunk in self._scan(feature))
-        return self._remove(feature, target, (chunk for chunk in found if chunk))
+        return (chunk for chunk in found if chunk)
 
     @abstractmethod
     def finish(self, feature: str, target: Target, books: OnlineBooks) -> None:

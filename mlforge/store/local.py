@@ -73,8 +73,8 @@ class LocalStore(Store):
     def features(self) -> list[str]:
         """Names of the features that have a published version, sorted."""
         found = []
-        with suppress(FileNotFoundError, NotADirectoryError):
-            for entry in os.scandir(self.path):
+        with suppress(FileNotFoundError, NotADirectoryError), os.scandir(self.path) as entries:
+            for entry in entries:
                 with suppress(StoreError):
                     if (self._folder(entry.name) / _LATEST).is_file():
                         found.append(entry.name)
@@ -82,9 +82,9 @@ class LocalStore(Store):
 
     def versions(self, name: str) -> list[Version]:
         """Whole versions, ascending."""
-        found = []
-        with suppress(FileNotFoundError, NotADirectoryError):
-            for entry in os.scandir(self._folder(name)):
+        found, folder = [], self._folder(name)
+        with suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder) as entries:
+            for entry in entries:
                 with suppress(StoreError):
                     version = Version.parse(entry.name)
                     if (self._version(name, version) / META).is_file():
@@ -115,9 +115,9 @@ class LocalStore(Store):
     def data(self, name: str, version: Version) -> Path:
         """`<feature>/<version>/data.parquet`: a file, or a folder once it is large."""
         path = self._version(name, version) / DATA
-        with suppress(NotADirectoryError, FileNotFoundError):
-            for entry in os.scandir(_no_link(path)):
-                _no_link(path / entry.name)
+        with suppress(NotADirectoryError, FileNotFoundError), os.scandir(_no_link(path)) as parts:
+            for part in parts:
+                _no_link(path / part.name)
         return path
 
     def partial(self, name: str, hash_: str) -> Path:
@@ -148,7 +148,7 @@ class LocalStore(Store):
         """Write it under its hash, whole or not at all."""
         path = self.partial(name, partial.hash)
         with files.storage_errors(path):
-            path.parent.mkdir(exist_ok=True)
+            self._partials(name).mkdir(exist_ok=True)
         with files.replacing(path) as temporary:
             frame.write_parquet(
                 temporary,
@@ -171,7 +171,10 @@ class LocalStore(Store):
 
     def remove_partial(self, name: str, hash_: str) -> None:
         """Delete the file."""
-        self.partial(name, hash_).unlink(missing_ok=True)
+        path = self.partial(name, hash_)
+        self._partials(name)
+        with files.storage_errors(path):
+            path.unlink(missing_ok=True)
 
     def remove(self, name: str, version: Version) -> None:
         """Take the folder out of sight in one step, then delete it."""
@@ -256,7 +259,7 @@ class LocalStore(Store):
         with self._exclusive(name, ".publishing"):
             for litter in folder.glob(f"{_STAGE}*"):
                 shutil.rmtree(litter, ignore_errors=True)
-            for litter in (*folder.glob(".*.json.*"), *folder.glob(f"{_PARTIALS}/.*")):
+            for litter in (*folder.glob(".*.json.*"), *self._partials(name).glob(".*")):
                 litter.unlink(missing_ok=True)
             versions, known = self.versions(name), self._known(name)
             unserved = versions and (known is None or known[1] < versions[-1])
