@@ -223,6 +223,17 @@ class _Desk:
             )
         return rows
 
+    def makes_no_odds(self, frame: pl.DataFrame, columns: Schema, fewer: Schema) -> bool:
+        """Whether the function gives the same columns without some of the frame's; tried without rows."""
+        try:
+            given, left = (
+                self.apply(frame.clear().select(c.name for c in chosen), "no rows", alone=False)
+                for chosen in (columns, fewer)
+            )
+        except _FAULTS:
+            return False
+        return given.schema == left.schema
+
     def doubt(self, frame: pl.DataFrame) -> str | None:
         """Why the function is not proven to treat each row of such a frame alone; None if it is."""
         shape = tuple(frame.schema.items())
@@ -399,21 +410,30 @@ def _whole_key(desk: _Desk, paths: list[str]) -> str:
 
 
 def _read_all(desk: _Desk, files: Mapping[str, SourceFile]) -> dict[str, pl.DataFrame]:
-    """Every file that can be read and has the columns that most have."""
+    """Every file that can be read and has the columns that most have, as far as the function uses them."""
     read: dict[str, pl.DataFrame] = {}
     for path, file in files.items():
         try:
             read[path] = desk.read(file)
         except _FAULTS as error:
             desk.reject(file, error)
-    shapes = [
-        Partial(path, frame.height, None, frames.schema_of(frame), {}, 0)
+    shapes = {
+        path: Partial(path, frame.height, None, frames.schema_of(frame), {}, 0)
         for path, frame in read.items()
-    ]
-    schema = partials.common_schema(shapes)
-    for shape in shapes:
-        if schema is not None and (reason := partials.misfit(shape, schema)) is not None:
-            desk.reject(files[shape.hash], SourceError(f"{shape.hash}: {reason}"))
-            del read[shape.hash]
-    columns = [column.name for column in schema or ()]
-    return {path: frame.select(columns) for path, frame in read.items()}
+    }
+    schema = partials.common_schema(shapes.values())
+    if schema is None:
+        return {}
+    like_most = next(read[path] for path, shape in shapes.items() if shape.schema == schema)
+    used = schema
+    for path, shape in shapes.items():
+        reason = partials.misfit(shape, used)
+        if reason is None:
+            continue
+        fewer = tuple(column for column in used if partials.misfit(shape, (column,)) is None)
+        if desk.makes_no_odds(like_most, used, fewer):
+            used = fewer
+        else:
+            desk.reject(files[path], SourceError(f"{path}: {reason}"))
+            del read[path]
+    return {path: frame.select(c.name for c in used) for path, frame in read.items()}

@@ -32,4 +32,4 @@ def test_the_sql_of_a_metric_is_the_golden_one(name: str) -> None:
     metrics, interval = CASES[name]
     context = ComputeContext(expand(metrics, interval, "f"), {**DTYPES, 'na"me; --': "String"})
     expected = (GOLDEN / f"{name}.sql").read_text(encoding="utf-8")
-    assert duckdb_compiler.select(context, "both") + "\n" == expected
+    assert duckdb_compiler.select(context, "line") + "\n" == expected

@@ -501,6 +501,31 @@ def test_a_source_read_as_one_sets_bad_files_aside_too(project: Project) -> None
     assert users(project) == [1, 2, 3]
 
 
+def test_columns_that_no_function_uses_may_come_go_and_change_in_a_source_read_as_one(
+    project: Project,
+) -> None:
+    project.drop("a", rows((1, 0, 1.0)))
+    project.drop("b", rows((2, 0, 1.0)).with_columns(note=pl.lit(1)))
+    for name in "cde":
+        project.drop(name, rows((ord(name), 0, 1.0)).with_columns(note=pl.lit("new")))
+    lacking("amount")(project.events / "f.parquet")
+    for function in (ranked, identity):
+        result = project.build(project.define(function, incremental=False))
+        assert [q.path for q in result.quarantined] == ["f.parquet"]
+        assert users(project) == [1, 2, 99, 100, 101]
+
+
+def test_columns_that_become_output_must_be_in_most_files_of_a_source_read_as_one(
+    project: Project,
+) -> None:
+    project.drop("a", rows((1, 0, 1.0)))
+    for name in "bc":
+        project.drop(name, rows((2, 0, 1.0)).with_columns(note=pl.lit("new")))
+    result = project.build(project.define(as_they_are, metrics=[], incremental=False))
+    assert [q.path for q in result.quarantined] == ["a.parquet"]
+    assert project.store.read("spend").columns == ["user_id", "at", "amount", "note"]
+
+
 def test_a_row_wise_function_may_be_kept_from_being_split_and_let_go_again(
     project: Project,
 ) -> None:

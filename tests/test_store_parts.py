@@ -6,6 +6,7 @@ import math
 import os
 import random
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import duckdb
@@ -113,7 +114,7 @@ def test_a_version_that_changes_no_row_shares_every_part(project: Project) -> No
     refresh(project)
     definitions = project.definitions(project.define(metrics=[], name="spend"))
     definitions.refresh("spend", options=TINY)
-    result = definitions.refresh("spend", version="7.0.0", options=TINY)
+    result = definitions.refresh("spend", options=replace(TINY, version="7.0.0"))
     assert (result.version, result.mode) == ("7.0.0", "incremental")
     before = project.store.list_versions("spend")[-2]
     assert inodes(project.store, "7.0.0") == inodes(project.store, before)
@@ -205,20 +206,23 @@ def drop_by_drop(
     chance, engine = random.Random(pattern), engine_named("polars")
     parts: tuple[Part, ...] = ()
     lies, written, frames = folder, 0, []
+    path = folder / "partial.parquet"
     for i in range(drops):
         times = PATTERNS[pattern](i, chance)
         frame = pl.DataFrame({"user": [i] * len(times), "at": sorted(times)}).cast(
             {"user": pl.Int64, "at": pl.Datetime("us", "UTC")}
         )
         frames.append(frame)
-        path = folder / "partial.parquet"
         frame.write_parquet(path)
         span = TimeRange(min(times), max(times))
         partial = Partial("p", frame.height, span, EVENTS, {}, digest(frame))
         into = folder / str(i)
         into.mkdir()
         writer = TableWriter(
-            engine, Events(SPEC, EVENTS, ((partial, path),)), into, Layout(part_rows=PART_ROWS)
+            engine,
+            Events(SPEC, EVENTS, (partial,), lambda _: path),
+            into,
+            Layout(part_rows=PART_ROWS),
         )
         changes = Changes(frame.height, frame.select("user").unique(), span)
         table = writer.changed(changes, parts, lies)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import os
 import sys
 from pathlib import Path
@@ -103,6 +102,8 @@ def names(text: str) -> list[str]:
 
 def log_to_stderr() -> None:
     """Errors alone, on stderr: commands say the rest themselves. One that serves has its own logs."""
+    import logging
+
     import structlog
 
     if not structlog.is_configured():

@@ -55,9 +55,9 @@ def frame(name: str, window: Window) -> str:
 
 
 def select(context: ComputeContext, relation: str) -> str:
-    """The statement that evaluates every metric at every point of a relation of points and events.
+    """The statement that evaluates every metric at every numbered row of a relation of events and points.
 
-    The relation has the columns entity, time, row (null for events) and the values (null for points).
+    The relation has the columns entity, time, row (null where nothing is asked) and the values.
     """
     grouped = context.by_window()
     names = {window: f"w{index}" for index, window in enumerate(grouped)}

@@ -71,14 +71,13 @@ class Engine(ABC):
     name: ClassVar[str]
 
     @abstractmethod
-    def aggregate(
-        self, events: pl.LazyFrame, points: pl.DataFrame, context: ComputeContext
-    ) -> pl.DataFrame:
-        """Every metric at every point.
+    def aggregate(self, line: pl.DataFrame, context: ComputeContext) -> pl.DataFrame:
+        """Every metric at every instant that is asked for.
 
-        events: entity (UInt32), time (Int64 microseconds) and the value columns, in any order.
-        points: entity, time and row (UInt32, unique), in any order.
-        Returns row and one column a metric, in any order of rows; no rounding, no defaults.
+        line: events, and points where no event is, sorted by entity (UInt32), then time (Int64
+            microseconds), with the value columns, which are null for points. `ROW` (UInt32) numbers the
+            rows at which to evaluate, one of each entity and instant; it is null in all others.
+        Returns ROW and one column a metric for the numbered rows, in any order; no rounding, no defaults.
         """
 
     def values(self, events: Events, points: pl.DataFrame) -> pl.DataFrame:
@@ -94,17 +93,20 @@ class Engine(ABC):
             return frames.empty(columns)
         asked = _asked(points, spec)
         entities = asked.select(spec.keys).unique(maintain_order=True).with_row_index(ENTITY)
-        rows = asked.join(
+        asked = asked.join(
             entities, on=list(spec.keys), how="left", nulls_equal=True, maintain_order="left"
-        ).select(ENTITY, TIME, ROW)
-        least, greatest = rows[TIME].min(), rows[TIME].max()
+        ).select(ENTITY, TIME)
+        least, greatest = asked[TIME].min(), asked[TIME].max()
         assert isinstance(least, int)
         assert isinstance(greatest, int)
         seen = timemodel.events_seen(TimeRange(least, greatest), spec.windows)
         context = ComputeContext(spec.columns, dtypes(events.schema))
-        found = self.aggregate(_gather(events, seen, entities, context), rows, context)
-        found = rows.select(ROW).join(found, on=ROW, how="left", maintain_order="left")
-        return found.select(_settle(found, column, spec.name) for column in columns)
+        line = _line(_gather(events, seen, entities, context), asked.unique())
+        found = self.aggregate(line, context).sort(ROW)
+        numbered = line.filter(pl.col(ROW).is_not_null()).select(ENTITY, TIME)
+        answers = numbered.hstack(found.drop(ROW))
+        answers = asked.join(answers, on=[ENTITY, TIME], how="left", maintain_order="left")
+        return answers.select(_settle(answers, column, spec.name) for column in columns)
 
 
 def _asked(points: pl.DataFrame, spec: FeatureSpec) -> pl.DataFrame:
@@ -112,12 +114,12 @@ def _asked(points: pl.DataFrame, spec: FeatureSpec) -> pl.DataFrame:
     time = pl.col(POINT).to_physical()
     if spec.interval is not None:
         time = time - time.mod(spec.interval.us)
-    return points.select(*spec.keys, time.alias(TIME)).with_row_index(ROW)
+    return points.select(*spec.keys, time.alias(TIME))
 
 
 def _gather(
     events: Events, seen: TimeRange, entities: pl.DataFrame, context: ComputeContext
-) -> pl.LazyFrame:
+) -> pl.DataFrame:
     """The events of those entities that any window sees, in the kernel's columns."""
     spec = events.spec
     assert spec.timestamp is not None
@@ -129,7 +131,22 @@ def _gather(
             frames.microseconds(spec.timestamp).alias(TIME),
             *(pl.col(column).alias(value_alias(column)) for column in context.value_columns()),
         )
+        .collect()
     )
+
+
+def _line(events: pl.DataFrame, asked: pl.DataFrame) -> pl.DataFrame:
+    """Events and the points that coincide with none, sorted, the rows to evaluate numbered."""
+    where = [ENTITY, TIME]
+    absent = asked.join(events.select(where), on=where, how="anti")
+    line = pl.concat([events, absent], how="diagonal").sort(where)
+    new = pl.any_horizontal(pl.col(where).ne_missing(pl.col(where).shift()))
+    line = line.with_columns(pl.when(new).then(pl.int_range(pl.len(), dtype=pl.UInt32)).alias(ROW))
+    if line.height - line[ROW].null_count() == asked.height:
+        return line
+    wanted = asked.with_columns(pl.lit(True).alias("__wanted"))
+    line = line.join(wanted, on=where, how="left", maintain_order="left")
+    return line.with_columns(pl.when(pl.col("__wanted")).then(pl.col(ROW))).drop("__wanted")
 
 
 def _settle(found: pl.DataFrame, column: Column, owner: str) -> pl.Expr:

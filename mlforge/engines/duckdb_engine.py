@@ -17,15 +17,12 @@ class DuckDBEngine(Engine):
 
     name: ClassVar[str] = "duckdb"
 
-    def aggregate(
-        self, events: pl.LazyFrame, points: pl.DataFrame, context: ComputeContext
-    ) -> pl.DataFrame:
-        """One statement over events and points together."""
-        both = pl.concat([events.collect(), points], how="diagonal")
+    def aggregate(self, line: pl.DataFrame, context: ComputeContext) -> pl.DataFrame:
+        """One statement over the whole line."""
         with duckdb.connect() as connection:
-            connection.register("both", both.to_arrow())
+            connection.register("line", line.to_arrow())
             try:
-                found = connection.sql(duckdb_compiler.select(context, "both")).to_arrow_table()
+                found = connection.sql(duckdb_compiler.select(context, "line")).to_arrow_table()
             except duckdb.OutOfRangeException as error:
                 raise overflow(
                     [m.name for m in context.metrics if m.aggregation == "sum"], "its dtype"

@@ -7,7 +7,7 @@ from typing import ClassVar
 import polars as pl
 
 from mlforge.compilers import polars_compiler
-from mlforge.compilers.base import ENTITY, TIME, ComputeContext, value_alias
+from mlforge.compilers.base import ENTITY, ROW, TIME, ComputeContext, value_alias
 from mlforge.engines.base import Engine, overflow
 from mlforge.engines.folds import Slices, moments, sums
 from mlforge.metrics import MetricColumn
@@ -22,67 +22,64 @@ class PolarsEngine(Engine):
 
     name: ClassVar[str] = "polars"
 
-    def aggregate(
-        self, events: pl.LazyFrame, points: pl.DataFrame, context: ComputeContext
-    ) -> pl.DataFrame:
-        """Roll over events and points together; a point's window is that of its time."""
-        both = pl.concat([events.collect(), points], how="diagonal")
-        both = both.sort(ENTITY, TIME).with_row_index(_INDEX)
-        at = points
+    def aggregate(self, line: pl.DataFrame, context: ComputeContext) -> pl.DataFrame:
+        """Roll over the line; what polars would not compute exactly is folded from the windows."""
+        line = line.with_columns(pl.int_range(pl.len(), dtype=pl.UInt32).alias(_INDEX))
+        asked = line[ROW].is_not_null()
+        made = [line[ROW].filter(asked)]
         for window, metrics in context.by_window().items():
-            # All rows of one entity and instant see the same window, so any one of them answers.
-            rolled = _rolled(both, window, metrics, context).unique([ENTITY, TIME], keep="any")
-            found = at.lazy().join(rolled, on=[ENTITY, TIME], how="left").collect()
-            folded = _folded(both, found, metrics, context)
-            at = found.select(pl.exclude("^__(start|length|count_.*)$")).with_columns(folded)
-        return at.drop(ENTITY, TIME)
+            exact = [metric for metric in metrics if not polars_compiler.is_folded(metric, context)]
+            rolled = _rolled(line, window, metrics, context).filter(asked)
+            made += [rolled[metric.name] for metric in exact]
+            made += _folded(line, rolled, metrics, context)
+        return pl.DataFrame(made)
 
 
 def _rolled(
-    both: pl.DataFrame, window: Window, metrics: tuple[MetricColumn, ...], context: ComputeContext
-) -> pl.LazyFrame:
-    """Each row's window: where it lies within `both`, and what polars computes of it exactly."""
+    line: pl.DataFrame, window: Window, metrics: tuple[MetricColumn, ...], context: ComputeContext
+) -> pl.DataFrame:
+    """For each row its window: where it lies within the line, and what polars computes of it exactly."""
     ends_at = window.offset.us if window.offset else 0
     exact = [metric for metric in metrics if not polars_compiler.is_folded(metric, context)]
     counted = dict.fromkeys(metric.column for metric in metrics if metric not in exact)
-    return (
-        both.lazy()
-        .rolling(
-            TIME,
-            period=f"{window.width.us}i",
-            offset=f"-{window.width.us + ends_at}i",
-            closed=window.closed,
-            group_by=ENTITY,
-        )
-        .agg(
-            pl.col(_INDEX).first().fill_null(0).cast(pl.Int64).alias(_START),
-            pl.len().cast(pl.Int64).alias(_LENGTH),
-            *(pl.col(value_alias(column)).count().alias(_COUNT + column) for column in counted),
-            *(polars_compiler.expression(metric, context) for metric in exact),
-        )
+    rolled = line.rolling(
+        TIME,
+        period=f"{window.width.us}i",
+        offset=f"-{window.width.us + ends_at}i",
+        closed=window.closed,
+        group_by=ENTITY,
+    ).agg(
+        pl.col(_INDEX).first().fill_null(0).cast(pl.Int64).alias(_START),
+        pl.len().cast(pl.Int64).alias(_LENGTH),
+        *(pl.col(value_alias(column)).count().alias(_COUNT + column) for column in counted),
+        *(polars_compiler.expression(metric, context) for metric in exact),
     )
+    # Groups come in an order of polars' own, the rows within each in that of time.
+    rolled = rolled.sort(ENTITY, maintain_order=True)
+    assert rolled.select(ENTITY, TIME).equals(line.select(ENTITY, TIME)), "rows out of order"
+    return rolled
 
 
 def _folded(
-    both: pl.DataFrame,
-    found: pl.DataFrame,
+    line: pl.DataFrame,
+    rolled: pl.DataFrame,
     metrics: tuple[MetricColumn, ...],
     context: ComputeContext,
 ) -> list[pl.Series]:
     """What polars would not compute exactly; each column is summed once."""
-    slices = Slices(found[_START], found[_LENGTH])
+    slices = Slices(rolled[_START], rolled[_LENGTH])
     made: list[pl.Series] = []
     for column in dict.fromkeys(metric.column for metric in metrics):
         own = [metric for metric in metrics if metric.column == column]
         folded = [metric for metric in own if polars_compiler.is_folded(metric, context)]
-        values = both[value_alias(column)]
+        values = line[value_alias(column)]
         scale = decimal_scale(context.dtypes[column])
         decimals = [metric.name for metric in own if scale and metric.aggregation == "sum"]
         if decimals:
             _check_decimals(sums(values, slices), scale or 0, decimals)
         total = None
         for metric in folded:
-            count = found[_COUNT + column]
+            count = rolled[_COUNT + column]
             if metric.aggregation == "std":
                 squares = moments(values, slices).squares
                 value = (squares / (count.cast(pl.Float64) - 1)).sqrt().set(count < 2, None)

@@ -13,7 +13,7 @@ SELECT
   sum("__value_ok"::HUGEINT) OVER w0 AS "ok__sum__1h",
   avg("__value_ok"::DOUBLE) OVER w0 AS "ok__mean__1h",
   min("__value_ok") OVER w0 AS "ok__min__1h"
-FROM "both"
+FROM "line"
 WINDOW
   w0 AS (PARTITION BY "__entity" ORDER BY "__time" RANGE BETWEEN 3600000000 PRECEDING AND 0 PRECEDING)
 )

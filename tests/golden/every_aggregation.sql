@@ -15,7 +15,7 @@ SELECT
   stddev_samp("__value_amount"::DOUBLE) OVER w1 AS "amount__std__30d",
   median("__value_amount"::DOUBLE) OVER w0 AS "amount__median__7d",
   median("__value_amount"::DOUBLE) OVER w1 AS "amount__median__30d"
-FROM "both"
+FROM "line"
 WINDOW
   w0 AS (PARTITION BY "__entity" ORDER BY "__time" RANGE BETWEEN 604800000000 PRECEDING AND 0 PRECEDING),
   w1 AS (PARTITION BY "__entity" ORDER BY "__time" RANGE BETWEEN 2592000000000 PRECEDING AND 0 PRECEDING)
