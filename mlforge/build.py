@@ -18,7 +18,7 @@ from mlforge import clock, frames, partials
 from mlforge.choices import data_change, mode_of, too_much_lost
 from mlforge.comparison import compare_rows, tables
 from mlforge.engines import Engine
-from mlforge.errors import VersionConflict
+from mlforge.errors import IntegrityError, VersionConflict
 from mlforge.features import Feature
 from mlforge.intake import Intake, take_in
 from mlforge.manifest import Manifest
@@ -54,6 +54,11 @@ def refresh(
                 if options.version is not None or attempt == _ATTEMPTS - 1:
                     raise
                 bound.info("another publisher was faster", attempt=attempt)
+            except (pl.exceptions.ComputeError, pl.exceptions.PanicException) as error:
+                raise IntegrityError(
+                    f"{feature.name}: what is stored cannot be read; 'mlforge verify' says what is "
+                    "damaged: delete a damaged partial, and build again"
+                ) from error
     result = replace(result, seconds=time.perf_counter() - started, engine=engine.name)
     bound.info(
         "planned" if result.planned else "published" if result.changed else "not published",
@@ -144,7 +149,11 @@ class _Refresh:
             return None
         if partials.same_rows(latest.partials, candidate.partials):
             return Changes(0, _no_entities(candidate), None)
-        return changes_between(self.store, latest, candidate)
+        try:
+            return changes_between(self.store, latest, candidate)
+        except (OSError, pl.exceptions.ComputeError, pl.exceptions.PanicException) as error:
+            log.warning("stored events cannot be read", feature=candidate.name, error=str(error))
+            return None
 
     def _publish(
         self,

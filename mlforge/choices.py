@@ -22,7 +22,7 @@ def mode_of(
     if latest is None:
         return "full", "first build"
     if changes is None:
-        return "full", "the function's columns, keys or timestamp changed"
+        return "full", "columns, keys or timestamp changed, or old events are lost"
     if (
         latest.spec.columns != candidate.spec.columns
         or latest.spec.interval != candidate.spec.interval

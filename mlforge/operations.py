@@ -157,12 +157,12 @@ def _check_partials(store: Store, manifest: Manifest, checked: dict[str, str | N
         if partial.hash in checked:
             continue
         path = store.partial(manifest.name, partial.hash)
-        checked[partial.hash] = None
         try:
-            if not path.is_file():
-                checked[partial.hash] = "is missing"
-            elif digest(pl.read_parquet(path, glob=False)) != partial.digest:
-                checked[partial.hash] = "does not hold the events that it was written with"
+            checked[partial.hash] = store.check_partial(manifest.name, partial.hash)
+            if not checked[partial.hash]:
+                events = pl.read_parquet(path, glob=False)
+                if digest(events) != partial.digest:
+                    checked[partial.hash] = "does not hold the events that it was written with"
         except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
             checked[partial.hash] = f"cannot be read ({type(error).__name__})"
     return [

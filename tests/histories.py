@@ -309,7 +309,7 @@ def worlds(draw: st.DrawFn) -> World:
     )
 
 
-def instants(world: World, furthest: int = 8) -> st.SearchStrategy[int]:
+def instants(world: World, furthest: int = 6) -> st.SearchStrategy[int]:
     """Slots of a coarse grid, and a microsecond or half a slot beside them."""
     us = UNITS[world.unit]
     beside = (0, 0, 0, 1, -1, us // 2)
@@ -323,7 +323,7 @@ def instants(world: World, furthest: int = 8) -> st.SearchStrategy[int]:
 def event_times(world: World) -> st.SearchStrategy[int | None]:
     us = UNITS[world.unit]
     if world.time_kind in COARSE:
-        times = st.integers(0, 8).map(lambda slot: world.base + slot * us)
+        times = st.integers(0, 6).map(lambda slot: world.base + slot * us)
     else:
         times = instants(world)
     return times | times | times | times | times | st.sampled_from([None, FAR_FUTURE])
@@ -333,7 +333,7 @@ def row(world: World) -> st.SearchStrategy[Row]:
     """One row of a file; keys and times are null now and then."""
     values: dict[str, st.SearchStrategy[Any]] = {}
     for name, kind in world.keys:
-        values[name] = st.sampled_from((*KEYS[kind][1], *KEYS[kind][1], None))
+        values[name] = st.sampled_from((*KEYS[kind][1] * 4, None))
     if world.timed:
         values["at"] = event_times(world)
     for name, kind in world.columns:
@@ -341,13 +341,21 @@ def row(world: World) -> st.SearchStrategy[Row]:
     return st.fixed_dictionaries(values)
 
 
-def rows(world: World) -> st.SearchStrategy[Rows]:
-    """The rows of one file."""
-    return st.lists(row(world), max_size=6)
+@st.composite
+def rows(draw: st.DrawFn, world: World, beside: Rows | None = None) -> Rows:
+    """The rows of one file; some share entity and instant with one before, or with one of `beside`."""
+    made: Rows = []
+    identity = [*(name for name, _ in world.keys), *(["at"] if world.timed else [])]
+    for new, tie in draw(st.lists(st.tuples(row(world), st.integers(0, 3)), max_size=6)):
+        known = [*(beside or []), *made]
+        tied = world.timed and tie == 0 and known
+        same = {name: known[-1][name] for name in identity} if tied else {}
+        made.append({**new, **same})
+    return made
 
 
 def spines(world: World) -> st.SearchStrategy[list[tuple[oracle.Entity, int]]]:
-    point = st.tuples(st.sampled_from(world.entities), instants(world, 11))
+    point = st.tuples(st.sampled_from(world.entities), instants(world, 9))
     return st.lists(point, min_size=1, max_size=6)
 
 

@@ -61,7 +61,8 @@ class Project:
 
     def train(self, *points: tuple[int, datetime]) -> pl.DataFrame:
         spine = pl.DataFrame(points, schema={"user": pl.Int64, "at": SCHEMA["at"]}, orient="row")
-        return get_training_data(spine, features=["f"], store=self.store)
+        found: pl.DataFrame = get_training_data(spine, features=["f"], store=self.store)
+        return found
 
     def serve(self, *users: int) -> list[dict[str, Any]]:
         return get_online_features(

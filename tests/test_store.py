@@ -9,8 +9,9 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from mlforge.errors import IntegrityError, StoreError, UnsupportedStore
+from mlforge.errors import BuildError, IntegrityError, StoreError, UnsupportedStore
 from mlforge.store import Books, LocalStore, Pointer, Store
+from tests.projects import Project, rows
 from tests.store_contract import (
     FIRST,
     SECOND,
@@ -250,3 +251,82 @@ def test_a_publisher_without_the_lock_still_loses_to_a_faster_one(store):
         with pytest.raises(StoreError, match="another publisher was faster"):
             store.publish(slow, late, None)
     assert store.read("spend").equals(events(1))
+
+
+# Other layouts
+
+
+@pytest.fixture
+def old(tmp_path: Path) -> Project:
+    """A project whose store is of the flat layout of v0.4, as its folder was left."""
+    project = Project(tmp_path / "project")
+    project.drop("a", rows((1, 0, 1.0)))
+    root = project.store.path
+    (root / "_metadata").mkdir(parents=True)
+    document = {"name": "spend", "last_updated": "2024-01-01T00:00:00Z", "row_count": 1}
+    rows((1, 0, 1.0)).write_parquet(root / "spend.parquet")
+    (root / "spend.meta.json").write_text(json.dumps(document))
+    (root / "_metadata" / "spend.json").write_text(json.dumps(document))
+    (root / "_metadata" / "manifest.json").write_text(json.dumps({"features": {"spend": document}}))
+    return project
+
+
+def test_the_flat_layout_is_recognised_and_the_message_says_what_to_run(old):
+    for ask in (old.store.read, old.store.read_metadata, old.store.list_versions):
+        with pytest.raises(
+            UnsupportedStore,
+            match=r"spend\.parquet is of the flat layout of v0\.4: run 'mlforge build'.*"
+            r"'mlforge manifest --regenerate'",
+        ):
+            ask("spend")
+    with pytest.raises(UnsupportedStore, match=r"mlforge manifest --regenerate"):
+        old.store.index()
+    assert old.store.features() == []
+
+
+def test_a_build_beside_the_flat_layout_leaves_its_files_alone(old):
+    before = {p: p.read_bytes() for p in old.store.path.rglob("*") if p.is_file()}
+    assert old.build().version == "1.0.0"
+    assert old.store.read("spend").height == 1
+    assert {path: path.read_bytes() for path in before} == before
+    assert old.store.regenerate_index() == ["spend"]
+    assert old.store.index()["spend"]["version"] == "1.0.0"
+    index = old.store.path / "_metadata" / "manifest.json"
+    assert {p: p.read_bytes() for p in before if p != index} == {
+        p: content for p, content in before.items() if p != index
+    }
+
+
+def test_a_manifest_of_the_old_kind_is_recognised_in_a_version(store):
+    publish(store, FIRST, 1)
+    path = store.path / "spend" / "1.0.0" / ".meta.json"
+    path.write_text('{"name": "spend", "last_updated": "2024-01-01"}')
+    with pytest.raises(UnsupportedStore, match=r"v0\.4; rebuild with 'mlforge build'"):
+        store.read("spend")
+
+
+def test_a_build_on_a_version_of_a_newer_format_is_refused_and_changes_nothing(tmp_path):
+    project = Project(tmp_path / "project")
+    project.drop("a", rows((1, 0, 1.0)))
+    project.build()
+    path = project.store.path / "spend" / "1.0.0" / ".meta.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "format": 2}))
+    project.drop("b", rows((2, 0, 1.0)))
+    with pytest.raises(BuildError, match="has format 2, this mlforge reads up to 1"):
+        project.build()
+    assert project.store.list_versions("spend") == ["1.0.0"]
+
+
+def test_a_build_on_damaged_events_says_so_and_goes_on_once_they_are_removed(tmp_path):
+    project = Project(tmp_path / "project")
+    project.drop("a", rows(*((user, 0, 1.0) for user in range(9))))
+    project.build()
+    [partial] = project.store.read_metadata("spend").partials
+    path = project.store.partial("spend", partial.hash)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    project.drop("b", rows((2, 1, 1.0)))
+    with pytest.raises(BuildError, match="what is stored cannot be read; 'mlforge verify'"):
+        project.build()
+    assert project.store.list_versions("spend") == ["1.0.0"]
+    path.unlink()
+    assert project.build().version == "1.0.1"

@@ -76,9 +76,9 @@ def _said(error: Exception) -> str:
 
 def _run(argv: Sequence[str]) -> int:
     commands, broken = known_commands()
-    parser = _parser(commands, broken)
+    named = next((text for text in argv if not text.startswith("-")), None)
+    parser = _parser(commands, broken, named)
     try:
-        named = next((text for text in argv if not text.startswith("-")), None)
         if named is not None and named not in commands:
             parser.error(_unknown(named, commands, broken))
         args = parser.parse_args(argv)
@@ -112,7 +112,10 @@ def known_commands() -> tuple[dict[str, Command], list[str]]:
     return commands, broken
 
 
-def _parser(commands: dict[str, Command], broken: list[str]) -> argparse.ArgumentParser:
+def _parser(
+    commands: dict[str, Command], broken: list[str], named: str | None
+) -> argparse.ArgumentParser:
+    """The parser of the command line, with the options of the one command that it names."""
     parser = argparse.ArgumentParser(
         prog="mlforge",
         usage="mlforge [-h] [--version] COMMAND ...",
@@ -133,7 +136,8 @@ def _parser(commands: dict[str, Command], broken: list[str]) -> argparse.Argumen
     subparsers = parser.add_subparsers(
         dest="command", metavar="COMMAND", prog="mlforge", help=argparse.SUPPRESS
     )
-    for command in commands.values():
+    if named in commands:
+        command = commands[named]
         subparser = subparsers.add_parser(
             command.name,
             description=_about(command),

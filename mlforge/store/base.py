@@ -75,6 +75,10 @@ class Store(ABC):
         """Hashes of the partials that are stored."""
 
     @abstractmethod
+    def check_partial(self, name: str, hash_: str) -> str | None:
+        """What is wrong with a stored partial's bytes, in words; None if nothing is."""
+
+    @abstractmethod
     def remove_partial(self, name: str, hash_: str) -> None:
         """Delete a partial that no version names."""
 

@@ -12,13 +12,15 @@ import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import polars as pl
 
 from mlforge.errors import IntegrityError, StoreError
 from mlforge.failpoints import reach
 
+CHECKSUM, UNSEALED = "mlforge.checksum", "0" * 64
+_SEAL = CHECKSUM.encode() + b"\x18\x40"  # as thrift writes a key and the length of its value
 # polars tells the number in the text alone.
 _NUMBER = re.compile(r"\(os error (\d+)\)")
 
@@ -118,6 +120,42 @@ def hash_file(path: Path) -> str:
     """sha256 of the file's bytes, in hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def seal(path: Path) -> None:
+    """Put a checksum of a parquet file into its own metadata, in place of `UNSEALED`."""
+    with path.open("r+b") as file:
+        place, checksum = _checksum(file)
+        file.seek(place)
+        file.write(checksum)
+
+
+def is_sealed(path: Path) -> bool:
+    """Whether a file still has all the bytes that it was sealed with."""
+    with path.open("rb") as file:
+        place, checksum = _checksum(file)
+        file.seek(place)
+        return place > 0 and file.read(len(checksum)) == checksum
+
+
+def _checksum(file: BinaryIO) -> tuple[int, bytes]:
+    """Where the checksum lies, 0 if nowhere, and what it should be: that of all other bytes."""
+    size = file.seek(0, os.SEEK_END)
+    file.seek(max(size - 8, 0))
+    footer = max(size - 8 - int.from_bytes(file.read(4), "little"), 0)
+    file.seek(footer)
+    found = file.read().rfind(_SEAL)
+    if found < 0:
+        return 0, b""
+    place = footer + found + len(_SEAL)
+    hashed = hashlib.sha256()
+    for start, end in ((0, place), (place + len(UNSEALED), size)):
+        file.seek(start)
+        left = end - start
+        while left > 0 and (chunk := file.read(min(left, 1 << 20))):
+            hashed.update(chunk)
+            left -= len(chunk)
+    return place, hashed.hexdigest().encode()
 
 
 def link_or_copy(source: Path, target: Path) -> None:

@@ -154,8 +154,12 @@ class LocalStore(Store):
                 temporary,
                 compression="lz4",
                 row_group_size=_ROW_GROUP,
-                metadata={_DESCRIPTION: json.dumps(partial_to_json(partial))},
+                metadata={
+                    _DESCRIPTION: json.dumps(partial_to_json(partial)),
+                    files.CHECKSUM: files.UNSEALED,
+                },
             )
+            files.seal(temporary)
         reach("partial.written")
 
     def partials(self, name: str) -> list[str]:
@@ -168,6 +172,13 @@ class LocalStore(Store):
                 and entry.is_file(follow_symlinks=False)
             )
         return []
+
+    def check_partial(self, name: str, hash_: str) -> str | None:
+        """Compare the file with the checksum within it."""
+        path = self.partial(name, hash_)
+        if not path.is_file():
+            return "is missing"
+        return None if files.is_sealed(path) else "is not what was written: its bytes have changed"
 
     def remove_partial(self, name: str, hash_: str) -> None:
         """Delete the file."""
