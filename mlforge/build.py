@@ -7,7 +7,7 @@ work, never loses it.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from importlib.metadata import version as installed
 from pathlib import Path
 
@@ -18,14 +18,14 @@ from mlforge import clock, frames, partials
 from mlforge.choices import data_change, mode_of, too_much_lost
 from mlforge.comparison import compare_rows, tables
 from mlforge.engines import Engine
-from mlforge.errors import IntegrityError, VersionConflict
+from mlforge.errors import IntegrityError, MlforgeError, SourceError, VersionConflict
 from mlforge.features import Feature
 from mlforge.intake import Intake, take_in
 from mlforge.manifest import Manifest
 from mlforge.outcomes import BuildResult, Options
 from mlforge.partials import Changes
 from mlforge.rows import Table, TableWriter
-from mlforge.schema import Schema
+from mlforge.schema import Schema, same_columns
 from mlforge.sources import Listing, Source
 from mlforge.state import changes_between, events_of
 from mlforge.store import Books, Pointer, Store
@@ -34,6 +34,12 @@ from mlforge.versioning import Decision, decide
 
 log = structlog.get_logger("mlforge.build")
 _ATTEMPTS = 5
+_DAMAGE = (
+    IntegrityError,
+    FileNotFoundError,
+    pl.exceptions.ComputeError,
+    pl.exceptions.PanicException,
+)
 
 
 def refresh(
@@ -45,34 +51,50 @@ def refresh(
     """
     started = time.perf_counter()
     bound = log.bind(feature=feature.name)
-    with store.lock(feature.name):
-        for attempt in range(_ATTEMPTS):
-            try:
-                result = _Refresh(feature, source, store, engine, options).run()
-                break
-            except VersionConflict:
-                if options.version is not None or attempt == _ATTEMPTS - 1:
-                    raise
-                bound.info("another publisher was faster", attempt=attempt)
-            except (pl.exceptions.ComputeError, pl.exceptions.PanicException) as error:
-                raise IntegrityError(
-                    f"{feature.name}: what is stored cannot be read; 'mlforge verify' says what is "
-                    "damaged: delete a damaged partial, and build again"
-                ) from error
+    if options.version is not None:
+        Version.parse(options.version)
+    with store.lock(feature.name, repair=options.publish):
+        result = _tried(_Refresh(feature, source, store, engine, options), bound)
     result = replace(result, seconds=time.perf_counter() - started, engine=engine.name)
     bound.info(
         "planned" if result.planned else "published" if result.changed else "not published",
         version=result.version,
         bump=result.bump,
         reason=result.reason,
+        held=result.held,
         mode=result.mode,
         why=result.mode_reason,
         rows_changed=result.rows_changed,
         rows_recomputed=result.rows_recomputed,
         quarantined=len(result.quarantined),
+        rows_dropped=sum(result.rows_dropped.values()),
         ms=round(result.seconds * 1000, 1),
     )
     return result
+
+
+def _tried(work: _Refresh, bound: structlog.typing.FilteringBoundLogger) -> BuildResult:
+    """Again if another publisher was faster, and once more from the sources if what is stored is damaged."""
+    for attempt in range(_ATTEMPTS):
+        try:
+            return work.run()
+        except VersionConflict:
+            if work.options.version is not None or attempt == _ATTEMPTS - 1:
+                raise
+            bound.info("another publisher was faster", attempt=attempt)
+        except _DAMAGE as error:
+            if work.options.full:
+                if isinstance(error, IntegrityError):
+                    raise
+                raise IntegrityError(
+                    f"{work.feature.name}: what is stored cannot be read ({error}); 'mlforge verify' says "
+                    "what is damaged; restore it from a backup"
+                ) from error
+            bound.warning(
+                "stored events cannot be read: building from the sources", error=str(error)
+            )
+            work = replace(work, options=replace(work.options, full=True))
+    raise AssertionError("the last attempt returns or raises")
 
 
 def candidate_of(
@@ -87,60 +109,61 @@ def candidate_of(
         partials=intake.partials,
         engine=engine.name,
         rowwise=intake.rowwise,
+        why=intake.why,
         sources=intake.records,
         source=source.text,
         mlforge_version=installed("mlforge"),
     )
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Refresh:
     feature: Feature
     source: Source
     store: Store
     engine: Engine
     options: Options
-    intake: Intake | None = field(default=None, init=False)
 
     def run(self) -> BuildResult:
-        name, store = self.feature.name, self.store
+        name, store, options = self.feature.name, self.store, self.options
         pointer, books = store.pointer(name), store.books(name)
         latest = store.manifest(name, pointer.version) if pointer else None
-        if books.hold and not self.options.attended:
-            return self._unchanged(latest, f"held: {books.hold}")
+        if books.hold and not options.attended:
+            return self._unchanged(latest, "held", held=books.hold)
         listing = self.source.scan()
         if not listing.exists:
-            reason = f"the source {self.source.root} is not there"
-            return self._unchanged(
-                latest, "source_missing" if latest else "waiting", warnings=(reason,)
-            )
-        intake = take_in(self.feature, listing, store, latest, self.options.max_file_memory)
-        lost = too_much_lost(latest, intake, self.options)
-        hold = None if self.options.attended else lost
-        books = self._note(books, listing, intake, hold)
-        if hold:
-            return self._unchanged(latest, f"held: {hold}", intake)
-        schema = intake.schema or (latest.events if latest else None)
+            return self._nothing(latest, f"the source {self.source.root} is not there")
+        intake = take_in(
+            self.feature, listing, store, latest, options.max_file_memory, afresh=options.full
+        )
+        books = self._noted(books, listing, intake)
         if intake.schema is None and intake.errors:
             raise _nothing_usable(name, intake)
+        schema = intake.schema or (latest.events if latest else None)
         if schema is None:
-            return self._unchanged(
-                None, "waiting", intake, warnings=(f"{self.source.root} holds no parquet file yet",)
-            )
+            return self._nothing(latest, f"{self.source.root} holds no parquet file yet")
         candidate = candidate_of(self.feature, self.source, intake, schema, self.engine)
         changes = self._changes(latest, candidate)
+        lost = too_much_lost(latest, candidate, changes, options.hold_above)
+        if lost and not options.attended:
+            hold = f"{lost}; 'mlforge approve {name}' or a build goes on without them"
+            self._write_books(books, replace(books, hold=hold))
+            return self._unchanged(latest, "held", intake, held=hold)
         data = data_change(latest, candidate, changes)
-        explicit = Version.parse(self.options.version) if self.options.version else None
-        decision = decide(
-            latest, candidate, data, max(store.versions(name), default=None), explicit
-        )
+        explicit = Version.parse(options.version) if options.version else None
+        highest = max(store.versions(name), default=None)
+        decision = decide(latest, candidate, data, highest, explicit)
         if decision.version is None:
-            return self._unchanged(latest, decision.reason, intake)
-        return self._publish(pointer, latest, candidate, decision, changes)
+            result = self._unchanged(latest, decision.reason, intake)
+        else:
+            result = self._publish(pointer, latest, candidate, decision, changes, intake)
+        # Last: a build that fails leaves a held feature held.
+        self._write_books(books, replace(books, hold=None))
+        return result
 
     def _changes(self, latest: Manifest | None, candidate: Manifest) -> Changes | None:
         """What changed in the events; None where the two cannot be compared row by row."""
-        if latest is None or latest.events != candidate.events:
+        if latest is None or not same_columns(latest.events, candidate.events):
             return None
         if (latest.spec.keys, latest.spec.timestamp) != (
             candidate.spec.keys,
@@ -148,12 +171,13 @@ class _Refresh:
         ):
             return None
         if partials.same_rows(latest.partials, candidate.partials):
-            return Changes(0, _no_entities(candidate), None)
+            return Changes(0, 0, _no_entities(candidate), None)
         try:
             return changes_between(self.store, latest, candidate)
-        except (OSError, pl.exceptions.ComputeError, pl.exceptions.PanicException) as error:
-            log.warning("stored events cannot be read", feature=candidate.name, error=str(error))
-            return None
+        except _DAMAGE:
+            if not self.options.full:
+                raise
+            return None  # what it was made of is gone: the source alone says what is
 
     def _publish(
         self,
@@ -162,13 +186,12 @@ class _Refresh:
         candidate: Manifest,
         decision: Decision,
         changes: Changes | None,
+        intake: Intake,
     ) -> BuildResult:
         name, store = self.feature.name, self.store
         version = decision.version
         assert version is not None
-        assert self.intake is not None
-        why_whole = "" if self.intake.rowwise else self.intake.why
-        mode, why = mode_of(latest, candidate, changes, why_whole, self.options)
+        mode, why = mode_of(latest, candidate, changes, self.options)
         with store.stage(name) as staged:
             writer = TableWriter(
                 self.engine, events_of(store, candidate), staged, self.options.layout
@@ -196,35 +219,42 @@ class _Refresh:
             rows_changed=changes.rows if changes else sum(p.rows for p in candidate.partials),
             entities=changes.entities.height if changes else 0,
             rows_recomputed=table.recomputed,
-            files_read=self.intake.files_read,
-            quarantined=tuple(self.intake.quarantine.values()),
-            warnings=self.intake.warnings,
+            files_read=intake.files_read,
+            quarantined=tuple(intake.quarantine.values()),
+            warnings=intake.warnings,
+            rows_dropped=manifest.dropped,
             planned=not self.options.publish,
             manifest=manifest,
         )
 
-    def _note(self, books: Books, listing: Listing, intake: Intake, hold: str | None) -> Books:
+    def _noted(self, books: Books, listing: Listing, intake: Intake) -> Books:
         """Keep the books: what is set aside, what is ignored, what the files looked like."""
-        self.intake = intake
-        name = self.feature.name
         now = replace(
             books,
             quarantine=dict(intake.quarantine),
             ignored={ignored.path: ignored.reason for ignored in listing.ignored},
-            hold=hold or (None if self.options.attended else books.hold),
             description=self.feature.description,
             tags=self.feature.tags,
         )
-        if not self.options.publish:
-            return books
-        if now != books:
-            self.store.write_books(name, now)
-        if intake.seen != self.store.seen(name):
-            self.store.write_seen(name, intake.seen)
+        self._write_books(books, now)
+        if self.options.publish and intake.seen != self.store.seen(self.feature.name):
+            self.store.write_seen(self.feature.name, intake.seen)
         for path, bad in intake.quarantine.items():
-            if path not in books.quarantine or books.quarantine[path] != bad:
-                log.warning("quarantined", feature=name, path=path, reason=bad.reason)
+            if books.quarantine.get(path) != bad:
+                log.warning("quarantined", feature=self.feature.name, path=path, reason=bad.reason)
         return now
+
+    def _write_books(self, before: Books, now: Books) -> None:
+        if self.options.publish and now != before:
+            self.store.write_books(self.feature.name, now)
+
+    def _nothing(self, latest: Manifest | None, why: str) -> BuildResult:
+        """There is no source to build from: nothing changes."""
+        if self.options.version is not None:
+            raise SourceError(
+                f"{self.feature.name}: no version {self.options.version} can be made: {why}"
+            )
+        return self._unchanged(latest, "source_missing" if latest else "waiting", warnings=(why,))
 
     def _unchanged(
         self,
@@ -232,6 +262,7 @@ class _Refresh:
         reason: str,
         intake: Intake | None = None,
         warnings: tuple[str, ...] = (),
+        held: str | None = None,
     ) -> BuildResult:
         version = latest.version if latest else None
         return BuildResult(
@@ -241,6 +272,8 @@ class _Refresh:
             rows=latest.row_count if latest else 0,
             path=self.store.data(self.feature.name, version) if version else None,
             planned=not self.options.publish,
+            held=held,
+            rows_dropped=latest.dropped if latest else {},
             manifest=latest,
             files_read=intake.files_read if intake else 0,
             quarantined=tuple(
@@ -274,7 +307,7 @@ def _with_values_compared(
     return replace(decision, details=(*decision.details, told), evidence=evidence)
 
 
-def _nothing_usable(name: str, intake: Intake) -> Exception:
+def _nothing_usable(name: str, intake: Intake) -> MlforgeError:
     first = intake.errors[0]
     if len(intake.errors) == 1:
         return first

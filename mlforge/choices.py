@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from mlforge.intake import Intake
 from mlforge.manifest import Manifest
 from mlforge.outcomes import Options
 from mlforge.partials import Changes
@@ -13,7 +12,6 @@ def mode_of(
     latest: Manifest | None,
     candidate: Manifest,
     changes: Changes | None,
-    why_whole: str,
     options: Options,
 ) -> tuple[str, str]:
     """Full or incremental, and why; the rows are the same."""
@@ -23,15 +21,14 @@ def mode_of(
         return "full", "first build"
     if changes is None:
         return "full", "columns, keys or timestamp changed, or old events are lost"
-    if (
-        latest.spec.columns != candidate.spec.columns
-        or latest.spec.interval != candidate.spec.interval
-    ):
-        return "full", "metrics or interval changed"
+    if (latest.columns, latest.spec.columns) != (candidate.columns, candidate.spec.columns):
+        return "full", "metrics changed"
+    if latest.spec.interval != candidate.spec.interval:
+        return "full", "the interval changed"
     if changes.rows == 0:
         return "incremental", "no event changed"
     if not candidate.rowwise:
-        return "full", f"the function is not taken for row-wise: {why_whole}"
+        return "full", f"the function is not taken for row-wise: {candidate.why}"
     total = sum(partial.rows for partial in candidate.partials)
     if changes.rows > options.cost_share * total:
         return "full", f"{changes.rows} of {total} events changed"
@@ -46,7 +43,7 @@ def data_change(
     after = {record.path: record.hash for record in candidate.sources}
     return DataChange(
         rows=changes.rows if changes else sum(p.rows for p in candidate.partials),
-        entities=changes.entities.height if changes else 0,
+        entities=changes.entities.height if changes else None,
         files_added=tuple(path for path in after if path not in before),
         files_removed=tuple(path for path in before if path not in after),
         files_replaced=tuple(
@@ -55,14 +52,23 @@ def data_change(
     )
 
 
-def too_much_lost(latest: Manifest | None, intake: Intake, options: Options) -> str | None:
-    """What an unattended refresh would lose, if that is too much."""
-    if latest is None:
+def too_much_lost(
+    latest: Manifest | None, candidate: Manifest, changes: Changes | None, above: float
+) -> str | None:
+    """What an unattended refresh would lose, if that is more than a share of the files or events.
+
+    Files that only moved lose nothing: a file is lost if the events it held went with it.
+    """
+    if latest is None or (changes is not None and changes.went == 0):
         return None
-    for what, before, after in (
-        ("files", len(latest.sources), len(intake.records)),
-        ("events", sum(p.rows for p in latest.partials), sum(p.rows for p in intake.partials)),
+    paths = {record.path for record in candidate.sources}
+    gone = [record for record in latest.sources if record.path not in paths]
+    with_events = changes is None or 2 * changes.went >= sum(record.rows for record in gone)
+    before, after = (sum(p.rows for p in m.partials) for m in (latest, candidate))
+    for what, lost, of in (
+        ("files", len(gone) if with_events else 0, len(latest.sources)),
+        ("events", before - after, before),
     ):
-        if before and (before - after) / before > options.hold_above:
-            return f"{before - after} of {before} {what} are gone; run 'mlforge approve {latest.name}' or build it"
+        if of and lost / of > above:
+            return f"{lost} of {of} {what} are gone"
     return None

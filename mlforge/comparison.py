@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,11 +10,14 @@ import polars as pl
 
 from mlforge.errors import RetrievalError
 from mlforge.manifest import Manifest, config_of
+from mlforge.schema import FLOATS, Column
 from mlforge.store import Store
 from mlforge.versioning import DataChange, Decision, Difference, decide
 
 _SAMPLE = 10
-_COUNT = "__count"
+_COUNT, _RANK = "__count", "__rank"
+# Another order of summing changes the last bits: such floats are the same value.
+_PRECISION = 1e-9
 
 
 @dataclass(frozen=True)
@@ -82,12 +85,16 @@ def tables(store: Store, manifest: Manifest) -> pl.LazyFrame:
 
 
 def compare_rows(a: pl.LazyFrame, b: pl.LazyFrame, before: Manifest, after: Manifest) -> RowChanges:
-    """Count the rows that differ, over the columns that both have; with metrics matched by keys and time."""
-    shared = [c.name for c in after.columns if c in before.columns]
-    if not after.spec.columns:
-        return _as_multisets(a.select(shared), b.select(shared), list(after.spec.keys))
+    """Count the rows that differ, over the columns that both have; with metrics matched by keys and time.
+
+    Floats differ if they do so by more than 1e-9 of the greater one, or of 1 if both are smaller; all else is exact.
+    """
     identity = list(after.spec.identity)
-    values = [name for name in shared if name not in identity]
+    shared = [c for c in after.columns if c in before.columns and c.name not in identity]
+    values = [column.name for column in shared]
+    if not after.spec.columns:
+        a, b = a.select(identity + values), b.select(identity + values)
+        return _as_multisets(a, b, shared, identity, list(after.spec.keys))
     joined = (
         a.select(identity + values)
         .with_columns(pl.lit(True).alias("__a"))
@@ -101,11 +108,7 @@ def compare_rows(a: pl.LazyFrame, b: pl.LazyFrame, before: Manifest, after: Mani
         .with_columns(
             added=pl.col("__a").is_null(),
             removed=pl.col("__b").is_null(),
-            changed=pl.col("__a").is_not_null()
-            & pl.col("__b").is_not_null()
-            & pl.any_horizontal(
-                pl.lit(False), *(pl.col(v).ne_missing(pl.col(f"{v}__new")) for v in values)
-            ),
+            changed=pl.col("__a").is_not_null() & pl.col("__b").is_not_null() & _differ(shared),
         )
     )
     differing = joined.filter(pl.col("added") | pl.col("removed") | pl.col("changed")).collect()
@@ -113,19 +116,50 @@ def compare_rows(a: pl.LazyFrame, b: pl.LazyFrame, before: Manifest, after: Mani
     return RowChanges(added, removed, changed, _sample(differing, list(after.spec.keys)))
 
 
-def _as_multisets(a: pl.LazyFrame, b: pl.LazyFrame, keys: Sequence[str]) -> RowChanges:
+def _as_multisets(
+    a: pl.LazyFrame,
+    b: pl.LazyFrame,
+    values: Sequence[Column],
+    identity: Sequence[str],
+    keys: Sequence[str],
+) -> RowChanges:
     names = a.collect_schema().names()
     both = pl.concat(
         [a.with_columns(pl.lit(-1).alias(_COUNT)), b.with_columns(pl.lit(1).alias(_COUNT))]
     )
-    counted = both.group_by(names).agg(pl.col(_COUNT).sum()).filter(pl.col(_COUNT) != 0).collect()
-    counts = counted[_COUNT]
-    return RowChanges(
-        int(counts.filter(counts > 0).sum()),
-        int(-counts.filter(counts < 0).sum()),
-        0,
-        _sample(counted, keys),
+    counted = both.group_by(names).agg(pl.col(_COUNT).sum()).collect()
+    floats = [column.name for column in values if column.dtype in FLOATS]
+    order, at = [*identity, *floats], [*identity, _RANK]
+    gone, come = (
+        _repeated(counted.filter(pl.col(_COUNT) * sign > 0))
+        .sort(order)
+        .with_columns(pl.int_range(pl.len()).over(identity).alias(_RANK))
+        for sign in (-1, 1)
     )
+    same = gone.join(come, on=at, suffix="__new").filter(~_differ(values))
+    gone, come = gone.join(same, on=at, how="anti"), come.join(same, on=at, how="anti")
+    return RowChanges(come.height, gone.height, 0, _sample(pl.concat([gone, come]), keys))
+
+
+def _repeated(counted: pl.DataFrame) -> pl.DataFrame:
+    """Each row as often as it counts."""
+    rows = pl.int_range(pl.len()).repeat_by(pl.col(_COUNT).abs()).explode()
+    return counted.select(pl.exclude(_COUNT).gather(rows))
+
+
+def _differ(values: Iterable[Column]) -> pl.Expr:
+    """Whether a row differs from its `__new` counterpart."""
+    return pl.any_horizontal(pl.lit(False), *map(_differs, values))
+
+
+def _differs(column: Column) -> pl.Expr:
+    old, new = pl.col(column.name), pl.col(f"{column.name}__new")
+    differs = old.ne_missing(new)
+    if column.dtype not in FLOATS:
+        return differs
+    apart = (old - new).abs()
+    near = apart <= _PRECISION * pl.max_horizontal(old.abs(), new.abs(), 1.0)
+    return differs & ~(near & apart.is_finite()).fill_null(False)
 
 
 def _sample(rows: pl.DataFrame, keys: Sequence[str]) -> tuple[dict[str, Any], ...]:

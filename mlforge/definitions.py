@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
+import os
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
 from mlforge.build import refresh
-from mlforge.engines import engine_named
+from mlforge.engines import Engine, engine_named
 from mlforge.errors import BuildError, DefinitionError, MlforgeError, OnlineError, UnsupportedStore
 from mlforge.features import Feature, check_engine
 from mlforge.manifest import config_of
@@ -21,16 +24,27 @@ from mlforge.push import PushResult, planned, push
 from mlforge.sources import Source
 from mlforge.store import LocalStore, Pointer, Store
 
+# Any folder will do: it tells apart a path that was given as a relative one.
+_SOMEWHERE = Path("/definitions")
+
 
 class Definitions:
     """A project's features and stores.
 
     store: where versions go. features: features, and modules whose features are taken.
     online_store: where `push` goes. engine: the default of features that name none.
-    name: by default the root's folder name. root: what relative sources start from; by default the
-        folder of the definitions file, else the current one.
+    name: by default the root's folder name. root: what relative sources start from, by default the
+        folder of the file that makes the Definitions; a relative root starts there too. Where there is
+        no such file, as in a REPL, it is the current folder.
+    hold_above: the share of files or rows, from 0 to 1, that a worker's refresh may lose before it is
+        held. max_file_memory: bytes that one file may take in memory; a larger one is set aside.
 
-    Raises DefinitionError for two features of one name, an unknown engine, or a store within a source.
+    A relative `LocalStore` of a file that `mlforge` or a worker loads lies in that file's folder, whatever
+    the root. In a script that you run yourself it starts from the current folder, as paths do in Python;
+    `LocalStore(Path(__file__).parent / "feature_store")` is the same place for both.
+
+    Raises DefinitionError for two features of one name, also if only case tells them apart, an unknown
+    engine, or a setting out of bounds; UnsupportedStore for a store within a source.
     """
 
     def __init__(
@@ -41,6 +55,9 @@ class Definitions:
         engine: str = "polars",
         name: str | None = None,
         root: str | Path | None = None,
+        *,
+        hold_above: float = 0.5,
+        max_file_memory: int = 4 << 30,
     ) -> None:
         if not isinstance(store, Store):
             raise DefinitionError(
@@ -50,36 +67,47 @@ class Definitions:
         self.online_store = online_store
         self.engine = check_engine(engine, "Definitions")
         self.features = _named(features)
-        self.root = None if root is None else Path(root).expanduser().absolute()
+        if not 0 <= hold_above <= 1:
+            raise DefinitionError(
+                f"Definitions: hold_above={hold_above!r} is not a share; give a number from 0 to 1"
+            )
+        if max_file_memory < 1:
+            raise DefinitionError(
+                f"Definitions: max_file_memory={max_file_memory!r} lets no file in; give a number of bytes"
+            )
+        self.hold_above, self.max_file_memory = hold_above, max_file_memory
         self._name = name
-        if self.root is not None:
+        self._root = Path(root or "").expanduser()
+        file = sys._getframe(1).f_globals.get("__file__")
+        self.root = _absolute((Path(file).parent if file else Path()) / self._root)
+        self._store_as_given = repr(_located(store, _SOMEWHERE))
+        if self._store_as_given == repr(store):  # else the store has yet to find its place
             self._check_places()
 
     @property
     def name(self) -> str:
         """The project's name."""
-        return self._name or self._base.name
+        return self._name or self.root.name
 
     @property
     def hash(self) -> str:
         """Over everything that decides what a refresh does: two workers with the same one agree."""
         described = {name: _fingerprint(feature) for name, feature in self.features.items()}
-        text = json.dumps([described, self.engine, repr(self.store)], sort_keys=True)
+        settings = [self.engine, self.hold_above, self.max_file_memory, self._store_as_given]
+        text = json.dumps([described, *settings], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
     def located_at(self, folder: Path) -> Definitions:
-        """The same definitions with a root for relative paths, unless they have one."""
-        if self.root is not None:
-            return self
-        store = self.store
-        if isinstance(store, LocalStore):
-            store = store.located_at(folder)
-        features = list(self.features.values())
-        return Definitions(store, features, self.online_store, self.engine, self._name, folder)
+        """The same definitions, with all paths that were given as relative ones starting from a folder."""
+        located = copy.copy(self)
+        located.root = _absolute(folder / self._root)
+        located.store = _located(self.store, folder)
+        located._check_places()
+        return located
 
     def source(self, name: str) -> Source:
         """Where a feature's files are."""
-        return Source.of(self.feature(name).source, self._base)
+        return Source.of(self.feature(name).source, self.root)
 
     def feature(self, name: str) -> Feature:
         """The feature of that name; DefinitionError naming those there are."""
@@ -90,17 +118,16 @@ class Definitions:
         return self.features[name]
 
     def selected(
-        self, features: Iterable[str] | None = None, tags: Iterable[str] | None = None
+        self,
+        features: Iterable[str] | str | None = None,
+        tags: Iterable[str] | str | None = None,
     ) -> list[str]:
         """Names of the features asked for by name and tag; all by default."""
-        names = (
-            list(self.features)
-            if features is None
-            else [self.feature(name).name for name in features]
-        )
+        asked = self.features if features is None else _several(features)
+        names = [self.feature(name).name for name in asked]
         if tags is None:
             return names
-        wanted = set(tags)
+        wanted = set(_several(tags))
         unknown = wanted - {tag for feature in self.features.values() for tag in feature.tags}
         if unknown:
             raise DefinitionError(f"no feature has the tag {', '.join(sorted(map(repr, unknown)))}")
@@ -108,8 +135,8 @@ class Definitions:
 
     def build(
         self,
-        features: Sequence[str] | None = None,
-        tags: Sequence[str] | None = None,
+        features: Sequence[str] | str | None = None,
+        tags: Sequence[str] | str | None = None,
         version: str | None = None,
         engine: str | None = None,
         online: bool = False,
@@ -128,30 +155,20 @@ class Definitions:
             check_engine(engine, "build")
         if online:
             self._online()
-        results: dict[str, BuildResult] = {}
-        failures: dict[str, Exception] = {}
-        for name in self.selected(features, tags):
-            if progress is not None:
-                progress(name)
-            try:
-                results[name] = self.refresh(name, engine=engine, version=version, full=full)
-                if online:
-                    pushed = self.push(name, engine=engine)
-                    results[name] = replace(
-                        results[name], keys_written=pushed.written + pushed.deleted
-                    )
-            except MlforgeError as error:
-                failures[name] = error
-        if failures:
-            raise BuildError(
-                failures, {name: r for name, r in results.items() if name not in failures}
-            )
-        return results
+
+        def built(name: str) -> BuildResult:
+            result = self.refresh(name, engine=engine, version=version, full=full)
+            if not online:
+                return result
+            pushed = self.push(name, engine=engine)
+            return replace(result, keys_written=pushed.written + pushed.deleted)
+
+        return _each(self.selected(features, tags), built, progress)
 
     def plan(
         self,
-        features: Sequence[str] | None = None,
-        tags: Sequence[str] | None = None,
+        features: Sequence[str] | str | None = None,
+        tags: Sequence[str] | str | None = None,
         version: str | None = None,
         engine: str | None = None,
         full: bool = False,
@@ -163,35 +180,28 @@ class Definitions:
         a warning does. Partials are kept, so the build that follows computes no file twice. Raises BuildError
         as `build` does.
         """
-        results: dict[str, BuildResult] = {}
-        failures: dict[str, Exception] = {}
-        for name in self.selected(features, tags):
-            if progress is not None:
-                progress(name)
-            try:
-                results[name] = self._planned(
-                    name, engine, Options(publish=False, version=version, full=full)
-                )
-            except MlforgeError as error:
-                failures[name] = error
-        if failures:
-            raise BuildError(failures, results)
-        return results
+        options = replace(self._options, publish=False, version=version, full=full)
+        return _each(
+            self.selected(features, tags),
+            lambda name: self._planned(name, engine, options),
+            progress,
+        )
 
     def rollback(self, name: str, version: str | None = None) -> Pointer:
         """Serve an older version, offline and, where there is an online store, online at once."""
         pointer = rollback(self.store, name, version)
         if self.online_store is not None:
-            push(name, self.store, self.online_store, engine_named(self.engine))
+            push(name, self.store, self.online_store, self._engine(name))
         return pointer
 
     def _planned(self, name: str, engine: str | None, options: Options) -> BuildResult:
         result = self.refresh(name, engine=engine, options=options)
         if self.online_store is None or result.manifest is None:
             return result
-        chosen = engine_named(self._engine(self.feature(name), engine))
         try:
-            keys = planned(result.manifest, self.store, self.online_store, chosen)
+            keys = planned(
+                result.manifest, self.store, self.online_store, self._engine(name, engine)
+            )
         except OnlineError as error:
             warning = f"how many keys a push would write is not known: {error}"
             return replace(result, warnings=(*result.warnings, warning))
@@ -209,31 +219,31 @@ class Definitions:
     ) -> BuildResult:
         """Bring one feature's offline store to the present state of its source.
 
-        options: all the ways at once, in place of attended, version and full.
+        options: all the ways at once, in place of attended, version, full and the definitions' settings.
         """
-        chosen = options or Options(attended=attended, version=version, full=full)
+        chosen = options or replace(self._options, attended=attended, version=version, full=full)
         feature = self.feature(name)
         self._check_place(feature)
-        return refresh(
-            feature,
-            self.source(name),
-            self.store,
-            engine_named(self._engine(feature, engine)),
-            chosen,
-        )
+        return refresh(feature, self.source(name), self.store, self._engine(name, engine), chosen)
 
     def push(self, name: str, *, engine: str | None = None) -> PushResult:
         """Bring the online store to one feature's served version, as of now."""
-        feature = self.feature(name)
-        return push(name, self.store, self._online(), engine_named(self._engine(feature, engine)))
+        self.feature(name)
+        return push(name, self.store, self._online(), self._engine(name, engine))
 
     def close(self) -> None:
         """Let go of connections."""
         if self.online_store is not None:
             self.online_store.close()
 
-    def _engine(self, feature: Feature, override: str | None) -> str:
-        return override or feature.engine or self.engine
+    @property
+    def _options(self) -> Options:
+        return Options(hold_above=self.hold_above, max_file_memory=self.max_file_memory)
+
+    def _engine(self, name: str, override: str | None = None) -> Engine:
+        """A feature's engine; one that is only in the store has the default."""
+        feature = self.features.get(name)
+        return engine_named(override or (feature and feature.engine) or self.engine)
 
     def _online(self) -> OnlineStore:
         if self.online_store is None:
@@ -241,10 +251,6 @@ class Definitions:
                 "these definitions have no online store; give Definitions(online_store=RedisStore(...))"
             )
         return self.online_store
-
-    @property
-    def _base(self) -> Path:
-        return self.root or Path.cwd()
 
     def _check_places(self) -> None:
         for feature in self.features.values():
@@ -254,8 +260,10 @@ class Definitions:
         """A store inside a source would feed on itself."""
         if not isinstance(self.store, LocalStore):
             return
-        source = Source.of(feature.source, self._base)
-        if source.matches(self.store.path / feature.name / "1.0.0" / "data.parquet"):
+        source = Source.of(feature.source, self.root)
+        real = replace(source, root=Path(os.path.realpath(source.root)))
+        store = Path(os.path.realpath(self.store.path))
+        if real.matches(store / feature.name / "1.0.0" / "data.parquet"):
             raise UnsupportedStore(
                 f"{feature.name}: the store {self.store.path} lies inside the source {source.root}; "
                 "put them side by side"
@@ -278,7 +286,46 @@ def _named(features: Sequence[Feature | ModuleType]) -> dict[str, Feature]:
                 raise DefinitionError(
                     f"Definitions: two features are named {feature.name!r}; give one of them name="
                 )
+    folded: dict[str, str] = {}
+    for name in found:
+        other = folded.setdefault(name.casefold(), name)
+        if other != name:  # some disks take both for one folder
+            raise DefinitionError(
+                f"Definitions: the features {other!r} and {name!r} differ in case only; rename one of them"
+            )
     return found
+
+
+def _each(
+    names: Iterable[str],
+    work: Callable[[str], BuildResult],
+    progress: Callable[[str], None] | None,
+) -> dict[str, BuildResult]:
+    """Do the work for each feature; BuildError for those that failed, once all were tried."""
+    results: dict[str, BuildResult] = {}
+    failures: dict[str, Exception] = {}
+    for name in names:
+        if progress is not None:
+            progress(name)
+        try:
+            results[name] = work(name)
+        except MlforgeError as error:
+            failures[name] = error
+    if failures:
+        raise BuildError(failures, results)
+    return results
+
+
+def _several(names: Iterable[str] | str) -> Iterable[str]:
+    return (names,) if isinstance(names, str) else names
+
+
+def _located(store: Store, folder: Path) -> Store:
+    return store.located_at(folder) if isinstance(store, LocalStore) else store
+
+
+def _absolute(path: Path) -> Path:
+    return Path(os.path.abspath(path))  # noqa: PTH100 - without `..`, and links stay
 
 
 def _fingerprint(feature: Feature) -> Mapping[str, object]:

@@ -6,14 +6,11 @@ one, the row of the key.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import polars as pl
 
 from mlforge import frames, timemodel
 from mlforge.engines import POINT, Engine, Events
-from mlforge.errors import IntegrityError
+from mlforge.partials import intact
 from mlforge.values import TimeRange
 
 _ROW = "__row"
@@ -26,27 +23,12 @@ def values_at(engine: Engine, events: Events, points: pl.DataFrame) -> pl.DataFr
     points: the feature's keys, and with a timestamp also `POINT`, an instant. A null key or instant
     is an entity never seen. Raises IntegrityError where stored events are missing or damaged.
     """
-    with _intact(events):
+    with intact(events.spec.name):
         if events.spec.columns:
             return engine.values(events, _timed(points, events))
         if events.spec.timestamp is not None:
             return _latest(events, points)
         return _rows(events, points)
-
-
-@contextmanager
-def _intact(events: Events) -> Iterator[None]:
-    """Turn what polars says of a partial that it cannot read into an IntegrityError."""
-    try:
-        yield
-    except (FileNotFoundError, pl.exceptions.ComputeError) as error:
-        reason = next(iter(str(error).splitlines()), "")
-        if isinstance(error, pl.exceptions.ComputeError) and "parquet" not in reason:
-            raise
-        raise IntegrityError(
-            f"{events.spec.name}: its stored events cannot be read ({reason}); 'mlforge verify' "
-            "names what is damaged: restore that from a backup, or rebuild"
-        ) from error
 
 
 def _timed(points: pl.DataFrame, events: Events) -> pl.DataFrame:
@@ -97,7 +79,8 @@ def _entities(
     found = pl.concat(scans) if scans else frames.empty(schema).lazy().select(keys)
     if among is not None:
         found = found.join(among.lazy(), on=keys, how="semi")
-    return found.unique().collect()
+    with intact(events.spec.name):
+        return found.unique().collect()
 
 
 def _latest(events: Events, points: pl.DataFrame) -> pl.DataFrame:

@@ -1,56 +1,18 @@
-"""From the files of a source to partials: read what is new, set aside what is bad.
-
-A file's content is known by its stat; a content's events are known by their memo key. So only
-new contents cost anything, and a bad file is tried again only when it or the code changes.
-"""
+"""From the files of a source to partials: what is bad is set aside, what is good goes on."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
-from functools import cached_property
-
-import polars as pl
-
-from mlforge import clock, events, frames, partials, sources, validation
-from mlforge.errors import (
-    ColumnNotFound,
-    DataError,
-    FunctionError,
-    MlforgeError,
-    SourceError,
-    ValidationError,
-)
+from mlforge import partials
+from mlforge.contents import FAULTS, Desk, Intake, NotProvenError
+from mlforge.errors import SourceError
 from mlforge.features import Feature
 from mlforge.manifest import Manifest, Partial, SourceRecord
-from mlforge.reading import NotReadNow
-from mlforge.rowwise import prove
 from mlforge.schema import Schema
 from mlforge.sources import Listing, SourceFile
-from mlforge.store import Quarantined, Seen, Store
+from mlforge.store import Store
+from mlforge.whole import as_one, was_unproven
 
-# A file whose change time is younger than this when it is read may change again within the same tick
-# of the file system's clock, unseen in its stat: its content is hashed anew at the next refresh.
-_SETTLED_NS = 50_000_000
-# What a file may be set aside for; a full disk or a wrong definition is no file's fault.
-_FAULTS = (SourceError, FunctionError, DataError, ValidationError)
-
-
-@dataclass(frozen=True)
-class Intake:
-    """What a source gives a feature now."""
-
-    rowwise: bool
-    why: str
-    schema: Schema | None
-    partials: tuple[Partial, ...]
-    records: tuple[SourceRecord, ...]
-    quarantine: Mapping[str, Quarantined] = field(default_factory=dict)
-    errors: tuple[MlforgeError, ...] = ()
-    seen: Mapping[str, Seen] = field(default_factory=dict)
-    files_read: int = 0
-    warnings: tuple[str, ...] = ()
+__all__ = ["Intake", "take_in"]
 
 
 def take_in(
@@ -59,266 +21,36 @@ def take_in(
     store: Store,
     latest: Manifest | None,
     max_bytes: int | None = None,
+    *,
+    afresh: bool = False,
 ) -> Intake:
     """Bring the partials of the files that exist now up to date.
 
-    max_bytes: a file that would take more memory is set aside unread.
+    max_bytes: a file that would take more memory is set aside unread. afresh: trust no stored partial.
     """
 
-    def desk() -> _Desk:
-        return _Desk(feature, listing, store, latest, max_bytes)
+    def desk() -> Desk:
+        return Desk(feature, listing, store, latest, max_bytes, afresh=afresh)
 
     if feature.incremental is False:
-        return _as_one(desk(), "incremental=False")
+        return as_one(desk(), "incremental=False")
     if feature.incremental:
         return _by_file(desk(), "incremental=True")
-    if latest is not None and not latest.rowwise and _was_unproven(desk(), latest):
-        return _as_one(desk(), "not proven row-wise before")
+    if latest is not None and not latest.rowwise and was_unproven(desk(), latest):
+        return as_one(desk(), latest.why)
     try:
         return _by_file(desk(), "proven row-wise")
-    except _NotProvenError as unproven:
-        return _as_one(desk(), unproven.reason)
+    except NotProvenError as unproven:
+        return as_one(desk(), unproven.reason)
 
 
-class _NotProvenError(Exception):
-    """A turn in the flow, never seen outside."""
-
-    def __init__(self, reason: str) -> None:
-        self.reason = reason
-
-
-class _Desk:
-    """One pass over a listing: what is known, what was read, what was set aside."""
-
-    def __init__(
-        self,
-        feature: Feature,
-        listing: Listing,
-        store: Store,
-        latest: Manifest | None,
-        max_bytes: int | None,
-    ) -> None:
-        self.feature, self.listing, self.store, self.latest = feature, listing, store, latest
-        self.max_bytes = max_bytes
-        rules = [[column, *map(str, rules)] for column, rules in feature.validators.items()]
-        self.prefix = partials.memo_prefix(feature.code_hash, feature.spec, rules)
-        self.on_disk = set(store.partials(feature.name))
-        self.known = {partial.hash: partial for partial in latest.partials} if latest else {}
-        self.seen_before = store.seen(feature.name)
-        self.seen: dict[str, Seen] = {}
-        self.set_aside_before = store.books(feature.name).quarantine
-        self.set_aside: dict[str, Quarantined] = {}
-        self.errors: list[MlforgeError] = []
-        self.warnings: list[str] = []
-        self.files_read = 0
-        self.proven: set[tuple[tuple[str, pl.DataType], ...]] = set()
-
-    def key(self, content: str) -> str:
-        """The memo key of a content under this feature."""
-        return partials.memo_key(self.prefix, content)
-
-    @cached_property
-    def rows(self) -> dict[str, int]:
-        """The rows of contents seen before."""
-        return {seen.hash: seen.rows for seen in self.seen_before.values()}
-
-    def whole_key(self, contents: Iterable[str]) -> str:
-        """The memo key of the whole source; that nobody asked for a proof shows in it."""
-        asked = ["incremental=False"] if self.feature.incremental is False else []
-        return self.key(partials.whole_content([*contents, *asked]))
-
-    def verdict(self, path: str) -> str:
-        """What a file's being set aside depends on; empty if it was not even read."""
-        seen = self.seen.get(path)
-        return f"{self.key(seen.hash)} {self.max_bytes}" if seen else ""
-
-    def content(self, file: SourceFile) -> str:
-        """The hash of the file's bytes; they are read only if its stat is new."""
-        seen, stat = self.seen_before.get(file.path), file.stat
-        if seen is None or (seen.size, seen.mtime_ns, seen.ctime_ns, seen.inode) != (
-            stat.size,
-            stat.mtime_ns,
-            stat.ctime_ns,
-            stat.inode,
-        ):
-            begun = time.time_ns()
-            content = sources.content_hash(file.absolute)
-            self.see(file, content, self.rows.get(content, 0), begun)
-        else:
-            self.seen[file.path] = seen
-        return self.seen[file.path].hash
-
-    def see(self, file: SourceFile, content: str, rows: int, begun: int) -> None:
-        """Note a file's stat and content, unless the stat may not yet tell the next change.
-
-        begun: when reading it began; what is written later must show in the stat.
-        """
-        stat = file.stat
-        settled = begun - stat.ctime_ns > _SETTLED_NS
-        self.seen[file.path] = Seen(
-            stat.size, stat.mtime_ns if settled else -1, stat.ctime_ns, stat.inode, content, rows
-        )
-
-    def read(self, file: SourceFile) -> pl.DataFrame:
-        """The file's rows; what it held is noted with its stat."""
-        begun = time.time_ns()
-        read = sources.read(file, self.max_bytes)
-        self.files_read += 1
-        self.see(file, read.hash, read.frame.height, begun)
-        return read.frame
-
-    def stored(self, key: str) -> Partial | None:
-        """A partial that some refresh has computed before."""
-        if key not in self.on_disk:
-            return None
-        return self.known.get(key) or self.store.find_partial(self.feature.name, key)
-
-    def compute(self, key: str, frame: pl.DataFrame, where: str, *, alone: bool) -> Partial:
-        """Apply the function, validate, normalise and store; `alone`: only if the rows may be split."""
-        feature = self.feature
-        rows = self.apply(frame, where, alone=alone)
-        try:
-            report = validation.check(feature.validators, rows, f"{feature.name}: {where}")
-            if report.failed:
-                raise ValidationError(f"{feature.name}: {where}: {report.text()}")
-            made = events.normalise(feature.spec, report.kept, f"{feature.name}: {where}")
-        except ColumnNotFound as error:
-            raise ColumnNotFound(f"{error}{self.hint()}") from error
-        if report.failures:
-            self.warnings.append(f"{where}: {report.text()}")
-        dropped = {
-            **asdict(made.dropped),
-            **({"validators": report.dropped} if report.dropped else {}),
-        }
-        partial = partials.describe(key, made.frame, feature.spec, dropped)
-        if partial.times is not None:
-            late = events.future_warning(
-                partial.times.end, clock.now(), where, made.naive, str(feature.spec.timestamp)
-            )
-            self.warnings.extend([late] if late else [])
-        self.store.write_partial(feature.name, partial, partials.stored(made.frame))
-        self.on_disk.add(key)
-        return partial
-
-    def apply(self, frame: pl.DataFrame, where: str, *, alone: bool) -> pl.DataFrame:
-        """The function's rows. What is proven of the lazy plan is what runs."""
-        feature = self.feature
-        lazy = alone and feature.incremental is None
-        doubt = self.doubt(frame) if lazy else None
-        try:
-            rows = feature.function(frame if doubt or not lazy else frame.lazy())
-            rows = rows.collect() if isinstance(rows, pl.LazyFrame) else rows
-        except pl.exceptions.ColumnNotFoundError as error:
-            raise self.no_column(_first_line(error), frame) from error
-        except (Exception, SystemExit, pl.exceptions.PanicException) as error:
-            raise FunctionError(
-                f"{feature.name}: its function failed on {where}: {type(error).__name__}: {_first_line(error)}"
-            ) from error
-        if doubt:
-            # The function takes this file, so it is the function that is not row-wise, not the file that is bad.
-            raise _NotProvenError(doubt)
-        if not isinstance(rows, pl.DataFrame):
-            raise FunctionError(
-                f"{feature.name}: its function returned {type(rows).__name__}; it must return a polars DataFrame or LazyFrame"
-            )
-        return rows
-
-    def makes_no_odds(self, frame: pl.DataFrame, columns: Schema, fewer: Schema) -> bool:
-        """Whether the function gives the same columns without some of the frame's; tried without rows."""
-        try:
-            given, left = (
-                self.apply(frame.clear().select(c.name for c in chosen), "no rows", alone=False)
-                for chosen in (columns, fewer)
-            )
-        except _FAULTS:
-            return False
-        return given.schema == left.schema
-
-    def doubt(self, frame: pl.DataFrame) -> str | None:
-        """Why the function is not proven to treat each row of such a frame alone; None if it is."""
-        shape = tuple(frame.schema.items())
-        if shape in self.proven:
-            return None
-        proof = prove(self.feature.function, frame.schema)
-        if proof.holds:
-            self.proven.add(shape)
-        return None if proof.holds else proof.reason
-
-    def no_column(self, missing: str, frame: pl.DataFrame) -> MlforgeError:
-        """A column that the function asks for is not in the file; perhaps it is in the path."""
-        return ColumnNotFound(
-            f"{self.feature.name}: its function asks for a column that is not there ({missing}); "
-            f"the source has {', '.join(sorted(frame.columns))}{self.hint()}"
-        )
-
-    def hint(self) -> str:
-        """Which columns stand in the folders' names only."""
-        hive = ", ".join(sorted(self.listing.hive))
-        return (
-            f"; folders' names hold {hive}, files do not: write it into the files" if hive else ""
-        )
-
-    def reject(self, file: SourceFile, error: MlforgeError) -> None:
-        """Set a file aside, in the books alone; one that has gone since it was listed is no file."""
-        if isinstance(error, NotReadNow) and not file.absolute.exists():
-            self.seen.pop(file.path, None)
-            return
-        memo = "" if isinstance(error, NotReadNow) else self.verdict(file.path)
-        before = self.set_aside_before.get(file.path)
-        since = before.since if before and before.memo == memo else clock.now()
-        self.set_aside[file.path] = Quarantined(file.path, str(error), memo, since)
-        self.errors.append(error)
-
-    def record(self, file: SourceFile, rows: int, partial: Partial, *, alone: bool) -> SourceRecord:
-        """The lineage of one file."""
-        return SourceRecord(
-            path=file.path,
-            size=file.stat.size,
-            mtime=file.stat.mtime_ns // 1000,
-            hash=self.seen[file.path].hash,
-            rows=rows,
-            times=partial.times if alone else None,
-            partial=partial.hash,
-        )
-
-    def intake(
-        self,
-        found: Iterable[tuple[SourceRecord, Partial]],
-        why: str,
-        schema: Schema | None,
-        *,
-        rowwise: bool,
-    ) -> Intake:
-        """Close the pass."""
-        pairs = sorted(found, key=lambda pair: pair[0].path)
-        used = (
-            [partial for _, partial in pairs] if rowwise else [partial for _, partial in pairs[:1]]
-        )
-        return Intake(
-            rowwise=rowwise,
-            why=why,
-            schema=schema,
-            partials=tuple(used),
-            records=tuple(record for record, _ in pairs),
-            quarantine=self.set_aside,
-            errors=tuple(self.errors),
-            seen=self.seen,
-            files_read=self.files_read,
-            warnings=tuple(self.warnings),
-        )
-
-
-def _first_line(error: BaseException) -> str:
-    return next(iter(str(error).strip().splitlines()), "")
-
-
-def _by_file(desk: _Desk, why: str) -> Intake:
+def _by_file(desk: Desk, why: str) -> Intake:
     """Each file by itself: a partial a file."""
     found: dict[str, tuple[SourceFile, Partial]] = {}
     for file in desk.listing.files:
         try:
             found[file.path] = (file, _partial_of(desk, file))
-        except _FAULTS as error:
+        except FAULTS as error:
             desk.reject(file, error)
     schema = partials.common_schema(partial for _, partial in found.values())
     for path, (file, partial) in list(found.items()):
@@ -335,7 +67,7 @@ def _by_file(desk: _Desk, why: str) -> Intake:
     )
 
 
-def _partial_of(desk: _Desk, file: SourceFile) -> Partial:
+def _partial_of(desk: Desk, file: SourceFile) -> Partial:
     key = desk.key(desk.content(file))
     bad = desk.set_aside_before.get(file.path)
     if (partial := desk.stored(key)) is not None:
@@ -347,93 +79,24 @@ def _partial_of(desk: _Desk, file: SourceFile) -> Partial:
     return desk.stored(key) or desk.compute(key, frame, file.path, alone=True)
 
 
-def _last_good(desk: _Desk, schema: Schema | None) -> list[tuple[SourceRecord, Partial]]:
-    """A good file replaced by a bad one keeps its last good content, while that is still good."""
-    return [
-        (record, desk.known[record.partial])
-        for record in (desk.latest.sources if desk.latest else ())
-        if record.path in desk.set_aside
-        and record.partial == desk.key(record.hash)  # of this code, and of these validators
-        and (schema is None or partials.misfit(desk.known[record.partial], schema) is None)
-    ]
+def _last_good(desk: Desk, schema: Schema | None) -> list[tuple[SourceRecord, Partial]]:
+    """A good file replaced by a bad one keeps its last good content, while that is still good.
 
-
-def _as_one(desk: _Desk, why: str) -> Intake:
-    """The whole source as one partial: for functions that look beyond a row."""
-    files: dict[str, SourceFile] = {}
-    for file in desk.listing.files:
-        try:
-            desk.content(file)
-            files[file.path] = file
-        except _FAULTS as error:
-            desk.reject(file, error)
-    still_bad = {
-        path: bad
-        for path, bad in desk.set_aside_before.items()
-        if path in files and bad.memo == desk.verdict(path)
-    }
-    partial = desk.stored(_whole_key(desk, [path for path in files if path not in still_bad]))
-    if partial is not None:
-        for path, bad in still_bad.items():
-            desk.reject(files.pop(path), SourceError(bad.reason))
-    else:
-        read = _read_all(desk, files)
-        files = {path: files[path] for path in read}
-        key = _whole_key(desk, list(files))
-        partial = desk.stored(key)
-        if partial is None and read:
-            try:
-                partial = desk.compute(
-                    key,
-                    pl.concat(read.values(), how="vertical_relaxed"),
-                    "the whole source",
-                    alone=False,
-                )
-            except _FAULTS as error:
-                desk.errors.append(error)
-    if partial is None:
-        return desk.intake([], why, None, rowwise=False)
-    pairs = [
-        (desk.record(f, desk.seen[p].rows, partial, alone=False), partial) for p, f in files.items()
-    ]
-    return desk.intake(pairs, why, partial.schema, rowwise=False)
-
-
-def _was_unproven(desk: _Desk, latest: Manifest) -> bool:
-    """Whether the latest version was made of the whole source for want of a proof for this very code."""
-    made_of = desk.whole_key(record.hash for record in latest.sources)
-    return [partial.hash for partial in latest.partials] == [made_of]
-
-
-def _whole_key(desk: _Desk, paths: list[str]) -> str:
-    return desk.whole_key(desk.seen[path].hash for path in paths)
-
-
-def _read_all(desk: _Desk, files: Mapping[str, SourceFile]) -> dict[str, pl.DataFrame]:
-    """Every file that can be read and has the columns that most have, as far as the function uses them."""
-    read: dict[str, pl.DataFrame] = {}
-    for path, file in files.items():
-        try:
-            read[path] = desk.read(file)
-        except _FAULTS as error:
-            desk.reject(file, error)
-    shapes = {
-        path: Partial(path, frame.height, None, frames.schema_of(frame), {}, 0)
-        for path, frame in read.items()
-    }
-    schema = partials.common_schema(shapes.values())
-    if schema is None:
-        return {}
-    like_most = next(read[path] for path, shape in shapes.items() if shape.schema == schema)
-    used = schema
-    for path, shape in shapes.items():
-        reason = partials.misfit(shape, used)
-        if reason is None:
+    What its content was is in what was seen, not in the latest version: renames make none.
+    """
+    kept = []
+    known = {record.hash: record for record in (desk.latest.sources if desk.latest else ())}
+    for path in desk.set_aside:
+        content = desk.good(path)
+        partial = desk.stored(desk.key(content)) if content else None
+        if partial is None or (schema is not None and partials.misfit(partial, schema)):
             continue
-        fewer = tuple(column for column in used if partials.misfit(shape, (column,)) is None)
-        if desk.makes_no_odds(like_most, used, fewer):
-            used = fewer
-        else:
-            desk.reject(files[path], SourceError(f"{path}: {reason}"))
-            del read[path]
-    return {path: frame.select(c.name for c in used) for path, frame in read.items()}
+        record = known.get(content)
+        size, mtime = (record.size, record.mtime) if record else (0, 0)
+        kept.append(
+            (
+                SourceRecord(path, size, mtime, content, partial.rows, partial.times, partial.hash),
+                partial,
+            )
+        )
+    return kept

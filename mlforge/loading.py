@@ -66,14 +66,15 @@ def load(target: str | None, *, here: Path) -> Definitions:
     """Import the definitions that `target` names; None means definitions.py in `here`.
 
     The import is fresh each time, also of helper modules beside the definitions, and leaves no
-    bytecode behind. Sources resolve against the file's folder unless Definitions says otherwise.
+    bytecode behind. Relative sources, stores and roots start from the file's folder; sources from the root
+    where one is given.
     Raises DefinitionsNotFound if there is no such file or it does not import, DefinitionError if
     a definition in it is wrong or it does not hold one Definitions; a message names file and line.
     """
     wanted = Target.parse(target, here.absolute())
     module, file = _import(wanted, here.absolute())
     definitions = _pick(module, wanted)
-    return definitions if definitions.root else definitions.located_at(file.parent)
+    return definitions.located_at(file.parent)
 
 
 def _import(wanted: Target, here: Path) -> tuple[ModuleType, Path]:

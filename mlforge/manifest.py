@@ -90,6 +90,7 @@ class Manifest:
     parent: Version | None = None
     created_at: int = 0
     source: str = ""
+    why: str = ""
     mlforge_version: str = ""
 
     @property
@@ -168,6 +169,7 @@ class Manifest:
             "event_columns": [_column_json(column) for column in self.events],
             "engine": self.engine,
             "rowwise": self.rowwise,
+            "rowwise_reason": self.why,
             "source": self.source,
             "parent": _text(self.parent),
             "change_summary": None
@@ -315,6 +317,7 @@ def _decode(document: Mapping[str, Any]) -> Manifest:
         parent=None if document["parent"] is None else Version.parse(document["parent"]),
         created_at=from_iso(document["created_at"]) or 0,
         source=document["source"],
+        why=document["rowwise_reason"],
         mlforge_version=document["mlforge_version"],
     )
 

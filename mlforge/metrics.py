@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -11,6 +12,8 @@ from mlforge.errors import DefinitionError
 from mlforge.schema import AGGREGATIONS
 from mlforge.timemodel import CLOSED, Closed, Window
 from mlforge.values import Duration
+
+_ZERO = re.compile(r"0+(w|d|h|m|s|ms|us)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +64,6 @@ class Rolling:
             raise DefinitionError(
                 f"Rolling closed={closed!r} is unknown; use one of {', '.join(CLOSED)}"
             )
-        no_offset = (
-            offset is None
-            or offset == timedelta(0)
-            or offset in ("0d", "0h", "0m", "0s", "0ms", "0w")
-        )
         set_ = object.__setattr__
         set_(self, "windows", tuple(Duration.parse(window, "window") for window in windows))
         set_(
@@ -74,7 +72,7 @@ class Rolling:
             tuple((column, _aggregations(column, names)) for column, names in aggregations.items()),
         )
         set_(self, "closed", closed)
-        set_(self, "offset", None if no_offset else Duration.parse(offset, "offset"))
+        set_(self, "offset", _offset(offset))
 
     def columns(self, interval: Duration | None) -> tuple[MetricColumn, ...]:
         """The output columns, given the feature's interval: by event column, aggregation, window."""
@@ -101,6 +99,20 @@ def expand(
                 )
             columns[column.name] = column
     return tuple(columns.values())
+
+
+def _offset(offset: str | timedelta | None) -> Duration | None:
+    """None for no offset, however zero is written."""
+    if offset is None or offset == timedelta(0):
+        return None
+    if isinstance(offset, str) and _ZERO.fullmatch(offset):
+        return None
+    if isinstance(offset, timedelta) and offset < timedelta(0):
+        raise DefinitionError(
+            f"Rolling offset={offset!r} is negative, but no window ends after its point; "
+            "give how long before it the window ends, as in '1d', or leave it out"
+        )
+    return Duration.parse(offset, "offset")
 
 
 def _aggregations(column: str, names: Sequence[str] | str) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ import polars as pl
 
 from mlforge import clock
 from mlforge.digest import digest
-from mlforge.errors import MlforgeError, VersionNotFound
+from mlforge.errors import MlforgeError, StoreError, VersionConflict, VersionNotFound
 from mlforge.manifest import Manifest
 from mlforge.retention import UNATTENDED, Retention, removable
 from mlforge.store import Pointer, Store
@@ -21,11 +21,15 @@ _WORTH_IT = 10
 
 @dataclass(frozen=True, slots=True)
 class Pruned:
-    """What was removed of one feature."""
+    """What was removed of one feature.
+
+    unreadable: versions that stay because their manifests cannot be read; all partials stay with them.
+    """
 
     feature: str
     versions: tuple[str, ...]
     partials: int
+    unreadable: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,13 +45,17 @@ def rollback(store: Store, name: str, version: str | None = None) -> Pointer:
     """Serve an older version, by default the one before; the feature is held until a person goes on.
 
     The generation rises, so the online store follows. The next build takes a number above all others.
-    Raises VersionNotFound if there is nothing to go back to.
+    Raises VersionNotFound if there is nothing to go back to, VersionConflict for the version that is served.
     """
     store.list_versions(name)  # a lock makes the folder: not for a name that does not exist
     with store.lock(name):
         served = store.resolve(name)
         assert served.version is not None
         target = _before(store, served) if version is None else Version.parse(version)
+        if target == served.version:
+            raise VersionConflict(
+                f"{name}: {target} is the version that is served; 'mlforge versions {name}' lists the others"
+            )
         store.manifest(name, target)
         reason = f"rolled back from {served.version} to {target}; 'mlforge approve {name}' or a build goes on"
         store.write_books(name, replace(store.books(name), hold=reason))
@@ -119,23 +127,35 @@ def _before(store: Store, served: Manifest) -> Version:
 def _prune(store: Store, name: str, rule: Retention, dry_run: bool) -> Pruned:
     store.list_versions(name)
     with store.lock(name):
-        manifests = {version: store.manifest(name, version) for version in store.versions(name)}
+        made, named, unreadable = {}, {}, []
+        for version in store.versions(name):
+            try:
+                manifest = store.manifest(name, version)
+            except StoreError:
+                made[version] = 0
+                unreadable.append(version)
+            else:
+                made[version] = manifest.created_at
+                named[version] = {partial.hash for partial in manifest.partials}
         pointer = store.pointer(name)
         gone = removable(
-            {version: manifest.created_at for version, manifest in manifests.items()},
+            made,
             pointer.version if pointer else None,
-            {Version.parse(pinned) for pinned in store.books(name).pins},
+            {*map(Version.parse, store.books(name).pins), *unreadable},
             rule,
             clock.now(),
         )
-        needed = {p.hash for v, m in manifests.items() if v not in gone for p in m.partials}
-        spare = [hash_ for hash_ in store.partials(name) if hash_ not in needed]
+        needed = set().union(*(hashes for version, hashes in named.items() if version not in gone))
+        # Which partials an unreadable version names is not known.
+        spare = (
+            [] if unreadable else [hash_ for hash_ in store.partials(name) if hash_ not in needed]
+        )
         if not dry_run:
             for version in gone:
                 store.remove(name, version)
             for hash_ in spare:
                 store.remove_partial(name, hash_)
-    return Pruned(name, tuple(map(str, gone)), len(spare))
+    return Pruned(name, tuple(map(str, gone)), len(spare), tuple(map(str, unreadable)))
 
 
 def _check_parts(store: Store, manifest: Manifest) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -55,5 +56,7 @@ class BuildResult:
     seconds: float = 0.0
     engine: str = ""
     planned: bool = False
+    held: str | None = None
+    rows_dropped: Mapping[str, int] = field(default_factory=dict)
     keys_written: int | None = None
     manifest: Manifest | None = field(default=None, repr=False, compare=False)

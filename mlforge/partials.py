@@ -8,13 +8,15 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import polars as pl
 
 from mlforge import frames
 from mlforge.digest import digest
+from mlforge.errors import IntegrityError
 from mlforge.manifest import MODULUS, Partial
 from mlforge.schema import Column, Schema, dtypes
 from mlforge.spec import FeatureSpec
@@ -23,6 +25,29 @@ from mlforge.values import TimeRange
 # Raised when what a partial holds for the same inputs changes; nothing else dirties stored ones.
 FORMAT = 1
 _SIGN = "__sign"
+_UNREADABLE = (
+    FileNotFoundError,
+    pl.exceptions.ComputeError,
+    pl.exceptions.ColumnNotFoundError,
+    pl.exceptions.SchemaError,
+    pl.exceptions.PanicException,
+)
+
+
+@contextmanager
+def intact(name: str) -> Iterator[None]:
+    """Turn what polars says of a feature's stored file that it cannot read into an IntegrityError."""
+    try:
+        yield
+    except _UNREADABLE as error:
+        reason = next(iter(str(error).splitlines()), "")
+        if isinstance(error, pl.exceptions.ComputeError) and "parquet" not in reason:
+            raise
+        raise IntegrityError(
+            f"{name}: what is stored cannot be read ({reason}); 'mlforge verify' names what is "
+            f"damaged: 'mlforge build --features {name} --full' makes it anew from the source, "
+            "or restore it from a backup"
+        ) from error
 
 
 def memo_prefix(code: str, spec: FeatureSpec, rules: Sequence[object]) -> str:
@@ -96,9 +121,10 @@ def misfit(partial: Partial, wanted: Schema) -> str | None:
 
 @dataclass(frozen=True)
 class Changes:
-    """The events that differ between two sets of partials, as a multiset."""
+    """The events that differ between two sets of partials, as a multiset; `went` of them are no more."""
 
     rows: int
+    went: int
     entities: pl.DataFrame
     times: TimeRange | None
 
@@ -128,7 +154,9 @@ def compare(went: pl.LazyFrame, came: pl.LazyFrame, spec: FeatureSpec) -> Change
     if spec.timestamp is not None and not counted.is_empty():
         micros = counted[spec.timestamp].to_physical()
         times = TimeRange(int(micros.min()), int(micros.max()))  # type: ignore[arg-type]
-    return Changes(int(counted[_SIGN].abs().sum()), counted.select(spec.keys).unique(), times)
+    signs = counted[_SIGN]
+    no_more = -int(signs.filter(signs < 0).sum())
+    return Changes(int(signs.abs().sum()), no_more, counted.select(spec.keys).unique(), times)
 
 
 def _agrees(schema: Schema, candidate: Schema) -> bool:

@@ -7,7 +7,7 @@ the version that is online, and those whose windows gained or lost events as the
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import polars as pl
@@ -16,7 +16,7 @@ import structlog
 from mlforge import clock, evaluation, frames, partials, timemodel
 from mlforge.encoding import key_hashes
 from mlforge.engines import POINT, Engine, Events
-from mlforge.errors import StalePush, StoreError
+from mlforge.errors import IntegrityError, StalePush, StoreError
 from mlforge.failpoints import reach
 from mlforge.manifest import Manifest
 from mlforge.online import OnlineBooks, OnlineStore, Target
@@ -26,8 +26,6 @@ from mlforge.store import Store
 from mlforge.values import Version
 
 log = structlog.get_logger("mlforge.push")
-# Rows are renewed once a quarter of their TTL has passed, so before half of it even if a turn is missed.
-_RENEW_AFTER = 0.25
 _ASKED = 1_000  # rows in one question
 
 
@@ -47,7 +45,8 @@ class PushResult:
 def push(name: str, store: Store, online: OnlineStore, engine: Engine) -> PushResult:
     """Make the online store equal the served version as of now; cheap when it already is.
 
-    Raises OnlineError when the server cannot take it. A push that a newer one overtook ends quietly.
+    Raises OnlineError when the server cannot take it, IntegrityError when the version's events are
+    missing or damaged. A push that a newer one overtook ends quietly.
     """
     started = time.perf_counter()
     pointer = store.pointer(name)
@@ -102,7 +101,9 @@ def planned(manifest: Manifest, store: Store, online: OnlineStore, engine: Engin
     books = online.books(manifest.name)
     if books is not None and books.target == work.target and not books.pending:
         return 0
-    affected = None if books is None else work.affected(books)
+    affected = None
+    with suppress(IntegrityError):  # what was pushed before may be damaged
+        affected = None if books is None else work.affected(books)
     alive = evaluation.live(work.events, work.target.as_of, affected)
     keys = manifest.spec.keys
     if affected is None:
@@ -119,7 +120,7 @@ def _target(manifest: Manifest, generation: int) -> Target:
         as_of = timemodel.as_of(
             manifest.watermark, clock.now(), spec.windows, spec.interval, spec.online_clock
         )
-    return Target(str(manifest.version), generation, as_of)
+    return Target(str(manifest.version), generation, as_of, manifest.rows_hash)
 
 
 @dataclass(frozen=True)
@@ -137,13 +138,19 @@ class _Push:
             return self._renewed(books)
         books = self.online.begin(name, target)
         reach("push.begun")
-        affected = self.affected(books)
-        return self._all() if affected is None else self._some(affected, books)
+        try:
+            affected = self.affected(books)
+            if affected is not None:
+                return self._some(affected, books)
+        except IntegrityError as error:
+            # The damage may lie in what was pushed before, which a full push does not read.
+            log.warning("all rows are written anew", feature=name, why=str(error))
+        return self._all()
 
     def _renewed(self, books: OnlineBooks) -> PushResult:
         """Nothing moved: keep rows alive, and write them anew if some were lost."""
-        name, ttl = self.manifest.name, self.online.ttl
-        if ttl is not None and clock.now() - books.renewed_at > _RENEW_AFTER * ttl * 1_000_000:
+        name = self.manifest.name
+        if books.renewal_due(self.online.ttl, clock.now()):
             alive = self.online.renew(name, self.target)
             if alive < books.rows:
                 log.warning("rows were lost online", feature=name, lost=books.rows - alive)
@@ -152,8 +159,11 @@ class _Push:
         return PushResult(name, self.target.version, self.target.as_of)
 
     def affected(self, books: OnlineBooks) -> pl.DataFrame | None:
-        """Keys whose rows may differ from what any unfinished or finished push wrote; None for all."""
-        if books.target is None or self._due(books):
+        """Keys whose rows may differ from what any unfinished or finished push wrote; None for all.
+
+        All of them also where rows are so old that they are better written anew.
+        """
+        if books.target is None or books.renewal_due(self.online.ttl, clock.now()):
             return None
         found: list[pl.DataFrame] = []
         for base in (books.target, *books.pending):
@@ -168,16 +178,13 @@ class _Push:
         keys = list(self.manifest.spec.keys)
         return pl.concat([frame.select(keys) for frame in found]).unique() if found else None
 
-    def _due(self, books: OnlineBooks) -> bool:
-        """Whether rows are so old that they are better written anew, all of them."""
-        ttl = self.online.ttl
-        return ttl is not None and clock.now() - books.renewed_at > _RENEW_AFTER * ttl * 1_000_000
-
     def _manifest_of(self, base: Target) -> Manifest | None:
+        """The version that a push was of; None if it is gone, or another came in its place."""
         try:
-            return self.store.manifest(self.manifest.name, Version.parse(base.version))
+            found = self.store.manifest(self.manifest.name, Version.parse(base.version))
         except StoreError:
             return None
+        return found if found.rows_hash == base.content else None
 
     def _all(self) -> PushResult:
         name, target, keys = self.manifest.name, self.target, self.manifest.spec.keys
@@ -237,13 +244,9 @@ class _Push:
 def _comparable(before: Manifest, after: Manifest) -> bool:
     """Whether rows of both have the same keys and columns, evaluated alike."""
     same_spec = replace(before.spec, online_clock=after.spec.online_clock) == after.spec
-    return same_spec and _named(before.events) == _named(after.events)
+    same_columns = _named(before.columns) == _named(after.columns)
+    return same_spec and same_columns and _named(before.events) == _named(after.events)
 
 
 def _named(schema: Schema) -> list[tuple[str, str]]:
     return [(column.name, column.dtype) for column in schema]
-
-
-def features_gone(online: OnlineStore, defined: Iterable[str]) -> list[str]:
-    """Features that were pushed but are no longer defined."""
-    return sorted(set(online.features()) - set(defined))

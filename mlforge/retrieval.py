@@ -68,7 +68,8 @@ def get_online_features(
 
     entities: dicts with all the features' keys and nothing else. An entity without a row has empty
         windows: counts 0, all else None.
-    max_age: the oldest acceptable `as_of`, a duration like `"1h"` or a timedelta.
+    max_age: the oldest acceptable `as_of`, a duration like `"1h"` or a timedelta. An untimed feature has
+        none: there the time of its last push counts.
 
     Raises NotServed for a feature without books, or whose values are older than `max_age`;
     RetrievalError for wrong key names.
@@ -97,9 +98,12 @@ def _served(name: str, books: OnlineBooks | None, oldest: int | None) -> OnlineB
             f"{name} is not served online: push it with 'mlforge build --features {name} --online', or start a worker"
         )
     as_of = books.target.as_of
-    if oldest is not None and as_of is not None and as_of < oldest:
+    told, since = (
+        ("is served as of", as_of) if as_of is not None else ("was pushed at", books.pushed_at)
+    )
+    if oldest is not None and since < oldest:
         raise NotServed(
-            f"{name} is served as of {to_iso(as_of)}, older than max_age allows ({to_iso(oldest)})"
+            f"{name} {told} {to_iso(since)}, older than max_age allows ({to_iso(oldest)})"
         )
     return books
 

@@ -41,6 +41,14 @@ def dtypes(schema: Schema) -> dict[str, str]:
     return {column.name: column.dtype for column in schema}
 
 
+def same_columns(a: Schema, b: Schema) -> bool:
+    """Whether two schemas have the same columns; a column that was null throughout goes with any dtype."""
+    return len(a) == len(b) and all(
+        x.name == y.name and (x.dtype == y.dtype or "Null" in (x.dtype, y.dtype))
+        for x, y in zip(a, b, strict=True)
+    )
+
+
 def decimal_scale(dtype: str) -> int | None:
     """The scale of a decimal dtype, None for any other."""
     match = _DECIMAL.fullmatch(dtype)

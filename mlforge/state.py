@@ -21,8 +21,12 @@ def events_of(store: Store, manifest: Manifest, of: Sequence[Partial] | None = N
 
 
 def changes_between(store: Store, before: Manifest, after: Manifest) -> Changes:
-    """The events that differ between two versions of one schema and keys."""
+    """The events that differ between two versions of one schema and keys.
+
+    Raises IntegrityError where stored events are missing or damaged.
+    """
     went, came = partials.replaced(before.partials, after.partials)
-    return partials.compare(
-        events_of(store, after, went).scan(), events_of(store, after, came).scan(), after.spec
-    )
+    with partials.intact(after.name):
+        return partials.compare(
+            events_of(store, after, went).scan(), events_of(store, after, came).scan(), after.spec
+        )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Literal, Self
 
@@ -61,7 +61,7 @@ class Duration:
     """A fixed length of time: microseconds, and the text that names it in column names."""
 
     us: int
-    text: str = field(compare=False)
+    text: str
 
     @classmethod
     def parse(cls, value: object, what: str = "duration") -> Duration:

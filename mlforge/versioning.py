@@ -3,9 +3,9 @@
 | change                                              | bump  | reason              |
 |-----------------------------------------------------|-------|---------------------|
 | first build                                         | 1.0.0 | first_build         |
+| metrics removed                                     | MAJOR | metrics_removed     |
 | columns removed, of the output or the function's    | MAJOR | columns_removed     |
 | a column's dtype changed                            | MAJOR | dtype_changed       |
-| metrics removed                                     | MAJOR | metrics_removed     |
 | keys, time, interval, clock, window ends changed    | MINOR | config_changed      |
 | metrics added                                       | MINOR | metrics_added       |
 | columns added                                       | MINOR | added_columns       |
@@ -35,7 +35,7 @@ class DataChange:
     """How the events differ from those of the version before."""
 
     rows: int = 0
-    entities: int = 0
+    entities: int | None = 0
     files_added: tuple[str, ...] = ()
     files_removed: tuple[str, ...] = ()
     files_replaced: tuple[str, ...] = ()
@@ -44,7 +44,7 @@ class DataChange:
         """Counts, and up to twenty names of each kind of file."""
         return {
             "rows_changed": self.rows,
-            "entities": self.entities,
+            **({"entities": self.entities} if self.entities is not None else {}),
             **{
                 kind: {"count": len(names), "first": list(names[:20])}
                 for kind, names in (
@@ -72,8 +72,13 @@ class Difference:
         return cls(
             tuple(name for name in after if name not in before),
             tuple(name for name in before if name not in after),
-            tuple(name for name in after if name in before and after[name] != before[name]),
+            tuple(name for name in after if name in before and _retyped(before[name], after[name])),
         )
+
+
+def _retyped(before: str, after: str) -> bool:
+    """A column that was null throughout had no dtype to lose."""
+    return before != after and "Null" not in (before, after)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,11 +6,13 @@ python -m tests.proof --seconds 3600
 from __future__ import annotations
 
 import argparse
+import logging
 import secrets
 import sys
 import time
 import traceback
 
+import structlog
 from hypothesis import HealthCheck, seed, settings
 from hypothesis.stateful import run_state_machine_as_test
 
@@ -25,6 +27,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--steps", type=int, default=10, help="steps of a history, at most (10)")
     parser.add_argument("--seed", type=int, help="repeat one batch")
     options = parser.parse_args(arguments)
+    errors_only = structlog.make_filtering_bound_logger(logging.ERROR)
+    structlog.configure(wrapper_class=errors_only)
     profile = settings(
         max_examples=BATCH,
         stateful_step_count=options.steps,

@@ -52,9 +52,9 @@ def test_more_than_half_of_the_files_gone_is_held(project: Project) -> None:
     remove(project, 0, 1, 2)
     result = unattended(project)
     assert (result.version, result.changed) == ("1.0.0", False)
-    assert result.reason == f"held: {project.store.books('spend').hold}"
-    assert "3 of 4 files are gone" in result.reason
-    assert "mlforge approve spend" in result.reason
+    assert (result.reason, result.held) == ("held", project.store.books("spend").hold)
+    assert "3 of 4 files are gone" in str(result.held)
+    assert "mlforge approve spend" in str(result.held)
     is_served_as_before(project)
 
 
@@ -63,20 +63,20 @@ def test_more_than_half_of_the_rows_gone_is_held_though_every_file_is_there(
 ) -> None:
     for number in range(3):
         project.drop(f"f{number}", rows((number, 0, 1.0)))
-    assert "27 of 40 events are gone" in unattended(project).reason
+    assert "27 of 40 events are gone" in str(unattended(project).held)
     is_served_as_before(project)
 
 
 def test_an_emptied_root_is_held(project: Project) -> None:
     remove(project, 0, 1, 2, 3)
-    assert "4 of 4 files are gone" in unattended(project).reason
+    assert "4 of 4 files are gone" in str(unattended(project).held)
     is_served_as_before(project)
 
 
 def test_files_without_rows_in_place_of_all_others_are_held(project: Project) -> None:
     for number in range(4):
         project.drop(f"f{number}", rows())
-    assert "40 of 40 events are gone" in unattended(project).reason
+    assert "40 of 40 events are gone" in str(unattended(project).held)
     is_served_as_before(project)
 
 
@@ -119,12 +119,12 @@ def test_a_held_feature_stays_held_when_the_source_changes_or_comes_back(
     project: Project,
 ) -> None:
     remove(project, 0, 1, 2)
-    held = unattended(project).reason
+    held = unattended(project).held
     project.drop("new", rows((9, 0, 1.0)))
-    assert unattended(project).reason == held
+    assert unattended(project).held == held
     for number in range(3):
         project.drop(f"f{number}", rows(*((number, day, 1.0) for day in range(10))))
-    assert unattended(project).reason == held
+    assert unattended(project).held == held
     is_served_as_before(project)
 
 
@@ -158,7 +158,7 @@ def test_how_much_may_go_can_be_set(project: Project) -> None:
     strict = Options(attended=False, hold_above=0.1)
     remove(project, 0)
     result = project.definitions().refresh("spend", options=strict)
-    assert "1 of 4 files are gone" in result.reason
+    assert "1 of 4 files are gone" in str(result.held)
     project.store.write_books("spend", replace(project.store.books("spend"), hold=None))
     lax = replace(strict, hold_above=0.9)
     remove(project, 1, 2)
@@ -170,7 +170,7 @@ def test_an_approval_is_the_hold_taken_from_the_books(project: Project) -> None:
     remove(project, 0, 1, 2)
     unattended(project)
     project.store.write_books("spend", replace(project.store.books("spend"), hold=None))
-    assert "3 of 4 files are gone" in unattended(project).reason
+    assert "3 of 4 files are gone" in str(unattended(project).held)
 
 
 def test_the_books_keep_what_else_they_knew_of_a_held_feature(project: Project) -> None:
@@ -189,7 +189,7 @@ def test_a_rolled_back_feature_is_held_until_somebody_builds(project: Project) -
     project.drop("again", rows((8, 0, 1.0)))
     result = unattended(project)
     assert (result.version, result.changed) == ("1.0.0", False)
-    assert "rolled back from 1.0.1 to 1.0.0" in result.reason
+    assert "rolled back from 1.0.1 to 1.0.0" in str(result.held)
     assert attended(project).version == "1.0.2"
     project.drop("later", rows((8, 1, 1.0)))
     assert unattended(project).version == "1.0.3"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,9 @@ import redis
 
 from mlforge import Definitions, clock, failpoints, get_online_features, get_training_data
 from mlforge.encoding import key_hash
-from mlforge.errors import NotServed
+from mlforge.errors import IntegrityError, NotServed
 from mlforge.metrics import Rolling
 from mlforge.online import RedisStore, Target
-from mlforge.push import features_gone
 from tests.projects import Project, at, rows
 
 DAY = 86_400
@@ -192,6 +192,79 @@ def test_a_store_made_anew_is_not_taken_for_an_old_one(
     assert row["amount__sum__7d"] == 10.0
 
 
+def test_a_store_made_anew_with_other_events_replaces_every_row(
+    defs: Definitions, project: Project, client: redis.Redis
+) -> None:
+    """It comes to the same version, generation and instant."""
+    defs.build(online=True)
+    shutil.rmtree(project.store.path)
+    project.drop("one", rows((1, 0, 20.0), (2, 1, 1.0), (3, 6, 2.0)))
+    [built] = defs.build().values()
+    assert built.version == "1.0.0"
+    assert defs.push("spend").full
+    row = online(client, 1)
+    assert row is not None
+    assert row["amount__sum__7d"] == 20.0
+
+
+def test_a_store_made_anew_is_no_base_for_its_later_versions(
+    defs: Definitions, project: Project, client: redis.Redis
+) -> None:
+    defs.build(online=True)
+    shutil.rmtree(project.store.path)
+    project.drop("one", rows((1, 0, 20.0), (2, 1, 1.0), (3, 6, 2.0)))
+    defs.build()
+    project.drop("two", rows((3, 6, 4.0)))
+    defs.build(online=True)
+    row = online(client, 1)
+    assert row is not None
+    assert row["amount__sum__7d"] == 20.0
+
+
+def test_a_store_made_anew_with_the_same_events_writes_nothing(
+    defs: Definitions, project: Project
+) -> None:
+    defs.build(online=True)
+    shutil.rmtree(project.store.path)
+    defs.build()
+    assert defs.push("spend").written == 0
+
+
+def test_a_window_that_is_named_anew_replaces_every_row(
+    defs: Definitions, project: Project, redis_url: str, client: redis.Redis
+) -> None:
+    defs.build(online=True)
+    renamed = project.define(metrics=[Rolling(["48h", timedelta(days=7)], {"amount": ["sum"]})])
+    store = RedisStore.from_url(redis_url)
+    project.definitions(renamed, online_store=store).build(online=True)
+    assert online(client, 1) == {"amount__sum__48h": None, "amount__sum__1w": 10.0}
+
+
+@pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_bytes(b"PAR1")])
+def test_a_push_of_damaged_events_says_what_mends_it(
+    damage: Callable[[Path], object], defs: Definitions, project: Project
+) -> None:
+    defs.build()
+    [partial] = project.store.read_metadata("spend").partials
+    damage(project.store.partial("spend", partial.hash))
+    with pytest.raises(IntegrityError, match=r"spend: .*'mlforge verify'.*--full"):
+        defs.push("spend")
+
+
+def test_events_lost_of_the_version_before_do_not_stop_a_push(
+    defs: Definitions, project: Project, client: redis.Redis
+) -> None:
+    defs.build(online=True)
+    project.drop("one", rows((1, 0, 20.0), (3, 6, 2.0)))
+    [partial] = project.store.read_metadata("spend").partials
+    defs.refresh("spend")
+    project.store.partial("spend", partial.hash).unlink()
+    assert defs.push("spend").full
+    row = online(client, 1)
+    assert row is not None
+    assert (row["amount__sum__7d"], online(client, 2)) == (20.0, None)
+
+
 def test_a_changed_definition_replaces_every_row(
     defs: Definitions, project: Project, redis_url: str, client: redis.Redis
 ) -> None:
@@ -246,9 +319,3 @@ def test_training_at_the_pushed_instant_is_what_is_served(
     assert (
         get_online_features(["spend"], entities, defs.online_store) == trained.drop("at").to_dicts()
     )
-
-
-def test_features_that_are_no_longer_defined_are_named(defs: Definitions) -> None:
-    defs.build(online=True)
-    assert defs.online_store is not None
-    assert features_gone(defs.online_store, ["other"]) == ["spend"]

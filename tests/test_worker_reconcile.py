@@ -10,12 +10,13 @@ import polars as pl
 import pytest
 from redis import Redis
 
+from mlforge.errors import DataError
 from tests.workers import Shop, eventually, purchases, redis, server, write  # noqa: F401 - fixtures
 from worker import jobs
 from worker import tickets as protocol
 from worker.lag import behind
 from worker.project import Project
-from worker.queue import QUEUE, JobQueue
+from worker.queue import QUEUE, JobQueue, enqueue
 from worker.reconcile import COMPARE_EVERY_S, LOST_AFTER_S, Reconciler
 from worker.requests import Requests
 
@@ -149,6 +150,57 @@ def test_a_panic_in_a_job_is_a_failure_like_any_other(project, monkeypatch):
     [ticket] = project.tickets.read(["spend"])
     assert ticket.failures == 1
     assert "index out of bounds" in ticket.error
+
+
+def fail_to_refresh(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    def overflow(*_: object, **__: object) -> None:
+        raise DataError("the sum does not fit")
+
+    monkeypatch.setattr(project.definitions, "refresh", overflow)
+
+
+def test_a_feature_whose_refresh_fails_goes_on_being_served(shop, project, monkeypatch):
+    write(shop.folder / "drops" / "a.parquet", purchases((1, 0, 2.0)))
+    Requests(project)("spend", "a came", None)
+    work(project, "spend")
+    project.online.drop("spend")
+    fail_to_refresh(project, monkeypatch)
+    Requests(project)("spend", "b came", None)
+    assert work(project, "spend") == "failed"
+    assert shop.online("spend", 1)
+    assert "the sum does not fit" in shop.ticket("spend").error
+
+
+def test_a_push_that_fails_after_a_failed_refresh_does_not_hide_why(shop, project, monkeypatch):
+    def unreachable(*_: object, **__: object) -> None:
+        raise ConnectionError("refused")
+
+    fail_to_refresh(project, monkeypatch)
+    monkeypatch.setattr(project.definitions, "push", unreachable)
+    Requests(project)("spend", "a came", None)
+    assert work(project, "spend") == "failed"
+    ticket = shop.ticket("spend")
+    assert (ticket.failures, ticket.interruptions) == (1, 0)
+    assert "the sum does not fit" in ticket.error
+
+
+def test_rows_of_a_parked_feature_are_pushed_when_they_are_behind(shop, project, monkeypatch):
+    write(shop.folder / "drops" / "a.parquet", purchases((1, 0, 2.0)))
+    Requests(project)("spend", "a came", None)
+    work(project, "spend")
+    fail_to_refresh(project, monkeypatch)
+    Requests(project)("spend", "b came", None)
+    work(project, "spend")
+    while not shop.ticket("spend").parked:
+        enqueue(project, "spend", project.tickets.requeue(shop.ticket("spend")))
+        work(project, "spend")
+    project.online.drop("spend")
+    reconciler(project, behind).tick(0.0)
+    assert waiting(project) == set(), "a parked feature rests a while"
+    monkeypatch.setattr(protocol, "RESUME_AFTER_S", (0,))
+    reconciler(project, behind).tick(0.0)
+    assert work(project, "spend") == "failed"
+    assert shop.online("spend", 1)
 
 
 def test_a_server_that_goes_away_during_a_push_is_not_the_features_fault(project, monkeypatch):

@@ -114,7 +114,7 @@ def _read(output: str) -> Verdict:
 
 def _own_files(project: Project) -> list[Path]:
     """The files below the definitions' folder that this process imported."""
-    folder = Path(project.definitions.root or project.settings.here).resolve()
+    folder = project.definitions.root.resolve()
     origins = {getattr(module, "__file__", None) for module in list(sys.modules.values())}
     files = [Path(origin).resolve() for origin in origins if origin]
     return sorted(

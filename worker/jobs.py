@@ -9,10 +9,11 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import structlog
+from polars.exceptions import PanicException
 from redis.exceptions import RedisError
 
 from mlforge import clock, operations
-from mlforge.errors import HeldError, OnlineUnavailable, StalePush, VersionConflict
+from mlforge.errors import MlforgeError, OnlineUnavailable, StalePush, VersionConflict
 from worker import project
 from worker.project import Project
 from worker.queue import current_job_id, enqueue, give_back
@@ -21,6 +22,7 @@ from worker.tickets import RENEW_S, Lease, Tickets
 if TYPE_CHECKING:
     from mlforge.outcomes import BuildResult
     from mlforge.push import PushResult
+    from mlforge.store import Store
 
 TRANSIENT = (OnlineUnavailable, StalePush, VersionConflict, RedisError, OSError, MemoryError)
 """Faults of the surroundings, not of the feature: tried again for as long as it takes."""
@@ -63,10 +65,6 @@ def serve(at_work: Project, feature: str, job: str) -> str:
     with _renewed(tickets, lease):
         try:
             outcome = _bring_up(at_work, lease)
-        except HeldError as error:
-            at_work.journal.write("held", feature, reason=str(error))
-            log.warning("held", reason=str(error))
-            outcome = "held"
         except (KeyboardInterrupt, SystemExit):
             raise
         except BaseException as error:  # noqa: BLE001 - polars' PanicException is no Exception
@@ -80,15 +78,18 @@ def _bring_up(at_work: Project, lease: Lease) -> str:
     """Sources to rows, rows to the online store; then tell how it went."""
     definitions, feature = at_work.definitions, lease.feature
     began = clock.now()
-    built = definitions.refresh(feature, attended=False)
-    at_work.own(feature)
-    pushed = definitions.push(feature)
+    try:
+        built = definitions.refresh(feature, attended=False)
+    except (Exception, PanicException):
+        _serve_on(at_work, feature)
+        raise
+    pushed = _push(at_work, feature)
     if built.changed:
-        operations.tidy(definitions.store, feature)
+        _tidy(definitions.store, feature)
     fresh_ms = None if lease.closed_at is None else max(0.0, (clock.now() - lease.closed_at) / 1000)
-    if built.reason.startswith("held"):
-        at_work.journal.write("held", feature, reason=built.reason.removeprefix("held: "))
-        log.warning("held", reason=built.reason)
+    if built.held is not None:
+        at_work.journal.write("held", feature, reason=built.held)
+        log.warning("held", reason=built.held)
         return "held"
     moved = built.changed or pushed.written or pushed.deleted
     set_aside = {bad.path: bad.reason for bad in built.quarantined if bad.since >= began}
@@ -106,6 +107,30 @@ def _bring_up(at_work: Project, lease: Lease) -> str:
     return "refreshed" if moved else "unchanged"
 
 
+def _push(at_work: Project, feature: str) -> PushResult:
+    at_work.own(feature)
+    return at_work.definitions.push(feature)
+
+
+def _serve_on(at_work: Project, feature: str) -> None:
+    """Keep what is served as of now and alive, though its refresh failed: that fault is the one to tell."""
+    try:
+        _push(at_work, feature)
+    except (Exception, PanicException) as error:
+        log.warning("not pushed either", error=str(error))
+
+
+def _tidy(store: Store, feature: str) -> None:
+    """Prune old versions; what cannot be pruned is served all the same."""
+    try:
+        pruned = operations.tidy(store, feature)
+    except (MlforgeError, OSError) as error:
+        log.warning("not pruned", error=str(error))
+        return
+    if pruned is not None and pruned.unreadable:
+        log.warning("versions that cannot be read are kept", versions=pruned.unreadable)
+
+
 def _details(
     built: BuildResult, pushed: PushResult, lease: Lease, fresh_ms: float | None
 ) -> dict[str, Any]:
@@ -120,6 +145,7 @@ def _details(
         "rows": built.rows,
         "rows_recomputed": built.rows_recomputed,
         "rows_changed": built.rows_changed,
+        "rows_dropped": dict(built.rows_dropped),
         "entities_pushed": pushed.written,
         "entities_deleted": pushed.deleted,
         "as_of": pushed.as_of,

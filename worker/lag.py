@@ -39,7 +39,9 @@ def lag(
         return f"version {pointer.version} is not online, {books.target.version} is"
     if books.pending:
         return "a push was not finished"
-    return _clock_lag(books.target, manifest, now) or _life_lag(books, ttl, now)
+    if (behind := _clock_lag(books.target, manifest, now)) is not None:
+        return behind
+    return "the time to live of its rows is to be renewed" if books.renewal_due(ttl, now) else None
 
 
 def as_of_now(spec: FeatureSpec, watermark: int | None, now: int) -> int | None:
@@ -63,10 +65,3 @@ def _clock_lag(shown: Target, manifest: Manifest, now: int) -> str | None:
     if settled or due - shown.as_of >= WALL_TICK_US:
         return f"rows are as of {to_iso(shown.as_of)}, due as of {to_iso(due)}"
     return None
-
-
-def _life_lag(books: OnlineBooks, ttl: int | None, now: int) -> str | None:
-    """The books live for half of a row's life, so they are renewed at a quarter."""
-    if ttl is None or now - books.renewed_at < ttl * 1_000_000 // 4:
-        return None
-    return "the time to live of its rows is to be renewed"

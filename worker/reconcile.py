@@ -19,7 +19,7 @@ from mlforge.errors import MlforgeError
 from worker.project import Project
 from worker.queue import JobQueue, enqueue
 from worker.requests import Requests
-from worker.tickets import Ticket, orphaned, overdue
+from worker.tickets import Ticket, at_rest, orphaned, overdue
 
 TICK_S = 1.0
 COMPARE_EVERY_S = 5.0
@@ -83,11 +83,15 @@ class Reconciler:
 
     def _compare(self, tickets: list[Ticket]) -> None:
         """Request what is behind, unless somebody is about to see to it."""
+        now_us = self.project.tickets.now()
         for ticket in tickets:
-            if ticket.behind or ticket.leased:
+            if not at_rest(ticket, now_us):
                 continue
             reason = self._released(ticket.feature) or self.behind(self.project, ticket.feature)
-            if reason is not None:
+            if reason is not None and ticket.parked:
+                # Its refresh will fail again, but what it serves is pushed all the same.
+                enqueue(self.project, ticket.feature, self.project.tickets.requeue(ticket))
+            elif reason is not None:
                 self.requests.remind(ticket.feature, reason)
 
     def _released(self, feature: str) -> str | None:

@@ -79,11 +79,20 @@ class Lease:
 
 def overdue(ticket: Ticket, now: int, lost: bool) -> bool:
     """Whether a job must be made for a ticket; `lost`: its queued job will never start."""
-    if not ticket.behind or ticket.leased or ticket.parked:
+    if not ticket.behind or ticket.leased:
         return False
     if ticket.queued is not None:
         return lost
-    return ticket.retry_at is None or now >= ticket.retry_at
+    return not ticket.parked and (ticket.retry_at is None or now >= ticket.retry_at)
+
+
+def at_rest(ticket: Ticket, now: int) -> bool:
+    """Whether nobody is about to see to it: then its rows may need a push, also those of a parked one."""
+    if ticket.leased:
+        return False
+    if ticket.behind and ticket.parked and ticket.queued is None and ticket.failed_at is not None:
+        return now >= ticket.failed_at + RESUME_AFTER_S[-1] * 1_000_000
+    return not ticket.behind
 
 
 def orphaned(ticket: Ticket) -> bool:

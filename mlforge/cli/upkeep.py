@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from mlforge.cli.command import Command
 from mlforge.cli.options import at_least_one, json_option, store_of, store_options
-from mlforge.cli.output import Styled, fail, number, plural, print_json, table
+from mlforge.cli.output import Styled, fail, note, number, plural, print_json, table
 from mlforge.cli.progress import Progress
 from mlforge.errors import DefinitionError
 
@@ -84,8 +84,8 @@ def prune(args: argparse.Namespace) -> int:
 
     Without a rule it does as a worker does by itself: the last 50 stay, and the newest of each MINOR.
 
-    JSON: `{"dry_run", "features": [{"feature", "versions": [version, ...], "partials"}, ...]}`: what
-    went, or would go; partials are counted.
+    JSON: `{"dry_run", "features": [{"feature", "versions": [version, ...], "partials", "unreadable": [version, ...]}, ...]}`:
+    what went, or would go; partials are counted. A version that cannot be read stays, and all partials then.
     """
     from mlforge import operations
 
@@ -98,7 +98,12 @@ def prune(args: argparse.Namespace) -> int:
             found += operations.prune(store, [name], rule, dry_run=args.dry_run)
     if args.json:
         features = [
-            {"feature": one.feature, "versions": list(one.versions), "partials": one.partials}
+            {
+                "feature": one.feature,
+                "versions": list(one.versions),
+                "partials": one.partials,
+                "unreadable": list(one.unreadable),
+            }
             for one in found
         ]
         print_json({"dry_run": args.dry_run, "features": features})
@@ -109,6 +114,10 @@ def prune(args: argparse.Namespace) -> int:
     ]
     headers = ("feature", "versions", "which", "partials")
     print(table(headers, rows, right=("versions", "partials")))
+    for one in found:
+        if one.unreadable:
+            kept = ", ".join(one.unreadable)
+            note(f"{one.feature}: {kept} cannot be read and stays, with all partials", "yellow")
     if args.dry_run:
         print("nothing was removed: this was a dry run")
     return 0

@@ -28,15 +28,21 @@ Entity: TypeAlias = Mapping[str, object]
 _ENCODED_AT_ONCE = 2_000
 _CHUNK = 250  # blocks the server for about a millisecond
 _NEVER = -(2**63)
+_QUARTER_US = 250_000  # of a second of TTL
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What a push brings the online store to; `as_of` is None for an untimed feature."""
+    """What a push brings the online store to; `as_of` is None for an untimed feature.
+
+    content: the version's `rows_hash`. A store that was deleted and made anew comes to the same version
+        and generation with other rows.
+    """
 
     version: str
     generation: int
     as_of: int | None
+    content: str = ""
 
     @property
     def fence(self) -> tuple[int, int]:
@@ -65,6 +71,10 @@ class OnlineBooks:
     keys: Schema = ()
     columns: Schema = ()
     empty: Mapping[str, Json] = field(default_factory=dict)
+
+    def renewal_due(self, ttl: int | None, now: int) -> bool:
+        """Whether a quarter of the rows' TTL has passed: before half of it even if a turn is missed."""
+        return ttl is not None and now - self.renewed_at >= ttl * _QUARTER_US
 
 
 @dataclass(frozen=True, slots=True)

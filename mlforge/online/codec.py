@@ -26,6 +26,7 @@ def target_text(target: Target) -> str:
             "version": target.version,
             "generation": target.generation,
             "as_of": to_iso(target.as_of),
+            "content": target.content,
         }
     )
 
@@ -36,6 +37,7 @@ def to_fields(target: Target, books: OnlineBooks) -> dict[str, str]:
         "version": target.version,
         "generation": str(target.generation),
         "as_of": to_iso(target.as_of) or "",
+        "content": target.content,
         "rows": str(books.rows),
         "pushed_at": to_iso(books.pushed_at) or "",
         "renewed_at": to_iso(books.renewed_at) or "",
@@ -69,7 +71,10 @@ def _parsed(fields: Mapping[str, str]) -> OnlineBooks:
         return OnlineBooks(None, pending)
     return OnlineBooks(
         target=Target(
-            fields["version"], int(fields["generation"]), from_iso(fields["as_of"] or None)
+            fields["version"],
+            int(fields["generation"]),
+            from_iso(fields["as_of"] or None),
+            fields.get("content", ""),
         ),
         pending=pending,
         rows=int(fields["rows"]),
@@ -82,7 +87,12 @@ def _parsed(fields: Mapping[str, str]) -> OnlineBooks:
 
 
 def _target(document: Mapping[str, Any]) -> Target:
-    return Target(document["version"], document["generation"], from_iso(document["as_of"]))
+    return Target(
+        document["version"],
+        document["generation"],
+        from_iso(document["as_of"]),
+        document.get("content", ""),
+    )
 
 
 def _schema(text: str) -> Schema:

@@ -122,7 +122,7 @@ class Store(ABC):
         """Replace what was seen."""
 
     @abstractmethod
-    def lock(self, name: str) -> AbstractContextManager[None]:
+    def lock(self, name: str, *, repair: bool = True) -> AbstractContextManager[None]:
         """Only one holder at a time: whoever writes to a feature holds it, and finds it in order.
 
         Readers need none. Should two hold it, `publish` still lets only one of them win.

@@ -19,7 +19,10 @@ class Quarantined:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """A source file's last known state: while its stat is the same, so is its content."""
+    """A source file's last known state: while its stat is the same, so is its content.
+
+    `good` is the hash of the last content that was not set aside, empty if there was none.
+    """
 
     size: int
     mtime_ns: int
@@ -27,6 +30,7 @@ class Seen:
     inode: int
     hash: str
     rows: int = 0
+    good: str = ""
 
 
 @dataclass(frozen=True)
@@ -74,7 +78,10 @@ class Books:
 
 def seen_to_json(seen: Mapping[str, Seen]) -> dict[str, Any]:
     """The document of `_sources.json`."""
-    return {p: [s.size, s.mtime_ns, s.ctime_ns, s.inode, s.hash, s.rows] for p, s in seen.items()}
+    return {
+        p: [s.size, s.mtime_ns, s.ctime_ns, s.inode, s.hash, s.rows, s.good]
+        for p, s in seen.items()
+    }
 
 
 def seen_from_json(document: Mapping[str, Any] | None) -> dict[str, Seen]:

@@ -5,6 +5,7 @@
         1.0.0/  data.parquet  .meta.json
         _latest.json                     {"version": "1.0.0", "generation": 1, "highest": "1.0.0"}
         _partials/<hash>.parquet         the events that versions consist of
+        _lineage/<hash>.json             pieces of long lists of files, shared between versions
         _books.json  _sources.json       mutable notes: quarantine, holds, what files were last seen
       _metadata/manifest.json            an index of all features, for people
 
@@ -19,6 +20,7 @@ No name, link or document in it leads outside the folder: a link is refused.
 from __future__ import annotations
 
 import fcntl
+import functools
 import json
 import os
 import re
@@ -39,8 +41,15 @@ from mlforge.errors import (
     VersionConflict,
 )
 from mlforge.failpoints import reach
-from mlforge.manifest import Manifest, Partial, config_of, partial_from_json, partial_to_json
-from mlforge.store import files
+from mlforge.manifest import (
+    Manifest,
+    Partial,
+    check_format,
+    config_of,
+    partial_from_json,
+    partial_to_json,
+)
+from mlforge.store import chunks, files
 from mlforge.store.base import Pointer, Store
 from mlforge.store.books import Books, Seen, seen_from_json, seen_to_json
 from mlforge.values import Version, check_name, to_iso
@@ -48,7 +57,7 @@ from mlforge.values import Version, check_name, to_iso
 META = ".meta.json"
 DATA = "data.parquet"
 _LATEST, _BOOKS, _SOURCES = "_latest.json", "_books.json", "_sources.json"
-_PARTIALS = "_partials"
+_PARTIALS, _LINEAGE = "_partials", "_lineage"
 _STAGE = ".staged-"
 _DESCRIPTION = "mlforge.partial"
 _HASH = re.compile(r"[0-9A-Za-z]{1,100}")
@@ -105,6 +114,9 @@ class LocalStore(Store):
             if not self.versions(name):
                 raise self._not_found(name)
             raise self._no_version(name, version)
+        check_format(document, str(path))
+        with _well_formed(path):
+            document = chunks.unpacked(document, functools.partial(self._piece, name))
         manifest = Manifest.from_json(document, str(path))
         if (manifest.name, manifest.version) != (name, version):
             raise IntegrityError(
@@ -201,6 +213,7 @@ class LocalStore(Store):
         reach("remove.hidden")
         with files.storage_errors(path):
             shutil.rmtree(hidden)
+            self._sweep(name)
 
     def check_manifest(self, manifest: Manifest) -> list[str]:
         """Compare the hashes that the document states with those of what it says."""
@@ -233,7 +246,8 @@ class LocalStore(Store):
         assert version is not None
         name, target = manifest.name, self._version(manifest.name, version)
         with files.storage_errors(target):
-            (staged / META).write_text(files.json_text(manifest.to_json()), encoding="utf-8")
+            document = chunks.packed(manifest.to_json(), functools.partial(self._write_piece, name))
+            (staged / META).write_text(files.json_text(document), encoding="utf-8")
             for path in (*staged.rglob("*"), staged):
                 files.sync(path)
             reach("publish.staged")
@@ -304,13 +318,14 @@ class LocalStore(Store):
         reach("seen.written")
 
     @contextmanager
-    def lock(self, name: str) -> Iterator[None]:
+    def lock(self, name: str, *, repair: bool = True) -> Iterator[None]:
         """An advisory lock on the feature's folder; what a killed writer left is put right first."""
         folder = self._folder(name)
         with files.storage_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
         with self._exclusive(name, ".refreshing"):
-            self.recover(name)
+            if repair:
+                self.recover(name)
             yield
 
     def regenerate_index(self) -> list[str]:
@@ -359,6 +374,36 @@ class LocalStore(Store):
 
     def _write(self, name: str, document: str, content: Mapping[str, Any]) -> None:
         files.write_json(self._folder(name) / document, content)
+
+    def _lineage(self, name: str) -> Path:
+        return _no_link(self._folder(name) / _LINEAGE)
+
+    def _piece(self, name: str, piece: str) -> Any:
+        """A piece of a version's lists; its name is the hash of its text."""
+        if _HASH.fullmatch(piece) is None:
+            raise IntegrityError(f"{name}: {piece!r} is not the name of a piece of its lineage")
+        path = self._lineage(name) / f"{piece}.json"
+        entries = files.read_json(path)
+        if entries is None or files.hash_file(path) != piece:
+            raise IntegrityError(f"{path} is missing or damaged; restore it from a backup")
+        return entries
+
+    def _write_piece(self, name: str, piece: str, text: str) -> None:
+        folder = self._lineage(name)
+        folder.mkdir(exist_ok=True)
+        if not (folder / f"{piece}.json").exists():
+            with files.replacing(folder / f"{piece}.json") as temporary:
+                temporary.write_text(text, encoding="utf-8")
+
+    def _sweep(self, name: str) -> None:
+        """Delete the pieces that no version names."""
+        folder = self._lineage(name)
+        if folder.is_dir():
+            metas = (files.read_json(self._version(name, v) / META) for v in self.versions(name))
+            needed = {piece for meta in metas if meta for piece in chunks.named(meta)}
+            for path in folder.glob("*.json"):
+                if path.stem not in needed:
+                    path.unlink()
 
     def _index(self, name: str, manifest: Manifest) -> None:
         with self._exclusive(None, ".indexing"):

@@ -1,0 +1,288 @@
+"""What the files of a source hold: each content read once, each content's events computed once.
+
+A file's content is known by its stat; a content's events are known by their memo key. So only
+new contents cost anything, and a bad file is tried again only when it or the code changes.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
+
+import polars as pl
+
+from mlforge import clock, events, partials, sources, validation
+from mlforge.errors import (
+    ColumnNotFound,
+    DataError,
+    FunctionError,
+    MlforgeError,
+    SourceError,
+    ValidationError,
+)
+from mlforge.features import Feature
+from mlforge.manifest import Manifest, Partial, SourceRecord
+from mlforge.reading import NotReadNow
+from mlforge.rowwise import prove
+from mlforge.schema import Schema
+from mlforge.sources import Listing, SourceFile
+from mlforge.store import Quarantined, Seen, Store
+
+# A file whose change time is younger than this when it is read may change again within the same tick
+# of the file system's clock, unseen in its stat: its content is hashed anew at the next refresh.
+_SETTLED_NS = 50_000_000
+# What a file may be set aside for; a full disk or a wrong definition is no file's fault.
+FAULTS = (SourceError, FunctionError, DataError, ValidationError)
+
+
+@dataclass(frozen=True)
+class Intake:
+    """What a source gives a feature now."""
+
+    rowwise: bool
+    why: str
+    schema: Schema | None
+    partials: tuple[Partial, ...]
+    records: tuple[SourceRecord, ...]
+    quarantine: Mapping[str, Quarantined] = field(default_factory=dict)
+    errors: tuple[MlforgeError, ...] = ()
+    seen: Mapping[str, Seen] = field(default_factory=dict)
+    files_read: int = 0
+    warnings: tuple[str, ...] = ()
+
+
+class NotProvenError(Exception):
+    """A turn in the flow, never seen outside: the function must see the whole source."""
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+
+
+class Desk:
+    """One pass over a listing: what is known, what was read, what was set aside."""
+
+    def __init__(
+        self,
+        feature: Feature,
+        listing: Listing,
+        store: Store,
+        latest: Manifest | None,
+        max_bytes: int | None,
+        *,
+        afresh: bool,
+    ) -> None:
+        self.feature, self.listing, self.store, self.latest = feature, listing, store, latest
+        self.max_bytes = max_bytes
+        rules = [[column, *map(str, rules)] for column, rules in feature.validators.items()]
+        self.prefix = partials.memo_prefix(feature.code_hash, feature.spec, rules)
+        self.on_disk = set() if afresh else set(store.partials(feature.name))
+        self.known = {partial.hash: partial for partial in latest.partials} if latest else {}
+        self.seen_before = store.seen(feature.name)
+        self.seen: dict[str, Seen] = {}
+        self.set_aside_before = store.books(feature.name).quarantine
+        self.set_aside: dict[str, Quarantined] = {}
+        self.errors: list[MlforgeError] = []
+        self.warnings: list[str] = []
+        self.files_read = 0
+        self.proven: set[tuple[tuple[str, pl.DataType], ...]] = set()
+
+    def key(self, content: str) -> str:
+        """The memo key of a content under this feature."""
+        return partials.memo_key(self.prefix, content)
+
+    @cached_property
+    def rows(self) -> dict[str, int]:
+        """The rows of contents seen before."""
+        return {seen.hash: seen.rows for seen in self.seen_before.values()}
+
+    def whole_key(self, contents: Iterable[str]) -> str:
+        """The memo key of the whole source; that nobody asked for a proof shows in it."""
+        asked = ["incremental=False"] if self.feature.incremental is False else []
+        return self.key(partials.whole_content([*contents, *asked]))
+
+    def verdict(self, path: str) -> str:
+        """What a file's being set aside depends on; empty if it was not even read."""
+        seen = self.seen.get(path)
+        return f"{self.key(seen.hash)} {self.max_bytes}" if seen else ""
+
+    def content(self, file: SourceFile) -> str:
+        """The hash of the file's bytes; they are read only if its stat is new."""
+        seen, stat = self.seen_before.get(file.path), file.stat
+        if seen is None or (seen.size, seen.mtime_ns, seen.ctime_ns, seen.inode) != (
+            stat.size,
+            stat.mtime_ns,
+            stat.ctime_ns,
+            stat.inode,
+        ):
+            begun = time.time_ns()
+            content = sources.content_hash(file.absolute)
+            self.see(file, content, self.rows.get(content, 0), begun)
+        else:
+            self.seen[file.path] = seen
+        return self.seen[file.path].hash
+
+    def see(self, file: SourceFile, content: str, rows: int, begun: int) -> None:
+        """Note a file's stat and content, unless the stat may not yet tell the next change.
+
+        begun: when reading it began; what is written later must show in the stat.
+        """
+        stat = file.stat
+        settled = begun - stat.ctime_ns > _SETTLED_NS
+        self.seen[file.path] = Seen(
+            stat.size, stat.mtime_ns if settled else -1, stat.ctime_ns, stat.inode, content, rows
+        )
+
+    def read(self, file: SourceFile) -> pl.DataFrame:
+        """The file's rows; what it held is noted with its stat."""
+        begun = time.time_ns()
+        read = sources.read(file, self.max_bytes)
+        self.files_read += 1
+        self.see(file, read.hash, read.frame.height, begun)
+        return read.frame
+
+    def stored(self, key: str) -> Partial | None:
+        """A partial that some refresh has computed before."""
+        if key not in self.on_disk:
+            return None
+        return self.known.get(key) or self.store.find_partial(self.feature.name, key)
+
+    def compute(self, key: str, frame: pl.DataFrame, where: str, *, alone: bool) -> Partial:
+        """Apply the function, validate, normalise and store; `alone`: only if the rows may be split."""
+        feature = self.feature
+        rows = self.apply(frame, where, alone=alone)
+        try:
+            report = validation.check(feature.validators, rows, f"{feature.name}: {where}")
+            if report.failed:
+                raise ValidationError(f"{feature.name}: {where}: {report.text()}")
+            made = events.normalise(feature.spec, report.kept, f"{feature.name}: {where}")
+        except ColumnNotFound as error:
+            raise ColumnNotFound(f"{error}{self.hint()}") from error
+        if report.failures:
+            self.warnings.append(f"{where}: {report.text()}")
+        dropped = {
+            **asdict(made.dropped),
+            **({"validators": report.dropped} if report.dropped else {}),
+        }
+        partial = partials.describe(key, made.frame, feature.spec, dropped)
+        if partial.times is not None:
+            late = events.future_warning(
+                partial.times.end, clock.now(), where, made.naive, str(feature.spec.timestamp)
+            )
+            self.warnings.extend([late] if late else [])
+        self.store.write_partial(feature.name, partial, partials.stored(made.frame))
+        self.on_disk.add(key)
+        return partial
+
+    def apply(self, frame: pl.DataFrame, where: str, *, alone: bool) -> pl.DataFrame:
+        """The function's rows. What is proven of the lazy plan is what runs."""
+        feature = self.feature
+        lazy = alone and feature.incremental is None
+        doubt = self.doubt(frame) if lazy else None
+        try:
+            rows = feature.function(frame if doubt or not lazy else frame.lazy())
+            rows = rows.collect() if isinstance(rows, pl.LazyFrame) else rows
+        except pl.exceptions.ColumnNotFoundError as error:
+            raise self.no_column(_first_line(error), frame) from error
+        except (Exception, SystemExit, pl.exceptions.PanicException) as error:
+            raise FunctionError(
+                f"{feature.name}: its function failed on {where}: {type(error).__name__}: {_first_line(error)}"
+            ) from error
+        if doubt:
+            # The function takes this file, so it is the function that is not row-wise, not the file that is bad.
+            raise NotProvenError(doubt)
+        if not isinstance(rows, pl.DataFrame):
+            raise FunctionError(
+                f"{feature.name}: its function returned {type(rows).__name__}; it must return a polars DataFrame or LazyFrame"
+            )
+        return rows
+
+    def doubt(self, frame: pl.DataFrame) -> str | None:
+        """Why the function is not proven to treat each row of such a frame alone; None if it is."""
+        shape = tuple(frame.schema.items())
+        if shape in self.proven:
+            return None
+        proof = prove(self.feature.function, frame.schema)
+        if proof.holds:
+            self.proven.add(shape)
+        return None if proof.holds else proof.reason
+
+    def no_column(self, missing: str, frame: pl.DataFrame) -> MlforgeError:
+        """A column that the function asks for is not in the file; perhaps it is in the path."""
+        return ColumnNotFound(
+            f"{self.feature.name}: its function asks for a column that is not there ({missing}); "
+            f"the source has {', '.join(sorted(frame.columns))}{self.hint()}"
+        )
+
+    def hint(self) -> str:
+        """Which columns stand in the folders' names only."""
+        hive = ", ".join(sorted(self.listing.hive))
+        return (
+            f"; folders' names hold {hive}, files do not: write it into the files" if hive else ""
+        )
+
+    def reject(self, file: SourceFile, error: MlforgeError) -> None:
+        """Set a file aside, in the books alone; one that has gone since it was listed is no file."""
+        if isinstance(error, NotReadNow) and not file.absolute.exists():
+            self.seen.pop(file.path, None)
+            return
+        memo = "" if isinstance(error, NotReadNow) else self.verdict(file.path)
+        before = self.set_aside_before.get(file.path)
+        since = before.since if before and before.memo == memo else clock.now()
+        self.set_aside[file.path] = Quarantined(file.path, str(error), memo, since)
+        self.errors.append(error)
+
+    def good(self, path: str) -> str:
+        """The hash of the last content of a path that was not set aside, empty if there was none."""
+        if self.seen_before:
+            before = self.seen_before.get(path)
+            return before.good if before else ""
+        sources = self.latest.sources if self.latest else ()  # what was seen is lost
+        return next((record.hash for record in sources if record.path == path), "")
+
+    def record(self, file: SourceFile, rows: int, partial: Partial, *, alone: bool) -> SourceRecord:
+        """The lineage of one file."""
+        return SourceRecord(
+            path=file.path,
+            size=file.stat.size,
+            mtime=file.stat.mtime_ns // 1000,
+            hash=self.seen[file.path].hash,
+            rows=rows,
+            times=partial.times if alone else None,
+            partial=partial.hash,
+        )
+
+    def intake(
+        self,
+        found: Iterable[tuple[SourceRecord, Partial]],
+        why: str,
+        schema: Schema | None,
+        *,
+        rowwise: bool,
+    ) -> Intake:
+        """Close the pass."""
+        self.seen = {
+            path: replace(seen, good=self.good(path) if path in self.set_aside else seen.hash)
+            for path, seen in self.seen.items()
+        }
+        pairs = sorted(found, key=lambda pair: pair[0].path)
+        used = (
+            [partial for _, partial in pairs] if rowwise else [partial for _, partial in pairs[:1]]
+        )
+        return Intake(
+            rowwise=rowwise,
+            why=why,
+            schema=schema,
+            partials=tuple(used),
+            records=tuple(record for record, _ in pairs),
+            quarantine=self.set_aside,
+            errors=tuple(self.errors),
+            seen=self.seen,
+            files_read=self.files_read,
+            warnings=tuple(self.warnings),
+        )
+
+
+def _first_line(error: BaseException) -> str:
+    return next(iter(str(error).strip().splitlines()), "")
