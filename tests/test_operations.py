@@ -10,7 +10,7 @@ import pytest
 
 from mlforge import clock, get_training_data
 from mlforge.build import Options
-from mlforge.errors import VersionNotFound
+from mlforge.errors import VersionConflict, VersionNotFound
 from mlforge.online import RedisStore
 from mlforge.operations import pin, prune, rollback, verify
 from mlforge.retention import UNATTENDED, Retention
@@ -113,6 +113,18 @@ def test_prune_by_age_keeps_what_is_young(tmp_path: Path) -> None:
     assert versions(project) == ["1.0.2"]
 
 
+def test_prune_keeps_what_it_cannot_read_and_every_partial(project: Project) -> None:
+    (project.events / "f0.parquet").unlink()
+    project.definitions().refresh("spend", options=TINY)
+    (project.store.path / "spend" / "1.0.1" / ".meta.json").write_text("{")
+    before = project.store.partials("spend")
+    [pruned] = prune(project.store, ["spend"], Retention(newest=1))
+    assert pruned.versions == ("1.0.0", "1.0.2", "1.0.3", "1.0.4")
+    assert (pruned.partials, pruned.unreadable) == (0, ("1.0.1",))
+    assert versions(project) == ["1.0.1", "1.0.5"]
+    assert project.store.partials("spend") == before
+
+
 # Roll back
 
 
@@ -135,6 +147,13 @@ def test_there_must_be_something_to_go_back_to(project: Project) -> None:
     with pytest.raises(VersionNotFound, match=r"no version 3\.0\.0"):
         rollback(project.store, "spend", "3.0.0")
     assert project.store.pointer("spend") == Pointer(Version(1, 0, 0), 6)
+
+
+def test_the_served_version_is_nothing_to_go_back_to(project: Project) -> None:
+    with pytest.raises(VersionConflict, match=r"1\.0\.4 is the version that is served"):
+        rollback(project.store, "spend", "1.0.4")
+    assert project.store.pointer("spend") == Pointer(Version(1, 0, 4), 5)
+    assert project.store.books("spend").hold is None
 
 
 def test_the_online_store_follows_a_rollback_though_its_version_is_older(

@@ -549,7 +549,7 @@ def test_stored_events_that_are_damaged_are_named(
         project.build(project.define(metrics=[]))
     for partial in project.store.read_metadata("spend").partials:
         damage(project.store.partial("spend", partial.hash))
-    with pytest.raises(IntegrityError, match="spend: its stored events cannot be read"):
+    with pytest.raises(IntegrityError, match="spend: what is stored cannot be read"):
         training(project, spine())
 
 
@@ -618,6 +618,21 @@ def test_values_older_than_max_age_are_not_served(project: Project, online: Redi
             get_online_features(["spend"], asked, online, max_age="23h")
         with pytest.raises(MlforgeError, match="max_age 'soon'"):
             get_online_features(["spend"], asked, online, max_age="soon")
+
+
+def test_the_age_of_an_untimed_feature_is_that_of_its_last_push(
+    project: Project, online: RedisStore
+) -> None:
+    with_profiles(project)
+    feature = project.define(profiles, name="profile", source="users", timestamp=None, metrics=[])
+    with clock.fixed(at(5)):
+        push(project, online, feature)
+    with clock.fixed(at(6)):
+        assert get_online_features(["profile"], [{"user_id": 1}], online, max_age="1d")
+        with pytest.raises(
+            NotServed, match=r"profile was pushed at 2026-01-06.*older than max_age"
+        ):
+            get_online_features(["profile"], [{"user_id": 1}], online, max_age="23h")
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -125,6 +126,33 @@ def test_a_changed_definition_is_named_and_numbered(project: Project, change: st
     changes = dict(changes)
     result = project.build(project.define(changes.pop("function", identity), **changes))
     assert (result.version, result.reason) == (version, reason)
+
+
+@pytest.mark.parametrize("metrics", [rolling("2d", amount=["sum"]), []])
+def test_rows_that_differ_in_the_last_bits_of_floats_do_not_differ(
+    project: Project, metrics: list[Rolling]
+) -> None:
+    project.drop("more", rows((7, 1, 0.1), (7, 2, 1e12), (8, 1, None), (9, 1, 2e-12)))
+    times = {
+        text: project.define(_times(*factors), metrics=metrics)
+        for text, factors in {"1.1": (1.1,), "11 / 10": (11.0, 0.1), "1.1001": (1.1001,)}.items()
+    }
+    project.build(times["1.1"])
+    result = project.build(times["11 / 10"])
+    assert (result.reason, result.details[-1]) == ("logic_changed", "all values stay the same")
+    exact, other = project.store.read("spend", "1.0.0"), project.store.read("spend")
+    assert not exact.equals(other)
+    assert project.build(times["1.1001"]).details[-1].endswith("rows differ")
+
+
+def _times(*factors: float) -> Callable[[pl.DataFrame], pl.DataFrame]:
+    def function(df: pl.DataFrame) -> pl.DataFrame:
+        amount = pl.col("amount")
+        for factor in factors:
+            amount = amount * factor
+        return df.select("user_id", "at", amount)
+
+    return function
 
 
 def test_a_removed_column_of_the_function_is_major(project: Project) -> None:

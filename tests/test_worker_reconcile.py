@@ -11,6 +11,7 @@ import pytest
 from redis import Redis
 
 from mlforge.errors import DataError
+from mlforge.store import Books
 from tests.workers import Shop, eventually, purchases, redis, server, write  # noqa: F401 - fixtures
 from worker import jobs
 from worker import tickets as protocol
@@ -200,6 +201,17 @@ def test_rows_of_a_parked_feature_are_pushed_when_they_are_behind(shop, project,
     monkeypatch.setattr(protocol, "RESUME_AFTER_S", (0,))
     reconciler(project, behind).tick(0.0)
     assert work(project, "spend") == "failed"
+    assert shop.online("spend", 1)
+
+
+def test_a_feature_that_cannot_be_pruned_is_refreshed_all_the_same(shop, project):
+    write(shop.folder / "drops" / "a.parquet", purchases((1, 0, 2.0)))
+    store = project.definitions.store
+    with store.lock("spend"):
+        store.write_books("spend", Books(pins=("not a version",)))
+    Requests(project)("spend", "a came", None)
+    assert work(project, "spend") == "refreshed"
+    assert shop.ticket("spend").failures == 0
     assert shop.online("spend", 1)
 
 

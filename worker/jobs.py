@@ -116,7 +116,7 @@ def _serve_on(at_work: Project, feature: str) -> None:
     """Keep what is served as of now and alive, though its refresh failed: that fault is the one to tell."""
     try:
         _push(at_work, feature)
-    except (Exception, PanicException) as error:
+    except (Exception, PanicException) as error:  # noqa: BLE001 - that of the refresh is raised
         log.warning("not pushed either", error=str(error))
 
 

@@ -164,7 +164,10 @@ class Store(ABC):
         return self.resolve(name, version)
 
     def read(
-        self, name: str, version: str | None = None, columns: Sequence[str] | None = None
+        self,
+        name: str,
+        version: str | None = None,
+        columns: Sequence[str] | str | None = None,
     ) -> pl.DataFrame:
         """A version's rows, sorted by timestamp, then keys; by default the served version's.
 
@@ -174,7 +177,8 @@ class Store(ABC):
         manifest = self.resolve(name, version)
         assert manifest.version is not None
         present = [column.name for column in manifest.columns]
-        wanted = present if columns is None else list(dict.fromkeys(columns))
+        asked = (columns,) if isinstance(columns, str) else columns
+        wanted = present if asked is None else list(dict.fromkeys(asked))
         for missing in set(wanted) - set(present):
             raise ColumnNotFound.among(f"{name} {manifest.version}", missing, present)
         folder = self.data(name, manifest.version).parent

@@ -19,13 +19,13 @@ No name, link or document in it leads outside the folder: a link is refused.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import functools
 import json
 import os
 import re
 import shutil
-import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -49,7 +49,7 @@ from mlforge.manifest import (
     partial_from_json,
     partial_to_json,
 )
-from mlforge.store import chunks, files
+from mlforge.store import chunks, files, staging
 from mlforge.store.base import Pointer, Store
 from mlforge.store.books import Books, Seen, seen_from_json, seen_to_json
 from mlforge.values import Version, check_name, to_iso
@@ -58,7 +58,6 @@ META = ".meta.json"
 DATA = "data.parquet"
 _LATEST, _BOOKS, _SOURCES = "_latest.json", "_books.json", "_sources.json"
 _PARTIALS, _LINEAGE = "_partials", "_lineage"
-_STAGE = ".staged-"
 _DESCRIPTION = "mlforge.partial"
 _HASH = re.compile(r"[0-9A-Za-z]{1,100}")
 _ROW_GROUP = 65_536
@@ -201,7 +200,7 @@ class LocalStore(Store):
 
     def remove(self, name: str, version: Version) -> None:
         """Take the folder out of sight in one step, then delete it."""
-        hidden = self._folder(name) / f"{_STAGE}{uuid.uuid4().hex}"
+        hidden = self._folder(name) / staging.new_name()
         path = self._version(name, version)
         self.manifest(name, version)
         with self._exclusive(name, ".publishing"):
@@ -230,7 +229,7 @@ class LocalStore(Store):
     @contextmanager
     def stage(self, name: str) -> Iterator[Path]:
         """A hidden sibling of the versions."""
-        staged = self._folder(name) / f"{_STAGE}{uuid.uuid4().hex}"
+        staged = self._folder(name) / staging.new_name()
         with files.storage_errors(staged):
             staged.mkdir()
         try:
@@ -258,7 +257,14 @@ class LocalStore(Store):
                     raise VersionConflict(
                         f"{name}: version {version} exists; versions are never overwritten"
                     )
-                staged.rename(target)
+                try:
+                    staged.rename(target)
+                except FileExistsError as error:  # another host does not see this one's locks
+                    raise VersionConflict(f"{name}: version {version} exists by now") from error
+                except OSError as error:
+                    if error.errno != errno.ENOTEMPTY:
+                        raise
+                    raise VersionConflict(f"{name}: version {version} exists by now") from error
                 files.sync(target.parent)
                 reach("publish.renamed")
                 pointer = self._point(name, version)
@@ -282,8 +288,9 @@ class LocalStore(Store):
         """
         folder = self._folder(name)
         with self._exclusive(name, ".publishing"):
-            for litter in folder.glob(f"{_STAGE}*"):
-                shutil.rmtree(litter, ignore_errors=True)
+            for litter in folder.glob(f"{staging.PREFIX}*"):
+                if staging.is_litter(litter):
+                    shutil.rmtree(litter, ignore_errors=True)
             for litter in (*folder.glob(".*.json.*"), *self._partials(name).glob(".*")):
                 litter.unlink(missing_ok=True)
             versions, known = self.versions(name), self._known(name)

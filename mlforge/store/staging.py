@@ -1,0 +1,38 @@
+"""Names of folders that are not versions yet, or no longer: they tell whose they are."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+import uuid
+from contextlib import suppress
+from pathlib import Path
+
+PREFIX = ".staged-"
+_ABANDONED_S = 86_400
+
+
+def new_name() -> str:
+    """The name of a folder that is not a version yet, or no longer; it tells whose it is."""
+    return f"{PREFIX}{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex}"
+
+
+def is_litter(staged: Path) -> bool:
+    """Whether nobody is at work in it: its process is dead, or, if of another host, it is a day old."""
+    host, _, pid = staged.name.removeprefix(PREFIX).rpartition("-")[0].rpartition("-")
+    if host != socket.gethostname() or not pid.isdigit():
+        with suppress(OSError):
+            return time.time() - staged.stat().st_mtime > _ABANDONED_S
+        return False
+    return int(pid) == os.getpid() or not _is_alive(int(pid))
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
