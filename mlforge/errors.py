@@ -15,7 +15,6 @@
     │   ├── VersionConflict      the version exists, is below the highest, or lost a race
     │   ├── IntegrityError       stored bytes are not what was published
     │   └── UnsupportedStore     another format, or a place where a store must not be
-    ├── HeldError                an unattended refresh would lose too much; a person decides
     ├── RetrievalError           a spine or a request that cannot be answered
     ├── OnlineError              the online store
     │   ├── NotServed            no books for the feature, or older than asked for
@@ -96,10 +95,6 @@ class IntegrityError(StoreError):
 
 class UnsupportedStore(StoreError):
     """The store was written by another format, or lies where a store must not be."""
-
-
-class HeldError(MlforgeError):
-    """An unattended refresh would lose too much: the last version is served until a person decides."""
 
 
 class RetrievalError(MlforgeError):

@@ -552,7 +552,9 @@ def test_a_pinned_version_outlives_every_prune(capsys: pytest.CaptureFixture[str
     assert marks == {"1.0.0": True, "1.0.1": False, "1.0.2": True}
     assert "served, pinned" in printed(capsys, "versions", "spend")
     pruned = as_json(capsys, "prune", "--keep", "1")
-    assert pruned["features"] == [{"feature": "spend", "versions": ["1.0.1"], "partials": 0}]
+    assert pruned["features"] == [
+        {"feature": "spend", "versions": ["1.0.1"], "partials": 0, "unreadable": []}
+    ]
     assert "pinned 1.0.2" in printed(capsys, "pin", "spend", "1.0.0", "--unpin")
     assert as_json(capsys, "prune", "--keep", "1")["features"][0]["versions"] == ["1.0.0"]
     assert "no version 1.0.0" in failed(capsys, "pin", "spend", "1.0.0")
