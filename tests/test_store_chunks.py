@@ -10,7 +10,7 @@ import pytest
 from mlforge.errors import IntegrityError
 from mlforge.operations import prune, verify
 from mlforge.retention import Retention
-from mlforge.store import chunks
+from mlforge.store import LocalStore, chunks
 from tests.projects import Project, rows
 
 
@@ -64,6 +64,7 @@ def test_a_damaged_piece_is_found(project: Project) -> None:
     folder = project.store.path / "spend" / "_lineage"
     path = min(folder.glob("*.json"))
     path.write_text(path.read_text().replace("0", "1", 1))
+    afresh = LocalStore(project.store.path)
     with pytest.raises(IntegrityError, match="missing or damaged"):
-        project.store.read_metadata("spend")
-    assert verify(project.store, ["spend"]) != []
+        afresh.read_metadata("spend")
+    assert verify(afresh, ["spend"]) != []

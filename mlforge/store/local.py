@@ -62,6 +62,7 @@ _DESCRIPTION = "mlforge.partial"
 _HASH = re.compile(r"[0-9A-Za-z]{1,100}")
 _ROW_GROUP = 65_536
 _INDEX_FORMAT = 1
+_REMEMBERED = 8
 
 
 class LocalStore(Store):
@@ -70,6 +71,7 @@ class LocalStore(Store):
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self._given = Path(path).expanduser()
         self.path = self._given.absolute()
+        self._manifests: dict[tuple[str, int, int, int], Manifest] = {}
 
     def located_at(self, folder: Path) -> LocalStore:
         """The store that a relative path means in a definitions file of that folder."""
@@ -105,13 +107,26 @@ class LocalStore(Store):
         return None if known is None else known[0]
 
     def manifest(self, name: str, version: Version) -> Manifest:
-        """Read `.meta.json`."""
+        """Read `.meta.json`, once while it stays as it is: a refresh and a push ask several times."""
         path = self._version(name, version) / META
         self._partials(name)
+        try:
+            stat = path.lstat()
+        except (FileNotFoundError, NotADirectoryError):
+            if not self.versions(name):
+                raise self._not_found(name) from None
+            raise self._no_version(name, version) from None
+        state = (str(path), stat.st_mtime_ns, stat.st_ino, stat.st_size)
+        if state not in self._manifests:
+            read = self._read_manifest(name, version, path)
+            while len(self._manifests) >= _REMEMBERED:
+                self._manifests.pop(next(iter(self._manifests)), None)
+            self._manifests[state] = read
+        return self._manifests[state]
+
+    def _read_manifest(self, name: str, version: Version, path: Path) -> Manifest:
         document = files.read_json(path)
         if document is None:
-            if not self.versions(name):
-                raise self._not_found(name)
             raise self._no_version(name, version)
         check_format(document, str(path))
         with _well_formed(path):
