@@ -10,7 +10,14 @@ if TYPE_CHECKING:
     from mlforge.features import Feature, feature
     from mlforge.retrieval import get_online_features, get_training_data
 
-__all__ = ["Definitions", "Feature", "explain", "feature", "get_online_features", "get_training_data"]
+__all__ = [
+    "Definitions",
+    "Feature",
+    "explain",
+    "feature",
+    "get_online_features",
+    "get_training_data",
+]
 
 # Imported when first used: `import mlforge` stays light.
 _HOMES = {

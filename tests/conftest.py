@@ -6,8 +6,16 @@ from collections.abc import Iterator
 
 import pytest
 import redis
+import structlog
 
 from tests.servers import started
+
+
+@pytest.fixture(autouse=True)
+def _own_logs() -> Iterator[None]:
+    """What a command configures of the logs ends with its test."""
+    yield
+    structlog.reset_defaults()
 
 
 @pytest.fixture(scope="session")

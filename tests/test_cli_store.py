@@ -116,7 +116,7 @@ def held(capsys: pytest.CaptureFixture[str]) -> str:
     drop("few", (1, 0, 1.0))
     assert not load(None, here=Path.cwd()).refresh("spend", attended=False).changed
     reason = as_json(capsys, "list")["features"][0]["hold"]
-    assert "events are gone" in reason
+    assert "1 of 1 files are gone" in reason
     return str(reason)
 
 
@@ -521,7 +521,7 @@ def test_approve_lets_a_feature_go_on_that_was_held_for_what_it_would_lose(
     printed(capsys, "build")
     reason = held(capsys)
     assert "mlforge approve spend" in reason
-    assert "spend is held: 5 of 6 events are gone" in printed(capsys, "list")
+    assert "spend is held: 1 of 1 files are gone" in printed(capsys, "list")
     assert "published 1.0.1, data_refresh" in printed(capsys, "approve", "spend")
     assert as_json(capsys, "list")["features"][0]["hold"] is None
     assert "spend is not held" in printed(capsys, "approve", "spend")

@@ -1,0 +1,1 @@
+"""Benchmarks: ratios against references that are measured in the same run, by turns."""

@@ -1,0 +1,202 @@
+"""Measure 3: from the rename of a file to its rows' being readable, through running workers."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+import polars as pl
+
+from benchmarks import data
+from benchmarks.floor import FEATURES, Floor
+from benchmarks.harness import (
+    MILLISECONDS,
+    Bench,
+    Measure,
+    Row,
+    Target,
+    check,
+    percentile,
+    seconds,
+)
+from benchmarks.pushes import bare_socket
+from mlforge.encoding import key_hash
+from worker.leash import leashed
+from worker.project import DEFINITIONS, REDIS_URL, Project, Settings
+
+_WORKERS = 2
+_BLOCKS = 5
+_WARM_UP = 1
+_PATIENCE_S = 60.0
+_POLL_S = 0.001
+_STOP_S = 15.0
+
+_FILE = """
+import polars as pl
+
+from mlforge import Definitions, feature
+from mlforge.metrics import Rolling
+from mlforge.store import LocalStore
+
+OF = dict(keys=["user_id"], source="events/", timestamp="event_time")
+
+
+@feature(**OF, metrics=[Rolling(["7d", "30d"], {"amount": ["sum", "mean", "count"]})])
+def spend(df: pl.DataFrame) -> pl.DataFrame:
+    return df.select("user_id", "event_time", "amount")
+
+
+@feature(**OF, metrics=[Rolling(["7d"], {"amount": ["min", "max"]})])
+def extremes(df: pl.DataFrame) -> pl.DataFrame:
+    return df.select("user_id", "event_time", "amount")
+
+
+@feature(**OF, metrics=[Rolling(["1d"], {"amount": ["sum", "count"]})])
+def recent(df: pl.DataFrame) -> pl.DataFrame:
+    return df.select("user_id", "event_time", "amount")
+
+
+defs = Definitions(LocalStore("feature_store"), [spend, extremes, recent])
+"""
+
+
+def _run(bench: Bench) -> list[Row]:
+    root, bare = bench.new_folder("fresh"), bench.new_folder("floor")
+    for folder in (root, bare):
+        (folder / "events").mkdir()
+        for file in bench.history():
+            os.link(file, folder / "events" / file.name)
+    (bare / "out").mkdir()
+    (root / "definitions.py").write_text(_FILE)
+    project = Project.open(Settings(bench.url, str(root / "definitions.py"), root))
+    for name in FEATURES:
+        project.definitions.refresh(name)
+        project.definitions.push(name)
+    ours: list[float] = []
+    floors: list[float] = []
+    with bare_socket(bench.url) as connection, _running(root, bench.url):
+        floor = Floor.over(bare / "events", bare / "out", connection)
+        for number in range(_WARM_UP + bench.size.fresh_drops):
+            frame = _marked(bench, number)
+            name = f"drop-{number:06d}.parquet"
+            hidden = _hidden(frame, root / "events" / f".{name}.tmp")
+            marks = [_key(feature, bench.size.entities + number) for feature in FEATURES]
+            ours.append(seconds(partial(_dropped, bench, hidden, root / "events" / name, marks)))
+            _until(lambda: not any(t.behind for t in project.tickets.read(list(FEATURES))))
+            hidden = _hidden(frame, bare / "events" / f".{name}.tmp")
+            floors.append(seconds(partial(floor.take, hidden, bare / "events" / name)))
+    _check_values(bench, frame)
+    project.definitions.close()
+    project.redis.close()
+    return _rows(ours[_WARM_UP:], floors[_WARM_UP:])
+
+
+def _marked(bench: Bench, number: int) -> pl.DataFrame:
+    """The drop of that number, its last event of an entity that was never seen before."""
+    frame = data.drop(bench.size, number)
+    new = frame["user_id"].clone().scatter(frame.height - 1, bench.size.entities + number)
+    return frame.with_columns(new)
+
+
+def _hidden(frame: pl.DataFrame, path: Path) -> Path:
+    frame.write_parquet(path)
+    return path
+
+
+def _key(feature: str, user: int) -> str:
+    return f"mlforge:{feature}:{key_hash({'user_id': user})}"
+
+
+def _dropped(bench: Bench, hidden: Path, path: Path, marks: list[str]) -> None:
+    """Rename a file into the source, and return when the new entity's rows are all readable."""
+    hidden.rename(path)
+    _until(lambda: bench.client.exists(*marks) == len(marks))
+
+
+def _until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + _PATIENCE_S
+    while not condition():
+        check(time.monotonic() < deadline, f"a drop was not readable within {_PATIENCE_S:.0f} s")
+        time.sleep(_POLL_S)
+
+
+@contextmanager
+def _running(root: Path, url: str) -> Iterator[None]:
+    """A watcher and workers; what they say goes into a file."""
+    environment = os.environ | {REDIS_URL: url, DEFINITIONS: str(root / "definitions.py")}
+    commands = [["watch"], *[["worker"]] * _WORKERS]
+    with (root / "output.log").open("wb") as log:
+        processes = [
+            subprocess.Popen(
+                leashed([sys.executable, "-m", "mlforge", *command]),
+                cwd=root,
+                env=environment,
+                stdout=log,
+                stderr=log,
+            )
+            for command in commands
+        ]
+        try:
+            yield
+        finally:
+            for process in processes:
+                process.terminate()
+            for process in processes:
+                try:
+                    process.wait(_STOP_S)
+                except subprocess.TimeoutExpired:
+                    process.kill()
+                    process.wait()
+
+
+def _check_values(bench: Bench, drop: pl.DataFrame) -> None:
+    """The rows of the last drop's entities are those of the floor."""
+    users = drop["user_id"].to_list()
+    for feature in FEATURES:
+        ours = bench.client.mget([_key(feature, user) for user in users])
+        theirs = bench.client.mget([f"floor:{feature}:{user}" for user in users])
+        for user, mine, other in zip(users, ours, theirs, strict=True):
+            check(bool(mine and other), f"{feature} of {user} is there on both sides")
+            a, b = json.loads(mine), json.loads(other)
+            same = a.keys() == b.keys() and all(
+                a[name] == b[name] or math.isclose(a[name], b[name], rel_tol=1e-9) for name in a
+            )
+            check(same, f"{feature} of {user}: {a}, the floor has {b}")
+
+
+def _rows(ours: list[float], floors: list[float]) -> list[Row]:
+    block = max(1, len(ours) // _BLOCKS)
+    cuts = range(0, len(ours) - block + 1, block)
+    spread = [
+        percentile(ours[at : at + block], 0.5) / percentile(floors[at : at + block], 0.5)
+        for at in cuts
+    ]
+    return [
+        Row(
+            "3",
+            f"rename to readable, {len(FEATURES)} features: {name}",
+            MILLISECONDS.of(percentile(ours, share)),
+            f"the floor: {MILLISECONDS.of(percentile(floors, share))}",
+            values or [percentile(ours, share) / percentile(floors, share)],
+            Target(limit),
+        )
+        for name, share, values, limit in (("p50", 0.50, spread, 2.0), ("p99", 0.99, [], 4.0))
+    ]
+
+
+MEASURES = (
+    Measure(
+        "3",
+        "from a file's rename to its rows' being readable, against a bare script",
+        "p50 <= 2x, p99 <= 4x",
+        _run,
+    ),
+)
