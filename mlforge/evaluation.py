@@ -75,12 +75,23 @@ def _entities(
     """Distinct keys of the events in any of the ranges; None is all of time."""
     keys = list(events.spec.keys)
     schema = [column for column in events.schema if column.name in keys]
-    scans = [events.scan(events.spec.identity, times).select(keys) for times in ranges]
+    scans = [events.scan(events.spec.identity, times).select(keys) for times in _merged(ranges)]
     found = pl.concat(scans) if scans else frames.empty(schema).lazy().select(keys)
     if among is not None:
         found = found.join(among.lazy(), on=keys, how="semi")
     with intact(events.spec.name):
         return found.unique().collect()
+
+
+def _merged(ranges: list[TimeRange | None]) -> list[TimeRange | None]:
+    """The same instants in ranges that do not overlap: what two windows see is read once."""
+    merged: list[TimeRange] = []
+    for times in sorted((t for t in ranges if t is not None), key=lambda t: t.start):
+        if merged and times.overlaps(merged[-1]):
+            merged[-1] = merged[-1].union(times)
+        else:
+            merged.append(times)
+    return [None] if None in ranges else [*merged]
 
 
 def _latest(events: Events, points: pl.DataFrame) -> pl.DataFrame:

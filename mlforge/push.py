@@ -190,9 +190,10 @@ class _Push:
         name, target, keys = self.manifest.name, self.target, self.manifest.spec.keys
         begun = clock.now()
         rows = self._rows(evaluation.live(self.events, target.as_of))
-        written = self.online.put(name, target, rows, keys)
+        live: set[str] = set()
+        written = self.online.put(name, target, rows, keys, live)
         reach("push.put")
-        deleted = self.online.remove_others(name, target, key_hashes(rows, keys))
+        deleted = self.online.remove_others(name, target, live)
         self._finish(rows.height, begun)
         return PushResult(name, target.version, target.as_of, written, deleted, full=True)
 

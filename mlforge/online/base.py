@@ -151,9 +151,19 @@ class OnlineStore(ABC):
         pending. The same target may begin again.
         """
 
-    def put(self, feature: str, target: Target, frame: pl.DataFrame, keys: Sequence[str]) -> int:
-        """Write a row per row of the frame, which holds the keys and the values; how many."""
-        return self._put(feature, target, _encoded(frame, keys))
+    def put(
+        self,
+        feature: str,
+        target: Target,
+        frame: pl.DataFrame,
+        keys: Sequence[str],
+        hashes: set[str] | None = None,
+    ) -> int:
+        """Write a row per row of the frame, which holds the keys and the values; how many.
+
+        hashes: takes up those of the rows' entities, for `remove_others`.
+        """
+        return self._put(feature, target, _noted(_encoded(frame, keys), hashes))
 
     def remove(self, feature: str, target: Target, frame: pl.DataFrame, keys: Sequence[str]) -> int:
         """Delete the rows of these entities; how many there were."""
@@ -250,6 +260,13 @@ def _encoded(frame: pl.DataFrame, keys: Sequence[str]) -> Iterator[Rows]:
     values = [name for name in frame.columns if name not in keys]
     for block in frame.iter_slices(_ENCODED_AT_ONCE):
         yield from _chunks(key_hashes(block, keys).to_list(), json_rows(block, values).to_list())
+
+
+def _noted(chunks: Iterator[Rows], hashes: set[str] | None) -> Iterator[Rows]:
+    for rows in chunks:
+        if hashes is not None:
+            hashes.update(rows.hashes)
+        yield rows
 
 
 def _chunks(hashes: list[str], texts: list[str]) -> Iterator[Rows]:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _PREFIX = re.compile(r"[A-Za-z0-9_.:-]{1,100}")
 _ANY_HASH = "?" * 64
-_SCANNED_AT_ONCE = 1_000
+_SCANNED_AT_ONCE = 5_000
 
 
 class RedisStore(OnlineStore):

@@ -25,9 +25,9 @@ _SEAL = CHECKSUM.encode() + b"\x18\x40"  # as thrift writes a key and the length
 _NUMBER = re.compile(r"\(os error (\d+)\)")
 
 
-def write_json(path: Path, document: Mapping[str, Any]) -> None:
-    """Replace a document atomically and durably."""
-    with replacing(path) as temporary:
+def write_json(path: Path, document: Mapping[str, Any], *, durable: bool = True) -> None:
+    """Replace a document atomically; `durable` False for what can be made anew after a power failure."""
+    with replacing(path, durable=durable) as temporary:
         temporary.write_text(json_text(document), encoding="utf-8")
 
 
@@ -61,16 +61,18 @@ def read_json(path: Path) -> Any:
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
     """A hidden sibling to write to; once the block ends it is synced and takes the path's place."""
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
         with storage_errors(path):
             yield temporary
-            sync(temporary)
+            if durable:
+                sync(temporary)
             reach("file.synced")
             temporary.replace(path)
-            sync(path.parent)
+            if durable:
+                sync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 

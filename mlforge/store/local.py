@@ -111,18 +111,21 @@ class LocalStore(Store):
         path = self._version(name, version) / META
         self._partials(name)
         try:
-            stat = path.lstat()
+            state = _state(path)
         except (FileNotFoundError, NotADirectoryError):
             if not self.versions(name):
                 raise self._not_found(name) from None
             raise self._no_version(name, version) from None
-        state = (str(path), stat.st_mtime_ns, stat.st_ino, stat.st_size)
-        if state not in self._manifests:
-            read = self._read_manifest(name, version, path)
-            while len(self._manifests) >= _REMEMBERED:
-                self._manifests.pop(next(iter(self._manifests)), None)
-            self._manifests[state] = read
-        return self._manifests[state]
+        known = self._manifests.get(state)
+        if known is None:
+            known = self._read_manifest(name, version, path)
+            self._remember(path, known)
+        return known
+
+    def _remember(self, path: Path, manifest: Manifest) -> None:
+        while len(self._manifests) >= _REMEMBERED:
+            self._manifests.pop(next(iter(self._manifests)), None)
+        self._manifests[_state(path)] = manifest
 
     def _read_manifest(self, name: str, version: Version, path: Path) -> Manifest:
         document = files.read_json(path)
@@ -281,6 +284,7 @@ class LocalStore(Store):
                         raise
                     raise VersionConflict(f"{name}: version {version} exists by now") from error
                 files.sync(target.parent)
+                self._remember(target / META, manifest)
                 reach("publish.renamed")
                 pointer = self._point(name, version)
         reach("publish.pointed")
@@ -336,7 +340,7 @@ class LocalStore(Store):
 
     def write_seen(self, name: str, seen: Mapping[str, Seen]) -> None:
         """Replace `_sources.json`."""
-        self._write(name, _SOURCES, seen_to_json(seen))
+        files.write_json(self._folder(name) / _SOURCES, seen_to_json(seen), durable=False)
         reach("seen.written")
 
     @contextmanager
@@ -455,7 +459,8 @@ class LocalStore(Store):
             path.parent.mkdir(exist_ok=True)
             for litter in path.parent.glob(f".{path.name}.*"):
                 litter.unlink(missing_ok=True)
-        files.write_json(path, {"format": _INDEX_FORMAT, "features": dict(sorted(entries.items()))})
+        index = {"format": _INDEX_FORMAT, "features": dict(sorted(entries.items()))}
+        files.write_json(path, index, durable=False)
 
     @staticmethod
     def _entry(manifest: Manifest) -> dict[str, Any]:
@@ -505,6 +510,12 @@ def _checked(name: str) -> str:
         return check_name(name)
     except DefinitionError as error:
         raise StoreError(str(error)) from error
+
+
+def _state(path: Path) -> tuple[str, int, int, int]:
+    """What tells that a file is the one that was read."""
+    stat = path.lstat()
+    return str(path), stat.st_mtime_ns, stat.st_ino, stat.st_size
 
 
 def _no_link(path: Path) -> Path:
