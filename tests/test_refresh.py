@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 
 from mlforge import Definitions, failpoints
-from mlforge.errors import BuildError, IntegrityError, SourceError
+from mlforge.errors import BuildError, IntegrityError, SourceError, UnsupportedStore
 from mlforge.metrics import Rolling
 from mlforge.operations import rollback
 from mlforge.outcomes import BuildResult, Options
@@ -244,3 +244,15 @@ def test_a_damaged_manifest_is_named_with_what_mends_it(project: Project) -> Non
     meta.write_text(meta.read_text()[:100])
     with pytest.raises(IntegrityError, match="restore it from a backup"):
         project.definitions().refresh("spend")
+
+
+@pytest.mark.parametrize("note", ["_latest.json", "_books.json"])
+def test_notes_of_a_newer_mlforge_are_refused_by_name(project: Project, note: str) -> None:
+    project.drop("a", rows((1, 0, 2.0)))
+    project.build(project.define(tags=["gold"]))  # so that there are books
+    path = project.store.path / "spend" / note
+    path.write_text(path.read_text().replace('"format": 1', '"format": 9'))
+    before = path.read_text()
+    with pytest.raises(UnsupportedStore, match=f"{note} has format 9"):
+        project.definitions().refresh("spend")
+    assert path.read_text() == before

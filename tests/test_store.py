@@ -55,6 +55,7 @@ def test_the_layout_is_as_documented(store):
     folder = store.path / "spend"
     assert names(folder / "1.0.0") == [".meta.json", "data.parquet"]
     assert json.loads((folder / "_latest.json").read_text()) == {
+        "format": 1,
         "version": "1.0.0",
         "generation": 1,
         "highest": "1.0.0",

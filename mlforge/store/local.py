@@ -3,7 +3,7 @@
     feature_store/
       user_spend/
         1.0.0/  data.parquet  .meta.json
-        _latest.json                     {"version": "1.0.0", "generation": 1, "highest": "1.0.0"}
+        _latest.json                     {"version": "1.0.0", "generation": 1, ...}
         _partials/<hash>.parquet         the events that versions consist of
         _lineage/<hash>.json             pieces of long lists of files, shared between versions
         _books.json  _sources.json       mutable notes: quarantine, holds, what files were last seen
@@ -62,6 +62,7 @@ _DESCRIPTION = "mlforge.partial"
 _HASH = re.compile(r"[0-9A-Za-z]{1,100}")
 _ROW_GROUP = 65_536
 _INDEX_FORMAT = 1
+_NOTE_FORMAT = 1
 _REMEMBERED = 8
 
 
@@ -324,7 +325,9 @@ class LocalStore(Store):
         """Read `_books.json`."""
         path = self._folder(name) / _BOOKS
         with _well_formed(path):
-            return Books.from_json(files.read_json(path))
+            document = files.read_json(path)
+            _check_note(document or {}, path)
+            return Books.from_json(document)
 
     def write_books(self, name: str, books: Books) -> None:
         """Replace `_books.json`."""
@@ -383,6 +386,7 @@ class LocalStore(Store):
             document = files.read_json(path)
             if document is None:
                 return None
+            _check_note(document, path)
             version = Version.parse(document["version"])
             pointer = Pointer(version, int(document["generation"]))
             return pointer, Version.parse(document.get("highest", document["version"]))
@@ -399,7 +403,7 @@ class LocalStore(Store):
         return Pointer(version, generation)
 
     def _write(self, name: str, document: str, content: Mapping[str, Any]) -> None:
-        files.write_json(self._folder(name) / document, content)
+        files.write_json(self._folder(name) / document, {"format": _NOTE_FORMAT, **content})
 
     def _lineage(self, name: str) -> Path:
         return _no_link(self._folder(name) / _LINEAGE)
@@ -510,6 +514,15 @@ def _checked(name: str) -> str:
         return check_name(name)
     except DefinitionError as error:
         raise StoreError(str(error)) from error
+
+
+def _check_note(document: Mapping[str, Any], path: Path) -> None:
+    """Notes of a newer mlforge are left alone: what this one does not know it would drop."""
+    if document.get("format", _NOTE_FORMAT) != _NOTE_FORMAT:
+        raise UnsupportedStore(
+            f"{path} has format {document['format']!r}, this mlforge knows {_NOTE_FORMAT}: "
+            "upgrade to the release that wrote it"
+        )
 
 
 def _state(path: Path) -> tuple[str, int, int, int]:
