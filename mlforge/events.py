@@ -179,6 +179,8 @@ def _check(spec: FeatureSpec, name: str, dtype: pl.DataType, where: str) -> None
             f"{where}: column {name!r} begins with {_INTERNAL!r}, which is kept for mlforge; "
             + (pandas if name.startswith("__index_level_") else "rename it")
         )
+    if name == "*" or (name.startswith("^") and name.endswith("$")):
+        raise DataError(f"{where}: polars takes the column name {name!r} for a pattern; rename it")
     if name in spec.keys and kind not in _KEYS:
         raise _refused(
             where,

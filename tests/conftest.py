@@ -7,8 +7,20 @@ from collections.abc import Iterator
 import pytest
 import redis
 import structlog
+from hypothesis import settings
 
 from tests.servers import started
+
+# The same examples in each run; `python -m tests.proof` draws new ones.
+settings.register_profile("same", derandomize=True, deadline=None)
+settings.load_profile("same")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say at the end what long runs counted, whichever process they ran in."""
+    for report in terminalreporter.getreports("passed"):
+        for name, value in report.user_properties:
+            terminalreporter.write_line(f"{name}: {value}")
 
 
 @pytest.fixture(autouse=True)

@@ -22,7 +22,13 @@ from mlforge.errors import DataError, RetrievalError
 from mlforge.schema import KEY_DTYPES, Column
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
-NAMES = st.lists(TEXTS, min_size=1, max_size=3, unique=True)
+# Names that polars takes for patterns never get so far: events refuse them.
+NAMES = st.lists(
+    TEXTS.filter(lambda name: name != "*" and not (name[:1] == "^" and name[-1:] == "$")),
+    min_size=1,
+    max_size=3,
+    unique=True,
+)
 KEY_VALUES: Mapping[pl.DataType, st.SearchStrategy[Any]] = {
     pl.Int64(): st.integers(-(2**63), 2**63 - 1),
     pl.UInt64(): st.integers(0, 2**64 - 1),

@@ -301,3 +301,10 @@ def test_a_time_further_ahead_than_any_zone_blames_the_unit():
     told = future_warning(to_us(NOON) * 1000, to_us(NOON), WHERE, naive=True)
     assert told is not None
     assert "check the column's unit" in told
+
+
+@pytest.mark.parametrize("name", ["*", "^a.*$"])
+def test_a_column_name_that_polars_takes_for_a_pattern_is_refused(name):
+    assert refusal(**{name: [1]}) == (
+        f"{WHERE}: polars takes the column name {name!r} for a pattern; rename it"
+    )
