@@ -10,40 +10,44 @@ splitmix64 (Steele, Lea, Flood, 2014).
 from __future__ import annotations
 
 import hashlib
+from typing import Any
 
 import polars as pl
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from mlforge.manifest import MODULUS
 
-_LANES = (0x9E3779B97F4A7C15, 0xD1B54A32D192ED03)
-_LOW = (1 << 32) - 1
-_STEPS = ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB), (31, 1))
+
+def _constant(value: int) -> pa.Scalar:
+    return pa.scalar(value, pa.uint64())
+
+
+_LANES = (_constant(0x9E3779B97F4A7C15), _constant(0xD1B54A32D192ED03))
+_STEPS = (
+    (_constant(30), _constant(0xBF58476D1CE4E5B9)),
+    (_constant(27), _constant(0x94D049BB133111EB)),
+    (_constant(31), None),
+)
+_ZERO, _HALF, _LOW = _constant(0), _constant(32), _constant((1 << 32) - 1)
+_BLOCK = 16_384  # rows at a time: what is between two steps stays in the processor's cache
 
 
 def digest(frame: pl.DataFrame) -> int:
     """The digest of the frame's rows: 128 bits; 0 for no rows."""
-    if frame.is_empty():
-        return 0
-    cells = pl.DataFrame([_cells(frame[name]).alias(name) for name in frame.columns])
-    salted = cells.select(pl.col(name) + _constant(_salt(name)) for name in cells.columns)
-    # A null adds nothing, so a column of nulls is as good as none.
-    rows = (
-        _mixed(salted)
-        .fill_null(0)
-        .select(row=sum((pl.col(name) for name in cells.columns), _constant(0)))
-    )
-    lanes = _mixed(
-        rows.select((pl.col("row") ^ _constant(lane)).alias(str(lane)) for lane in _LANES)
-    )
-    # By halves, whose sums cannot overflow below 2**32 rows.
-    high, low = (
-        lanes.select(half.sum()).row(0)
-        for half in (pl.all() // (1 << 32), pl.all() & _constant(_LOW))
-    )
-    first, second = (
-        (int(upper) << 32) + int(lower) for upper, lower in zip(high, low, strict=True)
-    )
+    columns = [(_salt(name), _cells(frame[name]).rechunk().to_arrow()) for name in frame.columns]
+    lanes = [0, 0]
+    for start in range(0, frame.height, _BLOCK):
+        row = _ZERO
+        for salt, cells in columns:
+            cell = _mixed(pc.add(cells.slice(start, _BLOCK), salt))
+            # A null adds nothing, so a column of nulls is as good as none.
+            row = pc.add(row, pc.fill_null(cell, _ZERO) if cell.null_count else cell)
+        if isinstance(row, pa.Scalar):  # no columns
+            row = pa.repeat(row, min(_BLOCK, frame.height - start))
+        for index, lane in enumerate(_LANES):
+            lanes[index] += _total(_mixed(pc.bit_wise_xor(row, lane)))
+    first, second = lanes
     return ((first << 64) + second) % MODULUS
 
 
@@ -75,16 +79,21 @@ def _texts(values: pl.Series) -> pl.Series:
     )
 
 
-def _mixed(frame: pl.DataFrame) -> pl.DataFrame:
-    """Every value put through the mixer, a step over all columns at a time."""
+def _mixed(values: Any) -> Any:
+    """Every value put through the mixer."""
     for shift, factor in _STEPS:
-        frame = frame.select((pl.all() ^ (pl.all() // (1 << shift))) * _constant(factor))
-    return frame
+        values = pc.bit_wise_xor(values, pc.shift_right(values, shift))
+        if factor is not None:
+            values = pc.multiply(values, factor)
+    return values
 
 
-def _salt(name: str) -> int:
-    return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "little")
+def _total(values: Any) -> int:
+    """The exact sum, by halves: theirs cannot overflow in a block."""
+    high, low = pc.sum(pc.shift_right(values, _HALF)), pc.sum(pc.bit_wise_and(values, _LOW))
+    return (int(high.as_py()) << 32) + int(low.as_py())
 
 
-def _constant(value: int) -> pl.Expr:
-    return pl.lit(value, dtype=pl.UInt64)
+def _salt(name: str) -> pa.Scalar:
+    hashed = hashlib.blake2b(name.encode(), digest_size=8).digest()
+    return _constant(int.from_bytes(hashed, "little"))
