@@ -14,10 +14,7 @@ import os
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Sequence
 from contextlib import suppress
-from datetime import datetime, timedelta
-from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal
 
@@ -34,13 +31,12 @@ from mlforge.online import RedisStore
 from mlforge.outcomes import Options
 from mlforge.rows import Layout
 from mlforge.store import LocalStore
-from mlforge.values import to_us
 from tests import histories, oracle
+from tests.agreement import TALLY, from_json, json, same, same_rows
 from tests.histories import NAME, UNITS, Plan, Row, World
 from tests.oracle import Cell
 from tests.servers import started
 
-TALLY: Counter[str] = Counter()
 OnlineClock = Literal["data", "wall"]
 OTHER = {"polars": "duckdb", "duckdb": "polars"}
 FILES = ("a.parquet", "b.parquet", "c.parquet", "deep/a.parquet", "deep/er/z.parquet")
@@ -415,7 +411,7 @@ class Machine(RuleBasedStateMachine):
         self.store = LocalStore(self.root / "store")
         self.open()
         if before:
-            same_rows(self.versions[before[-1]], self.store.read(NAME, before[-1]))
+            _as_stored(self.versions[before[-1]], self.store.read(NAME, before[-1]))
         after = [str(version) for version in self.store.versions(NAME)]
         assert after[: len(before)] == before
         for version in after[len(before) :]:
@@ -524,7 +520,7 @@ class Machine(RuleBasedStateMachine):
         """Stored rows of the latest version; training at it and at some version before."""
         latest = self.latest()
         now_stored = self.versions[latest]
-        same_rows(now_stored, self.store.read(NAME))
+        _as_stored(now_stored, self.store.read(NAME))
         points = data.draw(histories.spines(self.world), label="spine")
         for version in dict.fromkeys([latest, data.draw(st.sampled_from(list(self.versions)))]):
             snapshot = self.versions[version]
@@ -556,7 +552,7 @@ class Machine(RuleBasedStateMachine):
         with clock.fixed(self.now):
             definitions.build(full=True)
         definitions.close()
-        same_rows(snapshot, store.read(NAME))
+        _as_stored(snapshot, store.read(NAME))
         hashes = [s.read_metadata(NAME).rows_hash for s in (self.store, store)]
         assert hashes[0] == hashes[1], "rows_hash differs from that of a rebuild"
 
@@ -603,66 +599,5 @@ def die() -> None:
     raise Killed
 
 
-# -- comparison
-
-
-def same(what: str, want: Cell, got: Any) -> None:
-    TALLY["values"] += 1
-    assert oracle.close(want.value, plain(got), want.magnitude), (
-        f"{what}: {want.value!r}, got {got!r}"
-    )
-
-
-def plain(value: Any) -> Any:
-    return to_us(value) if isinstance(value, datetime) else value
-
-
-def json(cell: Cell) -> Cell:
-    """A cell as JSON would give it back."""
-    value = cell.value
-    if isinstance(value, float | int | str | None):
-        return cell
-    return Cell(value if isinstance(value, Decimal) else value.isoformat())
-
-
-def from_json(want: Cell, got: Any) -> Any:
-    """Texts that stand for an instant or a Decimal, compared by meaning."""
-    if not isinstance(got, str):
-        return got
-    if isinstance(want.value, Decimal):
-        return Decimal(got)
-    if isinstance(want.value, int):
-        moment = datetime.fromisoformat(got)
-        return (moment - datetime.fromisoformat("1970-01-01T00:00:00Z")) // timedelta(
-            microseconds=1
-        )
-    return got
-
-
-def same_rows(snapshot: Snapshot, got: pl.DataFrame) -> None:
-    """The stored rows, in order; rows of one entity and instant may stand in any order."""
-    feature = snapshot.feature
-    want = oracle.stored(feature, snapshot.events)
-    names = (
-        [*feature.keys, str(feature.timestamp), *feature.outputs]
-        if feature.metrics
-        else list(feature.columns)
-    )
-    assert sorted(got.columns) == sorted(names)
-    if feature.timestamp:
-        assert got.schema[feature.timestamp] == pl.Datetime("us", "UTC")
-    found = [{name: plain(v) for name, v in row.items()} for row in got.iter_rows(named=True)]
-    order = [*([feature.timestamp] if feature.timestamp else []), *feature.keys]
-    places = [tuple(row[name].value for name in order) for row in want]
-    assert [tuple(row[name] for name in order) for row in found] == places
-    if not feature.metrics:
-        names = [*order, *(name for name in names if name not in order)]
-        want.sort(key=lambda row: sorting(names, {n: c.value for n, c in row.items()}))
-        found.sort(key=lambda row: sorting(names, row))
-    for row, cells in zip(found, want, strict=True):
-        for name, cell in cells.items():
-            same(f"stored {name} in {row}", cell, row[name])
-
-
-def sorting(names: Sequence[str], row: dict[str, Any]) -> tuple[Any, ...]:
-    return oracle.nulls_first(names, row)
+def _as_stored(snapshot: Snapshot, got: pl.DataFrame) -> None:
+    same_rows(snapshot.feature, snapshot.events, got)

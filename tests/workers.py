@@ -19,6 +19,7 @@ import pytest
 from redis import Redis
 
 from mlforge.store import LocalStore
+from tests import contents
 from worker.project import Project, Settings
 from worker.server import EmbeddedServer
 from worker.tickets import Ticket
@@ -53,6 +54,7 @@ def redis(server: EmbeddedServer) -> Iterator[Redis]:
 
 def write(path: Path, content: bytes) -> Path:
     """Put a file there in one step, as a careful producer does."""
+    contents.note(content)
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".tmp")
     part.write_bytes(content)
