@@ -185,6 +185,8 @@ class Desk:
             rows = rows.collect() if isinstance(rows, pl.LazyFrame) else rows
         except pl.exceptions.ColumnNotFoundError as error:
             raise self.no_column(_first_line(error), frame) from error
+        except MemoryError:
+            raise  # the machine is short of it: no fault of a file that would be set aside for it
         except (Exception, SystemExit, pl.exceptions.PanicException) as error:
             raise FunctionError(
                 f"{feature.name}: its function failed on {where}: {type(error).__name__}: {_first_line(error)}"

@@ -25,8 +25,9 @@ def manifest(watermark: int, **spec: object) -> Manifest:
     return Manifest(described, (), (), "code", (partial,), "polars", True)
 
 
-def books(as_of: int, **changed: object) -> OnlineBooks:
-    return replace(OnlineBooks(Target("1.0.1", 4, as_of), renewed_at=NOW), **changed)
+def books(as_of: int, of: Manifest | None = None, **changed: object) -> OnlineBooks:
+    target = Target("1.0.1", 4, as_of, (of or manifest(NOW)).rows_hash)
+    return replace(OnlineBooks(target, renewed_at=NOW), **changed)
 
 
 def test_nothing_is_due_when_version_and_instant_are_online():
@@ -47,6 +48,14 @@ def test_another_version_or_an_unfinished_push_is_due(shown, says):
     assert lag(shown, POINTER, manifest(NOW), None, NOW) == says
 
 
+def test_a_version_of_the_same_name_with_other_rows_is_due():
+    """So it is when the store was deleted and made anew."""
+    other = replace(manifest(NOW), partials=(Partial("other", 1, None, (), {}, 99),))
+    assert lag(books(NOW, other), POINTER, manifest(NOW), None, NOW) == (
+        "version 1.0.1 is online with other rows than it has now"
+    )
+
+
 def test_rows_that_follow_the_data_are_due_once_the_data_is_no_longer_ahead_of_the_clock():
     ahead = manifest(NOW + 1_000)
     assert lag(books(NOW - 1), POINTER, ahead, None, NOW) is None, "not with every microsecond"
@@ -60,9 +69,10 @@ def test_an_aligned_feature_is_due_when_its_boundary_passes():
         "spend", keys=["user"], timestamp="at", interval="1d", metrics=metrics, online_clock="data"
     )
     daily = replace(manifest(NOW), spec=spec)
-    assert lag(books(100 * DAY), POINTER, daily, None, NOW) is None, "today's interval is not over"
-    assert lag(books(100 * DAY), POINTER, daily, None, 101 * DAY) is not None
-    assert lag(books(101 * DAY), POINTER, daily, None, 105 * DAY) is None, "no data since"
+    shown, later = books(100 * DAY, daily), books(101 * DAY, daily)
+    assert lag(shown, POINTER, daily, None, NOW) is None, "today's interval is not over"
+    assert lag(shown, POINTER, daily, None, 101 * DAY) is not None
+    assert lag(later, POINTER, daily, None, 105 * DAY) is None, "no data since"
 
 
 def test_rows_that_follow_the_wall_clock_are_due_each_tick():

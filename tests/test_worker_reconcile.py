@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 from redis import Redis
 
-from mlforge.errors import DataError
+from mlforge.errors import DataError, OnlineError
 from mlforge.store import Books
 from tests.workers import Shop, eventually, purchases, redis, server, write  # noqa: F401 - fixtures
 from worker import jobs
@@ -139,6 +139,62 @@ def test_requests_wait_while_the_server_is_away(project, monkeypatch):
     [ticket] = project.tickets.read(["spend"])
     assert (ticket.wanted, ticket.reason, ticket.closed_at) == (1, "b came", 40)
     assert len(waiting(project)) == 1
+
+
+def test_requests_that_the_server_forgot_are_made_again(project):
+    """Flushed, evicted or restored from an old copy: the rows online do not tell, they may lie elsewhere."""
+    at_work = reconciler(project)
+    at_work.requests("spend", "a came", None)
+    copy = project.redis.dump(key := project.redis.keys("*ticket:spend")[0])
+    at_work.requests("spend", "b came", None)
+    project.redis.flushall()
+    at_work.tick(0.0)
+    assert len(waiting(project)) == 1
+    assert project.tickets.read(["spend"])[0].behind
+    at_work.requests("spend", "c came", None)
+    project.redis.flushall()
+    project.redis.restore(key, 0, copy)
+    at_work.tick(1.0)
+    assert project.tickets.read(["spend"])[0].wanted == 2, "an old copy is not up to date"
+    at_work.tick(2.0)
+    assert project.tickets.read(["spend"])[0].wanted == 2, "and is told so once"
+
+
+def test_which_definitions_decide_is_said_again_after_a_flush(project):
+    project.make_current()
+    project.redis.flushall()
+    reconciler(project).tick(0.0)
+    assert project.redis.get("mlforge-work:shop:definitions").decode() == project.hash
+
+
+@pytest.mark.parametrize("error", [MemoryError(), OnlineError("out of memory"), OSError(5, "io")])
+def test_what_the_machine_lacks_is_not_the_features_fault(error, project, monkeypatch):
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(project.definitions, "refresh", fail)
+    Requests(project)("spend", "a came", None)
+    assert work(project, "spend") == "failed"
+    [ticket] = project.tickets.read(["spend"])
+    assert (ticket.failures, ticket.interruptions) == (0, 1)
+
+
+def test_a_push_of_a_feature_that_was_dropped_meanwhile_is_owned_and_so_dropped_again(
+    shop, project, monkeypatch
+):
+    """As a worker does that was stopped in the middle of it, and goes on later."""
+    write(shop.folder / "drops" / "a.parquet", purchases((1, 0, 2.0)))
+    Requests(project)("spend", "a came", None)
+    pushed = project.definitions.push
+
+    def stopped(name: str) -> object:
+        project.disown(name)
+        return pushed(name)
+
+    monkeypatch.setattr(project.definitions, "push", stopped)
+    work(project, "spend")
+    assert shop.online("spend", 1)
+    assert project.owned() == {"spend"}
 
 
 def test_a_panic_in_a_job_is_a_failure_like_any_other(project, monkeypatch):

@@ -23,9 +23,9 @@ def ticket_of(tickets: Tickets) -> Ticket:
 
 
 def test_requests_while_a_job_waits_make_no_other_job(tickets):
-    first = tickets.request("spend", "a came")
+    first = tickets.request("spend", "a came").job
     assert first is not None
-    assert tickets.request("spend", "b came") is None
+    assert tickets.request("spend", "b came").job is None
     lease = tickets.start("spend", first)
     assert lease is not None
     assert lease.serves == 2
@@ -34,9 +34,9 @@ def test_requests_while_a_job_waits_make_no_other_job(tickets):
 
 
 def test_requests_while_a_refresh_runs_lead_to_exactly_one_more(tickets):
-    job = tickets.request("spend", "a came")
+    job = tickets.request("spend", "a came").job
     lease = tickets.start("spend", job)
-    assert [tickets.request("spend", f"{n} came") for n in range(5)] == [None] * 5
+    assert [tickets.request("spend", f"{n} came").job for n in range(5)] == [None] * 5
     another = tickets.done(lease)
     assert another is not None
     again = tickets.start("spend", another)
@@ -46,7 +46,7 @@ def test_requests_while_a_refresh_runs_lead_to_exactly_one_more(tickets):
 
 
 def test_only_one_worker_holds_a_feature(tickets):
-    job = tickets.request("spend", "a came")
+    job = tickets.request("spend", "a came").job
     lease = tickets.start("spend", job)
     assert lease is not None
     assert tickets.start("spend", "another") is None
@@ -55,7 +55,7 @@ def test_only_one_worker_holds_a_feature(tickets):
 
 
 def test_the_earliest_close_is_what_freshness_counts_from(tickets):
-    job = tickets.request("spend", "a came", closed_at=500)
+    job = tickets.request("spend", "a came", closed_at=500).job
     tickets.request("spend", "b came", closed_at=300)
     tickets.request("spend", "c came")
     lease = tickets.start("spend", job)
@@ -66,7 +66,7 @@ def test_the_earliest_close_is_what_freshness_counts_from(tickets):
 
 def test_a_lease_that_is_not_renewed_is_taken_over(tickets, monkeypatch):
     monkeypatch.setattr(module, "LEASE_MS", 50)
-    lease = tickets.start("spend", tickets.request("spend", "a came"))
+    lease = tickets.start("spend", tickets.request("spend", "a came").job)
     left = eventually(lambda: found if orphaned(found := ticket_of(tickets)) else None)
     tickets.died("spend", left.working, "killed")
     left = ticket_of(tickets)
@@ -74,13 +74,13 @@ def test_a_lease_that_is_not_renewed_is_taken_over(tickets, monkeypatch):
     assert overdue(left, tickets.now(), lost=False)
     heir = tickets.start("spend", tickets.requeue(left))
     assert heir is not None
-    assert not tickets.renew(lease)
+    assert not tickets.renew(lease.feature, lease.job)
     assert tickets.done(lease) is None, "the old holder cannot give the new one's lease back"
     assert ticket_of(tickets).leased
 
 
 def test_failures_pause_longer_and_are_parked_until_something_changes(tickets):
-    job = tickets.request("spend", "a came")
+    job = tickets.request("spend", "a came").job
     for pause in RETRY_AFTER_S:
         assert tickets.failed(tickets.start("spend", job), "boom") is None
         failed = ticket_of(tickets)
@@ -92,20 +92,20 @@ def test_failures_pause_longer_and_are_parked_until_something_changes(tickets):
     parked = ticket_of(tickets)
     assert parked.parked
     assert not overdue(parked, parked.failed_at + 10**12, lost=False)
-    assert tickets.request("spend", "time passed", afresh=False) is None
-    again = tickets.request("spend", "the file changed")
+    assert tickets.request("spend", "time passed", afresh=False).job is None
+    again = tickets.request("spend", "the file changed").job
     assert again is not None
     assert not ticket_of(tickets).parked
 
 
 def test_a_change_during_a_failing_refresh_is_tried_at_once(tickets):
-    lease = tickets.start("spend", tickets.request("spend", "a came"))
+    lease = tickets.start("spend", tickets.request("spend", "a came").job)
     tickets.request("spend", "a changed")
     assert tickets.failed(lease, "boom") is not None
 
 
 def test_faults_of_the_surroundings_are_never_parked(tickets):
-    job = tickets.request("spend", "a came")
+    job = tickets.request("spend", "a came").job
     for _ in range(10):
         tickets.failed(tickets.start("spend", job), "no server", transient=True)
         failed = ticket_of(tickets)
@@ -120,6 +120,52 @@ def test_a_job_that_was_lost_is_made_again_once(tickets):
     assert overdue(seen, tickets.now(), lost=True)
     assert tickets.requeue(seen) is not None
     assert tickets.requeue(seen) is None, "somebody else has seen to it"
+
+
+def test_a_call_whose_answer_was_lost_is_answered_alike_when_it_is_repeated(tickets):
+    """The client repeats a call that the server has carried out, without knowing."""
+
+    class Twice:
+        def __init__(self, script):
+            self.script = script
+
+        def __call__(self, keys, arguments):
+            self.script(keys, arguments)
+            return self.script(keys, arguments)
+
+    for name in ("_request", "_requeue", "_start", "_done", "_failed"):
+        setattr(tickets, name, Twice(getattr(tickets, name)))
+    job = tickets.request("spend", "a came").job
+    assert job is not None
+    again = tickets.requeue(ticket_of(tickets))
+    lease = tickets.start("spend", again)
+    assert lease is not None
+    tickets.request("spend", "b came")
+    another = tickets.done(lease)
+    assert another == ticket_of(tickets).queued
+    lease = tickets.start("spend", another)
+    tickets.request("spend", "c came")
+    assert tickets.failed(lease, "boom") == ticket_of(tickets).queued
+
+
+def test_a_job_that_came_twice_is_begun_once(tickets):
+    job = tickets.request("spend", "a came").job
+    assert tickets.start("spend", job) is not None
+    assert tickets.start("spend", job) is None
+
+
+def test_what_was_served_before_the_server_forgot_does_not_pass_for_what_is_wanted_since(
+    tickets,
+    redis,  # noqa: F811
+):
+    for number in range(5):
+        tickets.request("spend", f"{number} came")
+    lease = tickets.start("spend", ticket_of(tickets).queued)
+    redis.flushall()
+    again = tickets.request("spend", "5 came").job
+    assert tickets.done(lease) is None
+    assert ticket_of(tickets).behind
+    assert tickets.start("spend", again) is not None
 
 
 def test_a_ticket_at_rest_is_not_overdue():

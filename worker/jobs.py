@@ -13,7 +13,8 @@ from polars.exceptions import PanicException
 from redis.exceptions import RedisError
 
 from mlforge import clock, operations
-from mlforge.errors import MlforgeError, OnlineUnavailable, StalePush, VersionConflict
+from mlforge.errors import MlforgeError, OnlineError, VersionConflict
+from mlforge.failpoints import reach
 from worker import project
 from worker.project import Project
 from worker.queue import current_job_id, enqueue, give_back
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from mlforge.push import PushResult
     from mlforge.store import Store
 
-TRANSIENT = (OnlineUnavailable, StalePush, VersionConflict, RedisError, OSError, MemoryError)
+TRANSIENT = (OnlineError, VersionConflict, RedisError, OSError, MemoryError)
 """Faults of the surroundings, not of the feature: tried again for as long as it takes."""
 _PAUSE_S = 1.0
 WAITING = ("waiting", "source_missing")
@@ -40,10 +41,9 @@ def refresh(feature: str, definitions: str, definitions_hash: str) -> str:
         if definitions != at_work.scope:
             log.error("job of another project on this server", other=definitions)
             return "not ours"
-        if definitions_hash != at_work.hash and not at_work.is_current():
-            time.sleep(
-                _PAUSE_S
-            )  # the watcher is about to take up what this process has just loaded
+        if not at_work.is_current():
+            # The watcher is about to take up what this process has just loaded.
+            time.sleep(_PAUSE_S)
             give_back(at_work, feature, job)
             return "given back"
         return serve(at_work, feature, job)
@@ -56,9 +56,11 @@ def serve(at_work: Project, feature: str, job: str) -> str:
     ticket and tried again, or parked.
     """
     tickets = at_work.tickets
+    reach("job.begun")
     lease = tickets.start(feature, job)
     if lease is None:
         return "nothing to do"
+    reach("lease.taken")
     if feature not in at_work.definitions.features:
         tickets.done(lease)
         return "gone"
@@ -70,7 +72,10 @@ def serve(at_work: Project, feature: str, job: str) -> str:
         except BaseException as error:  # noqa: BLE001 - polars' PanicException is no Exception
             _note_failure(at_work, lease, error)
             return "failed"
-    enqueue(at_work, feature, tickets.done(lease))
+    reach("job.done")
+    another = tickets.done(lease)
+    reach("lease.returned")
+    enqueue(at_work, feature, another)
     return outcome
 
 
@@ -83,6 +88,7 @@ def _bring_up(at_work: Project, lease: Lease) -> str:
     except (Exception, PanicException):
         _serve_on(at_work, feature)
         raise
+    reach("refresh.done")
     pushed = _push(at_work, feature)
     if built.changed:
         _tidy(definitions.store, feature)
@@ -109,7 +115,10 @@ def _bring_up(at_work: Project, lease: Lease) -> str:
 
 def _push(at_work: Project, feature: str) -> PushResult:
     at_work.own(feature)
-    return at_work.definitions.push(feature)
+    pushed = at_work.definitions.push(feature)
+    # Again: a process that was stopped meanwhile may have pushed what was dropped and disowned.
+    at_work.own(feature)
+    return pushed
 
 
 def _serve_on(at_work: Project, feature: str) -> None:
@@ -171,7 +180,7 @@ def _renewed(tickets: Tickets, lease: Lease) -> Iterator[None]:
     def renew() -> None:
         while not ended.wait(RENEW_S):
             try:
-                if not tickets.renew(lease):
+                if not tickets.renew(lease.feature, lease.job):
                     log.warning("lease lost: another worker may take over")
                     return
             except RedisError as error:

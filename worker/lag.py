@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 from mlforge import clock, timemodel
 from mlforge.manifest import Manifest
 from mlforge.online.base import OnlineBooks, Target
 from mlforge.spec import FeatureSpec
-from mlforge.store import Pointer, Store
-from mlforge.values import Version, to_iso
+from mlforge.store import Pointer
+from mlforge.values import to_iso
 from worker.project import Project
 
 WALL_TICK_US = 60_000_000
@@ -22,7 +20,7 @@ def behind(project: Project, feature: str) -> str | None:
     pointer = store.pointer(feature)
     if pointer is None:
         return None
-    manifest = _manifest(store, feature, pointer.version)
+    manifest = store.manifest(feature, pointer.version)
     return lag(online.books(feature), pointer, manifest, online.ttl, clock.now())
 
 
@@ -37,6 +35,8 @@ def lag(
         pointer.generation,
     ):
         return f"version {pointer.version} is not online, {books.target.version} is"
+    if books.target.content != manifest.rows_hash:
+        return f"version {pointer.version} is online with other rows than it has now"
     if books.pending:
         return "a push was not finished"
     if (behind := _clock_lag(books.target, manifest, now)) is not None:
@@ -47,12 +47,6 @@ def lag(
 def as_of_now(spec: FeatureSpec, watermark: int | None, now: int) -> int | None:
     """The instant whose values should be online now."""
     return timemodel.as_of(watermark, now, spec.windows, spec.interval, spec.online_clock)
-
-
-@lru_cache(maxsize=1_024)
-def _manifest(store: Store, feature: str, version: Version) -> Manifest:
-    """A version never changes, and those of many files are not small."""
-    return store.manifest(feature, version)
 
 
 def _clock_lag(shown: Target, manifest: Manifest, now: int) -> str | None:

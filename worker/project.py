@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from mlforge.online import OnlineStore
 
 DEFINITIONS = "MLFORGE_DEFINITIONS"
+JOB_TIMEOUT = "MLFORGE_JOB_TIMEOUT"
+JOB_TIMEOUT_S = 3_600
 REDIS_URL = "REDIS_URL"
 TTL_S = 7 * 86_400
 """How long rows outlive the pipeline, unless the definitions name an online store of their own."""
@@ -37,17 +39,28 @@ class Settings:
     redis_url: str
     target: str | None
     here: Path
+    job_timeout_s: int = JOB_TIMEOUT_S
+    """How long a refresh may take before its process is killed."""
 
     @classmethod
     def read(cls, environment: Mapping[str, str] = os.environ) -> Settings:
-        """The settings in REDIS_URL and MLFORGE_DEFINITIONS; raises MlforgeError without a URL."""
+        """The settings in REDIS_URL, MLFORGE_DEFINITIONS and MLFORGE_JOB_TIMEOUT (seconds).
+
+        Raises MlforgeError without a URL, or with a timeout that is none.
+        """
         url = environment.get(REDIS_URL) or environment.get("RQ_REDIS_URL")
         if not url:
             raise MlforgeError(
                 "REDIS_URL is not set: export REDIS_URL=redis://localhost:6379/0 for a server of "
                 "your own, or let `mlforge up` start one and print the REDIS_URL to use"
             )
-        return cls(url, environment.get(DEFINITIONS) or None, Path.cwd())
+        timeout = environment.get(JOB_TIMEOUT) or str(JOB_TIMEOUT_S)
+        if not timeout.isdecimal() or int(timeout) < 1:
+            raise MlforgeError(
+                f"{JOB_TIMEOUT}={timeout!r} is not a number of seconds; "
+                f"{JOB_TIMEOUT_S} is what it is when unset"
+            )
+        return cls(url, environment.get(DEFINITIONS) or None, Path.cwd(), int(timeout))
 
 
 @dataclass(frozen=True)
@@ -102,6 +115,10 @@ class Project:
         """Let these definitions decide from now on; returns whether others did before."""
         before: Any = self.redis.set(_current_key(self.scope), self.hash, get=True)
         return before is None or before.decode() != self.hash
+
+    def stay_current(self) -> None:
+        """Say again which definitions decide, where the server has forgotten it."""
+        self.redis.set(_current_key(self.scope), self.hash, nx=True)
 
     def owned(self) -> set[str]:
         """Features that this project has pushed and not dropped since."""

@@ -13,31 +13,35 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, NoReturn
 
 import structlog
 from redis import Redis
+from redis.exceptions import RedisError
 from rq import Queue, SimpleWorker, Worker, get_current_job
 from rq.exceptions import DeserializationError, NoSuchJobError
 from rq.job import Job
 from rq.serializers import JSONSerializer
+from rq.timeouts import JobTimeoutException, UnixSignalDeathPenalty
 from rq.worker.base import BaseWorker
 
 from mlforge import clock
 from mlforge.errors import MissingExtra, MlforgeError
-from mlforge.values import from_iso
+from mlforge.failpoints import reach
+from mlforge.values import from_iso, to_us
 from worker import logs, project
 from worker.leash import die_with_parent
-from worker.project import Project, Settings
+from worker.project import JOB_TIMEOUT, Project, Settings
 from worker.tickets import Tickets
 
 QUEUE = "mlforge"
 REFRESH = "worker.jobs.refresh"
-JOB_TIMEOUT_S = 3_600
+OVERDUE_S = 5
+"""What a job that ran into its timeout has left to say so, before its process is killed."""
 RESULT_TTL_S, FAILURE_TTL_S = 60, 3_600
 WORKER_TTL_S, INTERVAL_S = 20, 5
 """With rq's own intervals a killed worker would be noticed after thirteen minutes."""
@@ -51,6 +55,7 @@ _AHEAD = (
 )
 """What the first job would import late, and every fork anew."""
 _YOUNG_S = 2.0
+_PAUSE_S = 1.0
 
 log = structlog.get_logger()
 
@@ -78,6 +83,20 @@ class ForgeJob(Job):
     @property
     def stopped_callback(self) -> None:
         """None: a name in the queue is not called."""
+
+
+class TimeIsUpError(BaseException):
+    """A job has run for as long as it may; no Exception, so that nobody takes it for a fault of a file."""
+
+
+class Alarm(UnixSignalDeathPenalty):
+    """rq's alarm, which rings with our own error where a job is what it ends."""
+
+    def handle_death_penalty(self, signum: int, frame: Any) -> None:
+        """Raise what the alarm was set for."""
+        if issubclass(self._exception, JobTimeoutException):
+            raise TimeIsUpError(f"it was not done within {self._timeout} s ({JOB_TIMEOUT})")
+        super().handle_death_penalty(signum, frame)  # type: ignore[no-untyped-call]
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +128,9 @@ class JobQueue:
         self._redis = redis
         self._queue = Queue(QUEUE, connection=redis, serializer=JSONSerializer, job_class=ForgeJob)
 
-    def enqueue(self, job: str, feature: str, scope: str, definitions_hash: str) -> None:
+    def enqueue(
+        self, job: str, feature: str, scope: str, definitions_hash: str, timeout_s: int
+    ) -> None:
         """Add a refresh under an id that was never used before."""
         self._queue.enqueue_call(
             REFRESH,
@@ -118,7 +139,7 @@ class JobQueue:
                 "definitions": scope,
                 "definitions_hash": definitions_hash,
             },
-            timeout=JOB_TIMEOUT_S,
+            timeout=timeout_s,
             result_ttl=RESULT_TTL_S,
             failure_ttl=FAILURE_TTL_S,
             job_id=job,
@@ -152,7 +173,9 @@ class JobQueue:
 def enqueue(at_work: Project, feature: str, job: str | None) -> None:
     """Enqueue the job that a ticket asked for, if it did."""
     if job is not None:
-        JobQueue(at_work.redis).enqueue(job, feature, at_work.scope, at_work.hash)
+        JobQueue(at_work.redis).enqueue(
+            job, feature, at_work.scope, at_work.hash, at_work.settings.job_timeout_s
+        )
 
 
 def give_back(at_work: Project, feature: str, job: str) -> None:
@@ -174,6 +197,7 @@ class _Forge(BaseWorker):
     """What both worker classes share: settings that cannot be wrong, definitions loaded ahead."""
 
     log_result_lifespan = False
+    death_penalty_class = Alarm
     max_connection_wait_time = 5.0
 
     def __init__(
@@ -211,18 +235,50 @@ class _Forge(BaseWorker):
         """What the server is told about this worker."""
         return {**super().serialize(), _MARK: self._hash}
 
+    def check_for_suspension(self, burst: bool) -> None:
+        """rq's own."""
+        with _outage_survived():
+            super().check_for_suspension(burst)
+
     def run_maintenance_tasks(self) -> None:
         """rq's own, and a look whether the definitions have changed."""
-        super().run_maintenance_tasks()  # type: ignore[no-untyped-call]
-        self._follow_definitions()
+        with _outage_survived():
+            super().run_maintenance_tasks()  # type: ignore[no-untyped-call]
+            self._follow_definitions()
+
+    def dequeue_job_and_maintain_ttl(
+        self, timeout: int | None, max_idle_time: int | None = None
+    ) -> tuple[Job, Queue] | None:
+        """rq's own, which gives up where the server answers with an error, such as that it is full."""
+        while True:
+            try:
+                return super().dequeue_job_and_maintain_ttl(timeout, max_idle_time)
+            except RedisError as error:
+                log.warning("server away", error=str(error))
+            time.sleep(_PAUSE_S)
+
+    def heartbeat(self, timeout: int | None = None, pipeline: Any = None) -> None:
+        """rq's own."""
+        with _outage_survived():
+            super().heartbeat(timeout, pipeline)
 
     def execute_job(self, job: Job, queue: Queue) -> None:
-        """Run a job, unless it belongs to definitions that this process does not have."""
-        if self._project is not None and not self._project.is_current():
-            self._return(self._project, job)
-            self._follow_definitions()
-            return
-        super().execute_job(job, queue)
+        """Run a job, unless it belongs to definitions that this process does not have.
+
+        What an outage of the server takes from it is found by the reconciler.
+        """
+        reach("job.taken")
+        with _outage_survived():
+            if self._project is not None and not self._project.is_current():
+                self._return(self._project, job)
+                self._follow_definitions()
+                return
+            super().execute_job(job, queue)
+
+    def teardown(self) -> None:
+        """rq's own."""
+        with _outage_survived():
+            super().teardown()  # type: ignore[no-untyped-call]
 
     @property
     def _hash(self) -> str:
@@ -251,7 +307,7 @@ class _Forge(BaseWorker):
         if self._project.is_current():
             return
         log.info("definitions have changed: starting anew")
-        self.teardown()  # type: ignore[no-untyped-call]
+        self.teardown()
         self._restart({})
 
     def _restart(self, environment: dict[str, str]) -> NoReturn:
@@ -263,9 +319,25 @@ class _Forge(BaseWorker):
 class ForgeWorker(_Forge, Worker):
     """Forks a process per job: none imports anything, and none can take the worker down."""
 
+    _overdue: str | None = None
+
     def get_heartbeat_ttl(self, job: Job, working_time: float = 0.0) -> int:
         """How long rq believes in a worker that has gone silent."""
         return 3 * int(self.job_monitoring_interval)
+
+    def maintain_heartbeats(self, job: Job, execution: Any) -> None:
+        """Renew the job's lease too: the fork cannot while native code holds its interpreter.
+
+        Kills a fork that has not ended itself long after its time was up, for the same reason.
+        """
+        feature, scope = _argument(job, "feature"), _argument(job, "definitions")
+        with _outage_survived():
+            if feature is not None and scope is not None:
+                Tickets(self.connection, scope).renew(feature, job.id)
+            super().maintain_heartbeats(job, execution)
+        if job.timeout and _seconds_of(job) > job.timeout + OVERDUE_S:
+            self._overdue = job.id
+            self.kill_horse()
 
     def main_work_horse(self, job: Job, queue: Queue) -> None:
         """In the fork: do not outlive the parent, then run the job."""
@@ -279,8 +351,13 @@ class ForgeWorker(_Forge, Worker):
         feature, scope = _argument(job, "feature"), _argument(job, "definitions")
         if feature is None or scope is None:
             return
-        error = f"the process at work was ended by {_cause(ret_val)}"
-        Tickets(self.connection, scope).died(feature, job.id, error)
+        overdue = self._overdue == job.id
+        error = (
+            f"it was not done within {job.timeout} s ({JOB_TIMEOUT}), and its process was killed"
+            if overdue
+            else f"the process at work was ended by {_cause(ret_val)}"
+        )
+        Tickets(self.connection, scope).died(feature, job.id, error, at_fault=overdue)
         log.error("refresh interrupted", feature=feature, job=job.id, error=error)
 
     def _open(self) -> Project | None:
@@ -321,9 +398,24 @@ def _forks_are_safe(timeout_s: float = 3.0) -> bool:
     return False
 
 
+@contextmanager
+def _outage_survived() -> Iterator[None]:
+    """A server that is away or refuses is no reason to end: it is asked again later."""
+    try:
+        yield
+    except RedisError as error:
+        log.warning("server away", error=str(error))
+
+
+def _seconds_of(job: Job) -> float:
+    """How long the job has been running."""
+    began = job.started_at
+    return 0.0 if began is None else (clock.now() - to_us(began)) / 1_000_000
+
+
 def _cause(status: int | None) -> str:
     if status is None:
-        return "rq: it took longer than a job may"
+        return "somebody who left no word"
     if not os.WIFSIGNALED(status):
         return f"itself, with exit code {os.waitstatus_to_exitcode(status)}"
     name = signal.Signals(os.WTERMSIG(status)).name

@@ -53,7 +53,10 @@ class Reconciler:
     def tick(self, now_s: float) -> None:
         """One round."""
         self.requests.flush()
+        self.project.stay_current()
+        counts = self.requests.counts()
         tickets = self.project.tickets.read(self.project.definitions.features)
+        self.requests.repeat(tickets, counts)
         self._resume(tickets, now_s)
         ttl = self.project.online.ttl or float("inf")
         if now_s - self._compared_at >= min(COMPARE_EVERY_S, ttl / 8):

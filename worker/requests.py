@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import structlog
@@ -10,6 +11,7 @@ from redis.exceptions import RedisError
 
 from worker.project import Project
 from worker.queue import enqueue
+from worker.tickets import Ticket
 
 log = structlog.get_logger()
 
@@ -31,6 +33,7 @@ class Requests:
     def __init__(self, project: Project) -> None:
         self._project = project
         self._unsent: dict[str, _Wish] = {}
+        self._counts: dict[str, int] = {}
         self._lock = threading.Lock()
 
     def __call__(self, feature: str, reason: str, closed_at: int | None) -> None:
@@ -40,6 +43,21 @@ class Requests:
     def remind(self, feature: str, reason: str) -> None:
         """Request a refresh although nothing changed: failures are not forgotten for it."""
         self._add(feature, _Wish(reason, None, False))
+
+    def counts(self) -> dict[str, int]:
+        """The count that each feature's last request was given."""
+        with self._lock:
+            return dict(self._counts)
+
+    def repeat(self, tickets: Iterable[Ticket], counts: Mapping[str, int]) -> None:
+        """Request again what the server has forgotten: it was flushed, restored, or evicted a ticket.
+
+        counts: those of before the tickets were read.
+        """
+        for ticket in tickets:
+            if ticket.wanted < counts.get(ticket.feature, 0):
+                log.warning("request lost by the server", feature=ticket.feature)
+                self.remind(ticket.feature, "the server lost a request")
 
     def flush(self) -> None:
         """Send what is unsent; does not raise while the server is away."""
@@ -60,6 +78,7 @@ class Requests:
         self.flush()
 
     def _send(self, feature: str, wish: _Wish) -> None:
-        job = self._project.tickets.request(feature, wish.reason, wish.closed_at, wish.afresh)
-        enqueue(self._project, feature, job)
-        log.debug("requested", feature=feature, reason=wish.reason, job=job)
+        request = self._project.tickets.request(feature, wish.reason, wish.closed_at, wish.afresh)
+        self._counts[feature] = request.wanted
+        enqueue(self._project, feature, request.job)
+        log.debug("requested", feature=feature, reason=wish.reason, job=request.job)

@@ -77,6 +77,14 @@ class Lease:
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A refresh that is wanted: the job to enqueue, None if one comes anyway, and its count."""
+
+    job: str | None
+    wanted: int
+
+
 def overdue(ticket: Ticket, now: int, lost: bool) -> bool:
     """Whether a job must be made for a ticket; `lost`: its queued job will never start."""
     if not ticket.behind or ticket.leased:
@@ -106,12 +114,16 @@ def new_job_id(feature: str) -> str:
 
 
 # KEYS: 1 the ticket, 2 its lease. Times come from the server: hosts need not agree on the time.
+# A script whose answer was lost is sent again, with the same job: it must answer as it did.
 _NOW = "local t = redis.call('TIME'); local now = t[1] * 1000000 + t[2];"
 _QUEUE = _NOW + "redis.call('HSET', KEYS[1], 'queued', job, 'queued_at', string.format('%d', now));"
 
 _REQUEST = f"""
 local job, reason, closed_at, afresh = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
-redis.call('HINCRBY', KEYS[1], 'wanted', 1)
+if redis.call('HGET', KEYS[1], 'queued') == job then
+  return {{1, tonumber(redis.call('HGET', KEYS[1], 'wanted'))}}
+end
+local wanted = redis.call('HINCRBY', KEYS[1], 'wanted', 1)
 redis.call('HSET', KEYS[1], 'reason', reason)
 if closed_at ~= '' then
   local known = redis.call('HGET', KEYS[1], 'closed_at')
@@ -122,38 +134,41 @@ end
 if afresh == '1' then
   redis.call('HDEL', KEYS[1], 'failures', 'interruptions', 'error', 'failed_at')
 elseif redis.call('HEXISTS', KEYS[1], 'failed_at') == 1 then
-  return 0
+  return {{0, wanted}}
 end
 if redis.call('HEXISTS', KEYS[1], 'queued') == 1 or redis.call('EXISTS', KEYS[2]) == 1 then
-  return 0
+  return {{0, wanted}}
 end
 {_QUEUE}
-return 1
+return {{1, wanted}}
 """
 
 _REQUEUE = f"""
 local job, seen = ARGV[1], ARGV[2]
 if redis.call('EXISTS', KEYS[2]) == 1 then return 0 end
 local queued = redis.call('HGET', KEYS[1], 'queued') or ''
+if queued == job then return 1 end
 if queued ~= seen then return 0 end
 {_QUEUE}
 return 1
 """
 
 _START = """
-local job, ttl = ARGV[1], ARGV[2]
+local job, ttl, attempt = ARGV[1], ARGV[2], ARGV[3]
 if redis.call('HGET', KEYS[1], 'queued') == job then
   redis.call('HDEL', KEYS[1], 'queued', 'queued_at')
 end
 local wanted = tonumber(redis.call('HGET', KEYS[1], 'wanted') or '0')
 if wanted <= tonumber(redis.call('HGET', KEYS[1], 'served') or '0') then return false end
-if not redis.call('SET', KEYS[2], job, 'PX', ttl, 'NX') then return false end
+local holder = redis.call('GET', KEYS[2])
+if holder and redis.call('HGET', KEYS[1], 'attempt') ~= attempt then return false end
+redis.call('SET', KEYS[2], job, 'PX', ttl)
 local closed_at = redis.call('HGET', KEYS[1], 'closed_at')
 local left = redis.call('HGET', KEYS[1], 'taken_closed_at')
 if left and (not closed_at or tonumber(left) < tonumber(closed_at)) then closed_at = left end
 redis.call('HDEL', KEYS[1], 'closed_at')
 if closed_at then redis.call('HSET', KEYS[1], 'taken_closed_at', closed_at) end
-redis.call('HSET', KEYS[1], 'working', job)
+redis.call('HSET', KEYS[1], 'working', job, 'attempt', attempt)
 return {wanted, closed_at or '', redis.call('HGET', KEYS[1], 'reason') or ''}
 """
 
@@ -162,14 +177,16 @@ if redis.call('GET', KEYS[2]) ~= ARGV[1] then return 0 end
 return redis.call('PEXPIRE', KEYS[2], ARGV[2])
 """
 
-# Whoever lost the lease may still say what was served: the count only rises.
+# Who lost the lease does not say what was served: the server may have lost the ticket with it and
+# count anew, and then an old count would pass for requests that nobody has seen.
 _DONE = f"""
 local held, serves, job = ARGV[1], tonumber(ARGV[2]), ARGV[3]
+if redis.call('HGET', KEYS[1], 'queued') == job then return 1 end
+if redis.call('GET', KEYS[2]) ~= held then return 0 end
 {_NOW}
 if serves > tonumber(redis.call('HGET', KEYS[1], 'served') or '0') then
   redis.call('HSET', KEYS[1], 'served', serves, 'served_at', string.format('%d', now))
 end
-if redis.call('GET', KEYS[2]) ~= held then return 0 end
 redis.call('DEL', KEYS[2])
 redis.call('HDEL', KEYS[1],
   'working', 'taken_closed_at', 'failures', 'interruptions', 'error', 'failed_at')
@@ -181,6 +198,7 @@ return 1
 
 _FAILED = f"""
 local held, serves, job, counter, error = ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[4], ARGV[5]
+if job ~= '' and redis.call('HGET', KEYS[1], 'queued') == job then return 1 end
 local holder = redis.call('GET', KEYS[2])
 if holder and holder ~= held then return 0 end
 if redis.call('HGET', KEYS[1], 'working') ~= held then return 0 end
@@ -211,8 +229,8 @@ class Tickets:
 
     def request(
         self, feature: str, reason: str, closed_at: int | None = None, afresh: bool = True
-    ) -> str | None:
-        """Want a refresh. Returns the id of a job to enqueue, None if one will come anyway.
+    ) -> Request:
+        """Want a refresh.
 
         closed_at: when the file that this is about was closed.
         afresh: forget failures, since something has changed; otherwise their pauses go on.
@@ -224,7 +242,8 @@ class Tickets:
             "" if closed_at is None else closed_at,
             int(afresh),
         ]
-        return job if self._request(self._keys(feature), arguments) else None
+        answer: Any = self._request(self._keys(feature), arguments)
+        return Request(job if answer[0] else None, int(answer[1]))
 
     def requeue(self, ticket: Ticket) -> str | None:
         """A new job for an overdue ticket, unless it changed since it was read."""
@@ -235,7 +254,7 @@ class Tickets:
 
     def start(self, feature: str, job: str) -> Lease | None:
         """Take the lease; None if another has it (and will look again) or nothing is wanted."""
-        answer: Any = self._start(self._keys(feature), [job, LEASE_MS])
+        answer: Any = self._start(self._keys(feature), [job, LEASE_MS, uuid4().hex])
         if answer is None:
             return None
         wanted, closed_at, reason = answer
@@ -243,9 +262,9 @@ class Tickets:
             feature, job, int(wanted), int(closed_at) if closed_at else None, _text(reason)
         )
 
-    def renew(self, lease: Lease) -> bool:
-        """Hold the lease for another while; False if it was lost."""
-        return bool(self._renew(self._keys(lease.feature), [lease.job, LEASE_MS]))
+    def renew(self, feature: str, job: str) -> bool:
+        """Hold the lease for another while; False if it was lost, or is not taken yet."""
+        return bool(self._renew(self._keys(feature), [job, LEASE_MS]))
 
     def done(self, lease: Lease) -> str | None:
         """Give the lease back after success; returns a job to enqueue if more was wanted."""
@@ -263,9 +282,13 @@ class Tickets:
         arguments: list[str | int] = [lease.job, lease.serves, job, counter, error]
         return job if self._failed(self._keys(lease.feature), arguments) else None
 
-    def died(self, feature: str, job: str, error: str) -> None:
-        """The process that worked under this job's id is no more; without its lease or with it."""
-        self._failed(self._keys(feature), [job, -1, "", "interruptions", error])
+    def died(self, feature: str, job: str, error: str, at_fault: bool = False) -> None:
+        """The process that worked under this job's id is no more; without its lease or with it.
+
+        at_fault: the feature is to blame, so that it is parked after some such ends.
+        """
+        counter = "failures" if at_fault else "interruptions"
+        self._failed(self._keys(feature), [job, -1, "", counter, error])
 
     def read(self, features: Iterable[str]) -> list[Ticket]:
         """The tickets of these features, in order."""

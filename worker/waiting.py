@@ -47,6 +47,9 @@ def wait_for(
     wanted = {feature: ask(project, feature, "wait") for feature in features}
     while True:
         tickets = project.tickets.read(wanted)
+        for ticket in tickets:
+            if ticket.wanted < wanted[ticket.feature]:  # the server lost the request
+                wanted[ticket.feature] = ask(project, ticket.feature, "wait")
         pending = [t for t in tickets if t.served < wanted[t.feature] and not t.failures]
         if not pending:
             break
@@ -59,10 +62,9 @@ def wait_for(
 
 def ask(project: Project, feature: str, reason: str) -> int:
     """Request a refresh; returns the count that serves it."""
-    job = project.tickets.request(feature, reason)
-    wanted = project.tickets.read([feature])[0].wanted
-    enqueue(project, feature, job)
-    return wanted
+    request = project.tickets.request(feature, reason)
+    enqueue(project, feature, request.job)
+    return request.wanted
 
 
 def forgive(project: Project, feature: str, path: Path) -> None:
