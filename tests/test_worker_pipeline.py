@@ -43,9 +43,14 @@ def slow(shop: Shop) -> Iterator[Slow]:  # noqa: F811
     feature.go_on()
 
 
+def forks_of(worker: int) -> list[int]:
+    """The processes that a worker forked, the oldest first."""
+    return list(map(int, Path(f"/proc/{worker}/task/{worker}/children").read_text().split()))
+
+
 def horse_of(worker: int) -> int:
-    """The process that a worker forked for the job in hand."""
-    return int(Path(f"/proc/{worker}/task/{worker}/children").read_text().split()[0])
+    """The process that has the job in hand: of the spares the oldest is taken."""
+    return forks_of(worker)[0]
 
 
 def test_a_drop_becomes_a_version_and_rows_online(shop):  # noqa: F811
@@ -93,6 +98,17 @@ def test_drops_while_a_refresh_runs_lead_to_exactly_one_more(shop, slow):  # noq
     eventually(lambda: shop.online("slow", 1))
     assert shop.versions("slow") == ["1.0.0", "1.0.1"]
     assert shop.store.read("slow").height == 6
+
+
+def test_a_job_runs_in_a_process_of_its_own_that_was_forked_before_it_came(shop, slow):  # noqa: F811
+    worker = shop.processes[1].pid
+    spares = eventually(lambda: found if len(found := forks_of(worker)) == 2 else None)
+    write(shop.folder / "slow" / "ahead.parquet", purchases((12, 0, 1.0)))
+    eventually(slow.is_at_work)
+    assert forks_of(worker) == spares, "none was forked for the job"
+    slow.go_on()
+    eventually(lambda: shop.online("slow", 12))
+    eventually(lambda: len(found := forks_of(worker)) == 2 and spares[0] not in found)
 
 
 def test_a_killed_fork_is_replaced_at_once(shop, slow):  # noqa: F811

@@ -4,11 +4,13 @@
 
 is all that a supervisor needs to run: serializer, intervals and queue are set right by the class,
 whatever the command line says. The parent imports polars, duckdb and the definitions, but never uses
-an engine: a process that has used polars cannot fork children that do. Each job runs in a fork.
+an engine: a process that has used polars cannot fork children that do. Each job runs in a fork, which
+was made, and warmed up, before the job came.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
@@ -24,6 +26,7 @@ from redis import Redis
 from redis.exceptions import RedisError
 from rq import Queue, SimpleWorker, Worker, get_current_job
 from rq.exceptions import DeserializationError, NoSuchJobError
+from rq.executions import Execution
 from rq.job import Job
 from rq.serializers import JSONSerializer
 from rq.timeouts import JobTimeoutException, UnixSignalDeathPenalty
@@ -36,6 +39,8 @@ from mlforge.values import from_iso, to_us
 from worker import logs, project
 from worker.leash import die_with_parent
 from worker.project import JOB_TIMEOUT, Project, Settings
+from worker.rehearsal import rehearse
+from worker.spares import Spares
 from worker.tickets import Tickets
 
 QUEUE = "mlforge"
@@ -56,6 +61,8 @@ _AHEAD = (
 """What the first job would import late, and every fork anew."""
 _YOUNG_S = 2.0
 _PAUSE_S = 1.0
+_SPARES = 2
+"""A drop often concerns several features, which come one after the other."""
 
 log = structlog.get_logger()
 
@@ -320,6 +327,56 @@ class ForgeWorker(_Forge, Worker):
     """Forks a process per job: none imports anything, and none can take the worker down."""
 
     _overdue: str | None = None
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._spares = Spares(_SPARES, self.setup_work_horse_signals, self._rehearsed, self._serve)
+
+    def teardown(self) -> None:
+        """rq's own, and the end of the spares."""
+        if not self.is_horse:
+            self._spares.dismiss()
+        super().teardown()
+
+    def dequeue_job_and_maintain_ttl(self, *arguments: Any, **options: Any) -> Any:
+        """Wait for a job, with spares at hand; while jobs wait, forks ahead of them would only compete."""
+        if self._spares.wanting and self._at_leisure():
+            self._spares.refill()
+        return super().dequeue_job_and_maintain_ttl(*arguments, **options)
+
+    def fork_work_horse(self, job: Job, queue: Queue) -> None:
+        """Let a spare do the job, or a new fork where there is none."""
+        order = (
+            json.dumps({"job": job.id, "execution": self.execution.id}) if self.execution else ""
+        )
+        pid = self._spares.give(order) if order else None
+        if pid is None:
+            super().fork_work_horse(job, queue)
+        else:
+            self._horse_pid = pid
+
+    def _rehearsed(self) -> Iterator[None]:
+        self.connection.ping()
+        yield
+        yield from rehearse(project.in_use)
+
+    def _serve(self, order: str) -> None:
+        """In a spare: run the job as a fork made for it would."""
+        ids = json.loads(order)
+        job = self.job_class.fetch(
+            ids["job"], connection=self.connection, serializer=self.serializer
+        )
+        job.redis_server_version = self.get_redis_server_version()  # type: ignore[no-untyped-call]
+        execution = Execution.fetch(ids["execution"], job.id, connection=self.connection)
+        execution._job = job
+        self.execution = execution
+        self.main_work_horse(job, self.queues[0])
+
+    def _at_leisure(self) -> bool:
+        try:
+            return not self.queues[0].count
+        except RedisError:
+            return True
 
     def get_heartbeat_ttl(self, job: Job, working_time: float = 0.0) -> int:
         """How long rq believes in a worker that has gone silent."""

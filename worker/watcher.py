@@ -22,7 +22,7 @@ from mlforge.errors import SourceError
 from mlforge.sources import Source
 from worker.sightings import Change, Sightings
 
-STEP_MS, DEBOUNCE_MS, TICK_MS = 10, 50, 200
+STEP_MS, DEBOUNCE_MS, TICK_MS = 3, 50, 200
 SCAN_EVERY_S = 5.0
 POLL_MS = 300
 ECHOES_S = (0.05, 0.3, 1.0)
