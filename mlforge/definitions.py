@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
+from mlforge.audit import SOME, Share, audit
 from mlforge.build import refresh
 from mlforge.engines import Engine, engine_named
 from mlforge.errors import BuildError, DefinitionError, MlforgeError, OnlineError, UnsupportedStore
@@ -22,7 +23,7 @@ from mlforge.operations import rollback
 from mlforge.outcomes import BuildResult, Options
 from mlforge.push import PushResult, planned, push
 from mlforge.sources import Source
-from mlforge.store import LocalStore, Pointer, Store
+from mlforge.store import Audit, LocalStore, Pointer, Store
 
 # Any folder will do: it tells apart a path that was given as a relative one.
 _SOMEWHERE = Path("/definitions")
@@ -230,6 +231,13 @@ class Definitions:
         """Bring the online store to one feature's served version, as of now."""
         self.feature(name)
         return push(name, self.store, self._online(), self._engine(name, engine))
+
+    def audit(self, name: str, share: Share = SOME) -> Audit:
+        """Hold a feature's served version against the raw files; the result is kept in the store."""
+        feature = self.feature(name)
+        return audit(
+            feature, self.source(name), self.store, self.online_store, share, self.max_file_memory
+        )
 
     def close(self) -> None:
         """Let go of connections."""

@@ -11,7 +11,7 @@ from mlforge.cli import main
 
 COMMANDS = [
     *("init", "build", "plan", "validate", "list", "manifest", "versions", "inspect", "diff"),
-    *("rollback", "approve", "pin", "prune", "verify"),
+    *("rollback", "approve", "pin", "prune", "verify", "audit"),
 ]
 
 

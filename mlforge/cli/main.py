@@ -17,6 +17,7 @@ from importlib.metadata import entry_points
 from importlib.metadata import version as installed
 
 from mlforge.cli import (
+    audits,
     builds,
     completion,
     differences,
@@ -42,6 +43,7 @@ OWN: tuple[Command, ...] = (
     *explanations.COMMANDS,
     *serving.COMMANDS,
     *upkeep.COMMANDS,
+    *audits.COMMANDS,
     *completion.COMMANDS,
 )
 PLUGINS = "mlforge.commands"

@@ -23,7 +23,7 @@ from mlforge.errors import (
     VersionNotFound,
 )
 from mlforge.manifest import Manifest, Partial
-from mlforge.store.books import Books, Seen
+from mlforge.store.books import Audit, Books, Seen
 from mlforge.values import Version
 
 
@@ -120,6 +120,14 @@ class Store(ABC):
     @abstractmethod
     def write_seen(self, name: str, seen: Mapping[str, Seen]) -> None:
         """Replace what was seen."""
+
+    @abstractmethod
+    def audit(self, name: str) -> Audit | None:
+        """What the last audit found; None if there was none, or its note cannot be read."""
+
+    @abstractmethod
+    def write_audit(self, name: str, audit: Audit) -> None:
+        """Replace what the last audit found."""
 
     @abstractmethod
     def lock(self, name: str, *, repair: bool = True) -> AbstractContextManager[None]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Self
 
 
@@ -74,6 +74,63 @@ class Books:
             description=document["description"],
             tags=tuple(document["tags"]),
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Audit:
+    """What holding a version against the raw files found; instants are UTC microseconds.
+
+    entities, values: how many were compared. unproven: sampled entities with events in files whose content
+    is `gone`. skipped: what was not compared, and why. mismatches, first: how many values or rows are
+    wrong, and the first in words. suspects: the entities concerned, which later audits look at again.
+    proven: the version and time of the last audit without a mismatch, and how many values it compared.
+    """
+
+    version: str
+    at: int
+    entities: int
+    values: int
+    unproven: int = 0
+    gone: tuple[str, ...] = ()
+    skipped: tuple[str, ...] = ()
+    mismatches: int = 0
+    first: tuple[str, ...] = ()
+    suspects: tuple[str, ...] = ()
+    all: bool = False
+    seconds: float = 0.0
+    proven: Proven | None = None
+
+    @property
+    def is_proof(self) -> bool:
+        """Whether something was compared, and nothing was wrong."""
+        return self.values > 0 and not self.mismatches
+
+    def following(self, before: Audit | None) -> Audit:
+        """With the last proof: its own, else the one of before."""
+        if self.is_proof:
+            return replace(self, proven=Proven(self.version, self.at, self.values))
+        return replace(self, proven=before.proven if before else None)
+
+    def to_json(self) -> dict[str, Any]:
+        """The document, as `_audit.json` holds it."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> Self:
+        """Read the document."""
+        known = {name: document[name] for name in cls.__dataclass_fields__}
+        lists = {name: tuple(known[name]) for name in ("gone", "skipped", "first", "suspects")}
+        proven = known["proven"] and Proven(**known["proven"])
+        return cls(**{**known, **lists, "proven": proven})
+
+
+@dataclass(frozen=True, slots=True)
+class Proven:
+    """A version, when it was last held against the raw files without a mismatch, on how many values."""
+
+    version: str
+    at: int
+    values: int
 
 
 def seen_to_json(seen: Mapping[str, Seen]) -> dict[str, Any]:

@@ -7,6 +7,7 @@
         _partials/<hash>.parquet         the events that versions consist of
         _lineage/<hash>.json             pieces of long lists of files, shared between versions
         _books.json  _sources.json       mutable notes: quarantine, holds, what files were last seen
+        _audit.json                      another: what the last audit found
       _metadata/manifest.json            an index of all features, for people
 
 A version is written into a hidden sibling, synced, and renamed into place; only then does
@@ -51,12 +52,12 @@ from mlforge.manifest import (
 )
 from mlforge.store import chunks, files, staging
 from mlforge.store.base import Pointer, Store
-from mlforge.store.books import Books, Seen, seen_from_json, seen_to_json
+from mlforge.store.books import Audit, Books, Seen, seen_from_json, seen_to_json
 from mlforge.values import Version, check_name, to_iso
 
 META = ".meta.json"
 DATA = "data.parquet"
-_LATEST, _BOOKS, _SOURCES = "_latest.json", "_books.json", "_sources.json"
+_LATEST, _BOOKS, _SOURCES, _AUDIT = "_latest.json", "_books.json", "_sources.json", "_audit.json"
 _PARTIALS, _LINEAGE = "_partials", "_lineage"
 _DESCRIPTION = "mlforge.partial"
 _HASH = re.compile(r"[0-9A-Za-z]{1,100}")
@@ -345,6 +346,19 @@ class LocalStore(Store):
         """Replace `_sources.json`."""
         files.write_json(self._folder(name) / _SOURCES, seen_to_json(seen), durable=False)
         reach("seen.written")
+
+    def audit(self, name: str) -> Audit | None:
+        """Read `_audit.json`; a damaged one is as good as none: the next audit makes it anew."""
+        path = self._folder(name) / _AUDIT
+        with suppress(IntegrityError), _well_formed(path):
+            document = files.read_json(path)
+            _check_note(document or {}, path)
+            return None if document is None else Audit.from_json(document)
+        return None
+
+    def write_audit(self, name: str, audit: Audit) -> None:
+        """Replace `_audit.json`."""
+        self._write(name, _AUDIT, audit.to_json())
 
     @contextmanager
     def lock(self, name: str, *, repair: bool = True) -> Iterator[None]:

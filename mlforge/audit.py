@@ -1,0 +1,489 @@
+"""Audit: is what is stored and served what the raw files say?
+
+For a sample of entities, or all, the values of the served version are computed anew from the source
+files by `mlforge.plain`, and compared with the rows of data.parquet, with training values and with
+the rows online. No engine and no stored event has a part in the expected values. The files must be
+those that the version was made from: each is known by its hash.
+"""
+
+from __future__ import annotations
+
+import datetime
+import random
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Any
+
+import polars as pl
+
+from mlforge import clock, frames, plain, validation
+from mlforge.errors import FunctionError, IntegrityError, MlforgeError, OnlineError, SourceError
+from mlforge.features import Feature
+from mlforge.manifest import Manifest, SourceRecord, config_of
+from mlforge.online import OnlineStore
+from mlforge.plain import Cell, History, Row
+from mlforge.reading import FileStat, SourceFile, read
+from mlforge.retrieval import get_training_data
+from mlforge.sources import Source
+from mlforge.store import Store
+from mlforge.store.books import Audit
+from mlforge.values import from_us, to_iso
+
+_ROWS, _INSTANTS = 50, 8
+"""Of each sampled entity: stored rows whose values are compared, and instants of training values."""
+_TOLD = 20
+_ASKED = 1_000  # entities in one question to the online store
+_EARLIEST, _LATEST = -62_135_596_800_000_000, 253_402_300_799_999_999  # the years 1 to 9999
+_PER_US = {"ns": 1_000}
+_US_PER = {"ms": 1_000}
+
+Entity = tuple[Any, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """How much is looked at: so many entities (None: all), chosen by the seed."""
+
+    entities: int | None = 20
+    seed: int = 0
+
+
+SOME, ALL = Share(), Share(entities=None)
+
+
+def audit(
+    feature: Feature,
+    source: Source,
+    store: Store,
+    online: OnlineStore | None = None,
+    share: Share = SOME,
+    max_bytes: int | None = None,
+) -> Audit:
+    """Hold the served version against the raw files; the result is kept beside the version.
+
+    Entities that an earlier audit found wrong are looked at again, whatever the seed. An entity with
+    events in a file whose content is no longer there cannot be proven, and is counted as such.
+    Raises MlforgeError if there is nothing to audit: no version, or one that other code made.
+    """
+    began = time.perf_counter()
+    manifest = store.resolve(feature.name)
+    _check_same(feature, manifest)
+    before = store.audit(feature.name)
+    work = _Audit(feature, source, store, online, share, manifest, max_bytes)
+    work.run(before.suspects if before else ())
+    found = work.report(time.perf_counter() - began)
+    found = found.following(before)
+    store.write_audit(feature.name, found)
+    return found
+
+
+def _check_same(feature: Feature, manifest: Manifest) -> None:
+    same = config_of(feature.spec) == config_of(manifest.spec)
+    if not same or feature.code_hash != manifest.code_hash:
+        raise MlforgeError(
+            f"{feature.name} {manifest.version} was made by other code than the definitions hold; "
+            f"'mlforge build --features {feature.name}' makes a version of these"
+        )
+
+
+@dataclass
+class _Audit:
+    feature: Feature
+    source: Source
+    store: Store
+    online: OnlineStore | None
+    share: Share
+    manifest: Manifest
+    max_bytes: int | None
+    values: int = 0
+    compared: int = 0
+    unproven: int = 0
+    gone: list[str] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
+    mismatches: int = 0
+    told: list[str] = field(default_factory=list)
+    suspects: dict[str, None] = field(default_factory=dict)
+
+    def run(self, suspects: Iterable[str]) -> None:
+        """Sample, compute anew, compare."""
+        spec, manifest = self.feature.spec, self.manifest
+        names = [c.name for c in spec.values(manifest.events)]
+        sample = _Sample.of(spec.keys, self._stored(), self.share, suspects)
+        events, unknown = self._events(sample)
+        stored = _by_entity(self._stored(sample), spec.keys)
+        histories = {
+            entity: History.of(spec, names, events.get(entity, ()))
+            for entity in sorted({*events, *stored}, key=str)
+        }
+        known = {entity: h for entity, h in histories.items() if entity not in unknown}
+        self.unproven = len({*unknown, *histories}) - len(known)
+        self.compared = len(known)
+        for entity, history in known.items():
+            self._offline(entity, history, stored.get(entity, []))
+        self._training(known)
+        self._served(known, whole=self.share.entities is None and not unknown)
+
+    def report(self, seconds: float) -> Audit:
+        """What was found."""
+        return Audit(
+            version=str(self.manifest.version),
+            at=clock.now(),
+            entities=self.compared,
+            values=self.values,
+            unproven=self.unproven,
+            gone=tuple(self.gone),
+            skipped=tuple(self.skipped),
+            mismatches=self.mismatches,
+            first=tuple(self.told),
+            suspects=tuple(self.suspects),
+            all=self.share.entities is None,
+            seconds=round(seconds, 3),
+        )
+
+    # What should be: from the raw files.
+
+    def _events(self, sample: _Sample) -> tuple[dict[Entity, list[Row]], set[Entity]]:
+        """The sampled entities' events, and the entities that had some in files no longer there."""
+        found: dict[Entity, list[Row]] = defaultdict(list)
+        unknown: set[Entity] = set()
+        whole: list[pl.DataFrame] = []
+        for record in sorted(self.manifest.sources, key=lambda record: record.path):
+            frame = self._raw(record)
+            if frame is None:
+                self.gone.append(record.path)
+                unknown |= self._entities_of(record, sample)
+            elif self.manifest.rowwise:
+                self._add(self._apply(frame, record.path), sample, found)
+            else:
+                whole.append(_in_microseconds(frame))
+        if whole and not self.gone:
+            together = pl.concat(whole, how="diagonal_relaxed")
+            self._add(self._apply(together, "the whole source"), sample, found)
+        return found, unknown
+
+    def _raw(self, record: SourceRecord) -> pl.DataFrame | None:
+        """The content that the version was made from; None if it is nowhere in the source now."""
+        seen = self.store.seen(self.feature.name)
+        renamed = [path for path, known in seen.items() if known.hash == record.hash]
+        for path in dict.fromkeys([record.path, *renamed]):
+            place = self.source.root / path
+            try:
+                content = read(SourceFile(path, place, FileStat.of(place.stat())), self.max_bytes)
+            except (SourceError, OSError):
+                continue
+            if content.hash == record.hash:
+                return content.frame
+        return None
+
+    def _entities_of(self, record: SourceRecord, sample: _Sample) -> set[Entity]:
+        """Sampled entities of a file that is gone, as its stored events name them."""
+        path = self.store.partial(self.feature.name, record.partial)
+        try:
+            keys = sample.of_frame(pl.read_parquet(path, columns=list(sample.keys), glob=False))
+        except (OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
+            raise IntegrityError(
+                f"{self.feature.name}: {record.path} is gone, and its stored events cannot be read "
+                f"({type(error).__name__}); 'mlforge verify' says what is damaged"
+            ) from error
+        return set(_by_entity(keys, sample.keys))
+
+    def _apply(self, frame: pl.DataFrame, where: str) -> pl.DataFrame:
+        """The function's rows that its validators let through."""
+        try:
+            rows = self._called(frame)
+        except (Exception, SystemExit, pl.exceptions.PanicException) as error:
+            raise FunctionError(
+                f"{self.feature.name}: its function failed on {where} in an audit: "
+                f"{type(error).__name__}: {error}"
+            ) from error
+        return validation.check(self.feature.validators, rows, f"{self.feature.name}: {where}").kept
+
+    def _called(self, frame: pl.DataFrame) -> pl.DataFrame:
+        """The function's rows of a frame as it is; lazily, as builds call most, if it takes no other."""
+        try:
+            rows = self.feature.function(frame)
+        except Exception:  # noqa: BLE001 - then the second call tells
+            rows = self.feature.function(frame.lazy())
+        return rows.collect() if isinstance(rows, pl.LazyFrame) else rows
+
+    def _add(self, rows: pl.DataFrame, sample: _Sample, found: dict[Entity, list[Row]]) -> None:
+        timestamp = self.feature.spec.timestamp
+        for entity, own in _by_entity(sample.of_frame(rows), sample.keys, timestamp).items():
+            found[entity] += [
+                plain.clean(row) for row in own if timestamp is None or row[timestamp] is not None
+            ]
+
+    # What is: stored, given for training, served.
+
+    def _stored(self, sample: _Sample | None = None) -> pl.DataFrame:
+        """The sampled rows of data.parquet; without a sample all its distinct keys."""
+        manifest, keys = self.manifest, list(self.feature.spec.keys)
+        assert manifest.version is not None
+        folder = self.store.data(manifest.name, manifest.version).parent
+        files = [folder / part.file for part in manifest.parts]
+        try:
+            table = pl.scan_parquet(files, glob=False)
+            rows = table.select(keys).unique() if sample is None else sample.of_lazy(table)
+            return rows.collect()
+        except (OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
+            raise IntegrityError(
+                f"{manifest.name} {manifest.version} cannot be read ({type(error).__name__}); "
+                "'mlforge verify' says what is wrong with it"
+            ) from error
+
+    def _offline(self, entity: Entity, history: History, rows: list[Row]) -> None:
+        spec = self.feature.spec
+        if not spec.columns:
+            time = [spec.timestamp] if spec.timestamp else []
+            found = History.of(spec, history.names, rows).rows
+            if len(found) != len(history.rows):
+                self._wrong(
+                    entity, f"{len(found)} rows are stored, the files give {len(history.rows)}"
+                )
+            for row, wanted in zip(found, history.rows, strict=False):
+                cells = {name: Cell(wanted.get(name)) for name in (*time, *history.names)}
+                self._compare(entity, "offline", row.get(spec.timestamp or ""), row, cells)
+            return
+        assert spec.timestamp is not None
+        points, by_point = history.points(), {row[spec.timestamp]: row for row in rows}
+        if sorted(row[spec.timestamp] for row in rows) != points:
+            odd = sorted({*points} ^ {*by_point})
+            where = f", first at {_shown_time(odd[0])}" if odd else ""
+            self._wrong(entity, f"{len(rows)} rows are stored, the files give {len(points)}{where}")
+        for point in self._chosen(entity, [point for point in points if point in by_point], _ROWS):
+            self._compare(entity, "offline", point, by_point[point], history.value(point))
+
+    def _training(self, histories: Mapping[Entity, History]) -> None:
+        """Values at instants where something may change: events, ends of windows, and beside them."""
+        spec = self.feature.spec
+        asked: list[tuple[Entity, int | None]] = []
+        for entity, history in histories.items():
+            if spec.timestamp is None:
+                asked.append((entity, None))
+                continue
+            edges = [edge for edge in history.edges() if _EARLIEST <= edge <= _LATEST]
+            asked += [(entity, t) for t in self._chosen(entity, edges, _INSTANTS, always=False)]
+        if not asked:
+            return
+        dtypes = frames.polars_schema(c for c in self.manifest.events if c.name in spec.keys)
+        spine = pl.DataFrame(
+            {
+                key: pl.Series([entity[i] for entity, _ in asked], dtype=dtypes[key])
+                for i, key in enumerate(spec.keys)
+            }
+        )
+        if spec.timestamp is not None:
+            instants = pl.Series(spec.timestamp, [t for _, t in asked], dtype=pl.Int64)
+            spine = spine.with_columns(instants.cast(frames.UTC_INSTANT))
+        reference = (spec.name, str(self.manifest.version))
+        given = get_training_data(spine, [reference], self.store, engine=self.manifest.engine)
+        for (entity, t), row in zip(asked, _rows(given), strict=True):
+            cells = histories[entity].value(t)
+            values = {name: row[f"{spec.name}__{name}"] for name in cells}
+            self._compare(entity, "training", t, values, cells)
+
+    def _served(self, histories: Mapping[Entity, History], whole: bool) -> None:
+        """Rows online, as of the instant that the books name; not while another version is there."""
+        name, keys = self.feature.name, self.feature.spec.keys
+        if self.online is None:
+            self.skipped.append("online: there is no online store at hand")
+            return
+        entities = list(histories)
+        dtypes = {c.name: c.dtype for c in self.manifest.columns}
+        try:
+            for start in range(0, max(len(entities), 1), _ASKED):
+                some = entities[start : start + _ASKED]
+                named = [dict(zip(keys, entity, strict=True)) for entity in some]
+                [(books, rows)] = self.online.fetch([(name, named)])
+                target = books.target if books else None
+                if (
+                    books is None
+                    or target is None
+                    or books.pending
+                    or (
+                        (target.version, target.content)
+                        != (str(self.manifest.version), self.manifest.rows_hash)
+                    )
+                ):
+                    self.skipped.append("online: another version, or none, is there just now")
+                    return
+                for entity, row in zip(some, rows, strict=True):
+                    self._online(entity, histories[entity], target.as_of, row, dtypes)
+            if whole:
+                self._strangers(histories)
+        except OnlineError as error:
+            self.skipped.append(f"online: {error}")
+
+    def _online(
+        self,
+        entity: Entity,
+        history: History,
+        as_of: int | None,
+        row: Row | None,
+        dtypes: Mapping[str, str],
+    ) -> None:
+        lives = history.lives(as_of)
+        if row is None or not lives:
+            self.values += 1
+            if lives or row is not None:
+                told = (
+                    "is not there" if lives else "is there, though no window of it holds an event"
+                )
+                self._wrong(entity, f"its row online {told}, as of {_shown_time(as_of)}")
+            return
+        cells = {
+            name: Cell(_json(cell.value, dtypes[name]), cell.magnitude)
+            for name, cell in history.value(as_of).items()
+        }
+        self._compare(entity, "online", as_of, _floats(row, dtypes), cells)
+
+    def _strangers(self, histories: Mapping[Entity, History]) -> None:
+        """Rows online of entities that the files do not have."""
+        from mlforge.encoding import key_hash
+
+        assert self.online is not None
+        keys = self.feature.spec.keys
+        hashes = {key_hash(dict(zip(keys, entity, strict=True))) for entity in histories}
+        others = self.online.others(self.feature.name, hashes)
+        if others:
+            self.mismatches += others
+            self.told.append(f"{others:,} rows online are of entities that the files do not have")
+
+    # How it is told.
+
+    def _compare(
+        self, entity: Entity, where: str, t: int | None, row: Row, cells: Mapping[str, Cell]
+    ) -> None:
+        at = "" if t is None else f" at {_shown_time(t)}"
+        for name, cell in cells.items():
+            self.values += 1
+            if not plain.agree(row.get(name), cell):
+                self._wrong(
+                    entity,
+                    f"{where} {name}{at} is {row.get(name)!r}, the files give {cell.value!r}",
+                )
+
+    def _wrong(self, entity: Entity, what: str) -> None:
+        self.mismatches += 1
+        shown = ", ".join(
+            f"{key}={value}" for key, value in zip(self.feature.spec.keys, entity, strict=True)
+        )
+        if len(self.told) < _TOLD:
+            self.told.append(f"{shown}: {what}")
+        if len(self.suspects) < _TOLD:
+            self.suspects[_text(entity)] = None
+
+    def _chosen(
+        self, entity: Entity, points: Sequence[int], most: int, always: bool = True
+    ) -> list[int]:
+        """All the points of an audit of everything, else some that the seed chooses."""
+        if len(points) <= most or (always and self.share.entities is None):
+            return list(points)
+        chance = random.Random(f"{self.share.seed} {_text(entity)}")
+        return sorted(chance.sample(points, most))
+
+
+@dataclass(frozen=True)
+class _Sample:
+    """Entities whose draw is at most `limit`, and some by name; the same ones of any frame."""
+
+    keys: tuple[str, ...]
+    seed: int
+    limit: int | None
+    always: tuple[str, ...]
+
+    @classmethod
+    def of(
+        cls, keys: tuple[str, ...], stored: pl.DataFrame, share: Share, always: Iterable[str]
+    ) -> _Sample:
+        """As many of the stored entities as asked for; those that only the files have go along."""
+        sample = cls(keys, share.seed, None, tuple(always))
+        if share.entities is None or stored.height <= share.entities:
+            return sample
+        draws = stored.select(sample._draw()).to_series().sort()
+        return cls(keys, share.seed, int(draws[share.entities - 1]), sample.always)
+
+    def of_lazy(self, rows: pl.LazyFrame) -> pl.LazyFrame:
+        """The sampled entities' rows; those without a key are of none."""
+        chosen = self._text().is_not_null()
+        if self.limit is not None:
+            drawn = self._draw() <= self.limit
+            chosen &= drawn | self._text().is_in(list(self.always)) if self.always else drawn
+        return rows.filter(chosen)
+
+    def of_frame(self, rows: pl.DataFrame) -> pl.DataFrame:
+        """The sampled entities' rows; those without a key are of none."""
+        return self.of_lazy(rows.lazy()).collect()
+
+    def _text(self) -> pl.Expr:
+        return pl.concat_str([pl.col(key).cast(pl.String) for key in self.keys], separator="\x1f")
+
+    def _draw(self) -> pl.Expr:
+        return self._text().hash(self.seed)
+
+
+def _text(entity: Entity) -> str:
+    """An entity as `_Sample` spells it."""
+    return "\x1f".join(str(v).lower() if isinstance(v, bool) else str(v) for v in entity)
+
+
+def _by_entity(
+    frame: pl.DataFrame, keys: Sequence[str], timestamp: str | None = None
+) -> dict[Entity, list[Row]]:
+    found: dict[Entity, list[Row]] = defaultdict(list)
+    for row in _rows(frame, timestamp):
+        found[tuple(row[key] for key in keys)].append(row)
+    return found
+
+
+def _rows(frame: pl.DataFrame, timestamp: str | None = None) -> Iterator[dict[str, Any]]:
+    """The rows in plain Python: instants, and a timestamp that is a date, as UTC microseconds."""
+    columns = [_values(frame[name], name == timestamp) for name in frame.columns]
+    for values in zip(*columns, strict=True):
+        yield dict(zip(frame.columns, values, strict=True))
+
+
+def _values(series: pl.Series, is_time: bool) -> list[Any]:
+    dtype = series.dtype
+    if isinstance(dtype, pl.Datetime):
+        divide, times = _PER_US.get(dtype.time_unit, 1), _US_PER.get(dtype.time_unit, 1)
+        units = series.to_physical().to_list()
+        return [None if unit is None else unit * times // divide for unit in units]
+    if dtype == pl.Date and is_time:
+        days = series.to_physical().to_list()
+        return [None if day is None else day * 86_400_000_000 for day in days]
+    return series.to_list()
+
+
+def _in_microseconds(frame: pl.DataFrame) -> pl.DataFrame:
+    """Files of one source may tell the same column in different units."""
+    times = [name for name, dtype in frame.schema.items() if isinstance(dtype, pl.Datetime)]
+    return frame.with_columns(pl.col(name).dt.cast_time_unit("us") for name in times)
+
+
+def _json(value: Any, dtype: str) -> Any:
+    """A value as it comes back from JSON."""
+    if value is None or isinstance(value, (bool, float, str)):
+        return value
+    if isinstance(value, int):
+        return to_iso(value) if dtype.startswith("Datetime") else value
+    if isinstance(value, Decimal):
+        return format(value, "f")
+    return value.isoformat("microseconds") if isinstance(value, datetime.time) else str(value)
+
+
+def _floats(row: Row, dtypes: Mapping[str, str]) -> Row:
+    """A whole float may come back from JSON as an integer."""
+    return {
+        name: float(value)
+        if type(value) is int and dtypes.get(name, "").startswith("Float")
+        else value
+        for name, value in row.items()
+    }
+
+
+def _shown_time(us: int | None) -> str:
+    return "no time" if us is None else from_us(us).isoformat().replace("+00:00", "Z")
