@@ -19,7 +19,7 @@ from mlforge.engines import POINT, Engine, Events
 from mlforge.errors import IntegrityError, StalePush, StoreError
 from mlforge.failpoints import reach
 from mlforge.manifest import Manifest
-from mlforge.online import OnlineBooks, OnlineStore, Target
+from mlforge.online import Losses, OnlineBooks, OnlineStore, Target
 from mlforge.schema import Schema
 from mlforge.state import changes_between, events_of
 from mlforge.store import Store
@@ -136,26 +136,29 @@ class _Push:
         books = self.online.books(name)
         if books is not None and books.target == target and not books.pending:
             return self._renewed(books)
+        losses = self.online.losses()
         books = self.online.begin(name, target)
         reach("push.begun")
         try:
             affected = self.affected(books)
             if affected is not None:
-                return self._some(affected, books)
+                return self._some(affected, books, losses)
         except IntegrityError as error:
             # The damage may lie in what was pushed before, which a full push does not read.
             log.warning("all rows are written anew", feature=name, why=str(error))
-        return self._all()
+        return self._all(losses)
 
     def _renewed(self, books: OnlineBooks) -> PushResult:
         """Nothing moved: keep rows alive, and write them anew if some were lost."""
-        name = self.manifest.name
-        if books.renewal_due(self.online.ttl, clock.now()):
+        name, losses, begun = self.manifest.name, self.online.losses(), clock.now()
+        if books.renewal_due(self.online.ttl, begun) or losses != books.losses:
             alive = self.online.renew(name, self.target)
             if alive < books.rows:
                 log.warning("rows were lost online", feature=name, lost=books.rows - alive)
                 self.online.begin(name, self.target)
-                return self._all()
+                return self._all(losses)
+            checked = replace(books, renewed_at=begun, losses=losses)
+            self.online.finish(name, self.target, checked, _run(losses))
         return PushResult(name, self.target.version, self.target.as_of)
 
     def affected(self, books: OnlineBooks) -> pl.DataFrame | None:
@@ -186,7 +189,7 @@ class _Push:
             return None
         return found if found.rows_hash == base.content else None
 
-    def _all(self) -> PushResult:
+    def _all(self, losses: Losses | None) -> PushResult:
         name, target, keys = self.manifest.name, self.target, self.manifest.spec.keys
         begun = clock.now()
         rows = self._rows(evaluation.live(self.events, target.as_of))
@@ -194,17 +197,20 @@ class _Push:
         written = self.online.put(name, target, rows, keys, live)
         reach("push.put")
         deleted = self.online.remove_others(name, target, live)
-        self._finish(rows.height, begun)
+        self._finish(rows.height, begun, losses, losses)
         return PushResult(name, target.version, target.as_of, written, deleted, full=True)
 
-    def _some(self, affected: pl.DataFrame, books: OnlineBooks) -> PushResult:
+    def _some(
+        self, affected: pl.DataFrame, books: OnlineBooks, losses: Losses | None
+    ) -> PushResult:
         name, target, keys = self.manifest.name, self.target, self.manifest.spec.keys
         alive = evaluation.live(self.events, target.as_of, affected)
         gone = affected.join(alive, on=list(keys), how="anti")
         written = self.online.put(name, target, self._rows(alive), keys)
         reach("push.put")
         deleted = self.online.remove(name, target, gone, keys)
-        self._finish(self._count(affected, alive, books), books.renewed_at)
+        rows = self._count(affected, alive, books)
+        self._finish(rows, books.renewed_at, books.losses, losses)
         return PushResult(name, target.version, target.as_of, written, deleted)
 
     def _count(self, affected: pl.DataFrame, alive: pl.DataFrame, books: OnlineBooks) -> int:
@@ -220,7 +226,10 @@ class _Push:
         points = entities.with_columns(frames.instant(self.target.as_of).alias(POINT))
         return entities.hstack(evaluation.values_at(self.engine, self.events, points))
 
-    def _finish(self, rows: int, renewed_at: int) -> None:
+    def _finish(
+        self, rows: int, renewed_at: int, losses: Losses | None, begun: Losses | None
+    ) -> None:
+        """losses: those of when all rows were last known to be there; begun: those of when the push began."""
         spec, events = self.manifest.spec, self.manifest.events
         columns = spec.values(events)
         books = OnlineBooks(
@@ -231,15 +240,20 @@ class _Push:
             keys=tuple(column for column in events if column.name in spec.keys),
             columns=columns,
             empty={column.name: 0 if column.aggregation == "count" else None for column in columns},
+            losses=losses,
         )
         reach("push.removed")
-        self.online.finish(self.manifest.name, self.target, books)
+        self.online.finish(self.manifest.name, self.target, books, _run(begun))
         reach("push.finished")
 
     @property
     def events(self) -> Events:
         """The version's events."""
         return events_of(self.store, self.manifest)
+
+
+def _run(losses: Losses | None) -> str | None:
+    return None if losses is None else losses.server
 
 
 def _comparable(before: Manifest, after: Manifest) -> bool:

@@ -15,7 +15,7 @@ from mlforge.manifest import Manifest
 from mlforge.online import OnlineBooks, OnlineStore
 from mlforge.state import events_of
 from mlforge.store import Store
-from mlforge.values import Duration, to_iso
+from mlforge.values import Duration, Version, to_iso
 
 FeatureRef = str | tuple[str, str]
 
@@ -86,10 +86,36 @@ def get_online_features(
     for (name, _), (current, rows) in zip(requests, store.fetch(requests), strict=True):
         held = _served(name, current, oldest)
         names = [column.name for column in held.columns]
-        for answer, row in zip(answers, rows, strict=True):
-            values = held.empty if row is None else row
-            answer.update((f"{name}__{column}", values.get(column)) for column in names)
+        if None in rows:
+            _check_empty(name, held, store)
+        try:
+            for answer, row in zip(answers, rows, strict=True):
+                values = held.empty if row is None else row
+                answer.update((f"{name}__{column}", values[column]) for column in names)
+        except KeyError:
+            raise _between(name) from None
     return answers
+
+
+def _check_empty(name: str, books: OnlineBooks, store: OnlineStore) -> None:
+    """A missing row means empty windows, unless the server dropped it or a push with other columns has."""
+    assert books.target is not None
+    major = Version.parse(books.target.version).major
+    if any(Version.parse(target.version).major != major for target in books.pending):
+        raise _between(name)
+    if books.losses is None or (now := store.losses()) is None or books.losses.excluded(now):
+        return
+    raise NotServed(
+        f"{name}: rows are missing online, and not for want of events: the server has evicted keys or "
+        "somebody has deleted some; the worker, or 'mlforge build --online', writes them anew. Raise the "
+        "server's maxmemory if it evicts"
+    )
+
+
+def _between(name: str) -> NotServed:
+    return NotServed(
+        f"{name}: a version with other columns is being pushed at this moment; ask again"
+    )
 
 
 def _served(name: str, books: OnlineBooks | None, oldest: int | None) -> OnlineBooks:

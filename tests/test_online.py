@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 import threading
@@ -30,6 +29,7 @@ from tests.online_contract import (
     frame,
     push,
 )
+from tests.servers import free_port
 
 
 @pytest.fixture
@@ -51,13 +51,6 @@ def mortal(redis_url: str) -> Iterator[RedisStore]:
 def client(redis_url: str) -> Iterator[redis.Redis]:
     with redis.Redis.from_url(redis_url, decode_responses=True) as client:
         yield client
-
-
-def free_port() -> int:
-    """A port that nothing else is likely to take while a server is down."""
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port: int = taken.getsockname()[1]
-    return port
 
 
 def row_key(user: int, feature: str = "spend") -> str:
@@ -102,6 +95,7 @@ def test_books_can_be_read_by_a_person(store: RedisStore, client: redis.Redis) -
         "as_of": "2024-01-01T12:00:00.000000Z",
         "content": "r0",
         "rows": "1",
+        "losses": "",
         "pushed_at": "2024-01-01T12:00:01.000000Z",
         "renewed_at": "2024-01-01T12:00:01.000000Z",
         "keys": '[{"name":"user_id","dtype":"Int64"}]',

@@ -10,15 +10,17 @@ import polars as pl
 import pytest
 from redis import Redis
 
+from mlforge import clock
 from mlforge.errors import DataError, OnlineError
+from mlforge.online.base import DOUBT
 from mlforge.store import Books
 from tests.workers import Shop, eventually, purchases, redis, server, write  # noqa: F401 - fixtures
 from worker import jobs
 from worker import tickets as protocol
-from worker.lag import behind
+from worker.lag import RECOUNT_AFTER_US, behind
 from worker.project import Project
 from worker.queue import QUEUE, JobQueue, enqueue
-from worker.reconcile import COMPARE_EVERY_S, LOST_AFTER_S, Reconciler
+from worker.reconcile import COMPARE_EVERY_S, COUNT_EVERY_S, LOST_AFTER_S, Reconciler
 from worker.requests import Requests
 
 
@@ -139,6 +141,23 @@ def test_requests_wait_while_the_server_is_away(project, monkeypatch):
     [ticket] = project.tickets.read(["spend"])
     assert (ticket.wanted, ticket.reason, ticket.closed_at) == (1, "b came", 40)
     assert len(waiting(project)) == 1
+
+
+def test_a_row_that_somebody_deleted_is_missed_by_a_count_and_written_again(shop, project):
+    write(shop.folder / "drops" / "a.parquet", purchases((1, 0, 2.0), (2, 0, 3.0)))
+    Requests(project)("spend", "a came", None)
+    work(project, "spend")
+    at_work = reconciler(project, behind)
+    at_work.tick(0.0)
+    project.online.delete("spend", {"user_id": 2})
+    for round in range(1, 4):  # each feature in its turn
+        at_work.tick(round * COUNT_EVERY_S)
+    assert project.online.books("spend").losses == DOUBT
+    with clock.fixed(clock.now() + RECOUNT_AFTER_US):
+        at_work.tick(4 * COUNT_EVERY_S)
+        assert work(project, "spend") == "refreshed"
+    assert shop.online("spend", 2)
+    assert project.online.books("spend").losses == project.online.losses()
 
 
 def test_requests_that_the_server_forgot_are_made_again(project):

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from mlforge import clock, timemodel
 from mlforge.manifest import Manifest
-from mlforge.online.base import OnlineBooks, Target
+from mlforge.online.base import Losses, OnlineBooks, Target
 from mlforge.spec import FeatureSpec
 from mlforge.store import Pointer
 from mlforge.values import to_iso
 from worker.project import Project
 
+RECOUNT_AFTER_US = 10_000_000
+"""The least time between two counts of the rows on a server that goes on evicting."""
 WALL_TICK_US = 60_000_000
 """How far rows that follow the wall clock may be behind it."""
 
@@ -21,11 +23,17 @@ def behind(project: Project, feature: str) -> str | None:
     if pointer is None:
         return None
     manifest = store.manifest(feature, pointer.version)
-    return lag(online.books(feature), pointer, manifest, online.ttl, clock.now())
+    losses = online.losses()
+    return lag(online.books(feature), pointer, manifest, online.ttl, clock.now(), losses)
 
 
 def lag(
-    books: OnlineBooks | None, pointer: Pointer, manifest: Manifest, ttl: int | None, now: int
+    books: OnlineBooks | None,
+    pointer: Pointer,
+    manifest: Manifest,
+    ttl: int | None,
+    now: int,
+    losses: Losses | None = None,
 ) -> str | None:
     """What the books lack of the served version, of the clock, of life."""
     if books is None or books.target is None:
@@ -41,6 +49,8 @@ def lag(
         return "a push was not finished"
     if (behind := _clock_lag(books.target, manifest, now)) is not None:
         return behind
+    if books.losses != losses and now - books.renewed_at >= RECOUNT_AFTER_US:
+        return "the server may have lost rows of it: they are counted"
     return "the time to live of its rows is to be renewed" if books.renewal_due(ttl, now) else None
 
 

@@ -2,7 +2,7 @@
 
 Each second: work that nobody will do (a dead worker's, a lost job's, a failure whose pause is over).
 Every few seconds: rows online that are behind the latest version or behind the clock, rows whose
-time to live needs renewing, rows of features that are gone.
+time to live needs renewing, rows that were lost, rows of features that are gone.
 """
 
 from __future__ import annotations
@@ -23,6 +23,10 @@ from worker.tickets import Ticket, at_rest, orphaned, overdue
 
 TICK_S = 1.0
 COMPARE_EVERY_S = 5.0
+COUNT_EVERY_S = 10.0
+"""How often the rows of one feature are counted, each feature in its turn."""
+_COUNT_SHARE = 100
+"""The pause after a count, in times of its length: a count looks at every key of the server."""
 LOST_AFTER_S = 4.0
 """A queued job that has been out of the queue so long, and has not begun, is lost."""
 
@@ -39,6 +43,8 @@ class Reconciler:
     _missing: dict[str, float] = field(default_factory=dict)
     _held: set[str] = field(default_factory=set)
     _compared_at: float = float("-inf")
+    _count_at: float = float("-inf")
+    _to_count: list[str] = field(default_factory=list)
 
     def run(self, stop: threading.Event) -> None:
         """Reconcile until `stop` is set; outages and faults are logged, and the next tick tries again."""
@@ -63,6 +69,10 @@ class Reconciler:
             self._compared_at = now_s
             self._compare(tickets)
             self._drop_gone()
+        if now_s >= self._count_at:
+            began = time.monotonic()
+            self._count_next()
+            self._count_at = now_s + max(COUNT_EVERY_S, _COUNT_SHARE * (time.monotonic() - began))
 
     def _resume(self, tickets: list[Ticket], now_s: float) -> None:
         """New jobs for work that was left lying."""
@@ -96,6 +106,19 @@ class Reconciler:
                 enqueue(self.project, ticket.feature, self.project.tickets.requeue(ticket))
             elif reason is not None:
                 self.requests.remind(ticket.feature, reason)
+
+    def _count_next(self) -> None:
+        """Note in a feature's books if rows are missing, which no server tells: somebody deleted them."""
+        online = self.project.online
+        self._to_count = self._to_count or sorted(self.project.definitions.features)
+        feature = self._to_count.pop()
+        before = online.books(feature)
+        if before is None or before.target is None or before.pending:
+            return
+        missing = before.rows - online.others(feature, frozenset())
+        if missing > 0 and online.books(feature) == before:
+            log.warning("rows are missing online", feature=feature, missing=missing)
+            online.doubt(feature, before)
 
     def _released(self, feature: str) -> str | None:
         """A hold that a person has lifted since the last look."""

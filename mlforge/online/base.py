@@ -55,12 +55,34 @@ class Target:
 
 
 @dataclass(frozen=True, slots=True)
+class Losses:
+    """Which run of which server holds the rows, and how many keys it has evicted until then."""
+
+    server: str
+    evicted: int
+
+    def excluded(self, now: Losses) -> bool:
+        """Whether no key was evicted from this until now, as far as the server's own count tells.
+
+        A server that was started anew counts anew.
+        """
+        if self == DOUBT:
+            return False
+        return now.evicted == (self.evicted if now.server == self.server else 0)
+
+
+DOUBT = Losses("", -1)
+"""Rows are known to be missing."""
+
+
+@dataclass(frozen=True, slots=True)
 class OnlineBooks:
     """What the store promises about a feature.
 
     `target` is the last push that finished, and None means that nothing is promised: the other fields
     are empty then. `pending` are the targets that began since. Rows live from `renewed_at` for one TTL,
-    the books for half of one.
+    the books for half of one. `losses` are those of when all rows were last known to be there; None
+    where the server does not tell.
     """
 
     target: Target | None
@@ -71,6 +93,7 @@ class OnlineBooks:
     keys: Schema = ()
     columns: Schema = ()
     empty: Mapping[str, Json] = field(default_factory=dict)
+    losses: Losses | None = None
 
     def renewal_due(self, ttl: int | None, now: int) -> bool:
         """Whether a quarter of the rows' TTL has passed: before half of it even if a turn is missed."""
@@ -185,8 +208,13 @@ class OnlineStore(ABC):
         return (chunk for chunk in found if chunk)
 
     @abstractmethod
-    def finish(self, feature: str, target: Target, books: OnlineBooks) -> None:
+    def finish(
+        self, feature: str, target: Target, books: OnlineBooks, server: str | None = None
+    ) -> None:
         """Write the books with the target as done and none pending, atomically.
+
+        server: the run that every row of the push was written to. OnlineUnavailable if another answers
+        now: it may lack the last rows, as after a failover.
 
         Say in `books.renewed_at` when the oldest live row was written or renewed: with a TTL the books
         are gone half of one after that, whenever this is called, so that they never outlive a row.
@@ -198,6 +226,14 @@ class OnlineStore(ABC):
 
         Fewer than the books say means that some were lost.
         """
+
+    def losses(self) -> Losses | None:
+        """What the server says of keys that it dropped on its own; None if it does not tell."""
+        return None
+
+    @abstractmethod
+    def doubt(self, feature: str, books: OnlineBooks) -> None:
+        """Note in the books that rows are missing: no missing row passes for empty windows from now on."""
 
     def drop(self, feature: str) -> int:
         """Delete the feature, its books first; how many rows there were."""

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mlforge.errors import OnlineError
-from mlforge.online.base import OnlineBooks, Target
+from mlforge.online.base import Losses, OnlineBooks, Target
 from mlforge.schema import Column, Schema
 from mlforge.values import from_iso, to_iso
 
@@ -45,7 +45,13 @@ def to_fields(target: Target, books: OnlineBooks) -> dict[str, str]:
         "columns": _schema_text(books.columns),
         "empty": _json(dict(books.empty)),
         "pending": "[]",
+        "losses": losses_text(books.losses),
     }
+
+
+def losses_text(losses: Losses | None) -> str:
+    """The losses as a person can read them; empty where the server does not tell."""
+    return "" if losses is None else f"{losses.evicted} {losses.server}"
 
 
 def from_fields(fields: Mapping[str, str], where: str) -> OnlineBooks | None:
@@ -83,7 +89,13 @@ def _parsed(fields: Mapping[str, str]) -> OnlineBooks:
         keys=_schema(fields["keys"]),
         columns=_schema(fields["columns"]),
         empty=json.loads(fields["empty"]),
+        losses=_losses(fields.get("losses", "")),
     )
+
+
+def _losses(text: str) -> Losses | None:
+    evicted, _, server = text.partition(" ")
+    return Losses(server, int(evicted)) if text else None
 
 
 def _target(document: Mapping[str, Any]) -> Target:

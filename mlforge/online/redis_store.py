@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Self
 
 import polars as pl
 
 from mlforge import clock
-from mlforge.errors import DefinitionError, StalePush
+from mlforge.errors import DefinitionError, OnlineUnavailable, StalePush
 from mlforge.online import scripts
-from mlforge.online.base import OnlineBooks, OnlineStore, Rows, Target
-from mlforge.online.codec import fence_text, from_fields, target_text, to_fields
+from mlforge.online.base import DOUBT, Losses, OnlineBooks, OnlineStore, Rows, Target
+from mlforge.online.codec import fence_text, from_fields, losses_text, target_text, to_fields
 from mlforge.values import check_name, to_iso
 
 if TYPE_CHECKING:
@@ -97,9 +97,22 @@ class RedisStore(OnlineStore):
         assert books is not None
         return books
 
-    def finish(self, feature: str, target: Target, books: OnlineBooks) -> None:
+    def finish(
+        self, feature: str, target: Target, books: OnlineBooks, server: str | None = None
+    ) -> None:
         """Write the books with the target as done and none pending, atomically."""
-        self._record(feature, target, to_fields(target, books), books.renewed_at)
+        self._record(feature, target, to_fields(target, books), books.renewed_at, server)
+
+    def losses(self) -> Losses | None:
+        """The server's run and its count of evictions; None if it does not tell, or may not."""
+        return self._server.losses()
+
+    def doubt(self, feature: str, books: OnlineBooks) -> None:
+        """Note in the books that rows are missing, unless a push has begun since."""
+        assert books.target is not None
+        with suppress(StalePush):
+            fields = {"losses": losses_text(DOUBT)}
+            self._record(feature, books.target, fields, books.renewed_at)
 
     def renew(self, feature: str, target: Target) -> int:
         """Give every row and the books their full life again; how many rows live."""
@@ -160,10 +173,15 @@ class RedisStore(OnlineStore):
         ]
 
     def _record(
-        self, feature: str, target: Target, fields: Mapping[str, str], renewed_at: int
+        self,
+        feature: str,
+        target: Target,
+        fields: Mapping[str, str],
+        renewed_at: int,
+        server: str | None = None,
     ) -> None:
         flat = [text for field in fields.items() for text in field]
-        arguments = (fence_text(target), self._books_life(renewed_at), *flat)
+        arguments = (fence_text(target), self._books_life(renewed_at), server or "", *flat)
         with self._fenced(feature, target), self._server.asking() as client:
             client.eval(scripts.RECORD, 1, self._key(feature), *arguments)
 
@@ -189,6 +207,11 @@ class RedisStore(OnlineStore):
             yield
         except Refused as refused:
             code, _, recorded = refused.reply.partition(" ")
+            if code == scripts.MOVED:
+                raise OnlineUnavailable(
+                    f"{feature}: {self._server} was restarted or failed over during the push of "
+                    f"{target}, and may lack rows of it: push again"
+                ) from None
             if code != scripts.STALE or target is None:
                 raise
             raise StalePush(_stale(feature, target, recorded, self._server)) from None

@@ -62,8 +62,16 @@ end
 return n
 """
 
+MOVED = "SERVERMOVED"
+
+# ARGV[3] is the run of the server that holds the rows; a server that does not tell its own is believed.
 RECORD = f"""{_FENCED}
-call('HSET', KEYS[1], unpack(ARGV, 3))
+if ARGV[3] ~= '' then
+  local info = redis.pcall('INFO', 'server')
+  local run = type(info) == 'string' and string.match(info, 'run_id:(%w+)')
+  if run and run ~= ARGV[3] then return redis.error_reply('{MOVED} ' .. run) end
+end
+call('HSET', KEYS[1], unpack(ARGV, 4))
 if ARGV[2] == '' then call('PERSIST', KEYS[1]) else call('PEXPIRE', KEYS[1], ARGV[2]) end
 return n
 """

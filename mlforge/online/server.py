@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from mlforge.errors import DefinitionError, MissingExtra, OnlineError, OnlineUnavailable
+from mlforge.online.base import Losses
 
 try:
     import redis
@@ -97,6 +98,20 @@ class Server:
             ) from error
         except redis.ResponseError as error:
             raise Refused(self, str(error)) from error
+
+    def losses(self) -> Losses | None:
+        """This run of the server, and its count of evictions; None if it does not tell."""
+        try:
+            with self.asking() as client, client.pipeline(transaction=False) as pipe:
+                pipe.info("server")
+                pipe.info("stats")
+                server, stats = pipe.execute()
+        except OnlineUnavailable:
+            raise
+        except OnlineError:  # a user without the right to ask
+            return None
+        run, evicted = server.get("run_id"), stats.get("evicted_keys")
+        return None if run is None or evicted is None else Losses(str(run), int(evicted))
 
     def stream(self, script: str, calls: Iterable[tuple[Sequence[str], Sequence[str]]]) -> int:
         """Run the script per (keys, arguments), some calls ahead of their replies; the replies' sum."""
