@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from pathlib import Path
 
 import polars as pl
@@ -19,10 +18,9 @@ from mlforge.partials import Changes
 from mlforge.schema import Schema
 from mlforge.store import files
 from mlforge.store.local import DATA
-from mlforge.values import TimeRange
+from mlforge.values import Duration, TimeRange
 
 _ROW_GROUP = 131_072
-_BEGINNING, _END = -(1 << 62), 1 << 62
 _Placed = tuple[Part, Path]
 
 
@@ -63,17 +61,29 @@ def evaluate(
             frames.select_typed(found, {c.name: c.dtype for c in events.schema}, columns).collect(),
             events,
         )
+    if spec.interval is None:
+        return engine.rows(events, among, times)
+    return _at_boundaries(engine, events, spec.interval, among, times)
+
+
+def _at_boundaries(
+    engine: Engine,
+    events: Events,
+    interval: Duration,
+    among: pl.DataFrame | None,
+    times: TimeRange | None,
+) -> pl.DataFrame:
+    """Values at the end of each interval that holds an event."""
+    spec = events.spec
     assert spec.timestamp is not None
-    seen = times
-    if times is not None and spec.interval is not None:
-        seen = TimeRange(times.start - spec.interval.us, times.end)
+    seen = None if times is None else TimeRange(times.start - interval.us, times.end)
     source = events.scan(spec.identity, seen)
     if among is not None:
         source = source.join(among.lazy(), on=list(spec.keys), how="semi")
     time = frames.microseconds(spec.timestamp)
-    if spec.interval is not None:
-        time = time - time.mod(spec.interval.us) + spec.interval.us
-    points = source.select(*spec.keys, time.alias(POINT)).unique()
+    points = source.select(
+        *spec.keys, (time - time.mod(interval.us) + interval.us).alias(POINT)
+    ).unique()
     if times is not None:
         points = points.filter(pl.col(POINT).is_between(times.start, times.end))
     at = (
@@ -100,20 +110,10 @@ class TableWriter:
             rows = evaluate(self.engine, self.events)
             _check_unique(rows, self.events)
             return Table(self._write([rows]), rows.height)
-        chunks = (evaluate(self.engine, self.events, times=times) for times in self._ranges())
+        ranges = self.events.ranges(self.layout.chunk_rows)
+        chunks = (evaluate(self.engine, self.events, times=times) for times in ranges)
         parts = self._write(chunks)
         return Table(parts, sum(part.rows for part in parts))
-
-    def _ranges(self) -> list[TimeRange]:
-        """All of time, cut after about so many events each."""
-        timed = sorted((p.times.end, p.rows) for p in self.events.partials if p.times)
-        cuts, gathered = [_BEGINNING], 0
-        for end, rows in timed[:-1]:
-            gathered += rows
-            if gathered >= self.layout.chunk_rows and end >= cuts[-1]:
-                cuts.append(end + 1)
-                gathered = 0
-        return [TimeRange(a, b - 1) for a, b in pairwise([*cuts, _END])]
 
     def changed(self, changes: Changes, before: Sequence[Part], folder: Path) -> Table:
         """Evaluate what the changed events touch; parts that hold none of it are linked, not written.

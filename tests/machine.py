@@ -14,7 +14,7 @@ import os
 import shutil
 import tempfile
 from collections import Counter
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -31,7 +31,7 @@ from mlforge.online import RedisStore
 from mlforge.outcomes import Options
 from mlforge.rows import Layout
 from mlforge.store import LocalStore
-from tests import histories, oracle
+from tests import histories, kernels, oracle
 from tests.agreement import TALLY, from_json, json, same, same_rows
 from tests.histories import NAME, UNITS, Plan, Row, World
 from tests.oracle import Cell
@@ -160,6 +160,13 @@ class Machine(RuleBasedStateMachine):
         self.online_clock: OnlineClock = data.draw(timed) if self.world.timed else "data"
         self.plan = data.draw(histories.plans(self.world, self.online_clock), label="plan")
         self.engine: str = data.draw(st.sampled_from(["polars", "duckdb"]), label="engine")
+        self.kernels = ExitStack()
+        self.kernels.enter_context(
+            kernels.forced(
+                general=data.draw(st.booleans(), label="general kernels"),
+                gathered=data.draw(st.sampled_from([None, 3]), label="events gathered at once"),
+            )
+        )
         self.now = self.world.base + data.draw(st.integers(2, 9)) * UNITS[self.world.unit]
         self.client = redis.Redis.from_url(server_url())
         self.client.flushdb()
@@ -592,6 +599,8 @@ class Machine(RuleBasedStateMachine):
             self.definitions.close()
         if hasattr(self, "client"):
             self.client.close()
+        if hasattr(self, "kernels"):
+            self.kernels.close()
         shutil.rmtree(self.root, ignore_errors=True)
 
 

@@ -31,5 +31,13 @@ CASES = {
 def test_the_sql_of_a_metric_is_the_golden_one(name: str) -> None:
     metrics, interval = CASES[name]
     context = ComputeContext(expand(metrics, interval, "f"), {**DTYPES, 'na"me; --': "String"})
-    expected = (GOLDEN / f"{name}.sql").read_text(encoding="utf-8")
-    assert duckdb_compiler.select(context, "line") + "\n" == expected
+    assert duckdb_compiler.select(context, "line") + "\n" == _golden(name)
+
+
+def test_the_sql_by_way_of_lists_is_the_golden_one() -> None:
+    context = ComputeContext(expand(CASES["dtypes"][0], None, "f"), DTYPES)
+    assert duckdb_compiler.select_listed(context, "line") + "\n" == _golden("listed")
+
+
+def _golden(name: str) -> str:
+    return (GOLDEN / f"{name}.sql").read_text(encoding="utf-8")

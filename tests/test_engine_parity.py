@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -15,7 +16,7 @@ from mlforge import get_training_data
 from mlforge.errors import BuildError, DataError
 from mlforge.metrics import Rolling
 from mlforge.schema import AGGREGATIONS, output_dtype
-from tests import oracle
+from tests import kernels, oracle
 from tests.projects import START, Project, identity
 
 ALL = list(AGGREGATIONS)
@@ -111,6 +112,13 @@ CASES = [("Float64", shape) for shape in METRICS] + [
 ]
 
 
+@pytest.fixture(params=["as it comes", "general"])
+def way(request: pytest.FixtureRequest) -> Iterator[None]:
+    with kernels.forced(general=request.param == "general"):
+        yield
+
+
+@pytest.mark.usefixtures("way")
 @pytest.mark.parametrize(("kind", "shape"), CASES)
 def test_engines_agree_with_each_other_and_the_oracle(
     kind: str, shape: str, tmp_path: Path
@@ -153,6 +161,7 @@ def told_dtype(dtype: pl.DataType) -> str:
     return dtype_text(dtype)
 
 
+@pytest.mark.usefixtures("way")
 @pytest.mark.parametrize("engine", ["polars", "duckdb"])
 @pytest.mark.parametrize(
     "values",
@@ -186,6 +195,7 @@ def test_a_sum_that_just_fits_is_exact(engine: str, tmp_path: Path) -> None:
     assert project.store.read("spend")["amount__sum__1d"].to_list() == [2**63 - 1]
 
 
+@pytest.mark.usefixtures("way")
 @pytest.mark.parametrize("engine", ["polars", "duckdb"])
 def test_large_events_leave_no_trace_once_they_left_the_window(engine: str, tmp_path: Path) -> None:
     project = Project(tmp_path / "p", engine)

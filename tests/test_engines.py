@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from mlforge.metrics import Rolling
 from mlforge.schema import AGGREGATIONS
 from mlforge.spec import FeatureSpec
 from mlforge.values import Duration, to_us
-from tests import oracle
+from tests import kernels, oracle
 from tests.projects import START
 
 HOUR = 3_600_000_000
@@ -29,8 +30,14 @@ INSTANT = pl.Datetime("us", "UTC")
 NUMBERS = [name for name in AGGREGATIONS if name != "median"]
 
 
+@pytest.fixture(params=["as it comes", "general"])
+def way(request: pytest.FixtureRequest) -> Iterator[None]:
+    with kernels.forced(general=request.param == "general"):
+        yield
+
+
 @pytest.fixture(params=["polars", "duckdb"])
-def engine(request: pytest.FixtureRequest) -> Engine:
+def engine(request: pytest.FixtureRequest, way: None) -> Engine:
     return engine_named(request.param)
 
 
@@ -132,6 +139,33 @@ def test_answers_stand_in_the_order_of_the_points_however_unsorted(
     points = [(draw.randrange(5), NOW + draw.randrange(-4, 60) * HOUR // 2) for _ in range(200)]
     assert points != sorted(points)
     history.check(engine, *points)
+
+
+def test_points_of_all_history_are_answered_a_few_events_at_a_time(
+    engine: Engine, tmp_path: Path
+) -> None:
+    history = History(tmp_path, every("2h", offset="1h"), every("3h", "median", "sum"))
+    draw = random.Random(5)
+    for day in range(6):
+        history.add(
+            *(
+                (draw.randrange(3), NOW + day * 4 * HOUR + draw.randrange(8) * HOUR // 2, 1.5 * n)
+                for n in range(10)
+            )
+        )
+    points = [(draw.randrange(4), NOW + draw.randrange(-4, 60) * HOUR // 2) for _ in range(100)]
+    assert len(history.events.ranges(8)) == 4
+    with kernels.forced(gathered=8):
+        history.check(engine, *points)
+
+
+def test_no_range_of_time_is_shorter_than_the_longest_window(tmp_path: Path) -> None:
+    history = History(tmp_path, every("6h"))
+    for hour in range(24):
+        history.add(*((1, NOW + hour * HOUR + n, 1.0) for n in range(10)))
+    ranges = history.events.ranges(1)
+    assert [(r.end - NOW) // HOUR for r in ranges[:-1]] == [6, 13, 20]
+    assert all(a.end + 1 == b.start for a, b in pairwise(ranges))
 
 
 def test_a_point_asked_twice_is_answered_twice(engine: Engine, tmp_path: Path) -> None:

@@ -7,15 +7,18 @@ an engine supplies one primitive, `aggregate`.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import ClassVar
 
 import polars as pl
 
 from mlforge import frames, timemodel
-from mlforge.compilers.base import ENTITY, ROW, TIME, ComputeContext, value_alias
+from mlforge.compilers.base import ROW, TIME, ComputeContext, value_alias
+from mlforge.engines import lines
+from mlforge.engines.lines import ROW_DTYPE
 from mlforge.errors import DataError
 from mlforge.manifest import Partial
 from mlforge.schema import Column, Schema, dtypes
@@ -24,6 +27,7 @@ from mlforge.values import TimeRange
 
 POINT = "__point"
 _INT64 = (-(1 << 63), (1 << 63) - 1)
+_BEGINNING, _END = -(1 << 62), 1 << 62
 
 
 @dataclass(frozen=True)
@@ -64,19 +68,41 @@ class Events:
         time = pl.col(self.spec.timestamp)
         return found.filter(time.is_between(frames.instant(times.start), frames.instant(times.end)))
 
+    def ranges(self, rows: int) -> list[TimeRange]:
+        """All of time, cut where about so many events came since the cut before.
+
+        None is shorter than the longest window: each range needs the events of one before it, which
+        must not outweigh its own.
+        """
+        reach = timemodel.reach(self.spec.windows) if self.spec.windows else TimeRange(0, 0)
+        timed = sorted((p.times.end, p.rows) for p in self.partials if p.times)
+        begun = min((p.times.start for p in self.partials if p.times), default=0)
+        cuts, gathered = [_BEGINNING], 0
+        for end, count in timed[:-1]:
+            gathered += count
+            if gathered >= rows and end - begun >= reach.end - reach.start:
+                cuts.append(end + 1)
+                begun, gathered = end + 1, 0
+        return [TimeRange(a, b - 1) for a, b in pairwise([*cuts, _END])]
+
 
 class Engine(ABC):
-    """Evaluates a feature's metrics. Engines differ in the kernel alone, never in what it returns."""
+    """Evaluates a feature's metrics. Engines differ in the kernel alone, never in what it returns.
+
+    gathered: about how many events an evaluation takes into memory at a time. Small in tests, so
+        that seams are crossed.
+    """
 
     name: ClassVar[str]
+    gathered: ClassVar[int] = 2_000_000
 
     @abstractmethod
     def aggregate(self, line: pl.DataFrame, context: ComputeContext) -> pl.DataFrame:
         """Every metric at every instant that is asked for.
 
-        line: events, and points where no event is, sorted by entity (UInt32), then time (Int64
-            microseconds), with the value columns, which are null for points. `ROW` (UInt32) numbers the
-            rows at which to evaluate, one of each entity and instant; it is null in all others.
+        line: events and points, sorted by entity (UInt32), then time (Int64 microseconds), with the
+            value columns, which are null for points. `ROW` (UInt32) numbers the rows at which to
+            evaluate; it is null in all others. A window holds all rows of its range, whatever their order.
         Returns ROW and one column a metric for the numbered rows, in any order; no rounding, no defaults.
         """
 
@@ -87,66 +113,94 @@ class Engine(ABC):
         a window is empty, results that are not finite as null. Raises DataError when an integer or
         decimal sum does not fit its dtype.
         """
-        spec = events.spec
-        columns = spec.values(events.schema)
+        spec, columns = events.spec, events.spec.values(events.schema)
         if points.is_empty():
             return frames.empty(columns)
-        asked = _asked(points, spec)
-        entities = asked.select(spec.keys).unique(maintain_order=True).with_row_index(ENTITY)
-        asked = asked.join(
-            entities, on=list(spec.keys), how="left", nulls_equal=True, maintain_order="left"
-        ).select(ENTITY, TIME)
-        least, greatest = asked[TIME].min(), asked[TIME].max()
-        assert isinstance(least, int)
-        assert isinstance(greatest, int)
-        seen = timemodel.events_seen(TimeRange(least, greatest), spec.windows)
-        context = ComputeContext(spec.columns, dtypes(events.schema))
-        line = _line(_gather(events, seen, entities, context), asked.unique())
-        found = self.aggregate(line, context).sort(ROW)
-        numbered = line.filter(pl.col(ROW).is_not_null()).select(ENTITY, TIME)
-        answers = numbered.hstack(found.drop(ROW))
-        answers = asked.join(answers, on=[ENTITY, TIME], how="left", maintain_order="left")
-        return answers.select(_settle(answers, column, spec.name) for column in columns)
+        asked = points.select(
+            *spec.keys,
+            _evaluated_at(spec).alias(TIME),
+            pl.int_range(pl.len(), dtype=ROW_DTYPE).alias(ROW),
+        )
+        answers = [self._answers(events, part) for part in self._by_time(events, asked)]
+        found = pl.concat(answers).sort(ROW)
+        return found.select(_settle(found, column, spec.name) for column in columns)
+
+    def rows(
+        self, events: Events, among: pl.DataFrame | None = None, times: TimeRange | None = None
+    ) -> pl.DataFrame:
+        """The values of a continuous feature at its own events: keys, timestamp and metric columns.
+
+        One row for each entity and instant of an event, sorted by time, then keys; `among` keeps some
+        entities, `times` the rows of a range. Raises DataError as `values` does.
+        """
+        spec, context = events.spec, _context(events)
+        assert spec.timestamp is not None
+        seen = None if times is None else timemodel.events_seen(times, spec.windows).union(times)
+        line = lines.sorted_(_gather(events, seen, among, context), spec.keys)
+        line = lines.numbered(lines.with_entities(line, spec.keys), times)
+        found = _in_order(self.aggregate(line.drop(spec.keys), context))
+        own = line.filter(pl.col(ROW).is_not_null()).select(
+            *spec.keys, pl.col(TIME).cast(frames.UTC_INSTANT).alias(spec.timestamp)
+        )
+        values = (_settle(found, column, spec.name) for column in spec.values(events.schema))
+        return own.hstack(found.select(values)).sort(spec.order)
+
+    def _answers(self, events: Events, asked: pl.DataFrame) -> pl.DataFrame:
+        """Each metric at each of some points, by ROW."""
+        spec, context = events.spec, _context(events)
+        seen = timemodel.events_seen(_times(asked), spec.windows)
+        found = _gather(events, seen, asked.select(spec.keys).unique(), context)
+        line = lines.sorted_(pl.concat([found, asked], how="diagonal"), spec.keys)
+        return self.aggregate(lines.with_entities(line, spec.keys).drop(spec.keys), context)
+
+    def _by_time(self, events: Events, asked: pl.DataFrame) -> Iterator[pl.DataFrame]:
+        """The points in ranges of time, so that no more events than `gathered` are needed at once."""
+        seen = timemodel.events_seen(_times(asked), events.spec.windows)
+        ranges = events.within(seen).ranges(self.gathered)
+        if len(ranges) == 1:
+            yield asked
+            return
+        for times in ranges:
+            part = asked.filter(pl.col(TIME).is_between(times.start, times.end))
+            if not part.is_empty():
+                yield part
 
 
-def _asked(points: pl.DataFrame, spec: FeatureSpec) -> pl.DataFrame:
-    """The points with their time moved to where it is evaluated."""
+def _context(events: Events) -> ComputeContext:
+    return ComputeContext(events.spec.columns, dtypes(events.schema))
+
+
+def _evaluated_at(spec: FeatureSpec) -> pl.Expr:
+    """Where a value at a point is evaluated."""
     time = pl.col(POINT).to_physical()
-    if spec.interval is not None:
-        time = time - time.mod(spec.interval.us)
-    return points.select(*spec.keys, time.alias(TIME))
+    return time if spec.interval is None else time - time.mod(spec.interval.us)
+
+
+def _times(asked: pl.DataFrame) -> TimeRange:
+    least, greatest = asked[TIME].min(), asked[TIME].max()
+    assert isinstance(least, int)
+    assert isinstance(greatest, int)
+    return TimeRange(least, greatest)
 
 
 def _gather(
-    events: Events, seen: TimeRange, entities: pl.DataFrame, context: ComputeContext
+    events: Events, seen: TimeRange | None, among: pl.DataFrame | None, context: ComputeContext
 ) -> pl.DataFrame:
-    """The events of those entities that any window sees, in the kernel's columns."""
+    """The events of a range of time and of some entities: keys, and the kernel's columns."""
     spec = events.spec
     assert spec.timestamp is not None
-    return (
-        events.scan(spec.needed(), seen)
-        .join(entities.lazy(), on=list(spec.keys), how="inner", coalesce=False)
-        .select(
-            pl.col(ENTITY),
-            frames.microseconds(spec.timestamp).alias(TIME),
-            *(pl.col(column).alias(value_alias(column)) for column in context.value_columns()),
-        )
-        .collect()
-    )
+    found = events.scan(spec.needed(), seen)
+    if among is not None:
+        found = found.join(among.lazy(), on=list(spec.keys), how="semi")
+    return found.select(
+        *spec.keys,
+        frames.microseconds(spec.timestamp).alias(TIME),
+        *(pl.col(column).alias(value_alias(column)) for column in context.value_columns()),
+    ).collect()
 
 
-def _line(events: pl.DataFrame, asked: pl.DataFrame) -> pl.DataFrame:
-    """Events and the points that coincide with none, sorted, the rows to evaluate numbered."""
-    where = [ENTITY, TIME]
-    absent = asked.join(events.select(where), on=where, how="anti")
-    line = pl.concat([events, absent], how="diagonal").sort(where)
-    new = pl.any_horizontal(pl.col(where).ne_missing(pl.col(where).shift()))
-    line = line.with_columns(pl.when(new).then(pl.int_range(pl.len(), dtype=pl.UInt32)).alias(ROW))
-    if line.height - line[ROW].null_count() == asked.height:
-        return line
-    wanted = asked.with_columns(pl.lit(True).alias("__wanted"))
-    line = line.join(wanted, on=where, how="left", maintain_order="left")
-    return line.with_columns(pl.when(pl.col("__wanted")).then(pl.col(ROW))).drop("__wanted")
+def _in_order(found: pl.DataFrame) -> pl.DataFrame:
+    return found if found[ROW].is_sorted() else found.sort(ROW)
 
 
 def _settle(found: pl.DataFrame, column: Column, owner: str) -> pl.Expr:

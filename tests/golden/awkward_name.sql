@@ -1,7 +1,7 @@
 SELECT * FROM (
 SELECT
   "__row",
-  sum("__value_amount"::DOUBLE) OVER w0 AS "amount__sum__1d",
+  sum("__value_amount") OVER w0 AS "amount__sum__1d",
   count("__value_na""me; --") OVER w0 AS "na""me; --__count__1d"
 FROM "line"
 WINDOW

@@ -1,8 +1,8 @@
 SELECT * FROM (
 SELECT
   "__row",
-  sum("__value_amount"::DOUBLE) OVER w0 AS "amount__sum__1h",
-  avg("__value_amount"::DOUBLE) OVER w0 AS "amount__mean__1h",
+  sum("__value_amount") OVER w0 AS "amount__sum__1h",
+  avg("__value_amount") OVER w0 AS "amount__mean__1h",
   min("__value_amount") OVER w0 AS "amount__min__1h",
   sum("__value_units"::HUGEINT) OVER w0 AS "units__sum__1h",
   avg("__value_units"::DOUBLE) OVER w0 AS "units__mean__1h",
