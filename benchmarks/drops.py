@@ -237,10 +237,10 @@ def _sizes(feed: Feed) -> str:
     folder = feed.stores.path / NAME
     data_path = feed.stores.data
     parts = 1 if data_path.is_file() else len(list(data_path.iterdir()))
-    partials = len(list((folder / "_partials").iterdir()))
+    partials, packs = (len(list((folder / n).glob("*"))) for n in ("_partials", "_packs"))
     notes = [*folder.glob("_*.json"), data_path.parent / ".meta.json"]
     return (
-        f"{parts} parts, {partials} partials, "
+        f"{parts} parts, {partials} loose partials, {packs} packs, "
         f"{sum(path.stat().st_size for path in notes) // 1000} kB of books, "
         f"{resident() // 1_000_000} MB"
     )

@@ -30,6 +30,7 @@ from mlforge.retrieval import get_training_data
 from mlforge.sources import Source
 from mlforge.store import Store
 from mlforge.store.books import Audit
+from mlforge.store.places import read_place
 from mlforge.values import from_us, to_iso
 
 _ROWS, _INSTANTS = 50, 8
@@ -180,9 +181,9 @@ class _Audit:
 
     def _entities_of(self, record: SourceRecord, sample: _Sample) -> set[Entity]:
         """Sampled entities of a file that is gone, as its stored events name them."""
-        path = self.store.partial(self.feature.name, record.partial)
+        [place] = self.store.locate(self.feature.name, [record.partial])
         try:
-            keys = sample.of_frame(pl.read_parquet(path, columns=list(sample.keys), glob=False))
+            keys = sample.of_frame(read_place(place, sample.keys))
         except (OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
             raise IntegrityError(
                 f"{self.feature.name}: {record.path} is gone, and its stored events cannot be read "

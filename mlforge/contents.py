@@ -33,6 +33,8 @@ from mlforge.store import Quarantined, Seen, Store
 # A file whose change time is younger than this when it is read may change again within the same tick
 # of the file system's clock, unseen in its stat: its content is hashed anew at the next refresh.
 _SETTLED_NS = 50_000_000
+# So many bytes of events are held back at most, to be written together.
+_WRITTEN_AT = 32_000_000
 # What a file may be set aside for; a full disk or a wrong definition is no file's fault.
 FAULTS = (SourceError, FunctionError, DataError, ValidationError)
 
@@ -78,6 +80,9 @@ class Desk:
         rules = [[column, *map(str, rules)] for column, rules in feature.validators.items()]
         self.prefix = partials.memo_prefix(feature.code_hash, feature.spec, rules)
         self.on_disk = set() if afresh else set(store.partials(feature.name))
+        self.made: dict[str, Partial] = {}
+        self.unwritten: list[tuple[Partial, pl.DataFrame]] = []
+        self.unwritten_bytes = 0
         self.known = {partial.hash: partial for partial in latest.partials} if latest else {}
         self.seen_before = store.seen(feature.name)
         self.seen: dict[str, Seen] = {}
@@ -143,10 +148,24 @@ class Desk:
         return read.frame
 
     def stored(self, key: str) -> Partial | None:
-        """A partial that some refresh has computed before."""
-        if key not in self.on_disk:
-            return None
+        """A partial that this or another refresh has computed before."""
+        if key in self.made or key not in self.on_disk:
+            return self.made.get(key)
         return self.known.get(key) or self.store.find_partial(self.feature.name, key)
+
+    def keep(self, partial: Partial, frame: pl.DataFrame) -> None:
+        """Store a partial, with others: many small ones are written in one go."""
+        self.made[partial.hash] = partial
+        self.unwritten.append((partial, frame))
+        self.unwritten_bytes += int(frame.estimated_size())
+        if self.unwritten_bytes >= _WRITTEN_AT:
+            self.write()
+
+    def write(self) -> None:
+        """Store what is kept in memory."""
+        made, self.unwritten, self.unwritten_bytes = self.unwritten, [], 0
+        if made:
+            self.store.write_partials(self.feature.name, made, self.feature.spec.timestamp)
 
     def compute(self, key: str, frame: pl.DataFrame, where: str, *, alone: bool) -> Partial:
         """Apply the function, validate, normalise and store; `alone`: only if the rows may be split."""
@@ -171,8 +190,7 @@ class Desk:
                 partial.times.end, clock.now(), where, made.naive, str(feature.spec.timestamp)
             )
             self.warnings.extend([late] if late else [])
-        self.store.write_partial(feature.name, partial, partials.stored(made.frame))
-        self.on_disk.add(key)
+        self.keep(partial, partials.stored(made.frame))
         return partial
 
     def apply(self, frame: pl.DataFrame, where: str, *, alone: bool) -> pl.DataFrame:
@@ -264,6 +282,7 @@ class Desk:
         rowwise: bool,
     ) -> Intake:
         """Close the pass."""
+        self.write()
         self.seen = {
             path: replace(seen, good=self.good(path) if path in self.set_aside else seen.hash)
             for path, seen in self.seen.items()

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import polars as pl
 
 from mlforge import evaluation, frames, timemodel
 from mlforge.engines import Events
 from mlforge.manifest import Manifest
-from mlforge.schema import Column, Schema, dtypes
+from mlforge.schema import Schema
 from mlforge.state import events_of
-from mlforge.store import Store
+from mlforge.store import Store, places
 from mlforge.values import TimeRange
 
 FILE = "__file"
-_PATH = Column("__path", "String")
+_MARK = "__place"
 
 
 def rows(store: Store, manifest: Manifest, keys: pl.DataFrame, at: int | None) -> pl.DataFrame:
@@ -40,7 +38,7 @@ def rows(store: Store, manifest: Manifest, keys: pl.DataFrame, at: int | None) -
     names = [column.name for column in shown]
     return (
         found.join(keys.lazy(), on=list(spec.keys), how="semi")
-        .join(_files(events, manifest).lazy(), on=_PATH.name, how="left")
+        .join(_files(events, manifest).lazy(), on=_MARK, how="left")
         .select(FILE, *names)
         .sort(*first, *(name for name in names if name not in first), FILE, nulls_last=False)
         .collect()
@@ -70,23 +68,15 @@ def _seen(events: Events, keys: pl.DataFrame, at: int | None) -> list[TimeRange]
 
 
 def _scan(events: Events, wanted: Schema) -> pl.LazyFrame:
-    """The events, each stored partial once, with the path that it lies at."""
-    groups: dict[Schema, dict[Path, None]] = {}
-    for partial in events.partials:
-        groups.setdefault(partial.schema, {})[events.where(partial.hash)] = None
-    scans = [
-        frames.select_typed(
-            pl.scan_parquet(list(paths), glob=False, include_file_paths=_PATH.name),
-            dtypes((*schema, _PATH)),
-            (*wanted, _PATH),
-        )
-        for schema, paths in groups.items()
-    ]
-    return pl.concat(scans) if scans else frames.empty((*wanted, _PATH)).lazy()
+    """The events, each stored partial once, with the mark of its place."""
+    distinct = {partial.hash: partial for partial in events.partials}
+    lots = places.lots(list(distinct.values()), events.where(list(distinct)))
+    return places.scan(lots, wanted, mark=_MARK)
 
 
 def _files(events: Events, manifest: Manifest) -> pl.DataFrame:
     """For each stored partial the source files that gave it: files of equal content share one."""
-    paths = {partial.hash: str(events.where(partial.hash)) for partial in events.partials}
-    sources = [(paths[s.partial], s.path) for s in manifest.sources if manifest.rowwise]
-    return pl.DataFrame(sources, {_PATH.name: pl.String, FILE: pl.String}, orient="row")
+    hashes = list({partial.hash for partial in events.partials})
+    marks = {h: place.mark for h, place in zip(hashes, events.where(hashes), strict=True)}
+    sources = [(marks[s.partial], s.path) for s in manifest.sources if manifest.rowwise]
+    return pl.DataFrame(sources, {_MARK: pl.String, FILE: pl.String}, orient="row")

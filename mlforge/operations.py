@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import polars as pl
 
 from mlforge import clock
 from mlforge.digest import digest
 from mlforge.errors import MlforgeError, StoreError, VersionConflict, VersionNotFound
-from mlforge.manifest import Manifest
+from mlforge.manifest import Manifest, Partial
 from mlforge.retention import UNATTENDED, Retention, removable
 from mlforge.store import Pointer, Store
 from mlforge.store.files import hash_file
+from mlforge.store.places import Place, parted
 from mlforge.values import Version
 
 _WORTH_IT = 10
+_MOSTLY = 0.5  # a pack with fewer partials that are named by no version stays as it is
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,17 +83,24 @@ def prune(
     store: Store, names: Iterable[str], rule: Retention, *, dry_run: bool = False
 ) -> list[Pruned]:
     """Remove versions that the rule allows to go, and partials that no version names any more."""
-    return [_prune(store, name, rule, dry_run) for name in names]
+    return [_prune(store, name, rule, dry_run=dry_run) for name in names]
 
 
 def tidy(store: Store, name: str, rule: Retention = UNATTENDED) -> Pruned | None:
-    """Prune a feature once that removes enough versions to be worth the look at all the others."""
+    """Prune a feature once that removes enough versions to be worth the look at all the others.
+
+    Small partials that have come to lie about are packed.
+    """
     versions = dict.fromkeys(store.versions(name), 0)
     pointer, pins = store.pointer(name), map(Version.parse, store.books(name).pins)
     served = pointer.version if pointer else None
-    if len(removable(versions, served, set(pins), rule, clock.now())) < _WORTH_IT:
-        return None
-    return _prune(store, name, rule, dry_run=False)
+    pruned = None
+    if len(removable(versions, served, set(pins), rule, clock.now())) >= _WORTH_IT:
+        pruned = _prune(store, name, rule, above=_MOSTLY)
+    if served is not None:
+        manifest = store.manifest(name, served)
+        store.pack(name, manifest.partials, manifest.spec.timestamp)
+    return pruned
 
 
 def verify(store: Store, names: Iterable[str], version: str | None = None) -> list[Problem]:
@@ -124,10 +134,12 @@ def _before(store: Store, served: Manifest) -> Version:
     return older[-1]
 
 
-def _prune(store: Store, name: str, rule: Retention, dry_run: bool) -> Pruned:
+def _prune(
+    store: Store, name: str, rule: Retention, *, dry_run: bool = False, above: float = 0
+) -> Pruned:
     store.list_versions(name)
     with store.lock(name):
-        made, named, unreadable = {}, {}, []
+        made, named, unreadable, timestamp = {}, {}, [], None
         for version in store.versions(name):
             try:
                 manifest = store.manifest(name, version)
@@ -137,6 +149,7 @@ def _prune(store: Store, name: str, rule: Retention, dry_run: bool) -> Pruned:
             else:
                 made[version] = manifest.created_at
                 named[version] = {partial.hash for partial in manifest.partials}
+                timestamp = manifest.spec.timestamp
         pointer = store.pointer(name)
         gone = removable(
             made,
@@ -153,8 +166,7 @@ def _prune(store: Store, name: str, rule: Retention, dry_run: bool) -> Pruned:
         if not dry_run:
             for version in gone:
                 store.remove(name, version)
-            for hash_ in spare:
-                store.remove_partial(name, hash_)
+            spare = store.remove_partials(name, spare, timestamp, above)
     return Pruned(name, tuple(map(str, gone)), len(spare), tuple(map(str, unreadable)))
 
 
@@ -173,20 +185,36 @@ def _check_parts(store: Store, manifest: Manifest) -> list[str]:
 
 def _check_partials(store: Store, manifest: Manifest, checked: dict[str, str | None]) -> list[str]:
     """Read each partial once, however many versions name it."""
-    for partial in manifest.partials:
-        if partial.hash in checked:
-            continue
-        path = store.partial(manifest.name, partial.hash)
-        try:
-            checked[partial.hash] = store.check_partial(manifest.name, partial.hash)
-            if not checked[partial.hash]:
-                events = pl.read_parquet(path, glob=False)
-                if digest(events) != partial.digest:
-                    checked[partial.hash] = "does not hold the events that it was written with"
-        except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
-            checked[partial.hash] = f"cannot be read ({type(error).__name__})"
+    fresh = {p.hash: p for p in manifest.partials if p.hash not in checked}
+    checked.update(dict.fromkeys(fresh))
+    checked.update(store.check_partials(manifest.name, fresh))
+    whole = [partial for hash_, partial in fresh.items() if checked[hash_] is None]
+    for partial, fault in _misread(store, manifest, whole):
+        checked[partial.hash] = fault
     return [
         f"partial {hash_[:12]} {checked[hash_]}"
         for hash_ in dict.fromkeys(p.hash for p in manifest.partials)
         if checked[hash_]
     ]
+
+
+def _misread(
+    store: Store, manifest: Manifest, stored: Sequence[Partial]
+) -> Iterator[tuple[Partial, str]]:
+    """Those whose events are not what they were written with, a file after the other."""
+    lots: dict[Path, list[tuple[Partial, Place]]] = {}
+    located = store.locate(manifest.name, [partial.hash for partial in stored])
+    for partial, place in zip(stored, located, strict=True):
+        lots.setdefault(place.path, []).append((partial, place))
+    for path, held in lots.items():
+        try:
+            rows = pl.read_parquet(path, glob=False)
+        except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
+            yield from (
+                (partial, f"cannot be read ({type(error).__name__})") for partial, _ in held
+            )
+            continue
+        parts = parted(rows, held[0][1])
+        for partial, place in held:
+            if digest(parts[place.number or 0]) != partial.digest:
+                yield partial, "does not hold the events that it was written with"

@@ -16,7 +16,7 @@ def events_of(store: Store, manifest: Manifest, of: Sequence[Partial] | None = N
     """A manifest's events, or some of its partials."""
     chosen = manifest.partials if of is None else of
     return Events(
-        manifest.spec, manifest.events, tuple(chosen), partial(store.partial, manifest.name)
+        manifest.spec, manifest.events, tuple(chosen), partial(store.locate, manifest.name)
     )
 
 

@@ -19,15 +19,17 @@ import structlog
 from mlforge import Definitions, clock, failpoints
 from mlforge.build import Options
 from mlforge.online import RedisStore
-from mlforge.operations import prune, rollback
+from mlforge.operations import prune, rollback, tidy
 from mlforge.retention import Retention
 from mlforge.rows import Layout
 from mlforge.store import LocalStore
+from mlforge.store.packs import Packing
 from mlforge.values import to_us
 from tests.projects import Project, at
 from tests.projects import rows as rows_of
 
 SMALL = Options(layout=Layout(part_rows=8))
+TINY_PACKS = Packing(small_rows=5, at_least=2, pack_rows=9, grace_s=0)
 NOW = to_us(at(60))
 
 
@@ -80,6 +82,16 @@ def definitions(root: Path, url: str | None = None, prefix: str = "mlforge") -> 
     return project.definitions(online_store=online)
 
 
+def tidy_up(root: Path) -> None:
+    """Pack what lies loose, and delete what packs stand in for."""
+    tidy(packing(root), "spend")
+
+
+def packing(root: Path) -> LocalStore:
+    """The project's store, with packs of a few rows."""
+    return LocalStore(root / "store", TINY_PACKS)
+
+
 def build(root: Path) -> None:
     """Refresh the feature, as parts of a few rows."""
     with clock.fixed(NOW):
@@ -102,11 +114,18 @@ def prune_all(root: Path) -> None:
     prune(LocalStore(root / "store"), ["spend"], Retention(newest=1))
 
 
+def prune_packs(root: Path) -> None:
+    """The same, where a pack is written anew without what goes."""
+    prune(packing(root), ["spend"], Retention(newest=1))
+
+
 JOBS: dict[str, Callable[..., None]] = {
     "build": build,
     "push": push,
     "rollback": roll_back,
     "prune": prune_all,
+    "prune packs": prune_packs,
+    "tidy": tidy_up,
 }
 
 

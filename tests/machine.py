@@ -25,12 +25,21 @@ from hypothesis import note
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
-from mlforge import Definitions, clock, failpoints, get_online_features, get_training_data
+from mlforge import (
+    Definitions,
+    clock,
+    failpoints,
+    get_online_features,
+    get_training_data,
+    operations,
+)
 from mlforge.errors import BuildError, DataError, NotServed
 from mlforge.online import RedisStore
 from mlforge.outcomes import Options
+from mlforge.retention import Retention
 from mlforge.rows import Layout
 from mlforge.store import LocalStore
+from mlforge.store.packs import Packing
 from tests import histories, kernels, oracle
 from tests.agreement import TALLY, from_json, json, same, same_rows
 from tests.histories import NAME, UNITS, Plan, Row, World
@@ -41,6 +50,7 @@ OnlineClock = Literal["data", "wall"]
 OTHER = {"polars": "duckdb", "duckdb": "polars"}
 FILES = ("a.parquet", "b.parquet", "c.parquet", "deep/a.parquet", "deep/er/z.parquet")
 DATA = st.data()
+TINY_PACKS = Packing(small_rows=4, at_least=2, pack_rows=8, grace_s=0)
 THEN = st.sampled_from(["build", "build online", "build online", "nothing yet"])
 
 
@@ -69,10 +79,18 @@ def _dying(operation: str) -> Any:
 
 
 PUBLISHING = (
-    *("file.synced", "partial.written", "books.written", "seen.written", "stage.made"),
+    *(
+        "file.synced",
+        "partial.written",
+        "pack.written",
+        "books.written",
+        "seen.written",
+        "stage.made",
+    ),
     *("parts.written", "parts.placed"),
     *("publish.staged", "publish.renamed", "publish.pointed", "publish.indexed"),
 )
+PACKING = ("nowhere", "file.synced", "pack.written", "pack.swept", "remove.hidden")
 PUSHING = ("begin", "put", "remove", "remove_others", "finish")
 for _operation in PUSHING:
     setattr(DyingStore, _operation, _dying(_operation))
@@ -172,7 +190,7 @@ class Machine(RuleBasedStateMachine):
         self.client.flushdb()
         self.ttl = data.draw(st.sampled_from([None, 7 * 86_400]), label="ttl")
         self.online_store = DyingStore.from_url(server_url(), ttl=self.ttl)
-        self.store = LocalStore(self.root / "store")
+        self.store = LocalStore(self.root / "store", TINY_PACKS)
         self.write("a.parquet", data.draw(histories.rows(self.world), label="a.parquet"))
         self.open()
         self.then(data.draw(st.sampled_from(["build", "build online"])), data)
@@ -323,7 +341,7 @@ class Machine(RuleBasedStateMachine):
     def restart(self, data: st.DataObject, then: str) -> None:
         """A new process, perhaps with the other engine."""
         self.engine = data.draw(st.sampled_from(["polars", "duckdb"]), label="engine")
-        self.store = LocalStore(self.root / "store")
+        self.store = LocalStore(self.root / "store", TINY_PACKS)
         self.open()
         self.then(then, data)
 
@@ -415,7 +433,7 @@ class Machine(RuleBasedStateMachine):
                 self.definitions.refresh(NAME, options=Options(cost_share=99, layout=Layout(2)))
         finally:
             failpoints.disarm()
-        self.store = LocalStore(self.root / "store")
+        self.store = LocalStore(self.root / "store", TINY_PACKS)
         self.open()
         if before:
             _as_stored(self.versions[before[-1]], self.store.read(NAME, before[-1]))
@@ -424,6 +442,32 @@ class Machine(RuleBasedStateMachine):
         for version in after[len(before) :]:
             self.versions[version] = snapshot
         self.build(data, online=data.draw(st.booleans(), label="online"))
+
+    @precondition(lambda self: self.versions)
+    @rule(data=DATA, place=st.sampled_from(PACKING), keep_all=st.booleans())
+    def tidy(self, data: st.DataObject, place: str, keep_all: bool) -> None:
+        """Partials are packed, or pruned and packs written anew, perhaps only half; nothing reads otherwise."""
+        passes, reached = itertools.count(1), data.draw(st.integers(1, 3), label="killed at pass")
+        note(f"tidy, killed at {place}, reached {reached} times; all versions stay: {keep_all}")
+        failpoints.arm(place, lambda: die() if next(passes) == reached else None)
+        try:
+            with suppress(Killed):
+                if keep_all:
+                    operations.tidy(self.store, NAME)
+                else:
+                    operations.prune(self.store, [NAME], Retention(newest=1))
+                    operations.tidy(self.store, NAME)
+        finally:
+            failpoints.disarm()
+        TALLY["tidyings"] += 1
+        self.store = LocalStore(self.root / "store", TINY_PACKS)
+        self.open()
+        left = self.store.list_versions(NAME)
+        assert left == list(self.versions) if keep_all else left[-1] == self.latest()
+        self.versions = {version: self.versions[version] for version in left}
+        assert operations.verify(self.store, [NAME]) == []
+        self.judge_offline(data)
+        self.judge_online()
 
     # -- what is judged
 

@@ -285,27 +285,27 @@ class StoreContract:
         frame = events(1, 2, 3)
         made = partial_of(frame)
         with store.lock("spend"):
-            store.write_partial("spend", made, frame)
-            store.write_partial("spend", made, frame)
+            store.write_partials("spend", [(made, frame)])
+            store.write_partials("spend", [(made, frame)])
         for opened in (store, self.again(store)):
             assert opened.find_partial("spend", "a1") == made
             assert opened.partials("spend") == ["a1"]
-            assert pl.read_parquet(opened.partial("spend", "a1")).equals(frame)
+            assert pl.read_parquet(opened.locate("spend", ["a1"])[0].path).equals(frame)
         assert store.features() == []
 
     def test_a_partial_without_rows_or_columns_is_one_too(self, store: Store) -> None:
         for name, frame in (("e0", events()), ("e1", pl.DataFrame())):
             made = replace(partial_of(events(), name), schema=())
             with store.lock("spend"):
-                store.write_partial("spend", made, frame)
+                store.write_partials("spend", [(made, frame)])
             assert store.find_partial("spend", name) == made
 
     def test_a_removed_partial_is_gone(self, store: Store) -> None:
         with store.lock("spend"):
-            store.write_partial("spend", partial_of(events(1), "a1"), events(1))
-            store.write_partial("spend", partial_of(events(2), "b2"), events(2))
-            store.remove_partial("spend", "a1")
-            store.remove_partial("spend", "a1")
+            store.write_partials("spend", [(partial_of(events(1), "a1"), events(1))])
+            store.write_partials("spend", [(partial_of(events(2), "b2"), events(2))])
+            store.remove_partials("spend", ["a1"])
+            store.remove_partials("spend", ["a1"])
         assert store.partials("spend") == ["b2"]
         assert store.find_partial("spend", "a1") is None
 

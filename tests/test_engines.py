@@ -19,6 +19,7 @@ from mlforge.frames import schema_of
 from mlforge.metrics import Rolling
 from mlforge.schema import AGGREGATIONS
 from mlforge.spec import FeatureSpec
+from mlforge.store.places import Place
 from mlforge.values import Duration, to_us
 from tests import kernels, oracle
 from tests.projects import START
@@ -93,7 +94,7 @@ class History:
             self.spec,
             schema_of(made),
             tuple(stored),
-            lambda hash_: self.folder / f"{hash_}.parquet",
+            lambda hashes: [Place(self.folder / f"{hash_}.parquet") for hash_ in hashes],
         )
 
     def points(self, *points: tuple[Any, ...]) -> pl.DataFrame:
@@ -209,7 +210,7 @@ def test_without_events_every_window_is_empty(engine: Engine, tmp_path: Path) ->
 
 def test_without_partials_every_window_is_empty(engine: Engine, tmp_path: Path) -> None:
     history = History(tmp_path, every("1h", "count", "max")).add()
-    bare = Events(history.spec, history.events.schema, (), Path)
+    bare = Events(history.spec, history.events.schema, (), list)
     assert engine.values(bare, history.points((1, NOW))).rows() == [(0, None)]
 
 

@@ -246,7 +246,7 @@ def test_a_push_of_damaged_events_says_what_mends_it(
 ) -> None:
     defs.build()
     [partial] = project.store.read_metadata("spend").partials
-    damage(project.store.partial("spend", partial.hash))
+    damage(project.store.locate("spend", [partial.hash])[0].path)
     with pytest.raises(IntegrityError, match=r"spend: .*'mlforge verify'.*--full"):
         defs.push("spend")
 
@@ -258,7 +258,7 @@ def test_events_lost_of_the_version_before_do_not_stop_a_push(
     project.drop("one", rows((1, 0, 20.0), (3, 6, 2.0)))
     [partial] = project.store.read_metadata("spend").partials
     defs.refresh("spend")
-    project.store.partial("spend", partial.hash).unlink()
+    project.store.locate("spend", [partial.hash])[0].path.unlink()
     assert defs.push("spend").full
     row = online(client, 1)
     assert row is not None

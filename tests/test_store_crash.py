@@ -17,16 +17,17 @@ import pytest
 import mlforge
 from mlforge import clock, failpoints
 from mlforge.errors import StoreError
-from mlforge.operations import prune, rollback, verify
+from mlforge.operations import prune, rollback, tidy, verify
 from mlforge.retention import Retention
 from mlforge.store import LocalStore
-from tests.crashes import NOW, build, definitions, drop, killed, push
+from tests.crashes import NOW, build, definitions, drop, killed, packing, push
 
 WRITING = ("file.synced", "partial.written", "seen.written", "books.written", "stage.made",
            "parts.written", "parts.placed", "publish.staged", "publish.renamed",
            "publish.pointed", "publish.indexed")  # fmt: skip
 PUSHING = ("push.begun", "push.put", "push.removed", "push.finished")
 REMOVING = ("remove.hidden",)
+PACKING = ("pack.written", "pack.swept")
 
 
 def test_every_place_where_a_test_may_stop_the_process_is_tried_here() -> None:
@@ -40,7 +41,7 @@ def test_every_place_where_a_test_may_stop_the_process_is_tried_here() -> None:
         and call.func.id == "reach"
         and isinstance(call.args[0], ast.Constant)
     }
-    assert named == {*WRITING, *PUSHING, *REMOVING}
+    assert named == {*WRITING, *PUSHING, *REMOVING, *PACKING}
 
 
 @pytest.fixture(scope="module")
@@ -196,6 +197,55 @@ def test_a_prune_killed_on_its_way_leaves_nothing_that_the_next_writer_does_not_
     needed = {partial.hash for partial in store.read_metadata("spend").partials}
     assert set(store.partials("spend")) == needed
     assert verify(store, ["spend"]) == []
+
+
+@pytest.fixture(scope="module")
+def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project of which two versions are packed, one file was amended, and others lie loose."""
+    root = tmp_path_factory.mktemp("packed")
+    for user in range(6):
+        drop(root, f"a{user}", (user, 1.0, 1.0), (user, 2.0, 3.0))
+    build(root)
+    tidy(packing(root), "spend")
+    drop(root, "a1", (1, 1.0, 5.0))
+    for user in range(3):
+        drop(root, f"b{user}", (user, 3.0, 1.0))
+    build(root)
+    return root
+
+
+@pytest.mark.parametrize("job", ["tidy", "prune packs"])
+@pytest.mark.parametrize("place", ["file.synced", *PACKING, *REMOVING])
+def test_packing_killed_at_any_step_loses_nothing_and_is_finished_by_the_next_one(
+    job: str, place: str, packed: Path, tmp_path: Path
+) -> None:
+    expected = rows(packed)
+    reached = 0
+    for nth in range(1, 20):
+        root = tmp_path / str(nth)
+        shutil.copytree(packed, root)
+        died = killed(root, job, place, nth)
+        reached += died
+        for store in (packing(root), LocalStore(root / "store")):
+            assert verify(store, ["spend"]) == []
+            assert rows(root).equals(expected)
+        for _ in range(3):  # what is packed, then what packs stand in for
+            tidy(packing(root), "spend")
+        prune(packing(root), ["spend"], Retention(newest=1))
+        tidy(packing(root), "spend")
+        store = packing(root)
+        needed = {partial.hash for partial in store.read_metadata("spend").partials}
+        assert set(store.partials("spend")) == needed
+        assert list((store.path / "spend" / "_partials").iterdir()) == []
+        assert verify(store, ["spend"]) == []
+        assert litter(store) == []
+        drop(root, "c", (7, 4.0, 1.0))
+        build(root)
+        assert rows(root).height == expected.height + 1
+        shutil.rmtree(root)
+        if not died:
+            break
+    assert reached or (job, place) in {("tidy", "remove.hidden"), ("prune packs", "pack.swept")}
 
 
 # Disks

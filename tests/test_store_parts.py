@@ -24,6 +24,7 @@ from mlforge.rows import Layout, TableWriter
 from mlforge.schema import Column
 from mlforge.spec import FeatureSpec
 from mlforge.store import LocalStore
+from mlforge.store.places import Place
 from mlforge.values import TimeRange
 from tests.projects import Project, rows
 
@@ -220,7 +221,7 @@ def drop_by_drop(
         into.mkdir()
         writer = TableWriter(
             engine,
-            Events(SPEC, EVENTS, (partial,), lambda _: path),
+            Events(SPEC, EVENTS, (partial,), lambda _: [Place(path)]),
             into,
             Layout(part_rows=PART_ROWS),
         )

@@ -9,8 +9,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
-from pathlib import Path
 from typing import ClassVar
 
 import polars as pl
@@ -23,6 +23,8 @@ from mlforge.errors import DataError
 from mlforge.manifest import Partial
 from mlforge.schema import Column, Schema, dtypes
 from mlforge.spec import FeatureSpec
+from mlforge.store import places
+from mlforge.store.places import Place
 from mlforge.values import TimeRange
 
 POINT = "__point"
@@ -34,13 +36,13 @@ _BEGINNING, _END = -(1 << 62), 1 << 62
 class Events:
     """A version's events: stored partials, the schema that they share, and what they mean.
 
-    `where` gives the file of a partial's hash; it is asked only for those that are read.
+    `where` gives the places of partials by their hashes; it is asked when they are first read.
     """
 
     spec: FeatureSpec
     schema: Schema
     partials: tuple[Partial, ...]
-    where: Callable[[str], Path]
+    where: Callable[[Sequence[str]], Sequence[Place]]
 
     def within(self, times: TimeRange | None) -> Events:
         """Only the partials that hold an event in the range."""
@@ -49,20 +51,19 @@ class Events:
         kept = tuple(p for p in self.partials if p.times and p.times.overlaps(times))
         return Events(self.spec, self.schema, kept, self.where)
 
+    @cached_property
+    def lots(self) -> tuple[places.Lot, ...]:
+        """What is read for all of them."""
+        return places.lots(self.partials, self.where([partial.hash for partial in self.partials]))
+
     def scan(
         self, columns: Sequence[str] | None = None, times: TimeRange | None = None
     ) -> pl.LazyFrame:
         """The events, lazily: some columns, those of a time range, in no particular order."""
         wanted = tuple(c for c in self.schema if columns is None or c.name in columns)
-        chosen = self.within(times)
-        groups: dict[Schema, list[Path]] = {}
-        for partial in chosen.partials:
-            groups.setdefault(partial.schema, []).append(self.where(partial.hash))
-        scans = [
-            frames.select_typed(pl.scan_parquet(paths, glob=False), dtypes(schema), wanted)
-            for schema, paths in groups.items()
-        ]
-        found = pl.concat(scans) if scans else frames.empty(wanted).lazy()
+        found = places.scan(
+            (lot for lot in self.lots if times is None or lot.overlaps(times)), wanted
+        )
         if times is None or self.spec.timestamp is None:
             return found
         time = pl.col(self.spec.timestamp)

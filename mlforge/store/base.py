@@ -7,7 +7,7 @@ out again.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +24,8 @@ from mlforge.errors import (
 )
 from mlforge.manifest import Manifest, Partial
 from mlforge.store.books import Audit, Books, Seen
+from mlforge.store.packs import Made
+from mlforge.store.places import Place
 from mlforge.values import Version
 
 
@@ -59,28 +61,43 @@ class Store(ABC):
         """Where a version's table lies: a parquet file, or a folder of them."""
 
     @abstractmethod
-    def partial(self, name: str, hash_: str) -> Path:
-        """Where a partial lies or would lie."""
+    def locate(self, name: str, hashes: Iterable[str]) -> list[Place]:
+        """Where each of these partials lies, or would lie."""
 
     @abstractmethod
     def find_partial(self, name: str, hash_: str) -> Partial | None:
         """A stored partial's description, None if it is not stored."""
 
     @abstractmethod
-    def write_partial(self, name: str, partial: Partial, frame: pl.DataFrame) -> None:
-        """Store a partial; doing so again changes nothing."""
+    def write_partials(self, name: str, made: Sequence[Made], sorted_by: str | None = None) -> None:
+        """Store partials; doing so again changes nothing. They are durable once a version names them.
+
+        sorted_by: the column of time, by which those that come to lie together are sorted.
+        """
 
     @abstractmethod
     def partials(self, name: str) -> list[str]:
         """Hashes of the partials that are stored."""
 
     @abstractmethod
-    def check_partial(self, name: str, hash_: str) -> str | None:
-        """What is wrong with a stored partial's bytes, in words; None if nothing is."""
+    def check_partials(self, name: str, hashes: Iterable[str]) -> dict[str, str]:
+        """What is wrong with stored partials' bytes, in words, by hash; empty if nothing is."""
 
     @abstractmethod
-    def remove_partial(self, name: str, hash_: str) -> None:
-        """Delete a partial that no version names."""
+    def remove_partials(
+        self, name: str, hashes: Iterable[str], sorted_by: str | None = None, above: float = 0
+    ) -> list[str]:
+        """Delete partials that no version names; returns those that went.
+
+        above: those that lie with others may stay while they are not more than this share of them.
+        """
+
+    @abstractmethod
+    def pack(self, name: str, partials: Sequence[Partial], sorted_by: str | None = None) -> None:
+        """Let small ones of these partials lie together if that is worth it: they are read in fewer steps.
+
+        Takes the lock itself. Readers who have located them before can go on for some minutes.
+        """
 
     @abstractmethod
     def remove(self, name: str, version: Version) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import io
 import json
 import os
 import re
@@ -61,8 +62,11 @@ def read_json(path: Path) -> Any:
 
 
 @contextmanager
-def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
-    """A hidden sibling to write to; once the block ends it is synced and takes the path's place."""
+def replacing(path: Path, *, durable: bool = True, folder: bool = True) -> Iterator[Path]:
+    """A hidden sibling to write to; once the block ends it is synced and takes the path's place.
+
+    folder: False where the caller syncs the folder, once for many files.
+    """
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
         with storage_errors(path):
@@ -71,7 +75,7 @@ def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
                 sync(temporary)
             reach("file.synced")
             temporary.replace(path)
-            if durable:
+            if durable and folder:
                 sync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
@@ -124,12 +128,22 @@ def hash_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def seal(path: Path) -> None:
-    """Put a checksum of a parquet file into its own metadata, in place of `UNSEALED`."""
-    with path.open("r+b") as file:
-        place, checksum = _checksum(file)
-        file.seek(place)
-        file.write(checksum)
+def write_sealed(
+    path: Path, frame: pl.DataFrame, row_group: int, metadata: Mapping[str, str]
+) -> None:
+    """Write a parquet file with a checksum of itself in its own metadata; the caller syncs the folder."""
+    written = io.BytesIO()
+    frame.write_parquet(
+        written,
+        compression="lz4",
+        row_group_size=row_group,
+        metadata={**metadata, CHECKSUM: UNSEALED},
+    )
+    place, checksum = _checksum(written)
+    written.seek(place)
+    written.write(checksum)
+    with replacing(path, folder=False) as temporary:
+        temporary.write_bytes(written.getbuffer())
 
 
 def is_sealed(path: Path) -> bool:

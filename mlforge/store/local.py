@@ -5,6 +5,7 @@
         1.0.0/  data.parquet  .meta.json
         _latest.json                     {"version": "1.0.0", "generation": 1, ...}
         _partials/<hash>.parquet         the events that versions consist of
+        _packs/<sequence>-<id>.parquet   the same, many small ones in a file
         _lineage/<hash>.json             pieces of long lists of files, shared between versions
         _books.json  _sources.json       mutable notes: quarantine, holds, what files were last seen
         _audit.json                      another: what the last audit found
@@ -23,61 +24,51 @@ from __future__ import annotations
 import errno
 import fcntl
 import functools
-import json
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import polars as pl
-
 from mlforge.errors import (
-    DefinitionError,
     IntegrityError,
     StoreError,
     UnsupportedStore,
     VersionConflict,
 )
 from mlforge.failpoints import reach
-from mlforge.manifest import (
-    Manifest,
-    Partial,
-    check_format,
-    config_of,
-    partial_from_json,
-    partial_to_json,
-)
-from mlforge.store import chunks, files, staging
+from mlforge.manifest import Manifest, Partial, check_format
+from mlforge.store import chunks, files, index, notes, staging
 from mlforge.store.base import Pointer, Store
-from mlforge.store.books import Audit, Books, Seen, seen_from_json, seen_to_json
-from mlforge.values import Version, check_name, to_iso
+from mlforge.store.books import Audit, Books, Seen
+from mlforge.store.folders import State, checked, no_link, state_of, well_formed
+from mlforge.store.packs import Made, Packing
+from mlforge.store.places import Place
+from mlforge.store.shelf import Shelf
+from mlforge.values import Version
 
 META = ".meta.json"
 DATA = "data.parquet"
-_LATEST, _BOOKS, _SOURCES, _AUDIT = "_latest.json", "_books.json", "_sources.json", "_audit.json"
-_PARTIALS, _LINEAGE = "_partials", "_lineage"
-_DESCRIPTION = "mlforge.partial"
+_LINEAGE = "_lineage"
 _HASH = re.compile(r"[0-9A-Za-z]{1,100}")
-_ROW_GROUP = 65_536
-_INDEX_FORMAT = 1
-_NOTE_FORMAT = 1
 _REMEMBERED = 8
 
 
 class LocalStore(Store):
     """A folder on a local disk, made when it is first written to."""
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], packing: Packing | None = None) -> None:
         self._given = Path(path).expanduser()
         self.path = self._given.absolute()
-        self._manifests: dict[tuple[str, int, int, int], Manifest] = {}
+        self.packing = packing or Packing()
+        self._manifests: dict[State, Manifest] = {}
+        self._shelves: dict[str, Shelf] = {}
 
     def located_at(self, folder: Path) -> LocalStore:
         """The store that a relative path means in a definitions file of that folder."""
-        return LocalStore(folder / self._given)
+        return LocalStore(folder / self._given, self.packing)
 
     def __repr__(self) -> str:
         return f"LocalStore({str(self.path)!r})"
@@ -88,7 +79,7 @@ class LocalStore(Store):
         with suppress(FileNotFoundError, NotADirectoryError), os.scandir(self.path) as entries:
             for entry in entries:
                 with suppress(StoreError):
-                    if (self._folder(entry.name) / _LATEST).is_file():
+                    if (self._folder(entry.name) / notes.LATEST).is_file():
                         found.append(entry.name)
         return sorted(found)
 
@@ -105,15 +96,15 @@ class LocalStore(Store):
 
     def pointer(self, name: str) -> Pointer | None:
         """What `_latest.json` says."""
-        known = self._known(name)
+        known = notes.served(self._folder(name))
         return None if known is None else known[0]
 
     def manifest(self, name: str, version: Version) -> Manifest:
         """Read `.meta.json`, once while it stays as it is: a refresh and a push ask several times."""
         path = self._version(name, version) / META
-        self._partials(name)
+        self._shelf(name).refuse_links()
         try:
-            state = _state(path)
+            state = state_of(path)
         except (FileNotFoundError, NotADirectoryError):
             if not self.versions(name):
                 raise self._not_found(name) from None
@@ -127,14 +118,14 @@ class LocalStore(Store):
     def _remember(self, path: Path, manifest: Manifest) -> None:
         while len(self._manifests) >= _REMEMBERED:
             self._manifests.pop(next(iter(self._manifests)), None)
-        self._manifests[_state(path)] = manifest
+        self._manifests[state_of(path)] = manifest
 
     def _read_manifest(self, name: str, version: Version, path: Path) -> Manifest:
         document = files.read_json(path)
         if document is None:
             raise self._no_version(name, version)
         check_format(document, str(path))
-        with _well_formed(path):
+        with well_formed(path):
             document = chunks.unpacked(document, functools.partial(self._piece, name))
         manifest = Manifest.from_json(document, str(path))
         if (manifest.name, manifest.version) != (name, version):
@@ -146,77 +137,44 @@ class LocalStore(Store):
     def data(self, name: str, version: Version) -> Path:
         """`<feature>/<version>/data.parquet`: a file, or a folder once it is large."""
         path = self._version(name, version) / DATA
-        with suppress(NotADirectoryError, FileNotFoundError), os.scandir(_no_link(path)) as parts:
+        with suppress(NotADirectoryError, FileNotFoundError), os.scandir(no_link(path)) as parts:
             for part in parts:
-                _no_link(path / part.name)
+                no_link(path / part.name)
         return path
 
-    def partial(self, name: str, hash_: str) -> Path:
-        """`<feature>/_partials/<hash>.parquet`."""
-        if _HASH.fullmatch(hash_) is None:
-            raise StoreError(f"{name}: {hash_!r} is not a partial's hash")
-        # A version names thousands; the folders above were looked at when it was read.
-        return _no_link(Path(f"{self.path}/{_checked(name)}/{_PARTIALS}/{hash_}.parquet"))
+    def locate(self, name: str, hashes: Iterable[str]) -> list[Place]:
+        """`_partials/<hash>.parquet`, or rows of a pack."""
+        return self._shelf(name).locate(hashes)
 
     def find_partial(self, name: str, hash_: str) -> Partial | None:
-        """Read the description that a partial carries in its own metadata."""
-        path = self.partial(name, hash_)
-        if not path.is_file():
-            return None
-        try:
-            found = partial_from_json(json.loads(pl.read_parquet_metadata(path)[_DESCRIPTION]))
-        except (
-            pl.exceptions.PolarsError,
-            pl.exceptions.PanicException,
-            KeyError,
-            TypeError,
-            ValueError,
-        ):
-            return None  # damaged: whoever asked makes it anew
-        return found if found.hash == hash_ else None
+        """Read the description that a file carries in its own metadata."""
+        return self._shelf(name).find(hash_)
 
-    def write_partial(self, name: str, partial: Partial, frame: pl.DataFrame) -> None:
-        """Write it under its hash, whole or not at all."""
-        path = self.partial(name, partial.hash)
-        with files.storage_errors(path):
-            self._partials(name).mkdir(exist_ok=True)
-        with files.replacing(path) as temporary:
-            frame.write_parquet(
-                temporary,
-                compression="lz4",
-                row_group_size=_ROW_GROUP,
-                metadata={
-                    _DESCRIPTION: json.dumps(partial_to_json(partial)),
-                    files.CHECKSUM: files.UNSEALED,
-                },
-            )
-            files.seal(temporary)
-        reach("partial.written")
+    def write_partials(self, name: str, made: Sequence[Made], sorted_by: str | None = None) -> None:
+        """Write each under its hash, or many small ones in a pack, whole or not at all."""
+        self._shelf(name).write(made, sorted_by)
 
     def partials(self, name: str) -> list[str]:
-        """What lies in `_partials`."""
-        with suppress(FileNotFoundError), os.scandir(self._partials(name)) as found:
-            return sorted(
-                entry.name.removesuffix(".parquet")
-                for entry in found
-                if _HASH.fullmatch(entry.name.removesuffix(".parquet"))
-                and entry.is_file(follow_symlinks=False)
-            )
-        return []
+        """What lies in `_partials` and in packs."""
+        return self._shelf(name).hashes()
 
-    def check_partial(self, name: str, hash_: str) -> str | None:
-        """Compare the file with the checksum within it."""
-        path = self.partial(name, hash_)
-        if not path.is_file():
-            return "is missing"
-        return None if files.is_sealed(path) else "is not what was written: its bytes have changed"
+    def check_partials(self, name: str, hashes: Iterable[str]) -> dict[str, str]:
+        """Compare files with the checksums within them."""
+        return self._shelf(name).faults(hashes)
 
-    def remove_partial(self, name: str, hash_: str) -> None:
-        """Delete the file."""
-        path = self.partial(name, hash_)
-        self._partials(name)
-        with files.storage_errors(path):
-            path.unlink(missing_ok=True)
+    def remove_partials(
+        self, name: str, hashes: Iterable[str], sorted_by: str | None = None, above: float = 0
+    ) -> list[str]:
+        """Delete files, and write packs anew without them."""
+        return self._shelf(name).remove(hashes, sorted_by, above)
+
+    def pack(self, name: str, partials: Sequence[Partial], sorted_by: str | None = None) -> None:
+        """Write packs first; what they stand in for goes at a later call."""
+        shelf = self._shelf(name)
+        if not shelf.is_in_order(partials):
+            with self.lock(name):
+                shelf.sweep()
+                shelf.pack(partials, sorted_by)
 
     def remove(self, name: str, version: Version) -> None:
         """Take the folder out of sight in one step, then delete it."""
@@ -269,6 +227,7 @@ class LocalStore(Store):
             (staged / META).write_text(files.json_text(document), encoding="utf-8")
             for path in (*staged.rglob("*"), staged):
                 files.sync(path)
+            self._shelf(name).sync()
             reach("publish.staged")
             with self._exclusive(name, ".publishing"):
                 if self.pointer(name) != expected:
@@ -288,7 +247,7 @@ class LocalStore(Store):
                 files.sync(target.parent)
                 self._remember(target / META, manifest)
                 reach("publish.renamed")
-                pointer = self._point(name, version)
+                pointer = notes.point(self._folder(name), version)
         reach("publish.pointed")
         self._index(name, manifest)
         reach("publish.indexed")
@@ -298,7 +257,7 @@ class LocalStore(Store):
         """Point at an existing version."""
         manifest = self.manifest(name, version)
         with self._exclusive(name, ".publishing"):
-            pointer = self._point(name, version)
+            pointer = notes.point(self._folder(name), version)
         self._index(name, manifest)
         return pointer
 
@@ -312,53 +271,42 @@ class LocalStore(Store):
             for litter in folder.glob(f"{staging.PREFIX}*"):
                 if staging.is_litter(litter):
                     shutil.rmtree(litter, ignore_errors=True)
-            for litter in (*folder.glob(".*.json.*"), *self._partials(name).glob(".*")):
+            for litter in folder.glob(".*.json.*"):
                 litter.unlink(missing_ok=True)
-            versions, known = self.versions(name), self._known(name)
+            self._shelf(name).clean()
+            versions, known = self.versions(name), notes.served(folder)
             unserved = versions and (known is None or known[1] < versions[-1])
             if unserved and self.books(name).hold is None:
-                self._point(name, versions[-1])
+                notes.point(folder, versions[-1])
         served = self.pointer(name)
         if served is not None and self._indexed(name) != str(served.version):
             self._index(name, self.manifest(name, served.version))
 
     def books(self, name: str) -> Books:
         """Read `_books.json`."""
-        path = self._folder(name) / _BOOKS
-        with _well_formed(path):
-            document = files.read_json(path)
-            _check_note(document or {}, path)
-            return Books.from_json(document)
+        return notes.books(self._folder(name))
 
     def write_books(self, name: str, books: Books) -> None:
         """Replace `_books.json`."""
-        self._write(name, _BOOKS, books.to_json())
+        notes.write_books(self._folder(name), books)
         reach("books.written")
 
     def seen(self, name: str) -> dict[str, Seen]:
-        """Read `_sources.json`; it only saves work, so a damaged one is as good as none."""
-        path = self._folder(name) / _SOURCES
-        with suppress(IntegrityError), _well_formed(path):
-            return seen_from_json(files.read_json(path))
-        return {}
+        """Read `_sources.json`."""
+        return notes.seen(self._folder(name))
 
     def write_seen(self, name: str, seen: Mapping[str, Seen]) -> None:
         """Replace `_sources.json`."""
-        files.write_json(self._folder(name) / _SOURCES, seen_to_json(seen), durable=False)
+        notes.write_seen(self._folder(name), seen)
         reach("seen.written")
 
     def audit(self, name: str) -> Audit | None:
-        """Read `_audit.json`; a damaged one is as good as none: the next audit makes it anew."""
-        path = self._folder(name) / _AUDIT
-        with suppress(IntegrityError), _well_formed(path):
-            document = files.read_json(path)
-            _check_note(document or {}, path)
-            return None if document is None else Audit.from_json(document)
-        return None
+        """Read `_audit.json`."""
+        return notes.audit(self._folder(name))
 
     def write_audit(self, name: str, audit: Audit) -> None:
         """Replace `_audit.json`."""
-        self._write(name, _AUDIT, audit.to_json())
+        notes.write_audit(self._folder(name), audit)
 
     @contextmanager
     def lock(self, name: str, *, repair: bool = True) -> Iterator[None]:
@@ -377,50 +325,15 @@ class LocalStore(Store):
             self.path.mkdir(parents=True, exist_ok=True)
         with self._exclusive(None, ".indexing"):
             entries = self._entries()
-            self._write_index(entries)
+            index.write(self.path, entries)
         return sorted(entries)
 
     def index(self) -> dict[str, dict[str, Any]]:
         """What `_metadata/manifest.json` lists."""
-        path = self._index_path()
-        document = files.read_json(path)
-        if document is None:
-            return {}
-        if not isinstance(document, dict) or document.get("format") != _INDEX_FORMAT:
-            raise UnsupportedStore(
-                f"{path} was written by another mlforge; 'mlforge manifest --regenerate' makes it anew"
-            )
-        with _well_formed(path):
-            return {name: {**entry} for name, entry in document["features"].items()}
-
-    def _known(self, name: str) -> tuple[Pointer, Version] | None:
-        """What is served, and the highest version when that was decided."""
-        path = self._folder(name) / _LATEST
-        with _well_formed(path):
-            document = files.read_json(path)
-            if document is None:
-                return None
-            _check_note(document, path)
-            version = Version.parse(document["version"])
-            pointer = Pointer(version, int(document["generation"]))
-            return pointer, Version.parse(document.get("highest", document["version"]))
-
-    def _point(self, name: str, version: Version) -> Pointer:
-        known = self._known(name)
-        generation = known[0].generation + 1 if known else 1
-        highest = max(version, known[1]) if known else version
-        self._write(
-            name,
-            _LATEST,
-            {"version": str(version), "generation": generation, "highest": str(highest)},
-        )
-        return Pointer(version, generation)
-
-    def _write(self, name: str, document: str, content: Mapping[str, Any]) -> None:
-        files.write_json(self._folder(name) / document, {"format": _NOTE_FORMAT, **content})
+        return index.read(self.path)
 
     def _lineage(self, name: str) -> Path:
-        return _no_link(self._folder(name) / _LINEAGE)
+        return no_link(self._folder(name) / _LINEAGE)
 
     def _piece(self, name: str, piece: str) -> Any:
         """A piece of a version's lists; its name is the hash of its text."""
@@ -457,41 +370,16 @@ class LocalStore(Store):
                 return  # another mlforge's is left alone until somebody asks for a new one
             except IntegrityError:
                 known = self._entries()
-            self._write_index({**known, name: self._entry(manifest)})
+            index.write(self.path, {**known, name: index.entry(manifest)})
 
     def _indexed(self, name: str) -> str | None:
         with suppress(StoreError):
             return self.index().get(name, {}).get("version")
         return None
 
-    def _index_path(self) -> Path:
-        return _no_link(self.path / "_metadata") / "manifest.json"
-
     def _entries(self) -> dict[str, Any]:
         latest = {name: self.latest(name) for name in self.features()}
-        return {name: self._entry(manifest) for name, manifest in latest.items() if manifest}
-
-    def _write_index(self, entries: Mapping[str, Any]) -> None:
-        path = self._index_path()
-        with files.storage_errors(path):
-            path.parent.mkdir(exist_ok=True)
-            for litter in path.parent.glob(f".{path.name}.*"):
-                litter.unlink(missing_ok=True)
-        index = {"format": _INDEX_FORMAT, "features": dict(sorted(entries.items()))}
-        files.write_json(path, index, durable=False)
-
-    @staticmethod
-    def _entry(manifest: Manifest) -> dict[str, Any]:
-        return {
-            "version": str(manifest.version),
-            "row_count": manifest.row_count,
-            **{
-                key: config_of(manifest.spec)[key]
-                for key in ("entity_keys", "timestamp", "interval")
-            },
-            "updated_at": to_iso(manifest.created_at),
-            "content_hash": manifest.content_hash,
-        }
+        return {name: index.entry(manifest) for name, manifest in latest.items() if manifest}
 
     @contextmanager
     def _exclusive(self, name: str | None, lock: str) -> Iterator[None]:
@@ -505,13 +393,16 @@ class LocalStore(Store):
             os.close(descriptor)
 
     def _folder(self, name: str) -> Path:
-        return _no_link(self.path / _checked(name))
+        return no_link(self.path / checked(name))
 
-    def _partials(self, name: str) -> Path:
-        return _no_link(self._folder(name) / _PARTIALS)
+    def _shelf(self, name: str) -> Shelf:
+        folder = self._folder(name)
+        if name not in self._shelves:
+            self._shelves[name] = Shelf(folder, self.packing)
+        return self._shelves[name]
 
     def _version(self, name: str, version: Version) -> Path:
-        return _no_link(self._folder(name) / str(version))
+        return no_link(self._folder(name) / str(version))
 
     def _not_found(self, name: str) -> StoreError:
         flat = self.path / f"{name}.parquet"
@@ -521,43 +412,3 @@ class LocalStore(Store):
                 f"{name}, then 'mlforge manifest --regenerate'; the old files are left alone"
             )
         return super()._not_found(name)
-
-
-def _checked(name: str) -> str:
-    try:
-        return check_name(name)
-    except DefinitionError as error:
-        raise StoreError(str(error)) from error
-
-
-def _check_note(document: Mapping[str, Any], path: Path) -> None:
-    """Notes of a newer mlforge are left alone: what this one does not know it would drop."""
-    if document.get("format", _NOTE_FORMAT) != _NOTE_FORMAT:
-        raise UnsupportedStore(
-            f"{path} has format {document['format']!r}, this mlforge knows {_NOTE_FORMAT}: "
-            "upgrade to the release that wrote it"
-        )
-
-
-def _state(path: Path) -> tuple[str, int, int, int]:
-    """What tells that a file is the one that was read."""
-    stat = path.lstat()
-    return str(path), stat.st_mtime_ns, stat.st_ino, stat.st_size
-
-
-def _no_link(path: Path) -> Path:
-    if os.path.islink(path):  # noqa: PTH114 - False where pathlib raises
-        raise StoreError(f"{path} is a link, and a store follows none; put the real thing there")
-    return path
-
-
-@contextmanager
-def _well_formed(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except (KeyError, TypeError, ValueError, AttributeError, StoreError) as error:
-        if isinstance(error, StoreError) and str(path) in str(error):
-            raise
-        raise IntegrityError(
-            f"{path} is damaged ({type(error).__name__}: {error}); restore it from a backup"
-        ) from error

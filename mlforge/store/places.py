@@ -1,0 +1,130 @@
+"""Where partials lie, each in a file of its own or many in a pack, and reading them from there."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import polars as pl
+
+from mlforge import frames
+from mlforge.manifest import Partial
+from mlforge.schema import Column, Schema, dtypes
+from mlforge.values import TimeRange
+
+NUMBER = "__partial"
+"""The column of a pack that tells whose a row is."""
+_MARK = "__mark"
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """The file that holds a partial; in a pack its rows are those of a number, one of `among`."""
+
+    path: Path
+    number: int | None = None
+    among: int = 1
+
+    @property
+    def mark(self) -> str:
+        """What `scan` calls it."""
+        return str(self.path) if self.number is None else f"{self.path}#{self.number}"
+
+
+@dataclass(frozen=True, slots=True)
+class Lot:
+    """What is read of one file in one go: all of it, or the rows of some numbers."""
+
+    path: Path
+    schema: Schema
+    times: TimeRange | None
+    packed: bool = False
+    numbers: tuple[int, ...] | None = None
+
+    def overlaps(self, times: TimeRange) -> bool:
+        """Whether it may hold an event in the range."""
+        return self.times is not None and self.times.overlaps(times)
+
+
+@dataclass(slots=True)
+class _Asked:
+    """How often which numbers of a pack are asked for."""
+
+    schema: Schema
+    among: int
+    times: TimeRange | None = None
+    uses: Counter[int] = field(default_factory=Counter)
+
+    def lots(self, path: Path) -> Iterable[Lot]:
+        for nth in range(1, max(self.uses.values()) + 1):
+            numbers = tuple(sorted(n for n, uses in self.uses.items() if uses >= nth))
+            whole = len(numbers) == self.among
+            yield Lot(path, self.schema, self.times, True, None if whole else numbers)
+
+
+def lots(partials: Sequence[Partial], places: Sequence[Place]) -> tuple[Lot, ...]:
+    """What is to be read for these partials; one that is given twice is read twice."""
+    alone: list[Lot] = []
+    packs: dict[Path, _Asked] = {}
+    for partial, place in zip(partials, places, strict=True):
+        if place.number is None:
+            alone.append(Lot(place.path, partial.schema, partial.times))
+            continue
+        asked = packs.get(place.path)
+        if asked is None:
+            asked = packs[place.path] = _Asked(partial.schema, place.among)
+        asked.uses[place.number] += 1
+        if partial.times is not None:
+            asked.times = asked.times.union(partial.times) if asked.times else partial.times
+    return (*alone, *(lot for path, asked in packs.items() for lot in asked.lots(path)))
+
+
+def scan(lots: Iterable[Lot], wanted: Schema, mark: str | None = None) -> pl.LazyFrame:
+    """Their rows, lazily, in no particular order; `mark` names a column for the marks of places."""
+    together: dict[tuple[Schema, bool, tuple[int, ...] | None], list[Path]] = defaultdict(list)
+    for lot in lots:
+        together[lot.schema, lot.packed, lot.numbers].append(lot.path)
+    columns = (*wanted, Column(mark, "String")) if mark else wanted
+    scans = []
+    for (schema, packed, numbers), paths in together.items():
+        found = pl.scan_parquet(paths, glob=False, include_file_paths=_MARK if mark else None)
+        present = dtypes(schema)
+        if numbers is not None:
+            found = found.filter(_among(numbers))
+        if mark:
+            text = [pl.col(_MARK), pl.lit("#"), pl.col(NUMBER)] if packed else [pl.col(_MARK)]
+            found, present = (
+                found.with_columns(pl.concat_str(text).alias(mark)),
+                {
+                    **present,
+                    mark: "String",
+                },
+            )
+        scans.append(frames.select_typed(found, present, columns))
+    return pl.concat(scans) if scans else frames.empty(columns).lazy()
+
+
+def read_place(place: Place, columns: Sequence[str]) -> pl.DataFrame:
+    """Columns of one partial's rows."""
+    found = pl.scan_parquet(place.path, glob=False)
+    if place.number is not None:
+        found = found.filter(_among([place.number]))
+    return found.select(columns).collect()
+
+
+def parted(rows: pl.DataFrame, place: Place) -> list[pl.DataFrame]:
+    """What the file of a place holds, by the numbers of its partials."""
+    if place.number is None:
+        return [rows]
+    found = rows.partition_by(NUMBER, as_dict=True, include_key=False)
+    none = rows.drop(NUMBER).clear()
+    return [found.get((number,), none) for number in range(place.among)]
+
+
+def _among(numbers: Sequence[int]) -> pl.Expr:
+    first, last = numbers[0], numbers[-1]
+    if last - first + 1 == len(numbers):
+        return pl.col(NUMBER).is_between(first, last)
+    return pl.col(NUMBER).is_in(list(numbers))
