@@ -22,7 +22,7 @@ import polars as pl
 from mlforge import clock, frames, plain, validation
 from mlforge.errors import FunctionError, IntegrityError, MlforgeError, OnlineError, SourceError
 from mlforge.features import Feature
-from mlforge.manifest import Manifest, SourceRecord, config_of
+from mlforge.manifest import Manifest, config_of
 from mlforge.online import OnlineStore
 from mlforge.plain import Cell, History, Row
 from mlforge.reading import FileStat, SourceFile, read
@@ -73,10 +73,23 @@ def audit(
     manifest = store.resolve(feature.name)
     _check_same(feature, manifest)
     before = store.audit(feature.name)
-    work = _Audit(feature, source, store, online, share, manifest, max_bytes)
-    work.run(before.suspects if before else ())
-    found = work.report(time.perf_counter() - began)
-    found = found.following(before)
+    suspects = before.suspects if before else ()
+
+    def held_against(files: Iterable[_File]) -> _Audit:
+        work = _Audit(feature, source, store, online, share, manifest, max_bytes)
+        work.run(files, suspects)
+        return work
+
+    work = held_against(_File(s.path, s.hash, s.partial) for s in manifest.sources)
+    if work.gone:
+        # Files that were compacted or written anew with the same rows make no version: if what is there
+        # now gives the same values, that proves them too. If not, it tells nothing of this version.
+        now = held_against(
+            _File(path, seen.hash, None) for path, seen in store.seen(feature.name).items()
+        )
+        if not now.gone and not now.mismatches:
+            work = now
+    found = work.report(time.perf_counter() - began).following(before)
     store.write_audit(feature.name, found)
     return found
 
@@ -88,6 +101,15 @@ def _check_same(feature: Feature, manifest: Manifest) -> None:
             f"{feature.name} {manifest.version} was made by other code than the definitions hold; "
             f"'mlforge build --features {feature.name}' makes a version of these"
         )
+
+
+@dataclass(frozen=True, slots=True)
+class _File:
+    """A source file by its content, and the partial that a version has of it."""
+
+    path: str
+    hash: str
+    partial: str | None
 
 
 @dataclass
@@ -108,12 +130,12 @@ class _Audit:
     told: list[str] = field(default_factory=list)
     suspects: dict[str, None] = field(default_factory=dict)
 
-    def run(self, suspects: Iterable[str]) -> None:
+    def run(self, files: Iterable[_File], suspects: Iterable[str]) -> None:
         """Sample, compute anew, compare."""
         spec, manifest = self.feature.spec, self.manifest
         names = [c.name for c in spec.values(manifest.events)]
         sample = _Sample.of(spec.keys, self._stored(), self.share, suspects)
-        events, unknown = self._events(sample)
+        events, unknown = self._events(files, sample)
         stored = _by_entity(self._stored(sample), spec.keys)
         histories = {
             entity: History.of(spec, names, events.get(entity, ()))
@@ -146,18 +168,20 @@ class _Audit:
 
     # What should be: from the raw files.
 
-    def _events(self, sample: _Sample) -> tuple[dict[Entity, list[Row]], set[Entity]]:
+    def _events(
+        self, files: Iterable[_File], sample: _Sample
+    ) -> tuple[dict[Entity, list[Row]], set[Entity]]:
         """The sampled entities' events, and the entities that had some in files no longer there."""
         found: dict[Entity, list[Row]] = defaultdict(list)
         unknown: set[Entity] = set()
         whole: list[pl.DataFrame] = []
-        for record in sorted(self.manifest.sources, key=lambda record: record.path):
-            frame = self._raw(record)
+        for file in sorted(files, key=lambda file: file.path):
+            frame = self._raw(file)
             if frame is None:
-                self.gone.append(record.path)
-                unknown |= self._entities_of(record, sample)
+                self.gone.append(file.path)
+                unknown |= self._entities_of(file, sample)
             elif self.manifest.rowwise:
-                self._add(self._apply(frame, record.path), sample, found)
+                self._add(self._apply(frame, file.path), sample, found)
             else:
                 whole.append(_in_microseconds(frame))
         if whole and not self.gone:
@@ -165,28 +189,30 @@ class _Audit:
             self._add(self._apply(together, "the whole source"), sample, found)
         return found, unknown
 
-    def _raw(self, record: SourceRecord) -> pl.DataFrame | None:
+    def _raw(self, file: _File) -> pl.DataFrame | None:
         """The content that the version was made from; None if it is nowhere in the source now."""
         seen = self.store.seen(self.feature.name)
-        renamed = [path for path, known in seen.items() if known.hash == record.hash]
-        for path in dict.fromkeys([record.path, *renamed]):
+        renamed = [path for path, known in seen.items() if known.hash == file.hash]
+        for path in dict.fromkeys([file.path, *renamed]):
             place = self.source.root / path
             try:
                 content = read(SourceFile(path, place, FileStat.of(place.stat())), self.max_bytes)
             except (SourceError, OSError):
                 continue
-            if content.hash == record.hash:
+            if content.hash == file.hash:
                 return content.frame
         return None
 
-    def _entities_of(self, record: SourceRecord, sample: _Sample) -> set[Entity]:
+    def _entities_of(self, file: _File, sample: _Sample) -> set[Entity]:
         """Sampled entities of a file that is gone, as its stored events name them."""
-        [place] = self.store.locate(self.feature.name, [record.partial])
+        if file.partial is None:
+            return set()
+        [place] = self.store.locate(self.feature.name, [file.partial])
         try:
             keys = sample.of_frame(read_place(place, sample.keys))
         except (OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
             raise IntegrityError(
-                f"{self.feature.name}: {record.path} is gone, and its stored events cannot be read "
+                f"{self.feature.name}: {file.path} is gone, and its stored events cannot be read "
                 f"({type(error).__name__}); 'mlforge verify' says what is damaged"
             ) from error
         return set(_by_entity(keys, sample.keys))

@@ -235,6 +235,19 @@ def test_a_renamed_file_is_found_by_its_content(project: Project) -> None:
     assert (found.entities, found.unproven, found.gone) == (6, 0, ())
 
 
+def test_files_written_anew_with_the_same_rows_prove_the_version_too(project: Project) -> None:
+    definitions = project.definitions()
+    definitions.build()
+    kept = pl.concat(pl.read_parquet(path) for path in sorted(project.events.glob("*.parquet")))
+    for number in range(3):
+        (project.events / f"f{number}.parquet").unlink()
+    project.drop("compacted", kept)
+    assert definitions.audit("spend", ALL).unproven == 6
+    assert not definitions.build()["spend"].changed
+    found = definitions.audit("spend", ALL)
+    assert (found.entities, found.unproven, found.gone, found.is_proof) == (6, 0, (), True)
+
+
 def test_a_version_of_other_code_is_not_audited(project: Project) -> None:
     project.build()
     other = project.definitions(project.define(typed))

@@ -16,8 +16,11 @@ from mlforge.cli.options import ENVIRONMENT, definitions_option, definitions_tar
 from mlforge.errors import MissingExtra, OnlineUnavailable
 
 if TYPE_CHECKING:
+    from worker.process import Beside
     from worker.project import Project
 
+AUDIT_EVERY_S = 600.0
+METRICS_PORT, METRICS_HOST = "MLFORGE_METRICS_PORT", "MLFORGE_METRICS_HOST"
 Run = Callable[[argparse.Namespace], int]
 
 
@@ -33,6 +36,7 @@ def _configure_up(parser: argparse.ArgumentParser) -> None:
     )
     _polling_option(parser)
     _fork_option(parser)
+    _beside_options(parser)
 
 
 def _configure_watch(parser: argparse.ArgumentParser) -> None:
@@ -45,6 +49,7 @@ def _configure_watch(parser: argparse.ArgumentParser) -> None:
         metavar="SECONDS",
         help="how often to look for what no event told (default: 5)",
     )
+    _beside_options(parser)
 
 
 def _configure_worker(parser: argparse.ArgumentParser) -> None:
@@ -85,6 +90,41 @@ def _polling_option(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _beside_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--audit-every",
+        type=float,
+        default=AUDIT_EVERY_S,
+        metavar="SECONDS",
+        help=f"hold each feature against its raw files so often, while all is quiet; 0: never (default: {AUDIT_EVERY_S:g})",
+    )
+    parser.add_argument(
+        "--metrics-port",
+        type=_port,
+        default=os.environ.get(METRICS_PORT) or None,
+        metavar="PORT",
+        help=f"serve /metrics, /healthz and /readyz there (default: ${METRICS_PORT}, else not at all)",
+    )
+    parser.add_argument(
+        "--metrics-host",
+        default=os.environ.get(METRICS_HOST) or "127.0.0.1",
+        metavar="ADDRESS",
+        help=f"the address for them (default: ${METRICS_HOST}, else 127.0.0.1)",
+    )
+
+
+def _port(text: str) -> int:
+    if not text.isdecimal() or int(text) > 65_535:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a port, a number from 0 to 65535")
+    return int(text)
+
+
+def _beside(args: argparse.Namespace) -> Beside:
+    from worker.process import Beside
+
+    return Beside(args.audit_every, args.metrics_port, args.metrics_host)
+
+
 def _fork_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--no-fork",
@@ -104,6 +144,7 @@ def up(args: argparse.Namespace) -> int:
         redis_url=os.environ.get("REDIS_URL") or None,
         polling=args.polling,
         fork=not args.no_fork,
+        beside=_beside(args),
     )
     return run(plan)
 
@@ -116,7 +157,7 @@ def watch(args: argparse.Namespace) -> int:
 
     _name_definitions(args)
     logs.configure("watcher")
-    return process.run(Settings.read(), Timing(args.scan_every, args.polling))
+    return process.run(Settings.read(), Timing(args.scan_every, args.polling), _beside(args))
 
 
 def worker(args: argparse.Namespace) -> int:
@@ -135,7 +176,7 @@ def status(args: argparse.Namespace) -> int:
 
     JSON: `{"project", "at", "definitions", "features": [...], "queued", "workers": [...],
     "warnings": [...], "well"}`; each feature has feature, state, version, rows, online_version,
-    online_rows, as_of, lag, held, error, retry_at, quarantine, ignored, source_missing, freshness.
+    online_rows, as_of, lag, lag_seconds, held, error, retry_at, quarantine, ignored, source_missing, freshness, audit.
     """
     from mlforge.cli.output import print_json
     from worker.status import gather, render

@@ -96,6 +96,7 @@ def _bring_up(at_work: Project, lease: Lease) -> str:
     if built.held is not None:
         at_work.journal.write("held", feature, reason=built.held)
         log.warning("held", reason=built.held)
+        at_work.counts.add(feature, {"held": 1})
         return "held"
     moved = built.changed or pushed.written or pushed.deleted
     set_aside = {bad.path: bad.reason for bad in built.quarantined if bad.since >= began}
@@ -107,10 +108,13 @@ def _bring_up(at_work: Project, lease: Lease) -> str:
     details = _details(built, pushed, lease, fresh_ms) | {"quarantined": set_aside}
     if moved or fresh_ms is not None or set_aside:
         at_work.journal.write("refreshed", feature, **details)
+    outcome = "refreshed" if moved else "unchanged"
+    amounts = _amounts(outcome, built, pushed)
+    at_work.counts.add(feature, amounts, None if fresh_ms is None else fresh_ms / 1000)
     for warning in built.warnings:
         (log.info if built.reason in WAITING else log.warning)(warning)
     log.info("refreshed", **{name: value for name, value in details.items() if value is not None})
-    return "refreshed" if moved else "unchanged"
+    return outcome
 
 
 def _push(at_work: Project, feature: str) -> PushResult:
@@ -138,6 +142,18 @@ def _tidy(store: Store, feature: str) -> None:
         return
     if pruned is not None and pruned.unreadable:
         log.warning("versions that cannot be read are kept", versions=pruned.unreadable)
+
+
+def _amounts(outcome: str, built: BuildResult, pushed: PushResult) -> dict[str, int]:
+    """What the counters rise by."""
+    return {
+        outcome: 1,
+        "rows_changed": built.rows_changed if built.changed else 0,
+        "rows_recomputed": built.rows_recomputed,
+        "pushes": int(pushed.written + pushed.deleted > 0),
+        "entities_pushed": pushed.written,
+        "entities_deleted": pushed.deleted,
+    }
 
 
 def _details(
@@ -169,6 +185,7 @@ def _note_failure(at_work: Project, lease: Lease, error: BaseException) -> None:
     text = f"{type(error).__name__}: {' '.join(str(error).split())}"[:2_000]
     log.error("refresh failed", error=text, transient=transient, exc_info=error)
     at_work.journal.write("failed", lease.feature, error=text, trigger=lease.reason)
+    at_work.counts.add(lease.feature, {"failed": 1})
     enqueue(at_work, lease.feature, at_work.tickets.failed(lease, text, transient))
 
 

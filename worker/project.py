@@ -17,6 +17,7 @@ from redis.exceptions import RedisError
 from redis.retry import Retry
 
 from mlforge.errors import MlforgeError, OnlineUnavailable
+from worker.counts import Counts
 from worker.journal import Journal
 from worker.tickets import Tickets
 
@@ -99,6 +100,11 @@ class Project:
         """The journal of the project."""
         return Journal(self.redis, self.scope)
 
+    @cached_property
+    def counts(self) -> Counts:
+        """What has happened so far, for metrics."""
+        return Counts(self.redis, self.scope)
+
     @property
     def online(self) -> OnlineStore:
         """Where features go: the definitions' own store, else the server of the queue."""
@@ -134,6 +140,7 @@ class Project:
         self.redis.hdel(_OWNERS, feature)
         self.tickets.forget(feature)
         self.journal.forget(feature)
+        self.counts.forget(feature)
 
 
 def connect(url: str) -> Redis:

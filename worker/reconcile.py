@@ -40,6 +40,7 @@ class Reconciler:
     project: Project
     requests: Requests
     behind: Callable[[Project, str], str | None]
+    audit: Callable[[list[Ticket]], None] = lambda _: None
     _missing: dict[str, float] = field(default_factory=dict)
     _held: set[str] = field(default_factory=set)
     _compared_at: float = float("-inf")
@@ -73,6 +74,7 @@ class Reconciler:
             began = time.monotonic()
             self._count_next()
             self._count_at = now_s + max(COUNT_EVERY_S, _COUNT_SHARE * (time.monotonic() - began))
+        self.audit(tickets)
 
     def _resume(self, tickets: list[Ticket], now_s: float) -> None:
         """New jobs for work that was left lying."""

@@ -9,12 +9,48 @@ from typing import Any
 from mlforge import clock
 from mlforge.cli.output import Styled, number, table
 from mlforge.errors import MlforgeError
-from mlforge.values import to_iso
+from mlforge.manifest import Manifest
+from mlforge.online.base import Target
+from mlforge.store import Audit
+from mlforge.values import from_iso, to_iso
 from worker.journal import Distribution
-from worker.lag import behind
+from worker.lag import as_of_now, behind
 from worker.project import Project
 from worker.queue import JobQueue, WorkerState
 from worker.tickets import Ticket
+
+
+@dataclass(frozen=True, slots=True)
+class AuditStatus:
+    """The last audit, and the last one that found nothing wrong (`proven`...)."""
+
+    version: str
+    at: str | None
+    values: int
+    mismatches: int
+    unproven: int
+    first: tuple[str, ...]
+    proven_version: str | None
+    proven_at: str | None
+    proven_values: int
+
+    @classmethod
+    def of(cls, found: Audit | None) -> AuditStatus | None:
+        """As status shows it; None if there was no audit yet."""
+        if found is None:
+            return None
+        proven = found.proven
+        return cls(
+            version=found.version,
+            at=to_iso(found.at),
+            values=found.values,
+            mismatches=found.mismatches,
+            unproven=found.unproven,
+            first=found.first,
+            proven_version=proven.version if proven else None,
+            proven_at=to_iso(proven.at) if proven else None,
+            proven_values=proven.values if proven else 0,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +65,7 @@ class FeatureStatus:
     online_rows: int | None
     as_of: str | None
     lag: str | None
+    lag_seconds: float
     held: str | None
     error: str | None
     retry_at: str | None
@@ -36,6 +73,7 @@ class FeatureStatus:
     ignored: dict[str, str]
     source_missing: bool
     freshness: Distribution | None
+    audit: AuditStatus | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,15 +122,19 @@ def _feature(project: Project, ticket: Ticket) -> FeatureStatus:
     online = project.online.books(name)
     shown = online.target if online else None
     lag = behind(project, name)
+    audit = AuditStatus.of(definitions.store.audit(name))
     return FeatureStatus(
         feature=name,
-        state=_state(ticket, books.hold, bool(books.quarantine), pointer is not None, lag),
+        state="wrong"
+        if audit and audit.mismatches
+        else _state(ticket, books.hold, bool(books.quarantine), pointer is not None, lag),
         version=str(pointer.version) if pointer else None,
         rows=manifest.row_count if manifest else None,
         online_version=shown.version if shown else None,
         online_rows=online.rows if online else None,
         as_of=to_iso(shown.as_of) if shown else None,
         lag=lag,
+        lag_seconds=_lag_seconds(manifest, shown) if lag else 0.0,
         held=books.hold,
         error=ticket.error,
         retry_at=to_iso(ticket.retry_at),
@@ -100,7 +142,21 @@ def _feature(project: Project, ticket: Ticket) -> FeatureStatus:
         ignored=dict(books.ignored),
         source_missing=not definitions.source(name).root.exists(),
         freshness=project.journal.freshness(name),
+        audit=audit,
     )
+
+
+def _lag_seconds(manifest: Manifest | None, shown: Target | None) -> float:
+    """How long the rows online have not been what they should be: since the version, or the instant due."""
+    if manifest is None:
+        return 0.0
+    now = clock.now()
+    if shown is None or shown.version != str(manifest.version):
+        return max(0.0, (now - manifest.created_at) / 1e6)
+    due = as_of_now(manifest.spec, manifest.watermark, now)
+    if due is None or shown.as_of is None:
+        return 0.0
+    return max(0.0, (min(due, now) - shown.as_of) / 1e6)
 
 
 def _state(
@@ -142,6 +198,7 @@ def _warnings(project: Project, workers: tuple[WorkerState, ...]) -> Iterator[st
 
 
 _STYLES = {
+    "wrong": "red",
     "ready": "green",
     "working": "green",
     "queued": "green",
@@ -165,10 +222,20 @@ def render(status: Status) -> str:
             feature.online_version,
             feature.as_of[:16].replace("T", " ") if feature.as_of else None,
             _milliseconds(feature.freshness),
+            _proven(feature.audit),
         )
         for feature in status.features
     ]
-    headers = ("feature", "state", "version", "rows", "online", "as of (UTC)", "ms p50/95/99")
+    headers = (
+        "feature",
+        "state",
+        "version",
+        "rows",
+        "online",
+        "as of (UTC)",
+        "ms p50/95/99",
+        "proven",
+    )
     ours = [worker for worker in status.workers if worker.is_ours]
     busy = sum(worker.state == "busy" for worker in ours)
     lines = [
@@ -183,6 +250,19 @@ def render(status: Status) -> str:
 
 def _notes(feature: FeatureStatus) -> Iterator[str]:
     name = feature.feature
+    audit = feature.audit
+    if audit and audit.mismatches:
+        yield (
+            f"{name}: WRONG: an audit of {audit.version} found {number(audit.mismatches)} values or rows that "
+            f"are not what the files give; `mlforge audit {name} --all` says which, `mlforge build "
+            f"--features {name} --full` makes a version anew"
+        )
+        yield from (f"{name}: {told}" for told in audit.first[:3])
+    if audit and audit.proven_at:
+        yield (
+            f"{name}: last proven: {audit.proven_version}, {_ago(audit.proven_at)} ago, "
+            f"{number(audit.proven_values)} values"
+        )
     if feature.held:
         yield f"{name}: held: {feature.held}"
     if feature.state == "parked":
@@ -198,6 +278,21 @@ def _notes(feature: FeatureStatus) -> Iterator[str]:
         yield f"{name}: quarantined {path}: {reason.removeprefix(f'{path}: ')}"
     for path, reason in feature.ignored.items():
         yield f"{name}: ignored {path}: {reason}"
+
+
+def _ago(iso: str) -> str:
+    """How long ago, in the largest unit."""
+    past = max(0, clock.now() - (from_iso(iso) or 0)) // 1_000_000
+    for unit, length in (("d", 86_400), ("h", 3_600), ("min", 60)):
+        if past >= length:
+            return f"{past // length} {unit}"
+    return f"{past} s"
+
+
+def _proven(audit: AuditStatus | None) -> str | None:
+    if audit is None or audit.proven_at is None:
+        return None
+    return f"{audit.proven_version} {_ago(audit.proven_at)} ago"
 
 
 def _milliseconds(freshness: Distribution | None) -> str | None:

@@ -23,6 +23,7 @@ from mlforge.cli.output import plural
 from mlforge.errors import MlforgeError
 from worker.journal import Entry, Journal
 from worker.leash import leashed
+from worker.process import Beside
 from worker.project import DEFINITIONS, REDIS_URL, Project, Settings, hide_password
 from worker.server import EmbeddedServer
 
@@ -33,7 +34,7 @@ _TICK_S = 0.1
 _BACK_OFF_S = (0.5, 1.0, 2.0, 5.0, 15.0, 30.0)
 _STEADY_S = 30.0
 
-_TOLD = ("refresh failed", "held", "quarantined", "edited definitions do not import")
+_TOLD = ("refresh failed", "held", "quarantined", "edited definitions do not import", "audit:")
 """Log records of the children that the journal tells too."""
 
 Say = Callable[[str], None]
@@ -49,6 +50,7 @@ class Plan:
     redis_url: str | None = None
     polling: bool = False
     fork: bool = True
+    beside: Beside = field(default_factory=Beside)
 
 
 @dataclass
@@ -159,7 +161,14 @@ class Up:
         if self.plan.target is not None:
             environment[DEFINITIONS] = self.plan.target
         mlforge = [sys.executable, "-m", "mlforge"]
-        watcher = [*mlforge, "watch", *(["--polling"] if self.plan.polling else [])]
+        beside = self.plan.beside
+        watcher = [*mlforge, "watch", f"--audit-every={beside.audit_every_s:g}"]
+        watcher += ["--polling"] if self.plan.polling else []
+        if beside.metrics_port is not None:
+            watcher += [
+                f"--metrics-port={beside.metrics_port}",
+                f"--metrics-host={beside.metrics_host}",
+            ]
         worker = [*mlforge, "worker", *([] if self.plan.fork else ["--no-fork"])]
         names = {"watcher": watcher} | {
             f"worker-{number}": worker for number in range(1, self.plan.workers + 1)
@@ -214,6 +223,8 @@ def describe(entry: Entry) -> str:
         return f"{feature:<20} failed: {details['error']}"
     if entry.kind == "held":
         return f"{feature:<20} held: {details['reason']}"
+    if entry.kind == "mismatch":
+        return f"{feature:<20} WRONG: {details['mismatches']} values are not what the files give: {details['first'][0]}"
     if entry.kind == "dropped":
         return f"{feature:<20} is gone from the definitions; its rows are no longer online"
     if entry.kind == "watching":

@@ -1,0 +1,54 @@
+"""What has happened so far, in numbers that only rise: kept in Redis, so that forked jobs count too."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Mapping
+from typing import Any
+
+from redis import Redis
+
+BUCKETS_S = (0.05, 0.1, 0.2, 0.3, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0)
+"""Upper bounds of the freshness histogram; the last bucket has none."""
+
+
+class Counts:
+    """Counters of one project by feature; the names are those of the metrics."""
+
+    def __init__(self, redis: Redis, scope: str) -> None:
+        self._redis = redis
+        self._prefix = f"mlforge-work:{scope}:counts"
+
+    def add(self, feature: str, amounts: Mapping[str, int], fresh_s: float | None = None) -> None:
+        """Raise counters; `fresh_s` is one drop's time from close to readable."""
+        pipeline = self._redis.pipeline(transaction=False)
+        key = self._key(feature)
+        for name, amount in amounts.items():
+            if amount:
+                pipeline.hincrby(key, name, amount)
+        if fresh_s is not None:
+            pipeline.hincrby(key, f"bucket_{bisect_left(BUCKETS_S, fresh_s)}", 1)
+            pipeline.hincrbyfloat(key, "freshness_sum", fresh_s)
+        pipeline.execute()
+
+    def read(self, feature: str) -> dict[str, float]:
+        """The feature's counters; those that never rose are absent."""
+        raw: Any = self._redis.hgetall(self._key(feature))
+        return {name.decode(): float(value) for name, value in raw.items()}
+
+    def forget(self, feature: str) -> None:
+        """Remove the counters of a feature that is gone."""
+        self._redis.delete(self._key(feature))
+
+    def _key(self, feature: str) -> str:
+        return f"{self._prefix}:{feature}"
+
+
+def buckets(counts: Mapping[str, float]) -> list[tuple[str, float]]:
+    """The histogram as Prometheus wants it: upper bounds, and how many drops were at most so slow."""
+    bounds = [*map(str, BUCKETS_S), "+Inf"]
+    total, found = 0.0, []
+    for place, bound in enumerate(bounds):
+        total += counts.get(f"bucket_{place}", 0.0)
+        found.append((bound, total))
+    return found
