@@ -14,7 +14,7 @@ from types import ModuleType
 
 from mlforge.audit import SOME, Share, audit
 from mlforge.build import refresh
-from mlforge.engines import Engine, engine_named
+from mlforge.engines import MEMORY_LIMIT, Engine, engine_named
 from mlforge.errors import BuildError, DefinitionError, MlforgeError, OnlineError, UnsupportedStore
 from mlforge.features import Feature, check_engine
 from mlforge.manifest import config_of
@@ -27,6 +27,7 @@ from mlforge.store import Audit, LocalStore, Pointer, Store
 
 # Any folder will do: it tells apart a path that was given as a relative one.
 _SOMEWHERE = Path("/definitions")
+_LEAST_MEMORY = 64 << 20
 
 
 class Definitions:
@@ -39,6 +40,7 @@ class Definitions:
         no such file, as in a REPL, it is the current folder.
     hold_above: the share of files or rows, from 0 to 1, that a worker's refresh may lose before it is
         held. max_file_memory: bytes that one file may take in memory; a larger one is set aside.
+        memory_limit: bytes that a full build takes at most, beside the events of its longest window.
 
     A relative `LocalStore` of a file that `mlforge` or a worker loads lies in that file's folder, whatever
     the root. In a script that you run yourself it starts from the current folder, as paths do in Python;
@@ -59,6 +61,7 @@ class Definitions:
         *,
         hold_above: float = 0.5,
         max_file_memory: int = 4 << 30,
+        memory_limit: int = MEMORY_LIMIT,
     ) -> None:
         if not isinstance(store, Store):
             raise DefinitionError(
@@ -76,7 +79,13 @@ class Definitions:
             raise DefinitionError(
                 f"Definitions: max_file_memory={max_file_memory!r} lets no file in; give a number of bytes"
             )
+        if memory_limit < _LEAST_MEMORY:
+            raise DefinitionError(
+                f"Definitions: memory_limit={memory_limit!r} is too little to work with; give a number of "
+                f"bytes, at least {_LEAST_MEMORY:,}"
+            )
         self.hold_above, self.max_file_memory = hold_above, max_file_memory
+        self.memory_limit = memory_limit
         self._name = name
         self._root = Path(root or "").expanduser()
         file = sys._getframe(1).f_globals.get("__file__")
@@ -94,7 +103,13 @@ class Definitions:
     def hash(self) -> str:
         """Over everything that decides what a refresh does: two workers with the same one agree."""
         described = {name: _fingerprint(feature) for name, feature in self.features.items()}
-        settings = [self.engine, self.hold_above, self.max_file_memory, self._store_as_given]
+        settings = [
+            self.engine,
+            self.hold_above,
+            self.max_file_memory,
+            self.memory_limit,
+            self._store_as_given,
+        ]
         text = json.dumps([described, *settings], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
@@ -251,7 +266,8 @@ class Definitions:
     def _engine(self, name: str, override: str | None = None) -> Engine:
         """A feature's engine; one that is only in the store has the default."""
         feature = self.features.get(name)
-        return engine_named(override or (feature and feature.engine) or self.engine)
+        chosen = override or (feature and feature.engine) or self.engine
+        return engine_named(chosen, self.memory_limit)
 
     def _online(self) -> OnlineStore:
         if self.online_store is None:

@@ -29,11 +29,12 @@ class Layout:
     """How a table is cut. Small in tests, so that seams are crossed.
 
     part_rows: what a part holds at most. chunk_rows: about how many events a full build evaluates at
-    a time, which bounds its memory; each chunk also reads the longest window before it.
+    a time, by default what the engine's memory limit allows; each chunk also reads the longest window
+    before it.
     """
 
     part_rows: int = 1_000_000
-    chunk_rows: int = 4_000_000
+    chunk_rows: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +111,8 @@ class TableWriter:
             rows = evaluate(self.engine, self.events)
             _check_unique(rows, self.events)
             return Table(self._write([rows]), rows.height)
-        ranges = self.events.ranges(self.layout.chunk_rows)
+        at_once = self.layout.chunk_rows or self.engine.rows_at_once(self.events.spec)
+        ranges = self.events.ranges(at_once)
         chunks = (evaluate(self.engine, self.events, times=times) for times in ranges)
         parts = self._write(chunks)
         return Table(parts, sum(part.rows for part in parts))

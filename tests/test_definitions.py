@@ -79,11 +79,28 @@ def test_the_settings_are_by_default_those_of_a_refresh(project: Project) -> Non
         {"hold_above": 1.5},
         {"hold_above": float("nan")},
         {"max_file_memory": 0},
+        {"memory_limit": 1000},
     ],
 )
 def test_settings_out_of_bounds_are_refused(project: Project, setting: dict[str, Any]) -> None:
     with pytest.raises(DefinitionError, match=next(iter(setting))):
         project.definitions(**setting)
+
+
+def test_a_full_build_is_cut_by_the_memory_limit_and_comes_out_the_same(project: Project) -> None:
+    for day in range(12):
+        project.drop(f"day-{day:02d}", rows(*((user, day, 1.5 * user) for user in range(5))))
+    spend = project.define(metrics=[Rolling("1d", {"amount": ["sum", "std"]})])
+    whole, cut = (project.definitions(spend, memory_limit=limit) for limit in (1 << 30, 64 << 20))
+    assert whole.hash != cut.hash
+    assert cut._engine("spend").rows_at_once(spend.spec) < 300_000
+    whole.build()
+    table = project.store.read("spend")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("mlforge.engines.base._EVENT_BYTES", 4 << 20)
+        assert cut._engine("spend").rows_at_once(spend.spec) == 15
+        assert cut.build(full=True, version="2.0.0")["spend"].rows == table.height
+    assert project.store.read("spend").equals(table)
 
 
 def test_names_that_differ_in_case_only_are_refused(project: Project) -> None:

@@ -4,30 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from mlforge.engines.base import POINT, Engine, Events
+from mlforge.engines.base import MEMORY_LIMIT, POINT, Engine, Events
 from mlforge.errors import MissingExtra
 from mlforge.features import check_engine
 
-__all__ = ["POINT", "Engine", "Events", "engine_named"]
+__all__ = ["MEMORY_LIMIT", "POINT", "Engine", "Events", "engine_named"]
 
 
-def _polars() -> Engine:
+def _polars() -> type[Engine]:
     from mlforge.engines.polars_engine import PolarsEngine
 
-    return PolarsEngine()
+    return PolarsEngine
 
 
-def _duckdb() -> Engine:
+def _duckdb() -> type[Engine]:
     try:
         from mlforge.engines.duckdb_engine import DuckDBEngine
     except ModuleNotFoundError as error:
         raise MissingExtra.of("engine 'duckdb'", "duckdb") from error
-    return DuckDBEngine()
+    return DuckDBEngine
 
 
-_ENGINES: dict[str, Callable[[], Engine]] = {"polars": _polars, "duckdb": _duckdb}
+_ENGINES: dict[str, Callable[[], type[Engine]]] = {"polars": _polars, "duckdb": _duckdb}
 
 
-def engine_named(name: str) -> Engine:
+def engine_named(name: str, memory_limit: int = MEMORY_LIMIT) -> Engine:
     """The engine of that name; MissingExtra if its library is not installed."""
-    return _ENGINES[check_engine(name, "engine")]()
+    return _ENGINES[check_engine(name, "engine")]()(memory_limit)

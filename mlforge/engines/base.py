@@ -28,8 +28,11 @@ from mlforge.store.places import Place
 from mlforge.values import TimeRange
 
 POINT = "__point"
+MEMORY_LIMIT = 2 << 30
 _INT64 = (-(1 << 63), (1 << 63) - 1)
 _BEGINNING, _END = -(1 << 62), 1 << 62
+# Measured: what a build takes for each row and value, with the events of the windows before.
+_EVENT_BYTES, _VALUE_BYTES = 200, 40
 
 
 @dataclass(frozen=True)
@@ -92,10 +95,18 @@ class Engine(ABC):
 
     gathered: about how many events an evaluation takes into memory at a time. Small in tests, so
         that seams are crossed.
+    memory_limit: bytes that a full build is to take at most, beside the longest window's events.
     """
 
     name: ClassVar[str]
     gathered: ClassVar[int] = 2_000_000
+
+    def __init__(self, memory_limit: int = MEMORY_LIMIT) -> None:
+        self.memory_limit = memory_limit
+
+    def rows_at_once(self, spec: FeatureSpec) -> int:
+        """How many stored rows may be made at a time within the memory limit."""
+        return max(1, self.memory_limit // (_EVENT_BYTES + _VALUE_BYTES * len(spec.columns)))
 
     @abstractmethod
     def aggregate(self, line: pl.DataFrame, context: ComputeContext) -> pl.DataFrame:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+import os
+import tempfile
+from typing import Any, ClassVar
 
 import duckdb
 import polars as pl
@@ -11,6 +13,7 @@ from mlforge.compilers import duckdb_compiler
 from mlforge.compilers.base import ComputeContext
 from mlforge.engines.base import Engine, overflow
 
+_LEAST = 128_000_000
 _LISTED = 16
 """Windows of no more rows than this on average are cheaper as lists, which take memory by their rows."""
 
@@ -22,7 +25,7 @@ class DuckDBEngine(Engine):
 
     def aggregate(self, line: pl.DataFrame, context: ComputeContext) -> pl.DataFrame:
         """One statement over the whole line."""
-        with duckdb.connect() as connection:
+        with duckdb.connect(config=self._config) as connection:
             connection.register("line", line.to_arrow())
             seen = _asked(connection, duckdb_compiler.rows_seen(context, "line")).item()
             short = seen <= _LISTED * line.height
@@ -33,6 +36,14 @@ class DuckDBEngine(Engine):
                 raise overflow(
                     [m.name for m in context.metrics if m.aggregation == "sum"], "its dtype"
                 ) from error
+
+    @property
+    def _config(self) -> dict[str, Any]:
+        """Half of the memory is DuckDB's, beyond which it spills; the line and the answers take the rest."""
+        return {
+            "memory_limit": f"{max(self.memory_limit // 2, _LEAST) // 1_000_000}MB",
+            "temp_directory": f"{tempfile.gettempdir()}/mlforge-{os.getuid()}-duckdb",
+        }
 
 
 def _asked(connection: duckdb.DuckDBPyConnection, statement: str) -> pl.DataFrame:
