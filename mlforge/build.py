@@ -134,7 +134,13 @@ class _Refresh:
         if not listing.exists:
             return self._nothing(latest, f"the source {self.source.root} is not there")
         intake = take_in(
-            self.feature, listing, store, latest, options.max_file_memory, afresh=options.full
+            self.feature,
+            listing,
+            store,
+            latest,
+            options.max_file_memory,
+            afresh=options.full,
+            careful=options.careful,
         )
         books = self._noted(books, listing, intake)
         if intake.schema is None and intake.errors:

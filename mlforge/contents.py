@@ -24,7 +24,7 @@ from mlforge.errors import (
 )
 from mlforge.features import Feature
 from mlforge.manifest import Manifest, Partial, SourceRecord
-from mlforge.reading import NotReadNow
+from mlforge.reading import BeingWritten, NotReadNow
 from mlforge.rowwise import prove
 from mlforge.schema import Schema
 from mlforge.sources import Listing, SourceFile
@@ -74,9 +74,10 @@ class Desk:
         max_bytes: int | None,
         *,
         afresh: bool,
+        careful: bool = False,
     ) -> None:
         self.feature, self.listing, self.store, self.latest = feature, listing, store, latest
-        self.max_bytes = max_bytes
+        self.max_bytes, self.careful = max_bytes, careful
         rules = [[column, *map(str, rules)] for column, rules in feature.validators.items()]
         self.prefix = partials.memo_prefix(feature.code_hash, feature.spec, rules)
         self.on_disk = set() if afresh else set(store.partials(feature.name))
@@ -142,7 +143,7 @@ class Desk:
     def read(self, file: SourceFile) -> pl.DataFrame:
         """The file's rows; what it held is noted with its stat."""
         begun = time.time_ns()
-        read = sources.read(file, self.max_bytes)
+        read = sources.read(file, self.max_bytes, in_own_process=self.careful)
         self.files_read += 1
         self.see(file, read.hash, read.frame.height, begun)
         return read.frame
@@ -246,6 +247,10 @@ class Desk:
         """Set a file aside, in the books alone; one that has gone since it was listed is no file."""
         if isinstance(error, NotReadNow) and not file.absolute.exists():
             self.seen.pop(file.path, None)
+            return
+        if isinstance(error, BeingWritten) and not self.good(file.path):
+            self.seen.pop(file.path, None)  # it has not come yet
+            self.warnings.append(str(error))
             return
         memo = "" if isinstance(error, NotReadNow) else self.verdict(file.path)
         before = self.set_aside_before.get(file.path)

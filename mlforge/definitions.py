@@ -231,13 +231,17 @@ class Definitions:
         engine: str | None = None,
         version: str | None = None,
         full: bool = False,
+        careful: bool = False,
         options: Options | None = None,
     ) -> BuildResult:
         """Bring one feature's offline store to the present state of its source.
 
-        options: all the ways at once, in place of attended, version, full and the definitions' settings.
+        careful: decode new files in processes of their own, e.g. since one has ended this process before.
+        options: all the ways at once, in place of the others and of the definitions' settings.
         """
-        chosen = options or replace(self._options, attended=attended, version=version, full=full)
+        chosen = options or replace(
+            self._options, attended=attended, version=version, full=full, careful=careful
+        )
         feature = self.feature(name)
         self._check_place(feature)
         return refresh(feature, self.source(name), self.store, self._engine(name, engine), chosen)

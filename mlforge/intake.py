@@ -23,14 +23,16 @@ def take_in(
     max_bytes: int | None = None,
     *,
     afresh: bool = False,
+    careful: bool = False,
 ) -> Intake:
     """Bring the partials of the files that exist now up to date.
 
     max_bytes: a file that would take more memory is set aside unread. afresh: trust no stored partial.
+    careful: decode each file in a process of its own.
     """
 
     def desk() -> Desk:
-        return Desk(feature, listing, store, latest, max_bytes, afresh=afresh)
+        return Desk(feature, listing, store, latest, max_bytes, afresh=afresh, careful=careful)
 
     if feature.incremental is False:
         return as_one(desk(), "incremental=False")

@@ -19,7 +19,8 @@ class Options:
     case. full: evaluate everything, also what has not changed. hold_above: the share of files or rows
     that an unattended refresh may lose before it is held. cost_share: the share of changed events
     above which a full rebuild is cheaper than an incremental one. max_file_memory: bytes that one file
-    may take in memory; a larger one is set aside. publish: False stops before publishing; all that was
+    may take in memory; a larger one is set aside. careful: new files are decoded in processes of their own,
+    so that not even one that ends its reader does harm. publish: False stops before publishing; all that was
     computed of single files is kept.
     """
 
@@ -29,6 +30,7 @@ class Options:
     hold_above: float = 0.5
     cost_share: float = 0.3
     max_file_memory: int = 4 << 30
+    careful: bool = False
     publish: bool = True
     layout: Layout = field(default_factory=Layout)
 

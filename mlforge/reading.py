@@ -7,9 +7,12 @@ INT96 and misreads some nested files; Arrow refuses what is damaged and verifies
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
+import signal
 import stat
+import time
 from collections import Counter
 from dataclasses import dataclass
 from functools import lru_cache
@@ -20,11 +23,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from polars.exceptions import PanicException, PolarsError
 
+from mlforge import apart
 from mlforge.errors import UnreadableFile
+from mlforge.failpoints import reach
 
 _MAGIC = b"PAR1"
 _ENCRYPTED = b"PARE"
 _HEAD, _TAIL = len(_MAGIC), 4 + len(_MAGIC)
+# Not blocking: a pipe may have taken the file's place.
+_READING = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
+# So long after the last write a file that is still open is taken as it is: its writer forgot to close it.
+_ABANDONED_NS = 30_000_000_000
 # What readers raise over damaged bytes; PanicException is a BaseException.
 _DAMAGE = (
     pa.ArrowException,
@@ -43,6 +52,10 @@ _WIDTHS = {"INT32": 4, "INT64": 8, "INT96": 8, "FLOAT": 4, "DOUBLE": 8, "BYTE_AR
 
 class NotReadNow(UnreadableFile):
     """Its surroundings are at fault, not the file's bytes: the same bytes are worth another try."""
+
+
+class BeingWritten(NotReadNow):
+    """Somebody has it open and writes to it; whoever waits sees it whole."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,44 +103,87 @@ def completeness(path: Path) -> str | None:
         return _cannot(error)
 
 
+def is_being_written(path: Path) -> bool:
+    """Whether a process has the file open for writing and has written to it lately.
+
+    Only Linux tells, of a local file that is one's own, or to root; else False.
+    """
+    try:
+        descriptor = os.open(path, _READING)
+    except OSError:
+        return False
+    try:
+        return _has_writer(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def content_hash(path: Path) -> str:
     """SHA-256 of the file's bytes, in hex. Raises NotReadNow."""
     try:
         with path.open("rb") as file:
+            _check_writer(file.fileno(), path.name)
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise NotReadNow(f"{path}: {_cannot(error)}") from error
 
 
-def read(file: SourceFile, max_bytes: int | None = None) -> Content:
+def read(
+    file: SourceFile, max_bytes: int | None = None, *, in_own_process: bool = False
+) -> Content:
     """Read a whole file: rows and hash are of the same bytes.
 
     Time zones that polars does not know become UTC, INT96 becomes microseconds, page checksums are
-    verified where the file has them. `max_bytes` bounds the uncompressed size that the file claims.
+    verified where the file has them. `max_bytes` bounds the size in memory that the file claims, and, up
+    to as much again, what decoding it takes. in_own_process: slower, and even a file that would end its
+    reader's process is only refused.
     Raises UnreadableFile if it is damaged, unfinished, encrypted or too large, NotReadNow if it cannot be
     opened or changed meanwhile.
     """
     raw, seen = _bytes(file, max_bytes)
-    reason = _amiss(raw[:_HEAD], raw[-_TAIL:], len(raw))
+    reason = _amiss(raw[:_HEAD], raw[-_TAIL:], len(raw)) or _two_in_one(raw)
     if reason is not None:
         raise UnreadableFile(f"{file.path}: {reason}")
+    if in_own_process:
+        table = apart.decode(raw, file.path, max_bytes)
+    else:
+        reach("file.decoding")
+        table = table_of(raw, file.path, max_bytes)
     try:
-        frame = _decode(raw, file.path, max_bytes)
+        frame = pl.from_arrow(table, rechunk=False)
     except _DAMAGE as error:
-        raise UnreadableFile(
-            f"{file.path}: cannot be decoded ({_first_line(error)}); write the file again"
-        ) from error
+        raise _undecodable(file.path, error) from error
+    assert isinstance(frame, pl.DataFrame)
     return Content(frame, hashlib.sha256(raw).hexdigest(), seen)
+
+
+def table_of(raw: bytes, path: str, max_bytes: int | None) -> pa.Table:
+    """The table of a file's bytes, in types that polars knows; raises UnreadableFile."""
+    budget = None if max_bytes is None else 2 * max_bytes
+    try:
+        with apart.at_most(budget):
+            table = _decode(raw, path, max_bytes)
+    except MemoryError as error:
+        raise _takes_too_much(path, max_bytes) from error
+    except _DAMAGE as error:
+        raise _undecodable(path, error) from error
+    if budget is not None and table.nbytes > budget:
+        raise _takes_too_much(path, max_bytes)
+    return table
+
+
+def _undecodable(path: str, error: BaseException) -> UnreadableFile:
+    return UnreadableFile(f"{path}: cannot be decoded ({_first_line(error)}); write the file again")
 
 
 def _bytes(file: SourceFile, max_bytes: int | None) -> tuple[bytes, FileStat]:
     try:
-        # Not blocking: a pipe may have taken the file's place.
-        descriptor = os.open(file.absolute, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        descriptor = os.open(file.absolute, _READING)
         with os.fdopen(descriptor, "rb", buffering=0) as opened:
             before = os.fstat(descriptor)
             if not stat.S_ISREG(before.st_mode):
                 raise NotReadNow(f"{file.path}: is not a regular file")
+            _check_writer(descriptor, file.path)
             if max_bytes is not None and before.st_size > max_bytes:
                 raise _too_large(file.path, "holds", before.st_size, max_bytes)
             raw = opened.readall()
@@ -142,7 +198,29 @@ def _bytes(file: SourceFile, max_bytes: int | None) -> tuple[bytes, FileStat]:
         raise NotReadNow(f"{file.path}: {_cannot(error)}") from error
 
 
-def _decode(raw: bytes, path: str, max_bytes: int | None) -> pl.DataFrame:
+def _check_writer(descriptor: int, path: str) -> None:
+    if _has_writer(descriptor):
+        raise BeingWritten(f"{path}: is being written; it is read once its writer closes it")
+
+
+def _has_writer(descriptor: int) -> bool:
+    """Whether a lease on it is refused: the kernel gives none while somebody may write."""
+    if not hasattr(fcntl, "F_SETLEASE"):
+        return False
+    try:
+        # Should a writer come meanwhile, we are told by a signal that does nothing, not by SIGIO, which kills.
+        fcntl.fcntl(descriptor, fcntl.F_SETSIG, signal.SIGURG)
+        fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+    except BlockingIOError:
+        found = os.fstat(descriptor)
+        return time.time_ns() - max(found.st_mtime_ns, found.st_ctime_ns) < _ABANDONED_NS
+    except OSError:  # not a file system, or not a file, of which we may know
+        return False
+    fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+    return False
+
+
+def _decode(raw: bytes, path: str, max_bytes: int | None) -> pa.Table:
     parquet = pq.ParquetFile(
         pa.BufferReader(raw),
         page_checksum_verification=True,
@@ -165,9 +243,7 @@ def _decode(raw: bytes, path: str, max_bytes: int | None) -> pl.DataFrame:
         plain = _plain(field.type)
         if plain is not field.type:
             table = table.set_column(index, field.name, table.column(index).cast(plain))
-    frame = pl.from_arrow(table, rechunk=False)
-    assert isinstance(frame, pl.DataFrame)
-    return frame
+    return table
 
 
 def _check_claims(parquet: pq.ParquetFile, path: str, max_bytes: int | None) -> None:
@@ -191,6 +267,13 @@ def _check_claims(parquet: pq.ParquetFile, path: str, max_bytes: int | None) -> 
 def _too_large(path: str, verb: str, size: int, most: int) -> UnreadableFile:
     return UnreadableFile(
         f"{path}: {verb} {size:,} bytes, more than the {most:,} allowed; split the file, or raise the limit"
+    )
+
+
+def _takes_too_much(path: str, most: int | None) -> UnreadableFile:
+    allowed = "there is" if most is None else f"the {most:,} bytes allowed"
+    return UnreadableFile(
+        f"{path}: takes far more memory than {allowed}, though it claims less; split the file, or raise the limit"
     )
 
 
@@ -227,6 +310,19 @@ def _amiss(head: bytes, tail: bytes, size: int) -> str | None:
     if footer == 0 or footer + _HEAD + _TAIL > size:
         return f"is damaged: its footer claims {footer:,} bytes of {size:,}"
     return None
+
+
+def _two_in_one(raw: bytes) -> str | None:
+    """Files put one behind the other: the last footer would find its rows in the wrong file."""
+    seam = raw.find(_MAGIC + _MAGIC)
+    if seam < 0:
+        return None
+    end = seam + len(_MAGIC)
+    try:
+        pq.ParquetFile(pa.BufferReader(raw[:end]))
+    except _DAMAGE:
+        return None  # a value that looks like it
+    return f"is several parquet files one behind the other: the second begins at byte {end:,}; split them"
 
 
 def _cannot(error: OSError) -> str:

@@ -14,7 +14,15 @@ from pathlib import Path
 
 from mlforge.errors import DefinitionError, SourceError
 from mlforge.patterns import EVERYTHING, Parts, Pattern, is_magic
-from mlforge.reading import Content, FileStat, SourceFile, completeness, content_hash, read
+from mlforge.reading import (
+    Content,
+    FileStat,
+    SourceFile,
+    completeness,
+    content_hash,
+    is_being_written,
+    read,
+)
 
 __all__ = [
     "Content",
@@ -25,6 +33,7 @@ __all__ = [
     "SourceFile",
     "completeness",
     "content_hash",
+    "is_being_written",
     "read",
 ]
 

@@ -6,7 +6,9 @@ import hashlib
 import io
 import os
 import random
+import resource
 import threading
+import time
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -16,8 +18,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from mlforge import apart, reading
 from mlforge.errors import UnreadableFile
-from mlforge.sources import FileStat, SourceFile, completeness, content_hash, read
+from mlforge.reading import BeingWritten
+from mlforge.sources import (
+    FileStat,
+    SourceFile,
+    completeness,
+    content_hash,
+    is_being_written,
+    read,
+)
 
 ODD_FILES = Path(__file__).parents[2] / "shared/data/parquet-testing"
 GIGABYTE = 1 << 30
@@ -167,9 +178,9 @@ def test_a_whole_file_is_complete_and_a_missing_one_is_gone(tmp_path):
     assert completeness(file.absolute) is None
     file.absolute.unlink()
     assert completeness(file.absolute) == "is gone"
-    for reading in (lambda: read(file), lambda: content_hash(file.absolute)):
+    for reader in (lambda: read(file), lambda: content_hash(file.absolute)):
         with pytest.raises(UnreadableFile, match="is gone"):
-            reading()
+            reader()
 
 
 def test_a_pipe_that_took_a_files_place_does_not_block(tmp_path):
@@ -256,6 +267,71 @@ def test_a_flipped_byte_anywhere_gives_rows_or_an_error_and_nothing_worse(tmp_pa
             except UnreadableFile:
                 unreadable += 1
     assert 0 < unreadable < 2 * len(data)
+
+
+def test_a_file_that_somebody_writes_to_is_left_alone_until_it_is_closed(tmp_path):
+    path = tmp_path / "a.parquet"
+    with path.open("wb") as writing:
+        writing.write(parquet(SMALL))
+        writing.flush()
+        assert is_being_written(path)
+        for reader in (lambda: read(file_at(path)), lambda: content_hash(path)):
+            with pytest.raises(BeingWritten, match="is being written"):
+                reader()
+        an_hour_ago = time.time() - 3_600
+        os.utime(path, (an_hour_ago, an_hour_ago))
+        assert is_being_written(path), "its ctime tells that it was touched just now"
+    assert not is_being_written(path)
+    assert read(file_at(path)).frame.height == SMALL.num_rows
+    with path.open("rb"):
+        assert not is_being_written(path), "readers do no harm"
+    assert not is_being_written(tmp_path / "gone.parquet")
+
+
+def test_a_writer_that_forgot_a_file_does_not_keep_it(tmp_path, monkeypatch):
+    path = tmp_path / "a.parquet"
+    with path.open("wb") as forgotten:
+        forgotten.write(parquet(SMALL))
+        forgotten.flush()
+        monkeypatch.setattr(reading, "_ABANDONED_NS", 0)
+        assert not is_being_written(path)
+        assert read(file_at(path)).frame.height == SMALL.num_rows
+
+
+def test_two_files_in_one_are_refused_and_a_text_that_looks_like_their_seam_is_not(tmp_path):
+    whole = parquet(SMALL)
+    with pytest.raises(UnreadableFile, match=f"second begins at byte {len(whole):,}"):
+        read(written(tmp_path / "a.parquet", whole + whole))
+    looks = parquet(pa.table({"x": ["PAR1PAR1"]}), compression="none")
+    assert read(written(tmp_path / "b.parquet", looks)).frame["x"].to_list() == ["PAR1PAR1"]
+
+
+def test_a_file_may_be_decoded_in_a_process_of_its_own(tmp_path, monkeypatch):
+    zoned = pa.table({"at": pa.array([0], pa.timestamp("us", "+05:30")), "x": ["a"]})
+    good = written(tmp_path / "a.parquet", parquet(zoned))
+    assert read(good, in_own_process=True).frame.equals(read(good).frame)
+    bad = written(tmp_path / "b.parquet", parquet(SMALL)[:-300] + parquet(SMALL)[-200:])
+    with pytest.raises(UnreadableFile) as here:
+        read(bad, GIGABYTE)
+    with pytest.raises(UnreadableFile) as there:
+        read(bad, GIGABYTE, in_own_process=True)
+    assert str(there.value) == str(here.value)
+    monkeypatch.setattr(apart.sys, "executable", "/bin/false")  # a process that just ends
+    with pytest.raises(UnreadableFile, match=r"ends the process that decodes it \(exit code 1\)"):
+        read(good, in_own_process=True)
+
+
+def test_limits_of_memory_are_given_back_whoever_leaves_first():
+    before = resource.getrlimit(resource.RLIMIT_DATA)
+    first, second = apart.at_most(1 << 20), apart.at_most(1 << 30)
+    first.__enter__()
+    limited = resource.getrlimit(resource.RLIMIT_DATA)
+    assert limited != before
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert resource.getrlimit(resource.RLIMIT_DATA) != before
+    second.__exit__(None, None, None)
+    assert resource.getrlimit(resource.RLIMIT_DATA) == before
 
 
 # Files of other people.

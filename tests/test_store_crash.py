@@ -22,7 +22,7 @@ from mlforge.retention import Retention
 from mlforge.store import LocalStore
 from tests.crashes import NOW, build, definitions, drop, killed, packing, push
 
-WRITING = ("file.synced", "partial.written", "seen.written", "books.written", "stage.made",
+WRITING = ("file.decoding", "file.synced", "partial.written", "seen.written", "books.written", "stage.made",
            "parts.written", "parts.placed", "publish.staged", "publish.renamed",
            "publish.pointed", "publish.indexed")  # fmt: skip
 PUSHING = ("push.begun", "push.put", "push.removed", "push.finished")

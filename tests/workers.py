@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
@@ -102,6 +103,55 @@ defs = Definitions(store=LocalStore(HERE / "feature_store"), features=[spend, sl
 """
 
 
+# As many features as a test names, each with a source of its own: one pair of processes for all of them.
+SEVERAL = """
+from pathlib import Path
+
+import polars as pl
+
+from mlforge import Definitions, feature
+from mlforge.metrics import Rolling
+from mlforge.store import LocalStore
+
+HERE = Path(__file__).parent
+
+
+def events(df: pl.DataFrame) -> pl.DataFrame:
+    return df.select("user_id", "at", "amount")
+
+
+def rolling(name: str, source: str, **options: object):
+    return feature(
+        keys=["user_id"],
+        source=source,
+        timestamp="at",
+        metrics=[Rolling(["7d"], {{"amount": ["sum", "count"]}})],
+        name=name,
+        **options,
+    )(events)
+
+
+SOURCES = {sources!r}
+defs = Definitions(
+    store=LocalStore(HERE / "feature_store"),
+    features=[rolling(name, source, **{options!r}) for name, source in SOURCES.items()],
+    name="shop",
+    **{settings!r},
+)
+"""
+
+
+def several(
+    sources: Mapping[str, str],
+    options: Mapping[str, object] | None = None,
+    settings: Mapping[str, object] | None = None,
+) -> str:
+    """Definitions of features by name and source: the sum and the count of a week."""
+    return SEVERAL.format(
+        sources=dict(sources), options=dict(options or {}), settings=dict(settings or {})
+    )
+
+
 def purchases(*rows: tuple[int, int, float]) -> bytes:
     """A parquet file of (user, second of 2024, amount)."""
     start = datetime(2024, 1, 1, tzinfo=UTC)
@@ -125,11 +175,13 @@ class Shop:
     folder: Path
     url: str
     processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    definitions: str = DEFINITIONS
+    sources: Sequence[str] = ("drops", "slow", "poison")
 
     def __post_init__(self) -> None:
-        (self.folder / "definitions.py").write_text(DEFINITIONS)
-        for source in ("drops", "slow", "poison"):
-            (self.folder / source).mkdir()
+        (self.folder / "definitions.py").write_text(self.definitions)
+        for source in self.sources:
+            (self.folder / source).mkdir(parents=True)
 
     @property
     def environment(self) -> dict[str, str]:
@@ -182,6 +234,13 @@ class Shop:
     def ticket(self, feature: str) -> Ticket:
         """How the feature stands."""
         return self.project.tickets.read([feature])[0]
+
+    def log(self, event: str, **fields: Any) -> list[dict[str, Any]]:
+        """What its processes have logged so far: entries of an event that have these fields."""
+        lines = (self.folder / "output.log").read_text().splitlines()
+        entries = [json.loads(line) for line in lines if line.startswith("{")]
+        found = [entry for entry in entries if event in entry["event"]]
+        return [entry for entry in found if fields.items() <= entry.items()]
 
     def stop(self) -> None:
         """End all of its processes."""

@@ -56,6 +56,7 @@ def serve(at_work: Project, feature: str, job: str) -> str:
     ticket and tried again, or parked.
     """
     tickets = at_work.tickets
+    [before] = tickets.read([feature])
     reach("job.begun")
     lease = tickets.start(feature, job)
     if lease is None:
@@ -66,7 +67,9 @@ def serve(at_work: Project, feature: str, job: str) -> str:
         return "gone"
     with _renewed(tickets, lease):
         try:
-            outcome = _bring_up(at_work, lease)
+            # Whatever ended the process before: if it was a file, it shall end no more than its own.
+            careful = before.interruptions + before.failures > 0
+            outcome = _bring_up(at_work, lease, careful)
         except (KeyboardInterrupt, SystemExit):
             raise
         except BaseException as error:  # noqa: BLE001 - polars' PanicException is no Exception
@@ -79,12 +82,12 @@ def serve(at_work: Project, feature: str, job: str) -> str:
     return outcome
 
 
-def _bring_up(at_work: Project, lease: Lease) -> str:
+def _bring_up(at_work: Project, lease: Lease, careful: bool) -> str:
     """Sources to rows, rows to the online store; then tell how it went."""
     definitions, feature = at_work.definitions, lease.feature
     began = clock.now()
     try:
-        built = definitions.refresh(feature, attended=False)
+        built = definitions.refresh(feature, attended=False, careful=careful)
     except (Exception, PanicException):
         _serve_on(at_work, feature)
         raise

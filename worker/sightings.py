@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mlforge.sources import FileStat, Listing, Source, completeness
+from mlforge.sources import FileStat, Listing, Source, completeness, is_being_written
 
 SETTLE_S = 2.0
 """A file without a footer that has not changed for so long is taken as it is: it is damaged."""
@@ -118,12 +118,13 @@ class Sightings:
         if found == before:
             self.unfinished.pop(place, None)
             return None
-        if completeness(path) is not None:
+        writing = is_being_written(path)
+        if writing or completeness(path) is not None:
             waiting = self.unfinished.get(place)
             if waiting is None or waiting.stat != found:
                 self.unfinished[place] = _Unfinished(found, now_s)
                 return None
-            if now_s - waiting.since < SETTLE_S:
+            if writing or now_s - waiting.since < SETTLE_S:
                 return None
         self.unfinished.pop(place, None)
         self.known[place] = found

@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -67,23 +68,31 @@ class Watcher:
         self._scan_at: list[float] = []
         self._rests_until = 0.0
         self._started = False
+        self._stands = False  # whether the present watch has begun to tell events
+        self._untold = False  # whether a scan has found what no event had told
 
     def run(self, stop: threading.Event) -> None:
         """Watch until `stop` is set. Every feature is requested once at the start."""
         while not stop.is_set():
+            self._stands = False
             try:
                 self._watch(stop)
             except FileNotFoundError:  # a root went just now
                 continue
-            except OSError as error:  # the limit of watches or of instances
-                log.warning(
-                    "no file events to be had: polling instead", error=str(error), every_ms=POLL_MS
-                )
-                self._polling = True
-            except RuntimeError as error:  # a name that is not UTF-8 ends a watch
+            except OSError as error:  # the limit of watches
+                self._poll(error)
+            except RuntimeError as error:
+                if not self._stands and not self._polling:  # the limit of instances
+                    self._poll(error)
+                    continue
+                # A name that is not UTF-8 ends a watch.
                 log.warning("file events interrupted: watching anew", error=str(error))
                 self._tick()
                 stop.wait(TICK_MS / 1000)
+
+    def _poll(self, error: Exception) -> None:
+        log.warning("no file events to be had: polling instead", error=str(error), every_ms=POLL_MS)
+        self._polling = True
 
     def _watch(self, stop: threading.Event) -> None:
         """Watch the roots that exist now; returns when others do, or the same ones anew."""
@@ -105,13 +114,25 @@ class Watcher:
             poll_delay_ms=POLL_MS,
             ignore_permission_denied=True,
         )
-        scan = True  # once the watch stands: what came before it is seen by the scan
         for batch in events:
+            # What came before the watch stood is seen by the scan.
+            scan, self._stands = not self._stands, True
             self._look_at(batch)
+            self._untold = False
             self._tick(scan)
-            scan = False
+            if self._untold and not self._polling:
+                self._ask_for_events()
             if self._roots() != self._watched:
                 return
+
+    def _ask_for_events(self) -> None:
+        """Raise OSError if no more folders can be watched: the ones that come then are lost in silence."""
+        root = next(iter(self._watched))
+        asked = watch(
+            root, recursive=False, rust_timeout=1, yield_on_timeout=True, raise_interrupt=False
+        )
+        with closing(asked):
+            next(asked)
 
     def _look_at(self, batch: Iterable[tuple[Event, str]]) -> None:
         now_us, now_s = clock.now(), time.monotonic()
@@ -146,7 +167,9 @@ class Watcher:
             except SourceError as error:
                 log.error("cannot look into a source", error=str(error))
                 continue
-            self._tell(sightings, sightings.look(listing, clock.now(), time.monotonic()))
+            change = sightings.look(listing, clock.now(), time.monotonic())
+            self._untold = self._untold or change is not None
+            self._tell(sightings, change)
         if not self._started:
             self._started = True
             for sightings in self._sightings:

@@ -1,0 +1,28 @@
+"""The process that `mlforge.apart` starts: a file's bytes come in, its table goes out."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import pyarrow as pa
+
+from mlforge.apart import REFUSED
+from mlforge.errors import UnreadableFile
+from mlforge.reading import table_of
+
+
+def main(path: str, max_bytes: str) -> int:
+    """Decode what stands on the standard input; the path is only told in messages."""
+    try:
+        table = table_of(sys.stdin.buffer.read(), path, int(max_bytes) if max_bytes else None)
+    except UnreadableFile as error:
+        sys.stdout.write(json.dumps(str(error)))
+        return REFUSED
+    with pa.ipc.new_stream(sys.stdout.buffer, table.schema) as stream:
+        stream.write_table(table)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))
