@@ -225,8 +225,8 @@ def retry(args: argparse.Namespace) -> int:
     project = _open(args)
     features = features_of(project, args.what)
     for feature in features:
-        if args.what != feature:
-            forgive(project, feature, Path(args.what).expanduser().absolute())
+        named = args.what == feature
+        forgive(project, feature, None if named else Path(args.what).expanduser().absolute())
         ask(project, feature, "retry")
     print(f"requested: {', '.join(features)}; `mlforge wait {args.what}` shows how it ends")
     return 0

@@ -59,7 +59,8 @@ _AHEAD = (
     "pyarrow.compute",
 )
 """What the first job would import late, and every fork anew."""
-_YOUNG_S = 2.0
+_YOUNG_S, _STRANGER_S = 2.0, 30.0
+"""How old a process is, at the least, when it starts anew for other definitions: one that had the say, any other."""
 _PAUSE_S = 1.0
 _SPARES = 2
 """A drop often concerns several features, which come one after the other."""
@@ -224,6 +225,7 @@ class _Forge(BaseWorker):
         connection.set_retry(project.patience())
         self._project: Project | None = None
         self._opened_at = time.monotonic()
+        self._had_say = False
         super().__init__(names, name, connection=connection, **options)
 
     def bootstrap(self, *arguments: Any, **options: Any) -> None:
@@ -256,10 +258,18 @@ class _Forge(BaseWorker):
     def dequeue_job_and_maintain_ttl(
         self, timeout: int | None, max_idle_time: int | None = None
     ) -> tuple[Job, Queue] | None:
-        """rq's own, which gives up where the server answers with an error, such as that it is full."""
+        """rq's own, for a worker whose definitions decide; another takes no job until they do.
+
+        Nor does it end where the server answers with an error, such as that it is full.
+        """
         while True:
             try:
-                return super().dequeue_job_and_maintain_ttl(timeout, max_idle_time)
+                if self._has_say():
+                    return super().dequeue_job_and_maintain_ttl(timeout, max_idle_time)
+                if timeout is None:
+                    return None
+                self._follow_definitions()
+                self.heartbeat()
             except RedisError as error:
                 log.warning("server away", error=str(error))
             time.sleep(_PAUSE_S)
@@ -276,7 +286,7 @@ class _Forge(BaseWorker):
         """
         reach("job.taken")
         with _outage_survived():
-            if self._project is not None and not self._project.is_current():
+            if self._project is not None and not self._has_say():
                 self._return(self._project, job)
                 self._follow_definitions()
                 return
@@ -305,13 +315,21 @@ class _Forge(BaseWorker):
         if feature is not None:
             give_back(opened, feature, job.id)
 
+    def _has_say(self) -> bool:
+        """Whether the definitions of this process are those in use; those of late forks are not known."""
+        if self._project is not None and not self._project.is_current():
+            return False
+        self._had_say = True
+        return True
+
     def _follow_definitions(self) -> None:
-        """Start this program anew, in the same process, if the watcher took up other definitions."""
-        if self._project is None or self._project.is_current():
-            return
-        # Whoever has just loaded them is ahead of the watcher, and waits for it.
-        time.sleep(max(0.0, self._opened_at + _YOUNG_S - time.monotonic()))
-        if self._project.is_current():
+        """Start this program anew, in the same process, if the watcher took up other definitions.
+
+        Whoever has just loaded them is ahead of the watcher and waits for it, or is of another release
+        than the watcher: then it looks again now and then whether its own files have changed.
+        """
+        age = time.monotonic() - self._opened_at
+        if self._has_say() or age < (_YOUNG_S if self._had_say else _STRANGER_S):
             return
         log.info("definitions have changed: starting anew")
         self.teardown()

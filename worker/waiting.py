@@ -67,14 +67,14 @@ def ask(project: Project, feature: str, reason: str) -> int:
     return request.wanted
 
 
-def forgive(project: Project, feature: str, path: Path) -> None:
-    """Let a quarantined file be tried again although it has not changed."""
+def forgive(project: Project, feature: str, path: Path | None = None) -> None:
+    """Let a quarantined file be tried again although it has not changed; all of them by default."""
     store, source = project.definitions.store, project.definitions.source(feature)
-    place = path.relative_to(source.root).as_posix()
+    place = path.relative_to(source.root).as_posix() if path else None
     with store.lock(feature):
         books = store.books(feature)
-        if place in books.quarantine:
-            rest = {name: kept for name, kept in books.quarantine.items() if name != place}
+        rest = {name: kept for name, kept in books.quarantine.items() if place not in (None, name)}
+        if rest != books.quarantine:
             store.write_books(feature, replace(books, quarantine=rest))
 
 
