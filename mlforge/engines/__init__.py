@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from mlforge.engines.base import MEMORY_LIMIT, POINT, Engine, Events
+from mlforge.engines.base import MEMORY_LIMIT, POINT, Engine
+from mlforge.engines.events import Events
 from mlforge.errors import MissingExtra
 from mlforge.features import check_engine
 

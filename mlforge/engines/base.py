@@ -7,10 +7,7 @@ an engine supplies one primitive, `aggregate`.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import cached_property
-from itertools import pairwise
+from collections.abc import Iterator, Sequence
 from typing import ClassVar
 
 import polars as pl
@@ -18,76 +15,18 @@ import polars as pl
 from mlforge import frames, timemodel
 from mlforge.compilers.base import ROW, TIME, ComputeContext, value_alias
 from mlforge.engines import lines
+from mlforge.engines.events import Events
 from mlforge.engines.lines import ROW_DTYPE
 from mlforge.errors import DataError
-from mlforge.manifest import Partial
-from mlforge.schema import Column, Schema, dtypes
+from mlforge.schema import Column, dtypes
 from mlforge.spec import FeatureSpec
-from mlforge.store import places
-from mlforge.store.places import Place
 from mlforge.values import TimeRange
 
 POINT = "__point"
 MEMORY_LIMIT = 2 << 30
 _INT64 = (-(1 << 63), (1 << 63) - 1)
-_BEGINNING, _END = -(1 << 62), 1 << 62
 # Measured: what a build takes for each row and value, with the events of the windows before.
 _EVENT_BYTES, _VALUE_BYTES = 200, 40
-
-
-@dataclass(frozen=True)
-class Events:
-    """A version's events: stored partials, the schema that they share, and what they mean.
-
-    `where` gives the places of partials by their hashes; it is asked when they are first read.
-    """
-
-    spec: FeatureSpec
-    schema: Schema
-    partials: tuple[Partial, ...]
-    where: Callable[[Sequence[str]], Sequence[Place]]
-
-    def within(self, times: TimeRange | None) -> Events:
-        """Only the partials that hold an event in the range."""
-        if times is None:
-            return self
-        kept = tuple(p for p in self.partials if p.times and p.times.overlaps(times))
-        return Events(self.spec, self.schema, kept, self.where)
-
-    @cached_property
-    def lots(self) -> tuple[places.Lot, ...]:
-        """What is read for all of them."""
-        return places.lots(self.partials, self.where([partial.hash for partial in self.partials]))
-
-    def scan(
-        self, columns: Sequence[str] | None = None, times: TimeRange | None = None
-    ) -> pl.LazyFrame:
-        """The events, lazily: some columns, those of a time range, in no particular order."""
-        wanted = tuple(c for c in self.schema if columns is None or c.name in columns)
-        found = places.scan(
-            (lot for lot in self.lots if times is None or lot.overlaps(times)), wanted
-        )
-        if times is None or self.spec.timestamp is None:
-            return found
-        time = pl.col(self.spec.timestamp)
-        return found.filter(time.is_between(frames.instant(times.start), frames.instant(times.end)))
-
-    def ranges(self, rows: int) -> list[TimeRange]:
-        """All of time, cut where about so many events came since the cut before.
-
-        None is shorter than the longest window: each range needs the events of one before it, which
-        must not outweigh its own.
-        """
-        reach = timemodel.reach(self.spec.windows) if self.spec.windows else TimeRange(0, 0)
-        timed = sorted((p.times.end, p.rows) for p in self.partials if p.times)
-        begun = min((p.times.start for p in self.partials if p.times), default=0)
-        cuts, gathered = [_BEGINNING], 0
-        for end, count in timed[:-1]:
-            gathered += count
-            if gathered >= rows and end - begun >= reach.end - reach.start:
-                cuts.append(end + 1)
-                begun, gathered = end + 1, 0
-        return [TimeRange(a, b - 1) for a, b in pairwise([*cuts, _END])]
 
 
 class Engine(ABC):
