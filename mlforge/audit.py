@@ -239,9 +239,9 @@ class _Audit:
     def _add(self, rows: pl.DataFrame, sample: _Sample, found: dict[Entity, list[Row]]) -> None:
         timestamp = self.feature.spec.timestamp
         for entity, own in _by_entity(sample.of_frame(rows), sample.keys, timestamp).items():
-            found[entity] += [
-                plain.clean(row) for row in own if timestamp is None or row[timestamp] is not None
-            ]
+            timed = [row for row in own if timestamp is None or row[timestamp] is not None]
+            if timed:
+                found[entity] += map(plain.clean, timed)
 
     # What is: stored, given for training, served.
 

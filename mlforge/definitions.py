@@ -41,6 +41,7 @@ class Definitions:
     hold_above: the share of files or rows, from 0 to 1, that a worker's refresh may lose before it is
         held. max_file_memory: bytes that one file may take in memory; a larger one is set aside.
         memory_limit: bytes that a full build takes at most, beside the events of its longest window.
+    follow_links: take links in a source that lead out of it, which are ignored otherwise.
 
     A relative `LocalStore` of a file that `mlforge` or a worker loads lies in that file's folder, whatever
     the root. In a script that you run yourself it starts from the current folder, as paths do in Python;
@@ -62,6 +63,7 @@ class Definitions:
         hold_above: float = 0.5,
         max_file_memory: int = 4 << 30,
         memory_limit: int = MEMORY_LIMIT,
+        follow_links: bool = False,
     ) -> None:
         if not isinstance(store, Store):
             raise DefinitionError(
@@ -86,6 +88,7 @@ class Definitions:
             )
         self.hold_above, self.max_file_memory = hold_above, max_file_memory
         self.memory_limit = memory_limit
+        self.follow_links = follow_links
         self._name = name
         self._root = Path(root or "").expanduser()
         file = sys._getframe(1).f_globals.get("__file__")
@@ -110,6 +113,7 @@ class Definitions:
             self.memory_limit,
             self._store_as_given,
         ]
+        settings += ["follow_links"] if self.follow_links else []
         text = json.dumps([described, *settings], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
@@ -123,7 +127,7 @@ class Definitions:
 
     def source(self, name: str) -> Source:
         """Where a feature's files are."""
-        return Source.of(self.feature(name).source, self.root)
+        return Source.of(self.feature(name).source, self.root, follow=self.follow_links)
 
     def feature(self, name: str) -> Feature:
         """The feature of that name; DefinitionError naming those there are."""

@@ -69,10 +69,13 @@ class History:
 
     def lives(self, t: int | None) -> bool:
         """Whether there is anything to serve at an instant: an event that some window holds."""
+        if self.spec.timestamp is None:
+            return bool(self.rows)
+        if t is None:  # nothing had happened yet
+            return False
         if self.spec.columns:
-            assert t is not None
             return any(self._within(metric, t) for metric in self.spec.columns)
-        return bool(self.rows) if t is None else bisect_right(self.times, t) > 0
+        return bisect_right(self.times, t) > 0
 
     def edges(self) -> list[int]:
         """Instants at which a value may change, and the microsecond before and after each."""

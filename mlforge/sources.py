@@ -81,14 +81,16 @@ class Source:
     text: str
     root: Path
     pattern: Pattern = field(repr=False)
+    follow: bool = False
+    """Whether links may lead out of the root: to files, and to folders, which are walked too."""
 
     @classmethod
-    def of(cls, text: str, base: Path) -> Source:
+    def of(cls, text: str, base: Path, *, follow: bool = False) -> Source:
         """Understand a source as a feature writes it; relative text is taken from `base`.
 
         Text with `*`, `?` or `[` is a glob (`**` spans folders). Text that ends in .parquet or .pq is
         one file, or the folder of that name that some tools write. All else is a folder.
-        Raises DefinitionError for what can name no file.
+        follow: take links that lead out of the root. Raises DefinitionError for what can name no file.
         """
         if not text or "\0" in text or "://" in text:
             raise DefinitionError(
@@ -111,7 +113,7 @@ class Source:
                     f"with {' or '.join(_HIDDEN)} or end in {', '.join(_UNFINISHED)} are never read"
                 )
         # Lexical, for nothing of it may exist yet.
-        return cls(text, Path(os.path.abspath(base.joinpath(*parts[:magic]))), pattern)  # noqa: PTH100
+        return cls(text, Path(os.path.abspath(base.joinpath(*parts[:magic]))), pattern, follow)  # noqa: PTH100
 
     def matches(self, path: Path) -> bool:
         """Whether a file at this absolute path would be one of the source's; looks at the name alone."""
@@ -147,6 +149,7 @@ class _Scan:
         self.ignored: list[Ignored] = []
         self.hive: set[str] = set()
         self.folders: list[tuple[Path, Parts]] = []
+        self.followed: set[Path] = set()
 
     def run(self) -> Listing:
         root = self.source.root
@@ -165,6 +168,8 @@ class _Scan:
                 self._cannot(folder, parts, error)
             else:
                 self._look_at(folder, entries, parts)
+        if self.source.follow:
+            self._count_once()
         return Listing(
             root,
             exists=True,
@@ -226,9 +231,13 @@ class _Scan:
                 self._folder(path, parts)
             else:
                 self._file(path, parts, result)
+        elif not target.is_relative_to(root) and self.source.follow:
+            self._follow(path, parts, target, result)
         elif not target.is_relative_to(root):
             self._ignore(
-                parts, f"a link out of the source, to {to}; put the data here, or name that place"
+                parts,
+                f"a link out of the source, to {to}; put the data here, name that place, or say "
+                "Definitions(follow_links=True)",
             )
         elif is_folder:
             self._ignore(parts, f"a link to the folder {to}; links to folders are not followed")
@@ -236,6 +245,30 @@ class _Scan:
             self._ignore(parts, f"a link to {to}, which counts already")
         elif self.pattern.fits(parts):
             self._file(path, parts, result)
+
+    def _count_once(self) -> None:
+        """Of several names of one file the first counts."""
+        kept: dict[str, SourceFile] = {}
+        for file in sorted(self.files, key=attrgetter("path")):
+            real = os.path.realpath(file.absolute)
+            if real in kept:
+                parts = tuple(file.path.split("/"))
+                self._ignore(parts, f"a link to {_printable(real)}, which counts already")
+            else:
+                kept[real] = file
+        self.files = list(kept.values())
+
+    def _follow(self, path: Path, parts: Parts, target: Path, result: os.stat_result) -> None:
+        """Take what a link outwards leads to; a folder once, and none that this source lies in."""
+        root = Path(os.path.realpath(self.source.root))
+        if not stat.S_ISDIR(result.st_mode):
+            if self.pattern.fits(parts):
+                self._file(path, parts, result)
+        elif root.is_relative_to(target) or target in self.followed:
+            self._ignore(parts, f"a link to {_printable(str(target))}, which counts already")
+        else:
+            self.followed.add(target)
+            self._folder(path, parts)
 
     def _cannot(self, path: Path, parts: Parts, error: OSError) -> None:
         """Pass over what may not be looked at; but a failing disk must not look like removed files."""

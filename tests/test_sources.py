@@ -311,3 +311,24 @@ def test_a_source_that_names_a_link_follows_it(tmp_path):
     (tmp_path / "data/all.parquet").symlink_to(tmp_path / "parts")
     assert found(Source.of("data/now.parquet", tmp_path)) == ["now.parquet"]
     assert found(Source.of("data/all.parquet", tmp_path)) == ["all.parquet/p.parquet"]
+
+
+def test_links_may_lead_out_of_the_root_where_the_definitions_say_so(tmp_path):
+    """Each file counts once, whatever leads to it; a link back into itself is not walked for ever."""
+    root, outside = tmp_path / "root", tmp_path / "outside"
+    (outside / "deep").mkdir(parents=True)
+    root.mkdir()
+    for name in ("a", "deep/b", "deep/c"):
+        (outside / f"{name}.parquet").write_bytes(b"PAR1")
+    (root / "a.parquet").symlink_to(outside / "a.parquet")
+    (root / "again.parquet").symlink_to(outside / "a.parquet")
+    (root / "folder").symlink_to(outside)
+    (outside / "deep/loop").symlink_to(outside)
+    (outside / "deep/up").symlink_to(tmp_path)
+    assert Source.of("root", tmp_path).scan().files == ()
+    found = Source.of("root", tmp_path, follow=True).scan()
+    assert [file.path for file in found.files] == [
+        "a.parquet",
+        "folder/deep/b.parquet",
+        "folder/deep/c.parquet",
+    ]

@@ -12,7 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlforge.cli.command import Command
-from mlforge.cli.options import ENVIRONMENT, definitions_option, definitions_target, json_option
+from mlforge.cli.options import (
+    ENVIRONMENT,
+    definitions_option,
+    definitions_target,
+    json_option,
+    redis_url,
+)
 from mlforge.errors import MissingExtra, OnlineUnavailable
 
 if TYPE_CHECKING:
@@ -141,7 +147,7 @@ def up(args: argparse.Namespace) -> int:
         target=definitions_target(args),
         here=Path.cwd(),
         workers=args.workers,
-        redis_url=os.environ.get("REDIS_URL") or None,
+        redis_url=redis_url(),
         polling=args.polling,
         fork=not args.no_fork,
         beside=_beside(args),
@@ -176,7 +182,7 @@ def status(args: argparse.Namespace) -> int:
 
     JSON: `{"project", "at", "definitions", "features": [...], "queued", "workers": [...],
     "warnings": [...], "well"}`; each feature has feature, state, version, rows, online_version,
-    online_rows, as_of, lag, lag_seconds, held, error, retry_at, quarantine, ignored, source_missing, freshness, audit.
+    online_rows, as_of, lag, lag_seconds, held, held_now, error, retry_at, quarantine, ignored, source_missing, freshness, audit.
     """
     from mlforge.cli.output import print_json
     from worker.status import gather, render
@@ -264,12 +270,12 @@ def _name_definitions(args: argparse.Namespace) -> None:
 
 def _open(args: argparse.Namespace) -> Project:
     """The project on REDIS_URL, else on the server of the `mlforge up` that runs for it."""
-    from worker.project import REDIS_URL, Project, Settings
+    from worker.project import Project, Settings
     from worker.up import url_in_use
 
     _name_definitions(args)
     environment = dict(os.environ)
-    if not environment.get(REDIS_URL):
+    if redis_url(environment) is None:
         environment |= url_in_use(definitions_target(args), Path.cwd())
     return Project.open(Settings.read(environment))
 

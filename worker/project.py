@@ -16,6 +16,7 @@ from redis.backoff import ExponentialBackoff
 from redis.exceptions import RedisError
 from redis.retry import Retry
 
+from mlforge.cli.options import redis_url
 from mlforge.errors import MlforgeError, OnlineUnavailable
 from worker.counts import Counts
 from worker.journal import Journal
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 DEFINITIONS = "MLFORGE_DEFINITIONS"
 JOB_TIMEOUT = "MLFORGE_JOB_TIMEOUT"
 JOB_TIMEOUT_S = 3_600
-REDIS_URL = "REDIS_URL"
 TTL_S = 7 * 86_400
 """How long rows outlive the pipeline, unless the definitions name an online store of their own."""
 
@@ -47,9 +47,10 @@ class Settings:
     def read(cls, environment: Mapping[str, str] = os.environ) -> Settings:
         """The settings in REDIS_URL, MLFORGE_DEFINITIONS and MLFORGE_JOB_TIMEOUT (seconds).
 
-        Raises MlforgeError without a URL, or with a timeout that is none.
+        REDIS_URL_FILE names a file with the URL in place of REDIS_URL: what holds a password need not be
+        in the environment. Raises MlforgeError without a URL, or with a timeout that is none.
         """
-        url = environment.get(REDIS_URL) or environment.get("RQ_REDIS_URL")
+        url = redis_url(environment) or environment.get("RQ_REDIS_URL")
         if not url:
             raise MlforgeError(
                 "REDIS_URL is not set: export REDIS_URL=redis://localhost:6379/0 for a server of "

@@ -82,7 +82,7 @@ class EmbeddedServer:
         password = before.password if before else secrets.token_hex(16)
         port = before.port if before and _is_free(before.port) else _free_port()
         log = self._folder / "server.log"
-        with log.open("ab") as output:
+        with open(log, "ab", opener=_private) as output:
             self._process = subprocess.Popen(
                 leashed([_binary(), "-"]),
                 stdin=subprocess.PIPE,
@@ -90,6 +90,7 @@ class EmbeddedServer:
                 stderr=output,
                 cwd=self._folder,
                 start_new_session=True,
+                umask=0o077,
             )
         # The configuration comes through stdin: a password in a command line is public.
         assert self._process.stdin is not None
@@ -146,6 +147,10 @@ class EmbeddedServer:
         descriptor = os.open(self._note, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(descriptor, "w") as file:
             json.dump(asdict(address), file)
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
 def _replace(leftover: Address, folder: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from mlforge import clock
 from mlforge.cli.output import Styled, number, table
-from mlforge.errors import MlforgeError
+from mlforge.errors import MlforgeError, SourceError
 from mlforge.manifest import Manifest
 from mlforge.online.base import Target
 from mlforge.store import Audit
@@ -67,6 +67,7 @@ class FeatureStatus:
     lag: str | None
     lag_seconds: float
     held: str | None
+    held_now: str | None
     error: str | None
     retry_at: str | None
     quarantine: dict[str, str]
@@ -136,6 +137,7 @@ def _feature(project: Project, ticket: Ticket) -> FeatureStatus:
         lag=lag,
         lag_seconds=_lag_seconds(manifest, shown) if lag else 0.0,
         held=books.hold,
+        held_now=_held_now(project, name, manifest) if books.hold else None,
         error=ticket.error,
         retry_at=to_iso(ticket.retry_at),
         quarantine={path: entry.reason for path, entry in books.quarantine.items()},
@@ -143,6 +145,26 @@ def _feature(project: Project, ticket: Ticket) -> FeatureStatus:
         source_missing=not definitions.source(name).root.exists(),
         freshness=project.journal.freshness(name),
         audit=audit,
+    )
+
+
+def _held_now(project: Project, name: str, manifest: Manifest | None) -> str | None:
+    """What is true of the source by now: the reason for a hold is that of the moment when it began."""
+    if manifest is None or not manifest.sources:
+        return None
+    try:
+        listing = project.definitions.source(name).scan()
+    except SourceError as error:
+        return str(error)
+    if not listing.exists:
+        return f"its source {listing.root} is not there"
+    there = {file.path for file in listing.files}
+    missing = sum(record.path not in there for record in manifest.sources)
+    if missing:
+        return f"{missing} of the {len(manifest.sources)} files of {manifest.version} are not there now"
+    return (
+        f"all {len(manifest.sources)} files of {manifest.version} are there now: "
+        f"`mlforge approve {name}` goes on with them"
     )
 
 
@@ -265,6 +287,8 @@ def _notes(feature: FeatureStatus) -> Iterator[str]:
         )
     if feature.held:
         yield f"{name}: held: {feature.held}"
+    if feature.held_now:
+        yield f"{name}: now: {feature.held_now}"
     if feature.state == "parked":
         yield f"{name}: given up until a file or the code changes, or `mlforge retry {name}`: {feature.error}"
     elif feature.error:

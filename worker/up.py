@@ -19,12 +19,13 @@ from typing import Any, TextIO
 from redis import Redis
 from redis.exceptions import RedisError
 
+from mlforge.cli.options import REDIS_URL
 from mlforge.cli.output import plural
 from mlforge.errors import MlforgeError
 from worker.journal import Entry, Journal
 from worker.leash import leashed
 from worker.process import Beside
-from worker.project import DEFINITIONS, REDIS_URL, Project, Settings, hide_password
+from worker.project import DEFINITIONS, Project, Settings, hide_password
 from worker.server import EmbeddedServer
 
 FOLDER = ".mlforge"
@@ -280,6 +281,7 @@ def _project_folder(target: str | None, here: Path) -> Path:
 def _only_one(folder: Path) -> Iterator[Callable[[str], None]]:
     """Hold the project's lock; gives a function that notes the REDIS_URL for others to find."""
     folder.mkdir(parents=True, exist_ok=True)
+    folder.chmod(0o700)
     ignore = folder / ".gitignore"
     if not ignore.exists():
         ignore.write_text("*\n")
@@ -312,7 +314,8 @@ def _new_log(path: Path) -> TextIO:
     """A log of this run; that of the run before is kept beside it."""
     if path.exists():
         path.replace(path.with_suffix(".log.1"))
-    return path.open("w", buffering=1)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    return os.fdopen(descriptor, "w", buffering=1)
 
 
 def _read_note(path: Path) -> dict[str, Any]:

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import time
 from typing import TYPE_CHECKING, Any
 
 from mlforge.cli.command import Command
-from mlforge.cli.options import at_least_one, definitions_of, definitions_option, json_option
+from mlforge.cli.options import (
+    at_least_one,
+    definitions_of,
+    definitions_option,
+    json_option,
+    online_store_of,
+)
 from mlforge.cli.output import (
     Styled,
     fail,
@@ -24,7 +29,6 @@ from mlforge.cli.progress import Progress
 from mlforge.errors import MlforgeError
 
 if TYPE_CHECKING:
-    from mlforge.definitions import Definitions
     from mlforge.store import Audit
 
 
@@ -52,7 +56,7 @@ def audit(args: argparse.Namespace) -> int:
     from mlforge.audit import Share
 
     definitions = definitions_of(args)
-    _find_online_store(definitions)
+    definitions.online_store = online_store_of(definitions)
     chosen = definitions.selected(args.features or None)
     seed = time.time_ns() if args.seed is None else args.seed
     share = Share(None if args.all else args.entities, seed)
@@ -83,15 +87,6 @@ def audit(args: argparse.Namespace) -> int:
     for name, error in errors.items():
         fail(error, about=name)
     return 1 if errors or any(one.mismatches for one in found.values()) else 0
-
-
-def _find_online_store(definitions: Definitions) -> None:
-    """Features are served by the definitions' own store, else by that at REDIS_URL."""
-    url = os.environ.get("REDIS_URL")
-    if definitions.online_store is None and url:
-        from mlforge.online import RedisStore
-
-        definitions.online_store = RedisStore.from_url(url)
 
 
 def _row(name: str, found: Audit | None) -> tuple[object, ...]:

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 from typing import TYPE_CHECKING
 
 from mlforge.cli.command import Command
-from mlforge.cli.options import definitions_of, definitions_option, json_option
+from mlforge.cli.options import (
+    REDIS_URL,
+    definitions_of,
+    definitions_option,
+    json_option,
+    online_store_of,
+)
 from mlforge.cli.output import (
     Styled,
     instant,
@@ -23,11 +28,8 @@ from mlforge.cli.output import (
 from mlforge.values import to_iso
 
 if TYPE_CHECKING:
-    from mlforge.definitions import Definitions
     from mlforge.explanation import Bounds, Explanation, Value
-    from mlforge.online import OnlineStore
 
-REDIS_URL = "REDIS_URL"
 _ROWS = 20
 _COLUMNS = 4
 _WHOLE = "the whole source"
@@ -76,7 +78,7 @@ def explain(args: argparse.Namespace) -> int:
     from mlforge.explanation import explain as explained
 
     definitions = definitions_of(args)
-    online = _online(definitions)
+    online = online_store_of(definitions)
     try:
         found = explained(
             args.feature, dict(args.keys), definitions.store, args.at, args.version, online
@@ -89,15 +91,6 @@ def explain(args: argparse.Namespace) -> int:
     else:
         print(_page(found))
     return 1 if found.agrees is False else 0
-
-
-def _online(definitions: Definitions) -> OnlineStore | None:
-    url = os.environ.get(REDIS_URL)
-    if definitions.online_store is not None or not url:
-        return definitions.online_store
-    from mlforge.online import RedisStore
-
-    return RedisStore.from_url(url)
 
 
 def _page(found: Explanation) -> str:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 import polars as pl
@@ -27,6 +29,8 @@ _SCANNED_AT_ONCE = 5_000
 class RedisStore(OnlineStore):
     """Rows at `{prefix}:{feature}:{hash of the entity}`, books at `{prefix}:{feature}`.
 
+    password_file: a file that holds the password, in place of `password`: read once, when this is made.
+
     Connects when first used, and anew after a fork. `ttl` is in seconds, None never expires. A server
     that does not answer raises OnlineUnavailable after three tries.
     """
@@ -41,8 +45,12 @@ class RedisStore(OnlineStore):
         prefix: str = "mlforge",
         ssl: bool = False,
         username: str | None = None,
+        password_file: str | os.PathLike[str] | None = None,
     ) -> None:
         from mlforge.online.server import Server
+
+        if password_file is not None:
+            password = _password_in(password_file, password)
 
         self._configure(
             Server.of(ssl, host=host, port=port, db=db, username=username, password=password),
@@ -246,6 +254,17 @@ def _stale(feature: str, target: Target, recorded: str, server: Server) -> str:
         f"{feature}: the push of {target} was overtaken by one of generation {generation}{at}; "
         "push the latest version instead"
     )
+
+
+def _password_in(file: str | os.PathLike[str], given: str | None) -> str:
+    if given is not None:
+        raise DefinitionError("RedisStore: give password or password_file, not both")
+    try:
+        return Path(file).read_text(encoding="utf-8").rstrip("\r\n")
+    except (OSError, ValueError) as error:
+        raise DefinitionError(
+            f"RedisStore: password_file {file} cannot be read ({error})"
+        ) from None
 
 
 def _checked_ttl(ttl: object) -> int | None:
