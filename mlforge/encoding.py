@@ -13,6 +13,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
+from functools import lru_cache
 from hashlib import sha256
 from typing import Any, TypeAlias
 
@@ -41,17 +42,7 @@ def key_hashes(frame: pl.DataFrame, keys: Sequence[str]) -> pl.Series:
 
 def key_hash(entity: Mapping[str, object]) -> str:
     """The hash of one entity, equal to its row's in `key_hashes`; an unfit key raises RetrievalError."""
-    parts: list[bytes] = []
-    for name in sorted(entity):
-        for text in (name, _text(name, entity[name])):
-            try:
-                encoded = text.encode()
-            except UnicodeEncodeError:
-                raise RetrievalError(
-                    f"key {name!r}: {text!r} is not valid Unicode; no row can hold it"
-                ) from None
-            parts.append(b"%d:%b," % (len(encoded), encoded))
-    return sha256(b"".join(parts)).hexdigest()
+    return sha256(b"".join([_netstring(name, entity[name]) for name in sorted(entity)])).hexdigest()
 
 
 def entity_key(entity: Mapping[str, object], keys: Schema) -> dict[str, Key]:
@@ -61,7 +52,7 @@ def entity_key(entity: Mapping[str, object], keys: Schema) -> dict[str, Key]:
     missing or extra names, nulls and values that no row could hold raise RetrievalError.
     """
     names = [key.name for key in keys]
-    if set(entity) != set(names):
+    if entity.keys() != set(names):
         missing = [repr(name) for name in names if name not in entity]
         extra = [repr(name) for name in entity if name not in names]
         wrong = [f"no {', '.join(missing)}"] if missing else []
@@ -119,6 +110,27 @@ def _netstrings(block: pl.DataFrame) -> pl.Series:
         raise DataError(f"{', '.join(block.columns)}: a key has no text ({panic})") from None
 
 
+def _netstring(name: str, value: object) -> bytes:
+    # Almost all keys are one of two kinds, whose text needs no look at what else they could be.
+    text = str(value) if type(value) is int or type(value) is str else _text(name, value)
+    try:
+        encoded = text.encode()
+    except UnicodeEncodeError:
+        raise RetrievalError(
+            f"key {name!r}: {text!r} is not valid Unicode; no row can hold it"
+        ) from None
+    return b"%b%d:%b," % (_named(name), len(encoded), encoded)
+
+
+@lru_cache(maxsize=1_024)
+def _named(name: str) -> bytes:
+    try:
+        encoded = name.encode()
+    except UnicodeEncodeError:
+        raise RetrievalError(f"the key name {name!r} is not valid Unicode") from None
+    return b"%d:%b," % (len(encoded), encoded)
+
+
 def _text(name: str, value: object) -> str:
     """The canonical text of a key's value, which its column would have."""
     value = _key_value(name, value)
@@ -147,6 +159,9 @@ def _key_value(name: str, value: object) -> Key:
 
 
 def _coerced(name: str, value: object, dtype: str) -> Key:
+    if type(value) is _USUAL.get(dtype):
+        usual: Any = value
+        return usual  # type: ignore[no-any-return]
     expected, convert = _KEYS[dtype]
     text = _text(name, value)
     try:
@@ -172,6 +187,8 @@ _KEYS: dict[str, tuple[str, Callable[[str], Key]]] = {
     "Boolean": ("true or false", _boolean),
     "Date": ("a date as in 2024-12-31", date.fromisoformat),
 }
+
+_USUAL: dict[str, type] = {**dict.fromkeys(INTEGERS, int), "String": str}
 
 
 def _plain(value: object) -> object:

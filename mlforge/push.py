@@ -9,13 +9,15 @@ from __future__ import annotations
 import time
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import polars as pl
 import structlog
 
-from mlforge import clock, evaluation, frames, partials, timemodel
+from mlforge import clock, current, evaluation, partials, timemodel
+from mlforge.current import Scope, State
 from mlforge.encoding import key_hashes
-from mlforge.engines import POINT, Engine, Events
+from mlforge.engines import Engine, Events
 from mlforge.errors import IntegrityError, StalePush, StoreError
 from mlforge.failpoints import reach
 from mlforge.manifest import Manifest
@@ -192,39 +194,36 @@ class _Push:
     def _all(self, losses: Losses | None) -> PushResult:
         name, target, keys = self.manifest.name, self.target, self.manifest.spec.keys
         begun = clock.now()
-        rows = self._rows(evaluation.live(self.events, target.as_of))
-        live: set[str] = set()
-        written = self.online.put(name, target, rows, keys, live)
+        unwritten = self.online.found(name)
+        written = 0
+        for piece in current.pieces(self.engine, self.now):
+            written += self.online.put(name, target, piece.rows, keys, unwritten)
         reach("push.put")
-        deleted = self.online.remove_others(name, target, live)
-        self._finish(rows.height, begun, losses, losses)
+        deleted = self.online.remove_rows(name, target, unwritten) if unwritten else 0
+        self._finish(written, begun, losses, losses)
         return PushResult(name, target.version, target.as_of, written, deleted, full=True)
 
     def _some(
         self, affected: pl.DataFrame, books: OnlineBooks, losses: Losses | None
     ) -> PushResult:
         name, target, keys = self.manifest.name, self.target, self.manifest.spec.keys
-        alive = evaluation.live(self.events, target.as_of, affected)
-        gone = affected.join(alive, on=list(keys), how="anti")
-        written = self.online.put(name, target, self._rows(alive), keys)
+        assert books.target is not None
+        base = self._manifest_of(books.target)
+        assert base is not None
+        before = State(events_of(self.store, base), books.target.as_of)
+        scope = Scope(affected, affected.height / max(1, books.rows))
+        written = deleted = had = 0
+        gone = affected
+        for piece in current.pieces(self.engine, self.now, scope, before):
+            written += self.online.put(name, target, piece.rows, keys)
+            gone = gone.join(piece.rows, on=list(keys), how="anti")
+            had += piece.had
         reach("push.put")
-        deleted = self.online.remove(name, target, gone, keys)
-        rows = self._count(affected, alive, books)
+        if not gone.is_empty():
+            deleted = self.online.remove(name, target, gone, keys)
+        rows = books.rows - had + written
         self._finish(rows, books.renewed_at, books.losses, losses)
         return PushResult(name, target.version, target.as_of, written, deleted)
-
-    def _count(self, affected: pl.DataFrame, alive: pl.DataFrame, books: OnlineBooks) -> int:
-        """Rows online from now on: as before, but for the affected ones."""
-        assert books.target is not None
-        before = self._manifest_of(books.target)
-        assert before is not None
-        were = evaluation.live(events_of(self.store, before), books.target.as_of, affected)
-        return books.rows - were.height + alive.height
-
-    def _rows(self, entities: pl.DataFrame) -> pl.DataFrame:
-        """Keys and values of the entities as of the target."""
-        points = entities.with_columns(frames.instant(self.target.as_of).alias(POINT))
-        return entities.hstack(evaluation.values_at(self.engine, self.events, points))
 
     def _finish(
         self, rows: int, renewed_at: int, losses: Losses | None, begun: Losses | None
@@ -247,6 +246,11 @@ class _Push:
         reach("push.finished")
 
     @property
+    def now(self) -> State:
+        """The version's events as of the target."""
+        return State(self.events, self.target.as_of)
+
+    @cached_property
     def events(self) -> Events:
         """The version's events."""
         return events_of(self.store, self.manifest)

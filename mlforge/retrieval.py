@@ -12,7 +12,8 @@ from mlforge import clock, evaluation, spines, tables
 from mlforge.engines import engine_named
 from mlforge.errors import NotServed, RetrievalError
 from mlforge.manifest import Manifest
-from mlforge.online import OnlineBooks, OnlineStore
+from mlforge.online import OnlineBooks, OnlineStore, Row
+from mlforge.schema import Schema
 from mlforge.state import events_of
 from mlforge.store import Store
 from mlforge.values import Duration, Version, to_iso
@@ -77,24 +78,65 @@ def get_online_features(
     if isinstance(features, str) or not features:
         raise RetrievalError("features must be a list of names, at least one")
     oldest = None if max_age is None else clock.now() - Duration.parse(max_age, "max_age").us
-    books = {name: _served(name, store.books(name), oldest) for name in dict.fromkeys(features)}
-    asked = spines.entities(entities, books)
-    requests = [
-        (name, [spines.own_keys(entity, books[name]) for entity in asked]) for name in books
-    ]
-    answers = [dict(entity) for entity in entities]
-    for (name, _), (current, rows) in zip(requests, store.fetch(requests), strict=True):
-        held = _served(name, current, oldest)
-        names = [column.name for column in held.columns]
+    names = list(dict.fromkeys(features))
+    answers = [dict(entity) for entity in spines.checked(entities)]
+    for name, (held, rows) in _fetched(names, entities, store, oldest).items():
+        columns = [column.name for column in held.columns]
+        labels = [f"{name}__{column}" for column in columns]
         if None in rows:
             _check_empty(name, held, store)
         try:
             for answer, row in zip(answers, rows, strict=True):
                 values = held.empty if row is None else row
-                answer.update((f"{name}__{column}", values[column]) for column in names)
+                answer.update(zip(labels, map(values.__getitem__, columns), strict=True))
         except KeyError:
             raise _between(name) from None
     return answers
+
+
+def _fetched(
+    names: Sequence[str],
+    entities: Sequence[Mapping[str, object]],
+    store: OnlineStore,
+    oldest: int | None,
+) -> dict[str, tuple[OnlineBooks, list[Row | None]]]:
+    """Each feature's books and rows, of one instant.
+
+    Which keys the entities must have stands in the books. Those last seen will do, so that one round trip
+    is enough, if the books that come with the rows have the same keys.
+    """
+    known = store.last_seen(names)
+    if len(known) < len(names):
+        known = _look(names, store, oldest)
+    while True:
+        try:
+            hashes = spines.hashes(entities, known)
+        except RetrievalError:
+            current = _look(names, store, oldest)
+            if _keys(current) == _keys(known):
+                raise
+            known = current
+            continue
+        fetched = store.fetch_hashed([(name, hashes[name]) for name in names])
+        found = {
+            name: (_served(name, books, oldest), rows)
+            for name, (books, rows) in zip(names, fetched, strict=True)
+        }
+        current = {name: books for name, (books, _) in found.items()}
+        if _keys(current) == _keys(known):
+            return found
+        known = current
+
+
+def _look(names: Sequence[str], store: OnlineStore, oldest: int | None) -> dict[str, OnlineBooks]:
+    fetched = store.fetch_hashed([(name, ()) for name in names])
+    return {
+        name: _served(name, books, oldest) for name, (books, _) in zip(names, fetched, strict=True)
+    }
+
+
+def _keys(books: Mapping[str, OnlineBooks]) -> list[Schema]:
+    return [held.keys for held in books.values()]
 
 
 def _check_empty(name: str, books: OnlineBooks, store: OnlineStore) -> None:

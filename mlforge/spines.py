@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
 
 import polars as pl
 
 from mlforge import frames
-from mlforge.encoding import entity_key
+from mlforge.encoding import entity_key, key_hash
 from mlforge.engines import POINT
 from mlforge.errors import RetrievalError
 from mlforge.events import as_utc
@@ -35,19 +34,28 @@ def points(spine: Table, manifest: Manifest, timestamp: str | None) -> pl.DataFr
     return pl.DataFrame(columns)
 
 
-def entities(
-    asked: Sequence[Mapping[str, object]], books: Mapping[str, OnlineBooks]
-) -> list[dict[str, Any]]:
-    """The entities with their keys in the features' dtypes; wrong names are refused."""
-    if isinstance(asked, Mapping) or not all(isinstance(entity, Mapping) for entity in asked):
+def checked(entities: Sequence[Mapping[str, object]]) -> Sequence[Mapping[str, object]]:
+    """The entities, if they are a list of dicts."""
+    if isinstance(entities, Mapping) or not all(isinstance(entity, Mapping) for entity in entities):
         raise RetrievalError("entities must be a list of dicts, each with the features' keys")
-    keys = {key.name: key for book in books.values() for key in book.keys}
-    return [entity_key(entity, tuple(keys.values())) for entity in asked]
+    return entities
 
 
-def own_keys(entity: Mapping[str, Any], books: OnlineBooks) -> dict[str, Any]:
-    """Those of an entity's keys that a feature has."""
-    return {key.name: entity[key.name] for key in books.keys}
+def hashes(
+    entities: Sequence[Mapping[str, object]], books: Mapping[str, OnlineBooks]
+) -> dict[str, list[str]]:
+    """For each feature the hashes of the entities, their keys in the features' dtypes.
+
+    Raises RetrievalError unless each entity has the keys of all the features, and no others.
+    """
+    keys = tuple({key.name: key for held in books.values() for key in held.keys}.values())
+    asked = [entity_key(entity, keys) for entity in entities]
+    made: dict[tuple[str, ...], list[str]] = {}
+    for held in books.values():
+        own = tuple(key.name for key in held.keys)
+        if own not in made:
+            made[own] = [key_hash({name: entity[name] for name in own}) for entity in asked]
+    return {name: made[tuple(key.name for key in held.keys)] for name, held in books.items()}
 
 
 def _key(spine: Table, key: str, dtype: str, feature: str) -> pl.Series:

@@ -28,13 +28,14 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 from mlforge import (
     Definitions,
     clock,
+    current,
     failpoints,
     get_online_features,
     get_training_data,
     operations,
 )
 from mlforge.errors import BuildError, DataError, NotServed
-from mlforge.online import RedisStore
+from mlforge.online import RedisStore, base
 from mlforge.outcomes import Options
 from mlforge.retention import Retention
 from mlforge.rows import Layout
@@ -91,7 +92,10 @@ PUBLISHING = (
     *("publish.staged", "publish.renamed", "publish.pointed", "publish.indexed"),
 )
 PACKING = ("nowhere", "file.synced", "pack.written", "pack.swept", "remove.hidden")
-PUSHING = ("begin", "put", "remove", "remove_others", "finish")
+PUSHING = ("begin", "put", "remove", "remove_rows", "finish")
+# So small that a push of a handful of rows goes through every seam.
+current.EVENTS_HELD = 5
+base._ENCODED_AT_ONCE, base._CHUNK = 3, 2
 for _operation in PUSHING:
     setattr(DyingStore, _operation, _dying(_operation))
 

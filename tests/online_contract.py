@@ -186,7 +186,7 @@ class OnlineStoreContract:
             lambda: store.begin("spend", older),
             lambda: store.put("spend", older, frame(1, amount=1.0), ["user_id"]),
             lambda: store.remove("spend", older, frame(1), ["user_id"]),
-            lambda: store.remove_others("spend", older, frozenset()),
+            lambda: store.remove_rows("spend", older, [bytes(32)]),
             lambda: store.renew("spend", older),
             lambda: store.finish("spend", older, books(2)),
         ]
@@ -231,17 +231,23 @@ class OnlineStoreContract:
         found = store.read_batch("spend", entities(1, 2, 3))
         assert [row is not None for row in found] == [True, False, False]
 
-    @pytest.mark.parametrize("kind", [frozenset, pl.Series])
-    def test_remove_others_leaves_the_live_ones(self, store: OnlineStore, kind: type) -> None:
+    def test_rows_found_that_a_put_does_not_write_can_be_removed(self, store: OnlineStore) -> None:
         push(store, OLD, *range(2_000))
         push(store, OLD, 5, feature="spend-2")
-        live = kind(key_hashes(frame(*range(0, 2_000, 2)), ["user_id"]))
         store.begin("spend", NEW)
-        assert store.remove_others("spend", NEW, live) == 1_000
-        found = store.read_batch("spend", entities(*range(2_000)))
-        assert [row is not None for row in found] == [True, False] * 1_000
+        unwritten = store.found("spend")
+        assert len(unwritten) == 2_000
+        store.put("spend", NEW, frame(*range(0, 2_001, 2)), ["user_id"], unwritten)
+        assert store.remove_rows("spend", NEW, unwritten) == 1_000
+        found = store.read_batch("spend", entities(*range(2_001)))
+        assert [row is not None for row in found] == [True, False] * 1_000 + [True]
         assert store.exists("spend-2", {"user_id": 5})
         assert store.books("spend") is not None
+
+    def test_others_are_the_rows_beyond_those_named(self, store: OnlineStore) -> None:
+        push(store, OLD, 1, 2, 3)
+        assert store.others("spend", key_hashes(frame(2, 9), ["user_id"])) == 2
+        assert store.others("spend", ()) == 3
 
     def test_renew_counts_the_rows_that_live(self, store: OnlineStore) -> None:
         push(store, OLD, *range(3_000))
@@ -308,5 +314,4 @@ class OnlineStoreContract:
 
     def test_rows_lie_under_the_hash_of_their_entity(self, store: OnlineStore) -> None:
         push(store, OLD, 41)
-        store.begin("spend", NEW)
-        assert store.remove_others("spend", NEW, {key_hash({"user_id": "41"})}) == 0
+        assert store.found("spend") == {bytes.fromhex(key_hash({"user_id": "41"}))}

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import redis
 
-from mlforge import Definitions, clock, failpoints, get_online_features, get_training_data
+from mlforge import Definitions, clock, current, failpoints, get_online_features, get_training_data
 from mlforge.encoding import key_hash
 from mlforge.errors import IntegrityError, NotServed
 from mlforge.metrics import Rolling
@@ -30,6 +30,12 @@ class Dies(BaseException):
 def client(redis_url: str) -> Iterator[redis.Redis]:
     with redis.Redis.from_url(redis_url, decode_responses=True) as connection:
         yield connection
+
+
+@pytest.fixture(autouse=True, params=[1, 500_000], ids=["entity by entity", "all at once"])
+def events_held(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Entities are cut so that about so many events are in memory at a time."""
+    monkeypatch.setattr(current, "EVENTS_HELD", request.param)
 
 
 @pytest.fixture
@@ -73,6 +79,30 @@ def test_a_push_again_writes_nothing(defs: Definitions) -> None:
     defs.build(online=True)
     again = defs.push("spend")
     assert (again.written, again.deleted, again.full) == (0, 0, False)
+
+
+def test_books_count_the_rows_that_came_stayed_and_went(
+    defs: Definitions, project: Project, client: redis.Redis
+) -> None:
+    defs.build(online=True)
+    counts, dropped = [], []
+    for name, drop in (
+        ("new", rows((4, 6.5, 1.0), (5, 6.5, 1.0))),
+        ("more", rows((4, 6.6, 1.0), (3, 6.6, 1.0))),
+        ("later", rows((6, 7.9, 1.0))),  # entity 1 has left, 2 has not
+    ):
+        dropped.append(project.drop(name, drop))
+        defs.build(online=True)
+        assert defs.online_store is not None
+        books = defs.online_store.books("spend")
+        assert books is not None
+        assert books.rows == len(list(client.scan_iter("mlforge:spend:*")))
+        counts.append(books.rows)
+    dropped[0].unlink()
+    defs.build(online=True)
+    books = defs.online_store.books("spend")
+    assert books is not None
+    assert [*counts, books.rows] == [5, 5, 5, 4]
 
 
 def test_only_what_may_have_changed_travels(defs: Definitions, project: Project) -> None:

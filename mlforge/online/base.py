@@ -1,7 +1,7 @@
 """The contract of an online store, and what every backend has in common.
 
 The base class owns the encoding and the chunks; a backend supplies the abstract methods. A push is
-`begin`, then any of `put`, `remove` and `remove_others`, then `finish`. Each of these raises StalePush
+`begin`, then any of `put`, `remove` and `remove_rows`, then `finish`. Each of these raises StalePush
 once a newer target has begun, and, but for `begin`, also when the target's own beginning was lost with
 the server's data: so neither a slow worker nor a flushed server leaves books that promise too much.
 """
@@ -11,8 +11,8 @@ from __future__ import annotations
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, TypeAlias
 
 import polars as pl
@@ -139,12 +139,12 @@ class OnlineStore(ABC):
 
     def read(self, feature_name: str, entity_keys: Entity) -> Row | None:
         """The entity's row, or None where there is no such key."""
-        return self.read_batch(feature_name, [entity_keys])[0]
+        [row] = _parsed(feature_name, self._texts(feature_name, [key_hash(entity_keys)]))
+        return row
 
     def read_batch(self, feature_name: str, entity_keys: Sequence[Entity]) -> list[Row | None]:
         """The entities' rows in the order asked."""
-        [(_, rows)] = self.fetch([(feature_name, entity_keys)])
-        return rows
+        return _parsed(feature_name, self._texts(feature_name, list(map(key_hash, entity_keys))))
 
     def delete(self, feature_name: str, entity_keys: Entity) -> bool:
         """Delete the entity's row; whether there was one."""
@@ -159,10 +159,28 @@ class OnlineStore(ABC):
     ) -> list[tuple[OnlineBooks | None, list[Row | None]]]:
         """The books and rows of several features at one instant, in one round trip, in the order asked."""
         hashed = [(feature, list(map(key_hash, entities))) for feature, entities in requests]
+        return self.fetch_hashed(hashed)
+
+    def fetch_hashed(
+        self, requests: Sequence[tuple[str, Sequence[str]]]
+    ) -> list[tuple[OnlineBooks | None, list[Row | None]]]:
+        """As `fetch`, of entities whose hashes are known."""
+        answers = self._fetch(requests)
+        for (feature, _), (books, _) in zip(requests, answers, strict=True):
+            if books is not None:
+                self._seen[feature] = books
         return [
-            (books, [_parsed(feature, text) for text in texts])
-            for (feature, _), (books, texts) in zip(hashed, self._fetch(hashed), strict=True)
+            (books, _parsed(feature, texts))
+            for (feature, _), (books, texts) in zip(requests, answers, strict=True)
         ]
+
+    def last_seen(self, features: Iterable[str]) -> dict[str, OnlineBooks]:
+        """The books of those features that were fetched before, as they were then; nothing is asked."""
+        return {name: self._seen[name] for name in features if name in self._seen}
+
+    @cached_property
+    def _seen(self) -> dict[str, OnlineBooks]:
+        return {}
 
     # A push.
 
@@ -180,32 +198,32 @@ class OnlineStore(ABC):
         target: Target,
         frame: pl.DataFrame,
         keys: Sequence[str],
-        hashes: set[str] | None = None,
+        unwritten: set[bytes] | None = None,
     ) -> int:
         """Write a row per row of the frame, which holds the keys and the values; how many.
 
-        hashes: takes up those of the rows' entities, for `remove_others`.
+        unwritten: what `found` told; these rows are taken from it.
         """
-        return self._put(feature, target, _noted(_encoded(frame, keys), hashes))
+        return self._put(feature, target, _noted(_encoded(frame, keys), unwritten))
 
     def remove(self, feature: str, target: Target, frame: pl.DataFrame, keys: Sequence[str]) -> int:
         """Delete the rows of these entities; how many there were."""
         return self._remove(feature, target, _slices(key_hashes(frame, keys).to_list()))
 
-    def remove_others(
-        self, feature: str, target: Target, hashes: AbstractSet[str] | pl.Series
-    ) -> int:
-        """Delete every row whose entity is not among these; how many."""
-        return self._remove(feature, target, self._others(feature, hashes))
+    def found(self, feature: str) -> set[bytes]:
+        """The digests, which hashes spell out, of the rows that are there.
 
-    def others(self, feature: str, hashes: AbstractSet[str] | pl.Series) -> int:
-        """How many rows `remove_others` would delete."""
-        return len({key for chunk in self._others(feature, hashes) for key in chunk})
+        Asked after a push began, none but those of this push can come to them.
+        """
+        return {bytes.fromhex(row) for chunk in self._scan(feature) for row in chunk}
 
-    def _others(self, feature: str, hashes: AbstractSet[str] | pl.Series) -> Iterator[list[str]]:
-        live = hashes if isinstance(hashes, AbstractSet) else frozenset(hashes)
-        found = ([key for key in chunk if key not in live] for chunk in self._scan(feature))
-        return (chunk for chunk in found if chunk)
+    def remove_rows(self, feature: str, target: Target, digests: Iterable[bytes]) -> int:
+        """Delete the rows of these digests; how many there were."""
+        return self._remove(feature, target, _slices([digest.hex() for digest in digests]))
+
+    def others(self, feature: str, hashes: Iterable[str]) -> int:
+        """How many rows there are besides those of these hashes."""
+        return len(self.found(feature).difference(map(bytes.fromhex, hashes)))
 
     @abstractmethod
     def finish(
@@ -282,6 +300,10 @@ class OnlineStore(ABC):
         """The hashes of all rows in chunks; each row at least once."""
 
     @abstractmethod
+    def _texts(self, feature: str, hashes: Sequence[str]) -> list[str | None]:
+        """The rows' JSON in the order asked, None where there is none."""
+
+    @abstractmethod
     def _fetch(
         self, requests: Sequence[tuple[str, Sequence[str]]]
     ) -> list[tuple[OnlineBooks | None, list[str | None]]]: ...
@@ -298,10 +320,10 @@ def _encoded(frame: pl.DataFrame, keys: Sequence[str]) -> Iterator[Rows]:
         yield from _chunks(key_hashes(block, keys).to_list(), json_rows(block, values).to_list())
 
 
-def _noted(chunks: Iterator[Rows], hashes: set[str] | None) -> Iterator[Rows]:
+def _noted(chunks: Iterator[Rows], unwritten: set[bytes] | None) -> Iterator[Rows]:
     for rows in chunks:
-        if hashes is not None:
-            hashes.update(rows.hashes)
+        if unwritten:
+            unwritten.difference_update(map(bytes.fromhex, rows.hashes))
         yield rows
 
 
@@ -313,9 +335,20 @@ def _slices(items: list[str]) -> Iterator[list[str]]:
     return (items[start : start + _CHUNK] for start in range(0, len(items), _CHUNK))
 
 
-def _parsed(feature: str, text: str | None) -> Row | None:
+def _parsed(feature: str, texts: Sequence[str | None]) -> list[Row | None]:
+    """The texts parsed as one array, which takes a third of the time of one after the other."""
     try:
-        row: Row | None = None if text is None else json.loads(text)
+        rows: list[Row | None] = json.loads(f"[{','.join([text or 'null' for text in texts])}]")
+    except ValueError:
+        rows = []
+    if len(rows) == len(texts):
+        return rows
+    return [None if text is None else _row(feature, text) for text in texts]
+
+
+def _row(feature: str, text: str) -> Row:
+    try:
+        row: Row = json.loads(text)
     except ValueError as error:
         raise OnlineError(f"{feature}: a row is not JSON ({error}); push it again") from error
     return row

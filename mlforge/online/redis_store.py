@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -13,7 +14,7 @@ import polars as pl
 
 from mlforge import clock
 from mlforge.errors import DefinitionError, OnlineUnavailable, StalePush
-from mlforge.online import scripts
+from mlforge.online import resp, scripts
 from mlforge.online.base import DOUBT, Losses, OnlineBooks, OnlineStore, Rows, Target
 from mlforge.online.codec import fence_text, from_fields, losses_text, target_text, to_fields
 from mlforge.values import check_name, to_iso
@@ -101,7 +102,7 @@ class RedisStore(OnlineStore):
         arguments = (fence_text(target), target_text(target), life, feature)
         with self._fenced(feature, target), self._server.asking() as client:
             flat: list[str] = client.eval(scripts.BEGIN, 2, key, self._list, *arguments)
-        books = from_fields(dict(zip(flat[::2], flat[1::2], strict=True)), self._at(key))
+        books = _books(tuple(flat), self._at(key))
         assert books is not None
         return books
 
@@ -164,21 +165,35 @@ class RedisStore(OnlineStore):
             if cursor == 0:
                 return
 
+    def _texts(self, feature: str, hashes: Sequence[str]) -> list[str | None]:
+        if not hashes:
+            return []
+        [texts] = self._server.ask(self._mget(feature, hashes), 1)
+        found: list[str | None] = texts
+        return found
+
     def _fetch(
         self, requests: Sequence[tuple[str, Sequence[str]]]
     ) -> list[tuple[OnlineBooks | None, list[str | None]]]:
-        keys = [self._key(feature) for feature, _ in requests]
         # A transaction: rows deleted between the two reads would pass for empty windows.
-        with self._server.asking() as client, client.pipeline(transaction=True) as pipe:
-            for key, (_, hashes) in zip(keys, requests, strict=True):
-                pipe.hgetall(key)
-                if hashes:
-                    pipe.mget([f"{key}:{row}" for row in hashes])
-            replies = iter(pipe.execute())
+        commands = [resp.command("MULTI")]
+        for feature, hashes in requests:
+            commands.append(resp.command("HGETALL", self._key(feature)))
+            if hashes:
+                commands.append(self._mget(feature, hashes))
+        commands.append(resp.command("EXEC"))
+        replies = iter(self._server.ask_together(b"".join(commands), len(commands)))
         return [
-            (from_fields(next(replies), self._at(key)), list(next(replies)) if hashes else [])
-            for key, (_, hashes) in zip(keys, requests, strict=True)
+            (
+                _books(tuple(next(replies)), self._at(self._key(feature))),
+                list(next(replies)) if hashes else [],
+            )
+            for feature, hashes in requests
         ]
+
+    def _mget(self, feature: str, hashes: Sequence[str]) -> bytes:
+        rows = resp.prefixed(f"{self._key(feature)}:", hashes)
+        return resp.command("MGET", more=(len(hashes), rows))
 
     def _record(
         self,
@@ -198,13 +213,18 @@ class RedisStore(OnlineStore):
     ) -> int:
         """Run a script per chunk of rows; the sum of what it returns."""
         books = self._key(feature)
-        head = (fence_text(target), "" if self.ttl is None else str(self.ttl))
-        calls = (
-            ([books, *(f"{books}:{row}" for row in rows.hashes)], [*head, *rows.texts])
-            for rows in chunks
-        )
+        arguments = resp.strings([fence_text(target), "" if self.ttl is None else str(self.ttl)])
+
+        def call(rows: Rows) -> bytes:
+            keys = resp.prefixed(f"{books}:", rows.hashes)
+            packed = b"".join([keys, arguments, resp.strings(rows.texts)])
+            count = len(rows.hashes) + 2 + len(rows.texts)
+            return resp.command(
+                "EVAL", script, str(len(rows.hashes) + 1), books, more=(count, packed)
+            )
+
         with self._fenced(feature, target):
-            return self._server.stream(script, calls)
+            return self._server.stream(map(call, chunks))
 
     @contextmanager
     def _fenced(self, feature: str, target: Target | None) -> Iterator[None]:
@@ -240,6 +260,12 @@ class RedisStore(OnlineStore):
             return ""
         half = self.ttl * 500
         return str(min(half, max(1, half - (clock.now() - renewed_at) // 1_000)))
+
+
+@lru_cache(maxsize=256)
+def _books(flat: tuple[str, ...], where: str) -> OnlineBooks | None:
+    """Parsed once for as long as they say the same: each request reads them."""
+    return from_fields(dict(zip(flat[::2], flat[1::2], strict=True)), where)
 
 
 def _stale(feature: str, target: Target, recorded: str, server: Server) -> str:

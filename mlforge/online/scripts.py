@@ -40,13 +40,25 @@ end
 local n = 0
 """
 
+# One command for all rows, where the server knows it: MSETEX came with Redis 8.4 and Valkey 9.1.
 PUT = f"""{_FENCED}
-local keys, argv, life = KEYS, ARGV, ARGV[2]
-for i = 2, #keys do
-  if life == '' then call('SET', keys[i], argv[i + 1])
-  else call('SET', keys[i], argv[i + 1], 'EX', life) end
+local life, pairs = ARGV[2], {{}}
+for i = 2, #KEYS do
+  pairs[2 * i - 3] = KEYS[i]
+  pairs[2 * i - 2] = ARGV[i + 1]
 end
-return #keys - 1
+n = #KEYS - 1
+if life == '' then
+  call('MSET', unpack(pairs))
+else
+  local last = #pairs
+  pairs[last + 1], pairs[last + 2] = 'EX', life
+  local done = redis.pcall('MSETEX', n, unpack(pairs))
+  if type(done) == 'table' then
+    for i = 1, last, 2 do call('SET', pairs[i], pairs[i + 1], 'EX', life) end
+  end
+end
+return n
 """
 
 REMOVE = f"""{_FENCED}

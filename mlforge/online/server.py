@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -79,25 +79,8 @@ class Server:
         """The client, with what it raises turned into OnlineError and its kinds."""
         try:
             yield self.client
-        except (redis.AuthenticationError, redis.exceptions.NoPermissionError) as error:
-            raise OnlineError(
-                f"{self} refused the user or password ({error}); give RedisStore the right ones"
-            ) from error
-        except (redis.ConnectionError, redis.TimeoutError) as error:
-            raise OnlineUnavailable(
-                f"{self} does not answer ({error}); start a server there, or give RedisStore "
-                "the host and port of a running one"
-            ) from error
-        except redis.ReadOnlyError as error:
-            raise OnlineError(
-                f"{self} is a read-only replica; give RedisStore the primary's address"
-            ) from error
-        except redis.OutOfMemoryError as error:
-            raise OnlineError(
-                f"{self} is out of memory; raise its maxmemory, or lower the ttl"
-            ) from error
-        except redis.ResponseError as error:
-            raise Refused(self, str(error)) from error
+        except redis.RedisError as error:
+            raise self._meant(error) from error
 
     def losses(self) -> Losses | None:
         """This run of the server, and its count of evictions; None if it does not tell."""
@@ -113,12 +96,36 @@ class Server:
         run, evicted = server.get("run_id"), stats.get("evicted_keys")
         return None if run is None or evicted is None else Losses(str(run), int(evicted))
 
-    def stream(self, script: str, calls: Iterable[tuple[Sequence[str], Sequence[str]]]) -> int:
-        """Run the script per (keys, arguments), some calls ahead of their replies; the replies' sum."""
+    def ask(self, commands: bytes, replies: int) -> list[Any]:
+        """The replies to packed commands, all sent at once; sent anew if the connection breaks.
+
+        Only for what may be done twice. A refusal of one command is raised once all replies are there.
+        """
+        pool = self.client.connection_pool
+        try:
+            connection: Any = pool.get_connection()
+            try:
+                answers: list[Any] = connection.retry.call_with_retry(
+                    lambda: _answers(connection, commands, replies),
+                    connection.disconnect,
+                )
+            finally:
+                pool.release(connection)
+        except redis.RedisError as error:
+            raise self._meant(error) from error
+        return self._granted(answers)
+
+    def ask_together(self, transaction: bytes, replies: int) -> list[Any]:
+        """As `ask`, of commands from MULTI to EXEC: what EXEC replies."""
+        answers: list[Any] = self._granted(self.ask(transaction, replies)[-1])
+        return answers
+
+    def stream(self, calls: Iterable[bytes]) -> int:
+        """Send packed commands, some of them ahead of their replies; the replies' sum."""
         total = ahead = 0
         with self.asking(), self._connection() as connection:
-            for keys, arguments in calls:
-                connection.send_command("EVAL", script, len(keys), *keys, *arguments)
+            for call in calls:
+                connection.send_packed_command([call])
                 ahead += 1
                 if ahead > _IN_FLIGHT:
                     total += connection.read_response()
@@ -126,6 +133,33 @@ class Server:
             for _ in range(ahead):
                 total += connection.read_response()
         return total
+
+    def _granted(self, answers: list[Any]) -> list[Any]:
+        for answer in answers:
+            if isinstance(answer, redis.ResponseError):
+                raise self._meant(answer) from answer
+        return answers
+
+    def _meant(self, error: redis.RedisError) -> Exception:
+        """What an error of the client means to a user."""
+        if isinstance(error, redis.AuthenticationError | redis.exceptions.NoPermissionError):
+            return OnlineError(
+                f"{self} refused the user or password ({error}); give RedisStore the right ones"
+            )
+        if isinstance(error, redis.ConnectionError | redis.TimeoutError):
+            return OnlineUnavailable(
+                f"{self} does not answer ({error}); start a server there, or give RedisStore "
+                "the host and port of a running one"
+            )
+        if isinstance(error, redis.ReadOnlyError):
+            return OnlineError(
+                f"{self} is a read-only replica; give RedisStore the primary's address"
+            )
+        if isinstance(error, redis.OutOfMemoryError):
+            return OnlineError(f"{self} is out of memory; raise its maxmemory, or lower the ttl")
+        if isinstance(error, redis.ResponseError):
+            return Refused(self, str(error))
+        return error
 
     @contextmanager
     def _connection(self) -> Iterator[Any]:
@@ -138,3 +172,20 @@ class Server:
             raise
         finally:
             pool.release(connection)
+
+
+def _answers(connection: Any, commands: bytes, replies: int) -> list[Any]:
+    try:
+        connection.send_packed_command([commands])
+        return [_answer(connection) for _ in range(replies)]
+    except BaseException:
+        connection.disconnect()  # replies may be under way
+        raise
+
+
+def _answer(connection: Any) -> Any:
+    """A reply; a refusal is one, too, and others may follow it."""
+    try:
+        return connection.read_response()
+    except redis.ResponseError as error:
+        return error

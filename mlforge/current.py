@@ -1,0 +1,144 @@
+"""What is to be online: keys and values of the entities that have any at an instant.
+
+The events that their windows see are read once and then asked several questions, for as many entities at
+a time as memory is to hold.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import polars as pl
+
+from mlforge import evaluation, frames, timemodel
+from mlforge.engines import POINT, Engine, Events
+from mlforge.partials import intact
+from mlforge.values import TimeRange
+
+EVENTS_HELD = 500_000
+"""About how many events to have in memory at a time."""
+_NOWHEN = TimeRange(evaluation.BEGINNING, evaluation.BEGINNING)
+
+
+@dataclass(frozen=True)
+class State:
+    """A version's events as of an instant, None for an untimed feature or before there are events."""
+
+    events: Events
+    as_of: int | None
+
+    @property
+    def seen(self) -> TimeRange | None:
+        """The event times that values may depend on; None where events have none."""
+        spec = self.events.spec
+        if spec.timestamp is None:
+            return None
+        if self.as_of is None:
+            return _NOWHEN
+        if not spec.columns:
+            return TimeRange(evaluation.BEGINNING, self.as_of)
+        at, reach = timemodel.point(self.as_of, spec.interval), timemodel.reach(spec.windows)
+        return TimeRange(at + reach.start, at + reach.end)
+
+    def live(self) -> pl.DataFrame:
+        """Keys of the entities that have a value."""
+        return evaluation.live(self.events, self.as_of)
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Some of the entities: keys and values of those that have any now; how many of them had before."""
+
+    rows: pl.DataFrame
+    had: int
+
+
+@dataclass(frozen=True)
+class Scope:
+    """Which entities, None for all, and about which share of all they are."""
+
+    among: pl.DataFrame | None = None
+    share: float = 1.0
+
+    def parts(self, state: State) -> int:
+        """Into how many pieces the entities are to be cut."""
+        count = sum(partial.rows for partial in state.events.within(state.seen).partials)
+        return max(1, -(-int(count * min(1.0, self.share)) // EVENTS_HELD))
+
+
+def pieces(
+    engine: Engine, now: State, scope: Scope = Scope(), before: State | None = None
+) -> Iterator[Piece]:
+    """The entities in pieces that share none; `before` only counts. Raises IntegrityError as `values_at` does."""
+    states = [now] if before is None else [now, before]
+    parts = scope.parts(now)
+    for number in range(parts):
+        held = _held(states, scope.among, _part_of(now.events.spec.keys, number, parts))
+        alive = held[0].live()
+        points = alive.with_columns(frames.instant(now.as_of).alias(POINT))
+        values = evaluation.values_at(engine, held[0].events, points)
+        yield Piece(alive.hstack(values), sum(state.live().height for state in held[1:]))
+
+
+@dataclass(frozen=True)
+class _Held(Events):
+    """Events in memory."""
+
+    frame: pl.DataFrame
+
+    def within(self, times: TimeRange | None) -> Events:
+        return self
+
+    def scan(
+        self, columns: Sequence[str] | None = None, times: TimeRange | None = None
+    ) -> pl.LazyFrame:
+        found = self.frame.lazy()
+        if columns is not None:
+            found = found.select(name for name in self.frame.columns if name in columns)
+        if times is None or self.spec.timestamp is None:
+            return found
+        time = pl.col(self.spec.timestamp)
+        return found.filter(time.is_between(frames.instant(times.start), frames.instant(times.end)))
+
+
+def _part_of(keys: Sequence[str], number: int, parts: int) -> pl.Expr | None:
+    return None if parts == 1 else pl.struct(keys).hash() % parts == number
+
+
+def _held(states: Sequence[State], among: pl.DataFrame | None, part: pl.Expr | None) -> list[State]:
+    """The states with the events of these entities in memory; what two states share is read once."""
+    events = states[0].events
+    spec = events.spec
+    columns = spec.needed() if spec.columns else None
+    known = {partial.hash: partial for state in states for partial in state.events.partials}
+    own = [Counter(partial.hash for partial in state.events.partials) for state in states]
+    times = [state.seen for state in states]
+    union = _shared(times)
+    common = Counter[str]() if union is _NOWHEN else own[0] & own[1]
+
+    def gathered(hashes: Counter[str], when: TimeRange | None) -> pl.LazyFrame:
+        chosen = replace(events, partials=tuple(known[each] for each in hashes.elements()))
+        found = chosen.within(when).scan(columns, when)
+        if among is not None:
+            found = found.join(among.lazy(), on=list(spec.keys), how="semi")
+        return found if part is None else found.filter(part)
+
+    scans = [gathered(each - common, when) for each, when in zip(own, times, strict=True)]
+    with intact(spec.name):
+        shared, *rest = pl.collect_all([gathered(common, union), *scans])
+    return [
+        State(_Held(spec, events.schema, (), events.where, pl.concat([shared, frame])), state.as_of)
+        for state, frame in zip(states, rest, strict=True)
+    ]
+
+
+def _shared(times: Sequence[TimeRange | None]) -> TimeRange | None:
+    """A range for what two states share: one that covers both, unless they lie apart."""
+    if len(times) < 2:
+        return _NOWHEN
+    first, second = times
+    if first is None or second is None:
+        return None
+    return first.union(second) if first.overlaps(second) else _NOWHEN

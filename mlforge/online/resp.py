@@ -1,0 +1,28 @@
+"""Redis's protocol, as much of it as is written here: whole commands at once, and not a part at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+def command(*parts: str, more: tuple[int, bytes] = (0, b"")) -> bytes:
+    """A command of some parts and, behind them, of so many that are packed already."""
+    count, packed = more
+    return b"*%d\r\n%b%b" % (len(parts) + count, strings(parts), packed)
+
+
+def strings(parts: Sequence[str]) -> bytes:
+    """The parts of a command, each with its length in bytes."""
+    text = "".join([f"${len(part)}\r\n{part}\r\n" for part in parts])
+    if text.isascii():
+        return text.encode()
+    encoded = [part.encode() for part in parts]
+    return b"".join([b"$%d\r\n%b\r\n" % (len(part), part) for part in encoded])
+
+
+def prefixed(head: str, tails: Sequence[str]) -> bytes:
+    """As `strings` of the head with each tail; the tails are of one length, and all is ASCII."""
+    if not tails:
+        return b""
+    start = f"${len(head) + len(tails[0])}\r\n{head}"
+    return (start + f"\r\n{start}".join(tails) + "\r\n").encode()
