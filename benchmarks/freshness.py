@@ -30,7 +30,7 @@ from benchmarks.harness import (
 from benchmarks.pushes import bare_socket
 from mlforge.encoding import key_hash
 from worker.leash import leashed
-from worker.project import DEFINITIONS, REDIS_URL, Project, Settings
+from worker.project import DEFINITIONS, Project, Settings
 
 _WORKERS = 2
 _BLOCKS = 5
@@ -131,7 +131,7 @@ def _until(condition: Callable[[], bool]) -> None:
 @contextmanager
 def _running(root: Path, url: str) -> Iterator[None]:
     """A watcher and workers; what they say goes into a file."""
-    environment = os.environ | {REDIS_URL: url, DEFINITIONS: str(root / "definitions.py")}
+    environment = os.environ | {"REDIS_URL": url, DEFINITIONS: str(root / "definitions.py")}
     commands = [["watch"], *[["worker"]] * _WORKERS]
     with (root / "output.log").open("wb") as log:
         processes = [
