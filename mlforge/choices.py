@@ -39,8 +39,11 @@ def data_change(
     latest: Manifest | None, candidate: Manifest, changes: Changes | None
 ) -> DataChange:
     """How the events differ from the version before, and through which files."""
-    before = {record.path: record.hash for record in latest.sources} if latest else {}
-    after = {record.path: record.hash for record in candidate.sources}
+    # Records of files that stayed are the very same.
+    old, new = latest.sources if latest else (), candidate.sources
+    stayed = {*map(id, old)} & {*map(id, new)}
+    before = {record.path: record.hash for record in old if id(record) not in stayed}
+    after = {record.path: record.hash for record in new if id(record) not in stayed}
     return DataChange(
         rows=changes.rows if changes else sum(p.rows for p in candidate.partials),
         entities=changes.entities.height if changes else None,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 
 import polars as pl
@@ -80,7 +80,7 @@ class Desk:
         self.max_bytes, self.careful = max_bytes, careful
         rules = [[column, *map(str, rules)] for column, rules in feature.validators.items()]
         self.prefix = partials.memo_prefix(feature.code_hash, feature.spec, rules)
-        self.on_disk = set() if afresh else set(store.partials(feature.name))
+        self.on_disk = set() if afresh else store.partials(feature.name)
         self.made: dict[str, Partial] = {}
         self.unwritten: list[tuple[Partial, pl.DataFrame]] = []
         self.unwritten_bytes = 0
@@ -96,7 +96,20 @@ class Desk:
 
     def key(self, content: str) -> str:
         """The memo key of a content under this feature."""
-        return partials.memo_key(self.prefix, content)
+        return self.keys.get(content) or partials.memo_key(self.prefix, content)
+
+    @cached_property
+    def keys(self) -> dict[str, str]:
+        """The memo keys of the latest version's contents, if it was made under this feature as it is now."""
+        records = self.latest.sources if self.latest and self.latest.rowwise else ()
+        if any(partials.memo_key(self.prefix, r.hash) != r.partial for r in records[:1]):
+            return {}
+        return {record.hash: record.partial for record in records}
+
+    @cached_property
+    def records(self) -> dict[str, SourceRecord]:
+        """The files of the latest version, by path."""
+        return {record.path: record for record in (self.latest.sources if self.latest else ())}
 
     @cached_property
     def rows(self) -> dict[str, int]:
@@ -115,13 +128,8 @@ class Desk:
 
     def content(self, file: SourceFile) -> str:
         """The hash of the file's bytes; they are read only if its stat is new."""
-        seen, stat = self.seen_before.get(file.path), file.stat
-        if seen is None or (seen.size, seen.mtime_ns, seen.ctime_ns, seen.inode) != (
-            stat.size,
-            stat.mtime_ns,
-            stat.ctime_ns,
-            stat.inode,
-        ):
+        seen = self.seen_before.get(file.path)
+        if seen is None or seen[:4] != file.stat:
             begun = time.time_ns()
             content = sources.content_hash(file.absolute)
             self.see(file, content, self.rows.get(content, 0), begun)
@@ -139,6 +147,22 @@ class Desk:
         self.seen[file.path] = Seen(
             stat.size, stat.mtime_ns if settled else -1, stat.ctime_ns, stat.inode, content, rows
         )
+
+    def at_rest(self, file: SourceFile) -> tuple[SourceRecord, Partial] | None:
+        """What the latest version says of a file that is as it was; most are, so this is a short way."""
+        path = file.path
+        seen, record = self.seen_before.get(path), self.records.get(path)
+        if seen is None or record is None or seen[:4] != file.stat or record.hash != seen.hash:
+            return None
+        key = self.keys.get(seen.hash)
+        if (
+            key not in self.on_disk
+            or key != record.partial
+            or record.mtime != seen.mtime_ns // 1000
+        ):
+            return None
+        self.seen[path] = seen
+        return record, self.known[key]
 
     def read(self, file: SourceFile) -> pl.DataFrame:
         """The file's rows; what it held is noted with its stat."""
@@ -288,10 +312,10 @@ class Desk:
     ) -> Intake:
         """Close the pass."""
         self.write()
-        self.seen = {
-            path: replace(seen, good=self.good(path) if path in self.set_aside else seen.hash)
-            for path, seen in self.seen.items()
-        }
+        for path, seen in self.seen.items():
+            good = self.good(path) if path in self.set_aside else seen.hash
+            if seen.good != good:
+                self.seen[path] = seen._replace(good=good)
         pairs = sorted(found, key=lambda pair: pair[0].path)
         used = (
             [partial for _, partial in pairs] if rowwise else [partial for _, partial in pairs[:1]]

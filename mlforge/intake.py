@@ -48,21 +48,24 @@ def take_in(
 
 def _by_file(desk: Desk, why: str) -> Intake:
     """Each file by itself: a partial a file."""
-    found: dict[str, tuple[SourceFile, Partial]] = {}
+    found: dict[str, tuple[SourceRecord, Partial]] = {}
     for file in desk.listing.files:
+        if (rests := desk.at_rest(file)) is not None:
+            found[file.path] = rests
+            continue
         try:
-            found[file.path] = (file, _partial_of(desk, file))
+            partial = _partial_of(desk, file)
+            found[file.path] = desk.record(file, partial.rows, partial, alone=True), partial
         except FAULTS as error:
             desk.reject(file, error)
-    schema = partials.common_schema(partial for _, partial in found.values())
-    for path, (file, partial) in list(found.items()):
-        if schema is not None and (reason := partials.misfit(partial, schema)) is not None:
+    schema = partials.common_schema([partial for _, partial in found.values()])
+    if schema is not None:
+        misfits = partials.misfits(((path, of) for path, (_, of) in found.items()), schema)
+        files = {file.path: file for file in desk.listing.files} if misfits else {}
+        for path, reason in misfits:
             del found[path]
-            desk.reject(file, SourceError(f"{path}: {reason}"))
-    pairs = [
-        (desk.record(file, partial.rows, partial, alone=True), partial)
-        for file, partial in found.values()
-    ]
+            desk.reject(files[path], SourceError(f"{path}: {reason}"))
+    pairs = list(found.values())
     pairs += _last_good(desk, schema)
     return desk.intake(
         pairs, why, schema or partials.common_schema(p for _, p in pairs), rowwise=True

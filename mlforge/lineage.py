@@ -38,7 +38,7 @@ def rows(store: Store, manifest: Manifest, keys: pl.DataFrame, at: int | None) -
     names = [column.name for column in shown]
     return (
         found.join(keys.lazy(), on=list(spec.keys), how="semi")
-        .join(_files(events, manifest).lazy(), on=_MARK, how="left")
+        .join(_files(store, manifest).lazy(), on=_MARK, how="left")
         .select(FILE, *names)
         .sort(*first, *(name for name in names if name not in first), FILE, nulls_last=False)
         .collect()
@@ -70,13 +70,12 @@ def _seen(events: Events, keys: pl.DataFrame, at: int | None) -> list[TimeRange]
 def _scan(events: Events, wanted: Schema) -> pl.LazyFrame:
     """The events, each stored partial once, with the mark of its place."""
     distinct = {partial.hash: partial for partial in events.partials}
-    lots = places.lots(list(distinct.values()), events.where(list(distinct)))
-    return places.scan(lots, wanted, mark=_MARK)
+    return places.scan(events.where(tuple(distinct.values())), wanted, mark=_MARK)
 
 
-def _files(events: Events, manifest: Manifest) -> pl.DataFrame:
+def _files(store: Store, manifest: Manifest) -> pl.DataFrame:
     """For each stored partial the source files that gave it: files of equal content share one."""
-    hashes = list({partial.hash for partial in events.partials})
-    marks = {h: place.mark for h, place in zip(hashes, events.where(hashes), strict=True)}
-    sources = [(marks[s.partial], s.path) for s in manifest.sources if manifest.rowwise]
-    return pl.DataFrame(sources, {_MARK: pl.String, FILE: pl.String}, orient="row")
+    sources = manifest.sources if manifest.rowwise else ()
+    located = store.locate(manifest.name, [source.partial for source in sources])
+    marks = [(place.mark, source.path) for place, source in zip(located, sources, strict=True)]
+    return pl.DataFrame(marks, {_MARK: pl.String, FILE: pl.String}, orient="row")

@@ -8,7 +8,8 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from functools import cached_property
+from typing import Any, Self
 
 from mlforge.errors import IntegrityError, MlforgeError, UnsupportedStore
 from mlforge.metrics import MetricColumn
@@ -37,6 +38,9 @@ class Partial:
     schema: Schema
     dropped: Mapping[str, int]
     digest: int
+
+
+Counted = Sequence[tuple[Partial, int]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,10 +107,10 @@ class Manifest:
         """Rows of the version's table."""
         return sum(part.rows for part in self.parts)
 
-    @property
+    @cached_property
     def watermark(self) -> int | None:
         """The greatest event time among the partials."""
-        return max((partial.times.end for partial in self.partials if partial.times), default=None)
+        return max([partial.times.end for partial in self.partials if partial.times], default=None)
 
     @property
     def schema_hash(self) -> str:
@@ -123,23 +127,24 @@ class Manifest:
         """Over the hashes of the parts."""
         return _hash([part.hash for part in self.parts])
 
-    @property
+    @cached_property
     def rows_hash(self) -> str:
         """Over what the rows mean: the multiset of events and the way they are evaluated.
 
         It does not depend on the order of rows or files, on the engine or on the parts, so two
         histories that mean the same have the same one.
         """
-        digest = sum(partial.digest for partial in self.partials) % MODULUS
+        digest = sum([partial.digest for partial in self.partials]) % MODULUS
         meaning = {k: v for k, v in config_of(self.spec).items() if k != "online_clock"}
         return _hash([self.schema_hash, meaning, f"{digest:032x}"])
 
-    @property
+    @cached_property
     def dropped(self) -> dict[str, int]:
         """Rows left out, by reason."""
         total: Counter[str] = Counter()
         for partial in self.partials:
-            total.update(partial.dropped)
+            if any(partial.dropped.values()):
+                total.update(partial.dropped)
         return {reason: count for reason, count in sorted(total.items()) if count}
 
     def published(self, version: Version, change: ChangeSummary, at: int) -> Manifest:
@@ -148,8 +153,22 @@ class Manifest:
 
     def to_json(self) -> dict[str, Any]:
         """The document, as `.meta.json` holds it."""
-        uses = Counter(partial.hash for partial in self.partials)
+        return {
+            **self.head(),
+            "partials": [
+                partial_entry(partial, uses, self.events) for partial, uses in self.counted()
+            ],
+            "sources": [source_entry(record) for record in self.sources],
+        }
+
+    def counted(self) -> Counted:
+        """Each partial once, and how often it counts."""
+        uses = Counter([partial.hash for partial in self.partials])
         distinct = {partial.hash: partial for partial in self.partials}
+        return list(zip(distinct.values(), uses.values(), strict=True))
+
+    def head(self) -> dict[str, Any]:
+        """The document without the lists that grow with the number of files."""
         created = to_iso(self.created_at)
         return {
             "format": FORMAT,
@@ -185,31 +204,18 @@ class Manifest:
                 {"file": p.file, "rows": p.rows, **_times_json(p.times), "hash": p.hash}
                 for p in self.parts
             ],
-            "partials": [
-                {**_partial_json(partial, self.events), "uses": uses[key]}
-                for key, partial in distinct.items()
-            ],
-            "sources": [
-                {
-                    "path": s.path,
-                    "size": s.size,
-                    "mtime": to_iso(s.mtime),
-                    "hash": s.hash,
-                    "rows": s.rows,
-                    **_times_json(s.times),
-                    "partial": s.partial,
-                }
-                for s in self.sources
-            ],
             "mlforge_version": self.mlforge_version,
         }
 
     @classmethod
-    def from_json(cls, document: Any, where: str) -> Manifest:
-        """Read a document; another format is refused by name, a torn one is an IntegrityError."""
+    def from_json(cls, document: Any, where: str, lists: Lists | None = None) -> Manifest:
+        """Read a document; another format is refused by name, a torn one is an IntegrityError.
+
+        lists: where those of the document are not in it.
+        """
         check_format(document, where)
         try:
-            return _decode(document)
+            return _decode(document, lists or Lists.of(document))
         except (KeyError, TypeError, ValueError, AttributeError, MlforgeError) as error:
             raise IntegrityError(
                 f"{where} is damaged ({type(error).__name__}: {error}); restore it from a backup, or rebuild"
@@ -270,7 +276,60 @@ def partial_from_json(document: Mapping[str, Any], events: Schema = ()) -> Parti
     )
 
 
-def _decode(document: Mapping[str, Any]) -> Manifest:
+def events_of(document: Mapping[str, Any]) -> Schema:
+    """The columns of a document's events."""
+    return tuple(_column(column) for column in document["event_columns"])
+
+
+def partial_entry(partial: Partial, uses: int, events: Schema) -> dict[str, Any]:
+    """A partial in a manifest's list."""
+    return {**_partial_json(partial, events), "uses": uses}
+
+
+def source_entry(record: SourceRecord) -> dict[str, Any]:
+    """A file in a manifest's list."""
+    return {
+        "path": record.path,
+        "size": record.size,
+        "mtime": to_iso(record.mtime),
+        "hash": record.hash,
+        "rows": record.rows,
+        **_times_json(record.times),
+        "partial": record.partial,
+    }
+
+
+def source_from_json(entry: Mapping[str, Any]) -> SourceRecord:
+    """Read what `source_entry` wrote."""
+    return SourceRecord(
+        entry["path"],
+        entry["size"],
+        from_iso(entry["mtime"]) or 0,
+        entry["hash"],
+        entry["rows"],
+        _times(entry),
+        entry["partial"],
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Lists:
+    """What a manifest lists: partials with how often each counts, and source files."""
+
+    partials: Counted
+    sources: Sequence[SourceRecord]
+
+    @classmethod
+    def of(cls, document: Mapping[str, Any]) -> Self:
+        """The lists that are in the document."""
+        events = events_of(document)
+        partials = [
+            (partial_from_json(entry, events), entry["uses"]) for entry in document["partials"]
+        ]
+        return cls(partials, [source_from_json(entry) for entry in document["sources"]])
+
+
+def _decode(document: Mapping[str, Any], lists: Lists) -> Manifest:
     interval = document["interval"]
     spec = FeatureSpec(
         name=document["name"],
@@ -280,33 +339,17 @@ def _decode(document: Mapping[str, Any]) -> Manifest:
         columns=tuple(_metric(metric) for metric in document["metrics"]),
         online_clock=document["online_clock"],
     )
-    events = tuple(_column(column) for column in document["event_columns"])
     change = document["change_summary"]
     return Manifest(
         spec=spec,
-        events=events,
+        events=events_of(document),
         columns=tuple(_column(column) for column in document["columns"]),
         code_hash=document["code_hash"],
-        partials=tuple(
-            partial_from_json(partial, events)
-            for partial in document["partials"]
-            for _ in range(partial["uses"])
-        ),
+        partials=tuple(partial for partial, uses in lists.partials for _ in range(uses)),
         engine=document["engine"],
         rowwise=document["rowwise"],
         version=Version.parse(document["version"]),
-        sources=tuple(
-            SourceRecord(
-                s["path"],
-                s["size"],
-                from_iso(s["mtime"]) or 0,
-                s["hash"],
-                s["rows"],
-                _times(s),
-                s["partial"],
-            )
-            for s in document["sources"]
-        ),
+        sources=tuple(lists.sources),
         parts=tuple(
             Part(_safe(p["file"], _PART), p["rows"], _times(p), p["hash"])
             for p in document["parts"]

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 
 import polars as pl
 
@@ -72,7 +73,14 @@ def describe(key: str, events: pl.DataFrame, spec: FeatureSpec, dropped: dict[st
     if spec.timestamp is not None and not events.is_empty():
         micros = events[spec.timestamp].to_physical()
         times = TimeRange(int(micros.min()), int(micros.max()))  # type: ignore[arg-type]
-    return Partial(key, events.height, times, frames.schema_of(events), dropped, digest(events))
+    schema = _shared(frames.schema_of(events))
+    return Partial(key, events.height, times, schema, dropped, digest(events))
+
+
+@lru_cache(maxsize=128)
+def _shared(schema: Schema) -> Schema:
+    """The first of equal schemas: partials that share one are told alike at a glance."""
+    return schema
 
 
 def stored(events: pl.DataFrame) -> pl.DataFrame:
@@ -86,11 +94,15 @@ def common_schema(partials: Iterable[Partial]) -> Schema | None:
     A column that is null throughout a file has no dtype and goes with any. The order in which
     files came does not matter.
     """
+    # Most partials share one and the same schema: it is compared once.
+    shared: dict[int, list[Partial]] = {}
+    for partial in partials:
+        shared.setdefault(id(partial.schema), []).append(partial)
     support: Counter[Schema] = Counter()
     rows: Counter[Schema] = Counter()
-    for partial in partials:
-        support[partial.schema] += 1
-        rows[partial.schema] += partial.rows
+    for alike in shared.values():
+        support[alike[0].schema] += len(alike)
+        rows[alike[0].schema] += sum([partial.rows for partial in alike])
     if not support:
         return None
 
@@ -105,6 +117,19 @@ def common_schema(partials: Iterable[Partial]) -> Schema | None:
         )
 
     return min(support, key=weight)
+
+
+def misfits(found: Iterable[tuple[str, Partial]], wanted: Schema) -> list[tuple[str, str]]:
+    """The names of those that do not fit the schema, and why."""
+    reasons: dict[int, str | None] = {}
+    bad = []
+    for name, partial in found:
+        schema = id(partial.schema)
+        if schema not in reasons:
+            reasons[schema] = misfit(partial, wanted)
+        if (reason := reasons[schema]) is not None:
+            bad.append((name, reason))
+    return bad
 
 
 def misfit(partial: Partial, wanted: Schema) -> str | None:
@@ -131,16 +156,20 @@ class Changes:
 
 def same_rows(old: Sequence[Partial], new: Sequence[Partial]) -> bool:
     """Whether two sets of partials hold the same multiset of events."""
-    return sum(p.digest for p in old) % MODULUS == sum(p.digest for p in new) % MODULUS
+    return (sum([p.digest for p in old]) - sum([p.digest for p in new])) % MODULUS == 0
 
 
 def replaced(old: Sequence[Partial], new: Sequence[Partial]) -> tuple[list[Partial], list[Partial]]:
     """The partials that went and those that came; what both have counts for nothing."""
-    before = Counter(partial.hash for partial in old)
-    after = Counter(partial.hash for partial in new)
-    known = {partial.hash: partial for partial in (*old, *new)}
-    went, came = before - after, after - before
-    return [known[key] for key in went.elements()], [known[key] for key in came.elements()]
+    before = Counter([partial.hash for partial in old])
+    after = Counter([partial.hash for partial in new])
+    differ = {key for key, _ in before.items() ^ after.items()}
+    known = {partial.hash: partial for partial in (*old, *new) if partial.hash in differ}
+    more = {key: after[key] - before[key] for key in known}
+    return (
+        [known[key] for key, count in more.items() for _ in range(-count)],
+        [known[key] for key, count in more.items() for _ in range(count)],
+    )
 
 
 def compare(went: pl.LazyFrame, came: pl.LazyFrame, spec: FeatureSpec) -> Changes:

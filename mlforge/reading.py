@@ -17,6 +17,7 @@ from collections import Counter
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
 import polars as pl
 import pyarrow as pa
@@ -58,8 +59,7 @@ class BeingWritten(NotReadNow):
     """Somebody has it open and writes to it; whoever waits sees it whole."""
 
 
-@dataclass(frozen=True, slots=True)
-class FileStat:
+class FileStat(NamedTuple):
     """What tells that a file changed, without reading it."""
 
     size: int
@@ -73,13 +73,17 @@ class FileStat:
         return cls(result.st_size, result.st_mtime_ns, result.st_ctime_ns, result.st_ino)
 
 
-@dataclass(frozen=True, slots=True)
-class SourceFile:
+class SourceFile(NamedTuple):
     """One file of a source; `path` is relative to the source's root, with `/` between its parts."""
 
     path: str
-    absolute: Path
+    place: str | Path
     stat: FileStat
+
+    @property
+    def absolute(self) -> Path:
+        """Where it is."""
+        return Path(self.place)
 
 
 @dataclass(frozen=True, slots=True)

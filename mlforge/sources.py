@@ -180,19 +180,30 @@ class _Scan:
 
     def _look_at(self, folder: Path, entries: list[os.DirEntry[str]], above: Parts) -> None:
         before = len(self.files)
+        prefix = "".join(f"{part}/" for part in above)
         for entry in entries:
-            if _skipped(entry.name):
+            name = entry.name
+            if name.startswith(_HIDDEN) or name.endswith(_UNFINISHED):
                 continue
-            path, parts = folder / entry.name, (*above, entry.name)
+            parts = (*above, name)
             try:
-                if entry.is_symlink():
-                    self._link(path, parts)
+                # What most are, by the shortest way.
+                if (
+                    name.endswith(SUFFIXES)
+                    and name.isascii()
+                    and entry.is_file(follow_symlinks=False)
+                ):
+                    if self.pattern.fits(parts):
+                        seen = FileStat.of(entry.stat(follow_symlinks=False))
+                        self.files.append(SourceFile(prefix + name, entry.path, seen))
+                elif entry.is_symlink():
+                    self._link(folder / name, parts)
                 elif entry.is_dir(follow_symlinks=False):
-                    self._folder(path, parts)
+                    self._folder(folder / name, parts)
                 elif self.pattern.fits(parts):
-                    self._file(path, parts, entry.stat(follow_symlinks=False))
+                    self._file(folder / name, parts, entry.stat(follow_symlinks=False))
             except OSError as error:
-                self._cannot(path, parts, error)
+                self._cannot(folder / name, parts, error)
         if len(self.files) > before:
             self.hive.update(found[1] for part in above if (found := _HIVE.fullmatch(part)))
 

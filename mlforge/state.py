@@ -15,9 +15,7 @@ from mlforge.store import Store
 def events_of(store: Store, manifest: Manifest, of: Sequence[Partial] | None = None) -> Events:
     """A manifest's events, or some of its partials."""
     chosen = manifest.partials if of is None else of
-    return Events(
-        manifest.spec, manifest.events, tuple(chosen), partial(store.locate, manifest.name)
-    )
+    return Events(manifest.spec, manifest.events, tuple(chosen), partial(store.lots, manifest.name))
 
 
 def changes_between(store: Store, before: Manifest, after: Manifest) -> Changes:

@@ -100,7 +100,7 @@ class StoreContract:
         assert store.versions("spend") == []
         assert store.pointer("spend") is None
         assert store.latest("spend") is None
-        assert store.partials("spend") == []
+        assert store.partials("spend") == set()
         assert store.find_partial("spend", "a1") is None
         assert store.books("spend") == Books()
         assert store.seen("spend") == {}
@@ -289,7 +289,7 @@ class StoreContract:
             store.write_partials("spend", [(made, frame)])
         for opened in (store, self.again(store)):
             assert opened.find_partial("spend", "a1") == made
-            assert opened.partials("spend") == ["a1"]
+            assert opened.partials("spend") == {"a1"}
             assert pl.read_parquet(opened.locate("spend", ["a1"])[0].path).equals(frame)
         assert store.features() == []
 
@@ -306,7 +306,7 @@ class StoreContract:
             store.write_partials("spend", [(partial_of(events(2), "b2"), events(2))])
             store.remove_partials("spend", ["a1"])
             store.remove_partials("spend", ["a1"])
-        assert store.partials("spend") == ["b2"]
+        assert store.partials("spend") == {"b2"}
         assert store.find_partial("spend", "a1") is None
 
     # Books

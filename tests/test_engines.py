@@ -19,7 +19,7 @@ from mlforge.frames import schema_of
 from mlforge.metrics import Rolling
 from mlforge.schema import AGGREGATIONS
 from mlforge.spec import FeatureSpec
-from mlforge.store.places import Place
+from mlforge.store.places import Place, lots
 from mlforge.values import Duration, to_us
 from tests import kernels, oracle
 from tests.projects import START
@@ -94,7 +94,7 @@ class History:
             self.spec,
             schema_of(made),
             tuple(stored),
-            lambda hashes: [Place(self.folder / f"{hash_}.parquet") for hash_ in hashes],
+            lambda made: lots(made, [Place(self.folder / f"{p.hash}.parquet") for p in made]),
         )
 
     def points(self, *points: tuple[Any, ...]) -> pl.DataFrame:

@@ -12,7 +12,7 @@ import pytest
 
 from mlforge.errors import BuildError, IntegrityError, StoreError, UnsupportedStore
 from mlforge.operations import verify
-from mlforge.store import Books, LocalStore, Pointer, Store
+from mlforge.store import Books, LocalStore, Pointer, Seen, Store
 from tests.projects import Project, rows
 from tests.store_contract import (
     FIRST,
@@ -222,6 +222,37 @@ def test_damaged_books_are_an_error_and_a_damaged_memory_of_files_is_none(store)
             store.books("spend")
         (folder / "_sources.json").write_text(content)
         assert store.seen("spend") == {}
+
+
+def test_what_is_seen_is_appended_and_written_anew_before_it_grows(store):
+    path = store.path / "spend" / "_sources.json"
+    seen = {f"{n}.parquet": Seen(n, 1, 2, 3, "aa", 7) for n in range(50)}
+    with store.lock("spend"):
+        store.write_seen("spend", seen)
+        first = path.stat().st_ino
+        for turn in range(300):
+            seen = {**seen, "7.parquet": Seen(turn, 1, 2, 3, "bb")}
+            if turn != 7:
+                seen.pop(f"{turn}.parquet", None)
+            store.write_seen("spend", seen)
+            assert store.seen("spend") == seen
+            assert LocalStore(store.path).seen("spend") == seen
+    assert path.stat().st_ino != first
+    assert len(path.read_text().splitlines()) < 250
+
+
+def test_a_line_that_a_killed_writer_left_is_passed_over(store):
+    path = store.path / "spend" / "_sources.json"
+    seen = {"a.parquet": Seen(1, 1, 1, 1, "aa"), "b.parquet": Seen(2, 2, 2, 2, "bb")}
+    with store.lock("spend"):
+        store.write_seen("spend", seen)
+        with path.open("a") as file:
+            file.write('["a.parquet", 9, 9')
+        again = LocalStore(store.path)
+        assert again.seen("spend") == seen
+        seen["b.parquet"] = Seen(3, 3, 3, 3, "cc")
+        again.write_seen("spend", seen)
+    assert LocalStore(store.path).seen("spend") == seen
 
 
 @pytest.mark.parametrize("found", [2, 99, 0, "1", None])

@@ -24,7 +24,7 @@ from mlforge.rows import Layout, TableWriter
 from mlforge.schema import Column
 from mlforge.spec import FeatureSpec
 from mlforge.store import LocalStore
-from mlforge.store.places import Place
+from mlforge.store.places import Place, lots
 from mlforge.values import TimeRange
 from tests.projects import Project, rows
 
@@ -221,7 +221,7 @@ def drop_by_drop(
         into.mkdir()
         writer = TableWriter(
             engine,
-            Events(SPEC, EVENTS, (partial,), lambda _: [Place(path)]),
+            Events(SPEC, EVENTS, (partial,), lambda made: lots(made, [Place(path)])),
             into,
             Layout(part_rows=PART_ROWS),
         )

@@ -14,7 +14,7 @@ from mlforge.manifest import Partial
 from mlforge.schema import Schema
 from mlforge.spec import FeatureSpec
 from mlforge.store import places
-from mlforge.store.places import Place
+from mlforge.store.places import Lot
 from mlforge.values import TimeRange
 
 _BEGINNING, _END = -(1 << 62), 1 << 62
@@ -24,13 +24,13 @@ _BEGINNING, _END = -(1 << 62), 1 << 62
 class Events:
     """A version's events: stored partials, the schema that they share, and what they mean.
 
-    `where` gives the places of partials by their hashes; it is asked when they are first read.
+    `where` gives what to read for partials; it is asked when they are first read.
     """
 
     spec: FeatureSpec
     schema: Schema
     partials: tuple[Partial, ...]
-    where: Callable[[Sequence[str]], Sequence[Place]]
+    where: Callable[[Sequence[Partial]], Sequence[Lot]]
 
     def within(self, times: TimeRange | None) -> Events:
         """Only the partials that hold an event in the range."""
@@ -40,9 +40,9 @@ class Events:
         return Events(self.spec, self.schema, kept, self.where)
 
     @cached_property
-    def lots(self) -> tuple[places.Lot, ...]:
+    def lots(self) -> Sequence[Lot]:
         """What is read for all of them."""
-        return places.lots(self.partials, self.where([partial.hash for partial in self.partials]))
+        return self.where(self.partials)
 
     def scan(
         self, columns: Sequence[str] | None = None, times: TimeRange | None = None

@@ -25,7 +25,7 @@ from mlforge.errors import (
 from mlforge.manifest import Manifest, Partial
 from mlforge.store.books import Audit, Books, Seen
 from mlforge.store.packs import Made
-from mlforge.store.places import Place
+from mlforge.store.places import Lot, Place
 from mlforge.values import Version
 
 
@@ -65,6 +65,10 @@ class Store(ABC):
         """Where each of these partials lies, or would lie."""
 
     @abstractmethod
+    def lots(self, name: str, partials: Sequence[Partial]) -> Sequence[Lot]:
+        """What to read for these partials; one that is given twice is read twice."""
+
+    @abstractmethod
     def find_partial(self, name: str, hash_: str) -> Partial | None:
         """A stored partial's description, None if it is not stored."""
 
@@ -76,7 +80,7 @@ class Store(ABC):
         """
 
     @abstractmethod
-    def partials(self, name: str) -> list[str]:
+    def partials(self, name: str) -> set[str]:
         """Hashes of the partials that are stored."""
 
     @abstractmethod

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,8 +17,7 @@ class Quarantined:
     since: int
 
 
-@dataclass(frozen=True, slots=True)
-class Seen:
+class Seen(NamedTuple):
     """A source file's last known state: while its stat is the same, so is its content.
 
     `good` is the hash of the last content that was not set aside, empty if there was none.
@@ -131,16 +130,3 @@ class Proven:
     version: str
     at: int
     values: int
-
-
-def seen_to_json(seen: Mapping[str, Seen]) -> dict[str, Any]:
-    """The document of `_sources.json`."""
-    return {
-        p: [s.size, s.mtime_ns, s.ctime_ns, s.inode, s.hash, s.rows, s.good]
-        for p, s in seen.items()
-    }
-
-
-def seen_from_json(document: Mapping[str, Any] | None) -> dict[str, Seen]:
-    """Read what `seen_to_json` wrote; None gives nothing."""
-    return {path: Seen(*fields) for path, fields in (document or {}).items()}

@@ -51,14 +51,27 @@ def _lines(value: Any) -> str:
 def read_json(path: Path) -> Any:
     """The document, or None where there is none; IntegrityError if it is not JSON."""
     try:
-        with open(path, encoding="utf-8", opener=no_link) as file:
-            return json.load(file)
+        text = read_bytes(path)
+        return None if text is None else json.loads(text.decode())
+    except (ValueError, RecursionError) as error:
+        raise IntegrityError(f"{path} is damaged ({error}); restore it from a backup") from error
+
+
+def read_bytes(path: Path) -> bytes | None:
+    """What a file holds, or None where there is none."""
+    try:
+        with open(path, "rb", opener=no_link) as file:
+            return file.read()
     except FileNotFoundError:
         return None
     except OSError as error:
         raise StoreError(f"cannot read {path}: {_hint(error.errno)} ({error.strerror})") from error
-    except (ValueError, RecursionError) as error:
-        raise IntegrityError(f"{path} is damaged ({error}); restore it from a backup") from error
+
+
+def append_text(path: Path, text: str) -> None:
+    """Write behind what a file holds; it need not survive a power failure."""
+    with storage_errors(path), open(path, "ab", opener=no_link, buffering=0) as file:
+        file.write(text.encode())
 
 
 @contextmanager

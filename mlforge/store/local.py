@@ -23,12 +23,11 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import functools
 import os
-import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -40,20 +39,29 @@ from mlforge.errors import (
 )
 from mlforge.failpoints import reach
 from mlforge.manifest import Manifest, Partial, check_format
-from mlforge.store import chunks, files, index, notes, staging
+from mlforge.store import files, index, notes, staging
 from mlforge.store.base import Pointer, Store
 from mlforge.store.books import Audit, Books, Seen
+from mlforge.store.chunks import Pieces
 from mlforge.store.folders import State, checked, no_link, state_of, well_formed
 from mlforge.store.packs import Made, Packing
-from mlforge.store.places import Place
+from mlforge.store.places import Lot, Place
 from mlforge.store.shelf import Shelf
 from mlforge.values import Version
 
 META = ".meta.json"
 DATA = "data.parquet"
 _LINEAGE = "_lineage"
-_HASH = re.compile(r"[0-9A-Za-z]{1,100}")
 _REMEMBERED = 8
+
+
+@dataclass(frozen=True)
+class _Home:
+    """What is known of a feature's folder, and kept for the next look."""
+
+    shelf: Shelf
+    pieces: Pieces
+    seen: notes.SeenNote
 
 
 class LocalStore(Store):
@@ -64,7 +72,7 @@ class LocalStore(Store):
         self.path = self._given.absolute()
         self.packing = packing or Packing()
         self._manifests: dict[State, Manifest] = {}
-        self._shelves: dict[str, Shelf] = {}
+        self._homes: dict[str, _Home] = {}
 
     def located_at(self, folder: Path) -> LocalStore:
         """The store that a relative path means in a definitions file of that folder."""
@@ -126,8 +134,8 @@ class LocalStore(Store):
             raise self._no_version(name, version)
         check_format(document, str(path))
         with well_formed(path):
-            document = chunks.unpacked(document, functools.partial(self._piece, name))
-        manifest = Manifest.from_json(document, str(path))
+            lists = self._home(name).pieces.lists(document)
+        manifest = Manifest.from_json(document, str(path), lists)
         if (manifest.name, manifest.version) != (name, version):
             raise IntegrityError(
                 f"{path} is that of {manifest.name} {manifest.version}; restore it from a backup"
@@ -146,6 +154,10 @@ class LocalStore(Store):
         """`_partials/<hash>.parquet`, or rows of a pack."""
         return self._shelf(name).locate(hashes)
 
+    def lots(self, name: str, partials: Sequence[Partial]) -> Sequence[Lot]:
+        """Made once for a list of partials while no pack comes or goes."""
+        return self._shelf(name).lots(partials)
+
     def find_partial(self, name: str, hash_: str) -> Partial | None:
         """Read the description that a file carries in its own metadata."""
         return self._shelf(name).find(hash_)
@@ -154,7 +166,7 @@ class LocalStore(Store):
         """Write each under its hash, or many small ones in a pack, whole or not at all."""
         self._shelf(name).write(made, sorted_by)
 
-    def partials(self, name: str) -> list[str]:
+    def partials(self, name: str) -> set[str]:
         """What lies in `_partials` and in packs."""
         return self._shelf(name).hashes()
 
@@ -223,7 +235,7 @@ class LocalStore(Store):
         assert version is not None
         name, target = manifest.name, self._version(manifest.name, version)
         with files.storage_errors(target):
-            document = chunks.packed(manifest.to_json(), functools.partial(self._write_piece, name))
+            document = self._home(name).pieces.written(manifest)
             (staged / META).write_text(files.json_text(document), encoding="utf-8")
             for path in (*staged.rglob("*"), staged):
                 files.sync(path)
@@ -293,11 +305,11 @@ class LocalStore(Store):
 
     def seen(self, name: str) -> dict[str, Seen]:
         """Read `_sources.json`."""
-        return notes.seen(self._folder(name))
+        return self._home(name).seen.read()
 
     def write_seen(self, name: str, seen: Mapping[str, Seen]) -> None:
         """Replace `_sources.json`."""
-        notes.write_seen(self._folder(name), seen)
+        self._home(name).seen.write(seen)
         reach("seen.written")
 
     def audit(self, name: str) -> Audit | None:
@@ -332,35 +344,10 @@ class LocalStore(Store):
         """What `_metadata/manifest.json` lists."""
         return index.read(self.path)
 
-    def _lineage(self, name: str) -> Path:
-        return no_link(self._folder(name) / _LINEAGE)
-
-    def _piece(self, name: str, piece: str) -> Any:
-        """A piece of a version's lists; its name is the hash of its text."""
-        if _HASH.fullmatch(piece) is None:
-            raise IntegrityError(f"{name}: {piece!r} is not the name of a piece of its lineage")
-        path = self._lineage(name) / f"{piece}.json"
-        entries = files.read_json(path)
-        if entries is None or files.hash_file(path) != piece:
-            raise IntegrityError(f"{path} is missing or damaged; restore it from a backup")
-        return entries
-
-    def _write_piece(self, name: str, piece: str, text: str) -> None:
-        folder = self._lineage(name)
-        folder.mkdir(exist_ok=True)
-        if not (folder / f"{piece}.json").exists():
-            with files.replacing(folder / f"{piece}.json") as temporary:
-                temporary.write_text(text, encoding="utf-8")
-
     def _sweep(self, name: str) -> None:
         """Delete the pieces that no version names."""
-        folder = self._lineage(name)
-        if folder.is_dir():
-            metas = (files.read_json(self._version(name, v) / META) for v in self.versions(name))
-            needed = {piece for meta in metas if meta for piece in chunks.named(meta)}
-            for path in folder.glob("*.json"):
-                if path.stem not in needed:
-                    path.unlink()
+        metas = (files.read_json(self._version(name, v) / META) for v in self.versions(name))
+        self._home(name).pieces.sweep(meta for meta in metas if meta)
 
     def _index(self, name: str, manifest: Manifest) -> None:
         with self._exclusive(None, ".indexing"):
@@ -395,14 +382,19 @@ class LocalStore(Store):
     def _folder(self, name: str) -> Path:
         return no_link(self.path / checked(name))
 
-    def _shelf(self, name: str) -> Shelf:
-        folder = self._folder(name)
-        if name not in self._shelves:
-            self._shelves[name] = Shelf(folder, self.packing)
-        return self._shelves[name]
-
     def _version(self, name: str, version: Version) -> Path:
         return no_link(self._folder(name) / str(version))
+
+    def _shelf(self, name: str) -> Shelf:
+        return self._home(name).shelf
+
+    def _home(self, name: str) -> _Home:
+        folder = self._folder(name)
+        if name not in self._homes:
+            self._homes[name] = _Home(
+                Shelf(folder, self.packing), Pieces(folder / _LINEAGE), notes.SeenNote(folder)
+            )
+        return self._homes[name]
 
     def _not_found(self, name: str) -> StoreError:
         flat = self.path / f"{name}.parquet"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -10,12 +11,13 @@ from typing import Any
 from mlforge.errors import IntegrityError
 from mlforge.store import files
 from mlforge.store.base import Pointer
-from mlforge.store.books import Audit, Books, Seen, seen_from_json, seen_to_json
-from mlforge.store.folders import check_format, well_formed
+from mlforge.store.books import Audit, Books, Seen
+from mlforge.store.folders import State, check_format, state_of, well_formed
 from mlforge.values import Version
 
 LATEST, BOOKS, SOURCES, AUDIT = "_latest.json", "_books.json", "_sources.json", "_audit.json"
 _FORMAT = 1
+_FEW = 100  # lines that are not worth a new file
 
 
 def served(folder: Path) -> tuple[Pointer, Version] | None:
@@ -55,17 +57,70 @@ def write_books(folder: Path, kept: Books) -> None:
     _write(folder / BOOKS, kept.to_json())
 
 
-def seen(folder: Path) -> dict[str, Seen]:
-    """What was seen; it only saves work, so a damaged note is as good as none."""
-    path = folder / SOURCES
-    with suppress(IntegrityError), well_formed(path):
-        return seen_from_json(files.read_json(path))
-    return {}
+class SeenNote:
+    """What source files were seen to be: a line a file, the last one counts.
+
+    It only saves work, so a damaged line is as good as none. What changes is appended, until the
+    lines that count no more outnumber the others.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / SOURCES
+        self._state: State | None = None
+        self._seen: dict[str, Seen] = {}
+        self._lines = 0
+
+    def read(self) -> dict[str, Seen]:
+        """All that is known; read once while the file stays as it is."""
+        state = self._now()
+        if state is None or state != self._state:
+            text = (files.read_bytes(self.path) or b"").decode(errors="replace")
+            self._lines, self._seen = text.count("\n"), _understood(text)
+            self._state = state
+        return self._seen
+
+    def write(self, now: Mapping[str, Seen]) -> None:
+        """Let this be what is known."""
+        before = self.read()
+        changed = {
+            p: seen
+            for p, seen in now.items()
+            if before.get(p) is not seen and before.get(p) != seen
+        }
+        lines = [_line(path, seen) for path, seen in changed.items()]
+        lines += [_line(path) for path in sorted(before.keys() - now.keys())]
+        if self._state is None or self._lines + len(lines) > 2 * len(now) + _FEW:
+            lines = [_line(path, seen) for path, seen in now.items()]
+            with files.replacing(self.path, durable=False) as temporary:
+                temporary.write_text("".join(lines), encoding="utf-8")
+            self._lines = len(lines)
+        elif lines:
+            # A line that a killed writer left half-written ends here.
+            files.append_text(self.path, "\n" + "".join(lines))
+            self._lines += len(lines)
+        self._seen, self._state = dict(now), self._now()
+
+    def _now(self) -> State | None:
+        with suppress(FileNotFoundError):
+            return state_of(self.path)
+        return None
 
 
-def write_seen(folder: Path, now: Mapping[str, Seen]) -> None:
-    """Replace what was seen."""
-    files.write_json(folder / SOURCES, seen_to_json(now), durable=False)
+def _line(path: str, seen: Seen | None = None) -> str:
+    """A file's line; without what was seen, that it is no more."""
+    return f"{json.dumps([path, *(seen or ())])}\n"
+
+
+def _understood(text: str) -> dict[str, Seen]:
+    found: dict[str, Seen] = {}
+    for line in text.splitlines():
+        with suppress(ValueError, TypeError, AttributeError, KeyError):
+            path, *fields = json.loads(line)
+            if fields:
+                found[path] = Seen(*fields)
+            else:
+                found.pop(path, None)
+    return found
 
 
 def audit(folder: Path) -> Audit | None:

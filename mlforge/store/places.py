@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +17,7 @@ from mlforge.values import TimeRange
 NUMBER = "__partial"
 """The column of a pack that tells whose a row is."""
 _MARK = "__mark"
+_NEVER = 1 << 63
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,43 +53,51 @@ class Lot:
 class _Asked:
     """How often which numbers of a pack are asked for."""
 
+    path: Path
     schema: Schema
     among: int
-    times: TimeRange | None = None
-    uses: Counter[int] = field(default_factory=Counter)
+    start: int = _NEVER
+    end: int = -_NEVER
+    uses: dict[int, int] = field(default_factory=dict)
 
-    def lots(self, path: Path) -> Iterable[Lot]:
+    def lots(self) -> Iterable[Lot]:
+        times = TimeRange(self.start, self.end) if self.start <= self.end else None
         for nth in range(1, max(self.uses.values()) + 1):
             numbers = tuple(sorted(n for n, uses in self.uses.items() if uses >= nth))
             whole = len(numbers) == self.among
-            yield Lot(path, self.schema, self.times, True, None if whole else numbers)
+            yield Lot(self.path, self.schema, times, True, None if whole else numbers)
 
 
 def lots(partials: Sequence[Partial], places: Sequence[Place]) -> tuple[Lot, ...]:
     """What is to be read for these partials; one that is given twice is read twice."""
     alone: list[Lot] = []
-    packs: dict[Path, _Asked] = {}
+    packs: dict[int, _Asked] = {}  # by the identity of the path, which a pack's places share
     for partial, place in zip(partials, places, strict=True):
         if place.number is None:
             alone.append(Lot(place.path, partial.schema, partial.times))
             continue
-        asked = packs.get(place.path)
+        asked = packs.get(id(place.path))
         if asked is None:
-            asked = packs[place.path] = _Asked(partial.schema, place.among)
-        asked.uses[place.number] += 1
-        if partial.times is not None:
-            asked.times = asked.times.union(partial.times) if asked.times else partial.times
-    return (*alone, *(lot for path, asked in packs.items() for lot in asked.lots(path)))
+            asked = packs[id(place.path)] = _Asked(place.path, partial.schema, place.among)
+        uses = asked.uses
+        uses[place.number] = uses.get(place.number, 0) + 1
+        times = partial.times
+        if times is not None:
+            asked.start = min(asked.start, times.start)
+            asked.end = max(asked.end, times.end)
+    return (*alone, *(lot for asked in packs.values() for lot in asked.lots()))
 
 
 def scan(lots: Iterable[Lot], wanted: Schema, mark: str | None = None) -> pl.LazyFrame:
     """Their rows, lazily, in no particular order; `mark` names a column for the marks of places."""
-    together: dict[tuple[Schema, bool, tuple[int, ...] | None], list[Path]] = defaultdict(list)
+    # By identity: most lots share one and the same schema, and comparing takes longer than reading.
+    together: dict[tuple[int, bool, tuple[int, ...] | None], list[Lot]] = defaultdict(list)
     for lot in lots:
-        together[lot.schema, lot.packed, lot.numbers].append(lot.path)
+        together[id(lot.schema), lot.packed, lot.numbers].append(lot)
     columns = (*wanted, Column(mark, "String")) if mark else wanted
     scans = []
-    for (schema, packed, numbers), paths in together.items():
+    for (_, packed, numbers), alike in together.items():
+        schema, paths = alike[0].schema, [lot.path for lot in alike]
         found = pl.scan_parquet(paths, glob=False, include_file_paths=_MARK if mark else None)
         present = dtypes(schema)
         if numbers is not None:

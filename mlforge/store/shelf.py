@@ -25,15 +25,16 @@ from mlforge.errors import IntegrityError, StoreError
 from mlforge.failpoints import reach
 from mlforge.manifest import Partial, partial_from_json, partial_to_json
 from mlforge.schema import Schema
-from mlforge.store import files, packs
+from mlforge.store import files, packs, places
 from mlforge.store.folders import State, is_link, no_link, state_of
 from mlforge.store.packs import Made, Pack, Packing
-from mlforge.store.places import Place
+from mlforge.store.places import Lot, Place
 
 _DESCRIPTION = "mlforge.partial"
 _HASH = re.compile(r"[0-9A-Za-z]{1,100}")
 _ROW_GROUP = 65_536
 _SUFFIX = ".parquet"
+_REMEMBERED = 4
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,7 @@ class Shelf:
     def __init__(self, folder: Path, packing: Packing) -> None:
         self.folder, self.packing = folder, packing
         self._read: dict[State, Pack] = {}
+        self._lots: list[tuple[Sequence[Partial], Mapping[str, Place], Sequence[Lot]]] = []
         self._counted: tuple[tuple[Pack, ...], dict[str, Place], tuple[Pack, ...]] = ((), {}, ())
 
     def refuse_links(self) -> None:
@@ -87,16 +89,30 @@ class Shelf:
         superseded = tuple(pack for pack in found if pack not in counting)
         return Stock(loose, counting, superseded, packed)
 
-    def hashes(self) -> list[str]:
+    def hashes(self) -> set[str]:
         """All that is stored."""
         stock = self.look()
         alone = (hash_ for hash_, link in stock.loose.items() if not link)
-        return sorted({*stock.packed, *alone})
+        return {*stock.packed, *alone}
 
     def locate(self, hashes: Iterable[str]) -> list[Place]:
         """Where each lies or would lie."""
         stock = self.look()
         return [stock.packed.get(hash_) or self._loose_place(hash_, stock) for hash_ in hashes]
+
+    def lots(self, partials: Sequence[Partial]) -> Sequence[Lot]:
+        """What is read for these partials; asked twice for one and the same list, the same again."""
+        stock = self.look()
+        for known, packed, made in self._lots:
+            if known is partials and packed is stock.packed:
+                return made
+        located = [
+            stock.packed.get(partial.hash) or self._loose_place(partial.hash, stock)
+            for partial in partials
+        ]
+        made = places.lots(partials, located)
+        self._lots = [(partials, stock.packed, made), *self._lots[: _REMEMBERED - 1]]
+        return made
 
     def find(self, hash_: str) -> Partial | None:
         """A stored partial's description, None if it is not stored or damaged."""
