@@ -34,6 +34,7 @@ from mlforge import (
     get_training_data,
     operations,
 )
+from mlforge.audit import ALL
 from mlforge.errors import BuildError, DataError, NotServed
 from mlforge.online import RedisStore, base
 from mlforge.outcomes import Options
@@ -536,6 +537,17 @@ class Machine(RuleBasedStateMachine):
         if result.changed:
             self.judge_offline(data)
             self.judge_rebuild(snapshot, override or self.engine)
+        if online:
+            self.judge_audit()
+
+    def judge_audit(self) -> None:
+        """An audit of an honest store finds nothing wrong, and proves all of it while there are files."""
+        with clock.fixed(self.now):
+            found = self.definitions.audit(NAME, ALL)
+        assert found.first == ()
+        assert (found.gone, found.unproven) == ((), 0) or not self.files
+        assert found.skipped == ()
+        TALLY["audited values"] += found.values
 
     def unknowable(self) -> bool:
         """Without a file nobody can say which columns another function would return."""
