@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from redis import Redis
 
-from tests.workers import Shop, purchases, redis, server, write  # noqa: F401
+from tests.workers import Shop, eventually, purchases, redis, server, write  # noqa: F401
 from worker.server import EmbeddedServer
 from worker.status import gather, render
 
@@ -61,3 +61,10 @@ def test_status_shows_all_that_an_operator_asks_for(shop: Shop) -> None:
     assert wanted | {"audit", "held", "error", "retry_at"} <= set(spend)
     whole = gather(shop.project).to_json()
     assert {"queued", "workers", "warnings", "well"} <= set(whole)
+
+
+def test_status_goes_on_showing_when_it_is_asked_to_watch(shop: Shop) -> None:
+    watching = shop.start("status", "--watch", "--json")
+    log = shop.folder / "output.log"
+    eventually(lambda: log.read_text().count('"project": "shop"') >= 2)
+    assert watching.poll() is None
