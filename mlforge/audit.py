@@ -12,9 +12,10 @@ import datetime
 import random
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
+from functools import cached_property
 from typing import Any
 
 import polars as pl
@@ -27,6 +28,7 @@ from mlforge.online import OnlineStore
 from mlforge.plain import Cell, History, Row
 from mlforge.reading import FileStat, SourceFile, read
 from mlforge.retrieval import get_training_data
+from mlforge.sampling import SOME, Entity, Sample, Share, by_entity, entity_text, rows_of
 from mlforge.sources import Source
 from mlforge.store import Store
 from mlforge.store.books import Audit
@@ -36,23 +38,10 @@ from mlforge.values import from_us, to_iso
 _ROWS, _INSTANTS = 50, 8
 """Of each sampled entity: stored rows whose values are compared, and instants of training values."""
 _TOLD = 20
+_STRANGERS = "rows of entities that the files do not have"
+"""Stands for a suspect where no entity can be named: the next audit looks at all of them."""
 _ASKED = 1_000  # entities in one question to the online store
 _EARLIEST, _LATEST = -62_135_596_800_000_000, 253_402_300_799_999_999  # the years 1 to 9999
-_PER_US = {"ns": 1_000}
-_US_PER = {"ms": 1_000}
-
-Entity = tuple[Any, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Share:
-    """How much is looked at: so many entities (None: all), chosen by the seed."""
-
-    entities: int | None = 20
-    seed: int = 0
-
-
-SOME, ALL = Share(), Share(entities=None)
 
 
 def audit(
@@ -73,11 +62,12 @@ def audit(
     manifest = store.resolve(feature.name)
     _check_same(feature, manifest)
     before = store.audit(feature.name)
-    suspects = before.suspects if before else ()
+    if before and _STRANGERS in before.suspects:
+        share = replace(share, entities=None)
 
     def held_against(files: Iterable[_File]) -> _Audit:
         work = _Audit(feature, source, store, online, share, manifest, max_bytes)
-        work.run(files, suspects)
+        work.run(files, before)
         return work
 
     work = held_against(_File(s.path, s.hash, s.partial) for s in manifest.sources)
@@ -130,13 +120,14 @@ class _Audit:
     told: list[str] = field(default_factory=list)
     suspects: dict[str, None] = field(default_factory=dict)
 
-    def run(self, files: Iterable[_File], suspects: Iterable[str]) -> None:
+    def run(self, files: Iterable[_File], before: Audit | None) -> None:
         """Sample, compute anew, compare."""
         spec, manifest = self.feature.spec, self.manifest
         names = [c.name for c in spec.values(manifest.events)]
-        sample = _Sample.of(spec.keys, self._stored(), self.share, suspects)
+        suspects = before.suspects if before else ()
+        sample = Sample.of(spec.keys, self._stored(), self.share, suspects)
         events, unknown = self._events(files, sample)
-        stored = _by_entity(self._stored(sample), spec.keys)
+        stored = by_entity(self._stored(sample), spec.keys)
         histories = {
             entity: History.of(spec, names, events.get(entity, ()))
             for entity in sorted({*events, *stored}, key=str)
@@ -148,6 +139,33 @@ class _Audit:
             self._offline(entity, history, stored.get(entity, []))
         self._training(known)
         self._served(known, whole=self.share.entities is None and not unknown)
+        if before is not None:
+            self._still(before, unknown)
+
+    def _still(self, before: Audit, unknown: Iterable[Entity]) -> None:
+        """What was wrong before and could not be looked at now is still an alarm."""
+        unseen = {entity_text(entity) for entity in unknown}
+        online_again = not self.skipped or bool(before.skipped)
+        for suspect in before.suspects:
+            if suspect == _STRANGERS:
+                seen = not self.skipped and not unseen
+            else:
+                seen = suspect not in unseen and online_again
+            if not seen and suspect not in self.suspects:
+                self.suspects[suspect] = None
+                self.mismatches += 1
+                shown = suspect.replace("\x1f", ", ")
+                self.told.append(
+                    f"{shown}: was wrong in the audit before, and cannot be proven now"
+                )
+
+    @cached_property
+    def renamed(self) -> dict[str, list[str]]:
+        """Where each content was last seen."""
+        found: dict[str, list[str]] = defaultdict(list)
+        for path, seen in self.store.seen(self.feature.name).items():
+            found[seen.hash].append(path)
+        return found
 
     def report(self, seconds: float) -> Audit:
         """What was found."""
@@ -169,7 +187,7 @@ class _Audit:
     # What should be: from the raw files.
 
     def _events(
-        self, files: Iterable[_File], sample: _Sample
+        self, files: Iterable[_File], sample: Sample
     ) -> tuple[dict[Entity, list[Row]], set[Entity]]:
         """The sampled entities' events, and the entities that had some in files no longer there."""
         found: dict[Entity, list[Row]] = defaultdict(list)
@@ -191,9 +209,7 @@ class _Audit:
 
     def _raw(self, file: _File) -> pl.DataFrame | None:
         """The content that the version was made from; None if it is nowhere in the source now."""
-        seen = self.store.seen(self.feature.name)
-        renamed = [path for path, known in seen.items() if known.hash == file.hash]
-        for path in dict.fromkeys([file.path, *renamed]):
+        for path in dict.fromkeys([file.path, *self.renamed.get(file.hash, ())]):
             place = self.source.root / path
             try:
                 content = read(SourceFile(path, place, FileStat.of(place.stat())), self.max_bytes)
@@ -203,7 +219,7 @@ class _Audit:
                 return content.frame
         return None
 
-    def _entities_of(self, file: _File, sample: _Sample) -> set[Entity]:
+    def _entities_of(self, file: _File, sample: Sample) -> set[Entity]:
         """Sampled entities of a file that is gone, as its stored events name them."""
         if file.partial is None:
             return set()
@@ -215,7 +231,7 @@ class _Audit:
                 f"{self.feature.name}: {file.path} is gone, and its stored events cannot be read "
                 f"({type(error).__name__}); 'mlforge verify' says what is damaged"
             ) from error
-        return set(_by_entity(keys, sample.keys))
+        return set(by_entity(keys, sample.keys))
 
     def _apply(self, frame: pl.DataFrame, where: str) -> pl.DataFrame:
         """The function's rows that its validators let through."""
@@ -236,16 +252,16 @@ class _Audit:
             rows = self.feature.function(frame.lazy())
         return rows.collect() if isinstance(rows, pl.LazyFrame) else rows
 
-    def _add(self, rows: pl.DataFrame, sample: _Sample, found: dict[Entity, list[Row]]) -> None:
+    def _add(self, rows: pl.DataFrame, sample: Sample, found: dict[Entity, list[Row]]) -> None:
         timestamp = self.feature.spec.timestamp
-        for entity, own in _by_entity(sample.of_frame(rows), sample.keys, timestamp).items():
+        for entity, own in by_entity(sample.of_frame(rows), sample.keys, timestamp).items():
             timed = [row for row in own if timestamp is None or row[timestamp] is not None]
             if timed:
                 found[entity] += map(plain.clean, timed)
 
     # What is: stored, given for training, served.
 
-    def _stored(self, sample: _Sample | None = None) -> pl.DataFrame:
+    def _stored(self, sample: Sample | None = None) -> pl.DataFrame:
         """The sampled rows of data.parquet; without a sample all its distinct keys."""
         manifest, keys = self.manifest, list(self.feature.spec.keys)
         assert manifest.version is not None
@@ -307,7 +323,7 @@ class _Audit:
             spine = spine.with_columns(instants.cast(frames.UTC_INSTANT))
         reference = (spec.name, str(self.manifest.version))
         given = get_training_data(spine, [reference], self.store, engine=self.manifest.engine)
-        for (entity, t), row in zip(asked, _rows(given), strict=True):
+        for (entity, t), row in zip(asked, rows_of(given), strict=True):
             cells = histories[entity].value(t)
             values = {name: row[f"{spec.name}__{name}"] for name in cells}
             self._compare(entity, "training", t, values, cells)
@@ -377,6 +393,7 @@ class _Audit:
         others = self.online.others(self.feature.name, hashes)
         if others:
             self.mismatches += others
+            self.suspects[_STRANGERS] = None
             self.told.append(f"{others:,} rows online are of entities that the files do not have")
 
     # How it is told.
@@ -401,7 +418,7 @@ class _Audit:
         if len(self.told) < _TOLD:
             self.told.append(f"{shown}: {what}")
         if len(self.suspects) < _TOLD:
-            self.suspects[_text(entity)] = None
+            self.suspects[entity_text(entity)] = None
 
     def _chosen(
         self, entity: Entity, points: Sequence[int], most: int, always: bool = True
@@ -409,80 +426,8 @@ class _Audit:
         """All the points of an audit of everything, else some that the seed chooses."""
         if len(points) <= most or (always and self.share.entities is None):
             return list(points)
-        chance = random.Random(f"{self.share.seed} {_text(entity)}")
+        chance = random.Random(f"{self.share.seed} {entity_text(entity)}")
         return sorted(chance.sample(points, most))
-
-
-@dataclass(frozen=True)
-class _Sample:
-    """Entities whose draw is at most `limit`, and some by name; the same ones of any frame."""
-
-    keys: tuple[str, ...]
-    seed: int
-    limit: int | None
-    always: tuple[str, ...]
-
-    @classmethod
-    def of(
-        cls, keys: tuple[str, ...], stored: pl.DataFrame, share: Share, always: Iterable[str]
-    ) -> _Sample:
-        """As many of the stored entities as asked for; those that only the files have go along."""
-        sample = cls(keys, share.seed, None, tuple(always))
-        if share.entities is None or stored.height <= share.entities:
-            return sample
-        draws = stored.select(sample._draw()).to_series().sort()
-        return cls(keys, share.seed, int(draws[share.entities - 1]), sample.always)
-
-    def of_lazy(self, rows: pl.LazyFrame) -> pl.LazyFrame:
-        """The sampled entities' rows; those without a key are of none."""
-        chosen = self._text().is_not_null()
-        if self.limit is not None:
-            drawn = self._draw() <= self.limit
-            chosen &= drawn | self._text().is_in(list(self.always)) if self.always else drawn
-        return rows.filter(chosen)
-
-    def of_frame(self, rows: pl.DataFrame) -> pl.DataFrame:
-        """The sampled entities' rows; those without a key are of none."""
-        return self.of_lazy(rows.lazy()).collect()
-
-    def _text(self) -> pl.Expr:
-        return pl.concat_str([pl.col(key).cast(pl.String) for key in self.keys], separator="\x1f")
-
-    def _draw(self) -> pl.Expr:
-        return self._text().hash(self.seed)
-
-
-def _text(entity: Entity) -> str:
-    """An entity as `_Sample` spells it."""
-    return "\x1f".join(str(v).lower() if isinstance(v, bool) else str(v) for v in entity)
-
-
-def _by_entity(
-    frame: pl.DataFrame, keys: Sequence[str], timestamp: str | None = None
-) -> dict[Entity, list[Row]]:
-    found: dict[Entity, list[Row]] = defaultdict(list)
-    for row in _rows(frame, timestamp):
-        found[tuple(row[key] for key in keys)].append(row)
-    return found
-
-
-def _rows(frame: pl.DataFrame, timestamp: str | None = None) -> Iterator[dict[str, Any]]:
-    """The rows in plain Python: instants, and a timestamp that is a date, as UTC microseconds."""
-    columns = [_values(frame[name], name == timestamp) for name in frame.columns]
-    for values in zip(*columns, strict=True):
-        yield dict(zip(frame.columns, values, strict=True))
-
-
-def _values(series: pl.Series, is_time: bool) -> list[Any]:
-    dtype = series.dtype
-    if isinstance(dtype, pl.Datetime):
-        divide, times = _PER_US.get(dtype.time_unit, 1), _US_PER.get(dtype.time_unit, 1)
-        units = series.to_physical().to_list()
-        return [None if unit is None else unit * times // divide for unit in units]
-    if dtype == pl.Date and is_time:
-        days = series.to_physical().to_list()
-        return [None if day is None else day * 86_400_000_000 for day in days]
-    return series.to_list()
 
 
 def _in_microseconds(frame: pl.DataFrame) -> pl.DataFrame:

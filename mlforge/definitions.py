@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
-from mlforge.audit import SOME, Share, audit
+from mlforge.audit import audit
 from mlforge.build import refresh
 from mlforge.engines import MEMORY_LIMIT, Engine, engine_named
 from mlforge.errors import BuildError, DefinitionError, MlforgeError, OnlineError, UnsupportedStore
@@ -22,6 +22,7 @@ from mlforge.online import OnlineStore
 from mlforge.operations import rollback
 from mlforge.outcomes import BuildResult, Options
 from mlforge.push import PushResult, planned, push
+from mlforge.sampling import SOME, Share
 from mlforge.sources import Source
 from mlforge.store import Audit, LocalStore, Pointer, Store
 

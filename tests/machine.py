@@ -34,12 +34,12 @@ from mlforge import (
     get_training_data,
     operations,
 )
-from mlforge.audit import ALL
 from mlforge.errors import BuildError, DataError, NotServed
 from mlforge.online import RedisStore, base
 from mlforge.outcomes import Options
 from mlforge.retention import Retention
 from mlforge.rows import Layout
+from mlforge.sampling import ALL
 from mlforge.store import LocalStore
 from mlforge.store.packs import Packing
 from tests import histories, kernels, oracle

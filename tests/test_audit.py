@@ -14,7 +14,6 @@ import redis
 
 import mlforge.validators as v
 from mlforge import Definitions, clock
-from mlforge.audit import ALL, Share
 from mlforge.cli import main
 from mlforge.encoding import key_hash
 from mlforge.engines import engine_named
@@ -23,6 +22,7 @@ from mlforge.features import Feature
 from mlforge.manifest import Manifest
 from mlforge.metrics import Rolling
 from mlforge.online import RedisStore
+from mlforge.sampling import ALL, Share
 from mlforge.store import files
 from mlforge.values import to_us
 from tests.projects import Project, at, rows
@@ -154,6 +154,37 @@ def test_a_value_changed_in_the_table_is_found_and_stays_known(
     proven = definitions.audit("spend", Share(1)).proven
     assert proven is not None
     assert proven.version == "1.0.0"
+
+
+def test_what_was_wrong_stays_an_alarm_while_it_cannot_be_looked_at(
+    project: Project, redis_url: str
+) -> None:
+    definitions = served(project, redis_url)
+    tamper(project, lambda table: table.with_columns(pl.col("amount__sum__7d") + 1))
+    assert definitions.audit("spend", ALL).mismatches == 20
+    contents = {path: path.read_bytes() for path in project.events.glob("*.parquet")}
+    for path in contents:
+        path.write_bytes(b"")
+    found = definitions.audit("spend", ALL)
+    assert (found.entities, found.unproven, found.mismatches) == (0, 6, 6)
+    assert found.first[0].endswith("was wrong in the audit before, and cannot be proven now")
+    for path, content in contents.items():
+        path.write_bytes(content)
+    tamper(project, lambda table: table.with_columns(pl.col("amount__sum__7d") - 1))
+    assert definitions.audit("spend", Share(1)).is_proof
+
+
+def test_a_stranger_online_stays_an_alarm_until_it_is_gone(
+    project: Project, redis_url: str
+) -> None:
+    definitions = served(project, redis_url)
+    stranger = f"mlforge:spend:{key_hash({'user_id': 12345})}"
+    with redis.Redis.from_url(redis_url) as client:
+        client.set(stranger, "{}")
+        assert definitions.audit("spend", ALL).mismatches == 1
+        assert definitions.audit("spend", Share(1)).mismatches == 1
+        client.delete(stranger)
+    assert definitions.audit("spend", Share(1)).is_proof
 
 
 @pytest.mark.parametrize("change", ["gone", "twice", "a stranger's"])

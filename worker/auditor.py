@@ -145,7 +145,7 @@ def main(feature: str) -> None:
 
 
 def _audit(project: Project, feature: str) -> int:
-    from mlforge.audit import Share
+    from mlforge.sampling import Share
 
     found = project.definitions.audit(feature, Share(seed=time.time_ns()))
     about = {

@@ -53,7 +53,7 @@ def audit(args: argparse.Namespace) -> int:
     "skipped": [text, ...], "mismatches", "first": [text, ...], "proven": {"version", "at", "values"} or null,
     "error"}, ...]}`; a feature that cannot be audited has an error in place of all else.
     """
-    from mlforge.audit import Share
+    from mlforge.sampling import Share
 
     definitions = definitions_of(args)
     definitions.online_store = online_store_of(definitions)
