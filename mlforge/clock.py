@@ -10,12 +10,13 @@ from datetime import UTC, datetime
 from mlforge.values import to_us
 
 _fixed: ContextVar[int | None] = ContextVar("mlforge_clock", default=None)
+_shift: ContextVar[int] = ContextVar("mlforge_clock_shift", default=0)
 
 
 def now() -> int:
     """The present instant in UTC microseconds."""
     fixed = _fixed.get()
-    return to_us(datetime.now(UTC)) if fixed is None else fixed
+    return to_us(datetime.now(UTC)) + _shift.get() if fixed is None else fixed
 
 
 @contextmanager
@@ -26,3 +27,13 @@ def fixed(instant: datetime | int) -> Iterator[None]:
         yield
     finally:
         _fixed.reset(token)
+
+
+@contextmanager
+def shifted(us: int) -> Iterator[None]:
+    """Let the clock, unless it is fixed, be so many microseconds ahead of this host's within the block."""
+    token = _shift.set(_shift.get() + us)
+    try:
+        yield
+    finally:
+        _shift.reset(token)

@@ -29,6 +29,7 @@ from mlforge.values import Version
 
 log = structlog.get_logger("mlforge.push")
 _ASKED = 1_000  # rows in one question
+_AHEAD_US = 60_000_000  # more than clocks differ that somebody keeps in step
 
 
 @dataclass(frozen=True)
@@ -60,12 +61,11 @@ def push(name: str, store: Store, online: OnlineStore, engine: Engine) -> PushRe
     try:
         result = work.run()
     except StalePush:
-        if not _of_another_store(name, store, online):
+        why = _misled(name, store, online)
+        if why is None:
             log.info("overtaken by a newer push", feature=name, version=target.version)
             return PushResult(name, target.version, target.as_of)
-        log.warning(
-            "the rows online are of a store that is gone: all are written anew", feature=name
-        )
+        log.warning("rows online bar this push: all are written anew", feature=name, why=why)
         online.forget(name)
         result = work.run()
     result = replace(result, seconds=time.perf_counter() - started)
@@ -82,16 +82,26 @@ def push(name: str, store: Store, online: OnlineStore, engine: Engine) -> PushRe
     return result
 
 
-def _of_another_store(name: str, store: Store, online: OnlineStore) -> bool:
-    """Whether the online store has seen a generation that this store, read again, never had.
+def is_to_come(target: Target, now: int) -> bool:
+    """Whether it was pushed as of an instant that lies ahead: by a clock that was set back since."""
+    return target.as_of is not None and target.as_of > now + _AHEAD_US
 
-    So it is when the store's folder was deleted and made anew: no push of its own can have been so far ahead.
+
+def _misled(name: str, store: Store, online: OnlineStore) -> str | None:
+    """What gave the online store a fence that no later push can pass; None if one simply was faster.
+
+    A generation that this store, read again, never had: its folder was deleted and made anew. Or an
+    instant that has not come: no clock that is right can have been so far ahead.
     """
     books, pointer = online.books(name), store.pointer(name)
     if books is None or pointer is None:
-        return False
-    seen = [target.generation for target in (books.target, *books.pending) if target is not None]
-    return max(seen, default=0) > pointer.generation
+        return None
+    seen = [target for target in (books.target, *books.pending) if target is not None]
+    if max((target.generation for target in seen), default=0) > pointer.generation:
+        return "they are of a store that is gone"
+    if any(is_to_come(target, clock.now()) for target in seen):
+        return "they are as of an instant that has not come"
+    return None
 
 
 def planned(manifest: Manifest, store: Store, online: OnlineStore, engine: Engine) -> int:

@@ -34,8 +34,11 @@ from tests.agreement import TALLY, from_json, json, same, same_rows
 from worker.project import Project
 
 OTHER = {"polars": "duckdb", "duckdb": "polars"}
-WALL_SLACK_US = 75_000_000
-"""How far behind the clock a feature that follows it may be: a tick, and the time to notice."""
+TICK_SLACK_US = 75_000_000
+"""How far behind the clock rows that follow it may be: a tick, and the time to notice."""
+
+_NEVER = 1 << 62
+_AHEAD_US = 1_000_000  # clocks that agree differ by less
 
 Hashes = Counter[str]
 
@@ -129,7 +132,7 @@ class _Wanted:
             return [f"{name}: {pointer} is served, {target} is online"]
         due = _as_of(latest)
         late = 0 if due is None or target.as_of is None else due - target.as_of
-        if (due is None) != (target.as_of is None) or not 0 <= late <= _slack(latest.spec):
+        if (due is None) != (target.as_of is None) or not 0 <= late <= _slack(latest, due):
             return [f"{name}: online {target}, but should be as of {due and from_us(due)}"]
         return []
 
@@ -303,14 +306,17 @@ def served(
     return oracle.online(told, events, as_of or 0).get(entity)
 
 
-def _as_of(manifest: Manifest) -> int | None:
-    """The instant at which a version is to be served now."""
+def _as_of(manifest: Manifest, now: int | None = None) -> int | None:
+    """The instant at which a version is to be served, by default now."""
     every = tuple(row for events in _events(manifest).values() for row in events.rows)
-    return oracle.as_of(_meant(manifest), oracle.Events(every), clock.now())
+    at = clock.now() if now is None else now
+    return oracle.as_of(_meant(manifest), oracle.Events(every), at)
 
 
-def _slack(spec: FeatureSpec) -> int:
-    return WALL_SLACK_US if spec.online_clock == "wall" and spec.interval is None else 0
+def _slack(manifest: Manifest, due: int | None) -> int:
+    """How late the instant online may be: not at all, but where it moves with the clock."""
+    moves = manifest.spec.interval is None and due != _as_of(manifest, _NEVER)
+    return TICK_SLACK_US if moves else 0
 
 
 # -- all the while
@@ -424,6 +430,8 @@ class Witness:
             self.refused[f"{feature} online: NotServed"] += 1
             return
         version, instants = Version.parse(books.target.version), _instants(books)
+        if any(instant is not None and instant > clock.now() + _AHEAD_US for instant in instants):
+            self.wrong.append(f"{feature}: served as of {instants}, which has not come")
         for keys, row in zip(asked, rows, strict=True):
             entity = tuple(keys[column.name] for column in books.keys)
             answer = None if row is None else tuple(sorted(row.items()))

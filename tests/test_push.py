@@ -147,6 +147,21 @@ def test_the_wall_clock_moves_values_without_any_file(
     assert [online(client, user) is None for user in (1, 2, 3)] == [True, True, False]
 
 
+@pytest.mark.parametrize(("ahead_s", "mended"), [(30, False), (3_600, True)])
+def test_an_instant_that_has_not_come_bars_no_push_once_the_clock_is_right(
+    project: Project, redis_url: str, client: redis.Redis, ahead_s: int, mended: bool
+) -> None:
+    feature = project.define(online_clock="wall")
+    defs = project.definitions(feature, online_store=RedisStore.from_url(redis_url))
+    out = at(7) + timedelta(microseconds=1)  # the first event's last moment in its window is over
+    with clock.fixed(out + timedelta(seconds=ahead_s - 1)):
+        defs.build(online=True)
+    with clock.fixed(at(7)):
+        pushed = defs.push("spend")
+    assert pushed.full is mended
+    assert (online(client, 1) is not None) is mended, "two clocks may differ a little"
+
+
 @pytest.mark.parametrize(
     "place",
     ["push.begun", "push.put", "push.removed"],

@@ -63,6 +63,13 @@ def test_rows_that_follow_the_data_are_due_once_the_data_is_no_longer_ahead_of_t
     assert lag(books(NOW + 1_000), POINTER, ahead, None, NOW + DAY) is None
 
 
+def test_rows_of_an_instant_that_has_not_come_are_due_when_a_clock_was_set_back():
+    for shown in (manifest(NOW + DAY), manifest(NOW - DAY, online_clock="wall")):
+        ahead = books(NOW + DAY // 24, shown)
+        assert "has not come" in lag(ahead, POINTER, shown, None, NOW)
+        assert lag(books(NOW + 1_000_000, shown), POINTER, shown, None, NOW) is None
+
+
 def test_an_aligned_feature_is_due_when_its_boundary_passes():
     metrics = [Rolling(["1d"], {"amount": ["sum"]})]
     spec = FeatureSpec.of(

@@ -132,9 +132,10 @@ def rolling(name: str, source: str, **options: object):
 
 
 SOURCES = {sources!r}
+OPTIONS = {options!r}
 defs = Definitions(
     store=LocalStore(HERE / "feature_store"),
-    features=[rolling(name, source, **{options!r}) for name, source in SOURCES.items()],
+    features=[rolling(name, source, **OPTIONS.get(name, {{}})) for name, source in SOURCES.items()],
     name="shop",
     **{settings!r},
 )
@@ -143,10 +144,10 @@ defs = Definitions(
 
 def several(
     sources: Mapping[str, str],
-    options: Mapping[str, object] | None = None,
+    options: Mapping[str, Mapping[str, object]] | None = None,
     settings: Mapping[str, object] | None = None,
 ) -> str:
-    """Definitions of features by name and source: the sum and the count of a week."""
+    """Definitions of features by name and source: the sum and the count of a week; options by name."""
     return SEVERAL.format(
         sources=dict(sources), options=dict(options or {}), settings=dict(settings or {})
     )

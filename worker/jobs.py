@@ -69,7 +69,10 @@ def serve(at_work: Project, feature: str, job: str) -> str:
         try:
             # Whatever ended the process before: if it was a file, it shall end no more than its own.
             careful = before.interruptions + before.failures > 0
-            outcome = _bring_up(at_work, lease, careful)
+            with at_work.common_clock() as off:
+                if off:
+                    log.warning("this host's clock is off: the server's is used", by_s=off / 1e6)
+                outcome = _bring_up(at_work, lease, careful)
         except (KeyboardInterrupt, SystemExit):
             raise
         except BaseException as error:  # noqa: BLE001 - polars' PanicException is no Exception

@@ -5,6 +5,7 @@ from __future__ import annotations
 from mlforge import clock, timemodel
 from mlforge.manifest import Manifest
 from mlforge.online.base import Losses, OnlineBooks, Target
+from mlforge.push import is_to_come
 from mlforge.spec import FeatureSpec
 from mlforge.store import Pointer
 from mlforge.values import to_iso
@@ -62,7 +63,11 @@ def as_of_now(spec: FeatureSpec, watermark: int | None, now: int) -> int | None:
 def _clock_lag(shown: Target, manifest: Manifest, now: int) -> str | None:
     """A boundary has passed; or time has, for rows that follow it."""
     due, watermark = as_of_now(manifest.spec, manifest.watermark, now), manifest.watermark
-    if due is None or watermark is None or shown.as_of is None or due <= shown.as_of:
+    if due is None or watermark is None or shown.as_of is None:
+        return None
+    if is_to_come(shown, now):
+        return f"rows are as of {to_iso(shown.as_of)}, which has not come: a clock was set back"
+    if due <= shown.as_of:
         return None
     spec = manifest.spec
     settled = spec.interval is not None or (spec.online_clock == "data" and due >= watermark)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +17,7 @@ from redis.backoff import ExponentialBackoff
 from redis.exceptions import RedisError
 from redis.retry import Retry
 
+from mlforge import clock
 from mlforge.cli.options import redis_url
 from mlforge.errors import MlforgeError, OnlineUnavailable
 from worker.counts import Counts
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 DEFINITIONS = "MLFORGE_DEFINITIONS"
 JOB_TIMEOUT = "MLFORGE_JOB_TIMEOUT"
 JOB_TIMEOUT_S = 3_600
+_CLOCKS_AGREE_US = 1_000_000
 TTL_S = 7 * 86_400
 """How long rows outlive the pipeline, unless the definitions name an online store of their own."""
 
@@ -112,6 +115,19 @@ class Project:
         store = self.definitions.online_store
         assert store is not None, "open() gives every project one"
         return store
+
+    @contextmanager
+    def common_clock(self) -> Iterator[int]:
+        """Take the server's time for this host's within the block, if they differ: hosts must agree on now.
+
+        Else one whose clock is ahead would serve what is not yet true, and bar the others from mending it.
+        Gives by how many microseconds this host's clock is off.
+        """
+        off = clock.now() - self.tickets.now()
+        if abs(off) < _CLOCKS_AGREE_US:
+            off = 0
+        with clock.shifted(-off):
+            yield off
 
     def is_current(self) -> bool:
         """Whether these are the definitions that the watcher last took up."""

@@ -68,7 +68,8 @@ class Reconciler:
         ttl = self.project.online.ttl or float("inf")
         if now_s - self._compared_at >= min(COMPARE_EVERY_S, ttl / 8):
             self._compared_at = now_s
-            self._compare(tickets)
+            with self.project.common_clock():
+                self._compare(tickets)
             self._drop_gone()
         if now_s >= self._count_at:
             began = time.monotonic()
