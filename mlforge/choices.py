@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mlforge.manifest import Manifest
 from mlforge.outcomes import Options
-from mlforge.partials import Changes
+from mlforge.partials import Changes, apart
 from mlforge.versioning import DataChange
 
 
@@ -39,11 +39,9 @@ def data_change(
     latest: Manifest | None, candidate: Manifest, changes: Changes | None
 ) -> DataChange:
     """How the events differ from the version before, and through which files."""
-    # Records of files that stayed are the very same.
-    old, new = latest.sources if latest else (), candidate.sources
-    stayed = {*map(id, old)} & {*map(id, new)}
-    before = {record.path: record.hash for record in old if id(record) not in stayed}
-    after = {record.path: record.hash for record in new if id(record) not in stayed}
+    old, new = apart(latest.sources if latest else (), candidate.sources)
+    before = {record.path: record.hash for record in old}
+    after = {record.path: record.hash for record in new}
     return DataChange(
         rows=changes.rows if changes else sum(p.rows for p in candidate.partials),
         entities=changes.entities.height if changes else None,

@@ -96,20 +96,7 @@ class Desk:
 
     def key(self, content: str) -> str:
         """The memo key of a content under this feature."""
-        return self.keys.get(content) or partials.memo_key(self.prefix, content)
-
-    @cached_property
-    def keys(self) -> dict[str, str]:
-        """The memo keys of the latest version's contents, if it was made under this feature as it is now."""
-        records = self.latest.sources if self.latest and self.latest.rowwise else ()
-        if any(partials.memo_key(self.prefix, r.hash) != r.partial for r in records[:1]):
-            return {}
-        return {record.hash: record.partial for record in records}
-
-    @cached_property
-    def records(self) -> dict[str, SourceRecord]:
-        """The files of the latest version, by path."""
-        return {record.path: record for record in (self.latest.sources if self.latest else ())}
+        return partials.memo_key(self.prefix, content)
 
     @cached_property
     def rows(self) -> dict[str, int]:
@@ -148,21 +135,34 @@ class Desk:
             stat.size, stat.mtime_ns if settled else -1, stat.ctime_ns, stat.inode, content, rows
         )
 
-    def at_rest(self, file: SourceFile) -> tuple[SourceRecord, Partial] | None:
-        """What the latest version says of a file that is as it was; most are, so this is a short way."""
-        path = file.path
-        seen, record = self.seen_before.get(path), self.records.get(path)
-        if seen is None or record is None or seen[:4] != file.stat or record.hash != seen.hash:
-            return None
-        key = self.keys.get(seen.hash)
-        if (
-            key not in self.on_disk
-            or key != record.partial
-            or record.mtime != seen.mtime_ns // 1000
-        ):
-            return None
-        self.seen[path] = seen
-        return record, self.known[key]
+    def at_rest(self) -> dict[str, tuple[SourceRecord, Partial]]:
+        """What the latest version says of files that are as they were: a short way, for most are.
+
+        Both lists are in the order of paths. All records of a version come from one feature as it was then.
+        """
+        records = iter(self.latest.sources if self.latest and self.latest.rowwise else ())
+        record = next(records, None)
+        if record is None or self.key(record.hash) != record.partial:
+            return {}
+        found: dict[str, tuple[SourceRecord, Partial]] = {}
+        known, lost = self.known, self.known.keys() - self.on_disk
+        for path, _, stat in self.listing.files:
+            while record is not None and record.path < path:
+                record = next(records, None)
+            if record is None:
+                break
+            seen = self.seen_before.get(path)
+            if (
+                seen is not None
+                and seen[:4] == stat
+                and record.path == path
+                and record.hash == seen.hash
+                and record.mtime == stat.mtime_ns // 1000
+                and record.partial not in lost
+            ):
+                self.seen[path] = seen
+                found[path] = record, known[record.partial]
+        return found
 
     def read(self, file: SourceFile) -> pl.DataFrame:
         """The file's rows; what it held is noted with its stat."""

@@ -48,10 +48,9 @@ def take_in(
 
 def _by_file(desk: Desk, why: str) -> Intake:
     """Each file by itself: a partial a file."""
-    found: dict[str, tuple[SourceRecord, Partial]] = {}
-    for file in desk.listing.files:
-        if (rests := desk.at_rest(file)) is not None:
-            found[file.path] = rests
+    found = desk.at_rest()
+    for file in desk.listing.files if len(found) < len(desk.listing.files) else ():
+        if file.path in found:
             continue
         try:
             partial = _partial_of(desk, file)

@@ -143,7 +143,7 @@ class Manifest:
         """Rows left out, by reason."""
         total: Counter[str] = Counter()
         for partial in self.partials:
-            if any(partial.dropped.values()):
+            if partial.dropped:
                 total.update(partial.dropped)
         return {reason: count for reason, count in sorted(total.items()) if count}
 
@@ -261,6 +261,35 @@ def check_format(document: Any, where: str) -> None:
 def partial_to_json(partial: Partial) -> dict[str, Any]:
     """A partial's description, as it stands in its own file."""
     return _partial_json(partial, ())
+
+
+def partials_to_json(partials: Sequence[Partial]) -> list[Any]:
+    """Descriptions of partials of one schema, in few bytes."""
+    schema = [_column_json(column) for column in partials[0].schema]
+    return [
+        schema,
+        [
+            [p.hash, p.rows, [p.times.start, p.times.end] if p.times else None, p.digest, p.dropped]
+            for p in partials
+        ],
+    ]
+
+
+def partials_from_json(document: Sequence[Any]) -> list[Partial]:
+    """Read what `partials_to_json` wrote."""
+    columns, entries = document
+    schema = tuple(_column(column) for column in columns)
+    return [
+        Partial(
+            hash=_safe(name, _HASH),
+            rows=rows,
+            times=TimeRange(*times) if times else None,
+            schema=schema,
+            dropped=dropped,
+            digest=digest,
+        )
+        for name, rows, times, digest, dropped in entries
+    ]
 
 
 def partial_from_json(document: Mapping[str, Any], events: Schema = ()) -> Partial:

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import TypeVar
 
 import polars as pl
 
@@ -26,6 +27,7 @@ from mlforge.values import TimeRange
 # Raised when what a partial holds for the same inputs changes; nothing else dirties stored ones.
 FORMAT = 1
 _SIGN = "__sign"
+T = TypeVar("T")
 _UNREADABLE = (
     FileNotFoundError,
     pl.exceptions.ComputeError,
@@ -73,6 +75,7 @@ def describe(key: str, events: pl.DataFrame, spec: FeatureSpec, dropped: dict[st
     if spec.timestamp is not None and not events.is_empty():
         micros = events[spec.timestamp].to_physical()
         times = TimeRange(int(micros.min()), int(micros.max()))  # type: ignore[arg-type]
+    dropped = {reason: rows for reason, rows in dropped.items() if rows}
     schema = _shared(frames.schema_of(events))
     return Partial(key, events.height, times, schema, dropped, digest(events))
 
@@ -154,13 +157,25 @@ class Changes:
     times: TimeRange | None
 
 
+def apart(old: Sequence[T], new: Sequence[T]) -> tuple[Sequence[T], Sequence[T]]:
+    """Both without the very same things that they begin and end with: most versions differ in one place."""
+    shorter = min(len(old), len(new))
+    head = next((n for n, (a, b) in enumerate(zip(old, new, strict=False)) if a is not b), shorter)
+    backwards = zip(reversed(old), reversed(new), strict=False)
+    tail = next((n for n, (a, b) in enumerate(backwards) if a is not b), shorter)
+    tail = min(tail, shorter - head)
+    return old[head : len(old) - tail], new[head : len(new) - tail]
+
+
 def same_rows(old: Sequence[Partial], new: Sequence[Partial]) -> bool:
     """Whether two sets of partials hold the same multiset of events."""
+    old, new = apart(old, new)
     return (sum([p.digest for p in old]) - sum([p.digest for p in new])) % MODULUS == 0
 
 
 def replaced(old: Sequence[Partial], new: Sequence[Partial]) -> tuple[list[Partial], list[Partial]]:
     """The partials that went and those that came; what both have counts for nothing."""
+    old, new = apart(old, new)
     before = Counter([partial.hash for partial in old])
     after = Counter([partial.hash for partial in new])
     differ = {key for key, _ in before.items() ^ after.items()}

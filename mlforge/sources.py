@@ -180,10 +180,11 @@ class _Scan:
 
     def _look_at(self, folder: Path, entries: list[os.DirEntry[str]], above: Parts) -> None:
         before = len(self.files)
+        everything = self.pattern is EVERYTHING
         prefix = "".join(f"{part}/" for part in above)
         for entry in entries:
             name = entry.name
-            if name.startswith(_HIDDEN) or name.endswith(_UNFINISHED):
+            if name[0] in _HIDDEN or name.endswith(_UNFINISHED):
                 continue
             parts = (*above, name)
             try:
@@ -193,7 +194,7 @@ class _Scan:
                     and name.isascii()
                     and entry.is_file(follow_symlinks=False)
                 ):
-                    if self.pattern.fits(parts):
+                    if everything or self.pattern.fits(parts):
                         seen = FileStat.of(entry.stat(follow_symlinks=False))
                         self.files.append(SourceFile(prefix + name, entry.path, seen))
                 elif entry.is_symlink():

@@ -16,7 +16,7 @@ from pathlib import Path
 import polars as pl
 
 from mlforge.errors import IntegrityError
-from mlforge.manifest import Partial, partial_from_json, partial_to_json
+from mlforge.manifest import Partial, partials_from_json, partials_to_json
 from mlforge.schema import Schema
 from mlforge.store import files
 from mlforge.store.places import NUMBER, Place, parted
@@ -80,7 +80,7 @@ class Pack:
     @cached_property
     def partials(self) -> dict[str, Partial]:
         """Its partials' descriptions."""
-        found = map(partial_from_json, json.loads(self.described))
+        found = partials_from_json(json.loads(self.described))
         return {partial.hash: partial for partial in found}
 
     @cached_property
@@ -122,7 +122,7 @@ def write(
         _ROW_GROUP,
         {
             _HASHES: " ".join(partial.hash for partial, _ in ordered),
-            _PARTIALS: json.dumps([partial_to_json(partial) for partial, _ in ordered]),
+            _PARTIALS: json.dumps(partials_to_json([partial for partial, _ in ordered])),
             _STANDS_FOR: " ".join(stands_for),
         },
     )

@@ -34,7 +34,7 @@ _DESCRIPTION = "mlforge.partial"
 _HASH = re.compile(r"[0-9A-Za-z]{1,100}")
 _ROW_GROUP = 65_536
 _SUFFIX = ".parquet"
-_REMEMBERED = 4
+_REMEMBERED = 8
 
 
 @dataclass(frozen=True)
