@@ -5,10 +5,11 @@ PYTHON ?= python3
 VENV ?= .venv
 SECONDS ?= 60
 FOR ?= 600
+SEED ?=
 BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
-.PHONY: help demo up test lint proof bench docs clean
+.PHONY: help demo up test lint proof chaos bench docs clean
 
 help:
 	@echo "make demo     drop files into a small shop and watch what each one does"
@@ -16,6 +17,7 @@ help:
 	@echo "make test     the tests"
 	@echo "make lint     ruff, mypy, import layers"
 	@echo "make proof    random histories against a plain-Python oracle, for ten minutes (FOR=600)"
+	@echo "make chaos    random faults against real processes and a real server, for ten minutes (FOR=600 SEED=7)"
 	@echo "make bench    the benchmarks"
 	@echo "make docs     the documentation, into site/"
 	@echo "make clean    remove the environment and all that was made here"
@@ -40,6 +42,9 @@ lint: $(VENV)/.installed
 
 proof: $(VENV)/.installed
 	$(BIN)/python -m tests.proof --seconds $(FOR)
+
+chaos: $(VENV)/.installed
+	$(BIN)/python -m tests.chaos --seconds $(FOR) $(SEED:%=--seed %)
 
 bench: $(VENV)/.installed
 	$(BIN)/python -m benchmarks

@@ -84,7 +84,7 @@ def get_online_features(
         columns = [column.name for column in held.columns]
         labels = [f"{name}__{column}" for column in columns]
         if None in rows:
-            _check_empty(name, held, store)
+            check_empty(name, held, store)
         try:
             for answer, row in zip(answers, rows, strict=True):
                 values = held.empty if row is None else row
@@ -139,7 +139,7 @@ def _keys(books: Mapping[str, OnlineBooks]) -> list[Schema]:
     return [held.keys for held in books.values()]
 
 
-def _check_empty(name: str, books: OnlineBooks, store: OnlineStore) -> None:
+def check_empty(name: str, books: OnlineBooks, store: OnlineStore) -> None:
     """A missing row means empty windows, unless the server dropped it or a push with other columns has."""
     assert books.target is not None
     major = Version.parse(books.target.version).major

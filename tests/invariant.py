@@ -120,6 +120,9 @@ class _Wanted:
         latest = store.latest(name)
         if latest is None:
             return [] if not self.hashes else [f"{name}: no version of {len(self.hashes)} files"]
+        defined = project.definitions.features[name]
+        if not self.held and (latest.spec, latest.code_hash) != (defined.spec, defined.code_hash):
+            return [f"{name} {latest.version}: is of other definitions"]
         wrong = _differences(latest, self.hashes)
         if wrong:
             return [f"{name} {latest.version}: {wrong}"]

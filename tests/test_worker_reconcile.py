@@ -180,10 +180,27 @@ def test_requests_that_the_server_forgot_are_made_again(project):
 
 
 def test_which_definitions_decide_is_said_again_after_a_flush(project):
-    project.make_current()
+    taken = project.make_current()
+    assert taken.others_before
+    assert not project.make_current().others_before
     project.redis.flushall()
-    reconciler(project).tick(0.0)
-    assert project.redis.get("mlforge-work:shop:definitions").decode() == project.hash
+    at_work = replace(reconciler(project), since=taken.since)
+    at_work.tick(0.0)
+    assert project.redis.get("mlforge-work:shop:definitions").decode().split()[0] == project.hash
+
+
+def test_definitions_that_an_old_copy_of_the_server_names_do_not_decide_again(project):
+    before = replace(project, hash="before")
+    before.make_current()
+    copy = project.redis.dump("mlforge-work:shop:definitions")
+    taken = project.make_current()
+    assert not before.is_current()
+    project.redis.restore("mlforge-work:shop:definitions", 0, copy, replace=True)
+    assert not project.is_current()
+    replace(reconciler(project), since=taken.since).tick(0.0)
+    assert project.is_current()
+    before.stay_current(taken.since - 1)
+    assert project.is_current(), "a watcher of another release is not asked"
 
 
 @pytest.mark.parametrize("error", [MemoryError(), OnlineError("out of memory"), OSError(5, "io")])

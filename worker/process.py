@@ -54,8 +54,8 @@ def run(settings: Settings, timing: Timing, beside: Beside) -> int:
         log.error("edited definitions do not import: the old ones stay in use", error=error)
         _tell(project, "definitions_broken", error=error)
 
-    others_before = project.make_current()
-    if others_before:
+    taken = project.make_current()
+    if taken.others_before:
         _tell(project, "definitions", hash=project.hash, features=sorted(definitions.features))
     requests, auditor = Requests(project), Auditor(project, beside.audit_every_s)
     health = Health(project)
@@ -78,9 +78,9 @@ def run(settings: Settings, timing: Timing, beside: Beside) -> int:
         timing,
         on_tick=follower.tick,
         on_start=started,
-        why="definitions" if others_before else "start",
+        why="definitions" if taken.others_before else "start",
     )
-    reconciler = Reconciler(project, requests, behind, auditor.tick)
+    reconciler = Reconciler(project, requests, behind, auditor.tick, since=taken.since)
     thread = threading.Thread(target=reconciler.run, args=(stop,), name="reconcile")
     thread.start()
     log.info("watching", definitions=project.hash[:12], features=sorted(definitions.features))

@@ -68,6 +68,14 @@ class Settings:
         return cls(url, environment.get(DEFINITIONS) or None, Path.cwd(), int(timeout))
 
 
+@dataclass(frozen=True, slots=True)
+class TakenUp:
+    """When a watcher took up its definitions, by the server's clock, and whether others decided before."""
+
+    since: int
+    others_before: bool
+
+
 @dataclass(frozen=True)
 class Project:
     """One set of definitions at work on one server."""
@@ -132,16 +140,20 @@ class Project:
     def is_current(self) -> bool:
         """Whether these are the definitions that the watcher last took up."""
         current: Any = self.redis.get(_current_key(self.scope))
-        return current is None or current.decode() == self.hash
+        return current is None or current.decode().split()[0] == self.hash
 
-    def make_current(self) -> bool:
-        """Let these definitions decide from now on; returns whether others did before."""
-        before: Any = self.redis.set(_current_key(self.scope), self.hash, get=True)
-        return before is None or before.decode() != self.hash
+    def make_current(self) -> TakenUp:
+        """Let these definitions decide from now on."""
+        keys, arguments = [_current_key(self.scope)], [self.hash]
+        since, before = self.redis.register_script(_TAKE_UP)(keys, arguments)
+        return TakenUp(int(since), before is None or before.decode().split()[0] != self.hash)
 
-    def stay_current(self) -> None:
-        """Say again which definitions decide, where the server has forgotten it."""
-        self.redis.set(_current_key(self.scope), self.hash, nx=True)
+    def stay_current(self, since: int) -> None:
+        """Say again that these definitions decide, where the server has forgotten it or gone back.
+
+        since: when they were taken up. Others that were taken up later go on deciding.
+        """
+        self.redis.register_script(_STAY)([_current_key(self.scope)], [self.hash, since])
 
     def owned(self) -> set[str]:
         """Features that this project has pushed and not dropped since."""
@@ -205,6 +217,20 @@ def _current_key(scope: str) -> str:
 
 
 _OWNERS = "mlforge-work:owners"
+
+# The value is the hash and, in microseconds, since when it decides: that only rises.
+_SINCE = "tonumber(string.match(before or '', ' (%d+)$') or '0')"
+_TAKE_UP = f"""
+local before = redis.call('GET', KEYS[1])
+local t = redis.call('TIME')
+local since = math.max(t[1] * 1000000 + t[2], {_SINCE} + 1)
+redis.call('SET', KEYS[1], ARGV[1] .. ' ' .. string.format('%d', since))
+return {{string.format('%d', since), before}}
+"""
+_STAY = f"""
+local before = redis.call('GET', KEYS[1])
+if {_SINCE} < tonumber(ARGV[2]) then redis.call('SET', KEYS[1], ARGV[1] .. ' ' .. ARGV[2]) end
+"""
 
 _open: Project | None = None
 

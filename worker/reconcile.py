@@ -41,6 +41,7 @@ class Reconciler:
     requests: Requests
     behind: Callable[[Project, str], str | None]
     audit: Callable[[list[Ticket]], None] = lambda _: None
+    since: int = 1
     _missing: dict[str, float] = field(default_factory=dict)
     _held: set[str] = field(default_factory=set)
     _compared_at: float = float("-inf")
@@ -60,7 +61,7 @@ class Reconciler:
     def tick(self, now_s: float) -> None:
         """One round."""
         self.requests.flush()
-        self.project.stay_current()
+        self.project.stay_current(self.since)
         counts = self.requests.counts()
         tickets = self.project.tickets.read(self.project.definitions.features)
         self.requests.repeat(tickets, counts)
