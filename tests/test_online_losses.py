@@ -16,6 +16,7 @@ from mlforge.metrics import Rolling
 from mlforge.online import RedisStore
 from tests.projects import Project, rows
 from tests.servers import free_port, started
+from tests.workers import eventually
 from worker.lag import RECOUNT_AFTER_US, lag
 
 KNOWN, UNKNOWN = {"user_id": 1}, {"user_id": 99}
@@ -188,8 +189,8 @@ def test_a_push_whose_last_rows_a_failover_lost_does_not_end_well(
         """The replica hears of nothing from here on."""
         with redis.Redis(port=port) as client:
             client.set("last", "x")
-            assert client.wait(1, 10_000) == 1
         with redis.Redis(port=replica.port) as client:
+            eventually(lambda: client.get("last"))
             client.execute_command("REPLICAOF", "NO", "ONE")
 
     def fail_over() -> None:
