@@ -90,6 +90,7 @@ def test_a_file_written_in_chunks_is_left_until_it_is_closed(shop):
     assert not shop.log("quarantined", feature="chunks")
 
 
+@pytest.mark.slow
 def test_a_big_file_is_copied_without_a_step_between(shop):
     frame = pl.DataFrame(
         {"user_id": range(600_000), "noise": pl.Series(range(600_000)).hash().cast(pl.String)}
@@ -320,7 +321,7 @@ def taken_in_few_refreshes(shop: Shop, files: int, refreshes: int, deadline_s: f
     before = len(shop.log("refreshed", feature="tiny"))
     with Witness(shop.project, {"tiny": USERS}, every_s=0.1):
         for number in range(files):
-            content = purchases((number % 6, number, 1.0))
+            content = purchases((number % 500, number, 1.0))
             contents.note(content)
             part = shop.folder / "tiny" / f"{files}-{number}.parquet.tmp"
             part.write_bytes(content)

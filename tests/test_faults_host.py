@@ -190,6 +190,7 @@ def test_a_clock_that_is_set_back_bars_no_later_push(shop, now):
     assert alive(shop, "back_wall") == [1]
 
 
+@pytest.mark.slow
 def test_a_feed_that_falls_silent_empties_windows_that_follow_the_wall_clock(shop, now):
     names, at_noon = pair("silent"), ago(0)
     dropped(shop, names, 0, (1, at_noon - 6 * DAY, 1.0), (2, at_noon - 60, 2.0))
@@ -263,6 +264,7 @@ def read_only(store: Path) -> Callable[[], None]:
     return lambda: remount("rw")
 
 
+@pytest.mark.slow
 def test_a_store_that_takes_nothing_is_served_on_and_made_up_for(own_shop, disk):
     shop = own_shop
     dropped(shop, ["steady"], 0, (1, 0, 1.0))

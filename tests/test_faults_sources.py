@@ -84,6 +84,7 @@ def test_a_disk_that_is_unmounted_leaves_an_empty_folder_and_all_is_served_on(sh
         unmount(place)
 
 
+@pytest.mark.slow
 def test_a_source_that_is_emptied_is_held_and_never_emptied_online(shop):
     folder = shop.folder / "emptied"
     served = four_files(folder)
@@ -102,6 +103,7 @@ def test_a_source_that_is_emptied_is_held_and_never_emptied_online(shop):
     assert all(sight.row for sight in witness.sights), "nobody was ever answered with nothing"
 
 
+@pytest.mark.slow
 def test_a_source_that_is_replaced_by_files_of_which_none_can_be_read_is_served_on(shop):
     folder = shop.folder / "replaced"
     served = four_files(folder)

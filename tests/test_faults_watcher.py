@@ -145,6 +145,7 @@ def test_a_name_that_is_not_utf8_is_shown_and_stops_nothing(shop):
     assert list(shop.store.books("bytes").ignored) == [r"bad\xff.parquet"]
 
 
+@pytest.mark.slow
 def test_polling_finds_what_events_would_tell(shop):
     folder = source_of(shop, "polled")
     replace_watcher(shop, lambda: shop.start("watch", "--polling", "--scan-every", "600"))
@@ -157,23 +158,29 @@ def test_polling_finds_what_events_would_tell(shop):
     replace_watcher(shop, lambda: watch(shop))
 
 
-@pytest.mark.parametrize("limit", ["max_inotify_instances", "max_inotify_watches"])
-def test_without_inotify_the_watcher_says_so_and_polls(shop, limit):
+def test_without_inotify_the_watcher_says_so_and_polls(shop):
+    polls_instead(shop, "max_inotify_instances", 0, turns=1)
+
+
+@pytest.mark.slow
+def test_folders_past_the_limit_of_inotify_are_polled_for(shop):
+    # The second time files come to folders of which no event tells.
+    polls_instead(shop, "max_inotify_watches", folders(shop) + 3, turns=2)
+
+
+def polls_instead(shop: Shop, limit: str, value: int, turns: int) -> None:
+    """Replace the watcher by one with such a limit: it must see all the same, and say how."""
     if not may_unshare():
         pytest.skip("limits of inotify can be set in a user namespace alone, and none may be made")
     folder = source_of(shop, "limited") / limit
     before = len(shop.log("polling instead"))
-    # No watch at all can be had; or all that there are folders for now, and a few more.
-    value = 0 if limit == "max_inotify_instances" else folders(shop) + 3
     limited = f"echo {value} > {LIMIT}/{limit} && exec {sys.executable} -m mlforge watch"
     command = ["unshare", "--user", "--map-root-user", "sh", "-c", limited]
     replace_watcher(shop, lambda: shop.run(command))
-    for number in range(20):
-        dropped(folder / f"{number}", number, number + 1)
-    assert_invariant(shop.project, features=["limited"])
-    for number in range(20):  # in folders of which no event tells
-        dropped(folder / f"{number}", 20 + number, 21 + number)
-    assert_invariant(shop.project, features=["limited"])
+    for turn in range(turns):
+        for number in range(20):
+            dropped(folder / f"{number}", 20 * turn + number, 20 * turn + number + 1)
+        assert_invariant(shop.project, features=["limited"])
     eventually(lambda: len(shop.log("polling instead")) > before)
     write(folder / "3" / "3.parquet", purchases((3, 3, 33.0)))
     assert_invariant(shop.project, features=["limited"])

@@ -78,7 +78,7 @@ def memory_of(shop: Shop) -> float:
 
 
 def test_twenty_drops_a_second_are_taken_in_while_they_come(shop, record_property):
-    sustained(shop, seconds=5, freshest_s=20, record=record_property)
+    sustained(shop, seconds=3, freshest_s=20, record=record_property)
 
 
 @pytest.mark.slow

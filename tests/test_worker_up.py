@@ -105,6 +105,21 @@ def test_up_tells_each_drop_refuses_a_second_and_stops_cleanly(up, folder):
     assert up.family() == []
 
 
+@pytest.mark.slow
+def test_of_two_that_start_at_once_one_runs_and_the_other_says_where(folder):
+    both = [Terminal(folder), Terminal(folder)]
+    ended = eventually(lambda: [up for up in both if up.process.poll() is not None], within=30)
+    [lost] = ended
+    [won] = [up for up in both if up is not lost]
+    assert lost.process.returncode == 1
+    assert f"runs here already (process {won.process.pid})" in lost.text
+    won.sees("watching")
+    write(folder / "drops" / "a.parquet", purchases((1, 0, 2.0)))
+    won.sees(r"spend +1\.0\.0")
+    assert won.end() == 0
+    assert won.family() == []
+
+
 def test_a_killed_up_leaves_nothing_and_its_data_is_there_again(up, folder):
     url = up.sees(r"^REDIS_URL=(.*)$")[1]
     up.sees("watching")
