@@ -34,12 +34,6 @@ from mlforge.versioning import Decision, decide
 
 log = structlog.get_logger("mlforge.build")
 _ATTEMPTS = 5
-_DAMAGE = (
-    IntegrityError,
-    FileNotFoundError,
-    pl.exceptions.ComputeError,
-    pl.exceptions.PanicException,
-)
 
 
 def refresh(
@@ -77,19 +71,15 @@ def _tried(work: _Refresh, bound: structlog.typing.FilteringBoundLogger) -> Buil
     """Again if another publisher was faster, and once more from the sources if what is stored is damaged."""
     for attempt in range(_ATTEMPTS):
         try:
-            return work.run()
+            with partials.intact(work.feature.name):
+                return work.run()
         except VersionConflict:
             if work.options.version is not None or attempt == _ATTEMPTS - 1:
                 raise
             bound.info("another publisher was faster", attempt=attempt)
-        except _DAMAGE as error:
+        except IntegrityError as error:
             if work.options.full:
-                if isinstance(error, IntegrityError):
-                    raise
-                raise IntegrityError(
-                    f"{work.feature.name}: what is stored cannot be read ({error}); 'mlforge verify' says "
-                    "what is damaged; restore it from a backup"
-                ) from error
+                raise
             bound.warning(
                 "stored events cannot be read: building from the sources", error=str(error)
             )
@@ -180,7 +170,7 @@ class _Refresh:
             return Changes(0, 0, _no_entities(candidate), None)
         try:
             return changes_between(self.store, latest, candidate)
-        except _DAMAGE:
+        except IntegrityError:
             if not self.options.full:
                 raise
             return None  # what it was made of is gone: the source alone says what is

@@ -146,12 +146,13 @@ class Desk:
             return {}
         found: dict[str, tuple[SourceRecord, Partial]] = {}
         known, lost = self.known, self.known.keys() - self.on_disk
+        seen_before, seen_now = self.seen_before, self.seen
         for path, _, stat in self.listing.files:
             while record is not None and record.path < path:
                 record = next(records, None)
             if record is None:
                 break
-            seen = self.seen_before.get(path)
+            seen = seen_before.get(path)
             if (
                 seen is not None
                 and seen[:4] == stat
@@ -160,7 +161,7 @@ class Desk:
                 and record.mtime == stat.mtime_ns // 1000
                 and record.partial not in lost
             ):
-                self.seen[path] = seen
+                seen_now[path] = seen
                 found[path] = record, known[record.partial]
         return found
 

@@ -180,33 +180,35 @@ class _Scan:
 
     def _look_at(self, folder: Path, entries: list[os.DirEntry[str]], above: Parts) -> None:
         before = len(self.files)
-        everything = self.pattern is EVERYTHING
         prefix = "".join(f"{part}/" for part in above)
         for entry in entries:
             name = entry.name
             if name[0] in _HIDDEN or name.endswith(_UNFINISHED):
                 continue
-            parts = (*above, name)
             try:
-                # What most are, by the shortest way.
                 if (
-                    name.endswith(SUFFIXES)
+                    self.pattern is EVERYTHING
+                    and name.endswith(SUFFIXES)
                     and name.isascii()
                     and entry.is_file(follow_symlinks=False)
-                ):
-                    if everything or self.pattern.fits(parts):
-                        seen = FileStat.of(entry.stat(follow_symlinks=False))
-                        self.files.append(SourceFile(prefix + name, entry.path, seen))
-                elif entry.is_symlink():
-                    self._link(folder / name, parts)
-                elif entry.is_dir(follow_symlinks=False):
-                    self._folder(folder / name, parts)
-                elif self.pattern.fits(parts):
-                    self._file(folder / name, parts, entry.stat(follow_symlinks=False))
+                ):  # what most are, by the shortest way
+                    s = entry.stat(follow_symlinks=False)
+                    seen = FileStat(s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino)
+                    self.files.append(SourceFile(prefix + name, entry.path, seen))
+                else:
+                    self._entry(entry, folder / name, (*above, name))
             except OSError as error:
-                self._cannot(folder / name, parts, error)
+                self._cannot(folder / name, (*above, name), error)
         if len(self.files) > before:
             self.hive.update(found[1] for part in above if (found := _HIVE.fullmatch(part)))
+
+    def _entry(self, entry: os.DirEntry[str], path: Path, parts: Parts) -> None:
+        if entry.is_symlink():
+            self._link(path, parts)
+        elif entry.is_dir(follow_symlinks=False):
+            self._folder(path, parts)
+        elif self.pattern.fits(parts):
+            self._file(path, parts, entry.stat(follow_symlinks=False))
 
     def _folder(self, path: Path, parts: Parts) -> None:
         if self.pattern.leads(parts) and self._nameable(parts):

@@ -60,6 +60,17 @@ def test_pieces_go_with_the_last_version_that_names_them(project: Project) -> No
     assert project.store.read("spend").height == 40
 
 
+def test_no_piece_goes_while_a_version_cannot_say_which_it_names(project: Project) -> None:
+    for number in range(2):
+        project.drop("d000", rows((1, 0, 10.0 + number)))
+        project.build()
+    (project.store.path / "spend" / "1.0.1" / ".meta.json").write_text("{")
+    before = pieces(project)
+    [pruned] = prune(project.store, ["spend"], Retention(newest=1))
+    assert pruned.versions == ("1.0.0",)
+    assert pieces(project) == before
+
+
 def test_a_damaged_piece_is_found(project: Project) -> None:
     folder = project.store.path / "spend" / "_lineage"
     path = min(folder.glob("*.json"))

@@ -345,9 +345,10 @@ class LocalStore(Store):
         return index.read(self.path)
 
     def _sweep(self, name: str) -> None:
-        """Delete the pieces that no version names."""
-        metas = (files.read_json(self._version(name, v) / META) for v in self.versions(name))
-        self._home(name).pieces.sweep(meta for meta in metas if meta)
+        """Delete the pieces that no version names; none if a version cannot be asked."""
+        with suppress(IntegrityError):
+            metas = [files.read_json(self._version(name, v) / META) for v in self.versions(name)]
+            self._home(name).pieces.sweep(meta for meta in metas if meta)
 
     def _index(self, name: str, manifest: Manifest) -> None:
         with self._exclusive(None, ".indexing"):
