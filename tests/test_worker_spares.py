@@ -20,10 +20,15 @@ def make(tmp_path: Path) -> Iterator[Make]:
     """Spares whose service is to write their process id into a file of the order's name."""
     made: list[Spares] = []
 
-    def serve(order: str) -> None:
+    def serve(order: str, tell: Callable[[], object]) -> None:
         part = tmp_path / f"{order}.part"
         part.write_text(str(os.getpid()))
         part.rename(tmp_path / order)
+        if order.startswith("told"):
+            tell()
+            signal.pause()
+        if order == "killed":
+            os.kill(os.getpid(), signal.SIGKILL)
 
     def of(count: int = 1, warm: Callable[[], Iterator[None]] = lambda: iter(())) -> Spares:
         made.append(Spares(count, lambda: None, warm, serve))
@@ -43,10 +48,25 @@ def test_each_order_is_served_by_a_process_that_was_there_before_it(
     make: Make, tmp_path: Path
 ) -> None:
     spares = make(2)
-    pids = [spares.give("first"), spares.give("second")]
-    assert [ended(pid) for pid in pids if pid] == [0, 0]
+    pids = [spare.pid for order in ("first", "second") if (spare := spares.give(order))]
+    assert list(map(ended, pids)) == [0, 0]
     assert [int((tmp_path / order).read_text()) for order in ("first", "second")] == pids
     assert len({*pids, os.getpid()}) == 3
+
+
+def test_that_an_order_is_served_is_told_before_the_process_ends(make: Make) -> None:
+    spare = make(1).give("told")
+    assert spare is not None
+    assert spare.has_served()
+    os.kill(spare.pid, signal.SIGKILL)
+    eventually(lambda: not Path(f"/proc/{spare.pid}").exists())
+
+
+def test_a_process_that_ends_without_a_word_has_not_served(make: Make) -> None:
+    spare = make(1).give("killed")
+    assert spare is not None
+    assert not spare.has_served()
+    assert ended(spare.pid) == -signal.SIGKILL
 
 
 def test_without_a_spare_an_order_is_not_taken(make: Make) -> None:
@@ -63,8 +83,9 @@ def test_a_spare_that_was_killed_is_passed_over(make: Make, tmp_path: Path) -> N
     eventually(
         lambda: Path(f"/proc/{victim}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
     )
-    assert spares.give("first") == other
-    assert ended(other) == 0
+    spare = spares.give("first")
+    assert spare is not None
+    assert (spare.pid, ended(other)) == (other, 0)
     assert (tmp_path / "first").exists()
 
 
@@ -79,10 +100,10 @@ def test_an_order_waits_for_the_step_in_hand_and_not_for_the_others(
 
     spares = make(1, warm)
     eventually((tmp_path / "begun").exists)
-    pid = spares.give("order")
+    spare = spares.give("order")
     (tmp_path / "go").touch()
-    assert pid is not None
-    assert ended(pid) == 0
+    assert spare is not None
+    assert ended(spare.pid) == 0
     assert (tmp_path / "order").exists()
     assert not (tmp_path / "second").exists()
 
@@ -106,7 +127,7 @@ def test_spares_end_with_their_parent(tmp_path: Path) -> None:
     told, tell = os.pipe()
     parent = os.fork()
     if parent == 0:
-        spares = Spares(2, lambda: None, lambda: iter(()), lambda order: None)
+        spares = Spares(2, lambda: None, lambda: iter(()), lambda *_: None)
         spares.refill()
         os.write(tell, " ".join(str(spare.pid) for spare in spares._idle).encode())
         os._exit(0)

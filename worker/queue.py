@@ -10,12 +10,13 @@ was made, and warmed up, before the job came.
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import signal
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib import import_module
@@ -40,7 +41,7 @@ from worker import logs, project
 from worker.leash import die_with_parent
 from worker.project import JOB_TIMEOUT, Project, Settings
 from worker.rehearsal import rehearse
-from worker.spares import Spares
+from worker.spares import Spare, Spares
 from worker.tickets import Tickets
 
 QUEUE = "mlforge"
@@ -307,6 +308,7 @@ class _Forge(BaseWorker):
         for module in _AHEAD:
             with suppress(ImportError, MissingExtra):
                 import_module(module)
+        gc.freeze()  # a collection in a fork would write to, and so copy, every page that holds an object
         return opened
 
     def _return(self, opened: Project, job: Job) -> None:
@@ -348,6 +350,8 @@ class ForgeWorker(_Forge, Worker):
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
+        self._hired: Spare | None = None
+        self._tell: Callable[[], object] = lambda: None
         self._spares = Spares(_SPARES, self.setup_work_horse_signals, self._rehearsed, self._serve)
 
     def teardown(self) -> None:
@@ -367,19 +371,32 @@ class ForgeWorker(_Forge, Worker):
         order = (
             json.dumps({"job": job.id, "execution": self.execution.id}) if self.execution else ""
         )
-        pid = self._spares.give(order) if order else None
-        if pid is None:
+        self._hired = self._spares.give(order) if order else None
+        if self._hired is None:
             super().fork_work_horse(job, queue)
         else:
-            self._horse_pid = pid
+            self._horse_pid = self._hired.pid
+
+    def wait_for_horse(self) -> Any:
+        """Wait until the job is done, or else for the end of its process, as rq does."""
+        if self._hired is not None and self._hired.has_served():
+            return self._horse_pid, os.EX_OK, None
+        return super().wait_for_horse()
+
+    def perform_job(self, job: Job, queue: Queue, execution: Execution) -> bool:
+        """rq's own; nothing is left to do in this process then."""
+        done = super().perform_job(job, queue, execution)
+        self._tell()
+        return done
 
     def _rehearsed(self) -> Iterator[None]:
         self.connection.ping()
         yield
         yield from rehearse(project.in_use)
 
-    def _serve(self, order: str) -> None:
+    def _serve(self, order: str, tell: Callable[[], object]) -> None:
         """In a spare: run the job as a fork made for it would."""
+        self._tell = tell
         ids = json.loads(order)
         job = self.job_class.fetch(
             ids["job"], connection=self.connection, serializer=self.serializer

@@ -32,17 +32,17 @@ def rehearse(opened: Callable[[], Project]) -> Iterator[None]:
         at_work.online.ping()
         yield
         store = at_work.definitions.store
+        manifests = []
         for name in list(at_work.definitions.features)[:_REMEMBERED]:
-            manifest = store.latest(name)
+            manifests += [manifest] if (manifest := store.latest(name)) else []
             yield
-            if manifest is not None:
-                _evaluated(at_work, manifest)
-                yield
+        if manifests:
+            _evaluate(at_work, manifests[0])
     except (Exception, PanicException) as fault:  # noqa: BLE001 - the job will meet it again, and tell
         log.debug("not rehearsed", error=str(fault))
 
 
-def _evaluated(at_work: Project, manifest: Manifest) -> None:
+def _evaluate(at_work: Project, manifest: Manifest) -> None:
     """A few rows of the newest partial on the way that those of a job go."""
     spec = manifest.spec
     newest = max(manifest.partials, key=lambda p: p.times.end if p.times else 0, default=None)

@@ -1,7 +1,8 @@
 """Processes forked ahead of their jobs: when a job comes, its process has paid what a first job pays.
 
 A spare serves one order and ends, as a fork made for that order would: jobs share nothing. Until then it
-warms up, a step at a time, so that an order need not wait for more than the step in hand.
+warms up, a step at a time, so that an order need not wait for more than the step in hand. It says when it
+has served: its end takes a while, in which the system takes its memory apart.
 """
 
 from __future__ import annotations
@@ -9,9 +10,11 @@ from __future__ import annotations
 import os
 import select
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 
 from worker.leash import die_with_parent
 
@@ -19,40 +22,54 @@ _ORDER_BYTES = 4_096  # what a pipe takes in one piece
 
 
 @dataclass(frozen=True, slots=True)
-class _Spare:
+class Spare:
+    """A process, the pipe on which it takes an order, and the one on which it says that it has served."""
+
     pid: int
-    pipe: int
+    orders: int
+    served: int
 
     def take(self, order: bytes) -> bool:
         """Send the order; False if the process is no more."""
         try:
-            os.write(self.pipe, order)
+            os.write(self.orders, order)
         except BrokenPipeError:
             self.bury()
             return False
-        os.close(self.pipe)
+        os.close(self.orders)
+        return True
+
+    def has_served(self) -> bool:
+        """Wait until it has served, and leave it to its end; False if it ended without: bury it then."""
+        if not os.read(self.served, 1):
+            return False
+        os.close(self.served)
+        threading.Thread(target=_reap, args=(self.pid,), name="reap", daemon=True).start()
         return True
 
     def bury(self) -> None:
-        """Close the pipe, on which an idle spare ends, and leave no zombie."""
-        os.close(self.pipe)
-        with suppress(ChildProcessError):
-            os.waitpid(self.pid, 0)
+        """Close the pipes, on which an idle spare ends, and leave no zombie."""
+        os.close(self.orders)
+        os.close(self.served)
+        _reap(self.pid)
 
 
 class Spares:
-    """Up to `count` idle processes. `begin` is called in each at once, `warm` then, `serve` with its order."""
+    """Up to `count` idle processes. `begin` is called in each at once, `warm` then.
+
+    `serve` is called with its order, and with what is to be called once that is served.
+    """
 
     def __init__(
         self,
         count: int,
         begin: Callable[[], None],
         warm: Callable[[], Iterator[None]],
-        serve: Callable[[str], None],
+        serve: Callable[[str, Callable[[], object]], None],
     ) -> None:
         self._count = count
         self._begin, self._warm, self._serve = begin, warm, serve
-        self._idle: list[_Spare] = []
+        self._idle: list[Spare] = []
 
     @property
     def wanting(self) -> bool:
@@ -64,14 +81,14 @@ class Spares:
         while self.wanting:
             self._idle.append(self._fork())
 
-    def give(self, order: str) -> int | None:
-        """Let the oldest spare serve the order; its process, None if no spare lives."""
+    def give(self, order: str) -> Spare | None:
+        """Let the oldest spare serve the order; None if no spare lives."""
         text = order.encode()
         assert len(text) <= _ORDER_BYTES
         while self._idle:
             spare = self._idle.pop(0)
             if spare.take(text):
-                return spare.pid
+                return spare
         return None
 
     def dismiss(self) -> None:
@@ -82,28 +99,40 @@ class Spares:
                 os.kill(spare.pid, signal.SIGKILL)  # it may be in the middle of a step
             spare.bury()
 
-    def _fork(self) -> _Spare:
-        orders, pipe = os.pipe()
+    def _fork(self) -> Spare:
+        take, orders = os.pipe()
+        served, tell = os.pipe()
         parent = os.getpid()
         pid = os.fork()
         if pid:
-            os.close(orders)
-            return _Spare(pid, pipe)
+            os.close(take)
+            os.close(tell)
+            return Spare(pid, orders, served)
         status = 1
         with suppress(BaseException):
             os.setpgrp()  # signals for the parent's group are not for it
             die_with_parent(parent, signal.SIGKILL)
-            for held in (pipe, *(other.pipe for other in self._idle)):
-                os.close(held)  # else nobody's pipe would end with the parent
+            # Else nobody's pipe would end with the process at its other end.
+            for held in (
+                orders,
+                served,
+                *(end for s in self._idle for end in (s.orders, s.served)),
+            ):
+                os.close(held)
             self._begin()
-            self._await(orders)
+            self._await(take, tell)
             status = 0
         os._exit(status)
 
-    def _await(self, orders: int) -> None:
+    def _await(self, orders: int, tell: int) -> None:
         for _ in self._warm():
             if select.select([orders], [], [], 0)[0]:
                 break
         order = os.read(orders, _ORDER_BYTES)
         if order:
-            self._serve(order.decode())
+            self._serve(order.decode(), partial(os.write, tell, b"."))
+
+
+def _reap(pid: int) -> None:
+    with suppress(ChildProcessError):
+        os.waitpid(pid, 0)
