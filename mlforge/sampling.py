@@ -69,7 +69,7 @@ class Sample:
         return pl.concat_str([pl.col(key).cast(pl.String) for key in self.keys], separator="\x1f")
 
     def _draw(self) -> pl.Expr:
-        return self._text().hash(self.seed)
+        return self._text().hash(self.seed % 2**63)
 
 
 def entity_text(entity: Entity) -> str:
