@@ -24,7 +24,7 @@ from mlforge.store.places import NUMBER, Place, parted
 NAME = re.compile(r"(\d{8})-[0-9a-f]{8}\.parquet")
 _HASHES, _PARTIALS = "mlforge.pack.hashes", "mlforge.pack.partials"
 _STANDS_FOR = "mlforge.pack.stands_for"
-_ROW_GROUP = 65_536
+_ROW_GROUP = 32_768
 
 Made = tuple[Partial, pl.DataFrame]
 

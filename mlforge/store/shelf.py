@@ -32,7 +32,7 @@ from mlforge.store.places import Lot, Place
 
 _DESCRIPTION = "mlforge.partial"
 _HASH = re.compile(r"[0-9A-Za-z]{1,100}")
-_ROW_GROUP = 65_536
+_ROW_GROUP = 32_768
 _SUFFIX = ".parquet"
 _REMEMBERED = 8
 
