@@ -41,7 +41,7 @@ from tests.agreement import TALLY
 from tests.faults import Copy, Plant, Proxy, Supervised, copy_of, places, restore
 from tests.invariant import Witness, assert_invariant
 from tests.workers import eventually, purchases, write
-from worker.project import Project, Settings
+from worker.project import Project
 from worker.server import EmbeddedServer
 
 ROUNDS = 15
@@ -140,7 +140,7 @@ class World:
 
     def project(self) -> Project:
         """The project of the definitions as they are now."""
-        return Project.open(Settings(self.plant.url, "definitions.py", self.plant.folder))
+        return self.plant.reopened()
 
     def workers(self) -> list[Supervised]:
         return self.plant.supervised[1:]

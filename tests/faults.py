@@ -28,6 +28,7 @@ import mlforge
 import worker
 from mlforge import failpoints
 from tests.workers import Shop, purchases, write
+from worker.project import Project, Settings
 
 FOLDER = "MLFORGE_TEST_FAULTS"
 ROOT = Path(__file__).parent.parent
@@ -157,6 +158,10 @@ class Plant(Shop):
         path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
         told = {FOLDER: str(self.folder / "faults"), "PYTHONPATH": path}
         return {**super().environment, **told, **self.extra}
+
+    def reopened(self) -> Project:
+        """The project of the definitions as they are now."""
+        return Project.open(Settings(self.url, "definitions.py", self.folder))
 
     def order(self, place: str, deed: str = "die") -> Path:
         """Have the next process that comes to the place do something to itself; `place@feature` waits for one."""

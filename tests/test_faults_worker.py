@@ -55,7 +55,7 @@ def every_step(redis: Redis, server: EmbeddedServer, folder: Path, steps: set[st
     made = Plant(folder, server.url, text=one_feature_a_place(steps)).run_all()
     for _ in range(3):
         made.drop()
-    assert_invariant(made.project)
+    assert_invariant(made.project, deadline_s=60)
     return made
 
 
@@ -96,7 +96,7 @@ def test_the_work_of_a_killed_worker_is_taken_up_by_another_within_fifteen_secon
     """With the Procfile's own commands; the lease of the dead one has to expire first."""
     plant.run_all()
     plant.drop()
-    assert_invariant(plant.project)
+    assert_invariant(plant.project, deadline_s=60)
     plant.order("lease.taken@spend", "kill the worker")
     with Witness(plant.project, ASKED):
         plant.drop()
@@ -110,7 +110,7 @@ def test_a_job_that_was_taken_and_never_begun_is_made_again(plant) -> None:
     """A worker dies between the queue and its fork."""
     plant.run_all()
     plant.drop()
-    assert_invariant(plant.project)
+    assert_invariant(plant.project, deadline_s=60)
     plant.order("job.taken")
     plant.drop()
     eventually(lambda: plant.obeyed("job.taken"))
@@ -124,7 +124,7 @@ def test_sigterm_amid_a_job_ends_it_or_gives_it_back(plant, whole_group) -> None
     plant.supervise("watcher", procfile=True)
     first = plant.supervise("worker", procfile=True)
     plant.drop()
-    assert_invariant(plant.project)
+    assert_invariant(plant.project, deadline_s=60)
     plant.order("refresh.done@spend", "stop")
     plant.drop()
     fork = eventually(lambda: plant.obeyed("refresh.done@spend"))
@@ -140,7 +140,7 @@ def test_sigterm_amid_a_job_ends_it_or_gives_it_back(plant, whole_group) -> None
 def test_a_job_that_runs_out_of_memory_is_tried_again_and_blames_no_file(plant) -> None:
     plant.run_all()
     plant.drop()
-    assert_invariant(plant.project)
+    assert_invariant(plant.project, deadline_s=60)
     plant.order("partial.written@spend", "run out of memory")
     plant.order("refresh.done@newest", "run out of memory")
     plant.drop()
@@ -177,7 +177,7 @@ def test_a_function_that_takes_more_memory_than_there_is_sets_no_file_aside(
     plant = Plant(tmp_path, server.url, text=HUNGRY).run_all()
     for _ in running(plant):
         plant.drop()
-        assert_invariant(plant.project)
+        assert_invariant(plant.project, deadline_s=60)
         (tmp_path / "hunger").touch()
         plant.drop()
         failed = eventually(lambda: t if (t := plant.ticket("hungry")).interruptions else None)
@@ -219,7 +219,7 @@ def test_a_function_stuck_in_native_code_is_killed_and_nobody_else_waits(
     plant = Plant(tmp_path, server.url, text=HUNG, extra={"MLFORGE_JOB_TIMEOUT": "7"}).run_all()
     for _ in running(plant):
         plant.drop()
-        assert_invariant(plant.project)
+        assert_invariant(plant.project, deadline_s=60)
         (tmp_path / "hang").touch()
         plant.drop()
         eventually((tmp_path / "hangs").exists)
@@ -251,6 +251,10 @@ features = [
 )
 
 
+def tries(plant: Plant) -> int:
+    return (plant.folder / "tries").stat().st_size
+
+
 def by_command(plant: Plant) -> None:
     assert plant.ask("retry", "poison").returncode == 0
 
@@ -280,23 +284,16 @@ def test_a_poison_feature_is_parked_seen_and_tried_again_when_something_changes(
         others = ["spend", "daily", "newest"]
         assert_invariant(plant.project, features=others)
         eventually(lambda: plant.ticket("poison").parked, 60)
-        tried = (tmp_path / "tries").stat().st_size
+        status = plant.ask("status")
+        assert status.returncode == 1
+        assert "given up until a file or the code changes" in status.stdout
+        plant.drop()
+        assert_invariant(plant.project, features=others)
         again: list[Callable[[Plant], None]] = [by_command, by_file, by_code]
         for what in again:
-            status = plant.ask("status")
-            assert status.returncode == 1
-            assert "given up until a file or the code changes" in status.stdout
-            plant.drop()
-            assert_invariant(plant.project, features=others)
-            before = tried
+            tried = tries(plant)
             what(plant)
-            tried = eventually(
-                lambda before=before: (
-                    s if (s := (tmp_path / "tries").stat().st_size) > before else 0
-                )
-            )
-            eventually(lambda: plant.ticket("poison").parked, 60)
-            tried = (tmp_path / "tries").stat().st_size
+            eventually(lambda tried=tried: tries(plant) > tried)
         (tmp_path / "poisoned").unlink()
         by_command(plant)
-        assert_invariant(plant.project)
+        assert_invariant(plant.reopened(), deadline_s=60)
