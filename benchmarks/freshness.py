@@ -38,6 +38,7 @@ _WARM_UP = 1
 _PATIENCE_S = 60.0
 _POLL_S = 0.001
 _STOP_S = 15.0
+_REST_S = 0.5
 
 _FILE = """
 import polars as pl
@@ -91,6 +92,9 @@ def _run(bench: Bench) -> list[Row]:
             marks = [_key(feature, bench.size.entities + number) for feature in FEATURES]
             ours.append(seconds(partial(_dropped, bench, hidden, root / "events" / name, marks)))
             _until(lambda: not any(t.behind for t in project.tickets.read(list(FEATURES))))
+            time.sleep(
+                _REST_S
+            )  # workers fork and warm up ahead of the next drop: not at the floor's cost
             hidden = _hidden(frame, bare / "events" / f".{name}.tmp")
             floors.append(seconds(partial(floor.take, hidden, bare / "events" / name)))
     _check_values(bench, frame)

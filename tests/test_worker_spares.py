@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -27,7 +28,10 @@ def make(tmp_path: Path) -> Iterator[Make]:
         if order.startswith("told"):
             tell()
             signal.pause()
-        if order == "killed":
+        if order.startswith("killed"):
+            if order.endswith("child") and os.fork() == 0:
+                time.sleep(5)  # it holds all pipes
+                os._exit(0)
             os.kill(os.getpid(), signal.SIGKILL)
 
     def of(count: int = 1, warm: Callable[[], Iterator[None]] = lambda: iter(())) -> Spares:
@@ -57,16 +61,18 @@ def test_each_order_is_served_by_a_process_that_was_there_before_it(
 def test_that_an_order_is_served_is_told_before_the_process_ends(make: Make) -> None:
     spare = make(1).give("told")
     assert spare is not None
-    assert spare.has_served()
+    assert spare.wait() == 0
     os.kill(spare.pid, signal.SIGKILL)
     eventually(lambda: not Path(f"/proc/{spare.pid}").exists())
 
 
-def test_a_process_that_ends_without_a_word_has_not_served(make: Make) -> None:
-    spare = make(1).give("killed")
+@pytest.mark.parametrize("order", ["killed", "killed with a child"])
+def test_a_process_that_ends_without_a_word_has_not_served(make: Make, order: str) -> None:
+    spare = make(1).give(order)
     assert spare is not None
-    assert not spare.has_served()
-    assert ended(spare.pid) == -signal.SIGKILL
+    began = time.monotonic()
+    assert spare.wait() == signal.SIGKILL
+    assert time.monotonic() - began < 4
 
 
 def test_without_a_spare_an_order_is_not_taken(make: Make) -> None:

@@ -378,10 +378,10 @@ class ForgeWorker(_Forge, Worker):
             self._horse_pid = self._hired.pid
 
     def wait_for_horse(self) -> Any:
-        """Wait until the job is done, or else for the end of its process, as rq does."""
-        if self._hired is not None and self._hired.has_served():
-            return self._horse_pid, os.EX_OK, None
-        return super().wait_for_horse()
+        """Wait until the job is done, or for the end of its process, as rq does."""
+        if self._hired is None:
+            return super().wait_for_horse()
+        return self._horse_pid, self._hired.wait(), None
 
     def perform_job(self, job: Job, queue: Queue, execution: Execution) -> bool:
         """rq's own; nothing is left to do in this process then."""

@@ -19,6 +19,7 @@ from functools import partial
 from worker.leash import die_with_parent
 
 _ORDER_BYTES = 4_096  # what a pipe takes in one piece
+_LOOK_S = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,13 +40,28 @@ class Spare:
         os.close(self.orders)
         return True
 
-    def has_served(self) -> bool:
-        """Wait until it has served, and leave it to its end; False if it ended without: bury it then."""
-        if not os.read(self.served, 1):
-            return False
+    def wait(self) -> int | None:
+        """Wait until it has served, which is 0, or has ended before: its status, None if somebody else took that.
+
+        The pipe's end alone does not tell of its end: a process that it started may hold the pipe, too.
+        """
+        status = self._outcome()
         os.close(self.served)
-        threading.Thread(target=_reap, args=(self.pid,), name="reap", daemon=True).start()
-        return True
+        return status
+
+    def _outcome(self) -> int | None:
+        with suppress(ChildProcessError):
+            while True:
+                told = bool(select.select([self.served], [], [], _LOOK_S)[0])
+                if told and os.read(self.served, 1):
+                    threading.Thread(
+                        target=_reap, args=(self.pid,), name="reap", daemon=True
+                    ).start()
+                    return 0
+                ended, status = os.waitpid(self.pid, 0 if told else os.WNOHANG)
+                if ended:
+                    return status
+        return None
 
     def bury(self) -> None:
         """Close the pipes, on which an idle spare ends, and leave no zombie."""
