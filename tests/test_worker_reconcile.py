@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,17 +12,18 @@ import pytest
 from redis import Redis
 
 from mlforge import clock
-from mlforge.errors import DataError, OnlineError
+from mlforge.errors import DataError, MlforgeError, OnlineError
 from mlforge.online.base import DOUBT
 from mlforge.store import Books
 from tests.workers import Shop, eventually, purchases, redis, server, write  # noqa: F401 - fixtures
 from worker import jobs
 from worker import tickets as protocol
 from worker.lag import RECOUNT_AFTER_US, behind
-from worker.project import Project
+from worker.project import Project, Settings
 from worker.queue import QUEUE, JobQueue, enqueue
 from worker.reconcile import COMPARE_EVERY_S, COUNT_EVERY_S, LOST_AFTER_S, Reconciler
 from worker.requests import Requests
+from worker.waiting import wait_for
 
 
 @pytest.fixture
@@ -177,6 +179,25 @@ def test_requests_that_the_server_forgot_are_made_again(project):
     assert project.tickets.read(["spend"])[0].wanted == 2, "an old copy is not up to date"
     at_work.tick(2.0)
     assert project.tickets.read(["spend"])[0].wanted == 2, "and is told so once"
+
+
+def test_who_waits_asks_again_when_the_server_forgot_that(project):
+    for _ in range(3):
+        Requests(project)("spend", "a came", None)
+    waits = threading.Thread(target=wait_for, args=(project, ["spend"], None, 20), daemon=True)
+    waits.start()
+    eventually(lambda: project.tickets.read(["spend"])[0].wanted == 4)
+    project.redis.flushall()
+    eventually(lambda: waiting(project))
+    assert work(project, "spend") == "unchanged"
+    waits.join(10)
+    assert not waits.is_alive()
+
+
+@pytest.mark.parametrize("text", ["soon", "0", "-3", "1.5"])
+def test_a_job_timeout_that_is_no_number_of_seconds_is_refused(text):
+    with pytest.raises(MlforgeError, match=r"MLFORGE_JOB_TIMEOUT=.* is not a number of seconds"):
+        Settings.read({"REDIS_URL": "redis://x", "MLFORGE_JOB_TIMEOUT": text})
 
 
 def test_which_definitions_decide_is_said_again_after_a_flush(project):
