@@ -9,7 +9,7 @@ from pathlib import Path
 
 from mlforge import clock, timemodel
 from mlforge.errors import MlforgeError
-from mlforge.reading import completeness
+from mlforge.reading import completeness, is_being_written
 from mlforge.values import to_iso
 from worker.project import Project
 from worker.queue import JobQueue, enqueue
@@ -79,16 +79,20 @@ def forgive(project: Project, feature: str, path: Path | None = None) -> None:
 
 
 def _until_whole(path: Path, deadline: float) -> None:
-    """Wait for the footer; a file that is damaged and no longer written to is taken as it is."""
+    """Wait for the footer and the writer; a file that is damaged and no longer written to is taken as it is."""
     size, since = -1, time.monotonic()
-    while path.exists() and (unfinished := completeness(path)) is not None:
+    while path.exists():
+        writing, unfinished = is_being_written(path), completeness(path)
+        if not writing and unfinished is None:
+            return
         now, grown = time.monotonic(), path.stat().st_size
-        if grown != size:
+        if grown != size or writing:
             size, since = grown, now
         elif now - since > SETTLE_S:
             return
         if now > deadline:
-            raise MlforgeError(f"{path} is not a whole parquet file yet: {unfinished}")
+            why = unfinished or "is being written"
+            raise MlforgeError(f"{path} is not a whole parquet file yet: {why}")
         time.sleep(_LOOK_EVERY_S)
 
 
