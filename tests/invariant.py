@@ -355,7 +355,7 @@ class Witness:
     """Reads rows online and versions offline in a thread, again and again, while its block runs.
 
     entities: by feature, the keys that it asks for. online: where it asks, by default a connection of
-    its own to the project's server. Leaving the block without an error judges all that was seen: each
+    its own to the project's server. always: nobody may be refused an answer, once there was one. Leaving the block without an error judges all that was seen: each
     row was right for a version not older than the books said, each version was whole at every sight,
     none changed, and the pointer never went back.
     """
@@ -365,6 +365,7 @@ class Witness:
     online: OnlineStore | None = None
     pruned: bool = False
     rolled_back: bool = False
+    always: bool = False
     every_s: float = 0.005
     sights: Counter[Sight] = field(default_factory=Counter)
     versions: dict[str, dict[Version, Manifest]] = field(default_factory=dict)
@@ -380,6 +381,7 @@ class Witness:
         """Begin to look."""
         self._stop = threading.Event()
         self._generations: dict[str, int] = {}
+        self._answered: set[str] = set()
         self._frames: dict[tuple[str, Version], pl.DataFrame] = {}
         self._thread = threading.Thread(target=self._run, name="witness")
         self._thread.start()
@@ -398,6 +400,12 @@ class Witness:
         """Look no more; `judge` says what that gave."""
         self._stop.set()
         self._thread.join()
+
+    def _refuse(self, where: str, why: str) -> None:
+        """Note that nothing was to be had; a fault only where there must always be something."""
+        self.refused[f"{where}: {why}"] += 1
+        if self.always and (where in self._answered):
+            self.wrong.append(f"{where}: {why}")
 
     def _run(self) -> None:
         from mlforge.online import RedisStore
@@ -431,21 +439,23 @@ class Witness:
                     manifest = store.manifest(feature, version)
                     self._frames[feature, version] = store.read(feature, str(version))
                     known[version] = manifest
+                    self._answered.add(f"{feature} offline")
         except IntegrityError as error:
             self.wrong.append(f"{feature} could not be read: {error}")
         except (MlforgeError, OSError) as error:
-            self.refused[f"{feature} offline: {type(error).__name__}"] += 1
+            self._refuse(f"{feature} offline", repr(error))
 
     def _look_online(self, online: OnlineStore, feature: str) -> None:
         asked = self.entities[feature]
         try:
             [(books, rows)] = online.fetch([(feature, asked)])
         except (MlforgeError, OSError) as error:
-            self.refused[f"{feature} online: {type(error).__name__}"] += 1
+            self._refuse(f"{feature} online", repr(error))
             return
         if books is None or books.target is None:
-            self.refused[f"{feature} online: NotServed"] += 1
+            self._refuse(f"{feature} online", "not served")
             return
+        self._answered.add(f"{feature} online")
         version, instants = Version.parse(books.target.version), _instants(books)
         if any(instant is not None and instant > clock.now() + _AHEAD_US for instant in instants):
             self.wrong.append(f"{feature}: served as of {instants}, which has not come")

@@ -77,7 +77,7 @@ def sum_of(shop: Shop, name: str, user: int) -> float | None:
 
 def test_a_file_written_in_chunks_is_left_until_it_is_closed(shop):
     content = many()
-    with Witness(shop.project, {"chunks": USERS}):
+    with Witness(shop.project, {"chunks": USERS}, always=True):
         with (shop.folder / "chunks" / "slow.parquet").open("wb") as file:
             for start in range(0, len(content), len(content) // 3 + 1):
                 file.write(content[start : start + len(content) // 3 + 1])
@@ -110,7 +110,7 @@ def test_a_big_file_is_copied_without_a_step_between(shop):
 
 def test_a_file_whose_middle_is_still_a_hole_is_left_until_it_is_closed(shop):
     content = many()
-    with Witness(shop.project, {"prealloc": USERS}):
+    with Witness(shop.project, {"prealloc": USERS}, always=True):
         with (shop.folder / "prealloc" / "torrent.parquet").open("wb") as file:
             file.truncate(len(content))
             file.write(content[:4])
@@ -130,7 +130,7 @@ def test_a_file_cut_off_keeps_its_last_good_content_until_it_is_whole_again(shop
     file = write(shop.folder / "cut" / "a.parquet", content)
     write(shop.folder / "cut" / "b.parquet", purchases((3, 0, 1.0)))
     assert_invariant(shop.project, features=["cut"])
-    with Witness(shop.project, {"cut": USERS}):
+    with Witness(shop.project, {"cut": USERS}, always=True):
         os.truncate(file, len(content) // 2)
         assert_invariant(shop.project, features=["cut"], kept={"cut": {"a.parquet": content}})
         assert "cut off" in shop.store.books("cut").quarantine["a.parquet"].reason
@@ -148,7 +148,7 @@ def test_other_bytes_under_the_same_size_and_time_are_noticed(shop):
     file = write(shop.folder / "stealthy" / "a.parquet", first)
     assert_invariant(shop.project, features=["stealthy"])
     times = file.stat().st_atime_ns, file.stat().st_mtime_ns
-    with Witness(shop.project, {"stealthy": USERS}):
+    with Witness(shop.project, {"stealthy": USERS}, always=True):
         with file.open("r+b") as opened:  # its ctime tells
             opened.write(second)
         os.utime(file, ns=times)
@@ -190,7 +190,7 @@ def test_a_small_file_that_holds_a_terabyte_is_refused_and_the_worker_lives(shop
     assert len(content) < 100_000
     write(shop.folder / "bomb" / "ours.parquet", purchases((1, 0, 2.0)))
     assert_invariant(shop.project, features=["bomb"])
-    with Witness(shop.project, {"bomb": USERS}):
+    with Witness(shop.project, {"bomb": USERS}, always=True):
         write(shop.folder / "bomb" / "bomb.parquet", content)
         assert_invariant(shop.project, features=["bomb"], bad={"bomb": ["bomb.parquet"]})
     assert "memory" in shop.store.books("bomb").quarantine["bomb.parquet"].reason
@@ -215,7 +215,7 @@ def test_a_file_that_ends_its_readers_process_is_read_in_one_of_its_own(shop):
     write(shop.folder / "killer" / "ours.parquet", purchases((1, 0, 2.0)))
     assert_invariant(shop.project, features=["killer"])
     (shop.folder / "deadly").touch()
-    with Witness(shop.project, {"killer": USERS}):
+    with Witness(shop.project, {"killer": USERS}, always=True):
         write(shop.folder / "killer" / "deadly.parquet", purchases((2, 0, 2.0)))
         write(shop.folder / "killer" / "bad.parquet", b"PAR1" + b"\0" * 100 + b"PAR1")
         assert_invariant(shop.project, features=["killer"], bad={"killer": ["bad.parquet"]})
@@ -243,7 +243,7 @@ def test_a_schema_may_grow_but_not_lose_a_column_nor_change_its_type(shop):
     for number in range(2):
         write(folder / f"{number}.parquet", parquet(usual.with_columns(amount=number + 0.5)))
     assert_invariant(shop.project, features=["drift"])
-    with Witness(shop.project, {"drift": USERS}):
+    with Witness(shop.project, {"drift": USERS}, always=True):
         write(folder / "more.parquet", parquet(usual.with_columns(channel=pl.lit("web"))))
         write(folder / "less.parquet", parquet(usual.drop("amount")))
         retyped = usual.with_columns(pl.col("amount").cast(pl.String))
@@ -263,7 +263,7 @@ def test_a_schema_may_grow_but_not_lose_a_column_nor_change_its_type(shop):
 
 def test_a_file_replaced_and_rewritten_again_and_again_is_never_read_in_between(shop):
     renamed, in_place = (shop.folder / "rewritten" / name for name in ("a.parquet", "b.parquet"))
-    with Witness(shop.project, {"rewritten": USERS}) as witness:
+    with Witness(shop.project, {"rewritten": USERS}, always=True) as witness:
         for turn in range(30):
             write(renamed, purchases((2, 0, float(turn)), (3, turn, 1.0)))
             content = many(float(turn))
@@ -281,7 +281,7 @@ def test_a_file_removed_before_its_job_is_no_fault(shop):
     write(shop.folder / "fleeting" / "a.parquet", purchases((1, 0, 2.0)))
     assert_invariant(shop.project, features=["fleeting"])
     before = shop.ticket("fleeting").wanted
-    with Witness(shop.project, {"fleeting": USERS}):
+    with Witness(shop.project, {"fleeting": USERS}, always=True):
         worker.send_signal(signal.SIGSTOP)
         try:
             file = write(shop.folder / "fleeting" / "b.parquet", purchases((2, 0, 2.0)))
@@ -296,7 +296,7 @@ def test_a_file_removed_before_its_job_is_no_fault(shop):
 def test_a_name_may_be_used_again_for_other_rows(shop):
     file = shop.folder / "reused" / "a.parquet"
     write(shop.folder / "reused" / "stays.parquet", purchases((5, 0, 1.0), (5, 1, 1.0)))
-    with Witness(shop.project, {"reused": USERS}):
+    with Witness(shop.project, {"reused": USERS}, always=True):
         for user in (1, 2):
             write(file, purchases((user, 0, 2.0)))
             assert_invariant(shop.project, features=["reused"])
@@ -319,7 +319,7 @@ def test_ten_thousand_tiny_files_at_once_become_few_refreshes(shop):
 
 def taken_in_few_refreshes(shop: Shop, files: int, refreshes: int, deadline_s: float) -> None:
     before = len(shop.log("refreshed", feature="tiny"))
-    with Witness(shop.project, {"tiny": USERS}, every_s=0.1):
+    with Witness(shop.project, {"tiny": USERS}, every_s=0.1, always=True):
         for number in range(files):
             content = purchases((number % 500, number, 1.0))
             contents.note(content)

@@ -123,7 +123,7 @@ def test_two_hosts_share_the_work_though_the_clock_of_one_is_an_hour_ahead(own_s
     there = at_work(shop, *elsewhere(), *command)
     at_rest(shop)
     almost_out = 7 * DAY - HOUR // 2  # an hour from now the window has lost it
-    with Witness(shop.project, dict.fromkeys(names, USERS)):
+    with Witness(shop.project, dict.fromkeys(names, USERS), always=True):
         for turn in range(6):
             rows = (turn % 3, ago(almost_out), 1.0), (3 + turn % 3, ago(60), 2.0)
             dropped(shop, names, turn, *rows)
@@ -214,7 +214,7 @@ def test_a_store_that_a_newer_mlforge_wrote_is_refused_and_served_on(shop):
         part.write_text(text)
         part.replace(meta)
 
-    with Witness(shop.project, {"newer": USERS, "other": USERS}):
+    with Witness(shop.project, {"newer": USERS, "other": USERS}, always=True):
         written(json.dumps({**json.loads(ours), "format": 99}))
         dropped(shop, ["newer", "other"], 1, (2, 0, 2.0))
         refused = eventually(lambda: found if (found := shop.ticket("newer")).error else None)
@@ -269,7 +269,7 @@ def test_a_store_that_takes_nothing_is_served_on_and_made_up_for(own_shop, disk)
     shop = own_shop
     dropped(shop, ["steady"], 0, (1, 0, 1.0))
     assert_invariant(shop.project, features=["steady"])
-    with Witness(shop.project, {"steady": USERS}):
+    with Witness(shop.project, {"steady": USERS}, always=True):
         for number, fault in enumerate((filled, read_only), start=1):
             mend = fault(disk)
             try:

@@ -76,7 +76,7 @@ def test_a_disk_that_is_unmounted_leaves_an_empty_folder_and_all_is_served_on(sh
     try:
         served = four_files(place)
         assert_invariant(shop.project, features=["unmounted"])
-        with Witness(shop.project, {"unmounted": USERS}) as witness:
+        with Witness(shop.project, {"unmounted": USERS}, always=True) as witness:
             unmount(place)
             is_held_then_goes_on(shop, "unmounted", served, lambda: mount(real, place))
         assert all(sight.row for sight in witness.sights), "nobody was ever answered with nothing"
@@ -89,7 +89,7 @@ def test_a_source_that_is_emptied_is_held_and_never_emptied_online(shop):
     folder = shop.folder / "emptied"
     served = four_files(folder)
     assert_invariant(shop.project, features=["emptied"])
-    with Witness(shop.project, {"emptied": USERS}) as witness:
+    with Witness(shop.project, {"emptied": USERS}, always=True) as witness:
         aside = shop.folder / "aside"
         aside.mkdir()
         for file in folder.iterdir():
@@ -108,7 +108,7 @@ def test_a_source_that_is_replaced_by_files_of_which_none_can_be_read_is_served_
     folder = shop.folder / "replaced"
     served = four_files(folder)
     assert_invariant(shop.project, features=["replaced"])
-    with Witness(shop.project, {"replaced": USERS}):
+    with Witness(shop.project, {"replaced": USERS}, always=True):
         for number in range(4):
             write(folder / f"{number}.parquet", b"PAR1 was encrypted by somebody PAR1")
         kept = {f"{number}.parquet": content for number, content in enumerate(served)}

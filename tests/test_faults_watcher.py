@@ -68,7 +68,7 @@ def test_what_happens_while_no_watcher_runs_is_found_at_its_start(shop):
     folder = source_of(shop, "killed")
     dropped(folder, 0, 4)
     assert_invariant(shop.project, features=["killed"])
-    with Witness(shop.project, {"killed": USERS}):
+    with Witness(shop.project, {"killed": USERS}, always=True):
         running = shop.processes.pop()
         running.kill()
         running.wait()
@@ -85,7 +85,7 @@ def test_a_root_that_goes_and_comes_back_empties_nothing(shop):
     dropped(folder, 0, 4)
     assert_invariant(shop.project, features=["remade"])
     before = [path.read_bytes() for path in sorted(folder.iterdir())]
-    with Witness(shop.project, {"remade": USERS}) as witness:
+    with Witness(shop.project, {"remade": USERS}, always=True) as witness:
         shutil.rmtree(folder)
         eventually(lambda: shop.log("is not there", feature="remade"))
         assert_invariant(shop.project, features=["remade"], good={"remade": before})
@@ -101,7 +101,7 @@ def test_a_root_that_is_renamed_is_missed_and_another_in_its_place_is_watched(sh
     dropped(folder, 0, 3)
     assert_invariant(shop.project, features=["renamed"])
     before = [path.read_bytes() for path in folder.iterdir()]
-    with Witness(shop.project, {"renamed": USERS}):
+    with Witness(shop.project, {"renamed": USERS}, always=True):
         folder.rename(folder.with_name("out"))
         # Nothing that happens there counts from now on.
         dropped(folder.with_name("out"), 10, 12)
@@ -125,7 +125,7 @@ def test_a_root_that_is_missing_at_the_start_is_waited_for(shop):
 
 def test_files_in_folders_that_were_just_made_are_all_taken_in(shop):
     folder = source_of(shop, "deep")
-    with Witness(shop.project, {"deep": USERS}):
+    with Witness(shop.project, {"deep": USERS}, always=True):
         for number in range(40):
             write(
                 folder / "a" / f"{number % 7}" / "b" / f"{number}" / "c" / "x.parquet",
@@ -208,7 +208,7 @@ def test_events_that_overflow_while_the_watcher_is_stopped_lose_no_file(shop):
     dropped(folder, 0, 2)
     assert_invariant(shop.project, features=["flooded"])
     watcher = shop.processes[-1]
-    with Witness(shop.project, {"flooded": USERS}):
+    with Witness(shop.project, {"flooded": USERS}, always=True):
         watcher.send_signal(signal.SIGSTOP)
         try:
             flood(folder, files=20_000, names=400)

@@ -134,6 +134,19 @@ def test_a_value_that_is_older_than_the_books_is_remembered(shop: Shop, witness:
         witness.judge()
 
 
+def test_a_refusal_is_a_fault_only_where_there_must_be_an_answer(shop: Shop) -> None:
+    for always in (False, True):
+        bring_up(shop)
+        witness = Witness(shop.project, SPEND, always=always)
+        witness.start()
+        looks_on(witness)
+        flushed(shop)
+        looks_on(witness)
+        witness.stop()
+        assert any("not served" in where for where in witness.refused)
+        assert bool(witness.wrong) is always
+
+
 def test_a_version_that_vanishes_is_remembered(shop: Shop, witness: Witness) -> None:
     lost(shop)
     witness.stop()

@@ -155,6 +155,24 @@ def test_sigterm_lets_the_job_in_hand_finish(shop, slow):  # noqa: F811
     shop.start("worker")
 
 
+STOPPED_WHILE_IT_FORKS = """
+import os, signal, sys
+from mlforge.cli import main
+told = []
+def stop():
+    if not told and signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        told.append(os.kill(os.getpid(), signal.SIGTERM))
+os.register_at_fork(after_in_parent=stop)
+sys.exit(main(["worker"]))
+"""
+
+
+def test_sigterm_is_heard_while_a_process_is_forked(shop):  # noqa: F811
+    worker = shop.run([sys.executable, "-c", STOPPED_WHILE_IT_FORKS])
+    assert worker.wait(30) == 0
+    shop.processes.remove(worker)
+
+
 def test_a_pickled_job_is_refused_not_run(shop):  # noqa: F811
     redis = Redis.from_url(shop.url)
     touched = shop.folder / "pwned"

@@ -26,7 +26,7 @@ import structlog
 from redis import Redis
 from redis.exceptions import RedisError
 from rq import Queue, SimpleWorker, Worker, get_current_job
-from rq.exceptions import DeserializationError, NoSuchJobError
+from rq.exceptions import DeserializationError, NoSuchJobError, StopRequested
 from rq.executions import Execution
 from rq.job import Job
 from rq.serializers import JSONSerializer
@@ -347,6 +347,7 @@ class ForgeWorker(_Forge, Worker):
     """Forks a process per job: none imports anything, and none can take the worker down."""
 
     _overdue: str | None = None
+    _forking = False
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -363,8 +364,25 @@ class ForgeWorker(_Forge, Worker):
     def dequeue_job_and_maintain_ttl(self, *arguments: Any, **options: Any) -> Any:
         """Wait for a job, with spares at hand; while jobs wait, forks ahead of them would only compete."""
         if self._spares.wanting and self._at_leisure():
-            self._spares.refill()
+            self._refill()
         return super().dequeue_job_and_maintain_ttl(*arguments, **options)
+
+    def _refill(self) -> None:
+        """Fork spares; a request to stop waits for it: what is raised within a fork's hooks is lost."""
+        self._forking = True
+        try:
+            self._spares.refill()
+        finally:
+            self._forking = False
+        if self._stop_requested:
+            raise StopRequested
+
+    def _shutdown(self) -> None:
+        """rq's own; it raises, wherever the signal finds this process."""
+        if self._forking:
+            self._stop_requested = True
+        else:
+            super()._shutdown()  # type: ignore[no-untyped-call]
 
     def fork_work_horse(self, job: Job, queue: Queue) -> None:
         """Let a spare do the job, or a new fork where there is none."""
