@@ -17,7 +17,7 @@ from mlforge.engines import POINT, Engine, Events
 from mlforge.partials import intact
 from mlforge.values import TimeRange
 
-EVENTS_HELD = 500_000
+EVENTS_HELD = 250_000
 """About how many events to have in memory at a time."""
 _NOWHEN = TimeRange(evaluation.BEGINNING, evaluation.BEGINNING)
 

@@ -32,7 +32,7 @@ def client(redis_url: str) -> Iterator[redis.Redis]:
         yield connection
 
 
-@pytest.fixture(autouse=True, params=[1, 500_000], ids=["entity by entity", "all at once"])
+@pytest.fixture(autouse=True, params=[1, 250_000], ids=["entity by entity", "all at once"])
 def events_held(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Entities are cut so that about so many events are in memory at a time."""
     monkeypatch.setattr(current, "EVENTS_HELD", request.param)
