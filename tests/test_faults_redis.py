@@ -42,6 +42,14 @@ def wake(process: int) -> None:
     os.kill(process, signal.SIGCONT)
 
 
+def is_at_work(process: int) -> bool:
+    """Whether it runs; one that has ended and whom nobody has buried does not."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
 def test_a_server_flushed_amid_a_push_and_at_rest_is_filled_again(plant: Plant) -> None:
     with Witness(plant.project, ASKED):
         plant.project.redis.flushall()
@@ -85,8 +93,12 @@ def test_a_worker_that_slept_past_its_lease_overwrites_nothing_newer(plant: Plan
         os.kill(worker, signal.SIGSTOP)
         plant.drop()
         assert_invariant(plant.project, deadline_s=WITHIN_S)
+        written = plant.order("push.removed@spend", "stop")
         wake(fork)
         wake(worker)
+        eventually(lambda: not is_at_work(fork))
+        assert written.exists(), "it has written its rows"
+        written.unlink()
         plant.drop()
         assert_invariant(plant.project, deadline_s=WITHIN_S)
 
