@@ -16,6 +16,7 @@ from mlforge.features import Feature
 from mlforge.metrics import Rolling
 from mlforge.online import RedisStore
 from mlforge.store import LocalStore
+from mlforge.store.packs import Packing
 
 NAME = "spend"
 TTL_S = 7 * 86_400
@@ -115,4 +116,5 @@ class Project:
 def stores_at(root: Path, path: Path, url: str, prefix: str, what: Feature, engine: str) -> Stores:
     """The stores of a project, wherever they are."""
     online = RedisStore.from_url(url, ttl=TTL_S, prefix=prefix)
-    return Stores(Definitions(LocalStore(path), [what], online, engine, root=root), prefix)
+    store = LocalStore(path, Packing(grace_s=1))  # a run is shorter than the time that is usual
+    return Stores(Definitions(store, [what], online, engine, root=root), prefix)
