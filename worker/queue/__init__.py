@@ -1,0 +1,22 @@
+"""The queue and the worker classes; the only package that knows rq.
+
+    rq worker -w worker.queue.ForgeWorker -S json mlforge
+
+is all that a supervisor needs to run: serializer, intervals and queue are set right by the class,
+whatever the command line says.
+"""
+
+from worker.queue.forking import ForgeWorker
+from worker.queue.jobs import QUEUE, JobQueue, WorkerState, current_job_id, enqueue, give_back
+from worker.queue.workers import ForgeSimpleWorker
+
+__all__ = [
+    "QUEUE",
+    "ForgeSimpleWorker",
+    "ForgeWorker",
+    "JobQueue",
+    "WorkerState",
+    "current_job_id",
+    "enqueue",
+    "give_back",
+]

@@ -1,0 +1,216 @@
+"""The worker that runs each job in a process of its own, forked and warmed up before the job came.
+
+Its own process imports polars, duckdb and the definitions, but never uses an engine: a process that has
+used polars cannot fork children that do.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import structlog
+from redis.exceptions import RedisError
+from rq import Queue, Worker
+from rq.exceptions import StopRequested
+from rq.executions import Execution
+from rq.job import Job
+
+from mlforge import clock
+from mlforge.values import to_us
+from worker import project
+from worker.leash import die_with_parent
+from worker.project import JOB_TIMEOUT, Project
+from worker.queue.jobs import argument
+from worker.queue.workers import Forge, outage_survived
+from worker.rehearsal import rehearse
+from worker.spares import Spare, Spares
+from worker.tickets import Tickets
+
+OVERDUE_S = 5
+"""What a job that ran into its timeout has left to say so, before its process is killed."""
+_LATE = "MLFORGE_LOAD_LATE"
+_SPARES = 2
+"""A drop often concerns several features, which come one after the other."""
+
+log = structlog.get_logger()
+
+
+class ForgeWorker(Forge, Worker):
+    """Forks a process per job: none imports anything, and none can take the worker down."""
+
+    _overdue: str | None = None
+    _forking = False
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._hired: Spare | None = None
+        self._tell: Callable[[], object] = lambda: None
+        self._spares = Spares(_SPARES, self.setup_work_horse_signals, self._rehearsed, self._serve)
+
+    def teardown(self) -> None:
+        """rq's own, and the end of the spares."""
+        if not self.is_horse:
+            self._spares.dismiss()
+        super().teardown()
+
+    def dequeue_job_and_maintain_ttl(self, *arguments: Any, **options: Any) -> Any:
+        """Wait for a job, with spares at hand; while jobs wait, forks ahead of them would only compete."""
+        if self._spares.wanting and self._at_leisure():
+            self._refill()
+        return super().dequeue_job_and_maintain_ttl(*arguments, **options)
+
+    def _refill(self) -> None:
+        """Fork spares; a request to stop waits for it: what is raised within a fork's hooks is lost."""
+        self._forking = True
+        try:
+            self._spares.refill()
+        finally:
+            self._forking = False
+        if self._stop_requested:
+            raise StopRequested
+
+    def _shutdown(self) -> None:
+        """rq's own; it raises, wherever the signal finds this process."""
+        if self._forking:
+            self._stop_requested = True
+        else:
+            super()._shutdown()  # type: ignore[no-untyped-call]
+
+    def fork_work_horse(self, job: Job, queue: Queue) -> None:
+        """Let a spare do the job, or a new fork where there is none."""
+        order = (
+            json.dumps({"job": job.id, "execution": self.execution.id}) if self.execution else ""
+        )
+        self._hired = self._spares.give(order) if order else None
+        if self._hired is None:
+            super().fork_work_horse(job, queue)
+        else:
+            self._horse_pid = self._hired.pid
+
+    def wait_for_horse(self) -> Any:
+        """Wait until the job is done, or for the end of its process, as rq does."""
+        if self._hired is None:
+            return super().wait_for_horse()
+        return self._horse_pid, self._hired.wait(), None
+
+    def perform_job(self, job: Job, queue: Queue, execution: Execution) -> bool:
+        """rq's own; nothing is left to do in this process then."""
+        done = super().perform_job(job, queue, execution)
+        self._tell()
+        return done
+
+    def _rehearsed(self) -> Iterator[None]:
+        self.connection.ping()
+        yield
+        yield from rehearse(project.in_use)
+
+    def _serve(self, order: str, tell: Callable[[], object]) -> None:
+        """In a spare: run the job as a fork made for it would."""
+        self._tell = tell
+        ids = json.loads(order)
+        job = self.job_class.fetch(
+            ids["job"], connection=self.connection, serializer=self.serializer
+        )
+        job.redis_server_version = self.get_redis_server_version()  # type: ignore[no-untyped-call]
+        execution = Execution.fetch(ids["execution"], job.id, connection=self.connection)
+        execution._job = job
+        self.execution = execution
+        self.main_work_horse(job, self.queues[0])
+
+    def _at_leisure(self) -> bool:
+        try:
+            return not self.queues[0].count
+        except RedisError:
+            return True
+
+    def get_heartbeat_ttl(self, job: Job, working_time: float = 0.0) -> int:
+        """How long rq believes in a worker that has gone silent."""
+        return 3 * int(self.job_monitoring_interval)
+
+    def maintain_heartbeats(self, job: Job, execution: Any) -> None:
+        """Renew the job's lease too: the fork cannot while native code holds its interpreter.
+
+        Kills a fork that has not ended itself long after its time was up, for the same reason.
+        """
+        feature, scope = argument(job, "feature"), argument(job, "definitions")
+        with outage_survived():
+            if feature is not None and scope is not None:
+                Tickets(self.connection, scope).renew(feature, job.id)
+            super().maintain_heartbeats(job, execution)
+        if job.timeout and _seconds_of(job) > job.timeout + OVERDUE_S:
+            self._overdue = job.id
+            self.kill_horse()
+
+    def main_work_horse(self, job: Job, queue: Queue) -> None:
+        """In the fork: do not outlive the parent, then run the job."""
+        die_with_parent(os.getppid(), signal.SIGKILL)
+        super().main_work_horse(job, queue)
+
+    def handle_work_horse_killed(
+        self, job: Job, retpid: int | None, ret_val: int | None, rusage: Any
+    ) -> None:
+        """Give back the lease of a fork that was killed, and say so."""
+        feature, scope = argument(job, "feature"), argument(job, "definitions")
+        if feature is None or scope is None:
+            return
+        overdue = self._overdue == job.id
+        error = (
+            f"it was not done within {job.timeout} s ({JOB_TIMEOUT}), and its process was killed"
+            if overdue
+            else f"the process at work was ended by {_cause(ret_val)}"
+        )
+        Tickets(self.connection, scope).died(feature, job.id, error, at_fault=overdue)
+        log.error("refresh interrupted", feature=feature, job=job.id, error=error)
+
+    def _open(self) -> Project | None:
+        """Load the definitions, unless forks of a process that did so would hang."""
+        if os.environ.get(_LATE):
+            return None
+        opened = super()._open()
+        if not _forks_are_safe():
+            log.warning(
+                "the definitions compute with polars while they are imported, and forks of a process "
+                "that did so hang: each job imports them anew, which takes longer; compute inside the "
+                "feature functions instead"
+            )
+            self._restart({_LATE: "1"})
+        return opened
+
+
+def _forks_are_safe(timeout_s: float = 3.0) -> bool:
+    """Whether a fork of this process can use polars: tried, in a fork."""
+    child = os.fork()
+    if child == 0:
+        import polars as pl
+
+        groups = pl.LazyFrame({"a": [1, 2]}).group_by("a").len().collect().height
+        os._exit(0 if groups == 2 else 1)
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        done, status = os.waitpid(child, os.WNOHANG)
+        if done:
+            return status == 0
+        time.sleep(0.005)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    return False
+
+
+def _seconds_of(job: Job) -> float:
+    """How long the job has been running."""
+    began = job.started_at
+    return 0.0 if began is None else (clock.now() - to_us(began)) / 1_000_000
+
+
+def _cause(status: int | None) -> str:
+    if status is None:
+        return "somebody who left no word"
+    if not os.WIFSIGNALED(status):
+        return f"itself, with exit code {os.waitstatus_to_exitcode(status)}"
+    name = signal.Signals(os.WTERMSIG(status)).name
+    return f"{name}; was memory short?" if name == "SIGKILL" else name
