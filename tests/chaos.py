@@ -11,6 +11,7 @@ done and in which order; what the processes were at when it was done, it cannot.
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import random
 import shutil
@@ -21,7 +22,7 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -94,11 +95,8 @@ class World:
         return self
 
     def __exit__(self, *_: object) -> None:
-        out, sys.stdout = sys.stdout, open(os.devnull, "w")  # noqa: SIM115, PTH123 - the log is kept
-        try:
+        with redirect_stdout(io.StringIO()):  # the log is kept in the folder
             self.plant.stop()
-        finally:
-            sys.stdout = out
         self.proxy.__exit__(None, None, None)
         self.direct.close()
         self.server.stop()
