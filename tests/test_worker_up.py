@@ -28,7 +28,8 @@ class Terminal:
     """A running `mlforge up`, as somebody at a terminal sees it."""
 
     def __init__(self, folder: Path, *arguments: str, **environment: str) -> None:
-        self.folder, self.log = folder, folder / "terminal.log"
+        self.folder = folder
+        self.log = folder / f"terminal-{len(list(folder.glob('terminal-*.log')))}.log"
         inherited = {key: value for key, value in os.environ.items() if key != "REDIS_URL"}
         with self.log.open("wb") as output:
             self.process = subprocess.Popen(

@@ -10,7 +10,6 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +25,8 @@ from worker.sightings import Change, Sightings
 STEP_MS, DEBOUNCE_MS, TICK_MS = 3, 50, 200
 SCAN_EVERY_S = 5.0
 POLL_MS = 300
+ANEW_AFTER_S = 2.0
+"""How old a watch is, at the least, when another takes its place for what it missed."""
 ECHOES_S = (0.05, 0.3, 1.0)
 """When a folder that appeared is walked again: files may come before its own watch is set."""
 _SCAN_SHARE, _REST_SHARE = 20, 5
@@ -65,9 +66,11 @@ class Watcher:
         self._why = why
         self._polling = timing.polling
         self._watched: dict[Path, int] = {}
+        self._watched_at = 0.0
         self._scan_at: list[float] = []
         self._rests_until = 0.0
         self._started = False
+        self._forgiving = False
         self._stands = False  # whether the present watch has begun to tell events
         self._untold = False  # whether a scan has found what no event had told
 
@@ -79,6 +82,10 @@ class Watcher:
                 self._watch(stop)
             except FileNotFoundError:  # a root went just now
                 continue
+            except PermissionError as error:
+                if self._forgiving:
+                    self._poll(error)
+                self._forgiving = True  # then the limit of watches is passed in silence, too
             except OSError as error:  # the limit of watches
                 self._poll(error)
             except RuntimeError as error:
@@ -96,7 +103,7 @@ class Watcher:
 
     def _watch(self, stop: threading.Event) -> None:
         """Watch the roots that exist now; returns when others do, or the same ones anew."""
-        self._watched = self._roots()
+        self._watched, self._watched_at, self._untold = self._roots(), time.monotonic(), False
         if not self._watched:
             self._tick(scan=True)
             stop.wait(TICK_MS / 1000)
@@ -112,27 +119,24 @@ class Watcher:
             raise_interrupt=False,
             force_polling=self._polling,
             poll_delay_ms=POLL_MS,
-            ignore_permission_denied=True,
+            ignore_permission_denied=self._forgiving,
         )
         for batch in events:
             # What came before the watch stood is seen by the scan.
             scan, self._stands = not self._stands, True
             self._look_at(batch)
-            self._untold = False
             self._tick(scan)
-            if self._untold and not self._polling:
-                self._ask_for_events()
-            if self._roots() != self._watched:
+            self._untold = self._untold and not scan
+            if self._roots() != self._watched or self._has_holes():
                 return
 
-    def _ask_for_events(self) -> None:
-        """Raise OSError if no more folders can be watched: the ones that come then are lost in silence."""
-        root = next(iter(self._watched))
-        asked = watch(
-            root, recursive=False, rust_timeout=1, yield_on_timeout=True, raise_interrupt=False
-        )
-        with closing(asked):
-            next(asked)
+    def _has_holes(self) -> bool:
+        """Whether some folders may be without a watch, since a scan has found what no event told.
+
+        Watched anew they have one, or else the system says that it has none left.
+        """
+        young = time.monotonic() - self._watched_at < ANEW_AFTER_S
+        return self._untold and not young and not self._polling
 
     def _look_at(self, batch: Iterable[tuple[Event, str]]) -> None:
         now_us, now_s = clock.now(), time.monotonic()
