@@ -1,4 +1,4 @@
-"""Forces the engines onto their slower ways, which small data would never take."""
+"""Forces engines and pushes onto ways, and over seams, that small data would never take."""
 
 from __future__ import annotations
 
@@ -7,16 +7,28 @@ from contextlib import contextmanager
 
 import pytest
 
+from mlforge import current
 from mlforge.engines import Engine, duckdb_engine, fixed
+from mlforge.online import base
 
 
 @contextmanager
-def forced(*, general: bool = False, gathered: int | None = None) -> Iterator[None]:
-    """`general`: no fixed point, no lists, as with data too wide for them; `gathered`: events at a time."""
+def forced(
+    *, general: bool = False, gathered: int | None = None, small_pushes: bool = False
+) -> Iterator[None]:
+    """Within the block.
+
+    general: no fixed point, no lists, as with data too wide for them. gathered: events at a time.
+    small_pushes: a push of a handful of rows goes through every seam.
+    """
     with pytest.MonkeyPatch.context() as patch:
         if general:
             patch.setattr(fixed, "_ROOM", 0)
             patch.setattr(duckdb_engine, "_LISTED", -1)
         if gathered is not None:
             patch.setattr(Engine, "gathered", gathered)
+        if small_pushes:
+            patch.setattr(current, "EVENTS_HELD", 5)
+            patch.setattr(base, "_ENCODED_AT_ONCE", 3)
+            patch.setattr(base, "_CHUNK", 2)
         yield

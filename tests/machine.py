@@ -28,14 +28,13 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 from mlforge import (
     Definitions,
     clock,
-    current,
     failpoints,
     get_online_features,
     get_training_data,
     operations,
 )
 from mlforge.errors import BuildError, DataError, NotServed
-from mlforge.online import RedisStore, base
+from mlforge.online import RedisStore
 from mlforge.outcomes import Options
 from mlforge.retention import Retention
 from mlforge.rows import Layout
@@ -94,9 +93,6 @@ PUBLISHING = (
 )
 PACKING = ("nowhere", "file.synced", "pack.written", "pack.swept", "remove.hidden")
 PUSHING = ("begin", "put", "remove", "remove_rows", "finish")
-# So small that a push of a handful of rows goes through every seam.
-current.EVENTS_HELD = 5
-base._ENCODED_AT_ONCE, base._CHUNK = 3, 2
 for _operation in PUSHING:
     setattr(DyingStore, _operation, _dying(_operation))
 
@@ -188,6 +184,7 @@ class Machine(RuleBasedStateMachine):
             kernels.forced(
                 general=data.draw(st.booleans(), label="general kernels"),
                 gathered=data.draw(st.sampled_from([None, 3]), label="events gathered at once"),
+                small_pushes=True,
             )
         )
         self.now = self.world.base + data.draw(st.integers(2, 9)) * UNITS[self.world.unit]

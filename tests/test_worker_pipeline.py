@@ -62,6 +62,8 @@ def test_a_drop_becomes_a_version_and_rows_online(shop):  # noqa: F811
 
 
 def test_how_long_a_drop_took_is_recorded(shop):  # noqa: F811
+    # What the watcher's first scan finds was there before it: nobody knows for how long.
+    eventually(lambda: shop.log("watching") and not shop.ticket("spend").behind)
     before = shop.project.journal.freshness("spend")
     write(shop.folder / "drops" / "b.parquet", purchases((2, 0, 1.0)))
     eventually(lambda: shop.online("spend", 2))
