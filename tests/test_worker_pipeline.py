@@ -63,13 +63,13 @@ def test_a_drop_becomes_a_version_and_rows_online(shop):  # noqa: F811
 
 def test_how_long_a_drop_took_is_recorded(shop):  # noqa: F811
     # What the watcher's first scan finds was there before it: nobody knows for how long.
-    eventually(lambda: shop.log("watching") and not shop.ticket("spend").behind)
-    before = shop.project.journal.freshness("spend")
+    journal = shop.project.journal
+    eventually(lambda: any(entry.kind == "watching" for entry in journal.read("0")))
+    eventually(lambda: not shop.ticket("spend").behind)
+    before = journal.freshness("spend")
     write(shop.folder / "drops" / "b.parquet", purchases((2, 0, 1.0)))
     eventually(lambda: shop.online("spend", 2))
-    after = eventually(
-        lambda: found if (found := shop.project.journal.freshness("spend")) != before else None
-    )
+    after = eventually(lambda: found if (found := journal.freshness("spend")) != before else None)
     assert 0 < after.p50 < 20_000
 
 
