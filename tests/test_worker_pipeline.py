@@ -107,10 +107,12 @@ def test_a_job_runs_in_a_process_of_its_own_that_was_forked_before_it_came(shop,
     spares = eventually(lambda: found if len(found := forks_of(worker)) == 2 else None)
     write(shop.folder / "slow" / "ahead.parquet", purchases((12, 0, 1.0)))
     eventually(slow.is_at_work)
-    assert forks_of(worker) == spares, "none was forked for the job"
+    # One that had just served may have been among them, and another have come in its place.
+    at_work = min(forks_of(worker))
+    assert at_work in spares, "none was forked for the job"
     slow.go_on()
     eventually(lambda: shop.online("slow", 12))
-    eventually(lambda: len(found := forks_of(worker)) == 2 and spares[0] not in found)
+    eventually(lambda: len(found := forks_of(worker)) == 2 and at_work not in found)
 
 
 def test_a_killed_fork_is_replaced_at_once(shop, slow):  # noqa: F811
