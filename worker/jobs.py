@@ -96,9 +96,10 @@ def _bring_up(at_work: Project, lease: Lease, careful: bool) -> str:
         raise
     reach("refresh.done")
     pushed = _push(at_work, feature)
+    # Rows are readable from here on: what tidying takes is no part of their freshness.
+    fresh_ms = None if lease.closed_at is None else max(0.0, (clock.now() - lease.closed_at) / 1000)
     if built.changed:
         _tidy(definitions.store, feature)
-    fresh_ms = None if lease.closed_at is None else max(0.0, (clock.now() - lease.closed_at) / 1000)
     if built.held is not None:
         at_work.journal.write("held", feature, reason=built.held)
         log.warning("held", reason=built.held)
