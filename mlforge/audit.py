@@ -201,7 +201,7 @@ class _Audit:
             elif self.manifest.rowwise:
                 self._add(self._apply(frame, file.path), sample, found)
             else:
-                whole.append(_in_microseconds(frame))
+                whole.append(frames.in_microseconds(frame))
         if whole and not self.gone:
             together = pl.concat(whole, how="diagonal_relaxed")
             self._add(self._apply(together, "the whole source"), sample, found)
@@ -428,12 +428,6 @@ class _Audit:
             return list(points)
         chance = random.Random(f"{self.share.seed} {entity_text(entity)}")
         return sorted(chance.sample(points, most))
-
-
-def _in_microseconds(frame: pl.DataFrame) -> pl.DataFrame:
-    """Files of one source may tell the same column in different units."""
-    times = [name for name, dtype in frame.schema.items() if isinstance(dtype, pl.Datetime)]
-    return frame.with_columns(pl.col(name).dt.cast_time_unit("us") for name in times)
 
 
 def _json(value: Any, dtype: str) -> Any:

@@ -62,6 +62,12 @@ def microseconds(column: str) -> pl.Expr:
     return pl.col(column).to_physical()
 
 
+def in_microseconds(frame: pl.DataFrame) -> pl.DataFrame:
+    """The frame with all its instants in one unit: files of one source may tell a column in several."""
+    times = [name for name, dtype in frame.schema.items() if isinstance(dtype, pl.Datetime)]
+    return frame.with_columns(pl.col(name).dt.cast_time_unit("us") for name in times)
+
+
 def finite(expr: pl.Expr, dtype: pl.DataType) -> pl.Expr:
     """The expression with NaN and infinities as null; other dtypes as they are."""
     return pl.when(expr.is_finite()).then(expr) if dtype.is_float() else expr

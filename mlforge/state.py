@@ -27,7 +27,8 @@ def changes_between(store: Store, before: Manifest, after: Manifest) -> Changes:
     went, came = partials.replaced(before.partials, after.partials)
     hashes = tuple(tuple(sorted((p.hash, p.digest) for p in some)) for some in (went, came))
     question = (hashes, after.spec.identity, tuple((c.name, c.dtype) for c in after.events))
-    if question not in _answered:
+    found = _answered.get(question)
+    if found is None:
         with partials.intact(after.name):
             found = partials.compare(
                 events_of(store, after, went).scan(),
@@ -36,7 +37,7 @@ def changes_between(store: Store, before: Manifest, after: Manifest) -> Changes:
             )
         _answered.clear()
         _answered[question] = found
-    return _answered[question]
+    return found
 
 
 # Events are named by hashes of all that they follow from, so an answer is right for ever and in any store.

@@ -84,7 +84,7 @@ def _read_all(desk: Desk, files: Mapping[str, SourceFile]) -> dict[str, pl.DataF
     read: dict[str, pl.DataFrame] = {}
     for path, file in files.items():
         try:
-            read[path] = _in_microseconds(desk.read(file))
+            read[path] = frames.in_microseconds(desk.read(file))
         except FAULTS as error:
             desk.reject(file, error)
     shapes = {
@@ -123,8 +123,3 @@ def _columns_read(function: Function, schema: pl.Schema) -> set[str] | None:
     except (Exception, SystemExit, pl.exceptions.PanicException):  # noqa: BLE001 - a user's function
         return None
     return None if None in asked else {name for columns in asked for name in columns or ()}
-
-
-def _in_microseconds(frame: pl.DataFrame) -> pl.DataFrame:
-    times = (name for name, dtype in frame.schema.items() if isinstance(dtype, pl.Datetime))
-    return frame.with_columns(pl.col(name).dt.cast_time_unit("us") for name in times)

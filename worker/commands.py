@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from mlforge.cli.command import Command
 from mlforge.cli.options import (
     ENVIRONMENT,
+    at_least_one,
     definitions_option,
     definitions_target,
     json_option,
@@ -35,7 +36,7 @@ def _configure_up(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-w",
         "--workers",
-        type=_at_least_one,
+        type=at_least_one,
         default=2,
         metavar="N",
         help="worker processes (default: 2)",
@@ -82,12 +83,6 @@ def _configure_wait(parser: argparse.ArgumentParser) -> None:
 def _configure_retry(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("what", metavar="FEATURE|FILE", help="what to try again")
     definitions_option(parser)
-
-
-def _at_least_one(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of processes; at least 1")
-    return int(text)
 
 
 def _polling_option(parser: argparse.ArgumentParser) -> None:
