@@ -138,6 +138,11 @@ defs = Definitions(store=STORE, features=features, name="plant")
 ASKED = {name: [{"user_id": user} for user in range(1, 9)] for name in ("spend", "newest")}
 
 
+def usual_with(feature: str, code: str) -> str:
+    """The usual definitions and one feature more, which the code defines."""
+    return USUAL.replace("features = [", f"{code}\n\nfeatures = [\n    {feature},")
+
+
 @dataclass
 class Plant(Shop):
     """A project whose processes can be told to fail."""

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.workers import Shop, eventually, purchases, server, write  # noqa: F401
+from tests.workers import Shop, eventually, purchases, running_shop, server, write  # noqa: F401
 from worker.metrics import Collector
 from worker.server import EmbeddedServer
 
@@ -29,10 +29,8 @@ UNITS = sorted((DEPLOY / "systemd").iterdir())
 
 @pytest.fixture
 def shop(server: EmbeddedServer, tmp_path: Path) -> Iterator[Shop]:  # noqa: F811
-    made = Shop(tmp_path, server.url)
-    made.project.redis.flushall()
-    yield made
-    made.stop()
+    with running_shop(server, tmp_path, ()) as made:
+        yield made
 
 
 def test_the_procfile_is_one() -> None:

@@ -15,12 +15,11 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from redis import Redis
 
 from tests import contents
 from tests.invariant import Witness, assert_invariant
 from tests.test_reading import odd_files  # noqa: F401 - a fixture
-from tests.workers import Shop, eventually, purchases, server, several, write  # noqa: F401
+from tests.workers import Shop, eventually, purchases, running_shop, server, several, write  # noqa: F401
 from worker.server import EmbeddedServer
 
 SCENES = (
@@ -34,21 +33,13 @@ MAX_FILE_MEMORY = 64 << 20
 @pytest.fixture(scope="module")
 def shop(server: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:  # noqa: F811
     """A shop of one feature for each test."""
-    Redis.from_url(server.url).flushall()
-    made = Shop(
-        tmp_path_factory.mktemp("shop"),
-        server.url,
-        definitions=several(
-            {name: f"{name}/" for name in SCENES},
-            settings={"max_file_memory": MAX_FILE_MEMORY},
-        ),
-        sources=SCENES,
+    definitions = several(
+        {name: f"{name}/" for name in SCENES}, settings={"max_file_memory": MAX_FILE_MEMORY}
     )
-    made.start("watch")
-    made.start("worker")
-    eventually(lambda: all(made.ticket(name).served for name in SCENES), within=30)
-    yield made
-    made.stop()
+    folder = tmp_path_factory.mktemp("shop")
+    with running_shop(server, folder, definitions=definitions, sources=SCENES) as made:
+        eventually(lambda: all(made.ticket(name).served for name in SCENES), within=30)
+        yield made
 
 
 def seen(shop: Shop, name: str) -> None:

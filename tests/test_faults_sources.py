@@ -8,10 +8,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from redis import Redis
 
 from tests.invariant import Witness, assert_invariant
-from tests.workers import Shop, eventually, purchases, server, several, write  # noqa: F401
+from tests.workers import Shop, eventually, purchases, running_shop, server, several, write  # noqa: F401
 from worker.server import EmbeddedServer
 
 SCENES = ("unmounted", "emptied", "replaced")
@@ -21,17 +20,10 @@ USERS = [{"user_id": user} for user in range(4)]
 @pytest.fixture(scope="module")
 def shop(server: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:  # noqa: F811
     """A shop of one feature for each test."""
-    Redis.from_url(server.url).flushall()
-    made = Shop(
-        tmp_path_factory.mktemp("shop"),
-        server.url,
-        definitions=several({name: f"{name}/" for name in SCENES}),
-        sources=SCENES,
-    )
-    made.start("watch")
-    made.start("worker")
-    yield made
-    made.stop()
+    definitions = several({name: f"{name}/" for name in SCENES})
+    folder = tmp_path_factory.mktemp("shop")
+    with running_shop(server, folder, definitions=definitions, sources=SCENES) as made:
+        yield made
 
 
 def mount(real: Path, place: Path) -> None:

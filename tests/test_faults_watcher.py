@@ -11,11 +11,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from redis import Redis
 
 from tests import contents
 from tests.invariant import Witness, assert_invariant
-from tests.workers import Shop, eventually, purchases, server, several, write  # noqa: F401
+from tests.workers import Shop, eventually, purchases, running_shop, server, several, write  # noqa: F401
 from worker.server import EmbeddedServer
 
 SCENES = ("killed", "remade", "renamed", "late", "deep", "bytes", "polled", "limited", "flooded")
@@ -26,18 +25,15 @@ LIMIT = "/proc/sys/user"
 @pytest.fixture(scope="module")
 def shop(server: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:  # noqa: F811
     """A shop of one feature for each test; the source of `late` is not there at the start."""
-    Redis.from_url(server.url).flushall()
-    made = Shop(
+    with running_shop(
+        server,
         tmp_path_factory.mktemp("shop"),
-        server.url,
+        (["worker"], ["watch"]),  # tests take the last one for the watcher
         definitions=several({name: f"{name}/in/" for name in SCENES}),
         sources=[f"{name}/in" for name in SCENES if name != "late"],
-    )
-    made.start("worker")
-    made.start("watch")
-    eventually(lambda: not any(made.ticket(name).behind for name in SCENES), within=30)
-    yield made
-    made.stop()
+    ) as made:
+        eventually(lambda: not any(made.ticket(name).behind for name in SCENES), within=30)
+        yield made
 
 
 def source_of(shop: Shop, name: str) -> Path:

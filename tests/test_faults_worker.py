@@ -12,7 +12,7 @@ from redis import Redis
 
 import mlforge
 import worker
-from tests.faults import ASKED, HEAD, USUAL, Plant, places, running
+from tests.faults import ASKED, HEAD, Plant, places, running, usual_with
 from tests.invariant import Witness, assert_invariant
 from tests.workers import eventually, redis, server  # noqa: F401 - fixtures
 from worker.server import EmbeddedServer
@@ -149,8 +149,8 @@ def test_a_job_that_runs_out_of_memory_is_tried_again_and_blames_no_file(plant) 
     assert_invariant(plant.project)
 
 
-HUNGRY = USUAL.replace(
-    "features = [",
+HUNGRY = usual_with(
+    "hungry",
     """
 import resource
 
@@ -161,10 +161,7 @@ def hungry(df: pl.DataFrame) -> pl.DataFrame:
         resource.setrlimit(resource.RLIMIT_AS, (2 << 30, resource.RLIM_INFINITY))
         bytearray(8 << 30)
     return df.select("user_id", "at", "amount")
-
-
-features = [
-    hungry,""",
+""",
 )
 
 
@@ -188,8 +185,8 @@ def test_a_function_that_takes_more_memory_than_there_is_sets_no_file_aside(
         assert_invariant(plant.project)
 
 
-HUNG = USUAL.replace(
-    "features = [",
+HUNG = usual_with(
+    "hung",
     """
 import ctypes
 
@@ -202,10 +199,7 @@ def hung(df: pl.DataFrame) -> pl.DataFrame:
         libc.pthread_mutex_lock(lock)
         libc.pthread_mutex_lock(lock)  # for ever, and no other thread of this process runs
     return df.select("user_id", "at", "amount")
-
-
-features = [
-    hung,""",
+""",
 )
 
 
@@ -235,8 +229,8 @@ def test_a_function_stuck_in_native_code_is_killed_and_nobody_else_waits(
         assert_invariant(plant.project)
 
 
-POISON = USUAL.replace(
-    "features = [",
+POISON = usual_with(
+    "poison",
     """
 @feature(keys=["user_id"], source="poison/", timestamp="at", incremental=True)
 def poison(df: pl.DataFrame) -> pl.DataFrame:
@@ -244,10 +238,7 @@ def poison(df: pl.DataFrame) -> pl.DataFrame:
         (HERE / "tries").open("a").write("x")
         raise ValueError("as always")
     return df.select("user_id", "at", "amount")
-
-
-features = [
-    poison,""",
+""",
 )
 
 

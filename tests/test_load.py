@@ -7,10 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from redis import Redis
 
 from tests.invariant import Witness, assert_invariant
-from tests.workers import Shop, eventually, purchases, server, several, write  # noqa: F401
+from tests.workers import Shop, eventually, purchases, running_shop, server, several, write  # noqa: F401
 from worker.server import EmbeddedServer
 
 FEATURES = [f"f{number}" for number in range(5)]
@@ -21,18 +20,13 @@ DROPS_A_SECOND = 20
 @pytest.fixture
 def shop(server: EmbeddedServer, tmp_path: Path) -> Iterator[Shop]:  # noqa: F811
     """Five features, each with a source; a watcher and two workers."""
-    Redis.from_url(server.url).flushall()
-    made = Shop(
-        tmp_path,
-        server.url,
-        definitions=several({name: f"{name}/" for name in FEATURES}),
-        sources=FEATURES,
-    )
-    for command in ("watch", "worker", "worker"):
-        made.start(command)
-    eventually(lambda: all(made.ticket(name).served for name in FEATURES), within=30)
-    yield made
-    made.stop()
+    definitions = several({name: f"{name}/" for name in FEATURES})
+    commands = (["watch"], ["worker"], ["worker"])
+    with running_shop(
+        server, tmp_path, commands, definitions=definitions, sources=FEATURES
+    ) as made:
+        eventually(lambda: all(made.ticket(name).served for name in FEATURES), within=30)
+        yield made
 
 
 def sustained(shop: Shop, seconds: int, freshest_s: float, record) -> None:

@@ -10,9 +10,8 @@ from collections.abc import Iterator
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
-from redis import Redis
 
-from tests.workers import Shop, eventually, purchases, server, write  # noqa: F401
+from tests.workers import Shop, eventually, purchases, running_shop, server, write  # noqa: F401
 from worker.metrics import Exporter, Health
 from worker.server import EmbeddedServer
 
@@ -22,12 +21,9 @@ Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 @pytest.fixture(scope="module")
 def shop(server: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:  # noqa: F811
     """A shop whose watcher serves metrics at a free port."""
-    Redis.from_url(server.url).flushall()
-    made = Shop(tmp_path_factory.mktemp("shop"), server.url)
-    made.start("watch", "--metrics-port", "0")
-    made.start("worker")
-    yield made
-    made.stop()
+    commands = (["watch", "--metrics-port", "0"], ["worker"])
+    with running_shop(server, tmp_path_factory.mktemp("shop"), commands) as made:
+        yield made
 
 
 @pytest.fixture(scope="module")

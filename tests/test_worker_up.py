@@ -70,6 +70,13 @@ class Terminal:
         self.process.send_signal(sig)
         return self.process.wait(30)
 
+    def kill(self) -> None:
+        """End it, if it has not ended, and all that it started."""
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+        eventually(lambda: not self.family())
+
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
@@ -82,10 +89,7 @@ def folder(tmp_path: Path) -> Path:
 def up(folder: Path) -> Iterator[Terminal]:
     terminal = Terminal(folder)
     yield terminal
-    if terminal.process.poll() is None:
-        terminal.process.kill()
-        terminal.process.wait()
-    eventually(lambda: not terminal.family())
+    terminal.kill()
 
 
 def test_up_tells_each_drop_refuses_a_second_and_stops_cleanly(up, folder):
@@ -114,9 +118,16 @@ def test_up_tells_each_drop_refuses_a_second_and_stops_cleanly(up, folder):
     assert up.family() == []
 
 
+@pytest.fixture
+def both(folder: Path) -> Iterator[list[Terminal]]:
+    terminals = [Terminal(folder), Terminal(folder)]
+    yield terminals
+    for terminal in terminals:
+        terminal.kill()
+
+
 @pytest.mark.slow
-def test_of_two_that_start_at_once_one_runs_and_the_other_says_where(folder):
-    both = [Terminal(folder), Terminal(folder)]
+def test_of_two_that_start_at_once_one_runs_and_the_other_says_where(both, folder):
     ended = eventually(lambda: [up for up in both if up.process.poll() is not None], within=30)
     [lost] = ended
     [won] = [up for up in both if up is not lost]

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
@@ -257,12 +258,26 @@ class Shop:
         sys.stdout.write((self.folder / "output.log").read_text() if self.processes else "")
 
 
+@contextmanager
+def running_shop(
+    server: EmbeddedServer,
+    folder: Path,
+    commands: Sequence[Sequence[str]] = (["watch"], ["worker"]),
+    **about: Any,
+) -> Iterator[Shop]:
+    """A shop on an emptied server, with these processes of `mlforge`; none outlives the block, however it ends."""
+    Redis.from_url(server.url).flushall()
+    made = Shop(folder, server.url, **about)
+    try:
+        for command in commands:
+            made.start(*command)
+        yield made
+    finally:
+        made.stop()
+
+
 @pytest.fixture(scope="module")
 def shop(server: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
     """A shop with its watcher and one worker running."""
-    Redis.from_url(server.url).flushall()
-    made = Shop(tmp_path_factory.mktemp("shop"), server.url)
-    made.start("watch")
-    made.start("worker")
-    yield made
-    made.stop()
+    with running_shop(server, tmp_path_factory.mktemp("shop")) as made:
+        yield made
