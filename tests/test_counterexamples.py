@@ -17,6 +17,7 @@ from mlforge.online import RedisStore
 from mlforge.outcomes import Options
 from mlforge.rows import Layout
 from mlforge.store import LocalStore
+from tests import kernels
 
 NOON = datetime(2024, 5, 6, 12, tzinfo=UTC)
 ENGINES = ["polars", "duckdb"]
@@ -135,3 +136,13 @@ def test_parts_that_share_an_instant_stay_in_order(project: Project) -> None:
         (second, 2),
         (third, 1),
     ]
+
+
+def test_ranges_of_time_whose_values_are_all_zero_are_trained_with_others(project: Project) -> None:
+    later = NOON + timedelta(days=9)
+    project.drop("a.parquet", (1, NOON - timedelta(days=1), 0.0, 1), (1, NOON, 0.0, 1))
+    project.drop("b.parquet", (1, later, 1.5, 1), (2, later, 2.5, 1))
+    project.define(metrics=[Rolling("1h", {"x": "sum"})]).build()
+    with kernels.forced(gathered=2):
+        found = project.train((1, NOON), (1, later), (2, later))
+    assert found["f__x__sum__1h"].to_list() == [0.0, 1.5, 2.5]

@@ -65,6 +65,13 @@ def test_a_column_of_nulls_and_zeros_sums_to_nothing(dtype: type[pl.DataType]) -
         assert [float(found) for found in fixed.sums(of)] == [0.0, 0.0, 0.0]
 
 
+@pytest.mark.parametrize("values", [[0.0, None], [0.75 * 2.0**53], [1.5]])
+def test_sums_of_floats_are_floats_whatever_the_values(values: list[float | None]) -> None:
+    fixed = Fixed.exactly(pl.Series(values), LONGEST)
+    assert fixed is not None
+    assert fixed.sums(Slices(pl.Series([0]), pl.Series([1]))).dtype == pl.Float64
+
+
 @pytest.mark.parametrize("mean", [0.0, 1.0, 1e3, -1e6])
 def test_deviations_are_those_of_the_statistics_module(mean: float) -> None:
     draw = random.Random(11)

@@ -27,16 +27,17 @@ _GUARD = 32
 
 @dataclass(frozen=True)
 class Fixed:
-    """A column as multiples of `2 ** -bits`, nulls as nothing, and how many values are none."""
+    """A column as multiples of `2 ** -bits`, nulls as nothing; sums of floats are floats, whatever their bits."""
 
     values: pl.Series
     bits: int
+    of_floats: bool = True
 
     @classmethod
     def exactly(cls, values: pl.Series, longest: int) -> Self | None:
         """Every value as it is, if slices of so many values have sums of 128 bits; else None."""
         if not values.dtype.is_float():
-            return cls(values.cast(pl.Int128).fill_null(0), 0)
+            return cls(values.cast(pl.Int128).fill_null(0), 0, of_floats=False)
         ends = _exponents(values)
         if ends is None:
             return cls(_whole(values, 0), 0)
@@ -68,9 +69,9 @@ class Fixed:
         return _running(self.values * self.values)
 
     def sums(self, slices: Slices) -> pl.Series:
-        """The sum of each slice, in units of the column: exact until the last rounding."""
+        """The sum of each slice, in units of the column: exact until the last rounding of Float64, else Int128."""
         found = _between(self._totals, slices)
-        return found if self.bits == 0 else found.cast(pl.Float64) * 2.0**-self.bits
+        return found.cast(pl.Float64) * 2.0**-self.bits if self.of_floats else found
 
     def deviations(self, slices: Slices, count: pl.Series) -> pl.Series:
         """The sum of squared deviations from each slice's mean; `count` is of its values.
