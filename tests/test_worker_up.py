@@ -132,7 +132,8 @@ def test_of_two_that_start_at_once_one_runs_and_the_other_says_where(both, folde
     [lost] = ended
     [won] = [up for up in both if up is not lost]
     assert lost.process.returncode == 1
-    assert f"runs here already (process {won.process.pid})" in lost.text
+    url = won.sees(r"^REDIS_URL=(.*)$")[1]
+    assert f"runs here already (process {won.process.pid}); use it: REDIS_URL={url}," in lost.text
     won.sees("watching")
     write(folder / "drops" / "a.parquet", purchases((1, 0, 2.0)))
     won.sees(r"spend +1\.0\.0")

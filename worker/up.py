@@ -34,6 +34,7 @@ STOP_S = 15.0
 _TICK_S = 0.1
 _BACK_OFF_S = (0.5, 1.0, 2.0, 5.0, 15.0, 30.0)
 _STEADY_S = 30.0
+_NOTED_S = 5.0
 
 _TOLD = ("refresh failed", "held", "quarantined", "edited definitions do not import", "audit:")
 """Log records of the children that the journal tells too."""
@@ -290,10 +291,10 @@ def _only_one(folder: Path) -> Iterator[Callable[[str], None]]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            running = _read_note(path)
+            running = _note_of_another(path)
             raise MlforgeError(
                 f"mlforge up runs here already (process {running.get('pid', 'unknown')}); "
-                f"use it: {REDIS_URL}={running.get('url', '...')}, or stop it with Ctrl-C in its terminal"
+                f"use it: {REDIS_URL}={running.get('url') or '...'}, or stop it with Ctrl-C in its terminal"
             ) from error
 
         def note(url: str | None) -> None:
@@ -324,6 +325,14 @@ def _read_note(path: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
+
+
+def _note_of_another(path: Path) -> dict[str, Any]:
+    """What the one that runs here says of itself; one that has only just begun is given time to say it."""
+    deadline = time.monotonic() + _NOTED_S
+    while not (found := _read_note(path)).get("url") and time.monotonic() < deadline:
+        time.sleep(_TICK_S)
+    return found
 
 
 def url_in_use(target: str | None, here: Path) -> dict[str, str]:
