@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
+from functools import cache
 from typing import Any
 
 import polars as pl
@@ -12,7 +13,7 @@ from mlforge import clock, evaluation, spines, tables
 from mlforge.engines import engine_named
 from mlforge.errors import NotServed, RetrievalError
 from mlforge.manifest import Manifest
-from mlforge.online import OnlineBooks, OnlineStore, Row
+from mlforge.online import Losses, OnlineBooks, OnlineStore, Row
 from mlforge.schema import Schema
 from mlforge.state import events_of
 from mlforge.store import Store
@@ -80,11 +81,12 @@ def get_online_features(
     oldest = None if max_age is None else clock.now() - Duration.parse(max_age, "max_age").us
     names = list(dict.fromkeys(features))
     answers = [dict(entity) for entity in spines.checked(entities)]
+    losses = cache(store.losses)  # asked once the rows are there, and once for all features
     for name, (held, rows) in _fetched(names, entities, store, oldest).items():
         columns = [column.name for column in held.columns]
         labels = [f"{name}__{column}" for column in columns]
         if None in rows:
-            check_empty(name, held, store)
+            check_empty(name, held, losses)
         try:
             for answer, row in zip(answers, rows, strict=True):
                 values = held.empty if row is None else row
@@ -139,13 +141,16 @@ def _keys(books: Mapping[str, OnlineBooks]) -> list[Schema]:
     return [held.keys for held in books.values()]
 
 
-def check_empty(name: str, books: OnlineBooks, store: OnlineStore) -> None:
-    """A missing row means empty windows, unless the server dropped it or a push with other columns has."""
+def check_empty(name: str, books: OnlineBooks, losses: Callable[[], Losses | None]) -> None:
+    """A missing row means empty windows, unless the server dropped it or a push with other columns has.
+
+    losses: tells those of the store as they are after the rows were read.
+    """
     assert books.target is not None
     major = Version.parse(books.target.version).major
     if any(Version.parse(target.version).major != major for target in books.pending):
         raise _between(name)
-    if books.losses is None or (now := store.losses()) is None or books.losses.excluded(now):
+    if books.losses is None or (now := losses()) is None or books.losses.excluded(now):
         return
     raise NotServed(
         f"{name}: rows are missing online, and not for want of events: the server has evicted keys or "

@@ -61,7 +61,7 @@ class AsAsked(RedisStore):
         answers = super().fetch(requests)
         for (name, _), (books, rows) in zip(requests, answers, strict=True):
             if books is not None and books.target is not None and None in rows:
-                check_empty(name, books, self)
+                check_empty(name, books, self.losses)
         return answers
 
 
