@@ -97,8 +97,7 @@ class Shelf:
 
     def locate(self, hashes: Iterable[str]) -> list[Place]:
         """Where each lies or would lie."""
-        stock = self.look()
-        return [stock.packed.get(hash_) or self._loose_place(hash_, stock) for hash_ in hashes]
+        return self._located(hashes, self.look())
 
     def lots(self, partials: Sequence[Partial]) -> Sequence[Lot]:
         """What is read for these partials; asked twice for one and the same list, the same again."""
@@ -106,10 +105,7 @@ class Shelf:
         for known, packed, made in self._lots:
             if known is partials and packed is stock.packed:
                 return made
-        located = [
-            stock.packed.get(partial.hash) or self._loose_place(partial.hash, stock)
-            for partial in partials
-        ]
+        located = self._located((partial.hash for partial in partials), stock)
         made = places.lots(partials, located)
         self._lots = [(partials, stock.packed, made), *self._lots[: _REMEMBERED - 1]]
         return made
@@ -163,9 +159,9 @@ class Shelf:
 
     def faults(self, hashes: Iterable[str]) -> dict[str, str]:
         """What is wrong with the bytes of those of these partials that are not as they were written."""
-        stock, found, sealed = self.look(), {}, {}
-        for hash_ in hashes:
-            path = (stock.packed.get(hash_) or self._loose_place(hash_, stock)).path
+        asked, found, sealed = list(hashes), {}, {}
+        for hash_, place in zip(asked, self._located(asked, self.look()), strict=True):
+            path = place.path
             if not path.is_file():
                 found[hash_] = "is missing"
                 continue
@@ -242,6 +238,9 @@ class Shelf:
             for entry in _entries(folder):
                 if entry.name.startswith("."):
                     Path(entry.path).unlink(missing_ok=True)
+
+    def _located(self, hashes: Iterable[str], stock: Stock) -> list[Place]:
+        return [stock.packed.get(hash_) or self._loose_place(hash_, stock) for hash_ in hashes]
 
     def _loose_place(self, hash_: str, stock: Stock) -> Place:
         path = self.alone(hash_)
