@@ -16,7 +16,7 @@ from tests.faults import ASKED, HEAD, Plant, places, running, usual_with
 from tests.invariant import Witness, assert_invariant
 from tests.workers import eventually, redis, server  # noqa: F401 - fixtures
 from worker.server import EmbeddedServer
-from worker.tickets import LEASE_MS
+from worker.tickets import DEATHS, LEASE_MS, Ticket
 
 TAKEN_UP_S = 15.0
 """Within which a killed worker's work is taken up."""
@@ -227,6 +227,53 @@ def test_a_function_stuck_in_native_code_is_killed_and_nobody_else_waits(
         assert (failed.failures, failed.interruptions) == (1, 0), "its lease was held all the while"
         (tmp_path / "hang").unlink()
         assert_invariant(plant.project)
+
+
+DEADLY = usual_with(
+    "deadly",
+    """
+import os
+import signal
+
+
+@feature(keys=["user_id"], source="poison/", timestamp="at", incremental=True)
+def deadly(df: pl.DataFrame) -> pl.DataFrame:
+    if (HERE / "poisoned").exists():
+        os.kill(os.getpid(), signal.SIGKILL)
+    return df.select("user_id", "at", "amount")
+""",
+)
+
+
+def hurried(redis: Redis, plant: Plant, feature: str) -> Ticket:  # noqa: F811
+    """The ticket, whose pause after a death is over."""
+    found = plant.ticket(feature)
+    if found.deaths and not found.leased and not found.queued:
+        redis.hset(f"mlforge-work:{plant.project.scope}:ticket:{feature}", "failed_at", 1)
+    return found
+
+
+@pytest.mark.slow
+def test_a_function_that_ends_every_process_is_parked_and_nobody_else_waits(
+    redis,  # noqa: F811
+    server,  # noqa: F811
+    tmp_path,
+) -> None:
+    plant = Plant(tmp_path, server.url, text=DEADLY)
+    (tmp_path / "poison").mkdir()
+    (tmp_path / "poisoned").touch()
+    plant.run_all()
+    for _ in running(plant):
+        plant.drop(into="poison")
+        plant.drop()
+        others = ["spend", "daily", "newest"]
+        assert_invariant(plant.project, features=others)
+        eventually(lambda: hurried(redis, plant, "deadly").parked, 60)
+        assert plant.ticket("deadly").deaths == DEATHS
+        assert "SIGKILL" in plant.ticket("deadly").error
+        (tmp_path / "poisoned").unlink()
+        assert plant.ask("retry", "deadly").returncode == 0
+        assert_invariant(plant.project, deadline_s=60)
 
 
 POISON = usual_with(

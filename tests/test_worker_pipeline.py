@@ -119,7 +119,7 @@ def test_a_killed_fork_is_replaced_at_once(shop, slow):  # noqa: F811
     write(shop.folder / "slow" / "killed.parquet", purchases((9, 0, 1.0)))
     eventually(slow.is_at_work)
     os.kill(horse_of(shop.processes[1].pid), signal.SIGKILL)
-    died = eventually(lambda: found if (found := shop.ticket("slow")).interruptions else None)
+    died = eventually(lambda: found if (found := shop.ticket("slow")).deaths else None)
     assert "SIGKILL" in died.error
     slow.go_on()
     eventually(lambda: shop.online("slow", 9), within=15)

@@ -313,8 +313,10 @@ def test_rows_of_a_parked_feature_are_pushed_when_they_are_behind(shop, project,
     assert waiting(project) == set(), "a parked feature rests a while"
     monkeypatch.setattr(protocol, "RESUME_AFTER_S", (0,))
     reconciler(project, behind).tick(0.0)
-    assert work(project, "spend") == "failed"
+    assert work(project, "spend") == "parked"
     assert shop.online("spend", 1)
+    assert shop.ticket("spend").parked
+    assert "the sum does not fit" in shop.ticket("spend").error
 
 
 def test_a_feature_that_cannot_be_pruned_is_refreshed_all_the_same(shop, project):

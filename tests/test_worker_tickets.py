@@ -10,7 +10,7 @@ from redis import Redis
 from tests.workers import eventually, redis, server  # noqa: F401 - fixtures
 from worker import tickets as module
 from worker.journal import Distribution, Journal
-from worker.tickets import RETRY_AFTER_S, Ticket, Tickets, orphaned, overdue
+from worker.tickets import DEATHS, RETRY_AFTER_S, Ticket, Tickets, orphaned, overdue
 
 
 @pytest.fixture
@@ -70,7 +70,7 @@ def test_a_lease_that_is_not_renewed_is_taken_over(tickets, monkeypatch):
     left = eventually(lambda: found if orphaned(found := ticket_of(tickets)) else None)
     tickets.died("spend", left.working, "killed")
     left = ticket_of(tickets)
-    assert (left.error, left.interruptions, left.failures) == ("killed", 1, 0)
+    assert (left.error, left.deaths, left.failures) == ("killed", 1, 0)
     assert overdue(left, tickets.now(), lost=False)
     heir = tickets.start("spend", tickets.requeue(left))
     assert heir is not None
@@ -96,6 +96,29 @@ def test_failures_pause_longer_and_are_parked_until_something_changes(tickets):
     again = tickets.request("spend", "the file changed").job
     assert again is not None
     assert not ticket_of(tickets).parked
+
+
+def test_processes_that_die_one_after_the_other_are_parked_in_the_end(tickets):
+    job = tickets.request("spend", "a came").job
+    for _ in range(DEATHS):
+        assert not ticket_of(tickets).parked
+        tickets.start("spend", job)
+        tickets.died("spend", job, "killed")
+        job = tickets.requeue(ticket_of(tickets))
+    parked = ticket_of(tickets)
+    assert (parked.parked, parked.error) == (True, "killed")
+    assert not overdue(replace(parked, queued=None), parked.failed_at + 10**12, lost=False)
+    tickets.request("spend", "the file changed")
+    assert not ticket_of(tickets).parked
+
+
+def test_deaths_are_forgotten_once_a_refresh_gets_through(tickets):
+    job = tickets.request("spend", "a came").job
+    tickets.start("spend", job)
+    tickets.died("spend", job, "killed")
+    assert ticket_of(tickets).troubled
+    tickets.done(tickets.start("spend", tickets.requeue(ticket_of(tickets))))
+    assert not ticket_of(tickets).troubled
 
 
 def test_a_change_during_a_failing_refresh_is_tried_at_once(tickets):

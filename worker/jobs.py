@@ -68,10 +68,14 @@ def serve(at_work: Project, feature: str, job: str) -> str:
     with _renewed(tickets, lease):
         try:
             # Whatever ended the process before: if it was a file, it shall end no more than its own.
-            careful = before.interruptions + before.failures > 0
+            careful = before.troubled
             with at_work.common_clock() as off:
                 if off:
                     log.warning("this host's clock is off: the server's is used", by_s=off / 1e6)
+                if before.parked:
+                    _serve_on(at_work, feature)
+                    enqueue(at_work, feature, tickets.rested(lease, before))
+                    return "parked"
                 outcome = _bring_up(at_work, lease, careful)
         except (KeyboardInterrupt, SystemExit):
             raise

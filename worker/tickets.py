@@ -22,7 +22,9 @@ RENEW_S = 3.0
 RETRY_AFTER_S = (1, 5, 25)
 """Pauses before a failed refresh is tried again; after the last one it is parked."""
 RESUME_AFTER_S = (0, 0, 5, 25, 60)
-"""Pauses after an interruption (a dead worker, no server); the last one repeats for ever."""
+"""Pauses after an interruption (a dead process, no server); the last one repeats."""
+DEATHS = 10
+"""So many processes in a row may die at a feature, without one that got through, until it is parked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +42,7 @@ class Ticket:
     reason: str = ""
     failures: int = 0
     interruptions: int = 0
+    deaths: int = 0
     error: str | None = None
     failed_at: int | None = None
     served_at: int | None = None
@@ -52,7 +55,12 @@ class Ticket:
     @property
     def parked(self) -> bool:
         """Whether it failed too often: it waits for a change or for `mlforge retry`."""
-        return self.behind and self.failures > len(RETRY_AFTER_S)
+        return self.behind and (self.failures > len(RETRY_AFTER_S) or self.deaths >= DEATHS)
+
+    @property
+    def troubled(self) -> bool:
+        """Whether no refresh got through since the last fault."""
+        return self.failures + self.interruptions + self.deaths > 0
 
     @property
     def retry_at(self) -> int | None:
@@ -62,7 +70,8 @@ class Ticket:
         if self.failures:
             pause = RETRY_AFTER_S[self.failures - 1]
         else:
-            pause = RESUME_AFTER_S[min(self.interruptions, len(RESUME_AFTER_S)) - 1]
+            times = self.interruptions + self.deaths
+            pause = RESUME_AFTER_S[min(times, len(RESUME_AFTER_S)) - 1]
         return self.failed_at + pause * 1_000_000
 
 
@@ -132,7 +141,7 @@ if closed_at ~= '' then
   end
 end
 if afresh == '1' then
-  redis.call('HDEL', KEYS[1], 'failures', 'interruptions', 'error', 'failed_at')
+  redis.call('HDEL', KEYS[1], 'failures', 'interruptions', 'deaths', 'error', 'failed_at')
 elseif redis.call('HEXISTS', KEYS[1], 'failed_at') == 1 then
   return {{0, wanted}}
 end
@@ -189,7 +198,7 @@ if serves > tonumber(redis.call('HGET', KEYS[1], 'served') or '0') then
 end
 redis.call('DEL', KEYS[2])
 redis.call('HDEL', KEYS[1],
-  'working', 'taken_closed_at', 'failures', 'interruptions', 'error', 'failed_at')
+  'working', 'taken_closed_at', 'failures', 'interruptions', 'deaths', 'error', 'failed_at')
 local wanted = tonumber(redis.call('HGET', KEYS[1], 'wanted') or '0')
 if wanted <= serves or redis.call('HEXISTS', KEYS[1], 'queued') == 1 then return 0 end
 {_QUEUE}
@@ -282,12 +291,16 @@ class Tickets:
         arguments: list[str | int] = [lease.job, lease.serves, job, counter, error]
         return job if self._failed(self._keys(lease.feature), arguments) else None
 
+    def rested(self, lease: Lease, parked: Ticket) -> str | None:
+        """Give the lease of a parked feature back, whose rows were only pushed: it stays parked."""
+        return self.failed(lease, parked.error or "", transient=True)
+
     def died(self, feature: str, job: str, error: str, at_fault: bool = False) -> None:
         """The process that worked under this job's id is no more; without its lease or with it.
 
-        at_fault: the feature is to blame, so that it is parked after some such ends.
+        at_fault: the feature is to blame, so that it is parked as soon as if it had failed.
         """
-        counter = "failures" if at_fault else "interruptions"
+        counter = "failures" if at_fault else "deaths"
         self._failed(self._keys(feature), [job, -1, "", counter, error])
 
     def read(self, features: Iterable[str]) -> list[Ticket]:
