@@ -138,31 +138,28 @@ class Desk:
     def at_rest(self) -> dict[str, tuple[SourceRecord, Partial]]:
         """What the latest version says of files that are as they were: a short way, for most are.
 
-        Both lists are in the order of paths. All records of a version come from one feature as it was then.
+        All records of a version come from one feature as it was then.
         """
-        records = iter(self.latest.sources if self.latest and self.latest.rowwise else ())
-        record = next(records, None)
-        if record is None or self.key(record.hash) != record.partial:
+        records = self.latest.sources if self.latest and self.latest.rowwise else ()
+        if not records or self.key(records[0].hash) != records[0].partial:
             return {}
         found: dict[str, tuple[SourceRecord, Partial]] = {}
-        known, lost = self.known, self.known.keys() - self.on_disk
-        seen_before, seen_now = self.seen_before, self.seen
-        for path, _, stat in self.listing.files:
-            while record is not None and record.path < path:
-                record = next(records, None)
-            if record is None:
-                break
-            seen = seen_before.get(path)
+        known, stats, seen_before = self.known, self.listing.stats, self.seen_before
+        for record in records:
+            path = record.path
+            seen, stat = seen_before.get(path), stats.get(path)
             if (
                 seen is not None
+                and stat is not None
                 and seen[:4] == stat
-                and record.path == path
-                and record.hash == seen.hash
-                and record.mtime == stat.mtime_ns // 1000
-                and record.partial not in lost
+                and seen.hash == record.hash
+                and stat[1] // 1000 == record.mtime
             ):
-                seen_now[path] = seen
                 found[path] = record, known[record.partial]
+        lost = known.keys() - self.on_disk
+        if lost:
+            found = {path: pair for path, pair in found.items() if pair[0].partial not in lost}
+        self.seen = {path: seen_before[path] for path in found}
         return found
 
     def read(self, file: SourceFile) -> pl.DataFrame:
@@ -313,10 +310,10 @@ class Desk:
     ) -> Intake:
         """Close the pass."""
         self.write()
-        for path, seen in self.seen.items():
-            good = self.good(path) if path in self.set_aside else seen.hash
-            if seen.good != good:
-                self.seen[path] = seen._replace(good=good)
+        unsettled = {path for path, seen in self.seen.items() if seen.good != seen.hash}
+        for path in unsettled | (self.seen.keys() & self.set_aside.keys()):
+            good = self.good(path) if path in self.set_aside else self.seen[path].hash
+            self.seen[path] = self.seen[path]._replace(good=good)
         pairs = sorted(found, key=lambda pair: pair[0].path)
         used = (
             [partial for _, partial in pairs] if rowwise else [partial for _, partial in pairs[:1]]

@@ -112,10 +112,12 @@ def _held(states: Sequence[State], among: pl.DataFrame | None, part: pl.Expr | N
     events = states[0].events
     spec = events.spec
     columns = spec.needed() if spec.columns else None
-    known = {partial.hash: partial for state in states for partial in state.events.partials}
-    own = [Counter(partial.hash for partial in state.events.partials) for state in states]
     times = [state.seen for state in states]
     union = _shared(times)
+    ranges = times if union is _NOWHEN else [union for _ in states]
+    held = [state.events.within(when) for state, when in zip(states, ranges, strict=True)]
+    known = {partial.hash: partial for some in held for partial in some.partials}
+    own = [Counter([partial.hash for partial in some.partials]) for some in held]
     common = Counter[str]() if union is _NOWHEN else own[0] & own[1]
 
     def gathered(hashes: Counter[str], when: TimeRange | None) -> pl.LazyFrame:

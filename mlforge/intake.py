@@ -49,9 +49,7 @@ def take_in(
 def _by_file(desk: Desk, why: str) -> Intake:
     """Each file by itself: a partial a file."""
     found = desk.at_rest()
-    for file in desk.listing.files if len(found) < len(desk.listing.files) else ():
-        if file.path in found:
-            continue
+    for file in desk.listing.among(desk.listing.stats.keys() - found.keys()):
         try:
             partial = _partial_of(desk, file)
             found[file.path] = desk.record(file, partial.rows, partial, alone=True), partial
@@ -60,10 +58,10 @@ def _by_file(desk: Desk, why: str) -> Intake:
     schema = partials.common_schema([partial for _, partial in found.values()])
     if schema is not None:
         misfits = partials.misfits(((path, of) for path, (_, of) in found.items()), schema)
-        files = {file.path: file for file in desk.listing.files} if misfits else {}
-        for path, reason in misfits:
-            del found[path]
-            desk.reject(files[path], SourceError(f"{path}: {reason}"))
+        reasons = dict(misfits)
+        for file in desk.listing.among(reasons):
+            del found[file.path]
+            desk.reject(file, SourceError(f"{file.path}: {reasons[file.path]}"))
     pairs = list(found.values())
     pairs += _last_good(desk, schema)
     return desk.intake(

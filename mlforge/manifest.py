@@ -163,8 +163,10 @@ class Manifest:
 
     def counted(self) -> Counted:
         """Each partial once, and how often it counts."""
-        uses = Counter([partial.hash for partial in self.partials])
         distinct = {partial.hash: partial for partial in self.partials}
+        if len(distinct) == len(self.partials):
+            return [(partial, 1) for partial in self.partials]
+        uses = Counter([partial.hash for partial in self.partials])
         return list(zip(distinct.values(), uses.values(), strict=True))
 
     def head(self) -> dict[str, Any]:

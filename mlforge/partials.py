@@ -6,7 +6,9 @@ State is replaced, never subtracted: a refresh reads the partials of the files t
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
+import operator
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -97,15 +99,15 @@ def common_schema(partials: Iterable[Partial]) -> Schema | None:
     A column that is null throughout a file has no dtype and goes with any. The order in which
     files came does not matter.
     """
-    # Most partials share one and the same schema: it is compared once.
-    shared: dict[int, list[Partial]] = {}
-    for partial in partials:
-        shared.setdefault(id(partial.schema), []).append(partial)
+    given = list(partials)
+    distinct = {id(partial.schema): partial.schema for partial in given}
+    if len(distinct) == 1:  # as it mostly is
+        return given[0].schema
     support: Counter[Schema] = Counter()
     rows: Counter[Schema] = Counter()
-    for alike in shared.values():
-        support[alike[0].schema] += len(alike)
-        rows[alike[0].schema] += sum([partial.rows for partial in alike])
+    for partial in given:
+        support[partial.schema] += 1
+        rows[partial.schema] += partial.rows
     if not support:
         return None
 
@@ -159,12 +161,15 @@ class Changes:
 
 def apart(old: Sequence[T], new: Sequence[T]) -> tuple[Sequence[T], Sequence[T]]:
     """Both without the very same things that they begin and end with: most versions differ in one place."""
-    shorter = min(len(old), len(new))
-    head = next((n for n, (a, b) in enumerate(zip(old, new, strict=False)) if a is not b), shorter)
-    backwards = zip(reversed(old), reversed(new), strict=False)
-    tail = next((n for n, (a, b) in enumerate(backwards) if a is not b), shorter)
-    tail = min(tail, shorter - head)
+    head = _alike(old, new)
+    tail = min(_alike(reversed(old), reversed(new)), min(len(old), len(new)) - head)
     return old[head : len(old) - tail], new[head : len(new) - tail]
+
+
+def _alike(some: Iterable[object], other: Iterable[object]) -> int:
+    """How many of the very same things both begin with."""
+    differ = map(operator.is_not, some, other)
+    return next(itertools.compress(itertools.count(), itertools.chain(differ, (True,))))
 
 
 def same_rows(old: Sequence[Partial], new: Sequence[Partial]) -> bool:

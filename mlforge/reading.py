@@ -14,8 +14,10 @@ import signal
 import stat
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
+from operator import attrgetter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -59,6 +61,13 @@ class BeingWritten(NotReadNow):
     """Somebody has it open and writes to it; whoever waits sees it whole."""
 
 
+Stat = tuple[int, int, int, int]
+"""A FileStat as a plain tuple, which takes a third of the time to make."""
+stat_of: Callable[[os.stat_result], Stat] = attrgetter(
+    "st_size", "st_mtime_ns", "st_ctime_ns", "st_ino"
+)
+
+
 class FileStat(NamedTuple):
     """What tells that a file changed, without reading it."""
 
@@ -70,20 +79,15 @@ class FileStat(NamedTuple):
     @classmethod
     def of(cls, result: os.stat_result) -> FileStat:
         """The parts of an `os.stat` that count."""
-        return cls(result.st_size, result.st_mtime_ns, result.st_ctime_ns, result.st_ino)
+        return cls(*stat_of(result))
 
 
 class SourceFile(NamedTuple):
     """One file of a source; `path` is relative to the source's root, with `/` between its parts."""
 
     path: str
-    place: str | Path
+    absolute: Path
     stat: FileStat
-
-    @property
-    def absolute(self) -> Path:
-        """Where it is."""
-        return Path(self.place)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 import stat
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from operator import attrgetter
 from pathlib import Path
@@ -18,10 +19,12 @@ from mlforge.reading import (
     Content,
     FileStat,
     SourceFile,
+    Stat,
     completeness,
     content_hash,
     is_being_written,
     read,
+    stat_of,
 )
 
 __all__ = [
@@ -65,13 +68,28 @@ class Ignored:
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """What a scan found. `hive` names the columns that paths hold: `date` of `date=2024-01-01/`."""
+    """What a scan found. `hive` names the columns that paths hold: `date` of `date=2024-01-01/`.
+
+    stats: each file's stat as a plain tuple, by its path from the root; in no particular order.
+    """
 
     root: Path
     exists: bool
-    files: tuple[SourceFile, ...] = ()
+    stats: Mapping[str, Stat] = field(default_factory=dict)
     ignored: tuple[Ignored, ...] = ()
     hive: frozenset[str] = frozenset()
+
+    @property
+    def files(self) -> tuple[SourceFile, ...]:
+        """All of them, by their paths."""
+        return self.among(self.stats)
+
+    def among(self, paths: Iterable[str]) -> tuple[SourceFile, ...]:
+        """Those of these paths, sorted: of thousands of files few are looked at closer."""
+        return tuple(
+            SourceFile(path, self.root / path, FileStat(*self.stats[path]))
+            for path in sorted(paths)
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +163,7 @@ class _Scan:
     def __init__(self, source: Source) -> None:
         self.source = source
         self.pattern = source.pattern
-        self.files: list[SourceFile] = []
+        self.stats: dict[str, Stat] = {}
         self.ignored: list[Ignored] = []
         self.hive: set[str] = set()
         self.folders: list[tuple[Path, Parts]] = []
@@ -173,13 +191,13 @@ class _Scan:
         return Listing(
             root,
             exists=True,
-            files=tuple(sorted(self.files, key=attrgetter("path"))),
+            stats=self.stats,
             ignored=tuple(sorted(self.ignored, key=attrgetter("path"))),
             hive=frozenset(self.hive),
         )
 
     def _look_at(self, folder: Path, entries: list[os.DirEntry[str]], above: Parts) -> None:
-        before = len(self.files)
+        before = len(self.stats)
         prefix = "".join(f"{part}/" for part in above)
         for entry in entries:
             name = entry.name
@@ -192,14 +210,12 @@ class _Scan:
                     and name.isascii()
                     and entry.is_file(follow_symlinks=False)
                 ):  # what most are, by the shortest way
-                    s = entry.stat(follow_symlinks=False)
-                    seen = FileStat(s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino)
-                    self.files.append(SourceFile(prefix + name, entry.path, seen))
+                    self.stats[prefix + name] = stat_of(entry.stat(follow_symlinks=False))
                 else:
                     self._entry(entry, folder / name, (*above, name))
             except OSError as error:
                 self._cannot(folder / name, (*above, name), error)
-        if len(self.files) > before:
+        if len(self.stats) > before:
             self.hive.update(found[1] for part in above if (found := _HIVE.fullmatch(part)))
 
     def _entry(self, entry: os.DirEntry[str], path: Path, parts: Parts) -> None:
@@ -208,13 +224,13 @@ class _Scan:
         elif entry.is_dir(follow_symlinks=False):
             self._folder(path, parts)
         elif self.pattern.fits(parts):
-            self._file(path, parts, entry.stat(follow_symlinks=False))
+            self._file(parts, entry.stat(follow_symlinks=False))
 
     def _folder(self, path: Path, parts: Parts) -> None:
         if self.pattern.leads(parts) and self._nameable(parts):
             self.folders.append((path, parts))
 
-    def _file(self, path: Path, parts: Parts, result: os.stat_result) -> None:
+    def _file(self, parts: Parts, result: os.stat_result) -> None:
         if not self._nameable(parts):
             return
         if not stat.S_ISREG(result.st_mode):
@@ -222,7 +238,7 @@ class _Scan:
         elif not parts[-1].lower().endswith(SUFFIXES):
             self._ignore(parts, _wrong_type(parts[-1]))
         else:
-            self.files.append(SourceFile("/".join(parts), path, FileStat.of(result)))
+            self.stats["/".join(parts)] = stat_of(result)
 
     def _nameable(self, parts: Parts) -> bool:
         name = parts[-1]
@@ -244,7 +260,7 @@ class _Scan:
             if is_folder:
                 self._folder(path, parts)
             else:
-                self._file(path, parts, result)
+                self._file(parts, result)
         elif not target.is_relative_to(root) and self.source.follow:
             self._follow(path, parts, target, result)
         elif not target.is_relative_to(root):
@@ -258,26 +274,25 @@ class _Scan:
         elif self.source.matches(self.source.root / target.relative_to(root)):
             self._ignore(parts, f"a link to {to}, which counts already")
         elif self.pattern.fits(parts):
-            self._file(path, parts, result)
+            self._file(parts, result)
 
     def _count_once(self) -> None:
         """Of several names of one file the first counts."""
-        kept: dict[str, SourceFile] = {}
-        for file in sorted(self.files, key=attrgetter("path")):
-            real = os.path.realpath(file.absolute)
-            if real in kept:
-                parts = tuple(file.path.split("/"))
+        counted: set[str] = set()
+        for path in sorted(self.stats):
+            real = os.path.realpath(self.source.root / path)
+            if real in counted:
+                del self.stats[path]
+                parts = tuple(path.split("/"))
                 self._ignore(parts, f"a link to {_printable(real)}, which counts already")
-            else:
-                kept[real] = file
-        self.files = list(kept.values())
+            counted.add(real)
 
     def _follow(self, path: Path, parts: Parts, target: Path, result: os.stat_result) -> None:
         """Take what a link outwards leads to; a folder once, and none that this source lies in."""
         root = Path(os.path.realpath(self.source.root))
         if not stat.S_ISDIR(result.st_mode):
             if self.pattern.fits(parts):
-                self._file(path, parts, result)
+                self._file(parts, result)
         elif root.is_relative_to(target) or target in self.followed:
             self._ignore(parts, f"a link to {_printable(str(target))}, which counts already")
         else:

@@ -158,7 +158,7 @@ def _held_now(project: Project, name: str, manifest: Manifest | None) -> str | N
         return str(error)
     if not listing.exists:
         return f"its source {listing.root} is not there"
-    there = {file.path for file in listing.files}
+    there = listing.stats.keys()
     missing = sum(record.path not in there for record in manifest.sources)
     if missing:
         return f"{missing} of the {len(manifest.sources)} files of {manifest.version} are not there now"

@@ -123,7 +123,7 @@ def check(definitions: Definitions, name: str) -> Check:
     return Check(
         feature=name,
         exists=listing.exists,
-        files=len(listing.files),
+        files=len(listing.stats),
         rows=sum(partial.rows for partial in intake.partials),
         dropped=dropped,
         problems=_problems(intake),

@@ -36,8 +36,9 @@ class Events:
         """Only the partials that hold an event in the range."""
         if times is None:
             return self
-        kept = tuple(p for p in self.partials if p.times and p.times.overlaps(times))
-        return Events(self.spec, self.schema, kept, self.where)
+        start, end = times.start, times.end
+        kept = [p for p in self.partials if (t := p.times) and t.start <= end and start <= t.end]
+        return Events(self.spec, self.schema, tuple(kept), self.where)
 
     @cached_property
     def lots(self) -> Sequence[Lot]:

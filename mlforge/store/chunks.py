@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -33,7 +34,7 @@ from mlforge.store.folders import no_link, well_formed
 
 LISTS = ("partials", "sources")
 _INLINE = 500
-_PIECE = 128
+_PIECE = 64
 _HASH = re.compile(r"[0-9a-f]{64}")
 
 _Used = tuple[Partial, int]
@@ -57,19 +58,21 @@ class Pieces:
     def written(self, manifest: Manifest) -> dict[str, Any]:
         """The manifest's document; each long list is written in pieces, and their names stand for it."""
         self._understand(manifest.events)
-        document, used = manifest.head(), {}
+        document, names = manifest.head(), dict[tuple[int, ...], str]()
+        used: dict[str, _Piece] = {}
         partials, sources = manifest.counted(), manifest.sources
         there = self._there() if max(len(partials), len(sources)) > _INLINE else set()
 
         def pieces(cut: Iterable[_Piece], entry: Callable[[Any], Any]) -> list[str]:
-            names = []
+            written = []
             for piece in cut:
-                name = self._names.get(_identity(piece))
+                identity = _identity(piece)
+                name = self._names.get(identity)
                 if name is None or name not in there:
                     name = self._write(piece, entry)
-                used[name] = piece
-                names.append(name)
-            return names
+                used[name], names[identity] = piece, name
+                written.append(name)
+            return written
 
         def partial_json(one: _Used) -> dict[str, Any]:
             return partial_entry(*one, manifest.events)
@@ -86,7 +89,7 @@ class Pieces:
             document["sources"] = {"count": len(sources), "pieces": cut}
         if used:
             files.sync(self.folder)
-            self._remember(used)
+            self._known, self._names = used, names
         return document
 
     def lists(self, document: Mapping[str, Any]) -> Lists | None:
@@ -114,7 +117,8 @@ class Pieces:
             return found
 
         read = Lists(entries("partials", used_partial), entries("sources", source_from_json))
-        self._remember(used)
+        self._known = used
+        self._names = {_identity(piece): name for name, piece in used.items()}
         return read
 
     def sweep(self, documents: Iterable[Mapping[str, Any]]) -> None:
@@ -128,13 +132,9 @@ class Pieces:
         if events != self._events:
             self._events, self._known, self._names = events, {}, {}
 
-    def _remember(self, used: dict[str, _Piece]) -> None:
-        self._known = used
-        self._names = {_identity(piece): name for name, piece in used.items()}
-
     def _there(self) -> set[str]:
         with suppress(FileNotFoundError):
-            return {path.stem for path in self.folder.iterdir()}
+            return {name.removesuffix(".json") for name in os.listdir(self.folder)}  # noqa: PTH208 - a tenth of the time
         return set()
 
     def _write(self, piece: _Piece, entry: Callable[[Any], Any]) -> str:
@@ -167,8 +167,8 @@ def named(document: Mapping[str, Any]) -> set[str]:
 
 
 def _cut(entries: Sequence[Any], names: Sequence[str]) -> list[_Piece]:
-    last = tuple(f"{number:02x}" for number in range(0, 256, _PIECE))
-    ends = [place for place, name in enumerate(names, 1) if name.endswith(last)]
+    last = {f"{number:02x}" for number in range(0, 256, _PIECE)}
+    ends = [place for place, name in enumerate(names, 1) if name[-2:] in last]
     starts = [0, *ends]
     cut = (tuple(entries[a:b]) for a, b in zip(starts, [*ends, len(entries)], strict=True))
     return [piece for piece in cut if piece]
