@@ -32,11 +32,13 @@ from mlforge.encoding import key_hash
 from worker.leash import leashed
 from worker.project import DEFINITIONS, Project, Settings
 
-_WORKERS = 2
+_WORKERS = 3
+"""As many as features, which the page on operating recommends."""
 _BLOCKS = 5
 _WARM_UP = 1
 _PATIENCE_S = 60.0
-_POLL_S = 0.001
+_POLL_S = 0.002
+"""How often the server is asked; more often, asking would be a good part of what is measured."""
 _STOP_S = 15.0
 _REST_S = 0.5
 

@@ -73,13 +73,9 @@ def whole_content(contents: Iterable[str]) -> str:
 
 def describe(key: str, events: pl.DataFrame, spec: FeatureSpec, dropped: dict[str, int]) -> Partial:
     """What is to be known of a partial without opening it."""
-    times = None
-    if spec.timestamp is not None and not events.is_empty():
-        micros = events[spec.timestamp].to_physical()
-        times = TimeRange(int(micros.min()), int(micros.max()))  # type: ignore[arg-type]
     dropped = {reason: rows for reason, rows in dropped.items() if rows}
     schema = _shared(frames.schema_of(events))
-    return Partial(key, events.height, times, schema, dropped, digest(events))
+    return Partial(key, events.height, times_of(events, spec), schema, dropped, digest(events))
 
 
 @lru_cache(maxsize=128)
@@ -192,20 +188,28 @@ def replaced(old: Sequence[Partial], new: Sequence[Partial]) -> tuple[list[Parti
     )
 
 
-def compare(went: pl.LazyFrame, came: pl.LazyFrame, spec: FeatureSpec) -> Changes:
-    """The exact multiset difference, row by row."""
+def compare(went: pl.LazyFrame | None, came: pl.LazyFrame, spec: FeatureSpec) -> Changes:
+    """The exact multiset difference, row by row; nothing `went` where it is None."""
+    if went is None:
+        new = came.select(spec.identity).collect()
+        return Changes(new.height, 0, new.select(spec.keys).unique(), times_of(new, spec))
     both = pl.concat(
         [went.with_columns(pl.lit(-1).alias(_SIGN)), came.with_columns(pl.lit(1).alias(_SIGN))]
     )
     columns = [name for name in both.collect_schema().names() if name != _SIGN]
     counted = both.group_by(columns).agg(pl.col(_SIGN).sum()).filter(pl.col(_SIGN) != 0).collect()
-    times = None
-    if spec.timestamp is not None and not counted.is_empty():
-        micros = counted[spec.timestamp].to_physical()
-        times = TimeRange(int(micros.min()), int(micros.max()))  # type: ignore[arg-type]
     signs = counted[_SIGN]
     no_more = -int(signs.filter(signs < 0).sum())
-    return Changes(int(signs.abs().sum()), no_more, counted.select(spec.keys).unique(), times)
+    entities = counted.select(spec.keys).unique()
+    return Changes(int(signs.abs().sum()), no_more, entities, times_of(counted, spec))
+
+
+def times_of(events: pl.DataFrame, spec: FeatureSpec) -> TimeRange | None:
+    """The range of their event times; None where they have none."""
+    if spec.timestamp is None or events.is_empty():
+        return None
+    micros = events[spec.timestamp].to_physical()
+    return TimeRange(int(micros.min()), int(micros.max()))  # type: ignore[arg-type]
 
 
 def _agrees(schema: Schema, candidate: Schema) -> bool:

@@ -31,7 +31,7 @@ def changes_between(store: Store, before: Manifest, after: Manifest) -> Changes:
     if found is None:
         with partials.intact(after.name):
             found = partials.compare(
-                events_of(store, after, went).scan(),
+                events_of(store, after, went).scan() if went else None,
                 events_of(store, after, came).scan(),
                 after.spec,
             )

@@ -34,7 +34,7 @@ def make(tmp_path: Path) -> Iterator[Make]:
                 os._exit(0)
             os.kill(os.getpid(), signal.SIGKILL)
 
-    def of(count: int = 1, warm: Callable[[], Iterator[None]] = lambda: iter(())) -> Spares:
+    def of(count: int = 1, warm: Callable[[], Iterator[float]] = lambda: iter(())) -> Spares:
         made.append(Spares(count, lambda: None, warm, serve))
         made[-1].refill()
         return made[-1]
@@ -98,10 +98,10 @@ def test_a_spare_that_was_killed_is_passed_over(make: Make, tmp_path: Path) -> N
 def test_an_order_waits_for_the_step_in_hand_and_not_for_the_others(
     make: Make, tmp_path: Path
 ) -> None:
-    def warm() -> Iterator[None]:
+    def warm() -> Iterator[float]:
         (tmp_path / "begun").touch()
         eventually((tmp_path / "go").exists)
-        yield
+        yield 0.0
         (tmp_path / "second").touch()
 
     spares = make(1, warm)
@@ -115,10 +115,10 @@ def test_an_order_waits_for_the_step_in_hand_and_not_for_the_others(
 
 
 def test_dismissed_spares_end_also_in_the_middle_of_a_step(make: Make, tmp_path: Path) -> None:
-    def warm() -> Iterator[None]:
+    def warm() -> Iterator[float]:
         (tmp_path / "begun").touch()
         signal.pause()
-        yield
+        yield 0.0
 
     spares = make(1, warm)
     eventually((tmp_path / "begun").exists)

@@ -4,42 +4,90 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import structlog
 from polars.exceptions import PanicException
 
-from mlforge import evaluation
+from mlforge import evaluation, sources
+from mlforge.digest import digest
 from mlforge.encoding import json_rows, key_hashes
 from mlforge.engines import POINT, engine_named
+from mlforge.errors import MlforgeError
 from mlforge.manifest import Manifest
+from mlforge.sources import FileStat, SourceFile
 from mlforge.state import events_of
+from mlforge.store import Pointer
 from worker.project import Project
 
+CALM_S = 0.2
+"""How long to wait at first: other jobs of the same drop may still be at work."""
+KEEP_UP_S = 1.0
+"""How often to look whether there are newer versions."""
 _REMEMBERED = 8  # manifests that a store keeps in mind
 _EVENTS = 3
+_SMALL_BYTES = 1_000_000
 
 log = structlog.get_logger()
 
 
-def rehearse(opened: Callable[[], Project]) -> Iterator[None]:
-    """Connect, read the manifests, evaluate a few values; a step after the other. A fault ends it, quietly."""
+def rehearse(opened: Callable[[], Project], greet: Callable[[], object]) -> Iterator[float]:
+    """Connect, read what a job would read first, evaluate a few values; then keep up with new versions.
+
+    A step after the other, without end; gives for how many seconds the next one can wait. `greet` is
+    called first. A fault ends it, quietly.
+    """
     try:
+        yield CALM_S
+        greet()
         at_work = opened()
-        yield
+        yield 0
         at_work.tickets.read(list(at_work.definitions.features)[:1])
-        yield
+        yield 0
         at_work.online.ping()
-        yield
-        store = at_work.definitions.store
-        manifests = []
-        for name in list(at_work.definitions.features)[:_REMEMBERED]:
-            manifests += [manifest] if (manifest := store.latest(name)) else []
-            yield
-        if manifests:
-            _evaluate(at_work, manifests[0])
+        yield 0
+        served: dict[str, Pointer | None] = {}
+        tried = False
+        for name in islice(at_work.definitions.features, _REMEMBERED):
+            latest = _look(at_work, name, served)
+            yield 0
+            if latest is not None and not tried:
+                _read(at_work, latest)
+                yield 0
+                _evaluate(at_work, latest)
+                yield 0
+                tried = True
+        while True:
+            yield KEEP_UP_S
+            for name in served:
+                _look(at_work, name, served)
     except (Exception, PanicException) as fault:  # noqa: BLE001 - the job will meet it again, and tell
         log.debug("not rehearsed", error=str(fault))
+
+
+def _look(at_work: Project, name: str, served: dict[str, Pointer | None]) -> Manifest | None:
+    """Read what the store keeps in mind of a feature, if another version is served than at the last look."""
+    store = at_work.definitions.store
+    pointer = store.pointer(name)
+    if name in served and served[name] == pointer:
+        return None
+    served[name] = pointer
+    store.seen(name)
+    store.partials(name)
+    return store.latest(name)
+
+
+def _read(at_work: Project, manifest: Manifest) -> None:
+    """The last of the files, if it is small: as a job does, but for the feature's function."""
+    if not manifest.sources or manifest.sources[-1].size > _SMALL_BYTES:
+        return
+    path = manifest.sources[-1].path
+    place = Path(at_work.definitions.source(manifest.name).root, path)
+    with suppress(MlforgeError, OSError):  # it may have gone
+        digest(sources.read(SourceFile(path, place, FileStat.of(place.stat()))).frame)
 
 
 def _evaluate(at_work: Project, manifest: Manifest) -> None:

@@ -73,6 +73,7 @@ class Spare:
 class Spares:
     """Up to `count` idle processes. `begin` is called in each at once, `warm` then.
 
+    `warm` gives after each of its steps for how many seconds the next one can wait for an order.
     `serve` is called with its order, and with what is to be called once that is served.
     """
 
@@ -80,7 +81,7 @@ class Spares:
         self,
         count: int,
         begin: Callable[[], None],
-        warm: Callable[[], Iterator[None]],
+        warm: Callable[[], Iterator[float]],
         serve: Callable[[str, Callable[[], object]], None],
     ) -> None:
         self._count = count
@@ -141,8 +142,8 @@ class Spares:
         os._exit(status)
 
     def _await(self, orders: int, tell: int) -> None:
-        for _ in self._warm():
-            if select.select([orders], [], [], 0)[0]:
+        for pause in self._warm():
+            if select.select([orders], [], [], pause)[0]:
                 break
         order = os.read(orders, _ORDER_BYTES)
         if order:

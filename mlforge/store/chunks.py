@@ -33,7 +33,7 @@ from mlforge.store import files
 from mlforge.store.folders import no_link, well_formed
 
 LISTS = ("partials", "sources")
-_INLINE = 500
+_INLINE = 100
 _PIECE = 64
 _HASH = re.compile(r"[0-9a-f]{64}")
 

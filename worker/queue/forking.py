@@ -104,10 +104,8 @@ class ForgeWorker(Forge, Worker):
         self._tell()
         return done
 
-    def _rehearsed(self) -> Iterator[None]:
-        self.connection.ping()
-        yield
-        yield from rehearse(project.in_use)
+    def _rehearsed(self) -> Iterator[float]:
+        yield from rehearse(project.in_use, self.connection.ping)
 
     def _serve(self, order: str, tell: Callable[[], object]) -> None:
         """In a spare: run the job as a fork made for it would."""
