@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from mlforge.manifest import Manifest
 from mlforge.outcomes import Options
-from mlforge.partials import Changes, apart
+from mlforge.partials import Changes
+from mlforge.sequences import differing
 from mlforge.versioning import DataChange
 
 
@@ -39,7 +40,7 @@ def data_change(
     latest: Manifest | None, candidate: Manifest, changes: Changes | None
 ) -> DataChange:
     """How the events differ from the version before, and through which files."""
-    old, new = apart(latest.sources if latest else (), candidate.sources)
+    old, new = differing(latest.sources if latest else (), candidate.sources)
     before = {record.path: record.hash for record in old}
     after = {record.path: record.hash for record in new}
     return DataChange(

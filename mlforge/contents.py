@@ -7,13 +7,13 @@ new contents cost anything, and a bad file is tried again only when it or the co
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 
 import polars as pl
 
-from mlforge import clock, events, partials, sources, validation
+from mlforge import clock, events, partials, rest, sources, validation
 from mlforge.errors import (
     ColumnNotFound,
     DataError,
@@ -25,6 +25,7 @@ from mlforge.errors import (
 from mlforge.features import Feature
 from mlforge.manifest import Manifest, Partial, SourceRecord
 from mlforge.reading import BeingWritten, NotReadNow
+from mlforge.rest import Found, Rest
 from mlforge.rowwise import prove
 from mlforge.schema import Schema
 from mlforge.sources import Listing, SourceFile
@@ -135,31 +136,20 @@ class Desk:
             stat.size, stat.mtime_ns if settled else -1, stat.ctime_ns, stat.inode, content, rows
         )
 
-    def at_rest(self) -> dict[str, tuple[SourceRecord, Partial]]:
+    def at_rest(self) -> Rest:
         """What the latest version says of files that are as they were: a short way, for most are.
 
         All records of a version come from one feature as it was then.
         """
         records = self.latest.sources if self.latest and self.latest.rowwise else ()
-        if not records or self.key(records[0].hash) != records[0].partial:
-            return {}
-        found: dict[str, tuple[SourceRecord, Partial]] = {}
-        known, stats, seen_before = self.known, self.listing.stats, self.seen_before
-        for record in records:
-            path = record.path
-            seen, stat = seen_before.get(path), stats.get(path)
-            if (
-                seen is not None
-                and stat is not None
-                and seen[:4] == stat
-                and seen.hash == record.hash
-                and stat[1] // 1000 == record.mtime
-            ):
-                found[path] = record, known[record.partial]
-        lost = known.keys() - self.on_disk
-        if lost:
-            found = {path: pair for path, pair in found.items() if pair[0].partial not in lost}
-        self.seen = {path: seen_before[path] for path in found}
+        if self.latest is None or not records or self.key(records[0].hash) != records[0].partial:
+            return Rest()
+        found = rest.of_version(self.latest, self.seen_before).among(self.listing.stats)
+        if lost := self.known.keys() - self.on_disk:
+            found = found.whose(lambda partial: partial.hash not in lost)
+        self.seen = dict(self.seen_before)
+        for path in self.seen_before.keys() - found.stats.keys():
+            del self.seen[path]
         return found
 
     def read(self, file: SourceFile) -> pl.DataFrame:
@@ -302,28 +292,27 @@ class Desk:
 
     def intake(
         self,
-        found: Iterable[tuple[SourceRecord, Partial]],
+        found: Collection[Found],
         why: str,
         schema: Schema | None,
         *,
         rowwise: bool,
+        at_rest: Rest,
     ) -> Intake:
-        """Close the pass."""
+        """Close the pass: files at rest, and what was found of the others."""
         self.write()
-        unsettled = {path for path, seen in self.seen.items() if seen.good != seen.hash}
-        for path in unsettled | (self.seen.keys() & self.set_aside.keys()):
+        for path in self.seen.keys() - at_rest.stats.keys():
             good = self.good(path) if path in self.set_aside else self.seen[path].hash
             self.seen[path] = self.seen[path]._replace(good=good)
-        pairs = sorted(found, key=lambda pair: pair[0].path)
-        used = (
-            [partial for _, partial in pairs] if rowwise else [partial for _, partial in pairs[:1]]
-        )
+        records, used = at_rest.joined(found)
+        if rowwise:
+            rest.keep(records, self.seen, at_rest.grown(found, self.seen))
         return Intake(
             rowwise=rowwise,
             why=why,
             schema=schema,
-            partials=tuple(used),
-            records=tuple(record for record, _ in pairs),
+            partials=used if rowwise else used[:1],
+            records=records,
             quarantine=self.set_aside,
             errors=tuple(self.errors),
             seen=self.seen,

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from mlforge import partials
 from mlforge.contents import FAULTS, Desk, Intake, NotProvenError
 from mlforge.errors import SourceError
 from mlforge.features import Feature
 from mlforge.manifest import Manifest, Partial, SourceRecord
+from mlforge.rest import Found, Rest
 from mlforge.schema import Schema
 from mlforge.sources import Listing, SourceFile
 from mlforge.store import Store
@@ -48,25 +51,36 @@ def take_in(
 
 def _by_file(desk: Desk, why: str) -> Intake:
     """Each file by itself: a partial a file."""
-    found = desk.at_rest()
-    for file in desk.listing.among(desk.listing.stats.keys() - found.keys()):
+    rest, found = desk.at_rest(), dict[str, Found]()
+    for file in desk.listing.among(desk.listing.stats.keys() - rest.stats.keys()):
         try:
             partial = _partial_of(desk, file)
             found[file.path] = desk.record(file, partial.rows, partial, alone=True), partial
         except FAULTS as error:
             desk.reject(file, error)
-    schema = partials.common_schema([partial for _, partial in found.values()])
-    if schema is not None:
-        misfits = partials.misfits(((path, of) for path, (_, of) in found.items()), schema)
-        reasons = dict(misfits)
-        for file in desk.listing.among(reasons):
-            del found[file.path]
-            desk.reject(file, SourceError(f"{file.path}: {reasons[file.path]}"))
-    pairs = list(found.values())
-    pairs += _last_good(desk, schema)
-    return desk.intake(
-        pairs, why, schema or partials.common_schema(p for _, p in pairs), rowwise=True
-    )
+    every = [*rest.partials, *(partial for _, partial in found.values())]
+    schema = partials.common_schema(every)
+    if schema is not None and (unfit := partials.misfits(every, schema)):
+        rest, found = _fitting(desk, rest, found, unfit)
+    pairs = [*found.values(), *_last_good(desk, schema)]
+    schema = schema or partials.common_schema([partial for _, partial in pairs])
+    return desk.intake(pairs, why, schema, rowwise=True, at_rest=rest)
+
+
+def _fitting(
+    desk: Desk, rest: Rest, found: Mapping[str, Found], unfit: Mapping[int, str]
+) -> tuple[Rest, dict[str, Found]]:
+    """Set aside the files whose schemas do not fit, and give the others."""
+    fitting = rest.whose(lambda partial: id(partial.schema) not in unfit)
+    kept = {path: pair for path, pair in found.items() if id(pair[1].schema) not in unfit}
+    reasons = {
+        record.path: unfit[id(partial.schema)]
+        for record, partial in zip(*rest.joined(found.values()), strict=True)
+        if id(partial.schema) in unfit
+    }
+    for file in desk.listing.among(reasons):
+        desk.reject(file, SourceError(f"{file.path}: {reasons[file.path]}"))
+    return fitting, kept
 
 
 def _partial_of(desk: Desk, file: SourceFile) -> Partial:

@@ -40,9 +40,6 @@ class Partial:
     digest: int
 
 
-Counted = Sequence[tuple[Partial, int]]
-
-
 @dataclass(frozen=True, slots=True)
 class SourceRecord:
     """One source file as a version saw it."""
@@ -155,19 +152,9 @@ class Manifest:
         """The document, as `.meta.json` holds it."""
         return {
             **self.head(),
-            "partials": [
-                partial_entry(partial, uses, self.events) for partial, uses in self.counted()
-            ],
+            "partials": [partial_entry(partial, self.events) for partial in self.partials],
             "sources": [source_entry(record) for record in self.sources],
         }
-
-    def counted(self) -> Counted:
-        """Each partial once, and how often it counts."""
-        distinct = {partial.hash: partial for partial in self.partials}
-        if len(distinct) == len(self.partials):
-            return [(partial, 1) for partial in self.partials]
-        uses = Counter([partial.hash for partial in self.partials])
-        return list(zip(distinct.values(), uses.values(), strict=True))
 
     def head(self) -> dict[str, Any]:
         """The document without the lists that grow with the number of files."""
@@ -312,9 +299,9 @@ def events_of(document: Mapping[str, Any]) -> Schema:
     return tuple(_column(column) for column in document["event_columns"])
 
 
-def partial_entry(partial: Partial, uses: int, events: Schema) -> dict[str, Any]:
-    """A partial in a manifest's list."""
-    return {**_partial_json(partial, events), "uses": uses}
+def partial_entry(partial: Partial, events: Schema) -> dict[str, Any]:
+    """A partial in a manifest's list; one that counts twice stands there twice."""
+    return _partial_json(partial, events)
 
 
 def source_entry(record: SourceRecord) -> dict[str, Any]:
@@ -345,18 +332,16 @@ def source_from_json(entry: Mapping[str, Any]) -> SourceRecord:
 
 @dataclass(frozen=True, slots=True)
 class Lists:
-    """What a manifest lists: partials with how often each counts, and source files."""
+    """What a manifest lists: partials and source files."""
 
-    partials: Counted
+    partials: Sequence[Partial]
     sources: Sequence[SourceRecord]
 
     @classmethod
     def of(cls, document: Mapping[str, Any]) -> Self:
         """The lists that are in the document."""
         events = events_of(document)
-        partials = [
-            (partial_from_json(entry, events), entry["uses"]) for entry in document["partials"]
-        ]
+        partials = [partial_from_json(entry, events) for entry in document["partials"]]
         return cls(partials, [source_from_json(entry) for entry in document["sources"]])
 
 
@@ -376,7 +361,7 @@ def _decode(document: Mapping[str, Any], lists: Lists) -> Manifest:
         events=events_of(document),
         columns=tuple(_column(column) for column in document["columns"]),
         code_hash=document["code_hash"],
-        partials=tuple(partial for partial, uses in lists.partials for _ in range(uses)),
+        partials=tuple(lists.partials),
         engine=document["engine"],
         rowwise=document["rowwise"],
         version=Version.parse(document["version"]),

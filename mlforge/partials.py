@@ -6,15 +6,12 @@ State is replaced, never subtracted: a refresh reads the partials of the files t
 from __future__ import annotations
 
 import hashlib
-import itertools
 import json
-import operator
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TypeVar
 
 import polars as pl
 
@@ -23,13 +20,13 @@ from mlforge.digest import digest
 from mlforge.errors import IntegrityError
 from mlforge.manifest import MODULUS, Partial
 from mlforge.schema import Column, Schema, dtypes
+from mlforge.sequences import differing
 from mlforge.spec import FeatureSpec
 from mlforge.values import TimeRange
 
 # Raised when what a partial holds for the same inputs changes; nothing else dirties stored ones.
 FORMAT = 1
 _SIGN = "__sign"
-T = TypeVar("T")
 _UNREADABLE = (
     FileNotFoundError,
     pl.exceptions.ComputeError,
@@ -120,17 +117,11 @@ def common_schema(partials: Iterable[Partial]) -> Schema | None:
     return min(support, key=weight)
 
 
-def misfits(found: Iterable[tuple[str, Partial]], wanted: Schema) -> list[tuple[str, str]]:
-    """The names of those that do not fit the schema, and why."""
-    reasons: dict[int, str | None] = {}
-    bad = []
-    for name, partial in found:
-        schema = id(partial.schema)
-        if schema not in reasons:
-            reasons[schema] = misfit(partial, wanted)
-        if (reason := reasons[schema]) is not None:
-            bad.append((name, reason))
-    return bad
+def misfits(partials: Iterable[Partial], wanted: Schema) -> dict[int, str]:
+    """Which of their schemas, by identity, do not fit the one that is wanted, and why."""
+    distinct = {id(partial.schema): partial for partial in partials}
+    reasons = {schema: misfit(partial, wanted) for schema, partial in distinct.items()}
+    return {schema: reason for schema, reason in reasons.items() if reason is not None}
 
 
 def misfit(partial: Partial, wanted: Schema) -> str | None:
@@ -155,28 +146,15 @@ class Changes:
     times: TimeRange | None
 
 
-def apart(old: Sequence[T], new: Sequence[T]) -> tuple[Sequence[T], Sequence[T]]:
-    """Both without the very same things that they begin and end with: most versions differ in one place."""
-    head = _alike(old, new)
-    tail = min(_alike(reversed(old), reversed(new)), min(len(old), len(new)) - head)
-    return old[head : len(old) - tail], new[head : len(new) - tail]
-
-
-def _alike(some: Iterable[object], other: Iterable[object]) -> int:
-    """How many of the very same things both begin with."""
-    differ = map(operator.is_not, some, other)
-    return next(itertools.compress(itertools.count(), itertools.chain(differ, (True,))))
-
-
 def same_rows(old: Sequence[Partial], new: Sequence[Partial]) -> bool:
     """Whether two sets of partials hold the same multiset of events."""
-    old, new = apart(old, new)
+    old, new = differing(old, new)
     return (sum([p.digest for p in old]) - sum([p.digest for p in new])) % MODULUS == 0
 
 
 def replaced(old: Sequence[Partial], new: Sequence[Partial]) -> tuple[list[Partial], list[Partial]]:
     """The partials that went and those that came; what both have counts for nothing."""
-    old, new = apart(old, new)
+    old, new = differing(old, new)
     before = Counter([partial.hash for partial in old])
     after = Counter([partial.hash for partial in new])
     differ = {key for key, _ in before.items() ^ after.items()}

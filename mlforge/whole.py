@@ -12,6 +12,7 @@ from mlforge.contents import FAULTS, Desk, Intake
 from mlforge.errors import SourceError
 from mlforge.features import Function
 from mlforge.manifest import Manifest, Partial, SourceRecord
+from mlforge.rest import Rest
 from mlforge.schema import dtypes
 from mlforge.sources import SourceFile
 
@@ -50,13 +51,13 @@ def as_one(desk: Desk, why: str) -> Intake:
             except FAULTS as error:
                 desk.errors.append(error)
     if (kept := _last_good(desk)) is not None:
-        return desk.intake(kept, why, kept[0][1].schema, rowwise=False)
+        return desk.intake(kept, why, kept[0][1].schema, rowwise=False, at_rest=Rest())
     if partial is None:
-        return desk.intake([], why, None, rowwise=False)
+        return desk.intake([], why, None, rowwise=False, at_rest=Rest())
     pairs = [
         (desk.record(f, desk.seen[p].rows, partial, alone=False), partial) for p, f in files.items()
     ]
-    return desk.intake(pairs, why, partial.schema, rowwise=False)
+    return desk.intake(pairs, why, partial.schema, rowwise=False, at_rest=Rest())
 
 
 def _last_good(desk: Desk) -> list[tuple[SourceRecord, Partial]] | None:

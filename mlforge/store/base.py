@@ -135,7 +135,7 @@ class Store(ABC):
         """Replace the feature's books."""
 
     @abstractmethod
-    def seen(self, name: str) -> dict[str, Seen]:
+    def seen(self, name: str) -> Mapping[str, Seen]:
         """Source files as the last refresh saw them, by path."""
 
     @abstractmethod

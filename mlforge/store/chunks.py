@@ -11,8 +11,11 @@ import hashlib
 import json
 import os
 import re
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
+from itertools import accumulate
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -29,16 +32,18 @@ from mlforge.manifest import (
     source_from_json,
 )
 from mlforge.schema import Schema
+from mlforge.sequences import alike
 from mlforge.store import files
 from mlforge.store.folders import no_link, well_formed
 
 LISTS = ("partials", "sources")
+_HASH_OF, _PARTIAL_OF = attrgetter("hash"), attrgetter("partial")
 _INLINE = 100
 _PIECE = 64
 _HASH = re.compile(r"[0-9a-f]{64}")
 
-_Used = tuple[Partial, int]
-_Piece = tuple[_Used, ...] | tuple[SourceRecord, ...]
+_Piece = tuple[Partial, ...] | tuple[SourceRecord, ...]
+_Named = list[tuple[str, _Piece]]
 
 
 class Pieces:
@@ -47,8 +52,7 @@ class Pieces:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._events: Schema = ()
-        self._known: dict[str, _Piece] = {}
-        self._names: dict[tuple[int, ...], str] = {}
+        self._cuts: dict[str, tuple[Sequence[Any], _Named]] = {}
 
     @property
     def folder(self) -> Path:
@@ -58,38 +62,15 @@ class Pieces:
     def written(self, manifest: Manifest) -> dict[str, Any]:
         """The manifest's document; each long list is written in pieces, and their names stand for it."""
         self._understand(manifest.events)
-        document, names = manifest.head(), dict[tuple[int, ...], str]()
-        used: dict[str, _Piece] = {}
-        partials, sources = manifest.counted(), manifest.sources
-        there = self._there() if max(len(partials), len(sources)) > _INLINE else set()
+        document = manifest.head()
 
-        def pieces(cut: Iterable[_Piece], entry: Callable[[Any], Any]) -> list[str]:
-            written = []
-            for piece in cut:
-                identity = _identity(piece)
-                name = self._names.get(identity)
-                if name is None or name not in there:
-                    name = self._write(piece, entry)
-                used[name], names[identity] = piece, name
-                written.append(name)
-            return written
+        def partial_json(partial: Partial) -> dict[str, Any]:
+            return partial_entry(partial, manifest.events)
 
-        def partial_json(one: _Used) -> dict[str, Any]:
-            return partial_entry(*one, manifest.events)
-
-        if len(partials) <= _INLINE:
-            document["partials"] = [partial_json(one) for one in partials]
-        else:
-            cut = pieces(_cut(partials, [one.hash for one, _ in partials]), partial_json)
-            document["partials"] = {"count": len(partials), "pieces": cut}
-        if len(sources) <= _INLINE:
-            document["sources"] = [source_entry(record) for record in sources]
-        else:
-            cut = pieces(_cut(sources, [record.partial for record in sources]), source_entry)
-            document["sources"] = {"count": len(sources), "pieces": cut}
-        if used:
+        document["partials"] = self._list("partials", manifest.partials, _HASH_OF, partial_json)
+        document["sources"] = self._list("sources", manifest.sources, _PARTIAL_OF, source_entry)
+        if named(document):
             files.sync(self.folder)
-            self._known, self._names = used, names
         return document
 
     def lists(self, document: Mapping[str, Any]) -> Lists | None:
@@ -101,25 +82,23 @@ class Pieces:
             return None
         events = events_of(document)
         self._understand(events)
-        used: dict[str, _Piece] = {}
 
-        def used_partial(entry: Mapping[str, Any]) -> _Used:
-            return partial_from_json(entry, events), entry["uses"]
+        def understood_partial(entry: Mapping[str, Any]) -> Partial:
+            return partial_from_json(entry, events)
 
         def entries(key: str, understood: Callable[[Mapping[str, Any]], Any]) -> list[Any]:
             if not isinstance(document[key], dict):
                 return [understood(entry) for entry in document[key]]
-            found: list[Any] = []
-            for name in document[key]["pieces"]:
-                piece = self._known.get(name)
-                used[name] = piece = self._read(name, understood) if piece is None else piece
-                found += piece
+            known = dict(self._cuts[key][1]) if key in self._cuts else {}
+            cut: _Named = [
+                (name, known.get(name) or self._read(name, understood))
+                for name in document[key]["pieces"]
+            ]
+            found = [one for _, piece in cut for one in piece]
+            self._cuts[key] = found, cut
             return found
 
-        read = Lists(entries("partials", used_partial), entries("sources", source_from_json))
-        self._known = used
-        self._names = {_identity(piece): name for name, piece in used.items()}
-        return read
+        return Lists(entries("partials", understood_partial), entries("sources", source_from_json))
 
     def sweep(self, documents: Iterable[Mapping[str, Any]]) -> None:
         """Delete the pieces that no document names."""
@@ -130,7 +109,28 @@ class Pieces:
     def _understand(self, events: Schema) -> None:
         """What an entry leaves out is in the manifest: its events' columns."""
         if events != self._events:
-            self._events, self._known, self._names = events, {}, {}
+            self._events, self._cuts = events, {}
+
+    def _list(
+        self,
+        key: str,
+        entries: Sequence[Any],
+        name_of: Callable[[Any], str],
+        entry: Callable[[Any], dict[str, Any]],
+    ) -> list[Any] | dict[str, Any]:
+        """A list as it stands in a document: itself, or the names of its pieces, which are there then."""
+        if len(entries) <= _INLINE:
+            self._cuts.pop(key, None)
+            return [entry(one) for one in entries]
+        before, old = self._cuts.get(key, ((), []))
+        kept, length = _begun(old, alike(before, entries))
+        known = {tuple(map(id, piece)): name for name, piece in old[len(kept) :]}
+        rest = _cut(entries[length:], name_of)
+        cut = [*kept, *((known.get(tuple(map(id, piece)), ""), piece) for piece in rest)]
+        there = self._there()
+        cut = [(n if n in there else self._write(piece, entry), piece) for n, piece in cut]
+        self._cuts[key] = entries, cut
+        return {"count": len(entries), "pieces": [name for name, _ in cut]}
 
     def _there(self) -> set[str]:
         with suppress(FileNotFoundError):
@@ -166,17 +166,16 @@ def named(document: Mapping[str, Any]) -> set[str]:
     return {piece for entries in lists if isinstance(entries, dict) for piece in entries["pieces"]}
 
 
-def _cut(entries: Sequence[Any], names: Sequence[str]) -> list[_Piece]:
+def _begun(cut: _Named, length: int) -> tuple[_Named, int]:
+    """The pieces that lie within so many entries, but for the last: it may not have ended; and their length."""
+    ends = list(accumulate(len(piece) for _, piece in cut))
+    count = bisect_right(ends[:-1], length)
+    return cut[:count], ends[count - 1] if count else 0
+
+
+def _cut(entries: Sequence[Any], name_of: Callable[[Any], str]) -> list[_Piece]:
     last = {f"{number:02x}" for number in range(0, 256, _PIECE)}
-    ends = [place for place, name in enumerate(names, 1) if name[-2:] in last]
+    ends = [place for place, one in enumerate(entries, 1) if name_of(one)[-2:] in last]
     starts = [0, *ends]
     cut = (tuple(entries[a:b]) for a, b in zip(starts, [*ends, len(entries)], strict=True))
     return [piece for piece in cut if piece]
-
-
-def _identity(piece: _Piece) -> tuple[int, ...]:
-    """What tells that a piece is one that is known: the same things, which it keeps alive."""
-    if isinstance(piece[0], tuple):
-        things, uses = zip(*piece, strict=True)
-        return (*map(id, things), *uses)
-    return tuple(map(id, piece))

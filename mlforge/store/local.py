@@ -303,7 +303,7 @@ class LocalStore(Store):
         notes.write_books(self._folder(name), books)
         reach("books.written")
 
-    def seen(self, name: str) -> dict[str, Seen]:
+    def seen(self, name: str) -> Mapping[str, Seen]:
         """Read `_sources.json`."""
         return self._home(name).seen.read()
 

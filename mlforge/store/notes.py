@@ -67,11 +67,11 @@ class SeenNote:
     def __init__(self, folder: Path) -> None:
         self.path = folder / SOURCES
         self._state: State | None = None
-        self._seen: dict[str, Seen] = {}
+        self._seen: Mapping[str, Seen] = {}
         self._lines = 0
 
-    def read(self) -> dict[str, Seen]:
-        """All that is known; read once while the file stays as it is."""
+    def read(self) -> Mapping[str, Seen]:
+        """All that is known; the very same while the file stays as it is."""
         state = self._now()
         if state is None or state != self._state:
             text = (files.read_bytes(self.path) or b"").decode(errors="replace")
@@ -80,7 +80,7 @@ class SeenNote:
         return self._seen
 
     def write(self, now: Mapping[str, Seen]) -> None:
-        """Let this be what is known."""
+        """Let this be what is known; it is kept, not copied."""
         before = self.read()
         changed = {
             p: seen
@@ -98,7 +98,7 @@ class SeenNote:
             # A line that a killed writer left half-written ends here.
             files.append_text(self.path, "\n" + "".join(lines))
             self._lines += len(lines)
-        self._seen, self._state = dict(now), self._now()
+        self._seen, self._state = now, self._now()
 
     def _now(self) -> State | None:
         with suppress(FileNotFoundError):

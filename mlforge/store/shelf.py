@@ -55,6 +55,7 @@ class Shelf:
         self._read: dict[State, Pack] = {}
         self._lots: list[tuple[Sequence[Partial], Mapping[str, Place], Sequence[Lot]]] = []
         self._counted: tuple[tuple[Pack, ...], dict[str, Place], tuple[Pack, ...]] = ((), {}, ())
+        self._whole: dict[Path, Lot] = {}
 
     def refuse_links(self) -> None:
         """Raise StoreError if its folders are not here but elsewhere."""
@@ -105,8 +106,7 @@ class Shelf:
         for known, packed, made in self._lots:
             if known is partials and packed is stock.packed:
                 return made
-        located = self._located((partial.hash for partial in partials), stock)
-        made = places.lots(partials, located)
+        made = self._made(partials, stock)
         self._lots = [(partials, stock.packed, made), *self._lots[: _REMEMBERED - 1]]
         return made
 
@@ -239,6 +239,22 @@ class Shelf:
                 if entry.name.startswith("."):
                     Path(entry.path).unlink(missing_ok=True)
 
+    def _made(self, partials: Sequence[Partial], stock: Stock) -> Sequence[Lot]:
+        """What is read for these partials: of a pack that was read whole before nothing is asked again."""
+        asked = {partial.hash for partial in partials}
+        if len(asked) < len(partials):  # one that counts twice is read twice
+            return places.lots(partials, self._located([p.hash for p in partials], stock))
+        whole: list[Lot] = []
+        for pack in stock.packs:
+            lot = self._whole.get(pack.path)
+            if lot is not None and asked.issuperset(pack.hashes):
+                asked.difference_update(pack.hashes)
+                whole.append(lot)
+        rest = [partial for partial in partials if partial.hash in asked] if asked else []
+        made = places.lots(rest, self._located([p.hash for p in rest], stock))
+        self._whole |= {lot.path: lot for lot in made if lot.packed and lot.numbers is None}
+        return (*whole, *made)
+
     def _located(self, hashes: Iterable[str], stock: Stock) -> list[Place]:
         return [stock.packed.get(hash_) or self._loose_place(hash_, stock) for hash_ in hashes]
 
@@ -269,6 +285,7 @@ class Shelf:
                     packed.update(pack.places)
             used = {place.path for place in packed.values()}
             self._counted = found, packed, tuple(pack for pack in found if pack.path in used)
+            self._whole = {}
         return self._counted[1:]
 
     def _write_alone(self, path: Path, partial: Partial, frame: pl.DataFrame) -> None:

@@ -1,0 +1,23 @@
+"""Long lists that are mostly the same things: where they differ, without looking into any of them."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterable, Sequence
+from itertools import chain, compress, count
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+def alike(some: Iterable[object], other: Iterable[object]) -> int:
+    """How many of the very same things both begin with."""
+    differ = chain(map(operator.is_not, some, other), (True,))
+    return next(compress(count(), differ))
+
+
+def differing(old: Sequence[T], new: Sequence[T]) -> tuple[Sequence[T], Sequence[T]]:
+    """Both without the very same things that they begin and end with."""
+    head = alike(old, new)
+    tail = min(alike(reversed(old), reversed(new)), min(len(old), len(new)) - head)
+    return old[head : len(old) - tail], new[head : len(new) - tail]
