@@ -7,7 +7,7 @@ new contents cost anything, and a bad file is tried again only when it or the co
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 
@@ -292,7 +292,7 @@ class Desk:
 
     def intake(
         self,
-        found: Collection[Found],
+        found: Sequence[Found],
         why: str,
         schema: Schema | None,
         *,
@@ -304,9 +304,9 @@ class Desk:
         for path in self.seen.keys() - at_rest.stats.keys():
             good = self.good(path) if path in self.set_aside else self.seen[path].hash
             self.seen[path] = self.seen[path]._replace(good=good)
-        records, used = at_rest.joined(found)
+        records, used = joined = at_rest.joined(found)
         if rowwise:
-            rest.keep(records, self.seen, at_rest.grown(found, self.seen))
+            rest.keep(records, self.seen, at_rest.grown(found, joined, self.seen))
         return Intake(
             rowwise=rowwise,
             why=why,

@@ -75,7 +75,7 @@ def _fitting(
     kept = {path: pair for path, pair in found.items() if id(pair[1].schema) not in unfit}
     reasons = {
         record.path: unfit[id(partial.schema)]
-        for record, partial in zip(*rest.joined(found.values()), strict=True)
+        for record, partial in zip(*rest.joined([*found.values()]), strict=True)
         if id(partial.schema) in unfit
     }
     for file in desk.listing.among(reasons):

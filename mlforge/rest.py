@@ -7,7 +7,7 @@ the next, and a look at ten thousand files is a comparison of two dictionaries.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import attrgetter
 
@@ -44,8 +44,10 @@ class Rest:
         pairs = zip(self.records, self.partials, strict=True)
         return self._of({record.path for record, partial in pairs if fits(partial)})
 
-    def joined(self, found: Iterable[Found]) -> tuple[Records, Partials]:
+    def joined(self, found: Sequence[Found]) -> tuple[Records, Partials]:
         """Records and partials of these files and of others, by their paths."""
+        if not found:
+            return self.records, self.partials
         records, partials = list(self.records), list(self.partials)
         for record, partial in found:
             place = bisect_right(records, record.path, key=_path)
@@ -53,11 +55,14 @@ class Rest:
             partials.insert(place, partial)
         return tuple(records), tuple(partials)
 
-    def grown(self, found: Iterable[Found], seen: Mapping[str, Seen]) -> Rest:
-        """These and those of the others that are at rest by now."""
+    def grown(
+        self, found: Sequence[Found], joined: tuple[Records, Partials], seen: Mapping[str, Seen]
+    ) -> Rest:
+        """These and those of the others that are at rest by now; `joined` is what both are together."""
         settled = [pair for pair in found if _settled(pair[0], seen.get(pair[0].path))]
         stats = {record.path: seen[record.path][:4] for record, _ in settled}
-        return Rest(*self.joined(settled), {**self.stats, **stats})
+        records, partials = joined if len(settled) == len(found) else self.joined(settled)
+        return Rest(records, partials, {**self.stats, **stats})
 
     def _of(self, paths: set[str]) -> Rest:
         pairs = zip(self.records, self.partials, strict=True)
@@ -75,8 +80,9 @@ def of_version(latest: Manifest, seen: Mapping[str, Seen]) -> Rest:
         if records is latest.sources and known is seen:
             return rest
     partials = {partial.hash: partial for partial in latest.partials}
-    found = [(record, partials[record.partial]) for record in latest.sources]
-    return keep(latest.sources, seen, Rest().grown(found, seen))
+    own = tuple(partials[record.partial] for record in latest.sources)
+    found = list(zip(latest.sources, own, strict=True))
+    return keep(latest.sources, seen, Rest().grown(found, (latest.sources, own), seen))
 
 
 def keep(records: Records, seen: Mapping[str, Seen], rest: Rest) -> Rest:
