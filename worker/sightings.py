@@ -90,14 +90,15 @@ class Sightings:
             return Change({"missing": 1}, str(listing.root)) if was_there else None
         was_there, self.exists = self.exists, True
         change = None
-        present = {file.path: file for file in listing.files}
+        present = listing.stats
         for place in [place for place in self.known if place not in present]:
             del self.known[place]
             change = Change({"went": 1}, place, now_us).and_then(change)
         for place in [place for place in self.unfinished if place not in present]:
             del self.unfinished[place]
-        for place, file in present.items():
-            found = self._judge(place, file.absolute, file.stat, now_us, now_s)
+        differ = [place for place, stat in present.items() if self.known.get(place) != stat]
+        for file in listing.among({*differ, *self.unfinished}):
+            found = self._judge(file.path, file.absolute, file.stat, now_us, now_s)
             change = found.and_then(change) if found else change
         if change is None and not was_there:
             return Change({"is back": 1}, str(listing.root))
