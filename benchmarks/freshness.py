@@ -37,7 +37,7 @@ _WORKERS = 3
 _BLOCKS = 5
 _WARM_UP = 1
 _PATIENCE_S = 60.0
-_POLL_S = 0.002
+_POLL_S = 0.003
 """How often the server is asked; more often, asking would be a good part of what is measured."""
 _STOP_S = 15.0
 _REST_S = 0.5

@@ -12,7 +12,7 @@ from typing import Any
 import structlog
 from polars.exceptions import PanicException
 
-from mlforge import evaluation, sources
+from mlforge import evaluation, rest, sources
 from mlforge.digest import digest
 from mlforge.encoding import json_rows, key_hashes
 from mlforge.engines import POINT, engine_named
@@ -25,7 +25,7 @@ from worker.project import Project
 
 CALM_S = 0.2
 """How long to wait at first: other jobs of the same drop may still be at work."""
-KEEP_UP_S = 1.0
+KEEP_UP_S = 0.5
 """How often to look whether there are newer versions."""
 _REMEMBERED = 8  # manifests that a store keeps in mind
 _EVENTS = 3
@@ -75,9 +75,11 @@ def _look(at_work: Project, name: str, served: dict[str, Pointer | None]) -> Man
     if name in served and served[name] == pointer:
         return None
     served[name] = pointer
-    store.seen(name)
     store.partials(name)
-    return store.latest(name)
+    latest = store.latest(name)
+    if latest is not None and latest.rowwise:
+        rest.of_version(latest, store.seen(name))
+    return latest
 
 
 def _read(at_work: Project, manifest: Manifest) -> None:
