@@ -63,6 +63,7 @@ def test_a_server_flushed_amid_a_push_and_at_rest_is_filled_again(plant: Plant) 
         assert_invariant(plant.project, deadline_s=WITHIN_S)
 
 
+@pytest.mark.slow
 def test_a_server_restored_from_an_old_copy_is_brought_up_to_date(plant: Plant) -> None:
     """Rows, books, tickets and jobs of then: none of them is taken for the state of now."""
     client = plant.project.redis
