@@ -13,7 +13,7 @@ from typing import Any, Self
 
 from mlforge.errors import IntegrityError, MlforgeError, UnsupportedStore
 from mlforge.metrics import MetricColumn
-from mlforge.schema import Column, Schema
+from mlforge.schema import Column, Schema, shared
 from mlforge.spec import FeatureSpec
 from mlforge.timemodel import Window
 from mlforge.values import Duration, TimeRange, Version, from_iso, to_iso
@@ -267,7 +267,7 @@ def partials_to_json(partials: Sequence[Partial]) -> list[Any]:
 def partials_from_json(document: Sequence[Any]) -> list[Partial]:
     """Read what `partials_to_json` wrote."""
     columns, entries = document
-    schema = tuple(_column(column) for column in columns)
+    schema = _schema(columns)
     return [
         Partial(
             hash=_safe(name, _HASH),
@@ -283,7 +283,7 @@ def partials_from_json(document: Sequence[Any]) -> list[Partial]:
 
 def partial_from_json(document: Mapping[str, Any], events: Schema = ()) -> Partial:
     """Read what `partial_to_json` wrote."""
-    schema = tuple(_column(c) for c in document["schema"]) if "schema" in document else events
+    schema = _schema(document["schema"]) if "schema" in document else events
     return Partial(
         hash=_safe(document["hash"], _HASH),
         rows=document["rows"],
@@ -296,7 +296,7 @@ def partial_from_json(document: Mapping[str, Any], events: Schema = ()) -> Parti
 
 def events_of(document: Mapping[str, Any]) -> Schema:
     """The columns of a document's events."""
-    return tuple(_column(column) for column in document["event_columns"])
+    return _schema(document["event_columns"])
 
 
 def partial_entry(partial: Partial, events: Schema) -> dict[str, Any]:
@@ -359,7 +359,7 @@ def _decode(document: Mapping[str, Any], lists: Lists) -> Manifest:
     return Manifest(
         spec=spec,
         events=events_of(document),
-        columns=tuple(_column(column) for column in document["columns"]),
+        columns=_schema(document["columns"]),
         code_hash=document["code_hash"],
         partials=tuple(lists.partials),
         engine=document["engine"],
@@ -410,6 +410,10 @@ def _partial_json(partial: Partial, events: Schema) -> dict[str, Any]:
 def _column_json(column: Column) -> dict[str, str]:
     aggregate = {"aggregation": column.aggregation, "window": column.window}
     return {"name": column.name, "dtype": column.dtype, **{k: v for k, v in aggregate.items() if v}}
+
+
+def _schema(document: Sequence[Mapping[str, Any]]) -> Schema:
+    return shared(tuple(_column(column) for column in document))
 
 
 def _column(document: Mapping[str, Any]) -> Column:

@@ -11,7 +11,6 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
 
 import polars as pl
 
@@ -19,7 +18,7 @@ from mlforge import frames
 from mlforge.digest import digest
 from mlforge.errors import IntegrityError
 from mlforge.manifest import MODULUS, Partial
-from mlforge.schema import Column, Schema, dtypes
+from mlforge.schema import Column, Schema, dtypes, shared
 from mlforge.sequences import differing
 from mlforge.spec import FeatureSpec
 from mlforge.values import TimeRange
@@ -71,14 +70,8 @@ def whole_content(contents: Iterable[str]) -> str:
 def describe(key: str, events: pl.DataFrame, spec: FeatureSpec, dropped: dict[str, int]) -> Partial:
     """What is to be known of a partial without opening it."""
     dropped = {reason: rows for reason, rows in dropped.items() if rows}
-    schema = _shared(frames.schema_of(events))
+    schema = shared(frames.schema_of(events))
     return Partial(key, events.height, times_of(events, spec), schema, dropped, digest(events))
-
-
-@lru_cache(maxsize=128)
-def _shared(schema: Schema) -> Schema:
-    """The first of equal schemas: partials that share one are told alike at a glance."""
-    return schema
 
 
 def stored(events: pl.DataFrame) -> pl.DataFrame:
@@ -93,14 +86,17 @@ def common_schema(partials: Iterable[Partial]) -> Schema | None:
     files came does not matter.
     """
     given = list(partials)
-    distinct = {id(partial.schema): partial.schema for partial in given}
-    if len(distinct) == 1:  # as it mostly is
+    if len({id(partial.schema) for partial in given}) == 1:  # as it mostly is
         return given[0].schema
+    # By identity first: hashing the schema of each would take longer than all else.
+    by_schema: dict[int, list[Partial]] = {}
+    for partial in given:
+        by_schema.setdefault(id(partial.schema), []).append(partial)
     support: Counter[Schema] = Counter()
     rows: Counter[Schema] = Counter()
-    for partial in given:
-        support[partial.schema] += 1
-        rows[partial.schema] += partial.rows
+    for alike in by_schema.values():
+        support[alike[0].schema] += len(alike)
+        rows[alike[0].schema] += sum([partial.rows for partial in alike])
     if not support:
         return None
 
