@@ -152,7 +152,7 @@ class Manifest:
         """The document, as `.meta.json` holds it."""
         return {
             **self.head(),
-            "partials": [partial_entry(partial, self.events) for partial in self.partials],
+            "partials": [partial_to_json(partial, self.events) for partial in self.partials],
             "sources": [source_entry(record) for record in self.sources],
         }
 
@@ -247,9 +247,21 @@ def check_format(document: Any, where: str) -> None:
         )
 
 
-def partial_to_json(partial: Partial) -> dict[str, Any]:
-    """A partial's description, as it stands in its own file."""
-    return _partial_json(partial, ())
+def partial_to_json(partial: Partial, events: Schema = ()) -> dict[str, Any]:
+    """A partial's description; its schema is left out where it is that of the events around it."""
+    own = (
+        {}
+        if events and partial.schema == events
+        else {"schema": [_column_json(c) for c in partial.schema]}
+    )
+    return {
+        "hash": partial.hash,
+        "rows": partial.rows,
+        **_times_json(partial.times),
+        "dropped": dict(partial.dropped),
+        "digest": f"{partial.digest:032x}",
+        **own,
+    }
 
 
 def partials_to_json(partials: Sequence[Partial]) -> list[Any]:
@@ -297,11 +309,6 @@ def partial_from_json(document: Mapping[str, Any], events: Schema = ()) -> Parti
 def events_of(document: Mapping[str, Any]) -> Schema:
     """The columns of a document's events."""
     return _schema(document["event_columns"])
-
-
-def partial_entry(partial: Partial, events: Schema) -> dict[str, Any]:
-    """A partial in a manifest's list; one that counts twice stands there twice."""
-    return _partial_json(partial, events)
 
 
 def source_entry(record: SourceRecord) -> dict[str, Any]:
@@ -389,22 +396,6 @@ def _metric(document: Mapping[str, Any]) -> MetricColumn:
         document["closed"],
     )
     return MetricColumn(document["column"], document["aggregation"], window)
-
-
-def _partial_json(partial: Partial, events: Schema) -> dict[str, Any]:
-    own = (
-        {}
-        if events and partial.schema == events
-        else {"schema": [_column_json(c) for c in partial.schema]}
-    )
-    return {
-        "hash": partial.hash,
-        "rows": partial.rows,
-        **_times_json(partial.times),
-        "dropped": dict(partial.dropped),
-        "digest": f"{partial.digest:032x}",
-        **own,
-    }
 
 
 def _column_json(column: Column) -> dict[str, str]:

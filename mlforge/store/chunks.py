@@ -26,8 +26,8 @@ from mlforge.manifest import (
     Partial,
     SourceRecord,
     events_of,
-    partial_entry,
     partial_from_json,
+    partial_to_json,
     source_entry,
     source_from_json,
 )
@@ -65,7 +65,7 @@ class Pieces:
         document = manifest.head()
 
         def partial_json(partial: Partial) -> dict[str, Any]:
-            return partial_entry(partial, manifest.events)
+            return partial_to_json(partial, manifest.events)
 
         document["partials"] = self._list("partials", manifest.partials, _HASH_OF, partial_json)
         document["sources"] = self._list("sources", manifest.sources, _PARTIAL_OF, source_entry)
@@ -89,7 +89,7 @@ class Pieces:
         def entries(key: str, understood: Callable[[Mapping[str, Any]], Any]) -> list[Any]:
             if not isinstance(document[key], dict):
                 return [understood(entry) for entry in document[key]]
-            known = dict(self._cuts[key][1]) if key in self._cuts else {}
+            known = dict(self._cut_before(key)[1])
             cut: _Named = [
                 (name, known.get(name) or self._read(name, understood))
                 for name in document[key]["pieces"]
@@ -122,7 +122,7 @@ class Pieces:
         if len(entries) <= _INLINE:
             self._cuts.pop(key, None)
             return [entry(one) for one in entries]
-        before, old = self._cuts.get(key, ((), []))
+        before, old = self._cut_before(key)
         kept, length = _begun(old, alike(before, entries))
         known = {tuple(map(id, piece)): name for name, piece in old[len(kept) :]}
         rest = _cut(entries[length:], name_of)
@@ -131,6 +131,10 @@ class Pieces:
         cut = [(n if n in there else self._write(piece, entry), piece) for n, piece in cut]
         self._cuts[key] = entries, cut
         return {"count": len(entries), "pieces": [name for name, _ in cut]}
+
+    def _cut_before(self, key: str) -> tuple[Sequence[Any], _Named]:
+        """The list as it was last written or read, and its pieces."""
+        return self._cuts.get(key, ((), []))
 
     def _there(self) -> set[str]:
         with suppress(FileNotFoundError):
