@@ -18,6 +18,8 @@ from tests.workers import eventually, redis, server  # noqa: F401 - fixtures
 from worker.server import EmbeddedServer
 from worker.tickets import DEATHS, LEASE_MS, Ticket
 
+OTHERS = ["spend", "daily", "newest"]
+"""The usual features."""
 TAKEN_UP_S = 15.0
 """Within which a killed worker's work is taken up."""
 
@@ -179,8 +181,7 @@ def test_a_function_that_takes_more_memory_than_there_is_sets_no_file_aside(
         plant.drop()
         failed = eventually(lambda: t if (t := plant.ticket("hungry")).interruptions else None)
         assert "MemoryError" in failed.error
-        others = ["spend", "daily", "newest"]
-        assert_invariant(plant.project, features=others)
+        assert_invariant(plant.project, features=OTHERS)
         (tmp_path / "hunger").unlink()
         assert_invariant(plant.project)
 
@@ -217,8 +218,7 @@ def test_a_function_stuck_in_native_code_is_killed_and_nobody_else_waits(
         (tmp_path / "hang").touch()
         plant.drop()
         eventually((tmp_path / "hangs").exists)
-        others = ["spend", "daily", "newest"]
-        assert_invariant(plant.project, features=others)
+        assert_invariant(plant.project, features=OTHERS)
         began = plant.ticket("hung")
         assert began.leased
         assert not began.error
@@ -227,6 +227,18 @@ def test_a_function_stuck_in_native_code_is_killed_and_nobody_else_waits(
         assert (failed.failures, failed.interruptions) == (1, 0), "its lease was held all the while"
         (tmp_path / "hang").unlink()
         assert_invariant(plant.project)
+
+
+def poisoned(plant: Plant) -> Iterator[None]:
+    """Run a plant one feature of which meets its poison: the others are none the worse for it."""
+    (plant.folder / "poison").mkdir()
+    (plant.folder / "poisoned").touch()
+    plant.run_all()
+    for _ in running(plant):
+        plant.drop(into="poison")
+        plant.drop()
+        assert_invariant(plant.project, features=OTHERS)
+        yield
 
 
 DEADLY = usual_with(
@@ -260,14 +272,7 @@ def test_a_function_that_ends_every_process_is_parked_and_nobody_else_waits(
     tmp_path,
 ) -> None:
     plant = Plant(tmp_path, server.url, text=DEADLY)
-    (tmp_path / "poison").mkdir()
-    (tmp_path / "poisoned").touch()
-    plant.run_all()
-    for _ in running(plant):
-        plant.drop(into="poison")
-        plant.drop()
-        others = ["spend", "daily", "newest"]
-        assert_invariant(plant.project, features=others)
+    for _ in poisoned(plant):
         eventually(lambda: hurried(redis, plant, "deadly").parked, 60)
         assert plant.ticket("deadly").deaths == DEATHS
         assert "SIGKILL" in plant.ticket("deadly").error
@@ -313,20 +318,13 @@ def test_a_poison_feature_is_parked_seen_and_tried_again_when_something_changes(
     tmp_path,
 ) -> None:
     plant = Plant(tmp_path, server.url, text=POISON)
-    (tmp_path / "poison").mkdir()
-    (tmp_path / "poisoned").touch()
-    plant.run_all()
-    for _ in running(plant):
-        plant.drop(into="poison")
-        plant.drop()
-        others = ["spend", "daily", "newest"]
-        assert_invariant(plant.project, features=others)
+    for _ in poisoned(plant):
         eventually(lambda: plant.ticket("poison").parked, 60)
         status = plant.ask("status")
         assert status.returncode == 1
         assert "given up until a file or the code changes" in status.stdout
         plant.drop()
-        assert_invariant(plant.project, features=others)
+        assert_invariant(plant.project, features=OTHERS)
         again: list[Callable[[Plant], None]] = [by_command, by_file, by_code]
         for what in again:
             tried = tries(plant)
