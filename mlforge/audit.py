@@ -26,7 +26,7 @@ from mlforge.features import Feature
 from mlforge.manifest import Manifest, config_of
 from mlforge.online import OnlineStore
 from mlforge.plain import Cell, History, Row
-from mlforge.reading import FileStat, SourceFile, read
+from mlforge.reading import SourceFile, read
 from mlforge.retrieval import get_training_data
 from mlforge.sampling import SOME, Entity, Sample, Share, by_entity, entity_text, rows_of
 from mlforge.sources import Source
@@ -210,9 +210,8 @@ class _Audit:
     def _raw(self, file: _File) -> pl.DataFrame | None:
         """The content that the version was made from; None if it is nowhere in the source now."""
         for path in dict.fromkeys([file.path, *self.renamed.get(file.hash, ())]):
-            place = self.source.root / path
             try:
-                content = read(SourceFile(path, place, FileStat.of(place.stat())), self.max_bytes)
+                content = read(SourceFile.under(self.source.root, path), self.max_bytes)
             except (SourceError, OSError):
                 continue
             if content.hash == file.hash:

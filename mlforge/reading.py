@@ -89,6 +89,12 @@ class SourceFile(NamedTuple):
     absolute: Path
     stat: FileStat
 
+    @classmethod
+    def under(cls, root: Path, path: str) -> SourceFile:
+        """The file at a path of a source as it is now; raises OSError."""
+        place = root / path
+        return cls(path, place, FileStat.of(place.stat()))
+
 
 @dataclass(frozen=True, slots=True)
 class Content:

@@ -22,7 +22,6 @@ from mlforge import apart, reading
 from mlforge.errors import UnreadableFile
 from mlforge.reading import BeingWritten
 from mlforge.sources import (
-    FileStat,
     SourceFile,
     completeness,
     content_hash,
@@ -60,7 +59,7 @@ def odd_files() -> dict[str, Path]:
 
 
 def file_at(path: Path) -> SourceFile:
-    return SourceFile(path.name, path, FileStat.of(path.stat()))
+    return SourceFile.under(path.parent, path.name)
 
 
 def written(path: Path, data: bytes) -> SourceFile:

@@ -6,7 +6,6 @@ import io
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import structlog
@@ -18,7 +17,7 @@ from mlforge.encoding import json_rows, key_hashes
 from mlforge.engines import POINT, engine_named
 from mlforge.errors import MlforgeError
 from mlforge.manifest import Manifest
-from mlforge.sources import FileStat, SourceFile
+from mlforge.sources import SourceFile
 from mlforge.state import events_of
 from mlforge.store import Pointer
 from worker.project import Project
@@ -86,10 +85,9 @@ def _read(at_work: Project, manifest: Manifest) -> None:
     """The last of the files, if it is small: as a job does, but for the feature's function."""
     if not manifest.sources or manifest.sources[-1].size > _SMALL_BYTES:
         return
-    path = manifest.sources[-1].path
-    place = Path(at_work.definitions.source(manifest.name).root, path)
+    root = at_work.definitions.source(manifest.name).root
     with suppress(MlforgeError, OSError):  # it may have gone
-        digest(sources.read(SourceFile(path, place, FileStat.of(place.stat()))).frame)
+        digest(sources.read(SourceFile.under(root, manifest.sources[-1].path)).frame)
 
 
 def _evaluate(at_work: Project, manifest: Manifest) -> None:

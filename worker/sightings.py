@@ -140,4 +140,4 @@ def _stat(path: Path) -> FileStat | None:
         return None
     if not modes.S_ISREG(found.st_mode):
         return None
-    return FileStat(found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino)
+    return FileStat.of(found)

@@ -105,7 +105,7 @@ class ForgeWorker(Forge, Worker):
         return done
 
     def _rehearsed(self) -> Iterator[float]:
-        yield from rehearse(project.in_use, self.connection.ping)
+        return rehearse(project.in_use, self.connection.ping)
 
     def _serve(self, order: str, tell: Callable[[], object]) -> None:
         """In a spare: run the job as a fork made for it would."""
