@@ -88,19 +88,22 @@ class _Held(Events):
 
     frame: pl.DataFrame
 
+    def rows_within(self, times: TimeRange | None) -> int:
+        return self.frame.height
+
     def within(self, times: TimeRange | None) -> Events:
         return self
 
     def scan(
-        self, columns: Sequence[str] | None = None, times: TimeRange | None = None
+        self,
+        columns: Sequence[str] | None = None,
+        times: TimeRange | None = None,
+        among: pl.DataFrame | None = None,
     ) -> pl.LazyFrame:
         found = self.frame.lazy()
         if columns is not None:
             found = found.select(name for name in self.frame.columns if name in columns)
-        if times is None or self.spec.timestamp is None:
-            return found
-        time = pl.col(self.spec.timestamp)
-        return found.filter(time.is_between(frames.instant(times.start), frames.instant(times.end)))
+        return self._chosen(found, times, among)
 
 
 def _part_of(keys: Sequence[str], number: int, parts: int) -> pl.Expr | None:
@@ -122,14 +125,13 @@ def _held(states: Sequence[State], among: pl.DataFrame | None, part: pl.Expr | N
 
     def gathered(hashes: Counter[str], when: TimeRange | None) -> pl.LazyFrame:
         chosen = replace(events, partials=tuple(known[each] for each in hashes.elements()))
-        found = chosen.within(when).scan(columns, when)
-        if among is not None:
-            found = found.join(among.lazy(), on=list(spec.keys), how="semi")
+        found = chosen.within(when).scan(columns, when, among)
         return found if part is None else found.filter(part)
 
     scans = [gathered(each - common, when) for each, when in zip(own, times, strict=True)]
     with intact(spec.name):
-        shared, *rest = pl.collect_all([gathered(common, union), *scans])
+        engine = frames.engine_for(sum([partial.rows for partial in known.values()]))
+        shared, *rest = pl.collect_all([gathered(common, union), *scans], engine=engine)
     return [
         State(_Held(spec, events.schema, (), events.where, pl.concat([shared, frame])), state.as_of)
         for state, frame in zip(states, rest, strict=True)

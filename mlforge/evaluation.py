@@ -75,12 +75,18 @@ def _entities(
     """Distinct keys of the events in any of the ranges; None is all of time."""
     keys = list(events.spec.keys)
     schema = [column for column in events.schema if column.name in keys]
-    scans = [events.scan(events.spec.identity, times).select(keys) for times in _merged(ranges)]
-    found = pl.concat(scans) if scans else frames.empty(schema).lazy().select(keys)
-    if among is not None:
-        found = found.join(among.lazy(), on=keys, how="semi")
+    merged = _merged(ranges)
+    if not merged:
+        return frames.empty(schema).select(keys)
+    scans = [events.scan(events.spec.identity, times, among).select(keys) for times in merged]
+    engine = frames.engine_for(events.rows_within(_hull(merged)))
     with intact(events.spec.name):
-        return found.unique().collect()
+        return pl.concat(scans).unique().collect(engine=engine)
+
+
+def _hull(merged: list[TimeRange | None]) -> TimeRange | None:
+    first, last = merged[0], merged[-1]
+    return first.union(last) if first and last else None
 
 
 def _merged(ranges: list[TimeRange | None]) -> list[TimeRange | None]:
@@ -105,11 +111,10 @@ def _latest(events: Events, points: pl.DataFrame) -> pl.DataFrame:
     times = TimeRange(BEGINNING, last if isinstance(last, int) else BEGINNING)
     rows = (
         frames.select_typed(
-            events.scan(times=times),
+            events.scan(times=times, among=asked.select(keys)),
             {c.name: c.dtype for c in events.schema},
             spec.output(events.schema),
         )
-        .join(asked.lazy(), on=keys, how="semi")
         .sort(*keys, spec.timestamp, *values, nulls_last=False)
         .unique([*keys, spec.timestamp], keep="last", maintain_order=True)
         .with_columns(pl.col(spec.timestamp).alias(POINT))

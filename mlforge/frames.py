@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Literal
 
 import polars as pl
 
@@ -11,6 +12,8 @@ from mlforge.errors import DataError
 from mlforge.schema import INSTANT, Column, Schema
 
 _DECIMAL = re.compile(r"Decimal\((\d+), (\d+)\)")
+_FEW = 1_000_000
+_LISTED = 20_000  # of so many entities a list of keys is made anew for every piece of a file
 UTC_INSTANT = pl.Datetime("us", "UTC")
 
 
@@ -52,6 +55,11 @@ def empty(columns: Iterable[Column]) -> pl.DataFrame:
     return pl.DataFrame(schema=polars_schema(columns))
 
 
+def engine_for(rows: int) -> Literal["in-memory", "auto"]:
+    """How polars is to go over so many rows: streaming saves memory, but takes longer to start than few rows do."""
+    return "in-memory" if rows <= _FEW else "auto"
+
+
 def instant(us: int | None) -> pl.Expr:
     """A literal instant, or a null one."""
     return pl.lit(us, dtype=pl.Int64).cast(UTC_INSTANT)
@@ -66,6 +74,21 @@ def in_microseconds(frame: pl.DataFrame) -> pl.DataFrame:
     """The frame with all its instants in one unit: files of one source may tell a column in several."""
     times = [name for name, dtype in frame.schema.items() if isinstance(dtype, pl.Datetime)]
     return frame.with_columns(pl.col(name).dt.cast_time_unit("us") for name in times)
+
+
+def of_entities(
+    found: pl.LazyFrame, entities: pl.DataFrame | None, keys: Sequence[str]
+) -> pl.LazyFrame:
+    """The rows of some entities; of all where it is None."""
+    if entities is None:
+        return found
+    if entities.height <= _LISTED:
+        # A look at one key costs a third of a join, and can be part of reading.
+        listed = pl.lit(entities[keys[0]].implode())
+        found = found.filter(pl.col(keys[0]).is_in(listed))
+        if len(keys) == 1:
+            return found
+    return found.join(entities.lazy(), on=list(keys), how="semi")
 
 
 def finite(expr: pl.Expr, dtype: pl.DataType) -> pl.Expr:

@@ -55,9 +55,7 @@ def evaluate(
     spec = events.spec
     columns = spec.output(events.schema)
     if not spec.columns:
-        found = events.scan(times=times)
-        if among is not None:
-            found = found.join(among.lazy(), on=list(spec.keys), how="semi")
+        found = events.scan(times=times, among=among)
         return _ordered(
             frames.select_typed(found, {c.name: c.dtype for c in events.schema}, columns).collect(),
             events,
@@ -78,9 +76,7 @@ def _at_boundaries(
     spec = events.spec
     assert spec.timestamp is not None
     seen = None if times is None else TimeRange(times.start - interval.us, times.end)
-    source = events.scan(spec.identity, seen)
-    if among is not None:
-        source = source.join(among.lazy(), on=list(spec.keys), how="semi")
+    source = events.scan(spec.identity, seen, among)
     time = frames.microseconds(spec.timestamp)
     points = source.select(
         *spec.keys, (time - time.mod(interval.us) + interval.us).alias(POINT)

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from mlforge import current
+from mlforge import current, frames
 from mlforge.engines import Engine, duckdb_engine, fixed
 from mlforge.online import base
 
@@ -18,13 +18,15 @@ def forced(
 ) -> Iterator[None]:
     """Within the block.
 
-    general: no fixed point, no lists, as with data too wide for them. gathered: events at a time.
+    general: no fixed point, no lists, as with data too wide or too long for them. gathered: events at a time.
     small_pushes: a push of a handful of rows goes through every seam.
     """
     with pytest.MonkeyPatch.context() as patch:
         if general:
             patch.setattr(fixed, "_ROOM", 0)
             patch.setattr(duckdb_engine, "_LISTED", -1)
+            patch.setattr(frames, "_LISTED", 0)
+            patch.setattr(frames, "_FEW", 0)
         if gathered is not None:
             patch.setattr(Engine, "gathered", gathered)
         if small_pushes:

@@ -140,14 +140,12 @@ def _gather(
     """The events of a range of time and of some entities: keys, and the kernel's columns."""
     spec = events.spec
     assert spec.timestamp is not None
-    found = events.scan(spec.needed(), seen)
-    if among is not None:
-        found = found.join(among.lazy(), on=list(spec.keys), how="semi")
+    found = events.scan(spec.needed(), seen, among)
     return found.select(
         *spec.keys,
         frames.microseconds(spec.timestamp).alias(TIME),
         *(pl.col(column).alias(value_alias(column)) for column in context.value_columns()),
-    ).collect()
+    ).collect(engine=frames.engine_for(events.rows_within(seen)))
 
 
 def _in_order(found: pl.DataFrame) -> pl.DataFrame:

@@ -40,23 +40,36 @@ class Events:
         kept = [p for p in self.partials if (t := p.times) and t.start <= end and start <= t.end]
         return Events(self.spec, self.schema, tuple(kept), self.where)
 
+    def rows_within(self, times: TimeRange | None) -> int:
+        """How many events there are in the range at most."""
+        return sum([partial.rows for partial in self.within(times).partials])
+
     @cached_property
     def lots(self) -> Sequence[Lot]:
         """What is read for all of them."""
         return self.where(self.partials)
 
     def scan(
-        self, columns: Sequence[str] | None = None, times: TimeRange | None = None
+        self,
+        columns: Sequence[str] | None = None,
+        times: TimeRange | None = None,
+        among: pl.DataFrame | None = None,
     ) -> pl.LazyFrame:
-        """The events, lazily: some columns, those of a time range, in no particular order."""
+        """The events, lazily: some columns, those of a time range and of some entities, in no particular order."""
         wanted = tuple(c for c in self.schema if columns is None or c.name in columns)
         found = places.scan(
-            (lot for lot in self.lots if times is None or lot.overlaps(times)), wanted
+            (lot for lot in self.lots if times is None or lot.overlaps(times)),
+            wanted,
         )
-        if times is None or self.spec.timestamp is None:
-            return found
-        time = pl.col(self.spec.timestamp)
-        return found.filter(time.is_between(frames.instant(times.start), frames.instant(times.end)))
+        return self._chosen(found, times, among)
+
+    def _chosen(
+        self, found: pl.LazyFrame, times: TimeRange | None, among: pl.DataFrame | None
+    ) -> pl.LazyFrame:
+        if times is not None and self.spec.timestamp is not None:
+            start, end = frames.instant(times.start), frames.instant(times.end)
+            found = found.filter(pl.col(self.spec.timestamp).is_between(start, end))
+        return frames.of_entities(found, among, self.spec.keys)
 
     def ranges(self, rows: int) -> list[TimeRange]:
         """All of time, cut where about so many events came since the cut before.
