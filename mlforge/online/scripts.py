@@ -62,7 +62,7 @@ return n
 """
 
 REMOVE = f"""{_FENCED}
-for i = 2, #KEYS do n = n + call('UNLINK', KEYS[i]) end
+if #KEYS > 1 then n = call('UNLINK', unpack(KEYS, 2)) end
 return n
 """
 
