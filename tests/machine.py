@@ -33,6 +33,7 @@ from mlforge import (
     get_training_data,
     operations,
 )
+from mlforge.ahead import ROOM, read_ahead
 from mlforge.errors import BuildError, DataError, NotServed
 from mlforge.online import RedisStore
 from mlforge.outcomes import Options
@@ -193,6 +194,7 @@ class Machine(RuleBasedStateMachine):
         self.ttl = data.draw(st.sampled_from([None, 7 * 86_400]), label="ttl")
         self.online_store = DyingStore.from_url(server_url(), ttl=self.ttl)
         self.store = LocalStore(self.root / "store", TINY_PACKS)
+        self.room = data.draw(st.sampled_from([0, 12, ROOM]), label="values read ahead at most")
         self.write("a.parquet", data.draw(histories.rows(self.world), label="a.parquet"))
         self.open()
         self.then(data.draw(st.sampled_from(["build", "build online"])), data)
@@ -502,6 +504,8 @@ class Machine(RuleBasedStateMachine):
         if self.unknowable():
             return
         before = self.store.list_versions(NAME) if self.versions else []
+        if self.versions and self.room and data.draw(st.booleans(), label="after reading ahead"):
+            read_ahead(self.store, self.store.read_metadata(NAME), self.room)
         override = data.draw(st.sampled_from([None, None, None, "polars", "duckdb"]))
         parts = data.draw(st.sampled_from([None, 1, 2, 5]), label="rows a part holds")
         options = None if parts is None else Options(cost_share=99, layout=Layout(parts))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import replace
+from functools import partial as bound
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import polars as pl
 import pytest
 
 from mlforge.digest import digest
+from mlforge.engines import Events
 from mlforge.errors import (
     ColumnNotFound,
     FeatureNotFound,
@@ -308,6 +310,35 @@ class StoreContract:
             store.remove_partials("spend", ["a1"])
         assert store.partials("spend") == {"b2"}
         assert store.find_partial("spend", "a1") is None
+
+    @pytest.mark.parametrize("since", [-5, 1, 2, 9])
+    def test_what_is_kept_in_memory_reads_as_it_does_from_its_file(
+        self, store: Store, since: int
+    ) -> None:
+        frames = {
+            name: events(1, 2, 3).with_columns(pl.col("x") * n) for n, name in enumerate("abc")
+        }
+        made = [(partial_of(frame, name), frame) for name, frame in frames.items()]
+        with store.lock("spend"):
+            store.write_partials("spend", made[:2], "at")
+        partials = [partial for partial, _ in made]
+
+        def read(asked: list[Partial], times: TimeRange | None, columns: list[str]) -> pl.DataFrame:
+            of = Events(SPEC, EVENTS, tuple(asked), bound(store.lots, "spend"))
+            return of.scan(columns, times).collect().sort(columns)
+
+        store.keep("spend", partials[:2], ["user", "at"], "at", since)
+        with store.lock("spend"):
+            store.write_partials("spend", made[2:], "at")
+        for columns in (["user", "at"], ["user", "at", "x"]):
+            for times in (None, *(TimeRange(start, 2) for start in range(3))):
+                for asked in (partials, partials[:1], partials[1:], [partials[0]] * 2):
+                    found = pl.concat([frames[partial.hash] for partial in asked])
+                    if times is not None:
+                        micros = pl.col("at").to_physical()
+                        found = found.filter(micros.is_between(times.start, times.end))
+                    expected = found.select(columns).sort(columns)
+                    assert read(asked, times, columns).equals(expected)
 
     # Books
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
@@ -12,6 +13,7 @@ import structlog
 from polars.exceptions import PanicException
 
 from mlforge import evaluation, rest, sources
+from mlforge.ahead import ROOM, read_ahead
 from mlforge.digest import digest
 from mlforge.encoding import json_rows, key_hashes
 from mlforge.engines import POINT, engine_named
@@ -48,10 +50,10 @@ def rehearse(opened: Callable[[], Project], greet: Callable[[], object]) -> Iter
         yield 0
         at_work.online.ping()
         yield 0
-        served: dict[str, Pointer | None] = {}
+        known: dict[str, _Known] = {}
         tried = False
         for name in islice(at_work.definitions.features, _REMEMBERED):
-            latest = _look(at_work, name, served)
+            latest = _look(at_work, name, known)
             yield 0
             if latest is not None and not tried:
                 _read(at_work, latest)
@@ -61,23 +63,36 @@ def rehearse(opened: Callable[[], Project], greet: Callable[[], object]) -> Iter
                 tried = True
         while True:
             yield KEEP_UP_S
-            for name in served:
-                _look(at_work, name, served)
+            for name in known:
+                _look(at_work, name, known)
     except (Exception, PanicException) as fault:  # noqa: BLE001 - the job will meet it again, and tell
         log.debug("not rehearsed", error=str(fault))
 
 
-def _look(at_work: Project, name: str, served: dict[str, Pointer | None]) -> Manifest | None:
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What was served at the last look, and how many of its values are in memory."""
+
+    served: Pointer | None
+    values: int = 0
+
+
+def _look(at_work: Project, name: str, known: dict[str, _Known]) -> Manifest | None:
     """Read what the store keeps in mind of a feature, if another version is served than at the last look."""
     store = at_work.definitions.store
-    pointer = store.pointer(name)
-    if name in served and served[name] == pointer:
+    now = _Known(store.pointer(name))
+    before = known.get(name)
+    if before is not None and before.served == now.served:
         return None
-    served[name] = pointer
+    known[name] = now
     store.partials(name)
     latest = store.latest(name)
-    if latest is not None and latest.rowwise:
+    if latest is None:
+        return None
+    if latest.rowwise:
         rest.of_version(latest, store.seen(name))
+    room = ROOM - sum(each.values for each in known.values())
+    known[name] = _Known(now.served, read_ahead(store, latest, room))
     return latest
 
 

@@ -14,10 +14,10 @@ from mlforge.manifest import Partial
 from mlforge.schema import Schema
 from mlforge.spec import FeatureSpec
 from mlforge.store import places
-from mlforge.store.places import Lot
+from mlforge.store.places import BEGINNING, Lot
 from mlforge.values import TimeRange
 
-_BEGINNING, _END = -(1 << 62), 1 << 62
+_END = 1 << 62
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,7 @@ class Events:
         found = places.scan(
             (lot for lot in self.lots if times is None or lot.overlaps(times)),
             wanted,
+            since=BEGINNING if times is None else times.start,
         )
         return self._chosen(found, times, among)
 
@@ -80,7 +81,7 @@ class Events:
         reach = timemodel.reach(self.spec.windows) if self.spec.windows else TimeRange(0, 0)
         timed = sorted((p.times.end, p.rows) for p in self.partials if p.times)
         begun = min((p.times.start for p in self.partials if p.times), default=0)
-        cuts, gathered = [_BEGINNING], 0
+        cuts, gathered = [BEGINNING], 0
         for end, count in timed[:-1]:
             gathered += count
             if gathered >= rows and end - begun >= reach.end - reach.start:

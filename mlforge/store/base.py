@@ -7,7 +7,7 @@ out again.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,6 +67,20 @@ class Store(ABC):
     @abstractmethod
     def lots(self, name: str, partials: Sequence[Partial]) -> Sequence[Lot]:
         """What to read for these partials; one that is given twice is read twice."""
+
+    @abstractmethod
+    def keep(
+        self,
+        name: str,
+        partials: Sequence[Partial],
+        columns: Collection[str],
+        time: str,
+        since: int,
+    ) -> None:
+        """Keep in memory these columns of what the partials hold from an instant on, and nothing else of the feature.
+
+        What is read stays the same; it only is read faster. time: the column of time.
+        """
 
     @abstractmethod
     def find_partial(self, name: str, hash_: str) -> Partial | None:

@@ -25,7 +25,7 @@ import errno
 import fcntl
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -157,6 +157,17 @@ class LocalStore(Store):
     def lots(self, name: str, partials: Sequence[Partial]) -> Sequence[Lot]:
         """Made once for a list of partials while no pack comes or goes."""
         return self._shelf(name).lots(partials)
+
+    def keep(
+        self,
+        name: str,
+        partials: Sequence[Partial],
+        columns: Collection[str],
+        time: str,
+        since: int,
+    ) -> None:
+        """Read them once for all later reads of this store's."""
+        self._shelf(name).keep(partials, columns, time, since)
 
     def find_partial(self, name: str, hash_: str) -> Partial | None:
         """Read the description that a file carries in its own metadata."""

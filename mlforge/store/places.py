@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import polars as pl
 
@@ -18,6 +19,8 @@ NUMBER = "__partial"
 """The column of a pack that tells whose a row is."""
 _MARK = "__mark"
 _NEVER = 1 << 63
+BEGINNING = -(1 << 62)
+"""Before all events."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +38,14 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True)
+class Kept:
+    """What is in memory of a file: its rows from an instant on, some of their columns."""
+
+    rows: pl.DataFrame
+    since: int = BEGINNING
+
+
+@dataclass(frozen=True, slots=True)
 class Lot:
     """What is read of one file in one go: all of it, or the rows of some numbers."""
 
@@ -43,10 +54,32 @@ class Lot:
     times: TimeRange | None
     packed: bool = False
     numbers: tuple[int, ...] | None = None
+    kept: Kept | None = None
 
     def overlaps(self, times: TimeRange) -> bool:
         """Whether it may hold an event in the range."""
         return self.times is not None and self.times.overlaps(times)
+
+    def stored(self, columns: Collection[str]) -> list[str]:
+        """Which of these columns its file has, and the one that tells whose a row is."""
+        found = [c.name for c in self.schema if c.name in columns and c.dtype != "Null"]
+        return [*found, NUMBER] if self.packed else found
+
+    def in_memory(self, columns: Collection[str], since: int) -> tuple[str, ...]:
+        """The columns in memory, if these of its rows from an instant on are; else none."""
+        if self.kept is None or self.kept.since > since:
+            return ()
+        found = self.kept.rows.columns
+        return tuple(found) if set(self.stored(columns)).issubset(found) else ()
+
+
+class _Alike(NamedTuple):
+    """What lots share that are read in one go; the schema by identity: comparing takes longer than reading."""
+
+    schema: int
+    packed: bool
+    numbers: tuple[int, ...] | None
+    kept: tuple[str, ...]
 
 
 @dataclass(slots=True)
@@ -88,29 +121,33 @@ def lots(partials: Sequence[Partial], places: Sequence[Place]) -> tuple[Lot, ...
     return (*alone, *(lot for asked in packs.values() for lot in asked.lots()))
 
 
-def scan(lots: Iterable[Lot], wanted: Schema, mark: str | None = None) -> pl.LazyFrame:
-    """Their rows, lazily, in no particular order; `mark` names a column for the marks of places."""
-    # By identity: most lots share one and the same schema, and comparing takes longer than reading.
-    together: dict[tuple[int, bool, tuple[int, ...] | None], list[Lot]] = defaultdict(list)
+def scan(
+    lots: Iterable[Lot], wanted: Schema, mark: str | None = None, since: int = BEGINNING
+) -> pl.LazyFrame:
+    """Their rows, lazily, in no particular order; `mark` names a column for the marks of places.
+
+    since: rows before this instant may be missing.
+    """
+    names = {column.name for column in wanted}
+    together: dict[_Alike, list[Lot]] = defaultdict(list)
     for lot in lots:
-        together[id(lot.schema), lot.packed, lot.numbers].append(lot)
+        kept = () if mark else lot.in_memory(names, since)
+        together[_Alike(id(lot.schema), lot.packed, lot.numbers, kept)].append(lot)
     columns = (*wanted, Column(mark, "String")) if mark else wanted
     scans = []
-    for (_, packed, numbers), alike in together.items():
-        schema, paths = alike[0].schema, [lot.path for lot in alike]
-        found = pl.scan_parquet(paths, glob=False, include_file_paths=_MARK if mark else None)
-        present = dtypes(schema)
-        if numbers is not None:
-            found = found.filter(_among(numbers))
+    for shared, alike in together.items():
+        if shared.kept:
+            found = pl.concat([lot.kept.rows for lot in alike if lot.kept]).lazy()
+        else:
+            paths = [lot.path for lot in alike]
+            found = pl.scan_parquet(paths, glob=False, include_file_paths=_MARK if mark else None)
+        present = dtypes(alike[0].schema)
+        if shared.numbers is not None:
+            found = found.filter(_among(shared.numbers))
         if mark:
-            text = [pl.col(_MARK), pl.lit("#"), pl.col(NUMBER)] if packed else [pl.col(_MARK)]
-            found, present = (
-                found.with_columns(pl.concat_str(text).alias(mark)),
-                {
-                    **present,
-                    mark: "String",
-                },
-            )
+            own = [pl.lit("#"), pl.col(NUMBER)] if shared.packed else []
+            found = found.with_columns(pl.concat_str(pl.col(_MARK), *own).alias(mark))
+            present = {**present, mark: "String"}
         scans.append(frames.select_typed(found, present, columns))
     return pl.concat(scans) if scans else frames.empty(columns).lazy()
 

@@ -14,13 +14,14 @@ import os
 import re
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import polars as pl
 
+from mlforge import frames
 from mlforge.errors import IntegrityError, StoreError
 from mlforge.failpoints import reach
 from mlforge.manifest import Partial, partial_from_json, partial_to_json
@@ -28,7 +29,7 @@ from mlforge.schema import Schema
 from mlforge.store import files, packs, places
 from mlforge.store.folders import State, is_link, no_link, state_of
 from mlforge.store.packs import Made, Pack, Packing
-from mlforge.store.places import Lot, Place
+from mlforge.store.places import Kept, Lot, Place
 
 _DESCRIPTION = "mlforge.partial"
 _HASH = re.compile(r"[0-9A-Za-z]{1,100}")
@@ -56,6 +57,7 @@ class Shelf:
         self._lots: list[tuple[Sequence[Partial], Mapping[str, Place], Sequence[Lot]]] = []
         self._counted: tuple[tuple[Pack, ...], dict[str, Place], tuple[Pack, ...]] = ((), {}, ())
         self._whole: dict[Path, Lot] = {}
+        self._memory: dict[Path, Kept] | None = None
 
     def refuse_links(self) -> None:
         """Raise StoreError if its folders are not here but elsewhere."""
@@ -107,8 +109,27 @@ class Shelf:
             if known is partials and packed is stock.packed:
                 return made
         made = self._made(partials, stock)
+        if self._memory:
+            made = [replace(lot, kept=self._memory.get(lot.path)) for lot in made]
         self._lots = [(partials, stock.packed, made), *self._lots[: _REMEMBERED - 1]]
         return made
+
+    def keep(
+        self, partials: Sequence[Partial], columns: Collection[str], time: str, since: int
+    ) -> None:
+        """Keep these columns of what the partials hold from an instant on in memory, and nothing else."""
+        lots = {lot.path: lot for lot in self.lots(partials)}
+        wanting = [lot for lot in lots.values() if not lot.in_memory(columns, since)]
+        found = pl.collect_all(
+            pl.scan_parquet(lot.path, glob=False)
+            .filter(pl.col(time) >= frames.instant(since))
+            .select(lot.stored(columns))
+            for lot in wanting
+        )
+        read = {lot.path: Kept(rows, since) for lot, rows in zip(wanting, found, strict=True)}
+        before = self._memory or {}
+        self._memory = {path: read.get(path) or before[path] for path in lots}
+        self._lots = []
 
     def find(self, hash_: str) -> Partial | None:
         """A stored partial's description, None if it is not stored or damaged."""
@@ -294,6 +315,8 @@ class Shelf:
         no_link(path)
         described = json.dumps(partial_to_json(partial))
         files.write_sealed(path, frame, _ROW_GROUP, {_DESCRIPTION: described})
+        if self._memory is not None and partial.rows <= self.packing.small_rows:
+            self._memory[path] = Kept(frame)
         reach("partial.written")
 
     def _write_pack(
