@@ -24,6 +24,7 @@ from mlforge.intake import Intake, take_in
 from mlforge.manifest import Manifest
 from mlforge.outcomes import BuildResult, Options
 from mlforge.partials import Changes
+from mlforge.rest import of_version
 from mlforge.rows import Table, TableWriter
 from mlforge.schema import Schema, same_columns
 from mlforge.sources import Listing, Source
@@ -120,7 +121,8 @@ class _Refresh:
         latest = store.manifest(name, pointer.version) if pointer else None
         if books.hold and not options.attended:
             return self._unchanged(latest, "held", held=books.hold)
-        listing = self.source.scan()
+        at_rest = of_version(latest, store.seen(name)).stats if latest and latest.rowwise else None
+        listing = self.source.scan(at_rest)
         if not listing.exists:
             return self._nothing(latest, f"the source {self.source.root} is not there")
         intake = take_in(

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
+from operator import attrgetter
 
 import polars as pl
 
@@ -28,9 +29,11 @@ from mlforge.reading import BeingWritten, NotReadNow
 from mlforge.rest import Found, Rest
 from mlforge.rowwise import prove
 from mlforge.schema import Schema
+from mlforge.sequences import lacking
 from mlforge.sources import Listing, SourceFile
 from mlforge.store import Quarantined, Seen, Store
 
+_hash_of, _hash_and_rows = attrgetter("hash"), attrgetter("hash", "rows")
 # A file whose change time is younger than this when it is read may change again within the same tick
 # of the file system's clock, unseen in its stat: its content is hashed anew at the next refresh.
 _SETTLED_NS = 50_000_000
@@ -85,7 +88,6 @@ class Desk:
         self.made: dict[str, Partial] = {}
         self.unwritten: list[tuple[Partial, pl.DataFrame]] = []
         self.unwritten_bytes = 0
-        self.known = {partial.hash: partial for partial in latest.partials} if latest else {}
         self.seen_before = store.seen(feature.name)
         self.seen: dict[str, Seen] = {}
         self.set_aside_before = store.books(feature.name).quarantine
@@ -100,9 +102,14 @@ class Desk:
         return partials.memo_key(self.prefix, content)
 
     @cached_property
+    def known(self) -> dict[str, Partial]:
+        """The latest version's partials."""
+        return {partial.hash: partial for partial in self.latest.partials} if self.latest else {}
+
+    @cached_property
     def rows(self) -> dict[str, int]:
         """The rows of contents seen before."""
-        return {seen.hash: seen.rows for seen in self.seen_before.values()}
+        return dict(map(_hash_and_rows, self.seen_before.values()))
 
     def whole_key(self, contents: Iterable[str]) -> str:
         """The memo key of the whole source; that nobody asked for a proof shows in it."""
@@ -145,10 +152,10 @@ class Desk:
         if self.latest is None or not records or self.key(records[0].hash) != records[0].partial:
             return Rest()
         found = rest.of_version(self.latest, self.seen_before).among(self.listing.stats)
-        if lost := self.known.keys() - self.on_disk:
+        if lost := set(lacking(map(_hash_of, self.latest.partials), self.on_disk)):
             found = found.whose(lambda partial: partial.hash not in lost)
         self.seen = dict(self.seen_before)
-        for path in self.seen_before.keys() - found.stats.keys():
+        for path in lacking(self.seen_before, found.stats):
             del self.seen[path]
         return found
 
@@ -301,7 +308,7 @@ class Desk:
     ) -> Intake:
         """Close the pass: files at rest, and what was found of the others."""
         self.write()
-        for path in self.seen.keys() - at_rest.stats.keys():
+        for path in lacking(self.seen, at_rest.stats):
             good = self.good(path) if path in self.set_aside else self.seen[path].hash
             self.seen[path] = self.seen[path]._replace(good=good)
         records, used = joined = at_rest.joined(found)

@@ -11,6 +11,7 @@ from mlforge.features import Feature
 from mlforge.manifest import Manifest, Partial, SourceRecord
 from mlforge.rest import Found, Rest
 from mlforge.schema import Schema
+from mlforge.sequences import lacking
 from mlforge.sources import Listing, SourceFile
 from mlforge.store import Store
 from mlforge.whole import as_one, was_unproven
@@ -52,7 +53,7 @@ def take_in(
 def _by_file(desk: Desk, why: str) -> Intake:
     """Each file by itself: a partial a file."""
     rest, found = desk.at_rest(), dict[str, Found]()
-    for file in desk.listing.among(desk.listing.stats.keys() - rest.stats.keys()):
+    for file in desk.listing.among(lacking(desk.listing.stats, rest.stats)):
         try:
             partial = _partial_of(desk, file)
             found[file.path] = desk.record(file, partial.rows, partial, alone=True), partial

@@ -13,6 +13,7 @@ from operator import attrgetter
 
 from mlforge.manifest import Manifest, Partial, SourceRecord
 from mlforge.reading import Stat
+from mlforge.sequences import lacking
 from mlforge.store import Seen
 
 Found = tuple[SourceRecord, Partial]
@@ -33,7 +34,7 @@ class Rest:
     def among(self, stats: Mapping[str, Stat]) -> Rest:
         """Those that are there with the same stat."""
         there = dict(stats)
-        for path in stats.keys() - self.stats.keys():
+        for path in lacking(stats, self.stats):
             del there[path]
         if there == self.stats:
             return self

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterable, Sequence
-from itertools import chain, compress, count
+from collections.abc import Collection, Iterable, Sequence
+from itertools import chain, compress, count, filterfalse
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -14,6 +14,11 @@ def alike(some: Iterable[object], other: Iterable[object]) -> int:
     """How many of the very same things both begin with."""
     differ = chain(map(operator.is_not, some, other), (True,))
     return next(compress(count(), differ))
+
+
+def lacking(some: Iterable[T], other: Collection[T]) -> list[T]:
+    """Those of some things that are not among others, which can be looked up."""
+    return list(filterfalse(other.__contains__, some))
 
 
 def differing(old: Sequence[T], new: Sequence[T]) -> tuple[Sequence[T], Sequence[T]]:

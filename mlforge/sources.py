@@ -141,12 +141,12 @@ class Source:
             return False
         return self._takes(parts)
 
-    def scan(self) -> Listing:
-        """List the files there are, sorted by path; a missing root has none.
+    def scan(self, known: Mapping[str, Stat] | None = None) -> Listing:
+        """List the files there are; a missing root has none. Raises SourceError if it cannot be listed.
 
-        Raises SourceError if the root cannot be listed.
+        known: stats by path, as they were. Those that are the same are the very same in the listing, too.
         """
-        return _Scan(self).run()
+        return _Scan(self, known or {}).run()
 
     def _takes(self, parts: Parts) -> bool:
         return (
@@ -160,8 +160,8 @@ class Source:
 class _Scan:
     """One walk over a source's folder."""
 
-    def __init__(self, source: Source) -> None:
-        self.source = source
+    def __init__(self, source: Source, known: Mapping[str, Stat]) -> None:
+        self.source, self.known = source, known
         self.pattern = source.pattern
         self.stats: dict[str, Stat] = {}
         self.ignored: list[Ignored] = []
@@ -172,20 +172,17 @@ class _Scan:
     def run(self) -> Listing:
         root = self.source.root
         try:
-            entries = _entries(root)
+            self._look_into(root, ())
         except FileNotFoundError:
             return Listing(root, exists=False)
         except OSError as error:
             raise self._failed(root, error) from error
-        self._look_at(root, entries, ())
         while self.folders:
             folder, parts = self.folders.pop()
             try:
-                entries = _entries(folder)
+                self._look_into(folder, parts)
             except OSError as error:
                 self._cannot(folder, parts, error)
-            else:
-                self._look_at(folder, entries, parts)
         if self.source.follow:
             self._count_once()
         return Listing(
@@ -196,22 +193,36 @@ class _Scan:
             hive=frozenset(self.hive),
         )
 
+    def _look_into(self, folder: Path, above: Parts) -> None:
+        """Raises OSError if the folder cannot be listed."""
+        # While it is open, no stat of an entry has to find the way to it again.
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            with os.scandir(descriptor) as found:
+                entries = list(found)  # at once: what is renamed meanwhile could be missed
+            self._look_at(folder, entries, above)
+        finally:
+            os.close(descriptor)
+
     def _look_at(self, folder: Path, entries: list[os.DirEntry[str]], above: Parts) -> None:
-        before = len(self.stats)
+        before, takes_all, known = len(self.stats), self.pattern is EVERYTHING, self.known
         prefix = "".join(f"{part}/" for part in above)
-        for entry in entries:
+        while entries:
+            entry = entries.pop()  # it keeps its stat, and all of them take megabytes
             name = entry.name
-            if name[0] in _HIDDEN or name.endswith(_UNFINISHED):
+            if name[0] in _HIDDEN:
                 continue
             try:
                 if (
-                    self.pattern is EVERYTHING
+                    takes_all
                     and name.endswith(SUFFIXES)
                     and name.isascii()
                     and entry.is_file(follow_symlinks=False)
                 ):  # what most are, by the shortest way
-                    self.stats[prefix + name] = stat_of(entry.stat(follow_symlinks=False))
-                else:
+                    path, now = prefix + name, stat_of(entry.stat(follow_symlinks=False))
+                    was = known.get(path)
+                    self.stats[path] = was if was == now else now
+                elif not name.endswith(_UNFINISHED):
                     self._entry(entry, folder / name, (*above, name))
             except OSError as error:
                 self._cannot(folder / name, (*above, name), error)
@@ -318,11 +329,6 @@ class _Scan:
 
     def _ignore(self, parts: Parts, reason: str) -> None:
         self.ignored.append(Ignored(_printable("/".join(parts)), reason))
-
-
-def _entries(folder: Path) -> list[os.DirEntry[str]]:
-    with os.scandir(folder) as found:
-        return list(found)
 
 
 def _skipped(name: str) -> bool:

@@ -332,3 +332,17 @@ def test_links_may_lead_out_of_the_root_where_the_definitions_say_so(tmp_path):
         "folder/deep/b.parquet",
         "folder/deep/c.parquet",
     ]
+
+
+def test_stats_that_are_as_they_were_are_the_very_same(tmp_path):
+    for place in ("a.parquet", "deep/b.parquet", "c.parquet"):
+        (tmp_path / "in" / place).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "in" / place).write_bytes(b"PAR1")
+    source = Source.of("in/", tmp_path)
+    before = source.scan().stats
+    (tmp_path / "in" / "a.parquet").write_bytes(b"longer")
+    (tmp_path / "in" / "c.parquet").rename(tmp_path / "in" / "d.parquet")
+    now = source.scan(before).stats
+    assert now == source.scan().stats
+    assert now.keys() == {"a.parquet", "deep/b.parquet", "d.parquet"}
+    assert {path for path, stat in now.items() if before.get(path) is stat} == {"deep/b.parquet"}
