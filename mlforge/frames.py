@@ -12,7 +12,7 @@ from mlforge.errors import DataError
 from mlforge.schema import INSTANT, Column, Schema
 
 _DECIMAL = re.compile(r"Decimal\((\d+), (\d+)\)")
-_FEW = 1_000_000
+_FEW = 3_000_000
 _LISTED = 20_000  # of so many entities a list of keys is made anew for every piece of a file
 UTC_INSTANT = pl.Datetime("us", "UTC")
 

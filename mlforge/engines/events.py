@@ -41,8 +41,8 @@ class Events:
         return Events(self.spec, self.schema, tuple(kept), self.where)
 
     def rows_within(self, times: TimeRange | None) -> int:
-        """How many events there are in the range at most."""
-        return sum([partial.rows for partial in self.within(times).partials])
+        """How many rows of files are read for the range, at most."""
+        return sum([lot.rows for lot in self.lots if times is None or lot.overlaps(times)])
 
     @cached_property
     def lots(self) -> Sequence[Lot]:

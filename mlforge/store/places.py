@@ -54,6 +54,8 @@ class Lot:
     times: TimeRange | None
     packed: bool = False
     numbers: tuple[int, ...] | None = None
+    rows: int = 0
+    """How many there may be at most."""
     kept: Kept | None = None
 
     def overlaps(self, times: TimeRange) -> bool:
@@ -89,6 +91,7 @@ class _Asked:
     path: Path
     schema: Schema
     among: int
+    rows: int = 0
     start: int = _NEVER
     end: int = -_NEVER
     uses: dict[int, int] = field(default_factory=dict)
@@ -98,7 +101,7 @@ class _Asked:
         for nth in range(1, max(self.uses.values()) + 1):
             numbers = tuple(sorted(n for n, uses in self.uses.items() if uses >= nth))
             whole = len(numbers) == self.among
-            yield Lot(self.path, self.schema, times, True, None if whole else numbers)
+            yield Lot(self.path, self.schema, times, True, None if whole else numbers, self.rows)
 
 
 def lots(partials: Sequence[Partial], places: Sequence[Place]) -> tuple[Lot, ...]:
@@ -107,13 +110,14 @@ def lots(partials: Sequence[Partial], places: Sequence[Place]) -> tuple[Lot, ...
     packs: dict[int, _Asked] = {}  # by the identity of the path, which a pack's places share
     for partial, place in zip(partials, places, strict=True):
         if place.number is None:
-            alone.append(Lot(place.path, partial.schema, partial.times))
+            alone.append(Lot(place.path, partial.schema, partial.times, rows=partial.rows))
             continue
         asked = packs.get(id(place.path))
         if asked is None:
             asked = packs[id(place.path)] = _Asked(place.path, partial.schema, place.among)
         uses = asked.uses
         uses[place.number] = uses.get(place.number, 0) + 1
+        asked.rows += partial.rows
         times = partial.times
         if times is not None:
             asked.start = min(asked.start, times.start)
