@@ -6,12 +6,11 @@ from mlforge import timemodel
 from mlforge.manifest import Manifest
 from mlforge.state import events_of
 from mlforge.store import Store
-from mlforge.values import TimeRange
+from mlforge.values import END, TimeRange
 
 ROOM = 6_000_000
 """How many values a process keeps at most: 48 MB of numbers."""
 _LATE = 8  # what is late by at most this part of the longest window finds its events kept, too
-_END = 1 << 62
 
 
 def read_ahead(store: Store, manifest: Manifest, room: int = ROOM) -> int:
@@ -25,7 +24,7 @@ def read_ahead(store: Store, manifest: Manifest, room: int = ROOM) -> int:
         return 0
     reach = timemodel.reach(spec.windows)
     since = manifest.watermark + reach.start - (reach.end - reach.start) // _LATE
-    events = events_of(store, manifest).within(TimeRange(since, _END))
+    events = events_of(store, manifest).within(TimeRange(since, END))
     taken = sum(partial.rows for partial in events.partials) * len(spec.needed())
     fits = taken <= room
     chosen = events.partials if fits else ()

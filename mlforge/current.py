@@ -15,11 +15,11 @@ import polars as pl
 from mlforge import evaluation, frames, timemodel
 from mlforge.engines import POINT, Engine, Events
 from mlforge.partials import intact
-from mlforge.values import TimeRange
+from mlforge.values import BEGINNING, TimeRange
 
 EVENTS_HELD = 250_000
 """About how many events to have in memory at a time."""
-_NOWHEN = TimeRange(evaluation.BEGINNING, evaluation.BEGINNING)
+_NOWHEN = TimeRange(BEGINNING, BEGINNING)
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class State:
         if self.as_of is None:
             return _NOWHEN
         if not spec.columns:
-            return TimeRange(evaluation.BEGINNING, self.as_of)
+            return TimeRange(BEGINNING, self.as_of)
         at, reach = timemodel.point(self.as_of, spec.interval), timemodel.reach(spec.windows)
         return TimeRange(at + reach.start, at + reach.end)
 

@@ -11,10 +11,9 @@ import polars as pl
 from mlforge import frames, timemodel
 from mlforge.engines import POINT, Engine, Events
 from mlforge.partials import intact
-from mlforge.values import TimeRange
+from mlforge.values import BEGINNING, TimeRange
 
 _ROW = "__row"
-BEGINNING = -(1 << 62)
 
 
 def values_at(engine: Engine, events: Events, points: pl.DataFrame) -> pl.DataFrame:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import polars as pl
 
-from mlforge import evaluation, frames, timemodel
+from mlforge import frames, timemodel
 from mlforge.engines import Events
 from mlforge.manifest import Manifest
 from mlforge.schema import Schema
 from mlforge.state import events_of
 from mlforge.store import Store, places
-from mlforge.values import TimeRange
+from mlforge.values import BEGINNING, TimeRange
 
 FILE = "__file"
 _MARK = "__place"
@@ -57,7 +57,7 @@ def _seen(events: Events, keys: pl.DataFrame, at: int | None) -> list[TimeRange]
             (TimeRange(point + span.start, point + span.end) for span in spans),
             key=lambda times: times.start,
         )
-    before = events.scan(spec.identity, TimeRange(evaluation.BEGINNING, at))
+    before = events.scan(spec.identity, TimeRange(BEGINNING, at))
     latest = (
         before.join(keys.lazy(), on=list(spec.keys), how="semi")
         .select(frames.microseconds(spec.timestamp).max())

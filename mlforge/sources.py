@@ -205,7 +205,7 @@ class _Scan:
             os.close(descriptor)
 
     def _look_at(self, folder: Path, entries: list[os.DirEntry[str]], above: Parts) -> None:
-        before, takes_all, known = len(self.stats), self.pattern is EVERYTHING, self.known
+        before, takes_all = len(self.stats), self.pattern is EVERYTHING
         prefix = "".join(f"{part}/" for part in above)
         while entries:
             entry = entries.pop()  # it keeps its stat, and all of them take megabytes
@@ -219,9 +219,7 @@ class _Scan:
                     and name.isascii()
                     and entry.is_file(follow_symlinks=False)
                 ):  # what most are, by the shortest way
-                    path, now = prefix + name, stat_of(entry.stat(follow_symlinks=False))
-                    was = known.get(path)
-                    self.stats[path] = was if was == now else now
+                    self._see(prefix + name, entry.stat(follow_symlinks=False))
                 elif not name.endswith(_UNFINISHED):
                     self._entry(entry, folder / name, (*above, name))
             except OSError as error:
@@ -249,7 +247,11 @@ class _Scan:
         elif not parts[-1].lower().endswith(SUFFIXES):
             self._ignore(parts, _wrong_type(parts[-1]))
         else:
-            self.stats["/".join(parts)] = stat_of(result)
+            self._see("/".join(parts), result)
+
+    def _see(self, path: str, result: os.stat_result) -> None:
+        now, was = stat_of(result), self.known.get(path)
+        self.stats[path] = was if was == now else now
 
     def _nameable(self, parts: Parts) -> bool:
         name = parts[-1]

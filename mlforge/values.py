@@ -10,6 +10,8 @@ from typing import Literal, Self
 from mlforge.errors import DefinitionError, StoreError
 
 Bump = Literal["major", "minor", "patch"]
+BEGINNING, END = -(1 << 62), 1 << 62
+"""Before and after all instants, with room to add durations."""
 
 _VERSION = re.compile(r"(0|[1-9]\d{0,8})\.(0|[1-9]\d{0,8})\.(0|[1-9]\d{0,8})")
 _DURATION = re.compile(r"([1-9]\d*)(w|d|h|m|s|ms|us)")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -53,6 +54,12 @@ class Project:
         self.events = root / "events"
         self.events.mkdir(parents=True)
         self.store = LocalStore(root / "store")
+
+    def on(self, store: LocalStore) -> Project:
+        """The same folder with another store, as another process may have it."""
+        other = copy.copy(self)
+        other.store = store
+        return other
 
     def drop(self, name: str, frame: pl.DataFrame) -> Path:
         path = self.events / f"{name}.parquet"

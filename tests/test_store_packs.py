@@ -41,13 +41,7 @@ def as_store(project: Project, **sizes: float) -> LocalStore:
 def is_as_rebuilt(project: Project, root: Path) -> None:
     """Stored rows and training values are those of a store that packs nothing."""
     store = LocalStore(root / "rebuilt", Packing(at_least=10**9))
-    fresh = Project.__new__(Project)
-    fresh.root, fresh.engine, fresh.events, fresh.store = (
-        project.root,
-        project.engine,
-        project.events,
-        store,
-    )
+    fresh = project.on(store)
     fresh.build()
     assert files_in(fresh, "_packs") == []
     assert project.store.read("spend").equals(store.read("spend"))

@@ -49,9 +49,7 @@ def inodes(store: LocalStore, version: str) -> dict[str, int]:
 
 
 def rebuilt(project: Project, root: Path) -> pl.DataFrame:
-    fresh = Project.__new__(Project)
-    fresh.root, fresh.engine, fresh.events = project.root, "polars", project.events
-    fresh.store = LocalStore(root / "rebuilt")
+    fresh = project.on(LocalStore(root / "rebuilt"))
     fresh.build()
     return fresh.store.read("spend")
 

@@ -14,10 +14,8 @@ from mlforge.manifest import Partial
 from mlforge.schema import Schema
 from mlforge.spec import FeatureSpec
 from mlforge.store import places
-from mlforge.store.places import BEGINNING, Lot
-from mlforge.values import TimeRange
-
-_END = 1 << 62
+from mlforge.store.places import Lot
+from mlforge.values import BEGINNING, END, TimeRange
 
 
 @dataclass(frozen=True)
@@ -87,4 +85,4 @@ class Events:
             if gathered >= rows and end - begun >= reach.end - reach.start:
                 cuts.append(end + 1)
                 begun, gathered = end + 1, 0
-        return [TimeRange(a, b - 1) for a, b in pairwise([*cuts, _END])]
+        return [TimeRange(a, b - 1) for a, b in pairwise([*cuts, END])]

@@ -13,14 +13,12 @@ import polars as pl
 from mlforge import frames
 from mlforge.manifest import Partial
 from mlforge.schema import Column, Schema, dtypes
-from mlforge.values import TimeRange
+from mlforge.values import BEGINNING, TimeRange
 
 NUMBER = "__partial"
 """The column of a pack that tells whose a row is."""
 _MARK = "__mark"
 _NEVER = 1 << 63
-BEGINNING = -(1 << 62)
-"""Before all events."""
 
 
 @dataclass(frozen=True, slots=True)
