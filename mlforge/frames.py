@@ -13,7 +13,8 @@ from mlforge.schema import INSTANT, Column, Schema
 
 _DECIMAL = re.compile(r"Decimal\((\d+), (\d+)\)")
 _FEW = 3_000_000
-_LISTED = 20_000  # of so many entities a list of keys is made anew for every piece of a file
+# A list of keys is prepared anew for every piece of a file: more entities than this are joined with.
+_LISTED = 20_000
 UTC_INSTANT = pl.Datetime("us", "UTC")
 
 
