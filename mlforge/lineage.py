@@ -37,7 +37,7 @@ def rows(store: Store, manifest: Manifest, keys: pl.DataFrame, at: int | None) -
     first = [] if spec.timestamp is None else [spec.timestamp]
     names = [column.name for column in shown]
     return (
-        found.join(keys.lazy(), on=list(spec.keys), how="semi")
+        frames.of_entities(found, keys, spec.keys)
         .join(_files(store, manifest).lazy(), on=_MARK, how="left")
         .select(FILE, *names)
         .sort(*first, *(name for name in names if name not in first), FILE, nulls_last=False)
@@ -57,13 +57,8 @@ def _seen(events: Events, keys: pl.DataFrame, at: int | None) -> list[TimeRange]
             (TimeRange(point + span.start, point + span.end) for span in spans),
             key=lambda times: times.start,
         )
-    before = events.scan(spec.identity, TimeRange(BEGINNING, at))
-    latest = (
-        before.join(keys.lazy(), on=list(spec.keys), how="semi")
-        .select(frames.microseconds(spec.timestamp).max())
-        .collect()
-        .item()
-    )
+    before = events.scan(spec.identity, TimeRange(BEGINNING, at), keys)
+    latest = before.select(frames.microseconds(spec.timestamp).max()).collect().item()
     return [TimeRange(at, at) if latest is None else TimeRange(latest, latest)]
 
 

@@ -9,7 +9,7 @@ import redis
 import structlog
 from hypothesis import settings
 
-from tests.servers import started
+from tests.servers import running
 
 # The same examples in each run; `python -m tests.proof` draws new ones.
 settings.register_profile("same", derandomize=True, deadline=None)
@@ -33,9 +33,8 @@ def _own_logs() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def redis_server() -> Iterator[str]:
     """The URL of a real server that lives as long as the session."""
-    server = started()
-    yield f"redis://127.0.0.1:{server.port}/0"
-    server.stop()
+    with running() as server:
+        yield f"redis://127.0.0.1:{server.port}/0"
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from mlforge.errors import NotServed, OnlineUnavailable
 from mlforge.metrics import Rolling
 from mlforge.online import RedisStore
 from tests.projects import Project, rows
-from tests.servers import free_port, started
+from tests.servers import free_port, running, started
 from tests.workers import eventually
 from worker.lag import RECOUNT_AFTER_US, lag
 
@@ -24,9 +24,8 @@ KNOWN, UNKNOWN = {"user_id": 1}, {"user_id": 99}
 
 @pytest.fixture
 def server() -> Iterator[ValkeyServer]:
-    running = started()
-    yield running
-    running.stop()
+    with running() as server:
+        yield server
 
 
 @pytest.fixture

@@ -65,6 +65,7 @@ def rehearse(opened: Callable[[], Project], greet: Callable[[], object]) -> Iter
             yield KEEP_UP_S
             for name in known:
                 _look(at_work, name, known)
+                yield 0
     except (Exception, PanicException) as fault:  # noqa: BLE001 - the job will meet it again, and tell
         log.debug("not rehearsed", error=str(fault))
 

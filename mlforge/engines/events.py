@@ -40,12 +40,15 @@ class Events:
 
     def rows_within(self, times: TimeRange | None) -> int:
         """How many rows of files are read for the range, at most."""
-        return sum([lot.rows for lot in self.lots if times is None or lot.overlaps(times)])
+        return sum([lot.rows for lot in self._lots_within(times)])
 
     @cached_property
     def lots(self) -> Sequence[Lot]:
         """What is read for all of them."""
         return self.where(self.partials)
+
+    def _lots_within(self, times: TimeRange | None) -> Sequence[Lot]:
+        return self.lots if times is None else [lot for lot in self.lots if lot.overlaps(times)]
 
     def scan(
         self,
@@ -56,7 +59,7 @@ class Events:
         """The events, lazily: some columns, those of a time range and of some entities, in no particular order."""
         wanted = tuple(c for c in self.schema if columns is None or c.name in columns)
         found = places.scan(
-            (lot for lot in self.lots if times is None or lot.overlaps(times)),
+            self._lots_within(times),
             wanted,
             since=BEGINNING if times is None else times.start,
         )

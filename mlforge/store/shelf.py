@@ -127,8 +127,7 @@ class Shelf:
             for lot in wanting
         )
         read = {lot.path: Kept(rows, since) for lot, rows in zip(wanting, found, strict=True)}
-        before = self._memory or {}
-        self._memory = {path: read.get(path) or before[path] for path in lots}
+        self._memory = {path: lot.kept for path, lot in lots.items() if lot.kept} | read
         self._lots = []
 
     def find(self, hash_: str) -> Partial | None:
