@@ -121,6 +121,7 @@ class _Refresh:
         latest = store.manifest(name, pointer.version) if pointer else None
         if books.hold and not options.attended:
             return self._unchanged(latest, "held", held=books.hold)
+        # Files that are as they were have the very same stats in the listing, and are told at a glance.
         at_rest = of_version(latest, store.seen(name)).stats if latest and latest.rowwise else None
         listing = self.source.scan(at_rest)
         if not listing.exists:

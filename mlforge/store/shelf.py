@@ -57,6 +57,7 @@ class Shelf:
         self._lots: list[tuple[Sequence[Partial], Mapping[str, Place], Sequence[Lot]]] = []
         self._counted: tuple[tuple[Pack, ...], dict[str, Place], tuple[Pack, ...]] = ((), {}, ())
         self._whole: dict[Path, Lot] = {}
+        # By file; None in a process that was never asked to `keep` any, as most are.
         self._memory: dict[Path, Kept] | None = None
 
     def refuse_links(self) -> None:
