@@ -2,23 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import pytest
 
 from mlforge import current, frames
-from mlforge.engines import Engine, duckdb_engine, fixed
+from mlforge.engines import Engine, duckdb_engine, fixed, tiles
 from mlforge.online import base
+
+WAYS: Mapping[str, Mapping[str, bool]] = {
+    "as it comes": {},
+    "general": {"general": True},
+    "tiled": {"tiled": True},
+}
+"""How an engine may evaluate: small data alone would take the first way always."""
 
 
 @contextmanager
 def forced(
-    *, general: bool = False, gathered: int | None = None, small_pushes: bool = False
+    *,
+    general: bool = False,
+    tiled: bool = False,
+    gathered: int | None = None,
+    small_pushes: bool = False,
 ) -> Iterator[None]:
     """Within the block.
 
-    general: no fixed point, no lists, as with data too wide or too long for them. gathered: events at a time.
+    general: no fixed point, no lists, as with data too wide or too long for them. tiled: tiles for all that
+    is aligned, however few and thin the events. gathered: events at a time.
     small_pushes: a push of a handful of rows goes through every seam.
     """
     with pytest.MonkeyPatch.context() as patch:
@@ -27,6 +39,9 @@ def forced(
             patch.setattr(duckdb_engine, "_LISTED", -1)
             patch.setattr(frames, "_LISTED", 0)
             patch.setattr(frames, "_FEW", 0)
+        if tiled:
+            patch.setattr(tiles, "_DENSE", 0)
+            patch.setattr(tiles, "_FEWEST", 0)
         if gathered is not None:
             patch.setattr(Engine, "gathered", gathered)
         if small_pushes:

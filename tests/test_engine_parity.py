@@ -114,12 +114,21 @@ CASES = [("Float64", shape) for shape in METRICS] + [
 
 @pytest.fixture(params=["as it comes", "general"])
 def way(request: pytest.FixtureRequest) -> Iterator[None]:
-    with kernels.forced(general=request.param == "general"):
+    with kernels.forced(**kernels.WAYS[request.param]):
         yield
 
 
 @pytest.mark.usefixtures("way")
-@pytest.mark.parametrize(("kind", "shape"), CASES)
+@pytest.mark.parametrize(
+    ("way", "kind", "shape"),
+    [
+        (way, kind, shape)
+        for way in kernels.WAYS
+        for kind, shape in CASES
+        if way != "tiled" or METRICS[shape][1]
+    ],
+    indirect=["way"],
+)
 def test_engines_agree_with_each_other_and_the_oracle(
     kind: str, shape: str, tmp_path: Path
 ) -> None:
@@ -161,7 +170,11 @@ def told_dtype(dtype: pl.DataType) -> str:
     return dtype_text(dtype)
 
 
+WAYS_TO_SUM = [("as it comes", None), ("general", None), ("as it comes", "1h"), ("tiled", "1h")]
+
+
 @pytest.mark.usefixtures("way")
+@pytest.mark.parametrize(("way", "interval"), WAYS_TO_SUM, indirect=["way"])
 @pytest.mark.parametrize("engine", ["polars", "duckdb"])
 @pytest.mark.parametrize(
     "values",
@@ -174,24 +187,26 @@ def told_dtype(dtype: pl.DataType) -> str:
     ids=["above", "below", "unsigned", "decimal"],
 )
 def test_a_sum_that_does_not_fit_is_an_error_that_names_the_column(
-    engine: str, values: pl.Series, tmp_path: Path
+    engine: str, values: pl.Series, interval: str | None, tmp_path: Path
 ) -> None:
     project = Project(tmp_path / "p", engine)
     if values.dtype.is_decimal():
         values = pl.concat([values] * 60)
     project.drop("all", pl.DataFrame({"user_id": 1, "at": START, "amount": values}))
     with pytest.raises(BuildError, match="amount__sum__1d") as caught:
-        project.build(project.define(metrics=[Rolling("1d", {"amount": "sum"})]))
+        project.build(project.define(metrics=[Rolling("1d", {"amount": "sum"})], interval=interval))
     assert isinstance(caught.value.failures["spend"], DataError)
     assert not project.store.features()
 
 
+@pytest.mark.usefixtures("way")
+@pytest.mark.parametrize(("way", "interval"), WAYS_TO_SUM, indirect=["way"])
 @pytest.mark.parametrize("engine", ["polars", "duckdb"])
-def test_a_sum_that_just_fits_is_exact(engine: str, tmp_path: Path) -> None:
+def test_a_sum_that_just_fits_is_exact(engine: str, interval: str | None, tmp_path: Path) -> None:
     project = Project(tmp_path / "p", engine)
     amounts = pl.Series([2**62, 2**62 - 1], dtype=pl.Int64)
     project.drop("all", pl.DataFrame({"user_id": 1, "at": START, "amount": amounts}))
-    project.build(project.define(metrics=[Rolling("1d", {"amount": "sum"})]))
+    project.build(project.define(metrics=[Rolling("1d", {"amount": "sum"})], interval=interval))
     assert project.store.read("spend")["amount__sum__1d"].to_list() == [2**63 - 1]
 
 

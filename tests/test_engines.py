@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from datetime import timedelta
 from itertools import pairwise
 from pathlib import Path
@@ -12,117 +12,34 @@ from typing import Any
 import polars as pl
 import pytest
 
-from mlforge import events, partials
-from mlforge.engines import POINT, Engine, Events, engine_named
+from mlforge.engines import Engine, Events, engine_named
 from mlforge.errors import DefinitionError
-from mlforge.frames import schema_of
 from mlforge.metrics import Rolling
 from mlforge.schema import AGGREGATIONS
-from mlforge.spec import FeatureSpec
-from mlforge.store.places import Place, lots
-from mlforge.values import Duration, to_us
-from tests import kernels, oracle
+from mlforge.values import to_us
+from tests import kernels
+from tests.judged import INSTANT, History, every
 from tests.projects import START
 
 HOUR = 3_600_000_000
 DAY = 24 * HOUR
 NOW = to_us(START)
-INSTANT = pl.Datetime("us", "UTC")
 NUMBERS = [name for name in AGGREGATIONS if name != "median"]
 
 
 @pytest.fixture(params=["as it comes", "general"])
 def way(request: pytest.FixtureRequest) -> Iterator[None]:
-    with kernels.forced(general=request.param == "general"):
+    with kernels.forced(**kernels.WAYS[request.param]):
         yield
+
+
+aligned = pytest.mark.parametrize("way", list(kernels.WAYS), indirect=True)
+"""Tests of aligned features go the way of tiles, too."""
 
 
 @pytest.fixture(params=["polars", "duckdb"])
 def engine(request: pytest.FixtureRequest, way: None) -> Engine:
     return engine_named(request.param)
-
-
-class History:
-    """Events in stored partials, and the oracle's view of the same events."""
-
-    def __init__(
-        self,
-        folder: Path,
-        *metrics: Rolling,
-        keys: Sequence[str] = ("user",),
-        interval: str | None = None,
-    ) -> None:
-        self.folder = folder
-        self.spec = FeatureSpec.of(
-            "f", keys=keys, timestamp="at", interval=interval, metrics=metrics, online_clock="data"
-        )
-        self.frames: list[pl.DataFrame] = []
-        self.judge = oracle.Feature(
-            keys=tuple(keys),
-            columns=(),
-            timestamp="at",
-            interval=Duration.parse(interval).us if interval else None,
-            metrics=tuple(
-                oracle.Metric(
-                    column.name,
-                    column.column,
-                    column.aggregation,
-                    column.window.width.us,
-                    column.window.offset.us if column.window.offset else 0,
-                    column.window.closed,
-                )
-                for column in self.spec.columns
-            ),
-        )
-
-    def add(self, *rows: tuple[Any, ...], **schema: Any) -> History:
-        """One partial of rows (keys, time in microseconds, values)."""
-        types = schema or {"user": pl.Int64, "at": pl.Int64, "x": pl.Float64}
-        frame = pl.DataFrame(rows, schema=types, orient="row")
-        self.frames.append(frame.with_columns(pl.col("at").cast(INSTANT)))
-        return self
-
-    @property
-    def events(self) -> Events:
-        stored = []
-        for number, frame in enumerate(self.frames):
-            made = events.normalise(self.spec, frame, "here").frame
-            path = self.folder / f"{number}.parquet"
-            partials.stored(made).write_parquet(path)
-            stored.append(partials.describe(str(number), made, self.spec, {}))
-        return Events(
-            self.spec,
-            schema_of(made),
-            tuple(stored),
-            lambda made: lots(made, [Place(self.folder / f"{p.hash}.parquet") for p in made]),
-        )
-
-    def points(self, *points: tuple[Any, ...]) -> pl.DataFrame:
-        """Points as (keys, time in microseconds)."""
-        types = {key: self.frames[0].schema[key] for key in self.spec.keys}
-        frame = pl.DataFrame(points, schema={**types, POINT: pl.Int64}, orient="row")
-        return frame.with_columns(pl.col(POINT).cast(INSTANT))
-
-    def check(self, engine: Engine, *points: tuple[Any, ...]) -> pl.DataFrame:
-        """The engine's answers, which must be the oracle's."""
-        found = engine.values(self.events, self.points(*points))
-        raw = [
-            row
-            for frame in self.frames
-            for row in frame.with_columns(pl.col("at").to_physical()).to_dicts()
-        ]
-        kept = oracle.clean(self.judge, raw)
-        expected = oracle.training(self.judge, kept, [(p[:-1], p[-1]) for p in points])
-        assert found.height == len(points)
-        assert found.columns == [metric.name for metric in self.judge.metrics]
-        for point, row, cells in zip(points, found.to_dicts(), expected, strict=True):
-            for name, cell in cells.items():
-                assert oracle.close(row[name], cell.value, cell.magnitude), (point, name, row, cell)
-        return found
-
-
-def every(window: str = "1h", *names: str, **options: Any) -> Rolling:
-    return Rolling(window, {"x": list(names) or list(AGGREGATIONS)}, **options)
 
 
 def test_answers_stand_in_the_order_of_the_points_however_unsorted(
@@ -264,6 +181,7 @@ def test_instants_before_1970_are_as_good_as_any(engine: Engine, tmp_path: Path)
     history.check(engine, *((1, t + by) for t in instants for by in (-1, 0, 1, HOUR)))
 
 
+@aligned
 @pytest.mark.parametrize("offset", [None, "2h"])
 def test_aligned_instants_before_1970_are_floored_not_truncated(
     offset: str | None, engine: Engine, tmp_path: Path
@@ -281,6 +199,7 @@ def test_aligned_instants_before_1970_are_floored_not_truncated(
     assert found.height == 78
 
 
+@aligned
 def test_an_interval_of_a_week_is_counted_from_the_epoch(engine: Engine, tmp_path: Path) -> None:
     history = History(tmp_path, every("2w", "count", "sum"), interval="1w")
     thursday = 7 * DAY * 2900
@@ -291,6 +210,7 @@ def test_an_interval_of_a_week_is_counted_from_the_epoch(engine: Engine, tmp_pat
     assert found["x__sum__2w"].to_list() == [4.0, 5.0, 3.0, None]
 
 
+@aligned
 @pytest.mark.parametrize("window", ["3650d", "36500d", "365000d"])
 @pytest.mark.parametrize("interval", [None, "1d"])
 def test_a_window_may_be_as_long_as_history(

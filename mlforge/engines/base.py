@@ -14,7 +14,7 @@ import polars as pl
 
 from mlforge import frames, timemodel
 from mlforge.compilers.base import ROW, TIME, ComputeContext, value_alias
-from mlforge.engines import lines
+from mlforge.engines import lines, tiles
 from mlforge.engines.events import Events
 from mlforge.engines.lines import ROW_DTYPE
 from mlforge.errors import DataError
@@ -87,7 +87,10 @@ class Engine(ABC):
         spec, context = events.spec, _context(events)
         assert spec.timestamp is not None
         seen = None if times is None else timemodel.events_seen(times, spec.windows).union(times)
-        line = lines.sorted_(_gather(events, seen, among, context), spec.keys)
+        found = _gather(events, seen, among, context).collect(
+            engine=frames.engine_for(events.rows_within(seen))
+        )
+        line = lines.sorted_(found, spec.keys)
         line = lines.numbered(lines.with_entities(line, spec.keys), times)
         found = _in_order(self.aggregate(line.drop(spec.keys), context))
         own = line.filter(pl.col(ROW).is_not_null()).select(
@@ -97,11 +100,34 @@ class Engine(ABC):
         return own.hstack(found.select(values)).sort(spec.order)
 
     def _answers(self, events: Events, asked: pl.DataFrame) -> pl.DataFrame:
-        """Each metric at each of some points, by ROW."""
+        """Each metric at each of some points, by ROW; of tiles, where they are fewer than events."""
         spec, context = events.spec, _context(events)
         seen = timemodel.events_seen(_times(asked), spec.windows)
         found = _gather(events, seen, asked.select(spec.keys).unique(), context)
-        line = lines.sorted_(pl.concat([found, asked], how="diagonal"), spec.keys)
+        found, rows = self._held(found, events.rows_within(seen), spec.interval is not None)
+        made = tiles.tiled(found, spec, context, rows)
+        if made is None:
+            return self._over(found.collect(), asked, spec, context)
+        answers = made.finished(_in_order(self._over(made.rows, asked, spec, made.merges)))
+        if not made.rest.metrics:
+            return answers
+        others = self._over(found.collect(), asked, spec, made.rest)
+        return answers.hstack(_in_order(others).drop(ROW))
+
+    def _held(self, found: pl.LazyFrame, rows: int, aligned: bool) -> tuple[pl.LazyFrame, int]:
+        """Events in memory, and how many; those that tiles may stand for are left if more than `gathered`."""
+        engine, most = frames.engine_for(rows), self.gathered
+        if not aligned or rows <= most:
+            taken = found.collect(engine=engine)
+            return taken.lazy(), taken.height
+        taken = found.head(most + 1).collect(engine=engine)
+        return (taken.lazy(), taken.height) if taken.height <= most else (found, rows)
+
+    def _over(
+        self, rows: pl.DataFrame, asked: pl.DataFrame, spec: FeatureSpec, context: ComputeContext
+    ) -> pl.DataFrame:
+        """What the kernel gives for points over events, or over tiles."""
+        line = lines.sorted_(pl.concat([rows, asked], how="diagonal"), spec.keys)
         return self.aggregate(lines.with_entities(line, spec.keys).drop(spec.keys), context)
 
     def _by_time(self, events: Events, asked: pl.DataFrame) -> Iterator[pl.DataFrame]:
@@ -136,7 +162,7 @@ def _times(asked: pl.DataFrame) -> TimeRange:
 
 def _gather(
     events: Events, seen: TimeRange | None, among: pl.DataFrame | None, context: ComputeContext
-) -> pl.DataFrame:
+) -> pl.LazyFrame:
     """The events of a range of time and of some entities: keys, and the kernel's columns."""
     spec = events.spec
     assert spec.timestamp is not None
@@ -145,7 +171,7 @@ def _gather(
         *spec.keys,
         frames.microseconds(spec.timestamp).alias(TIME),
         *(pl.col(column).alias(value_alias(column)) for column in context.value_columns()),
-    ).collect(engine=frames.engine_for(events.rows_within(seen)))
+    )
 
 
 def _in_order(found: pl.DataFrame) -> pl.DataFrame:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Self
+from typing import Self, TypeVar
 
 import polars as pl
 
@@ -24,41 +24,115 @@ _MOST_BITS = 900
 # So far below the least value may lie what is rounded off for squares: a billionth, and a little more.
 _GUARD = 32
 
+Column = TypeVar("Column", pl.Series, pl.Expr)
+
+
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """The least magnitude of floats above zero, and the greatest; None where there is nothing but zeros."""
+
+    least: float | None
+    greatest: float | None
+
+    @classmethod
+    def of(cls, values: pl.Series) -> Self:
+        """That of a column."""
+        return cls(*values.to_frame().select(extent(pl.first())).row(0))
+
+    @property
+    def exponents(self) -> tuple[int, int] | None:
+        """Those of the two."""
+        if self.least is None or self.greatest is None:
+            return None
+        return math.frexp(self.least)[1], math.frexp(self.greatest)[1]
+
+
+def extent(values: pl.Expr) -> tuple[pl.Expr, pl.Expr]:
+    """What an Extent is made of."""
+    sizes = values.cast(pl.Float64).abs()
+    return sizes.filter(sizes > 0).min().alias("least"), sizes.max().alias("greatest")
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """Numbers as multiples of `2 ** -bits`, 128 bits wide; sums of floats are floats, whatever their bits."""
+
+    bits: int
+    of_floats: bool = True
+
+    @classmethod
+    def exactly(cls, extent: Extent, longest: int) -> Self | None:
+        """One that holds every float as it is, if sums of so many fit; else None."""
+        ends = extent.exponents
+        if ends is None:
+            return cls(0)
+        least, greatest = ends
+        bits = _MANTISSA - least
+        if greatest + bits + _log2(longest) > _ROOM or abs(bits) > _MOST_BITS:
+            return None
+        return cls(bits)
+
+    @classmethod
+    def for_squares(cls, extent: Extent, longest: int) -> Self | None:
+        """One to which values are rounded so that sums of so many squares fit; None if too coarse for some."""
+        ends = extent.exponents
+        if ends is None:
+            return cls(0)
+        least, greatest = ends
+        bits = (_ROOM - _log2(longest)) // 2 - greatest
+        if bits + least < _GUARD or 2 * abs(bits) > _MOST_BITS:
+            return None
+        return cls(bits)
+
+    def whole(self, values: Column) -> Column:
+        """Values as multiples, nulls as nothing."""
+        if not self.of_floats:
+            return values.cast(pl.Int128).fill_null(0)
+        return (values.cast(pl.Float64) * 2.0**self.bits).round().fill_null(0.0).cast(pl.Int128)
+
+    def number(self, sums: Column) -> Column:
+        """Sums in units of the column: exact until the last rounding of Float64, else Int128."""
+        return sums.cast(pl.Float64) * 2.0**-self.bits if self.of_floats else sums
+
+    def deviations(self, sums: Column, squares: Column, count: Column) -> Column:
+        """The sum of squared deviations from the mean, of so many values with these sums.
+
+        About a whole number near the mean nothing large is left that could cancel out.
+        """
+        many = count.cast(pl.Int128)
+        near = (sums.cast(pl.Float64) / count).round().fill_nan(0.0).cast(pl.Int128)
+        rest = sums - near * many
+        about = squares - near * (sums + rest)
+        found = about.cast(pl.Float64) - rest.cast(pl.Float64).pow(2) / count
+        return found.clip(lower_bound=0.0) * 2.0 ** (-2 * self.bits)
+
+
+WHOLE = Scale(0, of_floats=False)
+"""That of integers, and of what decimals are physically."""
+
 
 @dataclass(frozen=True)
 class Fixed:
-    """A column as multiples of `2 ** -bits`, nulls as nothing; sums of floats are floats, whatever their bits."""
+    """A column as multiples of its scale."""
 
     values: pl.Series
-    bits: int
-    of_floats: bool = True
+    scale: Scale
 
     @classmethod
     def exactly(cls, values: pl.Series, longest: int) -> Self | None:
         """Every value as it is, if slices of so many values have sums of 128 bits; else None."""
         if not values.dtype.is_float():
-            return cls(values.cast(pl.Int128).fill_null(0), 0, of_floats=False)
-        ends = _exponents(values)
-        if ends is None:
-            return cls(_whole(values, 0), 0)
-        least, greatest = ends
-        bits = _MANTISSA - least
-        if greatest + bits + _log2(longest) > _ROOM or abs(bits) > _MOST_BITS:
-            return None
-        return cls(_whole(values, bits), bits)
+            return cls(WHOLE.whole(values), WHOLE)
+        return cls._at(Scale.exactly(Extent.of(values), longest), values)
 
     @classmethod
     def for_squares(cls, values: pl.Series, longest: int) -> Self | None:
         """Values rounded so that slices have sums of squares of 128 bits; None if too coarse for some."""
-        values = values.cast(pl.Float64)
-        ends = _exponents(values)
-        if ends is None:
-            return cls(_whole(values, 0), 0)
-        least, greatest = ends
-        bits = (_ROOM - _log2(longest)) // 2 - greatest
-        if bits + least < _GUARD or 2 * abs(bits) > _MOST_BITS:
-            return None
-        return cls(_whole(values, bits), bits)
+        return cls._at(Scale.for_squares(Extent.of(values), longest), values)
+
+    @classmethod
+    def _at(cls, scale: Scale | None, values: pl.Series) -> Self | None:
+        return None if scale is None else cls(scale.whole(values), scale)
 
     @cached_property
     def _totals(self) -> pl.Series:
@@ -69,36 +143,13 @@ class Fixed:
         return _running(self.values * self.values)
 
     def sums(self, slices: Slices) -> pl.Series:
-        """The sum of each slice, in units of the column: exact until the last rounding of Float64, else Int128."""
-        found = _between(self._totals, slices)
-        return found.cast(pl.Float64) * 2.0**-self.bits if self.of_floats else found
+        """The sum of each slice, as a number of the column."""
+        return self.scale.number(_between(self._totals, slices))
 
     def deviations(self, slices: Slices, count: pl.Series) -> pl.Series:
-        """The sum of squared deviations from each slice's mean; `count` is of its values.
-
-        About a whole number near the mean nothing large is left that could cancel out.
-        """
+        """The sum of squared deviations from each slice's mean; `count` is of its values."""
         sums, squares = _between(self._totals, slices), _between(self._squares, slices)
-        many = count.cast(pl.Int128)
-        near = (sums.cast(pl.Float64) / count).round().fill_nan(0.0).cast(pl.Int128)
-        rest = sums - near * many
-        about = squares - near * (sums + rest)
-        found = about.cast(pl.Float64) - rest.cast(pl.Float64).pow(2) / count
-        return found.clip(lower_bound=0.0) * 2.0 ** (-2 * self.bits)
-
-
-def _exponents(values: pl.Series) -> tuple[int, int] | None:
-    """Those of the least and the greatest magnitude; None if there is no value but zeros."""
-    sizes = values.abs()
-    greatest = sizes.max()
-    least = sizes.filter(sizes > 0).min()
-    if not isinstance(greatest, float) or not isinstance(least, float):
-        return None
-    return math.frexp(least)[1], math.frexp(greatest)[1]
-
-
-def _whole(values: pl.Series, bits: int) -> pl.Series:
-    return (values.cast(pl.Float64) * 2.0**bits).round().fill_null(0.0).cast(pl.Int128)
+        return self.scale.deviations(sums, squares, count)
 
 
 def _running(values: pl.Series) -> pl.Series:

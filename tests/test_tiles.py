@@ -1,0 +1,184 @@
+"""Aligned windows over dense events are put together from tiles, and come out as from the events themselves."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from decimal import Decimal, localcontext
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from mlforge.engines import Engine, engine_named, tiles
+from mlforge.engines.tiles import Tiles
+from mlforge.metrics import Rolling
+from mlforge.schema import AGGREGATIONS
+from mlforge.values import to_us
+from tests import kernels
+from tests.judged import History, every
+from tests.projects import START
+
+HOUR = 3_600_000_000
+NOW = to_us(START)
+NUMBERS = [name for name in AGGREGATIONS if name != "median"]
+DENSE = 30
+"""Events of an entity in an hour, in tests that leave it to mlforge how to evaluate."""
+
+
+@pytest.fixture(params=["polars", "duckdb"])
+def engine(request: pytest.FixtureRequest) -> Engine:
+    return engine_named(request.param)
+
+
+@pytest.fixture
+def made(monkeypatch: pytest.MonkeyPatch) -> list[Tiles | None]:
+    """What was made of the events of each evaluation."""
+    seen: list[Tiles | None] = []
+    original = tiles.tiled
+
+    def watched(*arguments: Any) -> Tiles | None:
+        seen.append(original(*arguments))
+        return seen[-1]
+
+    monkeypatch.setattr(tiles, "tiled", watched)
+    return seen
+
+
+def amounts(draw: random.Random) -> float | None:
+    return draw.choice([None, draw.uniform(-99, 99), round(draw.uniform(0, 1), 3)])
+
+
+def filled(
+    history: History, count: int, hours: int, value: Callable[[random.Random], Any] = amounts
+) -> History:
+    """So many events of two users, over so many hours, with a gap before the last."""
+    draw = random.Random(count)
+    rows = [
+        (draw.randrange(2), NOW + draw.randrange(hours) * HOUR + draw.randrange(HOUR), value(draw))
+        for _ in range(count - 1)
+    ]
+    return history.add(*rows, (1, NOW + 2 * hours * HOUR, value(draw)))
+
+
+def moments(hours: int) -> list[tuple[int, int]]:
+    return [(user, NOW + n * HOUR // 2) for n in range(-1, 4 * hours + 9) for user in range(3)]
+
+
+def test_dense_events_are_tiled_and_their_values_stay_to_the_last_bit(
+    engine: Engine, tmp_path: Path, made: list[Tiles | None]
+) -> None:
+    hours = tiles._FEWEST // DENSE // 2 + 1
+    history = filled(
+        History(tmp_path, every("3h", *NUMBERS), every("9h", "sum", offset="2h"), interval="1h"),
+        tiles._FEWEST,
+        hours,
+    )
+    points = history.points(*moments(hours))
+    of_tiles = engine.values(history.events, points)
+    assert made[0] is not None
+    assert made[0].rows.height == 2 * hours + 1
+    assert not made[0].rest.metrics
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tiles, "_FEWEST", 1 << 60)
+        of_events = engine_named("polars").values(history.events, points)
+    assert made[1] is None
+    exact = pl.exclude("^.*std.*$")
+    assert of_tiles.select(exact).equals(of_events.select(exact), null_equal=True)
+    [spread] = [name for name in of_tiles.columns if "std" in name]
+    assert (of_tiles[spread] - of_events[spread]).abs().max() < 1e-9  # type: ignore[operator]
+
+
+@pytest.mark.parametrize(("interval", "hours"), [(None, 100), ("1h", tiles._FEWEST)])
+def test_events_that_are_thin_or_not_aligned_are_left_as_they_are(
+    interval: str | None, hours: int, tmp_path: Path, made: list[Tiles | None]
+) -> None:
+    history = filled(History(tmp_path, every("3h", "sum"), interval=interval), tiles._FEWEST, hours)
+    engine_named("polars").values(history.events, history.points((1, NOW + hours * HOUR)))
+    everything = history.points((0, NOW), (1, NOW + 3 * hours * HOUR))
+    engine_named("polars").values(history.events, everything)
+    assert made == [None, None]
+
+
+@pytest.fixture
+def tiled() -> Iterator[None]:
+    with kernels.forced(tiled=True):
+        yield
+
+
+@pytest.mark.usefixtures("tiled")
+@pytest.mark.parametrize("gathered", [None, 7])
+def test_medians_are_made_of_the_events_themselves(
+    gathered: int | None, engine: Engine, tmp_path: Path, made: list[Tiles | None]
+) -> None:
+    history = filled(History(tmp_path, every("2h"), every("6h", "max"), interval="1h"), 60, 8)
+    with kernels.forced(gathered=gathered):
+        history.check(engine, *moments(8))
+    for each in made:
+        assert each is not None
+        assert [metric.aggregation for metric in each.rest.metrics] == ["median"]
+
+
+@pytest.mark.usefixtures("tiled")
+def test_sums_that_no_fixed_point_holds_are_made_of_the_events_themselves(
+    engine: Engine, tmp_path: Path, made: list[Tiles | None]
+) -> None:
+    history = History(tmp_path, every("2h", *NUMBERS), interval="1h")
+    filled(history, 60, 8, lambda draw: draw.choice([None, 1e-200, 3e-200, 1e100, -4e100]))
+    history.check(engine, *moments(8))
+    [each] = made
+    assert each is not None
+    assert [metric.aggregation for metric in each.rest.metrics] == ["sum", "mean", "std"]
+
+
+@pytest.mark.usefixtures("tiled")
+@pytest.mark.parametrize(
+    ("digits", "rest"), [("9.99", []), ("9" * 33 + ".99", []), ("9" * 36 + ".99", ["sum", "mean"])]
+)
+def test_decimals_are_tiled_as_far_as_their_sums_are_sure_to_fit(
+    digits: str, rest: list[str], engine: Engine, tmp_path: Path, made: list[Tiles | None]
+) -> None:
+    names = [name for name in NUMBERS if name != "std"]
+    history = History(tmp_path, Rolling("2h", {"x": names}), interval="1h")
+    types = {"user": pl.Int64, "at": pl.Int64, "x": pl.Decimal(38, 2)}
+    for sign in ("", "-"):
+        history.add(*((1, NOW + n, Decimal(sign + digits)) for n in range(5)), **types)
+    with localcontext(prec=80):  # the oracle's
+        history.check(engine, (1, NOW + HOUR), (1, NOW + 9 * HOUR))
+    [each] = made
+    assert each is not None
+    assert [metric.aggregation for metric in each.rest.metrics] == rest
+
+
+@pytest.mark.usefixtures("tiled")
+def test_columns_of_every_kind_share_the_tiles_of_a_feature(engine: Engine, tmp_path: Path) -> None:
+    types = {
+        "user": pl.Int64,
+        "at": pl.Int64,
+        "x": pl.Float32,
+        "n": pl.UInt64,
+        "ok": pl.Boolean,
+        "s": pl.String,
+        "void": pl.Float64,
+    }
+    history = History(
+        tmp_path,
+        Rolling(["1h", "4h"], {"x": NUMBERS, "n": NUMBERS, "void": NUMBERS}),
+        Rolling(["4h"], {"ok": ["sum", "mean", "max"], "s": ["min", "count"]}, offset="1h"),
+        interval="1h",
+    )
+    draw = random.Random(3)
+    for _ in range(3):
+        rows = [
+            (
+                *(draw.randrange(2), NOW + draw.randrange(24) * HOUR // 4),
+                *(draw.choice([None, 1.5, -2.5]), draw.choice([None, 0, 1, 2**54])),
+                *(draw.choice([None, True, False]), draw.choice([None, "", "é", "a"]), None),
+            )
+            for _ in range(30)
+        ]
+        history.add(*rows, **types)
+    history.check(engine, *moments(6))
+    with kernels.forced(gathered=9):
+        history.check(engine, *moments(6))
