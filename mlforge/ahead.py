@@ -16,7 +16,7 @@ _LATE = 8  # what is late by at most this part of the longest window finds its e
 def read_ahead(store: Store, manifest: Manifest, room: int = ROOM) -> int:
     """Have the store keep the events that windows see from the version's watermark on in memory.
 
-    It keeps none that take more than `room`. Gives how many values are kept. Raises what polars does
+    It keeps none that take more than `room`, and none that have tiles at rest. Gives how many values are kept. Raises what polars does
     where they cannot be read.
     """
     spec = manifest.spec
@@ -26,7 +26,7 @@ def read_ahead(store: Store, manifest: Manifest, room: int = ROOM) -> int:
     since = manifest.watermark + reach.start - (reach.end - reach.start) // _LATE
     events = events_of(store, manifest).within(TimeRange(since, END))
     taken = sum(partial.rows for partial in events.partials) * len(spec.needed())
-    fits = taken <= room
+    fits = taken <= room and not events.are_tiled(TimeRange(since, END))
     chosen = events.partials if fits else ()
     store.keep(manifest.name, chosen, spec.needed(), spec.timestamp, since)
     return taken if fits else 0

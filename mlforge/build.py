@@ -28,7 +28,7 @@ from mlforge.rest import of_version
 from mlforge.rows import Table, TableWriter
 from mlforge.schema import Schema, same_columns
 from mlforge.sources import Listing, Source
-from mlforge.state import changes_between, events_of
+from mlforge.state import changes_between, events_of, lay_tiles
 from mlforge.store import Books, Pointer, Store
 from mlforge.values import Version
 from mlforge.versioning import Decision, decide
@@ -191,6 +191,8 @@ class _Refresh:
         version = decision.version
         assert version is not None
         mode, why = mode_of(latest, candidate, changes, self.options)
+        if self.options.publish:
+            lay_tiles(store, candidate, None if mode == "full" else changes)
         with store.stage(name) as staged:
             writer = TableWriter(
                 self.engine, events_of(store, candidate), staged, self.options.layout

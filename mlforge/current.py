@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import polars as pl
 
@@ -19,6 +19,8 @@ from mlforge.values import BEGINNING, TimeRange
 
 EVENTS_HELD = 250_000
 """About how many events to have in memory at a time."""
+ENTITIES_HELD = 50_000
+"""How many entities' tiles to have in memory at a time."""
 _NOWHEN = TimeRange(BEGINNING, BEGINNING)
 
 
@@ -72,6 +74,9 @@ def pieces(
     engine: Engine, now: State, scope: Scope = Scope(), before: State | None = None
 ) -> Iterator[Piece]:
     """The entities in pieces that share none; `before` only counts. Raises IntegrityError as `values_at` does."""
+    if now.seen is not None and now.events.are_tiled(now.seen):
+        yield from _of_tiles(engine, now, scope, before)
+        return
     states = [now] if before is None else [now, before]
     parts = scope.parts(now)
     for number in range(parts):
@@ -82,11 +87,21 @@ def pieces(
         yield Piece(alive.hstack(values), sum(state.live().height for state in held[1:]))
 
 
+def _of_tiles(engine: Engine, now: State, scope: Scope, before: State | None) -> Iterator[Piece]:
+    """The same where tiles are at rest, which are few enough to be read for each question."""
+    had = 0 if before is None else evaluation.live(before.events, before.as_of, scope.among).height
+    alive = evaluation.live(now.events, now.as_of, scope.among)
+    for some in alive.iter_slices(ENTITIES_HELD) if alive.height else [alive]:
+        points = some.with_columns(frames.instant(now.as_of).alias(POINT))
+        yield Piece(some.hstack(evaluation.values_at(engine, now.events, points)), had)
+        had = 0
+
+
 @dataclass(frozen=True)
 class _Held(Events):
     """Events in memory."""
 
-    frame: pl.DataFrame
+    frame: pl.DataFrame = field(kw_only=True)
 
     def rows_within(self, times: TimeRange | None) -> int:
         return self.frame.height
@@ -133,7 +148,10 @@ def _held(states: Sequence[State], among: pl.DataFrame | None, part: pl.Expr | N
         engine = frames.engine_for(sum([partial.rows for partial in known.values()]))
         shared, *rest = pl.collect_all([gathered(common, union), *scans], engine=engine)
     return [
-        State(_Held(spec, events.schema, (), events.where, pl.concat([shared, frame])), state.as_of)
+        State(
+            _Held(spec, events.schema, (), events.where, frame=pl.concat([shared, frame])),
+            state.as_of,
+        )
         for state, frame in zip(states, rest, strict=True)
     ]
 

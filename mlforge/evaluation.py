@@ -77,7 +77,7 @@ def _entities(
     merged = _merged(ranges)
     if not merged:
         return frames.empty(schema).select(keys)
-    scans = [events.scan(events.spec.identity, times, among).select(keys) for times in merged]
+    scans = [events.traces(times, among).select(keys) for times in merged]
     engine = frames.engine_for(events.rows_within(_hull(merged)))
     with intact(events.spec.name):
         return pl.concat(scans).unique().collect(engine=engine)

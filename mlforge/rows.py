@@ -76,7 +76,7 @@ def _at_boundaries(
     spec = events.spec
     assert spec.timestamp is not None
     seen = None if times is None else TimeRange(times.start - interval.us, times.end)
-    source = events.scan(spec.identity, seen, among)
+    source = events.traces(seen, among)
     time = frames.microseconds(spec.timestamp)
     points = source.select(
         *spec.keys, (time - time.mod(interval.us) + interval.us).alias(POINT)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 
-from mlforge import partials
-from mlforge.engines import Events
+from mlforge import partials, timemodel
+from mlforge.engines import Events, at_rest
 from mlforge.manifest import Manifest, Partial
 from mlforge.partials import Changes
 from mlforge.store import Store
@@ -15,7 +15,28 @@ from mlforge.store import Store
 def events_of(store: Store, manifest: Manifest, of: Sequence[Partial] | None = None) -> Events:
     """A manifest's events, or some of its partials."""
     chosen = manifest.partials if of is None else of
-    return Events(manifest.spec, manifest.events, tuple(chosen), partial(store.lots, manifest.name))
+    name = manifest.name
+    return Events(
+        manifest.spec,
+        manifest.events,
+        tuple(chosen),
+        partial(store.lots, name),
+        partial(store.tiles, name),
+    )
+
+
+def lay_tiles(store: Store, manifest: Manifest, changes: Changes | None) -> None:
+    """See that tiles are at rest of what the rows that these changes touch depend on; of all where it is None.
+
+    Call with the lock held. Raises StoreError where they cannot be written.
+    """
+    spec, times = manifest.spec, None
+    if spec.interval is None or (changes is not None and changes.times is None):
+        return
+    if changes is not None and changes.times is not None:
+        touched = timemodel.rows_touched(changes.times, spec.windows, spec.interval)
+        times = timemodel.events_seen(touched, spec.windows)
+    at_rest.lay(store, spec, manifest.events, events_of(store, manifest).lots_within(times))
 
 
 def changes_between(store: Store, before: Manifest, after: Manifest) -> Changes:

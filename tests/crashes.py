@@ -25,6 +25,7 @@ from mlforge.rows import Layout
 from mlforge.store import LocalStore
 from mlforge.store.packs import Packing
 from mlforge.values import to_us
+from tests.kernels import forced
 from tests.projects import Project, at
 from tests.projects import rows as rows_of
 
@@ -73,13 +74,15 @@ def _die_at(root: Path, job: str, place: str, nth: int, *arguments: Any) -> None
     JOBS[job](root, *arguments)
 
 
-def definitions(root: Path, url: str | None = None, prefix: str = "mlforge") -> Definitions:
-    """The usual feature of a project that lies there."""
+def definitions(
+    root: Path, url: str | None = None, prefix: str = "mlforge", **changes: Any
+) -> Definitions:
+    """The usual feature of a project that lies there, or one that differs from it."""
     project = Project.__new__(Project)
     project.root, project.engine = root, "polars"
     project.events, project.store = root / "events", LocalStore(root / "store")
     online = RedisStore.from_url(url, prefix=prefix) if url else None
-    return project.definitions(online_store=online)
+    return project.definitions(project.define(**changes), online_store=online)
 
 
 def tidy_up(root: Path) -> None:
@@ -96,6 +99,12 @@ def build(root: Path) -> None:
     """Refresh the feature, as parts of a few rows."""
     with clock.fixed(NOW):
         definitions(root).refresh("spend", options=SMALL)
+
+
+def build_tiled(root: Path) -> None:
+    """The same of a feature whose windows are put together from tiles, however few events there are."""
+    with clock.fixed(NOW), forced(tiled=True):
+        definitions(root, interval="1d").refresh("spend", options=SMALL)
 
 
 def push(root: Path, url: str, prefix: str = "mlforge") -> None:
@@ -121,6 +130,7 @@ def prune_packs(root: Path) -> None:
 
 JOBS: dict[str, Callable[..., None]] = {
     "build": build,
+    "build tiled": build_tiled,
     "push": push,
     "rollback": roll_back,
     "prune": prune_all,

@@ -40,8 +40,8 @@ def forced(
             patch.setattr(frames, "_LISTED", 0)
             patch.setattr(frames, "_FEW", 0)
         if tiled:
-            patch.setattr(tiles, "_DENSE", 0)
-            patch.setattr(tiles, "_FEWEST", 0)
+            patch.setattr(tiles, "DENSE", 0)
+            patch.setattr(tiles, "FEWEST", 0)
         if gathered is not None:
             patch.setattr(Engine, "gathered", gathered)
         if small_pushes:

@@ -89,7 +89,7 @@ PUBLISHING = (
         "seen.written",
         "stage.made",
     ),
-    *("parts.written", "parts.placed"),
+    *("tiles.written", "parts.written", "parts.placed"),
     *("publish.staged", "publish.renamed", "publish.pointed", "publish.indexed"),
 )
 PACKING = ("nowhere", "file.synced", "pack.written", "pack.swept", "remove.hidden")

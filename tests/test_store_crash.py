@@ -20,7 +20,7 @@ from mlforge.errors import StoreError
 from mlforge.operations import prune, rollback, tidy, verify
 from mlforge.retention import Retention
 from mlforge.store import LocalStore
-from tests.crashes import NOW, build, definitions, drop, killed, packing, push
+from tests.crashes import NOW, build, build_tiled, definitions, drop, killed, packing, push
 
 WRITING = ("file.decoding", "file.synced", "partial.written", "seen.written", "books.written", "stage.made",
            "parts.written", "parts.placed", "publish.staged", "publish.renamed",
@@ -28,6 +28,7 @@ WRITING = ("file.decoding", "file.synced", "partial.written", "seen.written", "b
 PUSHING = ("push.begun", "push.put", "push.removed", "push.finished")
 REMOVING = ("remove.hidden",)
 PACKING = ("pack.written", "pack.swept")
+TILING = ("tiles.written",)
 
 
 def test_every_place_where_a_test_may_stop_the_process_is_tried_here() -> None:
@@ -41,7 +42,7 @@ def test_every_place_where_a_test_may_stop_the_process_is_tried_here() -> None:
         and call.func.id == "reach"
         and isinstance(call.args[0], ast.Constant)
     }
-    assert named == {*WRITING, *PUSHING, *REMOVING, *PACKING}
+    assert named == {*WRITING, *PUSHING, *REMOVING, *PACKING, *TILING}
 
 
 @pytest.fixture(scope="module")
@@ -130,6 +131,29 @@ def test_builds_killed_again_and_again_end_in_the_same_place(
         drop(root, "c", (9, 29.5, 7.0))
     build(root)
     is_in_order(root, stages["patch-rebuilt"], ["1.0.0", "1.0.1"])
+
+
+@pytest.mark.parametrize("place", [*TILING, "file.synced", "publish.renamed"])
+def test_tiles_of_a_build_that_was_killed_are_whole_or_made_anew(
+    place: str, tmp_path: Path
+) -> None:
+    begun, whole = tmp_path / "begun", tmp_path / "whole"
+    drop(begun, "a", *((user, day / 2, 1.0) for day in range(30) for user in range(3)))
+    build_tiled(begun)
+    drop(begun, "b", (1, 3.5, 5.0), (2, 14.5, 1.0))
+    shutil.copytree(begun / "events", whole / "events")
+    build_tiled(whole)
+    for nth in range(1, 20):
+        root = tmp_path / str(nth)
+        shutil.copytree(begun, root)
+        died = killed(root, "build tiled", place, nth)
+        build_tiled(root)
+        is_in_order(root, whole, ["1.0.0", "1.0.1"])
+        assert len(list((root / "store/spend/_tiles").iterdir())) == 2
+        if not died:
+            assert nth > 1, f"{place} is not a step of this"
+            return
+    pytest.fail("it goes on dying")
 
 
 @pytest.mark.parametrize("place", PUSHING)

@@ -11,8 +11,8 @@ from typing import Any
 import polars as pl
 import pytest
 
-from mlforge.engines import Engine, engine_named, tiles
-from mlforge.engines.tiles import Tiles
+from mlforge.engines import Engine, base, engine_named, merging, tiles
+from mlforge.engines.merging import Merge
 from mlforge.metrics import Rolling
 from mlforge.schema import AGGREGATIONS
 from mlforge.values import to_us
@@ -33,17 +33,23 @@ def engine(request: pytest.FixtureRequest) -> Engine:
 
 
 @pytest.fixture
-def made(monkeypatch: pytest.MonkeyPatch) -> list[Tiles | None]:
-    """What was made of the events of each evaluation."""
-    seen: list[Tiles | None] = []
-    original = tiles.tiled
+def merged(monkeypatch: pytest.MonkeyPatch) -> list[Merge]:
+    """What was made of tiles, at each evaluation that made some."""
+    seen: list[Merge] = []
 
-    def watched(*arguments: Any) -> Tiles | None:
-        seen.append(original(*arguments))
-        return seen[-1]
+    def watched(*arguments: Any) -> Merge | None:
+        found = merging.merge(*arguments)
+        if found is not None:
+            seen.append(found)
+        return found
 
-    monkeypatch.setattr(tiles, "tiled", watched)
+    monkeypatch.setattr(base, "merge", watched)
     return seen
+
+
+def rest(merge: Merge) -> list[str]:
+    """The aggregations that it leaves to the events."""
+    return [metric.aggregation for metric in merge.rest.metrics]
 
 
 def amounts(draw: random.Random) -> float | None:
@@ -67,38 +73,38 @@ def moments(hours: int) -> list[tuple[int, int]]:
 
 
 def test_dense_events_are_tiled_and_their_values_stay_to_the_last_bit(
-    engine: Engine, tmp_path: Path, made: list[Tiles | None]
+    engine: Engine, tmp_path: Path, merged: list[Merge]
 ) -> None:
-    hours = tiles._FEWEST // DENSE // 2 + 1
+    hours = tiles.FEWEST // DENSE // 2 + 1
     history = filled(
         History(tmp_path, every("3h", *NUMBERS), every("9h", "sum", offset="2h"), interval="1h"),
-        tiles._FEWEST,
+        tiles.FEWEST,
         hours,
     )
     points = history.points(*moments(hours))
     of_tiles = engine.values(history.events, points)
-    assert made[0] is not None
-    assert made[0].rows.height == 2 * hours + 1
-    assert not made[0].rest.metrics
+    [merge] = merged
+    assert merge.rows.height == 2 * hours + 1
+    assert rest(merge) == []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tiles, "_FEWEST", 1 << 60)
+        patch.setattr(tiles, "FEWEST", 1 << 60)
         of_events = engine_named("polars").values(history.events, points)
-    assert made[1] is None
+    assert len(merged) == 1
     exact = pl.exclude("^.*std.*$")
     assert of_tiles.select(exact).equals(of_events.select(exact), null_equal=True)
     [spread] = [name for name in of_tiles.columns if "std" in name]
     assert (of_tiles[spread] - of_events[spread]).abs().max() < 1e-9  # type: ignore[operator]
 
 
-@pytest.mark.parametrize(("interval", "hours"), [(None, 100), ("1h", tiles._FEWEST)])
+@pytest.mark.parametrize(("interval", "hours"), [(None, 100), ("1h", tiles.FEWEST)])
 def test_events_that_are_thin_or_not_aligned_are_left_as_they_are(
-    interval: str | None, hours: int, tmp_path: Path, made: list[Tiles | None]
+    interval: str | None, hours: int, tmp_path: Path, merged: list[Merge]
 ) -> None:
-    history = filled(History(tmp_path, every("3h", "sum"), interval=interval), tiles._FEWEST, hours)
+    history = filled(History(tmp_path, every("3h", "sum"), interval=interval), tiles.FEWEST, hours)
     engine_named("polars").values(history.events, history.points((1, NOW + hours * HOUR)))
     everything = history.points((0, NOW), (1, NOW + 3 * hours * HOUR))
     engine_named("polars").values(history.events, everything)
-    assert made == [None, None]
+    assert merged == []
 
 
 @pytest.fixture
@@ -110,34 +116,30 @@ def tiled() -> Iterator[None]:
 @pytest.mark.usefixtures("tiled")
 @pytest.mark.parametrize("gathered", [None, 7])
 def test_medians_are_made_of_the_events_themselves(
-    gathered: int | None, engine: Engine, tmp_path: Path, made: list[Tiles | None]
+    gathered: int | None, engine: Engine, tmp_path: Path, merged: list[Merge]
 ) -> None:
     history = filled(History(tmp_path, every("2h"), every("6h", "max"), interval="1h"), 60, 8)
     with kernels.forced(gathered=gathered):
         history.check(engine, *moments(8))
-    for each in made:
-        assert each is not None
-        assert [metric.aggregation for metric in each.rest.metrics] == ["median"]
+    assert {tuple(rest(merge)) for merge in merged} == {("median",)}
 
 
 @pytest.mark.usefixtures("tiled")
 def test_sums_that_no_fixed_point_holds_are_made_of_the_events_themselves(
-    engine: Engine, tmp_path: Path, made: list[Tiles | None]
+    engine: Engine, tmp_path: Path, merged: list[Merge]
 ) -> None:
     history = History(tmp_path, every("2h", *NUMBERS), interval="1h")
     filled(history, 60, 8, lambda draw: draw.choice([None, 1e-200, 3e-200, 1e100, -4e100]))
     history.check(engine, *moments(8))
-    [each] = made
-    assert each is not None
-    assert [metric.aggregation for metric in each.rest.metrics] == ["sum", "mean", "std"]
+    assert [rest(merge) for merge in merged] == [["sum", "mean", "std"]]
 
 
 @pytest.mark.usefixtures("tiled")
 @pytest.mark.parametrize(
-    ("digits", "rest"), [("9.99", []), ("9" * 33 + ".99", []), ("9" * 36 + ".99", ["sum", "mean"])]
+    ("digits", "left"), [("9.99", []), ("9" * 33 + ".99", []), ("9" * 36 + ".99", ["sum", "mean"])]
 )
 def test_decimals_are_tiled_as_far_as_their_sums_are_sure_to_fit(
-    digits: str, rest: list[str], engine: Engine, tmp_path: Path, made: list[Tiles | None]
+    digits: str, left: list[str], engine: Engine, tmp_path: Path, merged: list[Merge]
 ) -> None:
     names = [name for name in NUMBERS if name != "std"]
     history = History(tmp_path, Rolling("2h", {"x": names}), interval="1h")
@@ -146,9 +148,7 @@ def test_decimals_are_tiled_as_far_as_their_sums_are_sure_to_fit(
         history.add(*((1, NOW + n, Decimal(sign + digits)) for n in range(5)), **types)
     with localcontext(prec=80):  # the oracle's
         history.check(engine, (1, NOW + HOUR), (1, NOW + 9 * HOUR))
-    [each] = made
-    assert each is not None
-    assert [metric.aggregation for metric in each.rest.metrics] == rest
+    assert [rest(merge) for merge in merged] == [left]
 
 
 @pytest.mark.usefixtures("tiled")

@@ -13,10 +13,11 @@ from typing import ClassVar
 import polars as pl
 
 from mlforge import frames, timemodel
-from mlforge.compilers.base import ROW, TIME, ComputeContext, value_alias
+from mlforge.compilers.base import ROW, TIME, ComputeContext
 from mlforge.engines import lines, tiles
 from mlforge.engines.events import Events
 from mlforge.engines.lines import ROW_DTYPE
+from mlforge.engines.merging import merge
 from mlforge.errors import DataError
 from mlforge.schema import Column, dtypes
 from mlforge.spec import FeatureSpec
@@ -87,7 +88,7 @@ class Engine(ABC):
         spec, context = events.spec, _context(events)
         assert spec.timestamp is not None
         seen = None if times is None else timemodel.events_seen(times, spec.windows).union(times)
-        found = _gather(events, seen, among, context).collect(
+        found = _gather(events, seen, among).collect(
             engine=frames.engine_for(events.rows_within(seen))
         )
         line = lines.sorted_(found, spec.keys)
@@ -100,18 +101,29 @@ class Engine(ABC):
         return own.hstack(found.select(values)).sort(spec.order)
 
     def _answers(self, events: Events, asked: pl.DataFrame) -> pl.DataFrame:
-        """Each metric at each of some points, by ROW; of tiles, where they are fewer than events."""
+        """Each metric at each of some points, by ROW; of tiles, where those are fewer than events."""
         spec, context = events.spec, _context(events)
-        seen = timemodel.events_seen(_times(asked), spec.windows)
-        found = _gather(events, seen, asked.select(spec.keys).unique(), context)
-        found, rows = self._held(found, events.rows_within(seen), spec.interval is not None)
-        made = tiles.tiled(found, spec, context, rows)
-        if made is None:
+        seen, among = (
+            timemodel.events_seen(_times(asked), spec.windows),
+            asked.select(spec.keys).unique(),
+        )
+        found, rows = _gather(events, seen, among), events.rows_within(seen)
+        laid = events.tiles(seen, among)
+        if laid is None:
+            found, rows = self._held(found, rows, spec.interval is not None)
+            if spec.interval is not None and rows >= tiles.FEWEST and tiles.dense(found, spec):
+                laid = tiles.made(found, spec, context.dtypes)
+        merging = None if laid is None else merge(laid, spec, context)
+        if merging is None:
             return self._over(found.collect(), asked, spec, context)
-        answers = made.finished(_in_order(self._over(made.rows, asked, spec, made.merges)))
-        if not made.rest.metrics:
+        answers = merging.finished(
+            _in_order(self._over(merging.rows, asked, spec, merging.context))
+        )
+        if not merging.rest.metrics:
             return answers
-        others = self._over(found.collect(), asked, spec, made.rest)
+        others = self._over(
+            found.collect(engine=frames.engine_for(rows)), asked, spec, merging.rest
+        )
         return answers.hstack(_in_order(others).drop(ROW))
 
     def _held(self, found: pl.LazyFrame, rows: int, aligned: bool) -> tuple[pl.LazyFrame, int]:
@@ -160,18 +172,9 @@ def _times(asked: pl.DataFrame) -> TimeRange:
     return TimeRange(least, greatest)
 
 
-def _gather(
-    events: Events, seen: TimeRange | None, among: pl.DataFrame | None, context: ComputeContext
-) -> pl.LazyFrame:
-    """The events of a range of time and of some entities: keys, and the kernel's columns."""
-    spec = events.spec
-    assert spec.timestamp is not None
-    found = events.scan(spec.needed(), seen, among)
-    return found.select(
-        *spec.keys,
-        frames.microseconds(spec.timestamp).alias(TIME),
-        *(pl.col(column).alias(value_alias(column)) for column in context.value_columns()),
-    )
+def _gather(events: Events, seen: TimeRange | None, among: pl.DataFrame | None) -> pl.LazyFrame:
+    """The events of a range of time and of some entities, as kernels take them."""
+    return lines.of_events(events.scan(events.spec.needed(), seen, among), events.spec)
 
 
 def _in_order(found: pl.DataFrame) -> pl.DataFrame:

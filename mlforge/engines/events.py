@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, reduce
 from itertools import pairwise
+from pathlib import Path
 
 import polars as pl
 
 from mlforge import frames, timemodel
+from mlforge.compilers.base import TIME
+from mlforge.engines import at_rest, lines, tiles
+from mlforge.engines.at_rest import Laid
+from mlforge.engines.tiles import MADE_OF, Summary, Tiles
 from mlforge.manifest import Partial
-from mlforge.schema import Schema
+from mlforge.schema import Schema, dtypes
 from mlforge.spec import FeatureSpec
 from mlforge.store import places
 from mlforge.store.places import Lot
@@ -22,13 +27,15 @@ from mlforge.values import BEGINNING, END, TimeRange
 class Events:
     """A version's events: stored partials, the schema that they share, and what they mean.
 
-    `where` gives what to read for partials; it is asked when they are first read.
+    `where` gives what to read for partials; `laid` where tiles of a kind are at rest, by the file whose they
+    are. Both are asked when they are first read.
     """
 
     spec: FeatureSpec
     schema: Schema
     partials: tuple[Partial, ...]
     where: Callable[[Sequence[Partial]], Sequence[Lot]]
+    laid: Callable[[str], Mapping[Path, Path]] | None = None
 
     def within(self, times: TimeRange | None) -> Events:
         """Only the partials that hold an event in the range."""
@@ -36,18 +43,19 @@ class Events:
             return self
         start, end = times.start, times.end  # as `overlaps`, which thousands of calls would slow
         kept = [p for p in self.partials if (t := p.times) and t.start <= end and start <= t.end]
-        return Events(self.spec, self.schema, tuple(kept), self.where)
+        return replace(self, partials=tuple(kept))
 
     def rows_within(self, times: TimeRange | None) -> int:
         """How many rows of files are read for the range, at most."""
-        return sum([lot.rows for lot in self._lots_within(times)])
+        return sum([lot.rows for lot in self.lots_within(times)])
 
     @cached_property
     def lots(self) -> Sequence[Lot]:
         """What is read for all of them."""
         return self.where(self.partials)
 
-    def _lots_within(self, times: TimeRange | None) -> Sequence[Lot]:
+    def lots_within(self, times: TimeRange | None) -> Sequence[Lot]:
+        """What is read for a range of time."""
         return self.lots if times is None else [lot for lot in self.lots if lot.overlaps(times)]
 
     def scan(
@@ -57,21 +65,47 @@ class Events:
         among: pl.DataFrame | None = None,
     ) -> pl.LazyFrame:
         """The events, lazily: some columns, those of a time range and of some entities, in no particular order."""
-        wanted = tuple(c for c in self.schema if columns is None or c.name in columns)
-        found = places.scan(
-            self._lots_within(times),
-            wanted,
-            since=BEGINNING if times is None else times.start,
-        )
-        return self._chosen(found, times, among)
+        return self._scan(self.lots_within(times), columns, times, among)
 
-    def _chosen(
-        self, found: pl.LazyFrame, times: TimeRange | None, among: pl.DataFrame | None
+    def traces(
+        self, times: TimeRange | None = None, among: pl.DataFrame | None = None
     ) -> pl.LazyFrame:
-        if times is not None and self.spec.timestamp is not None:
-            start, end = frames.instant(times.start), frames.instant(times.end)
-            found = found.filter(pl.col(self.spec.timestamp).is_between(start, end))
-        return frames.of_entities(found, among, self.spec.keys)
+        """Keys and times of the events, lazily; where tiles are at rest, those of the tiles.
+
+        A range must begin and end where intervals do, if the feature has one.
+        """
+        laid, others = self._parted(times)
+        if not laid:
+            return self.scan(self.spec.identity, times, among)
+        assert self.spec.timestamp is not None
+        time = pl.col(TIME).cast(frames.UTC_INSTANT).alias(self.spec.timestamp)
+        rows = pl.scan_parquet([one.path for one in laid], glob=False).select(*self.spec.keys, time)
+        rest = self._scan(others, self.spec.identity, times, among)
+        return pl.concat([self._chosen(rows, times, among), rest])
+
+    def tiles(self, times: TimeRange, among: pl.DataFrame | None = None) -> Tiles | None:
+        """The tiles of a range and of some entities; None where not most events have theirs at rest."""
+        laid, others = self._parted(times)
+        if not laid:
+            return None
+        inside, given = pl.col(TIME).is_between(times.start, times.end), dtypes(self.schema)
+        found = [
+            replace(each, rows=frames.of_entities(each.rows.filter(inside), among, self.spec.keys))
+            for each in at_rest.scanned(laid, given)
+        ]
+        if others:
+            rest = lines.of_events(self._scan(others, self.spec.needed(), times, among), self.spec)
+            found.append(tiles.made(rest, self.spec, given))
+        return tiles.together(found, given)
+
+    def are_tiled(self, times: TimeRange) -> bool:
+        """Whether tiles at rest make every metric over a range."""
+        laid, _ = self._parted(times)
+        if not laid or any(metric.aggregation not in MADE_OF for metric in self.spec.columns):
+            return False
+        summary = reduce(Summary.union, (one.summary for one in laid))
+        given = dtypes(self.schema)
+        return all(summary.scale(column, given[column]) for column in summary.extents)
 
     def ranges(self, rows: int) -> list[TimeRange]:
         """All of time, cut where about so many events came since the cut before.
@@ -89,3 +123,47 @@ class Events:
                 cuts.append(end + 1)
                 begun, gathered = end + 1, 0
         return [TimeRange(a, b - 1) for a, b in pairwise([*cuts, END])]
+
+    def _scan(
+        self,
+        lots: Sequence[Lot],
+        columns: Sequence[str] | None,
+        times: TimeRange | None,
+        among: pl.DataFrame | None,
+    ) -> pl.LazyFrame:
+        wanted = tuple(c for c in self.schema if columns is None or c.name in columns)
+        since = BEGINNING if times is None else times.start
+        return self._chosen(places.scan(lots, wanted, since=since), times, among)
+
+    def _chosen(
+        self, found: pl.LazyFrame, times: TimeRange | None, among: pl.DataFrame | None
+    ) -> pl.LazyFrame:
+        if times is not None and self.spec.timestamp is not None:
+            start, end = frames.instant(times.start), frames.instant(times.end)
+            found = found.filter(pl.col(self.spec.timestamp).is_between(start, end))
+        return frames.of_entities(found, among, self.spec.keys)
+
+    def _parted(self, times: TimeRange | None) -> tuple[list[Laid], Sequence[Lot]]:
+        """The tiles at rest within a range, and what has none; no tiles unless they are of most events."""
+        lots = self.lots_within(times)
+        found = [(lot, self._at_rest(lot)) for lot in lots] if self._places else []
+        laid = [one for _, one in found if one is not None]
+        others = [lot for lot, one in found if one is None]
+        if sum([one.summary.events for one in laid]) <= sum([lot.rows for lot in others]):
+            return [], lots
+        return laid, others
+
+    def _at_rest(self, lot: Lot) -> Laid | None:
+        path = self._places.get(lot.path) if lot.numbers is None else None
+        if path is not None and path not in self._looked:
+            self._looked[path] = at_rest.look(path)
+        return None if path is None else self._looked[path]
+
+    @cached_property
+    def _places(self) -> Mapping[Path, Path]:
+        kind = at_rest.kind_of(self.spec, self.schema)
+        return {} if self.laid is None or kind is None else self.laid(kind)
+
+    @cached_property
+    def _looked(self) -> dict[Path, Laid | None]:
+        return {}

@@ -39,6 +39,12 @@ class Extent:
         """That of a column."""
         return cls(*values.to_frame().select(extent(pl.first())).row(0))
 
+    def union(self, other: Extent) -> Extent:
+        """That of both columns."""
+        least = [own for own in (self.least, other.least) if own is not None]
+        greatest = [own for own in (self.greatest, other.greatest) if own is not None]
+        return Extent(min(least, default=None), max(greatest, default=None))
+
     @property
     def exponents(self) -> tuple[int, int] | None:
         """Those of the two."""

@@ -6,10 +6,23 @@ from collections.abc import Iterable, Sequence
 
 import polars as pl
 
-from mlforge.compilers.base import ENTITY, ROW, TIME
+from mlforge import frames
+from mlforge.compilers.base import ENTITY, ROW, TIME, value_alias
+from mlforge.spec import FeatureSpec
 from mlforge.values import TimeRange
 
 ROW_DTYPE = pl.UInt32()
+
+
+def of_events(found: pl.LazyFrame, spec: FeatureSpec) -> pl.LazyFrame:
+    """Events as kernels take them: keys, TIME, and the columns that metrics aggregate."""
+    assert spec.timestamp is not None
+    columns = dict.fromkeys(metric.column for metric in spec.columns)
+    return found.select(
+        *spec.keys,
+        frames.microseconds(spec.timestamp).alias(TIME),
+        *(pl.col(column).alias(value_alias(column)) for column in columns),
+    )
 
 
 def sorted_(rows: pl.DataFrame, keys: Sequence[str]) -> pl.DataFrame:

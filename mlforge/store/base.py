@@ -118,6 +118,19 @@ class Store(ABC):
         """
 
     @abstractmethod
+    def tiles(self, name: str, kind: str) -> Mapping[Path, Path]:
+        """Where tiles of this kind lie, by the file of partials whose they are."""
+
+    @abstractmethod
+    def write_tiles(
+        self, name: str, kind: str, of: Path, rows: pl.DataFrame, notes: Mapping[str, str]
+    ) -> None:
+        """Keep what follows from a file of partials; of another kind, and of files that are gone, nothing stays.
+
+        It need not survive a power failure: whoever reads it must see for himself that it is whole.
+        """
+
+    @abstractmethod
     def remove(self, name: str, version: Version) -> None:
         """Delete a version that is not served; files that others share stay."""
 

@@ -6,6 +6,7 @@
         _latest.json                     {"version": "1.0.0", "generation": 1, ...}
         _partials/<hash>.parquet         the events that versions consist of
         _packs/<sequence>-<id>.parquet   the same, many small ones in a file
+        _tiles/<file>-<kind>.parquet     what follows from such a file for dense aligned windows
         _lineage/<hash>.json             pieces of long lists of files, shared between versions
         _books.json  _sources.json       mutable notes: quarantine, holds, what files were last seen
         _audit.json                      another: what the last audit found
@@ -31,6 +32,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import polars as pl
+
 from mlforge.errors import (
     IntegrityError,
     StoreError,
@@ -44,6 +47,7 @@ from mlforge.store.base import Pointer, Store
 from mlforge.store.books import Audit, Books, Seen
 from mlforge.store.chunks import Pieces
 from mlforge.store.folders import State, checked, no_link, state_of, well_formed
+from mlforge.store.laid import TileFolder
 from mlforge.store.packs import Made, Packing
 from mlforge.store.places import Lot, Place
 from mlforge.store.shelf import Shelf
@@ -60,6 +64,7 @@ class _Home:
     """What is known of a feature's folder, and kept for the next look."""
 
     shelf: Shelf
+    tiles: TileFolder
     pieces: Pieces
     seen: notes.SeenNote
 
@@ -189,7 +194,9 @@ class LocalStore(Store):
         self, name: str, hashes: Iterable[str], sorted_by: str | None = None, above: float = 0
     ) -> list[str]:
         """Delete files, and write packs anew without them."""
-        return self._shelf(name).remove(hashes, sorted_by, above)
+        gone = self._shelf(name).remove(hashes, sorted_by, above)
+        self._home(name).tiles.sweep()
+        return gone
 
     def pack(self, name: str, partials: Sequence[Partial], sorted_by: str | None = None) -> None:
         """Write packs first; what they stand in for goes at a later call."""
@@ -198,6 +205,17 @@ class LocalStore(Store):
             with self.lock(name):
                 shelf.sweep()
                 shelf.pack(partials, sorted_by)
+                self._home(name).tiles.sweep()
+
+    def tiles(self, name: str, kind: str) -> Mapping[Path, Path]:
+        """What lies in `_tiles`."""
+        return self._home(name).tiles.find(kind)
+
+    def write_tiles(
+        self, name: str, kind: str, of: Path, rows: pl.DataFrame, notes: Mapping[str, str]
+    ) -> None:
+        """Write a file of `_tiles`, whole or not at all."""
+        self._home(name).tiles.write(kind, of, rows, notes)
 
     def remove(self, name: str, version: Version) -> None:
         """Take the folder out of sight in one step, then delete it."""
@@ -297,6 +315,7 @@ class LocalStore(Store):
             for litter in folder.glob(".*.json.*"):
                 litter.unlink(missing_ok=True)
             self._shelf(name).clean()
+            self._home(name).tiles.clean()
             versions, known = self.versions(name), notes.served(folder)
             unserved = versions and (known is None or known[1] < versions[-1])
             if unserved and self.books(name).hold is None:
@@ -404,7 +423,10 @@ class LocalStore(Store):
         folder = self._folder(name)
         if name not in self._homes:
             self._homes[name] = _Home(
-                Shelf(folder, self.packing), Pieces(folder / _LINEAGE), notes.SeenNote(folder)
+                Shelf(folder, self.packing),
+                TileFolder(folder, self.packing.grace_s),
+                Pieces(folder / _LINEAGE),
+                notes.SeenNote(folder),
             )
         return self._homes[name]
 
