@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -25,6 +25,8 @@ from benchmarks.project import ALL, NAME, Project, columns
 
 _ENGINES = ("polars", "duckdb")
 _ROW_GROUP = 131_072
+ByHand = Callable[[Path, Path], None]
+"""Writes the table of a source's files to a file."""
 _SQL = {"mean": "avg", "std": "stddev_samp"}
 
 
@@ -80,11 +82,13 @@ def polars_by_hand(source: Path, target: Path) -> None:
     )
 
 
-BY_HAND = {"polars": polars_by_hand, "duckdb": duckdb_by_hand}
+BY_HAND: dict[str, ByHand] = {"polars": polars_by_hand, "duckdb": duckdb_by_hand}
 
 
-def _run(bench: Bench) -> list[Row]:
-    project = Project.over(bench, bench.history(), ALL)
+def against_by_hand(
+    bench: Bench, number: str, what: str, project: Project, by_hand: Mapping[str, ByHand]
+) -> list[Row]:
+    """Full builds of a project on each engine, against scripts that write the same table."""
     out = bench.new_folder("by-hand")
     made = {engine: [project.stores(engine) for _ in range(bench.repeat)] for engine in _ENGINES}
     waiting = {engine: iter(stores) for engine, stores in made.items()}
@@ -96,21 +100,22 @@ def _run(bench: Bench) -> list[Row]:
     times = by_turns(
         bench.repeat,
         *(partial(build, engine) for engine in _ENGINES),
-        *(partial(BY_HAND[engine], project.source, targets[engine]) for engine in _ENGINES),
+        *(partial(by_hand[engine], project.source, targets[engine]) for engine in _ENGINES),
     )
     expected = checksums.of_table(made["polars"][-1].data)
     for engine in _ENGINES:
         check_same(checksums.of_table(made[engine][-1].data), expected, f"build on {engine}")
         check_same(checksums.of_table(targets[engine]), expected, f"{engine} by hand")
-    ours, by_hand = times[:2], times[2:]
-    best = [min(pair) for pair in zip(*by_hand, strict=True)]
+    ours, references = times[:2], times[2:]
+    best = [min(pair) for pair in zip(*references, strict=True)]
     told = ", ".join(
-        f"{engine} {median_of(own, SECONDS)}" for engine, own in zip(_ENGINES, by_hand, strict=True)
+        f"{engine} {median_of(own, SECONDS)}"
+        for engine, own in zip(_ENGINES, references, strict=True)
     )
     return [
         Row(
-            "5",
-            f"full build on {engine}",
+            number,
+            f"{what} on {engine}",
             median_of(own, SECONDS),
             f"the better by hand: {told}",
             ratios(own, best),
@@ -118,6 +123,11 @@ def _run(bench: Bench) -> list[Row]:
         )
         for engine, own in zip(_ENGINES, ours, strict=True)
     ]
+
+
+def _run(bench: Bench) -> list[Row]:
+    project = Project.over(bench, bench.history(), ALL)
+    return against_by_hand(bench, "5", "full build", project, BY_HAND)
 
 
 MEASURES = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import itertools
 import logging
@@ -149,6 +150,13 @@ class Bench:
         client = Redis.from_url(self.url, decode_responses=True, protocol=2)
         self._stack.callback(client.close)
         return client
+
+    def of_size(self, size: Size) -> Bench:
+        """The same run, on the same server, with other data."""
+        assert self.url
+        other = copy.copy(self)
+        other.size = size
+        return other
 
     def history(self, files: int | None = None) -> list[Path]:
         """Files of the history."""

@@ -29,13 +29,14 @@ def _rows(df: pl.DataFrame) -> pl.DataFrame:
     return df.select("user_id", "event_time", "amount")
 
 
-def spend(aggregations: Sequence[str] = BASIC) -> Feature:
+def spend(aggregations: Sequence[str] = BASIC, interval: str | None = None) -> Feature:
     """The feature: windows of 7 and 30 days over the amounts of a user."""
     return feature(
         name=NAME,
         keys=["user_id"],
         source="events/",
         timestamp="event_time",
+        interval=interval,
         metrics=[Rolling(list(WINDOWS), {"amount": list(aggregations)})],
     )(_rows)
 
@@ -91,14 +92,18 @@ class Project:
 
     @classmethod
     def over(
-        cls, bench: Bench, files: Iterable[Path], aggregations: Sequence[str] = BASIC
+        cls,
+        bench: Bench,
+        files: Iterable[Path],
+        aggregations: Sequence[str] = BASIC,
+        interval: str | None = None,
     ) -> Project:
         """A project whose source holds these files, by hard links."""
         folder = bench.new_folder("project")
         (folder / "events").mkdir()
         for file in files:
             os.link(file, folder / "events" / file.name)
-        return cls(bench, folder, spend(aggregations))
+        return cls(bench, folder, spend(aggregations, interval))
 
     @property
     def source(self) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator
+from datetime import date
 from decimal import Decimal, localcontext
 from pathlib import Path
 from typing import Any
@@ -161,10 +162,11 @@ def test_columns_of_every_kind_share_the_tiles_of_a_feature(engine: Engine, tmp_
         "ok": pl.Boolean,
         "s": pl.String,
         "void": pl.Float64,
+        "nil": pl.Null,
     }
     history = History(
         tmp_path,
-        Rolling(["1h", "4h"], {"x": NUMBERS, "n": NUMBERS, "void": NUMBERS}),
+        Rolling(["1h", "4h"], {"x": NUMBERS, "n": NUMBERS, "void": NUMBERS, "nil": NUMBERS}),
         Rolling(["4h"], {"ok": ["sum", "mean", "max"], "s": ["min", "count"]}, offset="1h"),
         interval="1h",
     )
@@ -174,7 +176,7 @@ def test_columns_of_every_kind_share_the_tiles_of_a_feature(engine: Engine, tmp_
             (
                 *(draw.randrange(2), NOW + draw.randrange(24) * HOUR // 4),
                 *(draw.choice([None, 1.5, -2.5]), draw.choice([None, 0, 1, 2**54])),
-                *(draw.choice([None, True, False]), draw.choice([None, "", "é", "a"]), None),
+                *(draw.choice([None, True, False]), draw.choice([None, "", "é", "a"]), None, None),
             )
             for _ in range(30)
         ]
@@ -182,3 +184,23 @@ def test_columns_of_every_kind_share_the_tiles_of_a_feature(engine: Engine, tmp_
     history.check(engine, *moments(6))
     with kernels.forced(gathered=9):
         history.check(engine, *moments(6))
+
+
+@pytest.mark.usefixtures("tiled")
+@pytest.mark.parametrize(
+    ("names", "value"),
+    [(("mean", "size"), "count"), (("len", "tiles"), "sum"), (("least", "greatest"), "std")],
+)
+def test_no_name_of_a_key_or_column_gets_in_the_way(
+    names: tuple[str, str], value: str, engine: Engine, tmp_path: Path
+) -> None:
+    history = History(tmp_path, Rolling("2h", {value: NUMBERS}), keys=names, interval="1h")
+    types = {names[0]: pl.String, names[1]: pl.Date, "at": pl.Int64, value: pl.Float64}
+    draw = random.Random(1)
+    rows = [
+        (draw.choice("ab"), date(2026, 1, draw.randrange(1, 3)), NOW + n * HOUR // 5, float(n))
+        for n in range(40)
+    ]
+    history.add(*rows, **types)
+    asked = [(*key, NOW + n * HOUR) for key in {row[:2] for row in rows} for n in range(12)]
+    history.check(engine, *asked)

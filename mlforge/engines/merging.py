@@ -30,6 +30,7 @@ _MERGES = {
     "max": "max",
 }
 _KERNEL_OF = {**MADE_OF, "std": ("count", "spread", "near", "squares")}
+_MEAN, _SIZE = "__mean", "__size"
 _SQUARABLE = 400
 """Numbers of exponents up to here have squares that are floats."""
 
@@ -119,19 +120,19 @@ def _with_means(
     count = pl.col(part_alias(column, "count"))
     mean = _number(pl.col(part_alias(column, "sum")), dtype, exact) / count
     size = (pl.col(part_alias(column, "spread")) / count + mean.pow(2)).sqrt()
-    held = rows.with_columns(mean.fill_nan(None).alias("mean"), size.fill_nan(None).alias("size"))
+    held = rows.with_columns(mean.fill_nan(None).alias(_MEAN), size.fill_nan(None).alias(_SIZE))
     most = held.group_by(spec.keys).agg(count.sum()).select(count.max()).item() or 0
-    extent = Extent.of(held["size"])
+    extent = Extent.of(held[_SIZE])
     ends = extent.exponents
     near = Scale.for_squares(extent, most)
     if near is None or (ends is not None and max(map(abs, ends)) > _SQUARABLE):
         return rows, None
-    whole = near.whole(pl.col("mean"))
+    whole = near.whole(pl.col(_MEAN))
     weighted = whole * count.cast(pl.Int128)
     return held.with_columns(
         _wide(weighted).alias(part_alias(column, "near")),
         _wide(weighted * whole).alias(part_alias(column, "squares")),
-    ).drop("mean", "size"), near
+    ).drop(_MEAN, _SIZE), near
 
 
 def _number(sums: pl.Expr, dtype: str, scale: Scale | None) -> pl.Expr:
