@@ -86,7 +86,12 @@ BY_HAND: dict[str, ByHand] = {"polars": polars_by_hand, "duckdb": duckdb_by_hand
 
 
 def against_by_hand(
-    bench: Bench, number: str, what: str, project: Project, by_hand: Mapping[str, ByHand]
+    bench: Bench,
+    number: str,
+    what: str,
+    project: Project,
+    by_hand: Mapping[str, ByHand],
+    target: Target | None,
 ) -> list[Row]:
     """Full builds of a project on each engine, against scripts that write the same table."""
     out = bench.new_folder("by-hand")
@@ -119,7 +124,7 @@ def against_by_hand(
             median_of(own, SECONDS),
             f"the better by hand: {told}",
             ratios(own, best),
-            Target(2.0),
+            target,
         )
         for engine, own in zip(_ENGINES, ours, strict=True)
     ]
@@ -127,7 +132,7 @@ def against_by_hand(
 
 def _run(bench: Bench) -> list[Row]:
     project = Project.over(bench, bench.history(), ALL)
-    return against_by_hand(bench, "5", "full build", project, BY_HAND)
+    return against_by_hand(bench, "5", "full build", project, BY_HAND, Target(2.0))
 
 
 MEASURES = (
