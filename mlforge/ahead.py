@@ -16,8 +16,8 @@ _LATE = 8  # what is late by at most this part of the longest window finds its e
 def read_ahead(store: Store, manifest: Manifest, room: int = ROOM) -> int:
     """Have the store keep the events that windows see from the version's watermark on in memory.
 
-    It keeps none that take more than `room`, and none that have tiles at rest. Gives how many values are kept. Raises what polars does
-    where they cannot be read.
+    It keeps none that take more than `room`, nor those of which tiles at rest are read instead. Gives how many
+    values are kept. Raises what polars does where they cannot be read.
     """
     spec = manifest.spec
     if spec.timestamp is None or manifest.watermark is None or not spec.columns:

@@ -529,6 +529,7 @@ class Machine(RuleBasedStateMachine):
                 if online:
                     self.definitions.push(NAME, engine=override)
         TALLY[f"{result.mode} refreshes"] += 1
+        TALLY["files that have tiles"] += len(list(self.root.glob("store/*/_tiles/*")))
         note(f"built: {result}")
         self.judge_version(before, snapshot, result)
         self.versions[self.latest()] = snapshot

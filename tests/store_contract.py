@@ -311,6 +311,28 @@ class StoreContract:
         assert store.partials("spend") == {"b2"}
         assert store.find_partial("spend", "a1") is None
 
+    def test_tiles_are_those_of_a_file_and_go_with_it(self, store: Store) -> None:
+        with store.lock("spend"):
+            for users in ((1,), (1, 2)):
+                made = partial_of(events(*users), f"{users[-1]}f")
+                store.write_partials("spend", [(made, events(*users))])
+            one, two = (
+                store.lots("spend", [partial_of(events(1), name)])[0].path for name in ("1f", "2f")
+            )
+            for n, of in enumerate((one, two)):
+                store.write_tiles("spend", "days", of, events(*range(n)), {"told": str(n)})
+        found = self.again(store).tiles("spend", "days")
+        assert sorted(found) == sorted([one, two])
+        assert pl.read_parquet(found[two]).height == 1
+        assert pl.read_parquet_metadata(found[two])["told"] == "1"
+        assert store.tiles("spend", "hours") == store.tiles("other", "days") == {}
+        assert store.partials("spend") == {"1f", "2f"}
+        with store.lock("spend"):
+            store.write_tiles("spend", "hours", one, events(1), {})
+            store.remove_partials("spend", ["1f"])
+        assert list(store.tiles("spend", "days")) == [two]
+        assert store.tiles("spend", "hours") == {}
+
     @pytest.mark.parametrize("since", [-5, 1, 2, 9])
     def test_what_is_kept_in_memory_reads_as_it_does_from_its_file(
         self, store: Store, since: int

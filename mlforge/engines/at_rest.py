@@ -10,8 +10,9 @@ import hashlib
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from functools import reduce
+from functools import lru_cache, reduce
 from pathlib import Path
 
 import polars as pl
@@ -24,12 +25,12 @@ from mlforge.engines.tiles import Summary, Tiles
 from mlforge.schema import Schema, dtypes
 from mlforge.spec import FeatureSpec
 from mlforge.store import Store, files, places
+from mlforge.store.folders import State, state_of
 from mlforge.store.places import Lot
 
 _FORMAT = 1
 _NOTES = "mlforge.tiles"
 _UNREADABLE = (
-    OSError,
     pl.exceptions.PolarsError,
     pl.exceptions.PanicException,
     KeyError,
@@ -79,15 +80,22 @@ class Laid:
 def look(path: Path) -> Laid | None:
     """What is at a place; None where there are no tiles, or they are not as they were written."""
     try:
-        if not files.is_sealed(path):
-            return None
-        told = json.loads(pl.read_parquet_metadata(path)[_NOTES])
-        if told is None:
-            return None
-        extents = {column: Extent(*ends) for column, ends in told["extents"].items()}
-        return Laid(path, Summary(int(told["events"]), extents))
-    except _UNREADABLE:
+        return _look(state_of(path))
+    except OSError:
         return None
+
+
+@lru_cache(maxsize=4_096)  # a refresh and the push behind it look several times
+def _look(state: State) -> Laid | None:
+    path = Path(state[0])
+    if not files.is_sealed(path):
+        return None
+    with suppress(*_UNREADABLE):
+        told = json.loads(pl.read_parquet_metadata(path)[_NOTES])
+        if told is not None:
+            extents = {column: Extent(*ends) for column, ends in told["extents"].items()}
+            return Laid(path, Summary(int(told["events"]), extents))
+    return None
 
 
 def scanned(laid: Iterable[Laid], dtypes: Mapping[str, str]) -> list[Tiles]:

@@ -103,10 +103,8 @@ class Engine(ABC):
     def _answers(self, events: Events, asked: pl.DataFrame) -> pl.DataFrame:
         """Each metric at each of some points, by ROW; of tiles, where those are fewer than events."""
         spec, context = events.spec, _context(events)
-        seen, among = (
-            timemodel.events_seen(_times(asked), spec.windows),
-            asked.select(spec.keys).unique(),
-        )
+        seen = timemodel.events_seen(_times(asked), spec.windows)
+        among = asked.select(spec.keys).unique()
         found, rows = _gather(events, seen, among), events.rows_within(seen)
         laid = events.tiles(seen, among)
         if laid is None:
@@ -115,16 +113,13 @@ class Engine(ABC):
                 laid = tiles.made(found, spec, context.dtypes)
         merging = None if laid is None else merge(laid, spec, context)
         if merging is None:
-            return self._over(found.collect(), asked, spec, context)
-        answers = merging.finished(
-            _in_order(self._over(merging.rows, asked, spec, merging.context))
-        )
-        if not merging.rest.metrics:
-            return answers
-        others = self._over(
-            found.collect(engine=frames.engine_for(rows)), asked, spec, merging.rest
-        )
-        return answers.hstack(_in_order(others).drop(ROW))
+            return self._over(found, rows, asked, spec, context)
+        answers = self._over(merging.rows.lazy(), 0, asked, spec, merging.context)
+        answers = merging.finished(_in_order(answers))
+        if merging.rest.metrics:
+            others = self._over(found, rows, asked, spec, merging.rest)
+            answers = answers.hstack(_in_order(others).drop(ROW))
+        return answers
 
     def _held(self, found: pl.LazyFrame, rows: int, aligned: bool) -> tuple[pl.LazyFrame, int]:
         """Events in memory, and how many; those that tiles may stand for are left if more than `gathered`."""
@@ -136,10 +131,16 @@ class Engine(ABC):
         return (taken.lazy(), taken.height) if taken.height <= most else (found, rows)
 
     def _over(
-        self, rows: pl.DataFrame, asked: pl.DataFrame, spec: FeatureSpec, context: ComputeContext
+        self,
+        found: pl.LazyFrame,
+        rows: int,
+        asked: pl.DataFrame,
+        spec: FeatureSpec,
+        context: ComputeContext,
     ) -> pl.DataFrame:
-        """What the kernel gives for points over events, or over tiles."""
-        line = lines.sorted_(pl.concat([rows, asked], how="diagonal"), spec.keys)
+        """What the kernel gives for points over events, or over tiles; `rows`: how many are read at most."""
+        line = found.collect(engine=frames.engine_for(rows))
+        line = lines.sorted_(pl.concat([line, asked], how="diagonal"), spec.keys)
         return self.aggregate(lines.with_entities(line, spec.keys).drop(spec.keys), context)
 
     def _by_time(self, events: Events, asked: pl.DataFrame) -> Iterator[pl.DataFrame]:

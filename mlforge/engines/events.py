@@ -155,15 +155,9 @@ class Events:
 
     def _at_rest(self, lot: Lot) -> Laid | None:
         path = self._places.get(lot.path) if lot.numbers is None else None
-        if path is not None and path not in self._looked:
-            self._looked[path] = at_rest.look(path)
-        return None if path is None else self._looked[path]
+        return None if path is None else at_rest.look(path)
 
     @cached_property
     def _places(self) -> Mapping[Path, Path]:
         kind = at_rest.kind_of(self.spec, self.schema)
         return {} if self.laid is None or kind is None else self.laid(kind)
-
-    @cached_property
-    def _looked(self) -> dict[Path, Laid | None]:
-        return {}
