@@ -88,10 +88,10 @@ class Engine(ABC):
         spec, context = events.spec, _context(events)
         assert spec.timestamp is not None
         seen = None if times is None else timemodel.events_seen(times, spec.windows).union(times)
-        found = _gather(events, seen, among).collect(
+        line = _gather(events, seen, among).collect(
             engine=frames.engine_for(events.rows_within(seen))
         )
-        line = lines.sorted_(found, spec.keys)
+        line = lines.sorted_(line, spec.keys)
         line = lines.numbered(lines.with_entities(line, spec.keys), times)
         found = _in_order(self.aggregate(line.drop(spec.keys), context))
         own = line.filter(pl.col(ROW).is_not_null()).select(
