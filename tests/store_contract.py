@@ -314,13 +314,13 @@ class StoreContract:
     def test_tiles_are_those_of_a_file_and_go_with_it(self, store: Store) -> None:
         with store.lock("spend"):
             for users in ((1,), (1, 2)):
-                made = partial_of(events(*users), f"{users[-1]}f")
-                store.write_partials("spend", [(made, events(*users))])
+                described = partial_of(events(*users), f"{users[-1]}f")
+                store.write_partials("spend", [(described, events(*users))])
             one, two = (
                 store.lots("spend", [partial_of(events(1), name)])[0].path for name in ("1f", "2f")
             )
-            for n, of in enumerate((one, two)):
-                store.write_tiles("spend", "days", of, events(*range(n)), {"told": str(n)})
+            made = [(of, events(*range(n)), {"told": str(n)}) for n, of in enumerate((one, two))]
+            store.write_tiles("spend", "days", made)
         found = self.again(store).tiles("spend", "days")
         assert sorted(found) == sorted([one, two])
         assert pl.read_parquet(found[two]).height == 1
@@ -328,7 +328,7 @@ class StoreContract:
         assert store.tiles("spend", "hours") == store.tiles("other", "days") == {}
         assert store.partials("spend") == {"1f", "2f"}
         with store.lock("spend"):
-            store.write_tiles("spend", "hours", one, events(1), {})
+            store.write_tiles("spend", "hours", [(one, events(1), {})])
             store.remove_partials("spend", ["1f"])
         assert list(store.tiles("spend", "days")) == [two]
         assert store.tiles("spend", "hours") == {}

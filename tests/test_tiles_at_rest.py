@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import struct
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,7 +23,7 @@ from mlforge.online import RedisStore
 from mlforge.operations import prune, tidy, verify
 from mlforge.outcomes import Options
 from mlforge.retention import Retention
-from mlforge.store import LocalStore
+from mlforge.store import LocalStore, places
 from mlforge.store.packs import Packing
 from tests import kernels
 from tests.projects import Project, at, rows
@@ -95,12 +98,30 @@ def check(project: Project) -> None:
         assert found.select(sums).equals(expected.select(sums))
 
 
-def test_values_are_those_of_the_events_and_no_file_of_them_is_read(project: Project) -> None:
+@pytest.fixture
+def read(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """The files of events that were read."""
+    seen: list[Path] = []
+    original = places.scan
+
+    def watched(lots: Any, *arguments: Any, **options: Any) -> pl.LazyFrame:
+        seen.extend(lot.path for lot in lots)
+        return original(lots, *arguments, **options)
+
+    monkeypatch.setattr(places, "scan", watched)
+    return seen
+
+
+def test_values_are_those_of_the_events_and_no_file_of_them_is_read(
+    project: Project, read: list[Path]
+) -> None:
     expected = without_tiles(project)
     assert len(laid(project)) == DAYS
-    for path in partials(project):
-        path.rename(path.with_suffix(".away"))
-    assert_frame_equal(training(project), expected, rel_tol=1e-12)
+    assert read
+    read.clear()
+    found = training(project)
+    assert read == []
+    assert_frame_equal(found, expected, rel_tol=1e-12)
 
 
 def test_a_drop_makes_its_own_tiles_and_leaves_those_that_are_there(project: Project) -> None:
@@ -122,15 +143,16 @@ def online(project: Project, redis_url: str) -> Iterator[Definitions]:
 
 @pytest.mark.parametrize("at_once", [1, 2, 50_000])
 def test_a_push_is_made_of_tiles_alone_whatever_fits_into_memory(
-    at_once: int, project: Project, online: Definitions, monkeypatch: pytest.MonkeyPatch
+    at_once: int,
+    project: Project,
+    online: Definitions,
+    read: list[Path],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(current, "ENTITIES_HELD", at_once)
-    project.drop("new", events(DAYS, amount=5.0).filter(user_id=1))
-    for path in partials(project):
-        path.rename(path.with_suffix(".away"))
     assert online.push("spend").written == USERS
-    for path in (project.root / "store/spend/_partials").iterdir():
-        path.rename(path.with_suffix(".parquet"))
+    assert read == []
+    project.drop("new", events(DAYS, amount=5.0).filter(user_id=1))
     online.refresh("spend")
     pushed = online.push("spend")
     # The windows of the others have lost events meanwhile.
@@ -181,12 +203,66 @@ def test_thin_files_are_told_apart_once(project: Project, monkeypatch: pytest.Mo
     project.build(aligned(project))
     assert len(laid(project)) == DAYS + 1
     check(project)
-    monkeypatch.setattr(tiles, "dense", None)  # and is not asked again
-    project.drop("d05", events(5, amount=2.0))
-    with pytest.raises(TypeError):
+    asked: list[object] = []
+    monkeypatch.setattr(tiles, "dense", lambda *found: asked.append(found))
+    project.build(aligned(project), version="2.0.0", full=True)
+    assert asked == []
+
+
+def test_damaged_tiles_are_made_anew_by_the_next_build_that_needs_them(project: Project) -> None:
+    [first, *_, last] = sorted((project.root / "store/spend/_tiles").iterdir())
+    first.write_bytes(b"")
+    last.write_bytes(_flipped(last.read_bytes()))
+    project.build(aligned(project), version="2.0.0", full=True)
+    assert min(path.stat().st_size for path in (first, last)) > 1_000
+    check(project)
+
+
+def test_damaged_events_get_no_tiles_and_what_mends_them_mends_the_values(project: Project) -> None:
+    expected = training(project)
+    shutil.rmtree(project.root / "store/spend/_tiles")
+    damaged = partials(project)[0]
+    content = damaged.read_bytes()
+    place = content.index(struct.pack("<d", 0.25))
+    damaged.write_bytes(content[:place] + struct.pack("<d", 1e6) + content[place + 8 :])
+    project.drop("new", events(DAYS))
+    project.build(aligned(project), version="2.0.0")
+    assert len(verify(project.store, ["spend"])) > 0
+    project.build(aligned(project), version="3.0.0", full=True)
+    assert verify(project.store, ["spend"]) == []
+    assert len(laid(project)) == DAYS + 1
+    check(project)
+    known = pl.col("at") < at(DAYS)
+    assert_frame_equal(training(project).filter(known), expected.filter(known), rel_tol=1e-12)
+
+
+def test_tiles_of_other_bytes_under_the_same_name_are_not_used(project: Project) -> None:
+    [first, second, *_] = partials(project)
+    first.write_bytes(second.read_bytes())
+    check(project)
+
+
+@pytest.mark.parametrize("amounts", [[0.0], [None], []], ids=str)
+def test_a_file_of_nothing_goes_with_values_of_any_size(
+    amounts: list[float | None], project: Project
+) -> None:
+    for size in (1e18, 1e-30, 1e280, 1e290):
+        project.drop("size", events(3, amount=size))
+        project.drop("nothing", rows(*((1, 4.0 + n / 8, x) for n, x in enumerate(amounts * 9))))
+        for path in project.events.glob("d*.parquet"):
+            path.unlink()
         project.definitions(aligned(project)).refresh("spend")
-    project.drop("d05", events(5))
-    project.definitions(aligned(project)).refresh("spend")
+        check(project)
+
+
+@pytest.mark.parametrize("sizes", [(1e160, 1e160), (1e160, 1.0), (1e200, 0.0), (1e-170, 1e-180)])
+def test_squares_that_no_float_holds_are_left_to_the_events(
+    sizes: tuple[float, float], project: Project
+) -> None:
+    for day, size in enumerate(sizes):
+        project.drop(f"d{day:02d}", events(day, amount=size))
+    project.build(aligned(project))
+    check(project)
 
 
 def test_sums_of_files_whose_values_differ_in_size_stay_exact(project: Project) -> None:
@@ -196,6 +272,18 @@ def test_sums_of_files_whose_values_differ_in_size_stay_exact(project: Project) 
     check(project)
     project.drop("too far apart", events(5, amount=1e-200))
     project.build(aligned(project))
+    check(project)
+
+
+@pytest.mark.parametrize(("size", "alone"), [(1e3, True), (1e12, False)])
+def test_a_push_holds_events_a_few_at_a_time_where_some_metric_needs_them(
+    size: float, alone: bool, project: Project, read: list[Path], online: Definitions
+) -> None:
+    project.drop(f"d{DAYS - 1}", events(DAYS - 1, amount=size))
+    online.refresh("spend")
+    read.clear()
+    assert online.push("spend").written == USERS
+    assert (read == []) is alone
     check(project)
 
 
@@ -217,6 +305,26 @@ def test_tiles_of_another_interval_go_and_old_versions_do_without(project: Proje
     assert not before.keys() & after.keys()
     check(project)
     assert_frame_equal(training(project, "1.0.0"), old, rel_tol=1e-12)
+
+
+def test_tiles_of_another_kind_are_left_to_who_has_looked_them_up(project: Project) -> None:
+    patient = project.on(LocalStore(project.store.path, Packing(at_least=1_000, grace_s=600)))
+    before = grown_old(project)
+    patient.build(aligned(patient, interval="12h"))
+    assert before < laid(project).keys()
+    grown_old(project)
+    project.drop("new", events(DAYS))
+    patient.build(aligned(patient, interval="12h"))
+    assert not before & laid(project).keys()
+    check(patient)
+
+
+def grown_old(project: Project) -> set[str]:
+    """The tiles that are at rest, which from now on seem to have been for a quarter of an hour."""
+    then = time.time() - 900
+    for path in (project.root / "store/spend/_tiles").iterdir():
+        os.utime(path, (then, then))
+    return set(laid(project))
 
 
 def test_a_metric_that_the_tiles_have_not_makes_others(project: Project) -> None:
@@ -253,6 +361,16 @@ def test_tiles_of_a_pack_stand_for_all_of_it_or_not_at_all(tmp_path: Path) -> No
     check(project)
 
 
+def test_a_pack_of_which_a_file_counts_twice_has_tiles(tmp_path: Path) -> None:
+    project = Project(tmp_path / "p")
+    project.store = LocalStore(project.root / "store", Packing(at_least=2, grace_s=0))
+    for name in ("d0", "d1", "d2", "copy"):
+        project.drop(name, events(int(name[1]) if name != "copy" else 1))
+    project.build(aligned(project))
+    assert len(laid(project)) == 1
+    check(project)
+
+
 def test_a_file_that_counts_twice_has_tiles_that_count_twice(project: Project) -> None:
     project.drop("copy", events(3))
     project.build(aligned(project))
@@ -281,4 +399,4 @@ def test_tiles_elsewhere_are_neither_read_nor_written(project: Project, tmp_path
     with pytest.raises(StoreError, match="is a link"):
         training(project)
     with pytest.raises(StoreError, match="is a link"):
-        project.store.write_tiles("spend", "kind", partials(project)[0], rows(), {})
+        project.store.write_tiles("spend", "kind", [(partials(project)[0], rows(), {})])

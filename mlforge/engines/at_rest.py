@@ -9,11 +9,12 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache, reduce
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
@@ -21,11 +22,13 @@ from mlforge.compilers.base import TIME
 from mlforge.engines import tiles
 from mlforge.engines.fixed import Extent, Scale
 from mlforge.engines.lines import of_events
+from mlforge.engines.merging import Sizes, mean_of
 from mlforge.engines.tiles import Summary, Tiles
 from mlforge.schema import Schema, dtypes
 from mlforge.spec import FeatureSpec
 from mlforge.store import Store, files, places
 from mlforge.store.folders import State, state_of
+from mlforge.store.laid import Made
 from mlforge.store.places import Lot
 
 _FORMAT = 1
@@ -50,52 +53,112 @@ def kind_of(spec: FeatureSpec, schema: Schema) -> str | None:
     return hashlib.sha256(json.dumps(said).encode()).hexdigest()[:16]
 
 
+@dataclass(frozen=True, slots=True)
+class Laid:
+    """The tiles of one file; no summary where its events are not dense. sizes: of the columns with spreads."""
+
+    path: Path
+    summary: Summary | None
+    sizes: Mapping[str, Sizes]
+
+
 def lay(store: Store, spec: FeatureSpec, schema: Schema, lots: Sequence[Lot]) -> None:
     """Make the tiles of those of these lots that are whole files of many events and have none yet.
 
-    Of a file whose events are not dense it is kept that there are none. Raises StoreError where they
-    cannot be written.
+    Of a file whose events are not dense it is kept that there are none; a damaged one is left alone. Raises
+    StoreError where they cannot be written.
     """
     kind = kind_of(spec, schema)
     if kind is None:
         return
     there = store.tiles(spec.name, kind)
+    whole = {lot.path: lot for lot in lots if lot.numbers is None and lot.rows >= tiles.FEWEST}
+    wanting = [
+        lot for path, lot in whole.items() if path not in there or look(there[path], path) is None
+    ]
+    if wanting:
+        store.write_tiles(spec.name, kind, _made(wanting, spec, schema))
+
+
+def _made(lots: Iterable[Lot], spec: FeatureSpec, schema: Schema) -> Iterator[Made]:
     wanted = tuple(column for column in schema if column.name in spec.needed())
-    for lot in {lot.path: lot for lot in lots if lot.path not in there}.values():
-        if lot.rows < tiles.FEWEST or lot.numbers is not None:
+    given = dtypes(schema)
+    for lot in lots:
+        if not files.is_sealed(lot.path):
             continue
         events = of_events(places.scan([lot], wanted), spec)
-        found = tiles.made(events, spec, dtypes(schema)) if tiles.dense(events, spec) else None
-        store.write_tiles(spec.name, kind, lot.path, *_written(found))
+        told: dict[str, Any] = {"of": files.seal_of(lot.path), "events": None}
+        rows = pl.DataFrame()
+        if tiles.dense(events, spec):
+            found = tiles.made(events, spec, given)
+            rows = found.rows.collect().sort(TIME)
+            told |= _told(found.summary, rows, spec, given)
+        yield lot.path, rows, {_NOTES: json.dumps(told)}
 
 
-@dataclass(frozen=True, slots=True)
-class Laid:
-    """The tiles of one file."""
+def _told(
+    summary: Summary, rows: pl.DataFrame, spec: FeatureSpec, dtypes: Mapping[str, str]
+) -> dict[str, Any]:
+    sums, sizes = {}, {}
+    for column, ends in summary.extents.items():
+        scale = summary.scale(column, dtypes[column])
+        bits = None if scale is None else scale.bits
+        sums[column] = [dtypes[column], ends.least, ends.greatest, bits]
+        if scale is not None and "spread" in tiles.parts(spec.columns)[column]:
+            size = Sizes.of(rows, column, spec.keys, mean_of(column, dtypes[column], scale))
+            sizes[column] = [size.extent.least, size.extent.greatest, size.most]
+    return {"events": summary.events, "sums": sums, "sizes": sizes}
 
-    path: Path
-    summary: Summary
 
-
-def look(path: Path) -> Laid | None:
-    """What is at a place; None where there are no tiles, or they are not as they were written."""
+def look(path: Path, of: Path) -> Laid | None:
+    """The tiles at a place; None where there are none, or not as they were written, or not of that file."""
     try:
-        return _look(state_of(path))
+        return _look(state_of(path), state_of(of))
     except OSError:
         return None
 
 
-@lru_cache(maxsize=4_096)  # a refresh and the push behind it look several times
-def _look(state: State) -> Laid | None:
+@lru_cache(maxsize=65_536)  # a refresh and the push behind it look several times
+def _look(state: State, of: State) -> Laid | None:
     path = Path(state[0])
     if not files.is_sealed(path):
         return None
     with suppress(*_UNREADABLE):
         told = json.loads(pl.read_parquet_metadata(path)[_NOTES])
-        if told is not None:
-            extents = {column: Extent(*ends) for column, ends in told["extents"].items()}
-            return Laid(path, Summary(int(told["events"]), extents))
+        if told["of"] != files.seal_of(Path(of[0])):
+            return None
+        if told["events"] is None:
+            return Laid(path, None, {})
+        extents = {column: Extent(*ends) for column, (_, *ends, _) in told["sums"].items()}
+        summary = Summary(int(told["events"]), extents)
+        for column, (dtype, _, _, bits) in told["sums"].items():
+            scale = summary.scale(column, dtype)
+            if bits != (None if scale is None else scale.bits):
+                return None  # of an mlforge whose scales are others
+        sizes = {name: Sizes(Extent(*ends), most) for name, (*ends, most) in told["sizes"].items()}
+        return Laid(path, summary, sizes)
     return None
+
+
+def summary_of(laid: Iterable[Laid]) -> Summary:
+    """That of the events of all."""
+    return reduce(Summary.union, (one.summary for one in laid if one.summary is not None))
+
+
+def makes(laid: Sequence[Laid], spec: FeatureSpec, dtypes: Mapping[str, str]) -> bool:
+    """Whether these tiles together make every metric of a feature."""
+    summary = summary_of(laid)
+    for metric in spec.columns:
+        kinds = tiles.MADE_OF.get(metric.aggregation)
+        if kinds is None:
+            return False
+        if "sum" in kinds and summary.scale(metric.column, dtypes[metric.column]) is None:
+            return False
+        if "spread" in kinds:
+            sizes = reduce(Sizes.union, (one.sizes[metric.column] for one in laid))
+            if sizes.scale() is None:
+                return False
+    return True
 
 
 def scanned(laid: Iterable[Laid], dtypes: Mapping[str, str]) -> list[Tiles]:
@@ -103,20 +166,9 @@ def scanned(laid: Iterable[Laid], dtypes: Mapping[str, str]) -> list[Tiles]:
     by_scale: dict[tuple[Scale | None, ...], list[Laid]] = defaultdict(list)
     for one in laid:
         own = one.summary
-        by_scale[tuple(own.scale(name, dtypes[name]) for name in own.extents)].append(one)
+        if own is not None:
+            by_scale[tuple(own.scale(name, dtypes[name]) for name in own.extents)].append(one)
     return [
-        Tiles(
-            pl.scan_parquet([one.path for one in alike], glob=False),
-            reduce(Summary.union, (one.summary for one in alike)),
-        )
+        Tiles(pl.scan_parquet([one.path for one in alike], glob=False), summary_of(alike))
         for alike in by_scale.values()
     ]
-
-
-def _written(found: Tiles | None) -> tuple[pl.DataFrame, dict[str, str]]:
-    if found is None:
-        return pl.DataFrame(), {_NOTES: "null"}
-    summary = found.summary
-    extents = {name: [ends.least, ends.greatest] for name, ends in summary.extents.items()}
-    notes = {"events": summary.events, "extents": extents}
-    return found.rows.collect().sort(TIME), {_NOTES: json.dumps(notes)}

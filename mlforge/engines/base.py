@@ -105,30 +105,32 @@ class Engine(ABC):
         spec, context = events.spec, _context(events)
         seen = timemodel.events_seen(_times(asked), spec.windows)
         among = asked.select(spec.keys).unique()
-        found, rows = _gather(events, seen, among), events.rows_within(seen)
+        rows, found = events.rows_within(seen), None
         laid = events.tiles(seen, among)
         if laid is None:
-            found, rows = self._held(found, rows, spec.interval is not None)
+            found = self._held(_gather(events, seen, among), rows, spec.interval is not None)
             if spec.interval is not None and rows >= tiles.FEWEST and tiles.dense(found, spec):
                 laid = tiles.made(found, spec, context.dtypes)
-        merging = None if laid is None else merge(laid, spec, context)
-        if merging is None:
-            return self._over(found, rows, asked, spec, context)
-        answers = self._over(merging.rows.lazy(), 0, asked, spec, merging.context)
-        answers = merging.finished(_in_order(answers))
-        if merging.rest.metrics:
-            others = self._over(found, rows, asked, spec, merging.rest)
+        answers = asked.select(ROW)
+        if laid is not None:
+            merging = merge(laid, spec, context)
+            if merging.made:
+                merged = self._over(merging.rows.lazy(), 0, asked, spec, merging.context)
+                answers = answers.hstack(merging.finished(_in_order(merged)))
+            context = merging.rest
+        if context.metrics:
+            found = _gather(events, seen, among) if found is None else found
+            others = self._over(found, rows, asked, spec, context)
             answers = answers.hstack(_in_order(others).drop(ROW))
         return answers
 
-    def _held(self, found: pl.LazyFrame, rows: int, aligned: bool) -> tuple[pl.LazyFrame, int]:
-        """Events in memory, and how many; those that tiles may stand for are left if more than `gathered`."""
+    def _held(self, found: pl.LazyFrame, rows: int, aligned: bool) -> pl.LazyFrame:
+        """Events in memory; those that tiles may stand for are left where they are if more than `gathered`."""
         engine, most = frames.engine_for(rows), self.gathered
         if not aligned or rows <= most:
-            taken = found.collect(engine=engine)
-            return taken.lazy(), taken.height
+            return found.collect(engine=engine).lazy()
         taken = found.head(most + 1).collect(engine=engine)
-        return (taken.lazy(), taken.height) if taken.height <= most else (found, rows)
+        return taken.lazy() if taken.height <= most else found
 
     def _over(
         self,

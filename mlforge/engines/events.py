@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, reduce
+from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from mlforge import frames, timemodel
 from mlforge.compilers.base import TIME
 from mlforge.engines import at_rest, lines, tiles
 from mlforge.engines.at_rest import Laid
-from mlforge.engines.tiles import MADE_OF, Summary, Tiles
+from mlforge.engines.tiles import Tiles
 from mlforge.manifest import Partial
 from mlforge.schema import Schema, dtypes
 from mlforge.spec import FeatureSpec
@@ -72,7 +72,7 @@ class Events:
     ) -> pl.LazyFrame:
         """Keys and times of the events, lazily; where tiles are at rest, those of the tiles.
 
-        A range must begin and end where intervals do, if the feature has one.
+        Of those the starts of intervals are held against the range.
         """
         laid, others = self._parted(times)
         if not laid:
@@ -84,7 +84,10 @@ class Events:
         return pl.concat([self._chosen(rows, times, among), rest])
 
     def tiles(self, times: TimeRange, among: pl.DataFrame | None = None) -> Tiles | None:
-        """The tiles of a range and of some entities; None where not most events have theirs at rest."""
+        """The tiles of a range and of some entities; None where not most events have theirs at rest.
+
+        The range begins and ends where intervals do.
+        """
         laid, others = self._parted(times)
         if not laid:
             return None
@@ -99,13 +102,9 @@ class Events:
         return tiles.together(found, given)
 
     def are_tiled(self, times: TimeRange) -> bool:
-        """Whether tiles at rest make every metric over a range."""
+        """Whether tiles at rest make every metric over a range, but for what little has none."""
         laid, _ = self._parted(times)
-        if not laid or any(metric.aggregation not in MADE_OF for metric in self.spec.columns):
-            return False
-        summary = reduce(Summary.union, (one.summary for one in laid))
-        given = dtypes(self.schema)
-        return all(summary.scale(column, given[column]) for column in summary.extents)
+        return bool(laid) and at_rest.makes(laid, self.spec, dtypes(self.schema))
 
     def ranges(self, rows: int) -> list[TimeRange]:
         """All of time, cut where about so many events came since the cut before.
@@ -148,14 +147,14 @@ class Events:
         lots = self.lots_within(times)
         found = [(lot, self._at_rest(lot)) for lot in lots] if self._places else []
         laid = [one for _, one in found if one is not None]
+        tiled = sum([lot.rows for lot, one in found if one is not None])
         others = [lot for lot, one in found if one is None]
-        if sum([one.summary.events for one in laid]) <= sum([lot.rows for lot in others]):
-            return [], lots
-        return laid, others
+        return (laid, others) if tiled > sum([lot.rows for lot in others]) else ([], lots)
 
     def _at_rest(self, lot: Lot) -> Laid | None:
         path = self._places.get(lot.path) if lot.numbers is None else None
-        return None if path is None else at_rest.look(path)
+        laid = None if path is None else at_rest.look(path, lot.path)
+        return None if laid is None or laid.summary is None else laid
 
     @cached_property
     def _places(self) -> Mapping[Path, Path]:

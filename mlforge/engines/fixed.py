@@ -73,8 +73,9 @@ class Scale:
         if ends is None:
             return cls(0)
         least, greatest = ends
-        bits = _MANTISSA - least
-        if greatest + bits + _log2(longest) > _ROOM or abs(bits) > _MOST_BITS:
+        # Of more values it never is coarser, and where there is none there is none of more.
+        bits = max(_MANTISSA - least, -_MOST_BITS)
+        if greatest + bits + _log2(longest) > _ROOM or bits > _MOST_BITS:
             return None
         return cls(bits)
 
@@ -84,6 +85,8 @@ class Scale:
         ends = extent.exponents
         if ends is None:
             return cls(0)
+        if not math.isfinite(extent.greatest or 0):
+            return None
         least, greatest = ends
         bits = (_ROOM - _log2(longest)) // 2 - greatest
         if bits + least < _GUARD or 2 * abs(bits) > _MOST_BITS:

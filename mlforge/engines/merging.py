@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import polars as pl
 
-from mlforge.compilers.base import ROW, ComputeContext
+from mlforge.compilers.base import ComputeContext
 from mlforge.engines.fixed import Extent, Scale
 from mlforge.engines.tiles import (
-    DIGITS,
     MADE_OF,
     WIDE,
     Tiles,
@@ -17,9 +18,10 @@ from mlforge.engines.tiles import (
     part_dtype,
     part_name,
     parts,
+    wide,
 )
 from mlforge.metrics import MetricColumn
-from mlforge.schema import decimal_scale
+from mlforge.schema import DIGITS, decimal_scale
 from mlforge.spec import FeatureSpec
 
 # How a kernel merges what is in tiles. `near` and `squares`: means of tiles as whole numbers, and
@@ -30,7 +32,7 @@ _MERGES = {
     "max": "max",
 }
 _KERNEL_OF = {**MADE_OF, "std": ("count", "spread", "near", "squares")}
-_MEAN, _SIZE = "__mean", "__size"
+_MOST = "__most"
 _SQUARABLE = 400
 """Numbers of exponents up to here have squares that are floats."""
 
@@ -49,12 +51,12 @@ class Merge:
     rest: ComputeContext
 
     def finished(self, merged: pl.DataFrame) -> pl.DataFrame:
-        """ROW and the metrics that are made of tiles, once a kernel has merged them."""
-        return merged.select(ROW, *self.made)
+        """The metrics that are made of tiles, once a kernel has merged those."""
+        return merged.select(self.made)
 
 
-def merge(tiles: Tiles, spec: FeatureSpec, context: ComputeContext) -> Merge | None:
-    """How metrics come from these tiles; None where none does."""
+def merge(tiles: Tiles, spec: FeatureSpec, context: ComputeContext) -> Merge:
+    """How metrics come from these tiles."""
     rows, columns = tiles.rows.collect(), {}
     for name, kinds in parts(context.metrics).items():
         dtype = context.dtypes[name]
@@ -64,8 +66,6 @@ def merge(tiles: Tiles, spec: FeatureSpec, context: ComputeContext) -> Merge | N
             rows, near = _with_means(rows, name, dtype, exact, spec)
         columns[name] = _Column(name, dtype, exact, near)
     chosen = [m for m in context.metrics if columns[m.column].holds(m.aggregation)]
-    if not chosen:
-        return None
     merges = dict.fromkeys(_merged(m, kind) for m in chosen for kind in _KERNEL_OF[m.aggregation])
     dtypes = {
         part_name(m.column, kind): _dtype(kind, context.dtypes[m.column])
@@ -113,26 +113,52 @@ class _Column:
         return pl.when(count >= least).then(value).alias(metric.name)
 
 
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """How large the values in tiles are, by the root of their mean square, and how many an entity has at most."""
+
+    extent: Extent
+    most: int
+
+    @classmethod
+    def of(cls, rows: pl.DataFrame, column: str, keys: Sequence[str], mean: pl.Expr) -> Self:
+        """Those of a column that has spreads; `mean`: of each tile."""
+        count = pl.col(part_alias(column, "count"))
+        size = (pl.col(part_alias(column, "spread")) / count + mean.pow(2)).sqrt().fill_nan(None)
+        most = rows.group_by(keys).agg(count.sum().alias(_MOST)).select(pl.col(_MOST).max()).item()
+        return cls(Extent.of(rows.select(size.alias(_MOST)).to_series()), most or 0)
+
+    def union(self, other: Sizes) -> Sizes:
+        """Those of both, of as many values of an entity as both may have."""
+        return Sizes(self.extent.union(other.extent), self.most + other.most)
+
+    def scale(self) -> Scale | None:
+        """One for the means of tiles, fine enough for each tile's own size; None if there is none."""
+        ends = self.extent.exponents
+        found = Scale.for_squares(self.extent, self.most)
+        return None if ends and max(map(abs, ends)) > _SQUARABLE else found
+
+
+def mean_of(column: str, dtype: str, exact: Scale) -> pl.Expr:
+    """The mean of each tile; NaN where it has no value."""
+    count = pl.col(part_alias(column, "count"))
+    return _number(pl.col(part_alias(column, "sum")), dtype, exact) / count
+
+
 def _with_means(
     rows: pl.DataFrame, column: str, dtype: str, exact: Scale, spec: FeatureSpec
 ) -> tuple[pl.DataFrame, Scale | None]:
-    """Tiles with their means, for deviations between them: whole numbers fine enough for each tile's own size."""
-    count = pl.col(part_alias(column, "count"))
-    mean = _number(pl.col(part_alias(column, "sum")), dtype, exact) / count
-    size = (pl.col(part_alias(column, "spread")) / count + mean.pow(2)).sqrt()
-    held = rows.with_columns(mean.fill_nan(None).alias(_MEAN), size.fill_nan(None).alias(_SIZE))
-    most = held.group_by(spec.keys).agg(count.sum()).select(count.max()).item() or 0
-    extent = Extent.of(held[_SIZE])
-    ends = extent.exponents
-    near = Scale.for_squares(extent, most)
-    if near is None or (ends is not None and max(map(abs, ends)) > _SQUARABLE):
+    """Tiles with their means as whole numbers, for deviations between them, and the scale of those."""
+    mean = mean_of(column, dtype, exact)
+    near = Sizes.of(rows, column, spec.keys, mean).scale()
+    if near is None:
         return rows, None
-    whole = near.whole(pl.col(_MEAN))
-    weighted = whole * count.cast(pl.Int128)
-    return held.with_columns(
-        _wide(weighted).alias(part_alias(column, "near")),
-        _wide(weighted * whole).alias(part_alias(column, "squares")),
-    ).drop(_MEAN, _SIZE), near
+    whole = near.whole(mean.fill_nan(None))
+    weighted = whole * pl.col(part_alias(column, "count")).cast(pl.Int128)
+    return rows.with_columns(
+        wide(weighted).alias(part_alias(column, "near")),
+        wide(weighted * whole).alias(part_alias(column, "squares")),
+    ), near
 
 
 def _number(sums: pl.Expr, dtype: str, scale: Scale | None) -> pl.Expr:
@@ -146,10 +172,6 @@ def _total(sums: pl.Expr, dtype: str, scale: Scale | None) -> pl.Expr:
     assert scale is not None
     found, digits = scale.number(sums.to_physical()), decimal_scale(dtype)
     return found if digits is None else found.reinterpret(dtype=pl.Decimal(DIGITS, digits))
-
-
-def _wide(whole: pl.Expr) -> pl.Expr:
-    return whole.reinterpret(dtype=pl.Decimal(DIGITS, 0))
 
 
 def _dtype(kind: str, dtype: str) -> str:

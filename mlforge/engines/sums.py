@@ -11,10 +11,9 @@ from mlforge.engines import folds
 from mlforge.engines.base import overflow
 from mlforge.engines.fixed import Fixed
 from mlforge.engines.folds import Slices
-from mlforge.schema import decimal_scale
+from mlforge.schema import DIGITS, decimal_scale
 
-_DIGITS = 38
-_SURE = 1.5 * 10.0**_DIGITS
+_SURE = 1.5 * 10.0**DIGITS
 """Where a sum as a float is below this, it fits into 128 bits."""
 
 
@@ -31,11 +30,11 @@ class Sums:
         if self._scale is None:
             return self._sums(slices)
         found = self._sums(slices)
-        limit = 10**_DIGITS
+        limit = 10**DIGITS
         too_large = not found.is_between(-limit, limit, closed="none").all()
         if too_large or not self._fits(slices):
-            raise overflow([name], f"Decimal({_DIGITS}, {self._scale})")
-        as_decimal = pl.col(found.name).reinterpret(dtype=pl.Decimal(_DIGITS, self._scale))
+            raise overflow([name], f"Decimal({DIGITS}, {self._scale})")
+        as_decimal = pl.col(found.name).reinterpret(dtype=pl.Decimal(DIGITS, self._scale))
         return found.to_frame().select(as_decimal).to_series()
 
     def floats(self, slices: Slices) -> pl.Series:
@@ -55,7 +54,7 @@ class Sums:
     def _fits(self, slices: Slices) -> bool:
         """Whether no sum is so large that 128 bits would have wrapped around unseen."""
         most = self._physical.abs().max()
-        if not isinstance(most, int) or most * max(self.longest, 1) < 10**_DIGITS:
+        if not isinstance(most, int) or most * max(self.longest, 1) < 10**DIGITS:
             return True
         greatest = folds.sums(self._physical, slices).abs().max()
         return not isinstance(greatest, float) or greatest < _SURE

@@ -18,14 +18,13 @@ import polars as pl
 from mlforge.compilers.base import TIME, value_alias
 from mlforge.engines.fixed import WHOLE, Extent, Scale, extent
 from mlforge.metrics import MetricColumn
-from mlforge.schema import FLOATS, decimal_scale
+from mlforge.schema import DIGITS, FLOATS, decimal_scale
 from mlforge.spec import FeatureSpec
 
 DENSE = 4
 """How many events a tile stands for on average at least; fewer do not pay for making it."""
 FEWEST = 20_000
 """Fewer events than this are evaluated before one could tell how dense they are."""
-DIGITS = 38
 WIDE = f"Decimal({DIGITS}, 0)"
 """The dtype of sums: 128 bits that every engine and file takes."""
 MADE_OF = {
@@ -50,7 +49,7 @@ class Summary:
     extents: Mapping[str, Extent]
 
     def scale(self, column: str, dtype: str) -> Scale | None:
-        """The scale of a column's sums; None if none is sure to hold them."""
+        """The scale of a column's sums; None if none is sure to hold them, as then none is for more events."""
         if dtype in FLOATS:
             return Scale.exactly(self.extents[column], self.events)
         digits = DIGITS - 1 - (decimal_scale(dtype) or 0)
@@ -73,11 +72,11 @@ class Tiles:
 
 
 def dense(events: pl.LazyFrame, spec: FeatureSpec) -> bool:
-    """Whether events, as kernels take them, are worth to be made tiles."""
+    """Whether events, as kernels take them, are many and dense enough to be made tiles."""
     tile = pl.struct(*spec.keys, _start(spec)).hash()
     asked = events.select(pl.len(), tile.approx_n_unique().alias("tiles"))
     count, tiles = asked.collect(engine=_ENGINE).row(0)
-    return bool(count >= DENSE * tiles)
+    return bool(count >= max(FEWEST, DENSE * tiles))
 
 
 def made(events: pl.LazyFrame, spec: FeatureSpec, dtypes: Mapping[str, str]) -> Tiles:
@@ -98,7 +97,7 @@ def made(events: pl.LazyFrame, spec: FeatureSpec, dtypes: Mapping[str, str]) -> 
         for column, kinds in parts(spec.columns).items()
         for kind in kinds
     )
-    sums = (_wide(pl.col(part_alias(column, "sum"))) for column in summed)
+    sums = (wide(pl.col(part_alias(column, "sum"))) for column in summed)
     return Tiles(found.with_columns(sums).collect(engine=_ENGINE).lazy(), summary)
 
 
@@ -139,6 +138,11 @@ def part_dtype(kind: str, dtype: str) -> str:
     return {"count": "Int64", "sum": WIDE, "spread": "Float64"}.get(kind, dtype)
 
 
+def wide(whole: pl.Expr) -> pl.Expr:
+    """Integers of 128 bits as what engines and files take."""
+    return whole.reinterpret(dtype=pl.Decimal(DIGITS, 0))
+
+
 def _start(spec: FeatureSpec) -> pl.Expr:
     """The start of an event's interval."""
     assert spec.interval is not None
@@ -168,12 +172,8 @@ def _rescaled(column: str, dtype: str, own: Summary, both: Summary) -> pl.Expr:
     given, wanted = own.scale(column, dtype), both.scale(column, dtype)
     sums = pl.col(part_alias(column, "sum"))
     if given is None or wanted is None:
-        return _wide(_NONE.alias(part_alias(column, "sum")))
-    if given == wanted:
+        return wide(_NONE.alias(part_alias(column, "sum")))
+    # Sums of nothing but zeros are zeros in any scale, whatever theirs.
+    if given == wanted or own.extents[column].exponents is None:
         return sums
-    return _wide(sums.to_physical() * pl.lit(1 << (wanted.bits - given.bits), dtype=pl.Int128))
-
-
-def _wide(whole: pl.Expr) -> pl.Expr:
-    """Integers of 128 bits as what engines and files take."""
-    return whole.reinterpret(dtype=pl.Decimal(DIGITS, 0))
+    return wide(sums.to_physical() * pl.lit(1 << (wanted.bits - given.bits), dtype=pl.Int128))

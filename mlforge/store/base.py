@@ -24,6 +24,7 @@ from mlforge.errors import (
 )
 from mlforge.manifest import Manifest, Partial
 from mlforge.store.books import Audit, Books, Seen
+from mlforge.store.laid import Made as MadeTiles
 from mlforge.store.packs import Made
 from mlforge.store.places import Lot, Place
 from mlforge.values import Version
@@ -122,12 +123,10 @@ class Store(ABC):
         """Where tiles of this kind lie, by the file of partials whose they are."""
 
     @abstractmethod
-    def write_tiles(
-        self, name: str, kind: str, of: Path, rows: pl.DataFrame, notes: Mapping[str, str]
-    ) -> None:
-        """Keep what follows from a file of partials; of another kind, and of files that are gone, nothing stays.
+    def write_tiles(self, name: str, kind: str, made: Iterable[MadeTiles]) -> None:
+        """Keep what follows from files of partials, sealed; readers must see for themselves that it is whole.
 
-        It need not survive a power failure: whoever reads it must see for himself that it is whole.
+        What files that are gone had goes, and in time what is of another kind.
         """
 
     @abstractmethod

@@ -167,6 +167,11 @@ def is_sealed(path: Path) -> bool:
         return place > 0 and file.read(len(checksum)) == checksum
 
 
+def seal_of(path: Path) -> str:
+    """The checksum that a file was sealed with, whether or not it is still true."""
+    return pl.read_parquet_metadata(path)[CHECKSUM]
+
+
 def _checksum(file: BinaryIO) -> tuple[int, bytes]:
     """Where the checksum lies, 0 if nowhere, and what it should be: that of all other bytes."""
     size = file.seek(0, os.SEEK_END)

@@ -8,7 +8,7 @@ They follow from those files, so nothing is lost where one is missing or damaged
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +21,8 @@ from mlforge.store.folders import no_link
 
 _ROW_GROUP = 131_072
 _SUFFIX = ".parquet"
+Made = tuple[Path, pl.DataFrame, Mapping[str, str]]
+"""The file whose tiles they are, the tiles, and notes to keep with them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +36,10 @@ class _Entry:
 
 @dataclass(frozen=True)
 class TileFolder:
-    """The tiles of a feature in its folder; for `grace_s` those of another kind are left to who has looked them up."""
+    """The tiles of a feature in its folder.
+
+    grace_s: for how long those of another kind are left to readers that have looked them up.
+    """
 
     home: Path
     grace_s: float
@@ -48,30 +53,30 @@ class TileFolder:
         """Those of a kind, by the file whose they are."""
         return {entry.of: entry.path for entry in self._entries() if entry.kind == kind}
 
-    def write(self, kind: str, of: Path, rows: pl.DataFrame, notes: Mapping[str, str]) -> None:
-        """Keep those of a file, with a checksum within; those of other kinds go."""
-        path = self.folder / f"{of.stem}-{kind}{_SUFFIX}"
-        with files.storage_errors(path):
+    def write(self, kind: str, made: Iterable[Made]) -> None:
+        """Keep those of files, each with a checksum within; those of other kinds go."""
+        with files.storage_errors(self.folder):
             self.folder.mkdir(exist_ok=True)
-        files.write_sealed(no_link(path), rows, _ROW_GROUP, notes)
-        reach("tiles.written")
+        for of, rows, notes in made:
+            path = no_link(self.folder / f"{of.stem}-{kind}{_SUFFIX}")
+            files.write_sealed(path, rows, _ROW_GROUP, notes)
+            reach("tiles.written")
         self.sweep(kind)
 
     def sweep(self, kind: str | None = None) -> None:
-        """Delete tiles of files that are gone, and those of other kinds than this one."""
-        for entry in self._entries():
+        """Delete tiles of files that are gone, and those of other kinds once this one has been there for a while."""
+        found = list(self._entries())
+        own = [entry.path.stat().st_mtime for entry in found if entry.kind == kind]
+        settled = bool(own) and time.time() - min(own) >= self.grace_s
+        for entry in found:
             with files.storage_errors(entry.path), suppress(FileNotFoundError):
-                another = kind not in (None, entry.kind)
-                if not entry.of.exists() or (another and self._is_settled(entry.path)):
+                if not entry.of.exists() or (settled and entry.kind != kind):
                     entry.path.unlink()
 
     def clean(self) -> None:
         """Delete what a killed writer left half-written."""
         for path in self.folder.glob(".*"):
             path.unlink(missing_ok=True)
-
-    def _is_settled(self, path: Path) -> bool:
-        return time.time() - path.stat().st_mtime >= self.grace_s
 
     def _entries(self) -> Iterator[_Entry]:
         with suppress(FileNotFoundError, NotADirectoryError):

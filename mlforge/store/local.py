@@ -32,8 +32,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import polars as pl
-
 from mlforge.errors import (
     IntegrityError,
     StoreError,
@@ -47,6 +45,7 @@ from mlforge.store.base import Pointer, Store
 from mlforge.store.books import Audit, Books, Seen
 from mlforge.store.chunks import Pieces
 from mlforge.store.folders import State, checked, no_link, state_of, well_formed
+from mlforge.store.laid import Made as MadeTiles
 from mlforge.store.laid import TileFolder
 from mlforge.store.packs import Made, Packing
 from mlforge.store.places import Lot, Place
@@ -211,11 +210,9 @@ class LocalStore(Store):
         """What lies in `_tiles`."""
         return self._home(name).tiles.find(kind)
 
-    def write_tiles(
-        self, name: str, kind: str, of: Path, rows: pl.DataFrame, notes: Mapping[str, str]
-    ) -> None:
-        """Write a file of `_tiles`, whole or not at all."""
-        self._home(name).tiles.write(kind, of, rows, notes)
+    def write_tiles(self, name: str, kind: str, made: Iterable[MadeTiles]) -> None:
+        """Write files of `_tiles`, each whole or not at all."""
+        self._home(name).tiles.write(kind, made)
 
     def remove(self, name: str, version: Version) -> None:
         """Take the folder out of sight in one step, then delete it."""
