@@ -21,6 +21,21 @@ from tests import oracle
 INSTANT = pl.Datetime("us", "UTC")
 
 
+def metrics_of(spec: FeatureSpec) -> tuple[oracle.Metric, ...]:
+    """A feature's metrics in the oracle's words."""
+    return tuple(
+        oracle.Metric(
+            column.name,
+            column.column,
+            column.aggregation,
+            column.window.width.us,
+            column.window.offset.us if column.window.offset else 0,
+            column.window.closed,
+        )
+        for column in spec.columns
+    )
+
+
 class History:
     """Events in stored partials, and the oracle's view of the same events."""
 
@@ -41,17 +56,7 @@ class History:
             columns=(),
             timestamp="at",
             interval=Duration.parse(interval).us if interval else None,
-            metrics=tuple(
-                oracle.Metric(
-                    column.name,
-                    column.column,
-                    column.aggregation,
-                    column.window.width.us,
-                    column.window.offset.us if column.window.offset else 0,
-                    column.window.closed,
-                )
-                for column in self.spec.columns
-            ),
+            metrics=metrics_of(self.spec),
         )
 
     def add(self, *rows: tuple[Any, ...], **schema: Any) -> History:

@@ -23,6 +23,7 @@ from mlforge.metrics import Rolling
 from mlforge.store import LocalStore
 from mlforge.values import from_us
 from tests import oracle
+from tests.judged import metrics_of
 from tests.workers import Shop, eventually, server, write  # noqa: F401 - a fixture
 from worker.server import EmbeddedServer
 
@@ -88,21 +89,6 @@ class Judge:
         return [draw.choice(times) + draw.choice(beside) for _ in range(count)]
 
 
-def metrics_of(built: Feature) -> tuple[oracle.Metric, ...]:
-    """The feature's metrics in the oracle's words."""
-    return tuple(
-        oracle.Metric(
-            column.name,
-            column.column,
-            column.aggregation,
-            column.window.width.us,
-            column.window.offset.us if column.window.offset else 0,
-            column.window.closed,
-        )
-        for column in built.spec.columns
-    )
-
-
 def judge_of(built: Feature, events: pl.DataFrame) -> Judge:
     spec = built.spec
     return Judge(
@@ -111,7 +97,7 @@ def judge_of(built: Feature, events: pl.DataFrame) -> Judge:
             columns=tuple(events.columns),
             timestamp=spec.timestamp,
             interval=spec.interval.us if spec.interval else None,
-            metrics=metrics_of(built),
+            metrics=metrics_of(built.spec),
         ),
         events,
     )
