@@ -10,7 +10,7 @@ import polars as pl
 
 from benchmarks.builds import ByHand, against_by_hand
 from benchmarks.data import Size
-from benchmarks.drops import Feed, check_same_stores
+from benchmarks.drops import Feed, check_same_stores, drops_by_turns
 from benchmarks.harness import MILLISECONDS, Bench, Measure, Row, Target, check, median_of, ratios
 from benchmarks.project import Project
 
@@ -124,10 +124,7 @@ def _drops(bench: Bench) -> Row:
         Feed.over(Project.over(bench, own, _AGGREGATIONS, "1d"))
         for own in (files, sorted(sparse.iterdir()))
     ]
-    times: list[list[float]] = [[], []]
-    for _ in range(bench.repeat * size.drops_a_round):
-        for feed, own in zip(feeds, times, strict=True):
-            own.append(feed.drop())
+    times = drops_by_turns(bench, feeds)
     for feed in feeds:
         whole = feed.project.stores()
         whole.build()

@@ -102,6 +102,15 @@ def _against_full(bench: Bench, *, number: str, late: bool, limit: float) -> lis
     ]
 
 
+def drops_by_turns(bench: Bench, feeds: Sequence[Feed]) -> list[list[float]]:
+    """The seconds of the same drops onto each, a list a feed."""
+    times: list[list[float]] = [[] for _ in feeds]
+    for _ in range(bench.repeat * bench.size.drops_a_round):
+        for feed, own in zip(feeds, times, strict=True):
+            own.append(feed.drop())
+    return times
+
+
 def _two_feeds(
     bench: Bench,
     number: str,
@@ -113,10 +122,7 @@ def _two_feeds(
     """The same drops on two histories; ours is the one that may cost a little more."""
     projects = [Project.over(bench, files) for files in (ours, other)]
     feeds = [Feed.over(project) for project in projects]
-    times: list[list[float]] = [[], []]
-    for _ in range(bench.repeat * bench.size.drops_a_round):
-        for feed, own in zip(feeds, times, strict=True):
-            own.append(feed.drop())
+    times = drops_by_turns(bench, feeds)
     online = [checksums.online_rows(bench.client, feed.stores.prefix) for feed in feeds]
     common = online[0].keys() & online[1].keys()
     check(len(common) >= bench.size.drop, f"{len(common)} rows are online on both sides")

@@ -24,9 +24,10 @@ def read_ahead(store: Store, manifest: Manifest, room: int = ROOM) -> int:
         return 0
     reach = timemodel.reach(spec.windows)
     since = manifest.watermark + reach.start - (reach.end - reach.start) // _LATE
-    events = events_of(store, manifest).within(TimeRange(since, END))
-    taken = sum(partial.rows for partial in events.partials) * len(spec.needed())
-    fits = taken <= room and not events.are_tiled(TimeRange(since, END))
-    chosen = events.partials if fits else ()
+    events, times = events_of(store, manifest), TimeRange(since, END)
+    within = events.within(times).partials
+    taken = sum(partial.rows for partial in within) * len(spec.needed())
+    fits = taken <= room and not events.are_tiled(times)
+    chosen = within if fits else ()
     store.keep(manifest.name, chosen, spec.needed(), spec.timestamp, since)
     return taken if fits else 0

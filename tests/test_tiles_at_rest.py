@@ -392,6 +392,16 @@ def test_nothing_is_read_ahead_that_has_tiles(project: Project) -> None:
     assert read_ahead(project.store, manifest) > 0
 
 
+def test_nothing_is_read_ahead_of_a_pack_that_has_tiles(tmp_path: Path) -> None:
+    project = Project(tmp_path / "p")
+    project.store = LocalStore(project.root / "store", Packing(at_least=2, grace_s=0))
+    for day in range(DAYS):
+        project.drop(f"d{day:02d}", events(day))
+    project.build(aligned(project))
+    assert len(laid(project)) == 1
+    assert read_ahead(project.store, project.store.read_metadata("spend")) == 0
+
+
 def test_tiles_elsewhere_are_neither_read_nor_written(project: Project, tmp_path: Path) -> None:
     folder = project.root / "store/spend/_tiles"
     folder.rename(tmp_path / "away")

@@ -22,7 +22,7 @@ from mlforge.compilers.base import TIME
 from mlforge.engines import tiles
 from mlforge.engines.fixed import Extent, Scale
 from mlforge.engines.lines import of_events
-from mlforge.engines.merging import Sizes, mean_of
+from mlforge.engines.merging import Sizes, gives, mean_of
 from mlforge.engines.tiles import Summary, Tiles
 from mlforge.schema import Schema, dtypes
 from mlforge.spec import FeatureSpec
@@ -147,18 +147,17 @@ def summary_of(laid: Iterable[Laid]) -> Summary:
 
 def makes(laid: Sequence[Laid], spec: FeatureSpec, dtypes: Mapping[str, str]) -> bool:
     """Whether these tiles together make every metric of a feature."""
-    summary = summary_of(laid)
-    for metric in spec.columns:
-        kinds = tiles.MADE_OF.get(metric.aggregation)
-        if kinds is None:
-            return False
-        if "sum" in kinds and summary.scale(metric.column, dtypes[metric.column]) is None:
-            return False
-        if "spread" in kinds:
-            sizes = reduce(Sizes.union, (one.sizes[metric.column] for one in laid))
-            if sizes.scale() is None:
-                return False
-    return True
+    summary, known = summary_of(laid), {name for one in laid for name in one.sizes}
+
+    def exact(column: str) -> Scale | None:
+        return summary.scale(column, dtypes[column]) if column in summary.extents else None
+
+    def near(column: str) -> Scale | None:
+        if column not in known or exact(column) is None:
+            return None
+        return reduce(Sizes.union, (one.sizes[column] for one in laid)).scale()
+
+    return all(gives(m.aggregation, exact(m.column), near(m.column)) for m in spec.columns)
 
 
 def scanned(laid: Iterable[Laid], dtypes: Mapping[str, str]) -> list[Tiles]:

@@ -80,6 +80,12 @@ def merge(tiles: Tiles, spec: FeatureSpec, context: ComputeContext) -> Merge:
     )
 
 
+def gives(aggregation: str, exact: Scale | None, near: Scale | None) -> bool:
+    """Whether tiles give an aggregation of a column with these scales, of its sums and of its tiles' means."""
+    needed = {"sum": exact, "mean": exact, "std": near}
+    return aggregation in MADE_OF and needed.get(aggregation, True) is not None
+
+
 @dataclass(frozen=True)
 class _Column:
     """An event column: the scale of its tiles' sums, and that of their means; None where there is none."""
@@ -91,8 +97,7 @@ class _Column:
 
     def holds(self, aggregation: str) -> bool:
         """Whether tiles give it."""
-        needed = {"sum": self.exact, "mean": self.exact, "std": self.near}
-        return aggregation in MADE_OF and needed.get(aggregation, True) is not None
+        return gives(aggregation, self.exact, self.near)
 
     def finished(self, metric: MetricColumn) -> pl.Expr:
         """The metric, of what merged parts come to; null where there is no value for it."""
