@@ -41,10 +41,10 @@ lint: $(VENV)/.installed
 	$(BIN)/lint-imports
 
 proof: $(VENV)/.installed
-	$(BIN)/python -m tests.proof --seconds $(FOR)
+	$(BIN)/python -m tests.property.proof --seconds $(FOR)
 
 chaos: $(VENV)/.installed
-	$(BIN)/python -m tests.chaos --seconds $(FOR) $(SEED:%=--seed %)
+	$(BIN)/python -m tests.faults.chaos --seconds $(FOR) $(SEED:%=--seed %)
 
 bench: $(VENV)/.installed
 	$(BIN)/python -m benchmarks

@@ -27,7 +27,7 @@ from benchmarks.harness import (
 )
 from benchmarks.memory import resident
 from benchmarks.project import NAME, Project, Stores
-from mlforge import operations
+from mlforge.maintenance import operations
 
 _DAYS_BACK = 3
 

@@ -29,9 +29,9 @@ from benchmarks.harness import (
     seconds,
 )
 from benchmarks.pushes import bare_socket
-from mlforge.encoding import key_hash
-from mlforge.online import resp
-from worker.leash import leashed
+from mlforge.frames.encoding import key_hash
+from mlforge.online.redis import resp
+from worker.child_process import leashed
 from worker.project import DEFINITIONS, Project, Settings
 
 _WORKERS = 3

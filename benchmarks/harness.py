@@ -23,7 +23,7 @@ from redis import Redis
 
 from benchmarks import data
 from benchmarks.data import Size
-from worker.server import EmbeddedServer
+from worker.service.embedded_redis import EmbeddedServer
 
 MB = 1_000_000
 

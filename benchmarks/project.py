@@ -12,11 +12,11 @@ import polars as pl
 
 from benchmarks.harness import Bench
 from mlforge import Definitions, feature
-from mlforge.features import Feature
+from mlforge.features.feature import Feature
 from mlforge.metrics import Rolling
 from mlforge.online import RedisStore
 from mlforge.store import LocalStore
-from mlforge.store.packs import Packing
+from mlforge.store.local.packs import Packing
 
 NAME = "spend"
 TTL_S = 7 * 86_400

@@ -25,7 +25,7 @@ from benchmarks.harness import (
 from benchmarks.memory import peak_of
 from benchmarks.project import TTL_S
 from mlforge import Definitions, feature
-from mlforge.encoding import json_rows, key_hashes
+from mlforge.frames.encoding import json_rows, key_hashes
 from mlforge.online import RedisStore
 from mlforge.online import Target as Goal
 from mlforge.store import LocalStore

@@ -22,7 +22,7 @@ from benchmarks.harness import (
 )
 from benchmarks.project import TTL_S
 from mlforge import Definitions, feature, get_online_features
-from mlforge.features import Feature
+from mlforge.features.feature import Feature
 from mlforge.online import RedisStore
 from mlforge.store import LocalStore
 

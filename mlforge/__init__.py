@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mlforge.definitions import Definitions
-    from mlforge.explanation import explain
-    from mlforge.features import Feature, feature
-    from mlforge.retrieval import get_online_features, get_training_data
+    from mlforge.definitions.registry import Definitions
+    from mlforge.features.feature import Feature, feature
+    from mlforge.retrieval.explain import explain
+    from mlforge.retrieval.retrieval import get_online_features, get_training_data
 
 __all__ = [
     "Definitions",
@@ -21,12 +21,12 @@ __all__ = [
 
 # Imported when first used: `import mlforge` stays light.
 _HOMES = {
-    "Definitions": "mlforge.definitions",
-    "Feature": "mlforge.features",
-    "explain": "mlforge.explanation",
-    "feature": "mlforge.features",
-    "get_online_features": "mlforge.retrieval",
-    "get_training_data": "mlforge.retrieval",
+    "Definitions": "mlforge.definitions.registry",
+    "Feature": "mlforge.features.feature",
+    "explain": "mlforge.retrieval.explain",
+    "feature": "mlforge.features.feature",
+    "get_online_features": "mlforge.retrieval.retrieval",
+    "get_training_data": "mlforge.retrieval.retrieval",
 }
 
 

@@ -9,9 +9,9 @@ import redis
 import structlog
 from hypothesis import settings
 
-from tests.servers import running
+from tests.support.servers import running
 
-# The same examples in each run; `python -m tests.proof` draws new ones.
+# The same examples in each run; `python -m tests.property.proof` draws new ones.
 settings.register_profile("same", derandomize=True, deadline=None)
 settings.load_profile("same")
 

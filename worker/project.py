@@ -17,15 +17,15 @@ from redis.backoff import ExponentialBackoff
 from redis.exceptions import RedisError
 from redis.retry import Retry
 
-from mlforge import clock
 from mlforge.cli.options import redis_url
+from mlforge.core import clock
 from mlforge.errors import MlforgeError, OnlineUnavailable
-from worker.counts import Counts
-from worker.journal import Journal
-from worker.tickets import Tickets
+from worker.state.counters import Counts
+from worker.state.event_log import Journal
+from worker.state.work_queue import Tickets
 
 if TYPE_CHECKING:
-    from mlforge.definitions import Definitions
+    from mlforge.definitions.registry import Definitions
     from mlforge.online import OnlineStore
 
 DEFINITIONS = "MLFORGE_DEFINITIONS"
@@ -91,7 +91,7 @@ class Project:
 
         Raises DefinitionError or OnlineUnavailable, each saying what would work.
         """
-        from mlforge.loading import load
+        from mlforge.definitions.loader import load
 
         redis = connect(settings.redis_url)
         definitions = _served(load(settings.target, here=settings.here), settings.redis_url)

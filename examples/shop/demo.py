@@ -30,13 +30,13 @@ import redis
 from generate import Day, days, drop, write
 
 from mlforge import get_online_features, get_training_data
+from mlforge.core.values import from_us
 from mlforge.errors import MlforgeError
 from mlforge.online import RedisStore
 from mlforge.store import LocalStore
-from mlforge.values import from_us
-from worker.journal import Entry, Journal
-from worker.leash import leashed
-from worker.tickets import Tickets
+from worker.child_process import leashed
+from worker.state.event_log import Entry, Journal
+from worker.state.work_queue import Tickets
 
 HERE = Path(__file__).parent
 PROJECT = "shop"

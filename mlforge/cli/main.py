@@ -16,34 +16,34 @@ from difflib import get_close_matches
 from importlib.metadata import entry_points
 from importlib.metadata import version as installed
 
-from mlforge.cli import (
-    audits,
-    builds,
+from mlforge.cli.command import Command
+from mlforge.cli.commands import (
+    audit,
+    build,
+    catalogue,
     completion,
-    differences,
-    explanations,
-    features,
-    projects,
+    diff,
+    explain,
+    init,
     serving,
     upkeep,
-    validations,
+    validate,
     versions,
 )
-from mlforge.cli.command import Command
 from mlforge.cli.output import fail, pairs
 from mlforge.errors import MlforgeError
 
 OWN: tuple[Command, ...] = (
-    *projects.COMMANDS,
-    *builds.COMMANDS,
-    *validations.COMMANDS,
-    *features.COMMANDS,
+    *init.COMMANDS,
+    *build.COMMANDS,
+    *validate.COMMANDS,
+    *catalogue.COMMANDS,
     *versions.COMMANDS,
-    *differences.COMMANDS,
-    *explanations.COMMANDS,
+    *diff.COMMANDS,
+    *explain.COMMANDS,
     *serving.COMMANDS,
     *upkeep.COMMANDS,
-    *audits.COMMANDS,
+    *audit.COMMANDS,
     *completion.COMMANDS,
 )
 PLUGINS = "mlforge.commands"

@@ -13,7 +13,7 @@ from mlforge.cli.output import stdout_is_ours
 from mlforge.errors import MlforgeError, StoreError
 
 if TYPE_CHECKING:
-    from mlforge.definitions import Definitions
+    from mlforge.definitions.registry import Definitions
     from mlforge.online import OnlineStore
     from mlforge.store import Store
 
@@ -39,7 +39,7 @@ def definitions_target(args: argparse.Namespace) -> str | None:
 
 def definitions_of(args: argparse.Namespace) -> Definitions:
     """Load the definitions that the command line names."""
-    from mlforge.loading import load
+    from mlforge.definitions.loader import load
 
     log_to_stderr()
     with stdout_is_ours():

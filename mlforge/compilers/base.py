@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from mlforge.metrics import MetricColumn
-from mlforge.timemodel import Window
+from mlforge.core.metrics import MetricColumn
+from mlforge.core.time_model import Window
 
 # Names within the kernel. Source columns may not begin with two underscores, so these are free.
 ENTITY = "__entity"

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from mlforge.compilers.base import ENTITY, ROW, TIME, ComputeContext, value_alias
-from mlforge.metrics import MetricColumn
-from mlforge.schema import FLOATS, INTEGERS, decimal_scale
-from mlforge.timemodel import Window
+from mlforge.core.metrics import MetricColumn
+from mlforge.core.schema import FLOATS, INTEGERS, decimal_scale
+from mlforge.core.time_model import Window
 
 AGGREGATES = {
     "count": "count({})",

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import polars as pl
 
 from mlforge.compilers.base import value_alias
-from mlforge.metrics import MetricColumn
+from mlforge.core.metrics import MetricColumn
 
 AGGREGATES: dict[str, Callable[[pl.Expr], pl.Expr]] = {
     "count": lambda values: values.count().cast(pl.Int64),

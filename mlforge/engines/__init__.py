@@ -7,7 +7,7 @@ from collections.abc import Callable
 from mlforge.engines.base import MEMORY_LIMIT, POINT, Engine
 from mlforge.engines.events import Events
 from mlforge.errors import MissingExtra
-from mlforge.features import check_engine
+from mlforge.features.feature import check_engine
 
 __all__ = ["MEMORY_LIMIT", "POINT", "Engine", "Events", "engine_named"]
 

@@ -12,16 +12,18 @@ from typing import ClassVar
 
 import polars as pl
 
-from mlforge import frames, timemodel
 from mlforge.compilers.base import ROW, TIME, ComputeContext
-from mlforge.engines import lines, tiles
+from mlforge.core import time_model
+from mlforge.core.feature_spec import FeatureSpec
+from mlforge.core.schema import Column, dtypes
+from mlforge.core.values import TimeRange
+from mlforge.engines import timeline
 from mlforge.engines.events import Events
-from mlforge.engines.lines import ROW_DTYPE
-from mlforge.engines.merging import merge
+from mlforge.engines.tiles import build
+from mlforge.engines.tiles.merge import merge
+from mlforge.engines.timeline import ROW_DTYPE
 from mlforge.errors import DataError
-from mlforge.schema import Column, dtypes
-from mlforge.spec import FeatureSpec
-from mlforge.values import TimeRange
+from mlforge.frames import polars_schema
 
 POINT = "__point"
 MEMORY_LIMIT = 2 << 30
@@ -67,7 +69,7 @@ class Engine(ABC):
         """
         spec, columns = events.spec, events.spec.values(events.schema)
         if points.is_empty():
-            return frames.empty(columns)
+            return polars_schema.empty(columns)
         asked = points.select(
             *spec.keys,
             _evaluated_at(spec).alias(TIME),
@@ -87,15 +89,15 @@ class Engine(ABC):
         """
         spec, context = events.spec, _context(events)
         assert spec.timestamp is not None
-        seen = None if times is None else timemodel.events_seen(times, spec.windows).union(times)
+        seen = None if times is None else time_model.events_seen(times, spec.windows).union(times)
         line = _gather(events, seen, among).collect(
-            engine=frames.engine_for(events.rows_within(seen))
+            engine=polars_schema.engine_for(events.rows_within(seen))
         )
-        line = lines.sorted_(line, spec.keys)
-        line = lines.numbered(lines.with_entities(line, spec.keys), times)
+        line = timeline.sorted_(line, spec.keys)
+        line = timeline.numbered(timeline.with_entities(line, spec.keys), times)
         found = _in_order(self.aggregate(line.drop(spec.keys), context))
         own = line.filter(pl.col(ROW).is_not_null()).select(
-            *spec.keys, pl.col(TIME).cast(frames.UTC_INSTANT).alias(spec.timestamp)
+            *spec.keys, pl.col(TIME).cast(polars_schema.UTC_INSTANT).alias(spec.timestamp)
         )
         values = (_settle(found, column, spec.name) for column in spec.values(events.schema))
         return own.hstack(found.select(values)).sort(spec.order)
@@ -103,14 +105,14 @@ class Engine(ABC):
     def _answers(self, events: Events, asked: pl.DataFrame) -> pl.DataFrame:
         """Each metric at each of some points, by ROW; of tiles, where those are fewer than events."""
         spec, context = events.spec, _context(events)
-        seen = timemodel.events_seen(_times(asked), spec.windows)
+        seen = time_model.events_seen(_times(asked), spec.windows)
         among = asked.select(spec.keys).unique()
         rows, found = events.rows_within(seen), None
         laid = events.tiles(seen, among)
         if laid is None:
             found = self._held(_gather(events, seen, among), rows, spec.interval is not None)
-            if spec.interval is not None and rows >= tiles.FEWEST and tiles.dense(found, spec):
-                laid = tiles.made(found, spec, context.dtypes)
+            if spec.interval is not None and rows >= build.FEWEST and build.dense(found, spec):
+                laid = build.made(found, spec, context.dtypes)
         answers = asked.select(ROW)
         if laid is not None:
             merging = merge(laid, spec, context)
@@ -126,7 +128,7 @@ class Engine(ABC):
 
     def _held(self, found: pl.LazyFrame, rows: int, aligned: bool) -> pl.LazyFrame:
         """Events in memory; those that tiles may stand for are left where they are if more than `gathered`."""
-        engine, most = frames.engine_for(rows), self.gathered
+        engine, most = polars_schema.engine_for(rows), self.gathered
         if not aligned or rows <= most:
             return found.collect(engine=engine).lazy()
         taken = found.head(most + 1).collect(engine=engine)
@@ -141,13 +143,13 @@ class Engine(ABC):
         context: ComputeContext,
     ) -> pl.DataFrame:
         """What the kernel gives for points over events, or over tiles; `rows`: how many are read at most."""
-        line = found.collect(engine=frames.engine_for(rows))
-        line = lines.sorted_(pl.concat([line, asked], how="diagonal"), spec.keys)
-        return self.aggregate(lines.with_entities(line, spec.keys).drop(spec.keys), context)
+        line = found.collect(engine=polars_schema.engine_for(rows))
+        line = timeline.sorted_(pl.concat([line, asked], how="diagonal"), spec.keys)
+        return self.aggregate(timeline.with_entities(line, spec.keys).drop(spec.keys), context)
 
     def _by_time(self, events: Events, asked: pl.DataFrame) -> Iterator[pl.DataFrame]:
         """The points in ranges of time, so that no more events than `gathered` are needed at once."""
-        seen = timemodel.events_seen(_times(asked), events.spec.windows)
+        seen = time_model.events_seen(_times(asked), events.spec.windows)
         ranges = events.within(seen).ranges(self.gathered)
         if len(ranges) == 1:
             yield asked
@@ -177,7 +179,7 @@ def _times(asked: pl.DataFrame) -> TimeRange:
 
 def _gather(events: Events, seen: TimeRange | None, among: pl.DataFrame | None) -> pl.LazyFrame:
     """The events of a range of time and of some entities, as kernels take them."""
-    return lines.of_events(events.scan(events.spec.needed(), seen, among), events.spec)
+    return timeline.of_events(events.scan(events.spec.needed(), seen, among), events.spec)
 
 
 def _in_order(found: pl.DataFrame) -> pl.DataFrame:
@@ -186,13 +188,13 @@ def _in_order(found: pl.DataFrame) -> pl.DataFrame:
 
 def _settle(found: pl.DataFrame, column: Column, owner: str) -> pl.Expr:
     """The engine's result in the column's dtype, with what an empty window means."""
-    dtype = frames.to_polars(column.dtype)
+    dtype = polars_schema.to_polars(column.dtype)
     value = pl.col(column.name)
     if column.aggregation == "count":
         return value.fill_null(0).cast(dtype)
     if column.aggregation == "sum" and column.dtype == "Int64":
         _check_sum(found[column.name], owner)
-    return frames.finite(value.cast(dtype), dtype).alias(column.name)
+    return polars_schema.finite(value.cast(dtype), dtype).alias(column.name)
 
 
 def _check_sum(sums: pl.Series, owner: str) -> None:

@@ -8,11 +8,11 @@ import polars as pl
 
 from mlforge.compilers import polars_compiler
 from mlforge.compilers.base import ENTITY, ROW, TIME, ComputeContext, value_alias
+from mlforge.core.metrics import MetricColumn
+from mlforge.core.time_model import Window
 from mlforge.engines.base import Engine
-from mlforge.engines.folds import Slices
-from mlforge.engines.sums import Sums
-from mlforge.metrics import MetricColumn
-from mlforge.timemodel import Window
+from mlforge.engines.pairwise import Slices
+from mlforge.engines.prefix_sums import Sums
 
 _INDEX, _START, _LENGTH, _COUNT = "__index", "__start", "__length", "__count_"
 

@@ -1,6 +1,21 @@
 """The online store: rows of JSON by entity, and the books that say what they are worth."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 from mlforge.online.base import Losses, OnlineBooks, OnlineStore, Row, Target
-from mlforge.online.redis_store import RedisStore
+
+if TYPE_CHECKING:
+    from mlforge.online.redis.store import RedisStore
 
 __all__ = ["Losses", "OnlineBooks", "OnlineStore", "RedisStore", "Row", "Target"]
+
+
+def __getattr__(name: str) -> Any:
+    """Backends by name, imported when first used: the contract does not depend on them."""
+    if name != "RedisStore":
+        raise AttributeError(f"module 'mlforge.online' has no attribute {name!r}")
+    from mlforge.online.redis.store import RedisStore
+
+    return RedisStore

@@ -17,10 +17,10 @@ from typing import Any, TypeAlias
 
 import polars as pl
 
-from mlforge.encoding import Json, json_row, json_rows, key_hash, key_hashes
+from mlforge.core.schema import Schema
+from mlforge.core.values import to_iso
 from mlforge.errors import OnlineError
-from mlforge.schema import Schema
-from mlforge.values import to_iso
+from mlforge.frames.encoding import Json, json_row, json_rows, key_hash, key_hashes
 
 Row: TypeAlias = dict[str, Any]
 Entity: TypeAlias = Mapping[str, object]

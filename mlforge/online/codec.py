@@ -6,10 +6,10 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from mlforge.core.schema import Column, Schema
+from mlforge.core.values import from_iso, to_iso
 from mlforge.errors import OnlineError
 from mlforge.online.base import Losses, OnlineBooks, Target
-from mlforge.schema import Column, Schema
-from mlforge.values import from_iso, to_iso
 
 FORMAT = "1"
 

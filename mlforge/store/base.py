@@ -15,6 +15,8 @@ from typing import Any
 
 import polars as pl
 
+from mlforge.core.manifest import Manifest, Partial
+from mlforge.core.values import Version
 from mlforge.errors import (
     ColumnNotFound,
     FeatureNotFound,
@@ -22,12 +24,10 @@ from mlforge.errors import (
     StoreError,
     VersionNotFound,
 )
-from mlforge.manifest import Manifest, Partial
-from mlforge.store.books import Audit, Books, Seen
-from mlforge.store.laid import Made as MadeTiles
-from mlforge.store.packs import Made
-from mlforge.store.places import Lot, Place
-from mlforge.values import Version
+from mlforge.store.file_tasks import Lot, Place
+from mlforge.store.local.packs import Made
+from mlforge.store.local.tiles import Made as MadeTiles
+from mlforge.store.records import Audit, Books, Seen
 
 
 @dataclass(frozen=True, slots=True)

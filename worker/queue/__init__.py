@@ -7,8 +7,8 @@ whatever the command line says.
 """
 
 from worker.queue.forking import ForgeWorker
-from worker.queue.jobs import QUEUE, JobQueue, WorkerState, current_job_id, enqueue, give_back
-from worker.queue.workers import ForgeSimpleWorker
+from worker.queue.rq_queue import QUEUE, JobQueue, WorkerState, current_job_id, enqueue, give_back
+from worker.queue.rq_worker import ForgeSimpleWorker
 
 __all__ = [
     "QUEUE",

@@ -20,16 +20,16 @@ from rq.exceptions import StopRequested
 from rq.executions import Execution
 from rq.job import Job
 
-from mlforge import clock
-from mlforge.values import to_us
+from mlforge.core import clock
+from mlforge.core.values import to_us
 from worker import project
-from worker.leash import die_with_parent
+from worker.child_process import die_with_parent
 from worker.project import JOB_TIMEOUT, Project
-from worker.queue.jobs import argument
-from worker.queue.workers import Forge, outage_survived
-from worker.rehearsal import rehearse
-from worker.spares import Spare, Spares
-from worker.tickets import Tickets
+from worker.queue.prefork import Spare, Spares
+from worker.queue.rq_queue import argument
+from worker.queue.rq_worker import Forge, outage_survived
+from worker.queue.warmup import rehearse
+from worker.state.work_queue import Tickets
 
 OVERDUE_S = 5
 """What a job that ran into its timeout has left to say so, before its process is killed."""

@@ -1,0 +1,1 @@
+"""Builds: from partials to a published version."""

@@ -1,0 +1,184 @@
+"""Which version a change makes: a pure decision.
+
+| change                                              | bump  | reason              |
+|-----------------------------------------------------|-------|---------------------|
+| first build                                         | 1.0.0 | first_build         |
+| metrics removed                                     | MAJOR | metrics_removed     |
+| columns removed, of the output or the function's    | MAJOR | columns_removed     |
+| a column's dtype changed                            | MAJOR | dtype_changed       |
+| keys, time, interval, clock, window ends changed    | MINOR | config_changed      |
+| metrics added                                       | MINOR | metrics_added       |
+| columns added                                       | MINOR | added_columns       |
+| the function changed, the schema did not            | MINOR | logic_changed       |
+| events changed                                      | PATCH | data_refresh        |
+| nothing changed                                     | none  | unchanged           |
+
+The first row that applies decides; an explicit version always makes one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from mlforge.core.manifest import ChangeSummary, Manifest, config_of
+from mlforge.core.schema import Schema, dtypes
+from mlforge.core.values import Bump, Version
+from mlforge.errors import VersionConflict
+
+FIRST = Version(1, 0, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class DataChange:
+    """How the events differ from those of the version before."""
+
+    rows: int = 0
+    entities: int | None = 0
+    files_added: tuple[str, ...] = ()
+    files_removed: tuple[str, ...] = ()
+    files_replaced: tuple[str, ...] = ()
+
+    def evidence(self) -> dict[str, Any]:
+        """Counts, and up to twenty names of each kind of file."""
+        return {
+            "rows_changed": self.rows,
+            **({"entities": self.entities} if self.entities is not None else {}),
+            **{
+                kind: {"count": len(names), "first": list(names[:20])}
+                for kind, names in (
+                    ("files_added", self.files_added),
+                    ("files_removed", self.files_removed),
+                    ("files_replaced", self.files_replaced),
+                )
+                if names
+            },
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """How two sets of columns differ, by name."""
+
+    added: tuple[str, ...] = ()
+    removed: tuple[str, ...] = ()
+    retyped: tuple[str, ...] = ()
+
+    @classmethod
+    def between(cls, old: Schema, new: Schema) -> Difference:
+        """What came, what went, what changed its dtype."""
+        before, after = dtypes(old), dtypes(new)
+        return cls(
+            tuple(name for name in after if name not in before),
+            tuple(name for name in before if name not in after),
+            tuple(name for name in after if name in before and _retyped(before[name], after[name])),
+        )
+
+
+def _retyped(before: str, after: str) -> bool:
+    """A column that was null throughout had no dtype to lose."""
+    return before != after and "Null" not in (before, after)
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """The version to publish and why; `version` is None when there is nothing to publish."""
+
+    version: Version | None
+    bump: Bump | None
+    reason: str
+    details: tuple[str, ...] = ()
+    evidence: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def summary(self) -> ChangeSummary:
+        """As `.meta.json` tells it."""
+        return ChangeSummary(self.bump or "none", self.reason, self.details, self.evidence)
+
+
+def decide(
+    latest: Manifest | None,
+    new: Manifest,
+    data: DataChange,
+    highest: Version | None = None,
+    explicit: Version | None = None,
+) -> Decision:
+    """Compare a candidate with the latest version.
+
+    highest: the greatest version that exists, which after a rollback is above the latest; numbers
+        go on from it. explicit: a version asked for; VersionConflict if it is taken or too low.
+    """
+    highest = highest or (latest.version if latest else None)
+    bump, reason, details, evidence = _change(latest, new, data)
+    if explicit is not None:
+        if highest is not None and explicit <= highest:
+            raise VersionConflict(
+                f"{new.name}: version {explicit} is not above the highest, {highest}; versions are never overwritten"
+            )
+        return Decision(
+            explicit, bump or "patch", reason if bump else "explicit_version", details, evidence
+        )
+    if bump is None:
+        return Decision(None, None, reason)
+    version = FIRST if highest is None else highest.bumped(bump)
+    return Decision(version, bump, reason, details, evidence)
+
+
+def _change(
+    latest: Manifest | None, new: Manifest, data: DataChange
+) -> tuple[Bump | None, str, tuple[str, ...], dict[str, Any]]:
+    if latest is None:
+        return "major", "first_build", tuple(column.name for column in new.columns), data.evidence()
+    output = Difference.between(latest.columns, new.columns)
+    inner = Difference.between(latest.events, new.events)
+    metrics = _metrics(latest, new)
+    before, after = config_of(latest.spec), config_of(new.spec)
+    config = tuple(key for key in before if key != "metrics" and before[key] != after[key])
+    logic = latest.code_hash != new.code_hash
+    evidence: dict[str, Any] = {}
+    for label, difference in (
+        ("columns", output),
+        ("function_columns", inner),
+        ("metrics", metrics),
+    ):
+        for kind in ("added", "removed", "retyped"):
+            if names := getattr(difference, kind):
+                evidence[f"{label}_{kind}"] = list(names)
+    if logic:
+        evidence |= {"code_hash_before": latest.code_hash, "code_hash_after": new.code_hash}
+    if data.rows:
+        evidence |= data.evidence()
+    rows: tuple[tuple[Bump, str, tuple[str, ...]], ...] = (
+        ("major", "metrics_removed", metrics.removed),
+        ("major", "columns_removed", output.removed or inner.removed),
+        ("major", "dtype_changed", output.retyped or inner.retyped),
+        ("minor", "config_changed", config or metrics.retyped),
+        ("minor", "metrics_added", metrics.added),
+        ("minor", "added_columns", output.added or inner.added),
+        (
+            "minor",
+            "logic_changed",
+            ("the function's code changed, its columns did not",) if logic else (),
+        ),
+        (
+            "patch",
+            "data_refresh",
+            (f"{data.rows} rows of {data.entities} entities",) if data.rows else (),
+        ),
+    )
+    for bump, reason, details in rows:
+        if details:
+            return bump, reason, details, evidence
+    return None, "unchanged", (), {}
+
+
+def _metrics(latest: Manifest, new: Manifest) -> Difference:
+    """Metrics by column name; one whose window has other ends counts as retyped."""
+    before = {column.name: column for column in latest.spec.columns}
+    after = {column.name: column for column in new.spec.columns}
+    return Difference(
+        tuple(name for name in after if name not in before),
+        tuple(name for name in before if name not in after),
+        tuple(name for name in after if name in before and after[name] != before[name]),
+    )

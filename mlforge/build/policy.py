@@ -1,0 +1,76 @@
+"""The choices of a refresh: pure functions of what was, what is, and the options."""
+
+from __future__ import annotations
+
+from mlforge.build.categorizer import DataChange
+from mlforge.build.result import Options
+from mlforge.core.list_diff import differing
+from mlforge.core.manifest import Manifest
+from mlforge.store.changes import Changes
+
+
+def mode_of(
+    latest: Manifest | None,
+    candidate: Manifest,
+    changes: Changes | None,
+    options: Options,
+) -> tuple[str, str]:
+    """Full or incremental, and why; the rows are the same."""
+    if options.full:
+        return "full", "asked for"
+    if latest is None:
+        return "full", "first build"
+    if changes is None:
+        return "full", "columns, keys or timestamp changed, or old events are lost"
+    if (latest.columns, latest.spec.columns) != (candidate.columns, candidate.spec.columns):
+        return "full", "metrics changed"
+    if latest.spec.interval != candidate.spec.interval:
+        return "full", "the interval changed"
+    if changes.rows == 0:
+        return "incremental", "no event changed"
+    if not candidate.rowwise:
+        return "full", f"the function is not taken for row-wise: {candidate.why}"
+    total = sum([partial.rows for partial in candidate.partials])
+    if changes.rows > options.cost_share * total:
+        return "full", f"{changes.rows} of {total} events changed"
+    return "incremental", f"{changes.rows} of {total} events changed"
+
+
+def data_change(
+    latest: Manifest | None, candidate: Manifest, changes: Changes | None
+) -> DataChange:
+    """How the events differ from the version before, and through which files."""
+    old, new = differing(latest.sources if latest else (), candidate.sources)
+    before = {record.path: record.hash for record in old}
+    after = {record.path: record.hash for record in new}
+    return DataChange(
+        rows=changes.rows if changes else sum(p.rows for p in candidate.partials),
+        entities=changes.entities.height if changes else None,
+        files_added=tuple(path for path in after if path not in before),
+        files_removed=tuple(path for path in before if path not in after),
+        files_replaced=tuple(
+            path for path in after if path in before and before[path] != after[path]
+        ),
+    )
+
+
+def too_much_lost(
+    latest: Manifest | None, candidate: Manifest, changes: Changes | None, above: float
+) -> str | None:
+    """What an unattended refresh would lose, if that is more than a share of the files or events.
+
+    Files that only moved lose nothing: a file is lost if the events it held went with it.
+    """
+    if latest is None or (changes is not None and changes.went == 0):
+        return None
+    paths = {record.path for record in candidate.sources}
+    gone = [record for record in latest.sources if record.path not in paths]
+    with_events = changes is None or 2 * changes.went >= sum(record.rows for record in gone)
+    before, after = (sum(p.rows for p in m.partials) for m in (latest, candidate))
+    for what, lost, of in (
+        ("files", len(gone) if with_events else 0, len(latest.sources)),
+        ("events", before - after, before),
+    ):
+        if of and lost / of > above:
+            return f"{lost} of {of} {what} are gone"
+    return None

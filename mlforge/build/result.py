@@ -1,0 +1,64 @@
+"""How a refresh is to be done, and what it did."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from mlforge.build.table import Layout
+from mlforge.core.manifest import Manifest
+from mlforge.store import Quarantined
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a refresh is to be done.
+
+    attended: a person asked for it, so nothing is held back. version: publish under this number in any
+    case. full: evaluate everything, also what has not changed. hold_above: the share of files or rows
+    that an unattended refresh may lose before it is held. cost_share: the share of changed events
+    above which a full rebuild is cheaper than an incremental one. max_file_memory: bytes that one file
+    may take in memory; a larger one is set aside. careful: new files are decoded in processes of their own,
+    so that not even one that ends its reader does harm. publish: False stops before publishing; all that was
+    computed of single files is kept.
+    """
+
+    attended: bool = True
+    version: str | None = None
+    full: bool = False
+    hold_above: float = 0.5
+    cost_share: float = 0.3
+    max_file_memory: int = 4 << 30
+    careful: bool = False
+    publish: bool = True
+    layout: Layout = field(default_factory=Layout)
+
+
+@dataclass(frozen=True)
+class BuildResult:
+    """What a refresh did for one feature."""
+
+    feature: str
+    version: str | None = None
+    bump: str | None = None
+    reason: str = "unchanged"
+    details: tuple[str, ...] = ()
+    rows: int = 0
+    path: Path | None = None
+    changed: bool = False
+    mode: str = "none"
+    mode_reason: str = ""
+    rows_changed: int = 0
+    entities: int = 0
+    rows_recomputed: int = 0
+    files_read: int = 0
+    quarantined: tuple[Quarantined, ...] = ()
+    warnings: tuple[str, ...] = ()
+    seconds: float = 0.0
+    engine: str = ""
+    planned: bool = False
+    held: str | None = None
+    rows_dropped: Mapping[str, int] = field(default_factory=dict)
+    keys_written: int | None = None
+    manifest: Manifest | None = field(default=None, repr=False, compare=False)

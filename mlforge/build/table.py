@@ -1,0 +1,259 @@
+"""A version's table: rows evaluated, laid out in parts that are ranges of time."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import polars as pl
+
+from mlforge.core import time_model
+from mlforge.core.failpoints import reach
+from mlforge.core.manifest import Part
+from mlforge.core.schema import Schema
+from mlforge.core.values import Duration, TimeRange
+from mlforge.engines import POINT, Engine, Events
+from mlforge.errors import DataError
+from mlforge.frames import polars_schema
+from mlforge.store.changes import Changes
+from mlforge.store.local import io
+from mlforge.store.local.store import DATA
+
+_ROW_GROUP = 131_072
+_Placed = tuple[Part, Path]
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """How a table is cut. Small in tests, so that seams are crossed.
+
+    part_rows: what a part holds at most. chunk_rows: about how many events a full build evaluates at
+    a time, by default what the engine's memory limit allows; each chunk also reads the longest window
+    before it.
+    """
+
+    part_rows: int = 1_000_000
+    chunk_rows: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """What was written: the parts, and how many rows had to be evaluated."""
+
+    parts: tuple[Part, ...]
+    recomputed: int
+
+
+def evaluate(
+    engine: Engine,
+    events: Events,
+    among: pl.DataFrame | None = None,
+    times: TimeRange | None = None,
+) -> pl.DataFrame:
+    """Stored rows: all of them, or those of some entities within a range of their time."""
+    spec = events.spec
+    columns = spec.output(events.schema)
+    if not spec.columns:
+        found = events.scan(times=times, among=among)
+        return _ordered(
+            polars_schema.select_typed(
+                found, {c.name: c.dtype for c in events.schema}, columns
+            ).collect(),
+            events,
+        )
+    if spec.interval is None:
+        return engine.rows(events, among, times)
+    return _at_boundaries(engine, events, spec.interval, among, times)
+
+
+def _at_boundaries(
+    engine: Engine,
+    events: Events,
+    interval: Duration,
+    among: pl.DataFrame | None,
+    times: TimeRange | None,
+) -> pl.DataFrame:
+    """Values at the end of each interval that holds an event."""
+    spec = events.spec
+    assert spec.timestamp is not None
+    seen = None if times is None else TimeRange(times.start - interval.us, times.end)
+    source = events.traces(seen, among)
+    time = polars_schema.microseconds(spec.timestamp)
+    points = source.select(
+        *spec.keys, (time - time.mod(interval.us) + interval.us).alias(POINT)
+    ).unique()
+    if times is not None:
+        points = points.filter(pl.col(POINT).is_between(times.start, times.end))
+    at = (
+        points.with_columns(pl.col(POINT).cast(polars_schema.UTC_INSTANT))
+        .sort(POINT, *spec.keys)
+        .collect()
+    )
+    values = engine.values(events, at)
+    return at.select(*spec.keys, pl.col(POINT).alias(spec.timestamp)).hstack(values)
+
+
+@dataclass(frozen=True)
+class TableWriter:
+    """Writes one version's table into its staging folder."""
+
+    engine: Engine
+    events: Events
+    into: Path
+    layout: Layout
+
+    def full(self) -> Table:
+        """Evaluate everything and write it, a range of time after the other."""
+        if self.events.spec.timestamp is None:
+            rows = evaluate(self.engine, self.events)
+            _check_unique(rows, self.events)
+            return Table(self._write([rows]), rows.height)
+        at_once = self.layout.chunk_rows or self.engine.rows_at_once(self.events.spec)
+        ranges = self.events.ranges(at_once)
+        chunks = (evaluate(self.engine, self.events, times=times) for times in ranges)
+        parts = self._write(chunks)
+        return Table(parts, sum(part.rows for part in parts))
+
+    def changed(self, changes: Changes, before: Sequence[Part], folder: Path) -> Table:
+        """Evaluate what the changed events touch; parts that hold none of it are linked, not written.
+
+        before, folder: the parts of the version before, in the order of time, and where they lie.
+        """
+        spec = self.events.spec
+        if changes.times is None or spec.timestamp is None:
+            return self.full()
+        touched = changes.times
+        if spec.columns:
+            touched = time_model.rows_touched(touched, spec.windows, spec.interval)
+        fresh = evaluate(self.engine, self.events, changes.entities, touched)
+        earlier, dirty, later = _split(before, touched, fresh.height, self.layout.part_rows)
+        old = _read(dirty, folder, spec.output(self.events.schema))
+        stale = pl.col(spec.timestamp).is_between(
+            polars_schema.instant(touched.start), polars_schema.instant(touched.end)
+        )
+        changed = old.filter(stale).join(changes.entities, on=list(spec.keys), how="anti")
+        rows = _ordered(pl.concat([old.filter(~stale), changed, fresh]), self.events)
+        # A long stretch before the touched rows gets a part of its own: the next drop may touch this
+        # time again, and need not write that stretch again.
+        head = rows.filter(pl.col(spec.timestamp) < polars_schema.instant(touched.start)).height
+        cut = head if head > 2 * (rows.height - head) else 0
+        parts = self._write(
+            [rows.head(cut), rows.slice(cut)], _at(earlier, folder), _at(later, folder)
+        )
+        return Table(parts, fresh.height)
+
+    def linked(self, before: Sequence[Part], folder: Path) -> Table:
+        """The same table once more, without writing a byte of it."""
+        return Table(_place(_at(before, folder), self.into), 0)
+
+    def _write(
+        self,
+        chunks: Iterable[pl.DataFrame],
+        earlier: Sequence[_Placed] = (),
+        later: Sequence[_Placed] = (),
+    ) -> tuple[Part, ...]:
+        """Write rows, given in the order of time, between parts that are linked."""
+        fresh = self.into / ".fresh"
+        fresh.mkdir()
+        made: list[_Placed] = []
+        for chunk in chunks:
+            for piece in _pieces(chunk, self.layout.part_rows):
+                made.append(self._write_part(piece, fresh / f"{len(made)}.parquet"))
+        if not (made or earlier or later):
+            made = [self._write_part(chunk, fresh / "0.parquet")]
+        reach("parts.written")
+        parts = _place([*earlier, *made, *later], self.into)
+        shutil.rmtree(fresh)
+        reach("parts.placed")
+        return parts
+
+    def _write_part(self, rows: pl.DataFrame, path: Path) -> _Placed:
+        rows.write_parquet(path, compression="zstd", row_group_size=_ROW_GROUP)
+        times = _times(rows, self.events.spec.timestamp)
+        return Part("", rows.height, times, io.hash_file(path)), path
+
+
+def _split(
+    parts: Sequence[Part], touched: TimeRange, fresh: int, part_rows: int
+) -> tuple[Sequence[Part], Sequence[Part], Sequence[Part]]:
+    """The parts before, among and after those to be written anew.
+
+    Written anew are those that may hold a touched row, and small neighbours. A neighbour joins
+    while it is at most twice what is written anyway, so the sizes of those left grow geometrically:
+    many small drops leave few parts, and each row is rewritten a logarithmic number of times.
+    """
+    start = sum(1 for part in parts if part.times and part.times.end < touched.start)
+    stop = len(parts) - sum(1 for part in parts if part.times and part.times.start > touched.end)
+    rows = fresh + sum(part.rows for part in parts[start:stop])
+
+    def joins(neighbour: Part) -> bool:
+        return neighbour.rows <= 2 * rows and neighbour.rows + rows <= part_rows
+
+    while start > 0 and joins(parts[start - 1]):
+        start -= 1
+        rows += parts[start].rows
+    while stop < len(parts) and joins(parts[stop]):
+        rows += parts[stop].rows
+        stop += 1
+    return parts[:start], parts[start:stop], parts[stop:]
+
+
+def _pieces(rows: pl.DataFrame, most: int) -> Iterator[pl.DataFrame]:
+    """Pieces of about one size: a full part that takes one row more becomes two halves."""
+    if not rows.is_empty():
+        count = -(-rows.height // most)
+        yield from rows.iter_slices(-(-rows.height // count))
+
+
+def _at(parts: Iterable[Part], folder: Path) -> list[_Placed]:
+    return [(part, folder / part.file) for part in parts]
+
+
+def _ordered(rows: pl.DataFrame, events: Events) -> pl.DataFrame:
+    """By timestamp, then keys, then the remaining columns, nulls first."""
+    order = events.spec.order
+    rest = () if events.spec.columns else (name for name in rows.columns if name not in order)
+    return rows.sort(*order, *rest, nulls_last=False)
+
+
+def _check_unique(rows: pl.DataFrame, events: Events) -> None:
+    keys = list(events.spec.keys)
+    twice = rows.filter(pl.struct(keys).is_duplicated()).head(1)
+    if not twice.is_empty():
+        entity = ", ".join(f"{key}={twice[key][0]!r}" for key in keys)
+        raise DataError(
+            f"{events.spec.name}: two rows of {entity}; without a timestamp a key has one row: "
+            "give timestamp=, or make the function keep one"
+        )
+
+
+def _place(placed: Sequence[_Placed], into: Path) -> tuple[Part, ...]:
+    """Link parts under their final names: `data.parquet`, or files in a folder of that name, by time."""
+    single = len(placed) == 1
+    if not single:
+        (into / DATA).mkdir()
+    parts = []
+    for index, (part, path) in enumerate(placed):
+        name = DATA if single else f"{DATA}/{index:06d}-{part.hash[:12]}.parquet"
+        io.link_or_copy(path, into / name)
+        parts.append(replace(part, file=name))
+    return tuple(parts)
+
+
+def _times(rows: pl.DataFrame, timestamp: str | None) -> TimeRange | None:
+    if timestamp is None or rows.is_empty():
+        return None
+    micros = rows[timestamp].to_physical()
+    return TimeRange(int(micros[0]), int(micros[-1]))
+
+
+def _read(parts: Sequence[Part], folder: Path, columns: Schema) -> pl.DataFrame:
+    if not parts:
+        return polars_schema.empty(columns)
+    return (
+        pl.scan_parquet([folder / part.file for part in parts], glob=False)
+        .select(c.name for c in columns)
+        .collect()
+    )

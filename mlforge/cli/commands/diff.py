@@ -1,0 +1,138 @@
+"""`mlforge diff`."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING, Any
+
+from mlforge.cli.command import Command
+from mlforge.cli.options import json_option, store_of, store_options
+from mlforge.cli.output import pairs, plural, print_json, style, table
+from mlforge.cli.progress import Progress
+
+if TYPE_CHECKING:
+    from mlforge.build.diff import RowChanges, VersionDiff
+    from mlforge.core.manifest import Manifest
+
+# The exit code tells the class of change; 1 and 2 mean that nothing was compared.
+EXIT_CODES: dict[str | None, int] = {None: 0, "patch": 10, "minor": 11, "major": 12}
+
+
+def _configure(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("feature", help="its name")
+    parser.add_argument("a", metavar="A", help="a version")
+    parser.add_argument("b", metavar="B", nargs="?", help="another (default: the one served)")
+    store_options(parser)
+    json_option(parser)
+
+
+def diff(args: argparse.Namespace) -> int:
+    """Compare two versions. Exit code 0 if they mean the same, 10 patch, 11 minor, 12 major.
+
+    JSON: `{"feature", "a", "b", "bump", "reason", "details", "columns": {"added", "removed", "retyped"},
+    "config": [{"key", "a", "b"}], "logic_changed", "rows": {"added", "removed", "changed", "sample"}}`;
+    sample holds keys of up to ten entities whose rows differ, rows is null where rows cannot be
+    matched, for the keys or the timestamp are others.
+    """
+    from mlforge.build import diff as versions
+
+    store = store_of(args)
+    before, after = (store.read_metadata(args.feature, version) for version in (args.a, args.b))
+    with Progress(f"comparing {before.version} with {after.version}"):
+        found = versions.diff(store, args.feature, str(before.version), str(after.version))
+    if args.json:
+        print_json(_as_json(found))
+    else:
+        print(_page(found, before, after))
+    return EXIT_CODES[found.bump]
+
+
+def _as_json(found: VersionDiff) -> dict[str, Any]:
+    rows = found.rows
+    return {
+        "feature": found.feature,
+        "a": found.a,
+        "b": found.b,
+        "bump": found.bump,
+        "reason": found.reason,
+        "details": list(found.details),
+        "columns": {
+            "added": list(found.columns.added),
+            "removed": list(found.columns.removed),
+            "retyped": list(found.columns.retyped),
+        },
+        "config": [{"key": key, "a": a, "b": b} for key, a, b in found.config],
+        "logic_changed": found.logic_changed,
+        "rows": rows
+        and {
+            "added": rows.added,
+            "removed": rows.removed,
+            "changed": rows.changed,
+            "sample": list(rows.sample),
+        },
+    }
+
+
+def _page(found: VersionDiff, before: Manifest, after: Manifest) -> str:
+    old = {column.name: column.dtype for column in before.columns}
+    new = {column.name: column.dtype for column in after.columns}
+    columns = [
+        *(f"+ {name} {new[name]}" for name in found.columns.added),
+        *(f"- {name} {old[name]}" for name in found.columns.removed),
+        *(f"~ {name} {old[name]} -> {new[name]}" for name in found.columns.retyped),
+    ]
+    facts = [
+        ("class", f"{found.bump}, {found.reason}" if found.bump else "the same"),
+        *[("columns" if index == 0 else "", line) for index, line in enumerate(columns)],
+        *[(key, f"{_text(a)} -> {_text(b)}") for key, a, b in found.config if key != "metrics"],
+        ("metrics", ", ".join(_metrics(before, after)) or None),
+        ("logic", "changed" if found.logic_changed else "the same"),
+        ("rows", _rows(found.rows)),
+    ]
+    title = style(f"{found.feature} {found.a} -> {found.b}", "bold")
+    parts = [title, pairs([(name, fact) for name, fact in facts if fact], indent=2)]
+    if found.rows and found.rows.sample:
+        keys = list(found.rows.sample[0])
+        parts.append(
+            "entities with other rows, the first ones:\n"
+            + table(keys, [[entity[key] for key in keys] for entity in found.rows.sample])
+        )
+    return "\n\n".join(parts)
+
+
+def _metrics(before: Manifest, after: Manifest) -> list[str]:
+    """Those that have their name and not their meaning; the columns tell the rest."""
+    old = {metric.name: metric for metric in before.spec.columns}
+    new = {metric.name: metric for metric in after.spec.columns}
+    return [f"~ {name}" for name in new if name in old and new[name] != old[name]]
+
+
+def _text(value: Any) -> str:
+    return ", ".join(value) if isinstance(value, list) else str(value or "none")
+
+
+def _rows(rows: RowChanges | None) -> str:
+    if rows is None:
+        return "not compared: the keys or the timestamp are others"
+    counts = [
+        f"{plural(count, 'row')} {kind}"
+        for kind, count in (
+            ("added", rows.added),
+            ("removed", rows.removed),
+            ("changed", rows.changed),
+        )
+        if count
+    ]
+    return ", ".join(counts) or "the same"
+
+
+COMMANDS = (
+    Command(
+        "diff",
+        "compare two versions; the exit code tells the class of change",
+        _configure,
+        diff,
+        "mlforge diff user_spend 1.0.0 1.1.0\nmlforge diff user_spend 1.0.0   # with what is served",
+        "Exit code 0: they mean the same; 10: rows differ (PATCH); 11: MINOR; 12: MAJOR.",
+    ),
+)

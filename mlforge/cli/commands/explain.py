@@ -1,0 +1,196 @@
+"""`mlforge explain`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import TYPE_CHECKING
+
+from mlforge.cli.command import Command
+from mlforge.cli.options import (
+    REDIS_URL,
+    definitions_of,
+    definitions_option,
+    json_option,
+    online_store_of,
+)
+from mlforge.cli.output import (
+    Styled,
+    instant,
+    number,
+    pairs,
+    plural,
+    print_json,
+    printable,
+    style,
+    table,
+)
+from mlforge.core.values import to_iso
+
+if TYPE_CHECKING:
+    from mlforge.retrieval.explain import Bounds, Explanation, Value
+
+_ROWS = 20
+_COLUMNS = 4
+_WHOLE = "the whole source"
+_OPENS = {"both": "[", "left": "[", "right": "(", "none": "("}
+_CLOSES = {"both": "]", "right": "]", "left": ")", "none": ")"}
+_ANSWERS = {
+    True: Styled("yes", "green"),
+    False: Styled("no", "red"),
+    None: Styled("not known", "yellow"),
+}
+
+
+def _configure(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("feature", help="its name")
+    parser.add_argument(
+        "keys", nargs="+", type=_key, metavar="key=value", help="the entity, all of its keys"
+    )
+    parser.add_argument(
+        "--at",
+        metavar="T",
+        help="an instant in ISO 8601, UTC unless it says otherwise (default: that of online values)",
+    )
+    parser.add_argument("--version", metavar="X.Y.Z", help="which version (default: the latest)")
+    definitions_option(parser)
+    json_option(parser)
+
+
+def _key(text: str) -> tuple[str, str]:
+    name, separator, value = text.partition("=")
+    if not name or not separator:
+        raise argparse.ArgumentTypeError(f"write {text!r} as key=value, e.g. user_id=1")
+    return name, value
+
+
+def explain(args: argparse.Namespace) -> int:
+    """Show each value, its window, the rows in it, their files, and the online value.
+
+    The online store is that of the definitions, else the one at REDIS_URL, else none is asked. The exit
+    code is 1 if an online value is not what the offline store gives.
+
+    JSON: `{"feature", "version", "entity", "at", "values": [{"column", "value", "window", "start", "end",
+    "closed", "rows", "online", "offline_then", "agrees"}, ...], "rows": [{"file", "windows",
+    "values"}, ...], "online": {"version", "as_of", "agrees", "problem"}}`; online is null if none was
+    asked, a file is null where the function saw the whole source at once.
+    """
+    from mlforge.retrieval.explain import explain as explained
+
+    definitions = definitions_of(args)
+    online = online_store_of(definitions)
+    try:
+        found = explained(
+            args.feature, dict(args.keys), definitions.store, args.at, args.version, online
+        )
+    finally:
+        if online is not None:
+            online.close()
+    if args.json:
+        print_json(found.to_json())
+    else:
+        print(_page(found))
+    return 1 if found.agrees is False else 0
+
+
+def _page(found: Explanation) -> str:
+    facts = [(key, value) for key, value in found.entity.items()]
+    facts += [("at", instant(to_iso(found.at)))] if found.at is not None else []
+    facts += [("online", _online_text(found))]
+    parts = [
+        style(printable(f"{found.feature} {found.version}"), "bold"),
+        pairs(facts, indent=2),
+        _values(found),
+    ]
+    windows = dict.fromkeys((v.bounds, v.rows) for v in found.values if v.bounds is not None)
+    if windows:
+        lines = [(b.window, _interval(b), number(rows)) for b, rows in windows]
+        parts.append(table(("window", "holds events of", "rows"), lines, right=("rows",)))
+    parts.append(_rows(found))
+    return "\n\n".join(parts)
+
+
+def _online_text(found: Explanation) -> str:
+    served = found.served
+    if served is None:
+        return f"not asked: the definitions have no online store and {REDIS_URL} is not set"
+    if served.version is None:
+        return str(served.problem)
+    as_of = f" as of {instant(to_iso(served.as_of))}" if served.as_of is not None else ""
+    verdict = {
+        True: "agrees with the offline store",
+        False: "differs from the offline store",
+        None: served.problem or "not all of it can be compared",
+    }[found.agrees]
+    return f"{served.version}{as_of}; {verdict}"
+
+
+def _values(found: Explanation) -> str:
+    headers = ["column", "value"]
+    served = found.served
+    is_compared = served is not None and served.version is not None and served.problem is None
+    moved = is_compared and (served.version, served.as_of) != (found.version, found.at)  # type: ignore[union-attr]
+    if is_compared:
+        headers += [*(["offline then"] if moved else []), "online", "agrees"]
+    rows = [_value_cells(value, is_compared, moved) for value in found.values]
+    return table(headers, rows, right=("value", "offline then", "online"))
+
+
+def _value_cells(value: Value, is_compared: bool, moved: bool) -> list[object]:
+    cells: list[object] = [value.column, _shown(value.value)]
+    if is_compared:
+        cells += [_shown(value.offline_then)] if moved else []
+        cells += [_shown(value.online), _ANSWERS[value.agrees]]
+    return cells
+
+
+def _interval(bounds: Bounds) -> str:
+    start, end = instant(to_iso(bounds.start)), instant(to_iso(bounds.end))
+    return f"{_OPENS[bounds.closed]}{start}, {end}{_CLOSES[bounds.closed]}"
+
+
+def _rows(found: Explanation) -> str:
+    """The newest rows, with the windows that they lie in and the files that they came from."""
+    from mlforge.retrieval.lineage import FILE
+
+    if found.rows.is_empty():
+        return "no rows contribute"
+    documents = [found.row_json(row) for row in found.rows.tail(_ROWS).iter_rows(named=True)]
+    time, has_windows = found.timestamp, bool(documents[-1]["windows"])
+    # Without metrics a single row's columns are the values above.
+    names = [name for name in found.rows.columns if name not in (FILE, time)]
+    names = names if has_windows or len(documents) > 1 else []
+    shown = names[:_COLUMNS]
+    lines = [
+        (
+            document["file"] or _WHOLE,
+            *([instant(document["values"][time])] if time else []),
+            *(_shown(document["values"][name]) for name in shown),
+            *([", ".join(document["windows"])] if has_windows else []),
+        )
+        for document in documents
+    ]
+    headers = ["file", *([time] if time else []), *shown, *(["windows"] if has_windows else [])]
+    earlier, columns = found.rows.height - len(documents), len(names) - len(shown)
+    more = [plural(earlier, "earlier row")] if earlier else []
+    more += [plural(columns, "column")] if columns else []
+    note = f"\nand {', '.join(more)} more: --json has all" if more else ""
+    return table(headers, lines) + note
+
+
+def _shown(value: object) -> str:
+    if value is None or isinstance(value, bool):
+        return json.dumps(value)
+    return str(value)
+
+
+COMMANDS = (
+    Command(
+        "explain",
+        "show what a value was made of, and the online value beside it",
+        _configure,
+        explain,
+        "mlforge explain user_spend user_id=1\n"
+        "mlforge explain user_spend user_id=1 --at 2026-01-31T10:00:00Z --version 1.0.0",
+    ),
+)

@@ -1,0 +1,216 @@
+"""`mlforge pin`, `prune` and `verify`: what a store keeps, and whether it is whole."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import TYPE_CHECKING
+
+from mlforge.cli.command import Command
+from mlforge.cli.options import at_least_one, json_option, store_of, store_options
+from mlforge.cli.output import Styled, fail, note, number, plural, print_json, table
+from mlforge.cli.progress import Progress
+from mlforge.errors import DefinitionError
+
+if TYPE_CHECKING:
+    from mlforge.core.values import Duration
+    from mlforge.maintenance.operations import Problem
+    from mlforge.maintenance.retention import Retention
+
+
+def _configure_pin(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("feature", help="its name")
+    parser.add_argument(
+        "version", nargs="?", metavar="X.Y.Z", help="which (default: the one that is served)"
+    )
+    parser.add_argument("--unpin", action="store_true", help="let prune remove it again")
+    store_options(parser)
+    json_option(parser)
+
+
+def _configure_prune(parser: argparse.ArgumentParser) -> None:
+    _features_argument(parser)
+    parser.add_argument(
+        "--keep", type=at_least_one, metavar="N", help="the newest N versions stay, others may go"
+    )
+    parser.add_argument(
+        "--older-than", type=_age, metavar="30d", help="versions made in this time stay"
+    )
+    parser.add_argument("--dry-run", action="store_true", help="remove nothing, say what would go")
+    store_options(parser)
+    json_option(parser)
+
+
+def _configure_verify(parser: argparse.ArgumentParser) -> None:
+    _features_argument(parser)
+    parser.add_argument("--version", metavar="X.Y.Z", help="this version alone (default: all)")
+    store_options(parser)
+    json_option(parser)
+
+
+def _features_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "features", nargs="*", metavar="feature", help="which (default: all in the store)"
+    )
+
+
+def _age(text: str) -> Duration:
+    from mlforge.core.values import Duration
+
+    try:
+        return Duration.parse(text)
+    except DefinitionError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def pin(args: argparse.Namespace) -> int:
+    """Keep a version from prune, or no longer.
+
+    JSON: `{"feature", "pins": [version, ...]}`: all pins of the feature.
+    """
+    from mlforge.maintenance import operations
+
+    store = store_of(args)
+    pins = operations.pin(store, args.feature, args.version, unpin=args.unpin)
+    if args.json:
+        print_json({"feature": args.feature, "pins": list(pins)})
+    else:
+        print(f"{args.feature}: pinned {', '.join(pins) or 'nothing'}")
+    return 0
+
+
+def prune(args: argparse.Namespace) -> int:
+    """Remove old versions; never one that is served, pinned or the highest.
+
+    Without a rule it does as a worker does by itself: the last 50 stay, and the newest of each MINOR.
+
+    JSON: `{"dry_run", "features": [{"feature", "versions": [version, ...], "partials", "unreadable": [version, ...]}, ...]}`:
+    what went, or would go; partials are counted. A version that cannot be read stays, and all partials then.
+    """
+    from mlforge.maintenance import operations
+
+    store, rule = store_of(args), _rule(args)
+    found = []
+    names = args.features or store.features()
+    with Progress("", total=len(names)) as progress:
+        for name in names:
+            progress.begin(name)
+            found += operations.prune(store, [name], rule, dry_run=args.dry_run)
+    if args.json:
+        features = [
+            {
+                "feature": one.feature,
+                "versions": list(one.versions),
+                "partials": one.partials,
+                "unreadable": list(one.unreadable),
+            }
+            for one in found
+        ]
+        print_json({"dry_run": args.dry_run, "features": features})
+        return 0
+    rows = [
+        (one.feature, number(len(one.versions)), _span(one.versions), number(one.partials))
+        for one in found
+    ]
+    headers = ("feature", "versions", "which", "partials")
+    print(table(headers, rows, right=("versions", "partials")))
+    for one in found:
+        if one.unreadable:
+            kept = ", ".join(one.unreadable)
+            note(f"{one.feature}: {kept} cannot be read and stays, with all partials", "yellow")
+    if args.dry_run:
+        print("nothing was removed: this was a dry run")
+    return 0
+
+
+def _rule(args: argparse.Namespace) -> Retention:
+    """What was asked for; without a wish, what a worker does by itself."""
+    from mlforge.maintenance.retention import UNATTENDED, Retention
+
+    if args.keep is None and args.older_than is None:
+        return UNATTENDED
+    return Retention(newest=args.keep, older_than=args.older_than)
+
+
+def _span(versions: tuple[str, ...]) -> str | None:
+    if len(versions) <= 3:
+        return ", ".join(versions) or None
+    return f"{versions[0]} to {versions[-1]}"
+
+
+def verify(args: argparse.Namespace) -> int:
+    """Compare every byte with what was published. Exit code 1 if something differs.
+
+    JSON: `{"features": [{"feature", "versions", "problems": [{"version", "problem"}, ...]}, ...]}`;
+    versions counts those that were looked at.
+    """
+    from mlforge.maintenance import operations
+
+    store = store_of(args)
+    names = args.features or store.features()
+    found: dict[str, list[Problem]] = {}
+    counts: dict[str, int] = {}
+    with Progress("", total=len(names)) as progress:
+        for name in names:
+            progress.begin(name)
+            if args.features:
+                store.list_versions(
+                    name
+                )  # a name that does not exist is no feature without problems
+            found[name] = operations.verify(store, [name], args.version)
+            counts[name] = len(store.versions(name)) if args.version is None else 1
+    if args.json:
+        features = [
+            {
+                "feature": name,
+                "versions": counts[name],
+                "problems": [{"version": p.version, "problem": p.what} for p in problems],
+            }
+            for name, problems in found.items()
+        ]
+        print_json({"features": features})
+    else:
+        rows = [
+            (
+                name,
+                number(counts[name]),
+                Styled(plural(len(problems), "problem"), "red")
+                if problems
+                else Styled("whole", "green"),
+            )
+            for name, problems in found.items()
+        ]
+        print(table(("feature", "versions", "state"), rows, right=("versions",)))
+    sys.stdout.flush()
+    for name, problems in found.items():
+        fail(*(f"{name} {p.version}: {p.what}" for p in problems))
+    return 1 if any(found.values()) else 0
+
+
+COMMANDS = (
+    Command(
+        "pin",
+        "keep a version, whatever prune is told",
+        _configure_pin,
+        pin,
+        "mlforge pin user_spend 1.0.0\nmlforge pin user_spend 1.0.0 --unpin",
+    ),
+    Command(
+        "prune",
+        "remove old versions and what they alone consist of",
+        _configure_prune,
+        prune,
+        "mlforge prune --dry-run\nmlforge prune user_spend --keep 10\nmlforge prune --older-than 30d",
+        "Those that are served, pinned or the highest stay in any case. Without a rule, it does what a "
+        "worker does by itself: the last 50 stay, and the newest of each MINOR. Of two rules, both must "
+        "let a version go.",
+    ),
+    Command(
+        "verify",
+        "compare every byte of the store with what was published",
+        _configure_verify,
+        verify,
+        "mlforge verify\nmlforge verify user_spend --version 1.0.0",
+        "Exit code 1 if something differs, and then it says what.",
+    ),
+)

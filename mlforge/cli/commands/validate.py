@@ -1,0 +1,175 @@
+"""`mlforge validate`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from mlforge.cli.command import Command
+from mlforge.cli.options import definitions_of, definitions_option, json_option, selection_options
+from mlforge.cli.output import (
+    Styled,
+    fail,
+    number,
+    print_json,
+    stdout_is_ours,
+    table,
+    warn,
+)
+from mlforge.cli.progress import Progress
+from mlforge.errors import MlforgeError
+
+if TYPE_CHECKING:
+    from mlforge.definitions.registry import Definitions
+
+STATES = {"ok": "green", "failed": "red", "waiting": "dim"}
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """What is wrong with one file, or with a feature as a whole (`path` is None)."""
+
+    path: str | None
+    error: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """What a feature's source would give a build."""
+
+    feature: str
+    exists: bool
+    files: int = 0
+    rows: int = 0
+    dropped: dict[str, int] = field(default_factory=dict)
+    problems: tuple[Problem, ...] = ()
+    warnings: tuple[str, ...] = ()
+    ignored: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def state(self) -> str:
+        """ok, failed, or waiting for a source that does not exist yet."""
+        if self.problems:
+            return "failed"
+        return "ok" if self.exists else "waiting"
+
+
+def _configure(parser: argparse.ArgumentParser) -> None:
+    definitions_option(parser)
+    selection_options(parser)
+    json_option(parser)
+
+
+def validate(args: argparse.Namespace) -> int:
+    """Read, compute and check what a build would, without making a version.
+
+    Exit code 1 if a file or a feature fails. JSON: `{"features": [{"feature", "state", "files",
+    "rows", "rows_dropped": {reason: rows}, "problems": [{"path", "error", "message"}],
+    "warnings": [text], "ignored": [{"path", "reason"}]}, ...]}`; state is ok, failed or waiting (the source does not exist yet).
+    """
+    definitions = definitions_of(args)
+    chosen = definitions.selected(args.features, args.tags)
+    checks = []
+    with Progress("", total=len(chosen)) as progress, stdout_is_ours():
+        for name in chosen:
+            progress.name(name)
+            checks.append(check(definitions, name))
+            progress.step()
+    if args.json:
+        print_json({"features": [as_json(found) for found in checks]})
+    else:
+        rows = [
+            (
+                found.feature,
+                Styled(found.state, STATES[found.state]),
+                number(found.files),
+                number(found.rows),
+                number(sum(found.dropped.values())),
+                number(len(found.problems)),
+            )
+            for found in checks
+        ]
+        headers = ("feature", "state", "files", "rows", "left out", "problems")
+        print(table(headers, rows, right=headers[2:]))
+    sys.stdout.flush()
+    for found in checks:
+        warn(*found.warnings, about=found.feature)
+        warn(*(f"ignored {path}: {reason}" for path, reason in found.ignored), about=found.feature)
+        fail(*(problem.message for problem in found.problems), about=found.feature)
+    return 1 if any(found.problems for found in checks) else 0
+
+
+def check(definitions: Definitions, name: str) -> Check:
+    """Take a feature's source in, as a build does; events are kept, so a build does not redo it."""
+    from mlforge.ingest.pipeline import take_in
+
+    feature, store = definitions.features[name], definitions.store
+    try:
+        listing = definitions.source(name).scan()
+        with store.lock(name):
+            intake = take_in(feature, listing, store, store.latest(name))
+        if intake.schema is not None:
+            feature.spec.output(intake.schema)
+    except MlforgeError as error:
+        return Check(name, True, problems=(Problem(None, type(error).__name__, str(error)),))
+    dropped: dict[str, int] = {}
+    for partial in intake.partials:
+        for reason, count in partial.dropped.items():
+            dropped[reason] = dropped.get(reason, 0) + count
+    dropped = {reason: count for reason, count in dropped.items() if count}
+    return Check(
+        feature=name,
+        exists=listing.exists,
+        files=len(listing.stats),
+        rows=sum(partial.rows for partial in intake.partials),
+        dropped=dropped,
+        problems=_problems(intake),
+        warnings=intake.warnings,
+        ignored=tuple((found.path, found.reason) for found in listing.ignored),
+    )
+
+
+def _problems(intake: Any) -> tuple[Problem, ...]:
+    by_text = {str(error): type(error).__name__ for error in intake.errors}
+    files = [
+        Problem(path, by_text.get(bad.reason, "SourceError"), bad.reason)
+        for path, bad in sorted(intake.quarantine.items())
+    ]
+    said = {problem.message for problem in files}
+    whole = [
+        Problem(None, type(error).__name__, str(error))
+        for error in intake.errors
+        if str(error) not in said
+    ]
+    return (*files, *whole)
+
+
+def as_json(found: Check) -> dict[str, Any]:
+    """What `validate --json` says about one feature."""
+    return {
+        "feature": found.feature,
+        "state": found.state,
+        "files": found.files,
+        "rows": found.rows,
+        "rows_dropped": found.dropped,
+        "problems": [
+            {"path": problem.path, "error": problem.error, "message": problem.message}
+            for problem in found.problems
+        ],
+        "warnings": list(found.warnings),
+        "ignored": [{"path": path, "reason": reason} for path, reason in found.ignored],
+    }
+
+
+COMMANDS = (
+    Command(
+        "validate",
+        "check sources and functions without making a version",
+        _configure,
+        validate,
+        "mlforge validate\nmlforge validate --features user_spend --json",
+    ),
+)

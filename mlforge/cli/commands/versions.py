@@ -1,0 +1,200 @@
+"""`mlforge versions` and `inspect`."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from mlforge.cli.command import Command
+from mlforge.cli.options import json_option, store_of, store_options
+from mlforge.cli.output import (
+    Styled,
+    instant,
+    minute,
+    nearby,
+    note,
+    number,
+    pairs,
+    plural,
+    print_json,
+    second,
+    style,
+    table,
+)
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from mlforge.core.manifest import ChangeSummary, Manifest
+
+
+_HASH = 12  # letters of a hash that tell it from others
+
+
+def _configure_feature(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("feature", help="its name")
+    store_options(parser)
+    json_option(parser)
+
+
+def _configure_inspect(parser: argparse.ArgumentParser) -> None:
+    _configure_feature(parser)
+    parser.add_argument("--version", metavar="X.Y.Z", help="which version (default: the latest)")
+
+
+def versions(args: argparse.Namespace) -> int:
+    """Show a feature's versions, the newest last.
+
+    JSON: `{"feature", "latest", "hold", "versions": [{"version", "created_at", "bump", "reason",
+    "details", "rows", "parent", "served", "pinned"}, ...]}`; latest is the one that is served, hold why the
+    feature is held (null if it is not).
+    """
+    store = store_of(args)
+    found = [store.read_metadata(args.feature, text) for text in store.list_versions(args.feature)]
+    latest, books = store.read_metadata(args.feature), store.books(args.feature)
+    entries = [_version(manifest, str(latest.version), books.pins) for manifest in found]
+    if args.json:
+        about = {"feature": args.feature, "latest": str(latest.version), "hold": books.hold}
+        print_json({**about, "versions": entries})
+        return 0
+    rows = [
+        (
+            Styled(entry["version"], "green") if entry["served"] else entry["version"],
+            minute(entry["created_at"]),
+            entry["bump"],
+            number(entry["rows"]),
+            ", ".join(mark for mark in ("served", "pinned") if entry[mark]) or None,
+            _briefly(manifest.change),
+        )
+        for entry, manifest in zip(entries, found, strict=True)
+    ]
+    headers = ("version", "made (UTC)", "bump", "rows", "state", "reason")
+    print(table(headers, rows, right=("rows",)))
+    if books.hold:
+        note(f"{args.feature} is held: {books.hold}", "yellow")
+    return 0
+
+
+def _version(manifest: Manifest, served: str, pins: Sequence[str]) -> dict[str, Any]:
+    from mlforge.store.manifest_json import to_json
+
+    change = manifest.change
+    document = to_json(manifest)
+    return {
+        "version": document["version"],
+        "created_at": document["created_at"],
+        "bump": change.bump_type if change else None,
+        "reason": change.reason if change else None,
+        "details": list(change.details) if change else [],
+        "rows": manifest.row_count,
+        "parent": document["parent"],
+        "served": document["version"] == served,
+        "pinned": document["version"] in pins,
+    }
+
+
+def _briefly(change: ChangeSummary | None) -> str | None:
+    """`data_refresh: 3 rows`, `logic_changed: 0 rows differ`, `added_columns: 2`."""
+    if change is None:
+        return None
+    evidence = change.evidence
+    if "rows_differ" in evidence:
+        return f"{change.reason}: {plural(evidence['rows_differ'], 'row')} differ"
+    if change.reason in ("data_refresh", "first_build"):
+        return f"{change.reason}: {plural(evidence.get('rows_changed', 0), 'row')}"
+    return f"{change.reason}: {len(change.details)}" if change.details else change.reason
+
+
+def inspect(args: argparse.Namespace) -> int:
+    """Show one version of a feature.
+
+    JSON: the version's `.meta.json` as it is.
+    """
+    from mlforge.core.values import Version
+    from mlforge.store.manifest_json import to_json
+
+    store = store_of(args)
+    found = store.read_metadata(args.feature, args.version)
+    document = to_json(found)
+    if args.json:
+        print_json(document)
+        return 0
+    data = store.data(found.name, Version.parse(document["version"]))
+    print(_page(document, data))
+    return 0
+
+
+def _page(document: dict[str, Any], data: Path) -> str:
+    change = document["change_summary"] or {}
+    dropped = [f"{number(n)} {why}" for why, n in document["rows_dropped"].items()]
+    why = ": ".join(filter(None, [change.get("reason"), ", ".join(change.get("details", []))]))
+    facts = [
+        ("made", second(document["created_at"])),
+        ("why", f"{change.get('bump_type')}, {why}" if change else None),
+        ("parent", document["parent"]),
+        ("rows", number(document["row_count"])),
+        ("left out", ", ".join(dropped) or None),
+        ("keys", ", ".join(document["entity_keys"])),
+        ("timestamp", document["timestamp"]),
+        ("interval", document["interval"]),
+        ("watermark", instant(document["watermark"])),
+        ("source", f"{document['source']} ({plural(len(document['sources']), 'file')})"),
+        ("engine", document["engine"]),
+        ("data", f"{nearby(data)} ({plural(len(document['parts']), 'part')})"),
+        ("content hash", document["content_hash"]),
+        ("rows hash", document["rows_hash"]),
+        ("code hash", document["code_hash"]),
+    ]
+    evidence = _evidence(change.get("evidence", {}))
+    columns = [
+        (column["name"], column["dtype"], column.get("aggregation"), column.get("window"))
+        for column in document["columns"]
+    ]
+    return "\n\n".join(
+        [
+            style(f"{document['name']} {document['version']}", "bold"),
+            pairs([(name, value) for name, value in facts if value is not None], indent=2),
+            *([f"evidence\n{pairs(evidence, indent=2)}"] if evidence else []),
+            table(("column", "dtype", "aggregation", "window"), columns),
+        ]
+    )
+
+
+def _evidence(evidence: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What shows that the change was one, in words."""
+    return [
+        (kind.replace("_", " "), _shown(found)) for kind, found in evidence.items() if found != []
+    ]
+
+
+def _shown(found: Any) -> str:
+    if isinstance(found, dict):  # files: how many, and the first names
+        return f"{found['count']:,}: {_listed(found['first'], found['count'])}"
+    if isinstance(found, list):
+        return ", ".join(map(str, found))
+    return f"{found:,}" if isinstance(found, int) else str(found)[:_HASH]
+
+
+def _listed(first: Sequence[str], count: int, most: int = 5) -> str:
+    shown = first[:most]
+    more = f" and {count - len(shown):,} more" if count > len(shown) else ""
+    return ", ".join(shown) + more
+
+
+COMMANDS = (
+    Command(
+        "versions",
+        "show a feature's versions and why each was made",
+        _configure_feature,
+        versions,
+        "mlforge versions user_spend",
+    ),
+    Command(
+        "inspect",
+        "show one version of a feature in full",
+        _configure_inspect,
+        inspect,
+        "mlforge inspect user_spend --version 1.0.0",
+    ),
+)

@@ -1,0 +1,1 @@
+"""The language: versions, time, windows, aggregates, manifests. Pure, without engine or client."""

@@ -1,0 +1,138 @@
+"""What a feature and a manifest share: enough to evaluate `value(entity, t)`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+
+from mlforge.core.metrics import MetricColumn, Rolling, expand
+from mlforge.core.schema import INSTANT, KEY_DTYPES, Column, Schema, dtypes, output_dtype
+from mlforge.core.time_model import ONLINE_CLOCKS, OnlineClock, Window
+from mlforge.core.values import Duration, check_name
+from mlforge.errors import ColumnNotFound, DataError, DefinitionError
+
+
+@dataclass(frozen=True)
+class FeatureSpec:
+    """A feature's meaning: its keys, its time and its output columns.
+
+    `columns` is empty for a feature without metrics, whose rows are served as they are.
+    """
+
+    name: str
+    keys: tuple[str, ...]
+    timestamp: str | None = None
+    interval: Duration | None = None
+    columns: tuple[MetricColumn, ...] = ()
+    online_clock: OnlineClock = "data"
+
+    def __post_init__(self) -> None:
+        check_name(self.name)
+        if not self.keys or len(set(self.keys)) != len(self.keys):
+            raise DefinitionError(
+                f"{self.name}: keys must name one or more different columns, not {list(self.keys)}"
+            )
+        if self.timestamp in self.keys:
+            raise DefinitionError(
+                f"{self.name}: {self.timestamp!r} cannot be both a key and the timestamp"
+            )
+        if self.columns and self.timestamp is None:
+            raise DefinitionError(
+                f"{self.name}: metrics need timestamp=, the column with each event's time"
+            )
+        if self.interval is not None and not self.columns:
+            raise DefinitionError(
+                f"{self.name}: interval={str(self.interval)!r} needs metrics; drop it, or add Rolling(...)"
+            )
+        if self.online_clock not in ONLINE_CLOCKS:
+            raise DefinitionError(
+                f"{self.name}: online_clock={self.online_clock!r} is unknown; use 'data' or 'wall'"
+            )
+        if self.online_clock == "wall" and self.timestamp is None:
+            raise DefinitionError(f"{self.name}: online_clock='wall' needs timestamp=")
+
+    @cached_property
+    def windows(self) -> tuple[Window, ...]:
+        """The distinct windows, in the order of the columns."""
+        return tuple(dict.fromkeys(column.window for column in self.columns))
+
+    @cached_property
+    def identity(self) -> tuple[str, ...]:
+        """The columns that name a stored row: keys, and the timestamp where there is one."""
+        return self.keys if self.timestamp is None else (*self.keys, self.timestamp)
+
+    @cached_property
+    def order(self) -> tuple[str, ...]:
+        """How stored rows are sorted: by timestamp, then keys."""
+        return self.keys if self.timestamp is None else (self.timestamp, *self.keys)
+
+    def needed(self) -> tuple[str, ...]:
+        """The event columns that evaluation reads."""
+        return tuple(dict.fromkeys((*self.identity, *(column.column for column in self.columns))))
+
+    def output(self, events: Schema) -> Schema:
+        """The columns of stored rows, given those of the events; refuses what cannot be computed."""
+        given = dtypes(events)
+        for name in self.needed():
+            if name not in given:
+                raise ColumnNotFound.among(self.name, name, list(given))
+        for key in self.keys:
+            if given[key] not in KEY_DTYPES:
+                raise DataError(
+                    f"{self.name}: key {key!r} is {given[key]}; keys are integers, strings, booleans or dates"
+                )
+        if not self.columns:
+            return tuple(Column(name, _settled(dtype, "String")) for name, dtype in given.items())
+        head = [Column(key, given[key]) for key in self.keys]
+        assert self.timestamp is not None
+        return (*head, Column(self.timestamp, INSTANT), *self.values(events))
+
+    def values(self, events: Schema) -> Schema:
+        """The columns of a value: what training and online answers consist of."""
+        given = dtypes(events)
+        if not self.columns:
+            return tuple(
+                column for column in self.output(events) if column.name not in self.identity
+            )
+        return tuple(
+            Column(
+                metric.name,
+                output_dtype(
+                    metric.aggregation,
+                    _settled(given[metric.column], "Float64"),
+                    f"{self.name}: column {metric.column!r}",
+                ),
+                metric.aggregation,
+                str(metric.window.width),
+            )
+            for metric in self.columns
+        )
+
+    @classmethod
+    def of(
+        cls,
+        name: str,
+        *,
+        keys: Iterable[str],
+        timestamp: str | None,
+        interval: object,
+        metrics: Iterable[object],
+        online_clock: OnlineClock,
+    ) -> FeatureSpec:
+        """Build a spec from the decorator's arguments."""
+        check_name(name)
+        parsed = None if interval is None else Duration.parse(interval, f"{name}: interval")
+        rolling = []
+        for metric in metrics:
+            if not isinstance(metric, Rolling):
+                raise DefinitionError(f"{name}: metrics are Rolling(...) values, not {metric!r}")
+            rolling.append(metric)
+        return cls(
+            name, tuple(keys), timestamp, parsed, expand(rolling, parsed, name), online_clock
+        )
+
+
+def _settled(dtype: str, otherwise: str) -> str:
+    """A column that is null in every file has no dtype of its own."""
+    return otherwise if dtype == "Null" else dtype

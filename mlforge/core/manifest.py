@@ -1,0 +1,166 @@
+"""What a version says about itself ."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+from mlforge.core.feature_spec import FeatureSpec
+from mlforge.core.schema import Schema
+from mlforge.core.values import TimeRange, Version
+
+MODULUS = 1 << 128  # of the digests of multisets of rows
+
+
+@dataclass(frozen=True, slots=True)
+class Partial:
+    """The events that one source file, or a whole source, gives a feature; stored under `hash`.
+
+    `digest` is a hash of the multiset of its rows: digests of partials add up to that of a version.
+    """
+
+    hash: str
+    rows: int
+    times: TimeRange | None
+    schema: Schema
+    dropped: Mapping[str, int]
+    digest: int
+
+
+@dataclass(frozen=True, slots=True)
+class SourceRecord:
+    """One source file as a version saw it."""
+
+    path: str
+    size: int
+    mtime: int
+    hash: str
+    rows: int
+    times: TimeRange | None
+    partial: str
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One file of a version's data: rows of a time range, none of which another part holds."""
+
+    file: str
+    rows: int
+    times: TimeRange | None
+    hash: str
+
+
+@dataclass(frozen=True, slots=True)
+class ChangeSummary:
+    """Why a version was made: the bump, the reason, the names concerned, and the evidence."""
+
+    bump_type: str
+    reason: str
+    details: tuple[str, ...] = ()
+    evidence: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """One immutable version: what it means, what it was made from, what it holds."""
+
+    spec: FeatureSpec
+    events: Schema
+    columns: Schema
+    code_hash: str
+    partials: tuple[Partial, ...]
+    engine: str
+    rowwise: bool
+    version: Version | None = None
+    sources: tuple[SourceRecord, ...] = ()
+    parts: tuple[Part, ...] = ()
+    change: ChangeSummary | None = None
+    parent: Version | None = None
+    created_at: int = 0
+    source: str = ""
+    why: str = ""
+    mlforge_version: str = ""
+
+    @property
+    def name(self) -> str:
+        """The feature's name."""
+        return self.spec.name
+
+    @property
+    def row_count(self) -> int:
+        """Rows of the version's table."""
+        return sum(part.rows for part in self.parts)
+
+    @cached_property
+    def watermark(self) -> int | None:
+        """The greatest event time among the partials."""
+        return max([partial.times.end for partial in self.partials if partial.times], default=None)
+
+    @property
+    def schema_hash(self) -> str:
+        """Over the names and dtypes of the columns."""
+        return _hash([[column.name, column.dtype] for column in self.columns])
+
+    @property
+    def config_hash(self) -> str:
+        """Over keys, timestamp, interval, metrics and online clock."""
+        return _hash(config_of(self.spec))
+
+    @property
+    def content_hash(self) -> str:
+        """Over the hashes of the parts."""
+        return _hash([part.hash for part in self.parts])
+
+    @cached_property
+    def rows_hash(self) -> str:
+        """Over what the rows mean: the multiset of events and the way they are evaluated.
+
+        It does not depend on the order of rows or files, on the engine or on the parts, so two
+        histories that mean the same have the same one.
+        """
+        digest = sum([partial.digest for partial in self.partials]) % MODULUS
+        meaning = {k: v for k, v in config_of(self.spec).items() if k != "online_clock"}
+        return _hash([self.schema_hash, meaning, f"{digest:032x}"])
+
+    @cached_property
+    def dropped(self) -> dict[str, int]:
+        """Rows left out, by reason."""
+        total: Counter[str] = Counter()
+        for partial in self.partials:
+            if partial.dropped:
+                total.update(partial.dropped)
+        return {reason: count for reason, count in sorted(total.items()) if count}
+
+    def published(self, version: Version, change: ChangeSummary, at: int) -> Manifest:
+        """This candidate as the version that it becomes."""
+        return replace(self, version=version, change=change, created_at=at)
+
+
+def config_of(spec: FeatureSpec) -> dict[str, Any]:
+    """Keys, timestamp, interval, metrics and online clock: what the config hash covers."""
+    return {
+        "entity_keys": list(spec.keys),
+        "timestamp": spec.timestamp,
+        "interval": None if spec.interval is None else str(spec.interval),
+        "online_clock": spec.online_clock,
+        "metrics": [
+            {
+                "column": metric.column,
+                "aggregation": metric.aggregation,
+                "window": str(metric.window.width),
+                "offset": None if metric.window.offset is None else str(metric.window.offset),
+                "closed": metric.window.closed,
+            }
+            for metric in spec.columns
+        ],
+    }
+
+
+def _hash(value: Sequence[Any] | Mapping[str, Any]) -> str:
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,189 @@
+"""`value(entity, t)` once more, in plain Python over rows: what an audit holds every engine against.
+
+It shares nothing with the engines, the time model's code or the stored events, so that a mistake in
+those is not repeated here. Instants are ints, UTC microseconds; a row is a mapping from column to
+value; sums are exact, or rounded once.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from fractions import Fraction
+from typing import Any
+
+from mlforge.core.feature_spec import FeatureSpec
+from mlforge.core.metrics import MetricColumn
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """A value, and the largest magnitude among the numbers that it was made of."""
+
+    value: Any
+    magnitude: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """One entity's events by time; of one instant by their other columns, nulls first.
+
+    names: the columns of a value.
+    """
+
+    spec: FeatureSpec
+    names: tuple[str, ...]
+    rows: tuple[Row, ...]
+    times: tuple[int, ...]
+
+    @classmethod
+    def of(cls, spec: FeatureSpec, names: Sequence[str], rows: Iterable[Row]) -> History:
+        """Put an entity's events in order."""
+        time = spec.timestamp
+        ordered = sorted(rows, key=lambda row: (row[time] if time else 0, *_key(names, row)))
+        times = tuple(row[time] for row in ordered) if time else ()
+        return cls(spec, tuple(names), tuple(ordered), times)
+
+    def points(self) -> list[int]:
+        """The instants that have a stored row: of each event, or the end of its interval."""
+        step = self.spec.interval.us if self.spec.interval else None
+        return sorted({time if step is None else time - time % step + step for time in self.times})
+
+    def value(self, t: int | None) -> dict[str, Cell]:
+        """The values at an instant; without a timestamp it plays no part."""
+        if self.spec.columns:
+            assert t is not None
+            return {
+                metric.name: aggregate(
+                    metric.aggregation, [row.get(metric.column) for row in self._within(metric, t)]
+                )
+                for metric in self.spec.columns
+            }
+        rows = self.rows if t is None else self.rows[: bisect_right(self.times, t)]
+        return {name: Cell(rows[-1].get(name) if rows else None) for name in self.names}
+
+    def lives(self, t: int | None) -> bool:
+        """Whether there is anything to serve at an instant: an event that some window holds."""
+        if self.spec.timestamp is None:
+            return bool(self.rows)
+        if t is None:  # nothing had happened yet
+            return False
+        if self.spec.columns:
+            return any(self._within(metric, t) for metric in self.spec.columns)
+        return bisect_right(self.times, t) > 0
+
+    def edges(self) -> list[int]:
+        """Instants at which a value may change, and the microsecond before and after each."""
+        moves = [0] + [
+            (window.offset.us if window.offset else 0) + width
+            for window in self.spec.windows
+            for width in (0, window.width.us)
+        ]
+        return [
+            time + move + beside for time in self.times for move in moves for beside in (-1, 0, 1)
+        ]
+
+    def _within(self, metric: MetricColumn, t: int) -> Sequence[Row]:
+        """The events that count for a metric at an instant."""
+        window, times = metric.window, self.times
+        end = t - (window.offset.us if window.offset else 0)
+        if self.spec.interval is not None:
+            end -= end % self.spec.interval.us
+            return self.rows[bisect_left(times, end - window.width.us) : bisect_left(times, end)]
+        start = end - window.width.us
+        first = (
+            bisect_left(times, start)
+            if window.closed in ("both", "left")
+            else bisect_right(times, start)
+        )
+        last = (
+            bisect_right(times, end)
+            if window.closed in ("both", "right")
+            else bisect_left(times, end)
+        )
+        return self.rows[first:last]
+
+
+def aggregate(name: str, values: Sequence[Any]) -> Cell:
+    """One aggregate of a window's values; nulls do not count."""
+    present = [value for value in values if value is not None]
+    if name == "count":
+        return Cell(len(present))
+    if not present:
+        return Cell(None)
+    numbers = [abs(float(value)) for value in present if isinstance(value, (int, float, Decimal))]
+    magnitude = max(numbers, default=0.0)
+    try:
+        return Cell(_finite(_AGGREGATES[name](present)), magnitude)
+    except OverflowError:  # no float is so large
+        return Cell(None, magnitude)
+
+
+def agree(found: Any, cell: Cell) -> bool:
+    """Whether a value is the one of the cell: floats to 1e-9 of its magnitude, all else exactly."""
+    wanted = cell.value
+    if isinstance(found, float) and isinstance(wanted, float):
+        return found == wanted or abs(found - wanted) <= 1e-9 * cell.magnitude
+    return type(found) is type(wanted) and bool(found == wanted)
+
+
+def clean(row: Row) -> Row:
+    """The row with its non-finite floats as nulls."""
+    return {name: _finite(value) for name, value in row.items()}
+
+
+def _finite(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _key(names: Sequence[str], row: Row) -> tuple[Any, ...]:
+    values = (row.get(name) for name in names)
+    return tuple((False, 0) if value is None else (True, value) for value in values)
+
+
+def _exact(values: Sequence[Any]) -> Fraction:
+    return sum(map(Fraction, values), Fraction(0))
+
+
+def _sum(values: Sequence[Any]) -> Any:
+    first = values[0]
+    if isinstance(first, float):
+        return math.fsum(values)
+    if isinstance(first, Decimal):
+        exponent = first.as_tuple().exponent
+        assert isinstance(exponent, int)
+        return Decimal(int(_exact(values) * 10**-exponent)).scaleb(exponent)
+    return int(sum(values))
+
+
+def _mean(values: Sequence[Any]) -> float:
+    if isinstance(values[0], float):
+        return math.fsum(values) / len(values)
+    return float(_exact(values) / len(values))
+
+
+def _median(values: Sequence[Any]) -> float:
+    ordered, count = sorted(values), len(values)
+    return _mean(ordered[(count - 1) // 2 : count // 2 + 1])
+
+
+def _std(values: Sequence[Any]) -> float | None:
+    if len(values) < 2:
+        return None
+    mean = _exact(values) / len(values)
+    return math.sqrt(sum((Fraction(value) - mean) ** 2 for value in values) / (len(values) - 1))
+
+
+_AGGREGATES: dict[str, Callable[[Sequence[Any]], Any]] = {
+    "sum": _sum,
+    "mean": _mean,
+    "median": _median,
+    "std": _std,
+    "min": min,
+    "max": max,
+}

@@ -1,0 +1,216 @@
+"""Finds the definitions and imports them, each time afresh."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.machinery import ModuleSpec, SourceFileLoader
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from types import CodeType, ModuleType
+
+from mlforge.definitions.registry import Definitions
+from mlforge.errors import DefinitionError, DefinitionsNotFound, MlforgeError
+
+DEFAULT = "definitions.py"
+_WAYS = "name others with --definitions module:name or path.py, or with MLFORGE_DEFINITIONS"
+
+
+@dataclass(frozen=True, slots=True)
+class _Imports:
+    """The folder of the definitions that were loaded last, and the modules of before."""
+
+    folder: Path
+    modules: frozenset[str]
+
+
+_earlier: list[_Imports] = []
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where definitions are: a file, or a module by its dotted name; `name` picks one of several."""
+
+    file: Path | None
+    module: str | None
+    name: str | None
+
+    @classmethod
+    def parse(cls, text: str | None, here: Path) -> Target:
+        """Read `module:name`, `path.py`, `path.py:name` or a folder; None is definitions.py here."""
+        if not text:
+            return cls(here / DEFAULT, None, None)
+        head, _, tail = text.rpartition(":")
+        where, name = (head, tail) if head and tail.isidentifier() else (text, None)
+        path = here / Path(where).expanduser()
+        if path.is_dir():
+            return cls(path / DEFAULT, None, name)
+        if where.endswith(".py") or "/" in where:
+            return cls(path, None, name)
+        if not all(part.isidentifier() for part in where.split(".")):
+            raise DefinitionsNotFound(
+                f"{text!r} is neither module:name nor the path of a .py file; {_WAYS}"
+            )
+        return cls(None, where, name)
+
+    def __str__(self) -> str:
+        return _shown(self.file) if self.file else f"module {self.module}"
+
+
+def load(target: str | None, *, here: Path) -> Definitions:
+    """Import the definitions that `target` names; None means definitions.py in `here`.
+
+    The import is fresh each time, also of helper modules beside the definitions, and leaves no
+    bytecode behind. Relative sources, stores and roots start from the file's folder; sources from the root
+    where one is given.
+    Raises DefinitionsNotFound if there is no such file or it does not import, DefinitionError if
+    a definition in it is wrong or it does not hold one Definitions; a message names file and line.
+    """
+    wanted = Target.parse(target, here.absolute())
+    module, file = _import(wanted, here.absolute())
+    definitions = _pick(module, wanted)
+    return definitions.located_at(file.parent)
+
+
+def _import(wanted: Target, here: Path) -> tuple[ModuleType, Path]:
+    if wanted.file is not None and not wanted.file.is_file():
+        raise DefinitionsNotFound(f"no definitions at {_shown(wanted.file)}; {_WAYS}")
+    folder = wanted.file.parent if wanted.file else here
+    with _fresh_imports(folder):
+        try:
+            module = _run_file(wanted.file) if wanted.file else _run_module(str(wanted.module))
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # SystemExit, and polars' PanicException, are no Exception
+            raise _explained(error, wanted, folder) from error
+    if module.__file__ is None:
+        raise DefinitionsNotFound(f"{wanted} is a folder without __init__.py; name a module in it")
+    return module, Path(module.__file__)
+
+
+def _run_file(file: Path) -> ModuleType:
+    """Run a file as a module whose name no other file has."""
+    name = f"{file.stem}_{hashlib.sha256(str(file).encode()).hexdigest()[:8]}"
+    spec = spec_from_file_location(name, file, loader=_SourceLoader(name, str(file)))
+    assert isinstance(spec, ModuleSpec)
+    assert spec.loader is not None
+    module = module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def _run_module(name: str) -> ModuleType:
+    sys.modules.pop(name, None)
+    return importlib.import_module(name)
+
+
+class _SourceLoader(SourceFileLoader):
+    """Compiles the text as it is now: a cache would take two edits of one second for one."""
+
+    def get_code(self, fullname: str) -> CodeType:
+        return self.source_to_code(self.get_data(self.path), self.path)
+
+
+@contextmanager
+def _fresh_imports(folder: Path) -> Iterator[None]:
+    """Forget what the definitions before these imported, and let modules in the folder import.
+
+    The folder stays on sys.path: functions may import when they are called.
+    """
+    for earlier in _earlier:
+        for name in set(sys.modules) - earlier.modules:
+            if _lies_in(name, earlier.folder):
+                del sys.modules[name]
+        if str(earlier.folder) in sys.path:
+            sys.path.remove(str(earlier.folder))
+    _earlier[:] = [_Imports(folder, frozenset(sys.modules))]
+    sys.path.insert(0, str(folder))
+    importlib.invalidate_caches()
+    wrote, sys.dont_write_bytecode = sys.dont_write_bytecode, True
+    try:
+        yield
+    finally:
+        sys.dont_write_bytecode = wrote
+
+
+def _lies_in(module: str, folder: Path) -> bool:
+    """Whether a module is one of the folder's own, an environment inside it left out."""
+    file = getattr(sys.modules.get(module), "__file__", None)
+    if file is None or not Path(file).is_relative_to(folder):
+        return False
+    if module.partition(".")[0] in ("mlforge", "worker"):  # the definitions may lie in our own tree
+        return False
+    return not {"site-packages", "dist-packages"} & set(Path(file).relative_to(folder).parts)
+
+
+def _pick(module: ModuleType, wanted: Target) -> Definitions:
+    found = {name: value for name, value in vars(module).items() if isinstance(value, Definitions)}
+    if wanted.name is not None:
+        if wanted.name in found:
+            return found[wanted.name]
+        what = (
+            f"is {_a(type(vars(module)[wanted.name]).__name__)}, not a Definitions"
+            if wanted.name in vars(module)
+            else "is not there"
+        )
+        there = f"there is {', '.join(found)}" if found else "and it holds none"
+        raise DefinitionError(f"{wanted}: {wanted.name!r} {what}; {there}")
+    distinct = {id(value): name for name, value in reversed(found.items())}
+    if not distinct:
+        raise DefinitionError(
+            f"{wanted} holds no Definitions; write defs = Definitions(store=..., features=[...])"
+        )
+    if len(distinct) > 1:
+        names = sorted(distinct.values())
+        colon = f"{_shown(wanted.file) if wanted.file else wanted.module}:{names[0]}"
+        raise DefinitionError(
+            f"{wanted} holds {len(names)} Definitions: {', '.join(names)}; "
+            f"pick one with --definitions {colon}"
+        )
+    return next(iter(found.values()))
+
+
+def _explained(error: BaseException, wanted: Target, folder: Path) -> MlforgeError:
+    """What an import's failure says in one line: where, and what."""
+    missing = isinstance(error, ModuleNotFoundError) and wanted.module is not None
+    if missing and f"{wanted.module}.".startswith(f"{getattr(error, 'name', None)}."):
+        return DefinitionsNotFound(f"no {wanted}, looked for in {_shown(folder)} too; {_WAYS}")
+    text = " ".join(str(error).split())
+    if isinstance(error, SyntaxError):
+        where, text = f"{_shown(Path(error.filename or ''))}:{error.lineno}", error.msg
+    else:
+        where = _place(error, folder) or str(wanted)
+    if isinstance(error, MlforgeError):
+        return DefinitionError(f"{where}: {text}")
+    colon = ": " if text else ""
+    return DefinitionsNotFound(f"{where}: does not import: {type(error).__name__}{colon}{text}")
+
+
+def _place(error: BaseException, folder: Path) -> str | None:
+    """`file:line` of the deepest frame that is the user's own."""
+    frames = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if Path(frame.filename).is_relative_to(folder) and "site-packages" not in frame.filename
+    ]
+    own = [frame for frame in frames if not Path(frame.filename).is_relative_to(_LIBRARY)]
+    return f"{_shown(Path(own[-1].filename))}:{own[-1].lineno}" if own else None
+
+
+def _shown(path: Path) -> str:
+    """The path from where the user is, if it lies below."""
+    here = Path.cwd()
+    return str(path.relative_to(here)) if path.is_relative_to(here) and path != here else str(path)
+
+
+def _a(noun: str) -> str:
+    return f"an {noun}" if noun[:1].lower() in "aeiou" else f"a {noun}"
+
+
+_LIBRARY = Path(__file__).parent

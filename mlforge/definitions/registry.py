@@ -1,0 +1,374 @@
+"""Definitions: the features of a project, where they are stored, and what can be done with them."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+
+from mlforge.build.refresh import refresh
+from mlforge.build.result import BuildResult, Options
+from mlforge.core.manifest import config_of
+from mlforge.engines import MEMORY_LIMIT, Engine, engine_named
+from mlforge.errors import BuildError, DefinitionError, MlforgeError, OnlineError, UnsupportedStore
+from mlforge.features.feature import Feature, check_engine
+from mlforge.maintenance.audit import audit
+from mlforge.maintenance.operations import rollback
+from mlforge.maintenance.sampling import SOME, Share
+from mlforge.online import OnlineStore
+from mlforge.online.push import PushResult, planned, push
+from mlforge.sources.source import Source
+from mlforge.store import Audit, LocalStore, Pointer, Store
+
+# Any folder will do: it tells apart a path that was given as a relative one.
+_SOMEWHERE = Path("/definitions")
+_LEAST_MEMORY = 64 << 20
+
+
+class Definitions:
+    """A project's features and stores.
+
+    store: where versions go. features: features, and modules whose features are taken.
+    online_store: where `push` goes. engine: the default of features that name none.
+    name: by default the root's folder name. root: what relative sources start from, by default the
+        folder of the file that makes the Definitions; a relative root starts there too. Where there is
+        no such file, as in a REPL, it is the current folder.
+    hold_above: the share of files or rows, from 0 to 1, that a worker's refresh may lose before it is
+        held. max_file_memory: bytes that one file may take in memory; a larger one is set aside.
+        memory_limit: bytes that a full build takes at most, beside the events of its longest window.
+    follow_links: take links in a source that lead out of it, which are ignored otherwise.
+
+    A relative `LocalStore` of a file that `mlforge` or a worker loads lies in that file's folder, whatever
+    the root. In a script that you run yourself it starts from the current folder, as paths do in Python;
+    `LocalStore(Path(__file__).parent / "feature_store")` is the same place for both.
+
+    Raises DefinitionError for two features of one name, also if only case tells them apart, an unknown
+    engine, or a setting out of bounds; UnsupportedStore for a store within a source.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        features: Sequence[Feature | ModuleType],
+        online_store: OnlineStore | None = None,
+        engine: str = "polars",
+        name: str | None = None,
+        root: str | Path | None = None,
+        *,
+        hold_above: float = 0.5,
+        max_file_memory: int = 4 << 30,
+        memory_limit: int = MEMORY_LIMIT,
+        follow_links: bool = False,
+    ) -> None:
+        if not isinstance(store, Store):
+            raise DefinitionError(
+                f"Definitions: store must be a Store such as LocalStore('feature_store'), not {store!r}"
+            )
+        self.store = store
+        self.online_store = online_store
+        self.engine = check_engine(engine, "Definitions")
+        self.features = _named(features)
+        if not 0 <= hold_above <= 1:
+            raise DefinitionError(
+                f"Definitions: hold_above={hold_above!r} is not a share; give a number from 0 to 1"
+            )
+        if max_file_memory < 1:
+            raise DefinitionError(
+                f"Definitions: max_file_memory={max_file_memory!r} lets no file in; give a number of bytes"
+            )
+        if memory_limit < _LEAST_MEMORY:
+            raise DefinitionError(
+                f"Definitions: memory_limit={memory_limit!r} is too little to work with; give a number of "
+                f"bytes, at least {_LEAST_MEMORY:,}"
+            )
+        self.hold_above, self.max_file_memory = hold_above, max_file_memory
+        self.memory_limit = memory_limit
+        self.follow_links = follow_links
+        self._name = name
+        self._root = Path(root or "").expanduser()
+        file = sys._getframe(1).f_globals.get("__file__")
+        self.root = _absolute((Path(file).parent if file else Path()) / self._root)
+        self._store_as_given = repr(_located(store, _SOMEWHERE))
+        if self._store_as_given == repr(store):  # else the store has yet to find its place
+            self._check_places()
+
+    @property
+    def name(self) -> str:
+        """The project's name."""
+        return self._name or self.root.name
+
+    @property
+    def hash(self) -> str:
+        """Over everything that decides what a refresh does: two workers with the same one agree."""
+        described = {name: _fingerprint(feature) for name, feature in self.features.items()}
+        settings = [
+            self.engine,
+            self.hold_above,
+            self.max_file_memory,
+            self.memory_limit,
+            self._store_as_given,
+        ]
+        settings += ["follow_links"] if self.follow_links else []
+        text = json.dumps([described, *settings], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def located_at(self, folder: Path) -> Definitions:
+        """The same definitions, with all paths that were given as relative ones starting from a folder."""
+        located = copy.copy(self)
+        located.root = _absolute(folder / self._root)
+        located.store = _located(self.store, folder)
+        located._check_places()
+        return located
+
+    def source(self, name: str) -> Source:
+        """Where a feature's files are."""
+        return Source.of(self.feature(name).source, self.root, follow=self.follow_links)
+
+    def feature(self, name: str) -> Feature:
+        """The feature of that name; DefinitionError naming those there are."""
+        if name not in self.features:
+            raise DefinitionError(
+                f"no feature {name!r}; there are {', '.join(sorted(self.features)) or 'none'}"
+            )
+        return self.features[name]
+
+    def selected(
+        self,
+        features: Iterable[str] | str | None = None,
+        tags: Iterable[str] | str | None = None,
+    ) -> list[str]:
+        """Names of the features asked for by name and tag; all by default."""
+        asked = self.features if features is None else _several(features)
+        names = [self.feature(name).name for name in asked]
+        if tags is None:
+            return names
+        wanted = set(_several(tags))
+        unknown = wanted - {tag for feature in self.features.values() for tag in feature.tags}
+        if unknown:
+            raise DefinitionError(f"no feature has the tag {', '.join(sorted(map(repr, unknown)))}")
+        return [name for name in names if wanted & set(self.features[name].tags)]
+
+    def build(
+        self,
+        features: Sequence[str] | str | None = None,
+        tags: Sequence[str] | str | None = None,
+        version: str | None = None,
+        engine: str | None = None,
+        online: bool = False,
+        full: bool = False,
+        progress: Callable[[str], None] | None = None,
+    ) -> dict[str, BuildResult]:
+        """Refresh features, and with `online` push them.
+
+        features, tags: which; all by default. version: publish under this number in any case.
+        engine: override for this build. full: evaluate everything anew. progress: called with each
+            feature's name before it is built.
+
+        One failing feature does not stop the others; BuildError then lists all failures.
+        """
+        if engine is not None:
+            check_engine(engine, "build")
+        if online:
+            self._online()
+
+        def built(name: str) -> BuildResult:
+            result = self.refresh(name, engine=engine, version=version, full=full)
+            if not online:
+                return result
+            pushed = self.push(name, engine=engine)
+            return replace(result, keys_written=pushed.written + pushed.deleted)
+
+        return _each(self.selected(features, tags), built, progress)
+
+    def plan(
+        self,
+        features: Sequence[str] | str | None = None,
+        tags: Sequence[str] | str | None = None,
+        version: str | None = None,
+        engine: str | None = None,
+        full: bool = False,
+        progress: Callable[[str], None] | None = None,
+    ) -> dict[str, BuildResult]:
+        """What `build` would do right now: the same work, stopped before publishing.
+
+        With an online store, `keys_written` tells how many keys a push would touch; if it does not answer,
+        a warning does. Partials are kept, so the build that follows computes no file twice. Raises BuildError
+        as `build` does.
+        """
+        options = replace(self._options, publish=False, version=version, full=full)
+        return _each(
+            self.selected(features, tags),
+            lambda name: self._planned(name, engine, options),
+            progress,
+        )
+
+    def rollback(self, name: str, version: str | None = None) -> Pointer:
+        """Serve an older version, offline and, where there is an online store, online at once."""
+        pointer = rollback(self.store, name, version)
+        if self.online_store is not None:
+            push(name, self.store, self.online_store, self._engine(name))
+        return pointer
+
+    def _planned(self, name: str, engine: str | None, options: Options) -> BuildResult:
+        result = self.refresh(name, engine=engine, options=options)
+        if self.online_store is None or result.manifest is None:
+            return result
+        try:
+            keys = planned(
+                result.manifest, self.store, self.online_store, self._engine(name, engine)
+            )
+        except OnlineError as error:
+            warning = f"how many keys a push would write is not known: {error}"
+            return replace(result, warnings=(*result.warnings, warning))
+        return replace(result, keys_written=keys)
+
+    def refresh(
+        self,
+        name: str,
+        *,
+        attended: bool = True,
+        engine: str | None = None,
+        version: str | None = None,
+        full: bool = False,
+        careful: bool = False,
+        options: Options | None = None,
+    ) -> BuildResult:
+        """Bring one feature's offline store to the present state of its source.
+
+        careful: decode new files in processes of their own, e.g. since one has ended this process before.
+        options: all the ways at once, in place of the others and of the definitions' settings.
+        """
+        chosen = options or replace(
+            self._options, attended=attended, version=version, full=full, careful=careful
+        )
+        feature = self.feature(name)
+        self._check_place(feature)
+        return refresh(feature, self.source(name), self.store, self._engine(name, engine), chosen)
+
+    def push(self, name: str, *, engine: str | None = None) -> PushResult:
+        """Bring the online store to one feature's served version, as of now."""
+        self.feature(name)
+        return push(name, self.store, self._online(), self._engine(name, engine))
+
+    def audit(self, name: str, share: Share = SOME) -> Audit:
+        """Hold a feature's served version against the raw files; the result is kept in the store."""
+        feature = self.feature(name)
+        return audit(
+            feature, self.source(name), self.store, self.online_store, share, self.max_file_memory
+        )
+
+    def close(self) -> None:
+        """Let go of connections."""
+        if self.online_store is not None:
+            self.online_store.close()
+
+    @property
+    def _options(self) -> Options:
+        return Options(hold_above=self.hold_above, max_file_memory=self.max_file_memory)
+
+    def _engine(self, name: str, override: str | None = None) -> Engine:
+        """A feature's engine; one that is only in the store has the default."""
+        feature = self.features.get(name)
+        chosen = override or (feature and feature.engine) or self.engine
+        return engine_named(chosen, self.memory_limit)
+
+    def _online(self) -> OnlineStore:
+        if self.online_store is None:
+            raise OnlineError(
+                "these definitions have no online store; give Definitions(online_store=RedisStore(...))"
+            )
+        return self.online_store
+
+    def _check_places(self) -> None:
+        for feature in self.features.values():
+            self._check_place(feature)
+
+    def _check_place(self, feature: Feature) -> None:
+        """A store inside a source would feed on itself."""
+        if not isinstance(self.store, LocalStore):
+            return
+        source = Source.of(feature.source, self.root)
+        real = replace(source, root=Path(os.path.realpath(source.root)))
+        store = Path(os.path.realpath(self.store.path))
+        if real.matches(store / feature.name / "1.0.0" / "data.parquet"):
+            raise UnsupportedStore(
+                f"{feature.name}: the store {self.store.path} lies inside the source {source.root}; "
+                "put them side by side"
+            )
+
+
+def _named(features: Sequence[Feature | ModuleType]) -> dict[str, Feature]:
+    found: dict[str, Feature] = {}
+    for entry in features:
+        if isinstance(entry, Feature):
+            listed = [entry]
+        elif isinstance(entry, ModuleType):
+            listed = [value for value in vars(entry).values() if isinstance(value, Feature)]
+        else:
+            raise DefinitionError(
+                f"Definitions: {entry!r} is not a feature; decorate the function with @feature(...)"
+            )
+        for feature in listed:
+            if found.setdefault(feature.name, feature) is not feature:
+                raise DefinitionError(
+                    f"Definitions: two features are named {feature.name!r}; give one of them name="
+                )
+    folded: dict[str, str] = {}
+    for name in found:
+        other = folded.setdefault(name.casefold(), name)
+        if other != name:  # some disks take both for one folder
+            raise DefinitionError(
+                f"Definitions: the features {other!r} and {name!r} differ in case only; rename one of them"
+            )
+    return found
+
+
+def _each(
+    names: Iterable[str],
+    work: Callable[[str], BuildResult],
+    progress: Callable[[str], None] | None,
+) -> dict[str, BuildResult]:
+    """Do the work for each feature; BuildError for those that failed, once all were tried."""
+    results: dict[str, BuildResult] = {}
+    failures: dict[str, Exception] = {}
+    for name in names:
+        if progress is not None:
+            progress(name)
+        try:
+            results[name] = work(name)
+        except MlforgeError as error:
+            failures[name] = error
+    if failures:
+        raise BuildError(failures, results)
+    return results
+
+
+def _several(names: Iterable[str] | str) -> Iterable[str]:
+    return (names,) if isinstance(names, str) else names
+
+
+def _located(store: Store, folder: Path) -> Store:
+    return store.located_at(folder) if isinstance(store, LocalStore) else store
+
+
+def _absolute(path: Path) -> Path:
+    return Path(os.path.abspath(path))  # noqa: PTH100 - without `..`, and links stay
+
+
+def _fingerprint(feature: Feature) -> Mapping[str, object]:
+    return {
+        "config": config_of(feature.spec),
+        "code": feature.code_hash,
+        "source": feature.source,
+        "validators": [[column, *map(str, rules)] for column, rules in feature.validators.items()],
+        "tags": feature.tags,
+        "description": feature.description,
+        "engine": feature.engine,
+        "incremental": feature.incremental,
+    }

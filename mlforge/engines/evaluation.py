@@ -1,0 +1,144 @@
+"""`value(entity, t)` for every kind of feature: what training and online answers are made of.
+
+With metrics it is the engine's; with a timestamp alone, the latest row at or before `t`; without
+one, the row of the key.
+"""
+
+from __future__ import annotations
+
+import polars as pl
+
+from mlforge.core import time_model
+from mlforge.core.values import BEGINNING, TimeRange
+from mlforge.engines import POINT, Engine, Events
+from mlforge.frames import polars_schema
+from mlforge.store.integrity import intact
+
+_ROW = "__row"
+
+
+def values_at(engine: Engine, events: Events, points: pl.DataFrame) -> pl.DataFrame:
+    """The value columns at each point, in the points' order.
+
+    points: the feature's keys, and with a timestamp also `POINT`, an instant. A null key or instant
+    is an entity never seen. Raises IntegrityError where stored events are missing or damaged.
+    """
+    with intact(events.spec.name):
+        if events.spec.columns:
+            return engine.values(events, _timed(points, events))
+        if events.spec.timestamp is not None:
+            return _latest(events, points)
+        return _rows(events, points)
+
+
+def _timed(points: pl.DataFrame, events: Events) -> pl.DataFrame:
+    """The points, those without an instant turned into an entity never seen at another's instant."""
+    if points[POINT].null_count() == 0:
+        return points
+    instant = points[POINT].max()
+    return points.with_columns(
+        *(pl.when(pl.col(POINT).is_not_null()).then(key).alias(key) for key in events.spec.keys),
+        pl.col(POINT).fill_null(polars_schema.instant(0) if instant is None else pl.lit(instant)),
+    )
+
+
+def live(events: Events, as_of: int | None, among: pl.DataFrame | None = None) -> pl.DataFrame:
+    """Keys of the entities that have a value at an instant: a window of theirs holds an event."""
+    spec = events.spec
+    if spec.timestamp is None:
+        return _entities(events, [None], among)
+    if as_of is None:
+        return _entities(events, [], among)
+    if not spec.columns:
+        return _entities(events, [TimeRange(BEGINNING, as_of)], among)
+    at = time_model.point(as_of, spec.interval)
+    spans = [window.span for window in spec.windows]
+    return _entities(
+        events, [TimeRange(at + s.start, at + s.end) for s in spans if s.start <= s.end], among
+    )
+
+
+def moved(events: Events, before: int | None, after: int | None) -> pl.DataFrame:
+    """Keys of the entities whose value may differ between two instants."""
+    spec = events.spec
+    if before == after or before is None or after is None:
+        return _entities(events, [], None)
+    if not spec.columns:
+        return _entities(events, [TimeRange(min(before, after) + 1, max(before, after))], None)
+    a, b = (time_model.point(t, spec.interval) for t in (before, after))
+    return _entities(events, list(time_model.left_or_entered(a, b, spec.windows)), None)
+
+
+def _entities(
+    events: Events, ranges: list[TimeRange | None], among: pl.DataFrame | None
+) -> pl.DataFrame:
+    """Distinct keys of the events in any of the ranges; None is all of time."""
+    keys = list(events.spec.keys)
+    schema = [column for column in events.schema if column.name in keys]
+    merged = _merged(ranges)
+    if not merged:
+        return polars_schema.empty(schema).select(keys)
+    scans = [events.traces(times, among).select(keys) for times in merged]
+    engine = polars_schema.engine_for(events.rows_within(_hull(merged)))
+    with intact(events.spec.name):
+        return pl.concat(scans).unique().collect(engine=engine)
+
+
+def _hull(merged: list[TimeRange | None]) -> TimeRange | None:
+    first, last = merged[0], merged[-1]
+    return first.union(last) if first and last else None
+
+
+def _merged(ranges: list[TimeRange | None]) -> list[TimeRange | None]:
+    """The same instants in ranges that do not overlap: what two windows see is read once."""
+    merged: list[TimeRange] = []
+    for times in sorted((t for t in ranges if t is not None), key=lambda t: t.start):
+        if merged and times.overlaps(merged[-1]):
+            merged[-1] = merged[-1].union(times)
+        else:
+            merged.append(times)
+    return [None] if None in ranges else [*merged]
+
+
+def _latest(events: Events, points: pl.DataFrame) -> pl.DataFrame:
+    """The latest row at or before each point; of one instant's rows the last by their other columns."""
+    spec = events.spec
+    assert spec.timestamp is not None
+    keys = list(spec.keys)
+    values = [column.name for column in spec.values(events.schema)]
+    asked = points.select(*keys, pl.col(POINT)).with_row_index(_ROW)
+    last = asked[POINT].to_physical().max()
+    times = TimeRange(BEGINNING, last if isinstance(last, int) else BEGINNING)
+    rows = (
+        polars_schema.select_typed(
+            events.scan(times=times, among=asked.select(keys)),
+            {c.name: c.dtype for c in events.schema},
+            spec.output(events.schema),
+        )
+        .sort(*keys, spec.timestamp, *values, nulls_last=False)
+        .unique([*keys, spec.timestamp], keep="last", maintain_order=True)
+        .with_columns(pl.col(spec.timestamp).alias(POINT))
+        .sort(POINT)
+    )
+    found = (
+        asked.lazy()
+        .filter(pl.col(POINT).is_not_null())
+        .sort(POINT)
+        .join_asof(rows, on=POINT, by=keys, strategy="backward", check_sortedness=False)
+    )
+    return _aligned(asked, found.select(_ROW, *values).collect(), values)
+
+
+def _rows(events: Events, points: pl.DataFrame) -> pl.DataFrame:
+    keys = list(events.spec.keys)
+    values = [column.name for column in events.spec.values(events.schema)]
+    rows = polars_schema.select_typed(
+        events.scan(), {c.name: c.dtype for c in events.schema}, events.spec.output(events.schema)
+    )
+    asked = points.select(keys).with_row_index(_ROW)
+    found = asked.lazy().join(rows, on=keys, how="inner").select(_ROW, *values).collect()
+    return _aligned(asked, found, values)
+
+
+def _aligned(asked: pl.DataFrame, found: pl.DataFrame, values: list[str]) -> pl.DataFrame:
+    return asked.select(_ROW).join(found, on=_ROW, how="left", maintain_order="left").select(values)

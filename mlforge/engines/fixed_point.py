@@ -1,0 +1,175 @@
+"""Exact sums over many overlapping slices of a column: running totals in fixed point.
+
+A sliding sum of floats that subtracts what leaves its window keeps a rounding error of the size of the largest
+value that ever passed through. Integers have no such error: as 128-bit integers of the least bit that any
+value has, totals are exact, and so is a difference of two. It is so even where a running total has
+wrapped around, as long as the slice's own sum fits.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Self, TypeVar
+
+import polars as pl
+
+from mlforge.engines.pairwise import Slices
+
+_ROOM = 126
+_MANTISSA = 53
+_MOST_BITS = 900
+"""Powers of two up to here are floats; for squares up to half of it."""
+# So far below the least value may lie what is rounded off for squares: a billionth, and a little more.
+_GUARD = 32
+
+Column = TypeVar("Column", pl.Series, pl.Expr)
+
+
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """The least magnitude of floats above zero, and the greatest; None where there is nothing but zeros."""
+
+    least: float | None
+    greatest: float | None
+
+    @classmethod
+    def of(cls, values: pl.Series) -> Self:
+        """That of a column."""
+        return cls(*values.to_frame().select(extent(pl.first())).row(0))
+
+    def union(self, other: Extent) -> Extent:
+        """That of both columns."""
+        least = [own for own in (self.least, other.least) if own is not None]
+        greatest = [own for own in (self.greatest, other.greatest) if own is not None]
+        return Extent(min(least, default=None), max(greatest, default=None))
+
+    @property
+    def exponents(self) -> tuple[int, int] | None:
+        """Those of the two."""
+        if self.least is None or self.greatest is None:
+            return None
+        return math.frexp(self.least)[1], math.frexp(self.greatest)[1]
+
+
+def extent(values: pl.Expr) -> tuple[pl.Expr, pl.Expr]:
+    """What an Extent is made of."""
+    sizes = values.cast(pl.Float64).abs()
+    return sizes.filter(sizes > 0).min().alias("least"), sizes.max().alias("greatest")
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """Numbers as multiples of `2 ** -bits`, 128 bits wide; sums of floats are floats, whatever their bits."""
+
+    bits: int
+    of_floats: bool = True
+
+    @classmethod
+    def exactly(cls, extent: Extent, longest: int) -> Self | None:
+        """One that holds every float as it is, if sums of so many fit; else None."""
+        ends = extent.exponents
+        if ends is None:
+            return cls(0)
+        least, greatest = ends
+        # Of more values it never is coarser, and where there is none there is none of more.
+        bits = max(_MANTISSA - least, -_MOST_BITS)
+        if greatest + bits + _log2(longest) > _ROOM or bits > _MOST_BITS:
+            return None
+        return cls(bits)
+
+    @classmethod
+    def for_squares(cls, extent: Extent, longest: int) -> Self | None:
+        """One to which values are rounded so that sums of so many squares fit; None if too coarse for some."""
+        ends = extent.exponents
+        if ends is None:
+            return cls(0)
+        if not math.isfinite(extent.greatest or 0):
+            return None
+        least, greatest = ends
+        bits = (_ROOM - _log2(longest)) // 2 - greatest
+        if bits + least < _GUARD or 2 * abs(bits) > _MOST_BITS:
+            return None
+        return cls(bits)
+
+    def whole(self, values: Column) -> Column:
+        """Values as multiples, nulls as nothing."""
+        if not self.of_floats:
+            return values.cast(pl.Int128).fill_null(0)
+        return (values.cast(pl.Float64) * 2.0**self.bits).round().fill_null(0.0).cast(pl.Int128)
+
+    def number(self, sums: Column) -> Column:
+        """Sums in units of the column: exact until the last rounding of Float64, else Int128."""
+        return sums.cast(pl.Float64) * 2.0**-self.bits if self.of_floats else sums
+
+    def deviations(self, sums: Column, squares: Column, count: Column) -> Column:
+        """The sum of squared deviations from the mean, of so many values with these sums.
+
+        About a whole number near the mean nothing large is left that could cancel out.
+        """
+        many = count.cast(pl.Int128)
+        near = (sums.cast(pl.Float64) / count).round().fill_nan(0.0).cast(pl.Int128)
+        rest = sums - near * many
+        about = squares - near * (sums + rest)
+        found = about.cast(pl.Float64) - rest.cast(pl.Float64).pow(2) / count
+        return found.clip(lower_bound=0.0) * 2.0 ** (-2 * self.bits)
+
+
+WHOLE = Scale(0, of_floats=False)
+"""That of integers, and of what decimals are physically."""
+
+
+@dataclass(frozen=True)
+class Fixed:
+    """A column as multiples of its scale."""
+
+    values: pl.Series
+    scale: Scale
+
+    @classmethod
+    def exactly(cls, values: pl.Series, longest: int) -> Self | None:
+        """Every value as it is, if slices of so many values have sums of 128 bits; else None."""
+        if not values.dtype.is_float():
+            return cls(WHOLE.whole(values), WHOLE)
+        return cls._at(Scale.exactly(Extent.of(values), longest), values)
+
+    @classmethod
+    def for_squares(cls, values: pl.Series, longest: int) -> Self | None:
+        """Values rounded so that slices have sums of squares of 128 bits; None if too coarse for some."""
+        return cls._at(Scale.for_squares(Extent.of(values), longest), values)
+
+    @classmethod
+    def _at(cls, scale: Scale | None, values: pl.Series) -> Self | None:
+        return None if scale is None else cls(scale.whole(values), scale)
+
+    @cached_property
+    def _totals(self) -> pl.Series:
+        return _running(self.values)
+
+    @cached_property
+    def _squares(self) -> pl.Series:
+        return _running(self.values * self.values)
+
+    def sums(self, slices: Slices) -> pl.Series:
+        """The sum of each slice, as a number of the column."""
+        return self.scale.number(_between(self._totals, slices))
+
+    def deviations(self, slices: Slices, count: pl.Series) -> pl.Series:
+        """The sum of squared deviations from each slice's mean; `count` is of its values."""
+        sums, squares = _between(self._totals, slices), _between(self._squares, slices)
+        return self.scale.deviations(sums, squares, count)
+
+
+def _running(values: pl.Series) -> pl.Series:
+    """Totals before each value and after the last."""
+    nothing = pl.Series(values.name, [0], dtype=pl.Int128)
+    return nothing.append(values.cum_sum())
+
+
+def _between(totals: pl.Series, slices: Slices) -> pl.Series:
+    return totals.gather(slices.starts + slices.lengths) - totals.gather(slices.starts)
+
+
+def _log2(count: int) -> int:
+    return max(count, 1).bit_length()

@@ -1,0 +1,179 @@
+"""Tiles: what all events of an entity and an interval come to, for aligned windows over dense events.
+
+Windows of an aligned feature begin and end where intervals do, so they are unions of tiles, and one set of tiles
+serves all of them. A tile is a row like an event's, at the start of its interval, and like those of an event there
+may be several of one entity and interval: what files give apart is simply put together. It holds only what
+merges exactly; `merging` makes metrics of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import reduce
+from typing import Literal
+
+import polars as pl
+
+from mlforge.compilers.base import TIME, value_alias
+from mlforge.core.feature_spec import FeatureSpec
+from mlforge.core.metrics import MetricColumn
+from mlforge.core.schema import DIGITS, FLOATS, decimal_scale
+from mlforge.engines.fixed_point import WHOLE, Extent, Scale, extent
+
+DENSE = 4
+"""How many events a tile stands for on average at least; fewer do not pay for making it."""
+FEWEST = 20_000
+"""Fewer events than this are evaluated before one could tell how dense they are."""
+WIDE = f"Decimal({DIGITS}, 0)"
+"""The dtype of sums: 128 bits that every engine and file takes."""
+MADE_OF = {
+    "count": ("count",),
+    "sum": ("count", "sum"),
+    "mean": ("count", "sum"),
+    "std": ("count", "sum", "spread"),
+    "min": ("min",),
+    "max": ("max",),
+}
+"""The parts of tiles that a metric is made of. Spread: the sum of squared deviations from a tile's own mean."""
+_NONE = pl.lit(None, dtype=pl.Int128)
+# Polars groups so in half of the time from tens of thousands of events on, and need not hold them.
+_ENGINE: Literal["streaming"] = "streaming"
+
+
+@dataclass(frozen=True)
+class Summary:
+    """How many events there are, and the extents of the columns that are summed."""
+
+    events: int
+    extents: Mapping[str, Extent]
+
+    def scale(self, column: str, dtype: str) -> Scale | None:
+        """The scale of a column's sums; None if none is sure to hold them, as then none is for more events."""
+        if dtype in FLOATS:
+            return Scale.exactly(self.extents[column], self.events)
+        digits = DIGITS - 1 - (decimal_scale(dtype) or 0)
+        # Where a sum may not fit, it is for the events' own kernel to tell.
+        too_large = (self.extents[column].greatest or 0) * self.events >= 10.0**digits
+        return None if too_large else WHOLE
+
+    def union(self, other: Summary) -> Summary:
+        """That of the events of both."""
+        extents = {name: own.union(other.extents[name]) for name, own in self.extents.items()}
+        return Summary(self.events + other.events, extents)
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """Tiles of some events: keys, TIME, and the parts of each value column; sums that no scale holds are null."""
+
+    rows: pl.LazyFrame
+    summary: Summary
+
+
+def dense(events: pl.LazyFrame, spec: FeatureSpec) -> bool:
+    """Whether events, as kernels take them, are many and dense enough to be made tiles."""
+    tile = pl.struct(*spec.keys, _start(spec)).hash()
+    asked = events.select(pl.len(), tile.approx_n_unique().alias("tiles"))
+    count, tiles = asked.collect(engine=_ENGINE).row(0)
+    return bool(count >= max(FEWEST, DENSE * tiles))
+
+
+def made(events: pl.LazyFrame, spec: FeatureSpec, dtypes: Mapping[str, str]) -> Tiles:
+    """The tiles of events, as kernels take them.
+
+    dtypes: of the event columns. Events are read several times, and need not fit into memory.
+    """
+    summed = [column for column, kinds in parts(spec.columns).items() if "sum" in kinds]
+    extents = [
+        pl.struct(*extent(pl.col(value_alias(column)))).alias(value_alias(column))
+        for column in summed
+    ]
+    survey = events.select(pl.len(), *extents).collect(engine=_ENGINE).row(0, named=True)
+    known = {column: Extent(**survey[value_alias(column)]) for column in summed}
+    summary = Summary(survey["len"], known)
+    found = events.group_by(*spec.keys, _start(spec)).agg(
+        _part(column, kind, dtypes[column], summary)
+        for column, kinds in parts(spec.columns).items()
+        for kind in kinds
+    )
+    sums = (wide(pl.col(part_alias(column, "sum"))) for column in summed)
+    return Tiles(found.with_columns(sums).collect(engine=_ENGINE).lazy(), summary)
+
+
+def together(found: Sequence[Tiles], dtypes: Mapping[str, str]) -> Tiles:
+    """Tiles of several lots of events, their sums in one scale."""
+    summary = reduce(Summary.union, (tiles.summary for tiles in found))
+    rows = [
+        tiles.rows.with_columns(
+            _rescaled(column, dtypes[column], tiles.summary, summary) for column in summary.extents
+        )
+        for tiles in found
+    ]
+    return Tiles(pl.concat(rows), summary)
+
+
+def parts(metrics: Iterable[MetricColumn]) -> Mapping[str, tuple[str, ...]]:
+    """For each event column the parts that its metrics are made of; none for what needs the events."""
+    found: dict[str, dict[str, None]] = {}
+    for metric in metrics:
+        found.setdefault(metric.column, {}).update(
+            dict.fromkeys(MADE_OF.get(metric.aggregation, ()))
+        )
+    return {column: tuple(kinds) for column, kinds in found.items()}
+
+
+def part_name(column: str, kind: str) -> str:
+    """A part's name among the columns that a kernel aggregates; no column of a source begins so."""
+    return f"__{kind}_{column}"
+
+
+def part_alias(column: str, kind: str) -> str:
+    """A part's column in tiles."""
+    return value_alias(part_name(column, kind))
+
+
+def part_dtype(kind: str, dtype: str) -> str:
+    """The dtype of a part, given that of the event column."""
+    return {"count": "Int64", "sum": WIDE, "spread": "Float64"}.get(kind, dtype)
+
+
+def wide(whole: pl.Expr) -> pl.Expr:
+    """Integers of 128 bits as what engines and files take."""
+    return whole.reinterpret(dtype=pl.Decimal(DIGITS, 0))
+
+
+def _start(spec: FeatureSpec) -> pl.Expr:
+    """The start of an event's interval."""
+    assert spec.interval is not None
+    return pl.col(TIME) - pl.col(TIME).mod(spec.interval.us)
+
+
+def _part(column: str, kind: str, dtype: str, of: Summary) -> pl.Expr:
+    """A part of a tile, of its events."""
+    values = pl.col(value_alias(column))
+    match kind:
+        case "count":
+            found = values.count().cast(pl.Int64)
+        case "spread":
+            numbers = values.cast(pl.Float64)
+            found = (numbers.var(ddof=0) * numbers.count()).fill_null(0.0)
+        case "sum":
+            scale = of.scale(column, dtype)
+            physical = values if decimal_scale(dtype) is None else values.to_physical()
+            found = _NONE.first() if scale is None else scale.whole(physical).sum()
+        case _:
+            found = values.min() if kind == "min" else values.max()
+    return found.alias(part_alias(column, kind))
+
+
+def _rescaled(column: str, dtype: str, own: Summary, both: Summary) -> pl.Expr:
+    """A column's sums in the scale that it has in both; null where there is none."""
+    given, wanted = own.scale(column, dtype), both.scale(column, dtype)
+    sums = pl.col(part_alias(column, "sum"))
+    if given is None or wanted is None:
+        return wide(_NONE.alias(part_alias(column, "sum")))
+    # Sums of nothing but zeros are zeros in any scale, whatever theirs.
+    if given == wanted or own.extents[column].exponents is None:
+        return sums
+    return wide(sums.to_physical() * pl.lit(1 << (wanted.bits - given.bits), dtype=pl.Int128))

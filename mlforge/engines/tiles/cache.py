@@ -1,0 +1,174 @@
+"""Tiles at rest: made once of each file with many events, and read in its place ever after.
+
+They follow from the file and from what is tiled, so they may be deleted at any time; one that is damaged is
+as good as none.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import lru_cache, reduce
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from mlforge.compilers.base import TIME
+from mlforge.core.feature_spec import FeatureSpec
+from mlforge.core.schema import Schema, dtypes
+from mlforge.engines.fixed_point import Extent, Scale
+from mlforge.engines.tiles import build
+from mlforge.engines.tiles.build import Summary, Tiles
+from mlforge.engines.tiles.merge import Sizes, gives, mean_of
+from mlforge.engines.timeline import of_events
+from mlforge.store import Store, file_tasks
+from mlforge.store.file_tasks import Lot
+from mlforge.store.local import io
+from mlforge.store.local.paths import State, state_of
+from mlforge.store.local.tiles import Made
+
+_FORMAT = 1
+_NOTES = "mlforge.tiles"
+_UNREADABLE = (
+    pl.exceptions.PolarsError,
+    pl.exceptions.PanicException,
+    KeyError,
+    TypeError,
+    ValueError,
+)
+
+
+def kind_of(spec: FeatureSpec, schema: Schema) -> str | None:
+    """What tiles of a feature depend on besides events, as a name; None where it has none."""
+    parts = {column: kinds for column, kinds in build.parts(spec.columns).items() if kinds}
+    if spec.interval is None or not parts:
+        return None
+    given = dtypes(schema)
+    columns = sorted((column, given[column], sorted(kinds)) for column, kinds in parts.items())
+    said = [_FORMAT, spec.interval.us, list(spec.keys), spec.timestamp, columns]
+    return hashlib.sha256(json.dumps(said).encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True, slots=True)
+class Laid:
+    """The tiles of one file; no summary where its events are not dense. sizes: of the columns with spreads."""
+
+    path: Path
+    summary: Summary | None
+    sizes: Mapping[str, Sizes]
+
+
+def lay(store: Store, spec: FeatureSpec, schema: Schema, lots: Sequence[Lot]) -> None:
+    """Make the tiles of those of these lots that are whole files of many events and have none yet.
+
+    Of a file whose events are not dense it is kept that there are none; a damaged one is left alone. Raises
+    StoreError where they cannot be written.
+    """
+    kind = kind_of(spec, schema)
+    if kind is None:
+        return
+    there = store.tiles(spec.name, kind)
+    whole = {lot.path: lot for lot in lots if lot.numbers is None and lot.rows >= build.FEWEST}
+    wanting = [
+        lot for path, lot in whole.items() if path not in there or look(there[path], path) is None
+    ]
+    if wanting:
+        store.write_tiles(spec.name, kind, _made(wanting, spec, schema))
+
+
+def _made(lots: Iterable[Lot], spec: FeatureSpec, schema: Schema) -> Iterator[Made]:
+    wanted = tuple(column for column in schema if column.name in spec.needed())
+    given = dtypes(schema)
+    for lot in lots:
+        if not io.is_sealed(lot.path):
+            continue
+        events = of_events(file_tasks.scan([lot], wanted), spec)
+        told: dict[str, Any] = {"of": io.seal_of(lot.path), "events": None}
+        rows = pl.DataFrame()
+        if build.dense(events, spec):
+            found = build.made(events, spec, given)
+            rows = found.rows.collect().sort(TIME)
+            told |= _told(found.summary, rows, spec, given)
+        yield lot.path, rows, {_NOTES: json.dumps(told)}
+
+
+def _told(
+    summary: Summary, rows: pl.DataFrame, spec: FeatureSpec, dtypes: Mapping[str, str]
+) -> dict[str, Any]:
+    sums, sizes = {}, {}
+    for column, ends in summary.extents.items():
+        scale = summary.scale(column, dtypes[column])
+        bits = None if scale is None else scale.bits
+        sums[column] = [dtypes[column], ends.least, ends.greatest, bits]
+        if scale is not None and "spread" in build.parts(spec.columns)[column]:
+            size = Sizes.of(rows, column, spec.keys, mean_of(column, dtypes[column], scale))
+            sizes[column] = [size.extent.least, size.extent.greatest, size.most]
+    return {"events": summary.events, "sums": sums, "sizes": sizes}
+
+
+def look(path: Path, of: Path) -> Laid | None:
+    """The tiles at a place; None where there are none, or not as they were written, or not of that file."""
+    try:
+        return _look(state_of(path), state_of(of))
+    except OSError:
+        return None
+
+
+@lru_cache(maxsize=65_536)  # a refresh and the push behind it look several times
+def _look(state: State, of: State) -> Laid | None:
+    path = Path(state[0])
+    if not io.is_sealed(path):
+        return None
+    with suppress(*_UNREADABLE):
+        told = json.loads(pl.read_parquet_metadata(path)[_NOTES])
+        if told["of"] != io.seal_of(Path(of[0])):
+            return None
+        if told["events"] is None:
+            return Laid(path, None, {})
+        extents = {column: Extent(*ends) for column, (_, *ends, _) in told["sums"].items()}
+        summary = Summary(int(told["events"]), extents)
+        for column, (dtype, _, _, bits) in told["sums"].items():
+            scale = summary.scale(column, dtype)
+            if bits != (None if scale is None else scale.bits):
+                return None  # of an mlforge whose scales are others
+        sizes = {name: Sizes(Extent(*ends), most) for name, (*ends, most) in told["sizes"].items()}
+        return Laid(path, summary, sizes)
+    return None
+
+
+def summary_of(laid: Iterable[Laid]) -> Summary:
+    """That of the events of all."""
+    return reduce(Summary.union, (one.summary for one in laid if one.summary is not None))
+
+
+def makes(laid: Sequence[Laid], spec: FeatureSpec, dtypes: Mapping[str, str]) -> bool:
+    """Whether these tiles together make every metric of a feature."""
+    summary, known = summary_of(laid), {name for one in laid for name in one.sizes}
+
+    def exact(column: str) -> Scale | None:
+        return summary.scale(column, dtypes[column]) if column in summary.extents else None
+
+    def near(column: str) -> Scale | None:
+        if column not in known or exact(column) is None:
+            return None
+        return reduce(Sizes.union, (one.sizes[column] for one in laid)).scale()
+
+    return all(gives(m.aggregation, exact(m.column), near(m.column)) for m in spec.columns)
+
+
+def scanned(laid: Iterable[Laid], dtypes: Mapping[str, str]) -> list[Tiles]:
+    """Their tiles, those whose sums are in one scale together: many files are read in one go."""
+    by_scale: dict[tuple[Scale | None, ...], list[Laid]] = defaultdict(list)
+    for one in laid:
+        own = one.summary
+        if own is not None:
+            by_scale[tuple(own.scale(name, dtypes[name]) for name in own.extents)].append(one)
+    return [
+        Tiles(pl.scan_parquet([one.path for one in alike], glob=False), summary_of(alike))
+        for alike in by_scale.values()
+    ]

@@ -1,0 +1,145 @@
+"""Whether a function asks anything of the world: clocks, random numbers, files, the environment."""
+
+from __future__ import annotations
+
+import contextvars
+import datetime
+import os
+import random
+import sys
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import CodeType, FrameType, FunctionType, ModuleType
+from typing import Any
+
+from mlforge.features.ast_form import nested
+from mlforge.features.references import Home, module_of, reachable
+
+_CLOCK, _CHANCE = "reads the clock", "draws random numbers"
+_FILES, _ENVIRONMENT = "reads files", "reads the environment"
+
+# Names that compiled libraries answer to (numpy, pandas): the interpreter does not see those calls.
+_NAMES = {
+    **dict.fromkeys(("now", "utcnow", "today", "time_ns", "monotonic", "perf_counter"), _CLOCK),
+    **dict.fromkeys(("random", "default_rng", "RandomState", "uuid1", "uuid4", "urandom"), _CHANCE),
+}
+# Built-in functions by module and name; "" stands for all in it.
+_BUILT_IN = {
+    ("time", ""): _CLOCK,
+    ("posix", "urandom"): _CHANCE,
+    ("nt", "urandom"): _CHANCE,
+    ("io", "open"): _FILES,
+    ("posix", "open"): _FILES,
+    ("nt", "open"): _FILES,
+    ("_socket", ""): "uses the network",
+    ("_posixsubprocess", ""): "runs programs",
+}
+# Methods of polars' own objects, by the start of their qualified names.
+_POLARS = {
+    "PyLazyFrame.new_from_": _FILES,
+    "PyDataFrame.read_": _FILES,
+    "PyDataFrame.sample_": _CHANCE,
+    "PyExpr.sample_": _CHANCE,
+    "PyExpr.shuffle": _CHANCE,
+}
+# Who looks at clocks and files on the way, without the result's depending on them.
+_BYSTANDERS = {"_strptime", "importlib", "linecache", "logging", "structlog", "tokenize", "warnings", "zoneinfo"}  # fmt: skip
+_GETENV: CodeType = type(os.environ).__getitem__.__code__
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a call gave: a result or an error, and what it was seen to ask of the world, if anything."""
+
+    result: object = None
+    error: BaseException | None = None
+    asked: str | None = None
+
+
+def named(function: Callable[..., object]) -> str | None:
+    """What the code of a function and of its helpers names, of the world; None for nothing.
+
+    It is a coarse net below `call`, for what compiled libraries do: a name alone is enough.
+    """
+    home = Home.of(function)
+    for value in reachable(function):
+        if isinstance(value, FunctionType) and home.owns(module_of(value)):
+            for code in nested(value.__code__):
+                for name in code.co_names:
+                    if name in _NAMES:
+                        return f"{_NAMES[name]} ({name})"
+        for owner in (value, getattr(value, "__self__", None)):
+            if type(owner).__module__.startswith("numpy.random"):
+                return f"{_CHANCE} (numpy)"
+    return None
+
+
+def call(function: Callable[[], object]) -> Outcome:
+    """Call a function and watch what it asks of the world; nothing that it raises comes out.
+
+    It runs in a thread of its own, so that a profiler at work here stays undisturbed, and a timeout
+    that a signal raises here is not taken for the function's error.
+    """
+    asked: list[str] = []
+    outcomes: list[Outcome] = []
+
+    def note(frame: FrameType, event: str, argument: Any) -> None:
+        if asked or event not in ("c_call", "call"):
+            return
+        what = _asked_natively(argument) if event == "c_call" else _asked(frame)
+        if what and not _on_the_way(frame):
+            asked.append(what)
+
+    def run() -> None:
+        result: object = None
+        failure: BaseException | None = None
+        sys.setprofile(note)
+        try:
+            result = function()
+        # All that a function raises is an answer; interrupts are for the thread that waits.
+        except BaseException as error:  # noqa: BLE001
+            failure = error
+        sys.setprofile(None)
+        outcomes.append(Outcome(result, failure, asked[0] if asked else None))
+
+    context = contextvars.copy_context()
+    thread = threading.Thread(target=context.run, args=(run,), name="mlforge-proof", daemon=True)
+    thread.start()
+    thread.join()
+    return outcomes[0]
+
+
+def _asked_natively(function: Any) -> str | None:
+    owner, name = getattr(function, "__self__", None), function.__name__
+    if isinstance(owner, random.Random):
+        what: str | None = _CHANCE
+    elif isinstance(owner, type) and issubclass(owner, datetime.date):
+        what = _CLOCK if name in ("now", "utcnow", "today") else None
+    elif isinstance(owner, ModuleType):
+        what = _BUILT_IN.get((owner.__name__, name)) or _BUILT_IN.get((owner.__name__, ""))
+    else:
+        full = function.__qualname__
+        what = next((found for start, found in _POLARS.items() if full.startswith(start)), None)
+    return what and f"{what} ({name})"
+
+
+def _asked(frame: FrameType) -> str | None:
+    if frame.f_code is not _GETENV:
+        return None
+    caller = frame.f_back
+    while caller and _package(caller) in ("os", "collections"):
+        caller = caller.f_back
+    return None if caller and _package(caller) == "polars" else _ENVIRONMENT
+
+
+def _on_the_way(frame: FrameType | None) -> bool:
+    while frame:
+        if _package(frame) in _BYSTANDERS:
+            return True
+        frame = frame.f_back
+    return False
+
+
+def _package(frame: FrameType) -> str:
+    return str(frame.f_globals.get("__name__", "")).partition(".")[0]

@@ -1,0 +1,1 @@
+"""Operations on one table: dtypes, normalisation, rules, digests, encoding."""

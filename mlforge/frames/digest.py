@@ -1,0 +1,99 @@
+"""A hash of a multiset of rows: independent of their order, stable between releases.
+
+Every cell becomes 64 bits, salted with its column's name; a row mixes its cells into 128 bits; the
+multiset's digest is the sum over its rows modulo 2**128, so digests of disjoint parts add up (the
+construction is the additive one of Clarke et al., "Incremental multiset hash functions", 2003,
+with a fast mixer in place of a cryptographic one: it detects change, not forgery). The mixer is that of
+splitmix64 (Steele, Lea, Flood, 2014).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from mlforge.core.manifest import MODULUS
+
+
+def _constant(value: int) -> pa.Scalar:
+    return pa.scalar(value, pa.uint64())
+
+
+_LANES = (_constant(0x9E3779B97F4A7C15), _constant(0xD1B54A32D192ED03))
+_STEPS = (
+    (_constant(30), _constant(0xBF58476D1CE4E5B9)),
+    (_constant(27), _constant(0x94D049BB133111EB)),
+    (_constant(31), None),
+)
+_ZERO, _HALF, _LOW = _constant(0), _constant(32), _constant((1 << 32) - 1)
+_BLOCK = 16_384  # rows at a time: what is between two steps stays in the processor's cache
+
+
+def digest(frame: pl.DataFrame) -> int:
+    """The digest of the frame's rows: 128 bits; 0 for no rows."""
+    columns = [(_salt(name), _cells(frame[name]).rechunk().to_arrow()) for name in frame.columns]
+    lanes = [0, 0]
+    for start in range(0, frame.height, _BLOCK):
+        row = _ZERO
+        for salt, cells in columns:
+            cell = _mixed(pc.add(cells.slice(start, _BLOCK), salt))
+            # A null adds nothing, so a column of nulls is as good as none.
+            row = pc.add(row, pc.fill_null(cell, _ZERO) if cell.null_count else cell)
+        if isinstance(row, pa.Scalar):  # no columns
+            row = pa.repeat(row, min(_BLOCK, frame.height - start))
+        for index, lane in enumerate(_LANES):
+            lanes[index] += _total(_mixed(pc.bit_wise_xor(row, lane)))
+    first, second = lanes
+    return ((first << 64) + second) % MODULUS
+
+
+def _cells(values: pl.Series) -> pl.Series:
+    """Each value as 64 bits; equal values of a dtype give equal bits."""
+    dtype = values.dtype
+    if dtype == pl.String:
+        return _texts(values)
+    if dtype.is_float():
+        # Adding zero makes -0.0 and 0.0 one.
+        arrow = (values.cast(pl.Float64) + 0.0).to_arrow()
+        return pl.Series(arrow.view(pa.uint64()))
+    if dtype.is_decimal():
+        return _texts(values.cast(pl.String))
+    if dtype in (pl.Null, pl.UInt64):
+        return values.cast(pl.UInt64)
+    return values.to_physical().cast(pl.Int64).reinterpret(signed=False)
+
+
+def _texts(values: pl.Series) -> pl.Series:
+    """Each distinct text is hashed once."""
+    distinct = values.drop_nulls().unique()
+    hashed = [
+        int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
+        for text in distinct
+    ]
+    return values.replace_strict(
+        distinct, pl.Series(hashed, dtype=pl.UInt64), return_dtype=pl.UInt64, default=None
+    )
+
+
+def _mixed(values: Any) -> Any:
+    """Every value put through the mixer."""
+    for shift, factor in _STEPS:
+        values = pc.bit_wise_xor(values, pc.shift_right(values, shift))
+        if factor is not None:
+            values = pc.multiply(values, factor)
+    return values
+
+
+def _total(values: Any) -> int:
+    """The exact sum, by halves: theirs cannot overflow in a block."""
+    high, low = pc.sum(pc.shift_right(values, _HALF)), pc.sum(pc.bit_wise_and(values, _LOW))
+    return (int(high.as_py()) << 32) + int(low.as_py())
+
+
+def _salt(name: str) -> pa.Scalar:
+    hashed = hashlib.blake2b(name.encode(), digest_size=8).digest()
+    return _constant(int.from_bytes(hashed, "little"))

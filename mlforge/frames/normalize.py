@@ -1,0 +1,249 @@
+"""From the rows that a feature's function returns to events: one time zone, no surprises.
+
+Instants become UTC microseconds, non-finite floats null; rows without a key or a time are left out
+and counted; what the time model cannot hold is refused with the expression that would mend it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from mlforge.core.values import to_us
+from mlforge.errors import ColumnNotFound, DataError
+from mlforge.frames.polars_schema import UTC_INSTANT, dtype_text
+
+if TYPE_CHECKING:
+    from mlforge.core.feature_spec import FeatureSpec
+
+_INTERNAL = "__"
+_HOUR = 3_600_000_000
+_DAY = 24 * _HOUR
+_WIDEST_ZONE = 14
+_FIRST = to_us(datetime.min.replace(tzinfo=UTC))
+_LAST = to_us(datetime.max.replace(tzinfo=UTC))
+_INT64 = (-(2**63), 2**63 - 1)
+_INTEGERS: frozenset[type[pl.DataType]] = frozenset(
+    {pl.Int8, pl.Int16, pl.Int32, pl.Int64, pl.UInt8, pl.UInt16, pl.UInt32, pl.UInt64}
+)
+_TEXTS = frozenset({pl.String, pl.Categorical, pl.Enum})
+_KEYS = _INTEGERS | _TEXTS | {pl.Boolean, pl.Date, pl.Null}
+_HELD = _KEYS | {pl.Float32, pl.Float64, pl.Decimal, pl.Datetime, pl.Time}
+# How many of a unit make a microsecond, or how many microseconds make one.
+_FINER = {"ns": 1_000}
+_COARSER = {"ms": 1_000}
+
+# What would mend a column that is refused, by its dtype; `{}` stands for the column.
+_MEND_KEY: dict[type[pl.DataType], str] = {
+    **dict.fromkeys(
+        (pl.Float16, pl.Float32, pl.Float64),
+        "pl.col({!r}).cast(pl.Int64) (pandas turns integers with missing values into floats)",
+    ),
+    pl.Datetime: "pl.col({!r}).dt.date()",
+    pl.Binary: 'pl.col({!r}).bin.encode("hex")',
+    pl.Int128: "pl.col({!r}).cast(pl.Int64)",
+    pl.UInt128: "pl.col({!r}).cast(pl.UInt64)",
+}
+_MEND_TIME: dict[type[pl.DataType], str] = {
+    pl.String: "pl.col({!r}).str.to_datetime()",
+    pl.Categorical: "pl.col({!r}).cast(pl.String).str.to_datetime()",
+    **dict.fromkeys(
+        _INTEGERS, 'pl.from_epoch({!r}, time_unit="s"), or "ms" or "us" as the column counts'
+    ),
+    pl.Float64: 'pl.from_epoch(pl.col({!r}).cast(pl.Int64), time_unit="s"), or as the column counts',
+}
+_MEND: dict[type[pl.DataType], str] = {
+    pl.Duration: "pl.col({!r}).dt.total_microseconds()",
+    pl.Int128: "pl.col({!r}).cast(pl.Int64)",
+    pl.UInt128: "pl.col({!r}).cast(pl.UInt64)",
+    pl.Float16: "pl.col({!r}).cast(pl.Float32)",
+    pl.Binary: 'pl.col({!r}).cast(pl.String), or .bin.encode("hex")',
+    pl.List: "pl.col({!r}).list.len(), or .explode()",
+    pl.Struct: "pl.col({!r}).struct.field(...)",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """Rows left out for a null key, or else for a null time, and floats that became null."""
+
+    null_key: int = 0
+    null_time: int = 0
+    non_finite: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Events:
+    """Normalised events, sorted by time, then keys. `naive`: the timestamp had no time zone."""
+
+    frame: pl.DataFrame
+    dropped: Dropped
+    naive: bool
+
+
+def normalise(spec: FeatureSpec, frame: pl.DataFrame, where: str) -> Events:
+    """Bring a function's rows into the form that everything after relies on.
+
+    Every Datetime becomes Datetime(us, UTC): a naive one is taken as UTC, nanoseconds are floored.
+    A timestamp of dtype Date is its midnight. Categories become strings. Columns keep their order;
+    rows of one time and key keep theirs.
+    Raises ColumnNotFound, or DataError for a dtype or a time that cannot be held.
+    """
+    schema = frame.schema
+    for name in spec.needed():
+        if name not in schema:
+            raise ColumnNotFound.among(where, name, list(schema))
+    for name, dtype in schema.items():
+        _check(spec, name, dtype, where)
+    naive = spec.timestamp is not None and _is_naive(schema[spec.timestamp])
+
+    has_key = pl.all_horizontal(pl.col(key).is_not_null() for key in spec.keys)
+    has_time = pl.lit(True) if spec.timestamp is None else pl.col(spec.timestamp).is_not_null()
+    null_key, null_time = frame.select(
+        null_key=(~has_key).sum(), null_time=(has_key & ~has_time).sum()
+    ).row(0)
+    if null_key or null_time:
+        frame = frame.filter(has_key & has_time)
+
+    _check_times(spec, frame, where)
+    floats = [name for name, dtype in schema.items() if dtype.is_float()]
+    non_finite = sum(
+        frame.select((~pl.col(name).is_finite()).sum() for name in floats).row(0) if floats else ()
+    )
+    frame = frame.with_columns(
+        _normal(name, dtype, name == spec.timestamp) for name, dtype in schema.items()
+    )
+    frame = frame.sort(spec.order, maintain_order=True).rechunk()
+    return Events(frame, Dropped(null_key, null_time, non_finite), naive)
+
+
+def future_warning(
+    max_time_us: int, now_us: int, where: str, naive: bool, timestamp: str = "event_time"
+) -> str | None:
+    """What to say of a naive timestamp more than an hour ahead of now, as local time often is."""
+    ahead = max_time_us - now_us
+    if not naive or ahead <= _HOUR:
+        return None
+    hours = -(-ahead // _HOUR)
+    shift = timedelta(seconds=ahead // 1_000_000)
+    seen = (
+        f"{where}: the newest {timestamp!r} is {shift} ahead of now; it has no time zone, "
+        "so it was taken as UTC; "
+    )
+    if hours > _WIDEST_ZONE:
+        return seen + "no zone is so far ahead: check the column's unit and the clock that set it"
+    return seen + (
+        f"if it is local time, pl.col({timestamp!r}).dt.replace_time_zone('Etc/GMT-{hours}') "
+        f"(UTC+{hours}), or better the name of its zone, mends it"
+    )
+
+
+def as_utc(expr: pl.Expr, dtype: pl.DataType) -> pl.Expr:
+    """A Datetime or Date expression as Datetime(us, UTC); naive is UTC, nanoseconds are floored."""
+    if isinstance(dtype, pl.Datetime):
+        us = expr.to_physical()
+        # Not by a cast: its rounding is for polars to change.
+        if dtype.time_unit in _FINER:
+            us = us // _FINER[dtype.time_unit]
+        elif dtype.time_unit in _COARSER:
+            us = us * _COARSER[dtype.time_unit]
+        return us.cast(UTC_INSTANT)
+    if dtype == pl.Date:
+        return (expr.to_physical().cast(pl.Int64) * _DAY).cast(UTC_INSTANT)
+    return expr.cast(UTC_INSTANT)
+
+
+def _normal(name: str, dtype: pl.DataType, is_time: bool) -> pl.Expr:
+    column = pl.col(name)
+    if is_time or isinstance(dtype, pl.Datetime):
+        return as_utc(column, dtype)
+    if isinstance(dtype, (pl.Categorical, pl.Enum)):
+        return column.cast(pl.String)
+    if dtype.is_float():
+        return pl.when(column.is_finite()).then(column).alias(name)
+    return column
+
+
+def _is_naive(dtype: pl.DataType) -> bool:
+    return isinstance(dtype, pl.Datetime) and dtype.time_zone is None
+
+
+def _check(spec: FeatureSpec, name: str, dtype: pl.DataType, where: str) -> None:
+    kind = dtype.base_type()
+    if name.startswith(_INTERNAL):
+        pandas = "pandas wrote its index: drop it, or write with index=False"
+        raise DataError(
+            f"{where}: column {name!r} begins with {_INTERNAL!r}, which is kept for mlforge; "
+            + (pandas if name.startswith("__index_level_") else "rename it")
+        )
+    if name == "*" or (name.startswith("^") and name.endswith("$")):
+        raise DataError(f"{where}: polars takes the column name {name!r} for a pattern; rename it")
+    if name in spec.keys and kind not in _KEYS:
+        raise _refused(
+            where,
+            f"key {name!r}",
+            dtype,
+            "keys are integers, strings, booleans or dates",
+            _MEND_KEY.get(kind, _MEND.get(kind, "pl.col({!r}).cast(pl.String)")).format(name),
+        )
+    if name == spec.timestamp and kind not in (pl.Datetime, pl.Date, pl.Null):
+        raise _refused(
+            where,
+            f"timestamp {name!r}",
+            dtype,
+            "a timestamp is a Datetime or a Date",
+            _MEND_TIME.get(kind, "a column of Datetime").format(name),
+        )
+    if kind not in _HELD:
+        raise _refused(
+            where,
+            f"column {name!r}",
+            dtype,
+            "a feature cannot hold it",
+            _MEND.get(kind, "select() with the columns you need, or a cast").format(name),
+        )
+    if isinstance(dtype, pl.Enum):
+        for column in spec.columns:
+            if column.column == name and column.aggregation in ("min", "max"):
+                raise _refused(
+                    where,
+                    f"column {name!r}",
+                    dtype,
+                    f"its {column.aggregation} could go by its order or its letters",
+                    f"pl.col({name!r}).cast(pl.String) or .to_physical()",
+                )
+
+
+def _refused(where: str, what: str, dtype: pl.DataType, rule: str, mend: str) -> DataError:
+    return DataError(f"{where}: {what} is {dtype_text(dtype)}; {rule}; use {mend}")
+
+
+def _check_times(spec: FeatureSpec, frame: pl.DataFrame, where: str) -> None:
+    """Refuse event times that no calendar has, and other instants that microseconds cannot hold."""
+    bounds = {
+        name: (_FIRST, _LAST) if name == spec.timestamp else _INT64
+        for name, dtype in frame.schema.items()
+        if name == spec.timestamp or (isinstance(dtype, pl.Datetime) and dtype.time_unit == "ms")
+    }
+    if not bounds:
+        return
+    physical = pl.col(*bounds).to_physical()
+    least, greatest = frame.select(physical.min()).row(0), frame.select(physical.max()).row(0)
+    for (name, (first, last)), low, high in zip(bounds.items(), least, greatest, strict=True):
+        dtype = frame.schema[name]
+        for value in (low, high):
+            if value is not None and not first <= _to_us(value, dtype) <= last:
+                raise DataError(
+                    f"{where}: column {name!r} holds {value:,} ({dtype_text(dtype)}), which is no time "
+                    "between the years 1 and 9999; check the unit that it was made with"
+                )
+
+
+def _to_us(physical: int, dtype: pl.DataType) -> int:
+    """As `as_utc`, in integers that do not wrap around."""
+    if isinstance(dtype, pl.Datetime):
+        return physical * _COARSER.get(dtype.time_unit, 1) // _FINER.get(dtype.time_unit, 1)
+    return physical * _DAY

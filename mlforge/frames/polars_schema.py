@@ -1,0 +1,117 @@
+"""Between polars frames and the schema's text."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Literal
+
+import polars as pl
+
+from mlforge.core.feature_spec import FeatureSpec
+from mlforge.core.schema import INSTANT, Column, Schema
+from mlforge.core.values import TimeRange
+from mlforge.errors import DataError
+
+_DECIMAL = re.compile(r"Decimal\((\d+), (\d+)\)")
+_FEW = 3_000_000
+# A list of keys is prepared anew for every piece of a file: more entities than this are joined with.
+_LISTED = 20_000
+UTC_INSTANT = pl.Datetime("us", "UTC")
+
+
+def dtype_text(dtype: pl.DataType) -> str:
+    """`Int64`, `Datetime(us, UTC)`, `Decimal(38, 2)`; other parameters as polars prints them."""
+    if isinstance(dtype, pl.Datetime):
+        zone = f", {dtype.time_zone}" if dtype.time_zone else ""
+        return f"Datetime({dtype.time_unit}{zone})"
+    if isinstance(dtype, pl.Decimal):
+        return f"Decimal({dtype.precision}, {dtype.scale})"
+    return str(dtype)
+
+
+def to_polars(text: str) -> pl.DataType:
+    """The polars dtype of a schema's text."""
+    if text == INSTANT:
+        return UTC_INSTANT
+    decimal = _DECIMAL.fullmatch(text)
+    if decimal is not None:
+        return pl.Decimal(int(decimal[1]), int(decimal[2]))
+    dtype = getattr(pl, text, None)
+    if isinstance(dtype, type) and issubclass(dtype, pl.DataType):
+        return dtype()
+    raise DataError(f"dtype {text!r} is not one that mlforge stores")
+
+
+def schema_of(frame: pl.DataFrame | pl.LazyFrame) -> Schema:
+    """The frame's columns in the schema's words."""
+    return tuple(Column(name, dtype_text(dtype)) for name, dtype in frame.collect_schema().items())
+
+
+def polars_schema(columns: Iterable[Column]) -> dict[str, pl.DataType]:
+    """The columns as polars wants a schema."""
+    return {column.name: to_polars(column.dtype) for column in columns}
+
+
+def empty(columns: Iterable[Column]) -> pl.DataFrame:
+    """A frame of these columns without rows."""
+    return pl.DataFrame(schema=polars_schema(columns))
+
+
+def engine_for(rows: int) -> Literal["in-memory", "auto"]:
+    """How polars is to go over so many rows: streaming saves memory, but takes longer to start than few rows do."""
+    return "in-memory" if rows <= _FEW else "auto"
+
+
+def instant(us: int | None) -> pl.Expr:
+    """A literal instant, or a null one."""
+    return pl.lit(us, dtype=pl.Int64).cast(UTC_INSTANT)
+
+
+def microseconds(column: str) -> pl.Expr:
+    """A Datetime(us, UTC) column as Int64 microseconds."""
+    return pl.col(column).to_physical()
+
+
+def in_microseconds(frame: pl.DataFrame) -> pl.DataFrame:
+    """The frame with all its instants in one unit: files of one source may tell a column in several."""
+    times = [name for name, dtype in frame.schema.items() if isinstance(dtype, pl.Datetime)]
+    return frame.with_columns(pl.col(name).dt.cast_time_unit("us") for name in times)
+
+
+def of_entities(
+    found: pl.LazyFrame, entities: pl.DataFrame | None, keys: Sequence[str]
+) -> pl.LazyFrame:
+    """The rows of some entities; of all where it is None."""
+    if entities is None:
+        return found
+    if entities.height <= _LISTED:
+        # A look at one key costs a third of a join, and can be part of reading.
+        listed = pl.lit(entities[keys[0]].implode())
+        found = found.filter(pl.col(keys[0]).is_in(listed))
+        if len(keys) == 1:
+            return found
+    return found.join(entities.lazy(), on=list(keys), how="semi")
+
+
+def finite(expr: pl.Expr, dtype: pl.DataType) -> pl.Expr:
+    """The expression with NaN and infinities as null; other dtypes as they are."""
+    return pl.when(expr.is_finite()).then(expr) if dtype.is_float() else expr
+
+
+def select_typed(frame: pl.LazyFrame, present: Mapping[str, str], wanted: Schema) -> pl.LazyFrame:
+    """The wanted columns in their order; a column that is absent or all null comes as typed nulls."""
+    return frame.select(
+        pl.col(column.name)
+        if present.get(column.name) == column.dtype != "Null"
+        else pl.lit(None, dtype=to_polars(column.dtype)).alias(column.name)
+        for column in wanted
+    )
+
+
+def times_of(events: pl.DataFrame, spec: FeatureSpec) -> TimeRange | None:
+    """The range of their event times; None where they have none."""
+    if spec.timestamp is None or events.is_empty():
+        return None
+    micros = events[spec.timestamp].to_physical()
+    return TimeRange(int(micros.min()), int(micros.max()))  # type: ignore[arg-type]

@@ -1,0 +1,211 @@
+"""Rules applied to rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from decimal import Decimal
+from typing import Any
+
+import polars as pl
+from polars.exceptions import PolarsError
+
+from mlforge.core.validators import OnFail, Rule, instant
+from mlforge.core.values import from_us
+from mlforge.errors import ColumnNotFound, DefinitionError, ValidationError
+from mlforge.frames.polars_schema import dtype_text
+
+_EXAMPLES = 3
+_LONGEST = 40
+_PER_UNIT = {"ns": 1_000}
+_US_PER_UNIT = {"ms": 1_000}
+_US_PER_DAY = 86_400_000_000
+# The kinds of arguments that go with a kind of column.
+_GOES_WITH = {
+    "number": ("number",),
+    "text": ("text",),
+    "boolean": ("boolean",),
+    "date": ("date", "datetime"),
+    "datetime": ("date", "datetime"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A rule that rows break: how many, and up to three of their values."""
+
+    column: str
+    rule: Rule
+    rows: int
+    examples: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What the rules say of some rows; `kept` are those that no "drop" rule leaves out."""
+
+    rows: int
+    failures: tuple[Failure, ...]
+    kept: pl.DataFrame
+    dropped: int
+
+    @property
+    def failed(self) -> bool:
+        """Whether a rule with on_fail="error" is broken."""
+        return any(failure.rule.on_fail == "error" for failure in self.failures)
+
+    def text(self, on_fail: OnFail | None = None) -> str:
+        """One line of all failures, or of those with this `on_fail`; empty if there are none."""
+        return "; ".join(
+            f"{failure.column}: {failure.rule.describe()} fails in {failure.rows:,} of {self.rows:,} rows"
+            + (f" ({', '.join(failure.examples)})" if failure.examples else "")
+            for failure in self.failures
+            if on_fail in (None, failure.rule.on_fail)
+        )
+
+
+def check(validators: Mapping[str, Sequence[Rule]], frame: pl.DataFrame, where: str) -> Report:
+    """Apply every rule to every row, also to those that another rule drops.
+
+    Nulls, NaN and infinities pass all rules but `not_null`; naive datetimes are UTC.
+    Raises ColumnNotFound, ValidationError for a rule that does not go with its column's dtype, and
+    DefinitionError for a pattern that polars does not know.
+    """
+    failures: list[Failure] = []
+    dropped = pl.repeat(False, frame.height, dtype=pl.Boolean, eager=True)
+    for name, rules in validators.items():
+        if name not in frame.columns:
+            raise ColumnNotFound.among(where, name, frame.columns)
+        column = _Column(name, frame.schema[name], where)
+        for rule in rules:
+            broken = column.broken(rule, frame)
+            rows = int(broken.sum())
+            if not rows:
+                continue
+            examples = () if rule.name == "not_null" else column.examples(frame, broken)
+            failures.append(Failure(name, rule, rows, examples))
+            if rule.on_fail == "drop":
+                dropped |= broken
+    count = int(dropped.sum())
+    kept = frame.filter(~dropped) if count else frame
+    return Report(frame.height, tuple(failures), kept, count)
+
+
+class _Column:
+    """A column in the form in which rules compare it: instants as microseconds, categories as text."""
+
+    def __init__(self, name: str, dtype: pl.DataType, where: str) -> None:
+        self.name, self.dtype, self.where = name, dtype, where
+        self.kind = _kind(dtype)
+        self.values = _comparable(pl.col(name), dtype)
+
+    def broken(self, rule: Rule, frame: pl.DataFrame) -> pl.Series:
+        """Which rows break the rule."""
+        if rule.kind is None:
+            fails = _BARE[rule.name](self.values)
+        elif self.dtype == pl.Null:
+            fails = pl.repeat(False, pl.len(), dtype=pl.Boolean)
+        elif self.kind is None or rule.kind not in _GOES_WITH[self.kind]:
+            raise self._misfit(rule, f"it is for {rule.kind} columns; cast it, or use another rule")
+        else:
+            passes = _RULES[rule.name](self.values, *map(self._argument, rule.arguments))
+            fails = ~passes.fill_null(True)
+        try:
+            return frame.select(fails.alias(self.name)).to_series()
+        except PolarsError as error:
+            reason = str(error).split("\n\n")[0].rpartition("error: ")[2].strip()
+            if rule.name == "matches_regex":
+                raise DefinitionError(
+                    f"{self.where}: {rule} of {self.name!r} is no pattern to polars: {reason}"
+                ) from error
+            raise self._misfit(rule, reason) from error
+
+    def examples(self, frame: pl.DataFrame, broken: pl.Series) -> tuple[str, ...]:
+        """Some values that break a rule."""
+        values = frame.filter(broken).select(self.values).to_series()
+        return tuple(map(self._shown, values.unique(maintain_order=True).head(_EXAMPLES)))
+
+    def _argument(self, argument: Any) -> Any:
+        if isinstance(argument, tuple):
+            return _members(argument, self.dtype)
+        return instant(argument) if isinstance(argument, date) else argument
+
+    def _shown(self, value: Any) -> str:
+        if self.kind in ("date", "datetime"):
+            try:
+                time = from_us(value)
+            except OverflowError:
+                return f"{value} us since 1970"
+            return str(time.date() if self.kind == "date" else time)
+        if isinstance(value, pl.Series):
+            value = value.to_list()
+        text = repr(value) if isinstance(value, str) else str(value)
+        return text if len(text) <= _LONGEST else text[: _LONGEST - 3] + "..."
+
+    def _misfit(self, rule: Rule, hint: str) -> ValidationError:
+        return ValidationError(
+            f"{self.where}: {rule} does not go with column {self.name!r}, which is "
+            f"{dtype_text(self.dtype)}; {hint}"
+        )
+
+
+def _comparable(column: pl.Expr, dtype: pl.DataType) -> pl.Expr:
+    if dtype.is_float():
+        return pl.when(column.is_finite()).then(column)
+    if isinstance(dtype, (pl.Categorical, pl.Enum)):
+        return column.cast(pl.String)
+    if isinstance(dtype, pl.Datetime):
+        if dtype.time_unit in _PER_UNIT:
+            return column.to_physical() // _PER_UNIT[dtype.time_unit]
+        if dtype.time_unit in _US_PER_UNIT:
+            return column.to_physical().cast(pl.Int128) * _US_PER_UNIT[dtype.time_unit]
+        return column.to_physical()
+    if dtype == pl.Date:
+        return column.to_physical().cast(pl.Int128) * _US_PER_DAY
+    return column
+
+
+def _kind(dtype: pl.DataType) -> str | None:
+    if dtype.is_numeric():
+        return "number"
+    for kind, types in _KINDS.items():
+        if isinstance(dtype, types):
+            return kind
+    return None
+
+
+_KINDS: dict[str, tuple[type[pl.DataType], ...]] = {
+    "text": (pl.String, pl.Categorical, pl.Enum),
+    "boolean": (pl.Boolean,),
+    "date": (pl.Date,),
+    "datetime": (pl.Datetime,),
+}
+# Rules without arguments: which rows break them; the others: which rows pass, null where null.
+_BARE: dict[str, Callable[[pl.Expr], pl.Expr]] = {
+    "not_null": lambda values: values.is_null(),
+    "unique": lambda values: values.is_not_null() & ~values.is_first_distinct(),
+}
+_RULES: dict[str, Callable[..., pl.Expr]] = {
+    "greater_than": lambda values, bound: values > bound,
+    "less_than": lambda values, bound: values < bound,
+    "greater_than_or_equal": lambda values, bound: values >= bound,
+    "less_than_or_equal": lambda values, bound: values <= bound,
+    "in_range": lambda values, low, high: values.is_between(low, high),
+    "matches_regex": lambda values, pattern: values.str.contains(pattern),
+    "is_in": lambda values, members: values.is_in(members),
+}
+
+
+def _members(values: tuple[Any, ...], dtype: pl.DataType) -> pl.Series:
+    """The values in the column's own dtype; those that it cannot hold can match no row."""
+    if dtype.is_temporal():
+        return pl.Series([instant(value) for value in values], dtype=pl.Int64)
+    if dtype.is_float():
+        return pl.Series([float(value) for value in values]).cast(dtype)
+    if isinstance(dtype, pl.Decimal):
+        return pl.Series([Decimal(str(value)) for value in values])
+    if dtype.is_integer():
+        whole = [int(value) for value in values if value == int(value)]
+        return pl.Series(whole, dtype=pl.Int128)
+    return pl.Series(values)

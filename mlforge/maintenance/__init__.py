@@ -1,0 +1,1 @@
+"""Keeping a store honest: rollback, retention, verification, audit."""

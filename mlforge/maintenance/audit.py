@@ -1,0 +1,463 @@
+"""Audit: is what is stored and served what the raw files say?
+
+For a sample of entities, or all, the values of the served version are computed anew from the source
+files by `mlforge.core.reference`, and compared with the rows of data.parquet, with training values and with
+the rows online. No engine and no stored event has a part in the expected values. The files must be
+those that the version was made from: each is known by its hash.
+"""
+
+from __future__ import annotations
+
+import datetime
+import random
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from decimal import Decimal
+from functools import cached_property
+from typing import Any
+
+import polars as pl
+
+from mlforge.core import clock, reference
+from mlforge.core.manifest import Manifest, config_of
+from mlforge.core.reference import Cell, History, Row
+from mlforge.core.values import from_us, to_iso
+from mlforge.errors import FunctionError, IntegrityError, MlforgeError, OnlineError, SourceError
+from mlforge.features.feature import Feature
+from mlforge.frames import polars_schema, validate
+from mlforge.maintenance.sampling import (
+    SOME,
+    Entity,
+    Sample,
+    Share,
+    by_entity,
+    entity_text,
+    rows_of,
+)
+from mlforge.online import OnlineStore
+from mlforge.retrieval.retrieval import get_training_data
+from mlforge.sources.parquet_reader import SourceFile, read
+from mlforge.sources.source import Source
+from mlforge.store import Store
+from mlforge.store.file_tasks import read_place
+from mlforge.store.records import Audit
+
+_ROWS, _INSTANTS = 50, 8
+"""Of each sampled entity: stored rows whose values are compared, and instants of training values."""
+_TOLD = 20
+_STRANGERS = "rows of entities that the files do not have"
+"""Stands for a suspect where no entity can be named: the next audit looks at all of them."""
+_ASKED = 1_000  # entities in one question to the online store
+_EARLIEST, _LATEST = -62_135_596_800_000_000, 253_402_300_799_999_999  # the years 1 to 9999
+
+
+def audit(
+    feature: Feature,
+    source: Source,
+    store: Store,
+    online: OnlineStore | None = None,
+    share: Share = SOME,
+    max_bytes: int | None = None,
+) -> Audit:
+    """Hold the served version against the raw files; the result is kept beside the version.
+
+    Entities that an earlier audit found wrong are looked at again, whatever the seed. An entity with
+    events in a file whose content is no longer there cannot be proven, and is counted as such.
+    Raises MlforgeError if there is nothing to audit: no version, or one that other code made.
+    """
+    began = time.perf_counter()
+    manifest = store.resolve(feature.name)
+    _check_same(feature, manifest)
+    before = store.audit(feature.name)
+    if before and _STRANGERS in before.suspects:
+        share = replace(share, entities=None)
+
+    def held_against(files: Iterable[_File]) -> _Audit:
+        work = _Audit(feature, source, store, online, share, manifest, max_bytes)
+        work.run(files, before)
+        return work
+
+    work = held_against(_File(s.path, s.hash, s.partial) for s in manifest.sources)
+    if work.gone:
+        # Files that were compacted or written anew with the same rows make no version: if what is there
+        # now gives the same values, that proves them too. If not, it tells nothing of this version.
+        now = held_against(
+            _File(path, seen.hash, None) for path, seen in store.seen(feature.name).items()
+        )
+        if not now.gone and not now.mismatches:
+            work = now
+    found = work.report(time.perf_counter() - began).following(before)
+    store.write_audit(feature.name, found)
+    return found
+
+
+def _check_same(feature: Feature, manifest: Manifest) -> None:
+    same = config_of(feature.spec) == config_of(manifest.spec)
+    if not same or feature.code_hash != manifest.code_hash:
+        raise MlforgeError(
+            f"{feature.name} {manifest.version} was made by other code than the definitions hold; "
+            f"'mlforge build --features {feature.name}' makes a version of these"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _File:
+    """A source file by its content, and the partial that a version has of it."""
+
+    path: str
+    hash: str
+    partial: str | None
+
+
+@dataclass
+class _Audit:
+    feature: Feature
+    source: Source
+    store: Store
+    online: OnlineStore | None
+    share: Share
+    manifest: Manifest
+    max_bytes: int | None
+    values: int = 0
+    compared: int = 0
+    unproven: int = 0
+    gone: list[str] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
+    mismatches: int = 0
+    told: list[str] = field(default_factory=list)
+    suspects: dict[str, None] = field(default_factory=dict)
+
+    def run(self, files: Iterable[_File], before: Audit | None) -> None:
+        """Sample, compute anew, compare."""
+        spec, manifest = self.feature.spec, self.manifest
+        names = [c.name for c in spec.values(manifest.events)]
+        suspects = before.suspects if before else ()
+        sample = Sample.of(spec.keys, self._stored(), self.share, suspects)
+        events, unknown = self._events(files, sample)
+        stored = by_entity(self._stored(sample), spec.keys)
+        histories = {
+            entity: History.of(spec, names, events.get(entity, ()))
+            for entity in sorted({*events, *stored}, key=str)
+        }
+        known = {entity: h for entity, h in histories.items() if entity not in unknown}
+        self.unproven = len({*unknown, *histories}) - len(known)
+        self.compared = len(known)
+        for entity, history in known.items():
+            self._offline(entity, history, stored.get(entity, []))
+        self._training(known)
+        self._served(known, whole=self.share.entities is None and not unknown)
+        if before is not None:
+            self._still(before, unknown)
+
+    def _still(self, before: Audit, unknown: Iterable[Entity]) -> None:
+        """What was wrong before and could not be looked at now is still an alarm."""
+        unseen = {entity_text(entity) for entity in unknown}
+        online_again = not self.skipped or bool(before.skipped)
+        for suspect in before.suspects:
+            if suspect == _STRANGERS:
+                seen = not self.skipped and not unseen
+            else:
+                seen = suspect not in unseen and online_again
+            if not seen and suspect not in self.suspects:
+                self.suspects[suspect] = None
+                self.mismatches += 1
+                shown = suspect.replace("\x1f", ", ")
+                self.told.append(
+                    f"{shown}: was wrong in the audit before, and cannot be proven now"
+                )
+
+    @cached_property
+    def renamed(self) -> dict[str, list[str]]:
+        """Where each content was last seen."""
+        found: dict[str, list[str]] = defaultdict(list)
+        for path, seen in self.store.seen(self.feature.name).items():
+            found[seen.hash].append(path)
+        return found
+
+    def report(self, seconds: float) -> Audit:
+        """What was found."""
+        return Audit(
+            version=str(self.manifest.version),
+            at=clock.now(),
+            entities=self.compared,
+            values=self.values,
+            unproven=self.unproven,
+            gone=tuple(self.gone),
+            skipped=tuple(self.skipped),
+            mismatches=self.mismatches,
+            first=tuple(self.told),
+            suspects=tuple(self.suspects),
+            all=self.share.entities is None,
+            seconds=round(seconds, 3),
+        )
+
+    # What should be: from the raw files.
+
+    def _events(
+        self, files: Iterable[_File], sample: Sample
+    ) -> tuple[dict[Entity, list[Row]], set[Entity]]:
+        """The sampled entities' events, and the entities that had some in files no longer there."""
+        found: dict[Entity, list[Row]] = defaultdict(list)
+        unknown: set[Entity] = set()
+        whole: list[pl.DataFrame] = []
+        for file in sorted(files, key=lambda file: file.path):
+            frame = self._raw(file)
+            if frame is None:
+                self.gone.append(file.path)
+                unknown |= self._entities_of(file, sample)
+            elif self.manifest.rowwise:
+                self._add(self._apply(frame, file.path), sample, found)
+            else:
+                whole.append(polars_schema.in_microseconds(frame))
+        if whole and not self.gone:
+            together = pl.concat(whole, how="diagonal_relaxed")
+            self._add(self._apply(together, "the whole source"), sample, found)
+        return found, unknown
+
+    def _raw(self, file: _File) -> pl.DataFrame | None:
+        """The content that the version was made from; None if it is nowhere in the source now."""
+        for path in dict.fromkeys([file.path, *self.renamed.get(file.hash, ())]):
+            try:
+                content = read(SourceFile.under(self.source.root, path), self.max_bytes)
+            except (SourceError, OSError):
+                continue
+            if content.hash == file.hash:
+                return content.frame
+        return None
+
+    def _entities_of(self, file: _File, sample: Sample) -> set[Entity]:
+        """Sampled entities of a file that is gone, as its stored events name them."""
+        if file.partial is None:
+            return set()
+        [place] = self.store.locate(self.feature.name, [file.partial])
+        try:
+            keys = sample.of_frame(read_place(place, sample.keys))
+        except (OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
+            raise IntegrityError(
+                f"{self.feature.name}: {file.path} is gone, and its stored events cannot be read "
+                f"({type(error).__name__}); 'mlforge verify' says what is damaged"
+            ) from error
+        return set(by_entity(keys, sample.keys))
+
+    def _apply(self, frame: pl.DataFrame, where: str) -> pl.DataFrame:
+        """The function's rows that its validators let through."""
+        try:
+            rows = self._called(frame)
+        except (Exception, SystemExit, pl.exceptions.PanicException) as error:
+            raise FunctionError(
+                f"{self.feature.name}: its function failed on {where} in an audit: "
+                f"{type(error).__name__}: {error}"
+            ) from error
+        return validate.check(self.feature.validators, rows, f"{self.feature.name}: {where}").kept
+
+    def _called(self, frame: pl.DataFrame) -> pl.DataFrame:
+        """The function's rows of a frame as it is; lazily, as builds call most, if it takes no other."""
+        try:
+            rows = self.feature.function(frame)
+        except Exception:  # noqa: BLE001 - then the second call tells
+            rows = self.feature.function(frame.lazy())
+        return rows.collect() if isinstance(rows, pl.LazyFrame) else rows
+
+    def _add(self, rows: pl.DataFrame, sample: Sample, found: dict[Entity, list[Row]]) -> None:
+        timestamp = self.feature.spec.timestamp
+        for entity, own in by_entity(sample.of_frame(rows), sample.keys, timestamp).items():
+            timed = [row for row in own if timestamp is None or row[timestamp] is not None]
+            if timed:
+                found[entity] += map(reference.clean, timed)
+
+    # What is: stored, given for training, served.
+
+    def _stored(self, sample: Sample | None = None) -> pl.DataFrame:
+        """The sampled rows of data.parquet; without a sample all its distinct keys."""
+        manifest, keys = self.manifest, list(self.feature.spec.keys)
+        assert manifest.version is not None
+        folder = self.store.data(manifest.name, manifest.version).parent
+        files = [folder / part.file for part in manifest.parts]
+        try:
+            table = pl.scan_parquet(files, glob=False)
+            rows = table.select(keys).unique() if sample is None else sample.of_lazy(table)
+            return rows.collect()
+        except (OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
+            raise IntegrityError(
+                f"{manifest.name} {manifest.version} cannot be read ({type(error).__name__}); "
+                "'mlforge verify' says what is wrong with it"
+            ) from error
+
+    def _offline(self, entity: Entity, history: History, rows: list[Row]) -> None:
+        spec = self.feature.spec
+        if not spec.columns:
+            time = [spec.timestamp] if spec.timestamp else []
+            found = History.of(spec, history.names, rows).rows
+            if len(found) != len(history.rows):
+                self._wrong(
+                    entity, f"{len(found)} rows are stored, the files give {len(history.rows)}"
+                )
+            for row, wanted in zip(found, history.rows, strict=False):
+                cells = {name: Cell(wanted.get(name)) for name in (*time, *history.names)}
+                self._compare(entity, "offline", row.get(spec.timestamp or ""), row, cells)
+            return
+        assert spec.timestamp is not None
+        points, by_point = history.points(), {row[spec.timestamp]: row for row in rows}
+        if sorted(row[spec.timestamp] for row in rows) != points:
+            odd = sorted({*points} ^ {*by_point})
+            where = f", first at {_shown_time(odd[0])}" if odd else ""
+            self._wrong(entity, f"{len(rows)} rows are stored, the files give {len(points)}{where}")
+        for point in self._chosen(entity, [point for point in points if point in by_point], _ROWS):
+            self._compare(entity, "offline", point, by_point[point], history.value(point))
+
+    def _training(self, histories: Mapping[Entity, History]) -> None:
+        """Values at instants where something may change: events, ends of windows, and beside them."""
+        spec = self.feature.spec
+        asked: list[tuple[Entity, int | None]] = []
+        for entity, history in histories.items():
+            if spec.timestamp is None:
+                asked.append((entity, None))
+                continue
+            edges = [edge for edge in history.edges() if _EARLIEST <= edge <= _LATEST]
+            asked += [(entity, t) for t in self._chosen(entity, edges, _INSTANTS, always=False)]
+        if not asked:
+            return
+        dtypes = polars_schema.polars_schema(c for c in self.manifest.events if c.name in spec.keys)
+        spine = pl.DataFrame(
+            {
+                key: pl.Series([entity[i] for entity, _ in asked], dtype=dtypes[key])
+                for i, key in enumerate(spec.keys)
+            }
+        )
+        if spec.timestamp is not None:
+            instants = pl.Series(spec.timestamp, [t for _, t in asked], dtype=pl.Int64)
+            spine = spine.with_columns(instants.cast(polars_schema.UTC_INSTANT))
+        pinned = (spec.name, str(self.manifest.version))
+        given = get_training_data(spine, [pinned], self.store, engine=self.manifest.engine)
+        for (entity, t), row in zip(asked, rows_of(given), strict=True):
+            cells = histories[entity].value(t)
+            values = {name: row[f"{spec.name}__{name}"] for name in cells}
+            self._compare(entity, "training", t, values, cells)
+
+    def _served(self, histories: Mapping[Entity, History], whole: bool) -> None:
+        """Rows online, as of the instant that the books name; not while another version is there."""
+        name, keys = self.feature.name, self.feature.spec.keys
+        if self.online is None:
+            self.skipped.append("online: there is no online store at hand")
+            return
+        entities = list(histories)
+        dtypes = {c.name: c.dtype for c in self.manifest.columns}
+        try:
+            for start in range(0, max(len(entities), 1), _ASKED):
+                some = entities[start : start + _ASKED]
+                named = [dict(zip(keys, entity, strict=True)) for entity in some]
+                [(books, rows)] = self.online.fetch([(name, named)])
+                target = books.target if books else None
+                if (
+                    books is None
+                    or target is None
+                    or books.pending
+                    or (
+                        (target.version, target.content)
+                        != (str(self.manifest.version), self.manifest.rows_hash)
+                    )
+                ):
+                    self.skipped.append("online: another version, or none, is there just now")
+                    return
+                for entity, row in zip(some, rows, strict=True):
+                    self._online(entity, histories[entity], target.as_of, row, dtypes)
+            if whole:
+                self._strangers(histories)
+        except OnlineError as error:
+            self.skipped.append(f"online: {error}")
+
+    def _online(
+        self,
+        entity: Entity,
+        history: History,
+        as_of: int | None,
+        row: Row | None,
+        dtypes: Mapping[str, str],
+    ) -> None:
+        lives = history.lives(as_of)
+        if row is None or not lives:
+            self.values += 1
+            if lives or row is not None:
+                told = (
+                    "is not there" if lives else "is there, though no window of it holds an event"
+                )
+                self._wrong(entity, f"its row online {told}, as of {_shown_time(as_of)}")
+            return
+        cells = {
+            name: Cell(_json(cell.value, dtypes[name]), cell.magnitude)
+            for name, cell in history.value(as_of).items()
+        }
+        self._compare(entity, "online", as_of, _floats(row, dtypes), cells)
+
+    def _strangers(self, histories: Mapping[Entity, History]) -> None:
+        """Rows online of entities that the files do not have."""
+        from mlforge.frames.encoding import key_hash
+
+        assert self.online is not None
+        keys = self.feature.spec.keys
+        hashes = {key_hash(dict(zip(keys, entity, strict=True))) for entity in histories}
+        others = self.online.others(self.feature.name, hashes)
+        if others:
+            self.mismatches += others
+            self.suspects[_STRANGERS] = None
+            self.told.append(f"{others:,} rows online are of entities that the files do not have")
+
+    # How it is told.
+
+    def _compare(
+        self, entity: Entity, where: str, t: int | None, row: Row, cells: Mapping[str, Cell]
+    ) -> None:
+        at = "" if t is None else f" at {_shown_time(t)}"
+        for name, cell in cells.items():
+            self.values += 1
+            if not reference.agree(row.get(name), cell):
+                self._wrong(
+                    entity,
+                    f"{where} {name}{at} is {row.get(name)!r}, the files give {cell.value!r}",
+                )
+
+    def _wrong(self, entity: Entity, what: str) -> None:
+        self.mismatches += 1
+        shown = ", ".join(
+            f"{key}={value}" for key, value in zip(self.feature.spec.keys, entity, strict=True)
+        )
+        if len(self.told) < _TOLD:
+            self.told.append(f"{shown}: {what}")
+        if len(self.suspects) < _TOLD:
+            self.suspects[entity_text(entity)] = None
+
+    def _chosen(
+        self, entity: Entity, points: Sequence[int], most: int, always: bool = True
+    ) -> list[int]:
+        """All the points of an audit of everything, else some that the seed chooses."""
+        if len(points) <= most or (always and self.share.entities is None):
+            return list(points)
+        chance = random.Random(f"{self.share.seed} {entity_text(entity)}")
+        return sorted(chance.sample(points, most))
+
+
+def _json(value: Any, dtype: str) -> Any:
+    """A value as it comes back from JSON."""
+    if value is None or isinstance(value, (bool, float, str)):
+        return value
+    if isinstance(value, int):
+        return to_iso(value) if dtype.startswith("Datetime") else value
+    if isinstance(value, Decimal):
+        return format(value, "f")
+    return value.isoformat("microseconds") if isinstance(value, datetime.time) else str(value)
+
+
+def _floats(row: Row, dtypes: Mapping[str, str]) -> Row:
+    """A whole float may come back from JSON as an integer."""
+    return {
+        name: float(value)
+        if type(value) is int and dtypes.get(name, "").startswith("Float")
+        else value
+        for name, value in row.items()
+    }
+
+
+def _shown_time(us: int | None) -> str:
+    return "no time" if us is None else from_us(us).isoformat().replace("+00:00", "Z")

@@ -1,0 +1,220 @@
+"""What a person does to a store: roll back, pin, prune, verify. No definitions are needed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import polars as pl
+
+from mlforge.core import clock
+from mlforge.core.manifest import Manifest, Partial
+from mlforge.core.values import Version
+from mlforge.errors import MlforgeError, StoreError, VersionConflict, VersionNotFound
+from mlforge.frames.digest import digest
+from mlforge.maintenance.retention import UNATTENDED, Retention, removable
+from mlforge.store import Pointer, Store
+from mlforge.store.file_tasks import Place, parted
+from mlforge.store.local.io import hash_file
+
+_WORTH_IT = 10
+_MOSTLY = 0.5  # a pack with fewer partials that are named by no version stays as it is
+
+
+@dataclass(frozen=True, slots=True)
+class Pruned:
+    """What was removed of one feature.
+
+    unreadable: versions that stay because their manifests cannot be read; all partials stay with them.
+    """
+
+    feature: str
+    versions: tuple[str, ...]
+    partials: int
+    unreadable: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something that is not as it was published."""
+
+    feature: str
+    version: str
+    what: str
+
+
+def rollback(store: Store, name: str, version: str | None = None) -> Pointer:
+    """Serve an older version, by default the one before; the feature is held until a person goes on.
+
+    The generation rises, so the online store follows. The next build takes a number above all others.
+    Raises VersionNotFound if there is nothing to go back to, VersionConflict for the version that is served.
+    """
+    store.list_versions(name)  # a lock makes the folder: not for a name that does not exist
+    with store.lock(name):
+        served = store.resolve(name)
+        assert served.version is not None
+        target = _before(store, served) if version is None else Version.parse(version)
+        if target == served.version:
+            raise VersionConflict(
+                f"{name}: {target} is the version that is served; 'mlforge versions {name}' lists the others"
+            )
+        store.manifest(name, target)
+        reason = f"rolled back from {served.version} to {target}; 'mlforge approve {name}' or a build goes on"
+        store.write_books(name, replace(store.books(name), hold=reason))
+        return store.serve(name, target)
+
+
+def pin(
+    store: Store, name: str, version: str | None = None, *, unpin: bool = False
+) -> tuple[str, ...]:
+    """Keep a version whatever prune is told, by default the served one; returns all pins."""
+    store.list_versions(name)
+    with store.lock(name):
+        wanted = str(store.resolve(name, version).version)
+        books = store.books(name)
+        pins = {*books.pins} - {wanted} if unpin else {*books.pins, wanted}
+        ordered = tuple(sorted(pins, key=Version.parse))
+        store.write_books(name, replace(books, pins=ordered))
+    return ordered
+
+
+def prune(
+    store: Store, names: Iterable[str], rule: Retention, *, dry_run: bool = False
+) -> list[Pruned]:
+    """Remove versions that the rule allows to go, and partials that no version names any more."""
+    return [_prune(store, name, rule, dry_run=dry_run) for name in names]
+
+
+def tidy(store: Store, name: str, rule: Retention = UNATTENDED) -> Pruned | None:
+    """Prune a feature once that removes enough versions to be worth the look at all the others.
+
+    Small partials that have come to lie about are packed.
+    """
+    versions = dict.fromkeys(store.versions(name), 0)
+    pointer, pins = store.pointer(name), map(Version.parse, store.books(name).pins)
+    served = pointer.version if pointer else None
+    pruned = None
+    if len(removable(versions, served, set(pins), rule, clock.now())) >= _WORTH_IT:
+        pruned = _prune(store, name, rule, above=_MOSTLY)
+    if served is not None:
+        manifest = store.manifest(name, served)
+        store.pack(name, manifest.partials, manifest.spec.timestamp)
+    return pruned
+
+
+def verify(store: Store, names: Iterable[str], version: str | None = None) -> list[Problem]:
+    """Compare every byte of versions and partials with what their manifests say; nothing is changed."""
+    problems: list[Problem] = []
+    for name in names:
+        checked: dict[str, str | None] = {}
+        versions = store.versions(name) if version is None else [Version.parse(version)]
+        pointer = store.pointer(name) if version is None else None
+        if pointer is not None and pointer.version not in versions:
+            problems.append(Problem(name, str(pointer.version), "is to be served, but is missing"))
+        for each in versions:
+            try:
+                manifest = store.manifest(name, each)
+            except MlforgeError as error:
+                problems.append(Problem(name, str(each), str(error)))
+                continue
+            found = [*store.check_manifest(manifest), *_check_parts(store, manifest)]
+            found += _check_partials(store, manifest, checked)
+            problems += [Problem(name, str(each), what) for what in found]
+    return problems
+
+
+def _before(store: Store, served: Manifest) -> Version:
+    assert served.version is not None
+    older = [version for version in store.versions(served.name) if version < served.version]
+    if not older:
+        raise VersionNotFound(
+            f"{served.name}: there is no version before {served.version} to go back to"
+        )
+    return older[-1]
+
+
+def _prune(
+    store: Store, name: str, rule: Retention, *, dry_run: bool = False, above: float = 0
+) -> Pruned:
+    store.list_versions(name)
+    with store.lock(name):
+        made, named, unreadable, timestamp = {}, {}, [], None
+        for version in store.versions(name):
+            try:
+                manifest = store.manifest(name, version)
+            except StoreError:
+                made[version] = 0
+                unreadable.append(version)
+            else:
+                made[version] = manifest.created_at
+                named[version] = {partial.hash for partial in manifest.partials}
+                timestamp = manifest.spec.timestamp
+        pointer = store.pointer(name)
+        gone = removable(
+            made,
+            pointer.version if pointer else None,
+            {*map(Version.parse, store.books(name).pins), *unreadable},
+            rule,
+            clock.now(),
+        )
+        needed = set().union(*(hashes for version, hashes in named.items() if version not in gone))
+        # Which partials an unreadable version names is not known.
+        spare = (
+            [] if unreadable else [hash_ for hash_ in store.partials(name) if hash_ not in needed]
+        )
+        if not dry_run:
+            for version in gone:
+                store.remove(name, version)
+            spare = store.remove_partials(name, spare, timestamp, above)
+    return Pruned(name, tuple(map(str, gone)), len(spare), tuple(map(str, unreadable)))
+
+
+def _check_parts(store: Store, manifest: Manifest) -> list[str]:
+    assert manifest.version is not None
+    folder = store.data(manifest.name, manifest.version).parent
+    problems = []
+    for part in manifest.parts:
+        path = folder / part.file
+        if not path.is_file():
+            problems.append(f"{part.file} is missing")
+        elif hash_file(path) != part.hash:
+            problems.append(f"{part.file} is not what was published: its bytes have changed")
+    return problems
+
+
+def _check_partials(store: Store, manifest: Manifest, checked: dict[str, str | None]) -> list[str]:
+    """Read each partial once, however many versions name it."""
+    fresh = {p.hash: p for p in manifest.partials if p.hash not in checked}
+    checked.update(dict.fromkeys(fresh))
+    checked.update(store.check_partials(manifest.name, fresh))
+    whole = [partial for hash_, partial in fresh.items() if checked[hash_] is None]
+    for partial, fault in _misread(store, manifest, whole):
+        checked[partial.hash] = fault
+    return [
+        f"partial {hash_[:12]} {checked[hash_]}"
+        for hash_ in dict.fromkeys(p.hash for p in manifest.partials)
+        if checked[hash_]
+    ]
+
+
+def _misread(
+    store: Store, manifest: Manifest, stored: Sequence[Partial]
+) -> Iterator[tuple[Partial, str]]:
+    """Those whose events are not what they were written with, a file after the other."""
+    lots: dict[Path, list[tuple[Partial, Place]]] = {}
+    located = store.locate(manifest.name, [partial.hash for partial in stored])
+    for partial, place in zip(stored, located, strict=True):
+        lots.setdefault(place.path, []).append((partial, place))
+    for path, held in lots.items():
+        try:
+            rows = pl.read_parquet(path, glob=False)
+        except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
+            yield from (
+                (partial, f"cannot be read ({type(error).__name__})") for partial, _ in held
+            )
+            continue
+        parts = parted(rows, held[0][1])
+        for partial, place in held:
+            if digest(parts[place.number or 0]) != partial.digest:
+                yield partial, "does not hold the events that it was written with"

@@ -1,0 +1,47 @@
+"""Which versions a store keeps: a pure decision."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+from mlforge.core.values import Duration, Version
+
+
+@dataclass(frozen=True, slots=True)
+class Retention:
+    """What may be removed. Every rule that is set must allow it.
+
+    patches: so many newest versions stay, and the newest of each MINOR. older_than: younger versions stay.
+    newest: so many newest versions stay, and nothing else for its own sake.
+    """
+
+    patches: int | None = None
+    newest: int | None = None
+    older_than: Duration | None = None
+
+
+# What a running worker does by itself.
+UNATTENDED = Retention(patches=50)
+
+
+def removable(
+    versions: Mapping[Version, int],
+    served: Version | None,
+    pins: Collection[Version],
+    rule: Retention,
+    now: int,
+) -> list[Version]:
+    """The versions that may go, ascending; `versions` maps each to the time when it was made.
+
+    Never the served one, a pinned one, or the highest, from whose number the next one goes on.
+    """
+    ordered = sorted(versions)
+    safe = {*ordered[-1:], *pins, *([served] if served else [])}
+    if rule.patches is not None:
+        safe |= {*ordered[-rule.patches :], *{(v.major, v.minor): v for v in ordered}.values()}
+    if rule.newest is not None:
+        safe |= set(ordered[-rule.newest :] if rule.newest else [])
+    if rule.older_than is not None:
+        safe |= {version for version, made in versions.items() if made > now - rule.older_than.us}
+    return [version for version in ordered if version not in safe]

@@ -1,0 +1,106 @@
+"""Which entities an audit looks at, and their rows in plain Python.
+
+An entity is chosen by a hash of its keys: the same ones in every file, in the table and among spines, so
+that one that is missing on either side is missed.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import polars as pl
+
+from mlforge.core.reference import Row
+
+_PER_US = {"ns": 1_000}
+_US_PER = {"ms": 1_000}
+_US_PER_DAY = 86_400_000_000
+
+Entity = tuple[Any, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """How much is looked at: so many entities (None: all), chosen by the seed."""
+
+    entities: int | None = 20
+    seed: int = 0
+
+
+SOME, ALL = Share(), Share(entities=None)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Entities whose draw is at most `limit`, and some by name; the same ones of any frame."""
+
+    keys: tuple[str, ...]
+    seed: int
+    limit: int | None
+    always: tuple[str, ...]
+
+    @classmethod
+    def of(
+        cls, keys: tuple[str, ...], stored: pl.DataFrame, share: Share, always: Iterable[str]
+    ) -> Sample:
+        """As many of the stored entities as asked for; those that only the files have go along."""
+        sample = cls(keys, share.seed, None, tuple(always))
+        if share.entities is None or stored.height <= share.entities:
+            return sample
+        draws = stored.select(sample._draw()).to_series().sort()
+        return cls(keys, share.seed, int(draws[share.entities - 1]), sample.always)
+
+    def of_lazy(self, rows: pl.LazyFrame) -> pl.LazyFrame:
+        """The sampled entities' rows; those without a key are of none."""
+        chosen = self._text().is_not_null()
+        if self.limit is not None:
+            drawn = self._draw() <= self.limit
+            chosen &= drawn | self._text().is_in(list(self.always)) if self.always else drawn
+        return rows.filter(chosen)
+
+    def of_frame(self, rows: pl.DataFrame) -> pl.DataFrame:
+        """The sampled entities' rows; those without a key are of none."""
+        return self.of_lazy(rows.lazy()).collect()
+
+    def _text(self) -> pl.Expr:
+        return pl.concat_str([pl.col(key).cast(pl.String) for key in self.keys], separator="\x1f")
+
+    def _draw(self) -> pl.Expr:
+        return self._text().hash(self.seed % 2**63)
+
+
+def entity_text(entity: Entity) -> str:
+    """An entity as a sample spells it."""
+    return "\x1f".join(str(v).lower() if isinstance(v, bool) else str(v) for v in entity)
+
+
+def by_entity(
+    frame: pl.DataFrame, keys: Sequence[str], timestamp: str | None = None
+) -> dict[Entity, list[Row]]:
+    """The rows of each entity; a timestamp that is a date counts as its midnight."""
+    found: dict[Entity, list[Row]] = defaultdict(list)
+    for row in rows_of(frame, timestamp):
+        found[tuple(row[key] for key in keys)].append(row)
+    return found
+
+
+def rows_of(frame: pl.DataFrame, timestamp: str | None = None) -> Iterator[dict[str, Any]]:
+    """The rows in plain Python: instants, and a timestamp that is a date, as UTC microseconds."""
+    columns = [_values(frame[name], name == timestamp) for name in frame.columns]
+    for values in zip(*columns, strict=True):
+        yield dict(zip(frame.columns, values, strict=True))
+
+
+def _values(series: pl.Series, is_time: bool) -> list[Any]:
+    dtype = series.dtype
+    if isinstance(dtype, pl.Datetime):
+        divide, times = _PER_US.get(dtype.time_unit, 1), _US_PER.get(dtype.time_unit, 1)
+        units = series.to_physical().to_list()
+        return [None if unit is None else unit * times // divide for unit in units]
+    if dtype == pl.Date and is_time:
+        days = series.to_physical().to_list()
+        return [None if day is None else day * _US_PER_DAY for day in days]
+    return series.to_list()

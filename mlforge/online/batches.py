@@ -1,0 +1,168 @@
+"""What is to be online: keys and values of the entities that have any at an instant.
+
+The events that their windows see are read once and then asked several questions, for as many entities at
+a time as memory is to hold.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Self
+
+import polars as pl
+
+from mlforge.core import time_model
+from mlforge.core.values import BEGINNING, TimeRange
+from mlforge.engines import POINT, Engine, Events, evaluation
+from mlforge.frames import polars_schema
+from mlforge.store.integrity import intact
+
+EVENTS_HELD = 250_000
+"""About how many events to have in memory at a time."""
+ENTITIES_HELD = 50_000
+"""How many entities' tiles to have in memory at a time."""
+_NOWHEN = TimeRange(BEGINNING, BEGINNING)
+
+
+@dataclass(frozen=True)
+class State:
+    """A version's events as of an instant, None for an untimed feature or before there are events."""
+
+    events: Events
+    as_of: int | None
+
+    @property
+    def seen(self) -> TimeRange | None:
+        """The event times that values may depend on; None where events have none."""
+        spec = self.events.spec
+        if spec.timestamp is None:
+            return None
+        if self.as_of is None:
+            return _NOWHEN
+        if not spec.columns:
+            return TimeRange(BEGINNING, self.as_of)
+        at, reach = time_model.point(self.as_of, spec.interval), time_model.reach(spec.windows)
+        return TimeRange(at + reach.start, at + reach.end)
+
+    def live(self) -> pl.DataFrame:
+        """Keys of the entities that have a value."""
+        return evaluation.live(self.events, self.as_of)
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Some of the entities: keys and values of those that have any now; how many of them had before."""
+
+    rows: pl.DataFrame
+    had: int
+
+
+@dataclass(frozen=True)
+class Scope:
+    """Which entities, None for all, and about which share of all they are."""
+
+    among: pl.DataFrame | None = None
+    share: float = 1.0
+
+    def parts(self, state: State) -> int:
+        """Into how many pieces the entities are to be cut."""
+        count = sum(partial.rows for partial in state.events.within(state.seen).partials)
+        return max(1, -(-int(count * min(1.0, self.share)) // EVENTS_HELD))
+
+
+def pieces(
+    engine: Engine, now: State, scope: Scope = Scope(), before: State | None = None
+) -> Iterator[Piece]:
+    """The entities in pieces that share none; `before` only counts. Raises IntegrityError as `values_at` does."""
+    if now.seen is not None and now.events.are_tiled(now.seen):
+        yield from _of_tiles(engine, now, scope, before)
+        return
+    states = [now] if before is None else [now, before]
+    parts = scope.parts(now)
+    for number in range(parts):
+        held = _held(states, scope.among, _part_of(now.events.spec.keys, number, parts))
+        alive = held[0].live()
+        points = alive.with_columns(polars_schema.instant(now.as_of).alias(POINT))
+        values = evaluation.values_at(engine, held[0].events, points)
+        yield Piece(alive.hstack(values), sum(state.live().height for state in held[1:]))
+
+
+def _of_tiles(engine: Engine, now: State, scope: Scope, before: State | None) -> Iterator[Piece]:
+    """The same where tiles are at rest, which are few enough to be read for each question."""
+    had = 0 if before is None else evaluation.live(before.events, before.as_of, scope.among).height
+    alive = evaluation.live(now.events, now.as_of, scope.among)
+    for some in alive.iter_slices(ENTITIES_HELD) if alive.height else [alive]:
+        points = some.with_columns(polars_schema.instant(now.as_of).alias(POINT))
+        yield Piece(some.hstack(evaluation.values_at(engine, now.events, points)), had)
+        had = 0
+
+
+@dataclass(frozen=True)
+class _Held(Events):
+    """Events in memory."""
+
+    frame: pl.DataFrame = field(kw_only=True)
+
+    def rows_within(self, times: TimeRange | None) -> int:
+        return self.frame.height
+
+    def within(self, times: TimeRange | None) -> Self:
+        return self
+
+    def scan(
+        self,
+        columns: Sequence[str] | None = None,
+        times: TimeRange | None = None,
+        among: pl.DataFrame | None = None,
+    ) -> pl.LazyFrame:
+        found = self.frame.lazy()
+        if columns is not None:
+            found = found.select(name for name in self.frame.columns if name in columns)
+        return self._chosen(found, times, among)
+
+
+def _part_of(keys: Sequence[str], number: int, parts: int) -> pl.Expr | None:
+    return None if parts == 1 else pl.struct(keys).hash() % parts == number
+
+
+def _held(states: Sequence[State], among: pl.DataFrame | None, part: pl.Expr | None) -> list[State]:
+    """The states with the events of these entities in memory; what two states share is read once."""
+    events = states[0].events
+    spec = events.spec
+    columns = spec.needed() if spec.columns else None
+    times = [state.seen for state in states]
+    union = _shared(times)
+    ranges = times if union is _NOWHEN else [union for _ in states]
+    held = [state.events.within(when) for state, when in zip(states, ranges, strict=True)]
+    known = {partial.hash: partial for some in held for partial in some.partials}
+    own = [Counter([partial.hash for partial in some.partials]) for some in held]
+    common = Counter[str]() if union is _NOWHEN else own[0] & own[1]
+
+    def gathered(hashes: Counter[str], when: TimeRange | None) -> pl.LazyFrame:
+        chosen = replace(events, partials=tuple(known[each] for each in hashes.elements()))
+        found = chosen.within(when).scan(columns, when, among)
+        return found if part is None else found.filter(part)
+
+    scans = [gathered(each - common, when) for each, when in zip(own, times, strict=True)]
+    with intact(spec.name):
+        engine = polars_schema.engine_for(sum([partial.rows for partial in known.values()]))
+        shared, *rest = pl.collect_all([gathered(common, union), *scans], engine=engine)
+    return [
+        State(
+            _Held(spec, events.schema, (), events.where, frame=pl.concat([shared, frame])),
+            state.as_of,
+        )
+        for state, frame in zip(states, rest, strict=True)
+    ]
+
+
+def _shared(times: Sequence[TimeRange | None]) -> TimeRange | None:
+    """A range for what two states share: one that covers both, unless they lie apart."""
+    if len(times) < 2:
+        return _NOWHEN
+    first, second = times
+    if first is None or second is None:
+        return None
+    return first.union(second) if first.overlaps(second) else _NOWHEN

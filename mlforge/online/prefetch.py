@@ -1,0 +1,33 @@
+"""Reading ahead: a process that waits for its job keeps in memory what coming values are made of."""
+
+from __future__ import annotations
+
+from mlforge.core import time_model
+from mlforge.core.manifest import Manifest
+from mlforge.core.values import END, TimeRange
+from mlforge.engines.events import events_of
+from mlforge.store import Store
+
+ROOM = 6_000_000
+"""How many values a process keeps at most: 48 MB of numbers."""
+_LATE = 8  # what is late by at most this part of the longest window finds its events kept, too
+
+
+def read_ahead(store: Store, manifest: Manifest, room: int = ROOM) -> int:
+    """Have the store keep the events that windows see from the version's watermark on in memory.
+
+    It keeps none that take more than `room`, nor those of which tiles at rest are read instead. Gives how many
+    values are kept. Raises what polars does where they cannot be read.
+    """
+    spec = manifest.spec
+    if spec.timestamp is None or manifest.watermark is None or not spec.columns:
+        return 0
+    reach = time_model.reach(spec.windows)
+    since = manifest.watermark + reach.start - (reach.end - reach.start) // _LATE
+    events, times = events_of(store, manifest), TimeRange(since, END)
+    within = events.within(times).partials
+    taken = sum(partial.rows for partial in within) * len(spec.needed())
+    fits = taken <= room and not events.are_tiled(times)
+    chosen = within if fits else ()
+    store.keep(manifest.name, chosen, spec.needed(), spec.timestamp, since)
+    return taken if fits else 0

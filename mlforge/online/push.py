@@ -1,0 +1,282 @@
+"""Push: bring the online store to a version, as of an instant.
+
+Only rows that may differ from what is online travel: those of entities whose events changed since
+the version that is online, and those whose windows gained or lost events as the instant moved.
+"""
+
+from __future__ import annotations
+
+import time
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import polars as pl
+import structlog
+
+from mlforge.core import clock, time_model
+from mlforge.core.failpoints import reach
+from mlforge.core.manifest import Manifest
+from mlforge.core.schema import Schema
+from mlforge.core.values import Version
+from mlforge.engines import Engine, Events, evaluation
+from mlforge.engines.events import events_of
+from mlforge.errors import IntegrityError, StalePush, StoreError
+from mlforge.frames.encoding import key_hashes
+from mlforge.online import Losses, OnlineBooks, OnlineStore, Target, batches
+from mlforge.online.batches import Scope, State
+from mlforge.store import Store
+from mlforge.store.changes import changes_between, same_rows
+
+log = structlog.get_logger("mlforge.push")
+_ASKED = 1_000  # rows in one question
+_AHEAD_US = 60_000_000  # more than clocks differ that somebody keeps in step
+
+
+@dataclass(frozen=True)
+class PushResult:
+    """What a push did for one feature; `as_of` is None for an untimed feature, or before any version."""
+
+    feature: str
+    version: str | None = None
+    as_of: int | None = None
+    written: int = 0
+    deleted: int = 0
+    full: bool = False
+    seconds: float = 0.0
+
+
+def push(name: str, store: Store, online: OnlineStore, engine: Engine) -> PushResult:
+    """Make the online store equal the served version as of now; cheap when it already is.
+
+    Raises OnlineError when the server cannot take it, IntegrityError when the version's events are
+    missing or damaged. A push that a newer one overtook ends quietly.
+    """
+    started = time.perf_counter()
+    pointer = store.pointer(name)
+    if pointer is None:
+        return PushResult(name)
+    manifest = store.manifest(name, pointer.version)
+    target = _target(manifest, pointer.generation)
+    work = _Push(store, online, engine, manifest, target)
+    try:
+        result = work.run()
+    except StalePush:
+        why = _misled(name, store, online)
+        if why is None:
+            log.info("overtaken by a newer push", feature=name, version=target.version)
+            return PushResult(name, target.version, target.as_of)
+        log.warning("rows online bar this push: all are written anew", feature=name, why=why)
+        online.forget(name)
+        result = work.run()
+    result = replace(result, seconds=time.perf_counter() - started)
+    if result.written or result.deleted or result.full:
+        log.info(
+            "pushed",
+            feature=name,
+            version=result.version,
+            written=result.written,
+            deleted=result.deleted,
+            full=result.full,
+            ms=round(result.seconds * 1000, 1),
+        )
+    return result
+
+
+def is_to_come(target: Target, now: int) -> bool:
+    """Whether it was pushed as of an instant that lies ahead: by a clock that was set back since."""
+    return target.as_of is not None and target.as_of > now + _AHEAD_US
+
+
+def _misled(name: str, store: Store, online: OnlineStore) -> str | None:
+    """What gave the online store a fence that no later push can pass; None if one simply was faster.
+
+    A generation that this store, read again, never had: its folder was deleted and made anew. Or an
+    instant that has not come: no clock that is right can have been so far ahead.
+    """
+    books, pointer = online.books(name), store.pointer(name)
+    if books is None or pointer is None:
+        return None
+    seen = [target for target in (books.target, *books.pending) if target is not None]
+    if max((target.generation for target in seen), default=0) > pointer.generation:
+        return "they are of a store that is gone"
+    if any(is_to_come(target, clock.now()) for target in seen):
+        return "they are as of an instant that has not come"
+    return None
+
+
+def planned(manifest: Manifest, store: Store, online: OnlineStore, engine: Engine) -> int:
+    """How many keys a push of a version would write or delete, without touching the online store."""
+    pointer = store.pointer(manifest.name)
+    served = pointer is not None and pointer.version == manifest.version
+    generation = 0 if pointer is None else pointer.generation + (not served)
+    work = _Push(store, online, engine, manifest, _target(manifest, generation))
+    books = online.books(manifest.name)
+    if books is not None and books.target == work.target and not books.pending:
+        return 0
+    affected = None
+    with suppress(IntegrityError):  # what was pushed before may be damaged
+        affected = None if books is None else work.affected(books)
+    alive = evaluation.live(work.events, work.target.as_of, affected)
+    keys = manifest.spec.keys
+    if affected is None:
+        return alive.height + online.others(manifest.name, key_hashes(alive, keys))
+    gone = affected.join(alive, on=list(keys), how="anti")
+    found = (online.read_batch(manifest.name, part.to_dicts()) for part in gone.iter_slices(_ASKED))
+    return alive.height + sum(row is not None for rows in found for row in rows)
+
+
+def _target(manifest: Manifest, generation: int) -> Target:
+    spec = manifest.spec
+    as_of = None
+    if spec.timestamp is not None:
+        as_of = time_model.as_of(
+            manifest.watermark, clock.now(), spec.windows, spec.interval, spec.online_clock
+        )
+    return Target(str(manifest.version), generation, as_of, manifest.rows_hash)
+
+
+@dataclass(frozen=True)
+class _Push:
+    store: Store
+    online: OnlineStore
+    engine: Engine
+    manifest: Manifest
+    target: Target
+
+    def run(self) -> PushResult:
+        name, target = self.manifest.name, self.target
+        books = self.online.books(name)
+        if books is not None and books.target == target and not books.pending:
+            return self._renewed(books)
+        losses = self.online.losses()
+        books = self.online.begin(name, target)
+        reach("push.begun")
+        try:
+            affected = self.affected(books)
+            if affected is not None:
+                return self._some(affected, books, losses)
+        except IntegrityError as error:
+            # The damage may lie in what was pushed before, which a full push does not read.
+            log.warning("all rows are written anew", feature=name, why=str(error))
+        return self._all(losses)
+
+    def _renewed(self, books: OnlineBooks) -> PushResult:
+        """Nothing moved: keep rows alive, and write them anew if some were lost."""
+        name, losses, begun = self.manifest.name, self.online.losses(), clock.now()
+        if books.renewal_due(self.online.ttl, begun) or losses != books.losses:
+            alive = self.online.renew(name, self.target)
+            if alive < books.rows:
+                log.warning("rows were lost online", feature=name, lost=books.rows - alive)
+                self.online.begin(name, self.target)
+                return self._all(losses)
+            checked = replace(books, renewed_at=begun, losses=losses)
+            self.online.finish(name, self.target, checked, _run(losses))
+        return PushResult(name, self.target.version, self.target.as_of)
+
+    def affected(self, books: OnlineBooks) -> pl.DataFrame | None:
+        """Keys whose rows may differ from what any unfinished or finished push wrote; None for all.
+
+        All of them also where rows are so old that they are better written anew.
+        """
+        if books.target is None or books.renewal_due(self.online.ttl, clock.now()):
+            return None
+        found: list[pl.DataFrame] = []
+        for base in (books.target, *books.pending):
+            if base == self.target:
+                continue
+            before = self._manifest_of(base)
+            if before is None or not _comparable(before, self.manifest):
+                return None
+            found.append(evaluation.moved(self.events, base.as_of, self.target.as_of))
+            if not same_rows(before.partials, self.manifest.partials):
+                found.append(changes_between(self.store, before, self.manifest).entities)
+        keys = list(self.manifest.spec.keys)
+        return pl.concat([frame.select(keys) for frame in found]).unique() if found else None
+
+    def _manifest_of(self, base: Target) -> Manifest | None:
+        """The version that a push was of; None if it is gone, or another came in its place."""
+        try:
+            found = self.store.manifest(self.manifest.name, Version.parse(base.version))
+        except StoreError:
+            return None
+        return found if found.rows_hash == base.content else None
+
+    def _all(self, losses: Losses | None) -> PushResult:
+        name, target, keys = self.manifest.name, self.target, self.manifest.spec.keys
+        begun = clock.now()
+        unwritten = self.online.found(name)
+        written = 0
+        for piece in batches.pieces(self.engine, self.now):
+            written += self.online.put(name, target, piece.rows, keys, unwritten)
+        reach("push.put")
+        deleted = self.online.remove_rows(name, target, unwritten) if unwritten else 0
+        self._finish(written, begun, losses, losses)
+        return PushResult(name, target.version, target.as_of, written, deleted, full=True)
+
+    def _some(
+        self, affected: pl.DataFrame, books: OnlineBooks, losses: Losses | None
+    ) -> PushResult:
+        name, target, keys = self.manifest.name, self.target, self.manifest.spec.keys
+        assert books.target is not None
+        base = self._manifest_of(books.target)
+        assert base is not None
+        before = State(events_of(self.store, base), books.target.as_of)
+        scope = Scope(affected, affected.height / max(1, books.rows))
+        written = deleted = had = 0
+        gone = affected
+        for piece in batches.pieces(self.engine, self.now, scope, before):
+            written += self.online.put(name, target, piece.rows, keys)
+            gone = gone.join(piece.rows, on=list(keys), how="anti")
+            had += piece.had
+        reach("push.put")
+        if not gone.is_empty():
+            deleted = self.online.remove(name, target, gone, keys)
+        rows = books.rows - had + written
+        self._finish(rows, books.renewed_at, books.losses, losses)
+        return PushResult(name, target.version, target.as_of, written, deleted)
+
+    def _finish(
+        self, rows: int, renewed_at: int, losses: Losses | None, begun: Losses | None
+    ) -> None:
+        """losses: those of when all rows were last known to be there; begun: those of when the push began."""
+        spec, events = self.manifest.spec, self.manifest.events
+        columns = spec.values(events)
+        books = OnlineBooks(
+            target=self.target,
+            rows=rows,
+            pushed_at=clock.now(),
+            renewed_at=renewed_at,
+            keys=tuple(column for column in events if column.name in spec.keys),
+            columns=columns,
+            empty={column.name: 0 if column.aggregation == "count" else None for column in columns},
+            losses=losses,
+        )
+        reach("push.removed")
+        self.online.finish(self.manifest.name, self.target, books, _run(begun))
+        reach("push.finished")
+
+    @property
+    def now(self) -> State:
+        """The version's events as of the target."""
+        return State(self.events, self.target.as_of)
+
+    @cached_property
+    def events(self) -> Events:
+        """The version's events."""
+        return events_of(self.store, self.manifest)
+
+
+def _run(losses: Losses | None) -> str | None:
+    return None if losses is None else losses.server
+
+
+def _comparable(before: Manifest, after: Manifest) -> bool:
+    """Whether rows of both have the same keys and columns, evaluated alike."""
+    same_spec = replace(before.spec, online_clock=after.spec.online_clock) == after.spec
+    same_columns = _named(before.columns) == _named(after.columns)
+    return same_spec and same_columns and _named(before.events) == _named(after.events)
+
+
+def _named(schema: Schema) -> list[tuple[str, str]]:
+    return [(column.name, column.dtype) for column in schema]

@@ -1,0 +1,1 @@
+"""The online store on Redis, Valkey or anything that speaks their protocol and runs Lua."""

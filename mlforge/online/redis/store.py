@@ -1,0 +1,311 @@
+"""The online store on Redis, Valkey or anything that speaks their protocol and runs Lua."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+import polars as pl
+
+from mlforge.core import clock
+from mlforge.core.values import check_name, to_iso
+from mlforge.errors import DefinitionError, OnlineUnavailable, StalePush
+from mlforge.online.base import DOUBT, Losses, OnlineBooks, OnlineStore, Rows, Target
+from mlforge.online.codec import fence_text, from_fields, losses_text, target_text, to_fields
+from mlforge.online.redis import resp, scripts
+
+if TYPE_CHECKING:
+    from mlforge.online.redis.client import Server
+
+_PREFIX = re.compile(r"[A-Za-z0-9_.:-]{1,100}")
+_ANY_HASH = "?" * 64
+_SCANNED_AT_ONCE = 5_000
+
+
+class RedisStore(OnlineStore):
+    """Rows at `{prefix}:{feature}:{hash of the entity}`, books at `{prefix}:{feature}`.
+
+    password_file: a file that holds the password, in place of `password`: read once, when this is made.
+
+    Connects when first used, and anew after a fork. `ttl` is in seconds, None never expires. A server
+    that does not answer raises OnlineUnavailable after three tries.
+    """
+
+    def __init__(
+        self,
+        host: str = "localhost",
+        port: int = 6379,
+        db: int = 0,
+        password: str | None = None,
+        ttl: int | None = None,
+        prefix: str = "mlforge",
+        ssl: bool = False,
+        username: str | None = None,
+        password_file: str | os.PathLike[str] | None = None,
+    ) -> None:
+        from mlforge.online.redis.client import Server
+
+        if password_file is not None:
+            password = _password_in(password_file, password)
+
+        self._configure(
+            Server.of(ssl, host=host, port=port, db=db, username=username, password=password),
+            ttl,
+            prefix,
+        )
+
+    @classmethod
+    def from_url(cls, url: str, ttl: int | None = None, prefix: str = "mlforge") -> Self:
+        """The store at `redis://`, `rediss://` or `unix://`, with redis-py's options in the query."""
+        from mlforge.online.redis.client import Server
+
+        store = cls.__new__(cls)
+        store._configure(Server.from_url(url), ttl, prefix)
+        return store
+
+    def _configure(self, server: Server, ttl: int | None, prefix: str) -> None:
+        self.ttl = _checked_ttl(ttl)
+        self.prefix = _checked_prefix(prefix)
+        self._server = server
+
+    def __repr__(self) -> str:
+        return f"RedisStore({self._server}, ttl={self.ttl}, prefix={self.prefix!r})"
+
+    def ping(self) -> bool:
+        """True if the server answers; OnlineUnavailable if not."""
+        with self._server.asking() as client:
+            return bool(client.ping())
+
+    def close(self) -> None:
+        """Let go of connections; the next call makes new ones."""
+        self._server.client.close()
+
+    def books(self, feature: str) -> OnlineBooks | None:
+        """The feature's books; None if it was never pushed, or not renewed in time."""
+        [(books, _)] = self._fetch([(feature, [])])
+        return books
+
+    def features(self) -> list[str]:
+        """The features that were pushed here and not dropped since, by name."""
+        with self._server.asking() as client:
+            return sorted(map(str, client.smembers(self._list)))
+
+    def begin(self, feature: str, target: Target) -> OnlineBooks:
+        """Raise the fence to the target and note it as pending, atomically; the books from now on."""
+        key = self._key(feature)
+        life = self._books_life(clock.now())
+        arguments = (fence_text(target), target_text(target), life, feature)
+        with self._fenced(feature, target), self._server.asking() as client:
+            flat: list[str] = client.eval(scripts.BEGIN, 2, key, self._list, *arguments)
+        books = _books(tuple(flat), self._at(key))
+        assert books is not None
+        return books
+
+    def finish(
+        self, feature: str, target: Target, books: OnlineBooks, server: str | None = None
+    ) -> None:
+        """Write the books with the target as done and none pending, atomically."""
+        self._record(feature, target, to_fields(target, books), books.renewed_at, server)
+
+    def losses(self) -> Losses | None:
+        """The server's run and its count of evictions; None if it does not tell, or may not."""
+        return self._server.losses()
+
+    def doubt(self, feature: str, books: OnlineBooks) -> None:
+        """Note in the books that rows are missing, unless a push has begun since."""
+        assert books.target is not None
+        with suppress(StalePush):
+            fields = {"losses": losses_text(DOUBT)}
+            self._record(feature, books.target, fields, books.renewed_at)
+
+    def renew(self, feature: str, target: Target) -> int:
+        """Give every row and the books their full life again; how many rows live."""
+        renewed_at = clock.now()
+        seen = [pl.Series([], dtype=pl.UInt64)]
+
+        def found() -> Iterator[Rows]:
+            for hashes in self._scan(feature):
+                # A scan may come upon a row twice; it lives once.
+                seen.append(pl.Series(hashes, dtype=pl.String).hash())
+                yield Rows(hashes)
+
+        renewed = self._stream(scripts.RENEW, feature, target, found())
+        self._record(feature, target, {"renewed_at": to_iso(renewed_at) or ""}, renewed_at)
+        gone = sum(map(len, seen)) - renewed
+        return pl.concat(seen).n_unique() - gone
+
+    def forget(self, feature: str) -> None:
+        """Delete the feature's books and fence, e.g. when the durable store was made anew."""
+        with self._server.asking() as client:
+            client.unlink(self._key(feature))
+
+    def _put(self, feature: str, target: Target | None, chunks: Iterable[Rows]) -> int:
+        return self._stream(scripts.PUT, feature, target, chunks)
+
+    def _remove(self, feature: str, target: Target | None, chunks: Iterable[Sequence[str]]) -> int:
+        return self._stream(scripts.REMOVE, feature, target, map(Rows, chunks))
+
+    def _strike(self, feature: str) -> None:
+        with self._server.asking() as client:
+            client.srem(self._list, feature)
+
+    def _scan(self, feature: str) -> Iterator[list[str]]:
+        pattern = f"{self._key(feature)}:{_ANY_HASH}"
+        cursor = 0
+        while True:
+            with self._server.asking() as client:
+                cursor, keys = client.scan(cursor, match=pattern, count=_SCANNED_AT_ONCE)
+            if keys:
+                yield [str(key)[-len(_ANY_HASH) :] for key in keys]
+            if cursor == 0:
+                return
+
+    def _texts(self, feature: str, hashes: Sequence[str]) -> list[str | None]:
+        if not hashes:
+            return []
+        [texts] = self._server.ask(self._mget(feature, hashes), 1)
+        found: list[str | None] = texts
+        return found
+
+    def _fetch(
+        self, requests: Sequence[tuple[str, Sequence[str]]]
+    ) -> list[tuple[OnlineBooks | None, list[str | None]]]:
+        # A transaction: rows deleted between the two reads would pass for empty windows.
+        commands = [resp.command("MULTI")]
+        for feature, hashes in requests:
+            commands.append(resp.command("HGETALL", self._key(feature)))
+            if hashes:
+                commands.append(self._mget(feature, hashes))
+        commands.append(resp.command("EXEC"))
+        replies = iter(self._server.ask_together(b"".join(commands), len(commands)))
+        return [
+            (
+                _books(tuple(next(replies)), self._at(self._key(feature))),
+                list(next(replies)) if hashes else [],
+            )
+            for feature, hashes in requests
+        ]
+
+    def _mget(self, feature: str, hashes: Sequence[str]) -> bytes:
+        rows = resp.prefixed(f"{self._key(feature)}:", hashes)
+        return resp.command("MGET", more=(len(hashes), rows))
+
+    def _record(
+        self,
+        feature: str,
+        target: Target,
+        fields: Mapping[str, str],
+        renewed_at: int,
+        server: str | None = None,
+    ) -> None:
+        flat = [text for field in fields.items() for text in field]
+        arguments = (fence_text(target), self._books_life(renewed_at), server or "", *flat)
+        with self._fenced(feature, target), self._server.asking() as client:
+            client.eval(scripts.RECORD, 1, self._key(feature), *arguments)
+
+    def _stream(
+        self, script: str, feature: str, target: Target | None, chunks: Iterable[Rows]
+    ) -> int:
+        """Run a script per chunk of rows; the sum of what it returns."""
+        books = self._key(feature)
+        arguments = resp.strings([fence_text(target), "" if self.ttl is None else str(self.ttl)])
+
+        def call(rows: Rows) -> bytes:
+            keys = resp.prefixed(f"{books}:", rows.hashes)
+            packed = b"".join([keys, arguments, resp.strings(rows.texts)])
+            count = len(rows.hashes) + 2 + len(rows.texts)
+            return resp.command(
+                "EVAL", script, str(len(rows.hashes) + 1), books, more=(count, packed)
+            )
+
+        with self._fenced(feature, target):
+            return self._server.stream(map(call, chunks))
+
+    @contextmanager
+    def _fenced(self, feature: str, target: Target | None) -> Iterator[None]:
+        """Turn a script's refusal of a stale target into StalePush."""
+        from mlforge.online.redis.client import Refused
+
+        try:
+            yield
+        except Refused as refused:
+            code, _, recorded = refused.reply.partition(" ")
+            if code == scripts.MOVED:
+                raise OnlineUnavailable(
+                    f"{feature}: {self._server} was restarted or failed over during the push of "
+                    f"{target}, and may lack rows of it: push again"
+                ) from None
+            if code != scripts.STALE or target is None:
+                raise
+            raise StalePush(_stale(feature, target, recorded, self._server)) from None
+
+    @property
+    def _list(self) -> str:
+        return f"{self.prefix}:_features"  # no feature's name starts with an underscore
+
+    def _key(self, feature: str) -> str:
+        return f"{self.prefix}:{check_name(feature)}"
+
+    def _at(self, key: str) -> str:
+        return f"{key} in {self._server}"
+
+    def _books_life(self, renewed_at: int) -> str:
+        """Milliseconds, from now to half a TTL after `renewed_at`; empty for ever."""
+        if self.ttl is None:
+            return ""
+        half = self.ttl * 500
+        return str(min(half, max(1, half - (clock.now() - renewed_at) // 1_000)))
+
+
+@lru_cache(maxsize=256)
+def _books(flat: tuple[str, ...], where: str) -> OnlineBooks | None:
+    """Parsed once for as long as they say the same: each request reads them."""
+    return from_fields(dict(zip(flat[::2], flat[1::2], strict=True)), where)
+
+
+def _stale(feature: str, target: Target, recorded: str, server: Server) -> str:
+    if not recorded:
+        return (
+            f"{feature}: {server} knows of no push of {target}; it was flushed or restarted, "
+            "or the books expired: push again from the start"
+        )
+    generation, instant = map(int, recorded.split())
+    at = f" as of {to_iso(instant)}" if abs(instant) < 2**53 else ""
+    return (
+        f"{feature}: the push of {target} was overtaken by one of generation {generation}{at}; "
+        "push the latest version instead"
+    )
+
+
+def _password_in(file: str | os.PathLike[str], given: str | None) -> str:
+    if given is not None:
+        raise DefinitionError("RedisStore: give password or password_file, not both")
+    try:
+        return Path(file).read_text(encoding="utf-8").rstrip("\r\n")
+    except (OSError, ValueError) as error:
+        raise DefinitionError(
+            f"RedisStore: password_file {file} cannot be read ({error})"
+        ) from None
+
+
+def _checked_ttl(ttl: object) -> int | None:
+    if ttl is None:
+        return None
+    if isinstance(ttl, bool) or not isinstance(ttl, int) or ttl <= 0:
+        raise DefinitionError(
+            f"RedisStore: ttl={ttl!r} must be whole seconds above zero, or None for no expiry"
+        )
+    return ttl
+
+
+def _checked_prefix(prefix: object) -> str:
+    if not isinstance(prefix, str) or _PREFIX.fullmatch(prefix) is None:
+        raise DefinitionError(
+            f"RedisStore: prefix={prefix!r} is not allowed; use letters, digits and _ . : -"
+        )
+    return prefix

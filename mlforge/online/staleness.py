@@ -1,0 +1,74 @@
+"""How far the online rows of a feature are behind what they should be."""
+
+from __future__ import annotations
+
+from mlforge.core import clock, time_model
+from mlforge.core.feature_spec import FeatureSpec
+from mlforge.core.manifest import Manifest
+from mlforge.core.values import to_iso
+from mlforge.online.base import Losses, OnlineBooks, OnlineStore, Target
+from mlforge.online.push import is_to_come
+from mlforge.store import Pointer, Store
+
+RECOUNT_AFTER_US = 10_000_000
+"""The least time between two counts of the rows on a server that goes on evicting."""
+WALL_TICK_US = 60_000_000
+"""How far rows that follow the wall clock may be behind it."""
+
+
+def behind(store: Store, online: OnlineStore, feature: str) -> str | None:
+    """Why the feature's rows must be pushed now, None if they need not."""
+    pointer = store.pointer(feature)
+    if pointer is None:
+        return None
+    manifest = store.manifest(feature, pointer.version)
+    losses = online.losses()
+    return lag(online.books(feature), pointer, manifest, online.ttl, clock.now(), losses)
+
+
+def lag(
+    books: OnlineBooks | None,
+    pointer: Pointer,
+    manifest: Manifest,
+    ttl: int | None,
+    now: int,
+    losses: Losses | None = None,
+) -> str | None:
+    """What the books lack of the served version, of the clock, of life."""
+    if books is None or books.target is None:
+        return f"version {pointer.version} is not online"
+    if (books.target.version, books.target.generation) != (
+        str(pointer.version),
+        pointer.generation,
+    ):
+        return f"version {pointer.version} is not online, {books.target.version} is"
+    if books.target.content != manifest.rows_hash:
+        return f"version {pointer.version} is online with other rows than it has now"
+    if books.pending:
+        return "a push was not finished"
+    if (behind := _clock_lag(books.target, manifest, now)) is not None:
+        return behind
+    if books.losses != losses and now - books.renewed_at >= RECOUNT_AFTER_US:
+        return "the server may have lost rows of it: they are counted"
+    return "the time to live of its rows is to be renewed" if books.renewal_due(ttl, now) else None
+
+
+def as_of_now(spec: FeatureSpec, watermark: int | None, now: int) -> int | None:
+    """The instant whose values should be online now."""
+    return time_model.as_of(watermark, now, spec.windows, spec.interval, spec.online_clock)
+
+
+def _clock_lag(shown: Target, manifest: Manifest, now: int) -> str | None:
+    """A boundary has passed; or time has, for rows that follow it."""
+    due, watermark = as_of_now(manifest.spec, manifest.watermark, now), manifest.watermark
+    if due is None or watermark is None or shown.as_of is None:
+        return None
+    if is_to_come(shown, now):
+        return f"rows are as of {to_iso(shown.as_of)}, which has not come: a clock was set back"
+    if due <= shown.as_of:
+        return None
+    spec = manifest.spec
+    settled = spec.interval is not None or (spec.online_clock == "data" and due >= watermark)
+    if settled or due - shown.as_of >= WALL_TICK_US:
+        return f"rows are as of {to_iso(shown.as_of)}, due as of {to_iso(due)}"
+    return None

@@ -1,0 +1,1 @@
+"""Answers: training sets, online values, and why a value is what it is."""

@@ -1,0 +1,316 @@
+"""Why a value is what it is: its window, the rows in it, their files, and what is online."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, date, datetime
+from typing import Any
+
+import polars as pl
+
+from mlforge.core import clock, time_model
+from mlforge.core.manifest import Manifest
+from mlforge.core.metrics import MetricColumn
+from mlforge.core.schema import dtypes
+from mlforge.core.time_model import Closed, Window
+from mlforge.core.values import TimeRange, to_iso, to_us
+from mlforge.engines import POINT, engine_named, evaluation
+from mlforge.engines.events import events_of
+from mlforge.errors import OnlineError, RetrievalError, StoreError
+from mlforge.frames import polars_schema
+from mlforge.frames.encoding import Json, entity_key, json_value
+from mlforge.online import OnlineStore
+from mlforge.retrieval import lineage
+from mlforge.retrieval.lineage import FILE
+from mlforge.store import Store
+
+_FIRST = to_us(datetime.min.replace(tzinfo=UTC))
+_LAST = to_us(datetime.max.replace(tzinfo=UTC))
+# The last bits of a sum depend on the order of its terms, which differs between engines.
+_TOLERANCE = 1e-9
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """A window's ends in UTC microseconds; `closed` tells which of them belong to it."""
+
+    window: str
+    start: int
+    end: int
+    closed: Closed
+    seen: TimeRange
+
+    @classmethod
+    def of(cls, window: Window, point: int) -> Bounds:
+        """Where a window lies when it is evaluated at a point."""
+        end = point - (window.offset.us if window.offset else 0)
+        label = f"{window.width} offset {window.offset}" if window.offset else str(window.width)
+        seen = TimeRange(point + window.span.start, point + window.span.end)
+        # No calendar goes further back, and no event lies there.
+        start, end = max(end - window.width.us, _FIRST), max(end, _FIRST)
+        return cls(label, start, end, window.closed, seen)
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """One column of a feature, and the same column online.
+
+    bounds: its window; None for a feature without metrics. rows: how many events lie in it.
+    offline_then: what the offline store gives for the version and instant of the online value;
+        `agrees` compares those two, and is None where one of them is not known.
+    """
+
+    column: str
+    value: Any
+    bounds: Bounds | None
+    rows: int
+    online: Json = None
+    offline_then: Any = None
+    agrees: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """What the online store serves; `problem` says why it cannot be compared."""
+
+    version: str | None = None
+    as_of: int | None = None
+    problem: str | None = None
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """The values of an entity at an instant, and what they were made of.
+
+    at: UTC microseconds; None for a feature without a timestamp.
+    rows: the events in any of the windows, by time; without metrics the rows of the latest instant,
+        of which the last counts. `__file` is the source file's path, null where the function saw the
+        whole source at once.
+    served: None if no online store was given.
+    """
+
+    feature: str
+    version: str
+    entity: Mapping[str, Any]
+    timestamp: str | None
+    at: int | None
+    values: tuple[Value, ...]
+    rows: pl.DataFrame
+    served: Served | None = None
+
+    @property
+    def agrees(self) -> bool | None:
+        """Whether every online value is what the offline store gives; None if that is not known."""
+        answers = {value.agrees for value in self.values}
+        if self.served is None or self.served.problem is not None or not answers:
+            return None
+        return False if False in answers else None if None in answers else True
+
+    def windows_of(self, time: int) -> list[str]:
+        """The windows that an event of that time lies in."""
+        bounds = [value.bounds for value in self.values if value.bounds is not None]
+        inside = TimeRange(time, time)
+        return list(dict.fromkeys(b.window for b in bounds if b.seen.overlaps(inside)))
+
+    def to_json(self) -> dict[str, Any]:
+        """The explanation as a document: instants in ISO 8601."""
+        served = self.served and {
+            "version": self.served.version,
+            "as_of": to_iso(self.served.as_of),
+            "agrees": self.agrees,
+            "problem": self.served.problem,
+        }
+        return {
+            "feature": self.feature,
+            "version": self.version,
+            "entity": {key: json_value(value) for key, value in self.entity.items()},
+            "at": to_iso(self.at),
+            "values": [_value_json(value) for value in self.values],
+            "rows": [self.row_json(row) for row in self.rows.iter_rows(named=True)],
+            "online": served,
+        }
+
+    def row_json(self, row: dict[str, Any]) -> dict[str, Any]:
+        """One of `rows` as a document."""
+        time = row[self.timestamp] if self.timestamp else None
+        return {
+            "file": row.pop(FILE),
+            "windows": [] if time is None else self.windows_of(to_us(time)),
+            "values": {name: json_value(value) for name, value in row.items()},
+        }
+
+
+def explain(
+    feature: str,
+    entity: Mapping[str, object],
+    store: Store,
+    at: datetime | date | str | int | None = None,
+    version: str | None = None,
+    online: OnlineStore | None = None,
+) -> Explanation:
+    """Explain an entity's values: from which events of which files they come, and what is online.
+
+    at: a datetime or date (naive is UTC), its ISO 8601 text, or UTC microseconds; by default the instant
+        that online values would have now. version: by default the served one.
+    online: where to look up the online values; one that does not answer is noted, not raised.
+
+    Only the store is needed, no definitions. Raises StoreError for an unknown feature or version,
+    RetrievalError for wrong keys or an `at` that is no instant.
+    """
+    manifest = store.resolve(feature, version)
+    asked = entity_key(entity, tuple(c for c in manifest.events if c.name in manifest.spec.keys))
+    found = _evaluated(store, manifest, asked, _instant(at, manifest))
+    explanation = Explanation(
+        feature=manifest.name,
+        version=str(manifest.version),
+        entity=asked,
+        timestamp=manifest.spec.timestamp,
+        at=found.at,
+        values=tuple(found.explained(column.name) for column in manifest.spec.columns)
+        or tuple(
+            Value(name, value, None, found.rows.height) for name, value in found.values.items()
+        ),
+        rows=found.rows,
+    )
+    return explanation if online is None else _compared(explanation, found, store, online)
+
+
+@dataclass(frozen=True)
+class _Evaluated:
+    """A version's values for an entity at an instant, and the rows behind them."""
+
+    manifest: Manifest
+    at: int | None
+    values: Mapping[str, Any]
+    rows: pl.DataFrame
+
+    def explained(self, column: str) -> Value:
+        """A metric's value with its window."""
+        bounds = self._bounds(self._metric(column))
+        return Value(column, self.values[column], bounds, self._within(bounds).height)
+
+    def agrees(self, column: str, online: Json) -> bool:
+        """Whether an online value is this one, up to the order in which floats were added."""
+        value = self.values[column]
+        if not (isinstance(value, float) and isinstance(online, float | int)):
+            return json_value(value) == online
+        return abs(value - online) <= _TOLERANCE * max(abs(value), self._magnitude(column))
+
+    def _magnitude(self, column: str) -> float:
+        if not self.manifest.spec.columns:
+            return 0.0
+        metric = self._metric(column)
+        inside = self._within(self._bounds(metric))[metric.column].cast(pl.Float64).abs().max()
+        return inside if isinstance(inside, float) else 0.0
+
+    def _metric(self, column: str) -> MetricColumn:
+        return next(m for m in self.manifest.spec.columns if m.name == column)
+
+    def _bounds(self, metric: MetricColumn) -> Bounds:
+        assert self.at is not None
+        return Bounds.of(metric.window, time_model.point(self.at, self.manifest.spec.interval))
+
+    def _within(self, bounds: Bounds) -> pl.DataFrame:
+        time = polars_schema.microseconds(str(self.manifest.spec.timestamp))
+        return self.rows.filter(time.is_between(bounds.seen.start, bounds.seen.end))
+
+
+def _compared(
+    explanation: Explanation, found: _Evaluated, store: Store, online: OnlineStore
+) -> Explanation:
+    """The explanation with the online values beside its own."""
+    name, entity = explanation.feature, explanation.entity
+    try:
+        [(books, [row])] = online.fetch([(name, [entity])])
+    except OnlineError as error:
+        return replace(explanation, served=Served(problem=str(error)))
+    if books is None or books.target is None:
+        return replace(explanation, served=Served(problem="not served: it was never pushed"))
+    served = Served(books.target.version, books.target.as_of)
+    values = books.empty if row is None else row
+    try:
+        then = _then(store, found, served, entity)
+    except (StoreError, RetrievalError) as error:
+        return replace(explanation, served=replace(served, problem=str(error)))
+    compared = tuple(
+        replace(
+            value,
+            online=values[value.column],
+            offline_then=then.values[value.column],
+            agrees=then.agrees(value.column, values[value.column]),
+        )
+        if value.column in then.values and value.column in values
+        else value
+        for value in explanation.values
+    )
+    return replace(explanation, values=compared, served=served)
+
+
+def _then(store: Store, found: _Evaluated, served: Served, entity: Mapping[str, Any]) -> _Evaluated:
+    """The offline values for the version and instant that are online."""
+    if (served.version, served.as_of) == (str(found.manifest.version), found.at):
+        return found
+    manifest = store.resolve(found.manifest.name, served.version)
+    if set(manifest.spec.keys) != set(entity):
+        raise RetrievalError(f"online is version {served.version}, which has other keys")
+    return _evaluated(store, manifest, entity, served.as_of)
+
+
+def _evaluated(
+    store: Store, manifest: Manifest, entity: Mapping[str, Any], at: int | None
+) -> _Evaluated:
+    spec, given = manifest.spec, dtypes(manifest.events)
+    keys = pl.DataFrame(
+        pl.Series(key, [entity[key]], dtype=polars_schema.to_polars(given[key]), strict=False)
+        for key in spec.keys
+    )
+    points = keys.with_columns(polars_schema.instant(at).alias(POINT))
+    events = events_of(store, manifest)
+    values = evaluation.values_at(engine_named("polars"), events, points)
+    row = next(values.iter_rows(named=True), {})
+    return _Evaluated(manifest, at, row, lineage.rows(store, manifest, keys, at))
+
+
+def _instant(at: datetime | date | str | int | None, manifest: Manifest) -> int | None:
+    spec = manifest.spec
+    if spec.timestamp is None:
+        if at is None:
+            return None
+        raise RetrievalError(
+            f"{manifest.name} has no timestamp: its values have no time; leave out at"
+        )
+    if at is None:
+        now = clock.now()
+        as_of = time_model.as_of(
+            manifest.watermark, now, spec.windows, spec.interval, spec.online_clock
+        )
+        return now if as_of is None else as_of
+    try:
+        given = datetime.fromisoformat(at) if isinstance(at, str) else at
+    except ValueError:
+        given = None
+    if isinstance(given, date) and not isinstance(given, datetime):
+        given = datetime(given.year, given.month, given.day, tzinfo=UTC)
+    instant = to_us(given) if isinstance(given, datetime) else given
+    if instant is None or not _FIRST <= instant <= _LAST:
+        raise RetrievalError(
+            f"at={at!r} is no instant; write ISO 8601, as in '2026-01-31' or '2026-01-31T10:00:00Z'"
+        )
+    return instant
+
+
+def _value_json(value: Value) -> dict[str, Any]:
+    bounds = value.bounds
+    return {
+        "column": value.column,
+        "value": json_value(value.value),
+        "window": bounds and bounds.window,
+        "start": bounds and to_iso(bounds.start),
+        "end": bounds and to_iso(bounds.end),
+        "closed": bounds and bounds.closed,
+        "rows": value.rows,
+        "online": value.online,
+        "offline_then": json_value(value.offline_then),
+        "agrees": value.agrees,
+    }

@@ -1,0 +1,77 @@
+"""Which events, from which files, a value consists of."""
+
+from __future__ import annotations
+
+import polars as pl
+
+from mlforge.core import time_model
+from mlforge.core.manifest import Manifest
+from mlforge.core.schema import Schema
+from mlforge.core.values import BEGINNING, TimeRange
+from mlforge.engines import Events
+from mlforge.engines.events import events_of
+from mlforge.frames import polars_schema
+from mlforge.store import Store, file_tasks
+
+FILE = "__file"
+_MARK = "__place"
+
+
+def rows(store: Store, manifest: Manifest, keys: pl.DataFrame, at: int | None) -> pl.DataFrame:
+    """The events of an entity that its values at an instant consist of, by time.
+
+    keys: one row, the entity. With metrics those in any of the windows; without, those of the latest
+    instant, the one that counts last. Columns: `__file`, the source file's path, null where the function
+    saw the whole source at once; then the event columns that count, without the keys.
+    """
+    spec, events = manifest.spec, events_of(store, manifest)
+    needed = spec.needed() if spec.columns else tuple(column.name for column in manifest.events)
+    shown = tuple(c for c in manifest.events if c.name in needed and c.name not in spec.keys)
+    seen = _seen(events, keys, at)
+    span = None if seen is None else TimeRange(seen[0].start, max(times.end for times in seen))
+    found = _scan(
+        events.within(span), (*(c for c in manifest.events if c.name in spec.keys), *shown)
+    )
+    if seen is not None and spec.timestamp is not None:
+        time = polars_schema.microseconds(spec.timestamp)
+        found = found.filter(pl.any_horizontal(time.is_between(t.start, t.end) for t in seen))
+    first = [] if spec.timestamp is None else [spec.timestamp]
+    names = [column.name for column in shown]
+    return (
+        polars_schema.of_entities(found, keys, spec.keys)
+        .join(_files(store, manifest).lazy(), on=_MARK, how="left")
+        .select(FILE, *names)
+        .sort(*first, *(name for name in names if name not in first), FILE, nulls_last=False)
+        .collect()
+    )
+
+
+def _seen(events: Events, keys: pl.DataFrame, at: int | None) -> list[TimeRange] | None:
+    """The ranges of event times that values at an instant depend on, the earliest first; None for all."""
+    spec = events.spec
+    if spec.timestamp is None or at is None:
+        return None
+    if spec.columns:
+        point = time_model.point(at, spec.interval)
+        spans = [window.span for window in spec.windows]
+        return sorted(
+            (TimeRange(point + span.start, point + span.end) for span in spans),
+            key=lambda times: times.start,
+        )
+    before = events.scan(spec.identity, TimeRange(BEGINNING, at), keys)
+    latest = before.select(polars_schema.microseconds(spec.timestamp).max()).collect().item()
+    return [TimeRange(at, at) if latest is None else TimeRange(latest, latest)]
+
+
+def _scan(events: Events, wanted: Schema) -> pl.LazyFrame:
+    """The events, each stored partial once, with the mark of its place."""
+    distinct = {partial.hash: partial for partial in events.partials}
+    return file_tasks.scan(events.where(tuple(distinct.values())), wanted, mark=_MARK)
+
+
+def _files(store: Store, manifest: Manifest) -> pl.DataFrame:
+    """For each stored partial the source files that gave it: files of equal content share one."""
+    sources = manifest.sources if manifest.rowwise else ()
+    located = store.locate(manifest.name, [source.partial for source in sources])
+    marks = [(place.mark, source.path) for place, source in zip(located, sources, strict=True)]
+    return pl.DataFrame(marks, {_MARK: pl.String, FILE: pl.String}, orient="row")

@@ -1,0 +1,138 @@
+"""What callers bring to a retrieval, in the features' own dtypes: spines and entities."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+
+import polars as pl
+
+from mlforge.core.manifest import Manifest
+from mlforge.core.schema import FLOATS, INTEGERS, dtypes
+from mlforge.core.values import to_us
+from mlforge.engines import POINT
+from mlforge.errors import RetrievalError
+from mlforge.frames import polars_schema
+from mlforge.frames.encoding import entity_key, key_hash
+from mlforge.frames.interop import Table
+from mlforge.frames.normalize import as_utc
+from mlforge.online import OnlineBooks
+
+_FIRST = to_us(datetime.min.replace(tzinfo=UTC))
+_LAST = to_us(datetime.max.replace(tzinfo=UTC))
+_DAY = 86_400_000_000
+_TICKS = {"ms": 1_000, "us": 1, "ns": 0}  # in microseconds; nanoseconds hold no other years
+
+
+def spine_points(spine: Table, manifest: Manifest, timestamp: str | None) -> pl.DataFrame:
+    """The feature's keys in its dtypes, and the instant of each row where it has a timestamp."""
+    spec, given = manifest.spec, dtypes(manifest.events)
+    columns = [_key(spine, key, given[key], manifest.name) for key in spec.keys]
+    if spec.timestamp is not None:
+        name = _time_column(spine, manifest, timestamp)
+        columns.append(_instants(spine.column(name)))
+    return pl.DataFrame(columns)
+
+
+def checked_entities(entities: Sequence[Mapping[str, object]]) -> Sequence[Mapping[str, object]]:
+    """The entities, if they are a list of dicts."""
+    if isinstance(entities, Mapping) or not all(isinstance(entity, Mapping) for entity in entities):
+        raise RetrievalError("entities must be a list of dicts, each with the features' keys")
+    return entities
+
+
+def entity_hashes(
+    entities: Sequence[Mapping[str, object]], books: Mapping[str, OnlineBooks]
+) -> dict[str, list[str]]:
+    """For each feature the hashes of the entities, their keys in the features' dtypes.
+
+    Raises RetrievalError unless each entity has the keys of all the features, and no others.
+    """
+    keys = tuple({key.name: key for held in books.values() for key in held.keys}.values())
+    asked = [entity_key(entity, keys) for entity in entities]
+    made: dict[tuple[str, ...], list[str]] = {}
+    for held in books.values():
+        own = tuple(key.name for key in held.keys)
+        if own not in made:
+            made[own] = [key_hash({name: entity[name] for name in own}) for entity in asked]
+    return {name: made[tuple(key.name for key in held.keys)] for name, held in books.items()}
+
+
+def _key(spine: Table, key: str, dtype: str, feature: str) -> pl.Series:
+    if key not in spine.columns:
+        raise RetrievalError(
+            f"{feature}: the spine has no key column {key!r}; it has {_listed(spine)}"
+        )
+    values, wanted = spine.column(key), polars_schema.to_polars(dtype)
+    if values.dtype == wanted:
+        return values
+    if dtype == "String" and isinstance(values.dtype, (pl.Categorical, pl.Enum)):
+        return values.cast(pl.String)
+    if values.dtype == pl.Null:
+        return values.cast(wanted)
+    kind = polars_schema.dtype_text(values.dtype)
+    if dtype in INTEGERS and kind in INTEGERS:
+        # An id that does not fit the feature's width is an entity never seen.
+        return values.cast(wanted, strict=False)
+    if dtype in INTEGERS and kind in FLOATS:
+        known = values.fill_nan(None)
+        if bool((known == known.floor()).all()):
+            return known.cast(wanted, strict=False)
+        raise RetrievalError(
+            f"{feature}: the spine's key {key!r} has fractions, the feature's is {dtype}"
+        )
+    # What pandas makes of dates.
+    if dtype == "Date" and isinstance(values.dtype, pl.Datetime) and not values.dtype.time_zone:
+        days = values.cast(pl.Date)
+        if bool((days.cast(values.dtype) == values).all()):
+            return days
+        raise RetrievalError(
+            f"{feature}: the spine's key {key!r} has times of day, the feature's is {dtype}"
+        )
+    raise RetrievalError(
+        f"{feature}: the spine's key {key!r} is {kind}, the feature's is {dtype}; cast it first"
+    )
+
+
+def _instants(times: pl.Series) -> pl.Series:
+    if times.dtype == pl.Null:
+        times = times.cast(polars_schema.UTC_INSTANT)
+    if not isinstance(times.dtype, (pl.Datetime, pl.Date)):
+        raise RetrievalError(
+            f"the spine's time column {times.name!r} is {polars_schema.dtype_text(times.dtype)}; "
+            "make it a Datetime or Date first"
+        )
+    # Wider than microseconds are, these could wrap around.
+    tick = _DAY if isinstance(times.dtype, pl.Date) else _TICKS[times.dtype.time_unit]
+    if tick and not times.to_physical().is_between(_FIRST // tick, _LAST // tick).all():
+        raise RetrievalError(
+            f"the spine's time column {times.name!r} holds times outside the years 1 to 9999; "
+            "check the unit that it was made with"
+        )
+    moved = times.alias(POINT)
+    return moved.to_frame().select(as_utc(pl.col(POINT), times.dtype)).to_series()
+
+
+def _time_column(spine: Table, manifest: Manifest, asked: str | None) -> str:
+    """`asked`, else the feature's own name, else the only temporal column that is no key."""
+    own = manifest.spec.timestamp
+    name = asked if asked is not None else own
+    if name in spine.columns:
+        return str(name)
+    if asked is not None:
+        raise RetrievalError(f"the spine has no time column {asked!r}; it has {_listed(spine)}")
+    temporal = [name for name in spine.temporal if name not in manifest.spec.keys]
+    if len(temporal) == 1:
+        return temporal[0]
+    found = (
+        f"several temporal columns ({', '.join(map(str, temporal))})"
+        if temporal
+        else "no temporal column"
+    )
+    raise RetrievalError(
+        f"{manifest.name}: the spine has {found} and none is named {own!r}; say which with timestamp="
+    )
+
+
+def _listed(spine: Table) -> str:
+    return ", ".join(map(str, spine.columns)) or "none"

@@ -1,0 +1,1 @@
+"""Files that come in: listing them, and reading one without trusting it."""

@@ -1,0 +1,92 @@
+"""How the events of two versions differ: an exact multiset difference, computed when needed and never stored."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import polars as pl
+
+from mlforge.core.feature_spec import FeatureSpec
+from mlforge.core.list_diff import differing
+from mlforge.core.manifest import MODULUS, Manifest, Partial
+from mlforge.core.values import TimeRange
+from mlforge.frames.polars_schema import times_of
+from mlforge.store.base import Store
+from mlforge.store.integrity import intact
+from mlforge.store.scan import event_scan
+
+_SIGN = "__sign"
+
+
+@dataclass(frozen=True)
+class Changes:
+    """The events that differ between two sets of partials, as a multiset; `went` of them are no more."""
+
+    rows: int
+    went: int
+    entities: pl.DataFrame
+    times: TimeRange | None
+
+
+def same_rows(old: Sequence[Partial], new: Sequence[Partial]) -> bool:
+    """Whether two sets of partials hold the same multiset of events."""
+    old, new = differing(old, new)
+    return (sum([p.digest for p in old]) - sum([p.digest for p in new])) % MODULUS == 0
+
+
+def replaced(old: Sequence[Partial], new: Sequence[Partial]) -> tuple[list[Partial], list[Partial]]:
+    """The partials that went and those that came; what both have counts for nothing."""
+    old, new = differing(old, new)
+    before = Counter([partial.hash for partial in old])
+    after = Counter([partial.hash for partial in new])
+    differ = {key for key, _ in before.items() ^ after.items()}
+    known = {partial.hash: partial for partial in (*old, *new) if partial.hash in differ}
+    more = {key: after[key] - before[key] for key in known}
+    return (
+        [known[key] for key, count in more.items() for _ in range(-count)],
+        [known[key] for key, count in more.items() for _ in range(count)],
+    )
+
+
+def compare(went: pl.LazyFrame | None, came: pl.LazyFrame, spec: FeatureSpec) -> Changes:
+    """The exact multiset difference, row by row; nothing `went` where it is None."""
+    if went is None:
+        new = came.select(spec.identity).collect()
+        return Changes(new.height, 0, new.select(spec.keys).unique(), times_of(new, spec))
+    both = pl.concat(
+        [went.with_columns(pl.lit(-1).alias(_SIGN)), came.with_columns(pl.lit(1).alias(_SIGN))]
+    )
+    columns = [name for name in both.collect_schema().names() if name != _SIGN]
+    counted = both.group_by(columns).agg(pl.col(_SIGN).sum()).filter(pl.col(_SIGN) != 0).collect()
+    signs = counted[_SIGN]
+    no_more = -int(signs.filter(signs < 0).sum())
+    entities = counted.select(spec.keys).unique()
+    return Changes(int(signs.abs().sum()), no_more, entities, times_of(counted, spec))
+
+
+def changes_between(store: Store, before: Manifest, after: Manifest) -> Changes:
+    """The events that differ between two versions of one schema and keys.
+
+    A refresh asks and the push behind it asks again: the last answer is kept.
+    Raises IntegrityError where stored events are missing or damaged.
+    """
+    went, came = replaced(before.partials, after.partials)
+    hashes = tuple(tuple(sorted((p.hash, p.digest) for p in some)) for some in (went, came))
+    question = (hashes, after.spec.identity, tuple((c.name, c.dtype) for c in after.events))
+    found = _answered.get(question)
+    if found is None:
+        with intact(after.name):
+            found = compare(
+                event_scan(store, after, went).scan() if went else None,
+                event_scan(store, after, came).scan(),
+                after.spec,
+            )
+        _answered.clear()
+        _answered[question] = found
+    return found
+
+
+# Events are named by hashes of all that they follow from, so an answer is right for ever and in any store.
+_answered: dict[object, Changes] = {}

@@ -1,0 +1,178 @@
+"""Where partials lie, each in a file of its own or many in a pack, and reading them from there."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import polars as pl
+
+from mlforge.core.manifest import Partial
+from mlforge.core.schema import Column, Schema, dtypes
+from mlforge.core.values import BEGINNING, TimeRange
+from mlforge.frames import polars_schema
+
+NUMBER = "__partial"
+"""The column of a pack that tells whose a row is."""
+_MARK = "__mark"
+_NEVER = 1 << 63
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """The file that holds a partial; in a pack its rows are those of a number, one of `among`."""
+
+    path: Path
+    number: int | None = None
+    among: int = 1
+
+    @property
+    def mark(self) -> str:
+        """What `scan` calls it."""
+        return str(self.path) if self.number is None else f"{self.path}#{self.number}"
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What is in memory of a file: its rows from an instant on, some of their columns."""
+
+    rows: pl.DataFrame
+    since: int = BEGINNING
+
+
+@dataclass(frozen=True, slots=True)
+class Lot:
+    """What is read of one file in one go: all of it, or the rows of some numbers."""
+
+    path: Path
+    schema: Schema
+    times: TimeRange | None
+    packed: bool = False
+    numbers: tuple[int, ...] | None = None
+    rows: int = 0
+    """How many there may be at most."""
+    kept: Kept | None = None
+
+    def overlaps(self, times: TimeRange) -> bool:
+        """Whether it may hold an event in the range."""
+        return self.times is not None and self.times.overlaps(times)
+
+    def stored(self, columns: Collection[str]) -> list[str]:
+        """Which of these columns its file has, and the one that tells whose a row is."""
+        found = [c.name for c in self.schema if c.name in columns and c.dtype != "Null"]
+        return [*found, NUMBER] if self.packed else found
+
+    def in_memory(self, columns: Collection[str], since: int) -> tuple[str, ...]:
+        """The columns in memory, if these of its rows from an instant on are; else none."""
+        if self.kept is None or self.kept.since > since:
+            return ()
+        found = self.kept.rows.columns
+        return tuple(found) if set(self.stored(columns)).issubset(found) else ()
+
+
+class _Alike(NamedTuple):
+    """What lots share that are read in one go; the schema by identity: comparing takes longer than reading."""
+
+    schema: int
+    packed: bool
+    numbers: tuple[int, ...] | None
+    kept: tuple[str, ...]
+
+
+@dataclass(slots=True)
+class _Asked:
+    """How often which numbers of a pack are asked for."""
+
+    path: Path
+    schema: Schema
+    among: int
+    rows: int = 0
+    start: int = _NEVER
+    end: int = -_NEVER
+    uses: dict[int, int] = field(default_factory=dict)
+
+    def lots(self) -> Iterable[Lot]:
+        times = TimeRange(self.start, self.end) if self.start <= self.end else None
+        for nth in range(1, max(self.uses.values()) + 1):
+            numbers = tuple(sorted(n for n, uses in self.uses.items() if uses >= nth))
+            whole = len(numbers) == self.among
+            yield Lot(self.path, self.schema, times, True, None if whole else numbers, self.rows)
+
+
+def lots(partials: Sequence[Partial], places: Sequence[Place]) -> tuple[Lot, ...]:
+    """What is to be read for these partials; one that is given twice is read twice."""
+    alone: list[Lot] = []
+    packs: dict[int, _Asked] = {}  # by the identity of the path, which a pack's places share
+    for partial, place in zip(partials, places, strict=True):
+        if place.number is None:
+            alone.append(Lot(place.path, partial.schema, partial.times, rows=partial.rows))
+            continue
+        asked = packs.get(id(place.path))
+        if asked is None:
+            asked = packs[id(place.path)] = _Asked(place.path, partial.schema, place.among)
+        uses = asked.uses
+        uses[place.number] = uses.get(place.number, 0) + 1
+        asked.rows += partial.rows
+        times = partial.times
+        if times is not None:
+            asked.start = min(asked.start, times.start)
+            asked.end = max(asked.end, times.end)
+    return (*alone, *(lot for asked in packs.values() for lot in asked.lots()))
+
+
+def scan(
+    lots: Iterable[Lot], wanted: Schema, mark: str | None = None, since: int = BEGINNING
+) -> pl.LazyFrame:
+    """Their rows, lazily, in no particular order; `mark` names a column for the marks of places.
+
+    since: rows before this instant may be missing.
+    """
+    names = {column.name for column in wanted}
+    together: dict[_Alike, list[Lot]] = defaultdict(list)
+    for lot in lots:
+        kept = () if mark else lot.in_memory(names, since)
+        together[_Alike(id(lot.schema), lot.packed, lot.numbers, kept)].append(lot)
+    columns = (*wanted, Column(mark, "String")) if mark else wanted
+    scans = []
+    for shared, alike in together.items():
+        if shared.kept:
+            found = pl.concat([lot.kept.rows for lot in alike if lot.kept]).lazy()
+        else:
+            paths = [lot.path for lot in alike]
+            found = pl.scan_parquet(paths, glob=False, include_file_paths=_MARK if mark else None)
+        present = dtypes(alike[0].schema)
+        if shared.numbers is not None:
+            found = found.filter(_among(shared.numbers))
+        if mark:
+            own = [pl.lit("#"), pl.col(NUMBER)] if shared.packed else []
+            found = found.with_columns(pl.concat_str(pl.col(_MARK), *own).alias(mark))
+            present = {**present, mark: "String"}
+        scans.append(polars_schema.select_typed(found, present, columns))
+    return pl.concat(scans) if scans else polars_schema.empty(columns).lazy()
+
+
+def read_place(place: Place, columns: Sequence[str]) -> pl.DataFrame:
+    """Columns of one partial's rows."""
+    found = pl.scan_parquet(place.path, glob=False)
+    if place.number is not None:
+        found = found.filter(_among([place.number]))
+    return found.select(columns).collect()
+
+
+def parted(rows: pl.DataFrame, place: Place) -> list[pl.DataFrame]:
+    """What the file of a place holds, by the numbers of its partials."""
+    if place.number is None:
+        return [rows]
+    found = rows.partition_by(NUMBER, as_dict=True, include_key=False)
+    none = rows.drop(NUMBER).clear()
+    return [found.get((number,), none) for number in range(place.among)]
+
+
+def _among(numbers: Sequence[int]) -> pl.Expr:
+    first, last = numbers[0], numbers[-1]
+    if last - first + 1 == len(numbers):
+        return pl.col(NUMBER).is_between(first, last)
+    return pl.col(NUMBER).is_in(list(numbers))

@@ -1,0 +1,34 @@
+"""Stored files that cannot be read: one error, whatever a library says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import polars as pl
+
+from mlforge.errors import IntegrityError
+
+_UNREADABLE = (
+    FileNotFoundError,
+    pl.exceptions.ComputeError,
+    pl.exceptions.ColumnNotFoundError,
+    pl.exceptions.SchemaError,
+    pl.exceptions.PanicException,
+)
+
+
+@contextmanager
+def intact(name: str) -> Iterator[None]:
+    """Turn what polars says of a feature's stored file that it cannot read into an IntegrityError."""
+    try:
+        yield
+    except _UNREADABLE as error:
+        reason = next(iter(str(error).splitlines()), "")
+        if isinstance(error, pl.exceptions.ComputeError) and "parquet" not in reason:
+            raise
+        raise IntegrityError(
+            f"{name}: what is stored cannot be read ({reason}); 'mlforge verify' names what is "
+            f"damaged: 'mlforge build --features {name} --full' makes it anew from the source, "
+            "or restore it from a backup"
+        ) from error

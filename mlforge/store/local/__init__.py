@@ -1,0 +1,1 @@
+"""The offline store in a local folder."""

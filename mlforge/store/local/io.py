@@ -1,0 +1,200 @@
+"""Files that appear whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import io
+import json
+import os
+import re
+import shutil
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import polars as pl
+
+from mlforge.core.failpoints import reach
+from mlforge.errors import IntegrityError, StoreError
+
+CHECKSUM, UNSEALED = "mlforge.checksum", "0" * 64
+_SEAL = CHECKSUM.encode() + b"\x18\x40"  # as thrift writes a key and the length of its value
+# polars tells the number in the text alone.
+_NUMBER = re.compile(r"\(os error (\d+)\)")
+
+
+def write_json(path: Path, document: Mapping[str, Any], *, durable: bool = True) -> None:
+    """Replace a document atomically; `durable` False for what can be made anew after a power failure."""
+    with replacing(path, durable=durable) as temporary:
+        temporary.write_text(json_text(document), encoding="utf-8")
+
+
+def json_text(document: Mapping[str, Any]) -> str:
+    """JSON with an entry a line, and an item a line in lists: for people, `diff` and the fast encoder."""
+    entries = (f"{json.dumps(key)}: {_lines(value)}" for key, value in document.items())
+    return "{\n" + ",\n".join(entries) + "\n}\n"
+
+
+def _lines(value: Any) -> str:
+    """A value on one line, but a list or mapping of several things with each on its own."""
+    if isinstance(value, list) and any(isinstance(item, (dict, list)) for item in value):
+        return "[\n " + ",\n ".join(json.dumps(item, ensure_ascii=False) for item in value) + "\n]"
+    if isinstance(value, dict) and any(isinstance(item, (dict, list)) for item in value.values()):
+        inner = (f"{json.dumps(k)}: {json.dumps(v, ensure_ascii=False)}" for k, v in value.items())
+        return "{\n " + ",\n ".join(inner) + "\n}"
+    return json.dumps(value, ensure_ascii=False)
+
+
+def read_json(path: Path) -> Any:
+    """The document, or None where there is none; IntegrityError if it is not JSON."""
+    try:
+        text = read_bytes(path)
+        return None if text is None else json.loads(text.decode())
+    except (ValueError, RecursionError) as error:
+        raise IntegrityError(f"{path} is damaged ({error}); restore it from a backup") from error
+
+
+def read_bytes(path: Path) -> bytes | None:
+    """What a file holds, or None where there is none."""
+    try:
+        with open(path, "rb", opener=no_link) as file:
+            return file.read()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise StoreError(f"cannot read {path}: {_hint(error.errno)} ({error.strerror})") from error
+
+
+def append_text(path: Path, text: str) -> None:
+    """Write behind what a file holds; it need not survive a power failure."""
+    with storage_errors(path), open(path, "ab", opener=no_link, buffering=0) as file:
+        file.write(text.encode())
+
+
+@contextmanager
+def replacing(path: Path, *, durable: bool = True, folder: bool = True) -> Iterator[Path]:
+    """A hidden sibling to write to; once the block ends it is synced and takes the path's place.
+
+    folder: False where the caller syncs the folder, once for many files.
+    """
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    try:
+        with storage_errors(path):
+            yield temporary
+            if durable:
+                sync(temporary)
+            reach("file.synced")
+            temporary.replace(path)
+            if durable and folder:
+                sync(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def storage_errors(path: Path) -> Iterator[None]:
+    """Say in our words what the operating system says of a full, read-only or vanished disk."""
+    try:
+        yield
+    except (OSError, pl.exceptions.ComputeError) as error:
+        found = _NUMBER.search(str(error))
+        number = int(found[1]) if found else getattr(error, "errno", None)
+        if number is None:
+            raise
+        first = str(error).splitlines()[0]
+        raise StoreError(f"cannot write {path}: {_hint(number)} ({first})") from error
+
+
+def _hint(number: int | None) -> str:
+    return {
+        errno.ENOSPC: "the disk is full: free some space, or prune old versions",
+        errno.EDQUOT: "the disk quota is used up: free some space, or prune old versions",
+        errno.EROFS: "the file system is read-only",
+        errno.EACCES: "permission is denied",
+        errno.EPERM: "permission is denied",
+        errno.ENOENT: "a file or folder has vanished meanwhile",
+        errno.ENOTDIR: "something that is no folder is in the way",
+        errno.ELOOP: "it is a link, and a store follows none; put the real file there",
+    }.get(number or 0, "the file system refuses it")
+
+
+def no_link(path: str, flags: int) -> int:
+    """Open a path unless it is a symbolic link."""
+    return os.open(path, flags | os.O_NOFOLLOW, 0o644)
+
+
+def sync(path: Path) -> None:
+    """Flush a file or a folder's entries to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def hash_file(path: Path) -> str:
+    """sha256 of the file's bytes, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_sealed(
+    path: Path, frame: pl.DataFrame, row_group: int, metadata: Mapping[str, str]
+) -> None:
+    """Write a parquet file with a checksum of itself in its own metadata; the caller syncs the folder."""
+    written = io.BytesIO()
+    frame.write_parquet(
+        written,
+        compression="uncompressed",  # read often, and for less than it takes to unpack
+        row_group_size=row_group,
+        metadata={**metadata, CHECKSUM: UNSEALED},
+    )
+    place, checksum = _checksum(written)
+    written.seek(place)
+    written.write(checksum)
+    with replacing(path, folder=False) as temporary:
+        temporary.write_bytes(written.getbuffer())
+
+
+def is_sealed(path: Path) -> bool:
+    """Whether a file still has all the bytes that it was sealed with."""
+    with path.open("rb") as file:
+        place, checksum = _checksum(file)
+        file.seek(place)
+        return place > 0 and file.read(len(checksum)) == checksum
+
+
+def seal_of(path: Path) -> str:
+    """The checksum that a file was sealed with, whether or not it is still true."""
+    return pl.read_parquet_metadata(path)[CHECKSUM]
+
+
+def _checksum(file: BinaryIO) -> tuple[int, bytes]:
+    """Where the checksum lies, 0 if nowhere, and what it should be: that of all other bytes."""
+    size = file.seek(0, os.SEEK_END)
+    file.seek(max(size - 8, 0))
+    footer = max(size - 8 - int.from_bytes(file.read(4), "little"), 0)
+    file.seek(footer)
+    found = file.read().rfind(_SEAL)
+    if found < 0:
+        return 0, b""
+    place = footer + found + len(_SEAL)
+    hashed = hashlib.sha256()
+    for start, end in ((0, place), (place + len(UNSEALED), size)):
+        file.seek(start)
+        left = end - start
+        while left > 0 and (chunk := file.read(min(left, 1 << 20))):
+            hashed.update(chunk)
+            left -= len(chunk)
+    return place, hashed.hexdigest().encode()
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """A hard link, or a copy where the file system has none or they are two."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)

@@ -1,0 +1,184 @@
+"""Long lists of a feature's manifests, in pieces that versions share.
+
+A list is cut behind certain hashes of partials, not at counts, so a file that comes or goes changes
+one piece and leaves the others as they are. A piece is stored once, under the hash of its text; and a
+process that keeps its `Pieces` makes and understands each once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from itertools import accumulate
+from operator import attrgetter
+from pathlib import Path
+from typing import Any
+
+from mlforge.core.list_diff import alike
+from mlforge.core.manifest import Manifest, Partial, SourceRecord
+from mlforge.core.schema import Schema
+from mlforge.errors import IntegrityError
+from mlforge.store.local import io
+from mlforge.store.local.paths import no_link, well_formed
+from mlforge.store.manifest_json import (
+    Lists,
+    events_of,
+    head,
+    partial_from_json,
+    partial_to_json,
+    source_entry,
+    source_from_json,
+)
+
+LISTS = ("partials", "sources")
+_HASH_OF, _PARTIAL_OF = attrgetter("hash"), attrgetter("partial")
+_INLINE = 100
+_PIECE = 64
+_HASH = re.compile(r"[0-9a-f]{64}")
+
+_Piece = tuple[Partial, ...] | tuple[SourceRecord, ...]
+_Named = list[tuple[str, _Piece]]
+
+
+class Pieces:
+    """The pieces of a feature's folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._events: Schema = ()
+        self._cuts: dict[str, tuple[Sequence[Any], _Named]] = {}
+
+    @property
+    def folder(self) -> Path:
+        """Where they lie."""
+        return no_link(self._folder)
+
+    def written(self, manifest: Manifest) -> dict[str, Any]:
+        """The manifest's document; each long list is written in pieces, and their names stand for it."""
+        self._understand(manifest.events)
+        document = head(manifest)
+
+        def partial_json(partial: Partial) -> dict[str, Any]:
+            return partial_to_json(partial, manifest.events)
+
+        document["partials"] = self._list("partials", manifest.partials, _HASH_OF, partial_json)
+        document["sources"] = self._list("sources", manifest.sources, _PARTIAL_OF, source_entry)
+        if named(document):
+            io.sync(self.folder)
+        return document
+
+    def lists(self, document: Mapping[str, Any]) -> Lists | None:
+        """The lists that pieces stand for in a document; None if none do.
+
+        Raises IntegrityError if one is missing or damaged.
+        """
+        if not named(document):
+            return None
+        events = events_of(document)
+        self._understand(events)
+
+        def understood_partial(entry: Mapping[str, Any]) -> Partial:
+            return partial_from_json(entry, events)
+
+        def entries(key: str, understood: Callable[[Mapping[str, Any]], Any]) -> list[Any]:
+            if not isinstance(document[key], dict):
+                return [understood(entry) for entry in document[key]]
+            known = dict(self._cut_before(key)[1])
+            cut: _Named = [
+                (name, known.get(name) or self._read(name, understood))
+                for name in document[key]["pieces"]
+            ]
+            found = [one for _, piece in cut for one in piece]
+            self._cuts[key] = found, cut
+            return found
+
+        return Lists(entries("partials", understood_partial), entries("sources", source_from_json))
+
+    def sweep(self, documents: Iterable[Mapping[str, Any]]) -> None:
+        """Delete the pieces that no document names."""
+        needed = {piece for document in documents for piece in named(document)}
+        for name in self._there() - needed:
+            (self.folder / f"{name}.json").unlink()
+
+    def _understand(self, events: Schema) -> None:
+        """What an entry leaves out is in the manifest: its events' columns."""
+        if events != self._events:
+            self._events, self._cuts = events, {}
+
+    def _list(
+        self,
+        key: str,
+        entries: Sequence[Any],
+        name_of: Callable[[Any], str],
+        entry: Callable[[Any], dict[str, Any]],
+    ) -> list[Any] | dict[str, Any]:
+        """A list as it stands in a document: itself, or the names of its pieces, which are there then."""
+        if len(entries) <= _INLINE:
+            self._cuts.pop(key, None)
+            return [entry(one) for one in entries]
+        before, old = self._cut_before(key)
+        kept, length = _begun(old, alike(before, entries))
+        known = {tuple(map(id, piece)): name for name, piece in old[len(kept) :]}
+        rest = _cut(entries[length:], name_of)
+        cut = [*kept, *((known.get(tuple(map(id, piece)), ""), piece) for piece in rest)]
+        there = self._there()
+        cut = [(n if n in there else self._write(piece, entry), piece) for n, piece in cut]
+        self._cuts[key] = entries, cut
+        return {"count": len(entries), "pieces": [name for name, _ in cut]}
+
+    def _cut_before(self, key: str) -> tuple[Sequence[Any], _Named]:
+        """The list as it was last written or read, and its pieces."""
+        return self._cuts.get(key, ((), []))
+
+    def _there(self) -> set[str]:
+        with suppress(FileNotFoundError):
+            return {name.removesuffix(".json") for name in os.listdir(self.folder)}  # noqa: PTH208 - a tenth of the time
+        return set()
+
+    def _write(self, piece: _Piece, entry: Callable[[Any], Any]) -> str:
+        lines = (json.dumps(entry(one), sort_keys=True) for one in piece)
+        text = "[\n" + ",\n".join(lines) + "\n]\n"
+        name = hashlib.sha256(text.encode()).hexdigest()
+        self.folder.mkdir(exist_ok=True)
+        if not (self.folder / f"{name}.json").exists():
+            with io.replacing(self.folder / f"{name}.json", folder=False) as temporary:
+                temporary.write_text(text, encoding="utf-8")
+        return name
+
+    def _read(self, name: str, understood: Callable[[Mapping[str, Any]], Any]) -> _Piece:
+        if _HASH.fullmatch(str(name)) is None:
+            raise IntegrityError(
+                f"{self._folder}: {name!r} is not the name of a piece of a lineage"
+            )
+        path = self.folder / f"{name}.json"
+        entries = io.read_json(path)
+        if entries is None or io.hash_file(path) != name:
+            raise IntegrityError(f"{path} is missing or damaged; restore it from a backup")
+        with well_formed(path):
+            return tuple(understood(entry) for entry in entries)
+
+
+def named(document: Mapping[str, Any]) -> set[str]:
+    """The pieces that a document consists of."""
+    lists = (document.get(key) for key in LISTS)
+    return {piece for entries in lists if isinstance(entries, dict) for piece in entries["pieces"]}
+
+
+def _begun(cut: _Named, length: int) -> tuple[_Named, int]:
+    """The pieces that lie within so many entries, but for the last: it may not have ended; and their length."""
+    ends = list(accumulate(len(piece) for _, piece in cut))
+    count = bisect_right(ends[:-1], length)
+    return cut[:count], ends[count - 1] if count else 0
+
+
+def _cut(entries: Sequence[Any], name_of: Callable[[Any], str]) -> list[_Piece]:
+    last = {f"{number:02x}" for number in range(0, 256, _PIECE)}
+    ends = [place for place, one in enumerate(entries, 1) if name_of(one)[-2:] in last]
+    starts = [0, *ends]
+    cut = (tuple(entries[a:b]) for a, b in zip(starts, [*ends, len(entries)], strict=True))
+    return [piece for piece in cut if piece]

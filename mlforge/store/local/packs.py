@@ -1,0 +1,168 @@
+"""Packs: many small partials in one parquet file, sorted by time, so that ten thousand cost like a few.
+
+A pack is never changed. What it holds is in its footer; it may say which packs it stands in for.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import uuid
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import polars as pl
+
+from mlforge.core.manifest import Partial
+from mlforge.core.schema import Schema
+from mlforge.errors import IntegrityError
+from mlforge.store.file_tasks import NUMBER, Place, parted
+from mlforge.store.local import io
+from mlforge.store.manifest_json import partials_from_json, partials_to_json
+
+NAME = re.compile(r"(\d{8})-[0-9a-f]{8}\.parquet")
+_HASHES, _PARTIALS = "mlforge.pack.hashes", "mlforge.pack.partials"
+_STANDS_FOR = "mlforge.pack.stands_for"
+_ROW_GROUP = 32_768
+
+Made = tuple[Partial, pl.DataFrame]
+
+
+@dataclass(frozen=True, slots=True)
+class Packing:
+    """When partials are packed. Small in tests, so that seams are crossed.
+
+    small_rows: a partial of more rows lies alone. at_least: so many small ones are worth a pack.
+    pack_rows: about what a pack holds at most. grace_s: how long files that a pack stands in for are
+    kept for readers that have looked them up.
+    """
+
+    small_rows: int = 65_536
+    at_least: int = 16
+    pack_rows: int = 1_000_000
+    grace_s: float = 600
+
+
+@dataclass(frozen=True)
+class Pack:
+    """A pack, as its footer describes it."""
+
+    path: Path
+    hashes: tuple[str, ...]
+    stands_for: frozenset[str]
+    described: str
+
+    @classmethod
+    def read(cls, path: Path) -> Pack:
+        """Raises IntegrityError if there is no such pack, or it is damaged."""
+        try:
+            metadata = pl.read_parquet_metadata(path)
+            hashes, described = tuple(metadata[_HASHES].split()), metadata[_PARTIALS]
+            stands_for = frozenset(metadata[_STANDS_FOR].split())
+        except (
+            OSError,
+            pl.exceptions.PolarsError,
+            pl.exceptions.PanicException,
+            KeyError,
+        ) as error:
+            raise IntegrityError(
+                f"{path} is no pack of partials; restore it from a backup"
+            ) from error
+        return cls(path, hashes, stands_for, described)
+
+    @cached_property
+    def places(self) -> dict[str, Place]:
+        """Where each of its partials is."""
+        among = len(self.hashes)
+        return {h: Place(self.path, number, among) for number, h in enumerate(self.hashes)}
+
+    @cached_property
+    def partials(self) -> dict[str, Partial]:
+        """Its partials' descriptions."""
+        found = partials_from_json(json.loads(self.described))
+        return {partial.hash: partial for partial in found}
+
+    @cached_property
+    def rows(self) -> int:
+        """How many events it holds."""
+        return sum(partial.rows for partial in self.partials.values())
+
+    @property
+    def schema(self) -> Schema:
+        """What its partials have in common."""
+        return self.partials[self.hashes[0]].schema
+
+    def frames(self) -> dict[str, pl.DataFrame]:
+        """Its partials' events."""
+        rows = pl.read_parquet(self.path, glob=False)
+        parts = parted(rows, self.places[self.hashes[0]])
+        return dict(zip(self.hashes, parts, strict=True))
+
+
+def write(
+    folder: Path,
+    sequence: int,
+    made: Iterable[Made],
+    sorted_by: str | None,
+    stands_for: Iterable[str] = (),
+) -> Path:
+    """Write partials of one schema as a pack; packs of a higher sequence go before others."""
+    ordered = sorted(made, key=lambda one: (_start(one[0]), one[0].hash))
+    rows = pl.concat(
+        frame.hstack([pl.repeat(n, frame.height, dtype=pl.UInt32, eager=True).alias(NUMBER)])
+        for n, (_, frame) in enumerate(ordered)
+    )
+    if sorted_by in rows.columns and not rows[sorted_by].is_sorted():
+        rows = rows.sort(sorted_by, NUMBER)
+    path = folder / f"{sequence:08d}-{uuid.uuid4().hex[:8]}.parquet"
+    io.write_sealed(
+        path,
+        rows,
+        _ROW_GROUP,
+        {
+            _HASHES: " ".join(partial.hash for partial, _ in ordered),
+            _PARTIALS: json.dumps(partials_to_json([partial for partial, _ in ordered])),
+            _STANDS_FOR: " ".join(stands_for),
+        },
+    )
+    return path
+
+
+def sequence_of(name: str) -> int:
+    """The number in a pack's name."""
+    found = NAME.fullmatch(name)
+    return int(found[1]) if found else 0
+
+
+def runs(partials: Iterable[Partial], most: int) -> list[list[Partial]]:
+    """Partials in the order of time, cut into runs of at most so many rows."""
+    cut: list[list[Partial]] = []
+    rows = 0
+    for partial in sorted(partials, key=lambda one: (_start(one), one.hash)):
+        if not cut or rows + partial.rows > most:
+            cut.append([])
+            rows = 0
+        cut[-1].append(partial)
+        rows += partial.rows
+    return cut
+
+
+def joined(loose: int, packs: Collection[tuple[int, str]], most: int) -> list[str]:
+    """Which packs are written anew with so many loose rows, given the rows and name of each.
+
+    The smallest first, each at most twice what is written anyway: the sizes of those left grow
+    geometrically, so many drops leave few packs, and a row is rewritten a logarithmic number of times.
+    """
+    chosen: list[str] = []
+    for rows, name in sorted(packs):
+        if rows > 2 * loose or rows + loose > most:
+            break
+        chosen.append(name)
+        loose += rows
+    return chosen
+
+
+def _start(partial: Partial) -> int:
+    return partial.times.start if partial.times else 0

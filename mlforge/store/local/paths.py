@@ -1,0 +1,62 @@
+"""What every document of a store's folder is read and written with."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from mlforge.core.values import check_name
+from mlforge.errors import DefinitionError, IntegrityError, StoreError, UnsupportedStore
+
+State = tuple[str, int, int, int]
+
+
+def checked(name: str) -> str:
+    """The name of a feature, if it is one: nothing else becomes part of a path."""
+    try:
+        return check_name(name)
+    except DefinitionError as error:
+        raise StoreError(str(error)) from error
+
+
+def check_format(document: Mapping[str, Any], path: Path, known: int) -> None:
+    """Notes of a newer mlforge are left alone: what this one does not know it would drop."""
+    if document.get("format", known) != known:
+        raise UnsupportedStore(
+            f"{path} has format {document['format']!r}, this mlforge knows {known}: "
+            "upgrade to the release that wrote it"
+        )
+
+
+def state_of(path: Path) -> State:
+    """What tells that a file is the one that was read."""
+    stat = path.lstat()
+    return str(path), stat.st_mtime_ns, stat.st_ino, stat.st_size
+
+
+def no_link(path: Path) -> Path:
+    """The path, unless it is a symbolic link."""
+    if os.path.islink(path):  # noqa: PTH114 - False where pathlib raises
+        raise is_link(path)
+    return path
+
+
+def is_link(path: Path) -> StoreError:
+    """What is said of a symbolic link in a store."""
+    return StoreError(f"{path} is a link, and a store follows none; put the real thing there")
+
+
+@contextmanager
+def well_formed(path: Path) -> Iterator[None]:
+    """Say of a document that cannot be understood that it is damaged."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, AttributeError, StoreError) as error:
+        if isinstance(error, StoreError) and str(path) in str(error):
+            raise
+        raise IntegrityError(
+            f"{path} is damaged ({type(error).__name__}: {error}); restore it from a backup"
+        ) from error

@@ -1,0 +1,142 @@
+"""A feature's mutable notes: what is served, its books, and what its source files were seen to be."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from mlforge.core.values import Version
+from mlforge.errors import IntegrityError
+from mlforge.store.base import Pointer
+from mlforge.store.local import io
+from mlforge.store.local.paths import State, check_format, state_of, well_formed
+from mlforge.store.records import Audit, Books, Seen
+
+LATEST, BOOKS, SOURCES, AUDIT = "_latest.json", "_books.json", "_sources.json", "_audit.json"
+_FORMAT = 1
+_FEW = 100  # lines that are not worth a new file
+
+
+def served(folder: Path) -> tuple[Pointer, Version] | None:
+    """What is served, and the highest version when that was decided."""
+    path = folder / LATEST
+    with well_formed(path):
+        document = io.read_json(path)
+        if document is None:
+            return None
+        check_format(document, path, _FORMAT)
+        version = Version.parse(document["version"])
+        pointer = Pointer(version, int(document["generation"]))
+        return pointer, Version.parse(document.get("highest", document["version"]))
+
+
+def point(folder: Path, version: Version) -> Pointer:
+    """Serve a version from now on, and raise the generation."""
+    known = served(folder)
+    generation = known[0].generation + 1 if known else 1
+    highest = max(version, known[1]) if known else version
+    content = {"version": str(version), "generation": generation, "highest": str(highest)}
+    _write(folder / LATEST, content)
+    return Pointer(version, generation)
+
+
+def books(folder: Path) -> Books:
+    """The books, empty ones where there are none."""
+    path = folder / BOOKS
+    with well_formed(path):
+        document = io.read_json(path)
+        check_format(document or {}, path, _FORMAT)
+        return Books.from_json(document)
+
+
+def write_books(folder: Path, kept: Books) -> None:
+    """Replace the books."""
+    _write(folder / BOOKS, kept.to_json())
+
+
+class SeenNote:
+    """What source files were seen to be: a line a file, the last one counts.
+
+    It only saves work, so a damaged line is as good as none. What changes is appended, until the
+    lines that count no more outnumber the others.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / SOURCES
+        self._state: State | None = None
+        self._seen: Mapping[str, Seen] = {}
+        self._lines = 0
+
+    def read(self) -> Mapping[str, Seen]:
+        """All that is known; the very same while the file stays as it is."""
+        state = self._now()
+        if state is None or state != self._state:
+            text = (io.read_bytes(self.path) or b"").decode(errors="replace")
+            self._lines, self._seen = text.count("\n"), _understood(text)
+            self._state = state
+        return self._seen
+
+    def write(self, now: Mapping[str, Seen]) -> None:
+        """Let this be what is known; it is kept, not copied."""
+        before = self.read()
+        changed = {
+            p: seen
+            for p, seen in now.items()
+            if before.get(p) is not seen and before.get(p) != seen
+        }
+        lines = [_line(path, seen) for path, seen in changed.items()]
+        lines += [_line(path) for path in sorted(before.keys() - now.keys())]
+        if self._state is None or self._lines + len(lines) > 2 * len(now) + _FEW:
+            lines = [_line(path, seen) for path, seen in now.items()]
+            with io.replacing(self.path, durable=False) as temporary:
+                temporary.write_text("".join(lines), encoding="utf-8")
+            self._lines = len(lines)
+        elif lines:
+            # A line that a killed writer left half-written ends here.
+            io.append_text(self.path, "\n" + "".join(lines))
+            self._lines += len(lines)
+        self._seen, self._state = now, self._now()
+
+    def _now(self) -> State | None:
+        with suppress(FileNotFoundError):
+            return state_of(self.path)
+        return None
+
+
+def _line(path: str, seen: Seen | None = None) -> str:
+    """A file's line; without what was seen, that it is no more."""
+    return f"{json.dumps([path, *(seen or ())])}\n"
+
+
+def _understood(text: str) -> dict[str, Seen]:
+    found: dict[str, Seen] = {}
+    for line in text.splitlines():
+        with suppress(ValueError, TypeError, AttributeError, KeyError):
+            path, *fields = json.loads(line)
+            if fields:
+                found[path] = Seen(*fields)
+            else:
+                found.pop(path, None)
+    return found
+
+
+def audit(folder: Path) -> Audit | None:
+    """What the last audit found; a damaged note is as good as none: the next one makes it anew."""
+    path = folder / AUDIT
+    with suppress(IntegrityError), well_formed(path):
+        document = io.read_json(path)
+        check_format(document or {}, path, _FORMAT)
+        return None if document is None else Audit.from_json(document)
+    return None
+
+
+def write_audit(folder: Path, found: Audit) -> None:
+    """Replace what the last audit found."""
+    _write(folder / AUDIT, found.to_json())
+
+
+def _write(path: Path, content: Mapping[str, Any]) -> None:
+    io.write_json(path, {"format": _FORMAT, **content})

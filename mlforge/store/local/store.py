@@ -1,0 +1,438 @@
+"""The offline store in a local folder.
+
+    feature_store/
+      user_spend/
+        1.0.0/  data.parquet  .meta.json
+        _latest.json                     {"version": "1.0.0", "generation": 1, ...}
+        _partials/<hash>.parquet         the events that versions consist of
+        _packs/<sequence>-<id>.parquet   the same, many small ones in a file
+        _tiles/<file>-<kind>.parquet     what follows from such a file for dense aligned windows
+        _lineage/<hash>.json             pieces of long lists of files, shared between versions
+        _books.json  _sources.json       mutable notes: quarantine, holds, what files were last seen
+        _audit.json                      another: what the last audit found
+      _metadata/manifest.json            an index of all features, for people
+
+A version is written into a hidden sibling, synced, and renamed into place; only then does
+`_latest.json` change. A crash leaves the version before served and a hidden folder that the next
+writer removes. A whole version above the `highest` that `_latest.json` knows of is one that a crash
+kept from being served; one below may have been rolled back from.
+
+No name, link or document in it leads outside the folder: a link is refused.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import shutil
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mlforge.core.failpoints import reach
+from mlforge.core.manifest import Manifest, Partial
+from mlforge.core.values import Version
+from mlforge.errors import (
+    IntegrityError,
+    StoreError,
+    UnsupportedStore,
+    VersionConflict,
+)
+from mlforge.store import manifest_json
+from mlforge.store.base import Pointer, Store
+from mlforge.store.file_tasks import Lot, Place
+from mlforge.store.local import index, io, staging, state_files
+from mlforge.store.local.manifest_chunks import Pieces
+from mlforge.store.local.packs import Made, Packing
+from mlforge.store.local.partials import Shelf
+from mlforge.store.local.paths import State, checked, no_link, state_of, well_formed
+from mlforge.store.local.tiles import Made as MadeTiles
+from mlforge.store.local.tiles import TileFolder
+from mlforge.store.records import Audit, Books, Seen
+
+META = ".meta.json"
+DATA = "data.parquet"
+_LINEAGE = "_lineage"
+_REMEMBERED = 8
+
+
+@dataclass(frozen=True)
+class _Home:
+    """What is known of a feature's folder, and kept for the next look."""
+
+    shelf: Shelf
+    tiles: TileFolder
+    pieces: Pieces
+    seen: state_files.SeenNote
+
+
+class LocalStore(Store):
+    """A folder on a local disk, made when it is first written to."""
+
+    def __init__(self, path: str | os.PathLike[str], packing: Packing | None = None) -> None:
+        self._given = Path(path).expanduser()
+        self.path = self._given.absolute()
+        self.packing = packing or Packing()
+        self._manifests: dict[State, Manifest] = {}
+        self._homes: dict[str, _Home] = {}
+
+    def located_at(self, folder: Path) -> LocalStore:
+        """The store that a relative path means in a definitions file of that folder."""
+        return LocalStore(folder / self._given, self.packing)
+
+    def __repr__(self) -> str:
+        return f"LocalStore({str(self.path)!r})"
+
+    def features(self) -> list[str]:
+        """Names of the features that have a published version, sorted."""
+        found = []
+        with suppress(FileNotFoundError, NotADirectoryError), os.scandir(self.path) as entries:
+            for entry in entries:
+                with suppress(StoreError):
+                    if (self._folder(entry.name) / state_files.LATEST).is_file():
+                        found.append(entry.name)
+        return sorted(found)
+
+    def versions(self, name: str) -> list[Version]:
+        """Whole versions, ascending."""
+        found, folder = [], self._folder(name)
+        with suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder) as entries:
+            for entry in entries:
+                with suppress(StoreError):
+                    version = Version.parse(entry.name)
+                    if (self._version(name, version) / META).is_file():
+                        found.append(version)
+        return sorted(found)
+
+    def pointer(self, name: str) -> Pointer | None:
+        """What `_latest.json` says."""
+        known = state_files.served(self._folder(name))
+        return None if known is None else known[0]
+
+    def manifest(self, name: str, version: Version) -> Manifest:
+        """Read `.meta.json`, once while it stays as it is: a refresh and a push ask several times."""
+        path = self._version(name, version) / META
+        self._shelf(name).refuse_links()
+        try:
+            state = state_of(path)
+        except (FileNotFoundError, NotADirectoryError):
+            if not self.versions(name):
+                raise self._not_found(name) from None
+            raise self._no_version(name, version) from None
+        known = self._manifests.get(state)
+        if known is None:
+            known = self._read_manifest(name, version, path)
+            self._remember(path, known)
+        return known
+
+    def _remember(self, path: Path, manifest: Manifest) -> None:
+        while len(self._manifests) >= _REMEMBERED:
+            self._manifests.pop(next(iter(self._manifests)), None)
+        self._manifests[state_of(path)] = manifest
+
+    def _read_manifest(self, name: str, version: Version, path: Path) -> Manifest:
+        document = io.read_json(path)
+        if document is None:
+            raise self._no_version(name, version)
+        manifest_json.check_format(document, str(path))
+        with well_formed(path):
+            lists = self._home(name).pieces.lists(document)
+        manifest = manifest_json.from_json(document, str(path), lists)
+        if (manifest.name, manifest.version) != (name, version):
+            raise IntegrityError(
+                f"{path} is that of {manifest.name} {manifest.version}; restore it from a backup"
+            )
+        return manifest
+
+    def data(self, name: str, version: Version) -> Path:
+        """`<feature>/<version>/data.parquet`: a file, or a folder once it is large."""
+        path = self._version(name, version) / DATA
+        with suppress(NotADirectoryError, FileNotFoundError), os.scandir(no_link(path)) as parts:
+            for part in parts:
+                no_link(path / part.name)
+        return path
+
+    def locate(self, name: str, hashes: Iterable[str]) -> list[Place]:
+        """`_partials/<hash>.parquet`, or rows of a pack."""
+        return self._shelf(name).locate(hashes)
+
+    def lots(self, name: str, partials: Sequence[Partial]) -> Sequence[Lot]:
+        """Made once for a list of partials while no pack comes or goes."""
+        return self._shelf(name).lots(partials)
+
+    def keep(
+        self,
+        name: str,
+        partials: Sequence[Partial],
+        columns: Collection[str],
+        time: str,
+        since: int,
+    ) -> None:
+        """Read them once for all later reads of this store's."""
+        self._shelf(name).keep(partials, columns, time, since)
+
+    def find_partial(self, name: str, hash_: str) -> Partial | None:
+        """Read the description that a file carries in its own metadata."""
+        return self._shelf(name).find(hash_)
+
+    def write_partials(self, name: str, made: Sequence[Made], sorted_by: str | None = None) -> None:
+        """Write each under its hash, or many small ones in a pack, whole or not at all."""
+        self._shelf(name).write(made, sorted_by)
+
+    def partials(self, name: str) -> set[str]:
+        """What lies in `_partials` and in packs."""
+        return self._shelf(name).hashes()
+
+    def check_partials(self, name: str, hashes: Iterable[str]) -> dict[str, str]:
+        """Compare files with the checksums within them."""
+        return self._shelf(name).faults(hashes)
+
+    def remove_partials(
+        self, name: str, hashes: Iterable[str], sorted_by: str | None = None, above: float = 0
+    ) -> list[str]:
+        """Delete files, and write packs anew without them."""
+        gone = self._shelf(name).remove(hashes, sorted_by, above)
+        self._home(name).tiles.sweep()
+        return gone
+
+    def pack(self, name: str, partials: Sequence[Partial], sorted_by: str | None = None) -> None:
+        """Write packs first; what they stand in for goes at a later call."""
+        shelf = self._shelf(name)
+        if not shelf.is_in_order(partials):
+            with self.lock(name):
+                shelf.sweep()
+                shelf.pack(partials, sorted_by)
+                self._home(name).tiles.sweep()
+
+    def tiles(self, name: str, kind: str) -> Mapping[Path, Path]:
+        """What lies in `_tiles`."""
+        return self._home(name).tiles.find(kind)
+
+    def write_tiles(self, name: str, kind: str, made: Iterable[MadeTiles]) -> None:
+        """Write files of `_tiles`, each whole or not at all."""
+        self._home(name).tiles.write(kind, made)
+
+    def remove(self, name: str, version: Version) -> None:
+        """Take the folder out of sight in one step, then delete it."""
+        hidden = self._folder(name) / staging.new_name()
+        path = self._version(name, version)
+        self.manifest(name, version)
+        with self._exclusive(name, ".publishing"):
+            pointer = self.pointer(name)
+            if pointer is not None and pointer.version == version:
+                raise StoreError(f"{name} {version} is served and cannot be removed")
+            with io.storage_errors(path):
+                path.rename(hidden)
+        reach("remove.hidden")
+        with io.storage_errors(path):
+            shutil.rmtree(hidden)
+            self._sweep(name)
+
+    def check_manifest(self, manifest: Manifest) -> list[str]:
+        """Compare the hashes that the document states with those of what it says."""
+        assert manifest.version is not None
+        stated = io.read_json(self._version(manifest.name, manifest.version) / META)
+        found = manifest_json.to_json(manifest)
+        hashes = ("content_hash", "schema_hash", "config_hash", "rows_hash", "row_count")
+        return [
+            f"{META}: {key} does not fit what it says"
+            for key in hashes
+            if stated.get(key) != found[key]
+        ]
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[Path]:
+        """A hidden sibling of the versions."""
+        staged = self._folder(name) / staging.new_name()
+        with io.storage_errors(staged):
+            staged.mkdir()
+        try:
+            with io.storage_errors(staged):
+                reach("stage.made")
+                yield staged
+        finally:
+            shutil.rmtree(staged, ignore_errors=True)
+
+    def publish(self, staged: Path, manifest: Manifest, expected: Pointer | None) -> Pointer:
+        """Sync, rename, point."""
+        version = manifest.version
+        assert version is not None
+        name, target = manifest.name, self._version(manifest.name, version)
+        with io.storage_errors(target):
+            document = self._home(name).pieces.written(manifest)
+            (staged / META).write_text(io.json_text(document), encoding="utf-8")
+            for path in (*staged.rglob("*"), staged):
+                io.sync(path)
+            self._shelf(name).sync()
+            reach("publish.staged")
+            with self._exclusive(name, ".publishing"):
+                if self.pointer(name) != expected:
+                    raise VersionConflict(f"{name}: another publisher was faster; refresh again")
+                if os.path.lexists(target):
+                    raise VersionConflict(
+                        f"{name}: version {version} exists; versions are never overwritten"
+                    )
+                try:
+                    staged.rename(target)
+                except FileExistsError as error:  # another host does not see this one's locks
+                    raise VersionConflict(f"{name}: version {version} exists by now") from error
+                except OSError as error:
+                    if error.errno != errno.ENOTEMPTY:
+                        raise
+                    raise VersionConflict(f"{name}: version {version} exists by now") from error
+                io.sync(target.parent)
+                self._remember(target / META, manifest)
+                reach("publish.renamed")
+                pointer = state_files.point(self._folder(name), version)
+        reach("publish.pointed")
+        self._index(name, manifest)
+        reach("publish.indexed")
+        return pointer
+
+    def serve(self, name: str, version: Version) -> Pointer:
+        """Point at an existing version."""
+        manifest = self.manifest(name, version)
+        with self._exclusive(name, ".publishing"):
+            pointer = state_files.point(self._folder(name), version)
+        self._index(name, manifest)
+        return pointer
+
+    def recover(self, name: str) -> None:
+        """Finish or undo what a killed writer left: call with the lock held.
+
+        A version that was made but never served is served now, unless the feature is held.
+        """
+        folder = self._folder(name)
+        with self._exclusive(name, ".publishing"):
+            for litter in folder.glob(f"{staging.PREFIX}*"):
+                if staging.is_litter(litter):
+                    shutil.rmtree(litter, ignore_errors=True)
+            for litter in folder.glob(".*.json.*"):
+                litter.unlink(missing_ok=True)
+            self._shelf(name).clean()
+            self._home(name).tiles.clean()
+            versions, known = self.versions(name), state_files.served(folder)
+            unserved = versions and (known is None or known[1] < versions[-1])
+            if unserved and self.books(name).hold is None:
+                state_files.point(folder, versions[-1])
+        served = self.pointer(name)
+        if served is not None and self._indexed(name) != str(served.version):
+            self._index(name, self.manifest(name, served.version))
+
+    def books(self, name: str) -> Books:
+        """Read `_books.json`."""
+        return state_files.books(self._folder(name))
+
+    def write_books(self, name: str, books: Books) -> None:
+        """Replace `_books.json`."""
+        state_files.write_books(self._folder(name), books)
+        reach("books.written")
+
+    def seen(self, name: str) -> Mapping[str, Seen]:
+        """Read `_sources.json`."""
+        return self._home(name).seen.read()
+
+    def write_seen(self, name: str, seen: Mapping[str, Seen]) -> None:
+        """Replace `_sources.json`."""
+        self._home(name).seen.write(seen)
+        reach("seen.written")
+
+    def audit(self, name: str) -> Audit | None:
+        """Read `_audit.json`."""
+        return state_files.audit(self._folder(name))
+
+    def write_audit(self, name: str, audit: Audit) -> None:
+        """Replace `_audit.json`."""
+        state_files.write_audit(self._folder(name), audit)
+
+    @contextmanager
+    def lock(self, name: str, *, repair: bool = True) -> Iterator[None]:
+        """An advisory lock on the feature's folder; what a killed writer left is put right first."""
+        folder = self._folder(name)
+        with io.storage_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+        with self._exclusive(name, ".refreshing"):
+            if repair:
+                self.recover(name)
+            yield
+
+    def regenerate_index(self) -> list[str]:
+        """Write `_metadata/manifest.json` anew from the versions; returns the features listed."""
+        with io.storage_errors(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
+        with self._exclusive(None, ".indexing"):
+            entries = self._entries()
+            index.write(self.path, entries)
+        return sorted(entries)
+
+    def index(self) -> dict[str, dict[str, Any]]:
+        """What `_metadata/manifest.json` lists."""
+        return index.read(self.path)
+
+    def _sweep(self, name: str) -> None:
+        """Delete the pieces that no version names; none if a version cannot be asked."""
+        with suppress(IntegrityError):
+            metas = [io.read_json(self._version(name, v) / META) for v in self.versions(name)]
+            self._home(name).pieces.sweep(meta for meta in metas if meta)
+
+    def _index(self, name: str, manifest: Manifest) -> None:
+        with self._exclusive(None, ".indexing"):
+            try:
+                known = self.index()
+            except UnsupportedStore:
+                return  # another mlforge's is left alone until somebody asks for a new one
+            except IntegrityError:
+                known = self._entries()
+            index.write(self.path, {**known, name: index.entry(manifest)})
+
+    def _indexed(self, name: str) -> str | None:
+        with suppress(StoreError):
+            return self.index().get(name, {}).get("version")
+        return None
+
+    def _entries(self) -> dict[str, Any]:
+        latest = {name: self.latest(name) for name in self.features()}
+        return {name: index.entry(manifest) for name, manifest in latest.items() if manifest}
+
+    @contextmanager
+    def _exclusive(self, name: str | None, lock: str) -> Iterator[None]:
+        path = (self.path if name is None else self._folder(name)) / lock
+        with io.storage_errors(path):
+            descriptor = io.no_link(str(path), os.O_CREAT | os.O_RDWR)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)
+
+    def _folder(self, name: str) -> Path:
+        return no_link(self.path / checked(name))
+
+    def _version(self, name: str, version: Version) -> Path:
+        return no_link(self._folder(name) / str(version))
+
+    def _shelf(self, name: str) -> Shelf:
+        return self._home(name).shelf
+
+    def _home(self, name: str) -> _Home:
+        folder = self._folder(name)
+        if name not in self._homes:
+            self._homes[name] = _Home(
+                Shelf(folder, self.packing),
+                TileFolder(folder, self.packing.grace_s),
+                Pieces(folder / _LINEAGE),
+                state_files.SeenNote(folder),
+            )
+        return self._homes[name]
+
+    def _not_found(self, name: str) -> StoreError:
+        flat = self.path / f"{name}.parquet"
+        if flat.is_file():
+            return UnsupportedStore(
+                f"{flat} is of the flat layout of v0.4: run 'mlforge build' to make a version of "
+                f"{name}, then 'mlforge manifest --regenerate'; the old files are left alone"
+            )
+        return super()._not_found(name)

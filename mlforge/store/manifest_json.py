@@ -1,0 +1,296 @@
+"""The codec of `.meta.json` and of what lies beside it: manifests, partials and source files as JSON."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+from mlforge.core.feature_spec import FeatureSpec
+from mlforge.core.manifest import (
+    ChangeSummary,
+    Manifest,
+    Part,
+    Partial,
+    SourceRecord,
+    config_of,
+)
+from mlforge.core.metrics import MetricColumn
+from mlforge.core.schema import Column, Schema, shared
+from mlforge.core.time_model import Window
+from mlforge.core.values import Duration, TimeRange, Version, from_iso, to_iso
+from mlforge.errors import IntegrityError, MlforgeError, UnsupportedStore
+
+FORMAT = 1
+# Names that a document may lead to: nothing outside its own folder.
+_PART = re.compile(r"data\.parquet(/[0-9A-Za-z][0-9A-Za-z._-]*)?")
+_HASH = re.compile(r"[0-9A-Za-z]+")
+
+
+def to_json(manifest: Manifest) -> dict[str, Any]:
+    """The document, as `.meta.json` holds it."""
+    return {
+        **head(manifest),
+        "partials": [partial_to_json(partial, manifest.events) for partial in manifest.partials],
+        "sources": [source_entry(record) for record in manifest.sources],
+    }
+
+
+def head(manifest: Manifest) -> dict[str, Any]:
+    """The document without the lists that grow with the number of files."""
+    created = to_iso(manifest.created_at)
+    return {
+        "format": FORMAT,
+        "name": manifest.name,
+        "version": _text(manifest.version),
+        "content_hash": manifest.content_hash,
+        "schema_hash": manifest.schema_hash,
+        "config_hash": manifest.config_hash,
+        "code_hash": manifest.code_hash,
+        "rows_hash": manifest.rows_hash,
+        "created_at": created,
+        "updated_at": created,
+        "row_count": manifest.row_count,
+        "watermark": to_iso(manifest.watermark),
+        **config_of(manifest.spec),
+        "columns": [_column_json(column) for column in manifest.columns],
+        "event_columns": [_column_json(column) for column in manifest.events],
+        "engine": manifest.engine,
+        "rowwise": manifest.rowwise,
+        "rowwise_reason": manifest.why,
+        "source": manifest.source,
+        "parent": _text(manifest.parent),
+        "change_summary": None
+        if manifest.change is None
+        else {
+            "bump_type": manifest.change.bump_type,
+            "reason": manifest.change.reason,
+            "details": list(manifest.change.details),
+            "evidence": dict(manifest.change.evidence),
+        },
+        "rows_dropped": manifest.dropped,
+        "parts": [
+            {"file": p.file, "rows": p.rows, **_times_json(p.times), "hash": p.hash}
+            for p in manifest.parts
+        ],
+        "mlforge_version": manifest.mlforge_version,
+    }
+
+
+def from_json(document: Any, where: str, lists: Lists | None = None) -> Manifest:
+    """Read a document; another format is refused by name, a torn one is an IntegrityError.
+
+    lists: where those of the document are not in it.
+    """
+    check_format(document, where)
+    try:
+        return _decode(document, lists or Lists.of(document))
+    except (KeyError, TypeError, ValueError, AttributeError, MlforgeError) as error:
+        raise IntegrityError(
+            f"{where} is damaged ({type(error).__name__}: {error}); restore it from a backup, or rebuild"
+        ) from error
+
+
+def check_format(document: Any, where: str) -> None:
+    """Refuse documents of a newer mlforge, those from before versions, and what is none."""
+    if not isinstance(document, Mapping):
+        raise IntegrityError(f"{where} is damaged; restore it from a backup, or rebuild")
+    found = document.get("format")
+    if found is None and "last_updated" in document:
+        raise UnsupportedStore(
+            f"{where} is of the flat layout of v0.4; rebuild with 'mlforge build' and then run 'mlforge manifest --regenerate'"
+        )
+    if not isinstance(found, int) or not 1 <= found <= FORMAT:
+        raise UnsupportedStore(
+            f"{where} has format {found!r}, this mlforge reads up to {FORMAT}; it was written by "
+            f"mlforge {document.get('mlforge_version', 'of another kind')}: upgrade to that release"
+        )
+
+
+def partial_to_json(partial: Partial, events: Schema = ()) -> dict[str, Any]:
+    """A partial's description; its schema is left out where it is that of the events around it."""
+    own = (
+        {}
+        if events and partial.schema == events
+        else {"schema": [_column_json(c) for c in partial.schema]}
+    )
+    return {
+        "hash": partial.hash,
+        "rows": partial.rows,
+        **_times_json(partial.times),
+        "dropped": dict(partial.dropped),
+        "digest": f"{partial.digest:032x}",
+        **own,
+    }
+
+
+def partials_to_json(partials: Sequence[Partial]) -> list[Any]:
+    """Descriptions of partials of one schema, in few bytes."""
+    schema = [_column_json(column) for column in partials[0].schema]
+    return [
+        schema,
+        [
+            [p.hash, p.rows, [p.times.start, p.times.end] if p.times else None, p.digest, p.dropped]
+            for p in partials
+        ],
+    ]
+
+
+def partials_from_json(document: Sequence[Any]) -> list[Partial]:
+    """Read what `partials_to_json` wrote."""
+    columns, entries = document
+    schema = _schema(columns)
+    return [
+        Partial(
+            hash=_safe(name, _HASH),
+            rows=rows,
+            times=TimeRange(*times) if times else None,
+            schema=schema,
+            dropped=dropped,
+            digest=digest,
+        )
+        for name, rows, times, digest, dropped in entries
+    ]
+
+
+def partial_from_json(document: Mapping[str, Any], events: Schema = ()) -> Partial:
+    """Read what `partial_to_json` wrote."""
+    schema = _schema(document["schema"]) if "schema" in document else events
+    return Partial(
+        hash=_safe(document["hash"], _HASH),
+        rows=document["rows"],
+        times=_times(document),
+        schema=schema,
+        dropped=document["dropped"],
+        digest=int(document["digest"], 16),
+    )
+
+
+def events_of(document: Mapping[str, Any]) -> Schema:
+    """The columns of a document's events."""
+    return _schema(document["event_columns"])
+
+
+def source_entry(record: SourceRecord) -> dict[str, Any]:
+    """A file in a manifest's list."""
+    return {
+        "path": record.path,
+        "size": record.size,
+        "mtime": to_iso(record.mtime),
+        "hash": record.hash,
+        "rows": record.rows,
+        **_times_json(record.times),
+        "partial": record.partial,
+    }
+
+
+def source_from_json(entry: Mapping[str, Any]) -> SourceRecord:
+    """Read what `source_entry` wrote."""
+    return SourceRecord(
+        entry["path"],
+        entry["size"],
+        from_iso(entry["mtime"]) or 0,
+        entry["hash"],
+        entry["rows"],
+        _times(entry),
+        entry["partial"],
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Lists:
+    """What a manifest lists: partials and source files."""
+
+    partials: Sequence[Partial]
+    sources: Sequence[SourceRecord]
+
+    @classmethod
+    def of(cls, document: Mapping[str, Any]) -> Self:
+        """The lists that are in the document."""
+        events = events_of(document)
+        partials = [partial_from_json(entry, events) for entry in document["partials"]]
+        return cls(partials, [source_from_json(entry) for entry in document["sources"]])
+
+
+def _decode(document: Mapping[str, Any], lists: Lists) -> Manifest:
+    interval = document["interval"]
+    spec = FeatureSpec(
+        name=document["name"],
+        keys=tuple(document["entity_keys"]),
+        timestamp=document["timestamp"],
+        interval=None if interval is None else Duration.parse(interval),
+        columns=tuple(_metric(metric) for metric in document["metrics"]),
+        online_clock=document["online_clock"],
+    )
+    change = document["change_summary"]
+    return Manifest(
+        spec=spec,
+        events=events_of(document),
+        columns=_schema(document["columns"]),
+        code_hash=document["code_hash"],
+        partials=tuple(lists.partials),
+        engine=document["engine"],
+        rowwise=document["rowwise"],
+        version=Version.parse(document["version"]),
+        sources=tuple(lists.sources),
+        parts=tuple(
+            Part(_safe(p["file"], _PART), p["rows"], _times(p), p["hash"])
+            for p in document["parts"]
+        ),
+        change=ChangeSummary(
+            change["bump_type"], change["reason"], tuple(change["details"]), change["evidence"]
+        ),
+        parent=None if document["parent"] is None else Version.parse(document["parent"]),
+        created_at=from_iso(document["created_at"]) or 0,
+        source=document["source"],
+        why=document["rowwise_reason"],
+        mlforge_version=document["mlforge_version"],
+    )
+
+
+def _metric(document: Mapping[str, Any]) -> MetricColumn:
+    offset = document["offset"]
+    window = Window(
+        Duration.parse(document["window"]),
+        None if offset is None else Duration.parse(offset),
+        document["closed"],
+    )
+    return MetricColumn(document["column"], document["aggregation"], window)
+
+
+def _column_json(column: Column) -> dict[str, str]:
+    aggregate = {"aggregation": column.aggregation, "window": column.window}
+    return {"name": column.name, "dtype": column.dtype, **{k: v for k, v in aggregate.items() if v}}
+
+
+def _schema(document: Sequence[Mapping[str, Any]]) -> Schema:
+    return shared(tuple(_column(column) for column in document))
+
+
+def _column(document: Mapping[str, Any]) -> Column:
+    return Column(
+        document["name"], document["dtype"], document.get("aggregation"), document.get("window")
+    )
+
+
+def _times_json(times: TimeRange | None) -> dict[str, str | None]:
+    return {
+        "min_time": to_iso(times.start if times else None),
+        "max_time": to_iso(times.end if times else None),
+    }
+
+
+def _times(document: Mapping[str, Any]) -> TimeRange | None:
+    start, end = from_iso(document["min_time"]), from_iso(document["max_time"])
+    return None if start is None or end is None else TimeRange(start, end)
+
+
+def _safe(name: str, allowed: re.Pattern[str]) -> str:
+    if allowed.fullmatch(name) is None:
+        raise ValueError(f"{name!r} is not the name of a file of a version")
+    return name
+
+
+def _text(value: object) -> str | None:
+    return None if value is None else str(value)

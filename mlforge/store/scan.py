@@ -1,0 +1,109 @@
+"""The scan of a version's events: which partials, what is read for them, and their rows, lazily."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from itertools import pairwise
+from typing import Self
+
+import polars as pl
+
+from mlforge.core import time_model
+from mlforge.core.feature_spec import FeatureSpec
+from mlforge.core.manifest import Manifest, Partial
+from mlforge.core.schema import Schema
+from mlforge.core.values import BEGINNING, END, TimeRange
+from mlforge.frames import polars_schema
+from mlforge.store import file_tasks
+from mlforge.store.base import Store
+from mlforge.store.file_tasks import Lot
+
+
+@dataclass(frozen=True)
+class EventScan:
+    """A version's events: stored partials, the schema that they share, and what they mean.
+
+    `where` gives what to read for partials; it is asked when they are first read.
+    """
+
+    spec: FeatureSpec
+    schema: Schema
+    partials: tuple[Partial, ...]
+    where: Callable[[Sequence[Partial]], Sequence[Lot]]
+
+    def within(self, times: TimeRange | None) -> Self:
+        """Only the partials that hold an event in the range."""
+        if times is None:
+            return self
+        start, end = times.start, times.end  # as `overlaps`, which thousands of calls would slow
+        kept = [p for p in self.partials if (t := p.times) and t.start <= end and start <= t.end]
+        return replace(self, partials=tuple(kept))
+
+    def rows_within(self, times: TimeRange | None) -> int:
+        """How many rows of files are read for the range, at most."""
+        return sum([lot.rows for lot in self.lots_within(times)])
+
+    @cached_property
+    def lots(self) -> Sequence[Lot]:
+        """What is read for all of them."""
+        return self.where(self.partials)
+
+    def lots_within(self, times: TimeRange | None) -> Sequence[Lot]:
+        """What is read for a range of time."""
+        return self.lots if times is None else [lot for lot in self.lots if lot.overlaps(times)]
+
+    def scan(
+        self,
+        columns: Sequence[str] | None = None,
+        times: TimeRange | None = None,
+        among: pl.DataFrame | None = None,
+    ) -> pl.LazyFrame:
+        """The events, lazily: some columns, those of a time range and of some entities, in no particular order."""
+        return self._scan(self.lots_within(times), columns, times, among)
+
+    def ranges(self, rows: int) -> list[TimeRange]:
+        """All of time, cut where about so many events came since the cut before.
+
+        None is shorter than the longest window: each range needs the events of one before it, which
+        must not outweigh its own.
+        """
+        reach = time_model.reach(self.spec.windows) if self.spec.windows else TimeRange(0, 0)
+        timed = sorted((p.times.end, p.rows) for p in self.partials if p.times)
+        begun = min((p.times.start for p in self.partials if p.times), default=0)
+        cuts, gathered = [BEGINNING], 0
+        for end, count in timed[:-1]:
+            gathered += count
+            if gathered >= rows and end - begun >= reach.end - reach.start:
+                cuts.append(end + 1)
+                begun, gathered = end + 1, 0
+        return [TimeRange(a, b - 1) for a, b in pairwise([*cuts, END])]
+
+    def _scan(
+        self,
+        lots: Sequence[Lot],
+        columns: Sequence[str] | None,
+        times: TimeRange | None,
+        among: pl.DataFrame | None,
+    ) -> pl.LazyFrame:
+        wanted = tuple(c for c in self.schema if columns is None or c.name in columns)
+        since = BEGINNING if times is None else times.start
+        return self._chosen(file_tasks.scan(lots, wanted, since=since), times, among)
+
+    def _chosen(
+        self, found: pl.LazyFrame, times: TimeRange | None, among: pl.DataFrame | None
+    ) -> pl.LazyFrame:
+        if times is not None and self.spec.timestamp is not None:
+            start, end = polars_schema.instant(times.start), polars_schema.instant(times.end)
+            found = found.filter(pl.col(self.spec.timestamp).is_between(start, end))
+        return polars_schema.of_entities(found, among, self.spec.keys)
+
+
+def event_scan(
+    store: Store, manifest: Manifest, partials: Sequence[Partial] | None = None
+) -> EventScan:
+    """The scan of a version's events, or of some of its partials."""
+    chosen = manifest.partials if partials is None else partials
+    where = partial(store.lots, manifest.name)
+    return EventScan(manifest.spec, manifest.events, tuple(chosen), where)

@@ -1,0 +1,1 @@
+"""Contract suites for backends: subclass one, give the fixture, run pytest."""

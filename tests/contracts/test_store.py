@@ -1,0 +1,364 @@
+"""The local store: the shared contract, and what is its own."""
+
+from __future__ import annotations
+
+import json
+import socket
+from dataclasses import replace
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from mlforge.errors import BuildError, IntegrityError, StoreError, UnsupportedStore
+from mlforge.maintenance.operations import verify
+from mlforge.store import Books, LocalStore, Pointer, Seen, Store
+from mlforge.testing.store_contract import (
+    FIRST,
+    SECOND,
+    THIRD,
+    StoreContract,
+    events,
+    partial_of,
+    publish,
+    version_of,
+)
+from tests.support.projects import Project, rows
+
+
+class TestLocalStore(StoreContract):
+    @pytest.fixture
+    def store(self, tmp_path: Path) -> Store:
+        return LocalStore(tmp_path / "not" / "there" / "yet")
+
+    def again(self, store: Store) -> Store:
+        assert isinstance(store, LocalStore)
+        return LocalStore(store.path)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> LocalStore:
+    return LocalStore(tmp_path / "store")
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_reading_leaves_no_trace(store):
+    store.features(), store.versions("spend"), store.books("spend"), store.index()
+    assert not store.path.exists()
+
+
+def test_the_layout_is_as_documented(store):
+    publish(store, FIRST, 1)
+    folder = store.path / "spend"
+    assert names(folder / "1.0.0") == [".meta.json", "data.parquet"]
+    assert json.loads((folder / "_latest.json").read_text()) == {
+        "format": 1,
+        "version": "1.0.0",
+        "generation": 1,
+        "highest": "1.0.0",
+    }
+    assert pl.read_parquet(folder / "1.0.0" / "data.parquet").equals(events(1))
+    assert names(store.path / "_metadata") == ["manifest.json"]
+
+
+def test_a_relative_path_is_resolved_against_the_definitions(tmp_path):
+    assert LocalStore("store").located_at(tmp_path).path == tmp_path / "store"
+    assert LocalStore(tmp_path / "store").located_at(Path("/elsewhere")).path == tmp_path / "store"
+
+
+def test_a_version_that_was_made_but_not_pointed_to_is_served_by_the_next_writer(store):
+    publish(store, FIRST, 1)
+    pointer = (store.path / "spend" / "_latest.json").read_text()
+    publish(store, SECOND, 1, 2)
+    (store.path / "spend" / "_latest.json").write_text(pointer)
+    assert store.read("spend").height == 1
+    with store.lock("spend"):
+        assert store.pointer("spend") == Pointer(SECOND, 2)
+    assert store.index()["spend"]["version"] == "1.0.1"
+
+
+def test_a_feature_without_a_pointer_gets_one(store):
+    publish(store, FIRST, 1)
+    (store.path / "spend" / "_latest.json").unlink()
+    assert store.features() == []
+    assert store.versions("spend") == [FIRST]
+    with store.lock("spend"):
+        assert store.pointer("spend") == Pointer(FIRST, 1)
+
+
+def test_the_pointer_of_a_held_feature_is_not_moved(store):
+    publish(store, FIRST, 1)
+    pointer = (store.path / "spend" / "_latest.json").read_text()
+    publish(store, SECOND, 1, 2)
+    (store.path / "spend" / "_latest.json").write_text(pointer)
+    store.write_books("spend", Books(hold="half of it is gone"))
+    with store.lock("spend"):
+        assert store.pointer("spend") == Pointer(FIRST, 1)
+    store.write_books("spend", Books())
+    with store.lock("spend"):
+        assert store.pointer("spend") == Pointer(SECOND, 2)
+
+
+def test_a_version_below_one_that_was_rolled_back_from_is_not_taken_for_unserved(store):
+    publish(store, FIRST, 1)
+    publish(store, THIRD, 1, 2)
+    store.serve("spend", FIRST)
+    publish(store, SECOND, 3)
+    with store.lock("spend"):
+        assert store.pointer("spend") == Pointer(SECOND, 4)
+
+
+def test_what_a_killed_writer_left_goes_with_the_next_one(store):
+    publish(store, FIRST, 1)
+    folder = store.path / "spend"
+    (folder / "_partials").mkdir()
+    (folder / f".staged-{socket.gethostname()}-999999999-0" / "data.parquet").mkdir(parents=True)
+    for litter in ("._latest.json.dead", "._books.json.dead", "_partials/.ab.parquet.dead"):
+        (folder / litter).write_text("half")
+    (store.path / "_metadata" / ".manifest.json.dead").write_text("half")
+    publish(store, SECOND, 1, 2)
+    assert [*store.path.rglob("*dead*"), *store.path.rglob(".staged-*")] == []
+
+
+def test_an_index_that_is_behind_damaged_or_lost_is_mended_by_the_next_writer(store):
+    publish(store, FIRST, 1)
+    publish(store, FIRST, 1, name="other")
+    path = store.path / "_metadata" / "manifest.json"
+    right = store.index()
+    behind = json.loads(path.read_text())
+    behind["features"]["spend"]["version"] = "0.9.0"
+    for content in (json.dumps(behind), "{", '{"format": 1}', '{"format": 1, "features": [3]}'):
+        path.write_text(content)
+        with store.lock("spend"):
+            pass
+        assert store.index() == right
+    path.unlink()
+    with store.lock("spend"), store.lock("other"):
+        pass
+    assert store.index() == right
+
+
+def test_a_damaged_index_is_an_error_that_names_it(store):
+    publish(store, FIRST, 1)
+    (store.path / "_metadata" / "manifest.json").write_text("{")
+    with pytest.raises(IntegrityError, match=r"manifest\.json is damaged"):
+        store.index()
+    assert store.regenerate_index() == ["spend"]
+    assert store.index()["spend"]["version"] == "1.0.0"
+
+
+def test_a_folder_that_only_looks_like_a_version_is_none(store):
+    publish(store, FIRST, 1)
+    folder = store.path / "spend"
+    (folder / "9.9.9").mkdir()
+    (folder / "9.9.8").write_text("")
+    (folder / "1.0").mkdir()
+    assert store.versions("spend") == [FIRST]
+    with store.lock("spend"):
+        assert store.pointer("spend") == Pointer(FIRST, 1)
+
+
+def test_a_version_is_not_written_over_something_in_its_place(store):
+    publish(store, FIRST, 1)
+    (store.path / "spend" / "1.0.1").mkdir()
+    with pytest.raises(StoreError, match=r"1\.0\.1 exists; versions are never overwritten"):
+        publish(store, SECOND, 1)
+    assert names(store.path / "spend" / "1.0.1") == []
+
+
+def test_a_damaged_partial_is_as_good_as_none(store):
+    with store.lock("spend"):
+        store.write_partials("spend", [(partial_of(events(1)), events(1))])
+    path = store.locate("spend", ["a1"])[0].path
+    whole = path.read_bytes()
+    for content in (b"", b"PAR1PAR1", whole[:-20], whole[:-30] + b"x" * 22 + whole[-8:]):
+        path.write_bytes(content)
+        assert store.find_partial("spend", "a1") is None
+    events(1).write_parquet(path)
+    assert store.find_partial("spend", "a1") is None
+    with store.lock("spend"):
+        store.write_partials("spend", [(replace(partial_of(events(1)), hash="b2"), events(1))])
+    store.locate("spend", ["b2"])[0].path.rename(path)
+    assert store.find_partial("spend", "a1") is None
+
+
+def test_damaged_data_is_an_error_that_names_the_version(store):
+    publish(store, FIRST, 1)
+    path = store.data("spend", FIRST)
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(IntegrityError, match=r"spend 1\.0\.0 cannot be read.*mlforge verify"):
+        store.read("spend")
+    path.unlink()
+    with pytest.raises(IntegrityError, match=r"spend 1\.0\.0 cannot be read"):
+        store.read("spend")
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "7", '{"format": 1}', "\x00", '"format"'])
+def test_a_damaged_manifest_is_an_error_that_names_it(store, content):
+    publish(store, FIRST, 1)
+    (store.path / "spend" / "1.0.0" / ".meta.json").write_text(content)
+    with pytest.raises(IntegrityError, match=r"1\.0\.0/\.meta\.json is damaged"):
+        store.read("spend")
+
+
+def test_a_manifest_of_another_version_is_refused(store):
+    publish(store, FIRST, 1)
+    publish(store, SECOND, 1, 2)
+    folder = store.path / "spend"
+    (folder / "1.0.0" / ".meta.json").write_text((folder / "1.0.1" / ".meta.json").read_text())
+    with pytest.raises(IntegrityError, match=r"1\.0\.0/\.meta\.json is that of spend 1\.0\.1"):
+        store.read("spend", "1.0.0")
+
+
+def test_damaged_books_are_an_error_and_a_damaged_memory_of_files_is_none(store):
+    publish(store, FIRST, 1)
+    folder = store.path / "spend"
+    for content in ("{", "[]", "{}", '{"quarantine": 3}'):
+        (folder / "_books.json").write_text(content)
+        with pytest.raises(IntegrityError, match=r"_books\.json is damaged"):
+            store.books("spend")
+        (folder / "_sources.json").write_text(content)
+        assert store.seen("spend") == {}
+
+
+def test_what_is_seen_is_appended_and_written_anew_before_it_grows(store):
+    path = store.path / "spend" / "_sources.json"
+    seen = {f"{n}.parquet": Seen(n, 1, 2, 3, "aa", 7) for n in range(50)}
+    with store.lock("spend"):
+        store.write_seen("spend", seen)
+        first = path.stat().st_ino
+        for turn in range(300):
+            seen = {**seen, "7.parquet": Seen(turn, 1, 2, 3, "bb")}
+            if turn != 7:
+                seen.pop(f"{turn}.parquet", None)
+            store.write_seen("spend", seen)
+            assert store.seen("spend") == seen
+            assert LocalStore(store.path).seen("spend") == seen
+    assert path.stat().st_ino != first
+    assert len(path.read_text().splitlines()) < 250
+
+
+def test_a_line_that_a_killed_writer_left_is_passed_over(store):
+    path = store.path / "spend" / "_sources.json"
+    seen = {"a.parquet": Seen(1, 1, 1, 1, "aa"), "b.parquet": Seen(2, 2, 2, 2, "bb")}
+    with store.lock("spend"):
+        store.write_seen("spend", seen)
+        with path.open("a") as file:
+            file.write('["a.parquet", 9, 9')
+        again = LocalStore(store.path)
+        assert again.seen("spend") == seen
+        seen["b.parquet"] = Seen(3, 3, 3, 3, "cc")
+        again.write_seen("spend", seen)
+    assert LocalStore(store.path).seen("spend") == seen
+
+
+@pytest.mark.parametrize("found", [2, 99, 0, "1", None])
+def test_another_format_is_refused_by_name(store, found):
+    publish(store, FIRST, 1)
+    path = store.path / "spend" / "1.0.0" / ".meta.json"
+    document = json.loads(path.read_text())
+    path.write_text(json.dumps({**document, "format": found, "mlforge_version": "7.1.0"}))
+    with pytest.raises(UnsupportedStore, match=r"format.*reads up to 1.*mlforge 7\.1\.0: upgrade"):
+        store.read("spend")
+
+
+def test_a_newer_index_is_refused_and_left_alone(store):
+    publish(store, FIRST, 1)
+    path = store.path / "_metadata" / "manifest.json"
+    path.write_text('{"format": 2, "features": {}}')
+    with pytest.raises(UnsupportedStore, match="written by another mlforge"):
+        store.index()
+    publish(store, SECOND, 1)
+    assert path.read_text() == '{"format": 2, "features": {}}'
+
+
+def test_a_publisher_without_the_lock_still_loses_to_a_faster_one(store):
+    with store.lock("spend"):
+        pass
+    with store.stage("spend") as slow:
+        late = version_of(slow, FIRST, events(9))
+        with store.stage("spend") as fast:
+            store.publish(fast, version_of(fast, FIRST, events(1)), None)
+        with pytest.raises(StoreError, match="another publisher was faster"):
+            store.publish(slow, late, None)
+    assert store.read("spend").equals(events(1))
+
+
+# Other layouts
+
+
+@pytest.fixture
+def old(tmp_path: Path) -> Project:
+    """A project whose store is of the flat layout of v0.4, as its folder was left."""
+    project = Project(tmp_path / "project")
+    project.drop("a", rows((1, 0, 1.0)))
+    root = project.store.path
+    (root / "_metadata").mkdir(parents=True)
+    document = {"name": "spend", "last_updated": "2024-01-01T00:00:00Z", "row_count": 1}
+    rows((1, 0, 1.0)).write_parquet(root / "spend.parquet")
+    (root / "spend.meta.json").write_text(json.dumps(document))
+    (root / "_metadata" / "spend.json").write_text(json.dumps(document))
+    (root / "_metadata" / "manifest.json").write_text(json.dumps({"features": {"spend": document}}))
+    return project
+
+
+def test_the_flat_layout_is_recognised_and_the_message_says_what_to_run(old):
+    for ask in (old.store.read, old.store.read_metadata, old.store.list_versions):
+        with pytest.raises(
+            UnsupportedStore,
+            match=r"spend\.parquet is of the flat layout of v0\.4: run 'mlforge build'.*"
+            r"'mlforge manifest --regenerate'",
+        ):
+            ask("spend")
+    with pytest.raises(UnsupportedStore, match=r"mlforge manifest --regenerate"):
+        old.store.index()
+    assert old.store.features() == []
+
+
+def test_a_build_beside_the_flat_layout_leaves_its_files_alone(old):
+    before = {p: p.read_bytes() for p in old.store.path.rglob("*") if p.is_file()}
+    assert old.build().version == "1.0.0"
+    assert old.store.read("spend").height == 1
+    assert {path: path.read_bytes() for path in before} == before
+    assert old.store.regenerate_index() == ["spend"]
+    assert old.store.index()["spend"]["version"] == "1.0.0"
+    index = old.store.path / "_metadata" / "manifest.json"
+    assert {p: p.read_bytes() for p in before if p != index} == {
+        p: content for p, content in before.items() if p != index
+    }
+
+
+def test_a_manifest_of_the_old_kind_is_recognised_in_a_version(store):
+    publish(store, FIRST, 1)
+    path = store.path / "spend" / "1.0.0" / ".meta.json"
+    path.write_text('{"name": "spend", "last_updated": "2024-01-01"}')
+    with pytest.raises(UnsupportedStore, match=r"v0\.4; rebuild with 'mlforge build'"):
+        store.read("spend")
+
+
+def test_a_build_on_a_version_of_a_newer_format_is_refused_and_changes_nothing(tmp_path):
+    project = Project(tmp_path / "project")
+    project.drop("a", rows((1, 0, 1.0)))
+    project.build()
+    path = project.store.path / "spend" / "1.0.0" / ".meta.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "format": 2}))
+    project.drop("b", rows((2, 0, 1.0)))
+    with pytest.raises(BuildError, match="has format 2, this mlforge reads up to 1"):
+        project.build()
+    assert project.store.list_versions("spend") == ["1.0.0"]
+
+
+def test_a_build_on_damaged_events_goes_back_to_the_sources(tmp_path):
+    project = Project(tmp_path / "project")
+    project.drop("a", rows(*((user, 0, 1.0) for user in range(9))))
+    project.build()
+    [partial] = project.store.read_metadata("spend").partials
+    path = project.store.locate("spend", [partial.hash])[0].path
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    project.drop("b", rows((2, 1, 1.0)))
+    assert project.build().version == "1.0.1"
+    assert project.store.read("spend").height == 10
+    assert verify(project.store, ["spend"]) == []

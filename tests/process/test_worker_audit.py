@@ -1,0 +1,150 @@
+"""Audits in the background: while all is quiet, out of the way of work, and loud when something is wrong."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from redis import Redis
+
+from mlforge.frames.encoding import key_hash
+from tests.support.workers import Shop, eventually, purchases, redis, server, write  # noqa: F401
+from worker.reconcile.audit_scheduler import Auditor
+from worker.service.embedded_redis import EmbeddedServer
+from worker.state.work_queue import Ticket
+
+CALM = [Ticket("spend")]
+
+
+@pytest.fixture
+def shop(server: EmbeddedServer, redis: Redis, tmp_path: Path) -> Iterator[Shop]:  # noqa: F811
+    """A shop whose feature is built and pushed; nothing runs."""
+    made = Shop(tmp_path, server.url)
+    write(made.folder / "drops/a.parquet", purchases((1, 0, 2.0), (2, 5, 3.0)))
+    made.project.definitions.build(["spend"], online=True)
+    yield made
+    made.stop()
+
+
+@pytest.fixture
+def auditor(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> Iterator[Auditor]:
+    """An auditor that starts at once; its processes find the shop in the environment."""
+    for name in ("REDIS_URL", "MLFORGE_DEFINITIONS"):
+        monkeypatch.setenv(name, shop.environment[name])
+    made = Auditor(shop.project, every_s=3600, quiet_s=0)
+    yield made
+    made.stop()
+
+
+def running(auditor: Auditor) -> subprocess.Popen[bytes] | None:
+    return auditor._process
+
+
+def ended(auditor: Auditor) -> bool:
+    auditor.tick(CALM)
+    return running(auditor) is None
+
+
+def test_a_quiet_feature_is_proven_once_in_a_while(shop: Shop, auditor: Auditor) -> None:
+    auditor.tick(CALM)
+    assert running(auditor) is not None
+    eventually(lambda: ended(auditor), within=60)
+    note = shop.store.audit("spend")
+    assert note is not None
+    assert (note.is_proof, note.version, note.entities, note.skipped) == (True, "1.0.0", 2, ())
+    auditor._rests_until = 0
+    auditor.tick(CALM)
+    assert running(auditor) is None, "it is audited once in every_s seconds"
+
+
+def test_an_audit_gives_way_to_work_at_once_and_is_made_up_for(
+    shop: Shop, auditor: Auditor
+) -> None:
+    auditor.tick(CALM)
+    process = running(auditor)
+    assert process is not None
+    auditor.give_way()
+    assert process.poll() is not None, "a request does not wait for an audit"
+    auditor._rests_until = 0
+    auditor.tick(CALM)
+    assert running(auditor) is not None
+    auditor.tick([Ticket("spend", wanted=2, served=1)])
+    assert running(auditor) is None, "nor does work that somebody else asked for"
+    assert shop.store.audit("spend") is None
+
+
+def test_nothing_is_audited_before_it_has_been_quiet_for_a_while(auditor: Auditor) -> None:
+    auditor.quiet_s = 3600
+    auditor.tick(CALM)
+    assert running(auditor) is None
+
+
+def test_an_audit_that_takes_too_long_or_too_much_memory_is_ended(
+    shop: Shop, auditor: Auditor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.reconcile.audit_scheduler.TIMEOUT_S", 0)
+    auditor.tick(CALM)
+    process = running(auditor)
+    assert process is not None
+    auditor.tick(CALM)
+    assert process.poll() is not None
+    code = (
+        "import worker.reconcile.audit_scheduler as a; a.MEMORY = 300 << 20; import os\n"
+        "a._audit = lambda *_: len(bytearray(1 << 30))\n"
+        "a.main('spend')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=shop.folder,
+        env=shop.environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "MemoryError" in done.stderr
+
+
+def test_a_wrong_row_is_an_alarm_until_it_is_right(
+    shop: Shop,
+    auditor: Auditor,
+    redis: Redis,  # noqa: F811
+) -> None:
+    key = f"mlforge:spend:{key_hash({'user_id': 1})}"
+    honest = redis.get(key)
+    assert isinstance(honest, bytes)
+    redis.set(key, json.dumps(json.loads(honest) | {"amount__sum__7d": 9.5}))
+    last = shop.project.journal.last_id()
+    auditor.tick(CALM)
+    eventually(lambda: ended(auditor), within=60)
+    [entry] = shop.project.journal.read(last)
+    assert (entry.kind, entry.feature, entry.details["mismatches"]) == ("mismatch", "spend", 1)
+    asked = shop.ask("status")
+    assert asked.returncode == 1
+    assert "WRONG: an audit of 1.0.0 found 1 values or rows" in asked.stdout
+    assert "online amount__sum__7d" in asked.stdout
+    document = json.loads(shop.ask("status", "--json").stdout)
+    [spend] = [f for f in document["features"] if f["feature"] == "spend"]
+    assert (spend["state"], spend["audit"]["mismatches"], document["well"]) == ("wrong", 1, False)
+    redis.set(key, honest)
+    assert shop.ask("audit", "spend").returncode == 0
+    asked = shop.ask("status")
+    assert "WRONG" not in asked.stdout
+    assert "spend: last proven: 1.0.0, " in asked.stdout
+
+
+def test_a_running_watcher_audits_and_a_drop_goes_through_meanwhile(shop: Shop) -> None:
+    shop.start("watch", "--audit-every", "0.5")
+    shop.start("worker")
+    eventually(lambda: shop.store.audit("spend"), within=90)
+    write(shop.folder / "drops/b.parquet", purchases((1, 60, 5.0)))
+    eventually(lambda: (row := shop.online("spend", 1)) and row["amount__sum__7d"] == 7.0)
+    proven = eventually(
+        lambda: (now := shop.store.audit("spend")) and now.version == "1.0.1" and now, within=90
+    )
+    assert proven.is_proof
+    assert time.time() - proven.at / 1e6 < 60

@@ -1,0 +1,78 @@
+"""What the worker's commands say when something is not as they need it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.workers import DEFINITIONS, server  # noqa: F401 - a fixture
+
+NO_SERVER = "redis://:secret@127.0.0.1:1/0"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "definitions.py").write_text(DEFINITIONS)
+    return tmp_path
+
+
+def mlforge(folder: Path, *command: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    inherited = {key: value for key, value in os.environ.items() if key != "REDIS_URL"}
+    return subprocess.run(
+        [sys.executable, "-m", "mlforge", *command],
+        cwd=folder,
+        env=inherited | environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def refused(run: subprocess.CompletedProcess[str], *says: str) -> None:
+    assert run.returncode != 0
+    for text in says:
+        assert text in run.stderr
+    assert "Traceback" not in run.stderr
+
+
+@pytest.mark.parametrize("command", ["status", "watch", "worker"])
+def test_without_a_server_each_command_says_where_one_comes_from(folder, command):
+    refused(mlforge(folder, command), "REDIS_URL is not set", "mlforge up")
+
+
+def test_a_server_that_does_not_answer_is_named_without_its_password(folder):
+    run = mlforge(folder, "status", REDIS_URL=NO_SERVER)
+    refused(run, "no Redis answers at redis://:***@127.0.0.1:1/0")
+    assert "secret" not in run.stderr
+
+
+def test_definitions_that_do_not_import_end_a_process_at_its_start(folder, server):  # noqa: F811
+    (folder / "definitions.py").write_text("import no_such_module")
+    for command in ("watch", "worker"):
+        refused(mlforge(folder, command, REDIS_URL=server.url), "no_such_module")
+
+
+def test_what_no_feature_reads_cannot_be_waited_for(folder, server):  # noqa: F811
+    run = mlforge(folder, "wait", "elsewhere.parquet", REDIS_URL=server.url)
+    refused(run, "neither a feature nor a file of one", f"spend reads {folder / 'drops'}")
+
+
+def test_waiting_without_a_worker_says_what_is_missing(folder, server):  # noqa: F811
+    run = mlforge(folder, "wait", "spend", "--timeout", "0.2", REDIS_URL=server.url)
+    refused(run, "not refreshed in time: spend", "no worker listens")
+
+
+def test_without_the_extras_the_one_to_install_is_named(folder):
+    code = (
+        "import sys; sys.modules['redis'] = None; from mlforge.cli import main; "
+        "sys.exit(main(['status']))"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=False
+    )
+    refused(run, "mlforge status needs the extra 'worker'")

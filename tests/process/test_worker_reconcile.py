@@ -1,0 +1,340 @@
+"""What is, compared with what should be: no work is lost, and none is done twice."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import polars as pl
+import pytest
+from redis import Redis
+
+from mlforge.core import clock
+from mlforge.errors import DataError, MlforgeError, OnlineError
+from mlforge.online.base import DOUBT
+from mlforge.online.staleness import RECOUNT_AFTER_US, behind
+from mlforge.store import Books
+from tests.support.workers import Shop, eventually, purchases, redis, server, write  # noqa: F401 - fixtures
+from worker.project import Project, Settings
+from worker.queue import QUEUE, JobQueue, enqueue, refresh_job
+from worker.queue.requests import Requests
+from worker.reconcile.reconciler import COMPARE_EVERY_S, COUNT_EVERY_S, LOST_AFTER_S, Reconciler
+from worker.service.wait import wait_for
+from worker.state import work_queue as protocol
+
+
+@pytest.fixture
+def shop(redis: Redis, server, tmp_path: Path) -> Shop:  # noqa: F811
+    """A shop for which no process runs."""
+    return Shop(tmp_path, server.url)
+
+
+@pytest.fixture
+def project(shop: Shop) -> Project:
+    return shop.project
+
+
+def reconciler(
+    project: Project, why: Callable[[Project, str], str | None] = lambda *_: None
+) -> Reconciler:
+    return Reconciler(project, Requests(project), why)
+
+
+def waiting(project: Project) -> set[str]:
+    return JobQueue(project.redis).waiting()
+
+
+def work(project: Project, feature: str) -> str:
+    """Do what the queue holds for a feature, as a worker would."""
+    [job] = [job for job in waiting(project) if job.startswith(feature)]
+    project.redis.lrem(f"rq:queue:{QUEUE}", 1, job)
+    return refresh_job.serve(project, feature, job)
+
+
+def test_a_job_lost_from_the_queue_is_made_again(project):
+    Requests(project)("spend", "a came", None)
+    at_work = reconciler(project)
+    project.redis.delete(f"rq:queue:{QUEUE}")
+    at_work.tick(0.0)
+    assert waiting(project) == set(), "a worker may have taken it just now"
+    at_work.tick(LOST_AFTER_S)
+    assert len(waiting(project)) == 1
+    at_work.tick(LOST_AFTER_S * 2)
+    assert len(waiting(project)) == 1
+
+
+def test_the_work_of_a_dead_worker_is_queued_again(project, monkeypatch):
+    monkeypatch.setattr(protocol, "LEASE_MS", 30)
+    Requests(project)("spend", "a came", None)
+    [job] = waiting(project)
+    project.redis.delete(f"rq:queue:{QUEUE}")
+    project.tickets.start("spend", job)
+    eventually(lambda: not project.tickets.read(["spend"])[0].leased)
+    at_work = reconciler(project)
+    at_work.tick(0.0)
+    at_work.tick(1.0)
+    assert len(waiting(project)) == 1
+    assert work(project, "spend") == "unchanged"
+
+
+def test_what_is_behind_is_requested_once(project):
+    at_work = reconciler(project, lambda _, __, feature: "old" if feature == "spend" else None)
+    at_work.tick(0.0)
+    at_work.tick(1.0)
+    at_work.tick(COMPARE_EVERY_S)
+    assert [job.rpartition("-")[0] for job in waiting(project)] == ["spend"]
+
+
+def test_rows_lost_online_are_pushed_again(shop, project):
+    write(shop.folder / "drops" / "a.parquet", purchases((1, 0, 2.0)))
+    Requests(project)("spend", "a came", None)
+    assert work(project, "spend") == "refreshed"
+    assert behind(project.definitions.store, project.online, "spend") is None
+    project.online.drop("spend")
+    reconciler(project, behind).tick(0.0)
+    assert work(project, "spend") == "refreshed"
+    assert shop.online("spend", 1)
+
+
+def test_a_hold_that_is_lifted_leads_to_a_refresh(shop, project):
+    for name in "abc":
+        write(shop.folder / "drops" / f"{name}.parquet", purchases((1, 0, 2.0)))
+    Requests(project)("spend", "they came", None)
+    work(project, "spend")
+    for name in "ab":
+        (shop.folder / "drops" / f"{name}.parquet").unlink()
+    Requests(project)("spend", "they went", None)
+    assert work(project, "spend") == "held"
+    at_work = reconciler(project)
+    at_work.tick(0.0)
+    assert waiting(project) == set()
+    project.definitions.store.write_books(
+        "spend", replace(project.definitions.store.books("spend"), hold=None)
+    )
+    at_work.tick(COMPARE_EVERY_S)
+    assert len(waiting(project)) == 1
+
+
+def test_rows_of_a_feature_that_is_gone_are_dropped_and_those_of_others_are_not(shop, project):
+    write(shop.folder / "drops" / "a.parquet", purchases((1, 0, 2.0)))
+    Requests(project)("spend", "a came", None)
+    work(project, "spend")
+    another = pl.DataFrame({"user_id": [7], "x": [1]})
+    project.online.write_batch("of_another_project", another.to_dicts(), ["user_id"])
+    del project.definitions.features["spend"]
+    reconciler(project).tick(0.0)
+    assert shop.online("spend", 1) is None
+    assert project.online.read("of_another_project", {"user_id": 7}) == {"x": 1}
+    assert project.owned() == set()
+
+
+def test_requests_wait_while_the_server_is_away(project, monkeypatch):
+    requests = Requests(project)
+    client = Redis(port=1, retry=None)
+    with monkeypatch.context() as away:
+        away.setitem(vars(project), "tickets", protocol.Tickets(client, project.scope))
+        requests("spend", "a came", 50)
+        requests("spend", "b came", 40)
+    assert waiting(project) == set()
+    requests.flush()
+    [ticket] = project.tickets.read(["spend"])
+    assert (ticket.wanted, ticket.reason, ticket.closed_at) == (1, "b came", 40)
+    assert len(waiting(project)) == 1
+
+
+def test_a_row_that_somebody_deleted_is_missed_by_a_count_and_written_again(shop, project):
+    write(shop.folder / "drops" / "a.parquet", purchases((1, 0, 2.0), (2, 0, 3.0)))
+    Requests(project)("spend", "a came", None)
+    work(project, "spend")
+    at_work = reconciler(project, behind)
+    at_work.tick(0.0)
+    project.online.delete("spend", {"user_id": 2})
+    for round in range(1, 4):  # each feature in its turn
+        at_work.tick(round * COUNT_EVERY_S)
+    assert project.online.books("spend").losses == DOUBT
+    with clock.fixed(clock.now() + RECOUNT_AFTER_US):
+        at_work.tick(4 * COUNT_EVERY_S)
+        assert work(project, "spend") == "refreshed"
+    assert shop.online("spend", 2)
+    assert project.online.books("spend").losses == project.online.losses()
+
+
+def test_requests_that_the_server_forgot_are_made_again(project):
+    """Flushed, evicted or restored from an old copy: the rows online do not tell, they may lie elsewhere."""
+    at_work = reconciler(project)
+    at_work.requests("spend", "a came", None)
+    copy = project.redis.dump(key := project.redis.keys("*ticket:spend")[0])
+    at_work.requests("spend", "b came", None)
+    project.redis.flushall()
+    at_work.tick(0.0)
+    assert len(waiting(project)) == 1
+    assert project.tickets.read(["spend"])[0].behind
+    at_work.requests("spend", "c came", None)
+    project.redis.flushall()
+    project.redis.restore(key, 0, copy)
+    at_work.tick(1.0)
+    assert project.tickets.read(["spend"])[0].wanted == 2, "an old copy is not up to date"
+    at_work.tick(2.0)
+    assert project.tickets.read(["spend"])[0].wanted == 2, "and is told so once"
+
+
+def test_who_waits_asks_again_when_the_server_forgot_that(project):
+    for _ in range(3):
+        Requests(project)("spend", "a came", None)
+    waits = threading.Thread(target=wait_for, args=(project, ["spend"], None, 20), daemon=True)
+    waits.start()
+    eventually(lambda: project.tickets.read(["spend"])[0].wanted == 4)
+    project.redis.flushall()
+    eventually(lambda: waiting(project))
+    assert work(project, "spend") == "unchanged"
+    waits.join(10)
+    assert not waits.is_alive()
+
+
+@pytest.mark.parametrize("text", ["soon", "0", "-3", "1.5"])
+def test_a_job_timeout_that_is_no_number_of_seconds_is_refused(text):
+    with pytest.raises(MlforgeError, match=r"MLFORGE_JOB_TIMEOUT=.* is not a number of seconds"):
+        Settings.read({"REDIS_URL": "redis://x", "MLFORGE_JOB_TIMEOUT": text})
+
+
+def test_which_definitions_decide_is_said_again_after_a_flush(project):
+    taken = project.make_current()
+    assert taken.others_before
+    assert not project.make_current().others_before
+    project.redis.flushall()
+    at_work = replace(reconciler(project), since=taken.since)
+    at_work.tick(0.0)
+    assert project.redis.get("mlforge-work:shop:definitions").decode().split()[0] == project.hash
+
+
+def test_definitions_that_an_old_copy_of_the_server_names_do_not_decide_again(project):
+    before = replace(project, hash="before")
+    before.make_current()
+    copy = project.redis.dump("mlforge-work:shop:definitions")
+    taken = project.make_current()
+    assert not before.is_current()
+    project.redis.restore("mlforge-work:shop:definitions", 0, copy, replace=True)
+    assert not project.is_current()
+    replace(reconciler(project), since=taken.since).tick(0.0)
+    assert project.is_current()
+    before.stay_current(taken.since - 1)
+    assert project.is_current(), "a watcher of another release is not asked"
+
+
+@pytest.mark.parametrize("error", [MemoryError(), OnlineError("out of memory"), OSError(5, "io")])
+def test_what_the_machine_lacks_is_not_the_features_fault(error, project, monkeypatch):
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(project.definitions, "refresh", fail)
+    Requests(project)("spend", "a came", None)
+    assert work(project, "spend") == "failed"
+    [ticket] = project.tickets.read(["spend"])
+    assert (ticket.failures, ticket.interruptions) == (0, 1)
+
+
+def test_a_push_of_a_feature_that_was_dropped_meanwhile_is_owned_and_so_dropped_again(
+    shop, project, monkeypatch
+):
+    """As a worker does that was stopped in the middle of it, and goes on later."""
+    write(shop.folder / "drops" / "a.parquet", purchases((1, 0, 2.0)))
+    Requests(project)("spend", "a came", None)
+    pushed = project.definitions.push
+
+    def stopped(name: str) -> object:
+        project.disown(name)
+        return pushed(name)
+
+    monkeypatch.setattr(project.definitions, "push", stopped)
+    work(project, "spend")
+    assert shop.online("spend", 1)
+    assert project.owned() == {"spend"}
+
+
+def test_a_panic_in_a_job_is_a_failure_like_any_other(project, monkeypatch):
+    def panic(*_: object, **__: object) -> None:
+        raise pl.exceptions.PanicException("index out of bounds")
+
+    monkeypatch.setattr(project.definitions, "refresh", panic)
+    Requests(project)("spend", "a came", None)
+    assert work(project, "spend") == "failed"
+    [ticket] = project.tickets.read(["spend"])
+    assert ticket.failures == 1
+    assert "index out of bounds" in ticket.error
+
+
+def fail_to_refresh(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    def overflow(*_: object, **__: object) -> None:
+        raise DataError("the sum does not fit")
+
+    monkeypatch.setattr(project.definitions, "refresh", overflow)
+
+
+def test_a_feature_whose_refresh_fails_goes_on_being_served(shop, project, monkeypatch):
+    write(shop.folder / "drops" / "a.parquet", purchases((1, 0, 2.0)))
+    Requests(project)("spend", "a came", None)
+    work(project, "spend")
+    project.online.drop("spend")
+    fail_to_refresh(project, monkeypatch)
+    Requests(project)("spend", "b came", None)
+    assert work(project, "spend") == "failed"
+    assert shop.online("spend", 1)
+    assert "the sum does not fit" in shop.ticket("spend").error
+
+
+def test_a_push_that_fails_after_a_failed_refresh_does_not_hide_why(shop, project, monkeypatch):
+    def unreachable(*_: object, **__: object) -> None:
+        raise ConnectionError("refused")
+
+    fail_to_refresh(project, monkeypatch)
+    monkeypatch.setattr(project.definitions, "push", unreachable)
+    Requests(project)("spend", "a came", None)
+    assert work(project, "spend") == "failed"
+    ticket = shop.ticket("spend")
+    assert (ticket.failures, ticket.interruptions) == (1, 0)
+    assert "the sum does not fit" in ticket.error
+
+
+def test_rows_of_a_parked_feature_are_pushed_when_they_are_behind(shop, project, monkeypatch):
+    write(shop.folder / "drops" / "a.parquet", purchases((1, 0, 2.0)))
+    Requests(project)("spend", "a came", None)
+    work(project, "spend")
+    fail_to_refresh(project, monkeypatch)
+    Requests(project)("spend", "b came", None)
+    work(project, "spend")
+    while not shop.ticket("spend").parked:
+        enqueue(project, "spend", project.tickets.requeue(shop.ticket("spend")))
+        work(project, "spend")
+    project.online.drop("spend")
+    reconciler(project, behind).tick(0.0)
+    assert waiting(project) == set(), "a parked feature rests a while"
+    monkeypatch.setattr(protocol, "RESUME_AFTER_S", (0,))
+    reconciler(project, behind).tick(0.0)
+    assert work(project, "spend") == "parked"
+    assert shop.online("spend", 1)
+    assert shop.ticket("spend").parked
+    assert "the sum does not fit" in shop.ticket("spend").error
+
+
+def test_a_feature_that_cannot_be_pruned_is_refreshed_all_the_same(shop, project):
+    write(shop.folder / "drops" / "a.parquet", purchases((1, 0, 2.0)))
+    store = project.definitions.store
+    with store.lock("spend"):
+        store.write_books("spend", Books(pins=("not a version",)))
+    Requests(project)("spend", "a came", None)
+    assert work(project, "spend") == "refreshed"
+    assert shop.ticket("spend").failures == 0
+    assert shop.online("spend", 1)
+
+
+def test_a_server_that_goes_away_during_a_push_is_not_the_features_fault(project, monkeypatch):
+    def unreachable(*_: object, **__: object) -> None:
+        raise ConnectionError("refused")
+
+    monkeypatch.setattr(project.definitions, "push", unreachable)
+    Requests(project)("spend", "a came", None)
+    assert work(project, "spend") == "failed"
+    [ticket] = project.tickets.read(["spend"])
+    assert (ticket.failures, ticket.interruptions) == (0, 1)

@@ -1,0 +1,70 @@
+"""What `mlforge status` says of holds is true now, not only when they began."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from redis import Redis
+
+from tests.support.workers import Shop, eventually, purchases, redis, server, write  # noqa: F401
+from worker.monitor.status import gather, render
+from worker.service.embedded_redis import EmbeddedServer
+
+
+@pytest.fixture
+def shop(server: EmbeddedServer, redis: Redis, tmp_path: Path) -> Iterator[Shop]:  # noqa: F811
+    """Two files, built; then both went, and an unattended refresh held the feature."""
+    made = Shop(tmp_path, server.url)
+    for name in "ab":
+        write(made.folder / f"drops/{name}.parquet", purchases((1, 0, 2.0)))
+    definitions = made.project.definitions
+    definitions.refresh("spend")
+    for name in "ab":
+        (made.folder / f"drops/{name}.parquet").rename(made.folder / name)
+    assert definitions.refresh("spend", attended=False).held
+    yield made
+    made.stop()
+
+
+def shown(shop: Shop) -> str:
+    return render(gather(shop.project))
+
+
+def test_a_hold_says_what_is_missing_now(shop: Shop) -> None:
+    assert "spend: held: 2 of 2 files are gone" in shown(shop)
+    assert "spend: now: 2 of the 2 files of 1.0.0 are not there now" in shown(shop)
+    (shop.folder / "a").rename(shop.folder / "drops/a.parquet")
+    assert "spend: now: 1 of the 2 files of 1.0.0 are not there now" in shown(shop)
+
+
+def test_a_hold_whose_files_are_back_says_so_and_what_to_do(shop: Shop) -> None:
+    for name in "ab":
+        (shop.folder / name).rename(shop.folder / f"drops/{name}.parquet")
+    told = "all 2 files of 1.0.0 are there now: `mlforge approve spend` goes on with them"
+    assert f"spend: now: {told}" in shown(shop)
+    document = json.loads(shop.ask("status", "--json").stdout)
+    [spend] = [f for f in document["features"] if f["feature"] == "spend"]
+    assert (spend["state"], spend["held_now"], document["well"]) == ("held", told, False)
+
+
+def test_a_hold_whose_source_is_gone_says_that(shop: Shop) -> None:
+    (shop.folder / "drops").rmdir()
+    assert f"spend: now: its source {shop.folder / 'drops'} is not there" in shown(shop)
+
+
+def test_status_shows_all_that_an_operator_asks_for(shop: Shop) -> None:
+    [spend] = [f for f in gather(shop.project).to_json()["features"] if f["feature"] == "spend"]
+    wanted = {"version", "rows", "as_of", "online_version", "lag", "quarantine", "freshness"}
+    assert wanted | {"audit", "held", "error", "retry_at"} <= set(spend)
+    whole = gather(shop.project).to_json()
+    assert {"queued", "workers", "warnings", "well"} <= set(whole)
+
+
+def test_status_goes_on_showing_when_it_is_asked_to_watch(shop: Shop) -> None:
+    watching = shop.start("status", "--watch", "--json")
+    log = shop.folder / "output.log"
+    eventually(lambda: log.read_text().count('"project": "shop"') >= 2)
+    assert watching.poll() is None

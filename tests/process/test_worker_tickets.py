@@ -1,0 +1,217 @@
+"""The protocol that gives one refresh at a time, and exactly one more for what came meanwhile."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from redis import Redis
+
+from tests.support.workers import eventually, redis, server  # noqa: F401 - fixtures
+from worker.state import work_queue as module
+from worker.state.event_log import Distribution, Journal
+from worker.state.work_queue import DEATHS, RETRY_AFTER_S, Ticket, Tickets, orphaned, overdue
+
+
+@pytest.fixture
+def tickets(redis: Redis) -> Tickets:  # noqa: F811
+    return Tickets(redis, "shop")
+
+
+def ticket_of(tickets: Tickets) -> Ticket:
+    return tickets.read(["spend"])[0]
+
+
+def test_requests_while_a_job_waits_make_no_other_job(tickets):
+    first = tickets.request("spend", "a came").job
+    assert first is not None
+    assert tickets.request("spend", "b came").job is None
+    lease = tickets.start("spend", first)
+    assert lease is not None
+    assert lease.serves == 2
+    assert tickets.done(lease) is None
+    assert not ticket_of(tickets).behind
+
+
+def test_requests_while_a_refresh_runs_lead_to_exactly_one_more(tickets):
+    job = tickets.request("spend", "a came").job
+    lease = tickets.start("spend", job)
+    assert [tickets.request("spend", f"{n} came").job for n in range(5)] == [None] * 5
+    another = tickets.done(lease)
+    assert another is not None
+    again = tickets.start("spend", another)
+    assert again is not None
+    assert again.serves == 6
+    assert tickets.done(again) is None
+
+
+def test_only_one_worker_holds_a_feature(tickets):
+    job = tickets.request("spend", "a came").job
+    lease = tickets.start("spend", job)
+    assert lease is not None
+    assert tickets.start("spend", "another") is None
+    tickets.done(lease)
+    assert tickets.start("spend", "another") is None, "nothing is wanted any more"
+
+
+def test_the_earliest_close_is_what_freshness_counts_from(tickets):
+    job = tickets.request("spend", "a came", closed_at=500).job
+    tickets.request("spend", "b came", closed_at=300)
+    tickets.request("spend", "c came")
+    lease = tickets.start("spend", job)
+    assert lease.closed_at == 300
+    another = None if tickets.failed(lease, "boom") else tickets.requeue(ticket_of(tickets))
+    assert tickets.start("spend", another).closed_at == 300, "a failure does not stop the clock"
+
+
+def test_a_lease_that_is_not_renewed_is_taken_over(tickets, monkeypatch):
+    monkeypatch.setattr(module, "LEASE_MS", 50)
+    lease = tickets.start("spend", tickets.request("spend", "a came").job)
+    left = eventually(lambda: found if orphaned(found := ticket_of(tickets)) else None)
+    tickets.died("spend", left.working, "killed")
+    left = ticket_of(tickets)
+    assert (left.error, left.deaths, left.failures) == ("killed", 1, 0)
+    assert overdue(left, tickets.now(), lost=False)
+    heir = tickets.start("spend", tickets.requeue(left))
+    assert heir is not None
+    assert not tickets.renew(lease.feature, lease.job)
+    assert tickets.done(lease) is None, "the old holder cannot give the new one's lease back"
+    assert ticket_of(tickets).leased
+
+
+def test_failures_pause_longer_and_are_parked_until_something_changes(tickets):
+    job = tickets.request("spend", "a came").job
+    for pause in RETRY_AFTER_S:
+        assert tickets.failed(tickets.start("spend", job), "boom") is None
+        failed = ticket_of(tickets)
+        assert failed.retry_at - failed.failed_at == pause * 1_000_000
+        assert not overdue(failed, failed.retry_at - 1, lost=False)
+        assert overdue(failed, failed.retry_at, lost=False)
+        job = tickets.requeue(failed)
+    tickets.failed(tickets.start("spend", job), "boom")
+    parked = ticket_of(tickets)
+    assert parked.parked
+    assert not overdue(parked, parked.failed_at + 10**12, lost=False)
+    assert tickets.request("spend", "time passed", afresh=False).job is None
+    again = tickets.request("spend", "the file changed").job
+    assert again is not None
+    assert not ticket_of(tickets).parked
+
+
+def test_processes_that_die_one_after_the_other_are_parked_in_the_end(tickets):
+    job = tickets.request("spend", "a came").job
+    for _ in range(DEATHS):
+        assert not ticket_of(tickets).parked
+        tickets.start("spend", job)
+        tickets.died("spend", job, "killed")
+        job = tickets.requeue(ticket_of(tickets))
+    parked = ticket_of(tickets)
+    assert (parked.parked, parked.error) == (True, "killed")
+    assert not overdue(replace(parked, queued=None), parked.failed_at + 10**12, lost=False)
+    tickets.request("spend", "the file changed")
+    assert not ticket_of(tickets).parked
+
+
+def test_deaths_are_forgotten_once_a_refresh_gets_through(tickets):
+    job = tickets.request("spend", "a came").job
+    tickets.start("spend", job)
+    tickets.died("spend", job, "killed")
+    assert ticket_of(tickets).troubled
+    tickets.done(tickets.start("spend", tickets.requeue(ticket_of(tickets))))
+    assert not ticket_of(tickets).troubled
+
+
+def test_a_change_during_a_failing_refresh_is_tried_at_once(tickets):
+    lease = tickets.start("spend", tickets.request("spend", "a came").job)
+    tickets.request("spend", "a changed")
+    assert tickets.failed(lease, "boom") is not None
+
+
+def test_faults_of_the_surroundings_are_never_parked(tickets):
+    job = tickets.request("spend", "a came").job
+    for _ in range(10):
+        tickets.failed(tickets.start("spend", job), "no server", transient=True)
+        failed = ticket_of(tickets)
+        assert not failed.parked
+        job = tickets.requeue(failed)
+
+
+def test_a_job_that_was_lost_is_made_again_once(tickets):
+    tickets.request("spend", "a came")
+    seen = ticket_of(tickets)
+    assert not overdue(seen, tickets.now(), lost=False)
+    assert overdue(seen, tickets.now(), lost=True)
+    assert tickets.requeue(seen) is not None
+    assert tickets.requeue(seen) is None, "somebody else has seen to it"
+
+
+def test_a_call_whose_answer_was_lost_is_answered_alike_when_it_is_repeated(tickets):
+    """The client repeats a call that the server has carried out, without knowing."""
+
+    class Twice:
+        def __init__(self, script):
+            self.script = script
+
+        def __call__(self, keys, arguments):
+            self.script(keys, arguments)
+            return self.script(keys, arguments)
+
+    for name in ("_request", "_requeue", "_start", "_done", "_failed"):
+        setattr(tickets, name, Twice(getattr(tickets, name)))
+    job = tickets.request("spend", "a came").job
+    assert job is not None
+    again = tickets.requeue(ticket_of(tickets))
+    lease = tickets.start("spend", again)
+    assert lease is not None
+    tickets.request("spend", "b came")
+    another = tickets.done(lease)
+    assert another == ticket_of(tickets).queued
+    lease = tickets.start("spend", another)
+    tickets.request("spend", "c came")
+    assert tickets.failed(lease, "boom") == ticket_of(tickets).queued
+
+
+def test_a_job_that_came_twice_is_begun_once(tickets):
+    job = tickets.request("spend", "a came").job
+    assert tickets.start("spend", job) is not None
+    assert tickets.start("spend", job) is None
+
+
+def test_what_was_served_before_the_server_forgot_does_not_pass_for_what_is_wanted_since(
+    tickets,
+    redis,  # noqa: F811
+):
+    for number in range(5):
+        tickets.request("spend", f"{number} came")
+    lease = tickets.start("spend", ticket_of(tickets).queued)
+    redis.flushall()
+    again = tickets.request("spend", "5 came").job
+    assert tickets.done(lease) is None
+    assert ticket_of(tickets).behind
+    assert tickets.start("spend", again) is not None
+
+
+def test_a_ticket_at_rest_is_not_overdue():
+    at_rest = Ticket("spend", wanted=3, served=3)
+    assert not overdue(at_rest, 0, lost=True)
+    assert overdue(replace(at_rest, wanted=4), 0, lost=False)
+    assert not overdue(replace(at_rest, wanted=4, leased=True), 0, lost=False)
+
+
+def test_the_journal_tells_what_came_after(redis):  # noqa: F811
+    journal = Journal(redis, "shop")
+    journal.write("refreshed", "spend", version="1.0.0")
+    since = journal.last_id()
+    assert journal.read(since) == []
+    journal.write("refreshed", "spend", version="1.0.1", quarantined={"bad.parquet": "damaged"})
+    (entry,) = journal.read(since)
+    assert (entry.kind, entry.feature) == ("refreshed", "spend")
+    assert entry.details == {"version": "1.0.1", "quarantined": {"bad.parquet": "damaged"}}
+
+
+def test_freshness_is_a_distribution(redis):  # noqa: F811
+    journal = Journal(redis, "shop")
+    assert journal.freshness("spend") is None
+    for milliseconds in range(1, 101):
+        journal.record_freshness("spend", milliseconds)
+    assert journal.freshness("spend") == Distribution(100, 51.0, 96.0, 100.0)

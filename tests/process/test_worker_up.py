@@ -1,0 +1,193 @@
+"""`mlforge up`: everything in one terminal, and nothing left behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from redis import Redis
+
+from mlforge.online import RedisStore
+from tests.support.workers import DEFINITIONS, eventually, purchases, write
+from worker.service.embedded_redis import EmbeddedServer
+
+
+def processes() -> list[int]:
+    """All process ids there are."""
+    return [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
+
+
+def command_of(pid: int) -> bytes:
+    """A process's command line; empty if it has ended."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
+
+
+class Terminal:
+    """A running `mlforge up`, as somebody at a terminal sees it."""
+
+    def __init__(self, folder: Path, *arguments: str, **environment: str) -> None:
+        self.folder = folder
+        self.log = folder / f"terminal-{len(list(folder.glob('terminal-*.log')))}.log"
+        inherited = {key: value for key, value in os.environ.items() if key != "REDIS_URL"}
+        with self.log.open("wb") as output:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "mlforge", "up", "--workers", "1", *arguments],
+                cwd=folder,
+                env={**inherited, **environment},
+                stdout=output,
+                stderr=output,
+            )
+
+    @property
+    def text(self) -> str:
+        return self.log.read_text()
+
+    def sees(self, pattern: str) -> re.Match[str]:
+        return eventually(lambda: re.search(pattern, self.text, re.MULTILINE), within=30)
+
+    def family(self) -> list[int]:
+        """The processes that run for this project."""
+        return [pid for pid in processes() if self._has(pid)]
+
+    def _has(self, pid: int) -> bool:
+        try:
+            here = Path(f"/proc/{pid}/cwd").readlink()
+        except OSError:
+            return False
+        return here.is_relative_to(self.folder)
+
+    def end(self, sig: signal.Signals = signal.SIGINT) -> int:
+        self.process.send_signal(sig)
+        return self.process.wait(30)
+
+    def kill(self) -> None:
+        """End it, if it has not ended, and all that it started."""
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+        eventually(lambda: not self.family())
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "definitions.py").write_text(DEFINITIONS)
+    (tmp_path / "drops").mkdir()
+    return tmp_path
+
+
+@pytest.fixture
+def up(folder: Path) -> Iterator[Terminal]:
+    terminal = Terminal(folder)
+    yield terminal
+    terminal.kill()
+
+
+def test_up_tells_each_drop_refuses_a_second_and_stops_cleanly(up, folder):
+    url = up.sees(r"^REDIS_URL=(.*)$")[1]
+    up.sees("watching")
+    write(folder / "drops" / "first.parquet", purchases((2, 0, 2.0)))
+    up.sees(r"spend +1\.0\.0")  # by the event, or by the refresh that every start makes
+    write(folder / "drops" / "a.parquet", purchases((1, 0, 2.0)))
+    up.sees(r"spend +1\.0\.1 .* \d rows? recomputed · 1 entity pushed .* ms from close to readable")
+    assert RedisStore.from_url(url).read("spend", {"user_id": 1})["amount__sum__7d"] == 2.0
+    second = Terminal(folder)
+    second_text = second.process.wait(20), second.text
+    assert second_text[0] == 1
+    assert f"runs here already (process {up.process.pid})" in second_text[1]
+    environment = {key: value for key, value in os.environ.items() if key != "REDIS_URL"}
+    status = subprocess.run(
+        [sys.executable, "-m", "mlforge", "status", "--json"],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        check=False,
+    )
+    found = {entry["feature"]: entry for entry in json.loads(status.stdout)["features"]}
+    assert (found["spend"]["state"], found["spend"]["online_version"]) == ("ready", "1.0.1")
+    assert up.end() == 0
+    assert up.family() == []
+
+
+@pytest.fixture
+def both(folder: Path) -> Iterator[list[Terminal]]:
+    terminals = [Terminal(folder), Terminal(folder)]
+    yield terminals
+    for terminal in terminals:
+        terminal.kill()
+
+
+@pytest.mark.slow
+def test_of_two_that_start_at_once_one_runs_and_the_other_says_where(both, folder):
+    ended = eventually(lambda: [up for up in both if up.process.poll() is not None], within=30)
+    [lost] = ended
+    [won] = [up for up in both if up is not lost]
+    assert lost.process.returncode == 1
+    url = won.sees(r"^REDIS_URL=(.*)$")[1]
+    assert f"runs here already (process {won.process.pid}); use it: REDIS_URL={url}," in lost.text
+    won.sees("watching")
+    write(folder / "drops" / "a.parquet", purchases((1, 0, 2.0)))
+    won.sees(r"spend +1\.0\.0")
+    assert won.end() == 0
+    assert won.family() == []
+
+
+def test_a_killed_up_leaves_nothing_and_its_data_is_there_again(up, folder):
+    url = up.sees(r"^REDIS_URL=(.*)$")[1]
+    up.sees("watching")
+    write(folder / "drops" / "a.parquet", purchases((1, 0, 2.0)))
+    Redis.from_url(url).set("mine", "kept")
+    up.sees(r"1\.0\.0")  # by the event, or by the scan at the start
+    up.process.kill()
+    up.process.wait()
+    eventually(lambda: not up.family())
+    again = Terminal(folder)
+    assert again.sees(r"^REDIS_URL=(.*)$")[1] == url, "a pasted REDIS_URL goes on to work"
+    assert RedisStore.from_url(url).read("spend", {"user_id": 1})
+    assert again.end(signal.SIGTERM) == 0
+    assert again.family() == []
+
+
+def test_a_dead_child_is_started_again(up):
+    up.sees("watching")
+    # The first is the worker; its forks, which come and go, have the same command line.
+    workers = eventually(lambda: [pid for pid in up.family() if b"\0worker" in command_of(pid)])
+    os.kill(min(workers), signal.SIGKILL)
+    up.sees("worker-1 ended .killed by SIGKILL.; it starts again")
+    assert up.end() == 0
+
+
+def test_up_uses_a_server_of_ones_own(folder, tmp_path_factory):
+    with EmbeddedServer(tmp_path_factory.mktemp("redis")) as server:
+        up = Terminal(folder, REDIS_URL=server.url)
+        up.sees("redis +your own")
+        assert ":***@" in up.text
+        up.sees("watching")
+        assert up.end() == 0
+        assert not (folder / ".mlforge" / "redis").exists()
+
+
+@pytest.mark.parametrize(
+    ("definitions", "url", "says"),
+    [
+        ("this is not python", None, "definitions.py:1: does not import"),
+        (DEFINITIONS, "redis://127.0.0.1:1/0", "no Redis answers at redis://127.0.0.1:1/0"),
+        (DEFINITIONS, "not a url", "no Redis answers at not a url"),
+    ],
+)
+def test_what_cannot_start_says_why_in_one_line(folder, definitions, url, says):
+    (folder / "definitions.py").write_text(definitions)
+    up = Terminal(folder, **({"REDIS_URL": url} if url else {}))
+    assert up.process.wait(20) == 1
+    assert says in up.text
+    assert "Traceback" not in up.text
+    assert up.family() == []

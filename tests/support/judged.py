@@ -1,0 +1,110 @@
+"""Events in stored partials whose values at points the oracle judges."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from mlforge.core.feature_spec import FeatureSpec
+from mlforge.core.schema import AGGREGATIONS
+from mlforge.core.values import Duration
+from mlforge.engines import POINT, Engine, Events
+from mlforge.frames import normalize
+from mlforge.frames.polars_schema import schema_of
+from mlforge.ingest import partials
+from mlforge.metrics import Rolling
+from mlforge.store.file_tasks import Place, lots
+from tests.support import oracle
+
+INSTANT = pl.Datetime("us", "UTC")
+
+
+def metrics_of(spec: FeatureSpec) -> tuple[oracle.Metric, ...]:
+    """A feature's metrics in the oracle's words."""
+    return tuple(
+        oracle.Metric(
+            column.name,
+            column.column,
+            column.aggregation,
+            column.window.width.us,
+            column.window.offset.us if column.window.offset else 0,
+            column.window.closed,
+        )
+        for column in spec.columns
+    )
+
+
+class History:
+    """Events in stored partials, and the oracle's view of the same events."""
+
+    def __init__(
+        self,
+        folder: Path,
+        *metrics: Rolling,
+        keys: Sequence[str] = ("user",),
+        interval: str | None = None,
+    ) -> None:
+        self.folder = folder
+        self.spec = FeatureSpec.of(
+            "f", keys=keys, timestamp="at", interval=interval, metrics=metrics, online_clock="data"
+        )
+        self.frames: list[pl.DataFrame] = []
+        self.judge = oracle.Feature(
+            keys=tuple(keys),
+            columns=(),
+            timestamp="at",
+            interval=Duration.parse(interval).us if interval else None,
+            metrics=metrics_of(self.spec),
+        )
+
+    def add(self, *rows: tuple[Any, ...], **schema: Any) -> History:
+        """One partial of rows (keys, time in microseconds, values)."""
+        types = schema or {"user": pl.Int64, "at": pl.Int64, "x": pl.Float64}
+        frame = pl.DataFrame(rows, schema=types, orient="row")
+        self.frames.append(frame.with_columns(pl.col("at").cast(INSTANT)))
+        return self
+
+    @property
+    def events(self) -> Events:
+        stored = []
+        for number, frame in enumerate(self.frames):
+            made = normalize.normalise(self.spec, frame, "here").frame
+            path = self.folder / f"{number}.parquet"
+            partials.stored(made).write_parquet(path)
+            stored.append(partials.describe(str(number), made, self.spec, {}))
+        return Events(
+            self.spec,
+            schema_of(made),
+            tuple(stored),
+            lambda made: lots(made, [Place(self.folder / f"{p.hash}.parquet") for p in made]),
+        )
+
+    def points(self, *points: tuple[Any, ...]) -> pl.DataFrame:
+        """Points as (keys, time in microseconds)."""
+        types = {key: self.frames[0].schema[key] for key in self.spec.keys}
+        frame = pl.DataFrame(points, schema={**types, POINT: pl.Int64}, orient="row")
+        return frame.with_columns(pl.col(POINT).cast(INSTANT))
+
+    def check(self, engine: Engine, *points: tuple[Any, ...]) -> pl.DataFrame:
+        """The engine's answers, which must be the oracle's."""
+        found = engine.values(self.events, self.points(*points))
+        raw = [
+            row
+            for frame in self.frames
+            for row in frame.with_columns(pl.col("at").to_physical()).to_dicts()
+        ]
+        kept = oracle.clean(self.judge, raw)
+        expected = oracle.training(self.judge, kept, [(p[:-1], p[-1]) for p in points])
+        assert found.height == len(points)
+        assert found.columns == [metric.name for metric in self.judge.metrics]
+        for point, row, cells in zip(points, found.to_dicts(), expected, strict=True):
+            for name, cell in cells.items():
+                assert oracle.close(row[name], cell.value, cell.magnitude), (point, name, row, cell)
+        return found
+
+
+def every(window: str = "1h", *names: str, **options: Any) -> Rolling:
+    return Rolling(window, {"x": list(names) or list(AGGREGATIONS)}, **options)

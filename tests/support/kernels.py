@@ -1,0 +1,52 @@
+"""Forces engines and pushes onto ways, and over seams, that small data would never take."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import pytest
+
+from mlforge.engines import Engine, duckdb_engine, fixed_point
+from mlforge.engines.tiles import build
+from mlforge.frames import polars_schema
+from mlforge.online import base, batches
+
+WAYS: Mapping[str, Mapping[str, bool]] = {
+    "as it comes": {},
+    "general": {"general": True},
+    "tiled": {"tiled": True},
+}
+"""How an engine may evaluate: small data alone would take the first way always."""
+
+
+@contextmanager
+def forced(
+    *,
+    general: bool = False,
+    tiled: bool = False,
+    gathered: int | None = None,
+    small_pushes: bool = False,
+) -> Iterator[None]:
+    """Within the block.
+
+    general: no fixed point, no lists, as with data too wide or too long for them. tiled: tiles for all that
+    is aligned, however few and thin the events. gathered: events at a time.
+    small_pushes: a push of a handful of rows goes through every seam.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        if general:
+            patch.setattr(fixed_point, "_ROOM", 0)
+            patch.setattr(duckdb_engine, "_LISTED", -1)
+            patch.setattr(polars_schema, "_LISTED", 0)
+            patch.setattr(polars_schema, "_FEW", 0)
+        if tiled:
+            patch.setattr(build, "DENSE", 0)
+            patch.setattr(build, "FEWEST", 0)
+        if gathered is not None:
+            patch.setattr(Engine, "gathered", gathered)
+        if small_pushes:
+            patch.setattr(batches, "EVENTS_HELD", 5)
+            patch.setattr(base, "_ENCODED_AT_ONCE", 3)
+            patch.setattr(base, "_CHUNK", 2)
+        yield

@@ -1,0 +1,670 @@
+"""A Hypothesis machine that drops, amends, renames and removes files, and judges what mlforge answers.
+
+After every build the stored rows, training values and versions must be the oracle's, and those of
+a rebuild from nothing in the other engine; after every push, so must be every online value and key.
+"""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import itertools
+import math
+import os
+import shutil
+import tempfile
+from collections import Counter
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import Any, Literal
+
+import polars as pl
+import pytest
+import redis
+from hypothesis import note
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
+
+from mlforge import Definitions, get_online_features, get_training_data
+from mlforge.build.result import Options
+from mlforge.build.table import Layout
+from mlforge.core import clock, failpoints
+from mlforge.errors import BuildError, DataError, NotServed
+from mlforge.maintenance import operations
+from mlforge.maintenance.retention import Retention
+from mlforge.maintenance.sampling import ALL
+from mlforge.online import RedisStore
+from mlforge.online.prefetch import ROOM, read_ahead
+from mlforge.store import LocalStore
+from mlforge.store.local.packs import Packing
+from tests.support import histories, kernels, oracle
+from tests.support.agreement import TALLY, from_json, json, same, same_rows
+from tests.support.histories import NAME, UNITS, Plan, Row, World
+from tests.support.oracle import Cell
+from tests.support.servers import started
+
+OnlineClock = Literal["data", "wall"]
+OTHER = {"polars": "duckdb", "duckdb": "polars"}
+FILES = ("a.parquet", "b.parquet", "c.parquet", "deep/a.parquet", "deep/er/z.parquet")
+DATA = st.data()
+TINY_PACKS = Packing(small_rows=4, at_least=2, pack_rows=8, grace_s=0)
+THEN = st.sampled_from(["build", "build online", "build online", "nothing yet"])
+
+
+class Killed(BaseException):
+    """Stands for a process that ends there."""
+
+
+class DyingStore(RedisStore):
+    """An online store whose process is killed before or after one of its operations."""
+
+    dies: tuple[str, str] = ("", "")
+
+    def _die(self, when: str, operation: str) -> None:
+        if self.dies == (when, operation):
+            raise Killed
+
+
+def _dying(operation: str) -> Any:
+    def call(self: DyingStore, *arguments: Any) -> Any:
+        self._die("before", operation)
+        answer = getattr(RedisStore, operation)(self, *arguments)
+        self._die("after", operation)
+        return answer
+
+    return call
+
+
+PUBLISHING = (
+    *(
+        "file.synced",
+        "partial.written",
+        "pack.written",
+        "books.written",
+        "seen.written",
+        "stage.made",
+    ),
+    *("tiles.written", "parts.written", "parts.placed"),
+    *("publish.staged", "publish.renamed", "publish.pointed", "publish.indexed"),
+)
+PACKING = ("nowhere", "file.synced", "pack.written", "pack.swept", "remove.hidden")
+PUSHING = ("begin", "put", "remove", "remove_rows", "finish")
+for _operation in PUSHING:
+    setattr(DyingStore, _operation, _dying(_operation))
+
+
+@functools.cache
+def server_url() -> str:
+    """The URL of a real server that this process owns."""
+    server = started(config={"save": ""})
+    atexit.register(server.stop)
+    return f"redis://127.0.0.1:{server.port}/0"
+
+
+def scratch() -> Path:
+    """A new folder, in memory where there is such a place: nothing here tests the disk."""
+    memory = Path("/dev/shm")
+    parent = memory if os.access(memory, os.W_OK) else None
+    return Path(tempfile.mkdtemp(prefix="mlforge-history-", dir=parent))
+
+
+class Snapshot:
+    """What a version was made of: the plan and the events of then."""
+
+    def __init__(self, plan: Plan, events: oracle.Events) -> None:
+        self.plan = plan
+        self.feature = plan.oracle()
+        self.events = events
+
+    @property
+    def columns(self) -> set[tuple[str, str]]:
+        """The function's columns and the answers': versions compare both."""
+        returned = {("returned", name) for name in self.plan.columns}
+        return returned | {("answered", name) for name in self.feature.outputs}
+
+    @property
+    def settings(self) -> tuple[object, ...]:
+        feature = self.feature
+        return (feature.interval, frozenset(feature.metrics), feature.online_clock)
+
+
+def expected_bump(old: Snapshot, new: Snapshot) -> str | None:
+    """The version rules: what went, what came, what changed in code, configuration or data."""
+    if old.columns - new.columns:
+        return "major"
+    code = old.plan.body != new.plan.body
+    if new.columns - old.columns or code or old.settings != new.settings:
+        return "minor"
+    return "patch" if multiset(old) != multiset(new) else None
+
+
+def multiset(snapshot: Snapshot) -> Counter[tuple[Any, ...]]:
+    return Counter(map(histories.cells, snapshot.events.rows))
+
+
+def signs_of_zero(*snapshots: Snapshot) -> bool:
+    """Whether some row holds -0.0, which equals 0.0 and yet may count as an amended value."""
+    return any(
+        isinstance(v, float) and v == 0 and math.copysign(1, v) < 0
+        for snapshot in snapshots
+        for row in snapshot.events.rows
+        for v in row.values()
+    )
+
+
+class Machine(RuleBasedStateMachine):
+    """One history of one feature."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        TALLY["histories"] += 1
+        self.root = scratch()
+        self.source = self.root / "in"
+        self.source.mkdir()
+        self.files: dict[str, list[Row]] = {}
+        self.versions: dict[str, Snapshot] = {}
+        self.served: dict[oracle.Entity, dict[str, Cell]] | None = None
+        self.served_by: Snapshot | None = None
+        self.rebuilds = 0
+        self.unsure = False
+
+    @initialize(data=DATA)
+    def begin(self, data: st.DataObject) -> None:
+        self.world: World = data.draw(histories.worlds(), label="world")
+        timed: st.SearchStrategy[OnlineClock] = st.sampled_from(["data", "data", "wall"])
+        self.online_clock: OnlineClock = data.draw(timed) if self.world.timed else "data"
+        self.plan = data.draw(histories.plans(self.world, self.online_clock), label="plan")
+        self.engine: str = data.draw(st.sampled_from(["polars", "duckdb"]), label="engine")
+        self.kernels = ExitStack()
+        self.kernels.enter_context(
+            kernels.forced(
+                general=data.draw(st.booleans(), label="general kernels"),
+                tiled=data.draw(st.booleans(), label="tiles"),
+                gathered=data.draw(st.sampled_from([None, 3]), label="events gathered at once"),
+                small_pushes=True,
+            )
+        )
+        self.now = self.world.base + data.draw(st.integers(2, 9)) * UNITS[self.world.unit]
+        self.client = redis.Redis.from_url(server_url())
+        self.client.flushdb()
+        self.ttl = data.draw(st.sampled_from([None, 7 * 86_400]), label="ttl")
+        self.online_store = DyingStore.from_url(server_url(), ttl=self.ttl)
+        self.store = LocalStore(self.root / "store", TINY_PACKS)
+        self.room = data.draw(st.sampled_from([0, 12, ROOM]), label="values read ahead at most")
+        self.write("a.parquet", data.draw(histories.rows(self.world), label="a.parquet"))
+        self.open()
+        self.then(data.draw(st.sampled_from(["build", "build online"])), data)
+
+    def open(self) -> None:
+        """Definitions as a fresh process would load them."""
+        feature = self.plan.library("in/")
+        self.definitions = Definitions(
+            store=self.store,
+            features=[feature],
+            online_store=self.online_store,
+            engine=self.engine,
+            root=self.root,
+        )
+
+    # -- drops
+
+    def write(self, name: str, rows: list[Row]) -> None:
+        path = self.source / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        hidden = path.with_name(f"{path.name}.tmp")
+        self.world.frame(rows).write_parquet(hidden)
+        hidden.replace(path)
+        self.files[name] = rows
+        note(f"{name}: {rows}")
+
+    def unlink(self, name: str) -> None:
+        (self.source / name).unlink()
+        del self.files[name]
+        note(f"{name}: removed")
+
+    def some_file(self, data: st.DataObject) -> str:
+        return data.draw(st.sampled_from(sorted(self.files)), label="file")
+
+    def free_name(self, data: st.DataObject) -> str:
+        free = [name for name in FILES if name not in self.files]
+        return data.draw(st.sampled_from(free), label="new name")
+
+    @rule(data=DATA, then=THEN)
+    def drop(self, data: st.DataObject, then: str) -> None:
+        """A new file, or another content for one: late, tied, null and future rows come along."""
+        name = data.draw(st.sampled_from(FILES), label="file")
+        self.write(name, data.draw(histories.rows(self.world), label="rows"))
+        self.then(then, data)
+
+    @precondition(lambda self: self.files)
+    @rule(data=DATA, then=THEN, anew=st.booleans())
+    def trickle(self, data: st.DataObject, then: str, anew: bool) -> None:
+        """A row or two more: in a file of their own, or behind those of another."""
+        known = [row for name in sorted(self.files) for row in self.files[name]]
+        more = data.draw(histories.rows(self.world, known), label="rows")[:2]
+        if anew and len(self.files) < len(FILES):
+            self.write(self.free_name(data), more)
+        else:
+            name = self.some_file(data)
+            self.write(name, [*self.files[name], *more])
+        self.then(then, data)
+
+    @precondition(lambda self: any(self.files.values()))
+    @rule(data=DATA, then=THEN)
+    def amend(self, data: st.DataObject, then: str) -> None:
+        """One row of a file changes, goes, or comes twice."""
+        name = data.draw(
+            st.sampled_from(sorted(n for n, rows in self.files.items() if rows)), label="file"
+        )
+        rows = list(self.files[name])
+        i = data.draw(st.integers(0, len(rows) - 1), label="row")
+        how = data.draw(st.sampled_from(["change", "change", "remove", "repeat"]))
+        if how == "change":
+            donor = data.draw(histories.row(self.world), label="other")
+            column = data.draw(st.sampled_from(self.world.names), label="column")
+            rows[i] = {**rows[i], column: donor[column]}
+        elif how == "remove":
+            del rows[i]
+        else:
+            rows.append(rows[i])
+        self.write(name, rows)
+        self.then(then, data)
+
+    @precondition(lambda self: self.files and len(self.files) < len(FILES))
+    @rule(data=DATA, then=THEN)
+    def rename(self, data: st.DataObject, then: str) -> None:
+        old, new = self.some_file(data), self.free_name(data)
+        (self.source / new).parent.mkdir(parents=True, exist_ok=True)
+        (self.source / old).rename(self.source / new)
+        self.files[new] = self.files.pop(old)
+        note(f"{old}: renamed to {new}")
+        self.then(then, data)
+
+    @precondition(lambda self: self.files and len(self.files) < len(FILES))
+    @rule(data=DATA, then=THEN)
+    def repeat(self, data: st.DataObject, then: str) -> None:
+        """Two files of equal content count twice."""
+        old, new = self.some_file(data), self.free_name(data)
+        (self.source / new).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(self.source / old, self.source / new)
+        self.files[new] = self.files[old]
+        note(f"{old}: copied to {new}")
+        self.then(then, data)
+
+    @precondition(lambda self: self.files and self.versions)
+    @rule(data=DATA, then=THEN)
+    def remove(self, data: st.DataObject, then: str) -> None:
+        self.unlink(self.some_file(data))
+        self.then(then, data)
+
+    @precondition(lambda self: len(self.files) > 1)
+    @rule(data=DATA, then=THEN)
+    def compact(self, data: st.DataObject, then: str) -> None:
+        """All files into one."""
+        name = self.some_file(data)
+        rows = [row for each in sorted(self.files) for row in self.files[each]]
+        for other in [other for other in self.files if other != name]:
+            self.unlink(other)
+        self.write(name, data.draw(st.permutations(rows), label="order"))
+        self.then(then, data)
+
+    # -- time, definitions, engines, servers
+
+    @rule(data=DATA, steps=st.integers(1, 8), then=THEN)
+    def wait(self, data: st.DataObject, steps: int, then: str) -> None:
+        unit = UNITS[self.world.unit]
+        beside = data.draw(st.sampled_from([0, 1, unit // 2]))
+        self.now += steps * unit + beside
+        note(f"now: {self.now}")
+        self.then(then, data)
+
+    @rule(data=DATA, then=THEN)
+    def redefine(self, data: st.DataObject, then: str) -> None:
+        """Other metrics, another shape, or another function."""
+        plan = data.draw(histories.plans(self.world, self.online_clock), label="plan")
+        part = data.draw(st.sampled_from(["all", "body", "metrics"]), label="part")
+        old = self.plan
+        if part == "body":
+            plan = Plan(
+                self.world, plan.body, old.rolls, old.interval, self.online_clock, old.incremental
+            )
+        elif part == "metrics":
+            plan = Plan(
+                self.world, old.body, plan.rolls, plan.interval, self.online_clock, old.incremental
+            )
+        self.plan = plan
+        note(f"plan: {plan}")
+        self.open()
+        self.then(then, data)
+
+    @rule(data=DATA, then=THEN)
+    def restart(self, data: st.DataObject, then: str) -> None:
+        """A new process, perhaps with the other engine."""
+        self.engine = data.draw(st.sampled_from(["polars", "duckdb"]), label="engine")
+        self.store = LocalStore(self.root / "store", TINY_PACKS)
+        self.open()
+        self.then(then, data)
+
+    @precondition(lambda self: self.served is not None)
+    @rule(data=DATA, then=THEN)
+    def flush(self, data: st.DataObject, then: str) -> None:
+        """The online store loses everything."""
+        self.client.flushdb()
+        self.served = None
+        self.unsure = False
+        note("flushed")
+        self.then(then, data)
+
+    @precondition(lambda self: self.served is not None and self.versions)
+    @rule(data=DATA, steps=st.integers(0, 4))
+    def restore_an_old_copy(self, data: st.DataObject, steps: int) -> None:
+        """The online store goes back to what it was before a build and a push."""
+        copy = {
+            key: (max(self.client.pttl(key), 0), self.client.dump(key))
+            for key in self.client.scan_iter("*")
+        }
+        self.now += steps * UNITS[self.world.unit]
+        note(f"a copy is made; now: {self.now}")
+        name = data.draw(st.sampled_from(FILES), label="file")
+        self.write(name, data.draw(histories.rows(self.world), label="rows"))
+        self.then("build online", data)
+        self.client.flushdb()
+        for key, (life, content) in copy.items():
+            self.client.restore(key, life, content or b"")
+        note("the copy is restored")
+        self.push()
+
+    @precondition(lambda self: self.versions)
+    @rule(
+        data=DATA,
+        when=st.sampled_from(["before", "after"]),
+        operation=st.sampled_from(PUSHING),
+        steps=st.integers(0, 3),
+    )
+    def push_and_be_killed(
+        self, data: st.DataObject, when: str, operation: str, steps: int
+    ) -> None:
+        """What an unfinished push left is put right by the next one, whatever its target."""
+        self.now += steps * UNITS[self.world.unit]
+        self.online_store.dies = (when, operation)
+        note(f"push at {self.now}, killed {when} {operation}")
+        with suppress(Killed), clock.fixed(self.now):
+            self.definitions.push(NAME)
+        self.online_store.dies = ("", "")
+        self.unsure = True
+        if data.draw(st.booleans(), label="push again at once"):
+            self.push()
+
+    @precondition(lambda self: self.versions)
+    @rule(data=DATA, operation=st.sampled_from(PUSHING[1:]))
+    def push_be_killed_and_undo(self, data: st.DataObject, operation: str) -> None:
+        """Rows that an unfinished push wrote differ from a target that looks like the one before."""
+        name = data.draw(st.sampled_from(FILES), label="file")
+        before = self.files.get(name)
+        self.write(name, data.draw(histories.rows(self.world), label="rows"))
+        self.build(data, online=False)
+        self.online_store.dies = ("after", operation)
+        note(f"push, killed after {operation}")
+        with suppress(Killed), clock.fixed(self.now):
+            self.definitions.push(NAME)
+        self.online_store.dies = ("", "")
+        self.unsure = True
+        if before is None:
+            self.unlink(name)
+        else:
+            self.write(name, before)
+        self.build(data, online=True)
+
+    @rule(data=DATA, place=st.sampled_from(PUBLISHING), reached=st.integers(1, 3))
+    def build_and_be_killed(self, data: st.DataObject, place: str, reached: int) -> None:
+        """The last version is served, and the next build succeeds."""
+        try:
+            snapshot = Snapshot(self.plan, self.plan.events(self.files))
+        except oracle.Refused:
+            return
+        if self.unknowable():
+            return
+        before = self.store.list_versions(NAME) if self.versions else []
+        note(f"build, killed at {place}, reached {reached} times")
+        passes = itertools.count(1)
+        failpoints.arm(place, lambda: die() if next(passes) == reached else None)
+        try:
+            with suppress(Killed), clock.fixed(self.now):
+                self.definitions.refresh(NAME, options=Options(cost_share=99, layout=Layout(2)))
+        finally:
+            failpoints.disarm()
+        self.store = LocalStore(self.root / "store", TINY_PACKS)
+        self.open()
+        if before:
+            _as_stored(self.versions[before[-1]], self.store.read(NAME, before[-1]))
+        after = [str(version) for version in self.store.versions(NAME)]
+        assert after[: len(before)] == before
+        for version in after[len(before) :]:
+            self.versions[version] = snapshot
+        self.build(data, online=data.draw(st.booleans(), label="online"))
+
+    @precondition(lambda self: self.versions)
+    @rule(data=DATA, place=st.sampled_from(PACKING), keep_all=st.booleans())
+    def tidy(self, data: st.DataObject, place: str, keep_all: bool) -> None:
+        """Partials are packed, or pruned and packs written anew, perhaps only half; nothing reads otherwise."""
+        passes, reached = itertools.count(1), data.draw(st.integers(1, 3), label="killed at pass")
+        note(f"tidy, killed at {place}, reached {reached} times; all versions stay: {keep_all}")
+        failpoints.arm(place, lambda: die() if next(passes) == reached else None)
+        try:
+            with suppress(Killed):
+                if keep_all:
+                    operations.tidy(self.store, NAME)
+                else:
+                    operations.prune(self.store, [NAME], Retention(newest=1))
+                    operations.tidy(self.store, NAME)
+        finally:
+            failpoints.disarm()
+        TALLY["tidyings"] += 1
+        self.store = LocalStore(self.root / "store", TINY_PACKS)
+        self.open()
+        left = self.store.list_versions(NAME)
+        assert left == list(self.versions) if keep_all else left[-1] == self.latest()
+        self.versions = {version: self.versions[version] for version in left}
+        assert operations.verify(self.store, [NAME]) == []
+        self.judge_offline(data)
+        self.judge_online()
+
+    # -- what is judged
+
+    def then(self, step: str, data: st.DataObject) -> None:
+        if step != "nothing yet":
+            self.build(data, online=step == "build online")
+
+    @precondition(lambda self: self.versions)
+    @rule()
+    def push(self) -> None:
+        version = self.latest()
+        snapshot = self.versions[version]
+        with clock.fixed(self.now):
+            result = self.definitions.push(NAME)
+        note(f"push: {result}")
+        TALLY["pushes"] += 1
+        assert result.version == version
+        assert result.as_of == oracle.as_of(snapshot.feature, snapshot.events, self.now)
+        self.is_served(snapshot)
+        with clock.fixed(self.now):
+            again = self.definitions.push(NAME)
+        assert (again.written, again.deleted) == (0, 0), "the same push again wrote"
+
+    @rule(data=DATA, online=st.booleans(), full=st.sampled_from([False, False, False, True]))
+    def build_again(self, data: st.DataObject, online: bool, full: bool) -> None:
+        self.build(data, online=online, full=full)
+
+    def build(self, data: st.DataObject, *, online: bool, full: bool = False) -> None:
+        """Build, and judge rows, versions, training and, when asked for, the online store."""
+        if self.unknowable():
+            return
+        before = self.store.list_versions(NAME) if self.versions else []
+        if self.versions and self.room and data.draw(st.booleans(), label="after reading ahead"):
+            read_ahead(self.store, self.store.read_metadata(NAME), self.room)
+        override = data.draw(st.sampled_from([None, None, None, "polars", "duckdb"]))
+        parts = data.draw(st.sampled_from([None, 1, 2, 5]), label="rows a part holds")
+        options = None if parts is None else Options(cost_share=99, layout=Layout(parts))
+        note(f"build: online={online} full={full} engine={override or self.engine} parts={parts}")
+        TALLY["builds"] += 1
+        try:
+            snapshot = Snapshot(self.plan, self.plan.events(self.files))
+        except oracle.Refused:
+            with pytest.raises(BuildError) as failed, clock.fixed(self.now):
+                self.definitions.build(full=full, engine=override)
+            assert isinstance(failed.value.failures[NAME], DataError)
+            assert not self.versions or self.store.list_versions(NAME) == before
+            TALLY["refusals"] += 1
+            return
+        with clock.fixed(self.now):
+            if options is None:
+                result = self.definitions.build(online=online, full=full, engine=override)[NAME]
+            else:  # small parts, and never a full rebuild for being cheaper
+                result = self.definitions.refresh(NAME, full=full, engine=override, options=options)
+                if online:
+                    self.definitions.push(NAME, engine=override)
+        TALLY[f"{result.mode} refreshes"] += 1
+        TALLY["files that have tiles"] += len(list(self.root.glob("store/*/_tiles/*")))
+        note(f"built: {result}")
+        self.judge_version(before, snapshot, result)
+        self.versions[self.latest()] = snapshot
+        if online:
+            self.is_served(snapshot)
+        else:
+            self.judge_online()
+        if result.changed:
+            self.judge_offline(data)
+            self.judge_rebuild(snapshot, override or self.engine)
+        if online:
+            self.judge_audit()
+
+    def judge_audit(self) -> None:
+        """An audit of an honest store finds nothing wrong, and proves all of it while there are files."""
+        with clock.fixed(self.now):
+            found = self.definitions.audit(NAME, ALL)
+        assert found.first == ()
+        assert (found.gone, found.unproven) == ((), 0) or not self.files
+        assert found.skipped == ()
+        TALLY["audited values"] += found.values
+
+    def unknowable(self) -> bool:
+        """Without a file nobody can say which columns another function would return."""
+        if self.files:
+            return False
+        return not self.versions or self.versions[self.latest()].plan.body != self.plan.body
+
+    def latest(self) -> str:
+        return self.store.list_versions(NAME)[-1]
+
+    def judge_version(self, before: list[str], snapshot: Snapshot, result: Any) -> None:
+        after = self.store.list_versions(NAME)
+        if not before:
+            assert after == ["1.0.0"], "a first version is 1.0.0"
+            assert result.changed
+            return
+        old = self.versions[before[-1]]
+        if old.settings == snapshot.settings and old.plan.rolls != snapshot.plan.rolls:
+            return  # the same metrics told in another order
+        bump = expected_bump(old, snapshot)
+        if bump in (None, "patch") and signs_of_zero(old, snapshot):
+            return
+        if self.world.untyped:  # a dtype that comes or goes with the data is a change of schema
+            assert bump is None or result.changed
+            return
+        assert (result.bump, result.changed) == (bump, bump is not None)
+        major, minor, patch = map(int, before[-1].split("."))
+        grown = {
+            "major": [f"{major + 1}.0.0"],
+            "minor": [f"{major}.{minor + 1}.0"],
+            "patch": [f"{major}.{minor}.{patch + 1}"],
+            None: [],
+        }
+        assert after == before + grown[bump]
+
+    def judge_offline(self, data: st.DataObject) -> None:
+        """Stored rows of the latest version; training at it and at some version before."""
+        latest = self.latest()
+        now_stored = self.versions[latest]
+        _as_stored(now_stored, self.store.read(NAME))
+        points = data.draw(histories.spines(self.world), label="spine")
+        for version in dict.fromkeys([latest, data.draw(st.sampled_from(list(self.versions)))]):
+            snapshot = self.versions[version]
+            asked = NAME if version == latest else (NAME, version)
+            spine = self.world.spine(points)
+            got = get_training_data(spine, features=[asked], store=self.store, timestamp="at")
+            assert got.columns == [
+                *spine.columns,
+                *(f"{NAME}__{name}" for name in snapshot.feature.outputs),
+            ]
+            assert got.select(spine.columns).equals(spine), "the spine came back otherwise"
+            want = oracle.training(snapshot.feature, snapshot.events, points)
+            for point, cells, row in zip(points, want, got.iter_rows(named=True), strict=True):
+                for name, cell in cells.items():
+                    same(f"training {version} {point} {name}", cell, row[f"{NAME}__{name}"])
+
+    def judge_rebuild(self, snapshot: Snapshot, engine: str) -> None:
+        """A rebuild from nothing, in the other engine, means the same."""
+        if not self.files:
+            return
+        self.rebuilds += 1
+        store = LocalStore(self.root / f"rebuilt{self.rebuilds}")
+        definitions = Definitions(
+            store=store,
+            features=[self.plan.library("in/")],
+            engine=OTHER[engine],
+            root=self.root,
+        )
+        with clock.fixed(self.now):
+            definitions.build(full=True)
+        definitions.close()
+        _as_stored(snapshot, store.read(NAME))
+        hashes = [s.read_metadata(NAME).rows_hash for s in (self.store, store)]
+        assert hashes[0] == hashes[1], "rows_hash differs from that of a rebuild"
+
+    def is_served(self, snapshot: Snapshot) -> None:
+        self.served = oracle.online(snapshot.feature, snapshot.events, self.now)
+        self.served_by = snapshot
+        self.unsure = False
+        self.judge_online()
+
+    def judge_online(self) -> None:
+        """Every entity answers what was pushed, and there is a key for each that lives."""
+        if self.unsure:
+            return
+        entities = self.world.entities
+        names = [name for name, _ in self.world.keys]
+        asked = [dict(zip(names, entity, strict=True)) for entity in entities]
+        if self.served is None or self.served_by is None:
+            with pytest.raises(NotServed):
+                get_online_features(features=[NAME], entities=asked, store=self.online_store)
+            return
+        feature = self.served_by.feature
+        answers = get_online_features(features=[NAME], entities=asked, store=self.online_store)
+        empty = oracle.value(feature, oracle.Events(()), (), 0)
+        for entity, keys, row in zip(entities, asked, answers, strict=True):
+            cells = self.served.get(entity, empty)
+            assert list(row) == [*names, *(f"{NAME}__{name}" for name in cells)]
+            assert {name: row[name] for name in names} == keys
+            for name, cell in cells.items():
+                same(f"online {entity} {name}", json(cell), from_json(cell, row[f"{NAME}__{name}"]))
+        keys_there = sum(1 for _ in self.client.scan_iter(f"mlforge:{NAME}:*"))
+        assert keys_there == len(self.served), f"{sorted(self.client.scan_iter('*'))}"
+        lives = [self.client.ttl(key) for key in self.client.scan_iter(f"mlforge:{NAME}:*")]
+        assert all(life == -1 if self.ttl is None else life > 0 for life in lives)
+
+    def teardown(self) -> None:
+        if hasattr(self, "definitions"):
+            self.definitions.close()
+        if hasattr(self, "client"):
+            self.client.close()
+        if hasattr(self, "kernels"):
+            self.kernels.close()
+        shutil.rmtree(self.root, ignore_errors=True)
+
+
+def die() -> None:
+    raise Killed
+
+
+def _as_stored(snapshot: Snapshot, got: pl.DataFrame) -> None:
+    same_rows(snapshot.feature, snapshot.events, got)

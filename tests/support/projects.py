@@ -1,0 +1,93 @@
+"""A small project to drop files into: what the tests of the public API share."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from mlforge import Definitions, Feature, feature
+from mlforge.build.result import BuildResult
+from mlforge.metrics import Rolling
+from mlforge.store import LocalStore
+
+START = datetime(2026, 1, 1, tzinfo=UTC)
+SPEND: dict[str, Any] = {
+    "keys": ["user_id"],
+    "source": "events",
+    "timestamp": "at",
+    "metrics": [Rolling(["2d", "7d"], {"amount": ["sum", "count"]})],
+    "name": "spend",
+}
+
+
+def at(days: float) -> datetime:
+    """An instant, in days from the start."""
+    return START + timedelta(days=days)
+
+
+def rows(*events: tuple[int | None, float | None, float | None]) -> pl.DataFrame:
+    """Events as (user, day, amount)."""
+    return pl.DataFrame(
+        {
+            "user_id": [user for user, _, _ in events],
+            "at": [None if day is None else at(day) for _, day, _ in events],
+            "amount": [amount for _, _, amount in events],
+        },
+        schema={"user_id": pl.Int64, "at": pl.Datetime("us", "UTC"), "amount": pl.Float64},
+    )
+
+
+def identity(df: pl.DataFrame) -> pl.DataFrame:
+    return df.select("user_id", "at", "amount")
+
+
+class Project:
+    """A folder with sources and a store."""
+
+    def __init__(self, root: Path, engine: str = "polars") -> None:
+        self.root, self.engine = root, engine
+        self.events = root / "events"
+        self.events.mkdir(parents=True)
+        self.store = LocalStore(root / "store")
+
+    def on(self, store: LocalStore) -> Project:
+        """The same folder with another store, as another process may have it."""
+        other = copy.copy(self)
+        other.store = store
+        return other
+
+    def drop(self, name: str, frame: pl.DataFrame) -> Path:
+        path = self.events / f"{name}.parquet"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        frame.write_parquet(path)
+        return path
+
+    def define(self, function: Callable[[pl.DataFrame], Any] = identity, **changes: Any) -> Feature:
+        return feature(**{**SPEND, **changes})(function)
+
+    def definitions(self, *features: Feature, **options: Any) -> Definitions:
+        return Definitions(
+            store=self.store,
+            features=list(features) or [self.define()],
+            root=self.root,
+            **{"engine": self.engine, **options},
+        )
+
+    def build(self, *features: Feature, **options: Any) -> BuildResult:
+        """Build one feature, by default the usual one."""
+        [result] = self.definitions(*features).build(**options).values()
+        return result
+
+
+def column(frame: pl.DataFrame, name: str, **keys: Any) -> list[Any]:
+    """A column's values where the keys have these values."""
+    return frame.filter(**keys)[name].to_list()
+
+
+def as_dicts(frame: pl.DataFrame, names: Sequence[str]) -> list[Mapping[str, Any]]:
+    return frame.select(names).to_dicts()

@@ -1,0 +1,259 @@
+"""What a refresh promises when files, definitions and stored bytes change under it."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from mlforge import Definitions
+from mlforge.build.result import BuildResult, Options
+from mlforge.core import failpoints
+from mlforge.errors import BuildError, IntegrityError, SourceError, UnsupportedStore
+from mlforge.maintenance.operations import rollback
+from mlforge.metrics import Rolling
+from tests.support.projects import Project, column, rows
+
+JUNK = b"PAR1 this is no parquet file PAR1"
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    return Project(tmp_path / "p")
+
+
+def unattended(project: Project) -> BuildResult:
+    return project.definitions().refresh("spend", attended=False)
+
+
+def ranked(df: pl.DataFrame) -> pl.DataFrame:
+    return df.with_columns(pl.col("amount").rank().over("user_id")).select(
+        "user_id", "at", "amount"
+    )
+
+
+def test_a_window_written_otherwise_is_another_column(project: Project) -> None:
+    project.drop("one", rows((1, 0, 2.0)))
+    project.build()
+    weekly = project.define(metrics=[Rolling(timedelta(days=7), {"amount": "sum"})])
+    assert project.build(weekly).version == "2.0.0"
+    assert project.store.read("spend")["amount__sum__1w"].to_list() == [2.0]
+
+
+def test_a_renamed_file_that_turns_bad_keeps_its_last_good_content(project: Project) -> None:
+    path = project.drop("a", rows((1, 0, 2.0)))
+    project.drop("z", rows((2, 0, 1.0)))
+    project.build()
+    renamed = path.rename(project.events / "b.parquet")
+    assert not project.build().changed
+    renamed.write_bytes(JUNK)
+    assert not project.build().changed
+    assert column(project.store.read("spend"), "amount__sum__7d", user_id=1) == [2.0]
+
+
+def test_a_bad_file_at_a_name_that_moved_on_brings_nothing_back(project: Project) -> None:
+    path = project.drop("a", rows((1, 0, 2.0)))
+    project.build()
+    path.rename(project.events / "b.parquet")
+    project.build()
+    path.write_bytes(JUNK)
+    assert not project.build().changed
+    assert column(project.store.read("spend"), "amount__count__7d", user_id=1) == [1]
+
+
+def test_a_failing_build_leaves_a_held_feature_held(project: Project) -> None:
+    project.drop("a", rows((1, 0, 2.0)))
+    project.build()
+    project.drop("b", rows((1, 1, 2.0)))
+    project.build()
+    rollback(project.store, "spend")
+    with pytest.raises(BuildError, match="not above the highest"):
+        project.build(version="1.0.0")
+    assert project.store.books("spend").hold is not None
+    assert unattended(project).reason == "held"
+
+
+def test_damaged_partials_are_made_anew_from_the_sources(project: Project) -> None:
+    project.drop("a", rows((1, 0, 2.0)))
+    project.build()
+    [partial] = (project.store.path / "spend" / "_partials").glob("*.parquet")
+    partial.write_bytes(JUNK)
+    project.drop("b", rows((1, 1, 2.0)))
+    assert project.build().version == "1.0.1"
+    assert column(project.store.read("spend"), "amount__sum__7d", user_id=1) == [2.0, 4.0]
+
+
+def test_what_is_damaged_and_has_no_source_left_is_named(project: Project) -> None:
+    path = project.drop("a", rows((1, 0, 2.0)))
+    project.drop("b", rows((2, 0, 2.0)))
+    project.build()
+    path.write_bytes(JUNK)  # a's last good content is in its partial alone
+    for partial in (project.store.path / "spend" / "_partials").glob("*.parquet"):
+        partial.unlink()
+    result = project.build()
+    assert [bad.path for bad in result.quarantined] == ["a.parquet"]
+    assert project.store.read("spend")["user_id"].to_list() == [2]
+
+
+def test_a_nightly_compaction_is_not_held(project: Project) -> None:
+    for day in range(10):
+        project.drop(f"d{day}", rows((day, day, 1.0)))
+    project.build()
+    together = pl.concat(pl.read_parquet(path) for path in project.events.iterdir())
+    for path in project.events.iterdir():
+        path.unlink()
+    project.drop("all", together)
+    assert unattended(project).reason == "unchanged"
+    assert project.store.books("spend").hold is None
+
+
+def test_a_compaction_that_also_amends_a_row_is_not_held(project: Project) -> None:
+    for day in range(10):
+        project.drop(f"d{day}", rows((day, day, 1.0)))
+    project.build()
+    for path in project.events.iterdir():
+        path.unlink()
+    project.drop("all", rows((0, 0, 9.0), *((day, day, 1.0) for day in range(1, 10))))
+    assert unattended(project).version == "1.0.1"
+
+
+def test_files_that_a_new_majority_sets_aside_are_lost_and_so_held(project: Project) -> None:
+    for name in ("a", "b", "c"):
+        project.drop(name, rows((1, 0, 1.0)))
+    everything = project.define(lambda df: df)
+    project.build(everything)
+    for name in ("d", "e", "f", "g"):
+        project.drop(name, rows((2, 0, 1.0)).with_columns(note=pl.lit("x")))
+    result = project.definitions(everything).refresh("spend", attended=False)
+    assert result.reason == "held"
+    assert project.store.read("spend")["user_id"].to_list() == [1]
+
+
+def test_a_function_that_fails_is_told_as_such_and_ends_with_its_mending(project: Project) -> None:
+    project.drop("a", rows((1, 0, 2.0)))
+    project.build()
+    broken = project.define(lambda df: df.select("user_id", "at", pl.col("amuont").alias("amount")))
+    with pytest.raises(BuildError, match="asks for a column that is not there"):
+        project.definitions(broken).build()
+    with pytest.raises(SourceError, match="asks for a column that is not there"):
+        project.definitions(broken).refresh("spend", attended=False)
+    project.drop("b", rows((1, 1, 2.0)))
+    assert unattended(project).version == "1.0.1"
+
+
+def test_a_source_read_as_one_keeps_the_last_version_while_a_file_of_it_is_bad(
+    project: Project,
+) -> None:
+    path = project.drop("a", rows((1, 0, 2.0)))
+    project.drop("b", rows((2, 0, 1.0)))
+    feature = project.define(ranked)
+    assert project.build(feature).mode_reason == "first build"
+    path.write_bytes(JUNK)
+    result = project.build(feature)
+    assert (result.changed, [bad.path for bad in result.quarantined]) == (False, ["a.parquet"])
+    project.drop("a", rows((1, 0, 3.0), (1, 1, 3.0)))
+    result = project.build(feature)
+    assert (result.version, result.mode) == ("1.0.1", "full")
+    assert "not taken for row-wise" in result.mode_reason
+    assert "over" in result.mode_reason
+
+
+def test_a_column_is_never_taken_from_good_files_because_a_third_lacks_it(project: Project) -> None:
+    def rated(df: pl.DataFrame) -> pl.DataFrame:
+        rate = pl.col("rate") if "rate" in df.columns else pl.lit(1.0)
+        return df.select("user_id", "at", pl.col("amount") * rate)
+
+    feature = project.define(rated, incremental=False)
+    for name, user in (("a", 1), ("b", 2)):
+        project.drop(name, rows((user, 0, 2.0)).with_columns(rate=pl.lit(2.0)))
+    project.build(feature)
+    project.drop("c", rows((3, 0, 2.0)))
+    result = project.build(feature)
+    assert [bad.path for bad in result.quarantined] == ["c.parquet"]
+    assert project.store.read("spend")["amount__sum__7d"].to_list() == [4.0, 4.0]
+
+
+def test_units_of_time_do_not_part_the_files_of_a_source_read_as_one(project: Project) -> None:
+    for name, unit in (("a", "us"), ("b", "ns"), ("c", "ms")):
+        project.drop(name, rows((1, 0, 1.0)).with_columns(pl.col("at").dt.cast_time_unit(unit)))
+    assert project.build(project.define(ranked)).quarantined == ()
+
+
+def test_a_plan_changes_nothing_but_partials(project: Project) -> None:
+    project.drop("a", rows((1, 0, 2.0)))
+    project.build()
+    project.drop("b", rows((1, 1, 2.0)))
+
+    class Dies(BaseException):
+        pass
+
+    def die() -> None:
+        raise Dies
+
+    failpoints.arm("publish.renamed", die)
+    try:
+        with pytest.raises(Dies):
+            project.build()
+    finally:
+        failpoints.disarm()
+    before = project.store.pointer("spend")
+    project.definitions().plan()
+    assert project.store.pointer("spend") == before
+    assert project.build().version is not None
+    assert project.store.list_versions("spend") == ["1.0.0", "1.0.1"]
+
+
+def test_the_first_value_of_a_column_that_was_null_so_far_is_data(project: Project) -> None:
+    nothing = rows((1, 0, None)).with_columns(pl.lit(None).alias("amount"))
+    project.drop("a", nothing)
+    assert project.build().version == "1.0.0"
+    project.drop("b", rows((1, 1, 2.0)))
+    result = project.build()
+    assert (result.version, result.reason) == ("1.0.1", "data_refresh")
+    assert column(project.store.read("spend"), "amount__sum__7d", user_id=1) == [None, 2.0]
+
+
+def test_an_explicit_version_that_cannot_be_made_is_an_error(project: Project) -> None:
+    with pytest.raises(BuildError, match=r"no version 2\.0\.0 can be made"):
+        project.build(version="2.0.0")
+
+
+def test_rows_left_out_are_reported(project: Project) -> None:
+    project.drop("a", rows((1, 0, float("nan")), (None, 0, 1.0), (1, None, 1.0), (1, 1, 1.0)))
+    assert project.build().rows_dropped == {"non_finite": 1, "null_key": 1, "null_time": 1}
+
+
+def test_what_a_hold_lets_pass_can_be_set(project: Project) -> None:
+    for name in ("a", "b", "c", "d"):
+        project.drop(name, rows((1, 0, 1.0)))
+    project.build()
+    (project.events / "a.parquet").unlink()
+    strict = Options(attended=False, hold_above=0.2)
+    defs: Definitions = project.definitions()
+    assert defs.refresh("spend", options=strict).reason == "held"
+    assert defs.refresh("spend", attended=False).changed is False  # held until a person goes on
+    assert defs.refresh("spend").version == "1.0.1"
+
+
+def test_a_damaged_manifest_is_named_with_what_mends_it(project: Project) -> None:
+    project.drop("a", rows((1, 0, 2.0)))
+    project.build()
+    meta: Any = project.store.path / "spend" / "1.0.0" / ".meta.json"
+    meta.write_text(meta.read_text()[:100])
+    with pytest.raises(IntegrityError, match="restore it from a backup"):
+        project.definitions().refresh("spend")
+
+
+@pytest.mark.parametrize("note", ["_latest.json", "_books.json"])
+def test_notes_of_a_newer_mlforge_are_refused_by_name(project: Project, note: str) -> None:
+    project.drop("a", rows((1, 0, 2.0)))
+    project.build(project.define(tags=["gold"]))  # so that there are books
+    path = project.store.path / "spend" / note
+    path.write_text(path.read_text().replace('"format": 1', '"format": 9'))
+    before = path.read_text()
+    with pytest.raises(UnsupportedStore, match=f"{note} has format 9"):
+        project.definitions().refresh("spend")
+    assert path.read_text() == before

@@ -1,0 +1,44 @@
+"""The SQL of every metric, against golden files; the polars side is held by the parity tests."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mlforge.compilers import ComputeContext, duckdb_compiler
+from mlforge.core.metrics import expand
+from mlforge.core.schema import AGGREGATIONS
+from mlforge.core.values import Duration
+from mlforge.metrics import Rolling
+
+GOLDEN = Path(__file__).parent / "golden"
+DTYPES = {"amount": "Float64", "units": "Int32", "price": "Decimal(12, 2)", "ok": "Boolean"}
+DAY = Duration.parse("1d")
+
+CASES = {
+    "every_aggregation": ([Rolling(["7d", "30d"], {"amount": AGGREGATIONS})], None),
+    "dtypes": ([Rolling(["1h"], {name: ["sum", "mean", "min"] for name in DTYPES})], None),
+    "closed_right": ([Rolling(["1d"], {"units": ["sum"]}, closed="right")], None),
+    "closed_left": ([Rolling(["1d"], {"units": ["sum"]}, closed="left")], None),
+    "closed_none": ([Rolling(["1d"], {"units": ["sum"]}, closed="none")], None),
+    "offset": ([Rolling(["7d"], {"amount": ["mean"]}, offset="7d")], None),
+    "aligned": ([Rolling(["1d", "7d"], {"amount": ["count", "sum"]}, offset="1d")], DAY),
+    "awkward_name": ([Rolling(["1d"], {"amount": ["sum"], 'na"me; --': ["count"]})], None),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_sql_of_a_metric_is_the_golden_one(name: str) -> None:
+    metrics, interval = CASES[name]
+    context = ComputeContext(expand(metrics, interval, "f"), {**DTYPES, 'na"me; --': "String"})
+    assert duckdb_compiler.select(context, "line") + "\n" == _golden(name)
+
+
+def test_the_sql_by_way_of_lists_is_the_golden_one() -> None:
+    context = ComputeContext(expand(CASES["dtypes"][0], None, "f"), DTYPES)
+    assert duckdb_compiler.select_listed(context, "line") + "\n" == _golden("listed")
+
+
+def _golden(name: str) -> str:
+    return (GOLDEN / f"{name}.sql").read_text(encoding="utf-8")

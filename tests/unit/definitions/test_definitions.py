@@ -1,0 +1,146 @@
+"""What Definitions take, refuse and agree upon."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mlforge import Definitions, engines
+from mlforge.build.result import Options
+from mlforge.errors import DefinitionError, UnsupportedStore
+from mlforge.metrics import Rolling
+from mlforge.online import RedisStore
+from mlforge.store import LocalStore
+from tests.support.projects import Project, rows
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    made = Project(tmp_path / "project")
+    made.drop("a", rows((1, 1, 2.0), (2, 2, 3.0)))
+    return made
+
+
+@pytest.mark.parametrize("store", ["link/store", "link"])
+def test_a_store_inside_a_source_is_refused_also_through_a_link(
+    project: Project, store: str
+) -> None:
+    (project.root / "link").symlink_to(project.events)
+    with pytest.raises(UnsupportedStore, match="lies inside the source"):
+        Definitions(LocalStore(project.root / store), [project.define()], root=project.root)
+
+
+def test_a_source_named_by_a_link_does_not_hide_the_store(project: Project) -> None:
+    (project.root / "link").symlink_to(project.events)
+    with pytest.raises(UnsupportedStore, match="lies inside the source"):
+        Definitions(
+            LocalStore(project.events / "store"),
+            [project.define(source="link")],
+            root=project.root,
+        )
+
+
+def test_the_hash_is_the_same_wherever_the_project_lies(tmp_path: Path) -> None:
+    feature = Project(tmp_path / "project").define()
+    made = Definitions(LocalStore("store"), [feature])
+    hosts = [made.located_at(tmp_path / host) for host in ("a", "b")]
+    assert {host.hash for host in hosts} == {made.hash}
+    assert Definitions(LocalStore("other"), [feature]).hash != made.hash
+
+
+def test_what_may_be_lost_and_how_large_a_file_may_be_are_settings(project: Project) -> None:
+    strict = project.definitions(hold_above=0.1)
+    strict.build()
+    project.drop("a", rows((1, 1, 2.0)))
+    assert strict.plan()["spend"].version == "1.0.1"
+    held = strict.refresh("spend", attended=False)
+    assert (held.version, held.changed) == ("1.0.0", False)
+    project.drop("b", rows((3, 1, 2.0)))
+    small = project.definitions(max_file_memory=1)
+    assert [bad.path for bad in small.plan()["spend"].quarantined] == ["b.parquet"]
+    assert len({made.hash for made in (strict, small, project.definitions())}) == 3
+
+
+def test_the_settings_are_by_default_those_of_a_refresh(project: Project) -> None:
+    made, options = project.definitions(), Options()
+    assert (made.hold_above, made.max_file_memory) == (
+        options.hold_above,
+        options.max_file_memory,
+    )
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {"hold_above": -0.1},
+        {"hold_above": 1.5},
+        {"hold_above": float("nan")},
+        {"max_file_memory": 0},
+        {"memory_limit": 1000},
+    ],
+)
+def test_settings_out_of_bounds_are_refused(project: Project, setting: dict[str, Any]) -> None:
+    with pytest.raises(DefinitionError, match=next(iter(setting))):
+        project.definitions(**setting)
+
+
+def test_a_full_build_is_cut_by_the_memory_limit_and_comes_out_the_same(project: Project) -> None:
+    for day in range(12):
+        project.drop(f"day-{day:02d}", rows(*((user, day, 1.5 * user) for user in range(5))))
+    spend = project.define(metrics=[Rolling("1d", {"amount": ["sum", "std"]})])
+    whole, cut = (project.definitions(spend, memory_limit=limit) for limit in (1 << 30, 64 << 20))
+    assert whole.hash != cut.hash
+    assert cut._engine("spend").rows_at_once(spend.spec) < 300_000
+    whole.build()
+    table = project.store.read("spend")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("mlforge.engines.base._EVENT_BYTES", 4 << 20)
+        assert cut._engine("spend").rows_at_once(spend.spec) == 15
+        assert cut.build(full=True, version="2.0.0")["spend"].rows == table.height
+    assert project.store.read("spend").equals(table)
+
+
+def test_names_that_differ_in_case_only_are_refused(project: Project) -> None:
+    features = [project.define(), project.define(name="Spend")]
+    with pytest.raises(DefinitionError, match="'spend' and 'Spend' differ in case only"):
+        project.definitions(*features)
+
+
+def test_one_name_need_not_be_in_a_list(project: Project) -> None:
+    features = [project.define(tags=["abc"]), project.define(name="other")]
+    definitions = project.definitions(*features)
+    assert list(definitions.build(features="other")) == ["other"]
+    assert list(definitions.build(tags="abc")) == ["spend"]
+    assert project.store.read("spend", columns="user_id").columns == ["user_id"]
+
+
+@pytest.mark.parametrize("offset", ["0us", "0d", "00h", timedelta(0), None])
+def test_no_offset_may_be_written_in_any_unit(offset: Any) -> None:
+    assert Rolling("7d", {"amount": "sum"}, offset=offset).offset is None
+
+
+def test_an_offset_into_the_future_is_refused_as_such() -> None:
+    with pytest.raises(DefinitionError, match="negative, but no window ends after its point"):
+        Rolling("7d", {"amount": "sum"}, offset=timedelta(days=-1))
+
+
+def test_a_rollback_is_pushed_with_the_features_own_engine(
+    project: Project, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    online = RedisStore.from_url(redis_url)
+    definitions = project.definitions(project.define(engine="duckdb"), online_store=online)
+    definitions.build(online=True)
+    project.drop("b", rows((1, 3, 4.0)))
+    definitions.build(online=True)
+    asked: list[str] = []
+    for name, make in dict(engines._ENGINES).items():
+        monkeypatch.setitem(
+            engines._ENGINES, name, lambda name=name, make=make: (asked.append(name), make())[1]
+        )
+    assert definitions.rollback("spend").generation == 3
+    assert asked == ["duckdb"]
+    assert online.read("spend", {"user_id": 1})["amount__sum__7d"] == 2.0
+    online.close()

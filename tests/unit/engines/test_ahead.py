@@ -1,0 +1,151 @@
+"""A process that waits reads ahead; what it has read it does not read again."""
+
+from __future__ import annotations
+
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from mlforge.engines import POINT, engine_named
+from mlforge.engines.evaluation import values_at
+from mlforge.engines.events import events_of
+from mlforge.frames import polars_schema
+from mlforge.frames.polars_schema import of_entities
+from mlforge.online.prefetch import read_ahead
+from mlforge.store import LocalStore
+from mlforge.store.local.packs import Packing
+from tests.support.projects import Project, rows
+
+DAYS = 20
+
+
+@pytest.fixture(params=["alone", "packed"])
+def project(request: pytest.FixtureRequest, tmp_path: Path) -> Project:
+    """A version of many files, its partials alone or in packs."""
+    made = Project(tmp_path / "project")
+    at_least = 2 if request.param == "packed" else 1_000
+    made.store = LocalStore(made.root / "store", Packing(at_least=at_least))
+    for day in range(DAYS + 1):
+        made.drop(f"d{day:02d}", rows((day % 3, day, 1.0), (day % 2, day + 0.5, 2.0)))
+    made.build()
+    return made
+
+
+def values(project: Project, day: float = DAYS) -> pl.DataFrame:
+    points = rows(*((user, day, None) for user in range(3))).rename({"at": POINT})
+    manifest = project.store.read_metadata("spend")
+    events = events_of(project.store, manifest)
+    return values_at(engine_named("polars"), events, points.drop("amount"))
+
+
+def kept(project: Project) -> int:
+    """How many rows are in memory."""
+    lots = events_of(project.store, project.store.read_metadata("spend")).lots
+    return sum({lot.path: lot.kept.rows.height for lot in lots if lot.kept}.values())
+
+
+@pytest.fixture
+def files_read(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """What polars has been told to scan so far."""
+    found: list[Any] = []
+    scan = pl.scan_parquet
+
+    def noted(source: Any, **options: Any) -> pl.LazyFrame:
+        found.append(source)
+        return scan(source, **options)
+
+    monkeypatch.setattr(pl, "scan_parquet", noted)
+    return found
+
+
+def test_what_was_read_ahead_is_not_read_again(project: Project, files_read: list[Any]) -> None:
+    expected, long_ago = values(project), values(project, day=9)
+    assert files_read
+    taken = read_ahead(project.store, project.store.read_metadata("spend"))
+    assert 0 < kept(project) < DAYS
+    assert kept(project) * 3 <= taken
+    files_read.clear()
+    assert values(project).equals(expected)
+    assert not files_read
+    assert values(project, day=9).equals(long_ago)
+    assert files_read
+
+
+def test_a_drop_is_computed_from_memory_as_from_files(
+    project: Project, files_read: list[Any]
+) -> None:
+    read_ahead(project.store, project.store.read_metadata("spend"))
+    files_read.clear()
+    project.drop("new", rows((0, DAYS + 1, 5.0), (7, DAYS + 1, 7.0)))
+    project.build()
+    partials = str(project.store.path / "spend" / "_p")
+    assert not [path for paths in files_read for path in paths if str(path).startswith(partials)]
+    rebuilt = project.on(LocalStore(project.root / "rebuilt"))
+    rebuilt.build()
+    assert project.store.read("spend").equals(rebuilt.store.read("spend"))
+
+
+def test_only_what_is_new_is_read_for_the_next_version(
+    project: Project, files_read: list[Any]
+) -> None:
+    read_ahead(project.store, project.store.read_metadata("spend"))
+    before = kept(project)
+    for day in (DAYS + 1, DAYS + 20):
+        project.drop(f"d{day}", rows((0, day, 5.0)))
+        project.on(LocalStore(project.store.path)).build()
+        files_read.clear()
+        read_ahead(project.store, project.store.read_metadata("spend"))
+        assert len(files_read) == 1
+    assert kept(project) == 1 < before
+
+
+def test_what_takes_more_room_than_there_is_is_not_kept(project: Project) -> None:
+    manifest = project.store.read_metadata("spend")
+    taken = read_ahead(project.store, manifest)
+    assert read_ahead(project.store, manifest, taken) == taken
+    assert kept(project) > 0
+    assert read_ahead(project.store, manifest, taken - 1) == 0
+    assert kept(project) == 0
+
+
+@pytest.mark.parametrize("changes", [{"metrics": []}, {"metrics": [], "timestamp": None}])
+def test_features_without_windows_keep_nothing(tmp_path: Path, changes: dict[str, Any]) -> None:
+    project = Project(tmp_path / "project")
+    project.drop("a", rows((1, 1, 1.0)))
+    project.build(project.define(**changes))
+    assert read_ahead(project.store, project.store.read_metadata("spend")) == 0
+
+
+KEYS: dict[str, list[Any]] = {
+    **{name: [1, 2, None, 100] for name in ("Int8", "Int64", "UInt8", "UInt64")},
+    "String": ["a", "", None, "ä|x"],
+    "Boolean": [True, False, None, True],
+    "Date": [date(2026, 1, 1), date(1900, 2, 3), None, date(2026, 1, 2)],
+}
+
+
+@pytest.mark.parametrize("listed", [0, 10])
+@pytest.mark.parametrize("dtype", KEYS)
+@pytest.mark.parametrize("keys", [["k"], ["k", "l"]])
+def test_the_rows_of_some_entities_are_those_that_a_join_finds(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, dtype: str, keys: list[str], listed: int
+) -> None:
+    monkeypatch.setattr(polars_schema, "_LISTED", listed)
+    known = [value for value in KEYS[dtype] if value is not None]
+    events = pl.DataFrame(
+        {"k": known * 4, "l": [each // 3 for each in range(12)], "x": range(12)},
+        schema_overrides={"k": getattr(pl, dtype)},
+    )
+    path = tmp_path / "events.parquet"
+    events.write_parquet(path, row_group_size=2)
+    entities = pl.DataFrame(
+        {"k": KEYS[dtype][:3] * 2, "l": [0, 0, 0, 1, 2, 2]}, schema=events.select("k", "l").schema
+    )
+    for asked in (entities, entities.head(1), entities.clear()):
+        expected = events.join(asked.select(keys), on=keys, how="semi")
+        for found in (pl.scan_parquet(path), events.lazy()):
+            assert of_entities(found, asked, keys).collect().sort("x").equals(expected)
+    assert of_entities(events.lazy(), None, keys).collect().equals(events)

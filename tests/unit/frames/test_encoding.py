@@ -1,0 +1,344 @@
+"""Key hashes and JSON: what a request computes singly is what a push computed column-wise."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from datetime import UTC, date, datetime, time, timedelta, timezone
+from decimal import Decimal
+from hashlib import sha256
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mlforge.core.schema import KEY_DTYPES, Column
+from mlforge.errors import DataError, RetrievalError
+from mlforge.frames.encoding import (
+    entity_key,
+    json_row,
+    json_rows,
+    json_value,
+    key_hash,
+    key_hashes,
+)
+
+TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
+# Names that polars takes for patterns never get so far: events refuse them.
+NAMES = st.lists(
+    TEXTS.filter(lambda name: name != "*" and not (name[:1] == "^" and name[-1:] == "$")),
+    min_size=1,
+    max_size=3,
+    unique=True,
+)
+KEY_VALUES: Mapping[pl.DataType, st.SearchStrategy[Any]] = {
+    pl.Int64(): st.integers(-(2**63), 2**63 - 1),
+    pl.UInt64(): st.integers(0, 2**64 - 1),
+    pl.Int8(): st.integers(-128, 127),
+    pl.String(): TEXTS,
+    pl.Boolean(): st.booleans(),
+    pl.Date(): st.dates(),
+}
+INSTANTS = st.datetimes(timezones=st.just(UTC))
+LENGTHS = st.timedeltas(timedelta(days=-(10**6)), timedelta(days=10**6))
+VALUES: Mapping[pl.DataType, st.SearchStrategy[Any]] = {
+    **KEY_VALUES,
+    pl.Float64(): st.floats(),
+    pl.Float32(): st.floats(width=32),
+    pl.Datetime("us"): st.datetimes(),
+    pl.Datetime("us", "UTC"): INSTANTS,
+    pl.Time(): st.times(),
+    pl.Duration("us"): LENGTHS,
+    pl.Decimal(38, 4): st.decimals(-(10**20), 10**20, places=4),
+    pl.List(pl.Float32): st.lists(st.floats(width=32), max_size=3),
+    pl.Array(pl.Int64, 2): st.lists(st.integers(-9, 9), min_size=2, max_size=2),
+    pl.Struct({"at": pl.Datetime("us"), "x": pl.Float64}): st.fixed_dictionaries(
+        {"at": st.datetimes() | st.none(), "x": st.floats() | st.none()}
+    ),
+    pl.Null(): st.none(),
+}
+
+
+@st.composite
+def frames(
+    draw: st.DrawFn, values: Mapping[pl.DataType, st.SearchStrategy[Any]], nulls: bool
+) -> pl.DataFrame:
+    columns = {}
+    height = draw(st.integers(0, 4))
+    for name in draw(NAMES):
+        dtype = draw(st.sampled_from(list(values)))
+        cells = values[dtype] | st.none() if nulls else values[dtype]
+        cells = st.lists(cells, min_size=height, max_size=height)
+        columns[name] = pl.Series(draw(cells), dtype=dtype)
+    return pl.DataFrame(columns)
+
+
+# Keys
+
+
+@settings(deadline=None)
+@given(frames(KEY_VALUES, nulls=False))
+def test_a_key_hashes_alike_in_a_column_and_alone(frame: pl.DataFrame) -> None:
+    assert key_hashes(frame, frame.columns).to_list() == [key_hash(row) for row in frame.to_dicts()]
+
+
+@settings(deadline=None)
+@given(
+    st.dictionaries(TEXTS, TEXTS, min_size=1, max_size=3),
+    st.dictionaries(TEXTS, TEXTS, min_size=1, max_size=3),
+)
+def test_two_entities_hash_alike_only_if_they_are_one(
+    one: dict[str, str], two: dict[str, str]
+) -> None:
+    assert (key_hash(one) == key_hash(two)) == (one == two)
+
+
+def test_a_hash_is_sha256_over_netstrings_of_the_sorted_keys() -> None:
+    entity = {"user_id": 42, "day": date(2024, 1, 2), "né": "x,", "ok": True}
+    text = "3:day,10:2024-01-02,3:né,2:x,,2:ok,4:true,7:user_id,2:42,"
+    assert key_hash(entity) == sha256(text.encode()).hexdigest()
+    assert key_hash(dict(reversed(entity.items()))) == key_hash(entity)
+
+
+def test_texts_that_join_alike_are_two_entities() -> None:
+    assert key_hash({"a": "x|", "b": "y"}) != key_hash({"a": "x", "b": "|y"})
+    assert key_hash({"a": "1:x"}) != key_hash({"a": "1", "x": ""})
+
+
+@pytest.mark.parametrize(
+    "same",
+    [
+        [1, "1", 1.0, np.int64(1), np.uint8(1), np.float64(1), np.array(1)],
+        [True, "true", np.True_],
+        [
+            date(2024, 1, 2),
+            "2024-01-02",
+            datetime.fromisoformat("2024-01-02"),
+            pd.Timestamp("2024-01-02"),
+            np.datetime64("2024-01-02"),
+            np.datetime64("2024-01-02", "ns"),
+        ],
+        ["é", np.str_("é")],
+    ],
+)
+def test_what_libraries_make_of_an_id_is_still_that_id(same: list[object]) -> None:
+    assert len({key_hash({"k": value}) for value in same}) == 1
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        None,
+        float("nan"),
+        1.5,
+        math.inf,
+        pd.NA,
+        pd.NaT,
+        np.datetime64("NaT"),
+        b"x",
+        [1],
+        datetime.fromisoformat("2024-01-02T03:00"),
+        datetime(2024, 1, 2, tzinfo=UTC),
+        Decimal(1),
+        "\ud800",
+    ],
+    ids=repr,
+)
+def test_a_value_that_is_no_key_is_refused_by_name(value: object) -> None:
+    with pytest.raises(RetrievalError, match="key 'user_id'"):
+        key_hash({"user_id": value})
+
+
+def test_key_columns_that_cannot_be_keys_are_refused_by_name() -> None:
+    with pytest.raises(DataError, match="'k' is Float64; keys are integers"):
+        key_hashes(pl.DataFrame({"k": [1.0]}), ["k"])
+    with pytest.raises(DataError, match="'k' has nulls"):
+        key_hashes(pl.DataFrame({"k": ["a", None]}), ["k"])
+    with pytest.raises(DataError, match="k: a key has no text"):
+        key_hashes(pl.DataFrame({"k": [2**31 - 1]}).cast(pl.Int32).cast(pl.Date), ["k"])
+
+
+def test_hashes_keep_the_order_of_many_rows() -> None:
+    frame = pl.DataFrame({"k": range(150_000)})
+    hashes = key_hashes(frame, ["k"])
+    assert len(hashes) == 150_000
+    assert [hashes[i] for i in (0, 65_535, 65_536, 149_999)] == [
+        key_hash({"k": i}) for i in (0, 65_535, 65_536, 149_999)
+    ]
+    assert hashes.n_unique() == 150_000
+
+
+# Entities of a request
+
+KEYS = (Column("user_id", "Int64"), Column("day", "Date"), Column("vip", "Boolean"))
+
+
+def test_an_entity_comes_back_typed_and_in_the_order_of_the_keys() -> None:
+    found = entity_key({"vip": "true", "day": pd.Timestamp("2024-01-02"), "user_id": 7.0}, KEYS)
+    assert list(found.items()) == [("user_id", 7), ("day", date(2024, 1, 2)), ("vip", True)]
+    assert [type(value) for value in found.values()] == [int, date, bool]
+
+
+@pytest.mark.parametrize(
+    ("entity", "problem"),
+    [
+        ({"user_id": 1, "day": "2024-01-02"}, "no 'vip'; the keys are user_id, day, vip"),
+        ({"usr": 1, "day": "2024-01-02", "vip": True}, "no 'user_id' and 'usr' not a key"),
+        ({"user_id": 1, "day": "2024-01-02", "vip": True, "x": 1}, "'x' not a key"),
+        ({}, "no 'user_id', 'day', 'vip'"),
+    ],
+)
+def test_wrong_key_names_are_told_with_the_right_ones(
+    entity: dict[str, object], problem: str
+) -> None:
+    with pytest.raises(RetrievalError, match=problem):
+        entity_key(entity, KEYS)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "value"),
+    [
+        ("Int64", 1.5),
+        ("Int64", "01"),
+        ("Int64", "1_0"),
+        ("Int64", " 1"),
+        ("Int64", "one"),
+        ("Int64", True),
+        ("Int64", None),
+        ("Int64", pd.NA),
+        ("String", 1.0),
+        ("String", None),
+        ("Boolean", 1),
+        ("Boolean", "True"),
+        ("Date", "2024-1-2"),
+        ("Date", "20240102"),
+        ("Date", 5),
+        ("Date", pd.NaT),
+    ],
+)
+def test_a_value_that_no_row_could_hold_is_refused_by_name(dtype: str, value: object) -> None:
+    with pytest.raises(RetrievalError, match="key 'k'"):
+        entity_key({"k": value}, (Column("k", dtype),))
+
+
+@pytest.mark.parametrize("dtype", KEY_DTYPES)
+def test_every_key_dtype_knows_its_values(dtype: str) -> None:
+    value = {"String": "x", "Boolean": False, "Date": date(2024, 1, 2)}.get(dtype, 5)
+    key = (Column("k", dtype),)
+    assert entity_key({"k": value}, key) == {"k": value}
+    assert key_hash(entity_key({"k": value}, key)) == key_hash({"k": value})
+    assert entity_key({"k": str(value).lower()}, key) == {"k": value}
+
+
+# Rows
+
+
+@settings(deadline=None, max_examples=200)
+@given(frames(VALUES, nulls=True))
+def test_a_row_has_the_same_json_in_a_column_and_alone(frame: pl.DataFrame) -> None:
+    columnwise = [json.loads(text) for text in json_rows(frame, frame.columns)]
+    assert columnwise == [json.loads(json_row(row)) for row in frame.to_dicts()]
+    assert columnwise == [
+        {name: json_value(value) for name, value in row.items()} for row in frame.to_dicts()
+    ]
+
+
+@settings(deadline=None)
+@given(st.lists(st.floats() | st.none(), max_size=5))
+def test_finite_floats_come_back_exactly_and_others_as_null(values: list[float | None]) -> None:
+    texts = json_rows(pl.DataFrame({"x": pl.Series(values, dtype=pl.Float64)}), ["x"])
+    finite = [value if value is not None and math.isfinite(value) else None for value in values]
+    assert [json.loads(text)["x"] for text in texts] == finite
+
+
+def test_integers_beyond_the_floats_come_back_exactly() -> None:
+    values = [2**53 + 1, 2**63 - 1, -(2**63)]
+    texts = json_rows(pl.DataFrame({"n": values}), ["n"])
+    assert [json.loads(text)["n"] for text in texts] == values
+
+
+def test_a_float32_comes_back_as_the_float_that_it_is() -> None:
+    [text] = json_rows(pl.DataFrame({"x": pl.Series([0.1], dtype=pl.Float32)}), ["x"])
+    assert json.loads(text)["x"] == float(np.float32(0.1))
+
+
+ROW = pl.DataFrame(
+    {
+        "at": [datetime(2024, 1, 2, 3, tzinfo=timezone(timedelta(hours=2)))],
+        "naive": [datetime.fromisoformat("2024-01-02T03:04:05.000006")],
+        "ns": pl.Series([-1], dtype=pl.Int64).cast(pl.Datetime("ns")),
+        "paris": pl.Series(["2024-07-01"]).str.to_datetime().dt.replace_time_zone("Europe/Paris"),
+        "day": [date(2024, 1, 2)],
+        "time": [time(3, 4)],
+        "length": [timedelta(hours=-1)],
+        "amount": pl.Series([Decimal("1.10")], dtype=pl.Decimal(10, 2)),
+        "kind": pl.Series(["a"], dtype=pl.Enum(["a"])),
+        "text": ['"\\\n\x00\u2028é😀'],
+    }
+)
+
+
+def test_each_dtype_has_one_way_to_be_written() -> None:
+    [text] = json_rows(ROW, ROW.columns)
+    assert json.loads(text) == {
+        "at": "2024-01-02T01:00:00.000000Z",
+        "naive": "2024-01-02T03:04:05.000006Z",
+        "ns": "1969-12-31T23:59:59.999999Z",
+        "paris": "2024-06-30T22:00:00.000000Z",
+        "day": "2024-01-02",
+        "time": "03:04:00.000000",
+        "length": "-PT1H",
+        "amount": "1.10",
+        "kind": "a",
+        "text": '"\\\n\x00\u2028é😀',
+    }
+
+
+def test_only_the_columns_asked_for_are_encoded() -> None:
+    frame = pl.DataFrame({"a": [1, 2], "b": [3, 4]})
+    assert json_rows(frame, ["b"]).to_list() == ['{"b":3}', '{"b":4}']
+    assert json_rows(frame, []).to_list() == ["{}", "{}"]
+    assert json_rows(frame.head(0), ["a"]).to_list() == []
+
+
+def test_values_without_json_are_refused_by_name() -> None:
+    with pytest.raises(DataError, match="'raw' is Binary"):
+        json_rows(pl.DataFrame({"raw": [b"x"]}), ["raw"])
+    with pytest.raises(DataError, match="'raw' is Binary"):
+        json_rows(pl.DataFrame({"raw": [[{"x": b"x"}]]}), ["raw"])
+    with pytest.raises(DataError, match="at: a value has no JSON"):
+        json_rows(pl.DataFrame({"at": [2**63 - 1]}).cast(pl.Datetime("us")), ["at"])
+    with pytest.raises(DataError, match="is a bytes"):
+        json_value(b"x")
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (np.float32(0.1), float(np.float32(0.1))),
+        (np.int64(2**62), 2**62),
+        (np.bool_(True), True),
+        (np.float64("nan"), None),
+        (np.datetime64("2024-01-02T03:04:05", "ns"), "2024-01-02T03:04:05.000000Z"),
+        (pd.Timestamp("2024-01-02", tz="Europe/Paris"), "2024-01-01T23:00:00.000000Z"),
+        (pd.NaT, None),
+        (pd.NA, None),
+        (pl.Series([1.5, None]), [1.5, None]),
+        (np.array([[1.5, math.nan]]), [[1.5, None]]),
+        (np.timedelta64(5, "ms"), "PT0.005S"),
+        ((1, "a"), [1, "a"]),
+        (Decimal("NaN"), None),
+        (Decimal("1E+3"), "1000"),
+    ],
+)
+def test_single_values_of_other_libraries_have_json_too(value: object, expected: object) -> None:
+    assert json_value(value) == expected
+
+
+def test_a_text_that_is_not_unicode_survives() -> None:
+    assert json.loads(json_row({"x": "\ud800"})) == {"x": "\ud800"}

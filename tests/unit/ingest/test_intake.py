@@ -1,0 +1,657 @@
+"""What a source gives a feature: files read once, bad ones set aside, the rest built."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, timedelta
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+import structlog
+from structlog.testing import capture_logs
+
+import mlforge.validators as v
+from mlforge import Feature
+from mlforge.build.refresh import BuildResult, Options
+from mlforge.core import clock
+from mlforge.core.values import to_us
+from mlforge.errors import (
+    BuildError,
+    ColumnNotFound,
+    DefinitionError,
+    FunctionError,
+    UnreadableFile,
+    ValidationError,
+)
+from mlforge.ingest.pipeline import take_in
+from mlforge.metrics import Rolling
+from mlforge.store.manifest_json import to_json
+from tests.support.projects import START, Project, at, column, identity, rows
+
+_opened: list[str] = []
+
+
+def _note_opening(event: str, arguments: tuple[Any, ...]) -> None:
+    if event == "open" and isinstance(arguments[0], str | bytes | os.PathLike):
+        _opened.append(os.fsdecode(arguments[0]))
+
+
+sys.addaudithook(_note_opening)
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    return Project(tmp_path)
+
+
+@pytest.fixture
+def logs() -> Iterator[list[Any]]:
+    """What is logged, whatever was configured before."""
+    before = structlog.get_config() if structlog.is_configured() else None
+    structlog.reset_defaults()
+    with capture_logs() as found:
+        yield found
+    structlog.reset_defaults()
+    if before is not None:
+        structlog.configure(**before)
+
+
+def settle(path: Path) -> None:
+    """Wait until the file's times are so old that the next change must show in them."""
+    while time.time_ns() - path.stat().st_ctime_ns < 60_000_000:
+        time.sleep(0.005)
+
+
+def opened(path: Path, during: Callable[[], BuildResult]) -> tuple[int, BuildResult]:
+    """How often a file is opened while something runs, and what that gives."""
+    _opened.clear()
+    result = during()
+    return _opened.count(str(path)), result
+
+
+def quarantined(project: Project) -> dict[str, str]:
+    return {path: bad.reason for path, bad in project.store.books("spend").quarantine.items()}
+
+
+def users(project: Project) -> list[int]:
+    return sorted(project.store.read("spend")["user_id"].unique())
+
+
+def truncated(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-20])
+
+
+# -- files that are known are not read
+
+
+def test_a_file_that_did_not_change_is_not_even_opened(project: Project) -> None:
+    path = project.drop("a", rows((1, 0, 1.0)))
+    settle(path)
+    project.build()
+    times, result = opened(path, project.build)
+    assert (times, result.files_read, result.changed) == (0, 0, False)
+
+
+def test_a_touched_file_is_hashed_and_not_decoded(project: Project) -> None:
+    path = project.drop("a", rows((1, 0, 1.0)))
+    project.build()
+    path.touch()
+    settle(path)
+    times, result = opened(path, project.build)
+    assert (times, result.files_read, result.changed) == (1, 0, False)
+    assert opened(path, project.build)[0] == 0
+
+
+def test_a_renamed_file_is_not_decoded_and_makes_no_version(project: Project) -> None:
+    path = project.drop("a", rows((1, 0, 1.0)))
+    project.build()
+    path.rename(path.with_name("b.parquet"))
+    result = project.build()
+    assert (result.files_read, result.changed, result.version) == (0, False, "1.0.0")
+    assert list(project.store.seen("spend")) == ["b.parquet"]
+
+
+def test_a_copy_counts_twice_and_is_not_decoded(project: Project) -> None:
+    path = project.drop("a", rows((1, 0, 1.0)))
+    project.build()
+    path.with_name("b.parquet").write_bytes(path.read_bytes())
+    result = project.build()
+    assert (result.files_read, result.version) == (0, "1.0.1")
+    assert column(project.store.read("spend"), "amount__sum__2d") == [2.0]
+
+
+def test_a_rewrite_of_the_same_size_and_mtime_is_seen_however_soon_it_comes(
+    project: Project,
+) -> None:
+    def rewrite(amount: float) -> Path:
+        path = project.events / "a.parquet"
+        rows((1, 0, amount)).write_parquet(path, compression="uncompressed", statistics=False)
+        os.utime(path, ns=(10**18, 10**18))
+        return path
+
+    sizes = set()
+    for amount in map(float, range(1, 16)):
+        path = rewrite(amount)
+        sizes.add(path.stat().st_size)
+        if amount > 10:
+            settle(path)
+        project.build()
+        assert column(project.store.read("spend"), "amount__sum__2d") == [amount]
+    assert len(sizes) == 1, "else this test says nothing"
+
+
+def test_the_lineage_of_a_touched_file_keeps_its_rows(project: Project) -> None:
+    path = project.drop("a", rows((1, 0, 1.0), (2, 0, 1.0)))
+    project.build(project.define(incremental=False))
+    path.touch()
+    metrics = [Rolling("1d", {"amount": "max"})]
+    result = project.build(project.define(incremental=False, metrics=metrics))
+    assert (result.files_read, result.version) == (0, "2.0.0")
+    assert [source.rows for source in project.store.read_metadata("spend").sources] == [2]
+
+
+# -- bad files are set aside
+
+
+def checked(df: pl.DataFrame) -> pl.DataFrame:
+    return df.select("user_id", "at", pl.col("amount").cast(pl.Float64))
+
+
+def lacking(name: str) -> Callable[[Path], None]:
+    return lambda path: rows((9, 0, 1.0)).drop(name).write_parquet(path)
+
+
+def retyped(name: str, dtype: Any) -> Callable[[Path], None]:
+    return lambda path: rows((9, 0, 1.0)).with_columns(pl.col(name).cast(dtype)).write_parquet(path)
+
+
+def worded(path: Path) -> None:
+    rows((9, 0, 1.0)).with_columns(amount=pl.lit("much")).write_parquet(path)
+
+
+def cut(path: Path) -> None:
+    rows((9, 0, 1.0)).write_parquet(path)
+    truncated(path)
+
+
+def overwritten(path: Path) -> None:
+    rows(*((9, day, 1.0) for day in range(500))).write_parquet(path)
+    content = bytearray(path.read_bytes())
+    content[100:-300] = b"\xff" * (len(content) - 400)
+    path.write_bytes(content)
+
+
+BAD: dict[str, tuple[Callable[[Path], None], str]] = {
+    "empty": (lambda path: path.write_bytes(b"") and None, "is empty"),
+    "text": (lambda path: path.write_text("user_id,at\n") and None, "not begin with PAR1"),
+    "truncated": (cut, "does not end with PAR1"),
+    "damaged": (overwritten, "cannot be decoded"),
+    "refused by a validator": (
+        lambda path: rows((9, 0, -1.0)).write_parquet(path),
+        "amount: greater_than(0) fails in 1 of 1 rows (-1.0)",
+    ),
+    "a missing column": (lacking("amount"), "amount"),
+    "a missing key": (lacking("user_id"), "user_id"),
+    "a retyped key": (
+        retyped("user_id", pl.String),
+        "column 'user_id' is String, in the other files it is Int64",
+    ),
+    "a float key": (retyped("user_id", pl.Float64), "cast(pl.Int64)"),
+    "a text for a time": (retyped("at", pl.String), "str.to_datetime()"),
+    "a failing function": (worded, "its function failed on m.parquet"),
+    "a time out of range": (
+        lambda path: (
+            rows((9, 0, 1.0)).with_columns(at=pl.lit(2**62).cast(pl.Datetime)).write_parquet(path)
+        ),
+        "between the years 1 and 9999",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_a_bad_file_is_set_aside_once_and_tried_again_when_it_changes(
+    kind: str, project: Project
+) -> None:
+    spoil, reason = BAD[kind]
+    feature = project.define(checked, validators={"amount": v.greater_than(0)})
+    bad = project.events / "m.parquet"
+    project.drop("a", rows((1, 0, 1.0)))
+    project.drop("z", rows((2, 0, 2.0)))
+    spoil(bad)
+    first = project.build(feature)
+    assert (first.version, [q.path for q in first.quarantined]) == ("1.0.0", ["m.parquet"])
+    assert reason in first.quarantined[0].reason
+    assert quarantined(project) == {"m.parquet": first.quarantined[0].reason}
+    assert users(project) == [1, 2]
+    assert project.store.read_metadata("spend").rowwise, "one bad file is no fault of the function"
+
+    project.drop("b", rows((3, 0, 3.0)))
+    second = project.build(feature)
+    assert (second.version, second.files_read) == ("1.0.1", 1), "the bad file is not read again"
+    assert second.quarantined == first.quarantined
+
+    rows((9, 0, 9.0)).write_parquet(bad)
+    mended = project.build(feature)
+    assert (mended.files_read, mended.quarantined, quarantined(project)) == (1, (), {})
+    assert users(project) == [1, 2, 3, 9]
+
+
+def test_a_bad_file_is_tried_again_when_the_code_changes(project: Project) -> None:
+    project.drop("a", rows((1, 0, 1.0)))
+    worded(project.events / "b.parquet")
+    assert len(project.build(project.define(checked)).quarantined) == 1
+
+    def lenient(df: pl.DataFrame) -> pl.DataFrame:
+        return df.select("user_id", "at", pl.col("amount").cast(pl.Float64, strict=False))
+
+    result = project.build(project.define(lenient))
+    assert (result.quarantined, result.bump) == ((), "minor")
+    assert users(project) == [1, 9]
+
+
+def test_a_bad_file_is_tried_again_when_the_validators_change(project: Project) -> None:
+    project.drop("a", rows((1, 0, 1.0)))
+    project.drop("b", rows((2, 0, -1.0)))
+    assert len(project.build(project.define(validators={"amount": v.greater_than(0)})).quarantined)
+    assert project.build(project.define(validators={"amount": v.not_null()})).quarantined == ()
+    assert users(project) == [1, 2]
+
+
+def test_a_good_file_replaced_by_a_bad_one_keeps_its_last_good_content(project: Project) -> None:
+    project.drop("a", rows((1, 0, 1.0)))
+    path = project.drop("b", rows((2, 0, 2.0)))
+    project.build()
+    truncated(path)
+    result = project.build()
+    assert (result.changed, [q.path for q in result.quarantined]) == (False, ["b.parquet"])
+    project.drop("c", rows((3, 0, 3.0)))
+    assert project.build().rows_changed == 1
+    assert users(project) == [1, 2, 3]
+    latest = project.store.read_metadata("spend")
+    assert [source.path for source in latest.sources] == ["a.parquet", "b.parquet", "c.parquet"]
+    path.unlink()
+    project.build()
+    assert users(project) == [1, 3]
+    assert quarantined(project) == {}
+
+
+def test_when_every_file_turns_bad_the_last_version_is_served(project: Project) -> None:
+    paths = [project.drop(name, rows((n, 0, 1.0))) for n, name in enumerate("ab")]
+    project.build()
+    for path in paths:
+        truncated(path)
+    result = project.build()
+    assert (result.version, result.changed, len(result.quarantined)) == ("1.0.0", False, 2)
+    assert users(project) == [0, 1]
+
+
+def test_a_file_that_a_new_validator_refuses_does_not_keep_its_rows(project: Project) -> None:
+    project.drop("a", rows((1, 0, 1.0)))
+    project.drop("b", rows((2, 0, -1.0)))
+    project.build()
+    result = project.build(project.define(validators={"amount": v.greater_than(0)}))
+    assert [q.path for q in result.quarantined] == ["b.parquet"]
+    assert users(project) == [1]
+
+
+def test_files_that_go_while_they_are_read_are_no_files(project: Project) -> None:
+    for name in "abc":
+        project.drop(name, rows((ord(name), 0, 1.0)))
+    feature = project.define()
+    listing = project.definitions(feature).source("spend").scan()
+    (project.events / "b.parquet").unlink()
+    for incremental in (None, False):
+        feature = project.define(incremental=incremental)
+        with project.store.lock("spend"):
+            intake = take_in(feature, listing, project.store, None)
+        assert [record.path for record in intake.records] == ["a.parquet", "c.parquet"]
+        assert (intake.quarantine, intake.errors) == ({}, ())
+
+
+def test_a_file_too_large_for_memory_is_set_aside_until_the_limit_is_raised(
+    project: Project,
+) -> None:
+    project.drop("small", rows((1, 0, 1.0)))
+    project.drop("large", rows(*((2, day, 1.0) for day in range(5000))))
+    definitions = project.definitions()
+    for _ in range(2):
+        result = definitions.refresh("spend", options=Options(max_file_memory=50_000))
+        assert [q.path for q in result.quarantined] == ["large.parquet"]
+        assert "raise the limit" in result.quarantined[0].reason
+    assert users(project) == [1]
+    assert definitions.refresh("spend").quarantined == ()
+    assert users(project) == [1, 2]
+
+
+def test_a_store_that_cannot_be_written_is_no_fault_of_a_file(project: Project) -> None:
+    project.drop("a", rows((1, 0, 1.0)))
+    blocked = project.store.locate("spend", ["0"])[0].path.parent
+    blocked.parent.mkdir(parents=True)
+    blocked.write_text("in the way")
+    with pytest.raises(Exception, match="_partials"):
+        project.build()
+    assert quarantined(project) == {}
+    blocked.unlink()
+    assert project.build().version == "1.0.0"
+
+
+def test_a_wrong_pattern_is_no_fault_of_a_file(project: Project) -> None:
+    project.drop("a", rows((1, 0, 1.0)).with_columns(amount=pl.lit("x")))
+    feature = project.define(metrics=[], validators={"amount": v.matches_regex("(?P<a>x)(?=y)")})
+    with pytest.raises(BuildError) as caught:
+        project.build(feature)
+    assert isinstance(caught.value.failures["spend"], DefinitionError)
+    assert quarantined(project) == {}
+
+
+def test_each_bad_file_is_reported_once(project: Project, logs: list[Any]) -> None:
+    project.drop("a", rows((1, 0, 1.0)))
+    worded(project.events / "b.parquet")
+    cut(project.events / "c.parquet")
+    lacking("at")(project.events / "d.parquet")
+    for name in "xyz":
+        project.drop(name, rows((1, ord(name), 1.0)))
+        result = project.build(project.define(checked))
+        assert [q.path for q in result.quarantined] == ["b.parquet", "c.parquet", "d.parquet"]
+    told = [entry["path"] for entry in logs if entry["event"] == "quarantined"]
+    assert told == ["b.parquet", "c.parquet", "d.parquet"]
+
+
+@pytest.mark.parametrize("incremental", [None, False])
+def test_when_no_file_can_be_used_one_error_says_so_and_the_books_list_them(
+    incremental: bool | None, project: Project
+) -> None:
+    for name in "abc":
+        cut(project.events / f"{name}.parquet")
+    for _ in range(2):
+        with pytest.raises(BuildError) as caught:
+            project.build(project.define(incremental=incremental))
+        assert str(caught.value).count("\n") == 1
+        assert "a.parquet: is unfinished or cut off" in str(caught.value)
+        assert "and 2 more files" in str(caught.value)
+        assert list(quarantined(project)) == ["a.parquet", "b.parquet", "c.parquet"]
+    assert project.store.features() == []
+
+
+@pytest.mark.parametrize(
+    ("spoil", "kind"),
+    [
+        (cut, UnreadableFile),
+        (lacking("user_id"), ColumnNotFound),
+        (worded, FunctionError),
+        (lambda path: rows((9, 0, None)).write_parquet(path), ValidationError),
+    ],
+)
+def test_the_error_of_a_source_with_one_bad_file_is_that_files(
+    spoil: Callable[[Path], None], kind: type[Exception], project: Project
+) -> None:
+    spoil(project.events / "a.parquet")
+    with pytest.raises(BuildError) as caught:
+        project.build(project.define(checked, validators={"amount": v.not_null()}))
+    assert type(caught.value.failures["spend"]) is kind
+
+
+# -- the schema that most files have
+
+
+def as_they_are(df: pl.DataFrame) -> pl.DataFrame:
+    return df
+
+
+def test_which_files_fit_does_not_depend_on_the_order_in_which_they_came(tmp_path: Path) -> None:
+    frames = {
+        "a": rows((1, 0, 1.0)),
+        "b": rows((2, 0, 1.0)).with_columns(pl.col("amount").cast(pl.Int64)),
+        "c": rows((3, 0, 1.0), (3, 1, 1.0)),
+        "d": rows((4, 0, 1.0)).with_columns(pl.col("amount").cast(pl.Int64)),
+    }
+    found = set()
+    for number, order in enumerate(itertools.permutations(frames)):
+        if number % 3:
+            continue
+        project = Project(tmp_path / str(number))
+        for name in order:
+            project.drop(name, frames[name])
+            project.build()
+        meta = project.store.read_metadata("spend")
+        found.add((meta.rows_hash, tuple(sorted(quarantined(project).items()))))
+        assert users(project) == [1, 3], "as many files, but more rows"
+    assert len(found) == 1
+
+
+def test_a_file_set_aside_for_its_schema_returns_when_most_files_are_like_it(
+    project: Project,
+) -> None:
+    old = rows((1, 0, 1.0)).with_columns(pl.col("amount").cast(pl.Int64))
+    project.drop("a", rows((9, 0, 1.0)))
+    project.drop("b", old)
+    project.drop("c", old)
+    assert [q.path for q in project.build().quarantined] == ["a.parquet"]
+    project.drop("d", rows((2, 0, 1.0), (2, 1, 1.0), (2, 2, 1.0)))
+    result = project.build()
+    assert ([q.path for q in result.quarantined], result.bump) == (
+        ["b.parquet", "c.parquet"],
+        "major",
+    )
+    assert users(project) == [2, 9]
+
+
+def test_more_columns_and_another_order_of_columns_do_no_harm(project: Project) -> None:
+    feature = project.define(as_they_are, metrics=[])
+    project.drop("a", rows((1, 0, 1.0)))
+    project.drop("b", rows((2, 0, 2.0)))
+    project.build(feature)
+    project.drop("c", rows((3, 0, 3.0)).with_columns(note=pl.lit("new")))
+    project.drop("d", rows((4, 0, 4.0)).select("amount", "at", "user_id"))
+    result = project.build(feature)
+    assert (result.bump, result.quarantined, result.mode) == ("patch", (), "full")
+    stored = project.store.read("spend")
+    assert stored.columns == ["user_id", "at", "amount"]
+    assert stored.sort("user_id")["amount"].to_list() == [1.0, 2.0, 3.0, 4.0]
+
+
+# -- functions that look beyond a row
+
+
+def ranked(df: pl.DataFrame) -> pl.DataFrame:
+    return df.select("user_id", "at", amount=pl.col("amount").rank().over("user_id"))
+
+
+def counted(df: pl.DataFrame) -> pl.DataFrame:
+    return df.select("user_id", "at", amount=pl.lit(float(df.height)))
+
+
+@pytest.mark.parametrize(("function", "why"), [(ranked, "over"), (counted, "LazyFrame")])
+def test_a_function_that_is_not_proven_row_wise_sees_the_whole_source(
+    function: Callable[[pl.DataFrame], pl.DataFrame], why: str, project: Project
+) -> None:
+    drops = {name: rows((1, n, float(n)), (2, n, float(-n))) for n, name in enumerate("abc")}
+    feature = project.define(function, metrics=[])
+    for count, (name, frame) in enumerate(drops.items(), 1):
+        project.drop(name, frame)
+        result = project.build(feature)
+        assert result.mode == "full"
+        expected = function(pl.concat(list(drops.values())[:count]))
+        assert project.store.read("spend").equals(expected.sort("at", "user_id", "amount"))
+    latest = project.store.read_metadata("spend")
+    assert (latest.rowwise, len(latest.partials)) == (False, 1)
+    source = project.definitions(feature).source("spend")
+    assert why in take_in(feature, source.scan(), project.store, None).why
+    assert "row-wise" in result.mode_reason
+    assert project.build(feature).files_read == 0
+
+
+def test_a_source_read_as_one_sets_bad_files_aside_too(project: Project) -> None:
+    project.drop("a", rows((1, 0, 1.0)))
+    project.drop("c", rows((3, 0, 1.0)))
+    cut(project.events / "b.parquet")
+    lacking("amount")(project.events / "d.parquet")
+    feature = project.define(ranked)
+    result = project.build(feature)
+    assert [q.path for q in result.quarantined] == ["b.parquet", "d.parquet"]
+    assert users(project) == [1, 3]
+    again = project.build(feature)
+    assert (again.files_read, again.quarantined) == (0, result.quarantined)
+    rows((2, 0, 1.0)).write_parquet(project.events / "b.parquet")
+    assert [q.path for q in project.build(feature).quarantined] == ["d.parquet"]
+    assert users(project) == [1, 2, 3]
+
+
+def test_columns_that_no_function_uses_may_come_go_and_change_in_a_source_read_as_one(
+    project: Project,
+) -> None:
+    project.drop("a", rows((1, 0, 1.0)))
+    project.drop("b", rows((2, 0, 1.0)).with_columns(note=pl.lit(1)))
+    for name in "cde":
+        project.drop(name, rows((ord(name), 0, 1.0)).with_columns(note=pl.lit("new")))
+    lacking("amount")(project.events / "f.parquet")
+    for function in (ranked, identity):
+        result = project.build(project.define(function, incremental=False))
+        assert [q.path for q in result.quarantined] == ["f.parquet"]
+        assert users(project) == [1, 2, 99, 100, 101]
+
+
+def test_columns_that_become_output_must_be_in_most_files_of_a_source_read_as_one(
+    project: Project,
+) -> None:
+    project.drop("a", rows((1, 0, 1.0)))
+    for name in "bc":
+        project.drop(name, rows((2, 0, 1.0)).with_columns(note=pl.lit("new")))
+    result = project.build(project.define(as_they_are, metrics=[], incremental=False))
+    assert [q.path for q in result.quarantined] == ["a.parquet"]
+    assert project.store.read("spend").columns == ["user_id", "at", "amount", "note"]
+
+
+def test_a_row_wise_function_may_be_kept_from_being_split_and_let_go_again(
+    project: Project,
+) -> None:
+    for name in "abcde":
+        project.drop(name, rows((ord(name), 0, 1.0)))
+    project.build(project.define(incremental=False))
+    meta = project.store.read_metadata("spend")
+    assert (meta.rowwise, len(meta.partials)) == (False, 1)
+    project.drop("f", rows((1, 0, 1.0)))
+    result = project.build(project.define(incremental=False))
+    assert "incremental=False" in result.mode_reason
+    project.drop("g", rows((2, 0, 1.0)))
+    assert project.build().mode == "incremental"
+    meta = project.store.read_metadata("spend")
+    assert (meta.rowwise, len(meta.partials)) == (True, 7)
+
+
+def test_who_says_incremental_is_believed(project: Project) -> None:
+    def batches(df: pl.DataFrame) -> pl.DataFrame:
+        amount = pl.col("amount").map_batches(lambda x: x + 1, return_dtype=pl.Float64)
+        return df.select("user_id", "at", amount)
+
+    feature = project.define(batches, incremental=True)
+    for name in "abcde":
+        project.drop(name, rows((ord(name), 0, 1.0)))
+    project.build(feature)
+    project.drop("f", rows((1, 0, 1.0)))
+    result = project.build(feature)
+    assert (result.mode, result.files_read) == ("incremental", 1)
+    assert set(project.store.read("spend")["amount__sum__2d"]) == {2.0}
+
+
+# -- what becomes of rows
+
+
+@pytest.mark.parametrize("incremental", [None, False])
+def test_a_column_without_a_value_in_one_file_goes_with_the_others(
+    incremental: bool | None, project: Project
+) -> None:
+    feature = project.define(incremental=incremental)
+    project.drop("a", rows((1, 0, 1.0)).with_columns(amount=pl.lit(None)))
+    project.drop("b", rows((1, 1, 2.0)))
+    assert project.build(feature).quarantined == ()
+    stored = project.store.read("spend")
+    assert column(stored, "amount__sum__2d") == [None, 2.0]
+    assert column(stored, "amount__count__2d") == [0, 1]
+
+
+def test_a_column_without_a_value_in_any_file_gives_empty_windows(project: Project) -> None:
+    for name in "ab":
+        project.drop(name, rows((1, 0, 1.0)).with_columns(amount=pl.lit(None)))
+    project.build()
+    stored = project.store.read("spend")
+    assert stored.schema["amount__sum__2d"] == pl.Float64
+    assert column(stored, "amount__sum__2d") == [None]
+    assert column(stored, "amount__count__2d") == [0]
+
+
+def test_rows_left_out_are_counted_by_reason_and_those_only_warned_of_are_kept(
+    project: Project,
+) -> None:
+    feature = project.define(
+        validators={
+            "amount": [v.less_than(100, on_fail="drop"), v.greater_than(0, on_fail="warn")],
+        }
+    )
+    project.drop("a", rows((1, 0, 1.0), (1, 1, 500.0), (None, 0, 1.0), (2, None, 1.0)))
+    project.drop("b", rows((1, 2, -1.0), (1, 3, float("inf")), (None, 0, 700.0)))
+    result = project.build(feature)
+    document = to_json(project.store.read_metadata("spend"))
+    assert document["rows_dropped"] == {
+        "non_finite": 1,
+        "null_key": 1,
+        "null_time": 1,
+        "validators": 2,
+    }
+    assert project.store.read("spend").height == 3
+    told = "\n".join(result.warnings)
+    assert "a.parquet: amount: less_than(100) fails in 1 of 4 rows (500.0)" in told
+    assert "b.parquet: amount: less_than(100) fails in 1 of 3 rows (700.0)" in told
+    assert "amount: greater_than(0) fails in 1 of 3 rows (-1.0)" in told
+    assert project.build(feature).warnings == ()
+
+
+def test_local_time_that_lies_in_the_future_is_warned_of_with_what_mends_it(
+    project: Project,
+) -> None:
+    naive = rows((1, 0, 1.0)).with_columns(pl.col("at").dt.replace_time_zone(None))
+    project.drop("a", naive)
+    with clock.fixed(START - timedelta(hours=2, minutes=30)):
+        result = project.build()
+    assert len(result.warnings) == 1
+    for part in ("a.parquet", "2:30:00 ahead of now", "'at'", "replace_time_zone('Etc/GMT-3')"):
+        assert part in result.warnings[0]
+    project.drop("b", rows((1, 0, 1.0)))
+    with clock.fixed(START - timedelta(hours=2)):
+        assert project.build().warnings == (), "a zoned timestamp is what it says"
+    assert project.store.read_metadata("spend").watermark == to_us(at(0).astimezone(UTC))
+
+
+def selected(df: pl.DataFrame) -> pl.DataFrame:
+    return df.select("day", "at", "amount")
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda project: project.define(selected, keys=["day"]),
+        lambda project: project.define(as_they_are, keys=["day"]),
+        lambda project: project.define(as_they_are, validators={"day": v.not_null()}),
+    ],
+    ids=["function", "key", "validator"],
+)
+def test_a_column_that_stands_in_folder_names_only_is_named(
+    make: Callable[[Project], Feature], project: Project
+) -> None:
+    project.drop("day=2026-01-01/a", rows((1, 0, 1.0)))
+    project.drop("day=2026-01-02/a", rows((1, 1, 1.0)))
+    with pytest.raises(BuildError, match="folders' names hold day, files do not"):
+        project.build(make(project))
+
+
+def test_hive_folders_do_no_harm_to_who_does_not_need_their_names(project: Project) -> None:
+    project.drop("day=2026-01-01/a", rows((1, 0, 1.0)))
+    project.drop("day=2026-01-02/a", rows((2, 1, 1.0)))
+    project.build(project.define(identity))
+    assert users(project) == [1, 2]

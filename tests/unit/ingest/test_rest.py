@@ -1,0 +1,102 @@
+"""Files at rest: what is known of them from one refresh to the next."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mlforge.core.list_diff import alike, differing
+from mlforge.core.manifest import Partial, SourceRecord
+from mlforge.ingest import unchanged
+from mlforge.ingest.unchanged import Found, Rest
+from mlforge.store import Seen
+
+NAMES = ("a", "c", "e")
+NOTHING = Rest()
+
+
+def pair(path: str) -> Found:
+    partial = Partial(f"of {path}", 1, None, (), {}, 0)
+    return SourceRecord(path, 1, 7, path, 1, None, partial.hash), partial
+
+
+def seen(path: str) -> Seen:
+    return Seen(1, 7_000, 8_000, 9, path, 1, path)
+
+
+def grown(*paths: str, start: Rest = NOTHING, **other: Seen) -> Rest:
+    found = [pair(path) for path in paths]
+    known = {path: seen(path) for path in (*start.stats, *paths)} | other
+    return start.grown(found, start.joined(found), known)
+
+
+def paths(of: Rest) -> list[str]:
+    assert [record.partial for record in of.records] == [partial.hash for partial in of.partials]
+    assert of.stats.keys() == {record.path for record in of.records}
+    return [record.path for record in of.records]
+
+
+def test_files_with_the_same_stats_are_the_very_same_beside_others() -> None:
+    known = grown(*NAMES)
+    assert known.among({**known.stats, "new": (1, 2, 3, 4)}) is known
+
+
+def test_files_that_changed_or_went_are_at_rest_no_more() -> None:
+    known = grown(*NAMES)
+    assert paths(known.among({**known.stats, "c": (2, 7_000, 8_000, 9)})) == ["a", "e"]
+    assert paths(known.among({path: known.stats[path] for path in "ac"})) == ["a", "c"]
+
+
+def test_others_take_their_places_by_path() -> None:
+    assert paths(grown("d", "b", start=grown(*NAMES))) == ["a", "b", "c", "d", "e"]
+
+
+@pytest.mark.parametrize(
+    "unsettled",
+    [
+        {"good": ""},  # set aside
+        {"good": "older", "hash": "newer"},
+        {"mtime_ns": -1},  # too young to tell the next change
+        {"mtime_ns": 9_000},  # touched since
+    ],
+)
+def test_a_file_that_is_not_settled_is_not_at_rest(unsettled: dict[str, str]) -> None:
+    start = grown(*NAMES)
+    assert paths(grown("b", "d", start=start, b=seen("b")._replace(**unsettled))) == [*"acde"]
+
+
+def test_what_is_known_holds_for_the_very_same_version_and_look_alone() -> None:
+    known, look = grown(*NAMES), {path: seen(path) for path in NAMES}
+    records = known.records
+    unchanged.keep(records, look, known)
+
+    version: Any = SimpleNamespace(sources=records, partials=known.partials)
+    assert unchanged.of_version(version, look) is known
+    again = unchanged.of_version(version, {**look, "c": look["c"]._replace(good="")})
+    assert paths(again) == ["a", "e"]
+    version.sources = (replace(records[0], hash="another"), *records[1:])
+    assert paths(unchanged.of_version(version, look)) == ["c", "e"]
+
+
+things = st.lists(st.integers(0, 3).map(lambda n: NAMES[n % 3] if n else None), max_size=8)
+
+
+@given(things, things)
+def test_lists_without_what_they_share_at_their_ends_differ_at_both(
+    old: list[str | None], new: list[str | None]
+) -> None:
+    head = alike(old, new)
+    assert old[:head] == new[:head]
+    assert head == min(len(old), len(new)) or old[head] is not new[head]
+    went, came = differing(old, new)
+    start = head
+    end = len(old) - start - len(went)
+    assert [*old[:start], *came, *old[len(old) - end :]] == new
+    if went and came:
+        assert went[0] is not came[0]
+        assert went[-1] is not came[-1]

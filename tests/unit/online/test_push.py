@@ -1,0 +1,367 @@
+"""Pushes through the public API onto a real server: what travels, what goes, what a crash leaves."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+from mlforge import Definitions, get_online_features, get_training_data
+from mlforge.core import clock, failpoints
+from mlforge.errors import IntegrityError, NotServed
+from mlforge.frames.encoding import key_hash
+from mlforge.metrics import Rolling
+from mlforge.online import RedisStore, Target, batches
+from tests.support.projects import Project, at, rows
+
+DAY = 86_400
+
+
+class Dies(BaseException):
+    """Stands for a process that ends there."""
+
+
+@pytest.fixture
+def client(redis_url: str) -> Iterator[redis.Redis]:
+    with redis.Redis.from_url(redis_url, decode_responses=True) as connection:
+        yield connection
+
+
+@pytest.fixture(autouse=True, params=[1, 250_000], ids=["entity by entity", "all at once"])
+def events_held(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Entities are cut so that about so many events are in memory at a time."""
+    monkeypatch.setattr(batches, "EVENTS_HELD", request.param)
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    made = Project(tmp_path / "p")
+    made.drop("one", rows((1, 0, 10.0), (2, 1, 1.0), (3, 6, 2.0)))
+    return made
+
+
+@pytest.fixture
+def defs(project: Project, redis_url: str) -> Iterator[Definitions]:
+    made = project.definitions(online_store=RedisStore.from_url(redis_url))
+    yield made
+    made.close()
+
+
+def online(client: redis.Redis, user: int) -> dict[str, Any] | None:
+    text = client.get(f"mlforge:spend:{key_hash({'user_id': user})}")
+    return None if text is None else json.loads(text)
+
+
+def test_a_first_push_writes_every_entity_that_has_events_in_a_window(
+    defs: Definitions, client: redis.Redis
+) -> None:
+    defs.build(online=True)
+    assert online(client, 1) == {
+        "amount__sum__2d": None,
+        "amount__sum__7d": 10.0,
+        "amount__count__2d": 0,
+        "amount__count__7d": 1,
+    }
+    assert online(client, 3) == {
+        "amount__sum__2d": 2.0,
+        "amount__sum__7d": 2.0,
+        "amount__count__2d": 1,
+        "amount__count__7d": 1,
+    }
+
+
+def test_a_push_again_writes_nothing(defs: Definitions) -> None:
+    defs.build(online=True)
+    again = defs.push("spend")
+    assert (again.written, again.deleted, again.full) == (0, 0, False)
+
+
+def test_books_count_the_rows_that_came_stayed_and_went(
+    defs: Definitions, project: Project, client: redis.Redis
+) -> None:
+    defs.build(online=True)
+    counts, dropped = [], []
+    for name, drop in (
+        ("new", rows((4, 6.5, 1.0), (5, 6.5, 1.0))),
+        ("more", rows((4, 6.6, 1.0), (3, 6.6, 1.0))),
+        ("later", rows((6, 7.9, 1.0))),  # entity 1 has left, 2 has not
+    ):
+        dropped.append(project.drop(name, drop))
+        defs.build(online=True)
+        assert defs.online_store is not None
+        books = defs.online_store.books("spend")
+        assert books is not None
+        assert books.rows == len(list(client.scan_iter("mlforge:spend:*")))
+        counts.append(books.rows)
+    dropped[0].unlink()
+    defs.build(online=True)
+    books = defs.online_store.books("spend")
+    assert books is not None
+    assert [*counts, books.rows] == [5, 5, 5, 4]
+
+
+def test_only_what_may_have_changed_travels(defs: Definitions, project: Project) -> None:
+    project.drop("many", rows(*((user, 6, 1.0) for user in range(100, 200))))
+    defs.build(online=True)
+    project.drop("two", rows((150, 6, 5.0)))
+    defs.refresh("spend")
+    pushed = defs.push("spend")
+    assert (pushed.written, pushed.deleted, pushed.full) == (1, 0, False)
+
+
+def test_entities_whose_windows_empty_out_vanish_without_a_row_of_theirs(
+    defs: Definitions, project: Project, client: redis.Redis
+) -> None:
+    defs.build(online=True)
+    project.drop("later", rows((3, 7.5, 1.0)))
+    defs.refresh("spend")
+    pushed = defs.push("spend")
+    assert (online(client, 1), pushed.deleted) == (None, 1)
+    assert get_online_features(["spend"], [{"user_id": 1}], defs.online_store) == [
+        {
+            "user_id": 1,
+            "spend__amount__sum__2d": None,
+            "spend__amount__sum__7d": None,
+            "spend__amount__count__2d": 0,
+            "spend__amount__count__7d": 0,
+        }
+    ]
+
+
+def test_the_wall_clock_moves_values_without_any_file(
+    project: Project, redis_url: str, client: redis.Redis
+) -> None:
+    feature = project.define(online_clock="wall")
+    defs = project.definitions(feature, online_store=RedisStore.from_url(redis_url))
+    with clock.fixed(at(6)):
+        defs.build(online=True)
+        assert online(client, 1) is not None
+    with clock.fixed(at(8.5)):
+        pushed = defs.push("spend")
+    assert pushed.deleted == 2
+    assert [online(client, user) is None for user in (1, 2, 3)] == [True, True, False]
+
+
+@pytest.mark.parametrize(("ahead_s", "mended"), [(30, False), (3_600, True)])
+def test_an_instant_that_has_not_come_bars_no_push_once_the_clock_is_right(
+    project: Project, redis_url: str, client: redis.Redis, ahead_s: int, mended: bool
+) -> None:
+    feature = project.define(online_clock="wall")
+    defs = project.definitions(feature, online_store=RedisStore.from_url(redis_url))
+    out = at(7) + timedelta(microseconds=1)  # the first event's last moment in its window is over
+    with clock.fixed(out + timedelta(seconds=ahead_s - 1)):
+        defs.build(online=True)
+    with clock.fixed(at(7)):
+        pushed = defs.push("spend")
+    assert pushed.full is mended
+    assert (online(client, 1) is not None) is mended, "two clocks may differ a little"
+
+
+@pytest.mark.parametrize(
+    "place",
+    ["push.begun", "push.put", "push.removed"],
+    ids=["begun", "rows written", "rows removed"],
+)
+def test_a_push_that_died_is_covered_by_the_next(
+    place: str, defs: Definitions, project: Project, client: redis.Redis
+) -> None:
+    defs.build(online=True)
+    project.drop("two", rows((1, 6.5, 100.0)))
+    defs.refresh("spend")
+
+    def die() -> None:
+        raise Dies
+
+    failpoints.arm(place, die)
+    try:
+        with pytest.raises(Dies):
+            defs.push("spend")
+    finally:
+        failpoints.disarm()
+    # The file goes again: what the dead push may have written must not stay.
+    (project.events / "two.parquet").unlink()
+    defs.refresh("spend")
+    defs.push("spend")
+    assert online(client, 1) == {
+        "amount__sum__2d": None,
+        "amount__sum__7d": 10.0,
+        "amount__count__2d": 0,
+        "amount__count__7d": 1,
+    }
+    books = defs.online_store and defs.online_store.books("spend")
+    assert books is not None
+    assert (books.pending, books.rows) == ((), 3)
+
+
+def test_a_rollback_is_online_at_once_its_fence_notwithstanding(
+    defs: Definitions, project: Project, client: redis.Redis
+) -> None:
+    defs.build(online=True)
+    project.drop("two", rows((1, 6.5, 100.0)))
+    defs.build(online=True)
+    defs.rollback("spend")
+    row = online(client, 1)
+    assert row is not None
+    assert row["amount__sum__7d"] == 10.0
+    assert project.store.books("spend").hold is not None
+    assert defs.refresh("spend", attended=False).reason.startswith("held")
+    assert defs.refresh("spend").version == "1.0.2"
+
+
+def test_a_flushed_server_gets_everything_again(defs: Definitions, client: redis.Redis) -> None:
+    defs.build(online=True)
+    client.flushdb()
+    with pytest.raises(NotServed):
+        get_online_features(["spend"], [{"user_id": 1}], defs.online_store)
+    assert defs.push("spend").full
+    assert online(client, 3) is not None
+
+
+def test_a_store_made_anew_is_not_taken_for_an_old_one(
+    defs: Definitions, project: Project, client: redis.Redis
+) -> None:
+    for day in (6.1, 6.2, 6.3):
+        project.drop(f"d{day}", rows((1, day, 1.0)))
+        defs.build(online=True)
+    shutil.rmtree(project.store.path)
+    for path in project.events.glob("d*"):
+        path.unlink()
+    defs.build(online=True)
+    row = online(client, 1)
+    assert row is not None
+    assert row["amount__sum__7d"] == 10.0
+
+
+def test_a_store_made_anew_with_other_events_replaces_every_row(
+    defs: Definitions, project: Project, client: redis.Redis
+) -> None:
+    """It comes to the same version, generation and instant."""
+    defs.build(online=True)
+    shutil.rmtree(project.store.path)
+    project.drop("one", rows((1, 0, 20.0), (2, 1, 1.0), (3, 6, 2.0)))
+    [built] = defs.build().values()
+    assert built.version == "1.0.0"
+    assert defs.push("spend").full
+    row = online(client, 1)
+    assert row is not None
+    assert row["amount__sum__7d"] == 20.0
+
+
+def test_a_store_made_anew_is_no_base_for_its_later_versions(
+    defs: Definitions, project: Project, client: redis.Redis
+) -> None:
+    defs.build(online=True)
+    shutil.rmtree(project.store.path)
+    project.drop("one", rows((1, 0, 20.0), (2, 1, 1.0), (3, 6, 2.0)))
+    defs.build()
+    project.drop("two", rows((3, 6, 4.0)))
+    defs.build(online=True)
+    row = online(client, 1)
+    assert row is not None
+    assert row["amount__sum__7d"] == 20.0
+
+
+def test_a_store_made_anew_with_the_same_events_writes_nothing(
+    defs: Definitions, project: Project
+) -> None:
+    defs.build(online=True)
+    shutil.rmtree(project.store.path)
+    defs.build()
+    assert defs.push("spend").written == 0
+
+
+def test_a_window_that_is_named_anew_replaces_every_row(
+    defs: Definitions, project: Project, redis_url: str, client: redis.Redis
+) -> None:
+    defs.build(online=True)
+    renamed = project.define(metrics=[Rolling(["48h", timedelta(days=7)], {"amount": ["sum"]})])
+    store = RedisStore.from_url(redis_url)
+    project.definitions(renamed, online_store=store).build(online=True)
+    assert online(client, 1) == {"amount__sum__48h": None, "amount__sum__1w": 10.0}
+
+
+@pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_bytes(b"PAR1")])
+def test_a_push_of_damaged_events_says_what_mends_it(
+    damage: Callable[[Path], object], defs: Definitions, project: Project
+) -> None:
+    defs.build()
+    [partial] = project.store.read_metadata("spend").partials
+    damage(project.store.locate("spend", [partial.hash])[0].path)
+    with pytest.raises(IntegrityError, match=r"spend: .*'mlforge verify'.*--full"):
+        defs.push("spend")
+
+
+def test_events_lost_of_the_version_before_do_not_stop_a_push(
+    defs: Definitions, project: Project, client: redis.Redis
+) -> None:
+    defs.build(online=True)
+    project.drop("one", rows((1, 0, 20.0), (3, 6, 2.0)))
+    [partial] = project.store.read_metadata("spend").partials
+    defs.refresh("spend")
+    project.store.locate("spend", [partial.hash])[0].path.unlink()
+    assert defs.push("spend").full
+    row = online(client, 1)
+    assert row is not None
+    assert (row["amount__sum__7d"], online(client, 2)) == (20.0, None)
+
+
+def test_a_changed_definition_replaces_every_row(
+    defs: Definitions, project: Project, redis_url: str, client: redis.Redis
+) -> None:
+    defs.build(online=True)
+    changed = project.define(metrics=[Rolling("7d", {"amount": "max"})])
+    store = RedisStore.from_url(redis_url)
+    project.definitions(changed, online_store=store).build(online=True)
+    assert online(client, 1) == {"amount__max__7d": 10.0}
+
+
+def test_another_key_leaves_no_row_of_the_old_one(
+    defs: Definitions, project: Project, redis_url: str, client: redis.Redis
+) -> None:
+    defs.build(online=True)
+
+    def by_text(df: Any) -> Any:
+        return df.select(df["user_id"].cast(str).alias("who"), "at", "amount")
+
+    store = RedisStore.from_url(redis_url)
+    changed = project.define(by_text, keys=["who"])
+    project.definitions(changed, online_store=store).build(online=True)
+    assert len(list(client.scan_iter("mlforge:spend:*"))) == 3
+    assert get_online_features(["spend"], [{"who": "1"}], store)[0]["spend__amount__count__7d"] == 1
+
+
+def test_rows_that_were_lost_are_written_again_when_lives_are_renewed(
+    project: Project, redis_url: str, client: redis.Redis
+) -> None:
+    store = RedisStore.from_url(redis_url, ttl=DAY)
+    defs = project.definitions(online_store=store)
+    with clock.fixed(at(10)):
+        defs.build(online=True)
+    client.delete(f"mlforge:spend:{key_hash({'user_id': 3})}")
+    with clock.fixed(at(10.1)):
+        assert not defs.push("spend").full
+    with clock.fixed(at(10.3)):
+        assert defs.push("spend").full
+    assert online(client, 3) is not None
+
+
+def test_training_at_the_pushed_instant_is_what_is_served(
+    defs: Definitions, project: Project
+) -> None:
+    defs.build(online=True)
+    assert defs.online_store is not None
+    books = defs.online_store.books("spend")
+    assert books is not None
+    assert isinstance(books.target, Target)
+    spine = rows((1, 6, None), (2, 6, None), (3, 6, None), (4, 6, None)).select("user_id", "at")
+    trained = get_training_data(spine, [("spend", books.target.version)], project.store)
+    entities = [{"user_id": user} for user in (1, 2, 3, 4)]
+    assert (
+        get_online_features(["spend"], entities, defs.online_store) == trained.drop("at").to_dicts()
+    )

@@ -1,0 +1,82 @@
+"""Long lists of files are kept in pieces that versions share."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from mlforge.errors import IntegrityError
+from mlforge.maintenance.operations import prune, verify
+from mlforge.maintenance.retention import Retention
+from mlforge.store import LocalStore
+from mlforge.store.local import manifest_chunks
+from tests.support.projects import Project, rows
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
+    monkeypatch.setattr(manifest_chunks, "_INLINE", 5)
+    monkeypatch.setattr(manifest_chunks, "_PIECE", 4)
+    made = Project(tmp_path / "p")
+    for day in range(40):
+        made.drop(f"d{day:03d}", rows((day % 3, day, 1.0)))
+    made.build()
+    return made
+
+
+def pieces(project: Project) -> dict[str, int]:
+    folder = project.store.path / "spend" / "_lineage"
+    return {path.name: path.stat().st_ino for path in folder.glob("*.json")}
+
+
+def test_a_version_names_pieces_and_reads_as_if_it_listed_all(project: Project) -> None:
+    meta = json.loads((project.store.path / "spend" / "1.0.0" / ".meta.json").read_text())
+    assert meta["sources"]["count"] == 40
+    manifest = project.store.read_metadata("spend")
+    assert [record.path for record in manifest.sources] == [f"d{d:03d}.parquet" for d in range(40)]
+    assert len(manifest.partials) == 40
+    assert verify(project.store, ["spend"]) == []
+
+
+def test_one_more_file_makes_few_new_pieces(project: Project) -> None:
+    before = pieces(project)
+    project.drop("d017b", rows((1, 17, 5.0)))
+    project.build()
+    after = pieces(project)
+    assert before.items() <= after.items()
+    assert len(after) - len(before) <= 2
+
+
+def test_pieces_go_with_the_last_version_that_names_them(project: Project) -> None:
+    for number in range(3):
+        project.drop("d000", rows((1, 0, 10.0 + number)))
+        project.build()
+    prune(project.store, ["spend"], Retention(newest=1))
+    named = manifest_chunks.named(
+        json.loads((project.store.path / "spend" / "1.0.3" / ".meta.json").read_text())
+    )
+    assert {name.removesuffix(".json") for name in pieces(project)} == named
+    assert project.store.read("spend").height == 40
+
+
+def test_no_piece_goes_while_a_version_cannot_say_which_it_names(project: Project) -> None:
+    for number in range(2):
+        project.drop("d000", rows((1, 0, 10.0 + number)))
+        project.build()
+    (project.store.path / "spend" / "1.0.1" / ".meta.json").write_text("{")
+    before = pieces(project)
+    [pruned] = prune(project.store, ["spend"], Retention(newest=1))
+    assert pruned.versions == ("1.0.0",)
+    assert pieces(project) == before
+
+
+def test_a_damaged_piece_is_found(project: Project) -> None:
+    folder = project.store.path / "spend" / "_lineage"
+    path = min(folder.glob("*.json"))
+    path.write_text(path.read_text().replace("0", "1", 1))
+    afresh = LocalStore(project.store.path)
+    with pytest.raises(IntegrityError, match="missing or damaged"):
+        afresh.read_metadata("spend")
+    assert verify(afresh, ["spend"]) != []

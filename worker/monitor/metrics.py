@@ -1,0 +1,248 @@
+"""`/metrics` for Prometheus, `/healthz` and `/readyz`: read from what all processes share, when asked.
+
+The watcher process serves them. Jobs run in forks of other processes, so nothing is counted here: what
+jobs did is in Redis, what is stored is in the store.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib.metadata import version as installed
+from typing import TYPE_CHECKING, Any
+
+import structlog
+from redis.exceptions import RedisError
+
+from mlforge.core.values import from_iso
+from mlforge.errors import MissingExtra, MlforgeError
+from worker.monitor.status import FeatureStatus, gather
+from worker.project import Project
+from worker.state.counters import buckets
+
+if TYPE_CHECKING:
+    from prometheus_client.core import Metric
+
+HOST = "127.0.0.1"
+_STATES = ("held", "parked", "failing", "quarantined", "wrong")
+_COUNTERS = {
+    "drops": "Changes of a feature's source that asked for a refresh; files that come together are one",
+    "rows_changed": "Events that differed from those of the version before",
+    "rows_recomputed": "Rows evaluated anew",
+    "pushes": "Pushes that wrote or deleted rows",
+    "entities_pushed": "Rows written online",
+    "entities_deleted": "Rows deleted online",
+}
+_RESULTS = ("refreshed", "unchanged", "held", "failed")
+_MICRO = 1_000_000
+
+log = structlog.get_logger()
+
+
+@dataclass
+class Health:
+    """What `/readyz` asks; `scanned` is set once all sources have been looked at."""
+
+    project: Project
+    scanned: threading.Event = field(default_factory=threading.Event)
+
+    def checks(self) -> dict[str, str]:
+        """Each condition, and what is wrong with it: empty if nothing is."""
+        return {
+            "redis": _wrong(self.project.redis.ping),
+            "definitions": _wrong(self._are_current),
+            "store": _wrong(self._store),
+            "scan": "" if self.scanned.is_set() else "the sources have not been looked at yet",
+        }
+
+    def _are_current(self) -> None:
+        if not self.project.is_current():
+            raise MlforgeError("other definitions are in use by now")
+
+    def _store(self) -> None:
+        for name in self.project.definitions.features:
+            self.project.definitions.store.pointer(name)
+
+
+def _wrong(look: Callable[[], object]) -> str:
+    try:
+        look()
+    except (RedisError, MlforgeError, OSError) as error:
+        return str(error) or type(error).__name__
+    return ""
+
+
+class Collector:
+    """Reads everything anew for each scrape."""
+
+    def __init__(self, project: Project) -> None:
+        self._project = project
+
+    def collect(self) -> Iterator[Metric]:
+        """All metrics; without a server only that it is away."""
+        from prometheus_client.core import GaugeMetricFamily, InfoMetricFamily
+
+        yield InfoMetricFamily(
+            "mlforge",
+            "This mlforge",
+            value={"version": installed("mlforge"), "project": self._project.scope},
+        )
+        try:
+            found = [*self._counted(), *self._seen()]
+        except (RedisError, MlforgeError, OSError) as error:
+            log.warning("cannot tell all metrics", error=str(error))
+            found = []
+        yield GaugeMetricFamily(
+            "mlforge_up", "Whether the server and the store could be asked", value=bool(found)
+        )
+        yield from found
+
+    def _counted(self) -> Iterator[Metric]:
+        from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily
+
+        names = sorted(self._project.definitions.features)
+        counts = {name: self._project.counts.read(name) for name in names}
+        for counter, what in _COUNTERS.items():
+            family = CounterMetricFamily(f"mlforge_{counter}", what, labels=["feature"])
+            for name in names:
+                family.add_metric([name], counts[name].get(counter, 0))
+            yield family
+        results = CounterMetricFamily(
+            "mlforge_refreshes", "Refreshes by how they ended", labels=["feature", "result"]
+        )
+        fresh = HistogramMetricFamily(
+            "mlforge_freshness_seconds",
+            "From a file's close to its rows being readable online",
+            labels=["feature"],
+        )
+        for name in names:
+            for result in _RESULTS:
+                results.add_metric([name, result], counts[name].get(result, 0))
+            fresh.add_metric([name], buckets(counts[name]), counts[name].get("freshness_sum", 0))
+        yield from (results, fresh)
+
+    def _seen(self) -> Iterator[Metric]:
+        from prometheus_client.core import GaugeMetricFamily
+
+        status = gather(self._project)
+        for name, what, value in (
+            ("queue_depth", "Jobs that no worker has taken yet", status.queued),
+            ("workers", "Workers that listen", sum(worker.is_ours for worker in status.workers)),
+            ("warnings", "What `mlforge status` warns of", len(status.warnings)),
+        ):
+            yield GaugeMetricFamily(f"mlforge_{name}", what, value=value)
+        for name, (what, tell) in _GAUGES.items():
+            family = GaugeMetricFamily(f"mlforge_{name}", what, labels=["feature"])
+            for feature in status.features:
+                told = tell(feature)
+                if told is not None:
+                    family.add_metric([feature.feature], told)
+            yield family
+        states = GaugeMetricFamily(
+            "mlforge_needs_attention",
+            "1 for features in a state that a person must see to",
+            labels=["feature", "state"],
+        )
+        for feature in status.features:
+            for state in _STATES:
+                states.add_metric([feature.feature, state], feature.state == state)
+        yield states
+
+
+def _seconds(iso: str | None) -> float | None:
+    us = from_iso(iso)
+    return None if us is None else us / _MICRO
+
+
+# Gauges of a feature: what they tell, and how; None where there is nothing to tell.
+_GAUGES: Mapping[str, tuple[str, Callable[[FeatureStatus], float | None]]] = {
+    "rows": ("Rows of the served version", lambda f: f.rows),
+    "online_rows": ("Rows online", lambda f: f.online_rows),
+    "as_of_timestamp_seconds": ("The instant of the rows online", lambda f: _seconds(f.as_of)),
+    "lag_seconds": (
+        "How long the rows online have been behind what they should be",
+        lambda f: f.lag_seconds,
+    ),
+    "quarantined_files": ("Files that are set aside", lambda f: len(f.quarantine)),
+    "audit_mismatches": (
+        "Values or rows that the last audit found wrong",
+        lambda f: f.audit.mismatches if f.audit else None,
+    ),
+    "audit_values": (
+        "Values that the last audit compared",
+        lambda f: f.audit.values if f.audit else None,
+    ),
+    "audit_unproven_entities": (
+        "Entities that the last audit could not prove, for files are gone",
+        lambda f: f.audit.unproven if f.audit else None,
+    ),
+    "proven_timestamp_seconds": (
+        "When the last audit without a mismatch was",
+        lambda f: _seconds(f.audit.proven_at) if f.audit else None,
+    ),
+}
+
+
+class Exporter:
+    """An HTTP server in threads of this process; port 0 takes a free one."""
+
+    def __init__(self, health: Health, port: int, host: str = HOST) -> None:
+        try:
+            from prometheus_client import CollectorRegistry, generate_latest
+        except ModuleNotFoundError as error:
+            raise MissingExtra.of("--metrics-port", "metrics") from error
+        registry = CollectorRegistry(auto_describe=False)
+        registry.register(Collector(health.project))
+        try:
+            self._server = ThreadingHTTPServer(
+                (host, port), _handler(health, lambda: generate_latest(registry))
+            )
+        except OSError as error:
+            raise MlforgeError(
+                f"cannot serve metrics at {host}:{port} ({error.strerror}); give another --metrics-port"
+            ) from error
+        self._server.daemon_threads = True
+        self.port = int(self._server.server_address[1])
+
+    def start(self) -> None:
+        """Answer from now on."""
+        threading.Thread(target=self._server.serve_forever, name="metrics", daemon=True).start()
+
+    def stop(self) -> None:
+        """Answer no more."""
+        self._server.shutdown()
+        self._server.server_close()
+
+
+def _handler(health: Health, metrics: Callable[[], bytes]) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        timeout = 10
+
+        def do_GET(self) -> None:
+            if self.path == "/metrics":
+                self._answer(200, "text/plain; version=0.0.4; charset=utf-8", metrics())
+            elif self.path == "/healthz":
+                self._answer(200, "text/plain", b"alive\n")
+            elif self.path == "/readyz":
+                checks = health.checks()
+                body = json.dumps({name: wrong or "ok" for name, wrong in checks.items()})
+                self._answer(
+                    503 if any(checks.values()) else 200, "application/json", body.encode() + b"\n"
+                )
+            else:
+                self._answer(404, "text/plain", b"/metrics, /healthz and /readyz are here\n")
+
+        def _answer(self, code: int, kind: str, body: bytes) -> None:
+            self.send_response(code)
+            self.send_header("Content-Type", kind)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *arguments: Any) -> None:
+            log.debug("asked", line=format % arguments)
+
+    return Handler

@@ -1,0 +1,155 @@
+"""Processes forked ahead of their jobs: when a job comes, its process has paid what a first job pays.
+
+A spare serves one order and ends, as a fork made for that order would: jobs share nothing. Until then it
+warms up, a step at a time, so that an order need not wait for more than the step in hand. It says when it
+has served: its end takes a while, in which the system takes its memory apart.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+
+from worker.child_process import die_with_parent
+
+_ORDER_BYTES = 4_096  # what a pipe takes in one piece
+_LOOK_S = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Spare:
+    """A process, the pipe on which it takes an order, and the one on which it says that it has served."""
+
+    pid: int
+    orders: int
+    served: int
+
+    def take(self, order: bytes) -> bool:
+        """Send the order; False if the process is no more."""
+        try:
+            os.write(self.orders, order)
+        except BrokenPipeError:
+            self.bury()
+            return False
+        os.close(self.orders)
+        return True
+
+    def wait(self) -> int | None:
+        """Wait until it has served, which is 0, or has ended before: its status, None if somebody else took that.
+
+        The pipe's end alone does not tell of its end: a process that it started may hold the pipe, too.
+        """
+        status = self._outcome()
+        os.close(self.served)
+        return status
+
+    def _outcome(self) -> int | None:
+        with suppress(ChildProcessError):
+            while True:
+                told = bool(select.select([self.served], [], [], _LOOK_S)[0])
+                if told and os.read(self.served, 1):
+                    threading.Thread(
+                        target=_reap, args=(self.pid,), name="reap", daemon=True
+                    ).start()
+                    return 0
+                ended, status = os.waitpid(self.pid, 0 if told else os.WNOHANG)
+                if ended:
+                    return status
+        return None
+
+    def bury(self) -> None:
+        """Close the pipes, on which an idle spare ends, and leave no zombie."""
+        os.close(self.orders)
+        os.close(self.served)
+        _reap(self.pid)
+
+
+class Spares:
+    """Up to `count` idle processes. `begin` is called in each at once, `warm` then.
+
+    `warm` gives after each of its steps for how many seconds the next one can wait for an order.
+    `serve` is called with its order, and with what is to be called once that is served.
+    """
+
+    def __init__(
+        self,
+        count: int,
+        begin: Callable[[], None],
+        warm: Callable[[], Iterator[float]],
+        serve: Callable[[str, Callable[[], object]], None],
+    ) -> None:
+        self._count = count
+        self._begin, self._warm, self._serve = begin, warm, serve
+        self._idle: list[Spare] = []
+
+    @property
+    def wanting(self) -> bool:
+        """Whether there are fewer than there should be."""
+        return len(self._idle) < self._count
+
+    def refill(self) -> None:
+        """Fork as many as are wanting."""
+        while self.wanting:
+            self._idle.append(self._fork())
+
+    def give(self, order: str) -> Spare | None:
+        """Let the oldest spare serve the order; None if no spare lives."""
+        text = order.encode()
+        assert len(text) <= _ORDER_BYTES
+        while self._idle:
+            spare = self._idle.pop(0)
+            if spare.take(text):
+                return spare
+        return None
+
+    def dismiss(self) -> None:
+        """End all idle ones."""
+        while self._idle:
+            spare = self._idle.pop()
+            with suppress(ProcessLookupError):
+                os.kill(spare.pid, signal.SIGKILL)  # it may be in the middle of a step
+            spare.bury()
+
+    def _fork(self) -> Spare:
+        take, orders = os.pipe()
+        served, tell = os.pipe()
+        parent = os.getpid()
+        pid = os.fork()
+        if pid:
+            os.close(take)
+            os.close(tell)
+            return Spare(pid, orders, served)
+        status = 1
+        with suppress(BaseException):
+            os.setpgrp()  # signals for the parent's group are not for it
+            die_with_parent(parent, signal.SIGKILL)
+            # Else nobody's pipe would end with the process at its other end.
+            for held in (
+                orders,
+                served,
+                *(end for s in self._idle for end in (s.orders, s.served)),
+            ):
+                os.close(held)
+            self._begin()
+            self._await(take, tell)
+            status = 0
+        os._exit(status)
+
+    def _await(self, orders: int, tell: int) -> None:
+        for pause in self._warm():
+            if select.select([orders], [], [], pause)[0]:
+                break
+        order = os.read(orders, _ORDER_BYTES)
+        if order:
+            self._serve(order.decode(), partial(os.write, tell, b"."))
+
+
+def _reap(pid: int) -> None:
+    with suppress(ChildProcessError):
+        os.waitpid(pid, 0)

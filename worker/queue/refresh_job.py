@@ -1,0 +1,224 @@
+"""What a worker runs for a job: one feature, from its source to its rows online."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import structlog
+from polars.exceptions import PanicException
+from redis.exceptions import RedisError
+
+from mlforge.core import clock
+from mlforge.core.failpoints import reach
+from mlforge.errors import MlforgeError, OnlineError, VersionConflict
+from mlforge.maintenance import operations
+from worker import project
+from worker.project import Project
+from worker.queue import current_job_id, enqueue, give_back
+from worker.state.work_queue import RENEW_S, Lease, Tickets
+
+if TYPE_CHECKING:
+    from mlforge.build.result import BuildResult
+    from mlforge.online.push import PushResult
+    from mlforge.store import Store
+
+TRANSIENT = (OnlineError, VersionConflict, RedisError, OSError, MemoryError)
+"""Faults of the surroundings, not of the feature: tried again for as long as it takes."""
+_PAUSE_S = 1.0
+WAITING = ("waiting", "source_missing")
+"""Reasons of a refresh that found nothing to do yet, which is nobody's mistake."""
+
+log = structlog.get_logger()
+
+
+def refresh(feature: str, definitions: str, definitions_hash: str) -> str:
+    """Refresh and push a feature; returns how it went in a word. This is what rq calls."""
+    at_work, job = project.in_use(), current_job_id()
+    with structlog.contextvars.bound_contextvars(feature=feature, job=job):
+        if definitions != at_work.scope:
+            log.error("job of another project on this server", other=definitions)
+            return "not ours"
+        if not at_work.is_current():
+            # The watcher is about to take up what this process has just loaded.
+            time.sleep(_PAUSE_S)
+            give_back(at_work, feature, job)
+            return "given back"
+        return serve(at_work, feature, job)
+
+
+def serve(at_work: Project, feature: str, job: str) -> str:
+    """Take the feature's lease, bring everything up to date, give the lease back.
+
+    Never raises for a fault of the feature, its files or the server: it is logged, noted in the
+    ticket and tried again, or parked.
+    """
+    tickets = at_work.tickets
+    [before] = tickets.read([feature])
+    reach("job.begun")
+    lease = tickets.start(feature, job)
+    if lease is None:
+        return "nothing to do"
+    reach("lease.taken")
+    if feature not in at_work.definitions.features:
+        tickets.done(lease)
+        return "gone"
+    with _renewed(tickets, lease):
+        try:
+            # Whatever ended the process before: if it was a file, it shall end no more than its own.
+            careful = before.troubled
+            with at_work.common_clock() as off:
+                if off:
+                    log.warning("this host's clock is off: the server's is used", by_s=off / 1e6)
+                if before.parked:
+                    _serve_on(at_work, feature)
+                    enqueue(at_work, feature, tickets.rested(lease, before))
+                    return "parked"
+                outcome = _bring_up(at_work, lease, careful)
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:  # noqa: BLE001 - polars' PanicException is no Exception
+            _note_failure(at_work, lease, error)
+            return "failed"
+    reach("job.done")
+    another = tickets.done(lease)
+    reach("lease.returned")
+    enqueue(at_work, feature, another)
+    return outcome
+
+
+def _bring_up(at_work: Project, lease: Lease, careful: bool) -> str:
+    """Sources to rows, rows to the online store; then tell how it went."""
+    definitions, feature = at_work.definitions, lease.feature
+    began = clock.now()
+    try:
+        built = definitions.refresh(feature, attended=False, careful=careful)
+    except (Exception, PanicException):
+        _serve_on(at_work, feature)
+        raise
+    reach("refresh.done")
+    pushed = _push(at_work, feature)
+    # Rows are readable from here on: what tidying takes is no part of their freshness.
+    fresh_ms = None if lease.closed_at is None else max(0.0, (clock.now() - lease.closed_at) / 1000)
+    if built.changed:
+        _tidy(definitions.store, feature)
+    if built.held is not None:
+        at_work.journal.write("held", feature, reason=built.held)
+        log.warning("held", reason=built.held)
+        at_work.counts.add(feature, {"held": 1})
+        return "held"
+    moved = built.changed or pushed.written or pushed.deleted
+    set_aside = {bad.path: bad.reason for bad in built.quarantined if bad.since >= began}
+    if set_aside and not moved:
+        fresh_ms = None  # nothing became readable
+    if fresh_ms is not None:
+        # A refresh that was under way may have served the file already: then this is an upper bound.
+        at_work.journal.record_freshness(feature, fresh_ms)
+    details = _details(built, pushed, lease, fresh_ms) | {"quarantined": set_aside}
+    if moved or fresh_ms is not None or set_aside:
+        at_work.journal.write("refreshed", feature, **details)
+    outcome = "refreshed" if moved else "unchanged"
+    amounts = _amounts(outcome, built, pushed)
+    at_work.counts.add(feature, amounts, None if fresh_ms is None else fresh_ms / 1000)
+    for warning in built.warnings:
+        (log.info if built.reason in WAITING else log.warning)(warning)
+    log.info("refreshed", **{name: value for name, value in details.items() if value is not None})
+    return outcome
+
+
+def _push(at_work: Project, feature: str) -> PushResult:
+    at_work.own(feature)
+    pushed = at_work.definitions.push(feature)
+    # Again: a process that was stopped meanwhile may have pushed what was dropped and disowned.
+    at_work.own(feature)
+    return pushed
+
+
+def _serve_on(at_work: Project, feature: str) -> None:
+    """Keep what is served as of now and alive, though its refresh failed: that fault is the one to tell."""
+    try:
+        _push(at_work, feature)
+    except (Exception, PanicException) as error:  # noqa: BLE001 - that of the refresh is raised
+        log.warning("not pushed either", error=str(error))
+
+
+def _tidy(store: Store, feature: str) -> None:
+    """Prune old versions; what cannot be pruned is served all the same."""
+    try:
+        pruned = operations.tidy(store, feature)
+    except (MlforgeError, OSError) as error:
+        log.warning("not pruned", error=str(error))
+        return
+    if pruned is not None and pruned.unreadable:
+        log.warning("versions that cannot be read are kept", versions=pruned.unreadable)
+
+
+def _amounts(outcome: str, built: BuildResult, pushed: PushResult) -> dict[str, int]:
+    """What the counters rise by."""
+    return {
+        outcome: 1,
+        "rows_changed": built.rows_changed if built.changed else 0,
+        "rows_recomputed": built.rows_recomputed,
+        "pushes": int(pushed.written + pushed.deleted > 0),
+        "entities_pushed": pushed.written,
+        "entities_deleted": pushed.deleted,
+    }
+
+
+def _details(
+    built: BuildResult, pushed: PushResult, lease: Lease, fresh_ms: float | None
+) -> dict[str, Any]:
+    return {
+        "version": built.version,
+        "bump": built.bump if built.changed else None,
+        "reason": built.reason,
+        "trigger": lease.reason,
+        "changed": built.changed,
+        "mode": built.mode,
+        "mode_reason": built.mode_reason,
+        "rows": built.rows,
+        "rows_recomputed": built.rows_recomputed,
+        "rows_changed": built.rows_changed,
+        "rows_dropped": dict(built.rows_dropped),
+        "entities_pushed": pushed.written,
+        "entities_deleted": pushed.deleted,
+        "as_of": pushed.as_of,
+        "freshness_ms": None if fresh_ms is None else round(fresh_ms, 1),
+        "refresh_ms": round(built.seconds * 1000, 1),
+        "push_ms": round(pushed.seconds * 1000, 1),
+    }
+
+
+def _note_failure(at_work: Project, lease: Lease, error: BaseException) -> None:
+    transient = isinstance(error, TRANSIENT)
+    text = f"{type(error).__name__}: {' '.join(str(error).split())}"[:2_000]
+    log.error("refresh failed", error=text, transient=transient, exc_info=error)
+    at_work.journal.write("failed", lease.feature, error=text, trigger=lease.reason)
+    at_work.counts.add(lease.feature, {"failed": 1})
+    enqueue(at_work, lease.feature, at_work.tickets.failed(lease, text, transient))
+
+
+@contextmanager
+def _renewed(tickets: Tickets, lease: Lease) -> Iterator[None]:
+    """Renew the lease in a thread for as long as the block runs."""
+    ended = threading.Event()
+
+    def renew() -> None:
+        while not ended.wait(RENEW_S):
+            try:
+                if not tickets.renew(lease.feature, lease.job):
+                    log.warning("lease lost: another worker may take over")
+                    return
+            except RedisError as error:
+                log.warning("lease not renewed", error=str(error))
+
+    thread = threading.Thread(target=renew, name="lease", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()

@@ -1,0 +1,222 @@
+"""What both kinds of worker share: settings that cannot be wrong, definitions loaded ahead."""
+
+from __future__ import annotations
+
+import gc
+import os
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from importlib import import_module
+from typing import Any, NoReturn
+
+import structlog
+from redis import Redis
+from redis.exceptions import RedisError
+from rq import Queue, SimpleWorker
+from rq.job import Job
+from rq.serializers import JSONSerializer
+from rq.timeouts import JobTimeoutException, UnixSignalDeathPenalty
+from rq.worker.base import BaseWorker
+
+from mlforge.core.failpoints import reach
+from mlforge.errors import MissingExtra, MlforgeError
+from worker import logs, project
+from worker.project import JOB_TIMEOUT, Project, Settings
+from worker.queue.rq_queue import (
+    MARK,
+    QUEUE,
+    RESULT_TTL_S,
+    WORKER_TTL_S,
+    ForgeJob,
+    argument,
+    give_back,
+)
+
+INTERVAL_S = 5
+"""With rq's own intervals a killed worker would be noticed after thirteen minutes."""
+_AHEAD = (
+    "mlforge.engines.polars_engine",
+    "mlforge.engines.duckdb_engine",
+    "polars._utils.parquet",
+    "pyarrow.compute",
+)
+"""What the first job would import late, and every fork anew."""
+_YOUNG_S, _STRANGER_S = 2.0, 30.0
+"""How old a process is, at the least, when it starts anew for other definitions: one that had the say, any other."""
+_PAUSE_S = 1.0
+
+log = structlog.get_logger()
+
+
+class TimeIsUpError(BaseException):
+    """A job has run for as long as it may; no Exception, so that nobody takes it for a fault of a file."""
+
+
+class Alarm(UnixSignalDeathPenalty):
+    """rq's alarm, which rings with our own error where a job is what it ends."""
+
+    def handle_death_penalty(self, signum: int, frame: Any) -> None:
+        """Raise what the alarm was set for."""
+        if issubclass(self._exception, JobTimeoutException):
+            raise TimeIsUpError(f"it was not done within {self._timeout} s ({JOB_TIMEOUT})")
+        super().handle_death_penalty(signum, frame)  # type: ignore[no-untyped-call]
+
+
+class Forge(BaseWorker):
+    """What both worker classes share: settings that cannot be wrong, definitions loaded ahead."""
+
+    log_result_lifespan = False
+    death_penalty_class = Alarm
+    max_connection_wait_time = 5.0
+
+    def __init__(
+        self, queues: Any = QUEUE, name: str | None = None, *, connection: Redis, **options: Any
+    ) -> None:
+        names = [queue if isinstance(queue, str) else queue.name for queue in _listed(queues)]
+        limits = {
+            "maintenance_interval": INTERVAL_S,
+            "job_monitoring_interval": INTERVAL_S,
+            "worker_ttl": WORKER_TTL_S,
+        }
+        for option, limit in limits.items():
+            options[option] = min(options.get(option) or limit, limit)
+        options.pop("default_worker_ttl", None)
+        options |= {"serializer": JSONSerializer, "job_class": ForgeJob}
+        options["default_result_ttl"] = RESULT_TTL_S
+        connection.set_retry(project.patience())
+        self._project: Project | None = None
+        self._opened_at = time.monotonic()
+        self._had_say = False
+        super().__init__(names, name, connection=connection, **options)
+
+    def bootstrap(self, *arguments: Any, **options: Any) -> None:
+        """Load what jobs need, then report for work."""
+        logs.configure("worker")
+        try:
+            self._project = self._open()
+        except MlforgeError as error:
+            log.error("cannot start", error=str(error))
+            sys.exit(1)
+        self._opened_at = time.monotonic()
+        super().bootstrap("WARNING")
+        log.info("worker ready", definitions=self._hash, name=self.name)
+
+    def serialize(self) -> dict[str, Any]:
+        """What the server is told about this worker."""
+        return {**super().serialize(), MARK: self._hash}
+
+    def check_for_suspension(self, burst: bool) -> None:
+        """rq's own."""
+        with outage_survived():
+            super().check_for_suspension(burst)
+
+    def run_maintenance_tasks(self) -> None:
+        """rq's own, and a look whether the definitions have changed."""
+        with outage_survived():
+            super().run_maintenance_tasks()  # type: ignore[no-untyped-call]
+            self._follow_definitions()
+
+    def dequeue_job_and_maintain_ttl(
+        self, timeout: int | None, max_idle_time: int | None = None
+    ) -> tuple[Job, Queue] | None:
+        """rq's own, for a worker whose definitions decide; another takes no job until they do.
+
+        Nor does it end where the server answers with an error, such as that it is full.
+        """
+        while True:
+            try:
+                if self._has_say():
+                    return super().dequeue_job_and_maintain_ttl(timeout, max_idle_time)
+                if timeout is None:
+                    return None
+                self._follow_definitions()
+                self.heartbeat()
+            except RedisError as error:
+                log.warning("server away", error=str(error))
+            time.sleep(_PAUSE_S)
+
+    def heartbeat(self, timeout: int | None = None, pipeline: Any = None) -> None:
+        """rq's own."""
+        with outage_survived():
+            super().heartbeat(timeout, pipeline)
+
+    def execute_job(self, job: Job, queue: Queue) -> None:
+        """Run a job, unless it belongs to definitions that this process does not have.
+
+        What an outage of the server takes from it is found by the reconciler.
+        """
+        reach("job.taken")
+        with outage_survived():
+            if self._project is not None and not self._has_say():
+                self._return(self._project, job)
+                self._follow_definitions()
+                return
+            super().execute_job(job, queue)
+
+    def teardown(self) -> None:
+        """rq's own."""
+        with outage_survived():
+            super().teardown()  # type: ignore[no-untyped-call]
+
+    @property
+    def _hash(self) -> str:
+        return self._project.hash[:12] if self._project else ""
+
+    def _open(self) -> Project | None:
+        opened = Project.open(Settings.read())
+        project.use(opened)
+        for module in _AHEAD:
+            with suppress(ImportError, MissingExtra):
+                import_module(module)
+        gc.freeze()  # a collection in a fork would write to, and so copy, every page that holds an object
+        return opened
+
+    def _return(self, opened: Project, job: Job) -> None:
+        feature = argument(job, "feature")
+        job.delete()
+        if feature is not None:
+            give_back(opened, feature, job.id)
+
+    def _has_say(self) -> bool:
+        """Whether the definitions of this process are those in use; those of late forks are not known."""
+        if self._project is not None and not self._project.is_current():
+            return False
+        self._had_say = True
+        return True
+
+    def _follow_definitions(self) -> None:
+        """Start this program anew, in the same process, if the watcher took up other definitions.
+
+        Whoever has just loaded them is ahead of the watcher and waits for it, or is of another release
+        than the watcher: then it looks again now and then whether its own files have changed.
+        """
+        age = time.monotonic() - self._opened_at
+        if self._has_say() or age < (_YOUNG_S if self._had_say else _STRANGER_S):
+            return
+        log.info("definitions have changed: starting anew")
+        self.teardown()
+        self._restart({})
+
+    def _restart(self, environment: dict[str, str]) -> NoReturn:
+        """Become a new process under the same id: a supervisor sees nothing of it."""
+        argv = [sys.executable, *sys.orig_argv[1:]]
+        os.execve(sys.executable, argv, {**os.environ, **environment})
+
+
+class ForgeSimpleWorker(Forge, SimpleWorker):
+    """Runs jobs in its own process: the least latency, and no protection from what a job does."""
+
+
+@contextmanager
+def outage_survived() -> Iterator[None]:
+    """A server that is away or refuses is no reason to end: it is asked again later."""
+    try:
+        yield
+    except RedisError as error:
+        log.warning("server away", error=str(error))
+
+
+def _listed(queues: Any) -> Iterable[Any]:
+    return [queues] if isinstance(queues, str | Queue) else queues

@@ -1,0 +1,169 @@
+"""Audits in the background: one feature at a time, in a process of its own, while there is nothing else to do.
+
+That process has the lowest priority and bounds on its time and memory, and is ended as soon as work
+arrives: no drop waits for an audit. What an audit finds is kept in the store, beside the versions.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import structlog
+
+from mlforge.core import clock
+from mlforge.errors import MlforgeError
+from worker import logs
+from worker.child_process import leashed
+from worker.project import Project, Settings
+from worker.state.work_queue import Ticket
+
+QUIET_S = 20.0
+"""How long nothing must have been at work before an audit begins."""
+TIMEOUT_S = 300.0
+MEMORY = 4 << 30
+_REST = 20
+"""Pauses between audits, in times of the last one's length: so they take 5% of a core at most."""
+_PROVEN, _WRONG, _FAILED = 0, 1, 3
+
+log = structlog.get_logger()
+
+
+@dataclass
+class Auditor:
+    """Starts and ends audits; `tick` is called each second, `give_way` when something is requested.
+
+    every_s: a feature is audited at most so often; 0 never.
+    """
+
+    project: Project
+    every_s: float
+    quiet_s: float = QUIET_S
+    _process: subprocess.Popen[bytes] | None = None
+    _feature: str = ""
+    _began: float = 0.0
+    _busy_at: float = field(default_factory=time.monotonic)
+    _rests_until: float = 0.0
+    _tried: dict[str, float] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def tick(self, tickets: Iterable[Ticket]) -> None:
+        """Give way to work, take up the end of an audit, or begin one."""
+        if self.every_s <= 0:
+            return
+        if any(t.leased or (t.behind and not t.parked) for t in tickets):
+            self.give_way()
+            return
+        now = time.monotonic()
+        with self._lock:
+            if self._process is not None:
+                self._conclude(self._process, now)
+            elif now >= max(self._rests_until, self._busy_at + min(self.quiet_s, self.every_s)):
+                self._begin(now)
+
+    def give_way(self) -> None:
+        """Work arrives: an audit in hand is given up, and tried again once it is quiet."""
+        with self._lock:
+            self._busy_at = time.monotonic()
+            if self._process is not None:
+                self._end("gives way to work")
+                self._tried.pop(self._feature, None)
+
+    def stop(self) -> None:
+        """End what runs."""
+        with self._lock:
+            if self._process is not None:
+                self._end("stopping")
+
+    def _begin(self, now: float) -> None:
+        feature = self._due(now)
+        if feature is None or not self.project.is_current():
+            return
+        self._feature, self._began, self._tried[feature] = feature, now, now
+        code = "import sys; from worker.reconcile.audit_scheduler import main; main(sys.argv[1])"
+        self._process = subprocess.Popen(
+            leashed([sys.executable, "-c", code, feature]),
+            stdin=subprocess.DEVNULL,
+            cwd=self.project.settings.here,
+        )
+
+    def _due(self, now: float) -> str | None:
+        """The feature that was audited longest ago, if that is long enough."""
+        store, oldest = self.project.definitions.store, clock.now() - int(self.every_s * 1e6)
+        found: list[tuple[int, str]] = []
+        for name in self.project.definitions.features:
+            tried = self._tried.get(name)
+            if (tried is not None and now - tried < self.every_s) or store.pointer(name) is None:
+                continue
+            last = store.audit(name)
+            if last is None or last.at <= oldest:
+                found.append((last.at if last else 0, name))
+        return min(found)[1] if found else None
+
+    def _conclude(self, process: subprocess.Popen[bytes], now: float) -> None:
+        code = process.poll()
+        if code is None:
+            if now - self._began > TIMEOUT_S:
+                self._end(f"not done within {TIMEOUT_S:.0f} s")
+            return
+        self._process = None
+        self._rest(now)
+        if code not in (_PROVEN, _WRONG, _FAILED):
+            log.warning("audit ended before its time", feature=self._feature, code=code)
+
+    def _rest(self, now: float) -> None:
+        self._rests_until = now + min(_REST * (now - self._began), 10 * self.every_s)
+
+    def _end(self, why: str) -> None:
+        process, self._process = self._process, None
+        assert process is not None
+        process.kill()
+        process.wait()
+        self._rest(time.monotonic())
+        log.info("audit given up", feature=self._feature, why=why)
+
+
+def main(feature: str) -> None:
+    """Audit a feature, in a process of its own; its exit code tells the auditor how that went."""
+    os.nice(19)
+    resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))
+    os.environ.setdefault("POLARS_MAX_THREADS", "1")
+    logs.configure("audit")
+    try:
+        code = _audit(Project.open(Settings.read()), feature)
+    except MlforgeError as error:
+        log.warning("cannot audit", feature=feature, error=str(error))
+        code = _FAILED
+    sys.stderr.flush()
+    os._exit(code)  # whatever the definitions started
+
+
+def _audit(project: Project, feature: str) -> int:
+    from mlforge.maintenance.sampling import Share
+
+    found = project.definitions.audit(feature, Share(seed=time.time_ns()))
+    about = {
+        "version": found.version,
+        "values": found.values,
+        "entities": found.entities,
+        "unproven": found.unproven,
+        "ms": round(found.seconds * 1000, 1),
+    }
+    if found.mismatches:
+        log.error(
+            "audit: what is stored or served is not what the files give",
+            feature=feature,
+            mismatches=found.mismatches,
+            first=found.first[:3],
+            **about,
+        )
+        project.journal.write("mismatch", feature, mismatches=found.mismatches, first=found.first)
+        return _WRONG
+    log.info("audited", feature=feature, **about)
+    return _PROVEN

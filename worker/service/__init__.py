@@ -1,0 +1,1 @@
+"""The processes that people start, and their commands."""

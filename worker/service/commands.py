@@ -1,0 +1,322 @@
+"""The worker's commands: `up`, `watch`, `worker`, `status`, `wait`, `retry`."""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mlforge.cli.command import Command
+from mlforge.cli.options import (
+    ENVIRONMENT,
+    at_least_one,
+    definitions_option,
+    definitions_target,
+    json_option,
+    redis_url,
+)
+from mlforge.errors import MissingExtra, OnlineUnavailable
+
+if TYPE_CHECKING:
+    from worker.project import Project
+    from worker.service.process import Beside
+
+AUDIT_EVERY_S = 600.0
+METRICS_PORT, METRICS_HOST = "MLFORGE_METRICS_PORT", "MLFORGE_METRICS_HOST"
+Run = Callable[[argparse.Namespace], int]
+
+
+def _configure_up(parser: argparse.ArgumentParser) -> None:
+    definitions_option(parser)
+    parser.add_argument(
+        "-w",
+        "--workers",
+        type=at_least_one,
+        default=2,
+        metavar="N",
+        help="worker processes (default: 2)",
+    )
+    _polling_option(parser)
+    _fork_option(parser)
+    _beside_options(parser)
+
+
+def _configure_watch(parser: argparse.ArgumentParser) -> None:
+    definitions_option(parser)
+    _polling_option(parser)
+    parser.add_argument(
+        "--scan-every",
+        type=float,
+        default=5.0,
+        metavar="SECONDS",
+        help="how often to look for what no event told (default: 5)",
+    )
+    _beside_options(parser)
+
+
+def _configure_worker(parser: argparse.ArgumentParser) -> None:
+    definitions_option(parser)
+    _fork_option(parser)
+    parser.add_argument("--burst", action="store_true", help="end once the queue is empty")
+
+
+def _configure_status(parser: argparse.ArgumentParser) -> None:
+    definitions_option(parser)
+    json_option(parser)
+    parser.add_argument("--watch", action="store_true", help="show it again each second")
+
+
+def _configure_wait(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("file", help="a file of a source, or a feature")
+    parser.add_argument(
+        "--timeout", type=float, default=60.0, metavar="SECONDS", help="at most (default: 60)"
+    )
+    definitions_option(parser)
+    json_option(parser)
+
+
+def _configure_retry(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("what", metavar="FEATURE|FILE", help="what to try again")
+    definitions_option(parser)
+
+
+def _polling_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--polling", action="store_true", help="poll the sources: for network file systems"
+    )
+
+
+def _beside_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--audit-every",
+        type=float,
+        default=AUDIT_EVERY_S,
+        metavar="SECONDS",
+        help=f"hold each feature against its raw files so often, while all is quiet; 0: never (default: {AUDIT_EVERY_S:g})",
+    )
+    parser.add_argument(
+        "--metrics-port",
+        type=_port,
+        default=os.environ.get(METRICS_PORT) or None,
+        metavar="PORT",
+        help=f"serve /metrics, /healthz and /readyz there (default: ${METRICS_PORT}, else not at all)",
+    )
+    parser.add_argument(
+        "--metrics-host",
+        default=os.environ.get(METRICS_HOST) or "127.0.0.1",
+        metavar="ADDRESS",
+        help=f"the address for them (default: ${METRICS_HOST}, else 127.0.0.1)",
+    )
+
+
+def _port(text: str) -> int:
+    if not text.isdecimal() or int(text) > 65_535:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a port, a number from 0 to 65535")
+    return int(text)
+
+
+def _beside(args: argparse.Namespace) -> Beside:
+    from worker.service.process import Beside
+
+    return Beside(args.audit_every, args.metrics_port, args.metrics_host)
+
+
+def _fork_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--no-fork",
+        action="store_true",
+        help="run jobs in the worker's own process: less latency, less protection",
+    )
+
+
+def up(args: argparse.Namespace) -> int:
+    """Run everything in this terminal until Ctrl-C."""
+    from worker.service.up import Plan, run
+
+    plan = Plan(
+        target=definitions_target(args),
+        here=Path.cwd(),
+        workers=args.workers,
+        redis_url=redis_url(),
+        polling=args.polling,
+        fork=not args.no_fork,
+        beside=_beside(args),
+    )
+    return run(plan)
+
+
+def watch(args: argparse.Namespace) -> int:
+    """Run the watcher process."""
+    from worker import logs
+    from worker.project import Settings
+    from worker.service import process
+    from worker.watch.watcher import Timing
+
+    _name_definitions(args)
+    logs.configure("watcher")
+    return process.run(Settings.read(), Timing(args.scan_every, args.polling), _beside(args))
+
+
+def worker(args: argparse.Namespace) -> int:
+    """Run one worker: `rq worker` with the right class, serializer and intervals."""
+    from worker.project import Settings, connect
+    from worker.queue import ForgeSimpleWorker, ForgeWorker
+
+    _name_definitions(args)
+    kind = ForgeSimpleWorker if args.no_fork else ForgeWorker
+    kind(connection=connect(Settings.read().redis_url)).work(burst=args.burst)
+    return 0
+
+
+def status(args: argparse.Namespace) -> int:
+    """Show how everything is; exit code 1 if something needs a person.
+
+    JSON: `{"project", "at", "definitions", "features": [...], "queued", "workers": [...],
+    "warnings": [...], "well"}`; each feature has feature, state, version, rows, online_version,
+    online_rows, as_of, lag, lag_seconds, held, held_now, error, retry_at, quarantine, ignored, source_missing, freshness, audit.
+    """
+    from mlforge.cli.output import print_json
+    from worker.monitor.status import gather, render
+
+    project = _open(args)
+    while True:
+        found = gather(project)
+        if args.json:
+            print_json(found.to_json())
+        else:
+            if args.watch and sys.stdout.isatty():
+                print("\x1b[2J\x1b[H", end="")
+            print(render(found), flush=True)
+        if not args.watch:
+            return 0 if found.is_well else 1
+        time.sleep(1.0)
+
+
+def wait(args: argparse.Namespace) -> int:
+    """Wait until a file's rows are readable online, for each feature that it feeds.
+
+    JSON: `{"arrivals": [{"feature", "version", "problem", "counts_from"}, ...]}`.
+    """
+    from dataclasses import asdict
+
+    from mlforge.cli.output import print_json
+    from worker.monitor.status import features_of
+    from worker.service.wait import wait_for
+
+    project = _open(args)
+    features = features_of(project, args.file)
+    path = None if args.file in features else Path(args.file).expanduser().absolute()
+    arrivals = wait_for(project, features, path, args.timeout)
+    if args.json:
+        print_json({"arrivals": [asdict(arrival) for arrival in arrivals]})
+    else:
+        print("\n".join(map(str, arrivals)))
+    return 1 if any(arrival.problem for arrival in arrivals) else 0
+
+
+def retry(args: argparse.Namespace) -> int:
+    """Try a parked feature, or a quarantined file, again."""
+    from worker.monitor.status import features_of
+    from worker.service.wait import ask, forgive
+
+    project = _open(args)
+    features = features_of(project, args.what)
+    for feature in features:
+        named = args.what == feature
+        forgive(project, feature, None if named else Path(args.what).expanduser().absolute())
+        ask(project, feature, "retry")
+    print(f"requested: {', '.join(features)}; `mlforge wait {args.what}` shows how it ends")
+    return 0
+
+
+def _explained(run: Run) -> Run:
+    """Turn what a missing extra or a server that went away raises into one clear message."""
+
+    @functools.wraps(run)
+    def explained(args: argparse.Namespace) -> int:
+        try:
+            from redis.exceptions import RedisError
+        except ModuleNotFoundError as error:
+            raise MissingExtra.of(f"mlforge {args.command}", "worker") from error
+        try:
+            return run(args)
+        except RedisError as error:
+            raise OnlineUnavailable(
+                f"the server at REDIS_URL went away ({error}); start it again, then repeat this"
+            ) from error
+        except ModuleNotFoundError as error:
+            if error.name not in ("rq", "watchfiles"):
+                raise
+            raise MissingExtra.of(f"mlforge {args.command}", "worker") from error
+
+    return explained
+
+
+def _name_definitions(args: argparse.Namespace) -> None:
+    """Jobs, and this program when it starts itself anew, find the definitions in the environment."""
+    target = definitions_target(args)
+    if target is not None:
+        os.environ[ENVIRONMENT] = target
+
+
+def _open(args: argparse.Namespace) -> Project:
+    """The project on REDIS_URL, else on the server of the `mlforge up` that runs for it."""
+    from worker.project import Project, Settings
+    from worker.service.up import url_in_use
+
+    _name_definitions(args)
+    environment = dict(os.environ)
+    if redis_url(environment) is None:
+        environment |= url_in_use(definitions_target(args), Path.cwd())
+    return Project.open(Settings.read(environment))
+
+
+COMMANDS = (
+    Command(
+        "up",
+        "run everything here: a server, the watcher, the workers",
+        _configure_up,
+        _explained(up),
+        "mlforge up\nmlforge up --definitions examples/shop/definitions.py --workers 4",
+    ),
+    Command(
+        "watch",
+        "watch the sources and request refreshes (one process of a deployment)",
+        _configure_watch,
+        _explained(watch),
+        "REDIS_URL=redis://localhost:6379/0 mlforge watch",
+    ),
+    Command(
+        "worker",
+        "refresh and push what is requested (as many processes as you like)",
+        _configure_worker,
+        _explained(worker),
+        "REDIS_URL=redis://localhost:6379/0 mlforge worker",
+    ),
+    Command(
+        "status",
+        "show features, queue, workers, quarantine and freshness",
+        _configure_status,
+        _explained(status),
+        "mlforge status --watch",
+    ),
+    Command(
+        "wait",
+        "wait until a file's rows are readable online",
+        _configure_wait,
+        _explained(wait),
+        "mlforge wait purchases/2024-01-31.parquet --timeout 30",
+    ),
+    Command(
+        "retry",
+        "try a failed feature or a quarantined file again",
+        _configure_retry,
+        _explained(retry),
+        "mlforge retry user_spend",
+    ),
+)

@@ -1,0 +1,126 @@
+"""The watcher process: watches sources and definitions, and reconciles."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+from redis.exceptions import RedisError
+
+from mlforge.online.staleness import behind
+from worker.monitor.metrics import Exporter, Health
+from worker.project import Project, Settings
+from worker.queue.requests import Requests
+from worker.reconcile.audit_scheduler import Auditor
+from worker.reconcile.reconciler import Reconciler
+from worker.watch.definitions_watch import Follower
+from worker.watch.watcher import Timing, Watcher
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """What the process does besides: audits this often, metrics at this port (None: nowhere)."""
+
+    audit_every_s: float = 0.0
+    metrics_port: int | None = None
+    metrics_host: str = "127.0.0.1"
+
+
+def run(settings: Settings, timing: Timing, beside: Beside) -> int:
+    """Run until SIGTERM or SIGINT; starts itself anew, in this process, for edited definitions.
+
+    Raises MlforgeError if the definitions or the server are not to be had at the start.
+    """
+    project = Project.open(settings)
+    definitions = project.definitions
+    stop, anew = threading.Event(), threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+
+    def taken_up() -> None:
+        anew.set()
+        stop.set()
+
+    def broken(error: str) -> None:
+        log.error("edited definitions do not import: the old ones stay in use", error=error)
+        _tell(project, "definitions_broken", error=error)
+
+    taken = project.make_current()
+    if taken.others_before:
+        _tell(project, "definitions", hash=project.hash, features=sorted(definitions.features))
+    requests, auditor = Requests(project), Auditor(project, beside.audit_every_s)
+    health = Health(project)
+
+    def request(feature: str, reason: str, closed_at: int | None) -> None:
+        auditor.give_way()
+        requests(feature, reason, closed_at)
+        if closed_at is not None:
+            _count_drop(project, feature)
+
+    def started() -> None:
+        health.scanned.set()
+        _tell(project, "watching")
+
+    follower = Follower(project, taken_up, broken)
+    sources = {name: definitions.source(name) for name in definitions.features}
+    watcher = Watcher(
+        sources,
+        request,
+        timing,
+        on_tick=follower.tick,
+        on_start=started,
+        why="definitions" if taken.others_before else "start",
+    )
+    reconciler = Reconciler(project, requests, behind, auditor.tick, since=taken.since)
+    thread = threading.Thread(target=reconciler.run, args=(stop,), name="reconcile")
+    thread.start()
+    log.info("watching", definitions=project.hash[:12], features=sorted(definitions.features))
+    try:
+        with _served(health, beside):
+            watcher.run(stop)
+    finally:
+        stop.set()
+        thread.join()
+        auditor.stop()
+    if anew.is_set():
+        log.info("edited definitions are taken up")
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+    return 0
+
+
+@contextmanager
+def _served(health: Health, beside: Beside) -> Iterator[None]:
+    """Metrics and health, if a port was given for them."""
+    if beside.metrics_port is None:
+        yield
+        return
+    exporter = Exporter(health, beside.metrics_port, beside.metrics_host)
+    exporter.start()
+    log.info("metrics", host=beside.metrics_host, port=exporter.port)
+    try:
+        yield
+    finally:
+        exporter.stop()
+
+
+def _count_drop(project: Project, feature: str) -> None:
+    try:
+        project.counts.add(feature, {"drops": 1})
+    except RedisError as error:
+        log.warning("server away: a drop is not counted", error=str(error))
+
+
+def _tell(project: Project, kind: str, **details: Any) -> None:
+    try:
+        project.journal.write(kind, **details)
+    except RedisError as error:
+        log.warning("server away", error=str(error))

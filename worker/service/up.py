@@ -1,0 +1,364 @@
+"""Everything in one terminal: the server, the watcher, the workers, and a line for each drop."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TextIO
+
+from redis import Redis
+from redis.exceptions import RedisError
+
+from mlforge.cli.options import REDIS_URL
+from mlforge.cli.output import plural
+from mlforge.errors import MlforgeError
+from worker.child_process import leashed
+from worker.project import DEFINITIONS, Project, Settings, hide_password
+from worker.service.embedded_redis import EmbeddedServer
+from worker.service.process import Beside
+from worker.state.event_log import Entry, Journal
+
+FOLDER = ".mlforge"
+STOP_S = 15.0
+"""How long a job in hand may take to finish once all is to stop."""
+_TICK_S = 0.1
+_BACK_OFF_S = (0.5, 1.0, 2.0, 5.0, 15.0, 30.0)
+_STEADY_S = 30.0
+_NOTED_S = 5.0
+
+_TOLD = ("refresh failed", "held", "quarantined", "edited definitions do not import", "audit:")
+"""Log records of the children that the journal tells too."""
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What `up` is to run. redis_url: a server of one's own; None starts an embedded one."""
+
+    target: str | None
+    here: Path
+    workers: int = 2
+    redis_url: str | None = None
+    polling: bool = False
+    fork: bool = True
+    beside: Beside = field(default_factory=Beside)
+
+
+@dataclass
+class Child:
+    """A process that is to run for as long as `up` does."""
+
+    name: str
+    command: Sequence[str]
+    environment: Mapping[str, str]
+    on_line: Callable[[str, str], None]
+    process: subprocess.Popen[str] | None = None
+    _started_at: float = 0.0
+    _deaths: int = 0
+    _start_at: float = 0.0
+
+    def supervise(self, now: float, say: Say) -> None:
+        """Start it, or start it again with growing pauses."""
+        if self.process is not None and self.process.poll() is None:
+            return
+        if self.process is not None:
+            code, self.process = self.process.returncode, None
+            self._deaths = 0 if now - self._started_at > _STEADY_S else self._deaths
+            pause = _BACK_OFF_S[min(self._deaths, len(_BACK_OFF_S) - 1)]
+            self._deaths += 1
+            self._start_at = now + pause
+            say(f"{self.name} ended ({_how(code)}); it starts again in {pause:g} s")
+        if now >= self._start_at:
+            self._start(now)
+
+    def _start(self, now: float) -> None:
+        self._started_at = now
+        self.process = subprocess.Popen(
+            leashed(self.command),
+            env=dict(self.environment),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            start_new_session=True,  # Ctrl-C in the terminal is for `up`, which stops the others
+        )
+        threading.Thread(target=self._read, args=(self.process,), daemon=True).start()
+
+    def _read(self, process: subprocess.Popen[str]) -> None:
+        assert process.stdout is not None
+        for line in process.stdout:
+            self.on_line(self.name, line.rstrip("\n"))
+
+
+@dataclass
+class Up:
+    """A running `mlforge up`; `say` prints a line for a person."""
+
+    plan: Plan
+    say: Say
+    stop: threading.Event = field(default_factory=threading.Event)
+    hurry: threading.Event = field(default_factory=threading.Event)
+
+    def run(self) -> int:
+        """Run until `stop` is set; nothing that it started outlives it. `hurry` waits for no job."""
+        with ExitStack() as stack:
+            folder = _project_folder(self.plan.target, self.plan.here) / FOLDER
+            note = stack.enter_context(_only_one(folder))
+            url = self.plan.redis_url
+            where = (
+                f"your own, {hide_password(url)}"
+                if url
+                else f"embedded, data in {folder / 'redis'}"
+            )
+            if url is None:
+                server = EmbeddedServer(folder / "redis")
+                stack.enter_context(server)
+                url = server.url
+            else:
+                server = None
+            opened = Project.open(Settings(url, self.plan.target, self.plan.here))
+            note(url)
+            self._greet(opened, url, where)
+            log = stack.enter_context(_new_log(folder / "up.log"))
+            children = self._children(url, log)
+            stack.callback(_stop_all, children, self.hurry, self.say)
+            follower = threading.Thread(
+                target=self._follow, args=(opened.redis, opened.scope), daemon=True
+            )
+            follower.start()
+            while not self.stop.wait(_TICK_S):
+                for child in children:
+                    child.supervise(time.monotonic(), self.say)
+                if server is not None and not server.alive:
+                    self.say("the embedded server ended; it starts again")
+                    server.start()
+            self.say("stopping")
+        return 0
+
+    def _greet(self, project: Project, url: str, where: str) -> None:
+        definitions = project.definitions
+        self.say(f"mlforge up: {len(definitions.features)} features of {project.scope}")
+        for name in sorted(definitions.features):
+            source = definitions.source(name)
+            missing = "" if source.root.exists() else "  (not there yet: it waits)"
+            self.say(f"  {name:<24} {source.text}{missing}")
+        self.say(f"store    {getattr(definitions.store, 'path', definitions.store)}")
+        self.say(f"redis    {where}")
+        self.say(f"{REDIS_URL}={hide_password(url) if self.plan.redis_url else url}")
+
+    def _children(self, url: str, log: TextIO) -> list[Child]:
+        environment = dict(os.environ) | {REDIS_URL: url, "PYTHONUNBUFFERED": "1"}
+        if self.plan.target is not None:
+            environment[DEFINITIONS] = self.plan.target
+        mlforge = [sys.executable, "-m", "mlforge"]
+        beside = self.plan.beside
+        watcher = [*mlforge, "watch", f"--audit-every={beside.audit_every_s:g}"]
+        watcher += ["--polling"] if self.plan.polling else []
+        if beside.metrics_port is not None:
+            watcher += [
+                f"--metrics-port={beside.metrics_port}",
+                f"--metrics-host={beside.metrics_host}",
+            ]
+        worker = [*mlforge, "worker", *([] if self.plan.fork else ["--no-fork"])]
+        names = {"watcher": watcher} | {
+            f"worker-{number}": worker for number in range(1, self.plan.workers + 1)
+        }
+
+        def on_line(name: str, line: str) -> None:
+            log.write(f"{name} {line}\n")
+            shown = _worth_showing(line)
+            if shown is not None:
+                self.say(f"{name}: {shown}")
+
+        return [Child(name, command, environment, on_line) for name, command in names.items()]
+
+    def _follow(self, redis: Redis, scope: str) -> None:
+        """Print a line for each entry of the journal."""
+        journal, last = Journal(redis, scope), None
+        while not self.stop.is_set():
+            try:
+                last = last or journal.last_id()
+                for entry in journal.read(last, wait_ms=1_000):
+                    last = entry.id
+                    self.say(describe(entry))
+            except RedisError:
+                self.stop.wait(0.5)
+
+
+def run(plan: Plan) -> int:
+    """Run `mlforge up` in this process until Ctrl-C or SIGTERM."""
+    up = Up(plan, _print)
+
+    def stop(*_: object) -> None:
+        (up.hurry if up.stop.is_set() else up.stop).set()
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, stop)
+    return up.run()
+
+
+def _print(line: str) -> None:
+    stamp = time.strftime("%H:%M:%S ") if not line.startswith(REDIS_URL) else ""
+    sys.stdout.write(f"{stamp}{line}\n")
+    sys.stdout.flush()
+
+
+def describe(entry: Entry) -> str:
+    """A journal's entry as one line for people."""
+    details = entry.details
+    feature = entry.feature or ""
+    if entry.kind == "refreshed":
+        return f"{feature:<20} {_refreshed(details)}"
+    if entry.kind == "failed":
+        return f"{feature:<20} failed: {details['error']}"
+    if entry.kind == "held":
+        return f"{feature:<20} held: {details['reason']}"
+    if entry.kind == "mismatch":
+        return f"{feature:<20} WRONG: {details['mismatches']} values are not what the files give: {details['first'][0]}"
+    if entry.kind == "dropped":
+        return f"{feature:<20} is gone from the definitions; its rows are no longer online"
+    if entry.kind == "watching":
+        return "watching: drop parquet files into the sources; Ctrl-C stops everything"
+    if entry.kind == "definitions":
+        return f"definitions taken up: {', '.join(details['features'])}"
+    if entry.kind == "definitions_broken":
+        return f"edited definitions do not import, the old ones stay: {details['error']}"
+    return f"{feature} {entry.kind} {dict(details)}".strip()
+
+
+def _refreshed(details: Mapping[str, Any]) -> str:
+    version = details["version"] or "no version yet"
+    bump = f" {details['bump']}" if details["bump"] else ""
+    parts = [f"{version}{bump}", details["reason"]]
+    if details["changed"]:
+        parts.append(f"{plural(details['rows_recomputed'], 'row')} recomputed")
+    if details["entities_pushed"] or details["entities_deleted"]:
+        pushed = details["entities_pushed"] + details["entities_deleted"]
+        parts.append(f"{pushed:,} {'entity' if pushed == 1 else 'entities'} pushed")
+    if details["freshness_ms"] is not None:
+        what = "from close to readable" if details["changed"] else "after close"
+        parts.append(f"{details['freshness_ms']:,.0f} ms {what}")
+    for path, why in details["quarantined"].items():
+        parts.append(f"quarantined {path}: {why.removeprefix(f'{path}: ')}")
+    trigger = f" [{details['trigger']}]" if details["trigger"] else ""
+    return " · ".join(parts) + trigger
+
+
+def _worth_showing(line: str) -> str | None:
+    """Warnings and errors of the children; what the journal tells is told already."""
+    try:
+        record = json.loads(line)
+    except ValueError:
+        return line or None
+    if not isinstance(record, dict) or record.get("level") not in ("warning", "error", "critical"):
+        return None
+    if str(record.get("event")).startswith(_TOLD):
+        return None
+    about = " ".join(str(record[key]) for key in ("feature", "error", "reason") if key in record)
+    return f"{record.get('event')} {about}".strip()
+
+
+def _project_folder(target: str | None, here: Path) -> Path:
+    """The folder of the definitions file; that of a module is where we are."""
+    from mlforge.definitions.loader import Target
+
+    file = Target.parse(target, here).file
+    return here if file is None else file.absolute().parent
+
+
+@contextmanager
+def _only_one(folder: Path) -> Iterator[Callable[[str], None]]:
+    """Hold the project's lock; gives a function that notes the REDIS_URL for others to find."""
+    folder.mkdir(parents=True, exist_ok=True)
+    folder.chmod(0o700)
+    ignore = folder / ".gitignore"
+    if not ignore.exists():
+        ignore.write_text("*\n")
+    path = folder / "up.json"
+    with os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), "r+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            running = _note_of_another(path)
+            raise MlforgeError(
+                f"mlforge up runs here already (process {running.get('pid', 'unknown')}); "
+                f"use it: {REDIS_URL}={running.get('url') or '...'}, or stop it with Ctrl-C in its terminal"
+            ) from error
+
+        def note(url: str | None) -> None:
+            file.seek(0)
+            file.truncate()
+            json.dump({"pid": os.getpid(), "url": url}, file)
+            file.flush()
+
+        note(None)
+        try:
+            yield note
+        finally:
+            file.seek(0)
+            file.truncate()
+
+
+def _new_log(path: Path) -> TextIO:
+    """A log of this run; that of the run before is kept beside it."""
+    if path.exists():
+        path.replace(path.with_suffix(".log.1"))
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    return os.fdopen(descriptor, "w", buffering=1)
+
+
+def _read_note(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _note_of_another(path: Path) -> dict[str, Any]:
+    """What the one that runs here says of itself; one that has only just begun is given time to say it."""
+    deadline = time.monotonic() + _NOTED_S
+    while not (found := _read_note(path)).get("url") and time.monotonic() < deadline:
+        time.sleep(_TICK_S)
+    return found
+
+
+def url_in_use(target: str | None, here: Path) -> dict[str, str]:
+    """REDIS_URL as the `mlforge up` of these definitions uses it; empty if none runs."""
+    path = _project_folder(target, here) / FOLDER / "up.json"
+    found = _read_note(path).get("url")
+    return {REDIS_URL: found} if isinstance(found, str) else {}
+
+
+def _stop_all(children: Sequence[Child], hurry: threading.Event, say: Say) -> None:
+    """SIGTERM to all; whoever is not done after a while, or a second Ctrl-C, is killed."""
+    running = [child.process for child in children if child.process is not None]
+    for process in running:
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+    deadline = time.monotonic() + STOP_S
+    while any(process.poll() is None for process in running):
+        if time.monotonic() > deadline or hurry.is_set():
+            say("a job in hand is ended; it is done again at the next start")
+            for process in running:
+                process.kill()
+                process.wait()
+        time.sleep(0.02)
+
+
+def _how(code: int) -> str:
+    if code < 0:
+        return f"killed by {signal.Signals(-code).name}"
+    return f"exit code {code}"

@@ -1,0 +1,130 @@
+"""`mlforge wait` and `mlforge retry`: ask for a refresh, and see how it ends."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from mlforge.core import clock, time_model
+from mlforge.core.values import to_iso
+from mlforge.errors import MlforgeError
+from mlforge.sources.parquet_reader import completeness, is_being_written
+from worker.project import Project
+from worker.queue import JobQueue, enqueue
+from worker.watch.file_tracker import SETTLE_S
+
+_LOOK_EVERY_S = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """How a file fares in one feature; `problem` is None once its rows are online."""
+
+    feature: str
+    version: str | None
+    problem: str | None
+    counts_from: str | None
+
+    def __str__(self) -> str:
+        if self.problem is not None:
+            return f"{self.feature}: {self.problem}"
+        later = f"; its rows count from {self.counts_from}" if self.counts_from else ""
+        return f"{self.feature} {self.version}: readable{later}"
+
+
+def wait_for(
+    project: Project, features: list[str], path: Path | None, timeout_s: float
+) -> list[Arrival]:
+    """Wait until a refresh that began after this call has published and pushed each feature.
+
+    Raises MlforgeError if that takes longer than the timeout, saying what is missing.
+    """
+    deadline = time.monotonic() + timeout_s
+    if path is not None:
+        _until_whole(path, deadline)
+    wanted = {feature: ask(project, feature, "wait") for feature in features}
+    while True:
+        tickets = project.tickets.read(wanted)
+        for ticket in tickets:
+            if ticket.wanted < wanted[ticket.feature]:  # the server lost the request
+                wanted[ticket.feature] = ask(project, ticket.feature, "wait")
+        pending = [t for t in tickets if t.served < wanted[t.feature] and not t.failures]
+        if not pending:
+            break
+        if time.monotonic() > deadline:
+            raise MlforgeError(_too_late(project, [ticket.feature for ticket in pending]))
+        time.sleep(_LOOK_EVERY_S)
+    errors = {ticket.feature: ticket.error for ticket in tickets if ticket.failures}
+    return [_arrival(project, feature, path, errors.get(feature)) for feature in features]
+
+
+def ask(project: Project, feature: str, reason: str) -> int:
+    """Request a refresh; returns the count that serves it."""
+    request = project.tickets.request(feature, reason)
+    enqueue(project, feature, request.job)
+    return request.wanted
+
+
+def forgive(project: Project, feature: str, path: Path | None = None) -> None:
+    """Let a quarantined file be tried again although it has not changed; all of them by default."""
+    store, source = project.definitions.store, project.definitions.source(feature)
+    place = path.relative_to(source.root).as_posix() if path else None
+    with store.lock(feature):
+        books = store.books(feature)
+        rest = {name: kept for name, kept in books.quarantine.items() if place not in (None, name)}
+        if rest != books.quarantine:
+            store.write_books(feature, replace(books, quarantine=rest))
+
+
+def _until_whole(path: Path, deadline: float) -> None:
+    """Wait for the footer and the writer; a file that is damaged and no longer written to is taken as it is."""
+    size, since = -1, time.monotonic()
+    while path.exists():
+        writing, unfinished = is_being_written(path), completeness(path)
+        if not writing and unfinished is None:
+            return
+        now, grown = time.monotonic(), path.stat().st_size
+        if grown != size or writing:
+            size, since = grown, now
+        elif now - since > SETTLE_S:
+            return
+        if now > deadline:
+            why = unfinished or "is being written"
+            raise MlforgeError(f"{path} is not a whole parquet file yet: {why}")
+        time.sleep(_LOOK_EVERY_S)
+
+
+def _arrival(project: Project, feature: str, path: Path | None, error: str | None) -> Arrival:
+    store, source = project.definitions.store, project.definitions.source(feature)
+    books, latest = store.books(feature), store.latest(feature)
+    version = str(latest.version) if latest else None
+    place = path.relative_to(source.root).as_posix() if path else None
+    problem = error
+    if books.hold:
+        problem = f"held: {books.hold}"
+    elif place is not None and place in books.quarantine:
+        problem = f"quarantined: {books.quarantine[place].reason}"
+    elif latest is None and problem is None:
+        problem = "no version yet: its source holds no usable file"
+    interval = latest.spec.interval if latest else None
+    ends = [
+        time_model.row_point(record.times.end, interval)
+        for record in (latest.sources if latest else ())
+        if interval and record.times and (place is None or record.path == place)
+    ]
+    later = max(ends, default=0)
+    return Arrival(feature, version, problem, to_iso(later) if later > clock.now() else None)
+
+
+def _too_late(project: Project, features: list[str]) -> str:
+    return "; ".join([f"not refreshed in time: {', '.join(features)}", *_suspects(project)])
+
+
+def _suspects(project: Project) -> Iterator[str]:
+    workers = JobQueue(project.redis).workers()
+    if not any(worker.is_ours for worker in workers):
+        yield "no worker listens: run `mlforge worker`, or `mlforge up` for everything"
+    else:
+        yield "`mlforge status` shows what the workers are at"

@@ -1,0 +1,1 @@
+"""What the processes of a project share in Redis: work queue, event log, counters."""

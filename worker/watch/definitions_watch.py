@@ -1,0 +1,136 @@
+"""Follows edits of the definitions: what does not import is reported, what does is taken up."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from mlforge.errors import MlforgeError
+from worker.project import Project, Settings, fingerprint
+
+LOOK_EVERY_S = 0.5
+_TIMEOUT_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What an edit would lead to: other definitions (their hash), or an error."""
+
+    hash: str | None = None
+    error: str | None = None
+
+
+@dataclass
+class Follower:
+    """Looks at the files that the definitions came from; call `tick` often, it is cheap.
+
+    taken_up: called when an edit imports and means something else than before.
+    broken: called with the error when an edit does not import.
+    """
+
+    project: Project
+    taken_up: Callable[[], None]
+    broken: Callable[[str], None]
+    _looked: float = 0.0
+    _known: dict[Path, tuple[int, int]] = field(default_factory=dict)
+    _trial: subprocess.Popen[str] | None = None
+    _trial_ends: float = 0.0
+
+    def __post_init__(self) -> None:
+        self._files = _own_files(self.project)
+        self._known = _stats(self._files)
+
+    def tick(self) -> None:
+        """Notice an edit, try it in another process, report how that went."""
+        now = time.monotonic()
+        if self._trial is not None:
+            self._conclude(self._trial, now)
+        elif now - self._looked >= LOOK_EVERY_S:
+            self._looked = now
+            found = _stats(self._files)
+            if found != self._known:
+                self._known = found
+                self._trial = _try_out(self.project.settings)
+                self._trial_ends = now + _TIMEOUT_S
+
+    def _conclude(self, trial: subprocess.Popen[str], now: float) -> None:
+        if trial.poll() is None and now < self._trial_ends:
+            return
+        self._trial = None
+        if trial.poll() is None:
+            trial.kill()
+            trial.wait()
+            self.broken(f"the definitions do not import within {_TIMEOUT_S:.0f} s")
+            return
+        output, _ = trial.communicate()
+        verdict = _read(output)
+        if _stats(self._files) != self._known:  # edited again meanwhile: the next look will try it
+            return
+        if verdict.error is not None:
+            self.broken(verdict.error)
+        elif verdict.hash != self.project.hash:
+            self.taken_up()
+
+
+def _try_out(settings: Settings) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", "from worker.watch.definitions_watch import check; check()"],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        cwd=settings.here,
+        text=True,
+    )
+
+
+def check() -> None:
+    """Import the definitions and print what they are, as JSON: run in a process of its own."""
+    from mlforge.definitions.loader import load
+
+    answer: dict[str, str]
+    out, sys.stdout = sys.stdout, sys.stderr  # what the definitions print is not the answer
+    settings = Settings.read()
+    try:
+        answer = {"hash": fingerprint(load(settings.target, here=settings.here))}
+    except MlforgeError as error:
+        answer = {"error": str(error)}
+    out.write(json.dumps(answer) + "\n")
+    out.flush()
+    os._exit(0)  # whatever the definitions started
+
+
+def _read(output: str) -> Verdict:
+    try:
+        answer = json.loads(output)
+    except ValueError:
+        return Verdict(error="the definitions end the process that imports them")
+    return Verdict(answer.get("hash"), answer.get("error"))
+
+
+def _own_files(project: Project) -> list[Path]:
+    """The files below the definitions' folder that this process imported."""
+    folder = project.definitions.root.resolve()
+    origins = {getattr(module, "__file__", None) for module in list(sys.modules.values())}
+    files = [Path(origin).resolve() for origin in origins if origin]
+    return sorted(
+        file
+        for file in files
+        if file.is_relative_to(folder)
+        and not {"site-packages", "dist-packages"} & set(file.relative_to(folder).parts)
+    )
+
+
+def _stats(files: list[Path]) -> dict[Path, tuple[int, int]]:
+    found = {}
+    for file in files:
+        try:
+            stat = file.stat()
+        except OSError:  # an editor that replaces files removes them for a moment
+            continue
+        found[file] = (stat.st_mtime_ns, stat.st_size)
+    return found

@@ -1,0 +1,143 @@
+"""What the watcher has seen of a source: which files are whole, and which changed since."""
+
+from __future__ import annotations
+
+import os
+import stat as modes
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from mlforge.sources.source import FileStat, Listing, Source, completeness, is_being_written
+
+SETTLE_S = 2.0
+"""A file without a footer that has not changed for so long is taken as it is: it is damaged."""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """Files of a source that came, changed or went; `closed_at`: when the first was closed, in us."""
+
+    counts: Mapping[str, int]
+    example: str
+    closed_at: int | None = None
+
+    def and_then(self, other: Change | None) -> Change:
+        """Both as one."""
+        if other is None:
+            return self
+        times = [time for time in (self.closed_at, other.closed_at) if time is not None]
+        return Change(
+            Counter(self.counts) + Counter(other.counts),
+            self.example,
+            min(times) if times else None,
+        )
+
+    def __str__(self) -> str:
+        if sum(self.counts.values()) == 1:
+            return f"{self.example} {next(iter(self.counts))}"
+        return ", ".join(
+            f"{count} file{'' if count == 1 else 's'} {what}" for what, count in self.counts.items()
+        )
+
+
+@dataclass(slots=True)
+class _Unfinished:
+    stat: FileStat
+    since: float
+
+
+@dataclass(slots=True)
+class Sightings:
+    """One source, the features that it feeds, and the files as they were last seen whole."""
+
+    source: Source
+    features: tuple[str, ...]
+    known: dict[str, FileStat] = field(default_factory=dict)
+    unfinished: dict[str, _Unfinished] = field(default_factory=dict)
+    exists: bool = True
+
+    def locate(self, path: Path) -> str | None:
+        """The path from the source's root, None if it lies elsewhere."""
+        root = self.source.root
+        if not path.is_relative_to(root):
+            root = Path(os.path.realpath(root))  # some systems tell events by real paths
+        return path.relative_to(root).as_posix() if path.is_relative_to(root) else None
+
+    def concerns_folder(self, path: Path) -> bool:
+        """Whether a folder that came or went may hold files of this source, or may have."""
+        place = self.locate(path)
+        if place is None:
+            return self.source.root.is_relative_to(path)
+        if place == "." or path.is_dir():
+            return True
+        return any(name.startswith(f"{place}/") for name in self.known)
+
+    def glance(self, place: str, now_us: int, now_s: float) -> Change | None:
+        """Look at one file again."""
+        path = self.source.root / place
+        found = _stat(path)
+        if found is None:
+            self.unfinished.pop(place, None)
+            return Change({"went": 1}, place, now_us) if self.known.pop(place, None) else None
+        return self._judge(place, path, found, now_us, now_s)
+
+    def look(self, listing: Listing, now_us: int, now_s: float) -> Change | None:
+        """Compare with all that is there."""
+        if not listing.exists:
+            was_there, self.exists = self.exists, False
+            return Change({"missing": 1}, str(listing.root)) if was_there else None
+        was_there, self.exists = self.exists, True
+        change = None
+        present = listing.stats
+        for place in [place for place in self.known if place not in present]:
+            del self.known[place]
+            change = Change({"went": 1}, place, now_us).and_then(change)
+        for place in [place for place in self.unfinished if place not in present]:
+            del self.unfinished[place]
+        differ = [place for place, stat in present.items() if self.known.get(place) != stat]
+        for file in listing.among({*differ, *self.unfinished}):
+            found = self._judge(file.path, file.absolute, file.stat, now_us, now_s)
+            change = found.and_then(change) if found else change
+        if change is None and not was_there:
+            return Change({"is back": 1}, str(listing.root))
+        return change
+
+    def settle(self, now_us: int, now_s: float) -> Change | None:
+        """Look again at the files that were not whole."""
+        change = None
+        for place in list(self.unfinished):
+            found = self.glance(place, now_us, now_s)
+            change = found.and_then(change) if found else change
+        return change
+
+    def _judge(
+        self, place: str, path: Path, found: FileStat, now_us: int, now_s: float
+    ) -> Change | None:
+        before = self.known.get(place)
+        if found == before:
+            self.unfinished.pop(place, None)
+            return None
+        writing = is_being_written(path)
+        if writing or completeness(path) is not None:
+            waiting = self.unfinished.get(place)
+            if waiting is None or waiting.stat != found:
+                self.unfinished[place] = _Unfinished(found, now_s)
+                return None
+            if writing or now_s - waiting.since < SETTLE_S:
+                return None
+        self.unfinished.pop(place, None)
+        self.known[place] = found
+        closed_at = min(max(found.mtime_ns, found.ctime_ns) // 1_000, now_us)
+        return Change({"came" if before is None else "changed": 1}, place, closed_at)
+
+
+def _stat(path: Path) -> FileStat | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    if not modes.S_ISREG(found.st_mode):
+        return None
+    return FileStat.of(found)

@@ -1,0 +1,214 @@
+"""File events -> settled changes -> requests.
+
+An event only says where to look. What is requested follows from comparing what is there with what
+was seen before; so lost, doubled and reordered events do no harm, and a scan every few seconds finds
+what no event told: folders that were filled before their watch was set, queues that overflowed.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+from watchfiles import Change as Event
+from watchfiles import watch
+
+from mlforge.core import clock
+from mlforge.errors import SourceError
+from mlforge.sources.source import Source
+from worker.watch.file_tracker import Change, Sightings
+
+STEP_MS, DEBOUNCE_MS, TICK_MS = 3, 50, 200
+SCAN_EVERY_S = 5.0
+POLL_MS = 300
+ANEW_AFTER_S = 2.0
+"""How old a watch is, at the least, when another takes its place for what it missed."""
+ECHOES_S = (0.05, 0.3, 1.0)
+"""When a folder that appeared is walked again: files may come before its own watch is set."""
+_SCAN_SHARE, _REST_SHARE = 20, 5
+"""Pauses after a scan, in times of its length: before a periodic one, before any other."""
+
+Request = Callable[[str, str, int | None], None]
+"""Called with a feature, what happened, and when the first file of it was closed (us)."""
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """How often to look."""
+
+    scan_every_s: float = SCAN_EVERY_S
+    polling: bool = False
+
+
+class Watcher:
+    """Watches the sources of features, and requests those whose files changed."""
+
+    def __init__(
+        self,
+        sources: Mapping[str, Source],
+        request: Request,
+        timing: Timing = Timing(),
+        on_tick: Callable[[], None] = lambda: None,
+        on_start: Callable[[], None] = lambda: None,
+        why: str = "start",
+    ) -> None:
+        self._sightings = list(_by_source(sources))
+        self._request = request
+        self._timing = timing
+        self._on_tick = on_tick
+        self._on_start = on_start
+        self._why = why
+        self._polling = timing.polling
+        self._watched: dict[Path, int] = {}
+        self._watched_at = 0.0
+        self._scan_at: list[float] = []
+        self._rests_until = 0.0
+        self._started = False
+        self._forgiving = False
+        self._stands = False  # whether the present watch has begun to tell events
+        self._untold = False  # whether a scan has found what no event had told
+
+    def run(self, stop: threading.Event) -> None:
+        """Watch until `stop` is set. Every feature is requested once at the start."""
+        while not stop.is_set():
+            self._stands = False
+            try:
+                self._watch(stop)
+            except FileNotFoundError:  # a root went just now
+                continue
+            except PermissionError as error:
+                if self._forgiving:
+                    self._poll(error)
+                self._forgiving = True  # then the limit of watches is passed in silence, too
+            except OSError as error:  # the limit of watches
+                self._poll(error)
+            except RuntimeError as error:
+                if not self._stands and not self._polling:  # the limit of instances
+                    self._poll(error)
+                    continue
+                # A name that is not UTF-8 ends a watch.
+                log.warning("file events interrupted: watching anew", error=str(error))
+                self._tick()
+                stop.wait(TICK_MS / 1000)
+
+    def _poll(self, error: Exception) -> None:
+        log.warning("no file events to be had: polling instead", error=str(error), every_ms=POLL_MS)
+        self._polling = True
+
+    def _watch(self, stop: threading.Event) -> None:
+        """Watch the roots that exist now; returns when others do, or the same ones anew."""
+        self._watched, self._watched_at, self._untold = self._roots(), time.monotonic(), False
+        if not self._watched:
+            self._tick(scan=True)
+            stop.wait(TICK_MS / 1000)
+            return
+        events = watch(
+            *self._watched,
+            watch_filter=None,
+            debounce=DEBOUNCE_MS,
+            step=STEP_MS,
+            stop_event=stop,
+            rust_timeout=TICK_MS,
+            yield_on_timeout=True,
+            raise_interrupt=False,
+            force_polling=self._polling,
+            poll_delay_ms=POLL_MS,
+            ignore_permission_denied=self._forgiving,
+        )
+        for batch in events:
+            # What came before the watch stood is seen by the scan.
+            scan, self._stands = not self._stands, True
+            self._look_at(batch)
+            self._tick(scan)
+            self._untold = self._untold and not scan
+            if self._roots() != self._watched or self._has_holes():
+                return
+
+    def _has_holes(self) -> bool:
+        """Whether some folders may be without a watch, since a scan has found what no event told.
+
+        Watched anew they have one, or else the system says that it has none left.
+        """
+        young = time.monotonic() - self._watched_at < ANEW_AFTER_S
+        return self._untold and not young and not self._polling
+
+    def _look_at(self, batch: Iterable[tuple[Event, str]]) -> None:
+        now_us, now_s = clock.now(), time.monotonic()
+        events = [(kind, Path(path)) for kind, path in batch]
+        for sightings in self._sightings:
+            change = None
+            for kind, path in events:
+                place = sightings.locate(path)
+                if place is not None and sightings.source.matches(sightings.source.root / place):
+                    found = sightings.glance(place, now_us, now_s)
+                    change = found.and_then(change) if found else change
+                elif kind is not Event.modified and sightings.concerns_folder(path):
+                    self._scan_at += [now_s, *(now_s + echo for echo in ECHOES_S)]
+            self._tell(sightings, change)
+
+    def _tick(self, scan: bool = False) -> None:
+        now_s = time.monotonic()
+        due = not self._scan_at or min(self._scan_at) <= now_s >= self._rests_until
+        if scan or due:
+            self._scan()
+        else:
+            for sightings in self._sightings:
+                if sightings.unfinished:
+                    self._tell(sightings, sightings.settle(clock.now(), now_s))
+        self._on_tick()
+
+    def _scan(self) -> None:
+        began = time.monotonic()
+        for sightings in self._sightings:
+            try:
+                listing = sightings.source.scan()
+            except SourceError as error:
+                log.error("cannot look into a source", error=str(error))
+                continue
+            change = sightings.look(listing, clock.now(), time.monotonic())
+            self._untold = self._untold or change is not None
+            self._tell(sightings, change)
+        if not self._started:
+            self._started = True
+            for sightings in self._sightings:
+                for feature in sightings.features:
+                    self._request(feature, self._why, None)
+            self._on_start()
+        ended = time.monotonic()
+        # A scan of very many files takes its time: it must not become all that is done.
+        pause = max(self._timing.scan_every_s, _SCAN_SHARE * (ended - began))
+        self._rests_until = ended + _REST_SHARE * (ended - began)
+        self._scan_at = [at for at in self._scan_at if at > ended] + [ended + pause]
+
+    def _tell(self, sightings: Sightings, change: Change | None) -> None:
+        if change is None or not self._started:  # the first scan only learns what is there
+            return
+        for feature in sightings.features:
+            self._request(feature, str(change), change.closed_at)
+
+    def _roots(self) -> dict[Path, int]:
+        """Folders to watch and their inodes: one that was made anew must be watched anew."""
+        roots: dict[Path, int] = {}
+        for root in sorted({sightings.source.root for sightings in self._sightings}):
+            if any(root.is_relative_to(other) for other in roots):
+                continue
+            try:
+                roots[root] = root.stat().st_ino
+            except OSError:
+                continue
+        return roots
+
+
+def _by_source(sources: Mapping[str, Source]) -> Iterator[Sightings]:
+    """Features that share a source share its sightings."""
+    grouped: dict[Source, list[str]] = {}
+    for feature, source in sources.items():
+        grouped.setdefault(source, []).append(feature)
+    for source, features in grouped.items():
+        yield Sightings(source, tuple(features))
