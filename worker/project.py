@@ -21,8 +21,8 @@ from mlforge.cli.options import redis_url
 from mlforge.core import clock
 from mlforge.errors import MlforgeError, OnlineUnavailable
 from worker.state.counters import Counts
-from worker.state.event_log import Journal
-from worker.state.work_queue import Tickets
+from worker.state.event_log import EventLog
+from worker.state.work_queue import WorkQueue
 
 if TYPE_CHECKING:
     from mlforge.definitions.registry import Definitions
@@ -103,14 +103,14 @@ class Project:
         return self.definitions.name
 
     @cached_property
-    def tickets(self) -> Tickets:
+    def tickets(self) -> WorkQueue:
         """The tickets of the project."""
-        return Tickets(self.redis, self.scope)
+        return WorkQueue(self.redis, self.scope)
 
     @cached_property
-    def journal(self) -> Journal:
+    def journal(self) -> EventLog:
         """The journal of the project."""
-        return Journal(self.redis, self.scope)
+        return EventLog(self.redis, self.scope)
 
     @cached_property
     def counts(self) -> Counts:

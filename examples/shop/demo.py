@@ -35,8 +35,8 @@ from mlforge.errors import MlforgeError
 from mlforge.online import RedisStore
 from mlforge.store import LocalStore
 from worker.child_process import leashed
-from worker.state.event_log import Entry, Journal
-from worker.state.work_queue import Tickets
+from worker.state.event_log import Entry, EventLog
+from worker.state.work_queue import WorkQueue
 
 HERE = Path(__file__).parent
 PROJECT = "shop"
@@ -224,8 +224,8 @@ class Stage:
         self.store = LocalStore(folder / "feature_store")
         self.online = RedisStore.from_url(url)
         client = redis.Redis.from_url(url)
-        self.journal = Journal(client, PROJECT)
-        self.tickets = Tickets(client, PROJECT)
+        self.journal = EventLog(client, PROJECT)
+        self.tickets = WorkQueue(client, PROJECT)
 
     def perform(self, number: int, act: Act) -> None:
         """Play one drop and show what became of it."""

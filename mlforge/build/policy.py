@@ -6,13 +6,13 @@ from mlforge.build.categorizer import DataChange
 from mlforge.build.result import Options
 from mlforge.core.list_diff import differing
 from mlforge.core.manifest import Manifest
-from mlforge.store.changes import Changes
+from mlforge.store.changes import EventDiff
 
 
 def mode_of(
     latest: Manifest | None,
     candidate: Manifest,
-    changes: Changes | None,
+    changes: EventDiff | None,
     options: Options,
 ) -> tuple[str, str]:
     """Full or incremental, and why; the rows are the same."""
@@ -37,7 +37,7 @@ def mode_of(
 
 
 def data_change(
-    latest: Manifest | None, candidate: Manifest, changes: Changes | None
+    latest: Manifest | None, candidate: Manifest, changes: EventDiff | None
 ) -> DataChange:
     """How the events differ from the version before, and through which files."""
     old, new = differing(latest.sources if latest else (), candidate.sources)
@@ -55,7 +55,7 @@ def data_change(
 
 
 def too_much_lost(
-    latest: Manifest | None, candidate: Manifest, changes: Changes | None, above: float
+    latest: Manifest | None, candidate: Manifest, changes: EventDiff | None, above: float
 ) -> str | None:
     """What an unattended refresh would lose, if that is more than a share of the files or events.
 

@@ -32,7 +32,7 @@ from mlforge.ingest.pipeline import Intake, take_in
 from mlforge.ingest.unchanged import of_version
 from mlforge.sources.source import Listing, Source
 from mlforge.store import Books, Pointer, Store
-from mlforge.store.changes import Changes, changes_between, same_rows
+from mlforge.store.changes import EventDiff, diff_versions, same_rows
 from mlforge.store.integrity import intact
 
 log = structlog.get_logger("mlforge.build")
@@ -162,7 +162,7 @@ class _Refresh:
         self._write_books(books, replace(books, hold=None))
         return result
 
-    def _changes(self, latest: Manifest | None, candidate: Manifest) -> Changes | None:
+    def _changes(self, latest: Manifest | None, candidate: Manifest) -> EventDiff | None:
         """What changed in the events; None where the two cannot be compared row by row."""
         if latest is None or not same_columns(latest.events, candidate.events):
             return None
@@ -172,9 +172,9 @@ class _Refresh:
         ):
             return None
         if same_rows(latest.partials, candidate.partials):
-            return Changes(0, 0, _no_entities(candidate), None)
+            return EventDiff(0, 0, _no_entities(candidate), None)
         try:
-            return changes_between(self.store, latest, candidate)
+            return diff_versions(self.store, latest, candidate)
         except IntegrityError:
             if not self.options.full:
                 raise
@@ -186,7 +186,7 @@ class _Refresh:
         latest: Manifest | None,
         candidate: Manifest,
         decision: Decision,
-        changes: Changes | None,
+        changes: EventDiff | None,
         intake: Intake,
     ) -> BuildResult:
         name, store = self.feature.name, self.store
@@ -289,7 +289,7 @@ class _Refresh:
 
 
 def _write(
-    writer: TableWriter, mode: str, latest: Manifest | None, changes: Changes | None, store: Store
+    writer: TableWriter, mode: str, latest: Manifest | None, changes: EventDiff | None, store: Store
 ) -> Table:
     if mode == "full" or latest is None or latest.version is None or changes is None:
         return writer.full()

@@ -17,7 +17,7 @@ from mlforge.core.values import Duration, TimeRange
 from mlforge.engines import POINT, Engine, Events
 from mlforge.errors import DataError
 from mlforge.frames import polars_schema
-from mlforge.store.changes import Changes
+from mlforge.store.changes import EventDiff
 from mlforge.store.local import io
 from mlforge.store.local.store import DATA
 
@@ -116,7 +116,7 @@ class TableWriter:
         parts = self._write(chunks)
         return Table(parts, sum(part.rows for part in parts))
 
-    def changed(self, changes: Changes, before: Sequence[Part], folder: Path) -> Table:
+    def changed(self, changes: EventDiff, before: Sequence[Part], folder: Path) -> Table:
         """Evaluate what the changed events touch; parts that hold none of it are linked, not written.
 
         before, folder: the parts of the version before, in the order of time, and where they lie.

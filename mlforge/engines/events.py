@@ -17,11 +17,11 @@ from mlforge.core.values import TimeRange
 from mlforge.engines import timeline
 from mlforge.engines.tiles import build, cache
 from mlforge.engines.tiles.build import Tiles
-from mlforge.engines.tiles.cache import Laid
+from mlforge.engines.tiles.cache import CachedTiles
 from mlforge.frames import polars_schema
 from mlforge.store import Store
-from mlforge.store.changes import Changes
-from mlforge.store.file_tasks import Lot
+from mlforge.store.changes import EventDiff
+from mlforge.store.file_tasks import FileScanTask
 from mlforge.store.scan import EventScan
 
 
@@ -78,18 +78,18 @@ class Events(EventScan):
         laid, _ = self._parted(times)
         return bool(laid) and cache.makes(laid, self.spec, dtypes(self.schema))
 
-    def _parted(self, times: TimeRange | None) -> tuple[list[Laid], Sequence[Lot]]:
+    def _parted(self, times: TimeRange | None) -> tuple[list[CachedTiles], Sequence[FileScanTask]]:
         """The tiles at rest within a range, and what has none; no tiles unless they are of most events."""
-        lots = self.lots_within(times)
-        found = [(lot, self._at_rest(lot)) for lot in lots] if self._places else []
+        tasks = self.tasks_within(times)
+        found = [(task, self._at_rest(task)) for task in tasks] if self._places else []
         laid = [one for _, one in found if one is not None]
-        tiled = sum([lot.rows for lot, one in found if one is not None])
-        others = [lot for lot, one in found if one is None]
-        return (laid, others) if tiled > sum([lot.rows for lot in others]) else ([], lots)
+        tiled = sum([task.rows for task, one in found if one is not None])
+        others = [task for task, one in found if one is None]
+        return (laid, others) if tiled > sum([task.rows for task in others]) else ([], tasks)
 
-    def _at_rest(self, lot: Lot) -> Laid | None:
-        path = self._places.get(lot.path) if lot.numbers is None else None
-        laid = None if path is None else cache.look(path, lot.path)
+    def _at_rest(self, task: FileScanTask) -> CachedTiles | None:
+        path = self._places.get(task.path) if task.numbers is None else None
+        laid = None if path is None else cache.look(path, task.path)
         return None if laid is None or laid.summary is None else laid
 
     @cached_property
@@ -106,12 +106,12 @@ def events_of(store: Store, manifest: Manifest, of: Sequence[Partial] | None = N
         manifest.spec,
         manifest.events,
         tuple(chosen),
-        partial(store.lots, name),
+        partial(store.plan_files, name),
         partial(store.tiles, name),
     )
 
 
-def lay_tiles(store: Store, manifest: Manifest, changes: Changes | None) -> None:
+def lay_tiles(store: Store, manifest: Manifest, changes: EventDiff | None) -> None:
     """See that tiles are at rest of what the rows that these changes touch depend on; of all where it is None.
 
     Call with the lock held. Raises StoreError where they cannot be written.
@@ -122,4 +122,4 @@ def lay_tiles(store: Store, manifest: Manifest, changes: Changes | None) -> None
     if changes is not None and changes.times is not None:
         touched = time_model.rows_touched(changes.times, spec.windows, spec.interval)
         times = time_model.events_seen(touched, spec.windows)
-    cache.lay(store, spec, manifest.events, events_of(store, manifest).lots_within(times))
+    cache.lay(store, spec, manifest.events, events_of(store, manifest).tasks_within(times))

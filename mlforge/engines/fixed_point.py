@@ -15,7 +15,7 @@ from typing import Self, TypeVar
 
 import polars as pl
 
-from mlforge.engines.pairwise import Slices
+from mlforge.engines.pairwise import Segments
 
 _ROOM = 126
 _MANTISSA = 53
@@ -151,11 +151,11 @@ class Fixed:
     def _squares(self) -> pl.Series:
         return _running(self.values * self.values)
 
-    def sums(self, slices: Slices) -> pl.Series:
+    def sums(self, slices: Segments) -> pl.Series:
         """The sum of each slice, as a number of the column."""
         return self.scale.number(_between(self._totals, slices))
 
-    def deviations(self, slices: Slices, count: pl.Series) -> pl.Series:
+    def deviations(self, slices: Segments, count: pl.Series) -> pl.Series:
         """The sum of squared deviations from each slice's mean; `count` is of its values."""
         sums, squares = _between(self._totals, slices), _between(self._squares, slices)
         return self.scale.deviations(sums, squares, count)
@@ -167,7 +167,7 @@ def _running(values: pl.Series) -> pl.Series:
     return nothing.append(values.cum_sum())
 
 
-def _between(totals: pl.Series, slices: Slices) -> pl.Series:
+def _between(totals: pl.Series, slices: Segments) -> pl.Series:
     return totals.gather(slices.starts + slices.lengths) - totals.gather(slices.starts)
 
 

@@ -14,7 +14,7 @@ import polars as pl
 
 
 @dataclass(frozen=True)
-class Slices:
+class Segments:
     """Slices of a column: where each starts, and how many values it spans."""
 
     starts: pl.Series
@@ -33,7 +33,7 @@ class Slices:
             size *= 2
 
 
-def sums(values: pl.Series, slices: Slices) -> pl.Series:
+def sums(values: pl.Series, slices: Segments) -> pl.Series:
     """The sum of each slice's values, nulls as nothing; 0.0 for an empty slice."""
     block = values.cast(pl.Float64).fill_null(0.0)
     total = pl.Series("sum", [0.0]).new_from_index(0, len(slices.starts))
@@ -78,7 +78,7 @@ class Moments:
         return Moments(_ahead(self.count, by), _ahead(self.mean, by), _ahead(self.squares, by))
 
 
-def moments(values: pl.Series, slices: Slices) -> Moments:
+def moments(values: pl.Series, slices: Segments) -> Moments:
     """The moments of each slice's values; nulls do not count."""
     values = values.cast(pl.Float64)
     zeros = pl.Series([0.0]).new_from_index(0, len(values))

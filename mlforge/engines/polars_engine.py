@@ -11,7 +11,7 @@ from mlforge.compilers.base import ENTITY, ROW, TIME, ComputeContext, value_alia
 from mlforge.core.metrics import MetricColumn
 from mlforge.core.time_model import Window
 from mlforge.engines.base import Engine
-from mlforge.engines.pairwise import Slices
+from mlforge.engines.pairwise import Segments
 from mlforge.engines.prefix_sums import Sums
 
 _INDEX, _START, _LENGTH, _COUNT = "__index", "__start", "__length", "__count_"
@@ -69,7 +69,7 @@ def _value(metric: MetricColumn, rolled: pl.DataFrame, sums: Sums) -> pl.Series:
     """A metric in its window, null where that holds no value."""
     if metric.aggregation not in polars_compiler.SUMMED:
         return rolled[metric.name]
-    slices, count = Slices(rolled[_START], rolled[_LENGTH]), rolled[_COUNT + metric.column]
+    slices, count = Segments(rolled[_START], rolled[_LENGTH]), rolled[_COUNT + metric.column]
     if metric.aggregation == "std":
         found = (sums.deviations(slices, count) / (count - 1)).sqrt().set(count < 2, None)
     elif metric.aggregation == "mean":

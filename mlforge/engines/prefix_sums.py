@@ -11,7 +11,7 @@ from mlforge.core.schema import DIGITS, decimal_scale
 from mlforge.engines import pairwise
 from mlforge.engines.base import overflow
 from mlforge.engines.fixed_point import Fixed
-from mlforge.engines.pairwise import Slices
+from mlforge.engines.pairwise import Segments
 
 _SURE = 1.5 * 10.0**DIGITS
 """Where a sum as a float is below this, it fits into 128 bits."""
@@ -25,7 +25,7 @@ class Sums:
     dtype: str
     longest: int
 
-    def totals(self, slices: Slices, name: str) -> pl.Series:
+    def totals(self, slices: Segments, name: str) -> pl.Series:
         """The sum of each slice: 128 bits for integers, Decimal(38, s), Float64. Raises DataError as `name`."""
         if self._scale is None:
             return self._sums(slices)
@@ -37,21 +37,21 @@ class Sums:
         as_decimal = pl.col(found.name).reinterpret(dtype=pl.Decimal(DIGITS, self._scale))
         return found.to_frame().select(as_decimal).to_series()
 
-    def floats(self, slices: Slices) -> pl.Series:
+    def floats(self, slices: Segments) -> pl.Series:
         """The sum of each slice as a float."""
         return self._sums(slices).cast(pl.Float64) / 10.0 ** (self._scale or 0)
 
-    def deviations(self, slices: Slices, count: pl.Series) -> pl.Series:
+    def deviations(self, slices: Segments, count: pl.Series) -> pl.Series:
         """The sum of squared deviations from each slice's mean; `count` is of its values."""
         if self._squarable is not None:
             return self._squarable.deviations(slices, count)
         return pairwise.moments(self._floats, slices).squares
 
-    def _sums(self, slices: Slices) -> pl.Series:
+    def _sums(self, slices: Segments) -> pl.Series:
         exact = self._fixed
         return pairwise.sums(self._floats, slices) if exact is None else exact.sums(slices)
 
-    def _fits(self, slices: Slices) -> bool:
+    def _fits(self, slices: Segments) -> bool:
         """Whether no sum is so large that 128 bits would have wrapped around unseen."""
         most = self._physical.abs().max()
         if not isinstance(most, int) or most * max(self.longest, 1) < 10**DIGITS:

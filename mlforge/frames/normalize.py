@@ -76,7 +76,7 @@ class Dropped:
 
 
 @dataclass(frozen=True, slots=True)
-class Events:
+class EventFrame:
     """Normalised events, sorted by time, then keys. `naive`: the timestamp had no time zone."""
 
     frame: pl.DataFrame
@@ -84,7 +84,7 @@ class Events:
     naive: bool
 
 
-def normalise(spec: FeatureSpec, frame: pl.DataFrame, where: str) -> Events:
+def normalise(spec: FeatureSpec, frame: pl.DataFrame, where: str) -> EventFrame:
     """Bring a function's rows into the form that everything after relies on.
 
     Every Datetime becomes Datetime(us, UTC): a naive one is taken as UTC, nanoseconds are floored.
@@ -117,7 +117,7 @@ def normalise(spec: FeatureSpec, frame: pl.DataFrame, where: str) -> Events:
         _normal(name, dtype, name == spec.timestamp) for name, dtype in schema.items()
     )
     frame = frame.sort(spec.order, maintain_order=True).rechunk()
-    return Events(frame, Dropped(null_key, null_time, non_finite), naive)
+    return EventFrame(frame, Dropped(null_key, null_time, non_finite), naive)
 
 
 def future_warning(

@@ -11,7 +11,7 @@ from mlforge.errors import SourceError
 from mlforge.features.feature import Feature
 from mlforge.ingest import partials
 from mlforge.ingest.session import FAULTS, Desk, Intake, NotProvenError
-from mlforge.ingest.unchanged import Found, Rest
+from mlforge.ingest.unchanged import Found, UnchangedFiles
 from mlforge.ingest.whole_source import as_one, was_unproven
 from mlforge.sources.source import Listing, SourceFile
 from mlforge.store import Store
@@ -69,8 +69,8 @@ def _by_file(desk: Desk, why: str) -> Intake:
 
 
 def _fitting(
-    desk: Desk, rest: Rest, found: Mapping[str, Found], unfit: Mapping[int, str]
-) -> tuple[Rest, dict[str, Found]]:
+    desk: Desk, rest: UnchangedFiles, found: Mapping[str, Found], unfit: Mapping[int, str]
+) -> tuple[UnchangedFiles, dict[str, Found]]:
     """Set aside the files whose schemas do not fit, and give the others."""
     fitting = rest.whose(lambda partial: id(partial.schema) not in unfit)
     kept = {path: pair for path, pair in found.items() if id(pair[1].schema) not in unfit}

@@ -30,7 +30,7 @@ from mlforge.features.feature import Feature
 from mlforge.features.row_wise import prove
 from mlforge.frames import normalize, validate
 from mlforge.ingest import partials, unchanged
-from mlforge.ingest.unchanged import Found, Rest
+from mlforge.ingest.unchanged import Found, UnchangedFiles
 from mlforge.sources import source
 from mlforge.sources.parquet_reader import BeingWritten, NotReadNow
 from mlforge.sources.source import Listing, SourceFile
@@ -146,14 +146,14 @@ class Desk:
             stat.size, stat.mtime_ns if settled else -1, stat.ctime_ns, stat.inode, content, rows
         )
 
-    def at_rest(self) -> Rest:
+    def at_rest(self) -> UnchangedFiles:
         """What the latest version says of files that are as they were: a short way, for most are.
 
         All records of a version come from one feature as it was then.
         """
         records = self.latest.sources if self.latest and self.latest.rowwise else ()
         if self.latest is None or not records or self.key(records[0].hash) != records[0].partial:
-            return Rest()
+            return UnchangedFiles()
         found = unchanged.of_version(self.latest, self.seen_before).among(self.listing.stats)
         if lost := set(lacking(map(_hash_of, self.latest.partials), self.on_disk)):
             found = found.whose(lambda partial: partial.hash not in lost)
@@ -307,7 +307,7 @@ class Desk:
         schema: Schema | None,
         *,
         rowwise: bool,
-        at_rest: Rest,
+        at_rest: UnchangedFiles,
     ) -> Intake:
         """Close the pass: files at rest, and what was found of the others."""
         self.write()

@@ -24,14 +24,14 @@ _REMEMBERED = 8
 
 
 @dataclass(frozen=True, slots=True)
-class Rest:
+class UnchangedFiles:
     """Files and what they give: records by their paths, the partial of each, and each file's stat."""
 
     records: tuple[SourceRecord, ...] = ()
     partials: tuple[Partial, ...] = ()
     stats: Mapping[str, Stat] = field(default_factory=dict)
 
-    def among(self, stats: Mapping[str, Stat]) -> Rest:
+    def among(self, stats: Mapping[str, Stat]) -> UnchangedFiles:
         """Those that are there with the same stat."""
         there = dict(stats)
         for path in lacking(stats, self.stats):
@@ -40,7 +40,7 @@ class Rest:
             return self
         return self._of({path for path, stat in there.items() if stat == self.stats[path]})
 
-    def whose(self, fits: Callable[[Partial], bool]) -> Rest:
+    def whose(self, fits: Callable[[Partial], bool]) -> UnchangedFiles:
         """Those whose partials do."""
         pairs = zip(self.records, self.partials, strict=True)
         return self._of({record.path for record, partial in pairs if fits(partial)})
@@ -58,24 +58,24 @@ class Rest:
 
     def grown(
         self, found: Sequence[Found], joined: tuple[Records, Partials], seen: Mapping[str, Seen]
-    ) -> Rest:
+    ) -> UnchangedFiles:
         """These and those of the others that are at rest by now; `joined` is what both are together."""
         settled = [pair for pair in found if _settled(pair[0], seen.get(pair[0].path))]
         stats = {record.path: seen[record.path][:4] for record, _ in settled}
         records, partials = joined if len(settled) == len(found) else self.joined(settled)
-        return Rest(records, partials, {**self.stats, **stats})
+        return UnchangedFiles(records, partials, {**self.stats, **stats})
 
-    def _of(self, paths: set[str]) -> Rest:
+    def _of(self, paths: set[str]) -> UnchangedFiles:
         pairs = zip(self.records, self.partials, strict=True)
         kept = [pair for pair in pairs if pair[0].path in paths]
-        return Rest(
+        return UnchangedFiles(
             tuple(record for record, _ in kept),
             tuple(partial for _, partial in kept),
             {path: self.stats[path] for path in paths},
         )
 
 
-def of_version(latest: Manifest, seen: Mapping[str, Seen]) -> Rest:
+def of_version(latest: Manifest, seen: Mapping[str, Seen]) -> UnchangedFiles:
     """The files of a version that are as they were when they were last seen."""
     for records, known, rest in _kept:
         if records is latest.sources and known is seen:
@@ -83,17 +83,17 @@ def of_version(latest: Manifest, seen: Mapping[str, Seen]) -> Rest:
     partials = {partial.hash: partial for partial in latest.partials}
     own = tuple(partials[record.partial] for record in latest.sources)
     found = list(zip(latest.sources, own, strict=True))
-    return keep(latest.sources, seen, Rest().grown(found, (latest.sources, own), seen))
+    return keep(latest.sources, seen, UnchangedFiles().grown(found, (latest.sources, own), seen))
 
 
-def keep(records: Records, seen: Mapping[str, Seen], rest: Rest) -> Rest:
+def keep(records: Records, seen: Mapping[str, Seen], rest: UnchangedFiles) -> UnchangedFiles:
     """Have `of_version` know it of the version with these very records."""
     _kept.insert(0, (records, seen, rest))
     del _kept[_REMEMBERED:]
     return rest
 
 
-_kept: list[tuple[Records, Mapping[str, Seen], Rest]] = []
+_kept: list[tuple[Records, Mapping[str, Seen], UnchangedFiles]] = []
 
 
 def _settled(record: SourceRecord, seen: Seen | None) -> bool:

@@ -14,7 +14,7 @@ from mlforge.features.feature import Function
 from mlforge.frames import polars_schema
 from mlforge.ingest import partials
 from mlforge.ingest.session import FAULTS, Desk, Intake
-from mlforge.ingest.unchanged import Rest
+from mlforge.ingest.unchanged import UnchangedFiles
 from mlforge.sources.source import SourceFile
 
 
@@ -52,13 +52,13 @@ def as_one(desk: Desk, why: str) -> Intake:
             except FAULTS as error:
                 desk.errors.append(error)
     if (kept := _last_good(desk)) is not None:
-        return desk.intake(kept, why, kept[0][1].schema, rowwise=False, at_rest=Rest())
+        return desk.intake(kept, why, kept[0][1].schema, rowwise=False, at_rest=UnchangedFiles())
     if partial is None:
-        return desk.intake([], why, None, rowwise=False, at_rest=Rest())
+        return desk.intake([], why, None, rowwise=False, at_rest=UnchangedFiles())
     pairs = [
         (desk.record(f, desk.seen[p].rows, partial, alone=False), partial) for p, f in files.items()
     ]
-    return desk.intake(pairs, why, partial.schema, rowwise=False, at_rest=Rest())
+    return desk.intake(pairs, why, partial.schema, rowwise=False, at_rest=UnchangedFiles())
 
 
 def _last_good(desk: Desk) -> list[tuple[SourceRecord, Partial]] | None:

@@ -15,7 +15,7 @@ from mlforge.errors import MlforgeError, StoreError, VersionConflict, VersionNot
 from mlforge.frames.digest import digest
 from mlforge.maintenance.retention import UNATTENDED, Retention, removable
 from mlforge.store import Pointer, Store
-from mlforge.store.file_tasks import Place, parted
+from mlforge.store.file_tasks import PartialLocation, parted
 from mlforge.store.local.io import hash_file
 
 _WORTH_IT = 10
@@ -202,11 +202,11 @@ def _misread(
     store: Store, manifest: Manifest, stored: Sequence[Partial]
 ) -> Iterator[tuple[Partial, str]]:
     """Those whose events are not what they were written with, a file after the other."""
-    lots: dict[Path, list[tuple[Partial, Place]]] = {}
+    tasks: dict[Path, list[tuple[Partial, PartialLocation]]] = {}
     located = store.locate(manifest.name, [partial.hash for partial in stored])
     for partial, place in zip(stored, located, strict=True):
-        lots.setdefault(place.path, []).append((partial, place))
-    for path, held in lots.items():
+        tasks.setdefault(place.path, []).append((partial, place))
+    for path, held in tasks.items():
         try:
             rows = pl.read_parquet(path, glob=False)
         except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:

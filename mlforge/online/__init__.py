@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from mlforge.online.base import Losses, OnlineBooks, OnlineStore, Row, Target
+from mlforge.online.base import Evidence, OnlineBooks, OnlineStore, Row, Target
 
 if TYPE_CHECKING:
     from mlforge.online.redis.store import RedisStore
 
-__all__ = ["Losses", "OnlineBooks", "OnlineStore", "RedisStore", "Row", "Target"]
+__all__ = ["Evidence", "OnlineBooks", "OnlineStore", "RedisStore", "Row", "Target"]
 
 
 def __getattr__(name: str) -> Any:

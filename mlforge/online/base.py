@@ -55,13 +55,13 @@ class Target:
 
 
 @dataclass(frozen=True, slots=True)
-class Losses:
+class Evidence:
     """Which run of which server holds the rows, and how many keys it has evicted until then."""
 
     server: str
     evicted: int
 
-    def excluded(self, now: Losses) -> bool:
+    def excluded(self, now: Evidence) -> bool:
         """Whether no key was evicted from this until now, as far as the server's own count tells.
 
         A server that was started anew counts anew.
@@ -71,7 +71,7 @@ class Losses:
         return now.evicted == (self.evicted if now.server == self.server else 0)
 
 
-DOUBT = Losses("", -1)
+DOUBT = Evidence("", -1)
 """Rows are known to be missing."""
 
 
@@ -93,7 +93,7 @@ class OnlineBooks:
     keys: Schema = ()
     columns: Schema = ()
     empty: Mapping[str, Json] = field(default_factory=dict)
-    losses: Losses | None = None
+    losses: Evidence | None = None
 
     def renewal_due(self, ttl: int | None, now: int) -> bool:
         """Whether a quarter of the rows' TTL has passed: before half of it even if a turn is missed."""
@@ -245,7 +245,7 @@ class OnlineStore(ABC):
         Fewer than the books say means that some were lost.
         """
 
-    def losses(self) -> Losses | None:
+    def losses(self) -> Evidence | None:
         """What the server says of keys that it dropped on its own; None if it does not tell."""
         return None
 

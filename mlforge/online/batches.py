@@ -27,7 +27,7 @@ _NOWHEN = TimeRange(BEGINNING, BEGINNING)
 
 
 @dataclass(frozen=True)
-class State:
+class AsOfView:
     """A version's events as of an instant, None for an untimed feature or before there are events."""
 
     events: Events
@@ -52,7 +52,7 @@ class State:
 
 
 @dataclass(frozen=True)
-class Piece:
+class Batch:
     """Some of the entities: keys and values of those that have any now; how many of them had before."""
 
     rows: pl.DataFrame
@@ -60,21 +60,24 @@ class Piece:
 
 
 @dataclass(frozen=True)
-class Scope:
+class EntitySubset:
     """Which entities, None for all, and about which share of all they are."""
 
     among: pl.DataFrame | None = None
     share: float = 1.0
 
-    def parts(self, state: State) -> int:
+    def parts(self, state: AsOfView) -> int:
         """Into how many pieces the entities are to be cut."""
         count = sum(partial.rows for partial in state.events.within(state.seen).partials)
         return max(1, -(-int(count * min(1.0, self.share)) // EVENTS_HELD))
 
 
 def pieces(
-    engine: Engine, now: State, scope: Scope = Scope(), before: State | None = None
-) -> Iterator[Piece]:
+    engine: Engine,
+    now: AsOfView,
+    scope: EntitySubset = EntitySubset(),
+    before: AsOfView | None = None,
+) -> Iterator[Batch]:
     """The entities in pieces that share none; `before` only counts. Raises IntegrityError as `values_at` does."""
     if now.seen is not None and now.events.are_tiled(now.seen):
         yield from _of_tiles(engine, now, scope, before)
@@ -86,16 +89,18 @@ def pieces(
         alive = held[0].live()
         points = alive.with_columns(polars_schema.instant(now.as_of).alias(POINT))
         values = evaluation.values_at(engine, held[0].events, points)
-        yield Piece(alive.hstack(values), sum(state.live().height for state in held[1:]))
+        yield Batch(alive.hstack(values), sum(state.live().height for state in held[1:]))
 
 
-def _of_tiles(engine: Engine, now: State, scope: Scope, before: State | None) -> Iterator[Piece]:
+def _of_tiles(
+    engine: Engine, now: AsOfView, scope: EntitySubset, before: AsOfView | None
+) -> Iterator[Batch]:
     """The same where tiles are at rest, which are few enough to be read for each question."""
     had = 0 if before is None else evaluation.live(before.events, before.as_of, scope.among).height
     alive = evaluation.live(now.events, now.as_of, scope.among)
     for some in alive.iter_slices(ENTITIES_HELD) if alive.height else [alive]:
         points = some.with_columns(polars_schema.instant(now.as_of).alias(POINT))
-        yield Piece(some.hstack(evaluation.values_at(engine, now.events, points)), had)
+        yield Batch(some.hstack(evaluation.values_at(engine, now.events, points)), had)
         had = 0
 
 
@@ -127,7 +132,9 @@ def _part_of(keys: Sequence[str], number: int, parts: int) -> pl.Expr | None:
     return None if parts == 1 else pl.struct(keys).hash() % parts == number
 
 
-def _held(states: Sequence[State], among: pl.DataFrame | None, part: pl.Expr | None) -> list[State]:
+def _held(
+    states: Sequence[AsOfView], among: pl.DataFrame | None, part: pl.Expr | None
+) -> list[AsOfView]:
     """The states with the events of these entities in memory; what two states share is read once."""
     events = states[0].events
     spec = events.spec
@@ -150,7 +157,7 @@ def _held(states: Sequence[State], among: pl.DataFrame | None, part: pl.Expr | N
         engine = polars_schema.engine_for(sum([partial.rows for partial in known.values()]))
         shared, *rest = pl.collect_all([gathered(common, union), *scans], engine=engine)
     return [
-        State(
+        AsOfView(
             _Held(spec, events.schema, (), events.where, frame=pl.concat([shared, frame])),
             state.as_of,
         )

@@ -9,7 +9,7 @@ from typing import Any
 from mlforge.core.schema import Column, Schema
 from mlforge.core.values import from_iso, to_iso
 from mlforge.errors import OnlineError
-from mlforge.online.base import Losses, OnlineBooks, Target
+from mlforge.online.base import Evidence, OnlineBooks, Target
 
 FORMAT = "1"
 
@@ -49,7 +49,7 @@ def to_fields(target: Target, books: OnlineBooks) -> dict[str, str]:
     }
 
 
-def losses_text(losses: Losses | None) -> str:
+def losses_text(losses: Evidence | None) -> str:
     """The losses as a person can read them; empty where the server does not tell."""
     return "" if losses is None else f"{losses.evicted} {losses.server}"
 
@@ -93,9 +93,9 @@ def _parsed(fields: Mapping[str, str]) -> OnlineBooks:
     )
 
 
-def _losses(text: str) -> Losses | None:
+def _losses(text: str) -> Evidence | None:
     evicted, _, server = text.partition(" ")
-    return Losses(server, int(evicted)) if text else None
+    return Evidence(server, int(evicted)) if text else None
 
 
 def _target(document: Mapping[str, Any]) -> Target:

@@ -23,10 +23,10 @@ from mlforge.engines import Engine, Events, evaluation
 from mlforge.engines.events import events_of
 from mlforge.errors import IntegrityError, StalePush, StoreError
 from mlforge.frames.encoding import key_hashes
-from mlforge.online import Losses, OnlineBooks, OnlineStore, Target, batches
-from mlforge.online.batches import Scope, State
+from mlforge.online import Evidence, OnlineBooks, OnlineStore, Target, batches
+from mlforge.online.batches import AsOfView, EntitySubset
 from mlforge.store import Store
-from mlforge.store.changes import changes_between, same_rows
+from mlforge.store.changes import diff_versions, same_rows
 
 log = structlog.get_logger("mlforge.push")
 _ASKED = 1_000  # rows in one question
@@ -190,7 +190,7 @@ class _Push:
                 return None
             found.append(evaluation.moved(self.events, base.as_of, self.target.as_of))
             if not same_rows(before.partials, self.manifest.partials):
-                found.append(changes_between(self.store, before, self.manifest).entities)
+                found.append(diff_versions(self.store, before, self.manifest).entities)
         keys = list(self.manifest.spec.keys)
         return pl.concat([frame.select(keys) for frame in found]).unique() if found else None
 
@@ -202,7 +202,7 @@ class _Push:
             return None
         return found if found.rows_hash == base.content else None
 
-    def _all(self, losses: Losses | None) -> PushResult:
+    def _all(self, losses: Evidence | None) -> PushResult:
         name, target, keys = self.manifest.name, self.target, self.manifest.spec.keys
         begun = clock.now()
         unwritten = self.online.found(name)
@@ -215,14 +215,14 @@ class _Push:
         return PushResult(name, target.version, target.as_of, written, deleted, full=True)
 
     def _some(
-        self, affected: pl.DataFrame, books: OnlineBooks, losses: Losses | None
+        self, affected: pl.DataFrame, books: OnlineBooks, losses: Evidence | None
     ) -> PushResult:
         name, target, keys = self.manifest.name, self.target, self.manifest.spec.keys
         assert books.target is not None
         base = self._manifest_of(books.target)
         assert base is not None
-        before = State(events_of(self.store, base), books.target.as_of)
-        scope = Scope(affected, affected.height / max(1, books.rows))
+        before = AsOfView(events_of(self.store, base), books.target.as_of)
+        scope = EntitySubset(affected, affected.height / max(1, books.rows))
         written = deleted = had = 0
         gone = affected
         for piece in batches.pieces(self.engine, self.now, scope, before):
@@ -237,7 +237,7 @@ class _Push:
         return PushResult(name, target.version, target.as_of, written, deleted)
 
     def _finish(
-        self, rows: int, renewed_at: int, losses: Losses | None, begun: Losses | None
+        self, rows: int, renewed_at: int, losses: Evidence | None, begun: Evidence | None
     ) -> None:
         """losses: those of when all rows were last known to be there; begun: those of when the push began."""
         spec, events = self.manifest.spec, self.manifest.events
@@ -257,9 +257,9 @@ class _Push:
         reach("push.finished")
 
     @property
-    def now(self) -> State:
+    def now(self) -> AsOfView:
         """The version's events as of the target."""
-        return State(self.events, self.target.as_of)
+        return AsOfView(self.events, self.target.as_of)
 
     @cached_property
     def events(self) -> Events:
@@ -267,7 +267,7 @@ class _Push:
         return events_of(self.store, self.manifest)
 
 
-def _run(losses: Losses | None) -> str | None:
+def _run(losses: Evidence | None) -> str | None:
     return None if losses is None else losses.server
 
 

@@ -6,7 +6,7 @@ from mlforge.core import clock, time_model
 from mlforge.core.feature_spec import FeatureSpec
 from mlforge.core.manifest import Manifest
 from mlforge.core.values import to_iso
-from mlforge.online.base import Losses, OnlineBooks, OnlineStore, Target
+from mlforge.online.base import Evidence, OnlineBooks, OnlineStore, Target
 from mlforge.online.push import is_to_come
 from mlforge.store import Pointer, Store
 
@@ -32,7 +32,7 @@ def lag(
     manifest: Manifest,
     ttl: int | None,
     now: int,
-    losses: Losses | None = None,
+    losses: Evidence | None = None,
 ) -> str | None:
     """What the books lack of the served version, of the clock, of life."""
     if books is None or books.target is None:

@@ -17,7 +17,7 @@ from mlforge.engines import engine_named, evaluation
 from mlforge.engines.events import events_of
 from mlforge.errors import NotServed, RetrievalError
 from mlforge.frames import interop
-from mlforge.online import Losses, OnlineBooks, OnlineStore, Row
+from mlforge.online import Evidence, OnlineBooks, OnlineStore, Row
 from mlforge.retrieval.spine import checked_entities, entity_hashes, spine_points
 from mlforge.store import Store
 
@@ -143,7 +143,7 @@ def _keys(books: Mapping[str, OnlineBooks]) -> list[Schema]:
     return [held.keys for held in books.values()]
 
 
-def check_empty(name: str, books: OnlineBooks, losses: Callable[[], Losses | None]) -> None:
+def check_empty(name: str, books: OnlineBooks, losses: Callable[[], Evidence | None]) -> None:
     """A missing row means empty windows, unless the server dropped it or a push with other columns has.
 
     losses: tells those of the store as they are after the rows were read.

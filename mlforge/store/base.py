@@ -24,9 +24,9 @@ from mlforge.errors import (
     StoreError,
     VersionNotFound,
 )
-from mlforge.store.file_tasks import Lot, Place
-from mlforge.store.local.packs import Made
-from mlforge.store.local.tiles import Made as MadeTiles
+from mlforge.store.file_tasks import FileScanTask, PartialLocation
+from mlforge.store.local.packs import PartialWrite
+from mlforge.store.local.tiles import TileWrite
 from mlforge.store.records import Audit, Books, Seen
 
 
@@ -62,11 +62,11 @@ class Store(ABC):
         """Where a version's table lies: a parquet file, or a folder of them."""
 
     @abstractmethod
-    def locate(self, name: str, hashes: Iterable[str]) -> list[Place]:
+    def locate(self, name: str, hashes: Iterable[str]) -> list[PartialLocation]:
         """Where each of these partials lies, or would lie."""
 
     @abstractmethod
-    def lots(self, name: str, partials: Sequence[Partial]) -> Sequence[Lot]:
+    def plan_files(self, name: str, partials: Sequence[Partial]) -> Sequence[FileScanTask]:
         """What to read for these partials; one that is given twice is read twice."""
 
     @abstractmethod
@@ -88,7 +88,9 @@ class Store(ABC):
         """A stored partial's description, None if it is not stored."""
 
     @abstractmethod
-    def write_partials(self, name: str, made: Sequence[Made], sorted_by: str | None = None) -> None:
+    def write_partials(
+        self, name: str, made: Sequence[PartialWrite], sorted_by: str | None = None
+    ) -> None:
         """Store partials; doing so again changes nothing. They are durable once a version names them.
 
         sorted_by: the column of time, by which those that come to lie together are sorted.
@@ -123,7 +125,7 @@ class Store(ABC):
         """Where tiles of this kind lie, by the file of partials whose they are."""
 
     @abstractmethod
-    def write_tiles(self, name: str, kind: str, made: Iterable[MadeTiles]) -> None:
+    def write_tiles(self, name: str, kind: str, made: Iterable[TileWrite]) -> None:
         """Keep what follows from files of partials, sealed; readers must see for themselves that it is whole.
 
         What files that are gone had goes, and in time what is of another kind.

@@ -21,7 +21,7 @@ _SIGN = "__sign"
 
 
 @dataclass(frozen=True)
-class Changes:
+class EventDiff:
     """The events that differ between two sets of partials, as a multiset; `went` of them are no more."""
 
     rows: int
@@ -36,7 +36,9 @@ def same_rows(old: Sequence[Partial], new: Sequence[Partial]) -> bool:
     return (sum([p.digest for p in old]) - sum([p.digest for p in new])) % MODULUS == 0
 
 
-def replaced(old: Sequence[Partial], new: Sequence[Partial]) -> tuple[list[Partial], list[Partial]]:
+def replaced_partials(
+    old: Sequence[Partial], new: Sequence[Partial]
+) -> tuple[list[Partial], list[Partial]]:
     """The partials that went and those that came; what both have counts for nothing."""
     old, new = differing(old, new)
     before = Counter([partial.hash for partial in old])
@@ -50,11 +52,11 @@ def replaced(old: Sequence[Partial], new: Sequence[Partial]) -> tuple[list[Parti
     )
 
 
-def compare(went: pl.LazyFrame | None, came: pl.LazyFrame, spec: FeatureSpec) -> Changes:
+def diff_events(went: pl.LazyFrame | None, came: pl.LazyFrame, spec: FeatureSpec) -> EventDiff:
     """The exact multiset difference, row by row; nothing `went` where it is None."""
     if went is None:
         new = came.select(spec.identity).collect()
-        return Changes(new.height, 0, new.select(spec.keys).unique(), times_of(new, spec))
+        return EventDiff(new.height, 0, new.select(spec.keys).unique(), times_of(new, spec))
     both = pl.concat(
         [went.with_columns(pl.lit(-1).alias(_SIGN)), came.with_columns(pl.lit(1).alias(_SIGN))]
     )
@@ -63,22 +65,22 @@ def compare(went: pl.LazyFrame | None, came: pl.LazyFrame, spec: FeatureSpec) ->
     signs = counted[_SIGN]
     no_more = -int(signs.filter(signs < 0).sum())
     entities = counted.select(spec.keys).unique()
-    return Changes(int(signs.abs().sum()), no_more, entities, times_of(counted, spec))
+    return EventDiff(int(signs.abs().sum()), no_more, entities, times_of(counted, spec))
 
 
-def changes_between(store: Store, before: Manifest, after: Manifest) -> Changes:
+def diff_versions(store: Store, before: Manifest, after: Manifest) -> EventDiff:
     """The events that differ between two versions of one schema and keys.
 
     A refresh asks and the push behind it asks again: the last answer is kept.
     Raises IntegrityError where stored events are missing or damaged.
     """
-    went, came = replaced(before.partials, after.partials)
+    went, came = replaced_partials(before.partials, after.partials)
     hashes = tuple(tuple(sorted((p.hash, p.digest) for p in some)) for some in (went, came))
     question = (hashes, after.spec.identity, tuple((c.name, c.dtype) for c in after.events))
     found = _answered.get(question)
     if found is None:
         with intact(after.name):
-            found = compare(
+            found = diff_events(
                 event_scan(store, after, went).scan() if went else None,
                 event_scan(store, after, came).scan(),
                 after.spec,
@@ -89,4 +91,4 @@ def changes_between(store: Store, before: Manifest, after: Manifest) -> Changes:
 
 
 # Events are named by hashes of all that they follow from, so an answer is right for ever and in any store.
-_answered: dict[object, Changes] = {}
+_answered: dict[object, EventDiff] = {}

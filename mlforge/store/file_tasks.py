@@ -22,7 +22,7 @@ _NEVER = 1 << 63
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class PartialLocation:
     """The file that holds a partial; in a pack its rows are those of a number, one of `among`."""
 
     path: Path
@@ -44,7 +44,7 @@ class Kept:
 
 
 @dataclass(frozen=True, slots=True)
-class Lot:
+class FileScanTask:
     """What is read of one file in one go: all of it, or the rows of some numbers."""
 
     path: Path
@@ -94,21 +94,25 @@ class _Asked:
     end: int = -_NEVER
     uses: dict[int, int] = field(default_factory=dict)
 
-    def lots(self) -> Iterable[Lot]:
+    def plan_files(self) -> Iterable[FileScanTask]:
         times = TimeRange(self.start, self.end) if self.start <= self.end else None
         for nth in range(1, max(self.uses.values()) + 1):
             numbers = tuple(sorted(n for n, uses in self.uses.items() if uses >= nth))
             whole = len(numbers) == self.among
-            yield Lot(self.path, self.schema, times, True, None if whole else numbers, self.rows)
+            yield FileScanTask(
+                self.path, self.schema, times, True, None if whole else numbers, self.rows
+            )
 
 
-def lots(partials: Sequence[Partial], places: Sequence[Place]) -> tuple[Lot, ...]:
+def plan_files(
+    partials: Sequence[Partial], places: Sequence[PartialLocation]
+) -> tuple[FileScanTask, ...]:
     """What is to be read for these partials; one that is given twice is read twice."""
-    alone: list[Lot] = []
+    alone: list[FileScanTask] = []
     packs: dict[int, _Asked] = {}  # by the identity of the path, which a pack's places share
     for partial, place in zip(partials, places, strict=True):
         if place.number is None:
-            alone.append(Lot(place.path, partial.schema, partial.times, rows=partial.rows))
+            alone.append(FileScanTask(place.path, partial.schema, partial.times, rows=partial.rows))
             continue
         asked = packs.get(id(place.path))
         if asked is None:
@@ -120,28 +124,28 @@ def lots(partials: Sequence[Partial], places: Sequence[Place]) -> tuple[Lot, ...
         if times is not None:
             asked.start = min(asked.start, times.start)
             asked.end = max(asked.end, times.end)
-    return (*alone, *(lot for asked in packs.values() for lot in asked.lots()))
+    return (*alone, *(task for asked in packs.values() for task in asked.plan_files()))
 
 
 def scan(
-    lots: Iterable[Lot], wanted: Schema, mark: str | None = None, since: int = BEGINNING
+    tasks: Iterable[FileScanTask], wanted: Schema, mark: str | None = None, since: int = BEGINNING
 ) -> pl.LazyFrame:
     """Their rows, lazily, in no particular order; `mark` names a column for the marks of places.
 
     since: rows before this instant may be missing.
     """
     names = {column.name for column in wanted}
-    together: dict[_Alike, list[Lot]] = defaultdict(list)
-    for lot in lots:
-        kept = () if mark else lot.in_memory(names, since)
-        together[_Alike(id(lot.schema), lot.packed, lot.numbers, kept)].append(lot)
+    together: dict[_Alike, list[FileScanTask]] = defaultdict(list)
+    for task in tasks:
+        kept = () if mark else task.in_memory(names, since)
+        together[_Alike(id(task.schema), task.packed, task.numbers, kept)].append(task)
     columns = (*wanted, Column(mark, "String")) if mark else wanted
     scans = []
     for shared, alike in together.items():
         if shared.kept:
-            found = pl.concat([lot.kept.rows for lot in alike if lot.kept]).lazy()
+            found = pl.concat([task.kept.rows for task in alike if task.kept]).lazy()
         else:
-            paths = [lot.path for lot in alike]
+            paths = [task.path for task in alike]
             found = pl.scan_parquet(paths, glob=False, include_file_paths=_MARK if mark else None)
         present = dtypes(alike[0].schema)
         if shared.numbers is not None:
@@ -154,7 +158,7 @@ def scan(
     return pl.concat(scans) if scans else polars_schema.empty(columns).lazy()
 
 
-def read_place(place: Place, columns: Sequence[str]) -> pl.DataFrame:
+def read_place(place: PartialLocation, columns: Sequence[str]) -> pl.DataFrame:
     """Columns of one partial's rows."""
     found = pl.scan_parquet(place.path, glob=False)
     if place.number is not None:
@@ -162,7 +166,7 @@ def read_place(place: Place, columns: Sequence[str]) -> pl.DataFrame:
     return found.select(columns).collect()
 
 
-def parted(rows: pl.DataFrame, place: Place) -> list[pl.DataFrame]:
+def parted(rows: pl.DataFrame, place: PartialLocation) -> list[pl.DataFrame]:
     """What the file of a place holds, by the numbers of its partials."""
     if place.number is None:
         return [rows]

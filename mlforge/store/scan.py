@@ -18,7 +18,7 @@ from mlforge.core.values import BEGINNING, END, TimeRange
 from mlforge.frames import polars_schema
 from mlforge.store import file_tasks
 from mlforge.store.base import Store
-from mlforge.store.file_tasks import Lot
+from mlforge.store.file_tasks import FileScanTask
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class EventScan:
     spec: FeatureSpec
     schema: Schema
     partials: tuple[Partial, ...]
-    where: Callable[[Sequence[Partial]], Sequence[Lot]]
+    where: Callable[[Sequence[Partial]], Sequence[FileScanTask]]
 
     def within(self, times: TimeRange | None) -> Self:
         """Only the partials that hold an event in the range."""
@@ -43,16 +43,18 @@ class EventScan:
 
     def rows_within(self, times: TimeRange | None) -> int:
         """How many rows of files are read for the range, at most."""
-        return sum([lot.rows for lot in self.lots_within(times)])
+        return sum([task.rows for task in self.tasks_within(times)])
 
     @cached_property
-    def lots(self) -> Sequence[Lot]:
+    def tasks(self) -> Sequence[FileScanTask]:
         """What is read for all of them."""
         return self.where(self.partials)
 
-    def lots_within(self, times: TimeRange | None) -> Sequence[Lot]:
+    def tasks_within(self, times: TimeRange | None) -> Sequence[FileScanTask]:
         """What is read for a range of time."""
-        return self.lots if times is None else [lot for lot in self.lots if lot.overlaps(times)]
+        return (
+            self.tasks if times is None else [task for task in self.tasks if task.overlaps(times)]
+        )
 
     def scan(
         self,
@@ -61,7 +63,7 @@ class EventScan:
         among: pl.DataFrame | None = None,
     ) -> pl.LazyFrame:
         """The events, lazily: some columns, those of a time range and of some entities, in no particular order."""
-        return self._scan(self.lots_within(times), columns, times, among)
+        return self._scan(self.tasks_within(times), columns, times, among)
 
     def ranges(self, rows: int) -> list[TimeRange]:
         """All of time, cut where about so many events came since the cut before.
@@ -82,14 +84,14 @@ class EventScan:
 
     def _scan(
         self,
-        lots: Sequence[Lot],
+        tasks: Sequence[FileScanTask],
         columns: Sequence[str] | None,
         times: TimeRange | None,
         among: pl.DataFrame | None,
     ) -> pl.LazyFrame:
         wanted = tuple(c for c in self.schema if columns is None or c.name in columns)
         since = BEGINNING if times is None else times.start
-        return self._chosen(file_tasks.scan(lots, wanted, since=since), times, among)
+        return self._chosen(file_tasks.scan(tasks, wanted, since=since), times, among)
 
     def _chosen(
         self, found: pl.LazyFrame, times: TimeRange | None, among: pl.DataFrame | None
@@ -105,5 +107,5 @@ def event_scan(
 ) -> EventScan:
     """The scan of a version's events, or of some of its partials."""
     chosen = manifest.partials if partials is None else partials
-    where = partial(store.lots, manifest.name)
+    where = partial(store.plan_files, manifest.name)
     return EventScan(manifest.spec, manifest.events, tuple(chosen), where)

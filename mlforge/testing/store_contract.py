@@ -317,7 +317,8 @@ class StoreContract:
                 described = partial_of(events(*users), f"{users[-1]}f")
                 store.write_partials("spend", [(described, events(*users))])
             one, two = (
-                store.lots("spend", [partial_of(events(1), name)])[0].path for name in ("1f", "2f")
+                store.plan_files("spend", [partial_of(events(1), name)])[0].path
+                for name in ("1f", "2f")
             )
             made = [(of, events(*range(n)), {"told": str(n)}) for n, of in enumerate((one, two))]
             store.write_tiles("spend", "days", made)
@@ -346,7 +347,7 @@ class StoreContract:
         partials = [partial for partial, _ in made]
 
         def read(asked: list[Partial], times: TimeRange | None, columns: list[str]) -> pl.DataFrame:
-            of = Events(SPEC, EVENTS, tuple(asked), bound(store.lots, "spend"))
+            of = Events(SPEC, EVENTS, tuple(asked), bound(store.plan_files, "spend"))
             return of.scan(columns, times).collect().sort(columns)
 
         store.keep("spend", partials[:2], ["user", "at"], "at", since)

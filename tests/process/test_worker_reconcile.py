@@ -134,7 +134,7 @@ def test_requests_wait_while_the_server_is_away(project, monkeypatch):
     requests = Requests(project)
     client = Redis(port=1, retry=None)
     with monkeypatch.context() as away:
-        away.setitem(vars(project), "tickets", protocol.Tickets(client, project.scope))
+        away.setitem(vars(project), "tickets", protocol.WorkQueue(client, project.scope))
         requests("spend", "a came", 50)
         requests("spend", "b came", 40)
     assert waiting(project) == set()

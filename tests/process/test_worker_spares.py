@@ -11,15 +11,15 @@ from pathlib import Path
 import pytest
 
 from tests.support.workers import eventually
-from worker.queue.prefork import Spares
+from worker.queue.prefork import PreforkPool
 
-Make = Callable[..., Spares]
+Make = Callable[..., PreforkPool]
 
 
 @pytest.fixture
 def make(tmp_path: Path) -> Iterator[Make]:
     """Spares whose service is to write their process id into a file of the order's name."""
-    made: list[Spares] = []
+    made: list[PreforkPool] = []
 
     def serve(order: str, tell: Callable[[], object]) -> None:
         part = tmp_path / f"{order}.part"
@@ -34,8 +34,8 @@ def make(tmp_path: Path) -> Iterator[Make]:
                 os._exit(0)
             os.kill(os.getpid(), signal.SIGKILL)
 
-    def of(count: int = 1, warm: Callable[[], Iterator[float]] = lambda: iter(())) -> Spares:
-        made.append(Spares(count, lambda: None, warm, serve))
+    def of(count: int = 1, warm: Callable[[], Iterator[float]] = lambda: iter(())) -> PreforkPool:
+        made.append(PreforkPool(count, lambda: None, warm, serve))
         made[-1].refill()
         return made[-1]
 
@@ -133,7 +133,7 @@ def test_spares_end_with_their_parent(tmp_path: Path) -> None:
     told, tell = os.pipe()
     parent = os.fork()
     if parent == 0:
-        spares = Spares(2, lambda: None, lambda: iter(()), lambda *_: None)
+        spares = PreforkPool(2, lambda: None, lambda: iter(()), lambda *_: None)
         spares.refill()
         os.write(tell, " ".join(str(spare.pid) for spare in spares._idle).encode())
         os._exit(0)

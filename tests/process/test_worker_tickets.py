@@ -9,16 +9,16 @@ from redis import Redis
 
 from tests.support.workers import eventually, redis, server  # noqa: F401 - fixtures
 from worker.state import work_queue as module
-from worker.state.event_log import Distribution, Journal
-from worker.state.work_queue import DEATHS, RETRY_AFTER_S, Ticket, Tickets, orphaned, overdue
+from worker.state.event_log import Distribution, EventLog
+from worker.state.work_queue import DEATHS, RETRY_AFTER_S, Ticket, WorkQueue, orphaned, overdue
 
 
 @pytest.fixture
-def tickets(redis: Redis) -> Tickets:  # noqa: F811
-    return Tickets(redis, "shop")
+def tickets(redis: Redis) -> WorkQueue:  # noqa: F811
+    return WorkQueue(redis, "shop")
 
 
-def ticket_of(tickets: Tickets) -> Ticket:
+def ticket_of(tickets: WorkQueue) -> Ticket:
     return tickets.read(["spend"])[0]
 
 
@@ -199,7 +199,7 @@ def test_a_ticket_at_rest_is_not_overdue():
 
 
 def test_the_journal_tells_what_came_after(redis):  # noqa: F811
-    journal = Journal(redis, "shop")
+    journal = EventLog(redis, "shop")
     journal.write("refreshed", "spend", version="1.0.0")
     since = journal.last_id()
     assert journal.read(since) == []
@@ -210,7 +210,7 @@ def test_the_journal_tells_what_came_after(redis):  # noqa: F811
 
 
 def test_freshness_is_a_distribution(redis):  # noqa: F811
-    journal = Journal(redis, "shop")
+    journal = EventLog(redis, "shop")
     assert journal.freshness("spend") is None
     for milliseconds in range(1, 101):
         journal.record_freshness("spend", milliseconds)

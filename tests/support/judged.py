@@ -16,7 +16,7 @@ from mlforge.frames import normalize
 from mlforge.frames.polars_schema import schema_of
 from mlforge.ingest import partials
 from mlforge.metrics import Rolling
-from mlforge.store.file_tasks import Place, lots
+from mlforge.store.file_tasks import PartialLocation, plan_files
 from tests.support import oracle
 
 INSTANT = pl.Datetime("us", "UTC")
@@ -79,7 +79,9 @@ class History:
             self.spec,
             schema_of(made),
             tuple(stored),
-            lambda made: lots(made, [Place(self.folder / f"{p.hash}.parquet") for p in made]),
+            lambda made: plan_files(
+                made, [PartialLocation(self.folder / f"{p.hash}.parquet") for p in made]
+            ),
         )
 
     def points(self, *points: tuple[Any, ...]) -> pl.DataFrame:

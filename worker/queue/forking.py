@@ -25,11 +25,11 @@ from mlforge.core.values import to_us
 from worker import project
 from worker.child_process import die_with_parent
 from worker.project import JOB_TIMEOUT, Project
-from worker.queue.prefork import Spare, Spares
+from worker.queue.prefork import PreforkPool, Spare
 from worker.queue.rq_queue import argument
 from worker.queue.rq_worker import Forge, outage_survived
 from worker.queue.warmup import rehearse
-from worker.state.work_queue import Tickets
+from worker.state.work_queue import WorkQueue
 
 OVERDUE_S = 5
 """What a job that ran into its timeout has left to say so, before its process is killed."""
@@ -50,7 +50,9 @@ class ForgeWorker(Forge, Worker):
         super().__init__(*arguments, **options)
         self._hired: Spare | None = None
         self._tell: Callable[[], object] = lambda: None
-        self._spares = Spares(_SPARES, self.setup_work_horse_signals, self._rehearsed, self._serve)
+        self._spares = PreforkPool(
+            _SPARES, self.setup_work_horse_signals, self._rehearsed, self._serve
+        )
 
     def teardown(self) -> None:
         """rq's own, and the end of the spares."""
@@ -138,7 +140,7 @@ class ForgeWorker(Forge, Worker):
         feature, scope = argument(job, "feature"), argument(job, "definitions")
         with outage_survived():
             if feature is not None and scope is not None:
-                Tickets(self.connection, scope).renew(feature, job.id)
+                WorkQueue(self.connection, scope).renew(feature, job.id)
             super().maintain_heartbeats(job, execution)
         if job.timeout and _seconds_of(job) > job.timeout + OVERDUE_S:
             self._overdue = job.id
@@ -162,7 +164,7 @@ class ForgeWorker(Forge, Worker):
             if overdue
             else f"the process at work was ended by {_cause(ret_val)}"
         )
-        Tickets(self.connection, scope).died(feature, job.id, error, at_fault=overdue)
+        WorkQueue(self.connection, scope).died(feature, job.id, error, at_fault=overdue)
         log.error("refresh interrupted", feature=feature, job=job.id, error=error)
 
     def _open(self) -> Project | None:

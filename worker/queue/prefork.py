@@ -70,7 +70,7 @@ class Spare:
         _reap(self.pid)
 
 
-class Spares:
+class PreforkPool:
     """Up to `count` idle processes. `begin` is called in each at once, `warm` then.
 
     `warm` gives after each of its steps for how many seconds the next one can wait for an order.

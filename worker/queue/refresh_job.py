@@ -19,7 +19,7 @@ from mlforge.maintenance import operations
 from worker import project
 from worker.project import Project
 from worker.queue import current_job_id, enqueue, give_back
-from worker.state.work_queue import RENEW_S, Lease, Tickets
+from worker.state.work_queue import RENEW_S, Lease, WorkQueue
 
 if TYPE_CHECKING:
     from mlforge.build.result import BuildResult
@@ -202,7 +202,7 @@ def _note_failure(at_work: Project, lease: Lease, error: BaseException) -> None:
 
 
 @contextmanager
-def _renewed(tickets: Tickets, lease: Lease) -> Iterator[None]:
+def _renewed(tickets: WorkQueue, lease: Lease) -> Iterator[None]:
     """Renew the lease in a thread for as long as the block runs."""
     ended = threading.Event()
 

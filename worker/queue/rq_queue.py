@@ -8,9 +8,9 @@ from typing import Any
 from redis import Redis
 from rq import Queue, Worker, get_current_job
 from rq.exceptions import DeserializationError, NoSuchJobError
-from rq.utils import import_attribute
 from rq.job import Job
 from rq.serializers import JSONSerializer
+from rq.utils import import_attribute
 
 from mlforge.core import clock
 from mlforge.core.values import from_iso

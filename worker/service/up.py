@@ -26,7 +26,7 @@ from worker.child_process import leashed
 from worker.project import DEFINITIONS, Project, Settings, hide_password
 from worker.service.embedded_redis import EmbeddedServer
 from worker.service.process import Beside
-from worker.state.event_log import Entry, Journal
+from worker.state.event_log import Entry, EventLog
 
 FOLDER = ".mlforge"
 STOP_S = 15.0
@@ -186,7 +186,7 @@ class Up:
 
     def _follow(self, redis: Redis, scope: str) -> None:
         """Print a line for each entry of the journal."""
-        journal, last = Journal(redis, scope), None
+        journal, last = EventLog(redis, scope), None
         while not self.stop.is_set():
             try:
                 last = last or journal.last_id()

@@ -49,7 +49,7 @@ class Distribution:
         return cls(len(ranked), at(0.50), at(0.95), at(0.99))
 
 
-class Journal:
+class EventLog:
     """The entries of one project, the last thousand of them."""
 
     def __init__(self, redis: Redis, scope: str) -> None:

@@ -223,7 +223,7 @@ return 1
 """
 
 
-class Tickets:
+class WorkQueue:
     """The tickets of one project; methods that return a job id ask the caller to enqueue it."""
 
     def __init__(self, redis: Redis, scope: str) -> None:

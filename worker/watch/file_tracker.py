@@ -49,7 +49,7 @@ class _Unfinished:
 
 
 @dataclass(slots=True)
-class Sightings:
+class FileTracker:
     """One source, the features that it feeds, and the files as they were last seen whole."""
 
     source: Source

@@ -20,7 +20,7 @@ from watchfiles import watch
 from mlforge.core import clock
 from mlforge.errors import SourceError
 from mlforge.sources.source import Source
-from worker.watch.file_tracker import Change, Sightings
+from worker.watch.file_tracker import Change, FileTracker
 
 STEP_MS, DEBOUNCE_MS, TICK_MS = 3, 50, 200
 SCAN_EVERY_S = 5.0
@@ -186,7 +186,7 @@ class Watcher:
         self._rests_until = ended + _REST_SHARE * (ended - began)
         self._scan_at = [at for at in self._scan_at if at > ended] + [ended + pause]
 
-    def _tell(self, sightings: Sightings, change: Change | None) -> None:
+    def _tell(self, sightings: FileTracker, change: Change | None) -> None:
         if change is None or not self._started:  # the first scan only learns what is there
             return
         for feature in sightings.features:
@@ -205,10 +205,10 @@ class Watcher:
         return roots
 
 
-def _by_source(sources: Mapping[str, Source]) -> Iterator[Sightings]:
+def _by_source(sources: Mapping[str, Source]) -> Iterator[FileTracker]:
     """Features that share a source share its sightings."""
     grouped: dict[Source, list[str]] = {}
     for feature, source in sources.items():
         grouped.setdefault(source, []).append(feature)
     for source, features in grouped.items():
-        yield Sightings(source, tuple(features))
+        yield FileTracker(source, tuple(features))

@@ -27,10 +27,10 @@ from mlforge.engines.tiles.build import Summary, Tiles
 from mlforge.engines.tiles.merge import Sizes, gives, mean_of
 from mlforge.engines.timeline import of_events
 from mlforge.store import Store, file_tasks
-from mlforge.store.file_tasks import Lot
+from mlforge.store.file_tasks import FileScanTask
 from mlforge.store.local import io
 from mlforge.store.local.paths import State, state_of
-from mlforge.store.local.tiles import Made
+from mlforge.store.local.tiles import TileWrite
 
 _FORMAT = 1
 _NOTES = "mlforge.tiles"
@@ -55,7 +55,7 @@ def kind_of(spec: FeatureSpec, schema: Schema) -> str | None:
 
 
 @dataclass(frozen=True, slots=True)
-class Laid:
+class CachedTiles:
     """The tiles of one file; no summary where its events are not dense. sizes: of the columns with spreads."""
 
     path: Path
@@ -63,7 +63,7 @@ class Laid:
     sizes: Mapping[str, Sizes]
 
 
-def lay(store: Store, spec: FeatureSpec, schema: Schema, lots: Sequence[Lot]) -> None:
+def lay(store: Store, spec: FeatureSpec, schema: Schema, tasks: Sequence[FileScanTask]) -> None:
     """Make the tiles of those of these lots that are whole files of many events and have none yet.
 
     Of a file whose events are not dense it is kept that there are none; a damaged one is left alone. Raises
@@ -73,28 +73,30 @@ def lay(store: Store, spec: FeatureSpec, schema: Schema, lots: Sequence[Lot]) ->
     if kind is None:
         return
     there = store.tiles(spec.name, kind)
-    whole = {lot.path: lot for lot in lots if lot.numbers is None and lot.rows >= build.FEWEST}
+    whole = {
+        task.path: task for task in tasks if task.numbers is None and task.rows >= build.FEWEST
+    }
     wanting = [
-        lot for path, lot in whole.items() if path not in there or look(there[path], path) is None
+        task for path, task in whole.items() if path not in there or look(there[path], path) is None
     ]
     if wanting:
         store.write_tiles(spec.name, kind, _made(wanting, spec, schema))
 
 
-def _made(lots: Iterable[Lot], spec: FeatureSpec, schema: Schema) -> Iterator[Made]:
+def _made(tasks: Iterable[FileScanTask], spec: FeatureSpec, schema: Schema) -> Iterator[TileWrite]:
     wanted = tuple(column for column in schema if column.name in spec.needed())
     given = dtypes(schema)
-    for lot in lots:
-        if not io.is_sealed(lot.path):
+    for task in tasks:
+        if not io.is_sealed(task.path):
             continue
-        events = of_events(file_tasks.scan([lot], wanted), spec)
-        told: dict[str, Any] = {"of": io.seal_of(lot.path), "events": None}
+        events = of_events(file_tasks.scan([task], wanted), spec)
+        told: dict[str, Any] = {"of": io.seal_of(task.path), "events": None}
         rows = pl.DataFrame()
         if build.dense(events, spec):
             found = build.made(events, spec, given)
             rows = found.rows.collect().sort(TIME)
             told |= _told(found.summary, rows, spec, given)
-        yield lot.path, rows, {_NOTES: json.dumps(told)}
+        yield task.path, rows, {_NOTES: json.dumps(told)}
 
 
 def _told(
@@ -111,7 +113,7 @@ def _told(
     return {"events": summary.events, "sums": sums, "sizes": sizes}
 
 
-def look(path: Path, of: Path) -> Laid | None:
+def look(path: Path, of: Path) -> CachedTiles | None:
     """The tiles at a place; None where there are none, or not as they were written, or not of that file."""
     try:
         return _look(state_of(path), state_of(of))
@@ -120,7 +122,7 @@ def look(path: Path, of: Path) -> Laid | None:
 
 
 @lru_cache(maxsize=65_536)  # a refresh and the push behind it look several times
-def _look(state: State, of: State) -> Laid | None:
+def _look(state: State, of: State) -> CachedTiles | None:
     path = Path(state[0])
     if not io.is_sealed(path):
         return None
@@ -129,7 +131,7 @@ def _look(state: State, of: State) -> Laid | None:
         if told["of"] != io.seal_of(Path(of[0])):
             return None
         if told["events"] is None:
-            return Laid(path, None, {})
+            return CachedTiles(path, None, {})
         extents = {column: Extent(*ends) for column, (_, *ends, _) in told["sums"].items()}
         summary = Summary(int(told["events"]), extents)
         for column, (dtype, _, _, bits) in told["sums"].items():
@@ -137,16 +139,16 @@ def _look(state: State, of: State) -> Laid | None:
             if bits != (None if scale is None else scale.bits):
                 return None  # of an mlforge whose scales are others
         sizes = {name: Sizes(Extent(*ends), most) for name, (*ends, most) in told["sizes"].items()}
-        return Laid(path, summary, sizes)
+        return CachedTiles(path, summary, sizes)
     return None
 
 
-def summary_of(laid: Iterable[Laid]) -> Summary:
+def summary_of(laid: Iterable[CachedTiles]) -> Summary:
     """That of the events of all."""
     return reduce(Summary.union, (one.summary for one in laid if one.summary is not None))
 
 
-def makes(laid: Sequence[Laid], spec: FeatureSpec, dtypes: Mapping[str, str]) -> bool:
+def makes(laid: Sequence[CachedTiles], spec: FeatureSpec, dtypes: Mapping[str, str]) -> bool:
     """Whether these tiles together make every metric of a feature."""
     summary, known = summary_of(laid), {name for one in laid for name in one.sizes}
 
@@ -161,9 +163,9 @@ def makes(laid: Sequence[Laid], spec: FeatureSpec, dtypes: Mapping[str, str]) ->
     return all(gives(m.aggregation, exact(m.column), near(m.column)) for m in spec.columns)
 
 
-def scanned(laid: Iterable[Laid], dtypes: Mapping[str, str]) -> list[Tiles]:
+def scanned(laid: Iterable[CachedTiles], dtypes: Mapping[str, str]) -> list[Tiles]:
     """Their tiles, those whose sums are in one scale together: many files are read in one go."""
-    by_scale: dict[tuple[Scale | None, ...], list[Laid]] = defaultdict(list)
+    by_scale: dict[tuple[Scale | None, ...], list[CachedTiles]] = defaultdict(list)
     for one in laid:
         own = one.summary
         if own is not None:

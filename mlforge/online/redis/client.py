@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from mlforge.errors import DefinitionError, MissingExtra, OnlineError, OnlineUnavailable
-from mlforge.online.base import Losses
+from mlforge.online.base import Evidence
 
 try:
     import redis
@@ -82,7 +82,7 @@ class Server:
         except redis.RedisError as error:
             raise self._meant(error) from error
 
-    def losses(self) -> Losses | None:
+    def losses(self) -> Evidence | None:
         """This run of the server, and its count of evictions; None if it does not tell."""
         try:
             with self.asking() as client, client.pipeline(transaction=False) as pipe:
@@ -94,7 +94,7 @@ class Server:
         except OnlineError:  # a user without the right to ask
             return None
         run, evicted = server.get("run_id"), stats.get("evicted_keys")
-        return None if run is None or evicted is None else Losses(str(run), int(evicted))
+        return None if run is None or evicted is None else Evidence(str(run), int(evicted))
 
     def ask(self, commands: bytes, replies: int) -> list[Any]:
         """The replies to packed commands, all sent at once; sent anew if the connection breaks.

@@ -15,7 +15,7 @@ import polars as pl
 from mlforge.core import clock
 from mlforge.core.values import check_name, to_iso
 from mlforge.errors import DefinitionError, OnlineUnavailable, StalePush
-from mlforge.online.base import DOUBT, Losses, OnlineBooks, OnlineStore, Rows, Target
+from mlforge.online.base import DOUBT, Evidence, OnlineBooks, OnlineStore, Rows, Target
 from mlforge.online.codec import fence_text, from_fields, losses_text, target_text, to_fields
 from mlforge.online.redis import resp, scripts
 
@@ -112,7 +112,7 @@ class RedisStore(OnlineStore):
         """Write the books with the target as done and none pending, atomically."""
         self._record(feature, target, to_fields(target, books), books.renewed_at, server)
 
-    def losses(self) -> Losses | None:
+    def losses(self) -> Evidence | None:
         """The server's run and its count of evictions; None if it does not tell, or may not."""
         return self._server.losses()
 

@@ -45,7 +45,7 @@ _Piece = tuple[Partial, ...] | tuple[SourceRecord, ...]
 _Named = list[tuple[str, _Piece]]
 
 
-class Pieces:
+class ManifestChunks:
     """The pieces of a feature's folder."""
 
     def __init__(self, folder: Path) -> None:

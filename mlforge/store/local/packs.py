@@ -18,7 +18,7 @@ import polars as pl
 from mlforge.core.manifest import Partial
 from mlforge.core.schema import Schema
 from mlforge.errors import IntegrityError
-from mlforge.store.file_tasks import NUMBER, Place, parted
+from mlforge.store.file_tasks import NUMBER, PartialLocation, parted
 from mlforge.store.local import io
 from mlforge.store.manifest_json import partials_from_json, partials_to_json
 
@@ -27,7 +27,7 @@ _HASHES, _PARTIALS = "mlforge.pack.hashes", "mlforge.pack.partials"
 _STANDS_FOR = "mlforge.pack.stands_for"
 _ROW_GROUP = 32_768
 
-Made = tuple[Partial, pl.DataFrame]
+PartialWrite = tuple[Partial, pl.DataFrame]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,10 +73,12 @@ class Pack:
         return cls(path, hashes, stands_for, described)
 
     @cached_property
-    def places(self) -> dict[str, Place]:
+    def places(self) -> dict[str, PartialLocation]:
         """Where each of its partials is."""
         among = len(self.hashes)
-        return {h: Place(self.path, number, among) for number, h in enumerate(self.hashes)}
+        return {
+            h: PartialLocation(self.path, number, among) for number, h in enumerate(self.hashes)
+        }
 
     @cached_property
     def partials(self) -> dict[str, Partial]:
@@ -104,7 +106,7 @@ class Pack:
 def write(
     folder: Path,
     sequence: int,
-    made: Iterable[Made],
+    made: Iterable[PartialWrite],
     sorted_by: str | None,
     stands_for: Iterable[str] = (),
 ) -> Path:

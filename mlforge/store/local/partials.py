@@ -27,9 +27,9 @@ from mlforge.core.schema import Schema
 from mlforge.errors import IntegrityError, StoreError
 from mlforge.frames import polars_schema
 from mlforge.store import file_tasks
-from mlforge.store.file_tasks import Kept, Lot, Place
+from mlforge.store.file_tasks import FileScanTask, Kept, PartialLocation
 from mlforge.store.local import io, packs
-from mlforge.store.local.packs import Made, Pack, Packing
+from mlforge.store.local.packs import Pack, Packing, PartialWrite
 from mlforge.store.local.paths import State, is_link, no_link, state_of
 from mlforge.store.manifest_json import partial_from_json, partial_to_json
 
@@ -41,24 +41,30 @@ _REMEMBERED = 8
 
 
 @dataclass(frozen=True)
-class Stock:
+class Inventory:
     """What there was at a look: loose partials, and whether each is a link; packs, the oldest first."""
 
     loose: Mapping[str, bool]
     packs: tuple[Pack, ...]
     superseded: tuple[Pack, ...]
-    packed: Mapping[str, Place]
+    packed: Mapping[str, PartialLocation]
 
 
-class Shelf:
+class PartialStore:
     """Keeps the partials of a feature in its folder."""
 
     def __init__(self, folder: Path, packing: Packing) -> None:
         self.folder, self.packing = folder, packing
         self._read: dict[State, Pack] = {}
-        self._lots: list[tuple[Sequence[Partial], Mapping[str, Place], Sequence[Lot]]] = []
-        self._counted: tuple[tuple[Pack, ...], dict[str, Place], tuple[Pack, ...]] = ((), {}, ())
-        self._whole: dict[Path, Lot] = {}
+        self._lots: list[
+            tuple[Sequence[Partial], Mapping[str, PartialLocation], Sequence[FileScanTask]]
+        ] = []
+        self._counted: tuple[tuple[Pack, ...], dict[str, PartialLocation], tuple[Pack, ...]] = (
+            (),
+            {},
+            (),
+        )
+        self._whole: dict[Path, FileScanTask] = {}
         # By file; None in a process that was never asked to `keep` any, as most are.
         self._memory: dict[Path, Kept] | None = None
 
@@ -83,7 +89,7 @@ class Shelf:
             raise StoreError(f"{self.folder.name}: {hash_!r} is not a partial's hash")
         return Path(f"{self.folder}/_partials/{hash_}{_SUFFIX}")
 
-    def look(self) -> Stock:
+    def look(self) -> Inventory:
         """See what there is."""
         found = tuple(self._found())
         packed, counting = self._count(found)
@@ -93,7 +99,7 @@ class Shelf:
             if entry.name.endswith(_SUFFIX) and _HASH.fullmatch(entry.name.removesuffix(_SUFFIX))
         }
         superseded = tuple(pack for pack in found if pack not in counting)
-        return Stock(loose, counting, superseded, packed)
+        return Inventory(loose, counting, superseded, packed)
 
     def hashes(self) -> set[str]:
         """All that is stored."""
@@ -101,11 +107,11 @@ class Shelf:
         alone = (hash_ for hash_, link in stock.loose.items() if not link)
         return {*stock.packed, *alone}
 
-    def locate(self, hashes: Iterable[str]) -> list[Place]:
+    def locate(self, hashes: Iterable[str]) -> list[PartialLocation]:
         """Where each lies or would lie."""
         return self._located(hashes, self.look())
 
-    def lots(self, partials: Sequence[Partial]) -> Sequence[Lot]:
+    def plan_files(self, partials: Sequence[Partial]) -> Sequence[FileScanTask]:
         """What is read for these partials; asked twice for one and the same list, the same again."""
         stock = self.look()
         for known, packed, made in self._lots:
@@ -113,7 +119,7 @@ class Shelf:
                 return made
         made = self._made(partials, stock)
         if self._memory:
-            made = [replace(lot, kept=self._memory.get(lot.path)) for lot in made]
+            made = [replace(task, kept=self._memory.get(task.path)) for task in made]
         self._lots = [(partials, stock.packed, made), *self._lots[: _REMEMBERED - 1]]
         return made
 
@@ -121,16 +127,16 @@ class Shelf:
         self, partials: Sequence[Partial], columns: Collection[str], time: str, since: int
     ) -> None:
         """Keep these columns of what the partials hold from an instant on in memory, and nothing else."""
-        lots = {lot.path: lot for lot in self.lots(partials)}
-        wanting = [lot for lot in lots.values() if not lot.in_memory(columns, since)]
+        tasks = {task.path: task for task in self.plan_files(partials)}
+        wanting = [task for task in tasks.values() if not task.in_memory(columns, since)]
         found = pl.collect_all(
-            pl.scan_parquet(lot.path, glob=False)
+            pl.scan_parquet(task.path, glob=False)
             .filter(pl.col(time) >= polars_schema.instant(since))
-            .select(lot.stored(columns))
-            for lot in wanting
+            .select(task.stored(columns))
+            for task in wanting
         )
-        read = {lot.path: Kept(rows, since) for lot, rows in zip(wanting, found, strict=True)}
-        self._memory = {path: lot.kept for path, lot in lots.items() if lot.kept} | read
+        read = {task.path: Kept(rows, since) for task, rows in zip(wanting, found, strict=True)}
+        self._memory = {path: task.kept for path, task in tasks.items() if task.kept} | read
         self._lots = []
 
     def find(self, hash_: str) -> Partial | None:
@@ -154,7 +160,7 @@ class Shelf:
             return None  # damaged: whoever asked makes it anew
         return found if found.hash == hash_ else None
 
-    def write(self, made: Sequence[Made], sorted_by: str | None) -> None:
+    def write(self, made: Sequence[PartialWrite], sorted_by: str | None) -> None:
         """Store partials: many small ones of a schema in packs, each of the others alone."""
         stock = self.look()
         by_hash = {partial.hash: (partial, frame) for partial, frame in made}
@@ -262,30 +268,30 @@ class Shelf:
                 if entry.name.startswith("."):
                     Path(entry.path).unlink(missing_ok=True)
 
-    def _made(self, partials: Sequence[Partial], stock: Stock) -> Sequence[Lot]:
+    def _made(self, partials: Sequence[Partial], stock: Inventory) -> Sequence[FileScanTask]:
         """What is read for these partials: of a pack that was read whole before nothing is asked again."""
         asked = {partial.hash for partial in partials}
         if len(asked) < len(partials):  # one that counts twice is read twice
-            return file_tasks.lots(partials, self._located([p.hash for p in partials], stock))
-        whole: list[Lot] = []
+            return file_tasks.plan_files(partials, self._located([p.hash for p in partials], stock))
+        whole: list[FileScanTask] = []
         for pack in stock.packs:
-            lot = self._whole.get(pack.path)
-            if lot is not None and asked.issuperset(pack.hashes):
+            task = self._whole.get(pack.path)
+            if task is not None and asked.issuperset(pack.hashes):
                 asked.difference_update(pack.hashes)
-                whole.append(lot)
+                whole.append(task)
         rest = [partial for partial in partials if partial.hash in asked] if asked else []
-        made = file_tasks.lots(rest, self._located([p.hash for p in rest], stock))
-        self._whole |= {lot.path: lot for lot in made if lot.packed and lot.numbers is None}
+        made = file_tasks.plan_files(rest, self._located([p.hash for p in rest], stock))
+        self._whole |= {task.path: task for task in made if task.packed and task.numbers is None}
         return (*whole, *made)
 
-    def _located(self, hashes: Iterable[str], stock: Stock) -> list[Place]:
+    def _located(self, hashes: Iterable[str], stock: Inventory) -> list[PartialLocation]:
         return [stock.packed.get(hash_) or self._loose_place(hash_, stock) for hash_ in hashes]
 
-    def _loose_place(self, hash_: str, stock: Stock) -> Place:
+    def _loose_place(self, hash_: str, stock: Inventory) -> PartialLocation:
         path = self.alone(hash_)
         if stock.loose.get(hash_):
             raise is_link(path)
-        return Place(path)
+        return PartialLocation(path)
 
     def _found(self) -> list[Pack]:
         """All packs, by their sequence; one that is damaged is none: its partials are missing."""
@@ -298,11 +304,13 @@ class Shelf:
                     self._read[state] = before.get(state) or Pack.read(path)
         return list(self._read.values())
 
-    def _count(self, found: tuple[Pack, ...]) -> tuple[dict[str, Place], tuple[Pack, ...]]:
+    def _count(
+        self, found: tuple[Pack, ...]
+    ) -> tuple[dict[str, PartialLocation], tuple[Pack, ...]]:
         """Where packed partials are, and the packs that they are in."""
         if self._counted[0] != found:
             replaced = {name for pack in found for name in pack.stands_for}
-            packed: dict[str, Place] = {}
+            packed: dict[str, PartialLocation] = {}
             for pack in found:
                 if pack.path.name not in replaced:
                     packed.update(pack.places)
@@ -322,7 +330,7 @@ class Shelf:
         reach("partial.written")
 
     def _write_pack(
-        self, made: Sequence[Made], sorted_by: str | None, stands_for: Iterable[str] = ()
+        self, made: Sequence[PartialWrite], sorted_by: str | None, stands_for: Iterable[str] = ()
     ) -> None:
         if not made:
             return
@@ -333,7 +341,7 @@ class Shelf:
             io.sync(self.packs)
         reach("pack.written")
 
-    def _sweepable(self, stock: Stock) -> list[Path]:
+    def _sweepable(self, stock: Inventory) -> list[Path]:
         """What packs have stood in for since long enough; the oldest first, or it would count again."""
         doubled = [hash_ for hash_ in stock.loose if hash_ in stock.packed]
         if not (doubled or stock.superseded):
@@ -357,7 +365,9 @@ class Shelf:
             ),
         ]
 
-    def _packable(self, stock: Stock, partials: Sequence[Partial]) -> dict[Schema, list[Partial]]:
+    def _packable(
+        self, stock: Inventory, partials: Sequence[Partial]
+    ) -> dict[Schema, list[Partial]]:
         groups: dict[Schema, dict[str, Partial]] = defaultdict(dict)
         for partial in partials if len(stock.loose) >= self.packing.at_least else ():
             if (
@@ -372,7 +382,7 @@ class Shelf:
             if len(group) >= self.packing.at_least
         }
 
-    def _loaded(self, partials: Iterable[Partial]) -> list[Made]:
+    def _loaded(self, partials: Iterable[Partial]) -> list[PartialWrite]:
         """Loose partials with their events; a damaged one is left where it is, for `faults` to find."""
         found = ((partial, self.alone(partial.hash)) for partial in partials)
         return [
@@ -381,7 +391,7 @@ class Shelf:
             if io.is_sealed(path)
         ]
 
-    def _kept(self, pack: Pack, stock: Stock) -> list[Made]:
+    def _kept(self, pack: Pack, stock: Inventory) -> list[PartialWrite]:
         events = pack.frames()
         return [
             (pack.partials[hash_], events[hash_])

@@ -43,14 +43,13 @@ from mlforge.errors import (
 )
 from mlforge.store import manifest_json
 from mlforge.store.base import Pointer, Store
-from mlforge.store.file_tasks import Lot, Place
+from mlforge.store.file_tasks import FileScanTask, PartialLocation
 from mlforge.store.local import index, io, staging, state_files
-from mlforge.store.local.manifest_chunks import Pieces
-from mlforge.store.local.packs import Made, Packing
-from mlforge.store.local.partials import Shelf
+from mlforge.store.local.manifest_chunks import ManifestChunks
+from mlforge.store.local.packs import Packing, PartialWrite
+from mlforge.store.local.partials import PartialStore
 from mlforge.store.local.paths import State, checked, no_link, state_of, well_formed
-from mlforge.store.local.tiles import Made as MadeTiles
-from mlforge.store.local.tiles import TileFolder
+from mlforge.store.local.tiles import TileFolder, TileWrite
 from mlforge.store.records import Audit, Books, Seen
 
 META = ".meta.json"
@@ -63,9 +62,9 @@ _REMEMBERED = 8
 class _Home:
     """What is known of a feature's folder, and kept for the next look."""
 
-    shelf: Shelf
+    shelf: PartialStore
     tiles: TileFolder
-    pieces: Pieces
+    pieces: ManifestChunks
     seen: state_files.SeenNote
 
 
@@ -155,13 +154,13 @@ class LocalStore(Store):
                 no_link(path / part.name)
         return path
 
-    def locate(self, name: str, hashes: Iterable[str]) -> list[Place]:
+    def locate(self, name: str, hashes: Iterable[str]) -> list[PartialLocation]:
         """`_partials/<hash>.parquet`, or rows of a pack."""
         return self._shelf(name).locate(hashes)
 
-    def lots(self, name: str, partials: Sequence[Partial]) -> Sequence[Lot]:
+    def plan_files(self, name: str, partials: Sequence[Partial]) -> Sequence[FileScanTask]:
         """Made once for a list of partials while no pack comes or goes."""
-        return self._shelf(name).lots(partials)
+        return self._shelf(name).plan_files(partials)
 
     def keep(
         self,
@@ -178,7 +177,9 @@ class LocalStore(Store):
         """Read the description that a file carries in its own metadata."""
         return self._shelf(name).find(hash_)
 
-    def write_partials(self, name: str, made: Sequence[Made], sorted_by: str | None = None) -> None:
+    def write_partials(
+        self, name: str, made: Sequence[PartialWrite], sorted_by: str | None = None
+    ) -> None:
         """Write each under its hash, or many small ones in a pack, whole or not at all."""
         self._shelf(name).write(made, sorted_by)
 
@@ -211,7 +212,7 @@ class LocalStore(Store):
         """What lies in `_tiles`."""
         return self._home(name).tiles.find(kind)
 
-    def write_tiles(self, name: str, kind: str, made: Iterable[MadeTiles]) -> None:
+    def write_tiles(self, name: str, kind: str, made: Iterable[TileWrite]) -> None:
         """Write files of `_tiles`, each whole or not at all."""
         self._home(name).tiles.write(kind, made)
 
@@ -414,16 +415,16 @@ class LocalStore(Store):
     def _version(self, name: str, version: Version) -> Path:
         return no_link(self._folder(name) / str(version))
 
-    def _shelf(self, name: str) -> Shelf:
+    def _shelf(self, name: str) -> PartialStore:
         return self._home(name).shelf
 
     def _home(self, name: str) -> _Home:
         folder = self._folder(name)
         if name not in self._homes:
             self._homes[name] = _Home(
-                Shelf(folder, self.packing),
+                PartialStore(folder, self.packing),
                 TileFolder(folder, self.packing.grace_s),
-                Pieces(folder / _LINEAGE),
+                ManifestChunks(folder / _LINEAGE),
                 state_files.SeenNote(folder),
             )
         return self._homes[name]

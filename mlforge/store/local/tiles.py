@@ -21,7 +21,7 @@ from mlforge.store.local.paths import no_link
 
 _ROW_GROUP = 131_072
 _SUFFIX = ".parquet"
-Made = tuple[Path, pl.DataFrame, Mapping[str, str]]
+TileWrite = tuple[Path, pl.DataFrame, Mapping[str, str]]
 """The file whose tiles they are, the tiles, and notes to keep with them."""
 
 
@@ -53,7 +53,7 @@ class TileFolder:
         """Those of a kind, by the file whose they are."""
         return {entry.of: entry.path for entry in self._entries() if entry.kind == kind}
 
-    def write(self, kind: str, made: Iterable[Made]) -> None:
+    def write(self, kind: str, made: Iterable[TileWrite]) -> None:
         """Keep those of files, each with a checksum within; those of other kinds go."""
         with io.storage_errors(self.folder):
             self.folder.mkdir(exist_ok=True)

@@ -43,8 +43,8 @@ def values(project: Project, day: float = DAYS) -> pl.DataFrame:
 
 def kept(project: Project) -> int:
     """How many rows are in memory."""
-    lots = events_of(project.store, project.store.read_metadata("spend")).lots
-    return sum({lot.path: lot.kept.rows.height for lot in lots if lot.kept}.values())
+    tasks = events_of(project.store, project.store.read_metadata("spend")).tasks
+    return sum({task.path: task.kept.rows.height for task in tasks if task.kept}.values())
 
 
 @pytest.fixture

@@ -12,18 +12,18 @@ import pytest
 
 from mlforge.engines import pairwise
 from mlforge.engines.fixed_point import Fixed
-from mlforge.engines.pairwise import Slices
+from mlforge.engines.pairwise import Segments
 
 LONGEST = 50
 
 
-def slices(count: int, draw: random.Random) -> Slices:
+def slices(count: int, draw: random.Random) -> Segments:
     starts = [draw.randrange(count) for _ in range(300)]
     lengths = [draw.randrange(min(LONGEST, count - start) + 1) for start in starts]
-    return Slices(pl.Series(starts), pl.Series(lengths))
+    return Segments(pl.Series(starts), pl.Series(lengths))
 
 
-def within(values: pl.Series, of: Slices) -> list[list[float]]:
+def within(values: pl.Series, of: Segments) -> list[list[float]]:
     pairs = zip(of.starts, of.lengths, strict=True)
     return [values.slice(start, length).drop_nulls().to_list() for start, length in pairs]
 
@@ -40,7 +40,7 @@ def test_sums_of_floats_are_those_of_fractions_rounded_once(scale: float) -> Non
 
 def test_a_total_that_wraps_around_leaves_slices_exact() -> None:
     values = pl.Series([2**126 - 1] * 20 + [3, 4, -(2**126)], dtype=pl.Int128)
-    of = Slices(pl.Series([19, 20, 21]), pl.Series([1, 2, 2]))
+    of = Segments(pl.Series([19, 20, 21]), pl.Series([1, 2, 2]))
     fixed = Fixed.exactly(values, 2)
     assert fixed is not None
     assert fixed.sums(of).to_list() == [2**126 - 1, 7, 4 - 2**126]
@@ -58,7 +58,7 @@ def test_values_too_far_apart_are_refused(values: list[float]) -> None:
 
 @pytest.mark.parametrize("dtype", [pl.Float64, pl.Float32, pl.Int64, pl.Boolean])
 def test_a_column_of_nulls_and_zeros_sums_to_nothing(dtype: type[pl.DataType]) -> None:
-    of = Slices(pl.Series([0, 1, 3]), pl.Series([3, 0, 0]))
+    of = Segments(pl.Series([0, 1, 3]), pl.Series([3, 0, 0]))
     for make in (Fixed.exactly, Fixed.for_squares):
         fixed = make(pl.Series([None, 0, None]).cast(dtype), LONGEST)
         assert fixed is not None
@@ -69,7 +69,7 @@ def test_a_column_of_nulls_and_zeros_sums_to_nothing(dtype: type[pl.DataType]) -
 def test_sums_of_floats_are_floats_whatever_the_values(values: list[float | None]) -> None:
     fixed = Fixed.exactly(pl.Series(values), LONGEST)
     assert fixed is not None
-    assert fixed.sums(Slices(pl.Series([0]), pl.Series([1]))).dtype == pl.Float64
+    assert fixed.sums(Segments(pl.Series([0]), pl.Series([1]))).dtype == pl.Float64
 
 
 @pytest.mark.parametrize("mean", [0.0, 1.0, 1e3, -1e6])
@@ -95,5 +95,5 @@ def test_equal_values_do_not_deviate() -> None:
     values = pl.Series([0.1] * 30)
     fixed = Fixed.for_squares(values, LONGEST)
     assert fixed is not None
-    found = fixed.deviations(Slices(pl.Series([0, 5]), pl.Series([30, 2])), pl.Series([30, 2]))
+    found = fixed.deviations(Segments(pl.Series([0, 5]), pl.Series([30, 2])), pl.Series([30, 2]))
     assert found.to_list() == [0.0, 0.0]

@@ -104,9 +104,9 @@ def read(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     seen: list[Path] = []
     original = file_tasks.scan
 
-    def watched(lots: Any, *arguments: Any, **options: Any) -> pl.LazyFrame:
-        seen.extend(lot.path for lot in lots)
-        return original(lots, *arguments, **options)
+    def watched(tasks: Any, *arguments: Any, **options: Any) -> pl.LazyFrame:
+        seen.extend(task.path for task in tasks)
+        return original(tasks, *arguments, **options)
 
     monkeypatch.setattr(file_tasks, "scan", watched)
     return seen

@@ -11,7 +11,7 @@ import pytest
 from mlforge.core.feature_spec import FeatureSpec
 from mlforge.core.values import to_us
 from mlforge.errors import ColumnNotFound, DataError
-from mlforge.frames.normalize import Dropped, Events, future_warning, normalise
+from mlforge.frames.normalize import Dropped, EventFrame, future_warning, normalise
 from mlforge.frames.polars_schema import UTC_INSTANT
 from mlforge.metrics import Rolling
 
@@ -27,7 +27,7 @@ def spec(
     )
 
 
-def normal(*metrics: Rolling, **columns: object) -> Events:
+def normal(*metrics: Rolling, **columns: object) -> EventFrame:
     """Events of columns beside a key and a time that nobody minds."""
     frame = pl.DataFrame({"k": [1], "t": [NOON], **columns})
     return normalise(spec(*metrics), frame, WHERE)

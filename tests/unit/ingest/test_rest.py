@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from mlforge.core.list_diff import alike, differing
 from mlforge.core.manifest import Partial, SourceRecord
 from mlforge.ingest import unchanged
-from mlforge.ingest.unchanged import Found, Rest
+from mlforge.ingest.unchanged import Found, UnchangedFiles
 from mlforge.store import Seen
 
 NAMES = ("a", "c", "e")
-NOTHING = Rest()
+NOTHING = UnchangedFiles()
 
 
 def pair(path: str) -> Found:
@@ -29,13 +29,13 @@ def seen(path: str) -> Seen:
     return Seen(1, 7_000, 8_000, 9, path, 1, path)
 
 
-def grown(*paths: str, start: Rest = NOTHING, **other: Seen) -> Rest:
+def grown(*paths: str, start: UnchangedFiles = NOTHING, **other: Seen) -> UnchangedFiles:
     found = [pair(path) for path in paths]
     known = {path: seen(path) for path in (*start.stats, *paths)} | other
     return start.grown(found, start.joined(found), known)
 
 
-def paths(of: Rest) -> list[str]:
+def paths(of: UnchangedFiles) -> list[str]:
     assert [record.partial for record in of.records] == [partial.hash for partial in of.partials]
     assert of.stats.keys() == {record.path for record in of.records}
     return [record.path for record in of.records]

@@ -24,8 +24,8 @@ from mlforge.engines import Events, engine_named
 from mlforge.frames.digest import digest
 from mlforge.maintenance.operations import verify
 from mlforge.store import LocalStore
-from mlforge.store.changes import Changes
-from mlforge.store.file_tasks import Place, lots
+from mlforge.store.changes import EventDiff
+from mlforge.store.file_tasks import PartialLocation, plan_files
 from tests.support.projects import Project, rows
 
 PART_ROWS = 64
@@ -219,11 +219,13 @@ def drop_by_drop(
         into.mkdir()
         writer = TableWriter(
             engine,
-            Events(SPEC, EVENTS, (partial,), lambda made: lots(made, [Place(path)])),
+            Events(
+                SPEC, EVENTS, (partial,), lambda made: plan_files(made, [PartialLocation(path)])
+            ),
             into,
             Layout(part_rows=PART_ROWS),
         )
-        changes = Changes(frame.height, 0, frame.select("user").unique(), span)
+        changes = EventDiff(frame.height, 0, frame.select("user").unique(), span)
         table = writer.changed(changes, parts, lies)
         known = {(lies / part.file).stat().st_ino for part in parts}
         fresh = [p for p in table.parts if (into / p.file).stat().st_ino not in known]
