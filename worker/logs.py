@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import MutableMapping
 from typing import Any
 
 import structlog
+
+from mlforge.core.text import printable
 
 _SHARED: list[Any] = [
     structlog.contextvars.merge_contextvars,
@@ -17,11 +20,10 @@ _SHARED: list[Any] = [
 
 def configure(process: str, level: str = "INFO") -> None:
     """Send all logs of this process to stderr; `process` (watcher, worker, up) is in each line."""
-    terminal = sys.stderr.isatty()
+    readable = sys.stderr.isatty()
     renderer: Any = (
-        structlog.dev.ConsoleRenderer() if terminal else structlog.processors.JSONRenderer()
+        structlog.dev.ConsoleRenderer() if readable else structlog.processors.JSONRenderer()
     )
-    tail = [] if terminal else [structlog.processors.format_exc_info]
     structlog.configure(
         processors=[
             structlog.stdlib.filter_by_level,
@@ -38,7 +40,8 @@ def configure(process: str, level: str = "INFO") -> None:
             foreign_pre_chain=_SHARED,
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                *tail,
+                structlog.processors.format_exc_info,
+                *([escaped] if readable else []),
                 renderer,
             ],
         )
@@ -52,3 +55,15 @@ def configure(process: str, level: str = "INFO") -> None:
         quiet.propagate = True
         quiet.setLevel(logging.WARNING)
     structlog.contextvars.bind_contextvars(process=process)
+
+
+def escaped(_: object, __: str, record: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """The record with control characters escaped: a file's name must not forge a line of the log.
+
+    A traceback keeps its lines. JSON needs none of this: it escapes by itself.
+    """
+    for name, value in record.items():
+        if isinstance(value, str):
+            lines = value.splitlines() if name in ("exception", "stack") else [value]
+            record[name] = "\n".join(map(printable, lines))
+    return record

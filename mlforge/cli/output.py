@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from mlforge.core.text import printable
+
 _STYLES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33"}
 _NARROWEST = 6
 _MOST = 10
@@ -38,12 +40,6 @@ def style(text: str, name: str, stream: IO[str] | None = None) -> str:
     if not coloured(stream or sys.stdout):
         return text
     return f"\x1b[{_STYLES[name]}m{text}\x1b[0m"
-
-
-def printable(value: object) -> str:
-    """One line of text without control characters: file names may hold anything."""
-    text = "-" if value is None else str(value)
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def number(value: int | None) -> str | None:

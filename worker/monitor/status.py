@@ -9,6 +9,7 @@ from typing import Any
 from mlforge.cli.output import Styled, number, table
 from mlforge.core import clock
 from mlforge.core.manifest import Manifest
+from mlforge.core.text import printable
 from mlforge.core.values import from_iso, to_iso
 from mlforge.errors import MlforgeError, SourceError
 from mlforge.online.base import Target
@@ -264,8 +265,8 @@ def render(status: Status) -> str:
         table(headers, rows, right=("rows",)),
         "",
         f"queue: {status.queued} waiting; workers: {len(ours)}, {busy} busy",
-        *(f"warning: {warning}" for warning in status.warnings),
-        *(line for feature in status.features for line in _notes(feature)),
+        *(printable(f"warning: {warning}") for warning in status.warnings),
+        *(printable(line) for feature in status.features for line in _notes(feature)),
     ]
     return "\n".join(lines)
 

@@ -20,6 +20,7 @@ from mlforge.cli.options import (
     json_option,
     redis_url,
 )
+from mlforge.core.text import printable
 from mlforge.errors import MissingExtra, OnlineUnavailable
 
 if TYPE_CHECKING:
@@ -215,7 +216,7 @@ def wait(args: argparse.Namespace) -> int:
     if args.json:
         print_json({"arrivals": [asdict(arrival) for arrival in arrivals]})
     else:
-        print("\n".join(map(str, arrivals)))
+        print("\n".join(map(printable, arrivals)))
     return 1 if any(arrival.problem for arrival in arrivals) else 0
 
 
@@ -230,7 +231,9 @@ def retry(args: argparse.Namespace) -> int:
         named = args.what == feature
         forgive(project, feature, None if named else Path(args.what).expanduser().absolute())
         ask(project, feature, "retry")
-    print(f"requested: {', '.join(features)}; `mlforge wait {args.what}` shows how it ends")
+    print(
+        printable(f"requested: {', '.join(features)}; `mlforge wait {args.what}` shows how it ends")
+    )
     return 0
 
 

@@ -21,6 +21,7 @@ from redis.exceptions import RedisError
 
 from mlforge.cli.options import REDIS_URL
 from mlforge.cli.output import plural
+from mlforge.core.text import printable
 from mlforge.errors import MlforgeError
 from worker.child_process import leashed
 from worker.project import DEFINITIONS, Project, Settings, hide_password
@@ -199,7 +200,7 @@ class Up:
 
 def run(plan: Plan) -> int:
     """Run `mlforge up` in this process until Ctrl-C or SIGTERM."""
-    up = Up(plan, _print)
+    up = Up(plan, tell_person)
 
     def stop(*_: object) -> None:
         (up.hurry if up.stop.is_set() else up.stop).set()
@@ -209,9 +210,10 @@ def run(plan: Plan) -> int:
     return up.run()
 
 
-def _print(line: str) -> None:
+def tell_person(line: str) -> None:
+    """Print a line on stdout, control characters escaped; all but the REDIS_URL to paste has the time."""
     stamp = time.strftime("%H:%M:%S ") if not line.startswith(REDIS_URL) else ""
-    sys.stdout.write(f"{stamp}{line}\n")
+    sys.stdout.write(f"{stamp}{printable(line)}\n")
     sys.stdout.flush()
 
 

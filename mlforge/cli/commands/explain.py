@@ -21,10 +21,10 @@ from mlforge.cli.output import (
     pairs,
     plural,
     print_json,
-    printable,
     style,
     table,
 )
+from mlforge.core.text import printable
 from mlforge.core.values import to_iso
 
 if TYPE_CHECKING:

@@ -7,8 +7,9 @@ import time
 import pytest
 
 from mlforge.cli import output
-from mlforge.cli.output import Styled, pairs, printable, seconds, shorten, style, table
+from mlforge.cli.output import Styled, pairs, seconds, shorten, style, table
 from mlforge.cli.progress import Progress
+from mlforge.core.text import printable
 
 
 class Terminal(io.StringIO):

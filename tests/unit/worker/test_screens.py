@@ -1,0 +1,129 @@
+"""Text from outside is escaped on every screen of the worker: a name must not forge a line."""
+
+from __future__ import annotations
+
+import io
+import logging
+import sys
+from dataclasses import fields
+from typing import Any
+
+import pytest
+import structlog
+
+from mlforge.core.text import printable
+from worker import logs
+from worker.monitor.status import FeatureStatus, Status, render
+from worker.service import up
+from worker.service.wait import Arrival
+from worker.state.event_log import Entry
+
+NAMES = [
+    "a\x1b[2J.parquet",
+    "a\n12:00:00 spend 9.9.9 refreshed.parquet",
+    "a\r12:00:00 all is well",
+    "a\x9b31m.parquet",
+    "a\u2028b\u202egpj.parquet",
+    "a\x7f\x00\x08.parquet",
+    "a\udcff.parquet",
+]
+
+
+def feature(name: str) -> FeatureStatus:
+    texts: dict[str, Any] = {field.name: None for field in fields(FeatureStatus)}
+    return FeatureStatus(
+        **texts
+        | {
+            "feature": name,
+            "state": "parked",
+            "lag_seconds": 0.0,
+            "held": f"held for {name}",
+            "held_now": name,
+            "error": f"error of {name}",
+            "quarantine": {name: f"{name}: reason with {name}"},
+            "ignored": {name: name},
+            "source_missing": True,
+        }
+    )
+
+
+def is_one_clean_line(text: str) -> bool:
+    return text.isprintable()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_status_prints_no_control_character(name: str) -> None:
+    status = Status("shop", "now", name, (feature(name),), 0, (), (f"warning of {name}",))
+    assert all(map(is_one_clean_line, render(status).split("\n")))
+    assert len(render(status).split("\n")) == len(render(status).splitlines())
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "kind", ["failed", "held", "mismatch", "definitions_broken", "new", "refreshed"]
+)
+def test_up_prints_one_line_for_an_entry(
+    name: str, kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    details: dict[str, Any] = {
+        "error": name,
+        "reason": name,
+        "mismatches": 1,
+        "first": [name],
+        "features": [name],
+        "version": "1.0.0",
+        "bump": None,
+        "changed": False,
+        "entities_pushed": 0,
+        "entities_deleted": 0,
+        "freshness_ms": None,
+        "quarantined": {name: name},
+        "trigger": f"{name} came",
+    }
+    up.tell_person(up.describe(Entry("1-0", kind, name, details)))
+    [line] = capsys.readouterr().out.removesuffix("\n").split("\n")
+    assert is_one_clean_line(line)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_up_prints_one_line_for_what_a_process_says(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    up.tell_person(f"watcher: {name}")
+    assert is_one_clean_line(capsys.readouterr().out.removesuffix("\n"))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_wait_prints_one_line_for_a_feature(name: str) -> None:
+    assert is_one_clean_line(printable(Arrival(name, None, f"quarantined: {name}", None)))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_readable_logs_hold_one_line_for_a_record(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    screen = Terminal()
+    monkeypatch.setattr(sys, "stderr", screen)
+    handlers, level = logging.getLogger().handlers[:], logging.getLogger().level
+    logs.configure("watcher")
+    try:
+        structlog.get_logger().warning(f"event {name}", error=name, files=[name], by={name: name})
+        logging.getLogger("rq.worker").warning("rq says %s", name)
+        try:
+            raise ValueError(name)
+        except ValueError as error:
+            structlog.get_logger().error("failed", exc_info=error)
+    finally:
+        structlog.reset_defaults()
+        structlog.contextvars.clear_contextvars()
+        logging.getLogger().handlers[:] = handlers
+        logging.getLogger().setLevel(level)
+    text = screen.getvalue()
+    for style in ("\x1b[0m", "\x1b[1m", "\x1b[2m", *(f"\x1b[{n}m" for n in range(30, 38))):
+        text = text.replace(style, "")
+    assert all(map(is_one_clean_line, text.removesuffix("\n").split("\n")))
+    assert text.count("rq says") == 1
