@@ -5,12 +5,22 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from mlforge.store.base import Pointer, Store
-from mlforge.store.records import Audit, Books, Proven, Quarantined, Seen
+from mlforge.store.records import Audit, Books, Proven, Quarantined, Seen, StoreIdentity
 
 if TYPE_CHECKING:
     from mlforge.store.local.store import LocalStore
 
-__all__ = ["Audit", "Books", "LocalStore", "Pointer", "Proven", "Quarantined", "Seen", "Store"]
+__all__ = [
+    "Audit",
+    "Books",
+    "LocalStore",
+    "Pointer",
+    "Proven",
+    "Quarantined",
+    "Seen",
+    "Store",
+    "StoreIdentity",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -27,7 +27,7 @@ from mlforge.errors import (
 from mlforge.store.file_tasks import FileScanTask, PartialLocation
 from mlforge.store.local.packs import PartialWrite
 from mlforge.store.local.tiles import TileWrite
-from mlforge.store.records import Audit, Books, Seen
+from mlforge.store.records import Audit, Books, Seen, StoreIdentity
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +40,21 @@ class Pointer:
 
 class Store(ABC):
     """What every backend gives. Versions are never overwritten; readers never see half of one."""
+
+    @abstractmethod
+    def identity(self) -> StoreIdentity | None:
+        """The store's identity, None before its first write; nothing is written.
+
+        It stays when the store is moved or restored. Raises IntegrityError if it cannot be understood.
+        """
+
+    @abstractmethod
+    def establish(self) -> StoreIdentity:
+        """The store's identity, made now if there is none: of racing creators one wins, and all get its.
+
+        Whoever writes to a feature has done so by taking its `lock`. Raises as `identity`, and StoreError
+        where the store cannot be written to.
+        """
 
     @abstractmethod
     def features(self) -> list[str]:

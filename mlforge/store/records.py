@@ -8,6 +8,17 @@ from typing import Any, NamedTuple, Self
 
 
 @dataclass(frozen=True, slots=True)
+class StoreIdentity:
+    """A store's own name, which stays when its folder is moved or restored; `created_at` in UTC microseconds.
+
+    id: 8 to 64 letters, digits, `-` and `_`.
+    """
+
+    id: str
+    created_at: int
+
+
+@dataclass(frozen=True, slots=True)
 class Quarantined:
     """A source file that is left out, and why; `memo` names the content and code that were tried."""
 

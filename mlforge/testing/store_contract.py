@@ -95,6 +95,19 @@ class StoreContract:
     def again(self, store: Store) -> Store:
         raise NotImplementedError
 
+    # Identity
+
+    def test_the_first_write_gives_a_store_the_identity_that_it_keeps(self, store: Store) -> None:
+        assert store.identity() is None
+        assert store.features() == []
+        assert store.identity() is None
+        publish(store, FIRST, 1)
+        identity = store.identity()
+        assert identity is not None
+        publish(store, SECOND, 1, 2)
+        for opened in (store, self.again(store)):
+            assert opened.identity() == opened.establish() == identity
+
     # Versions
 
     def test_an_empty_store_has_nothing_and_says_so(self, store: Store) -> None:

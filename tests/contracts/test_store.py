@@ -61,7 +61,7 @@ def test_the_layout_is_as_documented(store):
         "highest": "1.0.0",
     }
     assert pl.read_parquet(folder / "1.0.0" / "data.parquet").equals(events(1))
-    assert names(store.path / "_metadata") == ["manifest.json"]
+    assert names(store.path / "_metadata") == ["manifest.json", "store.json"]
 
 
 def test_a_relative_path_is_resolved_against_the_definitions(tmp_path):

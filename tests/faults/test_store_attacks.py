@@ -355,9 +355,10 @@ def test_an_index_elsewhere_is_neither_read_nor_written(store: LocalStore, outsi
     with pytest.raises(StoreError, match="is a link"):
         store.index()
     (folder / "manifest.json").unlink()
+    (folder / "store.json").unlink()
     folder.rmdir()
     folder.symlink_to(outside)
-    for ask in (store.index, store.regenerate_index):
+    for ask in (store.index, store.regenerate_index, store.identity, store.establish):
         with pytest.raises(StoreError, match="is a link"):
             ask()
 

@@ -25,6 +25,7 @@ from tests.support.crashes import NOW, build, build_tiled, definitions, drop, ki
 WRITING = ("file.decoding", "file.synced", "partial.written", "seen.written", "books.written", "stage.made",
            "parts.written", "parts.placed", "publish.staged", "publish.renamed",
            "publish.pointed", "publish.indexed")  # fmt: skip
+MAKING = ("identity.written",)
 PUSHING = ("push.begun", "push.put", "push.removed", "push.finished")
 REMOVING = ("remove.hidden",)
 PACKING = ("pack.written", "pack.swept")
@@ -42,7 +43,7 @@ def test_every_place_where_a_test_may_stop_the_process_is_tried_here() -> None:
         and call.func.id == "reach"
         and isinstance(call.args[0], ast.Constant)
     }
-    assert named == {*WRITING, *PUSHING, *REMOVING, *PACKING, *TILING}
+    assert named == {*WRITING, *MAKING, *PUSHING, *REMOVING, *PACKING, *TILING}
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +94,10 @@ def is_in_order(root: Path, expected: Path, versions: list[str]) -> None:
     ("stage", "place"),
     [
         *(("patch", place) for place in WRITING),
-        *(("first", place) for place in ("stage.made", "publish.renamed", "publish.pointed")),
+        *(
+            ("first", place)
+            for place in (*MAKING, "stage.made", "publish.renamed", "publish.pointed")
+        ),
     ],
 )
 def test_a_build_killed_at_any_step_leaves_a_whole_version_and_the_next_one_succeeds(

@@ -34,7 +34,7 @@ def write(store: Path, entries: Mapping[str, Any]) -> None:
     path = _path(store)
     with io.storage_errors(path):
         path.parent.mkdir(exist_ok=True)
-        for litter in path.parent.glob(f".{path.name}.*"):
+        for litter in path.parent.glob(".*.json.*"):
             litter.unlink(missing_ok=True)
     index = {"format": _FORMAT, "features": dict(sorted(entries.items()))}
     io.write_json(path, index, durable=False)

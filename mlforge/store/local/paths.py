@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +13,17 @@ from mlforge.core.values import check_name
 from mlforge.errors import DefinitionError, IntegrityError, StoreError, UnsupportedStore
 
 State = tuple[str, int, int, int]
+_SCHEME = re.compile(r"\s*([a-z][a-z0-9+.-]+):/", re.IGNORECASE)  # a letter alone is a drive
+
+
+def refuse_url(place: str | os.PathLike[str]) -> None:
+    """Raise UnsupportedStore for an address such as `s3://bucket/store`: it would become a folder named `s3:`."""
+    text = os.fspath(place)
+    if scheme := _SCHEME.match(text):
+        raise UnsupportedStore(
+            f"no store takes {text!r}: this release keeps stores in folders of a local disk and knows no "
+            f"{scheme[1]!r}; give a folder, LocalStore('feature_store')"
+        )
 
 
 def checked(name: str) -> str:

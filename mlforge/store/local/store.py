@@ -11,6 +11,7 @@
         _books.json  _sources.json       mutable notes: quarantine, holds, what files were last seen
         _audit.json                      another: what the last audit found
       _metadata/manifest.json            an index of all features, for people
+      _metadata/store.json               {"id", "created_at"}: which store this is
 
 A version is written into a hidden sibling, synced, and renamed into place; only then does
 `_latest.json` change. A crash leaves the version before served and a hidden folder that the next
@@ -45,12 +46,13 @@ from mlforge.store import manifest_json
 from mlforge.store.base import Pointer, Store
 from mlforge.store.file_tasks import FileScanTask, PartialLocation
 from mlforge.store.local import index, io, staging, state_files
+from mlforge.store.local.identity import IdentityFile
 from mlforge.store.local.manifest_chunks import ManifestChunks
 from mlforge.store.local.packs import Packing, PartialWrite
 from mlforge.store.local.partials import PartialStore
-from mlforge.store.local.paths import State, checked, no_link, state_of, well_formed
+from mlforge.store.local.paths import State, checked, no_link, refuse_url, state_of, well_formed
 from mlforge.store.local.tiles import TileFolder, TileWrite
-from mlforge.store.records import Audit, Books, Seen
+from mlforge.store.records import Audit, Books, Seen, StoreIdentity
 
 META = ".meta.json"
 DATA = "data.parquet"
@@ -72,11 +74,13 @@ class LocalStore(Store):
     """A folder on a local disk, made when it is first written to."""
 
     def __init__(self, path: str | os.PathLike[str], packing: Packing | None = None) -> None:
+        refuse_url(path)
         self._given = Path(path).expanduser()
         self.path = self._given.absolute()
         self.packing = packing or Packing()
         self._manifests: dict[State, Manifest] = {}
         self._homes: dict[str, _Home] = {}
+        self._identity = IdentityFile(self.path)
 
     def located_at(self, folder: Path) -> LocalStore:
         """The store that a relative path means in a definitions file of that folder."""
@@ -84,6 +88,20 @@ class LocalStore(Store):
 
     def __repr__(self) -> str:
         return f"LocalStore({str(self.path)!r})"
+
+    def identity(self) -> StoreIdentity | None:
+        """Read `_metadata/store.json`."""
+        return self._identity.read()
+
+    def establish(self) -> StoreIdentity:
+        """Write `_metadata/store.json` where it is missing: also in a store of a release that wrote none."""
+        identity = self._identity.read()
+        if identity is None:
+            with io.storage_errors(self.path):
+                self.path.mkdir(parents=True, exist_ok=True)
+            with self._exclusive(None, ".indexing"):
+                identity = self._identity.read() or self._identity.make()
+        return identity
 
     def features(self) -> list[str]:
         """Names of the features that have a published version, sorted."""
@@ -357,6 +375,7 @@ class LocalStore(Store):
             folder.mkdir(parents=True, exist_ok=True)
         with self._exclusive(name, ".refreshing"):
             if repair:
+                self.establish()
                 self.recover(name)
             yield
 

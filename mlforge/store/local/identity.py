@@ -1,0 +1,105 @@
+"""`_metadata/store.json`: which store this is, wherever its folder is moved or restored to."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import uuid
+from contextlib import suppress
+from pathlib import Path
+
+from mlforge.core import clock
+from mlforge.core.failpoints import reach
+from mlforge.core.values import from_iso, to_iso
+from mlforge.errors import IntegrityError
+from mlforge.store.local import io
+from mlforge.store.local.paths import State, check_format, no_link, state_of
+from mlforge.store.records import StoreIdentity
+
+FILE = "store.json"
+_FORMAT = 1
+_ID = re.compile(r"[0-9A-Za-z_-]{8,64}")
+
+
+class IdentityFile:
+    """The identity of the store in a folder, read once while the file stays as it is."""
+
+    def __init__(self, store: Path) -> None:
+        self._store = store
+        self._read_as: tuple[State, StoreIdentity] | None = None
+
+    @property
+    def path(self) -> Path:
+        """Where it lies."""
+        return no_link(self._store / "_metadata") / FILE
+
+    def read(self) -> StoreIdentity | None:
+        """The identity, None where there is no such file.
+
+        Raises IntegrityError if the file is damaged, UnsupportedStore if a newer mlforge wrote it.
+        """
+        path = self.path
+        try:
+            state = state_of(path)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        if self._read_as is None or self._read_as[0] != state:
+            text = io.read_bytes(path)
+            if text is None:
+                return None
+            self._read_as = state, _understood(text, path)
+        return self._read_as[1]
+
+    def make(self) -> StoreIdentity:
+        """Write a new identity, unless somebody was faster; returns the one that counts."""
+        path = self.path
+        with io.storage_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        document = {"id": uuid.uuid4().hex, "created_at": to_iso(clock.now())}
+        temporary = path.with_name(f".{FILE}.{document['id']}")
+        with io.storage_errors(path):
+            try:
+                temporary.write_text(io.json_text(document), encoding="utf-8")
+                io.sync(temporary)
+                reach("identity.written")
+                # Of two hosts, which do not see each other's locks, the one that links first has made it.
+                with suppress(FileExistsError):
+                    _claim(temporary, path)
+                io.sync(path.parent)
+            finally:
+                temporary.unlink(missing_ok=True)
+        identity = self.read()
+        if identity is None:
+            raise IntegrityError(f"{path} has vanished just after it was written; try again")
+        return identity
+
+
+def _claim(temporary: Path, path: Path) -> None:
+    """Give a whole file its name, if nothing has that name; FileExistsError if something has."""
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        raise
+    except (
+        OSError
+    ):  # a file system without hard links: the caller's lock keeps others of this host away
+        if os.path.lexists(path):
+            raise FileExistsError(path) from None
+        temporary.rename(path)
+
+
+def _understood(text: bytes, path: Path) -> StoreIdentity:
+    try:
+        document = json.loads(text.decode())
+        check_format(document, path, _FORMAT)
+        identity, created_at = document["id"], from_iso(document["created_at"])
+        if not isinstance(identity, str) or not _ID.fullmatch(identity) or created_at is None:
+            raise ValueError("it has no valid id and created_at")
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        raise IntegrityError(
+            f"{path} is damaged ({type(error).__name__}: {error}); restore it from a backup, or delete it: "
+            "the store then gets a new identity with its next write, and what other stores and Redis "
+            "know it by changes"
+        ) from error
+    return StoreIdentity(identity, created_at)
