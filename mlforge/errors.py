@@ -32,6 +32,11 @@ from collections.abc import Mapping
 from typing import Any
 
 
+def with_owner(owner: str, text: str) -> str:
+    """`owner: text`, where the text does not begin so already: a message names its feature or file once."""
+    return text if text.startswith(f"{owner}: ") else f"{owner}: {text}"
+
+
 class MlforgeError(Exception):
     """The root of the tree: catch this to catch all that mlforge raises on purpose."""
 
@@ -122,8 +127,14 @@ class MissingExtra(MlforgeError):
 
     @classmethod
     def of(cls, what: str, extra: str) -> MissingExtra:
-        """Name the part and the extra that brings it."""
-        return cls(f"{what} needs the extra {extra!r}: pip install 'mlforge[{extra}]'")
+        """Name the part, the extra that brings it, and an install of it that is ours.
+
+        On the public index the name mlforge is another project's, so the line installs from a checkout.
+        """
+        return cls(
+            f"{what} needs the extra {extra!r}: in a checkout of mlforge, pip install '.[{extra}]', "
+            f"or with its wheel, pip install 'mlforge[{extra}] @ file:///path/to/mlforge.whl'"
+        )
 
 
 class BuildError(MlforgeError):
@@ -135,7 +146,7 @@ class BuildError(MlforgeError):
     def __init__(self, failures: Mapping[str, Exception], results: Mapping[str, Any]) -> None:
         self.failures = dict(failures)
         self.results = dict(results)
-        lines = [f"{name}: {error}" for name, error in failures.items()]
+        lines = [with_owner(name, str(error)) for name, error in failures.items()]
         super().__init__(
             f"{len(lines)} of {len(lines) + len(results)} features failed\n" + "\n".join(lines)
         )

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from difflib import get_close_matches
 from importlib.metadata import entry_points
 from importlib.metadata import version as installed
+from typing import NoReturn
 
 from mlforge.cli.command import Command
 from mlforge.cli.commands import (
@@ -30,7 +31,9 @@ from mlforge.cli.commands import (
     validate,
     versions,
 )
-from mlforge.cli.output import fail, pairs
+from mlforge.cli.output import fail
+from mlforge.cli.table import pairs
+from mlforge.core.text import printable
 from mlforge.errors import MlforgeError
 
 OWN: tuple[Command, ...] = (
@@ -89,8 +92,8 @@ def _run(argv: Sequence[str]) -> int:
     if args.command is None:
         parser.print_help(sys.stderr)
         return USAGE
-    run = commands[args.command].run
-    return run(args)
+    args.commands = commands
+    return commands[args.command].run(args)
 
 
 def _unknown(named: str, commands: dict[str, Command], broken: list[str]) -> str:
@@ -114,11 +117,18 @@ def known_commands() -> tuple[dict[str, Command], list[str]]:
     return commands, broken
 
 
+class _Parser(argparse.ArgumentParser):
+    """A parser whose errors show what they quote of the command line with control characters escaped."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(printable(message))
+
+
 def _parser(
     commands: dict[str, Command], broken: list[str], named: str | None
 ) -> argparse.ArgumentParser:
     """The parser of the command line, with the options of the one command that it names."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="mlforge",
         usage="mlforge [-h] [--version] COMMAND ...",
         description="A feature store that you run by dropping parquet files into a folder.",

@@ -8,7 +8,8 @@ import threading
 import time
 from typing import IO, Any
 
-from mlforge.cli.output import seconds, shorten
+from mlforge.cli.output import seconds
+from mlforge.cli.wrap import shorten
 from mlforge.core.text import printable
 
 

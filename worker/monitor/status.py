@@ -6,7 +6,9 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from mlforge.cli.output import Styled, number, table
+from mlforge.cli.output import number
+from mlforge.cli.style import Styled
+from mlforge.cli.table import table
 from mlforge.core import clock
 from mlforge.core.manifest import Manifest
 from mlforge.core.text import printable

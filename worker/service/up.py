@@ -20,7 +20,7 @@ from redis import Redis
 from redis.exceptions import RedisError
 
 from mlforge.cli.options import REDIS_URL
-from mlforge.cli.output import plural
+from mlforge.cli.output import lines_for, plural
 from mlforge.core.text import printable
 from mlforge.errors import MlforgeError
 from worker.child_process import leashed
@@ -211,9 +211,15 @@ def run(plan: Plan) -> int:
 
 
 def tell_person(line: str) -> None:
-    """Print a line on stdout, control characters escaped; all but the REDIS_URL to paste has the time."""
-    stamp = time.strftime("%H:%M:%S ") if not line.startswith(REDIS_URL) else ""
-    sys.stdout.write(f"{stamp}{printable(line)}\n")
+    """Print a line on stdout, control characters escaped, its words whole in a terminal.
+
+    All but the REDIS_URL, which is there to be pasted, has the time.
+    """
+    if line.startswith(REDIS_URL):
+        lines = [printable(line)]
+    else:
+        lines = lines_for(sys.stdout, printable(f"{time.strftime('%H:%M:%S')} {line}"))
+    sys.stdout.write("".join(f"{text}\n" for text in lines))
     sys.stdout.flush()
 
 
@@ -224,7 +230,7 @@ def describe(entry: Entry) -> str:
     if entry.kind == "refreshed":
         return f"{feature:<20} {_refreshed(details)}"
     if entry.kind == "failed":
-        return f"{feature:<20} failed: {details['error']}"
+        return f"{feature:<20} failed: {str(details['error']).removeprefix(f'{feature}: ')}"
     if entry.kind == "held":
         return f"{feature:<20} held: {details['reason']}"
     if entry.kind == "mismatch":

@@ -15,17 +15,10 @@ from mlforge.cli.options import (
     json_option,
     online_store_of,
 )
-from mlforge.cli.output import (
-    Styled,
-    fail,
-    number,
-    print_json,
-    seconds,
-    stdout_is_ours,
-    table,
-    warn,
-)
+from mlforge.cli.output import fail, number, print_json, seconds, stdout_is_ours, warn
 from mlforge.cli.progress import Progress
+from mlforge.cli.style import Styled
+from mlforge.cli.table import table
 from mlforge.errors import MlforgeError
 
 if TYPE_CHECKING:

@@ -15,19 +15,10 @@ from mlforge.cli.options import (
     json_option,
     selection_options,
 )
-from mlforge.cli.output import (
-    Styled,
-    fail,
-    note,
-    number,
-    plural,
-    print_json,
-    seconds,
-    stdout_is_ours,
-    table,
-    warn,
-)
+from mlforge.cli.output import fail, note, number, plural, print_json, seconds, stdout_is_ours, warn
 from mlforge.cli.progress import Progress
+from mlforge.cli.style import Styled
+from mlforge.cli.table import table
 from mlforge.errors import BuildError, MlforgeError
 
 if TYPE_CHECKING:

@@ -14,7 +14,9 @@ from mlforge.cli.options import (
     store_of,
     store_options,
 )
-from mlforge.cli.output import Styled, minute, note, number, print_json, table
+from mlforge.cli.output import minute, note, number, print_json
+from mlforge.cli.style import Styled
+from mlforge.cli.table import table
 
 if TYPE_CHECKING:
     from mlforge.core.manifest import Manifest

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from mlforge.cli.command import Command
 from mlforge.cli.options import json_option, store_of, store_options
-from mlforge.cli.output import pairs, plural, print_json, style, table
+from mlforge.cli.output import plural, print_json
 from mlforge.cli.progress import Progress
+from mlforge.cli.style import style
+from mlforge.cli.table import pairs, table
 
 if TYPE_CHECKING:
     from mlforge.build.diff import RowChanges, VersionDiff

@@ -14,16 +14,9 @@ from mlforge.cli.options import (
     json_option,
     online_store_of,
 )
-from mlforge.cli.output import (
-    Styled,
-    instant,
-    number,
-    pairs,
-    plural,
-    print_json,
-    style,
-    table,
-)
+from mlforge.cli.output import instant, number, plural, print_json
+from mlforge.cli.style import Styled, style
+from mlforge.cli.table import pairs, table
 from mlforge.core.text import printable
 from mlforge.core.values import to_iso
 

@@ -9,16 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from mlforge.cli.command import Command
 from mlforge.cli.options import definitions_of, definitions_option, json_option, selection_options
-from mlforge.cli.output import (
-    Styled,
-    fail,
-    number,
-    print_json,
-    stdout_is_ours,
-    table,
-    warn,
-)
+from mlforge.cli.output import fail, number, print_json, stdout_is_ours, warn
 from mlforge.cli.progress import Progress
+from mlforge.cli.style import Styled
+from mlforge.cli.table import table
 from mlforge.errors import MlforgeError
 
 if TYPE_CHECKING:

@@ -8,20 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from mlforge.cli.command import Command
 from mlforge.cli.options import json_option, store_of, store_options
-from mlforge.cli.output import (
-    Styled,
-    instant,
-    minute,
-    nearby,
-    note,
-    number,
-    pairs,
-    plural,
-    print_json,
-    second,
-    style,
-    table,
-)
+from mlforge.cli.output import instant, minute, nearby, note, number, plural, print_json, second
+from mlforge.cli.style import Styled, style
+from mlforge.cli.table import pairs, table
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -7,9 +7,13 @@ import time
 import pytest
 
 from mlforge.cli import output
-from mlforge.cli.output import Styled, pairs, seconds, shorten, style, table
+from mlforge.cli.output import lines_for, seconds
 from mlforge.cli.progress import Progress
+from mlforge.cli.style import Styled, style
+from mlforge.cli.table import pairs, table
+from mlforge.cli.wrap import shorten
 from mlforge.core.text import printable
+from mlforge.errors import BuildError, DataError
 
 
 class Terminal(io.StringIO):
@@ -29,27 +33,55 @@ def test_a_table_lines_its_columns_up_and_numbers_flush_right() -> None:
     assert text.splitlines() == ["name   rows", "a         1", "long  1,234"]
 
 
-def test_a_table_never_gets_wider_than_asked_and_shortens_the_middle() -> None:
+STATUS = (
+    ("feature", "state", "version", "rows", "online", "as of (UTC)", "ms p50/95/99", "proven"),
+    ("user_merchant_spend", "quarantined", "12.104.1006", "1,165,000,006", "12.104.1005",
+     "2026-11-24 10:00", "1,165/2,900/13,006", "12.104.1005 3 min ago"),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("width", [120, 100, 80, 60, 40, 30])
+def test_numbers_and_names_are_whole_at_every_width(width: int) -> None:
+    text = table(STATUS[0], [STATUS[1]], right=("rows",), width=width)
+    assert max(map(len, text.splitlines())) <= width
+    for whole in (*STATUS[1][:5], "2026-11-24", "10:00", "13,006", "2,900/", "3"):
+        assert whole in text
+    assert "…" not in text
+
+
+def test_dates_and_lists_go_on_below_before_a_row_becomes_a_list_of_facts() -> None:
+    row = ("user_spend", "3,000", "2026-11-24 10:00", "user_id, merchant_id")
+    text = table(("feature", "rows", "updated", "keys"), [row], right=("rows",), width=44)
+    assert text.splitlines() == [
+        "feature      rows  updated     keys",
+        "user_spend  3,000  2026-11-24  user_id,",
+        "                   10:00       merchant_id",
+    ]
+
+
+def test_a_path_goes_on_below_between_its_folders() -> None:
     path = "/a/very/long/folder/name/of/a/source/with/many/parts/and/an/end.parquet"
-    text = table(("feature", "path", "why"), [("user_spend", path, "refreshed" * 8)], width=80)
-    assert max(map(len, text.splitlines())) == 80
-    assert "user_spend  /a/very" in text
-    assert "…" in text
+    text = table(("feature", "path"), [("user_spend", path)], width=40)
+    assert max(map(len, text.splitlines())) <= 40
+    assert (
+        "".join(line.removeprefix("user_spend").strip() for line in text.splitlines()[1:]) == path
+    )
 
 
 @pytest.mark.parametrize("width", [80, 60, 40, 30])
-def test_a_table_with_many_wide_columns_still_fits(width: int) -> None:
-    text = table(("a", "b", "c"), [("x" * 90, "y" * 30, "z" * 3)], width=width)
-    assert max(map(len, text.splitlines())) == width
+def test_a_row_that_fits_no_table_is_a_list_of_facts(width: int) -> None:
+    row = ("x" * 90, "y" * 30, "zzz")
+    text = table(("a", "b", "c"), [row], width=width)
+    assert max(map(len, text.splitlines())) <= width
     assert "zzz" in text
+    assert text.count("x") == 90
+    assert text.count("y") == 30
 
 
-def test_names_and_headers_are_the_last_to_be_shortened() -> None:
-    name, rows = "a_feature_with_a_name", [("a_feature_with_a_name", "x" * 40, "y" * 9)]
-    header, line = table(("feature", "something", "more"), rows, width=60).splitlines()
-    assert line.split()[0] == name
-    assert header.split() == ["feature", "something", "more"]
-    assert table(("feature", "something", "more"), rows, width=24).startswith("feature")
+def test_a_table_of_many_rows_that_do_not_fit_names_each_row_once() -> None:
+    rows = [(f"feature_{number}", "w" * 50, "v" * 50) for number in range(3)]
+    lines = table(("feature", "one", "two"), rows, width=70).splitlines()
+    assert [line for line in lines if not line.startswith(" ")] == [row[0] for row in rows]
 
 
 def test_a_table_without_rows_is_its_headers() -> None:
@@ -90,6 +122,23 @@ def test_colours_do_not_move_columns(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stdout", Terminal())
     line = table(("a", "b"), [(Styled("x", "green"), "y"), ("long", "z")]).splitlines()[1]
     assert line == "\x1b[32mx\x1b[0m     y"
+
+
+def test_a_line_in_a_terminal_ends_between_words_and_elsewhere_it_is_one_line(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("COLUMNS", "30")
+    text = "user_spend held: 3 of 5 files of 1.0.0 are gone"
+    assert lines_for(Terminal(), text) == ["user_spend held: 3 of 5", "  files of 1.0.0 are gone"]
+    assert lines_for(io.StringIO(), text) == [text]
+
+
+@pytest.mark.parametrize("message", ["lst: no column 'a'", "no column 'a'"])
+def test_an_error_names_its_feature_once(message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    output.fail(message, about="lst")
+    assert capsys.readouterr().err == "mlforge: error: lst: no column 'a'\n"
+    error = BuildError({"lst": DataError(message)}, {})
+    assert str(error) == "1 of 1 features failed\nlst: no column 'a'"
 
 
 def test_pairs_line_values_up() -> None:
