@@ -28,7 +28,7 @@ from mlforge.engines.events import events_of, lay_tiles
 from mlforge.errors import IntegrityError, MlforgeError, SourceError, VersionConflict
 from mlforge.features.feature import Feature
 from mlforge.frames import polars_schema
-from mlforge.ingest.pipeline import Intake, take_in
+from mlforge.ingest.pipeline import Intake, ingest
 from mlforge.ingest.unchanged import of_version
 from mlforge.sources.source import Listing, Source
 from mlforge.store import Books, Pointer, Store
@@ -128,7 +128,7 @@ class _Refresh:
         listing = self.source.scan(at_rest)
         if not listing.exists:
             return self._nothing(latest, f"the source {self.source.root} is not there")
-        intake = take_in(
+        intake = ingest(
             self.feature,
             listing,
             store,

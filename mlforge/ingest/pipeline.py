@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from operator import attrgetter
 
 from mlforge.core.list_diff import lacking
 from mlforge.core.manifest import Manifest, Partial, SourceRecord
 from mlforge.core.schema import Schema
 from mlforge.errors import SourceError
 from mlforge.features.feature import Feature
-from mlforge.ingest import partials
-from mlforge.ingest.session import FAULTS, Desk, Intake, NotProvenError
-from mlforge.ingest.unchanged import Found, UnchangedFiles
-from mlforge.ingest.whole_source import as_one, was_unproven
+from mlforge.ingest import partials, unchanged
+from mlforge.ingest.intake import FAULTS, Intake, NotProvenError
+from mlforge.ingest.session import Session
+from mlforge.ingest.unchanged import FilePartial, UnchangedFiles
+from mlforge.ingest.whole_source import ingest_whole_source, was_unproven
 from mlforge.sources.source import Listing, SourceFile
 from mlforge.store import Store
 
-__all__ = ["Intake", "take_in"]
+__all__ = ["Intake", "ingest"]
+
+_hash_of = attrgetter("hash")
 
 
-def take_in(
+def ingest(
     feature: Feature,
     listing: Listing,
     store: Store,
@@ -35,85 +39,106 @@ def take_in(
     careful: decode each file in a process of its own.
     """
 
-    def desk() -> Desk:
-        return Desk(feature, listing, store, latest, max_bytes, afresh=afresh, careful=careful)
+    def session() -> Session:
+        return Session.open(
+            feature, listing, store, latest, max_bytes, afresh=afresh, careful=careful
+        )
 
     if feature.incremental is False:
-        return as_one(desk(), "incremental=False")
+        return ingest_whole_source(session(), "incremental=False")
     if feature.incremental:
-        return _by_file(desk(), "incremental=True")
-    if latest is not None and not latest.rowwise and was_unproven(desk(), latest):
-        return as_one(desk(), latest.why)
+        return _by_file(session(), "incremental=True")
+    if latest is not None and not latest.rowwise and was_unproven(session(), latest):
+        return ingest_whole_source(session(), latest.why)
     try:
-        return _by_file(desk(), "proven row-wise")
+        return _by_file(session(), "proven row-wise")
     except NotProvenError as unproven:
-        return as_one(desk(), unproven.reason)
+        return ingest_whole_source(session(), unproven.reason)
 
 
-def _by_file(desk: Desk, why: str) -> Intake:
+def _by_file(session: Session, why: str) -> Intake:
     """Each file by itself: a partial a file."""
-    rest, found = desk.at_rest(), dict[str, Found]()
-    for file in desk.listing.among(lacking(desk.listing.stats, rest.stats)):
+    rest, pairs = _unchanged_files(session), dict[str, FilePartial]()
+    for file in session.listing.among(lacking(session.listing.stats, rest.stats)):
         try:
-            partial = _partial_of(desk, file)
-            found[file.path] = desk.record(file, partial.rows, partial, alone=True), partial
+            partial = _partial_of(session, file)
+            pairs[file.path] = session.record(file, partial.rows, partial, alone=True), partial
         except FAULTS as error:
-            desk.reject(file, error)
-    every = [*rest.partials, *(partial for _, partial in found.values())]
+            session.reject(file, error)
+    every = [*rest.partials, *(partial for _, partial in pairs.values())]
     schema = partials.common_schema(every)
     if schema is not None and (unfit := partials.misfits(every, schema)):
-        rest, found = _fitting(desk, rest, found, unfit)
-    pairs = [*found.values(), *_last_good(desk, schema)]
-    schema = schema or partials.common_schema([partial for _, partial in pairs])
-    return desk.intake(pairs, why, schema, rowwise=True, at_rest=rest)
+        rest, pairs = _fitting(session, rest, pairs, unfit)
+    usable = [*pairs.values(), *_last_good(session, schema)]
+    schema = schema or partials.common_schema([partial for _, partial in usable])
+    return session.close(usable, why, schema, rowwise=True, rest=rest)
+
+
+def _unchanged_files(session: Session) -> UnchangedFiles:
+    """The files of the latest version that are as they were: a short way, for most are.
+
+    All records of a version come from one feature as it was then.
+    """
+    latest, cache, states = session.latest, session.cache, session.states
+    records = latest.sources if latest and latest.rowwise else ()
+    if latest is None or not records or cache.key(records[0].hash) != records[0].partial:
+        return UnchangedFiles()
+    files = unchanged.of_version(latest, states.before).among(session.listing.stats)
+    if lost := set(lacking(map(_hash_of, latest.partials), cache.on_disk)):
+        files = files.whose(lambda partial: partial.hash not in lost)
+    states.start_from(files.stats)
+    return files
 
 
 def _fitting(
-    desk: Desk, rest: UnchangedFiles, found: Mapping[str, Found], unfit: Mapping[int, str]
-) -> tuple[UnchangedFiles, dict[str, Found]]:
+    session: Session,
+    rest: UnchangedFiles,
+    pairs: Mapping[str, FilePartial],
+    unfit: Mapping[int, str],
+) -> tuple[UnchangedFiles, dict[str, FilePartial]]:
     """Set aside the files whose schemas do not fit, and give the others."""
     fitting = rest.whose(lambda partial: id(partial.schema) not in unfit)
-    kept = {path: pair for path, pair in found.items() if id(pair[1].schema) not in unfit}
+    kept = {path: pair for path, pair in pairs.items() if id(pair[1].schema) not in unfit}
     reasons = {
         record.path: unfit[id(partial.schema)]
-        for record, partial in zip(*rest.joined([*found.values()]), strict=True)
+        for record, partial in zip(*rest.joined([*pairs.values()]), strict=True)
         if id(partial.schema) in unfit
     }
-    for file in desk.listing.among(reasons):
-        desk.reject(file, SourceError(f"{file.path}: {reasons[file.path]}"))
+    for file in session.listing.among(reasons):
+        session.reject(file, SourceError(f"{file.path}: {reasons[file.path]}"))
     return fitting, kept
 
 
-def _partial_of(desk: Desk, file: SourceFile) -> Partial:
-    key = desk.key(desk.content(file))
-    bad = desk.set_aside_before.get(file.path)
-    if (partial := desk.stored(key)) is not None:
+def _partial_of(session: Session, file: SourceFile) -> Partial:
+    """A file's partial, stored or computed. Raises one of FAULTS, or NotProvenError."""
+    cache = session.cache
+    key = cache.key(session.states.content(file))
+    if (partial := cache.find(key)) is not None:
         return partial
-    if bad is not None and bad.memo == desk.verdict(file.path):
-        raise SourceError(bad.reason)
-    frame = desk.read(file)
-    key = desk.key(desk.seen[file.path].hash)
-    return desk.stored(key) or desk.compute(key, frame, file.path, alone=True)
+    if (reason := session.quarantine.repeats(file.path, session.memo(file.path))) is not None:
+        raise SourceError(reason)
+    frame = session.states.read(file)
+    key = cache.key(session.states.now[file.path].hash)
+    return cache.find(key) or session.compute(key, frame, file.path, alone=True)
 
 
-def _last_good(desk: Desk, schema: Schema | None) -> list[tuple[SourceRecord, Partial]]:
+def _last_good(session: Session, schema: Schema | None) -> list[FilePartial]:
     """A good file replaced by a bad one keeps its last good content, while that is still good.
 
-    What its content was is in what was seen, not in the latest version: renames make none.
+    File states tell what that content was, not the latest version: renames make none.
     """
     kept = []
-    known = {record.hash: record for record in (desk.latest.sources if desk.latest else ())}
-    for path in desk.set_aside:
-        content = desk.good(path)
-        partial = desk.stored(desk.key(content)) if content else None
+    sources = session.latest.sources if session.latest else ()
+    known = {record.hash: record for record in sources}
+    for path in session.quarantine.now:
+        content = session.states.last_good(path)
+        partial = session.cache.find(session.cache.key(content)) if content else None
         if partial is None or (schema is not None and partials.misfit(partial, schema)):
             continue
         record = known.get(content)
         size, mtime = (record.size, record.mtime) if record else (0, 0)
-        kept.append(
-            (
-                SourceRecord(path, size, mtime, content, partial.rows, partial.times, partial.hash),
-                partial,
-            )
+        lineage = SourceRecord(
+            path, size, mtime, content, partial.rows, partial.times, partial.hash
         )
+        kept.append((lineage, partial))
     return kept

@@ -1,7 +1,7 @@
-"""Files at rest: those that are as they were when the latest version was made of them.
+"""Unchanged files: as they were when the latest version was made of them.
 
-Most are, so each costs as little as it can. What is known of all of them is kept from one refresh to
-the next, and a look at ten thousand files is a comparison of two dictionaries.
+Most files are, so each costs as little as it can. Their records are kept from one refresh to the next,
+and a look at ten thousand files is a comparison of two dictionaries.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from mlforge.core.manifest import Manifest, Partial, SourceRecord
 from mlforge.sources.parquet_reader import Stat
 from mlforge.store import Seen
 
-Found = tuple[SourceRecord, Partial]
+FilePartial = tuple[SourceRecord, Partial]
 Records = tuple[SourceRecord, ...]
 Partials = tuple[Partial, ...]
 _path = attrgetter("path")
@@ -25,14 +25,14 @@ _REMEMBERED = 8
 
 @dataclass(frozen=True, slots=True)
 class UnchangedFiles:
-    """Files and what they give: records by their paths, the partial of each, and each file's stat."""
+    """Records sorted by path, the partial of each, and each file's stat by path."""
 
     records: tuple[SourceRecord, ...] = ()
     partials: tuple[Partial, ...] = ()
     stats: Mapping[str, Stat] = field(default_factory=dict)
 
     def among(self, stats: Mapping[str, Stat]) -> UnchangedFiles:
-        """Those that are there with the same stat."""
+        """The files that are listed with the same stat."""
         there = dict(stats)
         for path in lacking(stats, self.stats):
             del there[path]
@@ -41,28 +41,31 @@ class UnchangedFiles:
         return self._of({path for path, stat in there.items() if stat == self.stats[path]})
 
     def whose(self, fits: Callable[[Partial], bool]) -> UnchangedFiles:
-        """Those whose partials do."""
+        """The files whose partials fit."""
         pairs = zip(self.records, self.partials, strict=True)
         return self._of({record.path for record, partial in pairs if fits(partial)})
 
-    def joined(self, found: Sequence[Found]) -> tuple[Records, Partials]:
-        """Records and partials of these files and of others, by their paths."""
-        if not found:
+    def joined(self, others: Sequence[FilePartial]) -> tuple[Records, Partials]:
+        """Records and partials of these files and of others, sorted by path."""
+        if not others:
             return self.records, self.partials
         records, partials = list(self.records), list(self.partials)
-        for record, partial in found:
+        for record, partial in others:
             place = bisect_right(records, record.path, key=_path)
             records.insert(place, record)
             partials.insert(place, partial)
         return tuple(records), tuple(partials)
 
     def grown(
-        self, found: Sequence[Found], joined: tuple[Records, Partials], seen: Mapping[str, Seen]
+        self,
+        others: Sequence[FilePartial],
+        joined: tuple[Records, Partials],
+        seen: Mapping[str, Seen],
     ) -> UnchangedFiles:
-        """These and those of the others that are at rest by now; `joined` is what both are together."""
-        settled = [pair for pair in found if _settled(pair[0], seen.get(pair[0].path))]
+        """This set plus newly read files whose stat has settled; `joined`: both sets together."""
+        settled = [pair for pair in others if _settled(pair[0], seen.get(pair[0].path))]
         stats = {record.path: seen[record.path][:4] for record, _ in settled}
-        records, partials = joined if len(settled) == len(found) else self.joined(settled)
+        records, partials = joined if len(settled) == len(others) else self.joined(settled)
         return UnchangedFiles(records, partials, {**self.stats, **stats})
 
     def _of(self, paths: set[str]) -> UnchangedFiles:
@@ -82,12 +85,12 @@ def of_version(latest: Manifest, seen: Mapping[str, Seen]) -> UnchangedFiles:
             return rest
     partials = {partial.hash: partial for partial in latest.partials}
     own = tuple(partials[record.partial] for record in latest.sources)
-    found = list(zip(latest.sources, own, strict=True))
-    return keep(latest.sources, seen, UnchangedFiles().grown(found, (latest.sources, own), seen))
+    pairs = list(zip(latest.sources, own, strict=True))
+    return keep(latest.sources, seen, UnchangedFiles().grown(pairs, (latest.sources, own), seen))
 
 
 def keep(records: Records, seen: Mapping[str, Seen], rest: UnchangedFiles) -> UnchangedFiles:
-    """Have `of_version` know it of the version with these very records."""
+    """Remember unchanged files for `of_version`, under a version's records and the states they were found with."""
     _kept.insert(0, (records, seen, rest))
     del _kept[_REMEMBERED:]
     return rest
@@ -97,7 +100,7 @@ _kept: list[tuple[Records, Mapping[str, Seen], UnchangedFiles]] = []
 
 
 def _settled(record: SourceRecord, seen: Seen | None) -> bool:
-    """Whether the record tells of what was seen, and that is neither set aside nor about to change."""
+    """Whether a record is of the file's last known state, which is neither set aside nor too young."""
     return (
         seen is not None
         and record.hash == seen.hash == seen.good

@@ -7,123 +7,147 @@ from collections.abc import Iterator, Mapping
 import polars as pl
 from polars.io.plugins import register_io_source
 
-from mlforge.core.manifest import Manifest, Partial, SourceRecord
+from mlforge.core.manifest import Manifest, Partial
 from mlforge.core.schema import dtypes
 from mlforge.errors import SourceError
 from mlforge.features.feature import Function
 from mlforge.frames import polars_schema
 from mlforge.ingest import partials
-from mlforge.ingest.session import FAULTS, Desk, Intake
-from mlforge.ingest.unchanged import UnchangedFiles
+from mlforge.ingest.intake import FAULTS, Intake
+from mlforge.ingest.session import Session
+from mlforge.ingest.unchanged import FilePartial, UnchangedFiles
 from mlforge.sources.source import SourceFile
 
 
-def as_one(desk: Desk, why: str) -> Intake:
-    """The whole source as one partial: for functions that look beyond a row."""
-    files: dict[str, SourceFile] = {}
-    for file in desk.listing.files:
+def ingest_whole_source(session: Session, why: str) -> Intake:
+    """One partial for all files: the function sees them together, in the order of their paths."""
+    files = _contents(session)
+    partial = _known_partial(session, files)
+    if partial is None:
+        partial = _computed_partial(session, files)
+    if (kept := _last_good(session)) is not None:
+        return _closed(session, kept, why)
+    if partial is None:
+        return _closed(session, [], why)
+    states = session.states.now
+    pairs = [
+        (session.record(file, states[path].rows, partial, alone=False), partial)
+        for path, file in files.items()
+    ]
+    return _closed(session, pairs, why)
+
+
+def was_unproven(session: Session, latest: Manifest) -> bool:
+    """Whether the latest version was made of the whole source for want of a proof for this very code."""
+    key = session.cache.whole_key(record.hash for record in latest.sources)
+    return [partial.hash for partial in latest.partials] == [key]
+
+
+def _closed(session: Session, pairs: list[FilePartial], why: str) -> Intake:
+    schema = pairs[0][1].schema if pairs else None
+    return session.close(pairs, why, schema, rowwise=False, rest=UnchangedFiles())
+
+
+def _contents(session: Session) -> dict[str, SourceFile]:
+    """The files whose content is known, by path; the others are set aside."""
+    files = {}
+    for file in session.listing.files:
         try:
-            desk.content(file)
+            session.states.content(file)
             files[file.path] = file
         except FAULTS as error:
-            desk.reject(file, error)
+            session.reject(file, error)
+    return files
+
+
+def _known_partial(session: Session, files: dict[str, SourceFile]) -> Partial | None:
+    """The stored partial of all files but those that were set aside before, which leave `files`."""
     still_bad = {
-        path: bad
-        for path, bad in desk.set_aside_before.items()
-        if path in files and bad.memo == desk.verdict(path)
+        path: reason
+        for path in files
+        if (reason := session.quarantine.repeats(path, session.memo(path))) is not None
     }
-    partial = desk.stored(_whole_key(desk, [path for path in files if path not in still_bad]))
-    if partial is not None:
-        for path, bad in still_bad.items():
-            desk.reject(files.pop(path), SourceError(bad.reason))
-    else:
-        read = _read_all(desk, files)
-        files = {path: files[path] for path in read}
-        key = _whole_key(desk, list(files))
-        partial = desk.stored(key)
-        if partial is None and read:
-            try:
-                partial = desk.compute(
-                    key,
-                    pl.concat(read.values(), how="vertical_relaxed"),
-                    "the whole source",
-                    alone=False,
-                )
-            except FAULTS as error:
-                desk.errors.append(error)
-    if (kept := _last_good(desk)) is not None:
-        return desk.intake(kept, why, kept[0][1].schema, rowwise=False, at_rest=UnchangedFiles())
-    if partial is None:
-        return desk.intake([], why, None, rowwise=False, at_rest=UnchangedFiles())
-    pairs = [
-        (desk.record(f, desk.seen[p].rows, partial, alone=False), partial) for p, f in files.items()
-    ]
-    return desk.intake(pairs, why, partial.schema, rowwise=False, at_rest=UnchangedFiles())
+    key = _whole_key(session, [path for path in files if path not in still_bad])
+    if (partial := session.cache.find(key)) is not None:
+        for path, reason in still_bad.items():
+            session.reject(files.pop(path), SourceError(reason))
+    return partial
 
 
-def _last_good(desk: Desk) -> list[tuple[SourceRecord, Partial]] | None:
-    """What the latest version was made of, while a file of it is set aside: its content is nowhere else."""
-    latest = desk.latest
-    if latest is None or latest.rowwise or not was_unproven(desk, latest):
+def _computed_partial(session: Session, files: dict[str, SourceFile]) -> Partial | None:
+    """The partial of all files that can be read and fit together; the others leave `files`."""
+    frames = _read_all(session, files)
+    for path in [path for path in files if path not in frames]:
+        del files[path]
+    key = _whole_key(session, list(files))
+    partial = session.cache.find(key)
+    if partial is not None or not frames:
+        return partial
+    try:
+        rows = pl.concat(frames.values(), how="vertical_relaxed")
+        return session.compute(key, rows, "the whole source", alone=False)
+    except FAULTS as error:
+        session.quarantine.errors.append(error)
         return None
-    if not any(record.path in desk.set_aside for record in latest.sources):
+
+
+def _last_good(session: Session) -> list[FilePartial] | None:
+    """The latest version's files, while one of them is set aside: its content is nowhere else."""
+    latest = session.latest
+    if latest is None or latest.rowwise or not was_unproven(session, latest):
+        return None
+    if not any(record.path in session.quarantine.now for record in latest.sources):
         return None
     return [(record, latest.partials[0]) for record in latest.sources]
 
 
-def was_unproven(desk: Desk, latest: Manifest) -> bool:
-    """Whether the latest version was made of the whole source for want of a proof for this very code."""
-    made_of = desk.whole_key(record.hash for record in latest.sources)
-    return [partial.hash for partial in latest.partials] == [made_of]
+def _whole_key(session: Session, paths: list[str]) -> str:
+    return session.cache.whole_key(session.states.now[path].hash for path in paths)
 
 
-def _whole_key(desk: Desk, paths: list[str]) -> str:
-    return desk.whole_key(desk.seen[path].hash for path in paths)
-
-
-def _read_all(desk: Desk, files: Mapping[str, SourceFile]) -> dict[str, pl.DataFrame]:
-    """Every file that can be read and has the columns that most have, as far as they are used."""
-    read: dict[str, pl.DataFrame] = {}
+def _read_all(session: Session, files: Mapping[str, SourceFile]) -> dict[str, pl.DataFrame]:
+    """The rows of every file that can be read and has the columns that most have, as far as they are used."""
+    frames: dict[str, pl.DataFrame] = {}
     for path, file in files.items():
         try:
-            read[path] = polars_schema.in_microseconds(desk.read(file))
+            frames[path] = polars_schema.in_microseconds(session.states.read(file))
         except FAULTS as error:
-            desk.reject(file, error)
+            session.reject(file, error)
     shapes = {
         path: Partial(path, frame.height, None, polars_schema.schema_of(frame), {}, 0)
-        for path, frame in read.items()
+        for path, frame in frames.items()
     }
     schema = partials.common_schema(shapes.values())
     if schema is None:
         return {}
-    like_most = next(read[path] for path, shape in shapes.items() if shape.schema == schema)
-    used = _columns_read(desk.feature.function, like_most.schema)
+    like_most = next(frames[path] for path, shape in shapes.items() if shape.schema == schema)
+    used = _columns_read(session.feature.function, like_most.schema)
     needed = tuple(column for column in schema if used is None or column.name in used)
     for path, shape in shapes.items():
         if (reason := partials.misfit(shape, needed)) is not None:
-            desk.reject(files[path], SourceError(f"{path}: {reason}{desk.hint()}"))
-            del read[path]
+            session.reject(files[path], SourceError(f"{path}: {reason}{session.transform.hint}"))
+            del frames[path]
     return {
         path: polars_schema.select_typed(
             frame.lazy(), dtypes(shapes[path].schema), schema
         ).collect()
-        for path, frame in read.items()
+        for path, frame in frames.items()
     }
 
 
 def _columns_read(function: Function, schema: pl.Schema) -> set[str] | None:
     """The columns that the function's plan reads of such frames; None where that cannot be told."""
-    asked: list[list[str] | None] = []
+    requested: list[list[str] | None] = []
 
     def source(columns: list[str] | None, *_: object) -> Iterator[pl.DataFrame]:
-        asked.append(columns)
+        requested.append(columns)
         yield pl.DataFrame(schema=schema).select(columns or pl.all())
 
     try:
         plan = function(register_io_source(source, schema=schema))
-        if asked or not isinstance(plan, pl.LazyFrame):
+        if requested or not isinstance(plan, pl.LazyFrame):
             return None
         plan.collect()
     except (Exception, SystemExit, pl.exceptions.PanicException):  # noqa: BLE001 - a user's function
         return None
-    return None if None in asked else {name for columns in asked for name in columns or ()}
+    return None if None in requested else {name for columns in requested for name in columns or ()}

@@ -98,13 +98,13 @@ def validate(args: argparse.Namespace) -> int:
 
 def check(definitions: Definitions, name: str) -> Check:
     """Take a feature's source in, as a build does; events are kept, so a build does not redo it."""
-    from mlforge.ingest.pipeline import take_in
+    from mlforge.ingest.pipeline import ingest
 
     feature, store = definitions.features[name], definitions.store
     try:
         listing = definitions.source(name).scan()
         with store.lock(name):
-            intake = take_in(feature, listing, store, store.latest(name))
+            intake = ingest(feature, listing, store, store.latest(name))
         if intake.schema is not None:
             feature.spec.output(intake.schema)
     except MlforgeError as error:

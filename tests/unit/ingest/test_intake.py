@@ -29,7 +29,7 @@ from mlforge.errors import (
     UnreadableFile,
     ValidationError,
 )
-from mlforge.ingest.pipeline import take_in
+from mlforge.ingest.pipeline import ingest
 from mlforge.metrics import Rolling
 from mlforge.store.manifest_json import to_json
 from tests.support.projects import START, Project, at, column, identity, rows
@@ -309,7 +309,7 @@ def test_files_that_go_while_they_are_read_are_no_files(project: Project) -> Non
     for incremental in (None, False):
         feature = project.define(incremental=incremental)
         with project.store.lock("spend"):
-            intake = take_in(feature, listing, project.store, None)
+            intake = ingest(feature, listing, project.store, None)
         assert [record.path for record in intake.records] == ["a.parquet", "c.parquet"]
         assert (intake.quarantine, intake.errors) == ({}, ())
 
@@ -482,7 +482,7 @@ def test_a_function_that_is_not_proven_row_wise_sees_the_whole_source(
     latest = project.store.read_metadata("spend")
     assert (latest.rowwise, len(latest.partials)) == (False, 1)
     source = project.definitions(feature).source("spend")
-    assert why in take_in(feature, source.scan(), project.store, None).why
+    assert why in ingest(feature, source.scan(), project.store, None).why
     assert "row-wise" in result.mode_reason
     assert project.build(feature).files_read == 0
 

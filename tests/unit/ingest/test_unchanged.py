@@ -1,4 +1,4 @@
-"""Files at rest: what is known of them from one refresh to the next."""
+"""Unchanged files: what is known of them from one refresh to the next."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from hypothesis import strategies as st
 from mlforge.core.list_diff import alike, differing
 from mlforge.core.manifest import Partial, SourceRecord
 from mlforge.ingest import unchanged
-from mlforge.ingest.unchanged import Found, UnchangedFiles
+from mlforge.ingest.unchanged import FilePartial, UnchangedFiles
 from mlforge.store import Seen
 
 NAMES = ("a", "c", "e")
 NOTHING = UnchangedFiles()
 
 
-def pair(path: str) -> Found:
+def pair(path: str) -> FilePartial:
     partial = Partial(f"of {path}", 1, None, (), {}, 0)
     return SourceRecord(path, 1, 7, path, 1, None, partial.hash), partial
 

@@ -1,0 +1,99 @@
+"""The last known state of each source file: a file whose stat is the same has the same content."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Iterable, Mapping
+from functools import cached_property
+from operator import attrgetter
+
+import polars as pl
+
+from mlforge.core.list_diff import lacking
+from mlforge.core.manifest import SourceRecord
+from mlforge.sources import source
+from mlforge.sources.source import SourceFile
+from mlforge.store import Seen
+
+# A file whose change time is younger than this when it is read may change again within the same tick
+# of the file system's clock, unseen in its stat: its content is hashed anew at the next refresh.
+_SETTLED_NS = 50_000_000
+_hash_and_rows = attrgetter("hash", "rows")
+
+
+class FileStates:
+    """The states of a source's files before this ingestion and in it; files are read through it.
+
+    max_bytes: a file that would take more memory is refused. careful: decode in processes of their own.
+    """
+
+    def __init__(
+        self,
+        before: Mapping[str, Seen],
+        sources: Iterable[SourceRecord],
+        max_bytes: int | None,
+        *,
+        careful: bool,
+    ) -> None:
+        self.before, self.now = before, dict[str, Seen]()
+        self.files_read = 0
+        self._sources, self._max_bytes, self._careful = sources, max_bytes, careful
+
+    def start_from(self, paths: Collection[str]) -> None:
+        """Take these files for known; all others are looked at anew."""
+        self.now = dict(self.before)
+        for path in lacking(self.before, paths):
+            del self.now[path]
+
+    def content(self, file: SourceFile) -> str:
+        """The hash of the file's bytes, which are read only if its stat is new. Raises NotReadNow."""
+        known = self.before.get(file.path)
+        if known is None or known[:4] != file.stat:
+            begun = time.time_ns()
+            content = source.content_hash(file.absolute)
+            self._note(file, content, self._rows_by_content.get(content, 0), begun)
+        else:
+            self.now[file.path] = known
+        return self.now[file.path].hash
+
+    def read(self, file: SourceFile) -> pl.DataFrame:
+        """The file's rows; its content is noted with its stat. Raises UnreadableFile or NotReadNow."""
+        begun = time.time_ns()
+        content = source.read(file, self._max_bytes, in_own_process=self._careful)
+        self.files_read += 1
+        self._note(file, content.hash, content.frame.height, begun)
+        return content.frame
+
+    def forget(self, path: str) -> None:
+        """Take a file for one that has not come."""
+        self.now.pop(path, None)
+
+    def last_good(self, path: str) -> str:
+        """The hash of the last content of a path that was not set aside, empty if there was none."""
+        if self.before:
+            known = self.before.get(path)
+            return known.good if known else ""
+        # The states are lost: the latest version tells.
+        return next((record.hash for record in self._sources if record.path == path), "")
+
+    def conclude(self, read: Iterable[str], set_aside: Iterable[str]) -> None:
+        """Note for each file that was looked at which content counts from now on."""
+        bad = set(set_aside)
+        for path in read:
+            good = self.last_good(path) if path in bad else self.now[path].hash
+            self.now[path] = self.now[path]._replace(good=good)
+
+    @cached_property
+    def _rows_by_content(self) -> dict[str, int]:
+        return dict(map(_hash_and_rows, self.before.values()))
+
+    def _note(self, file: SourceFile, content: str, rows: int, begun: int) -> None:
+        """Note a file's stat and content, unless the stat may not yet tell the next change.
+
+        begun: when reading it began; what is written later must show in the stat.
+        """
+        stat = file.stat
+        settled = begun - stat.ctime_ns > _SETTLED_NS
+        self.now[file.path] = Seen(
+            stat.size, stat.mtime_ns if settled else -1, stat.ctime_ns, stat.inode, content, rows
+        )

@@ -1,0 +1,70 @@
+"""Stored partials by memo key: each content's events are computed once and written in batches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import cached_property
+
+import polars as pl
+
+from mlforge.core.manifest import Manifest, Partial
+from mlforge.features.feature import Feature
+from mlforge.ingest import partials
+from mlforge.store import Store
+
+# So many bytes of events are held back at most, to be written together.
+_BATCH_BYTES = 32_000_000
+
+
+class PartialCache:
+    """The partials of one feature: those in the store, and new ones that are about to be.
+
+    afresh: trust no stored partial.
+    """
+
+    def __init__(
+        self, feature: Feature, store: Store, latest: Manifest | None, *, afresh: bool
+    ) -> None:
+        rules = [[column, *map(str, rules)] for column, rules in feature.validators.items()]
+        self._prefix = partials.memo_prefix(feature.code_hash, feature.spec, rules)
+        self._feature, self._store, self._latest = feature, store, latest
+        self.on_disk = set() if afresh else store.partials(feature.name)
+        self._new: dict[str, Partial] = {}
+        self._unwritten: list[tuple[Partial, pl.DataFrame]] = []
+        self._unwritten_bytes = 0
+
+    def key(self, content: str) -> str:
+        """The memo key of a content under this feature."""
+        return partials.memo_key(self._prefix, content)
+
+    def whole_key(self, contents: Iterable[str]) -> str:
+        """The memo key of the whole source; `incremental=False` shows in it."""
+        override = ["incremental=False"] if self._feature.incremental is False else []
+        return self.key(partials.whole_content([*contents, *override]))
+
+    def find(self, key: str) -> Partial | None:
+        """A partial that this or another refresh has computed before."""
+        if key in self._new or key not in self.on_disk:
+            return self._new.get(key)
+        return self._of_latest.get(key) or self._store.find_partial(self._feature.name, key)
+
+    def add(self, partial: Partial, events: pl.DataFrame) -> Partial:
+        """Store a partial, with others: many small ones are written in one go."""
+        self._new[partial.hash] = partial
+        stored = partials.stored(events)
+        self._unwritten.append((partial, stored))
+        self._unwritten_bytes += int(stored.estimated_size())
+        if self._unwritten_bytes >= _BATCH_BYTES:
+            self.write()
+        return partial
+
+    def write(self) -> None:
+        """Store what is held back."""
+        batch, self._unwritten, self._unwritten_bytes = self._unwritten, [], 0
+        if batch:
+            self._store.write_partials(self._feature.name, batch, self._feature.spec.timestamp)
+
+    @cached_property
+    def _of_latest(self) -> dict[str, Partial]:
+        latest = self._latest
+        return {partial.hash: partial for partial in latest.partials} if latest else {}

@@ -1,0 +1,114 @@
+"""From a file's rows to events: the user's function, validators, and the normal form."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import asdict, dataclass
+
+import polars as pl
+
+from mlforge.core import clock
+from mlforge.errors import ColumnNotFound, FunctionError, MlforgeError, ValidationError
+from mlforge.features.feature import Feature
+from mlforge.features.row_wise import prove
+from mlforge.frames import normalize, validate
+from mlforge.frames.polars_schema import times_of
+from mlforge.ingest.intake import NotProvenError
+
+
+@dataclass(frozen=True, slots=True)
+class Transformed:
+    """Normalised events, the rows left out by reason, and what to warn of."""
+
+    events: pl.DataFrame
+    dropped: dict[str, int]
+    warnings: tuple[str, ...]
+
+
+class Transform:
+    """A feature's function with its validators; remembers the shapes for which it is proven row-wise.
+
+    hive: the columns that stand in the source's folder names only.
+    """
+
+    def __init__(self, feature: Feature, hive: Collection[str]) -> None:
+        self.feature = feature
+        self._hive = ", ".join(sorted(hive))
+        self._proven: set[tuple[tuple[str, pl.DataType], ...]] = set()
+
+    def run(self, frame: pl.DataFrame, where: str, *, alone: bool) -> Transformed:
+        """The events of a file's rows. alone: refuse a function that must see the whole source.
+
+        Raises one of FAULTS for rows that do not do, NotProvenError if `alone` is not to be had.
+        """
+        feature = self.feature
+        rows = self._apply(frame, where, alone=alone)
+        try:
+            report = validate.check(feature.validators, rows, f"{feature.name}: {where}")
+            if report.failed:
+                raise ValidationError(f"{feature.name}: {where}: {report.text()}")
+            normal = normalize.normalise(feature.spec, report.kept, f"{feature.name}: {where}")
+        except ColumnNotFound as error:
+            raise ColumnNotFound(f"{error}{self.hint}") from error
+        dropped = asdict(normal.dropped)
+        if report.dropped:
+            dropped["validators"] = report.dropped
+        warnings = [f"{where}: {report.text()}"] if report.failures else []
+        if (times := times_of(normal.frame, feature.spec)) is not None:
+            timestamp = str(feature.spec.timestamp)
+            ahead = normalize.future_warning(times.end, clock.now(), where, normal.naive, timestamp)
+            warnings += [ahead] if ahead else []
+        return Transformed(normal.frame, dropped, tuple(warnings))
+
+    @property
+    def hint(self) -> str:
+        """Which columns stand in the folders' names only, as the end of a sentence."""
+        if not self._hive:
+            return ""
+        return f"; folders' names hold {self._hive}, files do not: write it into the files"
+
+    def _apply(self, frame: pl.DataFrame, where: str, *, alone: bool) -> pl.DataFrame:
+        """The function's rows. The lazy plan that is proven is the one that runs."""
+        feature = self.feature
+        lazy = alone and feature.incremental is None
+        doubt = self._doubt(frame) if lazy else None
+        try:
+            rows = feature.function(frame if doubt or not lazy else frame.lazy())
+            rows = rows.collect() if isinstance(rows, pl.LazyFrame) else rows
+        except pl.exceptions.ColumnNotFoundError as error:
+            raise self._no_column(_first_line(error), frame) from error
+        except MemoryError:
+            raise  # the machine is short of it: no fault of a file that would be set aside for it
+        except (Exception, SystemExit, pl.exceptions.PanicException) as error:
+            raise FunctionError(
+                f"{feature.name}: its function failed on {where}: {type(error).__name__}: {_first_line(error)}"
+            ) from error
+        if doubt:
+            # The function takes this file, so it is the function that is not row-wise, not the file that is bad.
+            raise NotProvenError(doubt)
+        if not isinstance(rows, pl.DataFrame):
+            raise FunctionError(
+                f"{feature.name}: its function returned {type(rows).__name__}; it must return a polars DataFrame or LazyFrame"
+            )
+        return rows
+
+    def _doubt(self, frame: pl.DataFrame) -> str | None:
+        """Why the function is not proven to treat each row of such a frame alone; None if it is."""
+        shape = tuple(frame.schema.items())
+        if shape in self._proven:
+            return None
+        proof = prove(self.feature.function, frame.schema)
+        if proof.holds:
+            self._proven.add(shape)
+        return None if proof.holds else proof.reason
+
+    def _no_column(self, missing: str, frame: pl.DataFrame) -> MlforgeError:
+        """The error for a column that the function asks for and the file lacks."""
+        return ColumnNotFound(
+            f"{self.feature.name}: its function asks for a column that is not there ({missing}); "
+            f"the source has {', '.join(sorted(frame.columns))}{self.hint}"
+        )
+
+
+def _first_line(error: BaseException) -> str:
+    return next(iter(str(error).strip().splitlines()), "")
