@@ -19,6 +19,7 @@ from redis.retry import Retry
 
 from mlforge.cli.options import redis_url
 from mlforge.core import clock
+from mlforge.definitions.running import serve_at
 from mlforge.errors import MlforgeError, OnlineUnavailable
 from worker.state.counters import Counts
 from worker.state.event_log import EventLog
@@ -32,8 +33,6 @@ DEFINITIONS = "MLFORGE_DEFINITIONS"
 JOB_TIMEOUT = "MLFORGE_JOB_TIMEOUT"
 JOB_TIMEOUT_S = 3_600
 _CLOCKS_AGREE_US = 1_000_000
-TTL_S = 7 * 86_400
-"""How long rows outlive the pipeline, unless the definitions name an online store of their own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +93,7 @@ class Project:
         from mlforge.definitions.loader import load
 
         redis = connect(settings.redis_url)
-        definitions = _served(load(settings.target, here=settings.here), settings.redis_url)
+        definitions = serve_at(load(settings.target, here=settings.here), settings.redis_url)
         return cls(settings, definitions, redis, fingerprint(definitions))
 
     @property
@@ -202,14 +201,6 @@ def fingerprint(definitions: Definitions) -> str:
     """What tells two sets of definitions apart."""
     text = f"{definitions.name}\0{definitions.hash}"
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _served(definitions: Definitions, url: str) -> Definitions:
-    if definitions.online_store is None:
-        from mlforge.online import RedisStore
-
-        definitions.online_store = RedisStore.from_url(url, ttl=TTL_S)
-    return definitions
 
 
 def _current_key(scope: str) -> str:

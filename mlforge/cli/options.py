@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlforge.cli.output import stdout_is_ours
-from mlforge.errors import MlforgeError, StoreError
+from mlforge.errors import DefinitionError, MlforgeError, StoreError
 
 if TYPE_CHECKING:
     from mlforge.definitions.registry import Definitions
-    from mlforge.online import OnlineStore
     from mlforge.store import Store
 
 ENVIRONMENT = "MLFORGE_DEFINITIONS"
@@ -59,14 +58,39 @@ def redis_url(environment: Mapping[str, str] = os.environ) -> str | None:
         ) from error
 
 
-def online_store_of(definitions: Definitions) -> OnlineStore | None:
-    """The definitions' own online store, else that at REDIS_URL."""
-    url = redis_url()
-    if definitions.online_store is not None or url is None:
-        return definitions.online_store
-    from mlforge.online import RedisStore
+def served_definitions_of(args: argparse.Namespace) -> Definitions:
+    """Load the definitions, with an online store: their own, else that of REDIS_URL, else of a running `up`.
 
-    return RedisStore.from_url(url)
+    None of the three leaves `online_store` None.
+    """
+    from mlforge.definitions.running import running_url, serve_at
+
+    definitions = definitions_of(args)
+    if definitions.online_store is None:
+        url = redis_url() or running_url(definitions_target(args), Path.cwd())
+        if url is not None:
+            serve_at(definitions, url)
+    return definitions
+
+
+def version_number(text: str) -> str:
+    """The number of a version, as in 1.2.3."""
+    from mlforge.core.values import Version
+
+    try:
+        return str(Version.parse(text))
+    except StoreError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def engine_name(text: str) -> str:
+    """The name of an engine."""
+    from mlforge.features.feature import check_engine
+
+    try:
+        return check_engine(text, "--engine")
+    except DefinitionError as error:
+        raise argparse.ArgumentTypeError(str(error).removeprefix("--engine: ")) from error
 
 
 def store_options(parser: argparse.ArgumentParser) -> None:

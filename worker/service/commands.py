@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from mlforge.cli.command import Command
 from mlforge.cli.options import (
     ENVIRONMENT,
+    REDIS_URL,
     at_least_one,
     definitions_option,
     definitions_target,
@@ -269,13 +270,14 @@ def _name_definitions(args: argparse.Namespace) -> None:
 
 def _open(args: argparse.Namespace) -> Project:
     """The project on REDIS_URL, else on the server of the `mlforge up` that runs for it."""
+    from mlforge.definitions.running import running_url
     from worker.project import Project, Settings
-    from worker.service.up import url_in_use
 
     _name_definitions(args)
     environment = dict(os.environ)
     if redis_url(environment) is None:
-        environment |= url_in_use(definitions_target(args), Path.cwd())
+        url = running_url(definitions_target(args), Path.cwd())
+        environment |= {REDIS_URL: url} if url else {}
     return Project.open(Settings.read(environment))
 
 

@@ -22,6 +22,7 @@ from redis.exceptions import RedisError
 from mlforge.cli.options import REDIS_URL
 from mlforge.cli.output import lines_for, plural
 from mlforge.core.text import printable
+from mlforge.definitions.running import FOLDER, NOTE, project_folder, read_note
 from mlforge.errors import MlforgeError
 from worker.child_process import leashed
 from worker.project import DEFINITIONS, Project, Settings, hide_password
@@ -29,7 +30,6 @@ from worker.service.embedded_redis import EmbeddedServer
 from worker.service.process import Beside
 from worker.state.event_log import Entry, EventLog
 
-FOLDER = ".mlforge"
 STOP_S = 15.0
 """How long a job in hand may take to finish once all is to stop."""
 _TICK_S = 0.1
@@ -115,7 +115,7 @@ class Up:
     def run(self) -> int:
         """Run until `stop` is set; nothing that it started outlives it. `hurry` waits for no job."""
         with ExitStack() as stack:
-            folder = _project_folder(self.plan.target, self.plan.here) / FOLDER
+            folder = project_folder(self.plan.target, self.plan.here) / FOLDER
             note = stack.enter_context(_only_one(folder))
             url = self.plan.redis_url
             where = (
@@ -278,14 +278,6 @@ def _worth_showing(line: str) -> str | None:
     return f"{record.get('event')} {about}".strip()
 
 
-def _project_folder(target: str | None, here: Path) -> Path:
-    """The folder of the definitions file; that of a module is where we are."""
-    from mlforge.definitions.loader import Target
-
-    file = Target.parse(target, here).file
-    return here if file is None else file.absolute().parent
-
-
 @contextmanager
 def _only_one(folder: Path) -> Iterator[Callable[[str], None]]:
     """Hold the project's lock; gives a function that notes the REDIS_URL for others to find."""
@@ -294,7 +286,7 @@ def _only_one(folder: Path) -> Iterator[Callable[[str], None]]:
     ignore = folder / ".gitignore"
     if not ignore.exists():
         ignore.write_text("*\n")
-    path = folder / "up.json"
+    path = folder / NOTE
     with os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), "r+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -327,27 +319,12 @@ def _new_log(path: Path) -> TextIO:
     return os.fdopen(descriptor, "w", buffering=1)
 
 
-def _read_note(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
 def _note_of_another(path: Path) -> dict[str, Any]:
     """What the one that runs here says of itself; one that has only just begun is given time to say it."""
     deadline = time.monotonic() + _NOTED_S
-    while not (found := _read_note(path)).get("url") and time.monotonic() < deadline:
+    while not (found := read_note(path)).get("url") and time.monotonic() < deadline:
         time.sleep(_TICK_S)
     return found
-
-
-def url_in_use(target: str | None, here: Path) -> dict[str, str]:
-    """REDIS_URL as the `mlforge up` of these definitions uses it; empty if none runs."""
-    path = _project_folder(target, here) / FOLDER / "up.json"
-    found = _read_note(path).get("url")
-    return {REDIS_URL: found} if isinstance(found, str) else {}
 
 
 def _stop_all(children: Sequence[Child], hurry: threading.Event, say: Say) -> None:

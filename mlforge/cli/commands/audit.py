@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Any
 from mlforge.cli.command import Command
 from mlforge.cli.options import (
     at_least_one,
-    definitions_of,
     definitions_option,
     json_option,
-    online_store_of,
+    served_definitions_of,
 )
 from mlforge.cli.output import fail, number, print_json, seconds, stdout_is_ours, warn
 from mlforge.cli.progress import Progress
@@ -48,8 +47,7 @@ def audit(args: argparse.Namespace) -> int:
     """
     from mlforge.maintenance.sampling import Share
 
-    definitions = definitions_of(args)
-    definitions.online_store = online_store_of(definitions)
+    definitions = served_definitions_of(args)
     chosen = definitions.selected(args.features or None)
     seed = time.time_ns() if args.seed is None else args.seed
     share = Share(None if args.all else args.entities, seed)
@@ -122,6 +120,6 @@ COMMANDS = (
         "mlforge audit user_spend\nmlforge audit --all --json",
         "Offline rows, training values and online rows of the served version are compared with what its "
         "source files give by a second, plain implementation. Online rows are those of the definitions' "
-        "store, else of REDIS_URL. Exit code 1 if something differs, and then it says what.",
+        "store, else of REDIS_URL, else of a running mlforge up. Exit code 1 if something differs, and then it says what.",
     ),
 )

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any, cast
 
 from mlforge.cli.command import Command
 from mlforge.cli.options import (
-    definitions_of,
     definitions_option,
+    engine_name,
     json_option,
     selection_options,
+    served_definitions_of,
+    version_number,
 )
 from mlforge.cli.output import fail, note, number, plural, print_json, seconds, stdout_is_ours, warn
 from mlforge.cli.progress import Progress
@@ -36,8 +38,12 @@ PLANNED = (*CHANGE, "recomputed", "keys")
 def _configure_plan(parser: argparse.ArgumentParser) -> None:
     definitions_option(parser)
     selection_options(parser)
-    parser.add_argument("--version", metavar="X.Y.Z", help="make this version, changed or not")
-    parser.add_argument("--engine", metavar="E", help="polars or duckdb, for this once")
+    parser.add_argument(
+        "--version", type=version_number, metavar="X.Y.Z", help="make this version, changed or not"
+    )
+    parser.add_argument(
+        "--engine", type=engine_name, metavar="E", help="polars or duckdb, for this once"
+    )
     parser.add_argument("--full", action="store_true", help="recompute every row")
     json_option(parser)
 
@@ -55,7 +61,7 @@ def build(args: argparse.Namespace) -> int:
     rows_changed, entities, rows_recomputed, files_read, keys_written (null unless pushed),
     quarantined and ignored (`[{"path", "reason"}]`), warnings, seconds, engine.
     """
-    definitions = definitions_of(args)
+    definitions = served_definitions_of(args)
     outcome = _run(
         definitions, args, lambda options: definitions.build(online=args.online, **options)
     )
@@ -72,7 +78,7 @@ def plan(args: argparse.Namespace) -> int:
     that exists, and `keys_written` counts the keys that a push would write or delete (null without
     an online store, or when it does not answer).
     """
-    definitions = definitions_of(args)
+    definitions = served_definitions_of(args)
     outcome = _run(definitions, args, lambda options: definitions.plan(**options))
     if not args.json:
         print(table(PLANNED, _planned(outcome), right=("rows", "recomputed", "keys")))

@@ -6,7 +6,7 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from mlforge.cli.command import Command
-from mlforge.cli.options import json_option, store_of, store_options
+from mlforge.cli.options import json_option, store_of, store_options, version_number
 from mlforge.cli.output import plural, print_json
 from mlforge.cli.progress import Progress
 from mlforge.cli.style import style
@@ -22,8 +22,10 @@ EXIT_CODES: dict[str | None, int] = {None: 0, "patch": 10, "minor": 11, "major":
 
 def _configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("feature", help="its name")
-    parser.add_argument("a", metavar="A", help="a version")
-    parser.add_argument("b", metavar="B", nargs="?", help="another (default: the one served)")
+    parser.add_argument("a", type=version_number, metavar="A", help="a version")
+    parser.add_argument(
+        "b", type=version_number, metavar="B", nargs="?", help="another (default: the one served)"
+    )
     store_options(parser)
     json_option(parser)
 

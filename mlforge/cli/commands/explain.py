@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 from mlforge.cli.command import Command
 from mlforge.cli.options import (
     REDIS_URL,
-    definitions_of,
     definitions_option,
     json_option,
-    online_store_of,
+    served_definitions_of,
+    version_number,
 )
 from mlforge.cli.output import instant, number, plural, print_json
 from mlforge.cli.style import Styled, style
@@ -45,7 +45,12 @@ def _configure(parser: argparse.ArgumentParser) -> None:
         metavar="T",
         help="an instant in ISO 8601, UTC unless it says otherwise (default: that of online values)",
     )
-    parser.add_argument("--version", metavar="X.Y.Z", help="which version (default: the latest)")
+    parser.add_argument(
+        "--version",
+        type=version_number,
+        metavar="X.Y.Z",
+        help="which version (default: the latest)",
+    )
     definitions_option(parser)
     json_option(parser)
 
@@ -60,8 +65,8 @@ def _key(text: str) -> tuple[str, str]:
 def explain(args: argparse.Namespace) -> int:
     """Show each value, its window, the rows in it, their files, and the online value.
 
-    The online store is that of the definitions, else the one at REDIS_URL, else none is asked. The exit
-    code is 1 if an online value is not what the offline store gives.
+    The online store is that of the definitions, else the one at REDIS_URL, else that of a running `up`, else
+    none is asked. The exit code is 1 if an online value is not what the offline store gives.
 
     JSON: `{"feature", "version", "entity", "at", "values": [{"column", "value", "window", "start", "end",
     "closed", "rows", "online", "offline_then", "agrees"}, ...], "rows": [{"file", "windows",
@@ -70,43 +75,46 @@ def explain(args: argparse.Namespace) -> int:
     """
     from mlforge.retrieval.explain import explain as explained
 
-    definitions = definitions_of(args)
-    online = online_store_of(definitions)
+    definitions = served_definitions_of(args)
     try:
-        found = explained(
-            args.feature, dict(args.keys), definitions.store, args.at, args.version, online
+        explanation = explained(
+            args.feature,
+            dict(args.keys),
+            definitions.store,
+            args.at,
+            args.version,
+            definitions.online_store,
         )
     finally:
-        if online is not None:
-            online.close()
+        definitions.close()
     if args.json:
-        print_json(found.to_json())
+        print_json(explanation.to_json())
     else:
-        print(_page(found))
-    return 1 if found.agrees is False else 0
+        print(_page(explanation))
+    return 1 if explanation.agrees is False else 0
 
 
-def _page(found: Explanation) -> str:
-    facts = [(key, value) for key, value in found.entity.items()]
-    facts += [("at", instant(to_iso(found.at)))] if found.at is not None else []
-    facts += [("online", _online_text(found))]
+def _page(explanation: Explanation) -> str:
+    facts = [(key, value) for key, value in explanation.entity.items()]
+    facts += [("at", instant(to_iso(explanation.at)))] if explanation.at is not None else []
+    facts += [("online", _online_text(explanation))]
     parts = [
-        style(printable(f"{found.feature} {found.version}"), "bold"),
+        style(printable(f"{explanation.feature} {explanation.version}"), "bold"),
         pairs(facts, indent=2),
-        _values(found),
+        _values(explanation),
     ]
-    windows = dict.fromkeys((v.bounds, v.rows) for v in found.values if v.bounds is not None)
+    windows = dict.fromkeys((v.bounds, v.rows) for v in explanation.values if v.bounds is not None)
     if windows:
         lines = [(b.window, _interval(b), number(rows)) for b, rows in windows]
         parts.append(table(("window", "holds events of", "rows"), lines, right=("rows",)))
-    parts.append(_rows(found))
+    parts.append(_rows(explanation))
     return "\n\n".join(parts)
 
 
-def _online_text(found: Explanation) -> str:
-    served = found.served
+def _online_text(explanation: Explanation) -> str:
+    served = explanation.served
     if served is None:
-        return f"not asked: the definitions have no online store and {REDIS_URL} is not set"
+        return f"not asked: the definitions have no online store, {REDIS_URL} is not set, and no `mlforge up` runs here"
     if served.version is None:
         return str(served.problem)
     as_of = f" as of {instant(to_iso(served.as_of))}" if served.as_of is not None else ""
@@ -114,18 +122,18 @@ def _online_text(found: Explanation) -> str:
         True: "agrees with the offline store",
         False: "differs from the offline store",
         None: served.problem or "not all of it can be compared",
-    }[found.agrees]
+    }[explanation.agrees]
     return f"{served.version}{as_of}; {verdict}"
 
 
-def _values(found: Explanation) -> str:
+def _values(explanation: Explanation) -> str:
     headers = ["column", "value"]
-    served = found.served
+    served = explanation.served
     is_compared = served is not None and served.version is not None and served.problem is None
-    moved = is_compared and (served.version, served.as_of) != (found.version, found.at)  # type: ignore[union-attr]
+    moved = is_compared and (served.version, served.as_of) != (explanation.version, explanation.at)  # type: ignore[union-attr]
     if is_compared:
         headers += [*(["offline then"] if moved else []), "online", "agrees"]
-    rows = [_value_cells(value, is_compared, moved) for value in found.values]
+    rows = [_value_cells(value, is_compared, moved) for value in explanation.values]
     return table(headers, rows, right=("value", "offline then", "online"))
 
 
@@ -142,16 +150,18 @@ def _interval(bounds: Bounds) -> str:
     return f"{_OPENS[bounds.closed]}{start}, {end}{_CLOSES[bounds.closed]}"
 
 
-def _rows(found: Explanation) -> str:
+def _rows(explanation: Explanation) -> str:
     """The newest rows, with the windows that they lie in and the files that they came from."""
     from mlforge.retrieval.lineage import FILE
 
-    if found.rows.is_empty():
+    if explanation.rows.is_empty():
         return "no rows contribute"
-    documents = [found.row_json(row) for row in found.rows.tail(_ROWS).iter_rows(named=True)]
-    time, has_windows = found.timestamp, bool(documents[-1]["windows"])
+    documents = [
+        explanation.row_json(row) for row in explanation.rows.tail(_ROWS).iter_rows(named=True)
+    ]
+    time, has_windows = explanation.timestamp, bool(documents[-1]["windows"])
     # Without metrics a single row's columns are the values above.
-    names = [name for name in found.rows.columns if name not in (FILE, time)]
+    names = [name for name in explanation.rows.columns if name not in (FILE, time)]
     names = names if has_windows or len(documents) > 1 else []
     shown = names[:_COLUMNS]
     lines = [
@@ -164,7 +174,7 @@ def _rows(found: Explanation) -> str:
         for document in documents
     ]
     headers = ["file", *([time] if time else []), *shown, *(["windows"] if has_windows else [])]
-    earlier, columns = found.rows.height - len(documents), len(names) - len(shown)
+    earlier, columns = explanation.rows.height - len(documents), len(names) - len(shown)
     more = [plural(earlier, "earlier row")] if earlier else []
     more += [plural(columns, "column")] if columns else []
     note = f"\nand {', '.join(more)} more: --json has all" if more else ""

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 from mlforge.cli.command import Command
 from mlforge.cli.commands.build import as_json, complain
 from mlforge.cli.options import (
-    definitions_of,
     definitions_option,
     json_option,
     local_store,
+    served_definitions_of,
     store_options,
+    version_number,
 )
 from mlforge.cli.output import fail, note, plural, print_json, stdout_is_ours
 from mlforge.cli.progress import Progress
@@ -27,7 +28,11 @@ if TYPE_CHECKING:
 def _configure_rollback(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("feature", help="its name")
     parser.add_argument(
-        "version", nargs="?", metavar="X.Y.Z", help="which (default: the one before)"
+        "version",
+        type=version_number,
+        nargs="?",
+        metavar="X.Y.Z",
+        help="which (default: the one before)",
     )
     store_options(parser)
     json_option(parser)
@@ -59,7 +64,7 @@ def _rollback_store(args: argparse.Namespace) -> int:
 
 
 def _rollback_project(args: argparse.Namespace) -> int:
-    definitions = definitions_of(args)
+    definitions = served_definitions_of(args)
     store = definitions.store
     try:
         before = str(store.read_metadata(args.feature).version)
@@ -108,7 +113,7 @@ def approve(args: argparse.Namespace) -> int:
     without an online store.
     """
     name = args.feature
-    definitions = definitions_of(args)
+    definitions = served_definitions_of(args)
     store = definitions.store
     try:
         definitions.feature(name)

@@ -7,7 +7,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from mlforge.cli.command import Command
-from mlforge.cli.options import at_least_one, json_option, store_of, store_options
+from mlforge.cli.options import at_least_one, json_option, store_of, store_options, version_number
 from mlforge.cli.output import fail, note, number, plural, print_json
 from mlforge.cli.progress import Progress
 from mlforge.cli.style import Styled
@@ -23,7 +23,11 @@ if TYPE_CHECKING:
 def _configure_pin(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("feature", help="its name")
     parser.add_argument(
-        "version", nargs="?", metavar="X.Y.Z", help="which (default: the one that is served)"
+        "version",
+        type=version_number,
+        nargs="?",
+        metavar="X.Y.Z",
+        help="which (default: the one that is served)",
     )
     parser.add_argument("--unpin", action="store_true", help="let prune remove it again")
     store_options(parser)
@@ -45,7 +49,9 @@ def _configure_prune(parser: argparse.ArgumentParser) -> None:
 
 def _configure_verify(parser: argparse.ArgumentParser) -> None:
     _features_argument(parser)
-    parser.add_argument("--version", metavar="X.Y.Z", help="this version alone (default: all)")
+    parser.add_argument(
+        "--version", type=version_number, metavar="X.Y.Z", help="this version alone (default: all)"
+    )
     store_options(parser)
     json_option(parser)
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mlforge.cli.command import Command
-from mlforge.cli.options import json_option, store_of, store_options
+from mlforge.cli.options import json_option, store_of, store_options, version_number
 from mlforge.cli.output import instant, minute, nearby, note, number, plural, print_json, second
 from mlforge.cli.style import Styled, style
 from mlforge.cli.table import pairs, table
@@ -29,7 +29,12 @@ def _configure_feature(parser: argparse.ArgumentParser) -> None:
 
 def _configure_inspect(parser: argparse.ArgumentParser) -> None:
     _configure_feature(parser)
-    parser.add_argument("--version", metavar="X.Y.Z", help="which version (default: the latest)")
+    parser.add_argument(
+        "--version",
+        type=version_number,
+        metavar="X.Y.Z",
+        help="which version (default: the latest)",
+    )
 
 
 def versions(args: argparse.Namespace) -> int:

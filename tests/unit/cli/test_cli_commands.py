@@ -275,7 +275,6 @@ def test_inspect_shows_a_version_and_its_json_is_the_document_on_disk(
             ("inspect", "user_spend", "--version", "9.0.0"),
             "user_spend has no version 9.0.0; there are: 1.0.0",
         ),
-        (("inspect", "user_spend", "--version", "one"), "'one' is not a version"),
         (("inspect", "../user_spend"), "'../user_spend' is not allowed"),
         (("build", "--features", "user_spend", "--version", "1.0.0"), "1.0.0"),
     ],

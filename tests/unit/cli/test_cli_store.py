@@ -700,3 +700,55 @@ def test_ctrl_c_in_a_build_leaves_the_store_as_it_was(capsys: pytest.CaptureFixt
     define(NEGATED)
     assert as_json(capsys, "build")["features"][0]["version"] == "1.1.0"
     assert not list(Path("feature_store/spend").glob(".staged-*"))
+
+
+# the server of a running `up`
+
+
+def test_every_command_finds_the_server_of_a_running_up(
+    redis_url: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("REDIS_URL", raising=False)
+    Path(".mlforge").mkdir()
+    Path(".mlforge/up.json").write_text(json.dumps({"pid": os.getpid(), "url": redis_url}))
+    assert as_json(capsys, "plan")["features"][0]["keys_written"] == 5
+    assert as_json(capsys, "build", "--online")["features"][0]["keys_written"] == 5
+    assert as_json(capsys, "explain", "spend", "user_id=1")["online"]["agrees"] is True
+    audited = as_json(capsys, "audit", "--all")["features"][0]
+    assert (audited["mismatches"], audited["skipped"]) == (0, [])
+    drop("two", (1, 3, 5.0))
+    assert as_json(capsys, "build", "--online")["features"][0]["version"] == "1.0.1"
+    assert as_json(capsys, "rollback", "spend")["online"] is True
+    store = RedisStore.from_url(redis_url)
+    books = store.books("spend")
+    assert books is not None
+    assert books.target is not None
+    assert books.target.version == "1.0.0"
+    store.close()
+    assert as_json(capsys, "approve", "spend")["push"]["version"] == "1.0.2"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["build", "--version", "1.0"],
+        ["build", "--version", "v1.0.0"],
+        ["plan", "--version", "1.0.0.0"],
+        ["build", "--engine", "spark"],
+        ["diff", "spend", "1"],
+        ["diff", "spend", "1.0.0", "latest"],
+        ["explain", "spend", "user_id=1", "--version", "01.0.0"],
+        ["inspect", "spend", "--version", ""],
+        ["pin", "spend", "1.0"],
+        ["rollback", "spend", "one"],
+        ["verify", "--version", "1.0.x"],
+    ],
+)
+def test_an_argument_that_no_definitions_could_make_right_is_one_usage_error(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.count("mlforge " + arguments[0] + ": error: ") == 1
+    assert repr(arguments[-1]) in captured.err
