@@ -1,11 +1,18 @@
-"""Metrics to SQL: one named window for each distinct one, over points and events together."""
+"""Aggregates to SQL: one named window for each distinct one, over points and events together."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from mlforge.compilers.base import ENTITY, ROW, TIME, ComputeContext, value_alias
-from mlforge.core.metrics import MetricColumn
+from mlforge.compilers.base import (
+    ENTITY,
+    ROW,
+    TIME,
+    Aggregate,
+    ComputeContext,
+    result_name,
+    value_name,
+)
 from mlforge.core.schema import FLOATS, INTEGERS, decimal_scale
 from mlforge.core.time_model import Window
 
@@ -18,7 +25,7 @@ AGGREGATES = {
     "std": "stddev_samp({})",
     "median": "median({})",
 }
-LISTED = {
+LIST_AGGREGATES = {
     "count": "len({})",
     "sum": "list_sum({})",
     "mean": "list_avg({})",
@@ -27,7 +34,7 @@ LISTED = {
     "std": "list_stddev_samp({})",
     "median": "list_median({})",
 }
-"""The same of a list of a window's values."""
+"""The same aggregates of a list of a window's values."""
 _AS_DOUBLE = ("mean", "std", "median")
 
 
@@ -36,17 +43,17 @@ def quote(identifier: str) -> str:
     return '"' + identifier.replace('"', '""') + '"'
 
 
-def operand(metric: MetricColumn, dtype: str) -> str:
+def operand(aggregate: Aggregate, dtype: str) -> str:
     """The aggregated column, cast to what makes the result's dtype the same on every engine."""
-    column = quote(value_alias(metric.column))
+    column, name = quote(value_name(aggregate.value)), aggregate.aggregation
     if dtype == "Float64":
         return column
     scale = decimal_scale(dtype)
-    if metric.aggregation in _AS_DOUBLE or (metric.aggregation == "sum" and dtype in FLOATS):
+    if name in _AS_DOUBLE or (name == "sum" and dtype in FLOATS):
         return f"{column}::DOUBLE"
-    if metric.aggregation == "sum" and scale is not None:
+    if name == "sum" and scale is not None:
         return f"{column}::DECIMAL(38, {scale})"
-    if metric.aggregation == "sum" and (dtype in INTEGERS or dtype == "Boolean"):
+    if name == "sum" and (dtype in INTEGERS or dtype == "Boolean"):
         return f"{column}::HUGEINT"
     return column
 
@@ -61,34 +68,36 @@ def frame(name: str, window: Window) -> str:
 
 
 def select(context: ComputeContext, relation: str) -> str:
-    """The statement that evaluates every metric at every numbered row of a relation of events and points.
+    """The statement that evaluates every aggregate at every numbered row of a relation of events and points.
 
-    The relation has the columns entity, time, row (null where nothing is asked) and the values.
+    The relation has the columns entity, time, row (null where no value is asked for) and the values.
     """
-    names = _names(context)
+    names = _window_names(context)
     columns = [
-        f"{AGGREGATES[metric.aggregation].format(_operand(metric, context))} "
-        f"OVER {names[metric.window]} AS {quote(metric.name)}"
-        for metric in context.metrics
+        f"{AGGREGATES[aggregate.aggregation].format(_operand(aggregate, context))} "
+        f"OVER {names[aggregate.window]} AS {quote(result_name(index))}"
+        for index, aggregate in enumerate(context.aggregates)
     ]
     return f"SELECT * FROM (\n{_over(columns, names, relation)}\n)\nWHERE {quote(ROW)} IS NOT NULL"
 
 
-def select_listed(context: ComputeContext, relation: str) -> str:
-    """The same by way of lists: one for each window and operand, of which all metrics are made.
+def select_by_lists(context: ComputeContext, relation: str) -> str:
+    """The same by way of lists: one for each window and operand, from which all aggregates are computed.
 
     Far cheaper than an aggregate each while windows hold few rows.
     """
-    names = _names(context)
+    names = _window_names(context)
     lists: dict[tuple[Window, str, str], str] = {}
     columns = []
-    for metric in context.metrics:
-        key = (metric.window, _operand(metric, context), quote(value_alias(metric.column)))
-        made = lists.setdefault(key, quote(f"__list{len(lists)}"))
-        columns.append(f"{LISTED[metric.aggregation].format(made)} AS {quote(metric.name)}")
+    for index, aggregate in enumerate(context.aggregates):
+        column = quote(value_name(aggregate.value))
+        key = (aggregate.window, _operand(aggregate, context), column)
+        values = lists.setdefault(key, quote(f"__list{len(lists)}"))
+        result = LIST_AGGREGATES[aggregate.aggregation].format(values)
+        columns.append(f"{result} AS {quote(result_name(index))}")
     gathered = [
-        f"list({operand}) FILTER ({column} IS NOT NULL) OVER {names[window]} AS {made}"
-        for (window, operand, column), made in lists.items()
+        f"list({operand}) FILTER ({column} IS NOT NULL) OVER {names[window]} AS {values}"
+        for (window, operand, column), values in lists.items()
     ]
     return (
         f"SELECT\n  {_lines([quote(ROW), *columns])}\n"
@@ -97,22 +106,22 @@ def select_listed(context: ComputeContext, relation: str) -> str:
 
 
 def rows_seen(context: ComputeContext, relation: str) -> str:
-    """The statement that tells how many rows the widest window sees in all of the relation's rows."""
+    """The statement that counts the rows which the widest window sees, over all of the relation's rows."""
     widest = max(context.by_window(), key=lambda window: window.width.us)
     counted = _over(["count(*) OVER w0 AS seen"], {widest: "w0"}, relation)
     return f"SELECT coalesce(sum(seen), 0)::BIGINT AS seen FROM (\n{counted}\n)"
 
 
-def _names(context: ComputeContext) -> dict[Window, str]:
+def _window_names(context: ComputeContext) -> dict[Window, str]:
     return {window: f"w{index}" for index, window in enumerate(context.by_window())}
 
 
-def _operand(metric: MetricColumn, context: ComputeContext) -> str:
-    return operand(metric, context.dtypes[metric.column])
+def _operand(aggregate: Aggregate, context: ComputeContext) -> str:
+    return operand(aggregate, context.dtypes[aggregate.value])
 
 
 def _over(columns: Iterable[str], names: Mapping[Window, str], relation: str) -> str:
-    """The columns, each over a window of its own or a shared one, beside the row's number."""
+    """The columns, each over its own or a shared window, beside the row's number."""
     frames = [frame(name, window) for window, name in names.items()]
     return (
         f"SELECT\n  {_lines([quote(ROW), *columns])}\nFROM {quote(relation)}\n"

@@ -1,4 +1,4 @@
-"""Metrics to polars: an expression where polars' own rolling aggregation is exact."""
+"""Aggregates to polars: an expression where polars' own rolling aggregation is exact."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ from collections.abc import Callable
 
 import polars as pl
 
-from mlforge.compilers.base import value_alias
-from mlforge.core.metrics import MetricColumn
+from mlforge.compilers.base import Aggregate, value_name
 
 AGGREGATES: dict[str, Callable[[pl.Expr], pl.Expr]] = {
     "count": lambda values: values.count().cast(pl.Int64),
@@ -19,6 +18,6 @@ SUMMED = ("sum", "mean", "std")
 """Polars' sliding sums add and subtract: they would keep traces of floats that have left the window."""
 
 
-def expression(metric: MetricColumn) -> pl.Expr:
-    """The aggregate of one window's events, named as the metric's column."""
-    return AGGREGATES[metric.aggregation](pl.col(value_alias(metric.column))).alias(metric.name)
+def expression(aggregate: Aggregate) -> pl.Expr:
+    """The aggregate of one window's events."""
+    return AGGREGATES[aggregate.aggregation](pl.col(value_name(aggregate.value)))

@@ -37,6 +37,12 @@ class FeatureSpec:
             raise DefinitionError(
                 f"{self.name}: {self.timestamp!r} cannot be both a key and the timestamp"
             )
+        for column in self.columns:
+            if column.name in self.identity:
+                raise DefinitionError(
+                    f"{self.name}: a metric gives the column {column.name!r}, which is a key or the "
+                    "timestamp; rename that column in the feature's function"
+                )
         if self.columns and self.timestamp is None:
             raise DefinitionError(
                 f"{self.name}: metrics need timestamp=, the column with each event's time"

@@ -7,14 +7,24 @@ an engine supplies one primitive, `aggregate`.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import ClassVar
 
 import polars as pl
 
-from mlforge.compilers.base import ROW, TIME, ComputeContext
+from mlforge.compilers.base import (
+    ENTITY,
+    ROW,
+    TIME,
+    ComputeContext,
+    result_name,
+    value_alias,
+    value_columns,
+    value_name,
+)
 from mlforge.core import time_model
 from mlforge.core.feature_spec import FeatureSpec
+from mlforge.core.metrics import MetricColumn
 from mlforge.core.schema import Column, dtypes
 from mlforge.core.values import TimeRange
 from mlforge.engines import timeline
@@ -30,6 +40,15 @@ MEMORY_LIMIT = 2 << 30
 _INT64 = (-(1 << 63), (1 << 63) - 1)
 # Measured: what a build takes for each row and value, with the events of the windows before.
 _EVENT_BYTES, _VALUE_BYTES = 200, 40
+
+
+class SumOverflow(Exception):
+    """Some of these aggregates, by position, have a sum that `dtype` cannot hold; raised by kernels."""
+
+    def __init__(self, positions: Sequence[int], dtype: str) -> None:
+        super().__init__(positions, dtype)
+        self.positions = positions
+        self.dtype = dtype
 
 
 class Engine(ABC):
@@ -52,12 +71,14 @@ class Engine(ABC):
 
     @abstractmethod
     def aggregate(self, line: pl.DataFrame, context: ComputeContext) -> pl.DataFrame:
-        """Every metric at every instant that is asked for.
+        """Every aggregate at every numbered row of a timeline.
 
-        line: events and points, sorted by entity (UInt32), then time (Int64 microseconds), with the
-            value columns, which are null for points. `ROW` (UInt32) numbers the rows at which to
-            evaluate; it is null in all others. A window holds all rows of its range, whatever their order.
-        Returns ROW and one column a metric for the numbered rows, in any order; no rounding, no defaults.
+        line: events and points, sorted by entity (UInt32), then time (Int64 microseconds); with the
+            value columns `value_name(i)`, which are null for points. `ROW` (UInt32) numbers the rows at
+            which to evaluate; it is null in all others. A window holds all rows of its range, whatever
+            their order.
+        Returns ROW and `result_name(j)` for each aggregate, for the numbered rows, in any order; no
+        rounding, no defaults. Raises SumOverflow where a decimal sum has more than 38 digits.
         """
 
     def values(self, events: Events, points: pl.DataFrame) -> pl.DataFrame:
@@ -87,7 +108,7 @@ class Engine(ABC):
         One row for each entity and instant of an event, sorted by time, then keys; `among` keeps some
         entities, `times` the rows of a range. Raises DataError as `values` does.
         """
-        spec, context = events.spec, _context(events)
+        spec = events.spec
         assert spec.timestamp is not None
         seen = None if times is None else time_model.events_seen(times, spec.windows).union(times)
         line = _gather(events, seen, among).collect(
@@ -95,7 +116,7 @@ class Engine(ABC):
         )
         line = timeline.sorted_(line, spec.keys)
         line = timeline.numbered(timeline.with_entities(line, spec.keys), times)
-        found = _in_order(self.aggregate(line.drop(spec.keys), context))
+        found = self._aggregated(line, spec.columns, dtypes(events.schema), spec.name)
         own = line.filter(pl.col(ROW).is_not_null()).select(
             *spec.keys, pl.col(TIME).cast(polars_schema.UTC_INSTANT).alias(spec.timestamp)
         )
@@ -104,7 +125,7 @@ class Engine(ABC):
 
     def _answers(self, events: Events, asked: pl.DataFrame) -> pl.DataFrame:
         """Each metric at each of some points, by ROW; of tiles, where those are fewer than events."""
-        spec, context = events.spec, _context(events)
+        spec, metrics, given = events.spec, events.spec.columns, dtypes(events.schema)
         seen = time_model.events_seen(_times(asked), spec.windows)
         among = asked.select(spec.keys).unique()
         rows, found = events.rows_within(seen), None
@@ -112,18 +133,19 @@ class Engine(ABC):
         if laid is None:
             found = self._held(_gather(events, seen, among), rows, spec.interval is not None)
             if spec.interval is not None and rows >= build.FEWEST and build.dense(found, spec):
-                laid = build.made(found, spec, context.dtypes)
+                laid = build.made(found, spec, given)
         answers = asked.select(ROW)
         if laid is not None:
-            merging = merge(laid, spec, context)
+            merging = merge(laid, spec, metrics, given)
             if merging.made:
-                merged = self._over(merging.rows.lazy(), 0, asked, spec, merging.context)
-                answers = answers.hstack(merging.finished(_in_order(merged)))
-            context = merging.rest
-        if context.metrics:
+                tiles = merging.rows.lazy()
+                merged = self._over(tiles, 0, asked, spec, merging.merges, merging.dtypes)
+                answers = answers.hstack(merging.finished(merged))
+            metrics = merging.rest
+        if metrics:
             found = _gather(events, seen, among) if found is None else found
-            others = self._over(found, rows, asked, spec, context)
-            answers = answers.hstack(_in_order(others).drop(ROW))
+            others = self._over(found, rows, asked, spec, metrics, given)
+            answers = answers.hstack(others.drop(ROW))
         return answers
 
     def _held(self, found: pl.LazyFrame, rows: int, aligned: bool) -> pl.LazyFrame:
@@ -140,12 +162,38 @@ class Engine(ABC):
         rows: int,
         asked: pl.DataFrame,
         spec: FeatureSpec,
-        context: ComputeContext,
+        metrics: Sequence[MetricColumn],
+        dtypes: Mapping[str, str],
     ) -> pl.DataFrame:
         """What the kernel gives for points over events, or over tiles; `rows`: how many are read at most."""
         line = found.collect(engine=polars_schema.engine_for(rows))
         line = timeline.sorted_(pl.concat([line, asked], how="diagonal"), spec.keys)
-        return self.aggregate(timeline.with_entities(line, spec.keys).drop(spec.keys), context)
+        line = timeline.with_entities(line, spec.keys)
+        return self._aggregated(line, metrics, dtypes, spec.name)
+
+    def _aggregated(
+        self,
+        line: pl.DataFrame,
+        metrics: Sequence[MetricColumn],
+        dtypes: Mapping[str, str],
+        owner: str,
+    ) -> pl.DataFrame:
+        """ROW and the metrics by their names, sorted by ROW; the kernel sees positions alone."""
+        values = (
+            pl.col(value_alias(column)).alias(value_name(index))
+            for index, column in enumerate(value_columns(metrics))
+        )
+        try:
+            found = self.aggregate(
+                line.select(ENTITY, TIME, ROW, *values), ComputeContext.of(metrics, dtypes)
+            )
+        except SumOverflow as error:
+            names = [metrics[position].name for position in error.positions]
+            raise overflow(names, error.dtype, owner) from error
+        results = (
+            pl.col(result_name(index)).alias(metric.name) for index, metric in enumerate(metrics)
+        )
+        return _in_order(found.select(ROW, *results))
 
     def _by_time(self, events: Events, asked: pl.DataFrame) -> Iterator[pl.DataFrame]:
         """The points in ranges of time, so that no more events than `gathered` are needed at once."""
@@ -158,10 +206,6 @@ class Engine(ABC):
             part = asked.filter(pl.col(TIME).is_between(times.start, times.end))
             if not part.is_empty():
                 yield part
-
-
-def _context(events: Events) -> ComputeContext:
-    return ComputeContext(events.spec.columns, dtypes(events.schema))
 
 
 def _evaluated_at(spec: FeatureSpec) -> pl.Expr:
@@ -204,9 +248,8 @@ def _check_sum(sums: pl.Series, owner: str) -> None:
         raise overflow([sums.name], "Int64", owner)
 
 
-def overflow(names: Sequence[str], dtype: str, owner: str = "") -> DataError:
-    """A sum that its dtype cannot hold."""
-    where = f"{owner}: " if owner else ""
+def overflow(names: Sequence[str], dtype: str, owner: str) -> DataError:
+    """The error of a feature with a sum that its dtype cannot hold."""
     return DataError(
-        f"{where}{' or '.join(names)} does not fit into {dtype}; cast the column to Float64 in the feature's function"
+        f"{owner}: {' or '.join(names)} does not fit into {dtype}; cast the column to Float64 in the feature's function"
     )

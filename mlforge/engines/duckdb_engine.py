@@ -11,10 +11,10 @@ import polars as pl
 
 from mlforge.compilers import duckdb_compiler
 from mlforge.compilers.base import ComputeContext
-from mlforge.engines.base import Engine, overflow
+from mlforge.engines.base import Engine, SumOverflow
 
-_LEAST = 128_000_000
-_LISTED = 16
+_LEAST_MEMORY = 128_000_000
+_LIST_ROWS = 16
 """Windows of no more rows than this on average are cheaper as lists, which take memory by their rows."""
 
 
@@ -27,24 +27,23 @@ class DuckDBEngine(Engine):
         """One statement over the whole line."""
         with duckdb.connect(config=self._config) as connection:
             connection.register("line", line.to_arrow())
-            seen = _asked(connection, duckdb_compiler.rows_seen(context, "line")).item()
-            short = seen <= _LISTED * line.height
-            compiled = duckdb_compiler.select_listed if short else duckdb_compiler.select
+            rows_seen = _query(connection, duckdb_compiler.rows_seen(context, "line")).item()
+            few = rows_seen <= _LIST_ROWS * line.height
+            compiled = duckdb_compiler.select_by_lists if few else duckdb_compiler.select
             try:
-                return _asked(connection, compiled(context, "line"))
+                return _query(connection, compiled(context, "line"))
             except duckdb.OutOfRangeException as error:
-                raise overflow(
-                    [m.name for m in context.metrics if m.aggregation == "sum"], "its dtype"
-                ) from error
+                sums = [i for i, a in enumerate(context.aggregates) if a.aggregation == "sum"]
+                raise SumOverflow(sums, "its dtype") from error
 
     @property
     def _config(self) -> dict[str, Any]:
         """Half of the memory is DuckDB's, beyond which it spills; the line and the answers take the rest."""
         return {
-            "memory_limit": f"{max(self.memory_limit // 2, _LEAST) // 1_000_000}MB",
+            "memory_limit": f"{max(self.memory_limit // 2, _LEAST_MEMORY) // 1_000_000}MB",
             "temp_directory": f"{tempfile.gettempdir()}/mlforge-{os.getuid()}-duckdb",
         }
 
 
-def _asked(connection: duckdb.DuckDBPyConnection, statement: str) -> pl.DataFrame:
+def _query(connection: duckdb.DuckDBPyConnection, statement: str) -> pl.DataFrame:
     return pl.DataFrame(pl.from_arrow(connection.sql(statement).to_arrow_table()))

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 import polars as pl
 
 from mlforge.compilers import polars_compiler
-from mlforge.compilers.base import ENTITY, ROW, TIME, ComputeContext, value_alias
-from mlforge.core.metrics import MetricColumn
+from mlforge.compilers.base import (
+    ENTITY,
+    ROW,
+    TIME,
+    Aggregate,
+    ComputeContext,
+    result_name,
+    value_name,
+)
 from mlforge.core.time_model import Window
-from mlforge.engines.base import Engine
+from mlforge.engines.base import Engine, SumOverflow
 from mlforge.engines.pairwise import Segments
-from mlforge.engines.prefix_sums import Sums
+from mlforge.engines.prefix_sums import DecimalOverflow, Sums
 
-_INDEX, _START, _LENGTH, _COUNT = "__index", "__start", "__length", "__count_"
+_INDEX, _START, _LENGTH, _COUNT = "__index", "__start", "__length", "__count_{}"
 
 
 class PolarsEngine(Engine):
@@ -23,30 +31,35 @@ class PolarsEngine(Engine):
     name: ClassVar[str] = "polars"
 
     def aggregate(self, line: pl.DataFrame, context: ComputeContext) -> pl.DataFrame:
-        """Roll over the line; what rolling would not compute exactly is summed over the windows' slices."""
+        """Roll over the line; what rolling would not compute exactly is summed over the windows' segments."""
         line = line.with_columns(pl.int_range(pl.len(), dtype=pl.UInt32).alias(_INDEX))
-        asked = line[ROW].is_not_null()
+        is_point = line[ROW].is_not_null()
         windows = {
-            window: _rolled(line, window, metrics).filter(asked)
-            for window, metrics in context.by_window().items()
+            window: _rolled(line, window, aggregates).filter(is_point)
+            for window, aggregates in context.by_window().items()
         }
-        longest = max(_most(rolled[_LENGTH]) for rolled in windows.values())
-        sums = {
-            column: Sums(line[value_alias(column)], context.dtypes[column], longest)
-            for column in context.value_columns()
-        }
-        found = [
-            _value(metric, windows[metric.window], sums[metric.column])
-            for metric in context.metrics
+        longest = max(_greatest(rolled[_LENGTH]) for rolled in windows.values())
+        sums = [
+            Sums(line[value_name(index)], dtype, longest)
+            for index, dtype in enumerate(context.dtypes)
         ]
-        return pl.DataFrame([line[ROW].filter(asked), *found])
+        results = []
+        for index, aggregate in enumerate(context.aggregates):
+            try:
+                result = _result(index, aggregate, windows[aggregate.window], sums[aggregate.value])
+            except DecimalOverflow as error:
+                raise SumOverflow([index], error.dtype) from None
+            results.append(result.alias(result_name(index)))
+        return pl.DataFrame([line[ROW].filter(is_point), *results])
 
 
-def _rolled(line: pl.DataFrame, window: Window, metrics: tuple[MetricColumn, ...]) -> pl.DataFrame:
-    """For each row its window: where it lies within the line, and what polars computes of it exactly."""
+def _rolled(
+    line: pl.DataFrame, window: Window, aggregates: Mapping[int, Aggregate]
+) -> pl.DataFrame:
+    """For each row its window: where it lies within the line, and the aggregates that polars computes exactly."""
     ends_at = window.offset.us if window.offset else 0
-    exact = [metric for metric in metrics if metric.aggregation not in polars_compiler.SUMMED]
-    counted = dict.fromkeys(metric.column for metric in metrics if metric not in exact)
+    exact = {i: a for i, a in aggregates.items() if a.aggregation not in polars_compiler.SUMMED}
+    summed = dict.fromkeys(a.value for i, a in aggregates.items() if i not in exact)
     rolled = line.rolling(
         TIME,
         period=f"{window.width.us}i",
@@ -56,8 +69,8 @@ def _rolled(line: pl.DataFrame, window: Window, metrics: tuple[MetricColumn, ...
     ).agg(
         pl.col(_INDEX).first().fill_null(0).cast(pl.Int64).alias(_START),
         pl.len().cast(pl.Int64).alias(_LENGTH),
-        *(pl.col(value_alias(column)).count().alias(_COUNT + column) for column in counted),
-        *(polars_compiler.expression(metric) for metric in exact),
+        *(pl.col(value_name(value)).count().alias(_COUNT.format(value)) for value in summed),
+        *(polars_compiler.expression(a).alias(result_name(i)) for i, a in exact.items()),
     )
     # Groups come in an order of polars' own, the rows within each in that of time.
     rolled = rolled.sort(ENTITY, maintain_order=True)
@@ -65,20 +78,20 @@ def _rolled(line: pl.DataFrame, window: Window, metrics: tuple[MetricColumn, ...
     return rolled
 
 
-def _value(metric: MetricColumn, rolled: pl.DataFrame, sums: Sums) -> pl.Series:
-    """A metric in its window, null where that holds no value."""
-    if metric.aggregation not in polars_compiler.SUMMED:
-        return rolled[metric.name]
-    slices, count = Segments(rolled[_START], rolled[_LENGTH]), rolled[_COUNT + metric.column]
-    if metric.aggregation == "std":
-        found = (sums.deviations(slices, count) / (count - 1)).sqrt().set(count < 2, None)
-    elif metric.aggregation == "mean":
-        found = (sums.floats(slices) / count).set(count == 0, None)
-    else:
-        found = sums.totals(slices, metric.name).set(count == 0, None)
-    return found.alias(metric.name)
+def _result(index: int, aggregate: Aggregate, rolled: pl.DataFrame, sums: Sums) -> pl.Series:
+    """An aggregate in its window, null where that holds no value. Raises DecimalOverflow."""
+    name = aggregate.aggregation
+    if name not in polars_compiler.SUMMED:
+        return rolled[result_name(index)]
+    segments = Segments(rolled[_START], rolled[_LENGTH])
+    count = rolled[_COUNT.format(aggregate.value)]
+    if name == "std":
+        return (sums.deviations(segments, count) / (count - 1)).sqrt().set(count < 2, None)
+    if name == "mean":
+        return (sums.floats(segments) / count).set(count == 0, None)
+    return sums.totals(segments).set(count == 0, None)
 
 
-def _most(lengths: pl.Series) -> int:
-    most = lengths.max()
-    return most if isinstance(most, int) else 0
+def _greatest(lengths: pl.Series) -> int:
+    greatest = lengths.max()
+    return greatest if isinstance(greatest, int) else 0

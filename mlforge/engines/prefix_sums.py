@@ -1,4 +1,4 @@
-"""Sums and deviations of a value column over many slices, made once for all windows."""
+"""Sums and deviations of a value column over many segments, made once for all windows."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import polars as pl
 
 from mlforge.core.schema import DIGITS, decimal_scale
 from mlforge.engines import pairwise
-from mlforge.engines.base import overflow
 from mlforge.engines.fixed_point import Fixed
 from mlforge.engines.pairwise import Segments
 
@@ -17,46 +16,57 @@ _SURE = 1.5 * 10.0**DIGITS
 """Where a sum as a float is below this, it fits into 128 bits."""
 
 
+class DecimalOverflow(Exception):
+    """A sum of decimals has more digits than its dtype; the kernel that asked says which aggregate it was."""
+
+    def __init__(self, dtype: str) -> None:
+        super().__init__(dtype)
+        self.dtype = dtype
+
+
 @dataclass(frozen=True)
 class Sums:
-    """A column, its dtype, and how long the longest slice is; in fixed point where that is exact, else by folds."""
+    """The sums of one value column; in fixed point where that is exact, else pairwise.
+
+    dtype: the column's. longest: the length of the longest segment.
+    """
 
     values: pl.Series
     dtype: str
     longest: int
 
-    def totals(self, slices: Segments, name: str) -> pl.Series:
-        """The sum of each slice: 128 bits for integers, Decimal(38, s), Float64. Raises DataError as `name`."""
+    def totals(self, segments: Segments) -> pl.Series:
+        """The sum of each segment: Int128 for integers, Decimal(38, s), Float64. Raises DecimalOverflow."""
         if self._scale is None:
-            return self._sums(slices)
-        found = self._sums(slices)
+            return self._sums(segments)
+        found = self._sums(segments)
         limit = 10**DIGITS
         too_large = not found.is_between(-limit, limit, closed="none").all()
-        if too_large or not self._fits(slices):
-            raise overflow([name], f"Decimal({DIGITS}, {self._scale})")
+        if too_large or not self._fits(segments):
+            raise DecimalOverflow(f"Decimal({DIGITS}, {self._scale})")
         as_decimal = pl.col(found.name).reinterpret(dtype=pl.Decimal(DIGITS, self._scale))
         return found.to_frame().select(as_decimal).to_series()
 
-    def floats(self, slices: Segments) -> pl.Series:
-        """The sum of each slice as a float."""
-        return self._sums(slices).cast(pl.Float64) / 10.0 ** (self._scale or 0)
+    def floats(self, segments: Segments) -> pl.Series:
+        """The sum of each segment as a float."""
+        return self._sums(segments).cast(pl.Float64) / 10.0 ** (self._scale or 0)
 
-    def deviations(self, slices: Segments, count: pl.Series) -> pl.Series:
-        """The sum of squared deviations from each slice's mean; `count` is of its values."""
+    def deviations(self, segments: Segments, count: pl.Series) -> pl.Series:
+        """The sum of squared deviations from each segment's mean; `count` is of its values."""
         if self._squarable is not None:
-            return self._squarable.deviations(slices, count)
-        return pairwise.moments(self._floats, slices).squares
+            return self._squarable.deviations(segments, count)
+        return pairwise.moments(self._floats, segments).squares
 
-    def _sums(self, slices: Segments) -> pl.Series:
+    def _sums(self, segments: Segments) -> pl.Series:
         exact = self._fixed
-        return pairwise.sums(self._floats, slices) if exact is None else exact.sums(slices)
+        return pairwise.sums(self._floats, segments) if exact is None else exact.sums(segments)
 
-    def _fits(self, slices: Segments) -> bool:
+    def _fits(self, segments: Segments) -> bool:
         """Whether no sum is so large that 128 bits would have wrapped around unseen."""
         most = self._physical.abs().max()
         if not isinstance(most, int) or most * max(self.longest, 1) < 10**DIGITS:
             return True
-        greatest = pairwise.sums(self._physical, slices).abs().max()
+        greatest = pairwise.sums(self._physical, segments).abs().max()
         return not isinstance(greatest, float) or greatest < _SURE
 
     @cached_property

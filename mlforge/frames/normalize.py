@@ -181,6 +181,8 @@ def _check(spec: FeatureSpec, name: str, dtype: pl.DataType, where: str) -> None
         )
     if name == "*" or (name.startswith("^") and name.endswith("$")):
         raise DataError(f"{where}: polars takes the column name {name!r} for a pattern; rename it")
+    if "\0" in name:
+        raise DataError(f"{where}: no library takes the zero byte in column {name!r}; rename it")
     if name in spec.keys and kind not in _KEYS:
         raise _refused(
             where,

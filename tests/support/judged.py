@@ -37,6 +37,23 @@ def metrics_of(spec: FeatureSpec) -> tuple[oracle.Metric, ...]:
     )
 
 
+def stored_events(spec: FeatureSpec, frames: Sequence[pl.DataFrame], folder: Path) -> Events:
+    """The scan of some frames, each stored as a partial of its own in the folder."""
+    partials_ = []
+    for number, frame in enumerate(frames):
+        rows = normalize.normalise(spec, frame, "here").frame
+        partials.stored(rows).write_parquet(folder / f"{number}.parquet")
+        partials_.append(partials.describe(str(number), rows, spec, {}))
+    return Events(
+        spec,
+        schema_of(rows),
+        tuple(partials_),
+        lambda some: plan_files(
+            some, [PartialLocation(folder / f"{partial.hash}.parquet") for partial in some]
+        ),
+    )
+
+
 class History:
     """Events in stored partials, and the oracle's view of the same events."""
 
@@ -69,20 +86,7 @@ class History:
 
     @property
     def events(self) -> Events:
-        stored = []
-        for number, frame in enumerate(self.frames):
-            made = normalize.normalise(self.spec, frame, "here").frame
-            path = self.folder / f"{number}.parquet"
-            partials.stored(made).write_parquet(path)
-            stored.append(partials.describe(str(number), made, self.spec, {}))
-        return Events(
-            self.spec,
-            schema_of(made),
-            tuple(stored),
-            lambda made: plan_files(
-                made, [PartialLocation(self.folder / f"{p.hash}.parquet") for p in made]
-            ),
-        )
+        return stored_events(self.spec, self.frames, self.folder)
 
     def points(self, *points: tuple[Any, ...]) -> pl.DataFrame:
         """Points as (keys, time in microseconds)."""
@@ -109,4 +113,5 @@ class History:
 
 
 def every(window: str = "1h", *names: str, **options: Any) -> Rolling:
+    """All aggregations, or some, of the column `x` over one window."""
     return Rolling(window, {"x": list(names) or list(AGGREGATIONS)}, **options)

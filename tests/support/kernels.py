@@ -37,7 +37,7 @@ def forced(
     with pytest.MonkeyPatch.context() as patch:
         if general:
             patch.setattr(fixed_point, "_ROOM", 0)
-            patch.setattr(duckdb_engine, "_LISTED", -1)
+            patch.setattr(duckdb_engine, "_LIST_ROWS", -1)
             patch.setattr(polars_schema, "_LISTED", 0)
             patch.setattr(polars_schema, "_FEW", 0)
         if tiled:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
 
 import polars as pl
 
-from mlforge.compilers.base import ComputeContext
 from mlforge.core.feature_spec import FeatureSpec
 from mlforge.core.metrics import MetricColumn
 from mlforge.core.schema import DIGITS, decimal_scale
@@ -41,42 +40,46 @@ _SQUARABLE = 400
 class Merge:
     """Tiles ready for a kernel.
 
-    rows: keys, TIME and value columns, as of events. context: what a kernel is to compute of them.
-    made: metrics, of what it gives. rest: the metrics that need the events themselves.
+    rows: keys, TIME and value columns, as of events. merges, dtypes: the metrics of tiles' parts that a
+    kernel is to compute. made: metrics of the feature, of the kernel's results. rest: the metrics
+    that need the events themselves.
     """
 
     rows: pl.DataFrame
-    context: ComputeContext
+    merges: tuple[MetricColumn, ...]
+    dtypes: Mapping[str, str]
     made: tuple[pl.Expr, ...]
-    rest: ComputeContext
+    rest: tuple[MetricColumn, ...]
 
     def finished(self, merged: pl.DataFrame) -> pl.DataFrame:
         """The metrics that are made of tiles, once a kernel has merged those."""
         return merged.select(self.made)
 
 
-def merge(tiles: Tiles, spec: FeatureSpec, context: ComputeContext) -> Merge:
-    """How metrics come from these tiles."""
+def merge(
+    tiles: Tiles, spec: FeatureSpec, metrics: Sequence[MetricColumn], dtypes: Mapping[str, str]
+) -> Merge:
+    """How metrics come from these tiles; `dtypes` are those of the event columns."""
     rows, columns = tiles.rows.collect(), {}
-    for name, kinds in parts(context.metrics).items():
-        dtype = context.dtypes[name]
+    for name, kinds in parts(metrics).items():
+        dtype = dtypes[name]
         exact = tiles.summary.scale(name, dtype) if "sum" in kinds else None
         near = None
         if "spread" in kinds and exact is not None:
             rows, near = _with_means(rows, name, dtype, exact, spec)
         columns[name] = _Column(name, dtype, exact, near)
-    chosen = [m for m in context.metrics if columns[m.column].holds(m.aggregation)]
+    chosen = [m for m in metrics if columns[m.column].holds(m.aggregation)]
     merges = dict.fromkeys(_merged(m, kind) for m in chosen for kind in _KERNEL_OF[m.aggregation])
-    dtypes = {
-        part_name(m.column, kind): _dtype(kind, context.dtypes[m.column])
-        for m in chosen
-        for kind in _KERNEL_OF[m.aggregation]
-    }
     return Merge(
         rows,
-        ComputeContext(tuple(merges), dtypes),
+        tuple(merges),
+        {
+            part_name(m.column, kind): _dtype(kind, dtypes[m.column])
+            for m in chosen
+            for kind in _KERNEL_OF[m.aggregation]
+        },
         tuple(columns[metric.column].finished(metric) for metric in chosen),
-        ComputeContext(tuple(m for m in context.metrics if m not in chosen), context.dtypes),
+        tuple(m for m in metrics if m not in chosen),
     )
 
 

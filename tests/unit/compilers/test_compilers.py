@@ -1,4 +1,4 @@
-"""The SQL of every metric, against golden files; the polars side is held by the parity tests."""
+"""The SQL of every aggregate, against golden files; the polars side is held by the parity tests."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ CASES = {
 @pytest.mark.parametrize("name", CASES)
 def test_the_sql_of_a_metric_is_the_golden_one(name: str) -> None:
     metrics, interval = CASES[name]
-    context = ComputeContext(expand(metrics, interval, "f"), {**DTYPES, 'na"me; --': "String"})
+    context = ComputeContext.of(expand(metrics, interval, "f"), {**DTYPES, 'na"me; --': "String"})
     assert duckdb_compiler.select(context, "line") + "\n" == _golden(name)
 
 
 def test_the_sql_by_way_of_lists_is_the_golden_one() -> None:
-    context = ComputeContext(expand(CASES["dtypes"][0], None, "f"), DTYPES)
-    assert duckdb_compiler.select_listed(context, "line") + "\n" == _golden("listed")
+    context = ComputeContext.of(expand(CASES["dtypes"][0], None, "f"), DTYPES)
+    assert duckdb_compiler.select_by_lists(context, "line") + "\n" == _golden("listed")
 
 
 def _golden(name: str) -> str:

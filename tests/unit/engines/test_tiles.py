@@ -50,7 +50,7 @@ def merged(monkeypatch: pytest.MonkeyPatch) -> list[Merge]:
 
 def rest(merge: Merge) -> list[str]:
     """The aggregations that it leaves to the events."""
-    return [metric.aggregation for metric in merge.rest.metrics]
+    return [metric.aggregation for metric in merge.rest]
 
 
 def amounts(draw: random.Random) -> float | None:

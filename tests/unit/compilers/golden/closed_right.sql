@@ -1,7 +1,7 @@
 SELECT * FROM (
 SELECT
   "__row",
-  sum("__value_units"::HUGEINT) OVER w0 AS "units__sum__1d"
+  sum("__value_0"::HUGEINT) OVER w0 AS "__result_0"
 FROM "line"
 WINDOW
   w0 AS (PARTITION BY "__entity" ORDER BY "__time" RANGE BETWEEN 86399999999 PRECEDING AND 0 PRECEDING)
