@@ -80,8 +80,7 @@ def tables(store: Store, manifest: Manifest) -> pl.LazyFrame:
     """A published version's rows, lazily."""
     if manifest.version is None:
         raise RetrievalError(f"{manifest.name}: this version has not been published")
-    folder = store.data(manifest.name, manifest.version).parent
-    return pl.scan_parquet([folder / part.file for part in manifest.parts], glob=False)
+    return store.scan_table(manifest)
 
 
 def compare_rows(a: pl.LazyFrame, b: pl.LazyFrame, before: Manifest, after: Manifest) -> RowChanges:

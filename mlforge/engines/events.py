@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from pathlib import Path
 
 import polars as pl
 
@@ -27,12 +26,12 @@ from mlforge.store.scan import EventScan
 
 @dataclass(frozen=True)
 class Events(EventScan):
-    """A version's events, of which tiles may be at rest.
+    """A version's events, of which the store may have tiles.
 
-    `laid` gives where tiles of a kind are at rest, by the file whose they are; it is asked when they are first read.
+    store: the store to ask for tiles when they are first read; None where there are none.
     """
 
-    laid: Callable[[str], Mapping[Path, Path]] | None = None
+    store: Store | None = None
 
     def traces(
         self, times: TimeRange | None = None, among: pl.DataFrame | None = None
@@ -46,7 +45,7 @@ class Events(EventScan):
             return self.scan(self.spec.identity, times, among)
         assert self.spec.timestamp is not None
         time = pl.col(TIME).cast(polars_schema.UTC_INSTANT).alias(self.spec.timestamp)
-        rows = pl.scan_parquet([one.path for one in laid], glob=False).select(*self.spec.keys, time)
+        rows = pl.scan_parquet([one.file for one in laid], glob=False).select(*self.spec.keys, time)
         rest = self._scan(others, self.spec.identity, times, among)
         return pl.concat([self._chosen(rows, times, among), rest])
 
@@ -88,26 +87,27 @@ class Events(EventScan):
         return (laid, others) if tiled > sum([task.rows for task in others]) else ([], tasks)
 
     def _at_rest(self, task: FileScanTask) -> CachedTiles | None:
-        path = self._places.get(task.path) if task.numbers is None else None
-        laid = None if path is None else cache.look(path, task.path)
-        return None if laid is None or laid.summary is None else laid
+        tiles = self._places.get(task.file) if task.numbers is None else None
+        if self.store is None or tiles is None:
+            return None
+        cached = CachedTiles.read(self.store, self.spec.name, tiles, task.file)
+        return None if cached is None or cached.summary is None else cached
 
     @cached_property
-    def _places(self) -> Mapping[Path, Path]:
+    def _places(self) -> Mapping[str, str]:
         kind = cache.kind_of(self.spec, self.schema)
-        return {} if self.laid is None or kind is None else self.laid(kind)
+        return {} if self.store is None or kind is None else self.store.tiles(self.spec.name, kind)
 
 
 def events_of(store: Store, manifest: Manifest, of: Sequence[Partial] | None = None) -> Events:
     """A manifest's events, or some of its partials."""
     chosen = manifest.partials if of is None else of
-    name = manifest.name
     return Events(
         manifest.spec,
         manifest.events,
         tuple(chosen),
-        partial(store.plan_files, name),
-        partial(store.tiles, name),
+        partial(store.plan_files, manifest.name),
+        store,
     )
 
 

@@ -11,6 +11,7 @@ from mlforge.core.manifest import Manifest, Partial
 from mlforge.features.feature import Feature
 from mlforge.ingest import partials
 from mlforge.store import Store
+from mlforge.store.file_tasks import PartialWrite
 
 # So many bytes of events are held back at most, to be written together.
 _BATCH_BYTES = 32_000_000
@@ -30,7 +31,7 @@ class PartialCache:
         self._feature, self._store, self._latest = feature, store, latest
         self.on_disk = set() if afresh else store.partials(feature.name)
         self._new: dict[str, Partial] = {}
-        self._unwritten: list[tuple[Partial, pl.DataFrame]] = []
+        self._unwritten: list[PartialWrite] = []
         self._unwritten_bytes = 0
 
     def key(self, content: str) -> str:
@@ -52,7 +53,7 @@ class PartialCache:
         """Store a partial, with others: many small ones are written in one go."""
         self._new[partial.hash] = partial
         stored = partials.stored(events)
-        self._unwritten.append((partial, stored))
+        self._unwritten.append(PartialWrite(partial, stored))
         self._unwritten_bytes += int(stored.estimated_size())
         if self._unwritten_bytes >= _BATCH_BYTES:
             self.write()

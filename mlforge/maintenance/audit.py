@@ -272,11 +272,8 @@ class _Audit:
     def _stored(self, sample: Sample | None = None) -> pl.DataFrame:
         """The sampled rows of data.parquet; without a sample all its distinct keys."""
         manifest, keys = self.manifest, list(self.feature.spec.keys)
-        assert manifest.version is not None
-        folder = self.store.data(manifest.name, manifest.version).parent
-        files = [folder / part.file for part in manifest.parts]
         try:
-            table = pl.scan_parquet(files, glob=False)
+            table = self.store.scan_table(manifest)
             rows = table.select(keys).unique() if sample is None else sample.of_lazy(table)
             return rows.collect()
         except (OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:

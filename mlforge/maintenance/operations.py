@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import polars as pl
 
@@ -15,8 +14,7 @@ from mlforge.errors import MlforgeError, StoreError, VersionConflict, VersionNot
 from mlforge.frames.digest import digest
 from mlforge.maintenance.retention import UNATTENDED, Retention, removable
 from mlforge.store import Pointer, Store
-from mlforge.store.file_tasks import PartialLocation, parted
-from mlforge.store.local.io import hash_file
+from mlforge.store.file_tasks import PartialLocation, read_file
 
 _WORTH_IT = 10
 _MOSTLY = 0.5  # a pack with fewer partials that are named by no version stays as it is
@@ -118,9 +116,8 @@ def verify(store: Store, names: Iterable[str], version: str | None = None) -> li
             except MlforgeError as error:
                 problems.append(Problem(name, str(each), str(error)))
                 continue
-            found = [*store.check_manifest(manifest), *_check_parts(store, manifest)]
-            found += _check_partials(store, manifest, checked)
-            problems += [Problem(name, str(each), what) for what in found]
+            faults = [*store.check_manifest(manifest), *_check_partials(store, manifest, checked)]
+            problems += [Problem(name, str(each), what) for what in faults]
     return problems
 
 
@@ -170,19 +167,6 @@ def _prune(
     return Pruned(name, tuple(map(str, gone)), len(spare), tuple(map(str, unreadable)))
 
 
-def _check_parts(store: Store, manifest: Manifest) -> list[str]:
-    assert manifest.version is not None
-    folder = store.data(manifest.name, manifest.version).parent
-    problems = []
-    for part in manifest.parts:
-        path = folder / part.file
-        if not path.is_file():
-            problems.append(f"{part.file} is missing")
-        elif hash_file(path) != part.hash:
-            problems.append(f"{part.file} is not what was published: its bytes have changed")
-    return problems
-
-
 def _check_partials(store: Store, manifest: Manifest, checked: dict[str, str | None]) -> list[str]:
     """Read each partial once, however many versions name it."""
     fresh = {p.hash: p for p in manifest.partials if p.hash not in checked}
@@ -202,19 +186,18 @@ def _misread(
     store: Store, manifest: Manifest, stored: Sequence[Partial]
 ) -> Iterator[tuple[Partial, str]]:
     """Those whose events are not what they were written with, a file after the other."""
-    tasks: dict[Path, list[tuple[Partial, PartialLocation]]] = {}
+    held_by_file: dict[str, list[tuple[Partial, PartialLocation]]] = {}
     located = store.locate(manifest.name, [partial.hash for partial in stored])
     for partial, place in zip(stored, located, strict=True):
-        tasks.setdefault(place.path, []).append((partial, place))
-    for path, held in tasks.items():
+        held_by_file.setdefault(place.file, []).append((partial, place))
+    for held in held_by_file.values():
         try:
-            rows = pl.read_parquet(path, glob=False)
+            frames = read_file(held[0][1])
         except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
             yield from (
                 (partial, f"cannot be read ({type(error).__name__})") for partial, _ in held
             )
             continue
-        parts = parted(rows, held[0][1])
         for partial, place in held:
-            if digest(parts[place.number or 0]) != partial.digest:
+            if digest(frames[place.number or 0]) != partial.digest:
                 yield partial, "does not hold the events that it was written with"

@@ -24,9 +24,7 @@ from mlforge.errors import (
     StoreError,
     VersionNotFound,
 )
-from mlforge.store.file_tasks import FileScanTask, PartialLocation
-from mlforge.store.local.packs import PartialWrite
-from mlforge.store.local.tiles import TileWrite
+from mlforge.store.file_tasks import FileScanTask, PartialLocation, PartialWrite, TileWrite
 from mlforge.store.records import Audit, Books, Seen, StoreIdentity
 
 
@@ -75,6 +73,10 @@ class Store(ABC):
     @abstractmethod
     def data(self, name: str, version: Version) -> Path:
         """Where a version's table lies: a parquet file, or a folder of them."""
+
+    @abstractmethod
+    def scan_table(self, manifest: Manifest) -> pl.LazyFrame:
+        """The rows of a published version's table, lazily; collecting raises what polars does."""
 
     @abstractmethod
     def locate(self, name: str, hashes: Iterable[str]) -> list[PartialLocation]:
@@ -136,15 +138,27 @@ class Store(ABC):
         """
 
     @abstractmethod
-    def tiles(self, name: str, kind: str) -> Mapping[Path, Path]:
-        """Where tiles of this kind lie, by the file of partials whose they are."""
+    def tiles(self, name: str, kind: str) -> Mapping[str, str]:
+        """Files of tiles of a kind, by the file of partials that they follow from; not yet checked."""
 
     @abstractmethod
-    def write_tiles(self, name: str, kind: str, made: Iterable[TileWrite]) -> None:
-        """Keep what follows from files of partials, sealed; readers must see for themselves that it is whole.
+    def tile_notes(self, name: str, tiles: str, of: str) -> Mapping[str, Any] | None:
+        """Notes that a file of tiles was written with.
 
-        What files that are gone had goes, and in time what is of another kind.
+        None where it is missing or damaged, or made of other bytes than `of`, a file of partials, has now.
         """
+
+    @abstractmethod
+    def write_tiles(self, name: str, kind: str, writes: Iterable[TileWrite]) -> None:
+        """Store tiles, which follow from files of partials and may be lost at any time.
+
+        Tiles of files that are gone are deleted, and in time those of other kinds. Raises StoreError where
+        they cannot be written.
+        """
+
+    @abstractmethod
+    def is_whole(self, name: str, file: str) -> bool:
+        """Whether a file of partials is there with all the bytes that it was written with."""
 
     @abstractmethod
     def remove(self, name: str, version: Version) -> None:
@@ -152,7 +166,7 @@ class Store(ABC):
 
     @abstractmethod
     def check_manifest(self, manifest: Manifest) -> list[str]:
-        """What a version's own hashes say against it, in words; empty if all is well."""
+        """Faults of a version's document and of its table's bytes, in words; empty if all is well."""
 
     @abstractmethod
     def stage(self, name: str) -> AbstractContextManager[Path]:
@@ -253,10 +267,8 @@ class Store(ABC):
         wanted = present if asked is None else list(dict.fromkeys(asked))
         for missing in set(wanted) - set(present):
             raise ColumnNotFound.among(f"{name} {manifest.version}", missing, present)
-        folder = self.data(name, manifest.version).parent
-        files = [folder / part.file for part in manifest.parts]
         try:
-            return pl.scan_parquet(files, glob=False).select(wanted).collect()
+            return self.scan_table(manifest).select(wanted).collect()
         except (OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
             if manifest.version not in self.versions(name):
                 raise self._no_version(name, manifest.version) from error

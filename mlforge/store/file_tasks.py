@@ -1,12 +1,14 @@
-"""Where partials lie, each in a file of its own or many in a pack, and reading them from there."""
+"""Where partials lie, each in a file of its own or many in a pack, and reading them from there.
+
+A file is named by a text that polars can scan: a path, or the URL of an object.
+"""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import polars as pl
 
@@ -25,14 +27,30 @@ _NEVER = 1 << 63
 class PartialLocation:
     """The file that holds a partial; in a pack its rows are those of a number, one of `among`."""
 
-    path: Path
+    file: str
     number: int | None = None
     among: int = 1
 
     @property
     def mark(self) -> str:
-        """What `scan` calls it."""
-        return str(self.path) if self.number is None else f"{self.path}#{self.number}"
+        """The text that `scan` marks its rows with."""
+        return self.file if self.number is None else f"{self.file}#{self.number}"
+
+
+class PartialWrite(NamedTuple):
+    """A partial to be stored: its description and its events."""
+
+    partial: Partial
+    events: pl.DataFrame
+
+
+@dataclass(frozen=True, slots=True)
+class TileWrite:
+    """Tiles to be stored: the file of partials that they follow from, and notes that JSON can hold."""
+
+    of: str
+    rows: pl.DataFrame
+    notes: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +65,7 @@ class Kept:
 class FileScanTask:
     """What is read of one file in one go: all of it, or the rows of some numbers."""
 
-    path: Path
+    file: str
     schema: Schema
     times: TimeRange | None
     packed: bool = False
@@ -86,7 +104,7 @@ class _Alike(NamedTuple):
 class _Asked:
     """How often which numbers of a pack are asked for."""
 
-    path: Path
+    file: str
     schema: Schema
     among: int
     rows: int = 0
@@ -100,7 +118,7 @@ class _Asked:
             numbers = tuple(sorted(n for n, uses in self.uses.items() if uses >= nth))
             whole = len(numbers) == self.among
             yield FileScanTask(
-                self.path, self.schema, times, True, None if whole else numbers, self.rows
+                self.file, self.schema, times, True, None if whole else numbers, self.rows
             )
 
 
@@ -109,14 +127,14 @@ def plan_files(
 ) -> tuple[FileScanTask, ...]:
     """What is to be read for these partials; one that is given twice is read twice."""
     alone: list[FileScanTask] = []
-    packs: dict[int, _Asked] = {}  # by the identity of the path, which a pack's places share
+    packs: dict[int, _Asked] = {}  # by the identity of the file's name, which a pack's places share
     for partial, place in zip(partials, places, strict=True):
         if place.number is None:
-            alone.append(FileScanTask(place.path, partial.schema, partial.times, rows=partial.rows))
+            alone.append(FileScanTask(place.file, partial.schema, partial.times, rows=partial.rows))
             continue
-        asked = packs.get(id(place.path))
+        asked = packs.get(id(place.file))
         if asked is None:
-            asked = packs[id(place.path)] = _Asked(place.path, partial.schema, place.among)
+            asked = packs[id(place.file)] = _Asked(place.file, partial.schema, place.among)
         uses = asked.uses
         uses[place.number] = uses.get(place.number, 0) + 1
         asked.rows += partial.rows
@@ -145,8 +163,8 @@ def scan(
         if shared.kept:
             found = pl.concat([task.kept.rows for task in alike if task.kept]).lazy()
         else:
-            paths = [task.path for task in alike]
-            found = pl.scan_parquet(paths, glob=False, include_file_paths=_MARK if mark else None)
+            files = [task.file for task in alike]
+            found = pl.scan_parquet(files, glob=False, include_file_paths=_MARK if mark else None)
         present = dtypes(alike[0].schema)
         if shared.numbers is not None:
             found = found.filter(_among(shared.numbers))
@@ -160,14 +178,15 @@ def scan(
 
 def read_place(place: PartialLocation, columns: Sequence[str]) -> pl.DataFrame:
     """Columns of one partial's rows."""
-    found = pl.scan_parquet(place.path, glob=False)
+    found = pl.scan_parquet(place.file, glob=False)
     if place.number is not None:
         found = found.filter(_among([place.number]))
     return found.select(columns).collect()
 
 
-def parted(rows: pl.DataFrame, place: PartialLocation) -> list[pl.DataFrame]:
-    """What the file of a place holds, by the numbers of its partials."""
+def read_file(place: PartialLocation) -> list[pl.DataFrame]:
+    """The events of every partial in the file of a place, by their numbers; raises what polars does."""
+    rows = pl.read_parquet(place.file, glob=False)
     if place.number is None:
         return [rows]
     found = rows.partition_by(NUMBER, as_dict=True, include_key=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from dataclasses import replace
 from functools import partial as bound
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from mlforge.errors import (
 )
 from mlforge.frames.digest import digest
 from mlforge.store import Books, Pointer, Quarantined, Seen, Store
-from mlforge.store.local.io import hash_file
+from mlforge.store.file_tasks import PartialWrite, TileWrite, read_file
 
 FIRST, SECOND, THIRD = Version(1, 0, 0), Version(1, 0, 1), Version(1, 1, 0)
 EVENTS = (Column("user", "Int64"), Column("at", "Datetime(us, UTC)"), Column("x", "Float64"))
@@ -69,7 +70,11 @@ def version_of(
         engine="polars",
         rowwise=True,
         version=version,
-        parts=(Part("data.parquet", rows.height, TimeRange(0, 9), hash_file(path)),),
+        parts=(
+            Part(
+                "data.parquet", rows.height, TimeRange(0, 9), sha256(path.read_bytes()).hexdigest()
+            ),
+        ),
         change=ChangeSummary("patch", "data_refresh", ("2 rows",), {"rows_changed": 2}),
         created_at=1_700_000_000_000_000,
     )
@@ -300,25 +305,26 @@ class StoreContract:
         frame = events(1, 2, 3)
         made = partial_of(frame)
         with store.lock("spend"):
-            store.write_partials("spend", [(made, frame)])
-            store.write_partials("spend", [(made, frame)])
+            store.write_partials("spend", [PartialWrite(made, frame)])
+            store.write_partials("spend", [PartialWrite(made, frame)])
         for opened in (store, self.again(store)):
             assert opened.find_partial("spend", "a1") == made
             assert opened.partials("spend") == {"a1"}
-            assert pl.read_parquet(opened.locate("spend", ["a1"])[0].path).equals(frame)
+            [place] = opened.locate("spend", ["a1"])
+            assert read_file(place)[place.number or 0].equals(frame)
         assert store.features() == []
 
     def test_a_partial_without_rows_or_columns_is_one_too(self, store: Store) -> None:
         for name, frame in (("e0", events()), ("e1", pl.DataFrame())):
             made = replace(partial_of(events(), name), schema=())
             with store.lock("spend"):
-                store.write_partials("spend", [(made, frame)])
+                store.write_partials("spend", [PartialWrite(made, frame)])
             assert store.find_partial("spend", name) == made
 
     def test_a_removed_partial_is_gone(self, store: Store) -> None:
         with store.lock("spend"):
-            store.write_partials("spend", [(partial_of(events(1), "a1"), events(1))])
-            store.write_partials("spend", [(partial_of(events(2), "b2"), events(2))])
+            store.write_partials("spend", [PartialWrite(partial_of(events(1), "a1"), events(1))])
+            store.write_partials("spend", [PartialWrite(partial_of(events(2), "b2"), events(2))])
             store.remove_partials("spend", ["a1"])
             store.remove_partials("spend", ["a1"])
         assert store.partials("spend") == {"b2"}
@@ -328,21 +334,27 @@ class StoreContract:
         with store.lock("spend"):
             for users in ((1,), (1, 2)):
                 described = partial_of(events(*users), f"{users[-1]}f")
-                store.write_partials("spend", [(described, events(*users))])
+                store.write_partials("spend", [PartialWrite(described, events(*users))])
             one, two = (
-                store.plan_files("spend", [partial_of(events(1), name)])[0].path
+                store.plan_files("spend", [partial_of(events(1), name)])[0].file
                 for name in ("1f", "2f")
             )
-            made = [(of, events(*range(n)), {"told": str(n)}) for n, of in enumerate((one, two))]
-            store.write_tiles("spend", "days", made)
-        found = self.again(store).tiles("spend", "days")
-        assert sorted(found) == sorted([one, two])
-        assert pl.read_parquet(found[two]).height == 1
-        assert pl.read_parquet_metadata(found[two])["told"] == "1"
+            writes = [TileWrite(of, events(*range(n)), {"n": n}) for n, of in enumerate((one, two))]
+            store.write_tiles("spend", "days", writes)
+        tiles = self.again(store).tiles("spend", "days")
+        assert sorted(tiles) == sorted([one, two])
+        assert pl.read_parquet(tiles[two]).height == 1
+        notes = store.tile_notes("spend", tiles[two], two)
+        assert notes is not None
+        assert notes["n"] == 1
+        assert store.tile_notes("spend", tiles[two], one) is None
+        assert store.tile_notes("spend", "nowhere", one) is None
+        assert store.is_whole("spend", one)
+        assert not store.is_whole("spend", "nowhere")
         assert store.tiles("spend", "hours") == store.tiles("other", "days") == {}
         assert store.partials("spend") == {"1f", "2f"}
         with store.lock("spend"):
-            store.write_tiles("spend", "hours", [(one, events(1), {})])
+            store.write_tiles("spend", "hours", [TileWrite(one, events(1), {})])
             store.remove_partials("spend", ["1f"])
         assert list(store.tiles("spend", "days")) == [two]
         assert store.tiles("spend", "hours") == {}
@@ -354,7 +366,7 @@ class StoreContract:
         frames = {
             name: events(1, 2, 3).with_columns(pl.col("x") * n) for n, name in enumerate("abc")
         }
-        made = [(partial_of(frame, name), frame) for name, frame in frames.items()]
+        made = [PartialWrite(partial_of(frame, name), frame) for name, frame in frames.items()]
         with store.lock("spend"):
             store.write_partials("spend", made[:2], "at")
         partials = [partial for partial, _ in made]

@@ -13,6 +13,7 @@ import pytest
 from mlforge.errors import BuildError, IntegrityError, StoreError, UnsupportedStore
 from mlforge.maintenance.operations import verify
 from mlforge.store import Books, LocalStore, Pointer, Seen, Store
+from mlforge.store.file_tasks import PartialWrite
 from mlforge.testing.store_contract import (
     FIRST,
     SECOND,
@@ -171,8 +172,8 @@ def test_a_version_is_not_written_over_something_in_its_place(store):
 
 def test_a_damaged_partial_is_as_good_as_none(store):
     with store.lock("spend"):
-        store.write_partials("spend", [(partial_of(events(1)), events(1))])
-    path = store.locate("spend", ["a1"])[0].path
+        store.write_partials("spend", [PartialWrite(partial_of(events(1)), events(1))])
+    path = Path(store.locate("spend", ["a1"])[0].file)
     whole = path.read_bytes()
     for content in (b"", b"PAR1PAR1", whole[:-20], whole[:-30] + b"x" * 22 + whole[-8:]):
         path.write_bytes(content)
@@ -180,8 +181,10 @@ def test_a_damaged_partial_is_as_good_as_none(store):
     events(1).write_parquet(path)
     assert store.find_partial("spend", "a1") is None
     with store.lock("spend"):
-        store.write_partials("spend", [(replace(partial_of(events(1)), hash="b2"), events(1))])
-    store.locate("spend", ["b2"])[0].path.rename(path)
+        store.write_partials(
+            "spend", [PartialWrite(replace(partial_of(events(1)), hash="b2"), events(1))]
+        )
+    Path(store.locate("spend", ["b2"])[0].file).rename(path)
     assert store.find_partial("spend", "a1") is None
 
 
@@ -356,7 +359,7 @@ def test_a_build_on_damaged_events_goes_back_to_the_sources(tmp_path):
     project.drop("a", rows(*((user, 0, 1.0) for user in range(9))))
     project.build()
     [partial] = project.store.read_metadata("spend").partials
-    path = project.store.locate("spend", [partial.hash])[0].path
+    path = Path(project.store.locate("spend", [partial.hash])[0].file)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     project.drop("b", rows((2, 1, 1.0)))
     assert project.build().version == "1.0.1"

@@ -16,6 +16,7 @@ from mlforge.errors import DefinitionError, IntegrityError, MlforgeError, StoreE
 from mlforge.maintenance.operations import pin, prune, rollback, verify
 from mlforge.maintenance.retention import Retention
 from mlforge.store import Books, LocalStore
+from mlforge.store.file_tasks import PartialWrite
 from mlforge.testing.store_contract import FIRST, SECOND, events, partial_of, publish
 from tests.support.projects import Project, identity, rows
 
@@ -52,7 +53,7 @@ def store(tmp_path: Path, outside: Path) -> Iterator[LocalStore]:
     publish(made, FIRST, 1)
     publish(made, SECOND, 1, 2)
     with made.lock("spend"):
-        made.write_partials("spend", [(partial_of(events(1, 2)), events(1, 2))])
+        made.write_partials("spend", [PartialWrite(partial_of(events(1, 2)), events(1, 2))])
     yield made
     assert {path.name for path in tmp_path.iterdir()} <= {"store", "outside", "events", "away"}
 
@@ -96,7 +97,9 @@ def everything(store: LocalStore, name: str) -> dict[str, Callable[[], Any]]:
         "locate": lambda: store.locate(name, ["a1"]),
         "find_partial": lambda: store.find_partial(name, "a1"),
         "partials": lambda: store.partials(name),
-        "write_partials": lambda: store.write_partials(name, [(partial_of(events(1)), events(1))]),
+        "write_partials": lambda: store.write_partials(
+            name, [PartialWrite(partial_of(events(1)), events(1))]
+        ),
         "remove_partials": lambda: store.remove_partials(name, ["a1"]),
         "remove": lambda: store.remove(name, FIRST),
         "serve": lambda: store.serve(name, FIRST),
@@ -161,7 +164,7 @@ def test_a_partial_that_could_lie_elsewhere_is_refused(store: LocalStore, hash_:
     with pytest.raises(StoreError, match="is not a partial's hash"):
         store.find_partial("spend", hash_)
     with pytest.raises(StoreError, match="is not a partial's hash"):
-        store.write_partials("spend", [(partial_of(events(1), hash_), events(1))])
+        store.write_partials("spend", [PartialWrite(partial_of(events(1), hash_), events(1))])
 
 
 def forge(store: LocalStore, **changes: Any) -> None:
@@ -197,7 +200,8 @@ def test_a_manifest_that_names_partials_elsewhere_is_refused(store: LocalStore, 
 
     def paths() -> list[Path]:
         return [
-            store.locate("spend", [p.hash])[0].path for p in store.read_metadata("spend").partials
+            Path(store.locate("spend", [p.hash])[0].file)
+            for p in store.read_metadata("spend").partials
         ]
 
     with pytest.raises(StoreError):
@@ -402,7 +406,7 @@ def test_a_build_does_not_take_a_link_for_what_it_computed_before(tmp_path: Path
     project.drop("a", rows((1, 0, 1.0)))
     project.build()
     [partial] = project.store.read_metadata("spend").partials
-    path = project.store.locate("spend", [partial.hash])[0].path
+    path = Path(project.store.locate("spend", [partial.hash])[0].file)
     rows((1, 0, 666.0)).write_parquet(tmp_path / "secret.parquet")
     path.unlink()
     path.symlink_to(tmp_path / "secret.parquet")

@@ -49,7 +49,7 @@ def stored_events(spec: FeatureSpec, frames: Sequence[pl.DataFrame], folder: Pat
         schema_of(rows),
         tuple(partials_),
         lambda some: plan_files(
-            some, [PartialLocation(folder / f"{partial.hash}.parquet") for partial in some]
+            some, [PartialLocation(f"{folder}/{partial.hash}.parquet") for partial in some]
         ),
     )
 

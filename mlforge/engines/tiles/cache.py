@@ -1,7 +1,7 @@
-"""Tiles at rest: made once of each file with many events, and read in its place ever after.
+"""The cache of tiles: made once of each file with many events, and read in its place ever after.
 
-They follow from the file and from what is tiled, so they may be deleted at any time; one that is damaged is
-as good as none.
+Tiles follow from the file and from what is tiled, so they may be deleted at any time; damaged ones are as
+good as none.
 """
 
 from __future__ import annotations
@@ -10,10 +10,8 @@ import hashlib
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
-from functools import lru_cache, reduce
-from pathlib import Path
+from functools import reduce
 from typing import Any
 
 import polars as pl
@@ -27,20 +25,9 @@ from mlforge.engines.tiles.build import Summary, Tiles
 from mlforge.engines.tiles.merge import Sizes, gives, mean_of
 from mlforge.engines.timeline import of_events
 from mlforge.store import Store, file_tasks
-from mlforge.store.file_tasks import FileScanTask
-from mlforge.store.local import io
-from mlforge.store.local.paths import State, state_of
-from mlforge.store.local.tiles import TileWrite
+from mlforge.store.file_tasks import FileScanTask, TileWrite
 
 _FORMAT = 1
-_NOTES = "mlforge.tiles"
-_UNREADABLE = (
-    pl.exceptions.PolarsError,
-    pl.exceptions.PanicException,
-    KeyError,
-    TypeError,
-    ValueError,
-)
 
 
 def kind_of(spec: FeatureSpec, schema: Schema) -> str | None:
@@ -58,45 +45,68 @@ def kind_of(spec: FeatureSpec, schema: Schema) -> str | None:
 class CachedTiles:
     """The tiles of one file; no summary where its events are not dense. sizes: of the columns with spreads."""
 
-    path: Path
+    file: str
     summary: Summary | None
     sizes: Mapping[str, Sizes]
 
+    @classmethod
+    def read(cls, store: Store, name: str, tiles: str, of: str) -> CachedTiles | None:
+        """The tiles of a file of a feature's partials; None unless they are whole and still its own."""
+        notes = store.tile_notes(name, tiles, of)
+        try:
+            return None if notes is None else cls._understood(tiles, notes)
+        except (KeyError, TypeError, ValueError):
+            return None
+
+    @classmethod
+    def _understood(cls, file: str, notes: Mapping[str, Any]) -> CachedTiles | None:
+        if notes["events"] is None:
+            return cls(file, None, {})
+        extents = {column: Extent(*ends) for column, (_, *ends, _) in notes["sums"].items()}
+        summary = Summary(int(notes["events"]), extents)
+        for column, (dtype, _, _, bits) in notes["sums"].items():
+            scale = summary.scale(column, dtype)
+            if bits != (None if scale is None else scale.bits):
+                return None  # of an mlforge whose scales are others
+        sizes = {name: Sizes(Extent(*ends), most) for name, (*ends, most) in notes["sizes"].items()}
+        return cls(file, summary, sizes)
+
 
 def lay(store: Store, spec: FeatureSpec, schema: Schema, tasks: Sequence[FileScanTask]) -> None:
-    """Make the tiles of those of these lots that are whole files of many events and have none yet.
+    """Make the tiles of these tasks' files, of each that is read whole, has many events and no tiles yet.
 
-    Of a file whose events are not dense it is kept that there are none; a damaged one is left alone. Raises
-    StoreError where they cannot be written.
+    For a file whose events are not dense the store notes that it has none; a damaged file is left alone. Raises
+    StoreError where tiles cannot be written.
     """
     kind = kind_of(spec, schema)
     if kind is None:
         return
     there = store.tiles(spec.name, kind)
     whole = {
-        task.path: task for task in tasks if task.numbers is None and task.rows >= build.FEWEST
+        task.file: task for task in tasks if task.numbers is None and task.rows >= build.FEWEST
     }
-    wanting = [
-        task for path, task in whole.items() if path not in there or look(there[path], path) is None
+    without = [
+        task
+        for file, task in whole.items()
+        if file not in there or CachedTiles.read(store, spec.name, there[file], file) is None
     ]
-    if wanting:
-        store.write_tiles(spec.name, kind, _made(wanting, spec, schema))
+    intact = (task for task in without if store.is_whole(spec.name, task.file))
+    if without:
+        store.write_tiles(spec.name, kind, _made(intact, spec, schema))
 
 
 def _made(tasks: Iterable[FileScanTask], spec: FeatureSpec, schema: Schema) -> Iterator[TileWrite]:
     wanted = tuple(column for column in schema if column.name in spec.needed())
     given = dtypes(schema)
     for task in tasks:
-        if not io.is_sealed(task.path):
-            continue
         events = of_events(file_tasks.scan([task], wanted), spec)
-        told: dict[str, Any] = {"of": io.seal_of(task.path), "events": None}
+        notes: dict[str, Any] = {"events": None}
         rows = pl.DataFrame()
         if build.dense(events, spec):
             found = build.made(events, spec, given)
             rows = found.rows.collect().sort(TIME)
-            told |= _told(found.summary, rows, spec, given)
-        yield task.path, rows, {_NOTES: json.dumps(told)}
+            notes |= _told(found.summary, rows, spec, given)
+        yield TileWrite(task.file, rows, notes)
 
 
 def _told(
@@ -111,36 +121,6 @@ def _told(
             size = Sizes.of(rows, column, spec.keys, mean_of(column, dtypes[column], scale))
             sizes[column] = [size.extent.least, size.extent.greatest, size.most]
     return {"events": summary.events, "sums": sums, "sizes": sizes}
-
-
-def look(path: Path, of: Path) -> CachedTiles | None:
-    """The tiles at a place; None where there are none, or not as they were written, or not of that file."""
-    try:
-        return _look(state_of(path), state_of(of))
-    except OSError:
-        return None
-
-
-@lru_cache(maxsize=65_536)  # a refresh and the push behind it look several times
-def _look(state: State, of: State) -> CachedTiles | None:
-    path = Path(state[0])
-    if not io.is_sealed(path):
-        return None
-    with suppress(*_UNREADABLE):
-        told = json.loads(pl.read_parquet_metadata(path)[_NOTES])
-        if told["of"] != io.seal_of(Path(of[0])):
-            return None
-        if told["events"] is None:
-            return CachedTiles(path, None, {})
-        extents = {column: Extent(*ends) for column, (_, *ends, _) in told["sums"].items()}
-        summary = Summary(int(told["events"]), extents)
-        for column, (dtype, _, _, bits) in told["sums"].items():
-            scale = summary.scale(column, dtype)
-            if bits != (None if scale is None else scale.bits):
-                return None  # of an mlforge whose scales are others
-        sizes = {name: Sizes(Extent(*ends), most) for name, (*ends, most) in told["sizes"].items()}
-        return CachedTiles(path, summary, sizes)
-    return None
 
 
 def summary_of(laid: Iterable[CachedTiles]) -> Summary:
@@ -171,6 +151,6 @@ def scanned(laid: Iterable[CachedTiles], dtypes: Mapping[str, str]) -> list[Tile
         if own is not None:
             by_scale[tuple(own.scale(name, dtypes[name]) for name in own.extents)].append(one)
     return [
-        Tiles(pl.scan_parquet([one.path for one in alike], glob=False), summary_of(alike))
+        Tiles(pl.scan_parquet([one.file for one in alike], glob=False), summary_of(alike))
         for alike in by_scale.values()
     ]

@@ -18,7 +18,7 @@ import polars as pl
 from mlforge.core.manifest import Partial
 from mlforge.core.schema import Schema
 from mlforge.errors import IntegrityError
-from mlforge.store.file_tasks import NUMBER, PartialLocation, parted
+from mlforge.store.file_tasks import NUMBER, PartialLocation, PartialWrite, read_file
 from mlforge.store.local import io
 from mlforge.store.manifest_json import partials_from_json, partials_to_json
 
@@ -26,8 +26,6 @@ NAME = re.compile(r"(\d{8})-[0-9a-f]{8}\.parquet")
 _HASHES, _PARTIALS = "mlforge.pack.hashes", "mlforge.pack.partials"
 _STANDS_FOR = "mlforge.pack.stands_for"
 _ROW_GROUP = 32_768
-
-PartialWrite = tuple[Partial, pl.DataFrame]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,13 +70,16 @@ class Pack:
             ) from error
         return cls(path, hashes, stands_for, described)
 
+    @property
+    def file(self) -> str:
+        """The name by which it is scanned."""
+        return str(self.path)
+
     @cached_property
     def places(self) -> dict[str, PartialLocation]:
         """Where each of its partials is."""
-        among = len(self.hashes)
-        return {
-            h: PartialLocation(self.path, number, among) for number, h in enumerate(self.hashes)
-        }
+        file, among = self.file, len(self.hashes)
+        return {h: PartialLocation(file, number, among) for number, h in enumerate(self.hashes)}
 
     @cached_property
     def partials(self) -> dict[str, Partial]:
@@ -98,9 +99,8 @@ class Pack:
 
     def frames(self) -> dict[str, pl.DataFrame]:
         """Its partials' events."""
-        rows = pl.read_parquet(self.path, glob=False)
-        parts = parted(rows, self.places[self.hashes[0]])
-        return dict(zip(self.hashes, parts, strict=True))
+        frames = read_file(self.places[self.hashes[0]])
+        return dict(zip(self.hashes, frames, strict=True))
 
 
 def write(

@@ -27,9 +27,9 @@ from mlforge.core.schema import Schema
 from mlforge.errors import IntegrityError, StoreError
 from mlforge.frames import polars_schema
 from mlforge.store import file_tasks
-from mlforge.store.file_tasks import FileScanTask, Kept, PartialLocation
+from mlforge.store.file_tasks import FileScanTask, Kept, PartialLocation, PartialWrite
 from mlforge.store.local import io, packs
-from mlforge.store.local.packs import Pack, Packing, PartialWrite
+from mlforge.store.local.packs import Pack, Packing
 from mlforge.store.local.paths import State, is_link, no_link, state_of
 from mlforge.store.manifest_json import partial_from_json, partial_to_json
 
@@ -64,9 +64,9 @@ class PartialStore:
             {},
             (),
         )
-        self._whole: dict[Path, FileScanTask] = {}
+        self._whole: dict[str, FileScanTask] = {}
         # By file; None in a process that was never asked to `keep` any, as most are.
-        self._memory: dict[Path, Kept] | None = None
+        self._memory: dict[str, Kept] | None = None
 
     def refuse_links(self) -> None:
         """Raise StoreError if its folders are not here but elsewhere."""
@@ -119,7 +119,7 @@ class PartialStore:
                 return made
         made = self._made(partials, stock)
         if self._memory:
-            made = [replace(task, kept=self._memory.get(task.path)) for task in made]
+            made = [replace(task, kept=self._memory.get(task.file)) for task in made]
         self._lots = [(partials, stock.packed, made), *self._lots[: _REMEMBERED - 1]]
         return made
 
@@ -127,16 +127,16 @@ class PartialStore:
         self, partials: Sequence[Partial], columns: Collection[str], time: str, since: int
     ) -> None:
         """Keep these columns of what the partials hold from an instant on in memory, and nothing else."""
-        tasks = {task.path: task for task in self.plan_files(partials)}
+        tasks = {task.file: task for task in self.plan_files(partials)}
         wanting = [task for task in tasks.values() if not task.in_memory(columns, since)]
         found = pl.collect_all(
-            pl.scan_parquet(task.path, glob=False)
+            pl.scan_parquet(task.file, glob=False)
             .filter(pl.col(time) >= polars_schema.instant(since))
             .select(task.stored(columns))
             for task in wanting
         )
-        read = {task.path: Kept(rows, since) for task, rows in zip(wanting, found, strict=True)}
-        self._memory = {path: task.kept for path, task in tasks.items() if task.kept} | read
+        read = {task.file: Kept(rows, since) for task, rows in zip(wanting, found, strict=True)}
+        self._memory = {file: task.kept for file, task in tasks.items() if task.kept} | read
         self._lots = []
 
     def find(self, hash_: str) -> Partial | None:
@@ -144,8 +144,8 @@ class PartialStore:
         stock = self.look()
         if hash_ in stock.packed:
             place = stock.packed[hash_]
-            return next(p for p in stock.packs if p.path == place.path).partials.get(hash_)
-        path = self._loose_place(hash_, stock).path
+            return next(p for p in stock.packs if p.file == place.file).partials.get(hash_)
+        path = Path(self._loose_place(hash_, stock).file)
         if not path.is_file():
             return None
         try:
@@ -163,7 +163,7 @@ class PartialStore:
     def write(self, made: Sequence[PartialWrite], sorted_by: str | None) -> None:
         """Store partials: many small ones of a schema in packs, each of the others alone."""
         stock = self.look()
-        by_hash = {partial.hash: (partial, frame) for partial, frame in made}
+        by_hash = {write.partial.hash: write for write in made}
         groups: dict[Schema, list[Partial]] = defaultdict(list)
         for hash_, (partial, frame) in by_hash.items():
             path = self.alone(hash_)
@@ -190,7 +190,7 @@ class PartialStore:
         """What is wrong with the bytes of those of these partials that are not as they were written."""
         asked, found, sealed = list(hashes), {}, {}
         for hash_, place in zip(asked, self._located(asked, self.look()), strict=True):
-            path = place.path
+            path = Path(place.file)
             if not path.is_file():
                 found[hash_] = "is missing"
                 continue
@@ -245,7 +245,7 @@ class PartialStore:
                     path.unlink(missing_ok=True)
                 gone.add(hash_)
         for pack in stock.packs:
-            held = [hash_ for hash_ in pack.hashes if stock.packed[hash_].path == pack.path]
+            held = [hash_ for hash_ in pack.hashes if stock.packed[hash_].file == pack.file]
             dead = unwanted.intersection(held)
             if not dead:
                 continue
@@ -253,7 +253,7 @@ class PartialStore:
                 with io.storage_errors(pack.path):
                     pack.path.unlink(missing_ok=True)
             elif len(dead) > above * len(held) and io.is_sealed(pack.path):
-                kept = [one for one in self._kept(pack, stock) if one[0].hash not in dead]
+                kept = [one for one in self._kept(pack, stock) if one.partial.hash not in dead]
                 self._write_pack(kept, sorted_by, [pack.path.name])
             else:
                 gone -= dead
@@ -275,13 +275,13 @@ class PartialStore:
             return file_tasks.plan_files(partials, self._located([p.hash for p in partials], stock))
         whole: list[FileScanTask] = []
         for pack in stock.packs:
-            task = self._whole.get(pack.path)
+            task = self._whole.get(pack.file)
             if task is not None and asked.issuperset(pack.hashes):
                 asked.difference_update(pack.hashes)
                 whole.append(task)
         rest = [partial for partial in partials if partial.hash in asked] if asked else []
         made = file_tasks.plan_files(rest, self._located([p.hash for p in rest], stock))
-        self._whole |= {task.path: task for task in made if task.packed and task.numbers is None}
+        self._whole |= {task.file: task for task in made if task.packed and task.numbers is None}
         return (*whole, *made)
 
     def _located(self, hashes: Iterable[str], stock: Inventory) -> list[PartialLocation]:
@@ -291,7 +291,7 @@ class PartialStore:
         path = self.alone(hash_)
         if stock.loose.get(hash_):
             raise is_link(path)
-        return PartialLocation(path)
+        return PartialLocation(str(path))
 
     def _found(self) -> list[Pack]:
         """All packs, by their sequence; one that is damaged is none: its partials are missing."""
@@ -314,8 +314,8 @@ class PartialStore:
             for pack in found:
                 if pack.path.name not in replaced:
                     packed.update(pack.places)
-            used = {place.path for place in packed.values()}
-            self._counted = found, packed, tuple(pack for pack in found if pack.path in used)
+            used = {place.file for place in packed.values()}
+            self._counted = found, packed, tuple(pack for pack in found if pack.file in used)
             self._whole = {}
         return self._counted[1:]
 
@@ -326,7 +326,7 @@ class PartialStore:
         described = json.dumps(partial_to_json(partial))
         io.write_sealed(path, frame, _ROW_GROUP, {_DESCRIPTION: described})
         if self._memory is not None and partial.rows <= self.packing.small_rows:
-            self._memory[path] = Kept(frame)
+            self._memory[str(path)] = Kept(frame)
         reach("partial.written")
 
     def _write_pack(
@@ -354,14 +354,14 @@ class PartialStore:
         ]
         held = {hash_ for pack in settled for hash_ in pack.hashes}
         replaced = {name for pack in settled for name in pack.stands_for}
-        covering = {pack.path for pack in settled}
+        covering = {pack.file for pack in settled}
         return [
             *(self.alone(hash_) for hash_ in doubled if hash_ in held),
             *(
                 pack.path
                 for pack in stock.superseded
                 if pack.path.name in replaced
-                or all(stock.packed[h].path in covering for h in pack.hashes if h in stock.packed)
+                or all(stock.packed[h].file in covering for h in pack.hashes if h in stock.packed)
             ),
         ]
 
@@ -386,7 +386,7 @@ class PartialStore:
         """Loose partials with their events; a damaged one is left where it is, for `faults` to find."""
         found = ((partial, self.alone(partial.hash)) for partial in partials)
         return [
-            (partial, pl.read_parquet(path, glob=False))
+            PartialWrite(partial, pl.read_parquet(path, glob=False))
             for partial, path in found
             if io.is_sealed(path)
         ]
@@ -394,9 +394,9 @@ class PartialStore:
     def _kept(self, pack: Pack, stock: Inventory) -> list[PartialWrite]:
         events = pack.frames()
         return [
-            (pack.partials[hash_], events[hash_])
+            PartialWrite(pack.partials[hash_], events[hash_])
             for hash_ in pack.hashes
-            if stock.packed[hash_].path == pack.path
+            if stock.packed[hash_].file == pack.file
         ]
 
 

@@ -33,6 +33,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import polars as pl
+
 from mlforge.core.failpoints import reach
 from mlforge.core.manifest import Manifest, Partial
 from mlforge.core.values import Version
@@ -44,14 +46,14 @@ from mlforge.errors import (
 )
 from mlforge.store import manifest_json
 from mlforge.store.base import Pointer, Store
-from mlforge.store.file_tasks import FileScanTask, PartialLocation
+from mlforge.store.file_tasks import FileScanTask, PartialLocation, PartialWrite, TileWrite
 from mlforge.store.local import index, io, staging, state_files
 from mlforge.store.local.identity import IdentityFile
 from mlforge.store.local.manifest_chunks import ManifestChunks
-from mlforge.store.local.packs import Packing, PartialWrite
+from mlforge.store.local.packs import Packing
 from mlforge.store.local.partials import PartialStore
 from mlforge.store.local.paths import State, checked, no_link, refuse_url, state_of, well_formed
-from mlforge.store.local.tiles import TileFolder, TileWrite
+from mlforge.store.local.tiles import TileFolder
 from mlforge.store.records import Audit, Books, Seen, StoreIdentity
 
 META = ".meta.json"
@@ -172,6 +174,12 @@ class LocalStore(Store):
                 no_link(path / part.name)
         return path
 
+    def scan_table(self, manifest: Manifest) -> pl.LazyFrame:
+        """Scan the parts that the manifest names, in their order."""
+        assert manifest.version is not None
+        folder = self.data(manifest.name, manifest.version).parent
+        return pl.scan_parquet([folder / part.file for part in manifest.parts], glob=False)
+
     def locate(self, name: str, hashes: Iterable[str]) -> list[PartialLocation]:
         """`_partials/<hash>.parquet`, or rows of a pack."""
         return self._shelf(name).locate(hashes)
@@ -226,13 +234,23 @@ class LocalStore(Store):
                 shelf.pack(partials, sorted_by)
                 self._home(name).tiles.sweep()
 
-    def tiles(self, name: str, kind: str) -> Mapping[Path, Path]:
-        """What lies in `_tiles`."""
+    def tiles(self, name: str, kind: str) -> Mapping[str, str]:
+        """List `_tiles`."""
         return self._home(name).tiles.find(kind)
 
-    def write_tiles(self, name: str, kind: str, made: Iterable[TileWrite]) -> None:
+    def tile_notes(self, name: str, tiles: str, of: str) -> Mapping[str, Any] | None:
+        """Read them from the file's own metadata, once while it stays as it is."""
+        return self._home(name).tiles.notes(tiles, of)
+
+    def write_tiles(self, name: str, kind: str, writes: Iterable[TileWrite]) -> None:
         """Write files of `_tiles`, each whole or not at all."""
-        self._home(name).tiles.write(kind, made)
+        self._home(name).tiles.write(kind, writes)
+
+    def is_whole(self, name: str, file: str) -> bool:
+        """Compare the file with the checksum within it."""
+        with suppress(OSError):
+            return io.is_sealed(Path(file))
+        return False
 
     def remove(self, name: str, version: Version) -> None:
         """Take the folder out of sight in one step, then delete it."""
@@ -251,16 +269,25 @@ class LocalStore(Store):
             self._sweep(name)
 
     def check_manifest(self, manifest: Manifest) -> list[str]:
-        """Compare the hashes that the document states with those of what it says."""
+        """Compare the hashes that the document states with those of what it says, and of the parts' bytes."""
         assert manifest.version is not None
         stated = io.read_json(self._version(manifest.name, manifest.version) / META)
         found = manifest_json.to_json(manifest)
         hashes = ("content_hash", "schema_hash", "config_hash", "rows_hash", "row_count")
+        unfit = [key for key in hashes if stated.get(key) != found[key]]
         return [
-            f"{META}: {key} does not fit what it says"
-            for key in hashes
-            if stated.get(key) != found[key]
+            *(f"{META}: {key} does not fit what it says" for key in unfit),
+            *self._table_faults(manifest, manifest.version),
         ]
+
+    def _table_faults(self, manifest: Manifest, version: Version) -> Iterator[str]:
+        folder = self.data(manifest.name, version).parent
+        for part in manifest.parts:
+            path = folder / part.file
+            if not path.is_file():
+                yield f"{part.file} is missing"
+            elif io.hash_file(path) != part.hash:
+                yield f"{part.file} is not what was published: its bytes have changed"
 
     @contextmanager
     def stage(self, name: str) -> Iterator[Path]:

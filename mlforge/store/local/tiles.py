@@ -1,33 +1,36 @@
-"""Tiles beside the files of partials whose they are.
+"""Tiles beside the files of partials that they follow from.
 
     _tiles/<file>-<kind>.parquet
 
-They follow from those files, so nothing is lost where one is missing or damaged.
+They may be deleted at any time; tiles that are damaged, or of other bytes, are as good as none.
 """
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
 from mlforge.core.failpoints import reach
+from mlforge.store.file_tasks import TileWrite
 from mlforge.store.local import io, packs
-from mlforge.store.local.paths import no_link
+from mlforge.store.local.paths import State, no_link, state_of
 
+_NOTES = "mlforge.tiles"
 _ROW_GROUP = 131_072
 _SUFFIX = ".parquet"
-TileWrite = tuple[Path, pl.DataFrame, Mapping[str, str]]
-"""The file whose tiles they are, the tiles, and notes to keep with them."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    """The tiles of a kind at a path, and the file whose they are."""
+    """Tiles of a kind at a path, and the file that they follow from."""
 
     path: Path
     kind: str
@@ -38,7 +41,7 @@ class _Entry:
 class TileFolder:
     """The tiles of a feature in its folder.
 
-    grace_s: for how long those of another kind are left to readers that have looked them up.
+    grace_s: for how many seconds tiles of another kind are left to readers that have looked them up.
     """
 
     home: Path
@@ -46,29 +49,38 @@ class TileFolder:
 
     @property
     def folder(self) -> Path:
-        """Where they lie."""
+        """The folder that tiles lie in; StoreError if it is a link."""
         return no_link(self.home / "_tiles")
 
-    def find(self, kind: str) -> dict[Path, Path]:
-        """Those of a kind, by the file whose they are."""
-        return {entry.of: entry.path for entry in self._entries() if entry.kind == kind}
+    def find(self, kind: str) -> dict[str, str]:
+        """Files of tiles of a kind, by the file that they follow from."""
+        return {str(entry.of): str(entry.path) for entry in self._entries() if entry.kind == kind}
 
-    def write(self, kind: str, made: Iterable[TileWrite]) -> None:
-        """Keep those of files, each with a checksum within; those of other kinds go."""
+    def notes(self, tiles: str, of: str) -> Mapping[str, Any] | None:
+        """Notes of a file of tiles; None unless it is whole and made of the bytes that `of` has."""
+        try:
+            return _notes(state_of(Path(tiles)), state_of(Path(of)))
+        except OSError:
+            return None
+
+    def write(self, kind: str, writes: Iterable[TileWrite]) -> None:
+        """Write tiles, each file with a checksum within; tiles of other kinds go in time."""
         with io.storage_errors(self.folder):
             self.folder.mkdir(exist_ok=True)
-        for of, rows, notes in made:
+        for write in writes:
+            of = Path(write.of)
             path = no_link(self.folder / f"{of.stem}-{kind}{_SUFFIX}")
-            io.write_sealed(path, rows, _ROW_GROUP, notes)
+            notes = json.dumps({"of": io.seal_of(of), **write.notes})
+            io.write_sealed(path, write.rows, _ROW_GROUP, {_NOTES: notes})
             reach("tiles.written")
         self.sweep(kind)
 
     def sweep(self, kind: str | None = None) -> None:
         """Delete tiles of files that are gone, and those of other kinds once this one has been there for a while."""
-        found = list(self._entries())
-        own = [entry.path.stat().st_mtime for entry in found if entry.kind == kind]
+        entries = list(self._entries())
+        own = [entry.path.stat().st_mtime for entry in entries if entry.kind == kind]
         settled = bool(own) and time.time() - min(own) >= self.grace_s
-        for entry in found:
+        for entry in entries:
             with io.storage_errors(entry.path), suppress(FileNotFoundError):
                 if not entry.of.exists() or (settled and entry.kind != kind):
                     entry.path.unlink()
@@ -85,3 +97,21 @@ class TileFolder:
                 if stem and not stem.startswith("."):
                     folder = "_packs" if packs.NAME.fullmatch(stem + _SUFFIX) else "_partials"
                     yield _Entry(no_link(path), kind, self.home / folder / (stem + _SUFFIX))
+
+
+@lru_cache(maxsize=65_536)  # a checksum reads all of a file, and a refresh asks several times
+def _notes(tiles: State, of: State) -> Mapping[str, Any] | None:
+    path = Path(tiles[0])
+    if not io.is_sealed(path):
+        return None
+    try:
+        notes = json.loads(pl.read_parquet_metadata(path)[_NOTES])
+        return notes if notes["of"] == io.seal_of(Path(of[0])) else None
+    except (
+        pl.exceptions.PolarsError,
+        pl.exceptions.PanicException,
+        KeyError,
+        TypeError,
+        ValueError,
+    ):
+        return None

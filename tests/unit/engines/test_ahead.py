@@ -44,7 +44,7 @@ def values(project: Project, day: float = DAYS) -> pl.DataFrame:
 def kept(project: Project) -> int:
     """How many rows are in memory."""
     tasks = events_of(project.store, project.store.read_metadata("spend")).tasks
-    return sum({task.path: task.kept.rows.height for task in tasks if task.kept}.values())
+    return sum({task.file: task.kept.rows.height for task in tasks if task.kept}.values())
 
 
 @pytest.fixture

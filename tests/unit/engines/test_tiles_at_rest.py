@@ -24,6 +24,7 @@ from mlforge.metrics import Rolling
 from mlforge.online import RedisStore, batches
 from mlforge.online.prefetch import read_ahead
 from mlforge.store import LocalStore, file_tasks
+from mlforge.store.file_tasks import TileWrite
 from mlforge.store.local.packs import Packing
 from tests.support import kernels
 from tests.support.projects import Project, at, rows
@@ -105,7 +106,7 @@ def read(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     original = file_tasks.scan
 
     def watched(tasks: Any, *arguments: Any, **options: Any) -> pl.LazyFrame:
-        seen.extend(task.path for task in tasks)
+        seen.extend(Path(task.file) for task in tasks)
         return original(tasks, *arguments, **options)
 
     monkeypatch.setattr(file_tasks, "scan", watched)
@@ -409,4 +410,6 @@ def test_tiles_elsewhere_are_neither_read_nor_written(project: Project, tmp_path
     with pytest.raises(StoreError, match="is a link"):
         training(project)
     with pytest.raises(StoreError, match="is a link"):
-        project.store.write_tiles("spend", "kind", [(partials(project)[0], rows(), {})])
+        project.store.write_tiles(
+            "spend", "kind", [TileWrite(str(partials(project)[0]), rows(), {})]
+        )

@@ -331,7 +331,7 @@ def test_a_file_too_large_for_memory_is_set_aside_until_the_limit_is_raised(
 
 def test_a_store_that_cannot_be_written_is_no_fault_of_a_file(project: Project) -> None:
     project.drop("a", rows((1, 0, 1.0)))
-    blocked = project.store.locate("spend", ["0"])[0].path.parent
+    blocked = Path(project.store.locate("spend", ["0"])[0].file).parent
     blocked.parent.mkdir(parents=True)
     blocked.write_text("in the way")
     with pytest.raises(Exception, match="_partials"):

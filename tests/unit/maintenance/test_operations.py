@@ -217,7 +217,7 @@ def test_verify_finds_what_is_missing(project: Project) -> None:
     manifest = project.store.read_metadata("spend", "1.0.4")
     part = project.store.path / "spend" / "1.0.4" / manifest.parts[-1].file
     part.unlink()
-    project.store.locate("spend", [manifest.partials[0].hash])[0].path.unlink()
+    Path(project.store.locate("spend", [manifest.partials[0].hash])[0].file).unlink()
     found = [problem.what for problem in verify(project.store, ["spend"], "1.0.4")]
     assert len(found) == 2
     assert all("is missing" in what for what in found)
@@ -226,7 +226,7 @@ def test_verify_finds_what_is_missing(project: Project) -> None:
 def test_a_build_mends_a_partial_that_is_gone_while_its_file_is_there(project: Project) -> None:
     expected = project.store.read("spend")
     for hash_ in project.store.partials("spend"):
-        project.store.locate("spend", [hash_])[0].path.unlink()
+        Path(project.store.locate("spend", [hash_])[0].file).unlink()
     assert verify(project.store, ["spend"])
     assert project.build().reason == "unchanged"
     assert verify(project.store, ["spend"]) == []
@@ -235,7 +235,7 @@ def test_a_build_mends_a_partial_that_is_gone_while_its_file_is_there(project: P
 
 def test_a_build_goes_on_without_partials_of_files_that_are_gone(project: Project) -> None:
     records = {record.path: record for record in project.store.read_metadata("spend").sources}
-    project.store.locate("spend", [records["f0.parquet"].partial])[0].path.unlink()
+    Path(project.store.locate("spend", [records["f0.parquet"].partial])[0].file).unlink()
     (project.events / "f0.parquet").unlink()
     result = project.build()
     assert (result.version, result.mode) == ("1.0.5", "full")

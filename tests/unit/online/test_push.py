@@ -292,7 +292,7 @@ def test_a_push_of_damaged_events_says_what_mends_it(
 ) -> None:
     defs.build()
     [partial] = project.store.read_metadata("spend").partials
-    damage(project.store.locate("spend", [partial.hash])[0].path)
+    damage(Path(project.store.locate("spend", [partial.hash])[0].file))
     with pytest.raises(IntegrityError, match=r"spend: .*'mlforge verify'.*--full"):
         defs.push("spend")
 
@@ -304,7 +304,7 @@ def test_events_lost_of_the_version_before_do_not_stop_a_push(
     project.drop("one", rows((1, 0, 20.0), (3, 6, 2.0)))
     [partial] = project.store.read_metadata("spend").partials
     defs.refresh("spend")
-    project.store.locate("spend", [partial.hash])[0].path.unlink()
+    Path(project.store.locate("spend", [partial.hash])[0].file).unlink()
     assert defs.push("spend").full
     row = online(client, 1)
     assert row is not None

@@ -538,7 +538,7 @@ def test_only_the_partials_that_a_window_touches_are_read(project: Project) -> N
     project.drop("c", rows((1, 30, 8.0)))
     project.build()
     [late] = [p for p in project.store.read_metadata("spend").partials if p.rows == 1]
-    project.store.locate("spend", [late.hash])[0].path.write_bytes(b"damaged")
+    Path(project.store.locate("spend", [late.hash])[0].file).write_bytes(b"damaged")
     assert training(project, spine((1, at(2)), (1, at(29))))[COUNT].to_list() == [2, 0]
 
 
@@ -550,7 +550,7 @@ def test_stored_events_that_are_damaged_are_named(
     if not metrics:
         project.build(project.define(metrics=[]))
     for partial in project.store.read_metadata("spend").partials:
-        damage(project.store.locate("spend", [partial.hash])[0].path)
+        damage(Path(project.store.locate("spend", [partial.hash])[0].file))
     with pytest.raises(IntegrityError, match="spend: what is stored cannot be read"):
         training(project, spine())
 

@@ -220,7 +220,10 @@ def drop_by_drop(
         writer = TableWriter(
             engine,
             Events(
-                SPEC, EVENTS, (partial,), lambda made: plan_files(made, [PartialLocation(path)])
+                SPEC,
+                EVENTS,
+                (partial,),
+                lambda made: plan_files(made, [PartialLocation(str(path))]),
             ),
             into,
             Layout(part_rows=PART_ROWS),
