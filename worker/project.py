@@ -17,8 +17,8 @@ from redis.backoff import ExponentialBackoff
 from redis.exceptions import RedisError
 from redis.retry import Retry
 
-from mlforge.cli.options import redis_url
 from mlforge.core import clock
+from mlforge.definitions.environment import redis_url
 from mlforge.definitions.running import serve_at
 from mlforge.errors import MlforgeError, OnlineUnavailable
 from worker.state.counters import Counts

@@ -10,6 +10,11 @@ from mlforge.build.table import Layout
 from mlforge.core.manifest import Manifest
 from mlforge.store import Quarantined
 
+HOLD_ABOVE = 0.5
+"""The share of files or rows that an unattended refresh may lose, by default."""
+MAX_FILE_MEMORY = 4 << 30
+"""Bytes that one file may take in memory, by default."""
+
 
 @dataclass(frozen=True)
 class Options:
@@ -27,9 +32,9 @@ class Options:
     attended: bool = True
     version: str | None = None
     full: bool = False
-    hold_above: float = 0.5
+    hold_above: float = HOLD_ABOVE
     cost_share: float = 0.3
-    max_file_memory: int = 4 << 30
+    max_file_memory: int = MAX_FILE_MEMORY
     careful: bool = False
     publish: bool = True
     layout: Layout = field(default_factory=Layout)

@@ -5,19 +5,18 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlforge.cli.output import stdout_is_ours
-from mlforge.errors import DefinitionError, MlforgeError, StoreError
+from mlforge.definitions.environment import redis_url
+from mlforge.errors import DefinitionError, StoreError
 
 if TYPE_CHECKING:
     from mlforge.definitions.registry import Definitions
     from mlforge.store import Store
 
 ENVIRONMENT = "MLFORGE_DEFINITIONS"
-REDIS_URL, REDIS_URL_FILE = "REDIS_URL", "REDIS_URL_FILE"
 
 
 def definitions_option(parser: argparse._ActionsContainer) -> None:
@@ -43,19 +42,6 @@ def definitions_of(args: argparse.Namespace) -> Definitions:
     log_to_stderr()
     with stdout_is_ours():
         return load(definitions_target(args), here=Path.cwd())
-
-
-def redis_url(environment: Mapping[str, str] = os.environ) -> str | None:
-    """The URL in REDIS_URL, else in the file that REDIS_URL_FILE names: then no environment holds it."""
-    url, file = environment.get(REDIS_URL), environment.get(REDIS_URL_FILE)
-    if url or not file:
-        return url or None
-    try:
-        return Path(file).read_text(encoding="utf-8").strip()
-    except (OSError, ValueError) as error:
-        raise MlforgeError(
-            f"{REDIS_URL_FILE}={file} cannot be read ({error}); name a file that holds the URL alone"
-        ) from error
 
 
 def served_definitions_of(args: argparse.Namespace) -> Definitions:

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
+from mlforge.core.arguments import instances
 from mlforge.core.metrics import MetricColumn, Rolling, expand
 from mlforge.core.schema import INSTANT, KEY_DTYPES, Column, Schema, dtypes, output_dtype
 from mlforge.core.time_model import ONLINE_CLOCKS, OnlineClock, Window
@@ -123,17 +124,14 @@ class FeatureSpec:
         keys: Iterable[str],
         timestamp: str | None,
         interval: object,
-        metrics: Iterable[object],
+        metrics: object,
         online_clock: OnlineClock,
     ) -> FeatureSpec:
         """Build a spec from the decorator's arguments."""
         check_name(name)
         parsed = None if interval is None else Duration.parse(interval, f"{name}: interval")
-        rolling = []
-        for metric in metrics:
-            if not isinstance(metric, Rolling):
-                raise DefinitionError(f"{name}: metrics are Rolling(...) values, not {metric!r}")
-            rolling.append(metric)
+        works = 'write metrics=[Rolling("7d", {"amount": "sum"})]'
+        rolling = instances(metrics, Rolling, f"{name}: metrics", works)
         return cls(
             name, tuple(keys), timestamp, parsed, expand(rolling, parsed, name), online_clock
         )

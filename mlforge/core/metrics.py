@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from difflib import get_close_matches
 
+from mlforge.core.arguments import choice, listed, named, text
 from mlforge.core.schema import AGGREGATIONS
 from mlforge.core.time_model import CLOSED, Closed, Window
 from mlforge.core.values import Duration
@@ -58,18 +59,18 @@ class Rolling:
     ) -> None:
         if isinstance(windows, (str, timedelta)):
             windows = [windows]
-        if not windows or not aggregations:
+        lengths = listed(windows, "Rolling windows", 'write windows=["7d", "30d"]')
+        wanted = named(aggregations, "Rolling aggregations", 'write {"amount": ["sum", "mean"]}')
+        if not lengths or not wanted:
             raise DefinitionError("Rolling needs at least one window and one aggregation")
-        if closed is not None and closed not in CLOSED:
-            raise DefinitionError(
-                f"Rolling closed={closed!r} is unknown; use one of {', '.join(CLOSED)}"
-            )
+        if closed is not None:
+            choice(closed, CLOSED, "Rolling: closed")
         set_ = object.__setattr__
-        set_(self, "windows", tuple(Duration.parse(window, "window") for window in windows))
+        set_(self, "windows", tuple(Duration.parse(window, "window") for window in lengths))
         set_(
             self,
             "aggregations",
-            tuple((column, _aggregations(column, names)) for column, names in aggregations.items()),
+            tuple((column, _aggregations(column, names)) for column, names in wanted.items()),
         )
         set_(self, "closed", closed)
         set_(self, "offset", _offset(offset))
@@ -103,7 +104,7 @@ def expand(
 
 def _offset(offset: str | timedelta | None) -> Duration | None:
     """None for no offset, however zero is written."""
-    if offset is None or offset == timedelta(0):
+    if offset is None or (isinstance(offset, timedelta) and offset == timedelta(0)):
         return None
     if isinstance(offset, str) and _ZERO.fullmatch(offset):
         return None
@@ -116,14 +117,15 @@ def _offset(offset: str | timedelta | None) -> Duration | None:
 
 
 def _aggregations(column: str, names: Sequence[str] | str) -> tuple[str, ...]:
-    names = (names,) if isinstance(names, str) else tuple(names)
+    what = f"Rolling aggregations of column {column!r}"
+    names = (names,) if isinstance(names, str) else listed(names, what, 'write ["sum", "mean"]')
     if not names:
         raise DefinitionError(
             f"Rolling: no aggregation for column {column!r}; use some of {', '.join(AGGREGATIONS)}"
         )
     for name in names:
-        if name not in AGGREGATIONS:
-            near = get_close_matches(str(name), AGGREGATIONS, n=1, cutoff=0.5)
+        if text(name, f"each of {what}", 'write ["sum", "mean"]') not in AGGREGATIONS:
+            near = get_close_matches(name, AGGREGATIONS, n=1, cutoff=0.5)
             hint = f"did you mean {near[0]!r}? " if near else ""
             raise DefinitionError(
                 f"Rolling: unknown aggregation {name!r} of column {column!r}; {hint}there are {', '.join(AGGREGATIONS)}"

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Any, Literal, get_args
 
+from mlforge.core.arguments import choice
 from mlforge.core.values import to_iso, to_us
 from mlforge.errors import DefinitionError
 
@@ -34,10 +35,7 @@ class Rule:
     on_fail: OnFail = "error"
 
     def __post_init__(self) -> None:
-        if self.on_fail not in ON_FAIL:
-            raise DefinitionError(
-                f"{self.name}: on_fail={self.on_fail!r} is unknown; use one of {', '.join(ON_FAIL)}"
-            )
+        choice(self.on_fail, ON_FAIL, f"{self.name}: on_fail")
 
     @property
     def kind(self) -> str | None:
@@ -124,7 +122,8 @@ def is_in(values: Iterable[Value], *, on_fail: OnFail = "error") -> Rule:
         raise DefinitionError(
             f"is_in: {values!r} is not a list of values; write is_in([{values!r}])"
         )
-    allowed = tuple(values)
+    # A set has another order in each process, and the rule's text is part of what partials depend on.
+    allowed = tuple(sorted(values, key=repr) if isinstance(values, Set) else values)
     if not allowed:
         raise DefinitionError("is_in: no value is allowed; give at least one")
     for value in allowed:

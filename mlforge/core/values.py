@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Literal, Self
 
+from mlforge.core.arguments import shown
 from mlforge.errors import DefinitionError, StoreError
 
 Bump = Literal["major", "minor", "patch"]
@@ -73,7 +74,7 @@ class Duration:
         if isinstance(value, timedelta):
             us = value // timedelta(microseconds=1)
             if us <= 0:
-                raise DefinitionError(f"{what} {value!r} must be longer than zero")
+                raise DefinitionError(f"{what} {shown(value)} must be longer than zero")
             return cls.of(us)
         match = _DURATION.fullmatch(value) if isinstance(value, str) else None
         if match is not None:
@@ -82,10 +83,10 @@ class Duration:
         if calendar is not None:
             days = int(calendar[1]) * _CALENDAR[calendar[2]]
             raise DefinitionError(
-                f"{what} {value!r} is a calendar unit, whose length varies; the nearest fixed one is '{days}d'"
+                f"{what} {shown(value)} is a calendar unit, whose length varies; the nearest fixed one is '{days}d'"
             )
         raise DefinitionError(
-            f"{what} {value!r} is not a fixed duration; write a whole number above zero and one of "
+            f"{what} {shown(value)} is not a fixed duration; write a whole number above zero and one of "
             "w d h m s ms, as in '7d', or give a timedelta"
         )
 
@@ -119,7 +120,7 @@ def check_name(name: object, what: str = "feature") -> str:
     """Return the name if it is safe in paths, Redis keys, job ids and column prefixes."""
     if not isinstance(name, str) or _NAME.fullmatch(name) is None:
         raise DefinitionError(
-            f"{what} name {name!r} is not allowed; use letters, digits, '_' and '-', "
+            f"{what} name {shown(name)} is not allowed; use letters, digits, '_' and '-', "
             "a letter first, at most 100 characters"
         )
     return name

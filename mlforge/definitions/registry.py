@@ -7,14 +7,16 @@ import hashlib
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import ModuleType
 
 from mlforge.build.refresh import refresh
-from mlforge.build.result import BuildResult, Options
-from mlforge.core.manifest import config_of
+from mlforge.build.result import HOLD_ABOVE, MAX_FILE_MEMORY, BuildResult, Options
+from mlforge.core.arguments import shown, text, texts
+from mlforge.definitions.collection import describe_feature, describe_store, features_by_name
+from mlforge.definitions.settings import Settings
 from mlforge.engines import MEMORY_LIMIT, Engine, engine_named
 from mlforge.errors import BuildError, DefinitionError, MlforgeError, OnlineError, UnsupportedStore
 from mlforge.features.feature import Feature, check_engine
@@ -28,7 +30,6 @@ from mlforge.store import Audit, LocalStore, Pointer, Store
 
 # Any folder will do: it tells apart a path that was given as a relative one.
 _SOMEWHERE = Path("/definitions")
-_LEAST_MEMORY = 64 << 20
 
 
 class Definitions:
@@ -55,47 +56,43 @@ class Definitions:
     def __init__(
         self,
         store: Store,
-        features: Sequence[Feature | ModuleType],
+        features: Iterable[Feature | ModuleType],
         online_store: OnlineStore | None = None,
         engine: str = "polars",
         name: str | None = None,
         root: str | Path | None = None,
         *,
-        hold_above: float = 0.5,
-        max_file_memory: int = 4 << 30,
+        hold_above: float = HOLD_ABOVE,
+        max_file_memory: int = MAX_FILE_MEMORY,
         memory_limit: int = MEMORY_LIMIT,
         follow_links: bool = False,
     ) -> None:
         if not isinstance(store, Store):
             raise DefinitionError(
-                f"Definitions: store must be a Store such as LocalStore('feature_store'), not {store!r}"
+                f"Definitions: store must be a Store such as LocalStore('feature_store'), not {shown(store)}"
             )
-        self.store = store
-        self.online_store = online_store
-        self.engine = check_engine(engine, "Definitions")
-        self.features = _named(features)
-        if not 0 <= hold_above <= 1:
+        if online_store is not None and not isinstance(online_store, OnlineStore):
             raise DefinitionError(
-                f"Definitions: hold_above={hold_above!r} is not a share; give a number from 0 to 1"
+                "Definitions: online_store must be an OnlineStore such as RedisStore(host='localhost'), "
+                f"not {shown(online_store)}"
             )
-        if max_file_memory < 1:
-            raise DefinitionError(
-                f"Definitions: max_file_memory={max_file_memory!r} lets no file in; give a number of bytes"
-            )
-        if memory_limit < _LEAST_MEMORY:
-            raise DefinitionError(
-                f"Definitions: memory_limit={memory_limit!r} is too little to work with; give a number of "
-                f"bytes, at least {_LEAST_MEMORY:,}"
-            )
-        self.hold_above, self.max_file_memory = hold_above, max_file_memory
-        self.memory_limit = memory_limit
-        self.follow_links = follow_links
-        self._name = name
-        self._root = Path(root or "").expanduser()
+        self.settings = Settings(engine, hold_above, max_file_memory, memory_limit, follow_links)
+        self.store, self.online_store = store, online_store
+        self.features = features_by_name(features)
+        works = 'write name="shop", or leave it out'
+        self._name = None if name is None else text(name, "Definitions: name", works)
+        self._root = _root(root)
         file = sys._getframe(1).f_globals.get("__file__")
-        self.root = _absolute((Path(file).parent if file else Path()) / self._root)
-        self._store_as_given = repr(_located(store, _SOMEWHERE))
-        if self._store_as_given == repr(store):  # else the store has yet to find its place
+        folder = _absolute(Path(file).parent if file else Path())
+        self.root = _absolute(folder / self._root)
+        self._described = [
+            describe_store(_located(store, _SOMEWHERE)),
+            describe_store(online_store),
+        ]
+        self._described.append(_from(folder, self._root))
+        for feature in self.features:
+            self.source(feature)  # refuses what can name no file
+        if self._described[0] == describe_store(store):  # else the store has yet to find its place
             self._check_places()
 
     @property
@@ -105,18 +102,10 @@ class Definitions:
 
     @property
     def hash(self) -> str:
-        """Over everything that decides what a refresh does: two workers with the same one agree."""
-        described = {name: _fingerprint(feature) for name, feature in self.features.items()}
-        settings = [
-            self.engine,
-            self.hold_above,
-            self.max_file_memory,
-            self.memory_limit,
-            self._store_as_given,
-        ]
-        settings += ["follow_links"] if self.follow_links else []
-        text = json.dumps([described, *settings], sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()
+        """SHA-256 over everything that decides what is done and where: workers with the same one agree."""
+        features = {name: describe_feature(feature) for name, feature in self.features.items()}
+        described = json.dumps([features, asdict(self.settings), self._described], sort_keys=True)
+        return hashlib.sha256(described.encode()).hexdigest()
 
     def located_at(self, folder: Path) -> Definitions:
         """The same definitions, with all paths that were given as relative ones starting from a folder."""
@@ -128,7 +117,7 @@ class Definitions:
 
     def source(self, name: str) -> Source:
         """Where a feature's files are."""
-        return Source.of(self.feature(name).source, self.root, follow=self.follow_links)
+        return Source.of(self.feature(name).sources, self.root, follow=self.settings.follow_links)
 
     def feature(self, name: str) -> Feature:
         """The feature of that name; DefinitionError naming those there are."""
@@ -143,12 +132,16 @@ class Definitions:
         features: Iterable[str] | str | None = None,
         tags: Iterable[str] | str | None = None,
     ) -> list[str]:
-        """Names of the features asked for by name and tag; all by default."""
-        asked = self.features if features is None else _several(features)
-        names = [self.feature(name).name for name in asked]
+        """Names of the features that are meant by name and tag; all by default.
+
+        Raises DefinitionError for a name or tag that no feature has.
+        """
+        works = 'write features=["user_spend"], or leave it out'
+        chosen = self.features if features is None else texts(features, "features", works)
+        names = [self.feature(name).name for name in chosen]
         if tags is None:
             return names
-        wanted = set(_several(tags))
+        wanted = set(texts(tags, "tags", 'write tags=["payments"], or leave it out'))
         unknown = wanted - {tag for feature in self.features.values() for tag in feature.tags}
         if unknown:
             raise DefinitionError(f"no feature has the tag {', '.join(sorted(map(repr, unknown)))}")
@@ -260,7 +253,12 @@ class Definitions:
         """Hold a feature's served version against the raw files; the result is kept in the store."""
         feature = self.feature(name)
         return audit(
-            feature, self.source(name), self.store, self.online_store, share, self.max_file_memory
+            feature,
+            self.source(name),
+            self.store,
+            self.online_store,
+            share,
+            self.settings.max_file_memory,
         )
 
     def close(self) -> None:
@@ -270,13 +268,15 @@ class Definitions:
 
     @property
     def _options(self) -> Options:
-        return Options(hold_above=self.hold_above, max_file_memory=self.max_file_memory)
+        return Options(
+            hold_above=self.settings.hold_above, max_file_memory=self.settings.max_file_memory
+        )
 
     def _engine(self, name: str, override: str | None = None) -> Engine:
         """A feature's engine; one that is only in the store has the default."""
         feature = self.features.get(name)
-        chosen = override or (feature and feature.engine) or self.engine
-        return engine_named(chosen, self.memory_limit)
+        chosen = override or (feature and feature.engine) or self.settings.engine
+        return engine_named(chosen, self.settings.memory_limit)
 
     def _online(self) -> OnlineStore:
         if self.online_store is None:
@@ -303,32 +303,6 @@ class Definitions:
             )
 
 
-def _named(features: Sequence[Feature | ModuleType]) -> dict[str, Feature]:
-    found: dict[str, Feature] = {}
-    for entry in features:
-        if isinstance(entry, Feature):
-            listed = [entry]
-        elif isinstance(entry, ModuleType):
-            listed = [value for value in vars(entry).values() if isinstance(value, Feature)]
-        else:
-            raise DefinitionError(
-                f"Definitions: {entry!r} is not a feature; decorate the function with @feature(...)"
-            )
-        for feature in listed:
-            if found.setdefault(feature.name, feature) is not feature:
-                raise DefinitionError(
-                    f"Definitions: two features are named {feature.name!r}; give one of them name="
-                )
-    folded: dict[str, str] = {}
-    for name in found:
-        other = folded.setdefault(name.casefold(), name)
-        if other != name:  # some disks take both for one folder
-            raise DefinitionError(
-                f"Definitions: the features {other!r} and {name!r} differ in case only; rename one of them"
-            )
-    return found
-
-
 def _each(
     names: Iterable[str],
     work: Callable[[str], BuildResult],
@@ -349,10 +323,6 @@ def _each(
     return results
 
 
-def _several(names: Iterable[str] | str) -> Iterable[str]:
-    return (names,) if isinstance(names, str) else names
-
-
 def _located(store: Store, folder: Path) -> Store:
     return store.located_at(folder) if isinstance(store, LocalStore) else store
 
@@ -361,14 +331,15 @@ def _absolute(path: Path) -> Path:
     return Path(os.path.abspath(path))  # noqa: PTH100 - without `..`, and links stay
 
 
-def _fingerprint(feature: Feature) -> Mapping[str, object]:
-    return {
-        "config": config_of(feature.spec),
-        "code": feature.code_hash,
-        "source": feature.source,
-        "validators": [[column, *map(str, rules)] for column, rules in feature.validators.items()],
-        "tags": feature.tags,
-        "description": feature.description,
-        "engine": feature.engine,
-        "incremental": feature.incremental,
-    }
+def _root(root: object) -> Path:
+    if root is not None and not isinstance(root, (str, os.PathLike)):
+        raise DefinitionError(
+            f"Definitions: root must be a folder's path, not {shown(root)}; leave it out for the file's folder"
+        )
+    return Path(root or "").expanduser()
+
+
+def _from(folder: Path, path: Path) -> str:
+    """A path as the same project has it on any host: from the definitions' folder, where it lies there."""
+    absolute = _absolute(folder / path)
+    return str(absolute.relative_to(folder) if absolute.is_relative_to(folder) else path)

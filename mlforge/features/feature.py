@@ -1,19 +1,22 @@
-"""`@feature`: a function over a source's rows, and what is to be made of them."""
+"""`@feature`: a function over a source's rows, with keys, times, metrics and rules."""
 
 from __future__ import annotations
 
+import inspect
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import cached_property
 from os import PathLike
-from typing import Any
+from typing import Any, cast
 
 import polars as pl
 
+from mlforge.core.arguments import choice, flag, listed, named, shown, text, texts
 from mlforge.core.feature_spec import FeatureSpec
 from mlforge.core.metrics import Rolling
-from mlforge.core.time_model import OnlineClock
+from mlforge.core.time_model import ONLINE_CLOCKS, OnlineClock
 from mlforge.core.validators import Rule
 from mlforge.errors import DefinitionError
 from mlforge.features.code_hash import code_hash
@@ -27,7 +30,7 @@ class Feature:
     """A defined feature. Calling it calls its function: `user_spend(df)`."""
 
     spec: FeatureSpec
-    source: str
+    sources: tuple[str, ...]
     function: Function = field(repr=False)
     validators: Mapping[str, tuple[Rule, ...]] = field(default_factory=dict)
     tags: tuple[str, ...] = ()
@@ -39,6 +42,11 @@ class Feature:
     def code_hash(self) -> str:
         """A hash of the function's code, helpers and constants; layout and comments do not matter."""
         return code_hash(self.function)
+
+    @property
+    def source(self) -> str:
+        """The source as text; several are divided by commas."""
+        return ", ".join(self.sources)
 
     @property
     def name(self) -> str:
@@ -53,7 +61,7 @@ class Feature:
 def feature(
     *,
     keys: Sequence[str] | str,
-    source: str | PathLike[str],
+    source: str | PathLike[str] | Sequence[str | PathLike[str]],
     timestamp: str | None = None,
     interval: str | timedelta | None = None,
     metrics: Sequence[Rolling] = (),
@@ -68,7 +76,8 @@ def feature(
     """Make a feature of a function from the source's rows to events.
 
     keys: the columns that name an entity: integers, strings, booleans or dates.
-    source: a parquet file, a folder of them (recursive), or a glob; relative to `Definitions(root=)`.
+    source: a parquet file, a folder of them (recursive), or a glob; relative to `Definitions(root=)`. A list
+        of several is all their files together.
     timestamp: the column with each event's time; needed for metrics.
     interval: align values to boundaries of this fixed length (`"1d"`); None evaluates continuously.
     metrics: `Rolling` windows; none serves the function's rows as they are.
@@ -79,36 +88,33 @@ def feature(
     name: by default the function's.
 
     The function takes and returns a polars DataFrame (a LazyFrame may be returned).
-    Raises DefinitionError for arguments that contradict each other.
+    Raises DefinitionError for arguments of the wrong kind, or that contradict each other.
     """
 
     def decorate(function: Function) -> Feature:
         if isinstance(function, Feature) or not callable(function):
-            raise DefinitionError(f"@feature decorates a function, not {function!r}")
-        called = str(name or getattr(function, "__name__", ""))
+            raise DefinitionError(f"@feature decorates a function, not {shown(function)}")
+        own = getattr(function, "__name__", "") if name is None else name
+        owner = text(own, "a feature's name", 'write name="user_spend"')
         spec = FeatureSpec.of(
-            called,
-            keys=_texts(keys, called, "keys"),
-            timestamp=timestamp,
+            owner,
+            keys=texts(keys, f"{owner}: keys", 'write keys=["user_id"]'),
+            timestamp=_optional(timestamp, f"{owner}: timestamp", 'write timestamp="event_time"'),
             interval=interval,
             metrics=metrics,
-            online_clock=online_clock,
+            online_clock=_clock(online_clock, owner),
         )
-        if not str(source):
-            raise DefinitionError(f"{called}: source must be a path or a glob, not empty")
-        if engine is not None:
-            check_engine(engine, called)
+        _check_parameters(function, owner)
+        described = _optional(description, f"{owner}: description", "or leave it out", empty=True)
         return Feature(
             spec=spec,
-            source=str(source),
+            sources=_sources(source, owner),
             function=function,
-            validators=_rules(validators or {}, called),
-            tags=_texts(tags, called, "tags"),
-            description=description
-            if description is not None
-            else (function.__doc__ or "").strip(),
-            engine=engine,
-            incremental=incremental,
+            validators=_rules(validators, owner),
+            tags=texts(tags, f"{owner}: tags", 'write tags=["payments"], or leave it out'),
+            description=(function.__doc__ or "").strip() if described is None else described,
+            engine=None if engine is None else check_engine(engine, owner),
+            incremental=None if incremental is None else flag(incremental, f"{owner}: incremental"),
         )
 
     return decorate
@@ -116,29 +122,65 @@ def feature(
 
 def check_engine(engine: object, owner: str) -> str:
     """The engine's name, or DefinitionError naming those there are."""
-    if engine not in ENGINES:
-        raise DefinitionError(f"{owner}: unknown engine {engine!r}; there are {', '.join(ENGINES)}")
-    return str(engine)
+    if not isinstance(engine, str) or engine not in ENGINES:
+        raise DefinitionError(
+            f"{owner}: unknown engine {shown(engine)}; there are {', '.join(ENGINES)}"
+        )
+    return engine
 
 
-def _texts(values: Sequence[object] | str, owner: str, what: str) -> tuple[str, ...]:
-    texts: list[str] = []
-    for text in (values,) if isinstance(values, str) else values:
-        if not isinstance(text, str) or not text:
-            raise DefinitionError(f"{owner}: {what} must be texts, not {text!r}")
-        texts.append(text)
-    return tuple(texts)
+def _optional(value: object, what: str, works: str, *, empty: bool = False) -> str | None:
+    if value is None or (empty and isinstance(value, str)):
+        return value
+    return text(value, what, works)
 
 
-def _rules(
-    validators: Mapping[str, Sequence[Rule] | Rule], owner: str
-) -> dict[str, tuple[Rule, ...]]:
-    made: dict[str, tuple[Rule, ...]] = {}
-    for column, rules in validators.items():
-        made[column] = (rules,) if isinstance(rules, Rule) else tuple(rules)
-        for rule in made[column]:
+def _clock(clock: object, owner: str) -> OnlineClock:
+    return cast("OnlineClock", choice(clock, ONLINE_CLOCKS, f"{owner}: online_clock"))
+
+
+def _sources(source: object, owner: str) -> tuple[str, ...]:
+    """The texts of one source or of several."""
+    what, works = f"{owner}: source", 'write source="transactions/", or a list of such texts'
+    one = isinstance(source, (str, os.PathLike))
+    paths = (source,) if one else listed(source, what, works)
+    if not paths:
+        raise DefinitionError(f"{what} is an empty list; {works}")
+    places = [os.fspath(path) if isinstance(path, os.PathLike) else path for path in paths]
+    sources = tuple(text(place, what if one else f"each of {what}", works) for place in places)
+    twice = sorted({place for place in sources if sources.count(place) > 1})
+    if twice:
+        raise DefinitionError(
+            f"{what} names {twice[0]!r} twice, but a file counts once; name it once"
+        )
+    return sources
+
+
+def _check_parameters(function: Function, owner: str) -> None:
+    """A function takes one frame; refused are those that could not be called so."""
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):  # a builtin does not tell
+        return
+    try:
+        signature.bind(None)
+    except TypeError as error:
+        raise DefinitionError(
+            f"{owner}: its function is called with one frame, but {error}; write def {owner}(df): ..."
+        ) from error
+
+
+def _rules(validators: object, owner: str) -> dict[str, tuple[Rule, ...]]:
+    works = 'write validators={"amount": [v.not_null()]}'
+    rules: dict[str, tuple[Rule, ...]] = {}
+    by_column = {} if validators is None else named(validators, f"{owner}: validators", works)
+    for column, one_or_more in by_column.items():
+        what = f"{owner}: validators of {column!r}"
+        lone = isinstance(one_or_more, Rule) or callable(one_or_more)
+        rules[column] = (one_or_more,) if lone else listed(one_or_more, what, works)
+        for rule in rules[column]:
             if not isinstance(rule, Rule):
                 raise DefinitionError(
-                    f"{owner}: validator {rule!r} of {column!r} is not a rule; use those of mlforge.validators, called: not_null()"
+                    f"{owner}: validator {shown(rule)} of {column!r} is not a rule; use those of mlforge.validators, called: not_null()"
                 )
-    return made
+    return rules

@@ -103,13 +103,14 @@ class Source:
     """Whether links may lead out of the root: to files, and to folders, which are walked too."""
 
     @classmethod
-    def of(cls, text: str, base: Path, *, follow: bool = False) -> Source:
+    def of(cls, text: str | tuple[str, ...], base: Path, *, follow: bool = False) -> Source:
         """Understand a source as a feature writes it; relative text is taken from `base`.
 
         Text with `*`, `?` or `[` is a glob (`**` spans folders). Text that ends in .parquet or .pq is
         one file, or the folder of that name that some tools write. All else is a folder.
         follow: take links that lead out of the root. Raises DefinitionError for what can name no file.
         """
+        text = text if isinstance(text, str) else text[0]
         if not text or "\0" in text or "://" in text:
             raise DefinitionError(
                 f"source {text!r} is not a path; use a local parquet file, a folder, or a glob"

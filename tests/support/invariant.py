@@ -241,7 +241,7 @@ def _check_rebuild(project: Project, latest: Manifest) -> None:
         place.mkdir()
         for number, merged in enumerate(_merged([record.hash for record in latest.sources])):
             (place / f"{number}.parquet").write_bytes(merged)
-        copied: Feature = replace(defined, source="in/", engine=OTHER[latest.engine])
+        copied: Feature = replace(defined, sources=("in/",), engine=OTHER[latest.engine])
         rebuilt = Definitions(LocalStore(Path(folder) / "store"), [copied], root=folder)
         rebuilt.build()
         manifest = rebuilt.store.read_metadata(latest.name)

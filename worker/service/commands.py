@@ -14,14 +14,13 @@ from typing import TYPE_CHECKING
 from mlforge.cli.command import Command
 from mlforge.cli.options import (
     ENVIRONMENT,
-    REDIS_URL,
     at_least_one,
     definitions_option,
     definitions_target,
     json_option,
-    redis_url,
 )
 from mlforge.core.text import printable
+from mlforge.definitions.environment import REDIS_URL, redis_url
 from mlforge.errors import MissingExtra, OnlineUnavailable
 
 if TYPE_CHECKING:

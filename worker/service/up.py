@@ -19,9 +19,9 @@ from typing import Any, TextIO
 from redis import Redis
 from redis.exceptions import RedisError
 
-from mlforge.cli.options import REDIS_URL
 from mlforge.cli.output import lines_for, plural
 from mlforge.core.text import printable
+from mlforge.definitions.environment import REDIS_URL
 from mlforge.definitions.running import FOLDER, NOTE, project_folder, read_note
 from mlforge.errors import MlforgeError
 from worker.child_process import leashed

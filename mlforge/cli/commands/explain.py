@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from mlforge.cli.command import Command
 from mlforge.cli.options import (
-    REDIS_URL,
     definitions_option,
     json_option,
     served_definitions_of,
@@ -19,6 +18,7 @@ from mlforge.cli.style import Styled, style
 from mlforge.cli.table import pairs, table
 from mlforge.core.text import printable
 from mlforge.core.values import to_iso
+from mlforge.definitions.environment import REDIS_URL
 
 if TYPE_CHECKING:
     from mlforge.retrieval.explain import Bounds, Explanation, Value

@@ -65,8 +65,8 @@ def test_what_may_be_lost_and_how_large_a_file_may_be_are_settings(project: Proj
 
 
 def test_the_settings_are_by_default_those_of_a_refresh(project: Project) -> None:
-    made, options = project.definitions(), Options()
-    assert (made.hold_above, made.max_file_memory) == (
+    settings, options = project.definitions().settings, Options()
+    assert (settings.hold_above, settings.max_file_memory) == (
         options.hold_above,
         options.max_file_memory,
     )

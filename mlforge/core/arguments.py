@@ -1,0 +1,96 @@
+"""Arguments as users write them: a value of the right kind, or a DefinitionError that says what would work."""
+
+from __future__ import annotations
+
+import reprlib
+from collections.abc import Iterable, Mapping, Set
+from typing import Any, TypeVar
+
+from mlforge.errors import DefinitionError
+
+T = TypeVar("T")
+
+_TEXTS = (str, bytes, bytearray)
+_repr = reprlib.Repr()
+_repr.maxstring = _repr.maxother = 80
+
+
+def shown(value: object) -> str:
+    """A value as a message shows it: its repr, shortened, and its type where that says more."""
+    try:
+        text = _repr.repr(value)
+    except Exception:  # noqa: BLE001 - a value's repr may raise anything
+        text = object.__repr__(value)
+    plain = value is None or isinstance(value, (*_TEXTS, bool, int, float, list, tuple, dict, set))
+    return text if plain else f"{text} ({type(value).__name__})"
+
+
+def text(value: object, what: str, works: str) -> str:
+    """The text; DefinitionError for an empty one and for all else."""
+    if not isinstance(value, str) or not value:
+        raise DefinitionError(f"{what} must be a text, not {shown(value)}; {works}")
+    return value
+
+
+def texts(values: object, what: str, works: str) -> tuple[str, ...]:
+    """The texts of a list, or the one text given alone; DefinitionError for all else.
+
+    A set, which has another order in each process, is taken in alphabetical order.
+    """
+    if isinstance(values, str):
+        return (text(values, what, works),)
+    return tuple(text(value, f"each of {what}", works) for value in listed(values, what, works))
+
+
+def listed(values: object, what: str, works: str) -> tuple[Any, ...]:
+    """The values of a list; DefinitionError for a text, a mapping and whatever is no list.
+
+    A set comes sorted by the text of its values: its own order differs between processes.
+    """
+    if isinstance(values, (*_TEXTS, Mapping)) or not isinstance(values, Iterable):
+        raise DefinitionError(f"{what} must be a list, not {shown(values)}; {works}")
+    return tuple(sorted(values, key=str) if isinstance(values, Set) else values)
+
+
+def instances(values: object, kind: type[T], what: str, works: str) -> tuple[T, ...]:
+    """The values of a list, all of one kind; DefinitionError for all else."""
+    several = listed(values, what, works)
+    for value in several:
+        if not isinstance(value, kind):
+            raise DefinitionError(
+                f"each of {what} must be a {kind.__name__}, not {shown(value)}; {works}"
+            )
+    return several
+
+
+def named(values: object, what: str, works: str) -> Mapping[str, Any]:
+    """A mapping whose keys are texts; DefinitionError for all else."""
+    if not isinstance(values, Mapping):
+        raise DefinitionError(f"{what} must be a dict, not {shown(values)}; {works}")
+    for key in values:
+        text(key, f"each key of {what}", works)
+    return values
+
+
+def number(value: object, what: str, works: str, *, whole: bool = False) -> Any:
+    """An int, or a float where it need not be whole; DefinitionError for all else, booleans included."""
+    kinds = (int,) if whole else (int, float)
+    if isinstance(value, bool) or not isinstance(value, kinds):
+        raise DefinitionError(
+            f"{what} must be a {'whole ' if whole else ''}number, not {shown(value)}; {works}"
+        )
+    return value
+
+
+def choice(value: object, choices: Iterable[str], what: str) -> str:
+    """One of the choices; DefinitionError that names them for all else."""
+    if not isinstance(value, str) or value not in choices:
+        raise DefinitionError(f"{what}={shown(value)} is unknown; use one of {', '.join(choices)}")
+    return value
+
+
+def flag(value: object, what: str) -> bool:
+    """True or False; DefinitionError for all else."""
+    if not isinstance(value, bool):
+        raise DefinitionError(f"{what} must be True or False, not {shown(value)}")
+    return value

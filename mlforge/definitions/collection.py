@@ -1,0 +1,64 @@
+"""Features of a project by name, and the text that tells one set of definitions from another."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import ModuleType
+
+from mlforge.core.arguments import listed, shown
+from mlforge.core.manifest import config_of
+from mlforge.errors import DefinitionError
+from mlforge.features.feature import Feature
+
+
+def features_by_name(entries: object) -> dict[str, Feature]:
+    """The features of a list of features and modules, by name.
+
+    Raises DefinitionError for all else in the list, and for two features of one name, case aside.
+    """
+    works = "write features=[user_spend], decorated with @feature(...), or a module that holds some"
+    features: dict[str, Feature] = {}
+    for entry in listed(entries, "Definitions: features", works):
+        for feature in _features_in(entry, works):
+            if features.setdefault(feature.name, feature) is not feature:
+                raise DefinitionError(
+                    f"Definitions: two features are named {feature.name!r}; give one of them name="
+                )
+    folded: dict[str, str] = {}
+    for name in features:
+        other = folded.setdefault(name.casefold(), name)
+        if other != name:  # some disks take both for one folder
+            raise DefinitionError(
+                f"Definitions: the features {other!r} and {name!r} differ in case only; rename one of them"
+            )
+    return features
+
+
+def _features_in(entry: object, works: str) -> list[Feature]:
+    if isinstance(entry, Feature):
+        return [entry]
+    if isinstance(entry, ModuleType):
+        return [value for value in vars(entry).values() if isinstance(value, Feature)]
+    raise DefinitionError(f"Definitions: {shown(entry)} is not a feature; {works}")
+
+
+def describe_feature(feature: Feature) -> Mapping[str, object]:
+    """Everything of a feature that decides what a refresh of it does, in JSON's types."""
+    return {
+        "config": config_of(feature.spec),
+        "code": feature.code_hash,
+        "sources": feature.sources,
+        "validators": [[column, *map(str, rules)] for column, rules in feature.validators.items()],
+        "tags": feature.tags,
+        "description": feature.description,
+        "engine": feature.engine,
+        "incremental": feature.incremental,
+    }
+
+
+def describe_store(store: object) -> str:
+    """A store's own text; its class's name where the text would hold an address, another in each process."""
+    kind = type(store)
+    if kind.__repr__ is object.__repr__:
+        return f"{kind.__module__}.{kind.__qualname__}"
+    return repr(store)

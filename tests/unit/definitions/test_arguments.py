@@ -1,0 +1,188 @@
+"""Arguments of the wrong kind: each is one error that names the argument and says what would work."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+
+import mlforge.validators as v
+from mlforge import Definitions, feature
+from mlforge.errors import DefinitionError
+from mlforge.metrics import Rolling
+from mlforge.online import RedisStore
+from mlforge.store import LocalStore
+
+
+def spend(df: pl.DataFrame) -> pl.DataFrame:
+    return df
+
+
+class Hostile:
+    """A value that cannot even be shown."""
+
+    def __repr__(self) -> str:
+        raise RuntimeError("no")
+
+
+WRONG: dict[str, Any] = {
+    "None": None, "int": 1, "float": 1.5, "bool": True, "bytes": b"x", "object": object(),
+    "hostile": Hostile(), "dict": {"a": 1}, "list of None": [None], "list of int": [1],
+    "list of bytes": [b"x"], "list of list": [[]], "mixed": ("a", 1), "function": spend,
+    "class": Rolling, "empty": "", "list of empty": [""], "series": pl.Series([1]),
+    "array": np.array([1]), "path": Path("x"), "timedelta": timedelta(1),
+}  # fmt: skip
+RIGHT = {
+    "keys": set(),
+    "source": {"path"},
+    "timestamp": {"None"},
+    "interval": {"None", "timedelta"},
+    "metrics": set(),
+    "validators": {"None"},
+    "tags": set(),
+    "description": {"None", "empty"},
+    "engine": {"None"},
+    "incremental": {"None", "bool"},
+    "online_clock": set(),
+    "name": {"None"},
+}
+DEFINITIONS = {
+    "store": set(),
+    "features": set(),
+    "online_store": {"None"},
+    "engine": set(),
+    "name": {"None"},
+    "root": {"None", "path", "empty"},
+    "hold_above": {"int"},
+    "max_file_memory": {"int"},
+    "memory_limit": set(),
+    "follow_links": {"bool"},
+}
+
+
+def wrong(right: dict[str, set[str]]) -> list[Any]:
+    return [
+        pytest.param(argument, value, id=f"{argument}: {kind}")
+        for argument, kinds in right.items()
+        for kind, value in WRONG.items()
+        if kind not in kinds
+    ]
+
+
+def defined(**arguments: Any) -> Any:
+    metrics = [Rolling("7d", {"amount": "sum"})]
+    usual = {"keys": ["user_id"], "source": "in/", "timestamp": "at", "metrics": metrics}
+    return feature(**{**usual, **arguments})(spend)
+
+
+@pytest.mark.parametrize(("argument", "value"), wrong(RIGHT))
+def test_an_argument_of_a_feature_of_the_wrong_kind_is_a_definition_error(argument, value):
+    with pytest.raises(DefinitionError, match=argument):
+        defined(**{argument: value})
+
+
+@pytest.mark.parametrize(("argument", "value"), wrong(DEFINITIONS))
+def test_an_argument_of_definitions_of_the_wrong_kind_is_a_definition_error(argument, value):
+    with pytest.raises(DefinitionError, match=f"Definitions.*{argument.removesuffix('s')}"):
+        Definitions(**{"store": LocalStore("/store"), "features": [], argument: value})
+
+
+@pytest.mark.parametrize(
+    ("argument", "value"),
+    wrong(
+        {
+            "windows": {"timedelta"},
+            "aggregations": set(),
+            "closed": {"None"},
+            "offset": {"None", "timedelta"},
+        }
+    ),
+)
+def test_an_argument_of_rolling_of_the_wrong_kind_is_a_definition_error(argument, value):
+    with pytest.raises(DefinitionError, match=r"Rolling|window|offset"):
+        Rolling(**{"windows": "7d", "aggregations": {"amount": "sum"}, argument: value})
+
+
+@pytest.mark.parametrize("names", [v for k, v in WRONG.items()], ids=list(WRONG))
+def test_aggregations_of_the_wrong_kind_are_a_definition_error(names):
+    with pytest.raises(DefinitionError, match="Rolling"):
+        Rolling("7d", {"amount": names})
+
+
+@pytest.mark.parametrize("rules", [value for kind, value in WRONG.items()], ids=list(WRONG))
+def test_rules_of_the_wrong_kind_are_a_definition_error(rules):
+    with pytest.raises(DefinitionError, match="validator"):
+        defined(validators={"amount": rules})
+
+
+@pytest.mark.parametrize(
+    ("kind", "arguments", "says"),
+    [
+        ("tags", {"tags": None}, r"spend: tags must be a list, not None; write tags="),
+        ("keys", {"keys": 5}, r"spend: keys must be a list, not 5; write keys="),
+        ("source", {"source": []}, "an empty list"),
+        ("source", {"source": ["a/", None]}, "each of spend: source must be a text, not None"),
+        ("source", {"source": ["a/", "a/"]}, "'a/' twice"),
+        ("validators", {"validators": {"amount": v.not_null}}, "called: not_null"),
+    ],
+)
+def test_an_error_says_what_was_given_and_what_would_work(kind, arguments, says):
+    with pytest.raises(DefinitionError, match=says):
+        defined(**arguments)
+
+
+def test_a_function_that_one_frame_cannot_be_given_to_is_refused():
+    for function in (lambda: None, lambda df, other: df, lambda *, df: df):
+        with pytest.raises(DefinitionError, match="called with one frame"):
+            feature(keys=["k"], source="in/", name="f")(function)
+
+
+def test_sets_are_taken_in_one_order_in_every_process():
+    tags = {f"tag-{i}" for i in range(50)}
+    assert defined(tags=tags).tags == tuple(sorted(tags))
+    assert v.is_in(tags).arguments == (tuple(sorted(tags)),)
+    names = {"sum", "mean", "max"}
+    assert Rolling("7d", {"amount": names}).aggregations == (("amount", ("max", "mean", "sum")),)
+
+
+def test_what_selects_features_must_be_names():
+    definitions = Definitions(LocalStore("/store"), [defined()])
+    for selection in (5, [5], {"spend": 1}, b"spend"):
+        with pytest.raises(DefinitionError, match="features"):
+            definitions.build(features=selection)
+        with pytest.raises(DefinitionError, match="tags"):
+            definitions.build(tags=selection)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ({}, {"online_store": RedisStore(prefix="b")}),
+        ({"online_store": RedisStore()}, {"online_store": RedisStore(prefix="b")}),
+        ({"online_store": RedisStore()}, {"online_store": RedisStore(ttl=60)}),
+        ({"online_store": RedisStore()}, {"online_store": RedisStore(port=6380)}),
+        ({"online_store": RedisStore()}, {"online_store": RedisStore(db=1)}),
+        ({}, {"root": "data"}),
+        ({"root": "data"}, {"root": "/data"}),
+        ({}, {"hold_above": 0.1}),
+        ({}, {"follow_links": True}),
+        ({}, {"engine": "duckdb"}),
+        ({}, {"store": LocalStore("/elsewhere")}),
+    ],
+)
+def test_whatever_decides_where_work_goes_is_in_the_hash(one, other):
+    usual = {"store": LocalStore("/store"), "features": [defined()]}
+    assert Definitions(**{**usual, **one}).hash == Definitions(**{**usual, **one}).hash
+    assert Definitions(**{**usual, **one}).hash != Definitions(**{**usual, **other}).hash
+
+
+def test_a_store_that_shows_its_address_does_not_make_each_process_disagree():
+    class Own(LocalStore):
+        __repr__ = object.__repr__
+
+    hashes = {Definitions(Own("/store"), [defined()]).hash for _ in range(3)}
+    assert len(hashes) == 1
