@@ -60,7 +60,7 @@ class Stores:
         store = self.definitions.store
         pointer = store.pointer(NAME)
         assert pointer is not None
-        return store.data(NAME, pointer.version)
+        return Path(store.location(NAME, pointer.version))
 
     @property
     def path(self) -> Path:

@@ -1,15 +1,15 @@
 """Refresh: bring a feature's offline store to the present state of its source.
 
-sources -> partials -> changes -> decision -> rows -> publish. Publishing comes last: a retry repeats
-work, never loses it.
+snapshot -> listing -> intake -> diff -> decision -> table -> commit. Publishing comes last: a retry
+repeats work, never loses it.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from importlib.metadata import version as installed
-from pathlib import Path
 
 import polars as pl
 import structlog
@@ -30,8 +30,9 @@ from mlforge.features.feature import Feature
 from mlforge.frames import polars_schema
 from mlforge.ingest.pipeline import Intake, ingest
 from mlforge.ingest.unchanged import of_version
+from mlforge.sources.parquet_reader import Stat
 from mlforge.sources.source import Listing, Source
-from mlforge.store import Books, Pointer, Store
+from mlforge.store import Books, Snapshot, Store, Transaction
 from mlforge.store.changes import EventDiff, diff_versions, same_rows
 from mlforge.store.integrity import intact
 
@@ -50,8 +51,7 @@ def refresh(
     bound = log.bind(feature=feature.name)
     if options.version is not None:
         Version.parse(options.version)
-    with store.lock(feature.name, repair=options.publish):
-        result = _tried(_Refresh(feature, source, store, engine, options), bound)
+    result = _tried(_Refresh(feature, source, store, engine, options), bound)
     result = replace(result, seconds=time.perf_counter() - started, engine=engine.name)
     bound.info(
         "planned" if result.planned else "published" if result.changed else "not published",
@@ -118,52 +118,48 @@ class _Refresh:
     options: Options
 
     def run(self) -> BuildResult:
-        name, store, options = self.feature.name, self.store, self.options
-        pointer, books = store.pointer(name), store.books(name)
-        latest = store.manifest(name, pointer.version) if pointer else None
-        if books.hold and not options.attended:
-            return self._unchanged(latest, "held", held=books.hold)
-        # Files that are as they were have the very same stats in the listing, and are told at a glance.
-        at_rest = of_version(latest, store.seen(name)).stats if latest and latest.rowwise else None
-        listing = self.source.scan(at_rest)
+        with self.store.open(self.feature.name, repair=self.options.publish) as snapshot:
+            return self._follow(snapshot)
+
+    def _follow(self, snapshot: Snapshot) -> BuildResult:
+        """The version that follows a snapshot, if one does."""
+        if snapshot.books.hold and not self.options.attended:
+            return self._unchanged(snapshot, "held", held=snapshot.books.hold)
+        listing = self.source.scan(_unchanged_stats(snapshot))
         if not listing.exists:
-            return self._nothing(latest, f"the source {self.source.root} is not there")
-        intake = ingest(
+            return self._nothing(snapshot, f"the source {self.source.root} is not there")
+        intake = self._ingest(listing, snapshot)
+        snapshot = self._noted(snapshot, listing, intake)
+        if intake.schema is None and intake.errors:
+            raise _nothing_usable(snapshot.name, intake)
+        schema = intake.schema or (snapshot.latest.events if snapshot.latest else None)
+        if schema is None:
+            return self._nothing(snapshot, f"{self.source.root} holds no parquet file yet")
+        candidate = candidate_of(self.feature, self.source, intake, schema, self.engine)
+        diff = self._diff(snapshot.latest, candidate)
+        if not self.options.attended and (hold := self._hold(snapshot, candidate, diff)):
+            self._write_books(snapshot, replace(snapshot.books, hold=hold))
+            return self._unchanged(snapshot, "held", intake, held=hold)
+        decision = self._decide(snapshot, candidate, diff)
+        freed = replace(snapshot.books, hold=None)
+        if decision.version is not None:
+            return self._publish(snapshot, _Change(candidate, decision, diff, intake), freed)
+        self._write_books(snapshot, freed)
+        return self._unchanged(snapshot, decision.reason, intake)
+
+    def _ingest(self, listing: Listing, snapshot: Snapshot) -> Intake:
+        return ingest(
             self.feature,
             listing,
-            store,
-            latest,
-            options.max_file_memory,
-            afresh=options.full,
-            careful=options.careful,
+            self.store,
+            snapshot.latest,
+            self.options.max_file_memory,
+            afresh=self.options.full,
+            careful=self.options.careful,
         )
-        books = self._noted(books, listing, intake)
-        if intake.schema is None and intake.errors:
-            raise _nothing_usable(name, intake)
-        schema = intake.schema or (latest.events if latest else None)
-        if schema is None:
-            return self._nothing(latest, f"{self.source.root} holds no parquet file yet")
-        candidate = candidate_of(self.feature, self.source, intake, schema, self.engine)
-        changes = self._changes(latest, candidate)
-        lost = too_much_lost(latest, candidate, changes, options.hold_above)
-        if lost and not options.attended:
-            hold = f"{lost}; 'mlforge approve {name}' or a build goes on without them"
-            self._write_books(books, replace(books, hold=hold))
-            return self._unchanged(latest, "held", intake, held=hold)
-        data = data_change(latest, candidate, changes)
-        explicit = Version.parse(options.version) if options.version else None
-        highest = max(store.versions(name), default=None)
-        decision = decide(latest, candidate, data, highest, explicit)
-        if decision.version is None:
-            result = self._unchanged(latest, decision.reason, intake)
-        else:
-            result = self._publish(pointer, latest, candidate, decision, changes, intake)
-        # Last: a build that fails leaves a held feature held.
-        self._write_books(books, replace(books, hold=None))
-        return result
 
-    def _changes(self, latest: Manifest | None, candidate: Manifest) -> EventDiff | None:
-        """What changed in the events; None where the two cannot be compared row by row."""
+    def _diff(self, latest: Manifest | None, candidate: Manifest) -> EventDiff | None:
+        """The events that changed; None where the two versions cannot be compared row by row."""
         if latest is None or not same_columns(latest.events, candidate.events):
             return None
         if (latest.spec.keys, latest.spec.timestamp) != (
@@ -178,136 +174,165 @@ class _Refresh:
         except IntegrityError:
             if not self.options.full:
                 raise
-            return None  # what it was made of is gone: the source alone says what is
+            return None  # the latest version's events are gone: the source alone says what is
 
-    def _publish(
-        self,
-        pointer: Pointer | None,
-        latest: Manifest | None,
-        candidate: Manifest,
-        decision: Decision,
-        changes: EventDiff | None,
-        intake: Intake,
-    ) -> BuildResult:
-        name, store = self.feature.name, self.store
-        version = decision.version
-        assert version is not None
-        mode, why = mode_of(latest, candidate, changes, self.options)
+    def _hold(self, snapshot: Snapshot, candidate: Manifest, diff: EventDiff | None) -> str | None:
+        """Why an unattended refresh must not go on; None if it may."""
+        lost = too_much_lost(snapshot.latest, candidate, diff, self.options.hold_above)
+        return (
+            f"{lost}; 'mlforge approve {snapshot.name}' or a build goes on without them"
+            if lost
+            else None
+        )
+
+    def _decide(self, snapshot: Snapshot, candidate: Manifest, diff: EventDiff | None) -> Decision:
+        data = data_change(snapshot.latest, candidate, diff)
+        explicit = Version.parse(self.options.version) if self.options.version else None
+        highest = max(snapshot.versions, default=None)
+        return decide(snapshot.latest, candidate, data, highest, explicit)
+
+    def _publish(self, snapshot: Snapshot, change: _Change, books: Books) -> BuildResult:
+        """Write the rows of a change, and let its version be served; or only say what that would do."""
+        latest, candidate, diff = snapshot.latest, change.candidate, change.diff
+        mode, why = mode_of(latest, candidate, diff, self.options)
         if self.options.publish:
-            lay_tiles(store, candidate, None if mode == "full" else changes)
-        with store.stage(name) as staged:
+            lay_tiles(self.store, candidate, None if mode == "full" else diff)
+        with self.store.transaction(snapshot) as tx:
             writer = TableWriter(
-                self.engine, events_of(store, candidate), staged, self.options.layout
+                self.engine, events_of(self.store, candidate), tx, self.options.layout
             )
-            table = _write(writer, mode, latest, changes, store)
+            table = _write(writer, mode, latest, diff)
             candidate = replace(
                 candidate, parts=table.parts, parent=latest.version if latest else None
             )
-            if latest is not None and decision.reason == "logic_changed":
-                decision = _with_values_compared(decision, store, latest, candidate, staged)
-            manifest = candidate.published(version, decision.summary, clock.now())
+            decision = self._with_evidence(change.decision, latest, candidate, tx)
+            assert decision.version is not None
+            manifest = candidate.published(decision.version, decision.summary, clock.now())
             if self.options.publish:
-                store.publish(staged, manifest, pointer)
-        return BuildResult(
-            feature=name,
-            version=str(version),
+                tx.commit(manifest, books)
+        return replace(
+            self._result(change.intake),
+            version=str(decision.version),
             bump=decision.bump,
             reason=decision.reason,
             details=decision.details,
             rows=manifest.row_count,
-            path=store.data(name, version) if self.options.publish else None,
+            location=self._location(decision.version) if self.options.publish else None,
             changed=True,
             mode=mode,
             mode_reason=why,
-            rows_changed=changes.rows if changes else sum(p.rows for p in candidate.partials),
-            entities=changes.entities.height if changes else 0,
+            rows_changed=diff.rows if diff else sum(p.rows for p in candidate.partials),
+            entities=diff.entities.height if diff else 0,
             rows_recomputed=table.recomputed,
-            files_read=intake.files_read,
-            quarantined=tuple(intake.quarantine.values()),
-            warnings=intake.warnings,
             rows_dropped=manifest.dropped,
-            planned=not self.options.publish,
             manifest=manifest,
+            diff=diff,
         )
 
-    def _noted(self, books: Books, listing: Listing, intake: Intake) -> Books:
-        """Keep the books: what is set aside, what is ignored, what the files looked like."""
+    def _with_evidence(
+        self, decision: Decision, latest: Manifest | None, candidate: Manifest, tx: Transaction
+    ) -> Decision:
+        """The decision; where the logic changed, with how many rows that made differ: often none."""
+        if latest is None or decision.reason != "logic_changed":
+            return decision
+        rows = compare_rows(tables(self.store, latest), tx.scan_table(), latest, candidate)
+        told = f"{rows.total} rows differ" if rows.total else "all values stay the same"
+        evidence = {**decision.evidence, "rows_differ": rows.total}
+        return replace(decision, details=(*decision.details, told), evidence=evidence)
+
+    def _noted(self, snapshot: Snapshot, listing: Listing, intake: Intake) -> Snapshot:
+        """The snapshot with new books: which files are set aside or ignored; and what the files look like."""
+        before = snapshot.books
         now = replace(
-            books,
+            before,
             quarantine=dict(intake.quarantine),
             ignored={ignored.path: ignored.reason for ignored in listing.ignored},
             description=self.feature.description,
             tags=self.feature.tags,
         )
-        self._write_books(books, now)
-        if self.options.publish and intake.seen != self.store.seen(self.feature.name):
-            self.store.write_seen(self.feature.name, intake.seen)
+        self._write_books(snapshot, now)
+        if self.options.publish and intake.seen != snapshot.file_states:
+            self.store.write_seen(snapshot.name, intake.seen)
         for path, bad in intake.quarantine.items():
-            if books.quarantine.get(path) != bad:
-                log.warning("quarantined", feature=self.feature.name, path=path, reason=bad.reason)
-        return now
+            if before.quarantine.get(path) != bad:
+                log.warning("quarantined", feature=snapshot.name, path=path, reason=bad.reason)
+        return replace(snapshot, books=now)
 
-    def _write_books(self, before: Books, now: Books) -> None:
-        if self.options.publish and now != before:
-            self.store.write_books(self.feature.name, now)
+    def _write_books(self, snapshot: Snapshot, now: Books) -> None:
+        if self.options.publish and now != snapshot.books:
+            self.store.write_books(snapshot.name, now)
 
-    def _nothing(self, latest: Manifest | None, why: str) -> BuildResult:
+    def _nothing(self, snapshot: Snapshot, why: str) -> BuildResult:
         """There is no source to build from: nothing changes."""
         if self.options.version is not None:
             raise SourceError(
-                f"{self.feature.name}: no version {self.options.version} can be made: {why}"
+                f"{snapshot.name}: no version {self.options.version} can be made: {why}"
             )
-        return self._unchanged(latest, "source_missing" if latest else "waiting", warnings=(why,))
+        reason = "source_missing" if snapshot.latest else "waiting"
+        return self._unchanged(snapshot, reason, warnings=(why,))
 
     def _unchanged(
         self,
-        latest: Manifest | None,
+        snapshot: Snapshot,
         reason: str,
         intake: Intake | None = None,
         warnings: tuple[str, ...] = (),
         held: str | None = None,
     ) -> BuildResult:
-        version = latest.version if latest else None
+        latest, result = snapshot.latest, self._result(intake)
+        if intake is None:
+            result = replace(result, quarantined=tuple(snapshot.books.quarantine.values()))
+        if latest is not None and latest.version is not None:
+            result = replace(
+                result,
+                version=str(latest.version),
+                rows=latest.row_count,
+                location=self._location(latest.version),
+                rows_dropped=latest.dropped,
+                manifest=latest,
+            )
+        return replace(result, reason=reason, held=held, warnings=(*warnings, *result.warnings))
+
+    def _result(self, intake: Intake | None) -> BuildResult:
+        """What every outcome tells: the files read, set aside and warned of."""
         return BuildResult(
             feature=self.feature.name,
-            version=str(version) if version else None,
-            reason=reason,
-            rows=latest.row_count if latest else 0,
-            path=self.store.data(self.feature.name, version) if version else None,
             planned=not self.options.publish,
-            held=held,
-            rows_dropped=latest.dropped if latest else {},
-            manifest=latest,
             files_read=intake.files_read if intake else 0,
-            quarantined=tuple(
-                intake.quarantine.values()
-                if intake
-                else self.store.books(self.feature.name).quarantine.values()
-            ),
-            warnings=(*warnings, *(intake.warnings if intake else ())),
+            quarantined=tuple(intake.quarantine.values()) if intake else (),
+            warnings=intake.warnings if intake else (),
         )
+
+    def _location(self, version: Version) -> str:
+        return self.store.location(self.feature.name, version)
+
+
+@dataclass(frozen=True)
+class _Change:
+    """A version that is to be: what it means, why it is made, how its events differ, what came in."""
+
+    candidate: Manifest
+    decision: Decision
+    diff: EventDiff | None
+    intake: Intake
+
+
+def _unchanged_stats(snapshot: Snapshot) -> Mapping[str, Stat] | None:
+    """The stats of files that are as the latest version saw them: the listing tells such files at a glance."""
+    latest = snapshot.latest
+    if latest is None or not latest.rowwise:
+        return None
+    return of_version(latest, snapshot.file_states).stats
 
 
 def _write(
-    writer: TableWriter, mode: str, latest: Manifest | None, changes: EventDiff | None, store: Store
+    writer: TableWriter, mode: str, latest: Manifest | None, diff: EventDiff | None
 ) -> Table:
-    if mode == "full" or latest is None or latest.version is None or changes is None:
+    if mode == "full" or latest is None or diff is None:
         return writer.full()
-    folder = store.data(latest.name, latest.version).parent
-    if changes.rows == 0:
-        return writer.linked(latest.parts, folder)
-    return writer.changed(changes, latest.parts, folder)
-
-
-def _with_values_compared(
-    decision: Decision, store: Store, latest: Manifest, candidate: Manifest, staged: Path
-) -> Decision:
-    """Say how many rows a change of logic made differ: often none."""
-    after = pl.scan_parquet([staged / part.file for part in candidate.parts], glob=False)
-    rows = compare_rows(tables(store, latest), after, latest, candidate)
-    told = f"{rows.total} rows differ" if rows.total else "all values stay the same"
-    evidence = {**decision.evidence, "rows_differ": rows.total}
-    return replace(decision, details=(*decision.details, told), evidence=evidence)
+    if diff.rows == 0:
+        return writer.shared(latest.parts)
+    return writer.changed(diff, latest.parts)
 
 
 def _nothing_usable(name: str, intake: Intake) -> MlforgeError:

@@ -9,6 +9,7 @@ from pathlib import Path
 from mlforge.build.table import Layout
 from mlforge.core.manifest import Manifest
 from mlforge.store import Quarantined
+from mlforge.store.changes import EventDiff
 
 HOLD_ABOVE = 0.5
 """The share of files or rows that an unattended refresh may lose, by default."""
@@ -42,7 +43,11 @@ class Options:
 
 @dataclass(frozen=True)
 class BuildResult:
-    """What a refresh did for one feature."""
+    """A refresh's outcome for one feature.
+
+    location: path or URL of the version's table. manifest: the version's. diff: the events that differ from
+    those of the manifest's parent, None where nothing was published or they cannot be compared.
+    """
 
     feature: str
     version: str | None = None
@@ -50,7 +55,7 @@ class BuildResult:
     reason: str = "unchanged"
     details: tuple[str, ...] = ()
     rows: int = 0
-    path: Path | None = None
+    location: str | None = None
     changed: bool = False
     mode: str = "none"
     mode_reason: str = ""
@@ -67,3 +72,9 @@ class BuildResult:
     rows_dropped: Mapping[str, int] = field(default_factory=dict)
     keys_written: int | None = None
     manifest: Manifest | None = field(default=None, repr=False, compare=False)
+    diff: EventDiff | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def path(self) -> Path | None:
+        """Where the version's table lies on a local disk: a file, or a folder of them; None where it does not."""
+        return Path(self.location) if self.location and "://" not in self.location else None

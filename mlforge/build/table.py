@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
 
 import polars as pl
 
 from mlforge.core import time_model
-from mlforge.core.failpoints import reach
 from mlforge.core.manifest import Part
 from mlforge.core.schema import Schema
 from mlforge.core.values import Duration, TimeRange
 from mlforge.engines import POINT, Engine, Events
 from mlforge.errors import DataError
 from mlforge.frames import polars_schema
+from mlforge.store import TablePiece, Transaction
 from mlforge.store.changes import EventDiff
-from mlforge.store.local import io
-from mlforge.store.local.store import DATA
-
-_ROW_GROUP = 131_072
-_Placed = tuple[Part, Path]
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,15 +90,18 @@ def _at_boundaries(
 
 @dataclass(frozen=True)
 class TableWriter:
-    """Writes one version's table into its staging folder."""
+    """Writes one version's table through its transaction."""
 
     engine: Engine
     events: Events
-    into: Path
+    tx: Transaction
     layout: Layout
 
     def full(self) -> Table:
-        """Evaluate everything and write it, a range of time after the other."""
+        """Evaluate everything and write it, a range of time after the other.
+
+        Raises DataError where an untimed feature has two rows of a key.
+        """
         if self.events.spec.timestamp is None:
             rows = evaluate(self.engine, self.events)
             _check_unique(rows, self.events)
@@ -116,63 +112,65 @@ class TableWriter:
         parts = self._write(chunks)
         return Table(parts, sum(part.rows for part in parts))
 
-    def changed(self, changes: EventDiff, before: Sequence[Part], folder: Path) -> Table:
-        """Evaluate what the changed events touch; parts that hold none of it are linked, not written.
+    def changed(self, diff: EventDiff, before: Sequence[Part]) -> Table:
+        """Evaluate what the changed events touch; parts that hold none of it are shared, not written.
 
-        before, folder: the parts of the version before, in the order of time, and where they lie.
+        before: the parts of the served version, in the order of time.
         """
         spec = self.events.spec
-        if changes.times is None or spec.timestamp is None:
+        if diff.times is None or spec.timestamp is None:
             return self.full()
-        touched = changes.times
+        touched = diff.times
         if spec.columns:
             touched = time_model.rows_touched(touched, spec.windows, spec.interval)
-        fresh = evaluate(self.engine, self.events, changes.entities, touched)
+        fresh = evaluate(self.engine, self.events, diff.entities, touched)
         earlier, dirty, later = _split(before, touched, fresh.height, self.layout.part_rows)
-        old = _read(dirty, folder, spec.output(self.events.schema))
+        old = self._read(dirty)
         stale = pl.col(spec.timestamp).is_between(
             polars_schema.instant(touched.start), polars_schema.instant(touched.end)
         )
-        changed = old.filter(stale).join(changes.entities, on=list(spec.keys), how="anti")
-        rows = _ordered(pl.concat([old.filter(~stale), changed, fresh]), self.events)
+        kept = old.filter(stale).join(diff.entities, on=list(spec.keys), how="anti")
+        rows = _ordered(pl.concat([old.filter(~stale), kept, fresh]), self.events)
         # A long stretch before the touched rows gets a part of its own: the next drop may touch this
         # time again, and need not write that stretch again.
         head = rows.filter(pl.col(spec.timestamp) < polars_schema.instant(touched.start)).height
         cut = head if head > 2 * (rows.height - head) else 0
-        parts = self._write(
-            [rows.head(cut), rows.slice(cut)], _at(earlier, folder), _at(later, folder)
-        )
+        parts = self._write([rows.head(cut), rows.slice(cut)], earlier, later)
         return Table(parts, fresh.height)
 
-    def linked(self, before: Sequence[Part], folder: Path) -> Table:
-        """The same table once more, without writing a byte of it."""
-        return Table(_place(_at(before, folder), self.into), 0)
+    def shared(self, before: Sequence[Part]) -> Table:
+        """The served version's table once more, without writing a byte of it."""
+        return Table(self.tx.write_table((), before), 0)
 
     def _write(
         self,
         chunks: Iterable[pl.DataFrame],
-        earlier: Sequence[_Placed] = (),
-        later: Sequence[_Placed] = (),
+        earlier: Sequence[Part] = (),
+        later: Sequence[Part] = (),
     ) -> tuple[Part, ...]:
-        """Write rows, given in the order of time, between parts that are linked."""
-        fresh = self.into / ".fresh"
-        fresh.mkdir()
-        made: list[_Placed] = []
-        for chunk in chunks:
-            for piece in _pieces(chunk, self.layout.part_rows):
-                made.append(self._write_part(piece, fresh / f"{len(made)}.parquet"))
-        if not (made or earlier or later):
-            made = [self._write_part(chunk, fresh / "0.parquet")]
-        reach("parts.written")
-        parts = _place([*earlier, *made, *later], self.into)
-        shutil.rmtree(fresh)
-        reach("parts.placed")
-        return parts
+        """Write rows, given in the order of time, between parts that are shared; at least one part."""
+        pieces = self._pieces(chunks, may_be_none=bool(earlier or later))
+        return self.tx.write_table(pieces, earlier, later)
 
-    def _write_part(self, rows: pl.DataFrame, path: Path) -> _Placed:
-        rows.write_parquet(path, compression="zstd", row_group_size=_ROW_GROUP)
-        times = _times(rows, self.events.spec.timestamp)
-        return Part("", rows.height, times, io.hash_file(path)), path
+    def _pieces(self, chunks: Iterable[pl.DataFrame], *, may_be_none: bool) -> Iterator[TablePiece]:
+        empty = None if may_be_none else polars_schema.empty(self._columns)
+        for chunk in chunks:
+            for rows in _slices(chunk, self.layout.part_rows):
+                empty = None
+                yield TablePiece(rows, _times(rows, self.events.spec.timestamp))
+        if empty is not None:
+            yield TablePiece(empty, None)
+
+    def _read(self, parts: Sequence[Part]) -> pl.DataFrame:
+        """The rows of parts of the served version."""
+        if not parts:
+            return polars_schema.empty(self._columns)
+        names = [column.name for column in self._columns]
+        return self.tx.scan_served(parts).select(names).collect()
+
+    @property
+    def _columns(self) -> Schema:
+        return self.events.spec.output(self.events.schema)
 
 
 def _split(
@@ -200,15 +198,11 @@ def _split(
     return parts[:start], parts[start:stop], parts[stop:]
 
 
-def _pieces(rows: pl.DataFrame, most: int) -> Iterator[pl.DataFrame]:
-    """Pieces of about one size: a full part that takes one row more becomes two halves."""
+def _slices(rows: pl.DataFrame, most: int) -> Iterator[pl.DataFrame]:
+    """Slices of about one size: a full part that takes one row more becomes two halves."""
     if not rows.is_empty():
         count = -(-rows.height // most)
         yield from rows.iter_slices(-(-rows.height // count))
-
-
-def _at(parts: Iterable[Part], folder: Path) -> list[_Placed]:
-    return [(part, folder / part.file) for part in parts]
 
 
 def _ordered(rows: pl.DataFrame, events: Events) -> pl.DataFrame:
@@ -229,31 +223,8 @@ def _check_unique(rows: pl.DataFrame, events: Events) -> None:
         )
 
 
-def _place(placed: Sequence[_Placed], into: Path) -> tuple[Part, ...]:
-    """Link parts under their final names: `data.parquet`, or files in a folder of that name, by time."""
-    single = len(placed) == 1
-    if not single:
-        (into / DATA).mkdir()
-    parts = []
-    for index, (part, path) in enumerate(placed):
-        name = DATA if single else f"{DATA}/{index:06d}-{part.hash[:12]}.parquet"
-        io.link_or_copy(path, into / name)
-        parts.append(replace(part, file=name))
-    return tuple(parts)
-
-
 def _times(rows: pl.DataFrame, timestamp: str | None) -> TimeRange | None:
     if timestamp is None or rows.is_empty():
         return None
     micros = rows[timestamp].to_physical()
     return TimeRange(int(micros[0]), int(micros[-1]))
-
-
-def _read(parts: Sequence[Part], folder: Path, columns: Schema) -> pl.DataFrame:
-    if not parts:
-        return polars_schema.empty(columns)
-    return (
-        pl.scan_parquet([folder / part.file for part in parts], glob=False)
-        .select(c.name for c in columns)
-        .collect()
-    )

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from mlforge.store.base import Pointer, Store
+from mlforge.store.base import Store
 from mlforge.store.records import Audit, Books, Proven, Quarantined, Seen, StoreIdentity
+from mlforge.store.transaction import Pointer, Snapshot, TablePiece, Transaction
 
 if TYPE_CHECKING:
     from mlforge.store.local.store import LocalStore
@@ -18,8 +19,11 @@ __all__ = [
     "Proven",
     "Quarantined",
     "Seen",
+    "Snapshot",
     "Store",
     "StoreIdentity",
+    "TablePiece",
+    "Transaction",
 ]
 
 

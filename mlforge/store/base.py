@@ -7,15 +7,13 @@ out again.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import polars as pl
 
-from mlforge.core.manifest import Manifest, Partial
+from mlforge.core.manifest import Manifest, Part, Partial
 from mlforge.core.values import Version
 from mlforge.errors import (
     ColumnNotFound,
@@ -26,14 +24,7 @@ from mlforge.errors import (
 )
 from mlforge.store.file_tasks import FileScanTask, PartialLocation, PartialWrite, TileWrite
 from mlforge.store.records import Audit, Books, Seen, StoreIdentity
-
-
-@dataclass(frozen=True, slots=True)
-class Pointer:
-    """Which version is served, and a generation that every publish and rollback raises."""
-
-    version: Version
-    generation: int
+from mlforge.store.transaction import Pointer, Snapshot, Transaction
 
 
 class Store(ABC):
@@ -71,12 +62,15 @@ class Store(ABC):
         """A version's manifest; VersionNotFound if there is none."""
 
     @abstractmethod
-    def data(self, name: str, version: Version) -> Path:
-        """Where a version's table lies: a parquet file, or a folder of them."""
+    def location(self, name: str, version: Version) -> str:
+        """Where a version's table lies, for people and tools: the path or URL of a parquet file, or of a folder of them."""
 
     @abstractmethod
-    def scan_table(self, manifest: Manifest) -> pl.LazyFrame:
-        """The rows of a published version's table, lazily; collecting raises what polars does."""
+    def files(self, name: str, version: Version, parts: Sequence[Part] | None = None) -> list[str]:
+        """Paths or URLs of the parquet files of a version's table, in the order of time; of some parts only, if given.
+
+        Any reader of parquet takes them. Raises VersionNotFound, FeatureNotFound.
+        """
 
     @abstractmethod
     def locate(self, name: str, hashes: Iterable[str]) -> list[PartialLocation]:
@@ -169,15 +163,8 @@ class Store(ABC):
         """Faults of a version's document and of its table's bytes, in words; empty if all is well."""
 
     @abstractmethod
-    def stage(self, name: str) -> AbstractContextManager[Path]:
-        """An empty hidden folder on the store's own file system; what is not published goes away."""
-
-    @abstractmethod
-    def publish(self, staged: Path, manifest: Manifest, expected: Pointer | None) -> Pointer:
-        """Make a staged version visible, then serve it.
-
-        VersionConflict if the version exists, or something other than `expected` is served by now.
-        """
+    def transaction(self, snapshot: Snapshot) -> AbstractContextManager[Transaction]:
+        """A version in the making, to follow the snapshot's; what is not committed in the block is gone after it."""
 
     @abstractmethod
     def serve(self, name: str, version: Version) -> Pointer:
@@ -223,6 +210,29 @@ class Store(ABC):
         """A line on each feature's served version, by name; `regenerate_index` mends a stale one."""
 
     # What follows is the same for every backend.
+
+    @contextmanager
+    def open(self, name: str, *, repair: bool = True) -> Iterator[Snapshot]:
+        """A feature's state, read once; no other writer changes it until the block ends.
+
+        repair: finish or undo first what a killed writer left.
+        """
+        with self.lock(name, repair=repair):
+            pointer = self.pointer(name)
+            yield Snapshot(
+                name=name,
+                pointer=pointer,
+                latest=self.manifest(name, pointer.version) if pointer else None,
+                versions=tuple(self.versions(name)),
+                books=self.books(name),
+                file_states=self.seen(name),
+            )
+
+    def scan_table(self, manifest: Manifest) -> pl.LazyFrame:
+        """The rows of a published version's table, lazily, sorted by timestamp, then keys; collecting raises what polars does."""
+        assert manifest.version is not None
+        files = self.files(manifest.name, manifest.version, manifest.parts)
+        return pl.scan_parquet(files, glob=False)
 
     def latest(self, name: str) -> Manifest | None:
         """The served version's manifest, None before the first."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from dataclasses import replace
 from functools import partial as bound
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ import polars as pl
 import pytest
 
 from mlforge.core.feature_spec import FeatureSpec
-from mlforge.core.manifest import ChangeSummary, Manifest, Part, Partial
+from mlforge.core.manifest import ChangeSummary, Manifest, Partial
 from mlforge.core.metrics import MetricColumn
 from mlforge.core.schema import Column
 from mlforge.core.time_model import Window
@@ -27,7 +26,7 @@ from mlforge.errors import (
     VersionNotFound,
 )
 from mlforge.frames.digest import digest
-from mlforge.store import Books, Pointer, Quarantined, Seen, Store
+from mlforge.store import Books, Pointer, Quarantined, Seen, Store, TablePiece, Transaction
 from mlforge.store.file_tasks import PartialWrite, TileWrite, read_file
 
 FIRST, SECOND, THIRD = Version(1, 0, 0), Version(1, 0, 1), Version(1, 1, 0)
@@ -55,13 +54,9 @@ def partial_of(frame: pl.DataFrame, name: str = "a1") -> Partial:
     return Partial(name, frame.height, times, EVENTS, {"null_key": 2}, digest(frame))
 
 
-def version_of(
-    staged: Path, version: Version, rows: pl.DataFrame, name: str = "spend", **changes: Any
-) -> Manifest:
-    """Write a table of one part into a staging folder; returns its manifest."""
-    path = staged / "data.parquet"
-    rows.write_parquet(path)
-    made = Manifest(
+def described(version: Version, rows: pl.DataFrame, name: str = "spend") -> Manifest:
+    """The manifest of a version without parts."""
+    return Manifest(
         spec=replace(SPEC, name=name),
         events=EVENTS,
         columns=EVENTS,
@@ -70,24 +65,25 @@ def version_of(
         engine="polars",
         rowwise=True,
         version=version,
-        parts=(
-            Part(
-                "data.parquet", rows.height, TimeRange(0, 9), sha256(path.read_bytes()).hexdigest()
-            ),
-        ),
         change=ChangeSummary("patch", "data_refresh", ("2 rows",), {"rows_changed": 2}),
         created_at=1_700_000_000_000_000,
     )
-    return replace(made, **changes)
+
+
+def version_of(
+    tx: Transaction, version: Version, rows: pl.DataFrame, name: str = "spend", **changes: Any
+) -> Manifest:
+    """Write a table of one part; returns its manifest."""
+    parts = tx.write_table([TablePiece(rows, TimeRange(0, 9))])
+    return replace(described(version, rows, name), parts=parts, **changes)
 
 
 def publish(
     store: Store, version: Version, *users: int, name: str = "spend", **changes: Any
 ) -> Pointer:
     """Publish a version as a refresh does."""
-    with store.lock(name), store.stage(name) as staged:
-        made = version_of(staged, version, events(*users), name, **changes)
-        return store.publish(staged, made, store.pointer(name))
+    with store.open(name) as snapshot, store.transaction(snapshot) as tx:
+        return tx.commit(version_of(tx, version, events(*users), name, **changes))
 
 
 class StoreContract:
@@ -140,9 +136,9 @@ class StoreContract:
             assert opened.read("spend").equals(events(1, 2))
 
     def test_a_manifest_comes_back_as_it_was_published(self, store: Store) -> None:
-        with store.lock("spend"), store.stage("spend") as staged:
-            made = version_of(staged, FIRST, events(1, 2))
-            store.publish(staged, made, None)
+        with store.open("spend") as snapshot, store.transaction(snapshot) as tx:
+            made = version_of(tx, FIRST, events(1, 2))
+            tx.commit(made)
         for found in (
             store.manifest("spend", FIRST),
             store.latest("spend"),
@@ -245,39 +241,105 @@ class StoreContract:
     ) -> None:
         publish(store, FIRST, 1)
         publish(store, SECOND, 1, 2)
-        with store.lock("spend"), store.stage("spend") as staged:
-            late = version_of(staged, THIRD, events(3))
-            with pytest.raises(VersionConflict, match="another publisher was faster"):
-                store.publish(staged, late, expected)
+        with store.open("spend") as snapshot:
+            late = replace(snapshot, pointer=expected)
+            with (
+                store.transaction(late) as tx,
+                pytest.raises(VersionConflict, match="another publisher was faster"),
+            ):
+                tx.commit(version_of(tx, THIRD, events(3)))
         assert store.versions("spend") == [FIRST, SECOND]
         assert store.pointer("spend") == Pointer(SECOND, 2)
 
-    def test_what_is_staged_and_not_published_is_seen_by_nobody(self, store: Store) -> None:
+    def test_a_snapshot_holds_all_that_a_refresh_asks_of_the_store(self, store: Store) -> None:
+        with store.open("spend") as empty:
+            assert (empty.pointer, empty.latest, empty.versions) == (None, None, ())
+            assert (empty.books, empty.file_states) == (Books(), {})
         publish(store, FIRST, 1)
-        with store.lock("spend"), store.stage("spend") as staged:
-            assert list(staged.iterdir()) == []
-            version_of(staged, SECOND, events(1, 2))
+        publish(store, SECOND, 1, 2)
+        store.serve("spend", FIRST)
+        seen = {"a.parquet": Seen(1, 2, 3, 4, "aa", 7)}
+        store.write_books("spend", Books(hold="a reason"))
+        store.write_seen("spend", seen)
+        with store.open("spend") as snapshot:
+            assert snapshot.pointer == Pointer(FIRST, 3)
+            assert snapshot.latest == store.manifest("spend", FIRST)
+            assert snapshot.versions == (FIRST, SECOND)
+            assert (snapshot.books, snapshot.file_states) == (Books(hold="a reason"), seen)
+
+    def test_what_is_not_committed_is_seen_by_nobody_and_leaves_nothing(self, store: Store) -> None:
+        publish(store, FIRST, 1)
+        with store.open("spend") as snapshot:
+            with store.transaction(snapshot) as tx:
+                version_of(tx, SECOND, events(1, 2))
+                assert tx.scan_table().collect().equals(events(1, 2))
+                assert store.versions("spend") == [FIRST]
+                assert store.features() == ["spend"]
             assert store.versions("spend") == [FIRST]
-            assert store.features() == ["spend"]
-        assert not staged.exists()
+        with store.open("spend") as snapshot, store.transaction(snapshot) as tx:
+            tx.commit(version_of(tx, SECOND, events(3)))
+        assert store.read("spend").equals(events(3))
 
-    def test_a_stage_is_cleaned_when_its_work_fails(self, store: Store) -> None:
-        staged: list[Path] = []
-
+    def test_a_transaction_whose_work_fails_leaves_nothing(self, store: Store) -> None:
         def work() -> None:
-            with store.lock("spend"), store.stage("spend") as folder:
-                staged.append(folder)
-                version_of(folder, FIRST, events(1))
+            with store.open("spend") as snapshot, store.transaction(snapshot) as tx:
+                version_of(tx, FIRST, events(1))
                 raise ZeroDivisionError
 
         with pytest.raises(ZeroDivisionError):
             work()
-        assert not staged[0].exists()
         assert store.features() == []
+        assert store.versions("spend") == []
+        publish(store, FIRST, 1)
+        assert store.read("spend").equals(events(1))
 
-    def test_stages_are_apart(self, store: Store) -> None:
-        with store.lock("spend"), store.stage("spend") as one, store.stage("spend") as other:
-            assert one != other
+    def test_transactions_of_one_feature_are_apart(self, store: Store) -> None:
+        with store.open("spend") as snapshot:
+            with store.transaction(snapshot) as one, store.transaction(snapshot) as other:
+                version = version_of(one, FIRST, events(1))
+                version_of(other, FIRST, events(2, 3))
+                one.commit(version)
+            assert store.read("spend").equals(events(1))
+
+    def test_a_table_shares_parts_with_the_version_before(self, store: Store) -> None:
+        def piece(*users: int) -> TablePiece:
+            return TablePiece(events(*users), TimeRange(0, len(users) - 1))
+
+        with store.open("spend") as snapshot, store.transaction(snapshot) as tx:
+            parts = tx.write_table([piece(1), piece(2, 3), piece(4)])
+            assert [part.rows for part in parts] == [1, 2, 1]
+            assert tx.scan_table().collect().equals(pl.concat([events(1), events(2, 3), events(4)]))
+            tx.commit(replace(described(FIRST, events(1)), parts=parts))
+        with store.open("spend") as snapshot, store.transaction(snapshot) as tx:
+            assert tx.scan_served(parts[1:]).collect().equals(pl.concat([events(2, 3), events(4)]))
+            shared = tx.write_table([piece(9)], parts[:1], parts[2:])
+            assert [part.hash for part in shared][::2] == [part.hash for part in parts][::2]
+            tx.commit(replace(described(SECOND, events(1)), parts=shared))
+        store.remove("spend", FIRST)
+        assert store.read("spend").equals(pl.concat([events(1), events(9), events(4)]))
+        assert store.check_manifest(store.resolve("spend")) == []
+
+    def test_books_of_a_commit_are_written_with_it(self, store: Store) -> None:
+        with store.lock("spend"):
+            store.write_books("spend", Books(hold="a reason", pins=("1.0.0",)))
+        with store.open("spend") as snapshot, store.transaction(snapshot) as tx:
+            tx.commit(version_of(tx, FIRST, events(1)), replace(snapshot.books, hold=None))
+        assert store.books("spend") == Books(pins=("1.0.0",))
+        publish(store, SECOND, 2)
+        assert store.books("spend") == Books(pins=("1.0.0",))
+
+    def test_any_reader_of_parquet_reads_a_versions_files(self, store: Store) -> None:
+        publish(store, FIRST, 1, 2)
+        publish(store, SECOND, 3)
+        for version, rows in ((FIRST, events(1, 2)), (SECOND, events(3))):
+            files = store.files("spend", version)
+            assert pl.concat(map(pl.read_parquet, files)).equals(rows)
+            assert store.scan_table(store.manifest("spend", version)).collect().equals(rows)
+            assert pl.read_parquet(store.location("spend", version)).equals(rows)
+        with pytest.raises(VersionNotFound):
+            store.files("spend", THIRD)
+        with pytest.raises(FeatureNotFound):
+            store.files("other", FIRST)
 
     # Removal
 

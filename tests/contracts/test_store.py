@@ -190,7 +190,7 @@ def test_a_damaged_partial_is_as_good_as_none(store):
 
 def test_damaged_data_is_an_error_that_names_the_version(store):
     publish(store, FIRST, 1)
-    path = store.data("spend", FIRST)
+    path = Path(store.location("spend", FIRST))
     path.write_bytes(path.read_bytes()[:-20])
     with pytest.raises(IntegrityError, match=r"spend 1\.0\.0 cannot be read.*mlforge verify"):
         store.read("spend")
@@ -281,12 +281,14 @@ def test_a_newer_index_is_refused_and_left_alone(store):
 def test_a_publisher_without_the_lock_still_loses_to_a_faster_one(store):
     with store.lock("spend"):
         pass
-    with store.stage("spend") as slow:
+    with store.open("spend") as snapshot:
+        pass
+    with store.transaction(snapshot) as slow:
         late = version_of(slow, FIRST, events(9))
-        with store.stage("spend") as fast:
-            store.publish(fast, version_of(fast, FIRST, events(1)), None)
+        with store.transaction(snapshot) as fast:
+            fast.commit(version_of(fast, FIRST, events(1)))
         with pytest.raises(StoreError, match="another publisher was faster"):
-            store.publish(slow, late, None)
+            slow.commit(late)
     assert store.read("spend").equals(events(1))
 
 

@@ -15,7 +15,7 @@ from mlforge.core.values import Version
 from mlforge.errors import DefinitionError, IntegrityError, MlforgeError, StoreError
 from mlforge.maintenance.operations import pin, prune, rollback, verify
 from mlforge.maintenance.retention import Retention
-from mlforge.store import Books, LocalStore
+from mlforge.store import Books, LocalStore, Snapshot
 from mlforge.store.file_tasks import PartialWrite
 from mlforge.testing.store_contract import FIRST, SECOND, events, partial_of, publish
 from tests.support.projects import Project, identity, rows
@@ -82,7 +82,7 @@ def everything(store: LocalStore, name: str) -> dict[str, Callable[[], Any]]:
             pass
 
     def staged() -> None:
-        with store.stage(name):
+        with store.transaction(Snapshot(name, None, None, (), Books(), {})):
             pass
 
     return {
@@ -93,7 +93,8 @@ def everything(store: LocalStore, name: str) -> dict[str, Callable[[], Any]]:
         "read": lambda: store.read(name),
         "read_metadata": lambda: store.read_metadata(name),
         "manifest": lambda: store.manifest(name, FIRST),
-        "data": lambda: store.data(name, FIRST),
+        "location": lambda: store.location(name, FIRST),
+        "files": lambda: store.files(name, FIRST),
         "locate": lambda: store.locate(name, ["a1"]),
         "find_partial": lambda: store.find_partial(name, "a1"),
         "partials": lambda: store.partials(name),

@@ -114,12 +114,12 @@ def inspect(args: argparse.Namespace) -> int:
     if args.json:
         print_json(document)
         return 0
-    data = store.data(found.name, Version.parse(document["version"]))
-    print(_page(document, data))
+    location = store.location(found.name, Version.parse(document["version"]))
+    print(_page(document, location))
     return 0
 
 
-def _page(document: dict[str, Any], data: Path) -> str:
+def _page(document: dict[str, Any], location: str) -> str:
     change = document["change_summary"] or {}
     dropped = [f"{number(n)} {why}" for why, n in document["rows_dropped"].items()]
     why = ": ".join(filter(None, [change.get("reason"), ", ".join(change.get("details", []))]))
@@ -135,7 +135,7 @@ def _page(document: dict[str, Any], data: Path) -> str:
         ("watermark", instant(document["watermark"])),
         ("source", f"{document['source']} ({plural(len(document['sources']), 'file')})"),
         ("engine", document["engine"]),
-        ("data", f"{nearby(data)} ({plural(len(document['parts']), 'part')})"),
+        ("data", f"{nearby(Path(location))} ({plural(len(document['parts']), 'part')})"),
         ("content hash", document["content_hash"]),
         ("rows hash", document["rows_hash"]),
         ("code hash", document["code_hash"]),

@@ -12,6 +12,7 @@ from typing import Any
 from mlforge.core.values import check_name
 from mlforge.errors import DefinitionError, IntegrityError, StoreError, UnsupportedStore
 
+META, DATA = ".meta.json", "data.parquet"
 State = tuple[str, int, int, int]
 _SCHEME = re.compile(r"\s*([a-z][a-z0-9+.-]+):/", re.IGNORECASE)  # a letter alone is a drive
 

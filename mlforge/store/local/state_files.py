@@ -10,10 +10,10 @@ from typing import Any
 
 from mlforge.core.values import Version
 from mlforge.errors import IntegrityError
-from mlforge.store.base import Pointer
 from mlforge.store.local import io
 from mlforge.store.local.paths import State, check_format, state_of, well_formed
 from mlforge.store.records import Audit, Books, Seen
+from mlforge.store.transaction import Pointer
 
 LATEST, BOOKS, SOURCES, AUDIT = "_latest.json", "_books.json", "_sources.json", "_audit.json"
 _FORMAT = 1

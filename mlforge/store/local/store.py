@@ -33,10 +33,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import polars as pl
-
 from mlforge.core.failpoints import reach
-from mlforge.core.manifest import Manifest, Partial
+from mlforge.core.manifest import Manifest, Part, Partial
 from mlforge.core.values import Version
 from mlforge.errors import (
     IntegrityError,
@@ -45,19 +43,28 @@ from mlforge.errors import (
     VersionConflict,
 )
 from mlforge.store import manifest_json
-from mlforge.store.base import Pointer, Store
+from mlforge.store.base import Store
 from mlforge.store.file_tasks import FileScanTask, PartialLocation, PartialWrite, TileWrite
 from mlforge.store.local import index, io, staging, state_files
 from mlforge.store.local.identity import IdentityFile
 from mlforge.store.local.manifest_chunks import ManifestChunks
 from mlforge.store.local.packs import Packing
 from mlforge.store.local.partials import PartialStore
-from mlforge.store.local.paths import State, checked, no_link, refuse_url, state_of, well_formed
+from mlforge.store.local.paths import (
+    DATA,
+    META,
+    State,
+    checked,
+    no_link,
+    refuse_url,
+    state_of,
+    well_formed,
+)
 from mlforge.store.local.tiles import TileFolder
+from mlforge.store.local.transaction import LocalTransaction
 from mlforge.store.records import Audit, Books, Seen, StoreIdentity
+from mlforge.store.transaction import Pointer, Snapshot
 
-META = ".meta.json"
-DATA = "data.parquet"
 _LINEAGE = "_lineage"
 _REMEMBERED = 8
 
@@ -166,19 +173,16 @@ class LocalStore(Store):
             )
         return manifest
 
-    def data(self, name: str, version: Version) -> Path:
+    def location(self, name: str, version: Version) -> str:
         """`<feature>/<version>/data.parquet`: a file, or a folder once it is large."""
-        path = self._version(name, version) / DATA
-        with suppress(NotADirectoryError, FileNotFoundError), os.scandir(no_link(path)) as parts:
-            for part in parts:
-                no_link(path / part.name)
-        return path
+        return str(no_link(self._version(name, version) / DATA))
 
-    def scan_table(self, manifest: Manifest) -> pl.LazyFrame:
-        """Scan the parts that the manifest names, in their order."""
-        assert manifest.version is not None
-        folder = self.data(manifest.name, manifest.version).parent
-        return pl.scan_parquet([folder / part.file for part in manifest.parts], glob=False)
+    def files(self, name: str, version: Version, parts: Sequence[Part] | None = None) -> list[str]:
+        """Absolute paths below the version's folder."""
+        folder = self._version(name, version)
+        no_link(folder / DATA)
+        of = self.manifest(name, version).parts if parts is None else parts
+        return [str(no_link(folder / part.file)) for part in of]
 
     def locate(self, name: str, hashes: Iterable[str]) -> list[PartialLocation]:
         """`_partials/<hash>.parquet`, or rows of a pack."""
@@ -272,37 +276,38 @@ class LocalStore(Store):
         """Compare the hashes that the document states with those of what it says, and of the parts' bytes."""
         assert manifest.version is not None
         stated = io.read_json(self._version(manifest.name, manifest.version) / META)
-        found = manifest_json.to_json(manifest)
+        computed = manifest_json.to_json(manifest)
         hashes = ("content_hash", "schema_hash", "config_hash", "rows_hash", "row_count")
-        unfit = [key for key in hashes if stated.get(key) != found[key]]
+        unfit = [key for key in hashes if stated.get(key) != computed[key]]
         return [
             *(f"{META}: {key} does not fit what it says" for key in unfit),
             *self._table_faults(manifest, manifest.version),
         ]
 
     def _table_faults(self, manifest: Manifest, version: Version) -> Iterator[str]:
-        folder = self.data(manifest.name, version).parent
-        for part in manifest.parts:
-            path = folder / part.file
-            if not path.is_file():
+        files = self.files(manifest.name, version, manifest.parts)
+        for part, file in zip(manifest.parts, files, strict=True):
+            if not Path(file).is_file():
                 yield f"{part.file} is missing"
-            elif io.hash_file(path) != part.hash:
+            elif io.hash_file(Path(file)) != part.hash:
                 yield f"{part.file} is not what was published: its bytes have changed"
 
     @contextmanager
-    def stage(self, name: str) -> Iterator[Path]:
+    def transaction(self, snapshot: Snapshot) -> Iterator[LocalTransaction]:
         """A hidden sibling of the versions."""
+        name, latest = snapshot.name, snapshot.latest
         staged = self._folder(name) / staging.new_name()
+        served = self._version(name, latest.version) if latest and latest.version else None
         with io.storage_errors(staged):
             staged.mkdir()
         try:
             with io.storage_errors(staged):
                 reach("stage.made")
-                yield staged
+                yield LocalTransaction(snapshot, staged, served, self._publish, self.write_books)
         finally:
             shutil.rmtree(staged, ignore_errors=True)
 
-    def publish(self, staged: Path, manifest: Manifest, expected: Pointer | None) -> Pointer:
+    def _publish(self, staged: Path, manifest: Manifest, snapshot: Snapshot) -> Pointer:
         """Sync, rename, point."""
         version = manifest.version
         assert version is not None
@@ -315,7 +320,7 @@ class LocalStore(Store):
             self._shelf(name).sync()
             reach("publish.staged")
             with self._exclusive(name, ".publishing"):
-                if self.pointer(name) != expected:
+                if self.pointer(name) != snapshot.pointer:
                     raise VersionConflict(f"{name}: another publisher was faster; refresh again")
                 if os.path.lexists(target):
                     raise VersionConflict(

@@ -125,7 +125,7 @@ def tamper(project: Project, change: Callable[[pl.DataFrame], pl.DataFrame]) -> 
     """Change data.parquet and its manifest, so that all hashes fit."""
     manifest: Manifest = project.store.resolve("spend")
     assert manifest.version is not None
-    folder = project.store.data("spend", manifest.version).parent
+    folder = project.store.path / "spend" / str(manifest.version)
     [part] = manifest.parts
     path = folder / part.file
     table = change(pl.read_parquet(path))

@@ -23,9 +23,10 @@ from mlforge.core.values import TimeRange
 from mlforge.engines import Events, engine_named
 from mlforge.frames.digest import digest
 from mlforge.maintenance.operations import verify
-from mlforge.store import LocalStore
+from mlforge.store import Books, LocalStore, Pointer, Snapshot
 from mlforge.store.changes import EventDiff
 from mlforge.store.file_tasks import PartialLocation, plan_files
+from mlforge.store.local.transaction import LocalTransaction
 from tests.support.projects import Project, rows
 
 PART_ROWS = 64
@@ -198,6 +199,17 @@ PATTERNS: dict[str, Callable[[int, random.Random], Sequence[int]]] = {
 APPENDING = ("one after the other", "overlapping the last one", "before all others")
 
 
+NOTHING = Snapshot("spend", None, None, (), Books(), {})
+
+
+def _no_publish(*_: object) -> Pointer:
+    raise AssertionError("nothing is published here")
+
+
+def _no_books(*_: object) -> None:
+    raise AssertionError("no books are written here")
+
+
 def drop_by_drop(
     folder: Path, pattern: str, drops: int
 ) -> tuple[tuple[Part, ...], Path, int, list[pl.DataFrame]]:
@@ -217,6 +229,7 @@ def drop_by_drop(
         partial = Partial("p", frame.height, span, EVENTS, {}, digest(frame))
         into = folder / str(i)
         into.mkdir()
+        tx = LocalTransaction(NOTHING, into, lies, _no_publish, _no_books)
         writer = TableWriter(
             engine,
             Events(
@@ -225,11 +238,11 @@ def drop_by_drop(
                 (partial,),
                 lambda made: plan_files(made, [PartialLocation(str(path))]),
             ),
-            into,
+            tx,
             Layout(part_rows=PART_ROWS),
         )
         changes = EventDiff(frame.height, 0, frame.select("user").unique(), span)
-        table = writer.changed(changes, parts, lies)
+        table = writer.changed(changes, parts)
         known = {(lies / part.file).stat().st_ino for part in parts}
         fresh = [p for p in table.parts if (into / p.file).stat().st_ino not in known]
         written += sum(part.rows for part in fresh)

@@ -1,0 +1,89 @@
+"""A version in the making: a hidden folder beside the versions of its feature."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import polars as pl
+
+from mlforge.core.failpoints import reach
+from mlforge.core.manifest import Manifest, Part
+from mlforge.store.local import io
+from mlforge.store.local.paths import DATA
+from mlforge.store.records import Books
+from mlforge.store.transaction import Pointer, Snapshot, TablePiece, Transaction
+
+_FRESH = ".fresh"
+_ROW_GROUP = 131_072
+_PartFile = tuple[Part, Path]
+
+
+@dataclass
+class LocalTransaction(Transaction):
+    """Parts in the folder `staged`, which `publish` makes a version of.
+
+    served: the folder of the served version, whose parts are linked; None before the first.
+    """
+
+    snapshot: Snapshot
+    staged: Path
+    served: Path | None
+    publish: Callable[[Path, Manifest, Snapshot], Pointer]
+    write_books: Callable[[str, Books], None]
+    _parts: tuple[Part, ...] = field(default=(), init=False)
+
+    def write_table(
+        self, pieces: Iterable[TablePiece], before: Sequence[Part] = (), after: Sequence[Part] = ()
+    ) -> tuple[Part, ...]:
+        """Write fresh parts first; then each part gets its final name, as a link."""
+        with io.storage_errors(self.staged):
+            fresh = self.staged / _FRESH
+            fresh.mkdir()
+            written = [_write_part(piece, fresh / f"{n}.parquet") for n, piece in enumerate(pieces)]
+            reach("parts.written")
+            self._parts = self._place([*self._shared(before), *written, *self._shared(after)])
+            shutil.rmtree(fresh)
+            reach("parts.placed")
+        return self._parts
+
+    def scan_served(self, parts: Sequence[Part]) -> pl.LazyFrame:
+        """Read the folder of the served version."""
+        return pl.scan_parquet([path for _, path in self._shared(parts)], glob=False)
+
+    def scan_table(self) -> pl.LazyFrame:
+        """Read the hidden folder."""
+        return pl.scan_parquet([self.staged / part.file for part in self._parts], glob=False)
+
+    def commit(self, manifest: Manifest, books: Books | None = None) -> Pointer:
+        """Sync, rename, point; the books last: a commit that fails leaves a held feature held."""
+        with io.storage_errors(self.staged):
+            pointer = self.publish(self.staged, manifest, self.snapshot)
+        if books is not None and books != self.snapshot.books:
+            self.write_books(manifest.name, books)
+        return pointer
+
+    def _shared(self, parts: Sequence[Part]) -> list[_PartFile]:
+        if not parts:
+            return []
+        assert self.served is not None, "only a served version has parts to share"
+        return [(part, self.served / part.file) for part in parts]
+
+    def _place(self, part_files: Sequence[_PartFile]) -> tuple[Part, ...]:
+        """Link parts under their final names: `data.parquet`, or files in a folder of that name, by time."""
+        single = len(part_files) == 1
+        if not single:
+            (self.staged / DATA).mkdir()
+        parts = []
+        for index, (part, path) in enumerate(part_files):
+            name = DATA if single else f"{DATA}/{index:06d}-{part.hash[:12]}.parquet"
+            io.link_or_copy(path, self.staged / name)
+            parts.append(replace(part, file=name))
+        return tuple(parts)
+
+
+def _write_part(piece: TablePiece, path: Path) -> _PartFile:
+    piece.rows.write_parquet(path, compression="zstd", row_group_size=_ROW_GROUP)
+    return Part("", piece.rows.height, piece.times, io.hash_file(path)), path

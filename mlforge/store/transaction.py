@@ -1,0 +1,77 @@
+"""A refresh's two values from the store: the snapshot it starts from, and the version that it writes."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import polars as pl
+
+from mlforge.core.manifest import Manifest, Part
+from mlforge.core.values import TimeRange, Version
+from mlforge.store.records import Books, Seen
+
+
+@dataclass(frozen=True, slots=True)
+class Pointer:
+    """Which version is served, and a generation that every publish and rollback raises."""
+
+    version: Version
+    generation: int
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A feature as the store holds it, read once; later steps look at this and at nothing newer.
+
+    latest: the served version's manifest, None before the first. versions: whole versions, ascending.
+    file_states: source files as the last refresh saw them, by path.
+    """
+
+    name: str
+    pointer: Pointer | None
+    latest: Manifest | None
+    versions: tuple[Version, ...]
+    books: Books
+    file_states: Mapping[str, Seen]
+
+
+class TablePiece(NamedTuple):
+    """Rows that become one part of a table, and the first and last instant among them."""
+
+    rows: pl.DataFrame
+    times: TimeRange | None
+
+
+class Transaction(ABC):
+    """A version in the making: nothing of it is visible before `commit`, nothing remains without it."""
+
+    snapshot: Snapshot
+
+    @abstractmethod
+    def write_table(
+        self, pieces: Iterable[TablePiece], before: Sequence[Part] = (), after: Sequence[Part] = ()
+    ) -> tuple[Part, ...]:
+        """Write the version's table, once: each piece as a part, in the order of time.
+
+        before, after: parts of the snapshot's served version that stand around the pieces; they are
+        shared, not written. Returns all parts in order. Raises StoreError where they cannot be written.
+        """
+
+    @abstractmethod
+    def scan_served(self, parts: Sequence[Part]) -> pl.LazyFrame:
+        """The rows of some parts, at least one, of the snapshot's served version, lazily."""
+
+    @abstractmethod
+    def scan_table(self) -> pl.LazyFrame:
+        """The rows of the table that was written, lazily."""
+
+    @abstractmethod
+    def commit(self, manifest: Manifest, books: Books | None = None) -> Pointer:
+        """Make the version visible, then serve it, then replace the books, if given.
+
+        The manifest has its number and the parts of the table. Raises VersionConflict if that version
+        exists, or something other than the snapshot's version is served by now.
+        """
