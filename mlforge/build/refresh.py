@@ -127,14 +127,14 @@ class _Refresh:
             return self._unchanged(snapshot, "held", held=snapshot.books.hold)
         listing = self.source.scan(_unchanged_stats(snapshot))
         if not listing.exists:
-            return self._nothing(snapshot, f"the source {self.source.root} is not there")
+            return self._nothing(snapshot, f"the source {listing.root} is not there")
         intake = self._ingest(listing, snapshot)
         snapshot = self._noted(snapshot, listing, intake)
         if intake.schema is None and intake.errors:
             raise _nothing_usable(snapshot.name, intake)
         schema = intake.schema or (snapshot.latest.events if snapshot.latest else None)
         if schema is None:
-            return self._nothing(snapshot, f"{self.source.root} holds no parquet file yet")
+            return self._nothing(snapshot, f"{self.source.text} holds no parquet file yet")
         candidate = candidate_of(self.feature, self.source, intake, schema, self.engine)
         diff = self._diff(snapshot.latest, candidate)
         if not self.options.attended and (hold := self._hold(snapshot, candidate, diff)):

@@ -293,14 +293,14 @@ class Definitions:
         """A store inside a source would feed on itself."""
         if not isinstance(self.store, LocalStore):
             return
-        source = Source.of(feature.source, self.root)
-        real = replace(source, root=Path(os.path.realpath(source.root)))
         store = Path(os.path.realpath(self.store.path))
-        if real.matches(store / feature.name / "1.0.0" / "data.parquet"):
-            raise UnsupportedStore(
-                f"{feature.name}: the store {self.store.path} lies inside the source {source.root}; "
-                "put them side by side"
-            )
+        for place in Source.of(feature.sources, self.root).places:
+            parts = place.below(store / feature.name / "1.0.0" / "data.parquet")
+            if parts is not None and place.takes(parts):
+                raise UnsupportedStore(
+                    f"{feature.name}: the store {self.store.path} lies inside the source {place.root}; "
+                    "put them side by side"
+                )
 
 
 def _each(

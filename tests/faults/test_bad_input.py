@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import re
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -202,6 +203,34 @@ def test_a_source_that_does_not_exist_yet_is_waited_for(capsys: pytest.CaptureFi
     captured = capsys.readouterr()
     assert "waiting" in captured.out
     assert "later is not there" in captured.err
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ("event/", r"did you mean 'events'\?"),
+        ("nowhere/at/all/", "is not there; correct source="),
+        ("events/nope*.parquet", "no file is there that its source 'events/nope*.parquet' names"),
+        ("events/other.parquet", "no file is there that its source"),
+    ],
+)
+def test_validate_says_that_a_source_is_not_there(
+    capsys: pytest.CaptureFixture[str], source: str, said: str
+) -> None:
+    define(('"events/"', f'"{source}"'))
+    assert main(["validate"]) == 1
+    captured = capsys.readouterr()
+    assert "missing" in captured.out or "failed" in captured.out
+    assert re.search(said, captured.err) or said in captured.err
+    assert main(["validate", "--json"]) == 1
+
+
+def test_an_empty_folder_is_a_source_whose_files_are_yet_to_come(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    define(('"events/"', '"later/"'))
+    Path("later").mkdir()
+    assert main(["validate"]) == 0
     assert main(["validate"]) == 0
     Path("events").rename("later")
     assert main(["build"]) == 0

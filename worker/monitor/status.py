@@ -145,7 +145,7 @@ def _feature(project: Project, ticket: Ticket) -> FeatureStatus:
         retry_at=to_iso(ticket.retry_at),
         quarantine={path: entry.reason for path, entry in books.quarantine.items()},
         ignored=dict(books.ignored),
-        source_missing=not definitions.source(name).root.exists(),
+        source_missing=bool(definitions.source(name).missing),
         freshness=project.journal.freshness(name),
         audit=audit,
     )
@@ -339,7 +339,8 @@ def features_of(project: Project, wanted: str) -> list[str]:
     found = [name for name in definitions.features if definitions.source(name).matches(path)]
     if not found:
         sources = ", ".join(
-            f"{name} reads {definitions.source(name).root}" for name in sorted(definitions.features)
+            f"{name} reads {', '.join(map(str, definitions.source(name).roots))}"
+            for name in sorted(definitions.features)
         )
         raise MlforgeError(f"{wanted} is neither a feature nor a file of one; {sources}")
     return found

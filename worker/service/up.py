@@ -153,7 +153,7 @@ class Up:
         self.say(f"mlforge up: {len(definitions.features)} features of {project.scope}")
         for name in sorted(definitions.features):
             source = definitions.source(name)
-            missing = "" if source.root.exists() else "  (not there yet: it waits)"
+            missing = "  (not there yet: it waits)" if source.missing else ""
             self.say(f"  {name:<24} {source.text}{missing}")
         self.say(f"store    {getattr(definitions.store, 'path', definitions.store)}")
         self.say(f"redis    {where}")

@@ -70,7 +70,7 @@ def ask(project: Project, feature: str, reason: str) -> int:
 def forgive(project: Project, feature: str, path: Path | None = None) -> None:
     """Let a quarantined file be tried again although it has not changed; all of them by default."""
     store, source = project.definitions.store, project.definitions.source(feature)
-    place = path.relative_to(source.root).as_posix() if path else None
+    place = source.path_of(path) if path else None
     with store.lock(feature):
         books = store.books(feature)
         rest = {name: kept for name, kept in books.quarantine.items() if place not in (None, name)}
@@ -100,7 +100,7 @@ def _arrival(project: Project, feature: str, path: Path | None, error: str | Non
     store, source = project.definitions.store, project.definitions.source(feature)
     books, latest = store.books(feature), store.latest(feature)
     version = str(latest.version) if latest else None
-    place = path.relative_to(source.root).as_posix() if path else None
+    place = source.path_of(path) if path else None
     problem = error
     if books.hold:
         problem = f"held: {books.hold}"

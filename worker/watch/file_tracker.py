@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import stat as modes
 from collections import Counter
 from collections.abc import Mapping
@@ -59,24 +58,21 @@ class FileTracker:
     exists: bool = True
 
     def locate(self, path: Path) -> str | None:
-        """The path from the source's root, None if it lies elsewhere."""
-        root = self.source.root
-        if not path.is_relative_to(root):
-            root = Path(os.path.realpath(root))  # some systems tell events by real paths
-        return path.relative_to(root).as_posix() if path.is_relative_to(root) else None
+        """The path in the source's listings, None if it lies elsewhere."""
+        return self.source.path_of(path)
 
     def concerns_folder(self, path: Path) -> bool:
         """Whether a folder that came or went may hold files of this source, or may have."""
         place = self.locate(path)
         if place is None:
-            return self.source.root.is_relative_to(path)
+            return any(root.is_relative_to(path) for root in self.source.roots)
         if place == "." or path.is_dir():
             return True
         return any(name.startswith(f"{place}/") for name in self.known)
 
     def glance(self, place: str, now_us: int, now_s: float) -> Change | None:
         """Look at one file again."""
-        path = self.source.root / place
+        path = self.source.absolute(place)
         found = _stat(path)
         if found is None:
             self.unfinished.pop(place, None)

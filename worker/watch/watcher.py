@@ -145,7 +145,7 @@ class Watcher:
             change = None
             for kind, path in events:
                 place = sightings.locate(path)
-                if place is not None and sightings.source.matches(sightings.source.root / place):
+                if place is not None and sightings.source.matches(sightings.source.absolute(place)):
                     found = sightings.glance(place, now_us, now_s)
                     change = found.and_then(change) if found else change
                 elif kind is not Event.modified and sightings.concerns_folder(path):
@@ -167,6 +167,7 @@ class Watcher:
         began = time.monotonic()
         for sightings in self._sightings:
             try:
+                sightings.source = sightings.source.anew()
                 listing = sightings.source.scan()
             except SourceError as error:
                 log.error("cannot look into a source", error=str(error))
@@ -195,7 +196,7 @@ class Watcher:
     def _roots(self) -> dict[Path, int]:
         """Folders to watch and their inodes: one that was made anew must be watched anew."""
         roots: dict[Path, int] = {}
-        for root in sorted({sightings.source.root for sightings in self._sightings}):
+        for root in sorted({root for seen in self._sightings for root in seen.source.roots}):
             if any(root.is_relative_to(other) for other in roots):
                 continue
             try:

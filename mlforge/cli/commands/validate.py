@@ -18,7 +18,7 @@ from mlforge.errors import MlforgeError
 if TYPE_CHECKING:
     from mlforge.definitions.registry import Definitions
 
-STATES = {"ok": "green", "failed": "red", "waiting": "dim"}
+STATES = {"ok": "green", "failed": "red", "missing": "red"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,10 +45,10 @@ class Check:
 
     @property
     def state(self) -> str:
-        """ok, failed, or waiting for a source that does not exist yet."""
-        if self.problems:
-            return "failed"
-        return "ok" if self.exists else "waiting"
+        """ok, failed, or missing: there is no such source."""
+        if not self.exists:
+            return "missing"
+        return "failed" if self.problems else "ok"
 
 
 def _configure(parser: argparse.ArgumentParser) -> None:
@@ -62,7 +62,7 @@ def validate(args: argparse.Namespace) -> int:
 
     Exit code 1 if a file or a feature fails. JSON: `{"features": [{"feature", "state", "files",
     "rows", "rows_dropped": {reason: rows}, "problems": [{"path", "error", "message"}],
-    "warnings": [text], "ignored": [{"path", "reason"}]}, ...]}`; state is ok, failed or waiting (the source does not exist yet).
+    "warnings": [text], "ignored": [{"path", "reason"}]}, ...]}`; state is ok, failed or missing (there is no such source).
     """
     definitions = definitions_of(args)
     chosen = definitions.selected(args.features, args.tags)
@@ -102,7 +102,8 @@ def check(definitions: Definitions, name: str) -> Check:
 
     feature, store = definitions.features[name], definitions.store
     try:
-        listing = definitions.source(name).scan()
+        source = definitions.source(name)
+        listing = source.scan()
         with store.lock(name):
             intake = ingest(feature, listing, store, store.latest(name))
         if intake.schema is not None:
@@ -114,13 +115,15 @@ def check(definitions: Definitions, name: str) -> Check:
         for reason, count in partial.dropped.items():
             dropped[reason] = dropped.get(reason, 0) + count
     dropped = {reason: count for reason, count in dropped.items() if count}
+    nothing = source.why_nothing(listing)
+    lacking = [] if nothing is None else [Problem(None, "SourceError", f"{name}: {nothing}")]
     return Check(
         feature=name,
         exists=listing.exists,
         files=len(listing.stats),
         rows=sum(partial.rows for partial in intake.partials),
         dropped=dropped,
-        problems=_problems(intake),
+        problems=(*lacking, *_problems(intake)),
         warnings=intake.warnings,
         ignored=tuple((found.path, found.reason) for found in listing.ignored),
     )

@@ -128,11 +128,26 @@ def test_an_absolute_path_needs_no_base_and_dots_are_resolved(tmp_path):
     assert Source.of("~/a", tmp_path).root == Path.home() / "a"
 
 
+SCHEMES = (
+    "s3://bucket/data",
+    "s3a://bucket/*.parquet",
+    "S3://bucket/data.parquet",
+    "gs://bucket/data/",
+    "hdfs://namenode:8020/data",
+    "http://example.com/data.parquet",
+    "file:///data",
+    "delta:data",
+    "iceberg:data",
+    str(Path("s3://bucket/data")),
+    str(Path("abfss://box@account/data")),
+)
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [
         ("", "not a path"),
-        ("s3://bucket/data", "local parquet file"),
+        *((text, "does not read") for text in SCHEMES),
         ("data/_drafts.parquet", "'_drafts.parquet' is passed over"),
         ("*/.cache/*.parquet", "'.cache' is passed over"),
     ],
@@ -233,11 +248,9 @@ def test_a_missing_root_is_no_error(tmp_path):
 
 
 def test_a_file_in_place_of_a_folder_is_an_error_that_tells_what_to_do(tmp_path):
-    touch(tmp_path, "sales.csv", "export")
+    touch(tmp_path, "sales.csv")
     with pytest.raises(SourceError, match=r"pl\.read_csv\('sales\.csv'\)"):
         Source.of("sales.csv", tmp_path).scan()
-    with pytest.raises(SourceError, match="rename it if it is one"):
-        Source.of("export", tmp_path).scan()
 
 
 def test_a_root_that_may_not_be_read_is_an_error(readable_root):
@@ -267,6 +280,142 @@ def test_names_that_are_not_utf8_are_shown_in_text_that_can_be_stored(tmp_path):
     told = reasons(source)
     assert set(told) == {"bad\\xff", "bad\\xff.parquet"}
     assert all(path.encode() and "UTF-8" in reason for path, reason in told.items())
+
+
+# Files that are named explicitly.
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("x/*.parq", ["a.parq"]),
+        ("x/000000_0", ["000000_0"]),
+        ("x/00000?_*", ["000000_0", "000001_0"]),
+        ("x/part-*", ["part-1", "part-2.parquet.gz"]),
+        ("x/*.parquet.gz", ["part-2.parquet.gz"]),
+        ("x/a.parq", ["a.parq"]),
+        ("x/*", ["b.parquet"]),
+        ("x/", ["b.parquet"]),
+        ("x/*.*", ["a.parq", "b.parquet", "part-2.parquet.gz"]),
+    ],
+)
+def test_files_that_are_named_explicitly_are_believed_whatever_their_suffix(
+    tmp_path, text, expected
+):
+    names = ("000000_0", "000001_0", "a.parq", "b.parquet", "c.csv", "part-1", "part-2.parquet.gz")
+    touch(tmp_path, *(f"x/{name}" for name in names))
+    source = Source.of(text, tmp_path)
+    assert found(source) == expected
+    assert [name for name in names if source.matches(tmp_path / "x" / name)] == expected
+
+
+def test_a_name_without_suffix_is_what_the_disk_has_by_then(tmp_path):
+    (tmp_path / "x").mkdir()
+    before = Source.of("x/000000_0", tmp_path)
+    assert not before.scan().exists
+    touch(tmp_path, "x/000000_0")
+    assert found(before.anew()) == ["000000_0"]
+    assert before.anew().roots == (tmp_path / "x",)
+    (tmp_path / "x/000000_0").unlink()
+    touch(tmp_path, "x/000000_0/a.parquet")
+    assert found(before.anew()) == ["a.parquet"]
+
+
+# Tables that have a log.
+
+TABLES = {
+    "Delta": "_delta_log/00000000000000000000.json",
+    "Iceberg": "metadata/00001-5d5a.metadata.json",
+    "Hudi": ".hoodie/hoodie.properties",
+}
+
+
+@pytest.mark.parametrize("kind", TABLES)
+@pytest.mark.parametrize(
+    "text",
+    [
+        "table",
+        "table/",
+        "table/*.parquet",
+        "table/a.parquet",
+        "table/day=1/",
+        "table/day=1/*.parquet",
+        "table/day=1/a.parquet",
+        "tab*/*.parquet",
+        "**/*.parquet",
+        ".",
+    ],
+)
+def test_a_table_with_a_log_is_refused_by_name_however_it_is_reached(tmp_path, kind, text):
+    touch(tmp_path, "table/a.parquet", "table/day=1/a.parquet", f"table/{TABLES[kind]}")
+    with pytest.raises(SourceError, match=rf"{tmp_path}/table is a table in {kind} format"):
+        Source.of(text, tmp_path).scan()
+
+
+def test_a_folder_named_metadata_is_no_table_by_itself(tmp_path):
+    touch(tmp_path, "data/metadata/a.parquet", "data/b.parquet", "data/metadata/notes.json")
+    assert found(Source.of("data", tmp_path)) == ["b.parquet", "metadata/a.parquet"]
+
+
+def test_a_table_beside_a_source_does_not_matter(tmp_path):
+    touch(tmp_path, "table/_delta_log/0.json", "data/a.parquet")
+    assert found(Source.of("data", tmp_path)) == ["a.parquet"]
+
+
+# Several places.
+
+
+def test_several_places_are_all_their_files_by_paths_that_tell_them_apart(tmp_path):
+    touch(tmp_path, "a/x.parquet", "b/x.parquet", "b/c/y.parquet", "one.parquet", "z.parquet")
+    source = Source.of(("a/", "b/", "one.parquet"), tmp_path)
+    expected = ["a/x.parquet", "b/c/y.parquet", "b/x.parquet", "one.parquet"]
+    assert found(source) == expected
+    assert found(Source.of(("one.parquet", "b", "./a"), tmp_path)) == expected
+    assert source.roots == (tmp_path / "a", tmp_path / "b", tmp_path)
+    for file in source.scan().files:
+        assert file.absolute == tmp_path / file.path == source.absolute(file.path)
+        assert source.path_of(file.absolute) == file.path
+        assert source.matches(file.absolute)
+    assert not source.matches(tmp_path / "z.parquet")
+    assert not source.matches(tmp_path / "c/x.parquet")
+
+
+def test_one_place_in_a_list_is_that_place(tmp_path):
+    touch(tmp_path, "a/x.parquet")
+    assert found(Source.of(("a/",), tmp_path)) == found(Source.of("a/", tmp_path)) == ["x.parquet"]
+
+
+def test_places_may_lie_anywhere(tmp_path):
+    touch(tmp_path, "project/a/x.parquet", "beside/x.parquet", "far/x.parquet", "project/x.parquet")
+    source = Source.of(("a", "../beside", str(tmp_path / "far"), "*.parquet"), tmp_path / "project")
+    far = f"{tmp_path}/far/x.parquet"
+    assert found(source) == ["../beside/x.parquet", far, "a/x.parquet", "x.parquet"]
+    assert all(file.absolute.is_file() for file in source.scan().files)
+
+
+def test_a_file_in_two_places_counts_once(tmp_path):
+    touch(tmp_path, "a/b/x.parquet", "a/y.parquet", "far/z.parquet")
+    texts = ("a", "a/b", "a/*.parquet", str(tmp_path / "a"), "./a")
+    assert found(Source.of(texts, tmp_path)) == ["a/b/x.parquet", "a/y.parquet"]
+    (tmp_path / "a/link").symlink_to(tmp_path / "far")
+    assert len(found(Source.of(("a", "far"), tmp_path, follow=True))) == 3
+
+
+def test_one_missing_place_of_several_is_a_missing_source(tmp_path):
+    touch(tmp_path, "a/x.parquet")
+    source = Source.of(("a", "b"), tmp_path)
+    listing = source.scan()
+    assert (listing.exists, listing.root, listing.files) == (False, tmp_path / "b", ())
+    assert source.missing == (tmp_path / "b",)
+
+
+def test_stats_of_several_places_are_the_very_same_while_they_stay(tmp_path):
+    touch(tmp_path, "a/x.parquet", "b/x.parquet")
+    source = Source.of(("a", "b"), tmp_path)
+    before = source.scan().stats
+    (tmp_path / "b/x.parquet").write_bytes(b"longer")
+    now = source.scan(before).stats
+    assert {path for path, stat in now.items() if before[path] is stat} == {"a/x.parquet"}
 
 
 # Links.

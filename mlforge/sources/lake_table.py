@@ -1,0 +1,50 @@
+"""Tables that keep a log of which of their files count: their folders are refused as plain sources."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from mlforge.errors import SourceError
+
+_LOGS = {"_delta_log": "Delta", ".hoodie": "Hudi", ".hoodie_partition_metadata": "Hudi"}
+_READS = {
+    "Delta": "pl.read_delta({folder!r})",
+    "Iceberg": "pl.scan_iceberg({folder!r})",
+    "Hudi": "spark.read.format('hudi').load({folder!r})",
+}
+METADATA = "metadata"
+"""The folder of an Iceberg table's log, which other folders may be called, too."""
+
+
+def check_log(source: str, folder: Path, name: str) -> None:
+    """Refuse a folder that holds an entry of this name, if that is a table's log.
+
+    Raises SourceError that names the folder, the table's format, and how to read its rows.
+    """
+    kind = _LOGS.get(name)
+    if kind is None and name == METADATA and _is_iceberg(folder / name):
+        kind = "Iceberg"
+    if kind is not None:
+        read = _READS[kind].format(folder=str(folder))
+        raise SourceError(
+            f"source {source!r}: {folder} is a table in {kind} format (it holds {name}): its files as they "
+            f"lie include deleted and replaced rows; write its present rows elsewhere, as {read} gives "
+            "them, and name that place"
+        )
+
+
+def check_above(source: str, root: Path) -> None:
+    """Refuse a folder that lies inside such a table, as a partition does. Raises SourceError."""
+    for folder in root.parents:
+        for name in (*_LOGS, METADATA):
+            if os.path.lexists(folder / name):
+                check_log(source, folder, name)
+
+
+def _is_iceberg(folder: Path) -> bool:
+    try:
+        with os.scandir(folder) as entries:
+            return any(entry.name.endswith(".metadata.json") for entry in entries)
+    except OSError:  # no folder, or one that may not be read
+        return False
