@@ -137,10 +137,13 @@ class _Refresh:
             return self._nothing(snapshot, f"{self.source.text} holds no parquet file yet")
         candidate = candidate_of(self.feature, self.source, intake, schema, self.engine)
         diff = self._diff(snapshot.latest, candidate)
-        if not self.options.attended and (hold := self._hold(snapshot, candidate, diff)):
+        if not self.options.attended and (
+            hold := self._hold(snapshot, candidate, diff, intake)
+        ):
             self._write_books(snapshot, replace(snapshot.books, hold=hold))
             return self._unchanged(snapshot, "held", intake, held=hold)
         decision = self._decide(snapshot, candidate, diff)
+        decision = replace(decision, evidence={**decision.evidence, **intake.evidence})
         freed = replace(snapshot.books, hold=None)
         if decision.version is not None:
             return self._publish(snapshot, _Change(candidate, decision, diff, intake), freed)
@@ -176,9 +179,13 @@ class _Refresh:
                 raise
             return None  # the latest version's events are gone: the source alone says what is
 
-    def _hold(self, snapshot: Snapshot, candidate: Manifest, diff: EventDiff | None) -> str | None:
+    def _hold(
+        self, snapshot: Snapshot, candidate: Manifest, diff: EventDiff | None, intake: Intake
+    ) -> str | None:
         """Why an unattended refresh must not go on; None if it may."""
         lost = too_much_lost(snapshot.latest, candidate, diff, self.options.hold_above)
+        if intake.outvoted:
+            lost = f"{intake.outvoted}{f'; {lost}' if lost else ''}"
         return (
             f"{lost}; 'mlforge approve {snapshot.name}' or a build goes on without them"
             if lost

@@ -28,12 +28,16 @@ _DECIMAL = re.compile(r"Decimal\((\d+), (\d+)\)")
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column's name and dtype; for a metric also what it aggregates, over which window."""
+    """A column's name and dtype; for a metric also what it aggregates, over which window.
+
+    narrow: a column of long integers, all of which a Float64 holds exactly; False where that is not known.
+    """
 
     name: str
     dtype: str
     aggregation: str | None = None
     window: str | None = None
+    narrow: bool = False
 
 
 Schema = tuple[Column, ...]
@@ -62,6 +66,12 @@ def decimal_scale(dtype: str) -> int | None:
     """The scale of a decimal dtype, None for any other."""
     match = _DECIMAL.fullmatch(dtype)
     return int(match[2]) if match else None
+
+
+def decimal_digits(dtype: str) -> tuple[int, int] | None:
+    """The digits of a decimal dtype before and after the point, None for any other."""
+    match = _DECIMAL.fullmatch(dtype)
+    return (int(match[1]) - int(match[2]), int(match[2])) if match else None
 
 
 def output_dtype(aggregation: str, dtype: str, what: str) -> str:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
+from mlforge.core.schema import output_dtype
 from mlforge.core.values import to_us
 from mlforge.errors import ColumnNotFound, DataError
 from mlforge.frames.polars_schema import UTC_INSTANT, dtype_text
@@ -43,7 +44,7 @@ _MEND_KEY: dict[type[pl.DataType], str] = {
         "pl.col({!r}).cast(pl.Int64) (pandas turns integers with missing values into floats)",
     ),
     pl.Datetime: "pl.col({!r}).dt.date()",
-    pl.Binary: 'pl.col({!r}).bin.encode("hex")',
+    pl.Binary: 'pl.col({!r}).cast(pl.String) if it holds text, else .bin.encode("hex")',
     pl.Int128: "pl.col({!r}).cast(pl.Int64)",
     pl.UInt128: "pl.col({!r}).cast(pl.UInt64)",
 }
@@ -207,16 +208,29 @@ def _check(spec: FeatureSpec, name: str, dtype: pl.DataType, where: str) -> None
             "a feature cannot hold it",
             _MEND.get(kind, "select() with the columns you need, or a cast").format(name),
         )
-    if isinstance(dtype, pl.Enum):
-        for column in spec.columns:
-            if column.column == name and column.aggregation in ("min", "max"):
-                raise _refused(
-                    where,
-                    f"column {name!r}",
-                    dtype,
-                    f"its {column.aggregation} could go by its order or its letters",
-                    f"pl.col({name!r}).cast(pl.String) or .to_physical()",
-                )
+    for metric in spec.columns:
+        if metric.column == name and name not in spec.keys:
+            _check_metric(metric.aggregation, name, dtype, where)
+
+
+def _check_metric(aggregation: str, name: str, dtype: pl.DataType, where: str) -> None:
+    """Refuse a column of which a metric cannot be had."""
+    if isinstance(dtype, pl.Enum) and aggregation in ("min", "max"):
+        raise _refused(
+            where,
+            f"column {name!r}",
+            dtype,
+            f"its {aggregation} could go by its order or its letters",
+            f"pl.col({name!r}).cast(pl.String) or .to_physical()",
+        )
+    if dtype == pl.Null or isinstance(dtype, pl.Datetime):
+        return
+    text = "String" if dtype.base_type() in _TEXTS else dtype_text(dtype)
+    try:
+        output_dtype(aggregation, text, f"{where}: column {name!r}")
+    except DataError as error:
+        mend = f"pl.col({name!r}).cast(pl.Float64)"
+        raise DataError(f"{error}: {mend}") from error
 
 
 def _refused(where: str, what: str, dtype: pl.DataType, rule: str, mend: str) -> DataError:

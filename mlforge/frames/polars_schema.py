@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Literal
 
 import polars as pl
@@ -11,6 +12,7 @@ import polars as pl
 from mlforge.core.feature_spec import FeatureSpec
 from mlforge.core.schema import INSTANT, Column, Schema
 from mlforge.core.values import TimeRange
+from mlforge.core.widening import EXACT_IN_FLOAT, casts
 from mlforge.errors import DataError
 
 _DECIMAL = re.compile(r"Decimal\((\d+), (\d+)\)")
@@ -46,6 +48,23 @@ def to_polars(text: str) -> pl.DataType:
 def schema_of(frame: pl.DataFrame | pl.LazyFrame) -> Schema:
     """The frame's columns in the schema's words."""
     return tuple(Column(name, dtype_text(dtype)) for name, dtype in frame.collect_schema().items())
+
+
+def schema_of_values(frame: pl.DataFrame) -> Schema:
+    """The frame's columns, with long integers told as narrow where all of them are."""
+    return tuple(
+        replace(column, narrow=True)
+        if column.dtype in ("Int64", "UInt64") and _is_narrow(frame[column.name])
+        else column
+        for column in schema_of(frame)
+    )
+
+
+def _is_narrow(integers: pl.Series) -> bool:
+    if integers.null_count() == len(integers):
+        return True
+    least, greatest = int(integers.min()), int(integers.max())  # type: ignore[arg-type]
+    return least >= -EXACT_IN_FLOAT and greatest <= EXACT_IN_FLOAT
 
 
 def polars_schema(columns: Iterable[Column]) -> dict[str, pl.DataType]:
@@ -100,13 +119,24 @@ def finite(expr: pl.Expr, dtype: pl.DataType) -> pl.Expr:
 
 
 def select_typed(frame: pl.LazyFrame, present: Mapping[str, str], wanted: Schema) -> pl.LazyFrame:
-    """The wanted columns in their order; a column that is absent or all null comes as typed nulls."""
-    return frame.select(
-        pl.col(column.name)
-        if present.get(column.name) == column.dtype != "Null"
-        else pl.lit(None, dtype=to_polars(column.dtype)).alias(column.name)
-        for column in wanted
-    )
+    """The wanted columns in their order and dtypes.
+
+    A column that is present in a lesser dtype is widened; one that is absent, null throughout or of a dtype
+    that is not to be had as the wanted one comes as typed nulls.
+    """
+    return frame.select(typed(column, present.get(column.name)) for column in wanted)
+
+
+def typed(
+    wanted: Column, present: str | None, known: Mapping[str, pl.DataType] | None = None
+) -> pl.Expr:
+    """A column in the wanted dtype, as `select_typed` gives it. known: dtypes by their text, besides stored ones."""
+    if present == wanted.dtype != "Null":
+        return pl.col(wanted.name)
+    dtype = (known or {}).get(wanted.dtype) or to_polars(wanted.dtype)
+    if present is not None and present != "Null" and casts(present, wanted.dtype):
+        return pl.col(wanted.name).cast(dtype)
+    return pl.lit(None, dtype=dtype).alias(wanted.name)
 
 
 def times_of(events: pl.DataFrame, spec: FeatureSpec) -> TimeRange | None:

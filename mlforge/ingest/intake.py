@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from mlforge.core.manifest import Partial, SourceRecord
 from mlforge.core.schema import Schema
@@ -14,9 +15,26 @@ FAULTS = (SourceError, FunctionError, DataError, ValidationError)
 """Errors for which a file is set aside; a full disk or a wrong definition is no file's fault."""
 
 
+@dataclass(frozen=True, slots=True)
+class Outvoted:
+    """Files whose rows count in the latest version and would not in the next: how many, and one of them."""
+
+    files: int
+    rows: int
+    reason: str
+
+    def __str__(self) -> str:
+        files = "1 file" if self.files == 1 else f"{self.files} files"
+        return f"{self.rows:,} rows of {files}, which count now, would be set aside: {self.reason}"
+
+
 @dataclass(frozen=True)
 class Intake:
-    """The present state of a source as a feature sees it: partials, lineage, and files set aside."""
+    """The present state of a source as a feature sees it: partials, lineage, and files set aside.
+
+    evidence: how files differ in their columns, for the change summary. outvoted: the files whose rows
+    counted until now and no more do, as most files have another dtype.
+    """
 
     rowwise: bool
     why: str
@@ -28,6 +46,8 @@ class Intake:
     seen: Mapping[str, Seen] = field(default_factory=dict)
     files_read: int = 0
     warnings: tuple[str, ...] = ()
+    evidence: Mapping[str, Any] = field(default_factory=dict)
+    outvoted: Outvoted | None = None
 
 
 class NotProvenError(Exception):

@@ -7,11 +7,11 @@ from operator import attrgetter
 
 from mlforge.core.list_diff import lacking
 from mlforge.core.manifest import Manifest, Partial, SourceRecord
-from mlforge.core.schema import Schema
 from mlforge.errors import SourceError
 from mlforge.features.feature import Feature
-from mlforge.ingest import partials, unchanged
-from mlforge.ingest.intake import FAULTS, Intake, NotProvenError
+from mlforge.ingest import unchanged
+from mlforge.ingest.fit import Fit, fit, misfit, strict_columns
+from mlforge.ingest.intake import FAULTS, Intake, NotProvenError, Outvoted
 from mlforge.ingest.session import Session
 from mlforge.ingest.unchanged import FilePartial, UnchangedFiles
 from mlforge.ingest.whole_source import ingest_whole_source, was_unproven
@@ -65,13 +65,15 @@ def _by_file(session: Session, why: str) -> Intake:
             pairs[file.path] = session.record(file, partial.rows, partial, alone=True), partial
         except FAULTS as error:
             session.reject(file, error)
-    every = [*rest.partials, *(partial for _, partial in pairs.values())]
-    schema = partials.common_schema(every)
-    if schema is not None and (unfit := partials.misfits(every, schema)):
-        rest, pairs = _fitting(session, rest, pairs, unfit)
-    usable = [*pairs.values(), *_last_good(session, schema)]
-    schema = schema or partials.common_schema([partial for _, partial in usable])
-    return session.close(usable, why, schema, rowwise=True, rest=rest)
+    strict = strict_columns(session.feature.spec)
+    fitted = fit([*rest.partials, *(partial for _, partial in pairs.values())], strict)
+    outvoted = None
+    if fitted is not None and fitted.misfits:
+        rest, pairs, outvoted = _fitting(session, rest, pairs, fitted.misfits)
+    if kept := _last_good(session, fitted):
+        fitted = fit([*rest.partials, *(p for _, p in (*pairs.values(), *kept))], strict)
+    usable = [*pairs.values(), *kept]
+    return session.close(usable, why, fitted, rowwise=True, rest=rest, outvoted=outvoted)
 
 
 def _unchanged_files(session: Session) -> UnchangedFiles:
@@ -94,19 +96,25 @@ def _fitting(
     session: Session,
     rest: UnchangedFiles,
     pairs: Mapping[str, FilePartial],
-    unfit: Mapping[int, str],
-) -> tuple[UnchangedFiles, dict[str, FilePartial]]:
-    """Set aside the files whose schemas do not fit, and give the others."""
-    fitting = rest.whose(lambda partial: id(partial.schema) not in unfit)
-    kept = {path: pair for path, pair in pairs.items() if id(pair[1].schema) not in unfit}
-    reasons = {
-        record.path: unfit[id(partial.schema)]
+    misfits: Mapping[int, str],
+) -> tuple[UnchangedFiles, dict[str, FilePartial], Outvoted | None]:
+    """Set aside the files whose schemas do not fit; the others, and how many of the former counted until now."""
+    fitting = rest.whose(lambda partial: id(partial.schema) not in misfits)
+    kept = {path: pair for path, pair in pairs.items() if id(pair[1].schema) not in misfits}
+    unfit = {
+        record.path: partial
         for record, partial in zip(*rest.joined([*pairs.values()]), strict=True)
-        if id(partial.schema) in unfit
+        if id(partial.schema) in misfits
     }
-    for file in session.listing.among(reasons):
-        session.reject(file, SourceError(f"{file.path}: {reasons[file.path]}"))
-    return fitting, kept
+    for file in session.listing.among(unfit):
+        reason = misfits[id(unfit[file.path].schema)]
+        session.reject(file, SourceError(f"{file.path}: {reason}"))
+    counting = {partial.hash for partial in session.latest.partials} if session.latest else set()
+    outvoted = [partial for partial in unfit.values() if partial.hash in counting]
+    if not outvoted:
+        return fitting, kept, None
+    rows = sum(partial.rows for partial in outvoted)
+    return fitting, kept, Outvoted(len(outvoted), rows, misfits[id(outvoted[0].schema)])
 
 
 def _partial_of(session: Session, file: SourceFile) -> Partial:
@@ -122,18 +130,19 @@ def _partial_of(session: Session, file: SourceFile) -> Partial:
     return cache.find(key) or session.compute(key, frame, file.path, alone=True)
 
 
-def _last_good(session: Session, schema: Schema | None) -> list[FilePartial]:
+def _last_good(session: Session, fitted: Fit | None) -> list[FilePartial]:
     """A good file replaced by a bad one keeps its last good content, while that is still good.
 
     File states tell what that content was, not the latest version: renames make none.
     """
     kept = []
+    strict = strict_columns(session.feature.spec)
     sources = session.latest.sources if session.latest else ()
     known = {record.hash: record for record in sources}
     for path in session.quarantine.now:
         content = session.states.last_good(path)
         partial = session.cache.find(session.cache.key(content)) if content else None
-        if partial is None or (schema is not None and partials.misfit(partial, schema)):
+        if partial is None or (fitted and misfit(partial.schema, fitted.schema, strict)):
             continue
         record = known.get(content)
         size, mtime = (record.size, record.mtime) if record else (0, 0)

@@ -9,12 +9,12 @@ import polars as pl
 
 from mlforge.core.list_diff import lacking
 from mlforge.core.manifest import Manifest, Partial, SourceRecord
-from mlforge.core.schema import Schema
 from mlforge.errors import MlforgeError
 from mlforge.features.feature import Feature
 from mlforge.ingest import partials, unchanged
 from mlforge.ingest.file_states import FileStates
-from mlforge.ingest.intake import Intake
+from mlforge.ingest.fit import Fit
+from mlforge.ingest.intake import Intake, Outvoted
 from mlforge.ingest.partial_cache import PartialCache
 from mlforge.ingest.quarantine import Quarantine
 from mlforge.ingest.transform import Transform
@@ -103,10 +103,11 @@ class Session:
         self,
         pairs: Sequence[FilePartial],
         why: str,
-        schema: Schema | None,
+        fitted: Fit | None,
         *,
         rowwise: bool,
         rest: UnchangedFiles,
+        outvoted: Outvoted | None = None,
     ) -> Intake:
         """Write what is held back, and sum up: unchanged files, and the records of the others."""
         self.cache.write()
@@ -118,7 +119,7 @@ class Session:
         return Intake(
             rowwise=rowwise,
             why=why,
-            schema=schema,
+            schema=fitted.schema if fitted else None,
             partials=used if rowwise else used[:1],
             records=records,
             quarantine=self.quarantine.now,
@@ -126,4 +127,6 @@ class Session:
             seen=seen,
             files_read=self.states.files_read,
             warnings=tuple(self.warnings),
+            evidence=fitted.evidence() if fitted else {},
+            outvoted=outvoted,
         )

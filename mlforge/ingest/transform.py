@@ -76,7 +76,7 @@ class Transform:
             rows = feature.function(frame if doubt or not lazy else frame.lazy())
             rows = rows.collect() if isinstance(rows, pl.LazyFrame) else rows
         except pl.exceptions.ColumnNotFoundError as error:
-            raise self._no_column(_first_line(error), frame) from error
+            raise self.no_column(_first_line(error), frame) from error
         except MemoryError:
             raise  # the machine is short of it: no fault of a file that would be set aside for it
         except (Exception, SystemExit, pl.exceptions.PanicException) as error:
@@ -102,7 +102,7 @@ class Transform:
             self._proven.add(shape)
         return None if proof.holds else proof.reason
 
-    def _no_column(self, missing: str, frame: pl.DataFrame) -> MlforgeError:
+    def no_column(self, missing: str, frame: pl.DataFrame) -> MlforgeError:
         """The error for a column that the function asks for and the file lacks."""
         return ColumnNotFound(
             f"{self.feature.name}: its function asks for a column that is not there ({missing}); "

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import polars as pl
 from polars.io.plugins import register_io_source
 
 from mlforge.core.manifest import Manifest, Partial
-from mlforge.core.schema import dtypes
-from mlforge.errors import SourceError
+from mlforge.core.schema import Schema, shared
+from mlforge.errors import MlforgeError, SourceError
 from mlforge.features.feature import Function
 from mlforge.frames import polars_schema
-from mlforge.ingest import partials
+from mlforge.ingest.fit import Fit, fit
 from mlforge.ingest.intake import FAULTS, Intake
 from mlforge.ingest.session import Session
 from mlforge.ingest.unchanged import FilePartial, UnchangedFiles
@@ -44,8 +46,8 @@ def was_unproven(session: Session, latest: Manifest) -> bool:
 
 
 def _closed(session: Session, pairs: list[FilePartial], why: str) -> Intake:
-    schema = pairs[0][1].schema if pairs else None
-    return session.close(pairs, why, schema, rowwise=False, rest=UnchangedFiles())
+    fitted = Fit(pairs[0][1].schema) if pairs else None
+    return session.close(pairs, why, fitted, rowwise=False, rest=UnchangedFiles())
 
 
 def _contents(session: Session) -> dict[str, SourceFile]:
@@ -106,37 +108,113 @@ def _whole_key(session: Session, paths: list[str]) -> str:
 
 
 def _read_all(session: Session, files: Mapping[str, SourceFile]) -> dict[str, pl.DataFrame]:
-    """The rows of every file that can be read and has the columns that most have, as far as they are used."""
+    """The rows of every file that can be read and fits, all with the same columns and dtypes."""
     frames: dict[str, pl.DataFrame] = {}
     for path, file in files.items():
         try:
             frames[path] = polars_schema.in_microseconds(session.states.read(file))
         except FAULTS as error:
             session.reject(file, error)
-    shapes = {
-        path: Partial(path, frame.height, None, polars_schema.schema_of(frame), {}, 0)
-        for path, frame in frames.items()
-    }
-    schema = partials.common_schema(shapes.values())
-    if schema is None:
+    shapes = {path: _shape(path, frame) for path, frame in frames.items()}
+    union = pl.Schema(
+        {name: dtype for frame in frames.values() for name, dtype in frame.schema.items()}
+    )
+    used = _columns_read(session.feature.function, union)
+    fitted = fit(shapes.values(), used)
+    if fitted is None:
         return {}
-    like_most = next(frames[path] for path, shape in shapes.items() if shape.schema == schema)
-    used = _columns_read(session.feature.function, like_most.schema)
-    needed = tuple(column for column in schema if used is None or column.name in used)
+    columns = _Columns(session, union, used)
     for path, shape in shapes.items():
-        if (reason := partials.misfit(shape, needed)) is not None:
-            session.reject(files[path], SourceError(f"{path}: {reason}{session.transform.hint}"))
+        reason = fitted.misfits.get(id(shape.schema))
+        fault: MlforgeError | None = SourceError(f"{path}: {reason}") if reason else None
+        if shape.rows and fault is None:
+            fault = columns.lacking(path, frames[path])
+        if fault is not None:
+            session.reject(files[path], fault)
             del frames[path]
+    fitting = fit([shape for path, shape in shapes.items() if path in frames], used)
+    if fitting is None:
+        return {}
+    known = {
+        polars_schema.dtype_text(dtype): dtype
+        for frame in frames.values()
+        for dtype in frame.dtypes
+    }
     return {
-        path: polars_schema.select_typed(
-            frame.lazy(), dtypes(shapes[path].schema), schema
-        ).collect()
+        path: frame.select(
+            polars_schema.typed(column, _present(shapes[path].schema, column.name), known)
+            for column in fitting.schema
+        )
         for path, frame in frames.items()
     }
+
+
+def _shape(path: str, frame: pl.DataFrame) -> Partial:
+    """A file's columns in the form in which partials are fit together; null throughout is no dtype."""
+    columns = polars_schema.schema_of_values(frame)
+    schema = shared(
+        tuple(
+            replace(column, dtype="Null")
+            if frame.height and frame[column.name].null_count() == frame.height
+            else column
+            for column in columns
+        )
+    )
+    return Partial(path, frame.height, None, schema, {}, 0)
+
+
+def _present(schema: Schema, name: str) -> str | None:
+    return next((column.dtype for column in schema if column.name == name), None)
+
+
+@dataclass(frozen=True)
+class _Columns:
+    """The columns of all files, and those that the function reads of them; None where that cannot be told."""
+
+    session: Session
+    union: pl.Schema
+    used: set[str] | None
+
+    @cached_property
+    def output(self) -> list[str]:
+        """The function's columns, given all of the files'; none if it fails without rows."""
+        try:
+            return self._output(pl.DataFrame(schema=self.union))
+        except (Exception, SystemExit, pl.exceptions.PanicException):  # noqa: BLE001 - a user's function
+            return []
+
+    def lacking(self, path: str, frame: pl.DataFrame) -> MlforgeError | None:
+        """Why a file that lacks columns of others does not do; None if they only are nulls in its rows.
+
+        The function is called with no rows of the file's own columns. What it reads but does not hand on
+        must be there, as nothing tells what it makes of nulls.
+        """
+        absent = [name for name in self.union if name not in frame.columns]
+        read = [name for name in absent if self.used is None or name in self.used]
+        transform, spec = self.session.transform, self.session.feature.spec
+        for name in read:
+            if name not in self.output or name in spec.needed():
+                dtype = polars_schema.dtype_text(self.union[name])
+                return SourceError(
+                    f"{path}: no column {name!r}, which the other files have as {dtype}{transform.hint}"
+                )
+        if not read:
+            return None
+        try:
+            self._output(frame.clear())
+        except pl.exceptions.ColumnNotFoundError as error:
+            return transform.no_column(str(error).strip().splitlines()[0], frame)
+        except (Exception, SystemExit, pl.exceptions.PanicException):  # noqa: BLE001 - a user's function
+            return None  # for want of rows, perhaps
+        return None
+
+    def _output(self, frame: pl.DataFrame) -> list[str]:
+        rows: pl.DataFrame | pl.LazyFrame = self.session.feature.function(frame)
+        return rows.collect_schema().names()
 
 
 def _columns_read(function: Function, schema: pl.Schema) -> set[str] | None:
-    """The columns that the function's plan reads of such frames; None where that cannot be told."""
+    """The columns that the function's plan reads of frames of this schema; None where that cannot be told."""
     requested: list[list[str] | None] = []
 
     def source(columns: list[str] | None, *_: object) -> Iterator[pl.DataFrame]:

@@ -259,9 +259,13 @@ def _metric(document: Mapping[str, Any]) -> MetricColumn:
     return MetricColumn(document["column"], document["aggregation"], window)
 
 
-def _column_json(column: Column) -> dict[str, str]:
-    aggregate = {"aggregation": column.aggregation, "window": column.window}
-    return {"name": column.name, "dtype": column.dtype, **{k: v for k, v in aggregate.items() if v}}
+def _column_json(column: Column) -> dict[str, str | bool]:
+    more = {
+        "aggregation": column.aggregation,
+        "window": column.window,
+        "narrow": column.narrow,
+    }
+    return {"name": column.name, "dtype": column.dtype, **{k: v for k, v in more.items() if v}}
 
 
 def _schema(document: Sequence[Mapping[str, Any]]) -> Schema:
@@ -270,7 +274,11 @@ def _schema(document: Sequence[Mapping[str, Any]]) -> Schema:
 
 def _column(document: Mapping[str, Any]) -> Column:
     return Column(
-        document["name"], document["dtype"], document.get("aggregation"), document.get("window")
+        document["name"],
+        document["dtype"],
+        document.get("aggregation"),
+        document.get("window"),
+        bool(document.get("narrow")),
     )
 
 

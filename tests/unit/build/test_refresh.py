@@ -121,15 +121,21 @@ def test_a_compaction_that_also_amends_a_row_is_not_held(project: Project) -> No
 
 
 def test_files_that_a_new_majority_sets_aside_are_lost_and_so_held(project: Project) -> None:
+    everything = project.define(lambda df: df, metrics=[])
     for name in ("a", "b", "c"):
-        project.drop(name, rows((1, 0, 1.0)))
-    everything = project.define(lambda df: df)
+        project.drop(name, rows((1, 0, 1.0)).with_columns(note=pl.lit(7)))
+    for name in ("d", "e"):
+        project.drop(name, rows((2, 0, 1.0), *[(1, 0, 1.0)] * 90))
     project.build(everything)
-    for name in ("d", "e", "f", "g"):
-        project.drop(name, rows((2, 0, 1.0)).with_columns(note=pl.lit("x")))
+    for name in ("f", "g", "h", "i"):
+        project.drop(name, rows((3, 0, 1.0)).with_columns(note=pl.lit("x")))
     result = project.definitions(everything).refresh("spend", attended=False)
     assert result.reason == "held"
-    assert project.store.read("spend")["user_id"].to_list() == [1]
+    assert "3 rows of 3 files, which count now, would be set aside" in str(result.held)
+    assert "pl.col('note').cast(pl.String)" in str(result.held)
+    assert 3 not in project.store.read("spend")["user_id"]
+    result = project.build(everything)
+    assert [bad.path for bad in result.quarantined] == ["a.parquet", "b.parquet", "c.parquet"]
 
 
 def test_a_function_that_fails_is_told_as_such_and_ends_with_its_mending(project: Project) -> None:

@@ -215,7 +215,7 @@ def test_a_missing_column_is_named_with_those_there_are(missing):
             "use pl.col('k').cast(pl.Int64) (pandas turns integers with missing values into floats)",
         ),
         ([NOON], "use pl.col('k').dt.date()"),
-        ([b"a"], "use pl.col('k').bin.encode(\"hex\")"),
+        ([b"a"], "use pl.col('k').cast(pl.String) if it holds text, else .bin.encode(\"hex\")"),
         ([Decimal(1)], "use pl.col('k').cast(pl.String)"),
         (pl.Series([1], dtype=pl.Int128), "use pl.col('k').cast(pl.Int64)"),
     ],

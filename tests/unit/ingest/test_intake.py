@@ -397,7 +397,7 @@ def test_the_error_of_a_source_with_one_bad_file_is_that_files(
     assert type(caught.value.failures["spend"]) is kind
 
 
-# -- the schema that most files have
+# -- files that fit together
 
 
 def as_they_are(df: pl.DataFrame) -> pl.DataFrame:
@@ -407,9 +407,9 @@ def as_they_are(df: pl.DataFrame) -> pl.DataFrame:
 def test_which_files_fit_does_not_depend_on_the_order_in_which_they_came(tmp_path: Path) -> None:
     frames = {
         "a": rows((1, 0, 1.0)),
-        "b": rows((2, 0, 1.0)).with_columns(pl.col("amount").cast(pl.Int64)),
+        "b": rows((2, 0, 1.0)).with_columns(pl.col("amount") > 0),
         "c": rows((3, 0, 1.0), (3, 1, 1.0)),
-        "d": rows((4, 0, 1.0)).with_columns(pl.col("amount").cast(pl.Int64)),
+        "d": rows((4, 0, 1.0)).with_columns(pl.col("amount") > 0),
     }
     found = set()
     for number, order in enumerate(itertools.permutations(frames)):
@@ -428,7 +428,7 @@ def test_which_files_fit_does_not_depend_on_the_order_in_which_they_came(tmp_pat
 def test_a_file_set_aside_for_its_schema_returns_when_most_files_are_like_it(
     project: Project,
 ) -> None:
-    old = rows((1, 0, 1.0)).with_columns(pl.col("amount").cast(pl.Int64))
+    old = rows((1, 0, 1.0)).with_columns(pl.col("amount") > 0)
     project.drop("a", rows((9, 0, 1.0)))
     project.drop("b", old)
     project.drop("c", old)
@@ -442,7 +442,9 @@ def test_a_file_set_aside_for_its_schema_returns_when_most_files_are_like_it(
     assert users(project) == [2, 9]
 
 
-def test_more_columns_and_another_order_of_columns_do_no_harm(project: Project) -> None:
+def test_columns_are_the_union_over_files_in_whatever_order_files_have_them(
+    project: Project,
+) -> None:
     feature = project.define(as_they_are, metrics=[])
     project.drop("a", rows((1, 0, 1.0)))
     project.drop("b", rows((2, 0, 2.0)))
@@ -450,10 +452,87 @@ def test_more_columns_and_another_order_of_columns_do_no_harm(project: Project) 
     project.drop("c", rows((3, 0, 3.0)).with_columns(note=pl.lit("new")))
     project.drop("d", rows((4, 0, 4.0)).select("amount", "at", "user_id"))
     result = project.build(feature)
-    assert (result.bump, result.quarantined, result.mode) == ("patch", (), "full")
+    assert (result.bump, result.reason, result.quarantined) == ("minor", "added_columns", ())
     stored = project.store.read("spend")
-    assert stored.columns == ["user_id", "at", "amount"]
+    assert stored.columns == ["user_id", "at", "amount", "note"]
     assert stored.sort("user_id")["amount"].to_list() == [1.0, 2.0, 3.0, 4.0]
+    assert stored.sort("user_id")["note"].to_list() == [None, None, "new", None]
+    summary = project.store.read_metadata("spend").change
+    assert summary is not None
+    assert summary.evidence["files_lacking"] == {"note": 3}
+
+    (project.events / "c.parquet").unlink()
+    result = project.build(feature)
+    assert (result.bump, result.reason) == ("major", "columns_removed")
+
+
+def test_files_that_gain_a_column_do_not_outvote_those_of_before(project: Project) -> None:
+    feature = project.define(as_they_are)
+    for day, name in enumerate("abc"):
+        project.drop(name, rows((1, day, 1.0)))
+    project.build(feature)
+    for day, name in enumerate("defgh", 3):
+        project.drop(name, rows((1, day, 1.0)).with_columns(channel=pl.lit("web")))
+        result = project.build(feature)
+        assert (result.quarantined, result.rows) == ((), day + 1)
+
+
+WIDER = [
+    (pl.Int32, pl.Int64, pl.Int64),
+    (pl.UInt8, pl.Int8, pl.Int16),
+    (pl.UInt32, pl.Int32, pl.Int64),
+    (pl.Float32, pl.Float64, pl.Float64),
+    (pl.Int16, pl.Float32, pl.Float32),
+    (pl.Int32, pl.Float32, pl.Float64),
+    (pl.Int64, pl.Float64, pl.Float64),
+    (pl.UInt64, pl.Int8, pl.Int64),
+    (pl.Decimal(10, 2), pl.Decimal(12, 2), pl.Decimal(12, 2)),
+    (pl.Decimal(10, 2), pl.Decimal(8, 4), pl.Decimal(12, 4)),
+    (pl.Int32, pl.Decimal(10, 2), pl.Decimal(12, 2)),
+]
+
+
+@pytest.mark.parametrize(("first", "second", "both"), WIDER)
+@pytest.mark.parametrize("incremental", [None, False])
+def test_a_column_takes_the_least_dtype_that_holds_that_of_all_files(
+    first: Any, second: Any, both: Any, incremental: bool | None, tmp_path: Path
+) -> None:
+    frames = {
+        name: rows((number, 0, 7.0)).with_columns(pl.col("amount").cast(dtype))
+        for number, (name, dtype) in enumerate({"a": first, "b": second}.items())
+    }
+    for order in ("ab", "ba"):
+        project = Project(tmp_path / order)
+        feature = project.define(metrics=[], incremental=incremental)
+        for name in order:
+            project.drop(name, frames[name])
+            result = project.build(feature)
+        assert result.quarantined == ()
+        stored = project.store.read("spend")
+        assert stored.schema["amount"] == both
+        assert stored["amount"].cast(pl.Float64).to_list() == [7.0, 7.0]
+
+
+@pytest.mark.parametrize("integer", [2**53 + 1, -(2**53) - 1, 2**63 - 1])
+def test_integers_that_no_float_holds_are_never_rounded(integer: int, project: Project) -> None:
+    ids = pl.DataFrame({"user_id": [1], "at": [at(0)], "amount": [integer]})
+    project.drop("a", ids)
+    project.drop("b", rows((2, 0, 1.5)))
+    project.drop("c", rows((3, 0, 1.5)))
+    result = project.build(project.define(metrics=[]))
+    [bad] = result.quarantined
+    assert bad.path == "a.parquet"
+    assert "pl.col('amount').cast(pl.Float64)" in bad.reason
+    assert project.store.read("spend")["user_id"].to_list() == [2, 3]
+
+
+def test_a_column_that_no_metric_reads_sets_no_file_aside(project: Project) -> None:
+    feature = project.define(as_they_are)
+    project.drop("a", rows((1, 0, 1.0)).with_columns(note=pl.lit("text")))
+    project.drop("b", rows((1, 1, 1.0)).with_columns(note=pl.lit(7)))
+    project.drop("c", rows((1, 2, 1.0)).with_columns(note=pl.lit(True)))
+    result = project.build(feature)
+    assert (result.quarantined, result.rows) == ((), 3)
 
 
 # -- functions that look beyond a row
@@ -517,15 +596,15 @@ def test_columns_that_no_function_uses_may_come_go_and_change_in_a_source_read_a
         assert users(project) == [1, 2, 99, 100, 101]
 
 
-def test_columns_that_become_output_must_be_in_most_files_of_a_source_read_as_one(
-    project: Project,
-) -> None:
+def test_columns_of_a_source_read_as_one_are_the_union_over_files(project: Project) -> None:
     project.drop("a", rows((1, 0, 1.0)))
     for name in "bc":
         project.drop(name, rows((2, 0, 1.0)).with_columns(note=pl.lit("new")))
     result = project.build(project.define(as_they_are, metrics=[], incremental=False))
-    assert [q.path for q in result.quarantined] == ["a.parquet"]
-    assert project.store.read("spend").columns == ["user_id", "at", "amount", "note"]
+    assert result.quarantined == ()
+    stored = project.store.read("spend")
+    assert stored.columns == ["user_id", "at", "amount", "note"]
+    assert sorted(stored["note"].to_list(), key=str) == [None, "new", "new"]
 
 
 def test_a_row_wise_function_may_be_kept_from_being_split_and_let_go_again(

@@ -1,0 +1,185 @@
+"""How the files of a source fit together: the schema that their partials share, and who is left out.
+
+A column is the union over files, null where a file lacks it, in the least dtype that holds all of them. Only
+where nothing holds all, and the feature needs the column, files are left out. The order in which files came
+does not matter.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from mlforge.core.feature_spec import FeatureSpec
+from mlforge.core.manifest import Partial
+from mlforge.core.schema import Column, Schema, dtypes
+from mlforge.core.widening import Backing, holds, narrowed, settle
+
+_NULL = "Null"
+
+
+@dataclass(frozen=True)
+class Fit:
+    """The common schema, and by the identity of a partial's schema why it does not fit, if so.
+
+    lacking: how many files lack a column that others have. widened: how many files have a column in which
+    lesser dtype.
+    """
+
+    schema: Schema
+    misfits: Mapping[int, str] = field(default_factory=dict)
+    lacking: Mapping[str, int] = field(default_factory=dict)
+    widened: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+
+    def evidence(self) -> dict[str, Any]:
+        """The differences between files, as a change summary tells them."""
+        common = dtypes(self.schema)
+        widened = {
+            name: {"to": common[name], "files": dict(files)} for name, files in self.widened.items()
+        }
+        return {
+            **({"files_lacking": dict(self.lacking)} if self.lacking else {}),
+            **({"widened": widened} if widened else {}),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class _Group:
+    """The partials of one schema. `empty`: none of them has a row, so their dtypes bind nobody."""
+
+    schema: Schema
+    backing: Backing
+    empty: bool
+
+    def column(self, name: str) -> Column | None:
+        """A column of theirs that has a dtype, None where they lack it or it is null throughout."""
+        return next((c for c in self.schema if c.name == name and c.dtype != _NULL), None)
+
+
+def strict_columns(spec: FeatureSpec) -> Collection[str] | None:
+    """The columns in which files must agree: all that the feature's values follow from; None: every one."""
+    return spec.needed() if spec.columns else None
+
+
+def fit(partials: Iterable[Partial], strict: Collection[str] | None) -> Fit | None:
+    """Fit partials together; None if there is none.
+
+    strict: columns for which a file of another dtype is left out; in others its values count as null. None
+    is every column.
+    """
+    groups = _groups(partials)
+    if not groups:
+        return None
+    if len(groups) == 1:  # as it mostly is
+        return Fit(groups[0].schema)
+    settled = {name: _settled(groups, name) for name in _names(groups)}
+    misfits = {
+        id(group.schema): reason
+        for group in groups
+        if not group.empty and (reason := _misfit(group.schema, settled, strict))
+    }
+    fitting = [group for group in groups if id(group.schema) not in misfits]
+    # Of the files that fit: columns that only the others have are none of the feature's.
+    names = _names(fitting)
+    return Fit(
+        schema=_common(fitting, {name: _settled(fitting, name) for name in names}),
+        misfits=misfits,
+        lacking=_lacking(fitting, names),
+        widened=_widened(fitting, names),
+    )
+
+
+def misfit(schema: Schema, common: Schema, strict: Collection[str] | None) -> str | None:
+    """Why a partial's schema does not fit the common one, None if it does; more columns do no harm."""
+    settled = {column.name: column.dtype for column in common}
+    return _misfit(schema, settled, strict)
+
+
+def _groups(partials: Iterable[Partial]) -> list[_Group]:
+    """The partials by schema; by identity, as hashing the schema of each would take longer than all else."""
+    by_schema: dict[int, list[Partial]] = defaultdict(list)
+    for partial in partials:
+        by_schema[id(partial.schema)].append(partial)
+    groups = []
+    for alike in by_schema.values():
+        rows = sum([partial.rows for partial in alike])
+        groups.append(_Group(alike[0].schema, Backing(len(alike), rows), rows == 0))
+    return groups
+
+
+def _names(groups: Iterable[_Group]) -> list[str]:
+    """The columns of all: first those of the commonest schema, then others', in an order of their own."""
+    ranked = sorted(groups, key=_weight)
+    return list(dict.fromkeys(column.name for group in ranked for column in group.schema))
+
+
+def _weight(group: _Group) -> tuple[bool, int, int, int, str]:
+    typed = sum(column.dtype != _NULL for column in group.schema)
+    backing = group.backing
+    return group.empty, -backing.files, -backing.rows, -typed, str(group.schema)
+
+
+def _settled(groups: Iterable[_Group], name: str) -> str:
+    """The dtype that a column takes; empty files have a say only where no others have the column."""
+    having = [(group, column) for group in groups if (column := group.column(name))]
+    if any(not group.empty for group, _ in having):
+        having = [(group, column) for group, column in having if not group.empty]
+    backing: dict[str, Backing] = defaultdict(Backing)
+    for group, column in having:
+        backing[narrowed(column.dtype, narrow=column.narrow)] += group.backing
+    return settle(backing) if backing else _NULL
+
+
+def _misfit(
+    schema: Schema, settled: Mapping[str, str], strict: Collection[str] | None
+) -> str | None:
+    for column in schema:
+        target = settled.get(column.name, column.dtype)
+        if column.dtype == _NULL or (strict is not None and column.name not in strict):
+            continue
+        if not holds(target, narrowed(column.dtype, narrow=column.narrow)):
+            return (
+                f"column {column.name!r} is {column.dtype}, in the other files it is {target}; "
+                f"write it as they do, or have the function return {_cast(column.name, target)}"
+            )
+    return None
+
+
+def _cast(name: str, dtype: str) -> str:
+    if dtype.startswith("Datetime"):
+        return f"pl.col({name!r}) as {dtype}"
+    return f"pl.col({name!r}).cast(pl.{dtype})"
+
+
+def _common(groups: Iterable[_Group], settled: Mapping[str, str]) -> Schema:
+    """The settled columns; the commonest schema itself, where it has all of them so."""
+    commonest = min(groups, key=_weight).schema
+    if dtypes(commonest) == dict(settled):
+        return commonest
+    return tuple(Column(name, dtype) for name, dtype in settled.items())
+
+
+def _lacking(groups: Iterable[_Group], names: Iterable[str]) -> dict[str, int]:
+    groups = [group for group in groups if not group.empty]
+    having = {name: {id(g) for g in groups if name in dtypes(g.schema)} for name in names}
+    counts = {
+        name: sum(group.backing.files for group in groups if id(group) not in those)
+        for name, those in having.items()
+    }
+    return {name: count for name, count in counts.items() if count}
+
+
+def _widened(groups: Iterable[_Group], names: Iterable[str]) -> dict[str, dict[str, int]]:
+    groups = [group for group in groups if not group.empty]
+    result: dict[str, dict[str, int]] = {}
+    for name in names:
+        target, files = _settled(groups, name), dict[str, int]()
+        for group in groups:
+            column = group.column(name)
+            if column is not None and column.dtype != target:
+                files[column.dtype] = files.get(column.dtype, 0) + group.backing.files
+        if files:
+            result[name] = files
+    return result
