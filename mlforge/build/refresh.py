@@ -137,9 +137,7 @@ class _Refresh:
             return self._nothing(snapshot, f"{self.source.text} holds no parquet file yet")
         candidate = candidate_of(self.feature, self.source, intake, schema, self.engine)
         diff = self._diff(snapshot.latest, candidate)
-        if not self.options.attended and (
-            hold := self._hold(snapshot, candidate, diff, intake)
-        ):
+        if not self.options.attended and (hold := self._hold(snapshot, candidate, diff, intake)):
             self._write_books(snapshot, replace(snapshot.books, hold=hold))
             return self._unchanged(snapshot, "held", intake, held=hold)
         decision = self._decide(snapshot, candidate, diff)
