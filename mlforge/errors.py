@@ -132,8 +132,8 @@ class MissingExtra(MlforgeError):
         On the public index the name mlforge is another project's, so the line installs from a checkout.
         """
         return cls(
-            f"{what} needs the extra {extra!r}: in a checkout of mlforge, pip install '.[{extra}]', "
-            f"or with its wheel, pip install 'mlforge[{extra}] @ file:///path/to/mlforge.whl'"
+            f"{what} needs the extra {extra!r}: in a checkout of mlforge, pip install '.[{extra}]'; "
+            f"from a wheel of it, pip install './mlforge-X.Y.Z-py3-none-any.whl[{extra}]'"
         )
 
 

@@ -26,6 +26,7 @@ from mlforge.cli.commands import (
     diff,
     explain,
     init,
+    plan,
     serving,
     upkeep,
     validate,
@@ -39,6 +40,7 @@ from mlforge.errors import MlforgeError
 OWN: tuple[Command, ...] = (
     *init.COMMANDS,
     *build.COMMANDS,
+    *plan.COMMANDS,
     *validate.COMMANDS,
     *catalogue.COMMANDS,
     *versions.COMMANDS,

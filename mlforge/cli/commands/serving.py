@@ -7,7 +7,6 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from mlforge.cli.command import Command
-from mlforge.cli.commands.build import as_json, complain
 from mlforge.cli.options import (
     definitions_option,
     json_option,
@@ -18,6 +17,7 @@ from mlforge.cli.options import (
 )
 from mlforge.cli.output import fail, note, plural, print_json, stdout_is_ours
 from mlforge.cli.progress import Progress
+from mlforge.cli.results import as_json, complain
 from mlforge.errors import MlforgeError, OnlineError
 
 if TYPE_CHECKING:

@@ -752,3 +752,67 @@ def test_an_argument_that_no_definitions_could_make_right_is_one_usage_error(
     assert captured.out == ""
     assert captured.err.count("mlforge " + arguments[0] + ": error: ") == 1
     assert repr(arguments[-1]) in captured.err
+
+
+# plan for pull requests
+
+TWO = DEFINITIONS.replace(
+    "url = os", '@feature(keys=["user_id"], source="events/", timestamp="at")\ndef raw(df):\n    return df\n\nurl = os'
+).replace("[spend]", "[spend, raw]")  # fmt: skip
+
+
+def test_plan_names_features_that_vanish_and_columns_that_go(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    define(TWO)
+    printed(capsys, "build")
+    define(DEFINITIONS.replace('["2d", "7d"]', '["7d"]'))
+    document = as_json(capsys, "plan")
+    assert document["vanish"] == [{"feature": "raw", "version": "1.0.0", "rows": 6}]
+    [planned] = document["features"]
+    gone = ["amount__sum__2d", "amount__count__2d"]
+    assert sorted(document["columns"]["spend"]["removed"]) == sorted(gone)
+    assert planned["bump"] == "major"
+    text = " ".join(printed(capsys, "plan").split())
+    assert "raw would vanish" in text
+    assert "2 columns would go" in text
+    assert all(column in text for column in gone)
+    assert as_json(capsys, "plan", "--features", "spend")["vanish"] == []
+
+
+@pytest.mark.parametrize(
+    ("text", "files", "code"),
+    [
+        (TWO, {}, 0),
+        (TWO, {"two": (1, 3, 5.0)}, 10),
+        (TWO.replace('["2d", "7d"]', '["2d", "7d", "9d"]'), {}, 11),
+        (TWO.replace('["2d", "7d"]', '["7d"]'), {}, 12),
+        (TWO.replace('["2d", "7d"]', '["7d", "9d"]'), {"two": (1, 3, 5.0)}, 12),
+        (DEFINITIONS, {}, 12),
+        (TWO.replace("raw", "other"), {}, 12),
+    ],
+    ids=["nothing", "rows", "window added", "window removed", "both", "feature gone", "renamed"],
+)
+def test_the_exit_code_of_a_plan_is_the_class_of_its_greatest_change(
+    text: str,
+    files: dict[str, tuple[int, float, float]],
+    code: int,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    define(TWO)
+    printed(capsys, "build")
+    Path("definitions.py").write_text(text)
+    for name, event in files.items():
+        drop(name, event)
+    printed(capsys, "plan", "--exit-code", code=code)
+    printed(capsys, "plan")
+
+
+def test_a_feature_that_comes_is_a_minor_change_and_one_that_fails_has_no_class(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    printed(capsys, "build")
+    define(TWO)
+    printed(capsys, "plan", "--exit-code", code=11)
+    define(TWO.replace('"amount")\n', '"nothing")\n'))
+    printed(capsys, "plan", "--exit-code", code=1)

@@ -1,0 +1,162 @@
+"""`mlforge plan`: a build that stops before publishing."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from mlforge.cli.command import Command
+from mlforge.cli.commands.build import configure_options
+from mlforge.cli.options import served_definitions_of
+from mlforge.cli.output import note, number, plural
+from mlforge.cli.results import CHANGE, Outcome, change, end, failed, run
+from mlforge.cli.table import table
+
+if TYPE_CHECKING:
+    from mlforge.build.categorizer import Difference
+    from mlforge.build.result import BuildResult
+    from mlforge.definitions.registry import Definitions
+    from mlforge.store import Store
+
+PLANNED = (*CHANGE, "recomputed", "keys")
+CLASSES = {None: 0, "patch": 10, "minor": 11, "major": 12}
+"""Exit codes of `--exit-code`, by the greatest bump; they are those of `diff`."""
+
+
+def _configure(parser: argparse.ArgumentParser) -> None:
+    configure_options(parser)
+    parser.add_argument(
+        "--exit-code",
+        action="store_true",
+        help="exit with the class of change: 10 PATCH, 11 MINOR, 12 MAJOR, 0 none",
+    )
+
+
+def plan(args: argparse.Namespace) -> int:
+    """Say what `build` would do. Exit code 1 if a feature would fail or a file is quarantined.
+
+    JSON: as that of `build`, with `columns` (`{feature: {"added", "removed", "retyped"}}`) and `vanish`
+    (`[{"feature", "version", "rows"}]`: stored features that the definitions no longer name, where no features are
+    selected); `version` is the one that a build would publish, path that of a version that exists, and
+    `keys_written` counts the keys that a push would write or delete (null without an online store, or when it
+    does not answer).
+    """
+    definitions = served_definitions_of(args)
+    vanishing = [] if args.features or args.tags else _vanishing(definitions)
+    outcome = run(definitions, args, lambda options: definitions.plan(**options))
+    differences = {
+        name: _difference(definitions.store, result) for name, result in outcome.results.items()
+    }
+    if not args.json:
+        print(table(PLANNED, _planned(outcome), right=("rows", "recomputed", "keys")))
+        print()
+        for name, result in outcome.results.items():
+            note(_how(result))
+            for text in _columns_text(definitions.store, result, differences[name]):
+                note(f"{name}: {text}", "yellow")
+            hold = definitions.store.books(result.feature).hold
+            if hold:
+                note(f"{result.feature}: a build ends its hold: {hold}", "yellow")
+        for gone in vanishing:
+            note(
+                f"{gone['feature']} would vanish: the definitions no longer name it; {gone['version']} and all "
+                "other versions stay in the store, its rows online go",
+                "red",
+            )
+    columns = {name: _columns_json(difference) for name, difference in differences.items()}
+    code = end(outcome, args.json, columns=columns, vanish=vanishing)
+    if code or not args.exit_code:
+        return code
+    return _class_of(outcome, bool(vanishing))
+
+
+def _vanishing(definitions: Definitions) -> list[dict[str, Any]]:
+    """Stored features that the definitions do not name."""
+    store = definitions.store
+    manifests = {
+        name: store.latest(name) for name in store.features() if name not in definitions.features
+    }
+    return [
+        {"feature": name, "version": str(manifest.version), "rows": manifest.row_count}
+        for name, manifest in manifests.items()
+        if manifest is not None
+    ]
+
+
+def _difference(store: Store, result: BuildResult) -> Difference:
+    """How the columns of the version that a build would publish differ from those that are served."""
+    from mlforge.build.categorizer import Difference
+
+    served = store.latest(result.feature)
+    if served is None or result.manifest is None or not result.changed:
+        return Difference()
+    return Difference.between(served.columns, result.manifest.columns)
+
+
+def _columns_json(difference: Difference) -> dict[str, list[str]]:
+    return {
+        "added": list(difference.added),
+        "removed": list(difference.removed),
+        "retyped": list(difference.retyped),
+    }
+
+
+def _columns_text(store: Store, result: BuildResult, difference: Difference) -> Iterator[str]:
+    """Sentences on columns that readers lose or get with another type."""
+    if difference.removed:
+        count = plural(len(difference.removed), "column")
+        yield f"{count} would go: {', '.join(difference.removed)}"
+    served = store.latest(result.feature) if difference.retyped else None
+    if served is not None and result.manifest is not None:
+        old = {column.name: column.dtype for column in served.columns}
+        new = {column.name: column.dtype for column in result.manifest.columns}
+        changes = ", ".join(f"{name} {old[name]} -> {new[name]}" for name in difference.retyped)
+        yield f"types would change: {changes}"
+
+
+def _class_of(outcome: Outcome, vanishes: bool) -> int:
+    """The exit code of the greatest change; a feature's first version adds, one that vanishes breaks."""
+    bumps = {
+        "minor" if result.reason == "first_build" else result.bump
+        for result in outcome.results.values()
+    }
+    bumps |= {"major"} if vanishes else set()
+    return max(CLASSES[bump] for bump in [None, *bumps])
+
+
+def _planned(outcome: Outcome) -> list[tuple[object, ...]]:
+    planned = [
+        (
+            *change(result),
+            number(result.rows),
+            number(result.rows_recomputed),
+            number(result.keys_written),
+        )
+        for result in outcome.results.values()
+    ]
+    return [*planned, *failed(outcome, PLANNED)]
+
+
+def _how(result: BuildResult) -> str:
+    """`user_spend: incremental, 3 of 900 events changed; 3 entities, 1 file read`."""
+    mode = f"{result.mode}, {result.mode_reason}" if result.changed else "nothing to do"
+    entities = f"{result.entities:,} {'entity' if result.entities == 1 else 'entities'}"
+    files = plural(result.files_read, "file")
+    parts = [entities if result.entities else "", f"{files} read" if result.files_read else ""]
+    work = ", ".join(filter(None, parts))
+    return f"{result.feature}: {mode}{f'; {work}' if work else ''}"
+
+
+COMMANDS = (
+    Command(
+        "plan",
+        "say what a build would do, and why, without publishing",
+        _configure,
+        plan,
+        "mlforge plan\nmlforge plan --features user_spend --full --json\nmlforge plan --exit-code",
+        "A build right after it does exactly that. Features of the store that the definitions no longer "
+        "name, and columns that go, are named. With --exit-code a pull request can be judged: 0 nothing "
+        "changes, 10 rows (PATCH), 11 something is added (MINOR), 12 columns, types or features go (MAJOR).",
+    ),
+)
