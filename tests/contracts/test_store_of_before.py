@@ -1,0 +1,199 @@
+"""A store that an earlier release wrote is read, refreshed and pushed as if it were our own.
+
+`tests/support/make_store_before.py` made it, and says how.
+"""
+
+from __future__ import annotations
+
+import os
+import tarfile
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+from polars.testing import assert_frame_equal
+
+from mlforge import Definitions, get_online_features, get_training_data
+from mlforge.core import clock
+from mlforge.core.values import to_us
+from mlforge.definitions import loader
+from mlforge.maintenance.operations import prune, tidy, verify
+from mlforge.maintenance.retention import Retention
+from mlforge.online import RedisStore
+from mlforge.store import LocalStore
+from mlforge.store.local.packs import Packing
+from tests.support import kernels
+from tests.support.make_store_before import at, events
+
+ARCHIVE = Path(__file__).parent.parent / "data" / "store_before.tar.gz"
+NAMES = ("daily", "profile", "spend")
+SERVED = {"daily": "1.1.2", "profile": "1.0.1", "spend": "1.0.4"}
+SPINE = pl.DataFrame(
+    [{"user_id": user, "at": at(day / 2)} for day in range(40) for user in range(6)]
+)
+INSTANT = pl.Datetime("us", "UTC")
+KEYS = [{"user_id": user} for user in range(6)]
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """The project, unpacked where it may be changed."""
+    with tarfile.open(ARCHIVE) as packed:
+        packed.extractall(tmp_path, filter="data")
+    return tmp_path / "before"
+
+
+@pytest.fixture(params=["as it comes", "tiled"])
+def defs(root: Path, request: pytest.FixtureRequest) -> Iterator[Definitions]:
+    with kernels.forced(**kernels.WAYS[request.param]):
+        yield loader.load(None, here=root)
+
+
+def store_of(defs: Definitions) -> LocalStore:
+    assert isinstance(defs.store, LocalStore)
+    return defs.store
+
+
+def training(store: LocalStore, name: str, version: str) -> pl.DataFrame:
+    return get_training_data(SPINE, [(name, version)], store, timestamp="at")
+
+
+def rebuilt(defs: Definitions, folder: Path) -> Definitions:
+    """The same definitions with a store that today's code builds from the source."""
+    fresh = Definitions(
+        store=LocalStore(folder),
+        features=[defs.feature(name) for name in NAMES],
+        root=defs.root,
+    )
+    fresh.build()
+    return fresh
+
+
+def check_same(found: pl.DataFrame, expected: pl.DataFrame) -> None:
+    """Equal, but for the last bits of a mean or deviation, which tiles may round otherwise."""
+    assert_frame_equal(found, expected, rel_tol=1e-12, abs_tol=1e-9)
+
+
+def check_as_rebuilt(defs: Definitions, folder: Path) -> None:
+    fresh = rebuilt(defs, folder)
+    for name in NAMES:
+        ours, theirs = store_of(defs).read_metadata(name), store_of(fresh).read_metadata(name)
+        check_same(store_of(defs).read(name), store_of(fresh).read(name))
+        assert (ours.code_hash, ours.config_hash) == (theirs.code_hash, theirs.config_hash), name
+        asked = [
+            get_training_data(SPINE, [name], each.store, timestamp="at") for each in (defs, fresh)
+        ]
+        check_same(*asked)
+    assert verify(defs.store, NAMES) == []
+
+
+def test_every_version_reads_as_it_did(defs: Definitions, root: Path) -> None:
+    store = store_of(defs)
+    answers = sorted((root / "expected").iterdir())
+    assert len(answers) == 24
+    for path in answers:
+        name, version, what = path.stem.split("-")
+        found = store.read(name, version) if what == "rows" else training(store, name, version)
+        check_same(found, pl.read_parquet(path))
+    assert {name: str(store.read_metadata(name).version) for name in NAMES} == SERVED
+    assert verify(store, NAMES) == []
+
+
+def test_nothing_is_published_while_nothing_has_changed(defs: Definitions) -> None:
+    for name, result in defs.build().items():
+        assert (result.changed, result.reason, result.version) == (False, "unchanged", SERVED[name])
+        assert result.files_read <= 13, "each source file is hashed once, as its stat is another"
+
+
+def test_a_store_whose_files_were_seen_computes_nothing_anew(
+    defs: Definitions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: Any) -> None:
+        raise AssertionError("all that the source gives is stored")
+
+    monkeypatch.setattr(LocalStore, "write_partials", refused)
+    assert not any(result.changed for result in defs.build().values())
+
+
+def test_a_drop_is_taken_in_incrementally(defs: Definitions, root: Path, tmp_path: Path) -> None:
+    with clock.fixed(to_us(at(20))):
+        events((1, 12.75, 3.0), (5, 13.0, 1.0)).write_parquet(root / "events" / "new.parquet")
+        results = defs.build()
+    for name in ("daily", "spend"):
+        result = results[name]
+        assert (result.bump, result.mode, result.rows_changed) == ("patch", "incremental", 2)
+        assert result.version == SERVED[name][:-1] + str(int(SERVED[name][-1]) + 1)
+    assert not results["profile"].changed
+    check_as_rebuilt(defs, tmp_path / "fresh")
+
+
+def test_a_file_that_is_amended_and_one_that_goes_leave_what_a_rebuild_gives(
+    defs: Definitions, root: Path, tmp_path: Path
+) -> None:
+    events((2, 1.5, 100.0)).write_parquet(root / "events" / "d01.parquet")
+    (root / "events" / "d09.parquet").unlink()
+    (root / "events" / "bad.parquet").unlink()
+    for name, result in defs.build().items():
+        assert result.changed == (name != "profile")
+        assert not store_of(defs).books(name).quarantine
+    check_as_rebuilt(defs, tmp_path / "fresh")
+
+
+def test_what_it_packed_is_packed_on_and_pruned(
+    defs: Definitions, root: Path, tmp_path: Path
+) -> None:
+    store = LocalStore(root / "store", Packing(at_least=2, grace_s=0))
+    ahead = datetime.now(UTC).timestamp() - 3_600
+    for path in store.path.rglob("*.parquet"):
+        os.utime(path, (ahead, ahead))
+    for name in NAMES:
+        for _ in range(3):
+            tidy(store, name)
+        assert list((store.path / name / "_partials").iterdir()) == []
+    for path in sorted((root / "expected").glob("*-training.parquet")):
+        name, version, _ = path.stem.split("-")
+        check_same(training(store, name, version), pl.read_parquet(path))
+    prune(store, NAMES, Retention(newest=1))
+    for name in NAMES:
+        needed = {partial.hash for partial in store.read_metadata(name).partials}
+        assert store.partials(name) == needed
+    check_as_rebuilt(defs, tmp_path / "fresh")
+
+
+@pytest.mark.parametrize("missing", [None, "_tiles", "_packs", "_partials"])
+def test_what_is_lost_of_it_is_made_anew(
+    missing: str | None, defs: Definitions, root: Path, tmp_path: Path
+) -> None:
+    if missing is not None:
+        for path in (root / "store").glob(f"*/{missing}/*"):
+            path.unlink()
+    events((1, 12.75, 3.0)).write_parquet(root / "events" / "new.parquet")
+    defs.build()
+    assert store_of(defs).list_versions("spend")[-1] == "1.0.5"
+    fresh = rebuilt(defs, tmp_path / "fresh")
+    for name in NAMES:
+        check_same(store_of(defs).read(name), store_of(fresh).read(name))
+
+
+def test_it_is_pushed(defs: Definitions, redis_url: str) -> None:
+    online = RedisStore.from_url(redis_url)
+    pushed = Definitions(
+        store=defs.store,
+        features=[defs.feature(name) for name in NAMES],
+        root=defs.root,
+        online_store=online,
+    )
+    with clock.fixed(to_us(at(13.5))):
+        for name in NAMES:
+            pushed.push(name)
+        for name in ("spend", "daily"):
+            served = pl.DataFrame(get_online_features([name], KEYS, online))
+            target = online.books(name).target
+            assert target is not None
+            spine = pl.DataFrame(KEYS).with_columns(pl.lit(target.as_of).cast(INSTANT).alias("at"))
+            given = get_training_data(spine, [name], defs.store, timestamp="at").drop("at")
+            check_same(served.select(given.columns).cast(dict(given.schema)), given)
+    pushed.close()
