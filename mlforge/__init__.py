@@ -8,7 +8,8 @@ if TYPE_CHECKING:
     from mlforge.definitions.registry import Definitions
     from mlforge.features.feature import Feature, feature
     from mlforge.retrieval.explain import explain
-    from mlforge.retrieval.retrieval import get_online_features, get_training_data
+    from mlforge.retrieval.serving import get_online_features
+    from mlforge.retrieval.training import get_training_data
 
 __all__ = [
     "Definitions",
@@ -25,8 +26,8 @@ _HOMES = {
     "Feature": "mlforge.features.feature",
     "explain": "mlforge.retrieval.explain",
     "feature": "mlforge.features.feature",
-    "get_online_features": "mlforge.retrieval.retrieval",
-    "get_training_data": "mlforge.retrieval.retrieval",
+    "get_online_features": "mlforge.retrieval.serving",
+    "get_training_data": "mlforge.retrieval.training",
 }
 
 

@@ -18,6 +18,7 @@
     ├── RetrievalError           a spine or a request that cannot be answered
     ├── OnlineError              the online store
     │   ├── NotServed            no books for the feature, or older than asked for
+    │   ├── OwnedElsewhere       the feature's rows are of another store
     │   ├── StalePush            a newer push has been there
     │   └── OnlineUnavailable    the server does not answer
     ├── MissingExtra             an optional part is not installed
@@ -112,6 +113,10 @@ class OnlineError(MlforgeError):
 
 class NotServed(OnlineError):
     """The online store holds no books for the feature, or they are older than asked for."""
+
+
+class OwnedElsewhere(OnlineError):
+    """The feature's rows online are of another store, which alone may write and drop them."""
 
 
 class StalePush(OnlineError):

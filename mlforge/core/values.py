@@ -116,9 +116,14 @@ class TimeRange:
         return TimeRange(min(self.start, other.start), max(self.end, other.end))
 
 
+def is_name(name: object) -> bool:
+    """Whether the name is one that a feature may have."""
+    return isinstance(name, str) and _NAME.fullmatch(name) is not None
+
+
 def check_name(name: object, what: str = "feature") -> str:
     """Return the name if it is safe in paths, Redis keys, job ids and column prefixes."""
-    if not isinstance(name, str) or _NAME.fullmatch(name) is None:
+    if not isinstance(name, str) or not is_name(name):
         raise DefinitionError(
             f"{what} name {shown(name)} is not allowed; use letters, digits, '_' and '-', "
             "a letter first, at most 100 characters"

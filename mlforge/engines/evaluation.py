@@ -42,7 +42,9 @@ def _timed(points: pl.DataFrame, events: Events) -> pl.DataFrame:
     )
 
 
-def live(events: Events, as_of: int | None, among: pl.DataFrame | None = None) -> pl.DataFrame:
+def active_entities(
+    events: Events, as_of: int | None, among: pl.DataFrame | None = None
+) -> pl.DataFrame:
     """Keys of the entities that have a value at an instant: a window of theirs holds an event."""
     spec = events.spec
     if spec.timestamp is None:
@@ -58,7 +60,9 @@ def live(events: Events, as_of: int | None, among: pl.DataFrame | None = None) -
     )
 
 
-def moved(events: Events, before: int | None, after: int | None) -> pl.DataFrame:
+def entities_affected_by_time(
+    events: Events, before: int | None, after: int | None
+) -> pl.DataFrame:
     """Keys of the entities whose value may differ between two instants."""
     spec = events.spec
     if before == after or before is None or after is None:

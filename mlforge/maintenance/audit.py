@@ -14,16 +14,14 @@ import time
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from decimal import Decimal
 from functools import cached_property
-from typing import Any
 
 import polars as pl
 
 from mlforge.core import clock, reference
 from mlforge.core.manifest import Manifest, config_of
 from mlforge.core.reference import Cell, History, Row
-from mlforge.core.values import from_us, to_iso
+from mlforge.core.values import from_us, to_us
 from mlforge.errors import FunctionError, IntegrityError, MlforgeError, OnlineError, SourceError
 from mlforge.features.feature import Feature
 from mlforge.frames import polars_schema, validate
@@ -37,7 +35,7 @@ from mlforge.maintenance.sampling import (
     rows_of,
 )
 from mlforge.online import OnlineStore
-from mlforge.retrieval.retrieval import get_training_data
+from mlforge.retrieval.training import get_training_data
 from mlforge.sources.parquet_reader import SourceFile, read
 from mlforge.sources.source import Source
 from mlforge.store import Store
@@ -340,7 +338,6 @@ class _Audit:
             self.skipped.append("online: there is no online store at hand")
             return
         entities = list(histories)
-        dtypes = {c.name: c.dtype for c in self.manifest.columns}
         try:
             for start in range(0, max(len(entities), 1), _ASKED):
                 some = entities[start : start + _ASKED]
@@ -359,7 +356,7 @@ class _Audit:
                     self.skipped.append("online: another version, or none, is there just now")
                     return
                 for entity, row in zip(some, rows, strict=True):
-                    self._online(entity, histories[entity], target.as_of, row, dtypes)
+                    self._online(entity, histories[entity], target.as_of, row)
             if whole:
                 self._strangers(histories)
         except OnlineError as error:
@@ -371,7 +368,6 @@ class _Audit:
         history: History,
         as_of: int | None,
         row: Row | None,
-        dtypes: Mapping[str, str],
     ) -> None:
         lives = history.lives(as_of)
         if row is None or not lives:
@@ -382,11 +378,11 @@ class _Audit:
                 )
                 self._wrong(entity, f"its row online {told}, as of {_shown_time(as_of)}")
             return
-        cells = {
-            name: Cell(_json(cell.value, dtypes[name]), cell.magnitude)
-            for name, cell in history.value(as_of).items()
+        values = {
+            name: to_us(value) if isinstance(value, datetime.datetime) else value
+            for name, value in row.items()
         }
-        self._compare(entity, "online", as_of, _floats(row, dtypes), cells)
+        self._compare(entity, "online", as_of, values, history.value(as_of))
 
     def _strangers(self, histories: Mapping[Entity, History]) -> None:
         """Rows online of entities that the files do not have."""
@@ -395,7 +391,7 @@ class _Audit:
         assert self.online is not None
         keys = self.feature.spec.keys
         hashes = {key_hash(dict(zip(keys, entity, strict=True))) for entity in histories}
-        others = self.online.others(self.feature.name, hashes)
+        others = self.online.count_other_rows(self.feature.name, hashes)
         if others:
             self.mismatches += others
             self.suspects[_STRANGERS] = None
@@ -433,27 +429,6 @@ class _Audit:
             return list(points)
         chance = random.Random(f"{self.share.seed} {entity_text(entity)}")
         return sorted(chance.sample(points, most))
-
-
-def _json(value: Any, dtype: str) -> Any:
-    """A value as it comes back from JSON."""
-    if value is None or isinstance(value, (bool, float, str)):
-        return value
-    if isinstance(value, int):
-        return to_iso(value) if dtype.startswith("Datetime") else value
-    if isinstance(value, Decimal):
-        return format(value, "f")
-    return value.isoformat("microseconds") if isinstance(value, datetime.time) else str(value)
-
-
-def _floats(row: Row, dtypes: Mapping[str, str]) -> Row:
-    """A whole float may come back from JSON as an integer."""
-    return {
-        name: float(value)
-        if type(value) is int and dtypes.get(name, "").startswith("Float")
-        else value
-        for name, value in row.items()
-    }
 
 
 def _shown_time(us: int | None) -> str:

@@ -4,12 +4,23 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from mlforge.online.base import Evidence, OnlineBooks, OnlineStore, Row, Target
+from mlforge.online.base import OnlineStore, RowRequest
+from mlforge.online.books import Evidence, OnlineBooks, Owner, Target
+from mlforge.online.decoding import Row
 
 if TYPE_CHECKING:
     from mlforge.online.redis.store import RedisStore
 
-__all__ = ["Evidence", "OnlineBooks", "OnlineStore", "RedisStore", "Row", "Target"]
+__all__ = [
+    "Evidence",
+    "OnlineBooks",
+    "OnlineStore",
+    "Owner",
+    "RedisStore",
+    "Row",
+    "RowRequest",
+    "Target",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,103 +1,33 @@
 """The contract of an online store, and what every backend has in common.
 
-The base class owns the encoding and the chunks; a backend supplies the abstract methods. A push is
-`begin`, then any of `put`, `remove` and `remove_rows`, then `finish`. Each of these raises StalePush
+The base class owns the encoding, the decoding and the chunks; a backend supplies the abstract methods. A
+push is `begin`, then any of `put`, `remove` and `remove_rows`, then `finish`. Each of these raises StalePush
 once a newer target has begun, and, but for `begin`, also when the target's own beginning was lost with
 the server's data: so neither a slow worker nor a flushed server leaves books that promise too much.
 """
 
 from __future__ import annotations
 
-import json
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, TypeAlias
+from typing import Self, TypeAlias
 
 import polars as pl
 
-from mlforge.core.schema import Schema
-from mlforge.core.values import to_iso
-from mlforge.errors import OnlineError
-from mlforge.frames.encoding import Json, json_row, json_rows, key_hash, key_hashes
+from mlforge.errors import NotServed, OnlineError, OwnedElsewhere
+from mlforge.frames.encoding import json_row, json_rows, key_hash, key_hashes
+from mlforge.online.books import Claim, Evidence, OnlineBooks, Target
+from mlforge.online.decoding import Misfit, Row, decode_rows, parse_rows
+from mlforge.store import Store
 
-Row: TypeAlias = dict[str, Any]
 Entity: TypeAlias = Mapping[str, object]
+Answer: TypeAlias = tuple[OnlineBooks | None, list[Row | None]]
 
 _ENCODED_AT_ONCE = 2_000
 _CHUNK = 250  # blocks the server for about a millisecond
-_NEVER = -(2**63)
-_QUARTER_US = 250_000  # of a second of TTL
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """What a push brings the online store to; `as_of` is None for an untimed feature.
-
-    content: the version's `rows_hash`. A store that was deleted and made anew comes to the same version
-        and generation with other rows.
-    """
-
-    version: str
-    generation: int
-    as_of: int | None
-    content: str = ""
-
-    @property
-    def fence(self) -> tuple[int, int]:
-        """The order of targets: the durable store's generation, then the instant."""
-        return self.generation, _NEVER if self.as_of is None else self.as_of
-
-    def __str__(self) -> str:
-        at = f" as of {to_iso(self.as_of)}" if self.as_of is not None else ""
-        return f"{self.version}{at} (generation {self.generation})"
-
-
-@dataclass(frozen=True, slots=True)
-class Evidence:
-    """Which run of which server holds the rows, and how many keys it has evicted until then."""
-
-    server: str
-    evicted: int
-
-    def excluded(self, now: Evidence) -> bool:
-        """Whether no key was evicted from this until now, as far as the server's own count tells.
-
-        A server that was started anew counts anew.
-        """
-        if self == DOUBT:
-            return False
-        return now.evicted == (self.evicted if now.server == self.server else 0)
-
-
-DOUBT = Evidence("", -1)
-"""Rows are known to be missing."""
-
-
-@dataclass(frozen=True, slots=True)
-class OnlineBooks:
-    """What the store promises about a feature.
-
-    `target` is the last push that finished, and None means that nothing is promised: the other fields
-    are empty then. `pending` are the targets that began since. Rows live from `renewed_at` for one TTL,
-    the books for half of one. `losses` are those of when all rows were last known to be there; None
-    where the server does not tell.
-    """
-
-    target: Target | None
-    pending: tuple[Target, ...] = ()
-    rows: int = 0
-    pushed_at: int = 0
-    renewed_at: int = 0
-    keys: Schema = ()
-    columns: Schema = ()
-    empty: Mapping[str, Json] = field(default_factory=dict)
-    losses: Evidence | None = None
-
-    def renewal_due(self, ttl: int | None, now: int) -> bool:
-        """Whether a quarter of the rows' TTL has passed: before half of it even if a turn is missed."""
-        return ttl is not None and now - self.renewed_at >= ttl * _QUARTER_US
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,13 +38,42 @@ class Rows:
     texts: Sequence[str] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class RowRequest:
+    """The entities of a feature whose rows are asked for, by their hashes; by name only for errors."""
+
+    feature: str
+    hashes: Sequence[str] = ()
+    entities: Sequence[Entity] = ()
+
+    @classmethod
+    def of(cls, feature: str, entities: Sequence[Entity]) -> Self:
+        """The request for these entities; an unfit key raises RetrievalError."""
+        return cls(feature, [key_hash(entity) for entity in entities], entities)
+
+
 class OnlineStore(ABC):
     """Rows by feature and entity, each a JSON object, and the books of each feature.
 
-    `ttl` is the life of a row in seconds since it was last written or renewed; None is for ever.
+    ttl: the life of a row in seconds since it was last written or renewed; None is for ever.
+    owner: the offline store, or the id of it, whose rows readers mean: those of another raise OwnedElsewhere.
+        None takes whatever is there.
     """
 
     ttl: int | None = None
+    owner: Store | str | None = None
+
+    def owned_by(self, store: Store) -> Self:
+        """This store on the same connections, whose readers mean the rows of an offline store.
+
+        An owner that was named before stays.
+        """
+        if self.owner is not None and not isinstance(self.owner, Store):
+            return self
+        other = copy.copy(self)
+        other.owner = store
+        other.__dict__.pop("_seen", None)
+        return other
 
     # Single rows and small batches: no fence, no books.
 
@@ -138,13 +97,18 @@ class OnlineStore(ABC):
         self._put(feature_name, None, _chunks(hashes, texts))
 
     def read(self, feature_name: str, entity_keys: Entity) -> Row | None:
-        """The entity's row, or None where there is no such key."""
-        [row] = _parsed(feature_name, self._texts(feature_name, [key_hash(entity_keys)]))
-        return row
+        """The entity's row, None where there is no such key.
+
+        Values are those that training gives, by the dtypes in the books; without books those of JSON. A row or
+        books of the wrong shape raise OnlineError, which names feature, entity and key; rows of another store
+        than `owner` raise OwnedElsewhere.
+        """
+        return self.read_batch(feature_name, [entity_keys])[0]
 
     def read_batch(self, feature_name: str, entity_keys: Sequence[Entity]) -> list[Row | None]:
-        """The entities' rows in the order asked."""
-        return _parsed(feature_name, self._texts(feature_name, list(map(key_hash, entity_keys))))
+        """The entities' rows in the order asked; raises as `read`."""
+        [(_, rows)] = self.fetch([(feature_name, entity_keys)])
+        return rows
 
     def delete(self, feature_name: str, entity_keys: Entity) -> bool:
         """Delete the entity's row; whether there was one."""
@@ -152,27 +116,55 @@ class OnlineStore(ABC):
 
     def exists(self, feature_name: str, entity_keys: Entity) -> bool:
         """Whether the entity has a row."""
-        return self.read(feature_name, entity_keys) is not None
+        [(_, [text])] = self._fetch([RowRequest.of(feature_name, [entity_keys])])
+        return text is not None
 
-    def fetch(
-        self, requests: Sequence[tuple[str, Sequence[Entity]]]
-    ) -> list[tuple[OnlineBooks | None, list[Row | None]]]:
-        """The books and rows of several features at one instant, in one round trip, in the order asked."""
-        hashed = [(feature, list(map(key_hash, entities))) for feature, entities in requests]
-        return self.fetch_hashed(hashed)
+    def fetch(self, requests: Sequence[tuple[str, Sequence[Entity]]]) -> list[Answer]:
+        """The books and rows of several features at one instant, in one round trip, in the order asked.
 
-    def fetch_hashed(
-        self, requests: Sequence[tuple[str, Sequence[str]]]
-    ) -> list[tuple[OnlineBooks | None, list[Row | None]]]:
+        Raises as `read`.
+        """
+        return self.fetch_hashed([RowRequest.of(*request) for request in requests])
+
+    def fetch_hashed(self, requests: Sequence[RowRequest]) -> list[Answer]:
         """As `fetch`, of entities whose hashes are known."""
-        answers = self._fetch(requests)
-        for (feature, _), (books, _) in zip(requests, answers, strict=True):
+        expected, answers = self._expected_owner(), []
+        for request, (books, texts) in zip(requests, self._fetch(requests), strict=True):
             if books is not None:
-                self._seen[feature] = books
-        return [
-            (books, _parsed(feature, texts))
-            for (feature, _), (books, texts) in zip(requests, answers, strict=True)
-        ]
+                _check_owner(request.feature, books, expected)
+                self._seen[request.feature] = books
+            answers.append((books, self._decoded(request, books, texts)))
+        return answers
+
+    def _expected_owner(self) -> str | None:
+        """The id of the store whose rows readers mean; empty if that store has none yet, None if any will do."""
+        if not isinstance(self.owner, Store):
+            return self.owner
+        identity = self.owner.identity()
+        return "" if identity is None else identity.id
+
+    def _decoded(
+        self, request: RowRequest, books: OnlineBooks | None, texts: Sequence[str | None]
+    ) -> list[Row | None]:
+        try:
+            rows = parse_rows(texts)
+            if books is not None and books.target is not None:
+                decode_rows(rows, books.columns)
+        except Misfit as misfit:
+            if misfit.incomplete and books is not None and books.is_being_replaced:
+                raise NotServed(
+                    f"{request.feature}: a version with other columns is being pushed at this moment; ask again"
+                ) from None
+            raise OnlineError(self._damaged(request, misfit)) from None
+        return rows
+
+    def _damaged(self, request: RowRequest, misfit: Misfit) -> str:
+        feature, at = request.feature, misfit.position
+        entity = f" of {dict(request.entities[at])!r}" if request.entities else ""
+        return (
+            f"{feature}: the row{entity} at {self._row_name(feature, request.hashes[at])} is damaged: {misfit}. "
+            f"Delete {self._books_name(feature)}, and the next push writes all rows of {feature} anew"
+        )
 
     def last_seen(self, features: Iterable[str]) -> dict[str, OnlineBooks]:
         """The books of those features that were fetched before, as they were then; nothing is asked."""
@@ -185,11 +177,12 @@ class OnlineStore(ABC):
     # A push.
 
     @abstractmethod
-    def begin(self, feature: str, target: Target) -> OnlineBooks:
+    def begin(self, feature: str, target: Target, claim: Claim | None = None) -> OnlineBooks:
         """Raise the fence to the target and note it as pending, atomically, before any row is written.
 
         Returns the books as they are from now on: rows may be those of their target or of any that is
-        pending. The same target may begin again.
+        pending. The same target may begin again. Raises OwnedElsewhere where the rows are of another store
+        than the target's, unless the claim takes them from it; OnlineError where the books are damaged.
         """
 
     def put(
@@ -202,7 +195,7 @@ class OnlineStore(ABC):
     ) -> int:
         """Write a row per row of the frame, which holds the keys and the values; how many.
 
-        unwritten: what `found` told; these rows are taken from it.
+        unwritten: digests from `list_digests`; those of rows that are written are taken out of it.
         """
         return self._put(feature, target, _noted(_encoded(frame, keys), unwritten))
 
@@ -210,10 +203,10 @@ class OnlineStore(ABC):
         """Delete the rows of these entities; how many there were."""
         return self._remove(feature, target, _slices(key_hashes(frame, keys).to_list()))
 
-    def found(self, feature: str) -> set[bytes]:
-        """The digests, which hashes spell out, of the rows that are there.
+    def list_digests(self, feature: str) -> set[bytes]:
+        """The digests (32 bytes, which hashes spell out) of the rows that are there.
 
-        Asked after a push began, none but those of this push can come to them.
+        Listed after a push began, none but those of this push can come to them.
         """
         return {bytes.fromhex(row) for chunk in self._scan(feature) for row in chunk}
 
@@ -221,9 +214,14 @@ class OnlineStore(ABC):
         """Delete the rows of these digests; how many there were."""
         return self._remove(feature, target, _slices([digest.hex() for digest in digests]))
 
-    def others(self, feature: str, hashes: Iterable[str]) -> int:
+    def count_other_rows(self, feature: str, hashes: Iterable[str]) -> int:
         """How many rows there are besides those of these hashes."""
-        return len(self.found(feature).difference(map(bytes.fromhex, hashes)))
+        return len(self.list_digests(feature).difference(map(bytes.fromhex, hashes)))
+
+    def count_rows(self, feature: str, hashes: Sequence[str]) -> int:
+        """How many of these hashes have a row."""
+        [(_, texts)] = self._fetch([RowRequest(feature, hashes)])
+        return sum(text is not None for text in texts)
 
     @abstractmethod
     def finish(
@@ -232,7 +230,7 @@ class OnlineStore(ABC):
         """Write the books with the target as done and none pending, atomically.
 
         server: the run that every row of the push was written to. OnlineUnavailable if another answers
-        now: it may lack the last rows, as after a failover.
+        now: it may lack the last rows, as after a failover. The TTL that is recorded is this store's.
 
         Say in `books.renewed_at` when the oldest live row was written or renewed: with a TTL the books
         are gone half of one after that, whenever this is called, so that they never outlive a row.
@@ -245,19 +243,25 @@ class OnlineStore(ABC):
         Fewer than the books say means that some were lost.
         """
 
-    def losses(self) -> Evidence | None:
-        """What the server says of keys that it dropped on its own; None if it does not tell."""
+    def evidence(self) -> Evidence | None:
+        """The server's word of its run and of keys that it dropped on its own; None if it does not tell."""
         return None
 
     @abstractmethod
-    def doubt(self, feature: str, books: OnlineBooks) -> None:
-        """Note in the books that rows are missing: no missing row passes for empty windows from now on."""
+    def mark_incomplete(self, feature: str, books: OnlineBooks) -> None:
+        """Note in the books that rows are missing, unless a push has begun since.
 
-    def drop(self, feature: str) -> int:
-        """Delete the feature, its books first; how many rows there were."""
-        self.forget(feature)
+        No missing row passes for empty windows from then on.
+        """
+
+    def drop(self, feature: str, owner: str | None = None) -> int:
+        """Delete the feature, its books first; how many rows there were.
+
+        owner: the id of the store whose rows may go; those of another raise OwnedElsewhere. None asks nothing.
+        """
+        self.forget(feature, owner)
         dropped = self._remove(feature, None, self._scan(feature))
-        self._strike(feature)
+        self.unregister(feature)
         return dropped
 
     # What there is.
@@ -275,11 +279,15 @@ class OnlineStore(ABC):
         """The features that were pushed here and not dropped since, by name."""
 
     @abstractmethod
-    def forget(self, feature: str) -> None:
+    def forget(self, feature: str, owner: str | None = None) -> None:
         """Delete the feature's books and fence, e.g. when the durable store was made anew.
 
-        Nothing is promised until the next push.
+        Nothing is promised until the next push. owner: as in `drop`, held against the books atomically.
         """
+
+    @abstractmethod
+    def unregister(self, feature: str) -> None:
+        """Take the feature off the list of features; its rows and books stay."""
 
     @abstractmethod
     def close(self) -> None:
@@ -300,17 +308,33 @@ class OnlineStore(ABC):
         """The hashes of all rows in chunks; each row at least once."""
 
     @abstractmethod
-    def _texts(self, feature: str, hashes: Sequence[str]) -> list[str | None]:
-        """The rows' JSON in the order asked, None where there is none."""
-
-    @abstractmethod
     def _fetch(
-        self, requests: Sequence[tuple[str, Sequence[str]]]
-    ) -> list[tuple[OnlineBooks | None, list[str | None]]]: ...
+        self, requests: Sequence[RowRequest]
+    ) -> list[tuple[OnlineBooks | None, list[str | None]]]:
+        """The books and the rows' texts of one instant, as they are stored, in the order asked.
+
+        A text that is not UTF-8 holds lone surrogates. Raises OnlineError for books of the wrong shape.
+        """
 
     @abstractmethod
-    def _strike(self, feature: str) -> None:
-        """Take the feature off the list of features."""
+    def _row_name(self, feature: str, hash: str) -> str:
+        """A row's name on the server, for errors."""
+
+    @abstractmethod
+    def _books_name(self, feature: str) -> str:
+        """The books' name on the server, for errors."""
+
+
+def _check_owner(feature: str, books: OnlineBooks, expected: str | None) -> None:
+    """Raise OwnedElsewhere if the books name another owner than is expected; None expects any."""
+    owner = books.owner
+    if owner is None or expected is None or owner.store == expected:
+        return
+    meant = f"of the store {expected}" if expected else "of a store that was never written to"
+    raise OwnedElsewhere(
+        f"{feature}: its rows online are of another owner ({owner}), and this reader means those {meant}. Use the "
+        f"prefix that those are under, or say RedisStore(owner={owner.store!r}) to read these"
+    )
 
 
 def _encoded(frame: pl.DataFrame, keys: Sequence[str]) -> Iterator[Rows]:
@@ -333,22 +357,3 @@ def _chunks(hashes: list[str], texts: list[str]) -> Iterator[Rows]:
 
 def _slices(items: list[str]) -> Iterator[list[str]]:
     return (items[start : start + _CHUNK] for start in range(0, len(items), _CHUNK))
-
-
-def _parsed(feature: str, texts: Sequence[str | None]) -> list[Row | None]:
-    """The texts parsed as one array, which takes a third of the time of one after the other."""
-    try:
-        rows: list[Row | None] = json.loads(f"[{','.join([text or 'null' for text in texts])}]")
-    except ValueError:
-        rows = []
-    if len(rows) == len(texts):
-        return rows
-    return [None if text is None else _row(feature, text) for text in texts]
-
-
-def _row(feature: str, text: str) -> Row:
-    try:
-        row: Row = json.loads(text)
-    except ValueError as error:
-        raise OnlineError(f"{feature}: a row is not JSON ({error}); push it again") from error
-    return row

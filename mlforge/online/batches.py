@@ -1,4 +1,4 @@
-"""What is to be online: keys and values of the entities that have any at an instant.
+"""The rows that are to be online: keys and values of the entities that have any at an instant.
 
 The events that their windows see are read once and then asked several questions, for as many entities at
 a time as memory is to hold.
@@ -46,14 +46,14 @@ class AsOfView:
         at, reach = time_model.point(self.as_of, spec.interval), time_model.reach(spec.windows)
         return TimeRange(at + reach.start, at + reach.end)
 
-    def live(self) -> pl.DataFrame:
+    def active_entities(self) -> pl.DataFrame:
         """Keys of the entities that have a value."""
-        return evaluation.live(self.events, self.as_of)
+        return evaluation.active_entities(self.events, self.as_of)
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Some of the entities: keys and values of those that have any now; how many of them had before."""
+    """Keys and values of some entities, of those that have any; and how many of them had any before."""
 
     rows: pl.DataFrame
     had: int
@@ -61,43 +61,51 @@ class Batch:
 
 @dataclass(frozen=True)
 class EntitySubset:
-    """Which entities, None for all, and about which share of all they are."""
+    """The entities to evaluate, None for all, and about which share of all they are."""
 
     among: pl.DataFrame | None = None
     share: float = 1.0
 
-    def parts(self, state: AsOfView) -> int:
-        """Into how many pieces the entities are to be cut."""
-        count = sum(partial.rows for partial in state.events.within(state.seen).partials)
+    def parts(self, view: AsOfView) -> int:
+        """The number of batches that the entities are to be cut into."""
+        count = sum(partial.rows for partial in view.events.within(view.seen).partials)
         return max(1, -(-int(count * min(1.0, self.share)) // EVENTS_HELD))
 
 
-def pieces(
+def cut(
     engine: Engine,
     now: AsOfView,
-    scope: EntitySubset = EntitySubset(),
+    subset: EntitySubset = EntitySubset(),
     before: AsOfView | None = None,
 ) -> Iterator[Batch]:
-    """The entities in pieces that share none; `before` only counts. Raises IntegrityError as `values_at` does."""
+    """The subset's entities in batches that share none, with their values at `now`.
+
+    before: an earlier view, of which each batch says how many entities had a value. Raises IntegrityError as
+    `values_at` does.
+    """
     if now.seen is not None and now.events.are_tiled(now.seen):
-        yield from _of_tiles(engine, now, scope, before)
+        yield from _of_tiles(engine, now, subset, before)
         return
-    states = [now] if before is None else [now, before]
-    parts = scope.parts(now)
+    views = [now] if before is None else [now, before]
+    parts = subset.parts(now)
     for number in range(parts):
-        held = _held(states, scope.among, _part_of(now.events.spec.keys, number, parts))
-        alive = held[0].live()
+        held = _held(views, subset.among, _part_of(now.events.spec.keys, number, parts))
+        alive = held[0].active_entities()
         points = alive.with_columns(polars_schema.instant(now.as_of).alias(POINT))
         values = evaluation.values_at(engine, held[0].events, points)
-        yield Batch(alive.hstack(values), sum(state.live().height for state in held[1:]))
+        yield Batch(alive.hstack(values), sum(view.active_entities().height for view in held[1:]))
 
 
 def _of_tiles(
-    engine: Engine, now: AsOfView, scope: EntitySubset, before: AsOfView | None
+    engine: Engine, now: AsOfView, subset: EntitySubset, before: AsOfView | None
 ) -> Iterator[Batch]:
-    """The same where tiles are at rest, which are few enough to be read for each question."""
-    had = 0 if before is None else evaluation.live(before.events, before.as_of, scope.among).height
-    alive = evaluation.live(now.events, now.as_of, scope.among)
+    """The same where tiles are stored, which are few enough to be read for each question."""
+    had = (
+        0
+        if before is None
+        else evaluation.active_entities(before.events, before.as_of, subset.among).height
+    )
+    alive = evaluation.active_entities(now.events, now.as_of, subset.among)
     for some in alive.iter_slices(ENTITIES_HELD) if alive.height else [alive]:
         points = some.with_columns(polars_schema.instant(now.as_of).alias(POINT))
         yield Batch(some.hstack(evaluation.values_at(engine, now.events, points)), had)
@@ -122,10 +130,10 @@ class _Held(Events):
         times: TimeRange | None = None,
         among: pl.DataFrame | None = None,
     ) -> pl.LazyFrame:
-        found = self.frame.lazy()
+        rows = self.frame.lazy()
         if columns is not None:
-            found = found.select(name for name in self.frame.columns if name in columns)
-        return self._chosen(found, times, among)
+            rows = rows.select(name for name in self.frame.columns if name in columns)
+        return self._chosen(rows, times, among)
 
 
 def _part_of(keys: Sequence[str], number: int, parts: int) -> pl.Expr | None:
@@ -133,24 +141,24 @@ def _part_of(keys: Sequence[str], number: int, parts: int) -> pl.Expr | None:
 
 
 def _held(
-    states: Sequence[AsOfView], among: pl.DataFrame | None, part: pl.Expr | None
+    views: Sequence[AsOfView], among: pl.DataFrame | None, part: pl.Expr | None
 ) -> list[AsOfView]:
-    """The states with the events of these entities in memory; what two states share is read once."""
-    events = states[0].events
+    """The views with the events of these entities in memory; events that two views share are read once."""
+    events = views[0].events
     spec = events.spec
     columns = spec.needed() if spec.columns else None
-    times = [state.seen for state in states]
+    times = [view.seen for view in views]
     union = _shared(times)
-    ranges = times if union is _NOWHEN else [union for _ in states]
-    held = [state.events.within(when) for state, when in zip(states, ranges, strict=True)]
+    ranges = times if union is _NOWHEN else [union for _ in views]
+    held = [view.events.within(when) for view, when in zip(views, ranges, strict=True)]
     known = {partial.hash: partial for some in held for partial in some.partials}
     own = [Counter([partial.hash for partial in some.partials]) for some in held]
     common = Counter[str]() if union is _NOWHEN else own[0] & own[1]
 
     def gathered(hashes: Counter[str], when: TimeRange | None) -> pl.LazyFrame:
         chosen = replace(events, partials=tuple(known[each] for each in hashes.elements()))
-        found = chosen.within(when).scan(columns, when, among)
-        return found if part is None else found.filter(part)
+        rows = chosen.within(when).scan(columns, when, among)
+        return rows if part is None else rows.filter(part)
 
     scans = [gathered(each - common, when) for each, when in zip(own, times, strict=True)]
     with intact(spec.name):
@@ -159,14 +167,14 @@ def _held(
     return [
         AsOfView(
             _Held(spec, events.schema, (), events.where, frame=pl.concat([shared, frame])),
-            state.as_of,
+            view.as_of,
         )
-        for state, frame in zip(states, rest, strict=True)
+        for view, frame in zip(views, rest, strict=True)
     ]
 
 
 def _shared(times: Sequence[TimeRange | None]) -> TimeRange | None:
-    """A range for what two states share: one that covers both, unless they lie apart."""
+    """A range for the events that two views share: one that covers both, unless they lie apart."""
     if len(times) < 2:
         return _NOWHEN
     first, second = times

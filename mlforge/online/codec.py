@@ -1,4 +1,8 @@
-"""Books as the fields of a hash that a person can read with HGETALL."""
+"""Books as the fields of a hash that a person can read with HGETALL.
+
+The hash is input: anybody who reaches the server can have written it. Fields of the wrong shape raise
+OnlineError, which names where they lie.
+"""
 
 from __future__ import annotations
 
@@ -6,17 +10,19 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from mlforge.core.schema import Column, Schema
-from mlforge.core.values import from_iso, to_iso
-from mlforge.errors import OnlineError
-from mlforge.online.base import Evidence, OnlineBooks, Target
+from mlforge.core.schema import KEY_DTYPES, Column, Schema
+from mlforge.core.values import Version, from_iso, to_iso
+from mlforge.errors import OnlineError, StoreError
+from mlforge.online.books import UNRECORDED, Evidence, OnlineBooks, Owner, Target
+from mlforge.online.decoding import Misfit, decode_rows, decoder
 
 FORMAT = "1"
+_FOREVER = "none"
 
 
 def fence_text(target: Target | None) -> str:
-    """The target's fence as the scripts compare it; empty for none."""
-    return "" if target is None else "{} {}".format(*target.fence)
+    """The target's fence and store as the scripts compare them; empty for none."""
+    return "" if target is None else "{} {} {}".format(*target.fence, target.store)
 
 
 def target_text(target: Target) -> str:
@@ -27,31 +33,52 @@ def target_text(target: Target) -> str:
             "generation": target.generation,
             "as_of": to_iso(target.as_of),
             "content": target.content,
+            "store": target.store,
         }
     )
 
 
-def to_fields(target: Target, books: OnlineBooks) -> dict[str, str]:
-    """The fields of books whose target is done and that have none pending."""
+def owner_text(owner: Owner) -> str:
+    """What is told of an owner beside its id, as JSON."""
+    return _json(
+        {
+            "project": owner.project,
+            "root": owner.root,
+            "place": owner.place,
+            "host": owner.host,
+            "since": to_iso(owner.since),
+        }
+    )
+
+
+def to_fields(target: Target, books: OnlineBooks, ttl: int | None) -> dict[str, str]:
+    """The fields of books whose target is done and that have none pending; their owner stays as it is."""
     return {
         "version": target.version,
         "generation": str(target.generation),
         "as_of": to_iso(target.as_of) or "",
         "content": target.content,
+        "store": target.store,
         "rows": str(books.rows),
         "pushed_at": to_iso(books.pushed_at) or "",
         "renewed_at": to_iso(books.renewed_at) or "",
+        "ttl": ttl_text(ttl),
         "keys": _schema_text(books.keys),
         "columns": _schema_text(books.columns),
         "empty": _json(dict(books.empty)),
         "pending": "[]",
-        "losses": losses_text(books.losses),
+        "losses": evidence_text(books.evidence),
     }
 
 
-def losses_text(losses: Evidence | None) -> str:
-    """The losses as a person can read them; empty where the server does not tell."""
-    return "" if losses is None else f"{losses.evicted} {losses.server}"
+def ttl_text(ttl: int | None) -> str:
+    """The TTL in seconds, or the word for none."""
+    return _FOREVER if ttl is None else str(ttl)
+
+
+def evidence_text(evidence: Evidence | None) -> str:
+    """The evidence as a person can read it; empty where the server does not tell."""
+    return "" if evidence is None else f"{evidence.evicted} {evidence.server}"
 
 
 def from_fields(fields: Mapping[str, str], where: str) -> OnlineBooks | None:
@@ -64,51 +91,112 @@ def from_fields(fields: Mapping[str, str], where: str) -> OnlineBooks | None:
             "or the mlforge that wrote it"
         )
     try:
+        "".join([*fields, *fields.values()]).encode()
         return _parsed(fields)
-    except (KeyError, TypeError, ValueError) as error:
-        raise OnlineError(
-            f"{where} is damaged ({error!r}); delete it and the next push makes it anew"
-        ) from error
+    except RecursionError:
+        reason = "it is nested too deeply"
+    except KeyError as error:
+        reason = f"there is no {error}"
+    except (
+        ArithmeticError,
+        AttributeError,
+        Misfit,
+        StoreError,
+        TypeError,
+        ValueError,
+    ) as error:
+        shown = " ".join(str(error).split())
+        reason = shown if len(shown) <= 200 else f"{shown[:197]}..."
+    raise OnlineError(
+        f"{where} is damaged ({reason}); delete it and the next push makes it anew"
+    ) from None
 
 
 def _parsed(fields: Mapping[str, str]) -> OnlineBooks:
-    pending = tuple(map(_target, json.loads(fields["pending"])))
+    pending = tuple(map(_target, _list(fields.get("pending", "[]"))))
+    owner = _owner(fields)
     if "version" not in fields:
-        return OnlineBooks(None, pending)
+        return OnlineBooks(None, pending, owner=owner)
+    target = Target(
+        str(Version.parse(fields["version"])),
+        _count(fields["generation"]),
+        from_iso(fields["as_of"] or None),
+        fields.get("content", ""),
+        fields.get("store", ""),
+    )
+    columns = _schema(fields["columns"])
+    keys = _schema(fields["keys"])
+    if unfit := [key.dtype for key in keys if key.dtype not in KEY_DTYPES]:
+        raise ValueError(f"{unfit[0]} is no dtype of a key")
     return OnlineBooks(
-        target=Target(
-            fields["version"],
-            int(fields["generation"]),
-            from_iso(fields["as_of"] or None),
-            fields.get("content", ""),
-        ),
+        target=target,
         pending=pending,
-        rows=int(fields["rows"]),
-        pushed_at=from_iso(fields["pushed_at"]) or 0,
-        renewed_at=from_iso(fields["renewed_at"]) or 0,
-        keys=_schema(fields["keys"]),
-        columns=_schema(fields["columns"]),
-        empty=json.loads(fields["empty"]),
-        losses=_losses(fields.get("losses", "")),
+        rows=_count(fields["rows"]),
+        pushed_at=_instant(fields["pushed_at"]),
+        renewed_at=_instant(fields["renewed_at"]),
+        keys=keys,
+        columns=columns,
+        empty=_empty(fields["empty"], columns),
+        evidence=_evidence(fields.get("losses", "")),
+        ttl=_ttl(fields.get("ttl", "")),
+        owner=owner,
     )
 
 
-def _losses(text: str) -> Evidence | None:
+def _owner(fields: Mapping[str, str]) -> Owner | None:
+    store = fields.get("owner", "")
+    if not store:
+        return None
+    told = _mapping(json.loads(fields.get("owner_place", "{}")))
+    texts = {name: _text(told.get(name, "")) for name in ("project", "root", "place", "host")}
+    since = told.get("since")
+    return Owner(store, since=0 if since is None else _instant(_text(since)), **texts)
+
+
+def _empty(text: str, columns: Schema) -> Mapping[str, Any]:
+    """The values of empty windows, as training gives them."""
+    row = _mapping(json.loads(text))
+    decode_rows([row], columns)
+    return row
+
+
+def _evidence(text: str) -> Evidence | None:
     evicted, _, server = text.partition(" ")
     return Evidence(server, int(evicted)) if text else None
 
 
-def _target(document: Mapping[str, Any]) -> Target:
+def _ttl(text: str) -> int | None:
+    if text == _FOREVER:
+        return None
+    return int(text) if text else UNRECORDED
+
+
+def _target(document: object) -> Target:
+    told = _mapping(document)
+    as_of, generation = told["as_of"], told["generation"]
+    if type(generation) is not int or generation < 0:
+        raise ValueError(f"generation {generation!r} is no number of one")
     return Target(
-        document["version"],
-        document["generation"],
-        from_iso(document["as_of"]),
-        document.get("content", ""),
+        str(Version.parse(told["version"])),
+        generation,
+        None if as_of is None else _instant(_text(as_of)),
+        _text(told.get("content", "")),
+        _text(told.get("store", "")),
     )
 
 
 def _schema(text: str) -> Schema:
-    return tuple(Column(**column) for column in json.loads(text))
+    columns = tuple(Column(**_mapping(column)) for column in _list(text))
+    for column in columns:
+        for value in (column.name, column.dtype, column.aggregation or "", column.window or ""):
+            _text(value)
+        try:
+            decoder(column.dtype)
+        except KeyError:
+            raise ValueError(f"{column.name!r} is {column.dtype}, which is not known") from None
+    if len({column.name for column in columns}) < len(columns):
+        raise ValueError("a column is named twice")
+    return columns
 
 
 def _schema_text(schema: Schema) -> str:
@@ -119,6 +207,37 @@ def _schema_text(schema: Schema) -> str:
         for column in schema
     ]
     return _json(documents)
+
+
+def _list(text: str) -> list[Any]:
+    value = json.loads(text)
+    if not isinstance(value, list):
+        raise ValueError(f"a {type(value).__name__} stands where a list should")
+    return value
+
+
+def _mapping(value: object) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise ValueError(f"a {type(value).__name__} stands where an object should")
+    return value
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"a {type(value).__name__} stands where a text should")
+    value.encode()
+    return value
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or len(text) > 18:
+        raise ValueError(f"{text[:40]!r} is no number of anything")
+    return int(text)
+
+
+def _instant(text: str) -> int:
+    instant = from_iso(text or None)
+    return 0 if instant is None else instant
 
 
 def _json(document: object) -> str:

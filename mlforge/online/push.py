@@ -6,6 +6,7 @@ the version that is online, and those whose windows gained or lost events as the
 
 from __future__ import annotations
 
+import socket
 import time
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -21,11 +22,12 @@ from mlforge.core.schema import Schema
 from mlforge.core.values import Version
 from mlforge.engines import Engine, Events, evaluation
 from mlforge.engines.events import events_of
-from mlforge.errors import IntegrityError, StalePush, StoreError
+from mlforge.errors import IntegrityError, OwnedElsewhere, StalePush, StoreError
 from mlforge.frames.encoding import key_hashes
-from mlforge.online import Evidence, OnlineBooks, OnlineStore, Target, batches
+from mlforge.online import Evidence, OnlineBooks, OnlineStore, Owner, Target, batches
 from mlforge.online.batches import AsOfView, EntitySubset
-from mlforge.store import Store
+from mlforge.online.books import Claim
+from mlforge.store import Store, StoreIdentity
 from mlforge.store.changes import diff_versions, same_rows
 
 log = structlog.get_logger("mlforge.push")
@@ -46,19 +48,30 @@ class PushResult:
     seconds: float = 0.0
 
 
-def push(name: str, store: Store, online: OnlineStore, engine: Engine) -> PushResult:
+def push(
+    name: str,
+    store: Store,
+    online: OnlineStore,
+    engine: Engine,
+    owner: Owner | None = None,
+    adopt: bool = False,
+) -> PushResult:
     """Make the online store equal the served version as of now; cheap when it already is.
 
-    Raises OnlineError when the server cannot take it, IntegrityError when the version's events are
-    missing or damaged. A push that a newer one overtook ends quietly.
+    owner: who pushes, by default `owner_of(store)`. adopt: take the feature from whatever store owns it.
+
+    Raises OwnedElsewhere when the rows online are of another store, OnlineError when the server cannot take
+    the push, IntegrityError when the version's events are missing or damaged. A push that a newer one overtook
+    ends quietly.
     """
     started = time.perf_counter()
     pointer = store.pointer(name)
     if pointer is None:
         return PushResult(name)
     manifest = store.manifest(name, pointer.version)
-    target = _target(manifest, pointer.generation)
-    work = _Push(store, online, engine, manifest, target)
+    owner = owner or owner_of(store)
+    target = _target(manifest, pointer.generation, owner.store)
+    work = _Push(store, online, engine, manifest, target, owner, adopt)
     try:
         result = work.run()
     except StalePush:
@@ -81,6 +94,16 @@ def push(name: str, store: Store, online: OnlineStore, engine: Engine) -> PushRe
             ms=round(result.seconds * 1000, 1),
         )
     return result
+
+
+def owner_of(store: Store, project: str = "", root: str = "") -> Owner:
+    """The offline store as an owner of rows online, which has an id from now on."""
+    return replace(_owner(store, store.establish()), project=project, root=root)
+
+
+def _owner(store: Store, identity: StoreIdentity | None) -> Owner:
+    host = socket.gethostname()
+    return Owner(identity.id if identity else "", "", "", repr(store), host, clock.now())
 
 
 def is_to_come(target: Target, now: int) -> bool:
@@ -110,30 +133,33 @@ def planned(manifest: Manifest, store: Store, online: OnlineStore, engine: Engin
     pointer = store.pointer(manifest.name)
     served = pointer is not None and pointer.version == manifest.version
     generation = 0 if pointer is None else pointer.generation + (not served)
-    work = _Push(store, online, engine, manifest, _target(manifest, generation))
+    owner = _owner(store, store.identity())
+    target = _target(manifest, generation, owner.store)
+    work = _Push(store, online, engine, manifest, target, owner)
     books = online.books(manifest.name)
+    work.claim(books)
     if books is not None and books.target == work.target and not books.pending:
         return 0
     affected = None
     with suppress(IntegrityError):  # what was pushed before may be damaged
         affected = None if books is None else work.affected(books)
-    alive = evaluation.live(work.events, work.target.as_of, affected)
+    alive = evaluation.active_entities(work.events, work.target.as_of, affected)
     keys = manifest.spec.keys
     if affected is None:
-        return alive.height + online.others(manifest.name, key_hashes(alive, keys))
+        return alive.height + online.count_other_rows(manifest.name, key_hashes(alive, keys))
     gone = affected.join(alive, on=list(keys), how="anti")
-    found = (online.read_batch(manifest.name, part.to_dicts()) for part in gone.iter_slices(_ASKED))
-    return alive.height + sum(row is not None for rows in found for row in rows)
+    slices = [key_hashes(part, keys).to_list() for part in gone.iter_slices(_ASKED)]
+    return alive.height + sum([online.count_rows(manifest.name, hashes) for hashes in slices])
 
 
-def _target(manifest: Manifest, generation: int) -> Target:
+def _target(manifest: Manifest, generation: int, store: str) -> Target:
     spec = manifest.spec
     as_of = None
     if spec.timestamp is not None:
         as_of = time_model.as_of(
             manifest.watermark, clock.now(), spec.windows, spec.interval, spec.online_clock
         )
-    return Target(str(manifest.version), generation, as_of, manifest.rows_hash)
+    return Target(str(manifest.version), generation, as_of, manifest.rows_hash, store)
 
 
 @dataclass(frozen=True)
@@ -143,35 +169,82 @@ class _Push:
     engine: Engine
     manifest: Manifest
     target: Target
+    owner: Owner
+    adopt: bool = False
 
     def run(self) -> PushResult:
         name, target = self.manifest.name, self.target
         books = self.online.books(name)
-        if books is not None and books.target == target and not books.pending:
+        claim = self.claim(books)
+        if (
+            books is not None
+            and books.target == target
+            and not books.pending
+            and not claim.takes_from
+        ):
             return self._renewed(books)
-        losses = self.online.losses()
-        books = self.online.begin(name, target)
+        evidence = self.online.evidence()
+        books = self.online.begin(name, target, claim)
         reach("push.begun")
         try:
             affected = self.affected(books)
             if affected is not None:
-                return self._some(affected, books, losses)
+                books = self._recounted(books, evidence)
+            if affected is not None and books is not None:
+                return self._some(affected, books, evidence)
         except IntegrityError as error:
             # The damage may lie in what was pushed before, which a full push does not read.
             log.warning("all rows are written anew", feature=name, why=str(error))
-        return self._all(losses)
+        return self._all(evidence)
+
+    def claim(self, books: OnlineBooks | None) -> Claim:
+        """Whose rows this push makes them; OwnedElsewhere if they are another's who may still be there."""
+        name, before = self.manifest.name, None if books is None else books.owner
+        if before is None or before.store == self.owner.store:
+            return Claim(self.owner)
+        if before.lies_where(self.owner):
+            log.warning(
+                "rows of a store that was here before are taken over", feature=name, of=before.store
+            )
+            return Claim(self.owner, before.store)
+        if self.adopt:
+            log.warning("rows are adopted", feature=name, of=str(before))
+            return Claim(self.owner, before.store, afresh=True)
+        raise OwnedElsewhere(
+            f"{name}: its rows online are of another owner ({before}), so they are not overwritten. Use another "
+            f"prefix, as in RedisStore(prefix=...), or another name for one of the two features; if the other "
+            f"is to end, take its rows with 'mlforge adopt {name}'"
+        )
+
+    def _recounted(self, books: OnlineBooks, evidence: Evidence | None) -> OnlineBooks | None:
+        """The books with the evidence up to which all rows are there, None if some are missing.
+
+        Evidence that no count has covered stays as it is: a push alone does not acknowledge it.
+        """
+        begun = clock.now()
+        if not books.recount_due(evidence, begun):
+            return books
+        if books.pending != (self.target,):
+            return None  # how many rows there should be is not known
+        alive = self.online.renew(self.manifest.name, self.target)
+        if alive < books.rows:
+            log.warning(
+                "rows were lost online", feature=self.manifest.name, lost=books.rows - alive
+            )
+            return None
+        return replace(books, renewed_at=begun, evidence=evidence)
 
     def _renewed(self, books: OnlineBooks) -> PushResult:
         """Nothing moved: keep rows alive, and write them anew if some were lost."""
-        name, losses, begun = self.manifest.name, self.online.losses(), clock.now()
-        if books.renewal_due(self.online.ttl, begun) or losses != books.losses:
+        name, evidence, begun = self.manifest.name, self.online.evidence(), clock.now()
+        if books.renewal_due(self.online.ttl, begun) or evidence != books.evidence:
             alive = self.online.renew(name, self.target)
             if alive < books.rows:
                 log.warning("rows were lost online", feature=name, lost=books.rows - alive)
-                self.online.begin(name, self.target)
-                return self._all(losses)
-            checked = replace(books, renewed_at=begun, losses=losses)
-            self.online.finish(name, self.target, checked, _run(losses))
+                self.online.begin(name, self.target, Claim(self.owner))
+                return self._all(evidence)
+            checked = replace(books, renewed_at=begun, evidence=evidence)
+            self.online.finish(name, self.target, checked, _run(evidence))
         return PushResult(name, self.target.version, self.target.as_of)
 
     def affected(self, books: OnlineBooks) -> pl.DataFrame | None:
@@ -181,65 +254,67 @@ class _Push:
         """
         if books.target is None or books.renewal_due(self.online.ttl, clock.now()):
             return None
-        found: list[pl.DataFrame] = []
+        changed: list[pl.DataFrame] = []
         for base in (books.target, *books.pending):
             if base == self.target:
                 continue
             before = self._manifest_of(base)
             if before is None or not _comparable(before, self.manifest):
                 return None
-            found.append(evaluation.moved(self.events, base.as_of, self.target.as_of))
+            changed.append(
+                evaluation.entities_affected_by_time(self.events, base.as_of, self.target.as_of)
+            )
             if not same_rows(before.partials, self.manifest.partials):
-                found.append(diff_versions(self.store, before, self.manifest).entities)
+                changed.append(diff_versions(self.store, before, self.manifest).entities)
         keys = list(self.manifest.spec.keys)
-        return pl.concat([frame.select(keys) for frame in found]).unique() if found else None
+        return pl.concat([frame.select(keys) for frame in changed]).unique() if changed else None
 
     def _manifest_of(self, base: Target) -> Manifest | None:
         """The version that a push was of; None if it is gone, or another came in its place."""
         try:
-            found = self.store.manifest(self.manifest.name, Version.parse(base.version))
+            manifest = self.store.manifest(self.manifest.name, Version.parse(base.version))
         except StoreError:
             return None
-        return found if found.rows_hash == base.content else None
+        return manifest if manifest.rows_hash == base.content else None
 
-    def _all(self, losses: Evidence | None) -> PushResult:
+    def _all(self, evidence: Evidence | None) -> PushResult:
         name, target, keys = self.manifest.name, self.target, self.manifest.spec.keys
         begun = clock.now()
-        unwritten = self.online.found(name)
+        unwritten = self.online.list_digests(name)
         written = 0
-        for piece in batches.pieces(self.engine, self.now):
-            written += self.online.put(name, target, piece.rows, keys, unwritten)
+        for batch in batches.cut(self.engine, self.now):
+            written += self.online.put(name, target, batch.rows, keys, unwritten)
         reach("push.put")
         deleted = self.online.remove_rows(name, target, unwritten) if unwritten else 0
-        self._finish(written, begun, losses, losses)
+        self._finish(written, begun, evidence, evidence)
         return PushResult(name, target.version, target.as_of, written, deleted, full=True)
 
     def _some(
-        self, affected: pl.DataFrame, books: OnlineBooks, losses: Evidence | None
+        self, affected: pl.DataFrame, books: OnlineBooks, evidence: Evidence | None
     ) -> PushResult:
         name, target, keys = self.manifest.name, self.target, self.manifest.spec.keys
         assert books.target is not None
         base = self._manifest_of(books.target)
         assert base is not None
         before = AsOfView(events_of(self.store, base), books.target.as_of)
-        scope = EntitySubset(affected, affected.height / max(1, books.rows))
+        subset = EntitySubset(affected, affected.height / max(1, books.rows))
         written = deleted = had = 0
         gone = affected
-        for piece in batches.pieces(self.engine, self.now, scope, before):
-            written += self.online.put(name, target, piece.rows, keys)
-            gone = gone.join(piece.rows, on=list(keys), how="anti")
-            had += piece.had
+        for batch in batches.cut(self.engine, self.now, subset, before):
+            written += self.online.put(name, target, batch.rows, keys)
+            gone = gone.join(batch.rows, on=list(keys), how="anti")
+            had += batch.had
         reach("push.put")
         if not gone.is_empty():
             deleted = self.online.remove(name, target, gone, keys)
         rows = books.rows - had + written
-        self._finish(rows, books.renewed_at, books.losses, losses)
+        self._finish(rows, books.renewed_at, books.evidence, evidence)
         return PushResult(name, target.version, target.as_of, written, deleted)
 
     def _finish(
-        self, rows: int, renewed_at: int, losses: Evidence | None, begun: Evidence | None
+        self, rows: int, renewed_at: int, evidence: Evidence | None, begun: Evidence | None
     ) -> None:
-        """losses: those of when all rows were last known to be there; begun: those of when the push began."""
+        """evidence: that of when all rows were last known to be there; begun: that of when the push began."""
         spec, events = self.manifest.spec, self.manifest.events
         columns = spec.values(events)
         books = OnlineBooks(
@@ -250,7 +325,7 @@ class _Push:
             keys=tuple(column for column in events if column.name in spec.keys),
             columns=columns,
             empty={column.name: 0 if column.aggregation == "count" else None for column in columns},
-            losses=losses,
+            evidence=evidence,
         )
         reach("push.removed")
         self.online.finish(self.manifest.name, self.target, books, _run(begun))
@@ -267,8 +342,8 @@ class _Push:
         return events_of(self.store, self.manifest)
 
 
-def _run(losses: Evidence | None) -> str | None:
-    return None if losses is None else losses.server
+def _run(evidence: Evidence | None) -> str | None:
+    return None if evidence is None else evidence.server
 
 
 def _comparable(before: Manifest, after: Manifest) -> bool:

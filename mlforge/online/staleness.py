@@ -6,12 +6,11 @@ from mlforge.core import clock, time_model
 from mlforge.core.feature_spec import FeatureSpec
 from mlforge.core.manifest import Manifest
 from mlforge.core.values import to_iso
-from mlforge.online.base import Evidence, OnlineBooks, OnlineStore, Target
+from mlforge.online.base import OnlineStore
+from mlforge.online.books import Evidence, OnlineBooks, Target
 from mlforge.online.push import is_to_come
 from mlforge.store import Pointer, Store
 
-RECOUNT_AFTER_US = 10_000_000
-"""The least time between two counts of the rows on a server that goes on evicting."""
 WALL_TICK_US = 60_000_000
 """How far rows that follow the wall clock may be behind it."""
 
@@ -22,8 +21,8 @@ def behind(store: Store, online: OnlineStore, feature: str) -> str | None:
     if pointer is None:
         return None
     manifest = store.manifest(feature, pointer.version)
-    losses = online.losses()
-    return lag(online.books(feature), pointer, manifest, online.ttl, clock.now(), losses)
+    evidence = online.evidence()
+    return lag(online.books(feature), pointer, manifest, online.ttl, clock.now(), evidence)
 
 
 def lag(
@@ -32,9 +31,9 @@ def lag(
     manifest: Manifest,
     ttl: int | None,
     now: int,
-    losses: Evidence | None = None,
+    evidence: Evidence | None = None,
 ) -> str | None:
-    """What the books lack of the served version, of the clock, of life."""
+    """Why the books are not those that should be: version, clock, rows lost, lives to renew; None if they are."""
     if books is None or books.target is None:
         return f"version {pointer.version} is not online"
     if (books.target.version, books.target.generation) != (
@@ -46,9 +45,9 @@ def lag(
         return f"version {pointer.version} is online with other rows than it has now"
     if books.pending:
         return "a push was not finished"
-    if (behind := _clock_lag(books.target, manifest, now)) is not None:
-        return behind
-    if books.losses != losses and now - books.renewed_at >= RECOUNT_AFTER_US:
+    if (clock_lag := _clock_lag(books.target, manifest, now)) is not None:
+        return clock_lag
+    if books.recount_due(evidence, now):
         return "the server may have lost rows of it: they are counted"
     return "the time to live of its rows is to be renewed" if books.renewal_due(ttl, now) else None
 

@@ -19,7 +19,7 @@ from mlforge.engines import POINT, engine_named, evaluation
 from mlforge.engines.events import events_of
 from mlforge.errors import OnlineError, RetrievalError, StoreError
 from mlforge.frames import polars_schema
-from mlforge.frames.encoding import Json, entity_key, json_value
+from mlforge.frames.encoding import entity_key, json_value
 from mlforge.online import OnlineStore
 from mlforge.retrieval import lineage
 from mlforge.retrieval.lineage import FILE
@@ -65,7 +65,7 @@ class Value:
     value: Any
     bounds: Bounds | None
     rows: int
-    online: Json = None
+    online: Any = None
     offline_then: Any = None
     agrees: bool | None = None
 
@@ -190,11 +190,11 @@ class _Evaluated:
         bounds = self._bounds(self._metric(column))
         return Value(column, self.values[column], bounds, self._within(bounds).height)
 
-    def agrees(self, column: str, online: Json) -> bool:
+    def agrees(self, column: str, online: Any) -> bool:
         """Whether an online value is this one, up to the order in which floats were added."""
         value = self.values[column]
-        if not (isinstance(value, float) and isinstance(online, float | int)):
-            return json_value(value) == online
+        if not (isinstance(value, float) and isinstance(online, float)):
+            return bool(value == online)
         return abs(value - online) <= _TOLERANCE * max(abs(value), self._magnitude(column))
 
     def _magnitude(self, column: str) -> float:
@@ -310,7 +310,7 @@ def _value_json(value: Value) -> dict[str, Any]:
         "end": bounds and to_iso(bounds.end),
         "closed": bounds and bounds.closed,
         "rows": value.rows,
-        "online": value.online,
+        "online": json_value(value.online),
         "offline_then": json_value(value.offline_then),
         "agrees": value.agrees,
     }

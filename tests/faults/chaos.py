@@ -36,7 +36,7 @@ import mlforge
 import worker
 from mlforge.errors import NotServed
 from mlforge.online import RedisStore
-from mlforge.retrieval.retrieval import check_empty
+from mlforge.retrieval.serving import check_empty
 from tests.support import contents
 from tests.support.agreement import TALLY
 from tests.support.faults import Copy, Plant, Proxy, Supervised, copy_of, places, restore
@@ -61,7 +61,7 @@ class AsAsked(RedisStore):
         answers = super().fetch(requests)
         for (name, _), (books, rows) in zip(requests, answers, strict=True):
             if books is not None and books.target is not None and None in rows:
-                check_empty(name, books, self.losses)
+                check_empty(name, books, self.evidence)
         return answers
 
 

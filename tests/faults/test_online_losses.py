@@ -15,7 +15,8 @@ from mlforge.errors import NotServed, OnlineUnavailable
 from mlforge.frames.encoding import key_hash
 from mlforge.metrics import Rolling
 from mlforge.online import RedisStore
-from mlforge.online.staleness import RECOUNT_AFTER_US, lag
+from mlforge.online.books import RECOUNT_AFTER_US
+from mlforge.online.staleness import lag
 from tests.support.projects import Project, rows
 from tests.support.servers import free_port, running, started
 from tests.support.workers import eventually
@@ -106,11 +107,11 @@ def test_rows_are_counted_once_the_server_has_evicted_but_not_again_and_again(
     assert pointer is not None
     assert books is not None
     later = books.renewed_at + RECOUNT_AFTER_US
-    assert lag(books, pointer, manifest, None, later, store.losses()) is None
+    assert lag(books, pointer, manifest, None, later, store.evidence()) is None
     client.set("mine", "x")
     evict(client, "mlforge:spend", *map(row_of, (1, 2, 3)))
-    assert lag(books, pointer, manifest, None, later - 1, store.losses()) is None
-    assert lag(books, pointer, manifest, None, later, store.losses()) is not None
+    assert lag(books, pointer, manifest, None, later - 1, store.evidence()) is None
+    assert lag(books, pointer, manifest, None, later, store.evidence()) is not None
     pushed = defs.push("spend")
     assert (pushed.written, pushed.full) == (0, False), "they were all there"
     assert ask(store, KNOWN, UNKNOWN) == [1, 0]
@@ -123,7 +124,7 @@ def test_a_row_that_somebody_deleted_is_doubted_and_comes_back(
     client.delete(row_of(1))
     books = store.books("spend")
     assert books is not None
-    store.doubt("spend", books)
+    store.mark_incomplete("spend", books)
     with pytest.raises(NotServed, match="somebody has deleted"):
         ask(store, KNOWN)
     assert defs.push("spend").full
@@ -138,7 +139,7 @@ def test_no_doubt_is_cast_on_a_push_that_began_since(
     project.drop("two", rows((1, 6.5, 1.0)))
     defs.build(online=True)
     after = store.books("spend")
-    store.doubt("spend", before)
+    store.mark_incomplete("spend", before)
     assert store.books("spend") == after
 
 

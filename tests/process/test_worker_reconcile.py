@@ -13,7 +13,7 @@ from redis import Redis
 
 from mlforge.core import clock
 from mlforge.errors import DataError, MlforgeError, OnlineError
-from mlforge.online.base import DOUBT
+from mlforge.online.books import INCOMPLETE
 from mlforge.online.staleness import RECOUNT_AFTER_US, behind
 from mlforge.store import Books
 from tests.support.workers import Shop, eventually, purchases, redis, server, write  # noqa: F401 - fixtures
@@ -153,12 +153,12 @@ def test_a_row_that_somebody_deleted_is_missed_by_a_count_and_written_again(shop
     project.online.delete("spend", {"user_id": 2})
     for round in range(1, 4):  # each feature in its turn
         at_work.tick(round * COUNT_EVERY_S)
-    assert project.online.books("spend").losses == DOUBT
+    assert project.online.books("spend").evidence == INCOMPLETE
     with clock.fixed(clock.now() + RECOUNT_AFTER_US):
         at_work.tick(4 * COUNT_EVERY_S)
         assert work(project, "spend") == "refreshed"
     assert shop.online("spend", 2)
-    assert project.online.books("spend").losses == project.online.losses()
+    assert project.online.books("spend").evidence == project.online.evidence()
 
 
 def test_requests_that_the_server_forgot_are_made_again(project):

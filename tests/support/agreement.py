@@ -1,11 +1,10 @@
-"""Whether what mlforge gives is what the oracle says: cells, JSON, stored rows."""
+"""Whether what mlforge gives is what the oracle says: cells, stored rows."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from datetime import datetime, timedelta
-from decimal import Decimal
+from datetime import datetime
 from typing import Any
 
 import polars as pl
@@ -27,28 +26,6 @@ def same(what: str, want: Cell, got: Any) -> None:
 
 def plain(value: Any) -> Any:
     return to_us(value) if isinstance(value, datetime) else value
-
-
-def json(cell: Cell) -> Cell:
-    """A cell as JSON would give it back."""
-    value = cell.value
-    if isinstance(value, float | int | str | None):
-        return cell
-    return Cell(value if isinstance(value, Decimal) else value.isoformat())
-
-
-def from_json(want: Cell, got: Any) -> Any:
-    """Texts that stand for an instant or a Decimal, compared by meaning."""
-    if not isinstance(got, str):
-        return got
-    if isinstance(want.value, Decimal):
-        return Decimal(got)
-    if isinstance(want.value, int):
-        moment = datetime.fromisoformat(got)
-        return (moment - datetime.fromisoformat("1970-01-01T00:00:00Z")) // timedelta(
-            microseconds=1
-        )
-    return got
 
 
 def same_rows(feature: oracle.Feature, events: oracle.Events, got: pl.DataFrame) -> None:

@@ -32,7 +32,7 @@ from mlforge.maintenance.operations import verify
 from mlforge.online import OnlineBooks, OnlineStore
 from mlforge.store import LocalStore
 from tests.support import contents, oracle
-from tests.support.agreement import TALLY, from_json, json, same, same_rows
+from tests.support.agreement import TALLY, plain, same, same_rows
 from worker.project import Project
 
 OTHER = {"polars": "duckdb", "duckdb": "polars"}
@@ -149,7 +149,7 @@ class _Wanted:
         _check_chain(store, self.name, pruned)
         latest = store.latest(self.name)
         if latest is None:
-            assert project.online.others(self.name, set()) == 0
+            assert project.online.count_other_rows(self.name, set()) == 0
             return
         if not self.held:  # a rollback is held, too
             assert latest.version == store.versions(self.name)[-1]
@@ -216,9 +216,11 @@ def _check_online(project: Project, latest: Manifest) -> None:
         assert (row is None) == (want is None), f"{name} {entity} online: {row}, not {want}"
         for column, cell in (want or {}).items():
             assert row is not None
-            same(f"{name} {entity} {column} online", json(cell), from_json(cell, row[column]))
+            same(f"{name} {entity} {column} online", cell, row[column])
     living = [entity for entity, row in zip(entities, rows, strict=True) if row is not None]
-    assert online.others(name, set()) == len(living) == books.rows, f"{name}: rows too many"
+    assert online.count_other_rows(name, set()) == len(living) == books.rows, (
+        f"{name}: rows too many"
+    )
     if as_of is None or not living:
         return
     spine = pl.DataFrame(
@@ -507,7 +509,7 @@ def _agrees(manifest: Manifest, sight: Sight, instant: int | None) -> bool:
         return want is None and sight.row is None
     row = dict(sight.row)
     return row.keys() == want.keys() and all(
-        oracle.close(json(cell).value, from_json(cell, row[column]), cell.magnitude)
+        oracle.close(cell.value, plain(row[column]), cell.magnitude)
         for column, cell in want.items()
     )
 

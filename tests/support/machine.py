@@ -38,7 +38,7 @@ from mlforge.online.prefetch import ROOM, read_ahead
 from mlforge.store import LocalStore
 from mlforge.store.local.packs import Packing
 from tests.support import histories, kernels, oracle
-from tests.support.agreement import TALLY, from_json, json, same, same_rows
+from tests.support.agreement import TALLY, same, same_rows
 from tests.support.histories import NAME, UNITS, Plan, Row, World
 from tests.support.oracle import Cell
 from tests.support.servers import started
@@ -646,7 +646,7 @@ class Machine(RuleBasedStateMachine):
             assert list(row) == [*names, *(f"{NAME}__{name}" for name in cells)]
             assert {name: row[name] for name in names} == keys
             for name, cell in cells.items():
-                same(f"online {entity} {name}", json(cell), from_json(cell, row[f"{NAME}__{name}"]))
+                same(f"online {entity} {name}", cell, row[f"{NAME}__{name}"])
         keys_there = sum(1 for _ in self.client.scan_iter(f"mlforge:{NAME}:*"))
         assert keys_there == len(self.served), f"{sorted(self.client.scan_iter('*'))}"
         lives = [self.client.ttl(key) for key in self.client.scan_iter(f"mlforge:{NAME}:*")]

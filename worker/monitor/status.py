@@ -14,7 +14,7 @@ from mlforge.core.manifest import Manifest
 from mlforge.core.text import printable
 from mlforge.core.values import from_iso, to_iso
 from mlforge.errors import MlforgeError, SourceError
-from mlforge.online.base import Target
+from mlforge.online import Target
 from mlforge.online.staleness import as_of_now, behind
 from mlforge.store import Audit
 from worker.project import Project

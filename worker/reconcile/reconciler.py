@@ -122,10 +122,10 @@ class Reconciler:
         before = online.books(feature)
         if before is None or before.target is None or before.pending:
             return
-        missing = before.rows - online.others(feature, frozenset())
+        missing = before.rows - online.count_other_rows(feature, frozenset())
         if missing > 0 and online.books(feature) == before:
             log.warning("rows are missing online", feature=feature, missing=missing)
-            online.doubt(feature, before)
+            online.mark_incomplete(feature, before)
 
     def _released(self, feature: str) -> str | None:
         """A hold that a person has lifted since the last look."""

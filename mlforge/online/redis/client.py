@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from mlforge.errors import DefinitionError, MissingExtra, OnlineError, OnlineUnavailable
-from mlforge.online.base import Evidence
+from mlforge.online.books import Evidence
 
 try:
     import redis
@@ -42,6 +42,8 @@ class Server:
         options |= {
             "retry": Retry(ExponentialBackoff(cap=0.5, base=0.05), _RETRIES),
             "decode_responses": True,
+            # What is not UTF-8 is told by who reads it: an error here would leave replies unread.
+            "encoding_errors": "surrogateescape",
             "protocol": 2,
         }
         try:
@@ -82,7 +84,7 @@ class Server:
         except redis.RedisError as error:
             raise self._meant(error) from error
 
-    def losses(self) -> Evidence | None:
+    def evidence(self) -> Evidence | None:
         """This run of the server, and its count of evictions; None if it does not tell."""
         try:
             with self.asking() as client, client.pipeline(transaction=False) as pipe:
@@ -113,11 +115,13 @@ class Server:
                 pool.release(connection)
         except redis.RedisError as error:
             raise self._meant(error) from error
-        return self._granted(answers)
+        for answer in answers:
+            self.granted(answer)
+        return answers
 
     def ask_together(self, transaction: bytes, replies: int) -> list[Any]:
-        """As `ask`, of commands from MULTI to EXEC: what EXEC replies."""
-        answers: list[Any] = self._granted(self.ask(transaction, replies)[-1])
+        """As `ask`, of commands from MULTI to EXEC: the replies in EXEC's, refusals among them."""
+        answers: list[Any] = self.ask(transaction, replies)[-1]
         return answers
 
     def stream(self, calls: Iterable[bytes]) -> int:
@@ -134,11 +138,11 @@ class Server:
                 total += connection.read_response()
         return total
 
-    def _granted(self, answers: list[Any]) -> list[Any]:
-        for answer in answers:
-            if isinstance(answer, redis.ResponseError):
-                raise self._meant(answer) from answer
-        return answers
+    def granted(self, answer: Any) -> Any:
+        """The reply, raised if it is a refusal."""
+        if isinstance(answer, redis.ResponseError):
+            raise self._meant(answer) from answer
+        return answer
 
     def _meant(self, error: redis.RedisError) -> Exception:
         """What an error of the client means to a user."""

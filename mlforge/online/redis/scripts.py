@@ -1,32 +1,47 @@
 """What must happen atomically on the server, in Lua.
 
-KEYS[1] is always the feature's books, ARGV[1] the fence as "generation instant"; rows follow in KEYS.
+KEYS[1] is always the feature's books, ARGV[1] the fence as "generation instant store"; rows follow in KEYS.
 Scripts are sent whole with every call (a chunk of rows is a hundred times their size), so a server that
 was restarted needs no second try.
 """
 
 from __future__ import annotations
 
-STALE = "STALEPUSH"
+STALE, OWNED, DAMAGED = "STALEPUSH", "OWNEDELSEWHERE", "DAMAGEDBOOKS"
 
+# ARGV: the fence; the target; the books' life in milliseconds; the feature; the owner's id and place; the id
+# that it takes the feature from, and "1" if the books are to start anew then.
 BEGIN = f"""
-local recorded = redis.call('HGET', KEYS[1], 'fence')
+local read = redis.call('HMGET', KEYS[1], 'fence', 'owner', 'pending')
+local recorded, owner, pending = read[1], read[2], read[3] or '[]'
 local function parts(fence)
-  local generation, instant = string.match(fence, '^(%d+) (%-?%d+)$')
+  local generation, instant = string.match(fence, '^(%d+) (%-?%d+)')
   return tonumber(generation), tonumber(instant)
 end
-if recorded then
+local mine, takes_from = ARGV[5], ARGV[7]
+local taken = owner and mine ~= '' and owner ~= mine
+if taken then
+  if owner ~= takes_from then return redis.error_reply('{OWNED} ' .. owner) end
+  if ARGV[8] == '1' then
+    redis.call('DEL', KEYS[1])
+    pending = '[]'
+  end
+elseif recorded then
   local g0, t0 = parts(recorded)
+  if not g0 then return redis.error_reply('{DAMAGED} ' .. recorded) end
   local g1, t1 = parts(ARGV[1])
   if g0 > g1 or (g0 == g1 and t0 > t1) then return redis.error_reply('{STALE} ' .. recorded) end
 end
 local target, life, feature = ARGV[2], ARGV[3], ARGV[4]
-local pending = redis.call('HGET', KEYS[1], 'pending') or '[]'
 if not string.find(pending, target, 1, true) then
   pending = pending == '[]' and '[' .. target .. ']' or string.sub(pending, 1, -2) .. ',' .. target .. ']'
 end
-redis.call('HSET', KEYS[1], 'format', '1', 'fence', ARGV[1], 'pending', pending)
-if life ~= '' and not recorded then redis.call('PEXPIRE', KEYS[1], life) end
+local fence = string.match(ARGV[1], '^%d+ %-?%d+')
+redis.call('HSET', KEYS[1], 'format', '1', 'fence', fence, 'pending', pending)
+if mine ~= '' and owner ~= mine then redis.call('HSET', KEYS[1], 'owner', mine, 'owner_place', ARGV[6]) end
+if life ~= '' and (not recorded or (taken and ARGV[8] == '1')) then
+  redis.call('PEXPIRE', KEYS[1], life)
+end
 redis.call('SADD', KEYS[2], feature)
 return redis.call('HGETALL', KEYS[1])
 """
@@ -34,10 +49,18 @@ return redis.call('HGETALL', KEYS[1])
 _FENCED = f"""
 local call = redis.call
 if ARGV[1] ~= '' then
-  local recorded = call('HGET', KEYS[1], 'fence')
-  if recorded ~= ARGV[1] then return redis.error_reply('{STALE} ' .. (recorded or '')) end
+  local read = call('HMGET', KEYS[1], 'fence', 'owner')
+  local recorded = (read[1] or '') .. ' ' .. (read[2] or '')
+  if not read[1] or recorded ~= ARGV[1] then return redis.error_reply('{STALE} ' .. (read[1] or '')) end
 end
 local n = 0
+"""
+
+# ARGV[1]: the id of the store whose books may go; empty asks nothing.
+FORGET = f"""
+local owner = ARGV[1] ~= '' and redis.call('HGET', KEYS[1], 'owner')
+if owner and owner ~= ARGV[1] then return redis.error_reply('{OWNED} ' .. owner) end
+return redis.call('UNLINK', KEYS[1])
 """
 
 # One command for all rows, where the server knows it: MSETEX came with Redis 8.4 and Valkey 9.1.
@@ -76,7 +99,8 @@ return n
 
 MOVED = "SERVERMOVED"
 
-# ARGV[3] is the run of the server that holds the rows; a server that does not tell its own is believed.
+# ARGV[2]: the books' life in milliseconds, empty for ever, "keep" to leave it. ARGV[3]: the run of the server
+# that holds the rows; a server that does not tell its own is believed.
 RECORD = f"""{_FENCED}
 if ARGV[3] ~= '' then
   local info = redis.pcall('INFO', 'server')
@@ -84,6 +108,7 @@ if ARGV[3] ~= '' then
   if run and run ~= ARGV[3] then return redis.error_reply('{MOVED} ' .. run) end
 end
 call('HSET', KEYS[1], unpack(ARGV, 4))
-if ARGV[2] == '' then call('PERSIST', KEYS[1]) else call('PEXPIRE', KEYS[1], ARGV[2]) end
+if ARGV[2] == '' then call('PERSIST', KEYS[1])
+elseif ARGV[2] ~= 'keep' then call('PEXPIRE', KEYS[1], ARGV[2]) end
 return n
 """

@@ -13,11 +13,27 @@ from typing import TYPE_CHECKING, Self
 import polars as pl
 
 from mlforge.core import clock
-from mlforge.core.values import check_name, to_iso
-from mlforge.errors import DefinitionError, OnlineUnavailable, StalePush
-from mlforge.online.base import DOUBT, Evidence, OnlineBooks, OnlineStore, Rows, Target
-from mlforge.online.codec import fence_text, from_fields, losses_text, target_text, to_fields
+from mlforge.core.values import check_name, is_name, to_iso
+from mlforge.errors import (
+    DefinitionError,
+    OnlineError,
+    OnlineUnavailable,
+    OwnedElsewhere,
+    StalePush,
+)
+from mlforge.online.base import OnlineStore, RowRequest, Rows
+from mlforge.online.books import INCOMPLETE, Claim, Evidence, OnlineBooks, Target
+from mlforge.online.codec import (
+    evidence_text,
+    fence_text,
+    from_fields,
+    owner_text,
+    target_text,
+    to_fields,
+    ttl_text,
+)
 from mlforge.online.redis import resp, scripts
+from mlforge.store import Store
 
 if TYPE_CHECKING:
     from mlforge.online.redis.client import Server
@@ -30,10 +46,13 @@ _SCANNED_AT_ONCE = 5_000
 class RedisStore(OnlineStore):
     """Rows at `{prefix}:{feature}:{hash of the entity}`, books at `{prefix}:{feature}`.
 
+    ttl: in seconds, None never expires. prefix: of all keys; stores with different ones share a server.
     password_file: a file that holds the password, in place of `password`: read once, when this is made.
+    owner: the offline store, or its id, whose rows readers mean: those of another raise OwnedElsewhere.
+        Definitions fill in their own store.
 
-    Connects when first used, and anew after a fork. `ttl` is in seconds, None never expires. A server
-    that does not answer raises OnlineUnavailable after three tries.
+    Connects when first used, and anew after a fork. A server that does not answer raises OnlineUnavailable
+    after three tries.
     """
 
     def __init__(
@@ -47,6 +66,7 @@ class RedisStore(OnlineStore):
         ssl: bool = False,
         username: str | None = None,
         password_file: str | os.PathLike[str] | None = None,
+        owner: Store | str | None = None,
     ) -> None:
         from mlforge.online.redis.client import Server
 
@@ -57,18 +77,28 @@ class RedisStore(OnlineStore):
             Server.of(ssl, host=host, port=port, db=db, username=username, password=password),
             ttl,
             prefix,
+            owner,
         )
 
     @classmethod
-    def from_url(cls, url: str, ttl: int | None = None, prefix: str = "mlforge") -> Self:
+    def from_url(
+        cls,
+        url: str,
+        ttl: int | None = None,
+        prefix: str = "mlforge",
+        owner: Store | str | None = None,
+    ) -> Self:
         """The store at `redis://`, `rediss://` or `unix://`, with redis-py's options in the query."""
         from mlforge.online.redis.client import Server
 
         store = cls.__new__(cls)
-        store._configure(Server.from_url(url), ttl, prefix)
+        store._configure(Server.from_url(url), ttl, prefix, owner)
         return store
 
-    def _configure(self, server: Server, ttl: int | None, prefix: str) -> None:
+    def _configure(
+        self, server: Server, ttl: int | None, prefix: str, owner: Store | str | None
+    ) -> None:
+        self.owner = _checked_owner(owner)
         self.ttl = _checked_ttl(ttl)
         self.prefix = _checked_prefix(prefix)
         self._server = server
@@ -87,22 +117,31 @@ class RedisStore(OnlineStore):
 
     def books(self, feature: str) -> OnlineBooks | None:
         """The feature's books; None if it was never pushed, or not renewed in time."""
-        [(books, _)] = self._fetch([(feature, [])])
+        [(books, _)] = self._fetch([RowRequest(feature)])
         return books
 
     def features(self) -> list[str]:
         """The features that were pushed here and not dropped since, by name."""
         with self._server.asking() as client:
-            return sorted(map(str, client.smembers(self._list)))
+            names = map(str, client.smembers(self._list))
+        return sorted(name for name in names if is_name(name))
 
-    def begin(self, feature: str, target: Target) -> OnlineBooks:
+    def begin(self, feature: str, target: Target, claim: Claim | None = None) -> OnlineBooks:
         """Raise the fence to the target and note it as pending, atomically; the books from now on."""
         key = self._key(feature)
-        life = self._books_life(clock.now())
-        arguments = (fence_text(target), target_text(target), life, feature)
+        arguments = (
+            fence_text(target),
+            target_text(target),
+            self._books_life(clock.now()),
+            feature,
+            target.store,
+            "" if claim is None else owner_text(claim.owner),
+            claim.takes_from or "" if claim else "",
+            "1" if claim and claim.afresh else "",
+        )
         with self._fenced(feature, target), self._server.asking() as client:
             flat: list[str] = client.eval(scripts.BEGIN, 2, key, self._list, *arguments)
-        books = _books(tuple(flat), self._at(key))
+        books = _books(tuple(flat), self._books_name(feature))
         assert books is not None
         return books
 
@@ -110,49 +149,51 @@ class RedisStore(OnlineStore):
         self, feature: str, target: Target, books: OnlineBooks, server: str | None = None
     ) -> None:
         """Write the books with the target as done and none pending, atomically."""
-        self._record(feature, target, to_fields(target, books), books.renewed_at, server)
+        fields = to_fields(target, books, self.ttl)
+        self._record(feature, target, fields, self._books_life(books.renewed_at), server)
 
-    def losses(self) -> Evidence | None:
+    def evidence(self) -> Evidence | None:
         """The server's run and its count of evictions; None if it does not tell, or may not."""
-        return self._server.losses()
+        return self._server.evidence()
 
-    def doubt(self, feature: str, books: OnlineBooks) -> None:
+    def mark_incomplete(self, feature: str, books: OnlineBooks) -> None:
         """Note in the books that rows are missing, unless a push has begun since."""
         assert books.target is not None
         with suppress(StalePush):
-            fields = {"losses": losses_text(DOUBT)}
-            self._record(feature, books.target, fields, books.renewed_at)
+            self._record(feature, books.target, {"losses": evidence_text(INCOMPLETE)}, "keep")
 
     def renew(self, feature: str, target: Target) -> int:
         """Give every row and the books their full life again; how many rows live."""
         renewed_at = clock.now()
-        seen = [pl.Series([], dtype=pl.UInt64)]
+        listed = [pl.Series([], dtype=pl.UInt64)]
 
-        def found() -> Iterator[Rows]:
+        def rows() -> Iterator[Rows]:
             for hashes in self._scan(feature):
                 # A scan may come upon a row twice; it lives once.
-                seen.append(pl.Series(hashes, dtype=pl.String).hash())
+                listed.append(pl.Series(hashes, dtype=pl.String).hash())
                 yield Rows(hashes)
 
-        renewed = self._stream(scripts.RENEW, feature, target, found())
-        self._record(feature, target, {"renewed_at": to_iso(renewed_at) or ""}, renewed_at)
-        gone = sum(map(len, seen)) - renewed
-        return pl.concat(seen).n_unique() - gone
+        renewed = self._stream(scripts.RENEW, feature, target, rows())
+        fields = {"renewed_at": to_iso(renewed_at) or "", "ttl": ttl_text(self.ttl)}
+        self._record(feature, target, fields, self._books_life(renewed_at))
+        gone = sum(map(len, listed)) - renewed
+        return pl.concat(listed).n_unique() - gone
 
-    def forget(self, feature: str) -> None:
-        """Delete the feature's books and fence, e.g. when the durable store was made anew."""
+    def forget(self, feature: str, owner: str | None = None) -> None:
+        """Delete the feature's books and fence, unless another store owns them."""
+        with self._fenced(feature, None), self._server.asking() as client:
+            client.eval(scripts.FORGET, 1, self._key(feature), owner or "")
+
+    def unregister(self, feature: str) -> None:
+        """Take the feature off the list of features; its rows and books stay."""
         with self._server.asking() as client:
-            client.unlink(self._key(feature))
+            client.srem(self._list, feature)
 
     def _put(self, feature: str, target: Target | None, chunks: Iterable[Rows]) -> int:
         return self._stream(scripts.PUT, feature, target, chunks)
 
     def _remove(self, feature: str, target: Target | None, chunks: Iterable[Sequence[str]]) -> int:
         return self._stream(scripts.REMOVE, feature, target, map(Rows, chunks))
-
-    def _strike(self, feature: str) -> None:
-        with self._server.asking() as client:
-            client.srem(self._list, feature)
 
     def _scan(self, feature: str) -> Iterator[list[str]]:
         pattern = f"{self._key(feature)}:{_ANY_HASH}"
@@ -165,31 +206,32 @@ class RedisStore(OnlineStore):
             if cursor == 0:
                 return
 
-    def _texts(self, feature: str, hashes: Sequence[str]) -> list[str | None]:
-        if not hashes:
-            return []
-        [texts] = self._server.ask(self._mget(feature, hashes), 1)
-        found: list[str | None] = texts
-        return found
-
     def _fetch(
-        self, requests: Sequence[tuple[str, Sequence[str]]]
+        self, requests: Sequence[RowRequest]
     ) -> list[tuple[OnlineBooks | None, list[str | None]]]:
         # A transaction: rows deleted between the two reads would pass for empty windows.
         commands = [resp.command("MULTI")]
-        for feature, hashes in requests:
-            commands.append(resp.command("HGETALL", self._key(feature)))
-            if hashes:
-                commands.append(self._mget(feature, hashes))
+        for request in requests:
+            commands.append(resp.command("HGETALL", self._key(request.feature)))
+            if request.hashes:
+                commands.append(self._mget(request.feature, request.hashes))
         commands.append(resp.command("EXEC"))
         replies = iter(self._server.ask_together(b"".join(commands), len(commands)))
         return [
             (
-                _books(tuple(next(replies)), self._at(self._key(feature))),
-                list(next(replies)) if hashes else [],
+                self._read_books(request.feature, next(replies)),
+                self._server.granted(next(replies)) if request.hashes else [],
             )
-            for feature, hashes in requests
+            for request in requests
         ]
+
+    def _read_books(self, feature: str, reply: list[str] | Exception) -> OnlineBooks | None:
+        where = self._books_name(feature)
+        if isinstance(reply, Exception):
+            with self._fenced(feature, None):
+                self._server.granted(reply)
+            raise reply
+        return _books(tuple(reply), where)
 
     def _mget(self, feature: str, hashes: Sequence[str]) -> bytes:
         rows = resp.prefixed(f"{self._key(feature)}:", hashes)
@@ -200,11 +242,11 @@ class RedisStore(OnlineStore):
         feature: str,
         target: Target,
         fields: Mapping[str, str],
-        renewed_at: int,
+        life: str,
         server: str | None = None,
     ) -> None:
         flat = [text for field in fields.items() for text in field]
-        arguments = (fence_text(target), self._books_life(renewed_at), server or "", *flat)
+        arguments = (fence_text(target), life, server or "", *flat)
         with self._fenced(feature, target), self._server.asking() as client:
             client.eval(scripts.RECORD, 1, self._key(feature), *arguments)
 
@@ -228,7 +270,7 @@ class RedisStore(OnlineStore):
 
     @contextmanager
     def _fenced(self, feature: str, target: Target | None) -> Iterator[None]:
-        """Turn a script's refusal of a stale target into StalePush."""
+        """Turn a refusal that concerns the feature into the error that names it."""
         from mlforge.online.redis.client import Refused
 
         try:
@@ -239,6 +281,17 @@ class RedisStore(OnlineStore):
                 raise OnlineUnavailable(
                     f"{feature}: {self._server} was restarted or failed over during the push of "
                     f"{target}, and may lack rows of it: push again"
+                ) from None
+            if code == scripts.OWNED:
+                raise OwnedElsewhere(
+                    f"{feature}: its rows in {self._server} were taken by the store {recorded}; use another "
+                    f"prefix or name, or take them with 'mlforge adopt {feature}'"
+                ) from None
+            if code in (scripts.DAMAGED, "WRONGTYPE"):
+                told = f"its fence is {recorded[:40]!r}" if code == scripts.DAMAGED else "no hash"
+                raise OnlineError(
+                    f"{self._books_name(feature)} holds no books of {feature} ({told}); delete it, and the "
+                    "next push makes it anew"
                 ) from None
             if code != scripts.STALE or target is None:
                 raise
@@ -251,8 +304,11 @@ class RedisStore(OnlineStore):
     def _key(self, feature: str) -> str:
         return f"{self.prefix}:{check_name(feature)}"
 
-    def _at(self, key: str) -> str:
-        return f"{key} in {self._server}"
+    def _row_name(self, feature: str, hash: str) -> str:
+        return f"{self._key(feature)}:{hash}"
+
+    def _books_name(self, feature: str) -> str:
+        return f"{self._key(feature)} in {self._server}"
 
     def _books_life(self, renewed_at: int) -> str:
         """Milliseconds, from now to half a TTL after `renewed_at`; empty for ever."""
@@ -274,7 +330,7 @@ def _stale(feature: str, target: Target, recorded: str, server: Server) -> str:
             f"{feature}: {server} knows of no push of {target}; it was flushed or restarted, "
             "or the books expired: push again from the start"
         )
-    generation, instant = map(int, recorded.split())
+    generation, instant = map(int, recorded.split()[:2])
     at = f" as of {to_iso(instant)}" if abs(instant) < 2**53 else ""
     return (
         f"{feature}: the push of {target} was overtaken by one of generation {generation}{at}; "
@@ -301,6 +357,14 @@ def _checked_ttl(ttl: object) -> int | None:
             f"RedisStore: ttl={ttl!r} must be whole seconds above zero, or None for no expiry"
         )
     return ttl
+
+
+def _checked_owner(owner: object) -> Store | str | None:
+    if owner is None or isinstance(owner, Store) or (isinstance(owner, str) and owner):
+        return owner
+    raise DefinitionError(
+        f"RedisStore: owner={owner!r} is not allowed; give the offline store, or its id"
+    )
 
 
 def _checked_prefix(prefix: object) -> str:

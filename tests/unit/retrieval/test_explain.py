@@ -338,12 +338,12 @@ def test_an_online_value_that_someone_changed_does_not_agree(
     assert [value.agrees for value in lost.values] == [False] * 4
 
 
-def test_untimed_rows_are_compared_as_json_has_them(project: Project, online: RedisStore) -> None:
+def test_untimed_rows_are_compared_with_their_types(project: Project, online: RedisStore) -> None:
     push(project, online, with_profiles(project))
     found = explain("profile", {"user_id": 1}, project.store, online=online)
     assert [(value.online, value.agrees) for value in found.values] == [
         ("Ulm", True),
-        ("1.50", True),
+        (Decimal("1.50"), True),
     ]
 
 

@@ -1,0 +1,153 @@
+"""The books of a feature: which push its rows are of, whose they are, and what is promised about them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from mlforge.core.schema import Schema
+from mlforge.core.values import to_iso
+
+RECOUNT_AFTER_US = 10_000_000
+"""The least time between two counts of the rows on a server that goes on evicting."""
+UNRECORDED = 0
+"""The TTL of books that do not tell it: those that a release before wrote."""
+_NEVER = -(2**63)
+_QUARTER_US = 250_000  # of a second of TTL
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """The state that a push brings the online store to; `as_of` is None for an untimed feature.
+
+    content: the version's `rows_hash`. A store that was deleted and made anew comes to the same version
+        and generation with other rows.
+    store: the id of the offline store that has the version; empty where a release before pushed it.
+    """
+
+    version: str
+    generation: int
+    as_of: int | None
+    content: str = ""
+    store: str = ""
+
+    @property
+    def fence(self) -> tuple[int, int]:
+        """The order of a store's targets: its generation, then the instant."""
+        return self.generation, _NEVER if self.as_of is None else self.as_of
+
+    def __str__(self) -> str:
+        at = f" as of {to_iso(self.as_of)}" if self.as_of is not None else ""
+        return f"{self.version}{at} (generation {self.generation})"
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """The offline store that a feature's rows are of, and where it was when it took them.
+
+    store: its id. place: where it lies, as its `repr` says. root: the project's root. since: when it took the
+        feature, in UTC microseconds; 0 where that is not recorded yet.
+    """
+
+    store: str
+    project: str = ""
+    root: str = ""
+    place: str = ""
+    host: str = ""
+    since: int = 0
+
+    def lies_where(self, other: Owner) -> bool:
+        """Whether both lie in one place on one host: then one was deleted, and the other made after it."""
+        return bool(self.place) and (self.place, self.host) == (other.place, other.host)
+
+    def __str__(self) -> str:
+        parts = [f"store {self.store}"]
+        parts += [f"project {self.project!r}"] if self.project else []
+        parts += [f"in {self.root or self.place} on {self.host}"] if self.host else []
+        parts += [f"since {to_iso(self.since)}"] if self.since else []
+        return ", ".join(parts)
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """Which run of which server holds the rows, and how many keys it has evicted until then."""
+
+    server: str
+    evicted: int
+
+    def excluded(self, now: Evidence) -> bool:
+        """Whether no key was evicted from this until now, as far as the server's own count tells.
+
+        A server that was started anew counts anew.
+        """
+        if self == INCOMPLETE:
+            return False
+        return now.evicted == (self.evicted if now.server == self.server else 0)
+
+
+INCOMPLETE = Evidence("", -1)
+"""Rows are known to be missing."""
+
+
+@dataclass(frozen=True, slots=True)
+class OnlineBooks:
+    """What the store promises about a feature.
+
+    target: the last push that finished; None means that nothing is promised: all but `pending` and `owner`
+        is empty then. pending: the targets that began since.
+    rows: how many there are. pushed_at, renewed_at: UTC microseconds. Rows live from `renewed_at` for one
+        TTL, the books for half of one.
+    ttl: the TTL that the rows were given, in seconds; None for ever, UNRECORDED where it is not told.
+    keys, columns: names and dtypes. empty: the value of each column where windows are empty, as training gives it.
+    evidence: the server's word of when all rows were last known to be there; None where it does not tell.
+    owner: whose rows they are; None where a release before pushed them.
+    """
+
+    target: Target | None
+    pending: tuple[Target, ...] = ()
+    rows: int = 0
+    pushed_at: int = 0
+    renewed_at: int = 0
+    keys: Schema = ()
+    columns: Schema = ()
+    empty: Mapping[str, Any] = field(default_factory=dict)
+    evidence: Evidence | None = None
+    ttl: int | None = None
+    owner: Owner | None = None
+
+    @property
+    def is_being_replaced(self) -> bool:
+        """Whether rows may be those of another version, whose push has begun and not finished."""
+        return any(
+            self.target is None or pending.version != self.target.version
+            for pending in self.pending
+        )
+
+    def renewal_due(self, ttl: int | None, now: int) -> bool:
+        """Whether the rows' lives are to be renewed: the TTL is another by now, or a quarter of it has passed.
+
+        So they are renewed before half of it has passed even if a turn is missed.
+        """
+        if ttl != self.ttl:
+            return True
+        return ttl is not None and now - self.renewed_at >= ttl * _QUARTER_US
+
+    def recount_due(self, evidence: Evidence | None, now: int) -> bool:
+        """Whether the rows are to be counted: the server may have dropped some since they last were."""
+        if self.evidence == evidence:
+            return False
+        return self.evidence == INCOMPLETE or now - self.renewed_at >= RECOUNT_AFTER_US
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """Whose rows a push makes them.
+
+    takes_from: the id of the store that it takes them from, None if from nobody. afresh: the books of that
+        store go with their promises, so that nobody reads its values as the new owner's.
+    """
+
+    owner: Owner
+    takes_from: str | None = None
+    afresh: bool = False

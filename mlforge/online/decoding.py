@@ -1,0 +1,207 @@
+"""Rows as a server holds them, in the Python values that training gives.
+
+A row is input: anybody who reaches the server can have written it. Each column is held against the dtype
+that the books name, and a value that the dtype does not have raises Misfit; none is guessed at.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, date, datetime, time
+from decimal import Decimal
+from functools import lru_cache
+from typing import Any, NoReturn, TypeAlias
+
+from mlforge.core.schema import DIGITS, FLOATS, INSTANT, INTEGERS, Column, Schema, decimal_scale
+
+Row: TypeAlias = dict[str, Any]
+Decode: TypeAlias = Callable[[list[Any]], list[Any]]
+"""A column's values from JSON to Python, in their order; ValueError where the dtype has no such value."""
+
+
+class Misfit(Exception):
+    """A row that the books do not describe; `position` is its place among the rows that were asked for.
+
+    incomplete: a column is missing, or of another type: so it looks while another version is pushed.
+    """
+
+    def __init__(self, position: int, what: str, incomplete: bool = False) -> None:
+        super().__init__(what)
+        self.position, self.incomplete = position, incomplete
+
+
+def parse_rows(texts: Sequence[str | None]) -> list[Row | None]:
+    """The JSON objects of the texts, None where there is none; Misfit for the first that is no object."""
+    rows = [None if text is None else _parsed(text) for text in texts]
+    for position, (row, text) in enumerate(zip(rows, texts, strict=True)):
+        if type(row) is not dict and text is not None:
+            raise Misfit(position, _why_no_object(text))
+    return rows
+
+
+def decode_rows(rows: Sequence[Row | None], columns: Schema) -> None:
+    """Put each column's values as training gives them into the rows; Misfit for the first that is unfit.
+
+    Columns that the schema does not name stay as they are. A dtype that is not known raises KeyError.
+    """
+    present = [row for row in rows if row is not None]
+    for column in columns:
+        name, decode = column.name, decoder(column.dtype)
+        try:
+            values = [row[name] for row in present]
+            decoded = decode(values)
+        except (KeyError, ValueError, TypeError, ArithmeticError):
+            _find(rows, column)
+            raise
+        if decoded is not values:
+            for row, value in zip(present, decoded, strict=True):
+                row[name] = value
+
+
+@lru_cache(maxsize=256)
+def decoder(dtype: str) -> Decode:
+    """The decoder of a dtype; KeyError where it is not known."""
+    scale = decimal_scale(dtype)
+    return _each(_decimal) if scale is not None else _DECODERS[dtype]
+
+
+def _find(rows: Sequence[Row | None], column: Column) -> None:
+    """Raise Misfit for the row whose value of the column is not what its dtype has."""
+    for position, row in enumerate(rows):
+        if row is None:
+            continue
+        if column.name not in row:
+            raise Misfit(position, f"it has no column {column.name!r}", incomplete=True)
+        try:
+            decoder(column.dtype)([row[column.name]])
+        except (ValueError, TypeError, ArithmeticError):
+            raise Misfit(
+                position,
+                f"its {column.name!r} is {_short(row[column.name])}, and no {column.dtype}",
+                incomplete=True,
+            ) from None
+
+
+def _parsed(text: str) -> Any:
+    """The value of a text; the text itself, which is no object, where it has none."""
+    try:
+        value, end = _scan(text, 0)
+        if end != len(text):
+            value = json.loads(text)
+        if not text.isascii():
+            text.encode()
+    except (ValueError, StopIteration, RecursionError):
+        return text
+    return value
+
+
+def _why_no_object(text: str) -> str:
+    try:
+        text.encode()
+        value = json.loads(text, parse_constant=_refused)
+    except UnicodeEncodeError:
+        return "it is not UTF-8"
+    except RecursionError:
+        return "it is nested too deeply"
+    except ValueError as error:
+        return f"it is not JSON ({error})"
+    return f"it is {_short(value)}, not a JSON object"
+
+
+def _refused(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is no JSON")
+
+
+def _short(value: object) -> str:
+    try:
+        shown = repr(value)
+    except (ValueError, RecursionError):  # a whole number of too many digits
+        return f"a huge {type(value).__name__}"
+    return shown if len(shown) <= 60 else f"{shown[:57]}..."
+
+
+_scan: Any = json.JSONDecoder(parse_constant=_refused).scan_once  # type: ignore[attr-defined]
+_NONE = type(None)
+
+
+def _kinds(values: list[Any], *allowed: type) -> None:
+    if not {*map(type, values)} <= {_NONE, *allowed}:
+        raise ValueError(values)
+
+
+def _integers(dtype: str) -> Decode:
+    bits = int(dtype.removeprefix("U").removeprefix("Int"))
+    low, high = (0, 2**bits) if dtype.startswith("U") else (-(2 ** (bits - 1)), 2 ** (bits - 1))
+
+    def decode(values: list[Any]) -> list[Any]:
+        _kinds(values, int)
+        known = [value for value in values if value is not None]
+        if known and not (low <= min(known) and max(known) < high):
+            raise ValueError(values)
+        return values
+
+    return decode
+
+
+def _floats(values: list[Any]) -> list[Any]:
+    """A whole number may be written without its point."""
+    _kinds(values, float, int)
+    if int in {*map(type, values)}:
+        values = [float(value) if type(value) is int else value for value in values]
+    if math.inf in values or -math.inf in values:
+        raise ValueError(values)
+    return values
+
+
+def _strings(values: list[Any]) -> list[Any]:
+    _kinds(values, str)
+    for value in values:
+        if value is not None and not value.isascii():
+            value.encode()  # an escape can spell half a character
+    return values
+
+
+def _booleans(values: list[Any]) -> list[Any]:
+    _kinds(values, bool)
+    return values
+
+
+def _nulls(values: list[Any]) -> list[Any]:
+    _kinds(values)
+    return values
+
+
+def _each(convert: Callable[[str], Any]) -> Decode:
+    def decode(values: list[Any]) -> list[Any]:
+        _kinds(values, str)
+        return [None if value is None else convert(value) for value in values]
+
+    return decode
+
+
+def _decimal(text: str) -> Decimal:
+    value = Decimal(text)
+    if not value.is_finite() or len(value.as_tuple().digits) > DIGITS:
+        raise ValueError(text)
+    return value
+
+
+def _instant(text: str) -> datetime:
+    value = datetime.fromisoformat(text)
+    if value.tzinfo is None:
+        raise ValueError(text)
+    return value if value.tzinfo is UTC else value.astimezone(UTC)
+
+
+_DECODERS: Mapping[str, Decode] = {
+    **{dtype: _integers(dtype) for dtype in INTEGERS},
+    **dict.fromkeys(FLOATS, _floats),
+    "String": _strings,
+    "Boolean": _booleans,
+    "Null": _nulls,
+    "Date": _each(date.fromisoformat),
+    "Time": _each(time.fromisoformat),
+    INSTANT: _each(_instant),
+}

@@ -1,0 +1,66 @@
+"""The features that a caller names, and the names that their columns have in an answer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from mlforge.core.values import Version
+from mlforge.errors import RetrievalError, StoreError
+
+FeatureRef: TypeAlias = str | tuple[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """A feature by name, and the version that is meant; None means the served one."""
+
+    name: str
+    version: Version | None = None
+
+
+def parse_references(features: Sequence[FeatureRef]) -> list[Reference]:
+    """The references of a caller's list, in its order; RetrievalError for a list of another kind."""
+    if isinstance(features, str) or not features:
+        raise RetrievalError(
+            "features must be a list of names or (name, version) pairs, at least one"
+        )
+    return [_parsed(feature) for feature in features]
+
+
+def _parsed(feature: object) -> Reference:
+    match feature:
+        case str(name):
+            return Reference(name)
+        case (str(name), None):
+            return Reference(name)
+        case (str(name), str(version)):
+            try:
+                return Reference(name, Version.parse(version))
+            except StoreError as error:
+                raise RetrievalError(f"{name}: {error}") from None
+    raise RetrievalError(f"{feature!r} is neither a feature's name nor (name, version)")
+
+
+class AnswerNames:
+    """The names in an answer: the caller's own, then those of features' columns. None may stand for two things."""
+
+    def __init__(self, own: Iterable[str], holder: str) -> None:
+        """With the caller's own names; `holder` says who has them, as in "the spine has a column"."""
+        self._own, self._holder = frozenset(own), holder
+        self._columns: dict[str, tuple[str, str]] = {}
+
+    def add(self, name: str, feature: str, column: str) -> str:
+        """The name, from now on that of a feature's column; RetrievalError if it was taken before."""
+        if name in self._own:
+            raise RetrievalError(
+                f"{self._holder} {name!r}, which {feature} gives too; rename it, or give the feature another name="
+            )
+        other = self._columns.setdefault(name, (feature, column))
+        if other != (feature, column):
+            raise RetrievalError(
+                f"the column {other[1]!r} of {other[0]} and the column {column!r} of {feature} would both be "
+                f"{name!r}; ask for the two one at a time, or give one of the features another name="
+            )
+        return name

@@ -1,0 +1,113 @@
+"""Training sets: a spine, and beside it the values that features had at each row's own time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import polars as pl
+
+from mlforge.core.manifest import Manifest
+from mlforge.engines import engine_named, evaluation
+from mlforge.engines.events import events_of
+from mlforge.errors import IntegrityError, RetrievalError, VersionNotFound
+from mlforge.frames import interop
+from mlforge.retrieval.references import AnswerNames, FeatureRef, Reference, parse_references
+from mlforge.retrieval.spine import spine_points
+from mlforge.store import Store
+
+_TRIES = 3
+
+
+def get_training_data(
+    spine: Any,
+    features: Sequence[FeatureRef],
+    store: Store,
+    timestamp: str | None = None,
+    engine: str = "polars",
+) -> Any:
+    """The spine with each feature's values as of each row's own time.
+
+    spine: a polars DataFrame or LazyFrame, a pandas DataFrame or a pyarrow Table with the features' keys
+        and, for features with a timestamp, one temporal column. The same kind comes back: its rows in
+        their order, its columns, and behind them `<feature>__<column>` for each value.
+    features: names (the served version) or `(name, version)`; of two versions of one feature the
+        prefix is `<feature>__<version>`.
+    timestamp: the spine's time column; by default the feature's own timestamp name, else the only
+        temporal column.
+
+    For metrics each value is exactly `value(entity, t)`; for a timestamped feature without metrics the
+    latest row at or before `t`; for an untimed one the key's row. A null key or time is never
+    matched. Only the store is needed, no definitions.
+    Raises RetrievalError for a spine that does not fit or two columns that would have one name, StoreError for
+    an unknown feature or version, or one that was pruned while it was read.
+    """
+    table, references = interop.taken(spine), parse_references(features)
+    for attempt in range(_TRIES):
+        manifests = _resolve(references, store)
+        try:
+            columns = _columns(table, manifests, store, timestamp, engine)
+        except IntegrityError as error:
+            if not _was_pruned(references, manifests, store, error) or attempt == _TRIES - 1:
+                raise
+            continue
+        return table.with_values(pl.DataFrame(columns))
+    raise AssertionError("the last attempt returns or raises")
+
+
+def _columns(
+    table: interop.Table,
+    manifests: Sequence[tuple[str, Manifest]],
+    store: Store,
+    timestamp: str | None,
+    engine: str,
+) -> list[pl.Series]:
+    """The features' columns, as long as the spine, under their names in the answer."""
+    names = AnswerNames(table.columns, "the spine has a column")
+    columns: list[pl.Series] = []
+    for prefix, manifest in manifests:
+        labels = {
+            column.name: names.add(f"{prefix}__{column.name}", manifest.name, column.name)
+            for column in manifest.spec.values(manifest.events)
+        }
+        points = spine_points(table, manifest, timestamp)
+        values = evaluation.values_at(engine_named(engine), events_of(store, manifest), points)
+        columns += [column.alias(labels[column.name]) for column in values]
+    return columns
+
+
+def _was_pruned(
+    references: Sequence[Reference],
+    manifests: Sequence[tuple[str, Manifest]],
+    store: Store,
+    error: IntegrityError,
+) -> bool:
+    """Whether a version that was read is gone by now; VersionNotFound if the caller had named it."""
+    gone = False
+    for reference, (_, manifest) in zip(references, manifests, strict=True):
+        if manifest.version in store.versions(manifest.name):
+            continue
+        if reference.version is not None:
+            raise VersionNotFound(
+                f"{manifest.name} {manifest.version} was pruned while it was read; ask for another version, and "
+                f"keep one that you train on with 'mlforge pin {manifest.name} {manifest.version}'"
+            ) from error
+        gone = True
+    return gone
+
+
+def _resolve(references: Sequence[Reference], store: Store) -> list[tuple[str, Manifest]]:
+    """Each feature's prefix and manifest, in order; the same version twice is refused."""
+    manifests: list[Manifest] = []
+    for reference in references:
+        version = None if reference.version is None else str(reference.version)
+        manifest = store.resolve(reference.name, version)
+        if any((m.name, m.version) == (manifest.name, manifest.version) for m in manifests):
+            raise RetrievalError(
+                f"{manifest.name} {manifest.version} is asked for twice; name it once"
+            )
+        manifests.append(manifest)
+    names = [manifest.name for manifest in manifests]
+    return [
+        (m.name if names.count(m.name) == 1 else f"{m.name}__{m.version}", m) for m in manifests
+    ]
