@@ -23,8 +23,8 @@ from mlforge.features.feature import Feature, check_engine
 from mlforge.maintenance.audit import audit
 from mlforge.maintenance.operations import rollback
 from mlforge.maintenance.sampling import SOME, Share
-from mlforge.online import OnlineStore
-from mlforge.online.push import PushResult, planned, push
+from mlforge.online import OnlineStore, Owner
+from mlforge.online.push import PushResult, owner_of, planned, push
 from mlforge.sources.source import Source
 from mlforge.store import Audit, LocalStore, Pointer, Store
 
@@ -101,6 +101,15 @@ class Definitions:
         return self._name or self.root.name
 
     @property
+    def online_store(self) -> OnlineStore | None:
+        """Where `push` goes; its readers mean the rows of these definitions' store."""
+        return self._online_store
+
+    @online_store.setter
+    def online_store(self, online: OnlineStore | None) -> None:
+        self._online_store = None if online is None else online.owned_by(self.store)
+
+    @property
     def hash(self) -> str:
         """SHA-256 over everything that decides what is done and where: workers with the same one agree."""
         features = {name: describe_feature(feature) for name, feature in self.features.items()}
@@ -112,6 +121,7 @@ class Definitions:
         located = copy.copy(self)
         located.root = _absolute(folder / self._root)
         located.store = _located(self.store, folder)
+        located.online_store = self.online_store
         located._check_places()
         return located
 
@@ -205,7 +215,7 @@ class Definitions:
         """Serve an older version, offline and, where there is an online store, online at once."""
         pointer = rollback(self.store, name, version)
         if self.online_store is not None:
-            push(name, self.store, self.online_store, self._engine(name))
+            push(name, self.store, self.online_store, self._engine(name), self._owner)
         return pointer
 
     def _planned(self, name: str, engine: str | None, options: Options) -> BuildResult:
@@ -247,7 +257,19 @@ class Definitions:
     def push(self, name: str, *, engine: str | None = None) -> PushResult:
         """Bring the online store to one feature's served version, as of now."""
         self.feature(name)
-        return push(name, self.store, self._online(), self._engine(name, engine))
+        return push(name, self.store, self._online(), self._engine(name, engine), self._owner)
+
+    def adopt(self, name: str) -> PushResult:
+        """Push a feature whose rows online another store owns, and own them from now on.
+
+        The other's pushes are refused from then on. Readers get NotServed until this push has ended.
+        """
+        self.feature(name)
+        return push(name, self.store, self._online(), self._engine(name), self._owner, adopt=True)
+
+    @property
+    def _owner(self) -> Owner:
+        return owner_of(self.store, self.name, str(self.root))
 
     def audit(self, name: str, share: Share = SOME) -> Audit:
         """Hold a feature's served version against the raw files; the result is kept in the store."""

@@ -13,8 +13,8 @@ from redis import Redis
 
 from mlforge.core import clock
 from mlforge.errors import DataError, MlforgeError, OnlineError
-from mlforge.online.books import INCOMPLETE
-from mlforge.online.staleness import RECOUNT_AFTER_US, behind
+from mlforge.online.books import INCOMPLETE, RECOUNT_AFTER_US
+from mlforge.online.staleness import behind
 from mlforge.store import Books
 from tests.support.workers import Shop, eventually, purchases, redis, server, write  # noqa: F401 - fixtures
 from worker.project import Project, Settings
