@@ -20,6 +20,7 @@ from mlforge.build.policy import data_change, mode_of, too_much_lost
 from mlforge.build.result import BuildResult, Options
 from mlforge.build.table import Table, TableWriter
 from mlforge.core import clock
+from mlforge.core.logs import get_logger
 from mlforge.core.manifest import Manifest
 from mlforge.core.schema import Schema, same_columns
 from mlforge.core.values import Version
@@ -36,7 +37,7 @@ from mlforge.store import Books, Snapshot, Store, Transaction
 from mlforge.store.changes import EventDiff, diff_versions, same_rows
 from mlforge.store.integrity import intact
 
-log = structlog.get_logger("mlforge.build")
+log = get_logger("mlforge.build")
 _ATTEMPTS = 5
 
 

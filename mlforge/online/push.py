@@ -13,10 +13,10 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 import polars as pl
-import structlog
 
 from mlforge.core import clock, time_model
 from mlforge.core.failpoints import reach
+from mlforge.core.logs import get_logger
 from mlforge.core.manifest import Manifest
 from mlforge.core.schema import Schema
 from mlforge.core.values import Version
@@ -30,7 +30,7 @@ from mlforge.online.books import Claim
 from mlforge.store import Store, StoreIdentity
 from mlforge.store.changes import diff_versions, same_rows
 
-log = structlog.get_logger("mlforge.push")
+log = get_logger("mlforge.push")
 _ASKED = 1_000  # rows in one question
 _AHEAD_US = 60_000_000  # more than clocks differ that somebody keeps in step
 

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from mlforge.cli.command import Command
 from mlforge.cli.options import definitions_of, definitions_option, json_option, selection_options
-from mlforge.cli.output import fail, number, print_json, stdout_is_ours, warn
+from mlforge.cli.output import fail, note, number, print_json, stdout_is_ours, warn
 from mlforge.cli.progress import Progress
 from mlforge.cli.style import Styled
 from mlforge.cli.table import table
 from mlforge.errors import MlforgeError
 
 if TYPE_CHECKING:
+    from mlforge.core.time_model import Window
     from mlforge.definitions.registry import Definitions
 
 STATES = {"ok": "green", "failed": "red", "missing": "red"}
@@ -62,7 +64,7 @@ def validate(args: argparse.Namespace) -> int:
 
     Exit code 1 if a file or a feature fails. JSON: `{"features": [{"feature", "state", "files",
     "rows", "rows_dropped": {reason: rows}, "problems": [{"path", "error", "message"}],
-    "warnings": [text], "ignored": [{"path", "reason"}]}, ...]}`; state is ok, failed or missing (there is no such source).
+    "warnings": [text], "ignored": [{"path", "reason"}]}, ...], "notes": [text]}`; state is ok, failed or missing (there is no such source).
     """
     definitions = definitions_of(args)
     chosen = definitions.selected(args.features, args.tags)
@@ -70,33 +72,57 @@ def validate(args: argparse.Namespace) -> int:
     with Progress("", total=len(chosen)) as progress, stdout_is_ours():
         for name in chosen:
             progress.name(name)
-            checks.append(check(definitions, name))
+            checks.append(check_source(definitions, name))
             progress.step()
+    notes = list(_notes(definitions, chosen))
     if args.json:
-        print_json({"features": [as_json(found) for found in checks]})
+        print_json({"features": [as_json(check) for check in checks], "notes": notes})
     else:
         rows = [
             (
-                found.feature,
-                Styled(found.state, STATES[found.state]),
-                number(found.files),
-                number(found.rows),
-                number(sum(found.dropped.values())),
-                number(len(found.problems)),
+                check.feature,
+                Styled(check.state, STATES[check.state]),
+                number(check.files),
+                number(check.rows),
+                number(sum(check.dropped.values())),
+                number(len(check.problems)),
             )
-            for found in checks
+            for check in checks
         ]
         headers = ("feature", "state", "files", "rows", "left out", "problems")
         print(table(headers, rows, right=headers[2:]))
+        for text in notes:
+            note(text, "dim")
     sys.stdout.flush()
-    for found in checks:
-        warn(*found.warnings, about=found.feature)
-        warn(*(f"ignored {path}: {reason}" for path, reason in found.ignored), about=found.feature)
-        fail(*(problem.message for problem in found.problems), about=found.feature)
-    return 1 if any(found.problems for found in checks) else 0
+    for check in checks:
+        warn(*check.warnings, about=check.feature)
+        warn(*(f"ignored {path}: {reason}" for path, reason in check.ignored), about=check.feature)
+        fail(*(problem.message for problem in check.problems), about=check.feature)
+    return 1 if any(check.problems for check in checks) else 0
 
 
-def check(definitions: Definitions, name: str) -> Check:
+def _notes(definitions: Definitions, names: Sequence[str]) -> Iterator[str]:
+    """A sentence on the features whose windows count an event at the very instant that is asked about."""
+    counting = [
+        name
+        for name in names
+        if any(window.closed in ("both", "right") for window in _free_windows(definitions, name))
+    ]
+    if counting:
+        yield (
+            f"windows of {', '.join(counting)} count an event at the very instant that is asked about "
+            '(closed="both"); a request at that instant cannot have seen it: where training spines are made of '
+            'the same events, write Rolling(..., closed="left")'
+        )
+
+
+def _free_windows(definitions: Definitions, name: str) -> Sequence[Window]:
+    """Windows that end at the instant asked about: those of an aligned feature end at a boundary."""
+    spec = definitions.features[name].spec
+    return () if spec.interval is not None else [w for w in spec.windows if not w.offset]
+
+
+def check_source(definitions: Definitions, name: str) -> Check:
     """Take a feature's source in, as a build does; events are kept, so a build does not redo it."""
     from mlforge.ingest.pipeline import ingest
 
@@ -125,7 +151,7 @@ def check(definitions: Definitions, name: str) -> Check:
         dropped=dropped,
         problems=(*lacking, *_problems(intake)),
         warnings=intake.warnings,
-        ignored=tuple((found.path, found.reason) for found in listing.ignored),
+        ignored=tuple((entry.path, entry.reason) for entry in listing.ignored),
     )
 
 
@@ -144,20 +170,20 @@ def _problems(intake: Any) -> tuple[Problem, ...]:
     return (*files, *whole)
 
 
-def as_json(found: Check) -> dict[str, Any]:
+def as_json(check: Check) -> dict[str, Any]:
     """What `validate --json` says about one feature."""
     return {
-        "feature": found.feature,
-        "state": found.state,
-        "files": found.files,
-        "rows": found.rows,
-        "rows_dropped": found.dropped,
+        "feature": check.feature,
+        "state": check.state,
+        "files": check.files,
+        "rows": check.rows,
+        "rows_dropped": check.dropped,
         "problems": [
             {"path": problem.path, "error": problem.error, "message": problem.message}
-            for problem in found.problems
+            for problem in check.problems
         ],
-        "warnings": list(found.warnings),
-        "ignored": [{"path": path, "reason": reason} for path, reason in found.ignored],
+        "warnings": list(check.warnings),
+        "ignored": [{"path": path, "reason": reason} for path, reason in check.ignored],
     }
 
 

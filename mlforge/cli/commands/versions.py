@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlforge.cli.command import Command
@@ -13,8 +14,6 @@ from mlforge.cli.style import Styled, style
 from mlforge.cli.table import pairs, table
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from mlforge.core.manifest import ChangeSummary, Manifest
 
 

@@ -4,7 +4,7 @@ import polars as pl
 
 import mlforge.validators as v
 from mlforge import Definitions, feature
-from mlforge.core.metrics import Rolling
+from mlforge.metrics import Rolling
 from mlforge.store import LocalStore
 
 

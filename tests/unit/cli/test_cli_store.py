@@ -816,3 +816,31 @@ def test_a_feature_that_comes_is_a_minor_change_and_one_that_fails_has_no_class(
     printed(capsys, "plan", "--exit-code", code=11)
     define(TWO.replace('"amount")\n', '"nothing")\n'))
     printed(capsys, "plan", "--exit-code", code=1)
+
+
+# validate
+
+
+def test_validate_says_that_windows_count_the_present_event(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    [note] = as_json(capsys, "validate")["notes"]
+    assert note.startswith("windows of spend count an event at the very instant")
+    assert 'closed="left"' in printed(capsys, "validate")
+
+
+@pytest.mark.parametrize(
+    "quiet",
+    [
+        DEFINITIONS.replace('"count"]})', '"count"]}, closed="left")'),
+        DEFINITIONS.replace('"count"]})', '"count"]}, closed="none")'),
+        DEFINITIONS.replace('"count"]})', '"count"]}, offset="1d")'),
+        DEFINITIONS.replace('timestamp="at",', 'timestamp="at", interval="1d",'),
+    ],
+    ids=["left", "none", "offset", "aligned"],
+)
+def test_validate_says_nothing_where_windows_leave_the_present_event_out(
+    quiet: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    define(quiet)
+    assert as_json(capsys, "validate")["notes"] == []

@@ -1,0 +1,28 @@
+"""Loggers of the library: as the program has configured structlog, else on stderr."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import structlog
+
+
+class _Output:
+    """The logger that structlog's configuration makes; where a program has configured nothing, stderr.
+
+    structlog itself would print to stdout, among what a script prints as its result.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __getattr__(self, method: str) -> Any:
+        if structlog.is_configured():
+            return getattr(structlog.get_config()["logger_factory"](self._name), method)
+        return getattr(structlog.PrintLogger(sys.stderr), method)
+
+
+def get_logger(name: str) -> Any:
+    """A structlog logger of that name; what it says never goes to stdout unless the program says so."""
+    return structlog.wrap_logger(_Output(name))
