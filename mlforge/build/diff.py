@@ -11,13 +11,13 @@ import polars as pl
 from mlforge.build.categorizer import DataChange, Decision, Difference, decide
 from mlforge.core.manifest import Manifest, config_of
 from mlforge.core.schema import FLOATS, Column
+from mlforge.core.values import PRECISION
 from mlforge.errors import RetrievalError
 from mlforge.store import Store
 
 _SAMPLE = 10
 _COUNT, _RANK = "__count", "__rank"
 # Another order of summing changes the last bits: such floats are the same value.
-_PRECISION = 1e-9
 
 
 @dataclass(frozen=True)
@@ -157,7 +157,7 @@ def _differs(column: Column) -> pl.Expr:
     if column.dtype not in FLOATS:
         return differs
     apart = (old - new).abs()
-    near = apart <= _PRECISION * pl.max_horizontal(old.abs(), new.abs(), 1.0)
+    near = apart <= PRECISION * pl.max_horizontal(old.abs(), new.abs(), 1.0)
     return differs & ~(near & apart.is_finite()).fill_null(False)
 
 

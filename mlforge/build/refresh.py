@@ -25,6 +25,7 @@ from mlforge.core.manifest import Manifest
 from mlforge.core.schema import Schema, same_columns
 from mlforge.core.values import Version
 from mlforge.engines import Engine
+from mlforge.engines.evaluation import frontier
 from mlforge.engines.events import events_of, lay_tiles
 from mlforge.errors import IntegrityError, MlforgeError, SourceError, VersionConflict
 from mlforge.features.feature import Feature
@@ -204,16 +205,17 @@ class _Refresh:
         if self.options.publish:
             lay_tiles(self.store, candidate, None if mode == "full" else diff)
         with self.store.transaction(snapshot) as tx:
-            writer = TableWriter(
-                self.engine, events_of(self.store, candidate), tx, self.options.layout
-            )
+            events = events_of(self.store, candidate)
+            writer = TableWriter(self.engine, events, tx, self.options.layout)
             table = _write(writer, mode, latest, diff)
             candidate = replace(
                 candidate, parts=table.parts, parent=latest.version if latest else None
             )
             decision = self._with_evidence(change.decision, latest, candidate, tx)
             assert decision.version is not None
-            manifest = candidate.published(decision.version, decision.summary, clock.now())
+            now = clock.now()
+            candidate = replace(candidate, frontier=frontier(events, now))
+            manifest = candidate.published(decision.version, decision.summary, now)
             if self.options.publish:
                 tx.commit(manifest, books)
         return replace(

@@ -9,8 +9,8 @@ from functools import cached_property
 from mlforge.core.arguments import instances
 from mlforge.core.metrics import MetricColumn, Rolling, expand
 from mlforge.core.schema import INSTANT, KEY_DTYPES, Column, Schema, dtypes, output_dtype
-from mlforge.core.time_model import ONLINE_CLOCKS, OnlineClock, Window
-from mlforge.core.values import Duration, check_name
+from mlforge.core.time_model import ONLINE_CLOCKS, OnlineClock, Window, last_event
+from mlforge.core.values import FIRST_INSTANT, LAST_INSTANT, Duration, TimeRange, check_name
 from mlforge.errors import ColumnNotFound, DataError, DefinitionError
 
 
@@ -52,6 +52,11 @@ class FeatureSpec:
             raise DefinitionError(
                 f"{self.name}: interval={str(self.interval)!r} needs metrics; drop it, or add Rolling(...)"
             )
+        if self.interval is not None and self.interval.us > LAST_INSTANT:
+            raise DefinitionError(
+                f"{self.name}: interval={str(self.interval)!r} is too long: none that begins after 1970 "
+                "ends before the year 10000; give a shorter one, or leave it out"
+            )
         if self.online_clock not in ONLINE_CLOCKS:
             raise DefinitionError(
                 f"{self.name}: online_clock={self.online_clock!r} is unknown; use 'data' or 'wall'"
@@ -73,6 +78,15 @@ class FeatureSpec:
     def order(self) -> tuple[str, ...]:
         """How stored rows are sorted: by timestamp, then keys."""
         return self.keys if self.timestamp is None else (self.timestamp, *self.keys)
+
+    @cached_property
+    def event_times(self) -> TimeRange:
+        """The event times that the feature can hold: their rows, too, lie within the years 1 to 9999."""
+        return TimeRange(FIRST_INSTANT, last_event(self.interval))
+
+    def holds(self, times: TimeRange | None) -> bool:
+        """Whether the feature can hold events of such times."""
+        return times is None or times.union(self.event_times) == self.event_times
 
     def needed(self) -> tuple[str, ...]:
         """The event columns that evaluation reads."""

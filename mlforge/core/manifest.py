@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
+from mlforge.core import time_model
 from mlforge.core.feature_spec import FeatureSpec
 from mlforge.core.schema import Schema
 from mlforge.core.values import TimeRange, Version
@@ -85,6 +86,8 @@ class Manifest:
     source: str = ""
     why: str = ""
     mlforge_version: str = ""
+    frontier: tuple[int, ...] = ()
+    """Where some events lay ahead of the clock: the newest that did not, then the instants of those ahead."""
 
     @property
     def name(self) -> str:
@@ -98,8 +101,25 @@ class Manifest:
 
     @cached_property
     def watermark(self) -> int | None:
-        """The greatest event time among the partials."""
+        """The greatest event time that did not lie ahead when the version was made; None if there is none."""
+        if self.frontier:
+            return max((time for time in self.frontier if time <= self.created_at), default=None)
         return max([partial.times.end for partial in self.partials if partial.times], default=None)
+
+    def reached(self, now: int) -> int | None:
+        """The greatest event time that is not after `now`, else `now`; None without events."""
+        if self.frontier:
+            return max((time for time in self.frontier if time <= now), default=now)
+        return None if self.watermark is None else min(self.watermark, now)
+
+    def as_of(self, now: int) -> int | None:
+        """The instant whose values should be online at `now`; None without a timestamp or events."""
+        spec = self.spec
+        if spec.timestamp is None:
+            return None
+        return time_model.as_of(
+            self.reached(now), now, spec.windows, spec.interval, spec.online_clock
+        )
 
     @property
     def schema_hash(self) -> str:

@@ -17,6 +17,7 @@ from typing import Any
 
 from mlforge.core.feature_spec import FeatureSpec
 from mlforge.core.metrics import MetricColumn
+from mlforge.core.values import PRECISION
 
 Row = Mapping[str, Any]
 
@@ -125,10 +126,10 @@ def aggregate(name: str, values: Sequence[Any]) -> Cell:
 
 
 def agree(found: Any, cell: Cell) -> bool:
-    """Whether a value is the one of the cell: floats to 1e-9 of its magnitude, all else exactly."""
+    """Whether a value is the one of the cell: floats to PRECISION of its magnitude, all else exactly."""
     wanted = cell.value
     if isinstance(found, float) and isinstance(wanted, float):
-        return found == wanted or abs(found - wanted) <= 1e-9 * cell.magnitude
+        return found == wanted or abs(found - wanted) <= PRECISION * cell.magnitude
     return type(found) is type(wanted) and bool(found == wanted)
 
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from mlforge.core.values import Duration, TimeRange
+from mlforge.core.values import FIRST_INSTANT, LAST_INSTANT, Duration, TimeRange
 
 Closed = Literal["both", "right", "left", "none"]
 OnlineClock = Literal["data", "wall"]
@@ -59,6 +59,11 @@ def row_point(event_time: int, interval: Duration | None) -> int:
     return event_time if interval is None else floor(event_time, interval) + interval.us
 
 
+def last_event(interval: Duration | None) -> int:
+    """The last event time whose stored row lies within the years 1 to 9999."""
+    return LAST_INSTANT if interval is None else floor(LAST_INSTANT, interval) - 1
+
+
 def reach(windows: Iterable[Window]) -> TimeRange:
     """Event times that any of the windows sees, relative to the point."""
     spans = [window.span for window in windows]
@@ -87,18 +92,22 @@ def as_of(
     interval: Duration | None,
     online_clock: OnlineClock,
 ) -> int | None:
-    """The instant of online values; None while there are no events to follow.
+    """The instant of online values, UTC microseconds; None while there are no events to follow.
+
+    watermark: the greatest event time, as far as it is not after `now`.
 
     It follows the data, capped by the clock, so that online state follows from the sources and
     the clock alone. A window that leaves the present event out would never serve the newest one:
-    one microsecond is added.
+    one microsecond is added. A boundary before the year 1 is that year's first instant, at which values
+    are the same.
     """
     if online_clock == "wall":
-        return point(now, interval)
+        return max(point(now, interval), FIRST_INSTANT)
     if watermark is None:
         return None
     if interval is not None:
-        return min(floor(watermark, interval) + interval.us, floor(now, interval))
+        boundary = min(floor(watermark, interval) + interval.us, floor(now, interval))
+        return max(boundary, FIRST_INSTANT)
     return min(watermark + any(not window.sees_present for window in windows), now)
 
 

@@ -13,17 +13,24 @@ from mlforge.errors import DefinitionError, StoreError
 Bump = Literal["major", "minor", "patch"]
 BEGINNING, END = -(1 << 62), 1 << 62
 """Before and after all instants, with room to add durations."""
+FIRST_INSTANT, LAST_INSTANT = -62_135_596_800_000_000, 253_402_300_799_999_999
+"""The first and the last microsecond of the years 1 to 9999, which calendars and `datetime` hold."""
+LONGEST_US = 1 << 60
+"""The longest duration, some 36,500 years: sums of a few and an instant stay within 64 bits."""
+PRECISION = 1e-9
+"""How near floats are the same, relative to the largest magnitude among what they were computed from."""
 
 _VERSION = re.compile(r"(0|[1-9]\d{0,8})\.(0|[1-9]\d{0,8})\.(0|[1-9]\d{0,8})")
 _DURATION = re.compile(r"([1-9]\d*)(w|d|h|m|s|ms|us)")
 _CALENDAR = {"mo": 30, "q": 91, "y": 365}
 _CALENDAR_DURATION = re.compile(rf"(\d+)({'|'.join(_CALENDAR)})")
+DAY_US, HOUR_US, SECOND_US = 86_400_000_000, 3_600_000_000, 1_000_000
 _UNITS = {
-    "w": 7 * 86_400_000_000,
-    "d": 86_400_000_000,
-    "h": 3_600_000_000,
-    "m": 60_000_000,
-    "s": 1_000_000,
+    "w": 7 * DAY_US,
+    "d": DAY_US,
+    "h": HOUR_US,
+    "m": 60 * SECOND_US,
+    "s": SECOND_US,
     "ms": 1_000,
     "us": 1,
 }
@@ -68,17 +75,18 @@ class Duration:
 
     @classmethod
     def parse(cls, value: object, what: str = "duration") -> Duration:
-        """Read `"7d"` (w d h m s ms) or a timedelta; calendar units and zero are refused."""
+        """Read `"7d"` (w d h m s ms) or a timedelta; calendar units, zero and over 36,500 years are refused."""
         if isinstance(value, Duration):
             return value
         if isinstance(value, timedelta):
             us = value // timedelta(microseconds=1)
             if us <= 0:
                 raise DefinitionError(f"{what} {shown(value)} must be longer than zero")
-            return cls.of(us)
+            return _not_too_long(cls.of(us), what)
         match = _DURATION.fullmatch(value) if isinstance(value, str) else None
         if match is not None:
-            return cls(int(match[1]) * _UNITS[match[2]], match[0])
+            digits = match[1] if len(match[1]) < 20 else "9" * 20
+            return _not_too_long(cls(int(digits) * _UNITS[match[2]], match[0]), what)
         calendar = _CALENDAR_DURATION.fullmatch(value) if isinstance(value, str) else None
         if calendar is not None:
             days = int(calendar[1]) * _CALENDAR[calendar[2]]
@@ -98,6 +106,14 @@ class Duration:
 
     def __str__(self) -> str:
         return self.text
+
+
+def _not_too_long(duration: Duration, what: str) -> Duration:
+    if duration.us > LONGEST_US:
+        raise DefinitionError(
+            f"{what} {duration} is longer than all of time from the year 1 to 9999, which '3652059d' spans"
+        )
+    return duration
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,11 +9,13 @@ from __future__ import annotations
 import polars as pl
 
 from mlforge.core import time_model
-from mlforge.core.values import BEGINNING, TimeRange
+from mlforge.core.values import BEGINNING, END, TimeRange
 from mlforge.engines import POINT, Engine, Events
 from mlforge.frames import polars_schema
 from mlforge.store.integrity import intact
 
+MOST_AHEAD = 1_000
+"""How many instants ahead of the clock a version notes."""
 _ROW = "__row"
 
 
@@ -71,6 +73,31 @@ def entities_affected_by_time(
         return _entities(events, [TimeRange(min(before, after) + 1, max(before, after))], None)
     a, b = (time_model.point(t, spec.interval) for t in (before, after))
     return _entities(events, list(time_model.left_or_entered(a, b, spec.windows)), None)
+
+
+def frontier(events: Events, now: int) -> tuple[int, ...]:
+    """Where some events lie ahead of `now`: the newest that does not, then the instants of those that do.
+
+    Empty where none lies ahead. Of more than MOST_AHEAD instants as many are kept, evenly, the last among
+    them. Only files that hold events ahead are read. Raises IntegrityError as `values_at` does.
+    """
+    ahead = events.within(TimeRange(now + 1, END))
+    if events.spec.timestamp is None or not ahead.partials:
+        return ()
+    time = polars_schema.microseconds(events.spec.timestamp)
+    scan = ahead.scan([events.spec.timestamp]).select(time.alias(POINT))
+    with intact(events.spec.name):
+        newest, later = pl.collect_all(
+            [
+                scan.filter(pl.col(POINT) <= now).max(),
+                scan.filter(pl.col(POINT) > now).unique().sort(POINT),
+            ]
+        )
+    past = [partial.times.end for partial in events.partials if partial.times]
+    passed = [end for end in (*past, newest.item()) if end is not None and end <= now]
+    step = -(-later.height // MOST_AHEAD)
+    kept = later.reverse().gather_every(max(step, 1)).reverse()
+    return (*([max(passed)] if passed else []), *kept[POINT])
 
 
 def _entities(

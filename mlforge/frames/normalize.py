@@ -7,13 +7,13 @@ and counted; what the time model cannot hold is refused with the expression that
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import polars as pl
 
 from mlforge.core.schema import output_dtype
-from mlforge.core.values import to_us
+from mlforge.core.values import DAY_US, FIRST_INSTANT, HOUR_US, LAST_INSTANT, TimeRange, from_us
 from mlforge.errors import ColumnNotFound, DataError
 from mlforge.frames.polars_schema import UTC_INSTANT, dtype_text
 
@@ -21,12 +21,8 @@ if TYPE_CHECKING:
     from mlforge.core.feature_spec import FeatureSpec
 
 _INTERNAL = "__"
-_HOUR = 3_600_000_000
-_DAY = 24 * _HOUR
 _WIDEST_ZONE = 14
-_FIRST = to_us(datetime.min.replace(tzinfo=UTC))
-_LAST = to_us(datetime.max.replace(tzinfo=UTC))
-_INT64 = (-(2**63), 2**63 - 1)
+_INT64 = TimeRange(-(2**63), 2**63 - 1)
 _INTEGERS: frozenset[type[pl.DataType]] = frozenset(
     {pl.Int8, pl.Int16, pl.Int32, pl.Int64, pl.UInt8, pl.UInt16, pl.UInt32, pl.UInt64}
 )
@@ -124,19 +120,21 @@ def normalise(spec: FeatureSpec, frame: pl.DataFrame, where: str) -> EventFrame:
 def future_warning(
     max_time_us: int, now_us: int, where: str, naive: bool, timestamp: str = "event_time"
 ) -> str | None:
-    """What to say of a naive timestamp more than an hour ahead of now, as local time often is."""
+    """The warning of a naive timestamp over an hour ahead of now, as local time often is, or of any over a day."""
     ahead = max_time_us - now_us
-    if not naive or ahead <= _HOUR:
+    if ahead <= (HOUR_US if naive else DAY_US):
         return None
-    hours = -(-ahead // _HOUR)
-    shift = timedelta(seconds=ahead // 1_000_000)
-    seen = (
-        f"{where}: the newest {timestamp!r} is {shift} ahead of now; it has no time zone, "
-        "so it was taken as UTC; "
-    )
+    newest = f"{where}: the newest {timestamp!r} is {timedelta(seconds=ahead // 1_000_000)} ahead of now; "
+    if not naive:
+        return newest + (
+            "such rows count once their time has come, and nothing waits for them: "
+            "check the column's unit and the clock that set it"
+        )
+    newest += "it has no time zone, so it was taken as UTC; "
+    hours = -(-ahead // HOUR_US)
     if hours > _WIDEST_ZONE:
-        return seen + "no zone is so far ahead: check the column's unit and the clock that set it"
-    return seen + (
+        return newest + "no zone is so far ahead: check the column's unit and the clock that set it"
+    return newest + (
         f"if it is local time, pl.col({timestamp!r}).dt.replace_time_zone('Etc/GMT-{hours}') "
         f"(UTC+{hours}), or better the name of its zone, mends it"
     )
@@ -153,7 +151,7 @@ def as_utc(expr: pl.Expr, dtype: pl.DataType) -> pl.Expr:
             us = us * _COARSER[dtype.time_unit]
         return us.cast(UTC_INSTANT)
     if dtype == pl.Date:
-        return (expr.to_physical().cast(pl.Int64) * _DAY).cast(UTC_INSTANT)
+        return (expr.to_physical().cast(pl.Int64) * DAY_US).cast(UTC_INSTANT)
     return expr.cast(UTC_INSTANT)
 
 
@@ -240,7 +238,7 @@ def _refused(where: str, what: str, dtype: pl.DataType, rule: str, mend: str) ->
 def _check_times(spec: FeatureSpec, frame: pl.DataFrame, where: str) -> None:
     """Refuse event times that no calendar has, and other instants that microseconds cannot hold."""
     bounds = {
-        name: (_FIRST, _LAST) if name == spec.timestamp else _INT64
+        name: TimeRange(FIRST_INSTANT, LAST_INSTANT) if name == spec.timestamp else _INT64
         for name, dtype in frame.schema.items()
         if name == spec.timestamp or (isinstance(dtype, pl.Datetime) and dtype.time_unit == "ms")
     }
@@ -248,18 +246,30 @@ def _check_times(spec: FeatureSpec, frame: pl.DataFrame, where: str) -> None:
         return
     physical = pl.col(*bounds).to_physical()
     least, greatest = frame.select(physical.min()).row(0), frame.select(physical.max()).row(0)
-    for (name, (first, last)), low, high in zip(bounds.items(), least, greatest, strict=True):
+    for (name, legal), low, high in zip(bounds.items(), least, greatest, strict=True):
         dtype = frame.schema[name]
         for value in (low, high):
-            if value is not None and not first <= _to_us(value, dtype) <= last:
+            if value is not None and not legal.start <= _to_us(value, dtype) <= legal.end:
                 raise DataError(
                     f"{where}: column {name!r} holds {value:,} ({dtype_text(dtype)}), which is no time "
                     "between the years 1 and 9999; check the unit that it was made with"
                 )
+        if name == spec.timestamp and high is not None:
+            _check_boundary(spec, _to_us(high, dtype), where)
+
+
+def _check_boundary(spec: FeatureSpec, time: int, where: str) -> None:
+    """Refuse an event whose interval ends after the year 9999."""
+    if not spec.holds(TimeRange(time, time)):
+        raise DataError(
+            f"{where}: column {spec.timestamp!r} holds {from_us(time)}, and the interval of {spec.interval} "
+            "in which it lies ends after the year 9999; check the unit that it was made with, or "
+            "filter such rows in the feature's function"
+        )
 
 
 def _to_us(physical: int, dtype: pl.DataType) -> int:
     """As `as_utc`, in integers that do not wrap around."""
     if isinstance(dtype, pl.Datetime):
         return physical * _COARSER.get(dtype.time_unit, 1) // _FINER.get(dtype.time_unit, 1)
-    return physical * _DAY
+    return physical * DAY_US

@@ -12,7 +12,7 @@ import polars as pl
 from polars.exceptions import PolarsError
 
 from mlforge.core.validators import OnFail, Rule, instant
-from mlforge.core.values import from_us
+from mlforge.core.values import DAY_US, from_us
 from mlforge.errors import ColumnNotFound, DefinitionError, ValidationError
 from mlforge.frames.polars_schema import dtype_text
 
@@ -20,7 +20,6 @@ _EXAMPLES = 3
 _LONGEST = 40
 _PER_UNIT = {"ns": 1_000}
 _US_PER_UNIT = {"ms": 1_000}
-_US_PER_DAY = 86_400_000_000
 # The kinds of arguments that go with a kind of column.
 _GOES_WITH = {
     "number": ("number",),
@@ -162,7 +161,7 @@ def _comparable(column: pl.Expr, dtype: pl.DataType) -> pl.Expr:
             return column.to_physical().cast(pl.Int128) * _US_PER_UNIT[dtype.time_unit]
         return column.to_physical()
     if dtype == pl.Date:
-        return column.to_physical().cast(pl.Int128) * _US_PER_DAY
+        return column.to_physical().cast(pl.Int128) * DAY_US
     return column
 
 

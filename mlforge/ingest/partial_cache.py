@@ -44,10 +44,11 @@ class PartialCache:
         return self.key(partials.whole_content([*contents, *override]))
 
     def find(self, key: str) -> Partial | None:
-        """A partial that this or another refresh has computed before."""
+        """A partial that this or another refresh has computed before, if the feature can hold its times."""
         if key in self._new or key not in self.on_disk:
             return self._new.get(key)
-        return self._of_latest.get(key) or self._store.find_partial(self._feature.name, key)
+        partial = self._of_latest.get(key) or self._store.find_partial(self._feature.name, key)
+        return partial if partial and self._feature.spec.holds(partial.times) else None
 
     def add(self, partial: Partial, events: pl.DataFrame) -> Partial:
         """Store a partial, with others: many small ones are written in one go."""

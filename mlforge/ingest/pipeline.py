@@ -88,6 +88,8 @@ def _unchanged_files(session: Session) -> UnchangedFiles:
     files = unchanged.of_version(latest, states.before).among(session.listing.stats)
     if lost := set(lacking(map(_hash_of, latest.partials), cache.on_disk)):
         files = files.whose(lambda partial: partial.hash not in lost)
+    if latest.spec.interval != session.feature.spec.interval:
+        files = files.whose(lambda partial: session.feature.spec.holds(partial.times))
     states.start_from(files.stats)
     return files
 

@@ -73,7 +73,12 @@ class Session:
     def memo(self, path: str) -> str:
         """What a file's being set aside depends on; empty if it was not even read."""
         state = self.states.now.get(path)
-        return f"{self.cache.key(state.hash)} {self.max_bytes}" if state else ""
+        if state is None:
+            return ""
+        interval = self.feature.spec.interval  # with one, the last times of the calendar do not do
+        return " ".join(
+            map(str, filter(None, (self.cache.key(state.hash), self.max_bytes, interval)))
+        )
 
     def reject(self, file: SourceFile, error: MlforgeError) -> None:
         """Set a file aside; one that has gone since it was listed, or has not come yet, is no file."""

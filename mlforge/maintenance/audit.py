@@ -21,7 +21,7 @@ import polars as pl
 from mlforge.core import clock, reference
 from mlforge.core.manifest import Manifest, config_of
 from mlforge.core.reference import Cell, History, Row
-from mlforge.core.values import from_us, to_us
+from mlforge.core.values import FIRST_INSTANT, LAST_INSTANT, from_us, to_us
 from mlforge.errors import FunctionError, IntegrityError, MlforgeError, OnlineError, SourceError
 from mlforge.features.feature import Feature
 from mlforge.frames import polars_schema, validate
@@ -48,7 +48,6 @@ _TOLD = 20
 _STRANGERS = "rows of entities that the files do not have"
 """Stands for a suspect where no entity can be named: the next audit looks at all of them."""
 _ASKED = 1_000  # entities in one question to the online store
-_EARLIEST, _LATEST = -62_135_596_800_000_000, 253_402_300_799_999_999  # the years 1 to 9999
 
 
 def audit(
@@ -310,7 +309,7 @@ class _Audit:
             if spec.timestamp is None:
                 asked.append((entity, None))
                 continue
-            edges = [edge for edge in history.edges() if _EARLIEST <= edge <= _LATEST]
+            edges = [edge for edge in history.edges() if FIRST_INSTANT <= edge <= LAST_INSTANT]
             asked += [(entity, t) for t in self._chosen(entity, edges, _INSTANTS, always=False)]
         if not asked:
             return

@@ -14,10 +14,10 @@ from typing import Any
 import polars as pl
 
 from mlforge.core.reference import Row
+from mlforge.core.values import DAY_US
 
 _PER_US = {"ns": 1_000}
 _US_PER = {"ms": 1_000}
-_US_PER_DAY = 86_400_000_000
 
 Entity = tuple[Any, ...]
 
@@ -102,5 +102,5 @@ def _values(series: pl.Series, is_time: bool) -> list[Any]:
         return [None if unit is None else unit * times // divide for unit in units]
     if dtype == pl.Date and is_time:
         days = series.to_physical().to_list()
-        return [None if day is None else day * _US_PER_DAY for day in days]
+        return [None if day is None else day * DAY_US for day in days]
     return series.to_list()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mlforge.core import time_model
+from mlforge.core import clock, time_model
 from mlforge.core.manifest import Manifest
 from mlforge.core.values import END, TimeRange
 from mlforge.engines.events import events_of
@@ -19,11 +19,11 @@ def read_ahead(store: Store, manifest: Manifest, room: int = ROOM) -> int:
     It keeps none that take more than `room`, nor those of which tiles at rest are read instead. Gives how many
     values are kept. Raises what polars does where they cannot be read.
     """
-    spec = manifest.spec
-    if spec.timestamp is None or manifest.watermark is None or not spec.columns:
+    spec, newest = manifest.spec, manifest.reached(clock.now())
+    if spec.timestamp is None or newest is None or not spec.columns:
         return 0
     reach = time_model.reach(spec.windows)
-    since = manifest.watermark + reach.start - (reach.end - reach.start) // _LATE
+    since = newest + reach.start - (reach.end - reach.start) // _LATE
     events, times = events_of(store, manifest), TimeRange(since, END)
     within = events.within(times).partials
     taken = sum(partial.rows for partial in within) * len(spec.needed())

@@ -14,7 +14,7 @@ from functools import cached_property
 
 import polars as pl
 
-from mlforge.core import clock, time_model
+from mlforge.core import clock
 from mlforge.core.failpoints import reach
 from mlforge.core.logs import get_logger
 from mlforge.core.manifest import Manifest
@@ -153,12 +153,7 @@ def planned(manifest: Manifest, store: Store, online: OnlineStore, engine: Engin
 
 
 def _target(manifest: Manifest, generation: int, store: str) -> Target:
-    spec = manifest.spec
-    as_of = None
-    if spec.timestamp is not None:
-        as_of = time_model.as_of(
-            manifest.watermark, clock.now(), spec.windows, spec.interval, spec.online_clock
-        )
+    as_of = manifest.as_of(clock.now())
     return Target(str(manifest.version), generation, as_of, manifest.rows_hash, store)
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from mlforge.core import clock, time_model
-from mlforge.core.feature_spec import FeatureSpec
+from mlforge.core import clock
 from mlforge.core.manifest import Manifest
 from mlforge.core.values import to_iso
 from mlforge.online.base import OnlineStore
@@ -52,22 +51,16 @@ def lag(
     return "the time to live of its rows is to be renewed" if books.renewal_due(ttl, now) else None
 
 
-def as_of_now(spec: FeatureSpec, watermark: int | None, now: int) -> int | None:
-    """The instant whose values should be online now."""
-    return time_model.as_of(watermark, now, spec.windows, spec.interval, spec.online_clock)
-
-
 def _clock_lag(shown: Target, manifest: Manifest, now: int) -> str | None:
     """A boundary has passed; or time has, for rows that follow it."""
-    due, watermark = as_of_now(manifest.spec, manifest.watermark, now), manifest.watermark
-    if due is None or watermark is None or shown.as_of is None:
+    due = manifest.as_of(now)
+    if due is None or shown.as_of is None:
         return None
     if is_to_come(shown, now):
         return f"rows are as of {to_iso(shown.as_of)}, which has not come: a clock was set back"
     if due <= shown.as_of:
         return None
-    spec = manifest.spec
-    settled = spec.interval is not None or (spec.online_clock == "data" and due >= watermark)
+    settled = manifest.spec.interval is not None or due < now or due == manifest.watermark
     if settled or due - shown.as_of >= WALL_TICK_US:
         return f"rows are as of {to_iso(shown.as_of)}, due as of {to_iso(due)}"
     return None

@@ -14,7 +14,14 @@ from mlforge.core.manifest import Manifest
 from mlforge.core.metrics import MetricColumn
 from mlforge.core.schema import dtypes
 from mlforge.core.time_model import Closed, Window
-from mlforge.core.values import TimeRange, to_iso, to_us
+from mlforge.core.values import (
+    FIRST_INSTANT,
+    LAST_INSTANT,
+    PRECISION,
+    TimeRange,
+    to_iso,
+    to_us,
+)
 from mlforge.engines import POINT, engine_named, evaluation
 from mlforge.engines.events import events_of
 from mlforge.errors import OnlineError, RetrievalError, StoreError
@@ -24,11 +31,6 @@ from mlforge.online import OnlineStore
 from mlforge.retrieval import lineage
 from mlforge.retrieval.lineage import FILE
 from mlforge.store import Store
-
-_FIRST = to_us(datetime.min.replace(tzinfo=UTC))
-_LAST = to_us(datetime.max.replace(tzinfo=UTC))
-# The last bits of a sum depend on the order of its terms, which differs between engines.
-_TOLERANCE = 1e-9
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +50,7 @@ class Bounds:
         label = f"{window.width} offset {window.offset}" if window.offset else str(window.width)
         seen = TimeRange(point + window.span.start, point + window.span.end)
         # No calendar goes further back, and no event lies there.
-        start, end = max(end - window.width.us, _FIRST), max(end, _FIRST)
+        start, end = max(end - window.width.us, FIRST_INSTANT), max(end, FIRST_INSTANT)
         return cls(label, start, end, window.closed, seen)
 
 
@@ -195,7 +197,7 @@ class _Evaluated:
         value = self.values[column]
         if not (isinstance(value, float) and isinstance(online, float)):
             return bool(value == online)
-        return abs(value - online) <= _TOLERANCE * max(abs(value), self._magnitude(column))
+        return abs(value - online) <= PRECISION * max(abs(value), self._magnitude(column))
 
     def _magnitude(self, column: str) -> float:
         if not self.manifest.spec.columns:
@@ -282,9 +284,7 @@ def _instant(at: datetime | date | str | int | None, manifest: Manifest) -> int 
         )
     if at is None:
         now = clock.now()
-        as_of = time_model.as_of(
-            manifest.watermark, now, spec.windows, spec.interval, spec.online_clock
-        )
+        as_of = manifest.as_of(now)
         return now if as_of is None else as_of
     try:
         given = datetime.fromisoformat(at) if isinstance(at, str) else at
@@ -293,7 +293,7 @@ def _instant(at: datetime | date | str | int | None, manifest: Manifest) -> int 
     if isinstance(given, date) and not isinstance(given, datetime):
         given = datetime(given.year, given.month, given.day, tzinfo=UTC)
     instant = to_us(given) if isinstance(given, datetime) else given
-    if instant is None or not _FIRST <= instant <= _LAST:
+    if instant is None or not FIRST_INSTANT <= instant <= LAST_INSTANT:
         raise RetrievalError(
             f"at={at!r} is no instant; write ISO 8601, as in '2026-01-31' or '2026-01-31T10:00:00Z'"
         )

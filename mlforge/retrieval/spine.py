@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 
 import polars as pl
 
 from mlforge.core.manifest import Manifest
 from mlforge.core.schema import FLOATS, INTEGERS, dtypes
-from mlforge.core.values import to_us
+from mlforge.core.values import DAY_US, FIRST_INSTANT, LAST_INSTANT
 from mlforge.engines import POINT
 from mlforge.errors import RetrievalError
 from mlforge.frames import polars_schema
@@ -18,9 +17,6 @@ from mlforge.frames.interop import Table
 from mlforge.frames.normalize import as_utc
 from mlforge.online import OnlineBooks
 
-_FIRST = to_us(datetime.min.replace(tzinfo=UTC))
-_LAST = to_us(datetime.max.replace(tzinfo=UTC))
-_DAY = 86_400_000_000
 _TICKS = {"ms": 1_000, "us": 1, "ns": 0}  # in microseconds; nanoseconds hold no other years
 
 
@@ -103,8 +99,11 @@ def _instants(times: pl.Series) -> pl.Series:
             "make it a Datetime or Date first"
         )
     # Wider than microseconds are, these could wrap around.
-    tick = _DAY if isinstance(times.dtype, pl.Date) else _TICKS[times.dtype.time_unit]
-    if tick and not times.to_physical().is_between(_FIRST // tick, _LAST // tick).all():
+    tick = DAY_US if isinstance(times.dtype, pl.Date) else _TICKS[times.dtype.time_unit]
+    if (
+        tick
+        and not times.to_physical().is_between(FIRST_INSTANT // tick, LAST_INSTANT // tick).all()
+    ):
         raise RetrievalError(
             f"the spine's time column {times.name!r} holds times outside the years 1 to 9999; "
             "check the unit that it was made with"

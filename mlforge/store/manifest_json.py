@@ -53,6 +53,7 @@ def head(manifest: Manifest) -> dict[str, Any]:
         "updated_at": created,
         "row_count": manifest.row_count,
         "watermark": to_iso(manifest.watermark),
+        **({"frontier": [to_iso(t) for t in manifest.frontier]} if manifest.frontier else {}),
         **config_of(manifest.spec),
         "columns": [_column_json(column) for column in manifest.columns],
         "event_columns": [_column_json(column) for column in manifest.events],
@@ -246,6 +247,7 @@ def _decode(document: Mapping[str, Any], lists: Lists) -> Manifest:
         source=document["source"],
         why=document["rowwise_reason"],
         mlforge_version=document["mlforge_version"],
+        frontier=tuple(from_iso(text) or 0 for text in document.get("frontier", ())),
     )
 
 

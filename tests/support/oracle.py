@@ -238,7 +238,8 @@ def as_of(feature: Feature, events: Events, now: int) -> int | None:
         return now if step is None else floor(now, step)
     if not events.rows:
         return None
-    watermark: int = max(row[feature.time] for row in events.rows)
+    past = [row[feature.time] for row in events.rows if row[feature.time] <= now]
+    watermark: int = max(past, default=now)
     if step is not None:
         return min(floor(watermark, step) + step, floor(now, step))
     if any(metric.closed in ("left", "none") for metric in feature.metrics):

@@ -15,7 +15,7 @@ from mlforge.core.text import printable
 from mlforge.core.values import from_iso, to_iso
 from mlforge.errors import MlforgeError, SourceError
 from mlforge.online import Target
-from mlforge.online.staleness import as_of_now, behind
+from mlforge.online.staleness import behind
 from mlforge.store import Audit
 from worker.project import Project
 from worker.queue import JobQueue, WorkerState
@@ -178,7 +178,7 @@ def _lag_seconds(manifest: Manifest | None, shown: Target | None) -> float:
     now = clock.now()
     if shown is None or shown.version != str(manifest.version):
         return max(0.0, (now - manifest.created_at) / 1e6)
-    due = as_of_now(manifest.spec, manifest.watermark, now)
+    due = manifest.as_of(now)
     if due is None or shown.as_of is None:
         return 0.0
     return max(0.0, (min(due, now) - shown.as_of) / 1e6)

@@ -704,7 +704,9 @@ def test_local_time_that_lies_in_the_future_is_warned_of_with_what_mends_it(
     project.drop("b", rows((1, 0, 1.0)))
     with clock.fixed(START - timedelta(hours=2)):
         assert project.build().warnings == (), "a zoned timestamp is what it says"
-    assert project.store.read_metadata("spend").watermark == to_us(at(0).astimezone(UTC))
+    manifest = project.store.read_metadata("spend")
+    assert manifest.watermark is None, "what lies ahead of the clock is left out"
+    assert manifest.reached(to_us(at(1))) == to_us(at(0).astimezone(UTC))
 
 
 def selected(df: pl.DataFrame) -> pl.DataFrame:

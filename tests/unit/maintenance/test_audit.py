@@ -329,4 +329,4 @@ def test_the_command_says_what_is_proven_and_fails_for_what_is_wrong(
 def test_the_plain_rule_needs_neither_engines_nor_stored_events() -> None:
     source = Path(reference.__file__).read_text()
     imports = {line.split()[1] for line in source.splitlines() if line.startswith("from mlforge")}
-    assert imports == {"mlforge.core.metrics", "mlforge.core.feature_spec"}
+    assert imports == {"mlforge.core.metrics", "mlforge.core.feature_spec", "mlforge.core.values"}
