@@ -48,6 +48,7 @@ def describe_feature(feature: Feature) -> Mapping[str, object]:
         "config": config_of(feature.spec),
         "code": feature.code_hash,
         "sources": feature.sources,
+        "tables": dict(feature.tables),
         "validators": [[column, *map(str, rules)] for column, rules in feature.validators.items()],
         "tags": feature.tags,
         "description": feature.description,

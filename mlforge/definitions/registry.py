@@ -126,8 +126,10 @@ class Definitions:
         return located
 
     def source(self, name: str) -> Source:
-        """Where a feature's files are."""
-        return Source.of(self.feature(name).sources, self.root, follow=self.settings.follow_links)
+        """Where a feature's files are, and those of its tables."""
+        feature = self.feature(name)
+        follow = self.settings.follow_links
+        return Source.of(feature.sources, self.root, follow=follow, tables=feature.tables)
 
     def feature(self, name: str) -> Feature:
         """The feature of that name; DefinitionError naming those there are."""
@@ -316,7 +318,9 @@ class Definitions:
         if not isinstance(self.store, LocalStore):
             return
         store = Path(os.path.realpath(self.store.path))
-        for place in Source.of(feature.sources, self.root).places:
+        source = self.source(feature.name)
+        places = [*source.places, *(place for _, table in source.tables for place in table.places)]
+        for place in places:
             parts = place.below(store / feature.name / "1.0.0" / "data.parquet")
             if parts is not None and place.takes(parts):
                 raise UnsupportedStore(

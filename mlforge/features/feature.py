@@ -31,12 +31,15 @@ class Feature:
 
     spec: FeatureSpec
     sources: tuple[str, ...]
+    """Paths, folders or globs, as they were written."""
     function: Function = field(repr=False)
     validators: Mapping[str, tuple[Rule, ...]] = field(default_factory=dict)
     tags: tuple[str, ...] = ()
     description: str = ""
     engine: str | None = None
     incremental: bool | None = None
+    tables: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Sources of the function's further arguments, by their names."""
 
     @cached_property
     def code_hash(self) -> str:
@@ -53,9 +56,9 @@ class Feature:
         """The feature's name, its folder in the store and its prefix in answers."""
         return self.spec.name
 
-    def __call__(self, df: pl.DataFrame) -> Any:
+    def __call__(self, df: pl.DataFrame, **tables: pl.DataFrame) -> Any:
         """Call the function, as if it had not been decorated."""
-        return self.function(df)
+        return self.function(df, **tables)
 
 
 def feature(
@@ -72,6 +75,7 @@ def feature(
     incremental: bool | None = None,
     online_clock: OnlineClock = "data",
     name: str | None = None,
+    tables: Mapping[str, str | PathLike[str] | Sequence[str | PathLike[str]]] | None = None,
 ) -> Callable[[Function], Feature]:
     """Make a feature of a function from the source's rows to events.
 
@@ -86,8 +90,11 @@ def feature(
     incremental: True or False overrides the proof that the function treats each row alone.
     online_clock: "data" serves values as of the data's own end, "wall" as of now.
     name: by default the function's.
+    tables: name -> source of a further argument of that name, as `source` names one; a change of it is a drop.
 
-    The function takes and returns a polars DataFrame (a LazyFrame may be returned).
+
+    The function takes and returns a polars DataFrame (a LazyFrame may be returned). Files that it reads by
+    itself are refused: their changes would go unnoticed.
     Raises DefinitionError for arguments of the wrong kind, or that contradict each other.
     """
 
@@ -104,17 +111,19 @@ def feature(
             metrics=metrics,
             online_clock=_clock(online_clock, owner),
         )
-        _check_parameters(function, owner)
+        further = _tables(tables, owner)
+        _check_parameters(function, owner, further)
         described = _optional(description, f"{owner}: description", "or leave it out", empty=True)
         return Feature(
             spec=spec,
-            sources=_sources(source, owner),
+            sources=_sources(source, f"{owner}: source"),
             function=function,
             validators=_rules(validators, owner),
             tags=texts(tags, f"{owner}: tags", 'write tags=["payments"], or leave it out'),
             description=(function.__doc__ or "").strip() if described is None else described,
             engine=None if engine is None else check_engine(engine, owner),
             incremental=None if incremental is None else flag(incremental, f"{owner}: incremental"),
+            tables=further,
         )
 
     return decorate
@@ -139,9 +148,9 @@ def _clock(clock: object, owner: str) -> OnlineClock:
     return cast("OnlineClock", choice(clock, ONLINE_CLOCKS, f"{owner}: online_clock"))
 
 
-def _sources(source: object, owner: str) -> tuple[str, ...]:
+def _sources(source: object, what: str) -> tuple[str, ...]:
     """The texts of one source or of several."""
-    what, works = f"{owner}: source", 'write source="transactions/", or a list of such texts'
+    works = 'write a path such as "transactions/", or a list of such texts'
     one = isinstance(source, (str, os.PathLike))
     paths = (source,) if one else listed(source, what, works)
     if not paths:
@@ -156,17 +165,27 @@ def _sources(source: object, owner: str) -> tuple[str, ...]:
     return sources
 
 
-def _check_parameters(function: Function, owner: str) -> None:
-    """A function takes one frame; refused are those that could not be called so."""
+def _tables(tables: object, owner: str) -> dict[str, tuple[str, ...]]:
+    """The sources of the function's further arguments."""
+    what, works = f"{owner}: tables", 'write tables={"merchants": "dim/merchants.parquet"}'
+    by_name = {} if tables is None else named(tables, what, works)
+    return {name: _sources(source, f"{what}: {name}") for name, source in by_name.items()}
+
+
+def _check_parameters(function: Function, owner: str, tables: Mapping[str, object]) -> None:
+    """Refuse a function that cannot be called with one frame and its tables by name."""
     try:
         signature = inspect.signature(function)
     except (TypeError, ValueError):  # a builtin does not tell
         return
     try:
-        signature.bind(None)
+        signature.bind(None, **tables)
     except TypeError as error:
+        parameters = ", ".join(["df", *tables])
+        further = f" and the tables {', '.join(tables)}" if tables else ""
         raise DefinitionError(
-            f"{owner}: its function is called with one frame, but {error}; write def {owner}(df): ..."
+            f"{owner}: its function is called with one frame{further}, but {error}; "
+            f"write def {owner}({parameters}): ..."
         ) from error
 
 

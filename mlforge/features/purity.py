@@ -32,6 +32,7 @@ _BUILT_IN = {
     ("io", "open"): _FILES,
     ("posix", "open"): _FILES,
     ("nt", "open"): _FILES,
+    ("numpy", "fromfile"): _FILES,
     ("_socket", ""): "uses the network",
     ("_posixsubprocess", ""): "runs programs",
 }
@@ -44,17 +45,29 @@ _POLARS = {
     "PyExpr.shuffle": _CHANCE,
 }
 # Who looks at clocks and files on the way, without the result's depending on them.
-_BYSTANDERS = {"_strptime", "importlib", "linecache", "logging", "structlog", "tokenize", "warnings", "zoneinfo"}  # fmt: skip
+_BYSTANDERS = {"_strptime", "dateutil", "importlib", "linecache", "logging", "pytz", "structlog", "tokenize", "warnings", "zoneinfo"}  # fmt: skip
+# Arrow opens files where the interpreter does not see it; its functions in Python are seen.
+_ARROW = {"read_table", "read_pandas", "read_feather", "dataset", "ParquetFile.__init__", "ParquetDataset.__init__"}  # fmt: skip
 _GETENV: CodeType = type(os.environ).__getitem__.__code__
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a call gave: a result or an error, and what it was seen to ask of the world, if anything."""
+    """The result of a call or its error, and the world that it was seen to ask, in the order of asking."""
 
     result: object = None
     error: BaseException | None = None
-    asked: str | None = None
+    questions: tuple[str, ...] = ()
+
+    @property
+    def asked(self) -> str | None:
+        """The first question, None if there was none."""
+        return self.questions[0] if self.questions else None
+
+    @property
+    def reads(self) -> str | None:
+        """The first question that is about files, None if there was none."""
+        return next((question for question in self.questions if question.startswith(_FILES)), None)
 
 
 def named(function: Callable[..., object]) -> str | None:
@@ -81,15 +94,15 @@ def call(function: Callable[[], object]) -> Outcome:
     It runs in a thread of its own, so that a profiler at work here stays undisturbed, and a timeout
     that a signal raises here is not taken for the function's error.
     """
-    asked: list[str] = []
+    asked: dict[str, None] = {}
     outcomes: list[Outcome] = []
 
     def note(frame: FrameType, event: str, argument: Any) -> None:
-        if asked or event not in ("c_call", "call"):
+        if event not in ("c_call", "call"):
             return
         what = _asked_natively(argument) if event == "c_call" else _asked(frame)
-        if what and not _on_the_way(frame):
-            asked.append(what)
+        if what and what not in asked and not _on_the_way(frame):
+            asked[what] = None
 
     def run() -> None:
         result: object = None
@@ -101,7 +114,7 @@ def call(function: Callable[[], object]) -> Outcome:
         except BaseException as error:  # noqa: BLE001
             failure = error
         sys.setprofile(None)
-        outcomes.append(Outcome(result, failure, asked[0] if asked else None))
+        outcomes.append(Outcome(result, failure, tuple(asked)))
 
     context = contextvars.copy_context()
     thread = threading.Thread(target=context.run, args=(run,), name="mlforge-proof", daemon=True)
@@ -120,13 +133,16 @@ def _asked_natively(function: Any) -> str | None:
         what = _BUILT_IN.get((owner.__name__, name)) or _BUILT_IN.get((owner.__name__, ""))
     else:
         full = function.__qualname__
-        what = next((found for start, found in _POLARS.items() if full.startswith(start)), None)
+        what = _BUILT_IN.get((str(function.__module__), name)) or next(
+            (question for start, question in _POLARS.items() if full.startswith(start)), None
+        )
     return what and f"{what} ({name})"
 
 
 def _asked(frame: FrameType) -> str | None:
     if frame.f_code is not _GETENV:
-        return None
+        opener = frame.f_code.co_qualname
+        return f"{_FILES} ({opener})" if opener in _ARROW and _package(frame) == "pyarrow" else None
     caller = frame.f_back
     while caller and _package(caller) in ("os", "collections"):
         caller = caller.f_back

@@ -1,7 +1,8 @@
 """Proves from the polars plan that a function treats each row alone.
 
-Then its results file by file are its result over all files. Only what is listed here is taken to be
-row-wise: whatever else a plan holds, a newer polars' inventions for one, is not proven.
+Then its results file by file are its result over all files. Joins with the function's tables look at
+one row at a time, too. Only steps and expressions that are listed here are taken to be row-wise:
+whatever else a plan holds, a newer polars' inventions for one, is not proven.
 """
 
 from __future__ import annotations
@@ -10,8 +11,9 @@ import datetime
 import decimal
 import threading
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import polars as pl
@@ -85,6 +87,7 @@ _KNOWN_AS = {
     "Union": "concat",
     "Window": "over",
 }
+_JOINS = ("Left", "Inner", "Semi", "Anti")
 # Inputs that are one mapping or set of patterns for all rows, unless they are columns.
 _MAPPINGS = {
     "replace": slice(1, 3),
@@ -111,11 +114,16 @@ class Doubt(Exception):
     """What stands against a proof."""
 
 
-def prove(function: Callable[..., object], schema: pl.Schema) -> Proof:
+def prove(
+    function: Callable[..., object],
+    schema: pl.Schema,
+    tables: Mapping[str, pl.Schema] = MappingProxyType({}),
+) -> Proof:
     """Prove that a function treats each row alone, and is the same each time; it never raises.
 
-    The function is called twice with a LazyFrame that has no data. So the proof is about what the
-    function does to LazyFrames of this schema: call it with one, of this schema, to lean on it.
+    The function is called twice with LazyFrames that have no data: the rows', and by name its tables'.
+    So the proof is about what the function does to LazyFrames of these schemas: call it with such to
+    lean on it.
     """
     try:
         code = purity.call(lambda: purity.named(function))
@@ -123,7 +131,7 @@ def prove(function: Callable[..., object], schema: pl.Schema) -> Proof:
             raise Doubt(f"its code is not readable: {_headline(code.error)}")
         if code.result:
             raise Doubt(f"it {code.result}")
-        first, second = trace(function, schema), trace(function, schema)
+        first, second = trace(function, schema, tables), trace(function, schema, tables)
     except Doubt as doubt:
         return Proof(False, str(doubt))
     if first != second:
@@ -131,14 +139,21 @@ def prove(function: Callable[..., object], schema: pl.Schema) -> Proof:
     return Proof(True, "only projections and filters that look at one row at a time")
 
 
-def trace(function: Callable[..., object], schema: pl.Schema) -> str:
+def trace(
+    function: Callable[..., object],
+    schema: pl.Schema,
+    tables: Mapping[str, pl.Schema] = MappingProxyType({}),
+) -> str:
     """The row-wise plan that a function makes, as text without addresses; raises Doubt on any other."""
-    source = _Source()
+    source, *others = sources = [_Source("rows"), *map(_Source, tables)]
     frame = register_io_source(source, schema=schema)
+    further = {
+        other.name: register_io_source(other, schema=tables[other.name]) for other in others
+    }
     with _tracing, warnings.catch_warnings():
         warnings.simplefilter("ignore", pl.exceptions.PerformanceWarning)  # `df.columns`
-        outcome = purity.call(lambda: function(frame))
-    if source.asked:
+        outcome = purity.call(lambda: function(frame, **further))
+    if any(each.asked for each in sources):
         raise Doubt("it looks at the data while the plan is made (collect, or what collects)")
     if outcome.asked:
         raise Doubt(f"it {outcome.asked}")
@@ -147,7 +162,7 @@ def trace(function: Callable[..., object], schema: pl.Schema) -> str:
     result = outcome.result
     if not isinstance(result, pl.LazyFrame):
         raise Doubt(f"called with a LazyFrame it returns {type(result).__name__}, not a LazyFrame")
-    outcome = purity.call(lambda: _Plan(result, source).text())
+    outcome = purity.call(lambda: _Plan(result, source, others).text())
     if isinstance(outcome.error, Doubt):
         raise outcome.error
     if outcome.error is not None:
@@ -158,8 +173,8 @@ def trace(function: Callable[..., object], schema: pl.Schema) -> str:
 class _Source:
     """A source of no data, which remembers that it was asked for some."""
 
-    def __init__(self) -> None:
-        self.asked = False
+    def __init__(self, name: str) -> None:
+        self.name, self.asked = name, False
 
     def __call__(self, *_: object) -> NoReturn:
         self.asked = True
@@ -178,8 +193,10 @@ class _Seen:
 class _Plan:
     """Reads a plan as polars resolved it, not optimised, from its last step to its source."""
 
-    def __init__(self, frame: pl.LazyFrame, source: _Source) -> None:
-        self._source = source
+    def __init__(
+        self, frame: pl.LazyFrame, source: _Source, tables: Sequence[_Source] = ()
+    ) -> None:
+        self._source, self._tables = source, tables
         flags = pl.QueryOptFlags.none()._pyoptflags
         self._nodes: Any = frame._ldf.with_optimizations(flags).visit()
         form = self._nodes.version()
@@ -189,15 +206,36 @@ class _Plan:
             )
 
     def text(self) -> str:
+        """The plan, from the function's rows to its result; raises Doubt if it is not row-wise."""
+        return self._branch([self._source])
+
+    def _branch(self, ends: Sequence[_Source]) -> str:
+        """The steps from the current one down to one of these sources."""
         steps: list[str] = []
         while True:
             node = _view(self._nodes.view_current_node)
             kind = type(node).__name__
             if kind == "PythonScan":
-                if getattr(node.options[0], "io_source", None) is not self._source:
+                scanned = getattr(node.options[0], "io_source", None)
+                if not any(scanned is end for end in ends):
                     _refuse("rows of another source")
-                return "\n".join(reversed(steps))
-            steps.append(f"{kind} {self._nodes.get_schema()} {self._step(kind, node)}")
+                return "\n".join([f"Scan {scanned.name!a}", *reversed(steps)])
+            step = self._join if kind == "Join" else self._step
+            steps.append(f"{kind} {self._nodes.get_schema()} {step(kind, node)}")
+
+    def _join(self, kind: str, node: Any) -> list[str]:
+        """A join of the rows with a table, each row alone; the rows' side is the next step."""
+        how = node.options[0]
+        if how not in _JOINS or not self._tables or node.predicate is not None:
+            _refuse(kind)
+        left, right = self._nodes.get_inputs()
+        self._nodes.set_node(right)
+        table = self._branch(self._tables)
+        self._nodes.set_node(right)
+        right_keys = [self._expression(key).text for key in node.right_on]
+        self._nodes.set_node(left)
+        left_keys = [self._expression(key).text for key in node.left_on]
+        return [ascii(node.options), table, *left_keys, *right_keys]
 
     def _step(self, kind: str, node: Any) -> list[str]:
         expressions, inputs = self._nodes.get_exprs(), self._nodes.get_inputs()

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from operator import attrgetter
 from pathlib import Path
+from types import MappingProxyType
 
 from mlforge.sources.glob import EVERYTHING
 from mlforge.sources.parquet_reader import (
@@ -45,7 +46,8 @@ class Listing:
     """Files that a scan saw. `hive` names the columns that paths hold: `date` of `date=2024-01-01/`.
 
     root: what paths start from; where `exists` is False, the folder that is not there.
-    stats: each file's stat as a plain tuple, by its path; in no particular order.
+    stats: each file's stat as a plain tuple, by its path; in no particular order. tables: the listings of
+    the source's tables, by their names.
     """
 
     root: Path
@@ -53,6 +55,7 @@ class Listing:
     stats: Mapping[str, Stat] = field(default_factory=dict)
     ignored: tuple[Ignored, ...] = ()
     hive: frozenset[str] = frozenset()
+    tables: Mapping[str, Listing] = field(default_factory=dict)
 
     @property
     def files(self) -> tuple[SourceFile, ...]:
@@ -76,26 +79,37 @@ class Source:
     the order of the places; a file in two of them counts once.
 
     base: the folder that relative texts start from. follow: whether links may lead out of a root: to
-    files, and to folders, which are walked too.
+    files, and to folders, which are walked too. tables: the sources of a function's further arguments.
     """
 
     places: tuple[Place, ...]
     base: Path
     follow: bool = False
+    tables: tuple[tuple[str, Source], ...] = ()
 
     @classmethod
-    def of(cls, texts: str | Sequence[str], base: Path, *, follow: bool = False) -> Source:
+    def of(
+        cls,
+        texts: str | Sequence[str],
+        base: Path,
+        *,
+        follow: bool = False,
+        tables: Mapping[str, Sequence[str]] = MappingProxyType({}),
+    ) -> Source:
         """Understand a source as a feature writes it, one text or several (see `Place.of`).
 
+        tables: the texts of the feature's tables, by their names.
         Raises DefinitionError for a text that can name no file.
         """
         several = (texts,) if isinstance(texts, str) else texts
         places = tuple(Place.of(text, base, alone=len(several) == 1) for text in several)
-        return cls(places, base, follow)
+        further = ((name, cls.of(tables[name], base, follow=follow)) for name in tables)
+        return cls(places, base, follow, tuple(further))
 
     def anew(self) -> Source:
         """The same source as the disk has it now: a name without a suffix is a file or a folder."""
-        return Source.of([place.text for place in self.places], self.base, follow=self.follow)
+        texts = [place.text for place in self.places]
+        return replace(self, places=Source.of(texts, self.base).places)
 
     @property
     def text(self) -> str:
@@ -137,6 +151,10 @@ class Source:
             if absolute.is_relative_to(place.root)
         )
 
+    def feeds(self, absolute: Path) -> bool:
+        """Whether a file at this absolute path would be one of the source's, or of one of its tables."""
+        return self.matches(absolute) or any(table.matches(absolute) for _, table in self.tables)
+
     def scan(self, known: Mapping[str, Stat] | None = None) -> Listing:
         """List the files there are; none if a root is missing.
 
@@ -155,6 +173,7 @@ class Source:
             stats=stats,
             ignored=tuple(sorted(ignored, key=attrgetter("path"))),
             hive=frozenset().union(*(walk.hive for walk in walks)),
+            tables={name: table.scan() for name, table in self.tables},
         )
 
     def why_nothing(self, listing: Listing) -> str | None:

@@ -1,0 +1,107 @@
+"""Whether a function reads files by itself: no refresh would notice that they changed."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
+
+import polars as pl
+from polars.io.plugins import register_io_source
+
+from mlforge.features import purity
+from mlforge.features.ast_form import nested
+from mlforge.features.references import reachable
+
+_SCANS = ("Scan", "PythonScan")
+_READERS = frozenset(
+    {"open", *(name for name in dir(pl) if name.startswith(("read_", "scan_")))}
+) - {"read_excel"}  # fmt: skip
+
+# A function that keeps what it has read is found out at its first call alone.
+_verdicts: weakref.WeakKeyDictionary[Callable[..., object], str] = weakref.WeakKeyDictionary()
+
+
+def files_read(
+    function: Callable[..., object], schema: pl.Schema, tables: Mapping[str, pl.Schema]
+) -> str | None:
+    """How a function reads files by itself, as the end of a sentence; None if it is not seen to.
+
+    It is called with frames of no rows, lazy ones and others: of this schema, and of those of its tables.
+    It never raises.
+    """
+    known = _verdicts.get(function)
+    reads = known or _of_code(function) or _of_calls(function, schema, tables)
+    if reads and not known:
+        _verdicts[function] = reads
+    return reads
+
+
+def scans(frame: pl.LazyFrame, own: Collection[object] = ()) -> bool:
+    """Whether a plan has a scan of files, or of anything but the sources that are one's own."""
+    flags = pl.QueryOptFlags.none()._pyoptflags
+    nodes: Any = frame._ldf.with_optimizations(flags).visit()
+    return _scans_below(nodes, own)
+
+
+def _scans_below(nodes: Any, own: Collection[object]) -> bool:
+    try:
+        node = nodes.view_current_node()
+        kind = type(node).__name__
+        ours = kind == "PythonScan" and any(node.options[0].io_source is source for source in own)
+        if kind in _SCANS and not ours:
+            return True
+    except (NotImplementedError, AttributeError):  # a step that polars does not show reads nothing
+        pass
+    for below in nodes.get_inputs():
+        nodes.set_node(below)
+        if _scans_below(nodes, own):
+            return True
+    return False
+
+
+def _of_code(function: Callable[..., object]) -> str | None:
+    """Plans of files among a function's constants, and helpers that keep what they read."""
+    for value in reachable(function):
+        if isinstance(value, pl.LazyFrame) and _scans_files(value):
+            return "a constant that it uses is a scan of files"
+        cached = getattr(value, "__wrapped__", None) if hasattr(value, "cache_info") else None
+        for code in nested(cached.__code__) if hasattr(cached, "__code__") else ():
+            if readers := _READERS & set(code.co_names):
+                return f"{cached.__name__}() keeps what {min(readers)} gave"
+    return None
+
+
+def _of_calls(
+    function: Callable[..., object], schema: pl.Schema, tables: Mapping[str, pl.Schema]
+) -> str | None:
+    shapes = [schema, *tables.values()]
+    sources = [_Nothing(shape) for shape in shapes]
+    lazy = [register_io_source(s, schema=shape) for s, shape in zip(sources, shapes, strict=True)]
+    eager = [pl.DataFrame(schema=shape) for shape in shapes]
+    frames: list[Any]
+    for frames in (lazy, eager):
+        first, further = frames[0], dict(zip(tables, frames[1:], strict=True))
+        outcome = purity.call(lambda first=first, further=further: function(first, **further))  # type: ignore[misc]
+        if outcome.reads:
+            return outcome.reads
+        if isinstance(outcome.result, pl.LazyFrame) and _scans_files(outcome.result, sources):
+            return "its plan has a scan of files"
+        if outcome.error is None:
+            return None
+    return None
+
+
+def _scans_files(frame: pl.LazyFrame, own: Collection[object] = ()) -> bool:
+    answer = purity.call(lambda: scans(frame, own))  # polars may panic over a plan
+    return answer.result is True
+
+
+class _Nothing:
+    """A source of frames without rows."""
+
+    def __init__(self, schema: pl.Schema) -> None:
+        self.schema = schema
+
+    def __call__(self, columns: list[str] | None, *_: object) -> Any:
+        yield pl.DataFrame(schema=self.schema).select(columns or pl.all())

@@ -1,0 +1,82 @@
+"""Tables that a feature's function is given beside its rows, as they are now."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import polars as pl
+
+from mlforge.core.manifest import Manifest
+from mlforge.errors import MlforgeError, SourceError
+from mlforge.features.feature import Feature
+from mlforge.ingest import partials
+from mlforge.sources import source
+from mlforge.sources.source import Listing, SourceFile
+
+
+@dataclass(frozen=True)
+class SideTables:
+    """The tables of one feature: the hash of each one's content, and its rows once they are needed."""
+
+    owner: str
+    files: Mapping[str, tuple[SourceFile, ...]]
+    hashes: Mapping[str, str]
+    max_bytes: int | None = None
+
+    @classmethod
+    def of(cls, feature: Feature, listing: Listing, max_bytes: int | None) -> SideTables:
+        """The tables of a listing. Raises MlforgeError for one that has no file or cannot be read."""
+        files, hashes = {}, {}
+        for name, table in listing.tables.items():
+            files[name] = table.files
+            if not files[name]:
+                texts = ", ".join(feature.tables[name])
+                raise MlforgeError(
+                    f"{feature.name}: its table {name!r} is not there: no parquet file at {texts}"
+                )
+            with _blaming(feature.name, name):
+                contents = [source.content_hash(file.absolute) for file in files[name]]
+            hashes[name] = partials.whole_content(contents)
+        return cls(feature.name, files, hashes, max_bytes)
+
+    @cached_property
+    def frames(self) -> dict[str, pl.DataFrame]:
+        """The rows of each table: the union of its files', by their paths. Raises MlforgeError."""
+        return {name: self._read(name) for name in self.files}
+
+    def _read(self, name: str) -> pl.DataFrame:
+        with _blaming(self.owner, name):
+            contents = [source.read(file, self.max_bytes) for file in self.files[name]]
+        if partials.whole_content(content.hash for content in contents) != self.hashes[name]:
+            raise MlforgeError(f"{self.owner}: its table {name!r} changed while it was read; try again")
+        frames = [content.frame for content in contents]
+        return frames[0] if len(frames) == 1 else pl.concat(frames, how="diagonal_relaxed")
+
+    def gave(self, feature: Feature, version: Manifest) -> bool:
+        """Whether a version was made with these tables and this code, going by one of its partials."""
+        if not version.sources:
+            return True
+        prefix = partials.memo_prefix_of(feature, self.hashes)
+        if version.rowwise:
+            content = version.sources[0].hash
+        else:
+            content = partials.whole_content(
+                [*(record.hash for record in version.sources), *partials.override_of(feature)]
+            )
+        return partials.memo_key(prefix, content) == version.sources[0].partial
+
+
+class _blaming:  # noqa: N801 - reads as a sentence: with _blaming(...)
+    """Turn what is wrong with a table's file into an error about the table: no file of the source is at fault."""
+
+    def __init__(self, owner: str, table: str) -> None:
+        self._what = f"{owner}: its table {table!r}"
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, SourceError):
+            raise MlforgeError(f"{self._what}: {error}") from error
