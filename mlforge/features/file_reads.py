@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Collection, Mapping
+from types import FunctionType
 from typing import Any
 
 import polars as pl
@@ -65,10 +66,12 @@ def _of_code(function: Callable[..., object]) -> str | None:
     for value in reachable(function):
         if isinstance(value, pl.LazyFrame) and _scans_files(value):
             return "a constant that it uses is a scan of files"
-        cached = getattr(value, "__wrapped__", None) if hasattr(value, "cache_info") else None
-        for code in nested(cached.__code__) if hasattr(cached, "__code__") else ():
+        kept = getattr(value, "__wrapped__", None) if hasattr(value, "cache_info") else None
+        if not isinstance(kept, FunctionType):
+            continue
+        for code in nested(kept.__code__):
             if readers := _READERS & set(code.co_names):
-                return f"{cached.__name__}() keeps what {min(readers)} gave"
+                return f"{kept.__name__}() keeps what {min(readers)} gave"
     return None
 
 

@@ -32,7 +32,7 @@ _BUILT_IN = {
     ("io", "open"): _FILES,
     ("posix", "open"): _FILES,
     ("nt", "open"): _FILES,
-    ("numpy", "fromfile"): _FILES,
+    ("numpy._core._multiarray_umath", "fromfile"): _FILES,
     ("_socket", ""): "uses the network",
     ("_posixsubprocess", ""): "runs programs",
 }
@@ -133,9 +133,7 @@ def _asked_natively(function: Any) -> str | None:
         what = _BUILT_IN.get((owner.__name__, name)) or _BUILT_IN.get((owner.__name__, ""))
     else:
         full = function.__qualname__
-        what = _BUILT_IN.get((str(function.__module__), name)) or next(
-            (question for start, question in _POLARS.items() if full.startswith(start)), None
-        )
+        what = next((q for start, q in _POLARS.items() if full.startswith(start)), None)
     return what and f"{what} ({name})"
 
 

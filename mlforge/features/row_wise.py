@@ -147,9 +147,7 @@ def trace(
     """The row-wise plan that a function makes, as text without addresses; raises Doubt on any other."""
     source, *others = sources = [_Source("rows"), *map(_Source, tables)]
     frame = register_io_source(source, schema=schema)
-    further = {
-        other.name: register_io_source(other, schema=tables[other.name]) for other in others
-    }
+    further = {other.name: register_io_source(other, schema=tables[other.name]) for other in others}
     with _tracing, warnings.catch_warnings():
         warnings.simplefilter("ignore", pl.exceptions.PerformanceWarning)  # `df.columns`
         outcome = purity.call(lambda: function(frame, **further))
@@ -217,9 +215,10 @@ class _Plan:
             kind = type(node).__name__
             if kind == "PythonScan":
                 scanned = getattr(node.options[0], "io_source", None)
-                if not any(scanned is end for end in ends):
+                end = next((end for end in ends if scanned is end), None)
+                if end is None:
                     _refuse("rows of another source")
-                return "\n".join([f"Scan {scanned.name!a}", *reversed(steps)])
+                return "\n".join([f"Scan {end.name!a}", *reversed(steps)])
             step = self._join if kind == "Join" else self._step
             steps.append(f"{kind} {self._nodes.get_schema()} {step(kind, node)}")
 
@@ -232,9 +231,9 @@ class _Plan:
         self._nodes.set_node(right)
         table = self._branch(self._tables)
         self._nodes.set_node(right)
-        right_keys = [self._expression(key).text for key in node.right_on]
+        right_keys = [self._expression(key.node).text for key in node.right_on]
         self._nodes.set_node(left)
-        left_keys = [self._expression(key).text for key in node.left_on]
+        left_keys = [self._expression(key.node).text for key in node.left_on]
         return [ascii(node.options), table, *left_keys, *right_keys]
 
     def _step(self, kind: str, node: Any) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 
 import polars as pl
@@ -20,14 +20,19 @@ _BATCH_BYTES = 32_000_000
 class PartialCache:
     """The partials of one feature: those in the store, and new ones that are about to be.
 
-    afresh: trust no stored partial.
+    tables: the content hashes of its tables. afresh: trust no stored partial.
     """
 
     def __init__(
-        self, feature: Feature, store: Store, latest: Manifest | None, *, afresh: bool
+        self,
+        feature: Feature,
+        store: Store,
+        latest: Manifest | None,
+        tables: Mapping[str, str],
+        *,
+        afresh: bool,
     ) -> None:
-        rules = [[column, *map(str, rules)] for column, rules in feature.validators.items()]
-        self._prefix = partials.memo_prefix(feature.code_hash, feature.spec, rules)
+        self._prefix = partials.memo_prefix(feature, tables)
         self._feature, self._store, self._latest = feature, store, latest
         self.on_disk = set() if afresh else store.partials(feature.name)
         self._new: dict[str, Partial] = {}
@@ -40,8 +45,7 @@ class PartialCache:
 
     def whole_key(self, contents: Iterable[str]) -> str:
         """The memo key of the whole source; `incremental=False` shows in it."""
-        override = ["incremental=False"] if self._feature.incremental is False else []
-        return self.key(partials.whole_content([*contents, *override]))
+        return partials.whole_key(self._prefix, contents, self._feature)
 
     def find(self, key: str) -> Partial | None:
         """A partial that this or another refresh has computed before, if the feature can hold its times."""

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
 
 import polars as pl
 
 from mlforge.core.feature_spec import FeatureSpec
 from mlforge.core.manifest import Partial
 from mlforge.core.schema import shared
+from mlforge.features.feature import Feature
 from mlforge.frames import polars_schema
 from mlforge.frames.digest import digest
 from mlforge.frames.polars_schema import times_of
@@ -22,9 +23,14 @@ from mlforge.frames.polars_schema import times_of
 FORMAT = 1
 
 
-def memo_prefix(code: str, spec: FeatureSpec, rules: Sequence[object]) -> str:
-    """The hash of all that a partial depends on besides content: function, keys, timestamp and validators."""
-    parts = [FORMAT, code, list(spec.keys), spec.timestamp, list(rules)]
+def memo_prefix(feature: Feature, tables: Mapping[str, str]) -> str:
+    """The hash of all that a partial depends on besides content: function, keys, timestamp, validators, tables.
+
+    tables: the content hashes of the function's further arguments, by their names.
+    """
+    rules = [[column, *map(str, rules)] for column, rules in feature.validators.items()]
+    parts = [FORMAT, feature.code_hash, list(feature.spec.keys), feature.spec.timestamp, rules]
+    parts += [sorted(tables.items())] if tables else []
     return hashlib.sha256(json.dumps(parts, default=str).encode()).hexdigest()
 
 
@@ -36,6 +42,12 @@ def memo_key(prefix: str, content: str) -> str:
 def whole_content(contents: Iterable[str]) -> str:
     """The content hash of a source that is read as one: its files' hashes, in the order of paths."""
     return hashlib.sha256("\n".join(contents).encode()).hexdigest()
+
+
+def whole_key(prefix: str, contents: Iterable[str], feature: Feature) -> str:
+    """The name of the events that a source gives that is read as one; `incremental=False` shows in it."""
+    override = ["incremental=False"] if feature.incremental is False else []
+    return memo_key(prefix, whole_content([*contents, *override]))
 
 
 def describe(key: str, events: pl.DataFrame, spec: FeatureSpec, dropped: dict[str, int]) -> Partial:

@@ -17,6 +17,7 @@ from mlforge.ingest.fit import Fit
 from mlforge.ingest.intake import Intake, Outvoted
 from mlforge.ingest.partial_cache import PartialCache
 from mlforge.ingest.quarantine import Quarantine
+from mlforge.ingest.side_tables import SideTables
 from mlforge.ingest.transform import Transform
 from mlforge.ingest.unchanged import FilePartial, UnchangedFiles
 from mlforge.sources.parquet_reader import BeingWritten, NotReadNow
@@ -50,15 +51,16 @@ class Session:
         afresh: bool,
         careful: bool,
     ) -> Session:
-        """Begin a pass with what the store knows of the feature."""
+        """Begin a pass with what the store knows of the feature. Raises MlforgeError for a table that is not there."""
         sources = latest.sources if latest else ()
+        tables = SideTables.of(feature, listing.tables, max_bytes)
         return cls(
             feature=feature,
             listing=listing,
             latest=latest,
             states=FileStates(store.seen(feature.name), sources, max_bytes, careful=careful),
-            cache=PartialCache(feature, store, latest, afresh=afresh),
-            transform=Transform(feature, listing.hive),
+            cache=PartialCache(feature, store, latest, tables.hashes, afresh=afresh),
+            transform=Transform(feature, listing.hive, tables),
             quarantine=Quarantine(store.books(feature.name).quarantine),
             max_bytes=max_bytes,
         )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -26,10 +27,12 @@ class SideTables:
     max_bytes: int | None = None
 
     @classmethod
-    def of(cls, feature: Feature, listing: Listing, max_bytes: int | None) -> SideTables:
-        """The tables of a listing. Raises MlforgeError for one that has no file or cannot be read."""
+    def of(
+        cls, feature: Feature, listings: Mapping[str, Listing], max_bytes: int | None
+    ) -> SideTables:
+        """The tables of these listings, by their names. Raises MlforgeError for one that has no file or cannot be read."""
         files, hashes = {}, {}
-        for name, table in listing.tables.items():
+        for name, table in listings.items():
             files[name] = table.files
             if not files[name]:
                 texts = ", ".join(feature.tables[name])
@@ -50,33 +53,33 @@ class SideTables:
         with _blaming(self.owner, name):
             contents = [source.read(file, self.max_bytes) for file in self.files[name]]
         if partials.whole_content(content.hash for content in contents) != self.hashes[name]:
-            raise MlforgeError(f"{self.owner}: its table {name!r} changed while it was read; try again")
+            raise MlforgeError(
+                f"{self.owner}: its table {name!r} changed while it was read; try again"
+            )
         frames = [content.frame for content in contents]
         return frames[0] if len(frames) == 1 else pl.concat(frames, how="diagonal_relaxed")
 
+    @cached_property
+    def schemas(self) -> dict[str, pl.Schema]:
+        """The schema of each table. Raises MlforgeError."""
+        return {name: frame.schema for name, frame in self.frames.items()}
+
     def gave(self, feature: Feature, version: Manifest) -> bool:
-        """Whether a version was made with these tables and this code, going by one of its partials."""
-        if not version.sources:
+        """Whether a version was made with these tables, going by one of its partials."""
+        if not version.sources or not self.hashes:
             return True
-        prefix = partials.memo_prefix_of(feature, self.hashes)
+        prefix = partials.memo_prefix(feature, self.hashes)
+        first = version.sources[0]
         if version.rowwise:
-            content = version.sources[0].hash
-        else:
-            content = partials.whole_content(
-                [*(record.hash for record in version.sources), *partials.override_of(feature)]
-            )
-        return partials.memo_key(prefix, content) == version.sources[0].partial
+            return partials.memo_key(prefix, first.hash) == first.partial
+        contents = [record.hash for record in version.sources]
+        return partials.whole_key(prefix, contents, feature) == first.partial
 
 
-class _blaming:  # noqa: N801 - reads as a sentence: with _blaming(...)
+@contextmanager
+def _blaming(owner: str, table: str) -> Iterator[None]:
     """Turn what is wrong with a table's file into an error about the table: no file of the source is at fault."""
-
-    def __init__(self, owner: str, table: str) -> None:
-        self._what = f"{owner}: its table {table!r}"
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, SourceError):
-            raise MlforgeError(f"{self._what}: {error}") from error
+    try:
+        yield
+    except SourceError as error:
+        raise MlforgeError(f"{owner}: its table {table!r}: {error}") from error

@@ -4,16 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import polars as pl
 
 from mlforge.core import clock
-from mlforge.errors import ColumnNotFound, FunctionError, MlforgeError, ValidationError
+from mlforge.errors import (
+    ColumnNotFound,
+    DefinitionError,
+    FunctionError,
+    MlforgeError,
+    ValidationError,
+)
 from mlforge.features.feature import Feature
+from mlforge.features.file_reads import files_read
 from mlforge.features.row_wise import prove
 from mlforge.frames import normalize, validate
 from mlforge.frames.polars_schema import times_of
 from mlforge.ingest.intake import NotProvenError
+from mlforge.ingest.side_tables import SideTables
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,12 +37,14 @@ class Transformed:
 class Transform:
     """A feature's function with its validators; remembers the shapes for which it is proven row-wise.
 
-    hive: the columns that stand in the source's folder names only.
+    hive: the columns that stand in the source's folder names only. tables: what the function is given
+    beside its rows.
     """
 
-    def __init__(self, feature: Feature, hive: Collection[str]) -> None:
+    def __init__(self, feature: Feature, hive: Collection[str], tables: SideTables) -> None:
         self.feature = feature
-        self._hive = ", ".join(sorted(hive))
+        self._hive, self._tables = ", ".join(sorted(hive)), tables
+        self._alone: set[tuple[tuple[str, pl.DataType], ...]] = set()
         self._proven: set[tuple[tuple[str, pl.DataType], ...]] = set()
 
     def run(self, frame: pl.DataFrame, where: str, *, alone: bool) -> Transformed:
@@ -60,6 +71,13 @@ class Transform:
             warnings += [ahead] if ahead else []
         return Transformed(normal.frame, dropped, tuple(warnings))
 
+    def call(self, frame: pl.DataFrame | pl.LazyFrame) -> Any:
+        """The function's result for a frame, with its tables as frames of the same kind."""
+        lazy = isinstance(frame, pl.LazyFrame)
+        tables = self._tables.frames
+        further = {name: table.lazy() for name, table in tables.items()} if lazy else tables
+        return self.feature.function(frame, **further)
+
     @property
     def hint(self) -> str:
         """Which columns stand in the folders' names only, as the end of a sentence."""
@@ -72,8 +90,10 @@ class Transform:
         feature = self.feature
         lazy = alone and feature.incremental is None
         doubt = self._doubt(frame) if lazy else None
+        if doubt or not lazy:
+            self._check_reads(frame)
         try:
-            rows = feature.function(frame if doubt or not lazy else frame.lazy())
+            rows = self.call(frame if doubt or not lazy else frame.lazy())
             rows = rows.collect() if isinstance(rows, pl.LazyFrame) else rows
         except pl.exceptions.ColumnNotFoundError as error:
             raise self.no_column(_first_line(error), frame) from error
@@ -97,10 +117,25 @@ class Transform:
         shape = tuple(frame.schema.items())
         if shape in self._proven:
             return None
-        proof = prove(self.feature.function, frame.schema)
+        proof = prove(self.feature.function, frame.schema, self._tables.schemas)
         if proof.holds:
             self._proven.add(shape)
         return None if proof.holds else proof.reason
+
+    def _check_reads(self, frame: pl.DataFrame) -> None:
+        """Refuse a function that reads files by itself: what changes in them would go unnoticed."""
+        shape = tuple(frame.schema.items())
+        if shape in self._alone:
+            return
+        reads = files_read(self.feature.function, frame.schema, self._tables.schemas)
+        if reads:
+            name = self.feature.name
+            raise DefinitionError(
+                f"{name}: its function reads files by itself ({reads}), whose changes would go unnoticed; "
+                f"name them: @feature(..., tables={{'merchants': 'dim/merchants.parquet'}}) with "
+                f"def {name}(df, merchants): ..., or read them into a constant of the module"
+            )
+        self._alone.add(shape)
 
     def no_column(self, missing: str, frame: pl.DataFrame) -> MlforgeError:
         """The error for a column that the function asks for and the file lacks."""

@@ -119,7 +119,7 @@ def _read_all(session: Session, files: Mapping[str, SourceFile]) -> dict[str, pl
     union = pl.Schema(
         {name: dtype for frame in frames.values() for name, dtype in frame.schema.items()}
     )
-    used = _columns_read(session.feature.function, union)
+    used = _columns_read(session.transform.call, union)
     fitted = fit(shapes.values(), used)
     if fitted is None:
         return {}
@@ -209,7 +209,7 @@ class _Columns:
         return None
 
     def _output(self, frame: pl.DataFrame) -> list[str]:
-        rows: pl.DataFrame | pl.LazyFrame = self.session.feature.function(frame)
+        rows: pl.DataFrame | pl.LazyFrame = self.session.transform.call(frame)
         return rows.collect_schema().names()
 
 

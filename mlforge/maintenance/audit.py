@@ -25,6 +25,7 @@ from mlforge.core.values import FIRST_INSTANT, LAST_INSTANT, from_us, to_us
 from mlforge.errors import FunctionError, IntegrityError, MlforgeError, OnlineError, SourceError
 from mlforge.features.feature import Feature
 from mlforge.frames import polars_schema, validate
+from mlforge.ingest.side_tables import SideTables
 from mlforge.maintenance.sampling import (
     SOME,
     Entity,
@@ -67,12 +68,19 @@ def audit(
     began = time.perf_counter()
     manifest = store.resolve(feature.name)
     _check_same(feature, manifest)
+    listings = {name: table.scan() for name, table in source.tables}
+    tables = SideTables.of(feature, listings, max_bytes)
+    if not tables.gave(feature, manifest):
+        raise MlforgeError(
+            f"{feature.name}: its tables changed since {manifest.version} was made; "
+            f"'mlforge build --features {feature.name}' takes them in"
+        )
     before = store.audit(feature.name)
     if before and _STRANGERS in before.suspects:
         share = replace(share, entities=None)
 
     def held_against(files: Iterable[_File]) -> _Audit:
-        work = _Audit(feature, source, store, online, share, manifest, max_bytes)
+        work = _Audit(feature, source, store, online, share, manifest, max_bytes, tables)
         work.run(files, before)
         return work
 
@@ -117,6 +125,7 @@ class _Audit:
     share: Share
     manifest: Manifest
     max_bytes: int | None
+    tables: SideTables
     values: int = 0
     compared: int = 0
     unproven: int = 0
@@ -251,10 +260,12 @@ class _Audit:
 
     def _called(self, frame: pl.DataFrame) -> pl.DataFrame:
         """The function's rows of a frame as it is; lazily, as builds call most, if it takes no other."""
+        tables = self.tables.frames
         try:
-            rows = self.feature.function(frame)
+            rows = self.feature.function(frame, **tables)
         except Exception:  # noqa: BLE001 - then the second call tells
-            rows = self.feature.function(frame.lazy())
+            further = {name: table.lazy() for name, table in tables.items()}
+            rows = self.feature.function(frame.lazy(), **further)
         return rows.collect() if isinstance(rows, pl.LazyFrame) else rows
 
     def _add(self, rows: pl.DataFrame, sample: Sample, found: dict[Entity, list[Row]]) -> None:

@@ -112,6 +112,11 @@ class Source:
         return replace(self, places=Source.of(texts, self.base).places)
 
     @property
+    def rows(self) -> Source:
+        """The source without the tables."""
+        return replace(self, tables=())
+
+    @property
     def text(self) -> str:
         """The source as it was written; several texts are divided by commas."""
         return ", ".join(place.text for place in self.places)

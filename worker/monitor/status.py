@@ -336,7 +336,7 @@ def features_of(project: Project, wanted: str) -> list[str]:
     if wanted in definitions.features:
         return [wanted]
     path = Path(wanted).expanduser().absolute()
-    found = [name for name in definitions.features if definitions.source(name).matches(path)]
+    found = [name for name in definitions.features if definitions.source(name).feeds(path)]
     if not found:
         sources = ", ".join(
             f"{name} reads {', '.join(map(str, definitions.source(name).roots))}"

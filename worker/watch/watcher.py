@@ -210,6 +210,8 @@ def _by_source(sources: Mapping[str, Source]) -> Iterator[FileTracker]:
     """Features that share a source share its sightings."""
     grouped: dict[Source, list[str]] = {}
     for feature, source in sources.items():
-        grouped.setdefault(source, []).append(feature)
+        grouped.setdefault(source.rows, []).append(feature)
+        for _, table in source.tables:
+            grouped.setdefault(table, []).append(feature)
     for source, features in grouped.items():
         yield FileTracker(source, tuple(features))
