@@ -12,6 +12,7 @@
 | the function changed, the schema did not            | MINOR | logic_changed       |
 | events changed                                      | PATCH | data_refresh        |
 | nothing changed                                     | none  | unchanged           |
+| after a rollback: as the highest version            | PATCH | rolled_forward      |
 
 The first row that applies decides; an explicit version always makes one.
 """
@@ -123,6 +124,27 @@ def decide(
         return Decision(None, None, reason)
     version = FIRST if highest is None else highest.bumped(bump)
     return Decision(version, bump, reason, details, evidence)
+
+
+def rolled_forward(
+    decision: Decision, highest: Manifest, new: Manifest, data: DataChange
+) -> Decision:
+    """A decision that follows a rollback, numbered by how the candidate differs from the highest version.
+
+    decision: by how it differs from the version that is served. A change that the highest version made is
+    published again as a PATCH above it: its columns are those that the number stands for.
+    """
+    assert highest.version is not None
+    bump, reason, details, evidence = _change(highest, new, data)
+    if bump is None:
+        bump, reason = "patch", decision.reason if decision.bump == "patch" else "rolled_forward"
+        details = (
+            decision.details
+            if decision.bump == "patch"
+            else (f"as {highest.version}, which was rolled back from",)
+        )
+        evidence = dict(decision.evidence)
+    return Decision(highest.version.bumped(bump), bump, reason, details, evidence)
 
 
 def _change(

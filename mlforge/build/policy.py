@@ -52,25 +52,3 @@ def data_change(
             path for path in after if path in before and before[path] != after[path]
         ),
     )
-
-
-def too_much_lost(
-    latest: Manifest | None, candidate: Manifest, changes: EventDiff | None, above: float
-) -> str | None:
-    """What an unattended refresh would lose, if that is more than a share of the files or events.
-
-    Files that only moved lose nothing: a file is lost if the events it held went with it.
-    """
-    if latest is None or (changes is not None and changes.went == 0):
-        return None
-    paths = {record.path for record in candidate.sources}
-    gone = [record for record in latest.sources if record.path not in paths]
-    with_events = changes is None or 2 * changes.went >= sum(record.rows for record in gone)
-    before, after = (sum(p.rows for p in m.partials) for m in (latest, candidate))
-    for what, lost, of in (
-        ("files", len(gone) if with_events else 0, len(latest.sources)),
-        ("events", before - after, before),
-    ):
-        if of and lost / of > above:
-            return f"{lost} of {of} {what} are gone"
-    return None

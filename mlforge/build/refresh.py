@@ -14,9 +14,10 @@ from importlib.metadata import version as installed
 import polars as pl
 import structlog
 
-from mlforge.build.categorizer import Decision, decide
+from mlforge.build.categorizer import Decision, decide, rolled_forward
 from mlforge.build.diff import compare_rows, tables
-from mlforge.build.policy import data_change, mode_of, too_much_lost
+from mlforge.build.loss import loss_of
+from mlforge.build.policy import data_change, mode_of
 from mlforge.build.result import BuildResult, Options
 from mlforge.build.table import Table, TableWriter
 from mlforge.core import clock
@@ -27,7 +28,13 @@ from mlforge.core.values import Version
 from mlforge.engines import Engine
 from mlforge.engines.evaluation import frontier
 from mlforge.engines.events import events_of, lay_tiles
-from mlforge.errors import IntegrityError, MlforgeError, SourceError, VersionConflict
+from mlforge.errors import (
+    IntegrityError,
+    MlforgeError,
+    SourceError,
+    StoreError,
+    VersionConflict,
+)
 from mlforge.features.feature import Feature
 from mlforge.frames import polars_schema
 from mlforge.ingest.pipeline import Intake, ingest
@@ -125,7 +132,7 @@ class _Refresh:
 
     def _follow(self, snapshot: Snapshot) -> BuildResult:
         """The version that follows a snapshot, if one does."""
-        if snapshot.books.hold and not self.options.attended:
+        if snapshot.books.hold and snapshot.books.by_person and not self.options.attended:
             return self._unchanged(snapshot, "held", held=snapshot.books.hold)
         listing = self.source.scan(_unchanged_stats(snapshot))
         if not listing.exists:
@@ -139,12 +146,15 @@ class _Refresh:
             return self._nothing(snapshot, f"{self.source.text} holds no parquet file yet")
         candidate = candidate_of(self.feature, self.source, intake, schema, self.engine)
         diff = self._diff(snapshot.latest, candidate)
-        if not self.options.attended and (hold := self._hold(snapshot, candidate, diff, intake)):
-            self._write_books(snapshot, replace(snapshot.books, hold=hold))
+        outvoted = intake.outvoted.reason if intake.outvoted else None
+        loss = loss_of(snapshot.latest, candidate, diff, _set_aside(intake), outvoted)
+        if loss and loss.is_above(self.options.hold_above) and not self.options.attended:
+            hold = loss.told(snapshot.name)
+            self._write_books(snapshot, snapshot.books.held(hold))
             return self._unchanged(snapshot, "held", intake, held=hold)
         decision = self._decide(snapshot, candidate, diff)
         decision = replace(decision, evidence={**decision.evidence, **intake.evidence})
-        freed = replace(snapshot.books, hold=None)
+        freed = snapshot.books.held(None)
         if decision.version is not None:
             return self._publish(snapshot, _Change(candidate, decision, diff, intake), freed)
         self._write_books(snapshot, freed)
@@ -179,24 +189,29 @@ class _Refresh:
                 raise
             return None  # the latest version's events are gone: the source alone says what is
 
-    def _hold(
-        self, snapshot: Snapshot, candidate: Manifest, diff: EventDiff | None, intake: Intake
-    ) -> str | None:
-        """Why an unattended refresh must not go on; None if it may."""
-        lost = too_much_lost(snapshot.latest, candidate, diff, self.options.hold_above)
-        if intake.outvoted:
-            lost = f"{intake.outvoted}{f'; {lost}' if lost else ''}"
-        return (
-            f"{lost}; 'mlforge approve {snapshot.name}' or a build goes on without them"
-            if lost
-            else None
-        )
-
     def _decide(self, snapshot: Snapshot, candidate: Manifest, diff: EventDiff | None) -> Decision:
-        data = data_change(snapshot.latest, candidate, diff)
-        explicit = Version.parse(self.options.version) if self.options.version else None
+        """The next version: whether there is one follows from what is served, its number from the highest."""
+        latest, explicit = snapshot.latest, None
+        if self.options.version is not None:
+            explicit = Version.parse(self.options.version)
         highest = max(snapshot.versions, default=None)
-        return decide(snapshot.latest, candidate, data, highest, explicit)
+        data = data_change(latest, candidate, diff)
+        decision = decide(latest, candidate, data, highest, explicit)
+        if latest is None or latest.version == highest or decision.version is None or explicit:
+            return decision
+        return self._decide_after_rollback(snapshot, candidate, decision)
+
+    def _decide_after_rollback(
+        self, snapshot: Snapshot, candidate: Manifest, decision: Decision
+    ) -> Decision:
+        """The decision with the bump from the version that was rolled back from, so that no change counts twice."""
+        highest = max(snapshot.versions)
+        try:
+            above = self.store.manifest(snapshot.name, highest)
+            data = data_change(above, candidate, self._diff(above, candidate))
+        except StoreError:
+            return decision  # the version that was rolled back from cannot be read
+        return rolled_forward(decision, above, candidate, data)
 
     def _publish(self, snapshot: Snapshot, change: _Change, books: Books) -> BuildResult:
         """Write the rows of a change, and let its version be served; or only say what that would do."""
@@ -323,6 +338,12 @@ class _Change:
     decision: Decision
     diff: EventDiff | None
     intake: Intake
+
+
+def _set_aside(intake: Intake) -> dict[str, str]:
+    """The hash of the content of each file that is set aside, by path; empty where it was not read."""
+    states = intake.seen
+    return {p: states[p].hash if p in states else "" for p in intake.quarantine}
 
 
 def _unchanged_stats(snapshot: Snapshot) -> Mapping[str, Stat] | None:

@@ -59,7 +59,7 @@ def rollback(store: Store, name: str, version: str | None = None) -> Pointer:
             )
         store.manifest(name, target)
         reason = f"rolled back from {served.version} to {target}; 'mlforge approve {name}' or a build goes on"
-        store.write_books(name, replace(store.books(name), hold=reason))
+        store.write_books(name, store.books(name).held(reason, by_person=True))
         return store.serve(name, target)
 
 

@@ -45,11 +45,16 @@ class Seen(NamedTuple):
 
 @dataclass(frozen=True)
 class Books:
-    """Quarantine, hold, pins, ignored files, and the description and tags of the latest definition."""
+    """Quarantine, hold, pins, ignored files, and the description and tags of the latest definition.
+
+    hold: why a person must decide, None where nobody must. by_person: a person holds the feature, so that only
+    a person lets it go on; otherwise a refresh may find that the reason has gone.
+    """
 
     quarantine: Mapping[str, Quarantined] = field(default_factory=dict)
     ignored: Mapping[str, str] = field(default_factory=dict)
     hold: str | None = None
+    by_person: bool = False
     pins: tuple[str, ...] = ()
     description: str = ""
     tags: tuple[str, ...] = ()
@@ -63,10 +68,15 @@ class Books:
             },
             "ignored": dict(self.ignored),
             "hold": self.hold,
+            "by_person": self.by_person,
             "pins": list(self.pins),
             "description": self.description,
             "tags": list(self.tags),
         }
+
+    def held(self, reason: str | None, *, by_person: bool = False) -> Self:
+        """These books with another reason for a hold, or with none."""
+        return replace(self, hold=reason, by_person=by_person)
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any] | None) -> Self:
@@ -80,10 +90,16 @@ class Books:
             },
             ignored=document["ignored"],
             hold=document["hold"],
+            by_person=document.get("by_person", _is_rollback(document["hold"])),
             pins=tuple(document["pins"]),
             description=document["description"],
             tags=tuple(document["tags"]),
         )
+
+
+def _is_rollback(hold: str | None) -> bool:
+    """Whether books of a release that told no kinds of holds apart tell of a rollback."""
+    return hold is not None and hold.startswith("rolled back from ")
 
 
 @dataclass(frozen=True, slots=True)
