@@ -55,9 +55,11 @@ def instant(iso: str | None) -> str | None:
     return iso.removesuffix("Z").replace("T", " ") if iso and exact else second(iso)
 
 
-def nearby(path: Path) -> str:
-    """The path from here, if it lies below."""
-    here = Path.cwd()
+def nearby(place: str | Path) -> str:
+    """A path as seen from here, if it lies below; a URL as it is."""
+    if "://" in str(place):
+        return str(place)
+    path, here = Path(place), Path.cwd()
     return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
 
 

@@ -134,7 +134,7 @@ def _page(document: dict[str, Any], location: str) -> str:
         ("watermark", instant(document["watermark"])),
         ("source", f"{document['source']} ({plural(len(document['sources']), 'file')})"),
         ("engine", document["engine"]),
-        ("data", f"{nearby(Path(location))} ({plural(len(document['parts']), 'part')})"),
+        ("data", f"{nearby(location)} ({plural(len(document['parts']), 'part')})"),
         ("content hash", document["content_hash"]),
         ("rows hash", document["rows_hash"]),
         ("code hash", document["code_hash"]),
