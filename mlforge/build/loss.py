@@ -59,17 +59,16 @@ class Loss:
             self.gone.told(self.files_before, "gone"),
             self.set_aside.told(self.files_before, "set aside"),
         ]
-        if self.outvoted and self.set_aside.paths:
-            causes.append(f"most files have another dtype by now: {self.outvoted}")
         thinned = self.lost - self.gone.events - self.set_aside.events
         if thinned > 0:
             causes.append(
                 f"{thinned} of {self.before} events are gone from files that are still there"
             )
+        votes = f"; most files have another dtype by now: {self.outvoted}" if self.outvoted else ""
         return (
-            f"{'; '.join(filter(None, causes))}: {self.lost} of {self.before} events would stop counting; "
+            f"{'; '.join(filter(None, causes))}, so {self.lost} of {self.before} events would stop counting; "
             f"'mlforge approve {feature}' or a build goes on with {_plural(self.after, 'event')} "
-            f"of {_plural(self.files, 'file')}"
+            f"of {_plural(self.files, 'file')}{votes}"
         )
 
 

@@ -154,7 +154,7 @@ def test_a_hold_goes_when_enough_has_come_back_and_the_rest_is_published(project
 def test_a_hold_says_what_is_gone_and_what_an_approval_would_do(project: Project) -> None:
     remove(project, 0, 1, 2)
     assert unattended(project).held == (
-        "3 of 4 files are gone (30 events: f0.parquet, f1.parquet, f2.parquet): 30 of 40 events would stop "
+        "3 of 4 files are gone (30 events: f0.parquet, f1.parquet, f2.parquet), so 30 of 40 events would stop "
         "counting; 'mlforge approve spend' or a build goes on with 10 events of 1 file"
     )
     assert attended(project).rows == 10

@@ -131,7 +131,8 @@ def test_files_that_a_new_majority_sets_aside_are_lost_and_so_held(project: Proj
         project.drop(name, rows((3, 0, 1.0)).with_columns(note=pl.lit("x")))
     result = project.definitions(everything).refresh("spend", attended=False)
     assert result.reason == "held"
-    assert "3 rows of 3 files, which count now, would be set aside" in str(result.held)
+    assert "3 of 5 files are set aside (3 events: a.parquet" in str(result.held)
+    assert "3 of 185 events would stop counting" in str(result.held)
     assert "pl.col('note').cast(pl.String)" in str(result.held)
     assert 3 not in project.store.read("spend")["user_id"]
     result = project.build(everything)
