@@ -19,6 +19,7 @@ from typing import NoReturn
 
 from mlforge.cli.command import Command
 from mlforge.cli.commands import (
+    adopt,
     audit,
     build,
     catalogue,
@@ -47,6 +48,7 @@ OWN: tuple[Command, ...] = (
     *diff.COMMANDS,
     *explain.COMMANDS,
     *serving.COMMANDS,
+    *adopt.COMMANDS,
     *upkeep.COMMANDS,
     *audit.COMMANDS,
     *completion.COMMANDS,

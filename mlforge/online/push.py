@@ -80,7 +80,7 @@ def push(
             log.info("overtaken by a newer push", feature=name, version=target.version)
             return PushResult(name, target.version, target.as_of)
         log.warning("rows online bar this push: all are written anew", feature=name, why=why)
-        online.forget(name)
+        online.forget(name, owner.store)
         result = work.run()
     result = replace(result, seconds=time.perf_counter() - started)
     if result.written or result.deleted or result.full:

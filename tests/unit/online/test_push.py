@@ -17,7 +17,9 @@ from mlforge.core import clock, failpoints
 from mlforge.errors import IntegrityError, NotServed
 from mlforge.frames.encoding import key_hash
 from mlforge.metrics import Rolling
-from mlforge.online import RedisStore, Target, batches
+from mlforge.online import Evidence, RedisStore, Target, batches
+from mlforge.online import push as pushing
+from mlforge.online.staleness import behind
 from tests.support.projects import Project, at, rows
 
 DAY = 86_400
@@ -365,3 +367,119 @@ def test_training_at_the_pushed_instant_is_what_is_served(
     assert (
         get_online_features(["spend"], entities, defs.online_store) == trained.drop("at").to_dicts()
     )
+
+
+# Rows that were lost, and lives that are another length by now
+
+
+@pytest.mark.parametrize("online_clock", ["wall", "data"])
+def test_a_lost_row_comes_back_though_the_instant_moves_with_every_push(
+    project: Project, redis_url: str, client: redis.Redis, online_clock: str
+) -> None:
+    store = RedisStore.from_url(redis_url)
+    feature = project.define(online_clock=online_clock)
+    defs = project.definitions(feature, online_store=store)
+    with clock.fixed(at(6.5)):
+        defs.build(online=True)
+        client.delete(f"mlforge:spend:{key_hash({'user_id': 1})}")
+        books = store.books("spend")
+        assert books is not None
+        store.mark_incomplete("spend", books)
+    project.drop("two", rows((3, 6.2, 5.0)))
+    with clock.fixed(at(6.6)):
+        defs.refresh("spend")
+        assert defs.push("spend").full
+        assert online(client, 1) is not None
+        assert get_online_features(["spend"], [{"user_id": 99}], store), "no doubt is left"
+
+
+@pytest.mark.parametrize("online_clock", ["wall", "data"])
+def test_evidence_that_no_count_has_covered_is_not_acknowledged(
+    project: Project,
+    redis_url: str,
+    client: redis.Redis,
+    monkeypatch: pytest.MonkeyPatch,
+    online_clock: str,
+) -> None:
+    store = RedisStore.from_url(redis_url)
+    seen = Evidence("this-run", 0)
+    monkeypatch.setattr(RedisStore, "evidence", lambda self: seen)
+    monkeypatch.setattr(pushing, "_run", lambda evidence: None)
+    defs = project.definitions(project.define(online_clock=online_clock), online_store=store)
+    start = at(6.5)
+    with clock.fixed(start):
+        defs.build(online=True)
+    seen = Evidence("this-run", 3)
+    client.delete(f"mlforge:spend:{key_hash({'user_id': 1})}")
+
+    def push_at(seconds: float) -> tuple[bool, Evidence | None]:
+        project.drop(f"s{seconds}", rows((3, 6 + seconds / 1e6, 1.0)))
+        with clock.fixed(start + timedelta(seconds=seconds)):
+            defs.refresh("spend")
+            full = defs.push("spend").full
+            books = store.books("spend")
+        assert books is not None
+        return full, books.evidence
+
+    assert push_at(5) == (False, Evidence("this-run", 0)), "too early to count anew"
+    with pytest.raises(NotServed):
+        get_online_features(["spend"], [{"user_id": 1}], store)
+    assert push_at(11) == (True, seen)
+    assert online(client, 1) is not None
+    seen = Evidence("this-run", 4)
+    assert push_at(30) == (False, seen), "all rows were there"
+
+
+@pytest.mark.parametrize(
+    ("before", "after"), [(3, 86_400), (86_400, 60), (None, 60), (60, None)], ids=str
+)
+@pytest.mark.parametrize("moves", [False, True], ids=["at rest", "with new rows"])
+def test_another_ttl_is_given_to_every_live_row(
+    project: Project,
+    redis_url: str,
+    client: redis.Redis,
+    before: int | None,
+    after: int | None,
+    moves: bool,
+) -> None:
+    project.definitions(online_store=RedisStore.from_url(redis_url, ttl=before)).build(online=True)
+    if moves:
+        project.drop("two", rows((2, 1.5, 5.0)))
+    store = RedisStore.from_url(redis_url, ttl=after)
+    defs = project.definitions(online_store=store)
+    assert behind(project.store, store, "spend") is not None, "the reconciler hears of it"
+    defs.build(online=True)
+    lives = [client.ttl(f"mlforge:spend:{key_hash({'user_id': user})}") for user in (1, 2, 3)]
+    books = store.books("spend")
+    assert books is not None
+    assert books.ttl == after
+    if after is None:
+        assert [*lives, client.ttl("mlforge:spend")] == [-1] * 4
+    else:
+        assert all(after - 10 < life <= after for life in lives)
+        assert after / 2 - 10 < client.ttl("mlforge:spend") <= after / 2
+    assert behind(project.store, store, "spend") is None
+
+
+def test_books_that_tell_no_ttl_have_their_rows_renewed(
+    defs: Definitions, project: Project, client: redis.Redis
+) -> None:
+    """A release before recorded none: it may have been any."""
+    defs.build(online=True)
+    client.hdel("mlforge:spend", "ttl")
+    assert defs.online_store is not None
+    assert behind(project.store, defs.online_store, "spend") is not None
+    assert not defs.push("spend").full
+    assert behind(project.store, defs.online_store, "spend") is None
+
+
+def test_marking_books_incomplete_does_not_prolong_them(
+    project: Project, redis_url: str, client: redis.Redis
+) -> None:
+    """Rows that were given seconds must not be outlived by books that promise a day."""
+    project.definitions(online_store=RedisStore.from_url(redis_url, ttl=10)).build(online=True)
+    later = RedisStore.from_url(redis_url, ttl=86_400)
+    books = later.books("spend")
+    assert books is not None
+    later.mark_incomplete("spend", books)
+    assert client.ttl("mlforge:spend") <= 5
