@@ -1,4 +1,4 @@
-"""Everything a process of the worker holds: the definitions, the server, the tickets, the journal."""
+"""Everything that a process of the worker holds: definitions, server, work queue, event log."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from mlforge.definitions.running import serve_at
 from mlforge.errors import MlforgeError, OnlineUnavailable
 from worker.state.counters import Counts
 from worker.state.event_log import EventLog
+from worker.state.presence import Presence
 from worker.state.work_queue import WorkQueue
 
 if TYPE_CHECKING:
@@ -77,44 +78,61 @@ class TakenUp:
 
 @dataclass(frozen=True)
 class Project:
-    """One set of definitions at work on one server."""
+    """One set of definitions at work on one server.
+
+    scope: names all that the project keeps on the server. It is the store's id, so that two projects on one
+        server never see each other's work, whatever they or their folders are called.
+    """
 
     settings: Settings
     definitions: Definitions
     redis: Redis
     hash: str
+    scope: str
 
     @classmethod
     def open(cls, settings: Settings) -> Project:
         """Import the definitions and reach the server.
 
-        Raises DefinitionError or OnlineUnavailable, each saying what would work.
+        The store gets its identity now if it has none. Raises DefinitionError, StoreError or
+        OnlineUnavailable, each saying what would work.
         """
         from mlforge.definitions.loader import load
 
         redis = connect(settings.redis_url)
-        definitions = serve_at(load(settings.target, here=settings.here), settings.redis_url)
-        return cls(settings, definitions, redis, fingerprint(definitions))
+        definitions = load(settings.target, here=settings.here)
+        hash_, scope = fingerprint(definitions), scope_of(definitions)
+        return cls(settings, serve_at(definitions, settings.redis_url), redis, hash_, scope)
 
     @property
-    def scope(self) -> str:
-        """The name under which these definitions keep their tickets: one project, one scope."""
+    def name(self) -> str:
+        """What people call the project."""
         return self.definitions.name
+
+    def is_of_its_store(self) -> bool:
+        """Whether the store is still the one that the scope names; False once another was made in its place."""
+        identity = self.definitions.store.identity()
+        return identity is None or self.scope.startswith(identity.id)
 
     @cached_property
     def tickets(self) -> WorkQueue:
-        """The tickets of the project."""
+        """The work queue of the project."""
         return WorkQueue(self.redis, self.scope)
 
     @cached_property
     def journal(self) -> EventLog:
-        """The journal of the project."""
+        """The event log of the project."""
         return EventLog(self.redis, self.scope)
 
     @cached_property
     def counts(self) -> Counts:
         """What has happened so far, for metrics."""
         return Counts(self.redis, self.scope)
+
+    @cached_property
+    def presence(self) -> Presence:
+        """Whether a watcher of the project is at work."""
+        return Presence(self.redis, self.scope)
 
     @property
     def online(self) -> OnlineStore:
@@ -156,19 +174,37 @@ class Project:
 
     def owned(self) -> set[str]:
         """Features that this project has pushed and not dropped since."""
-        owners: Any = self.redis.hgetall(_OWNERS)
-        return {name.decode() for name, owner in owners.items() if owner.decode() == self.scope}
+        names: Any = self.redis.smembers(self._owned_key)
+        return {name.decode(errors="replace") for name in names}
 
     def own(self, feature: str) -> None:
         """Note that the feature's online rows are this project's."""
-        self.redis.hset(_OWNERS, feature, self.scope)
+        self.redis.sadd(self._owned_key, feature)
+
+    def take_over(self) -> set[str]:
+        """Own what the last release pushed for this project: it named owners by the project's name.
+
+        Another project may have that name, too: taken over are features that this store has versions of.
+        """
+        owners: Any = self.redis.hgetall(_OWNERS_BEFORE)
+        name = self.name.encode()
+        before = {key.decode(errors="replace") for key, owner in owners.items() if owner == name}
+        taken = before & set(self.definitions.store.features())
+        for feature in taken:
+            self.own(feature)
+            self.redis.hdel(_OWNERS_BEFORE, feature)
+        return taken
 
     def disown(self, feature: str) -> None:
         """Forget what was kept about a feature that is gone."""
-        self.redis.hdel(_OWNERS, feature)
+        self.redis.srem(self._owned_key, feature)
         self.tickets.forget(feature)
         self.journal.forget(feature)
         self.counts.forget(feature)
+
+    @property
+    def _owned_key(self) -> str:
+        return f"mlforge-work:{self.scope}:owned"
 
 
 def connect(url: str) -> Redis:
@@ -197,6 +233,17 @@ def hide_password(url: str) -> str:
     return url.replace(f":{parts.password}@", ":***@", 1)
 
 
+def scope_of(definitions: Definitions) -> str:
+    """The name of all that a project keeps on a server: its store's id.
+
+    Definitions that share a store, which each says of itself (`partial=True`), have a scope each.
+    """
+    store_id = definitions.store.establish().id
+    if not getattr(definitions, "partial", False):
+        return store_id
+    return f"{store_id}-{hashlib.sha256(definitions.name.encode()).hexdigest()[:8]}"
+
+
 def fingerprint(definitions: Definitions) -> str:
     """What tells two sets of definitions apart."""
     text = f"{definitions.name}\0{definitions.hash}"
@@ -207,7 +254,7 @@ def _current_key(scope: str) -> str:
     return f"mlforge-work:{scope}:definitions"
 
 
-_OWNERS = "mlforge-work:owners"
+_OWNERS_BEFORE = "mlforge-work:owners"
 
 # The value is the hash and, in microseconds, since when it decides: that only rises.
 _SINCE = "tonumber(string.match(before or '', ' (%d+)$') or '0')"

@@ -64,7 +64,14 @@ def at_most(more: int | None) -> Iterator[None]:
 
 def decode(raw: bytes, path: str, max_bytes: int | None) -> pa.Table:
     """The table of a file's bytes, decoded in a process of its own; UnreadableFile if that fails or dies."""
-    command = [sys.executable, "-m", "mlforge.sources.sandbox_child", path, str(max_bytes or "")]
+    command = [
+        sys.executable,
+        "-P",
+        "-m",
+        "mlforge.sources.sandbox_child",
+        path,
+        str(max_bytes or ""),
+    ]
     try:
         run = subprocess.run(
             command, input=raw, capture_output=True, timeout=_TIMEOUT_S, check=False

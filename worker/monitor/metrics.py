@@ -15,13 +15,13 @@ from importlib.metadata import version as installed
 from typing import TYPE_CHECKING, Any
 
 import structlog
-from redis.exceptions import RedisError
 
 from mlforge.core.values import from_iso
 from mlforge.errors import MissingExtra, MlforgeError
 from worker.monitor.status import FeatureStatus, gather
 from worker.project import Project
 from worker.state.counters import buckets
+from worker.supervision import DEAD_S, FAULTS, Heartbeat, tell_fault
 
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
@@ -44,9 +44,10 @@ log = structlog.get_logger()
 
 @dataclass
 class Health:
-    """What `/readyz` asks; `scanned` is set once all sources have been looked at."""
+    """What `/readyz` and `/healthz` ask; `scanned` is set once all sources have been looked at."""
 
     project: Project
+    heartbeats: tuple[Heartbeat, ...] = ()
     scanned: threading.Event = field(default_factory=threading.Event)
 
     def checks(self) -> dict[str, str]:
@@ -56,7 +57,13 @@ class Health:
             "definitions": _wrong(self._are_current),
             "store": _wrong(self._store),
             "scan": "" if self.scanned.is_set() else "the sources have not been looked at yet",
+            **{heartbeat.work: heartbeat.problem() for heartbeat in self.heartbeats},
         }
+
+    def stuck(self) -> str:
+        """What has not got through a round for so long that only a new process helps; empty if nothing."""
+        problems = ((each.work, each.problem(DEAD_S)) for each in self.heartbeats)
+        return "; ".join(f"{work}: {problem}" for work, problem in problems if problem)
 
     def _are_current(self) -> None:
         if not self.project.is_current():
@@ -70,7 +77,7 @@ class Health:
 def _wrong(look: Callable[[], object]) -> str:
     try:
         look()
-    except (RedisError, MlforgeError, OSError) as error:
+    except FAULTS as error:
         return str(error) or type(error).__name__
     return ""
 
@@ -88,12 +95,12 @@ class Collector:
         yield InfoMetricFamily(
             "mlforge",
             "This mlforge",
-            value={"version": installed("mlforge"), "project": self._project.scope},
+            value={"version": installed("mlforge"), "project": self._project.name},
         )
         try:
             found = [*self._counted(), *self._seen()]
-        except (RedisError, MlforgeError, OSError) as error:
-            log.warning("cannot tell all metrics", error=str(error))
+        except FAULTS as error:
+            tell_fault("tell all metrics", error)
             found = []
         yield GaugeMetricFamily(
             "mlforge_up", "Whether the server and the store could be asked", value=bool(found)
@@ -225,7 +232,8 @@ def _handler(health: Health, metrics: Callable[[], bytes]) -> type[BaseHTTPReque
             if self.path == "/metrics":
                 self._answer(200, "text/plain; version=0.0.4; charset=utf-8", metrics())
             elif self.path == "/healthz":
-                self._answer(200, "text/plain", b"alive\n")
+                stuck = health.stuck()
+                self._answer(503 if stuck else 200, "text/plain", f"{stuck or 'alive'}\n".encode())
             elif self.path == "/readyz":
                 checks = health.checks()
                 body = json.dumps({name: wrong or "ok" for name, wrong in checks.items()})

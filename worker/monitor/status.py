@@ -105,11 +105,11 @@ class Status:
 
 def gather(project: Project) -> Status:
     """Look at everything once."""
-    definitions, queue = project.definitions, JobQueue(project.redis)
+    definitions, queue = project.definitions, JobQueue(project.redis, project.scope)
     names = sorted(definitions.features)
     workers = tuple(queue.workers())
     return Status(
-        project=project.scope,
+        project=project.name,
         at=to_iso(clock.now()),
         definitions=project.hash[:12],
         features=tuple(_feature(project, ticket) for ticket in project.tickets.read(names)),

@@ -2,12 +2,20 @@
 
     rq worker -w worker.queue.ForgeWorker -S json mlforge
 
-is all that a supervisor needs to run: serializer, intervals and queue are set right by the class,
-whatever the command line says.
+is all that a supervisor needs to run: serializer, intervals and the project's own queue are set right by
+the class, whatever the command line says.
 """
 
 from worker.queue.forking import ForgeWorker
-from worker.queue.rq_queue import QUEUE, JobQueue, WorkerState, current_job_id, enqueue, give_back
+from worker.queue.rq_queue import (
+    QUEUE,
+    JobQueue,
+    WorkerState,
+    current_job_id,
+    enqueue,
+    give_back,
+    queue_of,
+)
 from worker.queue.rq_worker import ForgeSimpleWorker
 
 __all__ = [
@@ -19,4 +27,5 @@ __all__ = [
     "current_job_id",
     "enqueue",
     "give_back",
+    "queue_of",
 ]

@@ -27,7 +27,7 @@ from worker.child_process import die_with_parent
 from worker.project import JOB_TIMEOUT, Project
 from worker.queue.prefork import PreforkPool, Spare
 from worker.queue.rq_queue import argument
-from worker.queue.rq_worker import Forge, outage_survived
+from worker.queue.rq_worker import SCOPE, Forge, outage_survived
 from worker.queue.warmup import rehearse
 from worker.state.work_queue import WorkQueue
 
@@ -178,7 +178,7 @@ class ForgeWorker(Forge, Worker):
                 "that did so hang: each job imports them anew, which takes longer; compute inside the "
                 "feature functions instead"
             )
-            self._restart({_LATE: "1"})
+            self._restart({_LATE: "1", SCOPE: opened.scope})
         return opened
 
 

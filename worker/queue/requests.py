@@ -5,26 +5,35 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import islice
 
 import structlog
-from redis.exceptions import RedisError
+from redis.exceptions import ConnectionError as NoConnection
+from redis.exceptions import TimeoutError as NoAnswer
 
 from worker.project import Project
 from worker.queue import enqueue
 from worker.state.work_queue import Ticket
+from worker.supervision import FAULTS, tell_fault
+
+_TOLD = 3
+"""Of so many faults the first are told: a server that refuses one request refuses all."""
 
 log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
-class _Wish:
+class PendingRequest:
+    """A refresh that is to be requested: why, since when, and whether failures are forgotten for it."""
+
     reason: str
     closed_at: int | None
     afresh: bool
 
-    def merged(self, later: _Wish) -> _Wish:
+    def merged(self, later: PendingRequest) -> PendingRequest:
+        """Both as one."""
         times = [time for time in (self.closed_at, later.closed_at) if time is not None]
-        return _Wish(later.reason, min(times, default=None), self.afresh or later.afresh)
+        return PendingRequest(later.reason, min(times, default=None), self.afresh or later.afresh)
 
 
 class Requests:
@@ -32,17 +41,17 @@ class Requests:
 
     def __init__(self, project: Project) -> None:
         self._project = project
-        self._unsent: dict[str, _Wish] = {}
+        self._unsent: dict[str, PendingRequest] = {}
         self._counts: dict[str, int] = {}
         self._lock = threading.Lock()
 
     def __call__(self, feature: str, reason: str, closed_at: int | None) -> None:
         """Request a refresh because something changed."""
-        self._add(feature, _Wish(reason, closed_at, True))
+        self._add(feature, PendingRequest(reason, closed_at, True))
 
     def remind(self, feature: str, reason: str) -> None:
         """Request a refresh although nothing changed: failures are not forgotten for it."""
-        self._add(feature, _Wish(reason, None, False))
+        self._add(feature, PendingRequest(reason, None, False))
 
     def counts(self) -> dict[str, int]:
         """The count that each feature's last request was given."""
@@ -60,25 +69,31 @@ class Requests:
                 self.remind(ticket.feature, "the server lost a request")
 
     def flush(self) -> None:
-        """Send what is unsent; does not raise while the server is away."""
+        """Send what is unsent; it never raises."""
+        faults: dict[str, BaseException] = {}
         with self._lock:
-            try:
-                for feature, wish in list(self._unsent.items()):
-                    self._send(feature, wish)
+            for feature, pending in list(self._unsent.items()):
+                try:
+                    self._send(feature, pending)
+                except FAULTS as error:
+                    faults[feature] = error
+                    if isinstance(error, NoConnection | NoAnswer):
+                        break
+                else:  # the request of a feature that has a fault waits alone
                     del self._unsent[feature]
-            except RedisError as error:
-                log.warning(
-                    "server away: requests wait", waiting=len(self._unsent), error=str(error)
-                )
+        for feature, fault in islice(faults.items(), _TOLD):
+            tell_fault("request a refresh", fault, feature=feature, waiting=len(self._unsent))
 
-    def _add(self, feature: str, wish: _Wish) -> None:
+    def _add(self, feature: str, pending: PendingRequest) -> None:
         with self._lock:
             before = self._unsent.get(feature)
-            self._unsent[feature] = before.merged(wish) if before else wish
+            self._unsent[feature] = before.merged(pending) if before else pending
         self.flush()
 
-    def _send(self, feature: str, wish: _Wish) -> None:
-        request = self._project.tickets.request(feature, wish.reason, wish.closed_at, wish.afresh)
+    def _send(self, feature: str, pending: PendingRequest) -> None:
+        request = self._project.tickets.request(
+            feature, pending.reason, pending.closed_at, pending.afresh
+        )
         self._counts[feature] = request.wanted
         enqueue(self._project, feature, request.job)
-        log.debug("requested", feature=feature, reason=wish.reason, job=request.job)
+        log.debug("requested", feature=feature, reason=pending.reason, job=request.job)

@@ -6,50 +6,24 @@ from dataclasses import dataclass
 from typing import Any
 
 from redis import Redis
-from rq import Queue, Worker, get_current_job
+from redis.exceptions import ResponseError
+from rq import get_current_job
 from rq.exceptions import DeserializationError, NoSuchJobError
 from rq.job import Job
-from rq.serializers import JSONSerializer
-from rq.utils import import_attribute
+from rq.worker_registration import WORKERS_BY_QUEUE_KEY
 
 from mlforge.core import clock
 from mlforge.core.values import from_iso
 from mlforge.errors import MlforgeError
 from worker.project import Project
+from worker.queue.intake import REFRESH, queue_named
 
 QUEUE = "mlforge"
-REFRESH = "worker.queue.refresh_job.refresh"
-_REFRESH_BEFORE = "worker.jobs.refresh"
-"""Its name in jobs that a release before 0.6 queued: they run too."""
+"""What command lines call the queue: a worker of ours listens on that of its own project."""
 RESULT_TTL_S, FAILURE_TTL_S = 60, 3_600
 WORKER_TTL_S = 20
 MARK = "mlforge_definitions"
 """Under which a worker of ours tells which definitions it has."""
-
-
-class ForgeJob(Job):
-    """A job of ours: it may call the refresh and nothing else, whatever was put into the queue."""
-
-    @property
-    def func(self) -> Any:
-        """The function to call; raises for any other than ours."""
-        if self.func_name not in (REFRESH, _REFRESH_BEFORE):
-            raise MlforgeError(
-                f"job {self.id} asks for {self.func_name!r}; this queue runs {REFRESH} alone"
-            )
-        return import_attribute(REFRESH)
-
-    @property
-    def success_callback(self) -> None:
-        """None: a name in the queue is not called."""
-
-    @property
-    def failure_callback(self) -> None:
-        """None: a name in the queue is not called."""
-
-    @property
-    def stopped_callback(self) -> None:
-        """None: a name in the queue is not called."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +36,8 @@ class WorkerState:
     state: str
     definitions: str | None
     silent_s: float = 0.0
+    unreadable: str | None = None
+    """What is in Redis in its place, if no worker wrote it."""
 
     @property
     def is_dead(self) -> bool:
@@ -75,21 +51,20 @@ class WorkerState:
 
 
 class JobQueue:
-    """Puts refreshes into the queue, and looks at it."""
+    """Puts refreshes of one project into its queue, and looks at it; `scope` is the project's."""
 
-    def __init__(self, redis: Redis) -> None:
+    def __init__(self, redis: Redis, scope: str) -> None:
         self._redis = redis
-        self._queue = Queue(QUEUE, connection=redis, serializer=JSONSerializer, job_class=ForgeJob)
+        self._scope = scope
+        self._queue = queue_named(queue_of(scope), redis)
 
-    def enqueue(
-        self, job: str, feature: str, scope: str, definitions_hash: str, timeout_s: int
-    ) -> None:
+    def enqueue(self, job: str, feature: str, definitions_hash: str, timeout_s: int) -> None:
         """Add a refresh under an id that was never used before."""
         self._queue.enqueue_call(
             REFRESH,
             kwargs={
                 "feature": feature,
-                "definitions": scope,
+                "definitions": self._scope,
                 "definitions_hash": definitions_hash,
             },
             timeout=timeout_s,
@@ -101,33 +76,53 @@ class JobQueue:
 
     def waiting(self) -> set[str]:
         """The ids of jobs that no worker has taken yet."""
-        return set(self._queue.get_job_ids())
+        entries: Any = self._redis.lrange(self._queue.key, 0, -1)
+        return {entry.decode(errors="replace") for entry in entries}
 
     def workers(self) -> list[WorkerState]:
-        """The workers that listen on the queue."""
-        found = []
-        for key in sorted(Worker.all_keys(queue=self._queue)):
-            raw: Any = self._redis.hgetall(key)
-            fields = {name.decode(): value.decode() for name, value in raw.items()}
-            if "birth" in fields and "death" not in fields:
-                found.append(
-                    WorkerState(
-                        name=key.rpartition(":")[2],
-                        host=fields.get("hostname", ""),
-                        pid=int(fields.get("pid", 0)),
-                        state=fields.get("state", "?"),
-                        definitions=fields.get(MARK),
-                        silent_s=_seconds_since(fields.get("last_heartbeat")),
-                    )
-                )
-        return [worker for worker in found if not worker.is_dead]
+        """The workers that listen on the queue, those included that cannot be read."""
+        keys: Any = self._redis.smembers(WORKERS_BY_QUEUE_KEY % self._queue.name)
+        states = []
+        for key in sorted(keys):
+            name = key.decode(errors="replace").rpartition(":")[2]
+            try:
+                state = _worker_state(name, self._redis.hgetall(key))
+            except (
+                ValueError,
+                TypeError,
+                ResponseError,
+            ) as error:  # a UnicodeDecodeError is a ValueError
+                state = WorkerState(name, "?", 0, "?", None, unreadable=str(error))
+            if state is not None and not state.is_dead:
+                states.append(state)
+        return states
+
+
+def queue_of(scope: str) -> str:
+    """The name of a project's queue."""
+    return f"{QUEUE}-{scope}"
+
+
+def _worker_state(name: str, raw: Any) -> WorkerState | None:
+    """A worker as it described itself; None if it has ended. Raises ValueError for what no worker wrote."""
+    fields = {key.decode(): value.decode() for key, value in raw.items()}
+    if "birth" not in fields or "death" in fields:
+        return None
+    return WorkerState(
+        name=name,
+        host=fields.get("hostname", ""),
+        pid=int(fields.get("pid", 0)),
+        state=fields.get("state", "?"),
+        definitions=fields.get(MARK),
+        silent_s=_seconds_since(fields.get("last_heartbeat")),
+    )
 
 
 def enqueue(at_work: Project, feature: str, job: str | None) -> None:
     """Enqueue the job that a ticket asked for, if it did."""
     if job is not None:
-        JobQueue(at_work.redis).enqueue(
-            job, feature, at_work.scope, at_work.hash, at_work.settings.job_timeout_s
+        JobQueue(at_work.redis, at_work.scope).enqueue(
+            job, feature, at_work.hash, at_work.settings.job_timeout_s
         )
 
 

@@ -13,26 +13,29 @@ from typing import Any, NoReturn
 
 import structlog
 from redis import Redis
-from redis.exceptions import RedisError
 from rq import Queue, SimpleWorker
+from rq.exceptions import StopRequested
 from rq.job import Job
 from rq.serializers import JSONSerializer
 from rq.timeouts import JobTimeoutException, UnixSignalDeathPenalty
+from rq.utils import now
 from rq.worker.base import BaseWorker
 
 from mlforge.core.failpoints import reach
 from mlforge.errors import MissingExtra, MlforgeError
 from worker import logs, project
 from worker.project import JOB_TIMEOUT, Project, Settings
+from worker.queue.intake import ForgeJob, ForgeQueue, queue_named
 from worker.queue.rq_queue import (
     MARK,
     QUEUE,
     RESULT_TTL_S,
     WORKER_TTL_S,
-    ForgeJob,
     argument,
     give_back,
+    queue_of,
 )
+from worker.supervision import FAULTS, pause_after, tell_fault
 
 INTERVAL_S = 5
 """With rq's own intervals a killed worker would be noticed after thirteen minutes."""
@@ -43,6 +46,8 @@ _AHEAD = (
     "pyarrow.compute",
 )
 """What the first job would import late, and every fork anew."""
+SCOPE = "MLFORGESCOPE"
+"""Tells the scope to a process that starts itself anew and does not load the definitions."""
 _YOUNG_S, _STRANGER_S = 2.0, 30.0
 """How old a process is, at the least, when it starts anew for other definitions: one that had the say, any other."""
 _PAUSE_S = 1.0
@@ -83,12 +88,17 @@ class Forge(BaseWorker):
         for option, limit in limits.items():
             options[option] = min(options.get(option) or limit, limit)
         options.pop("default_worker_ttl", None)
-        options |= {"serializer": JSONSerializer, "job_class": ForgeJob}
+        options |= {
+            "serializer": JSONSerializer,
+            "job_class": ForgeJob,
+            "queue_class": ForgeQueue,
+        }
         options["default_result_ttl"] = RESULT_TTL_S
         connection.set_retry(project.patience())
         self._project: Project | None = None
         self._opened_at = time.monotonic()
         self._had_say = False
+        self._told_to_end = False
         super().__init__(names, name, connection=connection, **options)
 
     def bootstrap(self, *arguments: Any, **options: Any) -> None:
@@ -100,8 +110,26 @@ class Forge(BaseWorker):
             log.error("cannot start", error=str(error))
             sys.exit(1)
         self._opened_at = time.monotonic()
+        self._listen_to(os.environ.get(SCOPE) if self._project is None else self._project.scope)
         super().bootstrap("WARNING")
         log.info("worker ready", definitions=self._hash, name=self.name)
+
+    def work(self, burst: bool = False, *arguments: Any, **options: Any) -> bool:
+        """rq's own; ends the process with exit code 1 if it was not asked to end.
+
+        rq ends quietly at a fault, with 0: a supervisor would take that for what it wanted.
+        """
+        worked = super().work(burst, *arguments, **options)
+        bounded = burst or options.get("max_jobs") or options.get("max_idle_time")
+        if not (self._told_to_end or bounded):
+            log.critical("worker ends without having been asked to", name=self.name)
+            sys.exit(1)
+        return worked
+
+    def request_stop(self, signum: int, frame: Any) -> None:
+        """rq's own; from now on an end is what was asked for."""
+        self._told_to_end = True
+        super().request_stop(signum, frame)
 
     def serialize(self) -> dict[str, Any]:
         """What the server is told about this worker."""
@@ -116,6 +144,8 @@ class Forge(BaseWorker):
         """rq's own, and a look whether the definitions have changed."""
         with outage_survived():
             super().run_maintenance_tasks()  # type: ignore[no-untyped-call]
+        self.last_cleaned_at = now()  # also after a fault: the next turn is at the usual time
+        with outage_survived():
             self._follow_definitions()
 
     def dequeue_job_and_maintain_ttl(
@@ -125,6 +155,7 @@ class Forge(BaseWorker):
 
         Nor does it end where the server answers with an error, such as that it is full.
         """
+        faults = 0
         while True:
             try:
                 if self._has_say():
@@ -133,9 +164,13 @@ class Forge(BaseWorker):
                     return None
                 self._follow_definitions()
                 self.heartbeat()
-            except RedisError as error:
-                log.warning("server away", error=str(error))
-            time.sleep(_PAUSE_S)
+                faults = 0
+            except StopRequested:
+                raise
+            except FAULTS as error:
+                faults += 1
+                tell_fault("take a job", error)
+            time.sleep(pause_after(faults) if faults else _PAUSE_S)
 
     def heartbeat(self, timeout: int | None = None, pipeline: Any = None) -> None:
         """rq's own."""
@@ -173,6 +208,12 @@ class Forge(BaseWorker):
         gc.freeze()  # a collection in a fork would write to, and so copy, every page that holds an object
         return opened
 
+    def _listen_to(self, scope: str | None) -> None:
+        """Take jobs from the queue of the project alone, whatever the command line calls it."""
+        if scope is not None:
+            self.queues = [queue_named(queue_of(scope), self.connection)]
+            self._ordered_queues = self.queues[:]
+
     def _return(self, opened: Project, job: Job) -> None:
         feature = argument(job, "feature")
         job.delete()
@@ -181,7 +222,8 @@ class Forge(BaseWorker):
 
     def _has_say(self) -> bool:
         """Whether the definitions of this process are those in use; those of late forks are not known."""
-        if self._project is not None and not self._project.is_current():
+        opened = self._project
+        if opened is not None and not (opened.is_current() and opened.is_of_its_store()):
             return False
         self._had_say = True
         return True
@@ -211,11 +253,13 @@ class ForgeSimpleWorker(Forge, SimpleWorker):
 
 @contextmanager
 def outage_survived() -> Iterator[None]:
-    """A server that is away or refuses is no reason to end: it is asked again later."""
+    """A server that is away, that refuses, or that holds what nobody of us wrote is no reason to end."""
     try:
         yield
-    except RedisError as error:
-        log.warning("server away", error=str(error))
+    except StopRequested:
+        raise
+    except FAULTS as error:
+        tell_fault("go on with the queue", error)
 
 
 def _listed(queues: Any) -> Iterable[Any]:

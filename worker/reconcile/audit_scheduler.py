@@ -88,7 +88,7 @@ class Auditor:
         self._feature, self._began, self._tried[feature] = feature, now, now
         code = "import sys; from worker.reconcile.audit_scheduler import main; main(sys.argv[1])"
         self._process = subprocess.Popen(
-            leashed([sys.executable, "-c", code, feature]),
+            leashed([sys.executable, "-P", "-c", code, feature]),
             stdin=subprocess.DEVNULL,
             cwd=self.project.settings.here,
         )

@@ -7,21 +7,19 @@ time to live needs renewing, rows that were lost, rows of features that are gone
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import structlog
-from redis.exceptions import RedisError
 
-from mlforge.errors import MlforgeError
 from mlforge.online import OnlineStore
 from mlforge.store import Store
 from worker.project import Project
 from worker.queue import JobQueue, enqueue
 from worker.queue.requests import Requests
-from worker.state.work_queue import Ticket, at_rest, orphaned, overdue
+from worker.state.work_queue import Ticket, idle, orphaned, overdue
+from worker.supervision import survived
 
 TICK_S = 1.0
 COMPARE_EVERY_S = 5.0
@@ -37,7 +35,7 @@ log = structlog.get_logger()
 
 @dataclass
 class Reconciler:
-    """Does in a thread what the module says; `run` returns when `stop` is set."""
+    """Does what the module says; `tick` is one round of it."""
 
     project: Project
     requests: Requests
@@ -50,22 +48,16 @@ class Reconciler:
     _count_at: float = float("-inf")
     _to_count: list[str] = field(default_factory=list)
 
-    def run(self, stop: threading.Event) -> None:
-        """Reconcile until `stop` is set; outages and faults are logged, and the next tick tries again."""
-        while not stop.wait(TICK_S):
-            try:
-                self.tick(time.monotonic())
-            except RedisError as error:
-                log.warning("server away", error=str(error))
-            except (MlforgeError, OSError) as error:
-                log.error("cannot reconcile", error=str(error))
-
     def tick(self, now_s: float) -> None:
-        """One round."""
+        """Do one round. A fault of one feature, or of a step, keeps no other from its turn.
+
+        Raises RedisError where the server cannot be asked.
+        """
         self.requests.flush()
         self.project.stay_current(self.since)
         counts = self.requests.counts()
         tickets = self.project.tickets.read(self.project.definitions.features)
+        self._replace_unreadable(tickets)
         self.requests.repeat(tickets, counts)
         self._resume(tickets, now_s)
         ttl = self.project.online.ttl or float("inf")
@@ -73,52 +65,77 @@ class Reconciler:
             self._compared_at = now_s
             with self.project.common_clock():
                 self._compare(tickets)
-            self._drop_gone()
+            with survived("drop features that are gone"):
+                self._drop_gone()
         if now_s >= self._count_at:
             began = time.monotonic()
             self._count_next()
             self._count_at = now_s + max(COUNT_EVERY_S, _COUNT_SHARE * (time.monotonic() - began))
-        self.audit(tickets)
+        with survived("audit"):
+            self.audit(tickets)
+
+    def _replace_unreadable(self, tickets: list[Ticket]) -> None:
+        """Begin anew where a ticket is not what we wrote: all that it told is whether work is to be done."""
+        for ticket in tickets:
+            if ticket.unreadable is not None:
+                log.error(
+                    "ticket unreadable: it is made anew",
+                    feature=ticket.feature,
+                    error=ticket.unreadable,
+                )
+                self.project.tickets.forget(ticket.feature)
+                self.requests.remind(ticket.feature, "its ticket could not be read")
 
     def _resume(self, tickets: list[Ticket], now_s: float) -> None:
         """New jobs for work that was left lying."""
         if not any(ticket.behind for ticket in tickets):
             self._missing.clear()
             return
-        waiting = JobQueue(self.project.redis).waiting()
+        waiting = JobQueue(self.project.redis, self.project.scope).waiting()
         now_us = self.project.tickets.now()
         missing = {t.queued for t in tickets if t.queued is not None and t.queued not in waiting}
         self._missing = {job: self._missing.get(job, now_s) for job in missing}
         for ticket in tickets:
-            if orphaned(ticket):
-                assert ticket.working is not None
-                log.warning("worker died at work", feature=ticket.feature, job=ticket.working)
-                self.project.tickets.died(ticket.feature, ticket.working, "its worker died at work")
-                continue
-            since = self._missing.get(ticket.queued or "", now_s)
-            if overdue(ticket, now_us, lost=now_s - since >= LOST_AFTER_S):
-                log.info("taken up again", feature=ticket.feature, after=ticket.error)
-                enqueue(self.project, ticket.feature, self.project.tickets.requeue(ticket))
+            with survived("take work up again", feature=ticket.feature):
+                since = self._missing.get(ticket.queued or "", now_s)
+                self._resume_one(ticket, now_us, lost=now_s - since >= LOST_AFTER_S)
+
+    def _resume_one(self, ticket: Ticket, now_us: int, lost: bool) -> None:
+        if orphaned(ticket):
+            assert ticket.working is not None
+            log.warning("worker died at work", feature=ticket.feature, job=ticket.working)
+            self.project.tickets.died(ticket.feature, ticket.working, "its worker died at work")
+        elif overdue(ticket, now_us, lost):
+            log.info("taken up again", feature=ticket.feature, after=ticket.error)
+            enqueue(self.project, ticket.feature, self.project.tickets.requeue(ticket))
 
     def _compare(self, tickets: list[Ticket]) -> None:
         """Request what is behind, unless somebody is about to see to it."""
         now_us = self.project.tickets.now()
         for ticket in tickets:
-            if not at_rest(ticket, now_us):
-                continue
-            store, online = self.project.definitions.store, self.project.online
-            reason = self._released(ticket.feature) or self.behind(store, online, ticket.feature)
-            if reason is not None and ticket.parked:
-                # Its refresh will fail again, but what it serves is pushed all the same.
-                enqueue(self.project, ticket.feature, self.project.tickets.requeue(ticket))
-            elif reason is not None:
-                self.requests.remind(ticket.feature, reason)
+            if idle(ticket, now_us):
+                with survived("compare a feature with its rows online", feature=ticket.feature):
+                    self._compare_one(ticket)
+
+    def _compare_one(self, ticket: Ticket) -> None:
+        store, online = self.project.definitions.store, self.project.online
+        reason = self._released(ticket.feature) or self.behind(store, online, ticket.feature)
+        if reason is not None and ticket.parked:
+            # Its refresh will fail again, but what it serves is pushed all the same.
+            enqueue(self.project, ticket.feature, self.project.tickets.requeue(ticket))
+        elif reason is not None:
+            self.requests.remind(ticket.feature, reason)
 
     def _count_next(self) -> None:
         """Note in a feature's books if rows are missing, which no server tells: somebody deleted them."""
-        online = self.project.online
         self._to_count = self._to_count or sorted(self.project.definitions.features)
-        feature = self._to_count.pop()
+        if self._to_count:
+            feature = self._to_count.pop()
+            with survived("count the rows of a feature", feature=feature):
+                self._count(feature)
+
+    def _count(self, feature: str) -> None:
+        online = self.project.online
         before = online.books(feature)
         if before is None or before.target is None or before.pending:
             return

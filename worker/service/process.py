@@ -6,20 +6,21 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import structlog
-from redis.exceptions import RedisError
 
 from mlforge.online.staleness import behind
 from worker.monitor.metrics import Exporter, Health
 from worker.project import Project, Settings
 from worker.queue.requests import Requests
 from worker.reconcile.audit_scheduler import Auditor
-from worker.reconcile.reconciler import Reconciler
+from worker.reconcile.reconciler import TICK_S, Reconciler
+from worker.supervision import Heartbeat, Rounds, survived
 from worker.watch.definitions_watch import Follower
 from worker.watch.watcher import Timing, Watcher
 
@@ -54,14 +55,17 @@ def run(settings: Settings, timing: Timing, beside: Beside) -> int:
         log.error("edited definitions do not import: the old ones stay in use", error=error)
         _tell(project, "definitions_broken", error=error)
 
+    project.take_over()
     taken = project.make_current()
     if taken.others_before:
         _tell(project, "definitions", hash=project.hash, features=sorted(definitions.features))
     requests, auditor = Requests(project), Auditor(project, beside.audit_every_s)
-    health = Health(project)
+    watching, reconciling = Heartbeat("watch sources"), Heartbeat("reconcile")
+    health = Health(project, (watching, reconciling))
 
     def request(feature: str, reason: str, closed_at: int | None) -> None:
-        auditor.give_way()
+        with survived("give way to work"):
+            auditor.give_way()
         requests(feature, reason, closed_at)
         if closed_at is not None:
             _count_drop(project, feature)
@@ -71,17 +75,32 @@ def run(settings: Settings, timing: Timing, beside: Beside) -> int:
         _tell(project, "watching")
 
     follower = Follower(project, taken_up, broken)
+
+    def looked() -> None:
+        watching.finished()
+        with survived("follow the definitions"):
+            follower.tick()
+
     sources = {name: definitions.source(name) for name in definitions.features}
     watcher = Watcher(
         sources,
         request,
         timing,
-        on_tick=follower.tick,
+        on_tick=looked,
+        on_fault=watching.failed,
         on_start=started,
         why="definitions" if taken.others_before else "start",
     )
     reconciler = Reconciler(project, requests, behind, auditor.tick, since=taken.since)
-    thread = threading.Thread(target=reconciler.run, args=(stop,), name="reconcile")
+
+    def reconcile() -> None:
+        try:
+            reconciler.tick(time.monotonic())
+        finally:
+            project.presence.report(health.heartbeats)
+
+    rounds = Rounds(reconciling, reconcile, TICK_S)
+    thread = threading.Thread(target=rounds.run, args=(stop,), name="reconcile")
     thread.start()
     log.info("watching", definitions=project.hash[:12], features=sorted(definitions.features))
     try:
@@ -91,6 +110,8 @@ def run(settings: Settings, timing: Timing, beside: Beside) -> int:
         stop.set()
         thread.join()
         auditor.stop()
+        with survived("say that this watcher ends"):
+            project.presence.leave()
     if anew.is_set():
         log.info("edited definitions are taken up")
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
@@ -113,14 +134,10 @@ def _served(health: Health, beside: Beside) -> Iterator[None]:
 
 
 def _count_drop(project: Project, feature: str) -> None:
-    try:
+    with survived("count a drop", feature=feature):
         project.counts.add(feature, {"drops": 1})
-    except RedisError as error:
-        log.warning("server away: a drop is not counted", error=str(error))
 
 
 def _tell(project: Project, kind: str, **details: Any) -> None:
-    try:
+    with survived("write to the event log", kind=kind):
         project.journal.write(kind, **details)
-    except RedisError as error:
-        log.warning("server away", error=str(error))

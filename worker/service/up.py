@@ -150,7 +150,7 @@ class Up:
 
     def _greet(self, project: Project, url: str, where: str) -> None:
         definitions = project.definitions
-        self.say(f"mlforge up: {len(definitions.features)} features of {project.scope}")
+        self.say(f"mlforge up: {len(definitions.features)} features of {project.name}")
         for name in sorted(definitions.features):
             source = definitions.source(name)
             missing = "  (not there yet: it waits)" if source.missing else ""
@@ -163,7 +163,7 @@ class Up:
         environment = dict(os.environ) | {REDIS_URL: url, "PYTHONUNBUFFERED": "1"}
         if self.plan.target is not None:
             environment[DEFINITIONS] = self.plan.target
-        mlforge = [sys.executable, "-m", "mlforge"]
+        mlforge = [sys.executable, "-P", "-m", "mlforge"]
         beside = self.plan.beside
         watcher = [*mlforge, "watch", f"--audit-every={beside.audit_every_s:g}"]
         watcher += ["--polling"] if self.plan.polling else []

@@ -123,7 +123,7 @@ def _too_late(project: Project, features: list[str]) -> str:
 
 
 def _suspects(project: Project) -> Iterator[str]:
-    workers = JobQueue(project.redis).workers()
+    workers = JobQueue(project.redis, project.scope).workers()
     if not any(worker.is_ours for worker in workers):
         yield "no worker listens: run `mlforge worker`, or `mlforge up` for everything"
     else:

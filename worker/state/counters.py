@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 from redis import Redis
@@ -34,7 +35,11 @@ class Counts:
     def read(self, feature: str) -> dict[str, float]:
         """The feature's counters; those that never rose are absent."""
         raw: Any = self._redis.hgetall(self._key(feature))
-        return {name.decode(): float(value) for name, value in raw.items()}
+        counts: dict[str, float] = {}
+        for name, value in raw.items():
+            with suppress(ValueError):  # somebody else's writing
+                counts[name.decode()] = float(value)
+        return counts
 
     def forget(self, feature: str) -> None:
         """Remove the counters of a feature that is gone."""

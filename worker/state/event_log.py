@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 from redis import Redis
 
 KEPT = 1_000
+UNREADABLE = "unreadable"
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +75,7 @@ class EventLog:
     def freshness(self, feature: str) -> Distribution | None:
         """The distribution of the last thousand drops of a feature."""
         values: Any = self._redis.lrange(f"{self._freshness}:{feature}", 0, -1)
-        return Distribution.of([float(value) for value in values])
+        return Distribution.of([ms for ms in map(_number, values) if ms is not None])
 
     def last_id(self) -> str:
         """Where the journal ends now: `read` from here sees only what comes."""
@@ -94,11 +96,27 @@ def _entries(answer: Any) -> Iterator[Entry]:
     streams = answer.items() if isinstance(answer, dict) else answer or []
     for _, entries in streams:
         for id, raw in entries[0] if entries and isinstance(entries[0], list) else entries:
-            fields = {_text(key): _text(value) for key, value in raw.items()}
-            yield Entry(
-                _text(id), fields["kind"], fields["feature"] or None, json.loads(fields["details"])
-            )
+            yield _entry(_text(id), {_text(key): _text(value) for key, value in raw.items()})
+
+
+def _entry(id: str, fields: Mapping[str, str]) -> Entry:
+    """The entry of these fields; of the kind `unreadable` if no process of ours wrote them."""
+    try:
+        details = json.loads(fields["details"])
+        if isinstance(details, dict):
+            return Entry(id, fields["kind"], fields["feature"] or None, details)
+    except (KeyError, ValueError, RecursionError):
+        pass
+    return Entry(id, UNREADABLE, None, {"fields": sorted(fields)[:10]})
+
+
+def _number(value: bytes | str) -> float | None:
+    try:
+        number = float(value)
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None
 
 
 def _text(value: bytes | str) -> str:
-    return value.decode() if isinstance(value, bytes) else value
+    return value.decode(errors="replace") if isinstance(value, bytes) else value

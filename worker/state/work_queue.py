@@ -10,14 +10,17 @@ Every change is one Lua script, so that no two processes see a ticket half-chang
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
 
 from redis import Redis
+from redis.exceptions import RedisError
 
 LEASE_MS = 10_000
+LEASE_AT_MOST_MS = 60_000
+"""A lease that would last for longer was given by nobody of us."""
 RENEW_S = 3.0
 RETRY_AFTER_S = (1, 5, 25)
 """Pauses before a failed refresh is tried again; after the last one it is parked."""
@@ -46,6 +49,8 @@ class Ticket:
     error: str | None = None
     failed_at: int | None = None
     served_at: int | None = None
+    unreadable: str | None = None
+    """What is in Redis in its place, if no process of ours wrote it."""
 
     @property
     def behind(self) -> bool:
@@ -68,7 +73,7 @@ class Ticket:
         if self.failed_at is None or self.parked:
             return None
         if self.failures:
-            pause = RETRY_AFTER_S[self.failures - 1]
+            pause = RETRY_AFTER_S[min(self.failures, len(RETRY_AFTER_S)) - 1]
         else:
             times = self.interruptions + self.deaths
             pause = RESUME_AFTER_S[min(times, len(RESUME_AFTER_S)) - 1]
@@ -103,8 +108,11 @@ def overdue(ticket: Ticket, now: int, lost: bool) -> bool:
     return not ticket.parked and (ticket.retry_at is None or now >= ticket.retry_at)
 
 
-def at_rest(ticket: Ticket, now: int) -> bool:
-    """Whether nobody is about to see to it: then its rows may need a push, also those of a parked one."""
+def idle(ticket: Ticket, now: int) -> bool:
+    """Whether nobody is about to work on the feature; a parked one is idle after a pause.
+
+    The rows of an idle feature are compared with what they should be, and pushed if they differ.
+    """
     if ticket.leased:
         return False
     if ticket.behind and ticket.parked and ticket.queued is None and ticket.failed_at is not None:
@@ -125,9 +133,17 @@ def new_job_id(feature: str) -> str:
 # KEYS: 1 the ticket, 2 its lease. Times come from the server: hosts need not agree on the time.
 # A script whose answer was lost is sent again, with the same job: it must answer as it did.
 _NOW = "local t = redis.call('TIME'); local now = t[1] * 1000000 + t[2];"
+# A lease that has lost its expiry, or was forged without one, is held by nobody.
+_HOLDER = f"""
+local function holder_of(lease)
+  if redis.call('TYPE', lease).ok ~= 'string' then return false end
+  local left = redis.call('PTTL', lease)
+  return left >= 0 and left <= {LEASE_AT_MOST_MS} and redis.call('GET', lease)
+end
+"""
 _QUEUE = _NOW + "redis.call('HSET', KEYS[1], 'queued', job, 'queued_at', string.format('%d', now));"
 
-_REQUEST = f"""
+_REQUEST = f"""{_HOLDER}
 local job, reason, closed_at, afresh = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 if redis.call('HGET', KEYS[1], 'queued') == job then
   return {{1, tonumber(redis.call('HGET', KEYS[1], 'wanted'))}}
@@ -145,16 +161,16 @@ if afresh == '1' then
 elseif redis.call('HEXISTS', KEYS[1], 'failed_at') == 1 then
   return {{0, wanted}}
 end
-if redis.call('HEXISTS', KEYS[1], 'queued') == 1 or redis.call('EXISTS', KEYS[2]) == 1 then
+if redis.call('HEXISTS', KEYS[1], 'queued') == 1 or holder_of(KEYS[2]) then
   return {{0, wanted}}
 end
 {_QUEUE}
 return {{1, wanted}}
 """
 
-_REQUEUE = f"""
+_REQUEUE = f"""{_HOLDER}
 local job, seen = ARGV[1], ARGV[2]
-if redis.call('EXISTS', KEYS[2]) == 1 then return 0 end
+if holder_of(KEYS[2]) then return 0 end
 local queued = redis.call('HGET', KEYS[1], 'queued') or ''
 if queued == job then return 1 end
 if queued ~= seen then return 0 end
@@ -162,14 +178,14 @@ if queued ~= seen then return 0 end
 return 1
 """
 
-_START = """
+_START = f"""{_HOLDER}
 local job, ttl, attempt = ARGV[1], ARGV[2], ARGV[3]
 if redis.call('HGET', KEYS[1], 'queued') == job then
   redis.call('HDEL', KEYS[1], 'queued', 'queued_at')
 end
 local wanted = tonumber(redis.call('HGET', KEYS[1], 'wanted') or '0')
 if wanted <= tonumber(redis.call('HGET', KEYS[1], 'served') or '0') then return false end
-local holder = redis.call('GET', KEYS[2])
+local holder = holder_of(KEYS[2])
 if holder and redis.call('HGET', KEYS[1], 'attempt') ~= attempt then return false end
 redis.call('SET', KEYS[2], job, 'PX', ttl)
 local closed_at = redis.call('HGET', KEYS[1], 'closed_at')
@@ -178,20 +194,21 @@ if left and (not closed_at or tonumber(left) < tonumber(closed_at)) then closed_
 redis.call('HDEL', KEYS[1], 'closed_at')
 if closed_at then redis.call('HSET', KEYS[1], 'taken_closed_at', closed_at) end
 redis.call('HSET', KEYS[1], 'working', job, 'attempt', attempt)
-return {wanted, closed_at or '', redis.call('HGET', KEYS[1], 'reason') or ''}
+return {{wanted, closed_at or '', redis.call('HGET', KEYS[1], 'reason') or ''}}
 """
 
 _RENEW = """
+if redis.call('TYPE', KEYS[2]).ok ~= 'string' then return 0 end
 if redis.call('GET', KEYS[2]) ~= ARGV[1] then return 0 end
 return redis.call('PEXPIRE', KEYS[2], ARGV[2])
 """
 
 # Who lost the lease does not say what was served: the server may have lost the ticket with it and
 # count anew, and then an old count would pass for requests that nobody has seen.
-_DONE = f"""
+_DONE = f"""{_HOLDER}
 local held, serves, job = ARGV[1], tonumber(ARGV[2]), ARGV[3]
 if redis.call('HGET', KEYS[1], 'queued') == job then return 1 end
-if redis.call('GET', KEYS[2]) ~= held then return 0 end
+if holder_of(KEYS[2]) ~= held then return 0 end
 {_NOW}
 if serves > tonumber(redis.call('HGET', KEYS[1], 'served') or '0') then
   redis.call('HSET', KEYS[1], 'served', serves, 'served_at', string.format('%d', now))
@@ -205,10 +222,10 @@ if wanted <= serves or redis.call('HEXISTS', KEYS[1], 'queued') == 1 then return
 return 1
 """
 
-_FAILED = f"""
+_FAILED = f"""{_HOLDER}
 local held, serves, job, counter, error = ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[4], ARGV[5]
 if job ~= '' and redis.call('HGET', KEYS[1], 'queued') == job then return 1 end
-local holder = redis.call('GET', KEYS[2])
+local holder = holder_of(KEYS[2])
 if holder and holder ~= held then return 0 end
 if redis.call('HGET', KEYS[1], 'working') ~= held then return 0 end
 redis.call('DEL', KEYS[2])
@@ -310,10 +327,10 @@ class WorkQueue:
         for name in names:
             ticket, lease = self._keys(name)
             pipeline.hgetall(ticket)
-            pipeline.exists(lease)
-        answers = pipeline.execute()
+            pipeline.pttl(lease)
+        answers = pipeline.execute(raise_on_error=False)
         return [
-            _ticket(name, answers[2 * place], bool(answers[2 * place + 1]))
+            _ticket(name, answers[2 * place], answers[2 * place + 1])
             for place, name in enumerate(names)
         ]
 
@@ -331,17 +348,51 @@ class WorkQueue:
         return [ticket, f"{ticket}:lease"]
 
 
-def _ticket(feature: str, raw: dict[bytes, bytes], leased: bool) -> Ticket:
-    values = {_text(key): _text(value) for key, value in raw.items()}
-    known = {field.name: values[field.name] for field in fields(Ticket) if field.name in values}
-    whole: dict[str, Any] = {
-        name: value if name in _TEXTS else int(value) for name, value in known.items()
-    }
-    return Ticket(feature=feature, leased=leased, **whole)
+def _ticket(
+    feature: str, raw: dict[bytes, bytes] | RedisError, left_ms: int | RedisError
+) -> Ticket:
+    """The ticket as it is in Redis; one that says only why it cannot be read, if that is not ours.
+
+    Raises RedisError where the server refuses the question itself.
+    """
+    if isinstance(left_ms, RedisError):
+        raise left_ms
+    if isinstance(raw, RedisError):
+        if not str(raw).startswith("WRONGTYPE"):
+            raise raw
+        return Ticket(feature, unreadable="it is of another type than ours")
+    leased = 0 <= left_ms <= LEASE_AT_MOST_MS
+    try:
+        fields = {key.decode(): value.decode() for key, value in raw.items()}
+        return Ticket(
+            feature=feature,
+            leased=leased,
+            **{name: read(fields[name]) for name, read in _FIELDS.items() if name in fields},
+        )
+    except ValueError as error:  # a UnicodeDecodeError is one
+        return Ticket(feature, leased=leased, unreadable=str(error))
 
 
 def _text(value: bytes | str) -> str:
-    return value.decode() if isinstance(value, bytes) else value
+    return value.decode(errors="replace") if isinstance(value, bytes) else value
 
 
-_TEXTS = ("queued", "working", "reason", "error")
+def _count(text: str) -> int:
+    """A number that we count or stamp with, up to what Lua keeps exact."""
+    if not (text.isascii() and text.isdecimal()) or int(text[:20]) > _MOST:
+        raise ValueError(f"{text[:40]!r} is no count")
+    return int(text)
+
+
+_MOST = 2**53
+_FIELDS: dict[str, Callable[[str], Any]] = {
+    **dict.fromkeys(("queued", "working", "reason", "error"), str),
+    **dict.fromkeys(
+        (
+            *("wanted", "served", "queued_at", "closed_at", "failures", "interruptions", "deaths"),
+            *("failed_at", "served_at"),
+        ),
+        _count,
+    ),
+}
+"""How each field of a ticket is read; a field that is not among these is left alone."""

@@ -80,7 +80,7 @@ class Follower:
 
 def _try_out(settings: Settings) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-c", "from worker.watch.definitions_watch import check; check()"],
+        [sys.executable, "-P", "-c", "from worker.watch.definitions_watch import check; check()"],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         cwd=settings.here,

@@ -18,8 +18,8 @@ from watchfiles import Change as Event
 from watchfiles import watch
 
 from mlforge.core import clock
-from mlforge.errors import SourceError
 from mlforge.sources.source import Source
+from worker.supervision import FAULTS, pause_after, survived, tell_fault
 from worker.watch.file_tracker import Change, FileTracker
 
 STEP_MS, DEBOUNCE_MS, TICK_MS = 3, 50, 200
@@ -56,13 +56,16 @@ class Watcher:
         timing: Timing = Timing(),
         on_tick: Callable[[], None] = lambda: None,
         on_start: Callable[[], None] = lambda: None,
+        on_fault: Callable[[BaseException], None] = lambda _: None,
         why: str = "start",
     ) -> None:
-        self._sightings = list(_by_source(sources))
+        self._trackers = list(_by_source(sources))
         self._request = request
         self._timing = timing
         self._on_tick = on_tick
         self._on_start = on_start
+        self._on_fault = on_fault
+        self._faults = 0
         self._why = why
         self._polling = timing.polling
         self._watched: dict[Path, int] = {}
@@ -89,13 +92,24 @@ class Watcher:
             except OSError as error:  # the limit of watches
                 self._poll(error)
             except RuntimeError as error:
-                if not self._stands and not self._polling:  # the limit of instances
+                if isinstance(error, RecursionError | NotImplementedError):
+                    self._pause(error, stop)
+                elif not self._stands and not self._polling:  # the limit of instances
                     self._poll(error)
-                    continue
-                # A name that is not UTF-8 ends a watch.
-                log.warning("file events interrupted: watching anew", error=str(error))
-                self._tick()
-                stop.wait(TICK_MS / 1000)
+                else:  # a name that is not UTF-8 ends a watch
+                    log.warning("file events interrupted: watching anew", error=str(error))
+                    with survived("look at the sources"):
+                        self._tick()
+                    stop.wait(TICK_MS / 1000)
+            except FAULTS as error:
+                self._pause(error, stop)
+
+    def _pause(self, error: BaseException, stop: threading.Event) -> None:
+        """Tell a fault that no watch should have, and wait a while before another."""
+        self._faults += 1
+        self._on_fault(error)
+        tell_fault("watch sources", error)
+        stop.wait(pause_after(self._faults))
 
     def _poll(self, error: Exception) -> None:
         log.warning("no file events to be had: polling instead", error=str(error), every_ms=POLL_MS)
@@ -141,16 +155,17 @@ class Watcher:
     def _look_at(self, batch: Iterable[tuple[Event, str]]) -> None:
         now_us, now_s = clock.now(), time.monotonic()
         events = [(kind, Path(path)) for kind, path in batch]
-        for sightings in self._sightings:
-            change = None
-            for kind, path in events:
-                place = sightings.locate(path)
-                if place is not None and sightings.source.matches(sightings.source.absolute(place)):
-                    found = sightings.glance(place, now_us, now_s)
-                    change = found.and_then(change) if found else change
-                elif kind is not Event.modified and sightings.concerns_folder(path):
-                    self._scan_at += [now_s, *(now_s + echo for echo in ECHOES_S)]
-            self._tell(sightings, change)
+        for tracker in self._trackers:
+            with survived("look at files of a source", source=tracker.source.text):
+                change = None
+                for kind, path in events:
+                    place = tracker.locate(path)
+                    if place is not None and tracker.source.matches(tracker.source.absolute(place)):
+                        later = tracker.glance(place, now_us, now_s)
+                        change = later.and_then(change) if later else change
+                    elif kind is not Event.modified and tracker.concerns_folder(path):
+                        self._scan_at += [now_s, *(now_s + echo for echo in ECHOES_S)]
+                self._tell(tracker, change)
 
     def _tick(self, scan: bool = False) -> None:
         now_s = time.monotonic()
@@ -158,27 +173,25 @@ class Watcher:
         if scan or due:
             self._scan()
         else:
-            for sightings in self._sightings:
-                if sightings.unfinished:
-                    self._tell(sightings, sightings.settle(clock.now(), now_s))
+            for tracker in self._trackers:
+                if tracker.unfinished:
+                    self._tell(tracker, tracker.settle(clock.now(), now_s))
         self._on_tick()
+        self._faults = 0
 
     def _scan(self) -> None:
         began = time.monotonic()
-        for sightings in self._sightings:
-            try:
-                sightings.source = sightings.source.anew()
-                listing = sightings.source.scan()
-            except SourceError as error:
-                log.error("cannot look into a source", error=str(error))
-                continue
-            change = sightings.look(listing, clock.now(), time.monotonic())
-            self._untold = self._untold or change is not None
-            self._tell(sightings, change)
+        for tracker in self._trackers:
+            with survived("look into a source", source=tracker.source.text):
+                tracker.source = tracker.source.anew()
+                listing = tracker.source.scan()
+                change = tracker.look(listing, clock.now(), time.monotonic())
+                self._untold = self._untold or change is not None
+                self._tell(tracker, change)
         if not self._started:
             self._started = True
-            for sightings in self._sightings:
-                for feature in sightings.features:
+            for tracker in self._trackers:
+                for feature in tracker.features:
                     self._request(feature, self._why, None)
             self._on_start()
         ended = time.monotonic()
@@ -187,16 +200,16 @@ class Watcher:
         self._rests_until = ended + _REST_SHARE * (ended - began)
         self._scan_at = [at for at in self._scan_at if at > ended] + [ended + pause]
 
-    def _tell(self, sightings: FileTracker, change: Change | None) -> None:
+    def _tell(self, tracker: FileTracker, change: Change | None) -> None:
         if change is None or not self._started:  # the first scan only learns what is there
             return
-        for feature in sightings.features:
+        for feature in tracker.features:
             self._request(feature, str(change), change.closed_at)
 
     def _roots(self) -> dict[Path, int]:
         """Folders to watch and their inodes: one that was made anew must be watched anew."""
         roots: dict[Path, int] = {}
-        for root in sorted({root for seen in self._sightings for root in seen.source.roots}):
+        for root in sorted({root for tracker in self._trackers for root in tracker.source.roots}):
             if any(root.is_relative_to(other) for other in roots):
                 continue
             try:
@@ -207,7 +220,7 @@ class Watcher:
 
 
 def _by_source(sources: Mapping[str, Source]) -> Iterator[FileTracker]:
-    """Features that share a source share its sightings."""
+    """Features that share a source share its tracker."""
     grouped: dict[Source, list[str]] = {}
     for feature, source in sources.items():
         grouped.setdefault(source.rows, []).append(feature)

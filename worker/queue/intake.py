@@ -1,0 +1,133 @@
+"""What is believed of the queue in Redis: only jobs that a process of ours wrote; the rest is refused.
+
+A queue is input. A list entry that is no id, a hash that is no job, a job that asks for something else:
+each is told, taken away, and the worker goes on.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import structlog
+from redis import Redis
+from redis.exceptions import ConnectionError as NoConnection
+from redis.exceptions import TimeoutError as NoAnswer
+from rq import Queue
+from rq.exceptions import NoSuchJobError
+from rq.intermediate_queue import IntermediateQueue
+from rq.job import Job
+from rq.serializers import JSONSerializer
+from rq.utils import import_attribute
+
+from mlforge.errors import MlforgeError
+
+REFRESH = "worker.queue.refresh_job.refresh"
+_REFRESH_BEFORE = "worker.jobs.refresh"
+"""Its name in jobs that a release before 0.6 queued: they run too."""
+ARGUMENTS = ("feature", "definitions", "definitions_hash")
+_ID = re.compile(r"[A-Za-z0-9_-]{1,300}")
+_LONGEST_S = 366 * 86_400
+
+log = structlog.get_logger()
+
+
+class ForgeJob(Job):
+    """A job of ours: it may call the refresh and nothing else, whatever was put into the queue."""
+
+    def restore(self, raw_data: Any) -> Any:
+        """Read the job's hash; NoSuchJobError, after a word in the log, where it is no job of ours."""
+        try:
+            restored = super().restore(raw_data)  # type: ignore[no-untyped-call]
+            self._check()
+        except NoSuchJobError:
+            raise
+        except Exception as error:
+            refuse(self.id, error)
+            raise NoSuchJobError(f"job {self.id} is refused: {error}") from error
+        return restored
+
+    def _check(self) -> None:
+        """Raise MlforgeError, or what rq raises, unless this is a refresh of a feature."""
+        if self.func_name not in (REFRESH, _REFRESH_BEFORE):
+            raise MlforgeError(f"it asks for {self.func_name!r}; this queue runs {REFRESH} alone")
+        if self.args or not isinstance(self.kwargs, dict) or self._dependency_ids:
+            raise MlforgeError(
+                "a refresh has no other arguments than those by name, and depends on no job"
+            )
+        texts = [self.kwargs.get(name) for name in ARGUMENTS]
+        if set(self.kwargs) != set(ARGUMENTS) or not all(isinstance(text, str) for text in texts):
+            raise MlforgeError(f"a refresh takes the texts {', '.join(ARGUMENTS)}")
+        if self.timeout is not None and not 0 < float(self.timeout) <= _LONGEST_S:
+            raise MlforgeError(f"its timeout of {self.timeout} s is none")
+
+    @property
+    def func(self) -> Any:
+        """The function to call; raises for any other than ours."""
+        if self.func_name not in (REFRESH, _REFRESH_BEFORE):
+            raise MlforgeError(
+                f"job {self.id} asks for {self.func_name!r}; this queue runs {REFRESH} alone"
+            )
+        return import_attribute(REFRESH)
+
+    @property
+    def success_callback(self) -> None:
+        """None: a name in the queue is not called."""
+
+    @property
+    def failure_callback(self) -> None:
+        """None: a name in the queue is not called."""
+
+    @property
+    def stopped_callback(self) -> None:
+        """None: a name in the queue is not called."""
+
+
+class ForgeQueue(Queue):
+    """A queue that takes entries off which are no job of ours, instead of handing on what they raise."""
+
+    @classmethod
+    def lmove(cls, connection: Redis, queue_key: str, timeout: int | None) -> Any:
+        """rq's own, for the first entry that is an id."""
+        while True:
+            moved = super().lmove(connection, queue_key, timeout)  # type: ignore[no-untyped-call]
+            if moved is None or is_job_id(moved[1]):
+                return moved
+            refuse(moved[1], "an entry of the queue that is no job's id")
+            connection.lrem(IntermediateQueue.get_intermediate_queue_key(queue_key), 0, moved[1])
+
+    @classmethod
+    def _fetch_dequeued_job(
+        cls, connection: Redis, queue_key: str, job_id: str, *arguments: Any, **options: Any
+    ) -> tuple[Job, Queue] | None:
+        """rq's own; what cannot be fetched is taken away, or else would be found again at each cleaning."""
+        try:
+            fetched: tuple[Job, Queue] | None = super()._fetch_dequeued_job(  # type: ignore[misc]
+                connection, queue_key, job_id, *arguments, **options
+            )
+        except Exception as error:
+            if isinstance(error, NoConnection | NoAnswer):
+                raise
+            refuse(job_id, error)
+            fetched = None
+        if fetched is None:
+            connection.delete(Job.key_for(job_id))
+            connection.lrem(IntermediateQueue.get_intermediate_queue_key(queue_key), 0, job_id)
+        return fetched
+
+
+def queue_named(name: str, redis: Redis) -> ForgeQueue:
+    """The queue of that name, whose jobs are ours."""
+    return ForgeQueue(name, connection=redis, serializer=JSONSerializer, job_class=ForgeJob)
+
+
+def is_job_id(entry: bytes | str) -> bool:
+    """Whether an entry of a queue can be the id of a job of ours."""
+    text = entry.decode(errors="replace") if isinstance(entry, bytes) else entry
+    return _ID.fullmatch(text) is not None
+
+
+def refuse(job: object, why: object) -> None:
+    """Tell of something in the queue that is not run."""
+    text = f"{type(why).__name__}: {why}" if isinstance(why, Exception) else str(why)
+    log.error("job refused", job=str(job)[:200], error=text[:500])

@@ -1,0 +1,89 @@
+"""Whether a watcher is at work, and how its parts fare: said by it each second, read by `mlforge status`."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from redis import Redis
+
+from worker.supervision import LATE_S, Heartbeat, unfinished
+
+_KEPT_S = 86_400
+
+
+@dataclass(frozen=True, slots=True)
+class PartState:
+    """A part of the watcher: how old its last good round was when the watcher last reported."""
+
+    work: str
+    age_s: float
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class WatcherState:
+    """The last report of a watcher, `silent_s` ago by the server's clock."""
+
+    host: str
+    pid: int
+    silent_s: float
+    parts: tuple[PartState, ...]
+
+    def problems(self) -> Iterator[str]:
+        """What is wrong with it, in words; nothing if all is well."""
+        where = f"process {self.pid} on {self.host}"
+        if self.silent_s > LATE_S:
+            yield f"the watcher ({where}) has not reported for {self.silent_s:.0f} s: see its log, start it again"
+            return
+        for part in self.parts:
+            wrong = unfinished(part.age_s + self.silent_s, part.error)
+            if wrong:
+                yield f"the watcher ({where}) does not {part.work}: {wrong}"
+
+
+class Presence:
+    """The report of a project's watcher; of several, that of the last one who reported."""
+
+    def __init__(self, redis: Redis, scope: str) -> None:
+        self._redis = redis
+        self._key = f"mlforge-work:{scope}:watcher"
+
+    def report(self, heartbeats: Iterable[Heartbeat]) -> None:
+        """Say that this process watches, and how its parts fare."""
+        parts = [[each.work, round(each.age_s, 3), each.error] for each in heartbeats]
+        report = {
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "at": self._now(),
+            "parts": parts,
+        }
+        self._redis.set(self._key, json.dumps(report), ex=_KEPT_S)
+
+    def read(self) -> WatcherState | None:
+        """The last report; None if there is none, or it cannot be read."""
+        raw: Any = self._redis.get(self._key)
+        if raw is None:
+            return None
+        try:
+            report = json.loads(raw)
+            parts = tuple(
+                PartState(str(work), float(age_s), None if error is None else str(error))
+                for work, age_s, error in report["parts"]
+            )
+            silent_s = max(0.0, self._now() - float(report["at"]))
+            return WatcherState(str(report["host"]), int(report["pid"]), silent_s, parts)
+        except (ValueError, TypeError, KeyError, RecursionError, OverflowError):
+            return None
+
+    def leave(self) -> None:
+        """Say that this process watches no more."""
+        self._redis.delete(self._key)
+
+    def _now(self) -> float:
+        seconds, micros = self._redis.time()
+        return int(seconds) + int(micros) / 1e6

@@ -1,0 +1,111 @@
+"""Work that is done in rounds and must not end: a fault ends its round alone, and is told.
+
+A heartbeat says when such work last finished a round. Readiness, liveness and `mlforge status` ask it, so
+that a thread that hangs or fails at each round does not pass for one that is well.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import structlog
+from polars.exceptions import PanicException
+from redis.exceptions import RedisError
+
+from mlforge.errors import MlforgeError
+
+FAULTS = (Exception, PanicException)
+"""All that code of ours, of a library or of a user raises; an order to stop is none of these."""
+BACK_OFF_S = (1.0, 2.0, 5.0, 15.0)
+"""Pauses after faults in a row; the last one repeats."""
+LATE_S, DEAD_S = 30.0, 300.0
+"""How long after its last good round work is late (not ready), and is given up (not alive)."""
+
+log = structlog.get_logger()
+
+
+def tell_fault(what: str, error: BaseException, **about: object) -> None:
+    """Log a fault in the words that fit it: an outage, an error of ours, or a mistake with its traceback."""
+    text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    event = f"cannot {what}"
+    if isinstance(error, RedisError):
+        log.warning("server away", error=str(error), doing=what, **about)
+    elif isinstance(error, MlforgeError | OSError):
+        log.error(event, error=str(error), **about)
+    else:
+        log.error(event, error=text, exc_info=error, **about)
+
+
+@contextmanager
+def survived(what: str, **about: object) -> Iterator[None]:
+    """Tell a fault of the block and go on after it."""
+    try:
+        yield
+    except FAULTS as error:
+        tell_fault(what, error, **about)
+
+
+@dataclass
+class Heartbeat:
+    """When a piece of work last finished a round, and what was wrong with those since."""
+
+    work: str
+    finished_at: float = field(default_factory=time.monotonic)
+    error: str | None = None
+
+    @property
+    def age_s(self) -> float:
+        """Seconds since the last good round."""
+        return time.monotonic() - self.finished_at
+
+    def finished(self) -> None:
+        """Note that a round is done and was good."""
+        self.finished_at, self.error = time.monotonic(), None
+
+    def failed(self, error: BaseException) -> None:
+        """Note what ended a round."""
+        self.error = f"{type(error).__name__}: {error}"[:500]
+
+    def problem(self, within_s: float = LATE_S) -> str:
+        """What is wrong if no round was finished for so many seconds; else an empty text."""
+        return unfinished(self.age_s, self.error, within_s)
+
+
+@dataclass
+class Rounds:
+    """Does work again and again in a thread of its own, each `every_s`, with growing pauses after faults."""
+
+    heartbeat: Heartbeat
+    work: Callable[[], None]
+    every_s: float
+
+    def run(self, stop: threading.Event) -> None:
+        """Do rounds until `stop` is set."""
+        faults = 0
+        while not stop.wait(pause_after(faults) if faults else self.every_s):
+            try:
+                self.work()
+            except BaseException as error:  # noqa: BLE001 - even a SystemExit would end the thread in silence
+                faults += 1
+                self.heartbeat.failed(error)
+                tell_fault(self.heartbeat.work, error)
+            else:
+                faults = 0
+                self.heartbeat.finished()
+
+
+def unfinished(age_s: float, error: str | None, within_s: float = LATE_S) -> str:
+    """What is wrong with work whose last good round is so old; an empty text if nothing is."""
+    if age_s <= within_s:
+        return ""
+    because = f" ({error})" if error else ""
+    return f"no round was finished for {age_s:.0f} s{because}"
+
+
+def pause_after(faults: int) -> float:
+    """Seconds to wait after so many faults in a row, from 1 on."""
+    return BACK_OFF_S[min(faults, len(BACK_OFF_S)) - 1]
