@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -74,6 +74,15 @@ class TakenUp:
 
     since: int
     others_before: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Gone:
+    """A feature that the definitions no longer have, served as it stands; instants in microseconds."""
+
+    feature: str
+    since: int
+    until: int
 
 
 @dataclass(frozen=True)
@@ -177,6 +186,25 @@ class Project:
         names: Any = self.redis.smembers(self._owned_key)
         return {name.decode(errors="replace") for name in names}
 
+    def gone(self) -> list[Gone]:
+        """Features that this project has pushed and no longer defines, by name."""
+        noted: Any = self.redis.hgetall(self._gone_key)
+        since = {name.decode(errors="replace"): _instant(at) for name, at in noted.items()}
+        names = sorted(self.owned() - set(self.definitions.features))
+        now, after = self.tickets.now(), self.definitions.settings.gone_after.us
+        starts = [(name, min(since.get(name, now), now)) for name in names]
+        return [Gone(name, start, start + after) for name, start in starts]
+
+    def note_gone(self, gone: Iterable[Gone]) -> None:
+        """Keep since when these are gone, and forget that of features that came back."""
+        noted: Any = self.redis.hkeys(self._gone_key)
+        starts = {feature.feature: feature.since for feature in gone}
+        for name in noted:
+            if name.decode(errors="replace") not in starts:
+                self.redis.hdel(self._gone_key, name)
+        for name, start in starts.items():
+            self.redis.hsetnx(self._gone_key, name, str(start))
+
     def own(self, feature: str) -> None:
         """Note that the feature's online rows are this project's."""
         self.redis.sadd(self._owned_key, feature)
@@ -198,9 +226,14 @@ class Project:
     def disown(self, feature: str) -> None:
         """Forget what was kept about a feature that is gone."""
         self.redis.srem(self._owned_key, feature)
+        self.redis.hdel(self._gone_key, feature)
         self.tickets.forget(feature)
         self.journal.forget(feature)
         self.counts.forget(feature)
+
+    @property
+    def _gone_key(self) -> str:
+        return f"mlforge-work:{self.scope}:gone"
 
     @property
     def _owned_key(self) -> str:
@@ -248,6 +281,10 @@ def fingerprint(definitions: Definitions) -> str:
     """What tells two sets of definitions apart."""
     text = f"{definitions.name}\0{definitions.hash}"
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _instant(text: bytes) -> int:
+    return int(text) if text.isdigit() and len(text) <= 18 else 0
 
 
 def _current_key(scope: str) -> str:

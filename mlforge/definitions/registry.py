@@ -9,14 +9,16 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, replace
+from datetime import timedelta
 from pathlib import Path
 from types import ModuleType
 
 from mlforge.build.refresh import refresh
 from mlforge.build.result import HOLD_ABOVE, MAX_FILE_MEMORY, BuildResult, Options
 from mlforge.core.arguments import shown, text, texts
+from mlforge.core.values import Duration
 from mlforge.definitions.collection import describe_feature, describe_store, features_by_name
-from mlforge.definitions.settings import Settings
+from mlforge.definitions.settings import GONE_AFTER, Settings
 from mlforge.engines import MEMORY_LIMIT, Engine, engine_named
 from mlforge.errors import BuildError, DefinitionError, MlforgeError, OnlineError, UnsupportedStore
 from mlforge.features.feature import Feature, check_engine
@@ -44,6 +46,7 @@ class Definitions:
         held. max_file_memory: bytes that one file may take in memory; a larger one is set aside.
         memory_limit: bytes that a full build takes at most, beside the events of its longest window.
     follow_links: take links in a source that lead out of it, which are ignored otherwise.
+    gone_after: how long the rows of a feature that vanishes from the definitions stay online as they are.
 
     A relative `LocalStore` of a file that `mlforge` or a worker loads lies in that file's folder, whatever
     the root. In a script that you run yourself it starts from the current folder, as paths do in Python;
@@ -66,6 +69,7 @@ class Definitions:
         max_file_memory: int = MAX_FILE_MEMORY,
         memory_limit: int = MEMORY_LIMIT,
         follow_links: bool = False,
+        gone_after: str | timedelta | Duration = GONE_AFTER,
     ) -> None:
         if not isinstance(store, Store):
             raise DefinitionError(
@@ -76,7 +80,10 @@ class Definitions:
                 "Definitions: online_store must be an OnlineStore such as RedisStore(host='localhost'), "
                 f"not {shown(online_store)}"
             )
-        self.settings = Settings(engine, hold_above, max_file_memory, memory_limit, follow_links)
+        gone = Duration.parse(gone_after, "Definitions: gone_after")
+        self.settings = Settings(
+            engine, hold_above, max_file_memory, memory_limit, follow_links, gone
+        )
         self.store, self.online_store = store, online_store
         self.features = features_by_name(features)
         works = 'write name="shop", or leave it out'
@@ -84,7 +91,7 @@ class Definitions:
         self._root = _root(root)
         file = sys._getframe(1).f_globals.get("__file__")
         folder = _absolute(Path(file).parent if file else Path())
-        self.root = _absolute(folder / self._root)
+        self.folder, self.root = folder, _absolute(folder / self._root)
         self._described = [
             describe_store(_located(store, _SOMEWHERE)),
             describe_store(online_store),
@@ -119,7 +126,7 @@ class Definitions:
     def located_at(self, folder: Path) -> Definitions:
         """The same definitions, with all paths that were given as relative ones starting from a folder."""
         located = copy.copy(self)
-        located.root = _absolute(folder / self._root)
+        located.folder, located.root = _absolute(folder), _absolute(folder / self._root)
         located.store = _located(self.store, folder)
         located.online_store = self.online_store
         located._check_places()

@@ -6,10 +6,12 @@ from dataclasses import dataclass
 
 from mlforge.build.result import HOLD_ABOVE, MAX_FILE_MEMORY
 from mlforge.core.arguments import flag, number
+from mlforge.core.values import Duration
 from mlforge.engines import MEMORY_LIMIT
 from mlforge.errors import DefinitionError
 from mlforge.features.feature import check_engine
 
+GONE_AFTER = Duration.parse("1h")
 _LEAST_MEMORY = 64 << 20
 
 
@@ -18,6 +20,7 @@ class Settings:
     """Settings of Definitions that hold for all features.
 
     engine: for features that name none. hold_above: a share, 0 to 1. max_file_memory, memory_limit: bytes.
+    gone_after: how long a feature that vanished is served as it stands.
     Raises DefinitionError for a value of the wrong kind or out of bounds.
     """
 
@@ -26,6 +29,7 @@ class Settings:
     max_file_memory: int = MAX_FILE_MEMORY
     memory_limit: int = MEMORY_LIMIT
     follow_links: bool = False
+    gone_after: Duration = GONE_AFTER
 
     def __post_init__(self) -> None:
         check_engine(self.engine, "Definitions")

@@ -103,11 +103,31 @@ def test_definitions_that_stop_importing_leave_the_old_ones_at_work(plant) -> No
 
 
 def test_a_feature_that_is_renamed_or_deleted_leaves_no_key_behind(plant) -> None:
-    after = edited(plant, ('made("spend"', 'made("spending"'), ('    made("newest"),\n', ""))
+    after = edited(
+        plant,
+        ('made("spend"', 'made("spending"'),
+        ('    made("newest"),\n', ""),
+        ('name="plant"', 'name="plant", gone_after="1ms"'),
+    )
     eventually(lambda: not keys(plant, "spend:") and not keys(plant, "newest"))
     assert_invariant(after)
     assert set(after.online.features()) == {"spending", "daily"}
     assert after.owned() == {"spending", "daily"}
+
+
+def test_a_feature_that_vanishes_is_served_as_it_stands_and_its_return_costs_nothing(plant) -> None:
+    before = plant.project.online.read_batch("newest", ASKED["newest"])
+    books = plant.project.online.books("newest")
+    after = edited(plant, ('    made("newest"),\n', ""))
+    eventually(after.gone)
+    assert [gone.feature for gone in after.gone()] == ["newest"]
+    shown = plant.ask("status")
+    assert "newest is gone from the definitions" in shown.stdout
+    assert after.online.read_batch("newest", ASKED["newest"]) == before
+    back = edited(plant, ('    made("daily"', '    made("newest"),\n    made("daily"'))
+    eventually(lambda: not back.gone())
+    assert back.online.books("newest") == books
+    assert back.online.read_batch("newest", ASKED["newest"]) == before
 
 
 @pytest.mark.slow

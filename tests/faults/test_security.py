@@ -24,7 +24,7 @@ from mlforge.errors import DefinitionError
 from mlforge.online import RedisStore
 from tests.support.paths import ROOT
 from tests.support.workers import Shop, eventually, purchases, redis, server, write  # noqa: F401
-from worker.queue import QUEUE, JobQueue
+from worker.queue import JobQueue, queue_of
 from worker.service.embedded_redis import EmbeddedServer
 
 SECRET = "s3cret-of-the-queue"
@@ -52,17 +52,17 @@ def test_nothing_here_unpickles() -> None:
 
 def test_jobs_that_are_not_ours_are_refused_and_the_worker_goes_on(shop: Shop) -> None:
     """A pickle, another function, a callback: none is run, the log tells, the next drop is served."""
-    client = shop.project.redis
+    client, name = shop.project.redis, queue_of(shop.project.scope)
     marks = {name: shop.folder / name for name in ("pickled", "called", "callback")}
 
     class Evil:
         def __reduce__(self) -> tuple[object, tuple[str]]:
             return os.mkdir, (str(marks["pickled"]),)
 
-    created = {"created_at": "2024-01-01T00:00:00.000000Z", "origin": QUEUE}
+    created = {"created_at": "2024-01-01T00:00:00.000000Z", "origin": name}
     client.hset("rq:job:evil", mapping={"data": pickle.dumps(Evil()), **created})  # type: ignore[arg-type]
-    client.rpush(f"rq:queue:{QUEUE}", "evil")
-    queue = Queue(QUEUE, connection=client, serializer=JSONSerializer)
+    client.rpush(f"rq:queue:{name}", "evil")
+    queue = Queue(name, connection=client, serializer=JSONSerializer)
     other = queue.enqueue_call("os.mkdir", args=(str(marks["called"]),))
     ours = queue.enqueue_call("worker.queue.refresh_job.refresh", kwargs={"feature": "spend"})
     client.hset(f"rq:job:{ours.id}", "success_callback_name", "os.mkdir")
@@ -71,7 +71,7 @@ def test_jobs_that_are_not_ours_are_refused_and_the_worker_goes_on(shop: Shop) -
     worker = shop.start("worker")
     write(shop.folder / "drops/a.parquet", purchases((1, 0, 2.0)))
     eventually(lambda: shop.online("spend", 1), within=60)
-    eventually(lambda: not JobQueue(client).waiting())
+    eventually(lambda: not JobQueue(client, shop.project.scope).waiting())
     assert worker.poll() is None
     assert not any(mark.exists() for mark in marks.values())
     log = (shop.folder / "output.log").read_text()

@@ -110,7 +110,7 @@ def test_health_is_that_of_the_process_and_readiness_that_of_all_it_needs(
     eventually(lambda: get(f"{address}/readyz")[0] == 200, within=60)
     assert get(f"{address}/healthz") == (200, "alive\n")
     assert json.loads(get(f"{address}/readyz")[1]) == dict.fromkeys(
-        ("redis", "definitions", "store", "scan"), "ok"
+        ("redis", "definitions", "store", "scan", "watch", "reconcile"), "ok"
     )
     assert get(f"{address}/etc/passwd")[0] == 404
 

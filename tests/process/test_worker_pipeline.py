@@ -14,7 +14,7 @@ import pytest
 from redis import Redis
 
 from tests.support.workers import Shop, eventually, purchases, server, shop, write  # noqa: F401 - fixtures
-from worker.queue import QUEUE, JobQueue
+from worker.queue import JobQueue, queue_of
 
 
 @dataclass(frozen=True)
@@ -178,7 +178,7 @@ def test_sigterm_is_heard_while_a_process_is_forked(shop):  # noqa: F811
 
 
 def test_a_pickled_job_is_refused_not_run(shop):  # noqa: F811
-    redis = Redis.from_url(shop.url)
+    redis, queue = Redis.from_url(shop.url), queue_of(shop.project.scope)
     touched = shop.folder / "pwned"
 
     class Evil:
@@ -187,9 +187,9 @@ def test_a_pickled_job_is_refused_not_run(shop):  # noqa: F811
 
     data = pickle.dumps(("worker.queue.refresh_job.refresh", None, (Evil(),), {}))
     created = "2024-01-01T00:00:00.000000Z"
-    redis.hset("rq:job:evil", mapping={"data": data, "created_at": created, "origin": QUEUE})
-    redis.rpush(f"rq:queue:{QUEUE}", "evil")
-    eventually(lambda: "evil" not in JobQueue(redis).waiting())
+    redis.hset("rq:job:evil", mapping={"data": data, "created_at": created, "origin": queue})
+    redis.rpush(f"rq:queue:{queue}", "evil")
+    eventually(lambda: "evil" not in JobQueue(redis, shop.project.scope).waiting())
     write(shop.folder / "drops" / "e.parquet", purchases((5, 0, 1.0)))
     eventually(lambda: shop.online("spend", 5))
     assert not touched.exists()
@@ -197,9 +197,19 @@ def test_a_pickled_job_is_refused_not_run(shop):  # noqa: F811
 
 def test_a_plain_rq_worker_on_the_queue_is_reported(shop):  # noqa: F811
     plain = shop.run(
-        [str(Path(sys.executable).with_name("rq")), "worker", "--url", shop.url, QUEUE]
+        [
+            str(Path(sys.executable).with_name("rq")),
+            "worker",
+            "--url",
+            shop.url,
+            queue_of(shop.project.scope),
+        ]
     )
-    eventually(lambda: not all(w.is_ours for w in JobQueue(shop.project.redis).workers()))
+    eventually(
+        lambda: (
+            not all(w.is_ours for w in JobQueue(shop.project.redis, shop.project.scope).workers())
+        )
+    )
     assert "its serializer is wrong" in shop.ask("status").stdout
     plain.terminate()
     plain.wait(10)
@@ -217,6 +227,7 @@ def test_edited_definitions_are_taken_up_and_a_broken_edit_keeps_the_old_ones(sh
     file.write_text(good.replace('["sum", "count"]', '["sum", "count", "max"]'))
     eventually(lambda: (shop.online("spend", 6) or {}).get("amount__max__7d") == 1.0)
     assert shop.versions("spend")[-1].endswith(".0"), "a new metric is a minor version"
-    file.write_text(file.read_text().replace("features=[spend, slow, poison]", "features=[spend]"))
+    only = 'features=[spend], gone_after="1ms"'
+    file.write_text(file.read_text().replace("features=[spend, slow, poison]", only))
     eventually(lambda: shop.online("slow", 1) is None)
     assert shop.online("spend", 6)

@@ -17,8 +17,9 @@ from mlforge.online.books import INCOMPLETE, RECOUNT_AFTER_US
 from mlforge.online.staleness import behind
 from mlforge.store import Books
 from tests.support.workers import Shop, eventually, purchases, redis, server, write  # noqa: F401 - fixtures
+from worker.monitor.status import gather
 from worker.project import Project, Settings
-from worker.queue import QUEUE, JobQueue, enqueue, refresh_job
+from worker.queue import JobQueue, enqueue, queue_of, refresh_job
 from worker.queue.requests import Requests
 from worker.reconcile.reconciler import COMPARE_EVERY_S, COUNT_EVERY_S, LOST_AFTER_S, Reconciler
 from worker.service.wait import wait_for
@@ -43,20 +44,20 @@ def reconciler(
 
 
 def waiting(project: Project) -> set[str]:
-    return JobQueue(project.redis).waiting()
+    return JobQueue(project.redis, project.scope).waiting()
 
 
 def work(project: Project, feature: str) -> str:
     """Do what the queue holds for a feature, as a worker would."""
     [job] = [job for job in waiting(project) if job.startswith(feature)]
-    project.redis.lrem(f"rq:queue:{QUEUE}", 1, job)
+    project.redis.lrem(f"rq:queue:{queue_of(project.scope)}", 1, job)
     return refresh_job.serve(project, feature, job)
 
 
 def test_a_job_lost_from_the_queue_is_made_again(project):
     Requests(project)("spend", "a came", None)
     at_work = reconciler(project)
-    project.redis.delete(f"rq:queue:{QUEUE}")
+    project.redis.delete(f"rq:queue:{queue_of(project.scope)}")
     at_work.tick(0.0)
     assert waiting(project) == set(), "a worker may have taken it just now"
     at_work.tick(LOST_AFTER_S)
@@ -69,7 +70,7 @@ def test_the_work_of_a_dead_worker_is_queued_again(project, monkeypatch):
     monkeypatch.setattr(protocol, "LEASE_MS", 30)
     Requests(project)("spend", "a came", None)
     [job] = waiting(project)
-    project.redis.delete(f"rq:queue:{QUEUE}")
+    project.redis.delete(f"rq:queue:{queue_of(project.scope)}")
     project.tickets.start("spend", job)
     eventually(lambda: not project.tickets.read(["spend"])[0].leased)
     at_work = reconciler(project)
@@ -117,17 +118,78 @@ def test_a_hold_that_is_lifted_leads_to_a_refresh(shop, project):
     assert len(waiting(project)) == 1
 
 
-def test_rows_of_a_feature_that_is_gone_are_dropped_and_those_of_others_are_not(shop, project):
+def gone_by(project: Project, hours: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the server's clock be so much later."""
+    later = project.tickets.now() + int(hours * 3_600_000_000)
+    monkeypatch.setattr(project.tickets, "now", lambda: later)
+
+
+def test_a_feature_that_is_gone_is_served_for_a_while_and_dropped_then(shop, project, monkeypatch):
     write(shop.folder / "drops" / "a.parquet", purchases((1, 0, 2.0)))
     Requests(project)("spend", "a came", None)
     work(project, "spend")
     another = pl.DataFrame({"user_id": [7], "x": [1]})
     project.online.write_batch("of_another_project", another.to_dicts(), ["user_id"])
     del project.definitions.features["spend"]
-    reconciler(project).tick(0.0)
+    at_work = reconciler(project)
+    at_work.tick(0.0)
+    assert shop.online("spend", 1)
+    [gone] = project.gone()
+    assert gone.feature == "spend"
+    assert gone.until - gone.since == 3_600_000_000
+    assert any("spend is gone from the definitions" in text for text in gather(project).warnings)
+    with monkeypatch.context() as later:
+        gone_by(project, 0.9, later)
+        at_work.tick(COMPARE_EVERY_S)
+        assert shop.online("spend", 1)
+    with monkeypatch.context() as later:
+        gone_by(project, 1.1, later)
+        at_work.tick(COMPARE_EVERY_S * 2)
     assert shop.online("spend", 1) is None
     assert project.online.read("of_another_project", {"user_id": 7}) == {"x": 1}
     assert project.owned() == set()
+    assert project.gone() == []
+
+
+def test_a_feature_that_comes_back_within_the_while_costs_nothing_and_counts_anew(
+    shop, project, monkeypatch
+):
+    write(shop.folder / "drops" / "a.parquet", purchases((1, 0, 2.0)))
+    Requests(project)("spend", "a came", None)
+    work(project, "spend")
+    feature = project.definitions.features.pop("spend")
+    at_work = reconciler(project, behind)
+    at_work.tick(0.0)
+    project.definitions.features["spend"] = feature
+    at_work.tick(COMPARE_EVERY_S)
+    assert waiting(project) == set(), "nothing is behind"
+    del project.definitions.features["spend"]
+    gone_by(project, 2, monkeypatch)
+    at_work.tick(COMPARE_EVERY_S * 2)
+    assert shop.online("spend", 1), "the while begins anew"
+
+
+def test_a_row_that_is_gone_is_kept_alive_beyond_its_time_to_live(shop, project):
+    write(shop.folder / "drops" / "a.parquet", purchases((1, 0, 2.0)))
+    Requests(project)("spend", "a came", None)
+    work(project, "spend")
+    before = project.online.books("spend").renewed_at
+    del project.definitions.features["spend"]
+    with clock.fixed(clock.now() + project.online.ttl * 400_000):
+        reconciler(project).tick(0.0)
+    assert project.online.books("spend").renewed_at > before
+
+
+def test_what_stays_behind_is_requested_less_and_less_often(project):
+    at_work = reconciler(project, lambda _, __, feature: "old" if feature == "spend" else None)
+    jobs = 0
+    for round in range(61):  # five minutes
+        at_work.tick(round * COMPARE_EVERY_S)
+        for job in waiting(project):
+            jobs += 1
+            project.redis.lrem(f"rq:queue:{queue_of(project.scope)}", 1, job)
+            project.tickets.done(project.tickets.start("spend", job))
+    assert 4 <= jobs <= 10
 
 
 def test_requests_wait_while_the_server_is_away(project, monkeypatch):
@@ -206,16 +268,19 @@ def test_which_definitions_decide_is_said_again_after_a_flush(project):
     project.redis.flushall()
     at_work = replace(reconciler(project), since=taken.since)
     at_work.tick(0.0)
-    assert project.redis.get("mlforge-work:shop:definitions").decode().split()[0] == project.hash
+    assert (
+        project.redis.get(f"mlforge-work:{project.scope}:definitions").decode().split()[0]
+        == project.hash
+    )
 
 
 def test_definitions_that_an_old_copy_of_the_server_names_do_not_decide_again(project):
     before = replace(project, hash="before")
     before.make_current()
-    copy = project.redis.dump("mlforge-work:shop:definitions")
+    copy = project.redis.dump(f"mlforge-work:{project.scope}:definitions")
     taken = project.make_current()
     assert not before.is_current()
-    project.redis.restore("mlforge-work:shop:definitions", 0, copy, replace=True)
+    project.redis.restore(f"mlforge-work:{project.scope}:definitions", 0, copy, replace=True)
     assert not project.is_current()
     replace(reconciler(project), since=taken.since).tick(0.0)
     assert project.is_current()

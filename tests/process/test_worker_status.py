@@ -10,7 +10,8 @@ import pytest
 from redis import Redis
 
 from tests.support.workers import Shop, eventually, purchases, redis, server, write  # noqa: F401
-from worker.monitor.status import gather, render
+from worker.monitor.screen import render
+from worker.monitor.status import gather
 from worker.service.embedded_redis import EmbeddedServer
 
 

@@ -1,26 +1,33 @@
-"""What `mlforge status` shows: features, queue, workers, what is set aside, how fresh things are."""
+"""The state of a project: features, queue, watcher, workers, what is set aside, how fresh things are.
+
+What lies in Redis and in the store is input: what cannot be read is named, and the rest is told.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from typing import Any, TypeVar
 
-from mlforge.cli.output import number
-from mlforge.cli.style import Styled
-from mlforge.cli.table import table
+from redis.exceptions import ConnectionError as NoConnection
+from redis.exceptions import RedisError
+
 from mlforge.core import clock
 from mlforge.core.manifest import Manifest
-from mlforge.core.text import printable
-from mlforge.core.values import from_iso, to_iso
-from mlforge.errors import MlforgeError, SourceError
-from mlforge.online import Target
+from mlforge.core.values import to_iso
+from mlforge.errors import SourceError
+from mlforge.online import OnlineBooks, Target
+from mlforge.online.books import INCOMPLETE
 from mlforge.online.staleness import behind
-from mlforge.store import Audit
-from worker.project import Project
+from mlforge.store import Audit, Books
+from worker.project import Gone, Project
 from worker.queue import JobQueue, WorkerState
 from worker.state.event_log import Distribution
+from worker.state.presence import WatcherState
 from worker.state.work_queue import Ticket
+from worker.supervision import FAULTS
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +85,7 @@ class FeatureStatus:
     source_missing: bool
     freshness: Distribution | None
     audit: AuditStatus | None
+    unreadable: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +97,9 @@ class Status:
     definitions: str
     features: tuple[FeatureStatus, ...]
     queued: int
+    watcher: WatcherState | None
     workers: tuple[WorkerState, ...]
+    gone: tuple[Gone, ...]
     warnings: tuple[str, ...]
 
     @property
@@ -104,38 +114,75 @@ class Status:
 
 
 def gather(project: Project) -> Status:
-    """Look at everything once."""
+    """Look at everything once; raises RedisError where the server of the queue does not answer."""
     definitions, queue = project.definitions, JobQueue(project.redis, project.scope)
     names = sorted(definitions.features)
-    workers = tuple(queue.workers())
+    workers, watcher, gone = tuple(queue.workers()), project.presence.read(), tuple(project.gone())
     return Status(
         project=project.name,
         at=to_iso(clock.now()),
         definitions=project.hash[:12],
         features=tuple(_feature(project, ticket) for ticket in project.tickets.read(names)),
         queued=len(queue.waiting()),
+        watcher=watcher,
         workers=workers,
-        warnings=tuple(_warnings(project, workers)),
+        gone=gone,
+        warnings=(
+            *_refusals(project),
+            *_worker_problems(workers),
+            *_watcher_problems(watcher),
+            *_definition_problems(project, gone),
+        ),
     )
 
 
+@dataclass
+class _Look:
+    """Reads a thing after the other; one that cannot be read is noted, and a default stands for it."""
+
+    problems: list[str] = field(default_factory=list)
+
+    def at(self, what: str, read: Callable[[], T], default: T) -> T:
+        """What `read` gives."""
+        try:
+            return read()
+        except NoConnection:
+            raise
+        except FAULTS as error:
+            kind = "" if str(error) else type(error).__name__
+            self.problems.append(
+                f"{what} cannot be read: {kind}{' '.join(str(error).split())[:500]}"
+            )
+            return default
+
+
 def _feature(project: Project, ticket: Ticket) -> FeatureStatus:
-    name, definitions = ticket.feature, project.definitions
-    pointer, books = definitions.store.pointer(name), definitions.store.books(name)
-    manifest = definitions.store.manifest(name, pointer.version) if pointer else None
-    online = project.online.books(name)
-    shown = online.target if online else None
-    lag = behind(project.definitions.store, project.online, name)
-    audit = AuditStatus.of(definitions.store.audit(name))
+    name, store, online = ticket.feature, project.definitions.store, project.online
+    look = _Look([f"its ticket cannot be read: {ticket.unreadable}"] if ticket.unreadable else [])
+    pointer = look.at("its pointer", lambda: store.pointer(name), None)
+    books = look.at("its books in the store", lambda: store.books(name), Books())
+    manifest = look.at(
+        "its version", lambda: store.manifest(name, pointer.version) if pointer else None, None
+    )
+    online_books = look.at("its books online", lambda: online.books(name), None)
+    shown = online_books.target if online_books else None
+    lag = (
+        None
+        if look.problems
+        else look.at("what it lacks online", lambda: behind(store, online, name), None)
+    )
+    audit = look.at("its last audit", lambda: AuditStatus.of(store.audit(name)), None)
+    freshness = look.at("its freshness", lambda: project.journal.freshness(name), None)
+    state = _state(ticket, books, pointer is not None, lag, online_books)
+    if look.problems:
+        state = "unreadable"
     return FeatureStatus(
         feature=name,
-        state="wrong"
-        if audit and audit.mismatches
-        else _state(ticket, books.hold, bool(books.quarantine), pointer is not None, lag),
+        state="wrong" if audit and audit.mismatches else state,
         version=str(pointer.version) if pointer else None,
         rows=manifest.row_count if manifest else None,
         online_version=shown.version if shown else None,
-        online_rows=online.rows if online else None,
+        online_rows=online_books.rows if online_books else None,
         as_of=to_iso(shown.as_of) if shown else None,
         lag=lag,
         lag_seconds=_lag_seconds(manifest, shown) if lag else 0.0,
@@ -145,9 +192,10 @@ def _feature(project: Project, ticket: Ticket) -> FeatureStatus:
         retry_at=to_iso(ticket.retry_at),
         quarantine={path: entry.reason for path, entry in books.quarantine.items()},
         ignored=dict(books.ignored),
-        source_missing=bool(definitions.source(name).missing),
-        freshness=project.journal.freshness(name),
+        source_missing=bool(project.definitions.source(name).missing),
+        freshness=freshness,
         audit=audit,
+        unreadable=tuple(look.problems),
     )
 
 
@@ -185,162 +233,70 @@ def _lag_seconds(manifest: Manifest | None, shown: Target | None) -> float:
 
 
 def _state(
-    ticket: Ticket, held: str | None, quarantined: bool, stored: bool, lag: str | None
+    ticket: Ticket, books: Books, stored: bool, lag: str | None, online: OnlineBooks | None
 ) -> str:
     """One word; what needs a person comes first."""
-    if held:
+    if books.hold:
         return "held"
     if ticket.parked:
         return "parked"
     if ticket.error is not None:
         return "failing"
+    if lag and online is not None and online.evidence == INCOMPLETE:
+        return "incomplete"
     if ticket.leased:
         return "working"
     if ticket.behind:
         return "queued"
-    if quarantined:
+    if books.quarantine:
         return "quarantined"
     if not stored:
         return "waiting"
     return "pushing" if lag else "ready"
 
 
-def _warnings(project: Project, workers: tuple[WorkerState, ...]) -> Iterator[str]:
-    if not workers:
+def _refusals(project: Project) -> Iterator[str]:
+    """What the server of the queue refuses to do, though it answers."""
+    try:
+        project.redis.ping()
+    except NoConnection:
+        raise
+    except RedisError as error:
+        yield (
+            f"Redis answers, but refuses to write ({error}): nothing is queued, pushed or renewed until "
+            "its disk or its memory is put in order"
+        )
+
+
+def _worker_problems(workers: tuple[WorkerState, ...]) -> Iterator[str]:
+    if not any(worker.unreadable is None for worker in workers):
         yield "no worker listens: run `mlforge worker`, or `mlforge up` for everything"
     for worker in workers:
-        if not worker.is_ours:
+        if worker.unreadable is not None:
+            yield f"worker {worker.name} cannot be read: {worker.unreadable}"
+        elif not worker.is_ours:
             yield (
                 f"worker {worker.name} (process {worker.pid} on {worker.host}) is a plain rq worker: "
                 "its serializer is wrong, so each job that it takes fails; stop it and run "
                 "`mlforge worker`, or rq worker -w worker.queue.ForgeWorker -S json mlforge"
             )
+
+
+def _watcher_problems(watcher: WatcherState | None) -> Iterator[str]:
+    if watcher is None:
+        yield "no watcher runs: run `mlforge watch`, or `mlforge up` for everything"
+    else:
+        yield from watcher.problems()
+
+
+def _definition_problems(project: Project, gone: tuple[Gone, ...]) -> Iterator[str]:
     if not project.is_current():
         yield (
             "these definitions are not the ones in use: the watcher has others; "
             "it takes an edit up once it imports"
         )
-
-
-_STYLES = {
-    "wrong": "red",
-    "ready": "green",
-    "working": "green",
-    "queued": "green",
-    "pushing": "green",
-    "waiting": "dim",
-    "held": "red",
-    "parked": "red",
-    "failing": "yellow",
-    "quarantined": "yellow",
-}
-
-
-def render(status: Status) -> str:
-    """The status as text for people."""
-    rows = [
-        (
-            feature.feature,
-            Styled(feature.state, _STYLES[feature.state]),
-            feature.version,
-            number(feature.rows),
-            feature.online_version,
-            feature.as_of[:16].replace("T", " ") if feature.as_of else None,
-            _milliseconds(feature.freshness),
-            _proven(feature.audit),
-        )
-        for feature in status.features
-    ]
-    headers = (
-        "feature",
-        "state",
-        "version",
-        "rows",
-        "online",
-        "as of (UTC)",
-        "ms p50/95/99",
-        "proven",
-    )
-    ours = [worker for worker in status.workers if worker.is_ours]
-    busy = sum(worker.state == "busy" for worker in ours)
-    lines = [
-        table(headers, rows, right=("rows",)),
-        "",
-        f"queue: {status.queued} waiting; workers: {len(ours)}, {busy} busy",
-        *(printable(f"warning: {warning}") for warning in status.warnings),
-        *(printable(line) for feature in status.features for line in _notes(feature)),
-    ]
-    return "\n".join(lines)
-
-
-def _notes(feature: FeatureStatus) -> Iterator[str]:
-    name = feature.feature
-    audit = feature.audit
-    if audit and audit.mismatches:
+    for feature in gone:
         yield (
-            f"{name}: WRONG: an audit of {audit.version} found {number(audit.mismatches)} values or rows that "
-            f"are not what the files give; `mlforge audit {name} --all` says which, `mlforge build "
-            f"--features {name} --full` makes a version anew"
+            f"{feature.feature} is gone from the definitions: its rows stay online as they are until "
+            f"{to_iso(feature.until)}; put it back, or let `mlforge retire {feature.feature}` end it now"
         )
-        yield from (f"{name}: {told}" for told in audit.first[:3])
-    if audit and audit.proven_at:
-        yield (
-            f"{name}: last proven: {audit.proven_version}, {_ago(audit.proven_at)} ago, "
-            f"{number(audit.proven_values)} values"
-        )
-    if feature.held:
-        yield f"{name}: held: {feature.held}"
-    if feature.held_now:
-        yield f"{name}: now: {feature.held_now}"
-    if feature.state == "parked":
-        yield f"{name}: given up until a file or the code changes, or `mlforge retry {name}`: {feature.error}"
-    elif feature.error:
-        again = f"; again at {feature.retry_at}" if feature.retry_at else ""
-        yield f"{name}: {feature.error}{again}"
-    if feature.source_missing:
-        yield f"{name}: its source is not there (yet)"
-    if feature.lag and feature.state == "pushing":
-        yield f"{name}: {feature.lag}"
-    for path, reason in feature.quarantine.items():
-        yield f"{name}: quarantined {path}: {reason.removeprefix(f'{path}: ')}"
-    for path, reason in feature.ignored.items():
-        yield f"{name}: ignored {path}: {reason}"
-
-
-def _ago(iso: str) -> str:
-    """How long ago, in the largest unit."""
-    past = max(0, clock.now() - (from_iso(iso) or 0)) // 1_000_000
-    for unit, length in (("d", 86_400), ("h", 3_600), ("min", 60)):
-        if past >= length:
-            return f"{past // length} {unit}"
-    return f"{past} s"
-
-
-def _proven(audit: AuditStatus | None) -> str | None:
-    if audit is None or audit.proven_at is None:
-        return None
-    return f"{audit.proven_version} {_ago(audit.proven_at)} ago"
-
-
-def _milliseconds(freshness: Distribution | None) -> str | None:
-    if freshness is None:
-        return None
-    return f"{freshness.p50:,.0f}/{freshness.p95:,.0f}/{freshness.p99:,.0f}"
-
-
-def features_of(project: Project, wanted: str) -> list[str]:
-    """The features that a name or a file's path stands for; raises MlforgeError for neither."""
-    from pathlib import Path
-
-    definitions = project.definitions
-    if wanted in definitions.features:
-        return [wanted]
-    path = Path(wanted).expanduser().absolute()
-    found = [name for name in definitions.features if definitions.source(name).feeds(path)]
-    if not found:
-        sources = ", ".join(
-            f"{name} reads {', '.join(map(str, definitions.source(name).roots))}"
-            for name in sorted(definitions.features)
-        )
-        raise MlforgeError(f"{wanted} is neither a feature nor a file of one; {sources}")
-    return found

@@ -172,6 +172,7 @@ class ForgeWorker(Forge, Worker):
         if os.environ.get(_LATE):
             return None
         opened = super()._open()
+        assert opened is not None, "the shared way opens one"
         if not _forks_are_safe():
             log.warning(
                 "the definitions compute with polars while they are imported, and forks of a process "

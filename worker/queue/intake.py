@@ -38,7 +38,7 @@ class ForgeJob(Job):
     def restore(self, raw_data: Any) -> Any:
         """Read the job's hash; NoSuchJobError, after a word in the log, where it is no job of ours."""
         try:
-            restored = super().restore(raw_data)  # type: ignore[no-untyped-call]
+            restored = super().restore(raw_data)
             self._check()
         except NoSuchJobError:
             raise
@@ -51,12 +51,13 @@ class ForgeJob(Job):
         """Raise MlforgeError, or what rq raises, unless this is a refresh of a feature."""
         if self.func_name not in (REFRESH, _REFRESH_BEFORE):
             raise MlforgeError(f"it asks for {self.func_name!r}; this queue runs {REFRESH} alone")
-        if self.args or not isinstance(self.kwargs, dict) or self._dependency_ids:
+        kwargs: Any = self.kwargs
+        if self.args or not isinstance(kwargs, dict) or self._dependency_ids:
             raise MlforgeError(
                 "a refresh has no other arguments than those by name, and depends on no job"
             )
-        texts = [self.kwargs.get(name) for name in ARGUMENTS]
-        if set(self.kwargs) != set(ARGUMENTS) or not all(isinstance(text, str) for text in texts):
+        texts = [kwargs.get(name) for name in ARGUMENTS]
+        if set(kwargs) != set(ARGUMENTS) or not all(isinstance(text, str) for text in texts):
             raise MlforgeError(f"a refresh takes the texts {', '.join(ARGUMENTS)}")
         if self.timeout is not None and not 0 < float(self.timeout) <= _LONGEST_S:
             raise MlforgeError(f"its timeout of {self.timeout} s is none")
@@ -90,7 +91,7 @@ class ForgeQueue(Queue):
     def lmove(cls, connection: Redis, queue_key: str, timeout: int | None) -> Any:
         """rq's own, for the first entry that is an id."""
         while True:
-            moved = super().lmove(connection, queue_key, timeout)  # type: ignore[no-untyped-call]
+            moved = super().lmove(connection, queue_key, timeout)
             if moved is None or is_job_id(moved[1]):
                 return moved
             refuse(moved[1], "an entry of the queue that is no job's id")
@@ -102,7 +103,7 @@ class ForgeQueue(Queue):
     ) -> tuple[Job, Queue] | None:
         """rq's own; what cannot be fetched is taken away, or else would be found again at each cleaning."""
         try:
-            fetched: tuple[Job, Queue] | None = super()._fetch_dequeued_job(  # type: ignore[misc]
+            fetched: tuple[Job, Queue] | None = super()._fetch_dequeued_job(
                 connection, queue_key, job_id, *arguments, **options
             )
         except Exception as error:

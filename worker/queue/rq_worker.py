@@ -129,7 +129,7 @@ class Forge(BaseWorker):
     def request_stop(self, signum: int, frame: Any) -> None:
         """rq's own; from now on an end is what was asked for."""
         self._told_to_end = True
-        super().request_stop(signum, frame)
+        super().request_stop(signum, frame)  # type: ignore[no-untyped-call]
 
     def serialize(self) -> dict[str, Any]:
         """What the server is told about this worker."""
@@ -144,7 +144,7 @@ class Forge(BaseWorker):
         """rq's own, and a look whether the definitions have changed."""
         with outage_survived():
             super().run_maintenance_tasks()  # type: ignore[no-untyped-call]
-        self.last_cleaned_at = now()  # also after a fault: the next turn is at the usual time
+        self.last_cleaned_at: Any = now()  # also after a fault: the next turn is at the usual time
         with outage_survived():
             self._follow_definitions()
 

@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 
 import structlog
 
+from mlforge.core import clock
+from mlforge.errors import OwnedElsewhere
 from mlforge.online import OnlineStore
 from mlforge.store import Store
 from worker.project import Project
@@ -23,6 +25,8 @@ from worker.supervision import survived
 
 TICK_S = 1.0
 COMPARE_EVERY_S = 5.0
+REMIND_AT_LEAST_EVERY_S = 60.0
+"""The longest pause between requests of a feature that a refresh does not bring up to date."""
 COUNT_EVERY_S = 10.0
 """How often the rows of one feature are counted, each feature in its turn."""
 _COUNT_SHARE = 100
@@ -31,6 +35,22 @@ LOST_AFTER_S = 4.0
 """A queued job that has been out of the queue so long, and has not begun, is lost."""
 
 log = structlog.get_logger()
+
+
+@dataclass
+class _Reminder:
+    """How often a feature was requested in a row that was behind again after each: the pauses grow."""
+
+    times: int = 0
+    next_s: float = float("-inf")
+
+    def due(self, now_s: float) -> bool:
+        """Whether another request has its turn now, which is counted then."""
+        if now_s < self.next_s:
+            return False
+        pause = min(COMPARE_EVERY_S * 2**self.times, REMIND_AT_LEAST_EVERY_S)
+        self.times, self.next_s = min(self.times + 1, 10), now_s + pause
+        return True
 
 
 @dataclass
@@ -47,6 +67,7 @@ class Reconciler:
     _compared_at: float = float("-inf")
     _count_at: float = float("-inf")
     _to_count: list[str] = field(default_factory=list)
+    _reminded: dict[str, _Reminder] = field(default_factory=dict)
 
     def tick(self, now_s: float) -> None:
         """Do one round. A fault of one feature, or of a step, keeps no other from its turn.
@@ -64,7 +85,7 @@ class Reconciler:
         if now_s - self._compared_at >= min(COMPARE_EVERY_S, ttl / 8):
             self._compared_at = now_s
             with self.project.common_clock():
-                self._compare(tickets)
+                self._compare(tickets, now_s)
             with survived("drop features that are gone"):
                 self._drop_gone()
         if now_s >= self._count_at:
@@ -109,21 +130,26 @@ class Reconciler:
             log.info("taken up again", feature=ticket.feature, after=ticket.error)
             enqueue(self.project, ticket.feature, self.project.tickets.requeue(ticket))
 
-    def _compare(self, tickets: list[Ticket]) -> None:
+    def _compare(self, tickets: list[Ticket], now_s: float) -> None:
         """Request what is behind, unless somebody is about to see to it."""
         now_us = self.project.tickets.now()
         for ticket in tickets:
             if idle(ticket, now_us):
                 with survived("compare a feature with its rows online", feature=ticket.feature):
-                    self._compare_one(ticket)
+                    self._compare_one(ticket, now_s)
 
-    def _compare_one(self, ticket: Ticket) -> None:
+    def _compare_one(self, ticket: Ticket, now_s: float) -> None:
         store, online = self.project.definitions.store, self.project.online
         reason = self._released(ticket.feature) or self.behind(store, online, ticket.feature)
-        if reason is not None and ticket.parked:
+        if reason is None:
+            self._reminded.pop(ticket.feature, None)
+            return
+        if not self._reminded.setdefault(ticket.feature, _Reminder()).due(now_s):
+            return
+        if ticket.parked:
             # Its refresh will fail again, but what it serves is pushed all the same.
             enqueue(self.project, ticket.feature, self.project.tickets.requeue(ticket))
-        elif reason is not None:
+        else:
             self.requests.remind(ticket.feature, reason)
 
     def _count_next(self) -> None:
@@ -152,12 +178,42 @@ class Reconciler:
         return "no longer held" if was_held and not held else None
 
     def _drop_gone(self) -> None:
-        """Delete the rows of features that the definitions no longer have."""
+        """Keep alive what the definitions no longer have, and delete its rows once it is gone for long enough."""
         if not self.project.is_current():
             return
-        store = self.project.online
-        for feature in self.project.owned() - set(self.project.definitions.features):
-            store.drop(feature)
-            self.project.disown(feature)
-            self.project.journal.write("dropped", feature)
-            log.info("feature is gone: its rows are dropped", feature=feature)
+        gone = self.project.gone()
+        self.project.note_gone(gone)
+        now = self.project.tickets.now()
+        for feature in gone:
+            with survived("serve a feature that is gone", feature=feature.feature):
+                if now >= feature.until:
+                    retire(self.project, feature.feature)
+                else:
+                    self._keep_alive(feature.feature)
+
+    def _keep_alive(self, feature: str) -> None:
+        """Renew the rows of a feature as they stand: nobody pushes it any more."""
+        online = self.project.online
+        books = online.books(feature)
+        if books is None or books.target is None or not books.renewal_due(online.ttl, clock.now()):
+            return
+        online.renew(feature, books.target)
+
+
+def retire(project: Project, feature: str) -> int:
+    """Delete the online rows of a feature that is gone, and all that is kept about it; how many rows there were.
+
+    Its versions stay in the store, and so do rows that another store has come to own meanwhile.
+    """
+    identity = project.definitions.store.identity()
+    try:
+        rows = project.online.drop(feature, owner=identity.id if identity else None)
+    except OwnedElsewhere as error:
+        log.warning(
+            "feature is gone, and its rows are another's", feature=feature, error=str(error)
+        )
+        rows = 0
+    project.disown(feature)
+    project.journal.write("dropped", feature)
+    log.info("feature is gone: its rows are dropped", feature=feature, rows=rows)
+    return rows

@@ -1,4 +1,4 @@
-"""The worker's commands: `up`, `watch`, `worker`, `status`, `wait`, `retry`."""
+"""The worker's commands: `up`, `watch`, `worker`, `status`, `wait`, `retry`, `retire`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from mlforge.cli.options import (
 )
 from mlforge.core.text import printable
 from mlforge.definitions.environment import REDIS_URL, redis_url
-from mlforge.errors import MissingExtra, OnlineUnavailable
+from mlforge.errors import MissingExtra, MlforgeError, OnlineUnavailable
 
 if TYPE_CHECKING:
     from worker.project import Project
@@ -84,6 +84,13 @@ def _configure_wait(parser: argparse.ArgumentParser) -> None:
 def _configure_retry(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("what", metavar="FEATURE|FILE", help="what to try again")
     definitions_option(parser)
+
+
+def _configure_retire(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("feature", help="a feature that the definitions no longer have")
+    parser.add_argument("--yes", action="store_true", help="do not ask")
+    definitions_option(parser)
+    json_option(parser)
 
 
 def _polling_option(parser: argparse.ArgumentParser) -> None:
@@ -177,12 +184,13 @@ def worker(args: argparse.Namespace) -> int:
 def status(args: argparse.Namespace) -> int:
     """Show how everything is; exit code 1 if something needs a person.
 
-    JSON: `{"project", "at", "definitions", "features": [...], "queued", "workers": [...],
-    "warnings": [...], "well"}`; each feature has feature, state, version, rows, online_version,
-    online_rows, as_of, lag, lag_seconds, held, held_now, error, retry_at, quarantine, ignored, source_missing, freshness, audit.
+    JSON: `{"project", "at", "definitions", "features": [...], "queued", "watcher", "workers": [...],
+    "gone": [...], "warnings": [...], "well"}`; each feature has feature, state, version, rows, online_version,
+    online_rows, as_of, lag, lag_seconds, held, held_now, error, retry_at, quarantine, ignored, source_missing, freshness, audit, unreadable.
     """
     from mlforge.cli.output import print_json
-    from worker.monitor.status import gather, render
+    from worker.monitor.screen import render
+    from worker.monitor.status import gather
 
     project = _open(args)
     while True:
@@ -206,8 +214,7 @@ def wait(args: argparse.Namespace) -> int:
     from dataclasses import asdict
 
     from mlforge.cli.output import print_json
-    from worker.monitor.status import features_of
-    from worker.service.wait import wait_for
+    from worker.service.wait import features_of, wait_for
 
     project = _open(args)
     features = features_of(project, args.file)
@@ -222,8 +229,7 @@ def wait(args: argparse.Namespace) -> int:
 
 def retry(args: argparse.Namespace) -> int:
     """Try a parked feature, or a quarantined file, again."""
-    from worker.monitor.status import features_of
-    from worker.service.wait import ask, forgive
+    from worker.service.wait import ask, features_of, forgive
 
     project = _open(args)
     features = features_of(project, args.what)
@@ -235,6 +241,38 @@ def retry(args: argparse.Namespace) -> int:
         printable(f"requested: {', '.join(features)}; `mlforge wait {args.what}` shows how it ends")
     )
     return 0
+
+
+def retire(args: argparse.Namespace) -> int:
+    """End a feature that is gone from the definitions now: its rows online and what is kept about it.
+
+    JSON: `{"feature", "rows"}`.
+    """
+    from mlforge.cli.output import plural, print_json
+    from worker.reconcile.reconciler import retire as end
+
+    project = _open(args)
+    gone = [feature.feature for feature in project.gone()]
+    if args.feature not in gone:
+        still = args.feature in project.definitions.features
+        raise MlforgeError(
+            f"{args.feature} is in the definitions; take it out there, then retire it"
+            if still
+            else f"this project serves no {args.feature!r} that is gone; there are: {', '.join(gone) or 'none'}"
+        )
+    if not args.yes and not _confirmed(f"delete the online rows of {args.feature}?"):
+        raise MlforgeError("nothing was deleted; --yes deletes without asking")
+    rows = end(project, args.feature)
+    if args.json:
+        print_json({"feature": args.feature, "rows": rows})
+    else:
+        print(printable(f"{args.feature}: {plural(rows, 'row')} deleted online; its versions stay"))
+    return 0
+
+
+def _confirmed(question: str) -> bool:
+    """Whether a person at a terminal says yes."""
+    return sys.stdin.isatty() and input(f"{printable(question)} [y/N] ").strip().lower() == "y"
 
 
 def _explained(run: Run) -> Run:
@@ -322,5 +360,12 @@ COMMANDS = (
         _configure_retry,
         _explained(retry),
         "mlforge retry user_spend",
+    ),
+    Command(
+        "retire",
+        "delete the online rows of a feature that is gone from the definitions",
+        _configure_retire,
+        _explained(retire),
+        "mlforge retire user_spend --yes",
     ),
 )

@@ -60,7 +60,7 @@ def run(settings: Settings, timing: Timing, beside: Beside) -> int:
     if taken.others_before:
         _tell(project, "definitions", hash=project.hash, features=sorted(definitions.features))
     requests, auditor = Requests(project), Auditor(project, beside.audit_every_s)
-    watching, reconciling = Heartbeat("watch sources"), Heartbeat("reconcile")
+    watching, reconciling = Heartbeat("watch"), Heartbeat("reconcile")
     health = Health(project, (watching, reconciling))
 
     def request(feature: str, reason: str, closed_at: int | None) -> None:

@@ -78,6 +78,22 @@ def forgive(project: Project, feature: str, path: Path | None = None) -> None:
             store.write_books(feature, replace(books, quarantine=rest))
 
 
+def features_of(project: Project, wanted: str) -> list[str]:
+    """The features that a name or a file's path stands for; raises MlforgeError for neither."""
+    definitions = project.definitions
+    if wanted in definitions.features:
+        return [wanted]
+    path = Path(wanted).expanduser().absolute()
+    found = [name for name in definitions.features if definitions.source(name).matches(path)]
+    if not found:
+        sources = ", ".join(
+            f"{name} reads {', '.join(map(str, definitions.source(name).roots))}"
+            for name in sorted(definitions.features)
+        )
+        raise MlforgeError(f"{wanted} is neither a feature nor a file of one; {sources}")
+    return found
+
+
 def _until_whole(path: Path, deadline: float) -> None:
     """Wait for the footer and the writer; a file that is damaged and no longer written to is taken as it is."""
     size, since = -1, time.monotonic()

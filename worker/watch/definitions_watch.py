@@ -113,16 +113,18 @@ def _read(output: str) -> Verdict:
 
 
 def _own_files(project: Project) -> list[Path]:
-    """The files below the definitions' folder that this process imported."""
-    folder = project.definitions.root.resolve()
+    """The files below the definitions' folder that this process imported; a link is followed at each look."""
+    folder = project.definitions.folder
     origins = {getattr(module, "__file__", None) for module in list(sys.modules.values())}
-    files = [Path(origin).resolve() for origin in origins if origin]
-    return sorted(
-        file
-        for file in files
-        if file.is_relative_to(folder)
-        and not {"site-packages", "dist-packages"} & set(file.relative_to(folder).parts)
-    )
+    return sorted(file for file in map(Path, filter(None, origins)) if _lies_in(file, folder))
+
+
+def _lies_in(file: Path, folder: Path) -> bool:
+    """Whether a module's file is one of the folder's own, an environment inside it left out."""
+    for place, root in ((file, folder), (file.resolve(), folder.resolve())):
+        if place.is_relative_to(root):
+            return not {"site-packages", "dist-packages"} & set(place.relative_to(root).parts)
+    return False
 
 
 def _stats(files: list[Path]) -> dict[Path, tuple[int, int]]:

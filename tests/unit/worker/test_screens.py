@@ -13,7 +13,8 @@ import structlog
 
 from mlforge.core.text import printable
 from worker import logs
-from worker.monitor.status import FeatureStatus, Status, render
+from worker.monitor.screen import render
+from worker.monitor.status import FeatureStatus, Status
 from worker.service import up
 from worker.service.wait import Arrival
 from worker.state.event_log import Entry
@@ -43,6 +44,7 @@ def feature(name: str) -> FeatureStatus:
             "quarantine": {name: f"{name}: reason with {name}"},
             "ignored": {name: name},
             "source_missing": True,
+            "unreadable": (f"its ticket cannot be read: {name}",),
         }
     )
 
@@ -53,7 +55,7 @@ def is_one_clean_line(text: str) -> bool:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_status_prints_no_control_character(name: str) -> None:
-    status = Status("shop", "now", name, (feature(name),), 0, (), (f"warning of {name}",))
+    status = Status("shop", "now", name, (feature(name),), 0, None, (), (), (f"warning of {name}",))
     assert all(map(is_one_clean_line, render(status).split("\n")))
     assert len(render(status).split("\n")) == len(render(status).splitlines())
 

@@ -1,0 +1,131 @@
+"""The state of a project as text for people."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from mlforge.cli.output import minute, number
+from mlforge.cli.style import Styled
+from mlforge.cli.table import table
+from mlforge.core import clock
+from mlforge.core.text import printable
+from mlforge.core.values import from_iso
+from worker.monitor.status import AuditStatus, FeatureStatus, Status
+from worker.state.event_log import Distribution
+
+_STYLES = {
+    "wrong": "red",
+    "unreadable": "red",
+    "incomplete": "yellow",
+    "ready": "green",
+    "working": "green",
+    "queued": "green",
+    "pushing": "green",
+    "waiting": "dim",
+    "held": "red",
+    "parked": "red",
+    "failing": "yellow",
+    "quarantined": "yellow",
+}
+
+
+def render(status: Status) -> str:
+    """The status as text for people."""
+    rows = [
+        (
+            feature.feature,
+            Styled(feature.state, _STYLES[feature.state]),
+            feature.version,
+            number(feature.rows),
+            feature.online_version,
+            minute(feature.as_of),
+            _milliseconds(feature.freshness),
+            _proven(feature.audit),
+        )
+        for feature in status.features
+    ]
+    headers = (
+        "feature",
+        "state",
+        "version",
+        "rows",
+        "online",
+        "as of (UTC)",
+        "ms p50/95/99",
+        "proven",
+    )
+    ours = [worker for worker in status.workers if worker.is_ours]
+    busy = sum(worker.state == "busy" for worker in ours)
+    lines = [
+        table(headers, rows, right=("rows",)),
+        "",
+        f"queue: {status.queued} waiting; workers: {len(ours)}, {busy} busy",
+        *(printable(f"warning: {warning}") for warning in status.warnings),
+        *(printable(line) for feature in status.features for line in _notes(feature)),
+        *map(printable, _files(status)),
+    ]
+    return "\n".join(lines)
+
+
+def _notes(feature: FeatureStatus) -> Iterator[str]:
+    name = feature.feature
+    audit = feature.audit
+    if audit and audit.mismatches:
+        yield (
+            f"{name}: WRONG: an audit of {audit.version} found {number(audit.mismatches)} values or rows that "
+            f"are not what the files give; `mlforge audit {name} --all` says which, `mlforge build "
+            f"--features {name} --full` makes a version anew"
+        )
+        yield from (f"{name}: {told}" for told in audit.first[:3])
+    if audit and audit.proven_at:
+        yield (
+            f"{name}: last proven: {audit.proven_version}, {_ago(audit.proven_at)} ago, "
+            f"{number(audit.proven_values)} values"
+        )
+    if feature.held:
+        yield f"{name}: held: {feature.held}"
+    if feature.held_now:
+        yield f"{name}: now: {feature.held_now}"
+    if feature.state == "parked":
+        yield f"{name}: given up until a file or the code changes, or `mlforge retry {name}`: {feature.error}"
+    elif feature.error:
+        again = f"; again at {feature.retry_at}" if feature.retry_at else ""
+        yield f"{name}: {feature.error}{again}"
+    if feature.source_missing:
+        yield f"{name}: its source is not there (yet)"
+    if feature.lag and feature.state in ("pushing", "incomplete"):
+        yield f"{name}: {feature.lag}"
+    yield from (f"{name}: {problem}" for problem in feature.unreadable)
+
+
+def _files(status: Status) -> Iterator[str]:
+    """A line for each file that is set aside or ignored, with all features that this concerns."""
+    features: dict[tuple[str, str, str], list[str]] = {}
+    for feature in status.features:
+        for kind, files in (("quarantined", feature.quarantine), ("ignored", feature.ignored)):
+            for path, reason in files.items():
+                told = (kind, path, reason.removeprefix(f"{path}: "))
+                features.setdefault(told, []).append(feature.feature)
+    for (kind, path, reason), names in features.items():
+        yield f"{', '.join(names)}: {kind} {path}: {reason}"
+
+
+def _ago(iso: str) -> str:
+    """How long ago, in the largest unit."""
+    past = max(0, clock.now() - (from_iso(iso) or 0)) // 1_000_000
+    for unit, length in (("d", 86_400), ("h", 3_600), ("min", 60)):
+        if past >= length:
+            return f"{past // length} {unit}"
+    return f"{past} s"
+
+
+def _proven(audit: AuditStatus | None) -> str | None:
+    if audit is None or audit.proven_at is None:
+        return None
+    return f"{audit.proven_version} {_ago(audit.proven_at)} ago"
+
+
+def _milliseconds(freshness: Distribution | None) -> str | None:
+    if freshness is None:
+        return None
+    return f"{freshness.p50:,.0f}/{freshness.p95:,.0f}/{freshness.p99:,.0f}"
