@@ -84,14 +84,14 @@ def features_of(project: Project, wanted: str) -> list[str]:
     if wanted in definitions.features:
         return [wanted]
     path = Path(wanted).expanduser().absolute()
-    found = [name for name in definitions.features if definitions.source(name).matches(path)]
-    if not found:
+    fed = [name for name in definitions.features if definitions.source(name).feeds(path)]
+    if not fed:
         sources = ", ".join(
             f"{name} reads {', '.join(map(str, definitions.source(name).roots))}"
             for name in sorted(definitions.features)
         )
         raise MlforgeError(f"{wanted} is neither a feature nor a file of one; {sources}")
-    return found
+    return fed
 
 
 def _until_whole(path: Path, deadline: float) -> None:
