@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from importlib.metadata import version as installed
 
@@ -60,7 +61,8 @@ def refresh(
     bound = log.bind(feature=feature.name)
     if options.version is not None:
         Version.parse(options.version)
-    result = _tried(_Refresh(feature, source, store, engine, options), bound)
+    with nullcontext(store) if options.publish else store.draft() as chosen:
+        result = _tried(_Refresh(feature, source, chosen, engine, options), bound)
     result = replace(result, seconds=time.perf_counter() - started, engine=engine.name)
     bound.info(
         "planned" if result.planned else "published" if result.changed else "not published",
@@ -127,7 +129,7 @@ class _Refresh:
     options: Options
 
     def run(self) -> BuildResult:
-        with self.store.open(self.feature.name, repair=self.options.publish) as snapshot:
+        with self.store.open(self.feature.name) as snapshot:
             return self._follow(snapshot)
 
     def _follow(self, snapshot: Snapshot) -> BuildResult:
@@ -274,7 +276,7 @@ class _Refresh:
             tags=self.feature.tags,
         )
         self._write_books(snapshot, now)
-        if self.options.publish and intake.seen != snapshot.file_states:
+        if intake.seen != snapshot.file_states:
             self.store.write_seen(snapshot.name, intake.seen)
         for path, bad in intake.quarantine.items():
             if before.quarantine.get(path) != bad:
@@ -282,7 +284,7 @@ class _Refresh:
         return replace(snapshot, books=now)
 
     def _write_books(self, snapshot: Snapshot, now: Books) -> None:
-        if self.options.publish and now != snapshot.books:
+        if now != snapshot.books:
             self.store.write_books(snapshot.name, now)
 
     def _nothing(self, snapshot: Snapshot, why: str) -> BuildResult:

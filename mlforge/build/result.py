@@ -26,8 +26,8 @@ class Options:
     that an unattended refresh may lose before it is held. cost_share: the share of changed events
     above which a full rebuild is cheaper than an incremental one. max_file_memory: bytes that one file
     may take in memory; a larger one is set aside. careful: new files are decoded in processes of their own,
-    so that not even one that ends its reader does harm. publish: False stops before publishing; all that was
-    computed of single files is kept.
+    so that not even one that ends its reader does harm. publish: False stops before publishing, and
+    writes nothing to the store.
     """
 
     attended: bool = True

@@ -210,8 +210,8 @@ class Definitions:
         """What `build` would do right now: the same work, stopped before publishing.
 
         With an online store, `keys_written` tells how many keys a push would touch; if it does not answer,
-        a warning does. Partials are kept, so the build that follows computes no file twice. Raises BuildError
-        as `build` does.
+        a warning does. Nothing is written to the store: the right to read it will do. Raises BuildError as
+        `build` does.
         """
         options = replace(self._options, publish=False, version=version, full=full)
         return _each(
@@ -228,17 +228,18 @@ class Definitions:
         return pointer
 
     def _planned(self, name: str, engine: str | None, options: Options) -> BuildResult:
-        result = self.refresh(name, engine=engine, options=options)
-        if self.online_store is None or result.manifest is None:
-            return result
-        try:
-            keys = planned(
-                result.manifest, self.store, self.online_store, self._engine(name, engine)
-            )
-        except OnlineError as error:
-            warning = f"how many keys a push would write is not known: {error}"
-            return replace(result, warnings=(*result.warnings, warning))
-        return replace(result, keys_written=keys)
+        with self.store.draft() as draft:
+            result = self._refresh(name, draft, engine, options)
+            if self.online_store is None or result.manifest is None:
+                return result
+            try:
+                keys = planned(
+                    result.manifest, draft, self.online_store, self._engine(name, engine)
+                )
+            except OnlineError as error:
+                warning = f"how many keys a push would write is not known: {error}"
+                return replace(result, warnings=(*result.warnings, warning))
+            return replace(result, keys_written=keys)
 
     def refresh(
         self,
@@ -259,9 +260,14 @@ class Definitions:
         chosen = options or replace(
             self._options, attended=attended, version=version, full=full, careful=careful
         )
+        return self._refresh(name, self.store, engine, chosen)
+
+    def _refresh(
+        self, name: str, store: Store, engine: str | None, options: Options
+    ) -> BuildResult:
         feature = self.feature(name)
         self._check_place(feature)
-        return refresh(feature, self.source(name), self.store, self._engine(name, engine), chosen)
+        return refresh(feature, self.source(name), store, self._engine(name, engine), options)
 
     def push(self, name: str, *, engine: str | None = None) -> PushResult:
         """Bring the online store to one feature's served version, as of now."""

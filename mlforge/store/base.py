@@ -195,7 +195,14 @@ class Store(ABC):
         """Replace what the last audit found."""
 
     @abstractmethod
-    def lock(self, name: str, *, repair: bool = True) -> AbstractContextManager[None]:
+    def draft(self) -> AbstractContextManager[Store]:
+        """The store as it would be, for plans: it reads as this one does and writes nothing to it.
+
+        Partials and tables that are written to it lie elsewhere until the block ends; the right to read will do.
+        """
+
+    @abstractmethod
+    def lock(self, name: str) -> AbstractContextManager[None]:
         """Only one holder at a time: whoever writes to a feature holds it, and finds it in order.
 
         Readers need none. Should two hold it, `publish` still lets only one of them win.
@@ -212,12 +219,9 @@ class Store(ABC):
     # What follows is the same for every backend.
 
     @contextmanager
-    def open(self, name: str, *, repair: bool = True) -> Iterator[Snapshot]:
-        """A feature's state, read once; no other writer changes it until the block ends.
-
-        repair: finish or undo first what a killed writer left.
-        """
-        with self.lock(name, repair=repair):
+    def open(self, name: str) -> Iterator[Snapshot]:
+        """A feature's state, read once; no other writer changes it until the block ends."""
+        with self.lock(name):
             pointer = self.pointer(name)
             yield Snapshot(
                 name=name,

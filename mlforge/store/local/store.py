@@ -27,6 +27,7 @@ import errno
 import fcntl
 import os
 import shutil
+import tempfile
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -44,6 +45,7 @@ from mlforge.errors import (
 )
 from mlforge.store import manifest_json
 from mlforge.store.base import Store
+from mlforge.store.draft import Draft
 from mlforge.store.file_tasks import FileScanTask, PartialLocation, PartialWrite, TileWrite
 from mlforge.store.local import index, io, staging, state_files
 from mlforge.store.local.identity import IdentityFile
@@ -293,6 +295,13 @@ class LocalStore(Store):
                 yield f"{part.file} is not what was published: its bytes have changed"
 
     @contextmanager
+    def draft(self) -> Iterator[Store]:
+        """Writes go to a temporary folder of the machine's."""
+        with tempfile.TemporaryDirectory(prefix="mlforge-plan-") as folder:
+            scratch = LocalStore(Path(folder) / "store", self.packing)
+            yield Draft(self, scratch, Path(folder))
+
+    @contextmanager
     def transaction(self, snapshot: Snapshot) -> Iterator[LocalTransaction]:
         """A hidden sibling of the versions."""
         name, latest = snapshot.name, snapshot.latest
@@ -400,15 +409,14 @@ class LocalStore(Store):
         state_files.write_audit(self._folder(name), audit)
 
     @contextmanager
-    def lock(self, name: str, *, repair: bool = True) -> Iterator[None]:
+    def lock(self, name: str) -> Iterator[None]:
         """An advisory lock on the feature's folder; what a killed writer left is put right first."""
         folder = self._folder(name)
         with io.storage_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
         with self._exclusive(name, ".refreshing"):
-            if repair:
-                self.establish()
-                self.recover(name)
+            self.establish()
+            self.recover(name)
             yield
 
     def regenerate_index(self) -> list[str]:

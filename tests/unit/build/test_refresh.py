@@ -189,7 +189,7 @@ def test_units_of_time_do_not_part_the_files_of_a_source_read_as_one(project: Pr
     assert project.build(project.define(ranked)).quarantined == ()
 
 
-def test_a_plan_changes_nothing_but_partials(project: Project) -> None:
+def test_a_plan_changes_nothing(project: Project) -> None:
     project.drop("a", rows((1, 0, 2.0)))
     project.build()
     project.drop("b", rows((1, 1, 2.0)))

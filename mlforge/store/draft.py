@@ -1,0 +1,252 @@
+"""A draft: a store as it would be, for plans. It reads through to the store and writes to a folder of its own."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from mlforge.core.manifest import Manifest, Part, Partial
+from mlforge.core.values import Version
+from mlforge.errors import StoreError
+from mlforge.store.base import Store
+from mlforge.store.file_tasks import FileScanTask, PartialLocation, PartialWrite, TileWrite
+from mlforge.store.records import Audit, Books, Seen, StoreIdentity
+from mlforge.store.transaction import Pointer, Snapshot, TablePiece, Transaction
+
+
+class Draft(Store):
+    """A store that nothing of is written to: new partials go to `scratch`, a store in `folder`; all else is let go.
+
+    It takes no lock of the store, so a plan neither waits for a refresh nor needs the right to write.
+    """
+
+    def __init__(self, store: Store, scratch: Store, folder: Path) -> None:
+        self._store, self._scratch, self._folder = store, scratch, folder
+        self._tables = count()
+
+    # What is new lies in the scratch store.
+
+    @contextmanager
+    def lock(self, name: str) -> Iterator[None]:
+        """Hold the scratch store's lock alone."""
+        with self._scratch.lock(name):
+            yield
+
+    @contextmanager
+    def draft(self) -> Iterator[Store]:
+        """This draft itself."""
+        yield self
+
+    @contextmanager
+    def transaction(self, snapshot: Snapshot) -> Iterator[Transaction]:
+        """A table in a folder of the draft's own."""
+        folder = self._folder / f"table-{next(self._tables)}"
+        folder.mkdir()
+        yield _DraftTransaction(snapshot, self._store, folder)
+
+    def write_partials(
+        self, name: str, made: Sequence[PartialWrite], sorted_by: str | None = None
+    ) -> None:
+        """Store them in the scratch store."""
+        self._scratch.write_partials(name, made, sorted_by)
+
+    def partials(self, name: str) -> set[str]:
+        """Hashes of both stores' partials."""
+        return self._store.partials(name) | self._scratch.partials(name)
+
+    def find_partial(self, name: str, hash_: str) -> Partial | None:
+        """The description in either store."""
+        return self._scratch.find_partial(name, hash_) or self._store.find_partial(name, hash_)
+
+    def locate(self, name: str, hashes: Iterable[str]) -> list[PartialLocation]:
+        """Where each lies: in the scratch store if it is there."""
+        asked, new = list(hashes), self._scratch.partials(name)
+        own = [hash_ for hash_ in asked if hash_ in new]
+        rest = [hash_ for hash_ in asked if hash_ not in new]
+        places = dict(zip(own, self._scratch.locate(name, own), strict=True))
+        places |= dict(zip(rest, self._store.locate(name, rest), strict=True))
+        return [places[hash_] for hash_ in asked]
+
+    def plan_files(self, name: str, partials: Sequence[Partial]) -> Sequence[FileScanTask]:
+        """What both stores read."""
+        new = self._scratch.partials(name)
+        own = [partial for partial in partials if partial.hash in new]
+        if not own:
+            return self._store.plan_files(name, partials)
+        rest = [partial for partial in partials if partial.hash not in new]
+        return (*self._store.plan_files(name, rest), *self._scratch.plan_files(name, own))
+
+    def check_partials(self, name: str, hashes: Iterable[str]) -> dict[str, str]:
+        """What is wrong with partials of either store."""
+        asked, new = set(hashes), self._scratch.partials(name)
+        own = self._scratch.check_partials(name, asked & new)
+        return {**own, **self._store.check_partials(name, asked - new)}
+
+    def is_whole(self, name: str, file: str) -> bool:
+        """Whether the file of either store has all its bytes."""
+        return self._store.is_whole(name, file)
+
+    # What a refresh would note is let go.
+
+    def write_books(self, name: str, books: Books) -> None:
+        """Write nothing."""
+
+    def write_seen(self, name: str, seen: Mapping[str, Seen]) -> None:
+        """Write nothing."""
+
+    def write_audit(self, name: str, audit: Audit) -> None:
+        """Write nothing."""
+
+    def write_tiles(self, name: str, kind: str, writes: Iterable[TileWrite]) -> None:
+        """Write nothing; tiles may be missing at any time."""
+
+    def keep(
+        self,
+        name: str,
+        partials: Sequence[Partial],
+        columns: Collection[str],
+        time: str,
+        since: int,
+    ) -> None:
+        """Keep nothing; it only saves time."""
+
+    # What would change a store is refused.
+
+    def establish(self) -> StoreIdentity:
+        """The store's identity, if it has one."""
+        identity = self._store.identity()
+        if identity is None:
+            raise _no_draft("give a store an identity")
+        return identity
+
+    def serve(self, name: str, version: Version) -> Pointer:
+        """Refused."""
+        raise _no_draft(f"serve {name} {version}")
+
+    def remove(self, name: str, version: Version) -> None:
+        """Refused."""
+        raise _no_draft(f"remove {name} {version}")
+
+    def remove_partials(
+        self, name: str, hashes: Iterable[str], sorted_by: str | None = None, above: float = 0
+    ) -> list[str]:
+        """Refused."""
+        raise _no_draft(f"remove partials of {name}")
+
+    def pack(self, name: str, partials: Sequence[Partial], sorted_by: str | None = None) -> None:
+        """Refused."""
+        raise _no_draft(f"pack partials of {name}")
+
+    def regenerate_index(self) -> list[str]:
+        """Refused."""
+        raise _no_draft("write an index")
+
+    # All else is the store's.
+
+    def identity(self) -> StoreIdentity | None:
+        """The store's."""
+        return self._store.identity()
+
+    def features(self) -> list[str]:
+        """The store's."""
+        return self._store.features()
+
+    def versions(self, name: str) -> list[Version]:
+        """The store's."""
+        return self._store.versions(name)
+
+    def pointer(self, name: str) -> Pointer | None:
+        """The store's."""
+        return self._store.pointer(name)
+
+    def manifest(self, name: str, version: Version) -> Manifest:
+        """The store's."""
+        return self._store.manifest(name, version)
+
+    def location(self, name: str, version: Version) -> str:
+        """The store's."""
+        return self._store.location(name, version)
+
+    def files(self, name: str, version: Version, parts: Sequence[Part] | None = None) -> list[str]:
+        """The store's."""
+        return self._store.files(name, version, parts)
+
+    def tiles(self, name: str, kind: str) -> Mapping[str, str]:
+        """The store's."""
+        return self._store.tiles(name, kind)
+
+    def tile_notes(self, name: str, tiles: str, of: str) -> Mapping[str, Any] | None:
+        """The store's."""
+        return self._store.tile_notes(name, tiles, of)
+
+    def check_manifest(self, manifest: Manifest) -> list[str]:
+        """The store's."""
+        return self._store.check_manifest(manifest)
+
+    def books(self, name: str) -> Books:
+        """The store's."""
+        return self._store.books(name)
+
+    def seen(self, name: str) -> Mapping[str, Seen]:
+        """The store's."""
+        return self._store.seen(name)
+
+    def audit(self, name: str) -> Audit | None:
+        """The store's."""
+        return self._store.audit(name)
+
+    def index(self) -> dict[str, dict[str, Any]]:
+        """The store's."""
+        return self._store.index()
+
+
+class _DraftTransaction(Transaction):
+    """A table that is written to be counted and compared; parts of the served version are read where they lie."""
+
+    def __init__(self, snapshot: Snapshot, store: Store, folder: Path) -> None:
+        self.snapshot, self._store, self._folder = snapshot, store, folder
+        self._files: list[str] = []
+
+    def write_table(
+        self, pieces: Iterable[TablePiece], before: Sequence[Part] = (), after: Sequence[Part] = ()
+    ) -> tuple[Part, ...]:
+        """Write the pieces; nothing is shared or copied."""
+        fresh = [self._write(piece, f"{number}.parquet") for number, piece in enumerate(pieces)]
+        own = [str(self._folder / part.file) for part in fresh]
+        self._files = [*self._served(before), *own, *self._served(after)]
+        return (*before, *fresh, *after)
+
+    def scan_served(self, parts: Sequence[Part]) -> pl.LazyFrame:
+        """Read the store's own files."""
+        return pl.scan_parquet(self._served(parts), glob=False)
+
+    def scan_table(self) -> pl.LazyFrame:
+        """Read the store's own files and the pieces."""
+        return pl.scan_parquet(self._files, glob=False)
+
+    def commit(self, manifest: Manifest, books: Books | None = None) -> Pointer:
+        """Refused."""
+        raise _no_draft(f"publish {manifest.name}")
+
+    def _served(self, parts: Sequence[Part]) -> list[str]:
+        latest = self.snapshot.latest
+        if not parts or latest is None or latest.version is None:
+            return []
+        return self._store.files(latest.name, latest.version, parts)
+
+    def _write(self, piece: TablePiece, file: str) -> Part:
+        path = self._folder / file
+        piece.rows.write_parquet(path, compression="lz4")
+        with path.open("rb") as written:
+            content = hashlib.file_digest(written, "sha256").hexdigest()
+        return Part(file, piece.rows.height, piece.times, content)
+
+
+def _no_draft(what: str) -> StoreError:
+    return StoreError(f"a plan cannot {what}: it writes nothing to the store")
