@@ -15,8 +15,9 @@ from mlforge.core.feature_spec import FeatureSpec
 from mlforge.engines import POINT, engine_named
 from mlforge.errors import DefinitionError
 from mlforge.metrics import Rolling
+from mlforge.testing.engine_contract import stored_events
 from tests.support import kernels
-from tests.support.judged import INSTANT, stored_events
+from tests.support.judged import INSTANT
 from tests.support.projects import START, Project
 
 ALIKE = [
@@ -31,7 +32,7 @@ ALIKE = [
     ["x;", "x--", "x/*", "x%s"],
     ["x", "x:1", "x_1", "X_1"],
     ["select", "SELECT", "from", "over"],
-    ["", " ", "  ", "\t"],
+    [" ", "  ", "\t", "\u00a0"],
     ["a\nb", "a\x1bB", "a\x7f", "A"],
     ["len", "count", "literal", "index"],
     ["a.b", "a", "b", "A.b"],
@@ -40,7 +41,7 @@ ALIKE = [
 """Names that some library takes for one another, or for something else."""
 
 text = st.text(
-    st.characters(codec="utf-8", exclude_characters="\0"), min_size=0, max_size=8
+    st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=8
 ).filter(lambda name: not name.startswith(("__", "^")) and name != "*")
 names = st.one_of(
     st.sampled_from(ALIKE).flatmap(st.permutations),

@@ -12,11 +12,8 @@ from mlforge.core.feature_spec import FeatureSpec
 from mlforge.core.schema import AGGREGATIONS
 from mlforge.core.values import Duration
 from mlforge.engines import POINT, Engine, Events
-from mlforge.frames import normalize
-from mlforge.frames.polars_schema import schema_of
-from mlforge.ingest import partials
 from mlforge.metrics import Rolling
-from mlforge.store.file_tasks import PartialLocation, plan_files
+from mlforge.testing.engine_contract import stored_events
 from tests.support import oracle
 
 INSTANT = pl.Datetime("us", "UTC")
@@ -34,23 +31,6 @@ def metrics_of(spec: FeatureSpec) -> tuple[oracle.Metric, ...]:
             column.window.closed,
         )
         for column in spec.columns
-    )
-
-
-def stored_events(spec: FeatureSpec, frames: Sequence[pl.DataFrame], folder: Path) -> Events:
-    """The scan of some frames, each stored as a partial of its own in the folder."""
-    partials_ = []
-    for number, frame in enumerate(frames):
-        rows = normalize.normalise(spec, frame, "here").frame
-        partials.stored(rows).write_parquet(folder / f"{number}.parquet")
-        partials_.append(partials.describe(str(number), rows, spec, {}))
-    return Events(
-        spec,
-        schema_of(rows),
-        tuple(partials_),
-        lambda some: plan_files(
-            some, [PartialLocation(f"{folder}/{partial.hash}.parquet") for partial in some]
-        ),
     )
 
 
