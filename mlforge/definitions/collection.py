@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from types import ModuleType
 
 from mlforge.core.arguments import listed, shown
@@ -31,7 +31,31 @@ def features_by_name(entries: object) -> dict[str, Feature]:
             raise DefinitionError(
                 f"Definitions: the features {other!r} and {name!r} differ in case only; rename one of them"
             )
+    _check_answer_names(features.values())
     return features
+
+
+def _check_answer_names(features: Collection[Feature]) -> None:
+    """Refuse features whose columns would have one name in an answer, or that of another's key or timestamp.
+
+    Columns of features without metrics follow from data: a request refuses theirs.
+    """
+    identities = {column: f.name for f in features for column in f.spec.identity}
+    columns: dict[str, tuple[str, str]] = {}
+    for feature in features:
+        for metric in feature.spec.columns:
+            name = f"{feature.name}__{metric.name}"
+            other = columns.setdefault(name, (feature.name, metric.name))
+            if other != (feature.name, metric.name):
+                raise DefinitionError(
+                    f"Definitions: the column {other[1]!r} of {other[0]} and the column {metric.name!r} of "
+                    f"{feature.name} would both be {name!r} in an answer; give one of the features another name="
+                )
+            if name in identities:
+                raise DefinitionError(
+                    f"Definitions: the column {metric.name!r} of {feature.name} would be {name!r} in an answer, "
+                    f"as is a key or the timestamp of {identities[name]}; give {feature.name} another name="
+                )
 
 
 def _features_in(entry: object, works: str) -> list[Feature]:

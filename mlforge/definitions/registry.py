@@ -8,6 +8,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from datetime import timedelta
 from pathlib import Path
@@ -256,6 +257,8 @@ class Definitions:
 
         careful: decode new files in processes of their own, e.g. since one has ended this process before.
         options: all the ways at once, in place of the others and of the definitions' settings.
+        Attended, it takes constants and helpers of the function as they are now, as a notebook changes them;
+        else as they were when the definitions were loaded.
         """
         chosen = options or replace(
             self._options, attended=attended, version=version, full=full, careful=careful
@@ -267,7 +270,8 @@ class Definitions:
     ) -> BuildResult:
         feature = self.feature(name)
         self._check_place(feature)
-        return refresh(feature, self.source(name), store, self._engine(name, engine), options)
+        with feature.code.looked_at() if options.attended else nullcontext():
+            return refresh(feature, self.source(name), store, self._engine(name, engine), options)
 
     def push(self, name: str, *, engine: str | None = None) -> PushResult:
         """Bring the online store to one feature's served version, as of now."""
@@ -288,15 +292,10 @@ class Definitions:
 
     def audit(self, name: str, share: Share = SOME) -> Audit:
         """Hold a feature's served version against the raw files; the result is kept in the store."""
-        feature = self.feature(name)
-        return audit(
-            feature,
-            self.source(name),
-            self.store,
-            self.online_store,
-            share,
-            self.settings.max_file_memory,
-        )
+        feature, source = self.feature(name), self.source(name)
+        most = self.settings.max_file_memory
+        with feature.code.looked_at():
+            return audit(feature, source, self.store, self.online_store, share, most)
 
     def close(self) -> None:
         """Let go of connections."""

@@ -9,7 +9,8 @@ import logging
 import os
 import re
 from collections import deque
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Callable, Iterator, Mapping, Set
+from contextlib import contextmanager
 from types import BuiltinFunctionType, CodeType, FunctionType, ModuleType
 from typing import Any
 
@@ -35,6 +36,40 @@ def code_hash(function: Callable[..., object]) -> str:
     constants count as they are at the call: hash definitions once, when they are loaded.
     """
     return _digest(_pack(_FORMAT, _Scribe(Home.of(function)).text(function)))
+
+
+class CodeState:
+    """The code hash of a function in a process where a user may change helpers and constants, as in a notebook.
+
+    Between two looks it stays the same. Changes that the function itself makes while it is looked at, to a
+    cache for one, are none.
+    """
+
+    def __init__(self, function: Callable[..., object]) -> None:
+        self._function = function
+        self._hash: str | None = None
+        self._raw = ""
+
+    @property
+    def hash(self) -> str:
+        """The hash as of the last look; the first call looks."""
+        return self.look() if self._hash is None else self._hash
+
+    def look(self) -> str:
+        """The hash, taken anew where something changed since the last look."""
+        raw = code_hash(self._function)
+        if self._hash is None or raw != self._raw:
+            self._hash = self._raw = raw
+        return self._hash
+
+    @contextmanager
+    def looked_at(self) -> Iterator[None]:
+        """Look, then let the function run, and take all as it is then for unchanged."""
+        self.look()
+        try:
+            yield
+        finally:
+            self._raw = code_hash(self._function)
 
 
 class _Scribe:

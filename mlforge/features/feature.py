@@ -19,7 +19,7 @@ from mlforge.core.metrics import Rolling
 from mlforge.core.time_model import ONLINE_CLOCKS, OnlineClock
 from mlforge.core.validators import Rule
 from mlforge.errors import DefinitionError
-from mlforge.features.code_hash import code_hash
+from mlforge.features.code_hash import CodeState
 
 Function = Callable[[Any], Any]
 ENGINES = ("polars", "duckdb")
@@ -42,9 +42,14 @@ class Feature:
     """Sources of the function's further arguments, by their names."""
 
     @cached_property
+    def code(self) -> CodeState:
+        """The state of the function's code: a user may change what it uses."""
+        return CodeState(self.function)
+
+    @property
     def code_hash(self) -> str:
         """A hash of the function's code, helpers and constants; layout and comments do not matter."""
-        return code_hash(self.function)
+        return self.code.hash
 
     @property
     def source(self) -> str:

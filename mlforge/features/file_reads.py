@@ -20,21 +20,28 @@ _READERS = frozenset(
 ) - {"read_excel"}  # fmt: skip
 
 # A function that keeps what it has read is found out at its first call alone.
-_verdicts: weakref.WeakKeyDictionary[Callable[..., object], str] = weakref.WeakKeyDictionary()
+_verdicts: weakref.WeakKeyDictionary[Callable[..., object], tuple[str, str]] = (
+    weakref.WeakKeyDictionary()
+)
 
 
 def files_read(
-    function: Callable[..., object], schema: pl.Schema, tables: Mapping[str, pl.Schema]
+    function: Callable[..., object],
+    schema: pl.Schema,
+    tables: Mapping[str, pl.Schema],
+    code_hash: str = "",
 ) -> str | None:
     """How a function reads files by itself, as the end of a sentence; None if it is not seen to.
 
     It is called with frames of no rows, lazy ones and others: of this schema, and of those of its tables.
-    It never raises.
+    code_hash: that of the function; as long as it stays, so does what was found out. It never raises.
     """
-    known = _verdicts.get(function)
-    reads = known or _of_code(function) or _of_calls(function, schema, tables)
-    if reads and not known:
-        _verdicts[function] = reads
+    code, verdict = _verdicts.get(function, ("", ""))
+    if verdict and code == code_hash:
+        return verdict
+    reads = _of_code(function) or _of_calls(function, schema, tables)
+    if reads:
+        _verdicts[function] = code_hash, reads
     return reads
 
 

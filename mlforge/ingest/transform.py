@@ -127,7 +127,9 @@ class Transform:
         shape = tuple(frame.schema.items())
         if shape in self._alone:
             return
-        reads = files_read(self.feature.function, frame.schema, self._tables.schemas)
+        reads = files_read(
+            self.feature.function, frame.schema, self._tables.schemas, self.feature.code_hash
+        )
         if reads:
             name = self.feature.name
             raise DefinitionError(

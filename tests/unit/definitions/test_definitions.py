@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from mlforge import Definitions, engines
+from mlforge import Definitions, engines, feature
 from mlforge.build.result import Options
 from mlforge.errors import DefinitionError, UnsupportedStore
 from mlforge.metrics import Rolling
@@ -144,3 +144,37 @@ def test_a_rollback_is_pushed_with_the_features_own_engine(
     assert asked == ["duckdb"]
     assert online.read("spend", {"user_id": 1})["amount__sum__7d"] == 2.0
     online.close()
+
+
+def _named(name: str, column: str, **changes: Any) -> Any:
+    return feature(
+        **{
+            "keys": ["user_id"],
+            "source": "events",
+            "timestamp": "at",
+            "metrics": [Rolling("7d", {column: "sum"})],
+            "name": name,
+            **changes,
+        }
+    )(lambda df: df)
+
+
+@pytest.mark.parametrize(
+    "features",
+    [
+        (_named("a", "b__x"), _named("a__b", "x")),
+        (_named("a__b", "x"), _named("a", "b__x")),
+        (_named("a", "b__c__x"), _named("a__b__c", "x"), _named("z", "y")),
+        (_named("a", "x"), _named("other", "y", keys=["user_id", "a__x__sum__7d"])),
+        (_named("a", "x"), _named("other", "y", timestamp="a__x__sum__7d")),
+        (_named("a", "x", keys=["a__x__sum__7d"]),),
+    ],
+)
+def test_columns_that_would_have_one_name_in_an_answer_are_refused(features: Any) -> None:
+    with pytest.raises(DefinitionError, match="in an answer"):
+        Definitions(LocalStore("/store"), features)
+
+
+def test_names_that_only_look_alike_go_together() -> None:
+    features = [_named("a", "b__x"), _named("a__b", "y"), _named("b", "a__x")]
+    assert len(Definitions(LocalStore("/store"), features).features) == 3
