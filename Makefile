@@ -15,7 +15,7 @@ help:
 	@echo "make demo     drop files into a small shop and watch what each one does"
 	@echo "make up       leave the shop running until Ctrl-C"
 	@echo "make test     the tests"
-	@echo "make lint     ruff, mypy, import layers"
+	@echo "make lint     ruff, mypy, import layers, the picture of packages, how docstrings begin"
 	@echo "make proof    random histories against a plain-Python oracle, for ten minutes (FOR=600)"
 	@echo "make chaos    random faults against real processes and a real server, for ten minutes (FOR=600 SEED=7)"
 	@echo "make bench    the benchmarks"
@@ -39,6 +39,7 @@ lint: $(VENV)/.installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python -m tools.packages --check
 
 proof: $(VENV)/.installed
 	$(BIN)/python -m tests.property.proof --seconds $(FOR)

@@ -64,7 +64,7 @@ class ColumnNotFound(SourceError):
 
 
 class UnreadableFile(SourceError):
-    """One file is damaged, unfinished or not parquet at all."""
+    """A file is damaged, unfinished or not parquet at all."""
 
 
 class FunctionError(MlforgeError):
@@ -143,7 +143,7 @@ class MissingExtra(MlforgeError):
 
 
 class BuildError(MlforgeError):
-    """One or more features failed; the others were built.
+    """Some features failed; the others were built.
 
     `failures` maps a feature's name to its error, `results` holds what was built.
     """

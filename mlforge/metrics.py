@@ -1,4 +1,4 @@
-"""What to compute over events: `Rolling` windows and their aggregations."""
+"""`Rolling` windows over events, and their aggregations."""
 
 from mlforge.core.metrics import Rolling
 

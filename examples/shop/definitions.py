@@ -25,7 +25,7 @@ from mlforge.store import LocalStore
     tags=["customer", "money"],
 )
 def user_spend(df: pl.DataFrame) -> pl.DataFrame:
-    """What a customer has spent, over the 7 and 30 days before any instant."""
+    """A customer's spending, over the 7 and 30 days before any instant."""
     return df.filter(pl.col("kind") == "sale").select("user_id", "event_time", "amount")
 
 
@@ -44,7 +44,7 @@ def user_spend(df: pl.DataFrame) -> pl.DataFrame:
     tags=["merchant", "money"],
 )
 def merchant_daily(df: pl.DataFrame) -> pl.DataFrame:
-    """What a merchant has sold and refunded, by whole days (UTC)."""
+    """A merchant's sales and refunds, by whole days (UTC)."""
     is_sale = pl.col("kind") == "sale"
     return df.select(
         "merchant_id",

@@ -1,4 +1,4 @@
-"""What a command is; the library's own and those that join through `mlforge.commands`."""
+"""Commands of `mlforge`: the library's own, and others that join through the entry point group `mlforge.commands`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Command:
-    """One subcommand of `mlforge`.
+    """A subcommand of `mlforge`.
 
     name, help: as the list of commands shows them.
     configure: adds the command's options to its parser.

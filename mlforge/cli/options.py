@@ -30,7 +30,7 @@ def definitions_option(parser: argparse._ActionsContainer) -> None:
 
 
 def definitions_target(args: argparse.Namespace) -> str | None:
-    """What `--definitions` or else the environment names; None leaves definitions.py here."""
+    """The target that `--definitions`, or else the environment, names; None stands for definitions.py here."""
     given: str | None = args.definitions
     return given or os.environ.get(ENVIRONMENT) or None
 

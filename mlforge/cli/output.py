@@ -1,4 +1,4 @@
-"""What the commands print: numbers, sentences, JSON, warnings and errors."""
+"""Text that commands print: numbers, sentences, JSON, warnings and errors."""
 
 from __future__ import annotations
 

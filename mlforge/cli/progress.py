@@ -33,7 +33,7 @@ class Progress:
         self._label = label
 
     def step(self) -> None:
-        """One more is done."""
+        """Count one of `total` as done."""
         self._done += 1
 
     def begin(self, label: str) -> None:

@@ -1,4 +1,4 @@
-"""What `build`, `plan` and `approve` say of what became of features."""
+"""Results of features, as `build`, `plan` and `approve` print them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ CHANGE = ("feature", "version", "bump", "reason", "rows")
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of the features that were asked for."""
+    """Results and failures of the features that were asked for."""
 
     store: Store
     results: Mapping[str, BuildResult]
@@ -81,7 +81,7 @@ def end(outcome: Outcome, json: bool, **more: Any) -> int:
 
 
 def as_json(result: BuildResult, store: Store) -> dict[str, Any]:
-    """What `--json` says about one feature."""
+    """The entry of one feature in `--json`."""
     ignored = store.books(result.feature).ignored
     return {
         "feature": result.feature,

@@ -105,7 +105,7 @@ def _page(found: VersionDiff, before: Manifest, after: Manifest) -> str:
 
 
 def _metrics(before: Manifest, after: Manifest) -> list[str]:
-    """Those that have their name and not their meaning; the columns tell the rest."""
+    """Metrics of one name and another meaning; columns that came or went tell the rest."""
     old = {metric.name: metric for metric in before.spec.columns}
     new = {metric.name: metric for metric in after.spec.columns}
     return [f"~ {name}" for name in new if name in old and new[name] != old[name]]

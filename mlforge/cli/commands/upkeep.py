@@ -132,7 +132,7 @@ def prune(args: argparse.Namespace) -> int:
 
 
 def _rule(args: argparse.Namespace) -> Retention:
-    """What was asked for; without a wish, what a worker does by itself."""
+    """The rule of the command line; without one, that of a worker."""
     from mlforge.maintenance.retention import UNATTENDED, Retention
 
     if args.keep is None and args.older_than is None:

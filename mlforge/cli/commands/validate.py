@@ -25,7 +25,7 @@ STATES = {"ok": "green", "failed": "red", "missing": "red"}
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """What is wrong with one file, or with a feature as a whole (`path` is None)."""
+    """An error of one file, or of a feature as a whole (`path` is None)."""
 
     path: str | None
     error: str
@@ -34,7 +34,7 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """What a feature's source would give a build."""
+    """The outcome of one feature: what its source would give a build."""
 
     feature: str
     exists: bool
@@ -171,7 +171,7 @@ def _problems(intake: Any) -> tuple[Problem, ...]:
 
 
 def as_json(check: Check) -> dict[str, Any]:
-    """What `validate --json` says about one feature."""
+    """The entry of one feature in `validate --json`."""
     return {
         "feature": check.feature,
         "state": check.state,

@@ -154,7 +154,7 @@ def _page(document: dict[str, Any], location: str) -> str:
 
 
 def _evidence(evidence: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """What shows that the change was one, in words."""
+    """The evidence of a change, in words: kind and text."""
     return [
         (kind.replace("_", " "), _shown(found)) for kind, found in evidence.items() if found != []
     ]

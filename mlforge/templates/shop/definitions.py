@@ -1,4 +1,4 @@
-"""What to compute, from which files. `mlforge up` beside this file keeps it computed."""
+"""Two features of a shop, and the files that they are made of. `mlforge up` beside this file keeps it computed."""
 
 import polars as pl
 
@@ -16,7 +16,7 @@ from mlforge.store import LocalStore
     validators={"amount": [v.greater_than(0)]},
 )
 def user_spend(df: pl.DataFrame) -> pl.DataFrame:
-    """What a customer has spent, over the 7 and 30 days before any instant."""
+    """A customer's spending, over the 7 and 30 days before any instant."""
     return df.select("user_id", "event_time", "amount")
 
 
@@ -28,7 +28,7 @@ def user_spend(df: pl.DataFrame) -> pl.DataFrame:
     metrics=[Rolling(windows=["1d", "7d"], aggregations={"amount": ["count", "sum"]})],
 )
 def product_daily(df: pl.DataFrame) -> pl.DataFrame:
-    """What a product has sold, by whole days (UTC)."""
+    """A product's sales, by whole days (UTC)."""
     return df.select("product", "event_time", "amount")
 
 

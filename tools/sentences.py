@@ -1,0 +1,59 @@
+"""`python -m tools.sentences`: docstrings begin with a noun or a deed, not with a pronoun that waits for one.
+
+Exit code 1 if some do not; each is printed with its place.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+FOLDERS = ("mlforge", "worker")
+FORBIDDEN = ("What", "Those", "One", "It", "These")
+_BEGINS = re.compile(rf"\s*(?:{'|'.join(FORBIDDEN)})\b(?!-)")
+
+
+def offenders(root: Path = ROOT) -> Iterator[str]:
+    """`file:line: first line of the docstring`, for each that begins so."""
+    for folder in FOLDERS:
+        for path in sorted((root / folder).rglob("*.py")):
+            for line, text in docstrings(path.read_text(encoding="utf-8")):
+                if begins_badly(text):
+                    yield f"{path.relative_to(root)}:{line}: {text.strip().splitlines()[0]}"
+
+
+def begins_badly(text: str) -> bool:
+    """Whether a docstring's first word is a forbidden one."""
+    return _BEGINS.match(text) is not None
+
+
+def docstrings(source: str) -> Iterator[tuple[int, str]]:
+    """Line and text of every docstring of a module, also of those that describe a name above them."""
+    for node in ast.walk(ast.parse(source)):
+        body = getattr(node, "body", None)
+        for statement in body if isinstance(body, list) else ():
+            if (
+                isinstance(statement, ast.Expr)
+                and isinstance(statement.value, ast.Constant)
+                and isinstance(statement.value.value, str)
+            ):
+                yield statement.lineno, statement.value.value
+
+
+def main() -> int:
+    """Print what begins wrongly; 1 if there is some."""
+    lines = list(offenders())
+    if lines:
+        print("\n".join(lines))
+        print(
+            f"{len(lines)} docstrings begin with {', '.join(FORBIDDEN)}: begin with the noun returned or the deed"
+        )
+    return 1 if lines else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
