@@ -7,11 +7,10 @@ from collections.abc import Collection, Iterable, Mapping
 from functools import cached_property
 from operator import attrgetter
 
-import polars as pl
-
 from mlforge.core.list_diff import lacking
 from mlforge.core.manifest import SourceRecord
 from mlforge.sources import source
+from mlforge.sources.parquet_reader import Content
 from mlforge.sources.source import SourceFile
 from mlforge.store import Seen
 
@@ -56,13 +55,13 @@ class FileStates:
             self.now[file.path] = known
         return self.now[file.path].hash
 
-    def read(self, file: SourceFile) -> pl.DataFrame:
+    def read(self, file: SourceFile) -> Content:
         """The file's rows; its content is noted with its stat. Raises UnreadableFile or NotReadNow."""
         begun = time.time_ns()
         content = source.read(file, self._max_bytes, in_own_process=self._careful)
         self.files_read += 1
         self._note(file, content.hash, content.frame.height, begun)
-        return content.frame
+        return content
 
     def forget(self, path: str) -> None:
         """Take a file for one that has not come."""

@@ -13,6 +13,7 @@ from mlforge.ingest import unchanged
 from mlforge.ingest.fit import Fit, fit, misfit, strict_columns
 from mlforge.ingest.intake import FAULTS, Intake, NotProvenError, Outvoted
 from mlforge.ingest.session import Session
+from mlforge.ingest.transform import FileRows
 from mlforge.ingest.unchanged import FilePartial, UnchangedFiles
 from mlforge.ingest.whole_source import ingest_whole_source, was_unproven
 from mlforge.sources.source import Listing, SourceFile
@@ -127,9 +128,10 @@ def _partial_of(session: Session, file: SourceFile) -> Partial:
         return partial
     if (reason := session.quarantine.repeats(file.path, session.memo(file.path))) is not None:
         raise SourceError(reason)
-    frame = session.states.read(file)
-    key = cache.key(session.states.now[file.path].hash)
-    return cache.find(key) or session.compute(key, frame, file.path, alone=True)
+    content = session.states.read(file)
+    key = cache.key(content.hash)
+    rows = FileRows(content.frame, file.path, content.left_out)
+    return cache.find(key) or session.compute(key, rows, alone=True)
 
 
 def _last_good(session: Session, fitted: Fit | None) -> list[FilePartial]:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-import polars as pl
-
 from mlforge.core.list_diff import lacking
 from mlforge.core.manifest import Manifest, Partial, SourceRecord
 from mlforge.errors import MlforgeError
@@ -18,7 +16,7 @@ from mlforge.ingest.intake import Intake, Outvoted
 from mlforge.ingest.partial_cache import PartialCache
 from mlforge.ingest.quarantine import Quarantine
 from mlforge.ingest.side_tables import SideTables
-from mlforge.ingest.transform import Transform
+from mlforge.ingest.transform import FileRows, Transform
 from mlforge.ingest.unchanged import FilePartial, UnchangedFiles
 from mlforge.sources.parquet_reader import BeingWritten, NotReadNow
 from mlforge.sources.source import Listing, SourceFile
@@ -65,9 +63,9 @@ class Session:
             max_bytes=max_bytes,
         )
 
-    def compute(self, key: str, frame: pl.DataFrame, where: str, *, alone: bool) -> Partial:
+    def compute(self, key: str, rows: FileRows, *, alone: bool) -> Partial:
         """Transform rows and store their events; `alone`: only if the rows may be split."""
-        result = self.transform.run(frame, where, alone=alone)
+        result = self.transform.run(rows, alone=alone)
         self.warnings.extend(result.warnings)
         partial = partials.describe(key, result.events, self.feature.spec, result.dropped)
         return self.cache.add(partial, result.events)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import polars as pl
@@ -22,7 +22,17 @@ from mlforge.features.row_wise import prove
 from mlforge.frames import normalize, validate
 from mlforge.frames.polars_schema import times_of
 from mlforge.ingest.intake import NotProvenError
+from mlforge.ingest.returned import described
 from mlforge.ingest.side_tables import SideTables
+
+
+@dataclass(frozen=True, slots=True)
+class FileRows:
+    """What a function gets: rows, which file they are of, and the columns that the file has and they lack."""
+
+    frame: pl.DataFrame
+    where: str
+    left_out: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,20 +57,20 @@ class Transform:
         self._alone: set[tuple[tuple[str, pl.DataType], ...]] = set()
         self._proven: set[tuple[tuple[str, pl.DataType], ...]] = set()
 
-    def run(self, frame: pl.DataFrame, where: str, *, alone: bool) -> Transformed:
+    def run(self, rows: FileRows, *, alone: bool) -> Transformed:
         """The events of a file's rows. alone: refuse a function that must see the whole source.
 
         Raises one of FAULTS for rows that do not do, NotProvenError if `alone` is not to be had.
         """
-        feature = self.feature
-        rows = self._apply(frame, where, alone=alone)
+        feature, where = self.feature, rows.where
+        returned = self._apply(rows, alone=alone)
         try:
-            report = validate.check(feature.validators, rows, f"{feature.name}: {where}")
+            report = validate.check(feature.validators, returned, f"{feature.name}: {where}")
             if report.failed:
                 raise ValidationError(f"{feature.name}: {where}: {report.text()}")
             normal = normalize.normalise(feature.spec, report.kept, f"{feature.name}: {where}")
         except ColumnNotFound as error:
-            raise ColumnNotFound(f"{error}{self.hint}") from error
+            raise ColumnNotFound(f"{error}{_left_out(rows)}{self.hint}") from error
         dropped = asdict(normal.dropped)
         if report.dropped:
             dropped["validators"] = report.dropped
@@ -85,32 +95,31 @@ class Transform:
             return ""
         return f"; folders' names hold {self._hive}, files do not: write it into the files"
 
-    def _apply(self, frame: pl.DataFrame, where: str, *, alone: bool) -> pl.DataFrame:
+    def _apply(self, rows: FileRows, *, alone: bool) -> pl.DataFrame:
         """The function's rows. The lazy plan that is proven is the one that runs."""
-        feature = self.feature
+        feature, frame = self.feature, rows.frame
         lazy = alone and feature.incremental is None
         doubt = self._doubt(frame) if lazy else None
         if doubt or not lazy:
             self._check_reads(frame)
         try:
-            rows = self.call(frame if doubt or not lazy else frame.lazy())
-            rows = rows.collect() if isinstance(rows, pl.LazyFrame) else rows
+            returned = self.call(frame if doubt or not lazy else frame.lazy())
+            if isinstance(returned, pl.LazyFrame):
+                returned = returned.collect()
         except pl.exceptions.ColumnNotFoundError as error:
-            raise self.no_column(_first_line(error), frame) from error
+            raise self.no_column(error, rows) from error
         except MemoryError:
             raise  # the machine is short of it: no fault of a file that would be set aside for it
         except (Exception, SystemExit, pl.exceptions.PanicException) as error:
             raise FunctionError(
-                f"{feature.name}: its function failed on {where}: {type(error).__name__}: {_first_line(error)}"
+                f"{feature.name}: its function failed on {rows.where}: {type(error).__name__}: {_first_line(error)}"
             ) from error
+        if not isinstance(returned, pl.DataFrame):
+            raise FunctionError(f"{feature.name}: its function returned {described(returned)}")
         if doubt:
             # The function takes this file, so it is the function that is not row-wise, not the file that is bad.
             raise NotProvenError(doubt)
-        if not isinstance(rows, pl.DataFrame):
-            raise FunctionError(
-                f"{feature.name}: its function returned {type(rows).__name__}; it must return a polars DataFrame or LazyFrame"
-            )
-        return rows
+        return returned
 
     def _doubt(self, frame: pl.DataFrame) -> str | None:
         """Why the function is not proven to treat each row of such a frame alone; None if it is."""
@@ -139,12 +148,20 @@ class Transform:
             )
         self._alone.add(shape)
 
-    def no_column(self, missing: str, frame: pl.DataFrame) -> MlforgeError:
+    def no_column(self, error: BaseException, rows: FileRows) -> MlforgeError:
         """The error for a column that the function asks for and the file lacks."""
         return ColumnNotFound(
-            f"{self.feature.name}: its function asks for a column that is not there ({missing}); "
-            f"the source has {', '.join(sorted(frame.columns))}{self.hint}"
+            f"{self.feature.name}: its function asks for a column that is not there ({_first_line(error)}); "
+            f"the source has {', '.join(sorted(rows.frame.columns))}{_left_out(rows)}{self.hint}"
         )
+
+
+def _left_out(rows: FileRows) -> str:
+    """Which columns of the file are not in its rows, and why, as the end of a sentence."""
+    if not rows.left_out:
+        return ""
+    columns = "; ".join(f"{name!r}: {reason}" for name, reason in sorted(rows.left_out.items()))
+    return f"; left out of the frame: {columns}"
 
 
 def _first_line(error: BaseException) -> str:

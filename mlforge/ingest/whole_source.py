@@ -17,6 +17,7 @@ from mlforge.frames import polars_schema
 from mlforge.ingest.fit import Fit, fit
 from mlforge.ingest.intake import FAULTS, Intake
 from mlforge.ingest.session import Session
+from mlforge.ingest.transform import FileRows
 from mlforge.ingest.unchanged import FilePartial, UnchangedFiles
 from mlforge.sources.source import SourceFile
 
@@ -78,7 +79,8 @@ def _known_partial(session: Session, files: dict[str, SourceFile]) -> Partial | 
 
 def _computed_partial(session: Session, files: dict[str, SourceFile]) -> Partial | None:
     """The partial of all files that can be read and fit together; the others leave `files`."""
-    frames = _read_all(session, files)
+    left_out: dict[str, str] = {}
+    frames = _read_all(session, files, left_out)
     for path in [path for path in files if path not in frames]:
         del files[path]
     key = _whole_key(session, list(files))
@@ -86,20 +88,22 @@ def _computed_partial(session: Session, files: dict[str, SourceFile]) -> Partial
     if partial is not None or not frames:
         return partial
     try:
-        rows = pl.concat(frames.values(), how="vertical_relaxed")
-        return session.compute(key, rows, "the whole source", alone=False)
+        rows = FileRows(pl.concat(frames.values()), "the whole source", left_out)
+        return session.compute(key, rows, alone=False)
     except FAULTS as error:
         session.quarantine.errors.append(error)
         return None
 
 
 def _last_good(session: Session) -> list[FilePartial] | None:
-    """The latest version's files, while one of them is set aside: its content is nowhere else."""
+    """The latest version's files, while a bad one took the place of one of them: its content is nowhere else."""
     latest = session.latest
     if latest is None or latest.rowwise or not was_unproven(session, latest):
         return None
-    if not any(record.path in session.quarantine.now for record in latest.sources):
-        return None
+    states, bad = session.states.now, session.quarantine.now
+    replaced = [record for record in latest.sources if record.path in bad]
+    if all(r.path in states and states[r.path].hash == r.hash for r in replaced):
+        return None  # what is set aside is the very content, outvoted by other files
     return [(record, latest.partials[0]) for record in latest.sources]
 
 
@@ -107,12 +111,19 @@ def _whole_key(session: Session, paths: list[str]) -> str:
     return session.cache.whole_key(session.states.now[path].hash for path in paths)
 
 
-def _read_all(session: Session, files: Mapping[str, SourceFile]) -> dict[str, pl.DataFrame]:
-    """The rows of every file that can be read and fits, all with the same columns and dtypes."""
+def _read_all(
+    session: Session, files: Mapping[str, SourceFile], left_out: dict[str, str]
+) -> dict[str, pl.DataFrame]:
+    """The rows of every file that can be read and fits, all with the same columns and dtypes.
+
+    left_out: takes up the columns that files have and frames have not, with reasons.
+    """
     frames: dict[str, pl.DataFrame] = {}
     for path, file in files.items():
         try:
-            frames[path] = polars_schema.in_microseconds(session.states.read(file))
+            content = session.states.read(file)
+            frames[path] = polars_schema.in_microseconds(content.frame)
+            left_out.update(content.left_out)
         except FAULTS as error:
             session.reject(file, error)
     shapes = {path: _shape(path, frame) for path, frame in frames.items()}
@@ -203,7 +214,7 @@ class _Columns:
         try:
             self._output(frame.clear())
         except pl.exceptions.ColumnNotFoundError as error:
-            return transform.no_column(str(error).strip().splitlines()[0], frame)
+            return transform.no_column(error, FileRows(frame, path))
         except (Exception, SystemExit, pl.exceptions.PanicException):  # noqa: BLE001 - a user's function
             return None  # for want of rows, perhaps
         return None

@@ -13,10 +13,8 @@ import os
 import signal
 import stat
 import time
-from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import lru_cache
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from operator import attrgetter
 from pathlib import Path
 from typing import NamedTuple
@@ -29,9 +27,12 @@ from polars.exceptions import PanicException, PolarsError
 from mlforge.core.failpoints import reach
 from mlforge.errors import UnreadableFile
 from mlforge.sources import sandbox
+from mlforge.sources.polars_types import held_by_polars, to_frame
 
 _MAGIC = b"PAR1"
 _ENCRYPTED = b"PARE"
+# What Arrow says of columns for which it would need a key.
+_DECRYPT = "decrypt"
 _HEAD, _TAIL = len(_MAGIC), 4 + len(_MAGIC)
 # Not blocking: a pipe may have taken the file's place.
 _READING = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
@@ -98,11 +99,15 @@ class SourceFile(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """What was read: the rows, the SHA-256 of the bytes, and the stat of the file they came from."""
+    """A file's rows, the SHA-256 of its bytes, and its stat.
+
+    left_out: columns that polars cannot hold, or that cannot be read, each with the reason.
+    """
 
     frame: pl.DataFrame
     hash: str
     stat: FileStat
+    left_out: Mapping[str, str] = field(default_factory=dict)
 
 
 def completeness(path: Path) -> str | None:
@@ -164,11 +169,10 @@ def read(
         reach("file.decoding")
         table = table_of(raw, file.path, max_bytes)
     try:
-        frame = pl.from_arrow(table, rechunk=False)
+        frame, left_out = to_frame(table)
     except _DAMAGE as error:
         raise _undecodable(file.path, error) from error
-    assert isinstance(frame, pl.DataFrame)
-    return Content(frame, hashlib.sha256(raw).hexdigest(), seen)
+    return Content(frame, hashlib.sha256(raw).hexdigest(), seen, left_out)
 
 
 def table_of(raw: bytes, path: str, max_bytes: int | None) -> pa.Table:
@@ -243,21 +247,42 @@ def _decode(raw: bytes, path: str, max_bytes: int | None) -> pa.Table:
     )
     _check_claims(parquet, path, max_bytes)
     # Asking for the names decodes them: polars panics over names that are not UTF-8.
-    for name, count in Counter(parquet.schema_arrow.names).items():
-        if count > 1:
-            raise UnreadableFile(f"{path}: has {count} columns {name!r}; rename all but one")
-    table = parquet.read()
+    names = list(dict.fromkeys(parquet.schema_arrow.names))
+    table, left_out = _readable(parquet, names, path)
     # Polars takes Arrow's strings for valid UTF-8 without a look.
     table.validate(full=True)
     if table.num_rows != parquet.metadata.num_rows:
         raise UnreadableFile(
             f"{path}: its footer says {parquet.metadata.num_rows} rows, its pages hold {table.num_rows}"
         )
-    for index, field in enumerate(table.schema):
-        plain = _plain(field.type)
-        if plain is not field.type:
-            table = table.set_column(index, field.name, table.column(index).cast(plain))
-    return table
+    return held_by_polars(table, left_out)
+
+
+def _readable(
+    parquet: pq.ParquetFile, names: list[str], path: str
+) -> tuple[pa.Table, dict[str, str]]:
+    """The columns that can be read without a key; of the others, why they are not."""
+    try:
+        return parquet.read(), {}
+    except OSError as error:
+        if _DECRYPT not in str(error):
+            raise
+    left_out, readable = {}, []
+    for name in names:
+        try:
+            parquet.read(columns=[name])
+            readable.append(name)
+        except OSError as error:
+            if _DECRYPT not in str(error):
+                raise
+            left_out[name] = (
+                "it is encrypted, which mlforge cannot read; write it without encryption"
+            )
+    if not readable:
+        raise UnreadableFile(
+            f"{path}: all of its columns are encrypted; write it without encryption"
+        )
+    return parquet.read(columns=readable), left_out
 
 
 def _check_claims(parquet: pq.ParquetFile, path: str, max_bytes: int | None) -> None:
@@ -289,26 +314,6 @@ def _takes_too_much(path: str, most: int | None) -> UnreadableFile:
     return UnreadableFile(
         f"{path}: takes far more memory than {allowed}, though it claims less; split the file, or raise the limit"
     )
-
-
-def _plain(dtype: pa.DataType) -> pa.DataType:
-    """The type to hand to polars; the same object where polars knows it."""
-    if isinstance(dtype, pa.BaseExtensionType):
-        return dtype.storage_type
-    if pa.types.is_decimal256(dtype):
-        return pa.decimal128(38, dtype.scale)
-    if pa.types.is_timestamp(dtype) and dtype.tz is not None and not _knows_zone(dtype.tz):
-        return pa.timestamp(dtype.unit, "UTC")
-    return dtype
-
-
-@lru_cache
-def _knows_zone(zone: str) -> bool:
-    try:
-        pl.Series([0]).cast(pl.Datetime("us", zone))
-    except PolarsError:
-        return False
-    return True
 
 
 def _amiss(head: bytes, tail: bytes, size: int) -> str | None:

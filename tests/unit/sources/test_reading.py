@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import io
 import os
@@ -17,6 +18,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from pyarrow.parquet import encryption
 
 from mlforge.errors import UnreadableFile
 from mlforge.sources import parquet_reader, sandbox
@@ -230,10 +232,80 @@ def test_strings_that_are_not_utf8_are_refused(tmp_path):
         read(written(tmp_path / "a.parquet", data))
 
 
-def test_two_columns_of_one_name_are_refused_by_name(tmp_path):
-    table = pa.table([pa.array([1]), pa.array([2])], names=["x", "x"])
-    with pytest.raises(UnreadableFile, match="has 2 columns 'x'"):
-        read(written(tmp_path / "a.parquet", parquet(table)))
+ZONED = pa.timestamp("us", "+05:30")
+NOON = datetime(2024, 1, 1, 12, tzinfo=UTC)
+WIDE_DECIMAL = pa.decimal256(76, 38)
+
+
+@pytest.mark.parametrize(
+    ("array", "values"),
+    [
+        (pa.array([Decimal("1.5"), None], WIDE_DECIMAL), [Decimal("1.5"), None]),
+        (pa.array([[Decimal("1.5")]], pa.list_(WIDE_DECIMAL)), [[Decimal("1.5")]]),
+        (
+            pa.array([{"a": [{"d": Decimal("-2.25")}]}]).cast(
+                pa.struct([("a", pa.list_(pa.struct([("d", WIDE_DECIMAL)])))])
+            ),
+            [{"a": [{"d": Decimal("-2.25")}]}],
+        ),
+        (pa.array([Decimal("123456789012345678901.5")], WIDE_DECIMAL), None),
+        (pa.array([{"at": NOON}], pa.struct([("at", ZONED)])), [{"at": NOON}]),
+        (pa.array([[NOON], None], pa.list_(ZONED)), [[NOON], None]),
+        (pa.array([[NOON]], pa.list_(ZONED, 1)), [[NOON]]),
+        (pa.array([[1, 2], []], pa.list_view(pa.int64())), [[1, 2], []]),
+        (pa.array([[[1]], None], pa.large_list_view(pa.list_view(pa.int8()))), [[[1]], None]),
+    ],
+)
+def test_types_that_polars_cannot_hold_are_mended_wherever_they_are(tmp_path, array, values):
+    table = pa.table({"id": list(range(len(array))), "x": array})
+    content = read(written(tmp_path / "a.parquet", parquet(table)))
+    assert content.left_out == {}
+    assert content.frame["id"].to_list() == list(range(len(array)))
+    if values is not None:
+        assert content.frame["x"].to_list() == values
+    else:
+        assert content.frame["x"][0] == array[0].as_py()
+
+
+def test_a_column_that_polars_cannot_hold_costs_itself_alone(tmp_path):
+    twice = pa.StructArray.from_arrays([pa.array([1]), pa.array([2])], names=["a", "a"])
+    both = pa.array([Decimal("0." + "1" * 30), Decimal("1" * 30)], WIDE_DECIMAL)
+    table = pa.table(
+        [pa.array([7, 8]), pa.array([1, 2]), pa.array([3, 4]), both, pa.chunked_array([twice] * 2)],
+        names=["id", "x", "x", "d", "s"],
+    )
+    file = written(tmp_path / "a.parquet", parquet(table))
+    for own in (False, True):
+        content = read(file, in_own_process=own)
+        assert content.frame.to_dict(as_series=False) == {"id": [7, 8]}
+        assert set(content.left_out) == {"x", "d", "s"}
+        assert "2 columns of that name" in content.left_out["x"]
+        assert "decimal256(76, 38)" in content.left_out["d"]
+
+
+class _Keys(encryption.KmsClient):
+    """Wraps keys by putting them behind another."""
+
+    def wrap_key(self, key_bytes: bytes, _: str) -> str:
+        return base64.b64encode(key_bytes).decode()
+
+    def unwrap_key(self, wrapped_key: bytes, _: str) -> bytes:
+        return base64.b64decode(wrapped_key)
+
+
+def test_encrypted_columns_are_left_out_and_the_others_read(tmp_path):
+    configuration = encryption.EncryptionConfiguration(
+        footer_key="footer", column_keys={"column": ["name"]}, plaintext_footer=True
+    )
+    properties = encryption.CryptoFactory(lambda _: _Keys()).file_encryption_properties(
+        encryption.KmsConnectionConfig(), configuration
+    )
+    buffer = io.BytesIO()
+    with pq.ParquetWriter(buffer, SMALL.schema, encryption_properties=properties) as writer:
+        writer.write_table(SMALL)
+    content = read(written(tmp_path / "a.parquet", buffer.getvalue()), max_bytes=GIGABYTE)
+    assert content.frame.columns == ["id", "amount"]
+    assert "encrypted" in content.left_out["name"]
 
 
 def test_a_small_file_that_decodes_to_much_is_refused_before_it_is_decoded(tmp_path):

@@ -1,0 +1,192 @@
+"""From an Arrow table to types that polars holds: mended where values allow it, else left out by name.
+
+A column that polars cannot hold does no harm to who does not ask for it: it is left out of the frame, and
+the reason is kept for whoever does ask.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping
+from functools import lru_cache
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.compute as pc
+from polars.exceptions import PanicException, PolarsError
+
+from mlforge.core.schema import DIGITS
+
+_LEFT_OUT = b"mlforge.left_out"
+# Digits after the point that a decimal of more than 38 digits keeps, unless its values say otherwise.
+_SCALE = DIGITS // 2
+
+
+def held_by_polars(table: pa.Table, left_out: Mapping[str, str] | None = None) -> pa.Table:
+    """The table in types that polars holds, without the columns that are not to be had so.
+
+    left_out: columns that were left out before, with reasons. `left_out_of` tells all of them. Raises
+    pyarrow.ArrowException for values that are damaged.
+    """
+    reasons = dict(left_out or {})
+    columns: list[pa.ChunkedArray] = []
+    fields: list[pa.Field] = []
+    counts = Counter(table.schema.names)
+    for field, column in zip(table.schema, table.columns, strict=True):
+        if counts[field.name] > 1:
+            times = counts[field.name]
+            reasons[field.name] = f"the file has {times} columns of that name; rename all but one"
+            continue
+        mended, reason = _mended(column)
+        if mended is None:
+            reasons[field.name] = reason
+        else:
+            columns.append(mended)
+            fields.append(field.with_type(mended.type))  # polars keeps categories in its metadata
+    schema = pa.schema(fields, {_LEFT_OUT: json.dumps(reasons)})
+    return pa.Table.from_arrays(columns, schema=schema)
+
+
+def left_out_of(table: pa.Table) -> dict[str, str]:
+    """The columns that a table of `held_by_polars` had and has no more, each with the reason."""
+    reasons: dict[str, str] = json.loads((table.schema.metadata or {}).get(_LEFT_OUT, b"{}"))
+    return reasons
+
+
+def _mended(column: pa.ChunkedArray) -> tuple[pa.ChunkedArray | None, str]:
+    """The column in a type that polars holds; None, and why, if there is none for it."""
+    dtype = column.type
+    if _repeats_a_field(dtype):
+        return None, f"{dtype} names a field twice, which polars cannot hold"
+    if _has_view(dtype):
+        column = pa.chunked_array([_without_views(chunk) for chunk in column.chunks])
+        if not column.num_chunks or _has_view(column.type):
+            return None, f"polars cannot hold {dtype}"
+        dtype = column.type
+    for scale in (None, *range(DIGITS + 1)):
+        target = _plain(dtype, scale)
+        if target == dtype:
+            return column, ""
+        try:
+            return column.cast(target), ""
+        except pa.ArrowNotImplementedError:
+            break
+        except pa.ArrowInvalid:
+            if not _has_wide_decimal(dtype):
+                raise
+    return None, f"polars cannot hold {dtype} with such values"
+
+
+def _plain(dtype: pa.DataType, scale: int | None) -> pa.DataType:
+    """The type to hand to polars; an equal one where polars knows it.
+
+    scale: the digits after the point of decimals that are too wide; None is as their type suggests.
+    """
+    if isinstance(dtype, pa.BaseExtensionType):
+        return _plain(dtype.storage_type, scale)
+    if pa.types.is_decimal256(dtype):
+        declared = dtype.scale
+        if scale is None:
+            scale = declared if 0 <= declared <= _SCALE else _SCALE
+        return pa.decimal128(DIGITS, scale)
+    if pa.types.is_timestamp(dtype) and dtype.tz is not None and not _knows_zone(dtype.tz):
+        return pa.timestamp(dtype.unit, "UTC")
+    if pa.types.is_dictionary(dtype):
+        values = _plain(dtype.value_type, scale)
+        return dtype if values == dtype.value_type else values
+    if pa.types.is_struct(dtype):
+        return pa.struct([_field(field, scale) for field in dtype])
+    if pa.types.is_fixed_size_list(dtype):
+        return pa.list_(_field(dtype.value_field, scale), dtype.list_size)
+    if pa.types.is_map(dtype):
+        return pa.map_(_plain(dtype.key_type, scale), _field(dtype.item_field, scale))
+    if pa.types.is_large_list(dtype):
+        return pa.large_list(_field(dtype.value_field, scale))
+    if pa.types.is_list(dtype):
+        return pa.list_(_field(dtype.value_field, scale))
+    return dtype
+
+
+def _field(field: pa.Field, scale: int | None) -> pa.Field:
+    return field.with_type(_plain(field.type, scale))
+
+
+def _children(dtype: pa.DataType) -> list[pa.DataType]:
+    if isinstance(dtype, pa.BaseExtensionType):
+        return [dtype.storage_type]
+    if pa.types.is_dictionary(dtype):
+        return [dtype.value_type]
+    return [dtype.field(index).type for index in range(dtype.num_fields)]
+
+
+def _is_view(dtype: pa.DataType) -> bool:
+    return bool(pa.types.is_list_view(dtype) or pa.types.is_large_list_view(dtype))
+
+
+def _has_view(dtype: pa.DataType) -> bool:
+    return _is_view(dtype) or any(map(_has_view, _children(dtype)))
+
+
+def _without_views(array: pa.Array) -> pa.Array:
+    """The array with lists in place of list views, also within lists and structs.
+
+    Not by a cast: Arrow's leaves out the last offset.
+    """
+    dtype = array.type
+    if not _has_view(dtype):
+        return array
+    if _is_view(dtype) or pa.types.is_list(dtype) or pa.types.is_large_list(dtype):
+        lengths = pc.fill_null(pc.list_value_length(array), 0).cast(pa.int64())
+        offsets = pa.concat_arrays([pa.array([0], pa.int64()), pc.cumulative_sum(lengths)])
+        values = _without_views(array.flatten())
+        return pa.LargeListArray.from_arrays(offsets, values, mask=array.is_null())
+    if pa.types.is_struct(dtype):
+        children = [_without_views(array.field(index)) for index in range(dtype.num_fields)]
+        names = [field.name for field in dtype]
+        return pa.StructArray.from_arrays(children, names=names, mask=array.is_null())
+    return array
+
+
+def _has_wide_decimal(dtype: pa.DataType) -> bool:
+    return pa.types.is_decimal256(dtype) or any(map(_has_wide_decimal, _children(dtype)))
+
+
+def _repeats_a_field(dtype: pa.DataType) -> bool:
+    names = [field.name for field in dtype] if pa.types.is_struct(dtype) else []
+    return len(set(names)) < len(names) or any(map(_repeats_a_field, _children(dtype)))
+
+
+@lru_cache
+def _knows_zone(zone: str) -> bool:
+    try:
+        pl.Series([0]).cast(pl.Datetime("us", zone))
+    except PolarsError:
+        return False
+    return True
+
+
+def to_frame(table: pa.Table) -> tuple[pl.DataFrame, dict[str, str]]:
+    """The table of `held_by_polars` as a frame, and the columns that it lacks, each with the reason.
+
+    A type that polars knows no more, or not yet, costs its column alone.
+    """
+    reasons = left_out_of(table)
+    try:
+        return _frame(table), reasons
+    except (PolarsError, PanicException) as error:
+        series = {}
+        for name in table.column_names:
+            try:
+                series[name] = _frame(table.select([name]))[name]
+            except (PolarsError, PanicException):
+                reasons[name] = f"polars cannot hold {table.schema.field(name).type}"
+        if len(series) == table.num_columns:
+            raise error from None
+        return pl.DataFrame(series), reasons
+
+
+def _frame(table: pa.Table) -> pl.DataFrame:
+    frame = pl.from_arrow(table, rechunk=False)
+    assert isinstance(frame, pl.DataFrame)
+    return frame
