@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from types import CodeType, FrameType, FunctionType, ModuleType
 from typing import Any
 
@@ -29,10 +30,6 @@ _BUILT_IN = {
     ("time", ""): _CLOCK,
     ("posix", "urandom"): _CHANCE,
     ("nt", "urandom"): _CHANCE,
-    ("io", "open"): _FILES,
-    ("posix", "open"): _FILES,
-    ("nt", "open"): _FILES,
-    ("numpy._core._multiarray_umath", "fromfile"): _FILES,
     ("_socket", ""): "uses the network",
     ("_posixsubprocess", ""): "runs programs",
 }
@@ -94,6 +91,7 @@ def call(function: Callable[[], object]) -> Outcome:
     It runs in a thread of its own, so that a profiler at work here stays undisturbed, and a timeout
     that a signal raises here is not taken for the function's error.
     """
+    _hear_opened_files()
     asked: dict[str, None] = {}
     outcomes: list[Outcome] = []
 
@@ -104,9 +102,14 @@ def call(function: Callable[[], object]) -> Outcome:
         if what and what not in asked and not _on_the_way(frame):
             asked[what] = None
 
+    def opened(frame: FrameType) -> None:
+        if not _on_the_way(frame):
+            asked[f"{_FILES} (open)"] = None
+
     def run() -> None:
         result: object = None
         failure: BaseException | None = None
+        _listeners[threading.get_ident()] = opened
         sys.setprofile(note)
         try:
             result = function()
@@ -114,6 +117,7 @@ def call(function: Callable[[], object]) -> Outcome:
         except BaseException as error:  # noqa: BLE001
             failure = error
         sys.setprofile(None)
+        del _listeners[threading.get_ident()]
         outcomes.append(Outcome(result, failure, tuple(asked)))
 
     context = contextvars.copy_context()
@@ -121,6 +125,26 @@ def call(function: Callable[[], object]) -> Outcome:
     thread.start()
     thread.join()
     return outcomes[0]
+
+
+# By thread: the calls that are being watched.
+_listeners: dict[int, Callable[[FrameType], None]] = {}
+
+
+@cache
+def _hear_opened_files() -> None:
+    """From now on have listeners told of files that their threads open for reading, also in compiled code."""
+    sys.addaudithook(_heard)
+
+
+def _heard(event: str, arguments: tuple[Any, ...]) -> None:
+    if event != "open" or not _listeners:
+        return
+    listener = _listeners.get(threading.get_ident())
+    flags = arguments[2]
+    is_written = flags & os.O_ACCMODE == os.O_WRONLY or flags & os.O_TRUNC
+    if listener is not None and not is_written:
+        listener(sys._getframe(1))
 
 
 def _asked_natively(function: Any) -> str | None:

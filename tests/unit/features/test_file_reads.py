@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import pathlib
 import time
 from typing import Any
@@ -77,6 +78,7 @@ READS = {
     "arrow's dataset": lambda df: pl.scan_pyarrow_dataset(pyarrow.dataset.dataset(PATH)),
     "numpy": lambda df: df.with_columns(n=pl.lit(len(np.fromfile(PATH, dtype=np.uint8)))),
     "sql": lambda df: pl.SQLContext(t=df).execute(f"SELECT * FROM read_parquet('{PATH}')"),
+    "a descriptor": lambda df: (os.close(os.open(PATH, os.O_RDONLY)), df)[1],
     "concat": lambda df: pl.concat([df.lazy(), pl.scan_parquet(PATH)], how="diagonal"),
 }
 READS_NOT = {
@@ -89,6 +91,8 @@ READS_NOT = {
     "a time zone": lambda df: df.with_columns(
         t=pl.lit("2026-01-01").str.to_datetime("%Y-%m-%d").dt.replace_time_zone("Europe/Berlin")
     ),
+    "a marker that it leaves": lambda df: (PATH.with_name("at_work").touch(), df)[1],
+    "a log that it writes": lambda df: (PATH.with_name("log").write_text("at work"), df)[1],
     "a failure": lambda df: 1 / 0,
     "a panic": lambda df: df.map_rows(lambda row: row[7]),
 }
