@@ -20,6 +20,7 @@
     │   ├── NotServed            no books for the feature, or older than asked for
     │   ├── OwnedElsewhere       the feature's rows are of another store
     │   ├── StalePush            a newer push has been there
+    │   ├── OnlineRefused        the server answers, and refuses: password, memory, disk, a replica, a cluster
     │   └── OnlineUnavailable    the server does not answer
     ├── MissingExtra             an optional part is not installed
     └── BuildError               one or more features failed; the others were built
@@ -121,6 +122,10 @@ class OwnedElsewhere(OnlineError):
 
 class StalePush(OnlineError):
     """A newer push has been there: this one must not overwrite its rows."""
+
+
+class OnlineRefused(OnlineError):
+    """The online store's server answers, and refuses what it is asked."""
 
 
 class OnlineUnavailable(OnlineError):

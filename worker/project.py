@@ -14,13 +14,13 @@ from urllib.parse import urlsplit
 
 from redis import Redis
 from redis.backoff import ExponentialBackoff
-from redis.exceptions import RedisError
+from redis.exceptions import AuthenticationError, RedisError, ResponseError
 from redis.retry import Retry
 
 from mlforge.core import clock
 from mlforge.definitions.environment import redis_url
 from mlforge.definitions.running import serve_at
-from mlforge.errors import MlforgeError, OnlineUnavailable
+from mlforge.errors import MlforgeError, OnlineRefused, OnlineUnavailable
 from worker.state.counters import Counts
 from worker.state.event_log import EventLog
 from worker.state.presence import Presence
@@ -241,10 +241,17 @@ class Project:
 
 
 def connect(url: str) -> Redis:
-    """A client of the server, which has answered once; raises OnlineUnavailable."""
+    """A client of the server, which has answered once.
+
+    Raises OnlineUnavailable where none answers, OnlineRefused where one answers and refuses.
+    """
     try:
         client = Redis.from_url(url, socket_connect_timeout=5, retry=patience())
         client.ping()
+    except (ResponseError, AuthenticationError) as error:
+        raise OnlineRefused(
+            f"the Redis at {hide_password(url)} answers, and refuses: {error}"
+        ) from error
     except (RedisError, ValueError) as error:
         raise OnlineUnavailable(
             f"no Redis answers at {hide_password(url)} ({error}); start one there, correct "

