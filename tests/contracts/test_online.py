@@ -369,7 +369,9 @@ def test_a_server_that_refuses_writes_is_not_taken_for_one_that_is_gone() -> Non
         store = RedisStore(port=server.port)
         push(store, OLD, 1)
         with redis.Redis(port=server.port, decode_responses=True) as admin:
-            (Path(str(admin.config_get("dir")["dir"])) / "taken").mkdir()  # no file can take this name
+            (
+                Path(str(admin.config_get("dir")["dir"])) / "taken"
+            ).mkdir()  # no file can take this name
             admin.bgsave()
             eventually(lambda: admin.info("persistence")["rdb_last_bgsave_status"] == "err")
         for call in [*calls_of(store), store.ping]:

@@ -205,7 +205,7 @@ def test_a_store_made_anew_in_its_place_takes_over_by_itself_and_says_so(
     first.build(online=True)
     assert before is not None
     assert first.store.identity() not in (None, before)
-    assert "taken over" in capsys.readouterr().out
+    assert "taken over" in capsys.readouterr().err
     assert (
         get_online_features(["spend"], [*ONE, {"user_id": 9}], first.online_store)[1][  # type: ignore[arg-type]
             "spend__amount__count__7d"

@@ -442,8 +442,8 @@ def test_the_page_shows_values_windows_rows_and_files(
         "\n"
         "  user_id  1\n"
         "  at       2026-01-05 00:00:00\n"
-        "  online   not asked: the definitions have no online store and REDIS_URL is not\n"
-        "           set\n"
+        "  online   not asked: the definitions have no online store, REDIS_URL is not\n"
+        "           set, and no `mlforge up` runs here\n"
         "\n"
         "column             value\n"
         "amount__sum__2d      4.0\n"
@@ -573,7 +573,7 @@ def test_json_holds_all_of_it(
         (["spend", "user=1"], 1, "the keys are user_id"),
         (["spent", "user_id=1"], 1, "no feature 'spent'"),
         (["spend", "user_id=1", "--at", "soon"], 1, "'soon' is no instant"),
-        (["spend", "user_id=1", "--version", "9"], 1, "'9' is not a version"),
+        (["spend", "user_id=1", "--version", "9"], 2, "'9' is not a version"),
     ],
 )
 def test_mistakes_are_explained_in_a_line(
