@@ -30,13 +30,15 @@ Each message says what failed, on what, and what would work.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
 
 def with_owner(owner: str, text: str) -> str:
-    """`owner: text`, where the text does not begin so already: a message names its feature or file once."""
-    return text if text.startswith(f"{owner}: ") else f"{owner}: {text}"
+    """`owner: text`, where the text does not begin with its owner already, or with a version of it."""
+    is_named = re.match(rf"{re.escape(owner)}(: | \d+\.\d+\.\d+\b)", text)
+    return text if is_named else f"{owner}: {text}"
 
 
 class MlforgeError(Exception):

@@ -61,7 +61,7 @@ def plan(args: argparse.Namespace) -> int:
         for gone in vanishing:
             note(
                 f"{gone['feature']} would vanish: the definitions no longer name it; {gone['version']} and all "
-                "other versions stay in the store, its rows online go",
+                f"other versions stay in the store, its rows online go after {definitions.settings.gone_after}",
                 "red",
             )
     columns = {name: _columns_json(difference) for name, difference in differences.items()}

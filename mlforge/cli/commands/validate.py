@@ -123,15 +123,15 @@ def _free_windows(definitions: Definitions, name: str) -> Sequence[Window]:
 
 
 def check_source(definitions: Definitions, name: str) -> Check:
-    """Take a feature's source in, as a build does; events are kept, so a build does not redo it."""
+    """Take a feature's source in, as a build does; nothing of the store is written or locked."""
     from mlforge.ingest.pipeline import ingest
 
-    feature, store = definitions.features[name], definitions.store
+    feature = definitions.features[name]
     try:
         source = definitions.source(name)
         listing = source.scan()
-        with store.lock(name):
-            intake = ingest(feature, listing, store, store.latest(name))
+        with definitions.store.draft() as draft, draft.lock(name):
+            intake = ingest(feature, listing, draft, draft.latest(name))
         if intake.schema is not None:
             feature.spec.output(intake.schema)
     except MlforgeError as error:

@@ -133,6 +133,17 @@ def test_a_line_in_a_terminal_ends_between_words_and_elsewhere_it_is_one_line(
     assert lines_for(io.StringIO(), text) == [text]
 
 
+def test_a_message_about_a_version_names_its_feature_once(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    output.fail("lst 1.0.0 was made by other code", "lst no", "lsts: no", about="lst")
+    assert capsys.readouterr().err.splitlines() == [
+        "mlforge: error: lst 1.0.0 was made by other code",
+        "mlforge: error: lst: lst no",
+        "mlforge: error: lst: lsts: no",
+    ]
+
+
 @pytest.mark.parametrize("message", ["lst: no column 'a'", "no column 'a'"])
 def test_an_error_names_its_feature_once(message: str, capsys: pytest.CaptureFixture[str]) -> None:
     output.fail(message, about="lst")
