@@ -14,6 +14,7 @@
     │   ├── VersionNotFound
     │   ├── VersionConflict      the version exists, is below the highest, or lost a race
     │   ├── IntegrityError       stored bytes are not what was published
+    │   ├── StoreBusy            another process has held a feature for too long
     │   └── UnsupportedStore     another format, or a place where a store must not be
     ├── RetrievalError           a spine or a request that cannot be answered
     ├── OnlineError              the online store
@@ -100,6 +101,10 @@ class VersionConflict(StoreError):
 
 class IntegrityError(StoreError):
     """Stored bytes are not what was published."""
+
+
+class StoreBusy(StoreError):
+    """Another process works on the feature, and has for longer than one waits."""
 
 
 class UnsupportedStore(StoreError):

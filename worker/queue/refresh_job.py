@@ -14,7 +14,7 @@ from redis.exceptions import RedisError
 
 from mlforge.core import clock
 from mlforge.core.failpoints import reach
-from mlforge.errors import MlforgeError, OnlineError, VersionConflict
+from mlforge.errors import MlforgeError, OnlineError, StoreBusy, VersionConflict
 from mlforge.maintenance import operations
 from worker import project
 from worker.project import Project
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from mlforge.online.push import PushResult
     from mlforge.store import Store
 
-TRANSIENT = (OnlineError, VersionConflict, RedisError, OSError, MemoryError)
+TRANSIENT = (OnlineError, StoreBusy, VersionConflict, RedisError, OSError, MemoryError)
 """Faults of the surroundings, not of the feature: tried again for as long as it takes."""
 _PAUSE_S = 1.0
 WAITING = ("waiting", "source_missing")

@@ -24,12 +24,11 @@ No name, link or document in it leads outside the folder: a link is refused.
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import shutil
 import tempfile
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,6 +48,7 @@ from mlforge.store.draft import Draft
 from mlforge.store.file_tasks import FileScanTask, PartialLocation, PartialWrite, TileWrite
 from mlforge.store.local import index, io, staging, state_files
 from mlforge.store.local.identity import IdentityFile
+from mlforge.store.local.lock import exclusive
 from mlforge.store.local.manifest_chunks import ManifestChunks
 from mlforge.store.local.packs import Packing
 from mlforge.store.local.partials import PartialStore
@@ -457,16 +457,8 @@ class LocalStore(Store):
         latest = {name: self.latest(name) for name in self.features()}
         return {name: index.entry(manifest) for name, manifest in latest.items() if manifest}
 
-    @contextmanager
-    def _exclusive(self, name: str | None, lock: str) -> Iterator[None]:
-        path = (self.path if name is None else self._folder(name)) / lock
-        with io.storage_errors(path):
-            descriptor = io.no_link(str(path), os.O_CREAT | os.O_RDWR)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(descriptor)
+    def _exclusive(self, name: str | None, lock: str) -> AbstractContextManager[None]:
+        return exclusive((self.path if name is None else self._folder(name)) / lock)
 
     def _folder(self, name: str) -> Path:
         return no_link(self.path / checked(name))
