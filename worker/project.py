@@ -141,7 +141,10 @@ class Project:
     @cached_property
     def presence(self) -> Presence:
         """Whether a watcher of the project is at work."""
-        return Presence(self.redis, self.scope)
+        from mlforge.definitions.loader import DEFAULT
+
+        label = f"{self.name} ({Path(self.settings.target or DEFAULT).name})"
+        return Presence(self.redis, self.scope, label, sorted(self.definitions.features))
 
     @property
     def online(self) -> OnlineStore:
@@ -279,7 +282,7 @@ def scope_of(definitions: Definitions) -> str:
     Definitions that share a store, which each says of itself (`partial=True`), have a scope each.
     """
     store_id = definitions.store.establish().id
-    if not getattr(definitions, "partial", False):
+    if not definitions.partial:
         return store_id
     return f"{store_id}-{hashlib.sha256(definitions.name.encode()).hexdigest()[:8]}"
 

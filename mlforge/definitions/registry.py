@@ -48,6 +48,8 @@ class Definitions:
         memory_limit: bytes that a full build takes at most, beside the events of its longest window.
     follow_links: take links in a source that lead out of it, which are ignored otherwise.
     gone_after: how long the rows of a feature that vanishes from the definitions stay online as they are.
+    partial: other definitions have features in the same store: each has workers of its own. Without it a
+        watcher refuses a store that a watcher of other definitions is at work on.
 
     A relative `LocalStore` of a file that `mlforge` or a worker loads lies in that file's folder, whatever
     the root. In a script that you run yourself it starts from the current folder, as paths do in Python;
@@ -71,6 +73,7 @@ class Definitions:
         memory_limit: int = MEMORY_LIMIT,
         follow_links: bool = False,
         gone_after: str | timedelta | Duration = GONE_AFTER,
+        partial: bool = False,
     ) -> None:
         if not isinstance(store, Store):
             raise DefinitionError(
@@ -83,7 +86,7 @@ class Definitions:
             )
         gone = Duration.parse(gone_after, "Definitions: gone_after")
         self.settings = Settings(
-            engine, hold_above, max_file_memory, memory_limit, follow_links, gone
+            engine, hold_above, max_file_memory, memory_limit, follow_links, gone, partial
         )
         self.store, self.online_store = store, online_store
         self.features = features_by_name(features)
@@ -107,6 +110,11 @@ class Definitions:
     def name(self) -> str:
         """The project's name."""
         return self._name or self.root.name
+
+    @property
+    def partial(self) -> bool:
+        """Whether other definitions have features in the same store."""
+        return self.settings.partial
 
     @property
     def online_store(self) -> OnlineStore | None:

@@ -20,7 +20,8 @@ class Settings:
     """Settings of Definitions that hold for all features.
 
     engine: for features that name none. hold_above: a share, 0 to 1. max_file_memory, memory_limit: bytes.
-    gone_after: how long a feature that vanished is served as it stands.
+    gone_after: how long a feature that vanished is served as it stands. partial: whether other definitions
+    have features in the same store.
     Raises DefinitionError for a value of the wrong kind or out of bounds.
     """
 
@@ -30,6 +31,7 @@ class Settings:
     memory_limit: int = MEMORY_LIMIT
     follow_links: bool = False
     gone_after: Duration = GONE_AFTER
+    partial: bool = False
 
     def __post_init__(self) -> None:
         check_engine(self.engine, "Definitions")
@@ -45,3 +47,4 @@ class Settings:
                 f"{size}={self.memory_limit!r} is too little to work with; {works}"
             )
         flag(self.follow_links, "Definitions: follow_links")
+        flag(self.partial, "Definitions: partial")

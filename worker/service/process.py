@@ -14,6 +14,7 @@ from typing import Any
 
 import structlog
 
+from mlforge.errors import DefinitionError
 from mlforge.online.staleness import behind
 from worker.monitor.metrics import Exporter, Health
 from worker.project import Project, Settings
@@ -55,6 +56,7 @@ def run(settings: Settings, timing: Timing, beside: Beside) -> int:
         log.error("edited definitions do not import: the old ones stay in use", error=error)
         _tell(project, "definitions_broken", error=error)
 
+    _refuse_a_store_in_use(project)
     project.take_over()
     taken = project.make_current()
     if taken.others_before:
@@ -141,3 +143,17 @@ def _count_drop(project: Project, feature: str) -> None:
 def _tell(project: Project, kind: str, **details: Any) -> None:
     with survived("write to the event log", kind=kind):
         project.journal.write(kind, **details)
+
+
+def _refuse_a_store_in_use(project: Project) -> None:
+    """Raise DefinitionError while a watcher of other definitions, with other features, is at work on the store.
+
+    Each of the two would take the other's features for gone.
+    """
+    other = project.presence.other()
+    if other is not None:
+        raise DefinitionError(
+            f"{project.definitions.store} is at work for other definitions, {other.definitions}, with the features "
+            f"{', '.join(other.features)} (watcher: {other.where}); stop that watcher, put all features into one "
+            "Definitions, or say Definitions(partial=True) in both"
+        )

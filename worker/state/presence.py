@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,24 +33,40 @@ class WatcherState:
     pid: int
     silent_s: float
     parts: tuple[PartState, ...]
+    definitions: str = ""
+    features: tuple[str, ...] = ()
+
+    @property
+    def is_at_work(self) -> bool:
+        """Whether it has reported lately."""
+        return self.silent_s <= LATE_S
+
+    @property
+    def where(self) -> str:
+        """The process and its host."""
+        return f"process {self.pid} on {self.host}"
 
     def problems(self) -> Iterator[str]:
         """What is wrong with it, in words; nothing if all is well."""
-        where = f"process {self.pid} on {self.host}"
-        if self.silent_s > LATE_S:
-            yield f"the watcher ({where}) has not reported for {self.silent_s:.0f} s: see its log, start it again"
+        if not self.is_at_work:
+            yield f"the watcher ({self.where}) has not reported for {self.silent_s:.0f} s: see its log, start it again"
             return
         for part in self.parts:
             wrong = unfinished(part.age_s + self.silent_s, part.error)
             if wrong:
-                yield f"the watcher ({where}) does not {part.work}: {wrong}"
+                yield f"the watcher ({self.where}) does not {part.work}: {wrong}"
 
 
 class Presence:
-    """The report of a project's watcher; of several, that of the last one who reported."""
+    """The report of a project's watcher; of several, that of the last one who reported.
 
-    def __init__(self, redis: Redis, scope: str) -> None:
-        self._redis = redis
+    definitions: what people call them, with the file's name. features: theirs, sorted.
+    """
+
+    def __init__(
+        self, redis: Redis, scope: str, definitions: str = "", features: Sequence[str] = ()
+    ) -> None:
+        self._redis, self._definitions, self._features = redis, definitions, list(features)
         self._key = f"mlforge-work:{scope}:watcher"
 
     def report(self, heartbeats: Iterable[Heartbeat]) -> None:
@@ -61,6 +77,8 @@ class Presence:
             "pid": os.getpid(),
             "at": self._now(),
             "parts": parts,
+            "definitions": self._definitions,
+            "features": self._features,
         }
         self._redis.set(self._key, json.dumps(report), ex=_KEPT_S)
 
@@ -76,9 +94,25 @@ class Presence:
                 for work, age_s, error in report["parts"]
             )
             silent_s = max(0.0, self._now() - float(report["at"]))
-            return WatcherState(str(report["host"]), int(report["pid"]), silent_s, parts)
+            return WatcherState(
+                str(report["host"]),
+                int(report["pid"]),
+                silent_s,
+                parts,
+                str(report.get("definitions", "")),
+                tuple(map(str, report.get("features", ()))),
+            )
         except (ValueError, TypeError, KeyError, RecursionError, OverflowError):
             return None
+
+    def other(self) -> WatcherState | None:
+        """A watcher at work for other definitions, which have other features; None if there is none."""
+        state = self.read()
+        if state is None or not state.is_at_work or not state.definitions:
+            return None
+        is_own = (state.host, state.pid) == (socket.gethostname(), os.getpid())
+        is_same = state.definitions == self._definitions or list(state.features) == self._features
+        return None if is_own or is_same else state
 
     def leave(self) -> None:
         """Say that this process watches no more."""

@@ -61,6 +61,7 @@ DEFINITIONS = {
     "max_file_memory": {"int"},
     "memory_limit": set(),
     "follow_links": {"bool"},
+    "partial": {"bool"},
 }
 
 
