@@ -28,7 +28,7 @@ from mlforge.core.schema import Schema, same_columns
 from mlforge.core.values import Version
 from mlforge.engines import Engine
 from mlforge.engines.evaluation import frontier
-from mlforge.engines.events import events_of, lay_tiles
+from mlforge.engines.events import cache_tiles, events_of
 from mlforge.errors import (
     IntegrityError,
     MlforgeError,
@@ -220,7 +220,7 @@ class _Refresh:
         latest, candidate, diff = snapshot.latest, change.candidate, change.diff
         mode, why = mode_of(latest, candidate, diff, self.options)
         if self.options.publish:
-            lay_tiles(self.store, candidate, None if mode == "full" else diff)
+            cache_tiles(self.store, candidate, None if mode == "full" else diff)
         with self.store.transaction(snapshot) as tx:
             events = events_of(self.store, candidate)
             writer = TableWriter(self.engine, events, tx, self.options.layout)

@@ -72,7 +72,7 @@ def _at_boundaries(
     spec = events.spec
     assert spec.timestamp is not None
     seen = None if times is None else TimeRange(times.start - interval.us, times.end)
-    source = events.traces(seen, among)
+    source = events.cache.identities(events, seen, among)
     time = polars_schema.microseconds(spec.timestamp)
     points = source.select(
         *spec.keys, (time - time.mod(interval.us) + interval.us).alias(POINT)

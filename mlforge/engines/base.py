@@ -29,8 +29,7 @@ from mlforge.core.schema import Column, dtypes
 from mlforge.core.values import TimeRange
 from mlforge.engines import timeline
 from mlforge.engines.events import Events
-from mlforge.engines.tiles import build
-from mlforge.engines.tiles.merge import merge
+from mlforge.engines.plan import gather, plan, times_of
 from mlforge.engines.timeline import ROW_DTYPE
 from mlforge.errors import DataError
 from mlforge.frames import polars_schema
@@ -54,9 +53,9 @@ class SumOverflow(Exception):
 class Engine(ABC):
     """Evaluates a feature's metrics. Engines differ in the kernel alone, never in what it returns.
 
-    gathered: about how many events an evaluation takes into memory at a time. Small in tests, so
+    gathered: about how many events an evaluation holds in memory at a time. Small in tests, so
         that seams are crossed.
-    memory_limit: bytes that a full build is to take at most, beside the longest window's events.
+    memory_limit: the bytes that a full build takes at most, beside the longest window's events.
     """
 
     name: ClassVar[str]
@@ -66,7 +65,7 @@ class Engine(ABC):
         self.memory_limit = memory_limit
 
     def rows_at_once(self, spec: FeatureSpec) -> int:
-        """How many stored rows may be made at a time within the memory limit."""
+        """The number of stored rows that can be computed at a time within the memory limit."""
         return max(1, self.memory_limit // (_EVENT_BYTES + _VALUE_BYTES * len(spec.columns)))
 
     @abstractmethod
@@ -91,14 +90,14 @@ class Engine(ABC):
         spec, columns = events.spec, events.spec.values(events.schema)
         if points.is_empty():
             return polars_schema.empty(columns)
-        asked = points.select(
+        numbered = points.select(
             *spec.keys,
             _evaluated_at(spec).alias(TIME),
             pl.int_range(pl.len(), dtype=ROW_DTYPE).alias(ROW),
         )
-        answers = [self._answers(events, part) for part in self._by_time(events, asked)]
-        found = pl.concat(answers).sort(ROW)
-        return found.select(_settle(found, column, spec.name) for column in columns)
+        answers = pl.concat([self._metrics_at(events, p) for p in self._by_time(events, numbered)])
+        answers = answers.sort(ROW)
+        return answers.select(_settle(answers, column, spec.name) for column in columns)
 
     def rows(
         self, events: Events, among: pl.DataFrame | None = None, times: TimeRange | None = None
@@ -111,65 +110,28 @@ class Engine(ABC):
         spec = events.spec
         assert spec.timestamp is not None
         seen = None if times is None else time_model.events_seen(times, spec.windows).union(times)
-        line = _gather(events, seen, among).collect(
+        line = gather(events, seen, among).collect(
             engine=polars_schema.engine_for(events.rows_within(seen))
         )
         line = timeline.sorted_(line, spec.keys)
         line = timeline.numbered(timeline.with_entities(line, spec.keys), times)
-        found = self._aggregated(line, spec.columns, dtypes(events.schema), spec.name)
+        results = self._aggregated(line, spec.columns, dtypes(events.schema), spec.name)
         own = line.filter(pl.col(ROW).is_not_null()).select(
             *spec.keys, pl.col(TIME).cast(polars_schema.UTC_INSTANT).alias(spec.timestamp)
         )
-        values = (_settle(found, column, spec.name) for column in spec.values(events.schema))
-        return own.hstack(found.select(values)).sort(spec.order)
+        values = (_settle(results, column, spec.name) for column in spec.values(events.schema))
+        return own.hstack(results.select(values)).sort(spec.order)
 
-    def _answers(self, events: Events, asked: pl.DataFrame) -> pl.DataFrame:
-        """Each metric at each of some points, by ROW; of tiles, where those are fewer than events."""
-        spec, metrics, given = events.spec, events.spec.columns, dtypes(events.schema)
-        seen = time_model.events_seen(_times(asked), spec.windows)
-        among = asked.select(spec.keys).unique()
-        rows, found = events.rows_within(seen), None
-        laid = events.tiles(seen, among)
-        if laid is None:
-            found = self._held(_gather(events, seen, among), rows, spec.interval is not None)
-            if spec.interval is not None and rows >= build.FEWEST and build.dense(found, spec):
-                laid = build.made(found, spec, given)
-        answers = asked.select(ROW)
-        if laid is not None:
-            merging = merge(laid, spec, metrics, given)
-            if merging.made:
-                tiles = merging.rows.lazy()
-                merged = self._over(tiles, 0, asked, spec, merging.merges, merging.dtypes)
-                answers = answers.hstack(merging.finished(merged))
-            metrics = merging.rest
-        if metrics:
-            found = _gather(events, seen, among) if found is None else found
-            others = self._over(found, rows, asked, spec, metrics, given)
-            answers = answers.hstack(others.drop(ROW))
+    def _metrics_at(self, events: Events, points: pl.DataFrame) -> pl.DataFrame:
+        """ROW and each metric at some points, sorted by ROW."""
+        spec, answers = events.spec, points.select(ROW)
+        for step in plan(events, points, self.gathered):
+            line = step.rows.collect(engine=polars_schema.engine_for(step.most))
+            line = timeline.sorted_(pl.concat([line, points], how="diagonal"), spec.keys)
+            line = timeline.with_entities(line, spec.keys)
+            results = self._aggregated(line, step.metrics, step.dtypes, spec.name)
+            answers = answers.hstack(results.select(step.outputs))
         return answers
-
-    def _held(self, found: pl.LazyFrame, rows: int, aligned: bool) -> pl.LazyFrame:
-        """Events in memory; those that tiles may stand for are left where they are if more than `gathered`."""
-        engine, most = polars_schema.engine_for(rows), self.gathered
-        if not aligned or rows <= most:
-            return found.collect(engine=engine).lazy()
-        taken = found.head(most + 1).collect(engine=engine)
-        return taken.lazy() if taken.height <= most else found
-
-    def _over(
-        self,
-        found: pl.LazyFrame,
-        rows: int,
-        asked: pl.DataFrame,
-        spec: FeatureSpec,
-        metrics: Sequence[MetricColumn],
-        dtypes: Mapping[str, str],
-    ) -> pl.DataFrame:
-        """What the kernel gives for points over events, or over tiles; `rows`: how many are read at most."""
-        line = found.collect(engine=polars_schema.engine_for(rows))
-        line = timeline.sorted_(pl.concat([line, asked], how="diagonal"), spec.keys)
-        line = timeline.with_entities(line, spec.keys)
-        return self._aggregated(line, metrics, dtypes, spec.name)
 
     def _aggregated(
         self,
@@ -184,65 +146,50 @@ class Engine(ABC):
             for index, column in enumerate(value_columns(metrics))
         )
         try:
-            found = self.aggregate(
+            results = self.aggregate(
                 line.select(ENTITY, TIME, ROW, *values), ComputeContext.of(metrics, dtypes)
             )
         except SumOverflow as error:
             names = [metrics[position].name for position in error.positions]
             raise overflow(names, error.dtype, owner) from error
-        results = (
+        named = (
             pl.col(result_name(index)).alias(metric.name) for index, metric in enumerate(metrics)
         )
-        return _in_order(found.select(ROW, *results))
+        results = results.select(ROW, *named)
+        return results if results[ROW].is_sorted() else results.sort(ROW)
 
-    def _by_time(self, events: Events, asked: pl.DataFrame) -> Iterator[pl.DataFrame]:
+    def _by_time(self, events: Events, points: pl.DataFrame) -> Iterator[pl.DataFrame]:
         """The points in ranges of time, so that no more events than `gathered` are needed at once."""
-        seen = time_model.events_seen(_times(asked), events.spec.windows)
+        seen = time_model.events_seen(times_of(points), events.spec.windows)
         ranges = events.within(seen).ranges(self.gathered)
         if len(ranges) == 1:
-            yield asked
+            yield points
             return
         for times in ranges:
-            part = asked.filter(pl.col(TIME).is_between(times.start, times.end))
+            part = points.filter(pl.col(TIME).is_between(times.start, times.end))
             if not part.is_empty():
                 yield part
 
 
 def _evaluated_at(spec: FeatureSpec) -> pl.Expr:
-    """Where a value at a point is evaluated."""
+    """The instant at which the value of a point is evaluated."""
     time = pl.col(POINT).to_physical()
     return time if spec.interval is None else time - time.mod(spec.interval.us)
 
 
-def _times(asked: pl.DataFrame) -> TimeRange:
-    least, greatest = asked[TIME].min(), asked[TIME].max()
-    assert isinstance(least, int)
-    assert isinstance(greatest, int)
-    return TimeRange(least, greatest)
-
-
-def _gather(events: Events, seen: TimeRange | None, among: pl.DataFrame | None) -> pl.LazyFrame:
-    """The events of a range of time and of some entities, as kernels take them."""
-    return timeline.of_events(events.scan(events.spec.needed(), seen, among), events.spec)
-
-
-def _in_order(found: pl.DataFrame) -> pl.DataFrame:
-    return found if found[ROW].is_sorted() else found.sort(ROW)
-
-
-def _settle(found: pl.DataFrame, column: Column, owner: str) -> pl.Expr:
-    """The engine's result in the column's dtype, with what an empty window means."""
+def _settle(results: pl.DataFrame, column: Column, owner: str) -> pl.Expr:
+    """The kernel's result in the column's dtype, 0 or null for an empty window."""
     dtype = polars_schema.to_polars(column.dtype)
     value = pl.col(column.name)
     if column.aggregation == "count":
         return value.fill_null(0).cast(dtype)
     if column.aggregation == "sum" and column.dtype == "Int64":
-        _check_sum(found[column.name], owner)
+        _check_sum(results[column.name], owner)
     return polars_schema.finite(value.cast(dtype), dtype).alias(column.name)
 
 
 def _check_sum(sums: pl.Series, owner: str) -> None:
-    """Engines add integers in more than 64 bits, so one that does not fit is seen here."""
+    """Refuse integer sums that do not fit: kernels add in more than 64 bits."""
     least, greatest = sums.min(), sums.max()
     if least is not None and not (_INT64[0] <= int(str(least)) and int(str(greatest)) <= _INT64[1]):
         raise overflow([sums.name], "Int64", owner)

@@ -109,7 +109,7 @@ def _entities(
     merged = _merged(ranges)
     if not merged:
         return polars_schema.empty(schema).select(keys)
-    scans = [events.traces(times, among).select(keys) for times in merged]
+    scans = [events.cache.identities(events, times, among).select(keys) for times in merged]
     engine = polars_schema.engine_for(events.rows_within(_hull(merged)))
     with intact(events.spec.name):
         return pl.concat(scans).unique().collect(engine=engine)

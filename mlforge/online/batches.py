@@ -83,7 +83,7 @@ def cut(
     before: an earlier view, of which each batch says how many entities had a value. Raises IntegrityError as
     `values_at` does.
     """
-    if now.seen is not None and now.events.are_tiled(now.seen):
+    if now.seen is not None and now.events.cache.covers(now.events, now.seen):
         yield from _of_tiles(engine, now, subset, before)
         return
     views = [now] if before is None else [now, before]
@@ -133,7 +133,7 @@ class _Held(Events):
         rows = self.frame.lazy()
         if columns is not None:
             rows = rows.select(name for name in self.frame.columns if name in columns)
-        return self._chosen(rows, times, among)
+        return self.chosen(rows, times, among)
 
 
 def _part_of(keys: Sequence[str], number: int, parts: int) -> pl.Expr | None:

@@ -27,7 +27,7 @@ def read_ahead(store: Store, manifest: Manifest, room: int = ROOM) -> int:
     events, times = events_of(store, manifest), TimeRange(since, END)
     within = events.within(times).partials
     taken = sum(partial.rows for partial in within) * len(spec.needed())
-    fits = taken <= room and not events.are_tiled(times)
+    fits = taken <= room and not events.cache.covers(events, times)
     chosen = within if fits else ()
     store.keep(manifest.name, chosen, spec.needed(), spec.timestamp, since)
     return taken if fits else 0

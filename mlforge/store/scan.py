@@ -63,7 +63,7 @@ class EventScan:
         among: pl.DataFrame | None = None,
     ) -> pl.LazyFrame:
         """The events, lazily: some columns, those of a time range and of some entities, in no particular order."""
-        return self._scan(self.tasks_within(times), columns, times, among)
+        return self.scan_tasks(self.tasks_within(times), columns, times, among)
 
     def ranges(self, rows: int) -> list[TimeRange]:
         """All of time, cut where about so many events came since the cut before.
@@ -82,24 +82,26 @@ class EventScan:
                 begun, gathered = end + 1, 0
         return [TimeRange(a, b - 1) for a, b in pairwise([*cuts, END])]
 
-    def _scan(
+    def scan_tasks(
         self,
         tasks: Sequence[FileScanTask],
         columns: Sequence[str] | None,
         times: TimeRange | None,
         among: pl.DataFrame | None,
     ) -> pl.LazyFrame:
+        """The events of some of the scan's tasks, lazily; otherwise as `scan`."""
         wanted = tuple(c for c in self.schema if columns is None or c.name in columns)
         since = BEGINNING if times is None else times.start
-        return self._chosen(file_tasks.scan(tasks, wanted, since=since), times, among)
+        return self.chosen(file_tasks.scan(tasks, wanted, since=since), times, among)
 
-    def _chosen(
-        self, found: pl.LazyFrame, times: TimeRange | None, among: pl.DataFrame | None
+    def chosen(
+        self, rows: pl.LazyFrame, times: TimeRange | None, among: pl.DataFrame | None
     ) -> pl.LazyFrame:
+        """The rows of a time range and of some entities."""
         if times is not None and self.spec.timestamp is not None:
             start, end = polars_schema.instant(times.start), polars_schema.instant(times.end)
-            found = found.filter(pl.col(self.spec.timestamp).is_between(start, end))
-        return polars_schema.of_entities(found, among, self.spec.keys)
+            rows = rows.filter(pl.col(self.spec.timestamp).is_between(start, end))
+        return polars_schema.of_entities(rows, among, self.spec.keys)
 
 
 def event_scan(

@@ -1,9 +1,9 @@
-"""Tiles: what all events of an entity and an interval come to, for aligned windows over dense events.
+"""Building tiles: partial aggregates of the events of an entity and an interval, for aligned windows over dense events.
 
 Windows of an aligned feature begin and end where intervals do, so they are unions of tiles, and one set of tiles
-serves all of them. A tile is a row like an event's, at the start of its interval, and like those of an event there
-may be several of one entity and interval: what files give apart is simply put together. It holds only what
-merges exactly; `merging` makes metrics of it.
+serves all of them. A tile is a row like an event's, at the start of its interval, and as with events there
+may be several of one entity and interval: the tiles of several files are concatenated. It holds only parts that
+merge exactly; `merge` computes metrics from them.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from mlforge.core.schema import DIGITS, FLOATS, decimal_scale
 from mlforge.engines.fixed_point import WHOLE, Extent, Scale, extent
 
 DENSE = 4
-"""How many events a tile stands for on average at least; fewer do not pay for making it."""
+"""The least number of events a tile, on average, that pays for building it."""
 FEWEST = 20_000
-"""Fewer events than this are evaluated before one could tell how dense they are."""
+"""The least number of events for which it pays to find out how dense they are."""
 WIDE = f"Decimal({DIGITS}, 0)"
 """The dtype of sums: 128 bits that every engine and file takes."""
-MADE_OF = {
+PARTS_OF = {
     "count": ("count",),
     "sum": ("count", "sum"),
     "mean": ("count", "sum"),
@@ -35,52 +35,52 @@ MADE_OF = {
     "min": ("min",),
     "max": ("max",),
 }
-"""The parts of tiles that a metric is made of. Spread: the sum of squared deviations from a tile's own mean."""
-_NONE = pl.lit(None, dtype=pl.Int128)
+"""The parts of tiles from which a metric is computed. Spread: the sum of squared deviations from a tile's own mean."""
+_NO_SUM = pl.lit(None, dtype=pl.Int128)
 # Polars groups so in half of the time from tens of thousands of events on, and need not hold them.
 _ENGINE: Literal["streaming"] = "streaming"
 
 
 @dataclass(frozen=True)
 class Summary:
-    """How many events there are, and the extents of the columns that are summed."""
+    """The number of events, and the extents of the columns that are summed."""
 
     events: int
     extents: Mapping[str, Extent]
 
     def scale(self, column: str, dtype: str) -> Scale | None:
-        """The scale of a column's sums; None if none is sure to hold them, as then none is for more events."""
+        """The scale of a column's sums; None if none is sure to hold them, and then none is for more events."""
         if dtype in FLOATS:
             return Scale.exactly(self.extents[column], self.events)
         digits = DIGITS - 1 - (decimal_scale(dtype) or 0)
-        # Where a sum may not fit, it is for the events' own kernel to tell.
+        # Where a sum may not fit, the metric is computed from the events, which tells for sure.
         too_large = (self.extents[column].greatest or 0) * self.events >= 10.0**digits
         return None if too_large else WHOLE
 
     def union(self, other: Summary) -> Summary:
-        """That of the events of both."""
+        """The summary of both sets of events."""
         extents = {name: own.union(other.extents[name]) for name, own in self.extents.items()}
         return Summary(self.events + other.events, extents)
 
 
 @dataclass(frozen=True)
 class Tiles:
-    """Tiles of some events: keys, TIME, and the parts of each value column; sums that no scale holds are null."""
+    """Tiles of some events: keys, TIME, and the parts of each value column; sums without a scale are null."""
 
     rows: pl.LazyFrame
     summary: Summary
 
 
 def dense(events: pl.LazyFrame, spec: FeatureSpec) -> bool:
-    """Whether events, as kernels take them, are many and dense enough to be made tiles."""
+    """Whether events, as in a timeline, are so many and so dense that tiles pay."""
     tile = pl.struct(*spec.keys, _start(spec)).hash()
-    asked = events.select(pl.len(), tile.approx_n_unique().alias("tiles"))
-    count, tiles = asked.collect(engine=_ENGINE).row(0)
+    counts = events.select(pl.len(), tile.approx_n_unique().alias("tiles"))
+    count, tiles = counts.collect(engine=_ENGINE).row(0)
     return bool(count >= max(FEWEST, DENSE * tiles))
 
 
-def made(events: pl.LazyFrame, spec: FeatureSpec, dtypes: Mapping[str, str]) -> Tiles:
-    """The tiles of events, as kernels take them.
+def build_tiles(events: pl.LazyFrame, spec: FeatureSpec, dtypes: Mapping[str, str]) -> Tiles:
+    """The tiles of events, as in a timeline.
 
     dtypes: of the event columns. Events are read several times, and need not fit into memory.
     """
@@ -92,44 +92,44 @@ def made(events: pl.LazyFrame, spec: FeatureSpec, dtypes: Mapping[str, str]) -> 
     survey = events.select(pl.len(), *extents).collect(engine=_ENGINE).row(0, named=True)
     known = {column: Extent(**survey[value_alias(column)]) for column in summed}
     summary = Summary(survey["len"], known)
-    found = events.group_by(*spec.keys, _start(spec)).agg(
+    rows = events.group_by(*spec.keys, _start(spec)).agg(
         _part(column, kind, dtypes[column], summary)
         for column, kinds in parts(spec.columns).items()
         for kind in kinds
     )
     sums = (wide(pl.col(part_alias(column, "sum"))) for column in summed)
-    return Tiles(found.with_columns(sums).collect(engine=_ENGINE).lazy(), summary)
+    return Tiles(rows.with_columns(sums).collect(engine=_ENGINE).lazy(), summary)
 
 
-def together(found: Sequence[Tiles], dtypes: Mapping[str, str]) -> Tiles:
-    """Tiles of several lots of events, their sums in one scale."""
-    summary = reduce(Summary.union, (tiles.summary for tiles in found))
+def concat_tiles(several: Sequence[Tiles], dtypes: Mapping[str, str]) -> Tiles:
+    """Tiles of several sets of events, their sums in one scale."""
+    summary = reduce(Summary.union, (tiles.summary for tiles in several))
     rows = [
         tiles.rows.with_columns(
             _rescaled(column, dtypes[column], tiles.summary, summary) for column in summary.extents
         )
-        for tiles in found
+        for tiles in several
     ]
     return Tiles(pl.concat(rows), summary)
 
 
 def parts(metrics: Iterable[MetricColumn]) -> Mapping[str, tuple[str, ...]]:
-    """For each event column the parts that its metrics are made of; none for what needs the events."""
-    found: dict[str, dict[str, None]] = {}
+    """For each event column the parts from which its metrics are computed; none for metrics that need events."""
+    kinds: dict[str, dict[str, None]] = {}
     for metric in metrics:
-        found.setdefault(metric.column, {}).update(
-            dict.fromkeys(MADE_OF.get(metric.aggregation, ()))
+        kinds.setdefault(metric.column, {}).update(
+            dict.fromkeys(PARTS_OF.get(metric.aggregation, ()))
         )
-    return {column: tuple(kinds) for column, kinds in found.items()}
+    return {column: tuple(own) for column, own in kinds.items()}
 
 
 def part_name(column: str, kind: str) -> str:
-    """A part's name among the columns that a kernel aggregates; no column of a source begins so."""
+    """The name of a part as an event column; no column of a source begins so."""
     return f"__{kind}_{column}"
 
 
 def part_alias(column: str, kind: str) -> str:
-    """A part's column in tiles."""
+    """The name of a part's column in tiles."""
     return value_alias(part_name(column, kind))
 
 
@@ -139,7 +139,7 @@ def part_dtype(kind: str, dtype: str) -> str:
 
 
 def wide(whole: pl.Expr) -> pl.Expr:
-    """Integers of 128 bits as what engines and files take."""
+    """Integers of 128 bits as the decimals that engines and files take."""
     return whole.reinterpret(dtype=pl.Decimal(DIGITS, 0))
 
 
@@ -150,30 +150,30 @@ def _start(spec: FeatureSpec) -> pl.Expr:
 
 
 def _part(column: str, kind: str, dtype: str, of: Summary) -> pl.Expr:
-    """A part of a tile, of its events."""
+    """The part of one tile, from its events."""
     values = pl.col(value_alias(column))
     match kind:
         case "count":
-            found = values.count().cast(pl.Int64)
+            part = values.count().cast(pl.Int64)
         case "spread":
             numbers = values.cast(pl.Float64)
-            found = (numbers.var(ddof=0) * numbers.count()).fill_null(0.0)
+            part = (numbers.var(ddof=0) * numbers.count()).fill_null(0.0)
         case "sum":
             scale = of.scale(column, dtype)
             physical = values if decimal_scale(dtype) is None else values.to_physical()
-            found = _NONE.first() if scale is None else scale.whole(physical).sum()
+            part = _NO_SUM.first() if scale is None else scale.whole(physical).sum()
         case _:
-            found = values.min() if kind == "min" else values.max()
-    return found.alias(part_alias(column, kind))
+            part = values.min() if kind == "min" else values.max()
+    return part.alias(part_alias(column, kind))
 
 
 def _rescaled(column: str, dtype: str, own: Summary, both: Summary) -> pl.Expr:
-    """A column's sums in the scale that it has in both; null where there is none."""
-    given, wanted = own.scale(column, dtype), both.scale(column, dtype)
+    """A column's sums in the scale of both summaries; null where there is none."""
+    before, after = own.scale(column, dtype), both.scale(column, dtype)
     sums = pl.col(part_alias(column, "sum"))
-    if given is None or wanted is None:
-        return wide(_NONE.alias(part_alias(column, "sum")))
-    # Sums of nothing but zeros are zeros in any scale, whatever theirs.
-    if given == wanted or own.extents[column].exponents is None:
+    if before is None or after is None:
+        return wide(_NO_SUM.alias(part_alias(column, "sum")))
+    # Zeros are zeros in any scale.
+    if before == after or own.extents[column].exponents is None:
         return sums
-    return wide(sums.to_physical() * pl.lit(1 << (wanted.bits - given.bits), dtype=pl.Int128))
+    return wide(sums.to_physical() * pl.lit(1 << (after.bits - before.bits), dtype=pl.Int128))

@@ -1,4 +1,4 @@
-"""The cache of tiles: made once of each file with many events, and read in its place ever after.
+"""The cache of tiles: built once of each file with many events, and read in its place ever after.
 
 Tiles follow from the file and from what is tiled, so they may be deleted at any time; damaged ones are as
 good as none.
@@ -10,8 +10,8 @@ import hashlib
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import reduce
+from dataclasses import dataclass, replace
+from functools import cached_property, reduce
 from typing import Any
 
 import polars as pl
@@ -19,26 +19,29 @@ import polars as pl
 from mlforge.compilers.base import TIME
 from mlforge.core.feature_spec import FeatureSpec
 from mlforge.core.schema import Schema, dtypes
+from mlforge.core.values import TimeRange
+from mlforge.engines import timeline
 from mlforge.engines.fixed_point import Extent, Scale
 from mlforge.engines.tiles import build
-from mlforge.engines.tiles.build import Summary, Tiles
+from mlforge.engines.tiles.build import Summary, Tiles, build_tiles
 from mlforge.engines.tiles.merge import Sizes, gives, mean_of
-from mlforge.engines.timeline import of_events
+from mlforge.frames import polars_schema
 from mlforge.store import Store, file_tasks
 from mlforge.store.file_tasks import FileScanTask, TileWrite
+from mlforge.store.scan import EventScan
 
 _FORMAT = 1
 
 
 def kind_of(spec: FeatureSpec, schema: Schema) -> str | None:
-    """What tiles of a feature depend on besides events, as a name; None where it has none."""
+    """A hash of all that a feature's tiles depend on besides events; None where it has no tiles."""
     parts = {column: kinds for column, kinds in build.parts(spec.columns).items() if kinds}
     if spec.interval is None or not parts:
         return None
-    given = dtypes(schema)
-    columns = sorted((column, given[column], sorted(kinds)) for column, kinds in parts.items())
-    said = [_FORMAT, spec.interval.us, list(spec.keys), spec.timestamp, columns]
-    return hashlib.sha256(json.dumps(said).encode()).hexdigest()[:16]
+    known = dtypes(schema)
+    columns = sorted((column, known[column], sorted(kinds)) for column, kinds in parts.items())
+    document = [_FORMAT, spec.interval.us, list(spec.keys), spec.timestamp, columns]
+    return hashlib.sha256(json.dumps(document).encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +57,12 @@ class CachedTiles:
         """The tiles of a file of a feature's partials; None unless they are whole and still its own."""
         notes = store.tile_notes(name, tiles, of)
         try:
-            return None if notes is None else cls._understood(tiles, notes)
+            return None if notes is None else cls._decoded(tiles, notes)
         except (KeyError, TypeError, ValueError):
             return None
 
     @classmethod
-    def _understood(cls, file: str, notes: Mapping[str, Any]) -> CachedTiles | None:
+    def _decoded(cls, file: str, notes: Mapping[str, Any]) -> CachedTiles | None:
         if notes["events"] is None:
             return cls(file, None, {})
         extents = {column: Extent(*ends) for column, (_, *ends, _) in notes["sums"].items()}
@@ -67,49 +70,131 @@ class CachedTiles:
         for column, (dtype, _, _, bits) in notes["sums"].items():
             scale = summary.scale(column, dtype)
             if bits != (None if scale is None else scale.bits):
-                return None  # of an mlforge whose scales are others
+                return None  # written by an mlforge with other scales
         sizes = {name: Sizes(Extent(*ends), most) for name, (*ends, most) in notes["sizes"].items()}
         return cls(file, summary, sizes)
 
 
-def lay(store: Store, spec: FeatureSpec, schema: Schema, tasks: Sequence[FileScanTask]) -> None:
-    """Make the tiles of these tasks' files, of each that is read whole, has many events and no tiles yet.
+@dataclass(frozen=True)
+class TileCache:
+    """The cached tiles of a feature's files of events, to be read in their place.
 
-    For a file whose events are not dense the store notes that it has none; a damaged file is left alone. Raises
-    StoreError where tiles cannot be written.
+    store: None where there is no cache.
     """
-    kind = kind_of(spec, schema)
-    if kind is None:
-        return
-    there = store.tiles(spec.name, kind)
-    whole = {
-        task.file: task for task in tasks if task.numbers is None and task.rows >= build.FEWEST
-    }
-    without = [
-        task
-        for file, task in whole.items()
-        if file not in there or CachedTiles.read(store, spec.name, there[file], file) is None
-    ]
-    intact = (task for task in without if store.is_whole(spec.name, task.file))
-    if without:
-        store.write_tiles(spec.name, kind, _made(intact, spec, schema))
+
+    store: Store | None
+    spec: FeatureSpec
+    schema: Schema
+
+    def tiles(
+        self, scan: EventScan, times: TimeRange, among: pl.DataFrame | None = None
+    ) -> Tiles | None:
+        """The tiles of a range and of some entities; None unless those of most events are cached.
+
+        The range begins and ends where intervals do.
+        """
+        cached, others = self._split(scan, times)
+        if not cached:
+            return None
+        inside, column_dtypes = pl.col(TIME).is_between(times.start, times.end), dtypes(self.schema)
+        several = [
+            replace(
+                each,
+                rows=polars_schema.of_entities(each.rows.filter(inside), among, self.spec.keys),
+            )
+            for each in _scanned(cached, column_dtypes)
+        ]
+        if others:
+            rest = scan.scan_tasks(others, self.spec.needed(), times, among)
+            several.append(
+                build_tiles(timeline.of_events(rest, self.spec), self.spec, column_dtypes)
+            )
+        return build.concat_tiles(several, column_dtypes)
+
+    def identities(
+        self, scan: EventScan, times: TimeRange | None = None, among: pl.DataFrame | None = None
+    ) -> pl.LazyFrame:
+        """Keys and times of the events, lazily; of cached tiles the starts of their intervals.
+
+        Those starts are compared with the range.
+        """
+        cached, others = self._split(scan, times)
+        if not cached:
+            return scan.scan(self.spec.identity, times, among)
+        assert self.spec.timestamp is not None
+        time = pl.col(TIME).cast(polars_schema.UTC_INSTANT).alias(self.spec.timestamp)
+        rows = pl.scan_parquet([tiles.file for tiles in cached], glob=False)
+        rows = scan.chosen(rows.select(*self.spec.keys, time), times, among)
+        return pl.concat([rows, scan.scan_tasks(others, self.spec.identity, times, among)])
+
+    def covers(self, scan: EventScan, times: TimeRange) -> bool:
+        """Whether every metric over a range comes from cached tiles, but for the few events without."""
+        cached, _ = self._split(scan, times)
+        return bool(cached) and _give_all(cached, self.spec, dtypes(self.schema))
+
+    def write(self, tasks: Sequence[FileScanTask]) -> None:
+        """Build the tiles of files that are read whole, have many events and no tiles yet.
+
+        For a file whose events are not dense the store notes that it has none; a damaged file is left alone.
+        Raises StoreError where tiles cannot be written.
+        """
+        kind = kind_of(self.spec, self.schema)
+        if self.store is None or kind is None:
+            return
+        store, name, known = self.store, self.spec.name, self.store.tiles(self.spec.name, kind)
+        whole = {task.file: task for task in tasks if task.numbers is None}
+        without = [
+            task
+            for file, task in whole.items()
+            if task.rows >= build.FEWEST
+            and (file not in known or CachedTiles.read(store, name, known[file], file) is None)
+        ]
+        intact = (task for task in without if store.is_whole(name, task.file))
+        if without:
+            store.write_tiles(name, kind, _writes(intact, self.spec, self.schema))
+
+    def _split(
+        self, scan: EventScan, times: TimeRange | None
+    ) -> tuple[list[CachedTiles], Sequence[FileScanTask]]:
+        """The cached tiles within a range, and the files without; no tiles unless they are of most events."""
+        tasks = scan.tasks_within(times)
+        looked_up = [(task, self._cached(task)) for task in tasks] if self._files else []
+        cached = [tiles for _, tiles in looked_up if tiles is not None]
+        others = [task for task, tiles in looked_up if tiles is None]
+        tiled = sum([task.rows for task, tiles in looked_up if tiles is not None])
+        return (cached, others) if tiled > sum([task.rows for task in others]) else ([], tasks)
+
+    def _cached(self, task: FileScanTask) -> CachedTiles | None:
+        file = self._files.get(task.file) if task.numbers is None else None
+        if self.store is None or file is None:
+            return None
+        tiles = CachedTiles.read(self.store, self.spec.name, file, task.file)
+        return None if tiles is None or tiles.summary is None else tiles
+
+    @cached_property
+    def _files(self) -> Mapping[str, str]:
+        """The files of tiles, by the file of events that they follow from."""
+        kind = kind_of(self.spec, self.schema)
+        return {} if self.store is None or kind is None else self.store.tiles(self.spec.name, kind)
 
 
-def _made(tasks: Iterable[FileScanTask], spec: FeatureSpec, schema: Schema) -> Iterator[TileWrite]:
-    wanted = tuple(column for column in schema if column.name in spec.needed())
-    given = dtypes(schema)
+def _writes(
+    tasks: Iterable[FileScanTask], spec: FeatureSpec, schema: Schema
+) -> Iterator[TileWrite]:
+    needed = tuple(column for column in schema if column.name in spec.needed())
+    column_dtypes = dtypes(schema)
     for task in tasks:
-        events = of_events(file_tasks.scan([task], wanted), spec)
+        events = timeline.of_events(file_tasks.scan([task], needed), spec)
         notes: dict[str, Any] = {"events": None}
         rows = pl.DataFrame()
         if build.dense(events, spec):
-            found = build.made(events, spec, given)
-            rows = found.rows.collect().sort(TIME)
-            notes |= _told(found.summary, rows, spec, given)
+            tiles = build_tiles(events, spec, column_dtypes)
+            rows = tiles.rows.collect().sort(TIME)
+            notes |= _notes_of(tiles.summary, rows, spec, column_dtypes)
         yield TileWrite(task.file, rows, notes)
 
 
-def _told(
+def _notes_of(
     summary: Summary, rows: pl.DataFrame, spec: FeatureSpec, dtypes: Mapping[str, str]
 ) -> dict[str, Any]:
     sums, sizes = {}, {}
@@ -123,34 +208,36 @@ def _told(
     return {"events": summary.events, "sums": sums, "sizes": sizes}
 
 
-def summary_of(laid: Iterable[CachedTiles]) -> Summary:
-    """That of the events of all."""
-    return reduce(Summary.union, (one.summary for one in laid if one.summary is not None))
+def _union(cached: Iterable[CachedTiles]) -> Summary:
+    """The summary of the events of all."""
+    return reduce(Summary.union, (tiles.summary for tiles in cached if tiles.summary is not None))
 
 
-def makes(laid: Sequence[CachedTiles], spec: FeatureSpec, dtypes: Mapping[str, str]) -> bool:
-    """Whether these tiles together make every metric of a feature."""
-    summary, known = summary_of(laid), {name for one in laid for name in one.sizes}
+def _give_all(cached: Sequence[CachedTiles], spec: FeatureSpec, dtypes: Mapping[str, str]) -> bool:
+    """Whether these tiles together give every metric of a feature."""
+    summary, with_sizes = _union(cached), {name for tiles in cached for name in tiles.sizes}
 
-    def exact(column: str) -> Scale | None:
+    def sum_scale(column: str) -> Scale | None:
         return summary.scale(column, dtypes[column]) if column in summary.extents else None
 
-    def near(column: str) -> Scale | None:
-        if column not in known or exact(column) is None:
+    def mean_scale(column: str) -> Scale | None:
+        if column not in with_sizes or sum_scale(column) is None:
             return None
-        return reduce(Sizes.union, (one.sizes[column] for one in laid)).scale()
+        return reduce(Sizes.union, (tiles.sizes[column] for tiles in cached)).scale()
 
-    return all(gives(m.aggregation, exact(m.column), near(m.column)) for m in spec.columns)
+    return all(
+        gives(m.aggregation, sum_scale(m.column), mean_scale(m.column)) for m in spec.columns
+    )
 
 
-def scanned(laid: Iterable[CachedTiles], dtypes: Mapping[str, str]) -> list[Tiles]:
-    """Their tiles, those whose sums are in one scale together: many files are read in one go."""
+def _scanned(cached: Iterable[CachedTiles], dtypes: Mapping[str, str]) -> list[Tiles]:
+    """Cached tiles, all of one scale together: many files are read in one go."""
     by_scale: dict[tuple[Scale | None, ...], list[CachedTiles]] = defaultdict(list)
-    for one in laid:
-        own = one.summary
+    for tiles in cached:
+        own = tiles.summary
         if own is not None:
-            by_scale[tuple(own.scale(name, dtypes[name]) for name in own.extents)].append(one)
+            by_scale[tuple(own.scale(name, dtypes[name]) for name in own.extents)].append(tiles)
     return [
-        Tiles(pl.scan_parquet([one.file for one in alike], glob=False), summary_of(alike))
+        Tiles(pl.scan_parquet([tiles.file for tiles in alike], glob=False), _union(alike))
         for alike in by_scale.values()
     ]

@@ -14,7 +14,7 @@ import pytest
 
 from mlforge.core.schema import AGGREGATIONS
 from mlforge.core.values import to_us
-from mlforge.engines import Engine, base, engine_named
+from mlforge.engines import Engine, engine_named, plan
 from mlforge.engines.tiles import build
 from mlforge.engines.tiles import merge as merging
 from mlforge.engines.tiles.merge import Merge
@@ -44,7 +44,7 @@ def merged(monkeypatch: pytest.MonkeyPatch) -> list[Merge]:
         seen.append(merging.merge(*arguments))
         return seen[-1]
 
-    monkeypatch.setattr(base, "merge", watched)
+    monkeypatch.setattr(plan, "merge", watched)
     return seen
 
 

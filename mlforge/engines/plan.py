@@ -1,0 +1,91 @@
+"""The plan of an evaluation: which metrics come from events, and which from tiles.
+
+A plan is one step or two: over events alone, over tiles alone, or over both, each with its own metrics.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import polars as pl
+
+from mlforge.compilers.base import TIME
+from mlforge.core import time_model
+from mlforge.core.metrics import MetricColumn
+from mlforge.core.schema import dtypes
+from mlforge.core.values import TimeRange
+from mlforge.engines import timeline
+from mlforge.engines.events import Events
+from mlforge.engines.tiles import build
+from mlforge.engines.tiles.build import build_tiles
+from mlforge.engines.tiles.merge import merge
+from mlforge.frames import polars_schema
+
+
+@dataclass(frozen=True)
+class Step:
+    """One pass of the kernel.
+
+    rows: events or tiles, as in a timeline. most: how many of them are read at most. metrics, dtypes: what
+    the kernel computes of them. outputs: the feature's metrics, from the kernel's results.
+    """
+
+    rows: pl.LazyFrame
+    most: int
+    metrics: tuple[MetricColumn, ...]
+    dtypes: Mapping[str, str]
+    outputs: tuple[pl.Expr, ...]
+
+
+def plan(events: Events, points: pl.DataFrame, gathered: int) -> list[Step]:
+    """The steps that give every metric at points: keys, and TIME as where they are evaluated.
+
+    gathered: how many events may be held in memory to find out whether tiles pay.
+    """
+    spec, column_dtypes = events.spec, dtypes(events.schema)
+    seen = time_model.events_seen(times_of(points), spec.windows)
+    among = points.select(spec.keys).unique()
+    most = events.rows_within(seen)
+
+    def step_over_events(metrics: Sequence[MetricColumn], rows: pl.LazyFrame | None = None) -> Step:
+        outputs = tuple(pl.col(metric.name) for metric in metrics)
+        rows = gather(events, seen, among) if rows is None else rows
+        return Step(rows, most, tuple(metrics), column_dtypes, outputs)
+
+    rows, tiles = None, events.cache.tiles(events, seen, among)
+    if tiles is None:
+        rows = _held(gather(events, seen, among), most, gathered, spec.interval is not None)
+        if spec.interval is None or most < build.FEWEST or not build.dense(rows, spec):
+            return [step_over_events(spec.columns, rows)]
+        tiles = build_tiles(rows, spec, column_dtypes)
+    merged = merge(tiles, spec, spec.columns, column_dtypes)
+    steps = []
+    if merged.finalized:
+        tile_rows = merged.rows.lazy()
+        steps.append(Step(tile_rows, 0, merged.merges, merged.dtypes, merged.finalized))
+    if merged.rest:
+        steps.append(step_over_events(merged.rest, rows))
+    return steps
+
+
+def gather(events: Events, seen: TimeRange | None, among: pl.DataFrame | None) -> pl.LazyFrame:
+    """The events of a range of time and of some entities, as in a timeline."""
+    return timeline.of_events(events.scan(events.spec.needed(), seen, among), events.spec)
+
+
+def times_of(points: pl.DataFrame) -> TimeRange:
+    """The first and the last TIME of some points, at least one."""
+    least, greatest = points[TIME].min(), points[TIME].max()
+    assert isinstance(least, int)
+    assert isinstance(greatest, int)
+    return TimeRange(least, greatest)
+
+
+def _held(rows: pl.LazyFrame, most: int, gathered: int, aligned: bool) -> pl.LazyFrame:
+    """Events in memory; more than `gathered` of an aligned feature stay where they are, for tiles may replace them."""
+    engine = polars_schema.engine_for(most)
+    if not aligned or most <= gathered:
+        return rows.collect(engine=engine).lazy()
+    head = rows.head(gathered + 1).collect(engine=engine)
+    return head.lazy() if head.height <= gathered else rows
