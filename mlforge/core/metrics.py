@@ -125,12 +125,34 @@ def _aggregations(column: str, names: Sequence[str] | str) -> tuple[str, ...]:
         )
     for name in names:
         if text(name, f"each of {what}", 'write ["sum", "mean"]') not in AGGREGATIONS:
-            near = get_close_matches(name, AGGREGATIONS, n=1, cutoff=0.5)
-            hint = f"did you mean {near[0]!r}? " if near else ""
+            meant = _meant(name)
+            hint = f"did you mean {meant!r}? " if meant else ""
             raise DefinitionError(
                 f"Rolling: unknown aggregation {name!r} of column {column!r}; {hint}there are {', '.join(AGGREGATIONS)}"
             )
     return names
+
+
+# Other libraries' words for aggregations of ours.
+_SYNONYMS = {
+    **dict.fromkeys(("avg", "average"), "mean"),
+    **dict.fromkeys(("total", "add"), "sum"),
+    **dict.fromkeys(("size", "len", "length", "n", "number", "num"), "count"),
+    **dict.fromkeys(("stddev", "stdev", "stddev_samp", "sd", "sigma"), "std"),
+    **dict.fromkeys(("minimum", "least", "smallest", "lowest"), "min"),
+    **dict.fromkeys(("maximum", "greatest", "largest", "highest"), "max"),
+    **dict.fromkeys(("med", "p50", "q50"), "median"),
+}
+_A_SLIP = 0.66  # of the letters are the same: one of three was mistyped
+
+
+def _meant(name: str) -> str | None:
+    """The aggregation that a name means: by its meaning, or but for a slip; None where neither is near."""
+    name = name.lower().strip()
+    if name in AGGREGATIONS:
+        return name
+    near = get_close_matches(name, AGGREGATIONS, n=1, cutoff=_A_SLIP)
+    return _SYNONYMS.get(name) or (near[0] if near else None)
 
 
 def _check_interval(rolling: Rolling, interval: Duration | None, owner: str) -> None:

@@ -1,4 +1,4 @@
-"""Audit: is what is stored and served what the raw files say?
+"""Audit: whether stored and served values are those that the raw files give.
 
 For a sample of entities, or all, the values of the served version are computed anew from the source
 files by `mlforge.core.reference`, and compared with the rows of data.parquet, with training values and with
@@ -11,10 +11,8 @@ from __future__ import annotations
 import datetime
 import random
 import time
-from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 
 import polars as pl
 
@@ -22,10 +20,11 @@ from mlforge.core import clock, reference
 from mlforge.core.manifest import Manifest, config_of
 from mlforge.core.reference import Cell, History, Row
 from mlforge.core.values import FIRST_INSTANT, LAST_INSTANT, from_us, to_us
-from mlforge.errors import FunctionError, IntegrityError, MlforgeError, OnlineError, SourceError
+from mlforge.errors import IntegrityError, MlforgeError, OnlineError
 from mlforge.features.feature import Feature
-from mlforge.frames import polars_schema, validate
+from mlforge.frames import polars_schema
 from mlforge.ingest.side_tables import SideTables
+from mlforge.maintenance.raw_events import RawFile, RawReader
 from mlforge.maintenance.sampling import (
     SOME,
     Entity,
@@ -37,10 +36,8 @@ from mlforge.maintenance.sampling import (
 )
 from mlforge.online import OnlineStore
 from mlforge.retrieval.training import get_training_data
-from mlforge.sources.parquet_reader import SourceFile, read
 from mlforge.sources.source import Source
 from mlforge.store import Store
-from mlforge.store.file_tasks import read_place
 from mlforge.store.records import Audit
 
 _ROWS, _INSTANTS = 50, 8
@@ -79,23 +76,25 @@ def audit(
     if before and _STRANGERS in before.suspects:
         share = replace(share, entities=None)
 
-    def held_against(files: Iterable[_File]) -> _Audit:
-        work = _Audit(feature, source, store, online, share, manifest, max_bytes, tables)
+    reader = RawReader(feature, source, store, manifest, max_bytes, tables)
+
+    def held_against(files: Iterable[RawFile]) -> _Audit:
+        work = _Audit(feature, store, online, share, manifest, reader)
         work.run(files, before)
         return work
 
-    work = held_against(_File(s.path, s.hash, s.partial) for s in manifest.sources)
+    work = held_against(RawFile(s.path, s.hash, s.partial) for s in manifest.sources)
     if work.gone:
         # Files that were compacted or written anew with the same rows make no version: if what is there
         # now gives the same values, that proves them too. If not, it tells nothing of this version.
         now = held_against(
-            _File(path, seen.hash, None) for path, seen in store.seen(feature.name).items()
+            RawFile(path, seen.hash, None) for path, seen in store.seen(feature.name).items()
         )
         if not now.gone and not now.mismatches:
             work = now
-    found = work.report(time.perf_counter() - began).following(before)
-    store.write_audit(feature.name, found)
-    return found
+    report = work.report(time.perf_counter() - began).following(before)
+    store.write_audit(feature.name, report)
+    return report
 
 
 def _check_same(feature: Feature, manifest: Manifest) -> None:
@@ -107,25 +106,14 @@ def _check_same(feature: Feature, manifest: Manifest) -> None:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class _File:
-    """A source file by its content, and the partial that a version has of it."""
-
-    path: str
-    hash: str
-    partial: str | None
-
-
 @dataclass
 class _Audit:
     feature: Feature
-    source: Source
     store: Store
     online: OnlineStore | None
     share: Share
     manifest: Manifest
-    max_bytes: int | None
-    tables: SideTables
+    reader: RawReader
     values: int = 0
     compared: int = 0
     unproven: int = 0
@@ -135,13 +123,15 @@ class _Audit:
     told: list[str] = field(default_factory=list)
     suspects: dict[str, None] = field(default_factory=dict)
 
-    def run(self, files: Iterable[_File], before: Audit | None) -> None:
+    def run(self, files: Iterable[RawFile], before: Audit | None) -> None:
         """Sample, compute anew, compare."""
         spec, manifest = self.feature.spec, self.manifest
         names = [c.name for c in spec.values(manifest.events)]
         suspects = before.suspects if before else ()
         sample = Sample.of(spec.keys, self._stored(), self.share, suspects)
-        events, unknown = self._events(files, sample)
+        raw = self.reader.read(files, sample)
+        events, unknown = raw.by_entity, raw.unknown
+        self.gone = raw.gone
         stored = by_entity(self._stored(sample), spec.keys)
         histories = {
             entity: History.of(spec, names, events.get(entity, ()))
@@ -158,7 +148,7 @@ class _Audit:
             self._still(before, unknown)
 
     def _still(self, before: Audit, unknown: Iterable[Entity]) -> None:
-        """What was wrong before and could not be looked at now is still an alarm."""
+        """Entities that were wrong before and could not be looked at now are still an alarm."""
         unseen = {entity_text(entity) for entity in unknown}
         online_again = not self.skipped or bool(before.skipped)
         for suspect in before.suspects:
@@ -174,16 +164,8 @@ class _Audit:
                     f"{shown}: was wrong in the audit before, and cannot be proven now"
                 )
 
-    @cached_property
-    def renamed(self) -> dict[str, list[str]]:
-        """Where each content was last seen."""
-        found: dict[str, list[str]] = defaultdict(list)
-        for path, seen in self.store.seen(self.feature.name).items():
-            found[seen.hash].append(path)
-        return found
-
     def report(self, seconds: float) -> Audit:
-        """What was found."""
+        """The result as the store keeps it."""
         return Audit(
             version=str(self.manifest.version),
             at=clock.now(),
@@ -199,83 +181,7 @@ class _Audit:
             seconds=round(seconds, 3),
         )
 
-    # What should be: from the raw files.
-
-    def _events(
-        self, files: Iterable[_File], sample: Sample
-    ) -> tuple[dict[Entity, list[Row]], set[Entity]]:
-        """The sampled entities' events, and the entities that had some in files no longer there."""
-        found: dict[Entity, list[Row]] = defaultdict(list)
-        unknown: set[Entity] = set()
-        whole: list[pl.DataFrame] = []
-        for file in sorted(files, key=lambda file: file.path):
-            frame = self._raw(file)
-            if frame is None:
-                self.gone.append(file.path)
-                unknown |= self._entities_of(file, sample)
-            elif self.manifest.rowwise:
-                self._add(self._apply(frame, file.path), sample, found)
-            else:
-                whole.append(polars_schema.in_microseconds(frame))
-        if whole and not self.gone:
-            together = pl.concat(whole, how="diagonal_relaxed")
-            self._add(self._apply(together, "the whole source"), sample, found)
-        return found, unknown
-
-    def _raw(self, file: _File) -> pl.DataFrame | None:
-        """The content that the version was made from; None if it is nowhere in the source now."""
-        for path in dict.fromkeys([file.path, *self.renamed.get(file.hash, ())]):
-            try:
-                content = read(SourceFile.under(self.source.root, path), self.max_bytes)
-            except (SourceError, OSError):
-                continue
-            if content.hash == file.hash:
-                return content.frame
-        return None
-
-    def _entities_of(self, file: _File, sample: Sample) -> set[Entity]:
-        """Sampled entities of a file that is gone, as its stored events name them."""
-        if file.partial is None:
-            return set()
-        [place] = self.store.locate(self.feature.name, [file.partial])
-        try:
-            keys = sample.of_frame(read_place(place, sample.keys))
-        except (OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
-            raise IntegrityError(
-                f"{self.feature.name}: {file.path} is gone, and its stored events cannot be read "
-                f"({type(error).__name__}); 'mlforge verify' says what is damaged"
-            ) from error
-        return set(by_entity(keys, sample.keys))
-
-    def _apply(self, frame: pl.DataFrame, where: str) -> pl.DataFrame:
-        """The function's rows that its validators let through."""
-        try:
-            rows = self._called(frame)
-        except (Exception, SystemExit, pl.exceptions.PanicException) as error:
-            raise FunctionError(
-                f"{self.feature.name}: its function failed on {where} in an audit: "
-                f"{type(error).__name__}: {error}"
-            ) from error
-        return validate.check(self.feature.validators, rows, f"{self.feature.name}: {where}").kept
-
-    def _called(self, frame: pl.DataFrame) -> pl.DataFrame:
-        """The function's rows of a frame as it is; lazily, as builds call most, if it takes no other."""
-        tables = self.tables.frames
-        try:
-            rows = self.feature.function(frame, **tables)
-        except Exception:  # noqa: BLE001 - then the second call tells
-            further = {name: table.lazy() for name, table in tables.items()}
-            rows = self.feature.function(frame.lazy(), **further)
-        return rows.collect() if isinstance(rows, pl.LazyFrame) else rows
-
-    def _add(self, rows: pl.DataFrame, sample: Sample, found: dict[Entity, list[Row]]) -> None:
-        timestamp = self.feature.spec.timestamp
-        for entity, own in by_entity(sample.of_frame(rows), sample.keys, timestamp).items():
-            timed = [row for row in own if timestamp is None or row[timestamp] is not None]
-            if timed:
-                found[entity] += map(reference.clean, timed)
-
-    # What is: stored, given for training, served.
+    # The values there are: stored, given for training, served.
 
     def _stored(self, sample: Sample | None = None) -> pl.DataFrame:
         """The sampled rows of data.parquet; without a sample all its distinct keys."""
@@ -294,13 +200,13 @@ class _Audit:
         spec = self.feature.spec
         if not spec.columns:
             time = [spec.timestamp] if spec.timestamp else []
-            found = History.of(spec, history.names, rows).rows
-            if len(found) != len(history.rows):
+            stored = History.of(spec, history.names, rows).rows
+            if len(stored) != len(history.rows):
                 self._wrong(
-                    entity, f"{len(found)} rows are stored, the files give {len(history.rows)}"
+                    entity, f"{len(stored)} rows are stored, the files give {len(history.rows)}"
                 )
-            for row, wanted in zip(found, history.rows, strict=False):
-                cells = {name: Cell(wanted.get(name)) for name in (*time, *history.names)}
+            for row, expected in zip(stored, history.rows, strict=False):
+                cells = {name: Cell(expected.get(name)) for name in (*time, *history.names)}
                 self._compare(entity, "offline", row.get(spec.timestamp or ""), row, cells)
             return
         assert spec.timestamp is not None
@@ -407,7 +313,7 @@ class _Audit:
             self.suspects[_STRANGERS] = None
             self.told.append(f"{others:,} rows online are of entities that the files do not have")
 
-    # How it is told.
+    # Comparing, and telling what differs.
 
     def _compare(
         self, entity: Entity, where: str, t: int | None, row: Row, cells: Mapping[str, Cell]

@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import date
+from decimal import Decimal
 
 import polars as pl
 import pytest
 
 from mlforge.core import clock
 from mlforge.core.schema import Column
-from mlforge.errors import DataError, DefinitionError, RetrievalError, StalePush
+from mlforge.errors import (
+    DataError,
+    DefinitionError,
+    OnlineError,
+    OwnedElsewhere,
+    RetrievalError,
+    StalePush,
+)
 from mlforge.frames.encoding import key_hash, key_hashes
-from mlforge.online import OnlineBooks, OnlineStore, Target
+from mlforge.online import OnlineBooks, OnlineStore, Owner, Target
+from mlforge.online.books import Claim
 
 KEYS = (Column("user_id", "Int64"),)
 COLUMNS = (Column("amount__sum__7d", "Float64", "sum", "7d"), Column("n", "Int64"))
@@ -293,7 +303,86 @@ class OnlineStoreContract:
         assert store.put("seen", OLD, frame(1, 2).select("user_id"), ["user_id"]) == 2
         assert store.read_batch("seen", entities(1, 3)) == [{}, None]
 
+    # Owners
+
+    def test_rows_are_of_the_store_that_pushed_them_first(self, store: OnlineStore) -> None:
+        mine, theirs = (replace(OLD, store=name) for name in ("store-a", "store-b"))
+        store.begin("spend", mine, Claim(Owner("store-a", "shop", "/a", "here", "host", NOON)))
+        store.put("spend", mine, frame(1), ["user_id"])
+        store.finish("spend", mine, books(1))
+        found = store.books("spend")
+        assert found is not None
+        assert found.owner == Owner("store-a", "shop", "/a", "here", "host", NOON)
+        assert found.target == mine
+        newer = replace(theirs, generation=9)
+        for refused in (
+            lambda: store.begin("spend", newer, Claim(Owner("store-b"))),
+            lambda: store.begin("spend", newer, Claim(Owner("store-b"), takes_from="store-c")),
+            lambda: store.drop("spend", "store-b"),
+            lambda: store.forget("spend", "store-b"),
+        ):
+            with pytest.raises(OwnedElsewhere, match="store-a"):
+                refused()
+        assert store.books("spend") == found
+        assert store.drop("spend", "store-a") == 1
+
+    @pytest.mark.parametrize("afresh", [True, False])
+    def test_who_takes_rows_from_another_bars_its_pushes_whatever_their_fence(
+        self, store: OnlineStore, afresh: bool
+    ) -> None:
+        before, after = replace(NEW, store="store-a"), replace(OLD, store="store-b")
+        same = replace(NEW, store="store-b")
+        for target in (after, same):  # one fence is lower than the other's, one is the same
+            store.forget("spend")
+            store.begin("spend", before, Claim(Owner("store-a")))
+            store.finish("spend", before, books(0))
+            found = store.begin("spend", target, Claim(Owner("store-b"), "store-a", afresh))
+            assert found.owner is not None
+            assert found.owner.store == "store-b"
+            assert (found.target is None) is afresh
+            for step in (
+                lambda: store.put("spend", before, frame(1), ["user_id"]),
+                lambda: store.remove("spend", before, frame(1), ["user_id"]),
+                lambda: store.renew("spend", before),
+                lambda: store.finish("spend", before, books(0)),
+            ):
+                with pytest.raises(StalePush):
+                    step()
+            assert store.put("spend", target, frame(1), ["user_id"]) == 1
+
+    def test_readers_that_mean_another_store_get_an_error(self, store: OnlineStore) -> None:
+        target = replace(OLD, store="store-a")
+        store.begin("spend", target, Claim(Owner("store-a")))
+        store.put("spend", target, frame(1), ["user_id"])
+        store.finish("spend", target, books(1))
+        push(store, OLD, 1, feature="unnamed")
+        store.owner = "store-b"
+        with pytest.raises(OwnedElsewhere, match=r"spend: .*store-a"):
+            store.read("spend", {"user_id": 1})
+        assert store.read("unnamed", {"user_id": 1}), "nobody says whose they are"
+        store.owner = "store-a"
+        assert store.read("spend", {"user_id": 1})
+
     # Requests
+
+    def test_values_are_read_by_the_dtypes_in_the_books(self, store: OnlineStore) -> None:
+        columns = (Column("price", "Decimal(38, 2)"), Column("day", "Date"), Column("f", "Float32"))
+        values = {"price": Decimal("1.50"), "day": date(2024, 1, 2), "f": 2.0}
+        store.write("spend", {"user_id": 1}, values)
+        assert store.read("spend", {"user_id": 1}) == {
+            "price": "1.50",
+            "day": "2024-01-02",
+            "f": 2.0,
+        }
+        store.begin("spend", OLD)
+        empty = dict.fromkeys(values)
+        store.finish("spend", OLD, replace(books(1), columns=columns, empty=empty))
+        assert store.read("spend", {"user_id": 1}) == values
+        store.write("spend", {"user_id": 2}, {"price": "much", "day": None, "f": None})
+        with pytest.raises(
+            OnlineError, match=r"spend: the row of {'user_id': 2}.*'price' is 'much'"
+        ):
+            store.read("spend", {"user_id": 2})
 
     def test_fetch_answers_several_features_in_the_order_asked(self, store: OnlineStore) -> None:
         push(store, OLD, 1, 2)

@@ -1,0 +1,136 @@
+"""The events that the raw files give, by the feature's function alone: no engine and no stored event has a part."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import polars as pl
+
+from mlforge.core import reference
+from mlforge.core.manifest import Manifest
+from mlforge.core.reference import Row
+from mlforge.errors import FunctionError, IntegrityError, SourceError
+from mlforge.features.feature import Feature
+from mlforge.frames import polars_schema, validate
+from mlforge.ingest.side_tables import SideTables
+from mlforge.maintenance.sampling import Entity, Sample, by_entity
+from mlforge.sources.parquet_reader import SourceFile, read
+from mlforge.sources.source import Source
+from mlforge.store import Store
+from mlforge.store.file_tasks import read_place
+
+
+@dataclass(frozen=True, slots=True)
+class RawFile:
+    """A source file by its content, and the partial that a version has of it, if any."""
+
+    path: str
+    hash: str
+    partial: str | None
+
+
+@dataclass(frozen=True)
+class RawEvents:
+    """Sampled entities' events; `unknown` are the entities with events in files that are `gone` from the source."""
+
+    by_entity: dict[Entity, list[Row]]
+    unknown: set[Entity] = field(default_factory=set)
+    gone: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class RawReader:
+    """Reads a version's files anew. max_bytes: memory that one file may take; a larger one counts as gone."""
+
+    feature: Feature
+    source: Source
+    store: Store
+    manifest: Manifest
+    max_bytes: int | None
+    tables: SideTables
+
+    def read(self, files: Iterable[RawFile], sample: Sample) -> RawEvents:
+        """The sampled entities' events of the files, by path.
+
+        Raises FunctionError where the function fails, IntegrityError where a file is gone and its stored events,
+        which tell whose they were, cannot be read.
+        """
+        events = RawEvents(defaultdict(list))
+        whole: list[pl.DataFrame] = []
+        for file in sorted(files, key=lambda file: file.path):
+            frame = self._content(file)
+            if frame is None:
+                events.gone.append(file.path)
+                events.unknown.update(self._entities_of(file, sample))
+            elif self.manifest.rowwise:
+                self._add(self._apply(frame, file.path), sample, events)
+            else:
+                whole.append(polars_schema.in_microseconds(frame))
+        if whole and not events.gone:
+            together = pl.concat(whole, how="diagonal_relaxed")
+            self._add(self._apply(together, "the whole source"), sample, events)
+        return events
+
+    @cached_property
+    def _paths(self) -> dict[str, list[str]]:
+        """The paths where each content was last seen, by its hash."""
+        paths: dict[str, list[str]] = defaultdict(list)
+        for path, seen in self.store.seen(self.feature.name).items():
+            paths[seen.hash].append(path)
+        return paths
+
+    def _content(self, file: RawFile) -> pl.DataFrame | None:
+        """The content that the version was made from; None if it is nowhere in the source now."""
+        for path in dict.fromkeys([file.path, *self._paths.get(file.hash, ())]):
+            try:
+                content = read(SourceFile.under(self.source.root, path), self.max_bytes)
+            except (SourceError, OSError):
+                continue
+            if content.hash == file.hash:
+                return content.frame
+        return None
+
+    def _entities_of(self, file: RawFile, sample: Sample) -> set[Entity]:
+        """Sampled entities of a file that is gone, as its stored events name them."""
+        if file.partial is None:
+            return set()
+        [place] = self.store.locate(self.feature.name, [file.partial])
+        try:
+            keys = sample.of_frame(read_place(place, sample.keys))
+        except (OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
+            raise IntegrityError(
+                f"{self.feature.name}: {file.path} is gone, and its stored events cannot be read "
+                f"({type(error).__name__}); 'mlforge verify' says what is damaged"
+            ) from error
+        return set(by_entity(keys, sample.keys))
+
+    def _apply(self, frame: pl.DataFrame, where: str) -> pl.DataFrame:
+        """The function's rows that its validators let through."""
+        try:
+            rows = self._called(frame)
+        except (Exception, SystemExit, pl.exceptions.PanicException) as error:
+            raise FunctionError(
+                f"{self.feature.name}: its function failed on {where} in an audit: "
+                f"{type(error).__name__}: {error}"
+            ) from error
+        return validate.check(self.feature.validators, rows, f"{self.feature.name}: {where}").kept
+
+    def _called(self, frame: pl.DataFrame) -> pl.DataFrame:
+        """The function's rows of a frame as it is; lazily, as builds call most, if it takes no other."""
+        tables = self.tables.frames
+        try:
+            rows = self.feature.function(frame, **tables)
+        except Exception:  # noqa: BLE001 - then the second call tells
+            further = {name: table.lazy() for name, table in tables.items()}
+            rows = self.feature.function(frame.lazy(), **further)
+        return rows.collect() if isinstance(rows, pl.LazyFrame) else rows
+
+    def _add(self, rows: pl.DataFrame, sample: Sample, events: RawEvents) -> None:
+        timestamp = self.feature.spec.timestamp
+        for entity, own in by_entity(sample.of_frame(rows), sample.keys, timestamp).items():
+            timed = [row for row in own if timestamp is None or row[timestamp] is not None]
+            if timed:
+                events.by_entity[entity] += map(reference.clean, timed)
