@@ -56,7 +56,7 @@ def test_the_note_of_an_up_that_ended_counts_for_nothing(tmp_path: Path) -> None
         {"pid": -1, "url": URL},
         {"pid": 1 << 70, "url": URL},
     ],
-    ids=str,
+    ids=lambda content: str(content).replace(str(os.getpid()), "ours")[:30],
 )
 def test_a_note_that_is_none_counts_for_nothing(tmp_path: Path, content: object) -> None:
     note(tmp_path, content)
