@@ -244,7 +244,7 @@ class Project:
 
 
 def connect(url: str) -> Redis:
-    """A client of the server, which has answered once.
+    """A client of the server, which has answered once; a server that only refuses writes will do.
 
     Raises OnlineUnavailable where none answers, OnlineRefused where one answers and refuses.
     """
@@ -252,6 +252,8 @@ def connect(url: str) -> Redis:
         client = Redis.from_url(url, socket_connect_timeout=5, retry=patience())
         client.ping()
     except (ResponseError, AuthenticationError) as error:
+        if str(error).startswith(_READ_ONLY):
+            return client
         raise OnlineRefused(
             f"the Redis at {hide_password(url)} answers, and refuses: {error}"
         ) from error
@@ -301,6 +303,8 @@ def _current_key(scope: str) -> str:
     return f"mlforge-work:{scope}:definitions"
 
 
+_READ_ONLY = ("MISCONF", "NOREPLICAS", "OOM", "READONLY")
+"""Answers of a server that can be read all the same: `mlforge status` shows what it holds, and warns."""
 _OWNERS_BEFORE = "mlforge-work:owners"
 
 # The value is the hash and, in microseconds, since when it decides: that only rises.

@@ -21,7 +21,7 @@ from mlforge.cli.options import (
 )
 from mlforge.core.text import printable
 from mlforge.definitions.environment import REDIS_URL, redis_url
-from mlforge.errors import MissingExtra, MlforgeError, OnlineUnavailable
+from mlforge.errors import MissingExtra, MlforgeError, OnlineRefused, OnlineUnavailable
 
 if TYPE_CHECKING:
     from worker.project import Project
@@ -281,11 +281,15 @@ def _explained(run: Run) -> Run:
     @functools.wraps(run)
     def explained(args: argparse.Namespace) -> int:
         try:
-            from redis.exceptions import RedisError
+            from redis.exceptions import RedisError, ResponseError
         except ModuleNotFoundError as error:
             raise MissingExtra.of(f"mlforge {args.command}", "worker") from error
         try:
             return run(args)
+        except ResponseError as error:
+            raise OnlineRefused(
+                f"the server at REDIS_URL answers, and refuses ({error}); see to its disk, its memory and its log"
+            ) from error
         except RedisError as error:
             raise OnlineUnavailable(
                 f"the server at REDIS_URL went away ({error}); start it again, then repeat this"

@@ -97,6 +97,9 @@ def run(settings: Settings, timing: Timing, beside: Beside) -> int:
 
     def reconcile() -> None:
         try:
+            if not project.is_of_its_store():
+                log.warning("another store was made in the place of the old one: starting anew")
+                return taken_up()
             reconciler.tick(time.monotonic())
         finally:
             project.presence.report(health.heartbeats)
@@ -104,7 +107,12 @@ def run(settings: Settings, timing: Timing, beside: Beside) -> int:
     rounds = Rounds(reconciling, reconcile, TICK_S)
     thread = threading.Thread(target=rounds.run, args=(stop,), name="reconcile")
     thread.start()
-    log.info("watching", definitions=project.hash[:12], features=sorted(definitions.features))
+    log.info(
+        "watching",
+        scope=project.scope,
+        definitions=project.hash[:12],
+        features=sorted(definitions.features),
+    )
     try:
         with _served(health, beside):
             watcher.run(stop)

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from redis import Redis
-from redis.exceptions import RedisError
 
 from mlforge.cli.output import lines_for, plural
 from mlforge.core.text import printable
@@ -29,7 +28,9 @@ from worker.project import DEFINITIONS, Project, Settings, hide_password
 from worker.service.embedded_redis import EmbeddedServer
 from worker.service.process import Beside
 from worker.state.event_log import Entry, EventLog
+from worker.supervision import FAULTS, pause_after, survived
 
+_WATCHER = "watcher"
 STOP_S = 15.0
 """How long a job in hand may take to finish once all is to stop."""
 _TICK_S = 0.1
@@ -99,8 +100,9 @@ class Child:
 
     def _read(self, process: subprocess.Popen[str]) -> None:
         assert process.stdout is not None
-        for line in process.stdout:
-            self.on_line(self.name, line.rstrip("\n"))
+        for line in process.stdout:  # to its end: a pipe that nobody empties would stop the process
+            with survived("tell what a process says", process=self.name):
+                self.on_line(self.name, line.rstrip("\n"))
 
 
 @dataclass
@@ -111,6 +113,8 @@ class Up:
     say: Say
     stop: threading.Event = field(default_factory=threading.Event)
     hurry: threading.Event = field(default_factory=threading.Event)
+    scope: str = ""
+    """Under which the project's event log is found: the watcher says so at each of its starts."""
 
     def run(self) -> int:
         """Run until `stop` is set; nothing that it started outlives it. `hurry` waits for no job."""
@@ -135,18 +139,28 @@ class Up:
             log = stack.enter_context(_new_log(folder / "up.log"))
             children = self._children(url, log)
             stack.callback(_stop_all, children, self.hurry, self.say)
-            follower = threading.Thread(
-                target=self._follow, args=(opened.redis, opened.scope), daemon=True
-            )
-            follower.start()
-            while not self.stop.wait(_TICK_S):
-                for child in children:
-                    child.supervise(time.monotonic(), self.say)
+            self.scope = opened.scope
+            threading.Thread(target=self._follow, args=(opened.redis,), daemon=True).start()
+            self._supervise(children, server)
+            self.say("stopping")
+        return 0
+
+    def _supervise(self, children: Sequence[Child], server: EmbeddedServer | None) -> None:
+        """Keep all running until `stop` is set; what cannot be started now is tried again later."""
+        faults = 0
+        while not self.stop.wait(pause_after(faults) if faults else _TICK_S):
+            try:
                 if server is not None and not server.alive:
                     self.say("the embedded server ended; it starts again")
                     server.start()
-            self.say("stopping")
-        return 0
+                for child in children:
+                    child.supervise(time.monotonic(), self.say)
+                faults = 0
+            except FAULTS as error:
+                faults += 1
+                self.say(
+                    f"cannot start what ended, tried again in {pause_after(faults):g} s: {error}"
+                )
 
     def _greet(self, project: Project, url: str, where: str) -> None:
         definitions = project.definitions
@@ -173,28 +187,37 @@ class Up:
                 f"--metrics-host={beside.metrics_host}",
             ]
         worker = [*mlforge, "worker", *([] if self.plan.fork else ["--no-fork"])]
-        names = {"watcher": watcher} | {
+        names = {_WATCHER: watcher} | {
             f"worker-{number}": worker for number in range(1, self.plan.workers + 1)
         }
 
         def on_line(name: str, line: str) -> None:
-            log.write(f"{name} {line}\n")
-            shown = _worth_showing(line)
+            with survived("write the log"):
+                log.write(f"{name} {line}\n")
+            record = _record(line)
+            if name == _WATCHER and record.get("event") == "watching" and record.get("scope"):
+                self.scope = str(record["scope"])
+            shown = _worth_showing(record, line)
             if shown is not None:
                 self.say(f"{name}: {shown}")
 
         return [Child(name, command, environment, on_line) for name, command in names.items()]
 
-    def _follow(self, redis: Redis, scope: str) -> None:
-        """Print a line for each entry of the journal."""
-        journal, last = EventLog(redis, scope), None
+    def _follow(self, redis: Redis) -> None:
+        """Print a line for each entry of the event log, until `stop` is set."""
+        scope, last = self.scope, None
         while not self.stop.is_set():
+            if (
+                scope != self.scope
+            ):  # another store: its watcher is about to write its first entries
+                scope, last = self.scope, "0"
             try:
-                last = last or journal.last_id()
-                for entry in journal.read(last, wait_ms=1_000):
+                events = EventLog(redis, scope)
+                last = last or events.last_id()
+                for entry in events.read(last, wait_ms=1_000):
                     last = entry.id
-                    self.say(describe(entry))
-            except RedisError:
+                    self.say(_described(entry))
+            except FAULTS:  # the processes tell of an outage, each for itself
                 self.stop.wait(0.5)
 
 
@@ -264,13 +287,28 @@ def _refreshed(details: Mapping[str, Any]) -> str:
     return " · ".join(parts) + trigger
 
 
-def _worth_showing(line: str) -> str | None:
-    """Warnings and errors of the children; what the journal tells is told already."""
+def _described(entry: Entry) -> str:
+    """As `describe`; of an entry that is not as we write it, its kind."""
+    try:
+        return describe(entry)
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError):
+        return f"an entry of the event log cannot be read: {entry.kind}"
+
+
+def _record(line: str) -> Mapping[str, Any]:
+    """The log record that a line holds; empty where it holds something else."""
     try:
         record = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
+        return {}
+    return record if isinstance(record, dict) else {}
+
+
+def _worth_showing(record: Mapping[str, Any], line: str) -> str | None:
+    """Warnings and errors of the children, and what is no record; what the event log tells is told already."""
+    if not record:
         return line or None
-    if not isinstance(record, dict) or record.get("level") not in ("warning", "error", "critical"):
+    if record.get("level") not in ("warning", "error", "critical"):
         return None
     if str(record.get("event")).startswith(_TOLD):
         return None

@@ -10,6 +10,8 @@ from pathlib import Path
 
 from mlforge.sources.source import FileStat, Listing, Source, completeness, is_being_written
 
+_COARSE_US = 50_000
+"""How much a file system's clock may be behind the clock that is asked for now."""
 SETTLE_S = 2.0
 """A file without a footer that has not changed for so long is taken as it is: it is damaged."""
 
@@ -43,8 +45,11 @@ class Change:
 
 @dataclass(slots=True)
 class _Unfinished:
+    """A file that is not whole: as it was last, since when it is so (monotonic), when it came (us)."""
+
     stat: FileStat
     since: float
+    came_at: int
 
 
 @dataclass(slots=True)
@@ -56,6 +61,8 @@ class FileTracker:
     known: dict[str, FileStat] = field(default_factory=dict)
     unfinished: dict[str, _Unfinished] = field(default_factory=dict)
     exists: bool = True
+    looked_at: int = 0
+    """When all that is there was last looked at, in us: a file that is new since then came since then."""
 
     def locate(self, path: Path) -> str | None:
         """The path in the source's listings, None if it lies elsewhere."""
@@ -73,14 +80,15 @@ class FileTracker:
     def glance(self, place: str, now_us: int, now_s: float) -> Change | None:
         """Look at one file again."""
         path = self.source.absolute(place)
-        found = _stat(path)
-        if found is None:
+        stat = _stat(path)
+        if stat is None:
             self.unfinished.pop(place, None)
             return Change({"went": 1}, place, now_us) if self.known.pop(place, None) else None
-        return self._judge(place, path, found, now_us, now_s)
+        return self._judge(place, path, stat, _Instants(now_us, now_s, self.looked_at))
 
     def look(self, listing: Listing, now_us: int, now_s: float) -> Change | None:
         """Compare with all that is there."""
+        looked_at, self.looked_at = self.looked_at, now_us
         if not listing.exists:
             was_there, self.exists = self.exists, False
             return Change({"missing": 1}, str(listing.root)) if was_there else None
@@ -94,8 +102,9 @@ class FileTracker:
             del self.unfinished[place]
         differ = [place for place, stat in present.items() if self.known.get(place) != stat]
         for file in listing.among({*differ, *self.unfinished}):
-            found = self._judge(file.path, file.absolute, file.stat, now_us, now_s)
-            change = found.and_then(change) if found else change
+            at = _Instants(now_us, now_s, looked_at)
+            news = self._judge(file.path, file.absolute, file.stat, at)
+            change = news.and_then(change) if news else change
         if change is None and not was_there:
             return Change({"is back": 1}, str(listing.root))
         return change
@@ -104,36 +113,52 @@ class FileTracker:
         """Look again at the files that were not whole."""
         change = None
         for place in list(self.unfinished):
-            found = self.glance(place, now_us, now_s)
-            change = found.and_then(change) if found else change
+            news = self.glance(place, now_us, now_s)
+            change = news.and_then(change) if news else change
         return change
 
-    def _judge(
-        self, place: str, path: Path, found: FileStat, now_us: int, now_s: float
-    ) -> Change | None:
+    def _judge(self, place: str, path: Path, stat: FileStat, at: _Instants) -> Change | None:
         before = self.known.get(place)
-        if found == before:
+        if stat == before:
             self.unfinished.pop(place, None)
             return None
+        waiting = self.unfinished.get(place)
+        came_at = at.came(stat, waiting)
         writing = is_being_written(path)
         if writing or completeness(path) is not None:
-            waiting = self.unfinished.get(place)
-            if waiting is None or waiting.stat != found:
-                self.unfinished[place] = _Unfinished(found, now_s)
+            if waiting is None or waiting.stat != stat:
+                self.unfinished[place] = _Unfinished(stat, at.now_s, came_at)
                 return None
-            if writing or now_s - waiting.since < SETTLE_S:
+            if writing or at.now_s - waiting.since < SETTLE_S:
                 return None
         self.unfinished.pop(place, None)
-        self.known[place] = found
-        closed_at = min(max(found.mtime_ns, found.ctime_ns) // 1_000, now_us)
-        return Change({"came" if before is None else "changed": 1}, place, closed_at)
+        self.known[place] = stat
+        return Change({"came" if before is None else "changed": 1}, place, came_at)
+
+
+@dataclass(frozen=True, slots=True)
+class _Instants:
+    """Of a look at a file: now, by both clocks, and when all was looked at before (us)."""
+
+    now_us: int
+    now_s: float
+    looked_at: int
+
+    def came(self, stat: FileStat, waiting: _Unfinished | None) -> int:
+        """When a file came to be there as it is now, in us.
+
+        That is when it was last written or renamed, unless all was looked at since: a folder of old
+        files that is moved in tells nothing of when, so it came just now.
+        """
+        closed_at = min(max(stat.mtime_ns, stat.ctime_ns) // 1_000, self.now_us)
+        if waiting is not None:
+            return max(closed_at, waiting.came_at)
+        return self.now_us if closed_at < self.looked_at - _COARSE_US else closed_at
 
 
 def _stat(path: Path) -> FileStat | None:
     try:
-        found = path.stat()
+        stat = path.stat()
     except OSError:
         return None
-    if not modes.S_ISREG(found.st_mode):
-        return None
-    return FileStat.of(found)
+    return FileStat.of(stat) if modes.S_ISREG(stat.st_mode) else None

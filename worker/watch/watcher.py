@@ -208,14 +208,19 @@ class Watcher:
 
     def _roots(self) -> dict[Path, int]:
         """Folders to watch and their inodes: one that was made anew must be watched anew."""
+        every = {root for tracker in self._trackers for root in tracker.source.roots}
         roots: dict[Path, int] = {}
-        for root in sorted({root for tracker in self._trackers for root in tracker.source.roots}):
-            if any(root.is_relative_to(other) for other in roots):
+        above: Path | None = (
+            None  # the root last taken: in this order what lies below it comes next
+        )
+        for root in sorted(every, key=lambda root: root.parts):
+            if above is not None and root.is_relative_to(above):
                 continue
             try:
                 roots[root] = root.stat().st_ino
             except OSError:
                 continue
+            above = root
         return roots
 
 
