@@ -97,7 +97,7 @@ def tidy(store: Store, name: str, rule: Retention = UNATTENDED) -> Pruned | None
         pruned = _prune(store, name, rule, above=_MOSTLY)
     if served is not None:
         manifest = store.manifest(name, served)
-        store.pack(name, manifest.partials, manifest.spec.timestamp)
+        store.compact(name, manifest.partials, manifest.spec.timestamp)
     return pruned
 
 

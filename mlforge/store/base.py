@@ -125,8 +125,8 @@ class Store(ABC):
         """
 
     @abstractmethod
-    def pack(self, name: str, partials: Sequence[Partial], sorted_by: str | None = None) -> None:
-        """Let small ones of these partials lie together if that is worth it: they are read in fewer steps.
+    def compact(self, name: str, partials: Sequence[Partial], sorted_by: str | None = None) -> None:
+        """Gather small ones of these partials into few files if that is worth it: they are read in fewer steps.
 
         Takes the lock itself. Readers who have located them before can go on for some minutes.
         """

@@ -139,9 +139,9 @@ class Draft(Store):
         """Refused."""
         raise _no_draft(f"remove partials of {name}")
 
-    def pack(self, name: str, partials: Sequence[Partial], sorted_by: str | None = None) -> None:
+    def compact(self, name: str, partials: Sequence[Partial], sorted_by: str | None = None) -> None:
         """Refused."""
-        raise _no_draft(f"pack partials of {name}")
+        raise _no_draft(f"compact partials of {name}")
 
     def regenerate_index(self) -> list[str]:
         """Refused."""

@@ -28,7 +28,7 @@ WRITING = ("file.decoding", "file.synced", "partial.written", "seen.written", "b
 MAKING = ("identity.written",)
 PUSHING = ("push.begun", "push.put", "push.removed", "push.finished")
 REMOVING = ("remove.hidden",)
-PACKING = ("pack.written", "pack.swept")
+PACKING = ("pack.written", "packs.listed", "pack.swept")
 TILING = ("tiles.written",)
 
 

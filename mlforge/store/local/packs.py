@@ -1,6 +1,6 @@
 """Packs: many small partials in one parquet file, sorted by time, so that ten thousand cost like a few.
 
-A pack is never changed. What it holds is in its footer; it may say which packs it stands in for.
+A pack is never changed, and its footer describes the partials that it holds.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 import uuid
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,13 +18,21 @@ import polars as pl
 from mlforge.core.manifest import Partial
 from mlforge.core.schema import Schema
 from mlforge.errors import IntegrityError
-from mlforge.store.file_tasks import NUMBER, PartialLocation, PartialWrite, read_file
+from mlforge.store.file_tasks import (
+    NUMBER,
+    FileScanTask,
+    PartialLocation,
+    PartialWrite,
+    plan_files,
+    read_file,
+)
 from mlforge.store.local import io
+from mlforge.store.local.paths import State, state_of
 from mlforge.store.manifest_json import partials_from_json, partials_to_json
 
 NAME = re.compile(r"(\d{8})-[0-9a-f]{8}\.parquet")
 _HASHES, _PARTIALS = "mlforge.pack.hashes", "mlforge.pack.partials"
-_STANDS_FOR = "mlforge.pack.stands_for"
+_REPLACES = "mlforge.pack.stands_for"  # of an earlier release, which reads no pack without it
 _ROW_GROUP = 32_768
 
 
@@ -32,9 +40,9 @@ _ROW_GROUP = 32_768
 class Packing:
     """When partials are packed. Small in tests, so that seams are crossed.
 
-    small_rows: a partial of more rows lies alone. at_least: so many small ones are worth a pack.
-    pack_rows: about what a pack holds at most. grace_s: how long files that a pack stands in for are
-    kept for readers that have looked them up.
+    small_rows: a partial of more rows lies alone. at_least: so many small partials are worth a pack.
+    pack_rows: about so many rows a pack holds at most. grace_s: for how many seconds files whose partials are
+    in a newer pack are kept for readers that have looked them up.
     """
 
     small_rows: int = 65_536
@@ -47,18 +55,23 @@ class Packing:
 class Pack:
     """A pack, as its footer describes it."""
 
+    state: State
     path: Path
     hashes: tuple[str, ...]
-    stands_for: frozenset[str]
     described: str
 
     @classmethod
-    def read(cls, path: Path) -> Pack:
-        """Raises IntegrityError if there is no such pack, or it is damaged."""
+    def read(cls, path: Path, known: Mapping[State, Pack]) -> Pack:
+        """The pack at a path, one of `known` if its file is still the same.
+
+        Raises FileNotFoundError if there is none, and IntegrityError if it is damaged.
+        """
+        state = state_of(path)
+        if state in known:
+            return known[state]
         try:
             metadata = pl.read_parquet_metadata(path)
             hashes, described = tuple(metadata[_HASHES].split()), metadata[_PARTIALS]
-            stands_for = frozenset(metadata[_STANDS_FOR].split())
         except (
             OSError,
             pl.exceptions.PolarsError,
@@ -68,7 +81,12 @@ class Pack:
             raise IntegrityError(
                 f"{path} is no pack of partials; restore it from a backup"
             ) from error
-        return cls(path, hashes, stands_for, described)
+        return cls(state, path, hashes, described)
+
+    @property
+    def written_at(self) -> float:
+        """When its file was written, in seconds since 1970."""
+        return self.state[1] / 1e9
 
     @property
     def file(self) -> str:
@@ -94,8 +112,15 @@ class Pack:
 
     @property
     def schema(self) -> Schema:
-        """What its partials have in common."""
+        """The schema that its partials share."""
         return self.partials[self.hashes[0]].schema
+
+    @cached_property
+    def task(self) -> FileScanTask:
+        """The task that reads all of it."""
+        partials = [self.partials[hash_] for hash_ in self.hashes]
+        [task] = plan_files(partials, list(self.places.values()))
+        return task
 
     def frames(self) -> dict[str, pl.DataFrame]:
         """Its partials' events."""
@@ -103,21 +128,23 @@ class Pack:
         return dict(zip(self.hashes, frames, strict=True))
 
 
-def write(
-    folder: Path,
-    sequence: int,
-    made: Iterable[PartialWrite],
-    sorted_by: str | None,
-    stands_for: Iterable[str] = (),
-) -> Path:
-    """Write partials of one schema as a pack; packs of a higher sequence go before others."""
-    ordered = sorted(made, key=lambda one: (_start(one[0]), one[0].hash))
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Partials of one schema that are to lie in one pack, sorted by a column of time."""
+
+    writes: Sequence[PartialWrite]
+    sorted_by: str | None
+
+
+def write(folder: Path, sequence: int, run: Run) -> Path:
+    """Write a run as a pack; the caller syncs the folder. Packs of a higher sequence come later in order."""
+    ordered = sorted(run.writes, key=lambda write: (_start(write.partial), write.partial.hash))
     rows = pl.concat(
         frame.hstack([pl.repeat(n, frame.height, dtype=pl.UInt32, eager=True).alias(NUMBER)])
         for n, (_, frame) in enumerate(ordered)
     )
-    if sorted_by in rows.columns and not rows[sorted_by].is_sorted():
-        rows = rows.sort(sorted_by, NUMBER)
+    if run.sorted_by in rows.columns and not rows[run.sorted_by].is_sorted():
+        rows = rows.sort(run.sorted_by, NUMBER)
     path = folder / f"{sequence:08d}-{uuid.uuid4().hex[:8]}.parquet"
     io.write_sealed(
         path,
@@ -126,7 +153,7 @@ def write(
         {
             _HASHES: " ".join(partial.hash for partial, _ in ordered),
             _PARTIALS: json.dumps(partials_to_json([partial for partial, _ in ordered])),
-            _STANDS_FOR: " ".join(stands_for),
+            _REPLACES: "",
         },
     )
     return path
@@ -151,7 +178,7 @@ def runs(partials: Iterable[Partial], most: int) -> list[list[Partial]]:
     return cut
 
 
-def joined(loose: int, packs: Collection[tuple[int, str]], most: int) -> list[str]:
+def choose_for_merge(loose: int, packs: Collection[tuple[int, str]], most: int) -> list[str]:
     """Which packs are written anew with so many loose rows, given the rows and name of each.
 
     The smallest first, each at most twice what is written anyway: the sizes of those left grow

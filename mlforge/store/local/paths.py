@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +48,13 @@ def state_of(path: Path) -> State:
     """What tells that a file is the one that was read."""
     stat = path.lstat()
     return str(path), stat.st_mtime_ns, stat.st_ino, stat.st_size
+
+
+def entries_of(folder: Path) -> list[os.DirEntry[str]]:
+    """The entries of a folder, none where there is no folder."""
+    with suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder) as entries:
+        return list(entries)
+    return []
 
 
 def no_link(path: Path) -> Path:

@@ -75,7 +75,7 @@ _REMEMBERED = 8
 class _Home:
     """What is known of a feature's folder, and kept for the next look."""
 
-    shelf: PartialStore
+    partial_store: PartialStore
     tiles: TileFolder
     pieces: ManifestChunks
     seen: state_files.SeenNote
@@ -143,7 +143,7 @@ class LocalStore(Store):
     def manifest(self, name: str, version: Version) -> Manifest:
         """Read `.meta.json`, once while it stays as it is: a refresh and a push ask several times."""
         path = self._version(name, version) / META
-        self._shelf(name).refuse_links()
+        self._partial_store(name).refuse_links()
         try:
             state = state_of(path)
         except (FileNotFoundError, NotADirectoryError):
@@ -188,11 +188,11 @@ class LocalStore(Store):
 
     def locate(self, name: str, hashes: Iterable[str]) -> list[PartialLocation]:
         """`_partials/<hash>.parquet`, or rows of a pack."""
-        return self._shelf(name).locate(hashes)
+        return self._partial_store(name).locate(hashes)
 
     def plan_files(self, name: str, partials: Sequence[Partial]) -> Sequence[FileScanTask]:
-        """Made once for a list of partials while no pack comes or goes."""
-        return self._shelf(name).plan_files(partials)
+        """A task a file, or a task for the packs that are read whole."""
+        return self._partial_store(name).plan_files(partials)
 
     def keep(
         self,
@@ -203,41 +203,41 @@ class LocalStore(Store):
         since: int,
     ) -> None:
         """Read them once for all later reads of this store's."""
-        self._shelf(name).keep(partials, columns, time, since)
+        self._partial_store(name).keep(partials, columns, time, since)
 
     def find_partial(self, name: str, hash_: str) -> Partial | None:
         """Read the description that a file carries in its own metadata."""
-        return self._shelf(name).find(hash_)
+        return self._partial_store(name).find(hash_)
 
     def write_partials(
         self, name: str, made: Sequence[PartialWrite], sorted_by: str | None = None
     ) -> None:
         """Write each under its hash, or many small ones in a pack, whole or not at all."""
-        self._shelf(name).write(made, sorted_by)
+        self._partial_store(name).write(made, sorted_by)
 
     def partials(self, name: str) -> set[str]:
         """What lies in `_partials` and in packs."""
-        return self._shelf(name).hashes()
+        return self._partial_store(name).hashes()
 
     def check_partials(self, name: str, hashes: Iterable[str]) -> dict[str, str]:
         """Compare files with the checksums within them."""
-        return self._shelf(name).faults(hashes)
+        return self._partial_store(name).faults(hashes)
 
     def remove_partials(
         self, name: str, hashes: Iterable[str], sorted_by: str | None = None, above: float = 0
     ) -> list[str]:
         """Delete files, and write packs anew without them."""
-        gone = self._shelf(name).remove(hashes, sorted_by, above)
+        gone = self._partial_store(name).remove(hashes, sorted_by, above)
         self._home(name).tiles.sweep()
         return gone
 
-    def pack(self, name: str, partials: Sequence[Partial], sorted_by: str | None = None) -> None:
-        """Write packs first; what they stand in for goes at a later call."""
-        shelf = self._shelf(name)
-        if not shelf.is_in_order(partials):
+    def compact(self, name: str, partials: Sequence[Partial], sorted_by: str | None = None) -> None:
+        """Write packs and name them in `CURRENT`; files that they take the place of go at a later call."""
+        partial_store = self._partial_store(name)
+        if not partial_store.is_in_order(partials):
             with self.lock(name):
-                shelf.sweep()
-                shelf.pack(partials, sorted_by)
+                partial_store.sweep()
+                partial_store.compact(partials, sorted_by)
                 self._home(name).tiles.sweep()
 
     def tiles(self, name: str, kind: str) -> Mapping[str, str]:
@@ -326,7 +326,7 @@ class LocalStore(Store):
             (staged / META).write_text(io.json_text(document), encoding="utf-8")
             for path in (*staged.rglob("*"), staged):
                 io.sync(path)
-            self._shelf(name).sync()
+            self._partial_store(name).sync()
             reach("publish.staged")
             with self._exclusive(name, ".publishing"):
                 if self.pointer(name) != snapshot.pointer:
@@ -372,7 +372,7 @@ class LocalStore(Store):
                     shutil.rmtree(litter, ignore_errors=True)
             for litter in folder.glob(".*.json.*"):
                 litter.unlink(missing_ok=True)
-            self._shelf(name).clean()
+            self._partial_store(name).recover()
             self._home(name).tiles.clean()
             versions, known = self.versions(name), state_files.served(folder)
             unserved = versions and (known is None or known[1] < versions[-1])
@@ -466,8 +466,8 @@ class LocalStore(Store):
     def _version(self, name: str, version: Version) -> Path:
         return no_link(self._folder(name) / str(version))
 
-    def _shelf(self, name: str) -> PartialStore:
-        return self._home(name).shelf
+    def _partial_store(self, name: str) -> PartialStore:
+        return self._home(name).partial_store
 
     def _home(self, name: str) -> _Home:
         folder = self._folder(name)

@@ -12,7 +12,7 @@ from mlforge.engines.events import events_of
 from mlforge.maintenance.operations import prune, tidy, verify
 from mlforge.maintenance.retention import Retention
 from mlforge.store import LocalStore
-from mlforge.store.local.packs import Packing, joined
+from mlforge.store.local.packs import Packing, choose_for_merge
 from tests.support.projects import Project, at, rows
 
 FILES = 24
@@ -120,7 +120,7 @@ def test_a_row_is_packed_again_a_logarithmic_number_of_times() -> None:
     packs: list[tuple[int, str]] = []
     written = 0
     for number in range(1_000):
-        chosen = joined(10, packs, most=10**6)
+        chosen = choose_for_merge(10, packs, most=10**6)
         rows_of_it = 10 + sum(held for held, name in packs if name in chosen)
         packs = [(held, name) for held, name in packs if name not in chosen]
         packs.append((rows_of_it, f"{number}"))
