@@ -9,6 +9,7 @@ from mlforge.core.arguments import listed, shown
 from mlforge.core.manifest import config_of
 from mlforge.errors import DefinitionError
 from mlforge.features.feature import Feature
+from mlforge.online import OnlineStore
 
 
 def features_by_name(entries: object) -> dict[str, Feature]:
@@ -83,6 +84,8 @@ def describe_feature(feature: Feature) -> Mapping[str, object]:
 
 def describe_store(store: object) -> str:
     """A store's own text; its class's name where the text would hold an address, another in each process."""
+    if isinstance(store, OnlineStore):
+        return store.described()
     kind = type(store)
     if kind.__repr__ is object.__repr__:
         return f"{kind.__module__}.{kind.__qualname__}"

@@ -75,6 +75,18 @@ class OnlineStore(ABC):
         other.__dict__.pop("_seen", None)
         return other
 
+    def described(self) -> str:
+        """Text over all that decides where rows go, the same in every process, without secrets.
+
+        By default the store's repr, or its class's name where that would hold an address.
+        """
+        kind = type(self)
+        return (
+            repr(self)
+            if kind.__repr__ is not object.__repr__
+            else f"{kind.__module__}.{kind.__qualname__}"
+        )
+
     # Single rows and small batches: no fence, no books.
 
     def write(self, feature_name: str, entity_keys: Entity, values: Mapping[str, object]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -87,6 +89,9 @@ class Server:
         except (TypeError, ValueError, redis.RedisError) as error:
             raise DefinitionError(f"RedisStore: {error}") from None
         place = options.get("path") or f"{options['host']}:{options['port']}"
+        plain = {k: v for k, v in options.items() if isinstance(v, (str, int, float, bool))}
+        described = json.dumps([kind.__qualname__, plain], sort_keys=True)
+        self.options_hash = hashlib.sha256(described.encode()).hexdigest()
         self.name = f"redis at {place}/{options.get('db', 0)}"
         self.client = redis.Redis.from_pool(redis.ConnectionPool(connection_class=kind, **options))
 

@@ -106,6 +106,11 @@ class RedisStore(OnlineStore):
     def __repr__(self) -> str:
         return f"RedisStore({self._server}, ttl={self.ttl}, prefix={self.prefix!r})"
 
+    def described(self) -> str:
+        """The repr, the owner if it was named, and a hash of all connection options, a password's included."""
+        owner = self.owner if isinstance(self.owner, str) else None
+        return f"{self!r} owner={owner} {self._server.options_hash}"
+
     def ping(self) -> bool:
         """True if the server answers; OnlineUnavailable if not."""
         with self._server.asking() as client:
