@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 
-from mlforge.cli.output import minute, number
+from mlforge.cli.output import lines_for, minute, number
 from mlforge.cli.style import Styled
 from mlforge.cli.table import table
 from mlforge.core import clock
@@ -56,15 +57,14 @@ def render(status: Status) -> str:
     )
     ours = [worker for worker in status.workers if worker.is_ours]
     busy = sum(worker.state == "busy" for worker in ours)
-    lines = [
-        table(headers, rows, right=("rows",)),
-        "",
+    notes = [
         f"queue: {status.queued} waiting; workers: {len(ours)}, {busy} busy",
-        *(printable(f"warning: {warning}") for warning in status.warnings),
-        *(printable(line) for feature in status.features for line in _notes(feature)),
-        *map(printable, _files(status)),
+        *(f"warning: {warning}" for warning in status.warnings),
+        *(line for feature in status.features for line in _notes(feature)),
+        *_files(status),
     ]
-    return "\n".join(lines)
+    shown = (line for note in notes for line in lines_for(sys.stdout, printable(note)))
+    return "\n".join([table(headers, rows, right=("rows",)), "", *shown])
 
 
 def _notes(feature: FeatureStatus) -> Iterator[str]:

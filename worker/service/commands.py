@@ -213,7 +213,7 @@ def wait(args: argparse.Namespace) -> int:
     """
     from dataclasses import asdict
 
-    from mlforge.cli.output import print_json
+    from mlforge.cli.output import lines_for, print_json
     from worker.service.wait import features_of, wait_for
 
     project = _open(args)
@@ -223,7 +223,8 @@ def wait(args: argparse.Namespace) -> int:
     if args.json:
         print_json({"arrivals": [asdict(arrival) for arrival in arrivals]})
     else:
-        print("\n".join(map(printable, arrivals)))
+        for arrival in arrivals:
+            print("\n".join(lines_for(sys.stdout, printable(arrival))))
     return 1 if any(arrival.problem for arrival in arrivals) else 0
 
 
