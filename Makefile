@@ -40,6 +40,7 @@ lint: $(VENV)/.installed
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m tools.packages --check
+	$(BIN)/python -m tools.sentences
 
 proof: $(VENV)/.installed
 	$(BIN)/python -m tests.property.proof --seconds $(FOR)

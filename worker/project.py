@@ -38,7 +38,7 @@ _CLOCKS_AGREE_US = 1_000_000
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What the environment says; read once, at the entry points."""
+    """Settings from the environment; read once, at the entry points."""
 
     redis_url: str
     target: str | None
@@ -87,7 +87,7 @@ class Gone:
 
 @dataclass(frozen=True)
 class Project:
-    """One set of definitions at work on one server.
+    """A set of definitions at work on one server.
 
     scope: names all that the project keeps on the server. It is the store's id, so that two projects on one
         server never see each other's work, whatever they or their folders are called.
@@ -115,7 +115,7 @@ class Project:
 
     @property
     def name(self) -> str:
-        """What people call the project."""
+        """The project's name for people."""
         return self.definitions.name
 
     def is_of_its_store(self) -> bool:
@@ -135,7 +135,7 @@ class Project:
 
     @cached_property
     def counts(self) -> Counts:
-        """What has happened so far, for metrics."""
+        """Counts of what has happened so far, for metrics."""
         return Counts(self.redis, self.scope)
 
     @cached_property
@@ -290,7 +290,7 @@ def scope_of(definitions: Definitions) -> str:
 
 
 def fingerprint(definitions: Definitions) -> str:
-    """What tells two sets of definitions apart."""
+    """The hash that tells two sets of definitions apart."""
     text = f"{definitions.name}\0{definitions.hash}"
     return hashlib.sha256(text.encode()).hexdigest()
 

@@ -71,7 +71,7 @@ class Heartbeat:
         self.error = f"{type(error).__name__}: {error}"[:500]
 
     def problem(self, within_s: float = LATE_S) -> str:
-        """What is wrong if no round was finished for so many seconds; else an empty text."""
+        """The fault if no round was finished for so many seconds; else an empty text."""
         return unfinished(self.age_s, self.error, within_s)
 
 
@@ -99,7 +99,7 @@ class Rounds:
 
 
 def unfinished(age_s: float, error: str | None, within_s: float = LATE_S) -> str:
-    """What is wrong with work whose last good round is so old; an empty text if nothing is."""
+    """The fault of work whose last good round is so old; an empty text if it is well."""
     if age_s <= within_s:
         return ""
     because = f" ({error})" if error else ""

@@ -37,7 +37,7 @@ class RowChanges:
 
 @dataclass(frozen=True)
 class VersionDiff:
-    """What changed from version `a` to version `b`, and the kind of bump that it amounts to."""
+    """Changes from version `a` to version `b`, and the kind of bump that they amount to."""
 
     feature: str
     a: str

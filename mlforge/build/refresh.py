@@ -319,7 +319,7 @@ class _Refresh:
         return replace(result, reason=reason, held=held, warnings=(*warnings, *result.warnings))
 
     def _result(self, intake: Intake | None) -> BuildResult:
-        """What every outcome tells: the files read, set aside and warned of."""
+        """Fields of every outcome: files read, set aside and warned of."""
         return BuildResult(
             feature=self.feature.name,
             planned=not self.options.publish,

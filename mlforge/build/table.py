@@ -33,7 +33,7 @@ class Layout:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """What was written: the parts, and how many rows had to be evaluated."""
+    """A written table: its parts, and how many rows had to be evaluated."""
 
     parts: tuple[Part, ...]
     recomputed: int

@@ -21,7 +21,7 @@ ROW = "__row"
 
 @dataclass(frozen=True, slots=True)
 class Aggregate:
-    """One aggregation over one window; `value` is the position of its value column."""
+    """An aggregation over a window; `value` is the position of its value column."""
 
     aggregation: str
     value: int

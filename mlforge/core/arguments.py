@@ -83,7 +83,7 @@ def number(value: object, what: str, works: str, *, whole: bool = False) -> Any:
 
 
 def choice(value: object, choices: Iterable[str], what: str) -> str:
-    """One of the choices; DefinitionError that names them for all else."""
+    """The value, if it is a choice; DefinitionError that names the choices for all else."""
     if not isinstance(value, str) or value not in choices:
         raise DefinitionError(f"{what}={shown(value)} is unknown; use one of {', '.join(choices)}")
     return value

@@ -1,4 +1,4 @@
-"""What a feature and a manifest share: enough to evaluate `value(entity, t)`."""
+"""The part that a feature and a manifest share: enough to evaluate `value(entity, t)`."""
 
 from __future__ import annotations
 

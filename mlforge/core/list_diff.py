@@ -17,7 +17,7 @@ def alike(some: Iterable[object], other: Iterable[object]) -> int:
 
 
 def lacking(some: Iterable[T], other: Collection[T]) -> list[T]:
-    """Those of some things that are not among others, which can be looked up."""
+    """Items of a list that are not among others, which can be looked up."""
     return list(filterfalse(other.__contains__, some))
 
 

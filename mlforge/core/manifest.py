@@ -1,4 +1,4 @@
-"""What a version says about itself ."""
+"""A version's account of itself ."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Partial:
 
 @dataclass(frozen=True, slots=True)
 class SourceRecord:
-    """One source file as a version saw it."""
+    """A source file as a version saw it."""
 
     path: str
     size: int
@@ -48,7 +48,7 @@ class SourceRecord:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One file of a version's data: rows of a time range, none of which another part holds."""
+    """A file of a version's data: rows of a time range, none of which another part holds."""
 
     file: str
     rows: int
@@ -68,7 +68,7 @@ class ChangeSummary:
 
 @dataclass(frozen=True)
 class Manifest:
-    """One immutable version: what it means, what it was made from, what it holds."""
+    """An immutable version: what it means, what it was made from, what it holds."""
 
     spec: FeatureSpec
     events: Schema

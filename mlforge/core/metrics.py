@@ -1,4 +1,4 @@
-"""What to compute over events: descriptions only, no engine."""
+"""Metrics over events: descriptions only, no engine."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _ZERO = re.compile(r"0+(w|d|h|m|s|ms|us)")
 
 @dataclass(frozen=True, slots=True)
 class MetricColumn:
-    """One output column: an aggregation of an event column over one window."""
+    """An output column: an aggregation of an event column over one window."""
 
     column: str
     aggregation: str

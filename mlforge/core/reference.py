@@ -32,7 +32,7 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """One entity's events by time; of one instant by their other columns, nulls first.
+    """Events of an entity by time; of one instant by their other columns, nulls first.
 
     names: the columns of a value.
     """
@@ -111,7 +111,7 @@ class History:
 
 
 def aggregate(name: str, values: Sequence[Any]) -> Cell:
-    """One aggregate of a window's values; nulls do not count."""
+    """An aggregate of a window's values; nulls do not count."""
     present = [value for value in values if value is not None]
     if name == "count":
         return Cell(len(present))

@@ -21,7 +21,7 @@ INTEGERS = ("Int8", "Int16", "Int32", "Int64", "UInt8", "UInt16", "UInt32", "UIn
 FLOATS = ("Float32", "Float64")
 KEY_DTYPES = (*INTEGERS, "String", "Boolean", "Date")
 DIGITS = 38
-"""What a decimal holds at most; 128 bits."""
+"""The most digits of a decimal; 128 bits."""
 _ORDERED = ("String", "Date", "Time", INSTANT)
 _DECIMAL = re.compile(r"Decimal\((\d+), (\d+)\)")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 def printable(value: object) -> str:
-    """One line of text in which control characters are escaped; `-` for None."""
+    """A line of text in which control characters are escaped; `-` for None."""
     text = "-" if value is None else str(value)
     if text.isascii() and text.isprintable():
         return text

@@ -28,7 +28,7 @@ Argument = Value | tuple[Value, ...]
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One rule. `on_fail`: "error" rejects the file, "drop" leaves the rows out, "warn" reports them."""
+    """A rule. `on_fail`: "error" rejects the file, "drop" leaves the rows out, "warn" reports them."""
 
     name: str
     arguments: tuple[Argument, ...] = ()
@@ -39,7 +39,7 @@ class Rule:
 
     @property
     def kind(self) -> str | None:
-        """What its arguments are: text, boolean, number, date or datetime; None where it has none."""
+        """The kind of its arguments: text, boolean, number, date or datetime; None where it has none."""
         if not self.arguments:
             return None
         first = self.arguments[0]

@@ -177,7 +177,7 @@ def _pick(module: ModuleType, wanted: Target) -> Definitions:
 
 
 def _explained(error: BaseException, wanted: Target, folder: Path) -> MlforgeError:
-    """What an import's failure says in one line: where, and what."""
+    """An import's failure in one line: where, and what."""
     missing = isinstance(error, ModuleNotFoundError) and wanted.module is not None
     if missing and f"{wanted.module}.".startswith(f"{getattr(error, 'name', None)}."):
         return DefinitionsNotFound(f"no {wanted}, looked for in {_shown(folder)} too; {_WAYS}")

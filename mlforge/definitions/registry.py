@@ -216,7 +216,7 @@ class Definitions:
         full: bool = False,
         progress: Callable[[str], None] | None = None,
     ) -> dict[str, BuildResult]:
-        """What `build` would do right now: the same work, stopped before publishing.
+        """Results that `build` would give right now: the same work, stopped before publishing.
 
         With an online store, `keys_written` tells how many keys a push would touch; if it does not answer,
         a warning does. Nothing is written to the store: the right to read it will do. Raises BuildError as

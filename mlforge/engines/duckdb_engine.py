@@ -19,12 +19,12 @@ _LIST_ROWS = 16
 
 
 class DuckDBEngine(Engine):
-    """One connection an evaluation; the kernel knows microseconds only, so no time zone matters."""
+    """A connection for each evaluation; the kernel knows microseconds only, so no time zone matters."""
 
     name: ClassVar[str] = "duckdb"
 
     def aggregate(self, line: pl.DataFrame, context: ComputeContext) -> pl.DataFrame:
-        """One statement over the whole line."""
+        """A statement over the whole line."""
         with duckdb.connect(config=self._config) as connection:
             connection.register("line", line.to_arrow())
             rows_seen = _query(connection, duckdb_compiler.rows_seen(context, "line")).item()

@@ -47,14 +47,14 @@ class Extent:
 
     @property
     def exponents(self) -> tuple[int, int] | None:
-        """Those of the two."""
+        """The extents of the two together."""
         if self.least is None or self.greatest is None:
             return None
         return math.frexp(self.least)[1], math.frexp(self.greatest)[1]
 
 
 def extent(values: pl.Expr) -> tuple[pl.Expr, pl.Expr]:
-    """What an Extent is made of."""
+    """The expressions that an Extent is made of."""
     sizes = values.cast(pl.Float64).abs()
     return sizes.filter(sizes > 0).min().alias("least"), sizes.max().alias("greatest")
 
@@ -68,7 +68,7 @@ class Scale:
 
     @classmethod
     def exactly(cls, extent: Extent, longest: int) -> Self | None:
-        """One that holds every float as it is, if sums of so many fit; else None."""
+        """The scale that holds every float as it is, if sums of so many fit; else None."""
         ends = extent.exponents
         if ends is None:
             return cls(0)
@@ -81,7 +81,7 @@ class Scale:
 
     @classmethod
     def for_squares(cls, extent: Extent, longest: int) -> Self | None:
-        """One to which values are rounded so that sums of so many squares fit; None if too coarse for some."""
+        """The scale to which values are rounded so that sums of so many squares fit; None if too coarse for some."""
         ends = extent.exponents
         if ends is None:
             return cls(0)

@@ -52,7 +52,7 @@ class Moments:
     squares: pl.Series
 
     def with_(self, other: Moments) -> Moments:
-        """Those of the unions (Chan, Golub, LeVeque, "Algorithms for computing the sample variance", 1983)."""
+        """Moments of the unions (Chan, Golub, LeVeque, "Algorithms for computing the sample variance", 1983)."""
         count = self.count + other.count
         share = (other.count / count).fill_nan(0.0)
         delta = other.mean - self.mean
@@ -62,11 +62,11 @@ class Moments:
         )
 
     def gathered(self, at: pl.Series) -> Moments:
-        """Those of some of the sets."""
+        """The moments of some of the sets."""
         return Moments(self.count.gather(at), self.mean.gather(at), self.squares.gather(at))
 
     def scattered(self, at: pl.Series, other: Moments) -> Moments:
-        """These, with some of the sets replaced."""
+        """The same moments, with some of the sets replaced."""
         return Moments(
             _scattered(self.count, at, other.count),
             _scattered(self.mean, at, other.mean),
@@ -74,7 +74,7 @@ class Moments:
         )
 
     def ahead(self, by: int) -> Moments:
-        """Those of the sets so much further on."""
+        """The moments of the sets so much further on."""
         return Moments(_ahead(self.count, by), _ahead(self.mean, by), _ahead(self.squares, by))
 
 

@@ -25,7 +25,7 @@ from mlforge.frames import polars_schema
 
 @dataclass(frozen=True)
 class Step:
-    """One pass of the kernel.
+    """A pass of the kernel.
 
     rows: events or tiles, as in a timeline. most: how many of them are read at most. metrics, dtypes: what
     the kernel computes of them. outputs: the feature's metrics, from the kernel's results.

@@ -1,1 +1,1 @@
-"""What a user writes as a feature, and what the code of its function amounts to."""
+"""Features as a user writes them, and the identity of their functions' code."""

@@ -1,4 +1,4 @@
-"""What a function's code amounts to: its own, its helpers' and the constants that they use."""
+"""The hash of a function's code: its own, its helpers' and the constants that they use."""
 
 from __future__ import annotations
 

@@ -68,7 +68,7 @@ class Outcome:
 
 
 def named(function: Callable[..., object]) -> str | None:
-    """What the code of a function and of its helpers names, of the world; None for nothing.
+    """The name of the outside world that the code of a function or its helpers uses; None for nothing.
 
     It is a coarse net below `call`, for what compiled libraries do: a name alone is enough.
     """

@@ -1,4 +1,4 @@
-"""What a function leans on: the names in its code, followed to what they are bound to."""
+"""References of a function: the names in its code, followed to what they are bound to."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def module_of(function: FunctionType) -> str:
 
 
 def references(function: FunctionType, home: Home) -> dict[str, object]:
-    """What the names in a function's code are bound to: closure cells, globals, imports within.
+    """Values that the names in a function's code are bound to: closure cells, globals, imports within.
 
     Attributes of modules that the home owns are followed (`helpers.clean`). Of foreign code only the
     closure counts: that is where a library's wrapper keeps the function it was given.
@@ -101,7 +101,7 @@ def reachable(function: object) -> list[object]:
 
 
 def parts(value: object) -> Mapping[str, object]:
-    """What a wrapper of functions, or a dataclass instance, consists of; nothing for other values."""
+    """Parts of a wrapper of functions, or of a dataclass instance; nothing for other values."""
     match value:
         case MethodType():
             return {"function": value.__func__, "self": value.__self__}
@@ -124,7 +124,7 @@ def parts(value: object) -> Mapping[str, object]:
 
 
 def members(kind: type) -> dict[str, object]:
-    """What the body of a class defines, without what Python or a decorator wrote into it."""
+    """Definitions in the body of a class, without what Python or a decorator wrote into it."""
     generated = dataclasses.is_dataclass(kind) or hasattr(kind, "_fields")
     return {
         name: value

@@ -111,7 +111,7 @@ class Proof:
 
 
 class Doubt(Exception):
-    """What stands against a proof."""
+    """The reason that stands against a proof."""
 
 
 def prove(

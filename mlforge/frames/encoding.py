@@ -64,7 +64,7 @@ def entity_key(entity: Mapping[str, object], keys: Schema) -> dict[str, Key]:
 
 
 def json_rows(frame: pl.DataFrame, columns: Sequence[str]) -> pl.Series:
-    """One JSON object of the columns per row, in row order; DataError for a dtype without JSON."""
+    """A JSON object of the columns per row, in row order; DataError for a dtype without JSON."""
     if not columns:
         return pl.Series("json", ["{}"]).new_from_index(0, frame.height)
     fields = [_jsonable(pl.col(name), frame.schema[name], name).alias(name) for name in columns]
@@ -192,7 +192,7 @@ _USUAL: dict[str, type] = {**dict.fromkeys(INTEGERS, int), "String": str}
 
 
 def _plain(value: object) -> object:
-    """What numpy or pandas made as Python has it; NaT and NA as None; anything else as it is."""
+    """A value of numpy or pandas as Python has it; NaT and NA as None; anything else as it is."""
     kind = getattr(getattr(value, "dtype", None), "kind", None)
     if kind is not None:
         foreign: Any = value

@@ -42,7 +42,7 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What the rules say of some rows; `kept` are those that no "drop" rule leaves out."""
+    """The rules' verdict on some rows; `kept` are those that no "drop" rule leaves out."""
 
     rows: int
     failures: tuple[Failure, ...]
@@ -55,7 +55,7 @@ class Report:
         return any(failure.rule.on_fail == "error" for failure in self.failures)
 
     def text(self, on_fail: OnFail | None = None) -> str:
-        """One line of all failures, or of those with this `on_fail`; empty if there are none."""
+        """A line of all failures, or of those with this `on_fail`; empty if there are none."""
         return "; ".join(
             f"{failure.column}: {failure.rule.describe()} fails in {failure.rows:,} of {self.rows:,} rows"
             + (f" ({', '.join(failure.examples)})" if failure.examples else "")

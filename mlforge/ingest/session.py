@@ -1,4 +1,4 @@
-"""One ingestion: a feature, the listing of its source, and the four values that it works with."""
+"""An ingestion: a feature, the listing of its source, and the four values that it works with."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from mlforge.store import Store
 
 @dataclass(frozen=True)
 class Session:
-    """One pass over a listing: file states, stored partials, the function, and files set aside."""
+    """A pass over a listing: file states, stored partials, the function, and files set aside."""
 
     feature: Feature
     listing: Listing
@@ -71,7 +71,7 @@ class Session:
         return self.cache.add(partial, result.events)
 
     def memo(self, path: str) -> str:
-        """What a file's being set aside depends on; empty if it was not even read."""
+        """The hash that a file's being set aside depends on; empty if it was not even read."""
         state = self.states.now.get(path)
         if state is None:
             return ""

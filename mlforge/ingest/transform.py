@@ -28,7 +28,7 @@ from mlforge.ingest.side_tables import SideTables
 
 @dataclass(frozen=True, slots=True)
 class FileRows:
-    """What a function gets: rows, which file they are of, and the columns that the file has and they lack."""
+    """A function's input: rows, which file they are of, and the columns that the file has and they lack."""
 
     frame: pl.DataFrame
     where: str

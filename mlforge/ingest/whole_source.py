@@ -23,7 +23,7 @@ from mlforge.sources.source import SourceFile
 
 
 def ingest_whole_source(session: Session, why: str) -> Intake:
-    """One partial for all files: the function sees them together, in the order of their paths."""
+    """A single partial for all files: the function sees them together, in the order of their paths."""
     files = _contents(session)
     partial = _known_partial(session, files)
     if partial is None:

@@ -1,4 +1,4 @@
-"""What a person does to a store: roll back, pin, prune, verify. No definitions are needed."""
+"""Operations of a person on a store: roll back, pin, prune, verify. No definitions are needed."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _MOSTLY = 0.5  # a pack with fewer partials that are named by no version stays a
 
 @dataclass(frozen=True, slots=True)
 class Pruned:
-    """What was removed of one feature.
+    """Versions and partials that were removed of one feature.
 
     unreadable: versions that stay because their manifests cannot be read; all partials stay with them.
     """
@@ -185,7 +185,7 @@ def _check_partials(store: Store, manifest: Manifest, checked: dict[str, str | N
 def _misread(
     store: Store, manifest: Manifest, stored: Sequence[Partial]
 ) -> Iterator[tuple[Partial, str]]:
-    """Those whose events are not what they were written with, a file after the other."""
+    """Partials whose events are not what they were written with, a file after the other."""
     held_by_file: dict[str, list[tuple[Partial, PartialLocation]]] = {}
     located = store.locate(manifest.name, [partial.hash for partial in stored])
     for partial, place in zip(stored, located, strict=True):

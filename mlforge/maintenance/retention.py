@@ -10,7 +10,7 @@ from mlforge.core.values import Duration, Version
 
 @dataclass(frozen=True, slots=True)
 class Retention:
-    """What may be removed. Every rule that is set must allow it.
+    """The rule of what may be removed. Every part that is set must allow it.
 
     patches: so many newest versions stay, and the newest of each MINOR. older_than: younger versions stay.
     newest: so many newest versions stay, and nothing else for its own sake.

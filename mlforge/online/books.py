@@ -92,7 +92,7 @@ INCOMPLETE = Evidence("", -1)
 
 @dataclass(frozen=True, slots=True)
 class OnlineBooks:
-    """What the store promises about a feature.
+    """The store's promise about a feature.
 
     target: the last push that finished; None means that nothing is promised: all but `pending` and `owner`
         is empty then. pending: the targets that began since.

@@ -39,7 +39,7 @@ def target_text(target: Target) -> str:
 
 
 def owner_text(owner: Owner) -> str:
-    """What is told of an owner beside its id, as JSON."""
+    """Facts of an owner beside its id, as JSON."""
     return _json(
         {
             "project": owner.project,

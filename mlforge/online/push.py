@@ -37,7 +37,7 @@ _AHEAD_US = 60_000_000  # more than clocks differ that somebody keeps in step
 
 @dataclass(frozen=True)
 class PushResult:
-    """What a push did for one feature; `as_of` is None for an untimed feature, or before any version."""
+    """The outcome of a push of one feature; `as_of` is None for an untimed feature, or before any version."""
 
     feature: str
     version: str | None = None
@@ -112,7 +112,7 @@ def is_to_come(target: Target, now: int) -> bool:
 
 
 def _misled(name: str, store: Store, online: OnlineStore) -> str | None:
-    """What gave the online store a fence that no later push can pass; None if one simply was faster.
+    """The cause of a fence that no later push can pass; None if another push simply was faster.
 
     A generation that this store, read again, never had: its folder was deleted and made anew. Or an
     instant that has not come: no clock that is right can have been so far ahead.

@@ -56,7 +56,7 @@ class Bounds:
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """One column of a feature, and the same column online.
+    """A column of a feature, and the same column online.
 
     bounds: its window; None for a feature without metrics. rows: how many events lie in it.
     offline_then: what the offline store gives for the version and instant of the online value;
@@ -74,7 +74,7 @@ class Value:
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """What the online store serves; `problem` says why it cannot be compared."""
+    """The served row and its version; `problem` says why it cannot be compared."""
 
     version: str | None = None
     as_of: int | None = None
@@ -134,7 +134,7 @@ class Explanation:
         }
 
     def row_json(self, row: dict[str, Any]) -> dict[str, Any]:
-        """One of `rows` as a document."""
+        """A row of `rows` as a document."""
         time = row[self.timestamp] if self.timestamp else None
         return {
             "file": row.pop(FILE),

@@ -1,4 +1,4 @@
-"""What callers bring to a retrieval, in the features' own dtypes: spines and entities."""
+"""Spines and entities that callers bring to a retrieval, in the features' own dtypes."""
 
 from __future__ import annotations
 

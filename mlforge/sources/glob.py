@@ -19,7 +19,7 @@ def is_magic(part: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Pattern:
-    """What a path below some folder must look like, part by part; None is `**`, any number of parts."""
+    """Patterns of a path below some folder, part by part; None is `**`, any number of parts."""
 
     parts: tuple[re.Pattern[str] | None, ...]
 

@@ -70,7 +70,7 @@ stat_of: Callable[[os.stat_result], Stat] = attrgetter(
 
 
 class FileStat(NamedTuple):
-    """What tells that a file changed, without reading it."""
+    """The stat of a file, which tells that it changed without reading it."""
 
     size: int
     mtime_ns: int
@@ -84,7 +84,7 @@ class FileStat(NamedTuple):
 
 
 class SourceFile(NamedTuple):
-    """One file of a source; `path` is relative to the source's root, with `/` between its parts."""
+    """A file of a source; `path` is relative to the source's root, with `/` between its parts."""
 
     path: str
     absolute: Path

@@ -1,4 +1,4 @@
-"""One text of a source: the folder that it starts from, and which files below it are meant."""
+"""A text of a source: the folder that it starts from, and which files below it are meant."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ except ImportError:  # pragma: no cover - a system without limits
 from mlforge.errors import UnreadableFile
 
 OVERHEAD_BYTES = 256 << 20
-"""What a decoder needs besides the rows: stacks of its threads, pages, dictionaries."""
+"""Memory that a decoder needs besides the rows: stacks of its threads, pages, dictionaries."""
 _PER_THREAD_BYTES = 16 << 20
 _TIMEOUT_S = 600.0
 REFUSED = 3

@@ -123,7 +123,7 @@ class Source:
 
     @property
     def root(self) -> Path:
-        """What paths start from."""
+        """The folder that paths start from."""
         return self.places[0].root if len(self.places) == 1 else Path(os.path.abspath(self.base))  # noqa: PTH100
 
     @property

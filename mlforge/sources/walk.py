@@ -27,7 +27,7 @@ class Ignored:
 
 
 class Walk:
-    """One walk over a place: the stats of its files, what is ignored, and columns in folders' names.
+    """A walk over a place: the stats of its files, what is ignored, and columns in folders' names.
 
     exists: whether the place's root was there.
     """

@@ -28,7 +28,7 @@ from mlforge.store.transaction import Pointer, Snapshot, Transaction
 
 
 class Store(ABC):
-    """What every backend gives. Versions are never overwritten; readers never see half of one."""
+    """The contract of every backend. Versions are never overwritten; readers never see half of one."""
 
     @abstractmethod
     def identity(self) -> StoreIdentity | None:
@@ -55,7 +55,7 @@ class Store(ABC):
 
     @abstractmethod
     def pointer(self, name: str) -> Pointer | None:
-        """What is served, None before the first version."""
+        """The pointer to what is served, None before the first version."""
 
     @abstractmethod
     def manifest(self, name: str, version: Version) -> Manifest:
@@ -78,7 +78,7 @@ class Store(ABC):
 
     @abstractmethod
     def plan_files(self, name: str, partials: Sequence[Partial]) -> Sequence[FileScanTask]:
-        """What to read for these partials; one that is given twice is read twice."""
+        """Scan tasks for these partials; one that is given twice is read twice."""
 
     @abstractmethod
     def keep(
@@ -113,7 +113,7 @@ class Store(ABC):
 
     @abstractmethod
     def check_partials(self, name: str, hashes: Iterable[str]) -> dict[str, str]:
-        """What is wrong with stored partials' bytes, in words, by hash; empty if nothing is."""
+        """Faults of stored partials' bytes, in words, by hash; empty if there are none."""
 
     @abstractmethod
     def remove_partials(
@@ -188,7 +188,7 @@ class Store(ABC):
 
     @abstractmethod
     def audit(self, name: str) -> Audit | None:
-        """What the last audit found; None if there was none, or its note cannot be read."""
+        """The last audit; None if there was none, or its note cannot be read."""
 
     @abstractmethod
     def write_audit(self, name: str, audit: Audit) -> None:

@@ -74,7 +74,7 @@ class Draft(Store):
         return [places[hash_] for hash_ in asked]
 
     def plan_files(self, name: str, partials: Sequence[Partial]) -> Sequence[FileScanTask]:
-        """What both stores read."""
+        """Scan tasks of both stores."""
         new = self._scratch.partials(name)
         own = [partial for partial in partials if partial.hash in new]
         if not own:
@@ -83,7 +83,7 @@ class Draft(Store):
         return (*self._store.plan_files(name, rest), *self._scratch.plan_files(name, own))
 
     def check_partials(self, name: str, hashes: Iterable[str]) -> dict[str, str]:
-        """What is wrong with partials of either store."""
+        """Faults of partials of either store."""
         asked, new = set(hashes), self._scratch.partials(name)
         own = self._scratch.check_partials(name, asked & new)
         return {**own, **self._store.check_partials(name, asked - new)}

@@ -55,7 +55,7 @@ class TileWrite:
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """What is in memory of a file: its rows from an instant on, some of their columns."""
+    """Rows of a file in memory: those from an instant on, some of their columns."""
 
     rows: pl.DataFrame
     since: int = BEGINNING
@@ -63,7 +63,7 @@ class Kept:
 
 @dataclass(frozen=True, slots=True)
 class FileScanTask:
-    """What is read of one file in one go: all of it, or the rows of some numbers."""
+    """A scan of one file in one go: all of it, or the rows of some numbers."""
 
     file: str
     schema: Schema
@@ -92,7 +92,7 @@ class FileScanTask:
 
 
 class _Alike(NamedTuple):
-    """What lots share that are read in one go; the schema by identity: comparing takes longer than reading."""
+    """The key of tasks that are read in one go; the schema by identity: comparing takes longer than reading."""
 
     schema: int
     packed: bool
@@ -125,7 +125,7 @@ class _Asked:
 def plan_files(
     partials: Sequence[Partial], places: Sequence[PartialLocation]
 ) -> tuple[FileScanTask, ...]:
-    """What is to be read for these partials; one that is given twice is read twice."""
+    """Scan tasks for these partials; one that is given twice is read twice."""
     alone: list[FileScanTask] = []
     packs: dict[int, _Asked] = {}  # by the identity of the file's name, which a pack's places share
     for partial, place in zip(partials, places, strict=True):

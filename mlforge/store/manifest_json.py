@@ -201,7 +201,7 @@ def source_from_json(entry: Mapping[str, Any]) -> SourceRecord:
 
 @dataclass(frozen=True, slots=True)
 class Lists:
-    """What a manifest lists: partials and source files."""
+    """The lists of a manifest: partials and source files."""
 
     partials: Sequence[Partial]
     sources: Sequence[SourceRecord]

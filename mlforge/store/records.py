@@ -1,4 +1,4 @@
-"""What a feature's folder notes beside its versions: mutable, never part of a version's meaning."""
+"""Notes of a feature's folder beside its versions: mutable, never part of a version's meaning."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ class Books:
         }
 
     def held(self, reason: str | None, *, by_person: bool = False) -> Self:
-        """These books with another reason for a hold, or with none."""
+        """The same books with another reason for a hold, or with none."""
         return replace(self, hold=reason, by_person=by_person)
 
     @classmethod
@@ -104,7 +104,7 @@ def _is_rollback(hold: str | None) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Audit:
-    """What holding a version against the raw files found; instants are UTC microseconds.
+    """The outcome of holding a version against the raw files; instants are UTC microseconds.
 
     entities, values: how many were compared. unproven: sampled entities with events in files whose content
     is `gone`. skipped: what was not compared, and why. mismatches, first: how many values or rows are

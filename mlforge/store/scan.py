@@ -47,11 +47,11 @@ class EventScan:
 
     @cached_property
     def tasks(self) -> Sequence[FileScanTask]:
-        """What is read for all of them."""
+        """Scan tasks for all of them."""
         return self.where(self.partials)
 
     def tasks_within(self, times: TimeRange | None) -> Sequence[FileScanTask]:
-        """What is read for a range of time."""
+        """Scan tasks for a range of time."""
         return (
             self.tasks if times is None else [task for task in self.tasks if task.overlaps(times)]
         )

@@ -1,4 +1,4 @@
-"""What every engine must do. A backend subclasses `EngineContract` and gives `engine`.
+"""The contract of every engine. A backend subclasses `EngineContract` and gives `engine`.
 
 Each answer is compared with that of `mlforge.core.reference`, which computes it from the rows in plain
 Python: aggregations x dtypes x shapes of history x windows.

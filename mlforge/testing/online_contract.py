@@ -1,4 +1,4 @@
-"""What every online store must do. A backend's tests subclass this and provide the fixture `store`."""
+"""The contract of every online store. A backend's tests subclass this and provide the fixture `store`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every offline store must do. A backend subclasses `StoreContract` and gives `store`."""
+"""The contract of every offline store. A backend subclasses `StoreContract` and gives `store`."""
 
 from __future__ import annotations
 

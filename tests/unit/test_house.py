@@ -81,3 +81,7 @@ def test_install_lines_name_a_checkout_or_a_wheel_never_the_public_index() -> No
     for file in [*pages, *(path for path in sources if path.is_file())]:
         for line in file.read_text(errors="replace").splitlines():
             assert not by_name.search(line) or "never by" in line, f"{file}: {line}"
+
+
+def test_no_docstring_begins_with_a_pronoun() -> None:
+    assert list(sentences.offenders()) == []

@@ -1,1 +1,1 @@
-"""What a person and a monitoring system see."""
+"""Screens and metrics: the state of a project for people and for monitoring."""

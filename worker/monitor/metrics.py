@@ -44,7 +44,7 @@ log = structlog.get_logger()
 
 @dataclass
 class Health:
-    """What `/readyz` and `/healthz` ask; `scanned` is set once all sources have been looked at."""
+    """State that `/readyz` and `/healthz` ask for; `scanned` is set once all sources have been looked at."""
 
     project: Project
     heartbeats: tuple[Heartbeat, ...] = ()
@@ -61,7 +61,7 @@ class Health:
         }
 
     def stuck(self) -> str:
-        """What has not got through a round for so long that only a new process helps; empty if nothing."""
+        """Work that has not got through a round for so long that only a new process helps; empty if there is none."""
         problems = ((each.work, each.problem(DEAD_S)) for each in self.heartbeats)
         return "; ".join(f"{work}: {problem}" for work, problem in problems if problem)
 

@@ -65,7 +65,7 @@ class AuditStatus:
 
 @dataclass(frozen=True, slots=True)
 class FeatureStatus:
-    """One feature: what is stored, what is online, what is being done about it."""
+    """The state of a feature: what is stored, what is online, what is being done about it."""
 
     feature: str
     state: str
@@ -143,7 +143,7 @@ class _Look:
     problems: list[str] = field(default_factory=list)
 
     def at(self, what: str, read: Callable[[], T], default: T) -> T:
-        """What `read` gives."""
+        """The value that `read` gives."""
         try:
             return read()
         except NoConnection:
@@ -200,7 +200,7 @@ def _feature(project: Project, ticket: Ticket) -> FeatureStatus:
 
 
 def _held_now(project: Project, name: str, manifest: Manifest | None) -> str | None:
-    """What is true of the source by now: the reason for a hold is that of the moment when it began."""
+    """The present state of a held feature's source: the reason for a hold is that of the moment when it began."""
     if manifest is None or not manifest.sources:
         return None
     try:
@@ -235,7 +235,7 @@ def _lag_seconds(manifest: Manifest | None, shown: Target | None) -> float:
 def _state(
     ticket: Ticket, books: Books, stored: bool, lag: str | None, online: OnlineBooks | None
 ) -> str:
-    """One word; what needs a person comes first."""
+    """A word for the state; what needs a person comes first."""
     if books.hold:
         return "held"
     if ticket.parked:
@@ -256,7 +256,7 @@ def _state(
 
 
 def _refusals(project: Project) -> Iterator[str]:
-    """What the server of the queue refuses to do, though it answers."""
+    """The refusal of the queue's server, though it answers."""
     try:
         project.redis.ping()
     except NoConnection:

@@ -32,7 +32,7 @@ from worker.queue.warmup import rehearse
 from worker.state.work_queue import WorkQueue
 
 OVERDUE_S = 5
-"""What a job that ran into its timeout has left to say so, before its process is killed."""
+"""Time that a job that ran into its timeout has left to say so, before its process is killed."""
 _LATE = "MLFORGE_LOAD_LATE"
 _SPARES = 2
 """A drop often concerns several features, which come one after the other."""

@@ -1,4 +1,4 @@
-"""What is believed of the queue in Redis: only jobs that a process of ours wrote; the rest is refused.
+"""Jobs that are believed of the queue in Redis: only those that a process of ours wrote; the rest is refused.
 
 A queue is input. A list entry that is no id, a hash that is no job, a job that asks for something else:
 each is told, taken away, and the worker goes on.

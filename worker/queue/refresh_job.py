@@ -1,4 +1,4 @@
-"""What a worker runs for a job: one feature, from its source to its rows online."""
+"""The job of a worker: one feature, from its source to its rows online."""
 
 from __future__ import annotations
 
@@ -157,7 +157,7 @@ def _tidy(store: Store, feature: str) -> None:
 
 
 def _amounts(outcome: str, built: BuildResult, pushed: PushResult) -> dict[str, int]:
-    """What the counters rise by."""
+    """Amounts that the counters rise by."""
     return {
         outcome: 1,
         "rows_changed": built.rows_changed if built.changed else 0,

@@ -19,7 +19,7 @@ from worker.project import Project
 from worker.queue.intake import REFRESH, queue_named
 
 QUEUE = "mlforge"
-"""What command lines call the queue: a worker of ours listens on that of its own project."""
+"""The queue's name on command lines: a worker of ours listens on that of its own project."""
 RESULT_TTL_S, FAILURE_TTL_S = 60, 3_600
 WORKER_TTL_S = 20
 MARK = "mlforge_definitions"
@@ -37,7 +37,7 @@ class WorkerState:
     definitions: str | None
     silent_s: float = 0.0
     unreadable: str | None = None
-    """What is in Redis in its place, if no worker wrote it."""
+    """A description of what is in Redis in its place, if no worker wrote it."""
 
     @property
     def is_dead(self) -> bool:

@@ -1,4 +1,4 @@
-"""What both kinds of worker share: settings that cannot be wrong, definitions loaded ahead."""
+"""The shared part of both kinds of worker: settings that cannot be wrong, definitions loaded ahead."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ _AHEAD = (
     "polars._utils.parquet",
     "pyarrow.compute",
 )
-"""What the first job would import late, and every fork anew."""
+"""Modules that the first job would import late, and every fork anew."""
 SCOPE = "MLFORGESCOPE"
 """Tells the scope to a process that starts itself anew and does not load the definitions."""
 _YOUNG_S, _STRANGER_S = 2.0, 30.0
@@ -70,7 +70,7 @@ class Alarm(UnixSignalDeathPenalty):
 
 
 class Forge(BaseWorker):
-    """What both worker classes share: settings that cannot be wrong, definitions loaded ahead."""
+    """The shared part of both worker classes: settings that cannot be wrong, definitions loaded ahead."""
 
     log_result_lifespan = False
     death_penalty_class = Alarm
@@ -132,7 +132,7 @@ class Forge(BaseWorker):
         super().request_stop(signum, frame)  # type: ignore[no-untyped-call]
 
     def serialize(self) -> dict[str, Any]:
-        """What the server is told about this worker."""
+        """Facts about this worker that the server is told."""
         return {**super().serialize(), MARK: self._hash}
 
     def check_for_suspension(self, burst: bool) -> None:

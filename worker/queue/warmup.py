@@ -1,4 +1,4 @@
-"""What the first job in a process pays and no later one: paid ahead of it, without changing anything."""
+"""Warm-up: the cost that the first job in a process pays and no later one, paid ahead without changing anything."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def rehearse(opened: Callable[[], Project], greet: Callable[[], object]) -> Iter
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    """What was served at the last look, and how many of its values are in memory."""
+    """The version that was served at the last look, and how many of its values are in memory."""
 
     served: Pointer | None
     values: int = 0

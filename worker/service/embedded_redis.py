@@ -35,7 +35,7 @@ class Address:
 
     @property
     def url(self) -> str:
-        """What goes into REDIS_URL."""
+        """The address that goes into REDIS_URL."""
         return f"redis://:{self.password}@{_HOST}:{self.port}/0"
 
 

@@ -30,7 +30,7 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Beside:
-    """What the process does besides: audits this often, metrics at this port (None: nowhere)."""
+    """Work of the process besides: audits this often, metrics at this port (None: nowhere)."""
 
     audit_every_s: float = 0.0
     metrics_port: int | None = None

@@ -46,7 +46,7 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What `up` is to run. redis_url: a server of one's own; None starts an embedded one."""
+    """The plan of `up`. redis_url: a server of one's own; None starts an embedded one."""
 
     target: str | None
     here: Path
@@ -358,7 +358,7 @@ def _new_log(path: Path) -> TextIO:
 
 
 def _note_of_another(path: Path) -> dict[str, Any]:
-    """What the one that runs here says of itself; one that has only just begun is given time to say it."""
+    """The note of the `up` that runs here; one that has only just begun is given time to write it."""
     deadline = time.monotonic() + _NOTED_S
     while not (found := read_note(path)).get("url") and time.monotonic() < deadline:
         time.sleep(_TICK_S)

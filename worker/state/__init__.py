@@ -1,1 +1,1 @@
-"""What the processes of a project share in Redis: work queue, event log, counters."""
+"""State that the processes of a project share in Redis: work queue, event log, counters."""

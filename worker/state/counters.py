@@ -1,4 +1,4 @@
-"""What has happened so far, in numbers that only rise: kept in Redis, so that forked jobs count too."""
+"""Counters of what has happened so far: kept in Redis, so that forked jobs count too."""
 
 from __future__ import annotations
 

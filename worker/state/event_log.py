@@ -1,4 +1,4 @@
-"""What happened, for people to follow: a short stream of entries in Redis, and freshness figures."""
+"""The event log for people to follow: a short stream of entries in Redis, and freshness figures."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ UNREADABLE = "unreadable"
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One thing that happened: `kind` is refreshed, failed, held, definitions, ..."""
+    """A thing that happened: `kind` is refreshed, failed, held, definitions, ..."""
 
     id: str
     kind: str

@@ -47,7 +47,7 @@ class WatcherState:
         return f"process {self.pid} on {self.host}"
 
     def problems(self) -> Iterator[str]:
-        """What is wrong with it, in words; nothing if all is well."""
+        """Faults in words; none if all is well."""
         if not self.is_at_work:
             yield f"the watcher ({self.where}) has not reported for {self.silent_s:.0f} s: see its log, start it again"
             return

@@ -32,7 +32,7 @@ DEATHS = 10
 
 @dataclass(frozen=True, slots=True)
 class Ticket:
-    """What is known about the work on a feature; instants are UTC microseconds."""
+    """The state of the work on a feature; instants are UTC microseconds."""
 
     feature: str
     wanted: int = 0
@@ -50,7 +50,7 @@ class Ticket:
     failed_at: int | None = None
     served_at: int | None = None
     unreadable: str | None = None
-    """What is in Redis in its place, if no process of ours wrote it."""
+    """A description of what is in Redis in its place, if no process of ours wrote it."""
 
     @property
     def behind(self) -> bool:

@@ -20,7 +20,7 @@ _TIMEOUT_S = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What an edit would lead to: other definitions (their hash), or an error."""
+    """The outcome of an edit: other definitions (their hash), or an error."""
 
     hash: str | None = None
     error: str | None = None

@@ -1,4 +1,4 @@
-"""What the watcher has seen of a source: which files are whole, and which changed since."""
+"""The watcher's view of a source: which files are whole, and which changed since."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class _Unfinished:
 
 @dataclass(slots=True)
 class FileTracker:
-    """One source, the features that it feeds, and the files as they were last seen whole."""
+    """A source, the features that it feeds, and the files as they were last seen whole."""
 
     source: Source
     features: tuple[str, ...]

@@ -1,4 +1,4 @@
-"""What must happen atomically on the server, in Lua.
+"""Scripts of what must happen atomically on the server, in Lua.
 
 KEYS[1] is always the feature's books, ARGV[1] the fence as "generation instant store"; rows follow in KEYS.
 Scripts are sent whole with every call (a chunk of rows is a hundred times their size), so a server that

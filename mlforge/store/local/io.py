@@ -58,7 +58,7 @@ def read_json(path: Path) -> Any:
 
 
 def read_bytes(path: Path) -> bytes | None:
-    """What a file holds, or None where there is none."""
+    """The bytes of a file, or None where there is none."""
     try:
         with open(path, "rb", opener=no_link) as file:
             return file.read()

@@ -106,7 +106,7 @@ class ManifestChunks:
             (self.folder / f"{name}.json").unlink()
 
     def _understand(self, events: Schema) -> None:
-        """What an entry leaves out is in the manifest: its events' columns."""
+        """An entry's partial; the events' columns, which it leaves out, are in the manifest."""
         if events != self._events:
             self._events, self._cuts = events, {}
 

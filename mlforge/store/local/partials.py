@@ -165,7 +165,7 @@ class PartialStore:
             io.sync(self.loose)
 
     def faults(self, hashes: Iterable[str]) -> dict[str, str]:
-        """What is wrong with the bytes of those of these partials that are not as they were written."""
+        """Faults of partials whose bytes are not as they were written."""
         named = list(hashes)
         faults: dict[str, str] = {}
         sealed: dict[str, bool] = {}

@@ -1,4 +1,4 @@
-"""What every document of a store's folder is read and written with."""
+"""Names and paths of a store's folder, checked before each read and write."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def check_format(document: Mapping[str, Any], path: Path, known: int) -> None:
 
 
 def state_of(path: Path) -> State:
-    """What tells that a file is the one that was read."""
+    """The state of a file, which tells that it is the one that was read."""
     stat = path.lstat()
     return str(path), stat.st_mtime_ns, stat.st_ino, stat.st_size
 
@@ -65,7 +65,7 @@ def no_link(path: Path) -> Path:
 
 
 def is_link(path: Path) -> StoreError:
-    """What is said of a symbolic link in a store."""
+    """The error that refuses a symbolic link in a store."""
     return StoreError(f"{path} is a link, and a store follows none; put the real thing there")
 
 

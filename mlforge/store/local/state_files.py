@@ -21,7 +21,7 @@ _FEW = 100  # lines that are not worth a new file
 
 
 def served(folder: Path) -> tuple[Pointer, Version] | None:
-    """What is served, and the highest version when that was decided."""
+    """The served version, and the highest one when that was decided."""
     path = folder / LATEST
     with well_formed(path):
         document = io.read_json(path)
@@ -58,7 +58,7 @@ def write_books(folder: Path, kept: Books) -> None:
 
 
 class SeenNote:
-    """What source files were seen to be: a line a file, the last one counts.
+    """States of source files as they were seen: a line a file, the last one counts.
 
     It only saves work, so a damaged line is as good as none. What changes is appended, until the
     lines that count no more outnumber the others.
@@ -124,7 +124,7 @@ def _understood(text: str) -> dict[str, Seen]:
 
 
 def audit(folder: Path) -> Audit | None:
-    """What the last audit found; a damaged note is as good as none: the next one makes it anew."""
+    """The last audit; a damaged note is as good as none: the next one makes it anew."""
     path = folder / AUDIT
     with suppress(IntegrityError), well_formed(path):
         document = io.read_json(path)

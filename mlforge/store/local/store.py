@@ -73,7 +73,7 @@ _REMEMBERED = 8
 
 @dataclass(frozen=True)
 class _Home:
-    """What is known of a feature's folder, and kept for the next look."""
+    """Knowledge of a feature's folder, kept for the next look."""
 
     partial_store: PartialStore
     tiles: TileFolder
@@ -136,7 +136,7 @@ class LocalStore(Store):
         return sorted(found)
 
     def pointer(self, name: str) -> Pointer | None:
-        """What `_latest.json` says."""
+        """The pointer in `_latest.json`."""
         known = state_files.served(self._folder(name))
         return None if known is None else known[0]
 
@@ -216,7 +216,7 @@ class LocalStore(Store):
         self._partial_store(name).write(made, sorted_by)
 
     def partials(self, name: str) -> set[str]:
-        """What lies in `_partials` and in packs."""
+        """Hashes of the partials in `_partials` and in packs."""
         return self._partial_store(name).hashes()
 
     def check_partials(self, name: str, hashes: Iterable[str]) -> dict[str, str]:
@@ -429,7 +429,7 @@ class LocalStore(Store):
         return sorted(entries)
 
     def index(self) -> dict[str, dict[str, Any]]:
-        """What `_metadata/manifest.json` lists."""
+        """The entries of `_metadata/manifest.json`."""
         return index.read(self.path)
 
     def _sweep(self, name: str) -> None:
