@@ -15,6 +15,7 @@
     │   ├── VersionConflict      the version exists, is below the highest, or lost a race
     │   ├── IntegrityError       stored bytes are not what was published
     │   ├── StoreBusy            another process has held a feature for too long
+    │   ├── VersionInUse         a version that is to be removed is being read
     │   └── UnsupportedStore     another format, or a place where a store must not be
     ├── RetrievalError           a spine or a request that cannot be answered
     ├── OnlineError              the online store
@@ -105,6 +106,10 @@ class IntegrityError(StoreError):
 
 class StoreBusy(StoreError):
     """Another process works on the feature, and has for longer than one waits."""
+
+
+class VersionInUse(StoreError):
+    """A version cannot be removed, for it is being read."""
 
 
 class UnsupportedStore(StoreError):

@@ -10,7 +10,7 @@ import polars as pl
 from mlforge.core import clock
 from mlforge.core.manifest import Manifest, Partial
 from mlforge.core.values import Version
-from mlforge.errors import MlforgeError, StoreError, VersionConflict, VersionNotFound
+from mlforge.errors import MlforgeError, StoreError, VersionConflict, VersionInUse, VersionNotFound
 from mlforge.frames.digest import digest
 from mlforge.maintenance.retention import UNATTENDED, Retention, removable
 from mlforge.store import Pointer, Store
@@ -25,12 +25,14 @@ class Pruned:
     """Versions and partials that were removed of one feature.
 
     unreadable: versions that stay because their manifests cannot be read; all partials stay with them.
+    in_use: versions that stay until the next time, for they are being read, and their partials with them.
     """
 
     feature: str
     versions: tuple[str, ...]
     partials: int
     unreadable: tuple[str, ...] = ()
+    in_use: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,35 +138,50 @@ def _prune(
 ) -> Pruned:
     store.list_versions(name)
     with store.lock(name):
-        made, named, unreadable, timestamp = {}, {}, [], None
-        for version in store.versions(name):
-            try:
-                manifest = store.manifest(name, version)
-            except StoreError:
-                made[version] = 0
-                unreadable.append(version)
-            else:
-                made[version] = manifest.created_at
-                named[version] = {partial.hash for partial in manifest.partials}
-                timestamp = manifest.spec.timestamp
+        manifests, unreadable = _manifests(store, name)
         pointer = store.pointer(name)
-        gone = removable(
-            made,
+        created = {version: manifest.created_at for version, manifest in manifests.items()}
+        removed = removable(
+            {**created, **dict.fromkeys(unreadable, 0)},
             pointer.version if pointer else None,
             {*map(Version.parse, store.books(name).pins), *unreadable},
             rule,
             clock.now(),
         )
-        needed = set().union(*(hashes for version, hashes in named.items() if version not in gone))
+        in_use = [] if dry_run else _remove(store, name, removed)
+        removed = [version for version in removed if version not in in_use]
+        needed = {p.hash for v, m in manifests.items() if v not in removed for p in m.partials}
         # Which partials an unreadable version names is not known.
-        spare = (
-            [] if unreadable else [hash_ for hash_ in store.partials(name) if hash_ not in needed]
-        )
+        spare = [] if unreadable else [h for h in store.partials(name) if h not in needed]
         if not dry_run:
-            for version in gone:
-                store.remove(name, version)
+            timestamp = next(reversed(manifests.values())).spec.timestamp if manifests else None
             spare = store.remove_partials(name, spare, timestamp, above)
-    return Pruned(name, tuple(map(str, gone)), len(spare), tuple(map(str, unreadable)))
+    removed_, unreadable_, in_use_ = (
+        tuple(map(str, versions)) for versions in (removed, unreadable, in_use)
+    )
+    return Pruned(name, removed_, len(spare), unreadable_, in_use_)
+
+
+def _manifests(store: Store, name: str) -> tuple[dict[Version, Manifest], list[Version]]:
+    """The manifests of all versions, ascending, and the versions whose manifests cannot be read."""
+    manifests, unreadable = {}, []
+    for version in store.versions(name):
+        try:
+            manifests[version] = store.manifest(name, version)
+        except StoreError:
+            unreadable.append(version)
+    return manifests, unreadable
+
+
+def _remove(store: Store, name: str, versions: Iterable[Version]) -> list[Version]:
+    """Remove versions; returns those that stay, for they are being read."""
+    in_use = []
+    for version in versions:
+        try:
+            store.remove(name, version)
+        except VersionInUse:
+            in_use.append(version)
+    return in_use
 
 
 def _check_partials(store: Store, manifest: Manifest, checked: dict[str, str | None]) -> list[str]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import polars as pl
@@ -10,7 +11,7 @@ import polars as pl
 from mlforge.core.manifest import Manifest
 from mlforge.engines import engine_named, evaluation
 from mlforge.engines.events import events_of
-from mlforge.errors import IntegrityError, RetrievalError, VersionNotFound
+from mlforge.errors import IntegrityError, RetrievalError, StoreError, VersionNotFound
 from mlforge.frames import interop
 from mlforge.retrieval.references import AnswerNames, FeatureRef, Reference, parse_references
 from mlforge.retrieval.spine import spine_points
@@ -46,13 +47,24 @@ def get_training_data(
     for attempt in range(_TRIES):
         manifests = _resolve(references, store)
         try:
-            columns = _columns(table, manifests, store, timestamp, engine)
-        except IntegrityError as error:
+            with _leases(manifests, store):
+                columns = _columns(table, manifests, store, timestamp, engine)
+        except (IntegrityError, VersionNotFound) as error:
             if not _was_pruned(references, manifests, store, error) or attempt == _TRIES - 1:
                 raise
             continue
         return table.with_values(pl.DataFrame(columns))
     raise AssertionError("the last attempt returns or raises")
+
+
+@contextmanager
+def _leases(manifests: Sequence[tuple[str, Manifest]], store: Store) -> Iterator[None]:
+    """Keep the versions from being pruned while they are read."""
+    with ExitStack() as leases:
+        for _, manifest in manifests:
+            if manifest.version is not None:
+                leases.enter_context(store.lease(manifest.name, manifest.version))
+        yield
 
 
 def _columns(
@@ -80,7 +92,7 @@ def _was_pruned(
     references: Sequence[Reference],
     manifests: Sequence[tuple[str, Manifest]],
     store: Store,
-    error: IntegrityError,
+    error: StoreError,
 ) -> bool:
     """Whether a version that was read is gone by now; VersionNotFound if the caller had named it."""
     gone = False

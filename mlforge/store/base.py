@@ -155,8 +155,18 @@ class Store(ABC):
         """Whether a file of partials is there with all the bytes that it was written with."""
 
     @abstractmethod
+    def lease(self, name: str, version: Version) -> AbstractContextManager[None]:
+        """Keep a version, and the partials that it names, from being removed while the block runs.
+
+        The right to read will do. Raises VersionNotFound if the version is gone by now.
+        """
+
+    @abstractmethod
     def remove(self, name: str, version: Version) -> None:
-        """Delete a version that is not served; files that others share stay."""
+        """Delete a version that is not served; files that others share stay.
+
+        Raises VersionInUse while somebody has a lease of it.
+        """
 
     @abstractmethod
     def check_manifest(self, manifest: Manifest) -> list[str]:
@@ -203,9 +213,10 @@ class Store(ABC):
 
     @abstractmethod
     def lock(self, name: str) -> AbstractContextManager[None]:
-        """Only one holder at a time: whoever writes to a feature holds it, and finds it in order.
+        """A lock that one process holds at a time: whoever writes to a feature holds it, and finds it in order.
 
-        Readers need none. Should two hold it, `publish` still lets only one of them win.
+        Readers need none, and forks of the holder do not have it. Should two hold it, a commit still lets only
+        one of them win. Raises StoreBusy, which names the holder, if it is not free in time.
         """
 
     @abstractmethod

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -184,6 +184,10 @@ class Draft(Store):
     def tile_notes(self, name: str, tiles: str, of: str) -> Mapping[str, Any] | None:
         """The store's."""
         return self._store.tile_notes(name, tiles, of)
+
+    def lease(self, name: str, version: Version) -> AbstractContextManager[None]:
+        """The store's."""
+        return self._store.lease(name, version)
 
     def check_manifest(self, manifest: Manifest) -> list[str]:
         """The store's."""

@@ -92,8 +92,9 @@ def prune(args: argparse.Namespace) -> int:
 
     Without a rule it does as a worker does by itself: the last 50 stay, and the newest of each MINOR.
 
-    JSON: `{"dry_run", "features": [{"feature", "versions": [version, ...], "partials", "unreadable": [version, ...]}, ...]}`:
-    what went, or would go; partials are counted. A version that cannot be read stays, and all partials then.
+    JSON: `{"dry_run", "features": [{"feature", "versions": [version, ...], "partials", "unreadable": [version, ...],
+    "in_use": [version, ...]}, ...]}`: what went, or would go; partials are counted. A version that cannot be read
+    stays, and all partials then; one that is being read stays until the next time.
     """
     from mlforge.maintenance import operations
 
@@ -111,6 +112,7 @@ def prune(args: argparse.Namespace) -> int:
                 "versions": list(one.versions),
                 "partials": one.partials,
                 "unreadable": list(one.unreadable),
+                "in_use": list(one.in_use),
             }
             for one in found
         ]
@@ -126,6 +128,8 @@ def prune(args: argparse.Namespace) -> int:
         if one.unreadable:
             kept = ", ".join(one.unreadable)
             note(f"{one.feature}: {kept} cannot be read and stays, with all partials", "yellow")
+        if one.in_use:
+            note(f"{one.feature}: {', '.join(one.in_use)} stays, for it is being read", "yellow")
     if args.dry_run:
         print("nothing was removed: this was a dry run")
     return 0

@@ -28,7 +28,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,6 +48,7 @@ from mlforge.store.draft import Draft
 from mlforge.store.file_tasks import FileScanTask, PartialLocation, PartialWrite, TileWrite
 from mlforge.store.local import index, io, staging, state_files
 from mlforge.store.local.identity import IdentityFile
+from mlforge.store.local.leases import shared, unshared
 from mlforge.store.local.lock import exclusive
 from mlforge.store.local.manifest_chunks import ManifestChunks
 from mlforge.store.local.packs import Packing
@@ -258,6 +259,17 @@ class LocalStore(Store):
             return io.is_sealed(Path(file))
         return False
 
+    @contextmanager
+    def lease(self, name: str, version: Version) -> Iterator[None]:
+        """Share the version's document with other readers."""
+        path = self._version(name, version) / META
+        with ExitStack() as leases:
+            try:
+                leases.enter_context(shared(path))
+            except (FileNotFoundError, NotADirectoryError):
+                raise self._no_version(name, version) from None
+            yield
+
     def remove(self, name: str, version: Version) -> None:
         """Take the folder out of sight in one step, then delete it."""
         hidden = self._folder(name) / staging.new_name()
@@ -267,7 +279,7 @@ class LocalStore(Store):
             pointer = self.pointer(name)
             if pointer is not None and pointer.version == version:
                 raise StoreError(f"{name} {version} is served and cannot be removed")
-            with io.storage_errors(path):
+            with unshared(path / META, f"{name} {version}"), io.storage_errors(path):
                 path.rename(hidden)
         reach("remove.hidden")
         with io.storage_errors(path):

@@ -554,7 +554,7 @@ def test_a_pinned_version_outlives_every_prune(capsys: pytest.CaptureFixture[str
     assert "served, pinned" in printed(capsys, "versions", "spend")
     pruned = as_json(capsys, "prune", "--keep", "1")
     assert pruned["features"] == [
-        {"feature": "spend", "versions": ["1.0.1"], "partials": 0, "unreadable": []}
+        {"feature": "spend", "versions": ["1.0.1"], "partials": 0, "unreadable": [], "in_use": []}
     ]
     assert "pinned 1.0.2" in printed(capsys, "pin", "spend", "1.0.0", "--unpin")
     assert as_json(capsys, "prune", "--keep", "1")["features"][0]["versions"] == ["1.0.0"]
