@@ -38,6 +38,7 @@ from mlforge.online import OnlineStore
 from mlforge.retrieval.training import get_training_data
 from mlforge.sources.source import Source
 from mlforge.store import Store
+from mlforge.store.integrity import DAMAGE
 from mlforge.store.records import Audit
 
 _ROWS, _INSTANTS = 50, 8
@@ -190,7 +191,7 @@ class _Audit:
             table = self.store.scan_table(manifest)
             rows = table.select(keys).unique() if sample is None else sample.of_lazy(table)
             return rows.collect()
-        except (OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
+        except DAMAGE as error:
             raise IntegrityError(
                 f"{manifest.name} {manifest.version} cannot be read ({type(error).__name__}); "
                 "'mlforge verify' says what is wrong with it"

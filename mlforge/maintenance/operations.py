@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-import polars as pl
-
 from mlforge.core import clock
 from mlforge.core.manifest import Manifest, Partial
 from mlforge.core.values import Version
@@ -15,6 +13,7 @@ from mlforge.frames.digest import digest
 from mlforge.maintenance.retention import UNATTENDED, Retention, removable
 from mlforge.store import Pointer, Store
 from mlforge.store.file_tasks import PartialLocation, read_file
+from mlforge.store.integrity import DAMAGE
 
 _WORTH_IT = 10
 _MOSTLY = 0.5  # a pack with fewer partials that are named by no version stays as it is
@@ -210,7 +209,7 @@ def _misread(
     for held in held_by_file.values():
         try:
             frames = read_file(held[0][1])
-        except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
+        except DAMAGE as error:
             yield from (
                 (partial, f"cannot be read ({type(error).__name__})") for partial, _ in held
             )

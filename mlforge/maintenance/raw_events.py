@@ -21,6 +21,7 @@ from mlforge.sources.parquet_reader import SourceFile, read
 from mlforge.sources.source import Source
 from mlforge.store import Store
 from mlforge.store.file_tasks import read_place
+from mlforge.store.integrity import DAMAGE
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +101,7 @@ class RawReader:
         [place] = self.store.locate(self.feature.name, [file.partial])
         try:
             keys = sample.of_frame(read_place(place, sample.keys))
-        except (OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
+        except DAMAGE as error:
             raise IntegrityError(
                 f"{self.feature.name}: {file.path} is gone, and its stored events cannot be read "
                 f"({type(error).__name__}); 'mlforge verify' says what is damaged"

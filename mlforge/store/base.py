@@ -23,6 +23,7 @@ from mlforge.errors import (
     VersionNotFound,
 )
 from mlforge.store.file_tasks import FileScanTask, PartialLocation, PartialWrite, TileWrite
+from mlforge.store.integrity import DAMAGE
 from mlforge.store.records import Audit, Books, Seen, StoreIdentity
 from mlforge.store.transaction import Pointer, Snapshot, Transaction
 
@@ -294,7 +295,7 @@ class Store(ABC):
             raise ColumnNotFound.among(f"{name} {manifest.version}", missing, present)
         try:
             return self.scan_table(manifest).select(wanted).collect()
-        except (OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
+        except DAMAGE as error:
             if manifest.version not in self.versions(name):
                 raise self._no_version(name, manifest.version) from error
             raise IntegrityError(

@@ -9,6 +9,10 @@ import polars as pl
 
 from mlforge.errors import IntegrityError
 
+DAMAGE = (OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException)
+"""Errors of reading a stored file that is missing or whose bytes are damaged; PanicException is a BaseException."""
+MISREAD = (*DAMAGE, KeyError, TypeError, ValueError)
+"""The same of reading what a file says of itself, which then is understood."""
 _UNREADABLE = (
     FileNotFoundError,
     pl.exceptions.ComputeError,
@@ -27,8 +31,13 @@ def intact(name: str) -> Iterator[None]:
         reason = next(iter(str(error).splitlines()), "")
         if isinstance(error, pl.exceptions.ComputeError) and "parquet" not in reason:
             raise
+        meanwhile = (
+            "a file is gone: if its version was pruned or its events were packed anew meanwhile, ask again; "
+            if isinstance(error, FileNotFoundError)
+            else ""
+        )
         raise IntegrityError(
-            f"{name}: what is stored cannot be read ({reason}); 'mlforge verify' names what is "
+            f"{name}: what is stored cannot be read ({reason}); {meanwhile}'mlforge verify' names what is "
             f"damaged: 'mlforge build --features {name} --full' makes it anew from the source, "
             "or restore it from a backup"
         ) from error

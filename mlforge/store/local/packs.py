@@ -26,6 +26,7 @@ from mlforge.store.file_tasks import (
     plan_files,
     read_file,
 )
+from mlforge.store.integrity import MISREAD
 from mlforge.store.local import io
 from mlforge.store.local.paths import State, state_of
 from mlforge.store.manifest_json import partials_from_json, partials_to_json
@@ -72,12 +73,7 @@ class Pack:
         try:
             metadata = pl.read_parquet_metadata(path)
             hashes, described = tuple(metadata[_HASHES].split()), metadata[_PARTIALS]
-        except (
-            OSError,
-            pl.exceptions.PolarsError,
-            pl.exceptions.PanicException,
-            KeyError,
-        ) as error:
+        except MISREAD as error:
             raise IntegrityError(
                 f"{path} is no pack of partials; restore it from a backup"
             ) from error

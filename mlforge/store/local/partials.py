@@ -26,6 +26,7 @@ from mlforge.errors import StoreError
 from mlforge.frames import polars_schema
 from mlforge.store import file_tasks
 from mlforge.store.file_tasks import FileScanTask, Kept, PartialLocation, PartialWrite
+from mlforge.store.integrity import MISREAD
 from mlforge.store.local import io, packs
 from mlforge.store.local.live_packs import LivePacks, Packed
 from mlforge.store.local.packs import Pack, Packing, Run
@@ -126,13 +127,7 @@ class PartialStore:
             return None
         try:
             described = partial_from_json(json.loads(pl.read_parquet_metadata(path)[_DESCRIPTION]))
-        except (
-            pl.exceptions.PolarsError,
-            pl.exceptions.PanicException,
-            KeyError,
-            TypeError,
-            ValueError,
-        ):
+        except MISREAD:
             return None  # damaged: whoever looks for it makes it anew
         return described if described.hash == hash_ else None
 

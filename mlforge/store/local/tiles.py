@@ -20,6 +20,7 @@ import polars as pl
 
 from mlforge.core.failpoints import reach
 from mlforge.store.file_tasks import TileWrite
+from mlforge.store.integrity import MISREAD
 from mlforge.store.local import io, packs
 from mlforge.store.local.paths import State, no_link, state_of
 
@@ -107,11 +108,5 @@ def _notes(tiles: State, of: State) -> Mapping[str, Any] | None:
     try:
         notes = json.loads(pl.read_parquet_metadata(path)[_NOTES])
         return notes if notes["of"] == io.seal_of(Path(of[0])) else None
-    except (
-        pl.exceptions.PolarsError,
-        pl.exceptions.PanicException,
-        KeyError,
-        TypeError,
-        ValueError,
-    ):
+    except MISREAD:
         return None
