@@ -45,11 +45,14 @@ def files_read(
     return reads
 
 
-def scans(frame: pl.LazyFrame, own: Collection[object] = ()) -> bool:
+def scans_files(frame: pl.LazyFrame, own: Collection[object] = ()) -> bool:
     """Whether a plan has a scan of files, or of anything but the sources that are one's own."""
-    flags = pl.QueryOptFlags.none()._pyoptflags
-    nodes: Any = frame._ldf.with_optimizations(flags).visit()
-    return _scans_below(nodes, own)
+
+    def scans() -> bool:
+        flags = pl.QueryOptFlags.none()._pyoptflags
+        return _scans_below(frame._ldf.with_optimizations(flags).visit(), own)
+
+    return purity.call(scans).result is True  # polars may panic over a plan
 
 
 def _scans_below(nodes: Any, own: Collection[object]) -> bool:
@@ -71,7 +74,7 @@ def _scans_below(nodes: Any, own: Collection[object]) -> bool:
 def _of_code(function: Callable[..., object]) -> str | None:
     """Plans of files among a function's constants, and helpers that keep what they read."""
     for value in reachable(function):
-        if isinstance(value, pl.LazyFrame) and _scans_files(value):
+        if isinstance(value, pl.LazyFrame) and scans_files(value):
             return "a constant that it uses is a scan of files"
         kept = getattr(value, "__wrapped__", None) if hasattr(value, "cache_info") else None
         if not isinstance(kept, FunctionType):
@@ -95,16 +98,11 @@ def _of_calls(
         outcome = purity.call(lambda first=first, further=further: function(first, **further))  # type: ignore[misc]
         if outcome.reads:
             return outcome.reads
-        if isinstance(outcome.result, pl.LazyFrame) and _scans_files(outcome.result, sources):
+        if isinstance(outcome.result, pl.LazyFrame) and scans_files(outcome.result, sources):
             return "its plan has a scan of files"
         if outcome.error is None:
             return None
     return None
-
-
-def _scans_files(frame: pl.LazyFrame, own: Collection[object] = ()) -> bool:
-    answer = purity.call(lambda: scans(frame, own))  # polars may panic over a plan
-    return answer.result is True
 
 
 class _Nothing:

@@ -8,7 +8,8 @@ import os
 import random
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from types import CodeType, FrameType, FunctionType, ModuleType
@@ -125,6 +126,24 @@ def call(function: Callable[[], object]) -> Outcome:
     thread.start()
     thread.join()
     return outcomes[0]
+
+
+@contextmanager
+def hearing_reads() -> Iterator[list[str]]:
+    """The files that this thread opens for reading within the block, as questions; a call at full speed."""
+    _hear_opened_files()
+    questions: list[str] = []
+
+    def opened(frame: FrameType) -> None:
+        if not questions and not _on_the_way(frame):
+            questions.append(f"{_FILES} (open)")
+
+    thread = threading.get_ident()
+    _listeners[thread] = opened
+    try:
+        yield questions
+    finally:
+        del _listeners[thread]
 
 
 # By thread: the calls that are being watched.

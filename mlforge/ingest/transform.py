@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, NoReturn
 
 import polars as pl
 
@@ -17,7 +17,8 @@ from mlforge.errors import (
     ValidationError,
 )
 from mlforge.features.feature import Feature
-from mlforge.features.file_reads import files_read
+from mlforge.features.file_reads import files_read, scans_files
+from mlforge.features.purity import hearing_reads
 from mlforge.features.row_wise import prove
 from mlforge.frames import normalize, validate
 from mlforge.frames.polars_schema import times_of
@@ -103,9 +104,9 @@ class Transform:
         if doubt or not lazy:
             self._check_reads(frame)
         try:
-            returned = self.call(frame if doubt or not lazy else frame.lazy())
-            if isinstance(returned, pl.LazyFrame):
-                returned = returned.collect()
+            returned = self._collected(frame if doubt or not lazy else frame.lazy())
+        except DefinitionError:
+            raise
         except pl.exceptions.ColumnNotFoundError as error:
             raise self.no_column(error, rows) from error
         except MemoryError:
@@ -119,6 +120,18 @@ class Transform:
         if doubt:
             # The function takes this file, so it is the function that is not row-wise, not the file that is bad.
             raise NotProvenError(doubt)
+        return returned
+
+    def _collected(self, frame: pl.DataFrame | pl.LazyFrame) -> Any:
+        """The function's result, collected. Refused are reads that it makes only where there are rows."""
+        with hearing_reads() as reads:
+            returned = self.call(frame)
+        if isinstance(returned, pl.LazyFrame):
+            if not isinstance(frame, pl.LazyFrame) and scans_files(returned):
+                reads.append("its plan has a scan of files")
+            returned = returned.collect()
+        if reads:
+            self._refuse(reads[0])
         return returned
 
     def _doubt(self, frame: pl.DataFrame) -> str | None:
@@ -140,13 +153,16 @@ class Transform:
             self.feature.function, frame.schema, self._tables.schemas, self.feature.code_hash
         )
         if reads:
-            name = self.feature.name
-            raise DefinitionError(
-                f"{name}: its function reads files by itself ({reads}), whose changes would go unnoticed; "
-                f"name them: @feature(..., tables={{'merchants': 'dim/merchants.parquet'}}) with "
-                f"def {name}(df, merchants): ..., or read them into a constant of the module"
-            )
+            self._refuse(reads)
         self._alone.add(shape)
+
+    def _refuse(self, reads: str) -> NoReturn:
+        name = self.feature.name
+        raise DefinitionError(
+            f"{name}: its function reads files by itself ({reads}), whose changes would go unnoticed; "
+            f"name them: @feature(..., tables={{'merchants': 'dim/merchants.parquet'}}) with "
+            f"def {name}(df, merchants): ..., or read them into a constant of the module"
+        )
 
     def no_column(self, error: BaseException, rows: FileRows) -> MlforgeError:
         """The error for a column that the function asks for and the file lacks."""

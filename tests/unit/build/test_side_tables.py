@@ -187,6 +187,16 @@ def test_a_function_that_reads_files_by_itself_is_refused_with_the_way_to_say_it
     def reads(df: Frame) -> Frame:
         return df.join(pl.read_parquet(path), on="user_id")
 
-    with pytest.raises(BuildError, match=r"reads files by itself .* tables=\{'merchants'"):
-        project.build(project.define(reads, incremental=incremental))
-    assert project.store.latest("spend") is None
+    def reads_for_rows(df: Frame) -> Frame:
+        for _ in df.lazy().collect().rows():
+            path.read_bytes()
+        return df
+
+    def scans_for_rows(df: Frame) -> Frame:
+        some = df.lazy().collect().height > 0
+        return df.lazy().join(pl.scan_parquet(path), on="user_id") if some else df
+
+    for function in (reads, reads_for_rows, scans_for_rows):
+        with pytest.raises(BuildError, match=r"reads files by itself .* tables=\{'merchants'"):
+            project.build(project.define(function, incremental=incremental))
+        assert project.store.latest("spend") is None
