@@ -28,7 +28,7 @@ def garble(path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("harm", "said"),
-    [(vanish, "is gone .* ask again"), (flip, "mlforge verify"), (garble, "mlforge verify")],
+    [(vanish, "is gone: .* ask again"), (flip, "mlforge verify"), (garble, "mlforge verify")],
 )
 def test_a_file_that_goes_or_breaks_after_it_was_looked_up_is_an_integrity_error(
     harm: Callable[[Path], None], said: str, tmp_path: Path
