@@ -7,9 +7,11 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import polars as pl
+import structlog
 
 from mlforge.core.manifest import Manifest
-from mlforge.engines import engine_named, evaluation
+from mlforge.core.values import TimeRange
+from mlforge.engines import POINT, Events, engine_named, evaluation
 from mlforge.engines.events import events_of
 from mlforge.errors import IntegrityError, RetrievalError, StoreError, VersionNotFound
 from mlforge.frames import interop
@@ -18,6 +20,9 @@ from mlforge.retrieval.spine import spine_points
 from mlforge.store import Store
 
 _TRIES = 3
+_DRAWN = 3
+
+log = structlog.get_logger("mlforge.training")
 
 
 def get_training_data(
@@ -83,9 +88,39 @@ def _columns(
             for column in manifest.spec.values(manifest.events)
         }
         points = spine_points(table, manifest, timestamp)
-        values = evaluation.values_at(engine_named(engine), events_of(store, manifest), points)
+        events = events_of(store, manifest)
+        if counts_own_events(events, points):
+            log.warning(
+                "the spine is made of the feature's own events, which its windows count: at the instant of an event a "
+                'request has not seen it; Rolling(closed="left") leaves it out',
+                feature=manifest.name,
+            )
+        values = evaluation.values_at(engine_named(engine), events, points)
         columns += [column.alias(labels[column.name]) for column in values]
     return columns
+
+
+def counts_own_events(events: Events, points: pl.DataFrame) -> bool:
+    """Whether each of a few points, drawn evenly, is the key and time of an event that a window at it counts.
+
+    points: keys and POINT. Only the files that have those times are read.
+    """
+    spec = events.spec
+    counting = [w for w in spec.windows if w.closed in ("both", "right") and w.offset is None]
+    if spec.interval is not None or spec.timestamp is None or not counting:
+        return False
+    known = points.drop_nulls()
+    drawn = known.gather_every(max(1, known.height // _DRAWN)).head(_DRAWN)
+    for row in drawn.iter_slices(1):
+        instant = int(row[POINT].to_physical()[0])
+        times = TimeRange(instant, instant)
+        within = events.within(times)
+        if (
+            not within.partials
+            or within.scan(spec.identity, times, row).head(1).collect().is_empty()
+        ):
+            return False
+    return not drawn.is_empty()
 
 
 def _was_pruned(

@@ -197,17 +197,24 @@ class Reconciler:
         books = online.books(feature)
         if books is None or books.target is None or not books.renewal_due(online.ttl, clock.now()):
             return
+        identity = self.project.definitions.store.identity()
+        if books.owner and (identity is None or books.owner.store != identity.id):
+            return  # another store has come to own them
         online.renew(feature, books.target)
 
 
 def retire(project: Project, feature: str) -> int:
     """Delete the online rows of a feature that is gone, and all that is kept about it; how many rows there were.
 
-    Its versions stay in the store, and so do rows that another store has come to own meanwhile.
+    Its versions stay in the store, and so do rows that another store has come to own meanwhile. Nothing is done
+    while the store is not there, as on a disk that is not mounted: then nobody knows whose they are.
     """
     identity = project.definitions.store.identity()
+    if identity is None:
+        log.warning("feature is gone, and so is the store: its rows stay", feature=feature)
+        return 0
     try:
-        rows = project.online.drop(feature, owner=identity.id if identity else None)
+        rows = project.online.drop(feature, owner=identity.id)
     except OwnedElsewhere as error:
         log.warning(
             "feature is gone, and its rows are another's", feature=feature, error=str(error)

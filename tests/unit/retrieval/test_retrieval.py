@@ -976,3 +976,33 @@ def test_damaged_events_are_damage_and_no_prune(project: Project) -> None:
             path.unlink()
     with pytest.raises(IntegrityError, match="mlforge verify"):
         get_training_data(rows((1, 4, None)).select("user_id", "at"), ["spend"], project.store)
+
+
+OWN = rows((1, 0, None), (1, 1, None), (2, 1.5, None), (1, 4, None)).select("user_id", "at")
+
+
+@pytest.mark.parametrize(
+    ("closed", "table", "warned"),
+    [
+        (None, OWN, True),
+        ("right", OWN.reverse(), True),
+        ("left", OWN, False),
+        ("none", OWN, False),
+        (None, OWN.with_columns(pl.col("at") + timedelta(microseconds=1)), False),
+        (None, OWN.with_columns(pl.col("user_id") + 50), False),
+        (None, OWN.head(0), False),
+    ],
+    ids=["both", "right", "left", "none", "a moment later", "other users", "empty"],
+)
+def test_a_spine_of_the_feature_s_own_events_is_warned_of_where_windows_count_them(
+    project: Project,
+    capsys: pytest.CaptureFixture[str],
+    closed: Any,
+    table: pl.DataFrame,
+    warned: bool,
+) -> None:
+    project.build(project.define(metrics=[Rolling("2d", {"amount": "sum"}, closed=closed)]))
+    capsys.readouterr()
+    get_training_data(table, ["spend"], project.store)
+    captured = capsys.readouterr()
+    assert ("the feature's own events" in captured.out + captured.err) is warned
