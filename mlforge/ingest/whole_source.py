@@ -151,13 +151,26 @@ def _read_all(
         for frame in frames.values()
         for dtype in frame.dtypes
     }
+    # A column that is null throughout all files has the dtype that they give it.
+    declared = {column.name: column for frame in frames.values() for column in _declared(frame)}
+    schema = [
+        declared.get(column.name, column) if column.dtype == "Null" else column
+        for column in fitting.schema
+    ]
     return {
         path: frame.select(
             polars_schema.typed(column, _present(shapes[path].schema, column.name), known)
-            for column in fitting.schema
+            for column in schema
         )
         for path, frame in frames.items()
     }
+
+
+def _declared(frame: pl.DataFrame) -> Schema:
+    """The frame's columns of a dtype, whether they hold a value or not."""
+    return tuple(
+        column for column in polars_schema.schema_of_values(frame) if column.dtype != "Null"
+    )
 
 
 def _shape(path: str, frame: pl.DataFrame) -> Partial:

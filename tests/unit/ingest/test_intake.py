@@ -736,3 +736,14 @@ def test_hive_folders_do_no_harm_to_who_does_not_need_their_names(project: Proje
     project.drop("day=2026-01-02/a", rows((2, 1, 1.0)))
     project.build(project.define(identity))
     assert users(project) == [1, 2]
+
+
+@pytest.mark.parametrize("incremental", [False, None, True])
+def test_a_key_that_is_null_throughout_all_files_leaves_no_rows_and_fails_nothing(
+    incremental: bool | None, project: Project
+) -> None:
+    schema = {"user_id": pl.Boolean, "at": pl.Datetime("us", "UTC"), "amount": pl.Float64}
+    project.drop("a", pl.DataFrame({"user_id": None, "at": START, "amount": 1.0}, schema=schema))
+    metrics = [Rolling("1h", {"amount": ["count"], "user_id": ["count"]})]
+    result = project.build(project.define(incremental=incremental, metrics=metrics))
+    assert (result.rows, result.rows_dropped) == (0, {"null_key": 1})
