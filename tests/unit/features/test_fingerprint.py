@@ -217,13 +217,16 @@ def test_a_constant_counts_wherever_it_is_used(body: str, load: Load) -> None:
 @pytest.mark.parametrize(
     ("use", "where"),
     [
-        ("import tools\ndef f(df):\n    return tools.clean(df)", "tools"),
-        ("from tools import clean\ndef f(df):\n    return clean(df)", "tools"),
-        ("def f(df):\n    from tools import clean\n    return clean(df)", "tools"),
-        ("def f(df):\n    import tools\n    return tools.clean(df)", "tools"),
-        ("import kit.tools\ndef f(df):\n    return kit.tools.clean(df)", "kit/tools"),
-        ("def f(df):\n    from kit import tools\n    return tools.clean(df)", "kit/tools"),
-        ("def f(df):\n    import kit.tools as t\n    return t.clean(df)", "kit/tools"),
+        ("import own_tools\ndef f(df):\n    return own_tools.clean(df)", "own_tools"),
+        ("from own_tools import clean\ndef f(df):\n    return clean(df)", "own_tools"),
+        ("def f(df):\n    from own_tools import clean\n    return clean(df)", "own_tools"),
+        ("def f(df):\n    import own_tools\n    return own_tools.clean(df)", "own_tools"),
+        ("import kit.own_tools\ndef f(df):\n    return kit.own_tools.clean(df)", "kit/own_tools"),
+        (
+            "def f(df):\n    from kit import own_tools\n    return own_tools.clean(df)",
+            "kit/own_tools",
+        ),
+        ("def f(df):\n    import kit.own_tools as t\n    return t.clean(df)", "kit/own_tools"),
     ],
 )
 def test_helpers_in_modules_beside_it_count(use: str, where: str, load: Load) -> None:
@@ -235,10 +238,10 @@ def test_helpers_in_modules_beside_it_count(use: str, where: str, load: Load) ->
 
 
 def test_what_else_a_module_beside_it_holds_does_not_count(load: Load) -> None:
-    use = "import tools\ndef f(df):\n    return tools.clean(df)"
+    use = "import own_tools\ndef f(df):\n    return own_tools.clean(df)"
     clean = "def clean(df):\n    return df\n"
-    assert code_hash(load(use, {"tools": clean}).f) == code_hash(
-        load(use, {"tools": f"{clean}\nX = 1\n"}).f
+    assert code_hash(load(use, {"own_tools": clean}).f) == code_hash(
+        load(use, {"own_tools": f"{clean}\nX = 1\n"}).f
     )
 
 
