@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from redis import Redis
 
+from mlforge.errors import OwnedElsewhere
 from tests.support.workers import Shop, eventually, purchases, redis, server, several, write  # noqa: F401
 from worker.monitor.status import gather
 from worker.project import Project
@@ -136,3 +139,28 @@ def test_a_store_that_is_moved_keeps_its_scope(pair: tuple[Shop, Shop], tmp_path
     first.folder.rename(moved)
     settings = first.project.settings
     assert Project.open(type(settings)(settings.redis_url, "definitions.py", moved)).scope == scope
+
+
+def test_a_store_that_is_made_anew_under_running_processes_is_served_under_its_own_name(
+    pair: tuple[Shop, Shop],
+) -> None:
+    first = pair[0]
+    before = first.project.scope
+    first.start("watch")
+    first.start("worker")
+    write(first.folder / "drops/a.parquet", purchases((1, 0, 1.0)))
+    eventually(lambda: first.online("spend", 1), within=60)
+    shutil.rmtree(first.folder / "feature_store")
+    write(first.folder / "drops/b.parquet", purchases((2, 0, 1.0)))
+
+    def served() -> bool:
+        identity = first.store.identity()
+        if identity is None or identity.id == before:
+            return False
+        again = Project.open(first.project.settings)
+        with suppress(OwnedElsewhere):  # the push that takes over is still to come
+            row = again.online.read("spend", {"user_id": 2})
+            return row is not None and again.presence.read() is not None
+        return False
+
+    eventually(served, within=90, every=0.5)

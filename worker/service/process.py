@@ -123,7 +123,7 @@ def run(settings: Settings, timing: Timing, beside: Beside) -> int:
         with survived("say that this watcher ends"):
             project.presence.leave()
     if anew.is_set():
-        log.info("edited definitions are taken up")
+        log.info("starting anew")
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
     return 0
 
