@@ -96,7 +96,7 @@ def _run(bench: Bench) -> list[Row]:
             marks = [_key(feature, bench.size.entities + number) for feature in FEATURES]
             target = root / "events" / name
             ours.append(seconds(partial(_dropped, connection, hidden, target, marks)))
-            _until(lambda: not any(t.behind for t in project.tickets.read(list(FEATURES))))
+            _until(lambda: not any(t.behind for t in project.work_queue.read(list(FEATURES))))
             time.sleep(
                 _REST_S
             )  # workers fork and warm up ahead of the next drop: not at the floor's cost

@@ -1,4 +1,4 @@
-"""Runs a command that must not outlive its parent: `python leash.py PARENT_PID COMMAND ...`.
+"""Runs a command that must not outlive its parent: `python child_process.py PARENT_PID COMMAND ...`.
 
 On Linux the kernel sends the command a signal when the parent dies. Elsewhere this process stays,
 watches the parent and ends the command. Only the standard library is used: it starts in milliseconds.
@@ -20,8 +20,8 @@ _PR_SET_PDEATHSIG = 1
 _GRACE_S = 10.0
 
 
-def leashed(command: Sequence[str]) -> list[str]:
-    """The command line that runs a command on the caller's leash."""
+def bound_to_parent(command: Sequence[str]) -> list[str]:
+    """The command line that runs a command bound to the caller, which it does not outlive."""
     return [sys.executable, "-I", "-S", str(Path(__file__)), str(os.getpid()), *command]
 
 

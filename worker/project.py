@@ -124,12 +124,12 @@ class Project:
         return identity is None or self.scope.startswith(identity.id)
 
     @cached_property
-    def tickets(self) -> WorkQueue:
+    def work_queue(self) -> WorkQueue:
         """The work queue of the project."""
         return WorkQueue(self.redis, self.scope)
 
     @cached_property
-    def journal(self) -> EventLog:
+    def event_log(self) -> EventLog:
         """The event log of the project."""
         return EventLog(self.redis, self.scope)
 
@@ -160,7 +160,7 @@ class Project:
         Else one whose clock is ahead would serve what is not yet true, and bar the others from mending it.
         Gives by how many microseconds this host's clock is off.
         """
-        off = clock.now() - self.tickets.now()
+        off = clock.now() - self.work_queue.now()
         if abs(off) < _CLOCKS_AGREE_US:
             off = 0
         with clock.shifted(-off):
@@ -194,7 +194,7 @@ class Project:
         noted: Any = self.redis.hgetall(self._gone_key)
         since = {name.decode(errors="replace"): _instant(at) for name, at in noted.items()}
         names = sorted(self.owned() - set(self.definitions.features))
-        now, after = self.tickets.now(), self.definitions.settings.gone_after.us
+        now, after = self.work_queue.now(), self.definitions.settings.gone_after.us
         starts = [(name, min(since.get(name, now), now)) for name in names]
         return [Gone(name, start, start + after) for name, start in starts]
 
@@ -230,8 +230,8 @@ class Project:
         """Forget what was kept about a feature that is gone."""
         self.redis.srem(self._owned_key, feature)
         self.redis.hdel(self._gone_key, feature)
-        self.tickets.forget(feature)
-        self.journal.forget(feature)
+        self.work_queue.forget(feature)
+        self.event_log.forget(feature)
         self.counts.forget(feature)
 
     @property

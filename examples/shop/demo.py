@@ -224,8 +224,8 @@ class Stage:
         self.store = LocalStore(folder / "feature_store")
         self.online = RedisStore.from_url(url)
         client = redis.Redis.from_url(url)
-        self.journal = EventLog(client, PROJECT)
-        self.tickets = WorkQueue(client, PROJECT)
+        self.event_log = EventLog(client, PROJECT)
+        self.work_queue = WorkQueue(client, PROJECT)
 
     def perform(self, number: int, act: Act) -> None:
         """Play one drop and show what became of it."""
@@ -236,7 +236,7 @@ class Stage:
             time.sleep(PAUSE_S)
         before = {name: self.served(name) for name in features}
         rows = {name: self.row(name, entity) for name, entity in act.witnesses.items()}
-        after = self.journal.last_id()
+        after = self.event_log.last_id()
         print(f"\n{bold(f'{number:2} {act.title}')}   {cyan(f'data/{act.file}')}")
         print(dim(f"   {act.why}"))
         act.play(path)
@@ -263,7 +263,7 @@ class Stage:
             for name, entity in witnesses.items():
                 if name not in seen and self.row(name, entity) != rows[name]:
                     seen[name] = (time.perf_counter() - since) * 1000
-            for entry in self.journal.read(after):
+            for entry in self.event_log.read(after):
                 after = entry.id
                 if entry.feature in features and entry.kind != "definitions":
                     entries.setdefault(str(entry.feature), entry)
@@ -273,7 +273,7 @@ class Stage:
     def settle(self) -> None:
         """Wait until no work is wanted, queued or going on."""
         since = time.perf_counter()
-        while any(ticket.behind or ticket.leased for ticket in self.tickets.read(ENTITIES)):
+        while any(ticket.behind or ticket.leased for ticket in self.work_queue.read(ENTITIES)):
             if time.perf_counter() - since > PATIENCE_S:
                 raise Trouble(f"the workers are still busy after {PATIENCE_S:.0f} s")
             time.sleep(0.01)

@@ -86,13 +86,13 @@ def _amounts(plant: Plant) -> set[float]:
 
 @pytest.mark.slow
 def test_definitions_that_stop_importing_leave_the_old_ones_at_work(plant) -> None:
-    since = plant.project.journal.last_id()
+    since = plant.project.event_log.last_id()
     edited_text = (plant.folder / "definitions.py").read_text()
     with Witness(plant.project, ASKED):
         (plant.folder / "definitions.py").write_text(edited_text + "\nimport no_such_module\n")
         eventually(
             lambda: any(
-                entry.kind == "definitions_broken" for entry in plant.project.journal.read(since)
+                entry.kind == "definitions_broken" for entry in plant.project.event_log.read(since)
             )
         )
         plant.drop()

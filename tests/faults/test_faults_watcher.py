@@ -42,7 +42,7 @@ def source_of(shop: Shop, name: str) -> Path:
 
 def replace_watcher(shop: Shop, start: Callable[[], subprocess.Popen[bytes]]) -> None:
     """Kill the watcher that runs, start another one, and wait until it has seen all there is."""
-    running, journal = shop.processes.pop(), shop.project.journal
+    running, journal = shop.processes.pop(), shop.project.event_log
     running.kill()
     running.wait()
     since = journal.last_id()

@@ -47,7 +47,7 @@ def sustained(shop: Shop, seconds: int, freshest_s: float, record) -> None:
         dropped_in = time.monotonic() - began
         took = assert_invariant(shop.project, pruned=True, deadline_s=freshest_s)
     memory.append(memory_of(shop))
-    fresh = [shop.project.journal.freshness(name) for name in FEATURES]
+    fresh = [shop.project.event_log.freshness(name) for name in FEATURES]
     record(
         f"{seconds} s of {DROPS_A_SECOND} drops a second over {len(FEATURES)} features",
         f"dropped in {dropped_in:.1f} s, settled {took:.1f} s later; freshness p50 "

@@ -118,10 +118,10 @@ def test_a_wrong_row_is_an_alarm_until_it_is_right(
     honest = redis.get(key)
     assert isinstance(honest, bytes)
     redis.set(key, json.dumps(json.loads(honest) | {"amount__sum__7d": 9.5}))
-    last = shop.project.journal.last_id()
+    last = shop.project.event_log.last_id()
     auditor.tick(CALM)
     eventually(lambda: ended(auditor), within=60)
-    [entry] = shop.project.journal.read(last)
+    [entry] = shop.project.event_log.read(last)
     assert (entry.kind, entry.feature, entry.details["mismatches"]) == ("mismatch", "spend", 1)
     asked = shop.ask("status")
     assert asked.returncode == 1

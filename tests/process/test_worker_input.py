@@ -197,7 +197,7 @@ def test_status_shows_a_ticket_that_it_cannot_read_and_goes_on(
 
 
 def test_figures_and_entries_that_nobody_of_us_wrote_are_left_out(shop: Shop) -> None:  # noqa: F811
-    client, journal, counts = shop.project.redis, shop.project.journal, shop.project.counts
+    client, journal, counts = shop.project.redis, shop.project.event_log, shop.project.counts
     client.rpush(f"mlforge-work:{shop.project.scope}:freshness:slow", "abc", "nan", "7.5", b"\xff")
     freshness = journal.freshness("slow")
     assert freshness is not None

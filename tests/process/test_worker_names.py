@@ -38,11 +38,11 @@ def test_commands_and_processes_are_ours(shop: Shop) -> None:
     shop.start("worker")
     write(shop.folder / "drops/a.parquet", purchases((1, 0, 2.0)))
     eventually(lambda: shop.online("spend", 1), within=60)
-    since = shop.project.journal.last_id()
+    since = shop.project.event_log.last_id()
     file = shop.folder / "definitions.py"
     file.write_text(file.read_text().replace('["sum", "count"]', '["sum", "count", "max"]'))
     eventually(lambda: (shop.online("spend", 1) or {}).get("amount__max__7d") == 2.0, within=60)
-    kinds = {entry.kind for entry in shop.project.journal.read(since)}
+    kinds = {entry.kind for entry in shop.project.event_log.read(since)}
     assert "definitions_broken" not in kinds
 
 

@@ -47,16 +47,16 @@ def test_their_work_lies_under_names_of_their_own(pair: tuple[Shop, Shop]) -> No
     first, second = (shop.project for shop in pair)
     assert first.name == second.name
     assert first.scope == pair[0].store.identity().id != second.scope
-    first.tickets.request("spend", "a came")
-    assert second.tickets.read(["spend"])[0].wanted == 0
+    first.work_queue.request("spend", "a came")
+    assert second.work_queue.read(["spend"])[0].wanted == 0
     enqueue(first, "spend", "spend-1")
     assert JobQueue(second.redis, second.scope).waiting() == set()
-    first.journal.write("held", "spend")
-    first.journal.record_freshness("spend", 1.0)
+    first.event_log.write("held", "spend")
+    first.event_log.record_freshness("spend", 1.0)
     first.counts.add("spend", {"drops": 1})
     first.own("mine")
-    assert second.journal.read("0") == []
-    assert second.journal.freshness("spend") is None
+    assert second.event_log.read("0") == []
+    assert second.event_log.freshness("spend") is None
     assert second.counts.read("spend") == {}
     assert second.gone() == []
     first.make_current()

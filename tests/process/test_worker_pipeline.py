@@ -63,7 +63,7 @@ def test_a_drop_becomes_a_version_and_rows_online(shop):  # noqa: F811
 
 def test_how_long_a_drop_took_is_recorded(shop):  # noqa: F811
     # What the watcher's first scan finds was there before it: nobody knows for how long.
-    journal = shop.project.journal
+    journal = shop.project.event_log
     eventually(lambda: any(entry.kind == "watching" for entry in journal.read("0")))
     eventually(lambda: not shop.ticket("spend").behind)
     before = journal.freshness("spend")
@@ -217,7 +217,7 @@ def test_a_plain_rq_worker_on_the_queue_is_reported(shop):  # noqa: F811
 
 def test_edited_definitions_are_taken_up_and_a_broken_edit_keeps_the_old_ones(shop):  # noqa: F811
     file = shop.folder / "definitions.py"
-    journal, good = shop.project.journal, file.read_text()
+    journal, good = shop.project.event_log, file.read_text()
     since = journal.last_id()
     file.write_text(good + "\nthis is not python\n")
     broken = eventually(lambda: [e for e in journal.read(since) if e.kind == "definitions_broken"])

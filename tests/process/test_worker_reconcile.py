@@ -71,8 +71,8 @@ def test_the_work_of_a_dead_worker_is_queued_again(project, monkeypatch):
     Requests(project)("spend", "a came", None)
     [job] = waiting(project)
     project.redis.delete(f"rq:queue:{queue_of(project.scope)}")
-    project.tickets.start("spend", job)
-    eventually(lambda: not project.tickets.read(["spend"])[0].leased)
+    project.work_queue.start("spend", job)
+    eventually(lambda: not project.work_queue.read(["spend"])[0].leased)
     at_work = reconciler(project)
     at_work.tick(0.0)
     at_work.tick(1.0)
@@ -120,8 +120,8 @@ def test_a_hold_that_is_lifted_leads_to_a_refresh(shop, project):
 
 def gone_by(project: Project, hours: float, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the server's clock be so much later."""
-    later = project.tickets.now() + int(hours * 3_600_000_000)
-    monkeypatch.setattr(project.tickets, "now", lambda: later)
+    later = project.work_queue.now() + int(hours * 3_600_000_000)
+    monkeypatch.setattr(project.work_queue, "now", lambda: later)
 
 
 def test_a_feature_that_is_gone_is_served_for_a_while_and_dropped_then(shop, project, monkeypatch):
@@ -188,7 +188,7 @@ def test_what_stays_behind_is_requested_less_and_less_often(project):
         for job in waiting(project):
             jobs += 1
             project.redis.lrem(f"rq:queue:{queue_of(project.scope)}", 1, job)
-            project.tickets.done(project.tickets.start("spend", job))
+            project.work_queue.done(project.work_queue.start("spend", job))
     assert 4 <= jobs <= 10
 
 
@@ -196,12 +196,12 @@ def test_requests_wait_while_the_server_is_away(project, monkeypatch):
     requests = Requests(project)
     client = Redis(port=1, retry=None)
     with monkeypatch.context() as away:
-        away.setitem(vars(project), "tickets", protocol.WorkQueue(client, project.scope))
+        away.setitem(vars(project), "work_queue", protocol.WorkQueue(client, project.scope))
         requests("spend", "a came", 50)
         requests("spend", "b came", 40)
     assert waiting(project) == set()
     requests.flush()
-    [ticket] = project.tickets.read(["spend"])
+    [ticket] = project.work_queue.read(["spend"])
     assert (ticket.wanted, ticket.reason, ticket.closed_at) == (1, "b came", 40)
     assert len(waiting(project)) == 1
 
@@ -232,14 +232,14 @@ def test_requests_that_the_server_forgot_are_made_again(project):
     project.redis.flushall()
     at_work.tick(0.0)
     assert len(waiting(project)) == 1
-    assert project.tickets.read(["spend"])[0].behind
+    assert project.work_queue.read(["spend"])[0].behind
     at_work.requests("spend", "c came", None)
     project.redis.flushall()
     project.redis.restore(key, 0, copy)
     at_work.tick(1.0)
-    assert project.tickets.read(["spend"])[0].wanted == 2, "an old copy is not up to date"
+    assert project.work_queue.read(["spend"])[0].wanted == 2, "an old copy is not up to date"
     at_work.tick(2.0)
-    assert project.tickets.read(["spend"])[0].wanted == 2, "and is told so once"
+    assert project.work_queue.read(["spend"])[0].wanted == 2, "and is told so once"
 
 
 def test_who_waits_asks_again_when_the_server_forgot_that(project):
@@ -247,7 +247,7 @@ def test_who_waits_asks_again_when_the_server_forgot_that(project):
         Requests(project)("spend", "a came", None)
     waits = threading.Thread(target=wait_for, args=(project, ["spend"], None, 20), daemon=True)
     waits.start()
-    eventually(lambda: project.tickets.read(["spend"])[0].wanted == 4)
+    eventually(lambda: project.work_queue.read(["spend"])[0].wanted == 4)
     project.redis.flushall()
     eventually(lambda: waiting(project))
     assert work(project, "spend") == "unchanged"
@@ -296,7 +296,7 @@ def test_what_the_machine_lacks_is_not_the_features_fault(error, project, monkey
     monkeypatch.setattr(project.definitions, "refresh", fail)
     Requests(project)("spend", "a came", None)
     assert work(project, "spend") == "failed"
-    [ticket] = project.tickets.read(["spend"])
+    [ticket] = project.work_queue.read(["spend"])
     assert (ticket.failures, ticket.interruptions) == (0, 1)
 
 
@@ -325,7 +325,7 @@ def test_a_panic_in_a_job_is_a_failure_like_any_other(project, monkeypatch):
     monkeypatch.setattr(project.definitions, "refresh", panic)
     Requests(project)("spend", "a came", None)
     assert work(project, "spend") == "failed"
-    [ticket] = project.tickets.read(["spend"])
+    [ticket] = project.work_queue.read(["spend"])
     assert ticket.failures == 1
     assert "index out of bounds" in ticket.error
 
@@ -370,7 +370,7 @@ def test_rows_of_a_parked_feature_are_pushed_when_they_are_behind(shop, project,
     Requests(project)("spend", "b came", None)
     work(project, "spend")
     while not shop.ticket("spend").parked:
-        enqueue(project, "spend", project.tickets.requeue(shop.ticket("spend")))
+        enqueue(project, "spend", project.work_queue.requeue(shop.ticket("spend")))
         work(project, "spend")
     project.online.drop("spend")
     reconciler(project, behind).tick(0.0)
@@ -401,5 +401,5 @@ def test_a_server_that_goes_away_during_a_push_is_not_the_features_fault(project
     monkeypatch.setattr(project.definitions, "push", unreachable)
     Requests(project)("spend", "a came", None)
     assert work(project, "spend") == "failed"
-    [ticket] = project.tickets.read(["spend"])
+    [ticket] = project.work_queue.read(["spend"])
     assert (ticket.failures, ticket.interruptions) == (0, 1)

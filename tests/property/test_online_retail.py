@@ -185,7 +185,7 @@ class Retail(Shop):
 
     def has_taken(self, count: int) -> bool:
         """Whether every feature has published and pushed so many files."""
-        tickets = self.project.tickets.read(NAMES)
+        tickets = self.project.work_queue.read(NAMES)
         if any(ticket.behind or not ticket.served for ticket in tickets):
             assert not any(ticket.failures for ticket in tickets), tickets
             return False

@@ -111,7 +111,7 @@ class _Wanted:
     def unsettled(self, project: Project) -> list[str]:
         """What is not as it will be, in words; cheap to ask often."""
         name, store = self.name, project.definitions.store
-        [ticket] = project.tickets.read([name])
+        [ticket] = project.work_queue.read([name])
         if ticket.behind or ticket.leased or ticket.error:
             return [f"{name}: a refresh is due or under way ({ticket})"]
         books = store.books(name)

@@ -235,7 +235,7 @@ class Shop:
 
     def ticket(self, feature: str) -> Ticket:
         """How the feature stands."""
-        return self.project.tickets.read([feature])[0]
+        return self.project.work_queue.read([feature])[0]
 
     def log(self, event: str, **fields: Any) -> list[dict[str, Any]]:
         """What its processes have logged so far: entries of an event that have these fields."""

@@ -122,7 +122,7 @@ def gather(project: Project) -> Status:
         project=project.name,
         at=to_iso(clock.now()),
         definitions=project.hash[:12],
-        features=tuple(_feature(project, ticket) for ticket in project.tickets.read(names)),
+        features=tuple(_feature(project, ticket) for ticket in project.work_queue.read(names)),
         queued=len(queue.waiting()),
         watcher=watcher,
         workers=workers,
@@ -172,7 +172,7 @@ def _feature(project: Project, ticket: Ticket) -> FeatureStatus:
         else look.at("what it lacks online", lambda: behind(store, online, name), None)
     )
     audit = look.at("its last audit", lambda: AuditStatus.of(store.audit(name)), None)
-    freshness = look.at("its freshness", lambda: project.journal.freshness(name), None)
+    freshness = look.at("its freshness", lambda: project.event_log.freshness(name), None)
     state = _state(ticket, books, pointer is not None, lag, online_books)
     if look.problems:
         state = "unreadable"

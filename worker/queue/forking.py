@@ -25,16 +25,16 @@ from mlforge.core.values import to_us
 from worker import project
 from worker.child_process import die_with_parent
 from worker.project import JOB_TIMEOUT, Project
-from worker.queue.prefork import PreforkPool, Spare
+from worker.queue.prefork import ForkedProcess, PreforkPool
 from worker.queue.rq_queue import argument
 from worker.queue.rq_worker import SCOPE, Forge, outage_survived
-from worker.queue.warmup import rehearse
+from worker.queue.warmup import warm_up
 from worker.state.work_queue import WorkQueue
 
 OVERDUE_S = 5
 """Time that a job that ran into its timeout has left to say so, before its process is killed."""
 _LATE = "MLFORGE_LOAD_LATE"
-_SPARES = 2
+_PREFORKED = 2
 """A drop often concerns several features, which come one after the other."""
 
 log = structlog.get_logger()
@@ -48,29 +48,29 @@ class ForgeWorker(Forge, Worker):
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        self._hired: Spare | None = None
+        self._prefork: ForkedProcess | None = None
         self._tell: Callable[[], object] = lambda: None
-        self._spares = PreforkPool(
-            _SPARES, self.setup_work_horse_signals, self._rehearsed, self._serve
+        self._pool = PreforkPool(
+            _PREFORKED, self.setup_work_horse_signals, self._warm_up, self._serve
         )
 
     def teardown(self) -> None:
-        """rq's own, and the end of the spares."""
+        """rq's own, and the end of the processes forked ahead."""
         if not self.is_horse:
-            self._spares.dismiss()
+            self._pool.dismiss()
         super().teardown()
 
     def dequeue_job_and_maintain_ttl(self, *arguments: Any, **options: Any) -> Any:
-        """Wait for a job, with spares at hand; while jobs wait, forks ahead of them would only compete."""
-        if self._spares.wanting and self._at_leisure():
+        """Wait for a job, with processes forked ahead; while jobs wait, forks ahead of them would only compete."""
+        if self._pool.wanting and self._at_leisure():
             self._refill()
         return super().dequeue_job_and_maintain_ttl(*arguments, **options)
 
     def _refill(self) -> None:
-        """Fork spares; a request to stop waits for it: what is raised within a fork's hooks is lost."""
+        """Fork processes ahead; a request to stop waits for it: what is raised within a fork's hooks is lost."""
         self._forking = True
         try:
-            self._spares.refill()
+            self._pool.refill()
         finally:
             self._forking = False
         if self._stop_requested:
@@ -84,21 +84,21 @@ class ForgeWorker(Forge, Worker):
             super()._shutdown()  # type: ignore[no-untyped-call]
 
     def fork_work_horse(self, job: Job, queue: Queue) -> None:
-        """Let a spare do the job, or a new fork where there is none."""
+        """Let a process that was forked ahead do the job, or a new fork where there is none."""
         order = (
             json.dumps({"job": job.id, "execution": self.execution.id}) if self.execution else ""
         )
-        self._hired = self._spares.give(order) if order else None
-        if self._hired is None:
+        self._prefork = self._pool.give(order) if order else None
+        if self._prefork is None:
             super().fork_work_horse(job, queue)
         else:
-            self._horse_pid = self._hired.pid
+            self._horse_pid = self._prefork.pid
 
     def wait_for_horse(self) -> Any:
         """Wait until the job is done, or for the end of its process, as rq does."""
-        if self._hired is None:
+        if self._prefork is None:
             return super().wait_for_horse()
-        return self._horse_pid, self._hired.wait(), None
+        return self._horse_pid, self._prefork.wait(), None
 
     def perform_job(self, job: Job, queue: Queue, execution: Execution) -> bool:
         """rq's own; nothing is left to do in this process then."""
@@ -106,11 +106,11 @@ class ForgeWorker(Forge, Worker):
         self._tell()
         return done
 
-    def _rehearsed(self) -> Iterator[float]:
-        return rehearse(project.in_use, self.connection.ping)
+    def _warm_up(self) -> Iterator[float]:
+        return warm_up(project.in_use, self.connection.ping)
 
     def _serve(self, order: str, tell: Callable[[], object]) -> None:
-        """In a spare: run the job as a fork made for it would."""
+        """In a process that was forked ahead: run the job as a fork made for it would."""
         self._tell = tell
         ids = json.loads(order)
         job = self.job_class.fetch(

@@ -1,6 +1,6 @@
 """Processes forked ahead of their jobs: when a job comes, its process has paid what a first job pays.
 
-A spare serves one order and ends, as a fork made for that order would: jobs share nothing. Until then it
+A process of the pool serves one order and ends, as a fork made for that order would: jobs share nothing. Until then it
 warms up, a step at a time, so that an order need not wait for more than the step in hand. It says when it
 has served: its end takes a while, in which the system takes its memory apart.
 """
@@ -23,7 +23,7 @@ _LOOK_S = 0.1
 
 
 @dataclass(frozen=True, slots=True)
-class Spare:
+class ForkedProcess:
     """A process, the pipe on which it takes an order, and the one on which it says that it has served."""
 
     pid: int
@@ -64,7 +64,7 @@ class Spare:
         return None
 
     def bury(self) -> None:
-        """Close the pipes, on which an idle spare ends, and leave no zombie."""
+        """Close the pipes, on which an idle process ends, and leave no zombie."""
         os.close(self.orders)
         os.close(self.served)
         _reap(self.pid)
@@ -86,7 +86,7 @@ class PreforkPool:
     ) -> None:
         self._count = count
         self._begin, self._warm, self._serve = begin, warm, serve
-        self._idle: list[Spare] = []
+        self._idle: list[ForkedProcess] = []
 
     @property
     def wanting(self) -> bool:
@@ -98,25 +98,25 @@ class PreforkPool:
         while self.wanting:
             self._idle.append(self._fork())
 
-    def give(self, order: str) -> Spare | None:
-        """Let the oldest spare serve the order; None if no spare lives."""
+    def give(self, order: str) -> ForkedProcess | None:
+        """Let the oldest process serve the order; None if no process lives."""
         text = order.encode()
         assert len(text) <= _ORDER_BYTES
         while self._idle:
-            spare = self._idle.pop(0)
-            if spare.take(text):
-                return spare
+            process = self._idle.pop(0)
+            if process.take(text):
+                return process
         return None
 
     def dismiss(self) -> None:
         """End all idle ones."""
         while self._idle:
-            spare = self._idle.pop()
+            process = self._idle.pop()
             with suppress(ProcessLookupError):
-                os.kill(spare.pid, signal.SIGKILL)  # it may be in the middle of a step
-            spare.bury()
+                os.kill(process.pid, signal.SIGKILL)  # it may be in the middle of a step
+            process.bury()
 
-    def _fork(self) -> Spare:
+    def _fork(self) -> ForkedProcess:
         take, orders = os.pipe()
         served, tell = os.pipe()
         parent = os.getpid()
@@ -124,7 +124,7 @@ class PreforkPool:
         if pid:
             os.close(take)
             os.close(tell)
-            return Spare(pid, orders, served)
+            return ForkedProcess(pid, orders, served)
         status = 1
         with suppress(BaseException):
             os.setpgrp()  # signals for the parent's group are not for it

@@ -56,17 +56,17 @@ def serve(at_work: Project, feature: str, job: str) -> str:
     Never raises for a fault of the feature, its files or the server: it is logged, noted in the
     ticket and tried again, or parked.
     """
-    tickets = at_work.tickets
-    [before] = tickets.read([feature])
+    work_queue = at_work.work_queue
+    [before] = work_queue.read([feature])
     reach("job.begun")
-    lease = tickets.start(feature, job)
+    lease = work_queue.start(feature, job)
     if lease is None:
         return "nothing to do"
     reach("lease.taken")
     if feature not in at_work.definitions.features:
-        tickets.done(lease)
+        work_queue.done(lease)
         return "gone"
-    with _renewed(tickets, lease):
+    with _renewed(work_queue, lease):
         try:
             # Whatever ended the process before: if it was a file, it shall end no more than its own.
             careful = before.troubled
@@ -75,7 +75,7 @@ def serve(at_work: Project, feature: str, job: str) -> str:
                     log.warning("this host's clock is off: the server's is used", by_s=off / 1e6)
                 if before.parked:
                     _serve_on(at_work, feature)
-                    enqueue(at_work, feature, tickets.rested(lease, before))
+                    enqueue(at_work, feature, work_queue.rested(lease, before))
                     return "parked"
                 outcome = _bring_up(at_work, lease, careful)
         except (KeyboardInterrupt, SystemExit):
@@ -84,7 +84,7 @@ def serve(at_work: Project, feature: str, job: str) -> str:
             _note_failure(at_work, lease, error)
             return "failed"
     reach("job.done")
-    another = tickets.done(lease)
+    another = work_queue.done(lease)
     reach("lease.returned")
     enqueue(at_work, feature, another)
     return outcome
@@ -106,7 +106,7 @@ def _bring_up(at_work: Project, lease: Lease, careful: bool) -> str:
     if built.changed:
         _tidy(definitions.store, feature)
     if built.held is not None:
-        at_work.journal.write("held", feature, reason=built.held)
+        at_work.event_log.write("held", feature, reason=built.held)
         log.warning("held", reason=built.held)
         at_work.counts.add(feature, {"held": 1})
         return "held"
@@ -116,10 +116,10 @@ def _bring_up(at_work: Project, lease: Lease, careful: bool) -> str:
         fresh_ms = None  # nothing became readable
     if fresh_ms is not None:
         # A refresh that was under way may have served the file already: then this is an upper bound.
-        at_work.journal.record_freshness(feature, fresh_ms)
+        at_work.event_log.record_freshness(feature, fresh_ms)
     details = _details(built, pushed, lease, fresh_ms) | {"quarantined": set_aside}
     if moved or fresh_ms is not None or set_aside:
-        at_work.journal.write("refreshed", feature, **details)
+        at_work.event_log.write("refreshed", feature, **details)
     outcome = "refreshed" if moved else "unchanged"
     amounts = _amounts(outcome, built, pushed)
     at_work.counts.add(feature, amounts, None if fresh_ms is None else fresh_ms / 1000)
@@ -196,20 +196,20 @@ def _note_failure(at_work: Project, lease: Lease, error: BaseException) -> None:
     transient = isinstance(error, TRANSIENT)
     text = f"{type(error).__name__}: {' '.join(str(error).split())}"[:2_000]
     log.error("refresh failed", error=text, transient=transient, exc_info=error)
-    at_work.journal.write("failed", lease.feature, error=text, trigger=lease.reason)
+    at_work.event_log.write("failed", lease.feature, error=text, trigger=lease.reason)
     at_work.counts.add(lease.feature, {"failed": 1})
-    enqueue(at_work, lease.feature, at_work.tickets.failed(lease, text, transient))
+    enqueue(at_work, lease.feature, at_work.work_queue.failed(lease, text, transient))
 
 
 @contextmanager
-def _renewed(tickets: WorkQueue, lease: Lease) -> Iterator[None]:
+def _renewed(work_queue: WorkQueue, lease: Lease) -> Iterator[None]:
     """Renew the lease in a thread for as long as the block runs."""
     ended = threading.Event()
 
     def renew() -> None:
         while not ended.wait(RENEW_S):
             try:
-                if not tickets.renew(lease.feature, lease.job):
+                if not work_queue.renew(lease.feature, lease.job):
                     log.warning("lease lost: another worker may take over")
                     return
             except RedisError as error:

@@ -91,7 +91,7 @@ class Requests:
         self.flush()
 
     def _send(self, feature: str, pending: PendingRequest) -> None:
-        request = self._project.tickets.request(
+        request = self._project.work_queue.request(
             feature, pending.reason, pending.closed_at, pending.afresh
         )
         self._counts[feature] = request.wanted

@@ -128,9 +128,9 @@ def enqueue(at_work: Project, feature: str, job: str | None) -> None:
 
 def give_back(at_work: Project, feature: str, job: str) -> None:
     """Put a job that this process must not run back into the queue, under a new id."""
-    ticket = at_work.tickets.read([feature])[0]
+    ticket = at_work.work_queue.read([feature])[0]
     if ticket.queued == job:
-        enqueue(at_work, feature, at_work.tickets.requeue(ticket))
+        enqueue(at_work, feature, at_work.work_queue.requeue(ticket))
 
 
 def current_job_id() -> str:

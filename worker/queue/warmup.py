@@ -36,7 +36,7 @@ _SMALL_BYTES = 1_000_000
 log = structlog.get_logger()
 
 
-def rehearse(opened: Callable[[], Project], greet: Callable[[], object]) -> Iterator[float]:
+def warm_up(opened: Callable[[], Project], greet: Callable[[], object]) -> Iterator[float]:
     """Connect, read what a job would read first, evaluate a few values; then keep up with new versions.
 
     A step after the other, without end; gives for how many seconds the next one can wait. `greet` is
@@ -47,7 +47,7 @@ def rehearse(opened: Callable[[], Project], greet: Callable[[], object]) -> Iter
         greet()
         at_work = opened()
         yield 0
-        at_work.tickets.read(list(at_work.definitions.features)[:1])
+        at_work.work_queue.read(list(at_work.definitions.features)[:1])
         yield 0
         at_work.online.ping()
         yield 0
@@ -68,7 +68,7 @@ def rehearse(opened: Callable[[], Project], greet: Callable[[], object]) -> Iter
                 _look(at_work, name, known)
                 yield 0
     except (Exception, PanicException) as fault:  # noqa: BLE001 - the job will meet it again, and tell
-        log.debug("not rehearsed", error=str(fault))
+        log.debug("not warmed up", error=str(fault))
 
 
 @dataclass(frozen=True, slots=True)

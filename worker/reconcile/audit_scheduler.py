@@ -20,7 +20,7 @@ import structlog
 from mlforge.core import clock
 from mlforge.errors import MlforgeError
 from worker import logs
-from worker.child_process import leashed
+from worker.child_process import bound_to_parent
 from worker.project import Project, Settings
 from worker.state.work_queue import Ticket
 
@@ -88,7 +88,7 @@ class Auditor:
         self._feature, self._began, self._tried[feature] = feature, now, now
         code = "import sys; from worker.reconcile.audit_scheduler import main; main(sys.argv[1])"
         self._process = subprocess.Popen(
-            leashed([sys.executable, "-P", "-c", code, feature]),
+            bound_to_parent([sys.executable, "-P", "-c", code, feature]),
             stdin=subprocess.DEVNULL,
             cwd=self.project.settings.here,
         )
@@ -163,7 +163,7 @@ def _audit(project: Project, feature: str) -> int:
             first=found.first[:3],
             **about,
         )
-        project.journal.write("mismatch", feature, mismatches=found.mismatches, first=found.first)
+        project.event_log.write("mismatch", feature, mismatches=found.mismatches, first=found.first)
         return _WRONG
     log.info("audited", feature=feature, **about)
     return _PROVEN

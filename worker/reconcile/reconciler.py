@@ -77,7 +77,7 @@ class Reconciler:
         self.requests.flush()
         self.project.stay_current(self.since)
         counts = self.requests.counts()
-        tickets = self.project.tickets.read(self.project.definitions.features)
+        tickets = self.project.work_queue.read(self.project.definitions.features)
         self._replace_unreadable(tickets)
         self.requests.repeat(tickets, counts)
         self._resume(tickets, now_s)
@@ -104,7 +104,7 @@ class Reconciler:
                     feature=ticket.feature,
                     error=ticket.unreadable,
                 )
-                self.project.tickets.forget(ticket.feature)
+                self.project.work_queue.forget(ticket.feature)
                 self.requests.remind(ticket.feature, "its ticket could not be read")
 
     def _resume(self, tickets: list[Ticket], now_s: float) -> None:
@@ -113,7 +113,7 @@ class Reconciler:
             self._missing.clear()
             return
         waiting = JobQueue(self.project.redis, self.project.scope).waiting()
-        now_us = self.project.tickets.now()
+        now_us = self.project.work_queue.now()
         missing = {t.queued for t in tickets if t.queued is not None and t.queued not in waiting}
         self._missing = {job: self._missing.get(job, now_s) for job in missing}
         for ticket in tickets:
@@ -125,14 +125,14 @@ class Reconciler:
         if orphaned(ticket):
             assert ticket.working is not None
             log.warning("worker died at work", feature=ticket.feature, job=ticket.working)
-            self.project.tickets.died(ticket.feature, ticket.working, "its worker died at work")
+            self.project.work_queue.died(ticket.feature, ticket.working, "its worker died at work")
         elif overdue(ticket, now_us, lost):
             log.info("taken up again", feature=ticket.feature, after=ticket.error)
-            enqueue(self.project, ticket.feature, self.project.tickets.requeue(ticket))
+            enqueue(self.project, ticket.feature, self.project.work_queue.requeue(ticket))
 
     def _compare(self, tickets: list[Ticket], now_s: float) -> None:
         """Request what is behind, unless somebody is about to see to it."""
-        now_us = self.project.tickets.now()
+        now_us = self.project.work_queue.now()
         for ticket in tickets:
             if idle(ticket, now_us):
                 with survived("compare a feature with its rows online", feature=ticket.feature):
@@ -148,7 +148,7 @@ class Reconciler:
             return
         if ticket.parked:
             # Its refresh will fail again, but what it serves is pushed all the same.
-            enqueue(self.project, ticket.feature, self.project.tickets.requeue(ticket))
+            enqueue(self.project, ticket.feature, self.project.work_queue.requeue(ticket))
         else:
             self.requests.remind(ticket.feature, reason)
 
@@ -183,7 +183,7 @@ class Reconciler:
             return
         gone = self.project.gone()
         self.project.note_gone(gone)
-        now = self.project.tickets.now()
+        now = self.project.work_queue.now()
         for feature in gone:
             with survived("serve a feature that is gone", feature=feature.feature):
                 if now >= feature.until:
@@ -221,6 +221,6 @@ def retire(project: Project, feature: str) -> int:
         )
         rows = 0
     project.disown(feature)
-    project.journal.write("dropped", feature)
+    project.event_log.write("dropped", feature)
     log.info("feature is gone: its rows are dropped", feature=feature, rows=rows)
     return rows

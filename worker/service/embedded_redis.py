@@ -18,7 +18,7 @@ from redis import Redis
 from redis.exceptions import RedisError
 
 from mlforge.errors import MissingExtra, OnlineUnavailable
-from worker.child_process import leashed
+from worker.child_process import bound_to_parent
 
 _HOST = "127.0.0.1"
 _START_S = 20.0
@@ -84,7 +84,7 @@ class EmbeddedServer:
         log = self._folder / "server.log"
         with open(log, "ab", opener=_private) as output:
             self._process = subprocess.Popen(
-                leashed([_binary(), "-"]),
+                bound_to_parent([_binary(), "-"]),
                 stdin=subprocess.PIPE,
                 stdout=output,
                 stderr=output,

@@ -150,7 +150,7 @@ def _count_drop(project: Project, feature: str) -> None:
 
 def _tell(project: Project, kind: str, **details: Any) -> None:
     with survived("write to the event log", kind=kind):
-        project.journal.write(kind, **details)
+        project.event_log.write(kind, **details)
 
 
 def _refuse_a_store_in_use(project: Project) -> None:

@@ -23,7 +23,7 @@ from mlforge.core.text import printable
 from mlforge.definitions.environment import REDIS_URL
 from mlforge.definitions.running import FOLDER, NOTE, project_folder, read_note
 from mlforge.errors import MlforgeError
-from worker.child_process import leashed
+from worker.child_process import bound_to_parent
 from worker.project import DEFINITIONS, Project, Settings, hide_password
 from worker.service.embedded_redis import EmbeddedServer
 from worker.service.process import Beside
@@ -87,7 +87,7 @@ class Child:
     def _start(self, now: float) -> None:
         self._started_at = now
         self.process = subprocess.Popen(
-            leashed(self.command),
+            bound_to_parent(self.command),
             env=dict(self.environment),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,

@@ -46,7 +46,7 @@ def wait_for(
         _until_whole(path, deadline)
     wanted = {feature: ask(project, feature, "wait") for feature in features}
     while True:
-        tickets = project.tickets.read(wanted)
+        tickets = project.work_queue.read(wanted)
         for ticket in tickets:
             if ticket.wanted < wanted[ticket.feature]:  # the server lost the request
                 wanted[ticket.feature] = ask(project, ticket.feature, "wait")
@@ -62,7 +62,7 @@ def wait_for(
 
 def ask(project: Project, feature: str, reason: str) -> int:
     """Request a refresh; returns the count that serves it."""
-    request = project.tickets.request(feature, reason)
+    request = project.work_queue.request(feature, reason)
     enqueue(project, feature, request.job)
     return request.wanted
 

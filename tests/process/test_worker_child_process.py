@@ -1,4 +1,4 @@
-"""A command on a leash ends when its parent does, whether or not the kernel helps."""
+"""A command that is bound to its parent ends when its parent does, whether or not the kernel helps."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from worker import child_process
 
 PARENT = """
 import subprocess, sys
-from worker import child_process as leash
+from worker import child_process
 command = [sys.executable, "-c", "import os, time; print(os.getpid(), flush=True); time.sleep(60)"]
 runner = {runner}
 subprocess.Popen(runner).wait()
@@ -31,7 +31,9 @@ def is_running(pid: int) -> bool:
     return state != "Z"
 
 
-@pytest.mark.parametrize("runner", ["leash.leashed(command)", WATCHED], ids=["kernel", "watched"])
+@pytest.mark.parametrize(
+    "runner", ["child_process.bound_to_parent(command)", WATCHED], ids=["kernel", "watched"]
+)
 def test_a_command_ends_with_its_killed_parent(runner):
     parent = subprocess.Popen(
         [sys.executable, "-c", PARENT.format(runner=runner)], stdout=subprocess.PIPE
