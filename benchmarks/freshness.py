@@ -31,7 +31,7 @@ from benchmarks.harness import (
 from benchmarks.pushes import bare_socket
 from mlforge.frames.encoding import key_hash
 from mlforge.online.redis import resp
-from worker.child_process import leashed
+from worker.child_process import bound_to_parent
 from worker.project import DEFINITIONS, Project, Settings
 
 _WORKERS = 3
@@ -154,7 +154,7 @@ def _running(root: Path, url: str) -> Iterator[None]:
     with (root / "output.log").open("wb") as log:
         processes = [
             subprocess.Popen(
-                leashed([sys.executable, "-m", "mlforge", *command]),
+                bound_to_parent([sys.executable, "-m", "mlforge", *command]),
                 cwd=root,
                 env=environment,
                 stdout=log,

@@ -34,7 +34,7 @@ from mlforge.core.values import from_us
 from mlforge.errors import MlforgeError
 from mlforge.online import RedisStore
 from mlforge.store import LocalStore
-from worker.child_process import leashed
+from worker.child_process import bound_to_parent
 from worker.state.event_log import Entry, EventLog
 from worker.state.work_queue import WorkQueue
 
@@ -422,7 +422,7 @@ def up(folder: Path) -> Iterator[str]:
     log = folder / "up.log"
     with log.open("wb") as output:
         process = subprocess.Popen(
-            leashed([sys.executable, "-m", "mlforge", "up"]),
+            bound_to_parent([sys.executable, "-m", "mlforge", "up"]),
             cwd=folder,
             env=environment,
             stdin=subprocess.DEVNULL,
