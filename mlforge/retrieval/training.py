@@ -18,6 +18,7 @@ from mlforge.frames import interop
 from mlforge.retrieval.references import AnswerNames, FeatureRef, Reference, parse_references
 from mlforge.retrieval.spine import spine_points
 from mlforge.store import Store
+from mlforge.store.integrity import intact
 
 _TRIES = 3
 _DRAWN = 3
@@ -89,7 +90,7 @@ def _columns(
         }
         points = spine_points(table, manifest, timestamp)
         events = events_of(store, manifest)
-        if counts_own_events(events, points):
+        if _counts_own_events(events, points):
             log.warning(
                 "the spine is made of the feature's own events, which its windows count: at the instant of an event a "
                 'request has not seen it; Rolling(closed="left") leaves it out',
@@ -100,7 +101,7 @@ def _columns(
     return columns
 
 
-def counts_own_events(events: Events, points: pl.DataFrame) -> bool:
+def _counts_own_events(events: Events, points: pl.DataFrame) -> bool:
     """Whether each of a few points, drawn evenly, is the key and time of an event that a window at it counts.
 
     points: keys and POINT. Only the files that have those times are read.
@@ -115,11 +116,11 @@ def counts_own_events(events: Events, points: pl.DataFrame) -> bool:
         instant = int(row[POINT].to_physical()[0])
         times = TimeRange(instant, instant)
         within = events.within(times)
-        if (
-            not within.partials
-            or within.scan(spec.identity, times, row).head(1).collect().is_empty()
-        ):
+        if not within.partials:
             return False
+        with intact(spec.name):
+            if within.scan(spec.identity, times, row).head(1).collect().is_empty():
+                return False
     return not drawn.is_empty()
 
 
