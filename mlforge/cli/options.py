@@ -31,8 +31,8 @@ def definitions_option(parser: argparse._ActionsContainer) -> None:
 
 def definitions_target(args: argparse.Namespace) -> str | None:
     """The target that `--definitions`, or else the environment, names; None stands for definitions.py here."""
-    given: str | None = args.definitions
-    return given or os.environ.get(ENVIRONMENT) or None
+    target: str | None = args.definitions
+    return target or os.environ.get(ENVIRONMENT) or None
 
 
 def definitions_of(args: argparse.Namespace) -> Definitions:
@@ -130,10 +130,10 @@ def at_least_one(text: str) -> int:
 
 def names(text: str) -> list[str]:
     """Split `a,b`; an empty list is refused."""
-    found = [part.strip() for part in text.split(",") if part.strip()]
-    if not found:
+    listed = [part.strip() for part in text.split(",") if part.strip()]
+    if not listed:
         raise argparse.ArgumentTypeError("give at least one name, several as in a,b")
-    return found
+    return listed
 
 
 def log_to_stderr() -> None:

@@ -51,63 +51,63 @@ def audit(args: argparse.Namespace) -> int:
     chosen = definitions.selected(args.features or None)
     seed = time.time_ns() if args.seed is None else args.seed
     share = Share(None if args.all else args.entities, seed)
-    found: dict[str, Audit] = {}
+    audits: dict[str, Audit] = {}
     errors: dict[str, str] = {}
     with Progress("", total=len(chosen)) as progress, stdout_is_ours():
         for name in chosen:
             progress.name(name)
             try:
-                found[name] = definitions.audit(name, share)
+                audits[name] = definitions.audit(name, share)
             except MlforgeError as failure:
                 errors[name] = str(failure)
             progress.step()
     if args.json:
-        audited = [_as_json(name, found.get(name), errors.get(name)) for name in chosen]
-        print_json({"features": audited})
+        documents = [_as_json(name, audits.get(name), errors.get(name)) for name in chosen]
+        print_json({"features": documents})
     else:
         headers = ("feature", "version", "audit", "entities", "values", "unproven", "took")
-        rows = [_row(name, found.get(name)) for name in chosen]
+        rows = [_row(name, audits.get(name)) for name in chosen]
         print(table(headers, rows, right=("entities", "values", "unproven")))
     sys.stdout.flush()
-    for name, one in found.items():
-        if one.gone:
-            files = ", ".join(one.gone[:5]) + (", ..." if len(one.gone) > 5 else "")
+    for name, audited in audits.items():
+        if audited.gone:
+            files = ", ".join(audited.gone[:5]) + (", ..." if len(audited.gone) > 5 else "")
             warn(f"not proven: the version's content of {files} is no longer there", about=name)
-        warn(*one.skipped, about=name)
-        fail(*one.first, about=name)
+        warn(*audited.skipped, about=name)
+        fail(*audited.first, about=name)
     for name, error in errors.items():
         fail(error, about=name)
-    return 1 if errors or any(one.mismatches for one in found.values()) else 0
+    return 1 if errors or any(audited.mismatches for audited in audits.values()) else 0
 
 
-def _row(name: str, found: Audit | None) -> tuple[object, ...]:
-    if found is None:
+def _row(name: str, audited: Audit | None) -> tuple[object, ...]:
+    if audited is None:
         return (name, None, Styled("not possible", "red"), None, None, None, None)
     return (
         name,
-        found.version,
-        _verdict(found),
-        number(found.entities),
-        number(found.values),
-        number(found.unproven),
-        seconds(found.seconds),
+        audited.version,
+        _verdict(audited),
+        number(audited.entities),
+        number(audited.values),
+        number(audited.unproven),
+        seconds(audited.seconds),
     )
 
 
-def _verdict(found: Audit) -> Styled:
-    if found.mismatches:
-        return Styled(f"{found.mismatches:,} wrong", "red")
-    return Styled("proven", "green") if found.is_proof else Styled("nothing proven", "yellow")
+def _verdict(audited: Audit) -> Styled:
+    if audited.mismatches:
+        return Styled(f"{audited.mismatches:,} wrong", "red")
+    return Styled("proven", "green") if audited.is_proof else Styled("nothing proven", "yellow")
 
 
-def _as_json(name: str, found: Audit | None, error: str | None) -> dict[str, Any]:
+def _as_json(name: str, audited: Audit | None, error: str | None) -> dict[str, Any]:
     from mlforge.core.values import to_iso
 
-    if found is None:
+    if audited is None:
         return {"feature": name, "error": error}
-    document = found.to_json() | {"at": to_iso(found.at)}
-    if found.proven:
-        document["proven"] = document["proven"] | {"at": to_iso(found.proven.at)}
+    document = audited.to_json() | {"at": to_iso(audited.at)}
+    if audited.proven:
+        document["proven"] = document["proven"] | {"at": to_iso(audited.proven.at)}
     return {"feature": name, **document}
 
 

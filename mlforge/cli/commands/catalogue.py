@@ -54,9 +54,9 @@ def list_features(args: argparse.Namespace) -> int:
     names = definitions.selected(args.features, args.tags)
     if args.features is None and args.tags is None:
         names += [name for name in definitions.store.features() if name not in names]
-    found = [_entry(definitions, name) for name in names]
+    entries = [_entry(definitions, name) for name in names]
     if args.json:
-        print_json({"features": found})
+        print_json({"features": entries})
         return 0
     rows = [
         (
@@ -67,7 +67,7 @@ def list_features(args: argparse.Namespace) -> int:
             Styled(_state_text(entry), STATES.get(entry["state"], "yellow")),
             entry["source"],
         )
-        for entry in found
+        for entry in entries
     ]
     print(
         table(
@@ -76,7 +76,7 @@ def list_features(args: argparse.Namespace) -> int:
             right=("rows",),
         )
     )
-    for entry in found:
+    for entry in entries:
         if entry["state"] == "held":
             note(f"{entry['name']} is held: {entry['hold']}", "yellow")
     return 0

@@ -43,30 +43,30 @@ def diff(args: argparse.Namespace) -> int:
     store = store_of(args)
     before, after = (store.read_metadata(args.feature, version) for version in (args.a, args.b))
     with Progress(f"comparing {before.version} with {after.version}"):
-        found = versions.diff(store, args.feature, str(before.version), str(after.version))
+        difference = versions.diff(store, args.feature, str(before.version), str(after.version))
     if args.json:
-        print_json(_as_json(found))
+        print_json(_as_json(difference))
     else:
-        print(_page(found, before, after))
-    return EXIT_CODES[found.bump]
+        print(_page(difference, before, after))
+    return EXIT_CODES[difference.bump]
 
 
-def _as_json(found: VersionDiff) -> dict[str, Any]:
-    rows = found.rows
+def _as_json(difference: VersionDiff) -> dict[str, Any]:
+    rows = difference.rows
     return {
-        "feature": found.feature,
-        "a": found.a,
-        "b": found.b,
-        "bump": found.bump,
-        "reason": found.reason,
-        "details": list(found.details),
+        "feature": difference.feature,
+        "a": difference.a,
+        "b": difference.b,
+        "bump": difference.bump,
+        "reason": difference.reason,
+        "details": list(difference.details),
         "columns": {
-            "added": list(found.columns.added),
-            "removed": list(found.columns.removed),
-            "retyped": list(found.columns.retyped),
+            "added": list(difference.columns.added),
+            "removed": list(difference.columns.removed),
+            "retyped": list(difference.columns.retyped),
         },
-        "config": [{"key": key, "a": a, "b": b} for key, a, b in found.config],
-        "logic_changed": found.logic_changed,
+        "config": [{"key": key, "a": a, "b": b} for key, a, b in difference.config],
+        "logic_changed": difference.logic_changed,
         "rows": rows
         and {
             "added": rows.added,
@@ -77,29 +77,33 @@ def _as_json(found: VersionDiff) -> dict[str, Any]:
     }
 
 
-def _page(found: VersionDiff, before: Manifest, after: Manifest) -> str:
+def _page(difference: VersionDiff, before: Manifest, after: Manifest) -> str:
     old = {column.name: column.dtype for column in before.columns}
     new = {column.name: column.dtype for column in after.columns}
     columns = [
-        *(f"+ {name} {new[name]}" for name in found.columns.added),
-        *(f"- {name} {old[name]}" for name in found.columns.removed),
-        *(f"~ {name} {old[name]} -> {new[name]}" for name in found.columns.retyped),
+        *(f"+ {name} {new[name]}" for name in difference.columns.added),
+        *(f"- {name} {old[name]}" for name in difference.columns.removed),
+        *(f"~ {name} {old[name]} -> {new[name]}" for name in difference.columns.retyped),
     ]
     facts = [
-        ("class", f"{found.bump}, {found.reason}" if found.bump else "the same"),
+        ("class", f"{difference.bump}, {difference.reason}" if difference.bump else "the same"),
         *[("columns" if index == 0 else "", line) for index, line in enumerate(columns)],
-        *[(key, f"{_text(a)} -> {_text(b)}") for key, a, b in found.config if key != "metrics"],
+        *[
+            (key, f"{_text(a)} -> {_text(b)}")
+            for key, a, b in difference.config
+            if key != "metrics"
+        ],
         ("metrics", ", ".join(_metrics(before, after)) or None),
-        ("logic", "changed" if found.logic_changed else "the same"),
-        ("rows", _rows(found.rows)),
+        ("logic", "changed" if difference.logic_changed else "the same"),
+        ("rows", _rows(difference.rows)),
     ]
-    title = style(f"{found.feature} {found.a} -> {found.b}", "bold")
+    title = style(f"{difference.feature} {difference.a} -> {difference.b}", "bold")
     parts = [title, pairs([(name, fact) for name, fact in facts if fact], indent=2)]
-    if found.rows and found.rows.sample:
-        keys = list(found.rows.sample[0])
+    if difference.rows and difference.rows.sample:
+        keys = list(difference.rows.sample[0])
         parts.append(
             "entities with other rows, the first ones:\n"
-            + table(keys, [[entity[key] for key in keys] for entity in found.rows.sample])
+            + table(keys, [[entity[key] for key in keys] for entity in difference.rows.sample])
         )
     return "\n\n".join(parts)
 

@@ -99,37 +99,45 @@ def prune(args: argparse.Namespace) -> int:
     from mlforge.maintenance import operations
 
     store, rule = store_of(args), _rule(args)
-    found = []
+    all_pruned = []
     names = args.features or store.features()
     with Progress("", total=len(names)) as progress:
         for name in names:
             progress.begin(name)
-            found += operations.prune(store, [name], rule, dry_run=args.dry_run)
+            all_pruned += operations.prune(store, [name], rule, dry_run=args.dry_run)
     if args.json:
         features = [
             {
-                "feature": one.feature,
-                "versions": list(one.versions),
-                "partials": one.partials,
-                "unreadable": list(one.unreadable),
-                "in_use": list(one.in_use),
+                "feature": pruned.feature,
+                "versions": list(pruned.versions),
+                "partials": pruned.partials,
+                "unreadable": list(pruned.unreadable),
+                "in_use": list(pruned.in_use),
             }
-            for one in found
+            for pruned in all_pruned
         ]
         print_json({"dry_run": args.dry_run, "features": features})
         return 0
     rows = [
-        (one.feature, number(len(one.versions)), _span(one.versions), number(one.partials))
-        for one in found
+        (
+            pruned.feature,
+            number(len(pruned.versions)),
+            _span(pruned.versions),
+            number(pruned.partials),
+        )
+        for pruned in all_pruned
     ]
     headers = ("feature", "versions", "which", "partials")
     print(table(headers, rows, right=("versions", "partials")))
-    for one in found:
-        if one.unreadable:
-            kept = ", ".join(one.unreadable)
-            note(f"{one.feature}: {kept} cannot be read and stays, with all partials", "yellow")
-        if one.in_use:
-            note(f"{one.feature}: {', '.join(one.in_use)} stays, for it is being read", "yellow")
+    for pruned in all_pruned:
+        if pruned.unreadable:
+            kept = ", ".join(pruned.unreadable)
+            note(f"{pruned.feature}: {kept} cannot be read and stays, with all partials", "yellow")
+        if pruned.in_use:
+            note(
+                f"{pruned.feature}: {', '.join(pruned.in_use)} stays, for it is being read",
+                "yellow",
+            )
     if args.dry_run:
         print("nothing was removed: this was a dry run")
     return 0
@@ -160,7 +168,7 @@ def verify(args: argparse.Namespace) -> int:
 
     store = store_of(args)
     names = args.features or store.features()
-    found: dict[str, list[Problem]] = {}
+    problems_of: dict[str, list[Problem]] = {}
     counts: dict[str, int] = {}
     with Progress("", total=len(names)) as progress:
         for name in names:
@@ -169,7 +177,7 @@ def verify(args: argparse.Namespace) -> int:
                 store.list_versions(
                     name
                 )  # a name that does not exist is no feature without problems
-            found[name] = operations.verify(store, [name], args.version)
+            problems_of[name] = operations.verify(store, [name], args.version)
             counts[name] = len(store.versions(name)) if args.version is None else 1
     if args.json:
         features = [
@@ -178,7 +186,7 @@ def verify(args: argparse.Namespace) -> int:
                 "versions": counts[name],
                 "problems": [{"version": p.version, "problem": p.what} for p in problems],
             }
-            for name, problems in found.items()
+            for name, problems in problems_of.items()
         ]
         print_json({"features": features})
     else:
@@ -190,13 +198,13 @@ def verify(args: argparse.Namespace) -> int:
                 if problems
                 else Styled("whole", "green"),
             )
-            for name, problems in found.items()
+            for name, problems in problems_of.items()
         ]
         print(table(("feature", "versions", "state"), rows, right=("versions",)))
     sys.stdout.flush()
-    for name, problems in found.items():
+    for name, problems in problems_of.items():
         fail(*(f"{name} {p.version}: {p.what}" for p in problems))
-    return 1 if any(found.values()) else 0
+    return 1 if any(problems_of.values()) else 0
 
 
 COMMANDS = (

@@ -43,9 +43,11 @@ def versions(args: argparse.Namespace) -> int:
     feature is held (null if it is not).
     """
     store = store_of(args)
-    found = [store.read_metadata(args.feature, text) for text in store.list_versions(args.feature)]
+    manifests = [
+        store.read_metadata(args.feature, text) for text in store.list_versions(args.feature)
+    ]
     latest, books = store.read_metadata(args.feature), store.books(args.feature)
-    entries = [_version(manifest, str(latest.version), books.pins) for manifest in found]
+    entries = [_version(manifest, str(latest.version), books.pins) for manifest in manifests]
     if args.json:
         about = {"feature": args.feature, "latest": str(latest.version), "hold": books.hold}
         print_json({**about, "versions": entries})
@@ -59,7 +61,7 @@ def versions(args: argparse.Namespace) -> int:
             ", ".join(mark for mark in ("served", "pinned") if entry[mark]) or None,
             _briefly(manifest.change),
         )
-        for entry, manifest in zip(entries, found, strict=True)
+        for entry, manifest in zip(entries, manifests, strict=True)
     ]
     headers = ("version", "made (UTC)", "bump", "rows", "state", "reason")
     print(table(headers, rows, right=("rows",)))
@@ -107,12 +109,12 @@ def inspect(args: argparse.Namespace) -> int:
     from mlforge.store.manifest_json import to_json
 
     store = store_of(args)
-    found = store.read_metadata(args.feature, args.version)
-    document = to_json(found)
+    manifest = store.read_metadata(args.feature, args.version)
+    document = to_json(manifest)
     if args.json:
         print_json(document)
         return 0
-    location = store.location(found.name, Version.parse(document["version"]))
+    location = store.location(manifest.name, Version.parse(document["version"]))
     print(_page(document, location))
     return 0
 
@@ -156,16 +158,16 @@ def _page(document: dict[str, Any], location: str) -> str:
 def _evidence(evidence: Mapping[str, Any]) -> list[tuple[str, str]]:
     """The evidence of a change, in words: kind and text."""
     return [
-        (kind.replace("_", " "), _shown(found)) for kind, found in evidence.items() if found != []
+        (kind.replace("_", " "), _shown(value)) for kind, value in evidence.items() if value != []
     ]
 
 
-def _shown(found: Any) -> str:
-    if isinstance(found, dict):  # files: how many, and the first names
-        return f"{found['count']:,}: {_listed(found['first'], found['count'])}"
-    if isinstance(found, list):
-        return ", ".join(map(str, found))
-    return f"{found:,}" if isinstance(found, int) else str(found)[:_HASH]
+def _shown(value: Any) -> str:
+    if isinstance(value, dict):  # files: how many, and the first names
+        return f"{value['count']:,}: {_listed(value['first'], value['count'])}"
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    return f"{value:,}" if isinstance(value, int) else str(value)[:_HASH]
 
 
 def _listed(first: Sequence[str], count: int, most: int = 5) -> str:
