@@ -43,7 +43,7 @@ from mlforge.ingest.unchanged import of_version
 from mlforge.sources.parquet_reader import Stat
 from mlforge.sources.source import Listing, Source
 from mlforge.store import Books, Snapshot, Store, Transaction
-from mlforge.store.changes import EventDiff, diff_versions, same_rows
+from mlforge.store.changes import EventDiff, VersionsDiff, diff_versions, same_rows
 from mlforge.store.integrity import intact
 
 log = get_logger("mlforge.build")
@@ -251,7 +251,7 @@ class _Refresh:
             rows_recomputed=table.recomputed,
             rows_dropped=manifest.dropped,
             manifest=manifest,
-            diff=diff,
+            diff=VersionsDiff(latest, manifest, diff) if latest and diff else None,
         )
 
     def _with_evidence(

@@ -9,7 +9,7 @@ from pathlib import Path
 from mlforge.build.table import Layout
 from mlforge.core.manifest import Manifest
 from mlforge.store import Quarantined
-from mlforge.store.changes import EventDiff
+from mlforge.store.changes import VersionsDiff
 
 HOLD_ABOVE = 0.5
 """The share of files or rows that an unattended refresh may lose, by default."""
@@ -46,7 +46,8 @@ class BuildResult:
     """A refresh's outcome for one feature.
 
     location: path or URL of the version's table. manifest: the version's. diff: the events that differ from
-    those of the manifest's parent, None where nothing was published or they cannot be compared.
+    those of the version served before, for the push that follows; None where nothing was published or they cannot
+    be compared.
     """
 
     feature: str
@@ -72,7 +73,7 @@ class BuildResult:
     rows_dropped: Mapping[str, int] = field(default_factory=dict)
     keys_written: int | None = None
     manifest: Manifest | None = field(default=None, repr=False, compare=False)
-    diff: EventDiff | None = field(default=None, repr=False, compare=False)
+    diff: VersionsDiff | None = field(default=None, repr=False, compare=False)
 
     @property
     def path(self) -> Path | None:

@@ -30,6 +30,7 @@ from mlforge.online import OnlineStore, Owner
 from mlforge.online.push import PushResult, owner_of, planned, push
 from mlforge.sources.source import Source
 from mlforge.store import Audit, LocalStore, Pointer, Store
+from mlforge.store.changes import VersionsDiff
 
 # Any folder will do: it tells apart a path that was given as a relative one.
 _SOMEWHERE = Path("/definitions")
@@ -202,7 +203,7 @@ class Definitions:
             result = self.refresh(name, engine=engine, version=version, full=full)
             if not online:
                 return result
-            pushed = self.push(name, engine=engine)
+            pushed = self.push(name, engine=engine, diff=result.diff)
             return replace(result, keys_written=pushed.written + pushed.deleted)
 
         return _each(self.selected(features, tags), built, progress)
@@ -242,9 +243,8 @@ class Definitions:
             if self.online_store is None or result.manifest is None:
                 return result
             try:
-                keys = planned(
-                    result.manifest, draft, self.online_store, self._engine(name, engine)
-                )
+                chosen = self._engine(name, engine)
+                keys = planned(result.manifest, draft, self.online_store, chosen, result.diff)
             except OnlineError as error:
                 warning = f"how many keys a push would write is not known: {error}"
                 return replace(result, warnings=(*result.warnings, warning))
@@ -281,10 +281,17 @@ class Definitions:
         with feature.code.looked_at() if options.attended else nullcontext():
             return refresh(feature, self.source(name), store, self._engine(name, engine), options)
 
-    def push(self, name: str, *, engine: str | None = None) -> PushResult:
-        """Bring the online store to one feature's served version, as of now."""
+    def push(
+        self, name: str, *, engine: str | None = None, diff: VersionsDiff | None = None
+    ) -> PushResult:
+        """Bring the online store to one feature's served version, as of now.
+
+        diff: that of the refresh before it, so that events need not be compared again.
+        """
         self.feature(name)
-        return push(name, self.store, self._online(), self._engine(name, engine), self._owner)
+        return push(
+            name, self.store, self._online(), self._engine(name, engine), self._owner, diff=diff
+        )
 
     def adopt(self, name: str) -> PushResult:
         """Push a feature whose rows online another store owns, and own them from now on.

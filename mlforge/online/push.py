@@ -28,7 +28,7 @@ from mlforge.online import Evidence, OnlineBooks, OnlineStore, Owner, Target, ba
 from mlforge.online.batches import AsOfView, EntitySubset
 from mlforge.online.books import Claim
 from mlforge.store import Store, StoreIdentity
-from mlforge.store.changes import diff_versions, same_rows
+from mlforge.store.changes import EventDiff, VersionsDiff, diff_versions, same_rows
 
 log = get_logger("mlforge.push")
 _ASKED = 1_000  # rows in one question
@@ -55,10 +55,12 @@ def push(
     engine: Engine,
     owner: Owner | None = None,
     adopt: bool = False,
+    diff: VersionsDiff | None = None,
 ) -> PushResult:
     """Make the online store equal the served version as of now; cheap when it already is.
 
     owner: who pushes, by default `owner_of(store)`. adopt: take the feature from whatever store owns it.
+    diff: what the refresh before it found to differ, so that events need not be compared again.
 
     Raises OwnedElsewhere when the rows online are of another store, OnlineError when the server cannot take
     the push, IntegrityError when the version's events are missing or damaged. A push that a newer one overtook
@@ -71,7 +73,7 @@ def push(
     manifest = store.manifest(name, pointer.version)
     owner = owner or owner_of(store)
     target = _target(manifest, pointer.generation, owner.store)
-    work = _Push(store, online, engine, manifest, target, owner, adopt)
+    work = _Push(store, online, engine, manifest, target, owner, adopt, diff)
     try:
         result = work.run()
     except StalePush:
@@ -128,14 +130,20 @@ def _misled(name: str, store: Store, online: OnlineStore) -> str | None:
     return None
 
 
-def planned(manifest: Manifest, store: Store, online: OnlineStore, engine: Engine) -> int:
-    """How many keys a push of a version would write or delete, without touching the online store."""
+def planned(
+    manifest: Manifest,
+    store: Store,
+    online: OnlineStore,
+    engine: Engine,
+    diff: VersionsDiff | None = None,
+) -> int:
+    """How many keys a push of a version would write or delete, without touching the online store; diff: as in `push`."""
     pointer = store.pointer(manifest.name)
     served = pointer is not None and pointer.version == manifest.version
     generation = 0 if pointer is None else pointer.generation + (not served)
     owner = _owner(store, store.identity())
     target = _target(manifest, generation, owner.store)
-    work = _Push(store, online, engine, manifest, target, owner)
+    work = _Push(store, online, engine, manifest, target, owner, diff=diff)
     books = online.books(manifest.name)
     work.claim(books)
     if books is not None and books.target == work.target and not books.pending:
@@ -166,6 +174,7 @@ class _Push:
     target: Target
     owner: Owner
     adopt: bool = False
+    diff: VersionsDiff | None = None
 
     def run(self) -> PushResult:
         name, target = self.manifest.name, self.target
@@ -260,9 +269,15 @@ class _Push:
                 evaluation.entities_affected_by_time(self.events, base.as_of, self.target.as_of)
             )
             if not same_rows(before.partials, self.manifest.partials):
-                changed.append(diff_versions(self.store, before, self.manifest).entities)
+                changed.append(self._diff(before).entities)
         keys = list(self.manifest.spec.keys)
         return pl.concat([frame.select(keys) for frame in changed]).unique() if changed else None
+
+    def _diff(self, before: Manifest) -> EventDiff:
+        """The events that differ from an older version's: as handed on, else compared now."""
+        if self.diff is not None and self.diff.is_between(before, self.manifest):
+            return self.diff.events
+        return diff_versions(self.store, before, self.manifest)
 
     def _manifest_of(self, base: Target) -> Manifest | None:
         """The version that a push was of; None if it is gone, or another came in its place."""

@@ -71,24 +71,26 @@ def diff_events(went: pl.LazyFrame | None, came: pl.LazyFrame, spec: FeatureSpec
 def diff_versions(store: Store, before: Manifest, after: Manifest) -> EventDiff:
     """The events that differ between two versions of one schema and keys.
 
-    A refresh asks and the push behind it asks again: the last answer is kept.
     Raises IntegrityError where stored events are missing or damaged.
     """
     went, came = replaced_partials(before.partials, after.partials)
-    hashes = tuple(tuple(sorted((p.hash, p.digest) for p in some)) for some in (went, came))
-    question = (hashes, after.spec.identity, tuple((c.name, c.dtype) for c in after.events))
-    found = _answered.get(question)
-    if found is None:
-        with intact(after.name):
-            found = diff_events(
-                event_scan(store, after, went).scan() if went else None,
-                event_scan(store, after, came).scan(),
-                after.spec,
-            )
-        _answered.clear()
-        _answered[question] = found
-    return found
+    with intact(after.name):
+        return diff_events(
+            event_scan(store, after, went).scan() if went else None,
+            event_scan(store, after, came).scan(),
+            after.spec,
+        )
 
 
-# Events are named by hashes of all that they follow from, so an answer is right for ever and in any store.
-_answered: dict[object, EventDiff] = {}
+@dataclass(frozen=True)
+class VersionsDiff:
+    """The events that differ between two versions, handed on by whoever has computed them."""
+
+    before: Manifest
+    after: Manifest
+    events: EventDiff
+
+    def is_between(self, before: Manifest, after: Manifest) -> bool:
+        """Whether it tells how these versions differ: versions of one `rows_hash` hold the same events."""
+        known = (self.before.rows_hash, self.after.rows_hash)
+        return known == (before.rows_hash, after.rows_hash)

@@ -16,6 +16,7 @@ from mlforge.core import clock
 from mlforge.core.failpoints import reach
 from mlforge.errors import MlforgeError, OnlineError, StoreBusy, VersionConflict
 from mlforge.maintenance import operations
+from mlforge.store.changes import VersionsDiff
 from worker import project
 from worker.project import Project
 from worker.queue import current_job_id, enqueue, give_back
@@ -100,7 +101,7 @@ def _bring_up(at_work: Project, lease: Lease, careful: bool) -> str:
         _serve_on(at_work, feature)
         raise
     reach("refresh.done")
-    pushed = _push(at_work, feature)
+    pushed = _push(at_work, feature, built.diff)
     # Rows are readable from here on: what tidying takes is no part of their freshness.
     fresh_ms = None if lease.closed_at is None else max(0.0, (clock.now() - lease.closed_at) / 1000)
     if built.changed:
@@ -129,9 +130,9 @@ def _bring_up(at_work: Project, lease: Lease, careful: bool) -> str:
     return outcome
 
 
-def _push(at_work: Project, feature: str) -> PushResult:
+def _push(at_work: Project, feature: str, diff: VersionsDiff | None = None) -> PushResult:
     at_work.own(feature)
-    pushed = at_work.definitions.push(feature)
+    pushed = at_work.definitions.push(feature, diff=diff)
     # Again: a process that was stopped meanwhile may have pushed what was dropped and disowned.
     at_work.own(feature)
     return pushed

@@ -14,12 +14,15 @@ import redis
 
 from mlforge import Definitions, get_online_features, get_training_data
 from mlforge.core import clock, failpoints
+from mlforge.core.manifest import Manifest
 from mlforge.errors import IntegrityError, NotServed
 from mlforge.frames.encoding import key_hash
 from mlforge.metrics import Rolling
 from mlforge.online import Evidence, RedisStore, Target, batches
 from mlforge.online import push as pushing
 from mlforge.online.staleness import behind
+from mlforge.store import Store
+from mlforge.store.changes import EventDiff, diff_versions
 from tests.support.projects import Project, at, rows
 
 DAY = 86_400
@@ -483,3 +486,31 @@ def test_marking_books_incomplete_does_not_prolong_them(
     assert books is not None
     later.mark_incomplete("spend", books)
     assert client.ttl("mlforge:spend") <= 5
+
+
+def test_a_push_compares_no_events_that_the_refresh_before_it_has_compared(
+    project: Project, defs: Definitions, client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compared: list[str] = []
+
+    def counted(store: Store, before: Manifest, after: Manifest) -> EventDiff:
+        compared.append(str(after.version))
+        return diff_versions(store, before, after)
+
+    def total(user: int) -> float | None:
+        row = online(client, user)
+        return None if row is None else row["amount__sum__7d"]
+
+    monkeypatch.setattr(pushing, "diff_versions", counted)
+    defs.build(online=True)
+    project.drop("two", rows((1, 6, 2.0)))
+    defs.build(online=True)
+    assert (compared, total(1)) == ([], 12.0)
+    project.drop("three", rows((2, 6, 5.0)))
+    stale = defs.refresh("spend").diff
+    assert stale is not None
+    project.drop("four", rows((1, 6, 7.0)))
+    defs.refresh("spend")
+    defs.push("spend", diff=stale)  # of other versions than the push goes between
+    assert compared == ["1.0.3"]
+    assert (total(1), total(2), total(3)) == (19.0, 6.0, 2.0)
