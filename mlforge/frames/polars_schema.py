@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Literal
+from typing import Any, Literal
 
 import polars as pl
 
@@ -16,6 +17,7 @@ from mlforge.core.widening import EXACT_IN_FLOAT, casts
 from mlforge.errors import DataError
 
 _DECIMAL = re.compile(r"Decimal\((\d+), (\d+)\)")
+_DATETIME = re.compile(r"Datetime\((ms|us|ns)(?:, (.+))?\)")
 _FEW = 3_000_000
 # A list of keys is prepared anew for every piece of a file: more entities than this are joined with.
 _LISTED = 20_000
@@ -43,6 +45,38 @@ def to_polars(text: str) -> pl.DataType:
     if isinstance(dtype, type) and issubclass(dtype, pl.DataType):
         return dtype()
     raise DataError(f"dtype {text!r} is not one that mlforge stores")
+
+
+def parse_dtype(text: str) -> pl.DataType:
+    """The polars dtype of any text that `dtype_text` gives, nested ones included; DataError for another."""
+    zoned = _DATETIME.fullmatch(text)
+    if zoned is not None:
+        return pl.Datetime(zoned[1], zoned[2])  # type: ignore[arg-type]
+    try:
+        dtype = _evaluated(ast.parse(text, mode="eval").body)
+    except (SyntaxError, TypeError, ValueError, AttributeError) as error:
+        raise DataError(f"{text!r} is no dtype of polars") from error
+    dtype = dtype() if isinstance(dtype, type) else dtype
+    if not isinstance(dtype, pl.DataType):
+        raise DataError(f"{text!r} is no dtype of polars")
+    return dtype
+
+
+def _evaluated(node: ast.expr) -> Any:
+    """The value of a dtype's text: names and calls of dtypes, and literals."""
+    match node:
+        case ast.Name(id=name) if isinstance(dtype := getattr(pl, name), type):
+            if issubclass(dtype, pl.DataType):
+                return dtype
+            raise ValueError(name)
+        case ast.Call(func=function, args=arguments, keywords=keywords):
+            named = {str(keyword.arg): _evaluated(keyword.value) for keyword in keywords}
+            return _evaluated(function)(*map(_evaluated, arguments), **named)
+        case ast.Dict(keys=keys, values=values):
+            names = [ast.literal_eval(key) for key in keys if key is not None]
+            return dict(zip(names, map(_evaluated, values), strict=True))
+        case _:
+            return ast.literal_eval(node)
 
 
 def schema_of(frame: pl.DataFrame | pl.LazyFrame) -> Schema:
@@ -118,22 +152,29 @@ def finite(expr: pl.Expr, dtype: pl.DataType) -> pl.Expr:
     return pl.when(expr.is_finite()).then(expr) if dtype.is_float() else expr
 
 
-def select_typed(frame: pl.LazyFrame, present: Mapping[str, str], wanted: Schema) -> pl.LazyFrame:
-    """The wanted columns in their order and dtypes.
+def select_typed(
+    frame: pl.LazyFrame,
+    present: Mapping[str, str],
+    wanted: Schema,
+    known: Mapping[str, pl.DataType] | None = None,
+) -> pl.LazyFrame:
+    """The wanted columns in their order and dtypes. known: dtypes by their text, besides those that are stored.
 
     A column that is present in a lesser dtype is widened; one that is absent, null throughout or of a dtype
     that is not to be had as the wanted one comes as typed nulls.
     """
-    return frame.select(typed(column, present.get(column.name)) for column in wanted)
+    columns = [_typed(column, present.get(column.name), known or {}) for column in wanted]
+    if not any(column.meta.root_names() for column in columns):  # literals alone would make one row
+        columns = [
+            pl.repeat(column, pl.len()).alias(column.meta.output_name()) for column in columns
+        ]
+    return frame.select(columns)
 
 
-def typed(
-    wanted: Column, present: str | None, known: Mapping[str, pl.DataType] | None = None
-) -> pl.Expr:
-    """A column in the wanted dtype, as `select_typed` gives it. known: dtypes by their text, besides stored ones."""
+def _typed(wanted: Column, present: str | None, known: Mapping[str, pl.DataType]) -> pl.Expr:
     if present == wanted.dtype != "Null":
         return pl.col(wanted.name)
-    dtype = (known or {}).get(wanted.dtype) or to_polars(wanted.dtype)
+    dtype = known.get(wanted.dtype) or to_polars(wanted.dtype)
     if present is not None and present != "Null" and casts(present, wanted.dtype):
         return pl.col(wanted.name).cast(dtype)
     return pl.lit(None, dtype=dtype).alias(wanted.name)

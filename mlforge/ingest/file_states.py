@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Iterable, Mapping
+from contextlib import suppress
 from functools import cached_property
-from operator import attrgetter
 
 from mlforge.core.list_diff import lacking
 from mlforge.core.manifest import SourceRecord
+from mlforge.errors import UnreadableFile
+from mlforge.ingest.null_columns import UNREADABLE, shape_of
 from mlforge.sources import source
 from mlforge.sources.parquet_reader import Content
 from mlforge.sources.source import SourceFile
@@ -17,7 +19,6 @@ from mlforge.store import Seen
 # A file whose change time is younger than this when it is read may change again within the same tick
 # of the file system's clock, unseen in its stat: its content is hashed anew at the next refresh.
 _SETTLED_NS = 50_000_000
-_hash_and_rows = attrgetter("hash", "rows")
 
 
 class FileStates:
@@ -36,6 +37,7 @@ class FileStates:
     ) -> None:
         self.before, self.now = before, dict[str, Seen]()
         self.files_read = 0
+        self._shapes: dict[str, str] = {}
         self._sources, self._max_bytes, self._careful = sources, max_bytes, careful
 
     def start_from(self, paths: Collection[str]) -> None:
@@ -50,7 +52,8 @@ class FileStates:
         if known is None or known[:4] != file.stat:
             begun = time.time_ns()
             content = source.content_hash(file.absolute)
-            self._note(file, content, self._rows_by_content.get(content, 0), begun)
+            rows, shape = self._by_content.get(content, (0, ""))
+            self._note(file, content, rows, shape, begun)
         else:
             self.now[file.path] = known
         return self.now[file.path].hash
@@ -58,10 +61,24 @@ class FileStates:
     def read(self, file: SourceFile) -> Content:
         """The file's rows; its content is noted with its stat. Raises UnreadableFile or NotReadNow."""
         begun = time.time_ns()
-        content = source.read(file, self._max_bytes, in_own_process=self._careful)
+        try:
+            content = source.read(file, self._max_bytes, in_own_process=self._careful)
+        except UnreadableFile:
+            if file.path in self.now:
+                self.now[file.path] = self.now[file.path]._replace(shape=UNREADABLE)
+            raise
         self.files_read += 1
-        self._note(file, content.hash, content.frame.height, begun)
+        shape = self._shapes.setdefault(shape := shape_of(content.frame), shape)
+        self._note(file, content.hash, content.frame.height, shape, begun)
         return content
+
+    def learn_shapes(self, files: Iterable[SourceFile]) -> None:
+        """Read the files whose columns are not known, as they were last seen by an earlier release."""
+        for file in files:
+            state = self.now.get(file.path)
+            if state is not None and not state.shape:
+                with suppress(UnreadableFile):
+                    self.read(file)
 
     def forget(self, path: str) -> None:
         """Take a file for one that has not come."""
@@ -83,16 +100,17 @@ class FileStates:
             self.now[path] = self.now[path]._replace(good=good)
 
     @cached_property
-    def _rows_by_content(self) -> dict[str, int]:
-        return dict(map(_hash_and_rows, self.before.values()))
+    def _by_content(self) -> dict[str, tuple[int, str]]:
+        return {state.hash: (state.rows, state.shape) for state in self.before.values()}
 
-    def _note(self, file: SourceFile, content: str, rows: int, begun: int) -> None:
+    def _note(self, file: SourceFile, content: str, rows: int, shape: str, begun: int) -> None:
         """Note a file's stat and content, unless the stat may not yet tell the next change.
 
         begun: when reading it began; what is written later must show in the stat.
         """
         stat = file.stat
         settled = begun - stat.ctime_ns > _SETTLED_NS
+        mtime = stat.mtime_ns if settled else -1
         self.now[file.path] = Seen(
-            stat.size, stat.mtime_ns if settled else -1, stat.ctime_ns, stat.inode, content, rows
+            stat.size, mtime, stat.ctime_ns, stat.inode, content, rows, shape=shape
         )

@@ -60,3 +60,10 @@ def describe(key: str, events: pl.DataFrame, spec: FeatureSpec, dropped: dict[st
 def stored(events: pl.DataFrame) -> pl.DataFrame:
     """The events as a partial holds them: columns without a dtype are left out, readers add nulls."""
     return events.drop(name for name, dtype in events.schema.items() if dtype == pl.Null)
+
+
+def without_rows(key: str, spec: FeatureSpec) -> tuple[Partial, pl.DataFrame]:
+    """A partial of no events, and its frame: of columns that go with any other file's."""
+    dtype = pl.String() if spec.timestamp is None else polars_schema.UTC_INSTANT
+    events = pl.DataFrame(schema={spec.order[0]: dtype})
+    return describe(key, events, spec, {}), events

@@ -6,22 +6,27 @@ from collections.abc import Mapping
 from operator import attrgetter
 
 from mlforge.core.list_diff import lacking
-from mlforge.core.manifest import Manifest, Partial, SourceRecord
+from mlforge.core.manifest import Manifest, SourceRecord
+from mlforge.core.schema import dtypes
 from mlforge.errors import SourceError
 from mlforge.features.feature import Feature
 from mlforge.ingest import unchanged
 from mlforge.ingest.fit import Fit, fit, misfit, strict_columns
 from mlforge.ingest.intake import FAULTS, Intake, NotProvenError, Outvoted
+from mlforge.ingest.null_columns import has_null_columns
 from mlforge.ingest.session import Session
 from mlforge.ingest.transform import FileRows
 from mlforge.ingest.unchanged import FilePartial, UnchangedFiles
 from mlforge.ingest.whole_source import ingest_whole_source, was_unproven
+from mlforge.sources.parquet_reader import Content
 from mlforge.sources.source import Listing, SourceFile
 from mlforge.store import Store
 
 __all__ = ["Intake", "ingest"]
 
-_hash_of = attrgetter("hash")
+_hash_of, _shape_of = attrgetter("hash"), attrgetter("shape")
+_FIRST = 16
+_WAITING_BYTES = 1_000_000
 
 
 def ingest(
@@ -60,12 +65,23 @@ def ingest(
 def _by_file(session: Session, why: str) -> Intake:
     """Each file by itself: a partial a file."""
     rest, pairs = _unchanged_files(session), dict[str, FilePartial]()
+    waiting: dict[str, Content | None] = {}
     for file in session.listing.among(lacking(session.listing.stats, rest.stats)):
         try:
-            partial = _partial_of(session, file)
-            pairs[file.path] = session.record(file, partial.rows, partial, alone=True), partial
+            content = _new_content(session, file)
+            if has_null_columns(session.states.now[file.path].shape):
+                waiting[file.path] = _if_small(content)
+            else:
+                pairs[file.path] = _pair(session, file, content)
         except FAULTS as error:
             session.reject(file, error)
+    if waiting or any(map(has_null_columns, set(map(_shape_of, session.states.now.values())))):
+        rest = _without_stale(session, rest, waiting)
+        for file in session.listing.among(waiting):
+            try:
+                pairs[file.path] = _pair(session, file, waiting[file.path])
+            except FAULTS as error:
+                session.reject(file, error)
     strict = strict_columns(session.feature.spec)
     fitted = fit([*rest.partials, *(partial for _, partial in pairs.values())], strict)
     outvoted = None
@@ -73,7 +89,13 @@ def _by_file(session: Session, why: str) -> Intake:
         rest, pairs, outvoted = _fitting(session, rest, pairs, fitted.misfits)
     if kept := _last_good(session, fitted):
         fitted = fit([*rest.partials, *(p for _, p in (*pairs.values(), *kept))], strict)
+    if fitted is not None and not set(session.feature.spec.needed()) <= set(dtypes(fitted.schema)):
+        return session.close(
+            [], why, None, rowwise=True, rest=UnchangedFiles()
+        )  # empty files alone
     usable = [*pairs.values(), *kept]
+    if not usable and not rest.records and not _has_fitted(session):
+        session.quarantine.unite()
     return session.close(usable, why, fitted, rowwise=True, rest=rest, outvoted=outvoted)
 
 
@@ -83,8 +105,7 @@ def _unchanged_files(session: Session) -> UnchangedFiles:
     All records of a version come from one feature as it was then.
     """
     latest, cache, states = session.latest, session.cache, session.states
-    records = latest.sources if latest and latest.rowwise else ()
-    if latest is None or not records or cache.key(records[0].hash) != records[0].partial:
+    if latest is None or not _is_of_this_function(session, latest):
         return UnchangedFiles()
     files = unchanged.of_version(latest, states.before).among(session.listing.stats)
     if lost := set(lacking(map(_hash_of, latest.partials), cache.on_disk)):
@@ -120,18 +141,74 @@ def _fitting(
     return fitting, kept, Outvoted(len(outvoted), rows, misfits[id(outvoted[0].schema)])
 
 
-def _partial_of(session: Session, file: SourceFile) -> Partial:
-    """A file's partial, stored or computed. Raises one of FAULTS, or NotProvenError."""
-    cache = session.cache
-    key = cache.key(session.states.content(file))
-    if (partial := cache.find(key)) is not None:
-        return partial
-    if (reason := session.quarantine.repeats(file.path, session.memo(file.path))) is not None:
+def _is_of_this_function(session: Session, latest: Manifest) -> bool:
+    """Whether a version's partials are what this very function gives; a few show it for all.
+
+    Not each need do: the partials of files with columns without a value have other keys.
+    """
+    first = latest.sources[:_FIRST] if latest.rowwise else ()
+    return any(session.cache.key(record.hash) == record.partial for record in first)
+
+
+def _has_fitted(session: Session) -> bool:
+    """Whether the latest version was made by this very definition: then it is files that are bad."""
+    latest, feature = session.latest, session.feature
+    return (
+        latest is not None and latest.code_hash == feature.code_hash and latest.spec == feature.spec
+    )
+
+
+def _new_content(session: Session, file: SourceFile) -> Content | None:
+    """The content of a file that must be read, None for one whose events or columns are known.
+
+    Raises one of FAULTS for a file that was set aside before and is as it was, or that cannot be read.
+    """
+    cache, states = session.cache, session.states
+    key = cache.key(states.content(file))
+    state = states.now[file.path]
+    if cache.find(key) is not None or has_null_columns(state.shape):
+        return None
+    reason = session.quarantine.repeats(file.path, session.memo(file.path))
+    if reason is not None and state.shape:
         raise SourceError(reason)
-    content = session.states.read(file)
-    key = cache.key(content.hash)
-    rows = FileRows(content.frame, file.path, content.left_out)
-    return cache.find(key) or session.compute(key, rows, alone=True)
+    return states.read(file)
+
+
+def _if_small(content: Content | None) -> Content | None:
+    """A content that may wait in memory; a large one is read again."""
+    return content if content and content.frame.estimated_size() <= _WAITING_BYTES else None
+
+
+def _pair(session: Session, file: SourceFile, content: Content | None) -> FilePartial:
+    """A file's record and partial, stored or computed. Raises one of FAULTS, or NotProvenError."""
+    cache, key = session.cache, session.key(file.path)
+    partial = cache.find(key)
+    if partial is None:
+        reason = session.quarantine.repeats(file.path, session.memo(file.path))
+        if reason is not None and content is None:
+            raise SourceError(reason)
+        content = content or session.states.read(file)
+        frame = session.nulls.mended(content.frame)
+        rows = FileRows(frame, file.path, content.left_out)
+        partial = session.compute(session.key(file.path), rows, alone=True)
+    return session.record(file, partial.rows, partial, alone=True), partial
+
+
+def _without_stale(
+    session: Session, rest: UnchangedFiles, waiting: dict[str, Content | None]
+) -> UnchangedFiles:
+    """The unchanged files whose columns without a value take the dtypes that they took; others must wait."""
+    session.states.learn_shapes(session.listing.files)
+    stale = {
+        record.path
+        for record in rest.records
+        if has_null_columns(session.states.now[record.path].shape)
+        and session.key(record.path) != record.partial
+    }
+    if not stale:
+        return rest
+    waiting.update(dict.fromkeys(stale))
+    return rest.without(stale)
 
 
 def _last_good(session: Session, fitted: Fit | None) -> list[FilePartial]:
@@ -141,11 +218,15 @@ def _last_good(session: Session, fitted: Fit | None) -> list[FilePartial]:
     """
     kept = []
     strict = strict_columns(session.feature.spec)
-    sources = session.latest.sources if session.latest else ()
+    latest = session.latest
+    sources = latest.sources if latest else ()
     known = {record.hash: record for record in sources}
     for path in session.quarantine.now:
         content = session.states.last_good(path)
-        partial = session.cache.find(session.cache.key(content)) if content else None
+        key = session.cache.key(content) if content else ""
+        if content in known and latest and _is_of_this_function(session, latest):
+            key = known[content].partial
+        partial = session.cache.find(key) if key else None
         if partial is None or (fitted and misfit(partial.schema, fitted.schema, strict)):
             continue
         record = known.get(content)

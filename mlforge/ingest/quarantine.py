@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from mlforge.core import clock
-from mlforge.errors import MlforgeError
+from mlforge.errors import ColumnNotFound, DataError, FunctionError, MlforgeError
 from mlforge.store import Quarantined
+
+_OF_DEFINITION = (ColumnNotFound, DataError, FunctionError)
 
 
 class Quarantine:
@@ -27,3 +29,22 @@ class Quarantine:
         since = known.since if known and known.memo == memo else clock.now()
         self.now[path] = Quarantined(path, str(error), memo, since)
         self.errors.append(error)
+
+    def unite(self) -> None:
+        """Turn the errors of all files into one about the definition, if they are the same for each.
+
+        For a source none of whose files has ever fitted. What stands in the way of reading a file, or in
+        its values, is the file's own.
+        """
+        if len(self.errors) < 2 or len(self.now) < len(self.errors):
+            return
+        causes = {
+            (type(error), str(error).replace(path, "").partition(";")[0])
+            for path, error in zip(self.now, self.errors, strict=False)
+        }
+        first = self.errors[0]
+        if len(causes) > 1 or not isinstance(first, _OF_DEFINITION):
+            return
+        told = f"{first}; all {len(self.errors)} files are alike in this: the definition does not fit the source"
+        self.errors = [type(first)(told)]
+        self.now = {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from mlforge.core.list_diff import lacking
 from mlforge.core.manifest import Manifest, Partial, SourceRecord
@@ -12,7 +13,8 @@ from mlforge.features.feature import Feature
 from mlforge.ingest import partials, unchanged
 from mlforge.ingest.file_states import FileStates
 from mlforge.ingest.fit import Fit
-from mlforge.ingest.intake import Intake, Outvoted
+from mlforge.ingest.intake import FAULTS, Intake, Outvoted
+from mlforge.ingest.null_columns import NullColumns
 from mlforge.ingest.partial_cache import PartialCache
 from mlforge.ingest.quarantine import Quarantine
 from mlforge.ingest.side_tables import SideTables
@@ -36,6 +38,11 @@ class Session:
     quarantine: Quarantine
     max_bytes: int | None = None
     warnings: list[str] = field(default_factory=list)
+
+    @cached_property
+    def nulls(self) -> NullColumns:
+        """What columns without a value are; to be asked once the states of all files are known."""
+        return NullColumns(self.states.now)
 
     @classmethod
     def open(
@@ -64,21 +71,32 @@ class Session:
         )
 
     def compute(self, key: str, rows: FileRows, *, alone: bool) -> Partial:
-        """Transform rows and store their events; `alone`: only if the rows may be split."""
-        result = self.transform.run(rows, alone=alone)
+        """Transform rows and store their events; `alone`: only if the rows may be split.
+
+        No rows give no events, even if the function, or the feature, does not do with their columns.
+        """
+        try:
+            result = self.transform.run(rows, alone=alone)
+        except FAULTS:
+            if rows.frame.height or not alone:
+                raise
+            return self.cache.add(*partials.without_rows(key, self.feature.spec))
         self.warnings.extend(result.warnings)
         partial = partials.describe(key, result.events, self.feature.spec, result.dropped)
         return self.cache.add(partial, result.events)
+
+    def key(self, path: str) -> str:
+        """The memo key of a file's content, which includes the dtypes that it takes from other files."""
+        return self.cache.key(self.nulls.content(self.states.now[path]))
 
     def memo(self, path: str) -> str:
         """The hash that a file's being set aside depends on; empty if it was not even read."""
         state = self.states.now.get(path)
         if state is None:
             return ""
+        content = self.nulls.content(state)
         interval = self.feature.spec.interval  # with one, the last times of the calendar do not do
-        return " ".join(
-            map(str, filter(None, (self.cache.key(state.hash), self.max_bytes, interval)))
-        )
+        return " ".join(map(str, filter(None, (self.cache.key(content), self.max_bytes, interval))))
 
     def reject(self, file: SourceFile, error: MlforgeError) -> None:
         """Set a file aside; one that has gone since it was listed, or has not come yet, is no file."""

@@ -7,7 +7,7 @@ and a look at ten thousand files is a comparison of two dictionaries.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import attrgetter
 
@@ -44,6 +44,10 @@ class UnchangedFiles:
         """The files whose partials fit."""
         pairs = zip(self.records, self.partials, strict=True)
         return self._of({record.path for record, partial in pairs if fits(partial)})
+
+    def without(self, paths: Collection[str]) -> UnchangedFiles:
+        """The files at other paths."""
+        return self._of({path for path in self.stats if path not in paths})
 
     def joined(self, others: Sequence[FilePartial]) -> tuple[Records, Partials]:
         """Records and partials of these files and of others, sorted by path."""

@@ -10,7 +10,7 @@ import polars as pl
 from polars.io.plugins import register_io_source
 
 from mlforge.core.manifest import Manifest, Partial
-from mlforge.core.schema import Schema, shared
+from mlforge.core.schema import dtypes, shared
 from mlforge.errors import MlforgeError, SourceError
 from mlforge.features.feature import Function
 from mlforge.frames import polars_schema
@@ -87,11 +87,12 @@ def _computed_partial(session: Session, files: dict[str, SourceFile]) -> Partial
     partial = session.cache.find(key)
     if partial is not None or not frames:
         return partial
+    rows = FileRows(pl.concat(frames.values()), "the whole source", left_out)
     try:
-        rows = FileRows(pl.concat(frames.values()), "the whole source", left_out)
         return session.compute(key, rows, alone=False)
     except FAULTS as error:
-        session.quarantine.errors.append(error)
+        if rows.frame.height:  # no rows at all give no events
+            session.quarantine.errors.append(error)
         return None
 
 
@@ -158,10 +159,9 @@ def _read_all(
         for column in fitting.schema
     ]
     return {
-        path: frame.select(
-            polars_schema.typed(column, _present(shapes[path].schema, column.name), known)
-            for column in schema
-        )
+        path: polars_schema.select_typed(
+            frame.lazy(), dtypes(shapes[path].schema), tuple(schema), known
+        ).collect()
         for path, frame in frames.items()
     }
 
@@ -185,10 +185,6 @@ def _shape(path: str, frame: pl.DataFrame) -> Partial:
         )
     )
     return Partial(path, frame.height, None, schema, {}, 0)
-
-
-def _present(schema: Schema, name: str) -> str | None:
-    return next((column.dtype for column in schema if column.name == name), None)
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from mlforge.core.reference import Row
 from mlforge.errors import FunctionError, IntegrityError, SourceError
 from mlforge.features.feature import Feature
 from mlforge.frames import polars_schema, validate
+from mlforge.ingest.null_columns import NullColumns
 from mlforge.ingest.side_tables import SideTables
 from mlforge.maintenance.sampling import Entity, Sample, by_entity
 from mlforge.sources.parquet_reader import SourceFile, read
@@ -66,6 +67,8 @@ class RawReader:
             if frame is None:
                 events.gone.append(file.path)
                 events.unknown.update(self._entities_of(file, sample))
+            elif frame.is_empty():
+                continue
             elif self.manifest.rowwise:
                 self._add(self._apply(frame, file.path), sample, events)
             else:
@@ -74,6 +77,11 @@ class RawReader:
             together = pl.concat(whole, how="diagonal_relaxed")
             self._add(self._apply(together, "the whole source"), sample, events)
         return events
+
+    @cached_property
+    def _nulls(self) -> NullColumns:
+        """The dtypes that columns without a value take."""
+        return NullColumns(self.store.seen(self.feature.name))
 
     @cached_property
     def _paths(self) -> dict[str, list[str]]:
@@ -91,7 +99,7 @@ class RawReader:
             except (SourceError, OSError):
                 continue
             if content.hash == file.hash:
-                return content.frame
+                return self._nulls.mended(content.frame)
         return None
 
     def _entities_of(self, file: RawFile, sample: Sample) -> set[Entity]:

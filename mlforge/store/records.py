@@ -31,7 +31,8 @@ class Quarantined:
 class Seen(NamedTuple):
     """A source file's last known state: while its stat is the same, so is its content.
 
-    `good` is the hash of the last content that was not set aside, empty if there was none.
+    `good` is the hash of the last content that was not set aside, empty if there was none. `shape` tells
+    the content's columns, as ingestion writes them; empty where they are not known.
     """
 
     size: int
@@ -41,6 +42,7 @@ class Seen(NamedTuple):
     hash: str
     rows: int = 0
     good: str = ""
+    shape: str = ""
 
 
 @dataclass(frozen=True)

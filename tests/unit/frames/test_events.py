@@ -9,8 +9,10 @@ import polars as pl
 import pytest
 
 from mlforge.core.feature_spec import FeatureSpec
+from mlforge.core.schema import Column
 from mlforge.core.values import to_us
 from mlforge.errors import ColumnNotFound, DataError
+from mlforge.frames import polars_schema
 from mlforge.frames.normalize import Dropped, EventFrame, future_warning, normalise
 from mlforge.frames.polars_schema import UTC_INSTANT
 from mlforge.metrics import Rolling
@@ -308,3 +310,34 @@ def test_a_column_name_that_polars_takes_for_a_pattern_is_refused(name):
     assert refusal(**{name: [1]}) == (
         f"{WHERE}: polars takes the column name {name!r} for a pattern; rename it"
     )
+
+
+def test_columns_that_are_nowhere_come_as_nulls_for_each_row():
+    frame = pl.LazyFrame({"k": [1, 2, 3]})
+    wanted = (Column("x", "String"),)
+    assert (
+        polars_schema.select_typed(frame, {"k": "Int64"}, wanted).collect().rows() == [(None,)] * 3
+    )
+
+
+@pytest.mark.parametrize(
+    "dtype",
+    [
+        pl.Int8(),
+        pl.Decimal(10, 2),
+        pl.Datetime("ms", "America/New_York"),
+        pl.Datetime("ns"),
+        pl.Duration("us"),
+        pl.List(pl.Struct({"a b": pl.Datetime("us", "UTC"), "c": pl.Array(pl.Int8, 2)})),
+        pl.Enum(["x", "y"]),
+        pl.Categorical(),
+    ],
+)
+def test_the_text_of_a_dtype_says_all_of_it(dtype):
+    assert polars_schema.parse_dtype(polars_schema.dtype_text(dtype)) == dtype
+
+
+@pytest.mark.parametrize("text", ["", "open", "Int64.x", "__import__('os')", "read_csv('x')"])
+def test_a_text_that_is_no_dtype_is_refused(text):
+    with pytest.raises(DataError, match="no dtype"):
+        polars_schema.parse_dtype(text)

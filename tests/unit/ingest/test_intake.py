@@ -7,6 +7,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import UTC, timedelta
 from pathlib import Path
 from typing import Any
@@ -533,6 +534,169 @@ def test_a_column_that_no_metric_reads_sets_no_file_aside(project: Project) -> N
     project.drop("c", rows((1, 2, 1.0)).with_columns(note=pl.lit(True)))
     result = project.build(feature)
     assert (result.quarantined, result.rows) == ((), 3)
+
+
+# -- columns without a value, and files without rows
+
+
+def lower(df: pl.DataFrame) -> pl.DataFrame:
+    return df.select("user_id", "at", note=pl.col("note").str.to_lowercase())
+
+
+def hour(df: pl.DataFrame) -> pl.DataFrame:
+    return df.select("user_id", "at", note=pl.col("note").dt.hour())
+
+
+def rounded(df: pl.DataFrame) -> pl.DataFrame:
+    return df.select("user_id", "at", note=pl.col("note").round(1))
+
+
+def chosen(df: pl.DataFrame) -> pl.DataFrame:
+    note = pl.when(pl.col("note") == "A").then(pl.lit(1)).otherwise(pl.lit(0))
+    return df.select("user_id", "at", note=note)
+
+
+def length(df: pl.DataFrame) -> pl.DataFrame:
+    return df.select("user_id", "at", note=pl.col("note").list.len())
+
+
+USES: list[tuple[Callable[[pl.DataFrame], pl.DataFrame], Any]] = [
+    (lower, "A"),
+    (hour, START),
+    (rounded, 1.25),
+    (chosen, "A"),
+    (length, [1, 2]),
+]
+
+
+@pytest.mark.parametrize(("function", "value"), USES)
+@pytest.mark.parametrize("dtype", [pl.Null, pl.Float64, pl.String, pl.Boolean])
+def test_a_column_without_a_value_has_the_dtype_of_the_other_files(
+    function: Callable[[pl.DataFrame], pl.DataFrame], value: Any, dtype: Any, tmp_path: Path
+) -> None:
+    blank = rows((1, 0, 1.0)).with_columns(note=pl.lit(None, dtype=dtype))
+    full = rows((2, 0, 1.0)).with_columns(note=pl.Series([value]))
+    tables = []
+    for order in (("a", "b"), ("b", "a")):
+        project = Project(tmp_path / order[0])
+        feature = project.define(function, metrics=[])
+        for name in order:
+            project.drop(name, blank if name == "a" else full)
+            with suppress(BuildError):
+                result = project.build(feature)
+        assert result.quarantined == ()
+        tables.append(project.store.read("spend"))
+        assert project.build(feature).changed is False
+        assert project.build(feature).files_read == 0
+    assert tables[0].equals(tables[1])
+    assert tables[0].filter(user_id=2).height == 1
+
+
+def test_a_column_without_a_value_follows_when_other_files_change_its_dtype(
+    project: Project,
+) -> None:
+    feature = project.define(as_they_are, metrics=[])
+    project.drop("a", rows((1, 0, 1.0)).with_columns(note=pl.lit(None, dtype=pl.Float64)))
+    path = project.drop("b", rows((2, 0, 1.0)).with_columns(note=pl.lit("x")))
+    project.build(feature)
+    assert project.store.read("spend").schema["note"] == pl.String
+    settle(path)
+    project.drop("b", rows((2, 0, 1.0)).with_columns(note=pl.lit(True)))
+    assert project.build(feature).quarantined == ()
+    assert project.store.read("spend").schema["note"] == pl.Boolean
+
+
+@pytest.mark.parametrize("incremental", [None, True, False])
+@pytest.mark.parametrize(
+    "empty",
+    [
+        pl.DataFrame(),
+        pl.DataFrame(schema={"user_id": pl.Null, "at": pl.Null, "note": pl.Null}),
+        pl.DataFrame(schema={"user_id": pl.Float64, "at": pl.String, "note": pl.Int64}),
+        pl.DataFrame(schema={"user_id": pl.String, "at": pl.Null, "note": pl.Boolean}),
+    ],
+)
+def test_a_file_without_rows_is_never_bad(
+    empty: pl.DataFrame, incremental: bool | None, tmp_path: Path
+) -> None:
+    for order in ("ab", "ba"):
+        project = Project(tmp_path / order)
+        feature = project.define(lower, metrics=[], incremental=incremental)
+        for name in order:
+            full = rows((2, 0, 1.0)).with_columns(note=pl.lit("A"))
+            project.drop(name, empty if name == "a" else full)
+            result = project.build(feature)
+            assert result.quarantined == ()
+        assert column(project.store.read("spend"), "note") == ["a"]
+        assert project.store.read("spend").schema["user_id"] == pl.Int64
+
+
+# -- definitions that fit no file
+
+
+def typo(df: pl.DataFrame) -> pl.DataFrame:
+    return df.select("user_id", "at", amount=pl.col("amuont"))
+
+
+def listed(df: pl.DataFrame) -> pl.DataFrame:
+    return df.select(pl.concat_list("user_id").alias("user_id"), "at", "amount")
+
+
+def of_pandas(df: pl.DataFrame) -> Any:
+    return df.lazy().collect().to_pandas()
+
+
+def of_arrow(df: pl.DataFrame) -> Any:
+    return df.lazy().collect().to_arrow()
+
+
+def nothing(df: pl.DataFrame) -> Any:
+    df.select("user_id", "at", "amount")
+
+
+def generated(df: pl.DataFrame) -> Any:
+    yield df
+
+
+def series(df: pl.DataFrame) -> Any:
+    return df.lazy().collect()["amount"]
+
+
+@pytest.mark.parametrize("incremental", [None, True, False])
+@pytest.mark.parametrize(
+    ("function", "says"),
+    [
+        (typo, "amuont"),
+        (listed, "key 'user_id' is List"),
+        (of_pandas, "pl.from_pandas"),
+        (of_arrow, "pl.from_arrow"),
+        (nothing, "returned None"),
+        (generated, "a generator"),
+        (series, "to_frame()"),
+    ],
+)
+def test_a_definition_that_fits_no_file_is_one_error_about_the_definition(
+    function: Callable[[pl.DataFrame], Any], says: str, incremental: bool | None, project: Project
+) -> None:
+    for name in "abcdef":
+        project.drop(name, rows((ord(name), 0, 1.0)))
+    feature = project.define(function, incremental=incremental)
+    with pytest.raises(BuildError) as caught:
+        project.build(feature)
+    assert says in str(caught.value.failures["spend"])
+    assert quarantined(project) == {}
+    source = project.definitions(feature).source("spend")
+    assert len(ingest(feature, source.scan(), project.store, None).errors) == 1
+
+
+def test_files_that_go_bad_together_are_set_aside_each_by_itself(project: Project) -> None:
+    for name in "abc":
+        project.drop(name, rows((ord(name), 0, 1.0)))
+    project.build()
+    for name in "abc":
+        lacking("amount")(project.events / f"{name}.parquet")
+    assert len(project.build().quarantined) == 3
+    assert users(project) == [97, 98, 99]
 
 
 # -- functions that look beyond a row

@@ -1,0 +1,102 @@
+"""Columns that are null throughout a file: they take the dtype that the source's other files have.
+
+A function that asks for `.str` or `.dt` of a column must not fail because one file has no value in it, and
+writers give such a column any dtype, or none. So it is mended before the function sees it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Mapping
+from functools import cached_property
+
+import polars as pl
+
+from mlforge.core.widening import Backing, narrowed, settle
+from mlforge.errors import DataError
+from mlforge.frames.polars_schema import dtype_text, parse_dtype
+from mlforge.store import Seen
+
+UNREADABLE = "-"
+"""The shape of a file that was tried and could not be read."""
+_NULL = "?"  # before the dtype of a column that is null throughout
+
+
+def shape_of(frame: pl.DataFrame) -> str:
+    """The columns of a file as text: the dtype of each, and whether it is null throughout."""
+    columns = {
+        name: (_NULL if frame[name].null_count() == frame.height else "") + dtype_text(dtype)
+        for name, dtype in frame.schema.items()
+    }
+    return json.dumps(columns, separators=(",", ":"))
+
+
+def has_null_columns(shape: str) -> bool:
+    """Whether a shape has a column that is null throughout."""
+    return f'":"{_NULL}' in shape
+
+
+class NullColumns:
+    """The dtypes that columns without a value take, given the states of all files of a source."""
+
+    def __init__(self, states: Mapping[str, Seen]) -> None:
+        self._states = states
+        self._adopted: dict[str, dict[str, str]] = {}
+
+    def adopted(self, shape: str) -> dict[str, str]:
+        """The dtypes, by column, that a file of this shape takes from the others; mostly none."""
+        if not has_null_columns(shape):
+            return {}
+        known = self._adopted.get(shape)
+        if known is None:
+            own = {
+                name: dtype.removeprefix(_NULL)
+                for name, dtype in json.loads(shape).items()
+                if dtype.startswith(_NULL)
+            }
+            known = self._adopted[shape] = {
+                name: self._settled[name]
+                for name, dtype in own.items()
+                if name in self._settled and self._settled[name] != dtype
+            }
+        return known
+
+    def content(self, state: Seen) -> str:
+        """A content as memo keys name it: its hash, and the dtypes that it takes from other files."""
+        adopted = self.adopted(state.shape)
+        return f"{state.hash} {json.dumps(adopted, sort_keys=True)}" if adopted else state.hash
+
+    def mended(self, frame: pl.DataFrame) -> pl.DataFrame:
+        """A file's rows, with the dtypes that it takes from other files."""
+        adopted = self.adopted(shape_of(frame))
+        if not adopted:
+            return frame
+        return frame.with_columns(
+            pl.lit(None, dtype=parse_dtype(dtype)).alias(name) for name, dtype in adopted.items()
+        )
+
+    @cached_property
+    def _settled(self) -> Mapping[str, str]:
+        """The dtype of each column that some file has values of."""
+        files, rows = Counter[str](), Counter[str]()
+        for state in self._states.values():
+            files[state.shape] += 1
+            rows[state.shape] += state.rows
+        backing: dict[str, dict[str, Backing]] = defaultdict(lambda: defaultdict(Backing))
+        for shape, count in files.items():
+            if shape in ("", UNREADABLE):
+                continue
+            for name, dtype in json.loads(shape).items():
+                if not dtype.startswith(_NULL) and _can_be_made(dtype):
+                    known = narrowed(dtype, narrow=True)
+                    backing[name][known] += Backing(count, rows[shape])
+        return {name: settle(by_dtype) for name, by_dtype in backing.items()}
+
+
+def _can_be_made(dtype: str) -> bool:
+    try:
+        parse_dtype(dtype)
+    except DataError:
+        return False
+    return True
