@@ -8,6 +8,7 @@ import os
 import random
 import sys
 import threading
+import zoneinfo
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -162,7 +163,8 @@ def _heard(event: str, arguments: tuple[Any, ...]) -> None:
     listener = _listeners.get(threading.get_ident())
     flags = arguments[2]
     is_written = flags & os.O_ACCMODE == os.O_WRONLY or flags & os.O_TRUNC
-    if listener is not None and not is_written:
+    is_zone = str(arguments[0]).startswith(zoneinfo.TZPATH)  # libraries look zones up by themselves
+    if listener is not None and not is_written and not is_zone:
         listener(sys._getframe(1))
 
 
