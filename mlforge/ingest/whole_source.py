@@ -10,7 +10,7 @@ import polars as pl
 from polars.io.plugins import register_io_source
 
 from mlforge.core.manifest import Manifest, Partial
-from mlforge.core.schema import dtypes, shared
+from mlforge.core.schema import Schema, dtypes, shared
 from mlforge.errors import MlforgeError, SourceError
 from mlforge.features.feature import Function
 from mlforge.frames import polars_schema
