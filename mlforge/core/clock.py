@@ -1,4 +1,4 @@
-"""Now: the one clock that everything asks, so that tests and simulations can set it."""
+"""The clock that everything reads, so that tests and simulations can set it."""
 
 from __future__ import annotations
 

@@ -93,25 +93,27 @@ class FeatureSpec:
         return tuple(dict.fromkeys((*self.identity, *(column.column for column in self.columns))))
 
     def output(self, events: Schema) -> Schema:
-        """The columns of stored rows, given those of the events; refuses what cannot be computed."""
-        given = dtypes(events)
+        """The columns of stored rows for events of a schema; refuses what cannot be computed."""
+        dtype_of = dtypes(events)
         for name in self.needed():
-            if name not in given:
-                raise ColumnNotFound.among(self.name, name, list(given))
+            if name not in dtype_of:
+                raise ColumnNotFound.among(self.name, name, list(dtype_of))
         for key in self.keys:
-            if given[key] not in KEY_DTYPES:
+            if dtype_of[key] not in KEY_DTYPES:
                 raise DataError(
-                    f"{self.name}: key {key!r} is {given[key]}; keys are integers, strings, booleans or dates"
+                    f"{self.name}: key {key!r} is {dtype_of[key]}; keys are integers, strings, booleans or dates"
                 )
         if not self.columns:
-            return tuple(Column(name, _settled(dtype, "String")) for name, dtype in given.items())
-        head = [Column(key, given[key]) for key in self.keys]
+            return tuple(
+                Column(name, _settled(dtype, "String")) for name, dtype in dtype_of.items()
+            )
+        head = [Column(key, dtype_of[key]) for key in self.keys]
         assert self.timestamp is not None
         return (*head, Column(self.timestamp, INSTANT), *self.values(events))
 
     def values(self, events: Schema) -> Schema:
-        """The columns of a value: what training and online answers consist of."""
-        given = dtypes(events)
+        """The columns of a value, in training and online answers alike."""
+        dtype_of = dtypes(events)
         if not self.columns:
             return tuple(
                 column for column in self.output(events) if column.name not in self.identity
@@ -121,7 +123,7 @@ class FeatureSpec:
                 metric.name,
                 output_dtype(
                     metric.aggregation,
-                    _settled(given[metric.column], "Float64"),
+                    _settled(dtype_of[metric.column], "Float64"),
                     f"{self.name}: column {metric.column!r}",
                 ),
                 metric.aggregation,

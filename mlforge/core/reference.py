@@ -1,4 +1,4 @@
-"""`value(entity, t)` once more, in plain Python over rows: what an audit holds every engine against.
+"""`value(entity, t)` once more, in plain Python over rows: the reference for audits and engines.
 
 It shares nothing with the engines, the time model's code or the stored events, so that a mistake in
 those is not repeated here. Instants are ints, UTC microseconds; a row is a mapping from column to
@@ -24,7 +24,7 @@ Row = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """A value, and the largest magnitude among the numbers that it was made of."""
+    """A value, and the largest magnitude among the numbers that it was computed from."""
 
     value: Any
     magnitude: float = 0.0
@@ -125,12 +125,12 @@ def aggregate(name: str, values: Sequence[Any]) -> Cell:
         return Cell(None, magnitude)
 
 
-def agree(found: Any, cell: Cell) -> bool:
+def agree(value: Any, cell: Cell) -> bool:
     """Whether a value is the one of the cell: floats to PRECISION of its magnitude, all else exactly."""
-    wanted = cell.value
-    if isinstance(found, float) and isinstance(wanted, float):
-        return found == wanted or abs(found - wanted) <= PRECISION * cell.magnitude
-    return type(found) is type(wanted) and bool(found == wanted)
+    expected = cell.value
+    if isinstance(value, float) and isinstance(expected, float):
+        return value == expected or abs(value - expected) <= PRECISION * cell.magnitude
+    return type(value) is type(expected) and bool(value == expected)
 
 
 def clean(row: Row) -> Row:

@@ -1,4 +1,4 @@
-"""The engines, by name; each is imported when it is first asked for."""
+"""The engines, by name; each is imported when it is first used."""
 
 from __future__ import annotations
 

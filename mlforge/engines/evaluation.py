@@ -1,4 +1,4 @@
-"""`value(entity, t)` for every kind of feature: what training and online answers are made of.
+"""`value(entity, t)` for every kind of feature: the source of training and online answers.
 
 With metrics it is the engine's; with a timestamp alone, the latest row at or before `t`; without
 one, the row of the key.
@@ -137,12 +137,12 @@ def _latest(events: Events, points: pl.DataFrame) -> pl.DataFrame:
     assert spec.timestamp is not None
     keys = list(spec.keys)
     values = [column.name for column in spec.values(events.schema)]
-    asked = points.select(*keys, pl.col(POINT)).with_row_index(_ROW)
-    last = asked[POINT].to_physical().max()
+    numbered = points.select(*keys, pl.col(POINT)).with_row_index(_ROW)
+    last = numbered[POINT].to_physical().max()
     times = TimeRange(BEGINNING, last if isinstance(last, int) else BEGINNING)
     rows = (
         polars_schema.select_typed(
-            events.scan(times=times, among=asked.select(keys)),
+            events.scan(times=times, among=numbered.select(keys)),
             {c.name: c.dtype for c in events.schema},
             spec.output(events.schema),
         )
@@ -151,25 +151,31 @@ def _latest(events: Events, points: pl.DataFrame) -> pl.DataFrame:
         .with_columns(pl.col(spec.timestamp).alias(POINT))
         .sort(POINT)
     )
-    found = (
-        asked.lazy()
+    latest = (
+        numbered.lazy()
         .filter(pl.col(POINT).is_not_null())
         .sort(POINT)
         .join_asof(rows, on=POINT, by=keys, strategy="backward", check_sortedness=False)
     )
-    return _aligned(asked, found.select(_ROW, *values).collect(), values)
+    return _aligned(numbered, latest.select(_ROW, *values).collect(), values)
 
 
 def _rows(events: Events, points: pl.DataFrame) -> pl.DataFrame:
+    """The row of each point's key."""
     keys = list(events.spec.keys)
     values = [column.name for column in events.spec.values(events.schema)]
     rows = polars_schema.select_typed(
         events.scan(), {c.name: c.dtype for c in events.schema}, events.spec.output(events.schema)
     )
-    asked = points.select(keys).with_row_index(_ROW)
-    found = asked.lazy().join(rows, on=keys, how="inner").select(_ROW, *values).collect()
-    return _aligned(asked, found, values)
+    numbered = points.select(keys).with_row_index(_ROW)
+    matches = numbered.lazy().join(rows, on=keys, how="inner").select(_ROW, *values).collect()
+    return _aligned(numbered, matches, values)
 
 
-def _aligned(asked: pl.DataFrame, found: pl.DataFrame, values: list[str]) -> pl.DataFrame:
-    return asked.select(_ROW).join(found, on=_ROW, how="left", maintain_order="left").select(values)
+def _aligned(numbered: pl.DataFrame, answers: pl.DataFrame, values: list[str]) -> pl.DataFrame:
+    """The answers in the order of the numbered points, nulls where a point has none."""
+    return (
+        numbered.select(_ROW)
+        .join(answers, on=_ROW, how="left", maintain_order="left")
+        .select(values)
+    )

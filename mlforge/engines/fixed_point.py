@@ -1,9 +1,9 @@
-"""Exact sums over many overlapping slices of a column: running totals in fixed point.
+"""Exact sums over many overlapping segments of a column: running totals in fixed point.
 
 A sliding sum of floats that subtracts what leaves its window keeps a rounding error of the size of the largest
 value that ever passed through. Integers have no such error: as 128-bit integers of the least bit that any
 value has, totals are exact, and so is a difference of two. It is so even where a running total has
-wrapped around, as long as the slice's own sum fits.
+wrapped around, as long as the segment's own sum fits.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ class Extent:
 
     @classmethod
     def of(cls, values: pl.Series) -> Self:
-        """That of a column."""
+        """The extent of a column."""
         return cls(*values.to_frame().select(extent(pl.first())).row(0))
 
     def union(self, other: Extent) -> Extent:
-        """That of both columns."""
+        """The extent of both columns."""
         least = [own for own in (self.least, other.least) if own is not None]
         greatest = [own for own in (self.greatest, other.greatest) if own is not None]
         return Extent(min(least, default=None), max(greatest, default=None))
@@ -54,7 +54,7 @@ class Extent:
 
 
 def extent(values: pl.Expr) -> tuple[pl.Expr, pl.Expr]:
-    """The expressions that an Extent is made of."""
+    """The expressions of an Extent's least and greatest magnitude."""
     sizes = values.cast(pl.Float64).abs()
     return sizes.filter(sizes > 0).min().alias("least"), sizes.max().alias("greatest")
 
@@ -73,7 +73,7 @@ class Scale:
         if ends is None:
             return cls(0)
         least, greatest = ends
-        # Of more values it never is coarser, and where there is none there is none of more.
+        # Monotone: more values never give a coarser scale, nor one where fewer have none.
         bits = max(_MANTISSA - least, -_MOST_BITS)
         if greatest + bits + _log2(longest) > _ROOM or bits > _MOST_BITS:
             return None
@@ -94,7 +94,7 @@ class Scale:
         return cls(bits)
 
     def whole(self, values: Column) -> Column:
-        """Values as multiples, nulls as nothing."""
+        """Values as multiples of the scale, nulls as 0."""
         if not self.of_floats:
             return values.cast(pl.Int128).fill_null(0)
         return (values.cast(pl.Float64) * 2.0**self.bits).round().fill_null(0.0).cast(pl.Int128)
@@ -112,12 +112,12 @@ class Scale:
         near = (sums.cast(pl.Float64) / count).round().fill_nan(0.0).cast(pl.Int128)
         rest = sums - near * many
         about = squares - near * (sums + rest)
-        found = about.cast(pl.Float64) - rest.cast(pl.Float64).pow(2) / count
-        return found.clip(lower_bound=0.0) * 2.0 ** (-2 * self.bits)
+        squared = about.cast(pl.Float64) - rest.cast(pl.Float64).pow(2) / count
+        return squared.clip(lower_bound=0.0) * 2.0 ** (-2 * self.bits)
 
 
 WHOLE = Scale(0, of_floats=False)
-"""That of integers, and of what decimals are physically."""
+"""The scale of integers, and of decimals as the integers that they are physically."""
 
 
 @dataclass(frozen=True)
@@ -129,14 +129,14 @@ class Fixed:
 
     @classmethod
     def exactly(cls, values: pl.Series, longest: int) -> Self | None:
-        """Every value as it is, if slices of so many values have sums of 128 bits; else None."""
+        """Every value as it is, if segments of so many values have sums of 128 bits; else None."""
         if not values.dtype.is_float():
             return cls(WHOLE.whole(values), WHOLE)
         return cls._at(Scale.exactly(Extent.of(values), longest), values)
 
     @classmethod
     def for_squares(cls, values: pl.Series, longest: int) -> Self | None:
-        """Values rounded so that slices have sums of squares of 128 bits; None if too coarse for some."""
+        """Values rounded so that segments have sums of squares of 128 bits; None if too coarse for some."""
         return cls._at(Scale.for_squares(Extent.of(values), longest), values)
 
     @classmethod
@@ -151,13 +151,13 @@ class Fixed:
     def _squares(self) -> pl.Series:
         return _running(self.values * self.values)
 
-    def sums(self, slices: Segments) -> pl.Series:
-        """The sum of each slice, as a number of the column."""
-        return self.scale.number(_between(self._totals, slices))
+    def sums(self, segments: Segments) -> pl.Series:
+        """The sum of each segment, as a number of the column."""
+        return self.scale.number(_between(self._totals, segments))
 
-    def deviations(self, slices: Segments, count: pl.Series) -> pl.Series:
-        """The sum of squared deviations from each slice's mean; `count` is of its values."""
-        sums, squares = _between(self._totals, slices), _between(self._squares, slices)
+    def deviations(self, segments: Segments, count: pl.Series) -> pl.Series:
+        """The sum of squared deviations from each segment's mean; `count` is of its values."""
+        sums, squares = _between(self._totals, segments), _between(self._squares, segments)
         return self.scale.deviations(sums, squares, count)
 
 
@@ -167,8 +167,8 @@ def _running(values: pl.Series) -> pl.Series:
     return nothing.append(values.cum_sum())
 
 
-def _between(totals: pl.Series, slices: Segments) -> pl.Series:
-    return totals.gather(slices.starts + slices.lengths) - totals.gather(slices.starts)
+def _between(totals: pl.Series, segments: Segments) -> pl.Series:
+    return totals.gather(segments.starts + segments.lengths) - totals.gather(segments.starts)
 
 
 def _log2(count: int) -> int:

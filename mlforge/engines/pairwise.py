@@ -1,7 +1,7 @@
-"""Folds over many overlapping slices of a column, without ever subtracting.
+"""Pairwise sums over many overlapping segments of a column, without ever subtracting.
 
 A sliding sum that subtracts what leaves its window keeps a rounding error of the size of the largest value
-that ever passed through. Here each slice is put together from blocks of 1, 2, 4, ... values that lie
+that ever passed through. Here each segment is put together from blocks of 1, 2, 4, ... values that lie
 wholly within it, so only its own values count, and errors grow with the logarithm of its length.
 """
 
@@ -15,13 +15,13 @@ import polars as pl
 
 @dataclass(frozen=True)
 class Segments:
-    """Slices of a column: where each starts, and how many values it spans."""
+    """Segments of a column: where each starts, and how many values it spans."""
 
     starts: pl.Series
     lengths: pl.Series
 
     def blocks(self) -> Iterator[tuple[int, pl.Series, pl.Series]]:
-        """For each power of two: it, the slices that have a block of that size, and where it starts."""
+        """For each power of two: that size, the segments with a block of the size, and where the block starts."""
         at = self.starts
         longest = self.lengths.max()
         size = 1
@@ -33,11 +33,11 @@ class Segments:
             size *= 2
 
 
-def sums(values: pl.Series, slices: Segments) -> pl.Series:
-    """The sum of each slice's values, nulls as nothing; 0.0 for an empty slice."""
+def sums(values: pl.Series, segments: Segments) -> pl.Series:
+    """The sum of each segment's values, nulls as 0; 0.0 for an empty segment."""
     block = values.cast(pl.Float64).fill_null(0.0)
-    total = pl.Series("sum", [0.0]).new_from_index(0, len(slices.starts))
-    for size, chosen, starts in slices.blocks():
+    total = pl.Series("sum", [0.0]).new_from_index(0, len(segments.starts))
+    for size, chosen, starts in segments.blocks():
         total = _scattered(total, chosen, total.gather(chosen) + block.gather(starts))
         block = block + _ahead(block, size)
     return total
@@ -78,14 +78,14 @@ class Moments:
         return Moments(_ahead(self.count, by), _ahead(self.mean, by), _ahead(self.squares, by))
 
 
-def moments(values: pl.Series, slices: Segments) -> Moments:
-    """The moments of each slice's values; nulls do not count."""
+def moments(values: pl.Series, segments: Segments) -> Moments:
+    """The moments of each segment's values; nulls do not count."""
     values = values.cast(pl.Float64)
     zeros = pl.Series([0.0]).new_from_index(0, len(values))
     block = Moments(values.is_not_null().cast(pl.Float64), values.fill_null(0.0), zeros)
-    none = pl.Series([0.0]).new_from_index(0, len(slices.starts))
+    none = pl.Series([0.0]).new_from_index(0, len(segments.starts))
     total = Moments(none, none, none)
-    for size, chosen, starts in slices.blocks():
+    for size, chosen, starts in segments.blocks():
         total = total.scattered(chosen, total.gathered(chosen).with_(block.gathered(starts)))
         block = block.with_(block.ahead(size))
     return total

@@ -1,4 +1,4 @@
-"""Sums and deviations of a value column over many segments, made once for all windows."""
+"""Sums and deviations of a value column over many segments, computed once for all windows."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _SURE = 1.5 * 10.0**DIGITS
 
 
 class DecimalOverflow(Exception):
-    """A sum of decimals has more digits than its dtype; the kernel that asked says which aggregate it was."""
+    """A sum of decimals has more digits than its dtype; the kernel tells which aggregate it was."""
 
     def __init__(self, dtype: str) -> None:
         super().__init__(dtype)
@@ -39,13 +39,13 @@ class Sums:
         """The sum of each segment: Int128 for integers, Decimal(38, s), Float64. Raises DecimalOverflow."""
         if self._scale is None:
             return self._sums(segments)
-        found = self._sums(segments)
+        totals = self._sums(segments)
         limit = 10**DIGITS
-        too_large = not found.is_between(-limit, limit, closed="none").all()
+        too_large = not totals.is_between(-limit, limit, closed="none").all()
         if too_large or not self._fits(segments):
             raise DecimalOverflow(f"Decimal({DIGITS}, {self._scale})")
-        as_decimal = pl.col(found.name).reinterpret(dtype=pl.Decimal(DIGITS, self._scale))
-        return found.to_frame().select(as_decimal).to_series()
+        as_decimal = pl.col(totals.name).reinterpret(dtype=pl.Decimal(DIGITS, self._scale))
+        return totals.to_frame().select(as_decimal).to_series()
 
     def floats(self, segments: Segments) -> pl.Series:
         """The sum of each segment as a float."""
