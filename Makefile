@@ -39,8 +39,8 @@ lint: $(VENV)/.installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m tools.packages --check
-	$(BIN)/python -m tools.sentences
+	$(BIN)/python -m checks.packages --check
+	$(BIN)/python -m checks.sentences
 
 proof: $(VENV)/.installed
 	$(BIN)/python -m tests.property.proof --seconds $(FOR)

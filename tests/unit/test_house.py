@@ -6,12 +6,12 @@ import re
 
 import pytest
 
-from tools import packages, sentences
+from checks import packages, sentences
 
 
 def test_the_picture_of_packages_is_what_the_imports_give() -> None:
     drawing = packages.picture(packages.imports())
-    assert packages.PICTURE.read_text() == drawing, "run python -m tools.packages"
+    assert packages.PICTURE.read_text() == drawing, "run python -m checks.packages"
 
 
 def test_packages_stand_on_floors_without_a_circle_the_worker_on_top() -> None:

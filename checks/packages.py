@@ -1,4 +1,4 @@
-"""`python -m tools.packages`: draw `docs/packages.svg`, the packages and who imports whom, from the code itself.
+"""`python -m checks.packages`: draw `docs/packages.svg`, the packages and who imports whom, from the code itself.
 
 `--check` draws nothing; exit code 1 if the picture in the repository is not what the code gives.
 """
@@ -134,7 +134,7 @@ def main(arguments: list[str]) -> int:
         if PICTURE.is_file() and PICTURE.read_text(encoding="utf-8") == drawing:
             return 0
         print(
-            f"{PICTURE.relative_to(ROOT)} is not what the imports give; run python -m tools.packages"
+            f"{PICTURE.relative_to(ROOT)} is not what the imports give; run python -m checks.packages"
         )
         return 1
     PICTURE.write_text(drawing, encoding="utf-8")

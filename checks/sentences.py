@@ -1,4 +1,4 @@
-"""`python -m tools.sentences`: docstrings begin with a noun or a deed, not with a pronoun that waits for one.
+"""`python -m checks.sentences`: docstrings begin with a noun or a deed, not with a pronoun that waits for one.
 
 Exit code 1 if some do not; each is printed with its place.
 """
