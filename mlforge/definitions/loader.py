@@ -88,9 +88,35 @@ def _import(wanted: Target, here: Path) -> tuple[ModuleType, Path]:
             raise
         except BaseException as error:  # SystemExit, and polars' PanicException, are no Exception
             raise _explained(error, wanted, folder) from error
+    _check_own_names(folder)
     if module.__file__ is None:
         raise DefinitionsNotFound(f"{wanted} is a folder without __init__.py; name a module in it")
     return module, Path(module.__file__)
+
+
+def _check_own_names(folder: Path) -> None:
+    """Refuse definitions that import a name of ours where a module of theirs has it: they got ours."""
+    for name in _OUR_PACKAGES:
+        ours, theirs = sys.modules.get(name), _namesake(name, folder)
+        if ours is None or theirs is None or _lies_in_folder(ours, folder):
+            continue
+        for module in list(sys.modules.values()):
+            own = _lies_in_folder(module, folder) and not _is_ours(module)
+            if own and any(value is ours for value in vars(module).values()) and name != "mlforge":
+                raise DefinitionError(_name_is_taken(name, theirs))
+
+
+def _namesake(name: str, folder: Path) -> Path | None:
+    """The folder's own module of a name, if there is one."""
+    places = (folder / f"{name}.py", folder / name / "__init__.py")
+    return next((place for place in places if place.is_file()), None)
+
+
+def _name_is_taken(name: str, theirs: Path) -> str:
+    return (
+        f"{_shown(theirs)}: 'import {name}' gives mlforge's own package of that name, not this module; "
+        "give the module another name"
+    )
 
 
 def _run_file(file: Path) -> ModuleType:
@@ -139,12 +165,23 @@ def _fresh_imports(folder: Path) -> Iterator[None]:
         sys.dont_write_bytecode = wrote
 
 
+def _is_ours(module: ModuleType) -> bool:
+    """Whether a module is a part of this installation: the definitions may lie in our own tree."""
+    file = getattr(module, "__file__", None)
+    top = str(getattr(module, "__name__", "")).partition(".")[0]
+    return top in _OUR_PACKAGES and file is not None and Path(file).is_relative_to(_HOME)
+
+
 def _lies_in(module: str, folder: Path) -> bool:
-    """Whether a module is one of the folder's own, an environment inside it left out."""
-    file = getattr(sys.modules.get(module), "__file__", None)
+    """Whether a loaded module is one of the folder's own, and none of ours."""
+    loaded = sys.modules.get(module)
+    return loaded is not None and _lies_in_folder(loaded, folder) and not _is_ours(loaded)
+
+
+def _lies_in_folder(module: ModuleType, folder: Path) -> bool:
+    """Whether a module's file lies in the folder, an environment inside it left out."""
+    file = getattr(module, "__file__", None)
     if file is None or not Path(file).is_relative_to(folder):
-        return False
-    if module.partition(".")[0] in ("mlforge", "worker"):  # the definitions may lie in our own tree
         return False
     return not {"site-packages", "dist-packages"} & set(Path(file).relative_to(folder).parts)
 
@@ -181,6 +218,11 @@ def _explained(error: BaseException, wanted: Target, folder: Path) -> MlforgeErr
     missing = isinstance(error, ModuleNotFoundError) and wanted.module is not None
     if missing and f"{wanted.module}.".startswith(f"{getattr(error, 'name', None)}."):
         return DefinitionsNotFound(f"no {wanted}, looked for in {_shown(folder)} too; {_WAYS}")
+    taken = str(getattr(error, "name", "")).partition(".")[0]
+    if isinstance(error, ImportError) and taken in _OUR_PACKAGES:
+        theirs = _namesake(taken, folder)
+        if theirs is not None:
+            return DefinitionError(_name_is_taken(taken, theirs))
     text = " ".join(str(error).split())
     if isinstance(error, SyntaxError):
         where, text = f"{_shown(Path(error.filename or ''))}:{error.lineno}", error.msg
@@ -213,4 +255,6 @@ def _a(noun: str) -> str:
     return f"an {noun}" if noun[:1].lower() in "aeiou" else f"a {noun}"
 
 
-_LIBRARY = Path(__file__).parent
+_LIBRARY = Path(__file__).parent.parent
+_HOME = _LIBRARY.parent
+_OUR_PACKAGES = ("mlforge", "worker")

@@ -242,3 +242,33 @@ def test_a_picked_name_must_be_definitions(tmp_path: Path, name: str, said: str)
     message = refusal(f"definitions.py:{name}", tmp_path)
     assert said in message
     assert "there is defs" in message
+
+
+@pytest.mark.parametrize("form", ["worker.py", "worker/__init__.py"])
+@pytest.mark.parametrize(
+    "use",
+    [
+        "import worker\n",
+        "from worker import clean\n",
+        "import worker as own\n",
+        "import helper\n",
+        "import worker.tasks\n",
+    ],
+)
+def test_a_module_under_a_name_of_ours_is_told_plainly(tmp_path, form, use):
+    import worker  # noqa: F401 - as the command line has it loaded
+
+    module = tmp_path / form
+    module.parent.mkdir(exist_ok=True)
+    module.write_text("def clean(df):\n    return df\n")
+    (tmp_path / "helper.py").write_text("import worker\n")
+    (tmp_path / "definitions.py").write_text(use + dedent(GOOD))
+    with pytest.raises(DefinitionError, match=r"'import worker' gives mlforge's own package"):
+        load(None, here=tmp_path)
+
+
+def test_a_module_under_a_name_of_ours_does_no_harm_while_nobody_imports_it(tmp_path):
+    (tmp_path / "worker.py").write_text("raise RuntimeError('not ours')\n")
+    (tmp_path / "mlforge.py").write_text("raise RuntimeError('not ours')\n")
+    (tmp_path / "definitions.py").write_text(dedent(GOOD))
+    assert list(load(None, here=tmp_path).features) == ["user_profile"]
