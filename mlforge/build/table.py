@@ -49,10 +49,10 @@ def evaluate(
     spec = events.spec
     columns = spec.output(events.schema)
     if not spec.columns:
-        found = events.scan(times=times, among=among)
+        rows = events.scan(times=times, among=among)
         return _ordered(
             polars_schema.select_typed(
-                found, {c.name: c.dtype for c in events.schema}, columns
+                rows, {c.name: c.dtype for c in events.schema}, columns
             ).collect(),
             events,
         )

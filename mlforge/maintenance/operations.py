@@ -70,9 +70,9 @@ def pin(
     """Keep a version whatever prune is told, by default the served one; returns all pins."""
     store.list_versions(name)
     with store.lock(name):
-        wanted = str(store.resolve(name, version).version)
+        chosen = str(store.resolve(name, version).version)
         books = store.books(name)
-        pins = {*books.pins} - {wanted} if unpin else {*books.pins, wanted}
+        pins = {*books.pins} - {chosen} if unpin else {*books.pins, chosen}
         ordered = tuple(sorted(pins, key=Version.parse))
         store.write_books(name, replace(books, pins=ordered))
     return ordered

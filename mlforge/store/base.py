@@ -75,7 +75,7 @@ class Store(ABC):
 
     @abstractmethod
     def locate(self, name: str, hashes: Iterable[str]) -> list[PartialLocation]:
-        """Where each of these partials lies, or would lie."""
+        """The place of each of these partials, in their order; of one that is not stored, where it would lie."""
 
     @abstractmethod
     def plan_files(self, name: str, partials: Sequence[Partial]) -> Sequence[FileScanTask]:
@@ -195,7 +195,7 @@ class Store(ABC):
 
     @abstractmethod
     def write_seen(self, name: str, seen: Mapping[str, Seen]) -> None:
-        """Replace what was seen."""
+        """Replace the states of source files."""
 
     @abstractmethod
     def audit(self, name: str) -> Audit | None:
@@ -203,7 +203,7 @@ class Store(ABC):
 
     @abstractmethod
     def write_audit(self, name: str, audit: Audit) -> None:
-        """Replace what the last audit found."""
+        """Replace the last audit's result."""
 
     @abstractmethod
     def draft(self) -> AbstractContextManager[Store]:
@@ -289,12 +289,12 @@ class Store(ABC):
         manifest = self.resolve(name, version)
         assert manifest.version is not None
         present = [column.name for column in manifest.columns]
-        asked = (columns,) if isinstance(columns, str) else columns
-        wanted = present if asked is None else list(dict.fromkeys(asked))
-        for missing in set(wanted) - set(present):
+        names = (columns,) if isinstance(columns, str) else columns
+        chosen = present if names is None else list(dict.fromkeys(names))
+        for missing in set(chosen) - set(present):
             raise ColumnNotFound.among(f"{name} {manifest.version}", missing, present)
         try:
-            return self.scan_table(manifest).select(wanted).collect()
+            return self.scan_table(manifest).select(chosen).collect()
         except DAMAGE as error:
             if manifest.version not in self.versions(name):
                 raise self._no_version(name, manifest.version) from error

@@ -40,7 +40,7 @@ class Draft(Store):
 
     @contextmanager
     def draft(self) -> Iterator[Store]:
-        """This draft itself."""
+        """The draft itself."""
         yield self
 
     @contextmanager
@@ -66,12 +66,12 @@ class Draft(Store):
 
     def locate(self, name: str, hashes: Iterable[str]) -> list[PartialLocation]:
         """Where each lies: in the scratch store if it is there."""
-        asked, new = list(hashes), self._scratch.partials(name)
-        own = [hash_ for hash_ in asked if hash_ in new]
-        rest = [hash_ for hash_ in asked if hash_ not in new]
+        chosen, new = list(hashes), self._scratch.partials(name)
+        own = [hash_ for hash_ in chosen if hash_ in new]
+        rest = [hash_ for hash_ in chosen if hash_ not in new]
         places = dict(zip(own, self._scratch.locate(name, own), strict=True))
         places |= dict(zip(rest, self._store.locate(name, rest), strict=True))
-        return [places[hash_] for hash_ in asked]
+        return [places[hash_] for hash_ in chosen]
 
     def plan_files(self, name: str, partials: Sequence[Partial]) -> Sequence[FileScanTask]:
         """Scan tasks of both stores."""
@@ -84,9 +84,9 @@ class Draft(Store):
 
     def check_partials(self, name: str, hashes: Iterable[str]) -> dict[str, str]:
         """Faults of partials of either store."""
-        asked, new = set(hashes), self._scratch.partials(name)
-        own = self._scratch.check_partials(name, asked & new)
-        return {**own, **self._store.check_partials(name, asked - new)}
+        chosen, new = set(hashes), self._scratch.partials(name)
+        own = self._scratch.check_partials(name, chosen & new)
+        return {**own, **self._store.check_partials(name, chosen - new)}
 
     def is_whole(self, name: str, file: str) -> bool:
         """Whether the file of either store has all its bytes."""

@@ -100,8 +100,8 @@ def storage_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, pl.exceptions.ComputeError) as error:
-        found = _NUMBER.search(str(error))
-        number = int(found[1]) if found else getattr(error, "errno", None)
+        match = _NUMBER.search(str(error))
+        number = int(match[1]) if match else getattr(error, "errno", None)
         if number is None:
             raise
         first = str(error).splitlines()[0]
@@ -178,10 +178,10 @@ def _checksum(file: BinaryIO) -> tuple[int, bytes]:
     file.seek(max(size - 8, 0))
     footer = max(size - 8 - int.from_bytes(file.read(4), "little"), 0)
     file.seek(footer)
-    found = file.read().rfind(_SEAL)
-    if found < 0:
+    offset = file.read().rfind(_SEAL)
+    if offset < 0:
         return 0, b""
-    place = footer + found + len(_SEAL)
+    place = footer + offset + len(_SEAL)
     hashed = hashlib.sha256()
     for start, end in ((0, place), (place + len(UNSEALED), size)):
         file.seek(start)

@@ -1,4 +1,4 @@
-"""A feature's mutable notes: what is served, its books, and what its source files were seen to be."""
+"""A feature's mutable documents: its pointer, its books, the states of its source files, its last audit."""
 
 from __future__ import annotations
 
@@ -112,15 +112,15 @@ def _line(path: str, seen: Seen | None = None) -> str:
 
 
 def _understood(text: str) -> dict[str, Seen]:
-    found: dict[str, Seen] = {}
+    states: dict[str, Seen] = {}
     for line in text.splitlines():
         with suppress(ValueError, TypeError, AttributeError, KeyError):
             path, *fields = json.loads(line)
             if fields:
-                found[path] = Seen(*fields)
+                states[path] = Seen(*fields)
             else:
-                found.pop(path, None)
-    return found
+                states.pop(path, None)
+    return states
 
 
 def audit(folder: Path) -> Audit | None:
@@ -133,9 +133,9 @@ def audit(folder: Path) -> Audit | None:
     return None
 
 
-def write_audit(folder: Path, found: Audit) -> None:
-    """Replace what the last audit found."""
-    _write(folder / AUDIT, found.to_json())
+def write_audit(folder: Path, result: Audit) -> None:
+    """Replace the last audit's result."""
+    _write(folder / AUDIT, result.to_json())
 
 
 def _write(path: Path, content: Mapping[str, Any]) -> None:

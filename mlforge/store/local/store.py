@@ -117,24 +117,24 @@ class LocalStore(Store):
 
     def features(self) -> list[str]:
         """Names of the features that have a published version, sorted."""
-        found = []
+        names = []
         with suppress(FileNotFoundError, NotADirectoryError), os.scandir(self.path) as entries:
             for entry in entries:
                 with suppress(StoreError):
                     if (self._folder(entry.name) / state_files.LATEST).is_file():
-                        found.append(entry.name)
-        return sorted(found)
+                        names.append(entry.name)
+        return sorted(names)
 
     def versions(self, name: str) -> list[Version]:
         """Whole versions, ascending."""
-        found, folder = [], self._folder(name)
+        versions, folder = [], self._folder(name)
         with suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder) as entries:
             for entry in entries:
                 with suppress(StoreError):
                     version = Version.parse(entry.name)
                     if (self._version(name, version) / META).is_file():
-                        found.append(version)
-        return sorted(found)
+                        versions.append(version)
+        return sorted(versions)
 
     def pointer(self, name: str) -> Pointer | None:
         """The pointer in `_latest.json`."""
