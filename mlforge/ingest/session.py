@@ -65,7 +65,7 @@ class Session:
             latest=latest,
             states=FileStates(store.seen(feature.name), sources, max_bytes, careful=careful),
             cache=PartialCache(feature, store, latest, tables.hashes, afresh=afresh),
-            transform=Transform(feature, listing.hive, tables),
+            transform=Transform(feature, listing.hive, tables, max_bytes),
             quarantine=Quarantine(store.books(feature.name).quarantine),
             max_bytes=max_bytes,
         )

@@ -34,6 +34,7 @@ class FileRows:
     frame: pl.DataFrame
     where: str
     left_out: Mapping[str, str] = field(default_factory=dict)
+    files: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,15 +46,34 @@ class Transformed:
     warnings: tuple[str, ...]
 
 
+class _TooLarge(Exception):
+    """A function's result of more bytes than a file may take."""
+
+    @classmethod
+    def of(cls, size: int, most: int) -> _TooLarge:
+        """The error with both sizes in words."""
+        return cls(
+            f"{size:,} bytes or more, above the {most:,} allowed by max_file_memory; have it make less, "
+            "split the file, or raise the limit: all"
+        )
+
+
 class Transform:
     """A feature's function with its validators; remembers the shapes for which it is proven row-wise.
 
-    hive: the columns that stand in the source's folder names only. tables: what the function is given
+    max_bytes: what the function may make of one file, in memory. hive: the columns that stand in the source's
+    folder names only. tables: what the function is given
     beside its rows.
     """
 
-    def __init__(self, feature: Feature, hive: Collection[str], tables: SideTables) -> None:
-        self.feature = feature
+    def __init__(
+        self,
+        feature: Feature,
+        hive: Collection[str],
+        tables: SideTables,
+        max_bytes: int | None = None,
+    ) -> None:
+        self.feature, self._max_bytes = feature, max_bytes
         self._hive, self._tables = ", ".join(sorted(hive)), tables
         self._alone: set[tuple[tuple[str, pl.DataType], ...]] = set()
         self._proven: set[tuple[tuple[str, pl.DataType], ...]] = set()
@@ -99,6 +119,7 @@ class Transform:
     def _apply(self, rows: FileRows, *, alone: bool) -> pl.DataFrame:
         """The function's rows. The lazy plan that is proven is the one that runs."""
         feature, frame = self.feature, rows.frame
+        most = None if self._max_bytes is None else self._max_bytes * rows.files
         lazy = alone and feature.incremental is None
         doubt = self._doubt(frame) if lazy else None
         if doubt or not lazy:
@@ -109,6 +130,10 @@ class Transform:
             raise
         except pl.exceptions.ColumnNotFoundError as error:
             raise self.no_column(error, rows) from error
+        except _TooLarge as error:
+            raise FunctionError(
+                f"{feature.name}: its function makes {error} of {rows.where}"
+            ) from None
         except MemoryError:
             raise  # the machine is short of it: no fault of a file that would be set aside for it
         except (Exception, SystemExit, pl.exceptions.PanicException) as error:
@@ -117,6 +142,9 @@ class Transform:
             ) from error
         if not isinstance(returned, pl.DataFrame):
             raise FunctionError(f"{feature.name}: its function returned {described(returned)}")
+        if most is not None and returned.estimated_size() > most:
+            told = _TooLarge.of(int(returned.estimated_size()), most)
+            raise FunctionError(f"{feature.name}: its function makes {told} of {rows.where}")
         if doubt:
             # The function takes this file, so it is the function that is not row-wise, not the file that is bad.
             raise NotProvenError(doubt)
@@ -133,6 +161,18 @@ class Transform:
         if reads:
             self._refuse(reads[0])
         return returned
+
+    def _bounded(self, plan: pl.LazyFrame, most: int | None) -> pl.DataFrame:
+        """A plan's rows, gathered in batches, so that one that makes far too many is stopped on its way."""
+        if most is None:
+            return plan.collect()
+        batches, size = [pl.DataFrame(schema=plan.collect_schema())], 0
+        for batch in plan.collect_batches(maintain_order=True):
+            batches.append(batch)
+            size += int(batch.estimated_size())
+            if size > most:
+                raise _TooLarge.of(size, most)
+        return pl.concat(batches)
 
     def _doubt(self, frame: pl.DataFrame) -> str | None:
         """Why the function is not proven to treat each row of such a frame alone; None if it is."""

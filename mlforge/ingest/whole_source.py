@@ -87,7 +87,7 @@ def _computed_partial(session: Session, files: dict[str, SourceFile]) -> Partial
     partial = session.cache.find(key)
     if partial is not None or not frames:
         return partial
-    rows = FileRows(pl.concat(frames.values()), "the whole source", left_out)
+    rows = FileRows(pl.concat(frames.values()), "the whole source", left_out, len(frames))
     try:
         return session.compute(key, rows, alone=False)
     except FAULTS as error:

@@ -699,6 +699,32 @@ def test_files_that_go_bad_together_are_set_aside_each_by_itself(project: Projec
     assert users(project) == [97, 98, 99]
 
 
+def exploded(df: pl.DataFrame) -> Any:
+    many = pl.int_ranges(pl.lit(200_000).repeat_by(1).list.first())
+    return df.lazy().with_columns(n=many).explode("n").select("user_id", "at", "amount")
+
+
+def piled(df: pl.DataFrame) -> pl.DataFrame:
+    frame = df.lazy().collect().select("user_id", "at", "amount")
+    return pl.concat([frame] * 200_000)
+
+
+@pytest.mark.parametrize("function", [exploded, piled])
+@pytest.mark.parametrize("incremental", [None, True, False])
+def test_what_a_function_makes_of_a_file_is_bounded_too(
+    function: Callable[[pl.DataFrame], Any], incremental: bool | None, project: Project
+) -> None:
+    project.drop("a", rows((1, 0, 1.0)))
+    feature = project.define(function, incremental=incremental)
+    source = project.definitions(feature).source("spend")
+    intake = ingest(feature, source.scan(), project.store, None, 1_000_000)
+    assert "max_file_memory" in str(intake.errors[0])
+    assert intake.partials == ()
+    with project.store.lock("spend"):
+        intake = ingest(feature, source.scan(), project.store, None, 100_000_000)
+    assert (intake.errors, intake.partials[0].rows) == ((), 200_000)
+
+
 # -- functions that look beyond a row
 
 
