@@ -30,13 +30,13 @@ import sys
 from pathlib import Path
 from mlforge.core import clock
 from mlforge.cli import main
-from worker.state.work_queue import Tickets
+from worker.state.work_queue import WorkQueue
 file, whose, *command = sys.argv[1:]
 def off(told):
     return lambda *self: told(*self) + int(Path(file).read_text()) * 1_000_000
 clock.now = off(clock.now)
 if whose == "all":
-    Tickets.now = off(Tickets.now)
+    WorkQueue.now = off(WorkQueue.now)
 sys.exit(main(command))
 """
 

@@ -196,6 +196,37 @@ def test_status_shows_a_ticket_that_it_cannot_read_and_goes_on(
     assert not gather(shop.project).is_well
 
 
+BOOKS: dict[str, Callable[[Redis, str], object]] = {
+    "a field that is no text": lambda client, key: client.hset(key, "target", b"\xff"),
+    "a name that is no text": lambda client, key: client.hset(key, b"\xff", b"\xff"),
+    "no target": lambda client, key: client.hset(key, "target", "abc"),
+    "brackets": lambda client, key: client.hset(key, "columns", DEEP),
+    "a number that is none": lambda client, key: client.hset(key, "rows", "abc"),
+    "a list": lambda client, key: (client.delete(key), client.rpush(key, "x")),
+    "a text": lambda client, key: client.set(key, "x"),
+}
+
+
+@pytest.mark.parametrize("what", BOOKS)
+def test_books_that_cannot_be_read_stop_neither_status_nor_other_features(
+    shop: Shop,  # noqa: F811
+    what: str,
+) -> None:
+    client = shop.project.redis
+    serves_on(shop, 50)
+    try:
+        BOOKS[what](client, "mlforge:spend")
+        assert render(gather(shop.project))
+        write(shop.folder / f"slow/{len(what)}.parquet", purchases((len(what), 0, 1.0)))
+        eventually(lambda: shop.online("slow", len(what)))
+        watcher = eventually(shop.project.presence.read)
+        eventually(lambda: shop.project.presence.read().parts[1].age_s < 3)
+        assert list(watcher.problems()) == []
+    finally:
+        client.delete("mlforge:spend")
+    eventually(lambda: shop.online("spend", 50) and feature_of(shop, "spend").state != "unreadable")
+
+
 def test_figures_and_entries_that_nobody_of_us_wrote_are_left_out(shop: Shop) -> None:  # noqa: F811
     client, journal, counts = shop.project.redis, shop.project.event_log, shop.project.counts
     client.rpush(f"mlforge-work:{shop.project.scope}:freshness:slow", "abc", "nan", "7.5", b"\xff")

@@ -89,7 +89,12 @@ def test_rows_that_follow_the_wall_clock_are_due_each_tick():
 
 
 def test_rows_are_due_for_renewal_at_a_quarter_of_their_life():
-    aged = books(NOW, renewed_at=NOW - 25_000_000)
-    assert lag(aged, POINTER, manifest(NOW), None, NOW) is None
-    assert lag(aged, POINTER, manifest(NOW), 101, NOW) is None
-    assert lag(aged, POINTER, manifest(NOW), 100, NOW) is not None
+    def aged(ttl: int | None) -> OnlineBooks:
+        return books(NOW, renewed_at=NOW - 25_000_000, ttl=ttl)
+
+    assert lag(aged(None), POINTER, manifest(NOW), None, NOW) is None
+    assert lag(aged(101), POINTER, manifest(NOW), 101, NOW) is None
+    assert lag(aged(100), POINTER, manifest(NOW), 100, NOW) is not None
+    assert lag(aged(1_000), POINTER, manifest(NOW), 2_000, NOW) is not None, (
+        "another TTL is given at once"
+    )
