@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
@@ -308,9 +309,9 @@ def test_a_push_of_a_feature_that_was_dropped_meanwhile_is_owned_and_so_dropped_
     Requests(project)("spend", "a came", None)
     pushed = project.definitions.push
 
-    def stopped(name: str) -> object:
+    def stopped(name: str, **options: Any) -> object:
         project.disown(name)
-        return pushed(name)
+        return pushed(name, **options)
 
     monkeypatch.setattr(project.definitions, "push", stopped)
     work(project, "spend")
