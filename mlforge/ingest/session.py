@@ -41,7 +41,7 @@ class Session:
 
     @cached_property
     def nulls(self) -> NullColumns:
-        """What columns without a value are; to be asked once the states of all files are known."""
+        """Dtypes of columns without a value; to be asked for once the states of all files are known."""
         return NullColumns(self.states.now)
 
     @classmethod
