@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 
 def alike(some: Iterable[object], other: Iterable[object]) -> int:
-    """How many of the very same things both begin with."""
+    """The number of very same things that both begin with."""
     differ = chain(map(operator.is_not, some, other), (True,))
     return next(compress(count(), differ))
 

@@ -1,4 +1,4 @@
-"""A version's account of itself ."""
+"""The manifest of a version: the partials it consists of, the parts of its table, why it was made."""
 
 from __future__ import annotations
 

@@ -80,15 +80,15 @@ class FileScanTask:
 
     def stored(self, columns: Collection[str]) -> list[str]:
         """Which of these columns its file has, and the one that tells whose a row is."""
-        found = [c.name for c in self.schema if c.name in columns and c.dtype != "Null"]
-        return [*found, NUMBER] if self.packed else found
+        names = [c.name for c in self.schema if c.name in columns and c.dtype != "Null"]
+        return [*names, NUMBER] if self.packed else names
 
     def in_memory(self, columns: Collection[str], since: int) -> tuple[str, ...]:
         """The columns in memory, if these of its rows from an instant on are; else none."""
         if self.kept is None or self.kept.since > since:
             return ()
-        found = self.kept.rows.columns
-        return tuple(found) if set(self.stored(columns)).issubset(found) else ()
+        kept = self.kept.rows.columns
+        return tuple(kept) if set(self.stored(columns)).issubset(kept) else ()
 
 
 class _Alike(NamedTuple):
@@ -101,8 +101,8 @@ class _Alike(NamedTuple):
 
 
 @dataclass(slots=True)
-class _Asked:
-    """How often which numbers of a pack are asked for."""
+class _PackUses:
+    """How often each partial of a pack is to be read, by its number."""
 
     file: str
     schema: Schema
@@ -125,63 +125,64 @@ class _Asked:
 def plan_files(
     partials: Sequence[Partial], places: Sequence[PartialLocation]
 ) -> tuple[FileScanTask, ...]:
-    """Scan tasks for these partials; one that is given twice is read twice."""
+    """Scan tasks for these partials; a partial that is named twice is read twice."""
     alone: list[FileScanTask] = []
-    packs: dict[int, _Asked] = {}  # by the identity of the file's name, which a pack's places share
+    # By the identity of the file's name, which the places of a pack share.
+    packs: dict[int, _PackUses] = {}
     for partial, place in zip(partials, places, strict=True):
         if place.number is None:
             alone.append(FileScanTask(place.file, partial.schema, partial.times, rows=partial.rows))
             continue
-        asked = packs.get(id(place.file))
-        if asked is None:
-            asked = packs[id(place.file)] = _Asked(place.file, partial.schema, place.among)
-        uses = asked.uses
+        pack = packs.get(id(place.file))
+        if pack is None:
+            pack = packs[id(place.file)] = _PackUses(place.file, partial.schema, place.among)
+        uses = pack.uses
         uses[place.number] = uses.get(place.number, 0) + 1
-        asked.rows += partial.rows
+        pack.rows += partial.rows
         times = partial.times
         if times is not None:
-            asked.start = min(asked.start, times.start)
-            asked.end = max(asked.end, times.end)
-    return (*alone, *(task for asked in packs.values() for task in asked.plan_files()))
+            pack.start = min(pack.start, times.start)
+            pack.end = max(pack.end, times.end)
+    return (*alone, *(task for pack in packs.values() for task in pack.plan_files()))
 
 
 def scan(
-    tasks: Iterable[FileScanTask], wanted: Schema, mark: str | None = None, since: int = BEGINNING
+    tasks: Iterable[FileScanTask], schema: Schema, mark: str | None = None, since: int = BEGINNING
 ) -> pl.LazyFrame:
     """Their rows, lazily, in no particular order; `mark` names a column for the marks of places.
 
     since: rows before this instant may be missing.
     """
-    names = {column.name for column in wanted}
+    names = {column.name for column in schema}
     together: dict[_Alike, list[FileScanTask]] = defaultdict(list)
     for task in tasks:
         kept = () if mark else task.in_memory(names, since)
         together[_Alike(id(task.schema), task.packed, task.numbers, kept)].append(task)
-    columns = (*wanted, Column(mark, "String")) if mark else wanted
+    columns = (*schema, Column(mark, "String")) if mark else schema
     scans = []
     for shared, alike in together.items():
         if shared.kept:
-            found = pl.concat([task.kept.rows for task in alike if task.kept]).lazy()
+            rows = pl.concat([task.kept.rows for task in alike if task.kept]).lazy()
         else:
             files = [task.file for task in alike]
-            found = pl.scan_parquet(files, glob=False, include_file_paths=_MARK if mark else None)
+            rows = pl.scan_parquet(files, glob=False, include_file_paths=_MARK if mark else None)
         present = dtypes(alike[0].schema)
         if shared.numbers is not None:
-            found = found.filter(_among(shared.numbers))
+            rows = rows.filter(_among(shared.numbers))
         if mark:
             own = [pl.lit("#"), pl.col(NUMBER)] if shared.packed else []
-            found = found.with_columns(pl.concat_str(pl.col(_MARK), *own).alias(mark))
+            rows = rows.with_columns(pl.concat_str(pl.col(_MARK), *own).alias(mark))
             present = {**present, mark: "String"}
-        scans.append(polars_schema.select_typed(found, present, columns))
+        scans.append(polars_schema.select_typed(rows, present, columns))
     return pl.concat(scans) if scans else polars_schema.empty(columns).lazy()
 
 
 def read_place(place: PartialLocation, columns: Sequence[str]) -> pl.DataFrame:
     """Columns of one partial's rows."""
-    found = pl.scan_parquet(place.file, glob=False)
+    rows = pl.scan_parquet(place.file, glob=False)
     if place.number is not None:
-        found = found.filter(_among([place.number]))
-    return found.select(columns).collect()
+        rows = rows.filter(_among([place.number]))
+    return rows.select(columns).collect()
 
 
 def read_file(place: PartialLocation) -> list[pl.DataFrame]:
@@ -189,9 +190,9 @@ def read_file(place: PartialLocation) -> list[pl.DataFrame]:
     rows = pl.read_parquet(place.file, glob=False)
     if place.number is None:
         return [rows]
-    found = rows.partition_by(NUMBER, as_dict=True, include_key=False)
+    by_number = rows.partition_by(NUMBER, as_dict=True, include_key=False)
     none = rows.drop(NUMBER).clear()
-    return [found.get((number,), none) for number in range(place.among)]
+    return [by_number.get((number,), none) for number in range(place.among)]
 
 
 def _among(numbers: Sequence[int]) -> pl.Expr:

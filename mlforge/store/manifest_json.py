@@ -97,14 +97,14 @@ def check_format(document: Any, where: str) -> None:
     """Refuse documents of a newer mlforge, those from before versions, and what is none."""
     if not isinstance(document, Mapping):
         raise IntegrityError(f"{where} is damaged; restore it from a backup, or rebuild")
-    found = document.get("format")
-    if found is None and "last_updated" in document:
+    number = document.get("format")
+    if number is None and "last_updated" in document:
         raise UnsupportedStore(
             f"{where} is of the flat layout of v0.4; rebuild with 'mlforge build' and then run 'mlforge manifest --regenerate'"
         )
-    if not isinstance(found, int) or not 1 <= found <= FORMAT:
+    if not isinstance(number, int) or not 1 <= number <= FORMAT:
         raise UnsupportedStore(
-            f"{where} has format {found!r}, this mlforge reads up to {FORMAT}; it was written by "
+            f"{where} has format {number!r}, this mlforge reads up to {FORMAT}; it was written by "
             f"mlforge {document.get('mlforge_version', 'of another kind')}: upgrade to that release"
         )
 

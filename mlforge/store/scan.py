@@ -90,9 +90,9 @@ class EventScan:
         among: pl.DataFrame | None,
     ) -> pl.LazyFrame:
         """The events of some of the scan's tasks, lazily; otherwise as `scan`."""
-        wanted = tuple(c for c in self.schema if columns is None or c.name in columns)
+        chosen = tuple(c for c in self.schema if columns is None or c.name in columns)
         since = BEGINNING if times is None else times.start
-        return self.chosen(file_tasks.scan(tasks, wanted, since=since), times, among)
+        return self.chosen(file_tasks.scan(tasks, chosen, since=since), times, among)
 
     def chosen(
         self, rows: pl.LazyFrame, times: TimeRange | None, among: pl.DataFrame | None

@@ -83,12 +83,12 @@ class Packed:
         return tuple(pack for pack in self.packs if len(self.own(pack)) == len(pack.hashes))
 
     @classmethod
-    def of(cls, found: tuple[Pack, ...]) -> Self:
+    def of(cls, live: tuple[Pack, ...]) -> Self:
         """Of packs in ascending order: the last one that holds a partial counts."""
         places: dict[str, PartialLocation] = {}
-        for pack in found:
+        for pack in live:
             places.update(pack.places)
-        return cls(found, places)
+        return cls(live, places)
 
     def own(self, pack: Pack) -> list[str]:
         """Hashes of the partials that are read from this pack."""
@@ -122,7 +122,7 @@ class LivePacks:
                 names = self._names()  # a pack may have gone because another has taken its place
         return self._packed
 
-    def write(self, made: Iterable[packs.Run], dropped: Collection[str] = ()) -> None:
+    def write(self, runs: Iterable[packs.Run], dropped: Collection[str] = ()) -> None:
         """Write runs of partials as a pack each, make them live, and retire the packs that now hold nothing.
 
         dropped: names of packs that are retired whatever they hold.
@@ -131,7 +131,7 @@ class LivePacks:
             self.folder.mkdir(exist_ok=True)
             last = max(map(packs.sequence_of, self._listed()), default=0)
             added = []
-            for sequence, run in enumerate(made, last + 1):
+            for sequence, run in enumerate(runs, last + 1):
                 added.append(packs.write(self.folder, sequence, run).name)
                 reach("pack.written")
             if added:
@@ -181,8 +181,8 @@ class LivePacks:
         for name in names:
             with suppress(FileNotFoundError, NotADirectoryError, IntegrityError):
                 readable.append(Pack.read(no_link(self._folder / name), before))
-        found = tuple(readable)
-        return self._packed if found == self._packed.packs else Packed.of(found)
+        live = tuple(readable)
+        return self._packed if live == self._packed.packs else Packed.of(live)
 
     def _replace(self, added: Collection[str] = (), dropped: Collection[str] = ()) -> None:
         """Replace `CURRENT`: a pack is retired that is dropped, or all of whose partials lie in later packs."""

@@ -98,8 +98,8 @@ class Pack:
     @cached_property
     def partials(self) -> dict[str, Partial]:
         """Its partials' descriptions."""
-        found = partials_from_json(json.loads(self.described))
-        return {partial.hash: partial for partial in found}
+        partials = partials_from_json(json.loads(self.described))
+        return {partial.hash: partial for partial in partials}
 
     @cached_property
     def rows(self) -> int:
@@ -157,8 +157,8 @@ def write(folder: Path, sequence: int, run: Run) -> Path:
 
 def sequence_of(name: str) -> int:
     """The number in a pack's name."""
-    found = NAME.fullmatch(name)
-    return int(found[1]) if found else 0
+    match = NAME.fullmatch(name)
+    return int(match[1]) if match else 0
 
 
 def runs(partials: Iterable[Partial], most: int) -> list[list[Partial]]:
@@ -175,7 +175,7 @@ def runs(partials: Iterable[Partial], most: int) -> list[list[Partial]]:
 
 
 def choose_for_merge(loose: int, packs: Collection[tuple[int, str]], most: int) -> list[str]:
-    """Which packs are written anew with so many loose rows, given the rows and name of each.
+    """Names of the packs to write anew with so many loose rows; each pack comes as its rows and name.
 
     The smallest first, each at most twice what is written anyway: the sizes of those left grow
     geometrically, so many drops leave few packs, and a row is rewritten a logarithmic number of times.
