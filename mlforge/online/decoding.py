@@ -126,8 +126,13 @@ _scan: Any = json.JSONDecoder(parse_constant=_refused).scan_once  # type: ignore
 _NONE = type(None)
 
 
-def _kinds(values: list[Any], *allowed: type) -> None:
-    if not {*map(type, values)} <= {_NONE, *allowed}:
+_NULL, _INT, _FLOAT, _STR, _BOOL = (
+    frozenset({_NONE, *kinds}) for kinds in ((), (int,), (float,), (str,), (bool,))
+)
+
+
+def _check_kinds(values: list[Any], allowed: frozenset[type]) -> None:
+    if not allowed.issuperset(map(type, values)):
         raise ValueError(values)
 
 
@@ -136,7 +141,7 @@ def _integers(dtype: str) -> Decode:
     low, high = (0, 2**bits) if dtype.startswith("U") else (-(2 ** (bits - 1)), 2 ** (bits - 1))
 
     def decode(values: list[Any]) -> list[Any]:
-        _kinds(values, int)
+        _check_kinds(values, _INT)
         known = [value for value in values if value is not None]
         if known and not (low <= min(known) and max(known) < high):
             raise ValueError(values)
@@ -147,8 +152,8 @@ def _integers(dtype: str) -> Decode:
 
 def _floats(values: list[Any]) -> list[Any]:
     """A whole number may be written without its point."""
-    _kinds(values, float, int)
-    if int in {*map(type, values)}:
+    if not _FLOAT.issuperset(map(type, values)):
+        _check_kinds(values, _FLOAT | _INT)
         values = [float(value) if type(value) is int else value for value in values]
     if math.inf in values or -math.inf in values:
         raise ValueError(values)
@@ -156,7 +161,7 @@ def _floats(values: list[Any]) -> list[Any]:
 
 
 def _strings(values: list[Any]) -> list[Any]:
-    _kinds(values, str)
+    _check_kinds(values, _STR)
     for value in values:
         if value is not None and not value.isascii():
             value.encode()  # an escape can spell half a character
@@ -164,18 +169,18 @@ def _strings(values: list[Any]) -> list[Any]:
 
 
 def _booleans(values: list[Any]) -> list[Any]:
-    _kinds(values, bool)
+    _check_kinds(values, _BOOL)
     return values
 
 
 def _nulls(values: list[Any]) -> list[Any]:
-    _kinds(values)
+    _check_kinds(values, _NULL)
     return values
 
 
 def _each(convert: Callable[[str], Any]) -> Decode:
     def decode(values: list[Any]) -> list[Any]:
-        _kinds(values, str)
+        _check_kinds(values, _STR)
         return [None if value is None else convert(value) for value in values]
 
     return decode

@@ -75,14 +75,19 @@ def _labels(
     fetched: Mapping[str, tuple[OnlineBooks, list[Row | None]]],
 ) -> dict[str, list[str]]:
     """Each feature's column names in the answer, none of them twice and none of them a key's."""
-    keys = dict.fromkeys(key.name for books, _ in fetched.values() for key in books.keys)
-    names = AnswerNames(keys, "there is a key")
-    return {
-        feature: [
-            names.add(f"{feature}__{column.name}", feature, column.name) for column in books.columns
-        ]
+    keys = {key.name for books, _ in fetched.values() for key in books.keys}
+    labels = {
+        feature: [f"{feature}__{column.name}" for column in books.columns]
         for feature, (books, _) in fetched.items()
     }
+    each = {label for own in labels.values() for label in own}
+    if len(each) == sum(map(len, labels.values())) and each.isdisjoint(keys):
+        return labels
+    names = AnswerNames(keys, "there is a key")
+    for feature, (books, _) in fetched.items():
+        for column, label in zip(books.columns, labels[feature], strict=True):
+            names.add(label, feature, column.name)
+    return labels
 
 
 def _fetched(

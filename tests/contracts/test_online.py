@@ -380,8 +380,7 @@ def test_a_server_that_refuses_writes_is_not_taken_for_one_that_is_gone() -> Non
             ):
                 call()
         assert store.read("spend", {"user_id": 1}), "reads go on"
-        with pytest.raises(OnlineRefused, match="answers, and refuses: MISCONF"):
-            connect(f"redis://127.0.0.1:{server.port}")
+        assert connect(f"redis://127.0.0.1:{server.port}"), "status goes on, too"
         store.close()
 
 
