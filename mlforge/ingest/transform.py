@@ -125,7 +125,7 @@ class Transform:
         if doubt or not lazy:
             self._check_reads(frame)
         try:
-            returned = self._collected(frame if doubt or not lazy else frame.lazy())
+            returned = self._collected(frame if doubt or not lazy else frame.lazy(), most)
         except DefinitionError:
             raise
         except pl.exceptions.ColumnNotFoundError as error:
@@ -142,22 +142,23 @@ class Transform:
             ) from error
         if not isinstance(returned, pl.DataFrame):
             raise FunctionError(f"{feature.name}: its function returned {described(returned)}")
-        if most is not None and returned.estimated_size() > most:
-            told = _TooLarge.of(int(returned.estimated_size()), most)
+        if most is not None and (size := _size(returned)) > most:
+            told = _TooLarge.of(size, most)
             raise FunctionError(f"{feature.name}: its function makes {told} of {rows.where}")
         if doubt:
             # The function takes this file, so it is the function that is not row-wise, not the file that is bad.
             raise NotProvenError(doubt)
         return returned
 
-    def _collected(self, frame: pl.DataFrame | pl.LazyFrame) -> Any:
+    def _collected(self, frame: pl.DataFrame | pl.LazyFrame, most: int | None) -> Any:
         """The function's result, collected. Refused are reads that it makes only where there are rows."""
         with hearing_reads() as reads:
             returned = self.call(frame)
         if isinstance(returned, pl.LazyFrame):
             if not isinstance(frame, pl.LazyFrame) and scans_files(returned):
                 reads.append("its plan has a scan of files")
-            returned = returned.collect()
+            is_proven = isinstance(frame, pl.LazyFrame)
+            returned = returned.collect() if is_proven else self._bounded(returned, most)
         if reads:
             self._refuse(reads[0])
         return returned
@@ -169,7 +170,7 @@ class Transform:
         batches, size = [pl.DataFrame(schema=plan.collect_schema())], 0
         for batch in plan.collect_batches(maintain_order=True):
             batches.append(batch)
-            size += int(batch.estimated_size())
+            size += _size(batch)
             if size > most:
                 raise _TooLarge.of(size, most)
         return pl.concat(batches)
@@ -210,6 +211,16 @@ class Transform:
             f"{self.feature.name}: its function asks for a column that is not there ({_first_line(error)}); "
             f"the source has {', '.join(sorted(rows.frame.columns))}{_left_out(rows)}{self.hint}"
         )
+
+
+_WIDTHS = {pl.Boolean: 0, pl.Null: 0, pl.Int8: 1, pl.UInt8: 1, pl.Int16: 2, pl.UInt16: 2}
+_WIDTHS |= dict.fromkeys((pl.Int32, pl.UInt32, pl.Float32, pl.Date), 4)
+
+
+def _size(frame: pl.DataFrame) -> int:
+    """The bytes of a frame, once each row has its own: polars counts pieces that share memory once."""
+    row = sum(_WIDTHS.get(dtype.base_type(), 8) for dtype in frame.dtypes)
+    return max(int(frame.estimated_size()), frame.height * row)
 
 
 def _left_out(rows: FileRows) -> str:

@@ -720,9 +720,8 @@ def test_what_a_function_makes_of_a_file_is_bounded_too(
     intake = ingest(feature, source.scan(), project.store, None, 1_000_000)
     assert "max_file_memory" in str(intake.errors[0])
     assert intake.partials == ()
-    with project.store.lock("spend"):
-        intake = ingest(feature, source.scan(), project.store, None, 100_000_000)
-    assert (intake.errors, intake.partials[0].rows) == ((), 200_000)
+    project.build(feature)  # four gigabytes will do
+    assert project.store.read_metadata("spend").partials[0].rows == 200_000
 
 
 # -- functions that look beyond a row
