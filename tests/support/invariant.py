@@ -330,7 +330,11 @@ def _as_of(manifest: Manifest, now: int | None = None) -> int | None:
     """The instant at which a version is to be served, by default now."""
     every = tuple(row for events in _events(manifest).values() for row in events.rows)
     at = clock.now() if now is None else now
-    return oracle.as_of(_meant(manifest), oracle.Events(every), at)
+    feature = _meant(manifest)
+    if not manifest.frontier and (manifest.watermark or at) > at:
+        # The clock was set back since: a version notes only what lay ahead when it was made.
+        feature = replace(feature, online_clock="wall")
+    return oracle.as_of(feature, oracle.Events(every), at)
 
 
 def _slack(manifest: Manifest, due: int | None) -> int:
