@@ -123,7 +123,7 @@ class Engine(ABC):
         return own.hstack(results.select(values)).sort(spec.order)
 
     def _metrics_at(self, events: Events, points: pl.DataFrame) -> pl.DataFrame:
-        """ROW and each metric at some points, sorted by ROW."""
+        """ROW and each metric at some points, sorted by ROW; columns in the spec's order, whatever the steps'."""
         spec, answers = events.spec, points.select(ROW)
         for step in plan(events, points, self.gathered):
             line = step.rows.collect(engine=polars_schema.engine_for(step.most))
@@ -131,7 +131,7 @@ class Engine(ABC):
             line = timeline.with_entities(line, spec.keys)
             results = self._aggregated(line, step.metrics, step.dtypes, spec.name)
             answers = answers.hstack(results.select(step.outputs))
-        return answers
+        return answers.select(ROW, *(column.name for column in spec.columns))
 
     def _aggregated(
         self,
