@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from mlforge import Feature, get_training_data
 from mlforge.metrics import Rolling
 from mlforge.store import LocalStore
-from tests.support.projects import START, Project, at, identity
+from tests.support.projects import Project, at, identity
 
 INTEGERS = [pl.Int8, pl.UInt8, pl.Int16, pl.Int32, pl.UInt32, pl.Int64, pl.UInt64]
 LADDER: list[Any] = [
@@ -178,4 +178,3 @@ def test_any_order_of_drops_gives_what_one_build_of_all_files_gives(
             if any(seen.good not in ("", seen.hash) for seen in known):
                 continue  # a file's last good content counts, which only this history knows
             alike(results[feature.name], built(fresh, feature))
-        assert START
