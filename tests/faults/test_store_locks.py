@@ -84,9 +84,11 @@ def test_a_child_does_not_keep_the_lock_of_a_parent_that_was_killed(
     with pytest.raises(StoreBusy), exclusive(tmp_path / ".lock", timeout_s=0.05):
         pass
     parent.kill()
-    parent.communicate()
+    parent.wait()  # its child has the pipe, too: reading to the end would wait for that one
+    assert parent.stdout is not None
+    parent.stdout.close()
     with exclusive(tmp_path / ".lock", timeout_s=1):
-        pass
+        os.kill(child, 0)  # which is still there
 
 
 def test_a_child_that_unwinds_the_block_leaves_the_lock_to_its_parent(tmp_path: Path) -> None:

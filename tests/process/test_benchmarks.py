@@ -19,7 +19,13 @@ def bench(tmp_path_factory):
         yield made
 
 
-@pytest.mark.parametrize("number", measures())
+LONG = ("3", "9")
+
+
+@pytest.mark.parametrize(
+    "number",
+    [pytest.param(n, marks=[pytest.mark.slow] if n in LONG else []) for n in measures()],
+)
 def test_a_measure_runs_and_its_two_sides_agree(bench, number):
     measure = measures()[number]
     rows = measure.run(bench)

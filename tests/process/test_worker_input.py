@@ -229,15 +229,17 @@ def test_books_that_cannot_be_read_stop_neither_status_nor_other_features(
 
 def test_figures_and_entries_that_nobody_of_us_wrote_are_left_out(shop: Shop) -> None:  # noqa: F811
     client, journal, counts = shop.project.redis, shop.project.event_log, shop.project.counts
-    client.rpush(f"mlforge-work:{shop.project.scope}:freshness:slow", "abc", "nan", "7.5", b"\xff")
-    freshness = journal.freshness("slow")
+    client.rpush(
+        f"mlforge-work:{shop.project.scope}:freshness:nobody", "abc", "nan", "7.5", b"\xff"
+    )
+    freshness = journal.freshness("nobody")
     assert freshness is not None
     assert (freshness.count, freshness.p50) == (1, 7.5)
     client.hset(
-        f"mlforge-work:{shop.project.scope}:counts:slow", mapping={"drops": "x", "pushes": "2"}
+        f"mlforge-work:{shop.project.scope}:counts:nobody", mapping={"drops": "x", "pushes": "2"}
     )
-    assert "drops" not in counts.read("slow")
-    assert counts.read("slow")["pushes"] == 2.0
+    assert "drops" not in counts.read("nobody")
+    assert counts.read("nobody")["pushes"] == 2.0
     since = journal.last_id()
     for fields in ({"a": "b"}, {"kind": "x", "feature": "", "details": DEEP}, {"kind": b"\xff"}):
         client.xadd(f"mlforge-work:{shop.project.scope}:journal", fields)  # type: ignore[arg-type]

@@ -146,17 +146,36 @@ def alike(a: Any, b: Any) -> None:
         assert a == b
 
 
+def histories(count: int) -> settings:
+    return settings(
+        max_examples=count,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+        phases=[Phase.explicit, Phase.generate],
+    )
+
+
 @pytest.mark.parametrize("engine", ["polars", "duckdb"])
-@settings(
-    max_examples=15,
-    deadline=None,
-    suppress_health_check=list(HealthCheck),
-    phases=[Phase.explicit, Phase.generate],
-)
+@histories(6)
 @given(history=steps)
 def test_any_order_of_drops_gives_what_one_build_of_all_files_gives(
     engine: str, history: list[tuple[str, Shape | None]]
 ) -> None:
+    follow(engine, history)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ["polars", "duckdb"])
+@histories(60)
+@given(history=steps)
+def test_many_orders_of_drops_give_what_one_build_of_all_files_gives(
+    engine: str, history: list[tuple[str, Shape | None]]
+) -> None:
+    follow(engine, history)
+
+
+def follow(engine: str, history: list[tuple[str, Shape | None]]) -> None:
+    """Each step of a history is built; at its end all of it is as one build of the files that are there."""
     with tempfile.TemporaryDirectory() as folder:
         project = Project(Path(folder), engine)
         results = {}
