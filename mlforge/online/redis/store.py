@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 _PREFIX = re.compile(r"[A-Za-z0-9_.:-]{1,100}")
 _ANY_HASH = "?" * 64
 _SCANNED_AT_ONCE = 5_000
+_MULTI, _EXEC = resp.command("MULTI"), resp.command("EXEC")
 
 
 class RedisStore(OnlineStore):
@@ -215,12 +216,12 @@ class RedisStore(OnlineStore):
         self, requests: Sequence[RowRequest]
     ) -> list[tuple[OnlineBooks | None, list[str | None]]]:
         # A transaction: rows deleted between the two reads would pass for empty windows.
-        commands = [resp.command("MULTI")]
+        commands = [_MULTI]
         for request in requests:
             commands.append(resp.command("HGETALL", self._key(request.feature)))
             if request.hashes:
                 commands.append(self._mget(request.feature, request.hashes))
-        commands.append(resp.command("EXEC"))
+        commands.append(_EXEC)
         replies = iter(self._server.ask_together(b"".join(commands), len(commands)))
         return [
             (
