@@ -276,8 +276,8 @@ class _Refresh:
             tags=self.feature.tags,
         )
         self._write_books(snapshot, now)
-        if intake.seen != snapshot.file_states:
-            self.store.write_seen(snapshot.name, intake.seen)
+        if intake.file_states != snapshot.file_states:
+            self.store.write_file_states(snapshot.name, intake.file_states)
         for path, bad in intake.quarantine.items():
             if before.quarantine.get(path) != bad:
                 log.warning("quarantined", feature=snapshot.name, path=path, reason=bad.reason)
@@ -344,7 +344,7 @@ class _Change:
 
 def _set_aside(intake: Intake) -> dict[str, str]:
     """The hash of the content of each file that is set aside, by path; empty where it was not read."""
-    states = intake.seen
+    states = intake.file_states
     return {p: states[p].hash if p in states else "" for p in intake.quarantine}
 
 

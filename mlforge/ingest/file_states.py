@@ -14,7 +14,7 @@ from mlforge.ingest.null_columns import UNREADABLE, shape_of
 from mlforge.sources import source
 from mlforge.sources.parquet_reader import Content
 from mlforge.sources.source import SourceFile
-from mlforge.store import Seen
+from mlforge.store import FileState
 
 # A file whose change time is younger than this when it is read may change again within the same tick
 # of the file system's clock, unseen in its stat: its content is hashed anew at the next refresh.
@@ -29,13 +29,13 @@ class FileStates:
 
     def __init__(
         self,
-        before: Mapping[str, Seen],
+        before: Mapping[str, FileState],
         sources: Iterable[SourceRecord],
         max_bytes: int | None,
         *,
         careful: bool,
     ) -> None:
-        self.before, self.now = before, dict[str, Seen]()
+        self.before, self.now = before, dict[str, FileState]()
         self.files_read = 0
         self._shapes: dict[str, str] = {}
         self._sources, self._max_bytes, self._careful = sources, max_bytes, careful
@@ -111,6 +111,6 @@ class FileStates:
         stat = file.stat
         settled = begun - stat.ctime_ns > _SETTLED_NS
         mtime = stat.mtime_ns if settled else -1
-        self.now[file.path] = Seen(
+        self.now[file.path] = FileState(
             stat.size, mtime, stat.ctime_ns, stat.inode, content, rows, shape=shape
         )

@@ -16,7 +16,7 @@ import polars as pl
 from mlforge.core.widening import Backing, narrowed, settle
 from mlforge.errors import DataError
 from mlforge.frames.polars_schema import dtype_text, parse_dtype
-from mlforge.store import Seen
+from mlforge.store import FileState
 
 UNREADABLE = "-"
 """The shape of a file that was tried and could not be read."""
@@ -40,7 +40,7 @@ def has_null_columns(shape: str) -> bool:
 class NullColumns:
     """The dtypes that columns without a value take, given the states of all files of a source."""
 
-    def __init__(self, states: Mapping[str, Seen]) -> None:
+    def __init__(self, states: Mapping[str, FileState]) -> None:
         self._states = states
         self._adopted: dict[str, dict[str, str]] = {}
 
@@ -62,7 +62,7 @@ class NullColumns:
             }
         return known
 
-    def content(self, state: Seen) -> str:
+    def content(self, state: FileState) -> str:
         """A content as memo keys name it: its hash, and the dtypes that it takes from other files."""
         adopted = self.adopted(state.shape)
         return f"{state.hash} {json.dumps(adopted, sort_keys=True)}" if adopted else state.hash

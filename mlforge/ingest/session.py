@@ -63,7 +63,7 @@ class Session:
             feature=feature,
             listing=listing,
             latest=latest,
-            states=FileStates(store.seen(feature.name), sources, max_bytes, careful=careful),
+            states=FileStates(store.file_states(feature.name), sources, max_bytes, careful=careful),
             cache=PartialCache(feature, store, latest, tables.hashes, afresh=afresh),
             transform=Transform(feature, listing.hive, tables, max_bytes),
             quarantine=Quarantine(store.books(feature.name).quarantine),
@@ -134,11 +134,11 @@ class Session:
     ) -> Intake:
         """Write what is held back, and sum up: unchanged files, and the records of the others."""
         self.cache.write()
-        seen = self.states.now
-        self.states.conclude(lacking(seen, rest.stats), self.quarantine.now)
+        file_states = self.states.now
+        self.states.conclude(lacking(file_states, rest.stats), self.quarantine.now)
         records, used = joined = rest.joined(pairs)
         if rowwise:
-            unchanged.keep(records, seen, rest.grown(pairs, joined, seen))
+            unchanged.keep(records, file_states, rest.grown(pairs, joined, file_states))
         return Intake(
             rowwise=rowwise,
             why=why,
@@ -147,7 +147,7 @@ class Session:
             records=records,
             quarantine=self.quarantine.now,
             errors=tuple(self.quarantine.errors),
-            seen=seen,
+            file_states=file_states,
             files_read=self.states.files_read,
             warnings=tuple(self.warnings),
             evidence=fitted.evidence() if fitted else {},

@@ -14,7 +14,7 @@ from operator import attrgetter
 from mlforge.core.list_diff import lacking
 from mlforge.core.manifest import Manifest, Partial, SourceRecord
 from mlforge.sources.parquet_reader import Stat
-from mlforge.store import Seen
+from mlforge.store import FileState
 
 FilePartial = tuple[SourceRecord, Partial]
 Records = tuple[SourceRecord, ...]
@@ -64,11 +64,11 @@ class UnchangedFiles:
         self,
         others: Sequence[FilePartial],
         joined: tuple[Records, Partials],
-        seen: Mapping[str, Seen],
+        file_states: Mapping[str, FileState],
     ) -> UnchangedFiles:
         """This set plus newly read files whose stat has settled; `joined`: both sets together."""
-        settled = [pair for pair in others if _settled(pair[0], seen.get(pair[0].path))]
-        stats = {record.path: seen[record.path][:4] for record, _ in settled}
+        settled = [pair for pair in others if _settled(pair[0], file_states.get(pair[0].path))]
+        stats = {record.path: file_states[record.path][:4] for record, _ in settled}
         records, partials = joined if len(settled) == len(others) else self.joined(settled)
         return UnchangedFiles(records, partials, {**self.stats, **stats})
 
@@ -82,31 +82,37 @@ class UnchangedFiles:
         )
 
 
-def of_version(latest: Manifest, seen: Mapping[str, Seen]) -> UnchangedFiles:
+def of_version(latest: Manifest, file_states: Mapping[str, FileState]) -> UnchangedFiles:
     """The files of a version that are as they were when they were last seen."""
     for records, known, rest in _kept:
-        if records is latest.sources and known is seen:
+        if records is latest.sources and known is file_states:
             return rest
     partials = {partial.hash: partial for partial in latest.partials}
     own = tuple(partials[record.partial] for record in latest.sources)
     pairs = list(zip(latest.sources, own, strict=True))
-    return keep(latest.sources, seen, UnchangedFiles().grown(pairs, (latest.sources, own), seen))
+    return keep(
+        latest.sources,
+        file_states,
+        UnchangedFiles().grown(pairs, (latest.sources, own), file_states),
+    )
 
 
-def keep(records: Records, seen: Mapping[str, Seen], rest: UnchangedFiles) -> UnchangedFiles:
+def keep(
+    records: Records, file_states: Mapping[str, FileState], rest: UnchangedFiles
+) -> UnchangedFiles:
     """Remember unchanged files for `of_version`, under a version's records and the states they were found with."""
-    _kept.insert(0, (records, seen, rest))
+    _kept.insert(0, (records, file_states, rest))
     del _kept[_REMEMBERED:]
     return rest
 
 
-_kept: list[tuple[Records, Mapping[str, Seen], UnchangedFiles]] = []
+_kept: list[tuple[Records, Mapping[str, FileState], UnchangedFiles]] = []
 
 
-def _settled(record: SourceRecord, seen: Seen | None) -> bool:
+def _settled(record: SourceRecord, state: FileState | None) -> bool:
     """Whether a record is of the file's last known state, which is neither set aside nor too young."""
     return (
-        seen is not None
-        and record.hash == seen.hash == seen.good
-        and record.mtime == seen.mtime_ns // 1000
+        state is not None
+        and record.hash == state.hash == state.good
+        and record.mtime == state.mtime_ns // 1000
     )

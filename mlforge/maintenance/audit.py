@@ -89,7 +89,8 @@ def audit(
         # Files that were compacted or written anew with the same rows make no version: if what is there
         # now gives the same values, that proves them too. If not, it tells nothing of this version.
         now = held_against(
-            RawFile(path, seen.hash, None) for path, seen in store.seen(feature.name).items()
+            RawFile(path, state.hash, None)
+            for path, state in store.file_states(feature.name).items()
         )
         if not now.gone and not now.mismatches:
             work = now

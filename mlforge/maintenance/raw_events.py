@@ -81,14 +81,14 @@ class RawReader:
     @cached_property
     def _nulls(self) -> NullColumns:
         """The dtypes that columns without a value take."""
-        return NullColumns(self.store.seen(self.feature.name))
+        return NullColumns(self.store.file_states(self.feature.name))
 
     @cached_property
     def _paths(self) -> dict[str, list[str]]:
         """The paths where each content was last seen, by its hash."""
         paths: dict[str, list[str]] = defaultdict(list)
-        for path, seen in self.store.seen(self.feature.name).items():
-            paths[seen.hash].append(path)
+        for path, state in self.store.file_states(self.feature.name).items():
+            paths[state.hash].append(path)
         return paths
 
     def _content(self, file: RawFile) -> pl.DataFrame | None:

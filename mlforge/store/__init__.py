@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from mlforge.store.base import Store
-from mlforge.store.records import Audit, Books, Proven, Quarantined, Seen, StoreIdentity
+from mlforge.store.records import Audit, Books, FileState, Proven, Quarantined, StoreIdentity
 from mlforge.store.transaction import Pointer, Snapshot, TablePiece, Transaction
 
 if TYPE_CHECKING:
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 __all__ = [
     "Audit",
     "Books",
+    "FileState",
     "LocalStore",
     "Pointer",
     "Proven",
     "Quarantined",
-    "Seen",
     "Snapshot",
     "Store",
     "StoreIdentity",

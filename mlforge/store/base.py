@@ -24,7 +24,7 @@ from mlforge.errors import (
 )
 from mlforge.store.file_tasks import FileScanTask, PartialLocation, PartialWrite, TileWrite
 from mlforge.store.integrity import DAMAGE
-from mlforge.store.records import Audit, Books, Seen, StoreIdentity
+from mlforge.store.records import Audit, Books, FileState, StoreIdentity
 from mlforge.store.transaction import Pointer, Snapshot, Transaction
 
 
@@ -190,11 +190,11 @@ class Store(ABC):
         """Replace the feature's books."""
 
     @abstractmethod
-    def seen(self, name: str) -> Mapping[str, Seen]:
+    def file_states(self, name: str) -> Mapping[str, FileState]:
         """Source files as the last refresh saw them, by path."""
 
     @abstractmethod
-    def write_seen(self, name: str, seen: Mapping[str, Seen]) -> None:
+    def write_file_states(self, name: str, file_states: Mapping[str, FileState]) -> None:
         """Replace the states of source files."""
 
     @abstractmethod
@@ -241,7 +241,7 @@ class Store(ABC):
                 latest=self.manifest(name, pointer.version) if pointer else None,
                 versions=tuple(self.versions(name)),
                 books=self.books(name),
-                file_states=self.seen(name),
+                file_states=self.file_states(name),
             )
 
     def scan_table(self, manifest: Manifest) -> pl.LazyFrame:

@@ -16,7 +16,7 @@ from mlforge.core.values import Version
 from mlforge.errors import StoreError
 from mlforge.store.base import Store
 from mlforge.store.file_tasks import FileScanTask, PartialLocation, PartialWrite, TileWrite
-from mlforge.store.records import Audit, Books, Seen, StoreIdentity
+from mlforge.store.records import Audit, Books, FileState, StoreIdentity
 from mlforge.store.transaction import Pointer, Snapshot, TablePiece, Transaction
 
 
@@ -97,7 +97,7 @@ class Draft(Store):
     def write_books(self, name: str, books: Books) -> None:
         """Write nothing."""
 
-    def write_seen(self, name: str, seen: Mapping[str, Seen]) -> None:
+    def write_file_states(self, name: str, file_states: Mapping[str, FileState]) -> None:
         """Write nothing."""
 
     def write_audit(self, name: str, audit: Audit) -> None:
@@ -197,9 +197,9 @@ class Draft(Store):
         """The store's."""
         return self._store.books(name)
 
-    def seen(self, name: str) -> Mapping[str, Seen]:
+    def file_states(self, name: str) -> Mapping[str, FileState]:
         """The store's."""
-        return self._store.seen(name)
+        return self._store.file_states(name)
 
     def audit(self, name: str) -> Audit | None:
         """The store's."""

@@ -28,7 +28,7 @@ class Quarantined:
     since: int
 
 
-class Seen(NamedTuple):
+class FileState(NamedTuple):
     """A source file's last known state: while its stat is the same, so is its content.
 
     `good` is the hash of the last content that was not set aside, empty if there was none. `shape` tells

@@ -11,7 +11,7 @@ import polars as pl
 
 from mlforge.core.manifest import Manifest, Part
 from mlforge.core.values import TimeRange, Version
-from mlforge.store.records import Books, Seen
+from mlforge.store.records import Books, FileState
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class Snapshot:
     latest: Manifest | None
     versions: tuple[Version, ...]
     books: Books
-    file_states: Mapping[str, Seen]
+    file_states: Mapping[str, FileState]
 
 
 class TablePiece(NamedTuple):

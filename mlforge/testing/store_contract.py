@@ -26,7 +26,7 @@ from mlforge.errors import (
     VersionNotFound,
 )
 from mlforge.frames.digest import digest
-from mlforge.store import Books, Pointer, Quarantined, Seen, Store, TablePiece, Transaction
+from mlforge.store import Books, FileState, Pointer, Quarantined, Store, TablePiece, Transaction
 from mlforge.store.file_tasks import PartialWrite, TileWrite, read_file
 
 FIRST, SECOND, THIRD = Version(1, 0, 0), Version(1, 0, 1), Version(1, 1, 0)
@@ -119,7 +119,7 @@ class StoreContract:
         assert store.partials("spend") == set()
         assert store.find_partial("spend", "a1") is None
         assert store.books("spend") == Books()
-        assert store.seen("spend") == {}
+        assert store.file_states("spend") == {}
         assert store.index() == {}
         assert store.regenerate_index() == []
         for ask in (store.read, store.read_metadata, store.list_versions, store.resolve):
@@ -258,9 +258,9 @@ class StoreContract:
         publish(store, FIRST, 1)
         publish(store, SECOND, 1, 2)
         store.serve("spend", FIRST)
-        seen = {"a.parquet": Seen(1, 2, 3, 4, "aa", 7)}
+        seen = {"a.parquet": FileState(1, 2, 3, 4, "aa", 7)}
         store.write_books("spend", Books(hold="a reason"))
-        store.write_seen("spend", seen)
+        store.write_file_states("spend", seen)
         with store.open("spend") as snapshot:
             assert snapshot.pointer == Pointer(FIRST, 3)
             assert snapshot.latest == store.manifest("spend", FIRST)
@@ -470,17 +470,17 @@ class StoreContract:
         assert store.books("spend") == Books()
         assert store.features() == []
 
-    def test_what_was_seen_comes_back(self, store: Store) -> None:
+    def test_file_states_come_back(self, store: Store) -> None:
         seen = {
-            "a.parquet": Seen(10, 1_700_000_000_123_456_789, 5, 2**63, "aa", 7),
-            "b.parquet": Seen(0, -1, 0, 0, "bb"),
+            "a.parquet": FileState(10, 1_700_000_000_123_456_789, 5, 2**63, "aa", 7),
+            "b.parquet": FileState(0, -1, 0, 0, "bb"),
         }
         with store.lock("spend"):
-            store.write_seen("spend", seen)
-        assert self.again(store).seen("spend") == seen
+            store.write_file_states("spend", seen)
+        assert self.again(store).file_states("spend") == seen
         with store.lock("spend"):
-            store.write_seen("spend", {})
-        assert store.seen("spend") == {}
+            store.write_file_states("spend", {})
+        assert store.file_states("spend") == {}
 
     # Index
 

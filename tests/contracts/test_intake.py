@@ -115,7 +115,7 @@ def test_a_renamed_file_is_not_decoded_and_makes_no_version(project: Project) ->
     path.rename(path.with_name("b.parquet"))
     result = project.build()
     assert (result.files_read, result.changed, result.version) == (0, False, "1.0.0")
-    assert list(project.store.seen("spend")) == ["b.parquet"]
+    assert list(project.store.file_states("spend")) == ["b.parquet"]
 
 
 def test_a_copy_counts_twice_and_is_not_decoded(project: Project) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from mlforge.errors import BuildError, IntegrityError, StoreError, UnsupportedStore
 from mlforge.maintenance.operations import verify
-from mlforge.store import Books, LocalStore, Pointer, Seen, Store
+from mlforge.store import Books, FileState, LocalStore, Pointer, Store
 from mlforge.store.file_tasks import PartialWrite
 from mlforge.testing.store_contract import (
     FIRST,
@@ -224,38 +224,38 @@ def test_damaged_books_are_an_error_and_a_damaged_memory_of_files_is_none(store)
         with pytest.raises(IntegrityError, match=r"_books\.json is damaged"):
             store.books("spend")
         (folder / "_sources.json").write_text(content)
-        assert store.seen("spend") == {}
+        assert store.file_states("spend") == {}
 
 
 def test_what_is_seen_is_appended_and_written_anew_before_it_grows(store):
     path = store.path / "spend" / "_sources.json"
-    seen = {f"{n}.parquet": Seen(n, 1, 2, 3, "aa", 7) for n in range(50)}
+    seen = {f"{n}.parquet": FileState(n, 1, 2, 3, "aa", 7) for n in range(50)}
     with store.lock("spend"):
-        store.write_seen("spend", seen)
+        store.write_file_states("spend", seen)
         first = path.stat().st_ino
         for turn in range(300):
-            seen = {**seen, "7.parquet": Seen(turn, 1, 2, 3, "bb")}
+            seen = {**seen, "7.parquet": FileState(turn, 1, 2, 3, "bb")}
             if turn != 7:
                 seen.pop(f"{turn}.parquet", None)
-            store.write_seen("spend", seen)
-            assert store.seen("spend") == seen
-            assert LocalStore(store.path).seen("spend") == seen
+            store.write_file_states("spend", seen)
+            assert store.file_states("spend") == seen
+            assert LocalStore(store.path).file_states("spend") == seen
     assert path.stat().st_ino != first
     assert len(path.read_text().splitlines()) < 250
 
 
 def test_a_line_that_a_killed_writer_left_is_passed_over(store):
     path = store.path / "spend" / "_sources.json"
-    seen = {"a.parquet": Seen(1, 1, 1, 1, "aa"), "b.parquet": Seen(2, 2, 2, 2, "bb")}
+    seen = {"a.parquet": FileState(1, 1, 1, 1, "aa"), "b.parquet": FileState(2, 2, 2, 2, "bb")}
     with store.lock("spend"):
-        store.write_seen("spend", seen)
+        store.write_file_states("spend", seen)
         with path.open("a") as file:
             file.write('["a.parquet", 9, 9')
         again = LocalStore(store.path)
-        assert again.seen("spend") == seen
-        seen["b.parquet"] = Seen(3, 3, 3, 3, "cc")
-        again.write_seen("spend", seen)
-    assert LocalStore(store.path).seen("spend") == seen
+        assert again.file_states("spend") == seen
+        seen["b.parquet"] = FileState(3, 3, 3, 3, "cc")
+        again.write_file_states("spend", seen)
+    assert LocalStore(store.path).file_states("spend") == seen
 
 
 @pytest.mark.parametrize("found", [2, 99, 0, "1", None])

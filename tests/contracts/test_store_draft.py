@@ -150,7 +150,7 @@ def test_a_draft_reads_both_stores_and_writes_to_its_own(tmp_path: Path) -> None
         assert [str(store.path) in place.file for place in places] == [False, True, False]
         assert draft.check_partials("spend", ["a1", "b2"]) == {}
         draft.write_books("spend", Books(hold="never"))
-        draft.write_seen("spend", {})
+        draft.write_file_states("spend", {})
         with draft.transaction(snapshot) as tx, pytest.raises(StoreError, match="writes nothing"):
             tx.commit(store.manifest("spend", FIRST))
         for refused in (draft.regenerate_index, lambda: draft.serve("spend", FIRST)):

@@ -24,7 +24,7 @@ TAKEN_UP_S = 15.0
 """Within which a killed worker's work is taken up."""
 
 MADE = {  # at a patch of a feature that has no files to remove, no parts to place
-    *("file.synced", "partial.written", "seen.written", "stage.made"),
+    *("file.synced", "partial.written", "file_states.written", "stage.made"),
     *("parts.written", "publish.staged", "publish.renamed", "publish.pointed", "publish.indexed"),
     *("push.begun", "push.put", "push.removed", "push.finished"),
 }

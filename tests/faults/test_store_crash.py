@@ -22,7 +22,7 @@ from mlforge.maintenance.retention import Retention
 from mlforge.store import LocalStore
 from tests.support.crashes import NOW, build, build_tiled, definitions, drop, killed, packing, push
 
-WRITING = ("file.decoding", "file.synced", "partial.written", "seen.written", "books.written", "stage.made",
+WRITING = ("file.decoding", "file.synced", "partial.written", "file_states.written", "books.written", "stage.made",
            "parts.written", "parts.placed", "publish.staged", "publish.renamed",
            "publish.pointed", "publish.indexed")  # fmt: skip
 MAKING = ("identity.written",)

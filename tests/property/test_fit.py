@@ -193,7 +193,7 @@ def follow(engine: str, history: list[tuple[str, Shape | None]]) -> None:
         for feature in features(fresh):
             if project.store.latest(feature.name) is None:
                 continue
-            known = project.store.seen(feature.name).values()
+            known = project.store.file_states(feature.name).values()
             if any(seen.good not in ("", seen.hash) for seen in known):
                 continue  # a file's last good content counts, which only this history knows
             alike(results[feature.name], built(fresh, feature))

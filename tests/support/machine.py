@@ -81,7 +81,7 @@ PUBLISHING = (
         "partial.written",
         "pack.written",
         "books.written",
-        "seen.written",
+        "file_states.written",
         "stage.made",
     ),
     *("tiles.written", "parts.written", "parts.placed"),

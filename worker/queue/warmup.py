@@ -92,7 +92,7 @@ def _look(at_work: Project, name: str, known: dict[str, _Known]) -> Manifest | N
     if latest is None:
         return None
     if latest.rowwise:
-        unchanged.of_version(latest, store.seen(name))
+        unchanged.of_version(latest, store.file_states(name))
     room = ROOM - sum(each.values for each in known.values())
     known[name] = _Known(now.served, read_ahead(store, latest, room))
     return latest

@@ -12,7 +12,7 @@ from mlforge.core.values import Version
 from mlforge.errors import IntegrityError
 from mlforge.store.local import io
 from mlforge.store.local.paths import State, check_format, state_of, well_formed
-from mlforge.store.records import Audit, Books, Seen
+from mlforge.store.records import Audit, Books, FileState
 from mlforge.store.transaction import Pointer
 
 LATEST, BOOKS, SOURCES, AUDIT = "_latest.json", "_books.json", "_sources.json", "_audit.json"
@@ -57,7 +57,7 @@ def write_books(folder: Path, kept: Books) -> None:
     _write(folder / BOOKS, kept.to_json())
 
 
-class SeenNote:
+class FileStateLog:
     """States of source files as they were seen: a line a file, the last one counts.
 
     It only saves work, so a damaged line is as good as none. What changes is appended, until the
@@ -67,30 +67,30 @@ class SeenNote:
     def __init__(self, folder: Path) -> None:
         self.path = folder / SOURCES
         self._state: State | None = None
-        self._seen: Mapping[str, Seen] = {}
+        self._known: Mapping[str, FileState] = {}
         self._lines = 0
 
-    def read(self) -> Mapping[str, Seen]:
+    def read(self) -> Mapping[str, FileState]:
         """All that is known; the very same while the file stays as it is."""
         state = self._now()
         if state is None or state != self._state:
             text = (io.read_bytes(self.path) or b"").decode(errors="replace")
-            self._lines, self._seen = text.count("\n"), _understood(text)
+            self._lines, self._known = text.count("\n"), _understood(text)
             self._state = state
-        return self._seen
+        return self._known
 
-    def write(self, now: Mapping[str, Seen]) -> None:
+    def write(self, now: Mapping[str, FileState]) -> None:
         """Let this be what is known; it is kept, not copied."""
         before = self.read()
         changed = {
-            p: seen
-            for p, seen in now.items()
-            if before.get(p) is not seen and before.get(p) != seen
+            p: state
+            for p, state in now.items()
+            if before.get(p) is not state and before.get(p) != state
         }
-        lines = [_line(path, seen) for path, seen in changed.items()]
+        lines = [_line(path, state) for path, state in changed.items()]
         lines += [_line(path) for path in sorted(before.keys() - now.keys())]
         if self._state is None or self._lines + len(lines) > 2 * len(now) + _FEW:
-            lines = [_line(path, seen) for path, seen in now.items()]
+            lines = [_line(path, state) for path, state in now.items()]
             with io.replacing(self.path, durable=False) as temporary:
                 temporary.write_text("".join(lines), encoding="utf-8")
             self._lines = len(lines)
@@ -98,7 +98,7 @@ class SeenNote:
             # A line that a killed writer left half-written ends here.
             io.append_text(self.path, "\n" + "".join(lines))
             self._lines += len(lines)
-        self._seen, self._state = now, self._now()
+        self._known, self._state = now, self._now()
 
     def _now(self) -> State | None:
         with suppress(FileNotFoundError):
@@ -106,18 +106,18 @@ class SeenNote:
         return None
 
 
-def _line(path: str, seen: Seen | None = None) -> str:
-    """A file's line; without what was seen, that it is no more."""
-    return f"{json.dumps([path, *(seen or ())])}\n"
+def _line(path: str, state: FileState | None = None) -> str:
+    """A file's line; without a state, that the file is no more."""
+    return f"{json.dumps([path, *(state or ())])}\n"
 
 
-def _understood(text: str) -> dict[str, Seen]:
-    states: dict[str, Seen] = {}
+def _understood(text: str) -> dict[str, FileState]:
+    states: dict[str, FileState] = {}
     for line in text.splitlines():
         with suppress(ValueError, TypeError, AttributeError, KeyError):
             path, *fields = json.loads(line)
             if fields:
-                states[path] = Seen(*fields)
+                states[path] = FileState(*fields)
             else:
                 states.pop(path, None)
     return states

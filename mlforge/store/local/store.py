@@ -65,7 +65,7 @@ from mlforge.store.local.paths import (
 )
 from mlforge.store.local.tiles import TileFolder
 from mlforge.store.local.transaction import LocalTransaction
-from mlforge.store.records import Audit, Books, Seen, StoreIdentity
+from mlforge.store.records import Audit, Books, FileState, StoreIdentity
 from mlforge.store.transaction import Pointer, Snapshot
 
 _LINEAGE = "_lineage"
@@ -79,7 +79,7 @@ class _Home:
     partial_store: PartialStore
     tiles: TileFolder
     pieces: ManifestChunks
-    seen: state_files.SeenNote
+    file_states: state_files.FileStateLog
 
 
 class LocalStore(Store):
@@ -403,14 +403,14 @@ class LocalStore(Store):
         state_files.write_books(self._folder(name), books)
         reach("books.written")
 
-    def seen(self, name: str) -> Mapping[str, Seen]:
+    def file_states(self, name: str) -> Mapping[str, FileState]:
         """Read `_sources.json`."""
-        return self._home(name).seen.read()
+        return self._home(name).file_states.read()
 
-    def write_seen(self, name: str, seen: Mapping[str, Seen]) -> None:
+    def write_file_states(self, name: str, file_states: Mapping[str, FileState]) -> None:
         """Replace `_sources.json`."""
-        self._home(name).seen.write(seen)
-        reach("seen.written")
+        self._home(name).file_states.write(file_states)
+        reach("file_states.written")
 
     def audit(self, name: str) -> Audit | None:
         """Read `_audit.json`."""
@@ -488,7 +488,7 @@ class LocalStore(Store):
                 PartialStore(folder, self.packing),
                 TileFolder(folder, self.packing.grace_s),
                 ManifestChunks(folder / _LINEAGE),
-                state_files.SeenNote(folder),
+                state_files.FileStateLog(folder),
             )
         return self._homes[name]
 

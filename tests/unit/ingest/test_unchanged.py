@@ -14,7 +14,7 @@ from mlforge.core.list_diff import alike, differing
 from mlforge.core.manifest import Partial, SourceRecord
 from mlforge.ingest import unchanged
 from mlforge.ingest.unchanged import FilePartial, UnchangedFiles
-from mlforge.store import Seen
+from mlforge.store import FileState
 
 NAMES = ("a", "c", "e")
 NOTHING = UnchangedFiles()
@@ -25,13 +25,13 @@ def pair(path: str) -> FilePartial:
     return SourceRecord(path, 1, 7, path, 1, None, partial.hash), partial
 
 
-def seen(path: str) -> Seen:
-    return Seen(1, 7_000, 8_000, 9, path, 1, path)
+def state_of(path: str) -> FileState:
+    return FileState(1, 7_000, 8_000, 9, path, 1, path)
 
 
-def grown(*paths: str, start: UnchangedFiles = NOTHING, **other: Seen) -> UnchangedFiles:
+def grown(*paths: str, start: UnchangedFiles = NOTHING, **other: FileState) -> UnchangedFiles:
     found = [pair(path) for path in paths]
-    known = {path: seen(path) for path in (*start.stats, *paths)} | other
+    known = {path: state_of(path) for path in (*start.stats, *paths)} | other
     return start.grown(found, start.joined(found), known)
 
 
@@ -67,11 +67,11 @@ def test_others_take_their_places_by_path() -> None:
 )
 def test_a_file_that_is_not_settled_is_not_at_rest(unsettled: dict[str, str]) -> None:
     start = grown(*NAMES)
-    assert paths(grown("b", "d", start=start, b=seen("b")._replace(**unsettled))) == [*"acde"]
+    assert paths(grown("b", "d", start=start, b=state_of("b")._replace(**unsettled))) == [*"acde"]
 
 
 def test_what_is_known_holds_for_the_very_same_version_and_look_alone() -> None:
-    known, look = grown(*NAMES), {path: seen(path) for path in NAMES}
+    known, look = grown(*NAMES), {path: state_of(path) for path in NAMES}
     records = known.records
     unchanged.keep(records, look, known)
 
