@@ -208,7 +208,7 @@ class Project:
         for name, start in starts.items():
             self.redis.hsetnx(self._gone_key, name, str(start))
 
-    def own(self, feature: str) -> None:
+    def claim(self, feature: str) -> None:
         """Note that the feature's online rows are this project's."""
         self.redis.sadd(self._owned_key, feature)
 
@@ -220,11 +220,11 @@ class Project:
         owners: Any = self.redis.hgetall(_OWNERS_BEFORE)
         name = self.name.encode()
         before = {key.decode(errors="replace") for key, owner in owners.items() if owner == name}
-        taken = before & set(self.definitions.store.features())
-        for feature in taken:
-            self.own(feature)
+        taken_over = before & set(self.definitions.store.features())
+        for feature in taken_over:
+            self.claim(feature)
             self.redis.hdel(_OWNERS_BEFORE, feature)
-        return taken
+        return taken_over
 
     def disown(self, feature: str) -> None:
         """Forget what was kept about a feature that is gone."""

@@ -20,7 +20,7 @@ class Files:
     paths: tuple[str, ...] = ()
     events: int = 0
 
-    def told(self, of: int, fate: str) -> str:
+    def sentence(self, of: int, fate: str) -> str:
         """How many of so many files they are, what they gave and the first of them; empty where there are none."""
         if not self.paths:
             return ""
@@ -53,11 +53,11 @@ class Loss:
             return True
         return self.before > 0 and self.lost / self.before > share
 
-    def told(self, feature: str) -> str:
+    def sentence(self, feature: str) -> str:
         """The reason for a hold, in numbers: what is gone, what is set aside, what `approve` would do."""
         causes = [
-            self.gone.told(self.files_before, "gone"),
-            self.set_aside.told(self.files_before, "set aside"),
+            self.gone.sentence(self.files_before, "gone"),
+            self.set_aside.sentence(self.files_before, "set aside"),
         ]
         thinned = self.lost - self.gone.events - self.set_aside.events
         if thinned > 0:

@@ -151,7 +151,7 @@ class _Refresh:
         outvoted = intake.outvoted.reason if intake.outvoted else None
         loss = loss_of(snapshot.latest, candidate, diff, _set_aside(intake), outvoted)
         if loss and loss.is_above(self.options.hold_above) and not self.options.attended:
-            hold = loss.told(snapshot.name)
+            hold = loss.sentence(snapshot.name)
             self._write_books(snapshot, snapshot.books.held(hold))
             return self._unchanged(snapshot, "held", intake, held=hold)
         decision = self._decide(snapshot, candidate, diff)
@@ -261,9 +261,9 @@ class _Refresh:
         if latest is None or decision.reason != "logic_changed":
             return decision
         rows = compare_rows(tables(self.store, latest), tx.scan_table(), latest, candidate)
-        told = f"{rows.total} rows differ" if rows.total else "all values stay the same"
+        difference = f"{rows.total} rows differ" if rows.total else "all values stay the same"
         evidence = {**decision.evidence, "rows_differ": rows.total}
-        return replace(decision, details=(*decision.details, told), evidence=evidence)
+        return replace(decision, details=(*decision.details, difference), evidence=evidence)
 
     def _noted(self, snapshot: Snapshot, listing: Listing, intake: Intake) -> Snapshot:
         """The snapshot with new books: which files are set aside or ignored; and what the files look like."""

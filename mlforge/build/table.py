@@ -208,8 +208,10 @@ def _slices(rows: pl.DataFrame, most: int) -> Iterator[pl.DataFrame]:
 def _ordered(rows: pl.DataFrame, events: Events) -> pl.DataFrame:
     """By timestamp, then keys, then the remaining columns, nulls first."""
     order = events.spec.order
-    rest = () if events.spec.columns else (name for name in rows.columns if name not in order)
-    return rows.sort(*order, *rest, nulls_last=False)
+    other_columns = (
+        () if events.spec.columns else (name for name in rows.columns if name not in order)
+    )
+    return rows.sort(*order, *other_columns, nulls_last=False)
 
 
 def _check_unique(rows: pl.DataFrame, events: Events) -> None:

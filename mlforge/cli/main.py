@@ -91,8 +91,8 @@ def _run(argv: Sequence[str]) -> int:
         if named is not None and named not in commands:
             parser.error(_unknown(named, commands, broken))
         args = parser.parse_args(argv)
-    except SystemExit as done:  # argparse has printed what there was to say
-        return int(done.code or 0)
+    except SystemExit as system_exit:  # argparse has printed what there was to say
+        return int(system_exit.code or 0)
     if args.command is None:
         parser.print_help(sys.stderr)
         return USAGE

@@ -35,8 +35,8 @@ def seconds(value: float) -> str:
         return f"{value * 1000:.0f} ms"
     if value < 60:
         return f"{value:.1f} s"
-    minutes, rest = divmod(round(value), 60)
-    return f"{minutes} min {rest} s"
+    minutes, remainder = divmod(round(value), 60)
+    return f"{minutes} min {remainder} s"
 
 
 def minute(iso: str | None) -> str | None:

@@ -52,8 +52,8 @@ def run(
             )
         return Outcome(definitions.store, results, {})
     except BuildError as error:
-        done = cast("Mapping[str, BuildResult]", error.results)
-        return Outcome(definitions.store, done, error.failures)
+        built = cast("Mapping[str, BuildResult]", error.results)
+        return Outcome(definitions.store, built, error.failures)
     finally:
         definitions.close()
 
@@ -120,9 +120,9 @@ def change(result: BuildResult) -> tuple[object, ...]:
 
 def failed(outcome: Outcome, headers: Sequence[str]) -> list[tuple[object, ...]]:
     """Rows of the features that failed, as many cells as there are headers."""
-    rest = [None] * (len(headers) - 4)
+    blanks = [None] * (len(headers) - 4)
     return [
-        (name, None, Styled("failed", "red"), type(error).__name__, *rest)
+        (name, None, Styled("failed", "red"), type(error).__name__, *blanks)
         for name, error in outcome.failures.items()
     ]
 

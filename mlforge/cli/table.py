@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from mlforge.cli.style import Styled, style
-from mlforge.cli.wrap import columns_of, hard_wrap, pieces, wrap
+from mlforge.cli.wrap import columns_of, hard_wrap, segments, wrap
 from mlforge.core.text import printable
 
 _GAP = "  "
@@ -84,7 +84,7 @@ def _fit(
 
 
 def _longest_piece(text: str, within_words: bool) -> int:
-    return max((columns_of(piece.rstrip()) for piece in pieces(text, within_words)), default=0)
+    return max((columns_of(piece.rstrip()) for piece in segments(text, within_words)), default=0)
 
 
 def _lines(

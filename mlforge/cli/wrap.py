@@ -15,7 +15,7 @@ def columns_of(text: str) -> int:
     return len(text) if text.isascii() else sum(map(_columns, text))
 
 
-def pieces(text: str, within_words: bool = False) -> list[str]:
+def segments(text: str, within_words: bool = False) -> list[str]:
     """Parts of a text between which a line may end: words, or also folders of a path and items of a list.
 
     A number stays whole: `1,234`, `10:00`.
@@ -26,7 +26,7 @@ def pieces(text: str, within_words: bool = False) -> list[str]:
 def wrap(text: str, width: int, within_words: bool = False) -> list[str]:
     """Lines of at most so many columns, but for a piece that is longer by itself."""
     lines, line = [], ""
-    for piece in pieces(text, within_words):
+    for piece in segments(text, within_words):
         if line and columns_of(line + piece.rstrip()) > width:
             lines.append(line.rstrip())
             line = piece.lstrip()
@@ -40,12 +40,12 @@ def hard_wrap(text: str, width: int) -> list[str]:
     lines = []
     for line in wrap(text, width):
         for part in wrap(line, width, within_words=True) if columns_of(line) > width else [line]:
-            rest = part
-            while columns_of(rest) > width:
-                head = _head(rest, width)
+            remaining = part
+            while columns_of(remaining) > width:
+                head = _head(remaining, width)
                 lines.append(head)
-                rest = rest[len(head) :]
-            lines.append(rest)
+                remaining = remaining[len(head) :]
+            lines.append(remaining)
     return lines
 
 
@@ -67,9 +67,9 @@ def _columns(character: str) -> int:
 
 def _head(text: str, width: int) -> str:
     """The longest beginning of the text that is so many columns wide, one letter at least."""
-    taken = 0
+    width_used = 0
     for index, character in enumerate(text):
-        taken += _columns(character)
-        if taken > width:
+        width_used += _columns(character)
+        if width_used > width:
             return text[: max(index, 1)]
     return text

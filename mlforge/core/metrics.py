@@ -60,8 +60,8 @@ class Rolling:
         if isinstance(windows, (str, timedelta)):
             windows = [windows]
         lengths = listed(windows, "Rolling windows", 'write windows=["7d", "30d"]')
-        wanted = named(aggregations, "Rolling aggregations", 'write {"amount": ["sum", "mean"]}')
-        if not lengths or not wanted:
+        by_column = named(aggregations, "Rolling aggregations", 'write {"amount": ["sum", "mean"]}')
+        if not lengths or not by_column:
             raise DefinitionError("Rolling needs at least one window and one aggregation")
         if closed is not None:
             choice(closed, CLOSED, "Rolling: closed")
@@ -70,7 +70,7 @@ class Rolling:
         set_(
             self,
             "aggregations",
-            tuple((column, _aggregations(column, names)) for column, names in wanted.items()),
+            tuple((column, _aggregations(column, names)) for column, names in by_column.items()),
         )
         set_(self, "closed", closed)
         set_(self, "offset", _offset(offset))

@@ -81,8 +81,8 @@ def rows_touched(
 ) -> TimeRange:
     """Points whose stored rows may change, come or go when events in the range change."""
     span = reach(windows)
-    own = TimeRange(row_point(events.start, interval), row_point(events.end, interval))
-    return own.union(TimeRange(events.start - span.end, events.end - span.start))
+    at_events = TimeRange(row_point(events.start, interval), row_point(events.end, interval))
+    return at_events.union(TimeRange(events.start - span.end, events.end - span.start))
 
 
 def as_of(

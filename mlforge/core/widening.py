@@ -102,12 +102,12 @@ def settle(backing: Mapping[str, Backing]) -> str:
 
 
 def _candidates(dtypes: Iterable[str]) -> set[str]:
-    given = list(dtypes)
-    candidates = {plain(dtype) for dtype in given}
+    names = list(dtypes)
+    candidates = {plain(dtype) for dtype in names}
     if any(dtype in _HOLDS for dtype in candidates):
         candidates |= _HOLDS.keys()
-    if any(decimal_digits(dtype) for dtype in given):
-        digits = [(before, after) for before, after in map(_digits, given) if before >= 0]
+    if any(decimal_digits(dtype) for dtype in names):
+        digits = [(before, after) for before, after in map(_digits, names) if before >= 0]
         candidates |= {
             f"Decimal({before + after}, {after})"
             for before, _ in digits

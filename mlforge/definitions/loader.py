@@ -71,39 +71,43 @@ def load(target: str | None, *, here: Path) -> Definitions:
     Raises DefinitionsNotFound if there is no such file or it does not import, DefinitionError if
     a definition in it is wrong or it does not hold one Definitions; a message names file and line.
     """
-    wanted = Target.parse(target, here.absolute())
-    module, file = _import(wanted, here.absolute())
-    definitions = _pick(module, wanted)
+    parsed = Target.parse(target, here.absolute())
+    module, file = _import(parsed, here.absolute())
+    definitions = _pick(module, parsed)
     return definitions.located_at(file.parent)
 
 
-def _import(wanted: Target, here: Path) -> tuple[ModuleType, Path]:
-    if wanted.file is not None and not wanted.file.is_file():
-        raise DefinitionsNotFound(f"no definitions at {_shown(wanted.file)}; {_WAYS}")
-    folder = wanted.file.parent if wanted.file else here
+def _import(target: Target, here: Path) -> tuple[ModuleType, Path]:
+    if target.file is not None and not target.file.is_file():
+        raise DefinitionsNotFound(f"no definitions at {_shown(target.file)}; {_WAYS}")
+    folder = target.file.parent if target.file else here
     with _fresh_imports(folder):
         try:
-            module = _run_file(wanted.file) if wanted.file else _run_module(str(wanted.module))
+            module = _run_file(target.file) if target.file else _run_module(str(target.module))
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # SystemExit, and polars' PanicException, are no Exception
-            raise _explained(error, wanted, folder) from error
+            raise _explained(error, target, folder) from error
     _check_own_names(folder)
     if module.__file__ is None:
-        raise DefinitionsNotFound(f"{wanted} is a folder without __init__.py; name a module in it")
+        raise DefinitionsNotFound(f"{target} is a folder without __init__.py; name a module in it")
     return module, Path(module.__file__)
 
 
 def _check_own_names(folder: Path) -> None:
     """Refuse definitions that import a name of ours where a module of theirs has it: they got ours."""
     for name in _OUR_PACKAGES:
-        ours, theirs = sys.modules.get(name), _namesake(name, folder)
-        if ours is None or theirs is None or _lies_in_folder(ours, folder):
+        ours, namesake = sys.modules.get(name), _namesake(name, folder)
+        if ours is None or namesake is None or _lies_in_folder(ours, folder):
             continue
         for module in list(sys.modules.values()):
-            own = _lies_in_folder(module, folder) and not _is_ours(module)
-            if own and any(value is ours for value in vars(module).values()) and name != "mlforge":
-                raise DefinitionError(_name_is_taken(name, theirs))
+            is_of_project = _lies_in_folder(module, folder) and not _is_ours(module)
+            if (
+                is_of_project
+                and any(value is ours for value in vars(module).values())
+                and name != "mlforge"
+            ):
+                raise DefinitionError(_name_is_taken(name, namesake))
 
 
 def _namesake(name: str, folder: Path) -> Path | None:
@@ -112,9 +116,9 @@ def _namesake(name: str, folder: Path) -> Path | None:
     return next((place for place in places if place.is_file()), None)
 
 
-def _name_is_taken(name: str, theirs: Path) -> str:
+def _name_is_taken(name: str, namesake: Path) -> str:
     return (
-        f"{_shown(theirs)}: 'import {name}' gives mlforge's own package of that name, not this module; "
+        f"{_shown(namesake)}: 'import {name}' gives mlforge's own package of that name, not this module; "
         "give the module another name"
     )
 
@@ -186,48 +190,50 @@ def _lies_in_folder(module: ModuleType, folder: Path) -> bool:
     return not {"site-packages", "dist-packages"} & set(Path(file).relative_to(folder).parts)
 
 
-def _pick(module: ModuleType, wanted: Target) -> Definitions:
-    found = {name: value for name, value in vars(module).items() if isinstance(value, Definitions)}
-    if wanted.name is not None:
-        if wanted.name in found:
-            return found[wanted.name]
+def _pick(module: ModuleType, target: Target) -> Definitions:
+    by_name = {
+        name: value for name, value in vars(module).items() if isinstance(value, Definitions)
+    }
+    if target.name is not None:
+        if target.name in by_name:
+            return by_name[target.name]
         what = (
-            f"is {_a(type(vars(module)[wanted.name]).__name__)}, not a Definitions"
-            if wanted.name in vars(module)
+            f"is {_a(type(vars(module)[target.name]).__name__)}, not a Definitions"
+            if target.name in vars(module)
             else "is not there"
         )
-        there = f"there is {', '.join(found)}" if found else "and it holds none"
-        raise DefinitionError(f"{wanted}: {wanted.name!r} {what}; {there}")
-    distinct = {id(value): name for name, value in reversed(found.items())}
+        there = f"there is {', '.join(by_name)}" if by_name else "and it holds none"
+        raise DefinitionError(f"{target}: {target.name!r} {what}; {there}")
+    distinct = {id(value): name for name, value in reversed(by_name.items())}
     if not distinct:
         raise DefinitionError(
-            f"{wanted} holds no Definitions; write defs = Definitions(store=..., features=[...])"
+            f"{target} holds no Definitions; write defs = Definitions(store=..., features=[...])"
         )
     if len(distinct) > 1:
         names = sorted(distinct.values())
-        colon = f"{_shown(wanted.file) if wanted.file else wanted.module}:{names[0]}"
+        colon = f"{_shown(target.file) if target.file else target.module}:{names[0]}"
         raise DefinitionError(
-            f"{wanted} holds {len(names)} Definitions: {', '.join(names)}; "
+            f"{target} holds {len(names)} Definitions: {', '.join(names)}; "
             f"pick one with --definitions {colon}"
         )
-    return next(iter(found.values()))
+    return next(iter(by_name.values()))
 
 
-def _explained(error: BaseException, wanted: Target, folder: Path) -> MlforgeError:
+def _explained(error: BaseException, target: Target, folder: Path) -> MlforgeError:
     """An import's failure in one line: where, and what."""
-    missing = isinstance(error, ModuleNotFoundError) and wanted.module is not None
-    if missing and f"{wanted.module}.".startswith(f"{getattr(error, 'name', None)}."):
-        return DefinitionsNotFound(f"no {wanted}, looked for in {_shown(folder)} too; {_WAYS}")
-    taken = str(getattr(error, "name", "")).partition(".")[0]
-    if isinstance(error, ImportError) and taken in _OUR_PACKAGES:
-        theirs = _namesake(taken, folder)
-        if theirs is not None:
-            return DefinitionError(_name_is_taken(taken, theirs))
+    missing = isinstance(error, ModuleNotFoundError) and target.module is not None
+    if missing and f"{target.module}.".startswith(f"{getattr(error, 'name', None)}."):
+        return DefinitionsNotFound(f"no {target}, looked for in {_shown(folder)} too; {_WAYS}")
+    package = str(getattr(error, "name", "")).partition(".")[0]
+    if isinstance(error, ImportError) and package in _OUR_PACKAGES:
+        namesake = _namesake(package, folder)
+        if namesake is not None:
+            return DefinitionError(_name_is_taken(package, namesake))
     text = " ".join(str(error).split())
     if isinstance(error, SyntaxError):
         where, text = f"{_shown(Path(error.filename or ''))}:{error.lineno}", error.msg
     else:
-        where = _place(error, folder) or str(wanted)
+        where = _place(error, folder) or str(target)
     if isinstance(error, MlforgeError):
         return DefinitionError(f"{where}: {text}")
     colon = ": " if text else ""
@@ -241,8 +247,12 @@ def _place(error: BaseException, folder: Path) -> str | None:
         for frame in traceback.extract_tb(error.__traceback__)
         if Path(frame.filename).is_relative_to(folder) and "site-packages" not in frame.filename
     ]
-    own = [frame for frame in frames if not Path(frame.filename).is_relative_to(_LIBRARY)]
-    return f"{_shown(Path(own[-1].filename))}:{own[-1].lineno}" if own else None
+    user_frames = [frame for frame in frames if not Path(frame.filename).is_relative_to(_LIBRARY)]
+    return (
+        f"{_shown(Path(user_frames[-1].filename))}:{user_frames[-1].lineno}"
+        if user_frames
+        else None
+    )
 
 
 def _shown(path: Path) -> str:

@@ -170,11 +170,11 @@ class Definitions:
         names = [self.feature(name).name for name in chosen]
         if tags is None:
             return names
-        wanted = set(texts(tags, "tags", 'write tags=["payments"], or leave it out'))
-        unknown = wanted - {tag for feature in self.features.values() for tag in feature.tags}
+        chosen_tags = set(texts(tags, "tags", 'write tags=["payments"], or leave it out'))
+        unknown = chosen_tags - {tag for feature in self.features.values() for tag in feature.tags}
         if unknown:
             raise DefinitionError(f"no feature has the tag {', '.join(sorted(map(repr, unknown)))}")
-        return [name for name in names if wanted & set(self.features[name].tags)]
+        return [name for name in names if chosen_tags & set(self.features[name].tags)]
 
     def build(
         self,

@@ -116,11 +116,11 @@ class Engine(ABC):
         line = timeline.sorted_(line, spec.keys)
         line = timeline.numbered(timeline.with_entities(line, spec.keys), times)
         results = self._aggregated(line, spec.columns, dtypes(events.schema), spec.name)
-        own = line.filter(pl.col(ROW).is_not_null()).select(
+        keys_and_times = line.filter(pl.col(ROW).is_not_null()).select(
             *spec.keys, pl.col(TIME).cast(polars_schema.UTC_INSTANT).alias(spec.timestamp)
         )
         values = (_settle(results, column, spec.name) for column in spec.values(events.schema))
-        return own.hstack(results.select(values)).sort(spec.order)
+        return keys_and_times.hstack(results.select(values)).sort(spec.order)
 
     def _metrics_at(self, events: Events, points: pl.DataFrame) -> pl.DataFrame:
         """ROW and each metric at some points, sorted by ROW; columns in the spec's order, whatever the steps'."""

@@ -41,8 +41,8 @@ class Extent:
 
     def union(self, other: Extent) -> Extent:
         """The extent of both columns."""
-        least = [own for own in (self.least, other.least) if own is not None]
-        greatest = [own for own in (self.greatest, other.greatest) if own is not None]
+        least = [bound for bound in (self.least, other.least) if bound is not None]
+        greatest = [bound for bound in (self.greatest, other.greatest) if bound is not None]
         return Extent(min(least, default=None), max(greatest, default=None))
 
     @property
@@ -110,9 +110,9 @@ class Scale:
         """
         many = count.cast(pl.Int128)
         near = (sums.cast(pl.Float64) / count).round().fill_nan(0.0).cast(pl.Int128)
-        rest = sums - near * many
-        about = squares - near * (sums + rest)
-        squared = about.cast(pl.Float64) - rest.cast(pl.Float64).pow(2) / count
+        remainder = sums - near * many
+        about = squares - near * (sums + remainder)
+        squared = about.cast(pl.Float64) - remainder.cast(pl.Float64).pow(2) / count
         return squared.clip(lower_bound=0.0) * 2.0 ** (-2 * self.bits)
 
 

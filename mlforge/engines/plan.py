@@ -64,8 +64,8 @@ def plan(events: Events, points: pl.DataFrame, gathered: int) -> list[Step]:
     if merged.finalized:
         tile_rows = merged.rows.lazy()
         steps.append(Step(tile_rows, 0, merged.merges, merged.dtypes, merged.finalized))
-    if merged.rest:
-        steps.append(step_over_events(merged.rest, rows))
+    if merged.over_events:
+        steps.append(step_over_events(merged.over_events, rows))
     return steps
 
 

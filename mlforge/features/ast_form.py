@@ -72,30 +72,30 @@ def nested(code: CodeType) -> Iterator[CodeType]:
             yield from nested(constant)
 
 
-def _same(one: CodeType, other: CodeType) -> bool:
+def _same(code: CodeType, other: CodeType) -> bool:
     """Whether two codes do the same at the same place; what a debugger reads does not count."""
     return (
-        (one.co_name, one.co_firstlineno) == (other.co_name, other.co_firstlineno)
-        and (one.co_code, one.co_names) == (other.co_code, other.co_names)
-        and (one.co_varnames, one.co_freevars) == (other.co_varnames, other.co_freevars)
-        and len(one.co_consts) == len(other.co_consts)
+        (code.co_name, code.co_firstlineno) == (other.co_name, other.co_firstlineno)
+        and (code.co_code, code.co_names) == (other.co_code, other.co_names)
+        and (code.co_varnames, code.co_freevars) == (other.co_varnames, other.co_freevars)
+        and len(code.co_consts) == len(other.co_consts)
         and all(
             _same(a, b)
             if isinstance(a, CodeType) and isinstance(b, CodeType)
             else type(a) is type(b) and (a == b if isinstance(a, frozenset) else repr(a) == repr(b))
-            for a, b in zip(one.co_consts, other.co_consts, strict=True)
+            for a, b in zip(code.co_consts, other.co_consts, strict=True)
         )
     )
 
 
 def _lambda(code: CodeType, tree: ast.Module) -> ast.Lambda | None:
     """The lambda of this code: of several on one line, the smallest around all its instructions."""
-    found = [
+    lambdas = [
         node
         for node in ast.walk(tree)
         if isinstance(node, ast.Lambda) and node.lineno == code.co_firstlineno
     ]
-    if len(found) > 1:
+    if len(lambdas) > 1:
         places = [
             ((line, column), (end_line, end_column))
             for line, end_line, column, end_column in code.co_positions()
@@ -105,14 +105,14 @@ def _lambda(code: CodeType, tree: ast.Module) -> ast.Lambda | None:
             and end_column is not None
             and (line, column) != (end_line, end_column)
         ]
-        found = [
+        lambdas = [
             node
-            for node in found
+            for node in lambdas
             if places
             and all(_start(node.body) <= at and end <= _end(node.body) for at, end in places)
         ]
-        found.sort(key=lambda node: (_start(node), _end(node)), reverse=True)
-    return found[0] if found else None
+        lambdas.sort(key=lambda node: (_start(node), _end(node)), reverse=True)
+    return lambdas[0] if lambdas else None
 
 
 def _start(node: ast.expr) -> tuple[int, int]:

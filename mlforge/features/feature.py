@@ -106,8 +106,8 @@ def feature(
     def decorate(function: Function) -> Feature:
         if isinstance(function, Feature) or not callable(function):
             raise DefinitionError(f"@feature decorates a function, not {shown(function)}")
-        own = getattr(function, "__name__", "") if name is None else name
-        owner = text(own, "a feature's name", 'write name="user_spend"')
+        feature_name = getattr(function, "__name__", "") if name is None else name
+        owner = text(feature_name, "a feature's name", 'write name="user_spend"')
         spec = FeatureSpec.of(
             owner,
             keys=texts(keys, f"{owner}: keys", 'write keys=["user_id"]'),
@@ -156,12 +156,14 @@ def _clock(clock: object, owner: str) -> OnlineClock:
 def _sources(source: object, what: str) -> tuple[str, ...]:
     """The texts of one source or of several."""
     works = 'write a path such as "transactions/", or a list of such texts'
-    one = isinstance(source, (str, os.PathLike))
-    paths = (source,) if one else listed(source, what, works)
+    is_single = isinstance(source, (str, os.PathLike))
+    paths = (source,) if is_single else listed(source, what, works)
     if not paths:
         raise DefinitionError(f"{what} is an empty list; {works}")
     places = [os.fspath(path) if isinstance(path, os.PathLike) else path for path in paths]
-    sources = tuple(text(place, what if one else f"each of {what}", works) for place in places)
+    sources = tuple(
+        text(place, what if is_single else f"each of {what}", works) for place in places
+    )
     twice = sorted({place for place in sources if sources.count(place) > 1})
     if twice:
         raise DefinitionError(

@@ -45,28 +45,30 @@ def files_read(
     return reads
 
 
-def scans_files(frame: pl.LazyFrame, own: Collection[object] = ()) -> bool:
+def scans_files(frame: pl.LazyFrame, allowed: Collection[object] = ()) -> bool:
     """Whether a plan has a scan of files, or of anything but the sources that are one's own."""
 
     def scans() -> bool:
         flags = pl.QueryOptFlags.none()._pyoptflags
-        return _scans_below(frame._ldf.with_optimizations(flags).visit(), own)
+        return _scans_below(frame._ldf.with_optimizations(flags).visit(), allowed)
 
     return purity.call(scans).result is True  # polars may panic over a plan
 
 
-def _scans_below(nodes: Any, own: Collection[object]) -> bool:
+def _scans_below(nodes: Any, allowed: Collection[object]) -> bool:
     try:
         node = nodes.view_current_node()
         kind = type(node).__name__
-        ours = kind == "PythonScan" and any(node.options[0].io_source is source for source in own)
+        ours = kind == "PythonScan" and any(
+            node.options[0].io_source is source for source in allowed
+        )
         if kind in _SCANS and not ours:
             return True
     except (NotImplementedError, AttributeError):  # a step that polars does not show reads nothing
         pass
     for below in nodes.get_inputs():
         nodes.set_node(below)
-        if _scans_below(nodes, own):
+        if _scans_below(nodes, allowed):
             return True
     return False
 

@@ -59,7 +59,7 @@ class Outcome:
     questions: tuple[str, ...] = ()
 
     @property
-    def asked(self) -> str | None:
+    def first_question(self) -> str | None:
         """The first question, None if there was none."""
         return self.questions[0] if self.questions else None
 
@@ -94,19 +94,19 @@ def call(function: Callable[[], object]) -> Outcome:
     that a signal raises here is not taken for the function's error.
     """
     _hear_opened_files()
-    asked: dict[str, None] = {}
+    questions: dict[str, None] = {}
     outcomes: list[Outcome] = []
 
     def note(frame: FrameType, event: str, argument: Any) -> None:
         if event not in ("c_call", "call"):
             return
         what = _asked_natively(argument) if event == "c_call" else _asked(frame)
-        if what and what not in asked and not _on_the_way(frame):
-            asked[what] = None
+        if what and what not in questions and not _on_the_way(frame):
+            questions[what] = None
 
     def opened(frame: FrameType) -> None:
         if not _on_the_way(frame):
-            asked[f"{_FILES} (open)"] = None
+            questions[f"{_FILES} (open)"] = None
 
     def run() -> None:
         result: object = None
@@ -120,7 +120,7 @@ def call(function: Callable[[], object]) -> Outcome:
             failure = error
         sys.setprofile(None)
         del _listeners[threading.get_ident()]
-        outcomes.append(Outcome(result, failure, tuple(asked)))
+        outcomes.append(Outcome(result, failure, tuple(questions)))
 
     context = contextvars.copy_context()
     thread = threading.Thread(target=context.run, args=(run,), name="mlforge-proof", daemon=True)

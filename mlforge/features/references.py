@@ -57,24 +57,24 @@ def references(function: FunctionType, home: Home) -> dict[str, object]:
     Attributes of modules that the home owns are followed (`helpers.clean`). Of foreign code only the
     closure counts: that is where a library's wrapper keeps the function it was given.
     """
-    found: dict[str, object] = {}
+    by_name: dict[str, object] = {}
     for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
         try:
-            found[name] = cell.cell_contents
+            by_name[name] = cell.cell_contents
         except ValueError:  # not bound yet
             continue
     if not home.owns(module_of(function)):
-        return found
+        return by_name
     names: set[str] = set()
     for code in nested(function.__code__):
         if code.co_name in _ANNOTATIONS:
             continue
         names.update(code.co_names)
         for name in _globals(code) & function.__globals__.keys():
-            found.setdefault(name, function.__globals__[name])
+            by_name.setdefault(name, function.__globals__[name])
         for module in _imports(code, function.__globals__, home):
-            found.setdefault(f"import {module.__name__}", module)
-    return found | _attributes(found, sorted(names), home)
+            by_name.setdefault(f"import {module.__name__}", module)
+    return by_name | _attributes(by_name, sorted(names), home)
 
 
 def reachable(function: object) -> list[object]:
@@ -83,13 +83,13 @@ def reachable(function: object) -> list[object]:
     Functions and classes from elsewhere, and other values, are among it but not looked into.
     """
     home = Home.of(function)
-    found: dict[int, object] = {}
+    by_id: dict[int, object] = {}
     queue = [function]
     while queue:
         value = queue.pop()
-        if id(value) in found:
+        if id(value) in by_id:
             continue
-        found[id(value)] = value
+        by_id[id(value)] = value
         if isinstance(value, FunctionType):
             queue.extend(references(value, home).values())
         elif isinstance(value, type):
@@ -97,7 +97,7 @@ def reachable(function: object) -> list[object]:
         else:
             queue.extend(parts(value).values())
             queue.extend([type(value)] if home.owns_type(type(value)) else ())
-    return list(found.values())
+    return list(by_id.values())
 
 
 def parts(value: object) -> Mapping[str, object]:
@@ -179,14 +179,14 @@ def _imports(code: CodeType, namespace: dict[str, Any], home: Home) -> Iterator[
     for index, instruction in enumerate(instructions):
         if instruction.opname != "IMPORT_NAME":
             continue
-        level, wanted = (before.argval for before in instructions[index - 2 : index])
+        level, imported_names = (before.argval for before in instructions[index - 2 : index])
         try:
             package = _text(namespace.get("__package__"))
             name = importlib.util.resolve_name("." * level + instruction.argval, package)
             if not home.owns(name):
                 continue
             module = importlib.import_module(name)
-            for inner in wanted or ():
+            for inner in imported_names or ():
                 if not hasattr(module, inner):
                     yield importlib.import_module(f"{name}.{inner}")
         except Exception:  # noqa: BLE001 - a module may raise anything; then calling the function will tell
@@ -194,10 +194,12 @@ def _imports(code: CodeType, namespace: dict[str, Any], home: Home) -> Iterator[
         yield module
 
 
-def _attributes(found: Mapping[str, object], names: list[str], home: Home) -> dict[str, object]:
+def _attributes(
+    referenced: Mapping[str, object], names: list[str], home: Home
+) -> dict[str, object]:
     """`module.name` for every name that the code has and a module among those found defines."""
     more: dict[str, object] = {}
-    queue = [item for item in sorted(found.items()) if isinstance(item[1], ModuleType)]
+    queue = [item for item in sorted(referenced.items()) if isinstance(item[1], ModuleType)]
     seen: set[int] = set()
     while queue:
         path, module = queue.pop(0)

@@ -132,8 +132,8 @@ def prove(
         if code.result:
             raise Doubt(f"it {code.result}")
         first, second = trace(function, schema, tables), trace(function, schema, tables)
-    except Doubt as doubt:
-        return Proof(False, str(doubt))
+    except Doubt as error:
+        return Proof(False, str(error))
     if first != second:
         return Proof(False, "it does something else each time: two calls gave two plans")
     return Proof(True, "only projections and filters that look at one row at a time")
@@ -145,22 +145,24 @@ def trace(
     tables: Mapping[str, pl.Schema] = MappingProxyType({}),
 ) -> str:
     """The row-wise plan that a function makes, as text without addresses; raises Doubt on any other."""
-    source, *others = sources = [_Source("rows"), *map(_Source, tables)]
+    source, *table_sources = sources = [_Source("rows"), *map(_Source, tables)]
     frame = register_io_source(source, schema=schema)
-    further = {other.name: register_io_source(other, schema=tables[other.name]) for other in others}
+    further = {
+        other.name: register_io_source(other, schema=tables[other.name]) for other in table_sources
+    }
     with _tracing, warnings.catch_warnings():
         warnings.simplefilter("ignore", pl.exceptions.PerformanceWarning)  # `df.columns`
         outcome = purity.call(lambda: function(frame, **further))
-    if any(each.asked for each in sources):
+    if any(each.was_read for each in sources):
         raise Doubt("it looks at the data while the plan is made (collect, or what collects)")
-    if outcome.asked:
-        raise Doubt(f"it {outcome.asked}")
+    if outcome.first_question:
+        raise Doubt(f"it {outcome.first_question}")
     if outcome.error is not None:
         raise Doubt(f"called with a LazyFrame it fails: {_headline(outcome.error)}")
     result = outcome.result
     if not isinstance(result, pl.LazyFrame):
         raise Doubt(f"called with a LazyFrame it returns {type(result).__name__}, not a LazyFrame")
-    outcome = purity.call(lambda: _Plan(result, source, others).text())
+    outcome = purity.call(lambda: _Plan(result, source, table_sources).text())
     if isinstance(outcome.error, Doubt):
         raise outcome.error
     if outcome.error is not None:
@@ -172,10 +174,10 @@ class _Source:
     """A source of no data, which remembers that it was asked for some."""
 
     def __init__(self, name: str) -> None:
-        self.name, self.asked = name, False
+        self.name, self.was_read = name, False
 
     def __call__(self, *_: object) -> NoReturn:
-        self.asked = True
+        self.was_read = True
         raise RuntimeError("there is no data while a function is being proven")
 
 
@@ -248,9 +250,11 @@ class _Plan:
         if kind == "Select" and not any(expression.varies for expression in seen):
             raise Doubt("it selects only constants, which is one row for any number of rows")
         outputs = [expression.output_name for expression in expressions]
-        own = [repr(node.function)] if kind == "MapFunction" else []
+        function_text = [repr(node.function)] if kind == "MapFunction" else []
         # Sorted, as polars shuffles the columns of a cast; their order is in the schema.
-        return own + sorted(f"{name!a}={e.text}" for name, e in zip(outputs, seen, strict=True))
+        return function_text + sorted(
+            f"{name!a}={e.text}" for name, e in zip(outputs, seen, strict=True)
+        )
 
     def _expression(self, number: int) -> _Seen:
         node = _view(lambda: self._nodes.view_expression(number))

@@ -102,8 +102,8 @@ class _Pandas(Table):
     def with_values(self, values: pl.DataFrame) -> Any:
         import pandas as pd
 
-        made = {column.name: _pandas_array(column) for column in values}
-        return pd.concat([self.table, pd.DataFrame(made, index=self.table.index)], axis=1)
+        arrays = {column.name: _pandas_array(column) for column in values}
+        return pd.concat([self.table, pd.DataFrame(arrays, index=self.table.index)], axis=1)
 
 
 class _Arrow(Table):
@@ -137,8 +137,8 @@ class _Arrow(Table):
         table = self.table
         for column in values:
             # Not every reader of Arrow knows its younger string types.
-            made = column.to_arrow(compat_level=pl.CompatLevel.oldest())
-            table = table.append_column(column.name, made)
+            arrays = column.to_arrow(compat_level=pl.CompatLevel.oldest())
+            table = table.append_column(column.name, arrays)
         return table
 
 

@@ -133,18 +133,18 @@ def in_microseconds(frame: pl.DataFrame) -> pl.DataFrame:
 
 
 def of_entities(
-    found: pl.LazyFrame, entities: pl.DataFrame | None, keys: Sequence[str]
+    frame: pl.LazyFrame, entities: pl.DataFrame | None, keys: Sequence[str]
 ) -> pl.LazyFrame:
     """The rows of some entities; of all where it is None."""
     if entities is None:
-        return found
+        return frame
     if entities.height <= _LISTED:
         # A look at one key costs a third of a join, and can be part of reading.
         listed = pl.lit(entities[keys[0]].implode())
-        found = found.filter(pl.col(keys[0]).is_in(listed))
+        frame = frame.filter(pl.col(keys[0]).is_in(listed))
         if len(keys) == 1:
-            return found
-    return found.join(entities.lazy(), on=list(keys), how="semi")
+            return frame
+    return frame.join(entities.lazy(), on=list(keys), how="semi")
 
 
 def finite(expr: pl.Expr, dtype: pl.DataType) -> pl.Expr:
@@ -155,7 +155,7 @@ def finite(expr: pl.Expr, dtype: pl.DataType) -> pl.Expr:
 def select_typed(
     frame: pl.LazyFrame,
     present: Mapping[str, str],
-    wanted: Schema,
+    schema: Schema,
     known: Mapping[str, pl.DataType] | None = None,
 ) -> pl.LazyFrame:
     """The wanted columns in their order and dtypes. known: dtypes by their text, besides those that are stored.
@@ -163,7 +163,7 @@ def select_typed(
     A column that is present in a lesser dtype is widened; one that is absent, null throughout or of a dtype
     that is not to be had as the wanted one comes as typed nulls.
     """
-    columns = [_typed(column, present.get(column.name), known or {}) for column in wanted]
+    columns = [_typed(column, present.get(column.name), known or {}) for column in schema]
     if not any(column.meta.root_names() for column in columns):  # literals alone would make one row
         columns = [
             pl.repeat(column, pl.len()).alias(column.meta.output_name()) for column in columns
@@ -171,13 +171,13 @@ def select_typed(
     return frame.select(columns)
 
 
-def _typed(wanted: Column, present: str | None, known: Mapping[str, pl.DataType]) -> pl.Expr:
-    if present == wanted.dtype != "Null":
-        return pl.col(wanted.name)
-    dtype = known.get(wanted.dtype) or to_polars(wanted.dtype)
-    if present is not None and present != "Null" and casts(present, wanted.dtype):
-        return pl.col(wanted.name).cast(dtype)
-    return pl.lit(None, dtype=dtype).alias(wanted.name)
+def _typed(column: Column, present: str | None, known: Mapping[str, pl.DataType]) -> pl.Expr:
+    if present == column.dtype != "Null":
+        return pl.col(column.name)
+    dtype = known.get(column.dtype) or to_polars(column.dtype)
+    if present is not None and present != "Null" and casts(present, column.dtype):
+        return pl.col(column.name).cast(dtype)
+    return pl.lit(None, dtype=dtype).alias(column.name)
 
 
 def times_of(events: pl.DataFrame, spec: FeatureSpec) -> TimeRange | None:

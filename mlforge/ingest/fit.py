@@ -165,8 +165,8 @@ def _lacking(groups: Iterable[_Group], names: Iterable[str]) -> dict[str, int]:
     groups = [group for group in groups if not group.empty]
     having = {name: {id(g) for g in groups if name in dtypes(g.schema)} for name in names}
     counts = {
-        name: sum(group.backing.files for group in groups if id(group) not in those)
-        for name, those in having.items()
+        name: sum(group.backing.files for group in groups if id(group) not in holders)
+        for name, holders in having.items()
     }
     return {name: count for name, count in counts.items() if count}
 

@@ -48,19 +48,19 @@ class NullColumns:
         """The dtypes, by column, that a file of this shape takes from the others; mostly none."""
         if not has_null_columns(shape):
             return {}
-        known = self._adopted.get(shape)
-        if known is None:
-            own = {
+        dtypes = self._adopted.get(shape)
+        if dtypes is None:
+            unknown_dtypes = {
                 name: dtype.removeprefix(_NULL)
                 for name, dtype in json.loads(shape).items()
                 if dtype.startswith(_NULL)
             }
-            known = self._adopted[shape] = {
+            dtypes = self._adopted[shape] = {
                 name: self._settled[name]
-                for name, dtype in own.items()
+                for name, dtype in unknown_dtypes.items()
                 if name in self._settled and self._settled[name] != dtype
             }
-        return known
+        return dtypes
 
     def content(self, state: FileState) -> str:
         """A content as memo keys name it: its hash, and the dtypes that it takes from other files."""

@@ -64,9 +64,9 @@ def ingest(
 
 def _by_file(session: Session, why: str) -> Intake:
     """Each file by itself: a partial a file."""
-    rest, pairs = _unchanged_files(session), dict[str, FilePartial]()
+    unchanged_files, pairs = _unchanged_files(session), dict[str, FilePartial]()
     waiting: dict[str, Content | None] = {}
-    for file in session.listing.among(lacking(session.listing.stats, rest.stats)):
+    for file in session.listing.among(lacking(session.listing.stats, unchanged_files.stats)):
         try:
             content = _new_content(session, file)
             if has_null_columns(session.states.now[file.path].shape):
@@ -76,27 +76,29 @@ def _by_file(session: Session, why: str) -> Intake:
         except FAULTS as error:
             session.reject(file, error)
     if waiting or any(map(has_null_columns, set(map(_shape_of, session.states.now.values())))):
-        rest = _without_stale(session, rest, waiting)
+        unchanged_files = _without_stale(session, unchanged_files, waiting)
         for file in session.listing.among(waiting):
             try:
                 pairs[file.path] = _pair(session, file, waiting[file.path])
             except FAULTS as error:
                 session.reject(file, error)
     strict = strict_columns(session.feature.spec)
-    fitted = fit([*rest.partials, *(partial for _, partial in pairs.values())], strict)
+    fitted = fit([*unchanged_files.partials, *(partial for _, partial in pairs.values())], strict)
     outvoted = None
     if fitted is not None and fitted.misfits:
-        rest, pairs, outvoted = _fitting(session, rest, pairs, fitted.misfits)
+        unchanged_files, pairs, outvoted = _fitting(session, unchanged_files, pairs, fitted.misfits)
     if kept := _last_good(session, fitted):
-        fitted = fit([*rest.partials, *(p for _, p in (*pairs.values(), *kept))], strict)
+        fitted = fit([*unchanged_files.partials, *(p for _, p in (*pairs.values(), *kept))], strict)
     if fitted is not None and not set(session.feature.spec.needed()) <= set(dtypes(fitted.schema)):
         return session.close(
-            [], why, None, rowwise=True, rest=UnchangedFiles()
+            [], why, None, rowwise=True, unchanged_files=UnchangedFiles()
         )  # empty files alone
     usable = [*pairs.values(), *kept]
-    if not usable and not rest.records and not _has_fitted(session):
+    if not usable and not unchanged_files.records and not _has_fitted(session):
         session.quarantine.unite()
-    return session.close(usable, why, fitted, rowwise=True, rest=rest, outvoted=outvoted)
+    return session.close(
+        usable, why, fitted, rowwise=True, unchanged_files=unchanged_files, outvoted=outvoted
+    )
 
 
 def _unchanged_files(session: Session) -> UnchangedFiles:
@@ -118,16 +120,16 @@ def _unchanged_files(session: Session) -> UnchangedFiles:
 
 def _fitting(
     session: Session,
-    rest: UnchangedFiles,
+    unchanged_files: UnchangedFiles,
     pairs: Mapping[str, FilePartial],
     misfits: Mapping[int, str],
 ) -> tuple[UnchangedFiles, dict[str, FilePartial], Outvoted | None]:
     """Set aside the files whose schemas do not fit; the others, and how many of the former counted until now."""
-    fitting = rest.whose(lambda partial: id(partial.schema) not in misfits)
+    fitting = unchanged_files.whose(lambda partial: id(partial.schema) not in misfits)
     kept = {path: pair for path, pair in pairs.items() if id(pair[1].schema) not in misfits}
     unfit = {
         record.path: partial
-        for record, partial in zip(*rest.joined([*pairs.values()]), strict=True)
+        for record, partial in zip(*unchanged_files.joined([*pairs.values()]), strict=True)
         if id(partial.schema) in misfits
     }
     for file in session.listing.among(unfit):
@@ -195,20 +197,20 @@ def _pair(session: Session, file: SourceFile, content: Content | None) -> FilePa
 
 
 def _without_stale(
-    session: Session, rest: UnchangedFiles, waiting: dict[str, Content | None]
+    session: Session, unchanged_files: UnchangedFiles, waiting: dict[str, Content | None]
 ) -> UnchangedFiles:
     """The unchanged files whose columns without a value take the dtypes that they took; others must wait."""
     session.states.learn_shapes(session.listing.files)
     stale = {
         record.path
-        for record in rest.records
+        for record in unchanged_files.records
         if has_null_columns(session.states.now[record.path].shape)
         and session.key(record.path) != record.partial
     }
     if not stale:
-        return rest
+        return unchanged_files
     waiting.update(dict.fromkeys(stale))
-    return rest.without(stale)
+    return unchanged_files.without(stale)
 
 
 def _last_good(session: Session, fitted: Fit | None) -> list[FilePartial]:

@@ -45,6 +45,6 @@ class Quarantine:
         first = self.errors[0]
         if len(causes) > 1 or not isinstance(first, _OF_DEFINITION):
             return
-        told = f"{first}; all {len(self.errors)} files are alike in this: the definition does not fit the source"
-        self.errors = [type(first)(told)]
+        message = f"{first}; all {len(self.errors)} files are alike in this: the definition does not fit the source"
+        self.errors = [type(first)(message)]
         self.now = {}

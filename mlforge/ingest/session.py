@@ -129,16 +129,16 @@ class Session:
         fitted: Fit | None,
         *,
         rowwise: bool,
-        rest: UnchangedFiles,
+        unchanged_files: UnchangedFiles,
         outvoted: Outvoted | None = None,
     ) -> Intake:
         """Write what is held back, and sum up: unchanged files, and the records of the others."""
         self.cache.write()
         file_states = self.states.now
-        self.states.conclude(lacking(file_states, rest.stats), self.quarantine.now)
-        records, used = joined = rest.joined(pairs)
+        self.states.conclude(lacking(file_states, unchanged_files.stats), self.quarantine.now)
+        records, used = joined = unchanged_files.joined(pairs)
         if rowwise:
-            unchanged.keep(records, file_states, rest.grown(pairs, joined, file_states))
+            unchanged.keep(records, file_states, unchanged_files.grown(pairs, joined, file_states))
         return Intake(
             rowwise=rowwise,
             why=why,

@@ -121,11 +121,11 @@ class Transform:
         feature, frame = self.feature, rows.frame
         most = None if self._max_bytes is None else self._max_bytes * rows.files
         lazy = alone and feature.incremental is None
-        doubt = self._doubt(frame) if lazy else None
-        if doubt or not lazy:
+        unproven = self._doubt(frame) if lazy else None
+        if unproven or not lazy:
             self._check_reads(frame)
         try:
-            returned = self._collected(frame if doubt or not lazy else frame.lazy(), most)
+            returned = self._collected(frame if unproven or not lazy else frame.lazy(), most)
         except DefinitionError:
             raise
         except pl.exceptions.ColumnNotFoundError as error:
@@ -143,11 +143,11 @@ class Transform:
         if not isinstance(returned, pl.DataFrame):
             raise FunctionError(f"{feature.name}: its function returned {described(returned)}")
         if most is not None and (size := _size(returned)) > most:
-            told = _TooLarge.of(size, most)
-            raise FunctionError(f"{feature.name}: its function makes {told} of {rows.where}")
-        if doubt:
+            too_large = _TooLarge.of(size, most)
+            raise FunctionError(f"{feature.name}: its function makes {too_large} of {rows.where}")
+        if unproven:
             # The function takes this file, so it is the function that is not row-wise, not the file that is bad.
-            raise NotProvenError(doubt)
+            raise NotProvenError(unproven)
         return returned
 
     def _collected(self, frame: pl.DataFrame | pl.LazyFrame, most: int | None) -> Any:

@@ -48,7 +48,7 @@ def was_unproven(session: Session, latest: Manifest) -> bool:
 
 def _closed(session: Session, pairs: list[FilePartial], why: str) -> Intake:
     fitted = Fit(pairs[0][1].schema) if pairs else None
-    return session.close(pairs, why, fitted, rowwise=False, rest=UnchangedFiles())
+    return session.close(pairs, why, fitted, rowwise=False, unchanged_files=UnchangedFiles())
 
 
 def _contents(session: Session) -> dict[str, SourceFile]:

@@ -122,7 +122,7 @@ class _Audit:
     gone: list[str] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
     mismatches: int = 0
-    told: list[str] = field(default_factory=list)
+    messages: list[str] = field(default_factory=list)
     suspects: dict[str, None] = field(default_factory=dict)
 
     def run(self, files: Iterable[RawFile], before: Audit | None) -> None:
@@ -162,7 +162,7 @@ class _Audit:
                 self.suspects[suspect] = None
                 self.mismatches += 1
                 shown = suspect.replace("\x1f", ", ")
-                self.told.append(
+                self.messages.append(
                     f"{shown}: was wrong in the audit before, and cannot be proven now"
                 )
 
@@ -177,7 +177,7 @@ class _Audit:
             gone=tuple(self.gone),
             skipped=tuple(self.skipped),
             mismatches=self.mismatches,
-            first=tuple(self.told),
+            first=tuple(self.messages),
             suspects=tuple(self.suspects),
             all=self.share.entities is None,
             seconds=round(seconds, 3),
@@ -223,28 +223,28 @@ class _Audit:
     def _training(self, histories: Mapping[Entity, History]) -> None:
         """Values at instants where something may change: events, ends of windows, and beside them."""
         spec = self.feature.spec
-        asked: list[tuple[Entity, int | None]] = []
+        questions: list[tuple[Entity, int | None]] = []
         for entity, history in histories.items():
             if spec.timestamp is None:
-                asked.append((entity, None))
+                questions.append((entity, None))
                 continue
             edges = [edge for edge in history.edges() if FIRST_INSTANT <= edge <= LAST_INSTANT]
-            asked += [(entity, t) for t in self._chosen(entity, edges, _INSTANTS, always=False)]
-        if not asked:
+            questions += [(entity, t) for t in self._chosen(entity, edges, _INSTANTS, always=False)]
+        if not questions:
             return
         dtypes = polars_schema.polars_schema(c for c in self.manifest.events if c.name in spec.keys)
         spine = pl.DataFrame(
             {
-                key: pl.Series([entity[i] for entity, _ in asked], dtype=dtypes[key])
+                key: pl.Series([entity[i] for entity, _ in questions], dtype=dtypes[key])
                 for i, key in enumerate(spec.keys)
             }
         )
         if spec.timestamp is not None:
-            instants = pl.Series(spec.timestamp, [t for _, t in asked], dtype=pl.Int64)
+            instants = pl.Series(spec.timestamp, [t for _, t in questions], dtype=pl.Int64)
             spine = spine.with_columns(instants.cast(polars_schema.UTC_INSTANT))
         pinned = (spec.name, str(self.manifest.version))
-        given = get_training_data(spine, [pinned], self.store, engine=self.manifest.engine)
-        for (entity, t), row in zip(asked, rows_of(given), strict=True):
+        training_rows = get_training_data(spine, [pinned], self.store, engine=self.manifest.engine)
+        for (entity, t), row in zip(questions, rows_of(training_rows), strict=True):
             cells = histories[entity].value(t)
             values = {name: row[f"{spec.name}__{name}"] for name in cells}
             self._compare(entity, "training", t, values, cells)
@@ -291,10 +291,10 @@ class _Audit:
         if row is None or not lives:
             self.values += 1
             if lives or row is not None:
-                told = (
+                fault = (
                     "is not there" if lives else "is there, though no window of it holds an event"
                 )
-                self._wrong(entity, f"its row online {told}, as of {_shown_time(as_of)}")
+                self._wrong(entity, f"its row online {fault}, as of {_shown_time(as_of)}")
             return
         values = {
             name: to_us(value) if isinstance(value, datetime.datetime) else value
@@ -309,11 +309,13 @@ class _Audit:
         assert self.online is not None
         keys = self.feature.spec.keys
         hashes = {key_hash(dict(zip(keys, entity, strict=True))) for entity in histories}
-        others = self.online.count_other_rows(self.feature.name, hashes)
-        if others:
-            self.mismatches += others
+        unknown_rows = self.online.count_other_rows(self.feature.name, hashes)
+        if unknown_rows:
+            self.mismatches += unknown_rows
             self.suspects[_STRANGERS] = None
-            self.told.append(f"{others:,} rows online are of entities that the files do not have")
+            self.messages.append(
+                f"{unknown_rows:,} rows online are of entities that the files do not have"
+            )
 
     # Comparing, and telling what differs.
 
@@ -334,8 +336,8 @@ class _Audit:
         shown = ", ".join(
             f"{key}={value}" for key, value in zip(self.feature.spec.keys, entity, strict=True)
         )
-        if len(self.told) < _TOLD:
-            self.told.append(f"{shown}: {what}")
+        if len(self.messages) < _TOLD:
+            self.messages.append(f"{shown}: {what}")
         if len(self.suspects) < _TOLD:
             self.suspects[entity_text(entity)] = None
 

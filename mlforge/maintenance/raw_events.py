@@ -139,7 +139,7 @@ class RawReader:
 
     def _add(self, rows: pl.DataFrame, sample: Sample, events: RawEvents) -> None:
         timestamp = self.feature.spec.timestamp
-        for entity, own in by_entity(sample.of_frame(rows), sample.keys, timestamp).items():
-            timed = [row for row in own if timestamp is None or row[timestamp] is not None]
+        for entity, entity_rows in by_entity(sample.of_frame(rows), sample.keys, timestamp).items():
+            timed = [row for row in entity_rows if timestamp is None or row[timestamp] is not None]
             if timed:
                 events.by_entity[entity] += map(reference.clean, timed)

@@ -43,5 +43,9 @@ def removable(
     if rule.newest is not None:
         safe |= set(ordered[-rule.newest :] if rule.newest else [])
     if rule.older_than is not None:
-        safe |= {version for version, made in versions.items() if made > now - rule.older_than.us}
+        safe |= {
+            version
+            for version, created_at in versions.items()
+            if created_at > now - rule.older_than.us
+        }
     return [version for version in ordered if version not in safe]

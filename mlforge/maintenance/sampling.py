@@ -81,10 +81,10 @@ def by_entity(
     frame: pl.DataFrame, keys: Sequence[str], timestamp: str | None = None
 ) -> dict[Entity, list[Row]]:
     """The rows of each entity; a timestamp that is a date counts as its midnight."""
-    found: dict[Entity, list[Row]] = defaultdict(list)
+    rows_by_entity: dict[Entity, list[Row]] = defaultdict(list)
     for row in rows_of(frame, timestamp):
-        found[tuple(row[key] for key in keys)].append(row)
-    return found
+        rows_by_entity[tuple(row[key] for key in keys)].append(row)
+    return rows_by_entity
 
 
 def rows_of(frame: pl.DataFrame, timestamp: str | None = None) -> Iterator[dict[str, Any]]:

@@ -152,24 +152,24 @@ def _held(
     ranges = times if union is _NOWHEN else [union for _ in views]
     held = [view.events.within(when) for view, when in zip(views, ranges, strict=True)]
     known = {partial.hash: partial for some in held for partial in some.partials}
-    own = [Counter([partial.hash for partial in some.partials]) for some in held]
-    common = Counter[str]() if union is _NOWHEN else own[0] & own[1]
+    hash_counts = [Counter([partial.hash for partial in some.partials]) for some in held]
+    common = Counter[str]() if union is _NOWHEN else hash_counts[0] & hash_counts[1]
 
     def gathered(hashes: Counter[str], when: TimeRange | None) -> pl.LazyFrame:
         chosen = replace(events, partials=tuple(known[each] for each in hashes.elements()))
         rows = chosen.within(when).scan(columns, when, among)
         return rows if part is None else rows.filter(part)
 
-    scans = [gathered(each - common, when) for each, when in zip(own, times, strict=True)]
+    scans = [gathered(each - common, when) for each, when in zip(hash_counts, times, strict=True)]
     with intact(spec.name):
         engine = polars_schema.engine_for(sum([partial.rows for partial in known.values()]))
-        shared, *rest = pl.collect_all([gathered(common, union), *scans], engine=engine)
+        shared, *own_frames = pl.collect_all([gathered(common, union), *scans], engine=engine)
     return [
         AsOfView(
             _Held(spec, events.schema, (), events.where, frame=pl.concat([shared, frame])),
             view.as_of,
         )
-        for view, frame in zip(views, rest, strict=True)
+        for view, frame in zip(views, own_frames, strict=True)
     ]
 
 

@@ -147,9 +147,9 @@ def _owner(fields: Mapping[str, str]) -> Owner | None:
     store = fields.get("owner", "")
     if not store:
         return None
-    told = _mapping(json.loads(fields.get("owner_place", "{}")))
-    texts = {name: _text(told.get(name, "")) for name in ("project", "root", "place", "host")}
-    since = told.get("since")
+    place = _mapping(json.loads(fields.get("owner_place", "{}")))
+    texts = {name: _text(place.get(name, "")) for name in ("project", "root", "place", "host")}
+    since = place.get("since")
     return Owner(store, since=0 if since is None else _instant(_text(since)), **texts)
 
 
@@ -172,16 +172,16 @@ def _ttl(text: str) -> int | None:
 
 
 def _target(document: object) -> Target:
-    told = _mapping(document)
-    as_of, generation = told["as_of"], told["generation"]
+    fields = _mapping(document)
+    as_of, generation = fields["as_of"], fields["generation"]
     if type(generation) is not int or generation < 0:
         raise ValueError(f"generation {generation!r} is no number of one")
     return Target(
-        str(Version.parse(told["version"])),
+        str(Version.parse(fields["version"])),
         generation,
         None if as_of is None else _instant(_text(as_of)),
-        _text(told.get("content", "")),
-        _text(told.get("store", "")),
+        _text(fields.get("content", "")),
+        _text(fields.get("store", "")),
     )
 
 

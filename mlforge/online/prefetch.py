@@ -26,8 +26,8 @@ def read_ahead(store: Store, manifest: Manifest, room: int = ROOM) -> int:
     since = newest + reach.start - (reach.end - reach.start) // _LATE
     events, times = events_of(store, manifest), TimeRange(since, END)
     within = events.within(times).partials
-    taken = sum(partial.rows for partial in within) * len(spec.needed())
-    fits = taken <= room and not events.cache.covers(events, times)
+    cells = sum(partial.rows for partial in within) * len(spec.needed())
+    fits = cells <= room and not events.cache.covers(events, times)
     chosen = within if fits else ()
     store.keep(manifest.name, chosen, spec.needed(), spec.timestamp, since)
-    return taken if fits else 0
+    return cells if fits else 0

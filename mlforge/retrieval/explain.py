@@ -161,21 +161,24 @@ def explain(
     RetrievalError for wrong keys or an `at` that is no instant.
     """
     manifest = store.resolve(feature, version)
-    asked = entity_key(entity, tuple(c for c in manifest.events if c.name in manifest.spec.keys))
-    found = _evaluated(store, manifest, asked, _instant(at, manifest))
+    key_values = entity_key(
+        entity, tuple(c for c in manifest.events if c.name in manifest.spec.keys)
+    )
+    evaluated = _evaluated(store, manifest, key_values, _instant(at, manifest))
     explanation = Explanation(
         feature=manifest.name,
         version=str(manifest.version),
-        entity=asked,
+        entity=key_values,
         timestamp=manifest.spec.timestamp,
-        at=found.at,
-        values=tuple(found.explained(column.name) for column in manifest.spec.columns)
+        at=evaluated.at,
+        values=tuple(evaluated.explained(column.name) for column in manifest.spec.columns)
         or tuple(
-            Value(name, value, None, found.rows.height) for name, value in found.values.items()
+            Value(name, value, None, evaluated.rows.height)
+            for name, value in evaluated.values.items()
         ),
-        rows=found.rows,
+        rows=evaluated.rows,
     )
-    return explanation if online is None else _compared(explanation, found, store, online)
+    return explanation if online is None else _compared(explanation, evaluated, store, online)
 
 
 @dataclass(frozen=True)
@@ -219,7 +222,7 @@ class _Evaluated:
 
 
 def _compared(
-    explanation: Explanation, found: _Evaluated, store: Store, online: OnlineStore
+    explanation: Explanation, evaluated: _Evaluated, store: Store, online: OnlineStore
 ) -> Explanation:
     """The explanation with the online values beside its own."""
     name, entity = explanation.feature, explanation.entity
@@ -232,7 +235,7 @@ def _compared(
     served = Served(books.target.version, books.target.as_of)
     values = books.empty if row is None else row
     try:
-        then = _then(store, found, served, entity)
+        then = _then(store, evaluated, served, entity)
     except (StoreError, RetrievalError) as error:
         return replace(explanation, served=replace(served, problem=str(error)))
     compared = tuple(
@@ -249,11 +252,13 @@ def _compared(
     return replace(explanation, values=compared, served=served)
 
 
-def _then(store: Store, found: _Evaluated, served: Served, entity: Mapping[str, Any]) -> _Evaluated:
+def _then(
+    store: Store, evaluated: _Evaluated, served: Served, entity: Mapping[str, Any]
+) -> _Evaluated:
     """The offline values for the version and instant that are online."""
-    if (served.version, served.as_of) == (str(found.manifest.version), found.at):
-        return found
-    manifest = store.resolve(found.manifest.name, served.version)
+    if (served.version, served.as_of) == (str(evaluated.manifest.version), evaluated.at):
+        return evaluated
+    manifest = store.resolve(evaluated.manifest.name, served.version)
     if set(manifest.spec.keys) != set(entity):
         raise RetrievalError(f"online is version {served.version}, which has other keys")
     return _evaluated(store, manifest, entity, served.as_of)
@@ -262,9 +267,11 @@ def _then(store: Store, found: _Evaluated, served: Served, entity: Mapping[str, 
 def _evaluated(
     store: Store, manifest: Manifest, entity: Mapping[str, Any], at: int | None
 ) -> _Evaluated:
-    spec, given = manifest.spec, dtypes(manifest.events)
+    spec, event_dtypes = manifest.spec, dtypes(manifest.events)
     keys = pl.DataFrame(
-        pl.Series(key, [entity[key]], dtype=polars_schema.to_polars(given[key]), strict=False)
+        pl.Series(
+            key, [entity[key]], dtype=polars_schema.to_polars(event_dtypes[key]), strict=False
+        )
         for key in spec.keys
     )
     points = keys.with_columns(polars_schema.instant(at).alias(POINT))
@@ -287,12 +294,12 @@ def _instant(at: datetime | date | str | int | None, manifest: Manifest) -> int 
         as_of = manifest.as_of(now)
         return now if as_of is None else as_of
     try:
-        given = datetime.fromisoformat(at) if isinstance(at, str) else at
+        parsed = datetime.fromisoformat(at) if isinstance(at, str) else at
     except ValueError:
-        given = None
-    if isinstance(given, date) and not isinstance(given, datetime):
-        given = datetime(given.year, given.month, given.day, tzinfo=UTC)
-    instant = to_us(given) if isinstance(given, datetime) else given
+        parsed = None
+    if isinstance(parsed, date) and not isinstance(parsed, datetime):
+        parsed = datetime(parsed.year, parsed.month, parsed.day, tzinfo=UTC)
+    instant = to_us(parsed) if isinstance(parsed, datetime) else parsed
     if instant is None or not FIRST_INSTANT <= instant <= LAST_INSTANT:
         raise RetrievalError(
             f"at={at!r} is no instant; write ISO 8601, as in '2026-01-31' or '2026-01-31T10:00:00Z'"

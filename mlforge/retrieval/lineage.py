@@ -29,16 +29,16 @@ def rows(store: Store, manifest: Manifest, keys: pl.DataFrame, at: int | None) -
     shown = tuple(c for c in manifest.events if c.name in needed and c.name not in spec.keys)
     seen = _seen(events, keys, at)
     span = None if seen is None else TimeRange(seen[0].start, max(times.end for times in seen))
-    found = _scan(
+    scanned = _scan(
         events.within(span), (*(c for c in manifest.events if c.name in spec.keys), *shown)
     )
     if seen is not None and spec.timestamp is not None:
         time = polars_schema.microseconds(spec.timestamp)
-        found = found.filter(pl.any_horizontal(time.is_between(t.start, t.end) for t in seen))
+        scanned = scanned.filter(pl.any_horizontal(time.is_between(t.start, t.end) for t in seen))
     first = [] if spec.timestamp is None else [spec.timestamp]
     names = [column.name for column in shown]
     return (
-        polars_schema.of_entities(found, keys, spec.keys)
+        polars_schema.of_entities(scanned, keys, spec.keys)
         .join(_files(store, manifest).lazy(), on=_MARK, how="left")
         .select(FILE, *names)
         .sort(*first, *(name for name in names if name not in first), FILE, nulls_last=False)
@@ -63,10 +63,10 @@ def _seen(events: Events, keys: pl.DataFrame, at: int | None) -> list[TimeRange]
     return [TimeRange(at, at) if latest is None else TimeRange(latest, latest)]
 
 
-def _scan(events: Events, wanted: Schema) -> pl.LazyFrame:
+def _scan(events: Events, columns: Schema) -> pl.LazyFrame:
     """The events, each stored partial once, with the mark of its place."""
     distinct = {partial.hash: partial for partial in events.partials}
-    return file_tasks.scan(events.where(tuple(distinct.values())), wanted, mark=_MARK)
+    return file_tasks.scan(events.where(tuple(distinct.values())), columns, mark=_MARK)
 
 
 def _files(store: Store, manifest: Manifest) -> pl.DataFrame:

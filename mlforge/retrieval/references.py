@@ -46,14 +46,14 @@ def _parsed(feature: object) -> Reference:
 class AnswerNames:
     """The names in an answer: the caller's own, then those of features' columns. None may stand for two things."""
 
-    def __init__(self, own: Iterable[str], holder: str) -> None:
+    def __init__(self, callers_names: Iterable[str], holder: str) -> None:
         """With the caller's own names; `holder` says who has them, as in "the spine has a column"."""
-        self._own, self._holder = frozenset(own), holder
+        self._callers_names, self._holder = frozenset(callers_names), holder
         self._columns: dict[str, tuple[str, str]] = {}
 
     def add(self, name: str, feature: str, column: str) -> str:
         """The name, from now on that of a feature's column; RetrievalError if it was taken before."""
-        if name in self._own:
+        if name in self._callers_names:
             raise RetrievalError(
                 f"{self._holder} {name!r}, which {feature} gives too; rename it, or give the feature another name="
             )

@@ -80,7 +80,7 @@ def _labels(
         feature: [f"{feature}__{column.name}" for column in books.columns]
         for feature, (books, _) in fetched.items()
     }
-    each = {label for own in labels.values() for label in own}
+    each = {label for feature_labels in labels.values() for label in feature_labels}
     if len(each) == sum(map(len, labels.values())) and each.isdisjoint(keys):
         return labels
     names = AnswerNames(keys, "there is a key")
@@ -161,11 +161,11 @@ def _served(name: str, books: OnlineBooks | None, oldest: int | None) -> OnlineB
             f"{name} is not served online: push it with 'mlforge build --features {name} --online', or start a worker"
         )
     as_of = books.target.as_of
-    told, since = (
+    standing, since = (
         ("is served as of", as_of) if as_of is not None else ("was pushed at", books.pushed_at)
     )
     if oldest is not None and since < oldest:
         raise NotServed(
-            f"{name} {told} {to_iso(since)}, older than max_age allows ({to_iso(oldest)})"
+            f"{name} {standing} {to_iso(since)}, older than max_age allows ({to_iso(oldest)})"
         )
     return books

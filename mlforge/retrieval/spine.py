@@ -22,8 +22,8 @@ _TICKS = {"ms": 1_000, "us": 1, "ns": 0}  # in microseconds; nanoseconds hold no
 
 def spine_points(spine: Table, manifest: Manifest, timestamp: str | None) -> pl.DataFrame:
     """The feature's keys in its dtypes, and the instant of each row where it has a timestamp."""
-    spec, given = manifest.spec, dtypes(manifest.events)
-    columns = [_key(spine, key, given[key], manifest.name) for key in spec.keys]
+    spec, event_dtypes = manifest.spec, dtypes(manifest.events)
+    columns = [_key(spine, key, event_dtypes[key], manifest.name) for key in spec.keys]
     if spec.timestamp is not None:
         name = _time_column(spine, manifest, timestamp)
         columns.append(_instants(spine.column(name)))
@@ -45,13 +45,17 @@ def entity_hashes(
     Raises RetrievalError unless each entity has the keys of all the features, and no others.
     """
     keys = tuple({key.name: key for held in books.values() for key in held.keys}.values())
-    asked = [entity_key(entity, keys) for entity in entities]
-    made: dict[tuple[str, ...], list[str]] = {}
+    key_values = [entity_key(entity, keys) for entity in entities]
+    hashes_by_keys: dict[tuple[str, ...], list[str]] = {}
     for held in books.values():
-        own = tuple(key.name for key in held.keys)
-        if own not in made:
-            made[own] = [key_hash({name: entity[name] for name in own}) for entity in asked]
-    return {name: made[tuple(key.name for key in held.keys)] for name, held in books.items()}
+        key_names = tuple(key.name for key in held.keys)
+        if key_names not in hashes_by_keys:
+            hashes_by_keys[key_names] = [
+                key_hash({name: entity[name] for name in key_names}) for entity in key_values
+            ]
+    return {
+        name: hashes_by_keys[tuple(key.name for key in held.keys)] for name, held in books.items()
+    }
 
 
 def _key(spine: Table, key: str, dtype: str, feature: str) -> pl.Series:
@@ -59,21 +63,21 @@ def _key(spine: Table, key: str, dtype: str, feature: str) -> pl.Series:
         raise RetrievalError(
             f"{feature}: the spine has no key column {key!r}; it has {_listed(spine)}"
         )
-    values, wanted = spine.column(key), polars_schema.to_polars(dtype)
-    if values.dtype == wanted:
+    values, polars_dtype = spine.column(key), polars_schema.to_polars(dtype)
+    if values.dtype == polars_dtype:
         return values
     if dtype == "String" and isinstance(values.dtype, (pl.Categorical, pl.Enum)):
         return values.cast(pl.String)
     if values.dtype == pl.Null:
-        return values.cast(wanted)
+        return values.cast(polars_dtype)
     kind = polars_schema.dtype_text(values.dtype)
     if dtype in INTEGERS and kind in INTEGERS:
         # An id that does not fit the feature's width is an entity never seen.
-        return values.cast(wanted, strict=False)
+        return values.cast(polars_dtype, strict=False)
     if dtype in INTEGERS and kind in FLOATS:
         known = values.fill_nan(None)
         if bool((known == known.floor()).all()):
-            return known.cast(wanted, strict=False)
+            return known.cast(polars_dtype, strict=False)
         raise RetrievalError(
             f"{feature}: the spine's key {key!r} has fractions, the feature's is {dtype}"
         )
@@ -112,24 +116,24 @@ def _instants(times: pl.Series) -> pl.Series:
     return moved.to_frame().select(as_utc(pl.col(POINT), times.dtype)).to_series()
 
 
-def _time_column(spine: Table, manifest: Manifest, asked: str | None) -> str:
+def _time_column(spine: Table, manifest: Manifest, timestamp: str | None) -> str:
     """`asked`, else the feature's own name, else the only temporal column that is no key."""
-    own = manifest.spec.timestamp
-    name = asked if asked is not None else own
+    default_name = manifest.spec.timestamp
+    name = timestamp if timestamp is not None else default_name
     if name in spine.columns:
         return str(name)
-    if asked is not None:
-        raise RetrievalError(f"the spine has no time column {asked!r}; it has {_listed(spine)}")
+    if timestamp is not None:
+        raise RetrievalError(f"the spine has no time column {timestamp!r}; it has {_listed(spine)}")
     temporal = [name for name in spine.temporal if name not in manifest.spec.keys]
     if len(temporal) == 1:
         return temporal[0]
-    found = (
+    problem = (
         f"several temporal columns ({', '.join(map(str, temporal))})"
         if temporal
         else "no temporal column"
     )
     raise RetrievalError(
-        f"{manifest.name}: the spine has {found} and none is named {own!r}; say which with timestamp="
+        f"{manifest.name}: the spine has {problem} and none is named {default_name!r}; say which with timestamp="
     )
 
 

@@ -26,8 +26,8 @@ class Pattern:
     @classmethod
     def glob(cls, parts: Parts) -> Pattern:
         """`*`, `?` and `[` within a part, `**` over parts; a last `**` stands for all files below."""
-        made = [None if part == "**" else re.compile(fnmatch.translate(part)) for part in parts]
-        return cls((*made, _ANY)) if made[-1] is None else cls(tuple(made))
+        patterns = [None if part == "**" else re.compile(fnmatch.translate(part)) for part in parts]
+        return cls((*patterns, _ANY)) if patterns[-1] is None else cls(tuple(patterns))
 
     @classmethod
     def at(cls, name: str) -> Pattern:
@@ -61,7 +61,7 @@ EVERYTHING = Pattern((None, _ANY))
 def _fits(path: Parts, parts: tuple[re.Pattern[str] | None, ...]) -> bool:
     if not parts:
         return not path
-    head, rest = parts[0], parts[1:]
+    head, remaining = parts[0], parts[1:]
     if head is None:
-        return any(_fits(path[start:], rest) for start in range(len(path) + 1))
-    return bool(path) and head.fullmatch(path[0]) is not None and _fits(path[1:], rest)
+        return any(_fits(path[start:], remaining) for start in range(len(path) + 1))
+    return bool(path) and head.fullmatch(path[0]) is not None and _fits(path[1:], remaining)

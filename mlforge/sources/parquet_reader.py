@@ -230,8 +230,8 @@ def _has_writer(descriptor: int) -> bool:
         fcntl.fcntl(descriptor, fcntl.F_SETSIG, signal.SIGURG)
         fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_RDLCK)
     except BlockingIOError:
-        found = os.fstat(descriptor)
-        return time.time_ns() - max(found.st_mtime_ns, found.st_ctime_ns) < _ABANDONED_NS
+        file_stat = os.fstat(descriptor)
+        return time.time_ns() - max(file_stat.st_mtime_ns, file_stat.st_ctime_ns) < _ABANDONED_NS
     except OSError:  # not a file system, or not a file, of which we may know
         return False
     fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_UNLCK)

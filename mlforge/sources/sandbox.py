@@ -43,16 +43,16 @@ def at_most(more: int | None) -> Iterator[None]:
 
     Only Linux keeps to it; None is no limit. Blocks of several threads share the greatest of theirs.
     """
-    taken = _taken()
-    if more is None or taken is None:
+    used_bytes = _taken()
+    if more is None or used_bytes is None:
         yield
         return
     with _lock:
         _before.append(_before[0] if _before else resource.getrlimit(resource.RLIMIT_DATA))
         soft, hard = _before[0]
-        wanted = taken + more + OVERHEAD_BYTES + _PER_THREAD_BYTES * (os.cpu_count() or 1)
+        limit_bytes = used_bytes + more + OVERHEAD_BYTES + _PER_THREAD_BYTES * (os.cpu_count() or 1)
         bounds = [bound for bound in (soft, hard) if bound != resource.RLIM_INFINITY]
-        resource.setrlimit(resource.RLIMIT_DATA, (min([wanted, *bounds]), hard))
+        resource.setrlimit(resource.RLIMIT_DATA, (min([limit_bytes, *bounds]), hard))
     try:
         yield
     finally:

@@ -67,26 +67,26 @@ class Draft(Store):
     def locate(self, name: str, hashes: Iterable[str]) -> list[PartialLocation]:
         """Where each lies: in the scratch store if it is there."""
         chosen, new = list(hashes), self._scratch.partials(name)
-        own = [hash_ for hash_ in chosen if hash_ in new]
-        rest = [hash_ for hash_ in chosen if hash_ not in new]
-        places = dict(zip(own, self._scratch.locate(name, own), strict=True))
-        places |= dict(zip(rest, self._store.locate(name, rest), strict=True))
+        staged = [hash_ for hash_ in chosen if hash_ in new]
+        stored = [hash_ for hash_ in chosen if hash_ not in new]
+        places = dict(zip(staged, self._scratch.locate(name, staged), strict=True))
+        places |= dict(zip(stored, self._store.locate(name, stored), strict=True))
         return [places[hash_] for hash_ in chosen]
 
     def plan_files(self, name: str, partials: Sequence[Partial]) -> Sequence[FileScanTask]:
         """Scan tasks of both stores."""
         new = self._scratch.partials(name)
-        own = [partial for partial in partials if partial.hash in new]
-        if not own:
+        staged = [partial for partial in partials if partial.hash in new]
+        if not staged:
             return self._store.plan_files(name, partials)
-        rest = [partial for partial in partials if partial.hash not in new]
-        return (*self._store.plan_files(name, rest), *self._scratch.plan_files(name, own))
+        stored = [partial for partial in partials if partial.hash not in new]
+        return (*self._store.plan_files(name, stored), *self._scratch.plan_files(name, staged))
 
     def check_partials(self, name: str, hashes: Iterable[str]) -> dict[str, str]:
         """Faults of partials of either store."""
         chosen, new = set(hashes), self._scratch.partials(name)
-        own = self._scratch.check_partials(name, chosen & new)
-        return {**own, **self._store.check_partials(name, chosen - new)}
+        staged = self._scratch.check_partials(name, chosen & new)
+        return {**staged, **self._store.check_partials(name, chosen - new)}
 
     def is_whole(self, name: str, file: str) -> bool:
         """Whether the file of either store has all its bytes."""
@@ -222,8 +222,8 @@ class _DraftTransaction(Transaction):
     ) -> tuple[Part, ...]:
         """Write the pieces; nothing is shared or copied."""
         fresh = [self._write(piece, f"{number}.parquet") for number, piece in enumerate(pieces)]
-        own = [str(self._folder / part.file) for part in fresh]
-        self._files = [*self._served(before), *own, *self._served(after)]
+        fresh_paths = [str(self._folder / part.file) for part in fresh]
+        self._files = [*self._served(before), *fresh_paths, *self._served(after)]
         return (*before, *fresh, *after)
 
     def scan_served(self, parts: Sequence[Part]) -> pl.LazyFrame:

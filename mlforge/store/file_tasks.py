@@ -170,8 +170,8 @@ def scan(
         if shared.numbers is not None:
             rows = rows.filter(_among(shared.numbers))
         if mark:
-            own = [pl.lit("#"), pl.col(NUMBER)] if shared.packed else []
-            rows = rows.with_columns(pl.concat_str(pl.col(_MARK), *own).alias(mark))
+            row_numbers = [pl.lit("#"), pl.col(NUMBER)] if shared.packed else []
+            rows = rows.with_columns(pl.concat_str(pl.col(_MARK), *row_numbers).alias(mark))
             present = {**present, mark: "String"}
         scans.append(polars_schema.select_typed(rows, present, columns))
     return pl.concat(scans) if scans else polars_schema.empty(columns).lazy()

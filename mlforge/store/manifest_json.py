@@ -111,7 +111,7 @@ def check_format(document: Any, where: str) -> None:
 
 def partial_to_json(partial: Partial, events: Schema = ()) -> dict[str, Any]:
     """A partial's description; its schema is left out where it is that of the events around it."""
-    own = (
+    own_columns = (
         {}
         if events and partial.schema == events
         else {"schema": [_column_json(c) for c in partial.schema]}
@@ -122,7 +122,7 @@ def partial_to_json(partial: Partial, events: Schema = ()) -> dict[str, Any]:
         **_times_json(partial.times),
         "dropped": dict(partial.dropped),
         "digest": f"{partial.digest:032x}",
-        **own,
+        **own_columns,
     }
 
 

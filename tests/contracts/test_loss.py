@@ -93,4 +93,4 @@ def test_a_change_of_the_dtype_that_wins_is_held_whatever_the_share():
     assert loss is not None
     assert loss.lost == 10
     assert loss.is_above(1.0)
-    assert "most files have another dtype by now: x is Int64" in loss.told("f")
+    assert "most files have another dtype by now: x is Int64" in loss.sentence("f")

@@ -54,7 +54,7 @@ def test_their_work_lies_under_names_of_their_own(pair: tuple[Shop, Shop]) -> No
     first.event_log.write("held", "spend")
     first.event_log.record_freshness("spend", 1.0)
     first.counts.add("spend", {"drops": 1})
-    first.own("mine")
+    first.claim("mine")
     assert second.event_log.read("0") == []
     assert second.event_log.freshness("spend") is None
     assert second.counts.read("spend") == {}

@@ -98,14 +98,14 @@ class Collector:
             value={"version": installed("mlforge"), "project": self._project.name},
         )
         try:
-            found = [*self._counted(), *self._seen()]
+            metrics = [*self._counted(), *self._seen()]
         except FAULTS as error:
             tell_fault("tell all metrics", error)
-            found = []
+            metrics = []
         yield GaugeMetricFamily(
-            "mlforge_up", "Whether the server and the store could be asked", value=bool(found)
+            "mlforge_up", "Whether the server and the store could be asked", value=bool(metrics)
         )
-        yield from found
+        yield from metrics
 
     def _counted(self) -> Iterator[Metric]:
         from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily
@@ -144,9 +144,9 @@ class Collector:
         for name, (what, tell) in _GAUGES.items():
             family = GaugeMetricFamily(f"mlforge_{name}", what, labels=["feature"])
             for feature in status.features:
-                told = tell(feature)
-                if told is not None:
-                    family.add_metric([feature.feature], told)
+                reading = tell(feature)
+                if reading is not None:
+                    family.add_metric([feature.feature], reading)
             yield family
         states = GaugeMetricFamily(
             "mlforge_needs_attention",

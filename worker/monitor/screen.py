@@ -76,7 +76,7 @@ def _notes(feature: FeatureStatus) -> Iterator[str]:
             f"are not what the files give; `mlforge audit {name} --all` says which, `mlforge build "
             f"--features {name} --full` makes a version anew"
         )
-        yield from (f"{name}: {told}" for told in audit.first[:3])
+        yield from (f"{name}: {message}" for message in audit.first[:3])
     if audit and audit.proven_at:
         yield (
             f"{name}: last proven: {audit.proven_version}, {_ago(audit.proven_at)} ago, "
@@ -104,8 +104,8 @@ def _files(status: Status) -> Iterator[str]:
     for feature in status.features:
         for kind, files in (("quarantined", feature.quarantine), ("ignored", feature.ignored)):
             for path, reason in files.items():
-                told = (kind, path, reason.removeprefix(f"{path}: "))
-                features.setdefault(told, []).append(feature.feature)
+                group = (kind, path, reason.removeprefix(f"{path}: "))
+                features.setdefault(group, []).append(feature.feature)
     for (kind, path, reason), names in features.items():
         yield f"{', '.join(names)}: {kind} {path}: {reason}"
 

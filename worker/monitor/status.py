@@ -45,18 +45,18 @@ class AuditStatus:
     proven_values: int
 
     @classmethod
-    def of(cls, found: Audit | None) -> AuditStatus | None:
+    def of(cls, audit: Audit | None) -> AuditStatus | None:
         """As status shows it; None if there was no audit yet."""
-        if found is None:
+        if audit is None:
             return None
-        proven = found.proven
+        proven = audit.proven
         return cls(
-            version=found.version,
-            at=to_iso(found.at),
-            values=found.values,
-            mismatches=found.mismatches,
-            unproven=found.unproven,
-            first=found.first,
+            version=audit.version,
+            at=to_iso(audit.at),
+            values=audit.values,
+            mismatches=audit.mismatches,
+            unproven=audit.unproven,
+            first=audit.first,
             proven_version=proven.version if proven else None,
             proven_at=to_iso(proven.at) if proven else None,
             proven_values=proven.values if proven else 0,

@@ -102,9 +102,9 @@ class ForgeWorker(Forge, Worker):
 
     def perform_job(self, job: Job, queue: Queue, execution: Execution) -> bool:
         """rq's own; nothing is left to do in this process then."""
-        done = super().perform_job(job, queue, execution)
+        succeeded = super().perform_job(job, queue, execution)
         self._tell()
-        return done
+        return succeeded
 
     def _warm_up(self) -> Iterator[float]:
         return warm_up(project.in_use, self.connection.ping)
@@ -193,8 +193,8 @@ def _forks_are_safe(timeout_s: float = 3.0) -> bool:
         os._exit(0 if groups == 2 else 1)
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:
-        done, status = os.waitpid(child, os.WNOHANG)
-        if done:
+        ended, status = os.waitpid(child, os.WNOHANG)
+        if ended:
             return status == 0
         time.sleep(0.005)
     os.kill(child, signal.SIGKILL)

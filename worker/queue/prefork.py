@@ -52,13 +52,13 @@ class ForkedProcess:
     def _outcome(self) -> int | None:
         with suppress(ChildProcessError):
             while True:
-                told = bool(select.select([self.served], [], [], _LOOK_S)[0])
-                if told and os.read(self.served, 1):
+                is_ready = bool(select.select([self.served], [], [], _LOOK_S)[0])
+                if is_ready and os.read(self.served, 1):
                     threading.Thread(
                         target=_reap, args=(self.pid,), name="reap", daemon=True
                     ).start()
                     return 0
-                ended, status = os.waitpid(self.pid, 0 if told else os.WNOHANG)
+                ended, status = os.waitpid(self.pid, 0 if is_ready else os.WNOHANG)
                 if ended:
                     return status
         return None

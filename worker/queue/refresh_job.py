@@ -131,11 +131,11 @@ def _bring_up(at_work: Project, lease: Lease, careful: bool) -> str:
 
 
 def _push(at_work: Project, feature: str, diff: VersionsDiff | None = None) -> PushResult:
-    at_work.own(feature)
+    at_work.claim(feature)
     push = at_work.definitions.push
     pushed = push(feature) if diff is None else push(feature, diff=diff)
     # Again: a process that was stopped meanwhile may have pushed what was dropped and disowned.
-    at_work.own(feature)
+    at_work.claim(feature)
     return pushed
 
 

@@ -96,15 +96,15 @@ class Auditor:
     def _due(self, now: float) -> str | None:
         """The feature that was audited longest ago, if that is long enough."""
         store, oldest = self.project.definitions.store, clock.now() - int(self.every_s * 1e6)
-        found: list[tuple[int, str]] = []
+        candidates: list[tuple[int, str]] = []
         for name in self.project.definitions.features:
             tried = self._tried.get(name)
             if (tried is not None and now - tried < self.every_s) or store.pointer(name) is None:
                 continue
             last = store.audit(name)
             if last is None or last.at <= oldest:
-                found.append((last.at if last else 0, name))
-        return min(found)[1] if found else None
+                candidates.append((last.at if last else 0, name))
+        return min(candidates)[1] if candidates else None
 
     def _conclude(self, process: subprocess.Popen[bytes], now: float) -> None:
         code = process.poll()
@@ -147,23 +147,23 @@ def main(feature: str) -> None:
 def _audit(project: Project, feature: str) -> int:
     from mlforge.maintenance.sampling import Share
 
-    found = project.definitions.audit(feature, Share(seed=time.time_ns()))
+    audit = project.definitions.audit(feature, Share(seed=time.time_ns()))
     about = {
-        "version": found.version,
-        "values": found.values,
-        "entities": found.entities,
-        "unproven": found.unproven,
-        "ms": round(found.seconds * 1000, 1),
+        "version": audit.version,
+        "values": audit.values,
+        "entities": audit.entities,
+        "unproven": audit.unproven,
+        "ms": round(audit.seconds * 1000, 1),
     }
-    if found.mismatches:
+    if audit.mismatches:
         log.error(
             "audit: what is stored or served is not what the files give",
             feature=feature,
-            mismatches=found.mismatches,
-            first=found.first[:3],
+            mismatches=audit.mismatches,
+            first=audit.first[:3],
             **about,
         )
-        project.event_log.write("mismatch", feature, mismatches=found.mismatches, first=found.first)
+        project.event_log.write("mismatch", feature, mismatches=audit.mismatches, first=audit.first)
         return _WRONG
     log.info("audited", feature=feature, **about)
     return _PROVEN

@@ -194,15 +194,15 @@ def status(args: argparse.Namespace) -> int:
 
     project = _open(args)
     while True:
-        found = gather(project)
+        current = gather(project)
         if args.json:
-            print_json(found.to_json())
+            print_json(current.to_json())
         else:
             if args.watch and sys.stdout.isatty():
                 print("\x1b[2J\x1b[H", end="")
-            print(render(found), flush=True)
+            print(render(current), flush=True)
         if not args.watch:
-            return 0 if found.is_well else 1
+            return 0 if current.is_well else 1
         time.sleep(1.0)
 
 

@@ -58,8 +58,8 @@ def run(settings: Settings, timing: Timing, beside: Beside) -> int:
 
     _refuse_a_store_in_use(project)
     project.take_over()
-    taken = project.make_current()
-    if taken.others_before:
+    takeover = project.make_current()
+    if takeover.others_before:
         _tell(project, "definitions", hash=project.hash, features=sorted(definitions.features))
     requests, auditor = Requests(project), Auditor(project, beside.audit_every_s)
     watching, reconciling = Heartbeat("watch"), Heartbeat("reconcile")
@@ -91,9 +91,9 @@ def run(settings: Settings, timing: Timing, beside: Beside) -> int:
         on_tick=looked,
         on_fault=watching.failed,
         on_start=started,
-        why="definitions" if taken.others_before else "start",
+        why="definitions" if takeover.others_before else "start",
     )
-    reconciler = Reconciler(project, requests, behind, auditor.tick, since=taken.since)
+    reconciler = Reconciler(project, requests, behind, auditor.tick, since=takeover.since)
 
     def reconcile() -> None:
         try:

@@ -360,9 +360,9 @@ def _new_log(path: Path) -> TextIO:
 def _note_of_another(path: Path) -> dict[str, Any]:
     """The note of the `up` that runs here; one that has only just begun is given time to write it."""
     deadline = time.monotonic() + _NOTED_S
-    while not (found := read_note(path)).get("url") and time.monotonic() < deadline:
+    while not (note := read_note(path)).get("url") and time.monotonic() < deadline:
         time.sleep(_TICK_S)
-    return found
+    return note
 
 
 def _stop_all(children: Sequence[Child], hurry: threading.Event, say: Say) -> None:

@@ -44,13 +44,13 @@ def wait_for(
     deadline = time.monotonic() + timeout_s
     if path is not None:
         _until_whole(path, deadline)
-    wanted = {feature: ask(project, feature, "wait") for feature in features}
+    requests = {feature: ask(project, feature, "wait") for feature in features}
     while True:
-        tickets = project.work_queue.read(wanted)
+        tickets = project.work_queue.read(requests)
         for ticket in tickets:
-            if ticket.wanted < wanted[ticket.feature]:  # the server lost the request
-                wanted[ticket.feature] = ask(project, ticket.feature, "wait")
-        pending = [t for t in tickets if t.served < wanted[t.feature] and not t.failures]
+            if ticket.wanted < requests[ticket.feature]:  # the server lost the request
+                requests[ticket.feature] = ask(project, ticket.feature, "wait")
+        pending = [t for t in tickets if t.served < requests[t.feature] and not t.failures]
         if not pending:
             break
         if time.monotonic() > deadline:
@@ -73,24 +73,26 @@ def forgive(project: Project, feature: str, path: Path | None = None) -> None:
     place = source.path_of(path) if path else None
     with store.lock(feature):
         books = store.books(feature)
-        rest = {name: kept for name, kept in books.quarantine.items() if place not in (None, name)}
-        if rest != books.quarantine:
-            store.write_books(feature, replace(books, quarantine=rest))
+        remaining = {
+            name: kept for name, kept in books.quarantine.items() if place not in (None, name)
+        }
+        if remaining != books.quarantine:
+            store.write_books(feature, replace(books, quarantine=remaining))
 
 
-def features_of(project: Project, wanted: str) -> list[str]:
+def features_of(project: Project, name_or_path: str) -> list[str]:
     """The features that a name or a file's path stands for; raises MlforgeError for neither."""
     definitions = project.definitions
-    if wanted in definitions.features:
-        return [wanted]
-    path = Path(wanted).expanduser().absolute()
+    if name_or_path in definitions.features:
+        return [name_or_path]
+    path = Path(name_or_path).expanduser().absolute()
     fed = [name for name in definitions.features if definitions.source(name).feeds(path)]
     if not fed:
         sources = ", ".join(
             f"{name} reads {', '.join(map(str, definitions.source(name).roots))}"
             for name in sorted(definitions.features)
         )
-        raise MlforgeError(f"{wanted} is neither a feature nor a file of one; {sources}")
+        raise MlforgeError(f"{name_or_path} is neither a feature nor a file of one; {sources}")
     return fed
 
 

@@ -52,8 +52,8 @@ class Counts:
 def buckets(counts: Mapping[str, float]) -> list[tuple[str, float]]:
     """The histogram as Prometheus wants it: upper bounds, and how many drops were at most so slow."""
     bounds = [*map(str, BUCKETS_S), "+Inf"]
-    total, found = 0.0, []
+    total, cumulative = 0.0, []
     for place, bound in enumerate(bounds):
         total += counts.get(f"bucket_{place}", 0.0)
-        found.append((bound, total))
-    return found
+        cumulative.append((bound, total))
+    return cumulative

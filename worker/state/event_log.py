@@ -84,8 +84,8 @@ class EventLog:
 
     def read(self, after: str, wait_ms: int | None = None) -> list[Entry]:
         """Entries after that id; waits for one for so long, None asks and does not wait."""
-        found: Any = self._redis.xread({self._stream: after}, block=wait_ms)
-        return list(_entries(found))
+        reply: Any = self._redis.xread({self._stream: after}, block=wait_ms)
+        return list(_entries(reply))
 
     def forget(self, feature: str) -> None:
         """Remove the figures of a feature that is gone."""

@@ -283,9 +283,9 @@ class WorkQueue:
         answer: Any = self._start(self._keys(feature), [job, LEASE_MS, uuid4().hex])
         if answer is None:
             return None
-        wanted, closed_at, reason = answer
+        requested, closed_at, reason = answer
         return Lease(
-            feature, job, int(wanted), int(closed_at) if closed_at else None, _text(reason)
+            feature, job, int(requested), int(closed_at) if closed_at else None, _text(reason)
         )
 
     def renew(self, feature: str, job: str) -> bool:

@@ -53,9 +53,9 @@ class Follower:
             self._conclude(self._trial, now)
         elif now - self._looked >= LOOK_EVERY_S:
             self._looked = now
-            found = _stats(self._files)
-            if found != self._known:
-                self._known = found
+            stats = _stats(self._files)
+            if stats != self._known:
+                self._known = stats
                 self._trial = _try_out(self.project.settings)
                 self._trial_ends = now + _TIMEOUT_S
 
@@ -128,11 +128,11 @@ def _lies_in(file: Path, folder: Path) -> bool:
 
 
 def _stats(files: list[Path]) -> dict[Path, tuple[int, int]]:
-    found = {}
+    stats = {}
     for file in files:
         try:
             stat = file.stat()
         except OSError:  # an editor that replaces files removes them for a moment
             continue
-        found[file] = (stat.st_mtime_ns, stat.st_size)
-    return found
+        stats[file] = (stat.st_mtime_ns, stat.st_size)
+    return stats

@@ -59,7 +59,7 @@ class Summary:
 
     def union(self, other: Summary) -> Summary:
         """The summary of both sets of events."""
-        extents = {name: own.union(other.extents[name]) for name, own in self.extents.items()}
+        extents = {name: extent.union(other.extents[name]) for name, extent in self.extents.items()}
         return Summary(self.events + other.events, extents)
 
 
@@ -120,7 +120,7 @@ def parts(metrics: Iterable[MetricColumn]) -> Mapping[str, tuple[str, ...]]:
         kinds.setdefault(metric.column, {}).update(
             dict.fromkeys(PARTS_OF.get(metric.aggregation, ()))
         )
-    return {column: tuple(own) for column, own in kinds.items()}
+    return {column: tuple(part_kinds) for column, part_kinds in kinds.items()}
 
 
 def part_name(column: str, kind: str) -> str:
@@ -167,13 +167,13 @@ def _part(column: str, kind: str, dtype: str, of: Summary) -> pl.Expr:
     return part.alias(part_alias(column, kind))
 
 
-def _rescaled(column: str, dtype: str, own: Summary, both: Summary) -> pl.Expr:
+def _rescaled(column: str, dtype: str, summary: Summary, both: Summary) -> pl.Expr:
     """A column's sums in the scale of both summaries; null where there is none."""
-    before, after = own.scale(column, dtype), both.scale(column, dtype)
+    before, after = summary.scale(column, dtype), both.scale(column, dtype)
     sums = pl.col(part_alias(column, "sum"))
     if before is None or after is None:
         return wide(_NO_SUM.alias(part_alias(column, "sum")))
     # Zeros are zeros in any scale.
-    if before == after or own.extents[column].exponents is None:
+    if before == after or summary.extents[column].exponents is None:
         return sums
     return wide(sums.to_physical() * pl.lit(1 << (after.bits - before.bits), dtype=pl.Int128))

@@ -93,7 +93,7 @@ class TileCache:
 
         The range begins and ends where intervals do.
         """
-        cached, others = self._split(scan, times)
+        cached, untiled = self._split(scan, times)
         if not cached:
             return None
         inside, column_dtypes = pl.col(TIME).is_between(times.start, times.end), dtypes(self.schema)
@@ -104,10 +104,10 @@ class TileCache:
             )
             for each in _scanned(cached, column_dtypes)
         ]
-        if others:
-            rest = scan.scan_tasks(others, self.spec.needed(), times, among)
+        if untiled:
+            untiled_rows = scan.scan_tasks(untiled, self.spec.needed(), times, among)
             several.append(
-                build_tiles(timeline.of_events(rest, self.spec), self.spec, column_dtypes)
+                build_tiles(timeline.of_events(untiled_rows, self.spec), self.spec, column_dtypes)
             )
         return build.concat_tiles(several, column_dtypes)
 
@@ -118,14 +118,14 @@ class TileCache:
 
         Those starts are compared with the range.
         """
-        cached, others = self._split(scan, times)
+        cached, untiled = self._split(scan, times)
         if not cached:
             return scan.scan(self.spec.identity, times, among)
         assert self.spec.timestamp is not None
         time = pl.col(TIME).cast(polars_schema.UTC_INSTANT).alias(self.spec.timestamp)
         rows = pl.scan_parquet([tiles.file for tiles in cached], glob=False)
         rows = scan.chosen(rows.select(*self.spec.keys, time), times, among)
-        return pl.concat([rows, scan.scan_tasks(others, self.spec.identity, times, among)])
+        return pl.concat([rows, scan.scan_tasks(untiled, self.spec.identity, times, among)])
 
     def covers(self, scan: EventScan, times: TimeRange) -> bool:
         """Whether every metric over a range comes from cached tiles, but for the few events without."""
@@ -160,9 +160,9 @@ class TileCache:
         tasks = scan.tasks_within(times)
         looked_up = [(task, self._cached(task)) for task in tasks] if self._files else []
         cached = [tiles for _, tiles in looked_up if tiles is not None]
-        others = [task for task, tiles in looked_up if tiles is None]
+        untiled = [task for task, tiles in looked_up if tiles is None]
         tiled = sum([task.rows for task, tiles in looked_up if tiles is not None])
-        return (cached, others) if tiled > sum([task.rows for task in others]) else ([], tasks)
+        return (cached, untiled) if tiled > sum([task.rows for task in untiled]) else ([], tasks)
 
     def _cached(self, task: FileScanTask) -> CachedTiles | None:
         file = self._files.get(task.file) if task.numbers is None else None
@@ -234,9 +234,11 @@ def _scanned(cached: Iterable[CachedTiles], dtypes: Mapping[str, str]) -> list[T
     """Cached tiles, all of one scale together: many files are read in one go."""
     by_scale: dict[tuple[Scale | None, ...], list[CachedTiles]] = defaultdict(list)
     for tiles in cached:
-        own = tiles.summary
-        if own is not None:
-            by_scale[tuple(own.scale(name, dtypes[name]) for name in own.extents)].append(tiles)
+        summary = tiles.summary
+        if summary is not None:
+            by_scale[tuple(summary.scale(name, dtypes[name]) for name in summary.extents)].append(
+                tiles
+            )
     return [
         Tiles(pl.scan_parquet([tiles.file for tiles in alike], glob=False), _union(alike))
         for alike in by_scale.values()

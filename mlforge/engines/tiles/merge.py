@@ -49,7 +49,7 @@ class Merge:
     merges: tuple[MetricColumn, ...]
     dtypes: Mapping[str, str]
     finalized: tuple[pl.Expr, ...]
-    rest: tuple[MetricColumn, ...]
+    over_events: tuple[MetricColumn, ...]
 
 
 def merge(

@@ -187,17 +187,17 @@ class Server:
 
     def _meant(self, error: redis.RedisError) -> Exception:
         """The error of ours for one of the client's: a refusal is told from a server that does not answer."""
-        for kinds, told in _REFUSALS:
+        for kinds, refusal in _REFUSALS:
             if isinstance(error, kinds):
-                return OnlineRefused(f"{self} {told.format(error=error)}")
+                return OnlineRefused(f"{self} {refusal.format(error=error)}")
         if isinstance(error, redis.ConnectionError | redis.TimeoutError):
             return OnlineUnavailable(
                 f"{self} does not answer ({error}); start a server there, or give RedisStore "
                 "the host and port of a running one"
             )
-        for code, told in _REFUSAL_CODES.items():
+        for code, refusal in _REFUSAL_CODES.items():
             if str(error).startswith(code):
-                return OnlineRefused(f"{self} {told.format(error=error)}")
+                return OnlineRefused(f"{self} {refusal.format(error=error)}")
         if isinstance(error, redis.ResponseError):
             return Refused(self, str(error))
         return error

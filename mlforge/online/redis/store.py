@@ -294,9 +294,11 @@ class RedisStore(OnlineStore):
                     f"prefix or name, or take them with 'mlforge adopt {feature}'"
                 ) from None
             if code in (scripts.DAMAGED, "WRONGTYPE"):
-                told = f"its fence is {recorded[:40]!r}" if code == scripts.DAMAGED else "no hash"
+                content = (
+                    f"its fence is {recorded[:40]!r}" if code == scripts.DAMAGED else "no hash"
+                )
                 raise OnlineError(
-                    f"{self._books_name(feature)} holds no books of {feature} ({told}); delete it, and the "
+                    f"{self._books_name(feature)} holds no books of {feature} ({content}); delete it, and the "
                     "next push makes it anew"
                 ) from None
             if code != scripts.STALE or target is None:
@@ -344,8 +346,8 @@ def _stale(feature: str, target: Target, recorded: str, server: Server) -> str:
     )
 
 
-def _password_in(file: str | os.PathLike[str], given: str | None) -> str:
-    if given is not None:
+def _password_in(file: str | os.PathLike[str], password: str | None) -> str:
+    if password is not None:
         raise DefinitionError("RedisStore: give password or password_file, not both")
     try:
         return Path(file).read_text(encoding="utf-8").rstrip("\r\n")

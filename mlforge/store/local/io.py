@@ -185,10 +185,10 @@ def _checksum(file: BinaryIO) -> tuple[int, bytes]:
     hashed = hashlib.sha256()
     for start, end in ((0, place), (place + len(UNSEALED), size)):
         file.seek(start)
-        left = end - start
-        while left > 0 and (chunk := file.read(min(left, 1 << 20))):
+        remaining = end - start
+        while remaining > 0 and (chunk := file.read(min(remaining, 1 << 20))):
             hashed.update(chunk)
-            left -= len(chunk)
+            remaining -= len(chunk)
     return place, hashed.hexdigest().encode()
 
 

@@ -80,7 +80,7 @@ class Packed:
     @cached_property
     def whole(self) -> tuple[Pack, ...]:
         """Packs of which every partial is read from there."""
-        return tuple(pack for pack in self.packs if len(self.own(pack)) == len(pack.hashes))
+        return tuple(pack for pack in self.packs if len(self.live_hashes(pack)) == len(pack.hashes))
 
     @classmethod
     def of(cls, live: tuple[Pack, ...]) -> Self:
@@ -90,7 +90,7 @@ class Packed:
             places.update(pack.places)
         return cls(live, places)
 
-    def own(self, pack: Pack) -> list[str]:
+    def live_hashes(self, pack: Pack) -> list[str]:
         """Hashes of the partials that are read from this pack."""
         file = pack.file
         return [hash_ for hash_ in pack.hashes if self.places[hash_].file == file]
@@ -190,7 +190,7 @@ class LivePacks:
         there = set(self._listed())
         live = sorted(there.intersection((*known.packs, *added)).difference(dropped))
         packed = self._read(live)
-        empty = {pack.path.name for pack in packed.packs if not packed.own(pack)}
+        empty = {pack.path.name for pack in packed.packs if not packed.live_hashes(pack)}
         now = time.time()
         retired = dict.fromkeys(sorted(empty.union(dropped)), now) | dict(known.retired)
         current = Current(

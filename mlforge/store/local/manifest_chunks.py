@@ -93,9 +93,9 @@ class ManifestChunks:
                 (name, known.get(name) or self._read(name, understood))
                 for name in document[key]["pieces"]
             ]
-            found = [one for _, piece in cut for one in piece]
-            self._cuts[key] = found, cut
-            return found
+            items = [item for _, piece in cut for item in piece]
+            self._cuts[key] = items, cut
+            return items
 
         return Lists(entries("partials", understood_partial), entries("sources", source_from_json))
 
@@ -120,12 +120,12 @@ class ManifestChunks:
         """A list as it stands in a document: itself, or the names of its pieces, which are there then."""
         if len(entries) <= _INLINE:
             self._cuts.pop(key, None)
-            return [entry(one) for one in entries]
+            return [entry(item) for item in entries]
         before, old = self._cut_before(key)
         kept, length = _begun(old, alike(before, entries))
         known = {tuple(map(id, piece)): name for name, piece in old[len(kept) :]}
-        rest = _cut(entries[length:], name_of)
-        cut = [*kept, *((known.get(tuple(map(id, piece)), ""), piece) for piece in rest)]
+        new_pieces = _cut(entries[length:], name_of)
+        cut = [*kept, *((known.get(tuple(map(id, piece)), ""), piece) for piece in new_pieces)]
         there = self._there()
         cut = [(n if n in there else self._write(piece, entry), piece) for n, piece in cut]
         self._cuts[key] = entries, cut
@@ -141,7 +141,7 @@ class ManifestChunks:
         return set()
 
     def _write(self, piece: _Piece, entry: Callable[[Any], Any]) -> str:
-        lines = (json.dumps(entry(one), sort_keys=True) for one in piece)
+        lines = (json.dumps(entry(item), sort_keys=True) for item in piece)
         text = "[\n" + ",\n".join(lines) + "\n]\n"
         name = hashlib.sha256(text.encode()).hexdigest()
         self.folder.mkdir(exist_ok=True)
@@ -178,7 +178,7 @@ def _begun(cut: _Named, length: int) -> tuple[_Named, int]:
 
 def _cut(entries: Sequence[Any], name_of: Callable[[Any], str]) -> list[_Piece]:
     last = {f"{number:02x}" for number in range(0, 256, _PIECE)}
-    ends = [place for place, one in enumerate(entries, 1) if name_of(one)[-2:] in last]
+    ends = [place for place, item in enumerate(entries, 1) if name_of(item)[-2:] in last]
     starts = [0, *ends]
     cut = (tuple(entries[a:b]) for a, b in zip(starts, [*ends, len(entries)], strict=True))
     return [piece for piece in cut if piece]

@@ -165,7 +165,7 @@ def runs(partials: Iterable[Partial], most: int) -> list[list[Partial]]:
     """Partials in the order of time, cut into runs of at most so many rows."""
     cut: list[list[Partial]] = []
     rows = 0
-    for partial in sorted(partials, key=lambda one: (_start(one), one.hash)):
+    for partial in sorted(partials, key=lambda each: (_start(each), each.hash)):
         if not cut or rows + partial.rows > most:
             cut.append([])
             rows = 0

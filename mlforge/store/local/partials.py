@@ -216,14 +216,16 @@ class PartialStore:
                 path.unlink(missing_ok=True)
         anew, dropped = [], []
         for pack in inventory.packed.packs:
-            own = inventory.packed.own(pack)
-            dead = unwanted.keys() & own
-            if dead and len(dead) < len(own):
-                if len(dead) <= above * len(own) or not io.is_sealed(pack.path):
+            live_hashes = inventory.packed.live_hashes(pack)
+            dead = unwanted.keys() & live_hashes
+            if dead and len(dead) < len(live_hashes):
+                if len(dead) <= above * len(live_hashes) or not io.is_sealed(pack.path):
                     gone -= dead
                     continue
-                left = [w for w in _owned(pack, inventory.packed) if w.partial.hash not in dead]
-                anew.append(Run(left, sorted_by))
+                survivors = [
+                    w for w in _owned(pack, inventory.packed) if w.partial.hash not in dead
+                ]
+                anew.append(Run(survivors, sorted_by))
             if dead:
                 dropped.append(pack.path.name)
                 gone |= dead
@@ -238,16 +240,20 @@ class PartialStore:
         self.live.recover()
 
     def _planned(self, partials: Sequence[Partial], inventory: Inventory) -> Sequence[FileScanTask]:
-        left = {partial.hash for partial in partials}
+        outside_packs = {partial.hash for partial in partials}
         whole: list[FileScanTask] = []
-        if len(left) == len(partials):  # a partial that counts twice is read twice
+        if len(outside_packs) == len(partials):  # a partial that counts twice is read twice
             for pack in inventory.packed.whole:
-                if left.issuperset(pack.hashes):
-                    left.difference_update(pack.hashes)
+                if outside_packs.issuperset(pack.hashes):
+                    outside_packs.difference_update(pack.hashes)
                     whole.append(pack.task)
-        rest = [partial for partial in partials if partial.hash in left] if left else []
-        places = self._located([partial.hash for partial in rest], inventory)
-        return (*whole, *file_tasks.plan_files(rest, places))
+        loose = (
+            [partial for partial in partials if partial.hash in outside_packs]
+            if outside_packs
+            else []
+        )
+        places = self._located([partial.hash for partial in loose], inventory)
+        return (*whole, *file_tasks.plan_files(loose, places))
 
     def _located(self, hashes: Iterable[str], inventory: Inventory) -> list[PartialLocation]:
         places = inventory.packed.places
@@ -313,4 +319,4 @@ class PartialStore:
 def _owned(pack: Pack, packed: Packed) -> list[PartialWrite]:
     """The partials that are read from a pack, with their events."""
     frames = pack.frames()
-    return [PartialWrite(pack.partials[hash_], frames[hash_]) for hash_ in packed.own(pack)]
+    return [PartialWrite(pack.partials[hash_], frames[hash_]) for hash_ in packed.live_hashes(pack)]

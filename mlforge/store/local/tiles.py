@@ -79,8 +79,8 @@ class TileFolder:
     def sweep(self, kind: str | None = None) -> None:
         """Delete tiles of files that are gone, and those of other kinds once this one has been there for a while."""
         entries = list(self._entries())
-        own = [entry.path.stat().st_mtime for entry in entries if entry.kind == kind]
-        settled = bool(own) and time.time() - min(own) >= self.grace_s
+        write_times = [entry.path.stat().st_mtime for entry in entries if entry.kind == kind]
+        settled = bool(write_times) and time.time() - min(write_times) >= self.grace_s
         for entry in entries:
             with io.storage_errors(entry.path), suppress(FileNotFoundError):
                 if not entry.of.exists() or (settled and entry.kind != kind):

@@ -48,9 +48,9 @@ def merged(monkeypatch: pytest.MonkeyPatch) -> list[Merge]:
     return seen
 
 
-def rest(merge: Merge) -> list[str]:
+def over_events(merge: Merge) -> list[str]:
     """The aggregations that it leaves to the events."""
-    return [metric.aggregation for metric in merge.rest]
+    return [metric.aggregation for metric in merge.over_events]
 
 
 def amounts(draw: random.Random) -> float | None:
@@ -86,7 +86,7 @@ def test_dense_events_are_tiled_and_their_values_stay_to_the_last_bit(
     of_tiles = engine.values(history.events, points)
     [merge] = merged
     assert merge.rows.height == 2 * hours + 1
-    assert rest(merge) == []
+    assert over_events(merge) == []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(build, "FEWEST", 1 << 60)
         of_events = engine_named("polars").values(history.events, points)
@@ -122,7 +122,7 @@ def test_medians_are_made_of_the_events_themselves(
     history = filled(History(tmp_path, every("2h"), every("6h", "max"), interval="1h"), 60, 8)
     with kernels.forced(gathered=gathered):
         history.check(engine, *moments(8))
-    assert {tuple(rest(merge)) for merge in merged} == {("median",)}
+    assert {tuple(over_events(merge)) for merge in merged} == {("median",)}
 
 
 @pytest.mark.usefixtures("tiled")
@@ -132,7 +132,7 @@ def test_sums_that_no_fixed_point_holds_are_made_of_the_events_themselves(
     history = History(tmp_path, every("2h", *NUMBERS), interval="1h")
     filled(history, 60, 8, lambda draw: draw.choice([None, 1e-200, 3e-200, 1e100, -4e100]))
     history.check(engine, *moments(8))
-    assert [rest(merge) for merge in merged] == [["sum", "mean", "std"]]
+    assert [over_events(merge) for merge in merged] == [["sum", "mean", "std"]]
 
 
 @pytest.mark.usefixtures("tiled")
@@ -149,7 +149,7 @@ def test_decimals_are_tiled_as_far_as_their_sums_are_sure_to_fit(
         history.add(*((1, NOW + n, Decimal(sign + digits)) for n in range(5)), **types)
     with localcontext(prec=80):  # the oracle's
         history.check(engine, (1, NOW + HOUR), (1, NOW + 9 * HOUR))
-    assert [rest(merge) for merge in merged] == [left]
+    assert [over_events(merge) for merge in merged] == [left]
 
 
 @pytest.mark.usefixtures("tiled")
