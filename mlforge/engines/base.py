@@ -70,7 +70,7 @@ class Engine(ABC):
 
     @abstractmethod
     def aggregate(self, line: pl.DataFrame, context: ComputeContext) -> pl.DataFrame:
-        """Every aggregate at every numbered row of a timeline.
+        """Compute every aggregate of the context at every numbered row of a timeline.
 
         line: events and points, sorted by entity (UInt32), then time (Int64 microseconds); with the
             value columns `value_name(i)`, which are null for points. `ROW` (UInt32) numbers the rows at
@@ -81,11 +81,11 @@ class Engine(ABC):
         """
 
     def values(self, events: Events, points: pl.DataFrame) -> pl.DataFrame:
-        """`value(entity, t)` for each row of `points`: its keys and `POINT`, an instant, in its order.
+        """`value(entity, t)` for each row of `points`, which has the feature's keys and the instant `POINT`.
 
-        Returns the metric columns alone, one row for each point: count 0 and null for all else where
-        a window is empty, results that are not finite as null. Raises DataError when an integer or
-        decimal sum does not fit its dtype.
+        Returns the metric columns alone, one row for each point, in the order of the points. An empty window
+        gives count 0 and null for every other aggregation; a result that is not finite is null. Raises
+        DataError when an integer or decimal sum does not fit its dtype.
         """
         spec, columns = events.spec, events.spec.values(events.schema)
         if points.is_empty():
@@ -104,8 +104,8 @@ class Engine(ABC):
     ) -> pl.DataFrame:
         """The values of a continuous feature at its own events: keys, timestamp and metric columns.
 
-        One row for each entity and instant of an event, sorted by time, then keys; `among` keeps some
-        entities, `times` the rows of a range. Raises DataError as `values` does.
+        One row for each entity and instant of an event, sorted by time, then keys. among: keys of the
+        entities to keep. times: the range of the rows, in UTC microseconds. Raises DataError as `values` does.
         """
         spec = events.spec
         assert spec.timestamp is not None

@@ -99,7 +99,7 @@ class OnlineStore(ABC):
         records: Sequence[Mapping[str, object]],
         entity_key_columns: Sequence[str],
     ) -> None:
-        """Write a row per record; what is not an entity key is a value."""
+        """Write one row per record; all fields but the entity keys are values."""
         keys = set(entity_key_columns)
         hashes = [key_hash({key: record[key] for key in keys}) for record in records]
         texts = [
@@ -109,21 +109,21 @@ class OnlineStore(ABC):
         self._put(feature_name, None, _chunks(hashes, texts))
 
     def read(self, feature_name: str, entity_keys: Entity) -> Row | None:
-        """The entity's row, None where there is no such key.
+        """The entity's row, None where it has none.
 
-        Values are those that training gives, by the dtypes in the books; without books those of JSON. A row or
-        books of the wrong shape raise OnlineError, which names feature, entity and key; rows of another store
-        than `owner` raise OwnedElsewhere.
+        Values have the dtypes in the books, as in training; without books they are plain JSON. Raises OnlineError,
+        naming feature, entity and key, for a damaged row or damaged books, and OwnedElsewhere for rows of
+        another store than `owner`.
         """
         return self.read_batch(feature_name, [entity_keys])[0]
 
     def read_batch(self, feature_name: str, entity_keys: Sequence[Entity]) -> list[Row | None]:
-        """The entities' rows in the order asked; raises as `read`."""
+        """The rows of the entities, in their order, None for an entity without a row; raises as `read`."""
         [(_, rows)] = self.fetch([(feature_name, entity_keys)])
         return rows
 
     def delete(self, feature_name: str, entity_keys: Entity) -> bool:
-        """Delete the entity's row; whether there was one."""
+        """Delete the entity's row; returns whether it had one."""
         return self._remove(feature_name, None, [[key_hash(entity_keys)]]) > 0
 
     def exists(self, feature_name: str, entity_keys: Entity) -> bool:
@@ -132,14 +132,14 @@ class OnlineStore(ABC):
         return text is not None
 
     def fetch(self, requests: Sequence[tuple[str, Sequence[Entity]]]) -> list[Answer]:
-        """The books and rows of several features at one instant, in one round trip, in the order asked.
+        """The books and rows of several features at one instant, in one round trip, in the order of the requests.
 
         Raises as `read`.
         """
         return self.fetch_hashed([RowRequest.of(*request) for request in requests])
 
     def fetch_hashed(self, requests: Sequence[RowRequest]) -> list[Answer]:
-        """As `fetch`, of entities whose hashes are known."""
+        """The books and rows as of `fetch`, for entities whose hashes are already computed."""
         expected, answers = self._expected_owner(), []
         for request, (books, texts) in zip(requests, self._fetch(requests), strict=True):
             if books is not None:
@@ -179,7 +179,7 @@ class OnlineStore(ABC):
         )
 
     def last_seen(self, features: Iterable[str]) -> dict[str, OnlineBooks]:
-        """The books of those features that were fetched before, as they were then; nothing is asked."""
+        """The books of features as they were last fetched by this object, without a call to the server."""
         return {name: self._seen[name] for name in features if name in self._seen}
 
     @cached_property
@@ -192,9 +192,9 @@ class OnlineStore(ABC):
     def begin(self, feature: str, target: Target, claim: Claim | None = None) -> OnlineBooks:
         """Raise the fence to the target and note it as pending, atomically, before any row is written.
 
-        Returns the books as they are from now on: rows may be those of their target or of any that is
-        pending. The same target may begin again. Raises OwnedElsewhere where the rows are of another store
-        than the target's, unless the claim takes them from it; OnlineError where the books are damaged.
+        Returns the new books: from now on a row may belong to their target or to any pending target. The same
+        target may begin again. Raises StalePush if a newer target has begun, OwnedElsewhere where the rows belong
+        to another store, unless the claim takes them over, and OnlineError where the books are damaged.
         """
 
     def put(
@@ -205,33 +205,33 @@ class OnlineStore(ABC):
         keys: Sequence[str],
         unwritten: set[bytes] | None = None,
     ) -> int:
-        """Write a row per row of the frame, which holds the keys and the values; how many.
+        """Write each row of the frame, which has the key and the value columns; returns the number of rows.
 
-        unwritten: digests from `list_digests`; those of rows that are written are taken out of it.
+        unwritten: digests from `list_digests`; the digest of each written row is removed from it.
         """
         return self._put(feature, target, _noted(_encoded(frame, keys), unwritten))
 
     def remove(self, feature: str, target: Target, frame: pl.DataFrame, keys: Sequence[str]) -> int:
-        """Delete the rows of these entities; how many there were."""
+        """Delete the rows of the entities in the frame; returns how many there were."""
         return self._remove(feature, target, _slices(key_hashes(frame, keys).to_list()))
 
     def list_digests(self, feature: str) -> set[bytes]:
-        """The digests (32 bytes, which hashes spell out) of the rows that are there.
+        """The digests of all rows online: 32 bytes each, which `hashes` spell out in hex.
 
-        Listed after a push began, none but those of this push can come to them.
+        After `begin`, only this push can add rows that are not listed.
         """
         return {bytes.fromhex(row) for chunk in self._scan(feature) for row in chunk}
 
     def remove_rows(self, feature: str, target: Target, digests: Iterable[bytes]) -> int:
-        """Delete the rows of these digests; how many there were."""
+        """Delete the rows with these digests; returns how many there were."""
         return self._remove(feature, target, _slices([digest.hex() for digest in digests]))
 
     def count_other_rows(self, feature: str, hashes: Iterable[str]) -> int:
-        """How many rows there are besides those of these hashes."""
+        """The number of rows online whose entity is not among these hashes."""
         return len(self.list_digests(feature).difference(map(bytes.fromhex, hashes)))
 
     def count_rows(self, feature: str, hashes: Sequence[str]) -> int:
-        """How many of these hashes have a row."""
+        """The number of these hashes that have a row."""
         [(_, texts)] = self._fetch([RowRequest(feature, hashes)])
         return sum(text is not None for text in texts)
 
@@ -250,45 +250,45 @@ class OnlineStore(ABC):
 
     @abstractmethod
     def renew(self, feature: str, target: Target) -> int:
-        """Give every row and the books their full life again; how many rows live.
+        """Give every row and the books their full time to live again; returns the number of rows.
 
-        Fewer than the books say means that some were lost.
+        A number below that in the books means that rows were lost. Raises as `put`.
         """
 
     def evidence(self) -> Evidence | None:
-        """The server's word of its run and of keys that it dropped on its own; None if it does not tell."""
+        """The server's run id and its count of evicted keys, as evidence of lost rows; None if it does not report them."""
         return None
 
     @abstractmethod
     def mark_incomplete(self, feature: str, books: OnlineBooks) -> None:
         """Note in the books that rows are missing, unless a push has begun since.
 
-        No missing row passes for empty windows from then on.
+        From then on readers do not take a missing row for an entity with empty windows.
         """
 
     def drop(self, feature: str, owner: str | None = None) -> int:
-        """Delete the feature, its books first; how many rows there were.
+        """Delete the feature, its books first; returns the number of rows deleted.
 
-        owner: the id of the store whose rows may go; those of another raise OwnedElsewhere. None asks nothing.
+        owner: the id of the store whose rows may be deleted; another store's raise OwnedElsewhere. None skips the check.
         """
         self.forget(feature, owner)
         dropped = self._remove(feature, None, self._scan(feature))
         self.unregister(feature)
         return dropped
 
-    # What there is.
+    # Books and features.
 
     @abstractmethod
     def ping(self) -> bool:
-        """True if the server answers; OnlineUnavailable if not."""
+        """True if the server answers; raises OnlineUnavailable if it does not."""
 
     @abstractmethod
     def books(self, feature: str) -> OnlineBooks | None:
-        """The feature's books; None if it was never pushed, or not renewed in time."""
+        """The feature's books; None if it was never pushed, or its time to live has run out. Raises OnlineError if damaged."""
 
     @abstractmethod
     def features(self) -> list[str]:
-        """The features that were pushed here and not dropped since, by name."""
+        """Names of the features that were pushed here and not dropped since, sorted."""
 
     @abstractmethod
     def forget(self, feature: str, owner: str | None = None) -> None:
@@ -303,9 +303,9 @@ class OnlineStore(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Let go of connections; the next call makes new ones."""
+        """Close all connections; the next call opens new ones."""
 
-    # What a backend supplies besides. A target of None is not fenced.
+    # Further methods of a backend. A target of None is not fenced.
 
     @abstractmethod
     def _put(self, feature: str, target: Target | None, chunks: Iterable[Rows]) -> int: ...
@@ -338,7 +338,7 @@ class OnlineStore(ABC):
 
 
 def _check_owner(feature: str, books: OnlineBooks, expected: str | None) -> None:
-    """Raise OwnedElsewhere if the books name another owner than is expected; None expects any."""
+    """Raise OwnedElsewhere if the books name another owner than the expected one; None accepts any owner."""
     owner = books.owner
     if owner is None or expected is None or owner.store == expected:
         return

@@ -1,7 +1,7 @@
 """The contract of an offline store: immutable versions, the partials they consist of, and books.
 
-A store never computes. It stages what others write, makes it visible in one step, and hands it
-out again.
+A store never computes. Writes are staged and become visible in one step. Instants are Int64 microseconds of UTC.
+A document or file that is damaged raises IntegrityError; a store that cannot be reached or written, StoreError.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ class Store(ABC):
 
     @abstractmethod
     def establish(self) -> StoreIdentity:
-        """The store's identity, made now if there is none: of racing creators one wins, and all get its.
+        """The store's identity, made now if there is none; creators that race get the winner's.
 
-        Whoever writes to a feature has done so by taking its `lock`. Raises as `identity`, and StoreError
-        where the store cannot be written to.
+        Taking a feature's `lock` does this first. Raises as `identity`, and StoreError where the store
+        cannot be written to.
         """
 
     @abstractmethod
@@ -52,34 +52,34 @@ class Store(ABC):
 
     @abstractmethod
     def versions(self, name: str) -> list[Version]:
-        """Whole versions, ascending; none for an unknown feature."""
+        """Published versions, ascending; an empty list for an unknown feature."""
 
     @abstractmethod
     def pointer(self, name: str) -> Pointer | None:
-        """The pointer to what is served, None before the first version."""
+        """The served version and its generation, None before the first version; IntegrityError if unreadable."""
 
     @abstractmethod
     def manifest(self, name: str, version: Version) -> Manifest:
-        """A version's manifest; VersionNotFound if there is none."""
+        """A version's manifest; VersionNotFound if there is no such version, IntegrityError if it is damaged."""
 
     @abstractmethod
     def location(self, name: str, version: Version) -> str:
-        """Where a version's table lies, for people and tools: the path or URL of a parquet file, or of a folder of them."""
+        """The path or URL of a version's table, for people and tools: a parquet file, or a folder of parquet files."""
 
     @abstractmethod
     def files(self, name: str, version: Version, parts: Sequence[Part] | None = None) -> list[str]:
-        """Paths or URLs of the parquet files of a version's table, in the order of time; of some parts only, if given.
+        """Paths or URLs of the parquet files of a version's table, in the order of time; any parquet reader takes them.
 
-        Any reader of parquet takes them. Raises VersionNotFound, FeatureNotFound.
+        parts: limits the list to the files of these parts. Raises VersionNotFound, FeatureNotFound.
         """
 
     @abstractmethod
     def locate(self, name: str, hashes: Iterable[str]) -> list[PartialLocation]:
-        """The place of each of these partials, in their order; of one that is not stored, where it would lie."""
+        """The location of each partial, in the order of the hashes; a partial not yet stored gets its future location."""
 
     @abstractmethod
     def plan_files(self, name: str, partials: Sequence[Partial]) -> Sequence[FileScanTask]:
-        """Scan tasks for these partials; one that is given twice is read twice."""
+        """Scan tasks that together read these partials; a partial listed twice is read twice."""
 
     @abstractmethod
     def keep(
@@ -90,104 +90,106 @@ class Store(ABC):
         time: str,
         since: int,
     ) -> None:
-        """Keep in memory these columns of what the partials hold from an instant on, and nothing else of the feature.
+        """Cache in memory some columns of the partials' recent events, in place of the feature's earlier cache.
 
-        What is read stays the same; it only is read faster. time: the column of time.
+        Scans return the same rows as before, only faster. time: the name of the time column. since: the
+        first instant to cache, in UTC microseconds.
         """
 
     @abstractmethod
     def find_partial(self, name: str, hash_: str) -> Partial | None:
-        """A stored partial's description, None if it is not stored."""
+        """The description of the partial with this hash, None if it is not stored."""
 
     @abstractmethod
     def write_partials(
         self, name: str, made: Sequence[PartialWrite], sorted_by: str | None = None
     ) -> None:
-        """Store partials; doing so again changes nothing. They are durable once a version names them.
+        """Store partials; storing one again changes nothing. Partials are durable once a version names them.
 
-        sorted_by: the column of time, by which those that come to lie together are sorted.
+        sorted_by: the time column, by which partials that share a file are sorted. Raises StoreError
+        where the store cannot be written to.
         """
 
     @abstractmethod
     def partials(self, name: str) -> set[str]:
-        """Hashes of the partials that are stored."""
+        """Hashes of all stored partials of the feature."""
 
     @abstractmethod
     def check_partials(self, name: str, hashes: Iterable[str]) -> dict[str, str]:
-        """Faults of stored partials' bytes, in words, by hash; empty if there are none."""
+        """Faults in the bytes of these partials, in words, by hash; empty if all are whole."""
 
     @abstractmethod
     def remove_partials(
         self, name: str, hashes: Iterable[str], sorted_by: str | None = None, above: float = 0
     ) -> list[str]:
-        """Delete partials that no version names; returns those that went.
+        """Delete partials that no version names; returns the hashes of the deleted ones.
 
-        above: those that lie with others may stay while they are not more than this share of them.
+        above: in a file of several partials, unwanted partials may stay while their share (0 to 1) is at most this.
         """
 
     @abstractmethod
     def compact(self, name: str, partials: Sequence[Partial], sorted_by: str | None = None) -> None:
-        """Gather small ones of these partials into few files if that is worth it: they are read in fewer steps.
+        """Merge small files of these partials into few larger ones where that pays, so that a scan opens fewer files.
 
-        Takes the lock itself. Readers who have located them before can go on for some minutes.
+        Takes the lock itself. Replaced files stay for some minutes, for readers that have located them.
         """
 
     @abstractmethod
     def tiles(self, name: str, kind: str) -> Mapping[str, str]:
-        """Files of tiles of a kind, by the file of partials that they follow from; not yet checked."""
+        """Tile files of a kind, by the partial file that each was built from; they are not checked yet."""
 
     @abstractmethod
     def tile_notes(self, name: str, tiles: str, of: str) -> Mapping[str, Any] | None:
-        """Notes that a file of tiles was written with.
+        """The notes that were stored with a tile file.
 
-        None where it is missing or damaged, or made of other bytes than `of`, a file of partials, has now.
+        None where the tile file is missing or damaged, or was built from other bytes than the partial file `of` has now.
         """
 
     @abstractmethod
     def write_tiles(self, name: str, kind: str, writes: Iterable[TileWrite]) -> None:
-        """Store tiles, which follow from files of partials and may be lost at any time.
+        """Store tiles: a cache built from partial files, which may be deleted at any time.
 
-        Tiles of files that are gone are deleted, and in time those of other kinds. Raises StoreError where
-        they cannot be written.
+        Tiles of deleted partial files are deleted, and after a while tiles of other kinds. Raises StoreError
+        where the store cannot be written to.
         """
 
     @abstractmethod
     def is_whole(self, name: str, file: str) -> bool:
-        """Whether a file of partials is there with all the bytes that it was written with."""
+        """Whether a partial file exists and has all the bytes that were written to it."""
 
     @abstractmethod
     def lease(self, name: str, version: Version) -> AbstractContextManager[None]:
-        """Keep a version, and the partials that it names, from being removed while the block runs.
+        """Keep a version and its partials from being removed while the block runs.
 
-        The right to read will do. Raises VersionNotFound if the version is gone by now.
+        The right to read is enough. Raises VersionNotFound if the version does not exist any more.
         """
 
     @abstractmethod
     def remove(self, name: str, version: Version) -> None:
-        """Delete a version that is not served; files that others share stay.
+        """Delete a version that is not served; files that other versions share stay.
 
-        Raises VersionInUse while somebody has a lease of it.
+        Raises VersionInUse while a reader holds a lease of it.
         """
 
     @abstractmethod
     def check_manifest(self, manifest: Manifest) -> list[str]:
-        """Faults of a version's document and of its table's bytes, in words; empty if all is well."""
+        """Faults in a version's manifest and in the bytes of its table, in words; an empty list if all is well."""
 
     @abstractmethod
     def transaction(self, snapshot: Snapshot) -> AbstractContextManager[Transaction]:
-        """A version in the making, to follow the snapshot's; what is not committed in the block is gone after it."""
+        """A transaction that can publish the successor of the snapshot's version; uncommitted writes vanish with the block."""
 
     @abstractmethod
     def serve(self, name: str, version: Version) -> Pointer:
-        """Serve an existing version and raise the generation."""
+        """Serve an existing version and raise the generation; VersionNotFound if there is no such version."""
 
     @abstractmethod
     def books(self, name: str) -> Books:
-        """The feature's books, empty ones where there are none."""
+        """The feature's books: hold, pins, quarantine and the like; empty before the first write."""
 
     @abstractmethod
     def write_books(self, name: str, books: Books) -> None:
-        """Replace the feature's books."""
+        """Replace the feature's books as a whole; call with the feature's lock held."""
 
     @abstractmethod
     def file_states(self, name: str) -> Mapping[str, FileState]:
@@ -195,11 +197,11 @@ class Store(ABC):
 
     @abstractmethod
     def write_file_states(self, name: str, file_states: Mapping[str, FileState]) -> None:
-        """Replace the states of source files."""
+        """Replace the states of all source files of the feature, by path."""
 
     @abstractmethod
     def audit(self, name: str) -> Audit | None:
-        """The last audit; None if there was none, or its note cannot be read."""
+        """The result of the last audit; None if there was none, or the document cannot be read."""
 
     @abstractmethod
     def write_audit(self, name: str, audit: Audit) -> None:
@@ -207,32 +209,32 @@ class Store(ABC):
 
     @abstractmethod
     def draft(self) -> AbstractContextManager[Store]:
-        """The store as it would be, for plans: it reads as this one does and writes nothing to it.
+        """A draft of this store, for plans: it reads this store and writes nothing to it.
 
-        Partials and tables that are written to it lie elsewhere until the block ends; the right to read will do.
+        Partials and tables written to the draft lie elsewhere until the block ends; the right to read is enough.
         """
 
     @abstractmethod
     def lock(self, name: str) -> AbstractContextManager[None]:
-        """A lock that one process holds at a time: whoever writes to a feature holds it, and finds it in order.
+        """The feature's lock, which one process holds at a time; every writer takes it, and readers need none.
 
-        Readers need none, and forks of the holder do not have it. Should two hold it, a commit still lets only
-        one of them win. Raises StoreBusy, which names the holder, if it is not free in time.
+        Unfinished writes of an earlier holder are cleaned up first. Forks of the holder do not hold it. Should two
+        processes ever hold it, only one commit wins. Raises StoreBusy, which names the holder, if it stays taken.
         """
 
     @abstractmethod
     def regenerate_index(self) -> list[str]:
-        """Write the index of all features anew from their versions; returns the features listed."""
+        """Rewrite the index of all features from their versions; returns the names of the features listed."""
 
     @abstractmethod
     def index(self) -> dict[str, dict[str, Any]]:
-        """A line on each feature's served version, by name; `regenerate_index` mends a stale one."""
+        """A summary of each feature's served version, by name; `regenerate_index` mends a stale index."""
 
-    # What follows is the same for every backend.
+    # The same for every backend from here on.
 
     @contextmanager
     def open(self, name: str) -> Iterator[Snapshot]:
-        """A feature's state, read once; no other writer changes it until the block ends."""
+        """A feature's state, read once under its lock: no other writer changes it until the block ends."""
         with self.lock(name):
             pointer = self.pointer(name)
             yield Snapshot(
@@ -245,7 +247,7 @@ class Store(ABC):
             )
 
     def scan_table(self, manifest: Manifest) -> pl.LazyFrame:
-        """The rows of a published version's table, lazily, sorted by timestamp, then keys; collecting raises what polars does."""
+        """The rows of a version's table, lazily, sorted by timestamp, then keys; collecting raises polars' errors."""
         assert manifest.version is not None
         files = self.files(manifest.name, manifest.version, manifest.parts)
         return pl.scan_parquet(files, glob=False)
@@ -263,7 +265,7 @@ class Store(ABC):
         return [str(version) for version in versions]
 
     def resolve(self, name: str, version: str | None = None) -> Manifest:
-        """The manifest of a version, by default of the served one."""
+        """The manifest of a version, by default the served version's; FeatureNotFound or VersionNotFound if there is none."""
         if version is not None:
             return self.manifest(name, Version.parse(version))
         latest = self.latest(name)
@@ -272,7 +274,7 @@ class Store(ABC):
         return latest
 
     def read_metadata(self, name: str, version: str | None = None) -> Manifest:
-        """The manifest of a version, by default of the served one."""
+        """The manifest of a version, by default the served version's; raises as `resolve`."""
         return self.resolve(name, version)
 
     def read(

@@ -40,9 +40,9 @@ _SQUARABLE = 400
 class Merge:
     """Tiles ready for a kernel.
 
-    rows: keys, TIME and value columns, as of events. merges, dtypes: the aggregates of tiles' parts that a
-    kernel is to compute. finalized: metrics of the feature, from the kernel's results. rest: the metrics
-    that need the events themselves.
+    rows: keys, TIME and value columns, shaped as events are. merges, dtypes: the aggregates of tile parts for the
+    kernel to compute. finalized: the feature's metrics, from the kernel's results. over_events: the metrics
+    that only the events can give.
     """
 
     rows: pl.DataFrame
@@ -55,7 +55,7 @@ class Merge:
 def merge(
     tiles: Tiles, spec: FeatureSpec, metrics: Sequence[MetricColumn], dtypes: Mapping[str, str]
 ) -> Merge:
-    """The way from these tiles to metrics; `dtypes` are those of the event columns."""
+    """The aggregates to run over these tiles, and the expressions that finish the metrics. dtypes: of the event columns."""
     rows, columns = tiles.rows.collect(), {}
     for name, kinds in parts(metrics).items():
         dtype = dtypes[name]
@@ -166,7 +166,7 @@ def _with_means(
 
 
 def _number(sums: pl.Expr, dtype: str, scale: Scale | None) -> pl.Expr:
-    """Sums of tiles as floats."""
+    """The sums of tiles, as floats."""
     assert scale is not None
     return scale.number(sums.to_physical()).cast(pl.Float64) / 10.0 ** (decimal_scale(dtype) or 0)
 
