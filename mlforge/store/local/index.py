@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any
 
 from mlforge.core.manifest import Manifest, config_of
 from mlforge.core.values import to_iso
-from mlforge.errors import UnsupportedStore
+from mlforge.errors import IntegrityError, StoreError, UnsupportedStore
 from mlforge.store.local import io
+from mlforge.store.local.lock import exclusive
 from mlforge.store.local.paths import no_link, well_formed
 
 _FORMAT = 1
@@ -29,7 +31,38 @@ def read(store: Path) -> dict[str, dict[str, Any]]:
         return {name: {**entry} for name, entry in document["features"].items()}
 
 
-def write(store: Path, entries: Mapping[str, Any]) -> None:
+def update(store: Path, manifest: Manifest, served: Callable[[], Iterable[Manifest]]) -> None:
+    """Replace the line of a feature; one that is damaged is made anew of the versions `served`."""
+    with exclusively(store):
+        try:
+            entries = read(store)
+        except UnsupportedStore:
+            return  # another mlforge's is left alone until somebody asks for a new one
+        except IntegrityError:
+            entries = _entries(served())
+        _write(store, {**entries, **_entries([manifest])})
+
+
+def write(store: Path, served: Iterable[Manifest]) -> list[str]:
+    """Make it anew of the versions that are served; returns the features listed, sorted."""
+    entries = _entries(served)
+    _write(store, entries)
+    return sorted(entries)
+
+
+def version_of(store: Path, name: str) -> str | None:
+    """The version that the line of a feature names; None where there is no line that can be read."""
+    with suppress(StoreError):
+        return read(store).get(name, {}).get("version")
+    return None
+
+
+def exclusively(store: Path) -> AbstractContextManager[None]:
+    """Nobody else writes the index or the store's identity until the block ends."""
+    return exclusive(store / ".indexing")
+
+
+def _write(store: Path, entries: Mapping[str, Any]) -> None:
     """Replace it; it can be made anew, so it need not survive a power failure."""
     path = _path(store)
     with io.storage_errors(path):
@@ -40,14 +73,20 @@ def write(store: Path, entries: Mapping[str, Any]) -> None:
     io.write_json(path, index, durable=False)
 
 
-def entry(manifest: Manifest) -> dict[str, Any]:
-    """A feature's line."""
+def _entries(manifests: Iterable[Manifest]) -> dict[str, dict[str, Any]]:
+    """The line of each feature, by its name."""
     return {
-        "version": str(manifest.version),
-        "row_count": manifest.row_count,
-        **{key: config_of(manifest.spec)[key] for key in ("entity_keys", "timestamp", "interval")},
-        "updated_at": to_iso(manifest.created_at),
-        "content_hash": manifest.content_hash,
+        manifest.name: {
+            "version": str(manifest.version),
+            "row_count": manifest.row_count,
+            **{
+                key: config_of(manifest.spec)[key]
+                for key in ("entity_keys", "timestamp", "interval")
+            },
+            "updated_at": to_iso(manifest.created_at),
+            "content_hash": manifest.content_hash,
+        }
+        for manifest in manifests
     }
 
 

@@ -1,0 +1,56 @@
+"""Manifests as they lie in versions' folders, each understood once while its document stays as it is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mlforge.core.manifest import Manifest
+from mlforge.core.values import Version
+from mlforge.errors import IntegrityError
+from mlforge.store import manifest_json
+from mlforge.store.local import io
+from mlforge.store.local.manifest_chunks import ManifestChunks
+from mlforge.store.local.paths import State, state_of, well_formed
+
+_REMEMBERED = 8
+
+
+class ManifestCache:
+    """The manifests that were read or written last: a refresh and a push ask for the same several times."""
+
+    def __init__(self) -> None:
+        self._known: dict[State, Manifest] = {}
+
+    def get(self, path: Path) -> Manifest | None:
+        """The manifest in a file, None where it is not known as the file is now.
+
+        Raises FileNotFoundError where there is no file.
+        """
+        return self._known.get(state_of(path))
+
+    def keep(self, path: Path, manifest: Manifest) -> Manifest:
+        """The manifest itself, known from now on for the file as it is."""
+        while len(self._known) >= _REMEMBERED:
+            self._known.pop(next(iter(self._known)), None)
+        self._known[state_of(path)] = manifest
+        return manifest
+
+
+def read_manifest(path: Path, name: str, version: Version, chunks: ManifestChunks) -> Manifest:
+    """The manifest in a file, which must be that version's.
+
+    Raises FileNotFoundError where there is no file, UnsupportedStore for one of a newer mlforge, and
+    IntegrityError where it, or a chunk that it names, is damaged.
+    """
+    document = io.read_json(path)
+    if document is None:
+        raise FileNotFoundError(path)
+    manifest_json.check_format(document, str(path))
+    with well_formed(path):
+        lists = chunks.lists(document)
+    manifest = manifest_json.from_json(document, str(path), lists)
+    if (manifest.name, manifest.version) != (name, version):
+        raise IntegrityError(
+            f"{path} is that of {manifest.name} {manifest.version}; restore it from a backup"
+        )
+    return manifest

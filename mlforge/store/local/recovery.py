@@ -1,0 +1,31 @@
+"""Recovery: what a killed writer left in a feature's folder is finished or undone by the next writer."""
+
+from __future__ import annotations
+
+import shutil
+
+from mlforge.store.local import staging, state_files
+from mlforge.store.local.feature_folder import FeatureFolder
+
+
+def recover(feature: FeatureFolder) -> None:
+    """Delete half-made folders and files, and serve a version that was made but never served.
+
+    A feature that is held keeps the version that it serves. Call it with the feature's lock held.
+    """
+    with feature.exclusive():
+        _delete_litter(feature)
+        versions, known = feature.versions(), state_files.served(feature.path)
+        is_behind = versions and (known is None or known[1] < versions[-1])
+        if is_behind and state_files.books(feature.path).hold is None:
+            state_files.point(feature.path, versions[-1])
+
+
+def _delete_litter(feature: FeatureFolder) -> None:
+    for folder in feature.path.glob(f"{staging.PREFIX}*"):
+        if staging.is_litter(folder):
+            shutil.rmtree(folder, ignore_errors=True)
+    for file in feature.path.glob(".*.json.*"):
+        file.unlink(missing_ok=True)
+    feature.partial_store.recover()
+    feature.tiles.clean()
