@@ -29,16 +29,8 @@ from mlforge.errors import (
 )
 from mlforge.frames.encoding import key_hash
 from mlforge.online import OnlineStore, RedisStore, Target
-from mlforge.testing.online_contract import (
-    NEW,
-    NOON,
-    OLD,
-    OnlineStoreContract,
-    books,
-    entities,
-    frame,
-    push,
-)
+from mlforge.testing.online_contract import OnlineStoreContract
+from mlforge.testing.online_values import NEW, NOON, OLD, books, entities, frame, push
 from tests.support.servers import free_port, running
 from tests.support.workers import eventually
 from worker.project import connect

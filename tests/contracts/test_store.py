@@ -14,11 +14,11 @@ from mlforge.errors import BuildError, IntegrityError, StoreError, UnsupportedSt
 from mlforge.maintenance.operations import verify
 from mlforge.store import Books, FileState, LocalStore, Pointer, Store
 from mlforge.store.file_tasks import PartialWrite
-from mlforge.testing.store_contract import (
+from mlforge.testing.store_contract import StoreContract
+from mlforge.testing.store_values import (
     FIRST,
     SECOND,
     THIRD,
-    StoreContract,
     events,
     partial_of,
     publish,

@@ -17,7 +17,7 @@ from mlforge.errors import StoreError
 from mlforge.metrics import Rolling
 from mlforge.store import Books, LocalStore
 from mlforge.store.file_tasks import PartialWrite
-from mlforge.testing.store_contract import FIRST, events, partial_of, publish
+from mlforge.testing.store_values import FIRST, events, partial_of, publish
 from tests.support.projects import Project, identity, rows
 
 SMALL = Options(layout=Layout(part_rows=16), cost_share=1.0)

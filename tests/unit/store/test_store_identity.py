@@ -13,7 +13,7 @@ from mlforge.core import clock
 from mlforge.errors import IntegrityError, StoreError, UnsupportedStore
 from mlforge.store import LocalStore, StoreIdentity
 from mlforge.store.local import identity as identity_module
-from mlforge.testing.store_contract import FIRST, publish
+from mlforge.testing.store_values import FIRST, publish
 
 
 @pytest.fixture

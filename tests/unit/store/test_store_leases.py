@@ -15,7 +15,7 @@ from mlforge.errors import VersionInUse, VersionNotFound
 from mlforge.maintenance.operations import prune, verify
 from mlforge.maintenance.retention import Retention
 from mlforge.store import LocalStore
-from mlforge.testing.store_contract import FIRST, SECOND, publish
+from mlforge.testing.store_values import FIRST, SECOND, publish
 from tests.support.projects import Project, rows
 
 

@@ -1,0 +1,113 @@
+"""The contract of partials in an offline store: the events of files, and the tiles made of them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial as bound
+
+import polars as pl
+import pytest
+
+from mlforge.core.manifest import Partial
+from mlforge.core.values import TimeRange
+from mlforge.engines import Events
+from mlforge.store import Store
+from mlforge.store.file_tasks import PartialWrite, TileWrite, read_file
+from mlforge.testing.store_values import (
+    EVENTS,
+    SPEC,
+    StoreFixtures,
+    events,
+    partial_of,
+)
+
+
+class PartialsContract(StoreFixtures):
+    """Partials come back as they were written, and tiles go with their file."""
+
+    def test_a_partial_comes_back_with_its_description(self, store: Store) -> None:
+        frame = events(1, 2, 3)
+        made = partial_of(frame)
+        with store.lock("spend"):
+            store.write_partials("spend", [PartialWrite(made, frame)])
+            store.write_partials("spend", [PartialWrite(made, frame)])
+        for opened in (store, self.again(store)):
+            assert opened.find_partial("spend", "a1") == made
+            assert opened.partials("spend") == {"a1"}
+            [place] = opened.locate("spend", ["a1"])
+            assert read_file(place)[place.number or 0].equals(frame)
+        assert store.features() == []
+
+    def test_a_partial_without_rows_or_columns_is_one_too(self, store: Store) -> None:
+        for name, frame in (("e0", events()), ("e1", pl.DataFrame())):
+            made = replace(partial_of(events(), name), schema=())
+            with store.lock("spend"):
+                store.write_partials("spend", [PartialWrite(made, frame)])
+            assert store.find_partial("spend", name) == made
+
+    def test_a_removed_partial_is_gone(self, store: Store) -> None:
+        with store.lock("spend"):
+            store.write_partials("spend", [PartialWrite(partial_of(events(1), "a1"), events(1))])
+            store.write_partials("spend", [PartialWrite(partial_of(events(2), "b2"), events(2))])
+            store.remove_partials("spend", ["a1"])
+            store.remove_partials("spend", ["a1"])
+        assert store.partials("spend") == {"b2"}
+        assert store.find_partial("spend", "a1") is None
+
+    def test_tiles_are_those_of_a_file_and_go_with_it(self, store: Store) -> None:
+        with store.lock("spend"):
+            for users in ((1,), (1, 2)):
+                described = partial_of(events(*users), f"{users[-1]}f")
+                store.write_partials("spend", [PartialWrite(described, events(*users))])
+            one, two = (
+                store.plan_files("spend", [partial_of(events(1), name)])[0].file
+                for name in ("1f", "2f")
+            )
+            writes = [TileWrite(of, events(*range(n)), {"n": n}) for n, of in enumerate((one, two))]
+            store.write_tiles("spend", "days", writes)
+        tiles = self.again(store).tiles("spend", "days")
+        assert sorted(tiles) == sorted([one, two])
+        assert pl.read_parquet(tiles[two]).height == 1
+        notes = store.tile_notes("spend", tiles[two], two)
+        assert notes is not None
+        assert notes["n"] == 1
+        assert store.tile_notes("spend", tiles[two], one) is None
+        assert store.tile_notes("spend", "nowhere", one) is None
+        assert store.is_whole("spend", one)
+        assert not store.is_whole("spend", "nowhere")
+        assert store.tiles("spend", "hours") == store.tiles("other", "days") == {}
+        assert store.partials("spend") == {"1f", "2f"}
+        with store.lock("spend"):
+            store.write_tiles("spend", "hours", [TileWrite(one, events(1), {})])
+            store.remove_partials("spend", ["1f"])
+        assert list(store.tiles("spend", "days")) == [two]
+        assert store.tiles("spend", "hours") == {}
+
+    @pytest.mark.parametrize("since", [-5, 1, 2, 9])
+    def test_what_is_kept_in_memory_reads_as_it_does_from_its_file(
+        self, store: Store, since: int
+    ) -> None:
+        frames = {
+            name: events(1, 2, 3).with_columns(pl.col("x") * n) for n, name in enumerate("abc")
+        }
+        made = [PartialWrite(partial_of(frame, name), frame) for name, frame in frames.items()]
+        with store.lock("spend"):
+            store.write_partials("spend", made[:2], "at")
+        partials = [partial for partial, _ in made]
+
+        def read(asked: list[Partial], times: TimeRange | None, columns: list[str]) -> pl.DataFrame:
+            of = Events(SPEC, EVENTS, tuple(asked), bound(store.plan_files, "spend"))
+            return of.scan(columns, times).collect().sort(columns)
+
+        store.keep("spend", partials[:2], ["user", "at"], "at", since)
+        with store.lock("spend"):
+            store.write_partials("spend", made[2:], "at")
+        for columns in (["user", "at"], ["user", "at", "x"]):
+            for times in (None, *(TimeRange(start, 2) for start in range(3))):
+                for asked in (partials, partials[:1], partials[1:], [partials[0]] * 2):
+                    found = pl.concat([frames[partial.hash] for partial in asked])
+                    if times is not None:
+                        micros = pl.col("at").to_physical()
+                        found = found.filter(micros.is_between(times.start, times.end))
+                    expected = found.select(columns).sort(columns)
+                    assert read(asked, times, columns).equals(expected)

@@ -1,0 +1,108 @@
+"""The contract of what an offline store keeps beside versions: identity, books, file states, index, locks."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from mlforge.store import Books, FileState, Quarantined, Store
+from mlforge.testing.store_values import (
+    FIRST,
+    SECOND,
+    StoreFixtures,
+    publish,
+)
+
+
+class RecordsContract(StoreFixtures):
+    """Records come back as they were written, and one writer holds a feature at a time."""
+
+    # Identity
+
+    def test_the_first_write_gives_a_store_the_identity_that_it_keeps(self, store: Store) -> None:
+        assert store.identity() is None
+        assert store.features() == []
+        assert store.identity() is None
+        publish(store, FIRST, 1)
+        identity = store.identity()
+        assert identity is not None
+        publish(store, SECOND, 1, 2)
+        for opened in (store, self.again(store)):
+            assert opened.identity() == opened.establish() == identity
+
+    # Books
+
+    def test_books_come_back_and_are_the_features_own(self, store: Store) -> None:
+        books = Books(
+            quarantine={"ä/b.parquet": Quarantined("ä/b.parquet", "bad\nthing", "memo", 17)},
+            ignored={"c.csv": "not parquet"},
+            hold="3 of 4 files are gone",
+            pins=("1.0.0", "1.2.0"),
+            description="what they spent “lately”",
+            tags=("users", "money"),
+        )
+        with store.lock("spend"):
+            store.write_books("spend", books)
+        assert self.again(store).books("spend") == books
+        assert store.books("spend2") == Books()
+        with store.lock("spend"):
+            store.write_books("spend", Books())
+        assert store.books("spend") == Books()
+        assert store.features() == []
+
+    def test_file_states_come_back(self, store: Store) -> None:
+        seen = {
+            "a.parquet": FileState(10, 1_700_000_000_123_456_789, 5, 2**63, "aa", 7),
+            "b.parquet": FileState(0, -1, 0, 0, "bb"),
+        }
+        with store.lock("spend"):
+            store.write_file_states("spend", seen)
+        assert self.again(store).file_states("spend") == seen
+        with store.lock("spend"):
+            store.write_file_states("spend", {})
+        assert store.file_states("spend") == {}
+
+    # Index
+
+    def test_the_index_says_what_is_served(self, store: Store) -> None:
+        publish(store, FIRST, 1)
+        publish(store, FIRST, 1, name="other")
+        publish(store, SECOND, 1, 2)
+        index = store.index()
+        assert list(index) == ["other", "spend"]
+        assert index["spend"]["version"] == "1.0.1"
+        assert index["spend"]["row_count"] == 2
+        assert index["spend"]["entity_keys"] == ["user"]
+        assert store.regenerate_index() == ["other", "spend"]
+        assert store.index() == index
+
+    # Locks
+
+    def test_one_holds_the_lock_at_a_time_and_features_do_not_wait_for_each_other(
+        self, store: Store
+    ) -> None:
+        order: list[str] = []
+        asked, inside = threading.Event(), threading.Event()
+
+        def second() -> None:
+            asked.set()
+            with self.again(store).lock("spend"):
+                order.append("second")
+                inside.set()
+
+        thread = threading.Thread(target=second)
+        with store.lock("spend"):
+            with store.lock("other"):
+                order.append("other")
+            thread.start()
+            asked.wait(10)
+            assert not inside.wait(0.1)
+            order.append("first")
+        thread.join(10)
+        assert order == ["other", "first", "second"]
+
+    def test_a_lock_is_free_again_after_an_error(self, store: Store) -> None:
+        with pytest.raises(ZeroDivisionError), store.lock("spend"):
+            raise ZeroDivisionError
+        publish(store, FIRST, 1)
