@@ -146,7 +146,24 @@ class OnlineStore(ABC):
                 _check_owner(request.feature, books, expected)
                 self._seen[request.feature] = books
             answers.append((books, self._decoded(request, books, texts)))
+        self._check_absent(requests, answers)
         return answers
+
+    def _check_absent(self, requests: Sequence[RowRequest], answers: Sequence[Answer]) -> None:
+        """Raise OnlineError where a missing row is something else that lies under its name."""
+        places = [
+            (request, position)
+            for request, (_, rows) in zip(requests, answers, strict=True)
+            if None in rows
+            for position, row in enumerate(rows)
+            if row is None
+        ]
+        if not places:
+            return
+        absent = [(request.feature, request.hashes[at]) for request, at in places]
+        for (request, at), kind in zip(places, self._foreign(absent), strict=True):
+            if kind is not None:
+                raise OnlineError(self._damaged(request, Misfit(at, f"it is a {kind}, and no text")))
 
     def _expected_owner(self) -> str | None:
         """The id of the store whose rows readers mean; empty if that store has none yet, None if any will do."""
@@ -327,6 +344,13 @@ class OnlineStore(ABC):
 
         A text that is not UTF-8 holds lone surrogates. Raises OnlineError for books of the wrong shape.
         """
+
+    def _foreign(self, absent: Sequence[tuple[str, str]]) -> list[str | None]:
+        """What lies in a row's place without being a row, by feature and hash; None where nothing does.
+
+        Asked of rows that `_fetch` did not find. By default a backend holds nothing but rows.
+        """
+        return [None] * len(absent)
 
     @abstractmethod
     def _row_name(self, feature: str, hash: str) -> str:

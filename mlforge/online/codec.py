@@ -128,6 +128,8 @@ def _parsed(fields: Mapping[str, str]) -> OnlineBooks:
     keys = _schema(fields["keys"])
     if unfit := [key.dtype for key in keys if key.dtype not in KEY_DTYPES]:
         raise ValueError(f"{unfit[0]} is no dtype of a key")
+    if not keys:
+        raise ValueError("it names no keys")
     return OnlineBooks(
         target=target,
         pending=pending,
@@ -157,6 +159,8 @@ def _empty(text: str, columns: Schema) -> Mapping[str, Any]:
     """The values of empty windows, as training gives them."""
     row = _mapping(json.loads(text))
     decode_rows([row], columns)
+    if unnamed := row.keys() - {column.name for column in columns}:
+        raise ValueError(f"its columns lack {min(unnamed)!r}, which has a value of empty windows")
     return row
 
 

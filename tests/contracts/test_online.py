@@ -533,6 +533,35 @@ def test_a_row_of_the_wrong_shape_is_an_error_that_names_it(
     )
 
 
+@pytest.mark.parametrize("kind", ["hash", "list", "set", "zset", "stream"])
+def test_something_else_in_a_row_s_place_is_no_missing_row(
+    store: RedisStore, client: redis.Redis, kind: str
+) -> None:
+    push(store, OLD, 1, 2)
+    place = row_key(2)
+    client.delete(place)
+    puts: dict[str, Callable[[], object]] = {
+        "hash": lambda: client.hset(place, "n", "1"),
+        "list": lambda: client.rpush(place, GOOD),
+        "set": lambda: client.sadd(place, GOOD),
+        "zset": lambda: client.zadd(place, {GOOD: 1}),
+        "stream": lambda: client.xadd(place, {"n": "1"}),
+    }
+    puts[kind]()
+    asked = entities(1, 2, 3)
+    calls: list[Callable[[], object]] = [
+        lambda: store.read("spend", asked[1]),
+        lambda: store.read_batch("spend", asked),
+        lambda: get_online_features(["spend"], asked, store),
+    ]
+    for call in calls:
+        with pytest.raises(OnlineError, match=rf"^spend: the row of {{'user_id': 2}} .* a {kind}"):
+            call()
+    assert store.read_batch("spend", entities(1, 3))[1] is None, "no row is no damage"
+    push(store, OLD, 1, 2)
+    assert store.read("spend", asked[1]) is not None, "a push writes over it"
+
+
 def test_rows_that_only_make_sense_joined_together_are_damaged(
     store: RedisStore, client: redis.Redis
 ) -> None:
@@ -590,7 +619,7 @@ DAMAGED_BOOKS = {
     "version": ["1", "latest", ""],
     "pushed_at": ["x"],
     "renewed_at": ["x"],
-    "keys": [
+    "keys": ["[]", 
         "",
         "1",
         "null",
@@ -599,7 +628,7 @@ DAMAGED_BOOKS = {
         '[{"name":"a","dtype":"List"}]',
         "[" * 200_000,
     ],
-    "columns": [
+    "columns": ["[]", 
         "{}",
         '[{"name":"a"}]',
         '[{"name":"a","dtype":"Int64","colour":"red"}]',

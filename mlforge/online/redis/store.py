@@ -17,6 +17,7 @@ from mlforge.core.values import check_name, is_name, to_iso
 from mlforge.errors import (
     DefinitionError,
     OnlineError,
+    OnlineRefused,
     OnlineUnavailable,
     OwnedElsewhere,
     StalePush,
@@ -242,6 +243,15 @@ class RedisStore(OnlineStore):
     def _mget(self, feature: str, hashes: Sequence[str]) -> bytes:
         rows = resp.prefixed(f"{self._key(feature)}:", hashes)
         return resp.command("MGET", more=(len(hashes), rows))
+
+    def _foreign(self, absent: Sequence[tuple[str, str]]) -> list[str | None]:
+        # MGET gives nil for a key of another type, as for none.
+        commands = [resp.command("TYPE", self._row_name(*place)) for place in absent]
+        try:
+            kinds = self._server.ask(b"".join(commands), len(commands))
+        except OnlineRefused:  # a user without the right to ask
+            return [None] * len(absent)
+        return [None if kind in ("none", "string") else str(kind) for kind in kinds]
 
     def _record(
         self,
