@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import importlib
 import sys
@@ -94,32 +95,64 @@ def _import(target: Target, here: Path) -> tuple[ModuleType, Path]:
     return module, Path(module.__file__)
 
 
-def _check_own_names(folder: Path) -> None:
-    """Refuse definitions that import a name of ours where a module of theirs has it: they got ours."""
-    for name in _OUR_PACKAGES:
-        ours, namesake = sys.modules.get(name), _namesake(name, folder)
-        if ours is None or namesake is None or _lies_in_folder(ours, folder):
-            continue
-        for module in list(sys.modules.values()):
-            is_of_project = _lies_in_folder(module, folder) and not _is_ours(module)
-            if (
-                is_of_project
-                and any(value is ours for value in vars(module).values())
-                and name != "mlforge"
-            ):
-                raise DefinitionError(_name_is_taken(name, namesake))
+def _check_own_names(folder: Path, error: BaseException | None = None) -> None:
+    """Refuse modules that import a name of ours where a module of theirs has it, be it when they are called.
+
+    They would get ours. error: what an import ended with; files on its way are held against it, too.
+    """
+    taken = {
+        name: namesake
+        for name in _OUR_PACKAGES
+        if name != "mlforge" and (namesake := _namesake(name, folder)) is not None
+    }
+    if not taken:
+        return
+    for file in sorted(_own_files(folder, error)):
+        for name in sorted(taken.keys() & _imported_names(file)):
+            raise DefinitionError(_name_is_taken(name, taken[name], file))
+
+
+def _own_files(folder: Path, error: BaseException | None) -> set[Path]:
+    """The files of the folder's own modules that are loaded, and of those that an error came through."""
+    loaded = [
+        Path(str(module.__file__))
+        for module in list(sys.modules.values())
+        if _lies_in_folder(module, folder) and not _is_ours(module)
+    ]
+    frames = [] if error is None else traceback.extract_tb(error.__traceback__)
+    passed = [Path(frame.filename) for frame in frames]
+    return {
+        file
+        for file in [*loaded, *passed]
+        if file.suffix == ".py" and file.is_relative_to(folder) and not _is_installed(file, folder)
+    }
+
+
+def _imported_names(file: Path) -> set[str]:
+    """The top names of absolute imports anywhere in a file, also within its functions; none of unreadable ones."""
+    try:
+        nodes = list(ast.walk(ast.parse(file.read_bytes())))
+    except (OSError, ValueError, SyntaxError, RecursionError):
+        return set()
+    plain = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
+    of = [node.module for node in nodes if isinstance(node, ast.ImportFrom) and not node.level]
+    return {str(name).partition(".")[0] for name in [*plain, *of]}
 
 
 def _namesake(name: str, folder: Path) -> Path | None:
-    """The folder's own module of a name, if there is one."""
+    """The folder's own module or package of a name, if there is one; our own tree has none."""
+    if folder == _HOME:
+        return None
     places = (folder / f"{name}.py", folder / name / "__init__.py")
-    return next((place for place in places if place.is_file()), None)
+    module = next((place for place in places if place.is_file()), None)
+    return module or next(iter(sorted((folder / name).glob("*.py"))), None)
 
 
-def _name_is_taken(name: str, namesake: Path) -> str:
+def _name_is_taken(name: str, namesake: Path, importer: Path | None = None) -> str:
+    user = f"{_shown(importer)} imports it: " if importer else ""
     return (
-        f"{_shown(namesake)}: 'import {name}' gives mlforge's own package of that name, not this module; "
-        "give the module another name"
+        f"{_shown(namesake)}: {user}'import {name}' gives mlforge's own package of that name, not this "
+        "module; give the module another name"
     )
 
 
@@ -187,7 +220,12 @@ def _lies_in_folder(module: ModuleType, folder: Path) -> bool:
     file = getattr(module, "__file__", None)
     if file is None or not Path(file).is_relative_to(folder):
         return False
-    return not {"site-packages", "dist-packages"} & set(Path(file).relative_to(folder).parts)
+    return not _is_installed(Path(file), folder)
+
+
+def _is_installed(file: Path, folder: Path) -> bool:
+    """Whether a file below the folder is of an environment inside it."""
+    return bool({"site-packages", "dist-packages"} & set(file.relative_to(folder).parts))
 
 
 def _pick(module: ModuleType, target: Target) -> Definitions:
@@ -221,6 +259,10 @@ def _pick(module: ModuleType, target: Target) -> Definitions:
 
 def _explained(error: BaseException, target: Target, folder: Path) -> MlforgeError:
     """An import's failure in one line: where, and what."""
+    try:
+        _check_own_names(folder, error)
+    except DefinitionError as taken_name:
+        return taken_name
     missing = isinstance(error, ModuleNotFoundError) and target.module is not None
     if missing and f"{target.module}.".startswith(f"{getattr(error, 'name', None)}."):
         return DefinitionsNotFound(f"no {target}, looked for in {_shown(folder)} too; {_WAYS}")

@@ -163,7 +163,9 @@ class OnlineStore(ABC):
         absent = [(request.feature, request.hashes[at]) for request, at in places]
         for (request, at), kind in zip(places, self._foreign(absent), strict=True):
             if kind is not None:
-                raise OnlineError(self._damaged(request, Misfit(at, f"it is a {kind}, and no text")))
+                raise OnlineError(
+                    self._damaged(request, Misfit(at, f"it is a {kind}, and no text"))
+                )
 
     def _expected_owner(self) -> str | None:
         """The id of the store whose rows readers mean; empty if that store has none yet, None if any will do."""

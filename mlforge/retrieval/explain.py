@@ -300,7 +300,7 @@ def _instant(at: datetime | date | str | int | None, manifest: Manifest) -> int 
     if isinstance(parsed, date) and not isinstance(parsed, datetime):
         parsed = datetime(parsed.year, parsed.month, parsed.day, tzinfo=UTC)
     instant = to_us(parsed) if isinstance(parsed, datetime) else parsed
-    if instant is None or not FIRST_INSTANT <= instant <= LAST_INSTANT:
+    if type(instant) is not int or not FIRST_INSTANT <= instant <= LAST_INSTANT:
         raise RetrievalError(
             f"at={at!r} is no instant; write ISO 8601, as in '2026-01-31' or '2026-01-31T10:00:00Z'"
         )

@@ -265,6 +265,14 @@ def test_keys_may_come_as_text(tmp_path: Path) -> None:
     assert sources(found) == [(at(0), 1.0, "a.parquet")]
 
 
+@pytest.mark.parametrize("at", [1.5, True, [], {}, b"2026-01-01", 2**63, "now", "2026-13-01"])
+def test_an_at_of_another_kind_is_no_instant(project: Project, at: Any) -> None:
+    project.drop("a", rows((1, 0, 1.0)))
+    project.build()
+    with pytest.raises(RetrievalError, match="is no instant; write ISO 8601"):
+        explain("spend", {"user_id": 1}, project.store, at=at)
+
+
 def test_what_cannot_be_explained_is_refused_by_name(project: Project) -> None:
     with pytest.raises(FeatureNotFound, match="no feature 'spent'; there are: spend"):
         explain("spent", {"user_id": 1}, project.store)

@@ -619,7 +619,8 @@ DAMAGED_BOOKS = {
     "version": ["1", "latest", ""],
     "pushed_at": ["x"],
     "renewed_at": ["x"],
-    "keys": ["[]", 
+    "keys": [
+        "[]",
         "",
         "1",
         "null",
@@ -628,7 +629,8 @@ DAMAGED_BOOKS = {
         '[{"name":"a","dtype":"List"}]',
         "[" * 200_000,
     ],
-    "columns": ["[]", 
+    "columns": [
+        "[]",
         "{}",
         '[{"name":"a"}]',
         '[{"name":"a","dtype":"Int64","colour":"red"}]',

@@ -244,7 +244,7 @@ def test_a_picked_name_must_be_definitions(tmp_path: Path, name: str, said: str)
     assert "there is defs" in message
 
 
-@pytest.mark.parametrize("form", ["worker.py", "worker/__init__.py"])
+@pytest.mark.parametrize("form", ["worker.py", "worker/__init__.py", "worker/state.py"])
 @pytest.mark.parametrize(
     "use",
     [
@@ -253,6 +253,11 @@ def test_a_picked_name_must_be_definitions(tmp_path: Path, name: str, said: str)
         "import worker as own\n",
         "import helper\n",
         "import worker.tasks\n",
+        "import worker\nclean = worker.clean\n",
+        "from worker import state\n",
+        "def late(df):\n    from worker import clean\n    return clean(df)\n",
+        "import lazy\n",
+        "def late(df):\n    import worker as own\n    return own.clean(df)\n",
     ],
 )
 def test_a_module_under_a_name_of_ours_is_told_plainly(tmp_path, form, use):
@@ -262,6 +267,9 @@ def test_a_module_under_a_name_of_ours_is_told_plainly(tmp_path, form, use):
     module.parent.mkdir(exist_ok=True)
     module.write_text("def clean(df):\n    return df\n")
     (tmp_path / "helper.py").write_text("import worker\n")
+    (tmp_path / "lazy.py").write_text(
+        "def clean(df):\n    import worker\n    return worker.clean(df)\n"
+    )
     (tmp_path / "definitions.py").write_text(use + dedent(GOOD))
     with pytest.raises(DefinitionError, match=r"'import worker' gives mlforge's own package"):
         load(None, here=tmp_path)
