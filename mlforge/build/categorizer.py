@@ -68,7 +68,7 @@ class Difference:
 
     @classmethod
     def between(cls, old: Schema, new: Schema) -> Difference:
-        """Columns that came, that went, and that changed their dtype."""
+        """Columns that were added, removed, or changed their dtype."""
         before, after = dtypes(old), dtypes(new)
         return cls(
             tuple(name for name in after if name not in before),

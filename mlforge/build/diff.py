@@ -22,7 +22,7 @@ _COUNT, _RANK = "__count", "__rank"
 
 @dataclass(frozen=True)
 class RowChanges:
-    """Rows of two tables: only in the second, only in the first, in both with other values."""
+    """Counts of rows only in the second table, only in the first, and in both with other values."""
 
     added: int
     removed: int
@@ -141,7 +141,7 @@ def _as_multisets(
 
 
 def _repeated(counted: pl.DataFrame) -> pl.DataFrame:
-    """Each row as often as it counts."""
+    """Rows repeated by their count."""
     rows = pl.int_range(pl.len()).repeat_by(pl.col(_COUNT).abs()).explode()
     return counted.select(pl.exclude(_COUNT).gather(rows))
 

@@ -15,13 +15,13 @@ _NAMED = 3
 
 @dataclass(frozen=True, slots=True)
 class Files:
-    """Source files of one fate: their paths, and the events that they gave."""
+    """Source files with one fate: their paths, and the number of events that they contributed."""
 
     paths: tuple[str, ...] = ()
     events: int = 0
 
     def sentence(self, of: int, fate: str) -> str:
-        """How many of so many files they are, what they gave and the first of them; empty where there are none."""
+        """A sentence on the files, their events and the first paths; empty without files. of: the number of all files."""
         if not self.paths:
             return ""
         count = len(self.paths)
@@ -33,9 +33,9 @@ class Files:
 class Loss:
     """Events of the served version that its successor would not count.
 
-    before, after: how many events count now, and would count then. files_before, files: of how many files. lost: how many would
-    stop counting; those that others come in place of are not lost. gone, set_aside: the files concerned.
-    outvoted: why files that counted fit no more, None where no other dtype won.
+    before, after: the number of events that count now, and then. files_before, files: how many files
+    give them. lost: the events that would stop counting; replaced events are not lost. gone, set_aside: the files concerned.
+    outvoted: why files that counted do not fit any more, None where no other dtype won.
     """
 
     before: int
@@ -79,7 +79,7 @@ def loss_of(
     set_aside: Mapping[str, str],
     outvoted: str | None = None,
 ) -> Loss | None:
-    """The events that would stop counting; None if none would.
+    """The loss of events that would stop counting; None if none would.
 
     diff: of the two manifests' events, None where they cannot be compared row by row. set_aside: the hash
     of the content of each file that is set aside, by path; empty where it was not read. outvoted: why files that counted until now
@@ -101,7 +101,7 @@ def loss_of(
 def _without_successor(
     latest: Manifest, candidate: Manifest, set_aside: Mapping[str, str]
 ) -> tuple[Files, Files]:
-    """The files whose content counts no more: those that are gone, and those that are set aside."""
+    """The files whose content does not count any more: missing files, and files set aside."""
     old, new = differing(latest.sources, candidate.sources)
     now = {record.path: record.hash for record in new}
     before = {record.path: record.hash for record in old}
@@ -125,7 +125,7 @@ def _files(events: Mapping[str, int]) -> Files:
 
 
 def _events_of(latest: Manifest, records: Sequence[SourceRecord]) -> list[int]:
-    """How many events each file gave; those of its rows where the source is one partial."""
+    """The number of events of each file, by path; its number of rows where the whole source is one partial."""
     if not latest.rowwise:
         return [record.rows for record in records]
     rows = {partial.hash: partial.rows for partial in latest.partials}

@@ -1,4 +1,4 @@
-"""The choices of a refresh: pure functions of what was, what is, and the options."""
+"""The policy of a refresh: pure functions of the served version, the candidate and the options."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def mode_of(
     changes: EventDiff | None,
     options: Options,
 ) -> tuple[str, str]:
-    """Full or incremental, and why; the rows are the same."""
+    """The mode, full or incremental, and the reason for it; both give the same rows."""
     if options.full:
         return "full", "asked for"
     if latest is None:

@@ -53,7 +53,7 @@ _ATTEMPTS = 5
 def refresh(
     feature: Feature, source: Source, store: Store, engine: Engine, options: Options
 ) -> BuildResult:
-    """Publish what the source holds now, if it differs from what is served.
+    """Publish a version of the source's present content, if it differs from the served version.
 
     Raises a MlforgeError when nothing can be built; quarantined files do not make it fail.
     """
@@ -82,7 +82,7 @@ def refresh(
 
 
 def _tried(work: _Refresh, bound: structlog.typing.FilteringBoundLogger) -> BuildResult:
-    """Again if another publisher was faster, and once more from the sources if what is stored is damaged."""
+    """Run a refresh again if another publisher was faster, and once more from the sources if stored files are damaged."""
     for attempt in range(_ATTEMPTS):
         try:
             with intact(work.feature.name):
@@ -192,7 +192,7 @@ class _Refresh:
             return None  # the latest version's events are gone: the source alone says what is
 
     def _decide(self, snapshot: Snapshot, candidate: Manifest, diff: EventDiff | None) -> Decision:
-        """The next version: whether there is one follows from what is served, its number from the highest."""
+        """The decision on the next version: its need follows from the served version, its number from the highest."""
         latest, explicit = snapshot.latest, None
         if self.options.version is not None:
             explicit = Version.parse(self.options.version)
@@ -216,7 +216,7 @@ class _Refresh:
         return rolled_forward(decision, above, candidate, data)
 
     def _publish(self, snapshot: Snapshot, change: _Change, books: Books) -> BuildResult:
-        """Write the rows of a change, and let its version be served; or only say what that would do."""
+        """Write the rows of a change and serve its version; or stop before that, and return what it would do."""
         latest, candidate, diff = snapshot.latest, change.candidate, change.diff
         mode, why = mode_of(latest, candidate, diff, self.options)
         if self.options.publish:
@@ -257,7 +257,7 @@ class _Refresh:
     def _with_evidence(
         self, decision: Decision, latest: Manifest | None, candidate: Manifest, tx: Transaction
     ) -> Decision:
-        """The decision; where the logic changed, with how many rows that made differ: often none."""
+        """The decision; for a change of logic, with the number of rows that differ, which is often 0."""
         if latest is None or decision.reason != "logic_changed":
             return decision
         rows = compare_rows(tables(self.store, latest), tx.scan_table(), latest, candidate)
@@ -266,7 +266,7 @@ class _Refresh:
         return replace(decision, details=(*decision.details, difference), evidence=evidence)
 
     def _noted(self, snapshot: Snapshot, listing: Listing, intake: Intake) -> Snapshot:
-        """The snapshot with new books: which files are set aside or ignored; and what the files look like."""
+        """The snapshot with new books, which name quarantined and ignored files, and with new file states."""
         before = snapshot.books
         now = replace(
             before,
@@ -334,7 +334,7 @@ class _Refresh:
 
 @dataclass(frozen=True)
 class _Change:
-    """A version that is to be: what it means, why it is made, how its events differ, what came in."""
+    """A candidate version: its spec, the decision, how its events differ, and the intake that it is made from."""
 
     candidate: Manifest
     decision: Decision
@@ -349,7 +349,7 @@ def _set_aside(intake: Intake) -> dict[str, str]:
 
 
 def _unchanged_stats(snapshot: Snapshot) -> Mapping[str, Stat] | None:
-    """The stats of files that are as the latest version saw them: the listing tells such files at a glance."""
+    """The stats of source files as the latest version saw them, by path: the listing reuses equal ones."""
     latest = snapshot.latest
     if latest is None or not latest.rowwise:
         return None

@@ -1,4 +1,4 @@
-"""How a refresh is to be done, and what it did."""
+"""The options of a refresh, and its result."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ MAX_FILE_MEMORY = 4 << 30
 
 @dataclass(frozen=True)
 class Options:
-    """How a refresh is to be done.
+    """The options of a refresh.
 
     attended: a person asked for it, so nothing is held back. version: publish under this number in any
-    case. full: evaluate everything, also what has not changed. hold_above: the share of files or rows
+    case. full: evaluate all rows, also unchanged ones. hold_above: the share of files or rows
     that an unattended refresh may lose before it is held. cost_share: the share of changed events
     above which a full rebuild is cheaper than an incremental one. max_file_memory: bytes that one file
     may take in memory; a larger one is set aside. careful: new files are decoded in processes of their own,

@@ -20,9 +20,9 @@ from mlforge.store.changes import EventDiff
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """How a table is cut. Small in tests, so that seams are crossed.
+    """The sizes by which a table is cut into parts; small in tests, so that seams are crossed.
 
-    part_rows: what a part holds at most. chunk_rows: about how many events a full build evaluates at
+    part_rows: the most rows in a part. chunk_rows: roughly how many events a full build evaluates at
     a time, by default what the engine's memory limit allows; each chunk also reads the longest window
     before it.
     """
@@ -45,7 +45,7 @@ def evaluate(
     among: pl.DataFrame | None = None,
     times: TimeRange | None = None,
 ) -> pl.DataFrame:
-    """Stored rows: all of them, or those of some entities within a range of their time."""
+    """The table's rows: all of them, or the rows of some entities within a range of time."""
     spec = events.spec
     columns = spec.output(events.schema)
     if not spec.columns:
@@ -98,7 +98,7 @@ class TableWriter:
     layout: Layout
 
     def full(self) -> Table:
-        """Evaluate everything and write it, a range of time after the other.
+        """Evaluate all rows and write them, one range of time after the other.
 
         Raises DataError where an untimed feature has two rows of a key.
         """
@@ -113,7 +113,7 @@ class TableWriter:
         return Table(parts, sum(part.rows for part in parts))
 
     def changed(self, diff: EventDiff, before: Sequence[Part]) -> Table:
-        """Evaluate what the changed events touch; parts that hold none of it are shared, not written.
+        """Evaluate the rows that changed events touch; parts without such rows are shared, not written.
 
         before: the parts of the served version, in the order of time.
         """
@@ -176,7 +176,7 @@ class TableWriter:
 def _split(
     parts: Sequence[Part], touched: TimeRange, fresh: int, part_rows: int
 ) -> tuple[Sequence[Part], Sequence[Part], Sequence[Part]]:
-    """The parts before, among and after those to be written anew.
+    """The parts before, within and after the range that is written anew.
 
     Written anew are those that may hold a touched row, and small neighbours. A neighbour joins
     while it is at most twice what is written anyway, so the sizes of those left grow geometrically:

@@ -34,7 +34,7 @@ def values_at(engine: Engine, events: Events, points: pl.DataFrame) -> pl.DataFr
 
 
 def _timed(points: pl.DataFrame, events: Events) -> pl.DataFrame:
-    """The points, those without an instant turned into an entity never seen at another's instant."""
+    """The points; a point without an instant becomes an entity without events, at another point's instant."""
     if points[POINT].null_count() == 0:
         return points
     instant = points[POINT].max()
@@ -76,9 +76,9 @@ def entities_affected_by_time(
 
 
 def frontier(events: Events, now: int) -> tuple[int, ...]:
-    """Where some events lie ahead of `now`: the newest that does not, then the instants of those that do.
+    """Instants of events around `now`: the newest event up to `now`, then the events ahead of it.
 
-    Empty where none lies ahead. Of more than MOST_AHEAD instants as many are kept, evenly, the last among
+    Empty where no event lies ahead. Beyond MOST_AHEAD instants, that many are kept, evenly spread, the last among
     them. Only files that hold events ahead are read. Raises IntegrityError as `values_at` does.
     """
     ahead = events.within(TimeRange(now + 1, END))
@@ -121,7 +121,7 @@ def _hull(merged: list[TimeRange | None]) -> TimeRange | None:
 
 
 def _merged(ranges: list[TimeRange | None]) -> list[TimeRange | None]:
-    """The same instants in ranges that do not overlap: what two windows see is read once."""
+    """The same instants as ranges that do not overlap, so that events in two windows are read once."""
     merged: list[TimeRange] = []
     for times in sorted((t for t in ranges if t is not None), key=lambda t: t.start):
         if merged and times.overlaps(merged[-1]):
@@ -132,7 +132,7 @@ def _merged(ranges: list[TimeRange | None]) -> list[TimeRange | None]:
 
 
 def _latest(events: Events, points: pl.DataFrame) -> pl.DataFrame:
-    """The latest row at or before each point; of one instant's rows the last by their other columns."""
+    """The latest row at or before each point; among rows of one instant, the last in the order of the other columns."""
     spec = events.spec
     assert spec.timestamp is not None
     keys = list(spec.keys)

@@ -1,4 +1,4 @@
-"""A version's events with the cache of their tiles: what every evaluation reads."""
+"""A version's events with the cache of their tiles: the input of every evaluation."""
 
 from __future__ import annotations
 

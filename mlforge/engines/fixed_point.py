@@ -29,7 +29,7 @@ Column = TypeVar("Column", pl.Series, pl.Expr)
 
 @dataclass(frozen=True, slots=True)
 class Extent:
-    """The least magnitude of floats above zero, and the greatest; None where there is nothing but zeros."""
+    """The least magnitude of floats above zero, and the greatest; None where all values are zero."""
 
     least: float | None
     greatest: float | None
@@ -47,7 +47,7 @@ class Extent:
 
     @property
     def exponents(self) -> tuple[int, int] | None:
-        """The extents of the two together."""
+        """The exponents of the least and the greatest magnitude."""
         if self.least is None or self.greatest is None:
             return None
         return math.frexp(self.least)[1], math.frexp(self.greatest)[1]

@@ -39,9 +39,9 @@ class Step:
 
 
 def plan(events: Events, points: pl.DataFrame, gathered: int) -> list[Step]:
-    """The steps that give every metric at points: keys, and TIME as where they are evaluated.
+    """The steps that compute every metric at points, which have keys, and TIME as the instant of evaluation.
 
-    gathered: how many events may be held in memory to find out whether tiles pay.
+    gathered: the most events to hold in memory while deciding whether tiles pay.
     """
     spec, column_dtypes = events.spec, dtypes(events.schema)
     seen = time_model.events_seen(times_of(points), spec.windows)

@@ -41,7 +41,7 @@ class FileStates:
         self._sources, self._max_bytes, self._careful = sources, max_bytes, careful
 
     def start_from(self, paths: Collection[str]) -> None:
-        """Take these files for known; all others are looked at anew."""
+        """Begin with the known states of these files; every other file is looked at again."""
         self.now = dict(self.before)
         for path in lacking(self.before, paths):
             del self.now[path]
@@ -81,11 +81,11 @@ class FileStates:
                     self.read(file)
 
     def forget(self, path: str) -> None:
-        """Take a file for one that has not come."""
+        """Drop a file's state, as if the file had never been seen."""
         self.now.pop(path, None)
 
     def last_good(self, path: str) -> str:
-        """The hash of the last content of a path that was not set aside, empty if there was none."""
+        """The hash of the path's last content that was not quarantined, empty if there is none."""
         if self.before:
             known = self.before.get(path)
             return known.good if known else ""
@@ -104,9 +104,9 @@ class FileStates:
         return {state.hash: (state.rows, state.shape) for state in self.before.values()}
 
     def _note(self, file: SourceFile, content: str, rows: int, shape: str, begun: int) -> None:
-        """Note a file's stat and content, unless the stat may not yet tell the next change.
+        """Note a file's stat and content, unless the stat is so recent that a further write might not change it.
 
-        begun: when reading it began; what is written later must show in the stat.
+        begun: when reading began; any later write must show in the stat.
         """
         stat = file.stat
         settled = begun - stat.ctime_ns > _SETTLED_NS

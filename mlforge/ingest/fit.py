@@ -1,4 +1,4 @@
-"""How the files of a source fit together: the schema that their partials share, and who is left out.
+"""How the files of a source fit together: the schema that their partials share, and the files left out.
 
 A column is the union over files, null where a file lacks it, in the least dtype that holds all of them. Only
 where nothing holds all, and the feature needs the column, files are left out. The order in which files came
@@ -24,7 +24,7 @@ _NULL = "Null"
 class Fit:
     """The common schema, and by the identity of a partial's schema why it does not fit, if so.
 
-    lacking: how many files lack a column that others have. widened: how many files have a column in which
+    lacking: by column, how many files lack it where other files have it. widened: how many files have a column in which
     lesser dtype.
     """
 
@@ -34,7 +34,7 @@ class Fit:
     widened: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
     def evidence(self) -> dict[str, Any]:
-        """The differences between files, as a change summary tells them."""
+        """The differences between files, as evidence for a change summary."""
         common = dtypes(self.schema)
         widened = {
             name: {"to": common[name], "files": dict(files)} for name, files in self.widened.items()
@@ -47,7 +47,7 @@ class Fit:
 
 @dataclass(frozen=True, slots=True)
 class _Group:
-    """The partials of one schema. `empty`: none of them has a row, so their dtypes bind nobody."""
+    """The partials of one schema. `empty`: no partial has a row, so their dtypes do not count."""
 
     schema: Schema
     backing: Backing
@@ -64,7 +64,7 @@ def strict_columns(spec: FeatureSpec) -> Collection[str] | None:
 
 
 def fit(partials: Iterable[Partial], strict: Collection[str] | None) -> Fit | None:
-    """Fit partials together; None if there is none.
+    """The common schema of partials; None without partials.
 
     strict: columns for which a file of another dtype is left out; in others its values count as null. None
     is every column.
@@ -110,7 +110,7 @@ def _groups(partials: Iterable[Partial]) -> list[_Group]:
 
 
 def _names(groups: Iterable[_Group]) -> list[str]:
-    """The columns of all: first those of the commonest schema, then others', in an order of their own."""
+    """All column names: first those of the commonest schema, then those of rarer ones, in each schema's order."""
     ranked = sorted(groups, key=_weight)
     return list(dict.fromkeys(column.name for group in ranked for column in group.schema))
 
@@ -122,7 +122,7 @@ def _weight(group: _Group) -> tuple[bool, int, int, int, str]:
 
 
 def _settled(groups: Iterable[_Group], name: str) -> str:
-    """The dtype that a column takes; empty files have a say only where no others have the column."""
+    """The dtype that a column takes; files without rows count only where no other file has the column."""
     having = [(group, column) for group in groups if (column := group.column(name))]
     if any(not group.empty for group, _ in having):
         having = [(group, column) for group, column in having if not group.empty]
@@ -154,7 +154,7 @@ def _cast(name: str, dtype: str) -> str:
 
 
 def _common(groups: Iterable[_Group], settled: Mapping[str, str]) -> Schema:
-    """The settled columns; the commonest schema itself, where it has all of them so."""
+    """The settled columns; the commonest schema object itself where it equals them."""
     commonest = min(groups, key=_weight).schema
     if dtypes(commonest) == dict(settled):
         return commonest

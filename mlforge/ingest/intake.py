@@ -17,7 +17,7 @@ FAULTS = (SourceError, FunctionError, DataError, ValidationError)
 
 @dataclass(frozen=True, slots=True)
 class Outvoted:
-    """Files whose rows count in the latest version and would not in the next: how many, and one of them."""
+    """Files whose rows count in the latest version but would not in the next: their number, and an example."""
 
     files: int
     rows: int

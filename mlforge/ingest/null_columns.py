@@ -1,7 +1,7 @@
-"""Columns that are null throughout a file: they take the dtype that the source's other files have.
+"""Columns that are null throughout a file take the dtype that they have in the source's other files.
 
 A function that asks for `.str` or `.dt` of a column must not fail because one file has no value in it, and
-writers give such a column any dtype, or none. So it is mended before the function sees it.
+writers give such a column any dtype, or none. So the dtype is mended before the function sees the column.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class NullColumns:
         self._adopted: dict[str, dict[str, str]] = {}
 
     def adopted(self, shape: str) -> dict[str, str]:
-        """The dtypes, by column, that a file of this shape takes from the others; mostly none."""
+        """The dtypes, by column, that a file of this shape takes from other files; mostly empty."""
         if not has_null_columns(shape):
             return {}
         dtypes = self._adopted.get(shape)

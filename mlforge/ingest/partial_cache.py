@@ -18,9 +18,9 @@ _BATCH_BYTES = 32_000_000
 
 
 class PartialCache:
-    """The partials of one feature: those in the store, and new ones that are about to be.
+    """The partials of one feature: the stored ones, and new ones waiting to be written.
 
-    tables: the content hashes of its tables. afresh: trust no stored partial.
+    tables: the content hashes of its tables. afresh: compute every partial again, whatever is stored.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class PartialCache:
         return partial if partial and self._feature.spec.holds(partial.times) else None
 
     def add(self, partial: Partial, events: pl.DataFrame) -> Partial:
-        """Store a partial, with others: many small ones are written in one go."""
+        """Queue a partial for writing; small partials are written together."""
         self._new[partial.hash] = partial
         stored = partials.stored(events)
         self._unwritten.append(PartialWrite(partial, stored))

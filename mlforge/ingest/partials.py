@@ -35,17 +35,17 @@ def memo_prefix(feature: Feature, tables: Mapping[str, str]) -> str:
 
 
 def memo_key(prefix: str, content: str) -> str:
-    """The name of the events that a content gives."""
+    """The memo key of the partial that one file's content yields."""
     return hashlib.sha256(f"{prefix}{content}".encode()).hexdigest()
 
 
 def whole_content(contents: Iterable[str]) -> str:
-    """The content hash of a source that is read as one: its files' hashes, in the order of paths."""
+    """The content hash of a whole source: over its files' hashes, in the order of their paths."""
     return hashlib.sha256("\n".join(contents).encode()).hexdigest()
 
 
 def whole_key(prefix: str, contents: Iterable[str], feature: Feature) -> str:
-    """The name of the events that a source gives that is read as one; `incremental=False` shows in it."""
+    """The memo key of the partial that a whole source yields; it depends on `incremental=False`, too."""
     override = ["incremental=False"] if feature.incremental is False else []
     return memo_key(prefix, whole_content([*contents, *override]))
 

@@ -63,7 +63,7 @@ def ingest(
 
 
 def _by_file(session: Session, why: str) -> Intake:
-    """Each file by itself: a partial a file."""
+    """Ingest each file alone: one partial per file."""
     unchanged_files, pairs = _unchanged_files(session), dict[str, FilePartial]()
     waiting: dict[str, Content | None] = {}
     for file in session.listing.among(lacking(session.listing.stats, unchanged_files.stats)):
@@ -102,9 +102,9 @@ def _by_file(session: Session, why: str) -> Intake:
 
 
 def _unchanged_files(session: Session) -> UnchangedFiles:
-    """The files of the latest version that are as they were: a short way, for most are.
+    """The files unchanged since the latest version, which need no further look.
 
-    All records of a version come from one feature as it was then.
+    All records of a version were made by the same code of the feature.
     """
     latest, cache, states = session.latest, session.cache, session.states
     if latest is None or not _is_of_this_function(session, latest):
@@ -124,7 +124,7 @@ def _fitting(
     pairs: Mapping[str, FilePartial],
     misfits: Mapping[int, str],
 ) -> tuple[UnchangedFiles, dict[str, FilePartial], Outvoted | None]:
-    """Set aside the files whose schemas do not fit; the others, and how many of the former counted until now."""
+    """Quarantine the files whose schemas do not fit; returns the fitting files, and those outvoted that counted until now."""
     fitting = unchanged_files.whose(lambda partial: id(partial.schema) not in misfits)
     kept = {path: pair for path, pair in pairs.items() if id(pair[1].schema) not in misfits}
     unfit = {
@@ -144,16 +144,16 @@ def _fitting(
 
 
 def _is_of_this_function(session: Session, latest: Manifest) -> bool:
-    """Whether a version's partials are what this very function gives; a few show it for all.
+    """Whether this very function made a version's partials; a few samples show it for all.
 
-    Not each need do: the partials of files with columns without a value have other keys.
+    One match is enough: the keys of files with null columns depend on other files, too.
     """
     first = latest.sources[:_FIRST] if latest.rowwise else ()
     return any(session.cache.key(record.hash) == record.partial for record in first)
 
 
 def _has_fitted(session: Session) -> bool:
-    """Whether the latest version was made by this very definition: then it is files that are bad."""
+    """Whether the latest version was made by this very definition: then the files are at fault, not the definition."""
     latest, feature = session.latest, session.feature
     return (
         latest is not None and latest.code_hash == feature.code_hash and latest.spec == feature.spec
@@ -199,7 +199,7 @@ def _pair(session: Session, file: SourceFile, content: Content | None) -> FilePa
 def _without_stale(
     session: Session, unchanged_files: UnchangedFiles, waiting: dict[str, Content | None]
 ) -> UnchangedFiles:
-    """The unchanged files whose columns without a value take the dtypes that they took; others must wait."""
+    """The unchanged files whose null columns still take the same dtypes; the rest are put into `waiting`."""
     session.states.learn_shapes(session.listing.files)
     stale = {
         record.path
@@ -214,9 +214,9 @@ def _without_stale(
 
 
 def _last_good(session: Session, fitted: Fit | None) -> list[FilePartial]:
-    """A good file replaced by a bad one keeps its last good content, while that is still good.
+    """The last good contents of files that were replaced by bad ones, while those contents still fit.
 
-    File states tell what that content was, not the latest version: renames make none.
+    File states name that content; the latest version may not, since a rename makes no version.
     """
     kept = []
     strict = strict_columns(session.feature.spec)

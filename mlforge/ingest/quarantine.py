@@ -12,7 +12,7 @@ _OF_DEFINITION = (ColumnNotFound, DataError, FunctionError)
 
 
 class Quarantine:
-    """The files that were set aside before this ingestion, and those that are in it."""
+    """The files quarantined before this ingestion, and the files quarantined during it."""
 
     def __init__(self, before: Mapping[str, Quarantined]) -> None:
         self.before, self.now = before, dict[str, Quarantined]()
@@ -31,7 +31,7 @@ class Quarantine:
         self.errors.append(error)
 
     def unite(self) -> None:
-        """Turn the errors of all files into one about the definition, if they are the same for each.
+        """Replace the errors of all files by one about the definition, if every file fails the same way.
 
         For a source none of whose files has ever fitted. What stands in the way of reading a file, or in
         its values, is the file's own.

@@ -56,7 +56,7 @@ class Session:
         afresh: bool,
         careful: bool,
     ) -> Session:
-        """Begin a pass with what the store knows of the feature. Raises MlforgeError for a table that is not there."""
+        """Begin a pass from a snapshot of the feature. Raises MlforgeError for a missing side table."""
         sources = latest.sources if latest else ()
         tables = SideTables.of(feature, listing.tables, max_bytes)
         return cls(
@@ -71,9 +71,9 @@ class Session:
         )
 
     def compute(self, key: str, rows: FileRows, *, alone: bool) -> Partial:
-        """Transform rows and store their events; `alone`: only if the rows may be split.
+        """Transform rows and store their events; `alone`: only if the function treats each row alone.
 
-        No rows give no events, even if the function, or the feature, does not do with their columns.
+        A file without rows yields no events, even if its columns do not suit the function or the feature.
         """
         try:
             result = self.transform.run(rows, alone=alone)
@@ -99,7 +99,7 @@ class Session:
         return " ".join(map(str, filter(None, (self.cache.key(content), self.max_bytes, interval))))
 
     def reject(self, file: SourceFile, error: MlforgeError) -> None:
-        """Set a file aside; one that has gone since it was listed, or has not come yet, is no file."""
+        """Quarantine a file; a file that vanished after the listing, or has not arrived yet, is skipped instead."""
         if isinstance(error, NotReadNow) and not file.absolute.exists():
             self.states.forget(file.path)
             return
@@ -132,7 +132,7 @@ class Session:
         unchanged_files: UnchangedFiles,
         outvoted: Outvoted | None = None,
     ) -> Intake:
-        """Write what is held back, and sum up: unchanged files, and the records of the others."""
+        """Write queued partials, and sum the pass up: the unchanged files with the records of all others."""
         self.cache.write()
         file_states = self.states.now
         self.states.conclude(lacking(file_states, unchanged_files.stats), self.quarantine.now)

@@ -19,7 +19,7 @@ from mlforge.sources.source import Listing, SourceFile
 
 @dataclass(frozen=True)
 class SideTables:
-    """The tables of one feature: the hash of each one's content, and its rows once they are needed."""
+    """The tables of one feature: the content hash of each table, and its rows, read when first needed."""
 
     owner: str
     files: Mapping[str, tuple[SourceFile, ...]]
@@ -30,7 +30,7 @@ class SideTables:
     def of(
         cls, feature: Feature, listings: Mapping[str, Listing], max_bytes: int | None
     ) -> SideTables:
-        """The tables of these listings, by their names. Raises MlforgeError for one that has no file or cannot be read."""
+        """The tables of these listings, by their names. Raises MlforgeError for a table without a file, or with an unreadable one."""
         files, hashes = {}, {}
         for name, table in listings.items():
             files[name] = table.files
@@ -65,7 +65,7 @@ class SideTables:
         return {name: frame.schema for name, frame in self.frames.items()}
 
     def gave(self, feature: Feature, version: Manifest) -> bool:
-        """Whether a version was made with these tables, going by one of its partials."""
+        """Whether a version was made with these tables, judged by one of its partials."""
         if not version.sources or not self.hashes:
             return True
         prefix = partials.memo_prefix(feature, self.hashes)

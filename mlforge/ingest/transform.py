@@ -61,9 +61,9 @@ class _TooLarge(Exception):
 class Transform:
     """A feature's function with its validators; remembers the shapes for which it is proven row-wise.
 
-    max_bytes: what the function may make of one file, in memory. hive: the columns that stand in the source's
-    folder names only. tables: what the function is given
-    beside its rows.
+    max_bytes: memory that the function's result for one file may take. hive: the columns that only the source's
+    folder names hold. tables: the function's further arguments
+    besides its rows.
     """
 
     def __init__(
@@ -111,7 +111,7 @@ class Transform:
 
     @property
     def hint(self) -> str:
-        """Which columns stand in the folders' names only, as the end of a sentence."""
+        """The end of a sentence that names the columns found in folder names only."""
         if not self._hive:
             return ""
         return f"; folders' names hold {self._hive}, files do not: write it into the files"
@@ -151,7 +151,7 @@ class Transform:
         return returned
 
     def _collected(self, frame: pl.DataFrame | pl.LazyFrame, most: int | None) -> Any:
-        """The function's result, collected. Refused are reads that it makes only where there are rows."""
+        """The function's result, collected. Raises for files that the function reads only when it gets rows."""
         with hearing_reads() as reads:
             returned = self.call(frame)
         if isinstance(returned, pl.LazyFrame):
@@ -186,7 +186,7 @@ class Transform:
         return None if proof.holds else proof.reason
 
     def _check_reads(self, frame: pl.DataFrame) -> None:
-        """Refuse a function that reads files by itself: what changes in them would go unnoticed."""
+        """Refuse a function that reads files by itself: changes of those files would go unnoticed."""
         shape = tuple(frame.schema.items())
         if shape in self._alone:
             return

@@ -41,7 +41,7 @@ def ingest_whole_source(session: Session, why: str) -> Intake:
 
 
 def was_unproven(session: Session, latest: Manifest) -> bool:
-    """Whether the latest version was made of the whole source for want of a proof for this very code."""
+    """Whether the latest version read the whole source because this very code is not proven row-wise."""
     key = session.cache.whole_key(record.hash for record in latest.sources)
     return [partial.hash for partial in latest.partials] == [key]
 
@@ -52,7 +52,7 @@ def _closed(session: Session, pairs: list[FilePartial], why: str) -> Intake:
 
 
 def _contents(session: Session) -> dict[str, SourceFile]:
-    """The files whose content is known, by path; the others are set aside."""
+    """The readable files' contents, by path; unreadable files are quarantined."""
     files = {}
     for file in session.listing.files:
         try:
@@ -64,7 +64,7 @@ def _contents(session: Session) -> dict[str, SourceFile]:
 
 
 def _known_partial(session: Session, files: dict[str, SourceFile]) -> Partial | None:
-    """The stored partial of all files but those that were set aside before, which leave `files`."""
+    """The stored partial of all files but the already quarantined ones, which are removed from `files`."""
     still_bad = {
         path: reason
         for path in files
@@ -78,7 +78,7 @@ def _known_partial(session: Session, files: dict[str, SourceFile]) -> Partial | 
 
 
 def _computed_partial(session: Session, files: dict[str, SourceFile]) -> Partial | None:
-    """The partial of all files that can be read and fit together; the others leave `files`."""
+    """The partial of all files that can be read and fit together; other files are removed from `files`."""
     left_out: dict[str, str] = {}
     frames = _read_all(session, files, left_out)
     for path in [path for path in files if path not in frames]:
@@ -97,7 +97,7 @@ def _computed_partial(session: Session, files: dict[str, SourceFile]) -> Partial
 
 
 def _last_good(session: Session) -> list[FilePartial] | None:
-    """The latest version's files, while a bad one took the place of one of them: its content is nowhere else."""
+    """The latest version's files, while a bad file stands in for one of them, whose content exists nowhere else."""
     latest = session.latest
     if latest is None or latest.rowwise or not was_unproven(session, latest):
         return None
@@ -189,7 +189,7 @@ def _shape(path: str, frame: pl.DataFrame) -> Partial:
 
 @dataclass(frozen=True)
 class _Columns:
-    """The columns of all files, and those that the function reads of them; None where that cannot be told."""
+    """The columns of all files, and the columns that the function reads; None where those are unknown."""
 
     session: Session
     union: pl.Schema
@@ -204,7 +204,7 @@ class _Columns:
             return []
 
     def lacking(self, path: str, frame: pl.DataFrame) -> MlforgeError | None:
-        """Why a file that lacks columns of others does not do; None if they only are nulls in its rows.
+        """The reason why a file may not lack columns that other files have; None if nulls can stand in for them.
 
         The function is called with no rows of the file's own columns. What it reads but does not hand on
         must be there, as nothing tells what it makes of nulls.
@@ -234,7 +234,7 @@ class _Columns:
 
 
 def _columns_read(function: Function, schema: pl.Schema) -> set[str] | None:
-    """The columns that the function's plan reads of frames of this schema; None where that cannot be told."""
+    """The columns that the function's plan reads from frames of this schema; None where they are unknown."""
     requested: list[list[str] | None] = []
 
     def source(columns: list[str] | None, *_: object) -> Iterator[pl.DataFrame]:

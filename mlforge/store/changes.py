@@ -22,7 +22,7 @@ _SIGN = "__sign"
 
 @dataclass(frozen=True)
 class EventDiff:
-    """The events that differ between two sets of partials, as a multiset; `went` of them are no more."""
+    """The events that differ between two sets of partials, as a multiset; `went` of them were removed."""
 
     rows: int
     went: int
@@ -39,7 +39,7 @@ def same_rows(old: Sequence[Partial], new: Sequence[Partial]) -> bool:
 def replaced_partials(
     old: Sequence[Partial], new: Sequence[Partial]
 ) -> tuple[list[Partial], list[Partial]]:
-    """The partials that went and those that came; what both have counts for nothing."""
+    """The partials removed and the partials added; partials in both versions cancel out."""
     old, new = differing(old, new)
     before = Counter([partial.hash for partial in old])
     after = Counter([partial.hash for partial in new])
@@ -53,7 +53,7 @@ def replaced_partials(
 
 
 def diff_events(went: pl.LazyFrame | None, came: pl.LazyFrame, spec: FeatureSpec) -> EventDiff:
-    """The exact multiset difference, row by row; nothing `went` where it is None."""
+    """The exact multiset difference, row by row; `went` None means that no partial was removed."""
     if went is None:
         new = came.select(spec.identity).collect()
         return EventDiff(new.height, 0, new.select(spec.keys).unique(), times_of(new, spec))

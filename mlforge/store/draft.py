@@ -65,7 +65,7 @@ class Draft(Store):
         return self._scratch.find_partial(name, hash_) or self._store.find_partial(name, hash_)
 
     def locate(self, name: str, hashes: Iterable[str]) -> list[PartialLocation]:
-        """Where each lies: in the scratch store if it is there."""
+        """The location of each partial: in the scratch store if it was written to the draft."""
         chosen, new = list(hashes), self._scratch.partials(name)
         staged = [hash_ for hash_ in chosen if hash_ in new]
         stored = [hash_ for hash_ in chosen if hash_ not in new]
@@ -211,7 +211,7 @@ class Draft(Store):
 
 
 class _DraftTransaction(Transaction):
-    """A table that is written to be counted and compared; parts of the served version are read where they lie."""
+    """A table written only to be counted and compared; parts of the served version are read from the store."""
 
     def __init__(self, snapshot: Snapshot, store: Store, folder: Path) -> None:
         self.snapshot, self._store, self._folder = snapshot, store, folder

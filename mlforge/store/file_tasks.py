@@ -1,4 +1,4 @@
-"""Where partials lie, each in a file of its own or many in a pack, and reading them from there.
+"""Locations of partials, each in a file of its own or many in a pack, and the scans that read them.
 
 A file is named by a text that polars can scan: a path, or the URL of an object.
 """
@@ -25,7 +25,7 @@ _NEVER = 1 << 63
 
 @dataclass(frozen=True, slots=True)
 class PartialLocation:
-    """The file that holds a partial; in a pack its rows are those of a number, one of `among`."""
+    """The file that holds a partial; in a pack its rows carry its number, one of `among`."""
 
     file: str
     number: int | None = None
@@ -55,7 +55,7 @@ class TileWrite:
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """Rows of a file in memory: those from an instant on, some of their columns."""
+    """Cached rows of a file: some columns, from an instant on."""
 
     rows: pl.DataFrame
     since: int = BEGINNING
@@ -63,7 +63,7 @@ class Kept:
 
 @dataclass(frozen=True, slots=True)
 class FileScanTask:
-    """A scan of one file in one go: all of it, or the rows of some numbers."""
+    """A unit of reading: one file, all of it or the rows of some numbers."""
 
     file: str
     schema: Schema
@@ -79,12 +79,12 @@ class FileScanTask:
         return self.times is not None and self.times.overlaps(times)
 
     def stored(self, columns: Collection[str]) -> list[str]:
-        """Which of these columns its file has, and the one that tells whose a row is."""
+        """The requested columns that the file has, and the number column of a pack."""
         names = [c.name for c in self.schema if c.name in columns and c.dtype != "Null"]
         return [*names, NUMBER] if self.packed else names
 
     def in_memory(self, columns: Collection[str], since: int) -> tuple[str, ...]:
-        """The columns in memory, if these of its rows from an instant on are; else none."""
+        """The cached frame's columns if it holds these columns from the instant on; else empty."""
         if self.kept is None or self.kept.since > since:
             return ()
         kept = self.kept.rows.columns
@@ -125,7 +125,7 @@ class _PackUses:
 def plan_files(
     partials: Sequence[Partial], places: Sequence[PartialLocation]
 ) -> tuple[FileScanTask, ...]:
-    """Scan tasks for these partials; a partial that is named twice is read twice."""
+    """Scan tasks that together read these partials; a partial listed twice is read twice."""
     alone: list[FileScanTask] = []
     # By the identity of the file's name, which the places of a pack share.
     packs: dict[int, _PackUses] = {}

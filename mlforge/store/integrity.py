@@ -1,4 +1,4 @@
-"""Stored files that cannot be read: one error, whatever a library says."""
+"""Stored files that cannot be read: one error, whichever library raised."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _UNREADABLE = (
 
 @contextmanager
 def intact(name: str) -> Iterator[None]:
-    """Turn what polars says of a feature's stored file that it cannot read into an IntegrityError."""
+    """Turn polars' errors over a feature's unreadable stored file into IntegrityError."""
     try:
         yield
     except _UNREADABLE as error:

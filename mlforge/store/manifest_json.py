@@ -1,4 +1,4 @@
-"""The codec of `.meta.json` and of what lies beside it: manifests, partials and source files as JSON."""
+"""The codec of `.meta.json` and its chunks: manifests, partials and source files as JSON."""
 
 from __future__ import annotations
 
@@ -80,9 +80,9 @@ def head(manifest: Manifest) -> dict[str, Any]:
 
 
 def from_json(document: Any, where: str, lists: Lists | None = None) -> Manifest:
-    """Read a document; another format is refused by name, a torn one is an IntegrityError.
+    """The manifest of a document; raises UnsupportedStore for another format, IntegrityError for a damaged document.
 
-    lists: where those of the document are not in it.
+    lists: the document's long lists, where they are stored apart from it.
     """
     check_format(document, where)
     try:
@@ -94,7 +94,7 @@ def from_json(document: Any, where: str, lists: Lists | None = None) -> Manifest
 
 
 def check_format(document: Any, where: str) -> None:
-    """Refuse documents of a newer mlforge, those from before versions, and what is none."""
+    """Refuse documents of a newer mlforge or of one without versions, and everything that is no manifest."""
     if not isinstance(document, Mapping):
         raise IntegrityError(f"{where} is damaged; restore it from a backup, or rebuild")
     number = document.get("format")
@@ -127,7 +127,7 @@ def partial_to_json(partial: Partial, events: Schema = ()) -> dict[str, Any]:
 
 
 def partials_to_json(partials: Sequence[Partial]) -> list[Any]:
-    """Descriptions of partials of one schema, in few bytes."""
+    """Compact descriptions of partials of one schema."""
     schema = [_column_json(column) for column in partials[0].schema]
     return [
         schema,

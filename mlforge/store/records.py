@@ -29,10 +29,10 @@ class Quarantined:
 
 
 class FileState(NamedTuple):
-    """A source file's last known state: while its stat is the same, so is its content.
+    """A source file's last known state; an unchanged stat means unchanged content.
 
-    `good` is the hash of the last content that was not set aside, empty if there was none. `shape` tells
-    the content's columns, as ingestion writes them; empty where they are not known.
+    `good` is the hash of the last content that was not quarantined, empty if there is none. `shape` lists
+    the content's columns, as ingestion writes them; empty where they are unknown.
     """
 
     size: int
@@ -82,7 +82,7 @@ class Books:
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any] | None) -> Self:
-        """Read the document; None gives empty books."""
+        """The books of a document; empty books for None."""
         if document is None:
             return cls()
         return cls(
@@ -100,7 +100,7 @@ class Books:
 
 
 def _is_rollback(hold: str | None) -> bool:
-    """Whether books of a release that told no kinds of holds apart tell of a rollback."""
+    """Whether the hold in books of an older release, which recorded no kind of hold, stems from a rollback."""
     return hold is not None and hold.startswith("rolled back from ")
 
 

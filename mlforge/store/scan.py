@@ -23,9 +23,9 @@ from mlforge.store.file_tasks import FileScanTask
 
 @dataclass(frozen=True)
 class EventScan:
-    """A version's events: stored partials, the schema that they share, and what they mean.
+    """A scan of a version's events: its partials, their common schema, and the feature's spec.
 
-    `where` gives what to read for partials; it is asked when they are first read.
+    `where` plans scan tasks for partials; it is called at the first read.
     """
 
     spec: FeatureSpec
@@ -47,7 +47,7 @@ class EventScan:
 
     @cached_property
     def tasks(self) -> Sequence[FileScanTask]:
-        """Scan tasks for all of them."""
+        """Scan tasks for all partials."""
         return self.where(self.partials)
 
     def tasks_within(self, times: TimeRange | None) -> Sequence[FileScanTask]:
@@ -66,7 +66,7 @@ class EventScan:
         return self.scan_tasks(self.tasks_within(times), columns, times, among)
 
     def ranges(self, rows: int) -> list[TimeRange]:
-        """All of time, cut where about so many events came since the cut before.
+        """Ranges that together cover all of time, each with about this many events.
 
         None is shorter than the longest window: each range needs the events of one before it, which
         must not outweigh its own.

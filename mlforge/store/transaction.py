@@ -46,7 +46,7 @@ class TablePiece(NamedTuple):
 
 
 class Transaction(ABC):
-    """A version in the making: nothing of it is visible before `commit`, nothing remains without it."""
+    """A version being written: invisible before `commit`, and removed without it."""
 
     snapshot: Snapshot
 
@@ -54,10 +54,10 @@ class Transaction(ABC):
     def write_table(
         self, pieces: Iterable[TablePiece], before: Sequence[Part] = (), after: Sequence[Part] = ()
     ) -> tuple[Part, ...]:
-        """Write the version's table, once: each piece as a part, in the order of time.
+        """Write the version's table, once; each piece becomes a part, and pieces come in the order of time.
 
-        before, after: parts of the snapshot's served version that stand around the pieces; they are
-        shared, not written. Returns all parts in order. Raises StoreError where they cannot be written.
+        before, after: parts of the snapshot's served version before and after the pieces in time; they are
+        shared, not written again. Returns all parts in order. Raises StoreError where they cannot be written.
         """
 
     @abstractmethod

@@ -49,7 +49,7 @@ class Summary:
     extents: Mapping[str, Extent]
 
     def scale(self, column: str, dtype: str) -> Scale | None:
-        """The scale of a column's sums; None if none is sure to hold them, and then none is for more events."""
+        """The scale of a column's sums; None if no scale surely holds them. Monotone in the events: more never help."""
         if dtype in FLOATS:
             return Scale.exactly(self.extents[column], self.events)
         digits = DIGITS - 1 - (decimal_scale(dtype) or 0)
@@ -72,7 +72,7 @@ class Tiles:
 
 
 def dense(events: pl.LazyFrame, spec: FeatureSpec) -> bool:
-    """Whether events, as in a timeline, are so many and so dense that tiles pay."""
+    """Whether events, as in a timeline, are many and dense enough for tiles to pay."""
     tile = pl.struct(*spec.keys, _start(spec)).hash()
     counts = events.select(pl.len(), tile.approx_n_unique().alias("tiles"))
     count, tiles = counts.collect(engine=_ENGINE).row(0)
@@ -102,7 +102,7 @@ def build_tiles(events: pl.LazyFrame, spec: FeatureSpec, dtypes: Mapping[str, st
 
 
 def concat_tiles(several: Sequence[Tiles], dtypes: Mapping[str, str]) -> Tiles:
-    """Tiles of several sets of events, their sums in one scale."""
+    """Tiles of several sets of events in one, their sums rescaled to a common scale."""
     summary = reduce(Summary.union, (tiles.summary for tiles in several))
     rows = [
         tiles.rows.with_columns(

@@ -1,7 +1,7 @@
-"""The cache of tiles: built once of each file with many events, and read in its place ever after.
+"""The cache of tiles: built once from each file with many events, and read in the file's place from then on.
 
-Tiles follow from the file and from what is tiled, so they may be deleted at any time; damaged ones are as
-good as none.
+Tiles can be rebuilt from the file, so they may be deleted at any time; damaged ones are treated as
+missing.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def kind_of(spec: FeatureSpec, schema: Schema) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class CachedTiles:
-    """The tiles of one file; no summary where its events are not dense. sizes: of the columns with spreads."""
+    """The tiles of one file; no summary where its events are not dense. sizes: by column, for columns with spreads."""
 
     file: str
     summary: Summary | None
@@ -54,7 +54,7 @@ class CachedTiles:
 
     @classmethod
     def read(cls, store: Store, name: str, tiles: str, of: str) -> CachedTiles | None:
-        """The tiles of a file of a feature's partials; None unless they are whole and still its own."""
+        """The cached tiles of a partial file; None unless they are whole and were built from its present bytes."""
         notes = store.tile_notes(name, tiles, of)
         try:
             return None if notes is None else cls._decoded(tiles, notes)
@@ -89,7 +89,7 @@ class TileCache:
     def tiles(
         self, scan: EventScan, times: TimeRange, among: pl.DataFrame | None = None
     ) -> Tiles | None:
-        """The tiles of a range and of some entities; None unless those of most events are cached.
+        """The tiles of a range of time and of some entities; None unless the tiles of most events are cached.
 
         The range begins and ends where intervals do.
         """
@@ -114,7 +114,7 @@ class TileCache:
     def identities(
         self, scan: EventScan, times: TimeRange | None = None, among: pl.DataFrame | None = None
     ) -> pl.LazyFrame:
-        """Keys and times of the events, lazily; of cached tiles the starts of their intervals.
+        """Keys and times of the events, lazily; a cached tile stands for its events by the start of its interval.
 
         Those starts are compared with the range.
         """
@@ -128,14 +128,14 @@ class TileCache:
         return pl.concat([rows, scan.scan_tasks(untiled, self.spec.identity, times, among)])
 
     def covers(self, scan: EventScan, times: TimeRange) -> bool:
-        """Whether every metric over a range comes from cached tiles, but for the few events without."""
+        """Whether cached tiles suffice for every metric over a range, but for few events."""
         cached, _ = self._split(scan, times)
         return bool(cached) and _give_all(cached, self.spec, dtypes(self.schema))
 
     def write(self, tasks: Sequence[FileScanTask]) -> None:
-        """Build the tiles of files that are read whole, have many events and no tiles yet.
+        """Build and store tiles of the files that are read whole, have many events and no tiles yet.
 
-        For a file whose events are not dense the store notes that it has none; a damaged file is left alone.
+        A file whose events are not dense is noted as such, without tiles; a damaged file is skipped.
         Raises StoreError where tiles cannot be written.
         """
         kind = kind_of(self.spec, self.schema)
@@ -156,7 +156,7 @@ class TileCache:
     def _split(
         self, scan: EventScan, times: TimeRange | None
     ) -> tuple[list[CachedTiles], Sequence[FileScanTask]]:
-        """The cached tiles within a range, and the files without; no tiles unless they are of most events."""
+        """The cached tiles within a range, and the tasks of files without tiles; no tiles unless they cover most events."""
         tasks = scan.tasks_within(times)
         looked_up = [(task, self._cached(task)) for task in tasks] if self._files else []
         cached = [tiles for _, tiles in looked_up if tiles is not None]
@@ -173,7 +173,7 @@ class TileCache:
 
     @cached_property
     def _files(self) -> Mapping[str, str]:
-        """The files of tiles, by the file of events that they follow from."""
+        """The tile files, by the partial file that each was built from."""
         kind = kind_of(self.spec, self.schema)
         return {} if self.store is None or kind is None else self.store.tiles(self.spec.name, kind)
 
@@ -214,7 +214,7 @@ def _union(cached: Iterable[CachedTiles]) -> Summary:
 
 
 def _give_all(cached: Sequence[CachedTiles], spec: FeatureSpec, dtypes: Mapping[str, str]) -> bool:
-    """Whether these tiles together give every metric of a feature."""
+    """Whether these tiles together suffice for every metric of a feature."""
     summary, with_sizes = _union(cached), {name for tiles in cached for name in tiles.sizes}
 
     def sum_scale(column: str) -> Scale | None:
@@ -231,7 +231,7 @@ def _give_all(cached: Sequence[CachedTiles], spec: FeatureSpec, dtypes: Mapping[
 
 
 def _scanned(cached: Iterable[CachedTiles], dtypes: Mapping[str, str]) -> list[Tiles]:
-    """Cached tiles, all of one scale together: many files are read in one go."""
+    """Scans of cached tiles, one for each set of scales: many files are read in one go."""
     by_scale: dict[tuple[Scale | None, ...], list[CachedTiles]] = defaultdict(list)
     for tiles in cached:
         summary = tiles.summary

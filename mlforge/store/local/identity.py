@@ -76,7 +76,7 @@ class IdentityFile:
 
 
 def _claim(temporary: Path, path: Path) -> None:
-    """Give a whole file its name, if nothing has that name; FileExistsError if something has."""
+    """Move a finished file to its name; FileExistsError if the name is in use."""
     try:
         os.link(temporary, path)
     except FileExistsError:

@@ -63,7 +63,7 @@ def exclusively(store: Path) -> AbstractContextManager[None]:
 
 
 def _write(store: Path, entries: Mapping[str, Any]) -> None:
-    """Replace it; it can be made anew, so it need not survive a power failure."""
+    """Replace the index; it can be rebuilt, so the write is not synced to disk."""
     path = _path(store)
     with io.storage_errors(path):
         path.parent.mkdir(exist_ok=True)

@@ -27,7 +27,7 @@ _NUMBER = re.compile(r"\(os error (\d+)\)")
 
 
 def write_json(path: Path, document: Mapping[str, Any], *, durable: bool = True) -> None:
-    """Replace a document atomically; `durable` False for what can be made anew after a power failure."""
+    """Replace a document atomically; `durable` False for a document that can be rebuilt after a power failure."""
     with replacing(path, durable=durable) as temporary:
         temporary.write_text(json_text(document), encoding="utf-8")
 
@@ -96,7 +96,7 @@ def replacing(path: Path, *, durable: bool = True, folder: bool = True) -> Itera
 
 @contextmanager
 def storage_errors(path: Path) -> Iterator[None]:
-    """Say in our words what the operating system says of a full, read-only or vanished disk."""
+    """Turn OSErrors of a full, read-only or vanished disk into StoreError."""
     try:
         yield
     except (OSError, pl.exceptions.ComputeError) as error:
@@ -173,7 +173,7 @@ def seal_of(path: Path) -> str:
 
 
 def _checksum(file: BinaryIO) -> tuple[int, bytes]:
-    """Where the checksum lies, 0 if nowhere, and what it should be: that of all other bytes."""
+    """The offset of the checksum, 0 if there is none, and its value over all other bytes."""
     size = file.seek(0, os.SEEK_END)
     file.seek(max(size - 8, 0))
     footer = max(size - 8 - int.from_bytes(file.read(4), "little"), 0)

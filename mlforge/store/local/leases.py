@@ -1,4 +1,4 @@
-"""Leases: readers share a version's document, so that whoever removes the version knows of them.
+"""Leases: readers share a version's document, so that a process that removes the version notices them.
 
 A lease is the kernel's (`flock`), so a killed reader leaves none behind, and the right to read will do. A file
 system that knows no locks gives none.
@@ -18,7 +18,7 @@ from mlforge.store.local import io
 
 @contextmanager
 def shared(path: Path) -> Iterator[None]:
-    """Hold a file together with others; FileNotFoundError where it is not there, or no more."""
+    """Hold a shared lock on a file; FileNotFoundError where it does not exist, or not any more."""
     with _opened(path) as descriptor:
         with suppress(OSError):
             fcntl.flock(descriptor, fcntl.LOCK_SH)

@@ -33,7 +33,7 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class Current:
-    """Names of live packs, ascending, and when each of the others was retired."""
+    """Names of live packs, ascending, and the retirement time of each retired pack."""
 
     packs: tuple[str, ...] = ()
     retired: Mapping[str, float] = field(default_factory=dict)
@@ -72,14 +72,14 @@ class Current:
 
 @dataclass(frozen=True)
 class Packed:
-    """Live packs that can be read, ascending, and where each partial in them lies."""
+    """Readable live packs, ascending, and the pack of each partial."""
 
     packs: tuple[Pack, ...] = ()
     places: Mapping[str, PartialLocation] = field(default_factory=dict)
 
     @cached_property
     def whole(self) -> tuple[Pack, ...]:
-        """Packs of which every partial is read from there."""
+        """Packs in which every partial is live."""
         return tuple(pack for pack in self.packs if len(self.live_hashes(pack)) == len(pack.hashes))
 
     @classmethod
@@ -110,7 +110,7 @@ class LivePacks:
 
     @property
     def folder(self) -> Path:
-        """The folder that packs lie in; StoreError if it is a link."""
+        """The folder of packs; StoreError if it is a link."""
         return no_link(self._folder)
 
     def look(self) -> Packed:
@@ -150,7 +150,7 @@ class LivePacks:
             self._replace(listed if known is None else {*listed} - {*known.packs, *known.retired})
 
     def expired(self, grace_s: float) -> list[str]:
-        """Names of packs that were retired so many seconds ago."""
+        """Names of packs that were retired at least this many seconds ago."""
         known = Current.read(self.folder)
         now = time.time()
         return (
@@ -158,7 +158,7 @@ class LivePacks:
         )
 
     def sweep(self, grace_s: float) -> None:
-        """Delete packs that were retired so many seconds ago."""
+        """Delete packs that were retired at least this many seconds ago."""
         expired = self.expired(grace_s)
         for name in expired:
             path = self.folder / name
@@ -185,7 +185,7 @@ class LivePacks:
         return self._packed if live == self._packed.packs else Packed.of(live)
 
     def _replace(self, added: Collection[str] = (), dropped: Collection[str] = ()) -> None:
-        """Replace `CURRENT`: a pack is retired that is dropped, or all of whose partials lie in later packs."""
+        """Replace `CURRENT`; a pack retires when it is dropped, or when all its partials lie in later packs."""
         known = Current.read(self.folder) or Current()
         there = set(self._listed())
         live = sorted(there.intersection((*known.packs, *added)).difference(dropped))

@@ -1,4 +1,4 @@
-"""Advisory locks on files, for the processes of one host: they end with their holder, and say who that is.
+"""Advisory locks on files, for the processes of one host: they end with their holder, whose name they carry.
 
 A lock is the kernel's (`flock`), so a killed process leaves none behind. A child that is forked while one is
 held does not inherit it, whatever a feature's function starts.
@@ -34,9 +34,9 @@ _held: dict[int, int] = {}
 
 @contextmanager
 def exclusive(path: Path, timeout_s: float = TIMEOUT_S) -> Iterator[None]:
-    """Hold the lock that a file stands for; the file is made if it is not there.
+    """Hold the exclusive lock on a file, which is created if it does not exist.
 
-    Raises StoreBusy, with its holder, if that keeps it for longer than the timeout.
+    Raises StoreBusy, naming the holder, if the lock is not free within the timeout.
     """
     with io.storage_errors(path):
         descriptor = io.no_link(str(path), os.O_CREAT | os.O_RDWR)
@@ -82,7 +82,7 @@ def _take(descriptor: int, path: Path, timeout_s: float) -> None:
 
 
 def _write_note(descriptor: int, note: Mapping[str, object] | None) -> None:
-    """Say in the file who holds it, or nothing: for people alone, so that a disk that refuses does not matter."""
+    """Write the holder into the lock file. It only informs people, so a failed write does not matter."""
     with suppress(OSError):
         file = os.fstat(descriptor)
         if stat.S_ISREG(file.st_mode) and file.st_nlink == 1:  # nothing of somebody else's
@@ -91,7 +91,7 @@ def _write_note(descriptor: int, note: Mapping[str, object] | None) -> None:
 
 
 def _holder(path: Path) -> str:
-    """The process that says in the file that it holds it."""
+    """The holder as the lock file names it."""
     try:
         with open(path, "rb", opener=io.no_link) as file:
             note: Any = json.loads(file.read(_NOTE_BYTES))

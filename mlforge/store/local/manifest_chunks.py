@@ -55,11 +55,11 @@ class ManifestChunks:
 
     @property
     def folder(self) -> Path:
-        """Where they lie."""
+        """The folder of a feature's pieces."""
         return no_link(self._folder)
 
     def written(self, manifest: Manifest) -> dict[str, Any]:
-        """The manifest's document; each long list is written in pieces, and their names stand for it."""
+        """The manifest's document, with the names of written pieces in place of each long list."""
         self._understand(manifest.events)
         document = head(manifest)
 
@@ -73,9 +73,9 @@ class ManifestChunks:
         return document
 
     def lists(self, document: Mapping[str, Any]) -> Lists | None:
-        """The lists that pieces stand for in a document; None if none do.
+        """The lists that a document names by their pieces; None if it names none.
 
-        Raises IntegrityError if one is missing or damaged.
+        Raises IntegrityError if a piece is missing or damaged.
         """
         if not named(document):
             return None
@@ -117,7 +117,7 @@ class ManifestChunks:
         name_of: Callable[[Any], str],
         entry: Callable[[Any], dict[str, Any]],
     ) -> list[Any] | dict[str, Any]:
-        """A list as it stands in a document: itself, or the names of its pieces, which are there then."""
+        """A list as the document holds it: the entries, or the names of its pieces, which are then written."""
         if len(entries) <= _INLINE:
             self._cuts.pop(key, None)
             return [entry(item) for item in entries]
@@ -170,7 +170,7 @@ def named(document: Mapping[str, Any]) -> set[str]:
 
 
 def _begun(cut: _Named, length: int) -> tuple[_Named, int]:
-    """The pieces that lie within so many entries, but for the last: it may not have ended; and their length."""
+    """The finished pieces within the first `length` entries, and their total length; the last piece may still grow."""
     ends = list(accumulate(len(piece) for _, piece in cut))
     count = bisect_right(ends[:-1], length)
     return cut[:count], ends[count - 1] if count else 0

@@ -41,8 +41,8 @@ _ROW_GROUP = 32_768
 class Packing:
     """When partials are packed. Small in tests, so that seams are crossed.
 
-    small_rows: a partial of more rows lies alone. at_least: so many small partials are worth a pack.
-    pack_rows: about so many rows a pack holds at most. grace_s: for how many seconds files whose partials are
+    small_rows: a partial of more rows gets a file of its own. at_least: the least number of small partials in a pack.
+    pack_rows: the greatest number of rows in a pack, roughly. grace_s: for how many seconds files whose partials are
     in a newer pack are kept for readers that have looked them up.
     """
 
@@ -113,7 +113,7 @@ class Pack:
 
     @cached_property
     def task(self) -> FileScanTask:
-        """The task that reads all of it."""
+        """The scan task that reads the whole pack."""
         partials = [self.partials[hash_] for hash_ in self.hashes]
         [task] = plan_files(partials, list(self.places.values()))
         return task
@@ -126,7 +126,7 @@ class Pack:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """Partials of one schema that are to lie in one pack, sorted by a column of time."""
+    """Partials of one schema for one pack, sorted by the time column."""
 
     writes: Sequence[PartialWrite]
     sorted_by: str | None
@@ -162,7 +162,7 @@ def sequence_of(name: str) -> int:
 
 
 def runs(partials: Iterable[Partial], most: int) -> list[list[Partial]]:
-    """Partials in the order of time, cut into runs of at most so many rows."""
+    """Partials in the order of time, cut into runs of at most `most` rows."""
     cut: list[list[Partial]] = []
     rows = 0
     for partial in sorted(partials, key=lambda each: (_start(each), each.hash)):

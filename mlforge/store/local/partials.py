@@ -41,13 +41,13 @@ _SUFFIX = ".parquet"
 
 @dataclass(frozen=True)
 class Inventory:
-    """Stored partials at one instant: loose ones, and whether each is a link; those in live packs."""
+    """Stored partials at one instant: the loose ones, with whether each is a link, and those in live packs."""
 
     loose: Mapping[str, bool]
     packed: Packed
 
     def lone(self, partial: Partial) -> bool:
-        """Whether a partial lies loose and in no pack."""
+        """Whether a partial is stored in a file of its own and in no pack."""
         return self.loose.get(partial.hash) is False and partial.hash not in self.packed.places
 
 
@@ -71,7 +71,7 @@ class PartialStore:
         return no_link(self.folder / "_partials")
 
     def alone(self, hash_: str) -> Path:
-        """The file of a partial if it lies loose."""
+        """The path of a partial's own file, whether it exists or not."""
         if _HASH.fullmatch(hash_) is None:
             raise StoreError(f"{self.folder.name}: {hash_!r} is not a partial's hash")
         return Path(f"{self.folder}/_partials/{hash_}{_SUFFIX}")
@@ -92,11 +92,11 @@ class PartialStore:
         return {*inventory.packed.places, *alone}
 
     def locate(self, hashes: Iterable[str]) -> list[PartialLocation]:
-        """Where each lies or would lie."""
+        """The location of each partial, where it is stored or would be written."""
         return self._located(hashes, self.look())
 
     def plan_files(self, partials: Sequence[Partial]) -> Sequence[FileScanTask]:
-        """The tasks that read these partials; a pack that is read whole is one that its footer has planned."""
+        """Scan tasks that together read these partials; a pack that is read whole is planned from its footer."""
         inventory = self.look()
         tasks = self._planned(partials, inventory)
         memory = self._memory
@@ -105,7 +105,7 @@ class PartialStore:
     def keep(
         self, partials: Sequence[Partial], columns: Collection[str], time: str, since: int
     ) -> None:
-        """Keep these columns of what the partials hold from an instant on in memory, and nothing else."""
+        """Cache these columns of the partials' events from an instant on in memory, and nothing else."""
         tasks = {task.file: task for task in self.plan_files(partials)}
         absent = [task for task in tasks.values() if not task.in_memory(columns, since)]
         frames = pl.collect_all(
@@ -132,7 +132,7 @@ class PartialStore:
         return described if described.hash == hash_ else None
 
     def write(self, writes: Sequence[PartialWrite], sorted_by: str | None) -> None:
-        """Store partials: many small ones of a schema in packs, each of the others alone."""
+        """Store partials: many small ones of a schema in packs, every other in a file of its own."""
         places = self.look().packed.places
         by_hash = {write.partial.hash: write for write in writes}
         groups: dict[Schema, list[Partial]] = defaultdict(list)
@@ -155,7 +155,7 @@ class PartialStore:
             self.live.write(each)
 
     def sync(self) -> None:
-        """Make the names of loose partials durable; those of packs are already."""
+        """Sync the names of loose partials to disk; packs are synced when written."""
         if self.loose.is_dir():
             io.sync(self.loose)
 
@@ -185,7 +185,7 @@ class PartialStore:
         )
 
     def sweep(self) -> None:
-        """Delete what packs have taken the place of for long enough."""
+        """Delete files that packs replaced longer ago than the grace period."""
         for path in self._doubled(self.look()):
             with io.storage_errors(path):
                 path.unlink(missing_ok=True)
@@ -193,7 +193,7 @@ class PartialStore:
         self.live.sweep(self.packing.grace_s)
 
     def compact(self, partials: Sequence[Partial], sorted_by: str | None) -> None:
-        """Gather those of these partials that lie loose into packs, together with small packs."""
+        """Merge the loose ones of these partials into packs, together with small packs."""
         inventory = self.look()
         for schema, loose in self._small_groups(inventory, partials).items():
             gathered = packs.runs(loose, self.packing.pack_rows)
@@ -204,9 +204,9 @@ class PartialStore:
             self.live.write(run for run in (*whole, Run(merged, sorted_by)) if run.writes)
 
     def remove(self, hashes: Iterable[str], sorted_by: str | None, above: float) -> list[str]:
-        """Delete partials; returns those that went.
+        """Delete partials; returns the hashes of the deleted ones.
 
-        above: a pack is written anew without them if more than this share of its partials goes.
+        above: a pack is rewritten without them if more than this share (0 to 1) of its partials is unwanted.
         """
         inventory, unwanted = self.look(), {hash_: self.alone(hash_) for hash_ in hashes}
         gone = {hash_ for hash_ in unwanted if hash_ in inventory.loose}
@@ -287,7 +287,7 @@ class PartialStore:
     def _small_groups(
         self, inventory: Inventory, partials: Sequence[Partial]
     ) -> dict[Schema, list[Partial]]:
-        """Small partials that lie in no pack, by schema, where there are enough for one."""
+        """Small partials outside packs, by schema, where they are enough for a pack."""
         if len(inventory.loose) < self.packing.at_least:
             return {}
         groups: dict[Schema, dict[str, Partial]] = defaultdict(dict)
@@ -301,7 +301,7 @@ class PartialStore:
         }
 
     def _to_merge(self, schema: Schema, loose: Sequence[Partial], packed: Packed) -> list[Pack]:
-        """Packs to write anew together with loose partials; a damaged pack is left for `faults` to find."""
+        """Packs to rewrite together with loose partials; damaged packs are left out, for checks to report."""
         small = {pack.path.name: pack for pack in packed.packs if pack.schema == schema}
         sizes = [(pack.rows, name) for name, pack in small.items()]
         rows = sum(partial.rows for partial in loose)

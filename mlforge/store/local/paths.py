@@ -45,13 +45,13 @@ def check_format(document: Mapping[str, Any], path: Path, known: int) -> None:
 
 
 def state_of(path: Path) -> State:
-    """The state of a file, which tells that it is the one that was read."""
+    """The identity of a file's bytes: path, modification time, inode and size."""
     stat = path.lstat()
     return str(path), stat.st_mtime_ns, stat.st_ino, stat.st_size
 
 
 def entries_of(folder: Path) -> list[os.DirEntry[str]]:
-    """The entries of a folder, none where there is no folder."""
+    """The entries of a folder; empty where the folder does not exist."""
     with suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder) as entries:
         return list(entries)
     return []
@@ -71,7 +71,7 @@ def is_link(path: Path) -> StoreError:
 
 @contextmanager
 def well_formed(path: Path) -> Iterator[None]:
-    """Say of a document that cannot be understood that it is damaged."""
+    """Turn errors of decoding a document into IntegrityError."""
     try:
         yield
     except (KeyError, TypeError, ValueError, AttributeError, StoreError) as error:

@@ -1,4 +1,4 @@
-"""Names of folders that are not versions yet, or no longer: they tell whose they are."""
+"""Names of folders that are not versions yet, or not any more; a name carries its owner."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _ABANDONED_S = 86_400
 
 
 def new_name() -> str:
-    """The name of a folder that is not a version yet, or no longer; it tells whose it is."""
+    """A new name for a folder that is not a version yet, or not any more; it carries its owner."""
     return f"{PREFIX}{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex}"
 
 

@@ -44,7 +44,7 @@ def point(folder: Path, version: Version) -> Pointer:
 
 
 def books(folder: Path) -> Books:
-    """The books, empty ones where there are none."""
+    """The books; empty before the first write."""
     path = folder / BOOKS
     with well_formed(path):
         document = io.read_json(path)
@@ -58,10 +58,10 @@ def write_books(folder: Path, kept: Books) -> None:
 
 
 class FileStateLog:
-    """States of source files as they were seen: a line a file, the last one counts.
+    """A log of source files' states: one line per change, of which a file's last one counts.
 
-    It only saves work, so a damaged line is as good as none. What changes is appended, until the
-    lines that count no more outnumber the others.
+    The log only saves work, so a damaged line is ignored. Changes are appended, until the
+    outdated lines outnumber the current ones.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -124,7 +124,7 @@ def _understood(text: str) -> dict[str, FileState]:
 
 
 def audit(folder: Path) -> Audit | None:
-    """The last audit; a damaged note is as good as none: the next one makes it anew."""
+    """The last audit; None where there is none or its document is damaged, which the next audit replaces."""
     path = folder / AUDIT
     with suppress(IntegrityError), well_formed(path):
         document = io.read_json(path)

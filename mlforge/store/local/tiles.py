@@ -50,7 +50,7 @@ class TileFolder:
 
     @property
     def folder(self) -> Path:
-        """The folder that tiles lie in; StoreError if it is a link."""
+        """The folder of tiles; StoreError if it is a link."""
         return no_link(self.home / "_tiles")
 
     def find(self, kind: str) -> dict[str, str]:
@@ -58,7 +58,7 @@ class TileFolder:
         return {str(entry.of): str(entry.path) for entry in self._entries() if entry.kind == kind}
 
     def notes(self, tiles: str, of: str) -> Mapping[str, Any] | None:
-        """Notes of a file of tiles; None unless it is whole and made of the bytes that `of` has."""
+        """The notes of a tile file; None unless it is whole and was built from the bytes that `of` has now."""
         try:
             return _notes(state_of(Path(tiles)), state_of(Path(of)))
         except OSError:
@@ -77,7 +77,7 @@ class TileFolder:
         self.sweep(kind)
 
     def sweep(self, kind: str | None = None) -> None:
-        """Delete tiles of files that are gone, and those of other kinds once this one has been there for a while."""
+        """Delete tiles of deleted files, and tiles of other kinds once this kind is older than the grace period."""
         entries = list(self._entries())
         write_times = [entry.path.stat().st_mtime for entry in entries if entry.kind == kind]
         settled = bool(write_times) and time.time() - min(write_times) >= self.grace_s
