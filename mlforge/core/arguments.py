@@ -16,7 +16,7 @@ _repr.maxstring = _repr.maxother = 80
 
 
 def shown(value: object) -> str:
-    """A value as a message shows it: its repr, shortened, and its type where that says more."""
+    """A value as a message shows it: its repr, shortened, and its type where the repr does not show it."""
     try:
         text = _repr.repr(value)
     except Exception:  # noqa: BLE001 - a value's repr may raise anything
@@ -33,9 +33,9 @@ def text(value: object, what: str, works: str) -> str:
 
 
 def texts(values: object, what: str, works: str) -> tuple[str, ...]:
-    """The texts of a list, or the one text given alone; DefinitionError for all else.
+    """The texts of a list, or a single text as a list of one; DefinitionError for any other value.
 
-    A set, which has another order in each process, is taken in alphabetical order.
+    A set is sorted, since its order differs between processes.
     """
     if isinstance(values, str):
         return (text(values, what, works),)
@@ -43,7 +43,7 @@ def texts(values: object, what: str, works: str) -> tuple[str, ...]:
 
 
 def listed(values: object, what: str, works: str) -> tuple[Any, ...]:
-    """The values of a list; DefinitionError for a text, a mapping and whatever is no list.
+    """The values of a list; DefinitionError for a text, a mapping and any other value that is no list.
 
     A set comes sorted by the text of its values: its own order differs between processes.
     """
@@ -53,7 +53,7 @@ def listed(values: object, what: str, works: str) -> tuple[Any, ...]:
 
 
 def instances(values: object, kind: type[T], what: str, works: str) -> tuple[T, ...]:
-    """The values of a list, all of one kind; DefinitionError for all else."""
+    """The values of a list, all instances of one type; DefinitionError for any other value."""
     several = listed(values, what, works)
     for value in several:
         if not isinstance(value, kind):

@@ -31,7 +31,7 @@ def fixed(instant: datetime | int) -> Iterator[None]:
 
 @contextmanager
 def shifted(us: int) -> Iterator[None]:
-    """Let the clock, unless it is fixed, be so many microseconds ahead of this host's within the block."""
+    """Shift the clock within the block: it is this many microseconds ahead of the host's, unless it is fixed."""
     token = _shift.set(_shift.get() + us)
     try:
         yield

@@ -8,7 +8,7 @@ _armed: dict[str, Callable[[], None]] = {}
 
 
 def reach(name: str) -> None:
-    """Run what is armed under this name."""
+    """Run the action that a test armed under this name; nothing in production."""
     if _armed and (action := _armed.get(name)) is not None:
         action()
 

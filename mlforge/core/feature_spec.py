@@ -71,7 +71,7 @@ class FeatureSpec:
 
     @cached_property
     def identity(self) -> tuple[str, ...]:
-        """The columns that name a stored row: keys, and the timestamp where there is one."""
+        """The columns that identify a stored row: the keys, and the timestamp of a timed feature."""
         return self.keys if self.timestamp is None else (*self.keys, self.timestamp)
 
     @cached_property
@@ -81,11 +81,11 @@ class FeatureSpec:
 
     @cached_property
     def event_times(self) -> TimeRange:
-        """The event times that the feature can hold: their rows, too, lie within the years 1 to 9999."""
+        """The range of event times whose stored rows lie within the years 1 to 9999."""
         return TimeRange(FIRST_INSTANT, last_event(self.interval))
 
     def holds(self, times: TimeRange | None) -> bool:
-        """Whether the feature can hold events of such times."""
+        """Whether the feature can hold events within a range of time."""
         return times is None or times.union(self.event_times) == self.event_times
 
     def needed(self) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Long lists that are mostly the same things: where they differ, without looking into any of them."""
+"""Differences of long lists that mostly share their objects: compared by identity, without looking into the items."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def alike(some: Iterable[object], other: Iterable[object]) -> int:
 
 
 def lacking(some: Iterable[T], other: Collection[T]) -> list[T]:
-    """Items of a list that are not among others, which can be looked up."""
+    """Items that are not in a collection, in their order."""
     return list(filterfalse(other.__contains__, some))
 
 

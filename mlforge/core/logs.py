@@ -24,5 +24,5 @@ class _Output:
 
 
 def get_logger(name: str) -> Any:
-    """A structlog logger of that name; what it says never goes to stdout unless the program says so."""
+    """A structlog logger of that name; it writes to stdout only if the program configures it to."""
     return structlog.wrap_logger(_Output(name))

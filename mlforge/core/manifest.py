@@ -20,7 +20,7 @@ MODULUS = 1 << 128  # of the digests of multisets of rows
 
 @dataclass(frozen=True, slots=True)
 class Partial:
-    """The events that one source file, or a whole source, gives a feature; stored under `hash`.
+    """The events of a feature from one source file, or from a whole source; stored under `hash`.
 
     `digest` is a hash of the multiset of its rows: digests of partials add up to that of a version.
     """
@@ -48,7 +48,7 @@ class SourceRecord:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A file of a version's data: rows of a time range, none of which another part holds."""
+    """A file of a version's table: the rows of a time range, which overlaps no other part's."""
 
     file: str
     rows: int
@@ -68,7 +68,7 @@ class ChangeSummary:
 
 @dataclass(frozen=True)
 class Manifest:
-    """An immutable version: what it means, what it was made from, what it holds."""
+    """An immutable version: its spec, its inputs and its contents."""
 
     spec: FeatureSpec
     events: Schema
@@ -101,7 +101,7 @@ class Manifest:
 
     @cached_property
     def watermark(self) -> int | None:
-        """The greatest event time that did not lie ahead when the version was made; None if there is none."""
+        """The greatest event time up to the version's creation, in UTC microseconds; None without events."""
         if self.frontier:
             return max((time for time in self.frontier if time <= self.created_at), default=None)
         return max([partial.times.end for partial in self.partials if partial.times], default=None)

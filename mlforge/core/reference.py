@@ -1,7 +1,7 @@
 """`value(entity, t)` once more, in plain Python over rows: the reference for audits and engines.
 
-It shares nothing with the engines, the time model's code or the stored events, so that a mistake in
-those is not repeated here. Instants are ints, UTC microseconds; a row is a mapping from column to
+The module shares no code with the engines or the time model, and reads no stored events, so that a mistake in
+them is not repeated here. Instants are ints, UTC microseconds; a row is a mapping from column to
 value; sums are exact, or rounded once.
 """
 
@@ -69,7 +69,7 @@ class History:
         return {name: Cell(rows[-1].get(name) if rows else None) for name in self.names}
 
     def lives(self, t: int | None) -> bool:
-        """Whether there is anything to serve at an instant: an event that some window holds."""
+        """Whether the entity has a row at an instant: some window holds an event."""
         if self.spec.timestamp is None:
             return bool(self.rows)
         if t is None:  # nothing had happened yet

@@ -45,7 +45,7 @@ Schema = tuple[Column, ...]
 
 @lru_cache(maxsize=128)
 def shared(schema: Schema) -> Schema:
-    """The first of equal schemas: of thousands of partials, those that have one are told at a glance."""
+    """One shared object for equal schemas, so that thousands of partials compare by identity."""
     return schema
 
 

@@ -55,7 +55,7 @@ def point(t: int, interval: Duration | None) -> int:
 
 
 def row_point(event_time: int, interval: Duration | None) -> int:
-    """The point whose stored row an event gives rise to."""
+    """The instant of the stored row that an event causes, in UTC microseconds."""
     return event_time if interval is None else floor(event_time, interval) + interval.us
 
 
@@ -79,7 +79,7 @@ def events_seen(points: TimeRange, windows: Iterable[Window]) -> TimeRange:
 def rows_touched(
     events: TimeRange, windows: Iterable[Window], interval: Duration | None
 ) -> TimeRange:
-    """Points whose stored rows may change, come or go when events in the range change."""
+    """The range of stored rows that may change, appear or vanish when events in a range change."""
     span = reach(windows)
     at_events = TimeRange(row_point(events.start, interval), row_point(events.end, interval))
     return at_events.union(TimeRange(events.start - span.end, events.end - span.start))

@@ -100,7 +100,7 @@ class Duration:
 
     @classmethod
     def of(cls, us: int) -> Duration:
-        """The duration of so many microseconds, named in its largest exact unit."""
+        """The duration of a number of microseconds, written in its largest exact unit."""
         unit = next(unit for unit, size in _UNITS.items() if us % size == 0)
         return cls(us, f"{us // _UNITS[unit]}{unit}")
 
@@ -124,7 +124,7 @@ class TimeRange:
     end: int
 
     def overlaps(self, other: TimeRange) -> bool:
-        """Whether some instant lies in both."""
+        """Whether some instant lies in both ranges."""
         return self.start <= other.end and other.start <= self.end
 
     def union(self, other: TimeRange) -> TimeRange:
@@ -155,7 +155,7 @@ def to_us(instant: datetime) -> int:
 
 
 def from_us(us: int) -> datetime:
-    """The UTC datetime of so many microseconds since the epoch."""
+    """The UTC datetime of a number of microseconds since the epoch."""
     return _EPOCH + timedelta(microseconds=us)
 
 

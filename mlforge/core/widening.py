@@ -1,6 +1,6 @@
-"""Which dtypes hold the values of which others without loss, and the least that holds several.
+"""Lossless widening of dtypes: which dtype holds another's values, and the least that holds several.
 
-Files of one source may tell a column in several dtypes: Int32 and Int64, Float32 and Float64, decimals of
+Files of one source may store a column in several dtypes: Int32 and Int64, Float32 and Float64, decimals of
 more or fewer digits. The column then takes the least dtype that holds all of them, whatever their order.
 """
 
@@ -46,7 +46,7 @@ _INTEGER_DIGITS = {
 
 @dataclass(frozen=True, slots=True)
 class Backing:
-    """How many files, and rows of them, have a column in a dtype."""
+    """The number of files, and of rows in them, that have a column in a dtype."""
 
     files: int = 0
     rows: int = 0
@@ -56,12 +56,12 @@ class Backing:
 
 
 def narrowed(dtype: str, *, narrow: bool) -> str:
-    """The dtype of a column of values, told apart if they are long integers that a Float64 holds."""
+    """The dtype of a column, marked if its values are long integers that a Float64 holds exactly."""
     return dtype + _NARROW if narrow and dtype in _LONG else dtype
 
 
 def plain(dtype: str) -> str:
-    """The dtype itself, of one that `narrowed` gave."""
+    """The dtype proper, without the mark of `narrowed`."""
     return dtype.removesuffix(_NARROW)
 
 
@@ -82,10 +82,10 @@ def holds(target: str, dtype: str) -> bool:
 
 
 def settle(backing: Mapping[str, Backing]) -> str:
-    """The dtype that a column takes: the least that holds all of several, else one that leaves some out.
+    """The dtype that a column takes: the least that holds all dtypes, else one that leaves some of them out.
 
-    If nothing holds all, it is the one that holds those of most files, then of most rows, then the one
-    with the smallest text. backing: by dtype, perhaps narrowed; not empty.
+    If none holds all, the dtype that suits most files wins, then most rows, then the
+    smallest text. backing: by dtype, perhaps narrowed; not empty.
     """
     if len(backing) == 1:
         return plain(*backing)

@@ -19,7 +19,7 @@ _forms: dict[tuple[str, CodeType], str | None] = {}
 
 
 def normal_form(code: CodeType, namespace: dict[str, Any]) -> str | None:
-    """The normalised syntax of the function that has this code; None where there is no source.
+    """The normalised syntax of a function, by its code object; None where the source is missing.
 
     Name, decorators, defaults, annotations, docstrings, comments and layout are left out. Source that
     does not compile to this very code, an edited file for one, counts as none.

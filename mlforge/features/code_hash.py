@@ -41,7 +41,7 @@ def code_hash(function: Callable[..., object]) -> str:
 class CodeState:
     """The code hash of a function in a process where a user may change helpers and constants, as in a notebook.
 
-    Between two looks it stays the same. Changes that the function itself makes while it is looked at, to a
+    The hash is stable between two looks. Changes that the function itself makes during a look, to a
     cache for one, are none.
     """
 
@@ -56,7 +56,7 @@ class CodeState:
         return self.look() if self._hash is None else self._hash
 
     def look(self) -> str:
-        """The hash, taken anew where something changed since the last look."""
+        """The code hash, computed again if something changed since the last look."""
         raw = code_hash(self._function)
         if self._hash is None or raw != self._raw:
             self._hash = self._raw = raw
@@ -196,7 +196,7 @@ class _Scribe:
 
 
 def _pack(*texts: str) -> str:
-    """Texts as one, so that no two lists give the same."""
+    """Texts joined into one, unambiguously: different lists give different texts."""
     return "".join(f"{len(text)}:{text}," for text in texts)
 
 

@@ -135,7 +135,7 @@ def feature(
 
 
 def check_engine(engine: object, owner: str) -> str:
-    """The engine's name, or DefinitionError naming those there are."""
+    """The engine's name; DefinitionError, which lists the engines, if there is no such engine."""
     if not isinstance(engine, str) or engine not in ENGINES:
         raise DefinitionError(
             f"{owner}: unknown engine {shown(engine)}; there are {', '.join(ENGINES)}"
@@ -154,7 +154,7 @@ def _clock(clock: object, owner: str) -> OnlineClock:
 
 
 def _sources(source: object, what: str) -> tuple[str, ...]:
-    """The texts of one source or of several."""
+    """The texts of a single source or of a list of sources."""
     works = 'write a path such as "transactions/", or a list of such texts'
     is_single = isinstance(source, (str, os.PathLike))
     paths = (source,) if is_single else listed(source, what, works)

@@ -1,4 +1,4 @@
-"""Whether a function reads files by itself: no refresh would notice that they changed."""
+"""Detection of functions that read files by themselves, whose changes no refresh would notice."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ def files_read(
     tables: Mapping[str, pl.Schema],
     code_hash: str = "",
 ) -> str | None:
-    """How a function reads files by itself, as the end of a sentence; None if it is not seen to.
+    """The way in which a function reads files by itself, as the end of a sentence; None if it is not seen to read any.
 
-    It is called with frames of no rows, lazy ones and others: of this schema, and of those of its tables.
-    code_hash: that of the function; as long as it stays, so does what was found out. It never raises.
+    The function is called with empty frames, lazy and eager, of the rows' and the tables' schemas.
+    code_hash: the function's; the verdict is remembered as long as it stays the same. Never raises.
     """
     code, verdict = _verdicts.get(function, ("", ""))
     if verdict and code == code_hash:
@@ -46,7 +46,7 @@ def files_read(
 
 
 def scans_files(frame: pl.LazyFrame, allowed: Collection[object] = ()) -> bool:
-    """Whether a plan has a scan of files, or of anything but the sources that are one's own."""
+    """Whether a plan scans files, or any source but the allowed ones."""
 
     def scans() -> bool:
         flags = pl.QueryOptFlags.none()._pyoptflags

@@ -60,12 +60,12 @@ class Outcome:
 
     @property
     def first_question(self) -> str | None:
-        """The first question, None if there was none."""
+        """The first question to the outside world, None if the call asked nothing."""
         return self.questions[0] if self.questions else None
 
     @property
     def reads(self) -> str | None:
-        """The first question that is about files, None if there was none."""
+        """The first question about files, None if the call read none."""
         return next((question for question in self.questions if question.startswith(_FILES)), None)
 
 
@@ -88,9 +88,9 @@ def named(function: Callable[..., object]) -> str | None:
 
 
 def call(function: Callable[[], object]) -> Outcome:
-    """Call a function and watch what it asks of the world; nothing that it raises comes out.
+    """Call a function and record what it asks of the outside world; its exceptions are caught, not raised.
 
-    It runs in a thread of its own, so that a profiler at work here stays undisturbed, and a timeout
+    The function runs in a thread of its own, so that a profiler at work here stays undisturbed, and a timeout
     that a signal raises here is not taken for the function's error.
     """
     _hear_opened_files()
@@ -153,7 +153,7 @@ _listeners: dict[int, Callable[[FrameType], None]] = {}
 
 @cache
 def _hear_opened_files() -> None:
-    """From now on have listeners told of files that their threads open for reading, also in compiled code."""
+    """Start to tell listeners of files that their threads open for reading, also in compiled code."""
     sys.addaudithook(_heard)
 
 

@@ -197,7 +197,7 @@ def _imports(code: CodeType, namespace: dict[str, Any], home: Home) -> Iterator[
 def _attributes(
     referenced: Mapping[str, object], names: list[str], home: Home
 ) -> dict[str, object]:
-    """`module.name` for every name that the code has and a module among those found defines."""
+    """`module.name` for every name in the code that a referenced module defines."""
     more: dict[str, object] = {}
     queue = [item for item in sorted(referenced.items()) if isinstance(item[1], ModuleType)]
     seen: set[int] = set()

@@ -1,8 +1,8 @@
 """Proves from the polars plan that a function treats each row alone.
 
-Then its results file by file are its result over all files. Joins with the function's tables look at
+The results of such a function file by file equal its result over all files. Joins with the function's tables look at
 one row at a time, too. Only steps and expressions that are listed here are taken to be row-wise:
-whatever else a plan holds, a newer polars' inventions for one, is not proven.
+a plan with anything else, such as a newer polars' inventions, is not proven.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ class Proof:
 
 
 class Doubt(Exception):
-    """The reason that stands against a proof."""
+    """The reason why a function is not proven."""
 
 
 def prove(
@@ -121,9 +121,8 @@ def prove(
 ) -> Proof:
     """Prove that a function treats each row alone, and is the same each time; it never raises.
 
-    The function is called twice with LazyFrames that have no data: the rows', and by name its tables'.
-    So the proof is about what the function does to LazyFrames of these schemas: call it with such to
-    lean on it.
+    The function is called twice with LazyFrames without data, for the rows and, by name, for its tables.
+    The proof holds for calls with LazyFrames of these schemas only.
     """
     try:
         code = purity.call(lambda: purity.named(function))
@@ -171,7 +170,7 @@ def trace(
 
 
 class _Source:
-    """A source of no data, which remembers that it was asked for some."""
+    """A source without data, which remembers whether the function tried to read it."""
 
     def __init__(self, name: str) -> None:
         self.name, self.was_read = name, False
@@ -210,7 +209,7 @@ class _Plan:
         return self._branch([self._source])
 
     def _branch(self, ends: Sequence[_Source]) -> str:
-        """The steps from the current one down to one of these sources."""
+        """The steps from the current node down to one of the sources."""
         steps: list[str] = []
         while True:
             node = _view(self._nodes.view_current_node)

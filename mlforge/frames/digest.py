@@ -52,7 +52,7 @@ def digest(frame: pl.DataFrame) -> int:
 
 
 def _cells(values: pl.Series) -> pl.Series:
-    """Each value as 64 bits; equal values of a dtype give equal bits."""
+    """Each value as 64 bits (UInt64); equal values of a dtype have equal bits."""
     dtype = values.dtype
     if dtype == pl.String:
         return _texts(values)

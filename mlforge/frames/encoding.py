@@ -41,7 +41,7 @@ def key_hashes(frame: pl.DataFrame, keys: Sequence[str]) -> pl.Series:
 
 
 def key_hash(entity: Mapping[str, object]) -> str:
-    """The hash of one entity, equal to its row's in `key_hashes`; an unfit key raises RetrievalError."""
+    """The hash of one entity, in hex, equal to its hash in `key_hashes`; RetrievalError for an unfit key."""
     return sha256(b"".join([_netstring(name, entity[name]) for name in sorted(entity)])).hexdigest()
 
 
@@ -140,7 +140,7 @@ def _text(name: str, value: object) -> str:
 
 
 def _key_value(name: str, value: object) -> Key:
-    """A key's value as one of the four kinds that keys have; RetrievalError for any other."""
+    """A key's value as an integer, string, boolean or date; RetrievalError for any other kind."""
     plain = _plain(value)
     if isinstance(plain, bool | int | str):
         return plain

@@ -15,7 +15,7 @@ _EXACT = 1 << 53  # the integers that a float has all of
 
 
 class Table(ABC):
-    """A caller's table. Only the columns that are asked for are converted; none is changed."""
+    """A caller's table. Columns are converted only on request; the table itself stays unchanged."""
 
     @property
     @abstractmethod
@@ -29,7 +29,7 @@ class Table(ABC):
 
     @abstractmethod
     def column(self, name: str) -> pl.Series:
-        """A column as polars has it; zoned times may come as UTC. RetrievalError if it cannot."""
+        """A column as a polars Series; zoned times may arrive as UTC. RetrievalError if polars cannot hold it."""
 
     @abstractmethod
     def with_values(self, values: pl.DataFrame) -> Any:
@@ -164,7 +164,7 @@ def _converted(convert: Callable[[Any], Any], column: Any, name: str) -> pl.Seri
 
 
 def _pandas_array(column: pl.Series) -> Any:
-    """Integers with nulls become floats, as in pandas, unless those would not be exact."""
+    """A pandas array of a series; integers with nulls become floats, as in pandas, where floats hold them exactly."""
     import pandas as pd
 
     small = not column.dtype.is_integer() or column.is_between(-_EXACT, _EXACT).all()

@@ -48,7 +48,7 @@ def to_polars(text: str) -> pl.DataType:
 
 
 def parse_dtype(text: str) -> pl.DataType:
-    """The polars dtype of any text that `dtype_text` gives, nested ones included; DataError for another."""
+    """The polars dtype of a text from `dtype_text`, nested dtypes included; DataError for any other text."""
     zoned = _DATETIME.fullmatch(text)
     if zoned is not None:
         return pl.Datetime(zoned[1], zoned[2])  # type: ignore[arg-type]
@@ -85,7 +85,7 @@ def schema_of(frame: pl.DataFrame | pl.LazyFrame) -> Schema:
 
 
 def schema_of_values(frame: pl.DataFrame) -> Schema:
-    """The frame's columns, with long integers told as narrow where all of them are."""
+    """The schema of a frame; a column of 64-bit integers that all fit Float64 exactly is marked narrow."""
     return tuple(
         replace(column, narrow=True)
         if column.dtype in ("Int64", "UInt64") and _is_narrow(frame[column.name])
@@ -107,12 +107,12 @@ def polars_schema(columns: Iterable[Column]) -> dict[str, pl.DataType]:
 
 
 def empty(columns: Iterable[Column]) -> pl.DataFrame:
-    """A frame of these columns without rows."""
+    """An empty frame with these columns."""
     return pl.DataFrame(schema=polars_schema(columns))
 
 
 def engine_for(rows: int) -> Literal["in-memory", "auto"]:
-    """How polars is to go over so many rows: streaming saves memory, but takes longer to start than few rows do."""
+    """The polars engine for a number of rows: streaming saves memory, but its start costs more than few rows do."""
     return "in-memory" if rows <= _FEW else "auto"
 
 
@@ -127,7 +127,7 @@ def microseconds(column: str) -> pl.Expr:
 
 
 def in_microseconds(frame: pl.DataFrame) -> pl.DataFrame:
-    """The frame with all its instants in one unit: files of one source may tell a column in several."""
+    """The frame with all instants in microseconds: files of one source may store a column in several units."""
     times = [name for name, dtype in frame.schema.items() if isinstance(dtype, pl.Datetime)]
     return frame.with_columns(pl.col(name).dt.cast_time_unit("us") for name in times)
 
@@ -135,7 +135,7 @@ def in_microseconds(frame: pl.DataFrame) -> pl.DataFrame:
 def of_entities(
     frame: pl.LazyFrame, entities: pl.DataFrame | None, keys: Sequence[str]
 ) -> pl.LazyFrame:
-    """The rows of some entities; of all where it is None."""
+    """The rows of some entities; all rows for None."""
     if entities is None:
         return frame
     if entities.height <= _LISTED:
@@ -158,10 +158,10 @@ def select_typed(
     schema: Schema,
     known: Mapping[str, pl.DataType] | None = None,
 ) -> pl.LazyFrame:
-    """The wanted columns in their order and dtypes. known: dtypes by their text, besides those that are stored.
+    """The columns of a schema, in its order and dtypes. known: polars dtypes by text, to save parsing.
 
     A column that is present in a lesser dtype is widened; one that is absent, null throughout or of a dtype
-    that is not to be had as the wanted one comes as typed nulls.
+    that cannot be cast without loss becomes typed nulls.
     """
     columns = [_typed(column, present.get(column.name), known or {}) for column in schema]
     if not any(column.meta.root_names() for column in columns):  # literals alone would make one row

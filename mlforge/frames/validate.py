@@ -42,7 +42,7 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """The rules' verdict on some rows; `kept` are those that no "drop" rule leaves out."""
+    """The rules' verdict on some rows; `kept` are the rows that no "drop" rule removes."""
 
     rows: int
     failures: tuple[Failure, ...]
@@ -55,7 +55,7 @@ class Report:
         return any(failure.rule.on_fail == "error" for failure in self.failures)
 
     def text(self, on_fail: OnFail | None = None) -> str:
-        """A line of all failures, or of those with this `on_fail`; empty if there are none."""
+        """All failures in one line, or only failures with this `on_fail`; empty without failures."""
         return "; ".join(
             f"{failure.column}: {failure.rule.describe()} fails in {failure.rows:,} of {self.rows:,} rows"
             + (f" ({', '.join(failure.examples)})" if failure.examples else "")
@@ -69,7 +69,7 @@ def check(validators: Mapping[str, Sequence[Rule]], frame: pl.DataFrame, where: 
 
     Nulls, NaN and infinities pass all rules but `not_null`; naive datetimes are UTC.
     Raises ColumnNotFound, ValidationError for a rule that does not go with its column's dtype, and
-    DefinitionError for a pattern that polars does not know.
+    DefinitionError for a pattern that polars does not support.
     """
     failures: list[Failure] = []
     dropped = pl.repeat(False, frame.height, dtype=pl.Boolean, eager=True)
@@ -197,7 +197,7 @@ _RULES: dict[str, Callable[..., pl.Expr]] = {
 
 
 def _members(values: tuple[Any, ...], dtype: pl.DataType) -> pl.Series:
-    """The values in the column's own dtype; those that it cannot hold can match no row."""
+    """The values in the column's dtype; values that it cannot hold match no row and are left out."""
     if dtype.is_temporal():
         return pl.Series([instant(value) for value in values], dtype=pl.Int64)
     if dtype.is_float():

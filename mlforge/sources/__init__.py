@@ -1,1 +1,1 @@
-"""Files that come in: listing them, and reading one without trusting it."""
+"""Source files: listing them, and reading each without trusting it."""

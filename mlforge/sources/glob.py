@@ -25,7 +25,7 @@ class Pattern:
 
     @classmethod
     def glob(cls, parts: Parts) -> Pattern:
-        """`*`, `?` and `[` within a part, `**` over parts; a last `**` stands for all files below."""
+        """`*`, `?` and `[` within a part, `**` over parts; a final `**` matches all files below."""
         patterns = [None if part == "**" else re.compile(fnmatch.translate(part)) for part in parts]
         return cls((*patterns, _ANY)) if patterns[-1] is None else cls(tuple(patterns))
 

@@ -35,7 +35,7 @@ def check_log(source: str, folder: Path, name: str) -> None:
 
 
 def check_above(source: str, root: Path) -> None:
-    """Refuse a folder that lies inside such a table, as a partition does. Raises SourceError."""
+    """Raise SourceError for a folder inside a table with a log, such as a partition."""
     for folder in root.parents:
         for name in (*_LOGS, METADATA):
             if os.path.lexists(folder / name):

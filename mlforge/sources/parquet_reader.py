@@ -70,7 +70,7 @@ stat_of: Callable[[os.stat_result], Stat] = attrgetter(
 
 
 class FileStat(NamedTuple):
-    """The stat of a file, which tells that it changed without reading it."""
+    """The stat of a file, by which a change shows without reading the file."""
 
     size: int
     mtime_ns: int
@@ -125,7 +125,7 @@ def completeness(path: Path) -> str | None:
 def is_being_written(path: Path) -> bool:
     """Whether a process has the file open for writing and has written to it lately.
 
-    Only Linux tells, of a local file that is one's own, or to root; else False.
+    Known on Linux only, for local files of this user, or for root; elsewhere False.
     """
     try:
         descriptor = os.open(path, _READING)
@@ -222,7 +222,7 @@ def _check_writer(descriptor: int, path: str) -> None:
 
 
 def _has_writer(descriptor: int) -> bool:
-    """Whether a lease on it is refused: the kernel gives none while somebody may write."""
+    """Whether the kernel refuses a lease on the file, as it does while a process may write to it."""
     if not hasattr(fcntl, "F_SETLEASE"):
         return False
     try:
@@ -261,7 +261,7 @@ def _decode(raw: bytes, path: str, max_bytes: int | None) -> pa.Table:
 def _readable(
     parquet: pq.ParquetFile, names: list[str], path: str
 ) -> tuple[pa.Table, dict[str, str]]:
-    """The columns that can be read without a key; of the others, why they are not."""
+    """The columns that can be read without a decryption key, and by name the reasons for the rest."""
     try:
         return parquet.read(), {}
     except OSError as error:

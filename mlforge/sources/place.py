@@ -32,8 +32,8 @@ _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/|(delta|iceberg|hudi):")
 class Place:
     """A folder to watch, and which files below it count.
 
-    prefix: stands before the paths of its files, where a source has several places.
-    trusts_names: whether files are named explicitly, and so are parquet whatever their suffix.
+    prefix: precedes the paths of its files, where a source has several places.
+    trusts_names: whether files are named explicitly, and so count as parquet whatever their suffix.
     """
 
     text: str
@@ -44,11 +44,11 @@ class Place:
 
     @classmethod
     def of(cls, text: str, base: Path, *, alone: bool = True) -> Place:
-        """Understand a text as a feature writes it; relative text is taken from `base`.
+        """The place that a feature's source text names; a relative text starts from `base`.
 
         Text with `*`, `?` or `[` is a glob (`**` spans folders). Text that ends in .parquet or .pq, or that
         is a file now, is one file, or the folder of that name that some tools write. All else is a folder.
-        alone: whether it is the whole source. Raises DefinitionError for what can name no file.
+        alone: whether the place is the whole source. Raises DefinitionError for a text that can name no file.
         """
         _check(text)
         parts = Path(os.path.expanduser(text) if text.startswith("~/") else text).parts  # noqa: PTH111 - `~name` is a name
@@ -84,7 +84,7 @@ class Place:
         )
 
     def is_parquet(self, parts: Parts) -> bool:
-        """Whether a file of that path, which fits the pattern, is taken for parquet."""
+        """Whether a file whose path fits the pattern counts as parquet."""
         name = parts[-1].lower()
         if name.endswith(SUFFIXES):
             return True

@@ -24,9 +24,9 @@ _SCALE = DIGITS // 2
 
 
 def held_by_polars(table: pa.Table, left_out: Mapping[str, str] | None = None) -> pa.Table:
-    """The table in types that polars holds, without the columns that are not to be had so.
+    """The table in types that polars holds, without the columns that cannot be converted.
 
-    left_out: columns that were left out before, with reasons. `left_out_of` tells all of them. Raises
+    left_out: columns left out so far, with reasons; `left_out_of` lists all of them. Raises
     pyarrow.ArrowException for values that are damaged.
     """
     reasons = dict(left_out or {})
@@ -55,7 +55,7 @@ def left_out_of(table: pa.Table) -> dict[str, str]:
 
 
 def _mended(column: pa.ChunkedArray) -> tuple[pa.ChunkedArray | None, str]:
-    """The column in a type that polars holds; None, and why, if there is none for it."""
+    """The column in a type that polars holds; else None and the reason."""
     dtype = column.type
     if _repeats_a_field(dtype):
         return None, f"{dtype} names a field twice, which polars cannot hold"

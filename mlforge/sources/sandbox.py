@@ -1,8 +1,8 @@
 """Decoding within bounds: a limit on this process's memory, or a process of its own that may die.
 
 A parquet file of a few kilobytes can honestly hold terabytes, and one that lies about its sizes can
-make a reader end its process. So decoding may take so much memory and no more; and where that did not
-help, the file is decoded where nothing else is lost.
+make a reader end its process. So decoding gets bounded memory; where that does not
+help, the file is decoded in a process whose loss does no harm.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ _before: list[tuple[int, int]] = []  # the limit to go back to, once for each wh
 
 @contextmanager
 def at_most(more: int | None) -> Iterator[None]:
-    """Let this process take so many bytes more within the block; beyond it, allocations fail.
+    """Limit this process to so many more bytes within the block; allocations beyond the limit fail.
 
-    Only Linux keeps to it; None is no limit. Blocks of several threads share the greatest of theirs.
+    Enforced on Linux only; None is no limit. Concurrent blocks of several threads share the greatest limit.
     """
     used_bytes = _taken()
     if more is None or used_bytes is None:
@@ -96,7 +96,7 @@ def decode(raw: bytes, path: str, max_bytes: int | None) -> pa.Table:
 
 
 def _taken() -> int | None:
-    """The bytes of data that this process has; None where the system does not tell."""
+    """The bytes of data that this process has allocated; None where the system does not report them."""
     try:
         fields = Path("/proc/self/statm").read_text().split()
         return int(fields[5]) * resource.getpagesize()

@@ -1,4 +1,4 @@
-"""The process that `mlforge.sources.sandbox` starts: a file's bytes come in, its table goes out."""
+"""The process that `mlforge.sources.sandbox` starts: a file's bytes arrive on stdin, its table leaves on stdout."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mlforge.sources.sandbox import REFUSED
 
 
 def main(path: str, max_bytes: str) -> int:
-    """Decode what stands on the standard input; the path is only told in messages."""
+    """Decode the parquet bytes on the standard input; the path appears only in messages."""
     try:
         table = table_of(sys.stdin.buffer.read(), path, int(max_bytes) if max_bytes else None)
     except UnreadableFile as error:

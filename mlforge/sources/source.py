@@ -1,6 +1,6 @@
-"""Which files a source consists of: a parquet file, a folder of them, a glob, or several of these.
+"""The files of a source: a parquet file, a folder of them, a glob, or a list of such places.
 
-A scan lists, it does not open: `mlforge.sources.parquet_reader` reads one file, and its names are at hand here.
+A scan lists files without opening them; `mlforge.sources.parquet_reader` reads one, and its names are exported here.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ __all__ = [
 class Listing:
     """Files that a scan saw. `hive` names the columns that paths hold: `date` of `date=2024-01-01/`.
 
-    root: what paths start from; where `exists` is False, the folder that is not there.
+    root: the folder that paths start from; where `exists` is False, the missing folder.
     stats: each file's stat as a plain tuple, by its path; in no particular order. tables: the listings of
     the source's tables, by their names.
     """
@@ -63,7 +63,7 @@ class Listing:
         return self.among(self.stats)
 
     def among(self, paths: Iterable[str]) -> tuple[SourceFile, ...]:
-        """The files of these paths, sorted: of thousands few are looked at closer."""
+        """The source files of these paths, sorted."""
         return tuple(
             SourceFile(path, self.root / path, FileStat(*self.stats[path]))
             for path in sorted(paths)
@@ -133,7 +133,7 @@ class Source:
 
     @property
     def missing(self) -> tuple[Path, ...]:
-        """The roots that are not there."""
+        """The roots that do not exist."""
         return tuple(root for root in self.roots if not root.exists())
 
     def absolute(self, path: str) -> Path:
@@ -157,13 +157,13 @@ class Source:
         )
 
     def feeds(self, absolute: Path) -> bool:
-        """Whether a file at this absolute path would be one of the source's, or of one of its tables."""
+        """Whether a file at this absolute path would belong to the source, or to one of its tables."""
         return self.matches(absolute) or any(table.matches(absolute) for _, table in self.tables)
 
     def scan(self, known: Mapping[str, Stat] | None = None) -> Listing:
-        """List the files there are; none if a root is missing.
+        """List the source's files; an empty listing if a root is missing.
 
-        known: stats by path, as they were. Those that are the same are the very same in the listing, too.
+        known: earlier stats by path; the listing reuses the objects of unchanged stats.
         Raises SourceError for a folder that cannot be listed, or that belongs to a table with a log.
         """
         walks = [Walk(place, self.follow, known or {}).run() for place in self.places]
@@ -182,9 +182,9 @@ class Source:
         )
 
     def why_nothing(self, listing: Listing) -> str | None:
-        """Why a listing of this source has no files, where that looks like a mistake in its text; else None.
+        """The likely mistake in the source's text that left a listing without files; else None.
 
-        An empty folder that is there is no mistake: its files are yet to come.
+        An existing empty folder is no mistake: its files are yet to come.
         """
         if not listing.exists:
             near = _near(listing.root)
@@ -209,7 +209,7 @@ class Source:
 
 
 def _near(path: Path) -> str:
-    """A question after what lies where a path should, under a name much like its own."""
+    """A "did you mean" question, if something with a similar name lies beside a missing path; else empty."""
     try:
         close = get_close_matches(path.name, os.listdir(path.parent), n=1)  # noqa: PTH208 - names alone
     except OSError:

@@ -29,7 +29,7 @@ class Ignored:
 class Walk:
     """A walk over a place: the stats of its files, what is ignored, and columns in folders' names.
 
-    exists: whether the place's root was there.
+    exists: whether the place's root existed.
     """
 
     def __init__(self, place: Place, follow: bool, known: Mapping[str, Stat]) -> None:
@@ -42,7 +42,7 @@ class Walk:
         self.followed: set[Path] = set()
 
     def run(self) -> Walk:
-        """Look at all that is there. Raises SourceError if a folder cannot be listed or is a table's."""
+        """Walk the whole place. Raises SourceError if a folder cannot be listed or belongs to a table with a log."""
         root = self.place.root
         check_above(self.place.text, root)
         try:
@@ -161,7 +161,7 @@ class Walk:
             self._file(parts, result)
 
     def _count_once(self) -> None:
-        """Of several names of one file the first counts."""
+        """Keep only the first of several names of one file."""
         counted: set[str] = set()
         for path in sorted(self.stats):
             parts = tuple(path.removeprefix(self.place.prefix).split("/"))
@@ -172,7 +172,7 @@ class Walk:
             counted.add(real)
 
     def _follow(self, path: Path, parts: Parts, target: Path, result: os.stat_result) -> None:
-        """Take what a link outwards leads to; a folder once, and none that this source lies in."""
+        """Follow a link that leads outside: each folder once, and never a folder above this source."""
         root = Path(os.path.realpath(self.place.root))
         if not stat.S_ISDIR(result.st_mode):
             if self.pattern.fits(parts):
