@@ -15,7 +15,7 @@ from mlforge.online import OnlineStore
 def features_by_name(entries: object) -> dict[str, Feature]:
     """The features of a list of features and modules, by name.
 
-    Raises DefinitionError for all else in the list, and for two features of one name, case aside.
+    Raises DefinitionError for any other item of the list, and for two features of one name, case aside.
     """
     works = "write features=[user_spend], decorated with @feature(...), or a module that holds some"
     features: dict[str, Feature] = {}
@@ -68,7 +68,7 @@ def _features_in(entry: object, works: str) -> list[Feature]:
 
 
 def describe_feature(feature: Feature) -> Mapping[str, object]:
-    """Everything of a feature that decides what a refresh of it does, in JSON's types."""
+    """All settings of a feature that affect its refresh, as JSON types."""
     return {
         "config": config_of(feature.spec),
         "code": feature.code_hash,

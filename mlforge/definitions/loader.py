@@ -174,7 +174,7 @@ def _run_module(name: str) -> ModuleType:
 
 
 class _SourceLoader(SourceFileLoader):
-    """Compiles the text as it is now: a cache would take two edits of one second for one."""
+    """A loader without bytecode cache, which would miss the second of two edits within a second."""
 
     def get_code(self, fullname: str) -> CodeType:
         return self.source_to_code(self.get_data(self.path), self.path)
@@ -182,7 +182,7 @@ class _SourceLoader(SourceFileLoader):
 
 @contextmanager
 def _fresh_imports(folder: Path) -> Iterator[None]:
-    """Forget what the definitions before these imported, and let modules in the folder import.
+    """Forget the modules that earlier definitions imported, and make modules in the folder importable.
 
     The folder stays on sys.path: functions may import when they are called.
     """
@@ -203,14 +203,14 @@ def _fresh_imports(folder: Path) -> Iterator[None]:
 
 
 def _is_ours(module: ModuleType) -> bool:
-    """Whether a module is a part of this installation: the definitions may lie in our own tree."""
+    """Whether a module is part of this installation, since definitions may lie in our own tree."""
     file = getattr(module, "__file__", None)
     top = str(getattr(module, "__name__", "")).partition(".")[0]
     return top in _OUR_PACKAGES and file is not None and Path(file).is_relative_to(_HOME)
 
 
 def _lies_in(module: str, folder: Path) -> bool:
-    """Whether a loaded module is one of the folder's own, and none of ours."""
+    """Whether a loaded module belongs to the folder, and not to this installation."""
     loaded = sys.modules.get(module)
     return loaded is not None and _lies_in_folder(loaded, folder) and not _is_ours(loaded)
 
@@ -298,7 +298,7 @@ def _place(error: BaseException, folder: Path) -> str | None:
 
 
 def _shown(path: Path) -> str:
-    """The path from where the user is, if it lies below."""
+    """The path relative to the current folder, if it lies below."""
     here = Path.cwd()
     return str(path.relative_to(here)) if path.is_relative_to(here) and path != here else str(path)
 

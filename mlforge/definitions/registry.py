@@ -39,9 +39,9 @@ _SOMEWHERE = Path("/definitions")
 class Definitions:
     """A project's features and stores.
 
-    store: where versions go. features: features, and modules whose features are taken.
-    online_store: where `push` goes. engine: the default of features that name none.
-    name: by default the root's folder name. root: what relative sources start from, by default the
+    store: the store of versions. features: features, and modules of features.
+    online_store: the target of `push`. engine: the default of features that name none.
+    name: by default the root's folder name. root: the folder that relative sources start from, by default the
         folder of the file that makes the Definitions; a relative root starts there too. Where there is
         no such file, as in a REPL, it is the current folder.
     hold_above: the share of files or rows, from 0 to 1, that a worker's refresh may lose before it is
@@ -119,7 +119,7 @@ class Definitions:
 
     @property
     def online_store(self) -> OnlineStore | None:
-        """Where `push` goes; its readers mean the rows of these definitions' store."""
+        """The target of `push`; its readers accept only rows of these definitions' store."""
         return self._online_store
 
     @online_store.setter
@@ -143,13 +143,13 @@ class Definitions:
         return located
 
     def source(self, name: str) -> Source:
-        """Where a feature's files are, and those of its tables."""
+        """The source of a feature, with the sources of its tables."""
         feature = self.feature(name)
         follow = self.settings.follow_links
         return Source.of(feature.sources, self.root, follow=follow, tables=feature.tables)
 
     def feature(self, name: str) -> Feature:
-        """The feature of that name; DefinitionError naming those there are."""
+        """The feature with this name; DefinitionError, which lists all names, if there is none."""
         if name not in self.features:
             raise DefinitionError(
                 f"no feature {name!r}; there are {', '.join(sorted(self.features)) or 'none'}"
@@ -188,7 +188,7 @@ class Definitions:
     ) -> dict[str, BuildResult]:
         """Refresh features, and with `online` push them.
 
-        features, tags: which; all by default. version: publish under this number in any case.
+        features, tags: the selection; all by default. version: publish under this number in any case.
         engine: override for this build. full: evaluate everything anew. progress: called with each
             feature's name before it is built.
 
@@ -219,8 +219,8 @@ class Definitions:
     ) -> dict[str, BuildResult]:
         """Results that `build` would give right now: the same work, stopped before publishing.
 
-        With an online store, `keys_written` tells how many keys a push would touch; if it does not answer,
-        a warning does. Nothing is written to the store: the right to read it will do. Raises BuildError as
+        With an online store, `keys_written` is the number of keys that a push would touch; if it does not answer,
+        a warning says so. Nothing is written to the store: the right to read it is enough. Raises BuildError as
         `build` does.
         """
         options = replace(self._options, publish=False, version=version, full=full)
@@ -361,7 +361,7 @@ def _each(
     work: Callable[[str], BuildResult],
     progress: Callable[[str], None] | None,
 ) -> dict[str, BuildResult]:
-    """Do the work for each feature; BuildError for those that failed, once all were tried."""
+    """Do the work for each feature; BuildError with all failures, once all features were tried."""
     results: dict[str, BuildResult] = {}
     failures: dict[str, Exception] = {}
     for name in names:
@@ -393,6 +393,6 @@ def _root(root: object) -> Path:
 
 
 def _from(folder: Path, path: Path) -> str:
-    """A path as the same project has it on any host: from the definitions' folder, where it lies there."""
+    """A path that is the same on every host: relative to the definitions' folder, if it lies inside."""
     absolute = _absolute(folder / path)
     return str(absolute.relative_to(folder) if absolute.is_relative_to(folder) else path)

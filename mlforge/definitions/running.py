@@ -24,7 +24,7 @@ def project_folder(target: str | None, here: Path) -> Path:
 
 
 def read_note(path: Path) -> dict[str, Any]:
-    """The note of an `mlforge up`: its `pid`, and the `url` of its server; empty if it is not there or not JSON."""
+    """The note of an `mlforge up`: its `pid`, and the `url` of its server; empty if the file is missing or not JSON."""
     try:
         note = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
@@ -50,9 +50,9 @@ def _lives(pid: int) -> bool:
 
 
 def serve_at(definitions: Definitions, url: str) -> Definitions:
-    """Definitions that name no online store get the one at a URL; gives the definitions.
+    """Give definitions without an online store the one at a URL; returns the definitions.
 
-    Workers and commands go through here: a row has the same name and the same life, whoever writes it.
+    Workers and commands both call this, so that rows get the same keys and TTL whoever writes them.
     """
     if definitions.online_store is None:
         from mlforge.online import RedisStore

@@ -20,7 +20,7 @@ class Settings:
     """Settings of Definitions that hold for all features.
 
     engine: for features that name none. hold_above: a share, 0 to 1. max_file_memory, memory_limit: bytes.
-    gone_after: how long a feature that vanished is served as it stands. partial: whether other definitions
+    gone_after: how long a feature that vanished stays online. partial: whether other definitions
     have features in the same store.
     Raises DefinitionError for a value of the wrong kind or out of bounds.
     """

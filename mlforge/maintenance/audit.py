@@ -1,4 +1,4 @@
-"""Audit: whether stored and served values are those that the raw files give.
+"""Audit: whether stored and served values equal the values computed from the raw files.
 
 For a sample of entities, or all, the values of the served version are computed anew from the source
 files by `mlforge.core.reference`, and compared with the rows of data.parquet, with training values and with
@@ -57,11 +57,11 @@ def audit(
     share: Share = SOME,
     max_bytes: int | None = None,
 ) -> Audit:
-    """Hold the served version against the raw files; the result is kept beside the version.
+    """Compare the served version with the raw files; the result is stored beside the version.
 
-    Entities that an earlier audit found wrong are looked at again, whatever the seed. An entity with
-    events in a file whose content is no longer there cannot be proven, and is counted as such.
-    Raises MlforgeError if there is nothing to audit: no version, or one that other code made.
+    Entities that an earlier audit found wrong are audited again, whatever the seed. An entity with
+    events in a file whose content no longer exists is counted as unproven.
+    Raises MlforgeError if there is nothing to audit: no version, or a version made by other code.
     """
     began = time.perf_counter()
     manifest = store.resolve(feature.name)
@@ -250,7 +250,7 @@ class _Audit:
             self._compare(entity, "training", t, values, cells)
 
     def _served(self, histories: Mapping[Entity, History], whole: bool) -> None:
-        """Rows online, as of the instant that the books name; not while another version is there."""
+        """Check rows online as of the instant in their books; skipped while another version is online."""
         name, keys = self.feature.name, self.feature.spec.keys
         if self.online is None:
             self.skipped.append("online: there is no online store at hand")

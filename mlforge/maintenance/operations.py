@@ -21,10 +21,10 @@ _MOSTLY = 0.5  # a pack with fewer partials that are named by no version stays a
 
 @dataclass(frozen=True, slots=True)
 class Pruned:
-    """Versions and partials that were removed of one feature.
+    """The versions and partials of one feature that were removed.
 
-    unreadable: versions that stay because their manifests cannot be read; all partials stay with them.
-    in_use: versions that stay until the next time, for they are being read, and their partials with them.
+    unreadable: versions kept because their manifests cannot be read; all partials are kept with them.
+    in_use: versions kept until the next pruning, since they are being read; their partials are kept, too.
     """
 
     feature: str
@@ -47,7 +47,7 @@ def rollback(store: Store, name: str, version: str | None = None) -> Pointer:
     """Serve an older version, by default the one before; the feature is held until a person goes on.
 
     The generation rises, so the online store follows. The next build takes a number above all others.
-    Raises VersionNotFound if there is nothing to go back to, VersionConflict for the version that is served.
+    Raises VersionNotFound if there is no older version, VersionConflict for the served version.
     """
     store.list_versions(name)  # a lock makes the folder: not for a name that does not exist
     with store.lock(name):
@@ -67,7 +67,7 @@ def rollback(store: Store, name: str, version: str | None = None) -> Pointer:
 def pin(
     store: Store, name: str, version: str | None = None, *, unpin: bool = False
 ) -> tuple[str, ...]:
-    """Keep a version whatever prune is told, by default the served one; returns all pins."""
+    """Protect a version, by default the served one, from every prune; returns all pins."""
     store.list_versions(name)
     with store.lock(name):
         chosen = str(store.resolve(name, version).version)
@@ -86,9 +86,9 @@ def prune(
 
 
 def tidy(store: Store, name: str, rule: Retention = UNATTENDED) -> Pruned | None:
-    """Prune a feature once that removes enough versions to be worth the look at all the others.
+    """Prune a feature once enough versions can go to pay for reading all the rest.
 
-    Small partials that have come to lie about are packed.
+    Small loose partials are compacted into packs.
     """
     versions = dict.fromkeys(store.versions(name), 0)
     pointer, pins = store.pointer(name), map(Version.parse, store.books(name).pins)
@@ -103,7 +103,7 @@ def tidy(store: Store, name: str, rule: Retention = UNATTENDED) -> Pruned | None
 
 
 def verify(store: Store, names: Iterable[str], version: str | None = None) -> list[Problem]:
-    """Compare every byte of versions and partials with what their manifests say; nothing is changed."""
+    """Compare every byte of versions and partials with their manifests' hashes; nothing is changed."""
     problems: list[Problem] = []
     for name in names:
         checked: dict[str, str | None] = {}
@@ -173,7 +173,7 @@ def _manifests(store: Store, name: str) -> tuple[dict[Version, Manifest], list[V
 
 
 def _remove(store: Store, name: str, versions: Iterable[Version]) -> list[Version]:
-    """Remove versions; returns those that stay, for they are being read."""
+    """Remove versions; returns the versions that stay because they are being read."""
     in_use = []
     for version in versions:
         try:

@@ -1,4 +1,4 @@
-"""The events that the raw files give, by the feature's function alone: no engine and no stored event has a part."""
+"""Events computed from the raw files by the feature's function alone, without engines and stored events."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ class RawReader:
         return paths
 
     def _content(self, file: RawFile) -> pl.DataFrame | None:
-        """The content that the version was made from; None if it is nowhere in the source now."""
+        """The bytes that the version was made from; None if the source does not hold them any more."""
         for path in dict.fromkeys([file.path, *self._paths.get(file.hash, ())]):
             try:
                 content = read(SourceFile.under(self.source.root, path), self.max_bytes)

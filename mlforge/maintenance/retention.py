@@ -10,10 +10,10 @@ from mlforge.core.values import Duration, Version
 
 @dataclass(frozen=True, slots=True)
 class Retention:
-    """The rule of what may be removed. Every part that is set must allow it.
+    """The rule for removing versions. A version goes only if every part that is set allows it.
 
-    patches: so many newest versions stay, and the newest of each MINOR. older_than: younger versions stay.
-    newest: so many newest versions stay, and nothing else for its own sake.
+    patches: this many newest versions stay, and the newest of each MINOR. older_than: younger versions stay.
+    newest: this many newest versions stay, without the newest of each MINOR.
     """
 
     patches: int | None = None
@@ -32,9 +32,9 @@ def removable(
     rule: Retention,
     now: int,
 ) -> list[Version]:
-    """The versions that may go, ascending; `versions` maps each to the time when it was made.
+    """The versions that may be removed, ascending; `versions` maps each to its time of creation, in UTC microseconds.
 
-    Never the served one, a pinned one, or the highest, from whose number the next one goes on.
+    The served, pinned and highest versions always stay; the next number follows the highest.
     """
     ordered = sorted(versions)
     safe = {*ordered[-1:], *pins, *([served] if served else [])}

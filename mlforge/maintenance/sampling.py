@@ -24,7 +24,7 @@ Entity = tuple[Any, ...]
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """How much is looked at: so many entities (None: all), chosen by the seed."""
+    """The size of a sample: this many entities (None: all), chosen by the seed."""
 
     entities: int | None = 20
     seed: int = 0
@@ -46,7 +46,7 @@ class Sample:
     def of(
         cls, keys: tuple[str, ...], stored: pl.DataFrame, share: Share, always: Iterable[str]
     ) -> Sample:
-        """As many of the stored entities as asked for; those that only the files have go along."""
+        """A sample of the stored entities, by the share; entities that only the files have are added."""
         sample = cls(keys, share.seed, None, tuple(always))
         if share.entities is None or stored.height <= share.entities:
             return sample

@@ -1,4 +1,4 @@
-"""The online store: rows of JSON by entity, and the books that say what they are worth."""
+"""The online store: rows of JSON by entity, and the books that state which version and instant the rows are of."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The rows that are to be online: keys and values of the entities that have any at an instant.
+"""The rows to put online: keys and values of the entities that have a value at an instant.
 
-The events that their windows see are read once and then asked several questions, for as many entities at
-a time as memory is to hold.
+The events in their windows are read once and then evaluated at several instants, for as many entities at
+a time as the memory limit allows.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class AsOfView:
 
 @dataclass(frozen=True)
 class Batch:
-    """Keys and values of some entities, of those that have any; and how many of them had any before."""
+    """Keys and values of some entities that have a value, and how many of these had a value before."""
 
     rows: pl.DataFrame
     had: int
@@ -78,7 +78,7 @@ def cut(
     subset: EntitySubset = EntitySubset(),
     before: AsOfView | None = None,
 ) -> Iterator[Batch]:
-    """The subset's entities in batches that share none, with their values at `now`.
+    """The subset's entities in disjoint batches, with their values at `now`.
 
     before: an earlier view, of which each batch says how many entities had a value. Raises IntegrityError as
     `values_at` does.
@@ -143,7 +143,7 @@ def _part_of(keys: Sequence[str], number: int, parts: int) -> pl.Expr | None:
 def _held(
     views: Sequence[AsOfView], among: pl.DataFrame | None, part: pl.Expr | None
 ) -> list[AsOfView]:
-    """The views with the events of these entities in memory; events that two views share are read once."""
+    """The views, restricted to these entities and with their events in memory; shared events are read once."""
     events = views[0].events
     spec = events.spec
     columns = spec.needed() if spec.columns else None
@@ -174,7 +174,7 @@ def _held(
 
 
 def _shared(times: Sequence[TimeRange | None]) -> TimeRange | None:
-    """A range for the events that two views share: one that covers both, unless they lie apart."""
+    """The range to read for the events that two views share: it covers both ranges, unless they are disjoint."""
     if len(times) < 2:
         return _NOWHEN
     first, second = times

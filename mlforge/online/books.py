@@ -44,9 +44,9 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """The offline store that a feature's rows are of, and where it was when it took them.
+    """The offline store that a feature's rows come from, and where it lay when it claimed them.
 
-    store: its id. place: where it lies, as its `repr` says. root: the project's root. since: when it took the
+    store: its id. place: its location, as its `repr`. root: the project's root. since: when it claimed the
         feature, in UTC microseconds; 0 where that is not recorded yet.
     """
 
@@ -58,7 +58,7 @@ class Owner:
     since: int = 0
 
     def lies_where(self, other: Owner) -> bool:
-        """Whether both lie in one place on one host: then one was deleted, and the other made after it."""
+        """Whether both stores lie in one place on one host: then the first was deleted before the second was created."""
         return bool(self.place) and (self.place, self.host) == (other.place, other.host)
 
     def __str__(self) -> str:
@@ -77,9 +77,9 @@ class Evidence:
     evicted: int
 
     def excluded(self, now: Evidence) -> bool:
-        """Whether no key was evicted from this until now, as far as the server's own count tells.
+        """Whether the server evicted no key between this evidence and `now`, by its own count.
 
-        A server that was started anew counts anew.
+        A restarted server starts counting at 0.
         """
         if self == INCOMPLETE:
             return False
@@ -96,11 +96,11 @@ class OnlineBooks:
 
     target: the last push that finished; None means that nothing is promised: all but `pending` and `owner`
         is empty then. pending: the targets that began since.
-    rows: how many there are. pushed_at, renewed_at: UTC microseconds. Rows live from `renewed_at` for one
+    rows: the number of rows. pushed_at, renewed_at: UTC microseconds. Rows live from `renewed_at` for one
         TTL, the books for half of one.
-    ttl: the TTL that the rows were given, in seconds; None for ever, UNRECORDED where it is not told.
-    keys, columns: names and dtypes. empty: the value of each column where windows are empty, as training gives it.
-    evidence: the server's word of when all rows were last known to be there; None where it does not tell.
+    ttl: the TTL of the rows, in seconds; None for ever, UNRECORDED where the books lack it.
+    keys, columns: names and dtypes. empty: the value of each column where windows are empty, as in training.
+    evidence: the server's run and evictions when all rows were last known to be there; None where it reports none.
     owner: whose rows they are; None where a release before pushed them.
     """
 
@@ -118,16 +118,16 @@ class OnlineBooks:
 
     @property
     def is_being_replaced(self) -> bool:
-        """Whether rows may be those of another version, whose push has begun and not finished."""
+        """Whether rows may belong to another version, whose push has begun but not finished."""
         return any(
             self.target is None or pending.version != self.target.version
             for pending in self.pending
         )
 
     def renewal_due(self, ttl: int | None, now: int) -> bool:
-        """Whether the rows' lives are to be renewed: the TTL is another by now, or a quarter of it has passed.
+        """Whether the rows' TTL is due for renewal: its setting has changed, or a quarter of it has passed.
 
-        So they are renewed before half of it has passed even if a turn is missed.
+        So rows are renewed before half of it has passed even if one round is missed.
         """
         if ttl != self.ttl:
             return True

@@ -77,7 +77,7 @@ def ttl_text(ttl: int | None) -> str:
 
 
 def evidence_text(evidence: Evidence | None) -> str:
-    """The evidence as a person can read it; empty where the server does not tell."""
+    """The evidence as readable text; empty where the server reports none."""
     return "" if evidence is None else f"{evidence.evicted} {evidence.server}"
 
 
@@ -156,7 +156,7 @@ def _owner(fields: Mapping[str, str]) -> Owner | None:
 
 
 def _empty(text: str, columns: Schema) -> Mapping[str, Any]:
-    """The values of empty windows, as training gives them."""
+    """The values of empty windows, by column, in the dtypes of training."""
     row = _mapping(json.loads(text))
     decode_rows([row], columns)
     if unnamed := row.keys() - {column.name for column in columns}:

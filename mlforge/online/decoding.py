@@ -1,4 +1,4 @@
-"""Rows as a server holds them, in the Python values that training gives.
+"""Decoding a server's rows into the Python values that training returns.
 
 A row is input: anybody who reaches the server can have written it. Each column is held against the dtype
 that the books name, and a value that the dtype does not have raises Misfit; none is guessed at.
@@ -22,9 +22,9 @@ Decode: TypeAlias = Callable[[list[Any]], list[Any]]
 
 
 class Misfit(Exception):
-    """A row that the books do not describe; `position` is its place among the rows that were asked for.
+    """A row that does not fit the books; `position` is its index among the requested rows.
 
-    incomplete: a column is missing, or of another type: so it looks while another version is pushed.
+    incomplete: a column is missing, or of another type, as while another version is being pushed.
     """
 
     def __init__(self, position: int, what: str, incomplete: bool = False) -> None:
@@ -33,7 +33,7 @@ class Misfit(Exception):
 
 
 def parse_rows(texts: Sequence[str | None]) -> list[Row | None]:
-    """The JSON objects of the texts, None where there is none; Misfit for the first that is no object."""
+    """The parsed JSON objects of the texts, None for None; Misfit for the first text that is no object."""
     rows = [None if text is None else _parsed(text) for text in texts]
     for position, (row, text) in enumerate(zip(rows, texts, strict=True)):
         if type(row) is not dict and text is not None:
@@ -42,9 +42,9 @@ def parse_rows(texts: Sequence[str | None]) -> list[Row | None]:
 
 
 def decode_rows(rows: Sequence[Row | None], columns: Schema) -> None:
-    """Put each column's values as training gives them into the rows; Misfit for the first that is unfit.
+    """Replace each column's values in the rows by the values of training; Misfit for the first unfit value.
 
-    Columns that the schema does not name stay as they are. A dtype that is not known raises KeyError.
+    Columns outside the schema stay as they are. An unknown dtype raises KeyError.
     """
     present = [row for row in rows if row is not None]
     for column in columns:

@@ -1,4 +1,4 @@
-"""Reading ahead: a process that waits for its job keeps in memory what coming values are made of."""
+"""Reading ahead: a process that waits for its job caches the events that its next values depend on."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _LATE = 8  # what is late by at most this part of the longest window finds its e
 
 
 def read_ahead(store: Store, manifest: Manifest, room: int = ROOM) -> int:
-    """Have the store keep the events that windows see from the version's watermark on in memory.
+    """Have the store cache the events that windows still hold at the version's watermark or later.
 
-    It keeps none that take more than `room`, nor those of which tiles at rest are read instead. Gives how many
-    values are kept. Raises what polars does where they cannot be read.
+    Nothing is cached if the events hold more than `room` values, or if cached tiles are read in their place.
+    Returns the number of values cached. Raises polars' errors where events cannot be read.
     """
     spec, newest = manifest.spec, manifest.reached(clock.now())
     if spec.timestamp is None or newest is None or not spec.columns:

@@ -1,7 +1,7 @@
 """Push: bring the online store to a version, as of an instant.
 
-Only rows that may differ from what is online travel: those of entities whose events changed since
-the version that is online, and those whose windows gained or lost events as the instant moved.
+Only rows that may differ from those online are sent: the rows of entities whose events changed since
+the version that is online, or whose windows gained or lost events as the instant moved.
 """
 
 from __future__ import annotations
@@ -109,12 +109,12 @@ def _owner(store: Store, identity: StoreIdentity | None) -> Owner:
 
 
 def is_to_come(target: Target, now: int) -> bool:
-    """Whether it was pushed as of an instant that lies ahead: by a clock that was set back since."""
+    """Whether the push was as of an instant in the future: by a clock that has been set back since."""
     return target.as_of is not None and target.as_of > now + _AHEAD_US
 
 
 def _misled(name: str, store: Store, online: OnlineStore) -> str | None:
-    """The cause of a fence that no later push can pass; None if another push simply was faster.
+    """The cause of a fence that no later push can pass; None if another push was just faster.
 
     A generation that this store, read again, never had: its folder was deleted and made anew. Or an
     instant that has not come: no clock that is right can have been so far ahead.
@@ -221,7 +221,7 @@ class _Push:
         )
 
     def _recounted(self, books: OnlineBooks, evidence: Evidence | None) -> OnlineBooks | None:
-        """The books with the evidence up to which all rows are there, None if some are missing.
+        """The books with the latest evidence under which all rows exist, None if some rows are missing.
 
         Evidence that no count has covered stays as it is: a push alone does not acknowledge it.
         """
@@ -252,9 +252,9 @@ class _Push:
         return PushResult(name, self.target.version, self.target.as_of)
 
     def affected(self, books: OnlineBooks) -> pl.DataFrame | None:
-        """Keys whose rows may differ from what any unfinished or finished push wrote; None for all.
+        """Keys of the entities whose rows may differ from those of any earlier push, finished or not; None for all entities.
 
-        All of them also where rows are so old that they are better written anew.
+        None also where rows are so old that all are better rewritten.
         """
         if books.target is None or books.renewal_due(self.online.ttl, clock.now()):
             return None
@@ -280,7 +280,7 @@ class _Push:
         return diff_versions(self.store, before, self.manifest)
 
     def _manifest_of(self, base: Target) -> Manifest | None:
-        """The version that a push was of; None if it is gone, or another came in its place."""
+        """The manifest of a push's version; None if the version was removed or replaced."""
         try:
             manifest = self.store.manifest(self.manifest.name, Version.parse(base.version))
         except StoreError:

@@ -1,4 +1,4 @@
-"""A Redis server: where it is, how it is asked, and what its refusals mean."""
+"""A Redis server: its address, sending it commands, and the meaning of its refusals."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class Refused(OnlineRefused):
 
 
 class Server:
-    """A client that speaks mlforge's errors; it connects when first used, and anew after a fork."""
+    """A client that raises mlforge's errors; it connects at first use, and again after a fork."""
 
     def __init__(self, options: dict[str, Any]) -> None:
         """From redis-py's connection options; unknown ones raise DefinitionError."""
@@ -126,7 +126,7 @@ class Server:
             raise self._meant(error) from error
 
     def evidence(self) -> Evidence | None:
-        """This run of the server, and its count of evictions; None if it does not tell."""
+        """The server's run id and count of evicted keys; None if it does not report them."""
         try:
             with self.asking() as client, client.pipeline(transaction=False) as pipe:
                 pipe.info("server")
@@ -225,7 +225,7 @@ def _answers(connection: Any, commands: bytes, replies: int) -> list[Any]:
 
 
 def _answer(connection: Any) -> Any:
-    """A reply; a refusal is one, too, and others may follow it."""
+    """The next reply; an error reply is returned, not raised, since further replies may follow it."""
     try:
         return connection.read_response()
     except redis.ResponseError as error:
