@@ -60,7 +60,7 @@ def configure(process: str, level: str = "INFO") -> None:
 def escaped(_: object, __: str, record: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     """The record with control characters escaped: a file's name must not forge a line of the log.
 
-    A traceback keeps its lines. JSON needs none of this: it escapes by itself.
+    A traceback keeps its line breaks. JSON output needs no escaping, as its encoder escapes.
     """
     for name, value in record.items():
         if isinstance(value, str):

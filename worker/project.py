@@ -50,8 +50,8 @@ class Settings:
     def read(cls, environment: Mapping[str, str] = os.environ) -> Settings:
         """The settings in REDIS_URL, MLFORGE_DEFINITIONS and MLFORGE_JOB_TIMEOUT (seconds).
 
-        REDIS_URL_FILE names a file with the URL in place of REDIS_URL: what holds a password need not be
-        in the environment. Raises MlforgeError without a URL, or with a timeout that is none.
+        REDIS_URL_FILE names a file with the URL in place of REDIS_URL: a password need not be
+        in the environment. Raises MlforgeError without a URL, or with an invalid timeout.
         """
         url = redis_url(environment) or environment.get("RQ_REDIS_URL")
         if not url:
@@ -70,7 +70,7 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class TakenUp:
-    """When a watcher took up its definitions, by the server's clock, and whether others decided before."""
+    """The take-over by a watcher's definitions: its time by the server's clock, and whether other definitions decided before."""
 
     since: int
     others_before: bool
@@ -78,7 +78,7 @@ class TakenUp:
 
 @dataclass(frozen=True, slots=True)
 class Gone:
-    """A feature that the definitions no longer have, served as it stands; instants in microseconds."""
+    """A feature that the definitions no longer have, still served; instants in UTC microseconds."""
 
     feature: str
     since: int
@@ -119,7 +119,7 @@ class Project:
         return self.definitions.name
 
     def is_of_its_store(self) -> bool:
-        """Whether the store is still the one that the scope names; False once another was made in its place."""
+        """Whether the store is still the one that the scope names; False once a new store lies in its place."""
         identity = self.definitions.store.identity()
         return identity is None or self.scope.startswith(identity.id)
 
@@ -155,10 +155,10 @@ class Project:
 
     @contextmanager
     def common_clock(self) -> Iterator[int]:
-        """Take the server's time for this host's within the block, if they differ: hosts must agree on now.
+        """Use the server's clock in place of this host's within the block, since hosts must agree on the time.
 
-        Else one whose clock is ahead would serve what is not yet true, and bar the others from mending it.
-        Gives by how many microseconds this host's clock is off.
+        Otherwise a host whose clock is ahead would serve future values, and keep the others from correcting them.
+        Yields the microseconds by which this host's clock is off.
         """
         off = clock.now() - self.work_queue.now()
         if abs(off) < _CLOCKS_AGREE_US:
@@ -172,15 +172,15 @@ class Project:
         return current is None or current.decode().split()[0] == self.hash
 
     def make_current(self) -> TakenUp:
-        """Let these definitions decide from now on."""
+        """Make these definitions the current ones."""
         keys, arguments = [_current_key(self.scope)], [self.hash]
         since, before = self.redis.register_script(_TAKE_UP)(keys, arguments)
         return TakenUp(int(since), before is None or before.decode().split()[0] != self.hash)
 
     def stay_current(self, since: int) -> None:
-        """Say again that these definitions decide, where the server has forgotten it or gone back.
+        """Record these definitions as current again, where the server lost or reverted the record.
 
-        since: when they were taken up. Others that were taken up later go on deciding.
+        since: when they were taken up. Definitions taken up later stay current.
         """
         self.redis.register_script(_STAY)([_current_key(self.scope)], [self.hash, since])
 
@@ -199,7 +199,7 @@ class Project:
         return [Gone(name, start, start + after) for name, start in starts]
 
     def note_gone(self, gone: Iterable[Gone]) -> None:
-        """Keep since when these are gone, and forget that of features that came back."""
+        """Record since when these features are gone, and drop the record of features that came back."""
         noted: Any = self.redis.hkeys(self._gone_key)
         starts = {feature.feature: feature.since for feature in gone}
         for name in noted:
@@ -209,13 +209,13 @@ class Project:
             self.redis.hsetnx(self._gone_key, name, str(start))
 
     def claim(self, feature: str) -> None:
-        """Note that the feature's online rows are this project's."""
+        """Record that the feature's online rows belong to this project."""
         self.redis.sadd(self._owned_key, feature)
 
     def take_over(self) -> set[str]:
-        """Own what the last release pushed for this project: it named owners by the project's name.
+        """Claim features that the last release pushed for this project: it named owners by the project's name.
 
-        Another project may have that name, too: taken over are features that this store has versions of.
+        Another project may have the same name, so only features with versions in this store are claimed.
         """
         owners: Any = self.redis.hgetall(_OWNERS_BEFORE)
         name = self.name.encode()
@@ -227,7 +227,7 @@ class Project:
         return taken_over
 
     def disown(self, feature: str) -> None:
-        """Forget what was kept about a feature that is gone."""
+        """Delete the project's records of a feature that is gone."""
         self.redis.srem(self._owned_key, feature)
         self.redis.hdel(self._gone_key, feature)
         self.work_queue.forget(feature)
@@ -244,9 +244,9 @@ class Project:
 
 
 def connect(url: str) -> Redis:
-    """A client of the server, which has answered once; a server that only refuses writes will do.
+    """A client of a server that has answered once; a server that refuses only writes is accepted.
 
-    Raises OnlineUnavailable where none answers, OnlineRefused where one answers and refuses.
+    Raises OnlineUnavailable where no server answers, OnlineRefused where it refuses the connection.
     """
     try:
         client = Redis.from_url(url, socket_connect_timeout=5, retry=patience())
@@ -279,9 +279,9 @@ def hide_password(url: str) -> str:
 
 
 def scope_of(definitions: Definitions) -> str:
-    """The name of all that a project keeps on a server: its store's id.
+    """The prefix of a project's state on a server: its store's id.
 
-    Definitions that share a store, which each says of itself (`partial=True`), have a scope each.
+    Definitions that share a store (each with `partial=True`) have a scope each.
     """
     store_id = definitions.store.establish().id
     if not definitions.partial:
@@ -290,7 +290,7 @@ def scope_of(definitions: Definitions) -> str:
 
 
 def fingerprint(definitions: Definitions) -> str:
-    """The hash that tells two sets of definitions apart."""
+    """The hash of a set of definitions: it changes when they do."""
     text = f"{definitions.name}\0{definitions.hash}"
     return hashlib.sha256(text.encode()).hexdigest()
 

@@ -1,4 +1,4 @@
-"""Work that is done in rounds and must not end: a fault ends its round alone, and is told.
+"""Work in rounds that must not end: a fault ends only its round, and is logged.
 
 A heartbeat says when such work last finished a round. Readiness, liveness and `mlforge status` ask it, so
 that a thread that hangs or fails at each round does not pass for one that is well.
@@ -42,7 +42,7 @@ def tell_fault(what: str, error: BaseException, **about: object) -> None:
 
 @contextmanager
 def survived(what: str, **about: object) -> Iterator[None]:
-    """Tell a fault of the block and go on after it."""
+    """Log a fault of the block and go on after it."""
     try:
         yield
     except FAULTS as error:
@@ -51,7 +51,7 @@ def survived(what: str, **about: object) -> Iterator[None]:
 
 @dataclass
 class Heartbeat:
-    """When a piece of work last finished a round, and what was wrong with those since."""
+    """The time when a piece of work last finished a round, and the faults of the rounds since."""
 
     work: str
     finished_at: float = field(default_factory=time.monotonic)
@@ -67,11 +67,11 @@ class Heartbeat:
         self.finished_at, self.error = time.monotonic(), None
 
     def failed(self, error: BaseException) -> None:
-        """Note what ended a round."""
+        """Note the fault that ended a round."""
         self.error = f"{type(error).__name__}: {error}"[:500]
 
     def problem(self, within_s: float = LATE_S) -> str:
-        """The fault if no round was finished for so many seconds; else an empty text."""
+        """The fault, if no round has finished for this many seconds; else an empty text."""
         return unfinished(self.age_s, self.error, within_s)
 
 
@@ -107,5 +107,5 @@ def unfinished(age_s: float, error: str | None, within_s: float = LATE_S) -> str
 
 
 def pause_after(faults: int) -> float:
-    """Seconds to wait after so many faults in a row, from 1 on."""
+    """The seconds to wait after a number of faults in a row, which is at least 1."""
     return BACK_OFF_S[min(faults, len(BACK_OFF_S)) - 1]

@@ -32,7 +32,7 @@ def lag(
     now: int,
     evidence: Evidence | None = None,
 ) -> str | None:
-    """Why the books are not those that should be: version, clock, rows lost, lives to renew; None if they are."""
+    """The reason why the books are out of date: version, clock, lost rows, TTL to renew; None if they are current."""
     if books is None or books.target is None:
         return f"version {pointer.version} is not online"
     if (books.target.version, books.target.generation) != (

@@ -35,7 +35,7 @@ from mlforge.store import Store
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """A window's ends in UTC microseconds; `closed` tells which of them belong to it."""
+    """A window's ends in UTC microseconds; `closed` names the ends that belong to it."""
 
     window: str
     start: int
@@ -45,7 +45,7 @@ class Bounds:
 
     @classmethod
     def of(cls, window: Window, point: int) -> Bounds:
-        """Where a window lies when it is evaluated at a point."""
+        """The bounds of a window that is evaluated at a point."""
         end = point - (window.offset.us if window.offset else 0)
         label = f"{window.width} offset {window.offset}" if window.offset else str(window.width)
         seen = TimeRange(point + window.span.start, point + window.span.end)
@@ -59,8 +59,8 @@ class Value:
     """A column of a feature, and the same column online.
 
     bounds: its window; None for a feature without metrics. rows: how many events lie in it.
-    offline_then: what the offline store gives for the version and instant of the online value;
-        `agrees` compares those two, and is None where one of them is not known.
+    offline_then: the offline store's value for the version and instant of the online value;
+        `agrees` compares the two, and is None where either is unknown.
     """
 
     column: str
@@ -83,7 +83,7 @@ class Served:
 
 @dataclass(frozen=True)
 class Explanation:
-    """The values of an entity at an instant, and what they were made of.
+    """The values of an entity at an instant, and the events behind them.
 
     at: UTC microseconds; None for a feature without a timestamp.
     rows: the events in any of the windows, by time; without metrics the rows of the latest instant,
@@ -103,14 +103,14 @@ class Explanation:
 
     @property
     def agrees(self) -> bool | None:
-        """Whether every online value is what the offline store gives; None if that is not known."""
+        """Whether every online value equals the offline store's; None if unknown."""
         answers = {value.agrees for value in self.values}
         if self.served is None or self.served.problem is not None or not answers:
             return None
         return False if False in answers else None if None in answers else True
 
     def windows_of(self, time: int) -> list[str]:
-        """The windows that an event of that time lies in."""
+        """The windows that an event at this time lies in."""
         bounds = [value.bounds for value in self.values if value.bounds is not None]
         inside = TimeRange(time, time)
         return list(dict.fromkeys(b.window for b in bounds if b.seen.overlaps(inside)))

@@ -20,8 +20,8 @@ _MARK = "__place"
 def rows(store: Store, manifest: Manifest, keys: pl.DataFrame, at: int | None) -> pl.DataFrame:
     """The events of an entity that its values at an instant consist of, by time.
 
-    keys: one row, the entity. With metrics those in any of the windows; without, those of the latest
-    instant, the one that counts last. Columns: `__file`, the source file's path, null where the function
+    keys: one row, the entity. With metrics, the events in any of the windows; without, the rows of the latest
+    instant, the row that counts last. Columns: `__file`, the source file's path, null where the function
     saw the whole source at once; then the event columns that count, without the keys.
     """
     spec, events = manifest.spec, events_of(store, manifest)
@@ -70,7 +70,7 @@ def _scan(events: Events, columns: Schema) -> pl.LazyFrame:
 
 
 def _files(store: Store, manifest: Manifest) -> pl.DataFrame:
-    """For each stored partial the source files that gave it: files of equal content share one."""
+    """The source files of each stored partial, by hash: files of equal content share a partial."""
     sources = manifest.sources if manifest.rowwise else ()
     located = store.locate(manifest.name, [source.partial for source in sources])
     marks = [(place.mark, source.path) for place, source in zip(located, sources, strict=True)]

@@ -44,15 +44,15 @@ def _parsed(feature: object) -> Reference:
 
 
 class AnswerNames:
-    """The names in an answer: the caller's own, then those of features' columns. None may stand for two things."""
+    """The names in an answer: the caller's own, then those of features' columns. Each name stands for one thing only."""
 
     def __init__(self, callers_names: Iterable[str], holder: str) -> None:
-        """With the caller's own names; `holder` says who has them, as in "the spine has a column"."""
+        """Start with the caller's own names; `holder` is their owner in messages, as in "the spine has a column"."""
         self._callers_names, self._holder = frozenset(callers_names), holder
         self._columns: dict[str, tuple[str, str]] = {}
 
     def add(self, name: str, feature: str, column: str) -> str:
-        """The name, from now on that of a feature's column; RetrievalError if it was taken before."""
+        """Reserve the name for a feature's column, and return it; RetrievalError if it is in use already."""
         if name in self._callers_names:
             raise RetrievalError(
                 f"{self._holder} {name!r}, which {feature} gives too; rename it, or give the feature another name="

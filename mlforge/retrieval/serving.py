@@ -22,9 +22,9 @@ def get_online_features(
     store: OnlineStore,
     max_age: str | timedelta | None = None,
 ) -> list[dict[str, Any]]:
-    """Current values: a dict per entity in the order asked, keys first, then `<feature>__<column>`.
+    """Current values: a dict per entity, in the entities' order, keys first, then `<feature>__<column>`.
 
-    The values are those that training gives for the same version and instant, types included: Decimal, date,
+    Values equal those of training for the same version and instant, types included: Decimal, date,
     time, datetime in UTC.
 
     features: names, or `(name, version)` as in a training set: then that version must be the served one.
@@ -74,7 +74,7 @@ def _check_versions(
 def _labels(
     fetched: Mapping[str, tuple[OnlineBooks, list[Row | None]]],
 ) -> dict[str, list[str]]:
-    """Each feature's column names in the answer, none of them twice and none of them a key's."""
+    """Each feature's column names in the answer; RetrievalError if two are equal, or one equals a key's."""
     keys = {key.name for books, _ in fetched.values() for key in books.keys}
     labels = {
         feature: [f"{feature}__{column.name}" for column in books.columns]
@@ -98,8 +98,8 @@ def _fetched(
 ) -> dict[str, tuple[OnlineBooks, list[Row | None]]]:
     """Each feature's books and rows, of one instant.
 
-    Which keys the entities must have stands in the books. Those last seen will do, so that one round trip
-    is enough, if the books that come with the rows have the same keys.
+    The books name the keys that entities must have. The books last seen are used, so that one round trip
+    is enough, as long as the books fetched with the rows have the same keys.
     """
     known = store.last_seen(names)
     if len(known) < len(names):
@@ -138,7 +138,7 @@ def _keys(books: Mapping[str, OnlineBooks]) -> list[Schema]:
 def check_empty(name: str, books: OnlineBooks, evidence: Callable[[], Evidence | None]) -> None:
     """A missing row means empty windows, unless the server dropped it or a push with other columns has.
 
-    evidence: gives that of the store as it is after the rows were read.
+    evidence: returns the store's evidence after the rows were read.
     """
     assert books.target is not None
     major = Version.parse(books.target.version).major

@@ -40,7 +40,7 @@ def checked_entities(entities: Sequence[Mapping[str, object]]) -> Sequence[Mappi
 def entity_hashes(
     entities: Sequence[Mapping[str, object]], books: Mapping[str, OnlineBooks]
 ) -> dict[str, list[str]]:
-    """For each feature the hashes of the entities, their keys in the features' dtypes.
+    """The hashes of the entities by feature, with keys cast to the feature's dtypes.
 
     Raises RetrievalError unless each entity has the keys of all the features, and no others.
     """
@@ -117,7 +117,7 @@ def _instants(times: pl.Series) -> pl.Series:
 
 
 def _time_column(spine: Table, manifest: Manifest, timestamp: str | None) -> str:
-    """`asked`, else the feature's own name, else the only temporal column that is no key."""
+    """The spine's time column: `timestamp`, else the feature's timestamp name, else the only temporal column that is no key."""
     default_name = manifest.spec.timestamp
     name = timestamp if timestamp is not None else default_name
     if name in spine.columns:

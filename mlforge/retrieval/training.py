@@ -102,9 +102,9 @@ def _columns(
 
 
 def _counts_own_events(events: Events, points: pl.DataFrame) -> bool:
-    """Whether each of a few points, drawn evenly, is the key and time of an event that a window at it counts.
+    """Whether each of a few evenly drawn points has the key and time of an event that one of its windows counts.
 
-    points: keys and POINT. Only the files that have those times are read.
+    points: keys and POINT. Only files that hold these times are read.
     """
     spec = events.spec
     counting = [w for w in spec.windows if w.closed in ("both", "right") and w.offset is None]

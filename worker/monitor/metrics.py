@@ -1,7 +1,7 @@
-"""`/metrics` for Prometheus, `/healthz` and `/readyz`: read from what all processes share, when asked.
+"""`/metrics` for Prometheus, `/healthz` and `/readyz`: read at each request from the state that all processes share.
 
-The watcher process serves them. Jobs run in forks of other processes, so nothing is counted here: what
-jobs did is in Redis, what is stored is in the store.
+The watcher process serves them. Jobs run in forks of other processes, so nothing is counted here: counts of
+jobs are in Redis, facts on versions in the store.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class Health:
         }
 
     def stuck(self) -> str:
-        """Work that has not got through a round for so long that only a new process helps; empty if there is none."""
+        """The names of work that has not finished a round for so long that only a new process helps; empty if none."""
         problems = ((each.work, each.problem(DEAD_S)) for each in self.heartbeats)
         return "; ".join(f"{work}: {problem}" for work, problem in problems if problem)
 
@@ -83,7 +83,7 @@ def _wrong(look: Callable[[], object]) -> str:
 
 
 class Collector:
-    """Reads everything anew for each scrape."""
+    """A collector that reads all state again for each scrape."""
 
     def __init__(self, project: Project) -> None:
         self._project = project

@@ -1,6 +1,6 @@
-"""The state of a project: features, queue, watcher, workers, what is set aside, how fresh things are.
+"""The state of a project: features, queue, watcher, workers, quarantined files, and staleness.
 
-What lies in Redis and in the store is input: what cannot be read is named, and the rest is told.
+The contents of Redis and the store are input: unreadable entries are named, and all others reported.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class AuditStatus:
 
     @classmethod
     def of(cls, audit: Audit | None) -> AuditStatus | None:
-        """As status shows it; None if there was no audit yet."""
+        """The status of an audit; None if there was no audit yet."""
         if audit is None:
             return None
         proven = audit.proven
@@ -138,12 +138,12 @@ def gather(project: Project) -> Status:
 
 @dataclass
 class _Look:
-    """Reads a thing after the other; one that cannot be read is noted, and a default stands for it."""
+    """A reader that notes what cannot be read, and returns a default in its place."""
 
     problems: list[str] = field(default_factory=list)
 
     def at(self, what: str, read: Callable[[], T], default: T) -> T:
-        """The value that `read` gives."""
+        """The result of `read`, or a default if it fails."""
         try:
             return read()
         except NoConnection:
@@ -235,7 +235,7 @@ def _lag_seconds(manifest: Manifest | None, shown: Target | None) -> float:
 def _state(
     ticket: Ticket, books: Books, stored: bool, lag: str | None, online: OnlineBooks | None
 ) -> str:
-    """A word for the state; what needs a person comes first."""
+    """The state in a word; states that need a person take precedence."""
     if books.hold:
         return "held"
     if ticket.parked:

@@ -1,7 +1,7 @@
 """The worker that runs each job in a process of its own, forked and warmed up before the job came.
 
-Its own process imports polars, duckdb and the definitions, but never uses an engine: a process that has
-used polars cannot fork children that do.
+The parent imports polars, duckdb and the definitions, but never uses an engine: children of a process that has
+used polars cannot use it.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ class ForgeWorker(Forge, Worker):
         return warm_up(project.in_use, self.connection.ping)
 
     def _serve(self, order: str, tell: Callable[[], object]) -> None:
-        """In a process that was forked ahead: run the job as a fork made for it would."""
+        """Run the job, within a process that was forked ahead, as a fork made for the job would."""
         self._tell = tell
         ids = json.loads(order)
         job = self.job_class.fetch(
@@ -154,7 +154,7 @@ class ForgeWorker(Forge, Worker):
     def handle_work_horse_killed(
         self, job: Job, retpid: int | None, ret_val: int | None, rusage: Any
     ) -> None:
-        """Give back the lease of a fork that was killed, and say so."""
+        """Give back the lease of a fork that was killed, and log it."""
         feature, scope = argument(job, "feature"), argument(job, "definitions")
         if feature is None or scope is None:
             return

@@ -1,7 +1,7 @@
-"""Jobs that are believed of the queue in Redis: only those that a process of ours wrote; the rest is refused.
+"""The check of jobs in Redis's queue: only jobs written by a process of ours run; all others are refused.
 
 A queue is input. A list entry that is no id, a hash that is no job, a job that asks for something else:
-each is told, taken away, and the worker goes on.
+each is logged and removed, and the worker goes on.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ class ForgeJob(Job):
 
 
 class ForgeQueue(Queue):
-    """A queue that takes entries off which are no job of ours, instead of handing on what they raise."""
+    """A queue that removes entries that are no job of ours, instead of raising their errors."""
 
     @classmethod
     def lmove(cls, connection: Redis, queue_key: str, timeout: int | None) -> Any:
@@ -101,7 +101,7 @@ class ForgeQueue(Queue):
     def _fetch_dequeued_job(
         cls, connection: Redis, queue_key: str, job_id: str, *arguments: Any, **options: Any
     ) -> tuple[Job, Queue] | None:
-        """rq's own; what cannot be fetched is taken away, or else would be found again at each cleaning."""
+        """rq's own; a job that cannot be fetched is removed, since each cleaning would meet it again."""
         try:
             fetched: tuple[Job, Queue] | None = super()._fetch_dequeued_job(
                 connection, queue_key, job_id, *arguments, **options
@@ -129,6 +129,6 @@ def is_job_id(entry: bytes | str) -> bool:
 
 
 def refuse(job: object, why: object) -> None:
-    """Tell of something in the queue that is not run."""
+    """Log a queue entry that is not run."""
     text = f"{type(why).__name__}: {why}" if isinstance(why, Exception) else str(why)
     log.error("job refused", job=str(job)[:200], error=text[:500])

@@ -1,8 +1,8 @@
-"""Processes forked ahead of their jobs: when a job comes, its process has paid what a first job pays.
+"""Processes forked ahead of their jobs: the process of a new job has already done the costly first steps.
 
 A process of the pool serves one order and ends, as a fork made for that order would: jobs share nothing. Until then it
-warms up, a step at a time, so that an order need not wait for more than the step in hand. It says when it
-has served: its end takes a while, in which the system takes its memory apart.
+warms up, a step at a time, so that an order need not wait for more than the step in hand. It reports when it
+has served, since its exit takes a while, in which the system frees its memory.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _LOOK_S = 0.1
 
 @dataclass(frozen=True, slots=True)
 class ForkedProcess:
-    """A process, the pipe on which it takes an order, and the one on which it says that it has served."""
+    """A forked process, with the pipe that brings its order and the pipe on which it reports that it has served."""
 
     pid: int
     orders: int
@@ -41,9 +41,9 @@ class ForkedProcess:
         return True
 
     def wait(self) -> int | None:
-        """Wait until it has served, which is 0, or has ended before: its status, None if somebody else took that.
+        """Wait until the process has served (0) or ended (its exit status, None if it was reaped elsewhere).
 
-        The pipe's end alone does not tell of its end: a process that it started may hold the pipe, too.
+        A closed pipe is no proof of its end, since processes that it started may hold the pipe open.
         """
         status = self._outcome()
         os.close(self.served)
@@ -73,8 +73,8 @@ class ForkedProcess:
 class PreforkPool:
     """Up to `count` idle processes. `begin` is called in each at once, `warm` then.
 
-    `warm` gives after each of its steps for how many seconds the next one can wait for an order.
-    `serve` is called with its order, and with what is to be called once that is served.
+    `warm` yields after each of its steps the seconds that its next step can wait for an order.
+    `serve` is called with the order, and with a function to call once the order is served.
     """
 
     def __init__(
@@ -90,7 +90,7 @@ class PreforkPool:
 
     @property
     def wanting(self) -> bool:
-        """Whether there are fewer than there should be."""
+        """Whether the pool has fewer processes than it should."""
         return len(self._idle) < self._count
 
     def refill(self) -> None:

@@ -37,7 +37,7 @@ log = structlog.get_logger()
 
 
 def refresh(feature: str, definitions: str, definitions_hash: str) -> str:
-    """Refresh and push a feature; returns how it went in a word. This is what rq calls."""
+    """Refresh and push a feature, as rq's job; returns the outcome in a word."""
     at_work, job = project.in_use(), current_job_id()
     with structlog.contextvars.bound_contextvars(feature=feature, job=job):
         if definitions != at_work.scope:
@@ -92,7 +92,7 @@ def serve(at_work: Project, feature: str, job: str) -> str:
 
 
 def _bring_up(at_work: Project, lease: Lease, careful: bool) -> str:
-    """Sources to rows, rows to the online store; then tell how it went."""
+    """Refresh and push the feature, then log the outcome."""
     definitions, feature = at_work.definitions, lease.feature
     began = clock.now()
     try:
@@ -140,7 +140,7 @@ def _push(at_work: Project, feature: str, diff: VersionsDiff | None = None) -> P
 
 
 def _serve_on(at_work: Project, feature: str) -> None:
-    """Keep what is served as of now and alive, though its refresh failed: that fault is the one to tell."""
+    """Keep the served version pushed and alive although its refresh failed; a fault here does not replace the refresh's."""
     try:
         _push(at_work, feature)
     except (Exception, PanicException) as error:  # noqa: BLE001 - that of the refresh is raised
@@ -148,7 +148,7 @@ def _serve_on(at_work: Project, feature: str) -> None:
 
 
 def _tidy(store: Store, feature: str) -> None:
-    """Prune old versions; what cannot be pruned is served all the same."""
+    """Prune old versions; a failure to prune does not stop serving."""
     try:
         pruned = operations.tidy(store, feature)
     except (MlforgeError, OSError) as error:

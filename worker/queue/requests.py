@@ -31,13 +31,13 @@ class PendingRequest:
     afresh: bool
 
     def merged(self, later: PendingRequest) -> PendingRequest:
-        """Both as one."""
+        """The two requests merged into one."""
         times = [time for time in (self.closed_at, later.closed_at) if time is not None]
         return PendingRequest(later.reason, min(times, default=None), self.afresh or later.afresh)
 
 
 class Requests:
-    """Requests refreshes; what the server did not take is kept and sent again by `flush`."""
+    """A sender of refresh requests; those that the server did not accept are kept, and `flush` sends them again."""
 
     def __init__(self, project: Project) -> None:
         self._project = project
@@ -59,9 +59,9 @@ class Requests:
             return dict(self._counts)
 
     def repeat(self, tickets: Iterable[Ticket], counts: Mapping[str, int]) -> None:
-        """Request again what the server has forgotten: it was flushed, restored, or evicted a ticket.
+        """Request features again whose tickets the server lost: by a flush, a restore or an eviction.
 
-        counts: those of before the tickets were read.
+        counts: the requests sent for each feature before the tickets were read.
         """
         for ticket in tickets:
             if ticket.wanted < counts.get(ticket.feature, 0):
@@ -69,7 +69,7 @@ class Requests:
                 self.remind(ticket.feature, "the server lost a request")
 
     def flush(self) -> None:
-        """Send what is unsent; it never raises."""
+        """Send the unsent requests; never raises."""
         faults: dict[str, BaseException] = {}
         with self._lock:
             for feature, pending in list(self._unsent.items()):

@@ -51,7 +51,7 @@ class WorkerState:
 
 
 class JobQueue:
-    """Puts refreshes of one project into its queue, and looks at it; `scope` is the project's."""
+    """The job queue of one project, named by its scope."""
 
     def __init__(self, redis: Redis, scope: str) -> None:
         self._redis = redis
@@ -80,7 +80,7 @@ class JobQueue:
         return {entry.decode(errors="replace") for entry in entries}
 
     def workers(self) -> list[WorkerState]:
-        """The workers that listen on the queue, those included that cannot be read."""
+        """The workers that listen on the queue, including those whose records cannot be read."""
         keys: Any = self._redis.smembers(WORKERS_BY_QUEUE_KEY % self._queue.name)
         states = []
         for key in sorted(keys):
@@ -104,7 +104,7 @@ def queue_of(scope: str) -> str:
 
 
 def _worker_state(name: str, raw: Any) -> WorkerState | None:
-    """A worker as it described itself; None if it has ended. Raises ValueError for what no worker wrote."""
+    """A worker by its own record; None if it has ended. Raises ValueError for a record that no worker wrote."""
     fields = {key.decode(): value.decode() for key, value in raw.items()}
     if "birth" not in fields or "death" in fields:
         return None
@@ -119,7 +119,7 @@ def _worker_state(name: str, raw: Any) -> WorkerState | None:
 
 
 def enqueue(at_work: Project, feature: str, job: str | None) -> None:
-    """Enqueue the job that a ticket asked for, if it did."""
+    """Enqueue the job with this id, if there is an id."""
     if job is not None:
         JobQueue(at_work.redis, at_work.scope).enqueue(
             job, feature, at_work.hash, at_work.settings.job_timeout_s

@@ -63,7 +63,7 @@ class Alarm(UnixSignalDeathPenalty):
     """rq's alarm, which rings with our own error where a job is what it ends."""
 
     def handle_death_penalty(self, signum: int, frame: Any) -> None:
-        """Raise what the alarm was set for."""
+        """Raise the error that the alarm was set for."""
         if issubclass(self._exception, JobTimeoutException):
             raise TimeIsUpError(f"it was not done within {self._timeout} s ({JOB_TIMEOUT})")
         super().handle_death_penalty(signum, frame)  # type: ignore[no-untyped-call]
@@ -117,7 +117,7 @@ class Forge(BaseWorker):
     def work(self, burst: bool = False, *arguments: Any, **options: Any) -> bool:
         """rq's own; ends the process with exit code 1 if it was not asked to end.
 
-        rq ends quietly at a fault, with 0: a supervisor would take that for what it wanted.
+        At a fault, rq exits quietly with 0, which a supervisor would take for a requested stop.
         """
         worked = super().work(burst, *arguments, **options)
         bounded = burst or options.get("max_jobs") or options.get("max_idle_time")
@@ -127,12 +127,12 @@ class Forge(BaseWorker):
         return worked
 
     def request_stop(self, signum: int, frame: Any) -> None:
-        """rq's own; from now on an end is what was asked for."""
+        """rq's own; from now on the end of the process is a requested one."""
         self._told_to_end = True
         super().request_stop(signum, frame)  # type: ignore[no-untyped-call]
 
     def serialize(self) -> dict[str, Any]:
-        """Facts about this worker that the server is told."""
+        """The record of this worker on the server."""
         return {**super().serialize(), MARK: self._hash}
 
     def check_for_suspension(self, burst: bool) -> None:
@@ -180,7 +180,7 @@ class Forge(BaseWorker):
     def execute_job(self, job: Job, queue: Queue) -> None:
         """Run a job, unless it belongs to definitions that this process does not have.
 
-        What an outage of the server takes from it is found by the reconciler.
+        Results lost in an outage of the server are repaired by the reconciler.
         """
         reach("job.taken")
         with outage_survived():
@@ -221,7 +221,7 @@ class Forge(BaseWorker):
             give_back(opened, feature, job.id)
 
     def _has_say(self) -> bool:
-        """Whether the definitions of this process are those in use; those of late forks are not known."""
+        """Whether the definitions of this process are the current ones; of late forks they are unknown."""
         opened = self._project
         if opened is not None and not (opened.is_current() and opened.is_of_its_store()):
             return False
@@ -248,12 +248,12 @@ class Forge(BaseWorker):
 
 
 class ForgeSimpleWorker(Forge, SimpleWorker):
-    """Runs jobs in its own process: the least latency, and no protection from what a job does."""
+    """A worker that runs jobs in its own process: the least latency, and no protection from a job's crash."""
 
 
 @contextmanager
 def outage_survived() -> Iterator[None]:
-    """A server that is away, that refuses, or that holds what nobody of us wrote is no reason to end."""
+    """Survive a server that is away, that refuses, or that holds entries of others."""
     try:
         yield
     except StopRequested:

@@ -37,10 +37,10 @@ log = structlog.get_logger()
 
 
 def warm_up(opened: Callable[[], Project], greet: Callable[[], object]) -> Iterator[float]:
-    """Connect, read what a job would read first, evaluate a few values; then keep up with new versions.
+    """Connect, read a job's first inputs, evaluate a few values; then keep up with new versions.
 
-    A step after the other, without end; gives for how many seconds the next one can wait. `greet` is
-    called first. A fault ends it, quietly.
+    A generator of endless steps; it yields the seconds that its next step can wait. `greet` is
+    called first. A fault ends the warm-up, quietly.
     """
     try:
         yield CALM_S
@@ -80,7 +80,7 @@ class _Known:
 
 
 def _look(at_work: Project, name: str, known: dict[str, _Known]) -> Manifest | None:
-    """Read what the store keeps in mind of a feature, if another version is served than at the last look."""
+    """Fill the store's caches for a feature, if its served version changed since the last look."""
     store = at_work.definitions.store
     now = _Known(store.pointer(name))
     before = known.get(name)
@@ -108,7 +108,7 @@ def _read(at_work: Project, manifest: Manifest) -> None:
 
 
 def _evaluate(at_work: Project, manifest: Manifest) -> None:
-    """A few rows of the newest partial on the way that those of a job go."""
+    """Evaluate a few rows of the newest partial on a job's code path."""
     spec = manifest.spec
     newest = max(manifest.partials, key=lambda p: p.times.end if p.times else 0, default=None)
     if newest is None:

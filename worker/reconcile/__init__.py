@@ -1,1 +1,1 @@
-"""Comparing what is with what should be, at intervals."""
+"""The reconciler: it compares the actual state with the desired one, at intervals."""

@@ -1,7 +1,7 @@
 """Audits in the background: one feature at a time, in a process of its own, while there is nothing else to do.
 
 That process has the lowest priority and bounds on its time and memory, and is ended as soon as work
-arrives: no drop waits for an audit. What an audit finds is kept in the store, beside the versions.
+arrives: no drop waits for an audit. Results are kept in the store, beside the versions.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Auditor:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def tick(self, tickets: Iterable[Ticket]) -> None:
-        """Give way to work, take up the end of an audit, or begin one."""
+        """Do one round: stop an audit if there is work, record a finished one, or start the next."""
         if self.every_s <= 0:
             return
         if any(t.leased or (t.behind and not t.parked) for t in tickets):
@@ -76,7 +76,7 @@ class Auditor:
                 self._tried.pop(self._feature, None)
 
     def stop(self) -> None:
-        """End what runs."""
+        """End the running audit, if any."""
         with self._lock:
             if self._process is not None:
                 self._end("stopping")
@@ -130,7 +130,7 @@ class Auditor:
 
 
 def main(feature: str) -> None:
-    """Audit a feature, in a process of its own; its exit code tells the auditor how that went."""
+    """Audit a feature, in a process of its own; the exit code reports the outcome to the scheduler."""
     os.nice(19)
     resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))
     os.environ.setdefault("POLARS_MAX_THREADS", "1")

@@ -1,4 +1,4 @@
-"""Compares what is with what should be, and requests the difference.
+"""The reconciler: it compares the actual state with the desired one, and requests the difference.
 
 Each second: work that nobody will do (a dead worker's, a lost job's, a failure whose pause is over).
 Every few seconds: rows online that are behind the latest version or behind the clock, rows whose
@@ -55,7 +55,7 @@ class _Reminder:
 
 @dataclass
 class Reconciler:
-    """Does what the module says; `tick` is one round of it."""
+    """The reconciler of one project; `tick` is one round of it."""
 
     project: Project
     requests: Requests
@@ -96,7 +96,7 @@ class Reconciler:
             self.audit(tickets)
 
     def _replace_unreadable(self, tickets: list[Ticket]) -> None:
-        """Begin anew where a ticket is not what we wrote: all that it told is whether work is to be done."""
+        """Replace unreadable tickets by new ones: a ticket only records whether there is work to do."""
         for ticket in tickets:
             if ticket.unreadable is not None:
                 log.error(
@@ -131,7 +131,7 @@ class Reconciler:
             enqueue(self.project, ticket.feature, self.project.work_queue.requeue(ticket))
 
     def _compare(self, tickets: list[Ticket], now_s: float) -> None:
-        """Request what is behind, unless somebody is about to see to it."""
+        """Request features that are behind, unless work on them is due anyway."""
         now_us = self.project.work_queue.now()
         for ticket in tickets:
             if idle(ticket, now_us):
@@ -153,7 +153,7 @@ class Reconciler:
             self.requests.remind(ticket.feature, reason)
 
     def _count_next(self) -> None:
-        """Note in a feature's books if rows are missing, which no server tells: somebody deleted them."""
+        """Note missing rows in a feature's books; a server does not report keys that a client deleted."""
         self._to_count = self._to_count or sorted(self.project.definitions.features)
         if self._to_count:
             feature = self._to_count.pop()
@@ -178,7 +178,7 @@ class Reconciler:
         return "no longer held" if was_held and not held else None
 
     def _drop_gone(self) -> None:
-        """Keep alive what the definitions no longer have, and delete its rows once it is gone for long enough."""
+        """Keep features alive that the definitions no longer have, and delete their rows after `gone_after`."""
         if not self.project.is_current():
             return
         gone = self.project.gone()
@@ -192,7 +192,7 @@ class Reconciler:
                     self._keep_alive(feature.feature)
 
     def _keep_alive(self, feature: str) -> None:
-        """Renew the rows of a feature as they stand: nobody pushes it any more."""
+        """Renew the rows of a feature that is not pushed any more."""
         online = self.project.online
         books = online.books(feature)
         if books is None or books.target is None or not books.renewal_due(online.ttl, clock.now()):
@@ -204,10 +204,10 @@ class Reconciler:
 
 
 def retire(project: Project, feature: str) -> int:
-    """Delete the online rows of a feature that is gone, and all that is kept about it; how many rows there were.
+    """Delete the online rows and all records of a feature that is gone; returns the number of rows deleted.
 
-    Its versions stay in the store, and so do rows that another store has come to own meanwhile. Nothing is done
-    while the store is not there, as on a disk that is not mounted: then nobody knows whose they are.
+    Its versions stay in the store, and rows that another store has claimed stay online. Nothing is done
+    while the store is missing, as on an unmounted disk: then the rows' owner is unknown.
     """
     identity = project.definitions.store.identity()
     if identity is None:

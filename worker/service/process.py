@@ -40,7 +40,7 @@ class Beside:
 def run(settings: Settings, timing: Timing, beside: Beside) -> int:
     """Run until SIGTERM or SIGINT; starts itself anew, in this process, for edited definitions.
 
-    Raises MlforgeError if the definitions or the server are not to be had at the start.
+    Raises MlforgeError if the definitions do not load or the server does not answer at the start.
     """
     project = Project.open(settings)
     definitions = project.definitions

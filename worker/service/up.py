@@ -46,7 +46,7 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The plan of `up`. redis_url: a server of one's own; None starts an embedded one."""
+    """The plan of `up`. redis_url: an existing server; None starts an embedded one."""
 
     target: str | None
     here: Path
@@ -247,7 +247,7 @@ def tell_person(line: str) -> None:
 
 
 def describe(entry: Entry) -> str:
-    """A journal's entry as one line for people."""
+    """An entry of the event log as one line for people."""
     details = entry.details
     feature = entry.feature or ""
     if entry.kind == "refreshed":
@@ -305,7 +305,7 @@ def _record(line: str) -> Mapping[str, Any]:
 
 
 def _worth_showing(record: Mapping[str, Any], line: str) -> str | None:
-    """Warnings and errors of the children, and what is no record; what the event log tells is told already."""
+    """Whether to show a child's line: warnings, errors and lines that are no record, unless the event log shows them."""
     if not record:
         return line or None
     if record.get("level") not in ("warning", "error", "critical"):
@@ -318,7 +318,7 @@ def _worth_showing(record: Mapping[str, Any], line: str) -> str | None:
 
 @contextmanager
 def _only_one(folder: Path) -> Iterator[Callable[[str], None]]:
-    """Hold the project's lock; gives a function that notes the REDIS_URL for others to find."""
+    """Hold the project's lock; yields a function that writes the REDIS_URL where other processes find it."""
     folder.mkdir(parents=True, exist_ok=True)
     folder.chmod(0o700)
     ignore = folder / ".gitignore"
@@ -358,7 +358,7 @@ def _new_log(path: Path) -> TextIO:
 
 
 def _note_of_another(path: Path) -> dict[str, Any]:
-    """The note of the `up` that runs here; one that has only just begun is given time to write it."""
+    """The note of the `up` that runs here; an `up` that has just started gets time to write it."""
     deadline = time.monotonic() + _NOTED_S
     while not (note := read_note(path)).get("url") and time.monotonic() < deadline:
         time.sleep(_TICK_S)

@@ -20,7 +20,7 @@ _LOOK_EVERY_S = 0.05
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """How a file fares in one feature; `problem` is None once its rows are online."""
+    """The outcome of a file in one feature; `problem` is None once its rows are online."""
 
     feature: str
     version: str | None
@@ -68,7 +68,7 @@ def ask(project: Project, feature: str, reason: str) -> int:
 
 
 def forgive(project: Project, feature: str, path: Path | None = None) -> None:
-    """Let a quarantined file be tried again although it has not changed; all of them by default."""
+    """Let a quarantined file be tried again although it has not changed; by default all quarantined files."""
     store, source = project.definitions.store, project.definitions.source(feature)
     place = source.path_of(path) if path else None
     with store.lock(feature):
@@ -81,7 +81,7 @@ def forgive(project: Project, feature: str, path: Path | None = None) -> None:
 
 
 def features_of(project: Project, name_or_path: str) -> list[str]:
-    """The features that a name or a file's path stands for; raises MlforgeError for neither."""
+    """The features with this name, or whose sources hold the file at this path; MlforgeError if there are none."""
     definitions = project.definitions
     if name_or_path in definitions.features:
         return [name_or_path]
@@ -97,7 +97,7 @@ def features_of(project: Project, name_or_path: str) -> list[str]:
 
 
 def _until_whole(path: Path, deadline: float) -> None:
-    """Wait for the footer and the writer; a file that is damaged and no longer written to is taken as it is."""
+    """Wait until the file has a footer and no writer; a damaged file without a writer is accepted as it is."""
     size, since = -1, time.monotonic()
     while path.exists():
         writing, unfinished = is_being_written(path), completeness(path)

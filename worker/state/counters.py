@@ -14,7 +14,7 @@ BUCKETS_S = (0.05, 0.1, 0.2, 0.3, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0)
 
 
 class Counts:
-    """Counters of one project by feature; the names are those of the metrics."""
+    """Counters of one project by feature, named as the metrics are."""
 
     def __init__(self, redis: Redis, scope: str) -> None:
         self._redis = redis
@@ -33,7 +33,7 @@ class Counts:
         pipeline.execute()
 
     def read(self, feature: str) -> dict[str, float]:
-        """The feature's counters; those that never rose are absent."""
+        """The feature's counters by name; counters that never rose are absent."""
         raw: Any = self._redis.hgetall(self._key(feature))
         counts: dict[str, float] = {}
         for name, value in raw.items():

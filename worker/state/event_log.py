@@ -40,7 +40,7 @@ class Distribution:
 
     @classmethod
     def of(cls, values: list[float]) -> Distribution | None:
-        """The nearest-rank percentiles; None of nothing."""
+        """The nearest-rank percentiles; None without values."""
         if not values:
             return None
         ranked = sorted(values)
@@ -78,7 +78,7 @@ class EventLog:
         return Distribution.of([ms for ms in map(_number, values) if ms is not None])
 
     def last_id(self) -> str:
-        """Where the journal ends now: `read` from here sees only what comes."""
+        """The id of the last entry: `read` after it returns only later entries."""
         last: Any = self._redis.xrevrange(self._stream, count=1)
         return _text(last[0][0]) if last else "0"
 
@@ -100,7 +100,7 @@ def _entries(answer: Any) -> Iterator[Entry]:
 
 
 def _entry(id: str, fields: Mapping[str, str]) -> Entry:
-    """The entry of these fields; of the kind `unreadable` if no process of ours wrote them."""
+    """The entry of these fields; an entry of the kind `unreadable` if no process of ours wrote them."""
     try:
         details = json.loads(fields["details"])
         if isinstance(details, dict):

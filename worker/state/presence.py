@@ -1,4 +1,4 @@
-"""Whether a watcher is at work, and how its parts fare: said by it each second, read by `mlforge status`."""
+"""The presence of a watcher and the health of its parts: reported each second, read by `mlforge status`."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class Presence:
         self._key = f"mlforge-work:{scope}:watcher"
 
     def report(self, heartbeats: Iterable[Heartbeat]) -> None:
-        """Say that this process watches, and how its parts fare."""
+        """Report that this process watches, and the health of its parts."""
         parts = [[each.work, round(each.age_s, 3), each.error] for each in heartbeats]
         report = {
             "host": socket.gethostname(),
@@ -83,7 +83,7 @@ class Presence:
         self._redis.set(self._key, json.dumps(report), ex=_KEPT_S)
 
     def read(self) -> WatcherState | None:
-        """The last report; None if there is none, or it cannot be read."""
+        """The last report; None if there is none, or if it is unreadable."""
         raw: Any = self._redis.get(self._key)
         if raw is None:
             return None
@@ -106,7 +106,7 @@ class Presence:
             return None
 
     def other(self) -> WatcherState | None:
-        """A watcher at work for other definitions, which have other features; None if there is none."""
+        """The report of a watcher of other definitions, with other features; None if there is none."""
         state = self.read()
         if state is None or not state.is_at_work or not state.definitions:
             return None
@@ -115,7 +115,7 @@ class Presence:
         return None if is_own or is_same else state
 
     def leave(self) -> None:
-        """Say that this process watches no more."""
+        """Withdraw the report of this process."""
         self._redis.delete(self._key)
 
     def _now(self) -> float:

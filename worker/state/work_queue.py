@@ -1,4 +1,4 @@
-"""Who wants a refresh, who is at it, who failed: one ticket per feature, kept in Redis.
+"""The work queue: requests, leases and failures of refreshes, one ticket per feature, kept in Redis.
 
 The protocol is level-triggered. A request only raises a counter; a refresh serves the count that it
 read when it began. While a feature's lease is held nobody else works on it, and whoever gives the
@@ -54,7 +54,7 @@ class Ticket:
 
     @property
     def behind(self) -> bool:
-        """Whether something is wanted that no finished refresh has seen."""
+        """Whether a request is not covered by a finished refresh."""
         return self.wanted > self.served
 
     @property
@@ -64,7 +64,7 @@ class Ticket:
 
     @property
     def troubled(self) -> bool:
-        """Whether no refresh got through since the last fault."""
+        """Whether no refresh has succeeded since the last fault."""
         return self.failures + self.interruptions + self.deaths > 0
 
     @property
@@ -93,14 +93,14 @@ class Lease:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A refresh that is wanted: the job to enqueue, None if one comes anyway, and its count."""
+    """A requested refresh: the job to enqueue, None if one is queued or running already, and the request's count."""
 
     job: str | None
     wanted: int
 
 
 def overdue(ticket: Ticket, now: int, lost: bool) -> bool:
-    """Whether a job must be made for a ticket; `lost`: its queued job will never start."""
+    """Whether a ticket needs a new job; `lost`: its queued job will never start."""
     if not ticket.behind or ticket.leased:
         return False
     if ticket.queued is not None:
@@ -279,7 +279,7 @@ class WorkQueue:
         )
 
     def start(self, feature: str, job: str) -> Lease | None:
-        """Take the lease; None if another has it (and will look again) or nothing is wanted."""
+        """Take the lease; None if another holds it (and will look again) or no request is open."""
         answer: Any = self._start(self._keys(feature), [job, LEASE_MS, uuid4().hex])
         if answer is None:
             return None
@@ -289,19 +289,19 @@ class WorkQueue:
         )
 
     def renew(self, feature: str, job: str) -> bool:
-        """Hold the lease for another while; False if it was lost, or is not taken yet."""
+        """Extend the lease; False if it was lost, or is not taken yet."""
         return bool(self._renew(self._keys(feature), [job, LEASE_MS]))
 
     def done(self, lease: Lease) -> str | None:
-        """Give the lease back after success; returns a job to enqueue if more was wanted."""
+        """Give the lease back after success; returns a job to enqueue if new requests came in."""
         job = new_job_id(lease.feature)
         answer = self._done(self._keys(lease.feature), [lease.job, lease.serves, job])
         return job if answer else None
 
     def failed(self, lease: Lease, error: str, transient: bool = False) -> str | None:
-        """Give the lease back after a failure; returns a job if something changed meanwhile.
+        """Give the lease back after a failure; returns a job to enqueue if new requests came in.
 
-        transient: the fault lies outside the feature, so it is never parked for it.
+        transient: the fault lies outside the feature, so the feature is not parked for it.
         """
         job = new_job_id(lease.feature)
         counter = "interruptions" if transient else "failures"
@@ -309,7 +309,7 @@ class WorkQueue:
         return job if self._failed(self._keys(lease.feature), arguments) else None
 
     def rested(self, lease: Lease, parked: Ticket) -> str | None:
-        """Give the lease of a parked feature back, whose rows were only pushed: it stays parked."""
+        """Give back the lease of a parked feature after a push without a refresh: it stays parked."""
         return self.failed(lease, parked.error or "", transient=True)
 
     def died(self, feature: str, job: str, error: str, at_fault: bool = False) -> None:
@@ -351,7 +351,7 @@ class WorkQueue:
 def _ticket(
     feature: str, raw: dict[bytes, bytes] | RedisError, left_ms: int | RedisError
 ) -> Ticket:
-    """The ticket as it is in Redis; one that says only why it cannot be read, if that is not ours.
+    """The ticket of Redis's fields; for unreadable fields a ticket with only the error.
 
     Raises RedisError where the server refuses the question itself.
     """
@@ -378,7 +378,7 @@ def _text(value: bytes | str) -> str:
 
 
 def _count(text: str) -> int:
-    """A number that we count or stamp with, up to what Lua keeps exact."""
+    """A count or time stamp, at most 2**53, which Lua represents exactly."""
     if not (text.isascii() and text.isdecimal()) or int(text[:20]) > _MOST:
         raise ValueError(f"{text[:40]!r} is no count")
     return int(text)

@@ -1,4 +1,4 @@
-"""Follows edits of the definitions: what does not import is reported, what does is taken up."""
+"""The watch on edits of the definitions: edits that import are taken up, all others reported."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ class Verdict:
 
 @dataclass
 class Follower:
-    """Looks at the files that the definitions came from; call `tick` often, it is cheap.
+    """A watch on the files of the definitions; `tick` is cheap, so call it often.
 
-    taken_up: called when an edit imports and means something else than before.
+    taken_up: called when an edit imports and changes the definitions' meaning.
     broken: called with the error when an edit does not import.
     """
 

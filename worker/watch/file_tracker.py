@@ -18,14 +18,14 @@ SETTLE_S = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """Files of a source that came, changed or went; `closed_at`: when the first was closed, in us."""
+    """Files of a source that appeared, changed or vanished; `closed_at`: when the first was closed, in UTC microseconds."""
 
     counts: Mapping[str, int]
     example: str
     closed_at: int | None = None
 
     def and_then(self, other: Change | None) -> Change:
-        """Both as one."""
+        """The two changes merged into one."""
         if other is None:
             return self
         times = [time for time in (self.closed_at, other.closed_at) if time is not None]
@@ -45,7 +45,7 @@ class Change:
 
 @dataclass(slots=True)
 class _Unfinished:
-    """A file that is not whole: as it was last, since when it is so (monotonic), when it came (us)."""
+    """An unfinished file: its last stat, since when it has it (monotonic seconds), and when it arrived (UTC microseconds)."""
 
     stat: FileStat
     since: float
@@ -65,11 +65,11 @@ class FileTracker:
     """When all that is there was last looked at, in us: a file that is new since then came since then."""
 
     def locate(self, path: Path) -> str | None:
-        """The path in the source's listings, None if it lies elsewhere."""
+        """The path as in the source's listings, None if it lies elsewhere."""
         return self.source.path_of(path)
 
     def concerns_folder(self, path: Path) -> bool:
-        """Whether a folder that came or went may hold files of this source, or may have."""
+        """Whether a folder that appeared or vanished may hold, or have held, files of this source."""
         place = self.locate(path)
         if place is None:
             return any(root.is_relative_to(path) for root in self.source.roots)
@@ -145,7 +145,7 @@ class _Instants:
     looked_at: int
 
     def came(self, stat: FileStat, waiting: _Unfinished | None) -> int:
-        """When a file came to be there as it is now, in us.
+        """The time when a file arrived in its present state, in UTC microseconds.
 
         That is when it was last written or renamed, unless all was looked at since: a folder of old
         files that is moved in tells nothing of when, so it came just now.

@@ -1,8 +1,8 @@
 """File events -> settled changes -> requests.
 
-An event only says where to look. What is requested follows from comparing what is there with what
-was seen before; so lost, doubled and reordered events do no harm, and a scan every few seconds finds
-what no event told: folders that were filled before their watch was set, queues that overflowed.
+An event only says where to look. Requests follow from comparing the present files with the files
+seen before; so lost, doubled and reordered events do no harm, and a scan every few seconds finds
+changes without events: folders that were filled before their watch was set, queues that overflowed.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Timing:
 
 
 class Watcher:
-    """Watches the sources of features, and requests those whose files changed."""
+    """A watcher of features' sources, which requests the features whose files changed."""
 
     def __init__(
         self,
@@ -105,7 +105,7 @@ class Watcher:
                 self._pause(error, stop)
 
     def _pause(self, error: BaseException, stop: threading.Event) -> None:
-        """Tell a fault that no watch should have, and wait a while before another."""
+        """Log an unexpected fault of the watch, and wait a while before the next try."""
         self._faults += 1
         self._on_fault(error)
         tell_fault("watch sources", error)
@@ -116,7 +116,7 @@ class Watcher:
         self._polling = True
 
     def _watch(self, stop: threading.Event) -> None:
-        """Watch the roots that exist now; returns when others do, or the same ones anew."""
+        """Watch the roots that exist now; returns when the set of existing roots changes, or a root is replaced."""
         self._watched, self._watched_at, self._untold = self._roots(), time.monotonic(), False
         if not self._watched:
             self._tick(scan=True)
@@ -145,9 +145,9 @@ class Watcher:
                 return
 
     def _has_holes(self) -> bool:
-        """Whether some folders may be without a watch, since a scan has found what no event told.
+        """Whether some folders may be without a watch, since a scan found a change that no event reported.
 
-        Watched anew they have one, or else the system says that it has none left.
+        A new watch covers them, unless the system reports that its watches are used up.
         """
         young = time.monotonic() - self._watched_at < ANEW_AFTER_S
         return self._untold and not young and not self._polling
@@ -207,7 +207,7 @@ class Watcher:
             self._request(feature, str(change), change.closed_at)
 
     def _roots(self) -> dict[Path, int]:
-        """Folders to watch and their inodes: one that was made anew must be watched anew."""
+        """Folders to watch and their inodes: a folder that was replaced needs a new watch."""
         every = {root for tracker in self._trackers for root in tracker.source.roots}
         roots: dict[Path, int] = {}
         above: Path | None = (

@@ -140,9 +140,9 @@ class Server:
         return None if run is None or evicted is None else Evidence(str(run), int(evicted))
 
     def ask(self, commands: bytes, replies: int) -> list[Any]:
-        """The replies to packed commands, all sent at once; sent anew if the connection breaks.
+        """The replies to packed commands, all sent at once; sent again if the connection breaks.
 
-        Only for what may be done twice. A refusal of one command is raised once all replies are there.
+        For idempotent commands only. An error reply is raised after all replies have arrived.
         """
         pool = self.client.connection_pool
         try:
@@ -166,7 +166,7 @@ class Server:
         return answers
 
     def stream(self, calls: Iterable[bytes]) -> int:
-        """Send packed commands, some of them ahead of their replies; the replies' sum."""
+        """Send packed commands, pipelined ahead of their replies; returns the sum of the integer replies."""
         total = ahead = 0
         with self.asking(), self._connection() as connection:
             for call in calls:
@@ -186,7 +186,7 @@ class Server:
         return answer
 
     def _meant(self, error: redis.RedisError) -> Exception:
-        """The error of ours for one of the client's: a refusal is told from a server that does not answer."""
+        """The mlforge error for a client error: OnlineRefused for a refusal, OnlineUnavailable for a server that does not answer."""
         for kinds, refusal in _REFUSALS:
             if isinstance(error, kinds):
                 return OnlineRefused(f"{self} {refusal.format(error=error)}")

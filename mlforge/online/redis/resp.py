@@ -1,4 +1,4 @@
-"""Redis's protocol, as much of it as is written here: whole commands at once, and not a part at a time."""
+"""Encoding of Redis's protocol: whole commands at once, not part by part."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 
 def command(*parts: str, more: tuple[int, bytes] = (0, b"")) -> bytes:
-    """A command of some parts and, behind them, of so many that are packed already."""
+    """A packed command of some parts, followed by a number of parts that are packed already."""
     count, packed = more
     return b"*%d\r\n%b%b" % (len(parts) + count, strings(parts), packed)
 

@@ -48,12 +48,12 @@ _MULTI, _EXEC = resp.command("MULTI"), resp.command("EXEC")
 class RedisStore(OnlineStore):
     """Rows at `{prefix}:{feature}:{hash of the entity}`, books at `{prefix}:{feature}`.
 
-    ttl: in seconds, None never expires. prefix: of all keys; stores with different ones share a server.
-    password_file: a file that holds the password, in place of `password`: read once, when this is made.
+    ttl: in seconds, None never expires. prefix: of all keys; stores with different prefixes can share a server.
+    password_file: a file that holds the password, in place of `password`: read once, at construction.
     owner: the offline store, or its id, whose rows readers mean: those of another raise OwnedElsewhere.
         Definitions fill in their own store.
 
-    Connects when first used, and anew after a fork. A server that does not answer raises OnlineUnavailable
+    Connects at first use, and again after a fork. A server that does not answer raises OnlineUnavailable
     after three tries.
     """
 
@@ -160,7 +160,7 @@ class RedisStore(OnlineStore):
         self._record(feature, target, fields, self._books_life(books.renewed_at), server)
 
     def evidence(self) -> Evidence | None:
-        """The server's run and its count of evictions; None if it does not tell, or may not."""
+        """The server's run id and count of evicted keys; None if it does not report them, or may not."""
         return self._server.evidence()
 
     def mark_incomplete(self, feature: str, books: OnlineBooks) -> None:
@@ -170,7 +170,7 @@ class RedisStore(OnlineStore):
             self._record(feature, books.target, {"losses": evidence_text(INCOMPLETE)}, "keep")
 
     def renew(self, feature: str, target: Target) -> int:
-        """Give every row and the books their full life again; how many rows live."""
+        """Give every row and the books their full time to live again; returns the number of rows."""
         renewed_at = clock.now()
         listed = [pl.Series([], dtype=pl.UInt64)]
 
@@ -338,7 +338,7 @@ class RedisStore(OnlineStore):
 
 @lru_cache(maxsize=256)
 def _books(flat: tuple[str, ...], where: str) -> OnlineBooks | None:
-    """Parsed once for as long as they say the same: each request reads them."""
+    """The books of fetched fields; parsing is cached by their text, since each request reads them."""
     return from_fields(dict(zip(flat[::2], flat[1::2], strict=True)), where)
 
 
