@@ -1,7 +1,8 @@
 """Rules about the values of a column: `import mlforge.validators as v`.
 
 Rules see the rows that a feature's function returns, file by file. Nulls pass every rule but
-`not_null`; NaN and infinities count as null.
+`not_null`; NaN and infinities count as null, and so does each row of a file that lacks the column.
+`required()` makes a file without the column one that does not fit.
 """
 
 from mlforge.core.validators import (
@@ -14,6 +15,7 @@ from mlforge.core.validators import (
     less_than_or_equal,
     matches_regex,
     not_null,
+    required,
     unique,
 )
 
@@ -27,5 +29,6 @@ __all__ = [
     "less_than_or_equal",
     "matches_regex",
     "not_null",
+    "required",
     "unique",
 ]

@@ -1,7 +1,7 @@
 """Rules about the values of a column: descriptions only, no engine.
 
 Rules see the rows that a feature's function returns, file by file. Nulls pass every rule but
-`not_null`; NaN and infinities count as null.
+`not_null`; NaN and infinities count as null, and so does each row of a file that lacks the column.
 """
 
 from __future__ import annotations
@@ -20,6 +20,9 @@ from mlforge.errors import DefinitionError
 
 OnFail = Literal["error", "drop", "warn"]
 ON_FAIL: tuple[str, ...] = get_args(OnFail)
+
+REQUIRED = "required"
+"""The rule that asks for the column itself, whatever its values."""
 
 Bound = int | float | Decimal | date | datetime
 Value = Bound | str | bool
@@ -61,6 +64,11 @@ class Rule:
         """The rule in JSON's types; dates, datetimes and Decimals as text."""
         arguments = [_json(argument) for argument in self.arguments]
         return {"name": self.name, "arguments": arguments, "on_fail": self.on_fail}
+
+
+def required(*, on_fail: OnFail = "error") -> Rule:
+    """The file has the column, with a value or without, in a dtype that goes with the other files'."""
+    return Rule(REQUIRED, (), on_fail)
 
 
 def not_null(*, on_fail: OnFail = "error") -> Rule:

@@ -17,7 +17,7 @@ from mlforge.core.arguments import choice, flag, listed, named, shown, text, tex
 from mlforge.core.feature_spec import FeatureSpec
 from mlforge.core.metrics import Rolling
 from mlforge.core.time_model import ONLINE_CLOCKS, OnlineClock
-from mlforge.core.validators import Rule
+from mlforge.core.validators import REQUIRED, Rule
 from mlforge.errors import DefinitionError
 from mlforge.features.code_hash import CodeState
 
@@ -55,6 +55,15 @@ class Feature:
     def source(self) -> str:
         """The source as text; several are divided by commas."""
         return ", ".join(self.sources)
+
+    @property
+    def required(self) -> tuple[str, ...]:
+        """The columns that a rule makes needed, whatever metrics name."""
+        return tuple(
+            column
+            for column, rules in self.validators.items()
+            if any(rule.name == REQUIRED for rule in rules)
+        )
 
     @property
     def name(self) -> str:

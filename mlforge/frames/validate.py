@@ -11,7 +11,7 @@ from typing import Any
 import polars as pl
 from polars.exceptions import PolarsError
 
-from mlforge.core.validators import OnFail, Rule, instant
+from mlforge.core.validators import REQUIRED, OnFail, Rule, instant
 from mlforge.core.values import DAY_US, from_us
 from mlforge.errors import ColumnNotFound, DefinitionError, ValidationError
 from mlforge.frames.polars_schema import dtype_text
@@ -32,12 +32,20 @@ _GOES_WITH = {
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A rule that rows break: how many, and up to three of their values."""
+    """A rule that rows break: how many, and up to three of their values. lacking: there is no such column."""
 
     column: str
     rule: Rule
     rows: int
     examples: tuple[str, ...]
+    lacking: bool = False
+
+    def text(self, of: int) -> str:
+        """The rule and how many of the rows break it, in words."""
+        told = f"{self.column}: {self.rule.describe()} fails in {self.rows:,} of {of:,} rows"
+        if self.lacking:
+            return f"{told} (there is no such column)"
+        return f"{told} ({', '.join(self.examples)})" if self.examples else told
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +65,7 @@ class Report:
     def text(self, on_fail: OnFail | None = None) -> str:
         """All failures in one line, or only failures with this `on_fail`; empty without failures."""
         return "; ".join(
-            f"{failure.column}: {failure.rule.describe()} fails in {failure.rows:,} of {self.rows:,} rows"
-            + (f" ({', '.join(failure.examples)})" if failure.examples else "")
+            failure.text(self.rows)
             for failure in self.failures
             if on_fail in (None, failure.rule.on_fail)
         )
@@ -67,23 +74,27 @@ class Report:
 def check(validators: Mapping[str, Sequence[Rule]], frame: pl.DataFrame, where: str) -> Report:
     """Apply every rule to every row, also to those that another rule drops.
 
-    Nulls, NaN and infinities pass all rules but `not_null`; naive datetimes are UTC.
-    Raises ColumnNotFound, ValidationError for a rule that does not go with its column's dtype, and
-    DefinitionError for a pattern that polars does not support.
+    Nulls, NaN and infinities pass all rules but `not_null`; naive datetimes are UTC. A column that is not
+    there is null in each row.
+    Raises ColumnNotFound for a required column, ValidationError for a rule that does not go with its
+    column's dtype, and DefinitionError for a pattern that polars does not support.
     """
     failures: list[Failure] = []
     dropped = pl.repeat(False, frame.height, dtype=pl.Boolean, eager=True)
     for name, rules in validators.items():
-        if name not in frame.columns:
+        lacking = name not in frame.columns
+        if lacking and any(rule.name == REQUIRED and rule.on_fail == "error" for rule in rules):
             raise ColumnNotFound.among(where, name, frame.columns)
-        column = _Column(name, frame.schema[name], where)
+        seen = frame.with_columns(pl.lit(None).alias(name)) if lacking else frame
+        column = _Column(name, seen.schema[name], where)
         for rule in rules:
-            broken = column.broken(rule, frame)
+            broken = column.lacks(rule, seen) if lacking else column.broken(rule, seen)
             rows = int(broken.sum())
             if not rows:
                 continue
-            examples = () if rule.name == "not_null" else column.examples(frame, broken)
-            failures.append(Failure(name, rule, rows, examples))
+            shown = not lacking and rule.name != "not_null"
+            examples = column.examples(seen, broken) if shown else ()
+            failures.append(Failure(name, rule, rows, examples, lacking))
             if rule.on_fail == "drop":
                 dropped |= broken
     count = int(dropped.sum())
@@ -119,6 +130,11 @@ class _Column:
                     f"{self.where}: {rule} of {self.name!r} is no pattern to polars: {reason}"
                 ) from error
             raise self._misfit(rule, reason) from error
+
+    def lacks(self, rule: Rule, frame: pl.DataFrame) -> pl.Series:
+        """Which rows break the rule where the column is not there: all, or none."""
+        broken = rule.name in _OF_PRESENCE
+        return pl.repeat(broken, frame.height, dtype=pl.Boolean, eager=True)
 
     def examples(self, frame: pl.DataFrame, broken: pl.Series) -> tuple[str, ...]:
         """Some values that break a rule."""
@@ -180,8 +196,10 @@ _KINDS: dict[str, tuple[type[pl.DataType], ...]] = {
     "date": (pl.Date,),
     "datetime": (pl.Datetime,),
 }
+_OF_PRESENCE = (REQUIRED, "not_null")
 # Rules without arguments: which rows break them; the others: which rows pass, null where null.
 _BARE: dict[str, Callable[[pl.Expr], pl.Expr]] = {
+    REQUIRED: lambda values: values.is_null() & values.is_not_null(),
     "not_null": lambda values: values.is_null(),
     "unique": lambda values: values.is_not_null() & ~values.is_first_distinct(),
 }

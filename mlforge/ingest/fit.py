@@ -12,10 +12,10 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from mlforge.core.feature_spec import FeatureSpec
 from mlforge.core.manifest import Partial
 from mlforge.core.schema import Column, Schema, dtypes
 from mlforge.core.widening import Backing, holds, narrowed, settle
+from mlforge.features.feature import Feature
 
 _NULL = "Null"
 
@@ -58,9 +58,10 @@ class _Group:
         return next((c for c in self.schema if c.name == name and c.dtype != _NULL), None)
 
 
-def strict_columns(spec: FeatureSpec) -> Collection[str] | None:
-    """The columns in which files must agree: all that the feature's values follow from; None: every one."""
-    return spec.needed() if spec.columns else None
+def strict_columns(feature: Feature) -> Collection[str] | None:
+    """The columns in which files must agree: all that values follow from or rules require; None: every one."""
+    spec = feature.spec
+    return (*spec.needed(), *feature.required) if spec.columns else None
 
 
 def fit(partials: Iterable[Partial], strict: Collection[str] | None) -> Fit | None:

@@ -82,7 +82,7 @@ def _by_file(session: Session, why: str) -> Intake:
                 pairs[file.path] = _pair(session, file, waiting[file.path])
             except FAULTS as error:
                 session.reject(file, error)
-    strict = strict_columns(session.feature.spec)
+    strict = strict_columns(session.feature)
     fitted = fit([*unchanged_files.partials, *(partial for _, partial in pairs.values())], strict)
     outvoted = None
     if fitted is not None and fitted.misfits:
@@ -219,7 +219,7 @@ def _last_good(session: Session, fitted: Fit | None) -> list[FilePartial]:
     File states name that content; the latest version may not, since a rename makes no version.
     """
     kept = []
-    strict = strict_columns(session.feature.spec)
+    strict = strict_columns(session.feature)
     latest = session.latest
     sources = latest.sources if latest else ()
     known = {record.hash: record for record in sources}

@@ -8,7 +8,8 @@ from functools import cached_property
 
 from mlforge.core.list_diff import lacking
 from mlforge.core.manifest import Manifest, Partial, SourceRecord
-from mlforge.errors import MlforgeError
+from mlforge.core.schema import dtypes
+from mlforge.errors import ColumnNotFound, MlforgeError
 from mlforge.features.feature import Feature
 from mlforge.ingest import partials, unchanged
 from mlforge.ingest.file_states import FileStates
@@ -132,13 +133,18 @@ class Session:
         unchanged_files: UnchangedFiles,
         outvoted: Outvoted | None = None,
     ) -> Intake:
-        """Write queued partials, and sum the pass up: the unchanged files with the records of all others."""
+        """Write queued partials, and sum the pass up: the unchanged files with the records of all others.
+
+        Raises ColumnNotFound for a rule about a column that no file has.
+        """
         self.cache.write()
         file_states = self.states.now
         self.states.conclude(lacking(file_states, unchanged_files.stats), self.quarantine.now)
         records, used = joined = unchanged_files.joined(pairs)
         if rowwise:
             unchanged.keep(records, file_states, unchanged_files.grown(pairs, joined, file_states))
+        if fitted is not None:
+            self._check_rules(fitted, used)
         return Intake(
             rowwise=rowwise,
             why=why,
@@ -153,3 +159,12 @@ class Session:
             evidence=fitted.evidence() if fitted else {},
             outvoted=outvoted,
         )
+
+    def _check_rules(self, fitted: Fit, used: Sequence[Partial]) -> None:
+        """Refuse rules about a column that no file with a row has: most likely its name is mistyped."""
+        columns = dtypes(fitted.schema)
+        for name in self.feature.validators:
+            if name not in columns and any(partial.rows for partial in used):
+                raise ColumnNotFound.among(
+                    f"{self.feature.name}: validators", name, list(columns)
+                )

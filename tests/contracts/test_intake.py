@@ -536,6 +536,45 @@ def test_a_column_that_no_metric_reads_sets_no_file_aside(project: Project) -> N
     assert (result.quarantined, result.rows) == ((), 3)
 
 
+def test_a_required_column_is_needed_whatever_metrics_name(project: Project) -> None:
+    """A file without it, or in a dtype that goes with no other's, is set aside; one without a value is not."""
+    project.drop("a", rows((1, 0, 1.0)).with_columns(note=pl.lit("text")))
+    project.drop("b", rows((2, 0, 1.0)))
+    project.drop("c", rows((3, 0, 1.0)).with_columns(note=pl.lit(None)))
+    project.drop("d", rows((4, 0, 1.0)).with_columns(note=pl.lit("text")))
+    project.drop("e", rows((5, 0, 1.0)).with_columns(note=pl.lit(7)))
+    project.drop("f", rows().with_columns(amount=pl.lit(None, pl.Float64)))
+    project.build(project.define(as_they_are, validators={"note": v.required()}))
+    assert users(project) == [1, 3, 4]
+    assert quarantined(project).keys() == {"b.parquet", "e.parquet"}
+    assert "no column 'note'; there are amount, at, user_id" in quarantined(project)["b.parquet"]
+    project.build(project.define(as_they_are))
+    assert (users(project), quarantined(project)) == ([1, 2, 3, 4, 5], {})
+
+
+def test_a_rule_about_a_column_that_some_files_lack_sets_none_of_them_aside(
+    project: Project,
+) -> None:
+    project.drop("a", rows((1, 0, 1.0)))
+    project.drop("b", rows((2, 0, 1.0)).with_columns(risk=pl.lit(3)))
+    project.drop("c", rows((3, 0, 1.0)).with_columns(risk=pl.lit(-3)))
+    project.build(project.define(as_they_are, validators={"risk": v.greater_than(0)}))
+    assert users(project) == [1, 2]
+    assert quarantined(project).keys() == {"c.parquet"}
+
+
+@pytest.mark.parametrize("incremental", [True, False])
+def test_a_rule_about_a_column_that_no_file_has_is_one_error(
+    incremental: bool, project: Project
+) -> None:
+    project.drop("a", rows((1, 0, 1.0)))
+    project.drop("b", rows((2, 0, 1.0)))
+    mistyped = project.define(validators={"amuont": v.greater_than(0)}, incremental=incremental)
+    with pytest.raises(BuildError, match="validators: no column 'amuont'; there are amount") as told:
+        project.build(mistyped)
+    assert isinstance(told.value.failures["spend"], ColumnNotFound)
+
+
 # -- columns without a value, and files without rows
 
 

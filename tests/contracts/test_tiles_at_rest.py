@@ -328,6 +328,31 @@ def grown_old(project: Project) -> set[str]:
     return set(laid(project))
 
 
+@pytest.mark.parametrize(
+    ("narrow", "other"), [(pl.Int8, pl.Int32), (pl.UInt8, pl.Int16), (pl.Int32, pl.UInt32)]
+)
+def test_tiles_of_keys_of_another_width_are_not_used(
+    narrow: pl.DataType, other: pl.DataType, tmp_path: Path, project: Project
+) -> None:
+    """Whatever the order of drops: the key's dtype follows the files, wider and narrower."""
+
+    def of(day: int, dtype: pl.DataType) -> pl.DataFrame:
+        return events(day).with_columns(pl.col("user_id").cast(dtype))
+
+    mixed = Project(tmp_path / "mixed", project.engine)
+    first = mixed.drop("a", of(0, narrow))
+    for day, dtype in enumerate([narrow, other, pl.Int64], 1):
+        mixed.drop(f"d{day}", of(day, dtype))
+        mixed.build(aligned(mixed))
+    (mixed.events / "d3.parquet").unlink()
+    first.unlink()
+    mixed.build(aligned(mixed))
+    found, store = mixed.store.read("spend"), LocalStore(tmp_path / "afresh")
+    mixed.on(store).build(aligned(mixed))
+    assert_frame_equal(found, store.read("spend"), rel_tol=1e-12, abs_tol=1e-9)
+    check(mixed)
+
+
 def test_a_metric_that_the_tiles_have_not_makes_others(project: Project) -> None:
     narrow = aligned(project, metrics=[Rolling("2d", {"amount": "sum"})])
     project.build(narrow)

@@ -40,7 +40,8 @@ def kind_of(spec: FeatureSpec, schema: Schema) -> str | None:
         return None
     known = dtypes(schema)
     columns = sorted((column, known[column], sorted(kinds)) for column, kinds in parts.items())
-    document = [_FORMAT, spec.interval.us, list(spec.keys), spec.timestamp, columns]
+    keys = [(key, known[key]) for key in spec.keys]
+    document = [_FORMAT, spec.interval.us, keys, spec.timestamp, columns]
     return hashlib.sha256(json.dumps(document).encode()).hexdigest()[:16]
 
 

@@ -195,9 +195,33 @@ def test_a_pattern_that_only_python_knows_is_an_error_of_the_definition():
         report(["a"], v.matches_regex("(?=a)"))
 
 
-def test_a_missing_column_is_named():
+def test_a_required_column_that_is_missing_is_named():
     with pytest.raises(ColumnNotFound, match="spend: no column 'y'; there are x"):
-        check({"y": [v.not_null()]}, pl.DataFrame({"x": [1]}), "spend")
+        check({"y": [v.required()]}, pl.DataFrame({"x": [1]}), "spend")
+
+
+def test_required_asks_for_the_column_and_not_for_values():
+    assert not report([None, 1], v.required()).failures
+    assert not report([None, None], v.required()).failures
+
+
+@pytest.mark.parametrize(("on_fail", "kept"), [("drop", 0), ("warn", 2)])
+def test_a_file_without_a_required_column_is_dropped_or_told_of_where_the_rule_says_so(
+    on_fail, kept
+):
+    got = check({"y": [v.required(on_fail=on_fail)]}, pl.DataFrame({"x": [1, 2]}), "spend")
+    assert (got.kept.height, got.failed) == (kept, False)
+    assert got.text() == "y: required() fails in 2 of 2 rows (there is no such column)"
+
+
+def test_a_column_that_is_missing_is_null_to_rules():
+    rules = [v.greater_than(0), v.unique(), v.is_in(["a"]), v.matches_regex("a")]
+    frame = pl.DataFrame({"x": [1, 2]})
+    passed = check({"y": rules}, frame, "spend")
+    assert (passed.failures, passed.kept.columns) == ((), ["x"])
+    null = check({"y": [v.not_null()]}, frame, "spend")
+    assert null.text() == "y: not_null() fails in 2 of 2 rows (there is no such column)"
+    assert null.failed
 
 
 # Reports.
