@@ -165,6 +165,4 @@ class Session:
         columns = dtypes(fitted.schema)
         for name in self.feature.validators:
             if name not in columns and any(partial.rows for partial in used):
-                raise ColumnNotFound.among(
-                    f"{self.feature.name}: validators", name, list(columns)
-                )
+                raise ColumnNotFound.among(f"{self.feature.name}: validators", name, list(columns))

@@ -570,7 +570,9 @@ def test_a_rule_about_a_column_that_no_file_has_is_one_error(
     project.drop("a", rows((1, 0, 1.0)))
     project.drop("b", rows((2, 0, 1.0)))
     mistyped = project.define(validators={"amuont": v.greater_than(0)}, incremental=incremental)
-    with pytest.raises(BuildError, match="validators: no column 'amuont'; there are amount") as told:
+    with pytest.raises(
+        BuildError, match="validators: no column 'amuont'; there are amount"
+    ) as told:
         project.build(mistyped)
     assert isinstance(told.value.failures["spend"], ColumnNotFound)
 

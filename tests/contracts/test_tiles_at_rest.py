@@ -353,6 +353,32 @@ def test_tiles_of_keys_of_another_width_are_not_used(
     check(mixed)
 
 
+def test_the_order_of_columns_and_metrics_does_not_matter_to_tiles(
+    project: Project, tmp_path: Path
+) -> None:
+    """Keys before and after the timestamp, and tiles that were made for metrics in another order."""
+
+    def define(*columns: str) -> Feature:
+        metrics = [Rolling("2d", {column: ["sum", "min", "count"]}) for column in columns]
+        return aligned(
+            other, keys=["user_id", "shop"], metrics=metrics, function=lambda df: df.select(pl.all())
+        )
+
+    def of(day: int) -> pl.DataFrame:
+        made = events(day).with_columns(shop=pl.col("user_id") % 2, fee=pl.lit(1.5))
+        return made.select("fee", "at", "user_id", "amount", "shop")
+
+    other = Project(tmp_path / "other", project.engine)
+    for day in range(3):
+        other.drop(f"d{day}", of(day))
+    other.build(define("amount", "fee"))
+    other.drop("d3", of(3).reverse().select("shop", "amount", "user_id", "at", "fee"))
+    other.build(define("fee", "amount"))
+    found, store = other.store.read("spend"), LocalStore(tmp_path / "afresh")
+    other.on(store).build(define("fee", "amount"))
+    assert_frame_equal(found, store.read("spend"), rel_tol=1e-12, abs_tol=1e-9)
+
+
 def test_a_metric_that_the_tiles_have_not_makes_others(project: Project) -> None:
     narrow = aligned(project, metrics=[Rolling("2d", {"amount": "sum"})])
     project.build(narrow)

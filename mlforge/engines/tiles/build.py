@@ -114,13 +114,17 @@ def concat_tiles(several: Sequence[Tiles], dtypes: Mapping[str, str]) -> Tiles:
 
 
 def parts(metrics: Iterable[MetricColumn]) -> Mapping[str, tuple[str, ...]]:
-    """For each event column the parts from which its metrics are computed; none for metrics that need events."""
+    """For each event column the parts from which its metrics are computed; none for metrics that need events.
+
+    Columns and parts are in an order of their own, whatever that of the metrics: cached tiles are shared by
+    all definitions that need the same parts.
+    """
     kinds: dict[str, dict[str, None]] = {}
     for metric in metrics:
         kinds.setdefault(metric.column, {}).update(
             dict.fromkeys(PARTS_OF.get(metric.aggregation, ()))
         )
-    return {column: tuple(part_kinds) for column, part_kinds in kinds.items()}
+    return {column: tuple(sorted(kinds[column])) for column in sorted(kinds)}
 
 
 def part_name(column: str, kind: str) -> str:

@@ -39,7 +39,7 @@ def kind_of(spec: FeatureSpec, schema: Schema) -> str | None:
     if spec.interval is None or not parts:
         return None
     known = dtypes(schema)
-    columns = sorted((column, known[column], sorted(kinds)) for column, kinds in parts.items())
+    columns = [(column, known[column], kinds) for column, kinds in parts.items()]
     keys = [(key, known[key]) for key in spec.keys]
     document = [_FORMAT, spec.interval.us, keys, spec.timestamp, columns]
     return hashlib.sha256(json.dumps(document).encode()).hexdigest()[:16]
@@ -126,7 +126,8 @@ class TileCache:
         time = pl.col(TIME).cast(polars_schema.UTC_INSTANT).alias(self.spec.timestamp)
         rows = pl.scan_parquet([tiles.file for tiles in cached], glob=False)
         rows = scan.chosen(rows.select(*self.spec.keys, time), times, among)
-        return pl.concat([rows, scan.scan_tasks(untiled, self.spec.identity, times, among)])
+        events = scan.scan_tasks(untiled, self.spec.identity, times, among)
+        return pl.concat([rows, events.select(self.spec.identity)])
 
     def covers(self, scan: EventScan, times: TimeRange) -> bool:
         """Whether cached tiles suffice for every metric over a range, but for few events."""
