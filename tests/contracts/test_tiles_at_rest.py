@@ -361,7 +361,10 @@ def test_the_order_of_columns_and_metrics_does_not_matter_to_tiles(
     def define(*columns: str) -> Feature:
         metrics = [Rolling("2d", {column: ["sum", "min", "count"]}) for column in columns]
         return aligned(
-            other, keys=["user_id", "shop"], metrics=metrics, function=lambda df: df.select(pl.all())
+            other,
+            keys=["user_id", "shop"],
+            metrics=metrics,
+            function=lambda df: df.select(pl.all()),
         )
 
     def of(day: int) -> pl.DataFrame:
