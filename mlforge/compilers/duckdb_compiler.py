@@ -105,6 +105,42 @@ def select_by_lists(context: ComputeContext, relation: str) -> str:
     )
 
 
+PLACE = "__place"
+"""The position of a row in the relation, from 0."""
+
+
+def bound_names(context: ComputeContext) -> dict[Window, tuple[str, str]]:
+    """The columns of `select_at_points` that hold each window's first place, and the place behind its last."""
+    return {w: (f"__{name}_start", f"__{name}_end") for w, name in _window_names(context).items()}
+
+
+def select_at_points(context: ComputeContext, relation: str, points: str) -> str:
+    """The same where points are few: each window's rows are looked up by their places, and no others are read.
+
+    The relation has PLACE and the values; the points have their rows' numbers and the columns of `bound_names`.
+    """
+    bounds = {window: tuple(map(quote, names)) for window, names in bound_names(context).items()}
+    row, place, number = quote(ROW), quote(PLACE), "number"
+    joined = []
+    for name, (window, aggregates) in enumerate(context.by_window().items()):
+        start, end = bounds[window]
+        columns = [
+            f"{AGGREGATES[a.aggregation].format(_operand(a, context))} AS {quote(result_name(index))}"
+            for index, a in aggregates.items()
+        ]
+        joined.append(
+            f"LEFT JOIN (\nSELECT\n  {_lines([number, *columns])}\n"
+            f"FROM (SELECT {row} AS {number}, unnest(range({start}, {end})) AS place FROM {quote(points)})\n"
+            f"JOIN {quote(relation)} ON {place} = place\nGROUP BY {number}\n"
+            f") AS w{name} ON w{name}.{number} = {quote(points)}.{row}"
+        )
+    results = [quote(result_name(index)) for index in range(len(context.aggregates))]
+    return (
+        f"SELECT\n  {_lines([f'{quote(points)}.{row}', *results])}\n"
+        f"FROM {quote(points)}\n" + "\n".join(joined)
+    )
+
+
 def rows_seen(context: ComputeContext, relation: str) -> str:
     """The statement that counts the rows which the widest window sees, over all of the relation's rows."""
     widest = max(context.by_window(), key=lambda window: window.width.us)

@@ -55,11 +55,14 @@ class Engine(ABC):
 
     gathered: about how many events an evaluation holds in memory at a time. Small in tests, so
         that seams are crossed.
+    rows_a_point: from so many rows a point on, kernels look windows up at the points instead of
+        rolling over all rows.
     memory_limit: the bytes that a full build takes at most, beside the longest window's events.
     """
 
     name: ClassVar[str]
     gathered: ClassVar[int] = 2_000_000
+    rows_a_point: ClassVar[int] = 4
 
     def __init__(self, memory_limit: int = MEMORY_LIMIT) -> None:
         self.memory_limit = memory_limit

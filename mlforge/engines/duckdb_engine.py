@@ -10,8 +10,9 @@ import duckdb
 import polars as pl
 
 from mlforge.compilers import duckdb_compiler
-from mlforge.compilers.base import ComputeContext
+from mlforge.compilers.base import ENTITY, ROW, TIME, ComputeContext
 from mlforge.engines.base import Engine, SumOverflow
+from mlforge.engines.point_windows import PointWindows
 
 _LEAST_MEMORY = 128_000_000
 _LIST_ROWS = 16
@@ -24,14 +25,13 @@ class DuckDBEngine(Engine):
     name: ClassVar[str] = "duckdb"
 
     def aggregate(self, line: pl.DataFrame, context: ComputeContext) -> pl.DataFrame:
-        """A statement over the whole line."""
+        """A statement over the whole line; over the windows of the points alone, where those are few."""
+        points = line.filter(pl.col(ROW).is_not_null())
         with duckdb.connect(config=self._config) as connection:
-            connection.register("line", line.to_arrow())
-            rows_seen = _query(connection, duckdb_compiler.rows_seen(context, "line")).item()
-            few = rows_seen <= _LIST_ROWS * line.height
-            compiled = duckdb_compiler.select_by_lists if few else duckdb_compiler.select
             try:
-                return _query(connection, compiled(context, "line"))
+                if points.height * self.rows_a_point <= line.height:
+                    return _at_points(connection, line, points, context)
+                return _over_all(connection, line, context)
             except duckdb.OutOfRangeException as error:
                 sums = [i for i, a in enumerate(context.aggregates) if a.aggregation == "sum"]
                 raise SumOverflow(sums, "its dtype") from error
@@ -43,6 +43,34 @@ class DuckDBEngine(Engine):
             "memory_limit": f"{max(self.memory_limit // 2, _LEAST_MEMORY) // 1_000_000}MB",
             "temp_directory": f"{tempfile.gettempdir()}/mlforge-{os.getuid()}-duckdb",
         }
+
+
+def _over_all(
+    connection: duckdb.DuckDBPyConnection, line: pl.DataFrame, context: ComputeContext
+) -> pl.DataFrame:
+    """Windows at every row of the line, of which those of the points are kept."""
+    connection.register("line", line.to_arrow())
+    rows_seen = _query(connection, duckdb_compiler.rows_seen(context, "line")).item()
+    few = rows_seen <= _LIST_ROWS * line.height
+    compiled = duckdb_compiler.select_by_lists if few else duckdb_compiler.select
+    return _query(connection, compiled(context, "line"))
+
+
+def _at_points(
+    connection: duckdb.DuckDBPyConnection,
+    line: pl.DataFrame,
+    points: pl.DataFrame,
+    context: ComputeContext,
+) -> pl.DataFrame:
+    """The windows of the points alone: one value of an entity costs its events once."""
+    bounds = [points[ROW]]
+    for window, (start, end) in duckdb_compiler.bound_names(context).items():
+        found = PointWindows.of(line, points, window).segments
+        bounds += [found.starts.alias(start), (found.starts + found.lengths).alias(end)]
+    place = pl.int_range(pl.len(), dtype=pl.Int64).alias(duckdb_compiler.PLACE)
+    connection.register("line", line.drop(ENTITY, TIME, ROW).with_columns(place).to_arrow())
+    connection.register("points", pl.DataFrame(bounds).to_arrow())
+    return _query(connection, duckdb_compiler.select_at_points(context, "line", "points"))
 
 
 def _query(connection: duckdb.DuckDBPyConnection, statement: str) -> pl.DataFrame:

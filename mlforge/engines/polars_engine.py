@@ -20,6 +20,7 @@ from mlforge.compilers.base import (
 from mlforge.core.time_model import Window
 from mlforge.engines.base import Engine, SumOverflow
 from mlforge.engines.pairwise import Segments
+from mlforge.engines.point_windows import PointWindows
 from mlforge.engines.prefix_sums import DecimalOverflow, Sums
 
 _INDEX, _START, _LENGTH, _COUNT = "__index", "__start", "__length", "__count_{}"
@@ -34,8 +35,12 @@ class PolarsEngine(Engine):
         """Roll over the line; what rolling would not compute exactly is summed over the windows' segments."""
         line = line.with_columns(pl.int_range(pl.len(), dtype=pl.UInt32).alias(_INDEX))
         is_point = line[ROW].is_not_null()
+        points = line.filter(is_point)
+        few = points.height * self.rows_a_point <= line.height
         windows = {
-            window: _rolled(line, window, aggregates).filter(is_point)
+            window: _at_points(line, points, window, aggregates)
+            if few
+            else _rolled(line, window, aggregates).filter(is_point)
             for window, aggregates in context.by_window().items()
         }
         longest = max(_greatest(rolled[_LENGTH]) for rolled in windows.values())
@@ -50,7 +55,33 @@ class PolarsEngine(Engine):
             except DecimalOverflow as error:
                 raise SumOverflow([index], error.dtype) from None
             results.append(result.alias(result_name(index)))
-        return pl.DataFrame([line[ROW].filter(is_point), *results])
+        return pl.DataFrame([points[ROW], *results])
+
+
+def _at_points(
+    line: pl.DataFrame, points: pl.DataFrame, window: Window, aggregates: Mapping[int, Aggregate]
+) -> pl.DataFrame:
+    """As `_rolled`, for the points alone."""
+    windows = PointWindows.of(line, points, window)
+    counts = {a.value: windows.counts(value_name(a.value)) for a in aggregates.values()}
+    exact = {
+        result_name(i): polars_compiler.expression(a)
+        for i, a in aggregates.items()
+        if a.aggregation not in (*polars_compiler.SUMMED, "count")
+    }
+    return pl.DataFrame(
+        [
+            windows.segments.starts.alias(_START),
+            windows.segments.lengths.alias(_LENGTH),
+            *(count.alias(_COUNT.format(value)) for value, count in counts.items()),
+            *(
+                counts[a.value].alias(result_name(i))
+                for i, a in aggregates.items()
+                if a.aggregation == "count"
+            ),
+            *(windows.aggregated(exact) if exact else ()),
+        ]
+    )
 
 
 def _rolled(

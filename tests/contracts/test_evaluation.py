@@ -27,7 +27,7 @@ NOW = to_us(START)
 NUMBERS = [name for name in AGGREGATIONS if name != "median"]
 
 
-@pytest.fixture(params=["as it comes", "general"])
+@pytest.fixture(params=["as it comes", "general", "point by point"])
 def way(request: pytest.FixtureRequest) -> Iterator[None]:
     with kernels.forced(**kernels.WAYS[request.param]):
         yield

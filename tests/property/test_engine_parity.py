@@ -112,7 +112,7 @@ CASES = [("Float64", shape) for shape in METRICS] + [
 ]
 
 
-@pytest.fixture(params=["as it comes", "general"])
+@pytest.fixture(params=["as it comes", "general", "point by point"])
 def way(request: pytest.FixtureRequest) -> Iterator[None]:
     with kernels.forced(**kernels.WAYS[request.param]):
         yield
@@ -170,7 +170,13 @@ def told_dtype(dtype: pl.DataType) -> str:
     return dtype_text(dtype)
 
 
-WAYS_TO_SUM = [("as it comes", None), ("general", None), ("as it comes", "1h"), ("tiled", "1h")]
+WAYS_TO_SUM = [
+    ("as it comes", None),
+    ("general", None),
+    ("point by point", None),
+    ("as it comes", "1h"),
+    ("tiled", "1h"),
+]
 
 
 @pytest.mark.usefixtures("way")

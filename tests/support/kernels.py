@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from mlforge.engines import Engine, duckdb_engine, fixed_point
+from mlforge.engines import Engine, duckdb_engine, fixed_point, point_windows
 from mlforge.engines.tiles import build
 from mlforge.frames import polars_schema
 from mlforge.online import base, batches
@@ -16,6 +16,7 @@ WAYS: Mapping[str, Mapping[str, bool]] = {
     "as it comes": {},
     "general": {"general": True},
     "tiled": {"tiled": True},
+    "point by point": {"points": True},
 }
 """How an engine may evaluate: small data alone would take the first way always."""
 
@@ -25,13 +26,15 @@ def forced(
     *,
     general: bool = False,
     tiled: bool = False,
+    points: bool = False,
     gathered: int | None = None,
     small_pushes: bool = False,
 ) -> Iterator[None]:
     """Within the block.
 
     general: no fixed point, no lists, as with data too wide or too long for them. tiled: tiles for all that
-    is aligned, however few and thin the events. gathered: events at a time.
+    is aligned, however few and thin the events. points: windows looked up at the points, however many those
+    are, and gathered over seams. gathered: events at a time.
     small_pushes: a push of a handful of rows goes through every seam.
     """
     with pytest.MonkeyPatch.context() as patch:
@@ -43,6 +46,10 @@ def forced(
         if tiled:
             patch.setattr(build, "DENSE", 0)
             patch.setattr(build, "FEWEST", 0)
+        if points:
+            patch.setattr(Engine, "rows_a_point", 0)
+            patch.setattr(point_windows, "SLICED_ROWS", 3)
+            patch.setattr(point_windows, "GATHERED_ROWS", 4)
         if gathered is not None:
             patch.setattr(Engine, "gathered", gathered)
         if small_pushes:

@@ -179,6 +179,7 @@ class Machine(RuleBasedStateMachine):
         self.kernels.enter_context(
             kernels.forced(
                 general=data.draw(st.booleans(), label="general kernels"),
+                points=data.draw(st.booleans(), label="windows point by point"),
                 tiled=data.draw(st.booleans(), label="tiles"),
                 gathered=data.draw(st.sampled_from([None, 3]), label="events gathered at once"),
                 small_pushes=True,

@@ -40,5 +40,11 @@ def test_the_sql_by_way_of_lists_is_the_golden_one() -> None:
     assert duckdb_compiler.select_by_lists(context, "line") + "\n" == _golden("listed")
 
 
+def test_the_sql_for_a_few_points_is_the_golden_one() -> None:
+    context = ComputeContext.of(expand(CASES["aligned"][0], DAY, "f"), DTYPES)
+    statement = duckdb_compiler.select_at_points(context, "line", "points")
+    assert statement + "\n" == _golden("points")
+
+
 def _golden(name: str) -> str:
     return (GOLDEN / f"{name}.sql").read_text(encoding="utf-8")
