@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable
 from contextlib import suppress
 from functools import cached_property
 
@@ -14,7 +14,7 @@ from mlforge.ingest.null_columns import UNREADABLE, shape_of
 from mlforge.sources import source
 from mlforge.sources.parquet_reader import Content
 from mlforge.sources.source import SourceFile
-from mlforge.store import FileState
+from mlforge.store import FileState, FileStateMap
 
 # A file whose change time is younger than this when it is read may change again within the same tick
 # of the file system's clock, unseen in its stat: its content is hashed anew at the next refresh.
@@ -29,20 +29,20 @@ class FileStates:
 
     def __init__(
         self,
-        before: Mapping[str, FileState],
+        before: FileStateMap,
         sources: Iterable[SourceRecord],
         max_bytes: int | None,
         *,
         careful: bool,
     ) -> None:
-        self.before, self.now = before, dict[str, FileState]()
+        self.before, self.now = before, FileStateMap()
         self.files_read = 0
         self._shapes: dict[str, str] = {}
         self._sources, self._max_bytes, self._careful = sources, max_bytes, careful
 
     def start_from(self, paths: Collection[str]) -> None:
         """Begin with the known states of these files; every other file is looked at again."""
-        self.now = dict(self.before)
+        self.now = FileStateMap(self.before)
         for path in lacking(self.before, paths):
             del self.now[path]
 

@@ -9,7 +9,7 @@ from typing import Any
 from mlforge.core.manifest import Partial, SourceRecord
 from mlforge.core.schema import Schema
 from mlforge.errors import DataError, FunctionError, MlforgeError, SourceError, ValidationError
-from mlforge.store import FileState, Quarantined
+from mlforge.store import FileStateMap, Quarantined
 
 FAULTS = (SourceError, FunctionError, DataError, ValidationError)
 """Errors for which a file is set aside; a full disk or a wrong definition is no file's fault."""
@@ -43,7 +43,7 @@ class Intake:
     records: tuple[SourceRecord, ...]
     quarantine: Mapping[str, Quarantined] = field(default_factory=dict)
     errors: tuple[MlforgeError, ...] = ()
-    file_states: Mapping[str, FileState] = field(default_factory=dict)
+    file_states: FileStateMap = field(default_factory=FileStateMap)
     files_read: int = 0
     warnings: tuple[str, ...] = ()
     evidence: Mapping[str, Any] = field(default_factory=dict)

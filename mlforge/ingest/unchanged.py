@@ -1,7 +1,7 @@
 """Unchanged files: as they were when the latest version was made of them.
 
-Most files are, so each costs as little as it can. Their records are kept from one refresh to the next,
-and a look at ten thousand files is a comparison of two dictionaries.
+Most files are, so each costs as little as it can. Their records are kept with the states of files
+from one refresh to the next, and a look at ten thousand files is a comparison of two dictionaries.
 """
 
 from __future__ import annotations
@@ -14,13 +14,12 @@ from operator import attrgetter
 from mlforge.core.list_diff import lacking
 from mlforge.core.manifest import Manifest, Partial, SourceRecord
 from mlforge.sources.parquet_reader import Stat
-from mlforge.store import FileState
+from mlforge.store import FileState, FileStateMap
 
 FilePartial = tuple[SourceRecord, Partial]
 Records = tuple[SourceRecord, ...]
 Partials = tuple[Partial, ...]
 _path = attrgetter("path")
-_REMEMBERED = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +63,7 @@ class UnchangedFiles:
         self,
         others: Sequence[FilePartial],
         joined: tuple[Records, Partials],
-        file_states: Mapping[str, FileState],
+        file_states: FileStateMap,
     ) -> UnchangedFiles:
         """This set plus newly read files whose stat has settled; `joined`: both sets together."""
         settled = [pair for pair in others if _settled(pair[0], file_states.get(pair[0].path))]
@@ -82,31 +81,26 @@ class UnchangedFiles:
         )
 
 
-def of_version(latest: Manifest, file_states: Mapping[str, FileState]) -> UnchangedFiles:
+def of_version(latest: Manifest, file_states: FileStateMap) -> UnchangedFiles:
     """The files of a version that are as they were when they were last seen."""
-    for records, known, rest in _kept:
-        if records is latest.sources and known is file_states:
-            return rest
+    if file_states.memo is not None:
+        records, unchanged_files = file_states.memo
+        if records is latest.sources:
+            assert isinstance(unchanged_files, UnchangedFiles)
+            return unchanged_files
     partials = {partial.hash: partial for partial in latest.partials}
     own = tuple(partials[record.partial] for record in latest.sources)
     pairs = list(zip(latest.sources, own, strict=True))
-    return keep(
-        latest.sources,
-        file_states,
-        UnchangedFiles().grown(pairs, (latest.sources, own), file_states),
-    )
+    unchanged_files = UnchangedFiles().grown(pairs, (latest.sources, own), file_states)
+    return keep(latest.sources, file_states, unchanged_files)
 
 
 def keep(
-    records: Records, file_states: Mapping[str, FileState], rest: UnchangedFiles
+    records: Records, file_states: FileStateMap, unchanged_files: UnchangedFiles
 ) -> UnchangedFiles:
-    """Remember unchanged files for `of_version`, under a version's records and the states they were found with."""
-    _kept.insert(0, (records, file_states, rest))
-    del _kept[_REMEMBERED:]
-    return rest
-
-
-_kept: list[tuple[Records, Mapping[str, FileState], UnchangedFiles]] = []
+    """The unchanged files themselves, noted for `of_version` with the states that tell them, for a version's records."""
+    file_states.memo = records, unchanged_files
+    return unchanged_files
 
 
 def _settled(record: SourceRecord, state: FileState | None) -> bool:

@@ -5,7 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from mlforge.store.base import Store
-from mlforge.store.records import Audit, Books, FileState, Proven, Quarantined, StoreIdentity
+from mlforge.store.records import (
+    Audit,
+    Books,
+    FileState,
+    FileStateMap,
+    Proven,
+    Quarantined,
+    StoreIdentity,
+)
 from mlforge.store.transaction import Pointer, Snapshot, TablePiece, Transaction
 
 if TYPE_CHECKING:
@@ -15,6 +23,7 @@ __all__ = [
     "Audit",
     "Books",
     "FileState",
+    "FileStateMap",
     "LocalStore",
     "Pointer",
     "Proven",

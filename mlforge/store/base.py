@@ -24,7 +24,7 @@ from mlforge.errors import (
 )
 from mlforge.store.file_tasks import FileScanTask, PartialLocation, PartialWrite, TileWrite
 from mlforge.store.integrity import DAMAGE
-from mlforge.store.records import Audit, Books, FileState, StoreIdentity
+from mlforge.store.records import Audit, Books, FileStateMap, StoreIdentity
 from mlforge.store.transaction import Pointer, Snapshot, Transaction
 
 
@@ -192,11 +192,11 @@ class Store(ABC):
         """Replace the feature's books as a whole; call with the feature's lock held."""
 
     @abstractmethod
-    def file_states(self, name: str) -> Mapping[str, FileState]:
+    def file_states(self, name: str) -> FileStateMap:
         """Source files as the last refresh saw them, by path."""
 
     @abstractmethod
-    def write_file_states(self, name: str, file_states: Mapping[str, FileState]) -> None:
+    def write_file_states(self, name: str, file_states: FileStateMap) -> None:
         """Replace the states of all source files of the feature, by path."""
 
     @abstractmethod

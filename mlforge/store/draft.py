@@ -16,7 +16,7 @@ from mlforge.core.values import Version
 from mlforge.errors import StoreError
 from mlforge.store.base import Store
 from mlforge.store.file_tasks import FileScanTask, PartialLocation, PartialWrite, TileWrite
-from mlforge.store.records import Audit, Books, FileState, StoreIdentity
+from mlforge.store.records import Audit, Books, FileStateMap, StoreIdentity
 from mlforge.store.transaction import Pointer, Snapshot, TablePiece, Transaction
 
 
@@ -97,7 +97,7 @@ class Draft(Store):
     def write_books(self, name: str, books: Books) -> None:
         """Write nothing."""
 
-    def write_file_states(self, name: str, file_states: Mapping[str, FileState]) -> None:
+    def write_file_states(self, name: str, file_states: FileStateMap) -> None:
         """Write nothing."""
 
     def write_audit(self, name: str, audit: Audit) -> None:
@@ -197,7 +197,7 @@ class Draft(Store):
         """The store's."""
         return self._store.books(name)
 
-    def file_states(self, name: str) -> Mapping[str, FileState]:
+    def file_states(self, name: str) -> FileStateMap:
         """The store's."""
         return self._store.file_states(name)
 

@@ -45,6 +45,16 @@ class FileState(NamedTuple):
     shape: str = ""
 
 
+class FileStateMap(dict[str, FileState]):
+    """The last known states of source files, by path; a store keeps the very mapping that it is given.
+
+    memo: a value, and what was worked out from it and the states, for whoever asks the store next.
+    Nobody changes the states of a mapping that has one.
+    """
+
+    memo: tuple[object, Any] | None = None
+
+
 @dataclass(frozen=True)
 class Books:
     """Quarantine, hold, pins, ignored files, and the description and tags of the latest definition.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -11,7 +11,7 @@ import polars as pl
 
 from mlforge.core.manifest import Manifest, Part
 from mlforge.core.values import TimeRange, Version
-from mlforge.store.records import Books, FileState
+from mlforge.store.records import Books, FileStateMap
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class Snapshot:
     latest: Manifest | None
     versions: tuple[Version, ...]
     books: Books
-    file_states: Mapping[str, FileState]
+    file_states: FileStateMap
 
 
 class TablePiece(NamedTuple):

@@ -13,7 +13,7 @@ from mlforge.errors import (
     VersionConflict,
     VersionNotFound,
 )
-from mlforge.store import Books, FileState, Pointer, Store, TablePiece
+from mlforge.store import Books, FileState, FileStateMap, Pointer, Store, TablePiece
 from mlforge.testing.store_values import (
     FIRST,
     SECOND,
@@ -63,14 +63,14 @@ class PublishingContract(StoreFixtures):
         publish(store, FIRST, 1)
         publish(store, SECOND, 1, 2)
         store.serve("spend", FIRST)
-        seen = {"a.parquet": FileState(1, 2, 3, 4, "aa", 7)}
+        states = FileStateMap({"a.parquet": FileState(1, 2, 3, 4, "aa", 7)})
         store.write_books("spend", Books(hold="a reason"))
-        store.write_file_states("spend", seen)
+        store.write_file_states("spend", states)
         with store.open("spend") as snapshot:
             assert snapshot.pointer == Pointer(FIRST, 3)
             assert snapshot.latest == store.manifest("spend", FIRST)
             assert snapshot.versions == (FIRST, SECOND)
-            assert (snapshot.books, snapshot.file_states) == (Books(hold="a reason"), seen)
+            assert (snapshot.books, snapshot.file_states) == (Books(hold="a reason"), states)
 
     def test_what_is_not_committed_is_seen_by_nobody_and_leaves_nothing(self, store: Store) -> None:
         publish(store, FIRST, 1)

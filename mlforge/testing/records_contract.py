@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from mlforge.store import Books, FileState, Quarantined, Store
+from mlforge.store import Books, FileState, FileStateMap, Quarantined, Store
 from mlforge.testing.store_values import (
     FIRST,
     SECOND,
@@ -52,15 +52,17 @@ class RecordsContract(StoreFixtures):
         assert store.features() == []
 
     def test_file_states_come_back(self, store: Store) -> None:
-        seen = {
-            "a.parquet": FileState(10, 1_700_000_000_123_456_789, 5, 2**63, "aa", 7),
-            "b.parquet": FileState(0, -1, 0, 0, "bb"),
-        }
+        states = FileStateMap(
+            {
+                "a.parquet": FileState(10, 1_700_000_000_123_456_789, 5, 2**63, "aa", 7),
+                "b.parquet": FileState(0, -1, 0, 0, "bb"),
+            }
+        )
         with store.lock("spend"):
-            store.write_file_states("spend", seen)
-        assert self.again(store).file_states("spend") == seen
+            store.write_file_states("spend", states)
+        assert self.again(store).file_states("spend") == states
         with store.lock("spend"):
-            store.write_file_states("spend", {})
+            store.write_file_states("spend", FileStateMap())
         assert store.file_states("spend") == {}
 
     # Index

@@ -12,7 +12,7 @@ from mlforge.core.values import Version
 from mlforge.errors import IntegrityError
 from mlforge.store.local import io
 from mlforge.store.local.paths import State, check_format, state_of, well_formed
-from mlforge.store.records import Audit, Books, FileState
+from mlforge.store.records import Audit, Books, FileState, FileStateMap
 from mlforge.store.transaction import Pointer
 
 LATEST, BOOKS, SOURCES, AUDIT = "_latest.json", "_books.json", "_sources.json", "_audit.json"
@@ -67,10 +67,10 @@ class FileStateLog:
     def __init__(self, folder: Path) -> None:
         self.path = folder / SOURCES
         self._state: State | None = None
-        self._known: Mapping[str, FileState] = {}
+        self._known = FileStateMap()
         self._lines = 0
 
-    def read(self) -> Mapping[str, FileState]:
+    def read(self) -> FileStateMap:
         """All that is known; the very same while the file stays as it is."""
         state = self._now()
         if state is None or state != self._state:
@@ -79,7 +79,7 @@ class FileStateLog:
             self._state = state
         return self._known
 
-    def write(self, now: Mapping[str, FileState]) -> None:
+    def write(self, now: FileStateMap) -> None:
         """Let this be what is known; it is kept, not copied."""
         before = self.read()
         changed = {
@@ -111,8 +111,8 @@ def _line(path: str, state: FileState | None = None) -> str:
     return f"{json.dumps([path, *(state or ())])}\n"
 
 
-def _understood(text: str) -> dict[str, FileState]:
-    states: dict[str, FileState] = {}
+def _understood(text: str) -> FileStateMap:
+    states = FileStateMap()
     for line in text.splitlines():
         with suppress(ValueError, TypeError, AttributeError, KeyError):
             path, *fields = json.loads(line)

@@ -49,7 +49,7 @@ from mlforge.store.local.packs import Packing
 from mlforge.store.local.paths import DATA, META, checked, no_link, refuse_url
 from mlforge.store.local.recovery import recover
 from mlforge.store.local.transaction import LocalTransaction
-from mlforge.store.records import Audit, Books, FileState, StoreIdentity
+from mlforge.store.records import Audit, Books, FileStateMap, StoreIdentity
 from mlforge.store.transaction import Pointer, Snapshot
 
 
@@ -289,11 +289,11 @@ class LocalStore(Store):
         state_files.write_books(self._folder(name), books)
         reach("books.written")
 
-    def file_states(self, name: str) -> Mapping[str, FileState]:
+    def file_states(self, name: str) -> FileStateMap:
         """Read `_sources.json`."""
         return self._feature(name).file_states.read()
 
-    def write_file_states(self, name: str, file_states: Mapping[str, FileState]) -> None:
+    def write_file_states(self, name: str, file_states: FileStateMap) -> None:
         """Replace `_sources.json`."""
         self._feature(name).file_states.write(file_states)
         reach("file_states.written")

@@ -14,7 +14,7 @@ from mlforge.core.list_diff import alike, differing
 from mlforge.core.manifest import Partial, SourceRecord
 from mlforge.ingest import unchanged
 from mlforge.ingest.unchanged import FilePartial, UnchangedFiles
-from mlforge.store import FileState
+from mlforge.store import FileState, FileStateMap
 
 NAMES = ("a", "c", "e")
 NOTHING = UnchangedFiles()
@@ -31,8 +31,8 @@ def state_of(path: str) -> FileState:
 
 def grown(*paths: str, start: UnchangedFiles = NOTHING, **other: FileState) -> UnchangedFiles:
     found = [pair(path) for path in paths]
-    known = {path: state_of(path) for path in (*start.stats, *paths)} | other
-    return start.grown(found, start.joined(found), known)
+    states = {path: state_of(path) for path in (*start.stats, *paths)} | other
+    return start.grown(found, start.joined(found), FileStateMap(states))
 
 
 def paths(of: UnchangedFiles) -> list[str]:
@@ -70,17 +70,25 @@ def test_a_file_that_is_not_settled_is_not_at_rest(unsettled: dict[str, str]) ->
     assert paths(grown("b", "d", start=start, b=state_of("b")._replace(**unsettled))) == [*"acde"]
 
 
-def test_what_is_known_holds_for_the_very_same_version_and_look_alone() -> None:
-    known, look = grown(*NAMES), {path: state_of(path) for path in NAMES}
-    records = known.records
-    unchanged.keep(records, look, known)
+def test_files_kept_with_the_states_hold_for_the_very_same_records_and_states_alone() -> None:
+    unchanged_files, states = grown(*NAMES), FileStateMap({path: state_of(path) for path in NAMES})
+    records = unchanged_files.records
+    unchanged.keep(records, states, unchanged_files)
 
-    version: Any = SimpleNamespace(sources=records, partials=known.partials)
-    assert unchanged.of_version(version, look) is known
-    again = unchanged.of_version(version, {**look, "c": look["c"]._replace(good="")})
-    assert paths(again) == ["a", "e"]
+    version: Any = SimpleNamespace(sources=records, partials=unchanged_files.partials)
+    assert unchanged.of_version(version, states) is unchanged_files
+    others = FileStateMap({**states, "c": states["c"]._replace(good="")})
+    assert paths(unchanged.of_version(version, others)) == ["a", "e"]
+    assert unchanged.of_version(version, states) is unchanged_files
     version.sources = (replace(records[0], hash="another"), *records[1:])
-    assert paths(unchanged.of_version(version, look)) == ["c", "e"]
+    assert paths(unchanged.of_version(version, states)) == ["c", "e"]
+
+
+def test_a_copy_of_the_states_begins_without_what_was_kept_with_them() -> None:
+    states = FileStateMap({path: state_of(path) for path in NAMES})
+    unchanged.keep((), states, grown(*NAMES))
+    assert FileStateMap(states) == states
+    assert FileStateMap(states).memo is None
 
 
 things = st.lists(st.integers(0, 3).map(lambda n: NAMES[n % 3] if n else None), max_size=8)
