@@ -45,7 +45,7 @@ Schema = tuple[Column, ...]
 
 @lru_cache(maxsize=128)
 def shared(schema: Schema) -> Schema:
-    """One shared object for equal schemas, so that thousands of partials compare by identity."""
+    """The one object that all equal schemas share, so that thousands of partials compare by identity."""
     return schema
 
 

@@ -348,7 +348,7 @@ class OnlineStore(ABC):
         """
 
     def _foreign(self, absent: Sequence[tuple[str, str]]) -> list[str | None]:
-        """What lies in a row's place without being a row, by feature and hash; None where nothing does.
+        """Values that lie in a row's place and are no row, by feature and hash; None where nothing does.
 
         Asked of rows that `_fetch` did not find. By default a backend holds nothing but rows.
         """
