@@ -30,7 +30,7 @@ def die_with_parent(parent: int, sig: signal.Signals = signal.SIGTERM) -> None:
     if not ON_LINUX:
         return
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(sig))
-    if os.getppid() != parent:  # it died before we asked
+    if os.getppid() != parent:  # the parent died before the call
         os.kill(os.getpid(), sig)
 
 

@@ -279,7 +279,7 @@ def hide_password(url: str) -> str:
 
 
 def scope_of(definitions: Definitions) -> str:
-    """The prefix of a project's state on a server: its store's id.
+    """The scope of a project, which is part of all its key names on a server: its store's id.
 
     Definitions that share a store (each with `partial=True`) have a scope each.
     """

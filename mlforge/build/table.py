@@ -71,8 +71,8 @@ def _at_boundaries(
     """Values at the end of each interval that holds an event."""
     spec = events.spec
     assert spec.timestamp is not None
-    seen = None if times is None else TimeRange(times.start - interval.us, times.end)
-    source = events.cache.identities(events, seen, among)
+    event_times = None if times is None else TimeRange(times.start - interval.us, times.end)
+    source = events.cache.identities(events, event_times, among)
     time = polars_schema.microseconds(spec.timestamp)
     points = source.select(
         *spec.keys, (time - time.mod(interval.us) + interval.us).alias(POINT)

@@ -116,7 +116,7 @@ def known_commands() -> tuple[dict[str, Command], list[str]]:
         try:
             for command in plugin.load():
                 commands.setdefault(command.name, command)
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - it must not take the others along
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - one command must not break all others
             broken.append(f"{plugin.name}: {type(error).__name__}: {error}")
     return commands, broken
 

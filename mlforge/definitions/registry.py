@@ -32,7 +32,7 @@ from mlforge.sources.source import Source
 from mlforge.store import Audit, LocalStore, Pointer, Store
 from mlforge.store.changes import VersionsDiff
 
-# Any folder will do: it tells apart a path that was given as a relative one.
+# Any folder serves: a relative path resolved against it shows that it was relative.
 _SOMEWHERE = Path("/definitions")
 
 

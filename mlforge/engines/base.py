@@ -112,9 +112,11 @@ class Engine(ABC):
         """
         spec = events.spec
         assert spec.timestamp is not None
-        seen = None if times is None else time_model.events_seen(times, spec.windows).union(times)
-        line = gather(events, seen, among).collect(
-            engine=polars_schema.engine_for(events.rows_within(seen))
+        event_times = (
+            None if times is None else time_model.events_seen(times, spec.windows).union(times)
+        )
+        line = gather(events, event_times, among).collect(
+            engine=polars_schema.engine_for(events.rows_within(event_times))
         )
         line = timeline.sorted_(line, spec.keys)
         line = timeline.numbered(timeline.with_entities(line, spec.keys), times)
@@ -163,8 +165,8 @@ class Engine(ABC):
 
     def _by_time(self, events: Events, points: pl.DataFrame) -> Iterator[pl.DataFrame]:
         """The points in ranges of time, so that no more events than `gathered` are needed at once."""
-        seen = time_model.events_seen(times_of(points), events.spec.windows)
-        ranges = events.within(seen).ranges(self.gathered)
+        event_times = time_model.events_seen(times_of(points), events.spec.windows)
+        ranges = events.within(event_times).ranges(self.gathered)
         if len(ranges) == 1:
             yield points
             return

@@ -44,18 +44,18 @@ def plan(events: Events, points: pl.DataFrame, gathered: int) -> list[Step]:
     gathered: the most events to hold in memory while deciding whether tiles pay.
     """
     spec, column_dtypes = events.spec, dtypes(events.schema)
-    seen = time_model.events_seen(times_of(points), spec.windows)
+    event_times = time_model.events_seen(times_of(points), spec.windows)
     among = points.select(spec.keys).unique()
-    most = events.rows_within(seen)
+    most = events.rows_within(event_times)
 
     def step_over_events(metrics: Sequence[MetricColumn], rows: pl.LazyFrame | None = None) -> Step:
         outputs = tuple(pl.col(metric.name) for metric in metrics)
-        rows = gather(events, seen, among) if rows is None else rows
+        rows = gather(events, event_times, among) if rows is None else rows
         return Step(rows, most, tuple(metrics), column_dtypes, outputs)
 
-    rows, tiles = None, events.cache.tiles(events, seen, among)
+    rows, tiles = None, events.cache.tiles(events, event_times, among)
     if tiles is None:
-        rows = _held(gather(events, seen, among), most, gathered, spec.interval is not None)
+        rows = _held(gather(events, event_times, among), most, gathered, spec.interval is not None)
         if spec.interval is None or most < build.FEWEST or not build.dense(rows, spec):
             return [step_over_events(spec.columns, rows)]
         tiles = build_tiles(rows, spec, column_dtypes)
@@ -69,9 +69,11 @@ def plan(events: Events, points: pl.DataFrame, gathered: int) -> list[Step]:
     return steps
 
 
-def gather(events: Events, seen: TimeRange | None, among: pl.DataFrame | None) -> pl.LazyFrame:
+def gather(
+    events: Events, event_times: TimeRange | None, among: pl.DataFrame | None
+) -> pl.LazyFrame:
     """The events of a range of time and of some entities, as in a timeline."""
-    return timeline.of_events(events.scan(events.spec.needed(), seen, among), events.spec)
+    return timeline.of_events(events.scan(events.spec.needed(), event_times, among), events.spec)
 
 
 def times_of(points: pl.DataFrame) -> TimeRange:

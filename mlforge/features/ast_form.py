@@ -58,7 +58,7 @@ def _parse(text: str, filename: str) -> tuple[ast.Module, CodeType] | None:
     if not text:
         return None
     try:
-        with warnings.catch_warnings(action="ignore"):  # they were given when it was imported
+        with warnings.catch_warnings(action="ignore"):  # shown already when the module was imported
             return ast.parse(text), compile(text, filename, "exec", dont_inherit=True)
     except (SyntaxError, ValueError):
         return None

@@ -19,7 +19,7 @@ _READERS = frozenset(
     {"open", *(name for name in dir(pl) if name.startswith(("read_", "scan_")))}
 ) - {"read_excel"}  # fmt: skip
 
-# A function that keeps what it has read is found out at its first call alone.
+# A function that caches what it has read shows its reading at its first call only.
 _verdicts: weakref.WeakKeyDictionary[Callable[..., object], tuple[str, str]] = (
     weakref.WeakKeyDictionary()
 )

@@ -244,7 +244,7 @@ class _Plan:
         if kind not in ("Select", "HStack", "Filter", "SimpleProjection", "MapFunction"):
             _refuse(kind)
         (below,) = inputs
-        self._nodes.set_node(below)  # types are asked of the step whose columns are used
+        self._nodes.set_node(below)  # dtypes are those of the step whose columns are used
         seen = [self._expression(expression.node) for expression in expressions]
         if kind == "Select" and not any(expression.varies for expression in seen):
             raise Doubt("it selects only constants, which is one row for any number of rows")

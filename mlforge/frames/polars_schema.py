@@ -19,7 +19,7 @@ from mlforge.errors import DataError
 _DECIMAL = re.compile(r"Decimal\((\d+), (\d+)\)")
 _DATETIME = re.compile(r"Datetime\((ms|us|ns)(?:, (.+))?\)")
 _FEW = 3_000_000
-# A list of keys is prepared anew for every piece of a file: more entities than this are joined with.
+# `is_in` prepares its list for every piece of a file; above this number of entities, a join is faster.
 _LISTED = 20_000
 UTC_INSTANT = pl.Datetime("us", "UTC")
 

@@ -197,7 +197,7 @@ _KINDS: dict[str, tuple[type[pl.DataType], ...]] = {
     "datetime": (pl.Datetime,),
 }
 _OF_PRESENCE = (REQUIRED, "not_null")
-# Rules without arguments: which rows break them; the others: which rows pass, null where null.
+# Rules without arguments mark the rows that break them; all other rules the rows that pass, null where null.
 _BARE: dict[str, Callable[[pl.Expr], pl.Expr]] = {
     REQUIRED: lambda values: values.is_null() & values.is_not_null(),
     "not_null": lambda values: values.is_null(),

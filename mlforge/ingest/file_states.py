@@ -17,7 +17,7 @@ from mlforge.sources.source import SourceFile
 from mlforge.store import FileState, FileStateMap
 
 # A file whose change time is younger than this when it is read may change again within the same tick
-# of the file system's clock, unseen in its stat: its content is hashed anew at the next refresh.
+# of the file system's clock, unseen in its stat: its content is hashed again at the next refresh.
 _SETTLED_NS = 50_000_000
 
 

@@ -82,7 +82,7 @@ def fit(partials: Iterable[Partial], strict: Collection[str] | None) -> Fit | No
         if not group.empty and (reason := _misfit(group.schema, settled, strict))
     }
     fitting = [group for group in groups if id(group.schema) not in misfits]
-    # Of the files that fit: columns that only the others have are none of the feature's.
+    # Columns of the fitting files only: columns that only other files have do not belong to the feature.
     names = _names(fitting)
     return Fit(
         schema=_common(fitting, {name: _settled(fitting, name) for name in names}),

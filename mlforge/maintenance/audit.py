@@ -183,7 +183,7 @@ class _Audit:
             seconds=round(seconds, 3),
         )
 
-    # The values there are: stored, given for training, served.
+    # The three kinds of values: stored, computed for training, served.
 
     def _stored(self, sample: Sample | None = None) -> pl.DataFrame:
         """The sampled rows of data.parquet; without a sample all its distinct keys."""

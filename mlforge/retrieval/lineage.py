@@ -27,14 +27,20 @@ def rows(store: Store, manifest: Manifest, keys: pl.DataFrame, at: int | None) -
     spec, events = manifest.spec, events_of(store, manifest)
     needed = spec.needed() if spec.columns else tuple(column.name for column in manifest.events)
     shown = tuple(c for c in manifest.events if c.name in needed and c.name not in spec.keys)
-    seen = _seen(events, keys, at)
-    span = None if seen is None else TimeRange(seen[0].start, max(times.end for times in seen))
+    window_times = _seen(events, keys, at)
+    span = (
+        None
+        if window_times is None
+        else TimeRange(window_times[0].start, max(times.end for times in window_times))
+    )
     scanned = _scan(
         events.within(span), (*(c for c in manifest.events if c.name in spec.keys), *shown)
     )
-    if seen is not None and spec.timestamp is not None:
+    if window_times is not None and spec.timestamp is not None:
         time = polars_schema.microseconds(spec.timestamp)
-        scanned = scanned.filter(pl.any_horizontal(time.is_between(t.start, t.end) for t in seen))
+        scanned = scanned.filter(
+            pl.any_horizontal(time.is_between(t.start, t.end) for t in window_times)
+        )
     first = [] if spec.timestamp is None else [spec.timestamp]
     names = [column.name for column in shown]
     return (

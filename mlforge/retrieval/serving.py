@@ -40,7 +40,7 @@ def get_online_features(
     references = parse_references(features)
     oldest = None if max_age is None else clock.now() - Duration.parse(max_age, "max_age").us
     answers = [dict(entity) for entity in checked_entities(entities)]
-    evidence = cache(store.evidence)  # asked once the rows are there, and once for all features
+    evidence = cache(store.evidence)  # called after the rows were read, and once for all features
     names = list(dict.fromkeys(reference.name for reference in references))
     fetched = _fetched(names, entities, store, oldest)
     _check_versions(references, fetched)

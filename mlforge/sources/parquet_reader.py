@@ -159,7 +159,7 @@ def read(
     Raises UnreadableFile if it is damaged, unfinished, encrypted or too large, NotReadNow if it cannot be
     opened or changed meanwhile.
     """
-    raw, seen = _bytes(file, max_bytes)
+    raw, file_stat = _bytes(file, max_bytes)
     reason = _amiss(raw[:_HEAD], raw[-_TAIL:], len(raw)) or _two_in_one(raw)
     if reason is not None:
         raise UnreadableFile(f"{file.path}: {reason}")
@@ -172,7 +172,7 @@ def read(
         frame, left_out = to_frame(table)
     except _DAMAGE as error:
         raise _undecodable(file.path, error) from error
-    return Content(frame, hashlib.sha256(raw).hexdigest(), seen, left_out)
+    return Content(frame, hashlib.sha256(raw).hexdigest(), file_stat, left_out)
 
 
 def table_of(raw: bytes, path: str, max_bytes: int | None) -> pa.Table:
@@ -205,13 +205,13 @@ def _bytes(file: SourceFile, max_bytes: int | None) -> tuple[bytes, FileStat]:
             if max_bytes is not None and before.st_size > max_bytes:
                 raise _too_large(file.path, "holds", before.st_size, max_bytes)
             raw = opened.readall()
-            seen = FileStat.of(before)
-            if FileStat.of(os.fstat(descriptor)) != seen or len(raw) != seen.size:
+            file_stat = FileStat.of(before)
+            if FileStat.of(os.fstat(descriptor)) != file_stat or len(raw) != file_stat.size:
                 raise NotReadNow(
                     f"{file.path}: changed while it was read; write under another name, such as "
                     f"{Path(file.path).name}.tmp, then rename"
                 )
-            return raw, seen
+            return raw, file_stat
     except OSError as error:
         raise NotReadNow(f"{file.path}: {_cannot(error)}") from error
 
@@ -226,7 +226,7 @@ def _has_writer(descriptor: int) -> bool:
     if not hasattr(fcntl, "F_SETLEASE"):
         return False
     try:
-        # Should a writer come meanwhile, we are told by a signal that does nothing, not by SIGIO, which kills.
+        # If a writer opens the file meanwhile, the kernel sends a harmless signal, not SIGIO, which kills.
         fcntl.fcntl(descriptor, fcntl.F_SETSIG, signal.SIGURG)
         fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_RDLCK)
     except BlockingIOError:

@@ -61,7 +61,7 @@ class Health:
         }
 
     def stuck(self) -> str:
-        """The names of work that has not finished a round for so long that only a new process helps; empty if none."""
+        """The work that has not finished a round for DEAD_S seconds, with its problem, as text; empty if all goes on."""
         problems = ((each.work, each.problem(DEAD_S)) for each in self.heartbeats)
         return "; ".join(f"{work}: {problem}" for work, problem in problems if problem)
 

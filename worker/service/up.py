@@ -39,7 +39,7 @@ _STEADY_S = 30.0
 _NOTED_S = 5.0
 
 _TOLD = ("refresh failed", "held", "quarantined", "edited definitions do not import", "audit:")
-"""Log records of the children that the journal tells too."""
+"""Log records of the children that the event log holds too."""
 
 Say = Callable[[str], None]
 
@@ -94,7 +94,7 @@ class Child:
             stderr=subprocess.STDOUT,
             text=True,
             errors="replace",
-            start_new_session=True,  # Ctrl-C in the terminal is for `up`, which stops the others
+            start_new_session=True,  # Ctrl-C in the terminal is for `up`, which stops its children
         )
         threading.Thread(target=self._read, args=(self.process,), daemon=True).start()
 
@@ -305,7 +305,7 @@ def _record(line: str) -> Mapping[str, Any]:
 
 
 def _worth_showing(record: Mapping[str, Any], line: str) -> str | None:
-    """Whether to show a child's line: warnings, errors and lines that are no record, unless the event log shows them."""
+    """The text to show of a child's line; None for records below a warning, and for those in the event log."""
     if not record:
         return line or None
     if record.get("level") not in ("warning", "error", "critical"):

@@ -204,7 +204,7 @@ return redis.call('PEXPIRE', KEYS[2], ARGV[2])
 """
 
 # Who lost the lease does not say what was served: the server may have lost the ticket with it and
-# count anew, and then an old count would pass for requests that nobody has seen.
+# count from 0, and then an old count would pass for requests that nobody has seen.
 _DONE = f"""{_HOLDER}
 local held, serves, job = ARGV[1], tonumber(ARGV[2]), ARGV[3]
 if redis.call('HGET', KEYS[1], 'queued') == job then return 1 end
@@ -299,7 +299,7 @@ class WorkQueue:
         return job if answer else None
 
     def failed(self, lease: Lease, error: str, transient: bool = False) -> str | None:
-        """Give the lease back after a failure; returns a job to enqueue if new requests came in.
+        """Give the lease back after a failure; returns a job to enqueue if anything changed meanwhile.
 
         transient: the fault lies outside the feature, so the feature is not parked for it.
         """

@@ -75,7 +75,7 @@ class Watcher:
         self._started = False
         self._forgiving = False
         self._stands = False  # whether the present watch has begun to tell events
-        self._untold = False  # whether a scan has found what no event had told
+        self._untold = False  # whether a scan found a change that no event reported
 
     def run(self, stop: threading.Event) -> None:
         """Watch until `stop` is set. Every feature is requested once at the start."""

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from mlforge.core.manifest import ChangeSummary, Manifest
 
 
-_HASH = 12  # letters of a hash that tell it from others
+_HASH = 12  # letters that identify a hash
 
 
 def _configure_feature(parser: argparse.ArgumentParser) -> None:

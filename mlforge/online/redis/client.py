@@ -80,7 +80,7 @@ class Server:
         options |= {
             "retry": Retry(ExponentialBackoff(cap=0.5, base=0.05), _RETRIES),
             "decode_responses": True,
-            # What is not UTF-8 is told by who reads it: an error here would leave replies unread.
+            # Bytes that are not UTF-8 are reported by the reader: an error here would leave replies unread.
             "encoding_errors": "surrogateescape",
             "protocol": 2,
         }

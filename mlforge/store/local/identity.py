@@ -81,9 +81,7 @@ def _claim(temporary: Path, path: Path) -> None:
         os.link(temporary, path)
     except FileExistsError:
         raise
-    except (
-        OSError
-    ):  # a file system without hard links: the caller's lock keeps others of this host away
+    except OSError:  # a file system without hard links: the caller's lock keeps other processes of this host away
         if os.path.lexists(path):
             raise FileExistsError(path) from None
         temporary.rename(path)

@@ -57,7 +57,7 @@ class PartialStore:
     def __init__(self, folder: Path, packing: Packing) -> None:
         self.folder, self.packing = folder, packing
         self.live = LivePacks(folder / "_packs")
-        # By file; None in a process that was never told to `keep` any, as most are.
+        # By file; None in a process that never called `keep`, as most.
         self._memory: dict[str, Kept] | None = None
 
     def refuse_links(self) -> None:
@@ -128,7 +128,7 @@ class PartialStore:
         try:
             described = partial_from_json(json.loads(pl.read_parquet_metadata(path)[_DESCRIPTION]))
         except MISREAD:
-            return None  # damaged: whoever looks for it makes it anew
+            return None  # damaged: the caller computes the partial again
         return described if described.hash == hash_ else None
 
     def write(self, writes: Sequence[PartialWrite], sorted_by: str | None) -> None:
