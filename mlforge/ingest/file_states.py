@@ -48,14 +48,14 @@ class FileStates:
 
     def content(self, file: SourceFile) -> str:
         """The hash of the file's bytes, which are read only if its stat is new. Raises NotReadNow."""
-        known = self.before.get(file.path)
-        if known is None or known[:4] != file.stat:
+        state = self.before.get(file.path)
+        if state is None or state[:4] != file.stat:
             begun = time.time_ns()
             content = source.content_hash(file.absolute)
             rows, shape = self._by_content.get(content, (0, ""))
             self._note(file, content, rows, shape, begun)
         else:
-            self.now[file.path] = known
+            self.now[file.path] = state
         return self.now[file.path].hash
 
     def read(self, file: SourceFile) -> Content:
@@ -87,8 +87,8 @@ class FileStates:
     def last_good(self, path: str) -> str:
         """The hash of the path's last content that was not quarantined, empty if there is none."""
         if self.before:
-            known = self.before.get(path)
-            return known.good if known else ""
+            state = self.before.get(path)
+            return state.good if state else ""
         # The states are lost: the latest version tells.
         return next((record.hash for record in self._sources if record.path == path), "")
 

@@ -20,13 +20,13 @@ class Quarantine:
 
     def repeats(self, path: str, memo: str) -> str | None:
         """The reason for which a file was set aside before, if the same content and code were tried then."""
-        known = self.before.get(path)
-        return known.reason if known is not None and known.memo == memo else None
+        entry = self.before.get(path)
+        return entry.reason if entry is not None and entry.memo == memo else None
 
     def add(self, path: str, error: MlforgeError, memo: str) -> None:
         """Set a file aside. memo: the content and code that were tried, empty if it was not read."""
-        known = self.before.get(path)
-        since = known.since if known and known.memo == memo else clock.now()
+        entry = self.before.get(path)
+        since = entry.since if entry and entry.memo == memo else clock.now()
         self.now[path] = Quarantined(path, str(error), memo, since)
         self.errors.append(error)
 

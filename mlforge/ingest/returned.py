@@ -30,8 +30,8 @@ def described(returned: object) -> str:
     """A returned object in words, with the expression that would make it a polars frame."""
     for kind in type(returned).__mro__:
         package = kind.__module__.partition(".")[0]
-        if known := _MAKE_POLARS.get((package, kind.__name__)):
-            what, mend = known
+        if conversion := _MAKE_POLARS.get((package, kind.__name__)):
+            what, mend = conversion
             return f"{what}; it must return a polars DataFrame or LazyFrame: {mend}"
     what = f"{type(returned).__module__}.{type(returned).__qualname__}"
     return f"{what}; it must return a polars DataFrame or LazyFrame"

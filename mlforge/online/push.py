@@ -122,10 +122,10 @@ def _misled(name: str, store: Store, online: OnlineStore) -> str | None:
     books, pointer = online.books(name), store.pointer(name)
     if books is None or pointer is None:
         return None
-    seen = [target for target in (books.target, *books.pending) if target is not None]
-    if max((target.generation for target in seen), default=0) > pointer.generation:
+    targets = [target for target in (books.target, *books.pending) if target is not None]
+    if max((target.generation for target in targets), default=0) > pointer.generation:
         return "they are of a store that is gone"
-    if any(is_to_come(target, clock.now()) for target in seen):
+    if any(is_to_come(target, clock.now()) for target in targets):
         return "they are as of an instant that has not come"
     return None
 

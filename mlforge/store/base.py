@@ -102,7 +102,7 @@ class Store(ABC):
 
     @abstractmethod
     def write_partials(
-        self, name: str, made: Sequence[PartialWrite], sorted_by: str | None = None
+        self, name: str, writes: Sequence[PartialWrite], sorted_by: str | None = None
     ) -> None:
         """Store partials; storing one again changes nothing. Partials are durable once a version names them.
 

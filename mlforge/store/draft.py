@@ -51,10 +51,10 @@ class Draft(Store):
         yield _DraftTransaction(snapshot, self._store, folder)
 
     def write_partials(
-        self, name: str, made: Sequence[PartialWrite], sorted_by: str | None = None
+        self, name: str, writes: Sequence[PartialWrite], sorted_by: str | None = None
     ) -> None:
         """Store them in the scratch store."""
-        self._scratch.write_partials(name, made, sorted_by)
+        self._scratch.write_partials(name, writes, sorted_by)
 
     def partials(self, name: str) -> set[str]:
         """Hashes of both stores' partials."""

@@ -156,10 +156,10 @@ class Audit:
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Self:
         """Read the document."""
-        known = {name: document[name] for name in cls.__dataclass_fields__}
-        lists = {name: tuple(known[name]) for name in ("gone", "skipped", "first", "suspects")}
-        proven = known["proven"] and Proven(**known["proven"])
-        return cls(**{**known, **lists, "proven": proven})
+        fields = {name: document[name] for name in cls.__dataclass_fields__}
+        lists = {name: tuple(fields[name]) for name in ("gone", "skipped", "first", "suspects")}
+        proven = fields["proven"] and Proven(**fields["proven"])
+        return cls(**{**fields, **lists, "proven": proven})
 
 
 @dataclass(frozen=True, slots=True)

@@ -149,10 +149,10 @@ class LocalStore(Store):
         return self._feature(name).partial_store.find(hash_)
 
     def write_partials(
-        self, name: str, made: Sequence[PartialWrite], sorted_by: str | None = None
+        self, name: str, writes: Sequence[PartialWrite], sorted_by: str | None = None
     ) -> None:
         """Write each under its hash, or many small ones in a pack, whole or not at all."""
-        self._feature(name).partial_store.write(made, sorted_by)
+        self._feature(name).partial_store.write(writes, sorted_by)
 
     def partials(self, name: str) -> set[str]:
         """Hashes of the partials in `_partials` and in packs."""
