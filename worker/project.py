@@ -168,14 +168,19 @@ class Project:
 
     def is_current(self) -> bool:
         """Whether these are the definitions that the watcher last took up."""
-        current: Any = self.redis.get(_current_key(self.scope))
-        return current is None or current.decode().split()[0] == self.hash
+        try:
+            current: Any = self.redis.get(_current_key(self.scope))
+        except ResponseError as error:
+            if not str(error).startswith("WRONGTYPE"):
+                raise
+            current = None
+        return current is None or _deciding(current) == self.hash
 
     def make_current(self) -> TakenUp:
         """Make these definitions the current ones."""
         keys, arguments = [_current_key(self.scope)], [self.hash]
         since, before = self.redis.register_script(_TAKE_UP)(keys, arguments)
-        return TakenUp(int(since), before is None or before.decode().split()[0] != self.hash)
+        return TakenUp(int(since), before is None or _deciding(before) != self.hash)
 
     def stay_current(self, since: int) -> None:
         """Record these definitions as current again, where the server lost or reverted the record.
@@ -299,6 +304,11 @@ def _instant(text: bytes) -> int:
     return int(text) if text.isdigit() and len(text) <= 18 else 0
 
 
+def _deciding(text: bytes) -> str:
+    """The hash of the definitions that decide; empty where the text names none."""
+    return text.decode(errors="replace").partition(" ")[0]
+
+
 def _current_key(scope: str) -> str:
     return f"mlforge-work:{scope}:definitions"
 
@@ -307,18 +317,23 @@ _READ_ONLY = ("MISCONF", "NOREPLICAS", "OOM", "READONLY")
 """Answers of a server that can be read all the same: `mlforge status` shows what it holds, and warns."""
 _OWNERS_BEFORE = "mlforge-work:owners"
 
-# The value is the hash and, in microseconds, since when it decides: that only rises.
-_SINCE = "tonumber(string.match(before or '', ' (%d+)$') or '0')"
-_TAKE_UP = f"""
-local before = redis.call('GET', KEYS[1])
+# The value is the hash and, in microseconds, since when it decides: that only rises. A key of another type is
+# none and is written over, as is one whose instant is more than a year ahead: no watcher wrote it.
+_BEFORE = """
+local before = redis.pcall('GET', KEYS[1])
+if type(before) ~= 'string' then before = false end
 local t = redis.call('TIME')
-local since = math.max(t[1] * 1000000 + t[2], {_SINCE} + 1)
+local now = t[1] * 1000000 + t[2]
+local decided = tonumber(string.match(before or '', ' (%d+)$') or '0')
+if decided > now + 366 * 86400000000 then decided = 0 end
+"""
+_TAKE_UP = f"""{_BEFORE}
+local since = math.max(now, decided + 1)
 redis.call('SET', KEYS[1], ARGV[1] .. ' ' .. string.format('%d', since))
 return {{string.format('%d', since), before}}
 """
-_STAY = f"""
-local before = redis.call('GET', KEYS[1])
-if {_SINCE} < tonumber(ARGV[2]) then redis.call('SET', KEYS[1], ARGV[1] .. ' ' .. ARGV[2]) end
+_STAY = f"""{_BEFORE}
+if decided < tonumber(ARGV[2]) then redis.call('SET', KEYS[1], ARGV[1] .. ' ' .. ARGV[2]) end
 """
 
 _open: Project | None = None

@@ -275,6 +275,27 @@ def test_which_definitions_decide_is_said_again_after_a_flush(project):
     )
 
 
+@pytest.mark.parametrize(
+    "there", [b"", b"\xff\xfe", b"x soon", b"x " + b"9" * 30, ["list"], {"a": "hash"}]
+)
+def test_a_key_that_names_no_definitions_is_written_over(project, there):
+    taken = project.make_current()
+    key = f"mlforge-work:{project.scope}:definitions"
+    project.redis.delete(key)
+    match there:
+        case bytes():
+            project.redis.set(key, there)
+        case list():
+            project.redis.rpush(key, *there)
+        case dict():
+            project.redis.hset(key, mapping=there)
+    project.is_current()
+    replace(reconciler(project), since=taken.since).tick(0.0)
+    assert project.redis.get(key).decode() == f"{project.hash} {taken.since}"
+    assert project.is_current()
+    assert project.make_current().since > taken.since
+
+
 def test_definitions_that_an_old_copy_of_the_server_names_do_not_decide_again(project):
     before = replace(project, hash="before")
     before.make_current()
