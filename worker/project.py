@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -168,12 +168,7 @@ class Project:
 
     def is_current(self) -> bool:
         """Whether these are the definitions that the watcher last took up."""
-        try:
-            current: Any = self.redis.get(_current_key(self.scope))
-        except ResponseError as error:
-            if not str(error).startswith("WRONGTYPE"):
-                raise
-            current = None
+        current: Any = _or_nothing(self.redis.get, _current_key(self.scope))
         return current is None or _deciding(current) == self.hash
 
     def make_current(self) -> TakenUp:
@@ -181,6 +176,10 @@ class Project:
         keys, arguments = [_current_key(self.scope)], [self.hash]
         since, before = self.redis.register_script(_TAKE_UP)(keys, arguments)
         return TakenUp(int(since), before is None or _deciding(before) != self.hash)
+
+    def resign(self) -> None:
+        """Let these definitions decide no longer: workers start anew, as the edited ones may name another store."""
+        self.redis.register_script(_RESIGN)([_current_key(self.scope)], [self.hash])
 
     def stay_current(self, since: int) -> None:
         """Record these definitions as current again, where the server lost or reverted the record.
@@ -191,12 +190,12 @@ class Project:
 
     def owned(self) -> set[str]:
         """Features that this project has pushed and not dropped since."""
-        names: Any = self.redis.smembers(self._owned_key)
+        names: Any = _or_nothing(self.redis.smembers, self._owned_key) or ()
         return {name.decode(errors="replace") for name in names}
 
     def gone(self) -> list[Gone]:
         """Features that this project has pushed and no longer defines, by name."""
-        noted: Any = self.redis.hgetall(self._gone_key)
+        noted: Any = _or_nothing(self.redis.hgetall, self._gone_key) or {}
         since = {name.decode(errors="replace"): _instant(at) for name, at in noted.items()}
         names = sorted(self.owned() - set(self.definitions.features))
         now, after = self.work_queue.now(), self.definitions.settings.gone_after.us
@@ -230,6 +229,17 @@ class Project:
             self.claim(feature)
             self.redis.hdel(_OWNERS_BEFORE, feature)
         return taken_over
+
+    def delete_unreadable(self) -> list[str]:
+        """Delete what lies where the lists of features do and is none; its keys' names.
+
+        A feature is listed anew at its next push.
+        """
+        kinds = {self._owned_key: b"set", self._gone_key: b"hash"}
+        others = [k for k, kind in kinds.items() if self.redis.type(k) not in (b"none", kind)]
+        if others:
+            self.redis.delete(*others)
+        return others
 
     def disown(self, feature: str) -> None:
         """Delete the project's records of a feature that is gone."""
@@ -304,6 +314,16 @@ def _instant(text: bytes) -> int:
     return int(text) if text.isdigit() and len(text) <= 18 else 0
 
 
+def _or_nothing(read: Callable[[str], Any], key: str) -> Any:
+    """The value of a key; None where it is of another type, which nobody of us wrote."""
+    try:
+        return read(key)
+    except ResponseError as error:
+        if not str(error).startswith("WRONGTYPE"):
+            raise
+        return None
+
+
 def _deciding(text: bytes) -> str:
     """The hash of the definitions that decide; empty where the text names none."""
     return text.decode(errors="replace").partition(" ")[0]
@@ -331,6 +351,11 @@ _TAKE_UP = f"""{_BEFORE}
 local since = math.max(now, decided + 1)
 redis.call('SET', KEYS[1], ARGV[1] .. ' ' .. string.format('%d', since))
 return {{string.format('%d', since), before}}
+"""
+_RESIGN = f"""{_BEFORE}
+if before and string.match(before, '^%S+') == ARGV[1] then
+  redis.call('SET', KEYS[1], ' ' .. string.format('%d', math.max(now, decided + 1)))
+end
 """
 _STAY = f"""{_BEFORE}
 if decided < tonumber(ARGV[2]) then redis.call('SET', KEYS[1], ARGV[1] .. ' ' .. ARGV[2]) end

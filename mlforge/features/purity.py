@@ -158,9 +158,13 @@ def _hear_opened_files() -> None:
 
 
 def _heard(event: str, arguments: tuple[Any, ...]) -> None:
-    if event != "open" or not _listeners:
+    if event not in ("open", "sqlite3.connect") or not _listeners:
         return
     listener = _listeners.get(threading.get_ident())
+    if event == "sqlite3.connect":
+        if listener is not None and str(arguments[0]) not in ("", ":memory:"):
+            listener(sys._getframe(1))
+        return
     flags = arguments[2]
     is_written = flags & os.O_ACCMODE == os.O_WRONLY or flags & os.O_TRUNC
     is_zone = str(arguments[0]).startswith(zoneinfo.TZPATH)  # libraries look zones up by themselves

@@ -275,6 +275,30 @@ def test_which_definitions_decide_is_said_again_after_a_flush(project):
     )
 
 
+def test_whoever_resigns_leaves_the_say_to_what_is_taken_up_next(project):
+    other = replace(project, hash="other")
+    taken = project.make_current()
+    other.resign()
+    assert project.is_current(), "only who decides can resign"
+    project.resign()
+    assert not project.is_current()
+    project.stay_current(taken.since)
+    assert not project.is_current()
+    assert project.make_current().since > taken.since
+    assert project.is_current()
+
+
+@pytest.mark.parametrize("name", ["owned", "gone"])
+def test_a_list_of_features_of_another_type_is_made_anew(project, name):
+    key = f"mlforge-work:{project.scope}:{name}"
+    project.redis.delete(key)
+    project.redis.rpush(key, "x")
+    assert (project.owned(), project.gone()) == (set(), [])
+    reconciler(project).tick(0.0)
+    project.claim("spend")
+    assert "spend" in project.owned()
+
+
 @pytest.mark.parametrize(
     "there", [b"", b"\xff\xfe", b"x soon", b"x " + b"9" * 30, ["list"], {"a": "hash"}]
 )

@@ -76,6 +76,8 @@ class Reconciler:
         """
         self.requests.flush()
         self.project.stay_current(self.since)
+        for key in self.project.delete_unreadable():
+            log.error("a list of features could not be read: it is made anew", key=key)
         counts = self.requests.counts()
         tickets = self.project.work_queue.read(self.project.definitions.features)
         self._replace_unreadable(tickets)

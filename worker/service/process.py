@@ -123,6 +123,8 @@ def run(settings: Settings, timing: Timing, beside: Beside) -> int:
         with survived("say that this watcher ends"):
             project.presence.leave()
     if anew.is_set():
+        with survived("give up the say"):
+            project.resign()
         log.info("starting anew")
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
     return 0

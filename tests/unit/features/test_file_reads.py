@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import pathlib
+import sqlite3
 import time
 from typing import Any
 
@@ -50,6 +52,18 @@ def opens(df):
         return df.filter(pl.col("k") > len(file.read()))
 
 
+def reads_sqlite(df):
+    with contextlib.closing(sqlite3.connect(PATH.with_suffix(".db"))) as connection:
+        connection.execute("select 1")
+    return df
+
+
+def computes_in_sqlite(df):
+    with contextlib.closing(sqlite3.connect(":memory:")) as connection:
+        [(one,)] = connection.execute("select 1").fetchall()
+    return df.filter(pl.col("k") > one)
+
+
 class Settings:
     """A class that can read, used for what it holds."""
 
@@ -68,6 +82,7 @@ READS = {
     "a scan that is a constant": lambda df: df.join(PLAN, on="k"),
     "a constant collected": lambda df: df.join(PLAN.collect(), on="k"),
     "open": opens,
+    "a database file": reads_sqlite,
     "a path's bytes": lambda df: df.with_columns(n=pl.lit(len(PATH.read_bytes()))),
     "open once the frame is no lazy one": lambda df: df.to_dict() and PATH.read_bytes() and df,
     "open behind a clock": lambda df: time.time() and PATH.read_bytes() and df,
@@ -82,6 +97,7 @@ READS = {
     "concat": lambda df: pl.concat([df.lazy(), pl.scan_parquet(PATH)], how="diagonal"),
 }
 READS_NOT = {
+    "a database in memory": computes_in_sqlite,
     "a filter": lambda df: df.filter(pl.col("v") > 0),
     "groups": lambda df: df.group_by("k").agg(pl.len()),
     "rows as they are": lambda df: pl.DataFrame(df.to_dicts(), schema=df.schema),
