@@ -93,6 +93,8 @@ def normalise(spec: FeatureSpec, frame: pl.DataFrame, where: str) -> EventFrame:
     for name in spec.needed():
         if name not in schema:
             raise ColumnNotFound.among(where, name, list(schema))
+    frame = _without_unneeded(spec, frame)
+    schema = frame.schema
     for name, dtype in schema.items():
         _check(spec, name, dtype, where)
     naive = spec.timestamp is not None and _is_naive(schema[spec.timestamp])
@@ -115,6 +117,22 @@ def normalise(spec: FeatureSpec, frame: pl.DataFrame, where: str) -> EventFrame:
     )
     frame = frame.sort(spec.order, maintain_order=True).rechunk()
     return EventFrame(frame, Dropped(null_key, null_time, non_finite), naive)
+
+
+def _without_unneeded(spec: FeatureSpec, frame: pl.DataFrame) -> pl.DataFrame:
+    """The frame without what a feature with metrics neither needs nor could hold.
+
+    A column of such a dtype counts as null, as one does whose dtype goes with no other file's; one of such a
+    name goes. A feature without metrics serves all columns, so it needs them.
+    """
+    if not spec.columns:
+        return frame
+    further = [name for name in frame.columns if name not in spec.needed()]
+    unnamed = [name for name in further if _misnamed(name) is not None]
+    unheld = [name for name in further if frame.schema[name].base_type() not in _HELD]
+    if not unnamed and not unheld:
+        return frame
+    return frame.with_columns(pl.lit(None).alias(name) for name in unheld).drop(unnamed)
 
 
 def future_warning(
@@ -170,18 +188,23 @@ def _is_naive(dtype: pl.DataType) -> bool:
     return isinstance(dtype, pl.Datetime) and dtype.time_zone is None
 
 
-def _check(spec: FeatureSpec, name: str, dtype: pl.DataType, where: str) -> None:
-    kind = dtype.base_type()
+def _misnamed(name: str) -> str | None:
+    """Why no feature can hold a column of this name, and the way out; None if one can."""
     if name.startswith(_INTERNAL):
         pandas = "pandas wrote its index: drop it, or write with index=False"
-        raise DataError(
-            f"{where}: column {name!r} begins with {_INTERNAL!r}, which is kept for mlforge; "
-            + (pandas if name.startswith("__index_level_") else "rename it")
-        )
+        mend = pandas if name.startswith("__index_level_") else "rename it"
+        return f"column {name!r} begins with {_INTERNAL!r}, which is kept for mlforge; {mend}"
     if name == "*" or (name.startswith("^") and name.endswith("$")):
-        raise DataError(f"{where}: polars takes the column name {name!r} for a pattern; rename it")
+        return f"polars takes the column name {name!r} for a pattern; rename it"
     if "\0" in name:
-        raise DataError(f"{where}: no library takes the zero byte in column {name!r}; rename it")
+        return f"no library takes the zero byte in column {name!r}; rename it"
+    return None
+
+
+def _check(spec: FeatureSpec, name: str, dtype: pl.DataType, where: str) -> None:
+    kind = dtype.base_type()
+    if (reason := _misnamed(name)) is not None:
+        raise DataError(f"{where}: {reason}")
     if name in spec.keys and kind not in _KEYS:
         raise _refused(
             where,

@@ -577,6 +577,26 @@ def test_a_rule_about_a_column_that_no_file_has_is_one_error(
     assert isinstance(told.value.failures["spend"], ColumnNotFound)
 
 
+@pytest.mark.parametrize(
+    "note",
+    [
+        pytest.param(pl.lit([1]).alias("note"), id="list"),
+        pytest.param(pl.struct(a=1).alias("note"), id="struct"),
+        pytest.param(pl.duration(hours=1).alias("note"), id="duration"),
+        pytest.param(pl.lit(b"a").alias("note"), id="binary"),
+        pytest.param(pl.lit(1).alias("__index_level_0__"), id="name"),
+    ],
+)
+def test_a_column_that_no_feature_can_hold_is_no_fault_where_no_metric_reads_it(
+    note: pl.Expr, project: Project
+) -> None:
+    feature = project.define(as_they_are)
+    project.drop("a", rows((1, 0, 1.0)).with_columns(note=pl.lit(7)))
+    project.drop("b", rows((2, 0, 1.0)).with_columns(note))
+    result = project.build(feature)
+    assert (result.quarantined, users(project)) == ((), [1, 2])
+
+
 # -- columns without a value, and files without rows
 
 
