@@ -76,14 +76,14 @@ def check(validators: Mapping[str, Sequence[Rule]], frame: pl.DataFrame, where: 
 
     Nulls, NaN and infinities pass all rules but `not_null`; naive datetimes are UTC. A column that is not
     there is null in each row.
-    Raises ColumnNotFound for a required column, ValidationError for a rule that does not go with its
+    Raises ColumnNotFound for a column that is required or not_null, ValidationError for a rule that does not go with its
     column's dtype, and DefinitionError for a pattern that polars does not support.
     """
     failures: list[Failure] = []
     dropped = pl.repeat(False, frame.height, dtype=pl.Boolean, eager=True)
     for name, rules in validators.items():
         lacking = name not in frame.columns
-        if lacking and any(rule.name == REQUIRED and rule.on_fail == "error" for rule in rules):
+        if lacking and any(rule.name in _OF_PRESENCE and rule.on_fail == "error" for rule in rules):
             raise ColumnNotFound.among(where, name, frame.columns)
         seen = frame.with_columns(pl.lit(None).alias(name)) if lacking else frame
         column = _Column(name, seen.schema[name], where)
