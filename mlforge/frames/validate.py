@@ -42,10 +42,10 @@ class Failure:
 
     def text(self, of: int) -> str:
         """The rule and how many of the rows break it, in words."""
-        told = f"{self.column}: {self.rule.describe()} fails in {self.rows:,} of {of:,} rows"
+        verdict = f"{self.column}: {self.rule.describe()} fails in {self.rows:,} of {of:,} rows"
         if self.lacking:
-            return f"{told} (there is no such column)"
-        return f"{told} ({', '.join(self.examples)})" if self.examples else told
+            return f"{verdict} (there is no such column)"
+        return f"{verdict} ({', '.join(self.examples)})" if self.examples else verdict
 
 
 @dataclass(frozen=True, slots=True)

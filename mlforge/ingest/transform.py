@@ -88,7 +88,8 @@ class Transform:
         try:
             report = validate.check(feature.validators, returned, f"{feature.name}: {where}")
             if report.failed:
-                raise ValidationError(f"{feature.name}: {where}: {report.text()}")
+                hint = self.hint if any(failure.lacking for failure in report.failures) else ""
+                raise ValidationError(f"{feature.name}: {where}: {report.text()}{hint}")
             normal = normalize.normalise(feature.spec, report.kept, f"{feature.name}: {where}")
         except ColumnNotFound as error:
             raise ColumnNotFound(f"{error}{_left_out(rows)}{self.hint}") from error
