@@ -34,7 +34,7 @@ def files_read(
     """The way in which a function reads files by itself, as the end of a sentence; None if it is not seen to read any.
 
     The function is called with empty frames, lazy and eager, of the rows' and the tables' schemas.
-    code_hash: the function's; the verdict is remembered as long as it stays the same. Never raises.
+    code_hash: the function's; the verdict is remembered as long as it stays the same. Raises nothing but MemoryError.
     """
     code, verdict = _verdicts.get(function, ("", ""))
     if verdict and code == code_hash:

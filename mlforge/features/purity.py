@@ -90,6 +90,9 @@ def named(function: Callable[..., object]) -> str | None:
 def call(function: Callable[[], object]) -> Outcome:
     """Call a function and record what it asks of the outside world; its exceptions are caught, not raised.
 
+    But for MemoryError, which says nothing of the function: in a process that is short of memory not even a
+    further thread may start.
+
     The function runs in a thread of its own, so that a profiler at work here stays undisturbed, and a timeout
     that a signal raises here is not taken for the function's error.
     """
@@ -126,7 +129,10 @@ def call(function: Callable[[], object]) -> Outcome:
     thread = threading.Thread(target=context.run, args=(run,), name="mlforge-proof", daemon=True)
     thread.start()
     thread.join()
-    return outcomes[0]
+    [outcome] = outcomes
+    if isinstance(outcome.error, MemoryError):
+        raise outcome.error
+    return outcome
 
 
 @contextmanager

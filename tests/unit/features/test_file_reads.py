@@ -133,3 +133,16 @@ def test_tables_that_are_given_are_no_reads():
         return df.lazy().join(merchants.lazy(), on="k")
 
     assert files_read(joined, SCHEMA, {"merchants": FRAME.schema}) is None
+
+
+@pytest.mark.parametrize("fails_at", ["lazy", "eager"])
+def test_a_lack_of_memory_is_no_answer_and_nothing_is_called_after_it(fails_at: str) -> None:
+    calls = []
+
+    def hungry(df: pl.DataFrame | pl.LazyFrame) -> pl.DataFrame:
+        calls.append("lazy" if isinstance(df, pl.LazyFrame) else "eager")
+        raise MemoryError if calls[-1] == fails_at else ValueError
+
+    with pytest.raises(MemoryError):
+        files_read(hungry, pl.Schema({"x": pl.Int64}), {})
+    assert calls[-1] == fails_at
