@@ -39,7 +39,6 @@ from worker.state.event_log import Entry, EventLog
 from worker.state.work_queue import WorkQueue
 
 HERE = Path(__file__).parent
-PROJECT = "shop"
 ENTITIES = {"user_spend": "user_id", "merchant_daily": "merchant_id", "user_profile": "user_id"}
 FED_BY = {"transactions": ["user_spend", "merchant_daily"], "profiles": ["user_profile"]}
 PATIENCE_S = 30.0
@@ -224,8 +223,10 @@ class Stage:
         self.store = LocalStore(folder / "feature_store")
         self.online = RedisStore.from_url(url)
         client = redis.Redis.from_url(url)
-        self.event_log = EventLog(client, PROJECT)
-        self.work_queue = WorkQueue(client, PROJECT)
+        # All that a project keeps in Redis is named after its store.
+        scope = self.store.establish().id
+        self.event_log = EventLog(client, scope)
+        self.work_queue = WorkQueue(client, scope)
 
     def perform(self, number: int, act: Act) -> None:
         """Play one drop and show what became of it."""
