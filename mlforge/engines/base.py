@@ -71,6 +71,10 @@ class Engine(ABC):
         """The number of stored rows that can be computed at a time within the memory limit."""
         return max(1, self.memory_limit // (_EVENT_BYTES + _VALUE_BYTES * len(spec.columns)))
 
+    def are_few(self, points: pl.DataFrame, line: pl.DataFrame) -> bool:
+        """Whether a kernel is to look windows up at the points of a line instead of rolling over all its rows."""
+        return points.height * self.rows_a_point <= line.height
+
     @abstractmethod
     def aggregate(self, line: pl.DataFrame, context: ComputeContext) -> pl.DataFrame:
         """Compute every aggregate of the context at every numbered row of a timeline.

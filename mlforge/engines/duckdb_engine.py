@@ -29,7 +29,7 @@ class DuckDBEngine(Engine):
         points = line.filter(pl.col(ROW).is_not_null())
         with duckdb.connect(config=self._config) as connection:
             try:
-                if points.height * self.rows_a_point <= line.height:
+                if self.are_few(points, line):
                     return _at_points(connection, line, points, context)
                 return _over_all(connection, line, context)
             except duckdb.OutOfRangeException as error:
@@ -65,8 +65,9 @@ def _at_points(
     """The windows of the points alone: one value of an entity costs its events once."""
     bounds = [points[ROW]]
     for window, (start, end) in duckdb_compiler.bound_names(context).items():
-        found = PointWindows.of(line, points, window).segments
-        bounds += [found.starts.alias(start), (found.starts + found.lengths).alias(end)]
+        segments = PointWindows.of(line, points, window).segments
+        ends = segments.starts + segments.lengths
+        bounds += [segments.starts.alias(start), ends.alias(end)]
     place = pl.int_range(pl.len(), dtype=pl.Int64).alias(duckdb_compiler.PLACE)
     connection.register("line", line.drop(ENTITY, TIME, ROW).with_columns(place).to_arrow())
     connection.register("points", pl.DataFrame(bounds).to_arrow())

@@ -80,8 +80,8 @@ class PointWindows:
 
 def _row_after(rows: pl.DataFrame, bounds: pl.DataFrame, ahead: int) -> pl.Series:
     """For each point the first row of its entity that lies later than so many microseconds ahead of it."""
-    asked = bounds.with_columns((pl.col(TIME) + ahead).alias(_BOUND))
-    last = asked.join_asof(
+    bounds = bounds.with_columns((pl.col(TIME) + ahead).alias(_BOUND))
+    last = bounds.join_asof(
         rows.rename({TIME: "time"}),
         left_on=_BOUND,
         right_on="time",

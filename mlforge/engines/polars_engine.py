@@ -36,7 +36,7 @@ class PolarsEngine(Engine):
         line = line.with_columns(pl.int_range(pl.len(), dtype=pl.UInt32).alias(_INDEX))
         is_point = line[ROW].is_not_null()
         points = line.filter(is_point)
-        few = points.height * self.rows_a_point <= line.height
+        few = self.are_few(points, line)
         windows = {
             window: _at_points(line, points, window, aggregates)
             if few
