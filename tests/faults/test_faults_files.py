@@ -159,7 +159,8 @@ def test_every_odd_file_is_set_aside_with_a_reason_and_the_good_one_is_served(sh
     for name, path in odd_files.items():
         write(shop.folder / "zoo" / Path(name).with_suffix(".parquet"), path.read_bytes())
     write(shop.folder / "zoo" / "ours.parquet", purchases((1, 0, 2.0)))
-    bad = [str(Path(name).with_suffix(".parquet")) for name in odd_files]
+    empty = {"column_chunk_key_value_metadata.parquet"}  # an empty file is never bad
+    bad = [str(Path(name).with_suffix(".parquet")) for name in odd_files if name not in empty]
     assert_invariant(shop.project, features=["zoo"], bad={"zoo": bad}, deadline_s=60)
     reasons = [entry.reason for entry in shop.store.books("zoo").quarantine.values()]
     assert all(len(reason) > 20 and "\n" not in reason for reason in reasons)

@@ -115,7 +115,8 @@ TICKETS: dict[str, Callable[[Redis, str], object]] = {
     "a huge number": lambda client, key: client.hset(key, "wanted", "9" * 400),
     "a field that is no text": lambda client, key: client.hset(key, "reason", b"\xff"),
     "a name that is no text": lambda client, key: client.hset(key, b"\xff", b"x"),
-    "a list": lambda client, key: (client.delete(key), client.rpush(key, "x")),
+    # In one transaction: a worker may write its ticket between the two.
+    "a list": lambda client, key: client.pipeline().delete(key).rpush(key, "x").execute(),
     "a text": lambda client, key: client.set(key, DEEP),
 }
 
@@ -202,7 +203,8 @@ BOOKS: dict[str, Callable[[Redis, str], object]] = {
     "no target": lambda client, key: client.hset(key, "target", "abc"),
     "brackets": lambda client, key: client.hset(key, "columns", DEEP),
     "a number that is none": lambda client, key: client.hset(key, "rows", "abc"),
-    "a list": lambda client, key: (client.delete(key), client.rpush(key, "x")),
+    # In one transaction: a worker may write its ticket between the two.
+    "a list": lambda client, key: client.pipeline().delete(key).rpush(key, "x").execute(),
     "a text": lambda client, key: client.set(key, "x"),
 }
 

@@ -39,7 +39,6 @@ DAMAGED = {
     "PARQUET-1481.parquet",
     "datapage_v1-corrupt-checksum.parquet",
     "encrypt_columns_and_footer.parquet.encrypted",
-    "encrypt_columns_plaintext_footer.parquet.encrypted",
     "incorrect_map_schema.parquet",
     "large_string_map.brotli.parquet",
     "repeated_no_annotation.parquet",
@@ -416,6 +415,14 @@ def test_odd_files_read_or_are_refused_with_a_reason(odd_files):
     assert "PARE" in refused["uniform_encryption.parquet.encrypted"]
     assert "claims 2,147," in refused["large_string_map.brotli.parquet"]
     assert "0 rows, its row groups 6" in refused["repeated_no_annotation.parquet"]
+
+
+def test_encrypted_columns_are_left_out_with_a_reason_and_the_others_read(odd_files):
+    content = read(file_at(odd_files["encrypt_columns_plaintext_footer.parquet.encrypted"]))
+    assert content.frame.height == 50
+    assert not {"float_field", "double_field"} & set(content.frame.columns)
+    assert set(content.left_out) == {"float_field", "double_field"}
+    assert all("encrypted" in reason for reason in content.left_out.values())
 
 
 def test_an_int96_file_of_spark_reads_right(odd_files):
