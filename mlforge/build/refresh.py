@@ -42,6 +42,7 @@ from mlforge.ingest.pipeline import Intake, ingest
 from mlforge.ingest.unchanged import of_version
 from mlforge.sources.parquet_reader import Stat
 from mlforge.sources.source import Listing, Source
+from mlforge.sources.source_reading import SourceReading
 from mlforge.store import Books, Snapshot, Store, Transaction
 from mlforge.store.changes import EventDiff, VersionsDiff, diff_versions, same_rows
 from mlforge.store.integrity import intact
@@ -51,18 +52,23 @@ _ATTEMPTS = 5
 
 
 def refresh(
-    feature: Feature, source: Source, store: Store, engine: Engine, options: Options
+    feature: Feature,
+    source: Source,
+    store: Store,
+    engine: Engine,
+    options: Options,
+    reading: SourceReading | None = None,
 ) -> BuildResult:
     """Publish a version of the source's present content, if it differs from the served version.
 
-    Raises a MlforgeError when nothing can be built; quarantined files do not make it fail.
+    reading: through which other features of the source have read its files. Raises a MlforgeError when nothing can be built; quarantined files do not make it fail.
     """
     started = time.perf_counter()
     bound = log.bind(feature=feature.name)
     if options.version is not None:
         Version.parse(options.version)
     with nullcontext(store) if options.publish else store.draft() as chosen:
-        result = _tried(_Refresh(feature, source, chosen, engine, options), bound)
+        result = _tried(_Refresh(feature, source, chosen, engine, options, reading), bound)
     result = replace(result, seconds=time.perf_counter() - started, engine=engine.name)
     bound.info(
         "planned" if result.planned else "published" if result.changed else "not published",
@@ -127,6 +133,7 @@ class _Refresh:
     store: Store
     engine: Engine
     options: Options
+    reading: SourceReading | None = None
 
     def run(self) -> BuildResult:
         with self.store.open(self.feature.name) as snapshot:
@@ -171,6 +178,7 @@ class _Refresh:
             self.options.max_file_memory,
             afresh=self.options.full,
             careful=self.options.careful,
+            reading=self.reading,
         )
 
     def _diff(self, latest: Manifest | None, candidate: Manifest) -> EventDiff | None:

@@ -20,8 +20,9 @@ from mlforge.core.arguments import shown, text, texts
 from mlforge.core.values import Duration
 from mlforge.definitions.collection import describe_feature, describe_store, features_by_name
 from mlforge.definitions.settings import GONE_AFTER, Settings
+from mlforge.definitions.together import Readings, each_in_turn
 from mlforge.engines import MEMORY_LIMIT, Engine, engine_named
-from mlforge.errors import BuildError, DefinitionError, MlforgeError, OnlineError, UnsupportedStore
+from mlforge.errors import DefinitionError, OnlineError, UnsupportedStore
 from mlforge.features.feature import Feature, check_engine
 from mlforge.maintenance.audit import audit
 from mlforge.maintenance.operations import rollback
@@ -29,6 +30,7 @@ from mlforge.maintenance.sampling import SOME, Share
 from mlforge.online import OnlineStore, Owner
 from mlforge.online.push import PushResult, owner_of, planned, push
 from mlforge.sources.source import Source
+from mlforge.sources.source_reading import SourceReading
 from mlforge.store import Audit, LocalStore, Pointer, Store
 from mlforge.store.changes import VersionsDiff
 
@@ -199,14 +201,19 @@ class Definitions:
         if online:
             self._online()
 
+        names = self.selected(features, tags)
+        readings = Readings(self.features, names)
+
         def built(name: str) -> BuildResult:
-            result = self.refresh(name, engine=engine, version=version, full=full)
+            result = self.refresh(
+                name, engine=engine, version=version, full=full, reading=readings.of(name)
+            )
             if not online:
                 return result
             pushed = self.push(name, engine=engine, diff=result.diff)
             return replace(result, keys_written=pushed.written + pushed.deleted)
 
-        return _each(self.selected(features, tags), built, progress)
+        return each_in_turn(names, built, progress)
 
     def plan(
         self,
@@ -224,10 +231,10 @@ class Definitions:
         `build` does.
         """
         options = replace(self._options, publish=False, version=version, full=full)
-        return _each(
-            self.selected(features, tags),
-            lambda name: self._planned(name, engine, options),
-            progress,
+        names = self.selected(features, tags)
+        readings = Readings(self.features, names)
+        return each_in_turn(
+            names, lambda name: self._planned(name, engine, options, readings.of(name)), progress
         )
 
     def rollback(self, name: str, version: str | None = None) -> Pointer:
@@ -237,9 +244,11 @@ class Definitions:
             push(name, self.store, self.online_store, self._engine(name), self._owner)
         return pointer
 
-    def _planned(self, name: str, engine: str | None, options: Options) -> BuildResult:
+    def _planned(
+        self, name: str, engine: str | None, options: Options, reading: SourceReading | None
+    ) -> BuildResult:
         with self.store.draft() as draft:
-            result = self._refresh(name, draft, engine, options)
+            result = self._refresh(name, draft, engine, options, reading)
             if self.online_store is None or result.manifest is None:
                 return result
             try:
@@ -260,26 +269,33 @@ class Definitions:
         full: bool = False,
         careful: bool = False,
         options: Options | None = None,
+        reading: SourceReading | None = None,
     ) -> BuildResult:
         """Bring one feature's offline store to the present state of its source.
 
         careful: decode new files in processes of their own, e.g. since one has ended this process before.
         options: all the ways at once, in place of the others and of the definitions' settings.
+        reading: through which other features of the source have read its files.
         Attended, it takes constants and helpers of the function as they are now, as a notebook changes them;
         else as they were when the definitions were loaded.
         """
         chosen = options or replace(
             self._options, attended=attended, version=version, full=full, careful=careful
         )
-        return self._refresh(name, self.store, engine, chosen)
+        return self._refresh(name, self.store, engine, chosen, reading)
 
     def _refresh(
-        self, name: str, store: Store, engine: str | None, options: Options
+        self,
+        name: str,
+        store: Store,
+        engine: str | None,
+        options: Options,
+        reading: SourceReading | None,
     ) -> BuildResult:
-        feature = self.feature(name)
+        feature, source = self.feature(name), self.source(name)
         self._check_place(feature)
         with feature.code.looked_at() if options.attended else nullcontext():
-            return refresh(feature, self.source(name), store, self._engine(name, engine), options)
+            return refresh(feature, source, store, self._engine(name, engine), options, reading)
 
     def push(
         self, name: str, *, engine: str | None = None, diff: VersionsDiff | None = None
@@ -354,26 +370,6 @@ class Definitions:
                     f"{feature.name}: the store {self.store.path} lies inside the source {place.root}; "
                     "put them side by side"
                 )
-
-
-def _each(
-    names: Iterable[str],
-    work: Callable[[str], BuildResult],
-    progress: Callable[[str], None] | None,
-) -> dict[str, BuildResult]:
-    """Do the work for each feature; BuildError with all failures, once all features were tried."""
-    results: dict[str, BuildResult] = {}
-    failures: dict[str, Exception] = {}
-    for name in names:
-        if progress is not None:
-            progress(name)
-        try:
-            results[name] = work(name)
-        except MlforgeError as error:
-            failures[name] = error
-    if failures:
-        raise BuildError(failures, results)
-    return results
 
 
 def _located(store: Store, folder: Path) -> Store:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Collection, Iterable
 from contextlib import suppress
 from functools import cached_property
@@ -11,14 +10,10 @@ from mlforge.core.list_diff import lacking
 from mlforge.core.manifest import SourceRecord
 from mlforge.errors import UnreadableFile
 from mlforge.ingest.null_columns import UNREADABLE, shape_of
-from mlforge.sources import source
 from mlforge.sources.parquet_reader import Content
 from mlforge.sources.source import SourceFile
+from mlforge.sources.source_reading import HashedFile, SourceReading
 from mlforge.store import FileState, FileStateMap
-
-# A file whose change time is younger than this when it is read may change again within the same tick
-# of the file system's clock, unseen in its stat: its content is hashed again at the next refresh.
-_SETTLED_NS = 50_000_000
 
 
 class FileStates:
@@ -34,11 +29,13 @@ class FileStates:
         max_bytes: int | None,
         *,
         careful: bool,
+        reading: SourceReading,
     ) -> None:
         self.before, self.now = before, FileStateMap()
         self.files_read = 0
         self._shapes: dict[str, str] = {}
         self._sources, self._max_bytes, self._careful = sources, max_bytes, careful
+        self._reading = reading
 
     def start_from(self, paths: Collection[str]) -> None:
         """Begin with the known states of these files; every other file is looked at again."""
@@ -50,26 +47,25 @@ class FileStates:
         """The hash of the file's bytes, which are read only if its stat is new. Raises NotReadNow."""
         state = self.before.get(file.path)
         if state is None or state[:4] != file.stat:
-            begun = time.time_ns()
-            content = source.content_hash(file.absolute)
-            rows, shape = self._by_content.get(content, (0, ""))
-            self._note(file, content, rows, shape, begun)
+            hashed = self._reading.hashed(file)
+            rows, shape = self._by_content.get(hashed.hash, (0, ""))
+            self._note(file, hashed, rows, shape)
         else:
             self.now[file.path] = state
         return self.now[file.path].hash
 
     def read(self, file: SourceFile) -> Content:
         """The file's rows; its content is noted with its stat. Raises UnreadableFile or NotReadNow."""
-        begun = time.time_ns()
         try:
-            content = source.read(file, self._max_bytes, in_own_process=self._careful)
+            read = self._reading.read(file, self._max_bytes, in_own_process=self._careful)
         except UnreadableFile:
             if file.path in self.now:
                 self.now[file.path] = self.now[file.path]._replace(shape=UNREADABLE)
             raise
         self.files_read += 1
+        content = read.content
         shape = self._shapes.setdefault(shape := shape_of(content.frame), shape)
-        self._note(file, content.hash, content.frame.height, shape, begun)
+        self._note(file, read.file, content.frame.height, shape)
         return content
 
     def learn_shapes(self, files: Iterable[SourceFile]) -> None:
@@ -103,14 +99,10 @@ class FileStates:
     def _by_content(self) -> dict[str, tuple[int, str]]:
         return {state.hash: (state.rows, state.shape) for state in self.before.values()}
 
-    def _note(self, file: SourceFile, content: str, rows: int, shape: str, begun: int) -> None:
-        """Note a file's stat and content, unless the stat is so recent that a further write might not change it.
-
-        begun: when reading began; any later write must show in the stat.
-        """
+    def _note(self, file: SourceFile, hashed: HashedFile, rows: int, shape: str) -> None:
+        """Note a file's stat and content, unless the stat is so recent that a further write might not change it."""
         stat = file.stat
-        settled = begun - stat.ctime_ns > _SETTLED_NS
-        mtime = stat.mtime_ns if settled else -1
+        mtime = stat.mtime_ns if hashed.is_settled else -1  # its content is hashed again next time
         self.now[file.path] = FileState(
-            stat.size, mtime, stat.ctime_ns, stat.inode, content, rows, shape=shape
+            stat.size, mtime, stat.ctime_ns, stat.inode, hashed.hash, rows, shape=shape
         )

@@ -20,6 +20,7 @@ from mlforge.ingest.unchanged import FilePartial, UnchangedFiles
 from mlforge.ingest.whole_source import ingest_whole_source, was_unproven
 from mlforge.sources.parquet_reader import Content
 from mlforge.sources.source import Listing, SourceFile
+from mlforge.sources.source_reading import SourceReading
 from mlforge.store import Store
 
 __all__ = ["Intake", "ingest"]
@@ -38,16 +39,26 @@ def ingest(
     *,
     afresh: bool = False,
     careful: bool = False,
+    reading: SourceReading | None = None,
 ) -> Intake:
     """Bring the partials of the files that exist now up to date.
 
     max_bytes: a file that would take more memory is set aside unread. afresh: trust no stored partial.
-    careful: decode each file in a process of its own.
+    careful: decode each file in a process of its own. reading: through which other features of the source
+    have read its files; by default one that keeps nothing.
     """
+    through = reading or SourceReading(keep_bytes=0)
 
     def session() -> Session:
         return Session.open(
-            feature, listing, store, latest, max_bytes, afresh=afresh, careful=careful
+            feature,
+            listing,
+            store,
+            latest,
+            max_bytes,
+            afresh=afresh,
+            careful=careful,
+            reading=through,
         )
 
     if feature.incremental is False:

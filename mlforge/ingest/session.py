@@ -23,6 +23,7 @@ from mlforge.ingest.transform import FileRows, Transform
 from mlforge.ingest.unchanged import FilePartial, UnchangedFiles
 from mlforge.sources.parquet_reader import BeingWritten, NotReadNow
 from mlforge.sources.source import Listing, SourceFile
+from mlforge.sources.source_reading import SourceReading
 from mlforge.store import Store
 
 
@@ -56,15 +57,17 @@ class Session:
         *,
         afresh: bool,
         careful: bool,
+        reading: SourceReading,
     ) -> Session:
         """Begin a pass from a snapshot of the feature. Raises MlforgeError for a missing side table."""
         sources = latest.sources if latest else ()
-        tables = SideTables.of(feature, listing.tables, max_bytes)
+        tables = SideTables.of(feature, listing.tables, max_bytes, reading)
+        before = store.file_states(feature.name)
         return cls(
             feature=feature,
             listing=listing,
             latest=latest,
-            states=FileStates(store.file_states(feature.name), sources, max_bytes, careful=careful),
+            states=FileStates(before, sources, max_bytes, careful=careful, reading=reading),
             cache=PartialCache(feature, store, latest, tables.hashes, afresh=afresh),
             transform=Transform(feature, listing.hive, tables, max_bytes),
             quarantine=Quarantine(store.books(feature.name).quarantine),

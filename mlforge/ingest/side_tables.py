@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import polars as pl
@@ -13,8 +13,8 @@ from mlforge.core.manifest import Manifest
 from mlforge.errors import MlforgeError, SourceError
 from mlforge.features.feature import Feature
 from mlforge.ingest import partials
-from mlforge.sources import source
 from mlforge.sources.source import Listing, SourceFile
+from mlforge.sources.source_reading import SourceReading
 
 
 @dataclass(frozen=True)
@@ -25,12 +25,18 @@ class SideTables:
     files: Mapping[str, tuple[SourceFile, ...]]
     hashes: Mapping[str, str]
     max_bytes: int | None = None
+    reading: SourceReading = field(default_factory=SourceReading)
 
     @classmethod
     def of(
-        cls, feature: Feature, listings: Mapping[str, Listing], max_bytes: int | None
+        cls,
+        feature: Feature,
+        listings: Mapping[str, Listing],
+        max_bytes: int | None,
+        reading: SourceReading | None = None,
     ) -> SideTables:
         """The tables of these listings, by their names. Raises MlforgeError for a table without a file, or with an unreadable one."""
+        reading = reading or SourceReading()
         files, hashes = {}, {}
         for name, table in listings.items():
             files[name] = table.files
@@ -40,9 +46,9 @@ class SideTables:
                     f"{feature.name}: its table {name!r} is not there: no parquet file at {texts}"
                 )
             with _blaming(feature.name, name):
-                contents = [source.content_hash(file.absolute) for file in files[name]]
+                contents = [reading.hashed(file).hash for file in files[name]]
             hashes[name] = partials.whole_content(contents)
-        return cls(feature.name, files, hashes, max_bytes)
+        return cls(feature.name, files, hashes, max_bytes, reading)
 
     @cached_property
     def frames(self) -> dict[str, pl.DataFrame]:
@@ -51,7 +57,9 @@ class SideTables:
 
     def _read(self, name: str) -> pl.DataFrame:
         with _blaming(self.owner, name):
-            contents = [source.read(file, self.max_bytes) for file in self.files[name]]
+            contents = [
+                self.reading.read(file, self.max_bytes).content for file in self.files[name]
+            ]
         if partials.whole_content(content.hash for content in contents) != self.hashes[name]:
             raise MlforgeError(
                 f"{self.owner}: its table {name!r} changed while it was read; try again"

@@ -110,6 +110,17 @@ class Content:
     left_out: Mapping[str, str] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class FileBytes:
+    """A file's bytes with their SHA-256, its stat, and when reading began, in nanoseconds since the epoch."""
+
+    path: str
+    content: bytes
+    hash: str
+    stat: FileStat
+    begun: int
+
+
 def completeness(path: Path) -> str | None:
     """None if the file begins and ends as whole parquet does, else what is amiss; reads 12 bytes."""
     try:
@@ -159,20 +170,27 @@ def read(
     Raises UnreadableFile if it is damaged, unfinished, encrypted or too large, NotReadNow if it cannot be
     opened or changed meanwhile.
     """
-    raw, file_stat = _bytes(file, max_bytes)
-    reason = _amiss(raw[:_HEAD], raw[-_TAIL:], len(raw)) or _two_in_one(raw)
+    return decode(file_bytes(file, max_bytes), max_bytes, in_own_process=in_own_process)
+
+
+def decode(
+    raw: FileBytes, max_bytes: int | None = None, *, in_own_process: bool = False
+) -> Content:
+    """The content of a file's bytes, as `read` gives it. Raises UnreadableFile."""
+    head, tail = raw.content[:_HEAD], raw.content[-_TAIL:]
+    reason = _amiss(head, tail, len(raw.content)) or _two_in_one(raw.content)
     if reason is not None:
-        raise UnreadableFile(f"{file.path}: {reason}")
+        raise UnreadableFile(f"{raw.path}: {reason}")
     if in_own_process:
-        table = sandbox.decode(raw, file.path, max_bytes)
+        table = sandbox.decode(raw.content, raw.path, max_bytes)
     else:
         reach("file.decoding")
-        table = table_of(raw, file.path, max_bytes)
+        table = table_of(raw.content, raw.path, max_bytes)
     try:
         frame, left_out = to_frame(table)
     except _DAMAGE as error:
-        raise _undecodable(file.path, error) from error
-    return Content(frame, hashlib.sha256(raw).hexdigest(), file_stat, left_out)
+        raise _undecodable(raw.path, error) from error
+    return Content(frame, raw.hash, raw.stat, left_out)
 
 
 def table_of(raw: bytes, path: str, max_bytes: int | None) -> pa.Table:
@@ -194,7 +212,9 @@ def _undecodable(path: str, error: BaseException) -> UnreadableFile:
     return UnreadableFile(f"{path}: cannot be decoded ({_first_line(error)}); write the file again")
 
 
-def _bytes(file: SourceFile, max_bytes: int | None) -> tuple[bytes, FileStat]:
+def file_bytes(file: SourceFile, max_bytes: int | None = None) -> FileBytes:
+    """A file's bytes, undecoded. Raises UnreadableFile if there are more than allowed, else NotReadNow as `read`."""
+    begun = time.time_ns()
     try:
         descriptor = os.open(file.absolute, _READING)
         with os.fdopen(descriptor, "rb", buffering=0) as opened:
@@ -204,16 +224,16 @@ def _bytes(file: SourceFile, max_bytes: int | None) -> tuple[bytes, FileStat]:
             _check_writer(descriptor, file.path)
             if max_bytes is not None and before.st_size > max_bytes:
                 raise _too_large(file.path, "holds", before.st_size, max_bytes)
-            raw = opened.readall()
+            content = opened.readall()
             file_stat = FileStat.of(before)
-            if FileStat.of(os.fstat(descriptor)) != file_stat or len(raw) != file_stat.size:
+            if FileStat.of(os.fstat(descriptor)) != file_stat or len(content) != file_stat.size:
                 raise NotReadNow(
                     f"{file.path}: changed while it was read; write under another name, such as "
                     f"{Path(file.path).name}.tmp, then rename"
                 )
-            return raw, file_stat
     except OSError as error:
         raise NotReadNow(f"{file.path}: {_cannot(error)}") from error
+    return FileBytes(file.path, content, hashlib.sha256(content).hexdigest(), file_stat, begun)
 
 
 def _check_writer(descriptor: int, path: str) -> None:

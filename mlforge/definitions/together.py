@@ -1,0 +1,59 @@
+"""A run over several features, and one reading of the files that several of them share."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+
+from mlforge.build.result import BuildResult
+from mlforge.errors import BuildError, MlforgeError
+from mlforge.features.feature import Feature
+from mlforge.sources.source_reading import KEPT_BYTES, SourceReading
+
+
+def of_one_source(features: Mapping[str, Feature], name: str) -> list[str]:
+    """Names of the other features with the source of this one, in the order of the definitions."""
+    sources = features[name].sources
+    return [other for other in features if other != name and features[other].sources == sources]
+
+
+class Readings:
+    """The readings of a run over several features: one for each source that more than one of them reads.
+
+    A source's reading ends with the last of its features. All together they keep no more in memory than one would alone.
+    """
+
+    def __init__(self, features: Mapping[str, Feature], names: Iterable[str]) -> None:
+        self._features = features
+        self._waiting = Counter(features[name].sources for name in names)
+        shared = sum(count > 1 for count in self._waiting.values())
+        self._keep_bytes = KEPT_BYTES // max(1, shared)
+        self._open: dict[tuple[str, ...], SourceReading] = {}
+
+    def of(self, name: str) -> SourceReading | None:
+        """The reading for a feature, whose turn it is now; None if no other feature shares its source."""
+        sources = self._features[name].sources
+        self._waiting[sources] -= 1
+        if self._waiting[sources] > 0:
+            return self._open.setdefault(sources, SourceReading(self._keep_bytes))
+        return self._open.pop(sources, None)
+
+
+def each_in_turn(
+    names: Iterable[str],
+    work: Callable[[str], BuildResult],
+    progress: Callable[[str], None] | None,
+) -> dict[str, BuildResult]:
+    """Do the work for each feature; BuildError with all failures, once all features were tried."""
+    results: dict[str, BuildResult] = {}
+    failures: dict[str, Exception] = {}
+    for name in names:
+        if progress is not None:
+            progress(name)
+        try:
+            results[name] = work(name)
+        except MlforgeError as error:
+            failures[name] = error
+    if failures:
+        raise BuildError(failures, results)
+    return results
