@@ -43,7 +43,7 @@ class ComputeContext:
         """The context of some metrics: values in the order of `value_columns`, results in that of the metrics."""
         metrics = tuple(metrics)
         position = {column: index for index, column in enumerate(value_columns(metrics))}
-        aggregates = (Aggregate(m.aggregation, position[m.column], m.window) for m in metrics)
+        aggregates = (Aggregate(m.aggregation, position[m.value], m.window) for m in metrics)
         return cls(tuple(aggregates), tuple(dtypes[column] for column in position))
 
     def by_window(self) -> Mapping[Window, Mapping[int, Aggregate]]:
@@ -55,8 +55,8 @@ class ComputeContext:
 
 
 def value_columns(metrics: Iterable[MetricColumn]) -> tuple[str, ...]:
-    """The event columns that some metric aggregates, each once."""
-    return tuple(dict.fromkeys(metric.column for metric in metrics))
+    """The names of the values that some metric aggregates, each once."""
+    return tuple(dict.fromkeys(metric.value for metric in metrics))
 
 
 def value_name(position: int) -> str:

@@ -8,7 +8,15 @@ from functools import cached_property
 
 from mlforge.core.arguments import instances
 from mlforge.core.metrics import MetricColumn, Rolling, expand
-from mlforge.core.schema import INSTANT, KEY_DTYPES, Column, Schema, dtypes, output_dtype
+from mlforge.core.schema import (
+    INSTANT,
+    KEY_DTYPES,
+    Column,
+    Schema,
+    check_condition,
+    dtypes,
+    output_dtype,
+)
 from mlforge.core.time_model import ONLINE_CLOCKS, OnlineClock, Window, last_event
 from mlforge.core.values import FIRST_INSTANT, LAST_INSTANT, Duration, TimeRange, check_name
 from mlforge.errors import ColumnNotFound, DataError, DefinitionError
@@ -90,19 +98,36 @@ class FeatureSpec:
 
     def needed(self) -> tuple[str, ...]:
         """The event columns that evaluation reads."""
-        return tuple(dict.fromkeys((*self.identity, *(column.column for column in self.columns))))
+        aggregated = (column.column for column in self.columns)
+        return tuple(dict.fromkeys((*self.identity, *aggregated, *self.conditions)))
+
+    @cached_property
+    def conditions(self) -> tuple[str, ...]:
+        """The boolean event columns that say which events count."""
+        return tuple(dict.fromkeys(column.where for column in self.columns if column.where))
+
+    def told(self, name: str, owner: str) -> str:
+        """The owner of a needed column for an error: a name that only `where` gives is hard to find otherwise."""
+        return f"{owner}: where={name!r}" if name in self.conditions else owner
+
+    def value_dtypes(self, events: Schema) -> dict[str, str]:
+        """The dtypes of all that metrics aggregate, and of all event columns, by name."""
+        dtype_of = dtypes(events)
+        return dtype_of | {column.value: dtype_of[column.column] for column in self.columns}
 
     def output(self, events: Schema) -> Schema:
         """The columns of stored rows for events of a schema; refuses what cannot be computed."""
         dtype_of = dtypes(events)
         for name in self.needed():
             if name not in dtype_of:
-                raise ColumnNotFound.among(self.name, name, list(dtype_of))
+                raise ColumnNotFound.among(self.told(name, self.name), name, list(dtype_of))
         for key in self.keys:
             if dtype_of[key] not in KEY_DTYPES:
                 raise DataError(
                     f"{self.name}: key {key!r} is {dtype_of[key]}; keys are integers, strings, booleans or dates"
                 )
+        for name in self.conditions:
+            check_condition(name, dtype_of[name], self.name)
         if not self.columns:
             return tuple(
                 Column(name, _settled(dtype, "String")) for name, dtype in dtype_of.items()

@@ -175,6 +175,7 @@ def config_of(spec: FeatureSpec) -> dict[str, Any]:
                 "window": str(metric.window.width),
                 "offset": None if metric.window.offset is None else str(metric.window.offset),
                 "closed": metric.window.closed,
+                **({"where": metric.where} if metric.where else {}),
             }
             for metric in spec.columns
         ],

@@ -14,22 +14,38 @@ from mlforge.core.time_model import CLOSED, Closed, Window
 from mlforge.core.values import Duration
 from mlforge.errors import DefinitionError
 
+_NAME_A_COLUMN = 'name a boolean event column, as in where="is_refund"'
 _ZERO = re.compile(r"0+(w|d|h|m|s|ms|us)")
 
 
 @dataclass(frozen=True, slots=True)
 class MetricColumn:
-    """An output column: an aggregation of an event column over one window."""
+    """An output column: an aggregation of an event column over one window.
+
+    where: a boolean event column; only events for which it is true count.
+    """
 
     column: str
     aggregation: str
     window: Window
+    where: str | None = None
 
     @property
     def name(self) -> str:
-        """`amount__sum__7d`, with `__offset_1d` behind it where the window has an offset."""
+        """`amount__sum__7d`, with `__offset_1d` and the column of `where` behind it where there are such."""
         offset = f"__offset_{self.window.offset}" if self.window.offset else ""
-        return f"{self.column}__{self.aggregation}__{self.window.width}{offset}"
+        where = f"__{self.where}" if self.where else ""
+        return f"{self.column}__{self.aggregation}__{self.window.width}{offset}{where}"
+
+    @property
+    def value(self) -> str:
+        """The name of the values aggregated: of the column, or of its values where `where` is true.
+
+        No column of a source has the latter's, as none begins with two underscores.
+        """
+        if self.where is None:
+            return self.column
+        return f"__where_{len(self.where)}_{self.where}_{self.column}"
 
 
 @dataclass(frozen=True, init=False)
@@ -41,6 +57,7 @@ class Rolling:
     closed: which ends of the window belong to it, "both" (the default without an interval), "right",
         "left" (leaves the present event out) or "none". An aligned feature's are always "left".
     offset: how long before the point the windows end; none by default.
+    where: a boolean event column: only events for which it is true count, so null is not enough.
 
     Raises DefinitionError for an unknown aggregation, window or `closed`.
     """
@@ -49,6 +66,7 @@ class Rolling:
     aggregations: tuple[tuple[str, tuple[str, ...]], ...]
     closed: Closed | None
     offset: Duration | None
+    where: str | None
 
     def __init__(
         self,
@@ -56,6 +74,7 @@ class Rolling:
         aggregations: Mapping[str, Sequence[str] | str],
         closed: Closed | None = None,
         offset: str | timedelta | None = None,
+        where: str | None = None,
     ) -> None:
         if isinstance(windows, (str, timedelta)):
             windows = [windows]
@@ -74,12 +93,15 @@ class Rolling:
         )
         set_(self, "closed", closed)
         set_(self, "offset", _offset(offset))
+        set_(
+            self, "where", None if where is None else text(where, "Rolling: where", _NAME_A_COLUMN)
+        )
 
     def columns(self, interval: Duration | None) -> tuple[MetricColumn, ...]:
         """The output columns, given the feature's interval: by event column, aggregation, window."""
         closed: Closed = self.closed or ("both" if interval is None else "left")
         return tuple(
-            MetricColumn(column, name, Window(width, self.offset, closed))
+            MetricColumn(column, name, Window(width, self.offset, closed), self.where)
             for column, names in self.aggregations
             for name in names
             for width in self.windows
@@ -96,7 +118,7 @@ def expand(
         for column in rolling.columns(interval):
             if column.name in columns:
                 raise DefinitionError(
-                    f"{owner}: two metrics give the column {column.name!r}; drop one, or give it another window or offset"
+                    f"{owner}: two metrics give the column {column.name!r}; drop one, or give it another window, offset or where"
                 )
             columns[column.name] = column
     return tuple(columns.values())

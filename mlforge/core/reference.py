@@ -60,9 +60,7 @@ class History:
         if self.spec.columns:
             assert t is not None
             return {
-                metric.name: aggregate(
-                    metric.aggregation, [row.get(metric.column) for row in self._within(metric, t)]
-                )
+                metric.name: aggregate(metric.aggregation, self._counting(metric, t))
                 for metric in self.spec.columns
             }
         rows = self.rows if t is None else self.rows[: bisect_right(self.times, t)]
@@ -89,8 +87,17 @@ class History:
             time + move + beside for time in self.times for move in moves for beside in (-1, 0, 1)
         ]
 
+    def _counting(self, metric: MetricColumn, t: int) -> Sequence[Any]:
+        """The values that count for a metric at an instant, nulls among them."""
+        where = metric.where
+        return [
+            row.get(metric.column)
+            for row in self._within(metric, t)
+            if where is None or row.get(where) is True
+        ]
+
     def _within(self, metric: MetricColumn, t: int) -> Sequence[Row]:
-        """The events that count for a metric at an instant."""
+        """The events in a metric's window at an instant."""
         window, times = metric.window, self.times
         end = t - (window.offset.us if window.offset else 0)
         if self.spec.interval is not None:

@@ -96,3 +96,13 @@ def output_dtype(aggregation: str, dtype: str, what: str) -> str:
     raise DataError(
         f"{what}: {aggregation} of {dtype} is not possible; {', '.join(works)} would be, or a cast"
     )
+
+
+def check_condition(name: str, dtype: str, owner: str) -> None:
+    """Refuse a column of `where` that is not boolean; DataError says how to make one."""
+    if dtype not in ("Boolean", "Null"):
+        works = f"pl.col({name!r}) " + ("!= 0" if dtype in (*INTEGERS, *FLOATS) else "== ...")
+        raise DataError(
+            f"{owner}: where={name!r} is {dtype}, but it says of each event whether it counts, so it is Boolean; "
+            f"have the function return a comparison as that column, as in {works}"
+        )

@@ -25,7 +25,7 @@ from mlforge.compilers.base import (
 from mlforge.core import time_model
 from mlforge.core.feature_spec import FeatureSpec
 from mlforge.core.metrics import MetricColumn
-from mlforge.core.schema import Column, dtypes
+from mlforge.core.schema import Column
 from mlforge.core.values import TimeRange
 from mlforge.engines import timeline
 from mlforge.engines.events import Events
@@ -124,7 +124,7 @@ class Engine(ABC):
         )
         line = timeline.sorted_(line, spec.keys)
         line = timeline.numbered(timeline.with_entities(line, spec.keys), times)
-        results = self._aggregated(line, spec.columns, dtypes(events.schema), spec.name)
+        results = self._aggregated(line, spec.columns, spec.value_dtypes(events.schema), spec.name)
         keys_and_times = line.filter(pl.col(ROW).is_not_null()).select(
             *spec.keys, pl.col(TIME).cast(polars_schema.UTC_INSTANT).alias(spec.timestamp)
         )

@@ -13,7 +13,6 @@ import polars as pl
 from mlforge.compilers.base import TIME
 from mlforge.core import time_model
 from mlforge.core.metrics import MetricColumn
-from mlforge.core.schema import dtypes
 from mlforge.core.values import TimeRange
 from mlforge.engines import timeline
 from mlforge.engines.events import Events
@@ -43,7 +42,7 @@ def plan(events: Events, points: pl.DataFrame, gathered: int) -> list[Step]:
 
     gathered: the most events to hold in memory while deciding whether tiles pay.
     """
-    spec, column_dtypes = events.spec, dtypes(events.schema)
+    spec, column_dtypes = events.spec, events.spec.value_dtypes(events.schema)
     event_times = time_model.events_seen(times_of(points), spec.windows)
     among = points.select(spec.keys).unique()
     most = events.rows_within(event_times)

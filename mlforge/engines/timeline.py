@@ -8,6 +8,7 @@ import polars as pl
 
 from mlforge.compilers.base import ENTITY, ROW, TIME, value_alias
 from mlforge.core.feature_spec import FeatureSpec
+from mlforge.core.metrics import MetricColumn
 from mlforge.core.values import TimeRange
 from mlforge.frames import polars_schema
 
@@ -15,14 +16,21 @@ ROW_DTYPE = pl.UInt32()
 
 
 def of_events(events: pl.LazyFrame, spec: FeatureSpec) -> pl.LazyFrame:
-    """Events as in a timeline: keys, TIME, and the columns that metrics aggregate."""
+    """Events as in a timeline: keys, TIME, and the values that metrics aggregate, null where they do not count."""
     assert spec.timestamp is not None
-    columns = dict.fromkeys(metric.column for metric in spec.columns)
+    values = {metric.value: _values_of(metric) for metric in spec.columns}
     return events.select(
         *spec.keys,
         polars_schema.microseconds(spec.timestamp).alias(TIME),
-        *(pl.col(column).alias(value_alias(column)) for column in columns),
+        *(values_of.alias(value_alias(name)) for name, values_of in values.items()),
     )
+
+
+def _values_of(metric: MetricColumn) -> pl.Expr:
+    values = pl.col(metric.column)
+    # A condition that is null throughout has no dtype of its own.
+    counts = None if metric.where is None else pl.col(metric.where).cast(pl.Boolean)
+    return values if counts is None else pl.when(counts).then(values)
 
 
 def sorted_(rows: pl.DataFrame, keys: Sequence[str]) -> pl.DataFrame:

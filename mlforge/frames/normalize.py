@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from mlforge.core.schema import output_dtype
+from mlforge.core.schema import check_condition, output_dtype
 from mlforge.core.values import DAY_US, FIRST_INSTANT, HOUR_US, LAST_INSTANT, TimeRange, from_us
 from mlforge.errors import ColumnNotFound, DataError
 from mlforge.frames.polars_schema import UTC_INSTANT, dtype_text
@@ -92,7 +92,7 @@ def normalise(spec: FeatureSpec, frame: pl.DataFrame, where: str) -> EventFrame:
     schema = frame.schema
     for name in spec.needed():
         if name not in schema:
-            raise ColumnNotFound.among(where, name, list(schema))
+            raise ColumnNotFound.among(spec.told(name, where), name, list(schema))
     frame = _without_unneeded(spec, frame)
     schema = frame.schema
     for name, dtype in schema.items():
@@ -232,6 +232,8 @@ def _check(spec: FeatureSpec, name: str, dtype: pl.DataType, where: str) -> None
     for metric in spec.columns:
         if metric.column == name and name not in spec.keys:
             _check_metric(metric.aggregation, name, dtype, where)
+    if name in spec.conditions:
+        check_condition(name, dtype_text(dtype), where)
 
 
 def _check_metric(aggregation: str, name: str, dtype: pl.DataType, where: str) -> None:

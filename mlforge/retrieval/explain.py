@@ -13,7 +13,7 @@ from mlforge.core import clock, time_model
 from mlforge.core.manifest import Manifest
 from mlforge.core.metrics import MetricColumn
 from mlforge.core.schema import dtypes
-from mlforge.core.time_model import Closed, Window
+from mlforge.core.time_model import Closed
 from mlforge.core.values import (
     FIRST_INSTANT,
     LAST_INSTANT,
@@ -35,30 +35,41 @@ from mlforge.store import Store
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """A window's ends in UTC microseconds; `closed` names the ends that belong to it."""
+    """A window's ends in UTC microseconds; `closed` names the ends that belong to it.
+
+    where: the boolean column that is true of all events that count.
+    """
 
     window: str
     start: int
     end: int
     closed: Closed
     seen: TimeRange
+    where: str | None = None
 
     @classmethod
-    def of(cls, window: Window, point: int) -> Bounds:
-        """The bounds of a window that is evaluated at a point."""
+    def of(cls, metric: MetricColumn, point: int) -> Bounds:
+        """The bounds of a metric's window that is evaluated at a point."""
+        window = metric.window
         end = point - (window.offset.us if window.offset else 0)
         label = f"{window.width} offset {window.offset}" if window.offset else str(window.width)
+        label += f" where {metric.where}" if metric.where else ""
         seen = TimeRange(point + window.span.start, point + window.span.end)
         # No calendar goes further back, and no event lies there.
         start, end = max(end - window.width.us, FIRST_INSTANT), max(end, FIRST_INSTANT)
-        return cls(label, start, end, window.closed, seen)
+        return cls(label, start, end, window.closed, seen, metric.where)
+
+    def counts(self, time: int, row: Mapping[str, Any]) -> bool:
+        """Whether an event of this time counts."""
+        is_seen = self.seen.overlaps(TimeRange(time, time))
+        return is_seen and (self.where is None or row[self.where] is True)
 
 
 @dataclass(frozen=True, slots=True)
 class Value:
     """A column of a feature, and the same column online.
 
-    bounds: its window; None for a feature without metrics. rows: how many events lie in it.
+    bounds: its window; None for a feature without metrics. rows: how many events lie in it and count.
     offline_then: the offline store's value for the version and instant of the online value;
         `agrees` compares the two, and is None where either is unknown.
     """
@@ -109,11 +120,10 @@ class Explanation:
             return None
         return False if False in answers else None if None in answers else True
 
-    def windows_of(self, time: int) -> list[str]:
-        """The windows that an event at this time lies in."""
+    def windows_of(self, time: int, row: Mapping[str, Any]) -> list[str]:
+        """The windows in which an event at this time counts."""
         bounds = [value.bounds for value in self.values if value.bounds is not None]
-        inside = TimeRange(time, time)
-        return list(dict.fromkeys(b.window for b in bounds if b.seen.overlaps(inside)))
+        return list(dict.fromkeys(b.window for b in bounds if b.counts(time, row)))
 
     def to_json(self) -> dict[str, Any]:
         """The explanation as a document: instants in ISO 8601."""
@@ -138,7 +148,7 @@ class Explanation:
         time = row[self.timestamp] if self.timestamp else None
         return {
             "file": row.pop(FILE),
-            "windows": [] if time is None else self.windows_of(to_us(time)),
+            "windows": [] if time is None else self.windows_of(to_us(time), row),
             "values": {name: json_value(value) for name, value in row.items()},
         }
 
@@ -214,11 +224,14 @@ class _Evaluated:
 
     def _bounds(self, metric: MetricColumn) -> Bounds:
         assert self.at is not None
-        return Bounds.of(metric.window, time_model.point(self.at, self.manifest.spec.interval))
+        return Bounds.of(metric, time_model.point(self.at, self.manifest.spec.interval))
 
     def _within(self, bounds: Bounds) -> pl.DataFrame:
         time = polars_schema.microseconds(str(self.manifest.spec.timestamp))
-        return self.rows.filter(time.is_between(bounds.seen.start, bounds.seen.end))
+        inside = time.is_between(bounds.seen.start, bounds.seen.end)
+        if bounds.where is not None:
+            inside &= pl.col(bounds.where).cast(pl.Boolean)
+        return self.rows.filter(inside)
 
 
 def _compared(

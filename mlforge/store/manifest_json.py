@@ -22,7 +22,8 @@ from mlforge.core.time_model import Window
 from mlforge.core.values import Duration, TimeRange, Version, from_iso, to_iso
 from mlforge.errors import IntegrityError, MlforgeError, UnsupportedStore
 
-FORMAT = 1
+FORMAT = 2
+"""The newest format. A version whose metrics say nothing that the release before could not read is of format 1."""
 # Names that a document may lead to: nothing outside its own folder.
 _PART = re.compile(r"data\.parquet(/[0-9A-Za-z][0-9A-Za-z._-]*)?")
 _HASH = re.compile(r"[0-9A-Za-z]+")
@@ -41,7 +42,7 @@ def head(manifest: Manifest) -> dict[str, Any]:
     """The document without the lists that grow with the number of files."""
     created = to_iso(manifest.created_at)
     return {
-        "format": FORMAT,
+        "format": format_of(manifest.spec),
         "name": manifest.name,
         "version": _text(manifest.version),
         "content_hash": manifest.content_hash,
@@ -77,6 +78,11 @@ def head(manifest: Manifest) -> dict[str, Any]:
         ],
         "mlforge_version": manifest.mlforge_version,
     }
+
+
+def format_of(spec: FeatureSpec) -> int:
+    """The format of a version: older releases refuse a newer one by name, instead of overlooking what it says."""
+    return FORMAT if spec.conditions else 1
 
 
 def from_json(document: Any, where: str, lists: Lists | None = None) -> Manifest:
@@ -258,7 +264,7 @@ def _metric(document: Mapping[str, Any]) -> MetricColumn:
         None if offset is None else Duration.parse(offset),
         document["closed"],
     )
-    return MetricColumn(document["column"], document["aggregation"], window)
+    return MetricColumn(document["column"], document["aggregation"], window, document.get("where"))
 
 
 def _column_json(column: Column) -> dict[str, str | bool]:

@@ -66,11 +66,13 @@ CONTINUOUS: Sequence[tuple[str, Mapping[str, Any]]] = (
     ("90m", {"closed": "none"}),
     ("1h", {"offset": "2h"}),
     ("2h", {"offset": "30m", "closed": "left"}),
+    ("2h", {"where": "ok"}),
 )
 ALIGNED: Sequence[tuple[str, Mapping[str, Any]]] = (
     ("1h", {}),
     ("6h", {}),
     ("2h", {"offset": "1h"}),
+    ("3h", {"where": "ok"}),
 )
 WINDOWS: Mapping[str, tuple[Sequence[tuple[str, Mapping[str, Any]]], str | None]] = {
     "continuous": (CONTINUOUS, None),
@@ -119,7 +121,10 @@ def stored_events(spec: FeatureSpec, frames: Sequence[pl.DataFrame], folder: Pat
 
 
 class Case:
-    """A feature over the columns user, at, x, its events in two partials, and the reference's answers."""
+    """A feature over the columns user, at, x, its events in two partials, and the reference's answers.
+
+    A third of the events have true in the column ok; the others false, or null.
+    """
 
     def __init__(
         self,
@@ -139,7 +144,8 @@ class Case:
         )
         schema = {"user": pl.Int64(), "at": pl.Int64(), "x": dtype or pl.Float64()}
         frame = pl.DataFrame(rows, schema=schema, orient="row", strict=False)
-        self.frame = frame.with_columns(pl.col("at").cast(UTC_INSTANT))
+        is_ok = pl.int_range(pl.len()).mod(3).replace_strict({0: True, 1: None, 2: False})
+        self.frame = frame.with_columns(pl.col("at").cast(UTC_INSTANT), ok=is_ok.cast(pl.Boolean))
         halves = [self.frame.gather_every(2, offset) for offset in (0, 1)]
         self.events = stored_events(self.spec, halves, folder)
         self._histories: dict[int, reference.History] = {}

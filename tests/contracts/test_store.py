@@ -258,13 +258,13 @@ def test_a_line_that_a_killed_writer_left_is_passed_over(store):
     assert LocalStore(store.path).file_states("spend") == seen
 
 
-@pytest.mark.parametrize("found", [2, 99, 0, "1", None])
+@pytest.mark.parametrize("found", [3, 99, 0, "1", None])
 def test_another_format_is_refused_by_name(store, found):
     publish(store, FIRST, 1)
     path = store.path / "spend" / "1.0.0" / ".meta.json"
     document = json.loads(path.read_text())
     path.write_text(json.dumps({**document, "format": found, "mlforge_version": "7.1.0"}))
-    with pytest.raises(UnsupportedStore, match=r"format.*reads up to 1.*mlforge 7\.1\.0: upgrade"):
+    with pytest.raises(UnsupportedStore, match=r"format.*reads up to 2.*mlforge 7\.1\.0: upgrade"):
         store.read("spend")
 
 
@@ -349,9 +349,9 @@ def test_a_build_on_a_version_of_a_newer_format_is_refused_and_changes_nothing(t
     project.drop("a", rows((1, 0, 1.0)))
     project.build()
     path = project.store.path / "spend" / "1.0.0" / ".meta.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "format": 2}))
+    path.write_text(json.dumps({**json.loads(path.read_text()), "format": 3}))
     project.drop("b", rows((2, 0, 1.0)))
-    with pytest.raises(BuildError, match="has format 2, this mlforge reads up to 1"):
+    with pytest.raises(BuildError, match="has format 3, this mlforge reads up to 2"):
         project.build()
     assert project.store.list_versions("spend") == ["1.0.0"]
 

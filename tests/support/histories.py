@@ -105,7 +105,9 @@ class World:
         data = {name: [row[name] for row in rows] for name in self.names}
         if self.untyped:
             dtypes |= {
-                name: pl.Null() for name in "ns" if not any(v is not None for v in data[name])
+                name: pl.Null()
+                for name in ("n", "s", "ok")
+                if not any(v is not None for v in data[name])
             }
         frame = pl.DataFrame(data, schema=dtypes, strict=False)
         return frame.with_columns(CASTS[self.time_kind](pl.col("at"))) if self.timed else frame
@@ -217,6 +219,7 @@ class Roll:
     aggregations: tuple[tuple[str, tuple[str, ...]], ...]
     closed: Literal["both", "right", "left", "none"] | None = None
     offset: int = 0
+    where: str | None = None
 
 
 @dataclass(frozen=True)
@@ -250,6 +253,7 @@ class Plan:
                     aggregations={column: list(names) for column, names in roll.aggregations},
                     closed=roll.closed,
                     offset=f"{roll.offset}{unit}" if roll.offset else None,
+                    where=roll.where,
                 )
                 for roll in self.rolls
             ],
@@ -263,12 +267,14 @@ class Plan:
         columns = [
             oracle.Metric(
                 name=f"{column}__{name}__{n}{unit}"
-                + (f"__offset_{roll.offset}{unit}" if roll.offset else ""),
+                + (f"__offset_{roll.offset}{unit}" if roll.offset else "")
+                + (f"__{roll.where}" if roll.where else ""),
                 column=column,
                 aggregation=name,
                 window=n * us,
                 offset=roll.offset * us,
                 closed=roll.closed or ("both" if self.interval is None else "left"),
+                where=roll.where,
             )
             for roll in self.rolls
             for column, names in roll.aggregations
@@ -305,6 +311,7 @@ def worlds(draw: st.DrawFn) -> World:
             ("x", draw(st.sampled_from(["f64", "f64", "f32"]))),
             ("n", draw(st.sampled_from(["i64", "i8", "u32", "bool"]))),
             ("s", draw(st.sampled_from(["str", "decimal", "date"]))),
+            ("ok", "bool"),
         ),
         timed=draw(st.sampled_from([True, True, True, True, True, False])),
         unit=unit,
@@ -423,6 +430,7 @@ def plans(draw: st.DrawFn, world: World, online_clock: Literal["data", "wall"] =
                 if interval is None
                 else draw(st.sampled_from([None, "left"])),
                 offset=offset * step,
+                where=draw(st.sampled_from([None, None, "ok"])),
             )
         )
     return Plan(world, body, tuple(rolls), interval, online_clock, incremental)

@@ -286,6 +286,7 @@ def _feature(spec: FeatureSpec, columns: tuple[str, ...]) -> oracle.Feature:
                 window=metric.window.width.us,
                 offset=metric.window.offset.us if metric.window.offset else 0,
                 closed=metric.window.closed,
+                where=metric.where,
             )
             for metric in spec.columns
         ),

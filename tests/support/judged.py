@@ -29,6 +29,7 @@ def metrics_of(spec: FeatureSpec) -> tuple[oracle.Metric, ...]:
             column.window.width.us,
             column.window.offset.us if column.window.offset else 0,
             column.window.closed,
+            column.where,
         )
         for column in spec.columns
     )

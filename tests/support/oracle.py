@@ -31,6 +31,7 @@ class Metric:
     window: int
     offset: int = 0
     closed: str = "both"
+    where: str | None = None
 
 
 @dataclass(frozen=True)
@@ -136,6 +137,7 @@ def value(feature: Feature, events: Events, entity: Entity, t: int) -> dict[str,
                     row[metric.column]
                     for row in mine
                     if in_window(metric, feature.interval, row[feature.time], t)
+                    and (metric.where is None or row[metric.where] is True)
                 ],
             )
             for metric in feature.metrics

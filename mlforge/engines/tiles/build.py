@@ -114,14 +114,14 @@ def concat_tiles(several: Sequence[Tiles], dtypes: Mapping[str, str]) -> Tiles:
 
 
 def parts(metrics: Iterable[MetricColumn]) -> Mapping[str, tuple[str, ...]]:
-    """For each event column the parts from which its metrics are computed; none for metrics that need events.
+    """For each value column the parts from which its metrics are computed; none for metrics that need events.
 
     Columns and parts are in an order of their own, whatever that of the metrics: cached tiles are shared by
     all definitions that need the same parts.
     """
     kinds: dict[str, dict[str, None]] = {}
     for metric in metrics:
-        kinds.setdefault(metric.column, {}).update(
+        kinds.setdefault(metric.value, {}).update(
             dict.fromkeys(PARTS_OF.get(metric.aggregation, ()))
         )
     return {column: tuple(sorted(kinds[column])) for column in sorted(kinds)}

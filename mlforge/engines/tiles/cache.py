@@ -18,7 +18,7 @@ import polars as pl
 
 from mlforge.compilers.base import TIME
 from mlforge.core.feature_spec import FeatureSpec
-from mlforge.core.schema import Schema, dtypes
+from mlforge.core.schema import Schema
 from mlforge.core.values import TimeRange
 from mlforge.engines import timeline
 from mlforge.engines.fixed_point import Extent, Scale
@@ -38,7 +38,7 @@ def kind_of(spec: FeatureSpec, schema: Schema) -> str | None:
     parts = {column: kinds for column, kinds in build.parts(spec.columns).items() if kinds}
     if spec.interval is None or not parts:
         return None
-    known = dtypes(schema)
+    known = spec.value_dtypes(schema)
     columns = [(column, known[column], kinds) for column, kinds in parts.items()]
     keys = [(key, known[key]) for key in spec.keys]
     document = [_FORMAT, spec.interval.us, keys, spec.timestamp, columns]
@@ -97,7 +97,10 @@ class TileCache:
         cached, untiled = self._split(scan, times)
         if not cached:
             return None
-        inside, column_dtypes = pl.col(TIME).is_between(times.start, times.end), dtypes(self.schema)
+        inside, column_dtypes = (
+            pl.col(TIME).is_between(times.start, times.end),
+            self.spec.value_dtypes(self.schema),
+        )
         several = [
             replace(
                 each,
@@ -132,7 +135,7 @@ class TileCache:
     def covers(self, scan: EventScan, times: TimeRange) -> bool:
         """Whether cached tiles suffice for every metric over a range, but for few events."""
         cached, _ = self._split(scan, times)
-        return bool(cached) and _give_all(cached, self.spec, dtypes(self.schema))
+        return bool(cached) and _give_all(cached, self.spec, self.spec.value_dtypes(self.schema))
 
     def write(self, tasks: Sequence[FileScanTask]) -> None:
         """Build and store tiles of the files that are read whole, have many events and no tiles yet.
@@ -184,7 +187,7 @@ def _writes(
     tasks: Iterable[FileScanTask], spec: FeatureSpec, schema: Schema
 ) -> Iterator[TileWrite]:
     needed = tuple(column for column in schema if column.name in spec.needed())
-    column_dtypes = dtypes(schema)
+    column_dtypes = spec.value_dtypes(schema)
     for task in tasks:
         events = timeline.of_events(file_tasks.scan([task], needed), spec)
         notes: dict[str, Any] = {"events": None}
@@ -227,9 +230,7 @@ def _give_all(cached: Sequence[CachedTiles], spec: FeatureSpec, dtypes: Mapping[
             return None
         return reduce(Sizes.union, (tiles.sizes[column] for tiles in cached)).scale()
 
-    return all(
-        gives(m.aggregation, sum_scale(m.column), mean_scale(m.column)) for m in spec.columns
-    )
+    return all(gives(m.aggregation, sum_scale(m.value), mean_scale(m.value)) for m in spec.columns)
 
 
 def _scanned(cached: Iterable[CachedTiles], dtypes: Mapping[str, str]) -> list[Tiles]:

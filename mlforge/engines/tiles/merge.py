@@ -55,7 +55,7 @@ class Merge:
 def merge(
     tiles: Tiles, spec: FeatureSpec, metrics: Sequence[MetricColumn], dtypes: Mapping[str, str]
 ) -> Merge:
-    """The aggregates to run over these tiles, and the expressions that finish the metrics. dtypes: of the event columns."""
+    """The aggregates to run over these tiles, and the expressions that finish the metrics. dtypes: of the value columns."""
     rows, columns = tiles.rows.collect(), {}
     for name, kinds in parts(metrics).items():
         dtype = dtypes[name]
@@ -64,17 +64,17 @@ def merge(
         if "spread" in kinds and sum_scale is not None:
             rows, mean_scale = _with_means(rows, name, dtype, sum_scale, spec)
         columns[name] = _Column(name, dtype, sum_scale, mean_scale)
-    chosen = [m for m in metrics if columns[m.column].holds(m.aggregation)]
+    chosen = [m for m in metrics if columns[m.value].holds(m.aggregation)]
     merges = dict.fromkeys(_merged(m, kind) for m in chosen for kind in _KERNEL_OF[m.aggregation])
     return Merge(
         rows,
         tuple(merges),
         {
-            part_name(m.column, kind): _dtype(kind, dtypes[m.column])
+            part_name(m.value, kind): _dtype(kind, dtypes[m.value])
             for m in chosen
             for kind in _KERNEL_OF[m.aggregation]
         },
-        tuple(columns[metric.column].finalize(metric) for metric in chosen),
+        tuple(columns[metric.value].finalize(metric) for metric in chosen),
         tuple(m for m in metrics if m not in chosen),
     )
 
@@ -184,4 +184,4 @@ def _dtype(kind: str, dtype: str) -> str:
 
 def _merged(metric: MetricColumn, kind: str) -> MetricColumn:
     """The aggregate of a part that a kernel is to compute for a metric."""
-    return MetricColumn(part_name(metric.column, kind), _MERGES[kind], metric.window)
+    return MetricColumn(part_name(metric.value, kind), _MERGES[kind], metric.window)

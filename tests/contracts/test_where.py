@@ -1,0 +1,145 @@
+"""`where`: only events for which a boolean column is true count, in builds, training, online and `explain`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from mlforge import explain, get_training_data
+from mlforge.build.diff import diff
+from mlforge.errors import BuildError, DefinitionError
+from mlforge.metrics import Rolling
+from mlforge.store.manifest_json import from_json, to_json
+from tests.support.projects import Project, at, rows
+
+FLAGS = (True, False, None, True)
+
+
+def all_columns(df: pl.DataFrame) -> pl.DataFrame:
+    return df
+
+
+def flagged(flags: Any = FLAGS, dtype: Any = pl.Boolean) -> pl.DataFrame:
+    """Four events of one user, a day apart, of the amounts 1, 10, 100, 1000."""
+    frame = rows(*((1, day, 10.0**day) for day in range(4)))
+    return frame.with_columns(pl.Series("is_refund", flags, dtype=dtype))
+
+
+def refunds(**options: Any) -> Rolling:
+    return Rolling("7d", {"amount": ["sum", "count"]}, where="is_refund", **options)
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    return Project(tmp_path)
+
+
+def test_only_events_of_which_the_column_is_true_count(project: Project) -> None:
+    project.drop("a", flagged())
+    project.build(
+        project.define(all_columns, metrics=[refunds(), Rolling("7d", {"amount": "sum"})])
+    )
+    spine = pl.DataFrame({"user_id": [1, 1, 2], "at": [at(3), at(1.5), at(3)]})
+    answers = get_training_data(spine, ["spend"], project.store)
+    assert answers["spend__amount__sum__7d__is_refund"].to_list() == [1001.0, 1.0, None]
+    assert answers["spend__amount__count__7d__is_refund"].to_list() == [2, 1, 0]
+    assert answers["spend__amount__sum__7d"].to_list() == [1111.0, 11.0, None]
+
+
+def test_an_entity_with_events_of_which_none_counts_has_a_row_of_zero_and_null(
+    project: Project,
+) -> None:
+    project.drop("a", flagged([False, None, False, False]))
+    project.build(project.define(all_columns, metrics=[refunds()]))
+    stored = project.store.read("spend")
+    assert stored["amount__count__7d__is_refund"].to_list() == [0] * 4
+    assert stored["amount__sum__7d__is_refund"].to_list() == [None] * 4
+
+
+def test_a_column_that_is_null_throughout_is_true_of_no_event(project: Project) -> None:
+    project.drop("a", flagged([None] * 4, pl.Null()))
+    project.build(project.define(all_columns, metrics=[refunds()]))
+    assert project.store.read("spend")["amount__count__7d__is_refund"].to_list() == [0] * 4
+
+
+def test_a_file_without_the_column_or_of_another_dtype_is_set_aside(project: Project) -> None:
+    project.drop("a", flagged())
+    project.drop("b", flagged().drop("is_refund"))
+    project.drop("c", flagged([0, 1, 0, 1], pl.Int8()))
+    result = project.build(project.define(all_columns, metrics=[refunds()]))
+    reasons = {Path(bad.path).name: bad.reason for bad in result.quarantined}
+    assert "is_refund" in reasons["b.parquet"]
+    assert "where='is_refund' is Int8" in reasons["c.parquet"]
+    assert "pl.col('is_refund') != 0" in reasons["c.parquet"]
+
+
+@pytest.mark.parametrize(
+    ("where", "expected"),
+    [
+        ("amount", "where='amount' is Float64.*pl.col\\('amount'\\) != 0"),
+        ("at", "where='at' is Datetime"),
+        ("is_refunded", "where='is_refunded': no column 'is_refunded'.*is_refund"),
+    ],
+)
+def test_a_column_that_is_absent_or_not_boolean_is_an_error_that_says_so(
+    where: str, expected: str, project: Project
+) -> None:
+    project.drop("a", flagged())
+    with pytest.raises(BuildError) as caught:
+        project.build(
+            project.define(all_columns, metrics=[Rolling("7d", {"amount": "sum"}, where=where)])
+        )
+    assert caught.match(expected)
+
+
+def test_where_is_a_name() -> None:
+    with pytest.raises(DefinitionError, match="where="):
+        Rolling("7d", {"amount": "sum"}, where=True)  # type: ignore[arg-type]
+
+
+def test_an_added_condition_is_minor_and_a_removed_one_major(project: Project) -> None:
+    project.drop("a", flagged())
+    plain = [Rolling("7d", {"amount": "sum"})]
+    one = project.build(project.define(all_columns, metrics=plain))
+    two = project.build(project.define(all_columns, metrics=[*plain, refunds()]))
+    three = project.build(project.define(all_columns, metrics=plain))
+    assert [str(each.version) for each in (one, two, three)] == ["1.0.0", "1.1.0", "2.0.0"]
+    assert diff(project.store, "spend", "1.0.0", "1.1.0").reason == "metrics_added"
+
+
+def test_a_version_without_conditions_reads_as_before_and_one_with_them_is_refused_by_older_releases(
+    project: Project,
+) -> None:
+    project.drop("a", flagged())
+    project.build(project.define(all_columns, metrics=[Rolling("7d", {"amount": "sum"})]))
+    before = to_json(project.store.resolve("spend"))
+    project.build(project.define(all_columns, metrics=[refunds()]))
+    after = to_json(project.store.resolve("spend"))
+    assert (before["format"], after["format"]) == (1, 2)
+    assert "where" not in before["metrics"][0]
+    assert from_json(after, "here").spec == project.store.resolve("spend").spec
+
+
+def test_explain_shows_the_events_that_count(project: Project) -> None:
+    project.drop("a", flagged())
+    project.build(
+        project.define(all_columns, metrics=[refunds(), Rolling("2d", {"amount": "sum"})])
+    )
+    found = explain("spend", {"user_id": 1}, project.store, at(3))
+    assert {value.column: value.rows for value in found.values} == {
+        "amount__sum__7d__is_refund": 2,
+        "amount__count__7d__is_refund": 2,
+        "amount__sum__2d": 3,
+    }
+    windows = [row["windows"] for row in found.to_json()["rows"]]
+    assert windows == [["7d where is_refund"], ["2d"], ["2d"], ["7d where is_refund", "2d"]]
+
+
+def test_the_audit_counts_the_same_events(project: Project) -> None:
+    project.drop("a", flagged())
+    definitions = project.definitions(project.define(all_columns, metrics=[refunds()]))
+    definitions.build()
+    assert definitions.audit("spend").is_proof
