@@ -2,7 +2,8 @@
 
     MlforgeError
     ├── DefinitionError          a feature, metric, validator or definitions file is wrong
-    │   └── DefinitionsNotFound  no definitions file, or one that does not import
+    │   ├── DefinitionsNotFound  no definitions file, or one that does not import
+    │   └── ExpressionError      the text of a derived column does not parse, or mixes types
     ├── SourceError              a source cannot be read or does not fit
     │   ├── ColumnNotFound       a column that the feature names is not there
     │   └── UnreadableFile       one file is damaged, unfinished or not parquet
@@ -53,6 +54,10 @@ class DefinitionError(MlforgeError):
 
 class DefinitionsNotFound(DefinitionError):
     """There is no definitions file, or it does not import."""
+
+
+class ExpressionError(DefinitionError):
+    """The text of a derived column does not parse, names no column, or mixes types."""
 
 
 class SourceError(MlforgeError):

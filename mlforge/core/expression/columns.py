@@ -1,0 +1,161 @@
+"""Derived columns: named expressions over a row, each of which may use the columns before it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from mlforge.core.expression.checker import check
+from mlforge.core.expression.kinds import (
+    DTYPES,
+    DURATION,
+    INSTANT_KIND,
+    described,
+    kind_of,
+    reader,
+    writer,
+)
+from mlforge.core.expression.parser import T, parse
+from mlforge.core.expression.row import compile_row
+from mlforge.core.expression.tree import Node, Text, did_you_mean
+
+LANGUAGE = 1
+"""The number of the language; a text of a greater one may mean something else."""
+
+
+@dataclass(frozen=True, slots=True)
+class Derived:
+    """A derived column as it was written."""
+
+    name: str
+    expression: str
+
+
+@dataclass(frozen=True, slots=True)
+class TypedColumn:
+    """A derived column with the kinds of all its parts."""
+
+    name: str
+    expression: str
+    node: Node
+
+    @property
+    def dtype(self) -> str:
+        """The column's dtype."""
+        return DTYPES[self.node.kind]
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """The names that it reads, `t` among them."""
+        return self.node.names
+
+
+def read(derived: Derived, feature: str) -> Node:
+    """The tree of the column's text; ExpressionError where it does not parse."""
+    return parse(derived.expression, _owner(feature, derived.name))
+
+
+def columns_of_t(derived: Iterable[Derived], feature: str) -> tuple[str, ...]:
+    """The derived columns that depend on the instant of evaluation, also through earlier ones."""
+    moving = {T}
+    for column in derived:
+        if not moving.isdisjoint(read(column, feature).names):
+            moving.add(column.name)
+    return tuple(column.name for column in derived if column.name in moving)
+
+
+def check_names(
+    derived: Sequence[Derived], feature: str, known: Sequence[str], timestamp: str | None
+) -> None:
+    """Refuse names of no column; known: the columns before the derived ones.
+
+    Raises ExpressionError, which names near columns.
+    """
+    names = list(known)
+    for column in derived:
+        text = Text.of(_owner(feature, column.name), column.expression)
+        for node in read(column, feature).walk():
+            if node.op != "name" or node.value in names or (node.value == T and timestamp):
+                continue
+            if node.value == timestamp:
+                raise text.error_at(
+                    node, f"{timestamp!r} is the events' time, not a column of a value", "write t"
+                )
+            if node.value == T:
+                raise _no_instant(text, node)
+            raise text.error_at(node, f"no column {node.value!r}", did_you_mean(node.value, names))
+        names.append(column.name)
+
+
+@lru_cache(maxsize=256)
+def typed(
+    derived: tuple[Derived, ...], feature: str, dtypes: tuple[tuple[str, str], ...], timed: bool
+) -> tuple[TypedColumn, ...]:
+    """The columns with kinds; dtypes: names and dtypes of the columns before them; timed: whether `t` may be used.
+
+    Raises ExpressionError for an unknown name, kinds that do not go together, or a value that no column holds.
+    """
+    kinds = {name: kind_of(dtype) for name, dtype in dtypes}
+    if timed:
+        kinds[T] = INSTANT_KIND
+    columns: list[TypedColumn] = []
+    for column in derived:
+        text = Text.of(_owner(feature, column.name), column.expression)
+        node = check(read(column, feature), text, kinds)
+        if node.kind not in DTYPES:
+            works = (
+                "take seconds(...), hours(...) or days(...) of it"
+                if node.kind == DURATION
+                else "derive a number, a text, true or false, an instant or a date"
+            )
+            raise text.error_at(node, f"a column cannot be {described(node.kind)}", works)
+        kinds[column.name] = node.kind
+        columns.append(TypedColumn(column.name, column.expression, node))
+    return tuple(columns)
+
+
+class RowDerivation:
+    """Some derived columns as a function of a row."""
+
+    def __init__(
+        self, columns: Sequence[TypedColumn], dtypes: Mapping[str, str], only: Iterable[str]
+    ) -> None:
+        """columns: all of a feature's derived columns, in order. dtypes: those of the columns before them.
+
+        only: the names of the columns to compute; the others are read from the row, as far as they are used.
+        """
+        self._names = [column.name for column in columns]
+        chosen = set(only)
+        before = {**dtypes, **{c.name: c.dtype for c in columns if c.name not in chosen}}
+        computed = [column for column in columns if column.name in chosen]
+        used = {name for column in computed for name in column.inputs}
+        self._readers = [
+            (name, reader(kind_of(dtype))) for name, dtype in before.items() if name in used
+        ]
+        self._steps: list[tuple[str, Callable[[Mapping[str, Any]], Any], Callable[[Any], Any]]] = [
+            (column.name, compile_row(column.node), writer(column.node.kind)) for column in computed
+        ]
+
+    def __call__(self, row: Mapping[str, Any], t: int | None) -> dict[str, Any]:
+        """The columns' values for a row as of `t`, in UTC microseconds."""
+        values: dict[str, Any] = {name: convert(row[name]) for name, convert in self._readers}
+        values[T] = t
+        answers: dict[str, Any] = {}
+        for name, evaluate, write in self._steps:
+            values[name] = evaluate(values)
+            answers[name] = write(values[name])
+        return answers
+
+
+def _owner(feature: str, column: str) -> str:
+    return f"{feature}: derive {column!r}"
+
+
+def _no_instant(text: Text, node: Node) -> Exception:
+    return text.error_at(
+        node,
+        "a feature without timestamp= has no instant t",
+        "give the feature a timestamp, or leave t out",
+    )
