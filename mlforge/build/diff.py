@@ -132,12 +132,18 @@ def _as_multisets(
     gone, come = (
         _repeated(counted.filter(pl.col(_COUNT) * sign > 0))
         .sort(order)
-        .with_columns(pl.int_range(pl.len()).over(identity).alias(_RANK))
+        .with_columns(_rank(identity).alias(_RANK))
         for sign in (-1, 1)
     )
     same = gone.join(come, on=at, suffix="__new").filter(~_differ(values))
     gone, come = gone.join(same, on=at, how="anti"), come.join(same, on=at, how="anti")
     return RowChanges(come.height, gone.height, 0, _sample(pl.concat([gone, come]), keys))
+
+
+def _rank(identity: Sequence[str]) -> pl.Expr:
+    """The number of a row among those of its identity; of an untimed feature without keys, among all."""
+    rank = pl.int_range(pl.len())
+    return rank.over(identity) if identity else rank
 
 
 def _repeated(counted: pl.DataFrame) -> pl.DataFrame:

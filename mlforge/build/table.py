@@ -75,13 +75,13 @@ def _at_boundaries(
     source = events.cache.identities(events, event_times, among)
     time = polars_schema.microseconds(spec.timestamp)
     points = source.select(
-        *spec.keys, (time - time.mod(interval.us) + interval.us).alias(POINT)
+        *spec.entity, (time - time.mod(interval.us) + interval.us).alias(POINT)
     ).unique()
     if times is not None:
         points = points.filter(pl.col(POINT).is_between(times.start, times.end))
     at = (
         points.with_columns(pl.col(POINT).cast(polars_schema.UTC_INSTANT))
-        .sort(POINT, *spec.keys)
+        .sort(POINT, *spec.entity)
         .collect()
     )
     values = engine.values(events, at)
@@ -129,7 +129,7 @@ class TableWriter:
         stale = pl.col(spec.timestamp).is_between(
             polars_schema.instant(touched.start), polars_schema.instant(touched.end)
         )
-        kept = old.filter(stale).join(diff.entities, on=list(spec.keys), how="anti")
+        kept = self._of_others(old.filter(stale), diff)
         rows = _ordered(pl.concat([old.filter(~stale), kept, fresh]), self.events)
         # A long stretch before the touched rows gets a part of its own: the next drop may touch this
         # time again, and need not write that stretch again.
@@ -137,6 +137,11 @@ class TableWriter:
         cut = head if head > 2 * (rows.height - head) else 0
         parts = self._write([rows.head(cut), rows.slice(cut)], earlier, later)
         return Table(parts, fresh.height)
+
+    def _of_others(self, rows: pl.DataFrame, diff: EventDiff) -> pl.DataFrame:
+        """The rows of entities without a changed event."""
+        keys = list(self.events.spec.keys)
+        return rows.join(diff.entities, on=keys, how="anti") if keys else rows.clear()
 
     def shared(self, before: Sequence[Part]) -> Table:
         """The served version's table once more, without writing a byte of it."""
@@ -216,6 +221,13 @@ def _ordered(rows: pl.DataFrame, events: Events) -> pl.DataFrame:
 
 def _check_unique(rows: pl.DataFrame, events: Events) -> None:
     keys = list(events.spec.keys)
+    if not keys and rows.height > 1:
+        raise DataError(
+            f"{events.spec.name}: {rows.height} rows, and no keys; without a timestamp the whole source has one row: "
+            "give keys= or timestamp=, or make the function keep one"
+        )
+    if not keys:
+        return
     twice = rows.filter(pl.struct(keys).is_duplicated()).head(1)
     if not twice.is_empty():
         entity = ", ".join(f"{key}={twice[key][0]!r}" for key in keys)

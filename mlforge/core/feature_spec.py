@@ -21,12 +21,16 @@ from mlforge.core.time_model import ONLINE_CLOCKS, OnlineClock, Window, last_eve
 from mlforge.core.values import FIRST_INSTANT, LAST_INSTANT, Duration, TimeRange, check_name
 from mlforge.errors import ColumnNotFound, DataError, DefinitionError
 
+SOURCE = "__source"
+"""The column that names the only entity of a feature without keys: the whole source. Scans add it; nothing stores it."""
+
 
 @dataclass(frozen=True)
 class FeatureSpec:
     """A feature's meaning: its keys, its time and its output columns.
 
-    `columns` is empty for a feature without metrics, whose rows are served as they are.
+    `columns` is empty for a feature without metrics, whose rows are served as they are. Without keys the
+    whole source is one entity.
     """
 
     name: str
@@ -38,9 +42,9 @@ class FeatureSpec:
 
     def __post_init__(self) -> None:
         check_name(self.name)
-        if not self.keys or len(set(self.keys)) != len(self.keys):
+        if len(set(self.keys)) != len(self.keys):
             raise DefinitionError(
-                f"{self.name}: keys must name one or more different columns, not {list(self.keys)}"
+                f"{self.name}: keys must name different columns, not {list(self.keys)}"
             )
         if self.timestamp in self.keys:
             raise DefinitionError(
@@ -81,6 +85,16 @@ class FeatureSpec:
     def identity(self) -> tuple[str, ...]:
         """The columns that identify a stored row: the keys, and the timestamp of a timed feature."""
         return self.keys if self.timestamp is None else (*self.keys, self.timestamp)
+
+    @cached_property
+    def entity(self) -> tuple[str, ...]:
+        """The columns of scans and points that tell entities apart: the keys, or `SOURCE` of a feature without keys."""
+        return self.keys or (SOURCE,)
+
+    @cached_property
+    def times(self) -> tuple[str, ...]:
+        """The timestamp of a timed feature; empty for an untimed one."""
+        return () if self.timestamp is None else (self.timestamp,)
 
     @cached_property
     def order(self) -> tuple[str, ...]:
@@ -135,6 +149,12 @@ class FeatureSpec:
         head = [Column(key, dtype_of[key]) for key in self.keys]
         assert self.timestamp is not None
         return (*head, Column(self.timestamp, INSTANT), *self.values(events))
+
+    def entities(self, events: Schema) -> Schema:
+        """The columns that tell entities apart, for events of a schema."""
+        if not self.keys:
+            return (Column(SOURCE, "Boolean"),)
+        return tuple(column for column in events if column.name in self.keys)
 
     def values(self, events: Schema) -> Schema:
         """The columns of a value, in training and online answers alike."""

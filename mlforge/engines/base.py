@@ -98,7 +98,7 @@ class Engine(ABC):
         if points.is_empty():
             return polars_schema.empty(columns)
         numbered = points.select(
-            *spec.keys,
+            *spec.entity,
             _evaluated_at(spec).alias(TIME),
             pl.int_range(pl.len(), dtype=ROW_DTYPE).alias(ROW),
         )
@@ -122,8 +122,8 @@ class Engine(ABC):
         line = gather(events, event_times, among).collect(
             engine=polars_schema.engine_for(events.rows_within(event_times))
         )
-        line = timeline.sorted_(line, spec.keys)
-        line = timeline.numbered(timeline.with_entities(line, spec.keys), times)
+        line = timeline.sorted_(line, spec.entity)
+        line = timeline.numbered(timeline.with_entities(line, spec.entity), times)
         results = self._aggregated(line, spec.columns, spec.value_dtypes(events.schema), spec.name)
         keys_and_times = line.filter(pl.col(ROW).is_not_null()).select(
             *spec.keys, pl.col(TIME).cast(polars_schema.UTC_INSTANT).alias(spec.timestamp)
@@ -136,8 +136,8 @@ class Engine(ABC):
         spec, answers = events.spec, points.select(ROW)
         for step in plan(events, points, self.gathered):
             line = step.rows.collect(engine=polars_schema.engine_for(step.most))
-            line = timeline.sorted_(pl.concat([line, points], how="diagonal"), spec.keys)
-            line = timeline.with_entities(line, spec.keys)
+            line = timeline.sorted_(pl.concat([line, points], how="diagonal"), spec.entity)
+            line = timeline.with_entities(line, spec.entity)
             results = self._aggregated(line, step.metrics, step.dtypes, spec.name)
             answers = answers.hstack(results.select(step.outputs))
         return answers.select(ROW, *(column.name for column in spec.columns))

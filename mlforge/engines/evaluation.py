@@ -39,7 +39,7 @@ def _timed(points: pl.DataFrame, events: Events) -> pl.DataFrame:
         return points
     instant = points[POINT].max()
     return points.with_columns(
-        *(pl.when(pl.col(POINT).is_not_null()).then(key).alias(key) for key in events.spec.keys),
+        *(pl.when(pl.col(POINT).is_not_null()).then(key).alias(key) for key in events.spec.entity),
         pl.col(POINT).fill_null(polars_schema.instant(0) if instant is None else pl.lit(instant)),
     )
 
@@ -104,8 +104,8 @@ def _entities(
     events: Events, ranges: list[TimeRange | None], among: pl.DataFrame | None
 ) -> pl.DataFrame:
     """Distinct keys of the events in any of the ranges; None is all of time."""
-    keys = list(events.spec.keys)
-    schema = [column for column in events.schema if column.name in keys]
+    keys = list(events.spec.entity)
+    schema = events.spec.entities(events.schema)
     merged = _merged(ranges)
     if not merged:
         return polars_schema.empty(schema).select(keys)
@@ -135,17 +135,13 @@ def _latest(events: Events, points: pl.DataFrame) -> pl.DataFrame:
     """The latest row at or before each point; among rows of one instant, the last in the order of the other columns."""
     spec = events.spec
     assert spec.timestamp is not None
-    keys = list(spec.keys)
+    keys = list(spec.entity)
     values = [column.name for column in spec.values(events.schema)]
     numbered = points.select(*keys, pl.col(POINT)).with_row_index(_ROW)
     last = numbered[POINT].to_physical().max()
     times = TimeRange(BEGINNING, last if isinstance(last, int) else BEGINNING)
     rows = (
-        polars_schema.select_typed(
-            events.scan(times=times, among=numbered.select(keys)),
-            {c.name: c.dtype for c in events.schema},
-            spec.output(events.schema),
-        )
+        _typed(events, events.scan(times=times, among=numbered.select(keys)))
         .sort(*keys, spec.timestamp, *values, nulls_last=False)
         .unique([*keys, spec.timestamp], keep="last", maintain_order=True)
         .with_columns(pl.col(spec.timestamp).alias(POINT))
@@ -162,14 +158,21 @@ def _latest(events: Events, points: pl.DataFrame) -> pl.DataFrame:
 
 def _rows(events: Events, points: pl.DataFrame) -> pl.DataFrame:
     """The row of each point's key."""
-    keys = list(events.spec.keys)
+    keys = list(events.spec.entity)
     values = [column.name for column in events.spec.values(events.schema)]
-    rows = polars_schema.select_typed(
-        events.scan(), {c.name: c.dtype for c in events.schema}, events.spec.output(events.schema)
-    )
+    rows = _typed(events, events.scan())
     numbered = points.select(keys).with_row_index(_ROW)
     matches = numbered.lazy().join(rows, on=keys, how="inner").select(_ROW, *values).collect()
     return _aligned(numbered, matches, values)
+
+
+def _typed(events: Events, rows: pl.LazyFrame) -> pl.LazyFrame:
+    """Scanned rows in the dtypes of the feature's output, with the columns that tell entities apart."""
+    present = {column.name: column.dtype for column in events.schema}
+    output = events.spec.output(events.schema)
+    return polars_schema.with_entities(
+        polars_schema.select_typed(rows, present, output), events.spec
+    )
 
 
 def _aligned(numbered: pl.DataFrame, answers: pl.DataFrame, values: list[str]) -> pl.DataFrame:

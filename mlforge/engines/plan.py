@@ -44,7 +44,7 @@ def plan(events: Events, points: pl.DataFrame, gathered: int) -> list[Step]:
     """
     spec, column_dtypes = events.spec, events.spec.value_dtypes(events.schema)
     event_times = time_model.events_seen(times_of(points), spec.windows)
-    among = points.select(spec.keys).unique()
+    among = points.select(spec.entity).unique()
     most = events.rows_within(event_times)
 
     def step_over_events(metrics: Sequence[MetricColumn], rows: pl.LazyFrame | None = None) -> Step:

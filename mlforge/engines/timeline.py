@@ -20,7 +20,7 @@ def of_events(events: pl.LazyFrame, spec: FeatureSpec) -> pl.LazyFrame:
     assert spec.timestamp is not None
     values = {metric.value: _values_of(metric) for metric in spec.columns}
     return events.select(
-        *spec.keys,
+        *spec.entity,
         polars_schema.microseconds(spec.timestamp).alias(TIME),
         *(values_of.alias(value_alias(name)) for name, values_of in values.items()),
     )

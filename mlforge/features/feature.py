@@ -93,7 +93,8 @@ def feature(
 ) -> Callable[[Function], Feature]:
     """Make a feature of a function from the source's rows to events.
 
-    keys: the columns that name an entity: integers, strings, booleans or dates.
+    keys: the columns that name an entity: integers, strings, booleans or dates. `[]`: one entity, the whole
+        source; it is read with `{}`, and every row of a spine joins it.
     source: a parquet file, a folder of them (recursive), or a glob; relative to `Definitions(root=)`. A list
         of several is all their files together.
     timestamp: the column with each event's time; needed for metrics.

@@ -33,6 +33,8 @@ _BLOCK = 65_536
 
 def key_hashes(frame: pl.DataFrame, keys: Sequence[str]) -> pl.Series:
     """The hash of every row's entity, in row order; a null or unfit key raises DataError."""
+    if not keys:  # the one entity of a feature without keys
+        return pl.Series("key_hash", [key_hash({})] * frame.height, dtype=pl.String)
     hashes: list[str] = []
     for block in frame.select(keys).iter_slices(_BLOCK):
         texts = _netstrings(block).cast(pl.Binary).to_list()
@@ -58,9 +60,13 @@ def entity_key(entity: Mapping[str, object], keys: Schema) -> dict[str, Key]:
         wrong = [f"no {', '.join(missing)}"] if missing else []
         wrong += [f"{', '.join(extra)} not a key"] if extra else []
         raise RetrievalError(
-            f"entity {dict(entity)!r}: {' and '.join(wrong)}; the keys are {', '.join(names)}"
+            f"entity {dict(entity)!r}: {' and '.join(wrong)}; {_keys_there(names)}"
         )
     return {key.name: _coerced(key.name, entity[key.name], key.dtype) for key in keys}
+
+
+def _keys_there(keys: Sequence[str]) -> str:
+    return f"the keys are {', '.join(keys)}" if keys else "there are no keys: write {}"
 
 
 def json_rows(frame: pl.DataFrame, columns: Sequence[str]) -> pl.Series:

@@ -27,6 +27,11 @@ class Table(ABC):
     def temporal(self) -> list[str]:
         """Names of the columns of dates and times."""
 
+    @property
+    @abstractmethod
+    def height(self) -> int:
+        """The number of rows."""
+
     @abstractmethod
     def column(self, name: str) -> pl.Series:
         """A column as a polars Series; zoned times may arrive as UTC. RetrievalError if polars cannot hold it."""
@@ -59,6 +64,10 @@ class _Polars(Table):
         return self.frame.columns
 
     @property
+    def height(self) -> int:
+        return self.frame.height
+
+    @property
     def temporal(self) -> list[str]:
         kinds = (pl.Datetime, pl.Date)
         return [name for name, dtype in self.frame.schema.items() if isinstance(dtype, kinds)]
@@ -78,6 +87,10 @@ class _Pandas(Table):
     @property
     def columns(self) -> list[str]:
         return list(self.table.columns)
+
+    @property
+    def height(self) -> int:
+        return len(self.table)
 
     @property
     def temporal(self) -> list[str]:
@@ -113,6 +126,10 @@ class _Arrow(Table):
     @property
     def columns(self) -> list[str]:
         return list(self.table.column_names)
+
+    @property
+    def height(self) -> int:
+        return int(self.table.num_rows)
 
     @property
     def temporal(self) -> list[str]:

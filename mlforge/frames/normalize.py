@@ -99,7 +99,7 @@ def normalise(spec: FeatureSpec, frame: pl.DataFrame, where: str) -> EventFrame:
         _check(spec, name, dtype, where)
     naive = spec.timestamp is not None and _is_naive(schema[spec.timestamp])
 
-    has_key = pl.all_horizontal(pl.col(key).is_not_null() for key in spec.keys)
+    has_key = pl.all_horizontal(pl.lit(True), *(pl.col(key).is_not_null() for key in spec.keys))
     has_time = pl.lit(True) if spec.timestamp is None else pl.col(spec.timestamp).is_not_null()
     null_key, null_time = frame.select(
         null_key=(~has_key).sum(), null_time=(has_key & ~has_time).sum()

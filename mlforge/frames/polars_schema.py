@@ -6,11 +6,11 @@ import ast
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import polars as pl
 
-from mlforge.core.feature_spec import FeatureSpec
+from mlforge.core.feature_spec import SOURCE, FeatureSpec
 from mlforge.core.schema import INSTANT, Column, Schema
 from mlforge.core.values import TimeRange
 from mlforge.core.widening import EXACT_IN_FLOAT, casts
@@ -22,6 +22,7 @@ _FEW = 3_000_000
 # `is_in` prepares its list for every piece of a file; above this number of entities, a join is faster.
 _LISTED = 20_000
 UTC_INSTANT = pl.Datetime("us", "UTC")
+Rows = TypeVar("Rows", pl.DataFrame, pl.LazyFrame)
 
 
 def dtype_text(dtype: pl.DataType) -> str:
@@ -145,6 +146,11 @@ def of_entities(
         if len(keys) == 1:
             return frame
     return frame.join(entities.lazy(), on=list(keys), how="semi")
+
+
+def with_entities(rows: Rows, spec: FeatureSpec) -> Rows:
+    """The rows with all columns that tell a feature's entities apart: those of a feature without keys are of one entity."""
+    return rows if spec.keys else rows.with_columns(pl.lit(True).alias(SOURCE))
 
 
 def finite(expr: pl.Expr, dtype: pl.DataType) -> pl.Expr:

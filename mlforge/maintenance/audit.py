@@ -161,7 +161,7 @@ class _Audit:
             if not seen and suspect not in self.suspects:
                 self.suspects[suspect] = None
                 self.mismatches += 1
-                shown = suspect.replace("\x1f", ", ")
+                shown = suspect.replace("\x1f", ", ") or "the whole source"
                 self.messages.append(
                     f"{shown}: was wrong in the audit before, and cannot be proven now"
                 )
@@ -233,11 +233,9 @@ class _Audit:
         if not questions:
             return
         dtypes = polars_schema.polars_schema(c for c in self.manifest.events if c.name in spec.keys)
-        spine = pl.DataFrame(
-            {
-                key: pl.Series([entity[i] for entity, _ in questions], dtype=dtypes[key])
-                for i, key in enumerate(spec.keys)
-            }
+        spine = pl.DataFrame(height=len(questions)).with_columns(
+            pl.Series(key, [entity[i] for entity, _ in questions], dtype=dtypes[key])
+            for i, key in enumerate(spec.keys)
         )
         if spec.timestamp is not None:
             instants = pl.Series(spec.timestamp, [t for _, t in questions], dtype=pl.Int64)
@@ -337,7 +335,7 @@ class _Audit:
             f"{key}={value}" for key, value in zip(self.feature.spec.keys, entity, strict=True)
         )
         if len(self.messages) < _TOLD:
-            self.messages.append(f"{shown}: {what}")
+            self.messages.append(f"{shown or 'the whole source'}: {what}")
         if len(self.suspects) < _TOLD:
             self.suspects[entity_text(entity)] = None
 

@@ -106,6 +106,8 @@ class RawReader:
         """Sampled entities of a file that is gone, as its stored events name them."""
         if file.partial is None:
             return set()
+        if not sample.keys:
+            return {()}
         [place] = self.store.locate(self.feature.name, [file.partial])
         try:
             keys = sample.of_frame(read_place(place, sample.keys))

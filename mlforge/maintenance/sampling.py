@@ -66,7 +66,8 @@ class Sample:
         return self.of_lazy(rows.lazy()).collect()
 
     def _text(self) -> pl.Expr:
-        return pl.concat_str([pl.col(key).cast(pl.String) for key in self.keys], separator="\x1f")
+        texts = [pl.col(key).cast(pl.String) for key in self.keys]
+        return pl.concat_str(texts, separator="\x1f") if texts else pl.lit("")
 
     def _draw(self) -> pl.Expr:
         return self._text().hash(self.seed % 2**63)

@@ -17,6 +17,7 @@ from typing import Self, TypeAlias
 
 import polars as pl
 
+from mlforge.core.feature_spec import SOURCE
 from mlforge.errors import NotServed, OnlineError, OwnedElsewhere
 from mlforge.frames.encoding import json_row, json_rows, key_hash, key_hashes
 from mlforge.online.books import Claim, Evidence, OnlineBooks, Target
@@ -377,7 +378,7 @@ def _check_owner(feature: str, books: OnlineBooks, expected: str | None) -> None
 
 def _encoded(frame: pl.DataFrame, keys: Sequence[str]) -> Iterator[Rows]:
     """The frame in chunks, encoded as they are asked for: the server works meanwhile."""
-    values = [name for name in frame.columns if name not in keys]
+    values = [name for name in frame.columns if name not in (*keys, SOURCE)]
     for block in frame.iter_slices(_ENCODED_AT_ONCE):
         yield from _chunks(key_hashes(block, keys).to_list(), json_rows(block, values).to_list())
 

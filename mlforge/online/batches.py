@@ -89,7 +89,7 @@ def cut(
     views = [now] if before is None else [now, before]
     parts = subset.parts(now)
     for number in range(parts):
-        held = _held(views, subset.among, _part_of(now.events.spec.keys, number, parts))
+        held = _held(views, subset.among, _part_of(now.events.spec.entity, number, parts))
         alive = held[0].active_entities()
         points = alive.with_columns(polars_schema.instant(now.as_of).alias(POINT))
         values = evaluation.values_at(engine, held[0].events, points)
@@ -132,7 +132,8 @@ class _Held(Events):
     ) -> pl.LazyFrame:
         rows = self.frame.lazy()
         if columns is not None:
-            rows = rows.select(name for name in self.frame.columns if name in columns)
+            names = {*columns, *self.spec.entity}
+            rows = rows.select(name for name in self.frame.columns if name in names)
         return self.chosen(rows, times, among)
 
 

@@ -128,8 +128,6 @@ def _parsed(fields: Mapping[str, str]) -> OnlineBooks:
     keys = _schema(fields["keys"])
     if unfit := [key.dtype for key in keys if key.dtype not in KEY_DTYPES]:
         raise ValueError(f"{unfit[0]} is no dtype of a key")
-    if not keys:
-        raise ValueError("it names no keys")
     return OnlineBooks(
         target=target,
         pending=pending,

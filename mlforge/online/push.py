@@ -155,7 +155,7 @@ def planned(
     keys = manifest.spec.keys
     if affected is None:
         return alive.height + online.count_other_rows(manifest.name, key_hashes(alive, keys))
-    gone = affected.join(alive, on=list(keys), how="anti")
+    gone = affected.join(alive, on=list(manifest.spec.entity), how="anti")
     slices = [key_hashes(part, keys).to_list() for part in gone.iter_slices(_ASKED)]
     return alive.height + sum([online.count_rows(manifest.name, hashes) for hashes in slices])
 
@@ -270,7 +270,7 @@ class _Push:
             )
             if not same_rows(before.partials, self.manifest.partials):
                 changed.append(self._diff(before).entities)
-        keys = list(self.manifest.spec.keys)
+        keys = list(self.manifest.spec.entity)
         return pl.concat([frame.select(keys) for frame in changed]).unique() if changed else None
 
     def _diff(self, before: Manifest) -> EventDiff:
@@ -312,7 +312,7 @@ class _Push:
         gone = affected
         for batch in batches.cut(self.engine, self.now, subset, before):
             written += self.online.put(name, target, batch.rows, keys)
-            gone = gone.join(batch.rows, on=list(keys), how="anti")
+            gone = gone.join(batch.rows, on=list(self.manifest.spec.entity), how="anti")
             had += batch.had
         reach("push.put")
         if not gone.is_empty():

@@ -287,6 +287,7 @@ def _evaluated(
         )
         for key in spec.keys
     )
+    keys = polars_schema.with_entities(keys if spec.keys else pl.DataFrame(height=1), spec)
     points = keys.with_columns(polars_schema.instant(at).alias(POINT))
     events = events_of(store, manifest)
     values = evaluation.values_at(engine_named("polars"), events, points)

@@ -44,7 +44,7 @@ def rows(store: Store, manifest: Manifest, keys: pl.DataFrame, at: int | None) -
     first = [] if spec.timestamp is None else [spec.timestamp]
     names = [column.name for column in shown]
     return (
-        polars_schema.of_entities(scanned, keys, spec.keys)
+        polars_schema.of_entities(polars_schema.with_entities(scanned, spec), keys, spec.entity)
         .join(_files(store, manifest).lazy(), on=_MARK, how="left")
         .select(FILE, *names)
         .sort(*first, *(name for name in names if name not in first), FILE, nulls_last=False)

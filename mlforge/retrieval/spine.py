@@ -27,7 +27,8 @@ def spine_points(spine: Table, manifest: Manifest, timestamp: str | None) -> pl.
     if spec.timestamp is not None:
         name = _time_column(spine, manifest, timestamp)
         columns.append(_instants(spine.column(name)))
-    return pl.DataFrame(columns)
+    points = pl.DataFrame(columns) if columns else pl.DataFrame(height=spine.height)
+    return polars_schema.with_entities(points, spec)
 
 
 def checked_entities(entities: Sequence[Mapping[str, object]]) -> Sequence[Mapping[str, object]]:

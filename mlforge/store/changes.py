@@ -55,8 +55,8 @@ def replaced_partials(
 def diff_events(went: pl.LazyFrame | None, came: pl.LazyFrame, spec: FeatureSpec) -> EventDiff:
     """The exact multiset difference, row by row; `went` None means that no partial was removed."""
     if went is None:
-        new = came.select(spec.identity).collect()
-        return EventDiff(new.height, 0, new.select(spec.keys).unique(), times_of(new, spec))
+        new = came.select(*spec.entity, *spec.times).collect()
+        return EventDiff(new.height, 0, new.select(spec.entity).unique(), times_of(new, spec))
     both = pl.concat(
         [went.with_columns(pl.lit(-1).alias(_SIGN)), came.with_columns(pl.lit(1).alias(_SIGN))]
     )
@@ -64,7 +64,7 @@ def diff_events(went: pl.LazyFrame | None, came: pl.LazyFrame, spec: FeatureSpec
     counted = both.group_by(columns).agg(pl.col(_SIGN).sum()).filter(pl.col(_SIGN) != 0).collect()
     signs = counted[_SIGN]
     no_more = -int(signs.filter(signs < 0).sum())
-    entities = counted.select(spec.keys).unique()
+    entities = counted.select(spec.entity).unique()
     return EventDiff(int(signs.abs().sum()), no_more, entities, times_of(counted, spec))
 
 

@@ -91,6 +91,7 @@ class EventScan:
     ) -> pl.LazyFrame:
         """The events of some of the scan's tasks, lazily; otherwise as `scan`."""
         chosen = tuple(c for c in self.schema if columns is None or c.name in columns)
+        chosen = chosen or self.schema[:1]  # rows without a column would be none
         since = BEGINNING if times is None else times.start
         return self.chosen(file_tasks.scan(tasks, chosen, since=since), times, among)
 
@@ -101,7 +102,8 @@ class EventScan:
         if times is not None and self.spec.timestamp is not None:
             start, end = polars_schema.instant(times.start), polars_schema.instant(times.end)
             rows = rows.filter(pl.col(self.spec.timestamp).is_between(start, end))
-        return polars_schema.of_entities(rows, among, self.spec.keys)
+        rows = polars_schema.with_entities(rows, self.spec)
+        return polars_schema.of_entities(rows, among, self.spec.entity)
 
 
 def event_scan(

@@ -23,7 +23,7 @@ from mlforge.core.schema import AGGREGATIONS, output_dtype
 from mlforge.core.values import FIRST_INSTANT, LAST_INSTANT, TimeRange
 from mlforge.engines import POINT, Engine, Events
 from mlforge.errors import DataError
-from mlforge.frames import normalize
+from mlforge.frames import normalize, polars_schema
 from mlforge.frames.polars_schema import UTC_INSTANT, dtype_text, schema_of
 from mlforge.ingest import partials
 from mlforge.store.file_tasks import PartialLocation, plan_files
@@ -341,6 +341,25 @@ class EngineContract:
         scan = stored_events(spec, [frame, frame.head(1)], tmp_path)
         values = engine.values(scan, keys.with_columns(at.alias(POINT)))
         assert values.rows() == [(2.0, 2), (2.0, 1), (4.0, 1), (8.0, 1)]
+
+    @pytest.mark.parametrize("interval", [None, "1h"])
+    def test_without_keys_all_events_are_one_entitys(
+        self, interval: str | None, engine: Engine, tmp_path: Path
+    ) -> None:
+        spec = FeatureSpec.of(
+            "f",
+            keys=[],
+            timestamp="at",
+            interval=interval,
+            metrics=[Rolling("2h", {"x": ["sum", "count", "median"]})],
+            online_clock="data",
+        )
+        hours = pl.Series("at", [NOON + n * HOUR for n in (0, 1, 5)]).cast(UTC_INSTANT)
+        frame = pl.DataFrame({"at": hours, "x": [1.0, 2.0, 4.0]})
+        scan = stored_events(spec, [frame, frame.head(1)], tmp_path)
+        at = pl.Series(POINT, [NOON + n * HOUR for n in (2, 6, 9)]).cast(UTC_INSTANT)
+        points = polars_schema.with_entities(pl.DataFrame([at]), spec)
+        assert engine.values(scan, points).rows() == [(4.0, 3, 1.0), (4.0, 1, 4.0), (None, 0, None)]
 
 
 def small_case(folder: Path) -> Case:

@@ -576,7 +576,7 @@ def test_json_holds_all_of_it(
     ("arguments", "code", "said"),
     [
         (["spend", "user_id"], 2, "write 'user_id' as key=value"),
-        (["spend"], 2, "key=value"),
+        (["spend"], 1, "no 'user_id'; the keys are user_id"),
         (["spend", "user_id=x"], 1, "is not a whole number"),
         (["spend", "user=1"], 1, "the keys are user_id"),
         (["spent", "user_id=1"], 1, "no feature 'spent'"),

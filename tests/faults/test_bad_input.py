@@ -101,7 +101,7 @@ def test_the_project_builds_as_it_stands(capsys: pytest.CaptureFixture[str]) -> 
             ("defs = ", "more = Definitions(store=LocalStore('b'), features=[])\ndefs = "),
             "holds 2 Definitions: defs, more",
         ),
-        (('keys=["user_id"]', "keys=[]"), "keys must name one or more"),
+        (('keys=["user_id"]', 'keys=["a", "a"]'), "keys must name different columns"),
         (('keys=["user_id"]', 'key=["user_id"]'), "unexpected keyword argument 'key'"),
         (('["7d"]', '["7x"]'), "window '7x' is not a fixed duration"),
         (('["7d"]', '["1mo"]'), "the nearest fixed one is '30d'"),

@@ -219,7 +219,10 @@ def stored(feature: Feature, events: Events) -> list[dict[str, Cell]]:
         ]
     rows = sorted(
         events.rows,
-        key=lambda row: (row[feature.timestamp or feature.keys[0]], *entity_of(feature, row)),
+        key=lambda row: (
+            *([row[feature.timestamp]] if feature.timestamp else []),
+            *entity_of(feature, row),
+        ),
     )
     return [{name: Cell(row[name]) for name in feature.columns} for row in rows]
 

@@ -115,7 +115,7 @@ def _evaluate(at_work: Project, manifest: Manifest) -> None:
         return
     events = events_of(at_work.definitions.store, manifest, [newest])
     some: Any = events.scan(spec.identity).head(_EVENTS).collect()
-    points = some.select(spec.keys)
+    points = some.select(spec.entity)
     if spec.timestamp is not None:
         points = points.with_columns(some[spec.timestamp].alias(POINT))
     values = evaluation.values_at(engine_named(manifest.engine), events, points)

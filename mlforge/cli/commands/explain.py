@@ -38,7 +38,11 @@ _ANSWERS = {
 def _configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("feature", help="its name")
     parser.add_argument(
-        "keys", nargs="+", type=_key, metavar="key=value", help="the entity, all of its keys"
+        "keys",
+        nargs="*",
+        type=_key,
+        metavar="key=value",
+        help="the entity, all of its keys; none of a feature without keys",
     )
     parser.add_argument(
         "--at",

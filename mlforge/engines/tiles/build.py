@@ -73,7 +73,7 @@ class Tiles:
 
 def dense(events: pl.LazyFrame, spec: FeatureSpec) -> bool:
     """Whether events, as in a timeline, are many and dense enough for tiles to pay."""
-    tile = pl.struct(*spec.keys, _start(spec)).hash()
+    tile = pl.struct(*spec.entity, _start(spec)).hash()
     counts = events.select(pl.len(), tile.approx_n_unique().alias("tiles"))
     count, tiles = counts.collect(engine=_ENGINE).row(0)
     return bool(count >= max(FEWEST, DENSE * tiles))
@@ -92,7 +92,7 @@ def build_tiles(events: pl.LazyFrame, spec: FeatureSpec, dtypes: Mapping[str, st
     survey = events.select(pl.len(), *extents).collect(engine=_ENGINE).row(0, named=True)
     known = {column: Extent(**survey[value_alias(column)]) for column in summed}
     summary = Summary(survey["len"], known)
-    rows = events.group_by(*spec.keys, _start(spec)).agg(
+    rows = events.group_by(*spec.entity, _start(spec)).agg(
         _part(column, kind, dtypes[column], summary)
         for column, kinds in parts(spec.columns).items()
         for kind in kinds

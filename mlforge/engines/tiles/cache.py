@@ -104,7 +104,7 @@ class TileCache:
         several = [
             replace(
                 each,
-                rows=polars_schema.of_entities(each.rows.filter(inside), among, self.spec.keys),
+                rows=polars_schema.of_entities(each.rows.filter(inside), among, self.spec.entity),
             )
             for each in _scanned(cached, column_dtypes)
         ]
@@ -123,14 +123,15 @@ class TileCache:
         Those starts are compared with the range.
         """
         cached, untiled = self._split(scan, times)
+        names = (*self.spec.entity, *self.spec.times)
         if not cached:
-            return scan.scan(self.spec.identity, times, among)
+            return scan.scan(self.spec.identity, times, among).select(names)
         assert self.spec.timestamp is not None
         time = pl.col(TIME).cast(polars_schema.UTC_INSTANT).alias(self.spec.timestamp)
         rows = pl.scan_parquet([tiles.file for tiles in cached], glob=False)
-        rows = scan.chosen(rows.select(*self.spec.keys, time), times, among)
+        rows = scan.chosen(rows.select(*self.spec.entity, time), times, among)
         events = scan.scan_tasks(untiled, self.spec.identity, times, among)
-        return pl.concat([rows, events.select(self.spec.identity)])
+        return pl.concat([rows, events.select(names)])
 
     def covers(self, scan: EventScan, times: TimeRange) -> bool:
         """Whether cached tiles suffice for every metric over a range, but for few events."""
@@ -189,7 +190,8 @@ def _writes(
     needed = tuple(column for column in schema if column.name in spec.needed())
     column_dtypes = spec.value_dtypes(schema)
     for task in tasks:
-        events = timeline.of_events(file_tasks.scan([task], needed), spec)
+        stored = polars_schema.with_entities(file_tasks.scan([task], needed), spec)
+        events = timeline.of_events(stored, spec)
         notes: dict[str, Any] = {"events": None}
         rows = pl.DataFrame()
         if build.dense(events, spec):
@@ -208,7 +210,7 @@ def _notes_of(
         bits = None if scale is None else scale.bits
         sums[column] = [dtypes[column], ends.least, ends.greatest, bits]
         if scale is not None and "spread" in build.parts(spec.columns)[column]:
-            size = Sizes.of(rows, column, spec.keys, mean_of(column, dtypes[column], scale))
+            size = Sizes.of(rows, column, spec.entity, mean_of(column, dtypes[column], scale))
             sizes[column] = [size.extent.least, size.extent.greatest, size.most]
     return {"events": summary.events, "sums": sums, "sizes": sizes}
 

@@ -154,7 +154,7 @@ def _with_means(
 ) -> tuple[pl.DataFrame, Scale | None]:
     """Tiles with their means as whole numbers, for deviations between them, and the scale of the means."""
     mean = mean_of(column, dtype, sum_scale)
-    scale = Sizes.of(rows, column, spec.keys, mean).scale()
+    scale = Sizes.of(rows, column, spec.entity, mean).scale()
     if scale is None:
         return rows, None
     whole = scale.whole(mean.fill_nan(None))

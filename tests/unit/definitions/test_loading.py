@@ -203,7 +203,7 @@ def test_the_line_is_the_one_in_the_helper_that_fails(tmp_path: Path) -> None:
 
 
 def test_a_wrong_definition_says_its_line(tmp_path: Path) -> None:
-    write(tmp_path / "definitions.py", GOOD.replace('keys=["user_id"]', "keys=[]"))
+    write(tmp_path / "definitions.py", GOOD.replace('keys=["user_id"]', 'keys=["a", "a"]'))
     message = refusal(None, tmp_path)
     assert "definitions.py:5: user_profile: keys must name" in message
 
