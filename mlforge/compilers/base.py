@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Self
 
+from mlforge.core.aggregations import Aggregation, aggregation
 from mlforge.core.metrics import MetricColumn
 from mlforge.core.time_model import Window
 
@@ -23,7 +24,7 @@ ROW = "__row"
 class Aggregate:
     """An aggregation over a window; `value` is the position of its value column."""
 
-    aggregation: str
+    aggregation: Aggregation
     value: int
     window: Window
 
@@ -43,7 +44,9 @@ class ComputeContext:
         """The context of some metrics: values in the order of `value_columns`, results in that of the metrics."""
         metrics = tuple(metrics)
         position = {column: index for index, column in enumerate(value_columns(metrics))}
-        aggregates = (Aggregate(m.aggregation, position[m.value], m.window) for m in metrics)
+        aggregates = (
+            Aggregate(aggregation(m.aggregation), position[m.value], m.window) for m in metrics
+        )
         return cls(tuple(aggregates), tuple(dtypes[column] for column in position))
 
     def by_window(self) -> Mapping[Window, Mapping[int, Aggregate]]:

@@ -45,7 +45,7 @@ def quote(identifier: str) -> str:
 
 def operand(aggregate: Aggregate, dtype: str) -> str:
     """The aggregated column, cast to what makes the result's dtype the same on every engine."""
-    column, name = quote(value_name(aggregate.value)), aggregate.aggregation
+    column, name = quote(value_name(aggregate.value)), aggregate.aggregation.kind.name
     if dtype == "Float64":
         return column
     scale = decimal_scale(dtype)
@@ -74,7 +74,7 @@ def select(context: ComputeContext, relation: str) -> str:
     """
     names = _window_names(context)
     columns = [
-        f"{AGGREGATES[aggregate.aggregation].format(_operand(aggregate, context))} "
+        f"{AGGREGATES[aggregate.aggregation.kind.name].format(_operand(aggregate, context))} "
         f"OVER {names[aggregate.window]} AS {quote(result_name(index))}"
         for index, aggregate in enumerate(context.aggregates)
     ]
@@ -93,7 +93,7 @@ def select_by_lists(context: ComputeContext, relation: str) -> str:
         column = quote(value_name(aggregate.value))
         key = (aggregate.window, _operand(aggregate, context), column)
         values = lists.setdefault(key, quote(f"__list{len(lists)}"))
-        result = LIST_AGGREGATES[aggregate.aggregation].format(values)
+        result = LIST_AGGREGATES[aggregate.aggregation.kind.name].format(values)
         columns.append(f"{result} AS {quote(result_name(index))}")
     gathered = [
         f"list({operand}) FILTER ({column} IS NOT NULL) OVER {names[window]} AS {values}"
@@ -125,7 +125,7 @@ def select_at_points(context: ComputeContext, relation: str, points: str) -> str
     for name, (window, aggregates) in enumerate(context.by_window().items()):
         start, end = bounds[window]
         columns = [
-            f"{AGGREGATES[a.aggregation].format(_operand(a, context))} AS {quote(result_name(index))}"
+            f"{AGGREGATES[a.aggregation.kind.name].format(_operand(a, context))} AS {quote(result_name(index))}"
             for index, a in aggregates.items()
         ]
         joined.append(

@@ -20,4 +20,4 @@ SUMMED = ("sum", "mean", "std")
 
 def expression(aggregate: Aggregate) -> pl.Expr:
     """The aggregate of one window's events."""
-    return AGGREGATES[aggregate.aggregation](pl.col(value_name(aggregate.value)))
+    return AGGREGATES[aggregate.aggregation.kind.name](pl.col(value_name(aggregate.value)))

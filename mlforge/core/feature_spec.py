@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
+from mlforge.core.aggregations import output_dtype
 from mlforge.core.arguments import instances
 from mlforge.core.metrics import MetricColumn, Rolling, expand
 from mlforge.core.schema import (
@@ -15,7 +16,6 @@ from mlforge.core.schema import (
     Schema,
     check_condition,
     dtypes,
-    output_dtype,
 )
 from mlforge.core.time_model import ONLINE_CLOCKS, OnlineClock, Window, last_event
 from mlforge.core.values import FIRST_INSTANT, LAST_INSTANT, Duration, TimeRange, check_name

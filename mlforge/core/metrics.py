@@ -6,10 +6,9 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from difflib import get_close_matches
 
+from mlforge.core.aggregations import KINDS, aggregation
 from mlforge.core.arguments import choice, listed, named, text
-from mlforge.core.schema import AGGREGATIONS
 from mlforge.core.time_model import CLOSED, Closed, Window
 from mlforge.core.values import Duration
 from mlforge.errors import DefinitionError
@@ -143,38 +142,15 @@ def _aggregations(column: str, names: Sequence[str] | str) -> tuple[str, ...]:
     names = (names,) if isinstance(names, str) else listed(names, what, 'write ["sum", "mean"]')
     if not names:
         raise DefinitionError(
-            f"Rolling: no aggregation for column {column!r}; use some of {', '.join(AGGREGATIONS)}"
+            f"Rolling: no aggregation for column {column!r}; use some of {', '.join(KINDS)}"
         )
     for name in names:
-        if text(name, f"each of {what}", 'write ["sum", "mean"]') not in AGGREGATIONS:
-            meant = _meant(name)
-            hint = f"did you mean {meant!r}? " if meant else ""
-            raise DefinitionError(
-                f"Rolling: unknown aggregation {name!r} of column {column!r}; {hint}there are {', '.join(AGGREGATIONS)}"
-            )
+        text(name, f"each of {what}", 'write ["sum", "mean"]')
+        try:
+            aggregation(name)
+        except DefinitionError as error:
+            raise DefinitionError(f"Rolling: column {column!r}: {error}") from None
     return names
-
-
-# Other libraries' words for aggregations of ours.
-_SYNONYMS = {
-    **dict.fromkeys(("avg", "average"), "mean"),
-    **dict.fromkeys(("total", "add"), "sum"),
-    **dict.fromkeys(("size", "len", "length", "n", "number", "num"), "count"),
-    **dict.fromkeys(("stddev", "stdev", "stddev_samp", "sd", "sigma"), "std"),
-    **dict.fromkeys(("minimum", "least", "smallest", "lowest"), "min"),
-    **dict.fromkeys(("maximum", "greatest", "largest", "highest"), "max"),
-    **dict.fromkeys(("med", "p50", "q50"), "median"),
-}
-_A_SLIP = 0.66  # of the letters are the same: one of three was mistyped
-
-
-def _meant(name: str) -> str | None:
-    """The aggregation that a name means: by its meaning, or but for a slip; None where neither is near."""
-    name = name.lower().strip()
-    if name in AGGREGATIONS:
-        return name
-    near = get_close_matches(name, AGGREGATIONS, n=1, cutoff=_A_SLIP)
-    return _SYNONYMS.get(name) or (near[0] if near else None)
 
 
 def _check_interval(rolling: Rolling, interval: Duration | None, owner: str) -> None:

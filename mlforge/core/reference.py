@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from fractions import Fraction
 from typing import Any
 
+from mlforge.core.aggregations import aggregation
 from mlforge.core.feature_spec import FeatureSpec
 from mlforge.core.metrics import MetricColumn
 from mlforge.core.values import PRECISION
@@ -87,11 +87,12 @@ class History:
             time + move + beside for time in self.times for move in moves for beside in (-1, 0, 1)
         ]
 
-    def _counting(self, metric: MetricColumn, t: int) -> Sequence[Any]:
-        """The values that count for a metric at an instant, nulls among them."""
-        where = metric.where
+    def _counting(self, metric: MetricColumn, t: int) -> Sequence[tuple[int, Any]]:
+        """The (instant, value) pairs that count for a metric at an instant, nulls among them."""
+        time, where = self.spec.timestamp, metric.where
+        assert time is not None
         return [
-            row.get(metric.column)
+            (row[time], row.get(metric.column))
             for row in self._within(metric, t)
             if where is None or row.get(where) is True
         ]
@@ -117,17 +118,16 @@ class History:
         return self.rows[first:last]
 
 
-def aggregate(name: str, values: Sequence[Any]) -> Cell:
-    """An aggregate of a window's values; nulls do not count."""
-    present = [value for value in values if value is not None]
-    if name == "count":
-        return Cell(len(present))
+def aggregate(name: str, events: Iterable[tuple[int, Any]]) -> Cell:
+    """An aggregate of a window's (instant, value) pairs; nulls do not count."""
+    kind, parameter = aggregation(name).kind, aggregation(name).parameter
+    present = [(time, value) for time, value in events if value is not None]
     if not present:
-        return Cell(None)
-    numbers = [abs(float(value)) for value in present if isinstance(value, (int, float, Decimal))]
+        return Cell(kind.empty)
+    numbers = [abs(float(v)) for _, v in present if isinstance(v, (int, float, Decimal))]
     magnitude = max(numbers, default=0.0)
     try:
-        return Cell(_finite(_AGGREGATES[name](present)), magnitude)
+        return Cell(_finite(kind.fold(sorted(present), parameter)), magnitude)
     except OverflowError:  # no float is so large
         return Cell(None, magnitude)
 
@@ -152,46 +152,3 @@ def _finite(value: Any) -> Any:
 def _key(names: Sequence[str], row: Row) -> tuple[Any, ...]:
     values = (row.get(name) for name in names)
     return tuple((False, 0) if value is None else (True, value) for value in values)
-
-
-def _exact(values: Sequence[Any]) -> Fraction:
-    return sum(map(Fraction, values), Fraction(0))
-
-
-def _sum(values: Sequence[Any]) -> Any:
-    first = values[0]
-    if isinstance(first, float):
-        return math.fsum(values)
-    if isinstance(first, Decimal):
-        exponent = first.as_tuple().exponent
-        assert isinstance(exponent, int)
-        return Decimal(int(_exact(values) * 10**-exponent)).scaleb(exponent)
-    return int(sum(values))
-
-
-def _mean(values: Sequence[Any]) -> float:
-    if isinstance(values[0], float):
-        return math.fsum(values) / len(values)
-    return float(_exact(values) / len(values))
-
-
-def _median(values: Sequence[Any]) -> float:
-    ordered, count = sorted(values), len(values)
-    return _mean(ordered[(count - 1) // 2 : count // 2 + 1])
-
-
-def _std(values: Sequence[Any]) -> float | None:
-    if len(values) < 2:
-        return None
-    mean = _exact(values) / len(values)
-    return math.sqrt(sum((Fraction(value) - mean) ** 2 for value in values) / (len(values) - 1))
-
-
-_AGGREGATES: dict[str, Callable[[Sequence[Any]], Any]] = {
-    "sum": _sum,
-    "mean": _mean,
-    "median": _median,
-    "std": _std,
-    "min": min,
-    "max": max,
-}

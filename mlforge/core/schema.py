@@ -9,12 +9,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal, get_args
 
 from mlforge.errors import DataError
-
-Aggregation = Literal["count", "sum", "mean", "min", "max", "std", "median"]
-AGGREGATIONS: tuple[str, ...] = get_args(Aggregation)
 
 INSTANT = "Datetime(us, UTC)"
 INTEGERS = ("Int8", "Int16", "Int32", "Int64", "UInt8", "UInt16", "UInt32", "UInt64")
@@ -22,7 +18,6 @@ FLOATS = ("Float32", "Float64")
 KEY_DTYPES = (*INTEGERS, "String", "Boolean", "Date")
 DIGITS = 38
 """The most digits of a decimal; 128 bits."""
-_ORDERED = ("String", "Date", "Time", INSTANT)
 _DECIMAL = re.compile(r"Decimal\((\d+), (\d+)\)")
 
 
@@ -72,30 +67,6 @@ def decimal_digits(dtype: str) -> tuple[int, int] | None:
     """The digits of a decimal dtype before and after the point, None for any other."""
     match = _DECIMAL.fullmatch(dtype)
     return (int(match[1]) - int(match[2]), int(match[2])) if match else None
-
-
-def output_dtype(aggregation: str, dtype: str, what: str) -> str:
-    """The dtype of an aggregate, or DataError naming `what` where the two do not go together."""
-    if aggregation == "count":
-        return "Int64"
-    numeric = dtype in INTEGERS or dtype in FLOATS or dtype == "Boolean"
-    scale = decimal_scale(dtype)
-    if aggregation in ("min", "max") and (numeric or scale is not None or dtype in _ORDERED):
-        return dtype
-    if aggregation in ("mean", "std", "median") and (numeric or scale is not None):
-        return "Float64"
-    if aggregation == "sum" and scale is not None:
-        return f"Decimal(38, {scale})"
-    if aggregation == "sum" and numeric:
-        return "Float64" if dtype in FLOATS else "Int64"
-    works = [
-        name
-        for name in AGGREGATIONS
-        if name == "count" or (name in ("min", "max") and dtype in _ORDERED)
-    ]
-    raise DataError(
-        f"{what}: {aggregation} of {dtype} is not possible; {', '.join(works)} would be, or a cast"
-    )
 
 
 def check_condition(name: str, dtype: str, owner: str) -> None:

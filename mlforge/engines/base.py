@@ -23,6 +23,7 @@ from mlforge.compilers.base import (
     value_name,
 )
 from mlforge.core import time_model
+from mlforge.core.aggregations import aggregation
 from mlforge.core.feature_spec import FeatureSpec
 from mlforge.core.metrics import MetricColumn
 from mlforge.core.schema import Column
@@ -190,8 +191,10 @@ def _settle(results: pl.DataFrame, column: Column, owner: str) -> pl.Expr:
     """The kernel's result in the column's dtype, 0 or null for an empty window."""
     dtype = polars_schema.to_polars(column.dtype)
     value = pl.col(column.name)
-    if column.aggregation == "count":
-        return value.fill_null(0).cast(dtype)
+    assert column.aggregation is not None
+    kind = aggregation(column.aggregation).kind
+    if kind.empty is not None:
+        value = value.fill_null(kind.empty)
     if column.aggregation == "sum" and column.dtype == "Int64":
         _check_sum(results[column.name], owner)
     return polars_schema.finite(value.cast(dtype), dtype).alias(column.name)

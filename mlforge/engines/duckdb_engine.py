@@ -33,7 +33,7 @@ class DuckDBEngine(Engine):
                     return _at_points(connection, line, points, context)
                 return _over_all(connection, line, context)
             except duckdb.OutOfRangeException as error:
-                sums = [i for i, a in enumerate(context.aggregates) if a.aggregation == "sum"]
+                sums = [i for i, a in enumerate(context.aggregates) if a.aggregation.name == "sum"]
                 raise SumOverflow(sums, "its dtype") from error
 
     @property

@@ -67,7 +67,7 @@ def _at_points(
     exact = {
         result_name(i): polars_compiler.expression(a)
         for i, a in aggregates.items()
-        if a.aggregation not in (*polars_compiler.SUMMED, "count")
+        if a.aggregation.name not in (*polars_compiler.SUMMED, "count")
     }
     return pl.DataFrame(
         [
@@ -77,7 +77,7 @@ def _at_points(
             *(
                 counts[a.value].alias(result_name(i))
                 for i, a in aggregates.items()
-                if a.aggregation == "count"
+                if a.aggregation.name == "count"
             ),
             *(windows.aggregated(exact) if exact else ()),
         ]
@@ -89,7 +89,9 @@ def _rolled(
 ) -> pl.DataFrame:
     """For each row its window: where it lies within the line, and the aggregates that polars computes exactly."""
     ends_at = window.offset.us if window.offset else 0
-    exact = {i: a for i, a in aggregates.items() if a.aggregation not in polars_compiler.SUMMED}
+    exact = {
+        i: a for i, a in aggregates.items() if a.aggregation.name not in polars_compiler.SUMMED
+    }
     summed = dict.fromkeys(a.value for i, a in aggregates.items() if i not in exact)
     rolled = line.rolling(
         TIME,
@@ -111,7 +113,7 @@ def _rolled(
 
 def _result(index: int, aggregate: Aggregate, rolled: pl.DataFrame, sums: Sums) -> pl.Series:
     """An aggregate in its window, null where that holds no value. Raises DecimalOverflow."""
-    name = aggregate.aggregation
+    name = aggregate.aggregation.kind.name
     if name not in polars_compiler.SUMMED:
         return rolled[result_name(index)]
     segments = Segments(rolled[_START], rolled[_LENGTH])

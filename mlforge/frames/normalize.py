@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from mlforge.core.schema import check_condition, output_dtype
+from mlforge.core.aggregations import output_dtype
+from mlforge.core.schema import check_condition
 from mlforge.core.values import DAY_US, FIRST_INSTANT, HOUR_US, LAST_INSTANT, TimeRange, from_us
 from mlforge.errors import ColumnNotFound, DataError
 from mlforge.frames.polars_schema import UTC_INSTANT, dtype_text

@@ -15,6 +15,7 @@ from functools import cached_property
 import polars as pl
 
 from mlforge.core import clock
+from mlforge.core.aggregations import empty_value
 from mlforge.core.failpoints import reach
 from mlforge.core.logs import get_logger
 from mlforge.core.manifest import Manifest
@@ -334,7 +335,7 @@ class _Push:
             renewed_at=renewed_at,
             keys=tuple(column for column in events if column.name in spec.keys),
             columns=columns,
-            empty={column.name: 0 if column.aggregation == "count" else None for column in columns},
+            empty={column.name: empty_value(column.aggregation) for column in columns},
             evidence=evidence,
         )
         reach("push.removed")

@@ -17,9 +17,9 @@ import polars as pl
 import pytest
 
 from mlforge.core import reference
+from mlforge.core.aggregations import AGGREGATIONS, output_dtype
 from mlforge.core.feature_spec import FeatureSpec
 from mlforge.core.metrics import Rolling
-from mlforge.core.schema import AGGREGATIONS, output_dtype
 from mlforge.core.values import FIRST_INSTANT, LAST_INSTANT, TimeRange
 from mlforge.engines import POINT, Engine, Events
 from mlforge.errors import DataError

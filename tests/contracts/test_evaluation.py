@@ -12,7 +12,7 @@ from typing import Any
 import polars as pl
 import pytest
 
-from mlforge.core.schema import AGGREGATIONS
+from mlforge.core.aggregations import AGGREGATIONS
 from mlforge.core.values import to_us
 from mlforge.engines import Engine, Events, engine_named
 from mlforge.errors import DefinitionError

@@ -13,7 +13,7 @@ import polars as pl
 import pytest
 
 from mlforge import get_training_data
-from mlforge.core.schema import AGGREGATIONS, output_dtype
+from mlforge.core.aggregations import AGGREGATIONS, output_dtype
 from mlforge.errors import BuildError, DataError
 from mlforge.metrics import Rolling
 from tests.support import kernels, oracle

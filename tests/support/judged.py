@@ -8,8 +8,8 @@ from typing import Any
 
 import polars as pl
 
+from mlforge.core.aggregations import AGGREGATIONS
 from mlforge.core.feature_spec import FeatureSpec
-from mlforge.core.schema import AGGREGATIONS
 from mlforge.core.values import Duration
 from mlforge.engines import POINT, Engine, Events
 from mlforge.metrics import Rolling

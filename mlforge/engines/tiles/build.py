@@ -16,6 +16,7 @@ from typing import Literal
 import polars as pl
 
 from mlforge.compilers.base import TIME, value_alias
+from mlforge.core.aggregations import KINDS
 from mlforge.core.feature_spec import FeatureSpec
 from mlforge.core.metrics import MetricColumn
 from mlforge.core.schema import DIGITS, FLOATS, decimal_scale
@@ -27,14 +28,7 @@ FEWEST = 20_000
 """The least number of events for which it pays to find out how dense they are."""
 WIDE = f"Decimal({DIGITS}, 0)"
 """The dtype of sums: 128 bits that every engine and file takes."""
-PARTS_OF = {
-    "count": ("count",),
-    "sum": ("count", "sum"),
-    "mean": ("count", "sum"),
-    "std": ("count", "sum", "spread"),
-    "min": ("min",),
-    "max": ("max",),
-}
+PARTS_OF = {kind.name: kind.parts for kind in KINDS.values() if kind.parts}
 """The parts of tiles from which a metric is computed. Spread: the sum of squared deviations from a tile's own mean."""
 _NO_SUM = pl.lit(None, dtype=pl.Int128)
 # Polars groups so in half of the time from tens of thousands of events on, and need not hold them.

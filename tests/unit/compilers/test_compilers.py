@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from mlforge.compilers import ComputeContext, duckdb_compiler
+from mlforge.core.aggregations import AGGREGATIONS
 from mlforge.core.metrics import expand
-from mlforge.core.schema import AGGREGATIONS
 from mlforge.core.values import Duration
 from mlforge.metrics import Rolling
 
