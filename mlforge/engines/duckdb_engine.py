@@ -12,7 +12,7 @@ import polars as pl
 from mlforge.compilers import duckdb_compiler
 from mlforge.compilers.base import ENTITY, ROW, TIME, ComputeContext
 from mlforge.engines.base import Engine, SumOverflow
-from mlforge.engines.point_windows import PointWindows
+from mlforge.engines.point_windows import TimelineIndex
 
 _LEAST_MEMORY = 128_000_000
 _LIST_ROWS = 16
@@ -63,9 +63,9 @@ def _at_points(
     context: ComputeContext,
 ) -> pl.DataFrame:
     """The windows of the points alone: one value of an entity costs its events once."""
-    bounds = [points[ROW]]
+    bounds, index = [points[ROW]], TimelineIndex(line)
     for window, (start, end) in duckdb_compiler.bound_names(context).items():
-        segments = PointWindows.of(line, points, window).segments
+        segments = index.windows(points, window).segments
         ends = segments.starts + segments.lengths
         bounds += [segments.starts.alias(start), ends.alias(end)]
     place = pl.int_range(pl.len(), dtype=pl.Int64).alias(duckdb_compiler.PLACE)

@@ -168,7 +168,7 @@ def _running(values: pl.Series) -> pl.Series:
 
 
 def _between(totals: pl.Series, segments: Segments) -> pl.Series:
-    return totals.gather(segments.starts + segments.lengths) - totals.gather(segments.starts)
+    return totals[segments.starts + segments.lengths] - totals[segments.starts]
 
 
 def _log2(count: int) -> int:

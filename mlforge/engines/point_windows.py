@@ -7,7 +7,8 @@ entity. Here the cost is that of the windows that are asked for.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 
 import polars as pl
 
@@ -15,43 +16,77 @@ from mlforge.compilers.base import ENTITY, TIME
 from mlforge.core.time_model import Window
 from mlforge.engines.pairwise import Segments
 
-_POINT, _INDEX, _FIRST, _BOUND, _BATCH = (
-    "__point",
-    "__index",
-    "__first",
-    "__bound",
-    "__batch",
-)
+_POINT, _INDEX, _BATCH = "__point", "__index", "__batch"
 SLICED_ROWS = 65_536
 """A window of more rows is a slice of the timeline; smaller ones are gathered, many at a time."""
 GATHERED_ROWS = 4_000_000
 
 
 @dataclass(frozen=True)
-class PointWindows:
-    """The windows of some points as segments of a timeline, which is sorted by entity, then time."""
+class TimelineIndex:
+    """A timeline, sorted by entity, then time, whose rows are looked up by both; shared by all windows."""
 
     line: pl.DataFrame
+    _counts: dict[str, pl.Series] = field(default_factory=dict)
+
+    def windows(self, points: pl.DataFrame, window: Window) -> PointWindows:
+        """The windows of `points`: some of the line's entities, at times of their own."""
+        keys = points.select(
+            self._key(pl.col(TIME) - self._first + window.span.start).alias("start"),
+            self._key(pl.col(TIME) - self._first + window.span.end).alias("end"),
+        )
+        start = self._keys.search_sorted(keys["start"], "left").cast(pl.Int64)
+        end = self._keys.search_sorted(keys["end"], "right").cast(pl.Int64)
+        return PointWindows(self, Segments(start, (end - start).clip(lower_bound=0)))
+
+    def counts_before(self, column: str) -> pl.Series:
+        """The number of values of a column before each row, and in all rows (Int64)."""
+        if column not in self._counts:
+            counts = self.line.select(pl.col(column).is_not_null().cast(pl.Int64).cum_sum())
+            self._counts[column] = pl.concat([pl.Series([0], dtype=pl.Int64), counts.to_series()])
+        return self._counts[column]
+
+    @cached_property
+    def _keys(self) -> pl.Series:
+        return self.line.select(self._key(pl.col(TIME) - self._first)).to_series()
+
+    @cached_property
+    def _first(self) -> int:
+        first = self.line[TIME].min()
+        return first if isinstance(first, int) else 0
+
+    @cached_property
+    def _span(self) -> int:
+        """The number of keys that an entity has: one for each instant of the line, one before and one after."""
+        last = self.line[TIME].max()
+        return (last if isinstance(last, int) else 0) - self._first + 3
+
+    def _key(self, since: pl.Expr) -> pl.Expr:
+        """A number that orders rows by entity, then time; `since` is the time since the line's first instant."""
+        entities = self.line[ENTITY].max()
+        most = (entities if isinstance(entities, int) else 0) + 1
+        dtype = pl.Int64 if most * self._span < 1 << 63 else pl.Int128
+        instant = (since + 1).clip(0, self._span - 1)
+        return pl.col(ENTITY).cast(dtype) * self._span + instant
+
+
+@dataclass(frozen=True)
+class PointWindows:
+    """The windows of some points as segments of a timeline."""
+
+    index: TimelineIndex
     segments: Segments
 
-    @classmethod
-    def of(cls, line: pl.DataFrame, points: pl.DataFrame, window: Window) -> PointWindows:
-        """The windows of `points`: entities and times, in the order of the line, whose entities they are."""
-        rows = line.select(ENTITY, TIME, pl.int_range(pl.len(), dtype=pl.Int64).alias(_INDEX))
-        first = rows.group_by(ENTITY).agg(pl.col(_INDEX).min().alias(_FIRST))
-        bounds = points.select(ENTITY, TIME).join(
-            first, on=ENTITY, how="left", nulls_equal=True, maintain_order="left"
-        )
-        start = _row_after(rows, bounds, window.span.start - 1)
-        end = _row_after(rows, bounds, window.span.end)
-        return cls(line, Segments(start, (end - start).clip(lower_bound=0)))
+    @property
+    def line(self) -> pl.DataFrame:
+        """The timeline."""
+        return self.index.line
 
     def counts(self, column: str) -> pl.Series:
         """The number of values of a column in each window, nulls left out (Int64)."""
-        zero = pl.Series([0], dtype=pl.Int64)
-        until = pl.concat([zero, self.line[column].is_not_null().cast(pl.Int64).cum_sum()])
+        before = self.index.counts_before(column)
         starts, lengths = self.segments.starts, self.segments.lengths
-        return until.gather(starts + lengths) - until.gather(starts)
+        return before[starts + lengths] - before[starts]
 
     def aggregated(self, expressions: Mapping[str, pl.Expr]) -> pl.DataFrame:
         """A row for each window and a column for each expression over its rows; null where it has no row."""
@@ -76,17 +111,3 @@ class PointWindows:
         return points.join(pl.concat(answers), on=_POINT, how="left", maintain_order="left").drop(
             _POINT
         )
-
-
-def _row_after(rows: pl.DataFrame, bounds: pl.DataFrame, ahead: int) -> pl.Series:
-    """For each point the first row of its entity that lies later than so many microseconds ahead of it."""
-    bounds = bounds.with_columns((pl.col(TIME) + ahead).alias(_BOUND))
-    last = bounds.join_asof(
-        rows.rename({TIME: "time"}),
-        left_on=_BOUND,
-        right_on="time",
-        by=ENTITY,
-        strategy="backward",
-        check_sortedness=False,
-    )
-    return last.select((pl.col(_INDEX) + 1).fill_null(pl.col(_FIRST))).to_series()

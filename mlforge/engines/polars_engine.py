@@ -20,7 +20,7 @@ from mlforge.compilers.base import (
 from mlforge.core.time_model import Window
 from mlforge.engines.base import Engine, SumOverflow
 from mlforge.engines.pairwise import Segments
-from mlforge.engines.point_windows import PointWindows
+from mlforge.engines.point_windows import TimelineIndex
 from mlforge.engines.prefix_sums import DecimalOverflow, Sums
 
 _INDEX, _START, _LENGTH, _COUNT = "__index", "__start", "__length", "__count_{}"
@@ -36,10 +36,10 @@ class PolarsEngine(Engine):
         line = line.with_columns(pl.int_range(pl.len(), dtype=pl.UInt32).alias(_INDEX))
         is_point = line[ROW].is_not_null()
         points = line.filter(is_point)
-        few = self.are_few(points, line)
+        timeline = TimelineIndex(line) if self.are_few(points, line) else None
         windows = {
-            window: _at_points(line, points, window, aggregates)
-            if few
+            window: _at_points(timeline, points, window, aggregates)
+            if timeline
             else _rolled(line, window, aggregates).filter(is_point)
             for window, aggregates in context.by_window().items()
         }
@@ -59,11 +59,15 @@ class PolarsEngine(Engine):
 
 
 def _at_points(
-    line: pl.DataFrame, points: pl.DataFrame, window: Window, aggregates: Mapping[int, Aggregate]
+    timeline: TimelineIndex,
+    points: pl.DataFrame,
+    window: Window,
+    aggregates: Mapping[int, Aggregate],
 ) -> pl.DataFrame:
     """As `_rolled`, for the points alone."""
-    windows = PointWindows.of(line, points, window)
-    counts = {a.value: windows.counts(value_name(a.value)) for a in aggregates.values()}
+    windows = timeline.windows(points, window)
+    values = {aggregate.value for aggregate in aggregates.values()}
+    counts = {value: windows.counts(value_name(value)) for value in values}
     exact = {
         result_name(i): polars_compiler.expression(a)
         for i, a in aggregates.items()

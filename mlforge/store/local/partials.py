@@ -154,11 +154,6 @@ class PartialStore:
             each = (Run([by_hash[p.hash] for p in run], sorted_by) for run in together)
             self.live.write(each)
 
-    def sync(self) -> None:
-        """Sync the names of loose partials to disk; packs are synced when written."""
-        if self.loose.is_dir():
-            io.sync(self.loose)
-
     def faults(self, hashes: Iterable[str]) -> dict[str, str]:
         """Faults of partials whose bytes are not as they were written."""
         named = list(hashes)

@@ -31,9 +31,8 @@ def publish(
     with io.storage_errors(target):
         document = feature.chunks.written(manifest)
         (staged / META).write_text(io.json_text(document), encoding="utf-8")
-        for path in (*staged.rglob("*"), staged):
-            io.sync(path)
-        feature.partial_store.sync()
+        beside = (feature.chunks.path, feature.partial_store.loose)
+        io.sync_all([*staged.rglob("*"), staged, *(each for each in beside if each.is_dir())])
         reach("publish.staged")
         with feature.exclusive():
             if feature.pointer() != expected:
@@ -41,7 +40,6 @@ def publish(
                     f"{feature.name}: another publisher was faster; refresh again"
                 )
             _rename(staged, target)
-            io.sync(target.parent)
             feature.manifests.keep(target / META, manifest)
             reach("publish.renamed")
             pointer = state_files.point(feature.path, manifest.version)

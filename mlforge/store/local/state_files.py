@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -34,12 +34,12 @@ def served(folder: Path) -> tuple[Pointer, Version] | None:
 
 
 def point(folder: Path, version: Version) -> Pointer:
-    """Serve a version from now on, and raise the generation."""
+    """Serve a version from now on, and raise the generation; what the folder held before is durable first."""
     known = served(folder)
     generation = known[0].generation + 1 if known else 1
     highest = max(version, known[1]) if known else version
     content = {"version": str(version), "generation": generation, "highest": str(highest)}
-    _write(folder / LATEST, content)
+    _write(folder / LATEST, content, after=[folder])
     return Pointer(version, generation)
 
 
@@ -138,5 +138,5 @@ def write_audit(folder: Path, result: Audit) -> None:
     _write(folder / AUDIT, result.to_json())
 
 
-def _write(path: Path, content: Mapping[str, Any]) -> None:
-    io.write_json(path, {"format": _FORMAT, **content})
+def _write(path: Path, content: Mapping[str, Any], after: Iterable[Path] = ()) -> None:
+    io.write_json(path, {"format": _FORMAT, **content}, after=after)
