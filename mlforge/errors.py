@@ -133,6 +133,10 @@ class NotServed(OnlineError):
     """The online store holds no books for the feature, or they are older than asked for."""
 
 
+class BooksDamaged(OnlineError):
+    """The books of a feature online cannot be read; a push of the feature makes them anew."""
+
+
 class OwnedElsewhere(OnlineError):
     """The feature's rows online are of another store, which alone may write and drop them."""
 

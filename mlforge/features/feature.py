@@ -40,6 +40,8 @@ class Feature:
     incremental: bool | None = None
     tables: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Sources of the function's further arguments, by their names."""
+    leaves_closed_out: bool = False
+    """Whether a metric without an offset leaves its `closed` to the default."""
 
     @cached_property
     def code(self) -> CodeState:
@@ -139,6 +141,7 @@ def feature(
             engine=None if engine is None else check_engine(engine, owner),
             incremental=None if incremental is None else flag(incremental, f"{owner}: incremental"),
             tables=further,
+            leaves_closed_out=any(one.closed is None and one.offset is None for one in metrics),
         )
 
     return decorate

@@ -123,17 +123,32 @@ def normalise(spec: FeatureSpec, frame: pl.DataFrame, where: str) -> EventFrame:
 def _without_unneeded(spec: FeatureSpec, frame: pl.DataFrame) -> pl.DataFrame:
     """The frame without what a feature with metrics neither needs nor could hold.
 
-    A column of such a dtype counts as null, as one does whose dtype goes with no other file's; one of such a
-    name goes. A feature without metrics serves all columns, so it needs them.
+    A column of such a dtype counts as null, as one does whose dtype goes with no other file's, and so does an
+    instant that microseconds cannot hold; a column of such a name goes. A feature without metrics serves all
+    columns, so it needs them.
     """
     if not spec.columns:
         return frame
     further = [name for name in frame.columns if name not in spec.needed()]
     unnamed = [name for name in further if _misnamed(name) is not None]
     unheld = [name for name in further if frame.schema[name].base_type() not in _HELD]
-    if not unnamed and not unheld:
+    coarse = [name for name in further if _is_coarse(frame.schema[name])]
+    if not unnamed and not unheld and not coarse:
         return frame
-    return frame.with_columns(pl.lit(None).alias(name) for name in unheld).drop(unnamed)
+    nulls = [pl.lit(None).alias(name) for name in unheld]
+    return frame.with_columns(*nulls, *map(_within_microseconds, coarse)).drop(unnamed)
+
+
+def _is_coarse(dtype: pl.DataType) -> bool:
+    """Whether a dtype has instants that microseconds cannot hold."""
+    return isinstance(dtype, pl.Datetime) and dtype.time_unit in _COARSER
+
+
+def _within_microseconds(name: str) -> pl.Expr:
+    """A column of milliseconds, null where microseconds cannot hold the instant."""
+    ratio = _COARSER["ms"]
+    held = pl.col(name).to_physical().is_between(-(-_INT64.start // ratio), _INT64.end // ratio)
+    return pl.when(held).then(pl.col(name)).alias(name)
 
 
 def future_warning(
@@ -266,7 +281,7 @@ def _check_times(spec: FeatureSpec, frame: pl.DataFrame, where: str) -> None:
     bounds = {
         name: TimeRange(FIRST_INSTANT, LAST_INSTANT) if name == spec.timestamp else _INT64
         for name, dtype in frame.schema.items()
-        if name == spec.timestamp or (isinstance(dtype, pl.Datetime) and dtype.time_unit == "ms")
+        if name == spec.timestamp or _is_coarse(dtype)
     }
     if not bounds:
         return

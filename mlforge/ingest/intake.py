@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from polars.exceptions import PanicException
+
 from mlforge.core.manifest import Partial, SourceRecord
 from mlforge.core.schema import Schema
 from mlforge.errors import DataError, FunctionError, MlforgeError, SourceError, ValidationError
@@ -13,6 +15,8 @@ from mlforge.store import FileStateMap, Quarantined
 
 FAULTS = (SourceError, FunctionError, DataError, ValidationError)
 """Errors for which a file is set aside; a full disk or a wrong definition is no file's fault."""
+FUNCTION_FAULTS = (Exception, SystemExit, PanicException)
+"""All that a user's function may raise, or end in; an order to stop is none of these."""
 
 
 @dataclass(frozen=True, slots=True)

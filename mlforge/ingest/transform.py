@@ -22,7 +22,7 @@ from mlforge.features.purity import hearing_reads
 from mlforge.features.row_wise import prove
 from mlforge.frames import normalize, validate
 from mlforge.frames.polars_schema import times_of
-from mlforge.ingest.intake import NotProvenError
+from mlforge.ingest.intake import FUNCTION_FAULTS, NotProvenError
 from mlforge.ingest.returned import described
 from mlforge.ingest.side_tables import SideTables
 
@@ -137,7 +137,7 @@ class Transform:
             ) from None
         except MemoryError:
             raise  # the machine is short of it: no fault of a file that would be set aside for it
-        except (Exception, SystemExit, pl.exceptions.PanicException) as error:
+        except FUNCTION_FAULTS as error:
             raise FunctionError(
                 f"{feature.name}: its function failed on {rows.where}: {type(error).__name__}: {_first_line(error)}"
             ) from error

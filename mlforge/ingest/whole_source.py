@@ -15,7 +15,7 @@ from mlforge.errors import MlforgeError, SourceError
 from mlforge.features.feature import Function
 from mlforge.frames import polars_schema
 from mlforge.ingest.fit import Fit, fit
-from mlforge.ingest.intake import FAULTS, Intake
+from mlforge.ingest.intake import FAULTS, FUNCTION_FAULTS, Intake
 from mlforge.ingest.session import Session
 from mlforge.ingest.transform import FileRows
 from mlforge.ingest.unchanged import FilePartial, UnchangedFiles
@@ -200,7 +200,7 @@ class _Columns:
         """The function's columns, given all of the files'; none if it fails without rows."""
         try:
             return self._output(pl.DataFrame(schema=self.union))
-        except (Exception, SystemExit, pl.exceptions.PanicException):  # noqa: BLE001 - a user's function
+        except FUNCTION_FAULTS:
             return []
 
     def lacking(self, path: str, frame: pl.DataFrame) -> MlforgeError | None:
@@ -224,7 +224,7 @@ class _Columns:
             self._output(frame.clear())
         except pl.exceptions.ColumnNotFoundError as error:
             return transform.no_column(error, FileRows(frame, path))
-        except (Exception, SystemExit, pl.exceptions.PanicException):  # noqa: BLE001 - a user's function
+        except FUNCTION_FAULTS:
             return None  # for want of rows, perhaps
         return None
 
@@ -246,6 +246,6 @@ def _columns_read(function: Function, schema: pl.Schema) -> set[str] | None:
         if requested or not isinstance(plan, pl.LazyFrame):
             return None
         plan.collect()
-    except (Exception, SystemExit, pl.exceptions.PanicException):  # noqa: BLE001 - a user's function
+    except FUNCTION_FAULTS:
         return None
     return None if None in requested else {name for columns in requested for name in columns or ()}

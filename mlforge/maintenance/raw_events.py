@@ -15,6 +15,7 @@ from mlforge.core.reference import Row
 from mlforge.errors import FunctionError, IntegrityError, SourceError
 from mlforge.features.feature import Feature
 from mlforge.frames import polars_schema, validate
+from mlforge.ingest.intake import FUNCTION_FAULTS
 from mlforge.ingest.null_columns import NullColumns
 from mlforge.ingest.side_tables import SideTables
 from mlforge.maintenance.sampling import Entity, Sample, by_entity
@@ -122,7 +123,7 @@ class RawReader:
         """The function's rows that its validators let through."""
         try:
             rows = self._called(frame)
-        except (Exception, SystemExit, pl.exceptions.PanicException) as error:
+        except FUNCTION_FAULTS as error:
             raise FunctionError(
                 f"{self.feature.name}: its function failed on {where} in an audit: "
                 f"{type(error).__name__}: {error}"

@@ -1,7 +1,7 @@
 """Books as the fields of a hash that a person can read with HGETALL.
 
 The hash is input: anybody who reaches the server can have written it. Fields of the wrong shape raise
-OnlineError, which names where they lie.
+BooksDamaged, which names where they lie.
 """
 
 from __future__ import annotations
@@ -12,12 +12,14 @@ from typing import Any
 
 from mlforge.core.schema import KEY_DTYPES, Column, Schema
 from mlforge.core.values import Version, from_iso, to_iso
-from mlforge.errors import OnlineError, StoreError
+from mlforge.errors import BooksDamaged, OnlineError, StoreError
 from mlforge.online.books import UNRECORDED, Evidence, OnlineBooks, Owner, Target
 from mlforge.online.decoding import Misfit, decode_rows, decoder
 
 FORMAT = "1"
 _FOREVER = "none"
+_OWN_FIELDS = frozenset({"fence", "generation", "owner_place", "pending", "renewed_at"})
+"""Fields that show a hash to be books, whatever else it lacks."""
 
 
 def fence_text(target: Target | None) -> str:
@@ -82,9 +84,16 @@ def evidence_text(evidence: Evidence | None) -> str:
 
 
 def from_fields(fields: Mapping[str, str], where: str) -> OnlineBooks | None:
-    """The books of a hash, None for an absent one; OnlineError if `where` holds something else."""
+    """The books of a hash, None for an absent one.
+
+    Raises BooksDamaged for books that cannot be read, OnlineError if `where` holds something else.
+    """
     if not fields:
         return None
+    if fields.get("format") is None and _OWN_FIELDS & fields.keys():
+        raise BooksDamaged(
+            f"{where} is damaged (there is no 'format'); delete it and the next push makes it anew"
+        )
     if fields.get("format") != FORMAT:
         raise OnlineError(
             f"{where} holds no books that this mlforge reads; use another prefix or db, "
@@ -107,7 +116,7 @@ def from_fields(fields: Mapping[str, str], where: str) -> OnlineBooks | None:
     ) as error:
         shown = " ".join(str(error).split())
         reason = shown if len(shown) <= 200 else f"{shown[:197]}..."
-    raise OnlineError(
+    raise BooksDamaged(
         f"{where} is damaged ({reason}); delete it and the next push makes it anew"
     ) from None
 

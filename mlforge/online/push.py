@@ -23,7 +23,7 @@ from mlforge.core.schema import Schema
 from mlforge.core.values import Version
 from mlforge.engines import Engine, Events, evaluation
 from mlforge.engines.events import events_of
-from mlforge.errors import IntegrityError, OwnedElsewhere, StalePush, StoreError
+from mlforge.errors import BooksDamaged, IntegrityError, OwnedElsewhere, StalePush, StoreError
 from mlforge.frames.encoding import key_hashes
 from mlforge.online import Evidence, OnlineBooks, OnlineStore, Owner, Target, batches
 from mlforge.online.batches import AsOfView, EntitySubset
@@ -63,6 +63,7 @@ def push(
     owner: who pushes, by default `owner_of(store)`. adopt: take the feature from whatever store owns it.
     diff: what the refresh before it found to differ, so that events need not be compared again.
 
+    Books that cannot be read are made anew, with all rows.
     Raises OwnedElsewhere when the rows online are of another store, OnlineError when the server cannot take
     the push, IntegrityError when the version's events are missing or damaged. A push that a newer one overtook
     ends quietly.
@@ -76,6 +77,10 @@ def push(
     target = _target(manifest, pointer.generation, owner.store)
     work = _Push(store, online, engine, manifest, target, owner, adopt, diff)
     try:
+        result = work.run()
+    except BooksDamaged as damage:
+        log.warning("books online are made anew, and all rows with them", feature=name, why=str(damage))
+        online.forget(name, owner.store)
         result = work.run()
     except StalePush:
         why = _misled(name, store, online)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from mlforge.core import clock
 from mlforge.core.manifest import Manifest
 from mlforge.core.values import to_iso
+from mlforge.errors import BooksDamaged
 from mlforge.online.base import OnlineStore
 from mlforge.online.books import Evidence, OnlineBooks, Target
 from mlforge.online.push import is_to_come
@@ -21,7 +22,11 @@ def behind(store: Store, online: OnlineStore, feature: str) -> str | None:
         return None
     manifest = store.manifest(feature, pointer.version)
     evidence = online.evidence()
-    return lag(online.books(feature), pointer, manifest, online.ttl, clock.now(), evidence)
+    try:
+        books = online.books(feature)
+    except BooksDamaged:
+        return "its books online cannot be read"
+    return lag(books, pointer, manifest, online.ttl, clock.now(), evidence)
 
 
 def lag(

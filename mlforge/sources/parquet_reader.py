@@ -26,7 +26,7 @@ from polars.exceptions import PanicException, PolarsError
 
 from mlforge.core.failpoints import reach
 from mlforge.errors import UnreadableFile
-from mlforge.sources import sandbox
+from mlforge.sources import sandbox, wide_integers
 from mlforge.sources.polars_types import held_by_polars, to_frame
 
 _MAGIC = b"PAR1"
@@ -259,16 +259,19 @@ def _has_writer(descriptor: int) -> bool:
 
 
 def _decode(raw: bytes, path: str, max_bytes: int | None) -> pa.Table:
-    parquet = pq.ParquetFile(
-        pa.BufferReader(raw),
-        page_checksum_verification=True,
-        coerce_int96_timestamp_unit="us",
-        arrow_extensions_enabled=False,
-    )
+    try:
+        parquet, is_wide = _opened(raw), False
+    except pa.ArrowException as error:
+        if not wide_integers.is_of_wide_integers(error):
+            raise
+        parquet, is_wide = _opened(wide_integers.without_embedded_schema(raw)), True
     _check_claims(parquet, path, max_bytes)
     # Asking for the names decodes them: polars panics over names that are not UTF-8.
     names = list(dict.fromkeys(parquet.schema_arrow.names))
     table, left_out = _readable(parquet, names, path)
+    if is_wide:
+        table, too_wide = wide_integers.as_embedded(table, raw)
+        left_out |= too_wide
     # Polars takes Arrow's strings for valid UTF-8 without a look.
     table.validate(full=True)
     if table.num_rows != parquet.metadata.num_rows:
@@ -276,6 +279,15 @@ def _decode(raw: bytes, path: str, max_bytes: int | None) -> pa.Table:
             f"{path}: its footer says {parquet.metadata.num_rows} rows, its pages hold {table.num_rows}"
         )
     return held_by_polars(table, left_out)
+
+
+def _opened(raw: bytes) -> pq.ParquetFile:
+    return pq.ParquetFile(
+        pa.BufferReader(raw),
+        page_checksum_verification=True,
+        coerce_int96_timestamp_unit="us",
+        arrow_extensions_enabled=False,
+    )
 
 
 def _readable(

@@ -193,7 +193,10 @@ class Store(ABC):
 
     @abstractmethod
     def file_states(self, name: str) -> FileStateMap:
-        """Source files as the last refresh saw them, by path."""
+        """Source files as the last refresh saw them, by path, empty before the first.
+
+        The very mapping that was last written, if it is still at hand, so that its memo serves again; else a new one.
+        """
 
     @abstractmethod
     def write_file_states(self, name: str, file_states: FileStateMap) -> None:

@@ -834,12 +834,14 @@ def test_validate_says_that_windows_count_the_present_event(
     [
         DEFINITIONS.replace('"count"]})', '"count"]}, closed="left")'),
         DEFINITIONS.replace('"count"]})', '"count"]}, closed="none")'),
+        DEFINITIONS.replace('"count"]})', '"count"]}, closed="both")'),
+        DEFINITIONS.replace('"count"]})', '"count"]}, closed="right")'),
         DEFINITIONS.replace('"count"]})', '"count"]}, offset="1d")'),
         DEFINITIONS.replace('timestamp="at",', 'timestamp="at", interval="1d",'),
     ],
-    ids=["left", "none", "offset", "aligned"],
+    ids=["left", "none", "both on purpose", "right on purpose", "offset", "aligned"],
 )
-def test_validate_says_nothing_where_windows_leave_the_present_event_out(
+def test_validate_says_nothing_where_windows_leave_the_present_event_out_or_it_is_meant(
     quiet: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     define(quiet)

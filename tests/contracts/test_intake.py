@@ -585,6 +585,9 @@ def test_a_rule_about_a_column_that_no_file_has_is_one_error(
         pytest.param(pl.duration(hours=1).alias("note"), id="duration"),
         pytest.param(pl.lit(b"a").alias("note"), id="binary"),
         pytest.param(pl.lit(1).alias("__index_level_0__"), id="name"),
+        pytest.param(pl.lit(2**100, pl.Int128).alias("note"), id="Int128"),
+        pytest.param(pl.lit(2**60).cast(pl.Datetime("ms")).alias("note"), id="far milliseconds"),
+        pytest.param(pl.lit(-(2**60)).cast(pl.Datetime("ms")).alias("note"), id="early milliseconds"),
     ],
 )
 def test_a_column_that_no_feature_can_hold_is_no_fault_where_no_metric_reads_it(
@@ -595,6 +598,10 @@ def test_a_column_that_no_feature_can_hold_is_no_fault_where_no_metric_reads_it(
     project.drop("b", rows((2, 0, 1.0)).with_columns(note))
     result = project.build(feature)
     assert (result.quarantined, users(project)) == ((), [1, 2])
+    project.events.joinpath("b.parquet").unlink()
+    project.drop("b", rows((2, 0, 1.0)))
+    made = project.define(lambda df: df.with_columns(note), name="made")
+    assert (project.build(made).quarantined, project.build(made).rows) == ((), 2)
 
 
 # -- columns without a value, and files without rows

@@ -15,7 +15,7 @@ import redis
 from mlforge import Definitions, get_online_features, get_training_data
 from mlforge.core import clock, failpoints
 from mlforge.core.manifest import Manifest
-from mlforge.errors import IntegrityError, NotServed
+from mlforge.errors import IntegrityError, NotServed, OnlineError, OwnedElsewhere
 from mlforge.frames.encoding import key_hash
 from mlforge.metrics import Rolling
 from mlforge.online import Evidence, RedisStore, Target, batches
@@ -289,6 +289,56 @@ def test_a_window_that_is_named_anew_replaces_every_row(
     store = RedisStore.from_url(redis_url)
     project.definitions(renamed, online_store=store).build(online=True)
     assert online(client, 1) == {"amount__sum__48h": None, "amount__sum__1w": 10.0}
+
+
+BOOKS_OF_ANOTHER_SHAPE = {
+    "a number that is none": lambda client, key: client.hset(key, "rows", "abc"),
+    "columns that are none": lambda client, key: client.hset(key, "columns", "[1]"),
+    "no UTF-8": lambda client, key: client.hset(key, "content", b"\xff"),
+    "no format": lambda client, key: client.hdel(key, "format"),
+    "a fence that is none": lambda client, key: client.hset(key, mapping={"fence": "soon", "rows": 9}),
+    "a list": lambda client, key: (client.delete(key), client.rpush(key, "x")),
+    "a text": lambda client, key: client.set(key, "x"),
+}
+
+
+@pytest.mark.parametrize("shape", BOOKS_OF_ANOTHER_SHAPE)
+def test_books_that_cannot_be_read_are_made_anew_with_all_rows(
+    shape: str, defs: Definitions, project: Project, client: redis.Redis
+) -> None:
+    defs.build(online=True)
+    before = online(client, 1)
+    client.delete(f"mlforge:spend:{key_hash({'user_id': 1})}")
+    BOOKS_OF_ANOTHER_SHAPE[shape](client, "mlforge:spend")
+    if shape != "a fence that is none":
+        assert behind(defs.store, defs.online_store, "spend") == "its books online cannot be read"
+    else:
+        project.drop("two", rows((2, 6, 1.0)))
+        defs.build()
+    defs.push("spend")
+    assert behind(defs.store, defs.online_store, "spend") is None
+    assert online(client, 1) == before
+
+
+def test_books_of_another_owner_are_not_made_anew(defs: Definitions, client: redis.Redis) -> None:
+    defs.build(online=True)
+    client.hset("mlforge:spend", mapping={"rows": "abc", "owner": "somebody"})
+    with pytest.raises(OwnedElsewhere):
+        defs.push("spend")
+    assert client.hget("mlforge:spend", "rows") == "abc"
+
+
+def test_a_list_of_features_of_another_type_is_told_and_written_over(
+    defs: Definitions, project: Project, client: redis.Redis
+) -> None:
+    defs.build(online=True)
+    client.set("mlforge:_features", "x")
+    with pytest.raises(OnlineError, match="mlforge:_features in redis at .* no list of features"):
+        defs.online_store.features()
+    project.drop("two", rows((2, 6, 1.0)))
+    defs.build(online=True)
+    assert defs.online_store.features() == ["spend"]
+    assert online(client, 2) is not None
 
 
 @pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_bytes(b"PAR1")])

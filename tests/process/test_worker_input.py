@@ -210,22 +210,19 @@ BOOKS: dict[str, Callable[[Redis, str], object]] = {
 
 
 @pytest.mark.parametrize("what", BOOKS)
-def test_books_that_cannot_be_read_stop_neither_status_nor_other_features(
+def test_books_that_cannot_be_read_stop_neither_status_nor_other_features_and_are_made_anew(
     shop: Shop,  # noqa: F811
     what: str,
 ) -> None:
     client = shop.project.redis
     serves_on(shop, 50)
-    try:
-        BOOKS[what](client, "mlforge:spend")
-        assert render(gather(shop.project))
-        write(shop.folder / f"slow/{len(what)}.parquet", purchases((len(what), 0, 1.0)))
-        eventually(lambda: shop.online("slow", len(what)))
-        watcher = eventually(shop.project.presence.read)
-        eventually(lambda: shop.project.presence.read().parts[1].age_s < 3)
-        assert list(watcher.problems()) == []
-    finally:
-        client.delete("mlforge:spend")
+    BOOKS[what](client, "mlforge:spend")
+    assert render(gather(shop.project))
+    write(shop.folder / f"slow/{len(what)}.parquet", purchases((len(what), 0, 1.0)))
+    eventually(lambda: shop.online("slow", len(what)))
+    watcher = eventually(shop.project.presence.read)
+    eventually(lambda: shop.project.presence.read().parts[1].age_s < 3)
+    assert list(watcher.problems()) == []
     eventually(lambda: shop.online("spend", 50) and feature_of(shop, "spend").state != "unreadable")
 
 

@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import structlog
-from polars.exceptions import PanicException
 from redis.exceptions import RedisError
 
 from mlforge.core import clock
@@ -21,6 +20,7 @@ from worker import project
 from worker.project import Project
 from worker.queue import current_job_id, enqueue, give_back
 from worker.state.work_queue import RENEW_S, Lease, WorkQueue
+from worker.supervision import FAULTS, survived
 
 if TYPE_CHECKING:
     from mlforge.build.result import BuildResult
@@ -97,7 +97,7 @@ def _bring_up(at_work: Project, lease: Lease, careful: bool) -> str:
     began = clock.now()
     try:
         built = definitions.refresh(feature, attended=False, careful=careful)
-    except (Exception, PanicException):
+    except FAULTS:
         _serve_on(at_work, feature)
         raise
     reach("refresh.done")
@@ -143,7 +143,7 @@ def _serve_on(at_work: Project, feature: str) -> None:
     """Keep the served version pushed and alive although its refresh failed; a fault here does not replace the refresh's."""
     try:
         _push(at_work, feature)
-    except (Exception, PanicException) as error:  # noqa: BLE001 - that of the refresh is raised
+    except FAULTS as error:  # noqa: BLE001 - that of the refresh is raised
         log.warning("not pushed either", error=str(error))
 
 
@@ -210,12 +210,10 @@ def _renewed(work_queue: WorkQueue, lease: Lease) -> Iterator[None]:
 
     def renew() -> None:
         while not ended.wait(RENEW_S):
-            try:
+            with survived("renew the lease", feature=lease.feature):
                 if not work_queue.renew(lease.feature, lease.job):
                     log.warning("lease lost: another worker may take over")
                     return
-            except RedisError as error:
-                log.warning("lease not renewed", error=str(error))
 
     thread = threading.Thread(target=renew, name="lease", daemon=True)
     thread.start()

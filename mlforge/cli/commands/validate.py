@@ -17,7 +17,6 @@ from mlforge.cli.table import table
 from mlforge.errors import MlforgeError
 
 if TYPE_CHECKING:
-    from mlforge.core.time_model import Window
     from mlforge.definitions.registry import Definitions
 
 STATES = {"ok": "green", "failed": "red", "missing": "red"}
@@ -102,24 +101,18 @@ def validate(args: argparse.Namespace) -> int:
 
 
 def _notes(definitions: Definitions, names: Sequence[str]) -> Iterator[str]:
-    """A sentence on the features whose windows count an event at the very instant that is asked about."""
-    counting = [
-        name
-        for name in names
-        if any(window.closed in ("both", "right") for window in _free_windows(definitions, name))
-    ]
+    """A sentence on the features whose windows count an event at the very instant that is asked about.
+
+    For features whose author wrote no `closed`, and without an interval: with one, windows end at a boundary.
+    """
+    features = [definitions.features[name] for name in names]
+    counting = [f.name for f in features if f.leaves_closed_out and f.spec.interval is None]
     if counting:
         yield (
             f"windows of {', '.join(counting)} count an event at the very instant that is asked about "
-            '(closed="both"); a request at that instant cannot have seen it: where training spines are made of '
-            'the same events, write Rolling(..., closed="left")'
+            '(closed="both", the default); a request at that instant cannot have seen it: where training spines are '
+            'made of the same events, write Rolling(..., closed="left"), or closed="both" if it is meant'
         )
-
-
-def _free_windows(definitions: Definitions, name: str) -> Sequence[Window]:
-    """Windows that end at the instant asked about: those of an aligned feature end at a boundary."""
-    spec = definitions.features[name].spec
-    return () if spec.interval is not None else [w for w in spec.windows if not w.offset]
 
 
 def check_source(definitions: Definitions, name: str) -> Check:

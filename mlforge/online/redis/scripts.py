@@ -42,6 +42,8 @@ if mine ~= '' and owner ~= mine then redis.call('HSET', KEYS[1], 'owner', mine, 
 if life ~= '' and (not recorded or (taken and ARGV[8] == '1')) then
   redis.call('PEXPIRE', KEYS[1], life)
 end
+local list = redis.call('TYPE', KEYS[2]).ok
+if list ~= 'set' and list ~= 'none' then redis.call('UNLINK', KEYS[2]) end
 redis.call('SADD', KEYS[2], feature)
 return redis.call('HGETALL', KEYS[1])
 """
@@ -56,9 +58,10 @@ end
 local n = 0
 """
 
-# ARGV[1]: the id of the store whose books may go; empty asks nothing.
+# ARGV[1]: the id of the store whose books may go; empty asks nothing. A key that is no hash has no owner.
 FORGET = f"""
-local owner = ARGV[1] ~= '' and redis.call('HGET', KEYS[1], 'owner')
+local is_hash = redis.call('TYPE', KEYS[1]).ok == 'hash'
+local owner = ARGV[1] ~= '' and is_hash and redis.call('HGET', KEYS[1], 'owner')
 if owner and owner ~= ARGV[1] then return redis.error_reply('{OWNED} ' .. owner) end
 return redis.call('UNLINK', KEYS[1])
 """

@@ -15,6 +15,7 @@ import polars as pl
 from mlforge.core import clock
 from mlforge.core.values import check_name, is_name, to_iso
 from mlforge.errors import (
+    BooksDamaged,
     DefinitionError,
     OnlineError,
     OnlineRefused,
@@ -128,9 +129,19 @@ class RedisStore(OnlineStore):
         return books
 
     def features(self) -> list[str]:
-        """The features that were pushed here and not dropped since, by name."""
-        with self._server.asking() as client:
-            names = map(str, client.smembers(self._list))
+        """The features that were pushed here and not dropped since, by name; OnlineError for a list of another type."""
+        from mlforge.online.redis.client import Refused
+
+        try:
+            with self._server.asking() as client:
+                names = map(str, client.smembers(self._list))
+        except Refused as refused:
+            if not refused.reply.startswith("WRONGTYPE"):
+                raise
+            raise OnlineError(
+                f"{self._list} in {self._server} holds no list of features; delete it, and each push puts its "
+                "feature there again"
+            ) from None
         return sorted(name for name in names if is_name(name))
 
     def begin(self, feature: str, target: Target, claim: Claim | None = None) -> OnlineBooks:
@@ -307,7 +318,7 @@ class RedisStore(OnlineStore):
                 content = (
                     f"its fence is {recorded[:40]!r}" if code == scripts.DAMAGED else "no hash"
                 )
-                raise OnlineError(
+                raise BooksDamaged(
                     f"{self._books_name(feature)} holds no books of {feature} ({content}); delete it, and the "
                     "next push makes it anew"
                 ) from None

@@ -282,6 +282,27 @@ def test_a_column_that_polars_cannot_hold_costs_itself_alone(tmp_path):
         assert "decimal256(76, 38)" in content.left_out["d"]
 
 
+@pytest.mark.parametrize("in_own_process", [False, True])
+def test_a_column_of_wide_integers_costs_itself_alone(tmp_path, in_own_process):
+    wide = pl.lit(2**100, pl.Int128)
+    frame = pl.DataFrame({"a": [1, None], "text": ["ARROW:schema", "x"]}).with_columns(
+        lasted=pl.duration(hours=pl.col("a")),
+        kind=pl.col("text").cast(pl.Categorical),
+        at=pl.lit(datetime(2026, 1, 1)).dt.replace_time_zone("Europe/Berlin"),
+        several=pl.concat_list("a"),
+    )
+    with_wide = frame.with_columns(
+        n=wide, m=pl.lit(7, pl.UInt128), s=pl.struct(k=wide), deep=pl.concat_list(pl.struct(k=wide))
+    )
+    file = tmp_path / "a.parquet"
+    with_wide.write_parquet(file)
+    content = read(file_at(file), in_own_process=in_own_process)
+    assert content.frame.equals(frame)
+    assert content.frame.schema == frame.schema
+    assert content.left_out.keys() == {"n", "m", "s", "deep"}
+    assert "128 bits; write it as Int64" in content.left_out["n"]
+
+
 class _Keys(encryption.KmsClient):
     """Wraps keys by putting them behind another."""
 
