@@ -10,7 +10,7 @@ from typing import Any
 import polars as pl
 from polars.io.plugins import register_io_source
 
-from mlforge.features import purity
+from mlforge.features import native_reads, purity
 from mlforge.features.ast_form import nested
 from mlforge.features.references import reachable
 
@@ -19,10 +19,27 @@ _READERS = frozenset(
     {"open", *(name for name in dir(pl) if name.startswith(("read_", "scan_")))}
 ) - {"read_excel"}  # fmt: skip
 
+# By function: the hash of its code, and how that reads files; empty where it does not.
+_in_code: weakref.WeakKeyDictionary[Callable[..., object], tuple[str, str]] = (
+    weakref.WeakKeyDictionary()
+)
 # A function that caches what it has read shows its reading at its first call only.
 _verdicts: weakref.WeakKeyDictionary[Callable[..., object], tuple[str, str]] = (
     weakref.WeakKeyDictionary()
 )
+
+
+def files_in_code(function: Callable[..., object], code_hash: str = "") -> str | None:
+    """The way in which a function's code reads files by itself, as the end of a sentence; None if none is seen.
+
+    Branches that only certain rows lead into are seen, too. code_hash: the function's; the answer is remembered
+    as long as it stays the same.
+    """
+    code, way = _in_code.get(function, (None, ""))
+    if code is None or code != code_hash or not code_hash:
+        way = _of_code(function) or ""
+        _in_code[function] = code_hash, way
+    return way or None
 
 
 def files_read(
@@ -33,13 +50,13 @@ def files_read(
 ) -> str | None:
     """The way in which a function reads files by itself, as the end of a sentence; None if it is not seen to read any.
 
-    The function is called with empty frames, lazy and eager, of the rows' and the tables' schemas.
+    Its code is looked at, and it is called with empty frames, lazy and eager, of the rows' and the tables' schemas.
     code_hash: the function's; the verdict is remembered as long as it stays the same. Raises nothing but MemoryError.
     """
     code, verdict = _verdicts.get(function, ("", ""))
     if verdict and code == code_hash:
         return verdict
-    reads = _of_code(function) or _of_calls(function, schema, tables)
+    reads = files_in_code(function, code_hash) or _of_calls(function, schema, tables)
     if reads:
         _verdicts[function] = code_hash, reads
     return reads
@@ -84,7 +101,7 @@ def _of_code(function: Callable[..., object]) -> str | None:
         for code in nested(kept.__code__):
             if readers := _READERS & set(code.co_names):
                 return f"{kept.__name__}() keeps what {min(readers)} gave"
-    return None
+    return native_reads.in_code(function)
 
 
 def _of_calls(

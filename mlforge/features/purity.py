@@ -17,7 +17,8 @@ from types import CodeType, FrameType, FunctionType, ModuleType
 from typing import Any
 
 from mlforge.features.ast_form import nested
-from mlforge.features.references import Home, module_of, reachable
+from mlforge.features.native_reads import files_in_sql
+from mlforge.features.references import Home, is_installed, module_of, reachable
 
 _CLOCK, _CHANCE = "reads the clock", "draws random numbers"
 _FILES, _ENVIRONMENT = "reads files", "reads the environment"
@@ -35,6 +36,12 @@ _BUILT_IN = {
     ("_socket", ""): "uses the network",
     ("_posixsubprocess", ""): "runs programs",
 }
+# Questions about files that are not opened, where code outside of installed packages asks them.
+_ABOUT_FILES = frozenset(
+    ("posix", name) for name in ("access", "lstat", "readlink", "stat", "statx")
+)
+# Modules between such code and the question.
+_PATHS = {"fnmatch", "genericpath", "glob", "os", "pathlib", "posixpath", "shutil"}
 # Methods of polars' own objects, by the start of their qualified names.
 _POLARS = {
     "PyLazyFrame.new_from_": _FILES,
@@ -47,6 +54,7 @@ _POLARS = {
 _BYSTANDERS = {"_strptime", "dateutil", "importlib", "linecache", "logging", "pytz", "structlog", "tokenize", "warnings", "zoneinfo"}  # fmt: skip
 # Arrow opens files where the interpreter does not see it; its functions in Python are seen.
 _ARROW = {"read_table", "read_pandas", "read_feather", "dataset", "ParquetFile.__init__", "ParquetDataset.__init__"}  # fmt: skip
+_SQL_CALLS = {"execute", "from_query", "query", "sql"}
 _GETENV: CodeType = type(os.environ).__getitem__.__code__
 
 
@@ -103,7 +111,7 @@ def call(function: Callable[[], object]) -> Outcome:
     def note(frame: FrameType, event: str, argument: Any) -> None:
         if event not in ("c_call", "call"):
             return
-        what = _asked_natively(argument) if event == "c_call" else _asked(frame)
+        what = _asked_natively(argument, frame) if event == "c_call" else _asked(frame)
         if what and what not in questions and not _on_the_way(frame):
             questions[what] = None
 
@@ -153,6 +161,8 @@ def hearing_reads() -> Iterator[list[str]]:
         del _listeners[thread]
 
 
+# What Python tells of, besides files that are opened: databases, and the names in a folder.
+_OPENINGS = frozenset({"open", "sqlite3.connect", "os.listdir", "os.scandir"})
 # By thread: the calls that are being watched.
 _listeners: dict[int, Callable[[FrameType], None]] = {}
 
@@ -164,10 +174,10 @@ def _hear_opened_files() -> None:
 
 
 def _heard(event: str, arguments: tuple[Any, ...]) -> None:
-    if event not in ("open", "sqlite3.connect") or not _listeners:
+    if event not in _OPENINGS or not _listeners:
         return
     listener = _listeners.get(threading.get_ident())
-    if event == "sqlite3.connect":
+    if event != "open":
         if listener is not None and str(arguments[0]) not in ("", ":memory:"):
             listener(sys._getframe(1))
         return
@@ -178,12 +188,14 @@ def _heard(event: str, arguments: tuple[Any, ...]) -> None:
         listener(sys._getframe(1))
 
 
-def _asked_natively(function: Any) -> str | None:
+def _asked_natively(function: Any, frame: FrameType) -> str | None:
     owner, name = getattr(function, "__self__", None), function.__name__
     if isinstance(owner, random.Random):
         what: str | None = _CHANCE
     elif isinstance(owner, type) and issubclass(owner, datetime.date):
         what = _CLOCK if name in ("now", "utcnow", "today") else None
+    elif isinstance(owner, ModuleType) and (owner.__name__, name) in _ABOUT_FILES:
+        what = _FILES if _is_asked_by_user(frame) else None
     elif isinstance(owner, ModuleType):
         what = _BUILT_IN.get((owner.__name__, name)) or _BUILT_IN.get((owner.__name__, ""))
     else:
@@ -192,7 +204,16 @@ def _asked_natively(function: Any) -> str | None:
     return what and f"{what} ({name})"
 
 
+def _is_asked_by_user(frame: FrameType | None) -> bool:
+    """Whether a question about a file comes from code that is not of an installed package."""
+    while frame and _package(frame) in _PATHS:
+        frame = frame.f_back
+    return frame is not None and not is_installed(_package(frame))
+
+
 def _asked(frame: FrameType) -> str | None:
+    if frame.f_code.co_name in _SQL_CALLS and _package(frame) in ("duckdb", "polars"):
+        return f"{_FILES} (SQL)" if any(map(files_in_sql, frame.f_locals.values())) else None
     if frame.f_code is not _GETENV:
         opener = frame.f_code.co_qualname
         return f"{_FILES} ({opener})" if opener in _ARROW and _package(frame) == "pyarrow" else None

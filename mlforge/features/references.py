@@ -39,7 +39,7 @@ class Home:
 
     def owns(self, module: str) -> bool:
         """Whether a module is of this package, or lies beside it rather than being installed."""
-        return _top(module) == self.package or not _installed(_top(module))
+        return _top(module) == self.package or not is_installed(_top(module))
 
     def owns_type(self, kind: type) -> bool:
         """Whether a class was written here."""
@@ -152,7 +152,8 @@ def _text(value: object) -> str:
 
 
 @functools.lru_cache(maxsize=1024)
-def _installed(package: str) -> bool:
+def is_installed(package: str) -> bool:
+    """Whether a package of this name is Python's own, ours, or one that an installer put there."""
     if package in sys.stdlib_module_names or package == "mlforge":
         return True
     try:

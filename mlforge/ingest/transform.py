@@ -17,7 +17,7 @@ from mlforge.errors import (
     ValidationError,
 )
 from mlforge.features.feature import Feature
-from mlforge.features.file_reads import files_read, scans_files
+from mlforge.features.file_reads import files_in_code, files_read, scans_files
 from mlforge.features.purity import hearing_reads
 from mlforge.features.row_wise import prove
 from mlforge.frames import normalize, validate
@@ -122,6 +122,8 @@ class Transform:
         feature, frame = self.feature, rows.frame
         most = None if self._max_bytes is None else self._max_bytes * rows.files
         lazy = alone and feature.incremental is None
+        if (reads := files_in_code(feature.function, feature.code_hash)) is not None:
+            self._refuse(reads)
         unproven = self._doubt(frame) if lazy else None
         if unproven or not lazy:
             self._check_reads(frame)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Self, TypeAlias
@@ -249,6 +249,10 @@ class OnlineStore(ABC):
     def count_other_rows(self, feature: str, hashes: Iterable[str]) -> int:
         """The number of rows online whose entity is not among these hashes."""
         return len(self.list_digests(feature).difference(map(bytes.fromhex, hashes)))
+
+    def rows_by_feature(self, features: Collection[str]) -> dict[str, int]:
+        """The number of rows online of each of these features; a backend that can looks at its keys but once."""
+        return {feature: self.count_other_rows(feature, ()) for feature in features}
 
     def count_rows(self, feature: str, hashes: Sequence[str]) -> int:
         """The number of these hashes that have a row."""

@@ -79,7 +79,9 @@ def push(
     try:
         result = work.run()
     except BooksDamaged as damage:
-        log.warning("books online are made anew, and all rows with them", feature=name, why=str(damage))
+        log.warning(
+            "books online are made anew, and all rows with them", feature=name, why=str(damage)
+        )
         online.forget(name, owner.store)
         result = work.run()
     except StalePush:

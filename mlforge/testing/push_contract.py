@@ -174,6 +174,18 @@ class PushContract(OnlineFixtures):
         assert store.count_other_rows("spend", key_hashes(frame(2, 9), ["user_id"])) == 2
         assert store.count_other_rows("spend", ()) == 3
 
+    def test_rows_of_several_features_are_counted_together(self, store: OnlineStore) -> None:
+        push(store, OLD, *range(2_000))
+        push(store, OLD, 1, 2, feature="spend-2")
+        push(store, OLD, 1, feature="other")
+        store.delete("spend", {"user_id": 7})
+        assert store.rows_by_feature(["spend", "spend-2", "none"]) == {
+            "spend": 1_999,
+            "spend-2": 2,
+            "none": 0,
+        }
+        assert store.rows_by_feature([]) == {}
+
     def test_renew_counts_the_rows_that_live(self, store: OnlineStore) -> None:
         push(store, OLD, *range(3_000))
         store.delete("spend", {"user_id": 7})

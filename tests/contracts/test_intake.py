@@ -587,7 +587,9 @@ def test_a_rule_about_a_column_that_no_file_has_is_one_error(
         pytest.param(pl.lit(1).alias("__index_level_0__"), id="name"),
         pytest.param(pl.lit(2**100, pl.Int128).alias("note"), id="Int128"),
         pytest.param(pl.lit(2**60).cast(pl.Datetime("ms")).alias("note"), id="far milliseconds"),
-        pytest.param(pl.lit(-(2**60)).cast(pl.Datetime("ms")).alias("note"), id="early milliseconds"),
+        pytest.param(
+            pl.lit(-(2**60)).cast(pl.Datetime("ms")).alias("note"), id="early milliseconds"
+        ),
     ],
 )
 def test_a_column_that_no_feature_can_hold_is_no_fault_where_no_metric_reads_it(

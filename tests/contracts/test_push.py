@@ -296,7 +296,9 @@ BOOKS_OF_ANOTHER_SHAPE = {
     "columns that are none": lambda client, key: client.hset(key, "columns", "[1]"),
     "no UTF-8": lambda client, key: client.hset(key, "content", b"\xff"),
     "no format": lambda client, key: client.hdel(key, "format"),
-    "a fence that is none": lambda client, key: client.hset(key, mapping={"fence": "soon", "rows": 9}),
+    "a fence that is none": lambda client, key: client.hset(
+        key, mapping={"fence": "soon", "rows": 9}
+    ),
     "a list": lambda client, key: (client.delete(key), client.rpush(key, "x")),
     "a text": lambda client, key: client.set(key, "x"),
 }
@@ -333,7 +335,7 @@ def test_a_list_of_features_of_another_type_is_told_and_written_over(
 ) -> None:
     defs.build(online=True)
     client.set("mlforge:_features", "x")
-    with pytest.raises(OnlineError, match="mlforge:_features in redis at .* no list of features"):
+    with pytest.raises(OnlineError, match=r"mlforge:_features in redis at .* no list of features"):
         defs.online_store.features()
     project.drop("two", rows((2, 6, 1.0)))
     defs.build(online=True)

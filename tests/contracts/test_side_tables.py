@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import polars as pl
 import pytest
 
@@ -196,7 +197,12 @@ def test_a_function_that_reads_files_by_itself_is_refused_with_the_way_to_say_it
         some = df.lazy().collect().height > 0
         return df.lazy().join(pl.scan_parquet(path), on="user_id") if some else df
 
-    for function in (reads, reads_for_rows, scans_for_rows):
+    def limited(df: Frame) -> Frame:
+        """A plan that looks at each row alone, with a literal out of a file."""
+        [(limit,)] = duckdb.sql(f"select max(day) from '{path}'").fetchall()
+        return df.lazy().filter(pl.col("amount") < limit)
+
+    for function in (reads, reads_for_rows, scans_for_rows, limited):
         with pytest.raises(BuildError, match=r"reads files by itself .* tables=\{'merchants'"):
             project.build(project.define(function, incremental=incremental))
         assert project.store.latest("spend") is None

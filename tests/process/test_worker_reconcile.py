@@ -12,8 +12,10 @@ import polars as pl
 import pytest
 from redis import Redis
 
+from mlforge import get_online_features
 from mlforge.core import clock
-from mlforge.errors import DataError, MlforgeError, OnlineError
+from mlforge.errors import DataError, MlforgeError, NotServed, OnlineError
+from mlforge.frames.encoding import key_hash
 from mlforge.online.books import INCOMPLETE, RECOUNT_AFTER_US
 from mlforge.online.staleness import behind
 from mlforge.store import Books
@@ -207,18 +209,24 @@ def test_requests_wait_while_the_server_is_away(project, monkeypatch):
     assert len(waiting(project)) == 1
 
 
-def test_a_row_that_somebody_deleted_is_missed_by_a_count_and_written_again(shop, project):
+@pytest.mark.parametrize("end", ["deleted", "renamed"])
+def test_a_row_that_somebody_deleted_is_missed_by_a_count_and_written_again(end, shop, project):
     write(shop.folder / "drops" / "a.parquet", purchases((1, 0, 2.0), (2, 0, 3.0)))
     Requests(project)("spend", "a came", None)
     work(project, "spend")
     at_work = reconciler(project, behind)
     at_work.tick(0.0)
-    project.online.delete("spend", {"user_id": 2})
-    for round in range(1, 4):  # each feature in its turn
-        at_work.tick(round * COUNT_EVERY_S)
+    if end == "deleted":
+        project.online.delete("spend", {"user_id": 2})
+    else:
+        row = f"mlforge:spend:{key_hash({'user_id': 2})}"
+        project.redis.rename(row, f"{row}.bak")
+    at_work.tick(COUNT_EVERY_S)
     assert project.online.books("spend").evidence == INCOMPLETE
+    with pytest.raises(NotServed):
+        get_online_features(["spend"], [{"user_id": 2}], project.online)
     with clock.fixed(clock.now() + RECOUNT_AFTER_US):
-        at_work.tick(4 * COUNT_EVERY_S)
+        at_work.tick(2 * COUNT_EVERY_S)
         assert work(project, "spend") == "refreshed"
     assert shop.online("spend", 2)
     assert project.online.books("spend").evidence == project.online.evidence()

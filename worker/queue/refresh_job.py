@@ -143,7 +143,7 @@ def _serve_on(at_work: Project, feature: str) -> None:
     """Keep the served version pushed and alive although its refresh failed; a fault here does not replace the refresh's."""
     try:
         _push(at_work, feature)
-    except FAULTS as error:  # noqa: BLE001 - that of the refresh is raised
+    except FAULTS as error:
         log.warning("not pushed either", error=str(error))
 
 

@@ -15,7 +15,7 @@ import structlog
 
 from mlforge.core import clock
 from mlforge.errors import OwnedElsewhere
-from mlforge.online import OnlineStore
+from mlforge.online import OnlineBooks, OnlineStore
 from mlforge.store import Store
 from worker.project import Project
 from worker.queue import JobQueue, enqueue
@@ -28,7 +28,7 @@ COMPARE_EVERY_S = 5.0
 REMIND_AT_LEAST_EVERY_S = 60.0
 """The longest pause between requests of a feature that a refresh does not bring up to date."""
 COUNT_EVERY_S = 10.0
-"""How often the rows of one feature are counted, each feature in its turn."""
+"""How often the rows of all features are counted."""
 _COUNT_SHARE = 100
 """The pause after a count, in times of its length: a count looks at every key of the server."""
 LOST_AFTER_S = 4.0
@@ -66,7 +66,6 @@ class Reconciler:
     _held: set[str] = field(default_factory=set)
     _compared_at: float = float("-inf")
     _count_at: float = float("-inf")
-    _to_count: list[str] = field(default_factory=list)
     _reminded: dict[str, _Reminder] = field(default_factory=dict)
 
     def tick(self, now_s: float) -> None:
@@ -92,7 +91,8 @@ class Reconciler:
                 self._drop_gone()
         if now_s >= self._count_at:
             began = time.monotonic()
-            self._count_next()
+            with survived("count the rows online"):
+                self._count()
             self._count_at = now_s + max(COUNT_EVERY_S, _COUNT_SHARE * (time.monotonic() - began))
         with survived("audit"):
             self.audit(tickets)
@@ -154,23 +154,20 @@ class Reconciler:
         else:
             self.requests.remind(ticket.feature, reason)
 
-    def _count_next(self) -> None:
-        """Note missing rows in a feature's books; a server does not report keys that a client deleted."""
-        self._to_count = self._to_count or sorted(self.project.definitions.features)
-        if self._to_count:
-            feature = self._to_count.pop()
+    def _count(self) -> None:
+        """Note missing rows in the features' books; a server does not report keys that a client deleted."""
+        online, before = self.project.online, dict[str, OnlineBooks]()
+        for feature in self.project.definitions.features:
             with survived("count the rows of a feature", feature=feature):
-                self._count(feature)
-
-    def _count(self, feature: str) -> None:
-        online = self.project.online
-        before = online.books(feature)
-        if before is None or before.target is None or before.pending:
-            return
-        missing = before.rows - online.count_other_rows(feature, frozenset())
-        if missing > 0 and online.books(feature) == before:
-            log.warning("rows are missing online", feature=feature, missing=missing)
-            online.mark_incomplete(feature, before)
+                books = online.books(feature)
+                if books is not None and books.target is not None and not books.pending:
+                    before[feature] = books
+        for feature, rows in online.rows_by_feature(before).items():
+            missing = before[feature].rows - rows
+            with survived("note missing rows", feature=feature):
+                if missing > 0 and online.books(feature) == before[feature]:
+                    log.warning("rows are missing online", feature=feature, missing=missing)
+                    online.mark_incomplete(feature, before[feature])
 
     def _released(self, feature: str) -> str | None:
         """A hold that a person has lifted since the last look."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 
 _PREFIX = re.compile(r"[A-Za-z0-9_.:-]{1,100}")
 _ANY_HASH = "?" * 64
+_HASH_END = len(_ANY_HASH) + 1
 _SCANNED_AT_ONCE = 5_000
 _MULTI, _EXEC = resp.command("MULTI"), resp.command("EXEC")
 
@@ -174,6 +175,19 @@ class RedisStore(OnlineStore):
         """The server's run id and count of evicted keys; None if it does not report them, or may not."""
         return self._server.evidence()
 
+    def rows_by_feature(self, features: Collection[str]) -> dict[str, int]:
+        """The number of rows online of each of these features, by one scan of the server's keys."""
+        start = len(self.prefix) + 1
+        digests = {check_name(feature): [pl.Series([], dtype=pl.UInt64)] for feature in features}
+        for keys in self._scan_keys(f"{self.prefix}:*:{_ANY_HASH}"):
+            by_feature: dict[str, list[str]] = {}
+            for key in keys:
+                by_feature.setdefault(key[start:-_HASH_END], []).append(key)
+            for feature in by_feature.keys() & digests.keys():
+                # A scan may come upon a row twice.
+                digests[feature].append(pl.Series(by_feature[feature], dtype=pl.String).hash())
+        return {feature: pl.concat(chunks).n_unique() for feature, chunks in digests.items()}
+
     def mark_incomplete(self, feature: str, books: OnlineBooks) -> None:
         """Note in the books that rows are missing, unless a push has begun since."""
         assert books.target is not None
@@ -214,13 +228,17 @@ class RedisStore(OnlineStore):
         return self._stream(scripts.REMOVE, feature, target, map(Rows, chunks))
 
     def _scan(self, feature: str) -> Iterator[list[str]]:
-        pattern = f"{self._key(feature)}:{_ANY_HASH}"
+        for keys in self._scan_keys(f"{self._key(feature)}:{_ANY_HASH}"):
+            yield [key[-len(_ANY_HASH) :] for key in keys]
+
+    def _scan_keys(self, pattern: str) -> Iterator[list[str]]:
+        """The keys of a pattern in chunks, none of them empty; each key at least once."""
         cursor = 0
         while True:
             with self._server.asking() as client:
                 cursor, keys = client.scan(cursor, match=pattern, count=_SCANNED_AT_ONCE)
             if keys:
-                yield [str(key)[-len(_ANY_HASH) :] for key in keys]
+                yield [str(key) for key in keys]
             if cursor == 0:
                 return
 

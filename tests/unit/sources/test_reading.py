@@ -288,7 +288,7 @@ def test_a_column_of_wide_integers_costs_itself_alone(tmp_path, in_own_process):
     frame = pl.DataFrame({"a": [1, None], "text": ["ARROW:schema", "x"]}).with_columns(
         lasted=pl.duration(hours=pl.col("a")),
         kind=pl.col("text").cast(pl.Categorical),
-        at=pl.lit(datetime(2026, 1, 1)).dt.replace_time_zone("Europe/Berlin"),
+        at=pl.lit(datetime(2026, 1, 1, tzinfo=UTC)).dt.convert_time_zone("Europe/Berlin"),
         several=pl.concat_list("a"),
     )
     with_wide = frame.with_columns(
