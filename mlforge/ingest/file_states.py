@@ -81,7 +81,10 @@ class FileStates:
         self.now.pop(path, None)
 
     def last_good(self, path: str) -> str:
-        """The hash of the path's last content that was not quarantined, empty if there is none."""
+        """The hash of the path's last content that was not quarantined, empty if there is none.
+
+        It may be what the file holds now: that was good as long as other files were as they were.
+        """
         if self.before:
             state = self.before.get(path)
             return state.good if state else ""
@@ -89,11 +92,18 @@ class FileStates:
         return next((record.hash for record in self._sources if record.path == path), "")
 
     def conclude(self, read: Iterable[str], set_aside: Iterable[str]) -> None:
-        """Note for each file that was looked at which content counts from now on."""
+        """Note for each file that was looked at which content counts from now on.
+
+        A content that is set aside now does not count, whatever it did while other files were as they were.
+        """
         bad = set(set_aside)
         for path in read:
-            good = self.last_good(path) if path in bad else self.now[path].hash
-            self.now[path] = self.now[path]._replace(good=good)
+            state = self.now[path]
+            good = state.hash
+            if path in bad:
+                before = self.last_good(path)
+                good = before if before != state.hash else ""
+            self.now[path] = state._replace(good=good)
 
     @cached_property
     def _by_content(self) -> dict[str, tuple[int, str]]:

@@ -227,7 +227,7 @@ def _without_stale(
 def _last_good(session: Session, fitted: Fit | None) -> list[FilePartial]:
     """The last good contents of files that were replaced by bad ones, while those contents still fit.
 
-    File states name that content; the latest version may not, since a rename makes no version.
+    Not a content that the file still holds: it is set aside now, as it would be by a rebuild. File states name that content; the latest version may not, since a rename makes no version.
     """
     kept = []
     strict = strict_columns(session.feature)
@@ -236,6 +236,9 @@ def _last_good(session: Session, fitted: Fit | None) -> list[FilePartial]:
     known = {record.hash: record for record in sources}
     for path in session.quarantine.now:
         content = session.states.last_good(path)
+        state = session.states.now.get(path)
+        if state is not None and state.hash == content:
+            continue
         key = session.cache.key(content) if content else ""
         if content in known and latest and _is_of_this_function(session, latest):
             key = known[content].partial

@@ -32,6 +32,7 @@ from mlforge.errors import (
 )
 from mlforge.ingest.pipeline import ingest
 from mlforge.metrics import Rolling
+from mlforge.store import LocalStore
 from mlforge.store.manifest_json import to_json
 from tests.support.projects import START, Project, at, column, identity, rows
 
@@ -674,6 +675,38 @@ def test_a_column_without_a_value_follows_when_other_files_change_its_dtype(
     project.drop("b", rows((2, 0, 1.0)).with_columns(note=pl.lit(True)))
     assert project.build(feature).quarantined == ()
     assert project.store.read("spend").schema["note"] == pl.Boolean
+
+
+@pytest.mark.parametrize("incremental", [None, False])
+@pytest.mark.parametrize(("function", "value"), USES[:2])
+def test_files_whose_dtypes_came_from_a_file_that_is_gone_are_judged_as_by_a_rebuild(
+    function: Callable[[pl.DataFrame], pl.DataFrame],
+    value: Any,
+    incremental: bool | None,
+    project: Project,
+    tmp_path: Path,
+) -> None:
+    """However the source came to be as it is."""
+    full = rows((2, 0, 1.0)).with_columns(note=pl.Series([value]))
+    blank = rows((1, 0, 1.0)).with_columns(note=pl.lit(None, dtype=pl.Float64))
+    feature = project.define(function, metrics=[], incremental=incremental)
+    steps = {"full": full, "blank": blank, "full gone": None, "none": blank.clear(), "again": full}
+    for name, frame in steps.items():
+        if frame is None:
+            settle(project.events / "full.parquet")
+            (project.events / "full.parquet").unlink()
+        else:
+            project.drop(name, frame)
+        outcomes = []
+        for each in (project, project.on(LocalStore(tmp_path / f"fresh after {name}"))):
+            try:
+                built = each.build(feature)
+            except BuildError as error:
+                outcomes.append([str(error)])
+            else:
+                table = each.store.read("spend") if built.version else blank.clear()
+                outcomes.append([quarantined(each), table.to_dicts()])
+        assert outcomes[0] == outcomes[1], name
 
 
 @pytest.mark.parametrize("incremental", [None, True, False])
