@@ -187,8 +187,7 @@ def _uses(file: Path) -> dict[str, set[str]]:
                     bound[alias.asname or top] = top
     for node in nodes:
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
-            top = bound.get(node.value.id)
-            taken.get(top or "", set()).add(node.attr)
+            taken.get(bound.get(node.value.id, ""), set()).add(node.attr)
     return {top: names - {"*"} for top, names in taken.items()}
 
 

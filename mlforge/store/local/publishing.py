@@ -31,7 +31,7 @@ def publish(
     with io.storage_errors(target):
         document = feature.chunks.written(manifest)
         (staged / META).write_text(io.json_text(document), encoding="utf-8")
-        beside = (feature.chunks.path, feature.partial_store.loose)
+        beside = (feature.chunks.folder, feature.partial_store.loose)
         io.sync_all([*staged.rglob("*"), staged, *(each for each in beside if each.is_dir())])
         reach("publish.staged")
         with feature.exclusive():
