@@ -10,7 +10,7 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -81,6 +81,13 @@ def append_text(path: Path, text: str) -> None:
         file.write(text.encode())
 
 
+def write_texts(texts: Mapping[Path, str]) -> None:
+    """Replace files atomically, synced together; the caller syncs their folder."""
+    with _replacing_all([*texts], durable=True) as temporaries:
+        for temporary, text in zip(temporaries, texts.values(), strict=True):
+            temporary.write_text(text, encoding="utf-8")
+
+
 @contextmanager
 def replacing(
     path: Path, *, durable: bool = True, folder: bool = True, after: Iterable[Path] = ()
@@ -89,18 +96,30 @@ def replacing(
 
     folder: False where the caller syncs the folder, once for many files. after: as in `write_json`.
     """
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    try:
+    with _replacing_all([path], durable=durable, after=after) as [temporary]:
+        yield temporary
+    if durable and folder:
         with storage_errors(path):
-            yield temporary
+            sync(path.parent)
+
+
+@contextmanager
+def _replacing_all(
+    paths: Sequence[Path], *, durable: bool, after: Iterable[Path] = ()
+) -> Iterator[list[Path]]:
+    """As `replacing`, a hidden sibling for each path; no folder is synced."""
+    temporaries = [path.with_name(f".{path.name}.{uuid.uuid4().hex}") for path in paths]
+    try:
+        with storage_errors(paths[0]):
+            yield temporaries
             if durable:
-                sync_all([temporary, *after])
+                sync_all([*temporaries, *after])
             reach("file.synced")
-            temporary.replace(path)
-            if durable and folder:
-                sync(path.parent)
+            for temporary, path in zip(temporaries, paths, strict=True):
+                temporary.replace(path)
     finally:
-        temporary.unlink(missing_ok=True)
+        for temporary in temporaries:
+            temporary.unlink(missing_ok=True)
 
 
 @contextmanager

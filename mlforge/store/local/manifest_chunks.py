@@ -14,6 +14,7 @@ import re
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, field
 from itertools import accumulate
 from operator import attrgetter
 from pathlib import Path
@@ -43,6 +44,16 @@ _HASH = re.compile(r"[0-9a-f]{64}")
 
 _Piece = tuple[Partial, ...] | tuple[SourceRecord, ...]
 _Named = list[tuple[str, _Piece]]
+_text = json.JSONEncoder(sort_keys=True).encode
+
+
+@dataclass(frozen=True, slots=True)
+class _Cut:
+    """A list as it was last written or read: its entries, its pieces, and lines of entries in it by their identity."""
+
+    entries: Sequence[Any] = ()
+    pieces: _Named = field(default_factory=list)
+    lines: Mapping[int, str] = field(default_factory=dict)
 
 
 class ManifestChunks:
@@ -51,7 +62,7 @@ class ManifestChunks:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._events: Schema = ()
-        self._cuts: dict[str, tuple[Sequence[Any], _Named]] = {}
+        self._cuts: dict[str, _Cut] = {}
 
     @property
     def folder(self) -> Path:
@@ -59,7 +70,10 @@ class ManifestChunks:
         return no_link(self._folder)
 
     def written(self, manifest: Manifest) -> dict[str, Any]:
-        """The manifest's document, with the names of written pieces in place of each long list."""
+        """The manifest's document, with the names of written pieces in place of each long list.
+
+        The caller syncs the folder.
+        """
         self._understand(manifest.events)
         document = head(manifest)
 
@@ -68,8 +82,6 @@ class ManifestChunks:
 
         document["partials"] = self._list("partials", manifest.partials, _HASH_OF, partial_json)
         document["sources"] = self._list("sources", manifest.sources, _PARTIAL_OF, source_entry)
-        if named(document):
-            io.sync(self.folder)
         return document
 
     def lists(self, document: Mapping[str, Any]) -> Lists | None:
@@ -88,13 +100,13 @@ class ManifestChunks:
         def entries(key: str, understood: Callable[[Mapping[str, Any]], Any]) -> list[Any]:
             if not isinstance(document[key], dict):
                 return [understood(entry) for entry in document[key]]
-            known = dict(self._cut_before(key)[1])
+            known = dict(self._cut_before(key).pieces)
             cut: _Named = [
                 (name, known.get(name) or self._read(name, understood))
                 for name in document[key]["pieces"]
             ]
             items = [item for _, piece in cut for item in piece]
-            self._cuts[key] = items, cut
+            self._cuts[key] = _Cut(items, cut)
             return items
 
         return Lists(entries("partials", understood_partial), entries("sources", source_from_json))
@@ -121,34 +133,43 @@ class ManifestChunks:
         if len(entries) <= _INLINE:
             self._cuts.pop(key, None)
             return [entry(item) for item in entries]
-        before, old = self._cut_before(key)
-        kept, length = _begun(old, alike(before, entries))
-        known = {tuple(map(id, piece)): name for name, piece in old[len(kept) :]}
+        before = self._cut_before(key)
+        kept, length = _begun(before.pieces, alike(before.entries, entries))
+        known = {tuple(map(id, piece)): name for name, piece in before.pieces[len(kept) :]}
         new_pieces = _cut(entries[length:], name_of)
         cut = [*kept, *((known.get(tuple(map(id, piece)), ""), piece) for piece in new_pieces)]
         there = self._there()
-        cut = [(n if n in there else self._write(piece, entry), piece) for n, piece in cut]
-        self._cuts[key] = entries, cut
-        return {"count": len(entries), "pieces": [name for name, _ in cut]}
+        absent = [item for name, piece in cut if name not in there for item in piece]
+        lines = {id(item): before.lines.get(id(item)) or _text(entry(item)) for item in absent}
+        texts: dict[str, str] = {}
 
-    def _cut_before(self, key: str) -> tuple[Sequence[Any], _Named]:
-        """The list as it was last written or read, and its pieces."""
-        return self._cuts.get(key, ((), []))
+        def named_piece(name: str, piece: _Piece) -> str:
+            if name in there:
+                return name
+            text = "[\n" + ",\n".join([lines[id(item)] for item in piece]) + "\n]\n"
+            of_text = hashlib.sha256(text.encode()).hexdigest()
+            texts[of_text] = text
+            return of_text
+
+        pieces = [(named_piece(name, piece), piece) for name, piece in cut]
+        self._write({name: text for name, text in texts.items() if name not in there})
+        self._cuts[key] = _Cut(entries, pieces, lines)
+        return {"count": len(entries), "pieces": [name for name, _ in pieces]}
+
+    def _cut_before(self, key: str) -> _Cut:
+        """The list as it was last written or read."""
+        return self._cuts.get(key, _Cut())
 
     def _there(self) -> set[str]:
         with suppress(FileNotFoundError):
             return {name.removesuffix(".json") for name in os.listdir(self.folder)}  # noqa: PTH208 - a tenth of the time
         return set()
 
-    def _write(self, piece: _Piece, entry: Callable[[Any], Any]) -> str:
-        lines = (json.dumps(entry(item), sort_keys=True) for item in piece)
-        text = "[\n" + ",\n".join(lines) + "\n]\n"
-        name = hashlib.sha256(text.encode()).hexdigest()
-        self.folder.mkdir(exist_ok=True)
-        if not (self.folder / f"{name}.json").exists():
-            with io.replacing(self.folder / f"{name}.json", folder=False) as temporary:
-                temporary.write_text(text, encoding="utf-8")
-        return name
+    def _write(self, texts: Mapping[str, str]) -> None:
+        """Write pieces under their names, synced together."""
+        if texts:
+            self.folder.mkdir(exist_ok=True)
+            io.write_texts({self.folder / f"{name}.json": text for name, text in texts.items()})
 
     def _read(self, name: str, understood: Callable[[Mapping[str, Any]], Any]) -> _Piece:
         if _HASH.fullmatch(str(name)) is None:
