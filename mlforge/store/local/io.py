@@ -23,7 +23,7 @@ from mlforge.errors import IntegrityError, StoreError
 
 CHECKSUM, UNSEALED = "mlforge.checksum", "0" * 64
 _SEAL = CHECKSUM.encode() + b"\x18\x40"  # as thrift writes a key and the length of its value
-_SYNCS = 16  # at a time; the disk takes them together
+_SYNCS = 4  # at a time; the disk takes them together
 # polars tells the number in the text alone.
 _NUMBER = re.compile(r"\(os error (\d+)\)")
 
