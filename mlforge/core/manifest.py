@@ -66,6 +66,17 @@ class ChangeSummary:
     evidence: Mapping[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class VersionSummary:
+    """A version without the lists that grow with the number of its files."""
+
+    version: Version
+    created_at: int
+    change: ChangeSummary | None
+    row_count: int
+    parent: Version | None
+
+
 @dataclass(frozen=True)
 class Manifest:
     """An immutable version: its spec, its inputs and its contents."""
@@ -119,6 +130,14 @@ class Manifest:
             return None
         return time_model.as_of(
             self.reached(now), now, spec.windows, spec.interval, spec.online_clock
+        )
+
+    @property
+    def summary(self) -> VersionSummary:
+        """The version's summary."""
+        assert self.version is not None
+        return VersionSummary(
+            self.version, self.created_at, self.change, self.row_count, self.parent
         )
 
     @property

@@ -18,7 +18,7 @@ from typing import Self, TypeAlias
 import polars as pl
 
 from mlforge.core.feature_spec import SOURCE
-from mlforge.errors import NotServed, OnlineError, OwnedElsewhere
+from mlforge.errors import NotServed, OnlineError, OnlineUnavailable, OwnedElsewhere
 from mlforge.frames.encoding import json_row, json_rows, key_hash, key_hashes
 from mlforge.online.books import Claim, Evidence, OnlineBooks, Target
 from mlforge.online.decoding import Misfit, Row, decode_rows, parse_rows
@@ -309,6 +309,21 @@ class OnlineStore(ABC):
     @abstractmethod
     def books(self, feature: str) -> OnlineBooks | None:
         """The feature's books; None if it was never pushed, or its time to live has run out. Raises OnlineError if damaged."""
+
+    def books_of(self, features: Sequence[str]) -> dict[str, OnlineBooks | None]:
+        """The books of several features, by name, as `books` gives them; features with damaged books are left out.
+
+        Raises OnlineUnavailable where the server does not answer.
+        """
+        books: dict[str, OnlineBooks | None] = {}
+        for feature in features:
+            try:
+                books[feature] = self.books(feature)
+            except OnlineUnavailable:
+                raise
+            except OnlineError:
+                continue
+        return books
 
     @abstractmethod
     def features(self) -> list[str]:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Protocol
+
 from mlforge.core import clock
 from mlforge.core.manifest import Manifest
 from mlforge.core.values import to_iso
@@ -15,7 +19,43 @@ WALL_TICK_US = 60_000_000
 """How far rows that follow the wall clock may be behind it."""
 
 
-def behind(store: Store, online: OnlineStore, feature: str) -> str | None:
+class OnlineView(Protocol):
+    """The part of an online store that tells how far rows are behind; an OnlineStore is one."""
+
+    ttl: int | None
+
+    def books(self, feature: str) -> OnlineBooks | None:
+        """The feature's books."""
+
+    def evidence(self) -> Evidence | None:
+        """Which run of the server holds the rows."""
+
+
+class SeenAtOnce:
+    """A view of the online store for one round over many features: it is asked once for all of them, when first needed."""
+
+    def __init__(self, online: OnlineStore, features: Sequence[str]) -> None:
+        self.ttl = online.ttl
+        self._online, self._features = online, features
+
+    def books(self, feature: str) -> OnlineBooks | None:
+        """The feature's books as the round saw them. Raises OnlineError if they are damaged."""
+        return self._books[feature] if feature in self._books else self._online.books(feature)
+
+    def evidence(self) -> Evidence | None:
+        """Which run of the server holds the rows."""
+        return self._evidence
+
+    @cached_property
+    def _books(self) -> dict[str, OnlineBooks | None]:
+        return self._online.books_of(self._features)
+
+    @cached_property
+    def _evidence(self) -> Evidence | None:
+        return self._online.evidence()
+
+
+def behind(store: Store, online: OnlineView, feature: str) -> str | None:
     """Why the feature's rows must be pushed now, None if they need not."""
     pointer = store.pointer(feature)
     if pointer is None:

@@ -25,7 +25,7 @@ from mlforge.sources.parquet_reader import (
     read,
 )
 from mlforge.sources.place import Place
-from mlforge.sources.walk import Ignored, Walk
+from mlforge.sources.walk import FolderState, Ignored, Walk
 
 __all__ = [
     "Content",
@@ -47,7 +47,7 @@ class Listing:
 
     root: the folder that paths start from; where `exists` is False, the missing folder.
     stats: each file's stat as a plain tuple, by its path; in no particular order. tables: the listings of
-    the source's tables, by their names.
+    the source's tables, by their names. folders: the state of each folder that was listed (see `Walk`).
     """
 
     root: Path
@@ -56,6 +56,7 @@ class Listing:
     ignored: tuple[Ignored, ...] = ()
     hive: frozenset[str] = frozenset()
     tables: Mapping[str, Listing] = field(default_factory=dict)
+    folders: Mapping[str, FolderState | None] = field(default_factory=dict)
 
     @property
     def files(self) -> tuple[SourceFile, ...]:
@@ -179,6 +180,7 @@ class Source:
             ignored=tuple(sorted(ignored, key=attrgetter("path"))),
             hive=frozenset().union(*(walk.hive for walk in walks)),
             tables={name: table.scan() for name, table in self.tables},
+            folders={folder: at for walk in walks for folder, at in walk.looked_into.items()},
         )
 
     def why_nothing(self, listing: Listing) -> str | None:

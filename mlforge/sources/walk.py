@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import stat
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,9 @@ from mlforge.sources.lake_table import METADATA, check_above, check_log
 from mlforge.sources.parquet_reader import Stat, stat_of
 from mlforge.sources.place import HIDDEN, READERS, SUFFIXES, UNFINISHED, Place
 
+FolderState = tuple[int, int]
+"""The inode and modification time of a folder: while they stay no entry came, went or was renamed."""
+_SETTLED_NS = 2_000_000_000  # coarse clocks of file systems, and those of other hosts
 _HIVE = re.compile(r"([^=]+)=.*", re.DOTALL)
 
 
@@ -29,7 +33,8 @@ class Ignored:
 class Walk:
     """A walk over a place: the stats of its files, what is ignored, and columns in folders' names.
 
-    exists: whether the place's root existed.
+    exists: whether the place's root existed. looked_into: the state of each folder that was listed, from before it
+    was; None for one that changed so lately that a further change might not show.
     """
 
     def __init__(self, place: Place, follow: bool, known: Mapping[str, Stat]) -> None:
@@ -40,6 +45,7 @@ class Walk:
         self.hive: set[str] = set()
         self.folders: list[tuple[Path, Parts]] = []
         self.followed: set[Path] = set()
+        self.looked_into: dict[str, FolderState | None] = {}
 
     def run(self) -> Walk:
         """Walk the whole place. Raises SourceError if a folder cannot be listed or belongs to a table with a log."""
@@ -67,6 +73,9 @@ class Walk:
         # While it is open, no stat of an entry has to find the way to it again.
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
+            state = os.fstat(descriptor)
+            settled = time.time_ns() - state.st_mtime_ns > _SETTLED_NS
+            self.looked_into[str(folder)] = _state(state) if settled else None
             with os.scandir(descriptor) as listed:
                 entries = list(listed)  # at once: what is renamed meanwhile could be missed
             self._look_at(folder, entries, above)
@@ -202,6 +211,18 @@ class Walk:
 
     def _ignore(self, parts: Parts, reason: str) -> None:
         self.ignored.append(Ignored(_printable(self.place.prefix + "/".join(parts)), reason))
+
+
+def folder_state(folder: str) -> FolderState:
+    """The state of a folder now; of nothing where there is none."""
+    try:
+        return _state(os.stat(folder))  # noqa: PTH116 - asked for each folder every few seconds
+    except OSError:
+        return 0, 0
+
+
+def _state(result: os.stat_result) -> FolderState:
+    return result.st_ino, result.st_mtime_ns
 
 
 def _printable(text: str) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 
 import polars as pl
 
-from mlforge.core.manifest import Manifest, Part, Partial
+from mlforge.core.manifest import Manifest, Part, Partial, VersionSummary
 from mlforge.core.values import Version
 from mlforge.errors import (
     ColumnNotFound,
@@ -266,6 +266,13 @@ class Store(ABC):
         if not versions:
             raise self._not_found(name)
         return [str(version) for version in versions]
+
+    def summaries(self, name: str) -> list[VersionSummary]:
+        """Summaries of all versions, ascending; FeatureNotFound if there is none. Raises as `manifest`."""
+        versions = self.versions(name)
+        if not versions:
+            raise self._not_found(name)
+        return [self.manifest(name, version).summary for version in versions]
 
     def resolve(self, name: str, version: str | None = None) -> Manifest:
         """The manifest of a version, by default the served version's; FeatureNotFound or VersionNotFound if there is none."""

@@ -11,7 +11,7 @@ from typing import Any
 
 import polars as pl
 
-from mlforge.core.manifest import Manifest, Part, Partial
+from mlforge.core.manifest import Manifest, Part, Partial, VersionSummary
 from mlforge.core.values import Version
 from mlforge.errors import StoreError
 from mlforge.store.base import Store
@@ -160,6 +160,10 @@ class Draft(Store):
     def versions(self, name: str) -> list[Version]:
         """The store's."""
         return self._store.versions(name)
+
+    def summaries(self, name: str) -> list[VersionSummary]:
+        """The store's."""
+        return self._store.summaries(name)
 
     def pointer(self, name: str) -> Pointer | None:
         """The store's."""

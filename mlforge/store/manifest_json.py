@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -14,6 +15,7 @@ from mlforge.core.manifest import (
     Part,
     Partial,
     SourceRecord,
+    VersionSummary,
     config_of,
 )
 from mlforge.core.metrics import MetricColumn
@@ -91,8 +93,28 @@ def from_json(document: Any, where: str, lists: Lists | None = None) -> Manifest
     lists: the document's long lists, where they are stored apart from it.
     """
     check_format(document, where)
-    try:
+    with _well_formed(where):
         return _decode(document, lists or Lists.of(document))
+
+
+def summary(document: Any, where: str) -> VersionSummary:
+    """The summary of a version, without a look at its long lists; raises as `from_json`."""
+    check_format(document, where)
+    with _well_formed(where):
+        return VersionSummary(
+            version=Version.parse(document["version"]),
+            created_at=from_iso(document["created_at"]) or 0,
+            change=_change(document["change_summary"]),
+            row_count=document["row_count"],
+            parent=_version_or_none(document["parent"]),
+        )
+
+
+@contextmanager
+def _well_formed(where: str) -> Iterator[None]:
+    """Turn errors of decoding into IntegrityError."""
+    try:
+        yield
     except (KeyError, TypeError, ValueError, AttributeError, MlforgeError) as error:
         raise IntegrityError(
             f"{where} is damaged ({type(error).__name__}: {error}); restore it from a backup, or rebuild"
@@ -230,7 +252,6 @@ def _decode(document: Mapping[str, Any], lists: Lists) -> Manifest:
         columns=tuple(_metric(metric) for metric in document["metrics"]),
         online_clock=document["online_clock"],
     )
-    change = document["change_summary"]
     return Manifest(
         spec=spec,
         events=events_of(document),
@@ -245,16 +266,24 @@ def _decode(document: Mapping[str, Any], lists: Lists) -> Manifest:
             Part(_safe(p["file"], _PART), p["rows"], _times(p), p["hash"])
             for p in document["parts"]
         ),
-        change=ChangeSummary(
-            change["bump_type"], change["reason"], tuple(change["details"]), change["evidence"]
-        ),
-        parent=None if document["parent"] is None else Version.parse(document["parent"]),
+        change=_change(document["change_summary"]),
+        parent=_version_or_none(document["parent"]),
         created_at=from_iso(document["created_at"]) or 0,
         source=document["source"],
         why=document["rowwise_reason"],
         mlforge_version=document["mlforge_version"],
         frontier=tuple(from_iso(text) or 0 for text in document.get("frontier", ())),
     )
+
+
+def _change(document: Mapping[str, Any]) -> ChangeSummary:
+    return ChangeSummary(
+        document["bump_type"], document["reason"], tuple(document["details"]), document["evidence"]
+    )
+
+
+def _version_or_none(text: str | None) -> Version | None:
+    return None if text is None else Version.parse(text)
 
 
 def _metric(document: Mapping[str, Any]) -> MetricColumn:

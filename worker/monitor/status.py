@@ -18,7 +18,7 @@ from mlforge.core.values import to_iso
 from mlforge.errors import SourceError
 from mlforge.online import OnlineBooks, Target
 from mlforge.online.books import INCOMPLETE
-from mlforge.online.staleness import behind
+from mlforge.online.staleness import OnlineView, SeenAtOnce, behind
 from mlforge.store import Audit, Books
 from worker.project import Gone, Project
 from worker.queue import JobQueue, WorkerState
@@ -117,12 +117,15 @@ def gather(project: Project) -> Status:
     """Look at everything once; raises RedisError where the server of the queue does not answer."""
     definitions, queue = project.definitions, JobQueue(project.redis, project.scope)
     names = sorted(definitions.features)
+    online = SeenAtOnce(project.online, names)
     workers, watcher, gone = tuple(queue.workers()), project.presence.read(), tuple(project.gone())
     return Status(
         project=project.name,
         at=to_iso(clock.now()),
         definitions=project.hash[:12],
-        features=tuple(_feature(project, ticket) for ticket in project.work_queue.read(names)),
+        features=tuple(
+            _feature(project, ticket, online) for ticket in project.work_queue.read(names)
+        ),
         queued=len(queue.waiting()),
         watcher=watcher,
         workers=workers,
@@ -156,8 +159,8 @@ class _Look:
             return default
 
 
-def _feature(project: Project, ticket: Ticket) -> FeatureStatus:
-    name, store, online = ticket.feature, project.definitions.store, project.online
+def _feature(project: Project, ticket: Ticket, online: OnlineView) -> FeatureStatus:
+    name, store = ticket.feature, project.definitions.store
     look = _Look([f"its ticket cannot be read: {ticket.unreadable}"] if ticket.unreadable else [])
     pointer = look.at("its pointer", lambda: store.pointer(name), None)
     books = look.at("its books in the store", lambda: store.books(name), Books())

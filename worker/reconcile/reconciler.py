@@ -15,7 +15,8 @@ import structlog
 
 from mlforge.core import clock
 from mlforge.errors import OwnedElsewhere
-from mlforge.online import OnlineBooks, OnlineStore
+from mlforge.online import OnlineBooks
+from mlforge.online.staleness import OnlineView, SeenAtOnce
 from mlforge.store import Store
 from worker.project import Project
 from worker.queue import JobQueue, enqueue
@@ -59,13 +60,16 @@ class Reconciler:
 
     project: Project
     requests: Requests
-    behind: Callable[[Store, OnlineStore, str], str | None]
+    behind: Callable[[Store, OnlineView, str], str | None]
     audit: Callable[[list[Ticket]], None] = lambda _: None
     since: int = 1
     _missing: dict[str, float] = field(default_factory=dict)
     _held: set[str] = field(default_factory=set)
     _compared_at: float = float("-inf")
     _count_at: float = float("-inf")
+    _tickets: list[Ticket] = field(default_factory=list)
+    _counts: dict[str, int] = field(default_factory=dict)
+    _resting: bool = False
     _reminded: dict[str, _Reminder] = field(default_factory=dict)
 
     def tick(self, now_s: float) -> None:
@@ -77,13 +81,10 @@ class Reconciler:
         self.project.stay_current(self.since)
         for key in self.project.delete_unreadable():
             log.error("a list of features could not be read: it is made anew", key=key)
-        counts = self.requests.counts()
-        tickets = self.project.work_queue.read(self.project.definitions.features)
-        self._replace_unreadable(tickets)
-        self.requests.repeat(tickets, counts)
-        self._resume(tickets, now_s)
         ttl = self.project.online.ttl or float("inf")
-        if now_s - self._compared_at >= min(COMPARE_EVERY_S, ttl / 8):
+        compare = now_s - self._compared_at >= min(COMPARE_EVERY_S, ttl / 8)
+        tickets = self._read_tickets(now_s, afresh=compare)
+        if compare:
             self._compared_at = now_s
             with self.project.common_clock():
                 self._compare(tickets, now_s)
@@ -96,6 +97,25 @@ class Reconciler:
             self._count_at = now_s + max(COUNT_EVERY_S, _COUNT_SHARE * (time.monotonic() - began))
         with survived("audit"):
             self.audit(tickets)
+
+    def _read_tickets(self, now_s: float, afresh: bool) -> list[Ticket]:
+        """All tickets; those of the last look where nobody was at work then, and nothing was requested since.
+
+        With hundreds of features a look costs as much as all the rest of an idle project.
+        """
+        counts = self.requests.counts()
+        if self._resting and counts == self._counts and not afresh:
+            return self._tickets
+        tickets = self.project.work_queue.read(self.project.definitions.features)
+        self._tickets, self._counts = tickets, counts
+        self._resting = all(
+            not (t.behind or t.leased or t.unreadable) and t.wanted >= counts.get(t.feature, 0)
+            for t in tickets
+        )
+        self._replace_unreadable(tickets)
+        self.requests.repeat(tickets, counts)
+        self._resume(tickets, now_s)
+        return tickets
 
     def _replace_unreadable(self, tickets: list[Ticket]) -> None:
         """Replace unreadable tickets by new ones: a ticket only records whether there is work to do."""
@@ -135,13 +155,14 @@ class Reconciler:
     def _compare(self, tickets: list[Ticket], now_s: float) -> None:
         """Request features that are behind, unless work on them is due anyway."""
         now_us = self.project.work_queue.now()
-        for ticket in tickets:
-            if idle(ticket, now_us):
-                with survived("compare a feature with its rows online", feature=ticket.feature):
-                    self._compare_one(ticket, now_s)
+        resting = [ticket for ticket in tickets if idle(ticket, now_us)]
+        online = SeenAtOnce(self.project.online, [ticket.feature for ticket in resting])
+        for ticket in resting:
+            with survived("compare a feature with its rows online", feature=ticket.feature):
+                self._compare_one(ticket, online, now_s)
 
-    def _compare_one(self, ticket: Ticket, now_s: float) -> None:
-        store, online = self.project.definitions.store, self.project.online
+    def _compare_one(self, ticket: Ticket, online: OnlineView, now_s: float) -> None:
+        store = self.project.definitions.store
         reason = self._released(ticket.feature) or self.behind(store, online, ticket.feature)
         if reason is None:
             self._reminded.pop(ticket.feature, None)

@@ -19,6 +19,7 @@ from redis.exceptions import RedisError
 
 from mlforge.errors import MissingExtra, OnlineUnavailable
 from worker.child_process import bound_to_parent
+from worker.service.log_file import MOST_BYTES, put_aside
 
 _HOST = "127.0.0.1"
 _START_S = 20.0
@@ -82,6 +83,8 @@ class EmbeddedServer:
         password = before.password if before else secrets.token_hex(16)
         port = before.port if before and _is_free(before.port) else _free_port()
         log = self._folder / "server.log"
+        if log.exists() and log.stat().st_size > MOST_BYTES:
+            put_aside(log)
         with open(log, "ab", opener=_private) as output:
             self._process = subprocess.Popen(
                 bound_to_parent([_binary(), "-"]),

@@ -11,10 +11,10 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from redis import Redis
 
@@ -26,6 +26,7 @@ from mlforge.errors import MlforgeError
 from worker.child_process import bound_to_parent
 from worker.project import DEFINITIONS, Project, Settings, hide_password
 from worker.service.embedded_redis import EmbeddedServer
+from worker.service.log_file import LogFile
 from worker.service.process import Beside
 from worker.state.event_log import Entry, EventLog
 from worker.supervision import FAULTS, pause_after, survived
@@ -136,7 +137,7 @@ class Up:
             opened = Project.open(Settings(url, self.plan.target, self.plan.here))
             note(url)
             self._greet(opened, url, where)
-            log = stack.enter_context(_new_log(folder / "up.log"))
+            log = stack.enter_context(closing(LogFile(folder / "up.log")))
             children = self._children(url, log)
             stack.callback(_stop_all, children, self.hurry, self.say)
             self.scope = opened.scope
@@ -173,7 +174,7 @@ class Up:
         self.say(f"redis    {where}")
         self.say(f"{REDIS_URL}={hide_password(url) if self.plan.redis_url else url}")
 
-    def _children(self, url: str, log: TextIO) -> list[Child]:
+    def _children(self, url: str, log: LogFile) -> list[Child]:
         environment = dict(os.environ) | {REDIS_URL: url, "PYTHONUNBUFFERED": "1"}
         if self.plan.target is not None:
             environment[DEFINITIONS] = self.plan.target
@@ -347,14 +348,6 @@ def _only_one(folder: Path) -> Iterator[Callable[[str], None]]:
         finally:
             file.seek(0)
             file.truncate()
-
-
-def _new_log(path: Path) -> TextIO:
-    """A log of this run; that of the run before is kept beside it."""
-    if path.exists():
-        path.replace(path.with_suffix(".log.1"))
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    return os.fdopen(descriptor, "w", buffering=1)
 
 
 def _note_of_another(path: Path) -> dict[str, Any]:

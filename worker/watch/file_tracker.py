@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import stat as modes
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from mlforge.sources.parquet_reader import Stat
+from mlforge.sources.place import is_skipped
 from mlforge.sources.source import FileStat, Listing, Source, completeness, is_being_written
+from mlforge.sources.walk import FolderState, folder_state
 
 _COARSE_US = 50_000
 """How much a file system's clock may be behind the clock that is asked for now."""
+_LONG_US = 60_000_000
+"""A file that has not changed for so long when a source is first seen is not opened."""
 SETTLE_S = 2.0
 """A file without a footer that has not changed for so long is taken as it is: it is damaged."""
 
@@ -61,8 +66,32 @@ class FileTracker:
     known: dict[str, FileStat] = field(default_factory=dict)
     unfinished: dict[str, _Unfinished] = field(default_factory=dict)
     exists: bool = True
+    folders: Mapping[str, FolderState | None] | None = None
+    """The folders of the last scan; None where it failed."""
     looked_at: int = 0
     """When all that is there was last looked at, in us: a file that is new since then came since then."""
+
+    def scan(self) -> Listing:
+        """List the source as the disk has it now."""
+        self.folders = None
+        self.source = self.source.anew()
+        listing = self.source.scan(self.known)
+        self.folders = listing.folders
+        return listing
+
+    def has_same_folders(self) -> bool:
+        """Whether no file came, went or was renamed since the last scan, as the folders themselves say.
+
+        They do not tell of a file that was written over in place.
+        """
+        folders = self.folders
+        if folders is None or not self.exists:
+            return False
+        return all(state == folder_state(path) for path, state in folders.items())
+
+    def takes(self, place: str) -> bool:
+        """Whether a file at this path of the source's listings would count; looks at the name alone."""
+        return self.source.matches(self.source.absolute(place))
 
     def locate(self, path: Path) -> str | None:
         """The path as in the source's listings, None if it lies elsewhere."""
@@ -71,6 +100,8 @@ class FileTracker:
     def concerns_folder(self, path: Path) -> bool:
         """Whether a folder that appeared or vanished may hold, or have held, files of this source."""
         place = self.locate(path)
+        if is_skipped(path.name):
+            return False
         if place is None:
             return any(root.is_relative_to(path) for root in self.source.roots)
         if place == "." or path.is_dir():
@@ -101,6 +132,8 @@ class FileTracker:
         for place in [place for place in self.unfinished if place not in present]:
             del self.unfinished[place]
         differ = [place for place, stat in present.items() if self.known.get(place) != stat]
+        if looked_at == 0:
+            differ = self._learn(present, differ, now_us)
         for file in listing.among({*differ, *self.unfinished}):
             at = _Instants(now_us, now_s, looked_at)
             news = self._judge(file.path, file.absolute, file.stat, at)
@@ -108,6 +141,13 @@ class FileTracker:
         if change is None and not was_there:
             return Change({"is back": 1}, str(listing.root))
         return change
+
+    def _learn(self, present: Mapping[str, Stat], places: Iterable[str], now_us: int) -> list[str]:
+        """Take files as they are that nobody has touched for long; returns the others, which are to be looked into."""
+        recent = (now_us - _LONG_US) * 1_000
+        learned = {p: present[p] for p in places if max(present[p][1:3]) < recent}
+        self.known.update((place, FileStat(*stat)) for place, stat in learned.items())
+        return [place for place in places if place not in learned]
 
     def settle(self, now_us: int, now_s: float) -> Change | None:
         """Look again at the files that were not whole."""

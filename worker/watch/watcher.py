@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from mlforge.core import clock
 from mlforge.sources.source import Source
 from worker.supervision import FAULTS, pause_after, survived, tell_fault
 from worker.watch.file_tracker import Change, FileTracker
+from worker.watch.roots import Roots
 
 STEP_MS, DEBOUNCE_MS, TICK_MS = 3, 50, 200
 SCAN_EVERY_S = 5.0
@@ -29,8 +31,12 @@ ANEW_AFTER_S = 2.0
 """How old a watch is, at the least, when another takes its place for what it missed."""
 ECHOES_S = (0.05, 0.3, 1.0)
 """When a folder that appeared is walked again: files may come before its own watch is set."""
-_SCAN_SHARE, _REST_SHARE = 20, 5
-"""Pauses after a scan, in times of its length: before a periodic one, before any other."""
+_SCAN_SHARE, _REST_SHARE, _WHOLE_SHARE = 20, 5, 200
+"""Pauses after a scan, in times of its length: before a periodic one, before any other, before one that asks for every file."""
+_ROOTS_SHARE = 1_000
+"""The same after a look whether the roots exist, while nothing tells of a change."""
+_FLOOD = 4_096
+"""Events at once after which all is looked at: the system keeps only so many that nobody has read, and drops the rest."""
 
 Request = Callable[[str, str, int | None], None]
 """Called with a feature, what happened, and when the first file of it was closed (us)."""
@@ -68,10 +74,13 @@ class Watcher:
         self._faults = 0
         self._why = why
         self._polling = timing.polling
-        self._watched: dict[Path, int] = {}
+        self._roots = Roots(self._trackers)
+        self._watched: dict[str, int] = {}
         self._watched_at = 0.0
         self._scan_at: list[float] = []
         self._rests_until = 0.0
+        self._whole_at = 0.0
+        self._roots_at = 0.0
         self._started = False
         self._forgiving = False
         self._stands = False  # whether the present watch has begun to tell events
@@ -117,7 +126,9 @@ class Watcher:
 
     def _watch(self, stop: threading.Event) -> None:
         """Watch the roots that exist now; returns when the set of existing roots changes, or a root is replaced."""
-        self._watched, self._watched_at, self._untold = self._roots(), time.monotonic(), False
+        self._roots = Roots(self._trackers)
+        self._watched, self._untold = self._roots.existing(), False
+        self._watched_at = time.monotonic()
         if not self._watched:
             self._tick(scan=True)
             stop.wait(TICK_MS / 1000)
@@ -141,8 +152,18 @@ class Watcher:
             self._look_at(batch)
             self._tick(scan)
             self._untold = self._untold and not scan
-            if self._roots() != self._watched or self._has_holes():
+            if self._are_others(bool(batch)) or self._has_holes():
                 return
+
+    def _are_others(self, told: bool) -> bool:
+        """Whether the existing roots are others than those that are watched; looked up after events, else now and then."""
+        began = time.monotonic()
+        if not told and began < self._roots_at:
+            return False
+        existing = self._roots.existing()
+        ended = time.monotonic()
+        self._roots_at = ended + _ROOTS_SHARE * (ended - began)
+        return existing != self._watched
 
     def _has_holes(self) -> bool:
         """Whether some folders may be without a watch, since a scan found a change that no event reported.
@@ -152,18 +173,25 @@ class Watcher:
         young = time.monotonic() - self._watched_at < ANEW_AFTER_S
         return self._untold and not young and not self._polling
 
-    def _look_at(self, batch: Iterable[tuple[Event, str]]) -> None:
+    def _look_at(self, batch: Collection[tuple[Event, str]]) -> None:
         now_us, now_s = clock.now(), time.monotonic()
-        events = [(kind, Path(path)) for kind, path in batch]
-        for tracker in self._trackers:
+        if len(batch) >= _FLOOD:  # more than that may have been lost
+            self._scan_at += [now_s, *(now_s + echo for echo in ECHOES_S)]
+        events: dict[int, list[tuple[Event, Path]]] = defaultdict(list)
+        concerned: dict[int, FileTracker] = {}
+        for kind, path in batch:
+            for tracker in self._roots.concerned(path):
+                concerned[id(tracker)] = tracker
+                events[id(tracker)].append((kind, Path(path)))
+        for key, tracker in concerned.items():
             with survived("look at files of a source", source=tracker.source.text):
                 change = None
-                for kind, path in events:
-                    place = tracker.locate(path)
-                    if place is not None and tracker.source.matches(tracker.source.absolute(place)):
+                for kind, place_of_event in events[key]:
+                    place = tracker.locate(place_of_event)
+                    if place is not None and tracker.takes(place):
                         later = tracker.glance(place, now_us, now_s)
                         change = later.and_then(change) if later else change
-                    elif kind is not Event.modified and tracker.concerns_folder(path):
+                    elif kind is not Event.modified and tracker.concerns_folder(place_of_event):
                         self._scan_at += [now_s, *(now_s + echo for echo in ECHOES_S)]
                 self._tell(tracker, change)
 
@@ -180,14 +208,20 @@ class Watcher:
         self._faults = 0
 
     def _scan(self) -> None:
+        """Look at all that is there. Folders as they were are passed over, but for a whole look now and then."""
         began = time.monotonic()
+        whole, moved = began >= self._whole_at, False
         for tracker in self._trackers:
             with survived("look into a source", source=tracker.source.text):
-                tracker.source = tracker.source.anew()
-                listing = tracker.source.scan()
-                change = tracker.look(listing, clock.now(), time.monotonic())
+                if not whole and tracker.has_same_folders():
+                    continue
+                roots = tracker.source.roots
+                change = tracker.look(tracker.scan(), clock.now(), time.monotonic())
+                moved = moved or tracker.source.roots != roots
                 self._untold = self._untold or change is not None
                 self._tell(tracker, change)
+        if moved:
+            self._roots = Roots(self._trackers)
         if not self._started:
             self._started = True
             for tracker in self._trackers:
@@ -197,6 +231,9 @@ class Watcher:
         ended = time.monotonic()
         # A scan of very many files takes its time: it must not become all that is done.
         pause = max(self._timing.scan_every_s, _SCAN_SHARE * (ended - began))
+        if whole:
+            self._whole_at = ended + max(pause, _WHOLE_SHARE * (ended - began))
+            pause = self._timing.scan_every_s
         self._rests_until = ended + _REST_SHARE * (ended - began)
         self._scan_at = [at for at in self._scan_at if at > ended] + [ended + pause]
 
@@ -205,23 +242,6 @@ class Watcher:
             return
         for feature in tracker.features:
             self._request(feature, str(change), change.closed_at)
-
-    def _roots(self) -> dict[Path, int]:
-        """Folders to watch and their inodes: a folder that was replaced needs a new watch."""
-        every = {root for tracker in self._trackers for root in tracker.source.roots}
-        roots: dict[Path, int] = {}
-        above: Path | None = (
-            None  # the root last taken: in this order what lies below it comes next
-        )
-        for root in sorted(every, key=lambda root: root.parts):
-            if above is not None and root.is_relative_to(above):
-                continue
-            try:
-                roots[root] = root.stat().st_ino
-            except OSError:
-                continue
-            above = root
-        return roots
 
 
 def _by_source(sources: Mapping[str, Source]) -> Iterator[FileTracker]:

@@ -13,7 +13,7 @@ from mlforge.cli.style import Styled, style
 from mlforge.cli.table import pairs, table
 
 if TYPE_CHECKING:
-    from mlforge.core.manifest import ChangeSummary, Manifest
+    from mlforge.core.manifest import ChangeSummary, VersionSummary
 
 
 _HASH = 12  # letters that identify a hash
@@ -43,13 +43,12 @@ def versions(args: argparse.Namespace) -> int:
     feature is held (null if it is not).
     """
     store = store_of(args)
-    manifests = [
-        store.read_metadata(args.feature, text) for text in store.list_versions(args.feature)
-    ]
-    latest, books = store.read_metadata(args.feature), store.books(args.feature)
-    entries = [_version(manifest, str(latest.version), books.pins) for manifest in manifests]
+    summaries = store.summaries(args.feature)
+    pointer, books = store.pointer(args.feature), store.books(args.feature)
+    latest = str(pointer.version) if pointer else None
+    entries = [_version(summary, latest, books.pins) for summary in summaries]
     if args.json:
-        about = {"feature": args.feature, "latest": str(latest.version), "hold": books.hold}
+        about = {"feature": args.feature, "latest": latest, "hold": books.hold}
         print_json({**about, "versions": entries})
         return 0
     rows = [
@@ -59,9 +58,9 @@ def versions(args: argparse.Namespace) -> int:
             entry["bump"],
             number(entry["rows"]),
             ", ".join(mark for mark in ("served", "pinned") if entry[mark]) or None,
-            _briefly(manifest.change),
+            _briefly(summary.change),
         )
-        for entry, manifest in zip(entries, manifests, strict=True)
+        for entry, summary in zip(entries, summaries, strict=True)
     ]
     headers = ("version", "made (UTC)", "bump", "rows", "state", "reason")
     print(table(headers, rows, right=("rows",)))
@@ -70,21 +69,20 @@ def versions(args: argparse.Namespace) -> int:
     return 0
 
 
-def _version(manifest: Manifest, served: str, pins: Sequence[str]) -> dict[str, Any]:
-    from mlforge.store.manifest_json import to_json
+def _version(summary: VersionSummary, served: str | None, pins: Sequence[str]) -> dict[str, Any]:
+    from mlforge.core.values import to_iso
 
-    change = manifest.change
-    document = to_json(manifest)
+    change, version = summary.change, str(summary.version)
     return {
-        "version": document["version"],
-        "created_at": document["created_at"],
+        "version": version,
+        "created_at": to_iso(summary.created_at),
         "bump": change.bump_type if change else None,
         "reason": change.reason if change else None,
         "details": list(change.details) if change else [],
-        "rows": manifest.row_count,
-        "parent": document["parent"],
-        "served": document["version"] == served,
-        "pinned": document["version"] in pins,
+        "rows": summary.row_count,
+        "parent": str(summary.parent) if summary.parent else None,
+        "served": version == served,
+        "pinned": version in pins,
     }
 
 

@@ -129,6 +129,16 @@ class RedisStore(OnlineStore):
         [(books, _)] = self._fetch([RowRequest(feature)])
         return books
 
+    def books_of(self, features: Sequence[str]) -> dict[str, OnlineBooks | None]:
+        """The books of several features, in one call to the server."""
+        try:
+            answers = self._fetch([RowRequest(feature) for feature in features])
+        except OnlineUnavailable:
+            raise
+        except OnlineError:  # some are damaged
+            return super().books_of(features)
+        return dict(zip(features, (books for books, _ in answers), strict=True))
+
     def features(self) -> list[str]:
         """The features that were pushed here and not dropped since, by name; OnlineError for a list of another type."""
         from mlforge.online.redis.client import Refused
@@ -365,7 +375,7 @@ class RedisStore(OnlineStore):
         return str(min(half, max(1, half - (clock.now() - renewed_at) // 1_000)))
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=2_048)
 def _books(flat: tuple[str, ...], where: str) -> OnlineBooks | None:
     """The books of fetched fields; parsing is cached by their text, since each request reads them."""
     return from_fields(dict(zip(flat[::2], flat[1::2], strict=True)), where)

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import os
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlforge.core.manifest import Manifest
+from mlforge.core.manifest import Manifest, VersionSummary
 from mlforge.core.values import Version
-from mlforge.errors import StoreError
+from mlforge.store import manifest_json
 from mlforge.store.local import state_files
 from mlforge.store.local.lock import exclusive
 from mlforge.store.local.manifest_chunks import ManifestChunks
-from mlforge.store.local.manifests import ManifestCache, read_manifest
+from mlforge.store.local.manifests import ManifestCache, read_document, read_manifest
 from mlforge.store.local.packs import Packing
 from mlforge.store.local.partials import PartialStore
 from mlforge.store.local.paths import META, no_link
 from mlforge.store.local.tiles import TileFolder
+from mlforge.store.local.version_folders import VersionFolders
 from mlforge.store.transaction import Pointer
 
 _LINEAGE = "_lineage"
@@ -34,9 +34,11 @@ class FeatureFolder:
     chunks: ManifestChunks
     file_states: state_files.FileStateLog
     manifests: ManifestCache
+    folders: VersionFolders
+    documents: state_files.Documents
 
     @classmethod
-    def at(cls, path: Path, packing: Packing, manifests: ManifestCache) -> FeatureFolder:
+    def at(cls, path: Path, packing: Packing) -> FeatureFolder:
         """The folder of the feature that it is named after."""
         return cls(
             name=path.name,
@@ -45,7 +47,9 @@ class FeatureFolder:
             tiles=TileFolder(path, packing.grace_s),
             chunks=ManifestChunks(path / _LINEAGE),
             file_states=state_files.FileStateLog(path),
-            manifests=manifests,
+            manifests=ManifestCache(),
+            folders=VersionFolders(path),
+            documents=state_files.Documents(path),
         )
 
     def version(self, version: Version) -> Path:
@@ -54,29 +58,39 @@ class FeatureFolder:
 
     def versions(self) -> list[Version]:
         """Whole versions, ascending."""
-        versions = []
-        with suppress(FileNotFoundError, NotADirectoryError), os.scandir(self.path) as entries:
-            for entry in entries:
-                with suppress(StoreError):
-                    version = Version.parse(entry.name)
-                    if (self.version(version) / META).is_file():
-                        versions.append(version)
-        return sorted(versions)
+        return list(self.folders.look().versions)
 
     def pointer(self) -> Pointer | None:
         """The served version and its generation, None before the first."""
-        known = state_files.served(self.path)
+        known = self.documents.served()
         return None if known is None else known[0]
 
     def manifest(self, version: Version) -> Manifest:
         """A version's manifest; FileNotFoundError or NotADirectoryError where there is no such version."""
         path = self.version(version) / META
         self.partial_store.refuse_links()
-        known = self.manifests.get(path)
-        if known is None:
-            known = read_manifest(path, self.name, version, self.chunks)
-            self.manifests.keep(path, known)
+        try:
+            known = self.manifests.get(path)
+            if known is None:
+                known = read_manifest(path, self.name, version, self.chunks)
+                self.manifests.keep(path, known)
+        except (FileNotFoundError, NotADirectoryError):
+            self.folders.forget(version)
+            raise
         return known
+
+    def summaries(self) -> list[VersionSummary]:
+        """Summaries of all versions, ascending; one that is removed meanwhile is left out.
+
+        Raises IntegrityError or UnsupportedStore for a document that cannot be understood.
+        """
+        summaries = []
+        for version in self.versions():
+            with suppress(FileNotFoundError, NotADirectoryError):
+                path = self.version(version) / META
+                document = read_document(path, self.name, version)
+                summaries.append(manifest_json.summary(document, str(path)))
+        return summaries
 
     def exclusive(self) -> AbstractContextManager[None]:
         """Nobody else publishes, serves, removes or recovers a version until the block ends."""

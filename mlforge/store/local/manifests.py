@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from mlforge.core.manifest import Manifest
 from mlforge.core.values import Version
@@ -12,11 +14,11 @@ from mlforge.store.local import io
 from mlforge.store.local.manifest_chunks import ManifestChunks
 from mlforge.store.local.paths import State, state_of, well_formed
 
-_REMEMBERED = 8
+_REMEMBERED = 4
 
 
 class ManifestCache:
-    """The manifests that were read or written last: a refresh and a push ask for the same several times."""
+    """The manifests of a feature that were read or written last: a refresh and a push ask for the same several times."""
 
     def __init__(self) -> None:
         self._known: dict[State, Manifest] = {}
@@ -42,15 +44,21 @@ def read_manifest(path: Path, name: str, version: Version, chunks: ManifestChunk
     Raises FileNotFoundError where there is no file, UnsupportedStore for one of a newer mlforge, and
     IntegrityError where it, or a chunk that it names, is damaged.
     """
+    document = read_document(path, name, version)
+    with well_formed(path):
+        lists = chunks.lists(document)
+    return manifest_json.from_json(document, str(path), lists)
+
+
+def read_document(path: Path, name: str, version: Version) -> Mapping[str, Any]:
+    """The document of that version in a file; raises as `read_manifest` does."""
     document = io.read_json(path)
     if document is None:
         raise FileNotFoundError(path)
     manifest_json.check_format(document, str(path))
     with well_formed(path):
-        lists = chunks.lists(document)
-    manifest = manifest_json.from_json(document, str(path), lists)
-    if (manifest.name, manifest.version) != (name, version):
-        raise IntegrityError(
-            f"{path} is that of {manifest.name} {manifest.version}; restore it from a backup"
-        )
-    return manifest
+        stated = document["name"], document["version"]
+    if stated != (name, str(version)):
+        raise IntegrityError(f"{path} is that of {stated[0]} {stated[1]}; restore it from a backup")
+    assert isinstance(document, Mapping)
+    return document

@@ -6,6 +6,7 @@ import shutil
 
 from mlforge.store.local import staging, state_files
 from mlforge.store.local.feature_folder import FeatureFolder
+from mlforge.store.local.version_folders import FolderListing
 
 
 def recover(feature: FeatureFolder) -> None:
@@ -14,18 +15,19 @@ def recover(feature: FeatureFolder) -> None:
     A feature that is held keeps the version that it serves. Call it with the feature's lock held.
     """
     with feature.exclusive():
-        _delete_litter(feature)
-        versions, known = feature.versions(), state_files.served(feature.path)
+        listing = feature.folders.look()
+        _delete_litter(feature, listing)
+        versions, known = listing.versions, state_files.served(feature.path)
         is_behind = versions and (known is None or known[1] < versions[-1])
         if is_behind and state_files.books(feature.path).hold is None:
             state_files.point(feature.path, versions[-1])
 
 
-def _delete_litter(feature: FeatureFolder) -> None:
-    for folder in feature.path.glob(f"{staging.PREFIX}*"):
+def _delete_litter(feature: FeatureFolder, listing: FolderListing) -> None:
+    for folder in listing.staged:
         if staging.is_litter(folder):
             shutil.rmtree(folder, ignore_errors=True)
-    for file in feature.path.glob(".*.json.*"):
+    for file in listing.documents:
         file.unlink(missing_ok=True)
     feature.partial_store.recover()
     feature.tiles.clean()

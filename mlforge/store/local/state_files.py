@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from mlforge.core.values import Version
 from mlforge.errors import IntegrityError
@@ -16,6 +16,7 @@ from mlforge.store.records import Audit, Books, FileState, FileStateMap
 from mlforge.store.transaction import Pointer
 
 LATEST, BOOKS, SOURCES, AUDIT = "_latest.json", "_books.json", "_sources.json", "_audit.json"
+T = TypeVar("T")
 _FORMAT = 1
 _FEW = 100  # lines that are not worth a new file
 
@@ -55,6 +56,33 @@ def books(folder: Path) -> Books:
 def write_books(folder: Path, kept: Books) -> None:
     """Replace the books."""
     _write(folder / BOOKS, kept.to_json())
+
+
+class Documents:
+    """A feature's pointer and books, each read again only once its file has changed: they are asked for every few seconds."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._known: dict[str, tuple[State, Any]] = {}
+
+    def served(self) -> tuple[Pointer, Version] | None:
+        """As the function `served`."""
+        return self._read(LATEST, served)
+
+    def books(self) -> Books:
+        """As the function `books`."""
+        return self._read(BOOKS, books)
+
+    def _read(self, name: str, read: Callable[[Path], T]) -> T:
+        state = _state_or_none(self._folder / name)
+        known = self._known.get(name)
+        if known is not None and known[0] == state:
+            value: T = known[1]
+            return value
+        value = read(self._folder)
+        if state is not None:
+            self._known[name] = state, value
+        return value
 
 
 class FileStateLog:
@@ -101,9 +129,14 @@ class FileStateLog:
         self._known, self._state = now, self._now()
 
     def _now(self) -> State | None:
-        with suppress(FileNotFoundError):
-            return state_of(self.path)
-        return None
+        return _state_or_none(self.path)
+
+
+def _state_or_none(path: Path) -> State | None:
+    """The state of a file, None where there is none."""
+    with suppress(FileNotFoundError, NotADirectoryError):
+        return state_of(path)
+    return None
 
 
 def _line(path: str, state: FileState | None = None) -> str:

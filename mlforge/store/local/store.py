@@ -32,7 +32,7 @@ from pathlib import Path
 from typing import Any
 
 from mlforge.core.failpoints import reach
-from mlforge.core.manifest import Manifest, Part, Partial
+from mlforge.core.manifest import Manifest, Part, Partial, VersionSummary
 from mlforge.core.values import Version
 from mlforge.errors import StoreError, UnsupportedStore
 from mlforge.store import manifest_json
@@ -44,7 +44,6 @@ from mlforge.store.local.feature_folder import FeatureFolder
 from mlforge.store.local.identity import IdentityFile
 from mlforge.store.local.leases import shared
 from mlforge.store.local.lock import exclusive
-from mlforge.store.local.manifests import ManifestCache
 from mlforge.store.local.packs import Packing
 from mlforge.store.local.paths import DATA, META, checked, no_link, refuse_url
 from mlforge.store.local.recovery import recover
@@ -61,7 +60,6 @@ class LocalStore(Store):
         self._given = Path(path).expanduser()
         self.path = self._given.absolute()
         self.packing = packing or Packing()
-        self._manifests = ManifestCache()
         self._features: dict[str, FeatureFolder] = {}
         self._identity = IdentityFile(self.path)
 
@@ -113,6 +111,13 @@ class LocalStore(Store):
             if not feature.versions():
                 raise self._not_found(name) from None
             raise self._no_version(name, version) from None
+
+    def summaries(self, name: str) -> list[VersionSummary]:
+        """Read each version's document, and none of the pieces of its lists."""
+        summaries = self._feature(name).summaries()
+        if not summaries:
+            raise self._not_found(name)
+        return summaries
 
     def location(self, name: str, version: Version) -> str:
         """`<feature>/<version>/data.parquet`: a file, or a folder once it is large."""
@@ -282,7 +287,7 @@ class LocalStore(Store):
 
     def books(self, name: str) -> Books:
         """Read `_books.json`."""
-        return state_files.books(self._folder(name))
+        return self._feature(name).documents.books()
 
     def write_books(self, name: str, books: Books) -> None:
         """Replace `_books.json`."""
@@ -339,7 +344,7 @@ class LocalStore(Store):
     def _feature(self, name: str) -> FeatureFolder:
         path = self._folder(name)
         if name not in self._features:
-            self._features[name] = FeatureFolder.at(path, self.packing, self._manifests)
+            self._features[name] = FeatureFolder.at(path, self.packing)
         return self._features[name]
 
     def _not_found(self, name: str) -> StoreError:

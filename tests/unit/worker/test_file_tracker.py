@@ -11,7 +11,7 @@ import pytest
 from mlforge.sources.source import Source
 from tests.support.workers import purchases
 from worker.watch.file_tracker import FileTracker
-from worker.watch.watcher import Watcher
+from worker.watch.roots import Roots
 
 HOUR_US = 3_600_000_000
 CONTENT = purchases((1, 0, 2.0))
@@ -91,12 +91,86 @@ def test_roots_below_others_are_watched_with_them(tmp_path: Path) -> None:
     sources = {
         name: Source.of(f"{name}/", tmp_path) for name in ("a/b/c", "a-b", "d", "a/b", "a", "gone")
     }
-    watcher = Watcher(sources, lambda *_: None)
-    assert [root.name for root in watcher._roots()] == ["a", "a-b", "d"]
+    roots = Roots([FileTracker(source, (name,)) for name, source in sources.items()])
+    assert [Path(root).name for root in roots.existing()] == ["a", "a-b", "d"]
 
 
 def test_a_root_below_one_that_is_not_there_is_watched_itself(tmp_path: Path) -> None:
     (tmp_path / "a/b").mkdir(parents=True)
     sources = {name: Source.of(f"{name}/", tmp_path) for name in ("a/b", "c", "c/d")}
     (tmp_path / "c/d").mkdir(parents=True)
-    assert len(Watcher(sources, lambda *_: None)._roots()) == 2
+    roots = Roots([FileTracker(source, (name,)) for name, source in sources.items()])
+    assert len(roots.existing()) == 2
+
+
+def test_an_event_concerns_sources_above_and_below_its_path(tmp_path: Path) -> None:
+    sources = {name: Source.of(f"{name}/", tmp_path) for name in ("a", "a/b", "a-b", "c", "a/b/d")}
+    roots = Roots([FileTracker(source, (name,)) for name, source in sources.items()])
+
+    def concerned(path: str) -> list[str]:
+        return sorted(f for each in roots.concerned(str(tmp_path / path)) for f in each.features)
+
+    assert concerned("a/b/x.parquet") == ["a", "a/b"]
+    assert concerned("a") == ["a", "a/b", "a/b/d"]
+    assert concerned("a-b/x.parquet") == ["a-b"]
+    assert concerned("other/x.parquet") == []
+    assert len(concerned("")) == len(sources)
+
+
+def test_an_event_told_by_the_real_path_of_a_root_concerns_its_source(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    roots = Roots([FileTracker(Source.of("link/", tmp_path), ("spend",))])
+    assert len(roots.concerned(str(tmp_path / "real/a.parquet"))) == 1
+
+
+def settled(folder: Path) -> None:
+    """Let a folder have changed last a minute ago."""
+    then = folder.stat().st_mtime - 60
+    os.utime(folder, (then, then))
+
+
+@pytest.mark.parametrize("change", ["came", "went", "renamed", "folder", "root"])
+def test_folders_tell_of_files_that_come_and_go(
+    tracker: FileTracker, tmp_path: Path, change: str
+) -> None:
+    drops = tmp_path / "drops"
+    for name in ("a.parquet", "day/b.parquet"):
+        put(drops / name)
+    for folder in (drops, drops / "day"):
+        settled(folder)
+    tracker.look(tracker.scan(), 1, 0.0)
+    assert tracker.has_same_folders()
+    if change == "came":
+        put(drops / "day/c.parquet")
+    elif change == "went":
+        (drops / "a.parquet").unlink()
+    elif change == "renamed":
+        (drops / "day/b.parquet").rename(drops / "day/c.parquet")
+    elif change == "folder":
+        shutil.move(drops / "day", tmp_path / "aside")
+    else:
+        shutil.move(drops, tmp_path / "aside")
+        drops.mkdir()
+        settled(drops)
+    assert not tracker.has_same_folders()
+
+
+def test_a_folder_that_changed_just_now_is_not_trusted(
+    tracker: FileTracker, tmp_path: Path
+) -> None:
+    put(tmp_path / "drops/a.parquet")
+    tracker.look(tracker.scan(), 1, 0.0)
+    assert not tracker.has_same_folders()
+
+
+def test_old_files_are_not_opened_when_a_source_is_first_seen(
+    tracker: FileTracker, tmp_path: Path
+) -> None:
+    half = tmp_path / "drops/half.parquet"
+    half.write_bytes(CONTENT[:100])
+    later = half.stat().st_ctime_ns // 1_000 + HOUR_US
+    tracker.look(tracker.scan(), later, 0.0)
+    assert not tracker.unfinished
+    half.write_bytes(CONTENT)
+    assert tracker.glance("half.parquet", later, 0.0), "a change of it is told all the same"
