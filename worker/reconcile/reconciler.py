@@ -15,7 +15,6 @@ import structlog
 
 from mlforge.core import clock
 from mlforge.errors import OwnedElsewhere
-from mlforge.online import OnlineBooks
 from mlforge.online.staleness import OnlineView, SeenAtOnce
 from mlforge.store import Store
 from worker.project import Project
@@ -177,12 +176,12 @@ class Reconciler:
 
     def _count(self) -> None:
         """Note missing rows in the features' books; a server does not report keys that a client deleted."""
-        online, before = self.project.online, dict[str, OnlineBooks]()
-        for feature in self.project.definitions.features:
-            with survived("count the rows of a feature", feature=feature):
-                books = online.books(feature)
-                if books is not None and books.target is not None and not books.pending:
-                    before[feature] = books
+        online = self.project.online
+        before = {
+            feature: books
+            for feature, books in online.books_of([*self.project.definitions.features]).items()
+            if books is not None and books.target is not None and not books.pending
+        }
         for feature, rows in online.rows_by_feature(before).items():
             missing = before[feature].rows - rows
             with survived("note missing rows", feature=feature):
