@@ -10,11 +10,35 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks import builds, dense, drops, freshness, hot, peaks, pushes, reads, starts, training
+from benchmarks import (
+    builds,
+    dense,
+    drops,
+    freshness,
+    hot,
+    peaks,
+    pushes,
+    reads,
+    sharing,
+    starts,
+    training,
+)
 from benchmarks.data import SIZES
 from benchmarks.harness import HEAD, Bench, Measure, Row, WrongResult, quiet
 
-_MODULES = (drops, freshness, builds, pushes, reads, training, peaks, starts, dense, hot)
+_MODULES = (
+    drops,
+    freshness,
+    builds,
+    pushes,
+    reads,
+    training,
+    peaks,
+    starts,
+    dense,
+    hot,
+    sharing,
+)
 
 
 def measures() -> dict[str, Measure]:

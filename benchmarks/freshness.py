@@ -87,20 +87,20 @@ def _run(bench: Bench) -> list[Row]:
         project.definitions.push(name)
     ours: list[float] = []
     floors: list[float] = []
-    with bare_socket(bench.url) as connection, _running(root, bench.url):
+    with bare_socket(bench.url) as connection, running(root, bench.url, _WORKERS):
         floor = Floor.over(bare / "events", bare / "out", connection)
         for number in range(_WARM_UP + bench.size.fresh_drops):
-            frame = _marked(bench, number)
+            frame = marked(bench, number)
             name = f"drop-{number:06d}.parquet"
-            hidden = _hidden(frame, root / "events" / f".{name}.tmp")
-            marks = [_key(feature, bench.size.entities + number) for feature in FEATURES]
+            hidden = hidden_at(frame, root / "events" / f".{name}.tmp")
+            marks = [key_of(feature, bench.size.entities + number) for feature in FEATURES]
             target = root / "events" / name
             ours.append(seconds(partial(_dropped, connection, hidden, target, marks)))
-            _until(lambda: not any(t.behind for t in project.work_queue.read(list(FEATURES))))
+            until(lambda: not any(t.behind for t in project.work_queue.read(list(FEATURES))))
             time.sleep(
                 _REST_S
             )  # workers fork and warm up ahead of the next drop: not at the floor's cost
-            hidden = _hidden(frame, bare / "events" / f".{name}.tmp")
+            hidden = hidden_at(frame, bare / "events" / f".{name}.tmp")
             floors.append(seconds(partial(floor.take, hidden, bare / "events" / name)))
     _check_values(bench, frame)
     project.definitions.close()
@@ -108,19 +108,19 @@ def _run(bench: Bench) -> list[Row]:
     return _rows(ours[_WARM_UP:], floors[_WARM_UP:])
 
 
-def _marked(bench: Bench, number: int) -> pl.DataFrame:
+def marked(bench: Bench, number: int) -> pl.DataFrame:
     """The drop of that number, its last event of an entity that was never seen before."""
     frame = data.drop(bench.size, number)
     new = frame["user_id"].clone().scatter(frame.height - 1, bench.size.entities + number)
     return frame.with_columns(new)
 
 
-def _hidden(frame: pl.DataFrame, path: Path) -> Path:
+def hidden_at(frame: pl.DataFrame, path: Path) -> Path:
     frame.write_parquet(path)
     return path
 
 
-def _key(feature: str, user: int) -> str:
+def key_of(feature: str, user: int) -> str:
     return f"mlforge:{feature}:{key_hash({'user_id': user})}"
 
 
@@ -136,10 +136,10 @@ def _dropped(connection: socket.socket, hidden: Path, path: Path, marks: list[st
         return connection.recv(64) == all_there
 
     hidden.rename(path)
-    _until(are_readable)
+    until(are_readable)
 
 
-def _until(condition: Callable[[], bool]) -> None:
+def until(condition: Callable[[], bool]) -> None:
     deadline = time.monotonic() + _PATIENCE_S
     while not condition():
         check(time.monotonic() < deadline, f"a drop was not readable within {_PATIENCE_S:.0f} s")
@@ -147,10 +147,10 @@ def _until(condition: Callable[[], bool]) -> None:
 
 
 @contextmanager
-def _running(root: Path, url: str) -> Iterator[None]:
+def running(root: Path, url: str, workers: int) -> Iterator[None]:
     """A watcher and workers; what they say goes into a file."""
     environment = os.environ | {"REDIS_URL": url, DEFINITIONS: str(root / "definitions.py")}
-    commands = [["watch"], *[["worker"]] * _WORKERS]
+    commands = [["watch"], *[["worker"]] * workers]
     with (root / "output.log").open("wb") as log:
         processes = [
             subprocess.Popen(
@@ -179,7 +179,7 @@ def _check_values(bench: Bench, drop: pl.DataFrame) -> None:
     """The rows of the last drop's entities are those of the floor."""
     users = drop["user_id"].to_list()
     for feature in FEATURES:
-        ours = bench.client.mget([_key(feature, user) for user in users])
+        ours = bench.client.mget([key_of(feature, user) for user in users])
         theirs = bench.client.mget([f"floor:{feature}:{user}" for user in users])
         for user, mine, other in zip(users, ours, theirs, strict=True):
             check(bool(mine and other), f"{feature} of {user} is there on both sides")

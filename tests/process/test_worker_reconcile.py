@@ -18,6 +18,7 @@ from mlforge.errors import DataError, MlforgeError, NotServed, OnlineError
 from mlforge.frames.encoding import key_hash
 from mlforge.online.books import INCOMPLETE, RECOUNT_AFTER_US
 from mlforge.online.staleness import behind
+from mlforge.sources.source_reading import SourceReading
 from mlforge.store import Books
 from tests.support.workers import Shop, eventually, purchases, redis, server, write  # noqa: F401 - fixtures
 from worker.monitor.status import gather
@@ -54,7 +55,7 @@ def work(project: Project, feature: str) -> str:
     """Do what the queue holds for a feature, as a worker would."""
     [job] = [job for job in waiting(project) if job.startswith(feature)]
     project.redis.lrem(f"rq:queue:{queue_of(project.scope)}", 1, job)
-    return refresh_job.serve(project, feature, job)
+    return refresh_job.serve(project, feature, job, SourceReading())
 
 
 def test_a_job_lost_from_the_queue_is_made_again(project):

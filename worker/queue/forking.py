@@ -22,6 +22,7 @@ from rq.job import Job
 
 from mlforge.core import clock
 from mlforge.core.values import to_us
+from mlforge.definitions.together import of_one_source
 from worker import project
 from worker.child_process import die_with_parent
 from worker.project import JOB_TIMEOUT, Project
@@ -137,10 +138,11 @@ class ForgeWorker(Forge, Worker):
 
         Kills a fork that has not ended itself long after its time was up, for the same reason.
         """
-        feature, scope = argument(job, "feature"), argument(job, "definitions")
+        scope = argument(job, "definitions")
         with outage_survived():
-            if feature is not None and scope is not None:
-                WorkQueue(self.connection, scope).renew(feature, job.id)
+            if scope is not None:
+                work_queue = WorkQueue(self.connection, scope)
+                any(work_queue.renew(feature, job.id) for feature in self._features_of(job))
             super().maintain_heartbeats(job, execution)
         if job.timeout and _seconds_of(job) > job.timeout + OVERDUE_S:
             self._overdue = job.id
@@ -155,8 +157,8 @@ class ForgeWorker(Forge, Worker):
         self, job: Job, retpid: int | None, ret_val: int | None, rusage: Any
     ) -> None:
         """Give back the lease of a fork that was killed, and log it."""
-        feature, scope = argument(job, "feature"), argument(job, "definitions")
-        if feature is None or scope is None:
+        features, scope = self._features_of(job), argument(job, "definitions")
+        if not features or scope is None:
             return
         overdue = self._overdue == job.id
         error = (
@@ -164,8 +166,19 @@ class ForgeWorker(Forge, Worker):
             if overdue
             else f"the process at work was ended by {_cause(ret_val)}"
         )
-        WorkQueue(self.connection, scope).died(feature, job.id, error, at_fault=overdue)
-        log.error("refresh interrupted", feature=feature, job=job.id, error=error)
+        work_queue = WorkQueue(self.connection, scope)
+        interrupted = (f for f in features if work_queue.died(f, job.id, error, at_fault=overdue))
+        log.error(
+            "refresh interrupted", feature=next(interrupted, features[0]), job=job.id, error=error
+        )
+
+    def _features_of(self, job: Job) -> list[str]:
+        """Features that a job may be at work on, one at a time: its own, then the others of that one's source."""
+        feature = argument(job, "feature")
+        if feature is None:
+            return []
+        known = self._project.definitions.features if self._project else {}
+        return [feature, *(of_one_source(known, feature) if feature in known else ())]
 
     def _open(self) -> Project | None:
         """Load the definitions, unless forks of a process that did so would hang."""

@@ -1,4 +1,4 @@
-"""The job of a worker: one feature, from its source to its rows online."""
+"""The job of a worker: a feature, from its source to its rows online, and those of its source that wait with it."""
 
 from __future__ import annotations
 
@@ -15,11 +15,13 @@ from mlforge.core import clock
 from mlforge.core.failpoints import reach
 from mlforge.errors import MlforgeError, OnlineError, StoreBusy, VersionConflict
 from mlforge.maintenance import operations
+from mlforge.sources.source_reading import SourceReading
 from mlforge.store.changes import VersionsDiff
 from worker import project
 from worker.project import Project
 from worker.queue import current_job_id, enqueue, give_back
-from worker.state.work_queue import RENEW_S, Lease, WorkQueue
+from worker.queue.together import waiting_together
+from worker.state.work_queue import RENEW_S, Lease, Ticket, WorkQueue
 from worker.supervision import FAULTS, survived
 
 if TYPE_CHECKING:
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
 TRANSIENT = (OnlineError, StoreBusy, VersionConflict, RedisError, OSError, MemoryError)
 """Faults of the surroundings, not of the feature: tried again for as long as it takes."""
 _PAUSE_S = 1.0
+ENDING = ("failed", "parked", "gone")
+"""Outcomes after which a job serves no further feature: its process may have been left in disorder."""
 WAITING = ("waiting", "source_missing")
 """Reasons of a refresh that found nothing to do yet, which is nobody's mistake."""
 
@@ -37,7 +41,10 @@ log = structlog.get_logger()
 
 
 def refresh(feature: str, definitions: str, definitions_hash: str) -> str:
-    """Refresh and push a feature, as rq's job; returns the outcome in a word."""
+    """Refresh and push a feature, as rq's job; returns the outcome in a word.
+
+    Other features of its source that wait too are served then, from the same reading of its files.
+    """
     at_work, job = project.in_use(), current_job_id()
     with structlog.contextvars.bound_contextvars(feature=feature, job=job):
         if definitions != at_work.scope:
@@ -48,10 +55,19 @@ def refresh(feature: str, definitions: str, definitions_hash: str) -> str:
             time.sleep(_PAUSE_S)
             give_back(at_work, feature, job)
             return "given back"
-        return serve(at_work, feature, job)
+        reading = SourceReading()
+        outcome = serve(at_work, feature, job, reading)
+    if outcome in ENDING:
+        return outcome
+    for lease in waiting_together(at_work, feature, job):
+        with structlog.contextvars.bound_contextvars(feature=lease.feature, job=job):
+            reach("job.begun")
+            if _served(at_work, lease, Ticket(lease.feature), reading) in ENDING:
+                break
+    return outcome
 
 
-def serve(at_work: Project, feature: str, job: str) -> str:
+def serve(at_work: Project, feature: str, job: str, reading: SourceReading) -> str:
     """Take the feature's lease, bring everything up to date, give the lease back.
 
     Never raises for a fault of the feature, its files or the server: it is logged, noted in the
@@ -63,10 +79,16 @@ def serve(at_work: Project, feature: str, job: str) -> str:
     lease = work_queue.start(feature, job)
     if lease is None:
         return "nothing to do"
-    reach("lease.taken")
     if feature not in at_work.definitions.features:
         work_queue.done(lease)
         return "gone"
+    return _served(at_work, lease, before, reading)
+
+
+def _served(at_work: Project, lease: Lease, before: Ticket, reading: SourceReading) -> str:
+    """Bring a leased feature up to date, give the lease back; as `serve`. before: its ticket before the lease."""
+    work_queue, feature = at_work.work_queue, lease.feature
+    reach("lease.taken")
     with _renewed(work_queue, lease):
         try:
             # Whatever ended the process before: if it was a file, it shall end no more than its own.
@@ -78,7 +100,7 @@ def serve(at_work: Project, feature: str, job: str) -> str:
                     _serve_on(at_work, feature)
                     enqueue(at_work, feature, work_queue.rested(lease, before))
                     return "parked"
-                outcome = _bring_up(at_work, lease, careful)
+                outcome = _bring_up(at_work, lease, reading, careful)
         except (KeyboardInterrupt, SystemExit):
             raise
         except BaseException as error:  # noqa: BLE001 - polars' PanicException is no Exception
@@ -91,12 +113,12 @@ def serve(at_work: Project, feature: str, job: str) -> str:
     return outcome
 
 
-def _bring_up(at_work: Project, lease: Lease, careful: bool) -> str:
+def _bring_up(at_work: Project, lease: Lease, reading: SourceReading, careful: bool) -> str:
     """Refresh and push the feature, then log the outcome."""
     definitions, feature = at_work.definitions, lease.feature
     began = clock.now()
     try:
-        built = definitions.refresh(feature, attended=False, careful=careful)
+        built = definitions.refresh(feature, attended=False, careful=careful, reading=reading)
     except FAULTS:
         _serve_on(at_work, feature)
         raise

@@ -10,6 +10,7 @@ from redis.exceptions import ResponseError
 from rq import get_current_job
 from rq.exceptions import DeserializationError, NoSuchJobError
 from rq.job import Job
+from rq.worker.base import BaseWorker
 from rq.worker_registration import WORKERS_BY_QUEUE_KEY
 
 from mlforge.core import clock
@@ -73,6 +74,13 @@ class JobQueue:
             job_id=job,
             description=f"refresh {feature}",
         )
+
+    def remove(self, job: str) -> None:
+        """Remove a job that nobody needs to run any more; a worker that has taken it already finds nothing to do."""
+        pipeline = self._redis.pipeline(transaction=False)
+        pipeline.lrem(self._queue.key, 1, job)
+        pipeline.delete(Job.key_for(job))
+        pipeline.execute()
 
     def waiting(self) -> set[str]:
         """The ids of jobs that no worker has taken yet."""
@@ -139,6 +147,15 @@ def current_job_id() -> str:
     if job is None:
         raise MlforgeError(f"{REFRESH} is called by a worker; `mlforge build` refreshes by hand")
     return job.id
+
+
+def is_worker_ending(redis: Redis) -> bool:
+    """Whether the worker of the job that runs in this process was asked to end after it."""
+    job = get_current_job()
+    if job is None or not job.worker_name:
+        return False
+    key = f"{BaseWorker.redis_worker_namespace_prefix}{job.worker_name}"
+    return bool(redis.hexists(key, "shutdown_requested_date"))
 
 
 def argument(job: Job, name: str) -> str | None:

@@ -5,7 +5,7 @@ read when it began. While a feature's lease is held nobody else works on it, and
 lease back sees whether more was wanted meanwhile: that makes exactly one more job. A lease that is
 no longer renewed expires, and `overdue` finds the work that its holder left behind.
 
-Every change is one Lua script, so that no two processes see a ticket half-changed.
+Every change is one script (`worker.state.scripts`).
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ from uuid import uuid4
 from redis import Redis
 from redis.exceptions import RedisError
 
+from worker.state import scripts
+from worker.state.scripts import LEASE_AT_MOST_MS
+
 LEASE_MS = 10_000
-LEASE_AT_MOST_MS = 60_000
-"""A lease that would last for longer was given by nobody of us."""
 RENEW_S = 3.0
 RETRY_AFTER_S = (1, 5, 25)
 """Pauses before a failed refresh is tried again; after the last one it is parked."""
@@ -130,128 +131,18 @@ def new_job_id(feature: str) -> str:
     return f"{feature}-{uuid4().hex}"
 
 
-# KEYS: 1 the ticket, 2 its lease. Times come from the server: hosts need not agree on the time.
-# A script whose answer was lost is sent again, with the same job: it must answer as it did.
-_NOW = "local t = redis.call('TIME'); local now = t[1] * 1000000 + t[2];"
-# A lease that has lost its expiry, or was forged without one, is held by nobody.
-_HOLDER = f"""
-local function holder_of(lease)
-  if redis.call('TYPE', lease).ok ~= 'string' then return false end
-  local left = redis.call('PTTL', lease)
-  return left >= 0 and left <= {LEASE_AT_MOST_MS} and redis.call('GET', lease)
-end
-"""
-_QUEUE = _NOW + "redis.call('HSET', KEYS[1], 'queued', job, 'queued_at', string.format('%d', now));"
-
-_REQUEST = f"""{_HOLDER}
-local job, reason, closed_at, afresh = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
-if redis.call('HGET', KEYS[1], 'queued') == job then
-  return {{1, tonumber(redis.call('HGET', KEYS[1], 'wanted'))}}
-end
-local wanted = redis.call('HINCRBY', KEYS[1], 'wanted', 1)
-redis.call('HSET', KEYS[1], 'reason', reason)
-if closed_at ~= '' then
-  local known = redis.call('HGET', KEYS[1], 'closed_at')
-  if not known or tonumber(closed_at) < tonumber(known) then
-    redis.call('HSET', KEYS[1], 'closed_at', closed_at)
-  end
-end
-if afresh == '1' then
-  redis.call('HDEL', KEYS[1], 'failures', 'interruptions', 'deaths', 'error', 'failed_at')
-elseif redis.call('HEXISTS', KEYS[1], 'failed_at') == 1 then
-  return {{0, wanted}}
-end
-if redis.call('HEXISTS', KEYS[1], 'queued') == 1 or holder_of(KEYS[2]) then
-  return {{0, wanted}}
-end
-{_QUEUE}
-return {{1, wanted}}
-"""
-
-_REQUEUE = f"""{_HOLDER}
-local job, seen = ARGV[1], ARGV[2]
-if holder_of(KEYS[2]) then return 0 end
-local queued = redis.call('HGET', KEYS[1], 'queued') or ''
-if queued == job then return 1 end
-if queued ~= seen then return 0 end
-{_QUEUE}
-return 1
-"""
-
-_START = f"""{_HOLDER}
-local job, ttl, attempt = ARGV[1], ARGV[2], ARGV[3]
-if redis.call('HGET', KEYS[1], 'queued') == job then
-  redis.call('HDEL', KEYS[1], 'queued', 'queued_at')
-end
-local wanted = tonumber(redis.call('HGET', KEYS[1], 'wanted') or '0')
-if wanted <= tonumber(redis.call('HGET', KEYS[1], 'served') or '0') then return false end
-local holder = holder_of(KEYS[2])
-if holder and redis.call('HGET', KEYS[1], 'attempt') ~= attempt then return false end
-redis.call('SET', KEYS[2], job, 'PX', ttl)
-local closed_at = redis.call('HGET', KEYS[1], 'closed_at')
-local left = redis.call('HGET', KEYS[1], 'taken_closed_at')
-if left and (not closed_at or tonumber(left) < tonumber(closed_at)) then closed_at = left end
-redis.call('HDEL', KEYS[1], 'closed_at')
-if closed_at then redis.call('HSET', KEYS[1], 'taken_closed_at', closed_at) end
-redis.call('HSET', KEYS[1], 'working', job, 'attempt', attempt)
-return {{wanted, closed_at or '', redis.call('HGET', KEYS[1], 'reason') or ''}}
-"""
-
-_RENEW = """
-if redis.call('TYPE', KEYS[2]).ok ~= 'string' then return 0 end
-if redis.call('GET', KEYS[2]) ~= ARGV[1] then return 0 end
-return redis.call('PEXPIRE', KEYS[2], ARGV[2])
-"""
-
-# Who lost the lease does not say what was served: the server may have lost the ticket with it and
-# count from 0, and then an old count would pass for requests that nobody has seen.
-_DONE = f"""{_HOLDER}
-local held, serves, job = ARGV[1], tonumber(ARGV[2]), ARGV[3]
-if redis.call('HGET', KEYS[1], 'queued') == job then return 1 end
-if holder_of(KEYS[2]) ~= held then return 0 end
-{_NOW}
-if serves > tonumber(redis.call('HGET', KEYS[1], 'served') or '0') then
-  redis.call('HSET', KEYS[1], 'served', serves, 'served_at', string.format('%d', now))
-end
-redis.call('DEL', KEYS[2])
-redis.call('HDEL', KEYS[1],
-  'working', 'taken_closed_at', 'failures', 'interruptions', 'deaths', 'error', 'failed_at')
-local wanted = tonumber(redis.call('HGET', KEYS[1], 'wanted') or '0')
-if wanted <= serves or redis.call('HEXISTS', KEYS[1], 'queued') == 1 then return 0 end
-{_QUEUE}
-return 1
-"""
-
-_FAILED = f"""{_HOLDER}
-local held, serves, job, counter, error = ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[4], ARGV[5]
-if job ~= '' and redis.call('HGET', KEYS[1], 'queued') == job then return 1 end
-local holder = holder_of(KEYS[2])
-if holder and holder ~= held then return 0 end
-if redis.call('HGET', KEYS[1], 'working') ~= held then return 0 end
-redis.call('DEL', KEYS[2])
-redis.call('HDEL', KEYS[1], 'working')
-{_NOW}
-redis.call('HSET', KEYS[1], 'error', error, 'failed_at', string.format('%d', now))
-redis.call('HINCRBY', KEYS[1], counter, 1)
-local wanted = tonumber(redis.call('HGET', KEYS[1], 'wanted') or '0')
-if serves < 0 or wanted <= serves or redis.call('HEXISTS', KEYS[1], 'queued') == 1 then return 0 end
-{_QUEUE}
-return 1
-"""
-
-
 class WorkQueue:
     """The tickets of one project; methods that return a job id ask the caller to enqueue it."""
 
     def __init__(self, redis: Redis, scope: str) -> None:
         self._redis = redis
         self._prefix = f"mlforge-work:{scope}"
-        self._request = redis.register_script(_REQUEST)
-        self._requeue = redis.register_script(_REQUEUE)
-        self._start = redis.register_script(_START)
-        self._renew = redis.register_script(_RENEW)
-        self._done = redis.register_script(_DONE)
-        self._failed = redis.register_script(_FAILED)
+        self._request = redis.register_script(scripts.REQUEST)
+        self._requeue = redis.register_script(scripts.REQUEUE)
+        self._start = redis.register_script(scripts.START)
+        self._renew = redis.register_script(scripts.RENEW)
+        self._done = redis.register_script(scripts.DONE)
+        self._failed = redis.register_script(scripts.FAILED)
 
     def request(
         self, feature: str, reason: str, closed_at: int | None = None, afresh: bool = True
@@ -280,7 +171,18 @@ class WorkQueue:
 
     def start(self, feature: str, job: str) -> Lease | None:
         """Take the lease; None if another holds it (and will look again) or no request is open."""
-        answer: Any = self._start(self._keys(feature), [job, LEASE_MS, uuid4().hex])
+        return self._lease(feature, job, "")
+
+    def claim(self, ticket: Ticket, job: str) -> Lease | None:
+        """Take the lease for another job than the ticket's queued one, which has nothing to do any more.
+
+        None if that job is not queued any more, and where `start` gives None.
+        """
+        return self._lease(ticket.feature, job, ticket.queued) if ticket.queued else None
+
+    def _lease(self, feature: str, job: str, instead_of: str) -> Lease | None:
+        arguments: list[str | int] = [job, LEASE_MS, uuid4().hex, instead_of]
+        answer: Any = self._start(self._keys(feature), arguments)
         if answer is None:
             return None
         requested, closed_at, reason = answer
@@ -312,13 +214,14 @@ class WorkQueue:
         """Give back the lease of a parked feature after a push without a refresh: it stays parked."""
         return self.failed(lease, parked.error or "", transient=True)
 
-    def died(self, feature: str, job: str, error: str, at_fault: bool = False) -> None:
+    def died(self, feature: str, job: str, error: str, at_fault: bool = False) -> bool:
         """The process that worked under this job's id is no more; without its lease or with it.
 
-        at_fault: the feature is to blame, so that it is parked as soon as if it had failed.
+        at_fault: the feature is to blame, so that it is parked as soon as if it had failed. Returns whether
+        the job was at work on this feature; nothing is noted otherwise.
         """
         counter = "failures" if at_fault else "deaths"
-        self._failed(self._keys(feature), [job, -1, "", counter, error])
+        return self._failed(self._keys(feature), [job, -1, "", counter, error]) is not None
 
     def read(self, features: Iterable[str]) -> list[Ticket]:
         """The tickets of these features, in order."""

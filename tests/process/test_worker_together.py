@@ -1,0 +1,233 @@
+"""Features of one source that wait together: one job serves them, and each stands alone for all that may go wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from mlforge.sources.source_reading import SourceReading
+from tests.support.workers import (
+    Shop,
+    eventually,
+    purchases,
+    redis,  # noqa: F401 - fixtures
+    running_shop,
+    server,  # noqa: F401 - fixtures
+    several,
+    write,
+)
+from worker.queue import JobQueue, enqueue, refresh_job, together
+
+NAMES = [f"f{number}" for number in range(8)]
+ALIKE = several(dict.fromkeys(NAMES, "drops/"))
+BAD = """
+import os
+import signal
+
+
+@feature(keys=["user_id"], source="drops/", timestamp="at", incremental=True)
+def f3(df: pl.DataFrame) -> pl.DataFrame:
+    if (HERE / "die").exists():
+        os.kill(os.getpid(), signal.SIGKILL)
+    if (HERE / "fail").exists():
+        raise ValueError("as always")
+    return df.select("user_id", "at", "amount")
+
+
+FEATURES = [rolling(name, source) for name, source in SOURCES.items() if name != "f3"]
+defs = Definitions(store=LocalStore(HERE / "feature_store"), features=[*FEATURES, f3], name="shop")
+"""
+
+
+@pytest.fixture
+def idle(server, tmp_path) -> Iterator[Shop]:  # noqa: F811
+    """A shop of eight features on one source, for which nothing runs yet."""
+    with running_shop(server, tmp_path, (), definitions=ALIKE, sources=["drops"]) as made:
+        yield made
+
+
+@pytest.fixture
+def one_is_bad(server, tmp_path) -> Iterator[Shop]:  # noqa: F811
+    """The same, one feature of which can be told to fail or to die."""
+    with running_shop(server, tmp_path, (), definitions=ALIKE + BAD, sources=["drops"]) as made:
+        yield made
+
+
+def dropped(shop: Shop, name: str = "a") -> None:
+    """A file in the source, and a request of each feature, as the watcher makes them."""
+    write(shop.folder / f"drops/{name}.parquet", purchases((1, 10, 5.0)))
+    for feature in NAMES:
+        job = shop.project.work_queue.request(feature, f"{name} came", closed_at=1).job
+        enqueue(shop.project, feature, job)
+
+
+def served(shop: Shop, names: list[str] = NAMES) -> bool:
+    return not any(ticket.behind for ticket in shop.project.work_queue.read(names))
+
+
+def jobs_of(shop: Shop) -> dict[str, str]:
+    """The job that refreshed each feature last."""
+    return {entry["feature"]: entry["job"] for entry in shop.log("refreshed") if "job" in entry}
+
+
+def test_features_that_wait_together_are_served_by_one_job(idle):
+    dropped(idle)
+    idle.start("worker")
+    eventually(lambda: served(idle))
+    assert {name: idle.versions(name) for name in NAMES} == {name: ["1.0.0"] for name in NAMES}
+    assert all(idle.online(name, 1) for name in NAMES)
+    assert len(set(jobs_of(idle).values())) == 1, "one job"
+    assert len(idle.log("refreshed")) >= len(NAMES), "each has its own line"
+    assert not JobQueue(idle.project.redis, idle.project.scope).waiting()
+
+
+def test_a_feature_that_fails_ends_its_job_and_no_other_feature_s(one_is_bad):
+    (one_is_bad.folder / "fail").touch()
+    dropped(one_is_bad)
+    one_is_bad.start("worker")
+    others = [name for name in NAMES if name != "f3"]
+    eventually(lambda: served(one_is_bad, others))
+    bad = eventually(lambda: t if (t := one_is_bad.ticket("f3")).error else None)
+    assert "as always" in bad.error
+    assert [one_is_bad.ticket(name).error for name in others] == [None] * len(others)
+    assert one_is_bad.versions("f3") == []
+
+
+def test_a_feature_that_ends_its_process_is_tried_alone_from_then_on(one_is_bad):
+    (one_is_bad.folder / "die").touch()
+    dropped(one_is_bad)
+    worker = one_is_bad.start("worker")
+    others = [name for name in NAMES if name != "f3"]
+    eventually(lambda: served(one_is_bad, others))
+    bad = eventually(lambda: t if (t := one_is_bad.ticket("f3")).deaths else None)
+    assert "SIGKILL" in bad.error
+    assert [one_is_bad.ticket(name).deaths for name in others] == [0] * len(others)
+    assert [one_is_bad.versions(name) for name in others] == [["1.0.0"]] * len(others)
+    assert one_is_bad.log("refresh interrupted", feature="f3")
+    assert not [
+        entry for entry in one_is_bad.log("refresh interrupted") if entry["feature"] != "f3"
+    ]
+    assert worker.poll() is None
+    (one_is_bad.folder / "die").unlink()
+    job = one_is_bad.project.work_queue.requeue(one_is_bad.ticket("f3"))
+    enqueue(one_is_bad.project, "f3", job)
+    dropped(one_is_bad, "b")
+    eventually(lambda: served(one_is_bad))
+    assert one_is_bad.online("f3", 1)
+
+
+# -- the rules, without processes
+
+
+@pytest.fixture
+def project(idle):
+    return idle.project
+
+
+def leases(project, job="the-job"):
+    return together.waiting_together(project, "f0", job)
+
+
+def test_one_lease_is_held_at_a_time_and_the_jobs_taken_over_leave_the_queue(idle, project):
+    dropped(idle)
+    queue = JobQueue(project.redis, project.scope)
+    assert len(queue.waiting()) == len(NAMES)
+    for number, lease in enumerate(leases(project), start=1):
+        tickets = project.work_queue.read(NAMES)
+        assert [t.feature for t in tickets if t.leased] == [lease.feature]
+        assert lease.job == "the-job"
+        assert lease.closed_at == 1
+        assert len(queue.waiting()) == len(NAMES) - number
+        project.work_queue.done(lease)
+    assert [t.feature for t in project.work_queue.read(NAMES) if t.behind] == ["f0"]
+
+
+def test_features_in_trouble_or_at_work_elsewhere_are_left_alone(idle, project):
+    dropped(idle)
+    tickets = {ticket.feature: ticket for ticket in project.work_queue.read(NAMES)}
+    lease = project.work_queue.start("f1", tickets["f1"].queued)
+    assert lease is not None
+    failing = project.work_queue.start("f2", tickets["f2"].queued)
+    project.work_queue.failed(failing, "as always")
+    enqueue(project, "f2", project.work_queue.requeue(idle.ticket("f2")))
+    taken = []
+    for each in leases(project):
+        taken.append(each.feature)
+        project.work_queue.done(each)
+    assert taken == [name for name in NAMES if name not in ("f0", "f1", "f2")]
+
+
+def test_a_feature_is_served_once_a_job_so_that_other_sources_get_their_turn(idle, project):
+    dropped(idle)
+    taken = []
+    for lease in leases(project):
+        taken.append(lease.feature)
+        project.work_queue.done(lease)
+        enqueue(project, lease.feature, project.work_queue.request(lease.feature, "again").job)
+    assert sorted(taken) == NAMES[1:]
+
+
+def test_a_request_during_its_refresh_leads_to_one_more(idle, project):
+    dropped(idle)
+    lease = next(leases(project))
+    assert project.work_queue.request(lease.feature, "b came").job is None
+    assert project.work_queue.done(lease) is not None
+
+
+@pytest.mark.parametrize("limit", ["time", "memory", "ending", "definitions"])
+def test_nothing_more_is_taken_where_a_process_should_end(idle, project, monkeypatch, limit):
+    dropped(idle)
+    waiting = leases(project)
+    project.work_queue.done(next(waiting))
+    if limit == "time":
+        later = together.time.monotonic() + project.settings.job_timeout_s
+        monkeypatch.setattr(together.time, "monotonic", lambda: later)
+    elif limit == "memory":
+        monkeypatch.setattr(together, "_resident", lambda: 1 << 50)
+    elif limit == "ending":
+        monkeypatch.setattr(together, "is_worker_ending", lambda _: True)
+    else:
+        project.redis.set(f"mlforge-work:{project.scope}:definitions", "other 1")
+    assert next(waiting, None) is None
+
+
+def test_a_job_that_was_taken_over_finds_nothing_to_do(idle, project):
+    dropped(idle)
+    queued = idle.ticket("f1").queued
+    lease = project.work_queue.claim(idle.ticket("f1"), "the-job")
+    assert lease is not None
+    assert refresh_job.serve(project, "f1", queued, SourceReading()) == "nothing to do"
+    assert project.work_queue.renew("f1", "the-job"), "its lease is still held"
+    assert project.work_queue.done(lease) is None
+
+
+def test_a_ticket_that_has_moved_on_is_not_claimed(idle, project):
+    dropped(idle)
+    old = idle.ticket("f1")
+    lease = project.work_queue.start("f1", old.queued)
+    project.work_queue.done(lease)
+    project.work_queue.request("f1", "b came")
+    assert project.work_queue.claim(old, "the-job") is None
+
+
+def test_a_claim_whose_answer_was_lost_is_answered_alike(idle, project, monkeypatch):
+    dropped(idle)
+    work_queue = project.work_queue
+    ticket = idle.ticket("f1")
+    once = work_queue._start
+
+    def twice(keys, arguments):
+        once(keys, arguments)
+        return once(keys, arguments)
+
+    monkeypatch.setattr(work_queue, "_start", twice)
+    assert work_queue.claim(ticket, "the-job") is not None
+
+
+def test_only_the_feature_at_work_is_blamed_for_the_end_of_a_job(idle, project):
+    dropped(idle)
+    lease = next(leases(project))
+    died = [project.work_queue.died(name, "the-job", "gone") for name in NAMES]
+    assert [name for name, it in zip(NAMES, died, strict=True) if it] == [lease.feature]
+    assert [t.feature for t in project.work_queue.read(NAMES) if t.deaths] == [lease.feature]

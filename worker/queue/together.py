@@ -1,0 +1,72 @@
+"""Features of one source that wait for a refresh together: the job of one of them serves them all, each under its own lease."""
+
+from __future__ import annotations
+
+import os
+import resource
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from mlforge.definitions.together import of_one_source
+from worker.project import Project
+from worker.queue.rq_queue import JobQueue, is_worker_ending
+from worker.state.work_queue import Lease, Ticket
+
+TIME_SHARE = 0.1
+"""The share of a job's time after which it takes no further feature: the rest is enough for any that it has taken."""
+GROWTH_BYTES = 512 << 20
+"""By how much a process may have grown to take a further feature."""
+
+
+def waiting_together(at_work: Project, feature: str, job: str) -> Iterator[Lease]:
+    """Leases on the other features of the feature's source whose jobs wait, each taken when the last has been served.
+
+    The job holds one lease at a time, so that its process can only ever interrupt one feature; the jobs of all others
+    stay in the queue for other workers. A feature whose last refresh failed, or ended its process, is left to a
+    process of its own. Nothing more is taken once the definitions have changed, the worker is to end, the process
+    has grown, or much of the job's time is over.
+    """
+    limits = _Limits(at_work)
+    names = of_one_source(at_work.definitions.features, feature)
+    queue = JobQueue(at_work.redis, at_work.scope)
+    while waiting := [t for t in at_work.work_queue.read(names) if _can_be_taken(t)]:
+        for ticket in waiting:
+            if limits.are_reached():
+                return
+            names.remove(ticket.feature)
+            lease = at_work.work_queue.claim(ticket, job)
+            if lease is not None:
+                assert ticket.queued is not None
+                queue.remove(ticket.queued)
+                yield lease
+
+
+def _can_be_taken(ticket: Ticket) -> bool:
+    return ticket.queued is not None and not (ticket.leased or ticket.troubled)
+
+
+class _Limits:
+    """Conditions under which a job takes no further feature."""
+
+    def __init__(self, at_work: Project) -> None:
+        self._project = at_work
+        self._end_s = time.monotonic() + TIME_SHARE * at_work.settings.job_timeout_s
+        self._most_bytes = _resident() + GROWTH_BYTES
+
+    def are_reached(self) -> bool:
+        return (
+            time.monotonic() >= self._end_s
+            or _resident() > self._most_bytes
+            or is_worker_ending(self._project.redis)
+            or not (self._project.is_current() and self._project.is_of_its_store())
+        )
+
+
+def _resident() -> int:
+    """Bytes of this process in memory; at the most that it ever had, where the system tells no more."""
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+    except OSError:
+        most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return most if os.uname().sysname == "Darwin" else most * 1024

@@ -1,0 +1,119 @@
+"""The scripts by which tickets change, each in one step: no two processes see a ticket half-changed."""
+
+from __future__ import annotations
+
+LEASE_AT_MOST_MS = 60_000
+"""A lease that would last for longer was given by nobody of us."""
+
+# KEYS: 1 the ticket, 2 its lease. Times come from the server: hosts need not agree on the time.
+# A script whose answer was lost is sent again, with the same job: it must answer as it did.
+_NOW = "local t = redis.call('TIME'); local now = t[1] * 1000000 + t[2];"
+# A lease that has lost its expiry, or was forged without one, is held by nobody.
+_HOLDER = f"""
+local function holder_of(lease)
+  if redis.call('TYPE', lease).ok ~= 'string' then return false end
+  local left = redis.call('PTTL', lease)
+  return left >= 0 and left <= {LEASE_AT_MOST_MS} and redis.call('GET', lease)
+end
+"""
+_QUEUE = _NOW + "redis.call('HSET', KEYS[1], 'queued', job, 'queued_at', string.format('%d', now));"
+
+REQUEST = f"""{_HOLDER}
+local job, reason, closed_at, afresh = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+if redis.call('HGET', KEYS[1], 'queued') == job then
+  return {{1, tonumber(redis.call('HGET', KEYS[1], 'wanted'))}}
+end
+local wanted = redis.call('HINCRBY', KEYS[1], 'wanted', 1)
+redis.call('HSET', KEYS[1], 'reason', reason)
+if closed_at ~= '' then
+  local known = redis.call('HGET', KEYS[1], 'closed_at')
+  if not known or tonumber(closed_at) < tonumber(known) then
+    redis.call('HSET', KEYS[1], 'closed_at', closed_at)
+  end
+end
+if afresh == '1' then
+  redis.call('HDEL', KEYS[1], 'failures', 'interruptions', 'deaths', 'error', 'failed_at')
+elseif redis.call('HEXISTS', KEYS[1], 'failed_at') == 1 then
+  return {{0, wanted}}
+end
+if redis.call('HEXISTS', KEYS[1], 'queued') == 1 or holder_of(KEYS[2]) then
+  return {{0, wanted}}
+end
+{_QUEUE}
+return {{1, wanted}}
+"""
+
+REQUEUE = f"""{_HOLDER}
+local job, seen = ARGV[1], ARGV[2]
+if holder_of(KEYS[2]) then return 0 end
+local queued = redis.call('HGET', KEYS[1], 'queued') or ''
+if queued == job then return 1 end
+if queued ~= seen then return 0 end
+{_QUEUE}
+return 1
+"""
+
+START = f"""{_HOLDER}
+local job, ttl, attempt, other = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+local queued = redis.call('HGET', KEYS[1], 'queued')
+if other ~= '' and queued ~= other and redis.call('HGET', KEYS[1], 'attempt') ~= attempt then
+  return false
+end
+if queued and (queued == job or queued == other) then
+  redis.call('HDEL', KEYS[1], 'queued', 'queued_at')
+end
+local wanted = tonumber(redis.call('HGET', KEYS[1], 'wanted') or '0')
+if wanted <= tonumber(redis.call('HGET', KEYS[1], 'served') or '0') then return false end
+local holder = holder_of(KEYS[2])
+if holder and redis.call('HGET', KEYS[1], 'attempt') ~= attempt then return false end
+redis.call('SET', KEYS[2], job, 'PX', ttl)
+local closed_at = redis.call('HGET', KEYS[1], 'closed_at')
+local left = redis.call('HGET', KEYS[1], 'taken_closed_at')
+if left and (not closed_at or tonumber(left) < tonumber(closed_at)) then closed_at = left end
+redis.call('HDEL', KEYS[1], 'closed_at')
+if closed_at then redis.call('HSET', KEYS[1], 'taken_closed_at', closed_at) end
+redis.call('HSET', KEYS[1], 'working', job, 'attempt', attempt)
+return {{wanted, closed_at or '', redis.call('HGET', KEYS[1], 'reason') or ''}}
+"""
+
+RENEW = """
+if redis.call('TYPE', KEYS[2]).ok ~= 'string' then return 0 end
+if redis.call('GET', KEYS[2]) ~= ARGV[1] then return 0 end
+return redis.call('PEXPIRE', KEYS[2], ARGV[2])
+"""
+
+# Who lost the lease does not say what was served: the server may have lost the ticket with it and
+# count from 0, and then an old count would pass for requests that nobody has seen.
+DONE = f"""{_HOLDER}
+local held, serves, job = ARGV[1], tonumber(ARGV[2]), ARGV[3]
+if redis.call('HGET', KEYS[1], 'queued') == job then return 1 end
+if holder_of(KEYS[2]) ~= held then return 0 end
+{_NOW}
+if serves > tonumber(redis.call('HGET', KEYS[1], 'served') or '0') then
+  redis.call('HSET', KEYS[1], 'served', serves, 'served_at', string.format('%d', now))
+end
+redis.call('DEL', KEYS[2])
+redis.call('HDEL', KEYS[1],
+  'working', 'taken_closed_at', 'failures', 'interruptions', 'deaths', 'error', 'failed_at')
+local wanted = tonumber(redis.call('HGET', KEYS[1], 'wanted') or '0')
+if wanted <= serves or redis.call('HEXISTS', KEYS[1], 'queued') == 1 then return 0 end
+{_QUEUE}
+return 1
+"""
+
+FAILED = f"""{_HOLDER}
+local held, serves, job, counter, error = ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[4], ARGV[5]
+if job ~= '' and redis.call('HGET', KEYS[1], 'queued') == job then return 1 end
+local holder = holder_of(KEYS[2])
+if holder and holder ~= held then return false end
+if redis.call('HGET', KEYS[1], 'working') ~= held then return false end
+redis.call('DEL', KEYS[2])
+redis.call('HDEL', KEYS[1], 'working')
+{_NOW}
+redis.call('HSET', KEYS[1], 'error', error, 'failed_at', string.format('%d', now))
+redis.call('HINCRBY', KEYS[1], counter, 1)
+local wanted = tonumber(redis.call('HGET', KEYS[1], 'wanted') or '0')
+if serves < 0 or wanted <= serves or redis.call('HEXISTS', KEYS[1], 'queued') == 1 then return 0 end
+{_QUEUE}
+return 1
+"""
