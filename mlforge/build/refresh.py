@@ -10,6 +10,7 @@ import time
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from functools import cache
 from importlib.metadata import version as installed
 
 import polars as pl
@@ -107,6 +108,12 @@ def _tried(work: _Refresh, bound: structlog.typing.FilteringBoundLogger) -> Buil
     raise AssertionError("the last attempt returns or raises")
 
 
+@cache
+def _release() -> str:
+    """The release of mlforge at work; looking it up parses a file."""
+    return installed("mlforge")
+
+
 def candidate_of(
     feature: Feature, source: Source, intake: Intake, schema: Schema, engine: Engine
 ) -> Manifest:
@@ -122,7 +129,7 @@ def candidate_of(
         why=intake.why,
         sources=intake.records,
         source=source.text,
-        mlforge_version=installed("mlforge"),
+        mlforge_version=_release(),
     )
 
 

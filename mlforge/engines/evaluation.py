@@ -104,20 +104,11 @@ def _entities(
     events: Events, ranges: list[TimeRange | None], among: pl.DataFrame | None
 ) -> pl.DataFrame:
     """Distinct keys of the events in any of the ranges; None is all of time."""
-    keys = list(events.spec.entity)
-    schema = events.spec.entities(events.schema)
     merged = _merged(ranges)
     if not merged:
-        return polars_schema.empty(schema).select(keys)
-    scans = [events.cache.identities(events, times, among).select(keys) for times in merged]
-    engine = polars_schema.engine_for(events.rows_within(_hull(merged)))
+        return polars_schema.empty(events.spec.entities(events.schema)).select(events.spec.entity)
     with intact(events.spec.name):
-        return pl.concat(scans).unique().collect(engine=engine)
-
-
-def _hull(merged: list[TimeRange | None]) -> TimeRange | None:
-    first, last = merged[0], merged[-1]
-    return first.union(last) if first and last else None
+        return events.entities(merged, among)
 
 
 def _merged(ranges: list[TimeRange | None]) -> list[TimeRange | None]:

@@ -6,9 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 
+import polars as pl
+
 from mlforge.core import time_model
 from mlforge.core.manifest import Manifest, Partial
+from mlforge.core.values import TimeRange
 from mlforge.engines.tiles.cache import TileCache
+from mlforge.frames import polars_schema
 from mlforge.store import Store
 from mlforge.store.changes import EventDiff
 from mlforge.store.scan import EventScan
@@ -24,6 +28,19 @@ class Events(EventScan):
     def cache(self) -> TileCache:
         """The cache of the events' tiles."""
         return TileCache(self.store, self.spec, self.schema)
+
+    def entities(
+        self, ranges: Sequence[TimeRange | None], among: pl.DataFrame | None = None
+    ) -> pl.DataFrame:
+        """Distinct keys of the events in any of some ranges, at least one; None is all of time.
+
+        The ranges are in order and do not overlap. among: keys of the entities to keep.
+        """
+        keys, (first, last) = list(self.spec.entity), (ranges[0], ranges[-1])
+        scans = [self.cache.identities(self, times, among).select(keys) for times in ranges]
+        hull = first.union(last) if first and last else None
+        engine = polars_schema.engine_for(self.rows_within(hull))
+        return pl.concat(scans).unique().collect(engine=engine)
 
 
 def events_of(

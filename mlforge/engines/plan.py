@@ -54,8 +54,10 @@ def plan(events: Events, points: pl.DataFrame, gathered: int) -> list[Step]:
 
     rows, tiles = None, events.cache.tiles(events, event_times, among)
     if tiles is None:
-        rows = _held(gather(events, event_times, among), most, gathered, spec.interval is not None)
-        if spec.interval is None or most < build.FEWEST or not build.dense(rows, spec):
+        if spec.interval is None:
+            return [step_over_events(spec.columns)]
+        rows = _held(gather(events, event_times, among), most, gathered)
+        if most < build.FEWEST or not build.dense(rows, spec):
             return [step_over_events(spec.columns, rows)]
         tiles = build_tiles(rows, spec, column_dtypes)
     merged = merge(tiles, spec, spec.columns, column_dtypes)
@@ -83,10 +85,10 @@ def times_of(points: pl.DataFrame) -> TimeRange:
     return TimeRange(least, greatest)
 
 
-def _held(rows: pl.LazyFrame, most: int, gathered: int, aligned: bool) -> pl.LazyFrame:
-    """Events in memory; more than `gathered` of an aligned feature stay where they are, for tiles may replace them."""
+def _held(rows: pl.LazyFrame, most: int, gathered: int) -> pl.LazyFrame:
+    """Events in memory; more than `gathered` stay where they are, for tiles may replace them."""
     engine = polars_schema.engine_for(most)
-    if not aligned or most <= gathered:
+    if most <= gathered:
         return rows.collect(engine=engine).lazy()
     head = rows.head(gathered + 1).collect(engine=engine)
     return head.lazy() if head.height <= gathered else rows

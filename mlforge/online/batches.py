@@ -136,6 +136,22 @@ class _Held(Events):
             rows = rows.select(name for name in self.frame.columns if name in names)
         return self.chosen(rows, times, among)
 
+    def entities(
+        self, ranges: Sequence[TimeRange | None], among: pl.DataFrame | None = None
+    ) -> pl.DataFrame:
+        rows, timestamp = self.frame, self.spec.timestamp
+        if timestamp is not None and None not in ranges:
+            time = pl.col(timestamp)
+            within = (
+                time.is_between(polars_schema.instant(r.start), polars_schema.instant(r.end))
+                for r in ranges
+                if r is not None
+            )
+            rows = rows.filter(pl.any_horizontal(within))
+        keys = list(self.spec.entity)
+        rows = rows.select(keys).unique()
+        return rows if among is None else rows.join(among, on=keys, how="semi")
+
 
 def _part_of(keys: Sequence[str], number: int, parts: int) -> pl.Expr | None:
     return None if parts == 1 else pl.struct(keys).hash() % parts == number

@@ -48,7 +48,7 @@ class EventScan:
     @cached_property
     def tasks(self) -> Sequence[FileScanTask]:
         """Scan tasks for all partials."""
-        return self.where(self.partials)
+        return self.where(self.partials) if self.partials else ()
 
     def tasks_within(self, times: TimeRange | None) -> Sequence[FileScanTask]:
         """Scan tasks for a range of time."""

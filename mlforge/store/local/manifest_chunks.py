@@ -12,7 +12,7 @@ import json
 import os
 import re
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import accumulate
@@ -80,8 +80,13 @@ class ManifestChunks:
         def partial_json(partial: Partial) -> dict[str, Any]:
             return partial_to_json(partial, manifest.events)
 
-        document["partials"] = self._list("partials", manifest.partials, _HASH_OF, partial_json)
-        document["sources"] = self._list("sources", manifest.sources, _PARTIAL_OF, source_entry)
+        there = self._there()
+        document["partials"] = self._list(
+            "partials", manifest.partials, _HASH_OF, partial_json, there
+        )
+        document["sources"] = self._list(
+            "sources", manifest.sources, _PARTIAL_OF, source_entry, there
+        )
         return document
 
     def lists(self, document: Mapping[str, Any]) -> Lists | None:
@@ -128,8 +133,12 @@ class ManifestChunks:
         entries: Sequence[Any],
         name_of: Callable[[Any], str],
         entry: Callable[[Any], dict[str, Any]],
+        there: Collection[str],
     ) -> list[Any] | dict[str, Any]:
-        """A list as the document holds it: the entries, or the names of its pieces, which are then written."""
+        """A list as the document holds it: the entries, or the names of its pieces, which are then written.
+
+        there: names of the pieces that are stored.
+        """
         if len(entries) <= _INLINE:
             self._cuts.pop(key, None)
             return [entry(item) for item in entries]
@@ -138,7 +147,6 @@ class ManifestChunks:
         known = {tuple(map(id, piece)): name for name, piece in before.pieces[len(kept) :]}
         new_pieces = _cut(entries[length:], name_of)
         cut = [*kept, *((known.get(tuple(map(id, piece)), ""), piece) for piece in new_pieces)]
-        there = self._there()
         absent = [item for name, piece in cut if name not in there for item in piece]
         lines = {id(item): before.lines.get(id(item)) or _text(entry(item)) for item in absent}
         texts: dict[str, str] = {}
