@@ -23,8 +23,11 @@ AGGREGATES = {
     "min": "min({})",
     "max": "max({})",
     "std": "stddev_samp({})",
+    "var": "var_samp({})",
     "median": "median({})",
+    "pN": "quantile_cont({}, {})",
 }
+"""By the kind of aggregation: the operand's place, then the parameter's. Other kinds are folds of slices."""
 LIST_AGGREGATES = {
     "count": "len({})",
     "sum": "list_sum({})",
@@ -32,10 +35,12 @@ LIST_AGGREGATES = {
     "min": "list_min({})",
     "max": "list_max({})",
     "std": "list_stddev_samp({})",
+    "var": "list_var_samp({})",
     "median": "list_median({})",
+    "pN": "list_aggregate({}, 'quantile_cont', {})",
 }
 """The same aggregates of a list of a window's values."""
-_AS_DOUBLE = ("mean", "std", "median")
+_AS_DOUBLE = ("mean", "std", "var", "median", "pN")
 
 
 def quote(identifier: str) -> str:
@@ -74,7 +79,7 @@ def select(context: ComputeContext, relation: str) -> str:
     """
     names = _window_names(context)
     columns = [
-        f"{AGGREGATES[aggregate.aggregation.kind.name].format(_operand(aggregate, context))} "
+        f"{_call(AGGREGATES, aggregate, _operand(aggregate, context))} "
         f"OVER {names[aggregate.window]} AS {quote(result_name(index))}"
         for index, aggregate in enumerate(context.aggregates)
     ]
@@ -93,7 +98,7 @@ def select_by_lists(context: ComputeContext, relation: str) -> str:
         column = quote(value_name(aggregate.value))
         key = (aggregate.window, _operand(aggregate, context), column)
         values = lists.setdefault(key, quote(f"__list{len(lists)}"))
-        result = LIST_AGGREGATES[aggregate.aggregation.kind.name].format(values)
+        result = _call(LIST_AGGREGATES, aggregate, values)
         columns.append(f"{result} AS {quote(result_name(index))}")
     gathered = [
         f"list({operand}) FILTER ({column} IS NOT NULL) OVER {names[window]} AS {values}"
@@ -125,7 +130,7 @@ def select_at_points(context: ComputeContext, relation: str, points: str) -> str
     for name, (window, aggregates) in enumerate(context.by_window().items()):
         start, end = bounds[window]
         columns = [
-            f"{AGGREGATES[a.aggregation.kind.name].format(_operand(a, context))} AS {quote(result_name(index))}"
+            f"{_call(AGGREGATES, a, _operand(a, context))} AS {quote(result_name(index))}"
             for index, a in aggregates.items()
         ]
         joined.append(
@@ -150,6 +155,13 @@ def rows_seen(context: ComputeContext, relation: str) -> str:
 
 def _window_names(context: ComputeContext) -> dict[Window, str]:
     return {window: f"w{index}" for index, window in enumerate(context.by_window())}
+
+
+def _call(table: Mapping[str, str], aggregate: Aggregate, operand: str) -> str:
+    """The aggregate of an operand in SQL."""
+    parameter = aggregate.aggregation.parameter
+    number = None if parameter is None else float(parameter)
+    return table[aggregate.aggregation.kind.name].format(operand, number)
 
 
 def _operand(aggregate: Aggregate, context: ComputeContext) -> str:

@@ -7,10 +7,14 @@ order of instant, then value. Sums are exact, or rounded once.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from fractions import Fraction
 from typing import Any
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 Event = tuple[int, Any]
 Fold = Callable[[Sequence[Event], Any], Any]
@@ -52,6 +56,77 @@ def std(values: Sequence[Any]) -> float | None:
     if len(values) < 2:
         return None
     return math.sqrt(_squared_deviations(values) / (len(values) - 1))
+
+
+def variance(values: Sequence[Any]) -> float | None:
+    """The sample variance; None for one value."""
+    return float(_squared_deviations(values) / (len(values) - 1)) if len(values) > 1 else None
+
+
+def first(events: Sequence[Event], _: Any) -> Any:
+    """The value of the least (instant, value) pair."""
+    return events[0][1]
+
+
+def last(events: Sequence[Event], _: Any) -> Any:
+    """The value of the greatest (instant, value) pair."""
+    return events[-1][1]
+
+
+def first_time(events: Sequence[Event], _: Any) -> datetime:
+    """The earliest instant that has a value."""
+    return _EPOCH + timedelta(microseconds=events[0][0])
+
+
+def last_time(events: Sequence[Event], _: Any) -> datetime:
+    """The latest instant that has a value."""
+    return _EPOCH + timedelta(microseconds=events[-1][0])
+
+
+def first_values(events: Sequence[Event], most: int) -> list[Any]:
+    """So many values at most, the oldest first."""
+    return [value for _, value in events[:most]]
+
+
+def last_values(events: Sequence[Event], most: int) -> list[Any]:
+    """So many values at most, the newest first."""
+    return [value for _, value in events[: -most - 1 : -1]]
+
+
+def distinct(values: Sequence[Any]) -> int:
+    """The number of different values."""
+    return len(set(values))
+
+
+def percentile(events: Sequence[Event], share: Fraction) -> float:
+    """The value at a share of the way from the least to the greatest, between ranks in a straight line."""
+    ordered = sorted(Fraction(value) for _, value in events)
+    place = share * (len(ordered) - 1)
+    below = ordered[math.floor(place)]
+    above = ordered[math.ceil(place)]
+    return float(below + (above - below) * (place - math.floor(place)))
+
+
+def mode(values: Sequence[Any]) -> Any:
+    """The most frequent value; of several the least."""
+    return top([(0, value) for value in values], 1)[0]
+
+
+def top(events: Sequence[Event], most: int) -> list[Any]:
+    """So many of the most frequent values, the most frequent first; equally frequent ones from the least on."""
+    counts = Counter(value for _, value in events)
+    return sorted(counts, key=lambda value: (-counts[value], value))[:most]
+
+
+def order_of(value: Any) -> Any:
+    """What puts values in order: lists and structs by their parts, a null before all else."""
+    if value is None:
+        return (False,)
+    if isinstance(value, Mapping):
+        return (True, [order_of(part) for part in value.values()])
+    if isinstance(value, (list, tuple)):
+        return (True, [order_of(part) for part in value])
+    return (True, value)
 
 
 def _squared_deviations(values: Sequence[Any]) -> Fraction:

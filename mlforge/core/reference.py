@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
-from mlforge.core.aggregations import aggregation
+from mlforge.core.aggregations import aggregation, empty_value
 from mlforge.core.feature_spec import FeatureSpec
 from mlforge.core.metrics import MetricColumn
+from mlforge.core.plain_folds import order_of
 from mlforge.core.values import PRECISION
 
 Row = Mapping[str, Any]
@@ -123,11 +124,12 @@ def aggregate(name: str, events: Iterable[tuple[int, Any]]) -> Cell:
     kind, parameter = aggregation(name).kind, aggregation(name).parameter
     present = [(time, value) for time, value in events if value is not None]
     if not present:
-        return Cell(kind.empty)
+        return Cell(empty_value(name))
+    present.sort(key=lambda event: (event[0], order_of(event[1])))
     numbers = [abs(float(v)) for _, v in present if isinstance(v, (int, float, Decimal))]
     magnitude = max(numbers, default=0.0)
     try:
-        return Cell(_finite(kind.fold(sorted(present), parameter)), magnitude)
+        return Cell(_finite(kind.fold(present, parameter)), magnitude**kind.degree)
     except OverflowError:  # no float is so large
         return Cell(None, magnitude)
 

@@ -57,6 +57,16 @@ def same_columns(a: Schema, b: Schema) -> bool:
     )
 
 
+def list_of(dtype: str) -> str:
+    """The dtype of lists of a dtype."""
+    return f"List({dtype})"
+
+
+def inner_of(dtype: str) -> str | None:
+    """The dtype of a list's elements, None for any other dtype."""
+    return dtype[5:-1] if dtype.startswith("List(") and dtype.endswith(")") else None
+
+
 def decimal_scale(dtype: str) -> int | None:
     """The scale of a decimal dtype, None for any other."""
     match = _DECIMAL.fullmatch(dtype)

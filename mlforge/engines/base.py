@@ -193,7 +193,7 @@ def _settle(results: pl.DataFrame, column: Column, owner: str) -> pl.Expr:
     value = pl.col(column.name)
     assert column.aggregation is not None
     kind = aggregation(column.aggregation).kind
-    if kind.empty is not None:
+    if isinstance(kind.empty, int):
         value = value.fill_null(kind.empty)
     if column.aggregation == "sum" and column.dtype == "Int64":
         _check_sum(results[column.name], owner)

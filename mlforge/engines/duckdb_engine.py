@@ -10,8 +10,9 @@ import duckdb
 import polars as pl
 
 from mlforge.compilers import duckdb_compiler
-from mlforge.compilers.base import ENTITY, ROW, TIME, ComputeContext
+from mlforge.compilers.base import ENTITY, ROW, TIME, ComputeContext, result_name
 from mlforge.engines.base import Engine, SumOverflow
+from mlforge.engines.folds import FOLDS, Folds
 from mlforge.engines.point_windows import TimelineIndex
 
 _LEAST_MEMORY = 128_000_000
@@ -27,14 +28,32 @@ class DuckDBEngine(Engine):
     def aggregate(self, line: pl.DataFrame, context: ComputeContext) -> pl.DataFrame:
         """A statement over the whole line; over the windows of the points alone, where those are few."""
         points = line.filter(pl.col(ROW).is_not_null())
-        with duckdb.connect(config=self._config) as connection:
+        in_sql = [a for a in context.aggregates if a.aggregation.kind.name not in FOLDS]
+        answers = points.select(ROW)
+        if in_sql:
             try:
-                if self.are_few(points, line):
-                    return _at_points(connection, line, points, context)
-                return _over_all(connection, line, context)
+                answers = self._queried(line, points, ComputeContext(tuple(in_sql), context.dtypes))
             except duckdb.OutOfRangeException as error:
                 sums = [i for i, a in enumerate(context.aggregates) if a.aggregation.name == "sum"]
                 raise SumOverflow(sums, "its dtype") from error
+            answers = points.select(ROW).join(answers, on=ROW, how="left", maintain_order="left")
+        queried, folds, index = iter(answers.drop(ROW)), Folds(line), TimelineIndex(line)
+        results = (
+            folds.folded(a, index.windows(points, a.window).segments)
+            if a.aggregation.kind.name in FOLDS
+            else next(queried)
+            for a in context.aggregates
+        )
+        named = (result.alias(result_name(number)) for number, result in enumerate(results))
+        return pl.DataFrame([answers[ROW], *named])
+
+    def _queried(
+        self, line: pl.DataFrame, points: pl.DataFrame, context: ComputeContext
+    ) -> pl.DataFrame:
+        with duckdb.connect(config=self._config) as connection:
+            if self.are_few(points, line):
+                return _at_points(connection, line, points, context)
+            return _over_all(connection, line, context)
 
     @property
     def _config(self) -> dict[str, Any]:

@@ -20,6 +20,14 @@ class Segments:
     starts: pl.Series
     lengths: pl.Series
 
+    def slice(self, start: int, many: int) -> Segments:
+        """Some of the segments, one after another."""
+        return Segments(self.starts.slice(start, many), self.lengths.slice(start, many))
+
+    def gathered(self, at: pl.Series) -> Segments:
+        """The segments at some positions."""
+        return Segments(self.starts.gather(at), self.lengths.gather(at))
+
     def blocks(self) -> Iterator[tuple[int, pl.Series, pl.Series]]:
         """For each power of two: that size, the segments with a block of the size, and where the block starts."""
         at = self.starts

@@ -19,6 +19,7 @@ from mlforge.compilers.base import (
 )
 from mlforge.core.time_model import Window
 from mlforge.engines.base import Engine, SumOverflow
+from mlforge.engines.folds import FOLDS, Folds
 from mlforge.engines.pairwise import Segments
 from mlforge.engines.point_windows import TimelineIndex
 from mlforge.engines.prefix_sums import DecimalOverflow, Sums
@@ -48,10 +49,15 @@ class PolarsEngine(Engine):
             Sums(line[value_name(index)], dtype, longest)
             for index, dtype in enumerate(context.dtypes)
         ]
+        folds = Folds(line)
         results = []
         for index, aggregate in enumerate(context.aggregates):
+            rolled = windows[aggregate.window]
             try:
-                result = _result(index, aggregate, windows[aggregate.window], sums[aggregate.value])
+                if aggregate.aggregation.kind.name in FOLDS:
+                    result = folds.folded(aggregate, Segments(rolled[_START], rolled[_LENGTH]))
+                else:
+                    result = _result(index, aggregate, rolled, sums[aggregate.value])
             except DecimalOverflow as error:
                 raise SumOverflow([index], error.dtype) from None
             results.append(result.alias(result_name(index)))
@@ -71,7 +77,7 @@ def _at_points(
     exact = {
         result_name(i): polars_compiler.expression(a)
         for i, a in aggregates.items()
-        if a.aggregation.name not in (*polars_compiler.SUMMED, "count")
+        if polars_compiler.is_rolled(a) and a.aggregation.name != "count"
     }
     return pl.DataFrame(
         [
@@ -93,10 +99,10 @@ def _rolled(
 ) -> pl.DataFrame:
     """For each row its window: where it lies within the line, and the aggregates that polars computes exactly."""
     ends_at = window.offset.us if window.offset else 0
-    exact = {
-        i: a for i, a in aggregates.items() if a.aggregation.name not in polars_compiler.SUMMED
-    }
-    summed = dict.fromkeys(a.value for i, a in aggregates.items() if i not in exact)
+    exact = {i: a for i, a in aggregates.items() if polars_compiler.is_rolled(a)}
+    summed = dict.fromkeys(
+        a.value for a in aggregates.values() if a.aggregation.name in polars_compiler.SUMMED
+    )
     rolled = line.rolling(
         TIME,
         period=f"{window.width.us}i",
@@ -122,8 +128,9 @@ def _result(index: int, aggregate: Aggregate, rolled: pl.DataFrame, sums: Sums) 
         return rolled[result_name(index)]
     segments = Segments(rolled[_START], rolled[_LENGTH])
     count = rolled[_COUNT.format(aggregate.value)]
-    if name == "std":
-        return (sums.deviations(segments, count) / (count - 1)).sqrt().set(count < 2, None)
+    if name in ("std", "var"):
+        variance = (sums.deviations(segments, count) / (count - 1)).set(count < 2, None)
+        return variance.sqrt() if name == "std" else variance
     if name == "mean":
         return (sums.floats(segments) / count).set(count == 0, None)
     return sums.totals(segments).set(count == 0, None)

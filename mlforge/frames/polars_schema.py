@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeVar
 import polars as pl
 
 from mlforge.core.feature_spec import SOURCE, FeatureSpec
-from mlforge.core.schema import INSTANT, Column, Schema
+from mlforge.core.schema import INSTANT, Column, Schema, inner_of, list_of
 from mlforge.core.values import TimeRange
 from mlforge.core.widening import EXACT_IN_FLOAT, casts
 from mlforge.errors import DataError
@@ -32,6 +32,8 @@ def dtype_text(dtype: pl.DataType) -> str:
         return f"Datetime({dtype.time_unit}{zone})"
     if isinstance(dtype, pl.Decimal):
         return f"Decimal({dtype.precision}, {dtype.scale})"
+    if isinstance(dtype, pl.List):
+        return list_of(dtype_text(dtype.inner))  # type: ignore[arg-type]
     return str(dtype)
 
 
@@ -42,6 +44,9 @@ def to_polars(text: str) -> pl.DataType:
     decimal = _DECIMAL.fullmatch(text)
     if decimal is not None:
         return pl.Decimal(int(decimal[1]), int(decimal[2]))
+    inner = inner_of(text)
+    if inner is not None:
+        return pl.List(to_polars(inner))
     dtype = getattr(pl, text, None)
     if isinstance(dtype, type) and issubclass(dtype, pl.DataType):
         return dtype()
@@ -53,6 +58,9 @@ def parse_dtype(text: str) -> pl.DataType:
     zoned = _DATETIME.fullmatch(text)
     if zoned is not None:
         return pl.Datetime(zoned[1], zoned[2])  # type: ignore[arg-type]
+    inner = inner_of(text)
+    if inner is not None and "=" not in inner:
+        return pl.List(parse_dtype(inner))
     try:
         dtype = _evaluated(ast.parse(text, mode="eval").body)
     except (SyntaxError, TypeError, ValueError, AttributeError) as error:

@@ -12,9 +12,19 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
 from functools import lru_cache
+from itertools import islice
 from typing import Any, NoReturn, TypeAlias
 
-from mlforge.core.schema import DIGITS, FLOATS, INSTANT, INTEGERS, Column, Schema, decimal_scale
+from mlforge.core.schema import (
+    DIGITS,
+    FLOATS,
+    INSTANT,
+    INTEGERS,
+    Column,
+    Schema,
+    decimal_scale,
+    inner_of,
+)
 
 Row: TypeAlias = dict[str, Any]
 Decode: TypeAlias = Callable[[list[Any]], list[Any]]
@@ -63,7 +73,9 @@ def decode_rows(rows: Sequence[Row | None], columns: Schema) -> None:
 @lru_cache(maxsize=256)
 def decoder(dtype: str) -> Decode:
     """The decoder of a dtype; KeyError where it is not known."""
-    scale = decimal_scale(dtype)
+    inner, scale = inner_of(dtype), decimal_scale(dtype)
+    if inner is not None:
+        return _lists(decoder(inner))
     return _each(_decimal) if scale is not None else _DECODERS[dtype]
 
 
@@ -126,8 +138,8 @@ _scan: Any = json.JSONDecoder(parse_constant=_refused).scan_once  # type: ignore
 _NONE = type(None)
 
 
-_NULL, _INT, _FLOAT, _STR, _BOOL = (
-    frozenset({_NONE, *kinds}) for kinds in ((), (int,), (float,), (str,), (bool,))
+_NULL, _INT, _FLOAT, _STR, _BOOL, _LIST = (
+    frozenset({_NONE, *kinds}) for kinds in ((), (int,), (float,), (str,), (bool,), (list,))
 )
 
 
@@ -176,6 +188,16 @@ def _booleans(values: list[Any]) -> list[Any]:
 def _nulls(values: list[Any]) -> list[Any]:
     _check_kinds(values, _NULL)
     return values
+
+
+def _lists(decode_elements: Decode) -> Decode:
+    def decode(values: list[Any]) -> list[Any]:
+        _check_kinds(values, _LIST)
+        lists = [value for value in values if value is not None]
+        elements = iter(decode_elements([element for value in lists for element in value]))
+        return [None if value is None else list(islice(elements, len(value))) for value in values]
+
+    return decode
 
 
 def _each(convert: Callable[[str], Any]) -> Decode:

@@ -17,7 +17,7 @@ import polars as pl
 import pytest
 
 from mlforge.core import reference
-from mlforge.core.aggregations import AGGREGATIONS, output_dtype
+from mlforge.core.aggregations import AGGREGATIONS, empty_value, output_dtype
 from mlforge.core.feature_spec import FeatureSpec
 from mlforge.core.metrics import Rolling
 from mlforge.core.values import FIRST_INSTANT, LAST_INSTANT, TimeRange
@@ -231,7 +231,7 @@ class EngineContract:
         metrics = [Rolling("1h", {"x": list(AGGREGATIONS)})]
         case = Case(tmp_path, [(1, NOON, None), (1, NOON, None)], metrics, dtype=pl.Null())
         [row] = engine.values(case.events, case.points([(1, NOON)])).to_dicts()
-        assert row == {f"x__{name}__1h": 0 if name == "count" else None for name in AGGREGATIONS}
+        assert row == {f"x__{name}__1h": empty_value(name) for name in AGGREGATIONS}
 
     def test_rows_are_one_for_each_entity_and_instant_by_time_then_key(
         self, engine: Engine, tmp_path: Path

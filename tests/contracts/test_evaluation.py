@@ -12,7 +12,7 @@ from typing import Any
 import polars as pl
 import pytest
 
-from mlforge.core.aggregations import AGGREGATIONS
+from mlforge.core.aggregations import AGGREGATIONS, aggregation, empty_value
 from mlforge.core.values import to_us
 from mlforge.engines import Engine, Events, engine_named
 from mlforge.errors import DefinitionError
@@ -24,7 +24,7 @@ from tests.support.projects import START
 HOUR = 3_600_000_000
 DAY = 24 * HOUR
 NOW = to_us(START)
-NUMBERS = [name for name in AGGREGATIONS if name != "median"]
+NUMBERS = [name for name in AGGREGATIONS if aggregation(name).kind.parts]
 
 
 @pytest.fixture(params=["as it comes", "general", "point by point"])
@@ -102,7 +102,7 @@ def test_points_do_not_count_as_events(engine: Engine, tmp_path: Path) -> None:
 def test_entities_never_seen_have_empty_windows(engine: Engine, tmp_path: Path) -> None:
     history = History(tmp_path, every()).add((1, NOW, 2.0))
     found = history.check(engine, (9, NOW), (1, NOW), (8, NOW))
-    assert found.row(0) == found.row(2) == tuple(0 if n == "count" else None for n in AGGREGATIONS)
+    assert found.row(0) == found.row(2) == tuple(map(empty_value, AGGREGATIONS))
 
 
 def test_a_null_key_is_an_entity_never_seen(engine: Engine, tmp_path: Path) -> None:

@@ -13,14 +13,14 @@ import polars as pl
 import pytest
 
 from mlforge import get_training_data
-from mlforge.core.aggregations import AGGREGATIONS, output_dtype
+from mlforge.core.aggregations import AGGREGATIONS, aggregation, output_dtype
 from mlforge.errors import BuildError, DataError
 from mlforge.metrics import Rolling
 from tests.support import kernels, oracle
 from tests.support.projects import START, Project, identity
 
 ALL = list(AGGREGATIONS)
-ORDERED = ["count", "min", "max"]
+ORDERED = [name for name in AGGREGATIONS if aggregation(name).kind.dtype("String")]
 INTEGERS = [pl.Int8, pl.Int16, pl.Int32, pl.Int64, pl.UInt8, pl.UInt16, pl.UInt32, pl.UInt64]
 VALUES: dict[str, tuple[pl.DataType, list[Any], list[str]]] = {
     **{str(t): (t(), [0, 1, 2, 100, 127], ALL) for t in INTEGERS},
@@ -28,7 +28,7 @@ VALUES: dict[str, tuple[pl.DataType, list[Any], list[str]]] = {
     "Float32": (pl.Float32(), [0.5, -1.25, 1e10, float("nan"), float("inf")], ALL),
     "Float64": (pl.Float64(), [0.1, -2.5, 1e15, 1e-3, float("nan"), float("-inf")], ALL),
     "Decimal": (pl.Decimal(12, 2), [Decimal("0.01"), Decimal("-19.99"), Decimal("1e6")], ALL),
-    "Boolean": (pl.Boolean(), [True, False], ["count", "sum", "min", "max"]),
+    "Boolean": (pl.Boolean(), [True, False], ALL),
     "String": (pl.String(), ["", "a", "B", "é", "日本", "a|b"], ORDERED),
     "Date": (pl.Date(), [date(1969, 12, 31), date(2026, 1, 5)], ORDERED),
     "Datetime": (pl.Datetime("us", "UTC"), [START, START + timedelta(microseconds=1)], ORDERED),

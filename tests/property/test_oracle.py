@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
@@ -136,6 +137,39 @@ def test_aggregates_of_three_numbers_and_a_null() -> None:
     assert close(aggregate("std", values).value, 13**0.5, 9.0)
     assert aggregate("std", [2.0, None]).value is None
     assert aggregate("median", [1, 2, 4, 10]).value == 3.0
+    assert close(aggregate("var", values).value, 13.0, 81.0)
+
+
+@pytest.mark.parametrize(
+    ("name", "answer"),
+    [
+        ("first", "b"),
+        ("last", "c"),
+        ("first_time", datetime(1970, 1, 1, 0, 0, 1, tzinfo=UTC)),
+        ("last_time", datetime(1970, 1, 1, 0, 0, 4, tzinfo=UTC)),
+        ("first_2", ["b", "c"]),
+        ("first_9", ["b", "c", "a", "a", "c"]),
+        ("last_2", ["c", "a"]),
+        ("count_distinct", 3),
+        ("mode", "a"),
+        ("top_2", ["a", "c"]),
+        ("top_9", ["a", "c", "b"]),
+    ],
+)
+def test_aggregates_that_go_by_time_and_value(name: str, answer: object) -> None:
+    s = 1_000_000
+    values = ["c", "a", "b", "c", None, "a"]
+    times = [2 * s, 4 * s, 1 * s, 4 * s, 9 * s, 3 * s]
+    assert aggregate(name, values, times).value == answer
+    assert aggregate(name, values[::-1], times[::-1]).value == answer
+
+
+def test_percentiles_lie_on_straight_lines_between_ranks() -> None:
+    shares = {"p50": 3.0, "p25": 1.75, "p1": 1.03, "p99": 9.82, "p99_9": 9.982}
+    for name, answer in shares.items():
+        assert close(aggregate(name, [10, 1, 4, 2]).value, answer, 10.0)
+    assert aggregate("p75", [None, 7]).value == 7.0
+    assert aggregate("p10", [None]).value is None
 
 
 def test_sums_are_exact() -> None:

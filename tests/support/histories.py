@@ -50,8 +50,11 @@ KEYS: dict[str, tuple[pl.DataType, tuple[Any, ...], Any]] = {
     "date": (pl.Date(), (date(2024, 2, 29), date(1969, 12, 31)), date(2000, 1, 1)),
 }
 
-NUMERIC = ("count", "sum", "mean", "min", "max", "std", "median")
-ORDERED = ("count", "min", "max")
+ORDERED = (
+    *("count", "min", "max", "first", "last", "first_time", "last_time", "first_2", "last_1"),
+    *("last_3", "count_distinct", "mode", "top_1", "top_2"),
+)
+NUMERIC = (*ORDERED, "sum", "mean", "std", "median", "var", "p10", "p50", "p99_9")
 FLOATS = (
     *(1.0, 2.5, -3.0, 0.1, 0.7, 1e-3, 1e15, -1e15),
     *(None, None, 0.0, -0.0),

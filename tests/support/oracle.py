@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from fractions import Fraction
 from typing import Any
@@ -133,14 +134,18 @@ def value(feature: Feature, events: Events, entity: Entity, t: int) -> dict[str,
         return {
             metric.name: aggregate(
                 metric.aggregation,
+                [row[metric.column] for row in rows],
+                [row[feature.time] for row in rows],
+            )
+            for metric in feature.metrics
+            for rows in [
                 [
-                    row[metric.column]
+                    row
                     for row in mine
                     if in_window(metric, feature.interval, row[feature.time], t)
                     and (metric.where is None or row[metric.where] is True)
-                ],
-            )
-            for metric in feature.metrics
+                ]
+            ]
         }
     if feature.timestamp is not None:
         mine = [row for row in mine if row[feature.time] <= t]
@@ -153,16 +158,26 @@ def nulls_first(names: Sequence[str], row: Row) -> tuple[Any, ...]:
     return tuple((False, 0) if row[name] is None else (True, row[name]) for name in names)
 
 
-def aggregate(name: str, values: Sequence[Any]) -> Cell:
-    """One aggregate of a window's values; nulls do not count."""
-    present = [v for v in values if v is not None]
-    if name == "count":
-        return Cell(len(present))
+def aggregate(name: str, values: Sequence[Any], times: Sequence[int] | None = None) -> Cell:
+    """One aggregate of a window's values; nulls do not count. times: of each value, else they stand in order."""
+    instants = range(len(values)) if times is None else times
+    events = sorted((t, v) for t, v in zip(instants, values, strict=True) if v is not None)
+    present = [v for _, v in events]
+    if name in ("count", "count_distinct"):
+        return Cell(len(present if name == "count" else set(present)))
+    if name.startswith(("first_", "last_", "top_")) and name[-1].isdigit():
+        kind, most = name.rsplit("_", 1)
+        return Cell(LISTS[kind](present)[: int(most)])
     if not present:
         return Cell(None)
+    if name.endswith("_time"):
+        instant = events[0 if name == "first_time" else -1][0]
+        return Cell(datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=instant))
     numbers = [float(v) for v in present if isinstance(v, (int, float, Decimal))]
     magnitude = max(map(abs, numbers), default=0.0)
-    return Cell(AGGREGATES[name](present), magnitude)
+    if name.startswith("p"):
+        return Cell(_percentile(present, Fraction(name[1:].replace("_", "."))), magnitude)
+    return Cell(AGGREGATES[name](present), magnitude**2 if name == "var" else magnitude)
 
 
 def _sum(values: list[Any]) -> Any:
@@ -181,8 +196,36 @@ def _median(values: list[Any]) -> float:
 def _std(values: list[Any]) -> float | None:
     if len(values) < 2:
         return None
+    return math.sqrt(_variance(values))
+
+
+def _var(values: list[Any]) -> float | None:
+    return None if len(values) < 2 else float(_variance(values))
+
+
+def _variance(values: list[Any]) -> Fraction:
     mean = _mean(values)
-    return math.sqrt(sum((Fraction(v) - mean) ** 2 for v in values) / (len(values) - 1))
+    return sum(((Fraction(v) - mean) ** 2 for v in values), Fraction(0)) / (len(values) - 1)
+
+
+def _percentile(values: list[Any], percent: Fraction) -> float:
+    ordered = sorted(map(Fraction, values))
+    rank = percent / 100 * (len(ordered) - 1)
+    lower = int(rank)
+    upper = min(lower + 1, len(ordered) - 1)
+    return float(ordered[lower] * (lower + 1 - rank) + ordered[upper] * (rank - lower))
+
+
+def _by_frequency(values: list[Any]) -> list[Any]:
+    distinct = sorted(set(values))
+    return sorted(distinct, key=values.count, reverse=True)
+
+
+LISTS: dict[str, Callable[[list[Any]], list[Any]]] = {
+    "first": lambda values: values,
+    "last": lambda values: values[::-1],
+    "top": _by_frequency,
+}
 
 
 AGGREGATES: dict[str, Callable[[list[Any]], Any]] = {
@@ -192,6 +235,10 @@ AGGREGATES: dict[str, Callable[[list[Any]], Any]] = {
     "max": max,
     "std": _std,
     "median": _median,
+    "var": _var,
+    "first": lambda values: values[0],
+    "last": lambda values: values[-1],
+    "mode": lambda values: _by_frequency(values)[0],
 }
 
 

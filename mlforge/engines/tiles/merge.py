@@ -30,7 +30,11 @@ _MERGES = {
     "min": "min",
     "max": "max",
 }
-_KERNEL_OF = {**PARTS_OF, "std": ("count", "spread", "scaled_mean", "squares")}
+_OF_DEVIATIONS = ("std", "var")
+_KERNEL_OF = {
+    **PARTS_OF,
+    **dict.fromkeys(_OF_DEVIATIONS, ("count", "spread", "scaled_mean", "squares")),
+}
 _MOST = "__most"
 _SQUARABLE = 400
 """The greatest exponent of numbers whose squares are floats."""
@@ -81,7 +85,7 @@ def merge(
 
 def gives(aggregation: str, sum_scale: Scale | None, mean_scale: Scale | None) -> bool:
     """Whether tiles give an aggregation of a column whose sums, and tiles' means, have these scales."""
-    needed = {"sum": sum_scale, "mean": sum_scale, "std": mean_scale}
+    needed = {"sum": sum_scale, "mean": sum_scale, **dict.fromkeys(_OF_DEVIATIONS, mean_scale)}
     return aggregation in PARTS_OF and needed.get(aggregation, True) is not None
 
 
@@ -105,11 +109,12 @@ class _Column:
         if aggregation in ("count", "min", "max"):
             return merged[aggregation].alias(metric.name)
         count, least = merged["count"], 1
-        if aggregation == "std":
+        if aggregation in _OF_DEVIATIONS:
             assert self.mean_scale is not None
             sums, squares = (merged[kind].to_physical() for kind in ("scaled_mean", "squares"))
             between = self.mean_scale.deviations(sums, squares, count)
-            value, least = ((merged["spread"] + between) / (count - 1)).sqrt(), 2
+            value, least = (merged["spread"] + between) / (count - 1), 2
+            value = value.sqrt() if aggregation == "std" else value
         elif aggregation == "mean":
             value = _number(merged["sum"], self.dtype, self.sum_scale) / count
         else:

@@ -6,18 +6,22 @@ from pathlib import Path
 
 import pytest
 
-from mlforge.compilers import ComputeContext, duckdb_compiler
-from mlforge.core.aggregations import AGGREGATIONS
+from mlforge.compilers import ComputeContext, duckdb_compiler, polars_compiler
+from mlforge.core.aggregations import AGGREGATIONS, KINDS, aggregation
 from mlforge.core.metrics import expand
 from mlforge.core.values import Duration
+from mlforge.engines.folds import FOLDS
 from mlforge.metrics import Rolling
 
 GOLDEN = Path(__file__).parent / "golden"
 DTYPES = {"amount": "Float64", "units": "Int32", "price": "Decimal(12, 2)", "ok": "Boolean"}
+IN_SQL = [
+    name for name in AGGREGATIONS if aggregation(name).kind.name in duckdb_compiler.AGGREGATES
+]
 DAY = Duration.parse("1d")
 
 CASES = {
-    "every_aggregation": ([Rolling(["7d", "30d"], {"amount": AGGREGATIONS})], None),
+    "every_aggregation": ([Rolling(["7d", "30d"], {"amount": IN_SQL})], None),
     "dtypes": ([Rolling(["1h"], {name: ["sum", "mean", "min"] for name in DTYPES})], None),
     "closed_right": ([Rolling(["1d"], {"units": ["sum"]}, closed="right")], None),
     "closed_left": ([Rolling(["1d"], {"units": ["sum"]}, closed="left")], None),
@@ -44,6 +48,18 @@ def test_the_sql_for_a_few_points_is_the_golden_one() -> None:
     context = ComputeContext.of(expand(CASES["aligned"][0], DAY, "f"), DTYPES)
     statement = duckdb_compiler.select_at_points(context, "line", "points")
     assert statement + "\n" == _golden("points")
+
+
+def test_every_aggregation_has_a_row_in_each_engine() -> None:
+    for name, kind in KINDS.items():
+        in_polars = [
+            name in polars_compiler.AGGREGATES,
+            name in polars_compiler.SUMMED,
+            name in FOLDS,
+        ]
+        in_duckdb = [name in duckdb_compiler.AGGREGATES, name in FOLDS]
+        assert (sum(in_polars), sum(in_duckdb)) == (1, 1), kind
+    assert duckdb_compiler.AGGREGATES.keys() == duckdb_compiler.LIST_AGGREGATES.keys()
 
 
 def _golden(name: str) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 import polars as pl
 import pytest
 
-from mlforge.core.aggregations import AGGREGATIONS
+from mlforge.core.aggregations import AGGREGATIONS, aggregation
 from mlforge.core.values import to_us
 from mlforge.engines import Engine, engine_named, plan
 from mlforge.engines.tiles import build
@@ -25,7 +25,7 @@ from tests.support.projects import START
 
 HOUR = 3_600_000_000
 NOW = to_us(START)
-NUMBERS = [name for name in AGGREGATIONS if name != "median"]
+NUMBERS = [name for name in AGGREGATIONS if aggregation(name).kind.parts]
 DENSE = 30
 """Events of an entity in an hour, in tests that leave it to mlforge how to evaluate."""
 
@@ -91,10 +91,10 @@ def test_dense_events_are_tiled_and_their_values_stay_to_the_last_bit(
         patch.setattr(build, "FEWEST", 1 << 60)
         of_events = engine_named("polars").values(history.events, points)
     assert len(merged) == 1
-    exact = pl.exclude("^.*std.*$")
+    exact = pl.exclude("^.*(std|var).*$")
     assert of_tiles.select(exact).equals(of_events.select(exact), null_equal=True)
-    [spread] = [name for name in of_tiles.columns if "std" in name]
-    assert (of_tiles[spread] - of_events[spread]).abs().max() < 1e-9  # type: ignore[operator]
+    for spread in [name for name in of_tiles.columns if "std" in name or "var" in name]:
+        assert (of_tiles[spread] - of_events[spread]).abs().max() < 1e-9  # type: ignore[operator]
 
 
 @pytest.mark.parametrize(("interval", "hours"), [(None, 100), ("1h", build.FEWEST)])
@@ -122,7 +122,9 @@ def test_medians_are_made_of_the_events_themselves(
     history = filled(History(tmp_path, every("2h"), every("6h", "max"), interval="1h"), 60, 8)
     with kernels.forced(gathered=gathered):
         history.check(engine, *moments(8))
-    assert {tuple(over_events(merge)) for merge in merged} == {("median",)}
+    assert {tuple(over_events(merge)) for merge in merged} == {
+        tuple(name for name in AGGREGATIONS if name not in NUMBERS)
+    }
 
 
 @pytest.mark.usefixtures("tiled")
@@ -132,7 +134,7 @@ def test_sums_that_no_fixed_point_holds_are_made_of_the_events_themselves(
     history = History(tmp_path, every("2h", *NUMBERS), interval="1h")
     filled(history, 60, 8, lambda draw: draw.choice([None, 1e-200, 3e-200, 1e100, -4e100]))
     history.check(engine, *moments(8))
-    assert [over_events(merge) for merge in merged] == [["sum", "mean", "std"]]
+    assert [over_events(merge) for merge in merged] == [["sum", "mean", "std", "var"]]
 
 
 @pytest.mark.usefixtures("tiled")
@@ -142,7 +144,7 @@ def test_sums_that_no_fixed_point_holds_are_made_of_the_events_themselves(
 def test_decimals_are_tiled_as_far_as_their_sums_are_sure_to_fit(
     digits: str, left: list[str], engine: Engine, tmp_path: Path, merged: list[Merge]
 ) -> None:
-    names = [name for name in NUMBERS if name != "std"]
+    names = [name for name in NUMBERS if name not in ("std", "var")]
     history = History(tmp_path, Rolling("2h", {"x": names}), interval="1h")
     types = {"user": pl.Int64, "at": pl.Int64, "x": pl.Decimal(38, 2)}
     for sign in ("", "-"):

@@ -14,7 +14,15 @@ SELECT
   stddev_samp("__value_0") OVER w0 AS "__result_10",
   stddev_samp("__value_0") OVER w1 AS "__result_11",
   median("__value_0") OVER w0 AS "__result_12",
-  median("__value_0") OVER w1 AS "__result_13"
+  median("__value_0") OVER w1 AS "__result_13",
+  var_samp("__value_0") OVER w0 AS "__result_14",
+  var_samp("__value_0") OVER w1 AS "__result_15",
+  quantile_cont("__value_0", 0.9) OVER w0 AS "__result_16",
+  quantile_cont("__value_0", 0.9) OVER w1 AS "__result_17",
+  quantile_cont("__value_0", 0.5) OVER w0 AS "__result_18",
+  quantile_cont("__value_0", 0.5) OVER w1 AS "__result_19",
+  quantile_cont("__value_0", 0.999) OVER w0 AS "__result_20",
+  quantile_cont("__value_0", 0.999) OVER w1 AS "__result_21"
 FROM "line"
 WINDOW
   w0 AS (PARTITION BY "__entity" ORDER BY "__time" RANGE BETWEEN 604800000000 PRECEDING AND 0 PRECEDING),
