@@ -7,6 +7,7 @@
 | columns removed, of the output or the function's    | MAJOR | columns_removed     |
 | a column's dtype changed                            | MAJOR | dtype_changed       |
 | keys, time, interval, clock, window ends changed    | MINOR | config_changed      |
+| a derived column's expression changed               | MINOR | config_changed      |
 | metrics added                                       | MINOR | metrics_added       |
 | columns added                                       | MINOR | added_columns       |
 | the function changed, the schema did not            | MINOR | logic_changed       |
@@ -19,16 +20,19 @@ The first row that applies decides; an explicit version always makes one.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from mlforge.core.expression.columns import Derived
 from mlforge.core.manifest import ChangeSummary, Manifest, config_of
+from mlforge.core.metrics import MetricColumn
 from mlforge.core.schema import Schema, dtypes
 from mlforge.core.values import Bump, Version
 from mlforge.errors import VersionConflict
 
 FIRST = Version(1, 0, 0)
+_BY_COLUMN = ("metrics", "derive")  # settings that are compared column by column
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,14 +159,16 @@ def _change(
     output = Difference.between(latest.columns, new.columns)
     inner = Difference.between(latest.events, new.events)
     metrics = _metrics(latest, new)
+    derived = _by_name(latest.spec.derived, new.spec.derived)
     before, after = config_of(latest.spec), config_of(new.spec)
-    config = tuple(key for key in before if key != "metrics" and before[key] != after[key])
+    config = tuple(key for key in before if key not in _BY_COLUMN and before[key] != after[key])
     logic = latest.code_hash != new.code_hash
     evidence: dict[str, Any] = {}
     for label, difference in (
         ("columns", output),
         ("function_columns", inner),
         ("metrics", metrics),
+        ("derived", derived),
     ):
         for kind in ("added", "removed", "retyped"):
             if names := getattr(difference, kind):
@@ -175,7 +181,7 @@ def _change(
         ("major", "metrics_removed", metrics.removed),
         ("major", "columns_removed", output.removed or inner.removed),
         ("major", "dtype_changed", output.retyped or inner.retyped),
-        ("minor", "config_changed", config or metrics.retyped),
+        ("minor", "config_changed", config or metrics.retyped or derived.retyped),
         ("minor", "metrics_added", metrics.added),
         ("minor", "added_columns", output.added or inner.added),
         (
@@ -197,8 +203,15 @@ def _change(
 
 def _metrics(latest: Manifest, new: Manifest) -> Difference:
     """Metrics by column name; one whose window has other ends counts as retyped."""
-    before = {column.name: column for column in latest.spec.columns}
-    after = {column.name: column for column in new.spec.columns}
+    return _by_name(latest.spec.columns, new.spec.columns)
+
+
+def _by_name(
+    old: Sequence[MetricColumn | Derived], new: Sequence[MetricColumn | Derived]
+) -> Difference:
+    """Columns by name; one of another meaning counts as retyped."""
+    before = {column.name: column for column in old}
+    after = {column.name: column for column in new}
     return Difference(
         tuple(name for name in after if name not in before),
         tuple(name for name in before if name not in after),

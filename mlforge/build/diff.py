@@ -70,7 +70,11 @@ def diff(store: Store, name: str, a: str, b: str) -> VersionDiff:
         reason=decision.reason,
         details=decision.details,
         columns=Difference.between(before.columns, after.columns),
-        config=tuple((key, left[key], right[key]) for key in left if left[key] != right[key]),
+        config=tuple(
+            (key, left.get(key), right.get(key))
+            for key in left | right
+            if left.get(key) != right.get(key)
+        ),
         logic_changed=before.code_hash != after.code_hash,
         rows=rows,
     )

@@ -24,6 +24,8 @@ def mode_of(
         return "full", "columns, keys or timestamp changed, or old events are lost"
     if (latest.columns, latest.spec.columns) != (candidate.columns, candidate.spec.columns):
         return "full", "metrics changed"
+    if latest.spec.derived != candidate.spec.derived:
+        return "full", "derived columns changed"
     if latest.spec.interval != candidate.spec.interval:
         return "full", "the interval changed"
     if changes.rows == 0:

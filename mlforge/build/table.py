@@ -12,6 +12,7 @@ from mlforge.core.manifest import Part
 from mlforge.core.schema import Schema
 from mlforge.core.values import Duration, TimeRange
 from mlforge.engines import POINT, Engine, Events
+from mlforge.engines.derived import derived_values
 from mlforge.errors import DataError
 from mlforge.frames import polars_schema
 from mlforge.store import TablePiece, Transaction
@@ -46,7 +47,17 @@ def evaluate(
     times: TimeRange | None = None,
 ) -> pl.DataFrame:
     """The table's rows: all of them, or the rows of some entities within a range of time."""
-    spec = events.spec
+    rows, spec = _plain_rows(engine, events, among, times), events.spec
+    if not spec.derived:
+        return rows
+    return rows.hstack(derived_values(spec, events.schema, rows, spec.timestamp))
+
+
+def _plain_rows(
+    engine: Engine, events: Events, among: pl.DataFrame | None, times: TimeRange | None
+) -> pl.DataFrame:
+    """The rows without derived columns."""
+    spec = events.spec.plain
     columns = spec.output(events.schema)
     if not spec.columns:
         rows = events.scan(times=times, among=among)

@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from keyword import iskeyword
 
 from mlforge.core.aggregations import output_dtype
-from mlforge.core.arguments import instances
+from mlforge.core.arguments import instances, named, text
+from mlforge.core.expression.columns import (
+    Derived,
+    TypedColumn,
+    check_names,
+    columns_of_t,
+    typed,
+)
+from mlforge.core.expression.parser import T
 from mlforge.core.metrics import MetricColumn, Rolling, expand
 from mlforge.core.schema import (
     INSTANT,
@@ -39,6 +48,7 @@ class FeatureSpec:
     interval: Duration | None = None
     columns: tuple[MetricColumn, ...] = ()
     online_clock: OnlineClock = "data"
+    derived: tuple[Derived, ...] = ()
 
     def __post_init__(self) -> None:
         check_name(self.name)
@@ -75,6 +85,36 @@ class FeatureSpec:
             )
         if self.online_clock == "wall" and self.timestamp is None:
             raise DefinitionError(f"{self.name}: online_clock='wall' needs timestamp=")
+        if self.derived:
+            self._check_derived()
+
+    def _check_derived(self) -> None:
+        """Refuse derived columns whose names clash, and texts that no events could make right."""
+        before = (*self.identity, *(column.name for column in self.columns))
+        for position, column in enumerate(self.derived):
+            earlier = (each.name for each in self.derived[:position])
+            if column.name in (*before, *earlier) or column.name == T:
+                raise self._clash(column.name)
+        columns_of_t(self.derived, self.name)
+        if self.columns:
+            known = (*self.keys, *(column.name for column in self.columns))
+            check_names(self.derived, self.name, known, self.timestamp)
+
+    def _clash(self, name: str) -> DefinitionError:
+        owner = "the instant of evaluation" if name == T else "another column"
+        return DefinitionError(
+            f"{self.name}: derive {name!r} has the name of {owner}; give it another one"
+        )
+
+    @cached_property
+    def plain(self) -> FeatureSpec:
+        """The spec without derived columns: what engines evaluate."""
+        return replace(self, derived=()) if self.derived else self
+
+    @cached_property
+    def of_t(self) -> tuple[str, ...]:
+        """The derived columns that depend on the instant of evaluation: time alone changes them."""
+        return columns_of_t(self.derived, self.name)
 
     @cached_property
     def windows(self) -> tuple[Window, ...]:
@@ -143,9 +183,8 @@ class FeatureSpec:
         for name in self.conditions:
             check_condition(name, dtype_of[name], self.name)
         if not self.columns:
-            return tuple(
-                Column(name, _settled(dtype, "String")) for name, dtype in dtype_of.items()
-            )
+            rows = [Column(name, _settled(dtype, "String")) for name, dtype in dtype_of.items()]
+            return (*rows, *self._derived_values(events))
         head = [Column(key, dtype_of[key]) for key in self.keys]
         assert self.timestamp is not None
         return (*head, Column(self.timestamp, INSTANT), *self.values(events))
@@ -163,7 +202,7 @@ class FeatureSpec:
             return tuple(
                 column for column in self.output(events) if column.name not in self.identity
             )
-        return tuple(
+        metrics = [
             Column(
                 metric.name,
                 output_dtype(
@@ -175,7 +214,29 @@ class FeatureSpec:
                 str(metric.window.width),
             )
             for metric in self.columns
-        )
+        ]
+        return (*metrics, *self._derived_values(events))
+
+    def readable(self, events: Schema) -> dict[str, str]:
+        """The names that derived columns may read, and their dtypes: keys and values."""
+        dtype_of = dtypes(events)
+        if not self.columns:
+            return {name: dtype for name, dtype in dtype_of.items() if name != self.timestamp}
+        keys = {key: dtype_of[key] for key in self.keys if key in dtype_of}
+        return keys | dtypes(self.plain.values(events))
+
+    def derivation(self, events: Schema) -> tuple[TypedColumn, ...]:
+        """The derived columns for events of a schema; ExpressionError for names and types that do not fit."""
+        if not self.derived:
+            return ()
+        readable = self.readable(events)
+        for column in self.derived:
+            if column.name in readable:
+                raise self._clash(column.name)
+        return typed(self.derived, self.name, tuple(readable.items()), self.timestamp is not None)
+
+    def _derived_values(self, events: Schema) -> Schema:
+        return tuple(Column(column.name, column.dtype) for column in self.derivation(events))
 
     @classmethod
     def of(
@@ -187,6 +248,7 @@ class FeatureSpec:
         interval: object,
         metrics: object,
         online_clock: OnlineClock,
+        derive: object = None,
     ) -> FeatureSpec:
         """Build a spec from the decorator's arguments."""
         check_name(name)
@@ -194,8 +256,30 @@ class FeatureSpec:
         works = 'write metrics=[Rolling("7d", {"amount": "sum"})]'
         rolling = instances(metrics, Rolling, f"{name}: metrics", works)
         return cls(
-            name, tuple(keys), timestamp, parsed, expand(rolling, parsed, name), online_clock
+            name,
+            tuple(keys),
+            timestamp,
+            parsed,
+            expand(rolling, parsed, name),
+            online_clock,
+            _derived(derive, name),
         )
+
+
+def _derived(derive: object, owner: str) -> tuple[Derived, ...]:
+    """The derived columns of a dict from name to expression, in its order."""
+    what, works = f"{owner}: derive", 'write derive={"ratio": "a / b"}'
+    by_name = {} if derive is None else named(derive, what, works)
+    for name in by_name:
+        if not name.isidentifier() or iskeyword(name):
+            raise DefinitionError(
+                f"{what} {name!r} is not a name that a later expression could use; "
+                "use letters, digits and '_', no digit first"
+            )
+    return tuple(
+        Derived(name, text(expression, f"{what} {name!r}", works))
+        for name, expression in by_name.items()
+    )
 
 
 def _settled(dtype: str, otherwise: str) -> str:

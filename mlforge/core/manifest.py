@@ -181,7 +181,8 @@ class Manifest:
 
 
 def config_of(spec: FeatureSpec) -> dict[str, Any]:
-    """Keys, timestamp, interval, metrics and online clock: what the config hash covers."""
+    """Keys, timestamp, interval, metrics, derived columns and online clock: what the config hash covers."""
+    derived = [{"name": c.name, "expression": c.expression} for c in spec.derived]
     return {
         "entity_keys": list(spec.keys),
         "timestamp": spec.timestamp,
@@ -198,6 +199,7 @@ def config_of(spec: FeatureSpec) -> dict[str, Any]:
             }
             for metric in spec.columns
         ],
+        **({"derive": derived} if derived else {}),
     }
 
 

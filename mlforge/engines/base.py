@@ -95,7 +95,7 @@ class Engine(ABC):
         gives count 0 and null for every other aggregation; a result that is not finite is null. Raises
         DataError when an integer or decimal sum does not fit its dtype.
         """
-        spec, columns = events.spec, events.spec.values(events.schema)
+        spec, columns = events.spec, events.spec.plain.values(events.schema)
         if points.is_empty():
             return polars_schema.empty(columns)
         numbered = points.select(
@@ -129,7 +129,9 @@ class Engine(ABC):
         keys_and_times = line.filter(pl.col(ROW).is_not_null()).select(
             *spec.keys, pl.col(TIME).cast(polars_schema.UTC_INSTANT).alias(spec.timestamp)
         )
-        values = (_settle(results, column, spec.name) for column in spec.values(events.schema))
+        values = (
+            _settle(results, column, spec.name) for column in spec.plain.values(events.schema)
+        )
         return keys_and_times.hstack(results.select(values)).sort(spec.order)
 
     def _metrics_at(self, events: Events, points: pl.DataFrame) -> pl.DataFrame:

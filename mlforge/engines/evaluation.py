@@ -11,6 +11,7 @@ import polars as pl
 from mlforge.core import time_model
 from mlforge.core.values import BEGINNING, END, TimeRange
 from mlforge.engines import POINT, Engine, Events
+from mlforge.engines.derived import derived_values
 from mlforge.frames import polars_schema
 from mlforge.store.integrity import intact
 
@@ -19,12 +20,26 @@ MOST_AHEAD = 1_000
 _ROW = "__row"
 
 
-def values_at(engine: Engine, events: Events, points: pl.DataFrame) -> pl.DataFrame:
+def values_at(
+    engine: Engine, events: Events, points: pl.DataFrame, of_t: bool = True
+) -> pl.DataFrame:
     """The value columns at each point, in the points' order.
 
     points: the feature's keys, and with a timestamp also `POINT`, an instant. A null key or instant
-    is an entity never seen. Raises IntegrityError where stored events are missing or damaged.
+    is an entity never seen. of_t: whether derived columns that depend on the instant are among them.
+    Raises IntegrityError where stored events are missing or damaged.
     """
+    values = _plain_values(engine, events, points)
+    spec = events.spec
+    if not spec.derived:
+        return values
+    keyed = points.select(*spec.entity, *([POINT] if spec.timestamp else [])).hstack(values)
+    derived = derived_values(spec, events.schema, keyed, POINT if spec.timestamp else None, of_t)
+    return values.hstack(derived)
+
+
+def _plain_values(engine: Engine, events: Events, points: pl.DataFrame) -> pl.DataFrame:
+    """The columns of metrics, or of events, at each point."""
     with intact(events.spec.name):
         if events.spec.columns:
             return engine.values(events, _timed(points, events))
@@ -127,7 +142,7 @@ def _latest(events: Events, points: pl.DataFrame) -> pl.DataFrame:
     spec = events.spec
     assert spec.timestamp is not None
     keys = list(spec.entity)
-    values = [column.name for column in spec.values(events.schema)]
+    values = [column.name for column in spec.plain.values(events.schema)]
     numbered = points.select(*keys, pl.col(POINT)).with_row_index(_ROW)
     last = numbered[POINT].to_physical().max()
     times = TimeRange(BEGINNING, last if isinstance(last, int) else BEGINNING)
@@ -150,7 +165,7 @@ def _latest(events: Events, points: pl.DataFrame) -> pl.DataFrame:
 def _rows(events: Events, points: pl.DataFrame) -> pl.DataFrame:
     """The row of each point's key."""
     keys = list(events.spec.entity)
-    values = [column.name for column in events.spec.values(events.schema)]
+    values = [column.name for column in events.spec.plain.values(events.schema)]
     rows = _typed(events, events.scan())
     numbered = points.select(keys).with_row_index(_ROW)
     matches = numbered.lazy().join(rows, on=keys, how="inner").select(_ROW, *values).collect()
@@ -160,7 +175,7 @@ def _rows(events: Events, points: pl.DataFrame) -> pl.DataFrame:
 def _typed(events: Events, rows: pl.LazyFrame) -> pl.LazyFrame:
     """Scanned rows in the dtypes of the feature's output, with the columns that tell entities apart."""
     present = {column.name: column.dtype for column in events.schema}
-    output = events.spec.output(events.schema)
+    output = events.spec.plain.output(events.schema)
     return polars_schema.with_entities(
         polars_schema.select_typed(rows, present, output), events.spec
     )

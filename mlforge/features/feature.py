@@ -92,6 +92,7 @@ def feature(
     online_clock: OnlineClock = "data",
     name: str | None = None,
     tables: Mapping[str, str | PathLike[str] | Sequence[str | PathLike[str]]] | None = None,
+    derive: Mapping[str, str] | None = None,
 ) -> Callable[[Function], Feature]:
     """Make a feature of a function from the source's rows to events.
 
@@ -108,7 +109,8 @@ def feature(
     online_clock: "data" serves values as of the data's own end, "wall" as of now.
     name: by default the function's.
     tables: name -> source of a further argument of that name, as `source` names one; a change of it is a drop.
-
+    derive: name -> expression over the feature's keys and columns, earlier derived ones included, and `t`, the
+        instant of evaluation: `{"silent": "days(t - seen__last_time__30d)"}`.
 
     The function takes and returns a polars DataFrame (a LazyFrame may be returned). Files that it reads by
     itself are refused: their changes would go unnoticed.
@@ -127,6 +129,7 @@ def feature(
             interval=interval,
             metrics=metrics,
             online_clock=_clock(online_clock, owner),
+            derive=derive,
         )
         further = _tables(tables, owner)
         _check_parameters(function, owner, further)

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Self
 
+from mlforge.core.expression.columns import Derived
 from mlforge.core.feature_spec import FeatureSpec
 from mlforge.core.manifest import (
     ChangeSummary,
@@ -84,7 +85,7 @@ def head(manifest: Manifest) -> dict[str, Any]:
 
 def format_of(spec: FeatureSpec) -> int:
     """The format of a version: older releases refuse a newer one by name, instead of overlooking what it says."""
-    return FORMAT if spec.conditions else 1
+    return FORMAT if spec.conditions or spec.derived else 1
 
 
 def from_json(document: Any, where: str, lists: Lists | None = None) -> Manifest:
@@ -251,6 +252,9 @@ def _decode(document: Mapping[str, Any], lists: Lists) -> Manifest:
         interval=None if interval is None else Duration.parse(interval),
         columns=tuple(_metric(metric) for metric in document["metrics"]),
         online_clock=document["online_clock"],
+        derived=tuple(
+            Derived(column["name"], column["expression"]) for column in document.get("derive", ())
+        ),
     )
     return Manifest(
         spec=spec,
