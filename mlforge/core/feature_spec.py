@@ -90,10 +90,9 @@ class FeatureSpec:
 
     def _check_derived(self) -> None:
         """Refuse derived columns whose names clash, and texts that no events could make right."""
-        before = (*self.identity, *(column.name for column in self.columns))
-        for position, column in enumerate(self.derived):
-            earlier = (each.name for each in self.derived[:position])
-            if column.name in (*before, *earlier) or column.name == T:
+        names = (*self.identity, *self.output_names)
+        for column in self.derived:
+            if names.count(column.name) > 1 or column.name == T:
                 raise self._clash(column.name)
         columns_of_t(self.derived, self.name)
         if self.columns:
@@ -120,6 +119,12 @@ class FeatureSpec:
     def windows(self) -> tuple[Window, ...]:
         """The distinct windows, in the order of the columns."""
         return tuple(dict.fromkeys(column.window for column in self.columns))
+
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        """The columns of metrics and the derived ones, as far as they do not follow from data."""
+        metrics = (column.name for column in self.columns)
+        return (*metrics, *(column.name for column in self.derived))
 
     @cached_property
     def identity(self) -> tuple[str, ...]:
@@ -234,6 +239,12 @@ class FeatureSpec:
             if column.name in readable:
                 raise self._clash(column.name)
         return typed(self.derived, self.name, tuple(readable.items()), self.timestamp is not None)
+
+    def inputs(self, events: Schema) -> Schema:
+        """What derived columns read of keys and values, for events of a schema."""
+        used = {name for column in self.derivation(events) for name in column.inputs}
+        readable = self.readable(events)
+        return tuple(Column(name, dtype) for name, dtype in readable.items() if name in used)
 
     def _derived_values(self, events: Schema) -> Schema:
         return tuple(Column(column.name, column.dtype) for column in self.derivation(events))

@@ -44,17 +44,17 @@ def _check_answer_names(features: Collection[Feature]) -> None:
     identities = {column: f.name for f in features for column in f.spec.identity}
     columns: dict[str, tuple[str, str]] = {}
     for feature in features:
-        for column in (*feature.spec.columns, *feature.spec.derived):
-            name = f"{feature.name}__{column.name}"
-            other = columns.setdefault(name, (feature.name, column.name))
-            if other != (feature.name, column.name):
+        for column in feature.spec.output_names:
+            name = f"{feature.name}__{column}"
+            other = columns.setdefault(name, (feature.name, column))
+            if other != (feature.name, column):
                 raise DefinitionError(
-                    f"Definitions: the column {other[1]!r} of {other[0]} and the column {column.name!r} of "
+                    f"Definitions: the column {other[1]!r} of {other[0]} and the column {column!r} of "
                     f"{feature.name} would both be {name!r} in an answer; give one of the features another name="
                 )
             if name in identities:
                 raise DefinitionError(
-                    f"Definitions: the column {column.name!r} of {feature.name} would be {name!r} in an answer, "
+                    f"Definitions: the column {column!r} of {feature.name} would be {name!r} in an answer, "
                     f"as is a key or the timestamp of {identities[name]}; give {feature.name} another name="
                 )
 

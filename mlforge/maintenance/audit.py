@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, replace
 import polars as pl
 
 from mlforge.core import clock, reference
+from mlforge.core.expression.columns import RowDerivation
 from mlforge.core.manifest import Manifest, config_of
 from mlforge.core.reference import Cell, History, Row
 from mlforge.core.values import FIRST_INSTANT, LAST_INSTANT, from_us, to_us
@@ -128,7 +129,7 @@ class _Audit:
     def run(self, files: Iterable[RawFile], before: Audit | None) -> None:
         """Sample, compute anew, compare."""
         spec, manifest = self.feature.spec, self.manifest
-        names = [c.name for c in spec.values(manifest.events)]
+        names = [c.name for c in spec.plain.values(manifest.events)]
         suspects = before.suspects if before else ()
         sample = Sample.of(spec.keys, self._stored(), self.share, suspects)
         raw = self.reader.read(files, sample)
@@ -244,7 +245,8 @@ class _Audit:
         training_rows = get_training_data(spine, [pinned], self.store, engine=self.manifest.engine)
         for (entity, t), row in zip(questions, rows_of(training_rows), strict=True):
             cells = histories[entity].value(t)
-            values = {name: row[f"{spec.name}__{name}"] for name in cells}
+            names = (*cells, *(column.name for column in spec.derived))
+            values = {name: row[f"{spec.name}__{name}"] for name in names}
             self._compare(entity, "training", t, values, cells)
 
     def _served(self, histories: Mapping[Entity, History], whole: bool) -> None:
@@ -328,6 +330,31 @@ class _Audit:
                     entity,
                     f"{where} {name}{at} is {row.get(name)!r}, the files give {cell.value!r}",
                 )
+        self._compare_derived(entity, where, t, row)
+
+    def _compare_derived(self, entity: Entity, where: str, t: int | None, row: Row) -> None:
+        """Derived columns follow from the row's other values, which are compared with the files."""
+        spec = self.feature.spec
+        present = [column.name for column in spec.derived if column.name in row]
+        if not present:
+            return
+        at = "" if t is None else f" at {_shown_time(t)}"
+        keyed = {**row, **dict(zip(spec.keys, entity, strict=True))}
+        for name, expected in self._derived(keyed, t).items():
+            if name in present:
+                self.values += 1
+                if row[name] != expected:
+                    self._wrong(entity, f"{where} {name}{at} is {row[name]!r}, not {expected!r}")
+
+    def _derived(self, row: Row, t: int | None) -> Row:
+        """All derived columns of a row, instants in microseconds."""
+        spec, events = self.feature.spec, self.manifest.events
+        columns = spec.derivation(events)
+        derive = RowDerivation(columns, spec.readable(events), [c.name for c in columns])
+        return {
+            name: to_us(value) if isinstance(value, datetime.datetime) else value
+            for name, value in derive(row, t).items()
+        }
 
     def _wrong(self, entity: Entity, what: str) -> None:
         self.mismatches += 1

@@ -92,7 +92,7 @@ def cut(
         held = _held(views, subset.among, _part_of(now.events.spec.entity, number, parts))
         alive = held[0].active_entities()
         points = alive.with_columns(polars_schema.instant(now.as_of).alias(POINT))
-        values = evaluation.values_at(engine, held[0].events, points)
+        values = evaluation.values_at(engine, held[0].events, points, of_t=False)
         yield Batch(alive.hstack(values), sum(view.active_entities().height for view in held[1:]))
 
 
@@ -108,7 +108,7 @@ def _of_tiles(
     alive = evaluation.active_entities(now.events, now.as_of, subset.among)
     for some in alive.iter_slices(ENTITIES_HELD) if alive.height else [alive]:
         points = some.with_columns(polars_schema.instant(now.as_of).alias(POINT))
-        yield Batch(some.hstack(evaluation.values_at(engine, now.events, points)), had)
+        yield Batch(some.hstack(evaluation.values_at(engine, now.events, points, of_t=False)), had)
         had = 0
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from mlforge.core.expression.columns import Derived
 from mlforge.core.schema import Schema
 from mlforge.core.values import to_iso
 
@@ -102,6 +103,8 @@ class OnlineBooks:
     keys, columns: names and dtypes. empty: the value of each column where windows are empty, as in training.
     evidence: the server's run and evictions when all rows were last known to be there; None where it reports none.
     owner: whose rows they are; None where a release before pushed them.
+    derived: derived columns, in order. Rows and `columns` hold those that do not depend on the instant; the
+        others are computed at the read. inputs: the dtypes of what they read, `columns` and keys.
     """
 
     target: Target | None
@@ -115,6 +118,8 @@ class OnlineBooks:
     evidence: Evidence | None = None
     ttl: int | None = None
     owner: Owner | None = None
+    derived: tuple[Derived, ...] = ()
+    inputs: Schema = ()
 
     @property
     def is_being_replaced(self) -> bool:

@@ -10,6 +10,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from mlforge.core.expression.columns import LANGUAGE, Derived
 from mlforge.core.schema import KEY_DTYPES, Column, Schema
 from mlforge.core.values import Version, from_iso, to_iso
 from mlforge.errors import BooksDamaged, OnlineError, StoreError
@@ -70,6 +71,7 @@ def to_fields(target: Target, books: OnlineBooks, ttl: int | None) -> dict[str, 
         "empty": _json(dict(books.empty)),
         "pending": "[]",
         "losses": evidence_text(books.evidence),
+        "derive": _derive_text(books),
     }
 
 
@@ -149,7 +151,30 @@ def _parsed(fields: Mapping[str, str]) -> OnlineBooks:
         evidence=_evidence(fields.get("losses", "")),
         ttl=_ttl(fields.get("ttl", "")),
         owner=owner,
+        **_derive(fields.get("derive", "")),
     )
+
+
+def _derive(text: str) -> dict[str, Any]:
+    """Derived columns and their inputs, as arguments of books."""
+    if not text:
+        return {}
+    document = _mapping(json.loads(text))
+    if document["language"] > LANGUAGE:
+        raise ValueError("its derived columns are written for a newer mlforge; upgrade this one")
+    columns = [_mapping(column) for column in document["columns"]]
+    derived = (Derived(_text(c["name"]), _text(c["expression"])) for c in columns)
+    inputs = (Column(_text(c["name"]), _text(c["dtype"])) for c in document["inputs"])
+    return {"derived": tuple(derived), "inputs": tuple(inputs)}
+
+
+def _derive_text(books: OnlineBooks) -> str:
+    """Derived columns and their inputs as JSON; empty where there are none."""
+    if not books.derived:
+        return ""
+    columns = [{"name": c.name, "expression": c.expression} for c in books.derived]
+    inputs = [{"name": c.name, "dtype": c.dtype} for c in books.inputs]
+    return _json({"language": LANGUAGE, "columns": columns, "inputs": inputs})
 
 
 def _owner(fields: Mapping[str, str]) -> Owner | None:

@@ -334,7 +334,7 @@ class _Push:
     ) -> None:
         """evidence: that of when all rows were last known to be there; begun: that of when the push began."""
         spec, events = self.manifest.spec, self.manifest.events
-        columns = spec.values(events)
+        columns = tuple(column for column in spec.values(events) if column.name not in spec.of_t)
         books = OnlineBooks(
             target=self.target,
             rows=rows,
@@ -344,6 +344,8 @@ class _Push:
             columns=columns,
             empty={column.name: empty_value(column.aggregation) for column in columns},
             evidence=evidence,
+            derived=spec.derived,
+            inputs=spec.inputs(events),
         )
         reach("push.removed")
         self.online.finish(self.manifest.name, self.target, books, _run(begun))

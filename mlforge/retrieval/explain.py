@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from datetime import UTC, date, datetime
+from dataclasses import dataclass, field, replace
+from datetime import date, datetime
+from functools import cached_property
 from typing import Any
 
 import polars as pl
 
 from mlforge.core import clock, time_model
+from mlforge.core.expression.columns import RowDerivation, TypedColumn
+from mlforge.core.expression.parser import T
 from mlforge.core.manifest import Manifest
 from mlforge.core.metrics import MetricColumn
 from mlforge.core.schema import dtypes
 from mlforge.core.time_model import Closed
 from mlforge.core.values import (
     FIRST_INSTANT,
-    LAST_INSTANT,
     PRECISION,
     TimeRange,
+    from_us,
     to_iso,
     to_us,
 )
@@ -28,8 +31,10 @@ from mlforge.errors import OnlineError, RetrievalError, StoreError
 from mlforge.frames import polars_schema
 from mlforge.frames.encoding import entity_key, json_value
 from mlforge.online import OnlineStore
+from mlforge.online.finishing import finished
 from mlforge.retrieval import lineage
 from mlforge.retrieval.lineage import FILE
+from mlforge.retrieval.references import parse_instant
 from mlforge.store import Store
 
 
@@ -69,7 +74,8 @@ class Bounds:
 class Value:
     """A column of a feature, and the same column online.
 
-    bounds: its window; None for a feature without metrics. rows: how many events lie in it and count.
+    bounds: its window; None for a derived column and a feature without metrics. rows: how many events lie in
+        it and count. expression: the text of a derived column, whose names have the values `inputs`.
     offline_then: the offline store's value for the version and instant of the online value;
         `agrees` compares the two, and is None where either is unknown.
     """
@@ -81,6 +87,8 @@ class Value:
     online: Any = None
     offline_then: Any = None
     agrees: bool | None = None
+    expression: str | None = None
+    inputs: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,11 +189,7 @@ def explain(
         entity=key_values,
         timestamp=manifest.spec.timestamp,
         at=evaluated.at,
-        values=tuple(evaluated.explained(column.name) for column in manifest.spec.columns)
-        or tuple(
-            Value(name, value, None, evaluated.rows.height)
-            for name, value in evaluated.values.items()
-        ),
+        values=tuple(evaluated.explained(name) for name in evaluated.values),
         rows=evaluated.rows,
     )
     return explanation if online is None else _compared(explanation, evaluated, store, online)
@@ -196,17 +200,41 @@ class _Evaluated:
     """A version's values for an entity at an instant, and the rows behind them."""
 
     manifest: Manifest
+    entity: Mapping[str, Any]
     at: int | None
     values: Mapping[str, Any]
     rows: pl.DataFrame
 
     def explained(self, column: str) -> Value:
-        """A metric's value with its window."""
+        """A metric's value with its window, a derived one with its inputs."""
+        value, derived = self.values[column], self._derived.get(column)
+        if derived is not None:
+            known = {**self.entity, **self.values, T: None if self.at is None else from_us(self.at)}
+            inputs = {name: known[name] for name in derived.inputs}
+            return Value(
+                column, value, None, self.rows.height, expression=derived.expression, inputs=inputs
+            )
+        if not self.manifest.spec.columns:
+            return Value(column, value, None, self.rows.height)
         bounds = self._bounds(self._metric(column))
-        return Value(column, self.values[column], bounds, self._within(bounds).height)
+        return Value(column, value, bounds, self._within(bounds).height)
 
-    def agrees(self, column: str, online: Any) -> bool:
-        """Whether an online value is this one, up to the order in which floats were added."""
+    def agrees(self, column: str, online: Mapping[str, Any]) -> bool:
+        """Whether an online value is this one, up to the order in which floats were added.
+
+        A derived one is right if it follows from the online values that it reads.
+        """
+        if column in self._derived:
+            columns, spec = tuple(self._derived.values()), self.manifest.spec
+            derive = RowDerivation(columns, spec.readable(self.manifest.events), [column])
+            return bool(derive({**self.entity, **online}, self.at)[column] == online[column])
+        return self._agrees(column, online[column])
+
+    @cached_property
+    def _derived(self) -> dict[str, TypedColumn]:
+        return {c.name: c for c in self.manifest.spec.derivation(self.manifest.events)}
+
+    def _agrees(self, column: str, online: Any) -> bool:
         value = self.values[column]
         if not (isinstance(value, float) and isinstance(online, float)):
             return bool(value == online)
@@ -246,7 +274,8 @@ def _compared(
     if books is None or books.target is None:
         return replace(explanation, served=Served(problem="not served: it was never pushed"))
     served = Served(books.target.version, books.target.as_of)
-    values = books.empty if row is None else row
+    instant = 0 if books.target.as_of is None else books.target.as_of
+    [values] = finished(name, books, [row], [entity], instant)
     try:
         then = _then(store, evaluated, served, entity)
     except (StoreError, RetrievalError) as error:
@@ -256,7 +285,7 @@ def _compared(
             value,
             online=values[value.column],
             offline_then=then.values[value.column],
-            agrees=then.agrees(value.column, values[value.column]),
+            agrees=then.agrees(value.column, values),
         )
         if value.column in then.values and value.column in values
         else value
@@ -292,7 +321,7 @@ def _evaluated(
     events = events_of(store, manifest)
     values = evaluation.values_at(engine_named("polars"), events, points)
     row = next(values.iter_rows(named=True), {})
-    return _Evaluated(manifest, at, row, lineage.rows(store, manifest, keys, at))
+    return _Evaluated(manifest, entity, at, row, lineage.rows(store, manifest, keys, at))
 
 
 def _instant(at: datetime | date | str | int | None, manifest: Manifest) -> int | None:
@@ -307,18 +336,7 @@ def _instant(at: datetime | date | str | int | None, manifest: Manifest) -> int 
         now = clock.now()
         as_of = manifest.as_of(now)
         return now if as_of is None else as_of
-    try:
-        parsed = datetime.fromisoformat(at) if isinstance(at, str) else at
-    except ValueError:
-        parsed = None
-    if isinstance(parsed, date) and not isinstance(parsed, datetime):
-        parsed = datetime(parsed.year, parsed.month, parsed.day, tzinfo=UTC)
-    instant = to_us(parsed) if isinstance(parsed, datetime) else parsed
-    if type(instant) is not int or not FIRST_INSTANT <= instant <= LAST_INSTANT:
-        raise RetrievalError(
-            f"at={at!r} is no instant; write ISO 8601, as in '2026-01-31' or '2026-01-31T10:00:00Z'"
-        )
-    return instant
+    return parse_instant(at)
 
 
 def _value_json(value: Value) -> dict[str, Any]:
@@ -334,4 +352,6 @@ def _value_json(value: Value) -> dict[str, Any]:
         "online": json_value(value.online),
         "offline_then": json_value(value.offline_then),
         "agrees": value.agrees,
+        "expression": value.expression,
+        "inputs": {name: json_value(read) for name, read in value.inputs.items()},
     }

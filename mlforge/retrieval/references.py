@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, date, datetime
 from typing import TypeAlias
 
-from mlforge.core.values import Version
+from mlforge.core.values import FIRST_INSTANT, LAST_INSTANT, Version, to_us
 from mlforge.errors import RetrievalError, StoreError
 
 FeatureRef: TypeAlias = str | tuple[str, str]
@@ -41,6 +42,22 @@ def _parsed(feature: object) -> Reference:
             except StoreError as error:
                 raise RetrievalError(f"{name}: {error}") from None
     raise RetrievalError(f"{feature!r} is neither a feature's name nor (name, version)")
+
+
+def parse_instant(at: datetime | date | str | int) -> int:
+    """The instant in UTC microseconds; RetrievalError for all that is none."""
+    try:
+        parsed = datetime.fromisoformat(at) if isinstance(at, str) else at
+    except ValueError:
+        parsed = None
+    if isinstance(parsed, date) and not isinstance(parsed, datetime):
+        parsed = datetime(parsed.year, parsed.month, parsed.day, tzinfo=UTC)
+    instant = to_us(parsed) if isinstance(parsed, datetime) else parsed
+    if type(instant) is not int or not FIRST_INSTANT <= instant <= LAST_INSTANT:
+        raise RetrievalError(
+            f"at={at!r} is no instant; write ISO 8601, as in '2026-01-31' or '2026-01-31T10:00:00Z'"
+        )
+    return instant
 
 
 class AnswerNames:

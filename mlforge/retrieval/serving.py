@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from datetime import timedelta
+from datetime import date, datetime, timedelta
 from functools import cache
 from typing import Any
 
@@ -12,7 +12,14 @@ from mlforge.core.schema import Schema
 from mlforge.core.values import Duration, Version, to_iso
 from mlforge.errors import NotServed, RetrievalError
 from mlforge.online import Evidence, OnlineBooks, OnlineStore, Row, RowRequest
-from mlforge.retrieval.references import AnswerNames, FeatureRef, Reference, parse_references
+from mlforge.online.finishing import answer_columns, finished
+from mlforge.retrieval.references import (
+    AnswerNames,
+    FeatureRef,
+    Reference,
+    parse_instant,
+    parse_references,
+)
 from mlforge.retrieval.spine import checked_entities, entity_hashes
 
 
@@ -21,6 +28,7 @@ def get_online_features(
     entities: Sequence[Mapping[str, object]],
     store: OnlineStore,
     max_age: str | timedelta | None = None,
+    at: datetime | date | str | int | None = None,
 ) -> list[dict[str, Any]]:
     """Current values: a dict per entity, in the entities' order, keys first, then `<feature>__<column>`.
 
@@ -32,12 +40,15 @@ def get_online_features(
         windows: counts 0, all else None.
     max_age: the oldest acceptable `as_of`, a duration like `"1h"` or a timedelta. An untimed feature has
         none: there the time of its last push counts.
+    at: the instant `t` of derived columns, by default now: a datetime or date (naive is UTC), its ISO 8601
+        text, or UTC microseconds. Windows are those of `as_of`, whatever it is.
 
     Raises NotServed for a feature without books, one whose values are older than `max_age`, or a version that
     is not the served one; RetrievalError for wrong key names, or two columns that would have one name;
     OwnedElsewhere for rows of another store than `store.owner`; OnlineError for rows or books of the wrong shape.
     """
     references = parse_references(features)
+    t = clock.now() if at is None else parse_instant(at)
     oldest = None if max_age is None else clock.now() - Duration.parse(max_age, "max_age").us
     answers = [dict(entity) for entity in checked_entities(entities)]
     evidence = cache(store.evidence)  # called after the rows were read, and once for all features
@@ -48,9 +59,9 @@ def get_online_features(
     for name, (books, rows) in fetched.items():
         if None in rows:
             check_empty(name, books, evidence)
-        columns = [column.name for column in books.columns]
-        for answer, row in zip(answers, rows, strict=True):
-            values = books.empty if row is None else row
+        columns = answer_columns(books)
+        values_of = finished(name, books, rows, entities, t)
+        for answer, values in zip(answers, values_of, strict=True):
             answer.update(zip(labels[name], map(values.__getitem__, columns), strict=True))
     return answers
 
@@ -77,7 +88,7 @@ def _labels(
     """Each feature's column names in the answer; RetrievalError if two are equal, or one equals a key's."""
     keys = {key.name for books, _ in fetched.values() for key in books.keys}
     labels = {
-        feature: [f"{feature}__{column.name}" for column in books.columns]
+        feature: [f"{feature}__{column}" for column in answer_columns(books)]
         for feature, (books, _) in fetched.items()
     }
     each = {label for feature_labels in labels.values() for label in feature_labels}
@@ -85,8 +96,8 @@ def _labels(
         return labels
     names = AnswerNames(keys, "there is a key")
     for feature, (books, _) in fetched.items():
-        for column, label in zip(books.columns, labels[feature], strict=True):
-            names.add(label, feature, column.name)
+        for column, label in zip(answer_columns(books), labels[feature], strict=True):
+            names.add(label, feature, column)
     return labels
 
 

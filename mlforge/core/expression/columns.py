@@ -126,17 +126,21 @@ class RowDerivation:
 
         only: the names of the columns to compute; the others are read from the row, as far as they are used.
         """
-        self._names = [column.name for column in columns]
         chosen = set(only)
         before = {**dtypes, **{c.name: c.dtype for c in columns if c.name not in chosen}}
         computed = [column for column in columns if column.name in chosen]
         used = {name for column in computed for name in column.inputs}
+        self._inputs = used & before.keys()
         self._readers = [
             (name, reader(kind_of(dtype))) for name, dtype in before.items() if name in used
         ]
         self._steps: list[tuple[str, Callable[[Mapping[str, Any]], Any], Callable[[Any], Any]]] = [
             (column.name, compile_row(column.node), writer(column.node.kind)) for column in computed
         ]
+
+    def reads(self, names: Iterable[str]) -> bool:
+        """Whether it reads any of these names."""
+        return not self._inputs.isdisjoint(names)
 
     def __call__(self, row: Mapping[str, Any], t: int | None) -> dict[str, Any]:
         """The columns' values for a row as of `t`, in UTC microseconds."""

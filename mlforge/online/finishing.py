@@ -1,0 +1,65 @@
+"""Finishing: what rows lack of an answer is computed when they are read.
+
+A derived column that depends on the instant is in no row, since time alone changes it. Of an entity without a
+row, all derived columns are computed from the values of empty windows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
+from typing import Any
+
+from mlforge.core.expression.columns import Derived, RowDerivation, columns_of_t, typed
+from mlforge.core.schema import Schema, dtypes
+from mlforge.errors import ExpressionError, OnlineError
+from mlforge.frames.encoding import entity_key
+from mlforge.online.books import OnlineBooks
+from mlforge.online.decoding import Row
+
+
+def answer_columns(books: OnlineBooks) -> list[str]:
+    """The columns of an answer, in order: stored ones, then all derived ones."""
+    derived = [column.name for column in books.derived]
+    return [c.name for c in books.columns if c.name not in derived] + derived
+
+
+def finished(
+    feature: str,
+    books: OnlineBooks,
+    rows: Sequence[Row | None],
+    entities: Sequence[Mapping[str, object]],
+    t: int,
+) -> Iterator[Mapping[str, Any]]:
+    """The values of each entity as of `t`, in UTC microseconds, from its row; None is an entity without one.
+
+    Raises OnlineError where the books' expressions do not fit their columns.
+    """
+    if not books.derived:
+        yield from (books.empty if row is None else row for row in rows)
+        return
+    of_row, of_empty = _derivations(feature, books.derived, books.inputs)
+    for row, entity in zip(rows, entities, strict=True):
+        values = books.empty if row is None else row
+        derive = of_empty if row is None else of_row
+        keys = entity_key(entity, books.keys) if derive.reads(entity) else {}
+        yield {**values, **derive({**values, **keys}, t)}
+
+
+@lru_cache(maxsize=256)
+def _derivations(
+    feature: str, derived: tuple[Derived, ...], inputs: Schema
+) -> tuple[RowDerivation, RowDerivation]:
+    """The functions that complete a row, and that complete the values of empty windows."""
+    try:
+        columns = typed(derived, feature, tuple(dtypes(inputs).items()), True)
+        of_t = columns_of_t(derived, feature)
+    except ExpressionError as error:
+        raise OnlineError(
+            f"{error}\nThe books of {feature} name this expression, which this mlforge cannot evaluate: upgrade "
+            f"it, or push again with 'mlforge build --features {feature} --online'"
+        ) from None
+    every = [column.name for column in columns]
+    return RowDerivation(columns, dtypes(inputs), of_t), RowDerivation(
+        columns, dtypes(inputs), every
+    )
