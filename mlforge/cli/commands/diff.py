@@ -91,9 +91,13 @@ def _page(difference: VersionDiff, before: Manifest, after: Manifest) -> str:
         *[
             (key, f"{_text(a)} -> {_text(b)}")
             for key, a, b in difference.config
-            if key != "metrics"
+            if key not in ("metrics", "derive")
         ],
         ("metrics", ", ".join(_metrics(before, after)) or None),
+        *[
+            ("derive" if index == 0 else "", line)
+            for index, line in enumerate(_derived(before, after))
+        ],
         ("logic", "changed" if difference.logic_changed else "the same"),
         ("rows", _rows(difference.rows)),
     ]
@@ -113,6 +117,16 @@ def _metrics(before: Manifest, after: Manifest) -> list[str]:
     old = {metric.name: metric for metric in before.spec.columns}
     new = {metric.name: metric for metric in after.spec.columns}
     return [f"~ {name}" for name in new if name in old and new[name] != old[name]]
+
+
+def _derived(before: Manifest, after: Manifest) -> list[str]:
+    """Derived columns of one name and another expression."""
+    old = {column.name: column.expression for column in before.spec.derived}
+    return [
+        f"~ {column.name}: {old[column.name]} -> {column.expression}"
+        for column in after.spec.derived
+        if old.get(column.name, column.expression) != column.expression
+    ]
 
 
 def _text(value: Any) -> str:
