@@ -241,7 +241,7 @@ class FeatureSpec:
         return typed(self.derived, self.name, tuple(readable.items()), self.timestamp is not None)
 
     def inputs(self, events: Schema) -> Schema:
-        """What derived columns read of keys and values, for events of a schema."""
+        """The keys and values that derived columns read, for events of a schema."""
         used = {name for column in self.derivation(events) for name in column.inputs}
         readable = self.readable(events)
         return tuple(Column(name, dtype) for name, dtype in readable.items() if name in used)

@@ -341,6 +341,10 @@ def _instant(at: datetime | date | str | int | None, manifest: Manifest) -> int 
 
 def _value_json(value: Value) -> dict[str, Any]:
     bounds = value.bounds
+    derived = {
+        "expression": value.expression,
+        "inputs": {name: json_value(read) for name, read in value.inputs.items()},
+    }
     return {
         "column": value.column,
         "value": json_value(value.value),
@@ -352,6 +356,5 @@ def _value_json(value: Value) -> dict[str, Any]:
         "online": json_value(value.online),
         "offline_then": json_value(value.offline_then),
         "agrees": value.agrees,
-        "expression": value.expression,
-        "inputs": {name: json_value(read) for name, read in value.inputs.items()},
+        **({} if value.expression is None else derived),
     }
