@@ -119,7 +119,7 @@ def top(events: Sequence[Event], most: int) -> list[Any]:
 
 
 def order_of(value: Any) -> Any:
-    """What puts values in order: lists and structs by their parts, a null before all else."""
+    """The key that orders values: lists and structs by their parts, a null before all else."""
     if value is None:
         return (False,)
     if isinstance(value, Mapping):
