@@ -12,6 +12,7 @@ from pathlib import Path
 
 from benchmarks import (
     builds,
+    chains,
     dense,
     drops,
     freshness,
@@ -28,6 +29,7 @@ from benchmarks.harness import HEAD, Bench, Measure, Row, WrongResult, quiet
 
 _MODULES = (
     drops,
+    chains,
     freshness,
     builds,
     pushes,

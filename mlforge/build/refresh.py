@@ -22,6 +22,7 @@ from mlforge.build.loss import loss_of
 from mlforge.build.policy import data_change, mode_of
 from mlforge.build.result import BuildResult, Options
 from mlforge.build.table import Table, TableWriter
+from mlforge.build.usable import check_whole, nothing_usable
 from mlforge.core import clock
 from mlforge.core.logs import get_logger
 from mlforge.core.manifest import Manifest
@@ -32,7 +33,6 @@ from mlforge.engines.evaluation import frontier
 from mlforge.engines.events import cache_tiles, events_of
 from mlforge.errors import (
     IntegrityError,
-    MlforgeError,
     SourceError,
     StoreError,
     VersionConflict,
@@ -42,7 +42,8 @@ from mlforge.frames import polars_schema
 from mlforge.ingest.pipeline import Intake, ingest
 from mlforge.ingest.unchanged import of_version
 from mlforge.sources.parquet_reader import Stat
-from mlforge.sources.source import Listing, Source
+from mlforge.sources.row_source import RowSource
+from mlforge.sources.source import Listing
 from mlforge.sources.source_reading import SourceReading
 from mlforge.store import Books, Snapshot, Store, Transaction
 from mlforge.store.changes import EventDiff, VersionsDiff, diff_versions, same_rows
@@ -54,7 +55,7 @@ _ATTEMPTS = 5
 
 def refresh(
     feature: Feature,
-    source: Source,
+    source: RowSource,
     store: Store,
     engine: Engine,
     options: Options,
@@ -115,9 +116,9 @@ def _release() -> str:
 
 
 def candidate_of(
-    feature: Feature, source: Source, intake: Intake, schema: Schema, engine: Engine
+    feature: Feature, source: str, intake: Intake, schema: Schema, engine: Engine
 ) -> Manifest:
-    """The version that the intake would make, before it has a number and rows."""
+    """The version that the intake would make of a source, before it has a number and rows."""
     return Manifest(
         spec=feature.spec,
         events=schema,
@@ -128,7 +129,7 @@ def candidate_of(
         rowwise=intake.rowwise,
         why=intake.why,
         sources=intake.records,
-        source=source.text,
+        source=source,
         mlforge_version=_release(),
     )
 
@@ -136,7 +137,7 @@ def candidate_of(
 @dataclass(frozen=True)
 class _Refresh:
     feature: Feature
-    source: Source
+    source: RowSource
     store: Store
     engine: Engine
     options: Options
@@ -150,17 +151,24 @@ class _Refresh:
         """The version that follows a snapshot, if one does."""
         if snapshot.books.hold and snapshot.books.by_person and not self.options.attended:
             return self._unchanged(snapshot, "held", held=snapshot.books.hold)
-        listing = self.source.scan(_unchanged_stats(snapshot))
-        if not listing.exists:
-            return self._nothing(snapshot, f"the source {listing.root} is not there")
-        intake = self._ingest(listing, snapshot)
+        with self.source.reading(_unchanged_stats(snapshot)) as listing:
+            if not listing.exists:
+                return self._nothing(snapshot, self.source.absence(listing))
+            intake = self._ingest(listing, snapshot)
+        intake = replace(intake, warnings=(*listing.notes, *intake.warnings))
+        return self._follow_intake(snapshot, listing, intake)
+
+    def _follow_intake(self, snapshot: Snapshot, listing: Listing, intake: Intake) -> BuildResult:
         snapshot = self._noted(snapshot, listing, intake)
+        if listing.version:
+            check_whole(snapshot, listing, intake)
         if intake.schema is None and intake.errors:
-            raise _nothing_usable(snapshot.name, intake)
+            raise nothing_usable(snapshot.name, intake)
         schema = intake.schema or (snapshot.latest.events if snapshot.latest else None)
         if schema is None:
             return self._nothing(snapshot, f"{self.source.text} holds no parquet file yet")
-        candidate = candidate_of(self.feature, self.source, intake, schema, self.engine)
+        made_from = listing.version or self.source.text
+        candidate = candidate_of(self.feature, made_from, intake, schema, self.engine)
         diff = self._diff(snapshot.latest, candidate)
         outvoted = intake.outvoted.reason if intake.outvoted else None
         loss = loss_of(snapshot.latest, candidate, diff, _set_aside(intake), outvoted)
@@ -248,8 +256,7 @@ class _Refresh:
             now = clock.now()
             candidate = replace(candidate, frontier=frontier(events, now))
             manifest = candidate.published(decision.version, decision.summary, now)
-            if self.options.publish:
-                tx.commit(manifest, books)
+            tx.commit(manifest, books)  # to a draft, where nothing is to be published
         return replace(
             self._result(change.intake),
             version=str(decision.version),
@@ -381,16 +388,5 @@ def _write(
     return writer.changed(diff, latest.parts)
 
 
-def _nothing_usable(name: str, intake: Intake) -> MlforgeError:
-    first = intake.errors[0]
-    if len(intake.errors) == 1:
-        return first
-    return type(first)(
-        f"{first} (and {len(intake.errors) - 1} more files of {name} cannot be used)"
-    )
-
-
 def _no_entities(manifest: Manifest) -> pl.DataFrame:
-    return polars_schema.empty(
-        column for column in manifest.events if column.name in manifest.spec.keys
-    )
+    return polars_schema.empty(manifest.spec.entities(manifest.events))

@@ -13,7 +13,7 @@ from typing import Any
 from mlforge.core import time_model
 from mlforge.core.feature_spec import FeatureSpec
 from mlforge.core.schema import Schema
-from mlforge.core.values import TimeRange, Version
+from mlforge.core.values import FEATURE, TimeRange, Version
 
 MODULUS = 1 << 128  # of the digests of multisets of rows
 
@@ -109,6 +109,12 @@ class Manifest:
     def row_count(self) -> int:
         """Rows of the version's table."""
         return sum(part.rows for part in self.parts)
+
+    @property
+    def upstream(self) -> tuple[str, Version] | None:
+        """The feature and version whose rows this version was made from; None of one made from files."""
+        name, _, version = self.source.removeprefix(FEATURE).partition("@")
+        return (name, Version.parse(version)) if self.source.startswith(FEATURE) else None
 
     @cached_property
     def watermark(self) -> int | None:

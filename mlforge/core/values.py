@@ -20,6 +20,9 @@ LONGEST_US = 1 << 60
 PRECISION = 1e-9
 """How near floats are the same, relative to the largest magnitude among what they were computed from."""
 
+FEATURE = "feature:"
+"""The beginning of a source's text that names a feature: `feature:user_spend`; in a manifest `feature:user_spend@1.0.3`."""
+
 _VERSION = re.compile(r"(0|[1-9]\d{0,8})\.(0|[1-9]\d{0,8})\.(0|[1-9]\d{0,8})")
 _DURATION = re.compile(r"([1-9]\d*)(w|d|h|m|s|ms|us)")
 _CALENDAR = {"mo": 30, "q": 91, "y": 365}

@@ -18,18 +18,20 @@ from mlforge.build.refresh import refresh
 from mlforge.build.result import HOLD_ABOVE, MAX_FILE_MEMORY, BuildResult, Options
 from mlforge.core.arguments import shown, text, texts
 from mlforge.core.values import Duration
+from mlforge.definitions.chains import check_chains, in_order
 from mlforge.definitions.collection import describe_feature, describe_store, features_by_name
 from mlforge.definitions.settings import GONE_AFTER, Settings
-from mlforge.definitions.together import Readings, each_in_turn
+from mlforge.definitions.sources import check_apart, source_of
+from mlforge.definitions.together import Drafts, Readings, each_in_turn
 from mlforge.engines import MEMORY_LIMIT, Engine, engine_named
-from mlforge.errors import DefinitionError, OnlineError, UnsupportedStore
+from mlforge.errors import DefinitionError, OnlineError
 from mlforge.features.feature import Feature, check_engine
 from mlforge.maintenance.audit import audit
 from mlforge.maintenance.operations import rollback
 from mlforge.maintenance.sampling import SOME, Share
 from mlforge.online import OnlineStore, Owner
 from mlforge.online.push import PushResult, owner_of, planned, push
-from mlforge.sources.source import Source
+from mlforge.sources.row_source import RowSource
 from mlforge.sources.source_reading import SourceReading
 from mlforge.store import Audit, LocalStore, Pointer, Store
 from mlforge.store.changes import VersionsDiff
@@ -93,6 +95,7 @@ class Definitions:
         )
         self.store, self.online_store = store, online_store
         self.features = features_by_name(features)
+        check_chains(self.features)
         works = 'write name="shop", or leave it out'
         self._name = None if name is None else text(name, "Definitions: name", works)
         self._root = _root(root)
@@ -144,11 +147,13 @@ class Definitions:
         located._check_places()
         return located
 
-    def source(self, name: str) -> Source:
-        """The source of a feature, with the sources of its tables."""
-        feature = self.feature(name)
+    def source(self, name: str, store: Store | None = None) -> RowSource:
+        """The source of a feature, with the sources of its tables.
+
+        store: where a feature that it reads is looked up, by default the definitions' store.
+        """
         follow = self.settings.follow_links
-        return Source.of(feature.sources, self.root, follow=follow, tables=feature.tables)
+        return source_of(self.feature(name), self.root, store or self.store, follow_links=follow)
 
     def feature(self, name: str) -> Feature:
         """The feature with this name; DefinitionError, which lists all names, if there is none."""
@@ -194,14 +199,15 @@ class Definitions:
         engine: override for this build. full: evaluate everything anew. progress: called with each
             feature's name before it is built.
 
-        One failing feature does not stop the others; BuildError then lists all failures.
+        A feature is built behind the features that it is made from. One failing feature does not stop the
+        others; BuildError then lists all failures.
         """
         if engine is not None:
             check_engine(engine, "build")
         if online:
             self._online()
 
-        names = self.selected(features, tags)
+        names = in_order(self.features, self.selected(features, tags))
         readings = Readings(self.features, names)
 
         def built(name: str) -> BuildResult:
@@ -227,15 +233,19 @@ class Definitions:
         """Results that `build` would give right now: the same work, stopped before publishing.
 
         With an online store, `keys_written` is the number of keys that a push would touch; if it does not answer,
-        a warning says so. Nothing is written to the store: the right to read it is enough. Raises BuildError as
+        a warning says so. A feature that is made from another is planned on what the other's plan would publish.
+        Nothing is written to the store: the right to read it is enough. Raises BuildError as
         `build` does.
         """
         options = replace(self._options, publish=False, version=version, full=full)
-        names = self.selected(features, tags)
+        names = in_order(self.features, self.selected(features, tags))
         readings = Readings(self.features, names)
-        return each_in_turn(
-            names, lambda name: self._planned(name, engine, options, readings.of(name)), progress
-        )
+
+        def plan_one(name: str) -> BuildResult:
+            return self._planned(name, engine, options, drafts.of(name), readings.of(name))
+
+        with Drafts(self.store, self.features) as drafts:
+            return each_in_turn(names, plan_one, progress)
 
     def rollback(self, name: str, version: str | None = None) -> Pointer:
         """Serve an older version, offline and, where there is an online store, online at once."""
@@ -245,19 +255,23 @@ class Definitions:
         return pointer
 
     def _planned(
-        self, name: str, engine: str | None, options: Options, reading: SourceReading | None
+        self,
+        name: str,
+        engine: str | None,
+        options: Options,
+        draft: Store,
+        reading: SourceReading | None,
     ) -> BuildResult:
-        with self.store.draft() as draft:
-            result = self._refresh(name, draft, engine, options, reading)
-            if self.online_store is None or result.manifest is None:
-                return result
-            try:
-                chosen = self._engine(name, engine)
-                keys = planned(result.manifest, draft, self.online_store, chosen, result.diff)
-            except OnlineError as error:
-                warning = f"how many keys a push would write is not known: {error}"
-                return replace(result, warnings=(*result.warnings, warning))
-            return replace(result, keys_written=keys)
+        result = self._refresh(name, draft, engine, options, reading)
+        if self.online_store is None or result.manifest is None:
+            return result
+        try:
+            chosen = self._engine(name, engine)
+            keys = planned(result.manifest, draft, self.online_store, chosen, result.diff)
+        except OnlineError as error:
+            warning = f"how many keys a push would write is not known: {error}"
+            return replace(result, warnings=(*result.warnings, warning))
+        return replace(result, keys_written=keys)
 
     def refresh(
         self,
@@ -292,7 +306,7 @@ class Definitions:
         options: Options,
         reading: SourceReading | None,
     ) -> BuildResult:
-        feature, source = self.feature(name), self.source(name)
+        feature, source = self.feature(name), self.source(name, store)
         self._check_place(feature)
         with feature.code.looked_at() if options.attended else nullcontext():
             return refresh(feature, source, store, self._engine(name, engine), options, reading)
@@ -357,19 +371,8 @@ class Definitions:
             self._check_place(feature)
 
     def _check_place(self, feature: Feature) -> None:
-        """A store inside a source would feed on itself."""
-        if not isinstance(self.store, LocalStore):
-            return
-        store = Path(os.path.realpath(self.store.path))
-        source = self.source(feature.name)
-        places = [*source.places, *(place for _, table in source.tables for place in table.places)]
-        for place in places:
-            parts = place.below(store / feature.name / "1.0.0" / "data.parquet")
-            if parts is not None and place.takes(parts):
-                raise UnsupportedStore(
-                    f"{feature.name}: the store {self.store.path} lies inside the source {place.root}; "
-                    "put them side by side"
-                )
+        if isinstance(self.store, LocalStore):
+            check_apart(self.store.path, feature.name, self.source(feature.name))
 
 
 def _located(store: Store, folder: Path) -> Store:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
+from typing import Self
 
 from mlforge.build.result import BuildResult
+from mlforge.definitions.chains import upstreams
 from mlforge.errors import BuildError, MlforgeError
 from mlforge.features.feature import Feature
 from mlforge.sources.source_reading import KEPT_BYTES, SourceReading
+from mlforge.store import Store
 
 
 def of_one_source(features: Mapping[str, Feature], name: str) -> list[str]:
@@ -37,6 +41,33 @@ class Readings:
         if self._waiting[sources] > 0:
             return self._open.setdefault(sources, SourceReading(self._keep_bytes))
         return self._open.pop(sources, None)
+
+
+class Drafts:
+    """The drafts of a plan over several features: features that are made from a common one share theirs.
+
+    A draft ends when the next begins, so features that share one must come one after the other.
+    """
+
+    def __init__(self, store: Store, features: Mapping[str, Feature]) -> None:
+        self._store, self._features = store, features
+        self._open = ExitStack()
+        self._source: str | None = None
+        self._draft: Store | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._open.close()
+
+    def of(self, name: str) -> Store:
+        """The draft for a feature, whose turn it is now."""
+        source = [name, *upstreams(self._features, name)][-1]
+        if self._draft is None or source != self._source:
+            self._open.close()
+            self._source, self._draft = source, self._open.enter_context(self._store.draft())
+        return self._draft
 
 
 def each_in_turn(

@@ -18,6 +18,7 @@ from mlforge.core.feature_spec import FeatureSpec
 from mlforge.core.metrics import Rolling
 from mlforge.core.time_model import ONLINE_CLOCKS, OnlineClock
 from mlforge.core.validators import REQUIRED, Rule
+from mlforge.core.values import FEATURE, check_name
 from mlforge.errors import DefinitionError
 from mlforge.features.code_hash import CodeState
 
@@ -31,7 +32,7 @@ class Feature:
 
     spec: FeatureSpec
     sources: tuple[str, ...]
-    """Paths, folders or globs, as they were written."""
+    """Paths, folders or globs, as they were written; or the feature whose rows are the source's, as `feature:user_spend`."""
     function: Function = field(repr=False)
     validators: Mapping[str, tuple[Rule, ...]] = field(default_factory=dict)
     tags: tuple[str, ...] = ()
@@ -59,6 +60,12 @@ class Feature:
         return ", ".join(self.sources)
 
     @property
+    def upstream(self) -> str | None:
+        """The name of the feature whose served rows are this one's source; None where files are."""
+        first = self.sources[0]
+        return first.removeprefix(FEATURE) if first.startswith(FEATURE) else None
+
+    @property
     def required(self) -> tuple[str, ...]:
         """The columns that a rule makes needed, whatever metrics name."""
         return tuple(
@@ -80,7 +87,7 @@ class Feature:
 def feature(
     *,
     keys: Sequence[str] | str,
-    source: str | PathLike[str] | Sequence[str | PathLike[str]],
+    source: str | PathLike[str] | Sequence[str | PathLike[str]] | Feature,
     timestamp: str | None = None,
     interval: str | timedelta | None = None,
     metrics: Sequence[Rolling] = (),
@@ -99,7 +106,8 @@ def feature(
     keys: the columns that name an entity: integers, strings, booleans or dates. `[]`: one entity, the whole
         source; it is read with `{}`, and every row of a spine joins it.
     source: a parquet file, a folder of them (recursive), or a glob; relative to `Definitions(root=)`. A list
-        of several is all their files together.
+        of several is all their files together. Another feature, itself or as `"feature:user_spend"`: the rows of its
+        served version are the source's; each version that it publishes is a drop.
     timestamp: the column with each event's time; needed for metrics.
     interval: align values to boundaries of this fixed length (`"1d"`); None evaluates continuously.
     metrics: `Rolling` windows; none serves the function's rows as they are.
@@ -172,14 +180,27 @@ def _clock(clock: object, owner: str) -> OnlineClock:
 def _sources(source: object, what: str) -> tuple[str, ...]:
     """The texts of a single source or of a list of sources."""
     works = 'write a path such as "transactions/", or a list of such texts'
+    if isinstance(source, Feature):
+        return (f"{FEATURE}{source.name}",)
     is_single = isinstance(source, (str, os.PathLike))
     paths = (source,) if is_single else listed(source, what, works)
     if not paths:
         raise DefinitionError(f"{what} is an empty list; {works}")
+    if any(isinstance(path, Feature) for path in paths):
+        raise DefinitionError(
+            f"{what} lists a feature; a feature is a source by itself: write source=user_spend"
+        )
     places = [os.fspath(path) if isinstance(path, os.PathLike) else path for path in paths]
     sources = tuple(
         text(place, what if is_single else f"each of {what}", works) for place in places
     )
+    named = [place for place in sources if place.startswith(FEATURE)]
+    for place in named:
+        check_name(place.removeprefix(FEATURE), f"{what}: feature")
+    if named and len(sources) > 1:
+        raise DefinitionError(
+            f"{what} lists {named[0]!r} among others; a feature is a source by itself: write source={named[0]!r}"
+        )
     twice = sorted({place for place in sources if sources.count(place) > 1})
     if twice:
         raise DefinitionError(
@@ -192,6 +213,11 @@ def _tables(tables: object, owner: str) -> dict[str, tuple[str, ...]]:
     """The sources of the function's further arguments."""
     what, works = f"{owner}: tables", 'write tables={"merchants": "dim/merchants.parquet"}'
     by_name = {} if tables is None else named(tables, what, works)
+    for name, source in by_name.items():
+        if isinstance(source, Feature) or str(source).startswith(FEATURE):
+            raise DefinitionError(
+                f"{what}: {name} is a feature; a table is a file, a folder or a glob: {works}"
+            )
     return {name: _sources(source, f"{what}: {name}") for name, source in by_name.items()}
 
 

@@ -37,7 +37,7 @@ from mlforge.maintenance.sampling import (
 )
 from mlforge.online import OnlineStore
 from mlforge.retrieval.training import get_training_data
-from mlforge.sources.source import Source
+from mlforge.sources.row_source import RowSource
 from mlforge.store import Store
 from mlforge.store.integrity import DAMAGE
 from mlforge.store.records import Audit
@@ -52,7 +52,7 @@ _ASKED = 1_000  # entities in one question to the online store
 
 def audit(
     feature: Feature,
-    source: Source,
+    source: RowSource,
     store: Store,
     online: OnlineStore | None = None,
     share: Share = SOME,

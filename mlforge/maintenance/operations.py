@@ -81,7 +81,10 @@ def pin(
 def prune(
     store: Store, names: Iterable[str], rule: Retention, *, dry_run: bool = False
 ) -> list[Pruned]:
-    """Remove versions that the rule allows to go, and partials that no version names any more."""
+    """Remove versions that the rule allows to go, and partials that no version names any more.
+
+    A version from whose rows a version of another feature was made stays for as long as that one.
+    """
     return [_prune(store, name, rule, dry_run=dry_run) for name in names]
 
 
@@ -94,7 +97,8 @@ def tidy(store: Store, name: str, rule: Retention = UNATTENDED) -> Pruned | None
     pointer, pins = store.pointer(name), map(Version.parse, store.books(name).pins)
     served = pointer.version if pointer else None
     pruned = None
-    if len(removable(versions, served, set(pins), rule, clock.now())) >= _WORTH_IT:
+    spare = set(removable(versions, served, set(pins), rule, clock.now()))
+    if len(spare) >= _WORTH_IT and len(spare - store.made_from(name)) >= _WORTH_IT:
         pruned = _prune(store, name, rule, above=_MOSTLY)
     if served is not None:
         manifest = store.manifest(name, served)
@@ -143,7 +147,7 @@ def _prune(
         removed = removable(
             {**created, **dict.fromkeys(unreadable, 0)},
             pointer.version if pointer else None,
-            {*map(Version.parse, store.books(name).pins), *unreadable},
+            {*map(Version.parse, store.books(name).pins), *unreadable, *store.made_from(name)},
             rule,
             clock.now(),
         )

@@ -19,8 +19,8 @@ from mlforge.ingest.intake import FUNCTION_FAULTS
 from mlforge.ingest.null_columns import NullColumns
 from mlforge.ingest.side_tables import SideTables
 from mlforge.maintenance.sampling import Entity, Sample, by_entity
-from mlforge.sources.parquet_reader import SourceFile, read
-from mlforge.sources.source import Source
+from mlforge.sources.parquet_reader import read
+from mlforge.sources.row_source import RowSource
 from mlforge.store import Store
 from mlforge.store.file_tasks import read_place
 from mlforge.store.integrity import DAMAGE
@@ -49,7 +49,7 @@ class RawReader:
     """Reads a version's files anew. max_bytes: memory that one file may take; a larger one counts as gone."""
 
     feature: Feature
-    source: Source
+    source: RowSource
     store: Store
     manifest: Manifest
     max_bytes: int | None
@@ -96,7 +96,7 @@ class RawReader:
         """The bytes that the version was made from; None if the source does not hold them any more."""
         for path in dict.fromkeys([file.path, *self._paths.get(file.hash, ())]):
             try:
-                content = read(SourceFile.under(self.source.root, path), self.max_bytes)
+                content = read(self.source.file(path), self.max_bytes)
             except (SourceError, OSError):
                 continue
             if content.hash == file.hash:

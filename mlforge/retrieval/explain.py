@@ -108,7 +108,8 @@ class Explanation:
     rows: the events in any of the windows, by time; without metrics the rows of the latest instant,
         of which the last counts. `__file` is the source file's path, null where the function saw the
         whole source at once.
-    served: None if no online store was given.
+    served: None if no online store was given. upstream: for a feature that is made from another, the explanation
+        of the newest row in `rows`, where its columns tell which of the other's rows it is.
     """
 
     feature: str
@@ -119,6 +120,7 @@ class Explanation:
     values: tuple[Value, ...]
     rows: pl.DataFrame
     served: Served | None = None
+    upstream: Explanation | None = None
 
     @property
     def agrees(self) -> bool | None:
@@ -149,6 +151,7 @@ class Explanation:
             "values": [_value_json(value) for value in self.values],
             "rows": [self.row_json(row) for row in self.rows.iter_rows(named=True)],
             "online": served,
+            "upstream": self.upstream and self.upstream.to_json(),
         }
 
     def row_json(self, row: dict[str, Any]) -> dict[str, Any]:
@@ -191,6 +194,7 @@ def explain(
         at=evaluated.at,
         values=tuple(evaluated.explained(name) for name in evaluated.values),
         rows=evaluated.rows,
+        upstream=_upstream(store, evaluated, key_values),
     )
     return explanation if online is None else _compared(explanation, evaluated, store, online)
 
@@ -262,6 +266,36 @@ class _Evaluated:
         return self.rows.filter(inside)
 
 
+def _upstream(store: Store, evaluated: _Evaluated, entity: Mapping[str, Any]) -> Explanation | None:
+    """The explanation of the newest row's own values in the version that it was made from, while that is stored."""
+    above = _manifest_above(store, evaluated.manifest)
+    if above is None or evaluated.rows.is_empty():
+        return None
+    row = {**evaluated.rows.tail(1).row(0, named=True), **entity}
+    if not set(above.spec.identity) <= row.keys():
+        return None
+    is_it = [pl.col(name) == row[name] for name in above.spec.identity]
+    same = store.scan_table(above).filter(pl.all_horizontal(pl.lit(True), *is_it))
+    try:
+        if same.head(1).collect().is_empty():
+            return None  # the function has made other keys or times of it
+    except (pl.exceptions.PolarsError, OSError):
+        return None  # or values of other types; or the table is damaged
+    keys = {key: row[key] for key in above.spec.keys}
+    at = None if above.spec.timestamp is None else row[above.spec.timestamp]
+    return explain(above.name, keys, store, at, str(above.version))
+
+
+def _manifest_above(store: Store, manifest: Manifest) -> Manifest | None:
+    """The version of another feature that a version was made from; None where there is none, or it is gone."""
+    if manifest.upstream is None:
+        return None
+    try:
+        return store.manifest(*manifest.upstream)
+    except StoreError:
+        return None
+
+
 def _compared(
     explanation: Explanation, evaluated: _Evaluated, store: Store, online: OnlineStore
 ) -> Explanation:
@@ -321,7 +355,10 @@ def _evaluated(
     events = events_of(store, manifest)
     values = evaluation.values_at(engine_named("polars"), events, points)
     row = next(values.iter_rows(named=True), {})
-    return _Evaluated(manifest, entity, at, row, lineage.rows(store, manifest, keys, at))
+    above = _manifest_above(store, manifest)
+    also = above.spec.identity if above else ()
+    rows = lineage.rows(store, manifest, keys, at, also)
+    return _Evaluated(manifest, entity, at, row, rows)
 
 
 def _instant(at: datetime | date | str | int | None, manifest: Manifest) -> int | None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import polars as pl
 
 from mlforge.core import time_model
 from mlforge.core.manifest import Manifest
 from mlforge.core.schema import Schema
-from mlforge.core.values import BEGINNING, TimeRange
+from mlforge.core.values import BEGINNING, FEATURE, TimeRange
 from mlforge.engines import Events
 from mlforge.engines.events import events_of
 from mlforge.frames import polars_schema
@@ -17,15 +19,22 @@ FILE = "__file"
 _MARK = "__place"
 
 
-def rows(store: Store, manifest: Manifest, keys: pl.DataFrame, at: int | None) -> pl.DataFrame:
+def rows(
+    store: Store,
+    manifest: Manifest,
+    keys: pl.DataFrame,
+    at: int | None,
+    also: Collection[str] = (),
+) -> pl.DataFrame:
     """The events of an entity that its values at an instant consist of, by time.
 
     keys: one row, the entity. With metrics, the events in any of the windows; without, the rows of the latest
-    instant, the row that counts last. Columns: `__file`, the source file's path, null where the function
-    saw the whole source at once; then the event columns that count, without the keys.
+    instant, the row that counts last. Columns: `__file`, the source file's path, or the version that the row was
+    made from, null where the function saw the whole source at once; then the event columns that count, and
+    those named `also`, without the keys.
     """
     spec, events = manifest.spec, events_of(store, manifest)
-    needed = spec.needed() if spec.columns else tuple(column.name for column in manifest.events)
+    needed = {*spec.needed(), *also} if spec.columns else {c.name for c in manifest.events}
     shown = tuple(c for c in manifest.events if c.name in needed and c.name not in spec.keys)
     window_times = _seen(events, keys, at)
     span = (
@@ -79,5 +88,9 @@ def _files(store: Store, manifest: Manifest) -> pl.DataFrame:
     """The source files of each stored partial, by hash: files of equal content share a partial."""
     sources = manifest.sources if manifest.rowwise else ()
     located = store.locate(manifest.name, [source.partial for source in sources])
-    marks = [(place.mark, source.path) for place, source in zip(located, sources, strict=True)]
+    made_from = manifest.source.removeprefix(FEATURE) if manifest.upstream else None
+    marks = [
+        (place.mark, made_from or source.path)
+        for place, source in zip(located, sources, strict=True)
+    ]
     return pl.DataFrame(marks, {_MARK: pl.String, FILE: pl.String}, orient="row")

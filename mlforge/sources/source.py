@@ -6,7 +6,8 @@ A scan lists files without opening them; `mlforge.sources.parquet_reader` reads 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from operator import attrgetter
@@ -25,6 +26,7 @@ from mlforge.sources.parquet_reader import (
     read,
 )
 from mlforge.sources.place import Place
+from mlforge.sources.row_source import RowSource
 from mlforge.sources.walk import FolderState, Ignored, Walk
 
 __all__ = [
@@ -48,6 +50,8 @@ class Listing:
     root: the folder that paths start from; where `exists` is False, the missing folder.
     stats: each file's stat as a plain tuple, by its path; in no particular order. tables: the listings of
     the source's tables, by their names. folders: the state of each folder that was listed (see `Walk`).
+    version: of files that are one table, the version that they are (`user_spend@1.0.3`): all of them count or
+    none. located: where files lie that are not at their paths below the root. notes: what to warn of.
     """
 
     root: Path
@@ -57,6 +61,9 @@ class Listing:
     hive: frozenset[str] = frozenset()
     tables: Mapping[str, Listing] = field(default_factory=dict)
     folders: Mapping[str, FolderState | None] = field(default_factory=dict)
+    version: str = ""
+    located: Mapping[str, Path] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     @property
     def files(self) -> tuple[SourceFile, ...]:
@@ -66,13 +73,17 @@ class Listing:
     def among(self, paths: Iterable[str]) -> tuple[SourceFile, ...]:
         """The source files of these paths, sorted."""
         return tuple(
-            SourceFile(path, self.root / path, FileStat(*self.stats[path]))
+            SourceFile(path, self.absolute(path), FileStat(*self.stats[path]))
             for path in sorted(paths)
         )
 
+    def absolute(self, path: str) -> Path:
+        """Where the file of a path is."""
+        return self.located.get(path) or self.root / path
+
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class Source(RowSource):
     """Where a feature's files come from.
 
     A file has one path, in listings and manifests. In a source of one place it starts from that place's
@@ -132,11 +143,6 @@ class Source:
         """The folders to watch."""
         return tuple(place.root for place in self.places)
 
-    @property
-    def missing(self) -> tuple[Path, ...]:
-        """The roots that do not exist."""
-        return tuple(root for root in self.roots if not root.exists())
-
     def absolute(self, path: str) -> Path:
         """Where the file of a path is."""
         return self.root / path
@@ -157,9 +163,18 @@ class Source:
             if absolute.is_relative_to(place.root)
         )
 
-    def feeds(self, absolute: Path) -> bool:
-        """Whether a file at this absolute path would belong to the source, or to one of its tables."""
-        return self.matches(absolute) or any(table.matches(absolute) for _, table in self.tables)
+    def file(self, path: str) -> SourceFile:
+        """The file at a path below the root."""
+        return SourceFile.under(self.root, path)
+
+    @contextmanager
+    def reading(self, known: Mapping[str, Stat] | None = None) -> Iterator[Listing]:
+        """A scan; the files are other people's, and may go at any time."""
+        yield self.scan(known)
+
+    def absence(self, listing: Listing) -> str:
+        """A root is missing."""
+        return f"its source {listing.root} is not there"
 
     def scan(self, known: Mapping[str, Stat] | None = None) -> Listing:
         """List the source's files; an empty listing if a root is missing.

@@ -14,7 +14,7 @@ from typing import Any
 import polars as pl
 
 from mlforge.core.manifest import Manifest, Part, Partial, VersionSummary
-from mlforge.core.values import Version
+from mlforge.core.values import FEATURE, Version
 from mlforge.errors import (
     ColumnNotFound,
     FeatureNotFound,
@@ -259,6 +259,15 @@ class Store(ABC):
         """The served version's manifest, None before the first."""
         pointer = self.pointer(name)
         return None if pointer is None else self.manifest(name, pointer.version)
+
+    def made_from(self, name: str) -> set[Version]:
+        """The versions of a feature from whose rows other features' versions were made."""
+        start = f"{FEATURE}{name}@"
+        entries = self.index().items()
+        readers = [r for r, entry in entries if entry.get("made_from", "").startswith(start)]
+        manifests = (self.manifest(r, version) for r in readers for version in self.versions(r))
+        sources = (manifest.upstream for manifest in manifests)
+        return {version for feature, version in filter(None, sources) if feature == name}
 
     def list_versions(self, name: str) -> list[str]:
         """Versions as texts, ascending; FeatureNotFound if there is none."""

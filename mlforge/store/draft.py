@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ class Draft(Store):
     def __init__(self, store: Store, scratch: Store, folder: Path) -> None:
         self._store, self._scratch, self._folder = store, scratch, folder
         self._tables = count()
+        self._planned: dict[str, PlannedVersion] = {}
 
     # What is new lies in the scratch store.
 
@@ -48,7 +50,7 @@ class Draft(Store):
         """A table in a folder of the draft's own."""
         folder = self._folder / f"table-{next(self._tables)}"
         folder.mkdir()
-        yield _DraftTransaction(snapshot, self._store, folder)
+        yield _DraftTransaction(snapshot, self._store, folder, self._planned)
 
     def write_partials(
         self, name: str, writes: Sequence[PartialWrite], sorted_by: str | None = None
@@ -166,20 +168,28 @@ class Draft(Store):
         return self._store.summaries(name)
 
     def pointer(self, name: str) -> Pointer | None:
-        """The store's."""
-        return self._store.pointer(name)
+        """To the planned version, where there is one; else the store's."""
+        planned = self._planned.get(name)
+        return planned.pointer if planned else self._store.pointer(name)
 
     def manifest(self, name: str, version: Version) -> Manifest:
-        """The store's."""
-        return self._store.manifest(name, version)
+        """That of the planned version, or the store's."""
+        planned = self._of_plan(name, version)
+        return planned.manifest if planned else self._store.manifest(name, version)
 
     def location(self, name: str, version: Version) -> str:
-        """The store's."""
+        """The planned table's folder, or the store's location."""
+        if self._of_plan(name, version):
+            return str(self._folder)
         return self._store.location(name, version)
 
     def files(self, name: str, version: Version, parts: Sequence[Part] | None = None) -> list[str]:
-        """The store's."""
-        return self._store.files(name, version, parts)
+        """The files of the planned table, or the store's."""
+        planned = self._of_plan(name, version)
+        if planned is None:
+            return self._store.files(name, version, parts)
+        file_of = dict(zip(planned.manifest.parts, planned.files, strict=True))
+        return [file_of[part] for part in (planned.manifest.parts if parts is None else parts)]
 
     def tiles(self, name: str, kind: str) -> Mapping[str, str]:
         """The store's."""
@@ -190,8 +200,8 @@ class Draft(Store):
         return self._store.tile_notes(name, tiles, of)
 
     def lease(self, name: str, version: Version) -> AbstractContextManager[None]:
-        """The store's."""
-        return self._store.lease(name, version)
+        """The store's; a planned version stays for as long as the draft."""
+        return nullcontext() if self._of_plan(name, version) else self._store.lease(name, version)
 
     def check_manifest(self, manifest: Manifest) -> list[str]:
         """The store's."""
@@ -213,12 +223,35 @@ class Draft(Store):
         """The store's."""
         return self._store.index()
 
+    def _of_plan(self, name: str, version: Version) -> PlannedVersion | None:
+        planned = self._planned.get(name)
+        return planned if planned and planned.pointer.version == version else None
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedVersion:
+    """A version that only a draft has: as if it were served, for plans of features that read it.
+
+    files: the paths of its parts, in their order.
+    """
+
+    manifest: Manifest
+    pointer: Pointer
+    files: tuple[str, ...]
+
 
 class _DraftTransaction(Transaction):
     """A table written only to be counted and compared; parts of the served version are read from the store."""
 
-    def __init__(self, snapshot: Snapshot, store: Store, folder: Path) -> None:
+    def __init__(
+        self,
+        snapshot: Snapshot,
+        store: Store,
+        folder: Path,
+        planned: dict[str, PlannedVersion],
+    ) -> None:
         self.snapshot, self._store, self._folder = snapshot, store, folder
+        self._planned = planned
         self._files: list[str] = []
 
     def write_table(
@@ -239,8 +272,12 @@ class _DraftTransaction(Transaction):
         return pl.scan_parquet(self._files, glob=False)
 
     def commit(self, manifest: Manifest, books: Books | None = None) -> Pointer:
-        """Refused."""
-        raise _no_draft(f"publish {manifest.name}")
+        """Let the draft, and nothing else, take the version for the served one."""
+        assert manifest.version is not None
+        before = self.snapshot.pointer
+        pointer = Pointer(manifest.version, before.generation + 1 if before else 1)
+        self._planned[manifest.name] = PlannedVersion(manifest, pointer, tuple(self._files))
+        return pointer
 
     def _served(self, parts: Sequence[Part]) -> list[str]:
         latest = self.snapshot.latest

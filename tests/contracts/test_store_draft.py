@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,10 @@ import pytest
 from mlforge import Feature
 from mlforge.build.result import BuildResult, Options
 from mlforge.build.table import Layout
+from mlforge.core.values import Version
 from mlforge.errors import StoreError
 from mlforge.metrics import Rolling
-from mlforge.store import Books, LocalStore
+from mlforge.store import Books, LocalStore, TablePiece
 from mlforge.store.file_tasks import PartialWrite
 from mlforge.testing.store_values import FIRST, events, partial_of, publish
 from tests.support.projects import Project, identity, rows
@@ -151,8 +153,14 @@ def test_a_draft_reads_both_stores_and_writes_to_its_own(tmp_path: Path) -> None
         assert draft.check_partials("spend", ["a1", "b2"]) == {}
         draft.write_books("spend", Books(hold="never"))
         draft.write_file_states("spend", {})
-        with draft.transaction(snapshot) as tx, pytest.raises(StoreError, match="writes nothing"):
-            tx.commit(store.manifest("spend", FIRST))
+        with draft.transaction(snapshot) as tx:
+            parts = tx.write_table([TablePiece(events(1, 2), None)])
+            second = replace(store.manifest("spend", FIRST), parts=parts, version=Version(1, 0, 1))
+            tx.commit(second)
+        assert draft.latest("spend") == second
+        assert draft.read("spend").equals(events(1, 2))
+        assert draft.files("spend", FIRST) == store.files("spend", FIRST)
+        assert store.versions("spend") == [FIRST]
         for refused in (draft.regenerate_index, lambda: draft.serve("spend", FIRST)):
             with pytest.raises(StoreError, match="a plan cannot"):
                 refused()

@@ -41,6 +41,7 @@ from tests.support import histories, kernels, oracle
 from tests.support.agreement import TALLY, same, same_rows
 from tests.support.histories import NAME, UNITS, Plan, Row, World
 from tests.support.oracle import Cell
+from tests.support.reader import READER, Reader
 from tests.support.servers import started
 
 OnlineClock = Literal["data", "wall"]
@@ -167,6 +168,7 @@ class Machine(RuleBasedStateMachine):
         self.served_by: Snapshot | None = None
         self.rebuilds = 0
         self.unsure = False
+        self.reader: Reader | None = None
 
     @initialize(data=DATA)
     def begin(self, data: st.DataObject) -> None:
@@ -192,16 +194,21 @@ class Machine(RuleBasedStateMachine):
         self.online_store = DyingStore.from_url(server_url(), ttl=self.ttl)
         self.store = LocalStore(self.root / "store", TINY_PACKS)
         self.room = data.draw(st.sampled_from([0, 12, ROOM]), label="values read ahead at most")
+        self.chained = data.draw(
+            st.sampled_from([False, False, False, True]), label="a feature reads it"
+        )
         self.write("a.parquet", data.draw(histories.rows(self.world), label="a.parquet"))
         self.open()
         self.then(data.draw(st.sampled_from(["build", "build online"])), data)
 
     def open(self) -> None:
         """Definitions as a fresh process would load them."""
-        feature = self.plan.library("in/")
+        features = [self.plan.library("in/")]
+        if self.reader is not None and self.reader.plan == self.plan:
+            features.append(self.reader.library())
         self.definitions = Definitions(
             store=self.store,
-            features=[feature],
+            features=features,
             online_store=self.online_store,
             engine=self.engine,
             root=self.root,
@@ -538,6 +545,37 @@ class Machine(RuleBasedStateMachine):
             self.judge_rebuild(snapshot, override or self.engine)
         if online:
             self.judge_audit()
+        if self.chained:
+            self.judge_reader(online, options)
+
+    def judge_reader(self, online: bool, options: Options | None) -> None:
+        """A feature that is made from this one follows what it serves, also from before to behind a redefinition."""
+        table = self.store.read(NAME)
+        if self.reader is None or self.reader.plan != self.plan:
+            self.reader = Reader.of(self.plan, table)
+            self.open()
+        with clock.fixed(self.now):
+            if table.is_empty():  # no column of it need have a dtype
+                return
+            result = self.definitions.refresh(READER, options=options)
+            TALLY["refreshes of a feature on a feature"] += 1
+            feature, events = self.reader.oracle(table), self.reader.events(table)
+            same_rows(feature, events, self.store.read(READER))
+            assert result.quarantined == ()
+            assert not self.definitions.refresh(READER).changed
+            if online:
+                self.definitions.push(READER)
+                self.judge_served(feature, events)
+                assert self.definitions.audit(READER, ALL).first == ()
+
+    def judge_served(self, feature: oracle.Feature, events: oracle.Events) -> None:
+        """Rows of the reader online are the oracle's."""
+        served = oracle.online(feature, events, self.now)
+        for entity, cells in served.items():
+            keys = dict(zip(feature.keys, entity, strict=True))
+            [row] = get_online_features([READER], [keys], self.online_store)
+            for name, cell in cells.items():
+                same(f"reader online {entity} {name}", cell, row[f"{READER}__{name}"])
 
     def judge_audit(self) -> None:
         """An audit of an honest store finds nothing wrong, and proves all of it while there are files."""

@@ -91,6 +91,8 @@ def _notes(feature: FeatureStatus) -> Iterator[str]:
     elif feature.error:
         again = f"; again at {feature.retry_at}" if feature.retry_at else ""
         yield f"{name}: {feature.error}{again}"
+    if feature.upstream:
+        yield f"{name}: {feature.upstream}"
     if feature.source_missing:
         yield f"{name}: its source is not there (yet)"
     if feature.lag and feature.state in ("pushing", "incomplete"):

@@ -5,8 +5,8 @@ The contents of Redis and the store are input: unreadable entries are named, and
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, TypeVar
 
 from redis.exceptions import ConnectionError as NoConnection
@@ -28,6 +28,8 @@ from worker.state.work_queue import Ticket
 from worker.supervision import FAULTS
 
 T = TypeVar("T")
+KEPT = ("held", "parked", "failing", "unreadable", "wrong", "waiting")
+"""States of a feature in which those that are made from it get nothing new."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +88,8 @@ class FeatureStatus:
     freshness: Distribution | None
     audit: AuditStatus | None
     unreadable: tuple[str, ...] = ()
+    upstream: str | None = None
+    """The reason why the feature that this one is made from gives nothing new, in words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,14 +122,13 @@ def gather(project: Project) -> Status:
     definitions, queue = project.definitions, JobQueue(project.redis, project.scope)
     names = sorted(definitions.features)
     online = SeenAtOnce(project.online, names)
+    features = dict(_features(project, names, online))
     workers, watcher, gone = tuple(queue.workers()), project.presence.read(), tuple(project.gone())
     return Status(
         project=project.name,
         at=to_iso(clock.now()),
         definitions=project.hash[:12],
-        features=tuple(
-            _feature(project, ticket, online) for ticket in project.work_queue.read(names)
-        ),
+        features=tuple(_with_upstream(project, status, features) for status in features.values()),
         queued=len(queue.waiting()),
         watcher=watcher,
         workers=workers,
@@ -136,6 +139,27 @@ def gather(project: Project) -> Status:
             *_watcher_problems(watcher),
             *_definition_problems(project, gone),
         ),
+    )
+
+
+def _features(
+    project: Project, names: list[str], online: SeenAtOnce
+) -> Iterator[tuple[str, FeatureStatus]]:
+    for ticket in project.work_queue.read(names):
+        yield ticket.feature, _feature(project, ticket, online)
+
+
+def _with_upstream(
+    project: Project, status: FeatureStatus, features: Mapping[str, FeatureStatus]
+) -> FeatureStatus:
+    """The status with what keeps the feature that it is made from."""
+    above = features.get(project.definitions.feature(status.feature).upstream or "")
+    if above is None or above.state not in KEPT:
+        return status
+    reason = above.held or above.error
+    kept = f"{above.feature} is {above.state}{f': {reason}' if reason else ''}"
+    return replace(
+        status, upstream=f"{kept}; {above.version or 'no version'} of it is what is read"
     )
 
 
@@ -207,11 +231,12 @@ def _held_now(project: Project, name: str, manifest: Manifest | None) -> str | N
     if manifest is None or not manifest.sources:
         return None
     try:
-        listing = project.definitions.source(name).scan()
+        source = project.definitions.source(name)
+        listing = source.scan()
     except SourceError as error:
         return str(error)
     if not listing.exists:
-        return f"its source {listing.root} is not there"
+        return source.absence(listing)
     there = listing.stats.keys()
     missing = sum(record.path not in there for record in manifest.sources)
     if missing:

@@ -20,6 +20,7 @@ from mlforge.store.changes import VersionsDiff
 from worker import project
 from worker.project import Project
 from worker.queue import current_job_id, enqueue, give_back
+from worker.queue.cascade import request_readers
 from worker.queue.together import waiting_together
 from worker.state.work_queue import RENEW_S, Lease, Ticket, WorkQueue
 from worker.supervision import FAULTS, survived
@@ -123,6 +124,8 @@ def _bring_up(at_work: Project, lease: Lease, reading: SourceReading, careful: b
         _serve_on(at_work, feature)
         raise
     reach("refresh.done")
+    if built.changed:
+        request_readers(at_work, feature, built.version, lease.closed_at)
     pushed = _push(at_work, feature, built.diff)
     # Rows are readable from here on: what tidying takes is no part of their freshness.
     fresh_ms = None if lease.closed_at is None else max(0.0, (clock.now() - lease.closed_at) / 1000)

@@ -21,7 +21,6 @@ from mlforge.frames.encoding import json_rows, key_hashes
 from mlforge.ingest import unchanged
 from mlforge.online.prefetch import ROOM, read_ahead
 from mlforge.sources import source
-from mlforge.sources.source import SourceFile
 from mlforge.store import Pointer
 from worker.project import Project
 
@@ -102,9 +101,9 @@ def _read(at_work: Project, manifest: Manifest) -> None:
     """The last of the files, if it is small: as a job does, but for the feature's function."""
     if not manifest.sources or manifest.sources[-1].size > _SMALL_BYTES:
         return
-    root = at_work.definitions.source(manifest.name).root
     with suppress(MlforgeError, OSError):  # it may have gone
-        digest(source.read(SourceFile.under(root, manifest.sources[-1].path)).frame)
+        file = at_work.definitions.source(manifest.name).file(manifest.sources[-1].path)
+        digest(source.read(file).frame)
 
 
 def _evaluate(at_work: Project, manifest: Manifest) -> None:

@@ -9,8 +9,10 @@ from pathlib import Path
 
 from mlforge.core import clock, time_model
 from mlforge.core.values import to_iso
+from mlforge.definitions.chains import stages, with_readers
 from mlforge.errors import MlforgeError
 from mlforge.sources.parquet_reader import completeness, is_being_written
+from mlforge.sources.row_source import RowSource
 from worker.project import Project
 from worker.queue import JobQueue, enqueue
 from worker.watch.file_tracker import SETTLE_S
@@ -39,11 +41,20 @@ def wait_for(
 ) -> list[Arrival]:
     """Wait until a refresh that began after this call has published and pushed each feature.
 
+    One that is made from another of them is waited for once the other is done.
     Raises MlforgeError if that takes longer than the timeout, saying what is missing.
     """
     deadline = time.monotonic() + timeout_s
     if path is not None:
         _until_whole(path, deadline)
+    errors: dict[str, str | None] = {}
+    for stage in stages(project.definitions.features, features):
+        errors |= _until_served(project, stage, deadline)
+    return [_arrival(project, feature, path, errors.get(feature)) for feature in features]
+
+
+def _until_served(project: Project, features: list[str], deadline: float) -> dict[str, str | None]:
+    """Request a refresh of each feature and wait for it; returns the errors of those that failed."""
     requests = {feature: ask(project, feature, "wait") for feature in features}
     while True:
         tickets = project.work_queue.read(requests)
@@ -52,12 +63,10 @@ def wait_for(
                 requests[ticket.feature] = ask(project, ticket.feature, "wait")
         pending = [t for t in tickets if t.served < requests[t.feature] and not t.failures]
         if not pending:
-            break
+            return {ticket.feature: ticket.error for ticket in tickets if ticket.failures}
         if time.monotonic() > deadline:
             raise MlforgeError(_too_late(project, [ticket.feature for ticket in pending]))
         time.sleep(_LOOK_EVERY_S)
-    errors = {ticket.feature: ticket.error for ticket in tickets if ticket.failures}
-    return [_arrival(project, feature, path, errors.get(feature)) for feature in features]
 
 
 def ask(project: Project, feature: str, reason: str) -> int:
@@ -81,7 +90,7 @@ def forgive(project: Project, feature: str, path: Path | None = None) -> None:
 
 
 def features_of(project: Project, name_or_path: str) -> list[str]:
-    """The features with this name, or whose sources hold the file at this path; MlforgeError if there are none."""
+    """The features with this name, or that a file at this path feeds, also through others; MlforgeError if there are none."""
     definitions = project.definitions
     if name_or_path in definitions.features:
         return [name_or_path]
@@ -89,11 +98,15 @@ def features_of(project: Project, name_or_path: str) -> list[str]:
     fed = [name for name in definitions.features if definitions.source(name).feeds(path)]
     if not fed:
         sources = ", ".join(
-            f"{name} reads {', '.join(map(str, definitions.source(name).roots))}"
+            f"{name} reads {_places(definitions.source(name))}"
             for name in sorted(definitions.features)
         )
         raise MlforgeError(f"{name_or_path} is neither a feature nor a file of one; {sources}")
-    return fed
+    return with_readers(definitions.features, fed)
+
+
+def _places(source: RowSource) -> str:
+    return ", ".join(map(str, source.roots)) or source.text
 
 
 def _until_whole(path: Path, deadline: float) -> None:

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from mlforge.sources.parquet_reader import Stat
 from mlforge.sources.place import is_skipped
-from mlforge.sources.source import FileStat, Listing, Source, completeness, is_being_written
+from mlforge.sources.row_source import RowSource
+from mlforge.sources.source import FileStat, Listing, completeness, is_being_written
 from mlforge.sources.walk import FolderState, folder_state
 
 _COARSE_US = 50_000
@@ -61,7 +62,7 @@ class _Unfinished:
 class FileTracker:
     """A source, the features that it feeds, and the files as they were last seen whole."""
 
-    source: Source
+    source: RowSource
     features: tuple[str, ...]
     known: dict[str, FileStat] = field(default_factory=dict)
     unfinished: dict[str, _Unfinished] = field(default_factory=dict)
@@ -82,10 +83,10 @@ class FileTracker:
     def has_same_folders(self) -> bool:
         """Whether no file came, went or was renamed since the last scan, as the folders themselves say.
 
-        They do not tell of a file that was written over in place.
+        They do not tell of a file that was written over in place. A source without folders is never the same.
         """
         folders = self.folders
-        if folders is None or not self.exists:
+        if not folders or not self.exists:
             return False
         return all(state == folder_state(path) for path, state in folders.items())
 

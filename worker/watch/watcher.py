@@ -19,7 +19,7 @@ from watchfiles import Change as Event
 from watchfiles import watch
 
 from mlforge.core import clock
-from mlforge.sources.source import Source
+from mlforge.sources.row_source import RowSource
 from worker.supervision import FAULTS, pause_after, survived, tell_fault
 from worker.watch.file_tracker import Change, FileTracker
 from worker.watch.roots import Roots
@@ -57,7 +57,7 @@ class Watcher:
 
     def __init__(
         self,
-        sources: Mapping[str, Source],
+        sources: Mapping[str, RowSource],
         request: Request,
         timing: Timing = Timing(),
         on_tick: Callable[[], None] = lambda: None,
@@ -244,9 +244,9 @@ class Watcher:
             self._request(feature, str(change), change.closed_at)
 
 
-def _by_source(sources: Mapping[str, Source]) -> Iterator[FileTracker]:
+def _by_source(sources: Mapping[str, RowSource]) -> Iterator[FileTracker]:
     """Features that share a source share its tracker."""
-    grouped: dict[Source, list[str]] = {}
+    grouped: dict[RowSource, list[str]] = {}
     for feature, source in sources.items():
         grouped.setdefault(source.rows, []).append(feature)
         for _, table in source.tables:

@@ -74,8 +74,9 @@ def explain(args: argparse.Namespace) -> int:
 
     JSON: `{"feature", "version", "entity", "at", "values": [{"column", "value", "window", "start", "end",
     "closed", "rows", "online", "offline_then", "agrees"}, ...], "rows": [{"file", "windows",
-    "values"}, ...], "online": {"version", "as_of", "agrees", "problem"}}`; online is null if none was
-    asked, a file is null where the function saw the whole source at once.
+    "values"}, ...], "online": {"version", "as_of", "agrees", "problem"}, "upstream"}`; online is null if none was
+    asked, a file is null where the function saw the whole source at once; upstream is such a document on the row of
+    another feature that the newest row was made from, null where there is none.
     """
     from mlforge.retrieval.explain import explain as explained
 
@@ -98,10 +99,10 @@ def explain(args: argparse.Namespace) -> int:
     return 1 if explanation.agrees is False else 0
 
 
-def _page(explanation: Explanation) -> str:
+def _page(explanation: Explanation, with_online: bool = True) -> str:
     facts = [(key, value) for key, value in explanation.entity.items()]
     facts += [("at", instant(to_iso(explanation.at)))] if explanation.at is not None else []
-    facts += [("online", _online_text(explanation))]
+    facts += [("online", _online_text(explanation))] if with_online else []
     parts = [
         style(printable(f"{explanation.feature} {explanation.version}"), "bold"),
         pairs(facts, indent=2),
@@ -112,6 +113,10 @@ def _page(explanation: Explanation) -> str:
         lines = [(b.window, _interval(b), number(rows)) for b, rows in windows]
         parts.append(table(("window", "holds events of", "rows"), lines, right=("rows",)))
     parts.append(_rows(explanation))
+    if explanation.upstream is not None:
+        above = explanation.upstream
+        parts.append(f"the newest of these rows was made from a row of {above.feature}:")
+        parts.append(_page(above, with_online=False))
     return "\n\n".join(parts)
 
 

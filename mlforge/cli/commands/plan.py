@@ -144,6 +144,8 @@ def _how(result: BuildResult) -> str:
     entities = f"{result.entities:,} {'entity' if result.entities == 1 else 'entities'}"
     files = plural(result.files_read, "file")
     parts = [entities if result.entities else "", f"{files} read" if result.files_read else ""]
+    made_from = result.manifest.upstream if result.changed and result.manifest else None
+    parts += ["of {} {}".format(*made_from)] if made_from else []
     work = ", ".join(filter(None, parts))
     return f"{result.feature}: {mode}{f'; {work}' if work else ''}"
 

@@ -122,8 +122,11 @@ def check_source(definitions: Definitions, name: str) -> Check:
     feature = definitions.features[name]
     try:
         source = definitions.source(name)
-        listing = source.scan()
-        with definitions.store.draft() as draft, draft.lock(name):
+        with (
+            source.reading() as listing,
+            definitions.store.draft() as draft,
+            draft.lock(name),
+        ):
             intake = ingest(feature, listing, draft, draft.latest(name))
         if intake.schema is not None:
             feature.spec.output(intake.schema)

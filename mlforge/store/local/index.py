@@ -85,6 +85,7 @@ def _entries(manifests: Iterable[Manifest]) -> dict[str, dict[str, Any]]:
             },
             "updated_at": to_iso(manifest.created_at),
             "content_hash": manifest.content_hash,
+            **({"made_from": manifest.source} if manifest.upstream else {}),
         }
         for manifest in manifests
     }

@@ -1,0 +1,88 @@
+"""The contract of a feature's source: which files its rows lie in now, and what may be asked of them."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mlforge.sources.parquet_reader import SourceFile, Stat
+
+if TYPE_CHECKING:
+    from mlforge.sources.place import Place
+    from mlforge.sources.source import Listing, Source
+
+
+class RowSource(ABC):
+    """Where a feature's rows come from. A scan lists files without opening them."""
+
+    tables: tuple[tuple[str, Source], ...]
+    """The sources of the function's further arguments, by their names."""
+    places: tuple[Place, ...]
+    """The places that a scan walks over; empty of a source that lists its files otherwise."""
+
+    @property
+    @abstractmethod
+    def text(self) -> str:
+        """The source as a feature names it."""
+
+    @property
+    @abstractmethod
+    def roots(self) -> tuple[Path, ...]:
+        """The folders to watch; none of a source whose changes are announced otherwise."""
+
+    @property
+    @abstractmethod
+    def rows(self) -> RowSource:
+        """The source without the tables."""
+
+    @abstractmethod
+    def anew(self) -> RowSource:
+        """The same source as the disk has it now."""
+
+    @abstractmethod
+    def scan(self, known: Mapping[str, Stat] | None = None) -> Listing:
+        """List the source's files; `exists` is False where there is nothing to list yet.
+
+        known: earlier stats by path; the listing reuses the objects of unchanged stats. Raises SourceError
+        for what cannot be listed.
+        """
+
+    @abstractmethod
+    def reading(self, known: Mapping[str, Stat] | None = None) -> AbstractContextManager[Listing]:
+        """A listing as `scan` gives it, whose files stay for as long as the block runs, where the source can promise it."""
+
+    @abstractmethod
+    def file(self, path: str) -> SourceFile:
+        """The file at a path of the source's listings, as it is now; raises OSError where it is gone."""
+
+    @abstractmethod
+    def path_of(self, absolute: Path) -> str | None:
+        """The path, in listings, of a file or folder; None for one outside the source."""
+
+    @abstractmethod
+    def absolute(self, path: str) -> Path:
+        """Where the file of a path is."""
+
+    @abstractmethod
+    def matches(self, absolute: Path) -> bool:
+        """Whether a file at this absolute path would be one of the source's; looks at the name alone."""
+
+    @abstractmethod
+    def absence(self, listing: Listing) -> str:
+        """Why a listing does not exist, in words."""
+
+    @abstractmethod
+    def why_nothing(self, listing: Listing) -> str | None:
+        """The likely mistake that left a listing without files; None where there is none."""
+
+    @property
+    def missing(self) -> tuple[Path, ...]:
+        """The roots that do not exist."""
+        return tuple(root for root in self.roots if not root.exists())
+
+    def feeds(self, absolute: Path) -> bool:
+        """Whether a file at this absolute path would belong to the source, or to one of its tables."""
+        return self.matches(absolute) or any(table.matches(absolute) for _, table in self.tables)

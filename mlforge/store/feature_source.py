@@ -1,0 +1,162 @@
+"""A source whose rows are those of another feature's served version.
+
+Its files are the parts of that version's table. A part is immutable, and known by its hash: one that several
+versions share is the same file of the same stat, one that a version replaces is another.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from mlforge.core.manifest import Manifest, Part
+from mlforge.core.values import FEATURE
+from mlforge.errors import VersionNotFound
+from mlforge.sources.parquet_reader import FileStat, SourceFile, Stat
+from mlforge.sources.place import Place
+from mlforge.sources.row_source import RowSource
+from mlforge.sources.source import Listing, Source
+from mlforge.store.base import Store
+from mlforge.store.integrity import intact
+
+_TRIES = 5
+_DIGITS = 16
+
+
+@dataclass(frozen=True)
+class FeatureSource(RowSource):
+    """The rows of the version of `feature` that a store serves. tables: as those of any source."""
+
+    store: Store
+    feature: str
+    tables: tuple[tuple[str, Source], ...] = ()
+    places: tuple[Place, ...] = ()
+
+    @property
+    def text(self) -> str:
+        """`feature:user_spend`."""
+        return f"{FEATURE}{self.feature}"
+
+    @property
+    def roots(self) -> tuple[Path, ...]:
+        """None: whoever publishes a version asks for those who read it."""
+        return ()
+
+    @property
+    def rows(self) -> FeatureSource:
+        """The source without the tables."""
+        return replace(self, tables=())
+
+    def anew(self) -> FeatureSource:
+        """Itself: the store is asked at every scan."""
+        return self
+
+    def scan(self, known: Mapping[str, Stat] | None = None) -> Listing:
+        """List the parts of the served version. Raises IntegrityError where one is gone."""
+        served = self.store.latest(self.feature)
+        if served is None or served.version is None:
+            return Listing(Path(self.feature), exists=False)
+        located = self._located(served)
+        known = known or {}
+        with intact(self.feature):
+            stats = {path: stat_of(part, file) for path, (part, file) in located.items()}
+        return Listing(
+            Path(self.store.location(self.feature, served.version)),
+            exists=True,
+            stats={
+                path: known[path] if known.get(path) == stat else stat
+                for path, stat in stats.items()
+            },
+            version=f"{self.text}@{served.version}",
+            located={path: file for path, (_, file) in located.items()},
+            tables={name: table.scan() for name, table in self.tables},
+        )
+
+    @contextmanager
+    def reading(self, known: Mapping[str, Stat] | None = None) -> Iterator[Listing]:
+        """A scan, and a lease of the version, so that no part of it is pruned meanwhile."""
+        for attempt in range(_TRIES):
+            listing = self.scan(known)
+            with ExitStack() as lease:
+                if listing.exists:
+                    served = self.store.resolve(self.feature)
+                    assert served.version is not None
+                    if listing.version != f"{self.text}@{served.version}":
+                        continue  # another is served by now
+                    try:
+                        lease.enter_context(self.store.lease(self.feature, served.version))
+                    except VersionNotFound:
+                        if attempt == _TRIES - 1:
+                            raise
+                        continue
+                yield replace(listing, notes=self._notes(listing))
+                return
+        raise VersionNotFound(f"{self.feature}: its versions come and go faster than they are read")
+
+    def file(self, path: str) -> SourceFile:
+        """The part of that path in the newest version that has it; FileNotFoundError where none has."""
+        for version in reversed(self.store.versions(self.feature)):
+            manifest = self.store.manifest(self.feature, version)
+            if path in paths_of(self.feature, manifest.parts).values():
+                part, file = self._located(manifest)[path]
+                return SourceFile(path, file, FileStat(*stat_of(part, file)))
+        raise FileNotFoundError(path)
+
+    def path_of(self, absolute: Path) -> str | None:
+        """None: nobody drops a file here."""
+        return None
+
+    def absolute(self, path: str) -> Path:
+        """Where the part is."""
+        return self.file(path).absolute
+
+    def matches(self, absolute: Path) -> bool:
+        """False: nobody drops a file here."""
+        return False
+
+    def absence(self, listing: Listing) -> str:
+        """The feature has no version."""
+        return (
+            f"its source, the feature {self.feature}, has no version yet; 'mlforge build' makes one"
+        )
+
+    def why_nothing(self, listing: Listing) -> str | None:
+        """None: a feature without a version is one that is yet to be built."""
+        return None
+
+    def _located(self, manifest: Manifest) -> dict[str, tuple[Part, Path]]:
+        """The parts of a version and where they lie, by path."""
+        assert manifest.version is not None
+        files = self.store.files(self.feature, manifest.version, manifest.parts)
+        paths = paths_of(self.feature, manifest.parts)
+        return {
+            paths[place]: (part, Path(file))
+            for place, (part, file) in enumerate(zip(manifest.parts, files, strict=True))
+        }
+
+    def _notes(self, listing: Listing) -> tuple[str, ...]:
+        hold = self.store.books(self.feature).hold
+        if hold is None:
+            return ()
+        served = listing.version.removeprefix(FEATURE)
+        return (f"its source is held, so {served} is what is read: {hold}",)
+
+
+def paths_of(feature: str, parts: tuple[Part, ...]) -> dict[int, str]:
+    """The path of each part by its place: after its hash, numbered where several are alike."""
+    seen: Counter[str] = Counter()
+    paths = {}
+    for place, part in enumerate(parts):
+        name, number = part.hash[:_DIGITS], seen[part.hash]
+        seen[part.hash] += 1
+        paths[place] = f"{feature}/{name}{f'-{number}' if number else ''}.parquet"
+    return paths
+
+
+def stat_of(part: Part, file: Path) -> Stat:
+    """A stat that tells the part's content, however often it is linked or copied; raises OSError where it is gone."""
+    stat = file.stat()
+    return (stat.st_size, stat.st_mtime_ns, 0, int(part.hash[:15], 16))
