@@ -37,7 +37,7 @@ class DuckDBEngine(Engine):
                 sums = [i for i, a in enumerate(context.aggregates) if a.aggregation.name == "sum"]
                 raise SumOverflow(sums, "its dtype") from error
             answers = points.select(ROW).join(answers, on=ROW, how="left", maintain_order="left")
-        queried, folds, index = iter(answers.drop(ROW)), Folds(line), TimelineIndex(line)
+        queried, folds, index = iter(answers.drop(ROW)), Folds(line, context), TimelineIndex(line)
         results = (
             folds.folded(a, index.windows(points, a.window).segments)
             if a.aggregation.kind.name in FOLDS

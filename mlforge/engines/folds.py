@@ -7,111 +7,140 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from functools import cached_property
 
 import polars as pl
 import pyarrow as pa
 
-from mlforge.compilers.base import Aggregate, value_name
+from mlforge.compilers.base import Aggregate, ComputeContext, value_name
+from mlforge.core.time_model import Window
 from mlforge.engines.occurrences import Occurrences
 from mlforge.engines.ordered import OrderedValues
 from mlforge.engines.pairwise import Segments
 
-_Fold = Callable[[OrderedValues, Segments, Any], pl.Series]
+
+@dataclass(frozen=True)
+class Slices:
+    """The windows of a column's values. most: of how many of the most frequent values is asked."""
+
+    values: OrderedValues
+    segments: Segments
+    most: int
+
+    def at(self, places: pl.Series) -> pl.Series:
+        """The places of values, null for an empty slice."""
+        return places.set(self.segments.lengths <= 0, None)
+
+    @cached_property
+    def first(self) -> pl.Series:
+        """The place of the first value in each slice."""
+        return self.at(self.segments.starts)
+
+    @cached_property
+    def last(self) -> pl.Series:
+        """The place of the last value in each slice."""
+        return self.at(self.segments.starts + self.segments.lengths - 1)
+
+    @cached_property
+    def filled(self) -> pl.Series:
+        """The positions of the slices that are not empty."""
+        return (self.segments.lengths > 0).arg_true()
+
+    @cached_property
+    def occurrences(self) -> Occurrences:
+        """The values as they occur in the slices that are not empty."""
+        return Occurrences(self.values.codes, self.segments.gathered(self.filled))
+
+    @cached_property
+    def frequent(self) -> tuple[pl.Series, pl.Series]:
+        """The number of most frequent values of each slice, and these, one slice after another."""
+        if self.filled.is_empty():
+            return self.segments.lengths, self.values.values.clear()
+        many, codes = self.occurrences.most_frequent(self.most)
+        return self.scattered(many), self.values.distinct.gather(codes)
+
+    def scattered(self, numbers: pl.Series) -> pl.Series:
+        """A number for each slice that is not empty, as one for each slice: 0 for an empty one."""
+        zeros = pl.Series([0], dtype=pl.Int64).new_from_index(0, len(self.segments.starts))
+        return zeros.scatter(self.filled, numbers)
 
 
 @dataclass(frozen=True)
 class Folds:
-    """The folds of a timeline, sorted by entity, then time; each value column is put in order once."""
+    """The folds of a timeline, sorted by entity, then time; what several of them share is made once."""
 
     line: pl.DataFrame
+    context: ComputeContext
     _ordered: dict[int, OrderedValues] = field(default_factory=dict)
+    _slices: dict[tuple[int, Window], Slices] = field(default_factory=dict)
 
     def folded(self, aggregate: Aggregate, segments: Segments) -> pl.Series:
         """An aggregate of each segment of the line's rows; null, 0 or an empty list where it has no value.
 
-        The segments are one window's at points in the order of the line, so neither their starts nor their
-        ends go back.
+        The segments are the aggregate's window at points in the order of the line, so neither their starts nor
+        their ends go back.
         """
-        if aggregate.value not in self._ordered:
-            values = OrderedValues.of(self.line, value_name(aggregate.value))
-            self._ordered[aggregate.value] = values
-        values, aggregation = self._ordered[aggregate.value], aggregate.aggregation
-        return FOLDS[aggregation.kind.name](values, values.slices(segments), aggregation.parameter)
+        aggregation, key = aggregate.aggregation, (aggregate.value, aggregate.window)
+        if key not in self._slices:
+            values = self._values(aggregate.value)
+            most = max(
+                map(_most, (a for a in self.context.aggregates if (a.value, a.window) == key))
+            )
+            self._slices[key] = Slices(values, values.slices(segments), most)
+        return FOLDS[aggregation.kind.name](self._slices[key], aggregation.parameter or 1)
+
+    def _values(self, position: int) -> OrderedValues:
+        if position not in self._ordered:
+            self._ordered[position] = OrderedValues.of(self.line, value_name(position))
+        return self._ordered[position]
 
 
-def _first(values: OrderedValues, slices: Segments, _: Any) -> pl.Series:
-    return values.values.gather(_places(slices, slices.starts))
+def _most(aggregate: Aggregate) -> int:
+    aggregation = aggregate.aggregation
+    return aggregation.parameter if aggregation.kind.name == "top_K" else 1
 
 
-def _last(values: OrderedValues, slices: Segments, _: Any) -> pl.Series:
-    return values.values.gather(_places(slices, slices.starts + slices.lengths - 1))
+def _first_values(slices: Slices, most: int) -> pl.Series:
+    starts, lengths = slices.segments.starts, slices.segments.lengths.clip(upper_bound=most)
+    return _lists(lengths, slices.values.values.gather(_enumerated(starts, starts + lengths, 1)))
 
 
-def _first_time(values: OrderedValues, slices: Segments, _: Any) -> pl.Series:
-    return values.times.gather(_places(slices, slices.starts))
+def _last_values(slices: Slices, most: int) -> pl.Series:
+    lengths = slices.segments.lengths.clip(upper_bound=most)
+    newest = slices.segments.starts + slices.segments.lengths - 1
+    return _lists(lengths, slices.values.values.gather(_enumerated(newest, newest - lengths, -1)))
 
 
-def _last_time(values: OrderedValues, slices: Segments, _: Any) -> pl.Series:
-    return values.times.gather(_places(slices, slices.starts + slices.lengths - 1))
+def _distinct(slices: Slices, _: int) -> pl.Series:
+    empty = slices.filled.is_empty()
+    return slices.scattered(slices.filled if empty else slices.occurrences.distinct())
 
 
-def _first_values(values: OrderedValues, slices: Segments, most: int) -> pl.Series:
-    lengths = slices.lengths.clip(upper_bound=most)
-    places = _enumerated(slices.starts, slices.starts + lengths, 1)
-    return _lists(lengths, values.values.gather(places))
+def _mode(slices: Slices, _: int) -> pl.Series:
+    many, values = slices.frequent
+    return values.gather((many.cum_sum() - many).set(many == 0, None))
 
 
-def _last_values(values: OrderedValues, slices: Segments, most: int) -> pl.Series:
-    lengths = slices.lengths.clip(upper_bound=most)
-    newest = slices.starts + slices.lengths - 1
-    return _lists(lengths, values.values.gather(_enumerated(newest, newest - lengths, -1)))
+def _top(slices: Slices, most: int) -> pl.Series:
+    many, values = slices.frequent
+    if slices.most > most:
+        first, chosen = many.cum_sum() - many, many.clip(upper_bound=most)
+        many, values = chosen, values.gather(_enumerated(first, first + chosen, 1))
+    return _lists(many, values)
 
 
-def _distinct(values: OrderedValues, slices: Segments, _: Any) -> pl.Series:
-    zeros = pl.Series([0], dtype=pl.Int64).new_from_index(0, len(slices.starts))
-    filled = _filled(slices)
-    if filled.is_empty():
-        return zeros
-    codes, _ = values.coded
-    return zeros.scatter(filled, Occurrences(codes, slices.gathered(filled)).distinct())
-
-
-def _mode(values: OrderedValues, slices: Segments, _: Any) -> pl.Series:
-    return _top(values, slices, 1).list.first()
-
-
-def _top(values: OrderedValues, slices: Segments, most: int) -> pl.Series:
-    filled = _filled(slices)
-    if filled.is_empty():
-        return _lists(slices.lengths, values.values.clear())
-    codes, distinct = values.coded
-    many, chosen = Occurrences(codes, slices.gathered(filled)).most_frequent(most)
-    zeros = pl.Series([0], dtype=pl.Int64).new_from_index(0, len(slices.starts))
-    return _lists(zeros.scatter(filled, many), distinct.gather(chosen))
-
-
-FOLDS: Mapping[str, _Fold] = {
-    "first": _first,
-    "last": _last,
-    "first_time": _first_time,
-    "last_time": _last_time,
+FOLDS: Mapping[str, Callable[[Slices, int], pl.Series]] = {
+    "first": lambda slices, _: slices.values.values.gather(slices.first),
+    "last": lambda slices, _: slices.values.values.gather(slices.last),
+    "first_time": lambda slices, _: slices.values.times.gather(slices.first),
+    "last_time": lambda slices, _: slices.values.times.gather(slices.last),
     "first_K": _first_values,
     "last_K": _last_values,
     "count_distinct": _distinct,
     "mode": _mode,
     "top_K": _top,
 }
-
-
-def _filled(slices: Segments) -> pl.Series:
-    """The positions of the slices that are not empty."""
-    return (slices.lengths > 0).arg_true()
-
-
-def _places(slices: Segments, at: pl.Series) -> pl.Series:
-    """Places of values, null for an empty slice."""
-    return at.set(slices.lengths <= 0, None)
+"""By the kind of aggregation, from slices and the aggregation's parameter."""
 
 
 def _enumerated(starts: pl.Series, ends: pl.Series, step: int) -> pl.Series:

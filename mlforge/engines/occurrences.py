@@ -10,125 +10,134 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import polars as pl
 
 from mlforge.engines.pairwise import Segments
 
-WINDOW, CODE, COUNT = "window", "code", "count"
-_AT, _RANK, _RUN, _FIRST, _FIRST_END, _LAST, _LAST_END = (
-    "at",
-    "rank",
-    "run",
-    "first",
-    "first_end",
-    "last",
-    "last_end",
-)
 PAIRS_AT_ONCE = 4_000_000
 """About how many pairs of a window and a value are held in memory at a time, at most."""
+_AT, _CODE, _RUN, _WINDOW = "at", "code", "run", "window"
+_FIRST, _FIRST_END, _LAST, _LAST_END = "first", "first_end", "last", "last_end"
+
+
+@dataclass(frozen=True)
+class Codes:
+    """A column's values as numbers that go up with the values (Int64), by number, then place in the column (Int64)."""
+
+    code: pl.Series
+    at: pl.Series
+
+    @classmethod
+    def of(cls, values: pl.Series) -> tuple[Codes, pl.Series]:
+        """The codes of values without nulls, and the distinct values: the positions of these are the codes."""
+        rows = (
+            values.alias(_CODE)
+            .to_frame()
+            .with_columns(pl.int_range(pl.len(), dtype=pl.Int64).alias(_AT))
+        )
+        rows = rows.sort(_CODE, maintain_order=True)
+        begins = rows.select(pl.col(_CODE).ne_missing(pl.col(_CODE).shift())).to_series()
+        return cls(begins.cum_sum().cast(pl.Int64) - 1, rows[_AT]), rows[_CODE].filter(begins)
+
+    def within(self, start: int, end: int) -> Codes:
+        """Those of some places, counted from the first of them."""
+        inside = self.at.is_between(start, end, closed="left")
+        return Codes(self.code.filter(inside), self.at.filter(inside) - start)
+
+    @cached_property
+    def earlier(self) -> pl.Series:
+        """The place of the same value's previous occurrence, null for its first."""
+        return self._beside(1)
+
+    @cached_property
+    def later(self) -> pl.Series:
+        """The place of the same value's next occurrence, null for its last."""
+        return self._beside(-1)
+
+    def _beside(self, by: int) -> pl.Series:
+        same, at = pl.col(_CODE) == pl.col(_CODE).shift(by), pl.col(_AT).shift(by)
+        rows = pl.DataFrame([self.code.alias(_CODE), self.at.alias(_AT)])
+        return rows.select(pl.when(same).then(at)).to_series()
 
 
 @dataclass(frozen=True)
 class Occurrences:
-    """Codes of a column's values (UInt32, nulls left out), which go up with the values, and windows of them.
+    """Values as codes, and windows of their column: none empty, neither starts nor ends go back."""
 
-    windows: none empty; neither starts nor ends go back.
-    """
-
-    codes: pl.Series
+    codes: Codes
     windows: Segments
 
     def distinct(self) -> pl.Series:
         """The number of distinct values in each window (Int64)."""
-        runs = self._runs().filter(pl.col(_FIRST) < pl.col(_FIRST_END))
+        runs = self._runs.filter(pl.col(_FIRST) < pl.col(_FIRST_END))
         many = len(self.windows.starts)
         changes = _counts(runs[_FIRST].sort(), many) - _counts(runs[_FIRST_END].sort(), many)
         return changes.cum_sum().head(many)
 
-    def pairs(self) -> Iterator[pl.DataFrame]:
-        """Frames of windows with their values: WINDOW (Int64, the position), CODE, COUNT, each window within one frame."""
-        for start, windows in self._batches():
-            end = int((windows.starts + windows.lengths)[-1])
-            base = int(windows.starts[0])
-            inside = Segments(windows.starts - base, windows.lengths)
-            part = Occurrences(self.codes.slice(base, end - base), inside)
-            yield part._pairs().with_columns(pl.col(WINDOW) + start)
-
     def most_frequent(self, most: int) -> tuple[pl.Series, pl.Series]:
         """For each window so many codes at most, from the most frequent on, ties from the least on.
 
-        Returns their number in each window (Int64), and the codes of all windows, one window after another.
+        Returns their number in each window, and the codes of all windows, one window after another (Int64).
         """
-        several, codes = int(self.codes.max() or 0) + 1, []  # type: ignore[arg-type]
-        for pairs in self.pairs():
-            greatest = (pl.col(COUNT) * several - pl.col(CODE).cast(pl.Int64)).alias(_RANK)
-            ranked = _by_rank(pairs.select(WINDOW, CODE, greatest))
-            begins = pl.col(WINDOW).ne_missing(pl.col(WINDOW).shift())
-            place = pl.int_range(pl.len(), dtype=pl.Int64)
-            first = pl.when(begins).then(place).forward_fill()
-            codes.append(ranked.filter(place - first < most).select(WINDOW, CODE))
-        chosen = pl.concat(codes)
-        return _counts(chosen[WINDOW], len(self.windows.starts) - 1), chosen[CODE]
+        ranked = [part._most_frequent(most) for part in self._batches()]
+        return pl.concat([many for many, _ in ranked]), pl.concat([codes for _, codes in ranked])
 
-    def _pairs(self) -> pl.DataFrame:
-        runs = self._runs()
-        first = _enumerated(runs, _FIRST, _FIRST_END)
-        last = _enumerated(runs, _LAST, _LAST_END)
-        code = runs[CODE].gather(first[_RUN])
-        count = (last[_RUN] - first[_RUN] + 1).alias(COUNT)
-        return pl.DataFrame([first[WINDOW], code, count])
+    def _most_frequent(self, most: int) -> tuple[pl.Series, pl.Series]:
+        first = self._enumerated(_FIRST, _FIRST_END)
+        last = self._enumerated(_LAST, _LAST_END)
+        counts = last[_RUN] - first[_RUN] + 1
+        # A number for each pair that puts them in order: by window, then count, then code.
+        several, codes = int(self.codes.code.max() or 0) + 1, self.codes.code  # type: ignore[arg-type]
+        step = (int(counts.max()) + 1) * several  # type: ignore[arg-type]
+        dtype = pl.Int64 if step * len(self.windows.starts) < 1 << 63 else pl.Int128
+        order = first[_WINDOW].cast(dtype) * step + codes.gather(first[_RUN]) - counts * several
+        order = (order + (step - several)).sort()
+        window, code = (order // step).cast(pl.Int64), (order % several).cast(pl.Int64)
+        place = pl.int_range(len(window), dtype=pl.Int64, eager=True)
+        in_each = _counts(window, len(self.windows.starts) - 1)
+        before = (in_each.cum_sum() - in_each).gather(window)
+        return in_each.clip(upper_bound=most), code.filter(place - before < most)
 
+    @cached_property
     def _runs(self) -> pl.DataFrame:
-        """Each occurrence by code, then place, with the windows of which it is the first and the last of its value."""
-        starts, many = self.windows.starts, len(self.codes)
+        """For each occurrence the windows of which it is the first, and the last of its value."""
+        starts, many = self.windows.starts, len(self.codes.at)
         begun = _counts(starts, many).cum_sum()  # windows that start at a place or before
         ended = _counts(starts + self.windows.lengths, many).cum_sum()  # that end there or before
-        rows = pl.DataFrame([self.codes.alias(CODE)]).with_columns(
-            pl.int_range(pl.len(), dtype=pl.Int64).alias(_AT)
-        )
-        rows = rows.sort(CODE, maintain_order=True)
-        at = rows[_AT]
-        earlier, later = rows.select(
-            pl.when(pl.col(CODE) == pl.col(CODE).shift(by)).then(pl.col(_AT).shift(by)).alias(name)
-            for by, name in ((1, _FIRST), (-1, _LAST))
-        ).get_columns()
-        held, gone = begun.gather(at), ended.gather(at)
-        edges = pl.DataFrame(
-            [
-                begun.gather(earlier).fill_null(0).alias(_FIRST),
-                ended.gather(later).fill_null(len(starts)).alias(_LAST_END),
-                held.alias(_FIRST_END),
-                gone.alias(_LAST),
-            ]
-        )
-        return rows.select(CODE).hstack(
-            edges.select(
-                pl.max_horizontal(_FIRST, _LAST).alias(_FIRST),
-                _FIRST_END,
-                _LAST,
-                pl.min_horizontal(_FIRST_END, _LAST_END).alias(_LAST_END),
-            )
+        held, gone = begun.gather(self.codes.at), ended.gather(self.codes.at)
+        return pl.DataFrame(
+            {
+                _FIRST: begun.gather(self.codes.earlier).fill_null(0),
+                _FIRST_END: held,
+                _LAST: gone,
+                _LAST_END: ended.gather(self.codes.later).fill_null(len(starts)),
+            }
+        ).with_columns(
+            pl.max_horizontal(_FIRST, _LAST).alias(_FIRST),
+            pl.min_horizontal(_FIRST_END, _LAST_END).alias(_LAST_END),
         )
 
-    def _batches(self) -> Iterator[tuple[int, Segments]]:
-        """The windows in turn, as many at a time as have few rows together, and the position of the first."""
-        batch = (self.windows.lengths.cum_sum() // PAIRS_AT_ONCE).rle().struct.unnest()
-        start = 0
-        for many in batch["len"]:
-            yield start, self.windows.slice(start, many)
-            start += many
+    def _enumerated(self, start: str, end: str) -> pl.DataFrame:
+        """A row for each run and window in it: _RUN and _WINDOW."""
+        numbered = self._runs.select(pl.int_range(pl.len(), dtype=pl.Int64).alias(_RUN), start, end)
+        windows = pl.int_ranges(start, end).alias(_WINDOW)
+        return numbered.filter(pl.col(start) < pl.col(end)).select(_RUN, windows).explode(_WINDOW)
 
-
-def _by_rank(pairs: pl.DataFrame) -> pl.DataFrame:
-    """Pairs by window, then from the greatest rank on; as one number where it fits, which sorts several times faster."""
-    first, last = int(pairs[WINDOW][0]), int(pairs[WINDOW].max())  # type: ignore[arg-type]
-    step = int(pairs[_RANK].max()) + 1  # type: ignore[arg-type]
-    if (last - first + 1) * step >= 1 << 62:
-        return pairs.sort(WINDOW, _RANK, descending=[False, True])
-    return pairs.select(
-        WINDOW, CODE, ((pl.col(WINDOW) - first + 1) * step - pl.col(_RANK)).alias(_RANK)
-    ).sort(_RANK)
+    def _batches(self) -> Iterator[Occurrences]:
+        """The windows in turn, as many at a time as have few rows together."""
+        batches = (self.windows.lengths.cum_sum() // PAIRS_AT_ONCE).rle().struct.unnest()
+        if batches.height == 1:
+            yield self
+            return
+        first = 0
+        for many in batches["len"]:
+            windows = self.windows.slice(first, many)
+            start = int(windows.starts[0])
+            codes = self.codes.within(start, int((windows.starts + windows.lengths)[-1]))
+            yield Occurrences(codes, Segments(windows.starts - start, windows.lengths))
+            first += many
 
 
 def _counts(ascending: pl.Series, greatest: int) -> pl.Series:
@@ -136,10 +145,3 @@ def _counts(ascending: pl.Series, greatest: int) -> pl.Series:
     runs = ascending.rle().struct.unnest()
     zeros = pl.Series([0], dtype=pl.Int64).new_from_index(0, greatest + 1)
     return zeros.scatter(runs["value"], runs["len"].cast(pl.Int64))
-
-
-def _enumerated(runs: pl.DataFrame, start: str, end: str) -> pl.DataFrame:
-    """A row for each run and window in it: _RUN and WINDOW."""
-    numbered = runs.select(pl.int_range(pl.len(), dtype=pl.Int64).alias(_RUN), start, end)
-    windows = pl.int_ranges(start, end).alias(WINDOW)
-    return numbered.filter(pl.col(start) < pl.col(end)).select(_RUN, windows).explode(WINDOW)

@@ -13,6 +13,7 @@ from functools import cached_property
 import polars as pl
 
 from mlforge.compilers.base import ENTITY, TIME
+from mlforge.engines.occurrences import Codes
 from mlforge.engines.pairwise import Segments
 
 _INDEX, _GROUP, _VALUE = "__index", "__group", "__value"
@@ -29,10 +30,19 @@ class OrderedValues:
     times: pl.Series
     before: pl.Series
 
+    @property
+    def codes(self) -> Codes:
+        """The values as numbers."""
+        return self._coded[0]
+
+    @property
+    def distinct(self) -> pl.Series:
+        """The distinct values in ascending order: their positions are their codes."""
+        return self._coded[1]
+
     @cached_property
-    def coded(self) -> tuple[pl.Series, pl.Series]:
-        """The code of each value (UInt32), and the distinct values by their codes: in ascending order."""
-        return self.values.rank("dense").cast(pl.UInt32) - 1, self.values.unique().sort()
+    def _coded(self) -> tuple[Codes, pl.Series]:
+        return Codes.of(self.values)
 
     @classmethod
     def of(cls, line: pl.DataFrame, column: str) -> OrderedValues:

@@ -49,7 +49,7 @@ class PolarsEngine(Engine):
             Sums(line[value_name(index)], dtype, longest)
             for index, dtype in enumerate(context.dtypes)
         ]
-        folds = Folds(line)
+        folds = Folds(line, context)
         results = []
         for index, aggregate in enumerate(context.aggregates):
             rolled = windows[aggregate.window]

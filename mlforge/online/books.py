@@ -121,6 +121,13 @@ class OnlineBooks:
     derived: tuple[Derived, ...] = ()
     inputs: Schema = ()
 
+    def empty_row(self) -> dict[str, Any]:
+        """The values of an entity without a row; lists are the caller's own."""
+        return {
+            name: list(value) if isinstance(value, list) else value
+            for name, value in self.empty.items()
+        }
+
     @property
     def is_being_replaced(self) -> bool:
         """Whether rows may belong to another version, whose push has begun but not finished."""

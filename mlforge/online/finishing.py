@@ -36,11 +36,11 @@ def finished(
     Raises OnlineError where the books' expressions do not fit their columns.
     """
     if not books.derived:
-        yield from (books.empty if row is None else row for row in rows)
+        yield from (books.empty_row() if row is None else row for row in rows)
         return
     of_row, of_empty = _derivations(feature, books.derived, books.inputs)
     for row, entity in zip(rows, entities, strict=True):
-        values = books.empty if row is None else row
+        values = books.empty_row() if row is None else row
         derive = of_empty if row is None else of_row
         keys = entity_key(entity, books.keys) if derive.reads(entity) else {}
         yield {**values, **derive({**values, **keys}, t)}

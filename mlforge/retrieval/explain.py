@@ -11,6 +11,7 @@ from typing import Any
 import polars as pl
 
 from mlforge.core import clock, time_model
+from mlforge.core.aggregations import aggregation
 from mlforge.core.expression.columns import RowDerivation, TypedColumn
 from mlforge.core.expression.parser import T
 from mlforge.core.manifest import Manifest
@@ -249,7 +250,8 @@ class _Evaluated:
             return 0.0
         metric = self._metric(column)
         inside = self._within(self._bounds(metric))[metric.column].cast(pl.Float64).abs().max()
-        return inside if isinstance(inside, float) else 0.0
+        degree = aggregation(metric.aggregation).kind.degree
+        return inside**degree if isinstance(inside, float) else 0.0
 
     def _metric(self, column: str) -> MetricColumn:
         return next(m for m in self.manifest.spec.columns if m.name == column)
