@@ -9,12 +9,9 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from fractions import Fraction
 from typing import Any
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 Event = tuple[int, Any]
 Fold = Callable[[Sequence[Event], Any], Any]
@@ -73,14 +70,14 @@ def last(events: Sequence[Event], _: Any) -> Any:
     return events[-1][1]
 
 
-def first_time(events: Sequence[Event], _: Any) -> datetime:
+def first_time(events: Sequence[Event], _: Any) -> int:
     """The earliest instant that has a value."""
-    return _EPOCH + timedelta(microseconds=events[0][0])
+    return events[0][0]
 
 
-def last_time(events: Sequence[Event], _: Any) -> datetime:
+def last_time(events: Sequence[Event], _: Any) -> int:
     """The latest instant that has a value."""
-    return _EPOCH + timedelta(microseconds=events[-1][0])
+    return events[-1][0]
 
 
 def first_values(events: Sequence[Event], most: int) -> list[Any]:

@@ -11,6 +11,7 @@ import math
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
@@ -18,7 +19,7 @@ from mlforge.core.aggregations import aggregation, empty_value
 from mlforge.core.feature_spec import FeatureSpec
 from mlforge.core.metrics import MetricColumn
 from mlforge.core.plain_folds import order_of
-from mlforge.core.values import PRECISION
+from mlforge.core.values import PRECISION, to_us
 
 Row = Mapping[str, Any]
 
@@ -145,6 +146,13 @@ def agree(value: Any, cell: Cell) -> bool:
 def clean(row: Row) -> Row:
     """The row with its non-finite floats as nulls."""
     return {name: _finite(value) for name, value in row.items()}
+
+
+def plain(value: Any) -> Any:
+    """A value as the reference has it: instants are microseconds, also within lists."""
+    if isinstance(value, list):
+        return [plain(part) for part in value]
+    return to_us(value) if isinstance(value, datetime) else value
 
 
 def _finite(value: Any) -> Any:

@@ -8,7 +8,6 @@ those that the version was made from: each is known by its hash.
 
 from __future__ import annotations
 
-import datetime
 import random
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,7 +19,7 @@ from mlforge.core import clock, reference
 from mlforge.core.expression.columns import RowDerivation
 from mlforge.core.manifest import Manifest, config_of
 from mlforge.core.reference import Cell, History, Row
-from mlforge.core.values import FIRST_INSTANT, LAST_INSTANT, from_us, to_us
+from mlforge.core.values import FIRST_INSTANT, LAST_INSTANT, from_us
 from mlforge.errors import IntegrityError, MlforgeError, OnlineError
 from mlforge.features.feature import Feature
 from mlforge.frames import polars_schema
@@ -296,10 +295,7 @@ class _Audit:
                 )
                 self._wrong(entity, f"its row online {fault}, as of {_shown_time(as_of)}")
             return
-        values = {
-            name: to_us(value) if isinstance(value, datetime.datetime) else value
-            for name, value in row.items()
-        }
+        values = {name: reference.plain(value) for name, value in row.items()}
         self._compare(entity, "online", as_of, values, history.value(as_of))
 
     def _strangers(self, histories: Mapping[Entity, History]) -> None:

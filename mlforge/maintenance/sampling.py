@@ -104,4 +104,6 @@ def _values(series: pl.Series, is_time: bool) -> list[Any]:
     if dtype == pl.Date and is_time:
         days = series.to_physical().to_list()
         return [None if day is None else day * DAY_US for day in days]
+    if isinstance(dtype, pl.List):
+        return [None if part is None else _values(part, False) for part in series]
     return series.to_list()

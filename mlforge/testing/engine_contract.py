@@ -149,7 +149,9 @@ class Case:
         halves = [self.frame.gather_every(2, offset) for offset in (0, 1)]
         self.events = stored_events(self.spec, halves, folder)
         self._histories: dict[int, reference.History] = {}
-        values = self.frame.with_columns(pl.col("at").to_physical()).to_dicts()
+        values = [
+            {name: reference.plain(v) for name, v in row.items()} for row in self.frame.to_dicts()
+        ]
         for user in {row["user"] for row in values}:
             own = [reference.clean(row) for row in values if row["user"] == user]
             self._histories[user] = reference.History.of(self.spec, ["x"], own)
@@ -188,7 +190,13 @@ class Case:
     def agree(self, row: Mapping[str, Any], user: int, instant: int) -> None:
         """Hold a row against the reference's values."""
         for name, cell in self.history(user).value(instant).items():
-            assert reference.agree(row[name], cell), (user, instant, name, row[name], cell)
+            assert reference.agree(reference.plain(row[name]), cell), (
+                user,
+                instant,
+                name,
+                row[name],
+                cell,
+            )
 
 
 class EngineContract:

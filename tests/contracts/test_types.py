@@ -16,7 +16,9 @@ import pytest
 import redis
 
 from mlforge import get_online_features, get_training_data
+from mlforge.core.aggregations import AGGREGATIONS, aggregation
 from mlforge.frames.encoding import key_hash
+from mlforge.frames.polars_schema import dtype_text
 from mlforge.metrics import Rolling
 from mlforge.online import RedisStore
 from tests.support.projects import Project, at
@@ -80,6 +82,8 @@ def typed(rows: list[dict[str, Any]]) -> list[list[tuple[str, type, str]]]:
     """Names, types and texts: what == would let pass, as in 1 and True, differs here."""
 
     def shown(value: Any) -> str:
+        if isinstance(value, list):
+            return str(list(map(shown, value)))
         return repr(value.astimezone(UTC)) if isinstance(value, datetime) else repr(value)
 
     return [[(name, type(value), shown(value)) for name, value in row.items()] for row in rows]
@@ -104,14 +108,30 @@ def test_every_aggregation_is_served_as_it_is_trained_on(
     tmp_path: Path, store: RedisStore, engine: str
 ) -> None:
     project = Project(tmp_path / "p", engine)
-    aggregations: dict[str, Any] = {name: ["min", "max", "count"] for name in ORDERED}
-    for name in ("i8", "u64", "f64", "dec"):
-        aggregations[name] += ["sum", "mean", "median", "std"]
+    dtypes = {name: dtype_text(pl.Series(dtype=COLUMNS[name][0]).dtype) for name in ORDERED}
+    aggregations: dict[str, Any] = {
+        name: [each for each in AGGREGATIONS if aggregation(each).kind.dtype(told)]
+        for name, told in (dtypes | {"zoned": "Datetime(us, UTC)"}).items()
+    }
     trained, served = both(project, store, metrics=[Rolling("7d", aggregations)])
     assert typed(served) == typed(trained)
     assert type(served[0]["spend__dec__sum__7d"]) is Decimal
     assert type(served[0]["spend__day__min__7d"]) is date
     assert served[0]["spend__zoned__max__7d"].utcoffset().total_seconds() == 0
+    assert served[0]["spend__zoned__last_3__7d"] == [datetime(2024, 7, 1, 12, tzinfo=UTC)]
+    assert served[0]["spend__dec__top_1__7d"] == [Decimal("1.50")]
+    assert served[0]["spend__text__last_time__7d"] == at(1)
+    unseen = served[-1]
+    assert (unseen["spend__f64__last_3__7d"], unseen["spend__i8__count_distinct__7d"]) == ([], 0)
+
+
+def test_an_empty_list_belongs_to_who_asked(tmp_path: Path, store: RedisStore) -> None:
+    _, served = both(Project(tmp_path / "p"), store, metrics=[Rolling("7d", {"i8": "last_3"})])
+    served[-1]["spend__i8__last_3__7d"].append(1)
+    assert get_online_features(["spend"], [{"user_id": 99}, {"user_id": 98}], store) == [
+        {"user_id": 99, "spend__i8__last_3__7d": []},
+        {"user_id": 98, "spend__i8__last_3__7d": []},
+    ]
 
 
 def test_read_gives_the_same_values_and_what_is_stored_stays_json(

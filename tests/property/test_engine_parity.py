@@ -16,7 +16,7 @@ from mlforge import get_training_data
 from mlforge.core.aggregations import AGGREGATIONS, aggregation, output_dtype
 from mlforge.errors import BuildError, DataError
 from mlforge.metrics import Rolling
-from tests.support import kernels, oracle
+from tests.support import agreement, kernels, oracle
 from tests.support.projects import START, Project, identity
 
 ALL = list(AGGREGATIONS)
@@ -102,8 +102,12 @@ def assert_agree(found: pl.DataFrame, expected: list[dict[str, oracle.Cell]], wh
     assert found.height == len(expected)
     for got, cells in zip(found.to_dicts(), expected, strict=True):
         for name, cell in cells.items():
-            seen = micros(got[name]) if name == "at" else got[name]
-            assert oracle.close(seen, cell.value, cell.magnitude), (what, name, got, cell)
+            assert oracle.close(agreement.plain(got[name]), cell.value, cell.magnitude), (
+                what,
+                name,
+                got,
+                cell,
+            )
 
 
 # Every shape for one dtype, every dtype for one continuous and one aligned shape.

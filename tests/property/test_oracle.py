@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
@@ -145,8 +144,8 @@ def test_aggregates_of_three_numbers_and_a_null() -> None:
     [
         ("first", "b"),
         ("last", "c"),
-        ("first_time", datetime(1970, 1, 1, 0, 0, 1, tzinfo=UTC)),
-        ("last_time", datetime(1970, 1, 1, 0, 0, 4, tzinfo=UTC)),
+        ("first_time", 1_000_000),
+        ("last_time", 4_000_000),
         ("first_2", ["b", "c"]),
         ("first_9", ["b", "c", "a", "a", "c"]),
         ("last_2", ["c", "a"]),

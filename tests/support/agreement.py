@@ -25,6 +25,8 @@ def same(what: str, want: Cell, got: Any) -> None:
 
 
 def plain(value: Any) -> Any:
+    if isinstance(value, list):
+        return list(map(plain, value))
     return to_us(value) if isinstance(value, datetime) else value
 
 

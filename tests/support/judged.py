@@ -15,6 +15,7 @@ from mlforge.engines import POINT, Engine, Events
 from mlforge.metrics import Rolling
 from mlforge.testing.engine_contract import stored_events
 from tests.support import oracle
+from tests.support.agreement import plain
 
 INSTANT = pl.Datetime("us", "UTC")
 
@@ -89,7 +90,12 @@ class History:
         assert found.columns == [metric.name for metric in self.judge.metrics]
         for point, row, cells in zip(points, found.to_dicts(), expected, strict=True):
             for name, cell in cells.items():
-                assert oracle.close(row[name], cell.value, cell.magnitude), (point, name, row, cell)
+                assert oracle.close(plain(row[name]), cell.value, cell.magnitude), (
+                    point,
+                    name,
+                    row,
+                    cell,
+                )
         return found
 
 

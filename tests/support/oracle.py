@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from fractions import Fraction
 from typing import Any
@@ -171,8 +170,7 @@ def aggregate(name: str, values: Sequence[Any], times: Sequence[int] | None = No
     if not present:
         return Cell(None)
     if name.endswith("_time"):
-        instant = events[0 if name == "first_time" else -1][0]
-        return Cell(datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=instant))
+        return Cell(events[0 if name == "first_time" else -1][0])
     numbers = [float(v) for v in present if isinstance(v, (int, float, Decimal))]
     magnitude = max(map(abs, numbers), default=0.0)
     if name.startswith("p"):
