@@ -347,10 +347,7 @@ class _Audit:
         spec, events = self.feature.spec, self.manifest.events
         columns = spec.derivation(events)
         derive = RowDerivation(columns, spec.readable(events), [c.name for c in columns])
-        return {
-            name: to_us(value) if isinstance(value, datetime.datetime) else value
-            for name, value in derive(row, t).items()
-        }
+        return {name: reference.plain(value) for name, value in derive(row, t).items()}
 
     def _wrong(self, entity: Entity, what: str) -> None:
         self.mismatches += 1
