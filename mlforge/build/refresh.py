@@ -129,6 +129,7 @@ def candidate_of(
         rowwise=intake.rowwise,
         why=intake.why,
         sources=intake.records,
+        tables=intake.tables,
         source=source,
         mlforge_version=_release(),
     )

@@ -47,6 +47,16 @@ class SourceRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class TableRecord:
+    """A file of a table that the feature's function was given, as a version saw it."""
+
+    path: str
+    size: int
+    mtime: int
+    hash: str
+
+
+@dataclass(frozen=True, slots=True)
 class Part:
     """A file of a version's table: the rows of a time range, which overlaps no other part's."""
 
@@ -99,6 +109,8 @@ class Manifest:
     mlforge_version: str = ""
     frontier: tuple[int, ...] = ()
     """Where some events lay ahead of the clock: the newest that did not, then the instants of those ahead."""
+    tables: Mapping[str, tuple[TableRecord, ...]] = field(default_factory=dict)
+    """The files of the function's further arguments, by their names."""
 
     @property
     def name(self) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 from polars.exceptions import PanicException
 
-from mlforge.core.manifest import Partial, SourceRecord
+from mlforge.core.manifest import Partial, SourceRecord, TableRecord
 from mlforge.core.schema import Schema
 from mlforge.errors import DataError, FunctionError, MlforgeError, SourceError, ValidationError
 from mlforge.store import FileStateMap, Quarantined
@@ -52,6 +52,7 @@ class Intake:
     warnings: tuple[str, ...] = ()
     evidence: Mapping[str, Any] = field(default_factory=dict)
     outvoted: Outvoted | None = None
+    tables: Mapping[str, tuple[TableRecord, ...]] = field(default_factory=dict)
 
 
 class NotProvenError(Exception):

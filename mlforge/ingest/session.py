@@ -161,6 +161,7 @@ class Session:
             warnings=tuple(self.warnings),
             evidence=fitted.evidence() if fitted else {},
             outvoted=outvoted,
+            tables=self.transform.tables.records,
         )
 
     def _check_rules(self, fitted: Fit, used: Sequence[Partial]) -> None:

@@ -9,7 +9,7 @@ from functools import cached_property
 
 import polars as pl
 
-from mlforge.core.manifest import Manifest
+from mlforge.core.manifest import Manifest, TableRecord
 from mlforge.errors import MlforgeError, SourceError
 from mlforge.features.feature import Feature
 from mlforge.ingest import partials
@@ -19,13 +19,14 @@ from mlforge.sources.source_reading import SourceReading
 
 @dataclass(frozen=True)
 class SideTables:
-    """The tables of one feature: the content hash of each table, and its rows, read when first needed."""
+    """The tables of one feature: the content hash and the files of each, and its rows, read when first needed."""
 
     owner: str
     files: Mapping[str, tuple[SourceFile, ...]]
     hashes: Mapping[str, str]
     max_bytes: int | None = None
     reading: SourceReading = field(default_factory=SourceReading)
+    records: Mapping[str, tuple[TableRecord, ...]] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -37,7 +38,7 @@ class SideTables:
     ) -> SideTables:
         """The tables of these listings, by their names. Raises MlforgeError for a table without a file, or with an unreadable one."""
         reading = reading or SourceReading()
-        files, hashes = {}, {}
+        files, hashes, records = {}, {}, {}
         for name, table in listings.items():
             files[name] = table.files
             if not files[name]:
@@ -48,7 +49,8 @@ class SideTables:
             with _blaming(feature.name, name):
                 contents = [reading.hashed(file).hash for file in files[name]]
             hashes[name] = partials.whole_content(contents)
-        return cls(feature.name, files, hashes, max_bytes, reading)
+            records[name] = tuple(map(_record, files[name], contents))
+        return cls(feature.name, files, hashes, max_bytes, reading, records)
 
     @cached_property
     def frames(self) -> dict[str, pl.DataFrame]:
@@ -82,6 +84,10 @@ class SideTables:
             return partials.memo_key(prefix, first.hash) == first.partial
         contents = [record.hash for record in version.sources]
         return partials.whole_key(prefix, contents, feature) == first.partial
+
+
+def _record(file: SourceFile, content: str) -> TableRecord:
+    return TableRecord(file.path, file.stat.size, file.stat.mtime_ns // 1000, content)
 
 
 @contextmanager

@@ -103,6 +103,11 @@ class Transform:
             warnings += [ahead] if ahead else []
         return Transformed(normal.frame, dropped, tuple(warnings))
 
+    @property
+    def tables(self) -> SideTables:
+        """The function's further arguments."""
+        return self._tables
+
     def call(self, frame: pl.DataFrame | pl.LazyFrame) -> Any:
         """The function's result for a frame, with its tables as frames of the same kind."""
         lazy = isinstance(frame, pl.LazyFrame)

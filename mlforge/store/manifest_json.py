@@ -16,6 +16,7 @@ from mlforge.core.manifest import (
     Part,
     Partial,
     SourceRecord,
+    TableRecord,
     VersionSummary,
     config_of,
 )
@@ -65,6 +66,7 @@ def head(manifest: Manifest) -> dict[str, Any]:
         "rowwise": manifest.rowwise,
         "rowwise_reason": manifest.why,
         "source": manifest.source,
+        **({"tables": _tables_json(manifest.tables)} if manifest.tables else {}),
         "parent": _text(manifest.parent),
         "change_summary": None
         if manifest.change is None
@@ -277,6 +279,7 @@ def _decode(document: Mapping[str, Any], lists: Lists) -> Manifest:
         why=document["rowwise_reason"],
         mlforge_version=document["mlforge_version"],
         frontier=tuple(from_iso(text) or 0 for text in document.get("frontier", ())),
+        tables=_tables(document.get("tables", {})),
     )
 
 
@@ -298,6 +301,25 @@ def _metric(document: Mapping[str, Any]) -> MetricColumn:
         document["closed"],
     )
     return MetricColumn(document["column"], document["aggregation"], window, document.get("where"))
+
+
+def _tables_json(tables: Mapping[str, Sequence[TableRecord]]) -> dict[str, list[dict[str, Any]]]:
+    return {
+        name: [
+            {"path": f.path, "size": f.size, "mtime": to_iso(f.mtime), "hash": f.hash}
+            for f in files
+        ]
+        for name, files in tables.items()
+    }
+
+
+def _tables(document: Mapping[str, Any]) -> dict[str, tuple[TableRecord, ...]]:
+    return {
+        name: tuple(
+            TableRecord(f["path"], f["size"], from_iso(f["mtime"]) or 0, f["hash"]) for f in files
+        )
+        for name, files in document.items()
+    }
 
 
 def _column_json(column: Column) -> dict[str, str | bool]:

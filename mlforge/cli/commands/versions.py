@@ -117,6 +117,15 @@ def inspect(args: argparse.Namespace) -> int:
     return 0
 
 
+def _tables(tables: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
+    """`merchants: dim/merchants.parquet (1f2e3d4c5b6a)`, of each table."""
+    texts = {
+        name: ", ".join(f"{file['path']} ({file['hash'][:_HASH]})" for file in files)
+        for name, files in tables.items()
+    }
+    return "; ".join(f"{name}: {files}" for name, files in texts.items())
+
+
 def _page(document: dict[str, Any], location: str) -> str:
     change = document["change_summary"] or {}
     dropped = [f"{number(n)} {why}" for why, n in document["rows_dropped"].items()]
@@ -132,6 +141,7 @@ def _page(document: dict[str, Any], location: str) -> str:
         ("interval", document["interval"]),
         ("watermark", instant(document["watermark"])),
         ("source", f"{document['source']} ({plural(len(document['sources']), 'file')})"),
+        ("tables", _tables(document.get("tables", {})) or None),
         ("engine", document["engine"]),
         ("data", f"{nearby(location)} ({plural(len(document['parts']), 'part')})"),
         ("content hash", document["content_hash"]),
