@@ -6,10 +6,9 @@ repeats work, never loses it.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib.metadata import version as installed
 
@@ -27,6 +26,7 @@ from mlforge.core import clock
 from mlforge.core.logs import get_logger
 from mlforge.core.manifest import Manifest
 from mlforge.core.schema import Schema, same_columns
+from mlforge.core.steps import Steps
 from mlforge.core.values import Version
 from mlforge.engines import Engine
 from mlforge.engines.evaluation import frontier
@@ -63,15 +63,18 @@ def refresh(
 ) -> BuildResult:
     """Publish a version of the source's present content, if it differs from the served version.
 
-    reading: through which other features of the source have read its files. Raises a MlforgeError when nothing can be built; quarantined files do not make it fail.
+    reading: through which other features of the source have read its files. Raises a MlforgeError when nothing
+    can be built; quarantined files do not make it fail.
     """
-    started = time.perf_counter()
+    steps = Steps()
     bound = log.bind(feature=feature.name)
     if options.version is not None:
         Version.parse(options.version)
     with nullcontext(store) if options.publish else store.draft() as chosen:
-        result = _tried(_Refresh(feature, source, chosen, engine, options, reading), bound)
-    result = replace(result, seconds=time.perf_counter() - started, engine=engine.name)
+        work = _Refresh(feature, source, chosen, engine, options, reading, steps)
+        result = _tried(work, bound)
+    steps.end("publish" if result.changed else "build")
+    result = replace(result, steps=steps.seconds, engine=engine.name)
     bound.info(
         "planned" if result.planned else "published" if result.changed else "not published",
         version=result.version,
@@ -143,6 +146,7 @@ class _Refresh:
     engine: Engine
     options: Options
     reading: SourceReading | None = None
+    steps: Steps = field(default_factory=Steps)
 
     def run(self) -> BuildResult:
         with self.store.open(self.feature.name) as snapshot:
@@ -163,6 +167,7 @@ class _Refresh:
         snapshot = self._noted(snapshot, listing, intake)
         if listing.version:
             check_whole(snapshot, listing, intake)
+        self.steps.end("read")
         if intake.schema is None and intake.errors:
             raise nothing_usable(snapshot.name, intake)
         schema = intake.schema or (snapshot.latest.events if snapshot.latest else None)
@@ -257,6 +262,7 @@ class _Refresh:
             now = clock.now()
             candidate = replace(candidate, frontier=frontier(events, now))
             manifest = candidate.published(decision.version, decision.summary, now)
+            self.steps.end("build")
             tx.commit(manifest, books)  # to a draft, where nothing is to be published
         return replace(
             self._result(change.intake),

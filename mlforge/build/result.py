@@ -47,7 +47,8 @@ class BuildResult:
 
     location: path or URL of the version's table. manifest: the version's. diff: the events that differ from
     those of the version served before, for the push that follows; None where nothing was published or they cannot
-    be compared.
+    be compared. steps: seconds by step: read (list and read files, apply the function), build (compare, compute the table),
+    publish (write and sync, make the version visible).
     """
 
     feature: str
@@ -66,7 +67,7 @@ class BuildResult:
     files_read: int = 0
     quarantined: tuple[Quarantined, ...] = ()
     warnings: tuple[str, ...] = ()
-    seconds: float = 0.0
+    steps: Mapping[str, float] = field(default_factory=dict)
     engine: str = ""
     planned: bool = False
     held: str | None = None
@@ -74,6 +75,11 @@ class BuildResult:
     keys_written: int | None = None
     manifest: Manifest | None = field(default=None, repr=False, compare=False)
     diff: VersionsDiff | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def seconds(self) -> float:
+        """How long the refresh took."""
+        return sum(self.steps.values())
 
     @property
     def path(self) -> Path | None:

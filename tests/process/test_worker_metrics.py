@@ -14,6 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.support.workers import Shop, eventually, purchases, running_shop, server, write  # noqa: F401
 from worker.monitor.metrics import Exporter, Health
 from worker.service.embedded_redis import EmbeddedServer
+from worker.state.drop_steps import STEPS
 
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 
@@ -82,7 +83,11 @@ def test_what_forked_jobs_did_is_counted(shop: Shop, address: str) -> None:
     assert of(found, "pushes_total", feature="spend") >= 2
     assert of(found, "entities_pushed_total", feature="spend") >= 4
     assert of(found, "freshness_seconds_count", feature="spend") >= 1
-    assert 0 < of(found, "freshness_seconds_sum", feature="spend") < 60
+    whole = of(found, "freshness_seconds_sum", feature="spend")
+    assert 0 < whole < 60
+    steps = [of(found, "freshness_steps_seconds_sum", feature="spend", step=step) for step in STEPS]
+    assert sum(steps) == pytest.approx(whole, abs=0.01)
+    assert of(found, "freshness_steps_seconds_count", feature="spend", step="push") >= 1
     assert of(found, "freshness_seconds_bucket", feature="spend", le="+Inf") == of(
         found, "freshness_seconds_count", feature="spend"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 import signal
@@ -15,6 +16,7 @@ from redis import Redis
 
 from tests.support.workers import Shop, eventually, purchases, server, shop, write  # noqa: F401 - fixtures
 from worker.queue import JobQueue, queue_of
+from worker.state.drop_steps import STEPS
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,14 @@ def test_how_long_a_drop_took_is_recorded(shop):  # noqa: F811
     eventually(lambda: shop.online("spend", 2))
     after = eventually(lambda: found if (found := journal.freshness("spend")) != before else None)
     assert 0 < after.p50 < 20_000
+    entry = next(e for e in journal.recent() if e.kind == "refreshed" and e.details["steps"])
+    steps, whole = entry.details["steps"], entry.details["freshness_ms"]
+    assert list(steps) == list(STEPS)
+    assert sum(steps.values()) == pytest.approx(whole, abs=1.0)
+    assert all(steps[step] > 0 for step in ("event", "queue", "read", "build", "publish", "push"))
+    [slowest, *_] = json.loads(shop.ask("status", "--slow", "--json").stdout)["drops"]
+    assert (slowest["feature"], slowest["total_ms"], slowest["steps"]) == ("spend", whole, steps)
+    assert "readable at" in shop.ask("status", "--slow").stdout
 
 
 def test_a_corrupt_file_is_set_aside_and_everything_goes_on(shop):  # noqa: F811

@@ -64,6 +64,28 @@ def test_the_earliest_close_is_what_freshness_counts_from(tickets):
     assert tickets.start("spend", another).closed_at == 300, "a failure does not stop the clock"
 
 
+def test_a_lease_tells_when_the_earliest_drop_that_it_serves_was_requested(tickets):
+    began = tickets.now()
+    job = tickets.request("spend", "a came", closed_at=300).job
+    between = tickets.now()
+    tickets.request("spend", "b came", closed_at=500)
+    tickets.request("spend", "reminded")
+    lease = tickets.start("spend", job)
+    assert began <= lease.requested_at <= between <= lease.taken_at <= tickets.now()
+    tickets.request("spend", "c came", closed_at=900)
+    another = tickets.failed(lease, "as always")
+    again = tickets.start("spend", another)
+    assert (again.closed_at, again.requested_at) == (300, lease.requested_at)
+    tickets.done(again)
+
+
+def test_a_refresh_that_serves_no_drop_tells_no_time_of_a_request(tickets):
+    done = tickets.start("spend", tickets.request("spend", "a came", closed_at=300).job)
+    tickets.done(done)
+    reminded = tickets.start("spend", tickets.request("spend", "reminded").job)
+    assert (reminded.closed_at, reminded.requested_at) == (None, None)
+
+
 def test_a_lease_that_is_not_renewed_is_taken_over(tickets, monkeypatch):
     monkeypatch.setattr(module, "LEASE_MS", 50)
     lease = tickets.start("spend", tickets.request("spend", "a came").job)

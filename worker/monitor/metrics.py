@@ -21,6 +21,7 @@ from mlforge.errors import MissingExtra, MlforgeError
 from worker.monitor.status import FeatureStatus, gather
 from worker.project import Project
 from worker.state.counters import buckets
+from worker.state.drop_steps import STEPS
 from worker.supervision import DEAD_S, FAULTS, Heartbeat, tell_fault
 
 if TYPE_CHECKING:
@@ -108,7 +109,11 @@ class Collector:
         yield from metrics
 
     def _counted(self) -> Iterator[Metric]:
-        from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily
+        from prometheus_client.core import (
+            CounterMetricFamily,
+            HistogramMetricFamily,
+            SummaryMetricFamily,
+        )
 
         names = sorted(self._project.definitions.features)
         counts = {name: self._project.counts.read(name) for name in names}
@@ -125,11 +130,19 @@ class Collector:
             "From a file's close to its rows being readable online",
             labels=["feature"],
         )
+        steps = SummaryMetricFamily(
+            "mlforge_freshness_steps_seconds",
+            "Each step of a drop between a file's close and its rows being readable online",
+            labels=["feature", "step"],
+        )
         for name in names:
+            for step in STEPS:
+                drops, took_s = counts[name].get("steps", 0), counts[name].get(f"step_{step}", 0)
+                steps.add_metric([name, step], count_value=int(drops), sum_value=took_s)
             for result in _RESULTS:
                 results.add_metric([name, result], counts[name].get(result, 0))
             fresh.add_metric([name], buckets(counts[name]), counts[name].get("freshness_sum", 0))
-        yield from (results, fresh)
+        yield from (results, fresh, steps)
 
     def _seen(self) -> Iterator[Metric]:
         from prometheus_client.core import GaugeMetricFamily

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ from redis.exceptions import RedisError
 
 from mlforge.core import clock
 from mlforge.core.failpoints import reach
+from mlforge.core.steps import Steps
 from mlforge.errors import MlforgeError, OnlineError, StoreBusy, VersionConflict
 from mlforge.maintenance import operations
 from mlforge.sources.source_reading import SourceReading
@@ -22,6 +23,7 @@ from worker.project import Project
 from worker.queue import current_job_id, enqueue, give_back
 from worker.queue.cascade import request_readers
 from worker.queue.together import waiting_together
+from worker.state.drop_steps import drop_steps
 from worker.state.work_queue import RENEW_S, Lease, Ticket, WorkQueue
 from worker.supervision import FAULTS, survived
 
@@ -126,7 +128,9 @@ def _bring_up(at_work: Project, lease: Lease, reading: SourceReading, careful: b
     reach("refresh.done")
     if built.changed:
         request_readers(at_work, feature, built.version, lease.closed_at)
+    push = Steps()
     pushed = _push(at_work, feature, built.diff)
+    push.end("push")
     # Rows are readable from here on: what tidying takes is no part of their freshness.
     fresh_ms = None if lease.closed_at is None else max(0.0, (clock.now() - lease.closed_at) / 1000)
     if built.changed:
@@ -140,15 +144,18 @@ def _bring_up(at_work: Project, lease: Lease, reading: SourceReading, careful: b
     set_aside = {bad.path: bad.reason for bad in built.quarantined if bad.since >= began}
     if set_aside and not moved:
         fresh_ms = None  # nothing became readable
+    steps: Mapping[str, float] = {}
     if fresh_ms is not None:
+        steps = drop_steps(lease, {**built.steps, **push.seconds}, fresh_ms)
         # A refresh that was under way may have served the file already: then this is an upper bound.
         at_work.event_log.record_freshness(feature, fresh_ms)
-    details = _details(built, pushed, lease, fresh_ms) | {"quarantined": set_aside}
+    details = _details(built, pushed, lease, fresh_ms)
+    details |= {"steps": steps or None, "quarantined": set_aside}
     if moved or fresh_ms is not None or set_aside:
         at_work.event_log.write("refreshed", feature, **details)
     outcome = "refreshed" if moved else "unchanged"
     amounts = _amounts(outcome, built, pushed)
-    at_work.counts.add(feature, amounts, None if fresh_ms is None else fresh_ms / 1000)
+    at_work.counts.add(feature, amounts, None if fresh_ms is None else fresh_ms / 1000, steps)
     for warning in built.warnings:
         (log.info if built.reason in WAITING else log.warning)(warning)
     log.info("refreshed", **{name: value for name, value in details.items() if value is not None})

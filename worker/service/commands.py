@@ -70,6 +70,9 @@ def _configure_status(parser: argparse.ArgumentParser) -> None:
     definitions_option(parser)
     json_option(parser)
     parser.add_argument("--watch", action="store_true", help="show it again each second")
+    parser.add_argument(
+        "--slow", action="store_true", help="show what the slowest recent drops waited for"
+    )
 
 
 def _configure_wait(parser: argparse.ArgumentParser) -> None:
@@ -187,12 +190,18 @@ def status(args: argparse.Namespace) -> int:
     JSON: `{"project", "at", "definitions", "features": [...], "queued", "watcher", "workers": [...],
     "gone": [...], "warnings": [...], "well"}`; each feature has feature, state, version, rows, online_version,
     online_rows, as_of, lag, lag_seconds, held, held_now, error, retry_at, quarantine, ignored, source_missing, freshness, audit, unreadable.
+    With --slow: `{"drops": [{"feature", "at", "trigger", "version", "total_ms", "steps": {...}}, ...]}`, steps in milliseconds; exit code 0.
     """
     from mlforge.cli.output import print_json
+    from worker.monitor import slow
     from worker.monitor.screen import render
     from worker.monitor.status import gather
 
     project = _open(args)
+    if args.slow:
+        drops = slow.slow_drops(project)
+        print_json(slow.to_json(drops)) if args.json else print(slow.render(drops))
+        return 0
     while True:
         current = gather(project)
         if args.json:

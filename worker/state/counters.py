@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Mapping
 from contextlib import suppress
+from types import MappingProxyType
 from typing import Any
 
 from redis import Redis
@@ -20,8 +21,14 @@ class Counts:
         self._redis = redis
         self._prefix = f"mlforge-work:{scope}:counts"
 
-    def add(self, feature: str, amounts: Mapping[str, int], fresh_s: float | None = None) -> None:
-        """Raise counters; `fresh_s` is one drop's time from close to readable."""
+    def add(
+        self,
+        feature: str,
+        amounts: Mapping[str, int],
+        fresh_s: float | None = None,
+        steps_ms: Mapping[str, float] = MappingProxyType({}),
+    ) -> None:
+        """Raise counters; `fresh_s` is one drop's time from close to readable, `steps_ms` what its steps took."""
         pipeline = self._redis.pipeline(transaction=False)
         key = self._key(feature)
         for name, amount in amounts.items():
@@ -30,6 +37,10 @@ class Counts:
         if fresh_s is not None:
             pipeline.hincrby(key, f"bucket_{bisect_left(BUCKETS_S, fresh_s)}", 1)
             pipeline.hincrbyfloat(key, "freshness_sum", fresh_s)
+        for step, milliseconds in steps_ms.items():
+            pipeline.hincrbyfloat(key, f"step_{step}", milliseconds / 1000)
+        if steps_ms:
+            pipeline.hincrby(key, "steps", 1)
         pipeline.execute()
 
     def read(self, feature: str) -> dict[str, float]:

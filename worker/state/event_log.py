@@ -87,6 +87,11 @@ class EventLog:
         reply: Any = self._redis.xread({self._stream: after}, block=wait_ms)
         return list(_entries(reply))
 
+    def recent(self) -> list[Entry]:
+        """The entries that are still held, the last first."""
+        answer: Any = self._redis.xrevrange(self._stream)
+        return list(_entries({"": answer}))
+
     def forget(self, feature: str) -> None:
         """Remove the figures of a feature that is gone."""
         self._redis.delete(f"{self._freshness}:{feature}")

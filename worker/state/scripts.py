@@ -18,7 +18,7 @@ end
 """
 _QUEUE = _NOW + "redis.call('HSET', KEYS[1], 'queued', job, 'queued_at', string.format('%d', now));"
 
-REQUEST = f"""{_HOLDER}
+REQUEST = f"""{_HOLDER}{_NOW}
 local job, reason, closed_at, afresh = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 if redis.call('HGET', KEYS[1], 'queued') == job then
   return {{1, tonumber(redis.call('HGET', KEYS[1], 'wanted'))}}
@@ -28,7 +28,7 @@ redis.call('HSET', KEYS[1], 'reason', reason)
 if closed_at ~= '' then
   local known = redis.call('HGET', KEYS[1], 'closed_at')
   if not known or tonumber(closed_at) < tonumber(known) then
-    redis.call('HSET', KEYS[1], 'closed_at', closed_at)
+    redis.call('HSET', KEYS[1], 'closed_at', closed_at, 'requested_at', string.format('%d', now))
   end
 end
 if afresh == '1' then
@@ -67,13 +67,20 @@ if wanted <= tonumber(redis.call('HGET', KEYS[1], 'served') or '0') then return 
 local holder = holder_of(KEYS[2])
 if holder and redis.call('HGET', KEYS[1], 'attempt') ~= attempt then return false end
 redis.call('SET', KEYS[2], job, 'PX', ttl)
-local closed_at = redis.call('HGET', KEYS[1], 'closed_at')
-local left = redis.call('HGET', KEYS[1], 'taken_closed_at')
-if left and (not closed_at or tonumber(left) < tonumber(closed_at)) then closed_at = left end
-redis.call('HDEL', KEYS[1], 'closed_at')
+local closed_at, requested_at = unpack(redis.call('HMGET', KEYS[1], 'closed_at', 'requested_at'))
+local left, left_at = unpack(redis.call('HMGET', KEYS[1], 'taken_closed_at', 'taken_requested_at'))
+if left and (not closed_at or tonumber(left) < tonumber(closed_at)) then
+  closed_at, requested_at = left, left_at
+end
+redis.call('HDEL', KEYS[1], 'closed_at', 'requested_at', 'taken_requested_at')
 if closed_at then redis.call('HSET', KEYS[1], 'taken_closed_at', closed_at) end
+if requested_at then redis.call('HSET', KEYS[1], 'taken_requested_at', requested_at) end
 redis.call('HSET', KEYS[1], 'working', job, 'attempt', attempt)
-return {{wanted, closed_at or '', redis.call('HGET', KEYS[1], 'reason') or ''}}
+{_NOW}
+return {{
+  wanted, closed_at or '', redis.call('HGET', KEYS[1], 'reason') or '',
+  requested_at or '', string.format('%d', now)
+}}
 """
 
 RENEW = """
@@ -94,7 +101,7 @@ if serves > tonumber(redis.call('HGET', KEYS[1], 'served') or '0') then
 end
 redis.call('DEL', KEYS[2])
 redis.call('HDEL', KEYS[1],
-  'working', 'taken_closed_at', 'failures', 'interruptions', 'deaths', 'error', 'failed_at')
+  'working', 'taken_closed_at', 'taken_requested_at', 'failures', 'interruptions', 'deaths', 'error', 'failed_at')
 local wanted = tonumber(redis.call('HGET', KEYS[1], 'wanted') or '0')
 if wanted <= serves or redis.call('HEXISTS', KEYS[1], 'queued') == 1 then return 0 end
 {_QUEUE}

@@ -10,6 +10,7 @@ Every change is one script (`worker.state.scripts`).
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -83,13 +84,21 @@ class Ticket:
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """The right to refresh a feature: what it serves, and since when that was waited for."""
+    """The right to refresh a feature: what it serves, and since when that was waited for.
+
+    closed_at: when the earliest file that it serves was closed, by its host's clock; requested_at: when the refresh was
+    requested for that file; taken_at: when the lease was taken, both by the server's clock. UTC microseconds.
+    took_s: how long taking it took.
+    """
 
     feature: str
     job: str
     serves: int
     closed_at: int | None
     reason: str
+    requested_at: int | None = None
+    taken_at: int = 0
+    took_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,12 +191,20 @@ class WorkQueue:
 
     def _lease(self, feature: str, job: str, instead_of: str) -> Lease | None:
         arguments: list[str | int] = [job, LEASE_MS, uuid4().hex, instead_of]
+        begun = time.perf_counter()
         answer: Any = self._start(self._keys(feature), arguments)
         if answer is None:
             return None
-        requested, closed_at, reason = answer
+        requests, closed_at, reason, requested_at, taken_at = answer
         return Lease(
-            feature, job, int(requested), int(closed_at) if closed_at else None, _text(reason)
+            feature,
+            job,
+            serves=int(requests),
+            closed_at=int(closed_at) if closed_at else None,
+            reason=_text(reason),
+            requested_at=int(requested_at) if requested_at else None,
+            taken_at=int(taken_at),
+            took_s=time.perf_counter() - begun,
         )
 
     def renew(self, feature: str, job: str) -> bool:

@@ -13,10 +13,12 @@ import structlog
 
 from mlforge.core.text import printable
 from worker import logs
+from worker.monitor import slow
 from worker.monitor.screen import render
 from worker.monitor.status import FeatureStatus, Status
 from worker.service import up
 from worker.service.wait import Arrival
+from worker.state.drop_steps import STEPS, Drop
 from worker.state.event_log import Entry
 
 NAMES = [
@@ -58,6 +60,13 @@ def test_status_prints_no_control_character(name: str) -> None:
     status = Status("shop", "now", name, (feature(name),), 0, None, (), (), (f"warning of {name}",))
     assert all(map(is_one_clean_line, render(status).split("\n")))
     assert len(render(status).split("\n")) == len(render(status).splitlines())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_slow_drops_print_no_control_character(name: str) -> None:
+    drop = Drop(name, 1, f"{name} came", name, 5.0, dict.fromkeys(STEPS, 2.0))
+    assert all(map(is_one_clean_line, slow.render([drop]).split("\n")))
+    assert len(slow.render([drop]).split("\n")) == len(slow.render([drop]).splitlines())
 
 
 @pytest.mark.parametrize("name", NAMES)
