@@ -44,7 +44,7 @@ def spend(aggregations: Sequence[str] = BASIC, interval: str | None = None) -> F
 def columns(aggregations: Sequence[str] = BASIC) -> list[tuple[str, str, str]]:
     """Name, aggregation and window of each value column, in order."""
     made = spend(aggregations).spec.columns
-    return [(column.name, column.aggregation, str(column.window.width)) for column in made]
+    return [(column.name, column.aggregation, column.window.name) for column in made]
 
 
 @dataclass(frozen=True)

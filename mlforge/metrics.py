@@ -1,5 +1,5 @@
-"""`Rolling` windows over events, and their aggregations."""
+"""`Rolling` and `ToDate` windows over events, and their aggregations."""
 
-from mlforge.core.metrics import Rolling
+from mlforge.core.metrics import Rolling, ToDate
 
-__all__ = ["Rolling"]
+__all__ = ["Rolling", "ToDate"]

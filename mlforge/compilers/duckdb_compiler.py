@@ -64,12 +64,25 @@ def operand(aggregate: Aggregate, dtype: str) -> str:
 
 
 def frame(name: str, window: Window) -> str:
-    """A named window whose RANGE is the window's span in microseconds."""
-    span = window.span
+    """A named window whose RANGE is the window's span in microseconds: two numbers, or two columns of the relation."""
+    span, varies = window.span(0), window.width is None
+    bounds = map(quote, range_names(name)) if varies else (-span.start, -span.end)
+    first, last = (f"{bound} PRECEDING" for bound in bounds)
     return (
         f"{name} AS (PARTITION BY {quote(ENTITY)} ORDER BY {quote(TIME)} "
-        f"RANGE BETWEEN {-span.start} PRECEDING AND {-span.end} PRECEDING)"
+        f"RANGE BETWEEN {first} AND {last})"
     )
+
+
+def range_names(name: str) -> tuple[str, str]:
+    """The columns that say how long before a row its window's first and last events lie at most and at least."""
+    return f"__{name}_most", f"__{name}_least"
+
+
+def varying(context: ComputeContext) -> dict[Window, tuple[str, str]]:
+    """The windows whose range depends on the row, and the columns of the relation that `select` takes for each."""
+    names = _window_names(context)
+    return {w: range_names(name) for w, name in names.items() if w.width is None}
 
 
 def select(context: ComputeContext, relation: str) -> str:
@@ -148,8 +161,9 @@ def select_at_points(context: ComputeContext, relation: str, points: str) -> str
 
 def rows_seen(context: ComputeContext, relation: str) -> str:
     """The statement that counts the rows which the widest window sees, over all of the relation's rows."""
-    widest = max(context.by_window(), key=lambda window: window.width.us)
-    counted = _over(["count(*) OVER w0 AS seen"], {widest: "w0"}, relation)
+    names = _window_names(context)
+    widest = max(names, key=lambda window: window.longest)
+    counted = _over([f"count(*) OVER {names[widest]} AS seen"], {widest: names[widest]}, relation)
     return f"SELECT coalesce(sum(seen), 0)::BIGINT AS seen FROM (\n{counted}\n)"
 
 

@@ -17,7 +17,7 @@ from mlforge.core.expression.columns import (
     typed,
 )
 from mlforge.core.expression.parser import T
-from mlforge.core.metrics import MetricColumn, Rolling, expand
+from mlforge.core.metrics import Metric, MetricColumn, expand
 from mlforge.core.schema import (
     INSTANT,
     KEY_DTYPES,
@@ -216,7 +216,7 @@ class FeatureSpec:
                     f"{self.name}: column {metric.column!r}",
                 ),
                 metric.aggregation,
-                str(metric.window.width),
+                metric.window.name,
             )
             for metric in self.columns
         ]
@@ -265,13 +265,13 @@ class FeatureSpec:
         check_name(name)
         parsed = None if interval is None else Duration.parse(interval, f"{name}: interval")
         works = 'write metrics=[Rolling("7d", {"amount": "sum"})]'
-        rolling = instances(metrics, Rolling, f"{name}: metrics", works)
+        windowed = instances(metrics, Metric, f"{name}: metrics", works)
         return cls(
             name,
             tuple(keys),
             timestamp,
             parsed,
-            expand(rolling, parsed, name),
+            expand(windowed, parsed, name),
             online_clock,
             _derived(derive, name),
         )

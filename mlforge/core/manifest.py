@@ -210,7 +210,7 @@ def config_of(spec: FeatureSpec) -> dict[str, Any]:
             {
                 "column": metric.column,
                 "aggregation": metric.aggregation,
-                "window": str(metric.window.width),
+                "window": metric.window.name,
                 "offset": None if metric.window.offset is None else str(metric.window.offset),
                 "closed": metric.window.closed,
                 **({"where": metric.where} if metric.where else {}),

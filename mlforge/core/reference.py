@@ -11,7 +11,7 @@ import math
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -19,7 +19,15 @@ from mlforge.core.aggregations import aggregation, empty_value
 from mlforge.core.feature_spec import FeatureSpec
 from mlforge.core.metrics import MetricColumn
 from mlforge.core.plain_folds import order_of
-from mlforge.core.values import PRECISION, to_us
+from mlforge.core.time_model import ALL, Window
+from mlforge.core.values import (
+    FIRST_INSTANT,
+    LAST_INSTANT,
+    PRECISION,
+    Duration,
+    from_us,
+    to_us,
+)
 
 Row = Mapping[str, Any]
 
@@ -80,14 +88,13 @@ class History:
 
     def edges(self) -> list[int]:
         """Instants at which a value may change, and the microsecond before and after each."""
-        moves = [0] + [
-            (window.offset.us if window.offset else 0) + width
-            for window in self.spec.windows
-            for width in (0, window.width.us)
-        ]
-        return [
-            time + move + beside for time in self.times for move in moves for beside in (-1, 0, 1)
-        ]
+        instants = set(self.times)
+        for window in self.spec.windows:
+            lag = window.offset.us if window.offset else 0
+            left = (_leaves(window, time) for time in self.times)
+            instants |= {time + lag for time in (*self.times, *left)}
+        near = (instant + beside for instant in instants for beside in (-1, 0, 1))
+        return [instant for instant in near if FIRST_INSTANT <= instant <= LAST_INSTANT]
 
     def _counting(self, metric: MetricColumn, t: int) -> Sequence[tuple[int, Any]]:
         """The (instant, value) pairs that count for a metric at an instant, nulls among them."""
@@ -105,8 +112,9 @@ class History:
         end = t - (window.offset.us if window.offset else 0)
         if self.spec.interval is not None:
             end -= end % self.spec.interval.us
-            return self.rows[bisect_left(times, end - window.width.us) : bisect_left(times, end)]
-        start = end - window.width.us
+            start = _start(window, end)
+            return self.rows[bisect_left(times, start) : bisect_left(times, end)]
+        start = _start(window, end)
         first = (
             bisect_left(times, start)
             if window.closed in ("both", "left")
@@ -118,6 +126,40 @@ class History:
             else bisect_left(times, end)
         )
         return self.rows[first:last]
+
+
+def _start(window: Window, end: int) -> int:
+    """Where a window with this end starts."""
+    if window.length is ALL:
+        return FIRST_INSTANT - 1
+    if isinstance(window.length, Duration):
+        return end - window.length.us
+    # No calendar has an end before the year 1, which an offset may give; no event lies there.
+    return to_us(_first(window.length.text, from_us(end))) if end >= FIRST_INSTANT else end
+
+
+def _leaves(window: Window, time: int) -> int:
+    """The end with which a window starts behind an event, or about so; the end of time if it never does."""
+    if window.length is ALL:
+        return LAST_INSTANT
+    if isinstance(window.length, Duration):
+        return time + window.length.us
+    unit, days = window.length.text, {"1d": 1, "1w": 7, "1mo": 31, "1y": 366}
+    try:
+        start = _first(unit, from_us(time))
+        return to_us(_first(unit, start + timedelta(days=days[unit])))
+    except OverflowError:
+        return LAST_INSTANT
+
+
+def _first(unit: str, instant: datetime) -> datetime:
+    """The first instant of the day, ISO week, month or year of an instant."""
+    midnight = instant.replace(hour=0, minute=0, second=0, microsecond=0)
+    if unit == "1w":
+        return midnight - timedelta(days=midnight.weekday())
+    if unit == "1d":
+        return midnight
+    return midnight.replace(day=1) if unit == "1mo" else midnight.replace(month=1, day=1)
 
 
 def aggregate(name: str, events: Iterable[tuple[int, Any]]) -> Cell:

@@ -1,18 +1,19 @@
 """The time model in pure functions: which events an instant sees, and when "as of" is.
 
 All instants are UTC microseconds. A feature's value at `t` is evaluated at a *point*: `t` itself for
-a continuous feature, the last interval boundary at or before `t` for an aligned one. Relative to
-the point, every window is one closed range of integers, `span`; nothing else in mlforge knows
-about closed ends, offsets or intervals.
+a continuous feature, the last interval boundary at or before `t` for an aligned one. At a point every
+window is one closed range of integers, its `span`, whose ends never move back as the point moves on; nothing
+else in mlforge knows about closed ends, offsets, intervals or calendars.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
-from mlforge.core.values import FIRST_INSTANT, LAST_INSTANT, Duration, TimeRange
+from mlforge.core.calendar_units import PERIODS, Period
+from mlforge.core.values import DAY_US, FIRST_INSTANT, LAST_INSTANT, LONGEST_US, Duration, TimeRange
 
 Closed = Literal["both", "right", "left", "none"]
 OnlineClock = Literal["data", "wall"]
@@ -20,23 +21,91 @@ CLOSED: tuple[str, ...] = get_args(Closed)
 ONLINE_CLOCKS: tuple[str, ...] = get_args(OnlineClock)
 
 
+ALL = Duration(LONGEST_US, "all")
+"""The length of a window that holds all events so far: no calendar goes further back."""
+_NAMED: dict[str, Duration | Period] = {
+    ALL.name: ALL,
+    **{period.name: period for period in PERIODS.values()},
+}
+
+
+def length_named(name: str) -> Duration | Period:
+    """The length that columns and manifests name so: `7d`, `all`, `mtd`."""
+    return _NAMED.get(name) or Duration.parse(name, "window")
+
+
+def misfit(length: Duration | Period, interval: Duration) -> str | None:
+    """Why a window so long does not start where intervals do, None if it does."""
+    if isinstance(length, Period):
+        starts_with_one = DAY_US % interval.us == 0
+        rest = f"starts with a day, which the interval {interval} does not divide; take one that does, as '1h' or '1d'"
+    else:
+        starts_with_one = length is ALL or length.us % interval.us == 0
+        rest = f"is not a multiple of the interval {interval}"
+    return None if starts_with_one else rest
+
+
 @dataclass(frozen=True, slots=True)
 class Window:
-    """A rolling window: the events from `width` before the point to the point, `offset` ago."""
+    """Which events a point sees: those from a start, which follows from the end, to an end `offset` before the point.
 
-    width: Duration
+    length: a duration: the start is so long before the end. A period: the start is that of the period which holds
+    the end.
+    """
+
+    length: Duration | Period
     offset: Duration | None = None
     closed: Closed = "both"
 
     @property
-    def span(self) -> TimeRange:
-        """Event times seen, relative to the point; both ends included."""
-        ends_at = -(self.offset.us if self.offset else 0)
-        starts_at = ends_at - self.width.us
+    def name(self) -> str:
+        """As columns name it: `7d`, `all`, `mtd`."""
+        return self.length.name
+
+    @property
+    def width(self) -> int | None:
+        """The microseconds from the start to the end; None where they depend on the point."""
+        return self.length.width
+
+    @property
+    def longest(self) -> int:
+        """The most microseconds from the start to the end."""
+        return self.length.longest
+
+    @property
+    def lag(self) -> int:
+        """The microseconds from the end to the point."""
+        return self.offset.us if self.offset else 0
+
+    def first(self, point: Any) -> Any:
+        """The least event time that a point sees: an integer, or an expression over points."""
+        return self.length.start(point - self.lag) + (self.closed in ("right", "none"))
+
+    def last(self, point: Any) -> Any:
+        """The greatest event time that a point sees; before the first one where it sees none."""
+        return point - self.lag - (self.closed in ("left", "none"))
+
+    def span(self, point: int) -> TimeRange:
+        """The event times that a point sees; both ends included."""
+        return TimeRange(self.first(point), self.last(point))
+
+    def points_seeing(self, event_time: int) -> TimeRange:
+        """The points that see an event; the end lies before the start where none does."""
+        opens_after = self.closed in ("right", "none")
         return TimeRange(
-            starts_at + (self.closed in ("right", "none")),
-            ends_at - (self.closed in ("left", "none")),
+            event_time + self.lag + (self.closed in ("left", "none")),
+            self.length.last_end(event_time - opens_after) + self.lag,
         )
+
+    def ends(self, point: int) -> TimeRange:
+        """The start and the end, whether or not they belong to the window."""
+        end = point - self.lag
+        return TimeRange(self.length.start(end), end)
+
+    @property
+    def is_fixed(self) -> bool:
+        """Whether it is of a fixed duration that users wrote."""
+        return self.width is not None and self.length is not ALL
 
     @property
     def sees_present(self) -> bool:
@@ -64,25 +133,30 @@ def last_event(interval: Duration | None) -> int:
     return LAST_INSTANT if interval is None else floor(LAST_INSTANT, interval) - 1
 
 
-def reach(windows: Iterable[Window]) -> TimeRange:
-    """Event times that any of the windows sees, relative to the point."""
-    spans = [window.span for window in windows]
-    return TimeRange(min(span.start for span in spans), max(span.end for span in spans))
-
-
 def events_seen(points: TimeRange, windows: Iterable[Window]) -> TimeRange:
     """Event times that some point of the range sees through some window."""
-    span = reach(windows)
-    return TimeRange(points.start + span.start, points.end + span.end)
+    firsts, lasts = zip(
+        *((w.first(points.start), w.last(points.end)) for w in windows), strict=True
+    )
+    return TimeRange(min(firsts), max(lasts))
 
 
 def rows_touched(
     events: TimeRange, windows: Iterable[Window], interval: Duration | None
 ) -> TimeRange:
     """The range of stored rows that may change, appear or vanish when events in a range change."""
-    span = reach(windows)
-    at_events = TimeRange(row_point(events.start, interval), row_point(events.end, interval))
-    return at_events.union(TimeRange(events.start - span.end, events.end - span.start))
+    touched = TimeRange(row_point(events.start, interval), row_point(events.end, interval))
+    for window in windows:
+        first, last = window.points_seeing(events.start), window.points_seeing(events.end)
+        touched = touched.union(TimeRange(first.start, last.end))
+    return touched
+
+
+def longest(windows: Iterable[Window]) -> int:
+    """The most microseconds from the first event that a point sees through some window to the last."""
+    windows = tuple(windows)
+    oldest = max((window.longest + window.lag for window in windows), default=0)
+    return oldest - min((window.lag for window in windows), default=0)
 
 
 def as_of(
@@ -114,11 +188,15 @@ def as_of(
 def left_or_entered(before: int, after: int, windows: Iterable[Window]) -> tuple[TimeRange, ...]:
     """Event times that enter or leave some window when its point moves from `before` to `after`.
 
-    An event at `e` is inside while `e - span.end <= point <= e - span.start`; moving the point over
-    either end changes what the window holds.
+    Neither end of a window moves back as the point moves on, so what left lies between the two starts and
+    what entered between the two ends. Where all of a window is left behind, both hold what only passed through.
     """
-    first, last = min(before, after), max(before, after)
-    if first == last:
+    spans = sorted((min(before, after), max(before, after)))
+    if spans[0] == spans[1]:
         return ()
-    edges = {edge for window in windows for edge in (window.span.start - 1, window.span.end)}
-    return tuple(TimeRange(first + edge + 1, last + edge) for edge in sorted(edges))
+    moved = set()
+    for window in windows:
+        first, last = (window.span(point) for point in spans)
+        moved |= {TimeRange(first.start, last.start - 1), TimeRange(first.end + 1, last.end)}
+    ranges = (times for times in moved if times.start <= times.end)
+    return tuple(sorted(ranges, key=lambda times: (times.start, times.end)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from mlforge.core.arguments import shown
 from mlforge.errors import DefinitionError, StoreError
@@ -106,6 +106,29 @@ class Duration:
         """The duration of a number of microseconds, written in its largest exact unit."""
         unit = next(unit for unit, size in _UNITS.items() if us % size == 0)
         return cls(us, f"{us // _UNITS[unit]}{unit}")
+
+    @property
+    def name(self) -> str:
+        """As columns name it."""
+        return self.text
+
+    @property
+    def width(self) -> int | None:
+        """The microseconds that a window so long goes back."""
+        return self.us
+
+    @property
+    def longest(self) -> int:
+        """The most microseconds that a window so long goes back."""
+        return self.us
+
+    def start(self, end: Any) -> Any:
+        """The start of a window so long: an integer, or an expression over ends."""
+        return end - self.us
+
+    def last_end(self, start: int) -> int:
+        """The last end of a window so long that starts no later than this."""
+        return start + self.us
 
     def __str__(self) -> str:
         return self.text

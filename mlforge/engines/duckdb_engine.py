@@ -11,6 +11,7 @@ import polars as pl
 
 from mlforge.compilers import duckdb_compiler
 from mlforge.compilers.base import ENTITY, ROW, TIME, ComputeContext, result_name
+from mlforge.core.time_model import Window
 from mlforge.engines.base import Engine, SumOverflow
 from mlforge.engines.folds import FOLDS, Folds
 from mlforge.engines.point_windows import TimelineIndex
@@ -68,11 +69,27 @@ def _over_all(
     connection: duckdb.DuckDBPyConnection, line: pl.DataFrame, context: ComputeContext
 ) -> pl.DataFrame:
     """Windows at every row of the line, of which those of the points are kept."""
-    connection.register("line", line.to_arrow())
+    ranges = [
+        bound.alias(name)
+        for window, names in duckdb_compiler.varying(context).items()
+        for bound, name in zip(_range(window), names, strict=True)
+    ]
+    connection.register("line", line.with_columns(ranges).to_arrow())
     rows_seen = _query(connection, duckdb_compiler.rows_seen(context, "line")).item()
     few = rows_seen <= _LIST_ROWS * line.height
     compiled = duckdb_compiler.select_by_lists if few else duckdb_compiler.select
     return _query(connection, compiled(context, "line"))
+
+
+def _range(window: Window) -> tuple[pl.Expr, pl.Expr]:
+    """How long before a row its window's first and last events lie at most and at least; none lies 0 to 1 before it."""
+    time = pl.col(TIME)
+    most, least = time - window.first(time), time - window.last(time)
+    is_empty = most < least
+    return (
+        pl.when(is_empty).then(0).otherwise(most),
+        pl.when(is_empty).then(1).otherwise(least),
+    )
 
 
 def _at_points(

@@ -71,10 +71,8 @@ def active_entities(
     if not spec.columns:
         return _entities(events, [TimeRange(BEGINNING, as_of)], among)
     at = time_model.point(as_of, spec.interval)
-    spans = [window.span for window in spec.windows]
-    return _entities(
-        events, [TimeRange(at + s.start, at + s.end) for s in spans if s.start <= s.end], among
-    )
+    spans = [window.span(at) for window in spec.windows]
+    return _entities(events, [span for span in spans if span.start <= span.end], among)
 
 
 def entities_affected_by_time(

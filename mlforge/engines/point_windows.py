@@ -32,8 +32,8 @@ class TimelineIndex:
     def windows(self, points: pl.DataFrame, window: Window) -> PointWindows:
         """The windows of `points`: some of the line's entities, at times of their own."""
         keys = points.select(
-            self._key(pl.col(TIME) - self._first + window.span.start).alias("start"),
-            self._key(pl.col(TIME) - self._first + window.span.end).alias("end"),
+            self._key(window.first(pl.col(TIME)) - self._first).alias("start"),
+            self._key(window.last(pl.col(TIME)) - self._first).alias("end"),
         )
         start = self._keys.search_sorted(keys["start"], "left").cast(pl.Int64)
         end = self._keys.search_sorted(keys["end"], "right").cast(pl.Int64)

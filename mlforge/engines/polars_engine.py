@@ -37,10 +37,10 @@ class PolarsEngine(Engine):
         line = line.with_columns(pl.int_range(pl.len(), dtype=pl.UInt32).alias(_INDEX))
         is_point = line[ROW].is_not_null()
         points = line.filter(is_point)
-        timeline = TimelineIndex(line) if self.are_few(points, line) else None
+        timeline, few = TimelineIndex(line), self.are_few(points, line)
         windows = {
             window: _at_points(timeline, points, window, aggregates)
-            if timeline
+            if few or window.width is None
             else _rolled(line, window, aggregates).filter(is_point)
             for window, aggregates in context.by_window().items()
         }
@@ -98,15 +98,14 @@ def _rolled(
     line: pl.DataFrame, window: Window, aggregates: Mapping[int, Aggregate]
 ) -> pl.DataFrame:
     """For each row its window: where it lies within the line, and the aggregates that polars computes exactly."""
-    ends_at = window.offset.us if window.offset else 0
     exact = {i: a for i, a in aggregates.items() if polars_compiler.is_rolled(a)}
     summed = dict.fromkeys(
         a.value for a in aggregates.values() if a.aggregation.name in polars_compiler.SUMMED
     )
     rolled = line.rolling(
         TIME,
-        period=f"{window.width.us}i",
-        offset=f"-{window.width.us + ends_at}i",
+        period=f"{window.width}i",
+        offset=f"-{window.longest + window.lag}i",
         closed=window.closed,
         group_by=ENTITY,
     ).agg(

@@ -43,8 +43,8 @@ class AsOfView:
             return _NOWHEN
         if not spec.columns:
             return TimeRange(BEGINNING, self.as_of)
-        at, reach = time_model.point(self.as_of, spec.interval), time_model.reach(spec.windows)
-        return TimeRange(at + reach.start, at + reach.end)
+        at = time_model.point(self.as_of, spec.interval)
+        return time_model.events_seen(TimeRange(at, at), spec.windows)
 
     def active_entities(self) -> pl.DataFrame:
         """Keys of the entities that have a value."""

@@ -22,8 +22,8 @@ def read_ahead(store: Store, manifest: Manifest, room: int = ROOM) -> int:
     spec, newest = manifest.spec, manifest.reached(clock.now())
     if spec.timestamp is None or newest is None or not spec.columns:
         return 0
-    reach = time_model.reach(spec.windows)
-    since = newest + reach.start - (reach.end - reach.start) // _LATE
+    oldest = time_model.events_seen(TimeRange(newest, newest), spec.windows).start
+    since = oldest - time_model.longest(spec.windows) // _LATE
     events, times = events_of(store, manifest), TimeRange(since, END)
     within = events.within(times).partials
     cells = sum(partial.rows for partial in within) * len(spec.needed())

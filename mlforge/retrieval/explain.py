@@ -57,13 +57,12 @@ class Bounds:
     def of(cls, metric: MetricColumn, point: int) -> Bounds:
         """The bounds of a metric's window that is evaluated at a point."""
         window = metric.window
-        end = point - (window.offset.us if window.offset else 0)
-        label = f"{window.width} offset {window.offset}" if window.offset else str(window.width)
+        ends = window.ends(point)
+        label = f"{window.name} offset {window.offset}" if window.offset else window.name
         label += f" where {metric.where}" if metric.where else ""
-        seen = TimeRange(point + window.span.start, point + window.span.end)
         # No calendar goes further back, and no event lies there.
-        start, end = max(end - window.width.us, FIRST_INSTANT), max(end, FIRST_INSTANT)
-        return cls(label, start, end, window.closed, seen, metric.where)
+        start, end = max(ends.start, FIRST_INSTANT), max(ends.end, FIRST_INSTANT)
+        return cls(label, start, end, window.closed, window.span(point), metric.where)
 
     def counts(self, time: int, row: Mapping[str, Any]) -> bool:
         """Whether an event of this time counts."""

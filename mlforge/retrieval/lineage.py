@@ -68,11 +68,8 @@ def _seen(events: Events, keys: pl.DataFrame, at: int | None) -> list[TimeRange]
         return None
     if spec.columns:
         point = time_model.point(at, spec.interval)
-        spans = [window.span for window in spec.windows]
-        return sorted(
-            (TimeRange(point + span.start, point + span.end) for span in spans),
-            key=lambda times: times.start,
-        )
+        spans = (window.span(point) for window in spec.windows)
+        return sorted(spans, key=lambda times: times.start)
     before = events.scan(spec.identity, TimeRange(BEGINNING, at), keys)
     latest = before.select(polars_schema.microseconds(spec.timestamp).max()).collect().item()
     return [TimeRange(at, at) if latest is None else TimeRange(latest, latest)]

@@ -107,7 +107,7 @@ def _counts_own_events(events: Events, points: pl.DataFrame) -> bool:
     points: keys and POINT. Only files that hold these times are read.
     """
     spec = events.spec
-    counting = [w for w in spec.windows if w.closed in ("both", "right") and w.offset is None]
+    counting = [w for w in spec.windows if w.sees_present and not w.lag]
     if spec.interval is not None or spec.timestamp is None or not counting:
         return False
     known = points.drop_nulls()

@@ -22,7 +22,7 @@ from mlforge.core.manifest import (
 )
 from mlforge.core.metrics import MetricColumn
 from mlforge.core.schema import Column, Schema, shared
-from mlforge.core.time_model import Window
+from mlforge.core.time_model import Window, length_named
 from mlforge.core.values import Duration, TimeRange, Version, from_iso, to_iso
 from mlforge.errors import IntegrityError, MlforgeError, UnsupportedStore
 
@@ -87,7 +87,8 @@ def head(manifest: Manifest) -> dict[str, Any]:
 
 def format_of(spec: FeatureSpec) -> int:
     """The format of a version: older releases refuse a newer one by name, instead of overlooking what it says."""
-    return FORMAT if spec.conditions or spec.derived else 1
+    is_new = spec.conditions or spec.derived or not all(window.is_fixed for window in spec.windows)
+    return FORMAT if is_new else 1
 
 
 def from_json(document: Any, where: str, lists: Lists | None = None) -> Manifest:
@@ -296,7 +297,7 @@ def _version_or_none(text: str | None) -> Version | None:
 def _metric(document: Mapping[str, Any]) -> MetricColumn:
     offset = document["offset"]
     window = Window(
-        Duration.parse(document["window"]),
+        length_named(document["window"]),
         None if offset is None else Duration.parse(offset),
         document["closed"],
     )

@@ -71,13 +71,13 @@ class EventScan:
         None is shorter than the longest window: each range needs the events of one before it, which
         must not outweigh its own.
         """
-        reach = time_model.reach(self.spec.windows) if self.spec.windows else TimeRange(0, 0)
+        longest = time_model.longest(self.spec.windows)
         timed = sorted((p.times.end, p.rows) for p in self.partials if p.times)
         begun = min((p.times.start for p in self.partials if p.times), default=0)
         cuts, gathered = [BEGINNING], 0
         for end, count in timed[:-1]:
             gathered += count
-            if gathered >= rows and end - begun >= reach.end - reach.start:
+            if gathered >= rows and end - begun >= longest:
                 cuts.append(end + 1)
                 begun, gathered = end + 1, 0
         return [TimeRange(a, b - 1) for a, b in pairwise([*cuts, END])]

@@ -19,8 +19,8 @@ import pytest
 from mlforge.core import reference
 from mlforge.core.aggregations import AGGREGATIONS, empty_value, output_dtype
 from mlforge.core.feature_spec import FeatureSpec
-from mlforge.core.metrics import Rolling
-from mlforge.core.values import FIRST_INSTANT, LAST_INSTANT, TimeRange
+from mlforge.core.metrics import Rolling, ToDate
+from mlforge.core.values import FIRST_INSTANT, LAST_INSTANT, TimeRange, to_us
 from mlforge.engines import POINT, Engine, Events
 from mlforge.errors import DataError
 from mlforge.frames import normalize, polars_schema
@@ -80,6 +80,58 @@ WINDOWS: Mapping[str, tuple[Sequence[tuple[str, Mapping[str, Any]]], str | None]
 }
 """Windows as (length, options), and the interval of a feature that has them."""
 
+CALENDAR = [
+    datetime.fromisoformat(f"{moment}+00:00")
+    for moment in (
+        "0001-01-01T00:00",  # a Monday, and the first of all
+        "0004-02-29T12:00",
+        "1900-03-01T00:00",  # no leap year
+        "1969-12-31T23:59:59.999999",
+        "1970-01-01T00:00",
+        "2000-02-29T23:30",
+        "2000-03-01T00:00",
+        "2020-12-31T01:00",  # ISO week 53 of 2020 ends with the third of January
+        "2021-01-01T00:00",
+        "2021-01-03T23:59:59.999999",
+        "2021-01-04T00:00",
+        "2024-12-30T00:00",  # ISO week 1 of 2025
+        "2026-07-31T23:00",
+        "2026-08-01T00:00",
+        "9999-12-30T20:30",
+    )
+]
+"""Instants around which days, ISO weeks, months and years begin."""
+_OPTIONS: Sequence[Mapping[str, Any]] = (
+    {"closed": "left", "where": "ok"},
+    {"closed": "right", "offset": "1h"},
+    {"closed": "none", "offset": "40d"},
+    {"closed": "left", "offset": "1d"},
+)
+LONG: Mapping[str, tuple[Sequence[Rolling | ToDate], str | None]] = {
+    "continuous": (
+        [
+            ToDate(["1d", "1w", "1mo", "1y"], {"x": ["sum", "median", "std"]}),
+            *(ToDate(["1d", "1mo"], {"x": ["sum", "max"]}, **options) for options in _OPTIONS),
+            Rolling("all", {"x": list(AGGREGATIONS)}),
+            Rolling("all", {"x": ["sum", "max", "count"]}, closed="none", offset="2d", where="ok"),
+        ],
+        None,
+    ),
+    "hourly": (
+        [
+            ToDate(["1d", "1w", "1mo", "1y"], {"x": list(AGGREGATIONS)}),
+            ToDate(["1d", "1mo"], {"x": ["sum", "count"]}, offset="1h", where="ok"),
+            Rolling(["all", "3h"], {"x": list(AGGREGATIONS)}),
+            Rolling("all", {"x": ["sum", "count"]}, offset="25h", where="ok"),
+        ],
+        "1h",
+    ),
+    "daily": (
+        [ToDate(["1d", "1w", "1mo"], {"x": ["sum", "min"]}), Rolling("all", {"x": ["sum"]})],
+        "1d",
+    ),
+}
+"""Windows without a fixed length, and the interval of a feature that has them."""
 CASES = [
     (kind, shape)
     for kind in VALUES
@@ -130,7 +182,7 @@ class Case:
         self,
         folder: Path,
         rows: Sequence[tuple[int, int, Any]],
-        metrics: Sequence[Rolling],
+        metrics: Sequence[Rolling | ToDate],
         interval: str | None = None,
         dtype: pl.DataType | None = None,
     ) -> None:
@@ -217,6 +269,26 @@ class EngineContract:
         found = case.check(engine, case.moments())
         told = {column.name: column.dtype for column in case.spec.values(case.events.schema)}
         assert {name: dtype_text(dtype) for name, dtype in found.schema.items()} == told
+
+    @pytest.mark.parametrize("windows", LONG)
+    def test_periods_to_date_and_all_time_are_those_of_the_reference(
+        self, windows: str, engine: Engine, tmp_path: Path
+    ) -> None:
+        """At and beside the starts of days, weeks, months and years, from the year 1 on."""
+        metrics, interval = LONG[windows]
+        times = [
+            to_us(instant) + by for instant in CALENDAR for by in (0, 0, HOUR // 4, 90 * HOUR // 60)
+        ]
+        times += [to_us(instant) - 1 for instant in CALENDAR[1:]]
+        rows = [(n % 2, time, None if n % 7 == 3 else n * 0.25) for n, time in enumerate(times)]
+        case = Case(tmp_path, rows, metrics, interval)
+        pairs = [(user, time + by) for user in (0, 1) for time in times for by in (0, 30 * HOUR)]
+        pairs = [(user, min(time, LAST_INSTANT)) for user, time in [*pairs, *case.moments()[::3]]]
+        case.check(engine, pairs)
+        case.check(engine, pairs[:3])
+        if interval is None:
+            for row in engine.rows(case.events).with_columns(pl.col("at").to_physical()).to_dicts():
+                case.agree(row, row["user"], row["at"])
 
     def test_no_points_give_no_rows_of_the_same_columns(
         self, engine: Engine, tmp_path: Path

@@ -125,6 +125,10 @@ class World:
         data["label"] = list(range(len(points)))
         return pl.DataFrame(data).with_columns(CASTS["utc"](pl.col("at")))
 
+    def days(self, interval: int) -> bool:
+        """Whether so many of the world's unit divide a day."""
+        return UNITS["d"] % (interval * UNITS[self.unit]) == 0
+
     @property
     def entities(self) -> list[oracle.Entity]:
         """All entities that rows may have, and some that none has."""
@@ -214,11 +218,18 @@ BODIES: dict[str, tuple[Callable[[Frame], Frame], Callable[[Rows], Rows]]] = {
 # -- features as data
 
 
+TO_DATE = {"1d": "dtd", "1w": "wtd", "1mo": "mtd", "1y": "ytd"}
+
+
+def _named(window: int | str, unit: str) -> str:
+    return f"{window}{unit}" if isinstance(window, int) else TO_DATE.get(window, window)
+
+
 @dataclass(frozen=True)
 class Roll:
-    """A `Rolling`, with lengths in the world's unit."""
+    """A `Rolling`, with lengths in the world's unit, or "all"; periods such as "1mo" make a `ToDate` of them."""
 
-    windows: tuple[int, ...]
+    windows: tuple[int | str, ...]
     aggregations: tuple[tuple[str, tuple[str, ...]], ...]
     closed: Literal["both", "right", "left", "none"] | None = None
     offset: int = 0
@@ -251,9 +262,9 @@ class Plan:
             timestamp="at" if self.world.timed else None,
             interval=None if self.interval is None else f"{self.interval}{unit}",
             metrics=[
-                metrics.Rolling(
-                    windows=[f"{n}{unit}" for n in roll.windows],
-                    aggregations={column: list(names) for column, names in roll.aggregations},
+                (metrics.ToDate if roll.windows[0] in TO_DATE else metrics.Rolling)(
+                    [f"{n}{unit}" if isinstance(n, int) else n for n in roll.windows],
+                    {column: list(names) for column, names in roll.aggregations},
                     closed=roll.closed,
                     offset=f"{roll.offset}{unit}" if roll.offset else None,
                     where=roll.where,
@@ -269,12 +280,12 @@ class Plan:
         unit, us = self.world.unit, UNITS[self.world.unit]
         columns = [
             oracle.Metric(
-                name=f"{column}__{name}__{n}{unit}"
+                name=f"{column}__{name}__{_named(n, unit)}"
                 + (f"__offset_{roll.offset}{unit}" if roll.offset else "")
                 + (f"__{roll.where}" if roll.where else ""),
                 column=column,
                 aggregation=name,
-                window=n * us,
+                window=n * us if isinstance(n, int) else _named(n, unit),
                 offset=roll.offset * us,
                 closed=roll.closed or ("both" if self.interval is None else "left"),
                 where=roll.where,
@@ -376,6 +387,16 @@ def spines(world: World) -> st.SearchStrategy[list[tuple[oracle.Entity, int]]]:
 
 
 @st.composite
+def windows(draw: st.DrawFn, step: int, *, to_date: bool) -> tuple[int | str, ...]:
+    """Lengths in steps and perhaps "all", or periods to date."""
+    if to_date and draw(st.integers(0, 3)) == 0:
+        chosen = st.lists(st.sampled_from(list(TO_DATE)), min_size=1, max_size=2, unique=True)
+        return tuple(draw(chosen))
+    lengths = st.lists(st.sampled_from([1, 2, 3, 10, "all"]), min_size=1, max_size=2, unique=True)
+    return tuple(n if isinstance(n, str) else n * step for n in draw(lengths))
+
+
+@st.composite
 def plans(draw: st.DrawFn, world: World, online_clock: Literal["data", "wall"] = "data") -> Plan:
     """A feature of the world: continuous, aligned, or without metrics."""
     bodies = ["everything"] * 3 + [
@@ -406,14 +427,7 @@ def plans(draw: st.DrawFn, world: World, online_clock: Literal["data", "wall"] =
         )
         rolls.append(
             Roll(
-                windows=tuple(
-                    n * step
-                    for n in draw(
-                        st.lists(
-                            st.sampled_from([1, 2, 3, 10]), min_size=1, max_size=2, unique=True
-                        )
-                    )
-                ),
+                windows=draw(windows(step, to_date=interval is None or world.days(interval))),
                 aggregations=tuple(
                     (
                         column,

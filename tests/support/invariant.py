@@ -33,6 +33,7 @@ from mlforge.online import OnlineBooks, OnlineStore
 from mlforge.store import LocalStore
 from tests.support import contents, oracle
 from tests.support.agreement import TALLY, plain, same, same_rows
+from tests.support.judged import window_of
 from worker.project import Project
 
 OTHER = {"polars": "duckdb", "duckdb": "polars"}
@@ -283,7 +284,7 @@ def _feature(spec: FeatureSpec, columns: tuple[str, ...]) -> oracle.Feature:
                 name=metric.name,
                 column=metric.column,
                 aggregation=metric.aggregation,
-                window=metric.window.width.us,
+                window=window_of(metric),
                 offset=metric.window.offset.us if metric.window.offset else 0,
                 closed=metric.window.closed,
                 where=metric.where,

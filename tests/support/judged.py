@@ -10,6 +10,7 @@ import polars as pl
 
 from mlforge.core.aggregations import AGGREGATIONS
 from mlforge.core.feature_spec import FeatureSpec
+from mlforge.core.metrics import MetricColumn
 from mlforge.core.values import Duration
 from mlforge.engines import POINT, Engine, Events
 from mlforge.metrics import Rolling
@@ -20,6 +21,12 @@ from tests.support.agreement import plain
 INSTANT = pl.Datetime("us", "UTC")
 
 
+def window_of(column: MetricColumn) -> int | str:
+    """A metric's window in the oracle's words."""
+    width = column.window.width
+    return width if width is not None and column.window.is_fixed else column.window.name
+
+
 def metrics_of(spec: FeatureSpec) -> tuple[oracle.Metric, ...]:
     """A feature's metrics in the oracle's words."""
     return tuple(
@@ -27,7 +34,7 @@ def metrics_of(spec: FeatureSpec) -> tuple[oracle.Metric, ...]:
             column.name,
             column.column,
             column.aggregation,
-            column.window.width.us,
+            window_of(column),
             column.window.offset.us if column.window.offset else 0,
             column.window.closed,
             column.where,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from fractions import Fraction
 from typing import Any
@@ -23,12 +24,15 @@ class Refused(Exception):
 
 @dataclass(frozen=True)
 class Metric:
-    """One output column: an aggregation over one window; lengths in microseconds."""
+    """One output column: an aggregation over one window; lengths in microseconds.
+
+    window: a length, "all", or a period to date: "dtd", "wtd", "mtd", "ytd".
+    """
 
     name: str
     column: str
     aggregation: str
-    window: int
+    window: int | str
     offset: int = 0
     closed: str = "both"
     where: str | None = None
@@ -116,14 +120,33 @@ def in_window(metric: Metric, interval: int | None, event_time: int, t: int) -> 
     end = t - metric.offset
     if interval is not None:
         end = floor(end, interval)
-        return end - metric.window <= event_time < end
-    start = end - metric.window
+    starts_with_event = metric.closed in ("right", "none")
+    if event_time > end or (event_time == end and metric.closed in ("left", "none")):
+        return False
+    if metric.window == "all":
+        return True
+    if isinstance(metric.window, int):
+        start = end - metric.window
+        return start < event_time if starts_with_event else start <= event_time
+    if period_of(event_time, metric.window) != period_of(end, metric.window):
+        return False
+    is_first = period_of(event_time - 1, metric.window) != period_of(event_time, metric.window)
+    return not (starts_with_event and is_first)
+
+
+def period_of(instant: int, name: str) -> tuple[int, ...]:
+    """The UTC day, ISO week, month or year in which an instant lies; that of no event outside the calendar."""
+    try:
+        at = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=instant)
+    except OverflowError:
+        return ()
+    iso = at.isocalendar()
     return {
-        "both": start <= event_time <= end,
-        "right": start < event_time <= end,
-        "left": start <= event_time < end,
-        "none": start < event_time < end,
-    }[metric.closed]
+        "dtd": (at.year, at.month, at.day),
+        "wtd": (iso.year, iso.week),
+        "mtd": (at.year, at.month),
+        "ytd": (at.year,),
+    }[name]
 
 
 def value(feature: Feature, events: Events, entity: Entity, t: int) -> dict[str, Cell]:
