@@ -36,7 +36,7 @@ def same_rows(feature: oracle.Feature, events: oracle.Events, got: pl.DataFrame)
     names = (
         [*feature.keys, str(feature.timestamp), *feature.outputs]
         if feature.metrics
-        else list(feature.columns)
+        else [*feature.columns, *(column.name for column in feature.derived)]
     )
     assert sorted(got.columns) == sorted(names)
     if feature.timestamp:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from decimal import Decimal
 from typing import Any, Literal
@@ -28,6 +28,7 @@ Frame = Any
 
 NAME = "f"
 UNITS = {"ms": 1_000, "h": 3_600_000_000, "d": 86_400_000_000}
+YEAR_2020 = 1_577_836_800_000_000
 FAR_FUTURE = 4_102_444_800_000_000  # 2100-01-01
 CASTS: dict[str, Callable[[pl.Expr], pl.Expr]] = {
     "utc": lambda us: us.cast(pl.Datetime("us", "UTC")),
@@ -246,6 +247,30 @@ class Plan:
     interval: int | None = None
     online_clock: Literal["data", "wall"] = "data"
     incremental: bool | None = None
+    derive: int = 0
+    """Which texts its derived columns have; 0 for no such columns."""
+
+    @property
+    def derived(self) -> tuple[oracle.Derived, ...]:
+        """Derived columns, some of which depend on the instant."""
+        if not self.derive:
+            return ()
+        step, first = self.derive, self._plain_oracle().plain_outputs[0]
+        of_t = (
+            oracle.Derived(
+                "age",
+                f"hours(t - '2020-01-01') * {step}",
+                lambda _, t: (t - YEAR_2020) / 3.6e9 * step,
+            ),
+            oracle.Derived("aged", "age > 0 and known", lambda v, _: v["age"] > 0 and v["known"]),
+        )
+        return (
+            oracle.Derived("known", f"not is_null({first})", lambda v, _: v[first] is not None),
+            *(of_t if self.world.timed else ()),
+            oracle.Derived(
+                "code", f"{step} if known else -1", lambda v, _: step if v["known"] else -1
+            ),
+        )
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -273,10 +298,14 @@ class Plan:
             ],
             online_clock=self.online_clock,
             incremental=self.incremental,
+            derive={column.name: column.text for column in self.derived},
         )(BODIES[self.body][0])
 
     def oracle(self) -> oracle.Feature:
         """The same feature for the oracle."""
+        return replace(self._plain_oracle(), derived=self.derived)
+
+    def _plain_oracle(self) -> oracle.Feature:
         unit, us = self.world.unit, UNITS[self.world.unit]
         columns = [
             oracle.Metric(
@@ -411,8 +440,9 @@ def plans(draw: st.DrawFn, world: World, online_clock: Literal["data", "wall"] =
         if world.timed
         else "rows"
     )
+    derive = draw(st.sampled_from([0, 0, 1, 2]))
     if shape == "rows":
-        return Plan(world, body, online_clock=online_clock, incremental=incremental)
+        return Plan(world, body, online_clock=online_clock, incremental=incremental, derive=derive)
     interval = draw(st.sampled_from([1, 1, 2, 3])) if shape == "aligned" else None
     step = interval or 1
     aggregated = {
@@ -451,4 +481,4 @@ def plans(draw: st.DrawFn, world: World, online_clock: Literal["data", "wall"] =
                 where=draw(st.sampled_from([None, None, "ok"])),
             )
         )
-    return Plan(world, body, tuple(rolls), interval, online_clock, incremental)
+    return Plan(world, body, tuple(rolls), interval, online_clock, incremental, derive)

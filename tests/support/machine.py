@@ -15,6 +15,7 @@ import shutil
 import tempfile
 from collections import Counter
 from contextlib import ExitStack, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -126,7 +127,8 @@ class Snapshot:
     @property
     def settings(self) -> tuple[object, ...]:
         feature = self.feature
-        return (feature.interval, frozenset(feature.metrics), feature.online_clock)
+        derived = frozenset((column.name, column.text) for column in feature.derived)
+        return (feature.interval, frozenset(feature.metrics), feature.online_clock, derived)
 
 
 def expected_bump(old: Snapshot, new: Snapshot) -> str | None:
@@ -330,16 +332,16 @@ class Machine(RuleBasedStateMachine):
     def redefine(self, data: st.DataObject, then: str) -> None:
         """Other metrics, another shape, or another function."""
         plan = data.draw(histories.plans(self.world, self.online_clock), label="plan")
-        part = data.draw(st.sampled_from(["all", "body", "metrics"]), label="part")
+        part = data.draw(
+            st.sampled_from(["all", "body", "metrics", "derived columns"]), label="part"
+        )
         old = self.plan
         if part == "body":
-            plan = Plan(
-                self.world, plan.body, old.rolls, old.interval, self.online_clock, old.incremental
-            )
+            plan = replace(old, body=plan.body)
         elif part == "metrics":
-            plan = Plan(
-                self.world, old.body, plan.rolls, plan.interval, self.online_clock, old.incremental
-            )
+            plan = replace(old, rolls=plan.rolls, interval=plan.interval)
+        elif part == "derived columns":
+            plan = replace(old, derive=plan.derive)
         self.plan = plan
         note(f"plan: {plan}")
         self.open()
@@ -678,10 +680,13 @@ class Machine(RuleBasedStateMachine):
                 get_online_features(features=[NAME], entities=asked, store=self.online_store)
             return
         feature = self.served_by.feature
-        answers = get_online_features(features=[NAME], entities=asked, store=self.online_store)
+        answers = get_online_features(
+            features=[NAME], entities=asked, store=self.online_store, at=self.now
+        )
         empty = oracle.value(feature, oracle.Events(()), (), 0)
         for entity, keys, row in zip(entities, asked, answers, strict=True):
-            cells = self.served.get(entity, empty)
+            plain = self.served.get(entity, empty)
+            cells = oracle.with_derived(feature, plain, self.now)
             assert list(row) == [*names, *(f"{NAME}__{name}" for name in cells)]
             assert {name: row[name] for name in names} == keys
             for name, cell in cells.items():

@@ -39,6 +39,15 @@ class Metric:
 
 
 @dataclass(frozen=True)
+class Derived:
+    """A derived column: its text, and what it means, of the values before it and the instant."""
+
+    name: str
+    text: str
+    means: Callable[[Mapping[str, Any], int], Any]
+
+
+@dataclass(frozen=True)
 class Feature:
     """All that values depend on; `columns` are the function's, in its order."""
 
@@ -48,6 +57,7 @@ class Feature:
     interval: int | None = None
     metrics: tuple[Metric, ...] = ()
     online_clock: str = "data"
+    derived: tuple[Derived, ...] = ()
 
     @property
     def time(self) -> str:
@@ -58,6 +68,11 @@ class Feature:
     @property
     def outputs(self) -> tuple[str, ...]:
         """The columns that training and serving give."""
+        return (*self.plain_outputs, *(column.name for column in self.derived))
+
+    @property
+    def plain_outputs(self) -> tuple[str, ...]:
+        """The columns of metrics, or of the function."""
         if self.metrics:
             return tuple(metric.name for metric in self.metrics)
         return tuple(c for c in self.columns if c not in self.keys and c != self.timestamp)
@@ -151,6 +166,19 @@ def period_of(instant: int, name: str) -> tuple[int, ...]:
 
 def value(feature: Feature, events: Events, entity: Entity, t: int) -> dict[str, Cell]:
     """The feature's values for an entity at an instant; without a timestamp t plays no part."""
+    return with_derived(feature, plain_value(feature, events, entity, t), t)
+
+
+def with_derived(feature: Feature, cells: Mapping[str, Cell], t: int) -> dict[str, Cell]:
+    """The cells with those of derived columns as of t."""
+    derived = dict(cells)
+    for column in feature.derived:
+        derived[column.name] = Cell(column.means({n: c.value for n, c in derived.items()}, t))
+    return derived
+
+
+def plain_value(feature: Feature, events: Events, entity: Entity, t: int) -> dict[str, Cell]:
+    """The values without derived columns."""
     mine = [row for row in events.rows if entity_of(feature, row) == entity]
     if feature.metrics:
         return {
@@ -171,8 +199,8 @@ def value(feature: Feature, events: Events, entity: Entity, t: int) -> dict[str,
         }
     if feature.timestamp is not None:
         mine = [row for row in mine if row[feature.time] <= t]
-        mine.sort(key=lambda row: (row[feature.time], *nulls_first(feature.outputs, row)))
-    return {name: Cell(mine[-1][name] if mine else None) for name in feature.outputs}
+        mine.sort(key=lambda row: (row[feature.time], *nulls_first(feature.plain_outputs, row)))
+    return {name: Cell(mine[-1][name] if mine else None) for name in feature.plain_outputs}
 
 
 def nulls_first(names: Sequence[str], row: Row) -> tuple[Any, ...]:
@@ -292,7 +320,14 @@ def stored(feature: Feature, events: Events) -> list[dict[str, Cell]]:
             *entity_of(feature, row),
         ),
     )
-    return [{name: Cell(row[name]) for name in feature.columns} for row in rows]
+    return [
+        with_derived(
+            feature,
+            {name: Cell(row[name]) for name in feature.columns},
+            row[feature.timestamp] if feature.timestamp else 0,
+        )
+        for row in rows
+    ]
 
 
 def training(
