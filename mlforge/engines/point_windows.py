@@ -31,13 +31,14 @@ class TimelineIndex:
 
     def windows(self, points: pl.DataFrame, window: Window) -> PointWindows:
         """The windows of `points`: some of the line's entities, at times of their own."""
-        keys = points.select(
-            self._key(window.first(pl.col(TIME)) - self._first).alias("start"),
-            self._key(window.last(pl.col(TIME)) - self._first).alias("end"),
-        )
-        start = self._keys.search_sorted(keys["start"], "left").cast(pl.Int64)
-        end = self._keys.search_sorted(keys["end"], "right").cast(pl.Int64)
-        return PointWindows(self, Segments(start, (end - start).clip(lower_bound=0)))
+        first, behind = points.select(
+            self._key(window.first(pl.col(TIME)) - self._first).alias("first"),
+            (self._key(window.last(pl.col(TIME)) - self._first) + 1).alias("behind"),
+        ).get_columns()
+        places = self._keys.search_sorted(pl.concat([first, behind]), "left")
+        start, end = places[: len(first)].cast(pl.Int64), places[len(first) :].cast(pl.Int64)
+        lengths = end - start
+        return PointWindows(self, Segments(start, lengths.set(lengths < 0, 0)))
 
     def counts_before(self, column: str) -> pl.Series:
         """The number of values of a column before each row, and in all rows (Int64)."""

@@ -14,9 +14,11 @@ from typing import Self
 import polars as pl
 
 from mlforge.core import time_model
+from mlforge.core.manifest import Partial
 from mlforge.core.values import BEGINNING, TimeRange
 from mlforge.engines import POINT, Engine, Events, evaluation
 from mlforge.frames import polars_schema
+from mlforge.store.changes import replaced_partials
 from mlforge.store.integrity import intact
 
 EVENTS_HELD = 250_000
@@ -161,25 +163,22 @@ def _held(
     views: Sequence[AsOfView], among: pl.DataFrame | None, part: pl.Expr | None
 ) -> list[AsOfView]:
     """The views, restricted to these entities and with their events in memory; shared events are read once."""
-    events = views[0].events
-    spec = events.spec
+    events, times = views[0].events, [view.seen for view in views]
+    spec, union = events.spec, _shared(times)
     columns = spec.needed() if spec.columns else None
-    times = [view.seen for view in views]
-    union = _shared(times)
-    ranges = times if union is _NOWHEN else [union for _ in views]
-    held = [view.events.within(when) for view, when in zip(views, ranges, strict=True)]
-    known = {partial.hash: partial for some in held for partial in some.partials}
-    hash_counts = [Counter([partial.hash for partial in some.partials]) for some in held]
-    common = Counter[str]() if union is _NOWHEN else hash_counts[0] & hash_counts[1]
+    own_partials = [view.events.partials for view in views]
+    common: tuple[Partial, ...] = ()
+    if union is not _NOWHEN:
+        went, came = replaced_partials(own_partials[1], own_partials[0])
+        common, own_partials = _without(own_partials[1], went), [tuple(came), tuple(went)]
 
-    def gathered(hashes: Counter[str], when: TimeRange | None) -> pl.LazyFrame:
-        chosen = replace(events, partials=tuple(known[each] for each in hashes.elements()))
-        rows = chosen.within(when).scan(columns, when, among)
+    def gathered(partials: tuple[Partial, ...], when: TimeRange | None) -> pl.LazyFrame:
+        rows = replace(events, partials=partials).scan(columns, when, among)
         return rows if part is None else rows.filter(part)
 
-    scans = [gathered(each - common, when) for each, when in zip(hash_counts, times, strict=True)]
+    scans = [gathered(some, when) for some, when in zip(own_partials, times, strict=True)]
     with intact(spec.name):
-        engine = polars_schema.engine_for(sum([partial.rows for partial in known.values()]))
+        engine = polars_schema.engine_for(events.rows_within(times[0]))
         shared, *own_frames = pl.collect_all([gathered(common, union), *scans], engine=engine)
     return [
         AsOfView(
@@ -188,6 +187,20 @@ def _held(
         )
         for view, frame in zip(views, own_frames, strict=True)
     ]
+
+
+def _without(partials: tuple[Partial, ...], some: Sequence[Partial]) -> tuple[Partial, ...]:
+    """The partials but for some of them, each as often as it is listed."""
+    if not some:
+        return partials
+    counts = Counter(partial.hash for partial in some)
+    others = []
+    for partial in partials:
+        if counts[partial.hash] > 0:
+            counts[partial.hash] -= 1
+        else:
+            others.append(partial)
+    return tuple(others)
 
 
 def _shared(times: Sequence[TimeRange | None]) -> TimeRange | None:

@@ -34,6 +34,7 @@ _ENCRYPTED = b"PARE"
 # What Arrow says of columns for which it would need a key.
 _DECRYPT = "decrypt"
 _HEAD, _TAIL = len(_MAGIC), 4 + len(_MAGIC)
+_FEW_ROWS = 100_000  # are decoded sooner than threads are woken
 # Not blocking: a pipe may have taken the file's place.
 _READING = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
 # So long after the last write a file that is still open is taken as it is: its writer forgot to close it.
@@ -295,7 +296,7 @@ def _readable(
 ) -> tuple[pa.Table, dict[str, str]]:
     """The columns that can be read without a decryption key, and by name the reasons for the rest."""
     try:
-        return parquet.read(), {}
+        return parquet.read(use_threads=parquet.metadata.num_rows > _FEW_ROWS), {}
     except OSError as error:
         if _DECRYPT not in str(error):
             raise

@@ -56,6 +56,22 @@ class _Cut:
     lines: Mapping[int, str] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class _NewPieces:
+    """The names of stored pieces, and by name the texts of those to write."""
+
+    stored: Collection[str]
+    texts: dict[str, str] = field(default_factory=dict)
+
+    def add(self, lines: Iterable[str]) -> str:
+        """The name of the piece of these lines."""
+        text = "[\n" + ",\n".join(lines) + "\n]\n"
+        name = hashlib.sha256(text.encode()).hexdigest()
+        if name not in self.stored:
+            self.texts[name] = text
+        return name
+
+
 class ManifestChunks:
     """The pieces of a feature's folder."""
 
@@ -80,13 +96,14 @@ class ManifestChunks:
         def partial_json(partial: Partial) -> dict[str, Any]:
             return partial_to_json(partial, manifest.events)
 
-        there = self._there()
+        pieces = _NewPieces(self._there())
         document["partials"] = self._list(
-            "partials", manifest.partials, _HASH_OF, partial_json, there
+            "partials", manifest.partials, _HASH_OF, partial_json, pieces
         )
         document["sources"] = self._list(
-            "sources", manifest.sources, _PARTIAL_OF, source_entry, there
+            "sources", manifest.sources, _PARTIAL_OF, source_entry, pieces
         )
+        self._write(pieces.texts)
         return document
 
     def lists(self, document: Mapping[str, Any]) -> Lists | None:
@@ -133,12 +150,9 @@ class ManifestChunks:
         entries: Sequence[Any],
         name_of: Callable[[Any], str],
         entry: Callable[[Any], dict[str, Any]],
-        there: Collection[str],
+        new: _NewPieces,
     ) -> list[Any] | dict[str, Any]:
-        """A list as the document holds it: the entries, or the names of its pieces, which are then written.
-
-        there: names of the pieces that are stored.
-        """
+        """A list as the document holds it: the entries, or the names of its pieces, of which `new` takes those to write."""
         if len(entries) <= _INLINE:
             self._cuts.pop(key, None)
             return [entry(item) for item in entries]
@@ -147,20 +161,12 @@ class ManifestChunks:
         known = {tuple(map(id, piece)): name for name, piece in before.pieces[len(kept) :]}
         new_pieces = _cut(entries[length:], name_of)
         cut = [*kept, *((known.get(tuple(map(id, piece)), ""), piece) for piece in new_pieces)]
-        absent = [item for name, piece in cut if name not in there for item in piece]
+        absent = [item for name, piece in cut if name not in new.stored for item in piece]
         lines = {id(item): before.lines.get(id(item)) or _text(entry(item)) for item in absent}
-        texts: dict[str, str] = {}
-
-        def named_piece(name: str, piece: _Piece) -> str:
-            if name in there:
-                return name
-            text = "[\n" + ",\n".join([lines[id(item)] for item in piece]) + "\n]\n"
-            of_text = hashlib.sha256(text.encode()).hexdigest()
-            texts[of_text] = text
-            return of_text
-
-        pieces = [(named_piece(name, piece), piece) for name, piece in cut]
-        self._write({name: text for name, text in texts.items() if name not in there})
+        pieces = [
+            (name if name in new.stored else new.add(lines[id(item)] for item in piece), piece)
+            for name, piece in cut
+        ]
         self._cuts[key] = _Cut(entries, pieces, lines)
         return {"count": len(entries), "pieces": [name for name, _ in pieces]}
 

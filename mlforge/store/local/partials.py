@@ -248,7 +248,9 @@ class PartialStore:
             else []
         )
         places = self._located([partial.hash for partial in loose], inventory)
-        return (*whole, *file_tasks.plan_files(loose, places))
+        # In the order of time, in which rows are cheapest to sort.
+        tasks = (*whole, *file_tasks.plan_files(loose, places))
+        return sorted(tasks, key=lambda task: task.times.start if task.times else 0)
 
     def _located(self, hashes: Iterable[str], inventory: Inventory) -> list[PartialLocation]:
         places = inventory.packed.places
