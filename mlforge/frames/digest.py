@@ -10,6 +10,7 @@ splitmix64 (Steele, Lea, Flood, 2014).
 from __future__ import annotations
 
 import hashlib
+from functools import lru_cache
 from typing import Any
 
 import polars as pl
@@ -30,12 +31,13 @@ _STEPS = (
     (_constant(31), None),
 )
 _ZERO, _HALF, _LOW = _constant(0), _constant(32), _constant((1 << 32) - 1)
+_FEW = 2_000  # texts that take less time one by one than a plan of polars does
 _BLOCK = 16_384  # rows at a time: what is between two steps stays in the processor's cache
 
 
 def digest(frame: pl.DataFrame) -> int:
     """The digest of the frame's rows: 128 bits; 0 for no rows."""
-    columns = [(_salt(name), _cells(frame[name]).rechunk().to_arrow()) for name in frame.columns]
+    columns = [(_salt(name), _cells(frame[name].rechunk())) for name in frame.columns]
     lanes = [0, 0]
     for start in range(0, frame.height, _BLOCK):
         row = _ZERO
@@ -51,32 +53,39 @@ def digest(frame: pl.DataFrame) -> int:
     return ((first << 64) + second) % MODULUS
 
 
-def _cells(values: pl.Series) -> pl.Series:
-    """Each value as 64 bits (UInt64); equal values of a dtype have equal bits."""
+def _cells(values: pl.Series) -> pa.Array:
+    """Each value as 64 bits (UInt64); equal values of a dtype have equal bits.
+
+    The common dtypes are Arrow's own bytes, without a plan of polars: there may be very many small files.
+    """
     dtype = values.dtype
+    if dtype in (pl.Int64, pl.UInt64) or isinstance(dtype, pl.Datetime):
+        return values.to_arrow().view(pa.uint64())
     if dtype == pl.String:
         return _texts(values)
     if dtype.is_float():
-        # Adding zero makes -0.0 and 0.0 one.
-        arrow = (values.cast(pl.Float64) + 0.0).to_arrow()
-        return pl.Series(arrow.view(pa.uint64()))
+        return values.cast(pl.Float64).to_arrow().view(pa.uint64())
     if dtype.is_decimal():
         return _texts(values.cast(pl.String))
-    if dtype in (pl.Null, pl.UInt64):
-        return values.cast(pl.UInt64)
-    return values.to_physical().cast(pl.Int64).reinterpret(signed=False)
+    if dtype == pl.Null:
+        return values.cast(pl.UInt64).to_arrow()
+    return values.to_physical().cast(pl.Int64).to_arrow().view(pa.uint64())
 
 
-def _texts(values: pl.Series) -> pl.Series:
+def _texts(values: pl.Series) -> pa.Array:
     """Each distinct text is hashed once."""
-    distinct = values.drop_nulls().unique()
-    hashed = [
-        int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
-        for text in distinct
-    ]
+    hashed: dict[str | None, int | None] = {None: None}
+    texts = values.to_list() if len(values) <= _FEW else values.unique().to_list()
+    for text in texts:
+        if text not in hashed:
+            digest_ = hashlib.blake2b(text.encode(), digest_size=8).digest()
+            hashed[text] = int.from_bytes(digest_, "little")
+    if len(values) <= _FEW:
+        return pa.array([hashed[text] for text in texts], pa.uint64())
+    numbers = pl.Series([hashed[text] for text in texts], dtype=pl.UInt64)
     return values.replace_strict(
-        distinct, pl.Series(hashed, dtype=pl.UInt64), return_dtype=pl.UInt64, default=None
-    )
+        pl.Series(texts, dtype=pl.String), numbers, return_dtype=pl.UInt64
+    ).to_arrow()
 
 
 def _mixed(values: Any) -> Any:
@@ -94,6 +103,7 @@ def _total(values: Any) -> int:
     return (int(high.as_py()) << 32) + int(low.as_py())
 
 
+@lru_cache(maxsize=1_024)
 def _salt(name: str) -> pa.Scalar:
     hashed = hashlib.blake2b(name.encode(), digest_size=8).digest()
     return _constant(int.from_bytes(hashed, "little"))

@@ -6,6 +6,7 @@ and counted; what the time model cannot hold is refused with the expression that
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
@@ -100,24 +101,58 @@ def normalise(spec: FeatureSpec, frame: pl.DataFrame, where: str) -> EventFrame:
         _check(spec, name, dtype, where)
     naive = spec.timestamp is not None and _is_naive(schema[spec.timestamp])
 
-    has_key = pl.all_horizontal(pl.lit(True), *(pl.col(key).is_not_null() for key in spec.keys))
-    has_time = pl.lit(True) if spec.timestamp is None else pl.col(spec.timestamp).is_not_null()
-    null_key, null_time = frame.select(
-        null_key=(~has_key).sum(), null_time=(has_key & ~has_time).sum()
-    ).row(0)
+    counts = _Counts.of(spec, frame)
+    null_key, null_time = counts.null_key, counts.null_time
     if null_key or null_time:
-        frame = frame.filter(has_key & has_time)
+        frame = frame.filter(_has_key(spec) & _has_time(spec))
+        counts = _Counts.of(spec, frame)
+    _check_times(spec, frame.schema, counts.bounds, where)
+    columns = (_normal(name, dtype, name == spec.timestamp) for name, dtype in schema.items())
+    # One plan for all: of small files there may be very many.
+    plan = frame.lazy().with_columns(columns).sort(spec.order, maintain_order=True)
+    frame = plan.collect().rechunk()
+    return EventFrame(frame, Dropped(null_key, null_time, counts.non_finite), naive)
 
-    _check_times(spec, frame, where)
-    floats = [name for name, dtype in schema.items() if dtype.is_float()]
-    non_finite = sum(
-        frame.select((~pl.col(name).is_finite()).sum() for name in floats).row(0) if floats else ()
-    )
-    frame = frame.with_columns(
-        _normal(name, dtype, name == spec.timestamp) for name, dtype in schema.items()
-    )
-    frame = frame.sort(spec.order, maintain_order=True).rechunk()
-    return EventFrame(frame, Dropped(null_key, null_time, non_finite), naive)
+
+@dataclass(frozen=True, slots=True)
+class _Counts:
+    """Rows without a key, or else without a time, values that are not finite, and the bounds of instants by column."""
+
+    null_key: int
+    null_time: int
+    non_finite: int
+    bounds: Mapping[str, tuple[int | None, int | None]]
+
+    @classmethod
+    def of(cls, spec: FeatureSpec, frame: pl.DataFrame) -> _Counts:
+        """The counts of a frame, in one pass."""
+        has_key, has_time = _has_key(spec), _has_time(spec)
+        instants = [
+            n for n, dtype in frame.schema.items() if n == spec.timestamp or _is_coarse(dtype)
+        ]
+        floats = [name for name, dtype in frame.schema.items() if dtype.is_float()]
+        null_key, null_time, *rest = frame.select(
+            (~has_key).sum().alias("null_key"),
+            (has_key & ~has_time).sum().alias("null_time"),
+            *(pl.col(n).to_physical().min().alias(f"min {i}") for i, n in enumerate(instants)),
+            *(pl.col(n).to_physical().max().alias(f"max {i}") for i, n in enumerate(instants)),
+            *((~pl.col(n).is_finite()).sum().alias(f"float {i}") for i, n in enumerate(floats)),
+        ).row(0)
+        count = len(instants)
+        bounds = zip(rest[:count], rest[count : 2 * count], strict=True)
+        return cls(
+            null_key, null_time, sum(rest[2 * count :]), dict(zip(instants, bounds, strict=True))
+        )
+
+
+def _has_key(spec: FeatureSpec) -> pl.Expr:
+    """Whether a row has all of its keys."""
+    return pl.all_horizontal(pl.lit(True), *(pl.col(key).is_not_null() for key in spec.keys))
+
+
+def _has_time(spec: FeatureSpec) -> pl.Expr:
+    """Whether a row has a time, or needs none."""
+    return pl.lit(True) if spec.timestamp is None else pl.col(spec.timestamp).is_not_null()
 
 
 def _without_unneeded(spec: FeatureSpec, frame: pl.DataFrame) -> pl.DataFrame:
@@ -276,19 +311,19 @@ def _refused(where: str, what: str, dtype: pl.DataType, rule: str, mend: str) ->
     return DataError(f"{where}: {what} is {dtype_text(dtype)}; {rule}; use {mend}")
 
 
-def _check_times(spec: FeatureSpec, frame: pl.DataFrame, where: str) -> None:
-    """Refuse event times that no calendar has, and other instants that microseconds cannot hold."""
-    bounds = {
-        name: TimeRange(FIRST_INSTANT, LAST_INSTANT) if name == spec.timestamp else _INT64
-        for name, dtype in frame.schema.items()
-        if name == spec.timestamp or _is_coarse(dtype)
-    }
-    if not bounds:
-        return
-    physical = pl.col(*bounds).to_physical()
-    least, greatest = frame.select(physical.min()).row(0), frame.select(physical.max()).row(0)
-    for (name, legal), low, high in zip(bounds.items(), least, greatest, strict=True):
-        dtype = frame.schema[name]
+def _check_times(
+    spec: FeatureSpec,
+    schema: Mapping[str, pl.DataType],
+    bounds: Mapping[str, tuple[int | None, int | None]],
+    where: str,
+) -> None:
+    """Refuse event times that no calendar has, and other instants that microseconds cannot hold.
+
+    bounds: the least and the greatest physical value of each column of instants.
+    """
+    for name, (low, high) in bounds.items():
+        dtype = schema[name]
+        legal = TimeRange(FIRST_INSTANT, LAST_INSTANT) if name == spec.timestamp else _INT64
         for value in (low, high):
             if value is not None and not legal.start <= _to_us(value, dtype) <= legal.end:
                 raise DataError(

@@ -198,5 +198,5 @@ def times_of(events: pl.DataFrame, spec: FeatureSpec) -> TimeRange | None:
     """The range of their event times; None where they have none."""
     if spec.timestamp is None or events.is_empty():
         return None
-    micros = events[spec.timestamp].to_physical()
+    micros = events[spec.timestamp].cast(pl.Int64)
     return TimeRange(int(micros.min()), int(micros.max()))  # type: ignore[arg-type]

@@ -79,6 +79,8 @@ def check(validators: Mapping[str, Sequence[Rule]], frame: pl.DataFrame, where: 
     Raises ColumnNotFound for a column that is required or not_null, ValidationError for a rule that does not go with its
     column's dtype, and DefinitionError for a pattern that polars does not support.
     """
+    if not any(validators.values()):
+        return Report(frame.height, (), frame, 0)
     failures: list[Failure] = []
     dropped = pl.repeat(False, frame.height, dtype=pl.Boolean, eager=True)
     for name, rules in validators.items():

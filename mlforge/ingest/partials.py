@@ -59,7 +59,8 @@ def describe(key: str, events: pl.DataFrame, spec: FeatureSpec, dropped: dict[st
 
 def stored(events: pl.DataFrame) -> pl.DataFrame:
     """The events as a partial holds them: columns without a dtype are left out, readers add nulls."""
-    return events.drop(name for name, dtype in events.schema.items() if dtype == pl.Null)
+    untyped = [name for name, dtype in events.schema.items() if dtype == pl.Null]
+    return events.drop(untyped) if untyped else events
 
 
 def without_rows(key: str, spec: FeatureSpec) -> tuple[Partial, pl.DataFrame]:

@@ -28,8 +28,10 @@ QUIET_S = 20.0
 """How long nothing must have been at work before an audit begins."""
 TIMEOUT_S = 300.0
 MEMORY = 4 << 30
-_REST = 20
-"""Pauses between audits, in times of the last one's length: so they take 5% of a core at most."""
+_REST = 100
+"""Pauses between audits, in times of the last one's length: so they take 1% of a core at most."""
+_LOOKS = 20
+"""How often it is looked which feature is due, while none is, within the time after which one is audited again."""
 _PROVEN, _WRONG, _FAILED = 0, 1, 3
 
 log = structlog.get_logger()
@@ -84,6 +86,7 @@ class Auditor:
     def _begin(self, now: float) -> None:
         feature = self._due(now)
         if feature is None or not self.project.is_current():
+            self._rests_until = now + self.every_s / _LOOKS
             return
         self._feature, self._began, self._tried[feature] = feature, now, now
         code = "import sys; from worker.reconcile.audit_scheduler import main; main(sys.argv[1])"

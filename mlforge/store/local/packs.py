@@ -136,7 +136,7 @@ def write(folder: Path, sequence: int, run: Run) -> Path:
     """Write a run as a pack; the caller syncs the folder. Packs of a higher sequence come later in order."""
     ordered = sorted(run.writes, key=lambda write: (_start(write.partial), write.partial.hash))
     rows = pl.concat(
-        frame.hstack([pl.repeat(n, frame.height, dtype=pl.UInt32, eager=True).alias(NUMBER)])
+        frame.hstack([pl.Series(NUMBER, [n], pl.UInt32).new_from_index(0, frame.height)])
         for n, (_, frame) in enumerate(ordered)
     )
     if run.sorted_by in rows.columns and not rows[run.sorted_by].is_sorted():
