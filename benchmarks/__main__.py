@@ -13,6 +13,7 @@ from pathlib import Path
 from benchmarks import (
     builds,
     chains,
+    cliffs,
     dense,
     drops,
     freshness,
@@ -39,6 +40,7 @@ _MODULES = (
     starts,
     dense,
     hot,
+    cliffs,
     sharing,
 )
 

@@ -139,10 +139,13 @@ def _dropped(connection: socket.socket, hidden: Path, path: Path, marks: list[st
     until(are_readable)
 
 
-def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + _PATIENCE_S
+def until(condition: Callable[[], bool], within_s: float = _PATIENCE_S) -> None:
+    deadline = time.monotonic() + within_s
     while not condition():
-        check(time.monotonic() < deadline, f"a drop was not readable within {_PATIENCE_S:.0f} s")
+        check(
+            time.monotonic() < deadline,
+            f"what was dropped was not readable within {within_s:.0f} s",
+        )
         time.sleep(_POLL_S)
 
 

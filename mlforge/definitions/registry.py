@@ -24,10 +24,10 @@ from mlforge.definitions.settings import GONE_AFTER, Settings
 from mlforge.definitions.sources import check_apart, source_of
 from mlforge.definitions.together import Drafts, Readings, each_in_turn
 from mlforge.engines import MEMORY_LIMIT, Engine, engine_named
-from mlforge.errors import DefinitionError, OnlineError
+from mlforge.errors import DefinitionError, OnlineError, StoreError
 from mlforge.features.feature import Feature, check_engine
 from mlforge.maintenance.audit import audit
-from mlforge.maintenance.operations import rollback
+from mlforge.maintenance.operations import compact, rollback
 from mlforge.maintenance.sampling import SOME, Share
 from mlforge.online import OnlineStore, Owner
 from mlforge.online.push import PushResult, owner_of, planned, push
@@ -214,10 +214,10 @@ class Definitions:
             result = self.refresh(
                 name, engine=engine, version=version, full=full, reading=readings.of(name)
             )
-            if not online:
-                return result
-            pushed = self.push(name, engine=engine, diff=result.diff)
-            return replace(result, keys_written=pushed.written + pushed.deleted)
+            if online:
+                pushed = self.push(name, engine=engine, diff=result.diff)
+                result = replace(result, keys_written=pushed.written + pushed.deleted)
+            return self._compacted(result) if result.changed else result
 
         return each_in_turn(names, built, progress)
 
@@ -246,6 +246,15 @@ class Definitions:
 
         with Drafts(self.store, self.features) as drafts:
             return each_in_turn(names, plan_one, progress)
+
+    def _compacted(self, result: BuildResult) -> BuildResult:
+        """The result of a build after which small files of events were merged: many builds leave few files to scan."""
+        try:
+            compact(self.store, result.feature)
+        except StoreError as error:
+            warning = f"small files of events were not merged: {error}"
+            return replace(result, warnings=(*result.warnings, warning))
+        return result
 
     def rollback(self, name: str, version: str | None = None) -> Pointer:
         """Serve an older version, offline and, where there is an online store, online at once."""

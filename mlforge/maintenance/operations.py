@@ -100,10 +100,15 @@ def tidy(store: Store, name: str, rule: Retention = UNATTENDED) -> Pruned | None
     spare = set(removable(versions, served, set(pins), rule, clock.now()))
     if len(spare) >= _WORTH_IT and len(spare - store.made_from(name)) >= _WORTH_IT:
         pruned = _prune(store, name, rule, above=_MOSTLY)
-    if served is not None:
-        manifest = store.manifest(name, served)
-        store.compact(name, manifest.partials, manifest.spec.timestamp)
+    compact(store, name)
     return pruned
+
+
+def compact(store: Store, name: str) -> None:
+    """Merge small loose partials of the served version into packs, where there are enough of them."""
+    manifest = store.latest(name)
+    if manifest is not None:
+        store.compact(name, manifest.partials, manifest.spec.timestamp)
 
 
 def verify(store: Store, names: Iterable[str], version: str | None = None) -> list[Problem]:

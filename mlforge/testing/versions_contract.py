@@ -73,6 +73,15 @@ class VersionsContract(StoreFixtures):
         assert store.versions("spend") == numbers
         assert store.list_versions("spend") == ["1.0.2", "1.0.10", "1.2.0", "10.0.0"]
 
+    def test_summaries_say_what_manifests_do(self, store: Store) -> None:
+        numbers = [Version(1, 0, 2), Version(1, 0, 10), Version(1, 2, 0)]
+        for number in numbers:
+            publish(store, number, 1)
+        manifests = [store.manifest("spend", number) for number in numbers]
+        assert store.summaries("spend") == [manifest.summary for manifest in manifests]
+        with pytest.raises(FeatureNotFound):
+            store.summaries("other")
+
     def test_old_versions_stay_readable(self, store: Store) -> None:
         publish(store, FIRST, 1)
         publish(store, SECOND, 1, 2)

@@ -10,7 +10,13 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from mlforge.errors import BuildError, IntegrityError, StoreError, UnsupportedStore
+from mlforge.errors import (
+    BuildError,
+    IntegrityError,
+    StoreError,
+    UnsupportedStore,
+    VersionNotFound,
+)
 from mlforge.maintenance.operations import verify
 from mlforge.store import Books, FileState, LocalStore, Pointer, Store
 from mlforge.store.file_tasks import PartialWrite
@@ -367,3 +373,39 @@ def test_a_build_on_damaged_events_goes_back_to_the_sources(tmp_path):
     assert project.build().version == "1.0.1"
     assert project.store.read("spend").height == 10
     assert verify(project.store, ["spend"]) == []
+
+
+def test_a_version_that_comes_back_is_looked_into_again(store):
+    publish(store, FIRST, 1)
+    publish(store, SECOND, 1, 2)
+    folder = store.path / "spend"
+    assert store.versions("spend") == [FIRST, SECOND]
+    (folder / "1.0.0").rename(folder / "aside")
+    (folder / "1.0.0").mkdir()
+    assert store.versions("spend") == [SECOND]
+    (folder / "1.0.0").rmdir()
+    (folder / "1.0.0").symlink_to(folder / "aside")
+    assert store.versions("spend") == [SECOND]
+    (folder / "1.0.0").unlink()
+    (folder / "aside").rename(folder / "1.0.0")
+    assert store.versions("spend") == [FIRST, SECOND]
+
+
+def test_a_version_whose_document_vanished_is_none_any_more(store):
+    publish(store, FIRST, 1)
+    publish(store, SECOND, 1, 2)
+    assert store.versions("spend") == [FIRST, SECOND]
+    (store.path / "spend" / "1.0.0" / ".meta.json").unlink()
+    with pytest.raises(VersionNotFound, match=r"no version 1\.0\.0; there are: 1\.0\.1"):
+        store.manifest("spend", FIRST)
+    assert store.versions("spend") == [SECOND]
+
+
+def test_documents_are_read_again_once_another_process_has_replaced_them(store):
+    publish(store, FIRST, 1)
+    assert store.books("spend") == Books()
+    other = LocalStore(store.path)
+    other.write_books("spend", Books(pins=("1.0.0",)))
+    publish(other, SECOND, 1, 2)
+    assert store.books("spend").pins == ("1.0.0",)
+    assert store.pointer("spend") == other.pointer("spend")

@@ -9,6 +9,7 @@ import pytest
 
 from mlforge import get_training_data
 from mlforge.engines.events import events_of
+from mlforge.errors import StoreError
 from mlforge.maintenance.operations import prune, tidy, verify
 from mlforge.maintenance.retention import Retention
 from mlforge.store import LocalStore
@@ -61,6 +62,30 @@ def test_the_small_partials_of_one_build_lie_together(project: Project, tmp_path
     assert files_in(project, "_partials") == []
     assert len(project.store.partials("spend")) == FILES
     is_as_rebuilt(project, tmp_path)
+
+
+def test_many_builds_of_a_file_each_leave_few_files(tmp_path: Path) -> None:
+    project = Project(tmp_path / "project")
+    as_store(project, at_least=3, grace_s=0)
+    for day in range(7):
+        project.drop(f"d{day}", rows((1, day, 1.0)))
+        project.build()
+    assert len(files_in(project, "_packs")) == 1
+    assert len(files_in(project, "_partials")) < 3
+    is_as_rebuilt(project, tmp_path)
+
+
+def test_a_build_whose_small_files_cannot_be_merged_is_done_all_the_same(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object) -> None:
+        raise StoreError("the disk is full")
+
+    monkeypatch.setattr(LocalStore, "compact", refused)
+    project.drop("d99", rows((1, 99, 1.0)))
+    result = project.build()
+    assert result.changed
+    assert result.warnings == ("small files of events were not merged: the disk is full",)
 
 
 def test_large_partials_and_few_ones_lie_alone(tmp_path: Path) -> None:
