@@ -116,7 +116,7 @@ def _pair(times: list[float], reference: str) -> tuple[str, str]:
 
 
 def _first_drop(project: Project, stores: Stores) -> None:
-    """What a worker does after a restart: nothing is in memory."""
+    """The first drop after a restart: nothing is in memory."""
     anew = stores_at(
         project.folder, stores.path, project.bench.url, stores.prefix, project.feature, "polars"
     )
@@ -243,7 +243,7 @@ def _tree(pid: int) -> list[int]:
 
 
 def _fields(path: Path) -> list[str]:
-    """What `/proc/<pid>/stat` says behind the name, beginning with the state."""
+    """The fields of `/proc/<pid>/stat` behind the name, from the state on."""
     return path.read_text().rpartition(")")[2].split()
 
 

@@ -6,6 +6,8 @@ thousands of versions a look costs no more than their names.
 
 from __future__ import annotations
 
+import os
+import time
 from dataclasses import dataclass
 from operator import attrgetter
 from pathlib import Path
@@ -15,6 +17,9 @@ from mlforge.errors import StoreError
 from mlforge.store.local import staging
 from mlforge.store.local.paths import META, entries_of
 
+_SETTLED_NS = (
+    50_000_000  # after so long a change of a folder shows in its time: file systems' clocks tick
+)
 _NUMBERS = attrgetter("major", "minor", "patch")  # a tenth of the time of comparing versions
 
 
@@ -33,9 +38,24 @@ class VersionFolders:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._whole: dict[tuple[str, int], Version] = {}
+        self._seen: tuple[tuple[int, int], FolderListing] | None = None
 
     def look(self) -> FolderListing:
-        """List the folder now; a link in the place of a version is none."""
+        """List the folder as it is now; a link in the place of a version is none."""
+        try:
+            folder = os.lstat(self._folder)
+        except (FileNotFoundError, NotADirectoryError):
+            return FolderListing((), (), ())
+        state = folder.st_ino, folder.st_mtime_ns
+        if self._seen is not None and self._seen[0] == state:
+            return self._seen[1]
+        is_coarse = folder.st_mtime_ns % 1_000_000 == 0
+        settled = time.time_ns() - folder.st_mtime_ns > (_COARSE_NS if is_coarse else _SETTLED_NS)
+        listing = self._listed()
+        self._seen = (state, listing) if settled else None
+        return listing
+
+    def _listed(self) -> FolderListing:
         whole: dict[tuple[str, int], Version] = {}
         staged, documents = [], []
         for entry in entries_of(self._folder):
@@ -58,6 +78,7 @@ class VersionFolders:
     def forget(self, version: Version) -> None:
         """Look into a version's folder again, as it was not what it was known for."""
         self._whole = {key: known for key, known in self._whole.items() if known != version}
+        self._seen = None
 
 
 def _whole_version(folder: Path) -> Version | None:
