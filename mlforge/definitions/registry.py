@@ -22,12 +22,12 @@ from mlforge.definitions.chains import check_chains, in_order
 from mlforge.definitions.collection import describe_feature, describe_store, features_by_name
 from mlforge.definitions.settings import GONE_AFTER, Settings
 from mlforge.definitions.sources import check_apart, source_of
-from mlforge.definitions.together import Drafts, Readings, each_in_turn
+from mlforge.definitions.together import Drafts, Readings, compacted, each_in_turn
 from mlforge.engines import MEMORY_LIMIT, Engine, engine_named
-from mlforge.errors import DefinitionError, OnlineError, StoreError
+from mlforge.errors import DefinitionError, OnlineError
 from mlforge.features.feature import Feature, check_engine
 from mlforge.maintenance.audit import audit
-from mlforge.maintenance.operations import compact, rollback
+from mlforge.maintenance.operations import rollback
 from mlforge.maintenance.sampling import SOME, Share
 from mlforge.online import OnlineStore, Owner
 from mlforge.online.push import PushResult, owner_of, planned, push
@@ -217,7 +217,7 @@ class Definitions:
             if online:
                 pushed = self.push(name, engine=engine, diff=result.diff)
                 result = replace(result, keys_written=pushed.written + pushed.deleted)
-            return self._compacted(result) if result.changed else result
+            return compacted(self.store, result) if result.changed else result
 
         return each_in_turn(names, built, progress)
 
@@ -246,15 +246,6 @@ class Definitions:
 
         with Drafts(self.store, self.features) as drafts:
             return each_in_turn(names, plan_one, progress)
-
-    def _compacted(self, result: BuildResult) -> BuildResult:
-        """The result of a build after which small files of events were merged: many builds leave few files to scan."""
-        try:
-            compact(self.store, result.feature)
-        except StoreError as error:
-            warning = f"small files of events were not merged: {error}"
-            return replace(result, warnings=(*result.warnings, warning))
-        return result
 
     def rollback(self, name: str, version: str | None = None) -> Pointer:
         """Serve an older version, offline and, where there is an online store, online at once."""

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import Self
 
 from mlforge.build.result import BuildResult
 from mlforge.definitions.chains import upstreams
-from mlforge.errors import BuildError, MlforgeError
+from mlforge.errors import BuildError, MlforgeError, StoreError
 from mlforge.features.feature import Feature
+from mlforge.maintenance.operations import compact
 from mlforge.sources.source_reading import KEPT_BYTES, SourceReading
 from mlforge.store import Store
 
@@ -88,3 +90,13 @@ def each_in_turn(
     if failures:
         raise BuildError(failures, results)
     return results
+
+
+def compacted(store: Store, result: BuildResult) -> BuildResult:
+    """The result of a build after which small files of events were merged: many builds leave few files to scan."""
+    try:
+        compact(store, result.feature)
+    except StoreError as error:
+        warning = f"small files of events were not merged: {error}"
+        return replace(result, warnings=(*result.warnings, warning))
+    return result

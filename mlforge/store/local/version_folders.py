@@ -17,9 +17,8 @@ from mlforge.errors import StoreError
 from mlforge.store.local import staging
 from mlforge.store.local.paths import META, entries_of
 
-_SETTLED_NS = (
-    50_000_000  # after so long a change of a folder shows in its time: file systems' clocks tick
-)
+# After so long a change of a folder shows in its time: file systems' clocks tick, some by the second.
+_SETTLED_NS, _COARSE_NS = 50_000_000, 2_000_000_000
 _NUMBERS = attrgetter("major", "minor", "patch")  # a tenth of the time of comparing versions
 
 
