@@ -1,4 +1,4 @@
-"""The floor of measure 3, frozen: what a drop costs when each step is done bare, without any promise.
+"""The floor of measures 3 and 3b, frozen: what a drop costs when each step is done bare, without any promise.
 
 One process that knows the three features by heart: no versions, no hashes, no memory of what it read, no
 late data, no retries, no fence. It hears of the file, gathers the events that the windows of its
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -47,20 +47,23 @@ class _File:
 
 @dataclass
 class Floor:
-    """Follows the drops into a folder."""
+    """Follows the drops into a folder, for some of the features."""
 
     folder: Path
     out: Path
     connection: socket.socket
+    names: Collection[str] = tuple(FEATURES)
     files: list[_File] = field(default_factory=list)
 
     @classmethod
-    def over(cls, folder: Path, out: Path, connection: socket.socket) -> Floor:
+    def over(
+        cls, folder: Path, out: Path, connection: socket.socket, names: Collection[str]
+    ) -> Floor:
         """Note the time range of each file that is there."""
-        floor = cls(folder, out, connection)
+        floor = cls(folder, out, connection, names)
         for path in sorted(folder.glob("*.parquet")):
             floor._note(path, pl.read_parquet(path, columns=["event_time"]))
-        for name in FEATURES:
+        for name in floor.names:
             (out / name).mkdir()
         return floor
 
@@ -89,7 +92,7 @@ class Floor:
         dropped = drop.select("user_id").unique()
         leaving = {
             days: self._scan(before - days * _DAY, now - days * _DAY - 1).select("user_id")
-            for days in sorted({days for windows, _ in FEATURES.values() for days in windows})
+            for days in sorted({days for name in self.names for days in FEATURES[name][0]})
         }
         left = dict(zip(leaving, pl.collect_all(leaving.values()), strict=True))
         entities = pl.concat([dropped, *left.values()]).unique()
@@ -100,7 +103,8 @@ class Floor:
         )
         own = events.join(dropped, on="user_id", how="semi").sort("user_id", "event_time")
         commands: list[str] = []
-        for name, (windows, aggregations) in FEATURES.items():
+        for name in self.names:
+            windows, aggregations = FEATURES[name]
             self._write(name, path.name, _rows(own, before, windows, aggregations))
             touched = pl.concat([dropped, *(left[days] for days in windows)]).unique()
             values = _values(events, touched, now, windows, aggregations)

@@ -19,7 +19,7 @@ def bench(tmp_path_factory):
         yield made
 
 
-LONG = ("3", "9", "20")
+LONG = ("3", "3b", "9", "20")
 
 
 @pytest.mark.parametrize(
