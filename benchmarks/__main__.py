@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks import (
+    aggregations,
     builds,
     chains,
     cliffs,
@@ -42,6 +43,7 @@ _MODULES = (
     hot,
     cliffs,
     sharing,
+    aggregations,
 )
 
 

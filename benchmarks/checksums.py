@@ -23,12 +23,22 @@ def of_frame(frame: pl.DataFrame | pl.LazyFrame) -> dict[str, float]:
     weight = (pl.col("__row") % 1_013 + 1).cast(pl.Float64)
     sums = []
     for name, dtype in schema.items():
-        value = pl.col(name).dt.epoch("us") % 1_000_003 if dtype.is_temporal() else pl.col(name)
+        value = _number(pl.col(name), dtype)
         sums.append((value.cast(pl.Float64) * weight).sum().alias(name))
         sums.append(pl.col(name).null_count().cast(pl.Float64).alias(f"{name} nulls"))
     sums.append(pl.len().cast(pl.Float64).alias("rows"))
     found = frame.lazy().with_row_index("__row").select(sums).collect(engine="streaming")
     return found.row(0, named=True)
+
+
+def _number(column: pl.Expr, dtype: pl.DataType) -> pl.Expr:
+    """A number of each value; of a list one in which its length and its order show."""
+    if dtype.is_temporal():
+        return column.dt.epoch("us") % 1_000_003
+    if isinstance(dtype, pl.List):
+        ends = column.list.first().fill_null(0) - 3 * column.list.last().fill_null(0)
+        return column.list.sum() + 7 * column.list.len() + ends
+    return column
 
 
 def online_rows(client: Any, prefix: str) -> dict[str, dict[str, Any]]:
