@@ -190,6 +190,7 @@ _KINDS = (
         _own,
         plain_folds.first,
         ordered=True,
+        parts=("first", "first_time"),
         words=("earliest", "oldest", "initial", "first_value", "arg_min"),
     ),
     Kind(
@@ -197,6 +198,7 @@ _KINDS = (
         _own,
         plain_folds.last,
         ordered=True,
+        parts=("last", "last_time"),
         words=("latest", "newest", "most_recent", "current", "last_value", "arg_max"),
     ),
     Kind(
@@ -204,6 +206,7 @@ _KINDS = (
         _always(INSTANT),
         plain_folds.first_time,
         ordered=True,
+        parts=("first_time",),
         words=("first_seen", "first_at", "min_time", "earliest_time"),
     ),
     Kind(
@@ -211,6 +214,7 @@ _KINDS = (
         _always(INSTANT),
         plain_folds.last_time,
         ordered=True,
+        parts=("last_time",),
         words=("last_seen", "last_at", "max_time", "latest_time", "recency"),
     ),
     Kind(

@@ -103,7 +103,8 @@ class Rolling(Metric):
     """Aggregations over rolling windows.
 
     windows: fixed durations, `"7d"` (w d h m s ms) or timedeltas; `"all"` for all events so far.
-    aggregations: event column -> some of count, sum, mean, min, max, std, median.
+    aggregations: event column -> some of count, sum, mean, min, max, std, var, median, p1 to p99, p99_9, first,
+        last, first_time, last_time, first_K, last_K (K 1 to 1000), count_distinct, mode, top_K.
     closed: which ends of the window belong to it, "both" (the default without an interval), "right",
         "left" (leaves the present event out) or "none". An aligned feature's are always "left".
     offset: how long before the point the windows end; none by default.

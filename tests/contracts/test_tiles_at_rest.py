@@ -16,6 +16,7 @@ from polars.testing import assert_frame_equal
 
 from mlforge import Definitions, Feature, get_online_features, get_training_data
 from mlforge.build.result import Options
+from mlforge.core.aggregations import KINDS
 from mlforge.engines.tiles import build
 from mlforge.errors import StoreError
 from mlforge.maintenance.operations import prune, tidy, verify
@@ -30,7 +31,7 @@ from tests.support import kernels
 from tests.support.projects import Project, at, rows
 
 DAYS, USERS = 12, 3
-AGGREGATIONS = ["count", "sum", "mean", "min", "max", "std"]
+AGGREGATIONS = [name for name, kind in KINDS.items() if kind.parts]
 SPINE = pl.DataFrame(
     [{"user_id": user, "at": at(day / 2)} for day in range(2 * DAYS + 20) for user in range(5)]
 )

@@ -29,7 +29,11 @@ FEWEST = 20_000
 WIDE = f"Decimal({DIGITS}, 0)"
 """The dtype of sums: 128 bits that every engine and file takes."""
 PARTS_OF = {kind.name: kind.parts for kind in KINDS.values() if kind.parts}
-"""The parts of tiles from which a metric is computed. Spread: the sum of squared deviations from a tile's own mean."""
+"""The parts of tiles from which a metric is computed.
+
+Spread: the sum of squared deviations from a tile's own mean. First, last: values of the least and the greatest
+(time, value) pair, whose times are parts too, for an interval may have several tiles.
+"""
 _NO_SUM = pl.lit(None, dtype=pl.Int128)
 # Polars groups so in half of the time from tens of thousands of events on, and need not hold them.
 _ENGINE: Literal["streaming"] = "streaming"
@@ -133,7 +137,8 @@ def part_alias(column: str, kind: str) -> str:
 
 def part_dtype(kind: str, dtype: str) -> str:
     """The dtype of a part, given that of the event column."""
-    return {"count": "Int64", "sum": WIDE, "spread": "Float64"}.get(kind, dtype)
+    whole = dict.fromkeys(("count", "first_time", "last_time"), "Int64")
+    return {**whole, "sum": WIDE, "spread": "Float64"}.get(kind, dtype)
 
 
 def wide(whole: pl.Expr) -> pl.Expr:
@@ -160,6 +165,12 @@ def _part(column: str, kind: str, dtype: str, of: Summary) -> pl.Expr:
             scale = of.scale(column, dtype)
             physical = values if decimal_scale(dtype) is None else values.to_physical()
             part = _NO_SUM.first() if scale is None else scale.whole(physical).sum()
+        case "first_time" | "last_time":
+            times = pl.col(TIME).filter(values.is_not_null())
+            part = times.min() if kind == "first_time" else times.max()
+        case "first" | "last":
+            ordered = values.sort_by(TIME, values).drop_nulls()
+            part = ordered.first() if kind == "first" else ordered.last()
         case _:
             part = values.min() if kind == "min" else values.max()
     return part.alias(part_alias(column, kind))

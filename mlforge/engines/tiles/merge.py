@@ -8,6 +8,7 @@ from typing import Self
 
 import polars as pl
 
+from mlforge.compilers.base import TIME
 from mlforge.core.feature_spec import FeatureSpec
 from mlforge.core.metrics import MetricColumn
 from mlforge.core.schema import DIGITS, decimal_scale
@@ -27,13 +28,17 @@ from mlforge.engines.tiles.build import (
 # its square, each times the tile's number of values.
 _MERGES = {
     **dict.fromkeys(("count", "sum", "spread", "scaled_mean", "squares"), "sum"),
-    "min": "min",
-    "max": "max",
+    **{kind: kind for kind in ("min", "max", "first", "last")},
+    "first_time": "min",
+    "last_time": "max",
 }
 _OF_DEVIATIONS = ("std", "var")
+_AT_ENDS = {"first": "first_time", "last": "last_time"}
+_MERGED_ALONE = ("count", "min", "max", "first", "last", "first_time", "last_time")
 _KERNEL_OF = {
     **PARTS_OF,
     **dict.fromkeys(_OF_DEVIATIONS, ("count", "spread", "scaled_mean", "squares")),
+    **{kind: (kind,) for kind in _AT_ENDS},
 }
 _MOST = "__most"
 _SQUARABLE = 400
@@ -67,6 +72,7 @@ def merge(
         mean_scale = None
         if "spread" in kinds and sum_scale is not None:
             rows, mean_scale = _with_means(rows, name, dtype, sum_scale, spec)
+        rows = rows.with_columns(_at_end(name, kind, spec) for kind in _AT_ENDS if kind in kinds)
         columns[name] = _Column(name, dtype, sum_scale, mean_scale)
     chosen = [m for m in metrics if columns[m.value].holds(m.aggregation)]
     merges = dict.fromkeys(_merged(m, kind) for m in chosen for kind in _KERNEL_OF[m.aggregation])
@@ -106,7 +112,7 @@ class _Column:
         """The metric, from merged parts; null where it has no value."""
         aggregation = metric.aggregation
         merged = {kind: pl.col(_merged(metric, kind).name) for kind in _KERNEL_OF[aggregation]}
-        if aggregation in ("count", "min", "max"):
+        if aggregation in _MERGED_ALONE:
             return merged[aggregation].alias(metric.name)
         count, least = merged["count"], 1
         if aggregation in _OF_DEVIATIONS:
@@ -168,6 +174,13 @@ def _with_means(
         wide(weighted).alias(part_alias(column, "scaled_mean")),
         wide(weighted * whole).alias(part_alias(column, "squares")),
     ), scale
+
+
+def _at_end(column: str, kind: str, spec: FeatureSpec) -> pl.Expr:
+    """The first or last values of tiles, null where another tile of the entity's interval has an earlier or later one."""
+    time, value = (pl.col(part_alias(column, part)) for part in (_AT_ENDS[kind], kind))
+    end = time.min() if kind == "first" else time.max()
+    return pl.when(time == end.over(*spec.entity, TIME)).then(value).alias(part_alias(column, kind))
 
 
 def _number(sums: pl.Expr, dtype: str, scale: Scale | None) -> pl.Expr:

@@ -55,6 +55,7 @@ VALUES: list[Any] = [
     date(2024, 2, 29),
     time(0, 0, 1),
     datetime(2024, 2, 29, 12, 30, tzinfo=BERLIN),
+    [Decimal("1.50"), None],
 ]
 DTYPES = {
     "Int64": pl.Int64,
@@ -66,6 +67,7 @@ DTYPES = {
     "Date": pl.Date,
     "Time": pl.Time,
     "Datetime(us, UTC)": pl.Datetime("us", "UTC"),
+    "List(Decimal(38, 2))": pl.List(pl.Decimal(38, 2)),
 }
 
 
