@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import polars as pl
 
 from mlforge.compilers.expression_compiler import Program
+from mlforge.core.expression.columns import TypedColumn
 from mlforge.core.expression.kinds import INSTANT_KIND, kind_of
 from mlforge.core.expression.parser import T
 from mlforge.core.feature_spec import FeatureSpec
@@ -19,13 +22,22 @@ def derived_values(
     events: the schema of the feature's events. rows: keys and values. instant: the column with each row's
     instant of evaluation, None without a timestamp. of_t: whether columns that depend on it are among them.
     """
-    kinds = {name: (name, kind_of(dtype)) for name, dtype in spec.readable(events).items()}
+    chosen = tuple(
+        column for column in spec.derivation(events) if of_t or column.name not in spec.of_t
+    )
+    if not chosen:
+        return pl.DataFrame(height=rows.height)
+    readable = tuple(spec.readable(events).items())
+    return _program(chosen, readable, instant).run(rows.lazy()).collect(engine="in-memory")
+
+
+@lru_cache(maxsize=256)
+def _program(
+    columns: tuple[TypedColumn, ...], readable: tuple[tuple[str, str], ...], instant: str | None
+) -> Program:
+    """The compiled columns; the dtype of each name that they may read."""
+    kinds = {name: (name, kind_of(dtype)) for name, dtype in readable}
     program = Program(kinds if instant is None else {**kinds, T: (instant, INSTANT_KIND)})
-    names = []
-    for column in spec.derivation(events):
-        if of_t or column.name not in spec.of_t:
-            program.add(column.name, column.node)
-            names.append(column.name)
-    if not names:
-        return rows.clear().select([])
-    return program.run(rows.lazy()).collect()
+    for column in columns:
+        program.add(column.name, column.node)
+    return program

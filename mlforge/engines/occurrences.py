@@ -42,7 +42,7 @@ class Codes:
         return cls(begins.cum_sum().cast(pl.Int64) - 1, rows[_AT]), rows[_CODE].filter(begins)
 
     def within(self, start: int, end: int) -> Codes:
-        """Those of some places, counted from the first of them."""
+        """The codes of some places, counted from the first of them."""
         inside = self.at.is_between(start, end, closed="left")
         return Codes(self.code.filter(inside), self.at.filter(inside) - start)
 

@@ -39,11 +39,16 @@ def finished(
         yield from (books.empty_row() if row is None else row for row in rows)
         return
     of_row, of_empty = _derivations(feature, books.derived, books.inputs)
+    names = [key.name for key in books.keys]
+    row_reads_keys, empty_reads_keys = of_row.reads(names), of_empty.reads(names)
     for row, entity in zip(rows, entities, strict=True):
-        values = books.empty_row() if row is None else row
-        derive = of_empty if row is None else of_row
-        keys = entity_key(entity, books.keys) if derive.reads(entity) else {}
-        yield {**values, **derive({**values, **keys}, t)}
+        values: Row = books.empty_row() if row is None else row
+        derive, reads_keys = (
+            (of_empty, empty_reads_keys) if row is None else (of_row, row_reads_keys)
+        )
+        known = {**values, **entity_key(entity, books.keys)} if reads_keys else values
+        values.update(derive(known, t))
+        yield values
 
 
 @lru_cache(maxsize=256)

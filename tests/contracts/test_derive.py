@@ -295,6 +295,12 @@ def test_explain_shows_the_expression_with_its_inputs(
     document = explanation.to_json()["values"][-1]
     assert document["expression"] == DERIVE["spent"]
     assert document["inputs"] == {"amount__sum__7d": 3.0}
+    assert main(["explain", "spend", "user_id=1", *_definitions(project)]) == 0
+    page = capsys.readouterr().out
+    assert DERIVE["age"] in page
+    assert "burst = 0.5, age = 3.0" in page
+    assert main(["inspect", "spend", *_definitions(project)]) == 0
+    assert DERIVE["burst"] in capsys.readouterr().out
 
 
 def test_the_audit_sees_a_derived_value_that_does_not_follow_from_its_row(

@@ -75,7 +75,7 @@ def explain(args: argparse.Namespace) -> int:
     JSON: `{"feature", "version", "entity", "at", "values": [{"column", "value", "window", "start", "end",
     "closed", "rows", "online", "offline_then", "agrees"}, ...], "rows": [{"file", "windows",
     "values"}, ...], "online": {"version", "as_of", "agrees", "problem"}, "upstream"}`; online is null if none was
-    asked, a file is null where the function saw the whole source at once; upstream is such a document on the row of
+    asked, a derived column also has its `expression` and its `inputs`, a file is null where the function saw the whole source at once; upstream is such a document on the row of
     another feature that the newest row was made from, null where there is none.
     """
     from mlforge.retrieval.explain import explain as explained
@@ -112,12 +112,27 @@ def _page(explanation: Explanation, with_online: bool = True) -> str:
     if windows:
         lines = [(b.window, _interval(b), number(rows)) for b, rows in windows]
         parts.append(table(("window", "holds events of", "rows"), lines, right=("rows",)))
+    parts += _derived(explanation)
     parts.append(_rows(explanation))
     if explanation.upstream is not None:
         above = explanation.upstream
         parts.append(f"the newest of these rows was made from a row of {above.feature}:")
         parts.append(_page(above, with_online=False))
     return "\n\n".join(parts)
+
+
+def _derived(explanation: Explanation) -> list[str]:
+    """The expressions of derived columns, with the values that they read."""
+    lines = [
+        (
+            value.column,
+            value.expression,
+            ", ".join(f"{name} = {_shown(read)}" for name, read in value.inputs.items()),
+        )
+        for value in explanation.values
+        if value.expression is not None
+    ]
+    return [table(("derived", "from", "of"), lines)] if lines else []
 
 
 def _online_text(explanation: Explanation) -> str:

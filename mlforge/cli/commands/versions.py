@@ -153,12 +153,14 @@ def _page(document: dict[str, Any], location: str) -> str:
         (column["name"], column["dtype"], column.get("aggregation"), column.get("window"))
         for column in document["columns"]
     ]
+    derived = [(column["name"], column["expression"]) for column in document.get("derive", ())]
     return "\n\n".join(
         [
             style(f"{document['name']} {document['version']}", "bold"),
             pairs([(name, value) for name, value in facts if value is not None], indent=2),
             *([f"evidence\n{pairs(evidence, indent=2)}"] if evidence else []),
             table(("column", "dtype", "aggregation", "window"), columns),
+            *([table(("derived", "from"), derived)] if derived else []),
         ]
     )
 
