@@ -172,7 +172,7 @@ def aggregate(name: str, events: Iterable[tuple[int, Any]]) -> Cell:
     numbers = [abs(float(v)) for _, v in present if isinstance(v, (int, float, Decimal))]
     magnitude = max(numbers, default=0.0)
     try:
-        return Cell(_finite(kind.fold(present, parameter)), magnitude**kind.degree)
+        return Cell(finite(kind.fold(present, parameter)), magnitude**kind.degree)
     except OverflowError:  # no float is so large
         return Cell(None, magnitude)
 
@@ -187,20 +187,26 @@ def agree(value: Any, cell: Cell) -> bool:
 
 def clean(row: Row) -> Row:
     """The row with its non-finite floats as nulls."""
-    return {name: _finite(value) for name, value in row.items()}
+    return {name: finite(value) for name, value in row.items()}
 
 
 def plain(value: Any) -> Any:
-    """A value as the reference has it: instants are microseconds, also within lists."""
+    """A value as the reference has it: instants are microseconds, also within lists and structs."""
     if isinstance(value, list):
         return [plain(part) for part in value]
+    if isinstance(value, dict):
+        return {name: plain(part) for name, part in value.items()}
     return to_us(value) if isinstance(value, datetime) else value
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
+    """The value with non-finite floats as nulls, also within lists and structs."""
+    if isinstance(value, list):
+        return [finite(part) for part in value]
+    if isinstance(value, dict):
+        return {name: finite(part) for name, part in value.items()}
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _key(names: Sequence[str], row: Row) -> tuple[Any, ...]:
-    values = (row.get(name) for name in names)
-    return tuple((False, 0) if value is None else (True, value) for value in values)
+    return tuple(order_of(row.get(name)) for name in names)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from mlforge.core.nested import holds_nested, nested
 from mlforge.core.schema import DIGITS, decimal_digits
 
 EXACT_IN_FLOAT = 2**53
@@ -74,6 +75,8 @@ def holds(target: str, dtype: str) -> bool:
     """Whether each value of a dtype, perhaps a narrowed one, is one of the target's."""
     if target == plain(dtype):
         return True
+    if nested(target) is not None:
+        return holds_nested(target, dtype)
     digits = decimal_digits(target)
     if digits is None:
         return dtype in _HOLDS.get(target, ())

@@ -10,7 +10,7 @@ splitmix64 (Steele, Lea, Flood, 2014).
 from __future__ import annotations
 
 import hashlib
-from functools import lru_cache
+from functools import lru_cache, reduce
 from typing import Any
 
 import polars as pl
@@ -30,6 +30,7 @@ _STEPS = (
     (_constant(27), _constant(0x94D049BB133111EB)),
     (_constant(31), None),
 )
+_NULL, _LENGTH = _constant(0x9FB21C651E98DF25), _constant(0xC2B2AE3D27D4EB4F)
 _ZERO, _HALF, _LOW = _constant(0), _constant(32), _constant((1 << 32) - 1)
 _FEW = 2_000  # texts that take less time one by one than a plan of polars does
 _BLOCK = 16_384  # rows at a time: what is between two steps stays in the processor's cache
@@ -59,6 +60,8 @@ def _cells(values: pl.Series) -> pa.Array:
     The common dtypes are Arrow's own bytes, without a plan of polars: there may be very many small files.
     """
     dtype = values.dtype
+    if dtype.is_nested():
+        return _within(values)
     if dtype in (pl.Int64, pl.UInt64) or isinstance(dtype, pl.Datetime):
         return values.to_arrow().view(pa.uint64())
     if dtype == pl.String:
@@ -70,6 +73,50 @@ def _cells(values: pl.Series) -> pa.Array:
     if dtype == pl.Null:
         return values.cast(pl.UInt64).to_arrow()
     return values.to_physical().cast(pl.Int64).to_arrow().view(pa.uint64())
+
+
+def _within(values: pl.Series) -> pa.Array:
+    """The bits of lists, arrays and structs: each part is mixed with its place, or its field's name, and added up.
+
+    An empty list, a list of nulls and no list differ from each other.
+    """
+    if isinstance(values.dtype, pl.Struct):
+        total = reduce(
+            pc.add,
+            [_placed(values.struct.field(name), _salt(name)) for name in values.struct.fields],
+        )
+    else:
+        total = _sum_of_lists(
+            values.arr.to_list() if isinstance(values.dtype, pl.Array) else values
+        )
+    return pc.if_else(_array(values.is_not_null().to_arrow()), total, pa.scalar(None, pa.uint64()))
+
+
+def _sum_of_lists(lists: pl.Series) -> pa.Array:
+    """The sum of each list's placed parts and its length (UInt64), whatever of a null."""
+    lengths = lists.list.len().fill_null(0).cast(pl.UInt64)
+    filled = lengths > 0
+    numbered = lengths.filter(filled).to_frame("n")
+    places = numbered.select(pl.int_ranges(0, "n", dtype=pl.UInt64).explode()).to_series()
+    place = _mixed(pc.add(_array(places.rechunk().to_arrow()), _LENGTH))
+    bits = _placed(lists.filter(filled).explode().rechunk(), place)
+    until = pc.cumulative_sum(pa.concat_arrays([pa.array([0], pa.uint64()), bits]))
+    ends, length = _array(lengths.cum_sum().to_arrow()), _array(lengths.to_arrow())
+    totals = pc.subtract(until.take(ends), until.take(pc.subtract(ends, length)))
+    return pc.add(totals, _mixed(pc.add(length, _LENGTH)))
+
+
+def _placed(parts: pl.Series, place: Any) -> pa.Array:
+    """The bits of parts mixed with their places; a null is a part like any other, and zero has no sign."""
+    if parts.dtype.is_float():
+        cells = pc.add(_array(parts.cast(pl.Float64).rechunk().to_arrow()), 0.0).view(pa.uint64())
+    else:
+        cells = _array(_cells(parts.rechunk()))
+    return _array(_mixed(pc.add(pc.fill_null(cells, _NULL), place)))
+
+
+def _array(values: Any) -> pa.Array:
+    return values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values
 
 
 def _texts(values: pl.Series) -> pa.Array:

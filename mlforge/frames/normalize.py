@@ -17,6 +17,7 @@ from mlforge.core.aggregations import output_dtype
 from mlforge.core.schema import check_condition
 from mlforge.core.values import DAY_US, FIRST_INSTANT, HOUR_US, LAST_INSTANT, TimeRange, from_us
 from mlforge.errors import ColumnNotFound, DataError
+from mlforge.frames import nested_values, polars_schema
 from mlforge.frames.polars_schema import UTC_INSTANT, dtype_text
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ _MEND: dict[type[pl.DataType], str] = {
     pl.Float16: "pl.col({!r}).cast(pl.Float32)",
     pl.Binary: 'pl.col({!r}).cast(pl.String), or .bin.encode("hex")',
     pl.List: "pl.col({!r}).list.len(), or .explode()",
+    pl.Array: "pl.col({!r}).arr.get(0), or .explode()",
     pl.Struct: "pl.col({!r}).struct.field(...)",
 }
 
@@ -138,11 +140,15 @@ class _Counts:
             *(pl.col(n).to_physical().max().alias(f"max {i}") for i, n in enumerate(instants)),
             *((~pl.col(n).is_finite()).sum().alias(f"float {i}") for i, n in enumerate(floats)),
         ).row(0)
-        count = len(instants)
-        bounds = zip(rest[:count], rest[count : 2 * count], strict=True)
-        return cls(
-            null_key, null_time, sum(rest[2 * count :]), dict(zip(instants, bounds, strict=True))
+        non_finite = sum(
+            nested_values.count_non_finite(frame[name])
+            for name, dtype in frame.schema.items()
+            if dtype.is_nested()
         )
+        count = len(instants)
+        non_finite += sum(rest[2 * count :])
+        bounds = zip(rest[:count], rest[count : 2 * count], strict=True)
+        return cls(null_key, null_time, non_finite, dict(zip(instants, bounds, strict=True)))
 
 
 def _has_key(spec: FeatureSpec) -> pl.Expr:
@@ -226,13 +232,23 @@ def as_utc(expr: pl.Expr, dtype: pl.DataType) -> pl.Expr:
 
 def _normal(name: str, dtype: pl.DataType, is_time: bool) -> pl.Expr:
     column = pl.col(name)
-    if is_time or isinstance(dtype, pl.Datetime):
+    if is_time:
         return as_utc(column, dtype)
+    return nested_values.in_form(column, dtype, _plain_form, _has_other_form).alias(name)
+
+
+def _plain_form(value: pl.Expr, dtype: pl.DataType) -> pl.Expr:
+    if isinstance(dtype, pl.Datetime):
+        return as_utc(value, dtype)
     if isinstance(dtype, (pl.Categorical, pl.Enum)):
-        return column.cast(pl.String)
-    if dtype.is_float():
-        return pl.when(column.is_finite()).then(column).alias(name)
-    return column
+        return value.cast(pl.String)
+    return polars_schema.finite(value, dtype)
+
+
+def _has_other_form(dtype: pl.DataType) -> bool:
+    if isinstance(dtype, pl.Datetime):
+        return dtype != UTC_INSTANT
+    return dtype.is_float() or isinstance(dtype, (pl.Categorical, pl.Enum))
 
 
 def _is_naive(dtype: pl.DataType) -> bool:
@@ -272,13 +288,13 @@ def _check(spec: FeatureSpec, name: str, dtype: pl.DataType, where: str) -> None
             "a timestamp is a Datetime or a Date",
             _MEND_TIME.get(kind, "a column of Datetime").format(name),
         )
-    if kind not in _HELD:
+    if (bad := nested_values.unheld(dtype, _HELD)) is not None:
+        within = "it" if bad == dtype else f"{dtype_text(bad)} within it"
+        mend = _MEND.get(kind, "select() with the columns you need, or a cast")
+        if kind in nested_values.NESTED and kind is not pl.Struct:
+            mend = "pl.col({!r}).cast(pl.List(pl.String)), or of another dtype within"
         raise _refused(
-            where,
-            f"column {name!r}",
-            dtype,
-            "a feature cannot hold it",
-            _MEND.get(kind, "select() with the columns you need, or a cast").format(name),
+            where, f"column {name!r}", dtype, f"a feature cannot hold {within}", mend.format(name)
         )
     for metric in spec.columns:
         if metric.column == name and name not in spec.keys:
@@ -304,6 +320,8 @@ def _check_metric(aggregation: str, name: str, dtype: pl.DataType, where: str) -
         output_dtype(aggregation, text, f"{where}: column {name!r}")
     except DataError as error:
         mend = f"pl.col({name!r}).cast(pl.Float64)"
+        if dtype.is_nested():
+            mend = _MEND[dtype.base_type()].format(name)
         raise DataError(f"{error}: {mend}") from error
 
 

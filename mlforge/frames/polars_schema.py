@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal, TypeVar
 
 import polars as pl
 
 from mlforge.core.feature_spec import SOURCE, FeatureSpec
-from mlforge.core.schema import INSTANT, Column, Schema, inner_of, list_of
+from mlforge.core.nested import Nested, nested
+from mlforge.core.schema import INSTANT, Column, Schema, list_of
 from mlforge.core.values import TimeRange
 from mlforge.core.widening import EXACT_IN_FLOAT, casts
 from mlforge.errors import DataError
@@ -26,7 +27,7 @@ Rows = TypeVar("Rows", pl.DataFrame, pl.LazyFrame)
 
 
 def dtype_text(dtype: pl.DataType) -> str:
-    """`Int64`, `Datetime(us, UTC)`, `Decimal(38, 2)`; other parameters as polars prints them."""
+    """`Int64`, `Datetime(us, UTC)`, `Decimal(38, 2)`, nested ones as `Nested` has them; others as polars prints them."""
     if isinstance(dtype, pl.Datetime):
         zone = f", {dtype.time_zone}" if dtype.time_zone else ""
         return f"Datetime({dtype.time_unit}{zone})"
@@ -34,6 +35,12 @@ def dtype_text(dtype: pl.DataType) -> str:
         return f"Decimal({dtype.precision}, {dtype.scale})"
     if isinstance(dtype, pl.List):
         return list_of(dtype_text(dtype.inner))  # type: ignore[arg-type]
+    if isinstance(dtype, pl.Array):
+        inner = dtype_text(dtype.inner)  # type: ignore[arg-type]
+        return Nested("Array", (("", inner),), dtype.size).text
+    if isinstance(dtype, pl.Struct):
+        fields = ((field.name, dtype_text(field.dtype)) for field in dtype.fields)  # type: ignore[arg-type]
+        return Nested("Struct", tuple(fields)).text
     return str(dtype)
 
 
@@ -44,9 +51,8 @@ def to_polars(text: str) -> pl.DataType:
     decimal = _DECIMAL.fullmatch(text)
     if decimal is not None:
         return pl.Decimal(int(decimal[1]), int(decimal[2]))
-    inner = inner_of(text)
-    if inner is not None:
-        return pl.List(to_polars(inner))
+    if (outer := nested(text)) is not None:
+        return _nested(outer, to_polars)
     dtype = getattr(pl, text, None)
     if isinstance(dtype, type) and issubclass(dtype, pl.DataType):
         return dtype()
@@ -58,9 +64,8 @@ def parse_dtype(text: str) -> pl.DataType:
     zoned = _DATETIME.fullmatch(text)
     if zoned is not None:
         return pl.Datetime(zoned[1], zoned[2])  # type: ignore[arg-type]
-    inner = inner_of(text)
-    if inner is not None and "=" not in inner:
-        return pl.List(parse_dtype(inner))
+    if (outer := nested(text)) is not None:
+        return _nested(outer, parse_dtype)
     try:
         dtype = _evaluated(ast.parse(text, mode="eval").body)
     except (SyntaxError, TypeError, ValueError, AttributeError) as error:
@@ -69,6 +74,13 @@ def parse_dtype(text: str) -> pl.DataType:
     if not isinstance(dtype, pl.DataType):
         raise DataError(f"{text!r} is no dtype of polars")
     return dtype
+
+
+def _nested(outer: Nested, parse: Callable[[str], pl.DataType]) -> pl.DataType:
+    within = {name: parse(text) for name, text in outer.parts}
+    if outer.kind == "Struct":
+        return pl.Struct(within)
+    return pl.List(within[""]) if outer.kind == "List" else pl.Array(within[""], outer.width)
 
 
 def _evaluated(node: ast.expr) -> Any:

@@ -13,7 +13,7 @@ from typing import Any
 
 import polars as pl
 
-from mlforge.core.reference import Row
+from mlforge.core.reference import Row, plain
 from mlforge.core.values import DAY_US
 
 _PER_US = {"ns": 1_000}
@@ -104,6 +104,5 @@ def _values(series: pl.Series, is_time: bool) -> list[Any]:
     if dtype == pl.Date and is_time:
         days = series.to_physical().to_list()
         return [None if day is None else day * DAY_US for day in days]
-    if isinstance(dtype, pl.List):
-        return [None if part is None else _values(part, False) for part in series]
-    return series.to_list()
+    values = series.to_list()
+    return [plain(value) for value in values] if dtype.is_nested() else values

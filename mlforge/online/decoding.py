@@ -15,6 +15,7 @@ from functools import lru_cache
 from itertools import islice
 from typing import Any, NoReturn, TypeAlias
 
+from mlforge.core.nested import Nested, nested
 from mlforge.core.schema import (
     DIGITS,
     FLOATS,
@@ -23,7 +24,6 @@ from mlforge.core.schema import (
     Column,
     Schema,
     decimal_scale,
-    inner_of,
 )
 
 Row: TypeAlias = dict[str, Any]
@@ -73,9 +73,9 @@ def decode_rows(rows: Sequence[Row | None], columns: Schema) -> None:
 @lru_cache(maxsize=256)
 def decoder(dtype: str) -> Decode:
     """The decoder of a dtype; KeyError where it is not known."""
-    inner, scale = inner_of(dtype), decimal_scale(dtype)
-    if inner is not None:
-        return _lists(decoder(inner))
+    outer, scale = nested(dtype), decimal_scale(dtype)
+    if outer is not None:
+        return _NESTED[outer.kind](outer)
     return _each(_decimal) if scale is not None else _DECODERS[dtype]
 
 
@@ -138,8 +138,9 @@ _scan: Any = json.JSONDecoder(parse_constant=_refused).scan_once  # type: ignore
 _NONE = type(None)
 
 
-_NULL, _INT, _FLOAT, _STR, _BOOL, _LIST = (
-    frozenset({_NONE, *kinds}) for kinds in ((), (int,), (float,), (str,), (bool,), (list,))
+_NULL, _INT, _FLOAT, _STR, _BOOL, _LIST, _DICT = (
+    frozenset({_NONE, *kinds})
+    for kinds in ((), (int,), (float,), (str,), (bool,), (list,), (dict,))
 )
 
 
@@ -198,6 +199,46 @@ def _lists(decode_elements: Decode) -> Decode:
         return [None if value is None else list(islice(elements, len(value))) for value in values]
 
     return decode
+
+
+def _arrays(outer: Nested) -> Decode:
+    decode_lists = _lists(decoder(outer.parts[0][1]))
+
+    def decode(values: list[Any]) -> list[Any]:
+        lists = decode_lists(values)
+        if any(value is not None and len(value) != outer.width for value in lists):
+            raise ValueError(values)
+        return lists
+
+    return decode
+
+
+def _structs(outer: Nested) -> Decode:
+    names = [name for name, _ in outer.parts]
+    decode_fields = [decoder(dtype) for _, dtype in outer.parts]
+
+    def decode(values: list[Any]) -> list[Any]:
+        _check_kinds(values, _DICT)
+        present = [value for value in values if value is not None]
+        if any(value.keys() != set(names) for value in present):
+            raise ValueError(values)
+        fields = [
+            decode_field([value[name] for value in present])
+            for name, decode_field in zip(names, decode_fields, strict=True)
+        ]
+        structs = iter(
+            [dict(zip(names, parts, strict=True)) for parts in zip(*fields, strict=True)]
+        )
+        return [None if value is None else next(structs) for value in values]
+
+    return decode
+
+
+_NESTED: Mapping[str, Callable[[Nested], Decode]] = {
+    "List": lambda outer: _lists(decoder(outer.parts[0][1])),
+    "Array": _arrays,
+    "Struct": _structs,
+}
 
 
 def _each(convert: Callable[[str], Any]) -> Decode:

@@ -620,7 +620,6 @@ DAMAGED_BOOKS = {
     "pushed_at": ["x"],
     "renewed_at": ["x"],
     "keys": [
-        "[]",
         "",
         "1",
         "null",

@@ -248,10 +248,10 @@ def test_another_timestamp_is_refused_with_the_parse_that_would_do(given, mend):
     ("given", "mend"),
     [
         ([timedelta(1)], "pl.col('x').dt.total_microseconds()"),
-        ([[1]], "pl.col('x').list.len(), or .explode()"),
-        ([{"a": 1}], "pl.col('x').struct.field(...)"),
+        ([[timedelta(1)]], "pl.col('x').cast(pl.List(pl.String)), or of another dtype within"),
+        ([{"a": timedelta(1)}], "pl.col('x').struct.field(...)"),
         ([b"a"], "pl.col('x').cast(pl.String)"),
-        (pl.Series([[1]], dtype=pl.Array(pl.Int64, 1)), "select() with the columns you need"),
+        (pl.Series([[b"a"]], dtype=pl.Array(pl.Binary, 1)), "pl.col('x').cast(pl.List(pl.String))"),
         (pl.Series([1], dtype=pl.Int128), "pl.col('x').cast(pl.Int64)"),
         (pl.Series([1], dtype=pl.UInt128), "pl.col('x').cast(pl.UInt64)"),
         (pl.Series([1], dtype=pl.Float16), "pl.col('x').cast(pl.Float32)"),

@@ -14,6 +14,7 @@ import pytest
 
 from mlforge.core.schema import Column
 from mlforge.frames.encoding import json_row, json_rows, key_hash, key_hashes
+from mlforge.frames.polars_schema import to_polars
 from mlforge.online.decoding import decode_rows, parse_rows
 
 PAGE = Path(__file__).parents[3] / "docs" / "wire-format.md"
@@ -56,19 +57,9 @@ VALUES: list[Any] = [
     time(0, 0, 1),
     datetime(2024, 2, 29, 12, 30, tzinfo=BERLIN),
     [Decimal("1.50"), None],
+    [0.5, 0.10000000149011612],
+    {"lat": 1.5, "tags": []},
 ]
-DTYPES = {
-    "Int64": pl.Int64,
-    "Float64": pl.Float64,
-    "Float32": pl.Float32,
-    "Boolean": pl.Boolean,
-    "String": pl.String,
-    "Decimal(38, 2)": pl.Decimal(38, 2),
-    "Date": pl.Date,
-    "Time": pl.Time,
-    "Datetime(us, UTC)": pl.Datetime("us", "UTC"),
-    "List(Decimal(38, 2))": pl.List(pl.Decimal(38, 2)),
-}
 
 
 @pytest.mark.parametrize(
@@ -79,7 +70,9 @@ def test_a_value_has_the_json_that_the_page_gives_and_comes_back(
 ) -> None:
     dtype, _, written = row
     series = pl.Series(
-        "x", [value.astimezone(UTC) if isinstance(value, datetime) else value], dtype=DTYPES[dtype]
+        "x",
+        [value.astimezone(UTC) if isinstance(value, datetime) else value],
+        dtype=to_polars(dtype),
     )
     expected = f'{{"x":{written}}}'
     [text] = json_rows(series.to_frame(), ["x"]).to_list()
@@ -102,5 +95,8 @@ def test_every_dtype_that_a_row_can_hold_is_on_the_page() -> None:
         "Date",
         "Time",
         "Datetime(us, UTC)",
+        "List(",
+        "Array(",
+        "Struct(",
     ):
         assert dtype in named

@@ -1,0 +1,65 @@
+"""The digest of a multiset of rows: equal rows have equal digests, also within lists, arrays and structs."""
+
+from __future__ import annotations
+
+from itertools import combinations
+from typing import Any
+
+import polars as pl
+import pytest
+
+from mlforge.core.manifest import MODULUS
+from mlforge.frames.digest import digest
+
+STRUCT = pl.Struct({"a": pl.Int64, "b": pl.String})
+DIFFERENT: list[tuple[pl.DataType, list[Any]]] = [
+    (
+        pl.List(pl.Int64),
+        [[1, 2], [2, 1], [], None, [None], [None, None], [1], [0], [1, 2, 0], [0, 1, 2]],
+    ),
+    (pl.List(pl.List(pl.Int64)), [[[1], [2]], [[1, 2]], [[1], [], [2]], [[]], [], None, [None]]),
+    (pl.Array(pl.Float32, 2), [[0.0, 1.0], [1.0, 0.0], [None, 1.0], [0.0, None], None]),
+    (
+        STRUCT,
+        [
+            {"a": 1, "b": "x"},
+            {"a": 1, "b": None},
+            {"a": None, "b": "x"},
+            {"a": None, "b": None},
+            None,
+        ],
+    ),
+    (pl.List(STRUCT), [[{"a": 1, "b": "x"}], [{"a": 1, "b": None}], [None], [], None]),
+]
+
+
+def of(dtype: pl.DataType, *values: Any) -> int:
+    return digest(pl.DataFrame({"x": pl.Series(values, dtype=dtype)}))
+
+
+@pytest.mark.parametrize(("dtype", "values"), DIFFERENT)
+def test_different_values_have_different_digests(dtype: pl.DataType, values: list[Any]) -> None:
+    for a, b in combinations(values, 2):
+        assert of(dtype, a) != of(dtype, b), (a, b)
+
+
+@pytest.mark.parametrize(("dtype", "values"), DIFFERENT)
+def test_digests_add_up_whatever_the_order_and_the_chunks(
+    dtype: pl.DataType, values: list[Any]
+) -> None:
+    whole = of(dtype, *values)
+    assert whole == of(dtype, *reversed(values))
+    assert whole == sum(of(dtype, value) for value in values) % MODULUS
+    halves = [
+        pl.DataFrame({"x": pl.Series(part, dtype=dtype)}) for part in (values[:2], values[2:])
+    ]
+    assert whole == digest(pl.concat(halves, rechunk=False))
+
+
+def test_zero_within_has_no_sign() -> None:
+    assert of(pl.List(pl.Float64), [0.0, 1.0]) == of(pl.List(pl.Float64), [-0.0, 1.0])
+
+
+def test_no_rows_have_no_digest_of_any_dtype() -> None:
+    for dtype, _ in DIFFERENT:
+        assert of(dtype) == 0
