@@ -9,11 +9,19 @@ import redis
 import structlog
 from hypothesis import settings
 
+from tests.support.covering import beyond
 from tests.support.servers import running
 
 # The same examples in each run; `python -m tests.property.proof` draws new ones.
 settings.register_profile("same", derandomize=True, deadline=None)
 settings.load_profile("same")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leave to the slow run what large products of parameters have beyond a covering part."""
+    for item in beyond(items):
+        item.add_marker(pytest.mark.slow)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 
 from mlforge.core.manifest import Manifest
 from mlforge.errors import BuildError, DefinitionError, MlforgeError, UnsupportedStore
+from mlforge.sources.source import content_hash
 from mlforge.store import LocalStore
 from tests.support.projects import Project, column, rows
 
@@ -206,3 +208,24 @@ def test_a_function_that_reads_files_by_itself_is_refused_with_the_way_to_say_it
         with pytest.raises(BuildError, match=r"reads files by itself .* tables=\{'merchants'"):
             project.build(project.define(function, incremental=incremental))
         assert project.store.latest("spend") is None
+
+
+def test_a_version_names_the_files_of_its_tables(project: Project) -> None:
+    feature = project.define(weighted, tables=TABLES)
+    project.build(feature)
+    users(project, {1: 3.0})
+    project.build(feature)
+    store = LocalStore(project.root / "store")
+    for version, weights in (("1.0.0", {1: 1.0, 2: 10.0}), ("1.0.1", {1: 3.0})):
+        users(project, weights)
+        [file] = store.read_metadata("spend", version).tables["users"]
+        path = project.root / "dim/users.parquet"
+        assert (file.path, file.size, file.hash) == (
+            "users.parquet",
+            path.stat().st_size,
+            content_hash(path),
+        )
+    meta = json.loads((project.root / "store/spend/1.0.1/.meta.json").read_text())
+    assert meta["tables"]["users"][0]["path"] == "users.parquet"
+    project.build(project.define(name="plain"))
+    assert "tables" not in json.loads((project.root / "store/plain/1.0.0/.meta.json").read_text())

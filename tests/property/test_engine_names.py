@@ -83,18 +83,43 @@ def values(
         )
 
 
-@pytest.mark.parametrize(
+def examples(count: int) -> settings:
+    return settings(
+        max_examples=count,
+        deadline=None,
+        suppress_health_check=[HealthCheck.function_scoped_fixture],
+    )
+
+
+ways = pytest.mark.parametrize(
     ("way", "interval"),
     [("as it comes", None), ("as it comes", "5us"), ("general", None), ("tiled", "5us")],
 )
+
+
+@ways
 @pytest.mark.parametrize("engine", ["polars", "duckdb"])
-@settings(
-    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@examples(4)
 @given(chosen=names)
 def test_values_do_not_depend_on_names(
     engine: str, way: str, interval: str | None, chosen: list[str]
 ) -> None:
+    renamed_alike(engine, way, interval, chosen)
+
+
+@pytest.mark.slow
+@ways
+@pytest.mark.parametrize("engine", ["polars", "duckdb"])
+@examples(40)
+@given(chosen=names)
+def test_values_do_not_depend_on_any_of_many_names(
+    engine: str, way: str, interval: str | None, chosen: list[str]
+) -> None:
+    renamed_alike(engine, way, interval, chosen)
+
+
+def renamed_alike(engine: str, way: str, interval: str | None, chosen: list[str]) -> None:
+    """The values under plain names are those under the chosen ones."""
     with kernels.forced(**kernels.WAYS[way]):
         plain = values(engine, "k", "t", "x", "y", interval)
         assert values(engine, *chosen, interval) == plain  # type: ignore[misc]

@@ -1,0 +1,60 @@
+"""A covering part of large products of parameters: the default run takes that, the slow run takes all."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+
+import pytest
+
+SMALL = 12
+"""Products of so many tests or fewer run whole."""
+_TIMES = 2  # that each value of a parameter is to come
+
+
+def beyond(items: Iterable[pytest.Item]) -> list[pytest.Item]:
+    """The tests of large products that a covering part can do without, in their order.
+
+    In the part each value of each parameter comes twice or more, where it can, each time beside others. A test of one
+    parameter alone is kept for all of its values.
+    """
+    by_function: dict[str, list[pytest.Item]] = defaultdict(list)
+    for item in items:
+        if hasattr(item, "callspec"):
+            by_function[item.nodeid.partition("[")[0]].append(item)
+    spare: list[pytest.Item] = []
+    for product in by_function.values():
+        if len(product) > SMALL:
+            kept = covering([item.callspec.indices for item in product])  # type: ignore[attr-defined]
+            spare.extend(item for number, item in enumerate(product) if number not in kept)
+    return spare
+
+
+def covering(rows: Sequence[dict[str, int]]) -> set[int]:
+    """The positions of a small part of the rows in which each value of each column comes twice, if it does in all.
+
+    Deterministic: of rows that bring equally much that is new, the earliest is taken.
+    """
+    there = Counter(value for row in rows for value in row.items())
+    lacking = {value: min(_TIMES, count) for value, count in there.items()}
+    kept: set[int] = set()
+    pairs: set[tuple[tuple[str, int], tuple[str, int]]] = set()
+    while any(lacking.values()):
+        best = max(
+            (number for number in range(len(rows)) if number not in kept),
+            key=lambda number: (
+                sum(lacking[value] > 0 for value in rows[number].items()),
+                len(_pairs(rows[number]) - pairs),
+                -number,
+            ),
+        )
+        kept.add(best)
+        pairs |= _pairs(rows[best])
+        for value in rows[best].items():
+            lacking[value] = max(0, lacking[value] - 1)
+    return kept
+
+
+def _pairs(row: dict[str, int]) -> set[tuple[tuple[str, int], tuple[str, int]]]:
+    values = sorted(row.items())
+    return {(a, b) for i, a in enumerate(values) for b in values[i + 1 :]}
