@@ -9,6 +9,7 @@ import pytest
 
 SMALL = 12
 """Products of so many tests or fewer run whole."""
+_Pair = tuple[tuple[str, str], tuple[str, str]]
 _TIMES = 2  # that each value of a parameter is to come
 
 
@@ -25,12 +26,23 @@ def beyond(items: Iterable[pytest.Item]) -> list[pytest.Item]:
     spare: list[pytest.Item] = []
     for product in by_function.values():
         if len(product) > SMALL:
-            kept = covering([item.callspec.indices for item in product])  # type: ignore[attr-defined]
+            kept = covering([_values(item) for item in product])
             spare.extend(item for number, item in enumerate(product) if number not in kept)
     return spare
 
 
-def covering(rows: Sequence[dict[str, int]]) -> set[int]:
+def _values(item: pytest.Item) -> dict[str, str]:
+    """A test's parameters by name, equal for equal ones: the tests of a product share the objects."""
+    params = item.callspec.params  # type: ignore[attr-defined]
+    return {name: _text(value) for name, value in params.items()}
+
+
+def _text(value: object) -> str:
+    plain = isinstance(value, bool | bytes | int | float | str | None)
+    return repr(value) if plain else str(id(value))
+
+
+def covering(rows: Sequence[dict[str, str]]) -> set[int]:
     """The positions of a small part of the rows in which each value of each column comes twice, if it does in all.
 
     Deterministic: of rows that bring equally much that is new, the earliest is taken.
@@ -38,7 +50,7 @@ def covering(rows: Sequence[dict[str, int]]) -> set[int]:
     there = Counter(value for row in rows for value in row.items())
     lacking = {value: min(_TIMES, count) for value, count in there.items()}
     kept: set[int] = set()
-    pairs: set[tuple[tuple[str, int], tuple[str, int]]] = set()
+    pairs: set[_Pair] = set()
     while any(lacking.values()):
         best = max(
             (number for number in range(len(rows)) if number not in kept),
@@ -55,6 +67,6 @@ def covering(rows: Sequence[dict[str, int]]) -> set[int]:
     return kept
 
 
-def _pairs(row: dict[str, int]) -> set[tuple[tuple[str, int], tuple[str, int]]]:
+def _pairs(row: dict[str, str]) -> set[_Pair]:
     values = sorted(row.items())
     return {(a, b) for i, a in enumerate(values) for b in values[i + 1 :]}
