@@ -280,7 +280,7 @@ def is_bounded(project: Project, drops: int, rule: Retention) -> None:
 
 def test_retention_keeps_the_disk_bounded(tmp_path: Path) -> None:
     assert Retention(patches=50) == UNATTENDED
-    is_bounded(Project(tmp_path / "project"), 60, Retention(patches=10))
+    is_bounded(Project(tmp_path / "project"), 40, Retention(patches=5))
 
 
 @pytest.mark.slow

@@ -38,7 +38,13 @@ def client(redis_url: str) -> Iterator[redis.Redis]:
         yield connection
 
 
-@pytest.fixture(autouse=True, params=[1, 250_000], ids=["entity by entity", "all at once"])
+@pytest.fixture(
+    autouse=True,
+    params=[
+        pytest.param(1, id="entity by entity"),
+        pytest.param(250_000, id="all at once", marks=pytest.mark.slow),
+    ],
+)
 def events_held(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Entities are cut so that about so many events are in memory at a time."""
     monkeypatch.setattr(batches, "EVENTS_HELD", request.param)
