@@ -40,6 +40,7 @@ from mlforge.errors import (
 from mlforge.features.feature import Feature
 from mlforge.frames import polars_schema
 from mlforge.ingest.pipeline import Intake, ingest
+from mlforge.ingest.transform import Apart
 from mlforge.ingest.unchanged import of_version
 from mlforge.sources.parquet_reader import Stat
 from mlforge.sources.row_source import RowSource
@@ -191,16 +192,15 @@ class _Refresh:
         return self._unchanged(snapshot, decision.reason, intake)
 
     def _ingest(self, listing: Listing, snapshot: Snapshot) -> Intake:
-        return ingest(
-            self.feature,
-            listing,
-            self.store,
-            snapshot.latest,
-            self.options.max_file_memory,
-            afresh=self.options.full,
-            careful=self.options.careful,
-            reading=self.reading,
-        )
+        options, latest = self.options, snapshot.latest
+        with Apart.opened(options.apart, at_once=options.attended or options.careful) as apart:
+            return ingest(
+                *(self.feature, listing, self.store, latest, options.max_file_memory),
+                afresh=options.full,
+                careful=options.careful,
+                reading=self.reading,
+                apart=apart,
+            )
 
     def _diff(self, latest: Manifest | None, candidate: Manifest) -> EventDiff | None:
         """The events that changed; None where the two versions cannot be compared row by row."""

@@ -26,7 +26,8 @@ class Options:
     that an unattended refresh may lose before it is held. cost_share: the share of changed events
     above which a full rebuild is cheaper than an incremental one. max_file_memory: bytes that one file
     may take in memory; a larger one is set aside. careful: new files are decoded in processes of their own,
-    so that not even one that ends its reader does harm. publish: False stops before publishing, and
+    so that not even one that ends its reader does harm. apart: the command of a process that runs the feature's
+    function within bounds; empty where there is none. publish: False stops before publishing, and
     writes nothing to the store.
     """
 
@@ -37,6 +38,7 @@ class Options:
     cost_share: float = 0.3
     max_file_memory: int = MAX_FILE_MEMORY
     careful: bool = False
+    apart: tuple[str, ...] = ()
     publish: bool = True
     layout: Layout = field(default_factory=Layout)
 

@@ -81,8 +81,9 @@ def load(target: str | None, *, here: Path) -> Definitions:
     """
     parsed = Target.parse(target, here.absolute())
     module, file = _import(parsed, here.absolute())
-    definitions = _pick(module, parsed)
-    return definitions.located_at(file.parent)
+    definitions = _pick(module, parsed).located_at(file.parent)
+    definitions.loaded_from = target, here.absolute()
+    return definitions
 
 
 def _import(target: Target, here: Path) -> tuple[ModuleType, Path]:

@@ -26,6 +26,7 @@ from mlforge.definitions.together import Drafts, Readings, compacted, each_in_tu
 from mlforge.engines import MEMORY_LIMIT, Engine, engine_named
 from mlforge.errors import DefinitionError, OnlineError
 from mlforge.features.feature import Feature, check_engine
+from mlforge.ingest.function_process import command
 from mlforge.maintenance.audit import audit
 from mlforge.maintenance.operations import rollback
 from mlforge.maintenance.sampling import SOME, Share
@@ -90,6 +91,7 @@ class Definitions:
                 f"not {shown(online_store)}"
             )
         gone = Duration.parse(gone_after, "Definitions: gone_after")
+        self.loaded_from: tuple[str | None, Path] | None = None
         self.settings = Settings(
             engine, hold_above, max_file_memory, memory_limit, follow_links, gone, partial
         )
@@ -196,8 +198,7 @@ class Definitions:
         """Refresh features, and with `online` push them.
 
         features, tags: the selection; all by default. version: publish under this number in any case.
-        engine: override for this build. full: evaluate everything anew. progress: called with each
-            feature's name before it is built.
+        engine: override for this build. full: evaluate everything anew. progress: called with each name before.
 
         A feature is built behind the features that it is made from. One failing feature does not stop the
         others; BuildError then lists all failures.
@@ -308,6 +309,8 @@ class Definitions:
     ) -> BuildResult:
         feature, source = self.feature(name), self.source(name, store)
         self._check_place(feature)
+        if self.loaded_from is not None:
+            options = replace(options, apart=command(*self.loaded_from, name))
         with feature.code.looked_at() if options.attended else nullcontext():
             return refresh(feature, source, store, self._engine(name, engine), options, reading)
 

@@ -15,7 +15,7 @@ from mlforge.ingest.fit import Fit, fit, misfit, strict_columns
 from mlforge.ingest.intake import FAULTS, Intake, NotProvenError, Outvoted
 from mlforge.ingest.null_columns import has_null_columns
 from mlforge.ingest.session import Session
-from mlforge.ingest.transform import FileRows
+from mlforge.ingest.transform import Apart, FileRows
 from mlforge.ingest.unchanged import FilePartial, UnchangedFiles
 from mlforge.ingest.whole_source import ingest_whole_source, was_unproven
 from mlforge.sources.parquet_reader import Content
@@ -40,12 +40,14 @@ def ingest(
     afresh: bool = False,
     careful: bool = False,
     reading: SourceReading | None = None,
+    apart: Apart | None = None,
 ) -> Intake:
     """Bring the partials of the files that exist now up to date.
 
     max_bytes: a file that would take more memory is set aside unread. afresh: trust no stored partial.
     careful: decode each file in a process of its own. reading: through which other features of the source
-    have read its files; by default one that keeps nothing.
+    have read its files; by default one that keeps nothing. apart: where a function that is not proven row-wise is
+    bounded in the memory that it takes; by default its result alone is judged.
     """
     through = reading or SourceReading(keep_bytes=0)
 
@@ -59,6 +61,7 @@ def ingest(
             afresh=afresh,
             careful=careful,
             reading=through,
+            apart=apart,
         )
 
     if feature.incremental is False:

@@ -19,7 +19,7 @@ from mlforge.ingest.null_columns import NullColumns
 from mlforge.ingest.partial_cache import PartialCache
 from mlforge.ingest.quarantine import Quarantine
 from mlforge.ingest.side_tables import SideTables
-from mlforge.ingest.transform import FileRows, Transform
+from mlforge.ingest.transform import Apart, FileRows, Transform
 from mlforge.ingest.unchanged import FilePartial, UnchangedFiles
 from mlforge.sources.parquet_reader import BeingWritten, NotReadNow
 from mlforge.sources.source import Listing, SourceFile
@@ -58,6 +58,7 @@ class Session:
         afresh: bool,
         careful: bool,
         reading: SourceReading,
+        apart: Apart | None = None,
     ) -> Session:
         """Begin a pass from a snapshot of the feature. Raises MlforgeError for a missing side table."""
         sources = latest.sources if latest else ()
@@ -69,7 +70,7 @@ class Session:
             latest=latest,
             states=FileStates(before, sources, max_bytes, careful=careful, reading=reading),
             cache=PartialCache(feature, store, latest, tables.hashes, afresh=afresh),
-            transform=Transform(feature, listing.hive, tables, max_bytes),
+            transform=Transform(feature, listing.hive, tables, max_bytes, apart),
             quarantine=Quarantine(store.books(feature.name).quarantine),
             max_bytes=max_bytes,
         )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from typing import Any, NoReturn
 
@@ -17,14 +18,22 @@ from mlforge.errors import (
     ValidationError,
 )
 from mlforge.features.feature import Feature
-from mlforge.features.file_reads import files_in_code, files_read, scans_files
-from mlforge.features.purity import hearing_reads
+from mlforge.features.file_reads import files_in_code, files_read
 from mlforge.features.row_wise import prove
 from mlforge.frames import normalize, validate
 from mlforge.frames.polars_schema import times_of
+from mlforge.ingest.calling import (
+    FunctionFaultError,
+    ReadsFilesError,
+    TooLargeError,
+    collected,
+    size_of,
+)
+from mlforge.ingest.function_process import FunctionProcess, NotThisCodeError
 from mlforge.ingest.intake import FUNCTION_FAULTS, NotProvenError
 from mlforge.ingest.returned import described
 from mlforge.ingest.side_tables import SideTables
+from mlforge.sources import sandbox
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,16 +55,22 @@ class Transformed:
     warnings: tuple[str, ...]
 
 
-class _TooLarge(Exception):
-    """A function's result of more bytes than a file may take."""
+@dataclass(frozen=True, slots=True)
+class Apart:
+    """A process of the function's own; `at_once`: called there first, not only after it took too much here."""
+
+    process: FunctionProcess
+    at_once: bool
 
     @classmethod
-    def of(cls, size: int, most: int) -> _TooLarge:
-        """The error with both sizes in words."""
-        return cls(
-            f"{size:,} bytes or more, above the {most:,} allowed by max_file_memory; have it make less, "
-            "split the file, or raise the limit: all"
-        )
+    @contextmanager
+    def opened(cls, command: Sequence[str], *, at_once: bool) -> Iterator[Apart | None]:
+        """A process that ends with the block; None without a command to start it."""
+        process = FunctionProcess(command)
+        try:
+            yield cls(process, at_once) if command else None
+        finally:
+            process.close()
 
 
 class Transform:
@@ -63,7 +78,7 @@ class Transform:
 
     max_bytes: memory that the function's result for one file may take. hive: the columns that only the source's
     folder names hold. tables: the function's further arguments
-    besides its rows.
+    besides its rows. apart: where a function that is not proven row-wise is bounded.
     """
 
     def __init__(
@@ -72,8 +87,9 @@ class Transform:
         hive: Collection[str],
         tables: SideTables,
         max_bytes: int | None = None,
+        apart: Apart | None = None,
     ) -> None:
-        self.feature, self._max_bytes = feature, max_bytes
+        self.feature, self._max_bytes, self._apart = feature, max_bytes, apart
         self._hive, self._tables = ", ".join(sorted(hive)), tables
         self._alone: set[tuple[tuple[str, pl.DataType], ...]] = set()
         self._proven: set[tuple[tuple[str, pl.DataType], ...]] = set()
@@ -132,56 +148,57 @@ class Transform:
         unproven = self._doubt(frame) if lazy else None
         if unproven or not lazy:
             self._check_reads(frame)
-        try:
-            returned = self._collected(frame if unproven or not lazy else frame.lazy(), most)
-        except DefinitionError:
-            raise
-        except pl.exceptions.ColumnNotFoundError as error:
-            raise self.no_column(error, rows) from error
-        except _TooLarge as error:
-            raise FunctionError(
-                f"{feature.name}: its function makes {error} of {rows.where}"
-            ) from None
-        except MemoryError:
-            raise  # the machine is short of it: no fault of a file that would be set aside for it
-        except FUNCTION_FAULTS as error:
-            raise FunctionError(
-                f"{feature.name}: its function failed on {rows.where}: {type(error).__name__}: {_first_line(error)}"
-            ) from error
-        if not isinstance(returned, pl.DataFrame):
-            raise FunctionError(f"{feature.name}: its function returned {described(returned)}")
-        if most is not None and (size := _size(returned)) > most:
-            too_large = _TooLarge.of(size, most)
-            raise FunctionError(f"{feature.name}: its function makes {too_large} of {rows.where}")
+        returned = self._returned(rows, frame if unproven or not lazy else frame.lazy(), most)
         if unproven:
             # The function takes this file, so it is the function that is not row-wise, not the file that is bad.
             raise NotProvenError(unproven)
         return returned
 
-    def _collected(self, frame: pl.DataFrame | pl.LazyFrame, most: int | None) -> Any:
-        """The function's result, collected. Raises for files that the function reads only when it gets rows."""
-        with hearing_reads() as reads:
-            returned = self.call(frame)
-        if isinstance(returned, pl.LazyFrame):
-            if not isinstance(frame, pl.LazyFrame) and scans_files(returned):
-                reads.append("its plan has a scan of files")
-            is_proven = isinstance(frame, pl.LazyFrame)
-            returned = returned.collect() if is_proven else self._bounded(returned, most)
-        if reads:
-            self._refuse(reads[0])
+    def _returned(
+        self, rows: FileRows, frame: pl.DataFrame | pl.LazyFrame, most: int | None
+    ) -> pl.DataFrame:
+        """The function's rows, or its fault as the error that names it."""
+        name, where = self.feature.name, rows.where
+        try:
+            returned = self._bounded(frame, most, where)
+        except ReadsFilesError as error:
+            self._refuse(str(error))
+        except DefinitionError:
+            raise
+        except pl.exceptions.ColumnNotFoundError as error:
+            raise self.no_column(error, rows) from error
+        except TooLargeError as error:
+            raise FunctionError(
+                f"{name}: its function {error}; have it make less, split the file, or raise the limit: all of {where}"
+            ) from None
+        except FunctionFaultError as fault:
+            raise FunctionError(f"{name}: its function {fault}") from None
+        except MemoryError:
+            raise  # the machine is short of it: no fault of a file that would be set aside for it
+        except FUNCTION_FAULTS as error:
+            raise FunctionError(
+                f"{name}: its function failed on {where}: {type(error).__name__}: {_first_line(error)}"
+            ) from error
+        if not isinstance(returned, pl.DataFrame):
+            raise FunctionError(f"{name}: its function returned {described(returned)}")
         return returned
 
-    def _bounded(self, plan: pl.LazyFrame, most: int | None) -> pl.DataFrame:
-        """A plan's rows, gathered in batches, so that one that makes far too many is stopped on its way."""
-        if most is None:
-            return plan.collect()
-        batches, size = [pl.DataFrame(schema=plan.collect_schema())], 0
-        for batch in plan.collect_batches(maintain_order=True):
-            batches.append(batch)
-            size += _size(batch)
-            if size > most:
-                raise _TooLarge.of(size, most)
-        return pl.concat(batches)
+    def _bounded(self, frame: pl.DataFrame | pl.LazyFrame, most: int | None, where: str) -> Any:
+        """The function's result for a frame; for rows as they are in a process of its own, where there is one.
+
+        A function of such rows may take any memory on the way to its result. A worker calls it here at first, where
+        too much of it ends the job's process, and in a process of its own when the job is tried again.
+        """
+        function, tables, apart = self.feature.function, self._tables.frames, self._apart
+        if apart is None or most is None or isinstance(frame, pl.LazyFrame):
+            return collected(function, frame, tables, most)
+        if not apart.at_once:
+            with suppress(MemoryError), sandbox.at_most(most + size_of(frame)):
+                return collected(function, frame, tables, most)
+        try:
+            return apart.process.call(self.feature.code_hash, frame, tables, most, where)
+        except NotThisCodeError:
+            return collected(function, frame, tables, most)
 
     def _doubt(self, frame: pl.DataFrame) -> str | None:
         """Why the function is not proven to treat each row of such a frame alone; None if it is."""
@@ -219,16 +236,6 @@ class Transform:
             f"{self.feature.name}: its function asks for a column that is not there ({_first_line(error)}); "
             f"the source has {', '.join(sorted(rows.frame.columns))}{_left_out(rows)}{self.hint}"
         )
-
-
-_WIDTHS = {pl.Boolean: 0, pl.Null: 0, pl.Int8: 1, pl.UInt8: 1, pl.Int16: 2, pl.UInt16: 2}
-_WIDTHS |= dict.fromkeys((pl.Int32, pl.UInt32, pl.Float32, pl.Date), 4)
-
-
-def _size(frame: pl.DataFrame) -> int:
-    """The bytes of a frame, once each row has its own: polars counts pieces that share memory once."""
-    row = sum(_WIDTHS.get(dtype.base_type(), 8) for dtype in frame.dtypes)
-    return max(int(frame.estimated_size()), frame.height * row)
 
 
 def _left_out(rows: FileRows) -> str:

@@ -217,7 +217,7 @@ def retail(
         for count, drop in zip(accumulate(DROPS[request.param]), DROPS[request.param], strict=True):
             for month in islice(months, drop):
                 write(made.folder / "invoices" / month.name, month.read_bytes())
-            eventually(partial(made.has_taken, count), within=60, every=0.05)
+            eventually(partial(made.has_taken, count), within=120, every=0.05)
         yield made
     finally:
         made.stop()

@@ -117,17 +117,21 @@ def _notes(definitions: Definitions, names: Sequence[str]) -> Iterator[str]:
 
 def check_source(definitions: Definitions, name: str) -> Check:
     """Take a feature's source in, as a build does; nothing of the store is written or locked."""
+    from mlforge.ingest.function_process import command
     from mlforge.ingest.pipeline import ingest
+    from mlforge.ingest.transform import Apart
 
     feature = definitions.features[name]
     try:
         source = definitions.source(name)
+        most, origin = definitions.settings.max_file_memory, definitions.loaded_from
         with (
             source.reading() as listing,
             definitions.store.draft() as draft,
             draft.lock(name),
+            Apart.opened(command(*origin, name) if origin else (), at_once=True) as apart,
         ):
-            intake = ingest(feature, listing, draft, draft.latest(name))
+            intake = ingest(feature, listing, draft, draft.latest(name), most, apart=apart)
         if intake.schema is not None:
             feature.spec.output(intake.schema)
     except MlforgeError as error:

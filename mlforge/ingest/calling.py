@@ -1,0 +1,79 @@
+"""A call of a feature's function with rows: its result collected, within a bound, with the files that it read told."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import polars as pl
+
+from mlforge.features.file_reads import scans_files
+from mlforge.features.purity import hearing_reads
+
+
+class ReadsFilesError(Exception):
+    """The way in which a function was seen to read files by itself, as the end of a sentence."""
+
+
+class FunctionFaultError(Exception):
+    """The fault of a function in a process of its own, as the end of a sentence."""
+
+
+class TooLargeError(Exception):
+    """A function's result of more bytes than a file may take."""
+
+    @classmethod
+    def of(cls, size: int, most: int) -> TooLargeError:
+        """The error with both sizes in words."""
+        return cls(f"makes {size:,} bytes or more, above the {most:,} allowed by max_file_memory")
+
+
+def collected(
+    function: Callable[..., Any],
+    frame: pl.DataFrame | pl.LazyFrame,
+    tables: Mapping[str, pl.DataFrame],
+    most: int | None,
+) -> Any:
+    """The function's result for a frame and its tables, collected if it is a plan; a LazyFrame gets lazy tables.
+
+    most: bytes that a plan's rows may take; a proven function's plan, made of a LazyFrame, is not bounded.
+    Raises ReadsFilesError for files that the function reads only when it gets rows, TooLargeError, and all that
+    the function raises.
+    """
+    is_proven = isinstance(frame, pl.LazyFrame)
+    further = {name: table.lazy() for name, table in tables.items()} if is_proven else tables
+    with hearing_reads() as reads:
+        returned = function(frame, **further)
+    if isinstance(returned, pl.LazyFrame):
+        if not is_proven and scans_files(returned):
+            reads.append("its plan has a scan of files")
+        returned = returned.collect() if is_proven else _bounded(returned, most)
+    if reads:
+        raise ReadsFilesError(reads[0])
+    size = size_of(returned) if isinstance(returned, pl.DataFrame) else 0
+    if most is not None and size > most:
+        raise TooLargeError.of(size, most)
+    return returned
+
+
+def _bounded(plan: pl.LazyFrame, most: int | None) -> pl.DataFrame:
+    """A plan's rows, gathered in batches, so that one that makes far too many is stopped on its way."""
+    if most is None:
+        return plan.collect()
+    batches, size = [pl.DataFrame(schema=plan.collect_schema())], 0
+    for batch in plan.collect_batches(maintain_order=True):
+        batches.append(batch)
+        size += size_of(batch)
+        if size > most:
+            raise TooLargeError.of(size, most)
+    return pl.concat(batches)
+
+
+_WIDTHS = {pl.Boolean: 0, pl.Null: 0, pl.Int8: 1, pl.UInt8: 1, pl.Int16: 2, pl.UInt16: 2}
+_WIDTHS |= dict.fromkeys((pl.Int32, pl.UInt32, pl.Float32, pl.Date), 4)
+
+
+def size_of(frame: pl.DataFrame) -> int:
+    """The bytes of a frame, once each row has its own: polars counts pieces that share memory once."""
+    row = sum(_WIDTHS.get(dtype.base_type(), 8) for dtype in frame.dtypes)
+    return max(int(frame.estimated_size()), frame.height * row)
