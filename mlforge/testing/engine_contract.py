@@ -44,6 +44,12 @@ VALUES: Mapping[str, tuple[pl.DataType, Sequence[Any]]] = {
     "Date": (pl.Date(), (date(1969, 12, 31), date(2026, 1, 5))),
     "Time": (pl.Time(), (time(0), time(23, 59, 59, 999_999))),
     "Datetime": (UTC_INSTANT, (datetime(2026, 1, 5, tzinfo=UTC), datetime(1, 1, 1, tzinfo=UTC))),
+    "List": (pl.List(pl.Int64), ([2], [], [None, 3], [1, 2], [1])),
+    "Array": (pl.Array(pl.Float32, 2), ([0.5, 1.0], [0.5, -1.0], [0.25, 8.0])),
+    "Struct": (
+        pl.Struct({"a": pl.Int64(), "b": pl.String()}),
+        ({"a": 1, "b": "x"}, {"a": None, "b": "z"}, {"a": 1, "b": None}),
+    ),
 }
 """Each dtype of an event column that metrics aggregate, and values to fill it with."""
 
@@ -136,7 +142,9 @@ CASES = [
     (kind, shape)
     for kind in VALUES
     for shape in (
-        SHAPES if kind in ("Float64", "Int64", "Decimal") else ("one null", "nulls", "edges")
+        SHAPES
+        if kind in ("Float64", "Int64", "Decimal")
+        else ("one null", "nulls", "edges", "ties")
     )
 ]
 """Every shape for a float, an integer and a decimal; every dtype for some shapes."""
