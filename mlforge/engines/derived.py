@@ -13,6 +13,9 @@ from mlforge.core.expression.parser import T
 from mlforge.core.feature_spec import FeatureSpec
 from mlforge.core.schema import Schema
 
+ROWS_AT_ONCE = 500_000
+"""The most rows to derive at a time: each part of an expression takes a column while they are computed."""
+
 
 def derived_values(
     spec: FeatureSpec, events: Schema, rows: pl.DataFrame, instant: str | None, of_t: bool = True
@@ -28,7 +31,9 @@ def derived_values(
     if not chosen:
         return pl.DataFrame(height=rows.height)
     readable = tuple(spec.readable(events).items())
-    return _program(chosen, readable, instant).run(rows.lazy()).collect(engine="in-memory")
+    program = _program(chosen, readable, instant)
+    slices = rows.iter_slices(ROWS_AT_ONCE) if rows.height > ROWS_AT_ONCE else [rows]
+    return pl.concat([program.run(part.lazy()).collect(engine="in-memory") for part in slices])
 
 
 @lru_cache(maxsize=256)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+from collections import Counter
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Any
@@ -285,6 +287,28 @@ def test_a_message_points_at_the_place_in_the_text() -> None:
     lines = refusal("0 + " * 40 + "cty + 1").splitlines()
     assert len(lines[1]) <= 104
     assert lines[1][lines[2].index("^") :].startswith("cty")
+
+
+PIECES = """n x t ok city tags 1 2.5 'é' ( ) + - * / // % ** < >= == and or not if else in is lambda : , [ ] { }
+min coalesce log days contains . = := # ' " \\ 0x 1e None True f'' ` @ ~ await yield *n ** ... __import__"""
+
+
+def parses(text: str) -> bool:
+    try:
+        typed((Derived("d", text),), "f", tuple(DTYPES.items()), True)
+    except ExpressionError:
+        return False
+    return True
+
+
+def test_no_text_does_anything_but_parse_or_be_refused() -> None:
+    r, pieces = random.Random(5), PIECES.split()
+    texts = (
+        r.choice(["", " ", "\n"]).join(r.choice(pieces) for _ in range(r.randint(1, 7)))
+        for _ in range(4_000)
+    )
+    seen = Counter(map(parses, texts))
+    assert min(seen[True], seen[False]) > 50
 
 
 def test_names_are_checked_before_there_is_a_schema() -> None:
