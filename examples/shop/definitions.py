@@ -21,11 +21,15 @@ from mlforge.store import LocalStore
             aggregations={"amount": ["count", "sum", "mean", "max"]},
         )
     ],
+    derive={
+        "week_share": "coalesce(amount__sum__7d / amount__sum__30d, 0)",
+        "is_record": "amount__max__7d >= amount__max__30d",
+    },
     validators={"amount": [v.in_range(0, 10_000)]},
     tags=["customer", "money"],
 )
 def user_spend(df: pl.DataFrame) -> pl.DataFrame:
-    """A customer's spending, over the 7 and 30 days before any instant."""
+    """A customer's spending, over the 7 and 30 days before any instant, and how much of it is new."""
     return df.filter(pl.col("kind") == "sale").select("user_id", "event_time", "amount")
 
 
