@@ -95,7 +95,7 @@ def the_oracle(
 
 
 def plain(row: dict[str, Any]) -> dict[str, Any]:
-    return {**row, "at": micros(row["at"])}
+    return {name: agreement.plain(value) for name, value in row.items()}
 
 
 def assert_agree(found: pl.DataFrame, expected: list[dict[str, oracle.Cell]], what: str) -> None:

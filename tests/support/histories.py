@@ -55,6 +55,7 @@ ORDERED = (
     *("count", "min", "max", "first", "last", "first_time", "last_time", "first_2", "last_1"),
     *("last_3", "count_distinct", "mode", "top_1", "top_2"),
 )
+NESTED = ("count", "first", "last", "first_time", "last_time", "first_2", "last_1", "last_3")
 NUMERIC = (*ORDERED, "sum", "mean", "std", "median", "var", "p10", "p50", "p99_9")
 FLOATS = (
     *(1.0, 2.5, -3.0, 0.1, 0.7, 1e-3, 1e15, -1e15),
@@ -80,6 +81,8 @@ COLUMNS: dict[str, tuple[pl.DataType, tuple[Any, ...], tuple[str, ...]]] = {
         NUMERIC,
     ),
     "date": (pl.Date(), (date(2024, 1, 1), date(1969, 12, 31), date(2024, 1, 2), None), ORDERED),
+    "list": (pl.List(pl.Int64()), ([1, 2], [1], [], [0, 3], None), NESTED),
+    "array": (pl.Array(pl.Float32(), 2), ([0.5, 1.0], [0.5, -1.0], None), NESTED),
 }
 
 
@@ -201,7 +204,8 @@ def _rows_distinct(rows: Rows) -> Rows:
 
 def cells(row: Row) -> tuple[Any, ...]:
     """A row's values by the names of its columns: Hypothesis varies the order in which a row has them."""
-    return tuple(row[name] for name in sorted(row))
+    values = (row[name] for name in sorted(row))
+    return tuple(tuple(value) if isinstance(value, list) else value for value in values)
 
 
 BODIES: dict[str, tuple[Callable[[Frame], Frame], Callable[[Rows], Rows]]] = {
@@ -354,7 +358,7 @@ def worlds(draw: st.DrawFn) -> World:
         columns=(
             ("x", draw(st.sampled_from(["f64", "f64", "f32"]))),
             ("n", draw(st.sampled_from(["i64", "i8", "u32", "bool"]))),
-            ("s", draw(st.sampled_from(["str", "decimal", "date"]))),
+            ("s", draw(st.sampled_from(["str", "decimal", "date", "list", "array"]))),
             ("ok", "bool"),
         ),
         timed=draw(st.sampled_from([True, True, True, True, True, False])),

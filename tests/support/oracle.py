@@ -135,8 +135,9 @@ def in_window(metric: Metric, interval: int | None, event_time: int, t: int) -> 
     end = t - metric.offset
     if interval is not None:
         end = floor(end, interval)
-    starts_with_event = metric.closed in ("right", "none")
-    if event_time > end or (event_time == end and metric.closed in ("left", "none")):
+    closed = metric.closed if interval is None else "left"
+    starts_with_event = closed in ("right", "none")
+    if event_time > end or (event_time == end and closed in ("left", "none")):
         return False
     if metric.window == "all":
         return True
