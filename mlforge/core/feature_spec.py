@@ -223,12 +223,15 @@ class FeatureSpec:
         return (*metrics, *self._derived_values(events))
 
     def readable(self, events: Schema) -> dict[str, str]:
-        """The names that derived columns may read, and their dtypes: keys and values."""
+        """The names that derived columns may read, and their dtypes: keys and values.
+
+        A column that is named as the instant of evaluation cannot be read.
+        """
         dtype_of = dtypes(events)
-        if not self.columns:
-            return {name: dtype for name, dtype in dtype_of.items() if name != self.timestamp}
-        keys = {key: dtype_of[key] for key in self.keys if key in dtype_of}
-        return keys | dtypes(self.plain.values(events))
+        if self.columns:
+            keys = {key: dtype_of[key] for key in self.keys if key in dtype_of}
+            dtype_of = keys | dtypes(self.plain.values(events))
+        return {name: dtype_of[name] for name in dtype_of if name not in (self.timestamp, T)}
 
     def derivation(self, events: Schema) -> tuple[TypedColumn, ...]:
         """The derived columns for events of a schema; ExpressionError for names and types that do not fit."""

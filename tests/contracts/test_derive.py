@@ -279,6 +279,18 @@ def test_a_column_that_some_files_lack_is_null_there(project: Project) -> None:
     assert table["twice"].to_list() == [None] * 4
 
 
+def test_t_is_the_instant_also_where_a_column_has_that_name(project: Project) -> None:
+    named = project.define(everything, metrics=[], derive={"age": "days(t - '2026-01-01')"})
+    project.drop("a", rows((1, 2, 5.0)).rename({"amount": "t"}))
+    project.build(named)
+    assert project.store.read("spend").select("t", "age").rows() == [(5.0, 2.0)]
+    untimed = project.define(
+        latest_of_user, name="last", metrics=[], timestamp=None, derive={"x": "t * 2"}
+    )
+    with pytest.raises(BuildError, match="a feature without timestamp= has no instant t"):
+        project.build(untimed)
+
+
 def test_explain_shows_the_expression_with_its_inputs(
     project: Project, online: RedisStore, capsys: pytest.CaptureFixture[str]
 ) -> None:
