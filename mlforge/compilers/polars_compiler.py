@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import polars as pl
@@ -17,16 +17,19 @@ AGGREGATES: dict[str, Callable[[pl.Expr, Any], pl.Expr]] = {
     "pN": lambda values, share: values.cast(pl.Float64).quantile(float(share), "linear"),
 }
 """By the kind of aggregation, from a window's values and the aggregation's parameter."""
+BETWEEN_RANKS = ("median", "pN")
+"""Polars takes the difference of two values, which may be more than a float holds."""
 SUMMED = ("sum", "mean", "std", "var")
 """Polars' sliding sums add and subtract: they would keep traces of floats that have left the window."""
 
 
-def expression(aggregate: Aggregate) -> pl.Expr:
-    """The aggregate of one window's events."""
-    aggregation = aggregate.aggregation
-    return AGGREGATES[aggregation.kind.name](
-        pl.col(value_name(aggregate.value)), aggregation.parameter
-    )
+def expression(aggregate: Aggregate, wide: Collection[int] = ()) -> pl.Expr:
+    """The aggregate of one window's events. wide: value columns in which two values differ by more than a float holds."""
+    aggregation, values = aggregate.aggregation, pl.col(value_name(aggregate.value))
+    compiled, parameter = AGGREGATES[aggregation.kind.name], aggregation.parameter
+    if aggregation.kind.name in BETWEEN_RANKS and aggregate.value in wide:
+        return compiled(values / 2, parameter) * 2
+    return compiled(values, parameter)
 
 
 def is_rolled(aggregate: Aggregate) -> bool:

@@ -69,6 +69,11 @@ class Aggregation:
     parameter: Any = None
 
     @property
+    def most_values(self) -> int:
+        """The most values that a result holds: one, or those of a list."""
+        return int(self.parameter) if self.kind.empty == () else 1
+
+    @property
     def empty(self) -> Any:
         """The value of an empty window; a list is the caller's own."""
         empty = self.kind.empty
@@ -174,7 +179,7 @@ _KINDS = (
     Kind(
         "median",
         _float_of_numbers,
-        of_values(plain_folds.median),
+        lambda events, _: plain_folds.percentile(events, Fraction(1, 2)),
         words=("med",),
     ),
     Kind(

@@ -42,12 +42,6 @@ def mean(values: Sequence[Any]) -> float:
     return float(_exact(values) / len(values))
 
 
-def median(values: Sequence[Any]) -> float:
-    """The mean of the two middle values, which are one where their number is odd."""
-    ordered, count = sorted(values), len(values)
-    return mean(ordered[(count - 1) // 2 : count // 2 + 1])
-
-
 def std(values: Sequence[Any]) -> float | None:
     """The sample standard deviation; None for one value."""
     if len(values) < 2:

@@ -70,7 +70,8 @@ class Engine(ABC):
 
     def rows_at_once(self, spec: FeatureSpec) -> int:
         """The number of stored rows that can be computed at a time within the memory limit."""
-        return max(1, self.memory_limit // (_EVENT_BYTES + _VALUE_BYTES * len(spec.columns)))
+        values = sum(aggregation(column.aggregation).most_values for column in spec.columns)
+        return max(1, self.memory_limit // (_EVENT_BYTES + _VALUE_BYTES * values))
 
     def are_few(self, points: pl.DataFrame, line: pl.DataFrame) -> bool:
         """Whether a kernel is to look windows up at the points of a line instead of rolling over all its rows."""

@@ -92,9 +92,14 @@ class Occurrences:
         several, codes = int(self.codes.code.max() or 0) + 1, self.codes.code  # type: ignore[arg-type]
         step = (int(counts.max()) + 1) * several  # type: ignore[arg-type]
         dtype = pl.Int64 if step * len(self.windows.starts) < 1 << 63 else pl.Int128
-        order = first[_WINDOW].cast(dtype) * step + codes.gather(first[_RUN]) - counts * several
-        order = (order + (step - several)).sort()
-        window, code = (order // step).cast(pl.Int64), (order % several).cast(pl.Int64)
+        within = codes.gather(first[_RUN]) - counts * several + (step - several)
+        in_order = pl.DataFrame([first[_WINDOW], within.alias(_CODE)]).select(
+            (pl.col(_WINDOW).cast(dtype) * pl.lit(step, dtype) + pl.col(_CODE)).sort()
+        )
+        window, code = in_order.select(
+            (pl.col(_WINDOW) // pl.lit(step, dtype)).cast(pl.Int64).alias(_WINDOW),
+            (pl.col(_WINDOW) % pl.lit(several, dtype)).cast(pl.Int64).alias(_CODE),
+        ).get_columns()
         place = pl.int_range(len(window), dtype=pl.Int64, eager=True)
         in_each = _counts(window, len(self.windows.starts) - 1)
         before = (in_each.cum_sum() - in_each).gather(window)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Collection, Mapping
 from typing import ClassVar
 
 import polars as pl
@@ -17,6 +18,7 @@ from mlforge.compilers.base import (
     result_name,
     value_name,
 )
+from mlforge.core.schema import FLOATS
 from mlforge.core.time_model import Window
 from mlforge.engines.base import Engine, SumOverflow
 from mlforge.engines.folds import FOLDS, Folds
@@ -38,10 +40,11 @@ class PolarsEngine(Engine):
         is_point = line[ROW].is_not_null()
         points = line.filter(is_point)
         timeline, few = TimelineIndex(line), self.are_few(points, line)
+        wide = _wide(line, context)
         windows = {
-            window: _at_points(timeline, points, window, aggregates)
+            window: _at_points(timeline, points, window, aggregates, wide)
             if few or window.width is None
-            else _rolled(line, window, aggregates).filter(is_point)
+            else _rolled(line, window, aggregates, wide).filter(is_point)
             for window, aggregates in context.by_window().items()
         }
         longest = max(_greatest(rolled[_LENGTH]) for rolled in windows.values())
@@ -69,13 +72,14 @@ def _at_points(
     points: pl.DataFrame,
     window: Window,
     aggregates: Mapping[int, Aggregate],
+    wide: Collection[int],
 ) -> pl.DataFrame:
     """As `_rolled`, for the points alone."""
     windows = timeline.windows(points, window)
     values = {aggregate.value for aggregate in aggregates.values()}
     counts = {value: windows.counts(value_name(value)) for value in values}
     exact = {
-        result_name(i): polars_compiler.expression(a)
+        result_name(i): polars_compiler.expression(a, wide)
         for i, a in aggregates.items()
         if polars_compiler.is_rolled(a) and a.aggregation.name != "count"
     }
@@ -95,7 +99,10 @@ def _at_points(
 
 
 def _rolled(
-    line: pl.DataFrame, window: Window, aggregates: Mapping[int, Aggregate]
+    line: pl.DataFrame,
+    window: Window,
+    aggregates: Mapping[int, Aggregate],
+    wide: Collection[int],
 ) -> pl.DataFrame:
     """For each row its window: where it lies within the line, and the aggregates that polars computes exactly."""
     exact = {i: a for i, a in aggregates.items() if polars_compiler.is_rolled(a)}
@@ -112,12 +119,25 @@ def _rolled(
         pl.col(_INDEX).first().fill_null(0).cast(pl.Int64).alias(_START),
         pl.len().cast(pl.Int64).alias(_LENGTH),
         *(pl.col(value_name(value)).count().alias(_COUNT.format(value)) for value in summed),
-        *(polars_compiler.expression(a).alias(result_name(i)) for i, a in exact.items()),
+        *(polars_compiler.expression(a, wide).alias(result_name(i)) for i, a in exact.items()),
     )
     # Groups come in an order of polars' own, the rows within each in that of time.
     rolled = rolled.sort(ENTITY, maintain_order=True)
     assert all(rolled[key].equals(line[key]) for key in (ENTITY, TIME)), "rows out of order"
     return rolled
+
+
+def _wide(line: pl.DataFrame, context: ComputeContext) -> frozenset[int]:
+    """The columns of floats, whose percentiles are asked for, in which two values differ by more than a float holds."""
+    positions = {
+        a.value
+        for a in context.aggregates
+        if a.aggregation.kind.name in polars_compiler.BETWEEN_RANKS
+    }
+    floats = [value for value in positions if context.dtypes[value] in FLOATS]
+    ranges = (pl.col(value_name(i)).cast(pl.Float64) for i in floats)
+    spans = line.select(values.max() - values.min() for values in ranges).row(0) if floats else ()
+    return frozenset(i for i, span in zip(floats, spans, strict=True) if span == math.inf)
 
 
 def _result(index: int, aggregate: Aggregate, rolled: pl.DataFrame, sums: Sums) -> pl.Series:

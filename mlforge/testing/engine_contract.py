@@ -375,6 +375,15 @@ class EngineContract:
         case = Case(tmp_path, rows, [Rolling("1h", {"x": ["sum", "max"]})])
         assert engine.values(case.events, case.points([(1, NOON)])).rows() == [(None, 1.7e308)]
 
+    def test_percentiles_lie_between_the_greatest_floats(
+        self, engine: Engine, tmp_path: Path
+    ) -> None:
+        rows = [(1, NOON + n // 2 * HOUR, value) for n, value in enumerate([1.7e308, -1.7e308] * 2)]
+        rows += [(2, NOON, 1.7e308), (2, NOON, 1.6e308), (3, NOON, 5e-324)]
+        names = ["median", "p1", "p25", "p50", "p99_9", "min", "last", "top_2"]
+        case = Case(tmp_path, rows, [Rolling(["1h", "9h"], {"x": names})])
+        case.check(engine, [(user, NOON + n * HOUR) for user in (1, 2) for n in (0, 1, 2, 12)])
+
     def test_values_at_both_ends_of_time(self, engine: Engine, tmp_path: Path) -> None:
         ends = [FIRST_INSTANT, FIRST_INSTANT + 1, 0, LAST_INSTANT - 1, LAST_INSTANT]
         rows = [(1, instant, float(n)) for n, instant in enumerate(ends)]

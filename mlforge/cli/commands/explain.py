@@ -208,6 +208,8 @@ def _rows(explanation: Explanation) -> str:
 def _shown(value: object) -> str:
     if value is None or isinstance(value, bool):
         return json.dumps(value)
+    if isinstance(value, list):
+        return f"[{', '.join(map(_shown, value))}]"
     return str(value)
 
 
