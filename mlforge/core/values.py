@@ -177,7 +177,8 @@ def to_us(instant: datetime) -> int:
     """Microseconds since the epoch; a naive datetime is taken as UTC."""
     if instant.tzinfo is None:
         instant = instant.replace(tzinfo=UTC)
-    return (instant - _EPOCH) // timedelta(microseconds=1)
+    since = instant - _EPOCH
+    return (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
 
 
 def from_us(us: int) -> datetime:

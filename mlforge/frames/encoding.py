@@ -47,22 +47,43 @@ def key_hash(entity: Mapping[str, object]) -> str:
     return sha256(b"".join([_netstring(name, entity[name]) for name in sorted(entity)])).hexdigest()
 
 
+def hashes_of(entities: Iterable[Mapping[str, object]], keys: Iterable[str]) -> list[str]:
+    """The hash of each entity by these of its keys, as `key_hash` gives it for these keys alone."""
+    names = sorted(keys)
+    return [
+        sha256(b"".join([_netstring(name, entity[name]) for name in names])).hexdigest()
+        for entity in entities
+    ]
+
+
 def entity_key(entity: Mapping[str, object], keys: Schema) -> dict[str, Key]:
     """The entity with its values as the keys' dtypes have them, in the keys' order.
 
     What pandas and JSON do to ids is undone (1.0, "1" and numpy's 1 are 1 for an integer key);
     missing or extra names, nulls and values that no row could hold raise RetrievalError.
     """
-    names = [key.name for key in keys]
-    if entity.keys() != set(names):
-        missing = [repr(name) for name in names if name not in entity]
-        extra = [repr(name) for name in entity if name not in names]
-        wrong = [f"no {', '.join(missing)}"] if missing else []
-        wrong += [f"{', '.join(extra)} not a key"] if extra else []
-        raise RetrievalError(
-            f"entity {dict(entity)!r}: {' and '.join(wrong)}; {_keys_there(names)}"
-        )
-    return {key.name: _coerced(key.name, entity[key.name], key.dtype) for key in keys}
+    [key] = entity_keys([entity], keys)
+    return key
+
+
+def entity_keys(entities: Iterable[Mapping[str, object]], keys: Schema) -> list[dict[str, Key]]:
+    """Each entity as `entity_key` gives it."""
+    typed = [(key.name, key.dtype) for key in keys]
+    names = {name for name, _ in typed}
+    values = []
+    for entity in entities:
+        if entity.keys() != names:
+            raise _wrong_names(entity, [name for name, _ in typed])
+        values.append({name: _coerced(name, entity[name], dtype) for name, dtype in typed})
+    return values
+
+
+def _wrong_names(entity: Mapping[str, object], names: Sequence[str]) -> RetrievalError:
+    missing = [repr(name) for name in names if name not in entity]
+    extra = [repr(name) for name in entity if name not in names]
+    wrong = [f"no {', '.join(missing)}"] if missing else []
+    wrong += [f"{', '.join(extra)} not a key"] if extra else []
+    return RetrievalError(f"entity {dict(entity)!r}: {' and '.join(wrong)}; {_keys_there(names)}")
 
 
 def _keys_there(keys: Sequence[str]) -> str:

@@ -15,6 +15,8 @@ from mlforge.sources.source import SourceFile
 from mlforge.sources.source_reading import HashedFile, SourceReading
 from mlforge.store import FileState, FileStateMap
 
+_FEW = 4  # contents that are sought one by one; for more it pays to sort all states by content
+
 
 class FileStates:
     """The states of a source's files before this ingestion and in it; files are read through it.
@@ -33,6 +35,7 @@ class FileStates:
     ) -> None:
         self.before, self.now = before, FileStateMap()
         self.files_read = 0
+        self._sought = 0
         self._shapes: dict[str, str] = {}
         self._sources, self._max_bytes, self._careful = sources, max_bytes, careful
         self._reading = reading
@@ -48,7 +51,7 @@ class FileStates:
         state = self.before.get(file.path)
         if state is None or state[:4] != file.stat:
             hashed = self._reading.hashed(file)
-            rows, shape = self._by_content.get(hashed.hash, (0, ""))
+            rows, shape = self._of_content(hashed.hash)
             self._note(file, hashed, rows, shape)
         else:
             self.now[file.path] = state
@@ -104,6 +107,14 @@ class FileStates:
                 before = self.last_good(path)
                 good = before if before != state.hash else ""
             self.now[path] = state._replace(good=good)
+
+    def _of_content(self, content: str) -> tuple[int, str]:
+        """Rows and columns of a content that some file had before, as after a rename; 0 and empty for a new one."""
+        self._sought += 1
+        if self._sought > _FEW:
+            return self._by_content.get(content, (0, ""))
+        known = next((state for state in self.before.values() if state.hash == content), None)
+        return (known.rows, known.shape) if known else (0, "")
 
     @cached_property
     def _by_content(self) -> dict[str, tuple[int, str]]:

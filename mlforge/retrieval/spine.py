@@ -12,7 +12,7 @@ from mlforge.core.values import DAY_US, FIRST_INSTANT, LAST_INSTANT
 from mlforge.engines import POINT
 from mlforge.errors import RetrievalError
 from mlforge.frames import polars_schema
-from mlforge.frames.encoding import entity_key, key_hash
+from mlforge.frames.encoding import entity_keys, hashes_of
 from mlforge.frames.interop import Table
 from mlforge.frames.normalize import as_utc
 from mlforge.online import OnlineBooks
@@ -46,14 +46,12 @@ def entity_hashes(
     Raises RetrievalError unless each entity has the keys of all the features, and no others.
     """
     keys = tuple({key.name: key for held in books.values() for key in held.keys}.values())
-    key_values = [entity_key(entity, keys) for entity in entities]
+    key_values = entity_keys(entities, keys)
     hashes_by_keys: dict[tuple[str, ...], list[str]] = {}
     for held in books.values():
         key_names = tuple(key.name for key in held.keys)
         if key_names not in hashes_by_keys:
-            hashes_by_keys[key_names] = [
-                key_hash({name: entity[name] for name in key_names}) for entity in key_values
-            ]
+            hashes_by_keys[key_names] = hashes_of(key_values, key_names)
     return {
         name: hashes_by_keys[tuple(key.name for key in held.keys)] for name, held in books.items()
     }

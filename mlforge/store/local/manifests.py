@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from mlforge.core.collection import collection_paused
 from mlforge.core.manifest import Manifest
 from mlforge.core.values import Version
 from mlforge.errors import IntegrityError
@@ -45,7 +46,7 @@ def read_manifest(path: Path, name: str, version: Version, chunks: ManifestChunk
     IntegrityError where it, or a chunk that it names, is damaged.
     """
     document = read_document(path, name, version)
-    with well_formed(path):
+    with well_formed(path), collection_paused():
         lists = chunks.lists(document)
     return manifest_json.from_json(document, str(path), lists)
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import polars as pl
 
+from mlforge.core.collection import collection_paused
 from mlforge.core.manifest import Partial
 from mlforge.core.schema import Schema
 from mlforge.errors import IntegrityError
@@ -93,12 +94,14 @@ class Pack:
     def places(self) -> dict[str, PartialLocation]:
         """Where each of its partials is."""
         file, among = self.file, len(self.hashes)
-        return {h: PartialLocation(file, number, among) for number, h in enumerate(self.hashes)}
+        with collection_paused():
+            return {h: PartialLocation(file, number, among) for number, h in enumerate(self.hashes)}
 
     @cached_property
     def partials(self) -> dict[str, Partial]:
         """Its partials' descriptions."""
-        partials = partials_from_json(json.loads(self.described))
+        with collection_paused():
+            partials = partials_from_json(json.loads(self.described))
         return {partial.hash: partial for partial in partials}
 
     @cached_property

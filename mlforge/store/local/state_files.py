@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
+from mlforge.core.collection import collection_paused
 from mlforge.core.values import Version
 from mlforge.errors import IntegrityError
 from mlforge.store.local import io
@@ -145,15 +146,40 @@ def _line(path: str, state: FileState | None = None) -> str:
 
 
 def _understood(text: str) -> FileStateMap:
-    states = FileStateMap()
-    for line in text.splitlines():
-        with suppress(ValueError, TypeError, AttributeError, KeyError):
-            path, *fields = json.loads(line)
-            if fields:
-                states[path] = FileState(*fields)
-            else:
-                states.pop(path, None)
+    states, shapes = FileStateMap(), dict[str, str]()
+    with collection_paused():
+        for entry in _entries([line for line in text.splitlines() if line]):
+            with suppress(ValueError, TypeError, AttributeError, KeyError):
+                path, *fields = entry
+                if fields:
+                    states[path] = _shared(FileState(*fields), shapes)
+                else:
+                    states.pop(path, None)
     return states
+
+
+def _entries(lines: list[str]) -> Iterable[Any]:
+    """The parsed lines; without those that are damaged, if some are."""
+    try:
+        entries: list[Any] = json.loads(f"[{','.join(lines)}]")
+        if len(entries) == len(lines):
+            return entries
+    except (ValueError, RecursionError):
+        pass
+    return _each_entry(lines)
+
+
+def _each_entry(lines: list[str]) -> Iterator[Any]:
+    for line in lines:
+        with suppress(ValueError, RecursionError):
+            yield json.loads(line)
+
+
+def _shared(state: FileState, shapes: dict[str, str]) -> FileState:
+    """A state whose texts are those of other states, where they are equal: most files have the same columns."""
+    shape = shapes.setdefault(state.shape, state.shape)
+    good = state.hash if state.good == state.hash else state.good
+    return state._replace(shape=shape, good=good)
 
 
 def audit(folder: Path) -> Audit | None:
