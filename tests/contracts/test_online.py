@@ -101,6 +101,7 @@ def test_books_can_be_read_by_a_person(store: RedisStore, client: redis.Redis) -
         "store": "",
         "ttl": "none",
         "rows": "1",
+        "derive": "",
         "losses": "",
         "pushed_at": "2024-01-01T12:00:01.000000Z",
         "renewed_at": "2024-01-01T12:00:01.000000Z",
