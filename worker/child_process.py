@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -16,6 +17,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 ON_LINUX = sys.platform.startswith("linux")
+GROWTH_BYTES = 512 << 20
+"""By how much a process may have grown, at the most, to be given more work."""
 _PR_SET_PDEATHSIG = 1
 _GRACE_S = 10.0
 
@@ -32,6 +35,15 @@ def die_with_parent(parent: int, sig: signal.Signals = signal.SIGTERM) -> None:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(sig))
     if os.getppid() != parent:  # the parent died before the call
         os.kill(os.getpid(), sig)
+
+
+def resident_bytes() -> int:
+    """Bytes of this process in memory; where the system does not tell, the most that there ever were."""
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+    except OSError:
+        most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return most if sys.platform == "darwin" else most * 1024
 
 
 def main(arguments: Sequence[str]) -> int:

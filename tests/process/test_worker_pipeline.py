@@ -51,8 +51,9 @@ def forks_of(worker: int) -> list[int]:
 
 
 def horse_of(worker: int) -> int:
-    """The process that has the job in hand: of the spares the oldest is taken."""
-    return forks_of(worker)[0]
+    """The process that has the job in hand."""
+    [horse] = forks_of(worker)
+    return horse
 
 
 def test_a_drop_becomes_a_version_and_rows_online(shop):  # noqa: F811
@@ -112,17 +113,17 @@ def test_drops_while_a_refresh_runs_lead_to_exactly_one_more(shop, slow):  # noq
     assert shop.store.read("slow").height == 6
 
 
-def test_a_job_runs_in_a_process_of_its_own_that_was_forked_before_it_came(shop, slow):  # noqa: F811
+def test_a_job_runs_in_a_process_that_was_forked_before_it_came_as_does_the_next(shop, slow):  # noqa: F811
     worker = shop.processes[1].pid
-    spares = eventually(lambda: found if len(found := forks_of(worker)) == 2 else None)
-    write(shop.folder / "slow" / "ahead.parquet", purchases((12, 0, 1.0)))
-    eventually(slow.is_at_work)
-    # One that had just served may have been among them, and another have come in its place.
-    at_work = min(forks_of(worker))
-    assert at_work in spares, "none was forked for the job"
-    slow.go_on()
-    eventually(lambda: shop.online("slow", 12))
-    eventually(lambda: len(found := forks_of(worker)) == 2 and at_work not in found)
+    [forked] = eventually(lambda: found if len(found := forks_of(worker)) == 1 else None)
+    for second, name in enumerate(("ahead", "next")):
+        slow.stop()
+        write(shop.folder / "slow" / f"{name}.parquet", purchases((12 + second, second, 1.0)))
+        eventually(slow.is_at_work)
+        assert forks_of(worker) == [forked], "none was forked for the job"
+        slow.go_on()
+        eventually(lambda user=12 + second: shop.online("slow", user))
+        eventually(lambda: not shop.ticket("slow").behind)
 
 
 def test_a_killed_fork_is_replaced_at_once(shop, slow):  # noqa: F811

@@ -11,28 +11,26 @@ from pathlib import Path
 import pytest
 
 from tests.support.workers import eventually
-from worker.queue.prefork import PreforkPool
+from worker.queue.prefork import Outcome, PreforkPool
 
 Make = Callable[..., PreforkPool]
 
 
 @pytest.fixture
 def make(tmp_path: Path) -> Iterator[Make]:
-    """Spares whose service is to write their process id into a file of the order's name."""
+    """Spares whose service is to write their process id into a file of the order's name; they go on after `more`."""
     made: list[PreforkPool] = []
 
-    def serve(order: str, tell: Callable[[], object]) -> None:
+    def serve(order: str) -> bool:
         part = tmp_path / f"{order}.part"
         part.write_text(str(os.getpid()))
         part.rename(tmp_path / order)
-        if order.startswith("told"):
-            tell()
-            signal.pause()
         if order.startswith("killed"):
             if order.endswith("child") and os.fork() == 0:
                 time.sleep(5)  # it holds all pipes
                 os._exit(0)
             os.kill(os.getpid(), signal.SIGKILL)
+        return order.startswith("more")
 
     def of(count: int = 1, warm: Callable[[], Iterator[float]] = lambda: iter(())) -> PreforkPool:
         made.append(PreforkPool(count, lambda: None, warm, serve))
@@ -58,12 +56,64 @@ def test_each_order_is_served_by_a_process_that_was_there_before_it(
     assert len({*pids, os.getpid()}) == 3
 
 
-def test_that_an_order_is_served_is_told_before_the_process_ends(make: Make) -> None:
-    spare = make(1).give("told")
+def test_a_process_that_has_served_its_last_order_leaves_no_zombie(make: Make) -> None:
+    spares = make(1)
+    spare = spares.give("last")
     assert spare is not None
-    assert spare.wait() == 0
-    os.kill(spare.pid, signal.SIGKILL)
+    assert spare.wait() == Outcome(0)
     eventually(lambda: not Path(f"/proc/{spare.pid}").exists())
+    assert spares.give("another") is None
+
+
+def test_a_process_that_goes_on_serves_the_next_order_before_any_other(
+    make: Make, tmp_path: Path
+) -> None:
+    spares = make(2)
+    first = spares.give("more")
+    assert first is not None
+    assert first.wait() == Outcome(0, goes_on=True)
+    spares.take_back(first)
+    for order in ("more again", "last"):
+        again = spares.give(order)
+        assert again is first
+        outcome = again.wait()
+        assert int((tmp_path / order).read_text()) == first.pid
+        if outcome.goes_on:
+            spares.take_back(again)
+    assert outcome == Outcome(0)
+    other = spares.give("last of the other")
+    assert other is not None
+    assert other.pid != first.pid
+
+
+def test_warming_up_goes_on_between_orders(make: Make, tmp_path: Path) -> None:
+    def warm() -> Iterator[float]:
+        yield 60.0
+        (tmp_path / "second step").touch()
+        yield 60.0
+
+    spares = make(1, warm)
+    spare = spares.give("more")
+    assert spare is not None
+    spare.wait()
+    eventually((tmp_path / "second step").exists)
+    spares.take_back(spare)
+    assert spares.give("last") is spare
+    assert spare.wait() == Outcome(0)
+
+
+def test_a_process_that_is_killed_while_it_waits_for_its_next_order_is_passed_over(
+    make: Make,
+) -> None:
+    spares = make(1)
+    spare = spares.give("more")
+    assert spare is not None
+    spare.wait()
+    spares.take_back(spare)
+    os.kill(spare.pid, signal.SIGKILL)
+    os.waitid(os.P_PID, spare.pid, os.WEXITED | os.WNOWAIT)
+    assert spares.give("another") is None
+    assert not Path(f"/proc/{spare.pid}").exists()
 
 
 @pytest.mark.parametrize("order", ["killed", "killed with a child"])
@@ -71,7 +121,7 @@ def test_a_process_that_ends_without_a_word_has_not_served(make: Make, order: st
     spare = make(1).give(order)
     assert spare is not None
     began = time.monotonic()
-    assert spare.wait() == signal.SIGKILL
+    assert spare.wait() == Outcome(signal.SIGKILL)
     assert time.monotonic() - began < 4
 
 
@@ -133,7 +183,7 @@ def test_spares_end_with_their_parent(tmp_path: Path) -> None:
     told, tell = os.pipe()
     parent = os.fork()
     if parent == 0:
-        spares = PreforkPool(2, lambda: None, lambda: iter(()), lambda *_: None)
+        spares = PreforkPool(2, lambda: None, lambda: iter(()), lambda _: False)
         spares.refill()
         os.write(tell, " ".join(str(spare.pid) for spare in spares._idle).encode())
         os._exit(0)

@@ -184,7 +184,7 @@ def test_nothing_more_is_taken_where_a_process_should_end(idle, project, monkeyp
         later = together.time.monotonic() + project.settings.job_timeout_s
         monkeypatch.setattr(together.time, "monotonic", lambda: later)
     elif limit == "memory":
-        monkeypatch.setattr(together, "_resident", lambda: 1 << 50)
+        monkeypatch.setattr(together, "resident_bytes", lambda: 1 << 50)
     elif limit == "ending":
         monkeypatch.setattr(together, "is_worker_ending", lambda _: True)
     else:

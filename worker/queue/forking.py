@@ -1,4 +1,4 @@
-"""The worker that runs each job in a process of its own, forked and warmed up before the job came.
+"""The worker that runs jobs in a process beside its own, forked and warmed up before the first of them came.
 
 The parent imports polars, duckdb and the definitions, but never uses an engine: children of a process that has
 used polars cannot use it.
@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import structlog
@@ -24,7 +25,7 @@ from mlforge.core import clock
 from mlforge.core.values import to_us
 from mlforge.definitions.together import of_one_source
 from worker import project
-from worker.child_process import die_with_parent
+from worker.child_process import GROWTH_BYTES, die_with_parent, resident_bytes
 from worker.project import JOB_TIMEOUT, Project
 from worker.queue.prefork import ForkedProcess, PreforkPool
 from worker.queue.rq_queue import argument
@@ -35,14 +36,21 @@ from worker.state.work_queue import WorkQueue
 OVERDUE_S = 5
 """Time that a job that ran into its timeout has left to say so, before its process is killed."""
 _LATE = "MLFORGE_LOAD_LATE"
-_PREFORKED = 2
-"""A drop often concerns several features, which come one after the other."""
+_PREFORKED = 1
+JOBS_A_PROCESS = 200
+"""After so many jobs a process is replaced, whatever it may have gathered."""
+_SOUND = ("refreshed", "unchanged", "held", "nothing to do")
+"""Outcomes of a job after which its process may serve another."""
 
 log = structlog.get_logger()
 
 
 class ForgeWorker(Forge, Worker):
-    """Forks a process per job: none imports anything, and none can take the worker down."""
+    """Runs jobs in a forked process: it imports nothing, and cannot take the worker down.
+
+    The process serves one job after the other, until one fails, it has grown, or it has served many; it is
+    killed when a job's time is up. Then another takes its place.
+    """
 
     _overdue: str | None = None
     _forking = False
@@ -50,7 +58,8 @@ class ForgeWorker(Forge, Worker):
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._prefork: ForkedProcess | None = None
-        self._tell: Callable[[], object] = lambda: None
+        self._served = 0
+        self._most_bytes = 0
         self._pool = PreforkPool(
             _PREFORKED, self.setup_work_horse_signals, self._warm_up, self._serve
         )
@@ -99,20 +108,20 @@ class ForgeWorker(Forge, Worker):
         """Wait until the job is done, or for the end of its process, as rq does."""
         if self._prefork is None:
             return super().wait_for_horse()
-        return self._horse_pid, self._prefork.wait(), None
-
-    def perform_job(self, job: Job, queue: Queue, execution: Execution) -> bool:
-        """rq's own; nothing is left to do in this process then."""
-        succeeded = super().perform_job(job, queue, execution)
-        self._tell()
-        return succeeded
+        outcome = self._prefork.wait()
+        if outcome.goes_on:
+            self._pool.take_back(self._prefork)
+        return self._horse_pid, outcome.status, None
 
     def _warm_up(self) -> Iterator[float]:
         return warm_up(project.in_use, self.connection.ping)
 
-    def _serve(self, order: str, tell: Callable[[], object]) -> None:
-        """Run the job, within a process that was forked ahead, as a fork made for the job would."""
-        self._tell = tell
+    def _serve(self, order: str) -> bool:
+        """Run the job, within a process that was forked ahead; returns whether it may run another."""
+        if not self._served:
+            random.seed()
+            self._is_horse = True
+            self._most_bytes = resident_bytes() + GROWTH_BYTES
         ids = json.loads(order)
         job = self.job_class.fetch(
             ids["job"], connection=self.connection, serializer=self.serializer
@@ -121,7 +130,13 @@ class ForgeWorker(Forge, Worker):
         execution = Execution.fetch(ids["execution"], job.id, connection=self.connection)
         execution._job = job
         self.execution = execution
-        self.main_work_horse(job, self.queues[0])
+        self._served += 1
+        return (
+            self.perform_job(job, self.queues[0], execution)
+            and job._result in _SOUND
+            and self._served < JOBS_A_PROCESS
+            and resident_bytes() <= self._most_bytes
+        )
 
     def _at_leisure(self) -> bool:
         try:

@@ -1,8 +1,8 @@
-"""Processes forked ahead of their jobs: the process of a new job has already done the costly first steps.
+"""Processes forked ahead of their orders: the process of a job has already done the costly first steps.
 
-A process of the pool serves one order and ends, as a fork made for that order would: jobs share nothing. Until then it
-warms up, a step at a time, so that an order need not wait for more than the step in hand. It reports when it
-has served, since its exit takes a while, in which the system frees its memory.
+A process of the pool serves one order after the other, for as long as its service says that it may. Between orders it
+warms up, a step at a time, so that an order need not wait for more than the step in hand. It reports when it has
+served, and whether it goes on: nobody waits for its end, which takes the system a while.
 """
 
 from __future__ import annotations
@@ -14,12 +14,23 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 
 from worker.child_process import die_with_parent
 
 _ORDER_BYTES = 4_096  # what a pipe takes in one piece
 _LOOK_S = 0.1
+_GOES_ON, _ENDS = b"+", b"."
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """The end of an order: 0 if it was served, else the process's exit status, None if it was reaped elsewhere.
+
+    goes_on: the process waits for another order.
+    """
+
+    status: int | None
+    goes_on: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,31 +48,35 @@ class ForkedProcess:
         except BrokenPipeError:
             self.bury()
             return False
-        os.close(self.orders)
         return True
 
-    def wait(self) -> int | None:
-        """Wait until the process has served (0) or ended (its exit status, None if it was reaped elsewhere).
+    def wait(self) -> Outcome:
+        """Wait until the process has served its order, or has ended.
 
         A closed pipe is no proof of its end, since processes that it started may hold the pipe open.
         """
-        status = self._outcome()
-        os.close(self.served)
-        return status
+        outcome = self._outcome()
+        if not outcome.goes_on:
+            os.close(self.orders)
+            os.close(self.served)
+        return outcome
 
-    def _outcome(self) -> int | None:
+    def _outcome(self) -> Outcome:
         with suppress(ChildProcessError):
             while True:
                 is_ready = bool(select.select([self.served], [], [], _LOOK_S)[0])
-                if is_ready and os.read(self.served, 1):
+                report = os.read(self.served, 1) if is_ready else b""
+                if report == _GOES_ON:
+                    return Outcome(0, goes_on=True)
+                if report:
                     threading.Thread(
                         target=_reap, args=(self.pid,), name="reap", daemon=True
                     ).start()
-                    return 0
+                    return Outcome(0)
                 ended, status = os.waitpid(self.pid, 0 if is_ready else os.WNOHANG)
                 if ended:
-                    return status
-        return None
+                    return Outcome(status)
+        return Outcome(None)
 
     def bury(self) -> None:
         """Close the pipes, on which an idle process ends, and leave no zombie."""
@@ -73,8 +88,8 @@ class ForkedProcess:
 class PreforkPool:
     """Up to `count` idle processes. `begin` is called in each at once, `warm` then.
 
-    `warm` yields after each of its steps the seconds that its next step can wait for an order.
-    `serve` is called with the order, and with a function to call once the order is served.
+    `warm` yields after each of its steps the seconds that its next step can wait for an order; it goes on between orders.
+    `serve` is called with each order, and returns whether the process may serve another.
     """
 
     def __init__(
@@ -82,7 +97,7 @@ class PreforkPool:
         count: int,
         begin: Callable[[], None],
         warm: Callable[[], Iterator[float]],
-        serve: Callable[[str, Callable[[], object]], None],
+        serve: Callable[[str], bool],
     ) -> None:
         self._count = count
         self._begin, self._warm, self._serve = begin, warm, serve
@@ -107,6 +122,10 @@ class PreforkPool:
             if process.take(text):
                 return process
         return None
+
+    def take_back(self, process: ForkedProcess) -> None:
+        """Take back a process that goes on: it is the next to serve, as it is the warmest."""
+        self._idle.insert(0, process)
 
     def dismiss(self) -> None:
         """End all idle ones."""
@@ -142,12 +161,16 @@ class PreforkPool:
         os._exit(status)
 
     def _await(self, orders: int, tell: int) -> None:
-        for pause in self._warm():
-            if select.select([orders], [], [], pause)[0]:
-                break
-        order = os.read(orders, _ORDER_BYTES)
-        if order:
-            self._serve(order.decode(), partial(os.write, tell, b"."))
+        steps, goes_on = self._warm(), True
+        while goes_on:
+            for pause in steps:
+                if select.select([orders], [], [], pause)[0]:
+                    break
+            order = os.read(orders, _ORDER_BYTES)
+            if not order:
+                return
+            goes_on = self._serve(order.decode())
+            os.write(tell, _GOES_ON if goes_on else _ENDS)
 
 
 def _reap(pid: int) -> None:

@@ -46,7 +46,8 @@ log = structlog.get_logger()
 def refresh(feature: str, definitions: str, definitions_hash: str) -> str:
     """Refresh and push a feature, as rq's job; returns the outcome in a word.
 
-    Other features of its source that wait too are served then, from the same reading of its files.
+    Other features of its source that wait too are served then, from the same reading of its files. If one of them
+    ends the job, the outcome is that one's.
     """
     at_work, job = project.in_use(), current_job_id()
     with structlog.contextvars.bound_contextvars(feature=feature, job=job):
@@ -65,8 +66,9 @@ def refresh(feature: str, definitions: str, definitions_hash: str) -> str:
     for lease in waiting_together(at_work, feature, job):
         with structlog.contextvars.bound_contextvars(feature=lease.feature, job=job):
             reach("job.begun")
-            if _served(at_work, lease, Ticket(lease.feature), reading) in ENDING:
-                break
+            ending = _served(at_work, lease, Ticket(lease.feature), reading)
+        if ending in ENDING:
+            return ending
     return outcome
 
 

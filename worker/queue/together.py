@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import os
-import resource
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 from mlforge.definitions.together import of_one_source
+from worker.child_process import GROWTH_BYTES, resident_bytes
 from worker.project import Project
 from worker.queue.rq_queue import JobQueue, is_worker_ending
 from worker.state.work_queue import Lease, Ticket
 
 TIME_SHARE = 0.1
 """The share of a job's time after which it takes no further feature: the rest is enough for any that it has taken."""
-GROWTH_BYTES = 512 << 20
-"""By how much a process may have grown to take a further feature."""
 
 
 def waiting_together(at_work: Project, feature: str, job: str) -> Iterator[Lease]:
@@ -52,21 +48,12 @@ class _Limits:
     def __init__(self, at_work: Project) -> None:
         self._project = at_work
         self._end_s = time.monotonic() + TIME_SHARE * at_work.settings.job_timeout_s
-        self._most_bytes = _resident() + GROWTH_BYTES
+        self._most_bytes = resident_bytes() + GROWTH_BYTES
 
     def are_reached(self) -> bool:
         return (
             time.monotonic() >= self._end_s
-            or _resident() > self._most_bytes
+            or resident_bytes() > self._most_bytes
             or is_worker_ending(self._project.redis)
             or not (self._project.is_current() and self._project.is_of_its_store())
         )
-
-
-def _resident() -> int:
-    """Bytes of this process in memory; at the most that it ever had, where the system tells no more."""
-    try:
-        return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
-    except OSError:
-        most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return most if os.uname().sysname == "Darwin" else most * 1024
