@@ -159,7 +159,7 @@ import resource
 
 @feature(keys=["user_id"], source="drops/", timestamp="at", incremental=True)
 def hungry(df: pl.DataFrame) -> pl.DataFrame:
-    if (HERE / "hunger").exists():
+    if is_there("hunger"):
         resource.setrlimit(resource.RLIMIT_AS, (2 << 30, resource.RLIM_INFINITY))
         bytearray(8 << 30)
     return df.select("user_id", "at", "amount")
@@ -194,7 +194,7 @@ import ctypes
 
 @feature(keys=["user_id"], source="drops/", timestamp="at", incremental=True)
 def hung(df: pl.DataFrame) -> pl.DataFrame:
-    if (HERE / "hang").exists():
+    if is_there("hang"):
         (HERE / "hangs").touch()
         lock, libc = ctypes.create_string_buffer(128), ctypes.PyDLL(None)
         libc.pthread_mutex_lock(lock)
@@ -250,7 +250,7 @@ import signal
 
 @feature(keys=["user_id"], source="poison/", timestamp="at", incremental=True)
 def deadly(df: pl.DataFrame) -> pl.DataFrame:
-    if (HERE / "poisoned").exists():
+    if is_there("poisoned"):
         os.kill(os.getpid(), signal.SIGKILL)
     return df.select("user_id", "at", "amount")
 """,
@@ -286,7 +286,7 @@ POISON = usual_with(
     """
 @feature(keys=["user_id"], source="poison/", timestamp="at", incremental=True)
 def poison(df: pl.DataFrame) -> pl.DataFrame:
-    if (HERE / "poisoned").exists():
+    if is_there("poisoned"):
         (HERE / "tries").open("a").write("x")
         raise ValueError("as always")
     return df.select("user_id", "at", "amount")
