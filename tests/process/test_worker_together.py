@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -17,7 +18,9 @@ from tests.support.workers import (
     several,
     write,
 )
+from worker.child_process import GROWTH_BYTES
 from worker.queue import JobQueue, enqueue, refresh_job, together
+from worker.queue.forking import JOBS_A_PROCESS, may_serve_on
 
 NAMES = [f"f{number}" for number in range(8)]
 ALIKE = several(dict.fromkeys(NAMES, "drops/"))
@@ -25,11 +28,15 @@ BAD = """
 import os
 import signal
 
+KEPT = []
+
 
 @feature(keys=["user_id"], source="drops/", timestamp="at", incremental=True)
 def f3(df: pl.DataFrame) -> pl.DataFrame:
     if is_there("die"):
         os.kill(os.getpid(), signal.SIGKILL)
+    if is_there("leak"):
+        KEPT.append(b"x" * (700 << 20))
     if is_there("fail"):
         raise ValueError("as always")
     return df.select("user_id", "at", "amount")
@@ -54,9 +61,14 @@ def one_is_bad(server, tmp_path) -> Iterator[Shop]:  # noqa: F811
         yield made
 
 
+def children_of(worker: int) -> list[int]:
+    return list(map(int, Path(f"/proc/{worker}/task/{worker}/children").read_text().split()))
+
+
 def dropped(shop: Shop, name: str = "a") -> None:
     """A file in the source, and a request of each feature, as the watcher makes them."""
-    write(shop.folder / f"drops/{name}.parquet", purchases((1, 10, 5.0)))
+    amount = 1.0 + len(list((shop.folder / "drops").iterdir()))
+    write(shop.folder / f"drops/{name}.parquet", purchases((1, 10, amount)))
     for feature in NAMES:
         job = shop.project.work_queue.request(feature, f"{name} came", closed_at=1).job
         enqueue(shop.project, feature, job)
@@ -115,6 +127,40 @@ def test_a_feature_that_ends_its_process_is_tried_alone_from_then_on(one_is_bad)
     dropped(one_is_bad, "b")
     eventually(lambda: served(one_is_bad))
     assert one_is_bad.online("f3", 1)
+
+
+def test_a_process_that_has_grown_is_replaced_and_one_that_has_not_serves_on(one_is_bad):
+    worker = one_is_bad.start("worker")
+    pids = []
+    for name in ("a", "b", "leaking", "c"):
+        if name == "leaking":
+            (one_is_bad.folder / "leak").touch()
+        eventually(lambda: len(children_of(worker.pid)) == 1)
+        [pid] = children_of(worker.pid)
+        pids.append(pid)
+        dropped(one_is_bad, name)
+        eventually(lambda: served(one_is_bad))
+        (one_is_bad.folder / "leak").unlink(missing_ok=True)
+        if name == "leaking":
+            eventually(lambda pid=pid: pid not in children_of(worker.pid))
+    assert pids[0] == pids[1] == pids[2] != pids[3]
+
+
+@pytest.mark.parametrize(
+    ("outcome", "jobs", "grown", "goes_on"),
+    [
+        *((outcome, 1, 0, True) for outcome in ("refreshed", "unchanged", "held", "nothing to do")),
+        *(
+            (outcome, 1, 0, False)
+            for outcome in ("failed", "parked", "gone", "given back", "not ours", None)
+        ),
+        ("refreshed", JOBS_A_PROCESS, 0, False),
+        ("refreshed", JOBS_A_PROCESS - 1, GROWTH_BYTES, True),
+        ("refreshed", 1, GROWTH_BYTES + 1, False),
+    ],
+)
+def test_a_process_serves_on_after_what_leaves_it_in_order(outcome, jobs, grown, goes_on):
+    assert may_serve_on(outcome, jobs, grown) is goes_on
 
 
 # -- the rules, without processes

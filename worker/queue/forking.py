@@ -59,7 +59,7 @@ class ForgeWorker(Forge, Worker):
         super().__init__(*arguments, **options)
         self._prefork: ForkedProcess | None = None
         self._served = 0
-        self._most_bytes = 0
+        self._bytes_before = 0
         self._pool = PreforkPool(
             _PREFORKED, self.setup_work_horse_signals, self._warm_up, self._serve
         )
@@ -121,7 +121,7 @@ class ForgeWorker(Forge, Worker):
         if not self._served:
             random.seed()
             self._is_horse = True
-            self._most_bytes = resident_bytes() + GROWTH_BYTES
+            self._bytes_before = resident_bytes()
         ids = json.loads(order)
         job = self.job_class.fetch(
             ids["job"], connection=self.connection, serializer=self.serializer
@@ -131,12 +131,8 @@ class ForgeWorker(Forge, Worker):
         execution._job = job
         self.execution = execution
         self._served += 1
-        return (
-            self.perform_job(job, self.queues[0], execution)
-            and job._result in _SOUND
-            and self._served < JOBS_A_PROCESS
-            and resident_bytes() <= self._most_bytes
-        )
+        outcome = job._result if self.perform_job(job, self.queues[0], execution) else None
+        return may_serve_on(outcome, self._served, resident_bytes() - self._bytes_before)
 
     def _at_leisure(self) -> bool:
         try:
@@ -209,6 +205,14 @@ class ForgeWorker(Forge, Worker):
             )
             self._restart({_LATE: "1", SCOPE: opened.scope})
         return opened
+
+
+def may_serve_on(outcome: str | None, served: int, grown_bytes: int) -> bool:
+    """Whether a process may serve another job. outcome: that of its last job, None if the job raised an error.
+
+    served: how many jobs it has served. grown_bytes: by how much it is larger than before the first.
+    """
+    return outcome in _SOUND and served < JOBS_A_PROCESS and grown_bytes <= GROWTH_BYTES
 
 
 def _forks_are_safe(timeout_s: float = 3.0) -> bool:

@@ -20,7 +20,7 @@ def waiting_together(at_work: Project, feature: str, job: str) -> Iterator[Lease
 
     The job holds one lease at a time, so that its process can only ever interrupt one feature; the jobs of all others
     stay in the queue for other workers. A feature whose last refresh failed, or ended its process, is left to a
-    process of its own. Nothing more is taken once the definitions have changed, the worker is to end, the process
+    job of its own. Nothing more is taken once the definitions have changed, the worker is to end, the process
     has grown, or much of the job's time is over.
     """
     limits = _Limits(at_work)
