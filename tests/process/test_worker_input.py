@@ -223,7 +223,7 @@ def test_books_that_cannot_be_read_stop_neither_status_nor_other_features_and_ar
     watcher = eventually(shop.project.presence.read)
     eventually(lambda: shop.project.presence.read().parts[1].age_s < 3)
     assert list(watcher.problems()) == []
-    eventually(lambda: shop.online("spend", 50) and feature_of(shop, "spend").state != "unreadable")
+    eventually(lambda: feature_of(shop, "spend").state != "unreadable" and shop.online("spend", 50))
 
 
 def test_figures_and_entries_that_nobody_of_us_wrote_are_left_out(shop: Shop) -> None:  # noqa: F811
