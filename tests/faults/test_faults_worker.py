@@ -237,7 +237,7 @@ def poisoned(plant: Plant) -> Iterator[None]:
     for _ in running(plant):
         plant.drop(into="poison")
         plant.drop()
-        assert_invariant(plant.project, features=OTHERS)
+        assert_invariant(plant.project, features=OTHERS, deadline_s=60)
         yield
 
 
