@@ -108,8 +108,8 @@ def _counts_own_events(events: Events, points: pl.DataFrame) -> bool:
     """
     spec = events.spec
     counting = [w for w in spec.windows if w.sees_present and not w.lag]
-    if spec.interval is not None or spec.timestamp is None or not counting:
-        return False
+    if spec.interval is not None or spec.timestamp is None or not counting or not spec.keys:
+        return False  # without keys an instant in common proves nothing
     known = points.drop_nulls()
     drawn = known.gather_every(max(1, known.height // _DRAWN)).head(_DRAWN)
     for row in drawn.iter_slices(1):

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.support.workers import Shop, eventually, purchases, running_shop, server, write  # noqa: F401 - fixtures
+from worker.reconcile.reconciler import MOVED
 
 DEFINITIONS = """
 import os
@@ -110,3 +111,6 @@ def test_a_rollback_is_followed_and_a_hold_is_told(shop: Shop) -> None:
     assert "1.0.0 of it is what is read" in status
     assert shop.ask("approve", "spend").returncode == 0
     eventually(lambda: peak_of(shop, 3) == 7.0 and activity_of(shop) == 4, within=60)
+    # Whoever has published a version asks for its readers; nobody asks a second time.
+    again = shop.log("refreshed", feature="peak", trigger=MOVED, changed=False)
+    assert [entry for entry in again if not entry["entities_pushed"]] == []

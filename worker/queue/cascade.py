@@ -13,8 +13,19 @@ def request_readers(
     """Request the features whose source is this one.
 
     closed_at: when the file was closed that the version follows from, in UTC microseconds: freshness counts from there.
-    What a process that dies here leaves out, the watcher's next scan of its versions requests.
+    What a process that dies here leaves out, the reconciler requests: see `has_moved`.
     """
     for reader in readers(project.definitions.features, feature):
         request = project.work_queue.request(reader, f"{feature} {version}", closed_at)
         enqueue(project, reader, request.job)
+
+
+def has_moved(project: Project, feature: str) -> bool:
+    """Whether the feature that this one is made from serves parts that this one has not looked at; False of one made from files."""
+    definitions = project.definitions
+    if definitions.feature(feature).upstream is None:
+        return False
+    listing = definitions.source(feature).scan()
+    states = definitions.store.file_states(feature)
+    seen = {path: state[:4] for path, state in states.items()}
+    return listing.exists and seen != listing.stats

@@ -19,6 +19,7 @@ from mlforge.online.staleness import OnlineView, SeenAtOnce
 from mlforge.store import Store
 from worker.project import Project
 from worker.queue import JobQueue, enqueue
+from worker.queue.cascade import has_moved
 from worker.queue.requests import Requests
 from worker.state.work_queue import Ticket, idle, orphaned, overdue
 from worker.supervision import survived
@@ -33,6 +34,8 @@ _COUNT_SHARE = 100
 """The pause after a count, in times of its length: a count looks at every key of the server."""
 LOST_AFTER_S = 4.0
 """A queued job that has been out of the queue so long, and has not begun, is lost."""
+
+MOVED = "its source serves another version"
 
 log = structlog.get_logger()
 
@@ -162,13 +165,17 @@ class Reconciler:
 
     def _compare_one(self, ticket: Ticket, online: OnlineView, now_s: float) -> None:
         store = self.project.definitions.store
-        reason = self._released(ticket.feature) or self.behind(store, online, ticket.feature)
+        released, moved = self._released(ticket.feature), has_moved(self.project, ticket.feature)
+        moved = moved and store.books(ticket.feature).hold is None
+        reason = released or (MOVED if moved else self.behind(store, online, ticket.feature))
         if reason is None:
             self._reminded.pop(ticket.feature, None)
             return
         if not self._reminded.setdefault(ticket.feature, _Reminder()).due(now_s):
             return
-        if ticket.parked:
+        if moved:
+            self.requests(ticket.feature, reason, None)
+        elif ticket.parked:
             # Its refresh will fail again, but what it serves is pushed all the same.
             enqueue(self.project, ticket.feature, self.project.work_queue.requeue(ticket))
         else:

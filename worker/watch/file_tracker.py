@@ -83,10 +83,10 @@ class FileTracker:
     def has_same_folders(self) -> bool:
         """Whether no file came, went or was renamed since the last scan, as the folders themselves say.
 
-        They do not tell of a file that was written over in place. A source without folders is never the same.
+        They do not tell of a file that was written over in place.
         """
         folders = self.folders
-        if not folders or not self.exists:
+        if folders is None or not self.exists:
             return False
         return all(state == folder_state(path) for path, state in folders.items())
 

@@ -213,6 +213,8 @@ class Watcher:
         whole, moved = began >= self._whole_at, False
         for tracker in self._trackers:
             with survived("look into a source", source=tracker.source.text):
+                if not tracker.source.roots:
+                    continue  # a feature's versions, which the reconciler compares
                 if not whole and tracker.has_same_folders():
                     continue
                 roots = tracker.source.roots

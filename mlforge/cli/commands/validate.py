@@ -150,7 +150,7 @@ def check_source(definitions: Definitions, name: str) -> Check:
         rows=sum(partial.rows for partial in intake.partials),
         dropped=dropped,
         problems=(*lacking, *_problems(intake)),
-        warnings=intake.warnings,
+        warnings=intake.warnings if listing.exists or nothing else (source.absence(listing),),
         ignored=tuple((entry.path, entry.reason) for entry in listing.ignored),
     )
 

@@ -9,9 +9,6 @@ from pathlib import Path
 import pytest
 
 from mlforge.sources.source import Source
-from mlforge.store import LocalStore
-from mlforge.store.feature_source import FeatureSource
-from mlforge.testing.store_values import FIRST, SECOND, publish
 from tests.support.workers import purchases
 from worker.watch.file_tracker import FileTracker
 from worker.watch.roots import Roots
@@ -177,18 +174,3 @@ def test_old_files_are_not_opened_when_a_source_is_first_seen(
     assert not tracker.unfinished
     half.write_bytes(CONTENT)
     assert tracker.glance("half.parquet", later, 0.0), "a change of it is told all the same"
-
-
-def test_each_version_of_a_feature_that_is_a_source_is_a_change(tmp_path: Path) -> None:
-    store = LocalStore(tmp_path / "store")
-    tracker = FileTracker(FeatureSource(store, "spend"), ("peak",))
-    tracker.look(tracker.scan(), 0, 0.0)  # nothing is there
-    publish(store, FIRST, 1)
-    assert not tracker.has_same_folders()
-    assert tracker.look(tracker.scan(), 1, 1e-6) is not None
-    assert tracker.look(tracker.scan(), 2, 2e-6) is None
-    publish(store, SECOND, 1, 2)
-    assert not tracker.has_same_folders()
-    assert str(tracker.look(tracker.scan(), 3, 3e-6)).endswith("came, 1 file went")
-    store.serve("spend", FIRST)
-    assert tracker.look(tracker.scan(), 4, 4e-6) is not None
