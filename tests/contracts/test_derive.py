@@ -227,6 +227,7 @@ def test_a_push_of_another_expression_writes_all_rows(project: Project, online: 
     ("derive", "expected"),
     [
         ({"x": "amount__sum__8d / 2"}, "derive 'x': no column 'amount__sum__8d'.*amount__sum__7d"),
+        ({"x": "amount * 2"}, "derive 'x': no column 'amount'.*did you mean 'amount__sum__2d'"),
         ({"x": "y + 1", "y": "user_id"}, "derive 'x': no column 'y'"),
         ({"x": "at - t"}, "derive 'x': 'at' is the events' time.*write t"),
         ({"x": "amount__sum__7d +"}, "derive 'x': this does not parse"),

@@ -79,6 +79,23 @@ _SYNONYMS = {
     **dict.fromkeys(("least", "minimum"), "min"),
     "ceiling": "ceil",
 }
+_WITHOUT: dict[str, str] = {
+    "minutes": "write seconds(x) / 60",
+    "weeks": "write days(x) / 7",
+    **dict.fromkeys(("now", "today", "current_timestamp"), "t is the instant of evaluation"),
+    **dict.fromkeys(("pow", "power", "square"), "write x * x, or exp(2.5 * log(x))"),
+    **dict.fromkeys(("iff", "ifelse", "where", "case", "when"), "write: x if c else y"),
+    **dict.fromkeys(("bool", "int", "float"), "write (1 if x else 0), floor(x) or x * 1.0"),
+    **dict.fromkeys(
+        ("sum", "mean", "avg", "count", "median", "std"),
+        "aggregate in metrics=, and name the column",
+    ),
+    **dict.fromkeys(
+        ("lower", "upper", "strip", "replace", "hour", "weekday", "month", "year"),
+        "make a column of it in the feature's function",
+    ),
+}
+"""Functions that other languages have, and what does their work here."""
 _LEFT = "the columns, t and these functions can be used: " + ", ".join(sorted(FUNCTIONS))
 
 
@@ -225,7 +242,9 @@ class _Reader:
         name = expr.func.id
         if name not in FUNCTIONS:
             meant = _SYNONYMS.get(name.lower())
-            advice = f"did you mean {meant!r}?" if meant else did_you_mean(name, sorted(FUNCTIONS))
+            advice = _WITHOUT.get(name.lower()) or (
+                f"did you mean {meant!r}?" if meant else did_you_mean(name, sorted(FUNCTIONS))
+            )
             raise self._error(expr.func, f"there is no function {name!r}", advice)
         if expr.keywords or any(isinstance(arg, ast.Starred) for arg in expr.args):
             raise self._error(expr, f"{name} takes plain arguments", f"as in {name}(x)")

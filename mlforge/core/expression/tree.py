@@ -79,6 +79,7 @@ class Text:
 def did_you_mean(name: str, names: Sequence[str]) -> str:
     """Advice on a name that is not among the names: near ones, else the first of them."""
     near = get_close_matches(name, names, n=3, cutoff=_NEAR)
+    near = near or [other for other in names if other.startswith(f"{name}__")][:3]
     if near:
         return f"did you mean {' or '.join(map(repr, near))}?"
     if not names:

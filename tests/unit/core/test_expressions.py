@@ -223,6 +223,8 @@ def test_some_columns_are_computed_and_the_others_read_from_the_row() -> None:
         ("__import__('os').system('x')", "no attributes and methods", ""),
         ("__import__('os')", "there is no function '__import__'", ""),
         ("len(city)", "there is no function 'len'", "'length'"),
+        ("minutes(t - seen)", "there is no function 'minutes'", "seconds(x) / 60"),
+        ("sum(x)", "there is no function 'sum'", "aggregate in metrics="),
         ("sqroot(x)", "there is no function 'sqroot'", "'sqrt'"),
         ("log(x, 2)", "log takes 1 arguments, not 2", ""),
         ("log(x=2)", "plain arguments", ""),
