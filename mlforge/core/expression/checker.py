@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from mlforge.core.expression.advice import of_kinds
 from mlforge.core.expression.kinds import (
     BOOL,
     DATE,
@@ -121,11 +122,11 @@ class _Checker:
 
     def _mixed(self, node: Node, what: str, left: Node, right: Node) -> Exception:
         problem = f"{what} mixes {self._said(left)} and {self._said(right)}"
-        return self.text.error_at(node, problem, _advice({left.kind, right.kind}))
+        return self.text.error_at(node, problem, of_kinds({left.kind, right.kind}))
 
     def _unfit(self, node: Node, what: str, arg: Node, takes: str) -> Exception:
         return self.text.error_at(
-            arg, f"{what} takes {takes}, not {self._said(arg)}", _advice({arg.kind, takes})
+            arg, f"{what} takes {takes}, not {self._said(arg)}", of_kinds({arg.kind, takes})
         )
 
     def _said(self, node: Node) -> str:
@@ -326,21 +327,6 @@ def _typed_null(node: Node, kind: str) -> Node:
 def _word(node: Node) -> str:
     """The operation as it is written."""
     return _WORDS.get(node.op, node.op)
-
-
-def _advice(kinds: set[str]) -> str:
-    """A way out of kinds that do not go together."""
-    if DURATION in kinds:
-        return "take seconds(...), hours(...) or days(...) of a duration"
-    if BOOL in kinds:
-        return "write (1 if x else 0) for a number"
-    if "true or false" in kinds:
-        return "compare it, as in x > 0"
-    if kinds & {INSTANT_KIND, DATE}:
-        return "subtract two instants, and take seconds(...), hours(...) or days(...) of it"
-    if any(element(kind) for kind in kinds):
-        return "take length(x), or ask contains(x, value)"
-    return "cast the column in the feature's function"
 
 
 _Rule = Callable[[_Checker, Node, Sequence[Node]], Node]

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
+from mlforge.core.expression.advice import FUNCTIONS, INSTEAD, THERE_IS, of_function
 from mlforge.core.expression.kinds import GREATEST_INT, LEAST_INT
 from mlforge.core.expression.tree import (
     DEEPEST,
@@ -22,19 +23,9 @@ from mlforge.core.expression.tree import (
     NAME,
     Node,
     Text,
-    did_you_mean,
 )
 from mlforge.errors import ExpressionError
 
-FUNCTIONS: dict[str, tuple[int, int | None]] = {
-    **dict.fromkeys(("abs", "log", "log1p", "exp", "sqrt", "floor", "ceil", "is_null"), (1, 1)),
-    **dict.fromkeys(("seconds", "hours", "days", "length"), (1, 1)),
-    "round": (1, 2),
-    "clip": (3, 3),
-    "contains": (2, 2),
-    **dict.fromkeys(("min", "max", "coalesce"), (2, None)),
-}
-"""Each function's least and greatest number of arguments; None for any number."""
 T = "t"
 """The name of the instant of evaluation."""
 
@@ -56,47 +47,6 @@ _COMPARE: dict[type[ast.cmpop], str] = {
     ast.In: "in",
     ast.NotIn: "not_in",
 }
-_INSTEAD: dict[type[ast.AST], tuple[str, str]] = {
-    ast.Pow: ("there is no **", "write x * x, sqrt(x), or exp(2.5 * log(x))"),
-    ast.BitAnd: ("there is no &", "write: and"),
-    ast.BitOr: ("there is no |", "write: or"),
-    ast.BitXor: ("there is no ^", "write a != b, or x * x for a square"),
-    ast.Invert: ("there is no ~", "write: not"),
-    ast.Is: ("there is no `is`", "write is_null(x), or =="),
-    ast.IsNot: ("there is no `is not`", "write not is_null(x), or !="),
-    ast.Attribute: ("there are no attributes and methods", "use a function, as in log(x)"),
-    ast.Subscript: ("there are no [...] behind a value", "take the value in an earlier column"),
-    ast.JoinedStr: ("there are no f-strings", "write a plain text"),
-    ast.Tuple: ("a list of values stands only behind `in`", "as in x in (1, 2)"),
-    ast.List: ("a list of values stands only behind `in`", "as in x in [1, 2]"),
-}
-_SYNONYMS = {
-    **dict.fromkeys(("ln", "log2", "log10"), "log"),
-    **dict.fromkeys(("len", "size"), "length"),
-    **dict.fromkeys(("isnull", "isna", "is_none", "is_nan", "isnan"), "is_null"),
-    **dict.fromkeys(("ifnull", "nvl", "fillna", "fill_null"), "coalesce"),
-    **dict.fromkeys(("greatest", "maximum"), "max"),
-    **dict.fromkeys(("least", "minimum"), "min"),
-    "ceiling": "ceil",
-}
-_WITHOUT: dict[str, str] = {
-    "minutes": "write seconds(x) / 60",
-    "weeks": "write days(x) / 7",
-    **dict.fromkeys(("now", "today", "current_timestamp"), "t is the instant of evaluation"),
-    **dict.fromkeys(("pow", "power", "square"), "write x * x, or exp(2.5 * log(x))"),
-    **dict.fromkeys(("iff", "ifelse", "where", "case", "when"), "write: x if c else y"),
-    **dict.fromkeys(("bool", "int", "float"), "write (1 if x else 0), floor(x) or x * 1.0"),
-    **dict.fromkeys(
-        ("sum", "mean", "avg", "count", "median", "std"),
-        "aggregate in metrics=, and name the column",
-    ),
-    **dict.fromkeys(
-        ("lower", "upper", "strip", "replace", "hour", "weekday", "month", "year"),
-        "make a column of it in the feature's function",
-    ),
-}
-"""Functions that other languages have, and what does their work here."""
-_LEFT = "the columns, t and these functions can be used: " + ", ".join(sorted(FUNCTIONS))
 
 
 @lru_cache(maxsize=1024)
@@ -241,11 +191,7 @@ class _Reader:
             raise self._refused(expr.func, type(expr.func))
         name = expr.func.id
         if name not in FUNCTIONS:
-            meant = _SYNONYMS.get(name.lower())
-            advice = _WITHOUT.get(name.lower()) or (
-                f"did you mean {meant!r}?" if meant else did_you_mean(name, sorted(FUNCTIONS))
-            )
-            raise self._error(expr.func, f"there is no function {name!r}", advice)
+            raise self._error(expr.func, f"there is no function {name!r}", of_function(name))
         if expr.keywords or any(isinstance(arg, ast.Starred) for arg in expr.args):
             raise self._error(expr, f"{name} takes plain arguments", f"as in {name}(x)")
         least, most = FUNCTIONS[name]
@@ -279,7 +225,7 @@ class _Reader:
         if isinstance(value, float) and not math.isfinite(value):
             raise self._error(expr, "this number is larger than any float", "write a smaller one")
         if value is not None and type(value) not in (bool, int, float, str):
-            raise self._error(expr, "this is no number and no text", _LEFT)
+            raise self._error(expr, "this is no number and no text", THERE_IS)
         if isinstance(value, str):
             try:
                 value.encode()
@@ -288,7 +234,7 @@ class _Reader:
         return self._node(LITERAL, expr, value=value)
 
     def _refused(self, expr: ast.expr, kind: type[ast.AST]) -> ExpressionError:
-        problem, works = _INSTEAD.get(kind, ("this is no part of an expression", _LEFT))
+        problem, works = INSTEAD.get(kind, ("this is no part of an expression", THERE_IS))
         return self._error(expr, problem, works)
 
     def _error(self, expr: ast.expr, problem: str, works: str = "") -> ExpressionError:
