@@ -181,7 +181,7 @@ class OnlineStore(ABC):
         try:
             rows = parse_rows(texts)
             if books is not None and books.target is not None:
-                decode_rows(rows, books.columns)
+                decode_rows(rows, books.columns_by_dtype)
         except Misfit as misfit:
             if misfit.incomplete and books is not None and books.is_being_replaced:
                 raise NotServed(

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from mlforge.core.expression.columns import Derived
 from mlforge.core.schema import Schema
 from mlforge.core.values import to_iso
+from mlforge.online.decoding import SameDtype
 
 RECOUNT_AFTER_US = 10_000_000
 """The least time between two counts of the rows on a server that goes on evicting."""
@@ -91,7 +93,7 @@ INCOMPLETE = Evidence("", -1)
 """Rows are known to be missing."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class OnlineBooks:
     """The store's promise about a feature.
 
@@ -127,6 +129,11 @@ class OnlineBooks:
             name: list(value) if isinstance(value, list) else value
             for name, value in self.empty.items()
         }
+
+    @cached_property
+    def columns_by_dtype(self) -> tuple[SameDtype, ...]:
+        """The columns as `decode_rows` takes them."""
+        return SameDtype.of(self.columns)
 
     @property
     def is_being_replaced(self) -> bool:

@@ -15,7 +15,7 @@ from mlforge.core.schema import KEY_DTYPES, Column, Schema
 from mlforge.core.values import Version, from_iso, to_iso
 from mlforge.errors import BooksDamaged, OnlineError, StoreError
 from mlforge.online.books import UNRECORDED, Evidence, OnlineBooks, Owner, Target
-from mlforge.online.decoding import Misfit, decode_rows, decoder
+from mlforge.online.decoding import Misfit, SameDtype, decode_rows, decoder
 
 FORMAT = "1"
 _FOREVER = "none"
@@ -190,7 +190,7 @@ def _owner(fields: Mapping[str, str]) -> Owner | None:
 def _empty(text: str, columns: Schema) -> Mapping[str, Any]:
     """The values of empty windows, by column, in the dtypes of training."""
     row = _mapping(json.loads(text))
-    decode_rows([row], columns)
+    decode_rows([row], SameDtype.of(columns))
     if unnamed := row.keys() - {column.name for column in columns}:
         raise ValueError(f"its columns lack {min(unnamed)!r}, which has a value of empty windows")
     return row

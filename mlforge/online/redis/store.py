@@ -258,7 +258,7 @@ class RedisStore(OnlineStore):
         # A transaction: rows deleted between the two reads would pass for empty windows.
         commands = [_MULTI]
         for request in requests:
-            commands.append(resp.command("HGETALL", self._key(request.feature)))
+            commands.append(_read_books_of(self._key(request.feature)))
             if request.hashes:
                 commands.append(self._mget(request.feature, request.hashes))
         commands.append(_EXEC)
@@ -281,7 +281,7 @@ class RedisStore(OnlineStore):
 
     def _mget(self, feature: str, hashes: Sequence[str]) -> bytes:
         rows = resp.prefixed(f"{self._key(feature)}:", hashes)
-        return resp.command("MGET", more=(len(hashes), rows))
+        return b"*%d\r\n$4\r\nMGET\r\n%b" % (1 + len(hashes), rows)
 
     def _foreign(self, absent: Sequence[tuple[str, str]]) -> list[str | None]:
         # MGET gives nil for a key of another type, as for none.
@@ -373,6 +373,12 @@ class RedisStore(OnlineStore):
             return ""
         half = self.ttl * 500
         return str(min(half, max(1, half - (clock.now() - renewed_at) // 1_000)))
+
+
+@lru_cache(maxsize=2_048)
+def _read_books_of(key: str) -> bytes:
+    """The command that reads the books under a key."""
+    return resp.command("HGETALL", key)
 
 
 @lru_cache(maxsize=2_048)

@@ -15,7 +15,7 @@ import pytest
 from mlforge.core.schema import Column
 from mlforge.frames.encoding import json_row, json_rows, key_hash, key_hashes
 from mlforge.frames.polars_schema import to_polars
-from mlforge.online.decoding import decode_rows, parse_rows
+from mlforge.online.decoding import SameDtype, decode_rows, parse_rows
 
 PAGE = Path(__file__).parents[3] / "docs" / "wire-format.md"
 
@@ -79,7 +79,7 @@ def test_a_value_has_the_json_that_the_page_gives_and_comes_back(
     assert text == expected
     assert json.loads(json_row({"x": value})) == json.loads(expected)
     [decoded] = rows = parse_rows([text])
-    decode_rows(rows, (Column("x", dtype),))
+    decode_rows(rows, SameDtype.of((Column("x", dtype),)))
     assert decoded == {"x": None if value == float("inf") else series.to_list()[0]}
 
 
