@@ -17,26 +17,15 @@ from typing import Self, TypeAlias
 
 import polars as pl
 
-from mlforge.core.feature_spec import SOURCE
 from mlforge.errors import NotServed, OnlineError, OnlineUnavailable, OwnedElsewhere
-from mlforge.frames.encoding import json_row, json_rows, key_hash, key_hashes
+from mlforge.frames.encoding import json_row, key_hash, key_hashes
 from mlforge.online.books import Claim, Evidence, OnlineBooks, Target
+from mlforge.online.chunks import Rows, chunked, encoded, noted, slices
 from mlforge.online.decoding import Misfit, Row, decode_rows, parse_rows
 from mlforge.store import Store
 
 Entity: TypeAlias = Mapping[str, object]
 Answer: TypeAlias = tuple[OnlineBooks | None, list[Row | None]]
-
-_ENCODED_AT_ONCE = 2_000
-_CHUNK = 250  # blocks the server for about a millisecond
-
-
-@dataclass(frozen=True, slots=True)
-class Rows:
-    """Encoded rows: the hashes of their entities, and their JSON texts in the same order, where they matter."""
-
-    hashes: Sequence[str]
-    texts: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +96,7 @@ class OnlineStore(ABC):
             json_row({name: record[name] for name in record if name not in keys})
             for record in records
         ]
-        self._put(feature_name, None, _chunks(hashes, texts))
+        self._put(feature_name, None, chunked(hashes, texts))
 
     def read(self, feature_name: str, entity_keys: Entity) -> Row | None:
         """The entity's row, None where it has none.
@@ -229,11 +218,11 @@ class OnlineStore(ABC):
 
         unwritten: digests from `list_digests`; the digest of each written row is removed from it.
         """
-        return self._put(feature, target, _noted(_encoded(frame, keys), unwritten))
+        return self._put(feature, target, noted(encoded(frame, keys), unwritten))
 
     def remove(self, feature: str, target: Target, frame: pl.DataFrame, keys: Sequence[str]) -> int:
         """Delete the rows of the entities in the frame; returns how many there were."""
-        return self._remove(feature, target, _slices(key_hashes(frame, keys).to_list()))
+        return self._remove(feature, target, slices(key_hashes(frame, keys).to_list()))
 
     def list_digests(self, feature: str) -> set[bytes]:
         """The digests of all rows online: 32 bytes each, which `hashes` spell out in hex.
@@ -244,7 +233,7 @@ class OnlineStore(ABC):
 
     def remove_rows(self, feature: str, target: Target, digests: Iterable[bytes]) -> int:
         """Delete the rows with these digests; returns how many there were."""
-        return self._remove(feature, target, _slices([digest.hex() for digest in digests]))
+        return self._remove(feature, target, slices([digest.hex() for digest in digests]))
 
     def count_other_rows(self, feature: str, hashes: Iterable[str]) -> int:
         """The number of rows online whose entity is not among these hashes."""
@@ -393,25 +382,3 @@ def _check_owner(feature: str, books: OnlineBooks, expected: str | None) -> None
         f"{feature}: its rows online are of another owner ({owner}), and this reader means those {meant}. Use the "
         f"prefix that those are under, or say RedisStore(owner={owner.store!r}) to read these"
     )
-
-
-def _encoded(frame: pl.DataFrame, keys: Sequence[str]) -> Iterator[Rows]:
-    """The frame in chunks, encoded as they are asked for: the server works meanwhile."""
-    values = [name for name in frame.columns if name not in (*keys, SOURCE)]
-    for block in frame.iter_slices(_ENCODED_AT_ONCE):
-        yield from _chunks(key_hashes(block, keys).to_list(), json_rows(block, values).to_list())
-
-
-def _noted(chunks: Iterator[Rows], unwritten: set[bytes] | None) -> Iterator[Rows]:
-    for rows in chunks:
-        if unwritten:
-            unwritten.difference_update(map(bytes.fromhex, rows.hashes))
-        yield rows
-
-
-def _chunks(hashes: list[str], texts: list[str]) -> Iterator[Rows]:
-    return map(Rows, _slices(hashes), _slices(texts))
-
-
-def _slices(items: list[str]) -> Iterator[list[str]]:
-    return (items[start : start + _CHUNK] for start in range(0, len(items), _CHUNK))

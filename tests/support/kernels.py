@@ -10,7 +10,7 @@ import pytest
 from mlforge.engines import Engine, duckdb_engine, fixed_point, point_windows
 from mlforge.engines.tiles import build
 from mlforge.frames import polars_schema
-from mlforge.online import base, batches
+from mlforge.online import batches, chunks
 
 WAYS: Mapping[str, Mapping[str, bool]] = {
     "as it comes": {},
@@ -54,6 +54,6 @@ def forced(
             patch.setattr(Engine, "gathered", gathered)
         if small_pushes:
             patch.setattr(batches, "EVENTS_HELD", 5)
-            patch.setattr(base, "_ENCODED_AT_ONCE", 3)
-            patch.setattr(base, "_CHUNK", 2)
+            patch.setattr(chunks, "ENCODED_AT_ONCE", 3)
+            patch.setattr(chunks, "_CHUNK", 2)
         yield

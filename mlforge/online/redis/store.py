@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import lru_cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 import polars as pl
@@ -16,15 +14,15 @@ from mlforge.core import clock
 from mlforge.core.values import check_name, is_name, to_iso
 from mlforge.errors import (
     BooksDamaged,
-    DefinitionError,
     OnlineError,
     OnlineRefused,
     OnlineUnavailable,
     OwnedElsewhere,
     StalePush,
 )
-from mlforge.online.base import OnlineStore, RowRequest, Rows
+from mlforge.online.base import OnlineStore, RowRequest
 from mlforge.online.books import INCOMPLETE, Claim, Evidence, OnlineBooks, Target
+from mlforge.online.chunks import Rows
 from mlforge.online.codec import (
     evidence_text,
     fence_text,
@@ -35,12 +33,17 @@ from mlforge.online.codec import (
     ttl_text,
 )
 from mlforge.online.redis import resp, scripts
+from mlforge.online.redis.arguments import (
+    checked_owner,
+    checked_prefix,
+    checked_ttl,
+    password_in,
+)
 from mlforge.store import Store
 
 if TYPE_CHECKING:
     from mlforge.online.redis.client import Server
 
-_PREFIX = re.compile(r"[A-Za-z0-9_.:-]{1,100}")
 _ANY_HASH = "?" * 64
 _HASH_END = len(_ANY_HASH) + 1
 _SCANNED_AT_ONCE = 5_000
@@ -75,7 +78,7 @@ class RedisStore(OnlineStore):
         from mlforge.online.redis.client import Server
 
         if password_file is not None:
-            password = _password_in(password_file, password)
+            password = password_in(password_file, password)
 
         self._configure(
             Server.of(ssl, host=host, port=port, db=db, username=username, password=password),
@@ -102,9 +105,9 @@ class RedisStore(OnlineStore):
     def _configure(
         self, server: Server, ttl: int | None, prefix: str, owner: Store | str | None
     ) -> None:
-        self.owner = _checked_owner(owner)
-        self.ttl = _checked_ttl(ttl)
-        self.prefix = _checked_prefix(prefix)
+        self.owner = checked_owner(owner)
+        self.ttl = checked_ttl(ttl)
+        self.prefix = checked_prefix(prefix)
         self._server = server
 
     def __repr__(self) -> str:
@@ -399,40 +402,3 @@ def _stale(feature: str, target: Target, recorded: str, server: Server) -> str:
         f"{feature}: the push of {target} was overtaken by one of generation {generation}{at}; "
         "push the latest version instead"
     )
-
-
-def _password_in(file: str | os.PathLike[str], password: str | None) -> str:
-    if password is not None:
-        raise DefinitionError("RedisStore: give password or password_file, not both")
-    try:
-        return Path(file).read_text(encoding="utf-8").rstrip("\r\n")
-    except (OSError, ValueError) as error:
-        raise DefinitionError(
-            f"RedisStore: password_file {file} cannot be read ({error})"
-        ) from None
-
-
-def _checked_ttl(ttl: object) -> int | None:
-    if ttl is None:
-        return None
-    if isinstance(ttl, bool) or not isinstance(ttl, int) or ttl <= 0:
-        raise DefinitionError(
-            f"RedisStore: ttl={ttl!r} must be whole seconds above zero, or None for no expiry"
-        )
-    return ttl
-
-
-def _checked_owner(owner: object) -> Store | str | None:
-    if owner is None or isinstance(owner, Store) or (isinstance(owner, str) and owner):
-        return owner
-    raise DefinitionError(
-        f"RedisStore: owner={owner!r} is not allowed; give the offline store, or its id"
-    )
-
-
-def _checked_prefix(prefix: object) -> str:
-    if not isinstance(prefix, str) or _PREFIX.fullmatch(prefix) is None:
-        raise DefinitionError(
-            f"RedisStore: prefix={prefix!r} is not allowed; use letters, digits and _ . : -"
-        )
-    return prefix

@@ -1,0 +1,47 @@
+"""Rows on their way to an online store: encoded, and cut into chunks that block no server for long."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import polars as pl
+
+from mlforge.core.feature_spec import SOURCE
+from mlforge.frames.encoding import json_rows, key_hashes
+
+ENCODED_AT_ONCE = 2_000
+_CHUNK = 250  # blocks the server for about a millisecond
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Encoded rows: the hashes of their entities, and their JSON texts in the same order, where they matter."""
+
+    hashes: Sequence[str]
+    texts: Sequence[str] = ()
+
+
+def encoded(frame: pl.DataFrame, keys: Sequence[str]) -> Iterator[Rows]:
+    """The frame in chunks, encoded as they are asked for: the server works meanwhile."""
+    values = [name for name in frame.columns if name not in (*keys, SOURCE)]
+    for block in frame.iter_slices(ENCODED_AT_ONCE):
+        yield from chunked(key_hashes(block, keys).to_list(), json_rows(block, values).to_list())
+
+
+def noted(chunks: Iterator[Rows], unwritten: set[bytes] | None) -> Iterator[Rows]:
+    """The chunks as they are; the digest of each row that passes is removed from `unwritten`."""
+    for rows in chunks:
+        if unwritten:
+            unwritten.difference_update(map(bytes.fromhex, rows.hashes))
+        yield rows
+
+
+def chunked(hashes: list[str], texts: list[str]) -> Iterator[Rows]:
+    """Rows of these hashes and texts, a chunk at a time."""
+    return map(Rows, slices(hashes), slices(texts))
+
+
+def slices(items: list[str]) -> Iterator[list[str]]:
+    """The items, as many at a time as a chunk has."""
+    return (items[start : start + _CHUNK] for start in range(0, len(items), _CHUNK))
