@@ -30,8 +30,9 @@ def main(target: str, here: str, feature: str, code_hash: str) -> int:
     requests, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what the function prints is no answer
     try:
-        known = load(target or None, here=Path(here)).features.get(feature)
-        function = known.function if known and known.code_hash == code_hash else None
+        defined = load(target or None, here=Path(here)).features.get(feature)
+        is_this_code = defined is not None and defined.code_hash == code_hash
+        function = defined.function if defined is not None and is_this_code else None
     except MlforgeError:
         function = None
     while True:

@@ -124,8 +124,8 @@ def _names_in(folder: Path) -> set[str]:
 
 def _namesake(name: str, folder: Path) -> Path | None:
     """The folder's own module or package of a name, if there is one."""
-    places = (folder / f"{name}.py", folder / name / "__init__.py")
-    module = next((place for place in places if place.is_file()), None)
+    candidates = (folder / f"{name}.py", folder / name / "__init__.py")
+    module = next((path for path in candidates if path.is_file()), None)
     return module or next(iter(sorted((folder / name).glob("*.py"))), None)
 
 
