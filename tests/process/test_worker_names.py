@@ -15,7 +15,7 @@ from tests.support.workers import Shop, eventually, purchases, server, write  # 
 from worker.service.embedded_redis import EmbeddedServer
 
 
-@pytest.fixture(params=["worker.py", "worker/__init__.py"])
+@pytest.fixture(params=["worker.py", pytest.param("worker/__init__.py", marks=pytest.mark.slow)])
 def shop(
     request: pytest.FixtureRequest,
     server: EmbeddedServer,  # noqa: F811
