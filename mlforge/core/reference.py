@@ -19,12 +19,10 @@ from mlforge.core.aggregations import aggregation, empty_value
 from mlforge.core.feature_spec import FeatureSpec
 from mlforge.core.metrics import MetricColumn
 from mlforge.core.plain_folds import order_of
-from mlforge.core.time_model import ALL, Window
 from mlforge.core.values import (
     FIRST_INSTANT,
     LAST_INSTANT,
     PRECISION,
-    Duration,
     from_us,
     to_us,
 )
@@ -91,7 +89,7 @@ class History:
         instants = set(self.times)
         for window in self.spec.windows:
             lag = window.offset.us if window.offset else 0
-            left = (_leaves(window, time) for time in self.times)
+            left = (_leaves(window.name, window.width, time) for time in self.times)
             instants |= {time + lag for time in (*self.times, *left)}
         near = (instant + beside for instant in instants for beside in (-1, 0, 1))
         return [instant for instant in near if FIRST_INSTANT <= instant <= LAST_INSTANT]
@@ -112,9 +110,9 @@ class History:
         end = t - (window.offset.us if window.offset else 0)
         if self.spec.interval is not None:
             end -= end % self.spec.interval.us
-            start = _start(window, end)
+            start = _start(window.name, window.width, end)
             return self.rows[bisect_left(times, start) : bisect_left(times, end)]
-        start = _start(window, end)
+        start = _start(window.name, window.width, end)
         first = (
             bisect_left(times, start)
             if window.closed in ("both", "left")
@@ -128,26 +126,26 @@ class History:
         return self.rows[first:last]
 
 
-def _start(window: Window, end: int) -> int:
-    """Where a window with this end starts."""
-    if window.length is ALL:
+def _start(name: str, width: int | None, end: int) -> int:
+    """Where a window of this name with this end starts. width: the microseconds between, where they are fixed."""
+    if name == "all":
         return FIRST_INSTANT - 1
-    if isinstance(window.length, Duration):
-        return end - window.length.us
+    if width is not None:
+        return end - width
     # No calendar has an end before the year 1, which an offset may give; no event lies there.
-    return to_us(_first(window.length.text, from_us(end))) if end >= FIRST_INSTANT else end
+    return to_us(_first(name, from_us(end))) if end >= FIRST_INSTANT else end
 
 
-def _leaves(window: Window, time: int) -> int:
+def _leaves(name: str, width: int | None, time: int) -> int:
     """The end with which a window starts behind an event, or about so; the end of time if it never does."""
-    if window.length is ALL:
+    if name == "all":
         return LAST_INSTANT
-    if isinstance(window.length, Duration):
-        return time + window.length.us
-    unit, days = window.length.text, {"1d": 1, "1w": 7, "1mo": 31, "1y": 366}
+    if width is not None:
+        return time + width
+    days = {"dtd": 1, "wtd": 7, "mtd": 31, "ytd": 366}
     try:
-        start = _first(unit, from_us(time))
-        return to_us(_first(unit, start + timedelta(days=days[unit])))
+        start = _first(name, from_us(time))
+        return to_us(_first(name, start + timedelta(days=days[name])))
     except OverflowError:
         return LAST_INSTANT
 
@@ -155,11 +153,11 @@ def _leaves(window: Window, time: int) -> int:
 def _first(unit: str, instant: datetime) -> datetime:
     """The first instant of the day, ISO week, month or year of an instant."""
     midnight = instant.replace(hour=0, minute=0, second=0, microsecond=0)
-    if unit == "1w":
+    if unit == "wtd":
         return midnight - timedelta(days=midnight.weekday())
-    if unit == "1d":
+    if unit == "dtd":
         return midnight
-    return midnight.replace(day=1) if unit == "1mo" else midnight.replace(month=1, day=1)
+    return midnight.replace(day=1) if unit == "mtd" else midnight.replace(month=1, day=1)
 
 
 def aggregate(name: str, events: Iterable[tuple[int, Any]]) -> Cell:

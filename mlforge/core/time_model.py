@@ -103,9 +103,14 @@ class Window:
         return TimeRange(self.length.start(end), end)
 
     @property
+    def is_endless(self) -> bool:
+        """Whether it holds all events up to its end."""
+        return self.length == ALL
+
+    @property
     def is_fixed(self) -> bool:
         """Whether it is of a fixed duration that users wrote."""
-        return self.width is not None and self.length is not ALL
+        return self.width is not None and not self.is_endless
 
     @property
     def sees_present(self) -> bool:

@@ -8,10 +8,11 @@ from functools import cached_property, partial
 
 import polars as pl
 
-from mlforge.core import time_model
+from mlforge.core import clock, time_model
 from mlforge.core.manifest import Manifest, Partial
-from mlforge.core.values import TimeRange
+from mlforge.core.values import FIRST_INSTANT, TimeRange
 from mlforge.engines.tiles.cache import TileCache
+from mlforge.engines.tiles.totals import Totals, write_totals
 from mlforge.frames import polars_schema
 from mlforge.store import Store
 from mlforge.store.changes import EventDiff
@@ -29,6 +30,16 @@ class Events(EventScan):
         """The cache of the events' tiles."""
         return TileCache(self.store, self.spec, self.schema)
 
+    @cached_property
+    def totals(self) -> Totals | None:
+        """The totals of older events, if they are stored and some window is over all time."""
+        return Totals.find(self, self.store)
+
+    def covers(self, times: TimeRange) -> bool:
+        """Whether tiles or totals are stored, so that a range of time costs few events."""
+        totals = self.totals
+        return self.cache.covers(self, times) or (totals is not None and totals.serve(times.end))
+
     def entities(
         self, ranges: Sequence[TimeRange | None], among: pl.DataFrame | None = None
     ) -> pl.DataFrame:
@@ -37,10 +48,21 @@ class Events(EventScan):
         The ranges are in order and do not overlap. among: keys of the entities to keep.
         """
         keys, (first, last) = list(self.spec.entity), (ranges[0], ranges[-1])
-        scans = [self.cache.identities(self, times, among).select(keys) for times in ranges]
+        scans = [self._identities(times, among).select(keys) for times in ranges]
         hull = first.union(last) if first and last else None
         engine = polars_schema.engine_for(self.rows_within(hull))
         return pl.concat(scans).unique().collect(engine=engine)
+
+    def _identities(self, times: TimeRange | None, among: pl.DataFrame | None) -> pl.LazyFrame:
+        is_since_ever = times is not None and times.start < FIRST_INSTANT
+        if (
+            times is not None
+            and is_since_ever
+            and self.totals
+            and times.end >= self.totals.until - 1
+        ):
+            return self.totals.identities(self, times.end, among)
+        return self.cache.identities(self, times, among)
 
 
 def events_of(
@@ -58,6 +80,7 @@ def cache_tiles(store: Store, manifest: Manifest, diff: EventDiff | None) -> Non
     Call with the feature's lock held. Raises StoreError where they cannot be written.
     """
     spec, times = manifest.spec, None
+    write_totals(events_of(store, manifest), store, manifest.reached(clock.now()))
     if spec.interval is None or (diff is not None and diff.times is None):
         return
     if diff is not None and diff.times is not None:

@@ -18,7 +18,7 @@ from mlforge.engines import timeline
 from mlforge.engines.events import Events
 from mlforge.engines.tiles import build
 from mlforge.engines.tiles.build import build_tiles
-from mlforge.engines.tiles.merge import merge
+from mlforge.engines.tiles.merge import Merge, merge
 from mlforge.frames import polars_schema
 
 
@@ -42,32 +42,60 @@ def plan(events: Events, points: pl.DataFrame, gathered: int) -> list[Step]:
 
     gathered: the most events to hold in memory while deciding whether tiles pay.
     """
+    among, times = points.select(events.spec.entity).unique(), times_of(points)
+    steps: list[Step] = []
+    totals, metrics = events.totals, events.spec.columns
+    endless = totals.metrics(times.start) if totals is not None else ()
+    if totals is not None and endless:
+        last = time_model.events_seen(times, totals.spec.windows).end
+        merged = merge(
+            totals.until_points(events, last, among),
+            totals.spec,
+            endless,
+            events.spec.value_dtypes(events.schema),
+        )
+        steps = _over_tiles(merged)
+        served = {metric for metric in endless if metric not in merged.over_events}
+        metrics = tuple(metric for metric in metrics if metric not in served)
+    return steps + (_over_intervals(events, metrics, times, among, gathered) if metrics else [])
+
+
+def _over_intervals(
+    events: Events,
+    metrics: Sequence[MetricColumn],
+    times: TimeRange,
+    among: pl.DataFrame,
+    gathered: int,
+) -> list[Step]:
+    """The steps over events, or over tiles of intervals where those are stored or pay."""
     spec, column_dtypes = events.spec, events.spec.value_dtypes(events.schema)
-    event_times = time_model.events_seen(times_of(points), spec.windows)
-    among = points.select(spec.entity).unique()
+    event_times = time_model.events_seen(times, dict.fromkeys(m.window for m in metrics))
     most = events.rows_within(event_times)
 
-    def step_over_events(metrics: Sequence[MetricColumn], rows: pl.LazyFrame | None = None) -> Step:
-        outputs = tuple(pl.col(metric.name) for metric in metrics)
+    def step_over_events(some: Sequence[MetricColumn], rows: pl.LazyFrame | None = None) -> Step:
+        outputs = tuple(pl.col(metric.name) for metric in some)
         rows = gather(events, event_times, among) if rows is None else rows
-        return Step(rows, most, tuple(metrics), column_dtypes, outputs)
+        return Step(rows, most, tuple(some), column_dtypes, outputs)
 
     rows, tiles = None, events.cache.tiles(events, event_times, among)
     if tiles is None:
         if spec.interval is None:
-            return [step_over_events(spec.columns)]
+            return [step_over_events(metrics)]
         rows = _held(gather(events, event_times, among), most, gathered)
         if most < build.FEWEST or not build.dense(rows, spec):
-            return [step_over_events(spec.columns, rows)]
+            return [step_over_events(metrics, rows)]
         tiles = build_tiles(rows, spec, column_dtypes)
-    merged = merge(tiles, spec, spec.columns, column_dtypes)
-    steps = []
-    if merged.finalized:
-        tile_rows = merged.rows.lazy()
-        steps.append(Step(tile_rows, 0, merged.merges, merged.dtypes, merged.finalized))
+    merged = merge(tiles, spec, metrics, column_dtypes)
+    steps = _over_tiles(merged)
     if merged.over_events:
         steps.append(step_over_events(merged.over_events, rows))
     return steps
+
+
+def _over_tiles(merged: Merge) -> list[Step]:
+    if not merged.finalized:
+        return []
+    return [Step(merged.rows.lazy(), 0, merged.merges, merged.dtypes, merged.finalized)]
 
 
 def gather(

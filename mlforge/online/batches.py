@@ -85,7 +85,7 @@ def cut(
     before: an earlier view, of which each batch says how many entities had a value. Raises IntegrityError as
     `values_at` does.
     """
-    if now.seen is not None and now.events.cache.covers(now.events, now.seen):
+    if now.seen is not None and now.events.covers(now.seen):
         yield from _of_tiles(engine, now, subset, before)
         return
     views = [now] if before is None else [now, before]

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import pytest
 
 from mlforge.engines import Engine, duckdb_engine, fixed_point, point_windows
-from mlforge.engines.tiles import build
+from mlforge.engines.tiles import build, totals
 from mlforge.frames import polars_schema
 from mlforge.online import batches, chunks
 
@@ -46,6 +46,7 @@ def forced(
         if tiled:
             patch.setattr(build, "DENSE", 0)
             patch.setattr(build, "FEWEST", 0)
+            patch.setattr(totals, "_settled", lambda newest: newest)
         if points:
             patch.setattr(Engine, "rows_a_point", 0)
             patch.setattr(point_windows, "SLICED_ROWS", 3)

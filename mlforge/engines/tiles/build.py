@@ -77,10 +77,16 @@ def dense(events: pl.LazyFrame, spec: FeatureSpec) -> bool:
     return bool(count >= max(FEWEST, DENSE * tiles))
 
 
-def build_tiles(events: pl.LazyFrame, spec: FeatureSpec, dtypes: Mapping[str, str]) -> Tiles:
+def build_tiles(
+    events: pl.LazyFrame,
+    spec: FeatureSpec,
+    dtypes: Mapping[str, str],
+    start: pl.Expr | None = None,
+) -> Tiles:
     """The tiles of events, as in a timeline.
 
-    dtypes: of the event columns. Events are read several times, and need not fit into memory.
+    dtypes: of the event columns. start: the time of the tile that an event belongs to, by default the start of its
+    interval. Events are read several times, and need not fit into memory.
     """
     summed = [column for column, kinds in parts(spec.columns).items() if "sum" in kinds]
     extents = [
@@ -90,7 +96,8 @@ def build_tiles(events: pl.LazyFrame, spec: FeatureSpec, dtypes: Mapping[str, st
     survey = events.select(pl.len(), *extents).collect(engine=_ENGINE).row(0, named=True)
     known = {column: Extent(**survey[value_alias(column)]) for column in summed}
     summary = Summary(survey["len"], known)
-    rows = events.group_by(*spec.entity, _start(spec)).agg(
+    start = _start(spec) if start is None else start
+    rows = events.group_by(*spec.entity, start.alias(TIME)).agg(
         _part(column, kind, dtypes[column], summary)
         for column, kinds in parts(spec.columns).items()
         for kind in kinds

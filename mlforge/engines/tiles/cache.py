@@ -197,13 +197,14 @@ def _writes(
         if build.dense(events, spec):
             tiles = build_tiles(events, spec, column_dtypes)
             rows = tiles.rows.collect().sort(TIME)
-            notes |= _notes_of(tiles.summary, rows, spec, column_dtypes)
+            notes |= notes_of(tiles.summary, rows, spec, column_dtypes)
         yield TileWrite(task.file, rows, notes)
 
 
-def _notes_of(
+def notes_of(
     summary: Summary, rows: pl.DataFrame, spec: FeatureSpec, dtypes: Mapping[str, str]
 ) -> dict[str, Any]:
+    """The notes of stored tiles, from which `CachedTiles` knows their summary and sizes."""
     sums, sizes = {}, {}
     for column, ends in summary.extents.items():
         scale = summary.scale(column, dtypes[column])

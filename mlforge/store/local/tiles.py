@@ -77,13 +77,17 @@ class TileFolder:
         self.sweep(kind)
 
     def sweep(self, kind: str | None = None) -> None:
-        """Delete tiles of deleted files, and tiles of other kinds once this kind is older than the grace period."""
+        """Delete tiles of deleted files, and tiles of other kinds once this kind is older than the grace period.
+
+        A kind whose name has another length serves another purpose, and stays.
+        """
         entries = list(self._entries())
         write_times = [entry.path.stat().st_mtime for entry in entries if entry.kind == kind]
         settled = bool(write_times) and time.time() - min(write_times) >= self.grace_s
         for entry in entries:
             with io.storage_errors(entry.path), suppress(FileNotFoundError):
-                if not entry.of.exists() or (settled and entry.kind != kind):
+                is_replaced = settled and len(entry.kind) == len(kind or "") and entry.kind != kind
+                if not entry.of.exists() or is_replaced:
                     entry.path.unlink()
 
     def clean(self) -> None:

@@ -1,0 +1,186 @@
+"""Totals: what each entity's events before an instant come to, so that windows over all time need not read them.
+
+Totals are a tile for each entity, of all its events before the month of the newest one. They are built from stored events
+and may be deleted at any time. An older event that comes later is read beside them; where one of theirs is gone,
+they no longer hold.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import polars as pl
+
+from mlforge.compilers.base import TIME
+from mlforge.core.calendar_units import PERIODS
+from mlforge.core.feature_spec import FeatureSpec
+from mlforge.core.manifest import Partial
+from mlforge.core.metrics import MetricColumn
+from mlforge.core.values import BEGINNING, DAY_US, TimeRange
+from mlforge.engines import timeline
+from mlforge.engines.tiles import build
+from mlforge.engines.tiles.build import Tiles, build_tiles, concat_tiles
+from mlforge.engines.tiles.cache import CachedTiles, notes_of
+from mlforge.frames import polars_schema
+from mlforge.store import Store
+from mlforge.store.file_tasks import TileWrite
+from mlforge.store.scan import EventScan
+
+_FORMAT = 1
+_SETTLED_US = 2 * DAY_US
+"""How long after a month's end its events are still awaited."""
+_LATE = 8  # where more than this part of the older events came later, totals are built anew
+
+
+@dataclass(frozen=True)
+class Totals:
+    """Stored totals of a version's events.
+
+    tiles: one for each entity, before the instant `until`. spec: the feature with the metrics that they serve alone. late: what holds
+    events before `until` that are not in the tiles.
+    """
+
+    spec: FeatureSpec
+    tiles: Tiles
+    until: int
+    late: tuple[Partial, ...]
+
+    @classmethod
+    def find(cls, events: EventScan, store: Store | None) -> Totals | None:
+        """The stored totals of a version's events; None where there are none that hold."""
+        spec = _served(events.spec)
+        if spec is None or store is None:
+            return None
+        for of, file in store.tiles(spec.name, _kind(spec, events)).items():
+            cached, notes = (
+                CachedTiles.read(store, spec.name, file, of),
+                store.tile_notes(spec.name, file, of),
+            )
+            if cached is None or cached.summary is None or notes is None:
+                continue
+            late = _late(events.partials, Counter(notes["covers"]), notes["until"])
+            if late is not None:
+                tiles = Tiles(pl.scan_parquet(file, glob=False), cached.summary)
+                return cls(spec, tiles, notes["until"], late)
+        return None
+
+    @property
+    def is_worn(self) -> bool:
+        """Whether much of what should be in the tiles came later."""
+        return sum([partial.rows for partial in self.late]) * _LATE > self.tiles.summary.events
+
+    def metrics(self, first_point: int) -> tuple[MetricColumn, ...]:
+        """The metrics whose windows, at a point or any later one, hold all events before `until`."""
+        oldest = self.until - 1
+        return tuple(m for m in self.spec.columns if m.window.last(first_point) >= oldest)
+
+    def serve(self, first_point: int) -> bool:
+        """Whether they do so for every metric over all time that can be had of tiles."""
+        return len(self.metrics(first_point)) == len(self.spec.columns)
+
+    def until_points(self, events: EventScan, last: int, among: pl.DataFrame | None) -> Tiles:
+        """Tiles of all events up to an instant, of some entities."""
+        spec, dtypes = self.spec, self.spec.value_dtypes(events.schema)
+        scans = self._later(events, spec.needed(), last, among)
+        newer = build_tiles(
+            pl.concat(timeline.of_events(rows, spec) for rows in scans),
+            spec,
+            dtypes,
+            _tile_of(self.until),
+        )
+        known = polars_schema.of_entities(self.tiles.rows, among, spec.entity)
+        return concat_tiles([replace(self.tiles, rows=known), newer], dtypes)
+
+    def identities(self, events: EventScan, last: int, among: pl.DataFrame | None) -> pl.LazyFrame:
+        """Keys of the entities with an event up to an instant, some of them several times."""
+        keys = list(self.spec.entity)
+        known = polars_schema.of_entities(self.tiles.rows, among, keys)
+        newer = self._later(events, self.spec.identity, last, among)
+        return pl.concat([known.select(keys), *(rows.select(keys) for rows in newer)])
+
+    def _later(
+        self, events: EventScan, columns: Sequence[str], last: int, among: pl.DataFrame | None
+    ) -> Iterator[pl.LazyFrame]:
+        yield events.scan(columns, TimeRange(self.until, max(self.until, last)), among)
+        if self.late:
+            beside = replace(events, partials=self.late)
+            yield beside.scan(columns, TimeRange(BEGINNING, self.until - 1), among)
+
+
+def write_totals(events: EventScan, store: Store, newest: int | None) -> None:
+    """Store the totals of a version's events before the month of the newest one, unless those stored will do.
+
+    newest: the greatest event time that has come, UTC microseconds; None without events.
+
+    Call with the feature's lock held. Raises StoreError where they cannot be written.
+    """
+    spec = _served(events.spec)
+    if spec is None or newest is None:
+        return
+    until = _settled(newest)
+    older = [p for p in events.partials if p.times is not None and p.times.start < until]
+    if sum([partial.rows for partial in older]) < build.FEWEST:
+        return
+    stored = Totals.find(events, store)
+    if stored is not None and stored.until >= until and not stored.is_worn:
+        return
+    kind, dtypes = _kind(spec, events), spec.value_dtypes(events.schema)
+    scan = events.scan(spec.needed(), TimeRange(BEGINNING, until - 1))
+    tiles = build_tiles(timeline.of_events(scan, spec), spec, dtypes, _tile_of(until))
+    frame = tiles.rows.collect()
+    notes = notes_of(tiles.summary, frame, spec, dtypes)
+    notes |= {"until": until, "covers": [_mark(partial) for partial in older]}
+    # Kept beside a file of events, with which they go: that of the totals before, else the largest.
+    known = store.tiles(spec.name, kind)
+    beside = max(events.tasks, key=lambda task: (task.file in known, task.rows)).file
+    store.write_tiles(spec.name, kind, [TileWrite(beside, frame, notes)])
+
+
+def _tile_of(until: int) -> pl.Expr:
+    """The time of an event's tile: older events of an entity share one, others have their own."""
+    return pl.max_horizontal(pl.col(TIME), pl.lit(until - 1, pl.Int64))
+
+
+def _settled(newest: int) -> int:
+    """The start of the month of the newest event, before which no event is awaited."""
+    return int(PERIODS["1mo"].start(newest - _SETTLED_US))
+
+
+def _served(spec: FeatureSpec) -> FeatureSpec | None:
+    """The feature with the metrics alone that totals serve, its values at any instant; None without such metrics."""
+    columns = tuple(
+        m for m in spec.columns if m.window.is_endless and m.aggregation in build.PARTS_OF
+    )
+    return replace(spec, columns=columns, interval=None, derived=()) if columns else None
+
+
+def _late(
+    partials: Sequence[Partial], covered: Counter[str], until: int
+) -> tuple[Partial, ...] | None:
+    """The partials with older events that are not covered; None where one that is covered is gone."""
+    missing, late = Counter(covered), []
+    for partial in partials:
+        if partial.times is not None and partial.times.start < until:
+            mark = _mark(partial)
+            if missing[mark] > 0:
+                missing[mark] -= 1
+            else:
+                late.append(partial)
+    return None if any(missing.values()) else tuple(late)
+
+
+def _mark(partial: Partial) -> str:
+    return partial.hash[:24]
+
+
+def _kind(spec: FeatureSpec, events: EventScan) -> str:
+    """A hash of all that totals depend on besides events; longer than those of tiles of intervals."""
+    dtypes = spec.value_dtypes(events.schema)
+    columns = [(name, dtypes[name], kinds) for name, kinds in build.parts(spec.columns).items()]
+    keys = [(key, dtypes[key]) for key in spec.keys]
+    document = json.dumps([_FORMAT, keys, spec.timestamp, columns])
+    return hashlib.sha256(document.encode()).hexdigest()[:20]

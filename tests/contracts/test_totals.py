@@ -1,0 +1,155 @@
+"""Totals: windows over all time read no old event, and mean the same whatever comes, goes or changes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from mlforge import get_training_data
+from mlforge.core.aggregations import AGGREGATIONS
+from mlforge.engines import engine_named
+from mlforge.engines.events import Events, events_of
+from mlforge.engines.tiles import totals
+from mlforge.metrics import Rolling
+from mlforge.online.batches import AsOfView, EntitySubset, cut
+from mlforge.store.scan import EventScan
+from tests.support import kernels
+from tests.support.projects import Project, at, rows
+
+NAMES = list(AGGREGATIONS)
+METRICS = [
+    Rolling(["all", "2d"], {"amount": NAMES}),
+    Rolling("all", {"amount": ["sum", "first", "last_time"]}, offset="2d"),
+    Rolling("all", {"amount": "sum"}, where="ok"),
+]
+CLOSED_OUT = [Rolling(["all", "2d"], {"amount": NAMES}, closed="left")]
+
+
+def with_ok(df: pl.DataFrame) -> pl.DataFrame:
+    return df.with_columns(ok=pl.col("amount") > 2.0)
+
+
+def some(first: int, last: float, by: float = 1.0) -> pl.DataFrame:
+    """Two users, each with an event every quarter of a day."""
+    days = [first + n / 4 for n in range(int((last - first) * 4))]
+    return rows(*((user, day, by + day * user / 8) for day in days for user in (1, 2)))
+
+
+@pytest.fixture(autouse=True)
+def small() -> Iterator[None]:
+    """Totals of few events, up to two and a half days before the newest one."""
+    with kernels.forced(tiled=True), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(totals, "_settled", lambda newest: newest - 60 * 3_600_000_000)
+        yield
+
+
+SHAPES: dict[str, dict[str, Any]] = {
+    "continuous": {"metrics": METRICS},
+    "closed left": {"metrics": CLOSED_OUT},
+    "aligned": {"metrics": METRICS, "interval": "12h"},
+    "without keys": {"metrics": METRICS, "keys": []},
+}
+
+
+def drops(project: Project) -> Iterator[str]:
+    """What happens to the source, step by step."""
+    project.drop("a", some(0, 8))
+    yield "history"
+    project.drop("b", rows((1, 8.1, 3.0), (3, 8.2, 1.0)))
+    yield "a drop of new events"
+    project.drop("late", rows((2, 1.1, 100.0), (4, 0.5, 7.0)))
+    yield "late events, one of an entity never seen"
+    project.drop("c", rows((2, 9, 3.0), (4, 9, 1.0)))
+    yield "new events after late ones"
+    project.drop("b", rows((1, 8.1, 5.0), (3, 8.2, 1.0)))
+    yield "an amended file"
+    (project.events / "late.parquet").unlink()
+    yield "late events gone"
+    project.drop("d", rows((1, 9.5, 3.0), (3, 9.5, 1.0)))
+    yield "new events after that"
+    project.drop("a", some(0, 8, 2.0))
+    yield "the history amended"
+
+
+@pytest.mark.parametrize(
+    ("shape", "engine"), [*((shape, "polars") for shape in SHAPES), ("continuous", "duckdb")]
+)
+def test_any_sequence_of_drops_gives_the_rows_of_a_rebuild(
+    shape: str, engine: str, tmp_path: Path
+) -> None:
+    project = Project(tmp_path / "p", engine)
+    spine = pl.DataFrame(
+        {"user_id": [1, 2, 3, 4, 9] * 3, "at": [at(d) for d in (1.3, 8.15, 9.6) for _ in range(5)]}
+    )
+    used = 0
+    for number, step in enumerate(drops(project)):
+        project.build(project.define(with_ok, **SHAPES[shape]))
+        other = Project.__new__(Project)
+        other.__dict__ |= {**project.__dict__, "store": type(project.store)(tmp_path / f"{number}")}
+        other.build(other.define(with_ok, **SHAPES[shape]))
+        manifest = project.store.resolve("spend")
+        assert manifest.rows_hash == other.store.resolve("spend").rows_hash
+        fresh, known = (each.store.read("spend") for each in (other, project))
+        assert_near(known, fresh, step)
+        answers = [get_training_data(spine, ["spend"], each.store) for each in (project, other)]
+        assert_near(*answers, step)
+        events = events_of(project.store, manifest)
+        used += events.totals is not None and bool(events.totals.serve(manifest.as_of(10**18) or 0))
+    assert used >= 5
+
+
+def assert_near(known: pl.DataFrame, fresh: pl.DataFrame, step: str) -> None:
+    assert known.schema == fresh.schema, step
+    for left, right in zip(known.to_dicts(), fresh.to_dicts(), strict=True):
+        for name, value in left.items():
+            near = isinstance(value, float) and isinstance(right[name], float)
+            same = abs(value - right[name]) <= 1e-9 * 200 if near else value == right[name]
+            assert same, (step, name, left, right)
+
+
+def test_a_new_drop_and_its_push_read_no_event_before_the_totals(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = Project(tmp_path / "p")
+    feature = project.define(metrics=[Rolling(["all", "2d"], {"amount": ["sum", "max"]})])
+    monkeypatch.setattr(totals, "_settled", lambda _: int(at(77).timestamp() * 1_000_000))
+    project.drop("a", some(0, 80))
+    project.build(feature)
+    project.drop("b", rows((1, 81, 3.0), (3, 81, 1.0)))
+    before: list[int] = []
+    scan = EventScan.scan
+
+    def watched(self: Events, columns: Any = None, times: Any = None, among: Any = None) -> Any:
+        if sum(partial.rows for partial in self.partials) > 100:
+            before.append(times.start if times is not None else -1)
+        return scan(self, columns, times, among)
+
+    monkeypatch.setattr(EventScan, "scan", watched)
+    project.build(feature)
+    manifest = project.store.resolve("spend")
+    view = AsOfView(events_of(project.store, manifest), manifest.as_of(10**18))
+    among = pl.DataFrame({"user_id": [1, 3, 77]})
+    pushed = pl.concat(b.rows for b in cut(engine_named("polars"), view, EntitySubset(among)))
+    assert sorted(pushed["user_id"]) == [1, 3]
+    assert before
+    assert min(before) >= int(at(77).timestamp() * 1_000_000)
+
+
+def test_totals_that_are_damaged_or_gone_count_as_none(tmp_path: Path) -> None:
+    project = Project(tmp_path / "p")
+    feature = project.define(metrics=[Rolling("all", {"amount": ["sum", "count"]})])
+    project.drop("a", some(0, 8))
+    project.build(feature)
+    manifest = project.store.resolve("spend")
+    [tiles] = (project.store.path / "spend" / "_tiles").glob("*.parquet")
+    assert events_of(project.store, manifest).totals is not None
+    tiles.write_bytes(tiles.read_bytes()[:-9] + b"x" * 9)
+    assert events_of(project.store, manifest).totals is None
+    tiles.unlink()
+    project.drop("b", rows((1, 8.1, 1.0)))
+    project.build(feature)
+    assert project.store.read("spend")["amount__count__all"][-1] == 33
