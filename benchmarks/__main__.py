@@ -12,6 +12,7 @@ from pathlib import Path
 
 from benchmarks import (
     aggregations,
+    all_time,
     builds,
     chains,
     cliffs,
@@ -44,6 +45,7 @@ _MODULES = (
     cliffs,
     sharing,
     aggregations,
+    all_time,
 )
 
 
