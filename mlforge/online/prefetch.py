@@ -5,7 +5,7 @@ from __future__ import annotations
 from mlforge.core import clock, time_model
 from mlforge.core.manifest import Manifest
 from mlforge.core.values import END, TimeRange
-from mlforge.engines.events import events_of
+from mlforge.engines.events import Events, events_of
 from mlforge.store import Store
 
 ROOM = 6_000_000
@@ -22,12 +22,25 @@ def read_ahead(store: Store, manifest: Manifest, room: int = ROOM) -> int:
     spec, newest = manifest.spec, manifest.reached(clock.now())
     if spec.timestamp is None or newest is None or not spec.columns:
         return 0
-    oldest = time_model.events_seen(TimeRange(newest, newest), spec.windows).start
-    since = oldest - time_model.longest(spec.windows) // _LATE
-    events, times = events_of(store, manifest), TimeRange(since, END)
+    events = events_of(store, manifest)
+    since = _since(events, newest)
+    times = TimeRange(since, END)
     within = events.within(times).partials
     cells = sum(partial.rows for partial in within) * len(spec.needed())
     fits = cells <= room and not events.cache.covers(events, times)
     chosen = within if fits else ()
     store.keep(manifest.name, chosen, spec.needed(), spec.timestamp, since)
     return cells if fits else 0
+
+
+def _since(events: Events, newest: int) -> int:
+    """The least event time that is worth keeping: totals stand for what windows over all time hold before."""
+    totals, metrics = events.totals, events.spec.columns
+    if totals is not None:
+        metrics = tuple(metric for metric in metrics if metric not in totals.metrics(newest))
+    windows = tuple(metric.window for metric in metrics)
+    starts = [totals.until] if totals is not None else []
+    if windows:
+        oldest = time_model.events_seen(TimeRange(newest, newest), windows).start
+        starts.append(oldest - time_model.longest(windows) // _LATE)
+    return min(starts)
