@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from mlforge.core import time_model
-from mlforge.core.aggregations import KINDS, aggregation
+from mlforge.core.aggregation_kinds import KINDS
+from mlforge.core.aggregations import aggregation
 from mlforge.core.arguments import choice, listed, named, shown, text
 from mlforge.core.calendar_units import PERIODS, Period
 from mlforge.core.time_model import ALL, CLOSED, Closed, Window

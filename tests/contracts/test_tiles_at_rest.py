@@ -16,7 +16,7 @@ from polars.testing import assert_frame_equal
 
 from mlforge import Definitions, Feature, get_online_features, get_training_data
 from mlforge.build.result import Options
-from mlforge.core.aggregations import KINDS
+from mlforge.core.aggregation_kinds import KINDS
 from mlforge.engines.tiles import build
 from mlforge.errors import StoreError
 from mlforge.maintenance.operations import prune, tidy, verify

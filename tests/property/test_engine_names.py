@@ -15,7 +15,7 @@ from mlforge.core.feature_spec import FeatureSpec
 from mlforge.engines import POINT, engine_named
 from mlforge.errors import DefinitionError
 from mlforge.metrics import Rolling
-from mlforge.testing.engine_contract import stored_events
+from mlforge.testing.engine_cases import stored_events
 from tests.support import kernels
 from tests.support.judged import INSTANT
 from tests.support.projects import START, Project

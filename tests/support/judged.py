@@ -14,7 +14,7 @@ from mlforge.core.metrics import MetricColumn
 from mlforge.core.values import Duration
 from mlforge.engines import POINT, Engine, Events
 from mlforge.metrics import Rolling
-from mlforge.testing.engine_contract import stored_events
+from mlforge.testing.engine_cases import stored_events
 from tests.support import oracle
 from tests.support.agreement import plain
 

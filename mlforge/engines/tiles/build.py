@@ -16,7 +16,7 @@ from typing import Literal
 import polars as pl
 
 from mlforge.compilers.base import TIME, value_alias
-from mlforge.core.aggregations import KINDS
+from mlforge.core.aggregation_kinds import KINDS
 from mlforge.core.feature_spec import FeatureSpec
 from mlforge.core.metrics import MetricColumn
 from mlforge.core.schema import DIGITS, FLOATS, decimal_scale

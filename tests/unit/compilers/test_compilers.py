@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from mlforge.compilers import ComputeContext, duckdb_compiler, polars_compiler
-from mlforge.core.aggregations import AGGREGATIONS, KINDS, aggregation
+from mlforge.core.aggregation_kinds import KINDS
+from mlforge.core.aggregations import AGGREGATIONS, aggregation
 from mlforge.core.metrics import expand
 from mlforge.core.values import Duration
 from mlforge.engines.folds import FOLDS

@@ -12,7 +12,8 @@ import pytest
 
 from mlforge.compilers.base import ENTITY, ROW, TIME, ComputeContext, value_name
 from mlforge.core import reference
-from mlforge.core.aggregations import KINDS, empty_value
+from mlforge.core.aggregation_kinds import KINDS
+from mlforge.core.aggregations import empty_value
 from mlforge.core.metrics import expand
 from mlforge.engines import engine_named
 from mlforge.metrics import Rolling
