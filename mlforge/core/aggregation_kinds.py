@@ -58,13 +58,13 @@ class Kind:
 
 
 def _whole(text: str) -> int | None:
-    return int(text) if re.fullmatch(r"[1-9]\d{0,3}", text) and int(text) <= MOST_LISTED else None
+    return int(text) if re.fullmatch("[1-9][0-9]{0,3}", text) and int(text) <= MOST_LISTED else None
 
 
 def _share(text: str) -> Fraction | None:
     if text == "99_9":
         return Fraction(999, 1000)
-    return Fraction(int(text), 100) if re.fullmatch(r"[1-9]\d?", text) else None
+    return Fraction(int(text), 100) if re.fullmatch("[1-9][0-9]?", text) else None
 
 
 K = Parameter(_whole, f"K is 1 to {MOST_LISTED}", ("3", "1"))

@@ -89,8 +89,10 @@ def _read(name: str) -> Aggregation | None:
 
 
 _SYNONYMS = {word: kind.name for kind in KINDS.values() for word in kind.words}
-_PERCENT = re.compile(r"(?:p|q|pc|pct|perc|percentile|quantile)_?(\d+)(?:[._](\d+))?(?:th)?")
-_NUMBERED = re.compile(r"(\w+?)_?(\d+)")
+_PERCENT = re.compile(
+    r"(?:p|q|pc|pct|perc|percentile|quantile)_?(\d{1,9})(?:[._](\d{1,9}))?(?:th)?"
+)
+_NUMBERED = re.compile(r"(\w+?)_?(\d{1,9})")
 
 
 def _hint(name: str) -> str:

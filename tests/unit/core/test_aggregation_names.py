@@ -80,6 +80,14 @@ def test_a_number_out_of_range_is_told_with_the_range(written: str, allowed: str
     assert allowed in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "written", ["p" + "9" * 5_000, "last_" + "1" * 5_000, "last_1\n", "last_\u0663"]
+)
+def test_numbers_that_are_none_are_refused_like_any_name(written: str) -> None:
+    with pytest.raises(DefinitionError, match="unknown aggregation"):
+        Rolling("7d", {"amount": [written]})
+
+
 @pytest.mark.parametrize("name", ["p1", "p99", "p99_9", "first_1", "last_1000", "top_7"])
 def test_numbers_within_the_range_are_names(name: str) -> None:
     [column] = Rolling("7d", {"amount": name}).columns(None)
