@@ -76,6 +76,24 @@ class EngineContract:
             for row in engine.rows(case.events).with_columns(pl.col("at").to_physical()).to_dicts():
                 case.agree(row, row["user"], row["at"])
 
+    @pytest.mark.parametrize("kind", ["Float64", "String", "Boolean", "Date", "List"])
+    def test_the_order_of_rows_and_files_shows_nowhere(
+        self, kind: str, engine: Engine, tmp_path: Path
+    ) -> None:
+        """Rows of one instant are taken by their values, also 0.0 and -0.0."""
+        dtype, chosen = VALUES[kind]
+        values = [*chosen, *chosen[:1], *([0.0, -0.0, 0.0] if kind == "Float64" else [])]
+        rows = [(1, NOON + n // 9, value) for n, value in enumerate(values * 3)]
+        metrics = [Rolling(["1ms", "1h"], {"x": possible(dtype)})]
+        answers = []
+        for number, order in enumerate((rows, rows[::-1], sorted(rows, key=repr))):
+            (tmp_path / str(number)).mkdir()
+            case = Case(tmp_path / str(number), order, metrics, dtype=dtype)
+            inexact = pl.selectors.matches("__(mean|std|var|sum)__")
+            answers.append(case.check(engine, case.moments()).select(~inexact))
+        assert answers[0].equals(answers[1], null_equal=True)
+        assert answers[0].equals(answers[2], null_equal=True)
+
     def test_no_points_give_no_rows_of_the_same_columns(
         self, engine: Engine, tmp_path: Path
     ) -> None:
