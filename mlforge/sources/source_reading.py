@@ -11,6 +11,8 @@ from mlforge.sources.parquet_reader import Content, FileBytes, FileStat, SourceF
 
 KEPT_BYTES = 256 << 20
 """Bytes of rows that a shared reading keeps in memory, by default."""
+SMALL_BYTES = 8 << 20
+"""Files of at most so many bytes are kept in memory from their hashing to their decoding, which mostly comes next."""
 SETTLED_NS = 50_000_000
 """So long after its last change a further change of a file shows in its stat: file systems' clocks tick."""
 
@@ -49,6 +51,7 @@ class SourceReading:
         self._room = keep_bytes
         self._files: dict[Path, HashedFile] = {}
         self._contents: dict[str, Content] = {}
+        self._bytes: tuple[Path, FileBytes] | None = None  # of the file that was hashed last
         self.decoded = 0
 
     def hashed(self, file: SourceFile) -> HashedFile:
@@ -56,6 +59,10 @@ class SourceReading:
         known = self._known(file)
         if known is not None:
             return known
+        if file.stat.size <= SMALL_BYTES:
+            raw = parquet_reader.file_bytes(file)
+            self._bytes = file.absolute, raw
+            return self._note(file, raw.hash, raw.begun)
         begun = time.time_ns()
         return self._note(file, parquet_reader.content_hash(file.absolute), begun)
 
@@ -66,12 +73,22 @@ class SourceReading:
         known = self._known(file)
         if known is not None and known.hash in self._contents:
             return ReadFile(self._again(known.hash, known.stat), known)
-        raw = parquet_reader.file_bytes(file, max_bytes)
+        raw = self._undecoded(file, max_bytes)
         if raw.hash in self._contents:
             content = self._again(raw.hash, raw.stat)
         else:
             content = self._decoded(raw, max_bytes, in_own_process=in_own_process)
         return ReadFile(content, self._note(file, raw.hash, raw.begun))
+
+    def _undecoded(self, file: SourceFile, max_bytes: int | None) -> FileBytes:
+        """The file's bytes: those that were hashed a moment ago, if it is small and was the last."""
+        hashed, self._bytes = self._bytes, None
+        if hashed is not None:
+            path, raw = hashed
+            fits = max_bytes is None or raw.stat.size <= max_bytes
+            if path == file.absolute and raw.stat == file.stat and fits:
+                return raw
+        return parquet_reader.file_bytes(file, max_bytes)
 
     def _decoded(self, raw: FileBytes, max_bytes: int | None, *, in_own_process: bool) -> Content:
         content = parquet_reader.decode(raw, max_bytes, in_own_process=in_own_process)
