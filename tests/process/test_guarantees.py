@@ -15,7 +15,7 @@ def known_tests(file: str) -> dict[str, bool]:
     """The tests of a file, and whether each is left out of the default run."""
     tree = ast.parse(FILES[file].read_text()) if file in FILES else ast.Module([], [])
     return {
-        node.name: any("slow" in ast.unparse(mark) for mark in node.decorator_list)
+        node.name: any(ast.unparse(mark) == "pytest.mark.slow" for mark in node.decorator_list)
         for node in ast.walk(tree)
         if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")
     }
