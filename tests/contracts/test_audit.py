@@ -329,7 +329,7 @@ def test_the_command_says_what_is_proven_and_fails_for_what_is_wrong(
 
 
 def test_the_plain_rule_needs_neither_engines_nor_stored_events() -> None:
-    core = {"aggregations", "metrics", "feature_spec", "plain_folds", "time_model", "values"}
+    core = {"aggregations", "metrics", "feature_spec", "plain_folds", "values"}
     for module, allowed in ((reference, core), (plain_folds, set())):
         source = Path(module.__file__).read_text()
         lines = [line.split() for line in source.splitlines() if "from mlforge" in line]
