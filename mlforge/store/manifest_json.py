@@ -21,13 +21,15 @@ from mlforge.core.manifest import (
     config_of,
 )
 from mlforge.core.metrics import MetricColumn
+from mlforge.core.nested import nested
 from mlforge.core.schema import Column, Schema, shared
 from mlforge.core.time_model import Window, length_named
 from mlforge.core.values import Duration, TimeRange, Version, from_iso, to_iso
 from mlforge.errors import IntegrityError, MlforgeError, UnsupportedStore
 
 FORMAT = 2
-"""The newest format. A version whose metrics say nothing that the release before could not read is of format 1."""
+"""The newest format. A version that says nothing that the release before could not read is of format 1."""
+_OF_FORMAT_1 = frozenset({"count", "sum", "mean", "min", "max", "std", "median"})
 # Names that a document may lead to: nothing outside its own folder.
 _PART = re.compile(r"data\.parquet(/[0-9A-Za-z][0-9A-Za-z._-]*)?")
 _HASH = re.compile(r"[0-9A-Za-z]+")
@@ -46,7 +48,7 @@ def head(manifest: Manifest) -> dict[str, Any]:
     """The document without the lists that grow with the number of files."""
     created = to_iso(manifest.created_at)
     return {
-        "format": format_of(manifest.spec),
+        "format": format_of(manifest),
         "name": manifest.name,
         "version": _text(manifest.version),
         "content_hash": manifest.content_hash,
@@ -85,9 +87,17 @@ def head(manifest: Manifest) -> dict[str, Any]:
     }
 
 
-def format_of(spec: FeatureSpec) -> int:
+def format_of(manifest: Manifest) -> int:
     """The format of a version: older releases refuse a newer one by name, instead of overlooking what it says."""
-    is_new = spec.conditions or spec.derived or not all(window.is_fixed for window in spec.windows)
+    spec = manifest.spec
+    is_new = (
+        not spec.keys
+        or spec.conditions
+        or spec.derived
+        or not all(window.is_fixed for window in spec.windows)
+        or not _OF_FORMAT_1.issuperset(column.aggregation for column in spec.columns)
+        or any(nested(column.dtype) for column in manifest.events)
+    )
     return FORMAT if is_new else 1
 
 
