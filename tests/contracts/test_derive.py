@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -39,13 +38,6 @@ def project(request: pytest.FixtureRequest, tmp_path: Path) -> Project:
     project = Project(tmp_path, getattr(request, "param", "polars"))
     project.drop("a", rows((1, 0, 1.0), (1, 3, 2.0), (2, 1.5, 5.0)))
     return project
-
-
-@pytest.fixture
-def online(redis_url: str) -> Iterator[RedisStore]:
-    store = RedisStore.from_url(redis_url)
-    yield store
-    store.close()
 
 
 def everything(df: Any) -> Any:

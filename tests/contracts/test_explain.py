@@ -2,7 +2,6 @@
 
 import json
 import sys
-from collections.abc import Iterator
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -32,13 +31,6 @@ def project(tmp_path: Path) -> Project:
     project.drop("more/b", rows((1, 1, 2.0), (1, 4, 4.0)))
     project.build()
     return project
-
-
-@pytest.fixture
-def online(redis_url: str) -> Iterator[RedisStore]:
-    store = RedisStore.from_url(redis_url)
-    yield store
-    store.close()
 
 
 def push(project: Project, online: RedisStore, *features: Any) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -78,13 +77,6 @@ def project(request: pytest.FixtureRequest, tmp_path: Path) -> Project:
     project.drop("a", events().head(3))
     project.drop("b", events().tail(1))
     return project
-
-
-@pytest.fixture
-def online(redis_url: str) -> Iterator[RedisStore]:
-    store = RedisStore.from_url(redis_url)
-    yield store
-    store.close()
 
 
 @pytest.mark.parametrize("timed", [True, False])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,13 +29,6 @@ def project(request: pytest.FixtureRequest, tmp_path: Path) -> Project:
     project = Project(tmp_path, request.param)
     project.drop("a", rows((1, 0, 1.0), (2, 1.5, 5.0)))
     return project
-
-
-@pytest.fixture
-def online(redis_url: str) -> Iterator[RedisStore]:
-    store = RedisStore.from_url(redis_url)
-    yield store
-    store.close()
 
 
 def everything(df: pl.DataFrame) -> pl.DataFrame:

@@ -4,7 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import nullcontext
 from datetime import UTC, date, datetime, timedelta, timezone
 from pathlib import Path
@@ -52,13 +52,6 @@ def project(tmp_path: Path) -> Project:
     project.drop("b", rows((1, 1, 2.0), (1, 4, 4.0)))
     project.build()
     return project
-
-
-@pytest.fixture
-def online(redis_url: str) -> Iterator[RedisStore]:
-    store = RedisStore.from_url(redis_url)
-    yield store
-    store.close()
 
 
 def spine(*asked: tuple[Any, Any], **columns: Any) -> pl.DataFrame:
