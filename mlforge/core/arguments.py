@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import reprlib
 from collections.abc import Iterable, Mapping, Set
 from typing import Any, TypeVar
@@ -29,6 +30,15 @@ def text(value: object, what: str, works: str) -> str:
     """The text; DefinitionError for an empty one and for all else."""
     if not isinstance(value, str) or not value:
         raise DefinitionError(f"{what} must be a text, not {shown(value)}; {works}")
+    return value
+
+
+def path(value: object, what: str, works: str) -> str | os.PathLike[str]:
+    """The path, a text or a Path; DefinitionError for an empty text and for all else."""
+    if not isinstance(value, (str, os.PathLike)) or not isinstance(os.fspath(value), str):
+        raise DefinitionError(f"{what} must be a path, not {shown(value)}; {works}")
+    if not os.fspath(value):
+        raise DefinitionError(f"{what} is empty; {works}")
     return value
 
 

@@ -179,7 +179,7 @@ def expand(
 
 def _rolling(window: object) -> Duration:
     """The length of a rolling window."""
-    if window == ALL.name:
+    if isinstance(window, str) and window == ALL.name:
         return ALL
     try:
         return Duration.parse(window, "window")

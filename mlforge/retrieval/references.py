@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
+from mlforge.core.arguments import shown
 from mlforge.core.values import FIRST_INSTANT, LAST_INSTANT, Version, to_us
 from mlforge.errors import RetrievalError, StoreError
 
@@ -21,13 +22,21 @@ class Reference:
     version: Version | None = None
 
 
-def parse_references(features: Sequence[FeatureRef]) -> list[Reference]:
+def parse_references(features: Any) -> list[Reference]:
     """The references of a caller's list, in its order; RetrievalError for a list of another kind."""
-    if isinstance(features, str) or not features:
+    several = isinstance(features, Iterable) and not isinstance(features, (str, bytes, Mapping))
+    references = [_parsed(feature) for feature in features] if several else []
+    if not references:
         raise RetrievalError(
-            "features must be a list of names or (name, version) pairs, at least one"
+            f"features must be a list of names or (name, version) pairs, at least one, not {shown(features)}"
         )
-    return [_parsed(feature) for feature in features]
+    return references
+
+
+def check_store(store: object, kind: type, works: str) -> None:
+    """Raise RetrievalError unless the store is of the kind that is read."""
+    if not isinstance(store, kind):
+        raise RetrievalError(f"store must be of {kind.__name__}, as {works} is, not {shown(store)}")
 
 
 def _parsed(feature: object) -> Reference:
@@ -41,7 +50,7 @@ def _parsed(feature: object) -> Reference:
                 return Reference(name, Version.parse(version))
             except StoreError as error:
                 raise RetrievalError(f"{name}: {error}") from None
-    raise RetrievalError(f"{feature!r} is neither a feature's name nor (name, version)")
+    raise RetrievalError(f"{shown(feature)} is neither a feature's name nor (name, version)")
 
 
 def parse_instant(at: datetime | date | str | int) -> int:
@@ -55,7 +64,7 @@ def parse_instant(at: datetime | date | str | int) -> int:
     instant = to_us(parsed) if isinstance(parsed, datetime) else parsed
     if type(instant) is not int or not FIRST_INSTANT <= instant <= LAST_INSTANT:
         raise RetrievalError(
-            f"at={at!r} is no instant; write ISO 8601, as in '2026-01-31' or '2026-01-31T10:00:00Z'"
+            f"at={shown(at)} is no instant; write ISO 8601, as in '2026-01-31' or '2026-01-31T10:00:00Z'"
         )
     return instant
 

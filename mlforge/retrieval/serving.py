@@ -17,6 +17,7 @@ from mlforge.retrieval.references import (
     AnswerNames,
     FeatureRef,
     Reference,
+    check_store,
     parse_instant,
     parse_references,
 )
@@ -48,6 +49,7 @@ def get_online_features(
     OwnedElsewhere for rows of another store than `store.owner`; OnlineError for rows or books of the wrong shape.
     """
     references = parse_references(features)
+    check_store(store, OnlineStore, "RedisStore(host='localhost')")
     t = clock.now() if at is None else parse_instant(at)
     oldest = None if max_age is None else clock.now() - Duration.parse(max_age, "max_age").us
     answers = [dict(entity) for entity in checked_entities(entities)]

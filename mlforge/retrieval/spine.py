@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import polars as pl
 
+from mlforge.core.arguments import shown
 from mlforge.core.manifest import Manifest
 from mlforge.core.schema import FLOATS, INTEGERS, dtypes
 from mlforge.core.values import DAY_US, FIRST_INSTANT, LAST_INSTANT
@@ -31,11 +33,15 @@ def spine_points(spine: Table, manifest: Manifest, timestamp: str | None) -> pl.
     return polars_schema.with_entities(points, spec)
 
 
-def checked_entities(entities: Sequence[Mapping[str, object]]) -> Sequence[Mapping[str, object]]:
+def checked_entities(entities: Any) -> Sequence[Mapping[str, object]]:
     """The entities, if they are a list of dicts."""
-    if isinstance(entities, Mapping) or not all(isinstance(entity, Mapping) for entity in entities):
-        raise RetrievalError("entities must be a list of dicts, each with the features' keys")
-    return entities
+    several = isinstance(entities, Sequence) and not isinstance(entities, (str, bytes))
+    if not several or not all(isinstance(entity, Mapping) for entity in entities):
+        raise RetrievalError(
+            f"entities must be a list of dicts, each with the features' keys, not {shown(entities)}"
+        )
+    checked: Sequence[Mapping[str, object]] = entities
+    return checked
 
 
 def entity_hashes(
@@ -118,6 +124,10 @@ def _instants(times: pl.Series) -> pl.Series:
 def _time_column(spine: Table, manifest: Manifest, timestamp: str | None) -> str:
     """The spine's time column: `timestamp`, else the feature's timestamp name, else the only temporal column that is no key."""
     default_name = manifest.spec.timestamp
+    if timestamp is not None and not isinstance(timestamp, str):
+        raise RetrievalError(
+            f"timestamp must be a column's name, not {shown(timestamp)}; the spine has {_listed(spine)}"
+        )
     name = timestamp if timestamp is not None else default_name
     if name in spine.columns:
         return str(name)

@@ -15,7 +15,13 @@ from mlforge.engines import POINT, Events, engine_named, evaluation
 from mlforge.engines.events import events_of
 from mlforge.errors import IntegrityError, RetrievalError, StoreError, VersionNotFound
 from mlforge.frames import interop
-from mlforge.retrieval.references import AnswerNames, FeatureRef, Reference, parse_references
+from mlforge.retrieval.references import (
+    AnswerNames,
+    FeatureRef,
+    Reference,
+    check_store,
+    parse_references,
+)
 from mlforge.retrieval.spine import spine_points
 from mlforge.store import Store
 from mlforge.store.integrity import intact
@@ -50,6 +56,7 @@ def get_training_data(
     an unknown feature or version, or one that was pruned while it was read.
     """
     table, references = interop.taken(spine), parse_references(features)
+    check_store(store, Store, "LocalStore('feature_store')")
     for attempt in range(_TRIES):
         manifests = _resolve(references, store)
         try:

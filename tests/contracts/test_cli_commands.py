@@ -263,6 +263,30 @@ def test_inspect_shows_a_version_and_its_json_is_the_document_on_disk(
     assert latest == json.loads(Path("feature_store/user_spend/1.0.1/.meta.json").read_text())
 
 
+def test_inspect_shows_how_files_differ_in_their_columns(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("definitions.py").write_text(
+        DEFINITIONS.replace('df.select("user_id", "event_time", "amount")', "df").replace(
+            'keys=["user_id"],\n    source="events/"', 'keys=[],\n    source="events/"'
+        )
+    )
+    Path("events/one.parquet").unlink()
+    day = datetime(2026, 1, 2, tzinfo=UTC)
+    for name, dtype, more in (
+        ("a", pl.Int32, {}),
+        ("b", pl.Int64, {"x": "y"}),
+        ("c", pl.Int64, {"z": 1}),
+    ):
+        rows = pl.DataFrame({"event_time": [day], "amount": [1], **more})
+        rows.cast({"amount": dtype}).write_parquet(f"events/{name}.parquet")
+    printed(capsys, "build", "--features", "user_spend")
+    page = " ".join(printed(capsys, "inspect", "user_spend").split())
+    assert "files lacking x (2 files), z (2 files)" in page
+    assert "widened amount (Int32 (1 file) to Int64)" in page
+    assert "keys none: the whole source is one entity" in page
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

@@ -136,7 +136,7 @@ def _page(document: dict[str, Any], location: str) -> str:
         ("parent", document["parent"]),
         ("rows", number(document["row_count"])),
         ("left out", ", ".join(dropped) or None),
-        ("keys", ", ".join(document["entity_keys"])),
+        ("keys", ", ".join(document["entity_keys"]) or "none: the whole source is one entity"),
         ("timestamp", document["timestamp"]),
         ("interval", document["interval"]),
         ("watermark", instant(document["watermark"])),
@@ -173,11 +173,21 @@ def _evidence(evidence: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def _shown(value: Any) -> str:
-    if isinstance(value, dict):  # files: how many, and the first names
-        return f"{value['count']:,}: {_listed(value['first'], value['count'])}"
-    if isinstance(value, list):
-        return ", ".join(map(str, value))
-    return f"{value:,}" if isinstance(value, int) else str(value)[:_HASH]
+    match value:
+        case {"count": int(count), "first": list(first)}:  # files, and the names of some
+            return f"{count:,}: {_listed(first, count)}"
+        case {"to": dtype, "files": dict(counts)}:  # files whose column has a lesser dtype
+            return f"{_shown(counts)} to {dtype}"
+        case dict():  # by column or dtype: how many files, or more about it
+            return ", ".join(
+                f"{name} ({plural(of_it, 'file') if isinstance(of_it, int) else _shown(of_it)})"
+                for name, of_it in value.items()
+            )
+        case list():
+            return ", ".join(map(str, value))
+        case int():
+            return f"{value:,}"
+    return str(value)[:_HASH]
 
 
 def _listed(first: Sequence[str], count: int, most: int = 5) -> str:

@@ -6,6 +6,7 @@ import os
 import re
 from pathlib import Path
 
+from mlforge.core.arguments import number, path, shown, text
 from mlforge.errors import DefinitionError
 from mlforge.store import Store
 
@@ -16,12 +17,48 @@ def password_in(file: str | os.PathLike[str], password: str | None) -> str:
     """The password that a file holds, where none is given besides."""
     if password is not None:
         raise DefinitionError("RedisStore: give password or password_file, not both")
+    path(file, "RedisStore: password_file", "give the path of a file that holds the password")
     try:
         return Path(file).read_text(encoding="utf-8").rstrip("\r\n")
     except (OSError, ValueError) as error:
         raise DefinitionError(
-            f"RedisStore: password_file {file} cannot be read ({error})"
+            f"RedisStore: password_file {shown(os.fspath(file))} cannot be read ({_why(error)}); "
+            "give the path of a file that holds the password"
         ) from None
+
+
+def _why(error: Exception) -> str:
+    return (isinstance(error, OSError) and error.strerror) or type(error).__name__
+
+
+def checked_server(
+    host: object, port: object, db: object, username: object, password: object
+) -> dict[str, object]:
+    """The server's address and user; numbers may be texts of digits, as environments hold them."""
+    return {
+        "host": text(host, "RedisStore: host", 'write host="localhost"'),
+        "port": _whole(port, "port", "write port=6379", 65_535),
+        "db": _whole(db, "db", "write db=0", 2**31 - 1),
+        "username": _text_or_none(username, "username"),
+        "password": _text_or_none(password, "password"),
+    }
+
+
+def _whole(value: object, name: str, works: str, greatest: int) -> int:
+    if isinstance(value, str) and value.isascii() and value.isdecimal() and len(value) <= 10:
+        value = int(value)
+    whole = number(value, f"RedisStore: {name}", works, whole=True)
+    if not 0 <= whole <= greatest:
+        raise DefinitionError(f"RedisStore: {name}={shown(whole)} is out of bounds; {works}")
+    return int(whole)
+
+
+def _text_or_none(value: object, name: str) -> str | None:
+    if value is None or isinstance(value, str):
+        return value
+    raise DefinitionError(  # without the value: it may be a password
+        f"RedisStore: {name} must be a text, not of type {type(value).__name__}; leave it out for none"
+    )
 
 
 def checked_ttl(ttl: object) -> int | None:
@@ -30,7 +67,7 @@ def checked_ttl(ttl: object) -> int | None:
         return None
     if isinstance(ttl, bool) or not isinstance(ttl, int) or ttl <= 0:
         raise DefinitionError(
-            f"RedisStore: ttl={ttl!r} must be whole seconds above zero, or None for no expiry"
+            f"RedisStore: ttl={shown(ttl)} must be whole seconds above zero, or None for no expiry"
         )
     return ttl
 
@@ -40,7 +77,7 @@ def checked_owner(owner: object) -> Store | str | None:
     if owner is None or isinstance(owner, Store) or (isinstance(owner, str) and owner):
         return owner
     raise DefinitionError(
-        f"RedisStore: owner={owner!r} is not allowed; give the offline store, or its id"
+        f"RedisStore: owner={shown(owner)} is not allowed; give the offline store, or its id"
     )
 
 
@@ -48,6 +85,6 @@ def checked_prefix(prefix: object) -> str:
     """The prefix of all keys."""
     if not isinstance(prefix, str) or _PREFIX.fullmatch(prefix) is None:
         raise DefinitionError(
-            f"RedisStore: prefix={prefix!r} is not allowed; use letters, digits and _ . : -"
+            f"RedisStore: prefix={shown(prefix)} is not allowed; use letters, digits and _ . : -"
         )
     return prefix

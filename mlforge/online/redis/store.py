@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Self
 import polars as pl
 
 from mlforge.core import clock
+from mlforge.core.arguments import flag
 from mlforge.core.values import check_name, is_name, to_iso
 from mlforge.errors import (
     BooksDamaged,
@@ -36,6 +37,7 @@ from mlforge.online.redis import resp, scripts
 from mlforge.online.redis.arguments import (
     checked_owner,
     checked_prefix,
+    checked_server,
     checked_ttl,
     password_in,
 )
@@ -81,7 +83,10 @@ class RedisStore(OnlineStore):
             password = password_in(password_file, password)
 
         self._configure(
-            Server.of(ssl, host=host, port=port, db=db, username=username, password=password),
+            Server.of(
+                flag(ssl, "RedisStore: ssl"),
+                **checked_server(host, port, db, username, password),
+            ),
             ttl,
             prefix,
             owner,

@@ -31,10 +31,11 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from mlforge.core import arguments
 from mlforge.core.failpoints import reach
 from mlforge.core.manifest import Manifest, Part, Partial, VersionSummary
 from mlforge.core.values import Version
-from mlforge.errors import StoreError, UnsupportedStore
+from mlforge.errors import DefinitionError, StoreError, UnsupportedStore
 from mlforge.store import manifest_json
 from mlforge.store.base import Store
 from mlforge.store.draft import Draft
@@ -56,10 +57,14 @@ class LocalStore(Store):
     """A folder on a local disk, made when it is first written to."""
 
     def __init__(self, path: str | os.PathLike[str], packing: Packing | None = None) -> None:
-        refuse_url(path)
+        refuse_url(arguments.path(path, "LocalStore: path", "write LocalStore('feature_store')"))
         self._given = Path(path).expanduser()
         self.path = self._given.absolute()
-        self.packing = packing or Packing()
+        self.packing = Packing() if packing is None else packing
+        if not isinstance(self.packing, Packing):
+            raise DefinitionError(
+                f"LocalStore: packing must be a Packing, not {arguments.shown(packing)}; leave it out"
+            )
         self._features: dict[str, FeatureFolder] = {}
         self._identity = IdentityFile(self.path)
 

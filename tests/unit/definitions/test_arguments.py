@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +11,9 @@ import polars as pl
 import pytest
 
 import mlforge.validators as v
-from mlforge import Definitions, feature
-from mlforge.errors import DefinitionError
-from mlforge.metrics import Rolling
+from mlforge import Definitions, feature, get_online_features, get_training_data
+from mlforge.errors import DefinitionError, MlforgeError
+from mlforge.metrics import Rolling, ToDate
 from mlforge.online import RedisStore
 from mlforge.store import LocalStore
 
@@ -148,6 +148,81 @@ def test_sets_are_taken_in_one_order_in_every_process():
     assert v.is_in(tags).arguments == (tuple(sorted(tags)),)
     names = {"sum", "mean", "max"}
     assert Rolling("7d", {"amount": names}).aggregations == (("amount", ("max", "mean", "sum")),)
+
+
+@pytest.mark.parametrize(
+    ("argument", "value"),
+    wrong({"periods": set(), "aggregations": set(), "closed": {"None"}, "where": {"None"}}),
+)
+def test_an_argument_of_to_date_of_the_wrong_kind_is_a_definition_error(argument, value):
+    with pytest.raises(DefinitionError, match="ToDate"):
+        ToDate(**{"periods": "1mo", "aggregations": {"amount": "sum"}, argument: value})
+
+
+@pytest.mark.parametrize("windows", [pl.DataFrame({"a": [1]}), [pl.Series([1])], [np.array([1])]])
+def test_windows_that_compare_by_element_are_a_definition_error(windows):
+    with pytest.raises(DefinitionError, match="window"):
+        Rolling(windows, {"amount": "sum"})
+
+
+@pytest.mark.parametrize(("argument", "value"), wrong({"path": {"path"}, "packing": {"None"}}))
+def test_an_argument_of_a_local_store_of_the_wrong_kind_is_a_definition_error(argument, value):
+    with pytest.raises(DefinitionError, match=f"LocalStore: {argument}"):
+        LocalStore(**{"path": "store", argument: value})
+
+
+REDIS = {
+    "host": set(),
+    "port": {"int"},
+    "db": {"int"},
+    "password": {"None", "empty"},
+    "username": {"None", "empty"},
+    "ttl": {"None", "int"},
+    "prefix": set(),
+    "ssl": {"bool"},
+    "password_file": {"None"},
+    "owner": {"None"},
+}
+
+
+@pytest.mark.parametrize(("argument", "value"), wrong(REDIS))
+def test_an_argument_of_a_redis_store_of_the_wrong_kind_is_a_definition_error(argument, value):
+    with pytest.raises(DefinitionError, match=f"RedisStore: {argument}"):
+        RedisStore(**{argument: value})
+
+
+def test_numbers_of_a_server_may_be_texts_of_digits_as_environments_hold_them():
+    assert repr(RedisStore(port="6380", db="2")) == repr(RedisStore(port=6380, db=2))
+    for port in ("", "a", "6380 ", "-1", "70000", "9" * 5_000, float("inf")):
+        with pytest.raises(DefinitionError, match="RedisStore: port"):
+            RedisStore(port=port)
+
+
+def test_a_password_of_the_wrong_kind_is_not_shown():
+    with pytest.raises(DefinitionError) as refused:
+        RedisStore(password=b"secret")
+    assert "secret" not in str(refused.value)
+
+
+SPINE = pl.DataFrame({"user_id": [1], "at": [datetime(2026, 1, 1, tzinfo=UTC)]})
+
+
+@pytest.mark.parametrize(
+    ("argument", "value"), wrong({"spine": set(), "features": set(), "store": set()})
+)
+def test_an_argument_of_training_of_the_wrong_kind_is_an_error_of_ours(argument, value):
+    usual = {"spine": SPINE, "features": ["spend"], "store": LocalStore("/nowhere")}
+    with pytest.raises(MlforgeError, match=argument.removesuffix("s")):
+        get_training_data(**{**usual, argument: value})
+
+
+@pytest.mark.parametrize(
+    ("argument", "value"), wrong({"features": set(), "entities": set(), "store": set()})
+)
+def test_an_argument_of_an_online_read_of_the_wrong_kind_is_an_error_of_ours(argument, value):
+    usual = {"features": ["spend"], "entities": [{"user_id": 1}], "store": RedisStore()}
+    with pytest.raises(MlforgeError, match=r"features?|entities|store"):
+        get_online_features(**{**usual, argument: value})
 
 
 def test_what_selects_features_must_be_names():
