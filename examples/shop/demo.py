@@ -18,7 +18,7 @@ import sys
 import tempfile
 import textwrap
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -39,12 +39,19 @@ from worker.state.event_log import Entry, EventLog
 from worker.state.work_queue import WorkQueue
 
 HERE = Path(__file__).parent
-ENTITIES = {"user_spend": "user_id", "merchant_daily": "merchant_id", "user_profile": "user_id"}
+ENTITIES = {
+    "user_spend": "user_id",
+    "user_peaks": "user_id",
+    "merchant_daily": "merchant_id",
+    "user_profile": "user_id",
+    "product_embedding": "product_id",
+}
 FED_BY = {"transactions": ["user_spend", "merchant_daily"], "profiles": ["user_profile"]}
+MADE_FROM = {"user_spend": ["user_peaks"]}  # a version of the one is a drop for the others
 PATIENCE_S = 30.0
 PAUSE_S = 0.7  # in a terminal, for the eye to follow
 COLUMNS = (  # title, width, right-aligned
-    ("feature", 14, False),
+    ("feature", 17, False),
     ("version", 14, False),
     ("bump", 5, False),
     ("reason", 12, False),
@@ -133,12 +140,13 @@ def acts(data: Path, yesterday: Day, today: Day) -> Iterator[Act]:
         pl.all_horizontal(pl.col("user_id", "amount").is_not_null()),
     )
     row, buyer, merchant = known.row(0)[:3]
+    witnesses = {"user_spend": buyer, "user_peaks": buyer, "merchant_daily": merchant}
     yield Act(
         "A day of purchases arrives",
-        f"{purchases.height} rows of one day",
+        f"{purchases.height} rows of one day; user_peaks is made from user_spend, so it follows",
         name,
         lambda path: drop(purchases, path),
-        {"user_spend": buyer, "merchant_daily": merchant},
+        witnesses,
     )
 
     profiles = yesterday.profiles
@@ -156,7 +164,7 @@ def acts(data: Path, yesterday: Day, today: Day) -> Iterator[Act]:
         "3 purchases of five days before, reported now: only what they reach is recomputed",
         "transactions/late.parquet",
         lambda path: drop(late, path),
-        {"user_spend": buyer, "merchant_daily": merchant},
+        witnesses,
     )
 
     amended = purchases.with_columns(
@@ -169,7 +177,7 @@ def acts(data: Path, yesterday: Day, today: Day) -> Iterator[Act]:
         f"the first file again, one amount of customer {buyer} corrected: one row changed",
         name,
         lambda path: drop(amended, path),
-        {"user_spend": buyer, "merchant_daily": merchant},
+        witnesses,
     )
 
     yield Act(
@@ -177,12 +185,12 @@ def acts(data: Path, yesterday: Day, today: Day) -> Iterator[Act]:
         "the late rows were a mistake: their windows are computed again without them",
         "transactions/late.parquet",
         Path.unlink,
-        {"user_spend": buyer, "merchant_daily": merchant},
+        witnesses,
     )
 
     yield Act(
         "The same file again",
-        "written anew, the same rows: nothing changed, no version",
+        "written anew, the same rows: nothing changed, no version, so nothing for user_peaks",
         name,
         lambda path: drop(amended, path),
         {},
@@ -235,7 +243,7 @@ class Stage:
         self.settle()
         if sys.stdout.isatty():
             time.sleep(PAUSE_S)
-        before = {name: self.served(name) for name in features}
+        before = {name: self.served(name) for name in ENTITIES}
         rows = {name: self.row(name, entity) for name, entity in act.witnesses.items()}
         after = self.event_log.last_id()
         print(f"\n{bold(f'{number:2} {act.title}')}   {cyan(f'data/{act.file}')}")
@@ -247,29 +255,32 @@ class Stage:
 
     def wait_for(
         self,
-        features: Sequence[str] | Mapping[str, str],
+        features: Iterable[str],
         after: str,
         since: float,
         witnesses: Mapping[str, object] | None = None,
         rows: Mapping[str, object] | None = None,
     ) -> dict[str, Outcome]:
-        """Wait until each feature has told how it went and each witness's row has changed."""
+        """Wait until each feature has told how it went and each witness's row has changed.
+
+        A feature with a new version is a drop: those that are made from it are waited for, too.
+        """
         witnesses, rows = witnesses or {}, rows or {}
         entries: dict[str, Entry] = {}
         seen: dict[str, float] = {}
-        while len(entries) < len(features) or len(seen) < len(witnesses):
+        while not entries.keys() >= {*reached(features, entries)} or len(seen) < len(witnesses):
             if time.perf_counter() - since > PATIENCE_S:
-                late = sorted({*features} - {*entries} | {*witnesses} - {*seen})
+                late = sorted({*reached(features, entries)} - {*entries} | {*witnesses} - {*seen})
                 raise Trouble(f"nothing came of {', '.join(late)} within {PATIENCE_S:.0f} s")
             for name, entity in witnesses.items():
                 if name not in seen and self.row(name, entity) != rows[name]:
                     seen[name] = (time.perf_counter() - since) * 1000
             for entry in self.event_log.read(after):
                 after = entry.id
-                if entry.feature in features and entry.kind != "definitions":
-                    entries.setdefault(str(entry.feature), entry)
+                if entry.feature and entry.kind != "definitions" and not waits(entry):
+                    entries.setdefault(entry.feature, entry)
             time.sleep(0.001)
-        return {name: Outcome(entries[name], seen.get(name)) for name in features}
+        return {name: Outcome(entries[name], seen.get(name)) for name in reached(features, entries)}
 
     def settle(self) -> None:
         """Wait until no work is wanted, queued or going on."""
@@ -286,6 +297,25 @@ class Stage:
         return self.online.read(feature, {ENTITIES[feature]: entity})
 
 
+def reached(features: Iterable[str], entries: Mapping[str, Entry]) -> list[str]:
+    """The features that a drop reaches: these, and below one with a new version what is made of it."""
+    names: list[str] = []
+    for name in features:
+        below = MADE_FROM.get(name, []) if changed(entries.get(name)) else []
+        names += [other for other in (name, *below) if other not in names]
+    return names
+
+
+def changed(entry: Entry | None) -> bool:
+    """Whether the entry tells of a new version."""
+    return entry is not None and bool(entry.details.get("changed"))
+
+
+def waits(entry: Entry) -> bool:
+    """Whether the feature was looked at before there was anything to make it from."""
+    return entry.kind == "refreshed" and entry.details["version"] is None
+
+
 told_of: set[str] = set()
 
 
@@ -299,21 +329,21 @@ def print_outcomes(before: Mapping[str, str], outcomes: Mapping[str, Outcome]) -
             print(red(wrapped(f"{name} {outcome.entry.kind}: {why}")))
             continue
         version, known = told["version"], before.get(name)
-        changed = told["changed"]
+        is_new = changed(outcome.entry)
         milliseconds = outcome.seen_ms if outcome.seen_ms is not None else told["freshness_ms"]
         pushed = told["entities_pushed"] + told["entities_deleted"]
         text = line(
             [
                 name,
-                f"{known} → {version}" if known and changed else version,
+                f"{known} → {version}" if known and is_new else version,
                 told["bump"] or "-",
                 told["reason"],
-                f"{told['rows_recomputed']:,}" if changed else "-",
+                f"{told['rows_recomputed']:,}" if is_new else "-",
                 f"{pushed:,}" if pushed else "-",
                 f"{milliseconds:,.0f} ms" if pushed and milliseconds is not None else "-",
             ]
         )
-        print(green(text) if changed else text)
+        print(green(text) if is_new else text)
     for outcome in outcomes.values():
         for path, why in outcome.entry.details.get("quarantined", {}).items():
             if path not in told_of:
@@ -327,9 +357,16 @@ def epilogue(stage: Stage) -> None:
     features = list(ENTITIES)
     customer = busiest(stage)
     [online] = get_online_features(
-        ["user_spend", "user_profile"], entities=[{"user_id": customer}], store=stage.online
+        ["user_spend", "user_peaks", "user_profile"],
+        entities=[{"user_id": customer}],
+        store=stage.online,
     )
-    shown = ["user_spend__amount__count__7d", "user_spend__amount__sum__7d", "user_profile__plan"]
+    shown = [
+        "user_spend__amount__count__7d",
+        "user_spend__amount__sum__7d",
+        "user_peaks__against_usual",
+        "user_profile__plan",
+    ]
     as_of = from_us(stage.online.books("user_spend").target.as_of)  # type: ignore[union-attr, arg-type]
     spine = pl.DataFrame(
         {
@@ -338,7 +375,10 @@ def epilogue(stage: Stage) -> None:
         }
     )
     training = get_training_data(
-        spine, ["user_spend", "user_profile"], store=stage.store, timestamp="event_time"
+        spine,
+        ["user_spend", "user_peaks", "user_profile"],
+        store=stage.store,
+        timestamp="event_time",
     )
 
     print(f"\n{bold(f'   Customer {customer}, three times in a training set and once online')}\n")
@@ -348,9 +388,9 @@ def epilogue(stage: Stage) -> None:
         for row in training.iter_rows(named=True)
     ]
     body.append(["online", *(cell(online[name]) for name in shown)])
-    print(dim("   {:32}{:>18}{:>18}{:>10}".format(*titles)))
+    print(dim("   {:32}{:>18}{:>17}{:>15}{:>6}".format(*titles)))
     for row in body:
-        print("   {:32}{:>18}{:>18}{:>10}".format(*row))
+        print("   {:32}{:>18}{:>17}{:>15}{:>6}".format(*row))
 
     values, different = compare_all(stage, features)
     if different:
@@ -367,7 +407,13 @@ def compare_all(stage: Stage, features: Sequence[str]) -> tuple[int, list[str]]:
         as_of = stage.online.books(feature).target.as_of  # type: ignore[union-attr]
         spine = entities.with_columns(event_time=pl.lit(from_us(as_of)))  # type: ignore[arg-type]
         training = get_training_data(spine, [feature], store=stage.store, timestamp="event_time")
-        online = get_online_features([feature], entities.to_dicts(), store=stage.online)
+        # A column that uses `t` is of the instant of the request; here it is that of the spine.
+        online = get_online_features(
+            [feature],
+            entities.to_dicts(),
+            store=stage.online,
+            at=from_us(as_of),  # type: ignore[arg-type]
+        )
         for trained, served in zip(training.iter_rows(named=True), online, strict=True):
             for name in served.keys() - {key}:
                 count += 1
@@ -408,7 +454,7 @@ def farewell(folder: Path) -> None:
     for arguments, what in (
         ("versions user_spend", "each version, and why it was made"),
         ("diff user_spend 1.0.2 1.0.3", "what the amended file changed"),
-        ("explain user_spend user_id=1", "the events that a value was made of"),
+        ("explain user_peaks user_id=1", "the events that a value was made of, down to the files"),
         ("up", "all of it again, until Ctrl-C; drop files into data/"),
     ):
         print(f"   {f'mlforge {arguments}':42} {dim(what)}")

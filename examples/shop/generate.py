@@ -2,9 +2,9 @@
 
     python examples/shop/generate.py [--days 60] [--until 2026-01-31T12:00] [--out DIR] [--seed 7]
 
-The same seed, days and end give the same rows. The data is as untidy as real data: several
-purchases at one instant, rows without a customer, sales without an amount, rows that arrive days
-late, rows that arrive twice.
+The same seed, days and end give the same rows: payments, customers' profiles, products'
+embeddings. The data is as untidy as real data: several purchases at one instant, rows without a
+customer, sales without an amount, rows that arrive days late, rows that arrive twice.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import polars as pl
 
 CUSTOMERS = 400
 MERCHANTS = 30
+PRODUCTS = 60
 PURCHASES_A_DAY = 500
 COUNTRIES = ["DE", "FR", "IN", "JP", "NG", "US"]
 PLANS = ["free", "plus", "pro"]
@@ -28,6 +29,7 @@ TRANSACTIONS = pl.Schema(
     {
         "user_id": pl.Int64(),
         "merchant_id": pl.String(),
+        "device_id": pl.String(),
         "event_time": pl.Datetime("us", "UTC"),
         "kind": pl.String(),
         "amount": pl.Float64(),
@@ -41,21 +43,31 @@ PROFILES = pl.Schema(
         "plan": pl.String(),
     }
 )
+PRODUCT_ROWS = pl.Schema(
+    {
+        "product_id": pl.String(),
+        "updated_at": pl.Datetime("us", "UTC"),
+        "price": pl.Float64(),
+        "embedding": pl.Array(pl.Float32(), 8),
+    }
+)
 
 
 @dataclass(frozen=True)
 class Day:
-    """What the shop writes on one day: the two tables, either may be empty."""
+    """What the shop writes on one day: three tables, each may be empty."""
 
     date: date
     transactions: pl.DataFrame
     profiles: pl.DataFrame
+    products: pl.DataFrame
 
 
 def days(count: int, until: datetime, seed: int = 7) -> Iterator[Day]:
     """The last `count` days, oldest first; of the last one, what has happened by `until`.
 
-    A day's rows depend on the seed and its date alone, except that the first day registers all customers.
+    A day's rows depend on the seed and its date alone, except that the first day registers all
+    customers and products.
     """
     first = until.date() - timedelta(days=count - 1)
     for number in range(count):
@@ -63,10 +75,12 @@ def days(count: int, until: datetime, seed: int = 7) -> Iterator[Day]:
         random = Random(f"{seed} {day}")
         transactions = _transactions(random, day)
         profiles = _profiles(random, day, everyone=number == 0)
+        products = _products(random, day, everything=number == 0)
         yield Day(
             day,
             transactions.filter(pl.col("event_time") <= until),
             profiles.filter(pl.col("updated_at") <= until),
+            products.filter(pl.col("updated_at") <= until),
         )
 
 
@@ -75,11 +89,16 @@ def write(out: Path, made: Day) -> list[Path]:
 
     Each file appears whole: it is written under a hidden name, then renamed.
     """
-    written = []
-    for folder, frame in (("transactions", made.transactions), ("profiles", made.profiles)):
-        if frame.height:
-            written.append(drop(frame, out / folder / f"{made.date}.parquet"))
-    return written
+    tables = {
+        "transactions": made.transactions,
+        "profiles": made.profiles,
+        "products": made.products,
+    }
+    return [
+        drop(frame, out / folder / f"{made.date}.parquet")
+        for folder, frame in tables.items()
+        if frame.height
+    ]
 
 
 def drop(frame: pl.DataFrame, path: Path) -> Path:
@@ -91,12 +110,13 @@ def drop(frame: pl.DataFrame, path: Path) -> Path:
 
 
 def _transactions(random: Random, day: date) -> pl.DataFrame:
-    rows: list[tuple[int | None, str, datetime, str, float | None]] = []
+    rows: list[tuple[int | None, str, str, datetime, str, float | None]] = []
     for _ in range(PURCHASES_A_DAY):
         user = _favouring_low(random, CUSTOMERS)
         at = _instant(random, day)
         if random.random() < 0.02:  # the till was offline and reported later
             at -= timedelta(days=random.randint(1, 5))
+        device = _device(random, user)
         for _ in range(random.choice([1, 1, 1, 2, 3])):  # one basket, one instant
             merchant = f"m{_favouring_low(random, MERCHANTS):03d}"
             kind = "refund" if random.random() < 0.04 else "sale"
@@ -105,6 +125,7 @@ def _transactions(random: Random, day: date) -> pl.DataFrame:
                 (
                     None if random.random() < 0.01 else user,  # paid in cash, nobody known
                     merchant,
+                    device,
                     at,
                     kind,
                     None if random.random() < 0.005 else amount,
@@ -129,6 +150,30 @@ def _profiles(random: Random, day: date, *, everyone: bool) -> pl.DataFrame:
         for user, at in zip(ids, times, strict=True)
     ]
     return pl.DataFrame(rows, schema=PROFILES, orient="row")
+
+
+def _products(random: Random, day: date, *, everything: bool) -> pl.DataFrame:
+    """Products whose price and embedding are new: a few a day, as after a new training."""
+    start = datetime.combine(day, time(), UTC)
+    numbers = range(1, PRODUCTS + 1)
+    rows = [
+        (
+            f"p{number:03d}",
+            start if everything else _instant(random, day),
+            round(random.uniform(3, 90), 2),
+            [round(random.gauss(0, 1), 3) for _ in range(8)],
+        )
+        for number in (numbers if everything else random.sample(numbers, 3))
+    ]
+    return pl.DataFrame(rows, schema=PRODUCT_ROWS, orient="row")
+
+
+def _device(random: Random, user: int) -> str:
+    """The customer's phone, another device of theirs, or a till that everybody uses."""
+    draw = random.random()
+    if draw < 0.03:
+        return f"till-{random.randint(1, 5)}"
+    return f"{'phone' if draw < 0.8 else 'laptop'}-{user}"
 
 
 def _instant(random: Random, day: date) -> datetime:
