@@ -15,7 +15,7 @@ import polars as pl
 
 from mlforge.core.arguments import choice, flag, listed, named, shown, text, texts
 from mlforge.core.feature_spec import FeatureSpec
-from mlforge.core.metrics import Rolling
+from mlforge.core.metrics import Rolling, ToDate
 from mlforge.core.time_model import ONLINE_CLOCKS, OnlineClock
 from mlforge.core.validators import REQUIRED, Rule
 from mlforge.core.values import FEATURE, check_name
@@ -90,7 +90,7 @@ def feature(
     source: str | PathLike[str] | Sequence[str | PathLike[str]] | Feature,
     timestamp: str | None = None,
     interval: str | timedelta | None = None,
-    metrics: Sequence[Rolling] = (),
+    metrics: Sequence[Rolling | ToDate] = (),
     validators: Mapping[str, Sequence[Rule] | Rule] | None = None,
     tags: Sequence[str] = (),
     description: str | None = None,
@@ -110,7 +110,7 @@ def feature(
         served version are the source's; each version that it publishes is a drop.
     timestamp: the column with each event's time; needed for metrics.
     interval: align values to boundaries of this fixed length (`"1d"`); None evaluates continuously.
-    metrics: `Rolling` windows; none serves the function's rows as they are.
+    metrics: `Rolling` and `ToDate` windows; none serves the function's rows as they are.
     validators: column -> rules of `mlforge.validators`, checked on the function's rows, file by file.
     engine: "polars" or "duckdb"; None takes that of Definitions.
     incremental: True or False overrides the proof that the function treats each row alone.

@@ -11,7 +11,7 @@ from mlforge.cli.table import table
 from mlforge.core import clock
 from mlforge.core.text import printable
 from mlforge.core.values import from_iso
-from worker.monitor.status import AuditStatus, FeatureStatus, Status
+from worker.monitor.status import FeatureStatus, Status
 from worker.state.event_log import Distribution
 
 _STYLES = {
@@ -41,7 +41,7 @@ def render(status: Status) -> str:
             feature.online_version,
             minute(feature.as_of),
             _milliseconds(feature.freshness),
-            _proven(feature.audit),
+            _proven(feature),
         )
         for feature in status.features
     ]
@@ -53,7 +53,7 @@ def render(status: Status) -> str:
         "online",
         "as of (UTC)",
         "ms p50/95/99",
-        "proven",
+        "proven ago",
     )
     ours = [worker for worker in status.workers if worker.is_ours]
     busy = sum(worker.state == "busy" for worker in ours)
@@ -77,11 +77,6 @@ def _notes(feature: FeatureStatus) -> Iterator[str]:
             f"--features {name} --full` makes a version anew"
         )
         yield from (f"{name}: {message}" for message in audit.first[:3])
-    if audit and audit.proven_at:
-        yield (
-            f"{name}: last proven: {audit.proven_version}, {_ago(audit.proven_at)} ago, "
-            f"{number(audit.proven_values)} values"
-        )
     if feature.held:
         yield f"{name}: held: {feature.held}"
     if feature.held_now:
@@ -121,10 +116,13 @@ def _ago(iso: str) -> str:
     return f"{past} s"
 
 
-def _proven(audit: AuditStatus | None) -> str | None:
+def _proven(feature: FeatureStatus) -> str | None:
+    """How long ago the served version was proven; of another version that was, its number as well."""
+    audit = feature.audit
     if audit is None or audit.proven_at is None:
         return None
-    return f"{audit.proven_version} {_ago(audit.proven_at)} ago"
+    other = f"{audit.proven_version}, " if audit.proven_version != feature.version else ""
+    return f"{other}{_ago(audit.proven_at)}"
 
 
 def _milliseconds(freshness: Distribution | None) -> str | None:

@@ -11,11 +11,13 @@ from typing import Any
 import pytest
 import structlog
 
+from mlforge.core import clock
 from mlforge.core.text import printable
+from mlforge.core.values import to_iso
 from worker import logs
 from worker.monitor import slow
 from worker.monitor.screen import render
-from worker.monitor.status import FeatureStatus, Status
+from worker.monitor.status import AuditStatus, FeatureStatus, Status
 from worker.service import up
 from worker.service.wait import Arrival
 from worker.state.drop_steps import STEPS, Drop
@@ -138,3 +140,27 @@ def test_readable_logs_hold_one_line_for_a_record(
         text = text.replace(style, "")
     assert all(map(is_one_clean_line, text.removesuffix("\n").split("\n")))
     assert text.count("rq says") == 1
+
+
+@pytest.mark.parametrize(
+    ("proven_version", "ago", "shown"),
+    [("1.0.0", 42, "42 s"), ("1.0.0", 3_000, "50 min"), ("0.9.0", 42, "0.9.0, 42 s")],
+)
+def test_status_says_once_how_long_ago_a_version_was_proven(
+    proven_version: str, ago: int, shown: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setattr(clock, "now", lambda: 3_600_000_000)
+    proven_at = to_iso(3_600_000_000 - ago * 1_000_000)
+    audit = AuditStatus("1.0.0", proven_at, 62, 0, 0, (), proven_version, proven_at, 62)
+    texts: dict[str, Any] = {field.name: None for field in fields(FeatureStatus)}
+    known = {"state": "ready", "version": "1.0.0", "rows": 13_247, "online_version": "1.0.0"}
+    rest = {"quarantine": {}, "ignored": {}, "unreadable": (), "audit": audit, "lag_seconds": 0.0}
+    spend = FeatureStatus(
+        **texts | known | rest | {"feature": "user_spend", "as_of": "2026-11-28T03:47:26.000000Z"}
+    )
+    lines = render(Status("shop", "now", "", (spend,), 0, None, (), (), ())).splitlines()
+    column = lines[0].index("proven")
+    assert " ".join(line[column:].strip() for line in lines[1:3]).strip() == shown
+    assert max(map(len, lines)) <= 80
+    assert "proven" not in "".join(lines[2:])
