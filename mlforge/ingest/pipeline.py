@@ -128,6 +128,8 @@ def _unchanged_files(session: Session) -> UnchangedFiles:
         files = files.whose(lambda partial: partial.hash not in lost)
     if latest.spec.interval != session.feature.spec.interval:
         files = files.whose(lambda partial: session.feature.spec.holds(partial.times))
+    if not cache.needs_as_before:
+        files = files.whose(cache.has_needed)
     states.start_from(files.stats)
     return files
 
@@ -163,7 +165,8 @@ def _is_of_this_function(session: Session, latest: Manifest) -> bool:
     One match is enough: the keys of files with null columns depend on other files, too.
     """
     first = latest.sources[:_FIRST] if latest.rowwise else ()
-    return any(session.cache.key(record.hash) == record.partial for record in first)
+    keys = ((record.partial, session.cache.key(record.hash)) for record in first)
+    return any(used == key or used == session.cache.key_in_use(key) for used, key in keys)
 
 
 def _has_fitted(session: Session) -> bool:
@@ -180,7 +183,7 @@ def _new_content(session: Session, file: SourceFile) -> Content | None:
     Raises one of FAULTS for a file that was set aside before and is as it was, or that cannot be read.
     """
     cache, states = session.cache, session.states
-    key = cache.key(states.content(file))
+    key = cache.key_in_use(cache.key(states.content(file)))
     state = states.now[file.path]
     if cache.find(key) is not None or has_null_columns(state.shape):
         return None

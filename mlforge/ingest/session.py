@@ -92,7 +92,7 @@ class Session:
 
     def key(self, path: str) -> str:
         """The memo key of a file's content, which includes the dtypes that it takes from other files."""
-        return self.cache.key(self.nulls.content(self.states.now[path]))
+        return self.cache.key_in_use(self.cache.key(self.nulls.content(self.states.now[path])))
 
     def memo(self, path: str) -> str:
         """The hash that a file's being set aside depends on; empty if it was not even read."""

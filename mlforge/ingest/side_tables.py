@@ -13,8 +13,10 @@ from mlforge.core.manifest import Manifest, TableRecord
 from mlforge.errors import MlforgeError, SourceError
 from mlforge.features.feature import Feature
 from mlforge.ingest import partials
+from mlforge.ingest.partial_cache import PartialCache
 from mlforge.sources.source import Listing, SourceFile
 from mlforge.sources.source_reading import SourceReading
+from mlforge.store import Store
 
 
 @dataclass(frozen=True)
@@ -74,16 +76,15 @@ class SideTables:
         """The schema of each table. Raises MlforgeError."""
         return {name: frame.schema for name, frame in self.frames.items()}
 
-    def gave(self, feature: Feature, version: Manifest) -> bool:
+    def gave(self, feature: Feature, version: Manifest, store: Store) -> bool:
         """Whether a version was made with these tables, judged by one of its partials."""
         if not version.sources or not self.hashes:
             return True
-        prefix = partials.memo_prefix(feature, self.hashes)
+        cache = PartialCache(feature, store, version, self.hashes, afresh=False)
         first = version.sources[0]
-        if version.rowwise:
-            return partials.memo_key(prefix, first.hash) == first.partial
-        contents = [record.hash for record in version.sources]
-        return partials.whole_key(prefix, contents, feature) == first.partial
+        contents = (record.hash for record in version.sources)
+        key = cache.key(first.hash) if version.rowwise else cache.whole_key(contents)
+        return first.partial in (key, cache.key_in_use(key))
 
 
 def _record(file: SourceFile, content: str) -> TableRecord:

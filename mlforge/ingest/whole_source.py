@@ -43,7 +43,8 @@ def ingest_whole_source(session: Session, why: str) -> Intake:
 def was_unproven(session: Session, latest: Manifest) -> bool:
     """Whether the latest version read the whole source because this very code is not proven row-wise."""
     key = session.cache.whole_key(record.hash for record in latest.sources)
-    return [partial.hash for partial in latest.partials] == [key]
+    hashes = [partial.hash for partial in latest.partials]
+    return hashes == [key] or hashes == [session.cache.key_in_use(key)]
 
 
 def _closed(session: Session, pairs: list[FilePartial], why: str) -> Intake:
@@ -109,7 +110,8 @@ def _last_good(session: Session) -> list[FilePartial] | None:
 
 
 def _whole_key(session: Session, paths: list[str]) -> str:
-    return session.cache.whole_key(session.states.now[path].hash for path in paths)
+    hashes = (session.states.now[path].hash for path in paths)
+    return session.cache.key_in_use(session.cache.whole_key(hashes))
 
 
 def _read_all(

@@ -68,7 +68,7 @@ def audit(
     _check_same(feature, manifest)
     listings = {name: table.scan() for name, table in source.tables}
     tables = SideTables.of(feature, listings, max_bytes)
-    if not tables.gave(feature, manifest):
+    if not tables.gave(feature, manifest, store):
         raise MlforgeError(
             f"{feature.name}: its tables changed since {manifest.version} was made; "
             f"'mlforge build --features {feature.name}' takes them in"

@@ -17,9 +17,11 @@ from mlforge.cli import main
 from mlforge.core import clock
 from mlforge.core.values import to_us
 from mlforge.errors import BuildError, OnlineError
+from mlforge.maintenance.operations import verify
 from mlforge.maintenance.sampling import ALL
 from mlforge.metrics import Rolling
 from mlforge.online import RedisStore
+from mlforge.store import LocalStore
 from tests.support.projects import Project, at
 
 COLUMNS: dict[str, tuple[pl.DataType, list[Any]]] = {
@@ -265,6 +267,37 @@ def test_first_and_last_take_them_on_both_engines(
         [served] = get_online_features(["spend"], [{"user_id": 1}], online)
         assert {key: served[key] for key in row} == row
         assert defs.audit("spend", ALL).first == ()
+
+
+@pytest.mark.parametrize("incremental", [None, False])
+def test_a_column_that_nothing_needed_is_read_again_once_something_does(
+    incremental: bool | None, project: Project
+) -> None:
+    project.drop("a", pl.DataFrame({"user_id": [1], "at": [at(0)], "x": [[1]], "y": [[2]]}))
+    project.drop("b", pl.DataFrame({"user_id": [1], "at": [at(1)], "x": [[3]], "y": [[4]]}))
+
+    def rows_of(store: LocalStore, **changes: Any) -> list[tuple[Any, ...]]:
+        feature = project.define(lambda df: df, incremental=incremental, **changes)
+        defs = project.on(store).definitions(feature)
+        result = defs.build()["spend"]
+        if result.changed:
+            assert defs.build()["spend"].version == result.version
+        assert defs.audit("spend", ALL).first == ()
+        return store.read("spend").rows()
+
+    steps: list[dict[str, Any]] = [
+        {"metrics": [Rolling("7d", {"user_id": ["count"]})]},
+        {"metrics": [Rolling("7d", {"user_id": ["count"], "x": ["last", "last_2"]})]},
+        {"metrics": [Rolling("7d", {"y": ["first"], "x": ["last"]})]},
+        {"metrics": []},
+    ]
+    for number, changes in enumerate(steps):
+        rebuilt = rows_of(LocalStore(project.root / f"afresh{number}"), **changes)
+        assert rows_of(project.store, **changes) == rebuilt
+    project.drop("c", pl.DataFrame({"user_id": [1], "at": [at(2)], "x": [[5]], "y": [[6]]}))
+    rebuilt = rows_of(LocalStore(project.root / "afresh"), **steps[-1])
+    assert rows_of(project.store, **steps[-1]) == rebuilt
+    assert verify(project.store, ["spend"]) == []
 
 
 def test_a_forged_value_is_refused_by_its_dtype(project: Project, online: RedisStore) -> None:
