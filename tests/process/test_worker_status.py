@@ -69,3 +69,22 @@ def test_status_goes_on_showing_when_it_is_asked_to_watch(shop: Shop) -> None:
     log = shop.folder / "output.log"
     eventually(lambda: log.read_text().count('"project": "shop"') >= 2)
     assert watching.poll() is None
+
+
+def test_a_file_that_is_no_parquet_is_shown_though_no_refresh_has_seen_it(shop: Shop) -> None:
+    path = shop.folder / "drops/e.csv"
+    path.write_text("user_id,amount\n1,2\n")
+    assert "ignored" not in shown(shop)
+    assert "spend: ignored e.csv: not parquet; convert it" in " ".join(
+        shop.ask("status").stdout.split()
+    )
+    document = json.loads(shop.ask("status", "--json").stdout)
+    [spend] = [f for f in document["features"] if f["feature"] == "spend"]
+    assert list(spend["ignored"]) == ["e.csv"]
+    waited = shop.ask("wait", str(path))
+    assert (waited.returncode, "ignored e.csv: not parquet; convert it" in waited.stderr) == (
+        1,
+        True,
+    )
+    path.unlink()
+    assert "ignored" not in shop.ask("status").stdout

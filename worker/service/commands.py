@@ -194,6 +194,7 @@ def status(args: argparse.Namespace) -> int:
     """
     from mlforge.cli.output import print_json
     from worker.monitor import slow
+    from worker.monitor.ignored_files import with_ignored_files
     from worker.monitor.screen import render
     from worker.monitor.status import gather
 
@@ -203,7 +204,7 @@ def status(args: argparse.Namespace) -> int:
         print_json(slow.to_json(drops)) if args.json else print(slow.render(drops))
         return 0
     while True:
-        current = gather(project)
+        current = with_ignored_files(project.definitions, gather(project))
         if args.json:
             print_json(current.to_json())
         else:

@@ -13,6 +13,7 @@ from mlforge.definitions.chains import stages, with_readers
 from mlforge.errors import MlforgeError
 from mlforge.sources.parquet_reader import completeness, is_being_written
 from mlforge.sources.row_source import RowSource
+from worker.monitor.ignored_files import why_ignored
 from worker.project import Project
 from worker.queue import JobQueue, enqueue
 from worker.watch.file_tracker import SETTLE_S
@@ -97,6 +98,8 @@ def features_of(project: Project, name_or_path: str) -> list[str]:
     path = Path(name_or_path).expanduser().absolute()
     fed = [name for name in definitions.features if definitions.source(name).feeds(path)]
     if not fed:
+        if ignored := why_ignored(definitions, path):
+            raise MlforgeError(ignored)
         sources = ", ".join(
             f"{name} reads {_places(definitions.source(name))}"
             for name in sorted(definitions.features)
