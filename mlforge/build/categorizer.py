@@ -45,6 +45,14 @@ class DataChange:
     files_removed: tuple[str, ...] = ()
     files_replaced: tuple[str, ...] = ()
 
+    @property
+    def text(self) -> str:
+        """How many rows differ, of how many entities where that is known."""
+        rows = f"{self.rows} row{'' if self.rows == 1 else 's'}"
+        if self.entities is None:
+            return rows
+        return f"{rows} of {self.entities} {'entity' if self.entities == 1 else 'entities'}"
+
     def evidence(self) -> dict[str, Any]:
         """Counts, and up to twenty names of each kind of file."""
         return {
@@ -192,7 +200,7 @@ def _change(
         (
             "patch",
             "data_refresh",
-            (f"{data.rows} rows of {data.entities} entities",) if data.rows else (),
+            (data.text,) if data.rows else (),
         ),
     )
     for bump, reason, details in rows:

@@ -176,4 +176,4 @@ def _sample(rows: pl.DataFrame, keys: Sequence[str]) -> tuple[dict[str, Any], ..
 
 
 def _decision(before: Manifest, after: Manifest, rows: RowChanges | None) -> Decision:
-    return decide(before, after, DataChange(rows=rows.total if rows else 0))
+    return decide(before, after, DataChange(rows=rows.total if rows else 0, entities=None))

@@ -414,7 +414,7 @@ def test_diff_shows_columns_configuration_logic_and_rows(
         "b": "1.0.1",
         "bump": "patch",
         "reason": "data_refresh",
-        "details": document["details"],
+        "details": ["1 row"],
         "columns": {"added": [], "removed": [], "retyped": []},
         "config": [],
         "logic_changed": False,
