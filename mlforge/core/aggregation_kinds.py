@@ -137,14 +137,14 @@ _KINDS = (
         _own_if_ordered,
         of_values(min),
         parts=("min",),
-        words=("minimum", "least", "smallest", "lowest"),
+        words=("minimum", "least", "smallest", "lowest", "bool_and"),
     ),
     Kind(
         "max",
         _own_if_ordered,
         of_values(max),
         parts=("max",),
-        words=("maximum", "greatest", "largest", "highest"),
+        words=("maximum", "greatest", "largest", "highest", "bool_or"),
     ),
     Kind(
         "std",
@@ -181,7 +181,7 @@ _KINDS = (
         plain_folds.last,
         ordered=True,
         parts=("last", "last_time"),
-        words=("latest", "newest", "most_recent", "current", "last_value", "arg_max"),
+        words=("latest", "newest", "most_recent", "recent", "current", "last_value", "arg_max"),
     ),
     Kind(
         "first_time",
@@ -255,7 +255,7 @@ _KINDS = (
         plain_folds.top,
         empty=(),
         parameter=K,
-        words=("topk", "top_n", "histogram", "value_counts"),
+        words=("topk", "top_n", "histogram", "hist", "value_counts"),
     ),
 )
 KINDS: Mapping[str, Kind] = {kind.name: kind for kind in _KINDS}

@@ -117,12 +117,14 @@ def _hint(name: str) -> str:
 
 
 def _as_percentile(whole: str, decimals: str | None) -> str:
-    """The percentile that digits mean: 999 is 99.9, and 0.9 a share."""
+    """The percentile that digits mean: 999 is 99.9, and 0.9 a share; p0 is the least value, p100 the greatest."""
     if whole in ("0", "1") and decimals:
         return f"p{int(decimals.ljust(2, '0')[:2])}" if whole == "0" else ""
     if (whole, decimals) in (("999", None), ("99", "9")):
         return "p99_9"
-    return f"p{int(whole)}" if not decimals or not int(decimals) else ""
+    if decimals and int(decimals):
+        return ""
+    return {0: "min", 100: "max"}.get(int(whole), f"p{int(whole)}")
 
 
 def _meant(name: str, otherwise: str) -> str:
