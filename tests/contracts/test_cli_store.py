@@ -780,6 +780,20 @@ def test_plan_names_features_that_vanish_and_columns_that_go(
     assert as_json(capsys, "plan", "--features", "spend")["vanish"] == []
 
 
+def test_plan_names_columns_of_events_that_go_though_none_is_served(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    select = 'df.select("user_id", "at", "amount")'
+    assert select in DEFINITIONS
+    define(DEFINITIONS.replace(select, 'df.with_columns(note=pl.lit("x"), place=pl.lit(1))'))
+    printed(capsys, "build")
+    define(DEFINITIONS)
+    text = " ".join(printed(capsys, "plan").split())
+    assert "2.0.0 major columns_removed" in text
+    gone = "columns of its events would go: note, place"
+    assert f"spend: {gone}; no served column goes or changes its type" in text
+
+
 @pytest.mark.parametrize(
     ("text", "files", "code"),
     [

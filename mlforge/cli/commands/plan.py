@@ -102,8 +102,16 @@ def _columns_json(difference: Difference) -> dict[str, list[str]]:
     }
 
 
+_OF_EVENTS = {
+    "columns_removed": "columns of its events would go",
+    "dtype_changed": "columns of its events would change their types",
+}
+
+
 def _columns_text(store: Store, result: BuildResult, difference: Difference) -> Iterator[str]:
     """Sentences on columns that readers lose or get with another type."""
+    if not (difference.removed or difference.retyped) and result.reason in _OF_EVENTS:
+        yield f"{_OF_EVENTS[result.reason]}: {', '.join(result.details)}; no served column goes or changes its type"
     if difference.removed:
         count = plural(len(difference.removed), "column")
         yield f"{count} would go: {', '.join(difference.removed)}"
