@@ -88,3 +88,21 @@ def test_a_file_that_is_no_parquet_is_shown_though_no_refresh_has_seen_it(shop: 
     )
     path.unlink()
     assert "ignored" not in shop.ask("status").stdout
+
+
+@pytest.mark.parametrize(
+    ("setting", "refusing"), [("min-replicas-to-write", "1"), ("maxmemory", "1")]
+)
+def test_a_server_that_answers_and_refuses_writes_is_named(
+    shop: Shop, setting: str, refusing: str
+) -> None:
+    queue = shop.project.redis
+    assert "refuses to write" not in shown(shop)
+    before = queue.config_get(setting)[setting]
+    queue.config_set(setting, refusing)
+    try:
+        assert "warning: Redis answers, but refuses to write" in shown(shop)
+    finally:
+        queue.config_set(setting, before)
+    assert "refuses to write" not in shown(shop)
+    assert not queue.exists(f"mlforge-work:{shop.project.scope}:nothing")

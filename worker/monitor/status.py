@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, TypeVar
 
 from redis.exceptions import ConnectionError as NoConnection
-from redis.exceptions import RedisError
+from redis.exceptions import NoPermissionError, ReadOnlyError, RedisError
 
 from mlforge.core import clock
 from mlforge.core.manifest import Manifest
@@ -284,15 +284,21 @@ def _state(
 
 
 def _refusals(project: Project) -> Iterator[str]:
-    """The refusal of the queue's server, though it answers."""
+    """The refusal of the queue's server, though it answers, of a write that would change nothing."""
     try:
         project.redis.ping()
+        project.redis.set(f"mlforge-work:{project.scope}:nothing", "", xx=True)
     except NoConnection:
         raise
+    except (
+        ReadOnlyError,
+        NoPermissionError,
+    ):  # a replica may be asked, or by a user that only reads
+        return
     except RedisError as error:
         yield (
             f"Redis answers, but refuses to write ({error}): nothing is queued, pushed or renewed until "
-            "its disk or its memory is put in order"
+            "its disk, its memory or its replicas are put in order"
         )
 
 
