@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
@@ -16,6 +17,8 @@ from mlforge.core.text import printable
 from mlforge.errors import with_owner
 
 _NARROWEST = 20
+# The end of an error about an expression: its text, and below it marks of the faulty part.
+_MARKED = re.compile(r"\n( {4}.*)\n( {4} *\^+)$")
 _MOST = 10
 
 
@@ -97,11 +100,12 @@ def fail(*texts: str, about: str | None = None) -> None:
 
 
 def _say(kind: str, colour: str, texts: Sequence[str], about: str | None) -> None:
-    lines = [_about(text, about) for text in texts[:_MOST]]
-    if len(texts) > _MOST:
-        lines.append(_about(f"and {len(texts) - _MOST:,} more; --json has them all", about))
-    for line in lines:
-        for shown in lines_for(sys.stderr, f"mlforge: {kind}: {line}"):
+    more = [f"and {len(texts) - _MOST:,} more; --json has them all"] if len(texts) > _MOST else []
+    for text in [*texts[:_MOST], *more]:
+        marked = _MARKED.search(text)
+        line = _about(text[: marked.start()] if marked else text, about)
+        place = map(printable, marked.groups()) if marked else ()
+        for shown in (*lines_for(sys.stderr, f"mlforge: {kind}: {line}"), *place):
             print(style(shown, colour, sys.stderr), file=sys.stderr)
 
 

@@ -22,7 +22,7 @@ from mlforge.definitions.taken_names import (
     lies_in_folder,
     shown,
 )
-from mlforge.errors import DefinitionError, DefinitionsNotFound, MlforgeError
+from mlforge.errors import DefinitionError, DefinitionsNotFound, ExpressionError, MlforgeError
 
 DEFAULT = "definitions.py"
 _WAYS = "name others with --definitions module:name or path.py, or with MLFORGE_DEFINITIONS"
@@ -184,7 +184,7 @@ def _pick(module: ModuleType, target: Target) -> Definitions:
 
 
 def _explained(error: BaseException, target: Target, folder: Path) -> MlforgeError:
-    """An import's failure in one line: where, and what."""
+    """An import's failure in one line: where, and what; below it the expression that is at fault, if one is."""
     try:
         check_own_names(folder, error)
     except DefinitionError as taken_name:
@@ -192,7 +192,7 @@ def _explained(error: BaseException, target: Target, folder: Path) -> MlforgeErr
     missing = isinstance(error, ModuleNotFoundError) and target.module is not None
     if missing and f"{target.module}.".startswith(f"{getattr(error, 'name', None)}."):
         return DefinitionsNotFound(f"no {target}, looked for in {shown(folder)} too; {_WAYS}")
-    text = " ".join(str(error).split())
+    text = str(error) if isinstance(error, ExpressionError) else " ".join(str(error).split())
     if isinstance(error, SyntaxError):
         where, text = f"{shown(Path(error.filename or ''))}:{error.lineno}", error.msg
     else:

@@ -152,6 +152,19 @@ def test_an_error_names_its_feature_once(message: str, capsys: pytest.CaptureFix
     assert str(error) == "1 of 1 features failed\nlst: no column 'a'"
 
 
+def test_the_place_of_a_fault_in_an_expression_stands_below_its_text(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    expression = "    a + b\x1b\n      ^"
+    output.fail(f"derive 'x':\n  a and b are mixed\n{expression}", "no\n    column", about="lst")
+    assert capsys.readouterr().err.splitlines() == [
+        "mlforge: error: lst: derive 'x': a and b are mixed",
+        "    a + b\\x1b",
+        "      ^",
+        "mlforge: error: lst: no column",
+    ]
+
+
 def test_pairs_line_values_up() -> None:
     assert pairs([("a", 1), ("long", None)], indent=2) == "  a     1\n  long  -"
 

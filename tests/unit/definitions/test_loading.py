@@ -54,6 +54,16 @@ def test_definitions_py_here_is_the_default(tmp_path: Path) -> None:
     assert list(load(None, here=tmp_path).features) == ["user_profile"]
 
 
+def test_a_fault_in_an_expression_keeps_the_marks_below_it(tmp_path: Path) -> None:
+    faulty = GOOD.replace("@feature(", '@feature(derive={"x": "1 +"}, ')
+    write(tmp_path / "definitions.py", faulty)
+    with pytest.raises(DefinitionError) as caught:
+        load(None, here=tmp_path)
+    first, *place = str(caught.value).splitlines()
+    assert "definitions.py:5: user_profile: derive 'x': this does not parse" in first
+    assert place == ["    1 +", "       ^"]
+
+
 @pytest.mark.parametrize(
     "target",
     [
