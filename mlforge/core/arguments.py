@@ -17,13 +17,13 @@ _repr.maxstring = _repr.maxother = 80
 
 
 def shown(value: object) -> str:
-    """A value as a message shows it: its repr, shortened, and its type where the repr does not show it."""
+    """A value as a message shows it: its repr, shortened, in one line, and its type where the repr does not show it."""
     try:
         text = _repr.repr(value)
     except Exception:  # noqa: BLE001 - a value's repr may raise anything
         text = object.__repr__(value)
     plain = value is None or isinstance(value, (*_TEXTS, bool, int, float, list, tuple, dict, set))
-    return text if plain else f"{text} ({type(value).__name__})"
+    return text if plain else f"{' '.join(text.split())} ({type(value).__name__})"
 
 
 def text(value: object, what: str, works: str) -> str:

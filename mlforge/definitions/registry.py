@@ -8,7 +8,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import asdict, replace
 from datetime import timedelta
 from pathlib import Path
@@ -159,11 +159,11 @@ class Definitions:
 
     def feature(self, name: str) -> Feature:
         """The feature with this name; DefinitionError, which lists all names, if there is none."""
-        if name not in self.features:
-            raise DefinitionError(
-                f"no feature {name!r}; there are {', '.join(sorted(self.features)) or 'none'}"
-            )
-        return self.features[name]
+        with suppress(KeyError, TypeError):  # a name of another kind may have no hash
+            return self.features[name]
+        raise DefinitionError(
+            f"no feature {shown(name)}; there are {', '.join(sorted(self.features)) or 'none'}"
+        )
 
     def selected(
         self,

@@ -225,6 +225,14 @@ def test_an_argument_of_an_online_read_of_the_wrong_kind_is_an_error_of_ours(arg
         get_online_features(**{**usual, argument: value})
 
 
+@pytest.mark.parametrize("name", list(WRONG.values()), ids=list(WRONG))
+def test_a_feature_is_asked_for_by_its_name(name):
+    definitions = Definitions(LocalStore("/store"), [defined()])
+    for ask in (definitions.feature, definitions.source, definitions.push, definitions.refresh):
+        with pytest.raises(DefinitionError, match=r"^no feature .*; there are spend$"):
+            ask(name)
+
+
 def test_what_selects_features_must_be_names():
     definitions = Definitions(LocalStore("/store"), [defined()])
     for selection in (5, [5], {"spend": 1}, b"spend"):
