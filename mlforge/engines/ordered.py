@@ -51,8 +51,8 @@ class OrderedValues:
         before = pl.Series([0], dtype=pl.Int64).append(present.cast(pl.Int64).cum_sum())
         rows = line.select(ENTITY, TIME, pl.col(column).alias(_VALUE)).filter(present)
         values = rows[_VALUE]
-        if values.dtype.is_float():
-            values = values + 0.0  # of equal values one form: -0.0 becomes 0.0
+        if values.dtype.is_float() and (zero := values == 0.0).any():
+            values = values.set(zero, 0.0)  # of equal values one form: -0.0 becomes 0.0
         return cls(_by_value(rows, values), rows[TIME], before)
 
     def slices(self, segments: Segments) -> Segments:
