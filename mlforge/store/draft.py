@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -208,8 +208,9 @@ class Draft(Store):
         return self._store.check_manifest(manifest)
 
     def books(self, name: str) -> Books:
-        """The store's."""
-        return self._store.books(name)
+        """The store's, without the hold that publishing a planned version would end."""
+        books = self._store.books(name)
+        return replace(books, hold=None) if name in self._planned else books
 
     def file_states(self, name: str) -> FileStateMap:
         """The store's."""

@@ -139,6 +139,20 @@ def test_what_is_served_is_followed_also_back(project: Project) -> None:
     assert result.warnings[0].startswith("its source is held, so spend@1.0.0 is what is read")
 
 
+def test_a_plan_reads_what_a_build_would_publish_upstream_at_the_end_of_a_hold(
+    project: Project,
+) -> None:
+    build(project)
+    project.drop("b", rows((1, 4, 7.0)))
+    build(project)
+    operations.rollback(project.store, "spend")
+    planned = project.definitions(*features(project)).plan()
+    assert project.store.books("spend").hold is not None
+    assert planned["peak"].warnings == ()
+    built = build(project)
+    assert (built["spend"].version, built["peak"].warnings) == (planned["spend"].version, ())
+
+
 def test_a_version_that_does_not_suit_is_refused_whole_and_the_last_stays(project: Project) -> None:
     build(project)
     stays = project.store.read("peak")
