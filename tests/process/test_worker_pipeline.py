@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from redis import Redis
@@ -82,6 +83,22 @@ def test_how_long_a_drop_took_is_recorded(shop):  # noqa: F811
     [slowest, *_] = json.loads(shop.ask("status", "--slow", "--json").stdout)["drops"]
     assert (slowest["feature"], slowest["total_ms"], slowest["steps"]) == ("spend", whole, steps)
     assert "readable at" in shop.ask("status", "--slow").stdout
+
+
+def test_a_drop_that_changes_nothing_is_told_and_is_no_freshness(shop):  # noqa: F811
+    journal = shop.project.event_log
+    file = shop.folder / "drops" / "b.parquet"
+    eventually(lambda: shop.online("spend", 2) and not shop.ticket("spend").behind)
+    before = journal.freshness("spend")
+    write(file, file.read_bytes())
+
+    def unchanged() -> dict[str, Any] | None:
+        told = [entry.details for entry in journal.recent() if entry.kind == "refreshed"]
+        return next((details for details in told if details["changed"] is False), None)
+
+    details = eventually(unchanged)
+    assert (details["freshness_ms"] > 0, details["steps"]) == (True, None)
+    assert journal.freshness("spend") == before
 
 
 def test_a_corrupt_file_is_set_aside_and_everything_goes_on(shop):  # noqa: F811

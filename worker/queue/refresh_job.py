@@ -146,18 +146,19 @@ def _bring_up(at_work: Project, lease: Lease, reading: SourceReading, careful: b
     set_aside = {bad.path: bad.reason for bad in built.quarantined if bad.since >= began}
     if set_aside and not moved:
         fresh_ms = None  # nothing became readable
+    # What changed nothing made nothing readable either: its time is told, and is no freshness.
+    served_ms = fresh_ms if moved else None
     steps: Mapping[str, float] = {}
-    if fresh_ms is not None:
-        steps = drop_steps(lease, {**built.steps, **push.seconds}, fresh_ms)
-        # A refresh that was under way may have served the file already: then this is an upper bound.
-        at_work.event_log.record_freshness(feature, fresh_ms)
+    if served_ms is not None:
+        steps = drop_steps(lease, {**built.steps, **push.seconds}, served_ms)
+        at_work.event_log.record_freshness(feature, served_ms)
     details = _details(built, pushed, lease, fresh_ms)
     details |= {"steps": steps or None, "quarantined": set_aside}
     if moved or fresh_ms is not None or set_aside:
         at_work.event_log.write("refreshed", feature, **details)
     outcome = "refreshed" if moved else "unchanged"
     amounts = _amounts(outcome, built, pushed)
-    at_work.counts.add(feature, amounts, None if fresh_ms is None else fresh_ms / 1000, steps)
+    at_work.counts.add(feature, amounts, None if served_ms is None else served_ms / 1000, steps)
     for warning in built.warnings:
         (log.info if built.reason in WAITING else log.warning)(warning)
     log.info("refreshed", **{name: value for name, value in details.items() if value is not None})
