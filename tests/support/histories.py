@@ -281,6 +281,13 @@ class Plan:
         """The columns that the function returns."""
         return self.world.names + (("y",) if self.body == "with_y" else ())
 
+    @property
+    def set_aside(self) -> frozenset[str]:
+        """Nested columns that no metric reads: a feature with metrics need not keep them."""
+        read = {column for roll in self.rolls for column, _ in roll.aggregations}
+        nested = {name for name, kind in self.world.columns if kind in ("list", "array")}
+        return frozenset(nested - read if self.rolls else ())
+
     def library(self, source: str) -> Any:
         """The feature as the library's users would write it."""
         unit = self.world.unit
