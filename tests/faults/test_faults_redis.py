@@ -42,12 +42,13 @@ def wake(process: int) -> None:
     os.kill(process, signal.SIGCONT)
 
 
-def is_at_work(process: int) -> bool:
-    """Whether it runs; one that has ended and whom nobody has buried does not."""
-    try:
-        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
+def has_told(plant: Plant, version: str) -> bool:
+    """Whether a worker says that it has refreshed `spend` to that version."""
+    entries = plant.project.event_log.recent()
+    return any(
+        (entry.kind, entry.feature, entry.details.get("version")) == ("refreshed", "spend", version)
+        for entry in entries
+    )
 
 
 def test_a_server_flushed_amid_a_push_and_at_rest_is_filled_again(plant: Plant) -> None:
@@ -92,12 +93,14 @@ def test_a_worker_that_slept_past_its_lease_overwrites_nothing_newer(plant: Plan
         fork = eventually(lambda: plant.obeyed("push.begun@spend"))
         worker = int(Path(f"/proc/{fork}/stat").read_text().rpartition(")")[2].split()[1])
         os.kill(worker, signal.SIGSTOP)
+        [*_, in_hand] = plant.versions("spend")
         plant.drop()
         assert_invariant(plant.project, deadline_s=WITHIN_S)
         written = plant.order("push.removed@spend", "stop")
+        assert not has_told(plant, in_hand)
         wake(fork)
         wake(worker)
-        eventually(lambda: not is_at_work(fork))
+        eventually(lambda: has_told(plant, in_hand))
         assert written.exists(), "it has written its rows"
         written.unlink()
         plant.drop()

@@ -141,9 +141,7 @@ def expected_bump(old: Snapshot, new: Snapshot) -> str | None:
     return "patch" if multiset(old) != multiset(new) else None
 
 
-def multiset(
-    snapshot: Snapshot, without: frozenset[str] = frozenset()
-) -> Counter[tuple[Any, ...]]:
+def multiset(snapshot: Snapshot, without: frozenset[str] = frozenset()) -> Counter[tuple[Any, ...]]:
     rows = ({n: v for n, v in row.items() if n not in without} for row in snapshot.events.rows)
     return Counter(map(histories.cells, rows))
 
