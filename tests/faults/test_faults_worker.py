@@ -89,7 +89,8 @@ def test_a_worker_killed_at_any_step_of_its_fork_is_replaced(redis, server, tmp_
         with Witness(plant.project, asked):
             plant.drop()
             eventually(lambda: all(plant.obeyed(f"{p}@{name_of(p)}") for p in steps), 120)
-            assert_invariant(plant.project, deadline_s=TAKEN_UP_S)
+            # The last ones killed may be both workers: they start again before they take anything up.
+            assert_invariant(plant.project, deadline_s=2 * TAKEN_UP_S)
         assert {plant.versions(name)[-1] for name in asked} == {"1.0.1"}
 
 
