@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from functools import lru_cache
 from typing import TYPE_CHECKING, Self
 
 import polars as pl
@@ -27,7 +26,6 @@ from mlforge.online.chunks import Rows
 from mlforge.online.codec import (
     evidence_text,
     fence_text,
-    from_fields,
     owner_text,
     target_text,
     to_fields,
@@ -41,6 +39,7 @@ from mlforge.online.redis.arguments import (
     checked_ttl,
     password_in,
 )
+from mlforge.online.redis.fetched_books import books_of, read_command
 from mlforge.store import Store
 
 if TYPE_CHECKING:
@@ -178,7 +177,7 @@ class RedisStore(OnlineStore):
         )
         with self._fenced(feature, target), self._server.asking() as client:
             flat: list[str] = client.eval(scripts.BEGIN, 2, key, self._list, *arguments)
-        books = _books(tuple(flat), self._books_name(feature))
+        books = books_of(tuple(flat), self._books_name(feature))
         assert books is not None
         return books
 
@@ -266,7 +265,7 @@ class RedisStore(OnlineStore):
         # A transaction: rows deleted between the two reads would pass for empty windows.
         commands = [_MULTI]
         for request in requests:
-            commands.append(_read_books_of(self._key(request.feature)))
+            commands.append(read_command(self._key(request.feature)))
             if request.hashes:
                 commands.append(self._mget(request.feature, request.hashes))
         commands.append(_EXEC)
@@ -285,7 +284,7 @@ class RedisStore(OnlineStore):
             with self._fenced(feature, None):
                 self._server.granted(reply)
             raise reply
-        return _books(tuple(reply), where)
+        return books_of(tuple(reply), where)
 
     def _mget(self, feature: str, hashes: Sequence[str]) -> bytes:
         rows = resp.prefixed(f"{self._key(feature)}:", hashes)
@@ -381,18 +380,6 @@ class RedisStore(OnlineStore):
             return ""
         half = self.ttl * 500
         return str(min(half, max(1, half - (clock.now() - renewed_at) // 1_000)))
-
-
-@lru_cache(maxsize=2_048)
-def _read_books_of(key: str) -> bytes:
-    """The command that reads the books under a key."""
-    return resp.command("HGETALL", key)
-
-
-@lru_cache(maxsize=2_048)
-def _books(flat: tuple[str, ...], where: str) -> OnlineBooks | None:
-    """The books of fetched fields; parsing is cached by their text, since each request reads them."""
-    return from_fields(dict(zip(flat[::2], flat[1::2], strict=True)), where)
 
 
 def _stale(feature: str, target: Target, recorded: str, server: Server) -> str:
