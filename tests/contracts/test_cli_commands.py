@@ -14,6 +14,7 @@ import pytest
 
 from mlforge.cli import main
 from mlforge.definitions.loader import load
+from tests.support.commands import as_json, printed
 
 DEFINITIONS = """
 import mlforge.validators as v
@@ -59,21 +60,6 @@ def drop(name: str, day: int, amount: float) -> None:
     pl.DataFrame({"user_id": [1], "event_time": times, "amount": [amount]}).write_parquet(
         f"events/{name}.parquet"
     )
-
-
-def printed(capsys: pytest.CaptureFixture[str], *arguments: str, code: int = 0) -> str:
-    """What a run prints, at most 80 columns wide, and with nothing on stderr if it went well."""
-    capsys.readouterr()
-    assert main(arguments) == code
-    captured = capsys.readouterr()
-    assert code or captured.err == ""
-    if "--json" not in arguments:
-        assert max(map(len, captured.out.splitlines()), default=0) <= 80
-    return captured.out
-
-
-def as_json(capsys: pytest.CaptureFixture[str], *arguments: str, code: int = 0) -> Any:
-    return json.loads(printed(capsys, *arguments, "--json", code=code))
 
 
 def as_json_with_warnings(capsys: pytest.CaptureFixture[str], command: str) -> Any:

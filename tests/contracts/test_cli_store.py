@@ -20,6 +20,7 @@ from mlforge.definitions.loader import load
 from mlforge.metrics import Rolling
 from mlforge.online import RedisStore
 from mlforge.store import LocalStore
+from tests.support.commands import as_json, printed
 from tests.support.projects import Project, at, rows
 
 DEFINITIONS = """
@@ -78,21 +79,6 @@ def drop(name: str, *events: tuple[int, float, float]) -> None:
 def define(text: str) -> None:
     assert text != Path("definitions.py").read_text()
     Path("definitions.py").write_text(text)
-
-
-def printed(capsys: pytest.CaptureFixture[str], *arguments: str, code: int = 0) -> str:
-    """What a run prints, at most 80 columns wide, and with nothing on stderr if it went well."""
-    capsys.readouterr()
-    assert main(arguments) == code
-    captured = capsys.readouterr()
-    assert code or captured.err == ""
-    if "--json" not in arguments:
-        assert max(map(len, captured.out.splitlines()), default=0) <= 80
-    return captured.out
-
-
-def as_json(capsys: pytest.CaptureFixture[str], *arguments: str, code: int = 0) -> Any:
-    return json.loads(printed(capsys, *arguments, "--json", code=code))
 
 
 def failed(capsys: pytest.CaptureFixture[str], *arguments: str, code: int = 1) -> str:
