@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
-from functools import cache
-from importlib.metadata import version as installed
 
 import polars as pl
 import structlog
@@ -25,6 +23,7 @@ from mlforge.build.usable import check_whole, nothing_usable
 from mlforge.core import clock
 from mlforge.core.logs import get_logger
 from mlforge.core.manifest import Manifest
+from mlforge.core.release import release
 from mlforge.core.schema import Schema, same_columns
 from mlforge.core.steps import Steps
 from mlforge.core.values import Version
@@ -113,12 +112,6 @@ def _tried(work: _Refresh, bound: structlog.typing.FilteringBoundLogger) -> Buil
     raise AssertionError("the last attempt returns or raises")
 
 
-@cache
-def _release() -> str:
-    """The release of mlforge at work; looking it up parses a file."""
-    return installed("mlforge")
-
-
 def candidate_of(
     feature: Feature, source: str, intake: Intake, schema: Schema, engine: Engine
 ) -> Manifest:
@@ -135,7 +128,7 @@ def candidate_of(
         sources=intake.records,
         tables=intake.tables,
         source=source,
-        mlforge_version=_release(),
+        mlforge_version=release(),
     )
 
 
@@ -192,10 +185,14 @@ class _Refresh:
         return self._unchanged(snapshot, decision.reason, intake)
 
     def _ingest(self, listing: Listing, snapshot: Snapshot) -> Intake:
-        options, latest = self.options, snapshot.latest
+        options = self.options
         with Apart.opened(options.apart, at_once=options.attended or options.careful) as apart:
             return ingest(
-                *(self.feature, listing, self.store, latest, options.max_file_memory),
+                self.feature,
+                listing,
+                self.store,
+                snapshot.latest,
+                options.max_file_memory,
                 afresh=options.full,
                 careful=options.careful,
                 reading=self.reading,

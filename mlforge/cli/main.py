@@ -14,7 +14,6 @@ import textwrap
 from collections.abc import Sequence
 from difflib import get_close_matches
 from importlib.metadata import entry_points
-from importlib.metadata import version as installed
 from typing import NoReturn
 
 from mlforge.cli.command import Command
@@ -35,6 +34,7 @@ from mlforge.cli.commands import (
 )
 from mlforge.cli.output import fail
 from mlforge.cli.table import pairs
+from mlforge.core.release import release
 from mlforge.core.text import printable
 from mlforge.errors import MlforgeError
 
@@ -148,7 +148,7 @@ def _parser(
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("--version", action="version", version=f"mlforge {installed('mlforge')}")
+    parser.add_argument("--version", action="version", version=f"mlforge {release()}")
     subparsers = parser.add_subparsers(
         dest="command", metavar="COMMAND", prog="mlforge", help=argparse.SUPPRESS
     )
