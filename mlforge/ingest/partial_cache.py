@@ -9,6 +9,7 @@ from functools import cached_property
 import polars as pl
 
 from mlforge.core.manifest import Manifest, Partial
+from mlforge.core.nested import nested
 from mlforge.features.feature import Feature
 from mlforge.ingest import partials
 from mlforge.store import Store
@@ -50,14 +51,14 @@ class PartialCache:
         return partials.whole_key(self._prefix, contents, self._feature)
 
     def key_in_use(self, key: str) -> str:
-        """The key itself, or that of a further partial of the content where the stored one lacks what is needed now.
+        """The key itself, or that of a further partial of the content where the stored one was made for other needs.
 
-        A feature with metrics sets columns aside that it cannot hold unless a metric needs them; versions that were made
-        of such a partial keep it.
+        A feature with metrics sets columns aside that it cannot hold unless a metric needs them, so that the events of
+        a content depend on its needs. Versions that were made of the stored partial keep it.
         """
         partial = self._new.get(key) or (self._described(key) if key in self._stored else None)
-        lacking = partial and self._lacking(partial)
-        return partials.memo_key(key, json.dumps(lacking)) if lacking else key
+        otherwise = partial and self._otherwise(partial)
+        return partials.memo_key(key, json.dumps(otherwise)) if otherwise else key
 
     def find(self, key: str) -> Partial | None:
         """A partial that this or another refresh has computed before, if the feature can hold its times."""
@@ -66,9 +67,9 @@ class PartialCache:
         partial = self._described(key)
         return partial if partial and self._feature.spec.holds(partial.times) else None
 
-    def has_needed(self, partial: Partial) -> bool:
-        """Whether no column that the feature needs may have been set aside when a partial was made."""
-        return not self._lacking(partial)
+    def is_as_needed(self, partial: Partial) -> bool:
+        """Whether a partial holds the events that its content has for this feature's needs."""
+        return not self._otherwise(partial)
 
     def add(self, partial: Partial, events: pl.DataFrame) -> Partial:
         """Queue a partial for writing; small partials are written together."""
@@ -89,18 +90,31 @@ class PartialCache:
     def _described(self, key: str) -> Partial | None:
         return self._of_latest.get(key) or self._store.find_partial(self._feature.name, key)
 
-    def _lacking(self, partial: Partial) -> list[str]:
-        """The needed columns without a dtype in a partial that was made for other needs."""
-        if partial.hash in self._new or (self.needs_as_before and partial.hash in self._of_latest):
+    def _otherwise(self, partial: Partial) -> list[str]:
+        """The columns that a partial may lack, and with a minus those that it has, because it was made for other needs."""
+        if partial.hash in self._new:
             return []
         spec = self._feature.spec
+        needed = {*spec.needed()} if spec.columns else {column.name for column in partial.schema}
+        extra = {c.name for c in partial.schema if c.name not in needed and nested(c.dtype)}
+        if not extra and self._needed_before and partial.hash in self._of_latest:
+            return []
         untyped = {column.name for column in partial.schema if column.dtype == "Null"}
-        return sorted(
-            (untyped.intersection(spec.needed()) if spec.columns else untyped) - {*spec.identity}
-        )
+        lacking = (untyped & needed) - {*spec.identity}
+        return [*sorted(lacking), *(f"-{name}" for name in sorted(extra))]
 
     @cached_property
     def needs_as_before(self) -> bool:
+        """Whether the latest version needed the very columns that the feature needs."""
+        if self._latest is None:
+            return False
+        spec, before = self._feature.spec, self._latest.spec
+        if not spec.columns or not before.columns:
+            return spec.columns == before.columns
+        return {*spec.needed()} == {*before.needed()}
+
+    @cached_property
+    def _needed_before(self) -> bool:
         """Whether the latest version needed each column that the feature needs; without metrics it needed all."""
         if self._latest is None:
             return False

@@ -129,7 +129,7 @@ def _unchanged_files(session: Session) -> UnchangedFiles:
     if latest.spec.interval != session.feature.spec.interval:
         files = files.whose(lambda partial: session.feature.spec.holds(partial.times))
     if not cache.needs_as_before:
-        files = files.whose(cache.has_needed)
+        files = files.whose(cache.is_as_needed)
     states.start_from(files.stats)
     return files
 

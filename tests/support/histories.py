@@ -283,7 +283,7 @@ class Plan:
 
     @property
     def set_aside(self) -> frozenset[str]:
-        """Nested columns that no metric reads: a feature with metrics need not keep them."""
+        """Nested columns that no metric reads: a feature with metrics keeps none of them."""
         read = {column for roll in self.rolls for column, _ in roll.aggregations}
         nested = {name for name, kind in self.world.columns if kind in ("list", "array")}
         return frozenset(nested - read if self.rolls else ())
