@@ -61,10 +61,11 @@ class Feed:
         return seconds(self.follow)
 
     def follow(self) -> int:
-        """Refresh and push; how many rows went online."""
+        """Refresh and push, as a worker does; how many rows went online."""
         definitions = self.stores.definitions
-        self.modes.add(definitions.refresh(NAME).mode)
-        return definitions.push(NAME).written
+        result = definitions.refresh(NAME)
+        self.modes.add(result.mode)
+        return definitions.push(NAME, diff=result.diff).written
 
 
 def check_same_stores(bench: Bench, ours: Stores, other: Stores, what: str) -> None:
