@@ -10,10 +10,12 @@ if TYPE_CHECKING:
     from mlforge.retrieval.explain import explain
     from mlforge.retrieval.serving import get_online_features
     from mlforge.retrieval.training import get_training_data
+    from mlforge.services.service import Service
 
 __all__ = [
     "Definitions",
     "Feature",
+    "Service",
     "explain",
     "feature",
     "get_online_features",
@@ -28,6 +30,7 @@ _HOMES = {
     "feature": "mlforge.features.feature",
     "get_online_features": "mlforge.retrieval.serving",
     "get_training_data": "mlforge.retrieval.training",
+    "Service": "mlforge.services.service",
 }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from keyword import iskeyword
@@ -14,6 +14,7 @@ from mlforge.core.expression.columns import (
     TypedColumn,
     check_names,
     columns_of_t,
+    read,
     typed,
 )
 from mlforge.core.expression.parser import T
@@ -109,6 +110,19 @@ class FeatureSpec:
     def plain(self) -> FeatureSpec:
         """The spec without derived columns: what engines evaluate."""
         return replace(self, derived=()) if self.derived else self
+
+    def restricted(self, names: Collection[str]) -> FeatureSpec:
+        """The spec with only the metrics and derived columns that some value columns are or depend on.
+
+        A feature with metrics keeps at least one of them: without any it would be a feature of another kind.
+        """
+        needed, derived = set(names), []
+        for column in reversed(self.derived):
+            if column.name in needed:
+                derived.append(column)
+                needed.update(read(column, self.name).names)
+        columns = tuple(column for column in self.columns if column.name in needed)
+        return replace(self, columns=columns or self.columns[:1], derived=tuple(reversed(derived)))
 
     @cached_property
     def of_t(self) -> tuple[str, ...]:
@@ -276,12 +290,12 @@ class FeatureSpec:
             parsed,
             expand(windowed, parsed, name),
             online_clock,
-            _derived(derive, name),
+            parse_derived(derive, name),
         )
 
 
-def _derived(derive: object, owner: str) -> tuple[Derived, ...]:
-    """The derived columns of a dict from name to expression, in its order."""
+def parse_derived(derive: object, owner: str) -> tuple[Derived, ...]:
+    """The derived columns of a dict from name to expression, in its order; DefinitionError for any other argument."""
     what, works = f"{owner}: derive", 'write derive={"ratio": "a / b"}'
     by_name = {} if derive is None else named(derive, what, works)
     for name in by_name:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 
 import polars as pl
 
 from mlforge.core import clock, time_model
+from mlforge.core.feature_spec import FeatureSpec
 from mlforge.core.manifest import Manifest, Partial
 from mlforge.core.values import FIRST_INSTANT, TimeRange
 from mlforge.engines.tiles.cache import TileCache
@@ -21,19 +22,34 @@ from mlforge.store.scan import EventScan
 
 @dataclass(frozen=True)
 class Events(EventScan):
-    """A scan of a version's events that knows where their tiles are cached: in `store`, if any."""
+    """A scan of a version's events that knows where their tiles are cached: in `store`, if any.
+
+    whole: the feature with all its columns, whose tiles those are, where `spec` has only some; None where it has all.
+    """
 
     store: Store | None = None
+    whole: FeatureSpec | None = None
+
+    def restricted(self, columns: Collection[str]) -> Events:
+        """The same events, of which only some value columns are evaluated, and columns that these depend on."""
+        return replace(self, spec=self.spec.restricted(columns), whole=self.tiled)
+
+    @property
+    def tiled(self) -> FeatureSpec:
+        """The feature whose tiles are cached."""
+        return self.whole or self.spec
 
     @cached_property
     def cache(self) -> TileCache:
         """The cache of the events' tiles."""
-        return TileCache(self.store, self.spec, self.schema)
+        return TileCache(self.store, self.tiled, self.schema)
 
     @cached_property
     def totals(self) -> Totals | None:
         """The totals of older events, if they are stored and some window is over all time."""
-        return Totals.find(self, self.store)
+        return Totals.find(
+            self if self.whole is None else replace(self, spec=self.whole), self.store
+        )
 
     def covers(self, times: TimeRange) -> bool:
         """Whether tiles or totals are stored, so that a range of time costs few events."""

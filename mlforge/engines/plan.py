@@ -45,14 +45,15 @@ def plan(events: Events, points: pl.DataFrame, gathered: int) -> list[Step]:
     among, times = points.select(events.spec.entity).unique(), times_of(points)
     steps: list[Step] = []
     totals, metrics = events.totals, events.spec.columns
-    endless = totals.metrics(times.start) if totals is not None else ()
+    servable = totals.metrics(times.start) if totals is not None else ()
+    endless = tuple(metric for metric in servable if metric in metrics)
     if totals is not None and endless:
         last = time_model.events_seen(times, totals.spec.windows).end
         merged = merge(
             totals.until_points(events, last, among),
             totals.spec,
             endless,
-            events.spec.value_dtypes(events.schema),
+            events.tiled.value_dtypes(events.schema),
         )
         steps = _over_tiles(merged)
         served = {metric for metric in endless if metric not in merged.over_events}
@@ -68,7 +69,7 @@ def _over_intervals(
     gathered: int,
 ) -> list[Step]:
     """The steps over events, or over tiles of intervals where those are stored or pay."""
-    spec, column_dtypes = events.spec, events.spec.value_dtypes(events.schema)
+    spec, column_dtypes = events.spec, events.tiled.value_dtypes(events.schema)
     event_times = time_model.events_seen(times, dict.fromkeys(m.window for m in metrics))
     most = events.rows_within(event_times)
 

@@ -21,6 +21,7 @@ from mlforge.core.validators import REQUIRED, Rule
 from mlforge.core.values import FEATURE, check_name
 from mlforge.errors import DefinitionError
 from mlforge.features.code_hash import CodeState
+from mlforge.features.selection import Selection
 
 Function = Callable[[Any], Any]
 ENGINES = ("polars", "duckdb")
@@ -78,6 +79,21 @@ class Feature:
     def name(self) -> str:
         """The feature's name, its folder in the store and its prefix in answers."""
         return self.spec.name
+
+    def __getitem__(self, columns: str | tuple[str, ...]) -> Selection:
+        """Some of the feature's value columns, for a request: `user_spend["amount__sum__7d", "amount__count__7d"]`.
+
+        Raises DefinitionError for a name that none of its columns has, as far as they do not follow from data.
+        """
+        return Selection(self.spec)[columns]
+
+    def as_(self, prefix: str, /, **keys: str) -> Selection:
+        """The feature under another prefix in answers, its keys under other names in spines and entities.
+
+        `user_profile.as_("buyer", user_id="buyer_id")` gives `buyer__<column>` of the entity `buyer_id`. Raises
+        DefinitionError for a key that the feature does not have.
+        """
+        return Selection(self.spec).as_(prefix, **keys)
 
     def __call__(self, df: pl.DataFrame, **tables: pl.DataFrame) -> Any:
         """Call the function, as if it had not been decorated."""

@@ -10,7 +10,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
-from mlforge.core.expression.columns import Derived, RowDerivation, columns_of_t, typed
+from mlforge.core.expression.columns import (
+    Derived,
+    RowDerivation,
+    TypedColumn,
+    columns_of_t,
+    typed,
+)
 from mlforge.core.schema import Schema, dtypes
 from mlforge.errors import ExpressionError, OnlineError
 from mlforge.frames.encoding import entity_key
@@ -22,6 +28,16 @@ def answer_columns(books: OnlineBooks) -> list[str]:
     """The columns of an answer, in order: stored ones, then all derived ones."""
     derived = [column.name for column in books.derived]
     return [c.name for c in books.columns if c.name not in derived] + derived
+
+
+def answer_dtypes(feature: str, books: OnlineBooks) -> dict[str, str]:
+    """The dtypes of the columns of an answer, by name; OnlineError where the books' expressions do not fit."""
+    known = dtypes(books.columns)
+    if books.derived:
+        known |= {
+            column.name: column.dtype for column in _typed(feature, books.derived, books.inputs)
+        }
+    return known
 
 
 def finished(
@@ -46,7 +62,8 @@ def finished(
         derive, reads_keys = (
             (of_empty, empty_reads_keys) if row is None else (of_row, row_reads_keys)
         )
-        known = {**values, **entity_key(entity, books.keys)} if reads_keys else values
+        own = entity_key({name: entity[name] for name in names}, books.keys) if reads_keys else {}
+        known = {**values, **own} if reads_keys else values
         values.update(derive(known, t))
         yield values
 
@@ -56,15 +73,19 @@ def _derivations(
     feature: str, derived: tuple[Derived, ...], inputs: Schema
 ) -> tuple[RowDerivation, RowDerivation]:
     """The functions that complete a row, and that complete the values of empty windows."""
+    columns, of_t = _typed(feature, derived, inputs), columns_of_t(derived, feature)
+    every = [column.name for column in columns]
+    return RowDerivation(columns, dtypes(inputs), of_t), RowDerivation(
+        columns, dtypes(inputs), every
+    )
+
+
+def _typed(feature: str, derived: tuple[Derived, ...], inputs: Schema) -> tuple[TypedColumn, ...]:
     try:
-        columns = typed(derived, feature, tuple(dtypes(inputs).items()), True)
-        of_t = columns_of_t(derived, feature)
+        columns_of_t(derived, feature)
+        return typed(derived, feature, tuple(dtypes(inputs).items()), True)
     except ExpressionError as error:
         raise OnlineError(
             f"{error}\nThe books of {feature} name this expression, which this mlforge cannot evaluate: upgrade "
             f"it, or push again with 'mlforge build --features {feature} --online'"
         ) from None
-    every = [column.name for column in columns]
-    return RowDerivation(columns, dtypes(inputs), of_t), RowDerivation(
-        columns, dtypes(inputs), every
-    )

@@ -2,24 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from typing import Any, TypeAlias
 
 from mlforge.core.arguments import shown
+from mlforge.core.expression.tree import did_you_mean
 from mlforge.core.values import FIRST_INSTANT, LAST_INSTANT, Version, to_us
 from mlforge.errors import RetrievalError, StoreError
+from mlforge.features.feature import Feature
+from mlforge.features.selection import Selection
 
-FeatureRef: TypeAlias = str | tuple[str, str]
+FeatureRef: TypeAlias = (
+    str | Feature | Selection | tuple[str, str] | tuple[Feature, str] | tuple[Selection, str]
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """A feature by name, and the version that is meant; None means the served one."""
+    """A feature by name, the version that is meant, and how an answer has it.
+
+    version: None means the served one. columns: the value columns, in order; empty for all. prefix: of their
+    names; empty for the feature's name. renamed: pairs of a key and its name in spines and entities.
+    """
 
     name: str
     version: Version | None = None
+    columns: tuple[str, ...] = ()
+    prefix: str = ""
+    renamed: tuple[tuple[str, str], ...] = ()
+
+    def key_names(self, keys: Iterable[str]) -> dict[str, str]:
+        """The name that each of the feature's keys has in spines and entities."""
+        renamed = dict(self.renamed)
+        return {key: renamed.get(key, key) for key in keys}
+
+    def chosen(self, columns: Sequence[str]) -> Sequence[str]:
+        """The columns of an answer, of all that the feature has; RetrievalError for one that it does not have."""
+        if not self.columns:
+            return columns
+        for name in self.columns:
+            if name not in columns:
+                raise RetrievalError(
+                    f"{self.name}: no column {name!r}; {did_you_mean(name, columns)}"
+                )
+        return self.columns
 
 
 def parse_references(features: Any) -> list[Reference]:
@@ -28,7 +56,8 @@ def parse_references(features: Any) -> list[Reference]:
     references = [_parsed(feature) for feature in features] if several else []
     if not references:
         raise RetrievalError(
-            f"features must be a list of names or (name, version) pairs, at least one, not {shown(features)}"
+            "features must be a list of names, features or (name, version) pairs, at least one, or a Service, "
+            f"not {shown(features)}"
         )
     return references
 
@@ -41,16 +70,34 @@ def check_store(store: object, kind: type, works: str) -> None:
 
 def _parsed(feature: object) -> Reference:
     match feature:
+        case str() | Feature() | Selection():
+            return _used(feature)
+        case (str() | Feature() | Selection() as used, None):
+            return _used(used)
+        case (str() | Feature() | Selection() as used, str(version)):
+            reference = _used(used)
+            try:
+                return replace(reference, version=Version.parse(version))
+            except StoreError as error:
+                raise RetrievalError(f"{reference.name}: {error}") from None
+    raise RetrievalError(
+        f"{shown(feature)} is neither a feature nor its name, nor either of them with a version"
+    )
+
+
+def _used(feature: str | Feature | Selection) -> Reference:
+    match feature:
         case str(name):
             return Reference(name)
-        case (str(name), None):
-            return Reference(name)
-        case (str(name), str(version)):
-            try:
-                return Reference(name, Version.parse(version))
-            except StoreError as error:
-                raise RetrievalError(f"{name}: {error}") from None
-    raise RetrievalError(f"{shown(feature)} is neither a feature's name nor (name, version)")
+        case Feature():
+            return Reference(feature.name)
+        case Selection():
+            return Reference(
+                feature.feature,
+                columns=feature.columns,
+                prefix=feature.prefix,
+                renamed=feature.renamed,
+            )
 
 
 def parse_instant(at: datetime | date | str | int) -> int:
@@ -81,12 +128,15 @@ class AnswerNames:
         """Reserve the name for a feature's column, and return it; RetrievalError if it is in use already."""
         if name in self._callers_names:
             raise RetrievalError(
-                f"{self._holder} {name!r}, which {feature} gives too; rename it, or give the feature another name="
+                f"{self._holder} {name!r}, which {feature} gives too; rename it, or give the feature another name=, "
+                f'or another prefix: {feature}.as_("...")'
             )
-        other = self._columns.setdefault(name, (feature, column))
-        if other != (feature, column):
+        if name in self._columns:
+            other, others_column = self._columns[name]
             raise RetrievalError(
-                f"the column {other[1]!r} of {other[0]} and the column {column!r} of {feature} would both be "
-                f"{name!r}; ask for the two one at a time, or give one of the features another name="
+                f"the column {others_column!r} of {other} and the column {column!r} of {feature} would both be "
+                f"{name!r}; ask for the two one at a time, or give one of the features another name=, or another "
+                f'prefix: {feature}.as_("...")'
             )
+        self._columns[name] = (feature, column)
         return name

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from functools import cache
 from typing import Any
@@ -12,7 +13,7 @@ from mlforge.core.schema import Schema
 from mlforge.core.values import Duration, Version, to_iso
 from mlforge.errors import NotServed, RetrievalError
 from mlforge.online import Evidence, OnlineBooks, OnlineStore, Row, RowRequest
-from mlforge.online.finishing import answer_columns, finished
+from mlforge.online.finishing import answer_columns, answer_dtypes, finished
 from mlforge.retrieval.references import (
     AnswerNames,
     FeatureRef,
@@ -21,63 +22,98 @@ from mlforge.retrieval.references import (
     parse_instant,
     parse_references,
 )
-from mlforge.retrieval.spine import checked_entities, entity_hashes
+from mlforge.retrieval.spine import Entities, checked_entities, feature_entities
+from mlforge.services.completion import Output, completion, request_rows
+from mlforge.services.service import Service
 
 
 def get_online_features(
-    features: Sequence[FeatureRef],
+    features: Sequence[FeatureRef] | Service,
     entities: Sequence[Mapping[str, object]],
     store: OnlineStore,
     max_age: str | timedelta | None = None,
     at: datetime | date | str | int | None = None,
+    request: Sequence[Mapping[str, object]] | None = None,
 ) -> list[dict[str, Any]]:
     """Current values: a dict per entity, in the entities' order, keys first, then `<feature>__<column>`.
 
     Values equal those of training for the same version and instant, types included: Decimal, date,
     time, datetime in UTC.
 
-    features: names, or `(name, version)` as in a training set: then that version must be the served one.
+    features: as in a training set, or a Service; a version that is named must be the served one. A service's
+        request columns come behind the keys, its derived columns last.
     entities: dicts with all the features' keys and nothing else. An entity without a row has empty
         windows: counts 0, all else None.
-    max_age: the oldest acceptable `as_of`, a duration like `"1h"` or a timedelta. An untimed feature has
-        none: there the time of its last push counts.
+    max_age: the oldest acceptable `as_of`, a duration like `"1h"` or a timedelta; by default the service's. An
+        untimed feature has none: there the time of its last push counts.
     at: the instant `t` of derived columns, by default now: a datetime or date (naive is UTC), its ISO 8601
         text, or UTC microseconds. Windows are those of `as_of`, whatever it is.
+    request: a dict for each entity with the service's request columns.
 
     Raises NotServed for a feature without books, one whose values are older than `max_age`, or a version that
-    is not the served one; RetrievalError for wrong key names, or two columns that would have one name;
-    OwnedElsewhere for rows of another store than `store.owner`; OnlineError for rows or books of the wrong shape.
+    is not the served one; RetrievalError for wrong key names, unknown columns, or two columns that would have one
+    name; OwnedElsewhere for rows of another store than `store.owner`; OnlineError for rows or books of the wrong shape.
     """
-    references = parse_references(features)
+    service = features if isinstance(features, Service) else None
+    references = list(dict.fromkeys(parse_references(service.features if service else features)))
     check_store(store, OnlineStore, "RedisStore(host='localhost')")
     t = clock.now() if at is None else parse_instant(at)
-    oldest = None if max_age is None else clock.now() - Duration.parse(max_age, "max_age").us
+    age = service.max_age if service is not None and max_age is None else max_age
+    oldest = None if age is None else clock.now() - Duration.parse(age, "max_age").us
     answers = [dict(entity) for entity in checked_entities(entities)]
+    if service is None and request is not None:
+        raise RetrievalError("request= goes with a Service, which says what its columns are")
+    brought = request_rows(service, request, len(answers)) if service is not None else []
     evidence = cache(store.evidence)  # called after the rows were read, and once for all features
-    names = list(dict.fromkeys(reference.name for reference in references))
-    fetched = _fetched(names, entities, store, oldest)
+    fetched = _fetched(references, entities, store, oldest)
     _check_versions(references, fetched)
-    labels = _labels(fetched)
-    for name, (books, rows) in fetched.items():
-        if None in rows:
-            check_empty(name, books, evidence)
-        columns = answer_columns(books)
-        values_of = finished(name, books, rows, entities, t)
-        for answer, values in zip(answers, values_of, strict=True):
-            answer.update(zip(labels[name], map(values.__getitem__, columns), strict=True))
-    return answers
+    own = [c.name for c in (*service.request, *service.derived)] if service is not None else []
+    labels = _labels(references, fetched, own)
+    values: list[dict[str, Any]] = [{} for _ in answers] if service is not None else answers
+    for reference, names, use in zip(references, labels, fetched, strict=True):
+        if None in use.rows:
+            check_empty(reference.name, use.books, evidence)
+        columns = reference.chosen(answer_columns(use.books))
+        values_of = finished(reference.name, use.books, use.rows, use.entities, t)
+        for answer, row in zip(values, values_of, strict=True):
+            answer.update(zip(names, map(row.__getitem__, columns), strict=True))
+    if service is None:
+        return answers
+    complete = completion(service, _outputs(references, labels, fetched)).row
+    return [
+        {**keys, **row, **complete(value, row, t)}
+        for keys, row, value in zip(answers, brought, values, strict=True)
+    ]
 
 
-def _check_versions(
-    references: Sequence[Reference], fetched: Mapping[str, tuple[OnlineBooks, list[Row | None]]]
-) -> None:
+@dataclass(frozen=True, slots=True)
+class _Fetched:
+    """A feature's books and rows, of one instant, and the entities by its own keys."""
+
+    books: OnlineBooks
+    rows: list[Row | None]
+    entities: Entities
+
+
+def _outputs(
+    references: Sequence[Reference], labels: Sequence[Sequence[str]], fetched: Sequence[_Fetched]
+) -> tuple[Output, ...]:
+    """The features' columns in the answer, with their dtypes."""
+    return tuple(
+        Output(label, column, dtype_of[column])
+        for reference, names, use in zip(references, labels, fetched, strict=True)
+        for dtype_of in [answer_dtypes(reference.name, use.books)]
+        for label, column in zip(names, reference.chosen(answer_columns(use.books)), strict=True)
+    )
+
+
+def _check_versions(references: Sequence[Reference], fetched: Sequence[_Fetched]) -> None:
     """Raise NotServed for a version that is named and not the served one."""
-    for reference in references:
+    for reference, use in zip(references, fetched, strict=True):
         name, version = reference.name, reference.version
-        books, _ = fetched[name]
-        assert books.target is not None
-        if version is not None and str(version) != books.target.version:
-            served = books.target.version
+        assert use.books.target is not None
+        served = use.books.target.version
+        if version is not None and str(version) != served:
             raise NotServed(
                 f"{name} {version} is not served online, {served} is; ask for {name!r} or ({name!r}, {served!r}), "
                 f"or serve the other with 'mlforge rollback {name}'"
@@ -85,55 +121,72 @@ def _check_versions(
 
 
 def _labels(
-    fetched: Mapping[str, tuple[OnlineBooks, list[Row | None]]],
-) -> dict[str, list[str]]:
-    """Each feature's column names in the answer; RetrievalError if two are equal, or one equals a key's."""
-    keys = {key.name for books, _ in fetched.values() for key in books.keys}
-    labels = {
-        feature: [f"{feature}__{column}" for column in answer_columns(books)]
-        for feature, (books, _) in fetched.items()
+    references: Sequence[Reference], fetched: Sequence[_Fetched], own: Sequence[str]
+) -> list[list[str]]:
+    """The names of each reference's columns in the answer; RetrievalError if two are equal, or one equals a key's.
+
+    own: the service's own names.
+    """
+    keys = {
+        name
+        for reference, use in zip(references, fetched, strict=True)
+        for name in reference.key_names(key.name for key in use.books.keys).values()
     }
-    each = {label for feature_labels in labels.values() for label in feature_labels}
-    if len(each) == sum(map(len, labels.values())) and each.isdisjoint(keys):
-        return labels
-    names = AnswerNames(keys, "there is a key")
-    for feature, (books, _) in fetched.items():
-        for column, label in zip(answer_columns(books), labels[feature], strict=True):
-            names.add(label, feature, column)
+    labels = [
+        [f"{r.prefix or r.name}__{c}" for c in r.chosen(answer_columns(use.books))]
+        for r, use in zip(references, fetched, strict=True)
+    ]
+    each = {label for feature_labels in labels for label in feature_labels}
+    if len(each) < sum(map(len, labels)) or not each.isdisjoint(keys):
+        names = AnswerNames(keys, "there is a key")
+        for reference, use, feature_labels in zip(references, fetched, labels, strict=True):
+            columns = reference.chosen(answer_columns(use.books))
+            for column, label in zip(columns, feature_labels, strict=True):
+                names.add(label, reference.name, column)
+    for name in own:
+        if name in keys:
+            raise RetrievalError(
+                f"there is a key {name!r}, which is a column of the service, too; rename the service's column"
+            )
     return labels
 
 
 def _fetched(
-    names: Sequence[str],
+    references: Sequence[Reference],
     entities: Sequence[Mapping[str, object]],
     store: OnlineStore,
     oldest: int | None,
-) -> dict[str, tuple[OnlineBooks, list[Row | None]]]:
-    """Each feature's books and rows, of one instant.
+) -> list[_Fetched]:
+    """The books and rows of each reference, all of one instant.
 
     The books name the keys that entities must have. The books last seen are used, so that one round trip
     is enough, as long as the books fetched with the rows have the same keys.
     """
+    names = list(dict.fromkeys(reference.name for reference in references))
     known = store.last_seen(names)
     if len(known) < len(names):
         known = _look(names, store, oldest)
     while True:
         try:
-            hashes = entity_hashes(entities, known)
+            uses = feature_entities(entities, references, known)
         except RetrievalError:
             current = _look(names, store, oldest)
             if _keys(current) == _keys(known):
                 raise
             known = current
             continue
-        fetched = store.fetch_hashed([RowRequest(name, hashes[name], entities) for name in names])
-        served = {
-            name: (_served(name, books, oldest), rows)
-            for name, (books, rows) in zip(names, fetched, strict=True)
-        }
-        current = {name: books for name, (books, _) in served.items()}
-        if _keys(current) == _keys(known):
-            return served
+        requests = [
+            RowRequest(reference.name, hashes, own)
+            for reference, (own, hashes) in zip(references, uses, strict=True)
+        ]
+        answers = store.fetch_hashed(requests)
+        fetched = [
+            _Fetched(_served(reference.name, books, oldest), rows, own)
+            for reference, (own, _), (books, rows) in zip(references, uses, answers, strict=True)
+        ]
+        current = {r.name: use.books for r, use in zip(references, fetched, strict=True)}
+        if _keys(current) == _keys({name: known[name] for name in current}):
+            return fetched
         known = current
 
 

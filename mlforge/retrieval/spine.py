@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import replace
+from typing import Any, TypeAlias
 
 import polars as pl
 
 from mlforge.core.arguments import shown
 from mlforge.core.manifest import Manifest
-from mlforge.core.schema import FLOATS, INTEGERS, dtypes
+from mlforge.core.schema import FLOATS, INTEGERS, Column, dtypes
 from mlforge.core.values import DAY_US, FIRST_INSTANT, LAST_INSTANT
 from mlforge.engines import POINT
 from mlforge.errors import RetrievalError
@@ -18,17 +19,23 @@ from mlforge.frames.encoding import entity_keys, hashes_of
 from mlforge.frames.interop import Table
 from mlforge.frames.normalize import as_utc
 from mlforge.online import OnlineBooks
+from mlforge.retrieval.references import Reference
 
 _TICKS = {"ms": 1_000, "us": 1, "ns": 0}  # in microseconds; nanoseconds hold no other years
 
 
-def spine_points(spine: Table, manifest: Manifest, timestamp: str | None) -> pl.DataFrame:
+def spine_points(
+    spine: Table, manifest: Manifest, timestamp: str | None, reference: Reference
+) -> pl.DataFrame:
     """The feature's keys in its dtypes, and the instant of each row where it has a timestamp."""
     spec, event_dtypes = manifest.spec, dtypes(manifest.events)
-    columns = [_key(spine, key, event_dtypes[key], manifest.name) for key in spec.keys]
+    names = reference.key_names(spec.keys)
+    columns = [
+        _key(spine, names[key], event_dtypes[key], manifest.name).alias(key) for key in spec.keys
+    ]
     if spec.timestamp is not None:
-        name = _time_column(spine, manifest, timestamp)
-        columns.append(_instants(spine.column(name)))
+        name = time_column(spine, manifest, timestamp, reference)
+        columns.append(spine_instants(spine.column(name)))
     points = pl.DataFrame(columns) if columns else pl.DataFrame(height=spine.height)
     return polars_schema.with_entities(points, spec)
 
@@ -44,23 +51,32 @@ def checked_entities(entities: Any) -> Sequence[Mapping[str, object]]:
     return checked
 
 
-def entity_hashes(
-    entities: Sequence[Mapping[str, object]], books: Mapping[str, OnlineBooks]
-) -> dict[str, list[str]]:
-    """The hashes of the entities by feature, with keys cast to the feature's dtypes.
+Entities: TypeAlias = Sequence[Mapping[str, object]]
 
-    Raises RetrievalError unless each entity has the keys of all the features, and no others.
+
+def feature_entities(
+    entities: Entities, references: Sequence[Reference], books: Mapping[str, OnlineBooks]
+) -> list[tuple[Entities, list[str]]]:
+    """For each reference the entities by its feature's own key names, with their hashes; keys cast to its dtypes.
+
+    Entities may have the keys of other features, too. Raises RetrievalError unless each entity has the
+    keys of all the features, and no others.
     """
-    keys = tuple({key.name: key for held in books.values() for key in held.keys}.values())
-    key_values = entity_keys(entities, keys)
-    hashes_by_keys: dict[tuple[str, ...], list[str]] = {}
-    for held in books.values():
-        key_names = tuple(key.name for key in held.keys)
-        if key_names not in hashes_by_keys:
-            hashes_by_keys[key_names] = hashes_of(key_values, key_names)
-    return {
-        name: hashes_by_keys[tuple(key.name for key in held.keys)] for name, held in books.items()
-    }
+    names = [r.key_names(key.name for key in books[r.name].keys) for r in references]
+    keys: dict[str, Column] = {}
+    for reference, key_names in zip(references, names, strict=True):
+        for key in books[reference.name].keys:
+            keys[key_names[key.name]] = replace(key, name=key_names[key.name])
+    key_values = entity_keys(entities, tuple(keys.values()))
+    known: dict[tuple[tuple[str, str], ...], tuple[Entities, list[str]]] = {}
+    for key_names in names:
+        pairs = tuple(key_names.items())
+        if pairs not in known:
+            own: Entities = key_values
+            if any(key != name for key, name in pairs):
+                own = [{key: entity[name] for key, name in pairs} for entity in key_values]
+            known[pairs] = own, hashes_of(own, key_names)
+    return [known[tuple(key_names.items())] for key_names in names]
 
 
 def _key(spine: Table, key: str, dtype: str, feature: str) -> pl.Series:
@@ -99,7 +115,8 @@ def _key(spine: Table, key: str, dtype: str, feature: str) -> pl.Series:
     )
 
 
-def _instants(times: pl.Series) -> pl.Series:
+def spine_instants(times: pl.Series) -> pl.Series:
+    """A spine's time column as UTC instants, named POINT; RetrievalError for dtypes and times that are none."""
     if times.dtype == pl.Null:
         times = times.cast(polars_schema.UTC_INSTANT)
     if not isinstance(times.dtype, (pl.Datetime, pl.Date)):
@@ -121,9 +138,11 @@ def _instants(times: pl.Series) -> pl.Series:
     return moved.to_frame().select(as_utc(pl.col(POINT), times.dtype)).to_series()
 
 
-def _time_column(spine: Table, manifest: Manifest, timestamp: str | None) -> str:
+def time_column(
+    spine: Table, manifest: Manifest, timestamp: str | None, reference: Reference
+) -> str:
     """The spine's time column: `timestamp`, else the feature's timestamp name, else the only temporal column that is no key."""
-    default_name = manifest.spec.timestamp
+    default_name, keys = manifest.spec.timestamp, reference.key_names(manifest.spec.keys).values()
     if timestamp is not None and not isinstance(timestamp, str):
         raise RetrievalError(
             f"timestamp must be a column's name, not {shown(timestamp)}; the spine has {_listed(spine)}"
@@ -133,7 +152,7 @@ def _time_column(spine: Table, manifest: Manifest, timestamp: str | None) -> str
         return str(name)
     if timestamp is not None:
         raise RetrievalError(f"the spine has no time column {timestamp!r}; it has {_listed(spine)}")
-    temporal = [name for name in spine.temporal if name not in manifest.spec.keys]
+    temporal = [name for name in spine.temporal if name not in keys]
     if len(temporal) == 1:
         return temporal[0]
     problem = (

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from typing import Any
 
 import polars as pl
 import structlog
 
 from mlforge.core.manifest import Manifest
-from mlforge.core.values import TimeRange
+from mlforge.core.schema import Schema
+from mlforge.core.values import TimeRange, Version
 from mlforge.engines import POINT, Events, engine_named, evaluation
 from mlforge.engines.events import events_of
 from mlforge.errors import IntegrityError, RetrievalError, StoreError, VersionNotFound
@@ -22,7 +24,9 @@ from mlforge.retrieval.references import (
     check_store,
     parse_references,
 )
-from mlforge.retrieval.spine import spine_points
+from mlforge.retrieval.spine import spine_instants, spine_points, time_column
+from mlforge.services.completion import Output, completion, request_columns
+from mlforge.services.service import Service
 from mlforge.store import Store
 from mlforge.store.integrity import intact
 
@@ -34,7 +38,7 @@ log = structlog.get_logger("mlforge.training")
 
 def get_training_data(
     spine: Any,
-    features: Sequence[FeatureRef],
+    features: Sequence[FeatureRef] | Service,
     store: Store,
     timestamp: str | None = None,
     engine: str = "polars",
@@ -44,8 +48,10 @@ def get_training_data(
     spine: a polars DataFrame or LazyFrame, a pandas DataFrame or a pyarrow Table with the features' keys
         and, for features with a timestamp, one temporal column. The same kind comes back: its rows in
         their order, its columns, and behind them `<feature>__<column>` for each value.
-    features: names (the served version) or `(name, version)`; of two versions of one feature the
-        prefix is `<feature>__<version>`.
+    features: names (the served version), features or `(name, version)`; of two versions of one feature the
+        prefix is `<feature>__<version>`. `user_spend["a", "b"]` gives these columns alone, and only they are computed;
+        `user_profile.as_("buyer", user_id="buyer_id")` gives `buyer__<column>` of the spine's key `buyer_id`. Or a
+        Service: the spine has its request columns, too, and its derived columns come behind the features'.
     timestamp: the spine's time column; by default the feature's own timestamp name, else the only
         temporal column.
 
@@ -55,13 +61,16 @@ def get_training_data(
     Raises RetrievalError for a spine that does not fit or two columns that would have one name, StoreError for
     an unknown feature or version, or one that was pruned while it was read.
     """
-    table, references = interop.taken(spine), parse_references(features)
+    service = features if isinstance(features, Service) else None
+    table, references = interop.taken(spine), parse_references(service.features if service else features)  # fmt: skip
     check_store(store, Store, "LocalStore('feature_store')")
     for attempt in range(_TRIES):
         manifests = _resolve(references, store)
         try:
             with _leases(manifests, store):
-                columns = _columns(table, manifests, store, timestamp, engine)
+                columns = _columns(table, references, manifests, store, timestamp, engine)
+                if service is not None:
+                    columns = _completed(service, table, references, manifests, columns, timestamp)
         except (IntegrityError, VersionNotFound) as error:
             if not _was_pruned(references, manifests, store, error) or attempt == _TRIES - 1:
                 raise
@@ -82,6 +91,7 @@ def _leases(manifests: Sequence[tuple[str, Manifest]], store: Store) -> Iterator
 
 def _columns(
     table: interop.Table,
+    references: Sequence[Reference],
     manifests: Sequence[tuple[str, Manifest]],
     store: Store,
     timestamp: str | None,
@@ -90,13 +100,13 @@ def _columns(
     """The features' columns, as long as the spine, under their names in the answer."""
     names = AnswerNames(table.columns, "the spine has a column")
     columns: list[pl.Series] = []
-    for prefix, manifest in manifests:
-        labels = {
-            column.name: names.add(f"{prefix}__{column.name}", manifest.name, column.name)
-            for column in manifest.spec.values(manifest.events)
-        }
-        points = spine_points(table, manifest, timestamp)
+    for reference, (prefix, manifest) in zip(references, manifests, strict=True):
+        chosen = _chosen(reference, manifest)
+        labels = [names.add(f"{prefix}__{c.name}", manifest.name, c.name) for c in chosen]
+        points = spine_points(table, manifest, timestamp, reference)
         events = events_of(store, manifest)
+        if reference.columns:
+            events = events.restricted(reference.columns)
         if _counts_own_events(events, points):
             log.warning(
                 "the spine is made of the feature's own events, which its windows count: at the instant of an event a "
@@ -104,8 +114,65 @@ def _columns(
                 feature=manifest.name,
             )
         values = evaluation.values_at(engine_named(engine), events, points)
-        columns += [column.alias(labels[column.name]) for column in values]
+        columns += [values[c.name].alias(to) for c, to in zip(chosen, labels, strict=True)]
     return columns
+
+
+def _chosen(reference: Reference, manifest: Manifest) -> Schema:
+    """The value columns that a reference means, in its order."""
+    values = {column.name: column for column in manifest.spec.values(manifest.events)}
+    return tuple(values[name] for name in reference.chosen(list(values)))
+
+
+def _completed(
+    service: Service,
+    table: interop.Table,
+    references: Sequence[Reference],
+    manifests: Sequence[tuple[str, Manifest]],
+    columns: Sequence[pl.Series],
+    timestamp: str | None,
+) -> list[pl.Series]:
+    """The features' columns with the service's defaults, and its derived columns behind them."""
+    own = [*(c.name for c in service.request), *(c.name for c in service.derived)]
+    for name in own[: len(service.request)]:
+        if name not in table.columns:
+            raise RetrievalError(
+                f"{service.name}: the spine has no column {name!r}, which requests bring; it has "
+                f"{', '.join(map(str, table.columns)) or 'none'}"
+            )
+    for name in own[len(service.request) :]:
+        if name in table.columns:
+            raise RetrievalError(
+                f"the spine has a column {name!r}, which {service.name} derives, too; rename it"
+            )
+    values = [c for r, (_, m) in zip(references, manifests, strict=True) for c in _chosen(r, m)]
+    outputs = tuple(
+        Output(column.name, value.name, value.dtype)
+        for column, value in zip(columns, values, strict=True)
+    )
+    request = {column.name: table.column(column.name) for column in service.request}
+    instants = None
+    if service.reads_t:
+        timed = [
+            time_column(table, manifest, timestamp, reference)
+            for reference, (_, manifest) in zip(references, manifests, strict=True)
+            if manifest.spec.timestamp is not None
+        ]
+        instants = spine_instants(table.column(_only_time(service, table, timed, timestamp)))
+    return completion(service, outputs).frame(columns, request_columns(service, request), instants)
+
+
+def _only_time(
+    service: Service, table: interop.Table, timed: Sequence[str], timestamp: str | None
+) -> str:
+    """The spine's column with the instant `t` of derived columns."""
+    names = list(dict.fromkeys(timed)) or ([timestamp] if timestamp else table.temporal)
+    if len(names) == 1 and names[0] in table.columns:
+        return names[0]
+    raise RetrievalError(
+        f"{service.name}: its derived columns read t, and the spine's time column is not plain "
+        f"({', '.join(map(str, names)) or 'there is none'}); say which with timestamp="
+    )
 
 
 def _counts_own_events(events: Events, points: pl.DataFrame) -> bool:
@@ -152,17 +219,25 @@ def _was_pruned(
 
 
 def _resolve(references: Sequence[Reference], store: Store) -> list[tuple[str, Manifest]]:
-    """Each feature's prefix and manifest, in order; the same version twice is refused."""
+    """Each reference's prefix and manifest, in order; one that is there twice is refused."""
     manifests: list[Manifest] = []
+    uses: set[tuple[Reference, Version | None]] = set()
     for reference in references:
         version = None if reference.version is None else str(reference.version)
         manifest = store.resolve(reference.name, version)
-        if any((m.name, m.version) == (manifest.name, manifest.version) for m in manifests):
+        use = (replace(reference, version=None), manifest.version)
+        if use in uses:
             raise RetrievalError(
                 f"{manifest.name} {manifest.version} is asked for twice; name it once"
             )
+        uses.add(use)
         manifests.append(manifest)
-    names = [manifest.name for manifest in manifests]
+    several = {
+        name
+        for name in (reference.name for reference in references)
+        if len({m.version for r, m in zip(references, manifests, strict=True) if m.name == name and not r.prefix}) > 1
+    }  # fmt: skip
     return [
-        (m.name if names.count(m.name) == 1 else f"{m.name}__{m.version}", m) for m in manifests
+        (r.prefix or (f"{m.name}__{m.version}" if m.name in several else m.name), m)
+        for r, m in zip(references, manifests, strict=True)
     ]

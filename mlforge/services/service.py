@@ -1,0 +1,159 @@
+"""`Service`: the columns that a model takes, from features, from the request, and derived of both."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import polars as pl
+
+from mlforge.core.arguments import listed, named, shown, text
+from mlforge.core.expression.columns import Derived, check_names, columns_of_t, read
+from mlforge.core.expression.parser import T
+from mlforge.core.feature_spec import parse_derived
+from mlforge.core.schema import INSTANT, INTEGERS, Column, Schema
+from mlforge.core.values import Duration, check_name
+from mlforge.errors import DefinitionError
+from mlforge.features.feature import Feature
+from mlforge.features.selection import Selection
+from mlforge.frames import polars_schema
+
+REQUEST_DTYPES = (*INTEGERS, "Float64", "Boolean", "String", "Date", INSTANT)
+_FEATURES = 'write features=[user_spend["amount__sum__7d"], merchant_daily]'
+
+
+@dataclass(frozen=True, init=False, eq=False)
+class Service:
+    """A named list of columns for `get_training_data` and `get_online_features`, in the same order in both.
+
+    name: letters, digits, `_` and `-`. features: features, their names, selections such as `user_spend["a", "b"]` and
+        `user_profile.as_("buyer", user_id="buyer_id")`, each alone or with a version.
+    request: name -> polars dtype of columns that the caller brings: the spine in training, `request=` online.
+    derive: name -> expression over the service's columns, by their names in the answer, request columns, earlier
+        derived columns and `t`, the row's or request's instant.
+    defaults: column -> value that takes the place of null, before `derive` sees it. The column is named as in
+        the answer, or as in its feature: then it means that column of every feature that has it.
+    max_age: the oldest acceptable `as_of` online, unless the request says another.
+    owner, description: for people.
+
+    Raises DefinitionError for arguments of the wrong kind, and ExpressionError for a text that does not parse.
+    """
+
+    name: str
+    features: tuple[Any, ...]
+    request: Schema
+    derived: tuple[Derived, ...]
+    defaults: Mapping[str, Any]
+    max_age: Duration | None
+    owner: str
+    description: str
+
+    def __init__(
+        self,
+        name: str,
+        features: Sequence[Any],
+        request: Mapping[str, Any] | None = None,
+        derive: Mapping[str, str] | None = None,
+        defaults: Mapping[str, Any] | None = None,
+        max_age: str | timedelta | None = None,
+        owner: str = "",
+        description: str = "",
+    ) -> None:
+        check_name(name, "service")
+        what = f"{name}: max_age"
+        fields = {
+            "name": name,
+            "features": _features(features, name),
+            "request": _request(request, name),
+            "derived": parse_derived(derive, name),
+            "defaults": _defaults(defaults, name),
+            "max_age": None if max_age is None else Duration.parse(max_age, what),
+            "owner": _optional(owner, f"{name}: owner"),
+            "description": _optional(description, f"{name}: description"),
+        }
+        for attribute, value in fields.items():
+            object.__setattr__(self, attribute, value)
+        self._check()
+
+    @property
+    def reads_t(self) -> bool:
+        """Whether a derived column depends on the instant."""
+        return bool(columns_of_t(self.derived, self.name))
+
+    @property
+    def outputs(self) -> tuple[str, ...] | None:
+        """The feature columns' names in an answer, in order; None where some follow from data or from a version."""
+        names: list[str] = []
+        for entry in self.features:
+            if not isinstance(entry, (Feature, Selection)):
+                return None
+            use = Selection(entry.spec) if isinstance(entry, Feature) else entry
+            if not use.columns and not use.spec.columns:
+                return None
+            columns = use.columns or use.spec.output_names
+            names += [f"{use.prefix or use.feature}__{column}" for column in columns]
+        return tuple(names)
+
+    def _check(self) -> None:
+        """Refuse names that clash, and expressions and defaults that name no column, as far as columns are known."""
+        outputs = self.outputs
+        own = [c.name for c in self.request] + [c.name for c in self.derived]
+        names = [*(outputs or ()), *own]
+        for name in names:
+            if name == T and name in own:
+                raise DefinitionError(
+                    f"{self.name}: {T!r} is the instant of evaluation; give the column another name"
+                )
+            if names.count(name) > 1:
+                raise DefinitionError(
+                    f"{self.name}: two columns would be {name!r}; give one another name, or its feature another "
+                    'prefix with .as_("...")'
+                )
+        for column in self.derived:
+            read(column, self.name)
+        if outputs is not None:
+            known = [*outputs, *(column.name for column in self.request)]
+            check_names(self.derived, self.name, known, T)
+
+
+def _features(features: object, owner: str) -> tuple[Any, ...]:
+    entries = listed(features, f"{owner}: features", _FEATURES)
+    if not entries:
+        raise DefinitionError(f"{owner}: features is an empty list; {_FEATURES}")
+    for entry in entries:
+        pair = isinstance(entry, tuple) and len(entry) == 2 and isinstance(entry[1], str)
+        if not isinstance(entry[0] if pair else entry, (str, Feature, Selection)):
+            raise DefinitionError(f"{owner}: {shown(entry)} is not a feature; {_FEATURES}")
+    return entries
+
+
+def _request(request: object, owner: str) -> Schema:
+    what, works = f"{owner}: request", 'write request={"amount": pl.Float64}'
+    columns = []
+    for name, dtype in ({} if request is None else named(request, what, works)).items():
+        columns.append(Column(name, _request_dtype(dtype, f"{what}: {name!r}", works)))
+    return tuple(columns)
+
+
+def _request_dtype(dtype: object, what: str, works: str) -> str:
+    is_class = isinstance(dtype, type) and issubclass(dtype, pl.DataType) and dtype is not pl.Enum
+    instance = dtype() if is_class else dtype
+    if isinstance(instance, pl.Datetime) and instance.time_zone in (None, "UTC"):
+        return INSTANT
+    told = polars_schema.dtype_text(instance) if isinstance(instance, pl.DataType) else ""
+    if told not in REQUEST_DTYPES:
+        raise DefinitionError(
+            f"{what} is {told or shown(dtype)}; a request column is one of {', '.join(REQUEST_DTYPES)}; {works}"
+        )
+    return told
+
+
+def _defaults(defaults: object, owner: str) -> dict[str, Any]:
+    works = 'write defaults={"amount__sum__7d": 0}'
+    return {} if defaults is None else dict(named(defaults, f"{owner}: defaults", works))
+
+
+def _optional(value: object, what: str) -> str:
+    return "" if value == "" else text(value, what, "or leave it out")
