@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext, suppress
@@ -20,6 +19,8 @@ from mlforge.core.arguments import shown, text, texts
 from mlforge.core.values import Duration
 from mlforge.definitions.chains import check_chains, in_order
 from mlforge.definitions.collection import describe_feature, describe_store, features_by_name
+from mlforge.definitions.places import absolute, parsed_root, relative_to_folder, store_located_at
+from mlforge.definitions.services import services_by_name
 from mlforge.definitions.settings import GONE_AFTER, Settings
 from mlforge.definitions.sources import check_apart, source_of
 from mlforge.definitions.together import Drafts, Readings, compacted, each_in_turn
@@ -32,6 +33,7 @@ from mlforge.maintenance.operations import rollback
 from mlforge.maintenance.sampling import SOME, Share
 from mlforge.online import OnlineStore, Owner
 from mlforge.online.push import PushResult, owner_of, planned, push
+from mlforge.services.service import Service
 from mlforge.sources.row_source import RowSource
 from mlforge.sources.source_reading import SourceReading
 from mlforge.store import Audit, LocalStore, Pointer, Store
@@ -56,13 +58,14 @@ class Definitions:
     gone_after: how long the rows of a feature that vanishes from the definitions stay online as they are.
     partial: other definitions have features in the same store: each has workers of its own. Without it a
         watcher refuses a store that a watcher of other definitions is at work on.
+    services: named lists of columns of these features, for training and online answers.
 
     A relative `LocalStore` of a file that `mlforge` or a worker loads lies in that file's folder, whatever
     the root. In a script that you run yourself it starts from the current folder, as paths do in Python;
     `LocalStore(Path(__file__).parent / "feature_store")` is the same place for both.
 
-    Raises DefinitionError for two features of one name, also if only case tells them apart, an unknown
-    engine, or a setting out of bounds; UnsupportedStore for a store within a source.
+    Raises DefinitionError for two features or services of one name, also if only case tells them apart, an
+    unknown engine, a service of columns that there are not, or a setting out of bounds; UnsupportedStore for a store within a source.
     """
 
     def __init__(
@@ -80,6 +83,7 @@ class Definitions:
         follow_links: bool = False,
         gone_after: str | timedelta | Duration = GONE_AFTER,
         partial: bool = False,
+        services: Iterable[Service] = (),
     ) -> None:
         if not isinstance(store, Store):
             raise DefinitionError(
@@ -98,17 +102,18 @@ class Definitions:
         self.store, self.online_store = store, online_store
         self.features = features_by_name(features)
         check_chains(self.features)
+        self.services = services_by_name(services, self.features)
         works = 'write name="shop", or leave it out'
         self._name = None if name is None else text(name, "Definitions: name", works)
-        self._root = _root(root)
+        self._root = parsed_root(root)
         file = sys._getframe(1).f_globals.get("__file__")
-        folder = _absolute(Path(file).parent if file else Path())
-        self.folder, self.root = folder, _absolute(folder / self._root)
+        folder = absolute(Path(file).parent if file else Path())
+        self.folder, self.root = folder, absolute(folder / self._root)
         self._described = [
-            describe_store(_located(store, _SOMEWHERE)),
+            describe_store(store_located_at(store, _SOMEWHERE)),
             describe_store(online_store),
         ]
-        self._described.append(_from(folder, self._root))
+        self._described.append(relative_to_folder(folder, self._root))
         for feature in self.features:
             self.source(feature)  # refuses what can name no file
         if self._described[0] == describe_store(store):  # else the store has yet to find its place
@@ -143,8 +148,8 @@ class Definitions:
     def located_at(self, folder: Path) -> Definitions:
         """The same definitions, with all paths that were given as relative ones starting from a folder."""
         located = copy.copy(self)
-        located.folder, located.root = _absolute(folder), _absolute(folder / self._root)
-        located.store = _located(self.store, folder)
+        located.folder, located.root = absolute(folder), absolute(folder / self._root)
+        located.store = store_located_at(self.store, folder)
         located.online_store = self.online_store
         located._check_places()
         return located
@@ -376,25 +381,3 @@ class Definitions:
     def _check_place(self, feature: Feature) -> None:
         if isinstance(self.store, LocalStore):
             check_apart(self.store.path, feature.name, self.source(feature.name))
-
-
-def _located(store: Store, folder: Path) -> Store:
-    return store.located_at(folder) if isinstance(store, LocalStore) else store
-
-
-def _absolute(path: Path) -> Path:
-    return Path(os.path.abspath(path))  # noqa: PTH100 - without `..`, and links stay
-
-
-def _root(root: object) -> Path:
-    if root is not None and not isinstance(root, (str, os.PathLike)):
-        raise DefinitionError(
-            f"Definitions: root must be a folder's path, not {shown(root)}; leave it out for the file's folder"
-        )
-    return Path(root or "").expanduser()
-
-
-def _from(folder: Path, path: Path) -> str:
-    """A path that is the same on every host: relative to the definitions' folder, if it lies inside."""
-    absolute = _absolute(folder / path)
-    return str(absolute.relative_to(folder) if absolute.is_relative_to(folder) else path)

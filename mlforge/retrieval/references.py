@@ -35,6 +35,8 @@ class Reference:
 
     def key_names(self, keys: Iterable[str]) -> dict[str, str]:
         """The name that each of the feature's keys has in spines and entities."""
+        if not self.renamed:
+            return {key: key for key in keys}
         renamed = dict(self.renamed)
         return {key: renamed.get(key, key) for key in keys}
 

@@ -68,18 +68,21 @@ def get_online_features(
     fetched = _fetched(references, entities, store, oldest)
     _check_versions(references, fetched)
     own = [c.name for c in (*service.request, *service.derived)] if service is not None else []
-    labels = _labels(references, fetched, own)
+    columns = [
+        reference.chosen(answer_columns(use.books))
+        for reference, use in zip(references, fetched, strict=True)
+    ]
+    labels = _labels(references, fetched, columns, own)
     values: list[dict[str, Any]] = [{} for _ in answers] if service is not None else answers
-    for reference, names, use in zip(references, labels, fetched, strict=True):
+    for reference, names, chosen, use in zip(references, labels, columns, fetched, strict=True):
         if None in use.rows:
             check_empty(reference.name, use.books, evidence)
-        columns = reference.chosen(answer_columns(use.books))
         values_of = finished(reference.name, use.books, use.rows, use.entities, t)
         for answer, row in zip(values, values_of, strict=True):
-            answer.update(zip(names, map(row.__getitem__, columns), strict=True))
+            answer.update(zip(names, map(row.__getitem__, chosen), strict=True))
     if service is None:
         return answers
-    complete = completion(service, _outputs(references, labels, fetched)).row
+    complete = completion(service, _outputs(references, labels, columns, fetched)).row
     return [
         {**keys, **row, **complete(value, row, t)}
         for keys, row, value in zip(answers, brought, values, strict=True)
@@ -96,14 +99,17 @@ class _Fetched:
 
 
 def _outputs(
-    references: Sequence[Reference], labels: Sequence[Sequence[str]], fetched: Sequence[_Fetched]
+    references: Sequence[Reference],
+    labels: Sequence[Sequence[str]],
+    columns: Sequence[Sequence[str]],
+    fetched: Sequence[_Fetched],
 ) -> tuple[Output, ...]:
     """The features' columns in the answer, with their dtypes."""
     return tuple(
         Output(label, column, dtype_of[column])
-        for reference, names, use in zip(references, labels, fetched, strict=True)
+        for reference, names, chosen, use in zip(references, labels, columns, fetched, strict=True)
         for dtype_of in [answer_dtypes(reference.name, use.books)]
-        for label, column in zip(names, reference.chosen(answer_columns(use.books)), strict=True)
+        for label, column in zip(names, chosen, strict=True)
     )
 
 
@@ -121,27 +127,27 @@ def _check_versions(references: Sequence[Reference], fetched: Sequence[_Fetched]
 
 
 def _labels(
-    references: Sequence[Reference], fetched: Sequence[_Fetched], own: Sequence[str]
+    references: Sequence[Reference],
+    fetched: Sequence[_Fetched],
+    columns: Sequence[Sequence[str]],
+    own: Sequence[str],
 ) -> list[list[str]]:
     """The names of each reference's columns in the answer; RetrievalError if two are equal, or one equals a key's.
 
     own: the service's own names.
     """
-    keys = {
-        name
-        for reference, use in zip(references, fetched, strict=True)
-        for name in reference.key_names(key.name for key in use.books.keys).values()
-    }
+    keys: set[str] = set()
+    for reference, use in zip(references, fetched, strict=True):
+        keys.update(reference.key_names(key.name for key in use.books.keys).values())
     labels = [
-        [f"{r.prefix or r.name}__{c}" for c in r.chosen(answer_columns(use.books))]
-        for r, use in zip(references, fetched, strict=True)
+        [f"{reference.prefix or reference.name}__{column}" for column in chosen]
+        for reference, chosen in zip(references, columns, strict=True)
     ]
     each = {label for feature_labels in labels for label in feature_labels}
     if len(each) < sum(map(len, labels)) or not each.isdisjoint(keys):
         names = AnswerNames(keys, "there is a key")
-        for reference, use, feature_labels in zip(references, fetched, labels, strict=True):
-            columns = reference.chosen(answer_columns(use.books))
-            for column, label in zip(columns, feature_labels, strict=True):
+        for reference, chosen, feature_labels in zip(references, columns, labels, strict=True):
+            for column, label in zip(chosen, feature_labels, strict=True):
                 names.add(label, reference.name, column)
     for name in own:
         if name in keys:
@@ -184,10 +190,12 @@ def _fetched(
             _Fetched(_served(reference.name, books, oldest), rows, own)
             for reference, (own, _), (books, rows) in zip(references, uses, answers, strict=True)
         ]
-        current = {r.name: use.books for r, use in zip(references, fetched, strict=True)}
-        if _keys(current) == _keys({name: known[name] for name in current}):
+        if all(
+            use.books.keys == known[reference.name].keys
+            for reference, use in zip(references, fetched, strict=True)
+        ):
             return fetched
-        known = current
+        known = {r.name: use.books for r, use in zip(references, fetched, strict=True)}
 
 
 def _look(names: Sequence[str], store: OnlineStore, oldest: int | None) -> dict[str, OnlineBooks]:

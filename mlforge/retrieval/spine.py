@@ -62,21 +62,26 @@ def feature_entities(
     Entities may have the keys of other features, too. Raises RetrievalError unless each entity has the
     keys of all the features, and no others.
     """
-    names = [r.key_names(key.name for key in books[r.name].keys) for r in references]
     keys: dict[str, Column] = {}
-    for reference, key_names in zip(references, names, strict=True):
+    for reference in references:
+        names = reference.key_names(key.name for key in books[reference.name].keys)
         for key in books[reference.name].keys:
-            keys[key_names[key.name]] = replace(key, name=key_names[key.name])
+            name = names[key.name]
+            keys[name] = key if name == key.name else replace(key, name=name)
     key_values = entity_keys(entities, tuple(keys.values()))
-    known: dict[tuple[tuple[str, str], ...], tuple[Entities, list[str]]] = {}
-    for key_names in names:
-        pairs = tuple(key_names.items())
-        if pairs not in known:
+    known: dict[tuple[Any, ...], tuple[Entities, list[str]]] = {}
+    uses = []
+    for reference in references:
+        held = tuple(key.name for key in books[reference.name].keys)
+        use = (held, reference.renamed)
+        if use not in known:
+            names = reference.key_names(held)
             own: Entities = key_values
-            if any(key != name for key, name in pairs):
-                own = [{key: entity[name] for key, name in pairs} for entity in key_values]
-            known[pairs] = own, hashes_of(own, key_names)
-    return [known[tuple(key_names.items())] for key_names in names]
+            if reference.renamed:
+                own = [{key: entity[names[key]] for key in held} for entity in key_values]
+            known[use] = own, hashes_of(own, held)
+        uses.append(known[use])
+    return uses
 
 
 def _key(spine: Table, key: str, dtype: str, feature: str) -> pl.Series:

@@ -184,6 +184,10 @@ def _cast(values: pl.Series, dtype: pl.DataType) -> pl.Series:
     if isinstance(own, pl.Datetime) and isinstance(dtype, pl.Datetime):
         zoned = values.dt.replace_time_zone("UTC") if own.time_zone is None else values
         return zoned.dt.convert_time_zone("UTC").cast(dtype)
+    if own.is_float() and dtype.is_integer():  # what pandas makes of whole numbers beside nulls
+        known = values.fill_nan(None)
+        if bool((known == known.floor()).all()):
+            return known.cast(dtype)
     if numbers or floats or texts:
         return values.cast(dtype)
     if days:

@@ -10,7 +10,7 @@ from typing import Any
 import polars as pl
 
 from mlforge.core.arguments import listed, named, shown, text
-from mlforge.core.expression.columns import Derived, check_names, columns_of_t, read
+from mlforge.core.expression.columns import Derived, check_names, columns_of_t
 from mlforge.core.expression.parser import T
 from mlforge.core.feature_spec import parse_derived
 from mlforge.core.schema import INSTANT, INTEGERS, Column, Schema
@@ -75,7 +75,7 @@ class Service:
         }
         for attribute, value in fields.items():
             object.__setattr__(self, attribute, value)
-        self._check()
+        self.check({})
 
     @property
     def reads_t(self) -> bool:
@@ -83,39 +83,51 @@ class Service:
         return bool(columns_of_t(self.derived, self.name))
 
     @property
-    def outputs(self) -> tuple[str, ...] | None:
-        """The feature columns' names in an answer, in order; None where some follow from data or from a version."""
-        names: list[str] = []
-        for entry in self.features:
-            if not isinstance(entry, (Feature, Selection)):
-                return None
-            use = Selection(entry.spec) if isinstance(entry, Feature) else entry
-            if not use.columns and not use.spec.columns:
-                return None
-            columns = use.columns or use.spec.output_names
-            names += [f"{use.prefix or use.feature}__{column}" for column in columns]
-        return tuple(names)
+    def feature_names(self) -> tuple[str, ...]:
+        """The names of its features, each once."""
+        uses = (entry[0] if isinstance(entry, tuple) else entry for entry in self.features)
+        names = (
+            use if isinstance(use, str) else use.feature if isinstance(use, Selection) else use.name
+            for use in uses
+        )
+        return tuple(dict.fromkeys(names))
 
-    def _check(self) -> None:
-        """Refuse names that clash, and expressions and defaults that name no column, as far as columns are known."""
-        outputs = self.outputs
+    def check(self, features: Mapping[str, Feature]) -> None:
+        """Refuse names that clash, and expressions that name no column, as far as columns do not follow from data.
+
+        features: by name, for those that the service names by their names alone. Raises DefinitionError.
+        """
+        outputs = self._outputs(features)
         own = [c.name for c in self.request] + [c.name for c in self.derived]
+        if T in own:
+            raise DefinitionError(
+                f"{self.name}: {T!r} is the instant of evaluation; give the column another name"
+            )
         names = [*(outputs or ()), *own]
-        for name in names:
-            if name == T and name in own:
-                raise DefinitionError(
-                    f"{self.name}: {T!r} is the instant of evaluation; give the column another name"
-                )
-            if names.count(name) > 1:
-                raise DefinitionError(
-                    f"{self.name}: two columns would be {name!r}; give one another name, or its feature another "
-                    'prefix with .as_("...")'
-                )
-        for column in self.derived:
-            read(column, self.name)
+        twice = [name for name in names if names.count(name) > 1]
+        if twice:
+            raise DefinitionError(
+                f"{self.name}: two columns would be {twice[0]!r} in an answer; give one another name, or its feature "
+                'another prefix: user_spend.as_("...")'
+            )
+        columns_of_t(self.derived, self.name)
         if outputs is not None:
             known = [*outputs, *(column.name for column in self.request)]
             check_names(self.derived, self.name, known, T)
+
+    def _outputs(self, features: Mapping[str, Feature]) -> tuple[str, ...] | None:
+        """The feature columns' names in an answer, in order; None where some follow from data or from a version."""
+        names: list[str] = []
+        for entry in self.features:
+            use = features.get(entry) if isinstance(entry, str) else entry
+            if not isinstance(use, (Feature, Selection)):
+                return None
+            selection = Selection(use.spec) if isinstance(use, Feature) else use
+            columns = selection.columns or selection.spec.output_names
+            if not selection.columns and not selection.spec.columns:
+                return None
+            names += [f"{selection.prefix or selection.feature}__{column}" for column in columns]
+        return tuple(names)
 
 
 def _features(features: object, owner: str) -> tuple[Any, ...]:
@@ -138,8 +150,10 @@ def _request(request: object, owner: str) -> Schema:
 
 
 def _request_dtype(dtype: object, what: str, works: str) -> str:
-    is_class = isinstance(dtype, type) and issubclass(dtype, pl.DataType) and dtype is not pl.Enum
-    instance = dtype() if is_class else dtype
+    try:
+        instance: Any = dtype() if isinstance(dtype, type) else dtype
+    except TypeError:  # pl.List lacks its values' dtype
+        instance = None
     if isinstance(instance, pl.Datetime) and instance.time_zone in (None, "UTC"):
         return INSTANT
     told = polars_schema.dtype_text(instance) if isinstance(instance, pl.DataType) else ""

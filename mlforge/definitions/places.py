@@ -1,0 +1,35 @@
+"""Places of a project: its folder, its root, and the store that a relative path means."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from mlforge.core.arguments import shown
+from mlforge.errors import DefinitionError
+from mlforge.store import LocalStore, Store
+
+
+def store_located_at(store: Store, folder: Path) -> Store:
+    """The store, a relative path of which starts from a folder."""
+    return store.located_at(folder) if isinstance(store, LocalStore) else store
+
+
+def absolute(path: Path) -> Path:
+    """The path from the file system's root, without following links."""
+    return Path(os.path.abspath(path))  # noqa: PTH100 - without `..`, and links stay
+
+
+def parsed_root(root: object) -> Path:
+    """The root as it was written; DefinitionError for all that is no path."""
+    if root is not None and not isinstance(root, (str, os.PathLike)):
+        raise DefinitionError(
+            f"Definitions: root must be a folder's path, not {shown(root)}; leave it out for the file's folder"
+        )
+    return Path(root or "").expanduser()
+
+
+def relative_to_folder(folder: Path, path: Path) -> str:
+    """A path that is the same on every host: relative to the definitions' folder, if it lies inside."""
+    resolved = absolute(folder / path)
+    return str(resolved.relative_to(folder) if resolved.is_relative_to(folder) else path)
