@@ -210,9 +210,11 @@ def _brought(value: Any, dtype: str, what: str) -> Any:
     try:
         if dtype in INTEGERS:
             return pl.Series([value], dtype=polars_schema.to_polars(dtype)).item()
+        if kind == kinds.FLOAT and not math.isfinite(value):
+            return None
         if kind == kinds.FLOAT and decimal_scale(dtype) is None:
-            return float(value) if math.isfinite(value) else None
-    except (TypeError, OverflowError, pl.exceptions.PolarsError):
+            return float(value)
+    except (TypeError, ValueError, OverflowError, pl.exceptions.PolarsError):
         raise RetrievalError(f"{what} is {dtype}, which does not hold {shown(value)}") from None
     return value
 
@@ -234,10 +236,15 @@ def _defaults(service: Service, outputs: Sequence[Output]) -> dict[str, Any]:
 def _default(value: Any, output: Output, owner: str) -> Any:
     what = f"{owner}: the default of {output.label!r}"
     brought = _brought(value, output.dtype, what)
-    scale, dtype = decimal_scale(output.dtype), polars_schema.to_polars(output.dtype)
+    is_decimal = decimal_scale(output.dtype) is not None
     if brought is None:
         raise RetrievalError(f"{what} is {shown(value)}, which is null; leave it out")
-    if scale is not None:
-        brought = Decimal(str(brought))
-        brought = brought.quantize(Decimal(1).scaleb(-scale))
-    return pl.Series([brought], dtype=dtype).item()
+    exact = Decimal(str(brought)) if is_decimal else brought
+    try:
+        held = pl.Series([exact], dtype=polars_schema.to_polars(output.dtype)).item()
+    except (ArithmeticError, TypeError, ValueError, RuntimeError, pl.exceptions.PolarsError):
+        held = None  # some of what no decimal holds is a RuntimeError of polars
+    too_large = isinstance(held, float) and not math.isfinite(held)
+    if held is None or too_large or (is_decimal and held != exact):
+        raise RetrievalError(f"{what} is {output.dtype}, which does not hold {shown(value)}")
+    return held

@@ -346,6 +346,7 @@ def test_what_no_service_can_mean_is_refused(served: Definitions, online: RedisS
     requests: list[tuple[Error, str, Service, dict[str, Any]]] = [
         (RetrievalError, "no column 'amont'", Service("s", ["raw"], defaults={"amont": 1}), {}),
         (RetrievalError, "default of 'raw__amount' is Float64, not 'a'", Service("s", ["raw"], defaults={"amount": "a"}), {}),
+        (RetrievalError, "default of 'days__amount__sum__2d' is Float64, not True", Service("s", ["days"], defaults={"amount__sum__2d": True}), {}),
         (RetrievalError, "which is null", Service("s", ["raw"], defaults={"amount": float("nan")}), {}),
         (ExpressionError, "no column 'raw__amont'", Service("s", ["raw"], derive={"x": "raw__amont"}), {}),
         (RetrievalError, "'raw__half' is a column of a feature", Service("s", ["raw"], derive={"raw__half": "1"}), {}),
