@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from functools import cache
 from typing import Any
@@ -55,7 +55,8 @@ def get_online_features(
     name; OwnedElsewhere for rows of another store than `store.owner`; OnlineError for rows or books of the wrong shape.
     """
     service = features if isinstance(features, Service) else None
-    references = list(dict.fromkeys(parse_references(service.features if service else features)))
+    named = parse_references(service.features if service else features)
+    references = list(dict.fromkeys(replace(r, version=None) if r.version else r for r in named))
     check_store(store, OnlineStore, "RedisStore(host='localhost')")
     t = clock.now() if at is None else parse_instant(at)
     age = service.max_age if service is not None and max_age is None else max_age
@@ -66,8 +67,8 @@ def get_online_features(
     brought = request_rows(service, request, len(answers)) if service is not None else []
     evidence = cache(store.evidence)  # called after the rows were read, and once for all features
     fetched = _fetched(references, entities, store, oldest)
-    _check_versions(references, fetched)
-    own = [c.name for c in (*service.request, *service.derived)] if service is not None else []
+    _check_versions(named, {r.name: f.books for r, f in zip(references, fetched, strict=True)})
+    own = [] if service is None else service.own_names
     columns = [
         reference.chosen(answer_columns(use.books))
         for reference, use in zip(references, fetched, strict=True)
@@ -113,13 +114,14 @@ def _outputs(
     )
 
 
-def _check_versions(references: Sequence[Reference], fetched: Sequence[_Fetched]) -> None:
+def _check_versions(named: Sequence[Reference], books: Mapping[str, OnlineBooks]) -> None:
     """Raise NotServed for a version that is named and not the served one."""
-    for reference, use in zip(references, fetched, strict=True):
+    for reference in named:
         name, version = reference.name, reference.version
-        assert use.books.target is not None
-        served = use.books.target.version
-        if version is not None and str(version) != served:
+        target = books[name].target
+        assert target is not None
+        if version is not None and str(version) != target.version:
+            served = target.version
             raise NotServed(
                 f"{name} {version} is not served online, {served} is; ask for {name!r} or ({name!r}, {served!r}), "
                 f"or serve the other with 'mlforge rollback {name}'"

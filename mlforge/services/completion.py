@@ -117,8 +117,7 @@ def completion(service: Service, outputs: tuple[Output, ...]) -> Completion:
     ExpressionError for a derived column that does not fit.
     """
     labels = [output.label for output in outputs]
-    own = [*(c.name for c in service.request), *(c.name for c in service.derived)]
-    for name in own:
+    for name in service.own_names:
         if name in labels:
             raise RetrievalError(
                 f"{service.name}: {name!r} is a column of a feature in the answer; give the service's own another name"

@@ -83,6 +83,11 @@ class Service:
         return bool(columns_of_t(self.derived, self.name))
 
     @property
+    def own_names(self) -> list[str]:
+        """The names of its request columns and of its derived ones, in order."""
+        return [column.name for column in self.request] + [column.name for column in self.derived]
+
+    @property
     def feature_names(self) -> tuple[str, ...]:
         """The names of its features, each once."""
         uses = (entry[0] if isinstance(entry, tuple) else entry for entry in self.features)
@@ -98,7 +103,7 @@ class Service:
         features: by name, for those that the service names by their names alone. Raises DefinitionError.
         """
         outputs = self._outputs(features)
-        own = [c.name for c in self.request] + [c.name for c in self.derived]
+        own = self.own_names
         if T in own:
             raise DefinitionError(
                 f"{self.name}: {T!r} is the instant of evaluation; give the column another name"

@@ -292,7 +292,7 @@ def test_random_services_over_random_rows_answer_alike(
         entities = [{name: entity[name] for name in sorted(keys)} for entity in entities]
         request = [random_request(draw) for _ in entities]
         spine = spine_of(entities).hstack(pl.DataFrame(request, schema=REQUEST))
-        training = get_training_data(spine, service, served.store)
+        training = get_training_data(spine, service, served.store, timestamp="at")
         own = training.columns[len(spine.columns) :]
         answers = get_online_features(service, entities, online, at=NOW, request=request)
         assert list(answers[0]) == [*sorted(keys), *REQUEST, *own]
