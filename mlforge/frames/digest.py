@@ -10,7 +10,9 @@ splitmix64 (Steele, Lea, Flood, 2014).
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator, Sequence
 from functools import lru_cache, reduce
+from itertools import accumulate
 from typing import Any
 
 import polars as pl
@@ -38,8 +40,34 @@ _BLOCK = 16_384  # rows at a time: what is between two steps stays in the proces
 
 def digest(frame: pl.DataFrame) -> int:
     """The digest of the frame's rows: 128 bits; 0 for no rows."""
-    columns = [(_salt(name), _cells(frame[name].rechunk())) for name in frame.columns]
     lanes = [0, 0]
+    for row in _rows(frame):
+        for index, lane in enumerate(_LANES):
+            lanes[index] += _total(_mixed(pc.bit_wise_xor(row, lane)))
+    return _joined(*lanes)
+
+
+def digests(frame: pl.DataFrame, heights: Sequence[int]) -> list[int]:
+    """The digest of each run of so many rows, of which the frame consists; each run has a row."""
+    rows = pa.concat_arrays(list(_rows(frame)))
+    run_of_row = pc.list_parent_indices(_runs(heights))
+    halves = [
+        half(_mixed(pc.bit_wise_xor(rows, lane))) for lane in _LANES for half in (_high, _low)
+    ]
+    names = [str(index) for index in range(len(halves))]
+    sums = pa.table([run_of_row, *halves], ["run", *names]).group_by("run", use_threads=False)
+    totals = sums.aggregate([(name, "sum") for name in names])
+    assert totals["run"].to_pylist() == list(range(len(heights)))
+    columns = [totals[f"{name}_sum"].to_pylist() for name in names]
+    return [
+        _joined((first << 32) + first_low, (second << 32) + second_low)
+        for first, first_low, second, second_low in zip(*columns, strict=True)
+    ]
+
+
+def _rows(frame: pl.DataFrame) -> Iterator[pa.Array]:
+    """Each row's cells mixed to 64 bits, in blocks of rows."""
+    columns = [(_salt(name), _cells(frame[name].rechunk())) for name in frame.columns]
     for start in range(0, frame.height, _BLOCK):
         row = _ZERO
         for salt, cells in columns:
@@ -48,9 +76,17 @@ def digest(frame: pl.DataFrame) -> int:
             row = pc.add(row, pc.fill_null(cell, _ZERO) if cell.null_count else cell)
         if isinstance(row, pa.Scalar):  # no columns
             row = pa.repeat(row, min(_BLOCK, frame.height - start))
-        for index, lane in enumerate(_LANES):
-            lanes[index] += _total(_mixed(pc.bit_wise_xor(row, lane)))
-    first, second = lanes
+        yield _array(row)
+
+
+def _runs(heights: Sequence[int]) -> pa.ListArray:
+    """Lists of so many nulls each."""
+    offsets = pa.array(accumulate(heights, initial=0), pa.int32())
+    return pa.ListArray.from_arrays(offsets, pa.nulls(sum(heights)))
+
+
+def _joined(first: int, second: int) -> int:
+    """A digest of the sums of both lanes."""
     return ((first << 64) + second) % MODULUS
 
 
@@ -146,8 +182,16 @@ def _mixed(values: Any) -> Any:
 
 def _total(values: Any) -> int:
     """The exact sum, by halves: theirs cannot overflow in a block."""
-    high, low = pc.sum(pc.shift_right(values, _HALF)), pc.sum(pc.bit_wise_and(values, _LOW))
+    high, low = pc.sum(_high(values)), pc.sum(_low(values))
     return (int(high.as_py()) << 32) + int(low.as_py())
+
+
+def _high(values: Any) -> Any:
+    return pc.shift_right(values, _HALF)
+
+
+def _low(values: Any) -> Any:
+    return pc.bit_wise_and(values, _LOW)
 
 
 @lru_cache(maxsize=1_024)

@@ -6,16 +6,15 @@ and counted; what the time model cannot hold is refused with the expression that
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import polars as pl
 
 from mlforge.core.aggregations import output_dtype
 from mlforge.core.schema import check_condition
-from mlforge.core.values import DAY_US, FIRST_INSTANT, HOUR_US, LAST_INSTANT, TimeRange, from_us
+from mlforge.core.values import DAY_US, FIRST_INSTANT, LAST_INSTANT, TimeRange, from_us
 from mlforge.errors import ColumnNotFound, DataError
 from mlforge.frames import nested_values, polars_schema
 from mlforge.frames.polars_schema import UTC_INSTANT, dtype_text
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
     from mlforge.core.feature_spec import FeatureSpec
 
 _INTERNAL = "__"
-_WIDEST_ZONE = 14
+_NUMBER = f"{_INTERNAL}number"  # of the run that a row is in
 _INT64 = TimeRange(-(2**63), 2**63 - 1)
 _INTEGERS: frozenset[type[pl.DataType]] = frozenset(
     {pl.Int8, pl.Int16, pl.Int32, pl.Int64, pl.UInt8, pl.UInt16, pl.UInt32, pl.UInt64}
@@ -93,27 +92,59 @@ def normalise(spec: FeatureSpec, frame: pl.DataFrame, where: str) -> EventFrame:
     rows of one time and key keep theirs.
     Raises ColumnNotFound, or DataError for a dtype or a time that cannot be held.
     """
-    schema = frame.schema
-    for name in spec.needed():
-        if name not in schema:
-            raise ColumnNotFound.among(spec.told(name, where), name, list(schema))
-    frame = _without_unneeded(spec, frame)
-    schema = frame.schema
-    for name, dtype in schema.items():
-        _check(spec, name, dtype, where)
-    naive = spec.timestamp is not None and _is_naive(schema[spec.timestamp])
-
+    frame = _checked(spec, frame, where)
     counts = _Counts.of(spec, frame)
     null_key, null_time = counts.null_key, counts.null_time
     if null_key or null_time:
         frame = frame.filter(_has_key(spec) & _has_time(spec))
         counts = _Counts.of(spec, frame)
     _check_times(spec, frame.schema, counts.bounds, where)
-    columns = (_normal(name, dtype, name == spec.timestamp) for name, dtype in schema.items())
-    # One plan for all: of small files there may be very many.
-    plan = frame.lazy().with_columns(columns).sort(spec.order, maintain_order=True)
-    frame = plan.collect().rechunk()
-    return EventFrame(frame, Dropped(null_key, null_time, counts.non_finite), naive)
+    events = _in_order(spec, frame, spec.order)
+    return EventFrame(
+        events, Dropped(null_key, null_time, counts.non_finite), _has_naive_time(spec, frame)
+    )
+
+
+def normalise_together(
+    spec: FeatureSpec, frame: pl.DataFrame, heights: Sequence[int], where: str
+) -> EventFrame | None:
+    """The events of a frame of runs of so many rows: of each run as `normalise` gives them, one behind the other.
+
+    None where a row would be left out or a value become null, as that counts for its own run.
+    Raises as `normalise` does, of the whole frame.
+    """
+    frame = _checked(spec, frame, where)
+    counts = _Counts.of(spec, frame)
+    if counts.null_key or counts.null_time or counts.non_finite:
+        return None
+    _check_times(spec, frame.schema, counts.bounds, where)
+    runs = pl.DataFrame({"n": range(len(heights)), "rows": heights})
+    number = runs.select(pl.col("n").repeat_by("rows").explode()).to_series()
+    numbered = frame.with_columns(number.alias(_NUMBER))
+    events = _in_order(spec, numbered, [_NUMBER, *spec.order]).drop(_NUMBER)
+    return EventFrame(events, Dropped(), _has_naive_time(spec, frame))
+
+
+def _checked(spec: FeatureSpec, frame: pl.DataFrame, where: str) -> pl.DataFrame:
+    """The frame without what the feature need not hold, once all its columns can be held."""
+    for name in spec.needed():
+        if name not in frame.columns:
+            raise ColumnNotFound.among(spec.told(name, where), name, frame.columns)
+    frame = _without_unneeded(spec, frame)
+    for name, dtype in frame.schema.items():
+        _check(spec, name, dtype, where)
+    return frame
+
+
+def _in_order(spec: FeatureSpec, frame: pl.DataFrame, order: Sequence[str]) -> pl.DataFrame:
+    """The frame in the form of events, sorted: one plan for all, as of small files there may be very many."""
+    columns = (_normal(name, dtype, name == spec.timestamp) for name, dtype in frame.schema.items())
+    return frame.lazy().with_columns(columns).sort(order, maintain_order=True).collect().rechunk()
+
+
+def _has_naive_time(spec: FeatureSpec, frame: pl.DataFrame) -> bool:
+    """Whether the timestamp has no time zone."""
+    return spec.timestamp is not None and _is_naive(frame.schema[spec.timestamp])
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,29 +221,6 @@ def _within_microseconds(name: str) -> pl.Expr:
     ratio = _COARSER["ms"]
     held = pl.col(name).to_physical().is_between(-(-_INT64.start // ratio), _INT64.end // ratio)
     return pl.when(held).then(pl.col(name)).alias(name)
-
-
-def future_warning(
-    max_time_us: int, now_us: int, where: str, naive: bool, timestamp: str = "event_time"
-) -> str | None:
-    """The warning of a naive timestamp over an hour ahead of now, as local time often is, or of any over a day."""
-    ahead = max_time_us - now_us
-    if ahead <= (HOUR_US if naive else DAY_US):
-        return None
-    newest = f"{where}: the newest {timestamp!r} is {timedelta(seconds=ahead // 1_000_000)} ahead of now; "
-    if not naive:
-        return newest + (
-            "such rows count once their time has come, and nothing waits for them: "
-            "check the column's unit and the clock that set it"
-        )
-    newest += "it has no time zone, so it was taken as UTC; "
-    hours = -(-ahead // HOUR_US)
-    if hours > _WIDEST_ZONE:
-        return newest + "no zone is so far ahead: check the column's unit and the clock that set it"
-    return newest + (
-        f"if it is local time, pl.col({timestamp!r}).dt.replace_time_zone('Etc/GMT-{hours}') "
-        f"(UTC+{hours}), or better the name of its zone, mends it"
-    )
 
 
 def as_utc(expr: pl.Expr, dtype: pl.DataType) -> pl.Expr:

@@ -15,6 +15,7 @@ from mlforge.ingest.fit import Fit, fit, misfit, strict_columns
 from mlforge.ingest.intake import FAULTS, Intake, NotProvenError, Outvoted
 from mlforge.ingest.null_columns import has_null_columns
 from mlforge.ingest.session import Session
+from mlforge.ingest.small_files import SmallFiles
 from mlforge.ingest.transform import Apart, FileRows
 from mlforge.ingest.unchanged import FilePartial, UnchangedFiles
 from mlforge.ingest.whole_source import ingest_whole_source, was_unproven
@@ -80,15 +81,19 @@ def _by_file(session: Session, why: str) -> Intake:
     """Ingest each file alone: one partial per file."""
     unchanged_files, pairs = _unchanged_files(session), dict[str, FilePartial]()
     waiting: dict[str, Content | None] = {}
+    small_files = SmallFiles(session, pairs)
     for file in session.listing.among(lacking(session.listing.stats, unchanged_files.stats)):
         try:
-            content = _new_content(session, file)
+            content = _new_content(session, file, small_files)
             if has_null_columns(session.states.now[file.path].shape):
                 waiting[file.path] = _if_small(content)
-            else:
+            elif content is None or not small_files.take(file, content):
+                small_files.finish()
                 pairs[file.path] = _pair(session, file, content)
         except FAULTS as error:
+            small_files.finish()
             session.reject(file, error)
+    small_files.finish()
     if waiting or any(map(has_null_columns, set(map(_shape_of, session.states.now.values())))):
         unchanged_files = _without_stale(session, unchanged_files, waiting)
         for file in session.listing.among(waiting):
@@ -177,13 +182,16 @@ def _has_fitted(session: Session) -> bool:
     )
 
 
-def _new_content(session: Session, file: SourceFile) -> Content | None:
+def _new_content(session: Session, file: SourceFile, small_files: SmallFiles) -> Content | None:
     """The content of a file that must be read, None for one whose events or columns are known.
 
     Raises one of FAULTS for a file that was set aside before and is as it was, or that cannot be read.
     """
     cache, states = session.cache, session.states
-    key = cache.key_in_use(cache.key(states.content(file)))
+    key = cache.key(states.content(file))
+    if key in small_files:
+        small_files.finish()
+    key = cache.key_in_use(key)
     state = states.now[file.path]
     if cache.find(key) is not None or has_null_columns(state.shape):
         return None

@@ -6,11 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
+import polars as pl
+
 from mlforge.core.list_diff import lacking
 from mlforge.core.manifest import Manifest, Partial, SourceRecord
 from mlforge.core.schema import dtypes
 from mlforge.errors import ColumnNotFound, MlforgeError
 from mlforge.features.feature import Feature
+from mlforge.frames.digest import digests
 from mlforge.ingest import partials, unchanged
 from mlforge.ingest.file_states import FileStates
 from mlforge.ingest.fit import Fit
@@ -19,7 +22,7 @@ from mlforge.ingest.null_columns import NullColumns
 from mlforge.ingest.partial_cache import PartialCache
 from mlforge.ingest.quarantine import Quarantine
 from mlforge.ingest.side_tables import SideTables
-from mlforge.ingest.transform import Apart, FileRows, Transform
+from mlforge.ingest.transform import Apart, FileRows, Transform, Transformed
 from mlforge.ingest.unchanged import FilePartial, UnchangedFiles
 from mlforge.sources.parquet_reader import BeingWritten, NotReadNow
 from mlforge.sources.source import Listing, SourceFile
@@ -86,9 +89,24 @@ class Session:
             if rows.frame.height or not alone:
                 raise
             return self.cache.add(*partials.without_rows(key, self.feature.spec))
+        return self.keep(key, result)
+
+    def keep(self, key: str, result: Transformed) -> Partial:
+        """Store the events of a file's rows, and note what to warn of."""
         self.warnings.extend(result.warnings)
         partial = partials.describe(key, result.events, self.feature.spec, result.dropped)
         return self.cache.add(partial, result.events)
+
+    def keep_each(
+        self, keys: Sequence[str], events: pl.DataFrame, heights: Sequence[int]
+    ) -> list[Partial]:
+        """Store the events of several files, which lie one file's behind the other's, as `keep` does for each."""
+        spec, start, kept = self.feature.spec, 0, []
+        for key, height, hashed in zip(keys, heights, digests(events, heights), strict=True):
+            own = events.slice(start, height)
+            kept.append(self.cache.add(partials.describe(key, own, spec, {}, hashed), own))
+            start += height
+        return kept
 
     def key(self, path: str) -> str:
         """The memo key of a file's content, which includes the dtypes that it takes from other files."""

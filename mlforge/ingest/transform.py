@@ -21,6 +21,7 @@ from mlforge.features.feature import Feature
 from mlforge.features.file_reads import files_in_code, files_read
 from mlforge.features.row_wise import prove
 from mlforge.frames import normalize, validate
+from mlforge.frames.future import future_warning
 from mlforge.frames.polars_schema import times_of
 from mlforge.ingest.calling import (
     FunctionFaultError,
@@ -99,8 +100,11 @@ class Transform:
 
         Raises one of FAULTS for rows that do not do, NotProvenError if `alone` is not to be had.
         """
+        return self.finish(rows, self.apply(rows, alone=alone))
+
+    def finish(self, rows: FileRows, returned: pl.DataFrame) -> Transformed:
+        """The events of the rows that the function returned for a file's. Raises one of FAULTS."""
         feature, where = self.feature, rows.where
-        returned = self._apply(rows, alone=alone)
         try:
             report = validate.check(feature.validators, returned, f"{feature.name}: {where}")
             if report.failed:
@@ -115,9 +119,29 @@ class Transform:
         warnings = [f"{where}: {report.text()}"] if report.failures else []
         if (times := times_of(normal.frame, feature.spec)) is not None:
             timestamp = str(feature.spec.timestamp)
-            ahead = normalize.future_warning(times.end, clock.now(), where, normal.naive, timestamp)
+            ahead = future_warning(times.end, clock.now(), where, normal.naive, timestamp)
             warnings += [ahead] if ahead else []
         return Transformed(normal.frame, dropped, tuple(warnings))
+
+    def finish_together(self, returned: Sequence[pl.DataFrame]) -> pl.DataFrame | None:
+        """The events of several files of one schema, one file's behind the other's, as `finish` gives each file's.
+
+        None where `finish` would refuse, leave out, change or warn of anything in a file.
+        """
+        feature = self.feature
+        try:
+            frame, heights = pl.concat(returned), [each.height for each in returned]
+            if validate.check(feature.validators, frame, feature.name).failures:
+                return None
+            normal = normalize.normalise_together(feature.spec, frame, heights, feature.name)
+        except MlforgeError:
+            return None
+        if normal is None:
+            return None
+        times = times_of(normal.frame, feature.spec)
+        if times and future_warning(times.end, clock.now(), "", normal.naive):
+            return None
+        return normal.frame
 
     @property
     def tables(self) -> SideTables:
@@ -138,8 +162,8 @@ class Transform:
             return ""
         return f"; folders' names hold {self._hive}, files do not: write it into the files"
 
-    def _apply(self, rows: FileRows, *, alone: bool) -> pl.DataFrame:
-        """The function's rows. The lazy plan that is proven is the one that runs."""
+    def apply(self, rows: FileRows, *, alone: bool) -> pl.DataFrame:
+        """The function's rows. The lazy plan that is proven is the one that runs. Raises as `run` does."""
         feature, frame = self.feature, rows.frame
         most = None if self._max_bytes is None else self._max_bytes * rows.files
         lazy = alone and feature.incremental is None

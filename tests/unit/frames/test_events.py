@@ -13,7 +13,8 @@ from mlforge.core.schema import Column
 from mlforge.core.values import to_us
 from mlforge.errors import ColumnNotFound, DataError
 from mlforge.frames import polars_schema
-from mlforge.frames.normalize import Dropped, EventFrame, future_warning, normalise
+from mlforge.frames.future import future_warning
+from mlforge.frames.normalize import Dropped, EventFrame, normalise
 from mlforge.frames.polars_schema import UTC_INSTANT
 from mlforge.metrics import Rolling
 

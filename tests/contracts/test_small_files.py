@@ -1,0 +1,142 @@
+"""Small files, whose events are made together: nothing tells them from files that are taken one by one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+import mlforge.validators as v
+from mlforge import Feature
+from mlforge.ingest import small_files
+from mlforge.ingest.transform import Transform
+from mlforge.store.file_tasks import read_file
+from mlforge.store.manifest_json import to_json
+from tests.support.projects import Project, identity, rows
+
+PLAIN = [
+    rows((user, user / 10, float(user)), (user, 0.0, -1.0), (1, 0.5, 2.5)) for user in range(9)
+]
+
+
+def above_zero(df: pl.DataFrame) -> pl.DataFrame:
+    return df.filter(pl.col("amount") > 0).select("user_id", "at", "amount")
+
+
+def strict(df: pl.DataFrame) -> pl.DataFrame:
+    return df.select("user_id", "at", pl.col("amount").cast(pl.UInt8).cast(pl.Float64))
+
+
+def as_it_is(df: pl.DataFrame) -> pl.DataFrame:
+    return df
+
+
+def with_parts(frame: pl.DataFrame) -> pl.DataFrame:
+    return frame.with_columns(
+        pl.when(pl.col("user_id") != 3).then(pl.concat_list("amount", "amount")).alias("list"),
+        pl.struct("user_id", pl.col("amount").cast(pl.String).alias("text")).alias("struct"),
+        pl.col("user_id").cast(pl.String).cast(pl.Categorical).alias("kind"),
+        pl.col("at").dt.replace_time_zone(None).dt.cast_time_unit("ns").alias("naive"),
+    )
+
+
+def mixed(folder: Project) -> None:
+    """Good files, and between them of each kind that needs a look of its own."""
+    for number, frame in enumerate(PLAIN):
+        folder.drop(f"{number}-good", frame)
+    folder.drop("0-twice", PLAIN[0])
+    folder.drop("1-null-key", rows((None, 1.0, 1.0), (7, 1.5, 2.0)))
+    folder.drop("1-null-time", rows((7, None, 1.0), (7, 1.5, 2.0)))
+    folder.drop("2-not-a-number", rows((8, 1.0, float("nan")), (8, 1.5, 2.0)))
+    folder.drop("2-none-above-zero", rows((8, 1.0, -1.0)))
+    folder.drop("3-no-rows", rows())
+    folder.drop("3-no-values", rows((8, 1.0, None)))
+    folder.drop("4-integers", PLAIN[4].with_columns(pl.col("amount").cast(pl.Int32)))
+    folder.drop("4-without", PLAIN[4].drop("amount"))
+    folder.drop("5-too-large", rows((5, 1.0, 300.0)))
+    folder.drop("5-far-ahead", rows((5, 90_000.0, 3.0)))
+    folder.drop("6-no-time", PLAIN[6].with_columns(pl.col("at").cast(pl.String)))
+    (folder.events / "6-cut.parquet").write_bytes(b"PAR1 and nothing more PAR1")
+    folder.drop("7-twice-in-one", pl.concat([PLAIN[7], PLAIN[7]]))
+    folder.drop("8-wide", PLAIN[8].with_columns(user_id=pl.lit(2**60)))
+
+
+def nested(folder: Project) -> None:
+    for number, frame in enumerate(PLAIN):
+        folder.drop(f"{number}", with_parts(frame))
+    folder.drop("5-infinite", with_parts(rows((5, 1.0, float("inf")))))
+
+
+def outcome(folder: Project, feature: Feature) -> dict[str, Any]:
+    """All that a build says and stores, without what time and place alone decide."""
+    result = folder.build(feature)
+    manifest = folder.store.manifest("spend", result.manifest.version)  # type: ignore[union-attr, arg-type]
+    books = folder.store.books("spend")
+    sources = [replace(source, mtime=0) for source in manifest.sources]
+    states = folder.store.file_states("spend")
+    return {
+        "manifest": to_json(replace(manifest, created_at=0, sources=tuple(sources))),
+        "quarantine": [replace(bad, since=0) for bad in result.quarantined],
+        "books": {path: (bad.reason, bad.memo) for path, bad in books.quarantine.items()},
+        "warnings": result.warnings,
+        "read": result.files_read,
+        "states": {path: (s.hash, s.rows, s.shape, s.good) for path, s in states.items()},
+        "events": [
+            frame.rows() for p in manifest.partials for frame in [events_of(folder, p.hash)]
+        ],
+        "rows": folder.store.read("spend").rows(),
+    }
+
+
+def events_of(folder: Project, hash_: str) -> pl.DataFrame:
+    [place] = folder.store.locate("spend", [hash_])
+    frames = read_file(place)
+    return frames[place.number or 0] if len(frames) > 1 else frames[0]
+
+
+@pytest.mark.parametrize("files", [mixed, nested])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"function": above_zero},
+        {"function": strict},
+        {"function": as_it_is, "incremental": True},
+        {
+            "validators": {
+                "amount": [v.in_range(-5, 200, on_fail="drop")],
+                "user_id": [v.unique(on_fail="warn")],
+            }
+        },
+        {"validators": {"amount": [v.not_null(), v.less_than(250)]}, "function": as_it_is},
+    ],
+)
+def test_files_taken_together_give_what_each_gives_alone(
+    files: Callable[[Project], None],
+    changes: dict[str, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    outcomes, together = [], []
+    finish = Transform.finish_together
+
+    def counted(transform: Transform, returned: list[pl.DataFrame]) -> pl.DataFrame | None:
+        events = finish(transform, returned)
+        together.append(0 if events is None else len(returned))
+        return events
+
+    monkeypatch.setattr(Transform, "finish_together", counted)
+    monkeypatch.setattr(small_files, "_FEW_FILES", 1)
+    for most in (1, 4, 256):
+        monkeypatch.setattr(small_files, "_MOST_FILES", most)
+        folder = Project(tmp_path / str(most))
+        files(folder)
+        arguments = {"function": identity, **changes}
+        outcomes.append(outcome(folder, folder.define(**arguments)))
+    assert outcomes[0] == outcomes[1] == outcomes[2]
+    assert outcomes[0]["manifest"]["partials"]
+    assert max(together) > 1
