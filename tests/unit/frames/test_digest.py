@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 
 from mlforge.core.manifest import MODULUS
-from mlforge.frames.digest import digest
+from mlforge.frames.digest import digest, digests
 
 STRUCT = pl.Struct({"a": pl.Int64, "b": pl.String})
 DIFFERENT: list[tuple[pl.DataType, list[Any]]] = [
@@ -54,6 +54,20 @@ def test_digests_add_up_whatever_the_order_and_the_chunks(
         pl.DataFrame({"x": pl.Series(part, dtype=dtype)}) for part in (values[:2], values[2:])
     ]
     assert whole == digest(pl.concat(halves, rechunk=False))
+
+
+@pytest.mark.parametrize(("dtype", "values"), DIFFERENT)
+def test_each_run_of_rows_has_the_digest_that_it_has_alone(
+    dtype: pl.DataType, values: list[Any]
+) -> None:
+    column = pl.Series("x", values, dtype=dtype)
+    frame = pl.DataFrame({"x": column, "n": range(len(values)), "text": map(str, values)})
+    heights = [1, len(values) - 2, 1]
+    starts = (0, 1, len(values) - 1)
+    alone = [digest(frame.slice(a, rows)) for a, rows in zip(starts, heights, strict=True)]
+    assert digests(frame, heights) == alone
+    many = pl.concat([frame] * 5_000)
+    assert digests(many, [frame.height] * 5_000) == [digest(frame)] * 5_000
 
 
 def test_zero_within_has_no_sign() -> None:
