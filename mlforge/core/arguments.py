@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import reprlib
-from collections.abc import Iterable, Mapping, Set
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterable, Mapping, Set
+from difflib import get_close_matches
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
 
 from mlforge.errors import DefinitionError
 
 T = TypeVar("T")
+P = ParamSpec("P")
+R = TypeVar("R")
 
 _TEXTS = (str, bytes, bytearray)
 _repr = reprlib.Repr()
@@ -104,3 +109,37 @@ def flag(value: object, what: str) -> bool:
     if not isinstance(value, bool):
         raise DefinitionError(f"{what} must be True or False, not {shown(value)}")
     return value
+
+
+def named_arguments(what: str, works: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """A decorator of a callable: a call that does not fit its signature is a DefinitionError, not Python's TypeError.
+
+    what: how messages name the callable. works: a call that would work.
+    """
+
+    def decorate(function: Callable[P, R]) -> Callable[P, R]:
+        signature = inspect.signature(function)
+
+        @wraps(function)
+        def call(*args: P.args, **kwargs: P.kwargs) -> R:
+            try:
+                signature.bind(*args, **kwargs)
+            except TypeError as error:
+                problem = _unfit(signature, kwargs) or str(error)
+                raise DefinitionError(f"{what}: {problem}; {works}") from None
+            return function(*args, **kwargs)
+
+        return call
+
+    return decorate
+
+
+def _unfit(signature: inspect.Signature, arguments: Mapping[str, object]) -> str:
+    """The fault of the names of a call's arguments; "" where these are right."""
+    names = [name for name in signature.parameters if name != "self"]
+    for name in arguments:
+        if name not in names:
+            near = get_close_matches(name.lower(), names, n=1)
+            advice = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(names)}"
+            return f"unexpected keyword argument {name!r}; {advice}"
+    return ""

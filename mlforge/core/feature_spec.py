@@ -34,6 +34,9 @@ from mlforge.errors import ColumnNotFound, DataError, DefinitionError
 SOURCE = "__source"
 """The column that names the only entity of a feature without keys: the whole source. Scans add it; nothing stores it."""
 
+# So many boundaries show what windows of an aligned feature hold: calendar periods repeat within a leap year.
+_BOUNDARIES = 400
+
 
 @dataclass(frozen=True)
 class FeatureSpec:
@@ -110,6 +113,18 @@ class FeatureSpec:
     def plain(self) -> FeatureSpec:
         """The spec without derived columns: what engines evaluate."""
         return replace(self, derived=()) if self.derived else self
+
+    @property
+    def always_empty(self) -> tuple[str, ...]:
+        """The columns whose windows hold no instant at any boundary, as the day so far at midnights."""
+        if self.interval is None:
+            return ()
+        boundaries = range(0, _BOUNDARIES * self.interval.us, self.interval.us)
+        return tuple(
+            metric.name
+            for metric in self.columns
+            if all(metric.window.first(at) > metric.window.last(at) for at in boundaries)
+        )
 
     def restricted(self, names: Collection[str]) -> FeatureSpec:
         """The spec with only the metrics and derived columns that some value columns are or depend on.

@@ -10,7 +10,7 @@ from datetime import timedelta
 from mlforge.core import time_model
 from mlforge.core.aggregation_kinds import KINDS
 from mlforge.core.aggregations import aggregation
-from mlforge.core.arguments import choice, listed, named, shown, text
+from mlforge.core.arguments import choice, listed, named, named_arguments, shown, text
 from mlforge.core.calendar_units import PERIODS, Period
 from mlforge.core.time_model import ALL, CLOSED, Closed, Window
 from mlforge.core.values import Duration
@@ -114,6 +114,7 @@ class Rolling(Metric):
     Raises DefinitionError for an unknown aggregation, window or `closed`.
     """
 
+    @named_arguments("Rolling", 'write Rolling(["7d", "30d"], {"amount": ["sum", "mean"]})')
     def __init__(
         self,
         windows: Sequence[str | timedelta] | str | timedelta,
@@ -142,6 +143,7 @@ class ToDate(Metric):
     for an unknown period, aggregation or `closed`.
     """
 
+    @named_arguments("ToDate", 'write ToDate("1mo", {"amount": "sum"})')
     def __init__(
         self,
         periods: Sequence[str] | str,

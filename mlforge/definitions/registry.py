@@ -15,7 +15,7 @@ from types import ModuleType
 
 from mlforge.build.refresh import refresh
 from mlforge.build.result import HOLD_ABOVE, MAX_FILE_MEMORY, BuildResult, Options
-from mlforge.core.arguments import shown, text, texts
+from mlforge.core.arguments import flag, shown, text, texts
 from mlforge.core.values import Duration
 from mlforge.definitions.chains import check_chains, in_order
 from mlforge.definitions.collection import describe_feature, describe_store, features_by_name
@@ -210,7 +210,8 @@ class Definitions:
         """
         if engine is not None:
             check_engine(engine, "build")
-        if online:
+        flag(full, "build: full")
+        if flag(online, "build: online"):
             self._online()
 
         names = in_order(self.features, self.selected(features, tags))
@@ -243,6 +244,7 @@ class Definitions:
         Nothing is written to the store: the right to read it is enough. Raises BuildError as
         `build` does.
         """
+        flag(full, "plan: full")
         options = replace(self._options, publish=False, version=version, full=full)
         names = in_order(self.features, self.selected(features, tags))
         readings = Readings(self.features, names)

@@ -13,7 +13,7 @@ from typing import Any, cast
 
 import polars as pl
 
-from mlforge.core.arguments import choice, flag, listed, named, shown, text, texts
+from mlforge.core.arguments import choice, flag, listed, named, named_arguments, shown, text, texts
 from mlforge.core.feature_spec import FeatureSpec
 from mlforge.core.metrics import Rolling, ToDate
 from mlforge.core.time_model import ONLINE_CLOCKS, OnlineClock
@@ -100,6 +100,7 @@ class Feature:
         return self.function(df, **tables)
 
 
+@named_arguments("@feature", 'write @feature(keys=["user_id"], source="transactions/")')
 def feature(
     *,
     keys: Sequence[str] | str,

@@ -829,6 +829,20 @@ def test_validate_says_that_windows_count_the_present_event(
     assert 'closed="left"' in printed(capsys, "validate")
 
 
+def test_validate_says_which_windows_are_always_empty_and_which_source_has_no_file_yet(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    daily = DEFINITIONS.replace('timestamp="at",', 'timestamp="at", interval="1d",')
+    define(daily.replace("Rolling", "ToDate").replace('["2d", "7d"]', '["1d", "1mo"]'))
+    [note] = as_json(capsys, "validate")["notes"]
+    assert note.startswith("spend: amount__sum__dtd, amount__count__dtd are always empty")
+    define(DEFINITIONS)
+    for file in Path("events").glob("*.parquet"):
+        file.unlink()
+    assert main(["validate"]) == 0
+    assert "spend: events/ holds no parquet file yet" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     "quiet",
     [

@@ -101,9 +101,9 @@ def validate(args: argparse.Namespace) -> int:
 
 
 def _notes(definitions: Definitions, names: Sequence[str]) -> Iterator[str]:
-    """A sentence on the features whose windows count an event at the very instant that is asked about.
+    """A sentence on the features whose windows count an event at the very instant, and one on windows that are always empty.
 
-    For features whose author wrote no `closed`, and without an interval: with one, windows end at a boundary.
+    The first is for features whose author wrote no `closed`, and without an interval: with one, windows end at a boundary.
     """
     features = [definitions.features[name] for name in names]
     counting = [f.name for f in features if f.leaves_closed_out and f.spec.interval is None]
@@ -113,6 +113,13 @@ def _notes(definitions: Definitions, names: Sequence[str]) -> Iterator[str]:
             '(closed="both", the default); a request at that instant cannot have seen it: where training spines are '
             'made of the same events, write Rolling(..., closed="left"), or closed="both" if it is meant'
         )
+    for name in names:
+        spec = definitions.features[name].spec
+        if spec.always_empty:
+            yield (
+                f"{name}: {', '.join(spec.always_empty)} are always empty: values are those of boundaries of the interval "
+                f"{spec.interval}, and at each of them the period has just begun; take a shorter interval, or none"
+            )
 
 
 def check_source(definitions: Definitions, name: str) -> Check:
@@ -143,6 +150,11 @@ def check_source(definitions: Definitions, name: str) -> Check:
     dropped = {reason: count for reason, count in dropped.items() if count}
     nothing = source.why_nothing(listing)
     lacking = [] if nothing is None else [Problem(None, "SourceError", f"{name}: {nothing}")]
+    warnings = intake.warnings
+    if nothing is None and not listing.exists:
+        warnings = (source.absence(listing),)
+    elif nothing is None and not listing.stats:
+        warnings = (*warnings, f"{source.text} holds no parquet file yet")
     return Check(
         feature=name,
         exists=listing.exists,
@@ -150,7 +162,7 @@ def check_source(definitions: Definitions, name: str) -> Check:
         rows=sum(partial.rows for partial in intake.partials),
         dropped=dropped,
         problems=(*lacking, *_problems(intake)),
-        warnings=intake.warnings if listing.exists or nothing else (source.absence(listing),),
+        warnings=warnings,
         ignored=tuple((entry.path, entry.reason) for entry in listing.ignored),
     )
 

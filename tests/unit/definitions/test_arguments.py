@@ -279,3 +279,35 @@ def test_a_store_that_shows_its_address_does_not_make_each_process_disagree():
 
     hashes = {Definitions(Own("/store"), [defined()]).hash for _ in range(3)}
     assert len(hashes) == 1
+
+
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        (lambda: feature(spend), r"@feature: too many positional arguments; write @feature\("),
+        (
+            lambda: feature(key=["user_id"], source="in/"),
+            "unexpected keyword argument 'key'; did you mean 'keys'",
+        ),
+        (lambda: feature(Source="in/", keys=["user_id"]), "'Source'; did you mean 'source'"),
+        (lambda: feature(keys=["user_id"]), r"missing a required argument: 'source'; write"),
+        (lambda: feature(keys=["user_id"], source="in/", zzz=1), "'zzz'; there are keys, source"),
+        (lambda: Rolling("7d"), "Rolling: missing a required argument: 'aggregations'; write"),
+        (
+            lambda: Rolling("7d", {"a": "sum"}, wher="b"),
+            "unexpected keyword argument 'wher'; did you mean 'where'",
+        ),
+        (lambda: ToDate("1mo", {"a": "sum"}, close="left"), "'close'; did you mean 'closed'"),
+    ],
+)
+def test_a_call_that_does_not_fit_says_which_would(call, says):
+    with pytest.raises(DefinitionError, match=says):
+        call()
+
+
+@pytest.mark.parametrize("value", [v for k, v in WRONG.items() if k != "bool"])
+@pytest.mark.parametrize("argument", ["online", "full"])
+def test_a_flag_of_a_build_is_true_or_false(argument, value, tmp_path):
+    definitions = Definitions(LocalStore(tmp_path / "store"), [defined()], root=tmp_path)
+    with pytest.raises(DefinitionError, match=f"build: {argument} must be True or False"):
+        definitions.build(**{argument: value})
