@@ -68,7 +68,7 @@ def test_old_and_new_processes_at_once_make_no_version_twice(plant) -> None:
     for _ in running(new):
         new.run_all()
         new.drops = plant.drops
-        eventually(lambda: len(plant.versions("spend")) > before, 30)
+        eventually(lambda: len(plant.versions("spend")) > before)
         for _ in range(6):
             plant.drop()
             eventually(lambda: plant.drops in _amounts(plant), 10)
@@ -145,7 +145,7 @@ def test_a_feature_whose_keys_change_leaves_no_row_of_the_old_ones(plant) -> Non
         books = online.books("newest")
         return bool(books and books.target and books.target.version[0] == "2" and not books.pending)
 
-    eventually(pushed, 30)
+    eventually(pushed)
     assert online.read_batch("newest", ASKED["newest"]) == [None] * len(ASKED["newest"])
     assert online.books("newest").rows == len(keys(plant, "newest:"))
 

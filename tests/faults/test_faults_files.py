@@ -38,7 +38,7 @@ def shop(server: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory) -> It
     )
     folder = tmp_path_factory.mktemp("shop")
     with running_shop(server, folder, definitions=definitions, sources=SCENES) as made:
-        eventually(lambda: all(made.ticket(name).served for name in SCENES), within=30)
+        eventually(lambda: all(made.ticket(name).served for name in SCENES))
         yield made
 
 

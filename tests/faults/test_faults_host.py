@@ -102,7 +102,7 @@ def ago(seconds: int) -> int:
 
 def at_rest(shop: Shop) -> None:
     names = shop.project.definitions.features
-    eventually(lambda: all(shop.ticket(name).served for name in names), within=30)
+    eventually(lambda: all(shop.ticket(name).served for name in names))
 
 
 def at_work(shop: Shop, *prefix: str) -> list[subprocess.Popen[bytes]]:

@@ -118,7 +118,7 @@ def test_a_server_that_is_down_at_the_start_is_waited_for(
     plant = Plant(folder, url).run_all()
     for _ in running(plant):
         plant.drop()
-        eventually(lambda: all(each.starts > 1 for each in plant.supervised), 30)
+        eventually(lambda: all(each.starts > 1 for each in plant.supervised))
         server.start()
         assert_invariant(plant.project, deadline_s=WITHIN_S)
 

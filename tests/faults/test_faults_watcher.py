@@ -32,7 +32,7 @@ def shop(server: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory) -> It
         definitions=several({name: f"{name}/in/" for name in SCENES}),
         sources=[f"{name}/in" for name in SCENES if name != "late"],
     ) as made:
-        eventually(lambda: not any(made.ticket(name).behind for name in SCENES), within=30)
+        eventually(lambda: not any(made.ticket(name).behind for name in SCENES))
         yield made
 
 

@@ -25,7 +25,7 @@ def shop(server: EmbeddedServer, tmp_path: Path) -> Iterator[Shop]:  # noqa: F81
     with running_shop(
         server, tmp_path, commands, definitions=definitions, sources=FEATURES
     ) as made:
-        eventually(lambda: all(made.ticket(name).served for name in FEATURES), within=30)
+        eventually(lambda: all(made.ticket(name).served for name in FEATURES))
         yield made
 
 

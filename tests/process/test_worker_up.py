@@ -53,7 +53,7 @@ class Terminal:
         return self.log.read_text()
 
     def sees(self, pattern: str) -> re.Match[str]:
-        return eventually(lambda: re.search(pattern, self.text, re.MULTILINE), within=30)
+        return eventually(lambda: re.search(pattern, self.text, re.MULTILINE))
 
     def family(self) -> list[int]:
         """The processes that run for this project."""
@@ -128,7 +128,7 @@ def both(folder: Path) -> Iterator[list[Terminal]]:
 
 @pytest.mark.slow
 def test_of_two_that_start_at_once_one_runs_and_the_other_says_where(both, folder):
-    ended = eventually(lambda: [up for up in both if up.process.poll() is not None], within=30)
+    ended = eventually(lambda: [up for up in both if up.process.poll() is not None])
     [lost] = ended
     [won] = [up for up in both if up is not lost]
     assert lost.process.returncode == 1

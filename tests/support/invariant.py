@@ -58,7 +58,7 @@ def assert_invariant(
     good: Mapping[str, Iterable[bytes]] | None = None,
     held: Collection[str] = (),
     pruned: bool = False,
-    deadline_s: float = 20.0,
+    deadline_s: float = 60.0,
 ) -> float:
     """Fail unless the project settles in time and everything is as the good files say; how long it took.
 

@@ -27,7 +27,7 @@ from worker.service.embedded_redis import EmbeddedServer
 from worker.state.work_queue import Ticket
 
 
-def eventually(condition: Callable[[], Any], within: float = 20.0, every: float = 0.02) -> Any:
+def eventually(condition: Callable[[], Any], within: float = 60.0, every: float = 0.02) -> Any:
     """Wait until the condition gives something true, and return that."""
     deadline = time.monotonic() + within
     while True:
