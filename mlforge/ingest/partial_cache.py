@@ -8,6 +8,7 @@ from functools import cached_property
 
 import polars as pl
 
+from mlforge.core.feature_spec import FeatureSpec
 from mlforge.core.manifest import Manifest, Partial
 from mlforge.core.nested import nested
 from mlforge.features.feature import Feature
@@ -95,7 +96,8 @@ class PartialCache:
         if partial.hash in self._new:
             return []
         spec = self._feature.spec
-        needed = {*spec.needed()} if spec.columns else {column.name for column in partial.schema}
+        present = {column.name for column in partial.schema}
+        needed = present if (needs := _needs(spec)) is None else present & needs
         extra = {c.name for c in partial.schema if c.name not in needed and nested(c.dtype)}
         if not extra and self._needed_before and partial.hash in self._of_latest:
             return []
@@ -106,22 +108,23 @@ class PartialCache:
     @cached_property
     def needs_as_before(self) -> bool:
         """Whether the latest version needed the very columns that the feature needs."""
-        if self._latest is None:
-            return False
-        spec, before = self._feature.spec, self._latest.spec
-        if not spec.columns or not before.columns:
-            return spec.columns == before.columns
-        return {*spec.needed()} == {*before.needed()}
+        latest = self._latest
+        return latest is not None and _needs(latest.spec) == _needs(self._feature.spec)
 
     @cached_property
     def _needed_before(self) -> bool:
-        """Whether the latest version needed each column that the feature needs; without metrics it needed all."""
+        """Whether the latest version needed each column that the feature needs."""
         if self._latest is None:
             return False
-        spec, before = self._feature.spec, self._latest.spec
-        return not before.columns or (bool(spec.columns) and {*spec.needed()} <= {*before.needed()})
+        before, now = _needs(self._latest.spec), _needs(self._feature.spec)
+        return before is None or (now is not None and now <= before)
 
     @cached_property
     def _of_latest(self) -> dict[str, Partial]:
         latest = self._latest
         return {partial.hash: partial for partial in latest.partials} if latest else {}
+
+
+def _needs(spec: FeatureSpec) -> frozenset[str] | None:
+    """The columns that a feature needs; None for all of them, as without metrics."""
+    return frozenset(spec.needed()) if spec.columns else None

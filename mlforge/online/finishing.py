@@ -62,8 +62,10 @@ def finished(
         derive, reads_keys = (
             (of_empty, empty_reads_keys) if row is None else (of_row, row_reads_keys)
         )
-        own = entity_key({name: entity[name] for name in names}, books.keys) if reads_keys else {}
-        known = {**values, **own} if reads_keys else values
+        known = values
+        if reads_keys:
+            own_keys = {name: entity[name] for name in names}
+            known = {**values, **entity_key(own_keys, books.keys)}
         values.update(derive(known, t))
         yield values
 
