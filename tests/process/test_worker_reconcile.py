@@ -24,16 +24,46 @@ from tests.support.workers import Shop, eventually, purchases, redis, server, wr
 from worker.monitor.status import gather
 from worker.project import Project, Settings
 from worker.queue import JobQueue, enqueue, queue_of, refresh_job
+from worker.queue.cascade import request_readers
 from worker.queue.requests import Requests
 from worker.reconcile.reconciler import COMPARE_EVERY_S, COUNT_EVERY_S, LOST_AFTER_S, Reconciler
 from worker.service.wait import wait_for
 from worker.state import work_queue as protocol
+
+CHAIN = """
+from pathlib import Path
+
+import polars as pl
+
+from mlforge import Definitions, feature
+from mlforge.metrics import Rolling
+from mlforge.store import LocalStore
+
+
+@feature(keys=["user_id"], source="drops/", timestamp="at", metrics=[Rolling(["7d"], {"amount": ["sum"]})])
+def spend(df: pl.DataFrame) -> pl.DataFrame:
+    return df.select("user_id", "at", "amount")
+
+
+@feature(keys=["user_id"], source=spend, timestamp="at", metrics=[Rolling("30d", {"amount__sum__7d": ["max"]})])
+def peak(df: pl.DataFrame) -> pl.DataFrame:
+    return df
+
+
+defs = Definitions(store=LocalStore(Path(__file__).parent / "feature_store"), features=[peak, spend], name="shop")
+"""
 
 
 @pytest.fixture
 def shop(redis: Redis, server, tmp_path: Path) -> Shop:  # noqa: F811
     """A shop for which no process runs."""
     return Shop(tmp_path, server.url)
+
+
+@pytest.fixture
+def chain(redis: Redis, server, tmp_path: Path) -> Shop:  # noqa: F811
+    """The same of a feature and its reader."""
+    return Shop(tmp_path, server.url, definitions=CHAIN, sources=("drops",))
 
 
 @pytest.fixture
@@ -90,6 +120,58 @@ def test_what_is_behind_is_requested_once(project):
     at_work.tick(1.0)
     at_work.tick(COMPARE_EVERY_S)
     assert [job.rpartition("-")[0] for job in waiting(project)] == ["spend"]
+
+
+def test_a_refresh_for_another_reason_counts_from_the_file_that_it_took_in(shop, project):
+    write(shop.folder / "drops" / "a.parquet", purchases((1, 0, 2.0)))
+    Requests(project)("spend", "start", None)
+    assert work(project, "spend") == "refreshed"
+    assert project.event_log.freshness("spend") is None, "it may have been there for long"
+    served_at = shop.ticket("spend").served_at
+
+    def dropped_later() -> bool:  # a file system's clock is behind by some milliseconds
+        state = write(shop.folder / "drops" / "b.parquet", purchases((2, 0, 1.0))).stat()
+        return max(state.st_mtime_ns, state.st_ctime_ns) // 1_000 > served_at
+
+    eventually(dropped_later)
+    Requests(project).remind("spend", "its rows must be renewed")
+    assert work(project, "spend") == "refreshed"
+    assert project.event_log.freshness("spend").count == 1
+
+
+def test_a_reader_is_requested_by_the_job_that_publishes_and_else_by_the_reconciler(chain):
+    project = chain.project
+    write(chain.folder / "drops" / "a.parquet", purchases((1, 0, 2.0)))
+    Requests(project)("spend", "a came", clock.now())
+    [job] = waiting(project)
+    lease = project.work_queue.start("spend", job)
+    project.definitions.refresh("spend", attended=False)
+    at_work = reconciler(project)
+    at_work.tick(0.0)
+    assert chain.ticket("peak").wanted == 0, "spend's job is about to request it"
+    project.work_queue.done(lease)
+    at_work.tick(COMPARE_EVERY_S)
+    assert chain.ticket("peak").wanted == 1, "spend's job ended and has not"
+
+
+def test_a_reader_that_is_at_work_already_counts_from_the_drop_that_its_publisher_tells(chain):
+    project = chain.project
+    refresh = project.definitions.refresh
+
+    def told_meanwhile(feature: str, **options: Any) -> Any:
+        built = refresh(feature, **options)
+        request_readers(project, "spend", built.version, clock.now())
+        return built
+
+    for name, row in (("a", (1, 0, 2.0)), ("b", (2, 0, 1.0))):
+        write(chain.folder / "drops" / f"{name}.parquet", purchases(row))
+        refresh("spend", attended=False)
+        Requests(project).remind("peak", "its rows must be renewed")
+        project.definitions.refresh = told_meanwhile
+        assert work(project, "peak") == "refreshed"
+        project.definitions.refresh = refresh
+        assert work(project, "peak") == "unchanged", "the publisher's request"
+    assert project.event_log.freshness("peak").count == 1
 
 
 def test_rows_lost_online_are_pushed_again(shop, project):

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -96,8 +97,6 @@ def _served(at_work: Project, lease: Lease, before: Ticket, reading: SourceReadi
     reach("lease.taken")
     with _renewed(work_queue, lease):
         try:
-            # Whatever ended the process before: if it was a file, it shall end no more than its own.
-            careful = before.troubled
             with at_work.common_clock() as off:
                 if off:
                     log.warning("this host's clock is off: the server's is used", by_s=off / 1e6)
@@ -105,7 +104,7 @@ def _served(at_work: Project, lease: Lease, before: Ticket, reading: SourceReadi
                     _serve_on(at_work, feature)
                     enqueue(at_work, feature, work_queue.rested(lease, before))
                     return "parked"
-                outcome = _bring_up(at_work, lease, reading, careful)
+                outcome = _bring_up(at_work, lease, before, reading)
         except (KeyboardInterrupt, SystemExit):
             raise
         except BaseException as error:  # noqa: BLE001 - polars' PanicException is no Exception
@@ -118,17 +117,20 @@ def _served(at_work: Project, lease: Lease, before: Ticket, reading: SourceReadi
     return outcome
 
 
-def _bring_up(at_work: Project, lease: Lease, reading: SourceReading, careful: bool) -> str:
+def _bring_up(at_work: Project, lease: Lease, before: Ticket, reading: SourceReading) -> str:
     """Refresh and push the feature, then log the outcome."""
     definitions, feature = at_work.definitions, lease.feature
     began = clock.now()
     try:
+        # Whatever ended the process before: if it was a file, it shall end no more than its own.
+        careful = before.troubled
         built = definitions.refresh(feature, attended=False, careful=careful, reading=reading)
     except FAULTS:
         _serve_on(at_work, feature)
         raise
     reach("refresh.done")
     if built.changed:
+        lease = _with_first_file(at_work, lease, before)
         request_readers(at_work, feature, built.version, lease.closed_at)
     push = Steps()
     pushed = _push(at_work, feature, built.diff)
@@ -163,6 +165,23 @@ def _bring_up(at_work: Project, lease: Lease, reading: SourceReading, careful: b
         (log.info if built.reason in WAITING else log.warning)(warning)
     log.info("refreshed", **{name: value for name, value in details.items() if value is not None})
     return outcome
+
+
+def _with_first_file(at_work: Project, lease: Lease, before: Ticket) -> Lease:
+    """The lease with the time at which the first file was closed since the last refresh, if the request did not say it.
+
+    A refresh that was requested for another reason, a renewal say, takes in files that the watcher is about to
+    report, or a version whose publisher is about to request it.
+    """
+    if lease.closed_at is not None or before.served_at is None:
+        return lease
+    if at_work.definitions.feature(lease.feature).upstream is not None:
+        [ticket] = at_work.work_queue.read([lease.feature])
+        return replace(lease, closed_at=ticket.closed_at)
+    states = at_work.definitions.store.file_states(lease.feature)
+    closed = (max(state.mtime_ns, state.ctime_ns) // 1_000 for state in states.values())
+    first = min((time for time in closed if before.served_at < time <= clock.now()), default=None)
+    return replace(lease, closed_at=first)
 
 
 def _push(at_work: Project, feature: str, diff: VersionsDiff | None = None) -> PushResult:

@@ -165,7 +165,7 @@ class Reconciler:
 
     def _compare_one(self, ticket: Ticket, online: OnlineView, now_s: float) -> None:
         store = self.project.definitions.store
-        released, moved = self._released(ticket.feature), has_moved(self.project, ticket.feature)
+        released, moved = self._released(ticket.feature), self._has_moved(ticket.feature)
         moved = moved and store.books(ticket.feature).hold is None
         reason = released or (MOVED if moved else self.behind(store, online, ticket.feature))
         if reason is None:
@@ -180,6 +180,19 @@ class Reconciler:
             enqueue(self.project, ticket.feature, self.project.work_queue.requeue(ticket))
         else:
             self.requests.remind(ticket.feature, reason)
+
+    def _has_moved(self, feature: str) -> bool:
+        """Whether the feature that this one is made from serves parts that nobody is about to bring here.
+
+        A job that publishes a version requests its readers itself, with the time at which the drop was closed.
+        """
+        upstream = self.project.definitions.feature(feature).upstream
+        if upstream is None or not has_moved(self.project, feature):
+            return False
+        work_queue = self.project.work_queue
+        now_us = work_queue.now()
+        at_rest = all(idle(ticket, now_us) for ticket in work_queue.read([feature, upstream]))
+        return at_rest and has_moved(self.project, feature)
 
     def _count(self) -> None:
         """Note missing rows in the features' books; a server does not report keys that a client deleted."""
