@@ -1,0 +1,129 @@
+"""Readings: the versions that an answer is made of, resolved once and kept from being pruned."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+from mlforge.core.manifest import Manifest
+from mlforge.core.schema import Schema
+from mlforge.core.values import Version
+from mlforge.errors import IntegrityError, RetrievalError, StoreError, VersionNotFound
+from mlforge.retrieval.references import FeatureRef, Reference, check_store, parse_references
+from mlforge.services.service import Service
+from mlforge.store import Store
+
+_TRIES = 3
+Answer = TypeVar("Answer")
+
+
+@dataclass(frozen=True)
+class FeatureUse:
+    """A feature in an answer: how the caller named it, the version that is read, and the prefix of its columns."""
+
+    reference: Reference
+    manifest: Manifest
+    prefix: str
+
+    @property
+    def chosen(self) -> Schema:
+        """The value columns that the answer has of it, in order; RetrievalError for one that it does not have."""
+        values = {column.name: column for column in self.manifest.spec.values(self.manifest.events)}
+        return tuple(values[name] for name in self.reference.chosen(list(values)))
+
+    def label(self, column: str) -> str:
+        """The name of one of its columns in the answer."""
+        return f"{self.prefix}__{column}"
+
+
+@dataclass(frozen=True)
+class Reading:
+    """The versions of an answer's features, in order, and the service that names them, if one does."""
+
+    store: Store
+    uses: tuple[FeatureUse, ...]
+    service: Service | None = None
+
+    @contextmanager
+    def leased(self) -> Iterator[None]:
+        """Keep the versions from being pruned while the block runs; VersionNotFound if one is gone."""
+        with ExitStack() as leases:
+            for use in self.uses:
+                if use.manifest.version is not None:
+                    leases.enter_context(self.store.lease(use.manifest.name, use.manifest.version))
+            yield
+
+
+def reading_of(features: Sequence[FeatureRef] | Service, store: Store) -> Reading:
+    """The versions that these features mean now, each resolved once.
+
+    Raises RetrievalError for a list of another kind or a feature that is there twice, StoreError for an unknown
+    feature or version.
+    """
+    service = features if isinstance(features, Service) else None
+    references = parse_references(service.features if service else features)
+    check_store(store, Store, "LocalStore('feature_store')")
+    return Reading(store, _resolve(references, store), service)
+
+
+def read(
+    features: Sequence[FeatureRef] | Service, store: Store, answer: Callable[[Reading], Answer]
+) -> Answer:
+    """The result of `answer` for the features' versions, which are leased meanwhile.
+
+    A version that is pruned before it is leased is resolved anew, up to three times. Raises as `reading_of` and
+    `answer`; VersionNotFound where the caller had named a version that is gone.
+    """
+    for attempt in range(_TRIES):
+        reading = reading_of(features, store)
+        try:
+            with reading.leased():
+                return answer(reading)
+        except (IntegrityError, VersionNotFound) as error:
+            if not _was_pruned(reading, error) or attempt == _TRIES - 1:
+                raise
+    raise AssertionError("the last attempt returns or raises")
+
+
+def _was_pruned(reading: Reading, error: StoreError) -> bool:
+    """Whether a version that was read is gone by now; VersionNotFound if the caller had named it."""
+    gone = False
+    for use in reading.uses:
+        manifest = use.manifest
+        if manifest.version in reading.store.versions(manifest.name):
+            continue
+        if use.reference.version is not None:
+            raise VersionNotFound(
+                f"{manifest.name} {manifest.version} was pruned while it was read; ask for another version, and "
+                f"keep one that you train on with 'mlforge pin {manifest.name} {manifest.version}'"
+            ) from error
+        gone = True
+    return gone
+
+
+def _resolve(references: Sequence[Reference], store: Store) -> tuple[FeatureUse, ...]:
+    """Each reference with its version and prefix, in order; one that is there twice is refused."""
+    manifests: list[Manifest] = []
+    uses: set[tuple[Reference, Version | None]] = set()
+    for reference in references:
+        version = None if reference.version is None else str(reference.version)
+        manifest = store.resolve(reference.name, version)
+        use = (replace(reference, version=None), manifest.version)
+        if use in uses:
+            raise RetrievalError(
+                f"{manifest.name} {manifest.version} is asked for twice; name it once"
+            )
+        uses.add(use)
+        manifests.append(manifest)
+    pairs = list(zip(references, manifests, strict=True))
+    several = {
+        name
+        for name in (reference.name for reference in references)
+        if len({m.version for r, m in pairs if m.name == name and not r.prefix}) > 1
+    }
+    return tuple(
+        FeatureUse(r, m, r.prefix or (f"{m.name}__{m.version}" if m.name in several else m.name))
+        for r, m in pairs
+    )
