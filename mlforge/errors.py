@@ -34,7 +34,8 @@ Each message says what failed, on what, and what would work.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 from typing import Any
 
 
@@ -42,6 +43,15 @@ def with_owner(owner: str, text: str) -> str:
     """`owner: text`, where the text does not begin with its owner already, or with a version of it."""
     is_named = re.match(rf"{re.escape(owner)}(: | \d+\.\d+\.\d+\b)", text)
     return text if is_named else f"{owner}: {text}"
+
+
+def near_names(name: str, names: Sequence[str], most: int = 3, cutoff: float = 0.6) -> list[str]:
+    """The names that a mistyped one may mean, the nearest first; case does not count."""
+    by_word: dict[str, list[str]] = {}
+    for other in dict.fromkeys(names):
+        by_word.setdefault(other.lower(), []).append(other)
+    near = get_close_matches(name.lower(), list(by_word), n=most, cutoff=cutoff)
+    return [other for word in near for other in by_word[word]][:most]
 
 
 class MlforgeError(Exception):
@@ -69,8 +79,12 @@ class ColumnNotFound(SourceError):
 
     @classmethod
     def among(cls, owner: str, missing: str, present: list[str]) -> ColumnNotFound:
-        """The usual wording: who looked for what, and what there is."""
-        return cls(f"{owner}: no column {missing!r}; there are {', '.join(sorted(present))}")
+        """The usual wording: who looked for what, what there is, and what may be meant."""
+        near = near_names(missing, sorted(present))
+        advice = f" (did you mean {' or '.join(map(repr, near))}?)" if near else ""
+        return cls(
+            f"{owner}: no column {missing!r}; there are {', '.join(sorted(present))}{advice}"
+        )
 
 
 class UnreadableFile(SourceError):

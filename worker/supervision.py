@@ -25,19 +25,43 @@ BACK_OFF_S = (1.0, 2.0, 5.0, 15.0)
 LATE_S, DEAD_S = 30.0, 300.0
 """How long after its last good round work is late (not ready), and is given up (not alive)."""
 
+AGAIN_S = 60.0
+"""How long the same outage is not told again."""
+
 log = structlog.get_logger()
+_told_at: dict[str, float] = {}
+"""When each outage was last told, in seconds of the monotonic clock, by its text."""
 
 
 def tell_fault(what: str, error: BaseException, **about: object) -> None:
-    """Log a fault in the words that fit it: an outage, an error of ours, or a mistake with its traceback."""
+    """Log a fault in the words that fit it: an outage, an error of ours, or a mistake with its traceback.
+
+    An outage is told at once, and again each `AGAIN_S` while it lasts, whatever work it ends.
+    """
     text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
     event = f"cannot {what}"
     if isinstance(error, RedisError):
-        log.warning("server away", error=str(error), doing=what, **about)
+        if _is_news(text):
+            log.warning("server away", error=str(error), doing=what, **about)
     elif isinstance(error, MlforgeError | OSError):
         log.error(event, error=str(error), **about)
     else:
         log.error(event, error=text, exc_info=error, **about)
+
+
+def _is_news(outage: str) -> bool:
+    """Whether an outage was not told within `AGAIN_S`; notes that it is told now.
+
+    Without a lock, which a fork would copy as held: two threads at once may both tell it.
+    """
+    now = time.monotonic()
+    for text, told_at in list(_told_at.items()):
+        if now - told_at >= AGAIN_S:
+            _told_at.pop(text, None)
+    is_news = outage not in _told_at
+    if is_news:
+        _told_at[outage] = now
+    return is_news
 
 
 @contextmanager

@@ -100,7 +100,7 @@ def select(context: ComputeContext, relation: str) -> str:
 
 
 def select_by_lists(context: ComputeContext, relation: str) -> str:
-    """The same by way of lists: one for each window and operand, from which all aggregates are computed.
+    """The statement of `select` by way of lists: a list for each window and operand gives all its aggregates.
 
     Far cheaper than an aggregate each while windows hold few rows.
     """
@@ -133,7 +133,7 @@ def bound_names(context: ComputeContext) -> dict[Window, tuple[str, str]]:
 
 
 def select_at_points(context: ComputeContext, relation: str, points: str) -> str:
-    """The same where points are few: each window's rows are looked up by their places, and no others are read.
+    """The statement of `select` where points are few: it looks up each window's rows by their places and reads no others.
 
     The relation has PLACE and the values; the points have their rows' numbers and the columns of `bound_names`.
     """

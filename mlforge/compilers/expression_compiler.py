@@ -38,7 +38,7 @@ _ZERO = "zero"  # a column of zeros
 
 @dataclass(frozen=True, slots=True)
 class _Value:
-    """An expression over columns of ours, the number of steps that make these, and what it is equal by."""
+    """An expression over the program's columns, the number of steps that make them, and the key that equal values share."""
 
     expr: pl.Expr
     level: int

@@ -6,11 +6,10 @@ import inspect
 import os
 import reprlib
 from collections.abc import Callable, Iterable, Mapping, Set
-from difflib import get_close_matches
 from functools import wraps
 from typing import Any, ParamSpec, TypeVar
 
-from mlforge.errors import DefinitionError
+from mlforge.errors import DefinitionError, near_names
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -111,6 +110,21 @@ def flag(value: object, what: str) -> bool:
     return value
 
 
+def called(value: object, what: str, works: str) -> object:
+    """The callable; DefinitionError for all else."""
+    if not callable(value):
+        raise DefinitionError(f"{what} must be a function, not {shown(value)}; {works}")
+    return value
+
+
+def instance(value: object, kind: type[T], what: str, works: str) -> T:
+    """The instance of a type; DefinitionError for all else."""
+    if not isinstance(value, kind):
+        name = "text" if kind is str else kind.__name__
+        raise DefinitionError(f"{what} must be a {name}, not {shown(value)}; {works}")
+    return value
+
+
 def named_arguments(what: str, works: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """A decorator of a callable: a call that does not fit its signature is a DefinitionError, not Python's TypeError.
 
@@ -139,7 +153,7 @@ def _unfit(signature: inspect.Signature, arguments: Mapping[str, object]) -> str
     names = [name for name in signature.parameters if name != "self"]
     for name in arguments:
         if name not in names:
-            near = get_close_matches(name.lower(), names, n=1)
+            near = near_names(name, names)
             advice = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(names)}"
             return f"unexpected keyword argument {name!r}; {advice}"
     return ""

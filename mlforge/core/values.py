@@ -54,7 +54,7 @@ class Version:
         """Read `"1.2.3"`; anything else raises StoreError."""
         match = _VERSION.fullmatch(text) if isinstance(text, str) else None
         if match is None:
-            raise StoreError(f"{text!r} is not a version; write three numbers, as in '1.2.3'")
+            raise StoreError(f"{shown(text)} is not a version; write three numbers, as in '1.2.3'")
         return cls(*(int(part) for part in match.groups()))
 
     def bumped(self, bump: Bump) -> Version:

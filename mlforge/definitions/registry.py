@@ -15,8 +15,9 @@ from types import ModuleType
 
 from mlforge.build.refresh import refresh
 from mlforge.build.result import HOLD_ABOVE, MAX_FILE_MEMORY, BuildResult, Options
-from mlforge.core.arguments import flag, shown, text, texts
+from mlforge.core.arguments import shown, text, texts
 from mlforge.core.values import Duration
+from mlforge.definitions.calls import check_arguments, check_optional
 from mlforge.definitions.chains import check_chains, in_order
 from mlforge.definitions.collection import describe_feature, describe_store, features_by_name
 from mlforge.definitions.places import absolute, parsed_root, relative_to_folder, store_located_at
@@ -26,7 +27,7 @@ from mlforge.definitions.sources import check_apart, source_of
 from mlforge.definitions.together import Drafts, Readings, compacted, each_in_turn
 from mlforge.engines import MEMORY_LIMIT, Engine, engine_named
 from mlforge.errors import DefinitionError, OnlineError
-from mlforge.features.feature import Feature, check_engine
+from mlforge.features.feature import Feature
 from mlforge.ingest.function_process import command
 from mlforge.maintenance.audit import audit
 from mlforge.maintenance.operations import rollback
@@ -147,6 +148,7 @@ class Definitions:
 
     def located_at(self, folder: Path) -> Definitions:
         """The same definitions, with all paths that were given as relative ones starting from a folder."""
+        check_arguments("located_at", folder=folder)
         located = copy.copy(self)
         located.folder, located.root = absolute(folder), absolute(folder / self._root)
         located.store = store_located_at(self.store, folder)
@@ -159,6 +161,7 @@ class Definitions:
 
         store: where a feature that it reads is looked up, by default the definitions' store.
         """
+        check_optional("source", store=store)
         follow = self.settings.follow_links
         return source_of(self.feature(name), self.root, store or self.store, follow_links=follow)
 
@@ -208,10 +211,9 @@ class Definitions:
         A feature is built behind the features that it is made from. One failing feature does not stop the
         others; BuildError then lists all failures.
         """
-        if engine is not None:
-            check_engine(engine, "build")
-        flag(full, "build: full")
-        if flag(online, "build: online"):
+        check_arguments("build", online=online, full=full)
+        check_optional("build", version=version, engine=engine, progress=progress)
+        if online:
             self._online()
 
         names = in_order(self.features, self.selected(features, tags))
@@ -244,7 +246,8 @@ class Definitions:
         Nothing is written to the store: the right to read it is enough. Raises BuildError as
         `build` does.
         """
-        flag(full, "plan: full")
+        check_arguments("plan", full=full)
+        check_optional("plan", version=version, engine=engine, progress=progress)
         options = replace(self._options, publish=False, version=version, full=full)
         names = in_order(self.features, self.selected(features, tags))
         readings = Readings(self.features, names)
@@ -257,6 +260,8 @@ class Definitions:
 
     def rollback(self, name: str, version: str | None = None) -> Pointer:
         """Serve an older version, offline and, where there is an online store, online at once."""
+        check_arguments("rollback", name=name)
+        check_optional("rollback", version=version)
         pointer = rollback(self.store, name, version)
         if self.online_store is not None:
             push(name, self.store, self.online_store, self._engine(name), self._owner)
@@ -301,6 +306,8 @@ class Definitions:
         Attended, it takes constants and helpers of the function as they are now, as a notebook changes them;
         else as they were when the definitions were loaded.
         """
+        check_arguments("refresh", attended=attended, full=full, careful=careful)
+        check_optional("refresh", version=version, engine=engine, options=options, reading=reading)
         chosen = options or replace(
             self._options, attended=attended, version=version, full=full, careful=careful
         )
@@ -329,6 +336,7 @@ class Definitions:
         diff: that of the refresh before it, so that events need not be compared again.
         """
         self.feature(name)
+        check_optional("push", engine=engine, diff=diff)
         return push(
             name, self.store, self._online(), self._engine(name, engine), self._owner, diff=diff
         )
@@ -348,6 +356,7 @@ class Definitions:
     def audit(self, name: str, share: Share = SOME) -> Audit:
         """Hold a feature's served version against the raw files; the result is kept in the store."""
         feature, source = self.feature(name), self.source(name)
+        check_arguments("audit", share=share)
         most = self.settings.max_file_memory
         with feature.code.looked_at():
             return audit(feature, source, self.store, self.online_store, share, most)

@@ -108,7 +108,9 @@ def normalise(spec: FeatureSpec, frame: pl.DataFrame, where: str) -> EventFrame:
 def normalise_together(
     spec: FeatureSpec, frame: pl.DataFrame, heights: Sequence[int], where: str
 ) -> EventFrame | None:
-    """The events of a frame of runs of so many rows: of each run as `normalise` gives them, one behind the other.
+    """The events of several runs in one frame: those that `normalise` gives for each run, one run behind the other.
+
+    heights: the number of rows of each run, in order.
 
     None where a row would be left out or a value become null, as that counts for its own run.
     Raises as `normalise` does, of the whole frame.
@@ -312,7 +314,7 @@ def _check(spec: FeatureSpec, name: str, dtype: pl.DataType, where: str) -> None
 
 
 def _check_metric(aggregation: str, name: str, dtype: pl.DataType, where: str) -> None:
-    """Refuse a column of which a metric cannot be had."""
+    """Refuse a column whose dtype a metric cannot aggregate. Raises DataError."""
     if isinstance(dtype, pl.Enum) and aggregation in ("min", "max"):
         raise _refused(
             where,
@@ -371,7 +373,7 @@ def _check_boundary(spec: FeatureSpec, time: int, where: str) -> None:
 
 
 def _to_us(physical: int, dtype: pl.DataType) -> int:
-    """As `as_utc`, in integers that do not wrap around."""
+    """Microseconds since 1970 of a physical value, as `as_utc` gives them, in integers that do not wrap around."""
     if isinstance(dtype, pl.Datetime):
         return physical * _COARSER.get(dtype.time_unit, 1) // _FINER.get(dtype.time_unit, 1)
     return physical * DAY_US

@@ -101,7 +101,7 @@ def validate(args: argparse.Namespace) -> int:
 
 
 def _notes(definitions: Definitions, names: Sequence[str]) -> Iterator[str]:
-    """A sentence on the features whose windows count an event at the very instant, and one on windows that are always empty.
+    """Sentences on features whose windows count the present event, and on windows that are always empty.
 
     The first is for features whose author wrote no `closed`, and without an interval: with one, windows end at a boundary.
     """

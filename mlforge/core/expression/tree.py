@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
 from typing import Any
 
-from mlforge.errors import ExpressionError
+from mlforge.errors import ExpressionError, near_names
 
 LITERAL, NAME, ITEMS = "literal", "name", "items"
 LONGEST_TEXT, MOST_NODES, DEEPEST = 4_000, 1_000, 100
-_NEAR = 0.6
 _LISTED = 20
 _WIDEST = 100  # characters of a text in a message
 
@@ -78,7 +76,7 @@ class Text:
 
 def did_you_mean(name: str, names: Sequence[str]) -> str:
     """Advice on a name that is not among the names: near ones, else the first of them."""
-    near = get_close_matches(name, names, n=3, cutoff=_NEAR)
+    near = near_names(name, names)
     near = near or [other for other in names if other.startswith(f"{name}__")][:3]
     if near:
         return f"did you mean {' or '.join(map(repr, near))}?"

@@ -12,7 +12,7 @@ import pytest
 
 import mlforge.validators as v
 from mlforge import Definitions, feature, get_online_features, get_training_data
-from mlforge.errors import DefinitionError, MlforgeError
+from mlforge.errors import ColumnNotFound, DefinitionError, MlforgeError, near_names
 from mlforge.metrics import Rolling, ToDate
 from mlforge.online import RedisStore
 from mlforge.store import LocalStore
@@ -311,3 +311,48 @@ def test_a_flag_of_a_build_is_true_or_false(argument, value, tmp_path):
     definitions = Definitions(LocalStore(tmp_path / "store"), [defined()], root=tmp_path)
     with pytest.raises(DefinitionError, match=f"build: {argument} must be True or False"):
         definitions.build(**{argument: value})
+
+
+CALLS = {
+    "located_at": (["folder"], ()),
+    "source": (["store"], ("spend",)),
+    "build": (["version", "engine", "online", "full", "progress"], ()),
+    "plan": (["version", "engine", "full", "progress"], ()),
+    "rollback": (["name", "version"], ()),
+    "refresh": (
+        ["attended", "engine", "version", "full", "careful", "options", "reading"],
+        ("spend",),
+    ),
+    "push": (["engine", "diff"], ("spend",)),
+    "audit": (["share"], ("spend",)),
+}
+
+
+@pytest.mark.parametrize("value", [pl.DataFrame({"a": [1]}), Hostile(), 1.5, [None]])
+@pytest.mark.parametrize(
+    ("method", "argument"), [(method, name) for method, (names, _) in CALLS.items() for name in names]
+)
+def test_an_argument_of_a_method_of_the_wrong_kind_is_a_definition_error(
+    method, argument, value, tmp_path
+):
+    definitions = Definitions(LocalStore(tmp_path / "store"), [defined()], root=tmp_path)
+    required = {"name": "spend"} if method == "rollback" else {}
+    with pytest.raises(DefinitionError, match=f"^{method}: .*{argument}"):
+        getattr(definitions, method)(*CALLS[method][1], **{**required, argument: value})
+
+
+@pytest.mark.parametrize(
+    ("name", "names", "meant"),
+    [
+        ("B", ["at", "b"], ["b"]),
+        ("is_Refunded", ["amount", "is_refund", "at"], ["is_refund"]),
+        ("user", ["User", "USER", "x"], ["User", "USER"]),
+        ("zzz", ["amount"], []),
+    ],
+)
+def test_a_missing_column_is_told_with_near_ones_whatever_their_case(name, names, meant):
+    assert near_names(name, names) == meant
+    advice = f" (did you mean {' or '.join(map(repr, sorted(meant)))}?)" if meant else ""
+    assert str(ColumnNotFound.among("spend", name, names)).endswith(
+        f"{', '.join(sorted(names))}{advice}"
+    )

@@ -5,17 +5,28 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from types import SimpleNamespace
 
 import pytest
 from polars.exceptions import PanicException
 from redis.exceptions import ConnectionError as NoConnection
 from redis.exceptions import ResponseError
+from structlog.testing import CapturingLogger
 
 from mlforge.errors import StoreError
 from worker import supervision
 from worker.monitor.metrics import Health
 from worker.state.presence import PartState, WatcherState
-from worker.supervision import DEAD_S, LATE_S, Heartbeat, Rounds, pause_after, survived
+from worker.supervision import (
+    AGAIN_S,
+    DEAD_S,
+    LATE_S,
+    Heartbeat,
+    Rounds,
+    pause_after,
+    survived,
+    tell_fault,
+)
 
 FAULTS = [
     NoConnection("away"),
@@ -62,6 +73,37 @@ def test_a_step_goes_on_after_any_fault_of_another(fault: BaseException) -> None
 def test_an_order_to_stop_is_no_fault() -> None:
     with pytest.raises(KeyboardInterrupt), survived("compare"):
         raise KeyboardInterrupt
+
+
+def test_an_outage_is_told_once_for_each_of_its_causes_and_again_each_minute(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = 1000.0
+    monkeypatch.setattr(supervision, "_told_at", {})
+    monkeypatch.setattr(supervision, "time", SimpleNamespace(monotonic=lambda: now))
+
+    def told(*faults: Exception) -> list[str]:
+        log = CapturingLogger()
+        monkeypatch.setattr(supervision, "log", log)
+        for fault in faults:
+            tell_fault("go on with the queue", fault)
+        return [call.kwargs["error"] for call in log.calls if call.args == ("server away",)]
+
+    refused, away = ResponseError("MISCONF"), NoConnection("away")
+    assert told(refused, refused, refused) == ["MISCONF"]
+    assert told(away, refused, away) == ["away"]
+    now += AGAIN_S - 1
+    assert told(refused, away) == []
+    now += 1
+    assert told(refused, away, refused) == ["MISCONF", "away"]
+
+
+def test_faults_other_than_outages_are_told_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    log = CapturingLogger()
+    monkeypatch.setattr(supervision, "log", log)
+    for _ in range(2):
+        tell_fault("compare", StoreError("full"))
+    assert [call.kwargs["error"] for call in log.calls] == ["full", "full"]
 
 
 def test_pauses_grow_and_the_last_one_repeats(monkeypatch: pytest.MonkeyPatch) -> None:
