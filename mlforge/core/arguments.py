@@ -117,7 +117,7 @@ def called(value: object, what: str, works: str) -> object:
     return value
 
 
-def instance(value: object, kind: type[T], what: str, works: str) -> T:
+def instance(value: object, kind: type[Any], what: str, works: str) -> object:
     """The instance of a type; DefinitionError for all else."""
     if not isinstance(value, kind):
         name = "text" if kind is str else kind.__name__

@@ -330,7 +330,8 @@ CALLS = {
 
 @pytest.mark.parametrize("value", [pl.DataFrame({"a": [1]}), Hostile(), 1.5, [None]])
 @pytest.mark.parametrize(
-    ("method", "argument"), [(method, name) for method, (names, _) in CALLS.items() for name in names]
+    ("method", "argument"),
+    [(method, name) for method, (names, _) in CALLS.items() for name in names],
 )
 def test_an_argument_of_a_method_of_the_wrong_kind_is_a_definition_error(
     method, argument, value, tmp_path
