@@ -34,9 +34,11 @@ Each message says what failed, on what, and what would work.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from typing import Any
+
+_LISTED = 20  # names in a message
 
 
 def with_owner(owner: str, text: str) -> str:
@@ -45,13 +47,29 @@ def with_owner(owner: str, text: str) -> str:
     return text if is_named else f"{owner}: {text}"
 
 
-def near_names(name: str, names: Sequence[str], most: int = 3, cutoff: float = 0.6) -> list[str]:
-    """The names that a mistyped one may mean, the nearest first; case does not count."""
+def near_names(name: object, names: Iterable[str], most: int = 3, cutoff: float = 0.6) -> list[str]:
+    """The names that a mistyped one may mean, the nearest first; case does not count. None for a value that is no text."""
+    if not isinstance(name, str):
+        return []
     by_word: dict[str, list[str]] = {}
     for other in dict.fromkeys(names):
         by_word.setdefault(other.lower(), []).append(other)
     near = get_close_matches(name.lower(), list(by_word), n=most, cutoff=cutoff)
     return [other for word in near for other in by_word[word]][:most]
+
+
+def did_you_mean(name: object, names: Iterable[str], most: int = 3) -> str:
+    """Advice on a name that is not among the names: near ones, or what it is the beginning of, else the first names."""
+    known = list(names)
+    near = near_names(name, known, most)
+    if not near and isinstance(name, str):
+        near = [other for other in known if other.startswith(f"{name}__")][:most]
+    if near:
+        return f"did you mean {' or '.join(map(repr, near))}?"
+    if not known:
+        return "there are none"
+    more = f" and {len(known) - _LISTED} more" if len(known) > _LISTED else ""
+    return f"there are {', '.join(known[:_LISTED])}{more}"
 
 
 class MlforgeError(Exception):
@@ -81,7 +99,7 @@ class ColumnNotFound(SourceError):
     def among(cls, owner: str, missing: str, present: list[str]) -> ColumnNotFound:
         """The usual wording: who looked for what, what there is, and what may be meant."""
         near = near_names(missing, sorted(present))
-        advice = f" (did you mean {' or '.join(map(repr, near))}?)" if near else ""
+        advice = f" ({did_you_mean(missing, near)})" if near else ""
         return cls(
             f"{owner}: no column {missing!r}; there are {', '.join(sorted(present))}{advice}"
         )

@@ -12,7 +12,6 @@ import shutil
 import sys
 import textwrap
 from collections.abc import Sequence
-from difflib import get_close_matches
 from importlib.metadata import entry_points
 from typing import NoReturn
 
@@ -36,7 +35,7 @@ from mlforge.cli.output import fail
 from mlforge.cli.table import pairs
 from mlforge.core.release import release
 from mlforge.core.text import printable
-from mlforge.errors import MlforgeError
+from mlforge.errors import MlforgeError, did_you_mean
 
 OWN: tuple[Command, ...] = (
     *init.COMMANDS,
@@ -101,8 +100,7 @@ def _run(argv: Sequence[str]) -> int:
 
 
 def _unknown(named: str, commands: dict[str, Command], broken: list[str]) -> str:
-    near = get_close_matches(named, commands, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(commands)}"
+    hint = did_you_mean(named, commands, most=1)
     return "; ".join(
         [f"no command {named!r}; {hint}", *(f"not available: {line}" for line in broken)]
     )

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from difflib import get_close_matches
 from functools import lru_cache
 from typing import Any
 
 from mlforge.core.aggregation_kinds import KINDS, K, Kind, N
-from mlforge.errors import DataError, DefinitionError
+from mlforge.errors import DataError, DefinitionError, near_names
 
 _A_SLIP = 0.66  # of the letters are the same: one of three was mistyped
 
@@ -109,7 +108,7 @@ def _hint(name: str) -> str:
         if kind in KINDS:
             number = str(int(numbered[2]))
             return _meant(kind[:-1] + number, f"of {kind}, {K.allowed};")
-    near = get_close_matches(name, AGGREGATIONS, n=1, cutoff=_A_SLIP)
+    near = near_names(name, AGGREGATIONS, most=1, cutoff=_A_SLIP)
     lowered = {known.lower(): known for known in KINDS}
     word = lowered.get(name) or _SYNONYMS.get(name) or (near[0] if near else "")
     parameter = KINDS[word].parameter if word in KINDS else None

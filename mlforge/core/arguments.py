@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import inspect
 import os
 import reprlib
-from collections.abc import Callable, Iterable, Mapping, Set
-from functools import wraps
-from typing import Any, ParamSpec, TypeVar
+from collections.abc import Iterable, Mapping, Set
+from typing import Any, TypeVar
 
-from mlforge.errors import DefinitionError, near_names
+from mlforge.errors import DefinitionError
 
 T = TypeVar("T")
-P = ParamSpec("P")
-R = TypeVar("R")
 
 _TEXTS = (str, bytes, bytearray)
 _repr = reprlib.Repr()
@@ -123,37 +119,3 @@ def instance(value: object, kind: type[Any], what: str, works: str) -> object:
         name = "text" if kind is str else kind.__name__
         raise DefinitionError(f"{what} must be a {name}, not {shown(value)}; {works}")
     return value
-
-
-def named_arguments(what: str, works: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """A decorator of a callable: a call that does not fit its signature is a DefinitionError, not Python's TypeError.
-
-    what: how messages name the callable. works: a call that would work.
-    """
-
-    def decorate(function: Callable[P, R]) -> Callable[P, R]:
-        signature = inspect.signature(function)
-
-        @wraps(function)
-        def call(*args: P.args, **kwargs: P.kwargs) -> R:
-            try:
-                signature.bind(*args, **kwargs)
-            except TypeError as error:
-                problem = _unfit(signature, kwargs) or str(error)
-                raise DefinitionError(f"{what}: {problem}; {works}") from None
-            return function(*args, **kwargs)
-
-        return call
-
-    return decorate
-
-
-def _unfit(signature: inspect.Signature, arguments: Mapping[str, object]) -> str:
-    """The fault of the names of a call's arguments; "" where these are right."""
-    names = [name for name in signature.parameters if name != "self"]
-    for name in arguments:
-        if name not in names:
-            near = near_names(name, names)
-            advice = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(names)}"
-            return f"unexpected keyword argument {name!r}; {advice}"
-    return ""

@@ -10,8 +10,9 @@ from datetime import timedelta
 from mlforge.core import time_model
 from mlforge.core.aggregation_kinds import KINDS
 from mlforge.core.aggregations import aggregation
-from mlforge.core.arguments import choice, listed, named, named_arguments, shown, text
+from mlforge.core.arguments import choice, listed, named, shown, text
 from mlforge.core.calendar_units import PERIODS, Period
+from mlforge.core.signatures import named_arguments
 from mlforge.core.time_model import ALL, CLOSED, Closed, Window
 from mlforge.core.values import Duration
 from mlforge.errors import DefinitionError

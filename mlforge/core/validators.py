@@ -15,6 +15,7 @@ from decimal import Decimal
 from typing import Any, Literal, get_args
 
 from mlforge.core.arguments import choice
+from mlforge.core.signatures import named_arguments
 from mlforge.core.values import to_iso, to_us
 from mlforge.errors import DefinitionError
 
@@ -66,41 +67,49 @@ class Rule:
         return {"name": self.name, "arguments": arguments, "on_fail": self.on_fail}
 
 
+@named_arguments("required")
 def required(*, on_fail: OnFail = "error") -> Rule:
     """The file has the column, with a value or without, in a dtype that goes with the other files'."""
     return Rule(REQUIRED, (), on_fail)
 
 
+@named_arguments("not_null")
 def not_null(*, on_fail: OnFail = "error") -> Rule:
     """No value is null."""
     return Rule("not_null", (), on_fail)
 
 
+@named_arguments("unique")
 def unique(*, on_fail: OnFail = "error") -> Rule:
     """No value comes twice in one file; the first row of each value passes, the later ones fail."""
     return Rule("unique", (), on_fail)
 
 
+@named_arguments("greater_than")
 def greater_than(bound: Bound, *, on_fail: OnFail = "error") -> Rule:
     """Every value is greater than the bound."""
     return Rule("greater_than", (_bound("greater_than", bound),), on_fail)
 
 
+@named_arguments("less_than")
 def less_than(bound: Bound, *, on_fail: OnFail = "error") -> Rule:
     """Every value is less than the bound."""
     return Rule("less_than", (_bound("less_than", bound),), on_fail)
 
 
+@named_arguments("greater_than_or_equal")
 def greater_than_or_equal(bound: Bound, *, on_fail: OnFail = "error") -> Rule:
     """No value is less than the bound."""
     return Rule("greater_than_or_equal", (_bound("greater_than_or_equal", bound),), on_fail)
 
 
+@named_arguments("less_than_or_equal")
 def less_than_or_equal(bound: Bound, *, on_fail: OnFail = "error") -> Rule:
     """No value is greater than the bound."""
     return Rule("less_than_or_equal", (_bound("less_than_or_equal", bound),), on_fail)
 
 
+@named_arguments("in_range")
 def in_range(low: Bound, high: Bound, *, on_fail: OnFail = "error") -> Rule:
     """Every value lies between the bounds, both included."""
     low, high = _bound("in_range", low), _bound("in_range", high)
@@ -113,6 +122,7 @@ def in_range(low: Bound, high: Bound, *, on_fail: OnFail = "error") -> Rule:
     return Rule("in_range", (low, high), on_fail)
 
 
+@named_arguments("matches_regex")
 def matches_regex(pattern: str, *, on_fail: OnFail = "error") -> Rule:
     """The pattern is found in every string; `^` and `$` tie it to the ends."""
     if not isinstance(pattern, str):
@@ -124,6 +134,7 @@ def matches_regex(pattern: str, *, on_fail: OnFail = "error") -> Rule:
     return Rule("matches_regex", (pattern,), on_fail)
 
 
+@named_arguments("is_in")
 def is_in(values: Iterable[Value], *, on_fail: OnFail = "error") -> Rule:
     """Every value is one of these."""
     if isinstance(values, (str, bytes)) or not isinstance(values, Iterable):

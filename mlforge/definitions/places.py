@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
+from types import FrameType
 
+from mlforge.core import signatures
 from mlforge.core.arguments import shown
 from mlforge.errors import DefinitionError
 from mlforge.store import LocalStore, Store
@@ -18,6 +21,16 @@ def store_located_at(store: Store, folder: Path) -> Store:
 def absolute(path: Path) -> Path:
     """The path from the file system's root, without following links."""
     return Path(os.path.abspath(path))  # noqa: PTH100 - without `..`, and links stay
+
+
+def calling_folder(called: str) -> Path:
+    """The folder of the file that calls into a module; the current folder where the caller has no file."""
+    passed = {__name__, called, signatures.__name__}
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and frame.f_globals.get("__name__") in passed:
+        frame = frame.f_back
+    file = frame.f_globals.get("__file__") if frame is not None else None
+    return absolute(Path(file).parent if file else Path())
 
 
 def parsed_root(root: object) -> Path:

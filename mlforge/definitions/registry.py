@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-import sys
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import asdict, replace
@@ -16,17 +15,24 @@ from types import ModuleType
 from mlforge.build.refresh import refresh
 from mlforge.build.result import HOLD_ABOVE, MAX_FILE_MEMORY, BuildResult, Options
 from mlforge.core.arguments import shown, text, texts
+from mlforge.core.signatures import named_methods
 from mlforge.core.values import Duration
 from mlforge.definitions.calls import check_arguments, check_optional
 from mlforge.definitions.chains import check_chains, in_order
 from mlforge.definitions.collection import describe_feature, describe_store, features_by_name
-from mlforge.definitions.places import absolute, parsed_root, relative_to_folder, store_located_at
+from mlforge.definitions.places import (
+    absolute,
+    calling_folder,
+    parsed_root,
+    relative_to_folder,
+    store_located_at,
+)
 from mlforge.definitions.services import services_by_name
 from mlforge.definitions.settings import GONE_AFTER, Settings
 from mlforge.definitions.sources import check_apart, source_of
 from mlforge.definitions.together import Drafts, Readings, compacted, each_in_turn
 from mlforge.engines import MEMORY_LIMIT, Engine, engine_named
-from mlforge.errors import DefinitionError, OnlineError
+from mlforge.errors import DefinitionError, OnlineError, did_you_mean
 from mlforge.features.feature import Feature
 from mlforge.ingest.function_process import command
 from mlforge.maintenance.audit import audit
@@ -44,6 +50,7 @@ from mlforge.store.changes import VersionsDiff
 _SOMEWHERE = Path("/definitions")
 
 
+@named_methods
 class Definitions:
     """A project's features and stores.
 
@@ -107,8 +114,7 @@ class Definitions:
         works = 'write name="shop", or leave it out'
         self._name = None if name is None else text(name, "Definitions: name", works)
         self._root = parsed_root(root)
-        file = sys._getframe(1).f_globals.get("__file__")
-        folder = absolute(Path(file).parent if file else Path())
+        folder = calling_folder(__name__)
         self.folder, self.root = folder, absolute(folder / self._root)
         self._described = [
             describe_store(store_located_at(store, _SOMEWHERE)),
@@ -170,7 +176,7 @@ class Definitions:
         with suppress(KeyError, TypeError):  # a name of another kind may have no hash
             return self.features[name]
         raise DefinitionError(
-            f"no feature {shown(name)}; there are {', '.join(sorted(self.features)) or 'none'}"
+            f"no feature {shown(name)}; {did_you_mean(name, sorted(self.features))}"
         )
 
     def selected(

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from mlforge.core.arguments import instances
-from mlforge.core.expression.tree import did_you_mean
-from mlforge.errors import DefinitionError
+from mlforge.errors import DefinitionError, did_you_mean
 from mlforge.features.feature import Feature
 from mlforge.services.service import Service
 

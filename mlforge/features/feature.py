@@ -13,9 +13,10 @@ from typing import Any, cast
 
 import polars as pl
 
-from mlforge.core.arguments import choice, flag, listed, named, named_arguments, shown, text, texts
+from mlforge.core.arguments import choice, flag, listed, named, shown, text, texts
 from mlforge.core.feature_spec import FeatureSpec
 from mlforge.core.metrics import Rolling, ToDate
+from mlforge.core.signatures import named_arguments, named_methods
 from mlforge.core.time_model import ONLINE_CLOCKS, OnlineClock
 from mlforge.core.validators import REQUIRED, Rule
 from mlforge.core.values import FEATURE, check_name
@@ -27,6 +28,7 @@ Function = Callable[[Any], Any]
 ENGINES = ("polars", "duckdb")
 
 
+@named_methods
 @dataclass(frozen=True)
 class Feature:
     """A defined feature. Calling it calls its function: `user_spend(df)`."""

@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from mlforge.core.arguments import text
-from mlforge.core.expression.tree import did_you_mean
 from mlforge.core.feature_spec import FeatureSpec
+from mlforge.core.signatures import named_methods
 from mlforge.core.values import check_name
-from mlforge.errors import DefinitionError
+from mlforge.errors import DefinitionError, did_you_mean
 
 
+@named_methods
 @dataclass(frozen=True, slots=True)
 class Selection:
     """A feature as a request uses it; `user_spend["amount__sum__7d"]` and `user_spend.as_("buyer")` make some.

@@ -17,6 +17,7 @@ from typing import Self, TypeAlias
 
 import polars as pl
 
+from mlforge.core.signatures import named_methods
 from mlforge.errors import NotServed, OnlineError, OnlineUnavailable, OwnedElsewhere
 from mlforge.frames.encoding import json_row, key_hash, key_hashes
 from mlforge.online.books import Claim, Evidence, OnlineBooks, Target
@@ -42,6 +43,7 @@ class RowRequest:
         return cls(feature, [key_hash(entity) for entity in entities], entities)
 
 
+@named_methods
 class OnlineStore(ABC):
     """Rows by feature and entity, each a JSON object, and the books of each feature.
 

@@ -17,6 +17,7 @@ from mlforge.core.expression.parser import T
 from mlforge.core.manifest import Manifest
 from mlforge.core.metrics import MetricColumn
 from mlforge.core.schema import dtypes
+from mlforge.core.signatures import named_arguments
 from mlforge.core.time_model import Closed
 from mlforge.core.values import (
     FIRST_INSTANT,
@@ -164,6 +165,7 @@ class Explanation:
         }
 
 
+@named_arguments("explain")
 def explain(
     feature: str,
     entity: Mapping[str, object],

@@ -8,9 +8,8 @@ from datetime import UTC, date, datetime
 from typing import Any, TypeAlias
 
 from mlforge.core.arguments import shown
-from mlforge.core.expression.tree import did_you_mean
 from mlforge.core.values import FIRST_INSTANT, LAST_INSTANT, Version, to_us
-from mlforge.errors import RetrievalError, StoreError
+from mlforge.errors import RetrievalError, StoreError, did_you_mean
 from mlforge.features.feature import Feature
 from mlforge.features.selection import Selection
 

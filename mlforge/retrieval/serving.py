@@ -10,6 +10,7 @@ from typing import Any
 
 from mlforge.core import clock
 from mlforge.core.schema import Schema
+from mlforge.core.signatures import named_arguments
 from mlforge.core.values import Duration, Version, to_iso
 from mlforge.errors import NotServed, RetrievalError
 from mlforge.online import Evidence, OnlineBooks, OnlineStore, Row, RowRequest
@@ -27,6 +28,7 @@ from mlforge.services.completion import Output, completion, request_rows
 from mlforge.services.service import Service
 
 
+@named_arguments("get_online_features")
 def get_online_features(
     features: Sequence[FeatureRef] | Service,
     entities: Sequence[Mapping[str, object]],

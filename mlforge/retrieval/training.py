@@ -7,6 +7,7 @@ from typing import Any
 
 import polars as pl
 
+from mlforge.core.signatures import named_arguments
 from mlforge.engines import engine_named
 from mlforge.frames import interop
 from mlforge.retrieval.join import joined
@@ -16,6 +17,7 @@ from mlforge.services.service import Service
 from mlforge.store import Store
 
 
+@named_arguments("get_training_data")
 def get_training_data(
     spine: Any,
     features: Sequence[FeatureRef] | Service,

@@ -18,10 +18,9 @@ from mlforge.core.expression import kinds
 from mlforge.core.expression.columns import RowDerivation, TypedColumn, typed
 from mlforge.core.expression.kinds import INSTANT_KIND, kind_of
 from mlforge.core.expression.parser import T
-from mlforge.core.expression.tree import did_you_mean
 from mlforge.core.schema import INTEGERS, Schema, decimal_scale, dtypes
 from mlforge.core.values import from_us, to_us
-from mlforge.errors import RetrievalError
+from mlforge.errors import RetrievalError, did_you_mean
 from mlforge.frames import polars_schema
 from mlforge.services.service import Service
 

@@ -14,6 +14,7 @@ from mlforge.core.expression.columns import Derived, check_names, columns_of_t
 from mlforge.core.expression.parser import T
 from mlforge.core.feature_spec import parse_derived
 from mlforge.core.schema import INSTANT, INTEGERS, Column, Schema
+from mlforge.core.signatures import named_arguments
 from mlforge.core.values import Duration, check_name
 from mlforge.errors import DefinitionError
 from mlforge.features.feature import Feature
@@ -50,6 +51,9 @@ class Service:
     owner: str
     description: str
 
+    @named_arguments(
+        "Service", 'write Service("checkout", features=[user_spend["amount__sum__7d"]])'
+    )
     def __init__(
         self,
         name: str,

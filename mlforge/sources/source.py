@@ -9,11 +9,11 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from difflib import get_close_matches
 from operator import attrgetter
 from pathlib import Path
 from types import MappingProxyType
 
+from mlforge.errors import near_names
 from mlforge.sources.glob import EVERYTHING
 from mlforge.sources.parquet_reader import (
     Content,
@@ -228,7 +228,7 @@ class Source(RowSource):
 def _near(path: Path) -> str:
     """A "did you mean" question, if something with a similar name lies beside a missing path; else empty."""
     try:
-        close = get_close_matches(path.name, os.listdir(path.parent), n=1)  # noqa: PTH208 - names alone
+        near = near_names(path.name, os.listdir(path.parent), most=1)  # noqa: PTH208 - names alone
     except OSError:
         return ""
-    return f" (did you mean {close[0]!r}?)" if close else ""
+    return f" (did you mean {near[0]!r}?)" if near else ""

@@ -14,6 +14,7 @@ from typing import Any
 import polars as pl
 
 from mlforge.core.manifest import Manifest, Part, Partial, VersionSummary
+from mlforge.core.signatures import named_methods
 from mlforge.core.values import FEATURE, Version
 from mlforge.errors import (
     ColumnNotFound,
@@ -28,6 +29,7 @@ from mlforge.store.records import Audit, Books, FileStateMap, StoreIdentity
 from mlforge.store.transaction import Pointer, Snapshot, Transaction
 
 
+@named_methods
 class Store(ABC):
     """The contract of every backend. Versions are never overwritten; readers never see half of one."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 
 from mlforge.core.expression.kinds import BOOL, DATE, DURATION, INSTANT_KIND, element
-from mlforge.core.expression.tree import did_you_mean
+from mlforge.errors import did_you_mean
 
 FUNCTIONS: dict[str, tuple[int, int | None]] = {
     **dict.fromkeys(("abs", "log", "log1p", "exp", "sqrt", "floor", "ceil", "is_null"), (1, 1)),

@@ -26,7 +26,8 @@ from mlforge.core.expression.kinds import (
     instant_of,
 )
 from mlforge.core.expression.parser import T
-from mlforge.core.expression.tree import ITEMS, LITERAL, NAME, Node, Text, did_you_mean
+from mlforge.core.expression.tree import ITEMS, LITERAL, NAME, Node, Text
+from mlforge.errors import did_you_mean
 
 US = {"seconds": 1e6, "hours": 3.6e9, "days": 8.64e10}
 """Microseconds in each unit of a duration."""

@@ -19,7 +19,8 @@ from mlforge.core.expression.kinds import (
 )
 from mlforge.core.expression.parser import T, parse
 from mlforge.core.expression.row import compile_row
-from mlforge.core.expression.tree import Node, Text, did_you_mean
+from mlforge.core.expression.tree import Node, Text
+from mlforge.errors import did_you_mean
 
 LANGUAGE = 1
 """The number of the language; a text of a greater one may mean something else."""

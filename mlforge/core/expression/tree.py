@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from mlforge.errors import ExpressionError, near_names
+from mlforge.errors import ExpressionError
 
 LITERAL, NAME, ITEMS = "literal", "name", "items"
 LONGEST_TEXT, MOST_NODES, DEEPEST = 4_000, 1_000, 100
-_LISTED = 20
 _WIDEST = 100  # characters of a text in a message
 
 
@@ -72,15 +71,3 @@ class Text:
     def error_at(self, node: Node, problem: str, works: str = "") -> ExpressionError:
         """The error of a node."""
         return self.error(node.start, node.end, problem, works)
-
-
-def did_you_mean(name: str, names: Sequence[str]) -> str:
-    """Advice on a name that is not among the names: near ones, else the first of them."""
-    near = near_names(name, names)
-    near = near or [other for other in names if other.startswith(f"{name}__")][:3]
-    if near:
-        return f"did you mean {' or '.join(map(repr, near))}?"
-    if not names:
-        return "there are no columns that it could name"
-    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
-    return f"there are {', '.join(names[:_LISTED])}{more}"

@@ -11,6 +11,7 @@ import polars as pl
 
 from mlforge.core import clock
 from mlforge.core.arguments import flag
+from mlforge.core.signatures import named_methods
 from mlforge.core.values import check_name, is_name, to_iso
 from mlforge.errors import (
     BooksDamaged,
@@ -51,6 +52,7 @@ _SCANNED_AT_ONCE = 5_000
 _MULTI, _EXEC = resp.command("MULTI"), resp.command("EXEC")
 
 
+@named_methods
 class RedisStore(OnlineStore):
     """Rows at `{prefix}:{feature}:{hash of the entity}`, books at `{prefix}:{feature}`.
 

@@ -34,6 +34,7 @@ from typing import Any
 from mlforge.core import arguments
 from mlforge.core.failpoints import reach
 from mlforge.core.manifest import Manifest, Part, Partial, VersionSummary
+from mlforge.core.signatures import named_methods
 from mlforge.core.values import Version
 from mlforge.errors import DefinitionError, StoreError, UnsupportedStore
 from mlforge.store import manifest_json
@@ -53,6 +54,7 @@ from mlforge.store.records import Audit, Books, FileStateMap, StoreIdentity
 from mlforge.store.transaction import Pointer, Snapshot
 
 
+@named_methods
 class LocalStore(Store):
     """A folder on a local disk, made when it is first written to."""
 
