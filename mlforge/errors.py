@@ -38,13 +38,18 @@ from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from typing import Any
 
-_LISTED = 20  # names in a message
-
 
 def with_owner(owner: str, text: str) -> str:
     """`owner: text`, where the text does not begin with its owner already, or with a version of it."""
     is_named = re.match(rf"{re.escape(owner)}(: | \d+\.\d+\.\d+\b)", text)
     return text if is_named else f"{owner}: {text}"
+
+
+def without_owners(text: str, *owners: str) -> str:
+    """The text behind the owners that it begins with, each written `owner: `, in whatever order."""
+    while owner := next((owner for owner in owners if text.startswith(f"{owner}: ")), None):
+        text = text.removeprefix(f"{owner}: ")
+    return text
 
 
 def near_names(name: object, names: Iterable[str], most: int = 3, cutoff: float = 0.6) -> list[str]:
@@ -58,8 +63,11 @@ def near_names(name: object, names: Iterable[str], most: int = 3, cutoff: float 
     return [other for word in near for other in by_word[word]][:most]
 
 
-def did_you_mean(name: object, names: Iterable[str], most: int = 3) -> str:
-    """Advice on a name that is not among the names: near ones, or what it is the beginning of, else the first names."""
+def did_you_mean(name: object, names: Iterable[str], most: int = 3, listed: int = 20) -> str:
+    """Advice on a name that is not among the names: near ones, or those that it begins, else the first names.
+
+    most, listed: how many near names, and how many of all names, are told at most.
+    """
     known = list(names)
     near = near_names(name, known, most)
     if not near and isinstance(name, str):
@@ -68,8 +76,8 @@ def did_you_mean(name: object, names: Iterable[str], most: int = 3) -> str:
         return f"did you mean {' or '.join(map(repr, near))}?"
     if not known:
         return "there are none"
-    more = f" and {len(known) - _LISTED} more" if len(known) > _LISTED else ""
-    return f"there are {', '.join(known[:_LISTED])}{more}"
+    more = f" and {len(known) - listed} more" if len(known) > listed else ""
+    return f"there are {', '.join(known[:listed])}{more}"
 
 
 class MlforgeError(Exception):

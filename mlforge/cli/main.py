@@ -100,7 +100,7 @@ def _run(argv: Sequence[str]) -> int:
 
 
 def _unknown(named: str, commands: dict[str, Command], broken: list[str]) -> str:
-    hint = did_you_mean(named, commands, most=1)
+    hint = did_you_mean(named, commands, most=1, listed=len(commands))
     return "; ".join(
         [f"no command {named!r}; {hint}", *(f"not available: {line}" for line in broken)]
     )

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 from mlforge.cli.output import fail, print_json, stdout_is_ours, warn
 from mlforge.cli.progress import Progress
 from mlforge.cli.style import Styled
-from mlforge.errors import BuildError, MlforgeError
+from mlforge.errors import BuildError, MlforgeError, without_owners
 
 if TYPE_CHECKING:
     from mlforge.build.result import BuildResult
@@ -134,5 +134,7 @@ def complain(results: Iterable[BuildResult], store: Store) -> None:
         warn(*result.warnings, about=name)
         ignored = store.books(name).ignored
         warn(*(f"ignored {path}: {reason}" for path, reason in ignored.items()), about=name)
-        bad = [(bad.path, bad.reason.removeprefix(f"{bad.path}: ")) for bad in result.quarantined]
-        fail(*(f"quarantined {path}: {reason}" for path, reason in bad), about=name)
+        reasons = (
+            (bad.path, without_owners(bad.reason, name, bad.path)) for bad in result.quarantined
+        )
+        fail(*(f"quarantined {path}: {reason}" for path, reason in reasons), about=name)

@@ -44,7 +44,7 @@ def table(
     right: headers of the columns that are set flush right: numbers. width: columns to fit into.
     Cells may be `Styled`.
 
-    Numbers and names (the first column) keep their width. Other cells go on below: first between
+    Numbers and names (the first column) keep their width. Headers and other cells go on below: first between
     words, as dates, lists and sentences can, then also within them, as paths can. Where that is not
     enough, each row is shown as a list of facts.
     """
@@ -68,8 +68,7 @@ def _fit(
     """The width of each column, narrowed where cells may go on below; None if they do not fit."""
     widths = [max(map(columns_of, column)) for column in columns]
     least = [
-        width if is_firm else max(_longest_piece(text, within_words) for text in column)
-        for column, width, is_firm in zip(columns, widths, firm, strict=True)
+        _least(column, is_firm, within_words) for column, is_firm in zip(columns, firm, strict=True)
     ]
     spare = limit - len(_GAP) * (len(columns) - 1)
     if sum(least) > spare:
@@ -81,6 +80,13 @@ def _fit(
         max(columns_of(line) for text in column for line in wrap(text, width, within_words) or [""])
         for column, width in zip(columns, widths, strict=True)
     ]
+
+
+def _least(column: Sequence[str], is_firm: bool, within_words: bool) -> int:
+    """The least width of a column, a header and its cells: the cells of a firm one keep theirs."""
+    header, *cells = column
+    widths = (columns_of(text) if is_firm else _longest_piece(text, within_words) for text in cells)
+    return max(_longest_piece(header, within_words), *widths, 0)
 
 
 def _longest_piece(text: str, within_words: bool) -> int:

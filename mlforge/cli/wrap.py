@@ -37,15 +37,29 @@ def wrap(text: str, width: int, within_words: bool = False) -> list[str]:
 
 def hard_wrap(text: str, width: int) -> list[str]:
     """Lines of at most so many columns; a longer word is broken where a path may be, else anywhere."""
+    lines, line = [], ""
+    for piece in segments(text):
+        if line and columns_of(line + piece.rstrip()) > width:
+            lines.append(line.rstrip())
+            line = ""
+        *full, line = _broken(line + piece, width)
+        lines += full
+    return [*lines, line.rstrip()] if line.strip() else lines
+
+
+def _broken(text: str, width: int) -> list[str]:
+    """A text as lines of at most so many columns, broken where a path may be, else anywhere; white space is kept."""
+    if columns_of(text.rstrip()) <= width:
+        return [text]
     lines = []
-    for line in wrap(text, width):
-        for part in wrap(line, width, within_words=True) if columns_of(line) > width else [line]:
-            remaining = part
-            while columns_of(remaining) > width:
-                head = _head(remaining, width)
-                lines.append(head)
-                remaining = remaining[len(head) :]
-            lines.append(remaining)
+    for part in wrap(text, width, within_words=True):
+        remaining = part
+        while columns_of(remaining) > width:
+            head = _head(remaining, width)
+            lines.append(head)
+            remaining = remaining[len(head) :]
+        lines.append(remaining)
+    lines[-1] += text[len(text.rstrip()) :]
     return lines
 
 

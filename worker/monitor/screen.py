@@ -11,6 +11,7 @@ from mlforge.cli.table import table
 from mlforge.core import clock
 from mlforge.core.text import printable
 from mlforge.core.values import from_iso
+from mlforge.errors import without_owners
 from worker.monitor.status import FeatureStatus, Status
 from worker.state.event_log import Distribution
 
@@ -28,6 +29,8 @@ _STYLES = {
     "failing": "yellow",
     "quarantined": "yellow",
 }
+
+_FRESHNESS = "ms p50/95/99"
 
 
 def render(status: Status) -> str:
@@ -52,7 +55,7 @@ def render(status: Status) -> str:
         "rows",
         "online",
         "as of (UTC)",
-        "ms p50/95/99",
+        _FRESHNESS,
         "proven ago",
     )
     ours = [worker for worker in status.workers if worker.is_ours]
@@ -64,7 +67,7 @@ def render(status: Status) -> str:
         *_files(status),
     ]
     shown = (line for note in notes for line in lines_for(sys.stdout, printable(note)))
-    return "\n".join([table(headers, rows, right=("rows",)), "", *shown])
+    return "\n".join([table(headers, rows, right=("rows", _FRESHNESS)), "", *shown])
 
 
 def _notes(feature: FeatureStatus) -> Iterator[str]:
@@ -101,7 +104,7 @@ def _files(status: Status) -> Iterator[str]:
     for feature in status.features:
         for kind, files in (("quarantined", feature.quarantine), ("ignored", feature.ignored)):
             for path, reason in files.items():
-                group = (kind, path, reason.removeprefix(f"{path}: "))
+                group = (kind, path, without_owners(reason, feature.feature, path))
                 features.setdefault(group, []).append(feature.feature)
     for (kind, path, reason), names in features.items():
         yield f"{', '.join(names)}: {kind} {path}: {reason}"

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from mlforge.cli.output import second
+from mlforge.cli.output import lines_for, second
 from mlforge.cli.table import table
 from mlforge.core.values import to_iso
 from worker.project import Project
@@ -43,7 +44,8 @@ def render(drops: Sequence[Drop]) -> str:
     ]
     headers = ("feature", "readable at (UTC)", "trigger", "version", "ms", *steps)
     notes = [f"{step}: {STEPS[step]}" for step in steps]
-    return "\n".join([table(headers, rows, right=("ms", *steps)), "", *notes])
+    lines = (line for note in notes for line in lines_for(sys.stdout, note))
+    return "\n".join([table(headers, rows, right=("ms", *steps)), "", *lines])
 
 
 def _ms(milliseconds: float) -> str:

@@ -22,7 +22,7 @@ from mlforge.cli.output import lines_for, plural
 from mlforge.core.text import printable
 from mlforge.definitions.environment import REDIS_URL
 from mlforge.definitions.running import FOLDER, NOTE, project_folder, read_note
-from mlforge.errors import MlforgeError
+from mlforge.errors import MlforgeError, without_owners
 from worker.child_process import bound_to_parent
 from worker.project import DEFINITIONS, Project, Settings, hide_password
 from worker.service.embedded_redis import EmbeddedServer
@@ -252,9 +252,9 @@ def describe(entry: Entry) -> str:
     details = entry.details
     feature = entry.feature or ""
     if entry.kind == "refreshed":
-        return f"{feature:<20} {_refreshed(details)}"
+        return f"{feature:<20} {_refreshed(feature, details)}"
     if entry.kind == "failed":
-        return f"{feature:<20} failed: {str(details['error']).removeprefix(f'{feature}: ')}"
+        return f"{feature:<20} failed: {without_owners(str(details['error']), feature)}"
     if entry.kind == "held":
         return f"{feature:<20} held: {details['reason']}"
     if entry.kind == "mismatch":
@@ -270,7 +270,7 @@ def describe(entry: Entry) -> str:
     return f"{feature} {entry.kind} {dict(details)}".strip()
 
 
-def _refreshed(details: Mapping[str, Any]) -> str:
+def _refreshed(feature: str, details: Mapping[str, Any]) -> str:
     version = details["version"] or "no version yet"
     bump = f" {details['bump']}" if details["bump"] else ""
     parts = [f"{version}{bump}", details["reason"]]
@@ -283,7 +283,7 @@ def _refreshed(details: Mapping[str, Any]) -> str:
         what = "from close to readable" if details["changed"] else "after close"
         parts.append(f"{details['freshness_ms']:,.0f} ms {what}")
     for path, why in details["quarantined"].items():
-        parts.append(f"quarantined {path}: {why.removeprefix(f'{path}: ')}")
+        parts.append(f"quarantined {path}: {without_owners(why, feature, path)}")
     trigger = f" [{details['trigger']}]" if details["trigger"] else ""
     return " · ".join(parts) + trigger
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from mlforge.core import clock, time_model
 from mlforge.core.values import to_iso
 from mlforge.definitions.chains import stages, with_readers
-from mlforge.errors import MlforgeError
+from mlforge.errors import MlforgeError, without_owners
 from mlforge.sources.parquet_reader import completeness, is_being_written
 from mlforge.sources.row_source import RowSource
 from worker.monitor.ignored_files import why_ignored
@@ -139,7 +139,8 @@ def _arrival(project: Project, feature: str, path: Path | None, error: str | Non
     if books.hold:
         problem = f"held: {books.hold}"
     elif place is not None and place in books.quarantine:
-        problem = f"quarantined: {books.quarantine[place].reason}"
+        reason = without_owners(books.quarantine[place].reason, feature, place)
+        problem = f"quarantined: {reason}"
     elif latest is None and problem is None:
         problem = "no version yet: its source holds no usable file"
     interval = latest.spec.interval if latest else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 from mlforge.cli.command import Command
@@ -17,7 +18,7 @@ from mlforge.cli.output import instant, number, plural, print_json
 from mlforge.cli.style import Styled, style
 from mlforge.cli.table import pairs, table
 from mlforge.core.text import printable
-from mlforge.core.values import to_iso
+from mlforge.core.values import to_iso, to_us
 from mlforge.definitions.environment import REDIS_URL
 
 if TYPE_CHECKING:
@@ -208,6 +209,8 @@ def _rows(explanation: Explanation) -> str:
 def _shown(value: object) -> str:
     if value is None or isinstance(value, bool):
         return json.dumps(value)
+    if isinstance(value, datetime):
+        return str(instant(to_iso(to_us(value))))
     if isinstance(value, list):
         return f"[{', '.join(map(_shown, value))}]"
     return str(value)

@@ -11,7 +11,7 @@ from mlforge.cli.output import lines_for, seconds
 from mlforge.cli.progress import Progress
 from mlforge.cli.style import Styled, style
 from mlforge.cli.table import pairs, table
-from mlforge.cli.wrap import shorten
+from mlforge.cli.wrap import columns_of, hard_wrap, shorten
 from mlforge.core.text import printable
 from mlforge.errors import BuildError, DataError
 
@@ -42,9 +42,10 @@ STATUS = (
 
 @pytest.mark.parametrize("width", [120, 100, 80, 60, 40, 30])
 def test_numbers_and_names_are_whole_at_every_width(width: int) -> None:
-    text = table(STATUS[0], [STATUS[1]], right=("rows",), width=width)
+    text = table(STATUS[0], [STATUS[1]], right=("rows", "ms p50/95/99"), width=width)
     assert max(map(len, text.splitlines())) <= width
-    for whole in (*STATUS[1][:5], "2026-11-24", "10:00", "13,006", "2,900/", "3"):
+    milliseconds = [STATUS[1][6]] if width > 30 else ["1,165/2,900/", "13,006"]
+    for whole in (*STATUS[1][:5], *milliseconds, "2026-11-24", "10:00", "3"):
         assert whole in text
     assert "…" not in text
 
@@ -66,6 +67,21 @@ def test_a_path_goes_on_below_between_its_folders() -> None:
     assert (
         "".join(line.removeprefix("user_spend").strip() for line in text.splitlines()[1:]) == path
     )
+
+
+def test_a_word_that_is_wider_than_a_line_is_broken_and_the_text_goes_on_behind_its_rest() -> None:
+    text = f"spend: quarantined {'x' * 30}.parquet: amount: a/{'y' * 12}/b fails in 17 of 17 rows"
+    for width in range(8, 90):
+        lines = hard_wrap(text, width)
+        assert max(map(columns_of, lines)) <= width
+        assert "".join("".join(lines).split()) == "".join(text.split())
+    assert hard_wrap(text, 24)[:4] == [
+        "spend: quarantined",
+        "x" * 24,
+        "xxxxxx.parquet: amount:",
+        "a/yyyyyyyyyyyy/b fails",
+    ]
+    assert hard_wrap("", 10) == hard_wrap("  ", 10) == []
 
 
 @pytest.mark.parametrize("width", [80, 60, 40, 30])

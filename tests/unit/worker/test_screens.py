@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import sys
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 import pytest
@@ -62,6 +62,32 @@ def test_status_prints_no_control_character(name: str) -> None:
     status = Status("shop", "now", name, (feature(name),), 0, None, (), (), (f"warning of {name}",))
     assert all(map(is_one_clean_line, render(status).split("\n")))
     assert len(render(status).split("\n")) == len(render(status).splitlines())
+
+
+def test_a_file_that_is_set_aside_is_told_once_with_its_name_and_its_features() -> None:
+    path, why = "b/2026.parquet", "column 'amount': sum of String is not possible"
+    features = []
+    for name, reason in {
+        "orders": f"{path}: orders: {why}",
+        "spend": f"spend: {path}: {why}",
+        "users": f"{path}: {why}",
+    }.items():
+        features.append(replace(feature(name), quarantine={path: reason}, ignored={}))
+    status = Status("shop", "now", None, tuple(features), 0, None, (), (), ())
+    assert render(status).splitlines()[-1] == f"orders, spend, users: quarantined {path}: {why}"
+    details = {
+        "version": "1.0.0",
+        "bump": None,
+        "reason": "unchanged",
+        "changed": False,
+        "entities_pushed": 0,
+        "entities_deleted": 0,
+        "freshness_ms": None,
+        "trigger": None,
+        "quarantined": {path: f"spend: {path}: {why}"},
+    }
+    line = up.describe(Entry("1-0", "refreshed", "spend", details))
+    assert line.endswith(f" · quarantined {path}: {why}")
 
 
 @pytest.mark.parametrize("name", NAMES)
