@@ -125,7 +125,7 @@ def prove(
     The proof holds for calls with LazyFrames of these schemas only.
     """
     try:
-        code = purity.call(lambda: purity.named(function))
+        code = purity.call_unwatched(lambda: purity.named(function))
         if code.error is not None:
             raise Doubt(f"its code is not readable: {_headline(code.error)}")
         if code.result:
@@ -161,7 +161,7 @@ def trace(
     result = outcome.result
     if not isinstance(result, pl.LazyFrame):
         raise Doubt(f"called with a LazyFrame it returns {type(result).__name__}, not a LazyFrame")
-    outcome = purity.call(lambda: _Plan(result, source, table_sources).text())
+    outcome = purity.call_unwatched(lambda: _Plan(result, source, table_sources).text())
     if isinstance(outcome.error, Doubt):
         raise outcome.error
     if outcome.error is not None:

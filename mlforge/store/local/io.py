@@ -11,8 +11,9 @@ import re
 import shutil
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -165,13 +166,26 @@ def sync(path: Path) -> None:
 
 def sync_all(paths: Iterable[Path]) -> None:
     """Flush files and folders' entries to the disk, many at a time: it takes them in fewer writes than one by one."""
-    waiting = list(paths)
-    if len(waiting) > 1:
-        with suppress(RuntimeError), ThreadPoolExecutor(min(len(waiting), _SYNCS)) as threads:
-            for _ in threads.map(sync, tuple(waiting)):
-                waiting.pop(0)
-    for path in waiting:  # one alone, or all that no thread could be started for
-        sync(path)
+    first, *others = paths
+    synced: list[Future[None]] = []
+    with suppress(RuntimeError):  # no further thread can be started
+        synced.extend(_threads().submit(sync, path) for path in others)
+    try:
+        for path in (first, *others[len(synced) :]):
+            sync(path)
+    finally:
+        wait(synced)  # none is at work on a file that the caller goes on to remove
+    for each in synced:
+        each.result()
+
+
+@cache
+def _threads() -> ThreadPoolExecutor:
+    """The threads that sync beside the one that asks: started as they are needed, and kept."""
+    return ThreadPoolExecutor(_SYNCS - 1, "mlforge-sync")
+
+
+os.register_at_fork(after_in_child=_threads.cache_clear)  # a fork has none of its parent's threads
 
 
 def hash_file(path: Path) -> str:
