@@ -18,6 +18,7 @@ from redis import Redis
 from tests.support.workers import Shop, eventually, purchases, server, shop, write  # noqa: F401 - fixtures
 from worker.queue import JobQueue, queue_of
 from worker.state.drop_steps import STEPS
+from worker.state.event_log import Entry
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,12 @@ def test_how_long_a_drop_took_is_recorded(shop):  # noqa: F811
     eventually(lambda: shop.online("spend", 2))
     after = eventually(lambda: found if (found := journal.freshness("spend")) != before else None)
     assert 0 < after.p50 < 20_000
-    entry = next(e for e in journal.recent() if e.kind == "refreshed" and e.details["steps"])
+
+    def with_steps() -> Entry | None:  # written after the figure
+        refreshed = (entry for entry in journal.recent() if entry.kind == "refreshed")
+        return next((entry for entry in refreshed if entry.details["steps"]), None)
+
+    entry = eventually(with_steps)
     steps, whole = entry.details["steps"], entry.details["freshness_ms"]
     assert list(steps) == list(STEPS)
     assert sum(steps.values()) == pytest.approx(whole, abs=1.0)
