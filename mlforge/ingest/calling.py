@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import polars as pl
@@ -51,6 +51,24 @@ def collected(
     if reads:
         raise ReadsFilesError(reads[0])
     size = size_of(returned) if isinstance(returned, pl.DataFrame) else 0
+    if most is not None and size > most:
+        raise TooLargeError.of(size, most)
+    return returned
+
+
+def collected_each(
+    function: Callable[..., Any], frames: Sequence[pl.DataFrame], most: int | None
+) -> list[pl.DataFrame]:
+    """The results of a proven function for several frames, each as `collected` gives it for the frame's plan.
+
+    most: bytes that all of them may take together. Raises as `collected` does, if any of them would.
+    """
+    with hearing_reads() as reads:
+        plans = [function(frame.lazy()) for frame in frames]
+    returned = pl.collect_all(plans)
+    if reads:
+        raise ReadsFilesError(reads[0])
+    size = sum(map(size_of, returned))
     if most is not None and size > most:
         raise TooLargeError.of(size, most)
     return returned

@@ -26,8 +26,8 @@ _NULL = "?"  # before the dtype of a column that is null throughout
 def shape_of(frame: pl.DataFrame) -> str:
     """The columns of a file as text: the dtype of each, and whether it is null throughout."""
     columns = {
-        name: (_NULL if frame[name].null_count() == frame.height else "") + dtype_text(dtype)
-        for name, dtype in frame.schema.items()
+        each.name: (_NULL if each.null_count() == frame.height else "") + dtype_text(each.dtype)
+        for each in frame.get_columns()
     }
     return json.dumps(columns, separators=(",", ":"))
 

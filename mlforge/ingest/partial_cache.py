@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 
 import polars as pl
@@ -74,13 +74,20 @@ class PartialCache:
 
     def add(self, partial: Partial, events: pl.DataFrame) -> Partial:
         """Queue a partial for writing; small partials are written together."""
-        self._new[partial.hash] = partial
-        stored = partials.stored(events)
-        self._unwritten.append(PartialWrite(partial, stored))
+        self.add_each([partial], events)
+        return partial
+
+    def add_each(self, new: Sequence[Partial], events: pl.DataFrame) -> None:
+        """Queue partials whose events lie one's behind the other's, as `add` does each."""
+        stored, start = partials.stored(events), 0
+        for partial in new:
+            self._new[partial.hash] = partial
+            own = stored.slice(start, partial.rows)
+            self._unwritten.append(PartialWrite(partial, own))
+            start += partial.rows
         self._unwritten_bytes += int(stored.estimated_size())
         if self._unwritten_bytes >= _BATCH_BYTES:
             self.write()
-        return partial
 
     def write(self) -> None:
         """Store what is held back."""

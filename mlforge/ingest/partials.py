@@ -7,16 +7,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import accumulate
 
 import polars as pl
 
 from mlforge.core.feature_spec import FeatureSpec
 from mlforge.core.manifest import Partial
 from mlforge.core.schema import shared
+from mlforge.core.values import TimeRange
 from mlforge.features.feature import Feature
 from mlforge.frames import polars_schema
-from mlforge.frames.digest import digest
+from mlforge.frames.digest import digest, digests
 from mlforge.frames.polars_schema import times_of
 
 # Raised when what a partial holds for the same inputs changes; nothing else dirties stored ones.
@@ -50,18 +52,33 @@ def whole_key(prefix: str, contents: Iterable[str], feature: Feature) -> str:
     return memo_key(prefix, whole_content([*contents, *override]))
 
 
-def describe(
-    key: str,
-    events: pl.DataFrame,
-    spec: FeatureSpec,
-    dropped: dict[str, int],
-    known_digest: int | None = None,
-) -> Partial:
-    """The description of a partial, for use without opening it; known_digest: that of the events."""
+def describe(key: str, events: pl.DataFrame, spec: FeatureSpec, dropped: dict[str, int]) -> Partial:
+    """The description of a partial, for use without opening it."""
     dropped = {reason: rows for reason, rows in dropped.items() if rows}
     schema = shared(polars_schema.schema_of_values(events))
-    hashed = digest(events) if known_digest is None else known_digest
-    return Partial(key, events.height, times_of(events, spec), schema, dropped, hashed)
+    return Partial(key, events.height, times_of(events, spec), schema, dropped, digest(events))
+
+
+def describe_each(
+    keys: Sequence[str], events: pl.DataFrame, heights: Sequence[int], spec: FeatureSpec
+) -> list[Partial]:
+    """The descriptions of partials whose sorted events lie one's behind the other's; each has a row and leaves none out."""
+    starts = [*accumulate(heights, initial=0)][:-1]
+    ends = [start + height - 1 for start, height in zip(starts, heights, strict=True)]
+    whole = shared(polars_schema.schema_of_values(events))
+    if any(column.narrow is False and column.dtype in ("Int64", "UInt64") for column in whole):
+        runs = map(events.slice, starts, heights)
+        schemas = [shared(polars_schema.schema_of_values(run)) for run in runs]
+    else:
+        schemas = [whole] * len(keys)
+    times: list[TimeRange | None] = [None] * len(keys)
+    if spec.timestamp is not None:
+        micros = events[spec.timestamp].cast(pl.Int64)
+        times = [*map(TimeRange, micros[starts].to_list(), micros[ends].to_list())]
+    each = zip(keys, heights, times, schemas, digests(events, heights), strict=True)
+    return [
+        Partial(key, rows, time, schema, {}, hashed) for key, rows, time, schema, hashed in each
+    ]
 
 
 def stored(events: pl.DataFrame) -> pl.DataFrame:

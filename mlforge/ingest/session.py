@@ -13,7 +13,6 @@ from mlforge.core.manifest import Manifest, Partial, SourceRecord
 from mlforge.core.schema import dtypes
 from mlforge.errors import ColumnNotFound, MlforgeError
 from mlforge.features.feature import Feature
-from mlforge.frames.digest import digests
 from mlforge.ingest import partials, unchanged
 from mlforge.ingest.file_states import FileStates
 from mlforge.ingest.fit import Fit
@@ -101,12 +100,9 @@ class Session:
         self, keys: Sequence[str], events: pl.DataFrame, heights: Sequence[int]
     ) -> list[Partial]:
         """Store the events of several files, which lie one file's behind the other's, as `keep` does for each."""
-        spec, start, kept = self.feature.spec, 0, []
-        for key, height, hashed in zip(keys, heights, digests(events, heights), strict=True):
-            own = events.slice(start, height)
-            kept.append(self.cache.add(partials.describe(key, own, spec, {}, hashed), own))
-            start += height
-        return kept
+        described = partials.describe_each(keys, events, heights, self.feature.spec)
+        self.cache.add_each(described, events)
+        return described
 
     def key(self, path: str) -> str:
         """The memo key of a file's content, which includes the dtypes that it takes from other files."""

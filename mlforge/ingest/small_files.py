@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
+from mlforge.errors import MlforgeError
 from mlforge.ingest.intake import FAULTS
 from mlforge.ingest.session import Session
 from mlforge.ingest.transform import FileRows
@@ -15,20 +16,23 @@ from mlforge.sources.parquet_reader import Content
 from mlforge.sources.source import SourceFile
 
 _SMALL_ROWS, _MOST_ROWS, _MOST_FILES, _FEW_FILES = 4_096, 65_536, 256, 4
+_SMALL_BYTES, _MOST_BYTES = 1_000_000, 32_000_000
 
 
 @dataclass(frozen=True, slots=True)
 class _Waiting:
-    """A file, its memo key, its rows, and what the function returned for them."""
+    """A file, its memo key, and its rows."""
 
     file: SourceFile
     key: str
     rows: FileRows
-    returned: pl.DataFrame
+
+
+_Returned = tuple[_Waiting, pl.DataFrame | MlforgeError]
 
 
 class SmallFiles:
-    """Files that wait to be finished together, in the order of the listing; results are those of one file at a time.
+    """Files that wait to be ingested together, in the order of the listing; results are those of one file at a time.
 
     Where anything in one of them is to be refused, left out or warned of, it and its neighbours are finished alone.
     pairs: takes the record and the partial of each finished file, by path.
@@ -37,7 +41,7 @@ class SmallFiles:
     def __init__(self, session: Session, pairs: MutableMapping[str, FilePartial]) -> None:
         self._session, self._pairs = session, pairs
         self._waiting: list[_Waiting] = []
-        self._rows = 0
+        self._rows = self._bytes = 0
         self._contents: set[str] = set()
 
     def __contains__(self, key: str) -> bool:
@@ -45,72 +49,98 @@ class SmallFiles:
         return key in self._contents
 
     def take(self, file: SourceFile, content: Content) -> bool:
-        """Let a file wait if it is small, has values in each column, and its events are not stored.
-
-        Raises one of FAULTS, or NotProvenError.
-        """
+        """Let a file wait if it is small, has a row, and its events are not stored. Raises NotProvenError."""
         session, frame = self._session, content.frame
-        key = session.key(file.path)
-        if not 0 < frame.height <= _SMALL_ROWS or session.cache.find(key) is not None:
+        key, size = session.key(file.path), int(frame.estimated_size())
+        is_small = 0 < frame.height <= _SMALL_ROWS and size <= _SMALL_BYTES
+        if not is_small or session.cache.find(key) is not None:
             return False
-        rows = FileRows(frame, file.path, content.left_out)
-        returned = session.transform.apply(rows, alone=True)
-        waiting = _Waiting(file, key, rows, returned)
-        if not self._goes_with(returned):
+        if not self._has_room(frame, size):
             self.finish()
-        self._waiting.append(waiting)
-        self._rows += returned.height
+        self._waiting.append(_Waiting(file, key, FileRows(frame, file.path, content.left_out)))
+        self._rows, self._bytes = self._rows + frame.height, self._bytes + size
         self._contents.add(session.cache.key(content.hash))
-        if not 0 < returned.height <= _SMALL_ROWS:
-            self.finish()
         return True
 
     def finish(self) -> None:
-        """Store the events of all files that wait; a bad one is set aside."""
-        waiting, self._waiting, self._rows = self._waiting, [], 0
+        """Store the events of all files that wait; a bad one is set aside. Raises NotProvenError."""
+        waiting, self._waiting, self._rows, self._bytes = self._waiting, [], 0, 0
         self._contents.clear()
-        self._finish(waiting)
+        returned = self._session.transform.apply_each([each.rows for each in waiting])
+        group: list[_Returned] = []
+        rows = 0
+        for one in zip(waiting, returned, strict=True):
+            rows += _height(one)
+            if group and (rows > _MOST_ROWS or not _are_alike(group[0], one)):
+                self._finish(group)
+                group, rows = [], _height(one)
+            group.append(one)
+        self._finish(group)
 
-    def _finish(self, waiting: Sequence[_Waiting]) -> None:
-        """Store the events of files together where that can be; else of each half, down to few."""
-        if len(waiting) < 2 or not self._finished_together(waiting):
-            half = len(waiting) // 2
-            if half >= _FEW_FILES:
-                self._finish(waiting[:half])
-                self._finish(waiting[half:])
-            else:
-                for each in waiting:
-                    self._finish_alone(each)
-
-    def _goes_with(self, returned: pl.DataFrame) -> bool:
+    def _has_room(self, frame: pl.DataFrame, size: int) -> bool:
         """Whether there is room for a file's rows, and their columns are those of the others."""
         if not self._waiting:
             return True
-        is_room = len(self._waiting) < _MOST_FILES and self._rows + returned.height <= _MOST_ROWS
-        same = self._waiting[0].returned.schema == returned.schema
-        return is_room and same and 0 < returned.height <= _SMALL_ROWS
+        is_room = (
+            len(self._waiting) < _MOST_FILES
+            and self._rows + frame.height <= _MOST_ROWS
+            and self._bytes + size <= _MOST_BYTES
+        )
+        return is_room and _same_columns(self._waiting[0].rows.frame, frame)
 
-    def _finished_together(self, waiting: Sequence[_Waiting]) -> bool:
+    def _finish(self, group: Sequence[_Returned]) -> None:
+        """Store the events of files together where that can be; else of each half, down to few."""
+        if len(group) < 2 or not self._finished_together(group):
+            half = len(group) // 2
+            if half >= _FEW_FILES:
+                self._finish(group[:half])
+                self._finish(group[half:])
+            else:
+                for each in group:
+                    self._finish_alone(each)
+
+    def _finished_together(self, group: Sequence[_Returned]) -> bool:
         """Whether all were finished as one frame."""
         session = self._session
-        returned = [each.returned for each in waiting]
-        events = session.transform.finish_together(returned)
+        frames = [frame for _, frame in group if isinstance(frame, pl.DataFrame)]
+        events = session.transform.finish_together(frames)
         if events is None:
             return False
-        keys, heights = [each.key for each in waiting], [frame.height for frame in returned]
-        for each, partial in zip(waiting, session.keep_each(keys, events, heights), strict=True):
+        waiting, heights = [each for each, _ in group], [frame.height for frame in frames]
+        kept = session.keep_each([each.key for each in waiting], events, heights)
+        for each, partial in zip(waiting, kept, strict=True):
             record = session.record(each.file, partial.rows, partial, alone=True)
             self._pairs[each.file.path] = record, partial
         return True
 
-    def _finish_alone(self, waiting: _Waiting) -> None:
-        session, file = self._session, waiting.file
+    def _finish_alone(self, one: _Returned) -> None:
+        session, (waiting, returned) = self._session, one
+        file = waiting.file
+        if isinstance(returned, MlforgeError):
+            session.reject(file, returned)
+            return
         try:
-            partial = session.keep(
-                waiting.key, session.transform.finish(waiting.rows, waiting.returned)
-            )
+            partial = session.keep(waiting.key, session.transform.finish(waiting.rows, returned))
         except FAULTS as error:
             session.reject(file, error)
         else:
             record = session.record(file, partial.rows, partial, alone=True)
             self._pairs[file.path] = record, partial
+
+
+def _height(one: _Returned) -> int:
+    """The rows that the function returned for a file."""
+    return one[1].height if isinstance(one[1], pl.DataFrame) else 0
+
+
+def _are_alike(some: _Returned, other: _Returned) -> bool:
+    """Whether the function returned rows of the same columns for two files."""
+    frame, further = some[1], other[1]
+    if not isinstance(frame, pl.DataFrame) or not isinstance(further, pl.DataFrame):
+        return False
+    return bool(frame.height and further.height) and _same_columns(frame, further)
+
+
+def _same_columns(some: pl.DataFrame, other: pl.DataFrame) -> bool:
+    """Whether two frames have the same schema; comparing the lists takes a third of the time."""
+    return some.columns == other.columns and some.dtypes == other.dtypes

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
+from itertools import accumulate
 from typing import Any, NoReturn
 
 import polars as pl
@@ -28,10 +29,11 @@ from mlforge.ingest.calling import (
     ReadsFilesError,
     TooLargeError,
     collected,
+    collected_each,
     size_of,
 )
 from mlforge.ingest.function_process import FunctionProcess, NotThisCodeError
-from mlforge.ingest.intake import FUNCTION_FAULTS, NotProvenError
+from mlforge.ingest.intake import FAULTS, FUNCTION_FAULTS, NotProvenError
 from mlforge.ingest.returned import described
 from mlforge.ingest.side_tables import SideTables
 from mlforge.sources import sandbox
@@ -178,6 +180,42 @@ class Transform:
             raise NotProvenError(unproven)
         return returned
 
+    def apply_each(self, files: Sequence[FileRows]) -> Iterator[pl.DataFrame | MlforgeError]:
+        """The function's rows of each of several files of one schema, or why the file is refused: as `apply`, alone.
+
+        Raises NotProvenError.
+        """
+        together = self._applied_together(files) if len(files) > 1 else None
+        yield from map(self._applied, files) if together is None else together
+
+    def _applied(self, rows: FileRows) -> pl.DataFrame | MlforgeError:
+        try:
+            return self.apply(rows, alone=True)
+        except FAULTS as error:
+            return error
+
+    def _applied_together(self, files: Sequence[FileRows]) -> list[pl.DataFrame] | None:
+        """The function's rows of each file, by one call where that can be; None where files must be tried one by one.
+
+        A proven function without tables adds no row, so a call with the rows of all files tells which are whose if it
+        leaves none out. Else it is called for each file, and its plans run together.
+        """
+        feature, frames = self.feature, [rows.frame for rows in files]
+        if feature.incremental is not None or feature.tables:
+            return None
+        if files_in_code(feature.function, feature.code_hash) or self._doubt(frames[0]):
+            return None
+        heights = [frame.height for frame in frames]
+        try:
+            if not _has_categories(frames[0].schema):
+                rows = pl.concat(frames, rechunk=True).lazy()
+                returned = collected(feature.function, rows, {}, self._max_bytes)
+                if returned.height == sum(heights):
+                    return _cut(returned, heights)
+            return collected_each(feature.function, frames, self._max_bytes)
+        except FUNCTION_FAULTS:
+            return None
+
     def _returned(
         self, rows: FileRows, frame: pl.DataFrame | pl.LazyFrame, most: int | None
     ) -> pl.DataFrame:
@@ -260,6 +298,17 @@ class Transform:
             f"{self.feature.name}: its function asks for a column that is not there ({_first_line(error)}); "
             f"the source has {', '.join(sorted(rows.frame.columns))}{_left_out(rows)}{self.hint}"
         )
+
+
+def _has_categories(schema: pl.Schema) -> bool:
+    """Whether a column holds categories: how they are held depends on those of the rows beside them."""
+    return any("Categorical" in str(dtype) for dtype in schema.dtypes())
+
+
+def _cut(frame: pl.DataFrame, heights: Sequence[int]) -> list[pl.DataFrame]:
+    """The runs of so many rows of which a frame consists."""
+    starts = accumulate(heights, initial=0)
+    return [frame.slice(start, height) for start, height in zip(starts, heights, strict=False)]
 
 
 def _left_out(rows: FileRows) -> str:

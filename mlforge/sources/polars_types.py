@@ -29,10 +29,12 @@ def held_by_polars(table: pa.Table, left_out: Mapping[str, str] | None = None) -
     left_out: columns left out so far, with reasons; `left_out_of` lists all of them. Raises
     pyarrow.ArrowException for values that are damaged.
     """
-    reasons = dict(left_out or {})
+    reasons, names = dict(left_out or {}), table.schema.names
+    if len(set(names)) == len(names) and all(map(_is_held, table.schema.types)):
+        return table.replace_schema_metadata({_LEFT_OUT: json.dumps(reasons)})
     columns: list[pa.ChunkedArray] = []
     fields: list[pa.Field] = []
-    counts = Counter(table.schema.names)
+    counts = Counter(names)
     for field, column in zip(table.schema, table.columns, strict=True):
         if counts[field.name] > 1:
             times = counts[field.name]
@@ -52,6 +54,12 @@ def left_out_of(table: pa.Table) -> dict[str, str]:
     """The columns that a table of `held_by_polars` had and has no more, each with the reason."""
     reasons: dict[str, str] = json.loads((table.schema.metadata or {}).get(_LEFT_OUT, b"{}"))
     return reasons
+
+
+@lru_cache
+def _is_held(dtype: pa.DataType) -> bool:
+    """Whether polars holds a type as it is, whatever its values."""
+    return not (_repeats_a_field(dtype) or _has_view(dtype)) and _plain(dtype, None) == dtype
 
 
 def _mended(column: pa.ChunkedArray) -> tuple[pa.ChunkedArray | None, str]:

@@ -15,7 +15,6 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import pyarrow as pa
 
@@ -29,6 +28,8 @@ from mlforge.errors import UnreadableFile
 OVERHEAD_BYTES = 256 << 20
 """Memory that a decoder needs besides the rows: stacks of its threads, pages, dictionaries."""
 _PER_THREAD_BYTES = 16 << 20
+_CORES = os.cpu_count() or 1
+_LINE_BYTES = 1_000
 _TIMEOUT_S = 600.0
 REFUSED = 3
 """The exit code that says: what is wrong stands in the output."""
@@ -50,7 +51,7 @@ def at_most(more: int | None) -> Iterator[None]:
     with _lock:
         _before.append(_before[0] if _before else resource.getrlimit(resource.RLIMIT_DATA))
         soft, hard = _before[0]
-        limit_bytes = used_bytes + more + OVERHEAD_BYTES + _PER_THREAD_BYTES * (os.cpu_count() or 1)
+        limit_bytes = used_bytes + more + OVERHEAD_BYTES + _PER_THREAD_BYTES * _CORES
         bounds = [bound for bound in (soft, hard) if bound != resource.RLIM_INFINITY]
         resource.setrlimit(resource.RLIMIT_DATA, (min([limit_bytes, *bounds]), hard))
     try:
@@ -98,7 +99,11 @@ def decode(raw: bytes, path: str, max_bytes: int | None) -> pa.Table:
 def _taken() -> int | None:
     """The bytes of data that this process has allocated; None where the system does not report them."""
     try:
-        fields = Path("/proc/self/statm").read_text().split()
+        descriptor = os.open("/proc/self/statm", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            fields = os.read(descriptor, _LINE_BYTES).split()
+        finally:
+            os.close(descriptor)
         return int(fields[5]) * resource.getpagesize()
     except (OSError, AttributeError):
         return None

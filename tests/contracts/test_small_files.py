@@ -12,7 +12,7 @@ import pytest
 
 import mlforge.validators as v
 from mlforge import Feature
-from mlforge.ingest import small_files
+from mlforge.ingest import small_files, transform
 from mlforge.ingest.transform import Transform
 from mlforge.store.file_tasks import read_file
 from mlforge.store.manifest_json import to_json
@@ -137,3 +137,29 @@ def test_files_taken_together_give_what_each_gives_alone(
     assert outcomes[0]["manifest"]["partials"]
     of_each = "unique" in str(changes)  # what is unique in each file is not so in all
     assert of_each or max(together) > 1
+
+
+def test_a_proven_function_is_called_once_for_many_small_files_and_once_each_where_it_leaves_rows_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[int] = []
+
+    monkeypatch.setattr(transform, "collected", _heard(calls, transform.collected))
+    monkeypatch.setattr(transform, "collected_each", _heard(calls, transform.collected_each))
+    for function, expected in ((identity, [27]), (above_zero, [27, 9])):
+        folder = Project(tmp_path / function.__name__)
+        for number, frame in enumerate(PLAIN):
+            folder.drop(f"{number}", frame)
+        calls.clear()
+        folder.build(folder.define(function=function))
+        assert calls == expected
+
+
+def _heard(sizes: list[int], call: Callable[..., Any]) -> Callable[..., Any]:
+    """The call, with the size of what the function is given noted: rows of one frame, or a number of frames."""
+
+    def heard(function: object, rows: Any, *further: object) -> Any:
+        sizes.append(len(rows) if isinstance(rows, list) else rows.collect().height)
+        return call(function, rows, *further)
+
+    return heard

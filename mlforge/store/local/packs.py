@@ -138,10 +138,8 @@ class Run:
 def write(folder: Path, sequence: int, run: Run) -> Path:
     """Write a run as a pack; the caller syncs the folder. Packs of a higher sequence come later in order."""
     ordered = sorted(run.writes, key=lambda write: (_start(write.partial), write.partial.hash))
-    rows = pl.concat(
-        frame.hstack([pl.Series(NUMBER, [n], pl.UInt32).new_from_index(0, frame.height)])
-        for n, (_, frame) in enumerate(ordered)
-    )
+    rows = pl.concat([frame for _, frame in ordered], rechunk=True)
+    rows = rows.hstack([_numbers([frame.height for _, frame in ordered])])
     if run.sorted_by in rows.columns and not rows[run.sorted_by].is_sorted():
         rows = rows.sort(run.sorted_by, NUMBER)
     path = folder / f"{sequence:08d}-{uuid.uuid4().hex[:8]}.parquet"
@@ -156,6 +154,14 @@ def write(folder: Path, sequence: int, run: Run) -> Path:
         },
     )
     return path
+
+
+def _numbers(heights: Sequence[int]) -> pl.Series:
+    """The number of each run of so many rows, once for each of its rows."""
+    numbers = pl.Series(NUMBER, range(len(heights)), pl.UInt32)
+    runs = pl.LazyFrame([numbers, pl.Series("rows", heights, pl.UInt32)])
+    some = runs.filter(pl.col("rows") > 0)
+    return some.select(pl.col(NUMBER).repeat_by("rows").explode()).collect().to_series()
 
 
 def sequence_of(name: str) -> int:
