@@ -129,6 +129,10 @@ class ValidationError(MlforgeError):
     """Rows break the feature's validators."""
 
 
+class RuleMisfit(ValidationError):
+    """A rule that does not go with the dtype of its column."""
+
+
 class StoreError(MlforgeError):
     """The offline store cannot do what was asked."""
 

@@ -13,7 +13,7 @@ from polars.exceptions import PolarsError
 
 from mlforge.core.validators import REQUIRED, OnFail, Rule, instant
 from mlforge.core.values import DAY_US, from_us
-from mlforge.errors import ColumnNotFound, DefinitionError, ValidationError
+from mlforge.errors import ColumnNotFound, DefinitionError, RuleMisfit
 from mlforge.frames.polars_schema import dtype_text
 
 _EXAMPLES = 3
@@ -160,8 +160,8 @@ class _Column:
         text = repr(value) if isinstance(value, str) else str(value)
         return text if len(text) <= _LONGEST else text[: _LONGEST - 3] + "..."
 
-    def _misfit(self, rule: Rule, hint: str) -> ValidationError:
-        return ValidationError(
+    def _misfit(self, rule: Rule, hint: str) -> RuleMisfit:
+        return RuleMisfit(
             f"{self.where}: {rule} does not go with column {self.name!r}, which is "
             f"{dtype_text(self.dtype)}; {hint}"
         )

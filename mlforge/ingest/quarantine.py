@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from mlforge.core import clock
-from mlforge.errors import ColumnNotFound, DataError, FunctionError, MlforgeError
+from mlforge.errors import ColumnNotFound, DataError, FunctionError, MlforgeError, RuleMisfit
 from mlforge.store import Quarantined
 
-_OF_DEFINITION = (ColumnNotFound, DataError, FunctionError)
+_OF_DEFINITION = (ColumnNotFound, DataError, FunctionError, RuleMisfit)
 
 
 class Quarantine:

@@ -240,6 +240,7 @@ class Transform:
         except FUNCTION_FAULTS as error:
             raise FunctionError(
                 f"{name}: its function failed on {where}: {type(error).__name__}: {_first_line(error)}"
+                f"{_without_dtype(rows)}"
             ) from error
         if not isinstance(returned, pl.DataFrame):
             raise FunctionError(f"{name}: its function returned {described(returned)}")
@@ -317,6 +318,15 @@ def _left_out(rows: FileRows) -> str:
         return ""
     columns = "; ".join(f"{name!r}: {reason}" for name, reason in sorted(rows.left_out.items()))
     return f"; left out of the frame: {columns}"
+
+
+def _without_dtype(rows: FileRows) -> str:
+    """Which columns have no value in any file, and so no dtype, as the end of a sentence."""
+    names = [name for name, dtype in rows.frame.schema.items() if dtype == pl.Null]
+    if not names:
+        return ""
+    cast = f"pl.col({names[0]!r}).cast(pl.String)"
+    return f"; no file has a value of {', '.join(map(repr, names))}, so it has no type yet: cast it first, as in {cast}"
 
 
 def _first_line(error: BaseException) -> str:

@@ -25,7 +25,7 @@ READERS = {
     ".avro": "pl.read_avro",
     ".xlsx": "pl.read_excel",
 }
-_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/|(delta|iceberg|hudi):")
+_SCHEME = re.compile(r"\s*(?:[A-Za-z][A-Za-z0-9+.-]+:/|(?:delta|iceberg|hudi):)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +115,7 @@ def _check(text: str) -> None:
     scheme = _SCHEME.match(text)
     if scheme is not None:
         raise DefinitionError(
-            f"source {text!r} begins with {scheme[0]!r}, which mlforge does not read; copy the files to a "
+            f"source {text!r} begins with {scheme[0].strip()!r}, which mlforge does not read; copy the files to a "
             "local or mounted folder and name that (a local folder of that name is written "
             f"{'./' + text!r})"
         )

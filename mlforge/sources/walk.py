@@ -235,5 +235,6 @@ def _wrong_type(name: str) -> str:
     if suffix in READERS:
         return f"not parquet; convert it: {READERS[suffix]}({name!r}).write_parquet({Path(name).stem + '.parquet'!r})"
     return (
-        "not parquet; files are named *.parquet or *.pq: rename it if it is one, else move it away"
+        "not parquet by its name, which ends in .parquet or .pq: if it is parquet, rename it, or name such files in "
+        "source=, as 'part-*' and '*.parq' do; else move it away"
     )

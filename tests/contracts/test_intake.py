@@ -792,6 +792,43 @@ def test_a_definition_that_fits_no_file_is_one_error_about_the_definition(
     assert len(ingest(feature, source.scan(), project.store, None).errors) == 1
 
 
+@pytest.mark.parametrize("incremental", [None, True, False])
+def test_a_rule_that_does_not_go_with_its_column_in_any_file_is_one_error(
+    incremental: bool | None, project: Project
+) -> None:
+    for name in "abc":
+        project.drop(name, rows((ord(name), 0, 1.0)).with_columns(amount=pl.lit("a")))
+    feature = project.define(
+        incremental=incremental, metrics=[], validators={"amount": [v.in_range(0, 9)]}
+    )
+    with pytest.raises(BuildError, match="does not go with column 'amount', which is String"):
+        project.build(feature)
+    assert quarantined(project) == {}
+    source = project.definitions(feature).source("spend")
+    assert len(ingest(feature, source.scan(), project.store, None).errors) == 1
+
+
+def test_a_rule_that_goes_with_its_column_in_some_file_sets_the_others_aside(
+    project: Project,
+) -> None:
+    for name in "abc":
+        project.drop(name, rows((ord(name), 0, 1.0)).with_columns(amount=pl.lit("a")))
+    project.drop("d", rows((1, 0, 1.0)))
+    feature = project.define(metrics=[], validators={"amount": [v.in_range(0, 9)]})
+    assert len(project.build(feature).quarantined) == 3
+
+
+def test_a_function_that_fails_for_want_of_a_dtype_is_told_of_the_column_without_a_value(
+    project: Project,
+) -> None:
+    project.drop("a", rows((1, 0, 1.0)).with_columns(note=pl.lit(None)))
+    feature = project.define(lambda df: df.with_columns(pl.col("note").str.len_chars()))
+    with pytest.raises(BuildError, match=r"no file has a value of 'note', .*pl.col\('note'\).cast"):
+        project.build(feature)
+    project.drop("b", rows((1, 1, 1.0)).with_columns(note=pl.lit("ab")))
+    assert project.build(feature).quarantined == ()
+
+
 def test_files_that_go_bad_together_are_set_aside_each_by_itself(project: Project) -> None:
     for name in "abc":
         project.drop(name, rows((ord(name), 0, 1.0)))

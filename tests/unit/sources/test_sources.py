@@ -137,6 +137,7 @@ SCHEMES = (
     "http://example.com/data.parquet",
     "file:///data",
     "delta:data",
+    " s3://bucket/data",
     "iceberg:data",
     str(Path("s3://bucket/data")),
     str(Path("abfss://box@account/data")),
@@ -209,7 +210,7 @@ def test_other_files_are_shown_with_what_to_do_about_them(tmp_path):
     )
     assert "pl.read_json" in told["b.json"]
     assert "pl.read_ipc" in told["x/c.feather"]
-    assert "rename it if it is one" in told["README.md"]
+    assert "if it is parquet, rename it, or name such files in source=" in told["README.md"]
     assert told["pipe.parquet"] == "neither a file nor a folder"
     assert list(told) == sorted(told)
     assert len(told) == 5
