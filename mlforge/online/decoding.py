@@ -138,6 +138,8 @@ def _why_no_object(text: str) -> str:
         return "it is nested too deeply"
     except ValueError as error:
         return f"it is not JSON ({error})"
+    if isinstance(value, dict):
+        return "there is white space around its JSON object"
     return f"it is {_short(value)}, not a JSON object"
 
 

@@ -54,6 +54,13 @@ class Reference:
 def parse_references(features: Any) -> list[Reference]:
     """The references of a caller's list, in its order; RetrievalError for a list of another kind."""
     several = isinstance(features, Iterable) and not isinstance(features, (str, bytes, Mapping))
+    match features:
+        case (feature, str(version)) if version[
+            :1
+        ].isdigit():  # no feature's name begins with a digit
+            raise RetrievalError(
+                f"features is one pair; write features=[{shown((feature, version))}]"
+            )
     references = [_parsed(feature) for feature in features] if several else []
     if not references:
         raise RetrievalError(

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
@@ -214,9 +216,11 @@ def test_without_a_ttl_nothing_expires_even_if_it_once_would_have(
     assert client.ttl(row_key(1)) == client.ttl("mlforge:spend") == -1
 
 
-@pytest.mark.parametrize("ttl", [0, -1, 1.5, True, "60"])
+@pytest.mark.parametrize("ttl", [0, -1, 1.5, True, "60", 10**16])
 def test_a_ttl_that_is_no_number_of_seconds_is_refused(ttl: object) -> None:
-    with pytest.raises(DefinitionError, match="whole seconds above zero"):
+    with pytest.raises(
+        DefinitionError, match=r"whole seconds above zero|longer than a server keeps"
+    ):
         RedisStore(ttl=ttl)  # type: ignore[arg-type]
 
 
@@ -263,6 +267,24 @@ def test_a_server_that_is_down_is_named_without_the_password() -> None:
             call()
         assert "hunter2" not in str(caught.value)
     assert repr(store) == "RedisStore(redis at localhost:1/0, ttl=None, prefix='mlforge')"
+
+
+def test_a_server_that_is_no_redis_is_told_from_one_that_is_away() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def answer() -> None:
+            with suppress(OSError):
+                while True:
+                    connection, _ = listener.accept()
+                    connection.recv(100)
+                    connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+                    connection.close()
+
+        threading.Thread(target=answer, daemon=True).start()
+        store = RedisStore(port=listener.getsockname()[1])
+        for call in (lambda: store.read("spend", {"user_id": 1}), store.features):
+            with pytest.raises(OnlineUnavailable, match="answers, but not as Redis does"):
+                call()
 
 
 def test_a_store_outlives_a_restart_of_its_server() -> None:

@@ -148,6 +148,7 @@ def test_what_no_selection_can_mean_is_refused(served: Definitions, online: Redi
         ([spend[SUM], (spend[SUM], "1.0.0")], "asked for twice"),
         ([spend.as_("other", user_id="lost")], "spend: the spine has no key column 'lost'"),
         ([3], "3 is neither a feature nor its name"),
+        (("raw", "1.0.0"), r"features is one pair; write features=\[\('raw', '1.0.0'\)\]"),
     ]:
         with pytest.raises(RetrievalError, match=message):
             get_training_data(spine, features, store)  # type: ignore[arg-type]

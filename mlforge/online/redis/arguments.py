@@ -11,6 +11,8 @@ from mlforge.errors import DefinitionError
 from mlforge.store import Store
 
 _PREFIX = re.compile(r"[A-Za-z0-9_.:-]{1,100}")
+_LONGEST_TTL = 10**12
+"""Seconds: some 30,000 years. A server refuses expiries whose milliseconds do not fit 64 bits."""
 
 
 def password_in(file: str | os.PathLike[str], password: str | None) -> str:
@@ -68,6 +70,10 @@ def checked_ttl(ttl: object) -> int | None:
     if isinstance(ttl, bool) or not isinstance(ttl, int) or ttl <= 0:
         raise DefinitionError(
             f"RedisStore: ttl={shown(ttl)} must be whole seconds above zero, or None for no expiry"
+        )
+    if ttl > _LONGEST_TTL:
+        raise DefinitionError(
+            f"RedisStore: ttl={shown(ttl)} is longer than a server keeps; use None for no expiry"
         )
     return ttl
 

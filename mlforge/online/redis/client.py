@@ -190,6 +190,11 @@ class Server:
         for kinds, refusal in _REFUSALS:
             if isinstance(error, kinds):
                 return OnlineRefused(f"{self} {refusal.format(error=error)}")
+        if isinstance(error, redis.exceptions.InvalidResponse):
+            return OnlineUnavailable(
+                f"{self} answers, but not as Redis does ({error}); give RedisStore the host and port of a Redis, "
+                "and ssl=True where it takes TLS alone"
+            )
         if isinstance(error, redis.ConnectionError | redis.TimeoutError):
             return OnlineUnavailable(
                 f"{self} does not answer ({error}); start a server there, or give RedisStore "
@@ -200,7 +205,7 @@ class Server:
                 return OnlineRefused(f"{self} {refusal.format(error=error)}")
         if isinstance(error, redis.ResponseError):
             return Refused(self, str(error))
-        return error
+        return OnlineError(f"{self}: {type(error).__name__}: {error}")
 
     @contextmanager
     def _connection(self) -> Iterator[Any]:
