@@ -11,15 +11,19 @@ if TYPE_CHECKING:
     from mlforge.retrieval.serving import get_online_features
     from mlforge.retrieval.training import get_training_data
     from mlforge.services.service import Service
+    from mlforge.training_sets.making import training_set
+    from mlforge.training_sets.training_set import TrainingSet
 
 __all__ = [
     "Definitions",
     "Feature",
     "Service",
+    "TrainingSet",
     "explain",
     "feature",
     "get_online_features",
     "get_training_data",
+    "training_set",
 ]
 
 # Imported when first used: `import mlforge` stays light.
@@ -31,6 +35,8 @@ _HOMES = {
     "get_online_features": "mlforge.retrieval.serving",
     "get_training_data": "mlforge.retrieval.training",
     "Service": "mlforge.services.service",
+    "TrainingSet": "mlforge.training_sets.training_set",
+    "training_set": "mlforge.training_sets.making",
 }
 
 

@@ -94,7 +94,7 @@ def tidy(store: Store, name: str, rule: Retention = UNATTENDED) -> Pruned | None
     Small loose partials are compacted into packs.
     """
     versions = dict.fromkeys(store.versions(name), 0)
-    pointer, pins = store.pointer(name), map(Version.parse, store.books(name).pins)
+    pointer, pins = store.pointer(name), map(Version.parse, store.books(name).kept)
     served = pointer.version if pointer else None
     pruned = None
     spare = set(removable(versions, served, set(pins), rule, clock.now()))
@@ -152,7 +152,7 @@ def _prune(
         removed = removable(
             {**created, **dict.fromkeys(unreadable, 0)},
             pointer.version if pointer else None,
-            {*map(Version.parse, store.books(name).pins), *unreadable, *store.made_from(name)},
+            {*map(Version.parse, store.books(name).kept), *unreadable, *store.made_from(name)},
             rule,
             clock.now(),
         )

@@ -12,6 +12,7 @@ from mlforge.store.records import (
     FileStateMap,
     Proven,
     Quarantined,
+    SetPin,
     StoreIdentity,
 )
 from mlforge.store.transaction import Pointer, Snapshot, TablePiece, Transaction
@@ -28,6 +29,7 @@ __all__ = [
     "Pointer",
     "Proven",
     "Quarantined",
+    "SetPin",
     "Snapshot",
     "Store",
     "StoreIdentity",

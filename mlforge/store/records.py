@@ -55,12 +55,25 @@ class FileStateMap(dict[str, FileState]):
     memo: tuple[object, Any] | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class SetPin:
+    """The versions of a feature that a training set was made from, the folder it was made in, and when.
+
+    at: UTC microseconds.
+    """
+
+    versions: tuple[str, ...]
+    out: str
+    at: int
+
+
 @dataclass(frozen=True)
 class Books:
     """Quarantine, hold, pins, ignored files, and the description and tags of the latest definition.
 
     hold: why a person must decide, None where nobody must. by_person: a person holds the feature, so that only
-    a person lets it go on; otherwise a refresh may find that the reason has gone.
+    a person lets it go on; otherwise a refresh may find that the reason has gone. pins: versions that people keep.
+    sets: versions that training sets keep, by the set's id.
     """
 
     quarantine: Mapping[str, Quarantined] = field(default_factory=dict)
@@ -70,6 +83,12 @@ class Books:
     pins: tuple[str, ...] = ()
     description: str = ""
     tags: tuple[str, ...] = ()
+    sets: Mapping[str, SetPin] = field(default_factory=dict)
+
+    @property
+    def kept(self) -> frozenset[str]:
+        """The versions that people or training sets keep from every prune."""
+        return frozenset(self.pins).union(*(held.versions for held in self.sets.values()))
 
     def to_json(self) -> dict[str, Any]:
         """The document, as `_books.json` holds it."""
@@ -84,6 +103,13 @@ class Books:
             "pins": list(self.pins),
             "description": self.description,
             "tags": list(self.tags),
+            **({"sets": self._sets_json()} if self.sets else {}),
+        }
+
+    def _sets_json(self) -> dict[str, Any]:
+        return {
+            set_id: {"versions": list(held.versions), "out": held.out, "at": held.at}
+            for set_id, held in self.sets.items()
         }
 
     def held(self, reason: str | None, *, by_person: bool = False) -> Self:
@@ -106,6 +132,10 @@ class Books:
             pins=tuple(document["pins"]),
             description=document["description"],
             tags=tuple(document["tags"]),
+            sets={
+                set_id: SetPin(tuple(held["versions"]), held["out"], held["at"])
+                for set_id, held in document.get("sets", {}).items()
+            },
         )
 
 

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from mlforge.store import Books, FileState, FileStateMap, Quarantined, Store
+from mlforge.store import Books, FileState, FileStateMap, Quarantined, SetPin, Store
 from mlforge.testing.store_values import (
     FIRST,
     SECOND,
@@ -41,6 +41,7 @@ class RecordsContract(StoreFixtures):
             pins=("1.0.0", "1.2.0"),
             description="what they spent “lately”",
             tags=("users", "money"),
+            sets={"5e7": SetPin(("1.0.0", "1.3.0"), "/train/2026-11", 17)},
         )
         with store.lock("spend"):
             store.write_books("spend", books)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mlforge.cli.command import Command
@@ -46,7 +46,7 @@ def versions(args: argparse.Namespace) -> int:
     summaries = store.summaries(args.feature)
     pointer, books = store.pointer(args.feature), store.books(args.feature)
     latest = str(pointer.version) if pointer else None
-    entries = [_version(summary, latest, books.pins) for summary in summaries]
+    entries = [_version(summary, latest, books.kept) for summary in summaries]
     if args.json:
         about = {"feature": args.feature, "latest": latest, "hold": books.hold}
         print_json({**about, "versions": entries})
@@ -69,7 +69,7 @@ def versions(args: argparse.Namespace) -> int:
     return 0
 
 
-def _version(summary: VersionSummary, served: str | None, pins: Sequence[str]) -> dict[str, Any]:
+def _version(summary: VersionSummary, served: str | None, kept: Collection[str]) -> dict[str, Any]:
     from mlforge.core.values import to_iso
 
     change, version = summary.change, str(summary.version)
@@ -82,7 +82,7 @@ def _version(summary: VersionSummary, served: str | None, pins: Sequence[str]) -
         "rows": summary.row_count,
         "parent": str(summary.parent) if summary.parent else None,
         "served": version == served,
-        "pinned": version in pins,
+        "pinned": version in kept,
     }
 
 

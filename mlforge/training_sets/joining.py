@@ -1,0 +1,55 @@
+"""The join of one slice after the other, over one reading: what is checked and said once is checked and said once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import polars as pl
+
+from mlforge.engines import Engine
+from mlforge.frames import interop
+from mlforge.retrieval.join import joined
+from mlforge.retrieval.reading import Reading
+from mlforge.retrieval.spine import time_column
+
+
+@dataclass
+class Joining:
+    """A reading, joined with slices of a spine.
+
+    needed: the spine's columns that the join reads. time: the one by which slices are cut, None where no
+    feature has a time.
+    """
+
+    reading: Reading
+    timestamp: str | None
+    engine: Engine
+    needed: tuple[str, ...]
+    time: str | None
+    _warned: bool = False
+
+    @classmethod
+    def checked(
+        cls, reading: Reading, head: pl.DataFrame, timestamp: str | None, engine: Engine
+    ) -> Joining:
+        """The joining of a spine with these columns; RetrievalError for columns that do not fit.
+
+        head: a frame without rows that has the spine's columns.
+        """
+        table = interop.taken(head)
+        joined(table, reading, timestamp, engine, warns=False)
+        timed = [use for use in reading.uses if use.manifest.spec.timestamp is not None]
+        times = [time_column(table, use.manifest, timestamp, use.reference) for use in timed]
+        needed = {*table.temporal, *times}
+        for use in reading.uses:
+            needed.update(use.reference.key_names(use.manifest.spec.keys).values())
+        if reading.service is not None:
+            needed.update(column.name for column in reading.service.request)
+        columns = tuple(name for name in head.columns if name in needed)
+        return cls(reading, timestamp, engine, columns, times[0] if times else None)
+
+    def values(self, rows: pl.DataFrame) -> pl.DataFrame:
+        """The features' columns for some rows of the spine, in their order."""
+        warns, self._warned = not self._warned, True
+        table = interop.taken(rows)
+        return pl.DataFrame(joined(table, self.reading, self.timestamp, self.engine, warns=warns))

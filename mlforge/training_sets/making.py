@@ -1,0 +1,119 @@
+"""`training_set`: a spine of any length and its features' values, streamed into a folder in flat memory."""
+
+from __future__ import annotations
+
+import tempfile
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from mlforge.core import clock
+from mlforge.core.arguments import shown
+from mlforge.core.release import release
+from mlforge.core.signatures import named_arguments
+from mlforge.engines import engine_named
+from mlforge.errors import RetrievalError
+from mlforge.retrieval.reading import Reading, read
+from mlforge.retrieval.references import FeatureRef
+from mlforge.services.service import Service
+from mlforge.store import Store
+from mlforge.training_sets import folder, pins
+from mlforge.training_sets.document import DOCUMENT, SetDocument, UsedFeature
+from mlforge.training_sets.joining import Joining
+from mlforge.training_sets.spines import Spine, spine_of
+from mlforge.training_sets.training_set import TrainingSet
+from mlforge.training_sets.writing import written
+
+PART_ROWS = 150_000
+
+
+@named_arguments("training_set")
+def training_set(
+    spine: Any,
+    features: Sequence[FeatureRef] | Service,
+    store: Store,
+    out: str | Path,
+    timestamp: str | None = None,
+    engine: str = "polars",
+    part_rows: int = PART_ROWS,
+) -> TrainingSet:
+    """A folder of parquet files with the spine and each feature's values as of each row's own time.
+
+    spine: as `get_training_data` takes it, or the path of a parquet file, of a folder of them, or a list of paths;
+        a LazyFrame is run once. Rows keep their order: they fill `part-00000.parquet`, `part-00001.parquet`, ...
+    features, timestamp, engine: as in `get_training_data`, whose values, names and errors these are.
+    out: a folder that does not exist yet; it appears when it is whole. Beside the parts it has `training_set.json`:
+        the versions, their source files, the hashes of all that went in, and the request.
+    part_rows: how many rows are joined at a time, and are in each file. Memory follows this number, not the spine.
+
+    All versions are resolved once, and stay in the store until the set is released. Raises RetrievalError for a
+    spine or a folder that does not fit, StoreError for an unknown feature or version, or a store that cannot be
+    written to.
+    """
+    target = _target(out)
+    if type(part_rows) is not int or part_rows < 1:
+        raise RetrievalError(f"part_rows is {shown(part_rows)}; give a whole number from 1 on")
+    set_id, kernel = uuid.uuid4().hex, engine_named(engine)
+    with _scratch(target) as scratch:
+        rows = spine_of(spine, scratch)
+
+        def pinned(reading: Reading) -> Joining:
+            joining = Joining.checked(reading, rows.head, timestamp, kernel)
+            pins.pin(reading, set_id, str(target))
+            return joining
+
+        joining = read(features, store, pinned)
+        with pins.released_on_failure(store, set_id), folder.published(target) as staged:
+            with joining.reading.leased():
+                document = _document(set_id, rows, joining, engine, staged, scratch, part_rows)
+            rows.check_unchanged()
+            (staged / DOCUMENT).write_text(document.to_text(), encoding="utf-8")
+    return TrainingSet(target, document)
+
+
+def _document(
+    set_id: str,
+    spine: Spine,
+    joining: Joining,
+    engine: str,
+    staged: Path,
+    scratch: Path,
+    part_rows: int,
+) -> SetDocument:
+    """The document of a set whose parts are written here."""
+    identity = joining.reading.store.establish()
+    service = joining.reading.service
+    outcome = written(spine, joining, staged, scratch, part_rows)
+    return SetDocument(
+        id=set_id,
+        created_at=clock.now(),
+        mlforge_version=release(),
+        store=identity.id,
+        engine=engine,
+        timestamp=joining.timestamp,
+        features=tuple(map(UsedFeature.of, joining.reading.uses)),
+        spine=outcome.spine,
+        spine_hash=outcome.spine_hash,
+        spine_files=tuple(str(file) for file in spine.files if file.parent != scratch),
+        columns=outcome.columns,
+        parts=outcome.parts,
+        service=None if service is None else {"name": service.name},
+    )
+
+
+def _target(out: object) -> Path:
+    if not isinstance(out, (str, Path)) or not str(out):
+        raise RetrievalError(f"out must be a folder's path, not {shown(out)}")
+    target = Path(out).absolute()
+    folder.check_free(target)
+    return target
+
+
+@contextmanager
+def _scratch(target: Path) -> Iterator[Path]:
+    """A hidden folder beside the set's, on the same disk, which is gone when the block ends."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as scratch:
+        yield Path(scratch)

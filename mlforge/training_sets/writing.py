@@ -1,0 +1,137 @@
+"""The rows of a training set: a spine cut by time, joined slice by slice, and put back into its own order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import polars as pl
+
+from mlforge.core.manifest import MODULUS
+from mlforge.core.schema import Schema
+from mlforge.errors import RetrievalError
+from mlforge.frames import polars_schema
+from mlforge.frames.digest import digest
+from mlforge.retrieval.spine import spine_instants
+from mlforge.training_sets.document import SetPart
+from mlforge.training_sets.folder import hash_of
+from mlforge.training_sets.joining import Joining
+from mlforge.training_sets.slices import TimeHistogram
+from mlforge.training_sets.spill import Spill
+from mlforge.training_sets.spines import Spine
+
+_ROW, _HEAP = "__row", "__heap"
+_ROW_GROUP = 100_000
+
+
+@dataclass(frozen=True)
+class Written:
+    """The parts of a set, the columns of its spine and those behind them, and the hash of the spine's rows."""
+
+    parts: tuple[SetPart, ...]
+    spine: Schema
+    columns: Schema
+    spine_hash: str
+
+
+def written(spine: Spine, joining: Joining, target: Path, scratch: Path, part_rows: int) -> Written:
+    """Write the parts of a set into a folder; memory follows `part_rows`.
+
+    scratch: a folder for rows that are put aside.
+    """
+    parts = _Parts(target)
+    if spine.height <= part_rows:
+        [frame] = [*spine.batches(part_rows)] or [spine.head]
+        parts.write(frame, joining.values(frame.select(joining.needed)))
+        return parts.outcome()
+    values = _values_by_part(spine, joining, scratch, part_rows)
+    for frame, columns in zip(spine.batches(part_rows), values, strict=True):
+        parts.write(frame, columns)
+    return parts.outcome()
+
+
+def _values_by_part(
+    spine: Spine, joining: Joining, scratch: Path, part_rows: int
+) -> Iterator[pl.DataFrame]:
+    """The features' columns in the spine's order, a part's rows at a time."""
+    answers = Spill(scratch / "answers")
+    for rows in _slices(spine, joining, scratch, part_rows):
+        values = joining.values(rows.drop(_ROW))
+        heap = (pl.col(_ROW) // part_rows).alias(_HEAP)
+        answers.put_by(values.hstack([rows[_ROW]]).with_columns(heap), _HEAP)
+    for number in range(-(-spine.height // part_rows)):
+        rows_of_part = answers.take(number)
+        assert rows_of_part is not None, f"no row of part {number} was joined"
+        yield rows_of_part.sort(_ROW).drop(_ROW)
+
+
+def _slices(
+    spine: Spine, joining: Joining, scratch: Path, part_rows: int
+) -> Iterator[pl.DataFrame]:
+    """The columns that the join reads, with row numbers, in slices of near instants."""
+    time = joining.time
+    if time is None:
+        yield from _numbered(spine, joining, part_rows)
+        return
+    histogram = TimeHistogram()
+    for times in spine.batches(part_rows, [time]):
+        histogram.add(spine_instants(times[time]))
+    slices = histogram.slices(part_rows)
+    heaps = Spill(scratch / "slices")
+    for rows in _numbered(spine, joining, part_rows):
+        numbers = slices.numbers(spine_instants(rows[time]))
+        heaps.put_by(rows.with_columns(numbers.alias(_HEAP)), _HEAP)
+    for number in range(slices.count):
+        heap = heaps.take(number)
+        if heap is not None:
+            yield heap
+
+
+def _numbered(spine: Spine, joining: Joining, part_rows: int) -> Iterator[pl.DataFrame]:
+    begun = 0
+    if not joining.needed:  # rows without a column would be none
+        for begun in range(0, spine.height, part_rows):
+            numbers = range(begun, min(begun + part_rows, spine.height))
+            yield pl.DataFrame({_ROW: pl.Series(numbers, dtype=pl.UInt64)})
+        return
+    for rows in spine.batches(part_rows, joining.needed):
+        yield rows.with_row_index(_ROW, begun).with_columns(pl.col(_ROW).cast(pl.UInt64))
+        begun += rows.height
+
+
+@dataclass
+class _Parts:
+    """The parts that were written so far, in order."""
+
+    folder: Path
+    written: list[SetPart] = field(default_factory=list)
+    rows: int = 0
+    digest: int = 0
+    spine: Schema = ()
+    columns: Schema = ()
+
+    def write(self, spine: pl.DataFrame, values: pl.DataFrame) -> None:
+        """Write the next part: rows of the spine, and the values behind them."""
+        path = self.folder / f"part-{len(self.written):05d}.parquet"
+        numbers = pl.int_range(self.rows, self.rows + spine.height, dtype=pl.Int64, eager=True)
+        try:
+            self.digest += digest(spine.with_columns(numbers.alias(_ROW)))
+            spine.hstack(values).write_parquet(
+                path, compression="zstd", row_group_size=_ROW_GROUP, statistics=True
+            )
+        except (TypeError, ValueError, pl.exceptions.PolarsError) as error:
+            first = next(iter(str(error).splitlines()), type(error).__name__)
+            raise RetrievalError(
+                f"the spine has a column that parquet cannot hold ({first}); cast it or leave it out"
+            ) from error
+        self.spine = polars_schema.schema_of(spine)
+        self.columns = polars_schema.schema_of(values)
+        self.rows += spine.height
+        self.written.append(SetPart(path.name, spine.height, hash_of(path)))
+
+    def outcome(self) -> Written:
+        """The parts, their columns, and the hash of the spine's rows in their order."""
+        return Written(
+            tuple(self.written), self.spine, self.columns, f"{self.digest % MODULUS:032x}"
+        )
