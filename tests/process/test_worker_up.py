@@ -8,7 +8,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -53,7 +53,10 @@ class Terminal:
         return self.log.read_text()
 
     def sees(self, pattern: str) -> re.Match[str]:
-        return eventually(lambda: re.search(pattern, self.text, re.MULTILINE))
+        try:
+            return eventually(lambda: re.search(pattern, self.text, re.MULTILINE))
+        except AssertionError as error:
+            raise AssertionError(f"{pattern!r} is nowhere in:\n{self.text}") from error
 
     def family(self) -> list[int]:
         """The processes that run for this project."""
@@ -68,7 +71,7 @@ class Terminal:
 
     def end(self, sig: signal.Signals = signal.SIGINT) -> int:
         self.process.send_signal(sig)
-        return self.process.wait(30)
+        return self.process.wait(60)
 
     def kill(self) -> None:
         """End it, if it has not ended, and all that it started."""
@@ -86,13 +89,25 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def up(folder: Path) -> Iterator[Terminal]:
-    terminal = Terminal(folder)
-    yield terminal
-    terminal.kill()
+def terminal(folder: Path) -> Iterator[Callable[..., Terminal]]:
+    """Starts `mlforge up` in a terminal of its own; none outlives the test, however it ends."""
+    terminals = []
+
+    def start(**environment: str) -> Terminal:
+        terminals.append(Terminal(folder, **environment))
+        return terminals[-1]
+
+    yield start
+    for each in terminals:
+        each.kill()
 
 
-def test_up_tells_each_drop_refuses_a_second_and_stops_cleanly(up, folder):
+@pytest.fixture
+def up(terminal: Callable[..., Terminal]) -> Terminal:
+    return terminal()
+
+
+def test_up_tells_each_drop_refuses_a_second_and_stops_cleanly(terminal, up, folder):
     url = up.sees(r"^REDIS_URL=(.*)$")[1]
     up.sees("watching")
     write(folder / "drops" / "first.parquet", purchases((2, 0, 2.0)))
@@ -100,8 +115,8 @@ def test_up_tells_each_drop_refuses_a_second_and_stops_cleanly(up, folder):
     write(folder / "drops" / "a.parquet", purchases((1, 0, 2.0)))
     up.sees(r"spend +1\.0\.1 .* \d rows? recomputed · 1 entity pushed .* ms from close to readable")
     assert RedisStore.from_url(url).read("spend", {"user_id": 1})["amount__sum__7d"] == 2.0
-    second = Terminal(folder)
-    second_text = second.process.wait(20), second.text
+    second = terminal()
+    second_text = second.process.wait(60), second.text
     assert second_text[0] == 1
     assert f"runs here already (process {up.process.pid})" in second_text[1]
     environment = {key: value for key, value in os.environ.items() if key != "REDIS_URL"}
@@ -118,16 +133,9 @@ def test_up_tells_each_drop_refuses_a_second_and_stops_cleanly(up, folder):
     assert up.family() == []
 
 
-@pytest.fixture
-def both(folder: Path) -> Iterator[list[Terminal]]:
-    terminals = [Terminal(folder), Terminal(folder)]
-    yield terminals
-    for terminal in terminals:
-        terminal.kill()
-
-
 @pytest.mark.slow
-def test_of_two_that_start_at_once_one_runs_and_the_other_says_where(both, folder):
+def test_of_two_that_start_at_once_one_runs_and_the_other_says_where(terminal, folder):
+    both = [terminal(), terminal()]
     ended = eventually(lambda: [up for up in both if up.process.poll() is not None])
     [lost] = ended
     [won] = [up for up in both if up is not lost]
@@ -141,7 +149,7 @@ def test_of_two_that_start_at_once_one_runs_and_the_other_says_where(both, folde
     assert won.family() == []
 
 
-def test_a_killed_up_leaves_nothing_and_its_data_is_there_again(up, folder):
+def test_a_killed_up_leaves_nothing_and_its_data_is_there_again(terminal, up, folder):
     url = up.sees(r"^REDIS_URL=(.*)$")[1]
     up.sees("watching")
     write(folder / "drops" / "a.parquet", purchases((1, 0, 2.0)))
@@ -150,7 +158,7 @@ def test_a_killed_up_leaves_nothing_and_its_data_is_there_again(up, folder):
     up.process.kill()
     up.process.wait()
     eventually(lambda: not up.family())
-    again = Terminal(folder)
+    again = terminal()
     assert again.sees(r"^REDIS_URL=(.*)$")[1] == url, "a pasted REDIS_URL goes on to work"
     assert RedisStore.from_url(url).read("spend", {"user_id": 1})
     assert again.end(signal.SIGTERM) == 0
@@ -166,9 +174,9 @@ def test_a_dead_child_is_started_again(up):
     assert up.end() == 0
 
 
-def test_up_uses_a_server_of_ones_own(folder, tmp_path_factory):
+def test_up_uses_a_server_of_ones_own(terminal, folder, tmp_path_factory):
     with EmbeddedServer(tmp_path_factory.mktemp("redis")) as server:
-        up = Terminal(folder, REDIS_URL=server.url)
+        up = terminal(REDIS_URL=server.url)
         up.sees("redis +your own")
         assert ":***@" in up.text
         up.sees("watching")
@@ -184,10 +192,10 @@ def test_up_uses_a_server_of_ones_own(folder, tmp_path_factory):
         (DEFINITIONS, "not a url", "no Redis answers at not a url"),
     ],
 )
-def test_what_cannot_start_says_why_in_one_line(folder, definitions, url, says):
+def test_what_cannot_start_says_why_in_one_line(terminal, folder, definitions, url, says):
     (folder / "definitions.py").write_text(definitions)
-    up = Terminal(folder, **({"REDIS_URL": url} if url else {}))
-    assert up.process.wait(20) == 1
+    up = terminal(**({"REDIS_URL": url} if url else {}))
+    assert up.process.wait(60) == 1
     assert says in up.text
     assert "Traceback" not in up.text
     assert up.family() == []
