@@ -50,9 +50,8 @@ def collected(
         returned = returned.collect() if is_proven else _bounded(returned, most)
     if reads:
         raise ReadsFilesError(reads[0])
-    size = size_of(returned) if isinstance(returned, pl.DataFrame) else 0
-    if most is not None and size > most:
-        raise TooLargeError.of(size, most)
+    if isinstance(returned, pl.DataFrame):
+        _check_size([returned], most)
     return returned
 
 
@@ -68,9 +67,7 @@ def collected_each(
     returned = pl.collect_all(plans)
     if reads:
         raise ReadsFilesError(reads[0])
-    size = sum(map(size_of, returned))
-    if most is not None and size > most:
-        raise TooLargeError.of(size, most)
+    _check_size(returned, most)
     return returned
 
 
@@ -81,17 +78,61 @@ def _bounded(plan: pl.LazyFrame, most: int | None) -> pl.DataFrame:
     batches, size = [pl.DataFrame(schema=plan.collect_schema())], 0
     for batch in plan.collect_batches(maintain_order=True):
         batches.append(batch)
-        size += size_of(batch)
+        size += _own_size(batch, most)
         if size > most:
             raise TooLargeError.of(size, most)
     return pl.concat(batches)
+
+
+def _check_size(frames: Sequence[pl.DataFrame], most: int | None) -> None:
+    """Raise TooLargeError for frames of more bytes than they may take together."""
+    if most is None:
+        return
+    size = sum(_own_size(frame, most) for frame in frames)
+    if size > most:
+        raise TooLargeError.of(size, most)
+
+
+def _own_size(frame: pl.DataFrame, most: int) -> int:
+    """The bytes of a frame, once each row has its own values, long ones too: a constant is held once for all rows.
+
+    Long values are only looked at where they could take more than `most` bytes.
+    """
+    size = size_of(frame)
+    if size > most or frame.height * size <= most:
+        return size
+    long = [_long(pl.nth(place), dtype) for place, dtype in enumerate(frame.dtypes)]
+    lengths = [expr.alias(str(place)) for place, expr in enumerate(long) if expr is not None]
+    return max(size, sum(frame.select(lengths).row(0))) if lengths else size
+
+
+def _long(values: pl.Expr, dtype: Any) -> pl.Expr | None:
+    """The bytes of all values of a column of texts or lists, a list's items of one width; None for other columns."""
+    if isinstance(dtype, pl.String):
+        return values.str.len_bytes().cast(pl.Int64).sum()
+    if isinstance(dtype, pl.Binary):
+        return values.bin.size().cast(pl.Int64).sum()
+    if isinstance(dtype, pl.List):
+        return values.list.len().cast(pl.Int64).sum() * _width(dtype.inner)
+    if isinstance(dtype, pl.Array):
+        return values.len().cast(pl.Int64) * dtype.size * _width(dtype.inner)
+    if isinstance(dtype, pl.Struct):
+        fields = [_long(values.struct.field(field.name), field.dtype) for field in dtype.fields]
+        present = [field for field in fields if field is not None]
+        return pl.sum_horizontal(present) if present else None
+    return None
 
 
 _WIDTHS = {pl.Boolean: 0, pl.Null: 0, pl.Int8: 1, pl.UInt8: 1, pl.Int16: 2, pl.UInt16: 2}
 _WIDTHS |= dict.fromkeys((pl.Int32, pl.UInt32, pl.Float32, pl.Date), 4)
 
 
+def _width(dtype: Any) -> int:
+    """The bytes of a value, without what it refers to."""
+    return _WIDTHS.get(dtype.base_type(), 8)
+
+
 def size_of(frame: pl.DataFrame) -> int:
     """The bytes of a frame, once each row has its own: polars counts pieces that share memory once."""
-    row = sum(_WIDTHS.get(dtype.base_type(), 8) for dtype in frame.dtypes)
+    row = sum(_width(dtype) for dtype in frame.dtypes)
     return max(int(frame.estimated_size()), frame.height * row)

@@ -864,6 +864,29 @@ def test_what_a_function_makes_of_a_file_is_bounded_too(
     assert project.store.read_metadata("spend").partials[0].rows == 200_000
 
 
+LONG = {
+    "text": pl.lit("a" * 100_000),
+    "bytes": pl.lit(b"a" * 100_000),
+    "list": pl.int_ranges(0, 12_500),
+    "items of a struct": pl.struct(items=pl.int_ranges(0, 12_500), text=pl.lit("a")),
+}
+
+
+@pytest.mark.parametrize("incremental", [None, True, False])
+@pytest.mark.parametrize("kind", list(LONG))
+def test_a_long_constant_counts_once_for_each_row_that_has_it(
+    kind: str, incremental: bool | None, project: Project
+) -> None:
+    project.drop("a", rows(*((1, hour, 1.0) for hour in range(50))))
+    feature = project.define(
+        lambda df: df.with_columns(LONG[kind].alias("long")), incremental=incremental, metrics=[]
+    )
+    source = project.definitions(feature).source("spend")
+    refused = ingest(feature, source.scan(), project.store, None, 1_000_000).errors
+    assert "makes 5,000,0" in str(refused[0])
+    assert "max_file_memory" in str(refused[0])
+
+
 # -- functions that look beyond a row
 
 
