@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
+from contextlib import suppress
 from types import ModuleType
 
-from mlforge.core.arguments import listed, shown
+from mlforge.core.arguments import listed, shown, texts
 from mlforge.core.manifest import config_of
-from mlforge.errors import DefinitionError
+from mlforge.errors import DefinitionError, did_you_mean
 from mlforge.features.feature import Feature
 from mlforge.online import OnlineStore
 
@@ -34,6 +35,36 @@ def features_by_name(entries: object) -> dict[str, Feature]:
             )
     _check_answer_names(features.values())
     return features
+
+
+def feature_named(features: Mapping[str, Feature], name: str) -> Feature:
+    """The feature with this name; DefinitionError, with near names, if there is none."""
+    with suppress(KeyError, TypeError):  # a name of another kind may have no hash
+        return features[name]
+    raise DefinitionError(f"no feature {shown(name)}; {did_you_mean(name, sorted(features))}")
+
+
+def selected(
+    features: Mapping[str, Feature],
+    names: Iterable[str] | str | None,
+    tags: Iterable[str] | str | None,
+) -> list[str]:
+    """Names of the features that are meant by name and tag; all for None.
+
+    Raises DefinitionError for a name or tag that no feature has.
+    """
+    works = 'write features=["user_spend"], or leave it out'
+    chosen = features if names is None else texts(names, "features", works)
+    known = [feature_named(features, name).name for name in chosen]
+    if tags is None:
+        return known
+    chosen_tags = set(texts(tags, "tags", 'write tags=["payments"], or leave it out'))
+    all_tags = {tag for feature in features.values() for tag in feature.tags}
+    unknown = sorted(chosen_tags - all_tags)
+    if unknown:
+        advice = did_you_mean(unknown[0], sorted(all_tags))
+        raise DefinitionError(f"no feature has the tag {', '.join(map(repr, unknown))}; {advice}")
+    return [name for name in known if chosen_tags & set(features[name].tags)]
 
 
 def _check_answer_names(features: Collection[Feature]) -> None:

@@ -6,7 +6,7 @@ import copy
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from datetime import timedelta
 from pathlib import Path
@@ -14,12 +14,18 @@ from types import ModuleType
 
 from mlforge.build.refresh import refresh
 from mlforge.build.result import HOLD_ABOVE, MAX_FILE_MEMORY, BuildResult, Options
-from mlforge.core.arguments import shown, text, texts
+from mlforge.core.arguments import shown, text
 from mlforge.core.signatures import named_methods
 from mlforge.core.values import Duration
 from mlforge.definitions.calls import check_arguments, check_optional
 from mlforge.definitions.chains import check_chains, in_order
-from mlforge.definitions.collection import describe_feature, describe_store, features_by_name
+from mlforge.definitions.collection import (
+    describe_feature,
+    describe_store,
+    feature_named,
+    features_by_name,
+    selected,
+)
 from mlforge.definitions.places import (
     absolute,
     calling_folder,
@@ -32,7 +38,7 @@ from mlforge.definitions.settings import GONE_AFTER, Settings
 from mlforge.definitions.sources import check_apart, source_of
 from mlforge.definitions.together import Drafts, Readings, compacted, each_in_turn
 from mlforge.engines import MEMORY_LIMIT, Engine, engine_named
-from mlforge.errors import DefinitionError, OnlineError, did_you_mean
+from mlforge.errors import DefinitionError, OnlineError
 from mlforge.features.feature import Feature
 from mlforge.ingest.function_process import command
 from mlforge.maintenance.audit import audit
@@ -172,12 +178,8 @@ class Definitions:
         return source_of(self.feature(name), self.root, store or self.store, follow_links=follow)
 
     def feature(self, name: str) -> Feature:
-        """The feature with this name; DefinitionError, which lists all names, if there is none."""
-        with suppress(KeyError, TypeError):  # a name of another kind may have no hash
-            return self.features[name]
-        raise DefinitionError(
-            f"no feature {shown(name)}; {did_you_mean(name, sorted(self.features))}"
-        )
+        """The feature with this name; DefinitionError, with near names, if there is none."""
+        return feature_named(self.features, name)
 
     def selected(
         self,
@@ -188,16 +190,7 @@ class Definitions:
 
         Raises DefinitionError for a name or tag that no feature has.
         """
-        works = 'write features=["user_spend"], or leave it out'
-        chosen = self.features if features is None else texts(features, "features", works)
-        names = [self.feature(name).name for name in chosen]
-        if tags is None:
-            return names
-        chosen_tags = set(texts(tags, "tags", 'write tags=["payments"], or leave it out'))
-        unknown = chosen_tags - {tag for feature in self.features.values() for tag in feature.tags}
-        if unknown:
-            raise DefinitionError(f"no feature has the tag {', '.join(sorted(map(repr, unknown)))}")
-        return [name for name in names if chosen_tags & set(self.features[name].tags)]
+        return selected(self.features, features, tags)
 
     def build(
         self,

@@ -22,6 +22,8 @@ from mlforge.errors import (
     IntegrityError,
     StoreError,
     VersionNotFound,
+    did_you_mean,
+    near_names,
 )
 from mlforge.store.file_tasks import FileScanTask, PartialLocation, PartialWrite, TileWrite
 from mlforge.store.integrity import DAMAGE
@@ -327,8 +329,11 @@ class Store(ABC):
             ) from error
 
     def _not_found(self, name: str) -> StoreError:
-        known = ", ".join(self.features()) or "none yet; run 'mlforge build'"
-        return FeatureNotFound(f"the store has no feature {name!r}; there are: {known}")
+        features = self.features()
+        known = ", ".join(features) or "none yet; run 'mlforge build'"
+        near = near_names(name, features)
+        advice = f" ({did_you_mean(name, near)})" if near else ""
+        return FeatureNotFound(f"the store has no feature {name!r}; there are: {known}{advice}")
 
     def _no_version(self, name: str, version: Version) -> VersionNotFound:
         versions = ", ".join(str(v) for v in self.versions(name)[-10:]) or "none"

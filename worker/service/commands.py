@@ -223,12 +223,14 @@ def wait(args: argparse.Namespace) -> int:
     """
     from dataclasses import asdict
 
-    from mlforge.cli.output import lines_for, print_json
+    from mlforge.cli.output import lines_for, print_json, warn
     from worker.service.wait import features_of, wait_for
 
     project = _open(args)
     features = features_of(project, args.file)
     path = None if args.file in features else Path(args.file).expanduser().absolute()
+    if path is not None and not path.exists():
+        warn(f"{args.file} is not there: this waits until its source is served as it is now")
     arrivals = wait_for(project, features, path, args.timeout)
     if args.json:
         print_json({"arrivals": [asdict(arrival) for arrival in arrivals]})
