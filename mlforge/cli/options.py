@@ -47,7 +47,7 @@ def definitions_of(args: argparse.Namespace) -> Definitions:
 def served_definitions_of(args: argparse.Namespace) -> Definitions:
     """Load the definitions, with an online store: their own, else that of REDIS_URL, else of a running `up`.
 
-    None of the three leaves `online_store` None.
+    `online_store` is None where there is none of the three.
     """
     from mlforge.definitions.running import running_url, serve_at
 
@@ -137,7 +137,7 @@ def names(text: str) -> list[str]:
 
 
 def log_to_stderr() -> None:
-    """Errors alone, on stderr: commands say the rest themselves. One that serves has its own logs."""
+    """Log errors alone, on stderr: commands print all else themselves, and commands that serve have logs of their own."""
     import logging
 
     import structlog

@@ -1,4 +1,4 @@
-"""A line that says what goes on, while it goes on."""
+"""A line on stderr about long work, while it is done."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from mlforge.core.text import printable
 
 
 class Progress:
-    """A line on stderr that says what goes on: in a terminal only, and only after a second.
+    """A line on stderr that names the work at hand: in a terminal only, and only after a second.
 
-    Used in a `with` block; `name` says what is being done, `step` counts one of `total` done, `begin` does
+    Used in a `with` block; `name` is the work at hand, `step` counts one of `total` done, `begin` does
     both. A bar is drawn where there are several.
     """
 
@@ -29,7 +29,7 @@ class Progress:
         self._thread: threading.Thread | None = None
 
     def name(self, label: str) -> None:
-        """Say what is being done."""
+        """Name the work at hand."""
         self._label = label
 
     def step(self) -> None:
@@ -37,7 +37,7 @@ class Progress:
         self._done += 1
 
     def begin(self, label: str) -> None:
-        """Go on to the next: what was begun before is done."""
+        """Name the next work; the work before it counts as done."""
         self._done += self._begun
         self._label, self._begun = label, True
 

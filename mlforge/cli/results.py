@@ -128,7 +128,7 @@ def failed(outcome: Outcome, headers: Sequence[str]) -> list[tuple[object, ...]]
 
 
 def complain(results: Iterable[BuildResult], store: Store) -> None:
-    """Say on stderr what the results warn of, and which files were ignored or quarantined."""
+    """Print the warnings of the results on stderr, and the files that were ignored or quarantined."""
     for result in results:
         name = result.feature
         warn(*result.warnings, about=name)

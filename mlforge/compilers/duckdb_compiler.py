@@ -75,7 +75,7 @@ def frame(name: str, window: Window) -> str:
 
 
 def range_names(name: str) -> tuple[str, str]:
-    """The columns that say how long before a row its window's first and last events lie at most and at least."""
+    """The columns of a window's range at a row: its greatest and its least distance back, in microseconds."""
     return f"__{name}_most", f"__{name}_least"
 
 

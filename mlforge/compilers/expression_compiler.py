@@ -1,7 +1,7 @@
 """Expressions over a frame: the same values as `mlforge.core.expression.row` gives row by row.
 
 A tree becomes steps, each a polars expression over columns that earlier steps made, so that an operation may
-name its arguments several times. Equal parts are computed once. Columns have names of ours, never a user's.
+name its arguments several times. Equal parts are computed once. The program names all columns; users' names do not occur.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ class Program:
 
 
 def _read(column: pl.Expr, kind: str) -> pl.Expr:
-    """A column of the store as the kind's values."""
+    """A stored column as values of its kind."""
     inner = element(kind)
     if inner is not None:
         held = column.cast(pl.List(_STORED[inner]))
@@ -119,7 +119,7 @@ def _read(column: pl.Expr, kind: str) -> pl.Expr:
 
 
 def _written(value: pl.Expr, kind: str) -> pl.Expr:
-    """The kind's values as a column of the store."""
+    """Values of a kind as a column to store."""
     if kind == kinds.DATE:
         return value.cast(pl.Int32).cast(pl.Date)
     return value.cast(_STORED[kind]) if _STORED[kind] != _HELD[kind] else value

@@ -1,4 +1,4 @@
-"""Files that lie in sources now and are ignored: a refresh notes them in the books, but none of them causes one."""
+"""Files that lie in sources now and are ignored: a refresh notes them in the books, and they cause none."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ class Health:
     scanned: threading.Event = field(default_factory=threading.Event)
 
     def checks(self) -> dict[str, str]:
-        """Each condition, and what is wrong with it: empty if nothing is."""
+        """The problem of each condition, by its name; an empty text where there is none."""
         return {
             "redis": _wrong(self.project.redis.ping),
             "definitions": _wrong(self._are_current),
@@ -90,7 +90,7 @@ class Collector:
         self._project = project
 
     def collect(self) -> Iterator[Metric]:
-        """All metrics; without a server only that it is away."""
+        """All metrics; where the server does not answer, only the metric that says so."""
         from prometheus_client.core import GaugeMetricFamily, InfoMetricFamily
 
         yield InfoMetricFamily(
@@ -177,7 +177,7 @@ def _seconds(iso: str | None) -> float | None:
     return None if us is None else us / _MICRO
 
 
-# Gauges of a feature: what they tell, and how; None where there is nothing to tell.
+# Gauges of a feature: name, help and value; None where there is no value.
 _GAUGES: Mapping[str, tuple[str, Callable[[FeatureStatus], float | None]]] = {
     "rows": ("Rows of the served version", lambda f: f.rows),
     "online_rows": ("Rows online", lambda f: f.online_rows),
@@ -228,11 +228,11 @@ class Exporter:
         self.port = int(self._server.server_address[1])
 
     def start(self) -> None:
-        """Answer from now on."""
+        """Start answering requests."""
         threading.Thread(target=self._server.serve_forever, name="metrics", daemon=True).start()
 
     def stop(self) -> None:
-        """Answer no more."""
+        """Stop answering requests, and close the port."""
         self._server.shutdown()
         self._server.server_close()
 

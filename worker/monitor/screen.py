@@ -111,7 +111,7 @@ def _files(status: Status) -> Iterator[str]:
 
 
 def _ago(iso: str) -> str:
-    """How long ago, in the largest unit."""
+    """The time since an instant, in its largest unit."""
     past = max(0, clock.now() - (from_iso(iso) or 0)) // 1_000_000
     for unit, length in (("d", 86_400), ("h", 3_600), ("min", 60)):
         if past >= length:
@@ -120,7 +120,7 @@ def _ago(iso: str) -> str:
 
 
 def _proven(feature: FeatureStatus) -> str | None:
-    """How long ago the served version was proven; of another version that was, its number as well."""
+    """The time since the last proof, behind its version if another is served; None without a proof."""
     audit = feature.audit
     if audit is None or audit.proven_at is None:
         return None

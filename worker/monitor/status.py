@@ -118,7 +118,7 @@ class Status:
 
 
 def gather(project: Project) -> Status:
-    """Look at everything once; raises RedisError where the server of the queue does not answer."""
+    """The status of a project, read once. Raises RedisError where the queue's server does not answer."""
     definitions, queue = project.definitions, JobQueue(project.redis, project.scope)
     names = sorted(definitions.features)
     online = SeenAtOnce(project.online, names)
@@ -152,7 +152,7 @@ def _features(
 def _with_upstream(
     project: Project, status: FeatureStatus, features: Mapping[str, FeatureStatus]
 ) -> FeatureStatus:
-    """The status with what keeps the feature that it is made from."""
+    """The status, with the reason for which the feature that it is made from stands still."""
     above = features.get(project.definitions.feature(status.feature).upstream or "")
     if above is None or above.state not in KEPT:
         return status
@@ -227,7 +227,7 @@ def _feature(project: Project, ticket: Ticket, online: OnlineView) -> FeatureSta
 
 
 def _held_now(project: Project, name: str, manifest: Manifest | None) -> str | None:
-    """The present state of a held feature's source: the reason for a hold is that of the moment when it began."""
+    """The present state of a held feature's source: the reason in the books is of the moment when the hold began."""
     if manifest is None or not manifest.sources:
         return None
     try:
@@ -248,7 +248,7 @@ def _held_now(project: Project, name: str, manifest: Manifest | None) -> str | N
 
 
 def _lag_seconds(manifest: Manifest | None, shown: Target | None) -> float:
-    """How long the rows online have not been what they should be: since the version, or the instant due."""
+    """The seconds for which the rows online have been out of date: since the version was made, or since the instant that was due."""
     if manifest is None:
         return 0.0
     now = clock.now()
@@ -263,7 +263,7 @@ def _lag_seconds(manifest: Manifest | None, shown: Target | None) -> float:
 def _state(
     ticket: Ticket, books: Books, stored: bool, lag: str | None, online: OnlineBooks | None
 ) -> str:
-    """The state in a word; states that need a person take precedence."""
+    """The feature's state in one word; states that need a person take precedence."""
     if books.hold:
         return "held"
     if ticket.parked:
@@ -284,7 +284,7 @@ def _state(
 
 
 def _refusals(project: Project) -> Iterator[str]:
-    """The refusal of the queue's server, though it answers, of a write that would change nothing."""
+    """The words of a server that answers and refuses: its reply to a write that would change nothing."""
     try:
         project.redis.ping()
         project.redis.set(f"mlforge-work:{project.scope}:nothing", "", xx=True)

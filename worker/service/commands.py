@@ -185,7 +185,7 @@ def worker(args: argparse.Namespace) -> int:
 
 
 def status(args: argparse.Namespace) -> int:
-    """Show how everything is; exit code 1 if something needs a person.
+    """Show the state of the project; exit code 1 if something needs a person.
 
     JSON: `{"project", "at", "definitions", "features": [...], "queued", "watcher", "workers": [...],
     "gone": [...], "warnings": [...], "well"}`; each feature has feature, state, version, rows, online_version,

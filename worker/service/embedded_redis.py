@@ -1,4 +1,4 @@
-"""An embedded Redis-compatible server: valkey on a free local port, its data in a folder of ours."""
+"""An embedded Redis-compatible server: valkey on a free local port, its data in the project's folder."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _STOP_S = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where a server listens; the note of it lets the next start find what a killed owner left."""
+    """The address of a server; it is also kept in a file, by which the next start finds a server that a killed owner left."""
 
     port: int
     password: str
@@ -43,7 +43,7 @@ class Address:
 class EmbeddedServer:
     """A valkey server in `folder`; starts in a `with` block, or by `start` and `stop`.
 
-    What it holds survives a restart (append-only file, synced each second). A server that a killed
+    Its data survives a restart (append-only file, synced each second). A server that a killed
     owner left running in the same folder is stopped and replaced; its port and password are kept,
     so that a REDIS_URL once pasted goes on to work. Only this machine can reach it, with the password.
     """
@@ -157,7 +157,7 @@ def _private(path: str, flags: int) -> int:
 
 
 def _replace(leftover: Address, folder: Path) -> None:
-    """Stop the server of a killed owner; what listens there now may be quite another."""
+    """Stop the server of a killed owner, unless another process has its place by now."""
     with Redis.from_url(leftover.url, socket_timeout=5, retry=None) as client:
         try:
             directory: Any = client.config_get("dir")

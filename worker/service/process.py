@@ -30,7 +30,7 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Beside:
-    """Work of the process besides: audits this often, metrics at this port (None: nowhere)."""
+    """Further work of the process: audits at an interval, and metrics at a port (None: no metrics)."""
 
     audit_every_s: float = 0.0
     metrics_port: int | None = None

@@ -72,7 +72,7 @@ class Child:
     _start_at: float = 0.0
 
     def supervise(self, now: float, say: Say) -> None:
-        """Start it, or start it again with growing pauses."""
+        """Start the process where it does not run, after pauses that grow."""
         if self.process is not None and self.process.poll() is None:
             return
         if self.process is not None:
@@ -147,7 +147,7 @@ class Up:
         return 0
 
     def _supervise(self, children: Sequence[Child], server: EmbeddedServer | None) -> None:
-        """Keep all running until `stop` is set; what cannot be started now is tried again later."""
+        """Keep all processes running until `stop` is set; a start that fails is tried again later."""
         faults = 0
         while not self.stop.wait(pause_after(faults) if faults else _TICK_S):
             try:
@@ -237,7 +237,7 @@ def run(plan: Plan) -> int:
 def tell_person(line: str) -> None:
     """Print a line on stdout, control characters escaped, its words whole in a terminal.
 
-    All but the REDIS_URL, which is there to be pasted, has the time.
+    The time precedes each line but REDIS_URL, which is there to be pasted.
     """
     if line.startswith(REDIS_URL):
         lines = [printable(line)]
@@ -289,7 +289,7 @@ def _refreshed(feature: str, details: Mapping[str, Any]) -> str:
 
 
 def _described(entry: Entry) -> str:
-    """As `describe`; of an entry that is not as we write it, its kind."""
+    """The line of `describe`; for an entry of another form, its kind."""
     try:
         return describe(entry)
     except (KeyError, TypeError, ValueError, AttributeError, IndexError):
@@ -359,7 +359,7 @@ def _note_of_another(path: Path) -> dict[str, Any]:
 
 
 def _stop_all(children: Sequence[Child], hurry: threading.Event, say: Say) -> None:
-    """SIGTERM to all; whoever is not done after a while, or a second Ctrl-C, is killed."""
+    """Stop all children by SIGTERM; those that still run after a while, or at a second Ctrl-C, are killed."""
     running = [child.process for child in children if child.process is not None]
     for process in running:
         if process.poll() is None:

@@ -42,7 +42,7 @@ def wait_for(
 ) -> list[Arrival]:
     """Wait until a refresh that began after this call has published and pushed each feature.
 
-    One that is made from another of them is waited for once the other is done.
+    A feature that is made from another of them is waited for after the other.
     Raises MlforgeError if that takes longer than the timeout, saying what is missing.
     """
     deadline = time.monotonic() + timeout_s

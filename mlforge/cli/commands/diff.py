@@ -36,7 +36,7 @@ def diff(args: argparse.Namespace) -> int:
     JSON: `{"feature", "a", "b", "bump", "reason", "details", "columns": {"added", "removed", "retyped"},
     "config": [{"key", "a", "b"}], "logic_changed", "rows": {"added", "removed", "changed", "sample"}}`;
     sample holds keys of up to ten entities whose rows differ, rows is null where rows cannot be
-    matched, for the keys or the timestamp are others.
+    matched because the keys or the timestamp differ.
     """
     from mlforge.build import diff as versions
 
@@ -113,14 +113,14 @@ def _page(difference: VersionDiff, before: Manifest, after: Manifest) -> str:
 
 
 def _metrics(before: Manifest, after: Manifest) -> list[str]:
-    """Metrics of one name and another meaning; columns that came or went tell the rest."""
+    """Metrics whose name stayed and whose meaning changed; metrics that came or went show as columns."""
     old = {metric.name: metric for metric in before.spec.columns}
     new = {metric.name: metric for metric in after.spec.columns}
     return [f"~ {name}" for name in new if name in old and new[name] != old[name]]
 
 
 def _derived(before: Manifest, after: Manifest) -> list[str]:
-    """Derived columns of one name and another expression."""
+    """Derived columns whose name stayed and whose expression changed."""
     old = {column.name: column.expression for column in before.spec.derived}
     return [
         f"~ {column.name}: {old[column.name]} -> {column.expression}"

@@ -124,7 +124,7 @@ def _columns_text(store: Store, result: BuildResult, difference: Difference) -> 
 
 
 def _class_of(outcome: Outcome, vanishes: bool) -> int:
-    """The exit code of the greatest change; a feature's first version adds, one that vanishes breaks."""
+    """The exit code of the greatest change: a first version counts as MINOR, a feature that vanishes as MAJOR."""
     bumps = {
         "minor" if result.reason == "first_build" else result.bump
         for result in outcome.results.values()

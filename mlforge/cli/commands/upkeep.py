@@ -72,7 +72,7 @@ def _age(text: str) -> Duration:
 
 
 def pin(args: argparse.Namespace) -> int:
-    """Keep a version from prune, or no longer.
+    """Pin a version against prune, or take the pin away.
 
     JSON: `{"feature", "pins": [version, ...]}`: all pins of the feature.
     """
@@ -90,7 +90,7 @@ def pin(args: argparse.Namespace) -> int:
 def prune(args: argparse.Namespace) -> int:
     """Remove old versions; never one that is served, pinned or the highest.
 
-    Without a rule it does as a worker does by itself: the last 50 stay, and the newest of each MINOR.
+    Without a rule the worker's own holds: the last 50 stay, and the newest of each MINOR.
 
     JSON: `{"dry_run", "features": [{"feature", "versions": [version, ...], "partials", "unreadable": [version, ...],
     "in_use": [version, ...]}, ...]}`: what went, or would go; partials are counted. A version that cannot be read
@@ -162,7 +162,7 @@ def verify(args: argparse.Namespace) -> int:
     """Compare every byte with what was published. Exit code 1 if something differs.
 
     JSON: `{"features": [{"feature", "versions", "problems": [{"version", "problem"}, ...]}, ...]}`;
-    versions counts those that were looked at.
+    versions is the number of versions that were checked.
     """
     from mlforge.maintenance import operations
 

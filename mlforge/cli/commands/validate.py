@@ -123,7 +123,7 @@ def _notes(definitions: Definitions, names: Sequence[str]) -> Iterator[str]:
 
 
 def check_source(definitions: Definitions, name: str) -> Check:
-    """Take a feature's source in, as a build does; nothing of the store is written or locked."""
+    """The check of a feature's source, read as a build reads it; nothing of the store is written or locked."""
     from mlforge.ingest.function_process import command
     from mlforge.ingest.pipeline import ingest
     from mlforge.ingest.transform import Apart
