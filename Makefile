@@ -32,7 +32,7 @@ up: $(VENV)/.installed
 	@$(BIN)/mlforge up --definitions examples/shop/definitions.py
 
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest
+	$(BIN)/python -m checks.second_chance
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .
