@@ -10,9 +10,9 @@ splitmix64 (Steele, Lea, Flood, 2014).
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache, reduce
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from typing import Any
 
 import polars as pl
@@ -22,8 +22,13 @@ import pyarrow.compute as pc
 from mlforge.core.manifest import MODULUS
 
 
-def _constant(value: int) -> pa.Scalar:
-    return pa.scalar(value, pa.uint64())
+def _arrow(values: Iterable[float | None], dtype: type[pl.DataType] = pl.UInt64) -> pa.Array:
+    """The values as Arrow's array, by way of polars: pa.array and pa.scalar import pandas, wherever it is installed."""
+    return pl.Series(values, dtype=dtype).to_arrow()
+
+
+def _constant(value: int | None) -> pa.Scalar:
+    return _arrow([value])[0]
 
 
 _LANES = (_constant(0x9E3779B97F4A7C15), _constant(0xD1B54A32D192ED03))
@@ -34,6 +39,7 @@ _STEPS = (
 )
 _NULL, _LENGTH = _constant(0x9FB21C651E98DF25), _constant(0xC2B2AE3D27D4EB4F)
 _ZERO, _HALF, _LOW = _constant(0), _constant(32), _constant((1 << 32) - 1)
+_ABSENT, _FLOAT_ZERO = _constant(None), _arrow([0.0], pl.Float64)[0]
 _FEW = 2_000  # texts that take less time one by one than a plan of polars does
 _BLOCK = 16_384  # rows at a time: what is between two steps stays in the processor's cache
 
@@ -50,19 +56,19 @@ def digest(frame: pl.DataFrame) -> int:
 def digests(frame: pl.DataFrame, heights: Sequence[int]) -> list[int]:
     """The digest of each run of so many rows, of which the frame consists; each run has a row."""
     rows = pa.concat_arrays(list(_rows(frame)))
-    run_of_row = pc.list_parent_indices(_runs(heights))
-    halves = [
-        half(_mixed(pc.bit_wise_xor(rows, lane))) for lane in _LANES for half in (_high, _low)
-    ]
-    names = [str(index) for index in range(len(halves))]
-    sums = pa.table([run_of_row, *halves], ["run", *names]).group_by("run", use_threads=False)
-    totals = sums.aggregate([(name, "sum") for name in names])
-    assert totals["run"].to_pylist() == list(range(len(heights)))
-    columns = [totals[f"{name}_sum"].to_pylist() for name in names]
+    last = _arrow(end - 1 for end in accumulate(heights))
+    lanes = [_mixed(pc.bit_wise_xor(rows, lane)) for lane in _LANES]
+    halves = [_sums(half(values), last) for values in lanes for half in (_high, _low)]
     return [
         _joined((first << 32) + first_low, (second << 32) + second_low)
-        for first, first_low, second, second_low in zip(*columns, strict=True)
+        for first, first_low, second, second_low in zip(*halves, strict=True)
     ]
+
+
+def _sums(values: pa.Array, last: pa.Array) -> list[int]:
+    """The sum of each run of values below 2**32; last: the place of each run's last value."""
+    until = pc.cumulative_sum(values).take(last).to_pylist()
+    return [here - before for before, here in pairwise([0, *until])]
 
 
 def _rows(frame: pl.DataFrame) -> Iterator[pa.Array]:
@@ -77,12 +83,6 @@ def _rows(frame: pl.DataFrame) -> Iterator[pa.Array]:
         if isinstance(row, pa.Scalar):  # no columns
             row = pa.repeat(row, min(_BLOCK, frame.height - start))
         yield _array(row)
-
-
-def _runs(heights: Sequence[int]) -> pa.ListArray:
-    """Lists of so many nulls each."""
-    offsets = pa.array(accumulate(heights, initial=0), pa.int32())
-    return pa.ListArray.from_arrays(offsets, pa.nulls(sum(heights)))
 
 
 def _joined(first: int, second: int) -> int:
@@ -125,7 +125,7 @@ def _within(values: pl.Series) -> pa.Array:
         total = _sum_of_lists(
             values.arr.to_list() if isinstance(values.dtype, pl.Array) else values
         )
-    return pc.if_else(_array(values.is_not_null().to_arrow()), total, pa.scalar(None, pa.uint64()))
+    return pc.if_else(_array(values.is_not_null().to_arrow()), total, _ABSENT)
 
 
 def _sum_of_lists(lists: pl.Series) -> pa.Array:
@@ -136,7 +136,7 @@ def _sum_of_lists(lists: pl.Series) -> pa.Array:
     places = numbered.select(pl.int_ranges(0, "n", dtype=pl.UInt64).explode()).to_series()
     place = _mixed(pc.add(_array(places.rechunk().to_arrow()), _LENGTH))
     bits = _placed(lists.filter(filled).explode().rechunk(), place)
-    until = pc.cumulative_sum(pa.concat_arrays([pa.array([0], pa.uint64()), bits]))
+    until = pc.cumulative_sum(pa.concat_arrays([_arrow([0]), bits]))
     ends, length = _array(lengths.cum_sum().to_arrow()), _array(lengths.to_arrow())
     totals = pc.subtract(until.take(ends), until.take(pc.subtract(ends, length)))
     return pc.add(totals, _mixed(pc.add(length, _LENGTH)))
@@ -145,7 +145,9 @@ def _sum_of_lists(lists: pl.Series) -> pa.Array:
 def _placed(parts: pl.Series, place: Any) -> pa.Array:
     """The bits of parts mixed with their places; a null is a part like any other, and zero has no sign."""
     if parts.dtype.is_float():
-        cells = pc.add(_array(parts.cast(pl.Float64).rechunk().to_arrow()), 0.0).view(pa.uint64())
+        cells = pc.add(_array(parts.cast(pl.Float64).rechunk().to_arrow()), _FLOAT_ZERO).view(
+            pa.uint64()
+        )
     else:
         cells = _array(_cells(parts.rechunk()))
     return _array(_mixed(pc.add(pc.fill_null(cells, _NULL), place)))
@@ -164,7 +166,7 @@ def _texts(values: pl.Series) -> pa.Array:
             digest_ = hashlib.blake2b(text.encode(), digest_size=8).digest()
             hashed[text] = int.from_bytes(digest_, "little")
     if len(values) <= _FEW:
-        return pa.array([hashed[text] for text in texts], pa.uint64())
+        return _arrow(hashed[text] for text in texts)
     numbers = pl.Series([hashed[text] for text in texts], dtype=pl.UInt64)
     return values.replace_strict(
         pl.Series(texts, dtype=pl.String), numbers, return_dtype=pl.UInt64

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -163,3 +165,29 @@ def _heard(sizes: list[int], call: Callable[..., Any]) -> Callable[..., Any]:
         return call(function, rows, *further)
 
     return heard
+
+
+def test_builds_leave_pandas_alone_which_takes_longer_to_import_than_they_do(
+    tmp_path: Path,
+) -> None:
+    code = """
+import sys
+from pathlib import Path
+
+from tests.contracts.test_small_files import PLAIN, with_parts
+from tests.support.projects import Project
+
+folder = Project(Path(sys.argv[1]))
+for number, frame in enumerate(PLAIN):
+    folder.drop(f"{number}", with_parts(frame).drop("kind"))
+feature = folder.define(function=lambda df: df)
+folder.build(feature)
+folder.drop("0", with_parts(PLAIN[1]).drop("kind"))
+assert folder.build(feature).changed
+assert folder.store.read("spend").height
+print("pandas" in sys.modules)
+"""
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    root = Path(__file__).parents[2]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=root)
+    assert done.stdout.splitlines()[-1] == "False"
