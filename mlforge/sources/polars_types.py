@@ -31,7 +31,7 @@ def held_by_polars(table: pa.Table, left_out: Mapping[str, str] | None = None) -
     """
     reasons, names = dict(left_out or {}), table.schema.names
     if len(set(names)) == len(names) and all(map(_is_held, table.schema.types)):
-        return table.replace_schema_metadata({_LEFT_OUT: json.dumps(reasons)})
+        return table.replace_schema_metadata({_LEFT_OUT: json.dumps(reasons)} if reasons else None)
     columns: list[pa.ChunkedArray] = []
     fields: list[pa.Field] = []
     counts = Counter(names)
@@ -52,7 +52,8 @@ def held_by_polars(table: pa.Table, left_out: Mapping[str, str] | None = None) -
 
 def left_out_of(table: pa.Table) -> dict[str, str]:
     """The columns that a table of `held_by_polars` had and has no more, each with the reason."""
-    reasons: dict[str, str] = json.loads((table.schema.metadata or {}).get(_LEFT_OUT, b"{}"))
+    metadata = table.schema.metadata
+    reasons: dict[str, str] = json.loads(metadata[_LEFT_OUT]) if metadata else {}
     return reasons
 
 
