@@ -10,6 +10,8 @@ from typing import Any
 
 from redis import Redis
 
+from worker.state.figures import add_or_begin_anew
+
 BUCKETS_S = (0.05, 0.1, 0.2, 0.3, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0)
 """Upper bounds of the freshness histogram; the last bucket has none."""
 
@@ -29,19 +31,23 @@ class Counts:
         steps_ms: Mapping[str, float] = MappingProxyType({}),
     ) -> None:
         """Raise counters; `fresh_s` is one drop's time from close to readable, `steps_ms` what its steps took."""
-        pipeline = self._redis.pipeline(transaction=False)
         key = self._key(feature)
-        for name, amount in amounts.items():
-            if amount:
-                pipeline.hincrby(key, name, amount)
-        if fresh_s is not None:
-            pipeline.hincrby(key, f"bucket_{bisect_left(BUCKETS_S, fresh_s)}", 1)
-            pipeline.hincrbyfloat(key, "freshness_sum", fresh_s)
-        for step, milliseconds in steps_ms.items():
-            pipeline.hincrbyfloat(key, f"step_{step}", milliseconds / 1000)
-        if steps_ms:
-            pipeline.hincrby(key, "steps", 1)
-        pipeline.execute()
+        pipeline = self._redis.pipeline(transaction=False)
+
+        def add() -> None:
+            for name, amount in amounts.items():
+                if amount:
+                    pipeline.hincrby(key, name, amount)
+            if fresh_s is not None:
+                pipeline.hincrby(key, f"bucket_{bisect_left(BUCKETS_S, fresh_s)}", 1)
+                pipeline.hincrbyfloat(key, "freshness_sum", fresh_s)
+            for step, milliseconds in steps_ms.items():
+                pipeline.hincrbyfloat(key, f"step_{step}", milliseconds / 1000)
+            if steps_ms:
+                pipeline.hincrby(key, "steps", 1)
+            pipeline.execute()
+
+        add_or_begin_anew(self._redis, key, add)
 
     def read(self, feature: str) -> dict[str, float]:
         """The feature's counters by name; counters that never rose are absent."""

@@ -10,6 +10,8 @@ from typing import Any
 
 from redis import Redis
 
+from worker.state.figures import add_or_begin_anew
+
 KEPT = 1_000
 UNREADABLE = "unreadable"
 
@@ -62,15 +64,23 @@ class EventLog:
     def write(self, kind: str, feature: str | None = None, **details: Any) -> None:
         """Add an entry; the oldest goes."""
         fields = {"kind": kind, "feature": feature or "", "details": json.dumps(details)}
-        self._redis.xadd(self._stream, fields, maxlen=KEPT, approximate=True)  # type: ignore[arg-type]
+
+        def add() -> None:
+            self._redis.xadd(self._stream, fields, maxlen=KEPT, approximate=True)  # type: ignore[arg-type]
+
+        add_or_begin_anew(self._redis, self._stream, add)
 
     def record_freshness(self, feature: str, milliseconds: float) -> None:
         """Count the time from a file's close to its rows being readable."""
         key = f"{self._freshness}:{feature}"
         pipeline = self._redis.pipeline(transaction=False)
-        pipeline.lpush(key, f"{milliseconds:.3f}")
-        pipeline.ltrim(key, 0, KEPT - 1)
-        pipeline.execute()
+
+        def add() -> None:
+            pipeline.lpush(key, f"{milliseconds:.3f}")
+            pipeline.ltrim(key, 0, KEPT - 1)
+            pipeline.execute()
+
+        add_or_begin_anew(self._redis, key, add)
 
     def freshness(self, feature: str) -> Distribution | None:
         """The distribution of the last thousand drops of a feature."""
