@@ -17,7 +17,7 @@ from mlforge.core.aggregations import AGGREGATIONS
 from mlforge.errors import FeatureNotFound, RetrievalError, VersionNotFound
 from mlforge.metrics import Rolling
 from mlforge.online import RedisStore
-from mlforge.retrieval.explain import Explanation
+from mlforge.retrieval.explanation import Explanation
 from mlforge.retrieval.lineage import FILE
 from tests.support.projects import Project, at, rows
 

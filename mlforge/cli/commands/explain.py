@@ -22,7 +22,7 @@ from mlforge.core.values import to_iso, to_us
 from mlforge.definitions.environment import REDIS_URL
 
 if TYPE_CHECKING:
-    from mlforge.retrieval.explain import Bounds, Explanation, Value
+    from mlforge.retrieval.explanation import Bounds, Explanation, Value
 
 _ROWS = 20
 _COLUMNS = 4
