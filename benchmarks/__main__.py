@@ -17,6 +17,7 @@ from benchmarks import (
     chains,
     cliffs,
     dense,
+    derived,
     drops,
     freshness,
     hot,
@@ -46,6 +47,7 @@ _MODULES = (
     sharing,
     aggregations,
     all_time,
+    derived,
 )
 
 
