@@ -38,6 +38,7 @@ from mlforge.errors import (
 )
 from mlforge.features.feature import Feature
 from mlforge.frames import polars_schema
+from mlforge.frames.entity_times import EntityTimes
 from mlforge.ingest.pipeline import Intake, ingest
 from mlforge.ingest.transform import Apart
 from mlforge.ingest.unchanged import of_version
@@ -209,7 +210,7 @@ class _Refresh:
         ):
             return None
         if same_rows(latest.partials, candidate.partials):
-            return EventDiff(0, 0, _no_entities(candidate), None)
+            return EventDiff(0, 0, EntityTimes(_no_entities(candidate)))
         try:
             return diff_versions(self.store, latest, candidate)
         except IntegrityError:

@@ -15,6 +15,7 @@ from mlforge.engines import POINT, Engine, Events
 from mlforge.engines.derived import derived_values
 from mlforge.errors import DataError
 from mlforge.frames import polars_schema
+from mlforge.frames.entity_times import FIRST, LAST, EntityTimes, entities_and_hull
 from mlforge.store import TablePiece, Transaction
 from mlforge.store.changes import EventDiff
 
@@ -43,24 +44,23 @@ class Table:
 def evaluate(
     engine: Engine,
     events: Events,
-    among: pl.DataFrame | None = None,
-    times: TimeRange | None = None,
+    within: TimeRange | EntityTimes | None = None,
 ) -> pl.DataFrame:
-    """The table's rows: all of them, or the rows of some entities within a range of time."""
-    rows, spec = _plain_rows(engine, events, among, times), events.spec
+    """The table's rows: all of them, those of a range of time, or of some entities within a range of their own."""
+    rows, spec = _plain_rows(engine, events, within), events.spec
     if not spec.derived:
         return rows
     return rows.hstack(derived_values(spec, events.schema, rows, spec.timestamp))
 
 
 def _plain_rows(
-    engine: Engine, events: Events, among: pl.DataFrame | None, times: TimeRange | None
+    engine: Engine, events: Events, within: TimeRange | EntityTimes | None
 ) -> pl.DataFrame:
     """The rows without derived columns."""
     spec = events.spec.plain
     columns = spec.output(events.schema)
     if not spec.columns:
-        rows = events.scan(times=times, among=among)
+        rows = events.rows(None, within)
         return _ordered(
             polars_schema.select_typed(
                 rows, {c.name: c.dtype for c in events.schema}, columns
@@ -68,20 +68,20 @@ def _plain_rows(
             events,
         )
     if spec.interval is None:
-        return engine.rows(events, among, times)
-    return _at_boundaries(engine, events, spec.interval, among, times)
+        return engine.rows(events, within)
+    return _at_boundaries(engine, events, spec.interval, within)
 
 
 def _at_boundaries(
     engine: Engine,
     events: Events,
     interval: Duration,
-    among: pl.DataFrame | None,
-    times: TimeRange | None,
+    within: TimeRange | EntityTimes | None,
 ) -> pl.DataFrame:
     """Values at the end of each interval that holds an event."""
     spec = events.spec
     assert spec.timestamp is not None
+    among, times = entities_and_hull(within)
     event_times = None if times is None else TimeRange(times.start - interval.us, times.end)
     source = events.cache.identities(events, event_times, among)
     time = polars_schema.microseconds(spec.timestamp)
@@ -90,6 +90,8 @@ def _at_boundaries(
     ).unique()
     if times is not None:
         points = points.filter(pl.col(POINT).is_between(times.start, times.end))
+    if isinstance(within, EntityTimes):
+        points = within.rows(points, pl.col(POINT))
     at = (
         points.with_columns(pl.col(POINT).cast(polars_schema.UTC_INSTANT))
         .sort(POINT, *spec.entity)
@@ -119,7 +121,7 @@ class TableWriter:
             return Table(self._write([rows]), rows.height)
         at_once = self.layout.chunk_rows or self.engine.rows_at_once(self.events.spec)
         ranges = self.events.ranges(at_once)
-        chunks = (evaluate(self.engine, self.events, times=times) for times in ranges)
+        chunks = (evaluate(self.engine, self.events, times) for times in ranges)
         parts = self._write(chunks)
         return Table(parts, sum(part.rows for part in parts))
 
@@ -128,31 +130,32 @@ class TableWriter:
 
         before: the parts of the served version, in the order of time.
         """
-        spec = self.events.spec
-        if diff.times is None or spec.timestamp is None:
+        spec, own = self.events.spec, self._touched(diff.own_times)
+        touched = own.hull
+        if touched is None or spec.timestamp is None:
             return self.full()
-        touched = diff.times
-        if spec.columns:
-            touched = time_model.rows_touched(touched, spec.windows, spec.interval)
-        fresh = evaluate(self.engine, self.events, diff.entities, touched)
+        fresh = evaluate(self.engine, self.events, own)
         earlier, dirty, later = _split(before, touched, fresh.height, self.layout.part_rows)
         old = self._read(dirty)
-        stale = pl.col(spec.timestamp).is_between(
-            polars_schema.instant(touched.start), polars_schema.instant(touched.end)
-        )
-        kept = self._of_others(old.filter(stale), diff)
-        rows = _ordered(pl.concat([old.filter(~stale), kept, fresh]), self.events)
+        time = polars_schema.microseconds(spec.timestamp)
+        stale = time.is_between(touched.start, touched.end)
+        kept = own.others(polars_schema.with_entities(old.filter(stale), spec), time)
+        rows = pl.concat([old.filter(~stale), kept.select(old.columns), fresh])
+        rows = _ordered(rows, self.events)
         # A long stretch before the touched rows gets a part of its own: the next drop may touch this
         # time again, and need not write that stretch again.
-        head = rows.filter(pl.col(spec.timestamp) < polars_schema.instant(touched.start)).height
+        head = rows.filter(time < touched.start).height
         cut = head if head > 2 * (rows.height - head) else 0
         parts = self._write([rows.head(cut), rows.slice(cut)], earlier, later)
         return Table(parts, fresh.height)
 
-    def _of_others(self, rows: pl.DataFrame, diff: EventDiff) -> pl.DataFrame:
-        """The rows of entities without a changed event."""
-        keys = list(self.events.spec.keys)
-        return rows.join(diff.entities, on=keys, how="anti") if keys else rows.clear()
+    def _touched(self, events: EntityTimes) -> EntityTimes:
+        """The rows that may change, appear or vanish with changed events, for each entity from its own events."""
+        spec = self.events.spec
+        if events.hull is None or not spec.columns:
+            return events
+        first, last = pl.col(FIRST), pl.col(LAST)
+        return events.moved(*time_model.touched_ends(first, last, spec.windows, spec.interval))
 
     def shared(self, before: Sequence[Part]) -> Table:
         """The served version's table once more, without writing a byte of it."""

@@ -29,9 +29,9 @@ class Period:
         """The first instant of the unit that holds an instant."""
         return _FIRST_DAY[self.text](instant // DAY_US) * DAY_US
 
-    def last_end(self, instant: int) -> int:
+    def last_end(self, instant: Any) -> Any:
         """The last instant of the unit that holds an instant: the last whose unit starts no later than it."""
-        return int(self.start(self.start(instant) + self.most_days * DAY_US)) - 1
+        return self.start(self.start(instant) + self.most_days * DAY_US) - 1
 
     @property
     def width(self) -> int | None:

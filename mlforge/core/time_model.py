@@ -89,13 +89,18 @@ class Window:
         """The event times that a point sees; both ends included."""
         return TimeRange(self.first(point), self.last(point))
 
+    def first_point(self, event_time: Any) -> Any:
+        """The first point that may see an event: an integer, or an expression over event times."""
+        return event_time + self.lag + (self.closed in ("left", "none"))
+
+    def last_point(self, event_time: Any) -> Any:
+        """The last point that sees an event; before the first one where none does."""
+        opens_after = self.closed in ("right", "none")
+        return self.length.last_end(event_time - opens_after) + self.lag
+
     def points_seeing(self, event_time: int) -> TimeRange:
         """The points that see an event; the end lies before the start where none does."""
-        opens_after = self.closed in ("right", "none")
-        return TimeRange(
-            event_time + self.lag + (self.closed in ("left", "none")),
-            self.length.last_end(event_time - opens_after) + self.lag,
-        )
+        return TimeRange(self.first_point(event_time), self.last_point(event_time))
 
     def ends(self, point: int) -> TimeRange:
         """The start and the end, whether or not they belong to the window."""
@@ -118,18 +123,18 @@ class Window:
         return self.closed in ("both", "right")
 
 
-def floor(t: int, interval: Duration) -> int:
-    """The last interval boundary, counted from the epoch, at or before `t`."""
+def floor(t: Any, interval: Duration) -> Any:
+    """The last interval boundary, counted from the epoch, at or before `t`: an integer, or an expression."""
     return t - t % interval.us
 
 
 def point(t: int, interval: Duration | None) -> int:
     """Where a value at `t` is evaluated."""
-    return t if interval is None else floor(t, interval)
+    return t if interval is None else int(floor(t, interval))
 
 
-def row_point(event_time: int, interval: Duration | None) -> int:
-    """The instant of the stored row that an event causes, in UTC microseconds."""
+def row_point(event_time: Any, interval: Duration | None) -> Any:
+    """The instant of the stored row that an event causes, in UTC microseconds: an integer, or an expression."""
     return event_time if interval is None else floor(event_time, interval) + interval.us
 
 
@@ -140,21 +145,42 @@ def last_event(interval: Duration | None) -> int:
 
 def events_seen(points: TimeRange, windows: Iterable[Window]) -> TimeRange:
     """Event times that some point of the range sees through some window."""
-    firsts, lasts = zip(
-        *((w.first(points.start), w.last(points.end)) for w in windows), strict=True
-    )
+    firsts, lasts = seen_ends(points.start, points.end, windows)
     return TimeRange(min(firsts), max(lasts))
+
+
+def seen_ends(
+    first_point: Any, last_point: Any, windows: Iterable[Window]
+) -> tuple[list[Any], list[Any]]:
+    """For each window the least event time that the first point sees, and the greatest that the last does.
+
+    Integers, or expressions over points.
+    """
+    windows = tuple(windows)
+    return [w.first(first_point) for w in windows], [w.last(last_point) for w in windows]
 
 
 def rows_touched(
     events: TimeRange, windows: Iterable[Window], interval: Duration | None
 ) -> TimeRange:
     """The range of stored rows that may change, appear or vanish when events in a range change."""
-    touched = TimeRange(row_point(events.start, interval), row_point(events.end, interval))
-    for window in windows:
-        first, last = window.points_seeing(events.start), window.points_seeing(events.end)
-        touched = touched.union(TimeRange(first.start, last.end))
-    return touched
+    firsts, lasts = touched_ends(events.start, events.end, windows, interval)
+    return TimeRange(min(firsts), max(lasts))
+
+
+def touched_ends(
+    first_event: Any, last_event: Any, windows: Iterable[Window], interval: Duration | None
+) -> tuple[list[Any], list[Any]]:
+    """The ends of which the least and the greatest are those of the rows that events touch.
+
+    The rows that the events themselves cause, and for each window the first and the last that sees them: integers, or
+    expressions over event times.
+    """
+    windows = tuple(windows)
+    return (
+        [row_point(first_event, interval), *(w.first_point(first_event) for w in windows)],
+        [row_point(last_event, interval), *(w.last_point(last_event) for w in windows)],
+    )
 
 
 def longest(windows: Iterable[Window]) -> int:
@@ -185,7 +211,7 @@ def as_of(
     if watermark is None:
         return None
     if interval is not None:
-        boundary = min(floor(watermark, interval) + interval.us, floor(now, interval))
+        boundary: int = min(row_point(watermark, interval), point(now, interval))
         return max(boundary, FIRST_INSTANT)
     return min(watermark + any(not window.sees_present for window in windows), now)
 

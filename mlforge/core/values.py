@@ -126,8 +126,8 @@ class Duration:
         """The start of a window so long: an integer, or an expression over ends."""
         return end - self.us
 
-    def last_end(self, start: int) -> int:
-        """The last end of a window so long that starts no later than this."""
+    def last_end(self, start: Any) -> Any:
+        """The last end of a window so long that starts no later than this: an integer, or an expression."""
         return start + self.us
 
     def __str__(self) -> str:

@@ -27,13 +27,14 @@ from mlforge.core.aggregations import aggregation
 from mlforge.core.feature_spec import FeatureSpec
 from mlforge.core.metrics import MetricColumn
 from mlforge.core.schema import Column
-from mlforge.core.values import TimeRange
+from mlforge.core.values import BEGINNING, END, TimeRange
 from mlforge.engines import timeline
 from mlforge.engines.events import Events
-from mlforge.engines.plan import gather, plan, times_of
+from mlforge.engines.plan import line_of, plan, times_of
 from mlforge.engines.timeline import ROW_DTYPE
 from mlforge.errors import DataError
 from mlforge.frames import polars_schema
+from mlforge.frames.entity_times import EntityTimes, part_within
 
 POINT = "__point"
 MEMORY_LIMIT = 2 << 30
@@ -104,48 +105,51 @@ class Engine(ABC):
             _evaluated_at(spec).alias(TIME),
             pl.int_range(pl.len(), dtype=ROW_DTYPE).alias(ROW),
         )
-        answers = pl.concat([self._metrics_at(events, p) for p in self._by_time(events, numbered)])
-        answers = answers.sort(ROW)
-        return answers.select(_settle(answers, column, spec.name) for column in columns)
+        answers = []
+        for some in self._by_time(events, numbered):
+            metrics = self._metrics_at(events, some)
+            settled = (_settle(metrics, column, spec.name) for column in columns)
+            answers.append(metrics.select(ROW, *settled))
+        return pl.concat(answers).sort(ROW).drop(ROW)
 
-    def rows(
-        self, events: Events, among: pl.DataFrame | None = None, times: TimeRange | None = None
-    ) -> pl.DataFrame:
+    def rows(self, events: Events, within: TimeRange | EntityTimes | None = None) -> pl.DataFrame:
         """The values of a continuous feature at its own events: keys, timestamp and metric columns.
 
-        One row for each entity and instant of an event, sorted by time, then keys. among: keys of the
-        entities to keep. times: the range of the rows, in UTC microseconds. Raises DataError as `values` does.
+        One row for each entity and instant of an event, sorted by time, then keys. within: the range of the rows, in
+        UTC microseconds, or some entities, each with a range of its own. Raises DataError as `values` does.
         """
+        totals = events.totals
+        if within is None or totals is None:
+            return self._rows_of_line(events, within)
+        rows = []
+        if earlier := part_within(within, TimeRange(BEGINNING, totals.since - 1)):
+            rows.append(self._rows_of_line(events, earlier))
+        if later := part_within(within, TimeRange(totals.since, END)):
+            rows.append(self._rows_at(events, later))
+        if len(rows) == 1:
+            return rows[0]
+        return pl.concat(rows).sort(events.spec.order)
+
+    def _rows_of_line(self, events: Events, within: TimeRange | EntityTimes | None) -> pl.DataFrame:
+        """The rows from a timeline of all events that they see."""
         spec = events.spec
-        assert spec.timestamp is not None
-        if times is not None and events.totals and events.totals.metrics(times.start):
-            return self._rows_at(events, among, times)
-        event_times = (
-            None if times is None else time_model.events_seen(times, spec.windows).union(times)
-        )
-        line = gather(events, event_times, among).collect(
-            engine=polars_schema.engine_for(events.rows_within(event_times))
-        )
+        line, inside = line_of(events, within)
         line = timeline.sorted_(line, spec.entity)
-        line = timeline.numbered(timeline.with_entities(line, spec.entity), times)
+        line = timeline.numbered(timeline.with_entities(line, spec.entity), inside)
         results = self._aggregated(line, spec.columns, spec.value_dtypes(events.schema), spec.name)
         keys_and_times = line.filter(pl.col(ROW).is_not_null()).select(
-            *spec.keys, pl.col(TIME).cast(polars_schema.UTC_INSTANT).alias(spec.timestamp)
+            *spec.keys, pl.col(TIME).cast(polars_schema.UTC_INSTANT).alias(str(spec.timestamp))
         )
         values = (
             _settle(results, column, spec.name) for column in spec.plain.values(events.schema)
         )
         return keys_and_times.hstack(results.select(values)).sort(spec.order)
 
-    def _rows_at(
-        self, events: Events, among: pl.DataFrame | None, times: TimeRange
-    ) -> pl.DataFrame:
+    def _rows_at(self, events: Events, within: TimeRange | EntityTimes) -> pl.DataFrame:
         """The same by evaluating the points: for windows over all time most events need not be read."""
         spec = events.spec
         time = str(spec.timestamp)
-        points = events.scan(spec.identity, times, among).select(
-            *spec.entity, pl.col(time).alias(POINT)
-        )
+        points = events.rows(spec.identity, within).select(*spec.entity, pl.col(time).alias(POINT))
         at = points.unique().sort(POINT, *spec.entity).collect()
         rows = at.rename({POINT: time}).hstack(self.values(events, at))
         return rows.select(*spec.keys, time, *(column.name for column in spec.columns))
@@ -187,8 +191,17 @@ class Engine(ABC):
         return results if results[ROW].is_sorted() else results.sort(ROW)
 
     def _by_time(self, events: Events, points: pl.DataFrame) -> Iterator[pl.DataFrame]:
-        """The points in ranges of time, so that no more events than `gathered` are needed at once."""
-        event_times = time_model.events_seen(times_of(points), events.spec.windows)
+        """The points in ranges of time, so that no more events than `gathered` are needed at once.
+
+        Points that totals serve are apart from earlier ones.
+        """
+        times, totals = times_of(points), events.totals
+        if totals is not None and times.start < totals.since <= times.end:
+            is_served = pl.col(TIME) >= totals.since
+            yield from self._by_time(events, points.filter(~is_served))
+            yield from self._by_time(events, points.filter(is_served))
+            return
+        event_times = time_model.events_seen(times, events.spec.windows)
         ranges = events.within(event_times).ranges(self.gathered)
         if len(ranges) == 1:
             yield points

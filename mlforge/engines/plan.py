@@ -20,6 +20,7 @@ from mlforge.engines.tiles import build
 from mlforge.engines.tiles.build import build_tiles
 from mlforge.engines.tiles.merge import Merge, merge
 from mlforge.frames import polars_schema
+from mlforge.frames.entity_times import FIRST, LAST, EntityTimes, entities_and_hull
 
 
 @dataclass(frozen=True)
@@ -104,6 +105,27 @@ def gather(
 ) -> pl.LazyFrame:
     """The events of a range of time and of some entities, as in a timeline."""
     return timeline.of_events(events.scan(events.spec.needed(), event_times, among), events.spec)
+
+
+def line_of(
+    events: Events, within: TimeRange | EntityTimes | None
+) -> tuple[pl.DataFrame, pl.Expr | None]:
+    """The events that rows of some range see, and the rows' own, as in a timeline; and which of them are rows of the range.
+
+    Nothing for the latter where all are.
+    """
+    among, times = entities_and_hull(within)
+    windows = events.spec.windows
+    event_times = None if times is None else time_model.events_seen(times, windows).union(times)
+    rows = gather(events, event_times, among)
+    inside = None if times is None else pl.col(TIME).is_between(times.start, times.end)
+    if isinstance(within, EntityTimes):
+        first, last = pl.col(FIRST), pl.col(LAST)
+        firsts, lasts = time_model.seen_ends(first, last, windows)
+        begin, end = pl.min_horizontal(first, *firsts), pl.max_horizontal(last, *lasts)
+        rows = within.beside(rows).filter(pl.col(TIME).is_between(begin, end))
+        inside = pl.col(TIME).is_between(first, last)
+    return rows.collect(engine=polars_schema.engine_for(events.rows_within(event_times))), inside
 
 
 def times_of(points: pl.DataFrame) -> TimeRange:

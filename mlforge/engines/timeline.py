@@ -9,7 +9,6 @@ import polars as pl
 from mlforge.compilers.base import ENTITY, ROW, TIME, value_alias
 from mlforge.core.feature_spec import FeatureSpec
 from mlforge.core.metrics import MetricColumn
-from mlforge.core.values import TimeRange
 from mlforge.frames import polars_schema
 
 ROW_DTYPE = pl.UInt32()
@@ -45,11 +44,11 @@ def with_entities(line: pl.DataFrame, keys: Iterable[str]) -> pl.DataFrame:
     return line.with_columns(_is_new(keys).cum_sum().cast(pl.UInt32).alias(ENTITY))
 
 
-def numbered(line: pl.DataFrame, times: TimeRange | None) -> pl.DataFrame:
-    """A timeline of events with the first row of each entity and instant numbered, within a range of time."""
+def numbered(line: pl.DataFrame, inside: pl.Expr | None) -> pl.DataFrame:
+    """A timeline of events with the first row of each entity and instant numbered; inside: of which instants, None for all."""
     is_point = _is_new([ENTITY, TIME])
-    if times is not None:
-        is_point &= pl.col(TIME).is_between(times.start, times.end)
+    if inside is not None:
+        is_point &= inside
     return line.with_columns(
         pl.when(is_point).then(pl.int_range(pl.len(), dtype=ROW_DTYPE)).alias(ROW)
     )

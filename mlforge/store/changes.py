@@ -12,7 +12,7 @@ from mlforge.core.feature_spec import FeatureSpec
 from mlforge.core.list_diff import differing
 from mlforge.core.manifest import MODULUS, Manifest, Partial
 from mlforge.core.values import TimeRange
-from mlforge.frames.polars_schema import times_of
+from mlforge.frames.entity_times import EntityTimes
 from mlforge.store.base import Store
 from mlforge.store.integrity import intact
 from mlforge.store.scan import event_scan
@@ -24,12 +24,24 @@ _ROWS_AT_ONCE = 4_000_000
 
 @dataclass(frozen=True)
 class EventDiff:
-    """The events that differ between two sets of partials, as a multiset; `went` of them were removed."""
+    """The events that differ between two sets of partials, as a multiset; `went` of them were removed.
+
+    own_times: their entities, each with the range of its own events.
+    """
 
     rows: int
     went: int
-    entities: pl.DataFrame
-    times: TimeRange | None
+    own_times: EntityTimes
+
+    @property
+    def entities(self) -> pl.DataFrame:
+        """Keys of the entities whose events differ."""
+        return self.own_times.entities
+
+    @property
+    def times(self) -> TimeRange | None:
+        """The range of all that differ; None where events have no time, or none differ."""
+        return self.own_times.hull
 
 
 def same_rows(old: Sequence[Partial], new: Sequence[Partial]) -> bool:
@@ -58,7 +70,7 @@ def diff_events(went: pl.LazyFrame | None, came: pl.LazyFrame, spec: FeatureSpec
     """The exact multiset difference, row by row; `went` None means that no partial was removed."""
     if went is None:
         new = came.select(*spec.entity, *spec.times).collect()
-        return EventDiff(new.height, 0, new.select(spec.entity).unique(), times_of(new, spec))
+        return EventDiff(new.height, 0, EntityTimes.of(new, spec))
     both = pl.concat(
         [went.with_columns(pl.lit(-1).alias(_SIGN)), came.with_columns(pl.lit(1).alias(_SIGN))]
     )
@@ -66,8 +78,7 @@ def diff_events(went: pl.LazyFrame | None, came: pl.LazyFrame, spec: FeatureSpec
     counted = both.group_by(columns).agg(pl.col(_SIGN).sum()).filter(pl.col(_SIGN) != 0).collect()
     signs = counted[_SIGN]
     no_more = -int(signs.filter(signs < 0).sum())
-    entities = counted.select(spec.entity).unique()
-    return EventDiff(int(signs.abs().sum()), no_more, entities, times_of(counted, spec))
+    return EventDiff(int(signs.abs().sum()), no_more, EntityTimes.of(counted, spec))
 
 
 def diff_versions(store: Store, before: Manifest, after: Manifest) -> EventDiff:

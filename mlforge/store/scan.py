@@ -16,6 +16,7 @@ from mlforge.core.manifest import Manifest, Partial
 from mlforge.core.schema import Schema
 from mlforge.core.values import BEGINNING, END, TimeRange
 from mlforge.frames import polars_schema
+from mlforge.frames.entity_times import EntityTimes, entities_and_hull
 from mlforge.store import file_tasks
 from mlforge.store.base import Store
 from mlforge.store.file_tasks import FileScanTask
@@ -64,6 +65,16 @@ class EventScan:
     ) -> pl.LazyFrame:
         """The events, lazily: some columns, those of a time range and of some entities, in no particular order."""
         return self.scan_tasks(self.tasks_within(times), columns, times, among)
+
+    def rows(
+        self, columns: Sequence[str] | None, within: TimeRange | EntityTimes | None
+    ) -> pl.LazyFrame:
+        """The events of a range of time, or of some entities within a range of their own; otherwise as `scan`."""
+        among, times = entities_and_hull(within)
+        rows = self.scan(columns, times, among)
+        if self.spec.timestamp is None or not isinstance(within, EntityTimes):
+            return rows
+        return within.rows(rows, polars_schema.microseconds(self.spec.timestamp))
 
     def ranges(self, rows: int) -> list[TimeRange]:
         """Ranges that together cover all of time, each with about this many events.

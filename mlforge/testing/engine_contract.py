@@ -20,6 +20,7 @@ from mlforge.core.values import FIRST_INSTANT, LAST_INSTANT, TimeRange, to_us
 from mlforge.engines import POINT, Engine
 from mlforge.errors import DataError
 from mlforge.frames import polars_schema
+from mlforge.frames.entity_times import FIRST, LAST, EntityTimes
 from mlforge.frames.polars_schema import UTC_INSTANT, dtype_text
 from mlforge.testing.engine_cases import (
     CALENDAR,
@@ -132,12 +133,19 @@ class EngineContract:
         self, engine: Engine, tmp_path: Path
     ) -> None:
         case = small_case(tmp_path)
-        among, times = pl.DataFrame({"user": [1]}), TimeRange(NOON + HOUR, NOON + 4 * HOUR)
-        every = engine.rows(case.events)
-        inside = pl.col("at").to_physical().is_between(times.start, times.end)
-        expected = every.filter(inside, user=1)
-        assert expected.height
-        assert engine.rows(case.events, among, times).equals(expected, null_equal=True)
+        ranges = {1: (NOON + HOUR, NOON + 4 * HOUR), 2: (NOON, NOON + 2 * HOUR)}
+        rows = [{"user": user, FIRST: a, LAST: b} for user, (a, b) in ranges.items()]
+        own = EntityTimes(pl.DataFrame(rows))
+        every, time = engine.rows(case.events), pl.col("at").to_physical()
+        of_two = pl.concat(
+            every.filter(time.is_between(*ends), user=u) for u, ends in ranges.items()
+        )
+        assert set(of_two["user"]) == set(ranges)
+        assert engine.rows(case.events, own).equals(of_two.sort("at", "user"), null_equal=True)
+        times = TimeRange(*ranges[1])
+        inside = every.filter(time.is_between(times.start, times.end))
+        assert inside.height > of_two.filter(user=1).height
+        assert engine.rows(case.events, times).equals(inside, null_equal=True)
 
     @pytest.mark.parametrize(
         "values",

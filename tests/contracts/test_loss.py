@@ -11,6 +11,7 @@ from mlforge.build.loss import loss_of
 from mlforge.core.feature_spec import FeatureSpec
 from mlforge.core.manifest import Manifest, Partial, SourceRecord
 from mlforge.core.schema import Column
+from mlforge.frames.entity_times import EntityTimes
 from mlforge.store.changes import EventDiff
 
 SPEC = FeatureSpec("f", ("k",), None, None, ())
@@ -67,9 +68,9 @@ def test_one_of_two_equal_files_that_goes_is_lost():
 def test_no_more_is_lost_than_events_went():
     """The same rows in other files: a compaction of files that are set aside by now."""
     after = version({"b": ("B", 20), "c": ("C", 30), "x": ("X", 10)})
-    nothing = pl.DataFrame({"k": []})
-    assert loss_of(BEFORE, after, EventDiff(0, 0, nothing, None), {"a": "A"}) is None
-    loss = loss_of(BEFORE, after, EventDiff(8, 4, nothing, None), {"a": "A"})
+    nothing = EntityTimes(pl.DataFrame({"k": []}))
+    assert loss_of(BEFORE, after, EventDiff(0, 0, nothing), {"a": "A"}) is None
+    loss = loss_of(BEFORE, after, EventDiff(8, 4, nothing), {"a": "A"})
     assert loss is not None
     assert loss.lost == 4
 

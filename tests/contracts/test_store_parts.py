@@ -22,6 +22,7 @@ from mlforge.core.schema import Column
 from mlforge.core.values import TimeRange
 from mlforge.engines import Events, engine_named
 from mlforge.frames.digest import digest
+from mlforge.frames.entity_times import EntityTimes
 from mlforge.maintenance.operations import verify
 from mlforge.store import Books, LocalStore, Pointer, Snapshot
 from mlforge.store.changes import EventDiff
@@ -241,7 +242,7 @@ def drop_by_drop(
             tx,
             Layout(part_rows=PART_ROWS),
         )
-        changes = EventDiff(frame.height, 0, frame.select("user").unique(), span)
+        changes = EventDiff(frame.height, 0, EntityTimes.of(frame, SPEC))
         table = writer.changed(changes, parts)
         known = {(lies / part.file).stat().st_ino for part in parts}
         fresh = [p for p in table.parts if (into / p.file).stat().st_ino not in known]

@@ -73,6 +73,12 @@ class Totals:
         """Whether much of what should be in the tiles came later."""
         return sum([partial.rows for partial in self.late]) * _LATE > self.tiles.summary.events
 
+    @property
+    def since(self) -> int:
+        """The first point at which they serve every such metric."""
+        firsts = (metric.window.first_point(self.until - 1) for metric in self.spec.columns)
+        return int(max(firsts))
+
     def metrics(self, first_point: int) -> tuple[MetricColumn, ...]:
         """The metrics whose windows, at a point or any later one, hold all events before `until`."""
         oldest = self.until - 1

@@ -1,0 +1,93 @@
+"""Ranges of time of entities, each its own: a late event of one entity touches no row of another."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import polars as pl
+
+from mlforge.core.feature_spec import FeatureSpec
+from mlforge.core.values import TimeRange
+from mlforge.frames import polars_schema
+
+FIRST, LAST = "__first", "__last"
+
+
+@dataclass(frozen=True)
+class EntityTimes:
+    """Some entities, each with a range of time.
+
+    frame: a row for each entity: the key columns, and FIRST and LAST, UTC microseconds (Int64), both included. Without these two
+    where events have no time.
+    """
+
+    frame: pl.DataFrame
+
+    @classmethod
+    def of(cls, events: pl.DataFrame, spec: FeatureSpec) -> EntityTimes:
+        """The entities of some events, each with the range of its events' times."""
+        if spec.timestamp is None:
+            return cls(events.select(spec.entity).unique())
+        time = polars_schema.microseconds(spec.timestamp)
+        ends = (time.min().alias(FIRST), time.max().alias(LAST))
+        return cls(events.group_by(spec.entity).agg(ends))
+
+    @cached_property
+    def entities(self) -> pl.DataFrame:
+        """The key columns."""
+        return self.frame.drop(FIRST, LAST, strict=False)
+
+    @cached_property
+    def hull(self) -> TimeRange | None:
+        """The least range that covers all of theirs; None where there is none."""
+        if FIRST not in self.frame.columns or self.frame.is_empty():
+            return None
+        return TimeRange(int(self.frame[FIRST].min()), int(self.frame[LAST].max()))  # type: ignore[arg-type]
+
+    def moved(self, first: Sequence[pl.Expr], last: Sequence[pl.Expr]) -> EntityTimes:
+        """The entities with ranges from the least of some expressions of FIRST and LAST to the greatest of others."""
+        ends = (pl.min_horizontal(first).alias(FIRST), pl.max_horizontal(last).alias(LAST))
+        return EntityTimes(self.frame.with_columns(ends))
+
+    def within(self, times: TimeRange) -> EntityTimes:
+        """The parts of the ranges that lie in another; without the entities that have none there."""
+        ends = pl.col(FIRST).clip(lower_bound=times.start), pl.col(LAST).clip(upper_bound=times.end)
+        return EntityTimes(self.frame.with_columns(ends).filter(pl.col(FIRST) <= pl.col(LAST)))
+
+    def beside(self, rows: pl.LazyFrame) -> pl.LazyFrame:
+        """The rows of these entities, with FIRST and LAST, in their order."""
+        keys = self.entities.columns
+        return rows.join(self.frame.lazy(), on=keys, how="inner", maintain_order="left")
+
+    def rows(self, rows: pl.LazyFrame, time: pl.Expr) -> pl.LazyFrame:
+        """The rows whose time, in UTC microseconds, lies in their entity's range, in their order."""
+        return self.beside(rows).filter(time.is_between(FIRST, LAST)).drop(FIRST, LAST)
+
+    def others(self, rows: pl.DataFrame, time: pl.Expr) -> pl.DataFrame:
+        """The rows of other entities, and those whose time lies outside of their entity's range."""
+        keys = self.entities.columns
+        beside = rows.lazy().join(self.frame.lazy(), on=keys, how="left", maintain_order="left")
+        is_outside = time.is_between(FIRST, LAST).not_().fill_null(True)
+        return beside.filter(is_outside).drop(FIRST, LAST).collect()
+
+
+def entities_and_hull(
+    within: TimeRange | EntityTimes | None,
+) -> tuple[pl.DataFrame | None, TimeRange | None]:
+    """Keys of the entities, None for all, and the least range that covers their times, None for all of time."""
+    if isinstance(within, EntityTimes):
+        return within.entities, within.hull
+    return None, within
+
+
+def part_within(
+    within: TimeRange | EntityTimes, times: TimeRange
+) -> TimeRange | EntityTimes | None:
+    """The part of a range, or of each entity's, that lies in another range; None where nothing does."""
+    if isinstance(within, EntityTimes):
+        part = within.within(times)
+        return None if part.frame.is_empty() else part
+    start, end = max(within.start, times.start), min(within.end, times.end)
+    return TimeRange(start, end) if start <= end else None
