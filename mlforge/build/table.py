@@ -12,6 +12,7 @@ from mlforge.core.manifest import Part
 from mlforge.core.schema import Schema
 from mlforge.core.values import Duration, TimeRange
 from mlforge.engines import POINT, Engine, Events
+from mlforge.engines.carry import in_ranges
 from mlforge.engines.derived import derived_values
 from mlforge.errors import DataError
 from mlforge.frames import polars_schema
@@ -120,8 +121,8 @@ class TableWriter:
             _check_unique(rows, self.events)
             return Table(self._write([rows]), rows.height)
         at_once = self.layout.chunk_rows or self.engine.rows_at_once(self.events.spec)
-        ranges = self.events.ranges(at_once)
-        chunks = (evaluate(self.engine, self.events, times) for times in ranges)
+        ranges = in_ranges(self.events, at_once)
+        chunks = (evaluate(self.engine, events, times) for times, events in ranges)
         parts = self._write(chunks)
         return Table(parts, sum(part.rows for part in parts))
 

@@ -201,8 +201,11 @@ class Engine(ABC):
             yield from self._by_time(events, points.filter(~is_served))
             yield from self._by_time(events, points.filter(is_served))
             return
-        event_times = time_model.events_seen(times, events.spec.windows)
-        ranges = events.within(event_times).ranges(self.gathered)
+        windows = events.windows_since(times.start)
+        seen = time_model.events_seen(times, windows) if windows else times
+        if totals is not None and totals.since <= times.start:
+            seen = seen.union(TimeRange(min(totals.until, times.end), times.end))
+        ranges = events.within(seen).ranges(self.gathered, windows)
         if len(ranges) == 1:
             yield points
             return

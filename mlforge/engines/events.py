@@ -11,6 +11,7 @@ import polars as pl
 from mlforge.core import clock, time_model
 from mlforge.core.feature_spec import FeatureSpec
 from mlforge.core.manifest import Manifest, Partial
+from mlforge.core.time_model import Window
 from mlforge.core.values import FIRST_INSTANT, TimeRange
 from mlforge.engines.tiles.cache import TileCache
 from mlforge.engines.tiles.totals import Totals, write_totals
@@ -25,10 +26,16 @@ class Events(EventScan):
     """A scan of a version's events that knows where their tiles are cached: in `store`, if any.
 
     whole: the feature with all its columns, whose tiles those are, where `spec` has only some; None where it has all.
+    known_totals: the totals of older events, or None for none, once these are not to be looked for in the store.
     """
 
     store: Store | None = None
     whole: FeatureSpec | None = None
+    known_totals: tuple[Totals | None, ...] = ()
+
+    def with_totals(self, totals: Totals | None) -> Events:
+        """The same events with these totals, or without any, whatever is stored."""
+        return replace(self, known_totals=(totals,))
 
     def restricted(self, columns: Collection[str]) -> Events:
         """The same events, of which only some value columns are evaluated, and columns that these depend on."""
@@ -46,7 +53,9 @@ class Events(EventScan):
 
     @cached_property
     def totals(self) -> Totals | None:
-        """The totals of older events, if they are stored and some window is over all time."""
+        """The totals of older events, if they are known or stored and some window is over all time."""
+        for totals in self.known_totals:
+            return totals
         return Totals.find(
             self if self.whole is None else replace(self, spec=self.whole), self.store
         )
@@ -55,6 +64,11 @@ class Events(EventScan):
         """Whether tiles or totals are stored, so that a range of time costs few events."""
         totals = self.totals
         return self.cache.covers(self, times) or (totals is not None and totals.serve(times.end))
+
+    def windows_since(self, first_point: int) -> tuple[Window, ...]:
+        """The windows that need events before the totals at a point, or at any later one."""
+        by_totals = self.totals.metrics(first_point) if self.totals else ()
+        return tuple({m.window: None for m in self.spec.columns if m not in by_totals})
 
     def entities(
         self, ranges: Sequence[TimeRange | None], among: pl.DataFrame | None = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from itertools import pairwise
@@ -14,6 +14,7 @@ from mlforge.core import time_model
 from mlforge.core.feature_spec import FeatureSpec
 from mlforge.core.manifest import Manifest, Partial
 from mlforge.core.schema import Schema
+from mlforge.core.time_model import Window
 from mlforge.core.values import BEGINNING, END, TimeRange
 from mlforge.frames import polars_schema
 from mlforge.frames.entity_times import EntityTimes, entities_and_hull
@@ -76,13 +77,13 @@ class EventScan:
             return rows
         return within.rows(rows, polars_schema.microseconds(self.spec.timestamp))
 
-    def ranges(self, rows: int) -> list[TimeRange]:
+    def ranges(self, rows: int, windows: Iterable[Window] | None = None) -> list[TimeRange]:
         """Ranges that together cover all of time, each with about this many events.
 
-        None is shorter than the longest window: each range needs the events of one before it, which
-        must not outweigh its own.
+        None is shorter than the longest window, by default of all the feature's: each range needs the events of one before
+        it, which must not outweigh its own.
         """
-        longest = time_model.longest(self.spec.windows)
+        longest = time_model.longest(self.spec.windows if windows is None else windows)
         timed = sorted((p.times.end, p.rows) for p in self.partials if p.times)
         begun = min((p.times.start for p in self.partials if p.times), default=0)
         cuts, gathered = [BEGINNING], 0

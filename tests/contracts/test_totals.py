@@ -10,7 +10,9 @@ import polars as pl
 import pytest
 
 from mlforge import get_training_data
-from mlforge.core.aggregations import AGGREGATIONS
+from mlforge.build.result import Options
+from mlforge.build.table import Layout
+from mlforge.core.aggregations import AGGREGATIONS, aggregation
 from mlforge.engines import engine_named
 from mlforge.engines.events import Events, events_of
 from mlforge.engines.tiles import totals
@@ -153,3 +155,54 @@ def test_totals_that_are_damaged_or_gone_count_as_none(tmp_path: Path) -> None:
     project.drop("b", rows((1, 8.1, 1.0)))
     project.build(feature)
     assert project.store.read("spend")["amount__count__all"][-1] == 33
+
+
+MERGEABLE = [name for name in NAMES if aggregation(name).kind.parts]
+CARRIED = [
+    Rolling("all", {"amount": MERGEABLE}),
+    Rolling("2d", {"amount": NAMES}),
+    Rolling("all", {"amount": ["sum", "var", "first", "last_time"]}, offset="2d"),
+    Rolling("all", {"amount": "sum"}, where="ok"),
+]
+CARRIED_SHAPES: dict[str, dict[str, Any]] = {
+    "continuous": {"metrics": CARRIED},
+    "closed left": {"metrics": [Rolling("all", {"amount": MERGEABLE}, closed="left")]},
+    "aligned": {"metrics": CARRIED, "interval": "12h"},
+    "without keys": {"metrics": CARRIED, "keys": []},
+}
+
+
+@pytest.mark.parametrize(
+    ("shape", "engine"),
+    [*((shape, "polars") for shape in CARRIED_SHAPES), ("continuous", "duckdb")],
+)
+def test_a_full_build_holds_a_range_of_time_at_a_time_and_carries_what_came_before(
+    shape: str, engine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project, lines = Project(tmp_path / "p", engine), _lines(monkeypatch, engine)
+    for day in range(60):
+        project.drop(f"{day:02}", some(day, day + 1, (-1) ** day * 1e3 / (day + 1)))
+    feature = project.define(with_ok, **CARRIED_SHAPES[shape])
+    whole = project.build(feature)
+    held, expected = max(lines), project.store.read("spend")
+    lines.clear()
+    options = Options(full=True, layout=Layout(chunk_rows=40))
+    other = project.on(type(project.store)(tmp_path / "other"))
+    built = other.definitions(feature).refresh("spend", options=options)
+    assert (built.rows, built.mode) == (whole.rows, "full")
+    assert_near(other.store.read("spend"), expected, shape)
+    assert max(lines) < held / 3
+    assert sum(lines) < 12 * held  # what came before is not read anew for each range
+
+
+def _lines(monkeypatch: pytest.MonkeyPatch, engine: str) -> list[int]:
+    """The rows of each timeline that an engine evaluates."""
+    kind, heights = type(engine_named(engine)), []
+    aggregate = kind.aggregate
+
+    def counted(self: Any, line: pl.DataFrame, context: Any) -> pl.DataFrame:
+        heights.append(line.height)
+        return aggregate(self, line, context)
+
+    monkeypatch.setattr(kind, "aggregate", counted)
+    return heights

@@ -88,22 +88,27 @@ def build_tiles(
     dtypes: of the event columns. start: the time of the tile that an event belongs to, by default the start of its
     interval. Events are read several times, and need not fit into memory.
     """
-    summed = [column for column, kinds in parts(spec.columns).items() if "sum" in kinds]
-    extents = [
-        pl.struct(*extent(pl.col(value_alias(column)))).alias(value_alias(column))
-        for column in summed
-    ]
-    survey = events.select(pl.len(), *extents).collect(engine=_ENGINE).row(0, named=True)
-    known = {column: Extent(**survey[value_alias(column)]) for column in summed}
-    summary = Summary(survey["len"], known)
+    summary = survey(events, spec)
     start = _start(spec) if start is None else start
     rows = events.group_by(*spec.entity, start.alias(TIME)).agg(
         _part(column, kind, dtypes[column], summary)
         for column, kinds in parts(spec.columns).items()
         for kind in kinds
     )
-    sums = (wide(pl.col(part_alias(column, "sum"))) for column in summed)
+    sums = (wide(pl.col(part_alias(column, "sum"))) for column in summary.extents)
     return Tiles(rows.with_columns(sums).collect(engine=_ENGINE).lazy(), summary)
+
+
+def survey(events: pl.LazyFrame, spec: FeatureSpec) -> Summary:
+    """The summary of events, as in a timeline, which are read once and need not fit into memory."""
+    summed = [column for column, kinds in parts(spec.columns).items() if "sum" in kinds]
+    extents = [
+        pl.struct(*extent(pl.col(value_alias(column)))).alias(value_alias(column))
+        for column in summed
+    ]
+    ends = events.select(pl.len(), *extents).collect(engine=_ENGINE).row(0, named=True)
+    known = {column: Extent(**ends[value_alias(column)]) for column in summed}
+    return Summary(ends["len"], known)
 
 
 def concat_tiles(several: Sequence[Tiles], dtypes: Mapping[str, str]) -> Tiles:

@@ -89,6 +89,49 @@ def merge(
     )
 
 
+def compact(tiles: Tiles, spec: FeatureSpec, dtypes: Mapping[str, str]) -> Tiles | None:
+    """A tile for each entity, of all its tiles; None where the spreads of a column cannot be merged exactly."""
+    rows, united, spreads = tiles.rows.collect(), [pl.col(TIME).max()], []
+    columns = rows.columns
+    for name, kinds in parts(spec.columns).items():
+        if "spread" in kinds:
+            sum_scale = tiles.summary.scale(name, dtypes[name])
+            if sum_scale is None:
+                return None
+            rows, mean_scale = _with_means(rows, name, dtypes[name], sum_scale, spec)
+            if mean_scale is None:
+                return None
+            spreads.append(_united_spread(name, mean_scale))
+            united += [_united(name, kind) for kind in ("scaled_mean", "squares")]
+        united += [_united(name, kind) for kind in kinds]
+    rows = rows.group_by(spec.entity).agg(united).with_columns(spreads)
+    return Tiles(rows.select(columns).lazy(), tiles.summary)
+
+
+def _united(column: str, kind: str) -> pl.Expr:
+    """The part of several tiles of an entity, of which that of spreads is within the tiles alone."""
+    alias = part_alias(column, kind)
+    part = pl.col(alias)
+    if kind in _AT_ENDS:
+        ordered = part.sort_by(part_alias(column, _AT_ENDS[kind]), alias).drop_nulls()
+        return ordered.first() if kind == "first" else ordered.last()
+    match _MERGES[kind]:
+        case "min":
+            return part.min()
+        case "max":
+            return part.max()
+    return wide(part.to_physical().sum()) if _dtype(kind, "") == WIDE else part.sum()
+
+
+def _united_spread(column: str, mean_scale: Scale) -> pl.Expr:
+    """The spread of united tiles: within them, and between their means."""
+    sums, squares = (
+        pl.col(part_alias(column, k)).to_physical() for k in ("scaled_mean", "squares")
+    )
+    between = mean_scale.deviations(sums, squares, pl.col(part_alias(column, "count")))
+    return pl.col(part_alias(column, "spread")) + between.fill_nan(0.0)
+
+
 def gives(aggregation: str, sum_scale: Scale | None, mean_scale: Scale | None) -> bool:
     """Whether tiles give an aggregation of a column whose sums, and tiles' means, have these scales."""
     needed = {"sum": sum_scale, "mean": sum_scale, **dict.fromkeys(_OF_DEVIATIONS, mean_scale)}

@@ -52,7 +52,7 @@ class Totals:
     @classmethod
     def find(cls, events: EventScan, store: Store | None) -> Totals | None:
         """The stored totals of a version's events; None where there are none that hold."""
-        spec = _served(events.spec)
+        spec = served(events.spec)
         if spec is None or store is None:
             return None
         for of, file in store.tiles(spec.name, _kind(spec, events)).items():
@@ -96,7 +96,7 @@ class Totals:
             pl.concat(timeline.of_events(rows, spec) for rows in scans),
             spec,
             dtypes,
-            _tile_of(self.until),
+            tile_of(self.until),
         )
         known = polars_schema.of_entities(self.tiles.rows, among, spec.entity)
         return concat_tiles([replace(self.tiles, rows=known), newer], dtypes)
@@ -124,7 +124,7 @@ def write_totals(events: EventScan, store: Store, newest: int | None) -> None:
 
     Call with the feature's lock held. Raises StoreError where they cannot be written.
     """
-    spec = _served(events.spec)
+    spec = served(events.spec)
     if spec is None or newest is None:
         return
     until = _settled(newest)
@@ -136,7 +136,7 @@ def write_totals(events: EventScan, store: Store, newest: int | None) -> None:
         return
     kind, dtypes = _kind(spec, events), spec.value_dtypes(events.schema)
     scan = events.scan(spec.needed(), TimeRange(BEGINNING, until - 1))
-    tiles = build_tiles(timeline.of_events(scan, spec), spec, dtypes, _tile_of(until))
+    tiles = build_tiles(timeline.of_events(scan, spec), spec, dtypes, tile_of(until))
     frame = tiles.rows.collect()
     notes = notes_of(tiles.summary, frame, spec, dtypes)
     notes |= {"until": until, "covers": [_mark(partial) for partial in older]}
@@ -146,7 +146,7 @@ def write_totals(events: EventScan, store: Store, newest: int | None) -> None:
     store.write_tiles(spec.name, kind, [TileWrite(beside, frame, notes)])
 
 
-def _tile_of(until: int) -> pl.Expr:
+def tile_of(until: int) -> pl.Expr:
     """The time of an event's tile: older events of an entity share one, others have their own."""
     return pl.max_horizontal(pl.col(TIME), pl.lit(until - 1, pl.Int64))
 
@@ -156,7 +156,7 @@ def _settled(newest: int) -> int:
     return int(PERIODS["1mo"].start(newest - _SETTLED_US))
 
 
-def _served(spec: FeatureSpec) -> FeatureSpec | None:
+def served(spec: FeatureSpec) -> FeatureSpec | None:
     """The feature with the metrics alone that totals serve, its values at any instant; None without such metrics."""
     columns = tuple(
         m for m in spec.columns if m.window.is_endless and m.aggregation in build.PARTS_OF
