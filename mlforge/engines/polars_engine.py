@@ -20,13 +20,16 @@ from mlforge.compilers.base import (
 )
 from mlforge.core.schema import FLOATS
 from mlforge.core.time_model import Window
+from mlforge.engines import ranks
 from mlforge.engines.base import Engine, SumOverflow
 from mlforge.engines.folds import FOLDS, Folds
 from mlforge.engines.pairwise import Segments
-from mlforge.engines.point_windows import TimelineIndex
+from mlforge.engines.point_windows import PointWindows, TimelineIndex
 from mlforge.engines.prefix_sums import DecimalOverflow, Sums
 
 _INDEX, _START, _LENGTH, _COUNT = "__index", "__start", "__length", "__count_{}"
+_OVERLAP = {"min": 8, "max": 8, "median": 64, "pN": 64}
+"""Of how many windows each row of a line is part, on average, before ranks over the whole line pay."""
 
 
 class PolarsEngine(Engine):
@@ -78,10 +81,16 @@ def _at_points(
     windows = timeline.windows(points, window)
     values = {aggregate.value for aggregate in aggregates.values()}
     counts = {value: windows.counts(value_name(value)) for value in values}
-    exact = {
-        result_name(i): polars_compiler.expression(a, wide)
+    rolled = {
+        i: a
         for i, a in aggregates.items()
         if polars_compiler.is_rolled(a) and a.aggregation.name != "count"
+    }
+    ranked = {i: a for i, a in rolled.items() if _is_ranked(a, windows)}
+    exact = {
+        result_name(i): polars_compiler.expression(a, wide)
+        for i, a in rolled.items()
+        if i not in ranked
     }
     return pl.DataFrame(
         [
@@ -93,9 +102,29 @@ def _at_points(
                 for i, a in aggregates.items()
                 if a.aggregation.name == "count"
             ),
+            *(_ranked(a, windows, wide).alias(result_name(i)) for i, a in ranked.items()),
             *(windows.aggregated(exact) if exact else ()),
         ]
     )
+
+
+def _is_ranked(aggregate: Aggregate, windows: PointWindows) -> bool:
+    """Whether windows overlap so much that ranks over the whole line cost less than the rows of each."""
+    rows = windows.segments.lengths.sum()
+    return bool(rows > _OVERLAP[aggregate.aggregation.kind.name] * windows.line.height)
+
+
+def _ranked(aggregate: Aggregate, windows: PointWindows, wide: Collection[int]) -> pl.Series:
+    """A least or greatest value, or a percentile, of each window, by ranks over the whole line."""
+    column, aggregation = value_name(aggregate.value), aggregate.aggregation
+    values, segments = windows.line[column], windows.segments
+    if aggregation.kind.name in ("min", "max"):
+        return ranks.extremes(values, segments, greatest=aggregation.kind.name == "max")
+    before = windows.index.counts_before(column)
+    of_values = Segments(before.gather(segments.starts), windows.counts(column))
+    share = 0.5 if aggregation.parameter is None else float(aggregation.parameter)
+    is_wide = aggregate.value in wide
+    return ranks.between_ranks(values.drop_nulls(), of_values, share, wide=is_wide)
 
 
 def _rolled(

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from mlforge.engines import Engine, duckdb_engine, fixed_point, point_windows
+from mlforge.engines import Engine, duckdb_engine, fixed_point, point_windows, polars_engine
 from mlforge.engines.tiles import build, totals
 from mlforge.frames import polars_schema
 from mlforge.online import batches, chunks
@@ -32,7 +32,7 @@ def forced(
 ) -> Iterator[None]:
     """Within the block.
 
-    general: no fixed point, no lists, as with data too wide or too long for them. tiled: tiles for all that
+    general: no fixed point, no lists, ranks over the whole line, as with data too wide or too long for the others. tiled: tiles for all that
     is aligned, however few and thin the events. points: windows looked up at the points, however many those
     are, and gathered over seams. gathered: events at a time.
     small_pushes: a push of a handful of rows goes through every seam.
@@ -41,6 +41,7 @@ def forced(
         if general:
             patch.setattr(fixed_point, "_ROOM", 0)
             patch.setattr(duckdb_engine, "_LIST_ROWS", -1)
+            patch.setattr(polars_engine, "_OVERLAP", dict.fromkeys(polars_engine._OVERLAP, -1))
             patch.setattr(polars_schema, "_LISTED", 0)
             patch.setattr(polars_schema, "_FEW", 0)
         if tiled:

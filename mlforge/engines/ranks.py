@@ -1,0 +1,109 @@
+"""Least, greatest and k-th least values of many overlapping slices of a column, without a look at every value of each.
+
+Windows to date of a dense period overlap so much that gathering each of them is quadratic. Here the cost is that of a few
+passes over the column and over the slices, for each power of two up to the longest slice or the number of distinct values.
+"""
+
+from __future__ import annotations
+
+import polars as pl
+
+from mlforge.engines.pairwise import Segments
+
+_ONE, _OTHER = "one", "other"
+_BEGIN, _END, _RANK, _CODE = "begin", "end", "rank", "code"
+
+
+def extremes(values: pl.Series, segments: Segments, *, greatest: bool) -> pl.Series:
+    """The least, or the greatest, value of each segment of a column, in its dtype; nulls do not count.
+
+    A segment is covered by two blocks of the greatest power of two that it holds: they may overlap, as an extreme of
+    both is the same however often a value is in them.
+    """
+    if not (values.dtype.is_integer() or values.dtype.is_float()):
+        distinct = values.drop_nulls().unique().sort()
+        codes = extremes(values.rank("dense"), segments, greatest=greatest)
+        return distinct.gather(codes.cast(pl.Int64) - 1)
+    joined = (pl.max_horizontal if greatest else pl.min_horizontal)(_ONE, _OTHER)
+
+    def extreme(one: pl.Series, other: pl.Series) -> pl.Series:
+        return pl.DataFrame([one.alias(_ONE), other.alias(_OTHER)]).select(joined).to_series()
+
+    starts, lengths, block, size = segments.starts, segments.lengths, values, 1
+    nothing = pl.Series([None], dtype=values.dtype)
+    answers, longest = nothing.new_from_index(0, len(starts)), lengths.max()
+    while isinstance(longest, int) and size <= longest:
+        chosen = lengths.is_between(size, 2 * size, closed="left").arg_true()
+        first = starts.gather(chosen)
+        last = first + lengths.gather(chosen) - size
+        answers = answers.scatter(chosen, extreme(block.gather(first), block.gather(last)))
+        block, size = extreme(block, block.shift(-size)), 2 * size
+    return answers
+
+
+def between_ranks(
+    values: pl.Series, segments: Segments, share: float, *, wide: bool = False
+) -> pl.Series:
+    """The percentile of each segment of a column without nulls, null for an empty one (Float64).
+
+    share: of the values, 0.5 for the median; between the two closest ranks it interpolates, with the same operations as
+    polars. wide: whether two values differ by more than a float holds.
+    """
+    numbers = values.cast(pl.Float64)
+    numbers = numbers / 2 if wide else numbers
+    at = (segments.lengths > 0).arg_true()
+    filled = segments.gathered(at)
+    place = (filled.lengths - 1).cast(pl.Float64) * share
+    below, above = place.floor(), place.ceil()
+    least, greatest = kth_least(numbers, filled, [below.cast(pl.Int64), above.cast(pl.Int64)])
+    rest = place - below
+    between = (least + (greatest - least) * rest).zip_with(rest > 0, least)
+    answers = pl.Series([None], dtype=pl.Float64).new_from_index(0, len(segments.starts))
+    return answers.scatter(at, between * 2 if wide else between)
+
+
+def kth_least(values: pl.Series, segments: Segments, ranks: list[pl.Series]) -> list[pl.Series]:
+    """For each list of ranks, counted from 0, the value of that rank in each segment of a column without nulls.
+
+    A wavelet matrix (Claude, Navarro, "The wavelet matrix", 2012), whose levels are used as they are built: at each, the
+    values are parted by a bit of their code, and a rank says into which part it leads.
+    """
+    if values.is_empty():
+        return [values.gather(rank) for rank in ranks]
+    numbers = values.set(values == 0.0, 0.0)  # of equal values one form: -0.0 becomes 0.0
+    distinct = numbers.unique().sort()
+    code = numbers.rank("dense").cast(pl.UInt32) - 1
+    slices = pl.DataFrame(
+        {
+            _BEGIN: pl.concat([segments.starts] * len(ranks)),
+            _END: pl.concat([segments.starts + segments.lengths] * len(ranks)),
+            _RANK: pl.concat(ranks),
+        },
+        schema=dict.fromkeys((_BEGIN, _END, _RANK), pl.UInt32),
+    ).with_columns(pl.lit(0, pl.UInt32).alias(_CODE))
+    for bit in reversed(range((len(distinct) - 1).bit_length())):
+        is_low = (code & (1 << bit)) == 0
+        low = pl.Series([0], dtype=pl.UInt32).append(is_low.cast(pl.UInt32).cum_sum())
+        slices = _parted(slices, low, bit)
+        code = code.filter(is_low).append(code.filter(~is_low))
+    found = distinct.gather(slices[_CODE])
+    width = len(segments.starts)
+    return [found.slice(number * width, width) for number in range(len(ranks))]
+
+
+def _parted(slices: pl.DataFrame, low: pl.Series, bit: int) -> pl.DataFrame:
+    """The slices within the part of a level into which each one's rank leads: the values whose bit is not set come first.
+
+    low: before each value of the level, and after the last, the number of values whose bit is not set.
+    """
+    first, last = low.gather(slices[_BEGIN]), low.gather(slices[_END])
+    many, set_ones = last - first, int(low[-1])
+    is_low = slices[_RANK] < many
+    return pl.DataFrame(
+        [
+            first.zip_with(is_low, slices[_BEGIN] - first + set_ones).alias(_BEGIN),
+            last.zip_with(is_low, slices[_END] - last + set_ones).alias(_END),
+            slices[_RANK].zip_with(is_low, slices[_RANK] - many).alias(_RANK),
+            slices[_CODE].zip_with(is_low, slices[_CODE] + (1 << bit)).alias(_CODE),
+        ]
+    )
