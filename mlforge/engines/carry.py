@@ -28,14 +28,13 @@ def in_ranges(events: Events, rows: int) -> Iterator[tuple[TimeRange, Events]]:
     rows: about how many events an evaluation may hold. Where windows over all time cannot be had of totals, one range is
     all of time.
     """
-    ranges = events.ranges(rows)
-    finite = tuple(window for window in events.spec.windows if not window.is_endless)
-    spec = served(events.spec)
-    if spec is None or len(finite) + len(spec.windows) < len(events.spec.windows):
-        yield from ((times, events) for times in ranges)
+    alone, spec = events.with_totals(None), served(events.spec)
+    endless = {metric for metric in events.spec.columns if metric.window.is_endless}
+    if spec is None or endless > set(spec.columns):
+        yield from ((times, alone) for times in events.ranges(rows))
         return
+    finite = [window for window in events.spec.windows if not window.is_endless]
     ranges = events.ranges(max(rows // _SHARE, 1), finite)
-    alone = events.with_totals(None)
     if len(ranges) < 2 or not _has_sums(events, spec):
         yield TimeRange(BEGINNING, END), alone
         return

@@ -203,7 +203,8 @@ class _Reader:
                 if most
                 else f"{least} or more"
             )
-            raise self._error(expr, f"{name} takes {number} arguments, not {len(expr.args)}")
+            word = "argument" if number == "1" else "arguments"
+            raise self._error(expr, f"{name} takes {number} {word}, not {len(expr.args)}")
         read = [self.read(arg, depth + 1) for arg in expr.args]
         if name in ("min", "max", "coalesce"):
             return self._joined(name, expr, read)

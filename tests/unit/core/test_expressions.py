@@ -226,7 +226,7 @@ def test_some_columns_are_computed_and_the_others_read_from_the_row() -> None:
         ("minutes(t - seen)", "there is no function 'minutes'", "seconds(x) / 60"),
         ("sum(x)", "there is no function 'sum'", "aggregate in metrics="),
         ("sqroot(x)", "there is no function 'sqroot'", "'sqrt'"),
-        ("log(x, 2)", "log takes 1 arguments, not 2", ""),
+        ("log(x, 2)", "log takes 1 argument, not 2", ""),
         ("log(x=2)", "plain arguments", ""),
         ("round(x, n)", "digits of round are a whole number", "round(x, 2)"),
         ("1e400", "larger than any float", ""),
