@@ -13,6 +13,7 @@ from mlforge.core.values import TimeRange
 from mlforge.frames import polars_schema
 
 FIRST, LAST = "__first", "__last"
+_TIME, _PLACE = "__time", "__place"
 
 
 @dataclass(frozen=True)
@@ -68,9 +69,13 @@ class EntityTimes:
     def others(self, rows: pl.DataFrame, time: pl.Expr) -> pl.DataFrame:
         """The rows of other entities, and those whose time lies outside of their entity's range."""
         keys = self.entities.columns
-        beside = rows.lazy().join(self.frame.lazy(), on=keys, how="left", maintain_order="left")
-        is_outside = time.is_between(FIRST, LAST).not_().fill_null(True)
-        return beside.filter(is_outside).drop(FIRST, LAST).collect()
+        narrow = rows.lazy().select(*keys, time.alias(_TIME)).with_row_index(_PLACE)
+        inside = narrow.join(self.frame.lazy(), on=keys).filter(
+            pl.col(_TIME).is_between(FIRST, LAST)
+        )
+        places = inside.select(_PLACE).collect()[_PLACE]
+        is_other = pl.Series([True]).new_from_index(0, rows.height).scatter(places, False)
+        return rows.filter(is_other)
 
 
 def entities_and_hull(
