@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from mlforge.definitions.registry import Definitions
     from mlforge.features.feature import Feature, feature
     from mlforge.retrieval.explain import explain
-    from mlforge.retrieval.serving import get_online_features
+    from mlforge.retrieval.serving import aget_online_features, get_online_features
     from mlforge.retrieval.training import get_training_data
     from mlforge.services.service import Service
     from mlforge.training_sets.making import training_set
@@ -19,6 +19,7 @@ __all__ = [
     "Feature",
     "Service",
     "TrainingSet",
+    "aget_online_features",
     "explain",
     "feature",
     "get_online_features",
@@ -30,6 +31,7 @@ __all__ = [
 _HOMES = {
     "Definitions": "mlforge.definitions.registry",
     "Feature": "mlforge.features.feature",
+    "aget_online_features": "mlforge.retrieval.serving",
     "explain": "mlforge.retrieval.explain",
     "feature": "mlforge.features.feature",
     "get_online_features": "mlforge.retrieval.serving",

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from mlforge.online.base import OnlineStore, RowRequest
+from mlforge.online.base import OnlineStore
 from mlforge.online.books import Evidence, OnlineBooks, Owner, Target
 from mlforge.online.decoding import Row
+from mlforge.online.requests import RowRequest
 
 if TYPE_CHECKING:
     from mlforge.online.redis.store import RedisStore

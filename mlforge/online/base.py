@@ -8,39 +8,24 @@ the server's data: so neither a slow worker nor a flushed server leaves books th
 
 from __future__ import annotations
 
+import asyncio
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
-from typing import Self, TypeAlias
+from typing import Self
 
 import polars as pl
 
 from mlforge.core.signatures import named_methods
-from mlforge.errors import NotServed, OnlineError, OnlineUnavailable, OwnedElsewhere
+from mlforge.errors import NotServed, OnlineError, OnlineUnavailable
 from mlforge.frames.encoding import json_row, key_hash, key_hashes
 from mlforge.online.books import Claim, Evidence, OnlineBooks, Target
 from mlforge.online.chunks import Rows, chunked, encoded, noted, slices
 from mlforge.online.decoding import Misfit, Row, decode_rows, parse_rows
+from mlforge.online.requests import Answer, Entity, RowRequest, check_owner
+from mlforge.online.steps import Question, Steps, answered
 from mlforge.store import Store
-
-Entity: TypeAlias = Mapping[str, object]
-Answer: TypeAlias = tuple[OnlineBooks | None, list[Row | None]]
-
-
-@dataclass(frozen=True, slots=True)
-class RowRequest:
-    """The entities of a feature whose rows are asked for, by their hashes; by name only for errors."""
-
-    feature: str
-    hashes: Sequence[str] = ()
-    entities: Sequence[Entity] = ()
-
-    @classmethod
-    def of(cls, feature: str, entities: Sequence[Entity]) -> Self:
-        """The request for these entities; an unfit key raises RetrievalError."""
-        return cls(feature, [key_hash(entity) for entity in entities], entities)
 
 
 @named_methods
@@ -132,16 +117,23 @@ class OnlineStore(ABC):
 
     def fetch_hashed(self, requests: Sequence[RowRequest]) -> list[Answer]:
         """The books and rows as of `fetch`, for entities whose hashes are already computed."""
+        return answered(self.reading(requests))
+
+    def reading(self, requests: Sequence[RowRequest]) -> Steps[list[Answer]]:
+        """The steps of `fetch_hashed`: what it asks the backend, and what it makes of the answers."""
         expected, answers = self._expected_owner(), []
-        for request, (books, texts) in zip(requests, self._fetch(requests), strict=True):
+        fetched = yield Question(self._fetch, self._fetch_async, (requests,))
+        for request, (books, texts) in zip(requests, fetched, strict=True):
             if books is not None:
-                _check_owner(request.feature, books, expected)
+                check_owner(request.feature, books, expected)
                 self._seen[request.feature] = books
             answers.append((books, self._decoded(request, books, texts)))
-        self._check_absent(requests, answers)
+        yield from self._check_absent(requests, answers)
         return answers
 
-    def _check_absent(self, requests: Sequence[RowRequest], answers: Sequence[Answer]) -> None:
+    def _check_absent(
+        self, requests: Sequence[RowRequest], answers: Sequence[Answer]
+    ) -> Steps[None]:
         """Raise OnlineError where a missing row is something else that lies under its name."""
         places = [
             (request, position)
@@ -153,7 +145,8 @@ class OnlineStore(ABC):
         if not places:
             return
         absent = [(request.feature, request.hashes[at]) for request, at in places]
-        for (request, at), kind in zip(places, self._foreign(absent), strict=True):
+        kinds = yield Question(self._foreign, self._foreign_async, (absent,))
+        for (request, at), kind in zip(places, kinds, strict=True):
             if kind is not None:
                 raise OnlineError(
                     self._damaged(request, Misfit(at, f"it is a {kind}, and no text"))
@@ -274,6 +267,10 @@ class OnlineStore(ABC):
         """The server's run id and its count of evicted keys, as evidence of lost rows; None if it does not report them."""
         return None
 
+    async def evidence_async(self) -> Evidence | None:
+        """As `evidence`, without blocking an event loop; by default it is asked in a thread."""
+        return await asyncio.to_thread(self.evidence)
+
     @abstractmethod
     def mark_incomplete(self, feature: str, books: OnlineBooks) -> None:
         """Note in the books that rows are missing, unless a push has begun since.
@@ -335,6 +332,10 @@ class OnlineStore(ABC):
     def close(self) -> None:
         """Close all connections; the next call opens new ones."""
 
+    async def aclose(self) -> None:
+        """Close the connections of the running event loop; the next call opens new ones. By default there are none."""
+        return
+
     # Further methods of a backend. A target of None is not fenced.
 
     @abstractmethod
@@ -365,6 +366,16 @@ class OnlineStore(ABC):
         """
         return [None] * len(absent)
 
+    async def _fetch_async(
+        self, requests: Sequence[RowRequest]
+    ) -> list[tuple[OnlineBooks | None, list[str | None]]]:
+        """As `_fetch`, without blocking an event loop; by default it is called in a thread."""
+        return await asyncio.to_thread(self._fetch, requests)
+
+    async def _foreign_async(self, absent: Sequence[tuple[str, str]]) -> list[str | None]:
+        """As `_foreign`, without blocking an event loop; by default it is called in a thread."""
+        return await asyncio.to_thread(self._foreign, absent)
+
     @abstractmethod
     def _row_name(self, feature: str, hash: str) -> str:
         """A row's name on the server, for errors."""
@@ -372,15 +383,3 @@ class OnlineStore(ABC):
     @abstractmethod
     def _books_name(self, feature: str) -> str:
         """The books' name on the server, for errors."""
-
-
-def _check_owner(feature: str, books: OnlineBooks, expected: str | None) -> None:
-    """Raise OwnedElsewhere if the books name another owner than the expected one; None accepts any owner."""
-    owner = books.owner
-    if owner is None or expected is None or owner.store == expected:
-        return
-    meant = f"of the store {expected}" if expected else "of a store that was never written to"
-    raise OwnedElsewhere(
-        f"{feature}: its rows online are of another owner ({owner}), and this reader means those {meant}. Use the "
-        f"prefix that those are under, or say RedisStore(owner={owner.store!r}) to read these"
-    )

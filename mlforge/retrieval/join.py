@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import polars as pl
 import structlog
 
+from mlforge.core.schema import Column, dtypes
 from mlforge.core.values import TimeRange
 from mlforge.engines import POINT, Engine, Events, evaluation
 from mlforge.engines.events import events_of
@@ -14,7 +15,7 @@ from mlforge.errors import RetrievalError
 from mlforge.frames.interop import Table
 from mlforge.retrieval.reading import FeatureUse, Reading
 from mlforge.retrieval.references import AnswerNames
-from mlforge.retrieval.spine import spine_instants, spine_points, time_column
+from mlforge.retrieval.spine import spine_instants, spine_key, spine_points, time_column
 from mlforge.services.completion import Output, completion, request_columns
 from mlforge.services.service import Service
 from mlforge.store.integrity import intact
@@ -40,6 +41,7 @@ def joined(
     """
     names = AnswerNames(table.columns, "the spine has a column")
     columns: list[pl.Series] = []
+    outputs: list[Output] = []
     for use in reading.uses:
         chosen, manifest = use.chosen, use.manifest
         labels = [names.add(use.label(c.name), manifest.name, c.name) for c in chosen]
@@ -48,10 +50,14 @@ def joined(
         if warns:
             _warn_of_own_events(events, points)
         values = evaluation.values_at(engine, events, points)
+        outputs += [Output(to, c.name, c.dtype) for c, to in zip(chosen, labels, strict=True)]
         columns += [values[c.name].alias(to) for c, to in zip(chosen, labels, strict=True)]
-    if reading.service is None:
+    service = reading.service
+    if service is None:
         return columns
-    return _completed(reading.service, table, reading.uses, columns, timestamp)
+    keys = _keys(table, reading.uses) if service.derived else {}
+    instants = _instants(service, table, reading.uses, timestamp)
+    return _completed(service, table, columns, tuple(outputs), keys, instants)
 
 
 def _events(use: FeatureUse, reading: Reading) -> Events:
@@ -72,38 +78,56 @@ def _warn_of_own_events(events: Events, points: pl.DataFrame) -> None:
 def _completed(
     service: Service,
     table: Table,
-    uses: Sequence[FeatureUse],
     columns: Sequence[pl.Series],
-    timestamp: str | None,
+    outputs: tuple[Output, ...],
+    keys: Mapping[str, tuple[Column, pl.Series]],
+    instants: pl.Series | None,
 ) -> list[pl.Series]:
-    """The features' columns with the service's defaults, and its derived columns behind them."""
-    own = [*(c.name for c in service.request), *(c.name for c in service.derived)]
-    for name in own[: len(service.request)]:
-        if name not in table.columns:
+    """The features' columns with the service's defaults, and its derived columns behind them.
+
+    keys: each key's column and values, by its name in the spine. instants: those of derived columns, if these read them.
+    """
+    for column in service.request:
+        if column.name not in table.columns:
             raise RetrievalError(
-                f"{service.name}: the spine has no column {name!r}, which requests bring; it has "
+                f"{service.name}: the spine has no column {column.name!r}, which requests bring; it has "
                 f"{', '.join(map(str, table.columns)) or 'none'}"
             )
-    for name in own[len(service.request) :]:
-        if name in table.columns:
+    for derived in service.derived:
+        if derived.name in table.columns:
             raise RetrievalError(
-                f"the spine has a column {name!r}, which {service.name} derives, too; rename it"
+                f"the spine has a column {derived.name!r}, which {service.name} derives, too; rename it"
             )
-    values = [column for use in uses for column in use.chosen]
-    outputs = tuple(
-        Output(column.name, value.name, value.dtype)
-        for column, value in zip(columns, values, strict=True)
-    )
     request = {column.name: table.column(column.name) for column in service.request}
-    instants = None
-    if service.reads_t:
-        timed = [
-            time_column(table, use.manifest, timestamp, use.reference)
-            for use in uses
-            if use.manifest.spec.timestamp is not None
-        ]
-        instants = spine_instants(table.column(_only_time(service, table, timed, timestamp)))
-    return completion(service, outputs).frame(columns, request_columns(service, request), instants)
+    complete = completion(service, outputs, tuple(column for column, _ in keys.values()))
+    read_keys = [keys[name][1] for name in complete.keys]
+    return complete.frame(columns, request_columns(service, request), read_keys, instants)
+
+
+def _keys(table: Table, uses: Sequence[FeatureUse]) -> dict[str, tuple[Column, pl.Series]]:
+    """The keys by their names in the spine, each as the first feature's dtype has it."""
+    keys: dict[str, tuple[Column, pl.Series]] = {}
+    for use in uses:
+        dtype_of = dtypes(use.manifest.events)
+        for key, name in use.reference.key_names(use.manifest.spec.keys).items():
+            if name not in keys:
+                values = spine_key(table, name, dtype_of[key], use.manifest.name)
+                keys[name] = Column(name, dtype_of[key]), values.alias(name)
+    return keys
+
+
+def _instants(
+    service: Service, table: Table, uses: Sequence[FeatureUse], timestamp: str | None
+) -> pl.Series | None:
+    """Each row's instant `t`; None where no derived column reads it."""
+    if not service.reads_t:
+        return None
+    timed = [
+        time_column(table, use.manifest, timestamp, use.reference)
+        for use in uses
+        if use.manifest.spec.timestamp is not None
+    ]
+    return spine_instants(table.column(_only_time(service, table, timed, timestamp)))
 
 
 def _only_time(service: Service, table: Table, timed: Sequence[str], timestamp: str | None) -> str:

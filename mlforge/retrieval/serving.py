@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
-from functools import cache
-from typing import Any
+from typing import Any, TypeAlias
 
 from mlforge.core import clock
-from mlforge.core.schema import Schema
+from mlforge.core.arguments import flag
+from mlforge.core.schema import Column, Schema
 from mlforge.core.signatures import named_arguments
-from mlforge.core.values import Duration, Version, to_iso
+from mlforge.core.values import Duration
 from mlforge.errors import NotServed, RetrievalError
-from mlforge.online import Evidence, OnlineBooks, OnlineStore, Row, RowRequest
+from mlforge.online import OnlineBooks, OnlineStore
 from mlforge.online.finishing import answer_columns, answer_dtypes, finished
+from mlforge.online.steps import Steps, answered, answered_async
+from mlforge.retrieval.details import FeatureDetails, ValueDetails, complete_details
+from mlforge.retrieval.online_rows import FetchedRows, check_missing, fetched_rows
 from mlforge.retrieval.references import (
     AnswerNames,
     FeatureRef,
@@ -23,9 +26,13 @@ from mlforge.retrieval.references import (
     parse_instant,
     parse_references,
 )
-from mlforge.retrieval.spine import Entities, checked_entities, feature_entities
-from mlforge.services.completion import Output, completion, request_rows
+from mlforge.retrieval.spine import Entities, checked_entities
+from mlforge.services.completion import Completion, Output, completion, request_rows
 from mlforge.services.service import Service
+
+DETAILS = "details"
+"""The name in an answer under which the details of its values are."""
+Answers: TypeAlias = list[dict[str, Any]]
 
 
 @named_arguments("get_online_features")
@@ -36,7 +43,8 @@ def get_online_features(
     max_age: str | timedelta | None = None,
     at: datetime | date | str | int | None = None,
     request: Sequence[Mapping[str, object]] | None = None,
-) -> list[dict[str, Any]]:
+    details: bool = False,
+) -> Answers:
     """Current values: a dict per entity, in the entities' order, keys first, then `<feature>__<column>`.
 
     Values equal those of training for the same version and instant, types included: Decimal, date,
@@ -51,69 +59,177 @@ def get_online_features(
     at: the instant `t` of derived columns, by default now: a datetime or date (naive is UTC), its ISO 8601
         text, or UTC microseconds. Windows are those of `as_of`, whatever it is.
     request: a dict for each entity with the service's request columns.
+    details: add `"details"` to each answer, a dict from each value's column to its `ValueDetails`: whether it is
+        present, empty, missing or stale, its version, `as_of` and age. Values older than `max_age` are then given,
+        as "stale".
 
     Raises NotServed for a feature without books, one whose values are older than `max_age`, or a version that
     is not the served one; RetrievalError for wrong key names, unknown columns, or two columns that would have one
     name; OwnedElsewhere for rows of another store than `store.owner`; OnlineError for rows or books of the wrong shape.
     """
+    return answered(_reading(features, entities, store, max_age, at, request, details))
+
+
+@named_arguments("aget_online_features")
+async def aget_online_features(
+    features: Sequence[FeatureRef] | Service,
+    entities: Sequence[Mapping[str, object]],
+    store: OnlineStore,
+    max_age: str | timedelta | None = None,
+    at: datetime | date | str | int | None = None,
+    request: Sequence[Mapping[str, object]] | None = None,
+    details: bool = False,
+) -> Answers:
+    """The answers of `get_online_features`, with its errors, read without blocking the running event loop.
+
+    Each event loop has connections of its own, opened when they are first needed and closed when the loop ends, or
+    by `await store.aclose()`. A task that is cancelled leaves nothing behind.
+    """
+    return await answered_async(_reading(features, entities, store, max_age, at, request, details))
+
+
+@dataclass(frozen=True, slots=True)
+class _Use:
+    """A feature's part of an answer: the columns that are chosen, and their names there."""
+
+    reference: Reference
+    fetched: FetchedRows
+    columns: Sequence[str]
+    labels: Sequence[str]
+
+    def values(self, t: int) -> Iterable[tuple[Any, ...]]:
+        """The chosen columns' values of each entity as of `t`."""
+        rows = finished(
+            self.reference.name, self.fetched.books, self.fetched.rows, self.fetched.entities, t
+        )
+        return (tuple(map(row.__getitem__, self.columns)) for row in rows)
+
+    @property
+    def outputs(self) -> list[Output]:
+        """The chosen columns with their dtypes."""
+        dtype_of = answer_dtypes(self.reference.name, self.fetched.books)
+        return [
+            Output(*pair, dtype_of[pair[1]]) for pair in zip(self.labels, self.columns, strict=True)
+        ]
+
+
+def _reading(
+    features: Sequence[FeatureRef] | Service,
+    entities: Sequence[Mapping[str, object]],
+    store: OnlineStore,
+    max_age: str | timedelta | None,
+    at: datetime | date | str | int | None,
+    request: Sequence[Mapping[str, object]] | None,
+    details: bool,
+) -> Steps[Answers]:
+    """The steps of an online read, whoever waits for the store."""
     service = features if isinstance(features, Service) else None
     named = parse_references(service.features if service else features)
     references = list(dict.fromkeys(replace(r, version=None) if r.version else r for r in named))
     check_store(store, OnlineStore, "RedisStore(host='localhost')")
-    t = clock.now() if at is None else parse_instant(at)
+    now = clock.now()
+    t = now if at is None else parse_instant(at)
     age = service.max_age if service is not None and max_age is None else max_age
-    oldest = None if age is None else clock.now() - Duration.parse(age, "max_age").us
-    answers = [dict(entity) for entity in checked_entities(entities)]
+    oldest = None if age is None else now - Duration.parse(age, "max_age").us
+    keys = [dict(entity) for entity in checked_entities(entities)]
     if service is None and request is not None:
         raise RetrievalError("request= goes with a Service, which says what its columns are")
-    brought = request_rows(service, request, len(answers)) if service is not None else []
-    evidence = cache(store.evidence)  # called after the rows were read, and once for all features
-    fetched = _fetched(references, entities, store, oldest)
+    brought = request_rows(service, request, len(keys)) if service is not None else []
+    flag(details, "details")
+    fetched = yield from fetched_rows(references, entities, store, None if details else oldest)
     _check_versions(named, {r.name: f.books for r, f in zip(references, fetched, strict=True)})
-    own = [] if service is None else service.own_names
+    uses = _uses(references, fetched, [] if service is None else service.own_names, details)
+    yield from check_missing(
+        [(use.reference.name, use.fetched.books, use.fetched.rows) for use in uses], store
+    )
+    answers = keys if service is None else [{} for _ in keys]
+    for use in uses:
+        for answer, row in zip(answers, use.values(t), strict=True):
+            answer.update(zip(use.labels, row, strict=True))
+    of_values = _details(uses, answers, now, oldest) if details else []
+    if service is not None:
+        complete = completion(service, _outputs(uses), _keys(uses) if service.derived else ())
+        own = [
+            complete.row(*row, t)
+            for row in zip(answers, brought, _read_keys(complete, uses), strict=True)
+        ]
+        of_values = (
+            [complete_details(complete, *row) for row in zip(of_values, answers, own, strict=True)]
+            if details
+            else []
+        )
+        answers = [
+            {**key, **row, **values} for key, row, values in zip(keys, brought, own, strict=True)
+        ]
+    for answer, of_answer in zip(answers, of_values, strict=False):
+        answer[DETAILS] = of_answer
+    return answers
+
+
+def _uses(
+    references: Sequence[Reference],
+    fetched: Sequence[FetchedRows],
+    own: Sequence[str],
+    details: bool,
+) -> list[_Use]:
+    """Each reference's part of the answer; RetrievalError for unknown columns and for two of one name.
+
+    own: the service's own names.
+    """
     columns = [
         reference.chosen(answer_columns(use.books))
         for reference, use in zip(references, fetched, strict=True)
     ]
-    labels = _labels(references, fetched, columns, own)
-    values: list[dict[str, Any]] = [{} for _ in answers] if service is not None else answers
-    for reference, names, chosen, use in zip(references, labels, columns, fetched, strict=True):
-        if None in use.rows:
-            check_empty(reference.name, use.books, evidence)
-        values_of = finished(reference.name, use.books, use.rows, use.entities, t)
-        for answer, row in zip(values, values_of, strict=True):
-            answer.update(zip(names, map(row.__getitem__, chosen), strict=True))
-    if service is None:
-        return answers
-    complete = completion(service, _outputs(references, labels, columns, fetched)).row
+    if details and DETAILS in own:
+        raise RetrievalError(
+            f"the service has a column {DETAILS!r}, where an answer has its details; rename the column"
+        )
+    taken = [*own, DETAILS] if details else own
+    labels = _labels(references, fetched, columns, taken)
+    return [_Use(*parts) for parts in zip(references, fetched, columns, labels, strict=True)]
+
+
+def _outputs(uses: Sequence[_Use]) -> tuple[Output, ...]:
+    """The features' columns in the answer, with their dtypes."""
+    return tuple(output for use in uses for output in use.outputs)
+
+
+def _keys(uses: Sequence[_Use]) -> Schema:
+    """The keys by their names in entities, each with the dtype that the first feature has for it."""
+    keys: dict[str, Column] = {}
+    for use in uses:
+        schema = use.fetched.books.keys
+        names = use.reference.key_names(key.name for key in schema)
+        for key in schema:
+            keys.setdefault(names[key.name], Column(names[key.name], key.dtype))
+    return tuple(keys.values())
+
+
+def _read_keys(complete: Completion, uses: Sequence[_Use]) -> list[Mapping[str, Any]]:
+    """The keys that derived columns read, of each entity, as the first feature's dtypes have them."""
+    places: dict[str, tuple[Entities, str]] = {}
+    for use in uses if complete.keys else ():
+        names = use.reference.key_names(key.name for key in use.fetched.books.keys)
+        for key, name in names.items():
+            if name in complete.keys:
+                places.setdefault(name, (use.fetched.entities, key))
     return [
-        {**keys, **row, **complete(value, row, t)}
-        for keys, row, value in zip(answers, brought, values, strict=True)
+        {name: entities[position][key] for name, (entities, key) in places.items()}
+        for position in range(len(uses[0].fetched.entities))
     ]
 
 
-@dataclass(frozen=True, slots=True)
-class _Fetched:
-    """A feature's books and rows, of one instant, and the entities by its own keys."""
-
-    books: OnlineBooks
-    rows: list[Row | None]
-    entities: Entities
-
-
-def _outputs(
-    references: Sequence[Reference],
-    labels: Sequence[Sequence[str]],
-    columns: Sequence[Sequence[str]],
-    fetched: Sequence[_Fetched],
-) -> tuple[Output, ...]:
-    """The features' columns in the answer, with their dtypes."""
-    return tuple(
-        Output(label, column, dtype_of[column])
-        for reference, names, chosen, use in zip(references, labels, columns, fetched, strict=True)
-        for dtype_of in [answer_dtypes(reference.name, use.books)]
-        for label, column in zip(names, chosen, strict=True)
-    )
+def _details(
+    uses: Sequence[_Use], answers: Answers, now: int, oldest: int | None
+) -> list[dict[str, ValueDetails]]:
+    """The details of each answer's values, by column."""
+    details: list[dict[str, ValueDetails]] = [{} for _ in answers]
+    for use in uses:
+        of_feature = FeatureDetails.of(use.fetched.books, now, oldest)
+        for answer, row, of_answer in zip(answers, use.fetched.rows, details, strict=True):
+            for label, column in zip(use.labels, use.columns, strict=True):
+                of_answer[label] = of_feature.of_value(row is not None, column, answer[label])
+    return details
 
 
 def _check_versions(named: Sequence[Reference], books: Mapping[str, OnlineBooks]) -> None:
@@ -132,7 +248,7 @@ def _check_versions(named: Sequence[Reference], books: Mapping[str, OnlineBooks]
 
 def _labels(
     references: Sequence[Reference],
-    fetched: Sequence[_Fetched],
+    fetched: Sequence[FetchedRows],
     columns: Sequence[Sequence[str]],
     own: Sequence[str],
 ) -> list[list[str]]:
@@ -159,91 +275,3 @@ def _labels(
                 f"there is a key {name!r}, which is a column of the service, too; rename the service's column"
             )
     return labels
-
-
-def _fetched(
-    references: Sequence[Reference],
-    entities: Sequence[Mapping[str, object]],
-    store: OnlineStore,
-    oldest: int | None,
-) -> list[_Fetched]:
-    """The books and rows of each reference, all of one instant.
-
-    The books name the keys that entities must have. The books last seen are used, so that one round trip
-    is enough, as long as the books fetched with the rows have the same keys.
-    """
-    names = list(dict.fromkeys(reference.name for reference in references))
-    known = store.last_seen(names)
-    if len(known) < len(names):
-        known = _look(names, store, oldest)
-    while True:
-        try:
-            uses = feature_entities(entities, references, known)
-        except RetrievalError:
-            current = _look(names, store, oldest)
-            if _keys(current) == _keys(known):
-                raise
-            known = current
-            continue
-        requests = [
-            RowRequest(reference.name, hashes, own)
-            for reference, (own, hashes) in zip(references, uses, strict=True)
-        ]
-        answers = store.fetch_hashed(requests)
-        fetched = [
-            _Fetched(_served(reference.name, books, oldest), rows, own)
-            for reference, (own, _), (books, rows) in zip(references, uses, answers, strict=True)
-        ]
-        if all(
-            use.books.keys == known[reference.name].keys
-            for reference, use in zip(references, fetched, strict=True)
-        ):
-            return fetched
-        known = {r.name: use.books for r, use in zip(references, fetched, strict=True)}
-
-
-def _look(names: Sequence[str], store: OnlineStore, oldest: int | None) -> dict[str, OnlineBooks]:
-    fetched = store.fetch_hashed([RowRequest(name) for name in names])
-    return {
-        name: _served(name, books, oldest) for name, (books, _) in zip(names, fetched, strict=True)
-    }
-
-
-def _keys(books: Mapping[str, OnlineBooks]) -> list[Schema]:
-    return [held.keys for held in books.values()]
-
-
-def check_empty(name: str, books: OnlineBooks, evidence: Callable[[], Evidence | None]) -> None:
-    """A missing row means empty windows, unless the server dropped it or a push with other columns has.
-
-    evidence: returns the store's evidence after the rows were read.
-    """
-    assert books.target is not None
-    major = Version.parse(books.target.version).major
-    if any(Version.parse(target.version).major != major for target in books.pending):
-        raise NotServed(
-            f"{name}: a version with other columns is being pushed at this moment; ask again"
-        )
-    if books.evidence is None or (now := evidence()) is None or books.evidence.excluded(now):
-        return
-    raise NotServed(
-        f"{name}: rows are missing online, and not for want of events: the server has evicted keys or "
-        "somebody has deleted some; the worker, or 'mlforge build --online', writes them anew. Raise the "
-        "server's maxmemory if it evicts"
-    )
-
-
-def _served(name: str, books: OnlineBooks | None, oldest: int | None) -> OnlineBooks:
-    if books is None or books.target is None:
-        raise NotServed(
-            f"{name} is not served online: push it with 'mlforge build --features {name} --online', or start a worker"
-        )
-    as_of = books.target.as_of
-    standing, since = (
-        ("is served as of", as_of) if as_of is not None else ("was pushed at", books.pushed_at)
-    )
-    if oldest is not None and since < oldest:
-        raise NotServed(
-            f"{name} {standing} {to_iso(since)}, older than max_age allows ({to_iso(oldest)})"
-        )
-    return books

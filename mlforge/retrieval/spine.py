@@ -31,7 +31,8 @@ def spine_points(
     spec, event_dtypes = manifest.spec, dtypes(manifest.events)
     names = reference.key_names(spec.keys)
     columns = [
-        _key(spine, names[key], event_dtypes[key], manifest.name).alias(key) for key in spec.keys
+        spine_key(spine, names[key], event_dtypes[key], manifest.name).alias(key)
+        for key in spec.keys
     ]
     if spec.timestamp is not None:
         name = time_column(spine, manifest, timestamp, reference)
@@ -84,7 +85,8 @@ def feature_entities(
     return uses
 
 
-def _key(spine: Table, key: str, dtype: str, feature: str) -> pl.Series:
+def spine_key(spine: Table, key: str, dtype: str, feature: str) -> pl.Series:
+    """A spine's key column in the feature's dtype; RetrievalError for one that does not fit."""
     if key not in spine.columns:
         raise RetrievalError(
             f"{feature}: the spine has no key column {key!r}; it has {_listed(spine)}"

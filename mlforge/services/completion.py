@@ -49,12 +49,13 @@ class Completion:
     """A service, given the columns that its features have.
 
     defaults: by name in the answer, in the column's dtype. derived: the service's own columns with their kinds.
-    dtypes: of all columns that these may read.
+    keys: the names of the keys that these read. dtypes: of all columns that they may read.
     """
 
     service: Service
     defaults: Mapping[str, Any]
     derived: tuple[TypedColumn, ...]
+    keys: tuple[str, ...]
     dtypes: Mapping[str, str]
 
     @property
@@ -67,19 +68,23 @@ class Completion:
         return RowDerivation(self.derived, self.dtypes, [column.name for column in self.derived])
 
     def frame(
-        self, values: Sequence[pl.Series], request: Sequence[pl.Series], instants: pl.Series | None
+        self,
+        values: Sequence[pl.Series],
+        request: Sequence[pl.Series],
+        keys: Sequence[pl.Series],
+        instants: pl.Series | None,
     ) -> list[pl.Series]:
         """The features' columns with defaults for nulls, and the derived columns behind them.
 
-        values, request: named as in the answer, all of one length. instants: each row's `t`, as UTC instants; None
-        where no derived column reads it.
+        values, request, keys: named as in the answer, all of one length; `keys` of those that are read. instants: each
+        row's `t`, as UTC instants; None where no derived column reads it.
         """
         filled = [self._filled(column) for column in values]
         if not self.derived:
             return filled
         sources: dict[str, tuple[str, str]] = {}
         inputs: list[pl.Series] = []
-        for column in (*filled, *request):
+        for column in (*keys, *filled, *request):
             sources[column.name] = (f"c{len(inputs)}", kind_of(self.dtypes[column.name]))
             inputs.append(column.alias(f"c{len(inputs)}"))
         if instants is not None:
@@ -91,7 +96,13 @@ class Completion:
         computed = program.run(pl.DataFrame(inputs).lazy()).collect(engine="in-memory")
         return [*filled, *computed.get_columns()]
 
-    def row(self, values: Mapping[str, Any], request: Mapping[str, Any], t: int) -> dict[str, Any]:
+    def row(
+        self,
+        values: Mapping[str, Any],
+        request: Mapping[str, Any],
+        keys: Mapping[str, Any],
+        t: int,
+    ) -> dict[str, Any]:
         """The same for the values of one entity; t: UTC microseconds."""
         filled = {
             name: self.defaults.get(name) if value is None else value
@@ -99,7 +110,7 @@ class Completion:
         }
         if not self.derived:
             return filled
-        return filled | self._row_derivation({**filled, **request}, t)
+        return filled | self._row_derivation({**keys, **filled, **request}, t)
 
     def _filled(self, column: pl.Series) -> pl.Series:
         if column.name not in self.defaults or column.null_count() == 0:
@@ -109,8 +120,8 @@ class Completion:
 
 
 @lru_cache(maxsize=256)
-def completion(service: Service, outputs: tuple[Output, ...]) -> Completion:
-    """The service for the columns that its features have.
+def completion(service: Service, outputs: tuple[Output, ...], keys: Schema) -> Completion:
+    """The service for the columns that its features have, and their keys as entities name them.
 
     Raises RetrievalError for a default that names no column or does not fit it, and for two columns of one name;
     ExpressionError for a derived column that does not fit.
@@ -121,9 +132,12 @@ def completion(service: Service, outputs: tuple[Output, ...]) -> Completion:
             raise RetrievalError(
                 f"{service.name}: {name!r} is a column of a feature in the answer; give the service's own another name"
             )
-    readable = {output.label: output.dtype for output in outputs} | dtypes(service.request)
+    own = {output.label: output.dtype for output in outputs} | dtypes(service.request)
+    readable = dtypes(keys) | own
     derived = typed(service.derived, service.name, tuple(readable.items()), True)
-    return Completion(service, _defaults(service, outputs), derived, readable)
+    read = {name for column in derived for name in column.inputs}
+    read_keys = tuple(key.name for key in keys if key.name in read and key.name not in own)
+    return Completion(service, _defaults(service, outputs), derived, read_keys, readable)
 
 
 def request_rows(
@@ -146,13 +160,14 @@ def request_rows(
     for row in rows:
         if row.keys() != set(names):
             raise RetrievalError(f"{service.name}: request row {shown(dict(row))}; {works}")
+    dtype_of = [(column.name, column.dtype) for column in service.request]
     return [
         {
-            column.name: _brought(row[column.name], column.dtype, f"{service.name}: request {column.name!r}")
-            for column in service.request
+            name: _brought(row[name], dtype, f"{service.name}: request {name!r}")
+            for name, dtype in dtype_of
         }
         for row in rows
-    ]  # fmt: skip
+    ]
 
 
 def request_columns(service: Service, spine: Mapping[str, pl.Series]) -> list[pl.Series]:
@@ -175,7 +190,7 @@ def _cast(values: pl.Series, dtype: pl.DataType) -> pl.Series:
     own = values.dtype
     if own in (dtype, pl.Null):
         return values.cast(dtype)
-    numbers = own.is_integer() and (dtype.is_integer() or dtype == pl.Float64)
+    numbers = own.is_integer() and (dtype.is_integer() or dtype.is_float())
     floats = own == pl.Float32 and dtype == pl.Float64
     texts = isinstance(own, (pl.Categorical, pl.Enum)) and dtype == pl.String
     days = own == pl.Date and isinstance(dtype, pl.Datetime)
@@ -186,6 +201,11 @@ def _cast(values: pl.Series, dtype: pl.DataType) -> pl.Series:
         known = values.fill_nan(None)
         if bool((known == known.floor()).all()):
             return known.cast(dtype)
+    if own == pl.Float64 and dtype == pl.Float32:  # rounded, as a float of Python is online
+        rounded = values.cast(dtype)
+        if bool((rounded.is_infinite() & values.is_finite()).any()):
+            raise TypeError(own)
+        return rounded
     if numbers or floats or texts:
         return values.cast(dtype)
     if days:
@@ -211,10 +231,18 @@ def _brought(value: Any, dtype: str, what: str) -> Any:
         if kind == kinds.FLOAT and not math.isfinite(value):
             return None
         if kind == kinds.FLOAT and decimal_scale(dtype) is None:
-            return float(value)
+            return _as_float(float(value), dtype)
     except (TypeError, ValueError, OverflowError, pl.exceptions.PolarsError):
         raise RetrievalError(f"{what} is {dtype}, which does not hold {shown(value)}") from None
     return value
+
+
+def _as_float(value: float, dtype: str) -> float:
+    """The value as a column of floats has it; OverflowError where it has none."""
+    held = value if dtype == "Float64" else float(pl.Series([value], dtype=pl.Float32).item())
+    if not math.isfinite(held):
+        raise OverflowError(value)
+    return held
 
 
 def _defaults(service: Service, outputs: Sequence[Output]) -> dict[str, Any]:

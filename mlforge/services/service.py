@@ -13,7 +13,7 @@ from mlforge.core.arguments import listed, named, shown, text
 from mlforge.core.expression.columns import Derived, check_names, columns_of_t
 from mlforge.core.expression.parser import T
 from mlforge.core.feature_spec import parse_derived
-from mlforge.core.schema import INSTANT, INTEGERS, Column, Schema
+from mlforge.core.schema import FLOATS, INSTANT, INTEGERS, Column, Schema
 from mlforge.core.signatures import named_arguments
 from mlforge.core.values import Duration, check_name
 from mlforge.errors import DefinitionError
@@ -21,7 +21,7 @@ from mlforge.features.feature import Feature
 from mlforge.features.selection import Selection
 from mlforge.frames import polars_schema
 
-REQUEST_DTYPES = (*INTEGERS, "Float64", "Boolean", "String", "Date", INSTANT)
+REQUEST_DTYPES = (*INTEGERS, *FLOATS, "Boolean", "String", "Date", INSTANT)
 _FEATURES = 'write features=[user_spend["amount__sum__7d"], merchant_daily]'
 
 
@@ -32,8 +32,8 @@ class Service:
     name: letters, digits, `_` and `-`. features: features, their names, selections such as `user_spend["a", "b"]` and
         `user_profile.as_("buyer", user_id="buyer_id")`, each alone or with a version.
     request: name -> polars dtype of columns that the caller brings: the spine in training, `request=` online.
-    derive: name -> expression over the service's columns, by their names in the answer, request columns, earlier
-        derived columns and `t`, the row's or request's instant.
+    derive: name -> expression over the service's columns, by their names in the answer, request columns, keys,
+        earlier derived columns and `t`, the row's or request's instant.
     defaults: column -> value that takes the place of null, before `derive` sees it. The column is named as in
         the answer, or as in its feature: then it means that column of every feature that has it.
     max_age: the oldest acceptable `as_of` online, unless the request says another.
@@ -121,22 +121,39 @@ class Service:
             )
         columns_of_t(self.derived, self.name)
         if outputs is not None:
-            known = [*outputs, *(column.name for column in self.request)]
+            known = [*outputs, *(column.name for column in self.request), *self._keys(features)]
             check_names(self.derived, self.name, known, T)
 
     def _outputs(self, features: Mapping[str, Feature]) -> tuple[str, ...] | None:
         """The feature columns' names in an answer, in order; None where some follow from data or from a version."""
         names: list[str] = []
-        for entry in self.features:
-            use = features.get(entry) if isinstance(entry, str) else entry
-            if not isinstance(use, (Feature, Selection)):
+        for selection in self._selections(features):
+            if selection is None or not (selection.columns or selection.spec.columns):
                 return None
-            selection = Selection(use.spec) if isinstance(use, Feature) else use
             columns = selection.columns or selection.spec.output_names
-            if not selection.columns and not selection.spec.columns:
-                return None
             names += [f"{selection.prefix or selection.feature}__{column}" for column in columns]
         return tuple(names)
+
+    def _keys(self, features: Mapping[str, Feature]) -> list[str]:
+        """The features' keys by their names in entities."""
+        selections = [selection for selection in self._selections(features) if selection]
+        return [
+            dict(selection.renamed).get(key, key)
+            for selection in selections
+            for key in selection.spec.keys
+        ]
+
+    def _selections(self, features: Mapping[str, Feature]) -> list[Selection | None]:
+        """Its entries as selections; None for one with a version, and for a name that is not among the features."""
+        uses = [features.get(entry) if isinstance(entry, str) else entry for entry in self.features]
+        return [
+            Selection(use.spec)
+            if isinstance(use, Feature)
+            else use
+            if isinstance(use, Selection)
+            else None
+            for use in uses
+        ]
 
 
 def _features(features: object, owner: str) -> tuple[Any, ...]:

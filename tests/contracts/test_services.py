@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
 import random
+from datetime import UTC, date, datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ from mlforge.engines import Engine
 from mlforge.errors import DefinitionError, ExpressionError, MlforgeError, NotServed, RetrievalError
 from mlforge.metrics import Rolling
 from mlforge.online import RedisStore
+from mlforge.services.description import describe, service_of
 from tests.support.projects import Project, at, rows
 
 NOW = at(5)
@@ -212,6 +215,73 @@ def test_a_service_gives_the_same_columns_in_training_and_online(
         assert get_online_features(service, entities, online, max_age="1d", request=request)
 
 
+def test_details_tell_what_stands_behind_each_value(
+    served: Definitions, online: RedisStore
+) -> None:
+    spend = served.feature("spend")
+    total, count = "spend__amount__sum__2d", "spend__amount__count__2d"
+    service = Service(
+        "s",
+        features=[spend["amount__sum__2d", "amount__count__2d"], "last"],
+        request={"x": pl.Float32},
+        derive={"y": "last__amount + x", "z": "x * 3", "who": "user_id * 2"},
+        defaults={"amount__sum__2d": 0},
+        max_age="6h",
+    )
+    request, later = [{"x": 0.1}] * 3, at(5.1)
+    with clock.fixed(to_us(later)):
+        plain = get_online_features(service, USERS, online, request=request)
+        detailed = get_online_features(service, USERS, online, request=request, details=True)
+    one, two, three = (answer.pop("details") for answer in detailed)
+    assert detailed == plain
+    training = get_training_data(spine_of(USERS, x=pl.lit(0.1)), service, served.store)
+    own = [total, count, "last__amount", "y", "z", "who"]
+    assert [{name: answer[name] for name in own} for answer in plain] == training[own].to_dicts()
+    assert list(one) == own
+    known = one[total]
+    assert (known.status, known.version, known.as_of, known.age) == (
+        "present",
+        "1.0.0",
+        NOW,
+        later - NOW,
+    )
+    assert [two[name].status for name in own] == ["empty", "empty", *["present"] * 4]
+    assert two[total].why.endswith("; the default takes its place")
+    assert [three[name].status for name in own] == [
+        "empty",
+        "empty",
+        "missing",
+        "empty",
+        "present",
+        "present",
+    ]
+    assert (one["y"].as_of, one["y"].age, one["who"].age) == (None, later - NOW, None)
+    for moment, status in [(at(5.25), "present"), (at(5.26), "stale")]:  # 6 hours, and more
+        with clock.fixed(to_us(moment)):
+            [answer] = get_online_features(
+                service, USERS[:1], online, request=request[:1], details=True
+            )
+        assert {answer["details"][name].status for name in (total, "last__amount", "y")} == {status}
+    clash = Service("s", ["last"], derive={"details": "1"})
+    with pytest.raises(RetrievalError, match="has a column 'details'"):
+        get_online_features(clash, USERS, online, details=True)
+    kept = Service(
+        "s",
+        ["last"],
+        defaults={
+            "a": Decimal("1.5"),
+            "b": date(2026, 1, 2),
+            "c": datetime(2026, 1, 2, tzinfo=UTC),
+        },
+    )
+    assert (
+        service_of(
+            json.loads(json.dumps(describe(kept))), {"last": served.feature("last").spec}
+        ).defaults
+        == kept.defaults
+    )
+
+
 # A column of each kind that a service may derive from.
 FEATURE_COLUMNS = {
     "spend": ["amount__sum__2d", SUM, "amount__count__2d", "burst", "age"],
@@ -231,9 +301,11 @@ EXPRESSIONS = [
     "length(word) + {a}",
     "day < '2026-01-03'",
     "log1p(abs(price)) + coalesce({a}, 1)",
+    "small * 3 + {a}",
 ]
-REQUEST = {
+REQUEST: dict[str, Any] = {
     "price": pl.Float64,
+    "small": pl.Float32,
     "whole": pl.Int32,
     "flag": pl.Boolean,
     "word": pl.String,
@@ -266,6 +338,7 @@ def random_request(draw: random.Random) -> dict[str, Any]:
     moment = from_us(to_us(NOW) - draw.randint(0, 10**12))
     row = {
         "price": draw.choice([0.0, -0.0, 1.5, float("nan"), float("inf"), 1e300]),
+        "small": draw.choice([0.1, -2.5e-3]),
         "whole": draw.choice([0, -7, 2**31 - 1]),
         "flag": draw.choice([True, False]),
         "word": draw.choice(["", "gift"]),
@@ -280,7 +353,10 @@ def test_random_services_over_random_rows_answer_alike(
 ) -> None:
     draw = random.Random(11)
     for _ in range(60):
-        service = random_service(draw, served)
+        drawn = random_service(draw, served)
+        document = json.loads(json.dumps(describe(drawn)))
+        service = service_of(document, {f.name: f.spec for f in served.features.values()})
+        assert describe(service) == document
         entities = [
             {"user_id": draw.randint(1, 5), "other": draw.randint(1, 5)}
             for _ in range(draw.randint(1, 6))
@@ -320,7 +396,7 @@ def test_what_no_service_can_mean_is_refused(served: Definitions, online: RedisS
         (DefinitionError, r"'x' is List\(Int64\); a request column is", {"request": {"x": pl.List(pl.Int64)}}),
         (DefinitionError, "'x' is .*; a request column is", {"request": {"x": pl.List}}),
         (DefinitionError, "'x' is 'Float64'; a request column is", {"request": {"x": "Float64"}}),
-        (DefinitionError, "'x' is Float32; a request column is", {"request": {"x": pl.Float32}}),
+        (DefinitionError, "'x' is Decimal.*; a request column is", {"request": {"x": pl.Decimal(10, 2)}}),
         (DefinitionError, "'t' is the instant", {"request": {"t": pl.Int64}}),
         (DefinitionError, "two columns would be 'x'", {"request": {"x": pl.Int64}, "derive": {"x": "1"}}),
         (DefinitionError, f"two columns would be 'spend__{SUM}'", {"features": [spend, spend[SUM]]}),

@@ -36,7 +36,8 @@ import mlforge
 import worker
 from mlforge.errors import NotServed
 from mlforge.online import RedisStore
-from mlforge.retrieval.serving import check_empty
+from mlforge.online.steps import answered
+from mlforge.retrieval.online_rows import check_missing
 from tests.support import contents
 from tests.support.agreement import TALLY
 from tests.support.faults import Copy, Plant, Proxy, Supervised, copy_of, places, restore
@@ -59,9 +60,12 @@ class AsAsked(RedisStore):
 
     def fetch(self, requests: Any) -> Any:
         answers = super().fetch(requests)
-        for (name, _), (books, rows) in zip(requests, answers, strict=True):
-            if books is not None and books.target is not None and None in rows:
-                check_empty(name, books, self.evidence)
+        served = [
+            (name, books, rows)
+            for (name, _), (books, rows) in zip(requests, answers, strict=True)
+            if books is not None and books.target is not None
+        ]
+        answered(check_missing(served, self))
         return answers
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,6 +16,7 @@ from mlforge.errors import (
     OnlineUnavailable,
 )
 from mlforge.online.books import Evidence
+from mlforge.online.redis import resp
 
 try:
     import redis
@@ -24,6 +25,8 @@ try:
     from redis.retry import Retry
 except ImportError:
     raise MissingExtra.of("RedisStore", "redis") from None
+
+from mlforge.online.redis.async_connections import AsyncConnections
 
 _CLUSTER = (
     "is a Redis Cluster ({error}), which is not supported yet: a feature's rows and books must lie on one server. "
@@ -58,6 +61,7 @@ _REFUSAL_CODES = {
 _TIMEOUT_S = 5.0
 _RETRIES = 2
 _IN_FLIGHT = 16
+_INFO = resp.command("INFO", "server") + resp.command("INFO", "stats")
 
 
 class Refused(OnlineRefused):
@@ -78,14 +82,15 @@ class Server:
         if "path" not in options:
             options = {"host": "localhost", "port": 6379, **options}
         options |= {
-            "retry": Retry(ExponentialBackoff(cap=0.5, base=0.05), _RETRIES),
             "decode_responses": True,
             # Bytes that are not UTF-8 are reported by the reader: an error here would leave replies unread.
             "encoding_errors": "surrogateescape",
             "protocol": 2,
         }
+        backoff = ExponentialBackoff(cap=0.5, base=0.05)
+        retry = Retry(backoff, _RETRIES)
         try:
-            kind(**options)
+            kind(**options, retry=retry)
         except (TypeError, ValueError, redis.RedisError) as error:
             raise DefinitionError(f"RedisStore: {error}") from None
         place = options.get("path") or f"{options['host']}:{options['port']}"
@@ -93,7 +98,10 @@ class Server:
         described = json.dumps([kind.__qualname__, plain], sort_keys=True)
         self.options_hash = hashlib.sha256(described.encode()).hexdigest()
         self.name = f"redis at {place}/{options.get('db', 0)}"
-        self.client = redis.Redis.from_pool(redis.ConnectionPool(connection_class=kind, **options))
+        self.client = redis.Redis.from_pool(
+            redis.ConnectionPool(connection_class=kind, **options, retry=retry)
+        )
+        self._async = AsyncConnections(kind.__name__, options, backoff, _RETRIES)
 
     @classmethod
     def of(cls, ssl: bool, **options: object) -> Server:
@@ -128,16 +136,20 @@ class Server:
     def evidence(self) -> Evidence | None:
         """The server's run id and count of evicted keys; None if it does not report them."""
         try:
-            with self.asking() as client, client.pipeline(transaction=False) as pipe:
-                pipe.info("server")
-                pipe.info("stats")
-                server, stats = pipe.execute()
+            return _evidence(self.ask(_INFO, 2))
         except OnlineUnavailable:
             raise
         except OnlineError:  # a user without the right to ask
             return None
-        run, evicted = server.get("run_id"), stats.get("evicted_keys")
-        return None if run is None or evicted is None else Evidence(str(run), int(evicted))
+
+    async def evidence_async(self) -> Evidence | None:
+        """As `evidence`, on a connection of the running event loop."""
+        try:
+            return _evidence(await self.ask_async(_INFO, 2))
+        except OnlineUnavailable:
+            raise
+        except OnlineError:
+            return None
 
     def ask(self, commands: bytes, replies: int) -> list[Any]:
         """The replies to packed commands, all sent at once; sent again if the connection breaks.
@@ -156,14 +168,19 @@ class Server:
                 pool.release(connection)
         except redis.RedisError as error:
             raise self._meant(error) from error
-        for answer in answers:
-            self.granted(answer)
-        return answers
+        return [self.granted(answer) for answer in answers]
 
-    def ask_together(self, transaction: bytes, replies: int) -> list[Any]:
-        """As `ask`, of commands from MULTI to EXEC: the replies in EXEC's, refusals among them."""
-        answers: list[Any] = self.ask(transaction, replies)[-1]
-        return answers
+    async def ask_async(self, commands: bytes, replies: int) -> list[Any]:
+        """As `ask`, on a connection of the running event loop."""
+        try:
+            answers = await self._async.ask(commands, replies)
+        except redis.RedisError as error:
+            raise self._meant(error) from error
+        return [self.granted(answer) for answer in answers]
+
+    async def aclose(self) -> None:
+        """Close the idle connections of the running event loop."""
+        await self._async.close()
 
     def stream(self, calls: Iterable[bytes]) -> int:
         """Send packed commands, pipelined ahead of their replies; returns the sum of the integer replies."""
@@ -218,6 +235,14 @@ class Server:
             raise
         finally:
             pool.release(connection)
+
+
+def _evidence(replies: Sequence[str]) -> Evidence | None:
+    """The run id and the count of evicted keys in the texts of INFO; None where they lack them."""
+    lines = (line.partition(":") for reply in replies for line in reply.splitlines())
+    facts = {name: value for name, _, value in lines}
+    run, evicted = facts.get("run_id"), facts.get("evicted_keys")
+    return None if run is None or evicted is None else Evidence(run, int(evicted))
 
 
 def _answers(connection: Any, commands: bytes, replies: int) -> list[Any]:

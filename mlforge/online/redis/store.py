@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Self
+from contextlib import AbstractContextManager, suppress
+from typing import TYPE_CHECKING, Any, Self
 
 import polars as pl
 
@@ -14,14 +14,12 @@ from mlforge.core.arguments import flag
 from mlforge.core.signatures import named_methods
 from mlforge.core.values import check_name, is_name, to_iso
 from mlforge.errors import (
-    BooksDamaged,
     OnlineError,
     OnlineRefused,
     OnlineUnavailable,
-    OwnedElsewhere,
     StalePush,
 )
-from mlforge.online.base import OnlineStore, RowRequest
+from mlforge.online.base import OnlineStore
 from mlforge.online.books import INCOMPLETE, Claim, Evidence, OnlineBooks, Target
 from mlforge.online.chunks import Rows
 from mlforge.online.codec import (
@@ -41,6 +39,8 @@ from mlforge.online.redis.arguments import (
     password_in,
 )
 from mlforge.online.redis.fetched_books import books_of, read_command
+from mlforge.online.redis.refusals import fenced
+from mlforge.online.requests import RowRequest
 from mlforge.store import Store
 
 if TYPE_CHECKING:
@@ -133,6 +133,10 @@ class RedisStore(OnlineStore):
         """Let go of connections; the next call makes new ones."""
         self._server.client.close()
 
+    async def aclose(self) -> None:
+        """Let go of the running event loop's idle connections; they close by themselves when it ends."""
+        await self._server.aclose()
+
     def books(self, feature: str) -> OnlineBooks | None:
         """The feature's books; None if it was never pushed, or not renewed in time."""
         [(books, _)] = self._fetch([RowRequest(feature)])
@@ -193,6 +197,10 @@ class RedisStore(OnlineStore):
     def evidence(self) -> Evidence | None:
         """The server's run id and count of evicted keys; None if it does not report them, or may not."""
         return self._server.evidence()
+
+    async def evidence_async(self) -> Evidence | None:
+        """As `evidence`, on a connection of the running event loop."""
+        return await self._server.evidence_async()
 
     def rows_by_feature(self, features: Collection[str]) -> dict[str, int]:
         """The number of rows online of each of these features, by one scan of the server's keys."""
@@ -264,6 +272,16 @@ class RedisStore(OnlineStore):
     def _fetch(
         self, requests: Sequence[RowRequest]
     ) -> list[tuple[OnlineBooks | None, list[str | None]]]:
+        return self._fetched(requests, self._server.ask(*self._reads(requests))[-1])
+
+    async def _fetch_async(
+        self, requests: Sequence[RowRequest]
+    ) -> list[tuple[OnlineBooks | None, list[str | None]]]:
+        replies = await self._server.ask_async(*self._reads(requests))
+        return self._fetched(requests, replies[-1])
+
+    def _reads(self, requests: Sequence[RowRequest]) -> tuple[bytes, int]:
+        """The commands that read books and rows, and their number."""
         # A transaction: rows deleted between the two reads would pass for empty windows.
         commands = [_MULTI]
         for request in requests:
@@ -271,7 +289,13 @@ class RedisStore(OnlineStore):
             if request.hashes:
                 commands.append(self._mget(request.feature, request.hashes))
         commands.append(_EXEC)
-        replies = iter(self._server.ask_together(b"".join(commands), len(commands)))
+        return b"".join(commands), len(commands)
+
+    def _fetched(
+        self, requests: Sequence[RowRequest], executed: Sequence[Any]
+    ) -> list[tuple[OnlineBooks | None, list[str | None]]]:
+        """The books and rows in the replies to EXEC, refusals among them."""
+        replies = iter(executed)
         return [
             (
                 self._read_books(request.feature, next(replies)),
@@ -293,13 +317,22 @@ class RedisStore(OnlineStore):
         return b"*%d\r\n$4\r\nMGET\r\n%b" % (1 + len(hashes), rows)
 
     def _foreign(self, absent: Sequence[tuple[str, str]]) -> list[str | None]:
-        # MGET gives nil for a key of another type, as for none.
-        commands = [resp.command("TYPE", self._row_name(*place)) for place in absent]
         try:
-            kinds = self._server.ask(b"".join(commands), len(commands))
+            return _no_rows(self._server.ask(*self._types(absent)))
         except OnlineRefused:  # a user without the right to ask
             return [None] * len(absent)
-        return [None if kind in ("none", "string") else str(kind) for kind in kinds]
+
+    async def _foreign_async(self, absent: Sequence[tuple[str, str]]) -> list[str | None]:
+        try:
+            return _no_rows(await self._server.ask_async(*self._types(absent)))
+        except OnlineRefused:
+            return [None] * len(absent)
+
+    def _types(self, absent: Sequence[tuple[str, str]]) -> tuple[bytes, int]:
+        """The commands that ask for the types of what lies at rows' places, and their number."""
+        # MGET gives nil for a key of another type, as for none.
+        commands = [resp.command("TYPE", self._row_name(*place)) for place in absent]
+        return b"".join(commands), len(commands)
 
     def _record(
         self,
@@ -332,36 +365,8 @@ class RedisStore(OnlineStore):
         with self._fenced(feature, target):
             return self._server.stream(map(call, chunks))
 
-    @contextmanager
-    def _fenced(self, feature: str, target: Target | None) -> Iterator[None]:
-        """Turn a refusal that concerns the feature into the error that names it."""
-        from mlforge.online.redis.client import Refused
-
-        try:
-            yield
-        except Refused as refused:
-            code, _, recorded = refused.reply.partition(" ")
-            if code == scripts.MOVED:
-                raise OnlineUnavailable(
-                    f"{feature}: {self._server} was restarted or failed over during the push of "
-                    f"{target}, and may lack rows of it: push again"
-                ) from None
-            if code == scripts.OWNED:
-                raise OwnedElsewhere(
-                    f"{feature}: its rows in {self._server} were taken by the store {recorded}; use another "
-                    f"prefix or name, or take them with 'mlforge adopt {feature}'"
-                ) from None
-            if code in (scripts.DAMAGED, "WRONGTYPE"):
-                content = (
-                    f"its fence is {recorded[:40]!r}" if code == scripts.DAMAGED else "no hash"
-                )
-                raise BooksDamaged(
-                    f"{self._books_name(feature)} holds no books of {feature} ({content}); delete it, and the "
-                    "next push makes it anew"
-                ) from None
-            if code != scripts.STALE or target is None:
-                raise
-            raise StalePush(_stale(feature, target, recorded, self._server)) from None
+    def _fenced(self, feature: str, target: Target | None) -> AbstractContextManager[None]:
+        return fenced(feature, target, self._server, self._books_name(feature))
 
     @property
     def _list(self) -> str:
@@ -384,15 +389,5 @@ class RedisStore(OnlineStore):
         return str(min(half, max(1, half - (clock.now() - renewed_at) // 1_000)))
 
 
-def _stale(feature: str, target: Target, recorded: str, server: Server) -> str:
-    if not recorded:
-        return (
-            f"{feature}: {server} knows of no push of {target}; it was flushed or restarted, "
-            "or the books expired: push again from the start"
-        )
-    generation, instant = map(int, recorded.split()[:2])
-    at = f" as of {to_iso(instant)}" if abs(instant) < 2**53 else ""
-    return (
-        f"{feature}: the push of {target} was overtaken by one of generation {generation}{at}; "
-        "push the latest version instead"
-    )
+def _no_rows(types: Sequence[str]) -> list[str | None]:
+    return [None if kind in ("none", "string") else kind for kind in types]

@@ -1,0 +1,41 @@
+"""Requests for rows, the answers to them, and whose rows an answer may hold."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Self, TypeAlias
+
+from mlforge.errors import OwnedElsewhere
+from mlforge.frames.encoding import key_hash
+from mlforge.online.books import OnlineBooks
+from mlforge.online.decoding import Row
+
+Entity: TypeAlias = Mapping[str, object]
+Answer: TypeAlias = tuple[OnlineBooks | None, list[Row | None]]
+
+
+@dataclass(frozen=True, slots=True)
+class RowRequest:
+    """The entities of a feature whose rows are asked for, by their hashes; by name only for errors."""
+
+    feature: str
+    hashes: Sequence[str] = ()
+    entities: Sequence[Entity] = ()
+
+    @classmethod
+    def of(cls, feature: str, entities: Sequence[Entity]) -> Self:
+        """The request for these entities; an unfit key raises RetrievalError."""
+        return cls(feature, [key_hash(entity) for entity in entities], entities)
+
+
+def check_owner(feature: str, books: OnlineBooks, expected: str | None) -> None:
+    """Raise OwnedElsewhere if the books name another owner than the expected one; None accepts any owner."""
+    owner = books.owner
+    if owner is None or expected is None or owner.store == expected:
+        return
+    meant = f"of the store {expected}" if expected else "of a store that was never written to"
+    raise OwnedElsewhere(
+        f"{feature}: its rows online are of another owner ({owner}), and this reader means those {meant}. Use the "
+        f"prefix that those are under, or say RedisStore(owner={owner.store!r}) to read these"
+    )

@@ -1,0 +1,137 @@
+"""Books and rows of one instant for a request, and what a missing row means."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from mlforge.core.schema import Schema
+from mlforge.core.values import Version, to_iso
+from mlforge.errors import NotServed, RetrievalError
+from mlforge.online import Evidence, OnlineBooks, OnlineStore, Row, RowRequest
+from mlforge.online.steps import Question, Steps
+from mlforge.retrieval.references import Reference
+from mlforge.retrieval.spine import Entities, feature_entities
+
+
+@dataclass(frozen=True, slots=True)
+class FetchedRows:
+    """A feature's books and rows, of one instant, and the entities by its own keys."""
+
+    books: OnlineBooks
+    rows: list[Row | None]
+    entities: Entities
+
+
+def fetched_rows(
+    references: Sequence[Reference],
+    entities: Sequence[Mapping[str, object]],
+    store: OnlineStore,
+    oldest: int | None,
+) -> Steps[list[FetchedRows]]:
+    """The steps to the books and rows of each reference, all of one instant.
+
+    oldest: the least acceptable `as_of`, in UTC microseconds. The books name the keys that entities must have.
+    The books last seen are used, so that one round trip is enough, as long as the books fetched with the
+    rows have the same keys. Raises NotServed and RetrievalError as `get_online_features`.
+    """
+    names = list(dict.fromkeys(reference.name for reference in references))
+    known = store.last_seen(names)
+    if len(known) < len(names):
+        known = yield from _look(names, store, oldest)
+    while True:
+        try:
+            uses = feature_entities(entities, references, known)
+        except RetrievalError:
+            current = yield from _look(names, store, oldest)
+            if _keys(current) == _keys(known):
+                raise
+            known = current
+            continue
+        requests = [
+            RowRequest(reference.name, hashes, own)
+            for reference, (own, hashes) in zip(references, uses, strict=True)
+        ]
+        answers = yield from store.reading(requests)
+        fetched = [
+            FetchedRows(_served(reference.name, books, oldest), rows, own)
+            for reference, (own, _), (books, rows) in zip(references, uses, answers, strict=True)
+        ]
+        if all(
+            use.books.keys == known[reference.name].keys
+            for reference, use in zip(references, fetched, strict=True)
+        ):
+            return fetched
+        known = {r.name: use.books for r, use in zip(references, fetched, strict=True)}
+
+
+def check_missing(
+    rows: Iterable[tuple[str, OnlineBooks, Sequence[Row | None]]], store: OnlineStore
+) -> Steps[None]:
+    """A missing row means empty windows, unless the server dropped it or a push with other columns has.
+
+    rows: each feature's name, its books and its rows. The store's evidence is asked for once, after the rows were
+    read, and only where it matters. Raises NotServed.
+    """
+    evidence: list[Evidence | None] = []
+    for name, books, of_feature in rows:
+        if None not in of_feature:
+            continue
+        _check_columns(name, books)
+        if books.evidence is None:
+            continue
+        if not evidence:
+            evidence.append((yield Question(store.evidence, store.evidence_async)))
+        [now] = evidence
+        if now is not None and not books.evidence.excluded(now):
+            raise NotServed(
+                f"{name}: rows are missing online, and not for want of events: the server has evicted keys or "
+                "somebody has deleted some; the worker, or 'mlforge build --online', writes them anew. Raise the "
+                "server's maxmemory if it evicts"
+            )
+
+
+def _check_columns(name: str, books: OnlineBooks) -> None:
+    """Raise NotServed where a push that has begun may have taken a row away: one with other columns."""
+    assert books.target is not None
+    major = Version.parse(books.target.version).major
+    if any(Version.parse(target.version).major != major for target in books.pending):
+        raise NotServed(
+            f"{name}: a version with other columns is being pushed at this moment; ask again"
+        )
+
+
+def _look(
+    names: Sequence[str], store: OnlineStore, oldest: int | None
+) -> Steps[dict[str, OnlineBooks]]:
+    fetched = yield from store.reading([RowRequest(name) for name in names])
+    return {
+        name: _served(name, books, oldest) for name, (books, _) in zip(names, fetched, strict=True)
+    }
+
+
+def _keys(books: Mapping[str, OnlineBooks]) -> list[Schema]:
+    return [held.keys for held in books.values()]
+
+
+def since(books: OnlineBooks) -> int:
+    """The instant that the age of values counts from: their `as_of`, or the last push of an untimed feature."""
+    assert books.target is not None
+    return books.pushed_at if books.target.as_of is None else books.target.as_of
+
+
+def _served(name: str, books: OnlineBooks | None, oldest: int | None) -> OnlineBooks:
+    if books is None or books.target is None:
+        raise NotServed(
+            f"{name} is not served online: push it with 'mlforge build --features {name} --online', or start a worker"
+        )
+    if oldest is not None and since(books) < oldest:
+        raise NotServed(f"{name} {too_old(books, oldest)}")
+    return books
+
+
+def too_old(books: OnlineBooks, oldest: int) -> str:
+    """How old the feature's values are, and how old they may be, as the end of a sentence about it."""
+    assert books.target is not None
+    standing = "was pushed at" if books.target.as_of is None else "is served as of"
+    return f"{standing} {to_iso(since(books))}, older than max_age allows ({to_iso(oldest)})"

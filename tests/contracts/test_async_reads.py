@@ -1,0 +1,320 @@
+"""Online reads that are awaited: the answers and errors of those that block, on connections of the event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import polars as pl
+import pytest
+import redis
+
+from mlforge import Definitions, Service, aget_online_features, get_online_features
+from mlforge.core import clock
+from mlforge.core.values import to_us
+from mlforge.errors import (
+    DefinitionError,
+    MlforgeError,
+    NotServed,
+    OnlineError,
+    OnlineUnavailable,
+    OwnedElsewhere,
+    RetrievalError,
+)
+from mlforge.frames.encoding import key_hash
+from mlforge.online import RedisStore
+from mlforge.online.redis import async_connections
+from tests.support.faults import Proxy
+from tests.support.projects import Project, at, rows
+from tests.support.workers import eventually
+
+NOW = at(5)
+USERS = [{"user_id": user} for user in range(1, 6)]
+PATIENCE_S = 60
+
+
+@pytest.fixture
+def served(tmp_path: Path, online: RedisStore) -> Definitions:
+    """A feature whose values are as of NOW, with rows of users 1, 2 and 4."""
+    project = Project(tmp_path)
+    project.drop("a", rows((1, 0, 1.0), (1, 3, 2.0), (2, 1.5, 5.0), (4, 5, 7.0)))
+    spend = project.define(derive={"age": "days(t - '2026-01-01')"})
+    defs = project.definitions(spend, project.define(name="other"), online_store=online)
+    with clock.fixed(to_us(NOW)):
+        defs.build(online=True)
+    return defs
+
+
+@pytest.fixture
+def proxy(redis_server: str) -> Iterator[Proxy]:
+    with Proxy(urlsplit(redis_server).port or 0) as between:
+        yield between
+
+
+class Gate:
+    """Passes all on between clients and a server, on the running event loop; while it is closed, it holds answers."""
+
+    def __init__(self, server: str) -> None:
+        self._server = urlsplit(server).port
+        self._open, self._held = asyncio.Event(), asyncio.Event()
+        self._open.set()
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    async def __aenter__(self) -> Gate:
+        self._listener = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self.port = int(self._listener.sockets[0].getsockname()[1])
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._listener.close()
+        await asyncio.wait(self._tasks, timeout=PATIENCE_S)  # they end as clients let go
+
+    def close(self) -> None:
+        self._open.clear()
+        self._held.clear()
+
+    def open(self) -> None:
+        self._open.set()
+
+    async def holds(self) -> None:
+        """Wait until an answer is held."""
+        async with asyncio.timeout(PATIENCE_S):
+            await self._held.wait()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        from_server, to_server = await asyncio.open_connection("127.0.0.1", self._server)
+        try:
+            async with asyncio.TaskGroup() as both_ways:
+                both_ways.create_task(self._pass(reader, to_server, False))
+                both_ways.create_task(self._pass(from_server, writer, True))
+        finally:
+            for end in (writer, to_server):
+                end.close()
+                with suppress(OSError):
+                    await end.wait_closed()
+
+    async def _pass(
+        self, source: asyncio.StreamReader, target: asyncio.StreamWriter, holds: bool
+    ) -> None:
+        with suppress(OSError):
+            while data := await source.read(65_536):
+                if holds and not self._open.is_set():
+                    self._held.set()
+                    await self._open.wait()
+                target.write(data)
+        target.close()
+
+
+def outcome(call: Callable[[], Any]) -> Any:
+    """What the call returns, or the class and text of what it raises."""
+    try:
+        return call()
+    except MlforgeError as error:
+        return type(error), str(error)
+
+
+def both(*args: Any, **options: Any) -> Any:
+    """The one outcome of a read that blocks and of one that is awaited."""
+    blocking = outcome(lambda: get_online_features(*args, **options))
+    awaited = outcome(lambda: asyncio.run(aget_online_features(*args, **options)))
+    assert awaited == blocking
+    return blocking
+
+
+def test_a_read_that_is_awaited_has_the_answers_and_errors_of_one_that_blocks(
+    served: Definitions, online: RedisStore, redis_url: str
+) -> None:
+    spend = served.feature("spend")
+    service = Service(
+        "s", [spend, "other"], request={"x": pl.Int32}, derive={"y": "x + user_id"}, max_age="1d"
+    )
+    requests = [{"x": 2}] * 5
+    with clock.fixed(to_us(NOW)):
+        assert both(["spend", "other"], USERS, online)[0]["spend__age"] == 5.0
+        assert both(service, USERS, online, request=requests)[3]["y"] == 6
+        assert both(service, USERS, online, request=requests, details=True)[2]["details"]
+        for kind, args, options in [
+            (RetrievalError, (["spend"], [{"user": 1}], online), {}),
+            (RetrievalError, (["spend"], USERS, "redis"), {}),
+            (RetrievalError, (service, USERS, online), {}),
+            (DefinitionError, (["spend"], USERS, online), {"details": 1}),
+            (NotServed, (["nothing"], USERS, online), {}),
+            (NotServed, ([("spend", "9.0.0")], USERS, online), {}),
+            (OwnedElsewhere, (["spend"], USERS, RedisStore.from_url(redis_url, owner="another-store")), {}),
+        ]:  # fmt: skip
+            assert both(*args, **options)[0] is kind
+    with pytest.raises(DefinitionError, match=r"did you mean 'details'"):
+        aget_online_features(["spend"], USERS, online, detals=True)  # type: ignore[call-arg,unused-coroutine]
+    with clock.fixed(to_us(at(6.1))):
+        assert both(service, USERS, online, request=requests)[0] is NotServed
+        stale = both(service, USERS, online, request=requests, details=True)
+        assert stale[0]["details"]["spend__age"].status == "stale"
+    with redis.Redis.from_url(redis_url) as client:
+        client.set(f"mlforge:spend:{key_hash(USERS[0])}", "no row")
+        assert both(["spend"], USERS, online)[0] is OnlineError
+        client.delete(f"mlforge:spend:{key_hash(USERS[0])}")
+        client.lpush(f"mlforge:spend:{key_hash(USERS[0])}", "no text")
+        assert both(["spend"], USERS, online)[0] is OnlineError
+
+
+def test_two_hundred_tasks_read_at_once_and_the_loop_closes_its_connections(
+    served: Definitions, redis_url: str
+) -> None:
+    store = RedisStore.from_url(redis_url)
+    expected = get_online_features(["spend", "other"], USERS, store, at=NOW)
+
+    async def many() -> list[Any]:
+        reads = [aget_online_features(["spend", "other"], USERS, store, at=NOW) for _ in range(200)]
+        answers = await asyncio.gather(*reads)
+        assert 1 <= len(client.client_list()) - before <= async_connections.CONNECTIONS
+        return answers
+
+    with redis.Redis.from_url(redis_url) as client:
+        before = len(client.client_list())
+        assert asyncio.run(many()) == [expected] * 200
+        assert asyncio.run(many()) == [expected] * 200  # another loop, other connections
+        eventually(lambda: len(client.client_list()) <= before)
+
+    async def closed() -> None:
+        assert await aget_online_features(["spend"], USERS, store)
+        await store.aclose()
+        assert await aget_online_features(["spend"], USERS, store)
+
+    asyncio.run(closed())
+    gc.collect()  # a connection left open would warn, and a warning fails
+    store.close()
+
+
+def test_loops_of_several_threads_read_from_one_store(
+    served: Definitions, online: RedisStore
+) -> None:
+    expected = get_online_features(["spend"], USERS, online, at=NOW)
+    answers: list[Any] = []
+
+    def read() -> None:
+        async def several() -> list[Any]:
+            return [await aget_online_features(["spend"], USERS, online, at=NOW) for _ in range(20)]
+
+        answers.extend(asyncio.run(several()))
+
+    threads = [threading.Thread(target=read) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(PATIENCE_S)
+    assert answers == [expected] * 80
+
+
+def test_a_cancelled_read_gives_no_other_read_its_answer(
+    served: Definitions, redis_server: str
+) -> None:
+    async def cancelled() -> None:
+        async with Gate(redis_server) as gate:
+            store = RedisStore(port=gate.port)
+            each = [await aget_online_features(["spend"], [user], store, at=NOW) for user in USERS]
+            for _ in range(3):
+                gate.close()
+                reads = [
+                    asyncio.ensure_future(aget_online_features(["spend"], [user], store, at=NOW))
+                    for user in USERS
+                ]
+                await gate.holds()
+                for read in reads[::2]:
+                    read.cancel()
+                gate.open()
+                answers = await asyncio.gather(*reads, return_exceptions=True)
+                assert answers[1::2] == each[1::2]
+                assert {type(answer) for answer in answers[::2]} == {asyncio.CancelledError}, (
+                    answers
+                )
+            assert await aget_online_features(["spend"], [USERS[1]], store, at=NOW) == each[1]
+            await store.aclose()
+
+    asyncio.run(cancelled())
+
+
+def test_a_server_that_is_away_or_loses_rows_is_told_and_waited_for(
+    served: Definitions, proxy: Proxy, redis_url: str
+) -> None:
+    store = RedisStore(port=proxy.port)
+    expected = get_online_features(["spend"], USERS, store, at=NOW)
+
+    async def away() -> None:
+        assert await aget_online_features(["spend"], USERS, store, at=NOW) == expected
+        proxy.cut_all()  # broken connections are made anew
+        assert await aget_online_features(["spend"], USERS, store, at=NOW) == expected
+        proxy.drop_answers = 1
+        assert await aget_online_features(["spend"], USERS, store, at=NOW) == expected
+        proxy.cut = True
+        proxy.cut_all()
+        with pytest.raises(OnlineUnavailable, match="does not answer"):
+            await aget_online_features(["spend"], USERS, store, at=NOW)
+        proxy.cut = False
+        assert await aget_online_features(["spend"], USERS, store, at=NOW) == expected
+
+    asyncio.run(away())
+    with redis.Redis.from_url(redis_url) as client:
+        books = store.books("spend")
+        assert books is not None
+        store.mark_incomplete("spend", books)
+        assert both(["spend"], USERS, store)[0] is NotServed
+        client.delete("mlforge:spend")
+    assert both(["spend"], USERS, store)[0] is NotServed
+    store.close()
+
+
+def test_the_event_loop_runs_on_while_a_server_is_slow_and_a_wait_for_a_turn_ends(
+    served: Definitions, redis_server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(async_connections, "CONNECTIONS", 2)
+
+    async def slow() -> None:
+        async with Gate(redis_server) as gate:  # which passes nothing on while this loop is blocked
+            store = RedisStore(port=gate.port)
+            expected = await aget_online_features(["spend"], USERS, store, at=NOW)
+            gate.close()
+            first = [
+                asyncio.ensure_future(aget_online_features(["spend"], USERS, store, at=NOW))
+                for _ in range(2)
+            ]
+            await gate.holds()
+            monkeypatch.setattr(async_connections, "TURN_S", 0.001)
+            with pytest.raises(OnlineUnavailable, match="all 2 connections are busy"):
+                await aget_online_features(["spend"], USERS, store, at=NOW)
+            monkeypatch.setattr(async_connections, "TURN_S", PATIENCE_S)
+            last = asyncio.ensure_future(aget_online_features(["spend"], USERS, store, at=NOW))
+            gate.open()
+            assert await asyncio.gather(*first, last) == [expected] * 3
+            await store.aclose()
+
+    asyncio.run(slow())
+
+
+def test_a_backend_without_awaited_calls_is_asked_in_a_thread(
+    served: Definitions, online: RedisStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mlforge.online import OnlineStore
+
+    for name in ("_fetch_async", "_foreign_async", "evidence_async"):
+        monkeypatch.setattr(RedisStore, name, getattr(OnlineStore, name))
+    asked: list[int] = []
+    fetch = RedisStore._fetch
+
+    def noted(self: RedisStore, requests: Any) -> Any:
+        asked.append(threading.get_ident())
+        return fetch(self, requests)
+
+    monkeypatch.setattr(RedisStore, "_fetch", noted)
+    answers = asyncio.run(aget_online_features(["spend"], USERS, online, at=NOW))
+    assert threading.get_ident() not in asked
+    assert asked
+    assert answers == get_online_features(["spend"], USERS, online, at=NOW)
