@@ -40,7 +40,7 @@ class DuckDBEngine(Engine):
             answers = points.select(ROW).join(answers, on=ROW, how="left", maintain_order="left")
         queried, folds, index = iter(answers.drop(ROW)), Folds(line, context), TimelineIndex(line)
         results = (
-            folds.folded(a, index.windows(points, a.window).segments)
+            folds.folded(a, index.windows(points, [a.window])[a.window].segments)
             if a.aggregation.kind.name in FOLDS
             else next(queried)
             for a in context.aggregates
@@ -99,9 +99,10 @@ def _at_points(
     context: ComputeContext,
 ) -> pl.DataFrame:
     """The windows of the points alone: one value of an entity costs its events once."""
-    bounds, index = [points[ROW]], TimelineIndex(line)
-    for window, (start, end) in duckdb_compiler.bound_names(context).items():
-        segments = index.windows(points, window).segments
+    bounds, bound_names = [points[ROW]], duckdb_compiler.bound_names(context)
+    windows = TimelineIndex(line).windows(points, list(bound_names))
+    for window, (start, end) in bound_names.items():
+        segments = windows[window].segments
         ends = segments.starts + segments.lengths
         bounds += [segments.starts.alias(start), ends.alias(end)]
     place = pl.int_range(pl.len(), dtype=pl.Int64).alias(duckdb_compiler.PLACE)

@@ -122,7 +122,7 @@ WHOLE = Scale(0, of_floats=False)
 
 @dataclass(frozen=True)
 class Fixed:
-    """A column as multiples of its scale."""
+    """A column, taken as multiples of its scale."""
 
     values: pl.Series
     scale: Scale
@@ -131,7 +131,7 @@ class Fixed:
     def exactly(cls, values: pl.Series, longest: int) -> Self | None:
         """Every value as it is, if segments of so many values have sums of 128 bits; else None."""
         if not values.dtype.is_float():
-            return cls(WHOLE.whole(values), WHOLE)
+            return cls(values, WHOLE)
         return cls._at(Scale.exactly(Extent.of(values), longest), values)
 
     @classmethod
@@ -141,15 +141,24 @@ class Fixed:
 
     @classmethod
     def _at(cls, scale: Scale | None, values: pl.Series) -> Self | None:
-        return None if scale is None else cls(scale.whole(values), scale)
+        return None if scale is None else cls(values, scale)
 
     @cached_property
     def _totals(self) -> pl.Series:
-        return _running(self.values)
+        return self._running(self._whole)
 
     @cached_property
     def _squares(self) -> pl.Series:
-        return _running(self.values * self.values)
+        return self._running(self._whole * self._whole)
+
+    @property
+    def _whole(self) -> pl.Expr:
+        return self.scale.whole(pl.first())
+
+    def _running(self, numbers: pl.Expr) -> pl.Series:
+        """Totals before each number and after the last."""
+        totals = self.values.to_frame().select(numbers.cum_sum()).to_series()
+        return pl.Series(totals.name, [0], dtype=pl.Int128).append(totals)
 
     def sums(self, segments: Segments) -> pl.Series:
         """The sum of each segment, as a number of the column."""
@@ -159,12 +168,6 @@ class Fixed:
         """The sum of squared deviations from each segment's mean; `count` is of its values."""
         sums, squares = _between(self._totals, segments), _between(self._squares, segments)
         return self.scale.deviations(sums, squares, count)
-
-
-def _running(values: pl.Series) -> pl.Series:
-    """Totals before each value and after the last."""
-    nothing = pl.Series(values.name, [0], dtype=pl.Int128)
-    return nothing.append(values.cum_sum())
 
 
 def _between(totals: pl.Series, segments: Segments) -> pl.Series:

@@ -6,7 +6,7 @@ entity. Here the cost is that of the windows that are asked for.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -20,6 +20,8 @@ _POINT, _INDEX, _BATCH = "__point", "__index", "__batch"
 SLICED_ROWS = 65_536
 """A window of more rows is a slice of the timeline; smaller ones are gathered, many at a time."""
 GATHERED_ROWS = 4_000_000
+_PLACES = 1_000_000
+"""About how many windows are looked up in one go."""
 
 
 @dataclass(frozen=True)
@@ -29,16 +31,31 @@ class TimelineIndex:
     line: pl.DataFrame
     _counts: dict[str, pl.Series] = field(default_factory=dict)
 
-    def windows(self, points: pl.DataFrame, window: Window) -> PointWindows:
-        """The windows of `points`: some of the line's entities, at times of their own."""
-        first, behind = points.select(
-            self._key(window.first(pl.col(TIME)) - self._first).alias("first"),
-            (self._key(window.last(pl.col(TIME)) - self._first) + 1).alias("behind"),
-        ).get_columns()
-        places = self._keys.search_sorted(pl.concat([first, behind]), "left")
-        start, end = places[: len(first)].cast(pl.Int64), places[len(first) :].cast(pl.Int64)
-        lengths = end - start
-        return PointWindows(self, Segments(start, lengths.set(lengths < 0, 0)))
+    def windows(
+        self, points: pl.DataFrame, windows: Sequence[Window]
+    ) -> dict[Window, PointWindows]:
+        """Windows of each of `points`: some of the line's entities, at times of their own."""
+        at_once = max(1, _PLACES // max(1, points.height))
+        return {
+            window: PointWindows(self, segments)
+            for start in range(0, len(windows), at_once)
+            for window, segments in self._segments(points, windows[start : start + at_once])
+        }
+
+    def _segments(
+        self, points: pl.DataFrame, windows: Sequence[Window]
+    ) -> Iterator[tuple[Window, Segments]]:
+        time, many = pl.col(TIME), points.height
+        firsts = [self._key(window.first(time) - self._first) for window in windows]
+        behind = [self._key(window.last(time) - self._first) + 1 for window in windows]
+        bounds = points.select(
+            bound.alias(str(number)) for number, bound in enumerate([*firsts, *behind])
+        )
+        places = self._keys.search_sorted(pl.concat(bounds.get_columns()), "left").cast(pl.Int64)
+        for number, window in enumerate(windows):
+            starts = places.slice(number * many, many)
+            lengths = places.slice((len(windows) + number) * many, many) - starts
+            yield window, Segments(starts, lengths.set(lengths < 0, 0))
 
     def counts_before(self, column: str) -> pl.Series:
         """The number of values of a column before each row, and in all rows (Int64)."""
@@ -64,11 +81,14 @@ class TimelineIndex:
 
     def _key(self, since: pl.Expr) -> pl.Expr:
         """A number that orders rows by entity, then time; `since` is the time since the line's first instant."""
+        instant = (since + 1).clip(0, self._span - 1)
+        return pl.col(ENTITY).cast(self._key_dtype) * self._span + instant
+
+    @cached_property
+    def _key_dtype(self) -> pl.DataType:
         entities = self.line[ENTITY].max()
         most = (entities if isinstance(entities, int) else 0) + 1
-        dtype = pl.Int64 if most * self._span < 1 << 63 else pl.Int128
-        instant = (since + 1).clip(0, self._span - 1)
-        return pl.col(ENTITY).cast(dtype) * self._span + instant
+        return pl.Int64() if most * self._span < 1 << 63 else pl.Int128()
 
 
 @dataclass(frozen=True)

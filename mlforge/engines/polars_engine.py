@@ -39,16 +39,15 @@ class PolarsEngine(Engine):
 
     def aggregate(self, line: pl.DataFrame, context: ComputeContext) -> pl.DataFrame:
         """Roll over the line; what rolling would not compute exactly is summed over the windows' segments."""
-        line = line.with_columns(pl.int_range(pl.len(), dtype=pl.UInt32).alias(_INDEX))
-        is_point = line[ROW].is_not_null()
-        points = line.filter(is_point)
-        timeline, few = TimelineIndex(line), self.are_few(points, line)
-        wide = _wide(line, context)
+        points = line.filter(pl.col(ROW).is_not_null())
+        few, wide, by_window = self.are_few(points, line), _wide(line, context), context.by_window()
+        looked_up = [window for window in by_window if few or window.width is None]
+        at_points = TimelineIndex(line).windows(points, looked_up)
         windows = {
-            window: _at_points(timeline, points, window, aggregates, wide)
-            if few or window.width is None
-            else _rolled(line, window, aggregates, wide).filter(is_point)
-            for window, aggregates in context.by_window().items()
+            window: _at_points(at_points[window], aggregates, wide)
+            if window in at_points
+            else _rolled(line, window, aggregates, wide)
+            for window, aggregates in by_window.items()
         }
         longest = max(_greatest(rolled[_LENGTH]) for rolled in windows.values())
         sums = [
@@ -71,14 +70,9 @@ class PolarsEngine(Engine):
 
 
 def _at_points(
-    timeline: TimelineIndex,
-    points: pl.DataFrame,
-    window: Window,
-    aggregates: Mapping[int, Aggregate],
-    wide: Collection[int],
+    windows: PointWindows, aggregates: Mapping[int, Aggregate], wide: Collection[int]
 ) -> pl.DataFrame:
-    """As `_rolled`, for the points alone."""
-    windows = timeline.windows(points, window)
+    """As `_rolled`, from the windows of the points alone."""
     values = {aggregate.value for aggregate in aggregates.values()}
     counts = {value: windows.counts(value_name(value)) for value in values}
     rolled = {
@@ -133,12 +127,13 @@ def _rolled(
     aggregates: Mapping[int, Aggregate],
     wide: Collection[int],
 ) -> pl.DataFrame:
-    """For each row its window: where it lies within the line, and the aggregates that polars computes exactly."""
+    """For each point its window: where it lies within the line, and the aggregates that polars computes exactly."""
     exact = {i: a for i, a in aggregates.items() if polars_compiler.is_rolled(a)}
     summed = dict.fromkeys(
         a.value for a in aggregates.values() if a.aggregation.name in polars_compiler.SUMMED
     )
-    rolled = line.rolling(
+    indexed = line.with_columns(pl.int_range(pl.len(), dtype=pl.UInt32).alias(_INDEX))
+    rolled = indexed.rolling(
         TIME,
         period=f"{window.width}i",
         offset=f"-{window.longest + window.lag}i",
@@ -153,7 +148,7 @@ def _rolled(
     # Groups come in an order of polars' own, the rows within each in that of time.
     rolled = rolled.sort(ENTITY, maintain_order=True)
     assert all(rolled[key].equals(line[key]) for key in (ENTITY, TIME)), "rows out of order"
-    return rolled
+    return rolled.filter(line[ROW].is_not_null())
 
 
 def _wide(line: pl.DataFrame, context: ComputeContext) -> frozenset[int]:

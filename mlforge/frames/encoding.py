@@ -36,8 +36,8 @@ def key_hashes(frame: pl.DataFrame, keys: Sequence[str]) -> pl.Series:
     if not keys:  # the one entity of a feature without keys
         return pl.Series("key_hash", [key_hash({})] * frame.height, dtype=pl.String)
     hashes: list[str] = []
-    for block in frame.select(keys).iter_slices(_BLOCK):
-        texts = _netstrings(block).cast(pl.Binary).to_list()
+    for block in frame.iter_slices(_BLOCK):
+        texts = _netstrings(block, keys).cast(pl.Binary).to_list()
         hashes += [sha256(text).hexdigest() for text in texts]
     return pl.Series("key_hash", hashes, dtype=pl.String)
 
@@ -118,9 +118,9 @@ def json_value(value: object) -> Json:
     )
 
 
-def _netstrings(block: pl.DataFrame) -> pl.Series:
+def _netstrings(block: pl.DataFrame, keys: Sequence[str]) -> pl.Series:
     parts: list[pl.Expr] = []
-    for name in sorted(block.columns):
+    for name in sorted(keys):
         dtype = block.schema[name]
         if not (dtype.is_integer() or dtype in (pl.String, pl.Boolean, pl.Date)):
             raise DataError(
@@ -134,7 +134,7 @@ def _netstrings(block: pl.DataFrame) -> pl.Series:
     try:
         return block.select(pl.concat_str(parts)).to_series()
     except pl.exceptions.PanicException as panic:
-        raise DataError(f"{', '.join(block.columns)}: a key has no text ({panic})") from None
+        raise DataError(f"{', '.join(keys)}: a key has no text ({panic})") from None
 
 
 def _netstring(name: str, value: object) -> bytes:

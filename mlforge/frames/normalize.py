@@ -141,7 +141,8 @@ def _checked(spec: FeatureSpec, frame: pl.DataFrame, where: str) -> pl.DataFrame
 def _in_order(spec: FeatureSpec, frame: pl.DataFrame, order: Sequence[str]) -> pl.DataFrame:
     """The frame in the form of events, sorted: one plan for all, as of small files there may be very many."""
     columns = (_normal(name, dtype, name == spec.timestamp) for name, dtype in frame.schema.items())
-    return frame.lazy().with_columns(columns).sort(order, maintain_order=True).collect().rechunk()
+    plan = frame.lazy().with_columns(columns).sort(order, maintain_order=True)
+    return polars_schema.in_memory(plan).rechunk()
 
 
 def _has_naive_time(spec: FeatureSpec, frame: pl.DataFrame) -> bool:

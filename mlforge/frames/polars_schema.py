@@ -137,6 +137,11 @@ def engine_for(rows: int) -> Literal["in-memory", "auto"]:
     return "in-memory" if rows <= _FEW else "auto"
 
 
+def in_memory(plan: pl.LazyFrame) -> pl.DataFrame:
+    """The result of a plan over frames that are in memory, where streaming would save nothing and takes longer to start."""
+    return plan.collect(engine="in-memory")
+
+
 def instant(us: int | None) -> pl.Expr:
     """A literal instant, or a null one."""
     return pl.lit(us, dtype=pl.Int64).cast(UTC_INSTANT)

@@ -141,7 +141,7 @@ class _Held(Events):
     def entities(
         self, ranges: Sequence[TimeRange | None], among: pl.DataFrame | None = None
     ) -> pl.DataFrame:
-        rows, timestamp = self.frame, self.spec.timestamp
+        rows, timestamp = self.frame.lazy(), self.spec.timestamp
         if timestamp is not None and None not in ranges:
             time = pl.col(timestamp)
             within = (
@@ -152,7 +152,8 @@ class _Held(Events):
             rows = rows.filter(pl.any_horizontal(within))
         keys = list(self.spec.entity)
         rows = rows.select(keys).unique()
-        return rows if among is None else rows.join(among, on=keys, how="semi")
+        rows = rows if among is None else rows.join(among.lazy(), on=keys, how="semi")
+        return polars_schema.in_memory(rows)
 
 
 def _part_of(keys: Sequence[str], number: int, parts: int) -> pl.Expr | None:

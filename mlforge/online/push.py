@@ -24,6 +24,7 @@ from mlforge.core.values import Version
 from mlforge.engines import Engine, Events, evaluation
 from mlforge.engines.events import events_of
 from mlforge.errors import BooksDamaged, IntegrityError, OwnedElsewhere, StalePush, StoreError
+from mlforge.frames import polars_schema
 from mlforge.frames.encoding import key_hashes
 from mlforge.online import Evidence, OnlineBooks, OnlineStore, Owner, Target, batches
 from mlforge.online.batches import AsOfView, EntitySubset
@@ -278,8 +279,11 @@ class _Push:
             )
             if not same_rows(before.partials, self.manifest.partials):
                 changed.append(self._diff(before).entities)
+        if not changed:
+            return None
         keys = list(self.manifest.spec.entity)
-        return pl.concat([frame.select(keys) for frame in changed]).unique() if changed else None
+        together = pl.concat([frame.lazy().select(keys) for frame in changed])
+        return polars_schema.in_memory(together.unique())
 
     def _diff(self, before: Manifest) -> EventDiff:
         """The events that differ from an older version's: as handed on, else compared now."""
