@@ -97,12 +97,10 @@ class _Use:
     columns: Sequence[str]
     labels: Sequence[str]
 
-    def values(self, t: int) -> Iterable[tuple[Any, ...]]:
-        """The chosen columns' values of each entity as of `t`."""
-        rows = finished(
-            self.reference.name, self.fetched.books, self.fetched.rows, self.fetched.entities, t
-        )
-        return (tuple(map(row.__getitem__, self.columns)) for row in rows)
+    def rows(self, t: int) -> Iterable[Mapping[str, Any]]:
+        """All of the feature's values of each entity as of `t`."""
+        fetched = self.fetched
+        return finished(self.reference.name, fetched.books, fetched.rows, fetched.entities, t)
 
     @property
     def outputs(self) -> list[Output]:
@@ -144,8 +142,9 @@ def _reading(
     )
     answers = keys if service is None else [{} for _ in keys]
     for use in uses:
-        for answer, row in zip(answers, use.values(t), strict=True):
-            answer.update(zip(use.labels, row, strict=True))
+        labels, columns = use.labels, use.columns
+        for answer, row in zip(answers, use.rows(t), strict=True):
+            answer.update(zip(labels, map(row.__getitem__, columns), strict=True))
     of_values = _details(uses, answers, now, oldest) if details else []
     if service is not None:
         complete = completion(service, _outputs(uses), _keys(uses) if service.derived else ())

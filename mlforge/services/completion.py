@@ -110,7 +110,9 @@ class Completion:
         }
         if not self.derived:
             return filled
-        return filled | self._row_derivation({**keys, **filled, **request}, t)
+        return filled | self._row_derivation(
+            {**keys, **filled, **request} if keys else {**filled, **request}, t
+        )
 
     def _filled(self, column: pl.Series) -> pl.Series:
         if column.name not in self.defaults or column.null_count() == 0:
