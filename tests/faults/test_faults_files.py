@@ -121,6 +121,7 @@ def test_a_file_cut_off_keeps_its_last_good_content_until_it_is_whole_again(shop
     file = write(shop.folder / "cut" / "a.parquet", content)
     write(shop.folder / "cut" / "b.parquet", purchases((3, 0, 1.0)))
     assert_invariant(shop.project, features=["cut"])
+    versions = shop.versions("cut")
     with Witness(shop.project, {"cut": USERS}, always=True):
         os.truncate(file, len(content) // 2)
         assert_invariant(shop.project, features=["cut"], kept={"cut": {"a.parquet": content}})
@@ -128,7 +129,7 @@ def test_a_file_cut_off_keeps_its_last_good_content_until_it_is_whole_again(shop
         with file.open("wb") as again:
             again.write(content)
         assert_invariant(shop.project, features=["cut"])
-    assert shop.versions("cut") == ["1.0.0"], "nothing changed that counts"
+    assert shop.versions("cut") == versions, "nothing changed that counts"
 
 
 def test_other_bytes_under_the_same_size_and_time_are_noticed(shop):
@@ -302,15 +303,16 @@ def test_a_name_may_be_used_again_for_other_rows(shop):
 
 
 def test_hundreds_of_tiny_files_at_once_become_few_refreshes(shop):
-    taken_in_few_refreshes(shop, files=300, refreshes=12, deadline_s=60)
+    taken_in_few_refreshes(shop, files=300, refreshes=30, deadline_s=60)
 
 
 @pytest.mark.slow
 def test_ten_thousand_tiny_files_at_once_become_few_refreshes(shop):
-    taken_in_few_refreshes(shop, files=10_000, refreshes=30, deadline_s=240)
+    taken_in_few_refreshes(shop, files=10_000, refreshes=100, deadline_s=240)
 
 
 def taken_in_few_refreshes(shop: Shop, files: int, refreshes: int, deadline_s: float) -> None:
+    """refreshes: more than fit into the time in which a slow machine writes the files, and far fewer than files."""
     before = len(shop.log("refreshed", feature="tiny"))
     with Witness(shop.project, {"tiny": USERS}, every_s=0.1, always=True):
         for number in range(files):

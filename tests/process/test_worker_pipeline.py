@@ -60,7 +60,7 @@ def horse_of(worker: int) -> int:
 
 def test_a_drop_becomes_a_version_and_rows_online(shop):  # noqa: F811
     file = write(shop.folder / "drops" / "a.parquet", purchases((1, 0, 2.0), (1, 60, 3.0)))
-    waited = shop.ask("wait", str(file), "--timeout", "30")
+    waited = shop.ask("wait", str(file), "--timeout", "60")
     assert (waited.returncode, waited.stdout) == (0, "spend 1.0.0: readable\n"), waited.stderr
     assert shop.versions("spend") == ["1.0.0"]
     assert shop.online("spend", 1) == {"amount__sum__7d": 5.0, "amount__count__7d": 2}

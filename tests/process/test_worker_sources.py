@@ -84,7 +84,7 @@ def test_drops_into_each_place_and_changes_of_a_table_reach_online_rows(shop: Sh
     eventually(lambda: served(shop, "weighted", 1) == 20.0)
     eventually(lambda: served(shop, "both", 1) == 2.0)
     file = write(shop.folder / "b/x.parq", purchases((1, 6, 3.0)))
-    waited = shop.ask("wait", str(file), "--timeout", "30", "--json")
+    waited = shop.ask("wait", str(file), "--timeout", "60", "--json")
     assert waited.returncode == 0, waited.stderr
     assert "both" in waited.stdout
     assert served(shop, "both", 1) == 5.0
@@ -97,7 +97,7 @@ def test_drops_into_each_place_and_changes_of_a_table_reach_online_rows(shop: Sh
 def test_a_file_of_a_table_can_be_waited_for(shop: Shop) -> None:
     write(shop.folder / "a/y.parquet", purchases((2, 5, 2.0)))
     file = write(shop.folder / "dim/users.parquet", weights(u2=5.0))
-    waited = shop.ask("wait", str(file), "--timeout", "30", "--json")
+    waited = shop.ask("wait", str(file), "--timeout", "60", "--json")
     assert waited.returncode == 0, waited.stderr
     assert "weighted" in json.dumps(json.loads(waited.stdout))
     assert served(shop, "weighted", 2) == 10.0
