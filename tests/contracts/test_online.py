@@ -243,10 +243,10 @@ def test_a_pusher_that_is_overtaken_by_a_thread_never_overwrites(store: RedisSto
 
     thread = threading.Thread(target=slow, daemon=True)
     thread.start()
-    assert begun.wait(30)
+    assert begun.wait(60)
     store.begin("spend", NEW)
     store.put("spend", NEW, frame(*range(500), amount=2.0), ["user_id"])
-    thread.join(30)
+    thread.join(60)
     rows = store.read_batch("spend", entities(*range(500)))
     assert len(outcome) == 1
     assert {row and row["amount__sum__7d"] for row in rows} == {2.0}

@@ -74,7 +74,7 @@ def test_old_and_new_processes_at_once_make_no_version_twice(plant) -> None:
             eventually(lambda: plant.drops in _amounts(plant), 10)
         plant.stop()
         plant.drop()
-        assert_invariant(new.project, deadline_s=30)
+        assert_invariant(new.project, deadline_s=60)
         bumps = [v.split(".")[1] for v in plant.versions("spend")]
         assert bumps == sorted(bumps)
         assert set(bumps) == {"0", "1"}, f"one change of code, one minor version: {bumps}"

@@ -203,7 +203,7 @@ sys.exit(main(["worker"]))
 def test_a_file_that_ends_its_readers_process_is_read_in_one_of_its_own(shop):
     worker = shop.processes[-1]
     worker.terminate()
-    worker.wait(20)
+    worker.wait(60)
     shop.processes.remove(worker)
     shop.run([sys.executable, "-c", DIES_OF_A_FILE])
     write(shop.folder / "killer" / "ours.parquet", purchases((1, 0, 2.0)))

@@ -15,7 +15,7 @@ from tests.support.invariant import Witness, assert_invariant
 from tests.support.workers import eventually
 from worker.service.embedded_redis import EmbeddedServer
 
-WITHIN_S = 30.0
+WITHIN_S = 60.0
 
 
 @pytest.fixture

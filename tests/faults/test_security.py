@@ -128,7 +128,7 @@ def test_no_password_is_in_a_command_line_or_in_a_log(tmp_path: Path) -> None:
                 assert stat.S_IMODE(path.stat().st_mode) & 0o077 == 0, path
     finally:
         up.terminate()
-        up.wait(30)
+        up.wait(60)
 
 
 @linux

@@ -113,7 +113,7 @@ def test_who_waits_too_long_is_told_who_holds_the_lock(tmp_path: Path) -> None:
     told = rf"locked by process {pid} on .* since 2"
     with pytest.raises(StoreBusy, match=told), exclusive(tmp_path / ".lock", timeout_s=0.2):
         pass
-    assert 0.2 <= time.monotonic() - began < 5
+    assert 0.2 <= time.monotonic() - began < 60
     process.kill()
     process.communicate()
 

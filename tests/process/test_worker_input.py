@@ -266,11 +266,11 @@ def test_a_worker_that_ends_without_being_asked_says_so_by_its_exit_code(shop: S
         "Kind(connection=connect(Settings.read().redis_url)).work()\n"
     )
     worker = shop.run([sys.executable, "-c", broken.format(fault="ValueError('x')")])
-    assert worker.wait(30) == 1
+    assert worker.wait(60) == 1
     shop.processes.remove(worker)
     asked = shop.start("worker")
     workers = JobQueue(shop.project.redis, shop.project.scope).workers
     eventually(lambda: (asked.pid, "idle") in {(each.pid, each.state) for each in workers()})
     asked.terminate()
-    assert asked.wait(30) == 0
+    assert asked.wait(60) == 0
     shop.processes.remove(asked)

@@ -188,7 +188,7 @@ def test_sigterm_lets_the_job_in_hand_finish(shop, slow):  # noqa: F811
     worker = shop.processes.pop()
     worker.terminate()
     slow.go_on()
-    assert worker.wait(20) == 0
+    assert worker.wait(60) == 0
     assert shop.online("slow", 11)
     shop.start("worker")
 
@@ -207,7 +207,7 @@ sys.exit(main(["worker"]))
 
 def test_sigterm_is_heard_while_a_process_is_forked(shop):  # noqa: F811
     worker = shop.run([sys.executable, "-c", STOPPED_WHILE_IT_FORKS])
-    assert worker.wait(30) == 0
+    assert worker.wait(60) == 0
     shop.processes.remove(worker)
 
 
@@ -246,7 +246,7 @@ def test_a_plain_rq_worker_on_the_queue_is_reported(shop):  # noqa: F811
     )
     assert "its serializer is wrong" in shop.ask("status").stdout
     plain.terminate()
-    plain.wait(10)
+    plain.wait(60)
 
 
 def test_edited_definitions_are_taken_up_and_a_broken_edit_keeps_the_old_ones(shop):  # noqa: F811

@@ -337,13 +337,13 @@ def test_requests_that_the_server_forgot_are_made_again(project):
 def test_who_waits_asks_again_when_the_server_forgot_that(project):
     for _ in range(3):
         Requests(project)("spend", "a came", None)
-    waits = threading.Thread(target=wait_for, args=(project, ["spend"], None, 20), daemon=True)
+    waits = threading.Thread(target=wait_for, args=(project, ["spend"], None, 90), daemon=True)
     waits.start()
     eventually(lambda: project.work_queue.read(["spend"])[0].wanted == 4)
     project.redis.flushall()
     eventually(lambda: waiting(project))
     assert work(project, "spend") == "unchanged"
-    waits.join(10)
+    waits.join(60)
     assert not waits.is_alive()
 
 

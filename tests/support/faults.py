@@ -321,7 +321,7 @@ class Proxy:
                 if self.cut:
                     _close(client)
                     continue
-                server = socket.create_connection(("127.0.0.1", self.server_port), timeout=5)
+                server = socket.create_connection(("127.0.0.1", self.server_port), timeout=60)
                 server.settimeout(None)
             except OSError:
                 if self._listener.fileno() < 0:
