@@ -17,7 +17,7 @@ C = TypeVar("C", bound=type)
 def named_arguments(what: str, works: str = "") -> Callable[[Callable[P, R]], Callable[P, R]]:
     """A decorator of a callable: a call that does not fit its signature is a DefinitionError, not Python's TypeError.
 
-    The signature is looked at only after a TypeError, so that a call that fits costs nothing more.
+    The signature is looked at only after a TypeError, so that a call that fits costs one more call of a function.
 
     what: how messages name the callable. works: what would work, by default the names of the arguments.
     """

@@ -178,9 +178,9 @@ def _with_first_file(at_work: Project, lease: Lease, before: Ticket) -> Lease:
     if at_work.definitions.feature(lease.feature).upstream is not None:
         [ticket] = at_work.work_queue.read([lease.feature])
         return replace(lease, closed_at=ticket.closed_at)
-    states = at_work.definitions.store.file_states(lease.feature)
+    states, now = at_work.definitions.store.file_states(lease.feature), clock.now()
     closed = (max(state.mtime_ns, state.ctime_ns) // 1_000 for state in states.values())
-    first = min((time for time in closed if before.served_at < time <= clock.now()), default=None)
+    first = min((time for time in closed if before.served_at < time <= now), default=None)
     return replace(lease, closed_at=first)
 
 
