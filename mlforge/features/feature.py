@@ -20,7 +20,7 @@ from mlforge.core.signatures import named_arguments, named_methods
 from mlforge.core.time_model import ONLINE_CLOCKS, OnlineClock
 from mlforge.core.validators import REQUIRED, Rule
 from mlforge.core.values import FEATURE, check_name
-from mlforge.errors import DefinitionError
+from mlforge.errors import DefinitionError, did_you_mean
 from mlforge.features.code_hash import CodeState
 from mlforge.features.selection import Selection
 
@@ -40,6 +40,10 @@ class Feature:
     validators: Mapping[str, tuple[Rule, ...]] = field(default_factory=dict)
     tags: tuple[str, ...] = ()
     description: str = ""
+    owner: str = ""
+    """The person or team to ask."""
+    column_descriptions: Mapping[str, str] = field(default_factory=dict)
+    """Descriptions of stored columns, by name; neither they nor the owner change a hash or make a version."""
     engine: str | None = None
     incremental: bool | None = None
     tables: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -119,6 +123,8 @@ def feature(
     name: str | None = None,
     tables: Mapping[str, str | PathLike[str] | Sequence[str | PathLike[str]]] | None = None,
     derive: Mapping[str, str] | None = None,
+    owner: str | None = None,
+    columns: Mapping[str, str] | None = None,
 ) -> Callable[[Function], Feature]:
     """Make a feature of a function from the source's rows to events.
 
@@ -138,6 +144,8 @@ def feature(
     tables: name -> source of a further argument of that name, as `source` names one; a change of it is a drop.
     derive: name -> expression over the feature's keys and columns, earlier derived ones included, and `t`, the
         instant of evaluation: `{"silent": "days(t - seen__last_time__30d)"}`.
+    owner: the person or team to ask. columns: column -> description, as in `{"amount__sum__7d": "spent in a week"}`.
+        They are for people, as `description` is, which by default is the function's docstring: a change makes no version.
 
     The function takes and returns a polars DataFrame (a LazyFrame may be returned). Files that it reads by
     itself are refused: their changes would go unnoticed.
@@ -147,29 +155,37 @@ def feature(
     def decorate(function: Function) -> Feature:
         if isinstance(function, Feature) or not callable(function):
             raise DefinitionError(f"@feature decorates a function, not {shown(function)}")
-        feature_name = getattr(function, "__name__", "") if name is None else name
-        owner = text(feature_name, "a feature's name", 'write name="user_spend"')
+        chosen_name = getattr(function, "__name__", "") if name is None else name
+        own_name = text(chosen_name, "a feature's name", 'write name="user_spend"')
         spec = FeatureSpec.of(
-            owner,
-            keys=texts(keys, f"{owner}: keys", 'write keys=["user_id"]'),
-            timestamp=_optional(timestamp, f"{owner}: timestamp", 'write timestamp="event_time"'),
+            own_name,
+            keys=texts(keys, f"{own_name}: keys", 'write keys=["user_id"]'),
+            timestamp=_optional(
+                timestamp, f"{own_name}: timestamp", 'write timestamp="event_time"'
+            ),
             interval=interval,
             metrics=metrics,
-            online_clock=_clock(online_clock, owner),
+            online_clock=_clock(online_clock, own_name),
             derive=derive,
         )
-        further = _tables(tables, owner)
-        _check_parameters(function, owner, further)
-        described = _optional(description, f"{owner}: description", "or leave it out", empty=True)
+        further = _tables(tables, own_name)
+        _check_parameters(function, own_name, further)
+        described = _optional(
+            description, f"{own_name}: description", "or leave it out", empty=True
+        )
         return Feature(
             spec=spec,
-            sources=_sources(source, f"{owner}: source"),
+            sources=_sources(source, f"{own_name}: source"),
             function=function,
-            validators=_rules(validators, owner),
-            tags=texts(tags, f"{owner}: tags", 'write tags=["payments"], or leave it out'),
+            validators=_rules(validators, own_name),
+            tags=texts(tags, f"{own_name}: tags", 'write tags=["payments"], or leave it out'),
             description=(function.__doc__ or "").strip() if described is None else described,
-            engine=None if engine is None else check_engine(engine, owner),
-            incremental=None if incremental is None else flag(incremental, f"{owner}: incremental"),
+            owner=_optional(owner, f"{own_name}: owner", "or leave it out", empty=True) or "",
+            column_descriptions=_descriptions(columns, spec),
+            engine=None if engine is None else check_engine(engine, own_name),
+            incremental=None
+            if incremental is None
+            else flag(incremental, f"{own_name}: incremental"),
             tables=further,
             leaves_closed_out=any(one.closed is None and one.offset is None for one in metrics),
         )
@@ -190,6 +206,18 @@ def _optional(value: object, what: str, works: str, *, empty: bool = False) -> s
     if value is None or (empty and isinstance(value, str)):
         return value
     return text(value, what, works)
+
+
+def _descriptions(columns: object, spec: FeatureSpec) -> dict[str, str]:
+    """The descriptions of columns; DefinitionError for a column that the feature cannot have."""
+    what, works = f"{spec.name}: columns", 'write columns={"amount__sum__7d": "spent in a week"}'
+    by_column = {} if columns is None else named(columns, what, works)
+    known = (*spec.identity, *spec.output_names)
+    for column, description in by_column.items():
+        if spec.columns and column not in known:
+            raise DefinitionError(f"{what}: no column {column!r}; {did_you_mean(column, known)}")
+        text(description, f"{what}: {column!r}", works)
+    return dict(by_column)
 
 
 def _clock(clock: object, owner: str) -> OnlineClock:

@@ -169,6 +169,7 @@ def test_list_shows_what_is_defined_and_what_is_stored(capsys: pytest.CaptureFix
         "source": "events/",
         "tags": ["daily"],
         "description": "What a customer spends.",
+        "owner": "",
         "engine": None,
     }
     printed(capsys, "build")

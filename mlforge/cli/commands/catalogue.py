@@ -46,7 +46,7 @@ def list_features(args: argparse.Namespace) -> int:
     """Show each feature, defined or stored.
 
     JSON: `{"features": [{"name", "state", "hold", "quarantined", "version", "rows", "updated_at",
-    "keys", "timestamp", "interval", "source", "tags", "description", "engine"}, ...]}`; state is
+    "keys", "timestamp", "interval", "source", "tags", "description", "owner", "engine"}, ...]}`; state is
     ready, held (`hold` says why), quarantined (so many files are), "not built" or "not defined";
     what is not known is null.
     """
@@ -102,6 +102,7 @@ def _entry(definitions: Definitions, name: str) -> dict[str, Any]:
         "source": feature.source if feature else None,
         "tags": list(feature.tags) if feature else [],
         "description": feature.description if feature else None,
+        "owner": feature.owner if feature else None,
         "engine": feature.engine if feature else None,
     }
 

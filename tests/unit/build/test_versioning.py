@@ -179,6 +179,21 @@ def test_tags_and_descriptions_go_to_the_books_alone(
     )
 
 
+def test_owners_and_descriptions_of_columns_are_kept_nowhere_and_make_no_version(
+    project: Project,
+) -> None:
+    project.build()
+    plain, store = project.define(), project.store
+    named = project.define(
+        owner="risk", columns={"amount__sum__7d": "spent in a week", "at": "when"}
+    )
+    before = (store.books("spend"), store.latest("spend"), project.definitions(plain).hash)
+    assert not project.build(named).changed
+    assert (store.books("spend"), store.latest("spend"), project.definitions(named).hash) == before
+    assert (named.code_hash, named.spec) == (plain.code_hash, plain.spec)
+    assert (named.owner, named.column_descriptions["at"]) == ("risk", "when")
+
+
 def test_another_engine_makes_no_version(project: Project) -> None:
     other = {"polars": "duckdb", "duckdb": "polars"}[project.engine]
     assert not project.build(engine=other).changed

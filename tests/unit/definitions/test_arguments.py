@@ -49,6 +49,8 @@ RIGHT = {
     "incremental": {"None", "bool"},
     "online_clock": set(),
     "name": {"None"},
+    "owner": {"None", "empty"},
+    "columns": {"None"},
 }
 DEFINITIONS = {
     "store": set(),
@@ -84,6 +86,16 @@ def defined(**arguments: Any) -> Any:
 def test_an_argument_of_a_feature_of_the_wrong_kind_is_a_definition_error(argument, value):
     with pytest.raises(DefinitionError, match=argument):
         defined(**{argument: value})
+
+
+def test_a_description_of_a_column_that_there_cannot_be_is_refused() -> None:
+    near = r"spend: columns: no column 'amount__sum__7'; did you mean 'amount__sum__7d'"
+    with pytest.raises(DefinitionError, match=near):
+        defined(columns={"amount__sum__7": "spent in a week"})
+    with pytest.raises(DefinitionError, match="columns: 'at' must be a text, not ''"):
+        defined(columns={"at": ""})
+    untimed = defined(columns={"city": "town"}, metrics=[], timestamp=None)
+    assert untimed.column_descriptions == {"city": "town"}
 
 
 @pytest.mark.parametrize(("argument", "value"), wrong(DEFINITIONS))
