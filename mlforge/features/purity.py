@@ -17,6 +17,7 @@ from types import CodeType, FrameType, FunctionType, ModuleType
 from typing import Any
 
 from mlforge.features.ast_form import nested
+from mlforge.features.garbage import hear_collections, is_being_collected
 from mlforge.features.native_reads import files_in_sql
 from mlforge.features.references import Home, is_installed, module_of, reachable
 
@@ -119,6 +120,7 @@ def call(function: Callable[[], object]) -> Outcome:
             questions[f"{_FILES} (open)"] = None
 
     def watched() -> object:
+        hear_collections()
         _listeners[threading.get_ident()] = opened
         sys.setprofile(note)
         try:
@@ -161,6 +163,7 @@ def hearing_reads() -> Iterator[list[str]]:
         if not questions and not _on_the_way(frame):
             questions.append(f"{_FILES} (open)")
 
+    hear_collections()
     thread = threading.get_ident()
     _listeners[thread] = opened
     try:
@@ -232,6 +235,9 @@ def _asked(frame: FrameType) -> str | None:
 
 
 def _on_the_way(frame: FrameType | None) -> bool:
+    """Whether the question is a library's own, or comes while garbage is collected."""
+    if is_being_collected():
+        return True
     while frame:
         if _package(frame) in _BYSTANDERS:
             return True
