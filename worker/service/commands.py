@@ -24,6 +24,7 @@ from mlforge.definitions.environment import REDIS_URL, redis_url
 from mlforge.errors import MissingExtra, MlforgeError, OnlineRefused, OnlineUnavailable
 
 if TYPE_CHECKING:
+    from mlforge.definitions.registry import Definitions
     from worker.project import Project
     from worker.service.process import Beside
 
@@ -216,6 +217,22 @@ def status(args: argparse.Namespace) -> int:
         time.sleep(1.0)
 
 
+def _freshness(
+    args: argparse.Namespace, definitions: Definitions, feature: str
+) -> dict[str, float] | None:
+    """How long the last drops of a feature took to be readable; None where no server that answers knows."""
+    from mlforge.definitions.running import running_url
+
+    url = redis_url() or running_url(definitions_target(args), Path.cwd())
+    if url is None:
+        return None
+    try:
+        from worker.monitor.freshness import freshness_at
+    except ModuleNotFoundError:  # without the extra there was no worker
+        return None
+    return freshness_at(url, definitions, feature)
+
+
 def wait(args: argparse.Namespace) -> int:
     """Wait until a file's rows are readable online, for each feature that it feeds.
 
@@ -363,6 +380,7 @@ COMMANDS = (
         _configure_status,
         _explained(status),
         "mlforge status --watch",
+        freshness=_freshness,
     ),
     Command(
         "wait",

@@ -1,0 +1,205 @@
+"""`mlforge show`: a feature or a service, what it is made from, who uses it, and what it costs."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from mlforge.cli.command import Command
+from mlforge.cli.options import definitions_of, definitions_option, json_option
+from mlforge.cli.output import minute, nearby, note, number, plural, print_json, seconds
+from mlforge.cli.style import style
+from mlforge.cli.table import pairs, table
+from mlforge.core.text import printable
+
+if TYPE_CHECKING:
+    from mlforge.definitions.registry import Definitions
+    from mlforge.registry.entries import ColumnEntry, Cost, FeatureEntry, ServiceEntry
+
+_SIZES = ("B", "KB", "MB", "GB", "TB")
+
+
+def _configure(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "name", help="a feature or a service; feature:NAME where both have the name"
+    )
+    definitions_option(parser)
+    json_option(parser)
+
+
+def show(args: argparse.Namespace) -> int:
+    """Show a feature or a service.
+
+    JSON, of a feature: `{"kind", "name", "defined", "owner", "description", "tags", "keys", "timestamp", "interval", "engine",
+    "sources", "tables", "columns": [column, ...], "undescribed", "version", "updated_at", "reason", "versions", "upstream",
+    "downstream", "used_by": {"features", "services", "training_sets": [{"id", "folder", "versions", "at"}, ...]},
+    "cost": {"table_rows", "table_bytes", "event_rows", "event_bytes"}, "freshness_ms": {"count", "p50", "p95", "p99"}}`; of a
+    service: `{"kind", "name", "owner", "description", "features", "keys", "request", "columns", "complete", "defaults",
+    "max_age", "upstream"}`. A column is `{"name", "dtype", "aggregation", "window", "offset", "where", "of", "description", "feature"}`. What is not
+    known is null.
+    """
+    from mlforge.registry.catalogue import Registry
+    from mlforge.registry.entries import FeatureEntry
+    from mlforge.registry.graph import FEATURE, SERVICE
+
+    registry = Registry.of(definitions_of(args))
+    entry = registry.entry(registry.graph.named(args.name, (FEATURE, SERVICE)))
+    if not isinstance(entry, FeatureEntry):
+        print_json(_json(entry)) if args.json else _show_service(entry)
+        return 0
+    freshness = _freshness(args, registry.definitions, entry.name)
+    if args.json:
+        print_json({**_json(entry), "freshness_ms": freshness})
+    else:
+        _show_feature(entry, freshness)
+    return 0
+
+
+def _json(entry: FeatureEntry | ServiceEntry) -> dict[str, Any]:
+    document = asdict(entry)
+    return {"kind": document.pop("kind"), **document}
+
+
+def _freshness(
+    args: argparse.Namespace, definitions: Definitions, feature: str
+) -> Mapping[str, float] | None:
+    """How long the last drops took to be readable, as a worker's figures have it; None without any."""
+    measures = (command.freshness for command in args.commands.values())
+    figures = (measure(args, definitions, feature) for measure in measures if measure is not None)
+    return next((figure for figure in figures if figure is not None), None)
+
+
+def _show_feature(entry: FeatureEntry, freshness: Mapping[str, float] | None) -> None:
+    print(style(printable(f"{entry.name} {entry.version or '(not built)'}"), "bold"))
+    facts = [
+        ("description", entry.description),
+        ("owner", entry.owner),
+        ("tags", ", ".join(entry.tags)),
+        ("keys", ", ".join(entry.keys) or "none: one entity, the whole source"),
+        ("time", _time(entry)),
+        ("engine", entry.engine),
+        ("made from", ", ".join(entry.sources)),
+        (
+            "tables",
+            "; ".join(f"{name}: {', '.join(texts)}" for name, texts in entry.tables.items()),
+        ),
+        ("upstream", _names(entry.upstream) if _is_of_feature(entry) else None),
+        ("versions", _versions(entry)),
+        ("used by", "; ".join(_users(entry)) or "nobody"),
+        ("downstream", _names(entry.downstream) if entry.used_by.features else None),
+        *_costs(entry.cost, freshness),
+    ]
+    print(_facts(facts))
+    print(f"\n{_columns(entry.columns)}")
+    if not entry.defined:
+        note(f"{entry.name} is only stored: the definitions no longer name it", "yellow")
+    if entry.version and entry.undescribed:
+        note(
+            f"columns are described that {entry.version} does not have: {', '.join(entry.undescribed)}",
+            "yellow",
+        )
+
+
+def _show_service(entry: ServiceEntry) -> None:
+    print(style(printable(f"{entry.name} (service)"), "bold"))
+    facts = [
+        ("description", entry.description),
+        ("owner", entry.owner),
+        ("features", ", ".join(entry.features)),
+        ("keys", ", ".join(entry.keys) or None),
+        ("request", ", ".join(f"{column.name} {column.dtype}" for column in entry.request)),
+        ("defaults", ", ".join(f"{name} = {value}" for name, value in entry.defaults.items())),
+        ("max age", entry.max_age),
+        ("upstream", _names(entry.upstream)),
+    ]
+    print(_facts(facts))
+    print(f"\n{_columns(entry.columns)}")
+    if not entry.complete:
+        note(
+            "some feature has no version with these columns yet: dtypes, and columns that follow from data, are not known",
+            "yellow",
+        )
+
+
+def _facts(facts: Iterable[tuple[str, str | None]]) -> str:
+    """The facts that there are, a line each."""
+    return pairs([(name, value) for name, value in facts if value], indent=2)
+
+
+def _names(nodes: Iterable[str]) -> str:
+    """`user_spend, source purchases/`: features by their names alone."""
+    return ", ".join(node.removeprefix("feature:").replace(":", " ", 1) for node in nodes)
+
+
+def _is_of_feature(entry: FeatureEntry) -> bool:
+    return any(node.startswith("feature:") for node in entry.upstream)
+
+
+def _time(entry: FeatureEntry) -> str | None:
+    if entry.timestamp is None:
+        return None
+    return f"{entry.timestamp}, every {entry.interval}" if entry.interval else entry.timestamp
+
+
+def _versions(entry: FeatureEntry) -> str | None:
+    if entry.version is None:
+        return None
+    made = f"made {minute(entry.updated_at)} UTC" + (f", {entry.reason}" if entry.reason else "")
+    return f"{number(len(entry.versions))}; {entry.version} is served, {made}"
+
+
+def _users(entry: FeatureEntry) -> Iterator[str]:
+    used_by = entry.used_by
+    for noun, names in (("feature", used_by.features), ("service", used_by.services)):
+        if names:
+            yield f"{noun}{'s' if len(names) > 1 else ''} {', '.join(names)}"
+    for held in used_by.training_sets:
+        yield f"training set {nearby(held.folder)} ({', '.join(held.versions)})"
+
+
+def _costs(cost: Cost | None, freshness: Mapping[str, float] | None) -> Iterator[tuple[str, str]]:
+    if cost is not None:
+        yield "table", f"{number(cost.table_rows)} rows{_size(cost.table_bytes)}"
+        yield "events", f"{number(cost.event_rows)} rows{_size(cost.event_bytes)}"
+    if freshness is not None:
+        drops = plural(int(freshness["count"]), "drop")
+        p50, p95 = seconds(freshness["p50"] / 1000), seconds(freshness["p95"] / 1000)
+        yield "refresh", f"a drop is readable online after {p50} (p50), {p95} (p95); {drops}"
+
+
+def _size(count: int | None) -> str:
+    """`, 12.3 MB`."""
+    if count is None:
+        return ""
+    size, unit = float(count), 0
+    while size >= 1000 and unit < len(_SIZES) - 1:
+        size, unit = size / 1000, unit + 1
+    return f", {size:.0f} {_SIZES[unit]}" if unit == 0 else f", {size:.1f} {_SIZES[unit]}"
+
+
+def _columns(columns: Iterable[ColumnEntry]) -> str:
+    rows = [(column.name, column.dtype, _meaning(column)) for column in columns]
+    return table(("column", "dtype", "meaning"), rows)
+
+
+def _meaning(column: ColumnEntry) -> str | None:
+    """`sum of amount over 7d: spent in a week`; a derived column's expression, a service's column in its feature."""
+    origin = f"{column.feature}.{column.of}" if column.feature else column.of
+    if column.aggregation is not None:
+        where = f" where {column.where}" if column.where else ""
+        ago = f", {column.offset} ago" if column.offset else ""
+        origin = f"{column.aggregation} of {origin}{where} over {column.window}{ago}"
+    return ": ".join(text for text in (origin, column.description) if text) or None
+
+
+COMMANDS = (
+    Command(
+        "show",
+        "show a feature or a service: columns, users, cost",
+        _configure,
+        show,
+        "mlforge show user_spend\nmlforge show checkout_fraud --json",
+    ),
+)

@@ -1,0 +1,1 @@
+"""The registry: all features and services of a project, their owners, their users, and what they are made from."""

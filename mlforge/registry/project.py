@@ -1,0 +1,50 @@
+"""The graph of a project: from its definitions, its store's versions and the training sets that keep some."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from mlforge.core.values import FEATURE as FEATURE_PREFIX
+from mlforge.definitions.registry import Definitions
+from mlforge.registry.graph import FEATURE, SERVICE, SET, SOURCE, Graph, Node
+
+
+def graph_of(definitions: Definitions) -> Graph:
+    """All that the definitions name and the store holds; raises StoreError where the store cannot be read."""
+    nodes = [Node(FEATURE, name) for name in known_features(definitions)]
+    nodes += [Node(SERVICE, name) for name in definitions.services]
+    return Graph.of(nodes, _edges(definitions))
+
+
+def known_features(definitions: Definitions) -> list[str]:
+    """The names of the features that are defined, then of those that are only stored."""
+    return list(dict.fromkeys([*definitions.features, *definitions.store.features()]))
+
+
+def _edges(definitions: Definitions) -> Iterator[tuple[Node, Node]]:
+    for name in known_features(definitions):
+        for origin in _origins(definitions, name):
+            yield origin, Node(FEATURE, name)
+    for service in definitions.services.values():
+        for name in service.feature_names:
+            yield Node(FEATURE, name), Node(SERVICE, service.name)
+    for name in known_features(definitions):
+        for held in definitions.store.books(name).sets.values():
+            yield Node(FEATURE, name), Node(SET, held.out)
+
+
+def _origins(definitions: Definitions, name: str) -> Iterator[Node]:
+    """The sources or the feature that a feature is made from, then the sources of its tables."""
+    for text in _texts(definitions, name):
+        is_feature = text.startswith(FEATURE_PREFIX)
+        yield Node(FEATURE if is_feature else SOURCE, text.removeprefix(FEATURE_PREFIX))
+
+
+def _texts(definitions: Definitions, name: str) -> Iterator[str]:
+    feature, latest = definitions.features.get(name), definitions.store.latest(name)
+    if feature is not None:
+        yield from feature.sources
+        for table in feature.tables.values():
+            yield from table
+    elif latest is not None:  # as its last version was made from
+        yield latest.source.partition("@")[0] if latest.upstream else latest.source
