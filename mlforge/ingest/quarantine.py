@@ -8,6 +8,8 @@ from mlforge.core import clock
 from mlforge.errors import ColumnNotFound, DataError, FunctionError, MlforgeError, RuleMisfit
 from mlforge.store import Quarantined
 
+AMONG = "among:"
+"""Before the last part of a memo: the hash of all files, where a file was set aside because of what others hold."""
 _OF_DEFINITION = (ColumnNotFound, DataError, FunctionError, RuleMisfit)
 
 
@@ -24,9 +26,12 @@ class Quarantine:
         return entry.reason if entry is not None and entry.memo == memo else None
 
     def add(self, path: str, error: MlforgeError, memo: str) -> None:
-        """Set a file aside. memo: the content and code that were tried, empty if it was not read."""
+        """Set a file aside, since the same content was first set aside for the same code, whatever others held.
+
+        memo: the content and code that were tried, empty if it was not read.
+        """
         entry = self.before.get(path)
-        since = entry.since if entry and entry.memo == memo else clock.now()
+        since = entry.since if entry and _alone(entry.memo) == _alone(memo) else clock.now()
         self.now[path] = Quarantined(path, str(error), memo, since)
         self.errors.append(error)
 
@@ -48,3 +53,7 @@ class Quarantine:
         message = f"{first}; all {len(self.errors)} files are alike in this: the definition does not fit the source"
         self.errors = [type(first)(message)]
         self.now = {}
+
+
+def _alone(memo: str) -> str:
+    return memo.partition(AMONG)[0].rstrip()

@@ -19,7 +19,7 @@ from mlforge.ingest.fit import Fit
 from mlforge.ingest.intake import FAULTS, Intake, Outvoted
 from mlforge.ingest.null_columns import NullColumns
 from mlforge.ingest.partial_cache import PartialCache
-from mlforge.ingest.quarantine import Quarantine
+from mlforge.ingest.quarantine import AMONG, Quarantine
 from mlforge.ingest.side_tables import SideTables
 from mlforge.ingest.transform import Apart, FileRows, Transform, Transformed
 from mlforge.ingest.unchanged import FilePartial, UnchangedFiles
@@ -108,17 +108,24 @@ class Session:
         """The memo key of a file's content, which includes the dtypes that it takes from other files."""
         return self.cache.key_in_use(self.cache.key(self.nulls.content(self.states.now[path])))
 
-    def memo(self, path: str) -> str:
-        """The hash that a file's being set aside depends on; empty if it was not even read."""
+    def memo(self, path: str, among: str = "") -> str:
+        """The hash that a file's being set aside depends on; empty if it was not even read.
+
+        among: the hash of all files together, where a file is set aside because of what others hold.
+        """
         state = self.states.now.get(path)
         if state is None:
             return ""
         content = self.nulls.content(state)
         interval = self.feature.spec.interval  # with one, the last times of the calendar do not do
-        return " ".join(map(str, filter(None, (self.cache.key(content), self.max_bytes, interval))))
+        parts = (self.cache.key(content), self.max_bytes, interval, among and f"{AMONG}{among}")
+        return " ".join(map(str, filter(None, parts)))
 
-    def reject(self, file: SourceFile, error: MlforgeError) -> None:
-        """Quarantine a file; a file that vanished after the listing, or has not arrived yet, is skipped instead."""
+    def reject(self, file: SourceFile, error: MlforgeError, among: str = "") -> None:
+        """Quarantine a file; a file that vanished after the listing, or has not arrived yet, is skipped instead.
+
+        among: as for `memo`.
+        """
         if isinstance(error, NotReadNow) and not file.absolute.exists():
             self.states.forget(file.path)
             return
@@ -126,7 +133,7 @@ class Session:
             self.states.forget(file.path)
             self.warnings.append(str(error))
             return
-        memo = "" if isinstance(error, NotReadNow) else self.memo(file.path)
+        memo = "" if isinstance(error, NotReadNow) else self.memo(file.path, among)
         self.quarantine.add(file.path, error, memo)
 
     def record(self, file: SourceFile, rows: int, partial: Partial, *, alone: bool) -> SourceRecord:

@@ -9,13 +9,14 @@ from functools import cached_property
 import polars as pl
 from polars.io.plugins import register_io_source
 
-from mlforge.core.manifest import Manifest, Partial
+from mlforge.core.manifest import Manifest, Partial, SourceRecord
 from mlforge.core.schema import Schema, dtypes, shared
 from mlforge.errors import MlforgeError, SourceError
 from mlforge.features.feature import Function
 from mlforge.frames import polars_schema
 from mlforge.ingest.fit import Fit, fit
 from mlforge.ingest.intake import FAULTS, FUNCTION_FAULTS, Intake
+from mlforge.ingest.null_columns import UNREADABLE
 from mlforge.ingest.session import Session
 from mlforge.ingest.transform import FileRows
 from mlforge.ingest.unchanged import FilePartial, UnchangedFiles
@@ -66,16 +67,23 @@ def _contents(session: Session) -> dict[str, SourceFile]:
 
 def _known_partial(session: Session, files: dict[str, SourceFile]) -> Partial | None:
     """The stored partial of all files but the already quarantined ones, which are removed from `files`."""
-    still_bad = {
-        path: reason
-        for path in files
-        if (reason := session.quarantine.repeats(path, session.memo(path))) is not None
-    }
+    among = _whole_key(session, list(files))
+    still_bad: dict[str, tuple[str, str]] = {}
+    for path in files:
+        others = "" if _is_unreadable(session, path) else among
+        reason = session.quarantine.repeats(path, session.memo(path, others))
+        if reason is not None:
+            still_bad[path] = reason, others
     key = _whole_key(session, [path for path in files if path not in still_bad])
     if (partial := session.cache.find(key)) is not None:
-        for path, reason in still_bad.items():
-            session.reject(files.pop(path), SourceError(reason))
+        for path, (reason, others) in still_bad.items():
+            session.reject(files.pop(path), SourceError(reason), others)
     return partial
+
+
+def _is_unreadable(session: Session, path: str) -> bool:
+    """Whether a file was not read: what is wrong with it is its own; a readable one is set aside because of others."""
+    return session.states.now[path].shape in ("", UNREADABLE)
 
 
 def _computed_partial(session: Session, files: dict[str, SourceFile]) -> Partial | None:
@@ -102,11 +110,19 @@ def _last_good(session: Session) -> list[FilePartial] | None:
     latest = session.latest
     if latest is None or latest.rowwise or not was_unproven(session, latest):
         return None
-    states, bad = session.states.now, session.quarantine.now
-    replaced = [record for record in latest.sources if record.path in bad]
-    if all(r.path in states and states[r.path].hash == r.hash for r in replaced):
-        return None  # what is set aside is the very content, outvoted by other files
+    if not any(_stands_in(session, record) for record in latest.sources):
+        return None
     return [(record, latest.partials[0]) for record in latest.sources]
+
+
+def _stands_in(session: Session, record: SourceRecord) -> bool:
+    """Whether a content counts in place of a bad one, not only where the very content is set aside now, or was before."""
+    path = record.path
+    if path not in session.quarantine.now:
+        return False
+    state = session.states.now.get(path)
+    is_replaced = state is None or state.hash != record.hash
+    return is_replaced and session.states.last_good(path) == record.hash
 
 
 def _whole_key(session: Session, paths: list[str]) -> str:
@@ -122,6 +138,7 @@ def _read_all(
     left_out: takes up the columns that files have and frames have not, with reasons.
     """
     frames: dict[str, pl.DataFrame] = {}
+    among = _whole_key(session, list(files))
     for path, file in files.items():
         try:
             content = session.states.read(file)
@@ -144,7 +161,7 @@ def _read_all(
         if shape.rows and fault is None:
             fault = columns.lacking(path, frames[path])
         if fault is not None:
-            session.reject(files[path], fault)
+            session.reject(files[path], fault, among)
             del frames[path]
     fitting = fit([shape for path, shape in shapes.items() if path in frames], used)
     if fitting is None:

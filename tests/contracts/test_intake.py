@@ -283,6 +283,25 @@ def test_a_good_file_replaced_by_a_bad_one_keeps_its_last_good_content(project: 
     assert quarantined(project) == {}
 
 
+@pytest.mark.parametrize("incremental", [None, False])
+def test_a_content_that_was_outvoted_does_not_stand_in_for_the_bad_one_after_it(
+    incremental: bool | None, project: Project
+) -> None:
+    feature = project.define(incremental=incremental)
+    outvoted = project.drop("a", rows((1, 0, 1.0), (1, 1, 1.0)))
+    replaced = project.drop("b", rows((2, 0, 2.0)))
+    project.build(feature)
+    truncated(replaced)
+    for name in "cde":
+        project.drop(name, rows((3, 0, 1.0)).with_columns(pl.col("amount") > 0))
+    assert sorted(q.path for q in project.build(feature).quarantined) == ["a.parquet", "b.parquet"]
+    truncated(outvoted)
+    project.build(feature)
+    replaced.unlink()
+    assert [q.path for q in project.build(feature).quarantined] == ["a.parquet"]
+    assert users(project) == [3]
+
+
 def test_when_every_file_turns_bad_the_last_version_is_served(project: Project) -> None:
     paths = [project.drop(name, rows((n, 0, 1.0))) for n, name in enumerate("ab")]
     project.build()
@@ -442,6 +461,41 @@ def test_a_file_set_aside_for_its_schema_returns_when_most_files_are_like_it(
         "major",
     )
     assert users(project) == [2, 9]
+
+
+@pytest.mark.parametrize("incremental", [None, False])
+def test_a_file_set_aside_because_of_others_is_judged_anew_when_those_go(
+    incremental: bool | None, project: Project, tmp_path: Path
+) -> None:
+    """As a rebuild would, also where the source as it is now was read before."""
+    feature = project.define(incremental=incremental)
+    other = rows((1, 0, 1.0)).with_columns(pl.col("amount") > 0)
+    project.drop("a", other)
+    project.build(feature)
+    project.drop("b", other)
+    project.drop("c", rows((2, 0, 1.0), (3, 0, 1.0)))
+    [aside] = project.build(feature).quarantined
+    assert (aside.path, users(project)) == ("c.parquet", [1])
+    assert project.build(feature).files_read == 0
+    (project.events / "b.parquet").unlink()
+    [after] = project.build(feature).quarantined
+    assert (after.path, users(project)) == ("a.parquet", [2, 3])
+    fresh = project.on(LocalStore(tmp_path / "fresh"))
+    assert [each.path for each in fresh.build(feature).quarantined] == ["a.parquet"]
+    assert fresh.store.read("spend").equals(project.store.read("spend"))
+
+
+def test_a_file_set_aside_because_of_others_keeps_since_when(project: Project) -> None:
+    other = rows((1, 0, 1.0)).with_columns(pl.col("amount") > 0)
+    for name in "abd":
+        project.drop(name, other)
+    project.drop("c", rows((2, 0, 1.0)))
+    feature = project.define(incremental=False)
+    [first] = project.build(feature).quarantined
+    (project.events / "d.parquet").unlink()
+    [second] = project.build(feature).quarantined
+    assert (second.path, second.since) == ("c.parquet", first.since)
+    assert second.memo != first.memo
 
 
 def test_columns_are_the_union_over_files_in_whatever_order_files_have_them(

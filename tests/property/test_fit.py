@@ -117,7 +117,7 @@ def built(project: Project, feature: Feature) -> Any:
     try:
         project.build(feature)
     except Exception as error:  # noqa: BLE001 - both orders must fail alike
-        return str(error)
+        return str(error).partition(";")[0]
     store, name = project.store, feature.name
     if store.latest(name) is None:
         return None
@@ -142,6 +142,11 @@ def alike(a: Any, b: Any) -> None:
             .equals(b[0].select(sorted(order)).sort(sorted(order)))
         )
         assert training.equals(b[1])
+    elif b is None and isinstance(a, tuple):
+        # Files without rows, whose columns give no table: the history has one, which is empty now.
+        table, training, quarantine, _ = a
+        assert (table.height, quarantine) == (0, [])
+        assert all(training[name].null_count() == training.height for name in training.columns[2:])
     else:
         assert a == b
 
