@@ -19,6 +19,7 @@ from redis.retry import Retry
 
 from mlforge.core import clock
 from mlforge.definitions.environment import redis_url
+from mlforge.definitions.profiles import PROFILE
 from mlforge.definitions.running import serve_at
 from mlforge.errors import MlforgeError, OnlineRefused, OnlineUnavailable
 from worker.state.counters import Counts
@@ -45,10 +46,12 @@ class Settings:
     here: Path
     job_timeout_s: int = JOB_TIMEOUT_S
     """How long a refresh may take before its process is killed."""
+    profile: str | None = None
+    """Of `mlforge.toml`; None for its default."""
 
     @classmethod
     def read(cls, environment: Mapping[str, str] = os.environ) -> Settings:
-        """The settings in REDIS_URL, MLFORGE_DEFINITIONS and MLFORGE_JOB_TIMEOUT (seconds).
+        """The settings in REDIS_URL, MLFORGE_DEFINITIONS, MLFORGE_PROFILE and MLFORGE_JOB_TIMEOUT (seconds).
 
         REDIS_URL_FILE names a file with the URL in place of REDIS_URL: a password need not be
         in the environment. Raises MlforgeError without a URL, or with an invalid timeout.
@@ -65,7 +68,8 @@ class Settings:
                 f"{JOB_TIMEOUT}={timeout!r} is not a number of seconds; "
                 f"{JOB_TIMEOUT_S} is what it is when unset"
             )
-        return cls(url, environment.get(DEFINITIONS) or None, Path.cwd(), int(timeout))
+        target, profile = environment.get(DEFINITIONS) or None, environment.get(PROFILE) or None
+        return cls(url, target, Path.cwd(), int(timeout), profile)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +113,7 @@ class Project:
         from mlforge.definitions.loader import load
 
         redis = connect(settings.redis_url)
-        definitions = load(settings.target, here=settings.here)
+        definitions = load(settings.target, here=settings.here, profile=settings.profile)
         hash_, scope = fingerprint(definitions), scope_of(definitions)
         return cls(settings, serve_at(definitions, settings.redis_url), redis, hash_, scope)
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from mlforge.cli.output import stdout_is_ours
 from mlforge.definitions.environment import redis_url
+from mlforge.definitions.profiles import FILE, PROFILE
 from mlforge.errors import DefinitionError, StoreError
 
 if TYPE_CHECKING:
@@ -19,14 +20,33 @@ if TYPE_CHECKING:
 ENVIRONMENT = "MLFORGE_DEFINITIONS"
 
 
-def definitions_option(parser: argparse._ActionsContainer) -> None:
-    """Add `--definitions`; `definitions_of` loads what it says."""
+def definitions_option(parser: argparse.ArgumentParser) -> None:
+    """Add `--definitions` and `--profile`; `definitions_of` loads what they say."""
+    _target_option(parser)
+    _profile_option(parser)
+
+
+def _target_option(parser: argparse._ActionsContainer) -> None:
     parser.add_argument(
         "-d",
         "--definitions",
         metavar="WHERE",
         help=f"module:name, path.py or path.py:name (default: ${ENVIRONMENT}, else definitions.py here)",
     )
+
+
+def _profile_option(parser: argparse._ActionsContainer) -> None:
+    parser.add_argument(
+        "--profile",
+        metavar="NAME",
+        help=f"stores and root as {FILE} beside the definitions has them (default: ${PROFILE}, else the file's own)",
+    )
+
+
+def profile_name(args: argparse.Namespace) -> str | None:
+    """The profile that `--profile`, or else the environment, names; None stands for the file's default."""
+    name: str | None = args.profile
+    return name or os.environ.get(PROFILE) or None
 
 
 def definitions_target(args: argparse.Namespace) -> str | None:
@@ -41,7 +61,7 @@ def definitions_of(args: argparse.Namespace) -> Definitions:
 
     log_to_stderr()
     with stdout_is_ours():
-        return load(definitions_target(args), here=Path.cwd())
+        return load(definitions_target(args), here=Path.cwd(), profile=profile_name(args))
 
 
 def served_definitions_of(args: argparse.Namespace) -> Definitions:
@@ -53,7 +73,7 @@ def served_definitions_of(args: argparse.Namespace) -> Definitions:
 
     definitions = definitions_of(args)
     if definitions.online_store is None:
-        url = redis_url() or running_url(definitions_target(args), Path.cwd())
+        url = redis_url() or running_url(definitions_target(args), Path.cwd(), profile_name(args))
         if url is not None:
             serve_at(definitions, url)
     return definitions
@@ -80,18 +100,23 @@ def engine_name(text: str) -> str:
 
 
 def store_options(parser: argparse.ArgumentParser) -> None:
-    """Add `--definitions` and `--store`, one of which names the store; `store_of` opens it."""
+    """Add `--definitions` with `--profile`, and `--store`, one of which names the store; `store_of` opens it."""
     either = parser.add_mutually_exclusive_group()
-    definitions_option(either)
+    _target_option(either)
     either.add_argument(
         "--store", metavar="DIR", help="the store itself; no definitions are read then"
     )
+    _profile_option(parser)
 
 
 def store_of(args: argparse.Namespace) -> Store:
     """The store that the command line names: its folder, or that of the definitions."""
     if args.store is None:
         return definitions_of(args).store
+    if args.profile is not None:
+        raise DefinitionError(
+            "--store names the store itself, --profile where the definitions have theirs; give one of the two"
+        )
     return local_store(args.store)
 
 

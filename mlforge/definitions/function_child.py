@@ -12,7 +12,7 @@ from typing import IO, Any
 
 import polars as pl
 
-from mlforge.definitions.loader import load
+from mlforge.definitions.loader import load_as_written
 from mlforge.errors import MlforgeError
 from mlforge.ingest import function_process as protocol
 from mlforge.ingest.calling import ReadsFilesError, TooLargeError, collected, size_of
@@ -30,7 +30,7 @@ def main(target: str, here: str, feature: str, code_hash: str) -> int:
     requests, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what the function prints is no answer
     try:
-        defined = load(target or None, here=Path(here)).features.get(feature)
+        defined = load_as_written(target or None, here=Path(here)).features.get(feature)
         is_this_code = defined is not None and defined.code_hash == code_hash
         function = defined.function if defined is not None and is_this_code else None
     except MlforgeError:

@@ -14,6 +14,8 @@ from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import CodeType, ModuleType
 
+from mlforge.definitions.placing import placed
+from mlforge.definitions.profiles import profile_in
 from mlforge.definitions.registry import Definitions
 from mlforge.definitions.taken_names import (
     LIBRARY,
@@ -70,20 +72,40 @@ class Target:
         return shown(self.file) if self.file else f"module {self.module}"
 
 
-def load(target: str | None, *, here: Path) -> Definitions:
+def load(target: str | None, *, here: Path, profile: str | None = None) -> Definitions:
     """Import the definitions that `target` names; None means definitions.py in `here`.
+
+    profile: of the `mlforge.toml` beside them, if not the one that it names as its default.
 
     The import is fresh each time, also of helper modules beside the definitions, and leaves no
     bytecode behind. Relative sources, stores and roots start from the file's folder; sources from the root
     where one is given.
     Raises DefinitionsNotFound if there is no such file or it does not import, DefinitionError if
-    a definition in it is wrong or it does not hold one Definitions; a message names file and line.
+    a definition in it is wrong or it does not hold one Definitions, and for a profile that there is not or that
+    cannot be filled in; a message names file and line.
     """
+    definitions, folder = _written(target, here)
+    chosen = profile_in(folder, profile)
+    return _located(placed(definitions, chosen) if chosen else definitions, folder, target, here)
+
+
+def load_as_written(target: str | None, *, here: Path) -> Definitions:
+    """The definitions that `target` names, without any profile: for who needs no more than their functions. Raises as `load`."""
+    definitions, folder = _written(target, here)
+    return _located(definitions, folder, target, here)
+
+
+def _written(target: str | None, here: Path) -> tuple[Definitions, Path]:
+    """The definitions as their file makes them, and its folder."""
     parsed = Target.parse(target, here.absolute())
     module, file = _import(parsed, here.absolute())
-    definitions = _pick(module, parsed).located_at(file.parent)
-    definitions.loaded_from = target, here.absolute()
-    return definitions
+    return _pick(module, parsed), file.parent
+
+
+def _located(definitions: Definitions, folder: Path, target: str | None, here: Path) -> Definitions:
+    located = definitions.located_at(folder)
+    located.loaded_from = target, here.absolute()
+    return located
 
 
 def _import(target: Target, here: Path) -> tuple[ModuleType, Path]:

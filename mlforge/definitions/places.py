@@ -9,8 +9,13 @@ from types import FrameType
 
 from mlforge.core import signatures
 from mlforge.core.arguments import shown
+from mlforge.definitions.collection import describe_store
 from mlforge.errors import DefinitionError
+from mlforge.online import OnlineStore
 from mlforge.store import LocalStore, Store
+
+# Any folder serves: a relative path resolved against it shows that it was relative.
+_SOMEWHERE = Path("/definitions")
 
 
 def store_located_at(store: Store, folder: Path) -> Store:
@@ -40,6 +45,17 @@ def parsed_root(root: object) -> Path:
             f"Definitions: root must be a folder's path, not {shown(root)}; leave it out for the file's folder"
         )
     return Path(root or "").expanduser()
+
+
+def described_places(
+    store: Store, online_store: OnlineStore | None, folder: Path, root: Path
+) -> list[str]:
+    """A project's stores and root as texts that are the same on every host, wherever the project lies."""
+    return [
+        describe_store(store_located_at(store, _SOMEWHERE)),
+        describe_store(online_store),
+        relative_to_folder(folder, root),
+    ]
 
 
 def relative_to_folder(folder: Path, path: Path) -> str:

@@ -29,8 +29,8 @@ from mlforge.definitions.collection import (
 from mlforge.definitions.places import (
     absolute,
     calling_folder,
+    described_places,
     parsed_root,
-    relative_to_folder,
     store_located_at,
 )
 from mlforge.definitions.services import services_by_name
@@ -51,9 +51,6 @@ from mlforge.sources.row_source import RowSource
 from mlforge.sources.source_reading import SourceReading
 from mlforge.store import Audit, LocalStore, Pointer, Store
 from mlforge.store.changes import VersionsDiff
-
-# Any folder serves: a relative path resolved against it shows that it was relative.
-_SOMEWHERE = Path("/definitions")
 
 
 @named_methods
@@ -122,11 +119,7 @@ class Definitions:
         self._root = parsed_root(root)
         folder = calling_folder(__name__)
         self.folder, self.root = folder, absolute(folder / self._root)
-        self._described = [
-            describe_store(store_located_at(store, _SOMEWHERE)),
-            describe_store(online_store),
-        ]
-        self._described.append(relative_to_folder(folder, self._root))
+        self._described = described_places(store, online_store, folder, self._root)
         for feature in self.features:
             self.source(feature)  # refuses what can name no file
         if self._described[0] == describe_store(store):  # else the store has yet to find its place
@@ -167,6 +160,19 @@ class Definitions:
         located.online_store = self.online_store
         located._check_places()
         return located
+
+    def placed(
+        self, store: Store | None, online_store: OnlineStore | None, root: str | None
+    ) -> Definitions:
+        """The same definitions over other stores or another root; None leaves one as it is. `located_at` follows."""
+        other = copy.copy(self)
+        other.store = store or self.store
+        other._root = self._root if root is None else parsed_root(root)
+        other.online_store = online_store or self.online_store
+        other._described = described_places(
+            other.store, other.online_store, self.folder, other._root
+        )
+        return other
 
     def source(self, name: str, store: Store | None = None) -> RowSource:
         """The source of a feature, with the sources of its tables.

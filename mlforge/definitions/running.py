@@ -24,7 +24,10 @@ def project_folder(target: str | None, here: Path) -> Path:
 
 
 def read_note(path: Path) -> dict[str, Any]:
-    """The note of an `mlforge up`: its `pid`, and the `url` of its server; empty if the file is missing or not JSON."""
+    """The note of an `mlforge up`: its `pid`, the `url` of its server, and its `profile` if it was given one.
+
+    Empty if the file is missing or not JSON.
+    """
     try:
         note = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
@@ -32,10 +35,12 @@ def read_note(path: Path) -> dict[str, Any]:
     return note if isinstance(note, dict) else {}
 
 
-def running_url(target: str | None, here: Path) -> str | None:
-    """The address of the server that a running `mlforge up` of these definitions uses; None if none runs."""
+def running_url(target: str | None, here: Path, profile: str | None = None) -> str | None:
+    """The address of the server that a running `mlforge up` of these definitions and this profile uses; None if none runs."""
     note = read_note(project_folder(target, here) / FOLDER / NOTE)
     url, pid = note.get("url"), note.get("pid")
+    if note.get("profile") != profile:
+        return None
     return url if isinstance(url, str) and isinstance(pid, int) and _lives(pid) else None
 
 

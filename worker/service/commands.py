@@ -18,13 +18,15 @@ from mlforge.cli.options import (
     definitions_option,
     definitions_target,
     json_option,
+    profile_name,
 )
 from mlforge.core.text import printable
 from mlforge.definitions.environment import REDIS_URL, redis_url
+from mlforge.definitions.profiles import PROFILE
 from mlforge.errors import MissingExtra, MlforgeError, OnlineRefused, OnlineUnavailable
+from worker.service.freshness import freshness
 
 if TYPE_CHECKING:
-    from mlforge.definitions.registry import Definitions
     from worker.project import Project
     from worker.service.process import Beside
 
@@ -153,6 +155,7 @@ def up(args: argparse.Namespace) -> int:
     plan = Plan(
         target=definitions_target(args),
         here=Path.cwd(),
+        profile=profile_name(args),
         workers=args.workers,
         redis_url=redis_url(),
         polling=args.polling,
@@ -215,22 +218,6 @@ def status(args: argparse.Namespace) -> int:
         if not args.watch:
             return 0 if current.is_well else 1
         time.sleep(1.0)
-
-
-def _freshness(
-    args: argparse.Namespace, definitions: Definitions, feature: str
-) -> dict[str, float] | None:
-    """How long the last drops of a feature took to be readable; None where no server that answers knows."""
-    from mlforge.definitions.running import running_url
-
-    url = redis_url() or running_url(definitions_target(args), Path.cwd())
-    if url is None:
-        return None
-    try:
-        from worker.monitor.freshness import freshness_at
-    except ModuleNotFoundError:  # without the extra there was no worker
-        return None
-    return freshness_at(url, definitions, feature)
 
 
 def wait(args: argparse.Namespace) -> int:
@@ -337,6 +324,9 @@ def _name_definitions(args: argparse.Namespace) -> None:
     target = definitions_target(args)
     if target is not None:
         os.environ[ENVIRONMENT] = target
+    profile = profile_name(args)
+    if profile is not None:
+        os.environ[PROFILE] = profile
 
 
 def _open(args: argparse.Namespace) -> Project:
@@ -347,7 +337,7 @@ def _open(args: argparse.Namespace) -> Project:
     _name_definitions(args)
     environment = dict(os.environ)
     if redis_url(environment) is None:
-        url = running_url(definitions_target(args), Path.cwd())
+        url = running_url(definitions_target(args), Path.cwd(), profile_name(args))
         environment |= {REDIS_URL: url} if url else {}
     return Project.open(Settings.read(environment))
 
@@ -380,7 +370,7 @@ COMMANDS = (
         _configure_status,
         _explained(status),
         "mlforge status --watch",
-        freshness=_freshness,
+        freshness=freshness,
     ),
     Command(
         "wait",

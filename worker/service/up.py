@@ -21,6 +21,7 @@ from redis import Redis
 from mlforge.cli.output import lines_for, plural
 from mlforge.core.text import printable
 from mlforge.definitions.environment import REDIS_URL
+from mlforge.definitions.profiles import PROFILE
 from mlforge.definitions.running import FOLDER, NOTE, project_folder, read_note
 from mlforge.errors import MlforgeError, without_owners
 from worker.child_process import bound_to_parent
@@ -51,6 +52,7 @@ class Plan:
 
     target: str | None
     here: Path
+    profile: str | None = None
     workers: int = 2
     redis_url: str | None = None
     polling: bool = False
@@ -121,7 +123,7 @@ class Up:
         """Run until `stop` is set; nothing that it started outlives it. `hurry` waits for no job."""
         with ExitStack() as stack:
             folder = project_folder(self.plan.target, self.plan.here) / FOLDER
-            note = stack.enter_context(_only_one(folder))
+            note = stack.enter_context(_only_one(folder, self.plan.profile))
             url = self.plan.redis_url
             where = (
                 f"your own, {hide_password(url)}"
@@ -134,7 +136,9 @@ class Up:
                 url = server.url
             else:
                 server = None
-            opened = Project.open(Settings(url, self.plan.target, self.plan.here))
+            opened = Project.open(
+                Settings(url, self.plan.target, self.plan.here, profile=self.plan.profile)
+            )
             note(url)
             self._greet(opened, url, where)
             log = stack.enter_context(closing(LogFile(folder / "up.log")))
@@ -178,6 +182,8 @@ class Up:
         environment = dict(os.environ) | {REDIS_URL: url, "PYTHONUNBUFFERED": "1"}
         if self.plan.target is not None:
             environment[DEFINITIONS] = self.plan.target
+        if self.plan.profile is not None:
+            environment[PROFILE] = self.plan.profile
         mlforge = [sys.executable, "-P", "-m", "mlforge"]
         beside = self.plan.beside
         watcher = [*mlforge, "watch", f"--audit-every={beside.audit_every_s:g}"]
@@ -318,7 +324,7 @@ def _worth_showing(record: Mapping[str, Any], line: str) -> str | None:
 
 
 @contextmanager
-def _only_one(folder: Path) -> Iterator[Callable[[str], None]]:
+def _only_one(folder: Path, profile: str | None) -> Iterator[Callable[[str], None]]:
     """Hold the project's lock; yields a function that writes the REDIS_URL where other processes find it."""
     folder.mkdir(parents=True, exist_ok=True)
     folder.chmod(0o700)
@@ -339,7 +345,8 @@ def _only_one(folder: Path) -> Iterator[Callable[[str], None]]:
         def note(url: str | None) -> None:
             file.seek(0)
             file.truncate()
-            json.dump({"pid": os.getpid(), "url": url}, file)
+            named = {} if profile is None else {"profile": profile}
+            json.dump({"pid": os.getpid(), "url": url, **named}, file)
             file.flush()
 
         note(None)

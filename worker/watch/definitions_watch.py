@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from mlforge.definitions.profiles import FILE
 from mlforge.errors import MlforgeError
 from worker.project import Project, Settings, fingerprint
 
@@ -96,7 +97,8 @@ def check() -> None:
     out, sys.stdout = sys.stdout, sys.stderr  # what the definitions print is not the answer
     settings = Settings.read()
     try:
-        answer = {"hash": fingerprint(load(settings.target, here=settings.here))}
+        definitions = load(settings.target, here=settings.here, profile=settings.profile)
+        answer = {"hash": fingerprint(definitions)}
     except MlforgeError as error:
         answer = {"error": str(error)}
     out.write(json.dumps(answer) + "\n")
@@ -113,10 +115,11 @@ def _read(output: str) -> Verdict:
 
 
 def _own_files(project: Project) -> list[Path]:
-    """The files below the definitions' folder that this process imported; a link is followed at each look."""
+    """The files below the definitions' folder that this process imported, and its profiles; links are followed at each look."""
     folder = project.definitions.folder
     origins = {getattr(module, "__file__", None) for module in list(sys.modules.values())}
-    return sorted(file for file in map(Path, filter(None, origins)) if _lies_in(file, folder))
+    imported = (file for file in map(Path, filter(None, origins)) if _lies_in(file, folder))
+    return [*sorted(imported), folder / FILE]
 
 
 def _lies_in(file: Path, folder: Path) -> bool:

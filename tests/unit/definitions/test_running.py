@@ -33,6 +33,12 @@ def test_the_note_lies_beside_the_definitions_file_not_where_the_command_runs(
     assert running_url(None, tmp_path) is None
 
 
+def test_the_server_of_an_up_of_another_profile_is_not_taken(tmp_path: Path) -> None:
+    note(tmp_path, {"pid": os.getpid(), "url": URL, "profile": "prod"})
+    found = [running_url(None, tmp_path, profile) for profile in ("prod", "dev", None)]
+    assert found == [URL, None, None]
+
+
 def test_the_note_of_an_up_that_ended_counts_for_nothing(tmp_path: Path) -> None:
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
