@@ -114,6 +114,11 @@ def _about(text: str, owner: str | None) -> str:
     return line if owner is None else with_owner(owner, line)
 
 
+def confirmed(question: str) -> bool:
+    """Whether a person at a terminal says yes; False where nobody can be asked."""
+    return sys.stdin.isatty() and input(f"{printable(question)} [y/N] ").strip().lower() == "y"
+
+
 @contextmanager
 def stdout_is_ours() -> Iterator[None]:
     """Send what definitions and feature functions print to stderr: stdout holds results alone."""

@@ -265,7 +265,7 @@ def retire(args: argparse.Namespace) -> int:
 
     JSON: `{"feature", "rows"}`.
     """
-    from mlforge.cli.output import plural, print_json
+    from mlforge.cli.output import confirmed, plural, print_json
     from worker.reconcile.reconciler import retire as end
 
     project = _open(args)
@@ -277,7 +277,7 @@ def retire(args: argparse.Namespace) -> int:
             if still
             else f"this project serves no {args.feature!r} that is gone; there are: {', '.join(gone) or 'none'}"
         )
-    if not args.yes and not _confirmed(f"delete the online rows of {args.feature}?"):
+    if not args.yes and not confirmed(f"delete the online rows of {args.feature}?"):
         raise MlforgeError("nothing was deleted; --yes deletes without asking")
     rows = end(project, args.feature)
     if args.json:
@@ -285,11 +285,6 @@ def retire(args: argparse.Namespace) -> int:
     else:
         print(printable(f"{args.feature}: {plural(rows, 'row')} deleted online; its versions stay"))
     return 0
-
-
-def _confirmed(question: str) -> bool:
-    """Whether a person at a terminal says yes."""
-    return sys.stdin.isatty() and input(f"{printable(question)} [y/N] ").strip().lower() == "y"
 
 
 def _explained(run: Run) -> Run:

@@ -55,11 +55,12 @@ def build(args: argparse.Namespace) -> int:
     )
     if not args.json:
         headers = PUSHED if args.online else BUILT
-        print(table(headers, _built(outcome, headers), right=("rows", "keys", "time")))
+        print(table(headers, built_rows(outcome, headers), right=("rows", "keys", "time")))
     return end(outcome, args.json)
 
 
-def _built(outcome: Outcome, headers: Sequence[str]) -> list[tuple[object, ...]]:
+def built_rows(outcome: Outcome, headers: Sequence[str]) -> list[tuple[object, ...]]:
+    """Rows of a table of what was built, under these headers: BUILT or PUSHED."""
     built = [
         (
             *change(result),

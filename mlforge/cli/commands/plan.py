@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mlforge.cli.command import Command
@@ -42,33 +43,55 @@ def plan(args: argparse.Namespace) -> int:
     `keys_written` counts the keys that a push would write or delete (null without an online store, or when it
     does not answer).
     """
+    planned = plan_of(args)
+    if not args.json:
+        show_plan(planned)
+    columns = {name: _columns_json(diff) for name, diff in planned.differences.items()}
+    code = end(planned.outcome, args.json, columns=columns, vanish=planned.vanishing)
+    if code or not args.exit_code:
+        return code
+    return _class_of(planned.outcome, bool(planned.vanishing))
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A plan: its results, how columns would differ by feature, and stored features that the definitions do not name."""
+
+    definitions: Definitions
+    outcome: Outcome
+    differences: dict[str, Difference]
+    vanishing: list[dict[str, Any]]
+
+
+def plan_of(args: argparse.Namespace) -> Planned:
+    """The plan of a command line with the options of `configure_options`."""
     definitions = served_definitions_of(args)
     vanishing = [] if args.features or args.tags else _vanishing(definitions)
     outcome = run(definitions, args, lambda options: definitions.plan(**options))
     differences = {
         name: _difference(definitions.store, result) for name, result in outcome.results.items()
     }
-    if not args.json:
-        print(table(PLANNED, _planned(outcome), right=("rows", "recomputed", "keys")))
-        print()
-        for name, result in outcome.results.items():
-            note(_how(result))
-            for text in _columns_text(definitions.store, result, differences[name]):
-                note(f"{name}: {text}", "yellow")
-            hold = definitions.store.books(result.feature).hold
-            if hold:
-                note(f"{result.feature}: a build ends its hold: {hold}", "yellow")
-        for gone in vanishing:
-            note(
-                f"{gone['feature']} would vanish: the definitions no longer name it; {gone['version']} and all "
-                f"other versions stay in the store, its rows online go after {definitions.settings.gone_after}",
-                "red",
-            )
-    columns = {name: _columns_json(difference) for name, difference in differences.items()}
-    code = end(outcome, args.json, columns=columns, vanish=vanishing)
-    if code or not args.exit_code:
-        return code
-    return _class_of(outcome, bool(vanishing))
+    return Planned(definitions, outcome, differences, vanishing)
+
+
+def show_plan(planned: Planned) -> None:
+    """Print a table of what would change, and sentences on what a reader of it should know."""
+    definitions, outcome = planned.definitions, planned.outcome
+    print(table(PLANNED, _planned(outcome), right=("rows", "recomputed", "keys")))
+    print()
+    for name, result in outcome.results.items():
+        note(_how(result))
+        for text in _columns_text(definitions.store, result, planned.differences[name]):
+            note(f"{name}: {text}", "yellow")
+        hold = definitions.store.books(result.feature).hold
+        if hold:
+            note(f"{result.feature}: a build ends its hold: {hold}", "yellow")
+    for gone in planned.vanishing:
+        note(
+            f"{gone['feature']} would vanish: the definitions no longer name it; {gone['version']} and all "
+            f"other versions stay in the store, its rows online go after {definitions.settings.gone_after}",
+            "red",
+        )
 
 
 def _vanishing(definitions: Definitions) -> list[dict[str, Any]]:

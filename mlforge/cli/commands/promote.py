@@ -1,0 +1,102 @@
+"""`mlforge promote`: take definitions to another profile's store, once its plan was looked at."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from mlforge.cli.command import Command
+from mlforge.cli.commands.build import BUILT, built_rows
+from mlforge.cli.commands.plan import Planned, plan_of, show_plan
+from mlforge.cli.options import definitions_option, json_option, selection_options
+from mlforge.cli.output import confirmed, note, plural, stdout_is_ours
+from mlforge.cli.results import Outcome, end
+from mlforge.cli.table import table
+from mlforge.errors import BuildError, DefinitionError, MlforgeError
+
+if TYPE_CHECKING:
+    from mlforge.build.result import BuildResult
+
+
+def _configure(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--to", required=True, metavar="PROFILE", help="the profile to take them to"
+    )
+    selection_options(parser)
+    parser.add_argument("-y", "--yes", action="store_true", help="apply without asking")
+    definitions_option(parser)
+    json_option(parser)
+
+
+def promote(args: argparse.Namespace) -> int:
+    """Show the plan of these definitions against a profile's store, and apply the definitions that it does not have.
+
+    Exit code 1 if a feature would fail, and then nothing is applied, or fails.
+
+    JSON: as that of `build`, of the features that were applied, with `profile` and `left`: features in which data alone
+    changed. It needs --yes.
+    """
+    from mlforge.registry.promotion import changed_definitions
+
+    if args.profile not in (None, args.to):
+        raise DefinitionError(f"--to {args.to} and --profile {args.profile} differ; --to is enough")
+    if args.json and not args.yes:
+        raise DefinitionError(
+            f"--json asks nobody: add --yes, or look first: mlforge plan --profile {args.to} --json"
+        )
+    planned = _planned(args)
+    results = planned.outcome.results
+    names = changed_definitions(planned.definitions.store, results.values())
+    left = [name for name, result in results.items() if result.changed and name not in names]
+    if not args.json:
+        show_plan(planned)
+        for text in _told(args.to, names, left):
+            note(text)
+    if planned.outcome.failures or not names:
+        nothing = Outcome(planned.definitions.store, {}, planned.outcome.failures)
+        return end(nothing, args.json, profile=args.to, left=left)
+    if not args.yes and not confirmed(f"apply {', '.join(names)} to {args.to}?"):
+        raise MlforgeError("nothing was applied; --yes applies without asking")
+    applied = _applied(planned, names)
+    if not args.json:
+        print(table(BUILT, built_rows(applied, BUILT), right=("rows", "time")))
+    return end(applied, args.json, profile=args.to, left=left)
+
+
+def _planned(args: argparse.Namespace) -> Planned:
+    """The plan with the profile's stores and root."""
+    options = {**vars(args), "profile": args.to, "version": None, "engine": None, "full": False}
+    return plan_of(argparse.Namespace(**options))
+
+
+def _told(profile: str, names: list[str], left: list[str]) -> list[str]:
+    applied = f"{plural(len(names), 'definition')} to apply to {profile}: {', '.join(names)}"
+    texts = [applied if names else f"{profile} has these definitions already"]
+    if left:
+        texts.append(f"left to {profile}'s own builds, for data alone changed: {', '.join(left)}")
+    return texts
+
+
+def _applied(planned: Planned, names: list[str]) -> Outcome:
+    """Versions of the features in the profile's store, from the profile's sources."""
+    store = planned.definitions.store
+    try:
+        with stdout_is_ours():
+            return Outcome(store, planned.definitions.build(features=names), {})
+    except BuildError as error:
+        built: Mapping[str, BuildResult] = error.results
+        return Outcome(store, built, error.failures)
+
+
+COMMANDS = (
+    Command(
+        "promote",
+        "take definitions to another profile's store, once its plan was looked at",
+        _configure,
+        promote,
+        "mlforge promote --to prod\nmlforge promote --to prod --features user_spend --yes",
+        "The plan is that of 'mlforge plan' with the profile. Features whose code, settings or source the store does not "
+        "have yet are built there, from the profile's own sources: no data goes from one store to another.",
+    ),
+)
