@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from typing import Any, TypeAlias
@@ -13,7 +13,7 @@ from mlforge.core.schema import Column, Schema
 from mlforge.core.signatures import named_arguments
 from mlforge.core.values import Duration
 from mlforge.errors import NotServed, RetrievalError
-from mlforge.online import OnlineBooks, OnlineStore
+from mlforge.online import OnlineBooks, OnlineStore, Target
 from mlforge.online.finishing import answer_columns, answer_dtypes, finished
 from mlforge.online.steps import Steps, answered, answered_async
 from mlforge.retrieval.details import FeatureDetails, ValueDetails, complete_details
@@ -27,7 +27,7 @@ from mlforge.retrieval.references import (
     parse_references,
 )
 from mlforge.retrieval.spine import Entities, checked_entities
-from mlforge.services.completion import Completion, Output, completion, request_rows
+from mlforge.services.completion import Output, completion, request_rows
 from mlforge.services.service import Service
 
 DETAILS = "details"
@@ -67,7 +67,8 @@ def get_online_features(
     is not the served one; RetrievalError for wrong key names, unknown columns, or two columns that would have one
     name; OwnedElsewhere for rows of another store than `store.owner`; OnlineError for rows or books of the wrong shape.
     """
-    return answered(_reading(features, entities, store, max_age, at, request, details))
+    steps = online_answer(features, entities, store, max_age, at, request, details)
+    return answered(steps).rows
 
 
 @named_arguments("aget_online_features")
@@ -85,17 +86,29 @@ async def aget_online_features(
     Each event loop has connections of its own, opened when they are first needed and closed when the loop ends, or
     by `await store.aclose()`. A task that is cancelled leaves nothing behind.
     """
-    return await answered_async(_reading(features, entities, store, max_age, at, request, details))
+    steps = online_answer(features, entities, store, max_age, at, request, details)
+    return (await answered_async(steps)).rows
 
 
 @dataclass(frozen=True, slots=True)
-class _Use:
-    """A feature's part of an answer: the columns that are chosen, and their names there."""
+class FeaturePart:
+    """A feature's part of an answer: the columns that are chosen, and their names there, the labels."""
 
     reference: Reference
     fetched: FetchedRows
     columns: Sequence[str]
     labels: Sequence[str]
+
+    @property
+    def name(self) -> str:
+        """The name that precedes the columns' own in the answer: the prefix, else the feature's."""
+        return self.reference.prefix or self.reference.name
+
+    @property
+    def served(self) -> Target:
+        """The version whose values these are, and their `as_of`."""
+        assert self.fetched.books.target is not None
+        return self.fetched.books.target
 
     def rows(self, t: int) -> Iterable[Mapping[str, Any]]:
         """All of the feature's values of each entity as of `t`."""
@@ -111,16 +124,50 @@ class _Use:
         ]
 
 
-def _reading(
+@dataclass(frozen=True, slots=True)
+class OnlineAnswer:
+    """The rows of an answer, and what they are made from.
+
+    rows: as `get_online_features` gives them. parts: a part for each feature, in order. service: the service that was
+    asked for; None for features.
+    """
+
+    rows: Answers
+    parts: Sequence[FeaturePart]
+    service: Service | None
+
+    @property
+    def keys(self) -> Schema:
+        """The keys by their names in entities, with the features' dtypes."""
+        return _keys(self.parts)
+
+    @property
+    def key_rows(self) -> list[dict[str, Any]]:
+        """The keys of each entity in the features' dtypes, whatever the caller wrote them as."""
+        return _key_rows(self.parts, [key.name for key in self.keys])
+
+    @property
+    def columns(self) -> Schema:
+        """The columns of a row in its order, keys first, with their dtypes."""
+        outputs = _outputs(self.parts)
+        of_features = tuple(Column(output.label, output.dtype) for output in outputs)
+        if self.service is None:
+            return (*self.keys, *of_features)
+        complete = completion(self.service, outputs, self.keys if self.service.derived else ())
+        derived = tuple(Column(column.name, column.dtype) for column in complete.derived)
+        return (*self.keys, *self.service.request, *of_features, *derived)
+
+
+def online_answer(
     features: Sequence[FeatureRef] | Service,
     entities: Sequence[Mapping[str, object]],
     store: OnlineStore,
-    max_age: str | timedelta | None,
-    at: datetime | date | str | int | None,
-    request: Sequence[Mapping[str, object]] | None,
-    details: bool,
-) -> Steps[Answers]:
-    """The steps of an online read, whoever waits for the store."""
+    max_age: str | timedelta | None = None,
+    at: datetime | date | str | int | None = None,
+    request: Sequence[Mapping[str, object]] | None = None,
+    details: bool = False,
+) -> Steps[OnlineAnswer]:
+    """The steps of an online read, whoever waits for the store; arguments and errors of `get_online_features`."""
     service = features if isinstance(features, Service) else None
     named = parse_references(service.features if service else features)
     references = list(dict.fromkeys(replace(r, version=None) if r.version else r for r in named))
@@ -150,7 +197,7 @@ def _reading(
         complete = completion(service, _outputs(uses), _keys(uses) if service.derived else ())
         own = [
             complete.row(*row, t)
-            for row in zip(answers, brought, _read_keys(complete, uses), strict=True)
+            for row in zip(answers, brought, _key_rows(uses, complete.keys), strict=True)
         ]
         of_values = (
             [complete_details(complete, *row) for row in zip(of_values, answers, own, strict=True)]
@@ -162,7 +209,7 @@ def _reading(
         ]
     for answer, of_answer in zip(answers, of_values, strict=False):
         answer[DETAILS] = of_answer
-    return answers
+    return OnlineAnswer(answers, uses, service)
 
 
 def _uses(
@@ -170,7 +217,7 @@ def _uses(
     fetched: Sequence[FetchedRows],
     own: Sequence[str],
     details: bool,
-) -> list[_Use]:
+) -> list[FeaturePart]:
     """Each reference's part of the answer; RetrievalError for unknown columns and for two of one name.
 
     own: the service's own names.
@@ -185,15 +232,15 @@ def _uses(
         )
     taken = [*own, DETAILS] if details else own
     labels = _labels(references, fetched, columns, taken)
-    return [_Use(*parts) for parts in zip(references, fetched, columns, labels, strict=True)]
+    return [FeaturePart(*parts) for parts in zip(references, fetched, columns, labels, strict=True)]
 
 
-def _outputs(uses: Sequence[_Use]) -> tuple[Output, ...]:
+def _outputs(uses: Sequence[FeaturePart]) -> tuple[Output, ...]:
     """The features' columns in the answer, with their dtypes."""
     return tuple(output for use in uses for output in use.outputs)
 
 
-def _keys(uses: Sequence[_Use]) -> Schema:
+def _keys(uses: Sequence[FeaturePart]) -> Schema:
     """The keys by their names in entities, each with the dtype that the first feature has for it."""
     keys: dict[str, Column] = {}
     for use in uses:
@@ -204,22 +251,22 @@ def _keys(uses: Sequence[_Use]) -> Schema:
     return tuple(keys.values())
 
 
-def _read_keys(complete: Completion, uses: Sequence[_Use]) -> list[Mapping[str, Any]]:
-    """The keys that derived columns read, of each entity, as the first feature's dtypes have them."""
+def _key_rows(parts: Sequence[FeaturePart], keys: Collection[str]) -> list[dict[str, Any]]:
+    """The keys of these names of each entity, as the first feature's dtypes have them."""
     places: dict[str, tuple[Entities, str]] = {}
-    for use in uses if complete.keys else ():
-        names = use.reference.key_names(key.name for key in use.fetched.books.keys)
+    for part in parts if keys else ():
+        names = part.reference.key_names(key.name for key in part.fetched.books.keys)
         for key, name in names.items():
-            if name in complete.keys:
-                places.setdefault(name, (use.fetched.entities, key))
+            if name in keys:
+                places.setdefault(name, (part.fetched.entities, key))
     return [
         {name: entities[position][key] for name, (entities, key) in places.items()}
-        for position in range(len(uses[0].fetched.entities))
+        for position in range(len(parts[0].fetched.entities))
     ]
 
 
 def _details(
-    uses: Sequence[_Use], answers: Answers, now: int, oldest: int | None
+    uses: Sequence[FeaturePart], answers: Answers, now: int, oldest: int | None
 ) -> list[dict[str, ValueDetails]]:
     """The details of each answer's values, by column."""
     details: list[dict[str, ValueDetails]] = [{} for _ in answers]
