@@ -91,7 +91,12 @@ class ForgeWorker(Forge, Worker):
         if self._forking:
             self._stop_requested = True
         else:
-            super()._shutdown()  # type: ignore[no-untyped-call]
+            super()._shutdown()
+
+    def _give_up(self) -> None:
+        """End the process of the job in hand; those forked ahead end as their pipes are closed."""
+        if self.horse_pid:
+            self.kill_horse()
 
     def fork_work_horse(self, job: Job, queue: Queue) -> None:
         """Let a process that was forked ahead do the job, or a new fork where there is none."""

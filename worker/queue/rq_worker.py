@@ -19,11 +19,12 @@ from rq.job import Job
 from rq.serializers import JSONSerializer
 from rq.timeouts import JobTimeoutException, UnixSignalDeathPenalty
 from rq.utils import now
-from rq.worker.base import BaseWorker
+from rq.worker.base import BaseWorker, WorkerStatus
 
 from mlforge.core.failpoints import reach
 from mlforge.errors import MissingExtra, MlforgeError
 from worker import logs, project
+from worker.ending import Ending
 from worker.project import JOB_TIMEOUT, Project, Settings
 from worker.queue.intake import ForgeJob, ForgeQueue, queue_named
 from worker.queue.rq_queue import (
@@ -50,7 +51,7 @@ SCOPE = "MLFORGESCOPE"
 """Tells the scope to a process that starts itself anew and does not load the definitions."""
 _YOUNG_S, _STRANGER_S = 2.0, 30.0
 """How old a process is, at the least, when it starts anew for other definitions: one that had the say, any other."""
-_PAUSE_S = 1.0
+_PAUSE_S, _LOOK_S = 1.0, 0.1
 
 log = structlog.get_logger()
 
@@ -99,6 +100,7 @@ class Forge(BaseWorker):
         self._opened_at = time.monotonic()
         self._had_say = False
         self._told_to_end = False
+        self._ending: Ending | None = None
         super().__init__(names, name, connection=connection, **options)
 
     def bootstrap(self, *arguments: Any, **options: Any) -> None:
@@ -110,6 +112,7 @@ class Forge(BaseWorker):
             log.error("cannot start", error=str(error))
             sys.exit(1)
         self._opened_at = time.monotonic()
+        self._ending = Ending(Settings.read().redis_url, self._give_up)
         self._listen_to(os.environ.get(SCOPE) if self._project is None else self._project.scope)
         super().bootstrap("WARNING")
         log.info("worker ready", definitions=self._hash, name=self.name)
@@ -127,9 +130,20 @@ class Forge(BaseWorker):
         return worked
 
     def request_stop(self, signum: int, frame: Any) -> None:
-        """rq's own; from now on the end of the process is a requested one."""
+        """rq's own; from now on the end of the process is a requested one, whether the server is there or not."""
         self._told_to_end = True
+        if self._ending is not None:
+            self._ending.begin()
         super().request_stop(signum, frame)  # type: ignore[no-untyped-call]
+
+    def _shutdown(self) -> None:
+        """rq's own; notes the request, too: what a handler raises is lost where it interrupts a finalizer."""
+        self._stop_requested = True
+        with outage_survived():
+            super()._shutdown()  # type: ignore[no-untyped-call]
+
+    def _give_up(self) -> None:
+        """End what this process has started, before it ends at once."""
 
     def serialize(self) -> dict[str, Any]:
         """The record of this worker on the server."""
@@ -156,7 +170,7 @@ class Forge(BaseWorker):
         Nor does it end where the server answers with an error, such as that it is full.
         """
         faults = 0
-        while True:
+        while not self._stop_requested:
             try:
                 if self._has_say():
                     return super().dequeue_job_and_maintain_ttl(timeout, max_idle_time)
@@ -170,10 +184,13 @@ class Forge(BaseWorker):
             except FAULTS as error:
                 faults += 1
                 tell_fault("take a job", error)
-            time.sleep(pause_after(faults) if faults else _PAUSE_S)
+            self._pause(pause_after(faults) if faults else _PAUSE_S)
+        raise StopRequested
 
     def heartbeat(self, timeout: int | None = None, pipeline: Any = None) -> None:
-        """rq's own."""
+        """rq's own; between jobs, each round of its loops comes by here, and ends where an end was asked for."""
+        if self._stop_requested and self.get_state() == WorkerStatus.IDLE:
+            raise StopRequested
         with outage_survived():
             super().heartbeat(timeout, pipeline)
 
@@ -194,6 +211,12 @@ class Forge(BaseWorker):
         """rq's own."""
         with outage_survived():
             super().teardown()  # type: ignore[no-untyped-call]
+
+    def _pause(self, seconds: float) -> None:
+        """Wait, but no longer than until an end was asked for."""
+        until = time.monotonic() + seconds
+        while not self._stop_requested and (left := until - time.monotonic()) > 0:
+            time.sleep(min(left, _LOOK_S))
 
     @property
     def _hash(self) -> str:
@@ -235,7 +258,8 @@ class Forge(BaseWorker):
         than the watcher: then it looks again now and then whether its own files have changed.
         """
         age = time.monotonic() - self._opened_at
-        if self._has_say() or age < (_YOUNG_S if self._had_say else _STRANGER_S):
+        young = age < (_YOUNG_S if self._had_say else _STRANGER_S)
+        if self._stop_requested or self._has_say() or young:
             return
         log.info("definitions have changed: starting anew")
         self.teardown()

@@ -19,6 +19,7 @@ from redis.exceptions import RedisError
 
 from mlforge.errors import MissingExtra, OnlineUnavailable
 from worker.child_process import bound_to_parent
+from worker.ending import answers
 from worker.service.log_file import MOST_BYTES, put_aside
 
 _HOST = "127.0.0.1"
@@ -101,7 +102,11 @@ class EmbeddedServer:
         self._process.stdin.close()
         self._address = Address(port, password, self._process.pid)
         self._write_note(self._address)
-        self._wait_until_ready(log)
+        try:
+            self._wait_until_ready(log)
+        except BaseException:  # whoever starts it is asked to end
+            self.stop()
+            raise
 
     def stop(self) -> None:
         """Save and stop; nothing happens if it does not run."""
@@ -130,9 +135,8 @@ class EmbeddedServer:
     def _wait_until_ready(self, log: Path) -> None:
         deadline = time.monotonic() + _START_S
         with Redis.from_url(self.url) as client:
-            while not _answers(client):
+            while not answers(client):
                 if not self.alive or time.monotonic() > deadline:
-                    self.stop()
                     tail = log.read_text(errors="replace").splitlines()[-5:]
                     raise OnlineUnavailable(
                         f"the embedded server did not start in {self._folder}; its log ends: "
@@ -169,7 +173,7 @@ def _replace(leftover: Address, folder: Path) -> None:
         pid = int(process["process_id"])
         os.kill(pid, signal.SIGTERM)
         deadline = time.monotonic() + _STOP_S
-        while _answers(client) or not _is_free(leftover.port):
+        while answers(client) or not _is_free(leftover.port):
             if time.monotonic() > deadline:
                 raise OnlineUnavailable(
                     f"a server of an earlier run (process {pid}) does not stop; end it, then try again"
@@ -193,13 +197,6 @@ def _configuration(port: int, password: str, folder: Path) -> str:
             "",
         ]
     )
-
-
-def _answers(client: Redis) -> bool:
-    try:
-        return bool(client.ping())
-    except RedisError:
-        return False
 
 
 def _binary() -> str:

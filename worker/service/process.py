@@ -16,6 +16,7 @@ import structlog
 
 from mlforge.errors import DefinitionError
 from mlforge.online.staleness import behind
+from worker.ending import Ending, set_from_handler
 from worker.monitor.metrics import Exporter, Health
 from worker.project import Project, Settings
 from worker.queue.requests import Requests
@@ -45,8 +46,14 @@ def run(settings: Settings, timing: Timing, beside: Beside) -> int:
     project = Project.open(settings)
     definitions = project.definitions
     stop, anew = threading.Event(), threading.Event()
+    ending = Ending(settings.redis_url)
+
+    def end(*_: object) -> None:
+        set_from_handler(stop)
+        ending.begin()
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+        signal.signal(number, end)
 
     def taken_up() -> None:
         anew.set()

@@ -25,6 +25,7 @@ from mlforge.definitions.profiles import PROFILE
 from mlforge.definitions.running import FOLDER, NOTE, project_folder, read_note
 from mlforge.errors import MlforgeError, without_owners
 from worker.child_process import bound_to_parent
+from worker.ending import set_from_handler
 from worker.project import DEFINITIONS, Project, Settings, hide_password
 from worker.service.embedded_redis import EmbeddedServer
 from worker.service.log_file import LogFile
@@ -116,6 +117,8 @@ class Up:
     say: Say
     stop: threading.Event = field(default_factory=threading.Event)
     hurry: threading.Event = field(default_factory=threading.Event)
+    starts: bool = True
+    """Whether the start is not done yet: there is nothing to supervise, and it may wait for a server."""
     scope: str = ""
     """Under which the project's event log is found: the watcher says so at each of its starts."""
 
@@ -152,7 +155,7 @@ class Up:
 
     def _supervise(self, children: Sequence[Child], server: EmbeddedServer | None) -> None:
         """Keep all processes running until `stop` is set; a start that fails is tried again later."""
-        faults = 0
+        self.starts, faults = False, 0
         while not self.stop.wait(pause_after(faults) if faults else _TICK_S):
             try:
                 if server is not None and not server.alive:
@@ -228,16 +231,27 @@ class Up:
                 self.stop.wait(0.5)
 
 
+class _StartEnds(BaseException):
+    """Raised amid the start where an end is asked for; no Exception, as the definitions may be at work."""
+
+
 def run(plan: Plan) -> int:
-    """Run `mlforge up` in this process until Ctrl-C or SIGTERM."""
+    """Run `mlforge up` in this process until Ctrl-C or SIGTERM; either of them also ends its start."""
     up = Up(plan, tell_person)
 
     def stop(*_: object) -> None:
-        (up.hurry if up.stop.is_set() else up.stop).set()
+        is_first = not up.stop.is_set()
+        set_from_handler(up.stop if is_first else up.hurry)
+        if is_first and up.starts:
+            raise _StartEnds
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, stop)
-    return up.run()
+    try:
+        return up.run()
+    except _StartEnds:
+        up.say("stopping")
+        return 0
 
 
 def tell_person(line: str) -> None:

@@ -1,0 +1,85 @@
+"""The end of a process that was asked to end: it does not wait for a server that is away."""
+
+from __future__ import annotations
+
+import _thread
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+
+import structlog
+from redis import Redis
+from redis.exceptions import RedisError, ResponseError
+
+AWAY_S = 5.0
+"""For how long a server may be away after a process was asked to end, before the process ends at once."""
+_LOOK_S, _ANSWER_S = 0.5, 1.0
+
+log = structlog.get_logger()
+
+
+@dataclass
+class Ending:
+    """Ends a process that was asked to end, once its server has been away for `AWAY_S`.
+
+    The process may hang in any call to the server, even one of a library. To end at once loses nothing: a job in hand
+    comes back by its lease, and files are looked for at the next start. url: of the server. give_up: ends what the
+    process has started.
+    """
+
+    url: str
+    give_up: Callable[[], None] = lambda: None
+    _has_begun: bool = False
+
+    def begin(self) -> None:
+        """Note that an end was asked for; to be called by a signal's handler, so without a lock."""
+        if not self._has_begun:
+            self._has_begun = True
+            beside(self._await_end)
+
+    def _await_end(self) -> None:
+        with suppress(Exception):
+            self._await_outage()
+            log.warning("server away: ending without it", away_s=AWAY_S)
+        with suppress(Exception):
+            self.give_up()
+        with suppress(Exception):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(0)
+
+    def _await_outage(self) -> None:
+        """Return once the server has been away for a while; the process has usually ended by then."""
+        client = Redis.from_url(
+            self.url, socket_timeout=_ANSWER_S, socket_connect_timeout=_ANSWER_S, retry=None
+        )
+        answered_at = time.monotonic()
+        while time.monotonic() - answered_at < AWAY_S:
+            if answers(client):
+                answered_at = time.monotonic()
+            time.sleep(_LOOK_S)
+
+
+def answers(client: Redis) -> bool:
+    """Whether the server answers, be it that it refuses."""
+    try:
+        client.ping()
+    except ResponseError:
+        return True
+    except RedisError:
+        return False
+    return True
+
+
+def set_from_handler(event: threading.Event) -> None:
+    """Set an event from a signal's handler: the code that the signal interrupts may hold the event's own lock."""
+    beside(event.set)
+
+
+def beside(work: Callable[[], None]) -> None:
+    """Do the work in a thread of its own, started without a lock that the interrupted code may hold."""
+    _thread.start_new_thread(work, ())
