@@ -53,6 +53,14 @@ def digest(frame: pl.DataFrame) -> int:
     return _joined(*lanes)
 
 
+def hashes(values: pl.Series) -> pl.Series:
+    """64 bits of each value (UInt64), equal for equal values of a dtype; null where the value is null.
+
+    They are the same in every process, on every machine and with every release of polars.
+    """
+    return pl.Series(_array(_mixed(_array(_cells(values.rechunk())))), dtype=pl.UInt64)
+
+
 def digests(frame: pl.DataFrame, heights: Sequence[int]) -> list[int]:
     """The digest of each run of so many rows, of which the frame consists; each run has a row."""
     rows = pa.concat_arrays(list(_rows(frame)))
