@@ -93,10 +93,26 @@ class FeatureEntry:
 
 
 @dataclass(frozen=True, slots=True)
+class UseEntry:
+    """A feature as a service takes it.
+
+    version: what is read now; None where there is none. fixed: whether the service names that version, so that it does
+    not follow the served one. prefix: of the columns' names. keys: each key's name in entities.
+    """
+
+    feature: str
+    owner: str
+    version: str | None
+    fixed: bool
+    prefix: str
+    keys: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
 class ServiceEntry:
     """A service: what it takes, and what its answers have.
 
-    keys: as entities name them. columns: of an answer, in order; `complete` is False where some follow from data that no
+    uses: its features, in order. keys: as entities name them. columns: of an answer, in order; `complete` is False where some follow from data that no
     version has yet. defaults: by column, as JSON has them.
     """
 
@@ -104,6 +120,7 @@ class ServiceEntry:
     owner: str
     description: str
     features: tuple[str, ...]
+    uses: tuple[UseEntry, ...]
     keys: tuple[str, ...]
     request: tuple[ColumnEntry, ...]
     columns: tuple[ColumnEntry, ...]

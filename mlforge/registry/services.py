@@ -8,7 +8,7 @@ from typing import Any
 from mlforge.core.schema import Column, Schema
 from mlforge.definitions.registry import Definitions
 from mlforge.errors import MlforgeError, RetrievalError, StoreError
-from mlforge.registry.entries import ColumnEntry, ServiceEntry
+from mlforge.registry.entries import ColumnEntry, ServiceEntry, UseEntry
 from mlforge.registry.graph import SERVICE, Graph, Node
 from mlforge.retrieval.reading import FeatureUse, reading_of
 from mlforge.services.completion import Output, completion
@@ -31,6 +31,7 @@ def service_entry(definitions: Definitions, graph: Graph, name: str) -> ServiceE
         owner=service.owner,
         description=service.description,
         features=service.feature_names,
+        uses=tuple(_use(definitions, use) for use in document["features"]),
         keys=tuple(_keys(definitions, document["features"])),
         request=tuple(ColumnEntry(column.name, column.dtype) for column in service.request),
         columns=(*features, *_derived(service, uses)),
@@ -38,6 +39,21 @@ def service_entry(definitions: Definitions, graph: Graph, name: str) -> ServiceE
         defaults=document["defaults"],
         max_age=document["max_age"],
         upstream=tuple(map(str, graph.upstream(Node(SERVICE, name)))),
+    )
+
+
+def _use(definitions: Definitions, use: Mapping[str, Any]) -> UseEntry:
+    feature, pointer = (
+        definitions.feature(use["feature"]),
+        definitions.store.pointer(use["feature"]),
+    )
+    return UseEntry(
+        feature=feature.name,
+        owner=feature.owner,
+        version=use["version"] or (str(pointer.version) if pointer else None),
+        fixed=use["version"] is not None,
+        prefix=use["prefix"] or feature.name,
+        keys={key: use["keys"].get(key, key) for key in feature.spec.keys},
     )
 
 

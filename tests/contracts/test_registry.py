@@ -205,6 +205,40 @@ def test_a_service_is_shown_with_types_once_its_features_are_built(
     assert document["complete"]
 
 
+def test_services_are_listed_and_one_says_which_versions_it_reads_by_which_keys(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [listed] = as_json(capsys, "services")["services"]
+    assert (listed["complete"], listed["request"], listed["owner"]) == (
+        False,
+        ["price"],
+        "payments",
+    )
+    assert as_json(capsys, "services", "checkout")["uses"][0]["version"] is None
+    build(capsys)
+    [listed] = as_json(capsys, "services")["services"]
+    assert (listed["complete"], listed["keys"]) == (True, ["user_id", "buyer_id"])
+    assert listed["columns"] == ["user_spend__amount__sum__7d__big", "buyer__city", "share"]
+    document = as_json(capsys, "services", "checkout")
+    assert document == as_json(capsys, "show", "checkout")
+    use = {"owner": "risk", "version": "1.0.0", "fixed": False, "keys": {"user_id": "user_id"}}
+    assert document["uses"][0] == {"feature": "user_spend", "prefix": "user_spend", **use}
+    assert document["uses"][1]["keys"] == {"user_id": "buyer_id"}
+    for width in ("80", "60"):
+        monkeypatch.setenv("COLUMNS", width)
+        texts = [printed(capsys, "services"), printed(capsys, "services", "checkout")]
+        assert max(len(line) for text in texts for line in text.splitlines()) <= int(width)
+        table, one = (" ".join(text.split()) for text in texts)
+        assert "user_profile 1.0.0" in table or width == "60"
+        assert "user_id = buyer_id" in one
+    assert main(["services", "checkuot"]) == 1
+    assert "no service 'checkuot'; did you mean 'checkout'" in capsys.readouterr().err
+    assert main(["services", "user_spend"]) == 1
+    Path("definitions.py").write_text(DEFINITIONS.replace("services=[checkout]", "services=[]"))
+    assert "no service is defined" in printed(capsys, "services")
+    assert as_json(capsys, "services") == {"services": []}
+
+
 def test_a_search_finds_columns_owners_and_sources_and_says_so_where_nothing_is(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

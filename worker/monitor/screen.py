@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from mlforge.cli.output import lines_for, minute, number
 from mlforge.cli.style import Styled
@@ -12,6 +12,7 @@ from mlforge.core import clock
 from mlforge.core.text import printable
 from mlforge.core.values import from_iso
 from mlforge.errors import without_owners
+from worker.monitor.service_status import ServiceStatus
 from worker.monitor.status import FeatureStatus, Status
 from worker.state.event_log import Distribution
 
@@ -28,6 +29,7 @@ _STYLES = {
     "parked": "red",
     "failing": "yellow",
     "quarantined": "yellow",
+    "stale": "yellow",
 }
 
 _FRESHNESS = "ms p50/95/99"
@@ -67,7 +69,21 @@ def render(status: Status) -> str:
         *_files(status),
     ]
     shown = (line for note in notes for line in lines_for(sys.stdout, printable(note)))
-    return "\n".join([table(headers, rows, right=("rows", _FRESHNESS)), "", *shown])
+    services = ["", _services(status.services)] if status.services else []
+    return "\n".join([table(headers, rows, right=("rows", _FRESHNESS)), *services, "", *shown])
+
+
+def _services(services: Sequence[ServiceStatus]) -> str:
+    rows = [
+        (
+            service.service,
+            Styled(service.state, _STYLES[service.state]),
+            ", ".join(f"{name} {version or '-'}" for name, version in service.served.items()),
+            service.why,
+        )
+        for service in services
+    ]
+    return table(("service", "state", "online", "why"), rows)
 
 
 def _notes(feature: FeatureStatus) -> Iterator[str]:

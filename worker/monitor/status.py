@@ -20,6 +20,7 @@ from mlforge.online import OnlineBooks, Target
 from mlforge.online.books import INCOMPLETE
 from mlforge.online.staleness import OnlineView, SeenAtOnce, behind
 from mlforge.store import Audit, Books
+from worker.monitor.service_status import ServiceStatus, service_status
 from worker.project import Gone, Project
 from worker.queue import JobQueue, WorkerState
 from worker.state.event_log import Distribution
@@ -105,6 +106,7 @@ class Status:
     workers: tuple[WorkerState, ...]
     gone: tuple[Gone, ...]
     warnings: tuple[str, ...]
+    services: tuple[ServiceStatus, ...] = ()
 
     @property
     def is_well(self) -> bool:
@@ -138,6 +140,10 @@ def gather(project: Project) -> Status:
             *_worker_problems(workers),
             *_watcher_problems(watcher),
             *_definition_problems(project, gone),
+        ),
+        services=tuple(
+            service_status(service, features, clock.now())
+            for service in definitions.services.values()
         ),
     )
 

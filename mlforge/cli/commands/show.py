@@ -16,7 +16,7 @@ from mlforge.core.text import printable
 
 if TYPE_CHECKING:
     from mlforge.definitions.registry import Definitions
-    from mlforge.registry.entries import ColumnEntry, Cost, FeatureEntry, ServiceEntry
+    from mlforge.registry.entries import ColumnEntry, Cost, FeatureEntry, ServiceEntry, UseEntry
 
 _SIZES = ("B", "KB", "MB", "GB", "TB")
 
@@ -36,8 +36,8 @@ def show(args: argparse.Namespace) -> int:
     "sources", "tables", "columns": [column, ...], "undescribed", "version", "updated_at", "reason", "versions", "upstream",
     "downstream", "used_by": {"features", "services", "training_sets": [{"id", "folder", "versions", "at"}, ...]},
     "cost": {"table_rows", "table_bytes", "event_rows", "event_bytes"}, "freshness_ms": {"count", "p50", "p95", "p99"}}`; of a
-    service: `{"kind", "name", "owner", "description", "features", "keys", "request", "columns", "complete", "defaults",
-    "max_age", "upstream"}`. A column is `{"name", "dtype", "aggregation", "window", "offset", "where", "of", "description", "feature"}`. What is not
+    service: `{"kind", "name", "owner", "description", "features", "uses": [{"feature", "owner", "version", "fixed",
+    "prefix", "keys": {key: name}}, ...], "keys", "request", "columns", "complete", "defaults", "max_age", "upstream"}`. A column is `{"name", "dtype", "aggregation", "window", "offset", "where", "of", "description", "feature"}`. What is not
     known is null.
     """
     from mlforge.registry.catalogue import Registry
@@ -47,17 +47,18 @@ def show(args: argparse.Namespace) -> int:
     registry = Registry.of(definitions_of(args))
     entry = registry.entry(registry.graph.named(args.name, (FEATURE, SERVICE)))
     if not isinstance(entry, FeatureEntry):
-        print_json(_json(entry)) if args.json else _show_service(entry)
+        print_json(entry_json(entry)) if args.json else show_service(entry)
         return 0
     freshness = _freshness(args, registry.definitions, entry.name)
     if args.json:
-        print_json({**_json(entry), "freshness_ms": freshness})
+        print_json({**entry_json(entry), "freshness_ms": freshness})
     else:
         _show_feature(entry, freshness)
     return 0
 
 
-def _json(entry: FeatureEntry | ServiceEntry) -> dict[str, Any]:
+def entry_json(entry: FeatureEntry | ServiceEntry) -> dict[str, Any]:
+    """The document of a feature or a service."""
     document = asdict(entry)
     return {"kind": document.pop("kind"), **document}
 
@@ -102,12 +103,12 @@ def _show_feature(entry: FeatureEntry, freshness: Mapping[str, float] | None) ->
         )
 
 
-def _show_service(entry: ServiceEntry) -> None:
+def show_service(entry: ServiceEntry) -> None:
+    """Print what a service takes, by which versions and keys, and the columns of its answers."""
     print(style(printable(f"{entry.name} (service)"), "bold"))
     facts = [
         ("description", entry.description),
         ("owner", entry.owner),
-        ("features", ", ".join(entry.features)),
         ("keys", ", ".join(entry.keys) or None),
         ("request", ", ".join(f"{column.name} {column.dtype}" for column in entry.request)),
         ("defaults", ", ".join(f"{name} = {value}" for name, value in entry.defaults.items())),
@@ -115,6 +116,7 @@ def _show_service(entry: ServiceEntry) -> None:
         ("upstream", _names(entry.upstream)),
     ]
     print(_facts(facts))
+    print(f"\n{_features(entry.uses)}")
     print(f"\n{_columns(entry.columns)}")
     if not entry.complete:
         note(
@@ -177,6 +179,22 @@ def _size(count: int | None) -> str:
     while size >= 1000 and unit < len(_SIZES) - 1:
         size, unit = size / 1000, unit + 1
     return f", {size:.0f} {_SIZES[unit]}" if unit == 0 else f", {size:.1f} {_SIZES[unit]}"
+
+
+def _features(uses: Iterable[UseEntry]) -> str:
+    """A table of a service's features: each with what joins it to an entity."""
+    rows = [
+        (
+            use.feature,
+            f"{use.version} (fixed)" if use.fixed else use.version,
+            use.prefix if use.prefix != use.feature else None,
+            ", ".join(key if key == name else f"{key} = {name}" for key, name in use.keys.items())
+            or "every entity",
+            use.owner or None,
+        )
+        for use in uses
+    ]
+    return table(("feature", "version", "as", "joined by", "owner"), rows)
 
 
 def _columns(columns: Iterable[ColumnEntry]) -> str:

@@ -12,7 +12,7 @@ from mlforge.cli import main
 COMMANDS = [
     *("init", "build", "plan", "validate", "list", "manifest", "versions", "inspect", "diff"),
     *("rollback", "approve", "pin", "prune", "verify", "audit"),
-    *("show", "search", "lineage", "owners", "promote"),
+    *("show", "services", "search", "lineage", "owners", "promote"),
 ]
 
 
