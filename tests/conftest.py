@@ -10,6 +10,7 @@ import structlog
 from hypothesis import settings
 
 from tests.support.covering import beyond
+from tests.support.order import longest_first
 from tests.support.servers import running
 
 # The same examples in each run; `python -m tests.property.proof` draws new ones.
@@ -17,11 +18,13 @@ settings.register_profile("same", derandomize=True, deadline=None)
 settings.load_profile("same")
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Leave to the slow run what large products of parameters have beyond a covering part."""
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> Iterator[None]:
+    """Leave to the slow run what large products of parameters have beyond a covering part, and begin with what is long."""
     for item in beyond(items):
         item.add_marker(pytest.mark.slow)
+    yield
+    items[:] = longest_first(items)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
