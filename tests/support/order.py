@@ -10,11 +10,22 @@ import pytest
 LONGEST = (
     "test_state_machine.py",
     "test_operations.py",
-    "test_faults_worker.py",
+    "test_worker_pipeline.py",
     "test_fit.py",
+    "test_faults_worker.py",
+    "test_faults_files.py",
     "test_store_parts.py",
     "test_faults_redis.py",
+    "test_online_retail.py",
+    "test_tiles_at_rest.py",
+    "test_benchmarks.py",
+    "test_chaos.py",
+    "test_load.py",
+    "test_worker_audit.py",
+    "test_worker_together.py",
+    "test_worker_up.py",
 )
+"""Files of more than a minute in the default run or the slow one; any other order is right, too, and takes longer."""
 _BEHIND_THE_LONGEST = 2
 
 
