@@ -63,8 +63,10 @@ def test_a_quiet_feature_is_proven_once_in_a_while(shop: Shop, auditor: Auditor)
 
 
 def test_an_audit_gives_way_to_work_at_once_and_is_made_up_for(
-    shop: Shop, auditor: Auditor
+    shop: Shop, auditor: Auditor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    endless = [sys.executable, "-c", "import time; time.sleep(600)"]
+    monkeypatch.setattr("worker.reconcile.audit_scheduler.bound_to_parent", lambda command: endless)
     auditor.tick(CALM)
     process = running(auditor)
     assert process is not None

@@ -113,7 +113,9 @@ def test_up_tells_each_drop_refuses_a_second_and_stops_cleanly(terminal, up, fol
     write(folder / "drops" / "first.parquet", purchases((2, 0, 2.0)))
     up.sees(r"spend +1\.0\.0")  # by the event, or by the refresh that every start makes
     write(folder / "drops" / "a.parquet", purchases((1, 0, 2.0)))
-    up.sees(r"spend +1\.0\.1 .* \d rows? recomputed · 1 entity pushed .* ms from close to readable")
+    version = up.sees(
+        r"spend +(1\.0\.[1-9]\d*) .* \d rows? recomputed · 1 entity pushed .* ms from close to readable"
+    )[1]
     assert RedisStore.from_url(url).read("spend", {"user_id": 1})["amount__sum__7d"] == 2.0
     second = terminal()
     second_text = second.process.wait(60), second.text
@@ -128,7 +130,7 @@ def test_up_tells_each_drop_refuses_a_second_and_stops_cleanly(terminal, up, fol
         check=False,
     )
     found = {entry["feature"]: entry for entry in json.loads(status.stdout)["features"]}
-    assert (found["spend"]["state"], found["spend"]["online_version"]) == ("ready", "1.0.1")
+    assert (found["spend"]["state"], found["spend"]["online_version"]) == ("ready", version)
     assert up.end() == 0
     assert up.family() == []
 
