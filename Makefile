@@ -57,7 +57,7 @@ docs: $(VENV)/.installed-docs
 
 clean:
 	rm -rf $(VENV) build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
-	rm -rf examples/shop/data examples/shop/feature_store examples/shop/.mlforge
+	rm -rf examples/*/data examples/*/feature_store examples/*/.mlforge
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/.installed: pyproject.toml
