@@ -92,11 +92,14 @@ class OnlineStore(ABC):
         naming feature, entity and key, for a damaged row or damaged books, and OwnedElsewhere for rows of
         another store than `owner`.
         """
-        return self.read_batch(feature_name, [entity_keys])[0]
+        return self._rows(feature_name, [entity_keys])[0]
 
     def read_batch(self, feature_name: str, entity_keys: Sequence[Entity]) -> list[Row | None]:
         """The rows of the entities, in their order, None for an entity without a row; raises as `read`."""
-        [(_, rows)] = self.fetch([(feature_name, entity_keys)])
+        return self._rows(feature_name, entity_keys)
+
+    def _rows(self, feature: str, entities: Sequence[Entity]) -> list[Row | None]:
+        [(_, rows)] = answered(self._reading([RowRequest.of(feature, entities)]))
         return rows
 
     def delete(self, feature_name: str, entity_keys: Entity) -> bool:
@@ -117,10 +120,13 @@ class OnlineStore(ABC):
 
     def fetch_hashed(self, requests: Sequence[RowRequest]) -> list[Answer]:
         """The books and rows as of `fetch`, for entities whose hashes are already computed."""
-        return answered(self.reading(requests))
+        return answered(self._reading(requests))
 
     def reading(self, requests: Sequence[RowRequest]) -> Steps[list[Answer]]:
         """The steps of `fetch_hashed`: what it asks the backend, and what it makes of the answers."""
+        return self._reading(requests)
+
+    def _reading(self, requests: Sequence[RowRequest]) -> Steps[list[Answer]]:
         expected, answers = self._expected_owner(), []
         fetched = yield Question(self._fetch, self._fetch_async, (requests,))
         for request, (books, texts) in zip(requests, fetched, strict=True):
@@ -128,7 +134,8 @@ class OnlineStore(ABC):
                 check_owner(request.feature, books, expected)
                 self._seen[request.feature] = books
             answers.append((books, self._decoded(request, books, texts)))
-        yield from self._check_absent(requests, answers)
+        if any(None in rows for _, rows in answers):
+            yield from self._check_absent(requests, answers)
         return answers
 
     def _check_absent(
@@ -142,8 +149,6 @@ class OnlineStore(ABC):
             for position, row in enumerate(rows)
             if row is None
         ]
-        if not places:
-            return
         absent = [(request.feature, request.hashes[at]) for request, at in places]
         kinds = yield Question(self._foreign, self._foreign_async, (absent,))
         for (request, at), kind in zip(places, kinds, strict=True):

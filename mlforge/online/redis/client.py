@@ -168,7 +168,7 @@ class Server:
                 pool.release(connection)
         except redis.RedisError as error:
             raise self._meant(error) from error
-        return [self.granted(answer) for answer in answers]
+        return self._all_granted(answers)
 
     async def ask_async(self, commands: bytes, replies: int) -> list[Any]:
         """As `ask`, on a connection of the running event loop."""
@@ -176,7 +176,7 @@ class Server:
             answers = await self._async.ask(commands, replies)
         except redis.RedisError as error:
             raise self._meant(error) from error
-        return [self.granted(answer) for answer in answers]
+        return self._all_granted(answers)
 
     async def aclose(self) -> None:
         """Close the idle connections of the running event loop."""
@@ -201,6 +201,12 @@ class Server:
         if isinstance(answer, redis.ResponseError):
             raise self._meant(answer) from answer
         return answer
+
+    def _all_granted(self, answers: list[Any]) -> list[Any]:
+        for answer in answers:
+            if isinstance(answer, redis.ResponseError):
+                raise self._meant(answer) from answer
+        return answers
 
     def _meant(self, error: redis.RedisError) -> Exception:
         """The mlforge error for a client error: OnlineRefused for a refusal, OnlineUnavailable for a server that does not answer."""
@@ -248,15 +254,13 @@ def _evidence(replies: Sequence[str]) -> Evidence | None:
 def _answers(connection: Any, commands: bytes, replies: int) -> list[Any]:
     try:
         connection.send_packed_command([commands])
-        return [_answer(connection) for _ in range(replies)]
+        answers: list[Any] = []
+        for _ in range(replies):
+            try:
+                answers.append(connection.read_response())
+            except redis.ResponseError as error:  # further replies may follow it
+                answers.append(error)
     except BaseException:
         connection.disconnect()  # replies may be under way
         raise
-
-
-def _answer(connection: Any) -> Any:
-    """The next reply; an error reply is returned, not raised, since further replies may follow it."""
-    try:
-        return connection.read_response()
-    except redis.ResponseError as error:
-        return error
+    return answers

@@ -1,12 +1,28 @@
-"""Books as a server holds them: the command that fetches them, and their parsing, both cached by text."""
+"""Books as a server holds them: their names, the command that fetches them, and their parsing, all cached by text.
+
+A read runs each step once, on a processor that has just done something else, so calls are dear.
+"""
 
 from __future__ import annotations
 
 from functools import lru_cache
 
+from mlforge.core.values import check_name
 from mlforge.online.books import OnlineBooks
 from mlforge.online.codec import from_fields
 from mlforge.online.redis import resp
+
+
+@lru_cache(maxsize=2_048)
+def books_key(prefix: str, feature: str) -> str:
+    """The key of a feature's books; DefinitionError for a name that no feature may have."""
+    return f"{prefix}:{check_name(feature)}"
+
+
+@lru_cache(maxsize=2_048)
+def books_name(prefix: str, feature: str, server: str) -> str:
+    """The books' name in errors."""
+    return f"{books_key(prefix, feature)} in {server}"
 
 
 @lru_cache(maxsize=2_048)

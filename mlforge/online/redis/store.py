@@ -38,7 +38,7 @@ from mlforge.online.redis.arguments import (
     checked_ttl,
     password_in,
 )
-from mlforge.online.redis.fetched_books import books_of, read_command
+from mlforge.online.redis.fetched_books import books_key, books_name, books_of, read_command
 from mlforge.online.redis.refusals import fenced
 from mlforge.online.requests import RowRequest
 from mlforge.store import Store
@@ -285,9 +285,10 @@ class RedisStore(OnlineStore):
         # A transaction: rows deleted between the two reads would pass for empty windows.
         commands = [_MULTI]
         for request in requests:
-            commands.append(read_command(self._key(request.feature)))
+            key = self._key(request.feature)
+            commands.append(read_command(key))
             if request.hashes:
-                commands.append(self._mget(request.feature, request.hashes))
+                commands.append(_mget(key, request.hashes))
         commands.append(_EXEC)
         return b"".join(commands), len(commands)
 
@@ -311,10 +312,6 @@ class RedisStore(OnlineStore):
                 self._server.granted(reply)
             raise reply
         return books_of(tuple(reply), where)
-
-    def _mget(self, feature: str, hashes: Sequence[str]) -> bytes:
-        rows = resp.prefixed(f"{self._key(feature)}:", hashes)
-        return b"*%d\r\n$4\r\nMGET\r\n%b" % (1 + len(hashes), rows)
 
     def _foreign(self, absent: Sequence[tuple[str, str]]) -> list[str | None]:
         try:
@@ -373,13 +370,13 @@ class RedisStore(OnlineStore):
         return f"{self.prefix}:_features"  # no feature's name starts with an underscore
 
     def _key(self, feature: str) -> str:
-        return f"{self.prefix}:{check_name(feature)}"
+        return books_key(self.prefix, feature if type(feature) is str else check_name(feature))
 
     def _row_name(self, feature: str, hash: str) -> str:
         return f"{self._key(feature)}:{hash}"
 
     def _books_name(self, feature: str) -> str:
-        return f"{self._key(feature)} in {self._server}"
+        return books_name(self.prefix, feature, self._server.name)
 
     def _books_life(self, renewed_at: int) -> str:
         """Milliseconds, from now to half a TTL after `renewed_at`; empty for ever."""
@@ -387,6 +384,11 @@ class RedisStore(OnlineStore):
             return ""
         half = self.ttl * 500
         return str(min(half, max(1, half - (clock.now() - renewed_at) // 1_000)))
+
+
+def _mget(books: str, hashes: Sequence[str]) -> bytes:
+    rows = resp.prefixed(f"{books}:", hashes)
+    return b"*%d\r\n$4\r\nMGET\r\n%b" % (1 + len(hashes), rows)
 
 
 def _no_rows(types: Sequence[str]) -> list[str | None]:
