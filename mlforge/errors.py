@@ -19,6 +19,7 @@
     │   ├── VersionInUse         a version that is to be removed is being read
     │   └── UnsupportedStore     another format, or a place where a store must not be
     ├── RetrievalError           a spine or a request that cannot be answered
+    │   └── LockMismatch         a column that a model was made with is gone, or means something else
     ├── OnlineError              the online store
     │   ├── NotServed            no books for the feature, or older than asked for
     │   ├── OwnedElsewhere       the feature's rows are of another store
@@ -167,6 +168,10 @@ class UnsupportedStore(StoreError):
 
 class RetrievalError(MlforgeError):
     """A spine or a request that cannot be answered."""
+
+
+class LockMismatch(RetrievalError):
+    """A column that a lock names is gone, has another dtype, or means something else."""
 
 
 class OnlineError(MlforgeError):

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 import polars as pl
 import structlog
 
+from mlforge.build.broken_locks import lock_hold
 from mlforge.build.categorizer import Decision, decide, rolled_forward
 from mlforge.build.diff import compare_rows, tables
 from mlforge.build.loss import loss_of
@@ -173,8 +174,10 @@ class _Refresh:
         diff = self._diff(snapshot.latest, candidate)
         outvoted = intake.outvoted.reason if intake.outvoted else None
         loss = loss_of(snapshot.latest, candidate, diff, _set_aside(intake), outvoted)
-        if loss and loss.is_above(self.options.hold_above) and not self.options.attended:
-            hold = loss.sentence(snapshot.name)
+        is_above = loss is not None and loss.is_above(self.options.hold_above)
+        hold = loss.sentence(snapshot.name) if loss and is_above else None
+        hold = hold or lock_hold(self.store, snapshot.latest, candidate)
+        if hold and not self.options.attended:
             self._write_books(snapshot, snapshot.books.held(hold))
             return self._unchanged(snapshot, "held", intake, held=hold)
         decision = self._decide(snapshot, candidate, diff)

@@ -107,6 +107,7 @@ class OnlineBooks:
     owner: whose rows they are; None where a release before pushed them.
     derived: derived columns, in order. Rows and `columns` hold those that do not depend on the instant; the
         others are computed at the read. inputs: the dtypes of what they read, `columns` and keys.
+    meaning: what the columns mean, as `core.meaning.meaning_text` has it; empty where a release before pushed them.
     """
 
     target: Target | None
@@ -122,6 +123,7 @@ class OnlineBooks:
     owner: Owner | None = None
     derived: tuple[Derived, ...] = ()
     inputs: Schema = ()
+    meaning: str = ""
 
     def empty_row(self) -> dict[str, Any]:
         """The values of an entity without a row; lists are the caller's own."""

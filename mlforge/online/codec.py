@@ -72,6 +72,7 @@ def to_fields(target: Target, books: OnlineBooks, ttl: int | None) -> dict[str, 
         "pending": "[]",
         "losses": evidence_text(books.evidence),
         "derive": _derive_text(books),
+        "meaning": f"{target.version} {books.meaning}" if books.meaning else "",
     }
 
 
@@ -152,6 +153,7 @@ def _parsed(fields: Mapping[str, str]) -> OnlineBooks:
         ttl=_ttl(fields.get("ttl", "")),
         owner=owner,
         **_derive(fields.get("derive", "")),
+        meaning=_meaning(fields.get("meaning", ""), target),
     )
 
 
@@ -175,6 +177,12 @@ def _derive_text(books: OnlineBooks) -> str:
     columns = [{"name": c.name, "expression": c.expression} for c in books.derived]
     inputs = [{"name": c.name, "dtype": c.dtype} for c in books.inputs]
     return _json({"language": LANGUAGE, "columns": columns, "inputs": inputs})
+
+
+def _meaning(text: str, target: Target) -> str:
+    """The meaning of the columns; empty where the text is of another version than a release before has pushed since."""
+    version, _, meaning = text.partition(" ")
+    return meaning if version == target.version else ""
 
 
 def _owner(fields: Mapping[str, str]) -> Owner | None:

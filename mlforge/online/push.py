@@ -19,6 +19,7 @@ from mlforge.core.aggregations import empty_value
 from mlforge.core.failpoints import reach
 from mlforge.core.logs import get_logger
 from mlforge.core.manifest import Manifest
+from mlforge.core.meaning import meaning_text
 from mlforge.core.schema import Schema
 from mlforge.core.values import Version
 from mlforge.engines import Engine, Events, evaluation
@@ -256,8 +257,11 @@ class _Push:
                 log.warning("rows were lost online", feature=name, lost=books.rows - alive)
                 self.online.begin(name, self.target, Claim(self.owner))
                 return self._all(evidence)
-            checked = replace(books, renewed_at=begun, evidence=evidence)
+            checked = replace(books, renewed_at=begun, evidence=evidence, meaning=self._meaning)
             self.online.finish(name, self.target, checked, _run(evidence))
+        elif books.meaning != self._meaning:  # a release before wrote none
+            told = replace(books, meaning=self._meaning)
+            self.online.finish(name, self.target, told, _run(evidence))
         return PushResult(name, self.target.version, self.target.as_of)
 
     def affected(self, books: OnlineBooks) -> pl.DataFrame | None:
@@ -350,10 +354,15 @@ class _Push:
             evidence=evidence,
             derived=spec.derived,
             inputs=spec.inputs(events),
+            meaning=self._meaning,
         )
         reach("push.removed")
         self.online.finish(self.manifest.name, self.target, books, _run(begun))
         reach("push.finished")
+
+    @property
+    def _meaning(self) -> str:
+        return meaning_text(self.manifest.spec, self.manifest.code_hash)
 
     @property
     def now(self) -> AsOfView:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
@@ -9,6 +10,7 @@ from typing import Any, TypeAlias
 
 from mlforge.core import clock
 from mlforge.core.arguments import flag
+from mlforge.core.lock import Lock, lock_named
 from mlforge.core.schema import Column, Schema
 from mlforge.core.signatures import named_arguments
 from mlforge.core.values import Duration
@@ -17,6 +19,7 @@ from mlforge.online import OnlineBooks, OnlineStore, Target
 from mlforge.online.finishing import answer_columns, answer_dtypes, finished
 from mlforge.online.steps import Steps, answered, answered_async
 from mlforge.retrieval.details import FeatureDetails, ValueDetails, complete_details
+from mlforge.retrieval.locked import served_meaning
 from mlforge.retrieval.online_rows import FetchedRows, check_missing, fetched_rows
 from mlforge.retrieval.references import (
     AnswerNames,
@@ -28,6 +31,7 @@ from mlforge.retrieval.references import (
 )
 from mlforge.retrieval.spine import Entities, checked_entities
 from mlforge.services.completion import Output, completion, request_rows
+from mlforge.services.locking import UsedColumn, check_lock
 from mlforge.services.service import Service
 
 DETAILS = "details"
@@ -44,6 +48,7 @@ def get_online_features(
     at: datetime | date | str | int | None = None,
     request: Sequence[Mapping[str, object]] | None = None,
     details: bool = False,
+    lock: Lock | str | os.PathLike[str] | None = None,
 ) -> Answers:
     """Current values: a dict per entity, in the entities' order, keys first, then `<feature>__<column>`.
 
@@ -62,12 +67,13 @@ def get_online_features(
     details: add `"details"` to each answer, a dict from each value's column to its `ValueDetails`: whether it is
         present, empty, missing or stale, its version, `as_of` and age. Values older than `max_age` are then given,
         as "stale".
+    lock: what a model was made with, a Lock or the path of its file: each of its columns must be served as it was.
 
     Raises NotServed for a feature without books, one whose values are older than `max_age`, or a version that
     is not the served one; RetrievalError for wrong key names, unknown columns, or two columns that would have one
-    name; OwnedElsewhere for rows of another store than `store.owner`; OnlineError for rows or books of the wrong shape.
+    name; LockMismatch for a locked column that is gone or means something else; OwnedElsewhere for rows of another store than `store.owner`; OnlineError for rows or books of the wrong shape.
     """
-    steps = online_answer(features, entities, store, max_age, at, request, details)
+    steps = online_answer(features, entities, store, max_age, at, request, details, lock)
     return answered(steps).rows
 
 
@@ -80,13 +86,14 @@ async def aget_online_features(
     at: datetime | date | str | int | None = None,
     request: Sequence[Mapping[str, object]] | None = None,
     details: bool = False,
+    lock: Lock | str | os.PathLike[str] | None = None,
 ) -> Answers:
     """The answers of `get_online_features`, with its errors, read without blocking the running event loop.
 
     Each event loop has connections of its own, opened when they are first needed and closed when the loop ends, or
     by `await store.aclose()`. A task that is cancelled leaves nothing behind.
     """
-    steps = online_answer(features, entities, store, max_age, at, request, details)
+    steps = online_answer(features, entities, store, max_age, at, request, details, lock)
     return (await answered_async(steps)).rows
 
 
@@ -121,6 +128,16 @@ class FeaturePart:
         dtype_of = answer_dtypes(self.reference.name, self.fetched.books)
         return [
             Output(*pair, dtype_of[pair[1]]) for pair in zip(self.labels, self.columns, strict=True)
+        ]
+
+    @property
+    def used(self) -> list[UsedColumn]:
+        """The chosen columns with what they mean, as the books say."""
+        reference, books = self.reference, self.fetched.books
+        meaning = served_meaning(reference.name, books)
+        return [
+            UsedColumn(output, reference.name, meaning, books.keys, reference.renamed)
+            for output in self.outputs
         ]
 
 
@@ -166,6 +183,7 @@ def online_answer(
     at: datetime | date | str | int | None = None,
     request: Sequence[Mapping[str, object]] | None = None,
     details: bool = False,
+    lock: Lock | str | os.PathLike[str] | None = None,
 ) -> Steps[OnlineAnswer]:
     """The steps of an online read, whoever waits for the store; arguments and errors of `get_online_features`."""
     service = features if isinstance(features, Service) else None
@@ -181,9 +199,12 @@ def online_answer(
         raise RetrievalError("request= goes with a Service, which says what its columns are")
     brought = request_rows(service, request, len(keys)) if service is not None else []
     flag(details, "details")
+    locked = None if lock is None else lock_named(lock)
     fetched = yield from fetched_rows(references, entities, store, None if details else oldest)
     _check_versions(named, {r.name: f.books for r, f in zip(references, fetched, strict=True)})
     uses = _uses(references, fetched, [] if service is None else service.own_names, details)
+    if locked is not None:
+        check_lock(locked, service, tuple(column for use in uses for column in use.used))
     yield from check_missing(
         [(use.reference.name, use.fetched.books, use.fetched.rows) for use in uses], store
     )

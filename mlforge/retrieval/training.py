@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import Any
 
 import polars as pl
 
+from mlforge.core.lock import Lock, lock_named
 from mlforge.core.signatures import named_arguments
 from mlforge.engines import engine_named
 from mlforge.frames import interop
 from mlforge.retrieval.join import joined
+from mlforge.retrieval.locked import columns_of
 from mlforge.retrieval.reading import Reading, read
 from mlforge.retrieval.references import FeatureRef
+from mlforge.services.locking import check_lock
 from mlforge.services.service import Service
 from mlforge.store import Store
 
@@ -24,6 +28,7 @@ def get_training_data(
     store: Store,
     timestamp: str | None = None,
     engine: str = "polars",
+    lock: Lock | str | os.PathLike[str] | None = None,
 ) -> Any:
     """The spine with each feature's values as of each row's own time.
 
@@ -37,15 +42,20 @@ def get_training_data(
     timestamp: the spine's time column; by default the feature's own timestamp name, else the only
         temporal column.
 
+    lock: what a model was made with, a Lock or the path of its file: each of its columns must be in the answer as it was.
+
     For metrics each value is exactly `value(entity, t)`; for a timestamped feature without metrics the
     latest row at or before `t`; for an untimed one the key's row. A null key or time is never
     matched. Only the store is needed, no definitions.
     Raises RetrievalError for a spine that does not fit or two columns that would have one name, StoreError for
-    an unknown feature or version, or one that was pruned while it was read.
+    an unknown feature or version, or one that was pruned while it was read; LockMismatch for a column that is gone
+    or means something else than it did.
     """
-    table = interop.taken(spine)
+    table, locked = interop.taken(spine), None if lock is None else lock_named(lock)
 
     def answer(reading: Reading) -> pl.DataFrame:
+        if locked is not None:
+            check_lock(locked, reading.service, columns_of(reading))
         return pl.DataFrame(joined(table, reading, timestamp, engine_named(engine)))
 
     return table.with_values(read(features, store, answer))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
@@ -20,6 +20,10 @@ from mlforge.errors import DefinitionError
 from mlforge.features.feature import Feature
 from mlforge.features.selection import Selection
 from mlforge.frames import polars_schema
+
+if TYPE_CHECKING:
+    from mlforge.core.lock import Lock
+    from mlforge.services.locking import Versions
 
 REQUEST_DTYPES = (*INTEGERS, *FLOATS, "Boolean", "String", "Date", INSTANT)
 _FEATURES = 'write features=[user_spend["amount__sum__7d"], merchant_daily]'
@@ -100,6 +104,15 @@ class Service:
             for use in uses
         )
         return tuple(dict.fromkeys(names))
+
+    def lock(self, store: Versions) -> Lock:
+        """The lock of its columns as of the versions that the store serves now, which a model that is made with them keeps.
+
+        Raises StoreError for a feature or version that is not there, RetrievalError for columns that do not fit.
+        """
+        from mlforge.services.locking import lock_of
+
+        return lock_of(self, store)
 
     def check(self, features: Mapping[str, Feature]) -> None:
         """Refuse names that clash, and expressions that name no column, as far as columns do not follow from data.

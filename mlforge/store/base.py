@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
 
 import polars as pl
 
+from mlforge.core.lock import Lock, told
 from mlforge.core.manifest import Manifest, Part, Partial, VersionSummary
 from mlforge.core.signatures import named_methods
 from mlforge.core.values import FEATURE, Version
@@ -20,6 +21,7 @@ from mlforge.errors import (
     ColumnNotFound,
     FeatureNotFound,
     IntegrityError,
+    LockMismatch,
     StoreError,
     VersionNotFound,
     did_you_mean,
@@ -215,6 +217,18 @@ class Store(ABC):
         """Replace the last audit's result."""
 
     @abstractmethod
+    def locks(self) -> dict[str, Lock]:
+        """The registered locks by model, sorted; IntegrityError if one cannot be understood."""
+
+    @abstractmethod
+    def write_lock(self, model: str, lock: Lock) -> None:
+        """Replace the lock of a model, whole or not at all; `register_lock` first looks whether it holds."""
+
+    @abstractmethod
+    def remove_lock(self, model: str) -> bool:
+        """End the lock of a model; returns whether there was one."""
+
+    @abstractmethod
     def draft(self) -> AbstractContextManager[Store]:
         """A draft of this store, for plans: it reads this store and writes nothing to it.
 
@@ -252,6 +266,25 @@ class Store(ABC):
                 books=self.books(name),
                 file_states=self.file_states(name),
             )
+
+    def register_lock(self, model: str, lock: Lock) -> None:
+        """Keep the lock under a model's name, in place of an earlier one: no unattended refresh breaks it from then on.
+
+        Raises LockMismatch where the served versions have broken it already, FeatureNotFound for a feature that is not there.
+        """
+        with ExitStack() as held:
+            for name in sorted(lock.features):
+                self.list_versions(
+                    name
+                )  # a lock makes the folder: not for a name that does not exist
+                held.enter_context(self.lock(name))
+            changes = [c for name in lock.features for c in lock.changes_in(self.resolve(name))]
+            if changes:
+                raise LockMismatch(
+                    f"the lock of {lock.service} does not hold in this store: {told(changes)}; make a new one with "
+                    f"'mlforge lock {lock.service}'"
+                )
+            self.write_lock(model, lock)
 
     def scan_table(self, manifest: Manifest) -> pl.LazyFrame:
         """The rows of a version's table, lazily, sorted by timestamp, then keys; collecting raises polars' errors."""

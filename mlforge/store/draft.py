@@ -12,6 +12,7 @@ from typing import Any
 
 import polars as pl
 
+from mlforge.core.lock import Lock
 from mlforge.core.manifest import Manifest, Part, Partial, VersionSummary
 from mlforge.core.values import Version
 from mlforge.errors import StoreError
@@ -141,6 +142,14 @@ class Draft(Store):
         """Refused."""
         raise _no_draft(f"remove partials of {name}")
 
+    def write_lock(self, model: str, lock: Lock) -> None:
+        """Refused."""
+        raise _no_draft(f"write the lock of {model}")
+
+    def remove_lock(self, model: str) -> bool:
+        """Refused."""
+        raise _no_draft(f"remove the lock of {model}")
+
     def compact(self, name: str, partials: Sequence[Partial], sorted_by: str | None = None) -> None:
         """Refused."""
         raise _no_draft(f"compact partials of {name}")
@@ -154,6 +163,10 @@ class Draft(Store):
     def identity(self) -> StoreIdentity | None:
         """The store's."""
         return self._store.identity()
+
+    def locks(self) -> dict[str, Lock]:
+        """The store's."""
+        return self._store.locks()
 
     def features(self) -> list[str]:
         """The store's."""

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from redis.exceptions import ConnectionError as NoConnection
 from redis.exceptions import NoPermissionError, ReadOnlyError, RedisError
 
+from mlforge.build.broken_locks import FOR_A_LOCK
 from mlforge.core import clock
 from mlforge.core.manifest import Manifest
 from mlforge.core.values import to_iso
@@ -220,7 +221,7 @@ def _feature(project: Project, ticket: Ticket, online: OnlineView) -> FeatureSta
         lag=lag,
         lag_seconds=_lag_seconds(manifest, shown) if lag else 0.0,
         held=books.hold,
-        held_now=_held_now(project, name, manifest) if books.hold else None,
+        held_now=_held_now(project, name, manifest, books.hold),
         error=ticket.error,
         retry_at=to_iso(ticket.retry_at),
         quarantine={path: entry.reason for path, entry in books.quarantine.items()},
@@ -232,9 +233,14 @@ def _feature(project: Project, ticket: Ticket, online: OnlineView) -> FeatureSta
     )
 
 
-def _held_now(project: Project, name: str, manifest: Manifest | None) -> str | None:
-    """The present state of a held feature's source: the reason in the books is of the moment when the hold began."""
-    if manifest is None or not manifest.sources:
+def _held_now(
+    project: Project, name: str, manifest: Manifest | None, hold: str | None
+) -> str | None:
+    """The present state of a held feature's source: the reason in the books is of the moment when the hold began.
+
+    None where it is not held, or is for a lock, with which files have nothing to do.
+    """
+    if hold is None or hold.startswith(FOR_A_LOCK) or manifest is None or not manifest.sources:
         return None
     try:
         source = project.definitions.source(name)

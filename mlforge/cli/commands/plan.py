@@ -15,6 +15,7 @@ from mlforge.cli.results import CHANGE, Outcome, change, end, failed, run
 from mlforge.cli.table import table
 
 if TYPE_CHECKING:
+    from mlforge.build.broken_locks import BrokenLock
     from mlforge.build.categorizer import Difference
     from mlforge.build.result import BuildResult
     from mlforge.definitions.registry import Definitions
@@ -40,6 +41,7 @@ def plan(args: argparse.Namespace) -> int:
     JSON: as that of `build`, with `columns` (`{feature: {"added", "removed", "retyped"}}`) and `vanish`
     (`[{"feature", "version", "rows"}]`: stored features that the definitions no longer name, where no features are
     selected); `version` is the one that a build would publish, path that of a version that exists, and
+    `locks` lists registered locks that would break (`[{"model", "service", "changes": [{"column", "why"}]}]`);
     `keys_written` counts the keys that a push would write or delete (null without an online store, or when it
     does not answer).
     """
@@ -47,7 +49,8 @@ def plan(args: argparse.Namespace) -> int:
     if not args.json:
         show_plan(planned)
     columns = {name: _columns_json(diff) for name, diff in planned.differences.items()}
-    code = end(planned.outcome, args.json, columns=columns, vanish=planned.vanishing)
+    locks = [_lock_json(lock) for lock in planned.broken]
+    code = end(planned.outcome, args.json, columns=columns, vanish=planned.vanishing, locks=locks)
     if code or not args.exit_code:
         return code
     return _class_of(planned.outcome, bool(planned.vanishing))
@@ -55,12 +58,13 @@ def plan(args: argparse.Namespace) -> int:
 
 @dataclass(frozen=True)
 class Planned:
-    """A plan: its results, how columns would differ by feature, and stored features that the definitions do not name."""
+    """A plan: its results, how columns would differ by feature, stored features that the definitions do not name, and locks."""
 
     definitions: Definitions
     outcome: Outcome
     differences: dict[str, Difference]
     vanishing: list[dict[str, Any]]
+    broken: list[BrokenLock]
 
 
 def plan_of(args: argparse.Namespace) -> Planned:
@@ -71,7 +75,8 @@ def plan_of(args: argparse.Namespace) -> Planned:
     differences = {
         name: _difference(definitions.store, result) for name, result in outcome.results.items()
     }
-    return Planned(definitions, outcome, differences, vanishing)
+    broken = _broken(definitions.store, outcome, vanishing)
+    return Planned(definitions, outcome, differences, vanishing, broken)
 
 
 def show_plan(planned: Planned) -> None:
@@ -92,6 +97,8 @@ def show_plan(planned: Planned) -> None:
             f"other versions stay in the store, its rows online go after {definitions.settings.gone_after}",
             "red",
         )
+    for lock in planned.broken:
+        note(f"the lock of {lock} would break", "red")
 
 
 def _vanishing(definitions: Definitions) -> list[dict[str, Any]]:
@@ -105,6 +112,35 @@ def _vanishing(definitions: Definitions) -> list[dict[str, Any]]:
         for name, manifest in manifests.items()
         if manifest is not None
     ]
+
+
+def _broken(store: Store, outcome: Outcome, vanishing: list[dict[str, Any]]) -> list[BrokenLock]:
+    """Registered locks that a build would break, and those of models that read a feature which would vanish."""
+    from mlforge.build.broken_locks import BrokenLock, broken_locks, means_the_same
+    from mlforge.core.lock import Change
+
+    candidates = [
+        (served, result.manifest)
+        for result in outcome.results.values()
+        if result.changed and result.manifest is not None
+        for served in [store.latest(result.feature)]
+        if served is not None and not means_the_same(served, result.manifest)
+    ]
+    if not candidates and not vanishing:
+        return []
+    locks = store.locks()
+    broken = [b for served, candidate in candidates for b in broken_locks(locks, served, candidate)]
+    gone = {entry["feature"] for entry in vanishing}
+    for model, lock in locks.items():
+        columns = [column for column in lock.columns if column.feature in gone]
+        changes = [Change(c.name, f"the feature {c.feature} would vanish") for c in columns]
+        broken += [BrokenLock(model, lock.service, tuple(changes))] if changes else []
+    return broken
+
+
+def _lock_json(lock: BrokenLock) -> dict[str, Any]:
+    changes = [{"column": change.column, "why": change.why} for change in lock.changes]
+    return {"model": lock.model, "service": lock.service, "changes": changes}
 
 
 def _difference(store: Store, result: BuildResult) -> Difference:
@@ -189,7 +225,7 @@ COMMANDS = (
         plan,
         "mlforge plan\nmlforge plan --features user_spend --full --json\nmlforge plan --exit-code",
         "A build right after it does exactly that. Features of the store that the definitions no longer "
-        "name, and columns that go, are named. With --exit-code a pull request can be judged: 0 nothing "
+        "name, columns that go, and models whose locks would break are named. With --exit-code a pull request can be judged: 0 nothing "
         "changes, 10 rows (PATCH), 11 something is added (MINOR), 12 columns, types or features go (MAJOR).",
     ),
 )

@@ -27,10 +27,10 @@ def refuse_url(place: str | os.PathLike[str]) -> None:
         )
 
 
-def checked(name: str) -> str:
+def checked(name: str, what: str = "feature") -> str:
     """The name of a feature, if it is one: nothing else becomes part of a path."""
     try:
-        return check_name(name)
+        return check_name(name, what)
     except DefinitionError as error:
         raise StoreError(str(error)) from error
 

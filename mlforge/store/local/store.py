@@ -33,6 +33,7 @@ from typing import Any
 
 from mlforge.core import arguments
 from mlforge.core.failpoints import reach
+from mlforge.core.lock import Lock
 from mlforge.core.manifest import Manifest, Part, Partial, VersionSummary
 from mlforge.core.signatures import named_methods
 from mlforge.core.values import Version
@@ -41,7 +42,7 @@ from mlforge.store import manifest_json
 from mlforge.store.base import Store
 from mlforge.store.draft import Draft
 from mlforge.store.file_tasks import FileScanTask, PartialLocation, PartialWrite, TileWrite
-from mlforge.store.local import index, io, publishing, staging, state_files
+from mlforge.store.local import index, io, locks, publishing, staging, state_files
 from mlforge.store.local.feature_folder import FeatureFolder
 from mlforge.store.local.identity import IdentityFile
 from mlforge.store.local.leases import shared
@@ -309,6 +310,19 @@ class LocalStore(Store):
         """Replace `_sources.json`."""
         self._feature(name).file_states.write(file_states)
         reach("file_states.written")
+
+    def locks(self) -> dict[str, Lock]:
+        """Read the files of `_metadata/locks`."""
+        return locks.read(self.path)
+
+    def write_lock(self, model: str, lock: Lock) -> None:
+        """Replace `_metadata/locks/<model>.json`."""
+        self.establish()
+        locks.write(self.path, model, lock)
+
+    def remove_lock(self, model: str) -> bool:
+        """Delete `_metadata/locks/<model>.json`."""
+        return locks.remove(self.path, model)
 
     def audit(self, name: str) -> Audit | None:
         """Read `_audit.json`."""

@@ -1,0 +1,249 @@
+"""Locks: the columns that a model was made with, what each means, and what has changed since."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from mlforge.core.arguments import shown
+from mlforge.core.manifest import Manifest
+from mlforge.core.meaning import FeatureMeaning, Parts, differences, meaning_hash
+from mlforge.core.schema import dtypes
+from mlforge.core.values import from_iso, to_iso
+from mlforge.errors import LockMismatch, MlforgeError, RetrievalError
+
+FORMAT = 1
+FILE = "features.lock"
+_TOLD = 3  # columns in a message
+_OF_SERVICE = ("joined_by", "default")  # parts that a service gives to a feature's column
+
+
+@dataclass(frozen=True)
+class LockedColumn:
+    """A column of an answer by its name there, its dtype, and the parts of its meaning.
+
+    parts: `feature` and what the feature's column means, with `joined_by` (key -> name in entities) and `default`
+    where a service says so; `request` alone for a request column; `name`, `derive` and `reads` for one that a
+    service derives.
+    """
+
+    name: str
+    dtype: str
+    parts: Parts = field(hash=False)
+
+    @cached_property
+    def meaning(self) -> str:
+        """The hash of its meaning."""
+        return meaning_hash(self.parts)
+
+    @property
+    def feature(self) -> str | None:
+        """The feature whose column it is; None for a column of the service's own."""
+        return self.parts.get("feature")
+
+    def changes(self, now: LockedColumn) -> list[str]:
+        """How another column of its name differs, in words; empty if it is the same."""
+        types = [f"its type {self.dtype} became {now.dtype}"] if now.dtype != self.dtype else []
+        same = self.meaning == now.meaning
+        return types if same else [*types, *(differences(self.parts, now.parts) or ["its meaning"])]
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A locked column that is not as it was, and why, in words."""
+
+    column: str
+    why: str
+
+    def __str__(self) -> str:
+        return f"{self.column}: {self.why}"
+
+
+@dataclass(frozen=True, slots=True)
+class Lock:
+    """The columns of a service as of one moment: a model that was made with them keeps it.
+
+    service: its name. store: the id of the store whose versions were read, empty if it had none. versions: as in
+    `user_spend@1.0.3`. created_at: UTC microseconds.
+    """
+
+    service: str
+    columns: tuple[LockedColumn, ...]
+    versions: tuple[str, ...] = ()
+    store: str = ""
+    created_at: int = 0
+
+    def changes(self, now: Sequence[LockedColumn]) -> list[Change]:
+        """The locked columns that are missing from an answer's, or not as they were; columns beside them do not count."""
+        by_name = {column.name: column for column in now}
+        changes = []
+        for column in self.columns:
+            other = by_name.get(column.name)
+            words = [_gone(column, now, self.columns)] if other is None else column.changes(other)
+            if words:
+                changes.append(Change(column.name, ", ".join(words)))
+        return changes
+
+    def changes_in(self, version: Manifest) -> list[Change]:
+        """The locked columns of a version's feature that are missing from the version, or not as they were."""
+        feature, spec = version.name, version.spec
+        meaning = FeatureMeaning.of(spec, version.code_hash)
+        own = tuple(column for column in self.columns if column.feature == feature)
+        of_service = {column.name: _of_service(column.parts) for column in own}
+        prefixes = dict.fromkeys(column.name.removesuffix(column.parts["name"]) for column in own)
+        now = [
+            LockedColumn(
+                f"{prefix}{name}",
+                dtype,
+                {
+                    "feature": feature,
+                    **meaning.column(name),
+                    **of_service.get(f"{prefix}{name}", {}),
+                },
+            )
+            for prefix in prefixes
+            for name, dtype in dtypes(spec.values(version.events)).items()
+        ]
+        return replace(self, columns=own).changes(now)
+
+    def check(self, now: Sequence[LockedColumn]) -> None:
+        """Raise LockMismatch, which names the columns and their changes, unless each locked column is as it was."""
+        if changes := self.changes(now):
+            raise LockMismatch(f"the lock of {self.service} does not hold: {told(changes)}")
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        """The features that its columns are of, each once."""
+        return tuple(dict.fromkeys(c.feature for c in self.columns if c.feature is not None))
+
+    def to_json(self) -> dict[str, Any]:
+        """The document, as `features.lock` holds it."""
+        return {
+            "format": FORMAT,
+            "service": self.service,
+            "store": self.store,
+            "created_at": to_iso(self.created_at),
+            "versions": list(self.versions),
+            "columns": [
+                {"name": c.name, "dtype": c.dtype, "meaning": c.meaning, "of": dict(c.parts)}
+                for c in self.columns
+            ],
+        }
+
+    @classmethod
+    def from_json(cls, document: object) -> Lock:
+        """Read a document; ValueError, TypeError, KeyError or a MlforgeError for one that is no lock's."""
+        if not isinstance(document, dict) or "columns" not in document:
+            raise ValueError("it is not a lock")
+        columns = tuple(_column(column) for column in document["columns"])
+        if not columns or len({column.name for column in columns}) < len(columns):
+            raise ValueError("it names no column, or one twice")
+        texts = [document["service"], document["store"], *document["versions"]]
+        if not all(isinstance(text, str) for text in texts):
+            raise TypeError("its service, store and versions are texts")
+        created_at = from_iso(document["created_at"]) or 0
+        versions = tuple(document["versions"])
+        return cls(document["service"], columns, versions, document["store"], created_at)
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write it to a file, whole or not at all; returns the path. RetrievalError where it cannot be written."""
+        file = Path(path)
+        temporary = file.with_name(f".{file.name}.{os.getpid()}")
+        try:
+            temporary.write_text(self.text, encoding="utf-8")
+            temporary.replace(file)
+        except OSError as error:
+            temporary.unlink(missing_ok=True)
+            raise RetrievalError(f"cannot write the lock {file}: {error.strerror}") from error
+        return file
+
+    @property
+    def text(self) -> str:
+        """The document as text for people, with a column a line."""
+        document = self.to_json()
+        columns = document.pop("columns")
+        head = "".join(f"{json.dumps(k)}: {json.dumps(v)},\n" for k, v in document.items())
+        lines = ",\n ".join(json.dumps(column, ensure_ascii=False) for column in columns)
+        return f'{{\n{head}"columns": [\n {lines}\n]\n}}\n'
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Lock:
+        """Read a file; RetrievalError if there is none, it is damaged, or a newer mlforge wrote it."""
+        try:
+            document = json.loads(Path(path).read_text(encoding="utf-8"))
+            newer = isinstance(document, dict) and document.get("format", FORMAT) != FORMAT
+            if newer:
+                raise RetrievalError(
+                    f"{path} is a lock of format {document['format']!r}, this mlforge knows {FORMAT}: "
+                    "upgrade to the release that wrote it"
+                )
+            return cls.from_json(document)
+        except OSError as error:
+            raise RetrievalError(
+                f"cannot read the lock {path}: {error.strerror}; 'mlforge lock SERVICE' writes one"
+            ) from error
+        except (
+            ValueError,
+            TypeError,
+            KeyError,
+            AttributeError,
+            RecursionError,
+            MlforgeError,
+        ) as error:
+            if isinstance(error, RetrievalError):
+                raise
+            raise RetrievalError(
+                f"{path} is no lock, or it is damaged ({error}); restore it, or make a new one with "
+                "'mlforge lock SERVICE'"
+            ) from error
+
+
+def lock_named(lock: object) -> Lock:
+    """The lock that a caller gives as a value or as the path of its file; RetrievalError for anything else."""
+    if isinstance(lock, Lock):
+        return lock
+    if isinstance(lock, (str, os.PathLike)) and os.fspath(lock):
+        return Lock.load(lock)
+    raise RetrievalError(f"lock must be a Lock or the path of its file, not {shown(lock)}")
+
+
+def told(changes: Sequence[Change]) -> str:
+    """Changes as one sentence, the first few in full."""
+    more = f"; and {len(changes) - _TOLD} more" if len(changes) > _TOLD else ""
+    return "; ".join(map(str, changes[:_TOLD])) + more
+
+
+def _column(document: Mapping[str, Any]) -> LockedColumn:
+    name, dtype, parts = document["name"], document["dtype"], document["of"]
+    if not isinstance(name, str) or not isinstance(dtype, str) or not isinstance(parts, dict):
+        raise TypeError("a column has a name, a dtype and what it is of")
+    if "feature" in parts and not isinstance(parts.get("name"), str):
+        raise TypeError(f"{name} does not say which column of its feature it is")
+    column = LockedColumn(name, dtype, parts)
+    if column.meaning != document["meaning"]:
+        raise ValueError(f"the meaning of {name} does not fit what it is of")
+    return column
+
+
+def _of_service(parts: Parts) -> dict[str, Any]:
+    """The parts that a service gives."""
+    return {name: parts[name] for name in _OF_SERVICE if name in parts}
+
+
+def _gone(column: LockedColumn, now: Iterable[LockedColumn], locked: Sequence[LockedColumn]) -> str:
+    """That a column is missing, and the new one that took its place where one differs in a single part."""
+    known = {other.name for other in locked}
+    new = [other for other in now if other.name not in known]
+    for other in new:
+        if column.feature is None or other.feature != column.feature:
+            continue
+        aside = {name: column.parts.get(name) for name in ("name", "code", *_OF_SERVICE)}
+        words = differences(column.parts, {**other.parts, **aside})
+        if len(words) == 1 and "column" in column.parts:
+            return f"it is gone: {words[0]} ({other.name})"
+    return "it is gone"

@@ -1,0 +1,37 @@
+"""The columns that answers hold against a lock: those of a reading, and those that are served online."""
+
+from __future__ import annotations
+
+from mlforge.core.meaning import FeatureMeaning
+from mlforge.errors import BooksDamaged, NotServed
+from mlforge.online import OnlineBooks
+from mlforge.retrieval.reading import Reading
+from mlforge.services.locking import UsedColumn, used_columns
+
+
+def columns_of(reading: Reading) -> tuple[UsedColumn, ...]:
+    """The features' columns of an answer of training, in order."""
+    return tuple(
+        column
+        for use in reading.uses
+        for column in used_columns(
+            use.manifest, [c.name for c in use.chosen], use.prefix, use.reference.renamed
+        )
+    )
+
+
+def served_meaning(feature: str, books: OnlineBooks) -> str:
+    """The meaning of the served columns, as text; NotServed where the books do not tell, BooksDamaged where it cannot be read."""
+    push = f"push again with 'mlforge build --features {feature} --online'"
+    if not books.meaning:
+        raise NotServed(
+            f"{feature}: its rows online were pushed by a release that did not say what columns mean, so no lock can "
+            f"be held against them; {push}"
+        )
+    try:
+        FeatureMeaning.parse(books.meaning)
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise BooksDamaged(
+            f"{feature}: its books online do not say what its columns mean ({error}); {push}"
+        ) from error
+    return books.meaning
