@@ -105,6 +105,7 @@ def test_books_can_be_read_by_a_person(store: RedisStore, client: redis.Redis) -
         "rows": "1",
         "derive": "",
         "losses": "",
+        "meaning": "",
         "pushed_at": "2024-01-01T12:00:01.000000Z",
         "renewed_at": "2024-01-01T12:00:01.000000Z",
         "keys": '[{"name":"user_id","dtype":"Int64"}]',
