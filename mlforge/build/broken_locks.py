@@ -17,14 +17,15 @@ FOR_A_LOCK = "a new version "
 
 @dataclass(frozen=True, slots=True)
 class BrokenLock:
-    """A model whose lock would not hold any more: the service that it was made with, and the columns concerned."""
+    """A model whose lock would not hold any more: the service that it was made with, if any, and the columns concerned."""
 
     model: str
     service: str
     changes: tuple[Change, ...]
 
     def __str__(self) -> str:
-        return f"model {self.model} (service {self.service}): {told(self.changes)}"
+        service = f" (service {self.service})" if self.service else ""
+        return f"model {self.model}{service}: {told(self.changes)}"
 
 
 def lock_hold(store: Store, latest: Manifest | None, candidate: Manifest) -> str | None:

@@ -10,14 +10,13 @@ from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 
-import polars as pl
 import structlog
 
-from mlforge.build.broken_locks import lock_hold
-from mlforge.build.categorizer import Decision, decide, rolled_forward
+from mlforge.build.categorizer import Decision
+from mlforge.build.deciding import decided, events_diff, hold_of
 from mlforge.build.diff import compare_rows, tables
 from mlforge.build.loss import loss_of
-from mlforge.build.policy import data_change, mode_of
+from mlforge.build.policy import mode_of
 from mlforge.build.result import BuildResult, Options
 from mlforge.build.table import Table, TableWriter
 from mlforge.build.usable import check_whole, nothing_usable
@@ -25,7 +24,7 @@ from mlforge.core import clock
 from mlforge.core.logs import get_logger
 from mlforge.core.manifest import Manifest
 from mlforge.core.release import release
-from mlforge.core.schema import Schema, same_columns
+from mlforge.core.schema import Schema
 from mlforge.core.steps import Steps
 from mlforge.core.values import Version
 from mlforge.engines import Engine
@@ -34,12 +33,9 @@ from mlforge.engines.events import cache_tiles, events_of
 from mlforge.errors import (
     IntegrityError,
     SourceError,
-    StoreError,
     VersionConflict,
 )
 from mlforge.features.feature import Feature
-from mlforge.frames import polars_schema
-from mlforge.frames.entity_times import EntityTimes
 from mlforge.ingest.pipeline import Intake, ingest
 from mlforge.ingest.transform import Apart
 from mlforge.ingest.unchanged import of_version
@@ -48,7 +44,7 @@ from mlforge.sources.row_source import RowSource
 from mlforge.sources.source import Listing
 from mlforge.sources.source_reading import SourceReading
 from mlforge.store import Books, Snapshot, Store, Transaction
-from mlforge.store.changes import EventDiff, VersionsDiff, diff_versions, same_rows
+from mlforge.store.changes import EventDiff, VersionsDiff
 from mlforge.store.integrity import intact
 
 log = get_logger("mlforge.build")
@@ -171,16 +167,11 @@ class _Refresh:
             return self._nothing(snapshot, f"{self.source.text} holds no parquet file yet")
         made_from = listing.version or self.source.text
         candidate = candidate_of(self.feature, made_from, intake, schema, self.engine)
-        diff = self._diff(snapshot.latest, candidate)
-        outvoted = intake.outvoted.reason if intake.outvoted else None
-        loss = loss_of(snapshot.latest, candidate, diff, _set_aside(intake), outvoted)
-        is_above = loss is not None and loss.is_above(self.options.hold_above)
-        hold = loss.sentence(snapshot.name) if loss and is_above else None
-        hold = hold or lock_hold(self.store, snapshot.latest, candidate)
-        if hold and not self.options.attended:
+        diff = events_diff(self.store, snapshot.latest, candidate, afresh=self.options.full)
+        if not self.options.attended and (hold := self._hold(snapshot, candidate, diff, intake)):
             self._write_books(snapshot, snapshot.books.held(hold))
             return self._unchanged(snapshot, "held", intake, held=hold)
-        decision = self._decide(snapshot, candidate, diff)
+        decision = decided(self.store, snapshot, candidate, diff, self.options)
         decision = replace(decision, evidence={**decision.evidence, **intake.evidence})
         freed = snapshot.books.held(None)
         if decision.version is not None:
@@ -203,47 +194,13 @@ class _Refresh:
                 apart=apart,
             )
 
-    def _diff(self, latest: Manifest | None, candidate: Manifest) -> EventDiff | None:
-        """The events that changed; None where the two versions cannot be compared row by row."""
-        if latest is None or not same_columns(latest.events, candidate.events):
-            return None
-        if (latest.spec.keys, latest.spec.timestamp) != (
-            candidate.spec.keys,
-            candidate.spec.timestamp,
-        ):
-            return None
-        if same_rows(latest.partials, candidate.partials):
-            return EventDiff(0, 0, EntityTimes(_no_entities(candidate)))
-        try:
-            return diff_versions(self.store, latest, candidate)
-        except IntegrityError:
-            if not self.options.full:
-                raise
-            return None  # the latest version's events are gone: the source alone says what is
-
-    def _decide(self, snapshot: Snapshot, candidate: Manifest, diff: EventDiff | None) -> Decision:
-        """The decision on the next version: its need follows from the served version, its number from the highest."""
-        latest, explicit = snapshot.latest, None
-        if self.options.version is not None:
-            explicit = Version.parse(self.options.version)
-        highest = max(snapshot.versions, default=None)
-        data = data_change(latest, candidate, diff)
-        decision = decide(latest, candidate, data, highest, explicit)
-        if latest is None or latest.version == highest or decision.version is None or explicit:
-            return decision
-        return self._decide_after_rollback(snapshot, candidate, decision)
-
-    def _decide_after_rollback(
-        self, snapshot: Snapshot, candidate: Manifest, decision: Decision
-    ) -> Decision:
-        """The decision with the bump from the version that was rolled back from, so that no change counts twice."""
-        highest = max(snapshot.versions)
-        try:
-            above = self.store.manifest(snapshot.name, highest)
-            data = data_change(above, candidate, self._diff(above, candidate))
-        except StoreError:
-            return decision  # the version that was rolled back from cannot be read
-        return rolled_forward(decision, above, candidate, data)
+    def _hold(
+        self, snapshot: Snapshot, candidate: Manifest, diff: EventDiff | None, intake: Intake
+    ) -> str | None:
+        """The reasons why nobody but a person may let the candidate be published; None where there is none."""
+        outvoted = intake.outvoted.reason if intake.outvoted else None
+        loss = loss_of(snapshot.latest, candidate, diff, _set_aside(intake), outvoted)
+        return hold_of(self.store, snapshot.latest, candidate, loss, self.options.hold_above)
 
     def _publish(self, snapshot: Snapshot, change: _Change, books: Books) -> BuildResult:
         """Write the rows of a change and serve its version; or stop before that, and return what it would do."""
@@ -394,7 +351,3 @@ def _write(
     if diff.rows == 0:
         return writer.shared(latest.parts)
     return writer.changed(diff, latest.parts)
-
-
-def _no_entities(manifest: Manifest) -> pl.DataFrame:
-    return polars_schema.empty(manifest.spec.entities(manifest.events))

@@ -68,7 +68,7 @@ class Change:
 class Lock:
     """The columns of a service as of one moment: a model that was made with them keeps it.
 
-    service: its name. store: the id of the store whose versions were read, empty if it had none. versions: as in
+    service: its name, empty where features were named one by one. store: the id of the store whose versions were read, empty if it had none. versions: as in
     `user_spend@1.0.3`. created_at: UTC microseconds.
     """
 
@@ -111,10 +111,15 @@ class Lock:
         ]
         return replace(self, columns=own).changes(now)
 
+    @property
+    def title(self) -> str:
+        """The words for it in a sentence."""
+        return f"the lock of {self.service}" if self.service else "the lock"
+
     def check(self, now: Sequence[LockedColumn]) -> None:
         """Raise LockMismatch, which names the columns and their changes, unless each locked column is as it was."""
         if changes := self.changes(now):
-            raise LockMismatch(f"the lock of {self.service} does not hold: {told(changes)}")
+            raise LockMismatch(f"{self.title} does not hold: {told(changes)}")
 
     @property
     def features(self) -> tuple[str, ...]:

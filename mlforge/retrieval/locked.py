@@ -1,12 +1,13 @@
-"""The columns that answers hold against a lock: those of a reading, and those that are served online."""
+"""Answers and locks: the lock of a reading, and the columns that a reading or online books hold against one."""
 
 from __future__ import annotations
 
+from mlforge.core.lock import Lock
 from mlforge.core.meaning import FeatureMeaning
 from mlforge.errors import BooksDamaged, NotServed
 from mlforge.online import OnlineBooks
 from mlforge.retrieval.reading import Reading
-from mlforge.services.locking import UsedColumn, used_columns
+from mlforge.services.locking import UsedColumn, locked_columns, used_columns
 
 
 def columns_of(reading: Reading) -> tuple[UsedColumn, ...]:
@@ -17,6 +18,22 @@ def columns_of(reading: Reading) -> tuple[UsedColumn, ...]:
         for column in used_columns(
             use.manifest, [c.name for c in use.chosen], use.prefix, use.reference.renamed
         )
+    )
+
+
+def lock_of_reading(reading: Reading, created_at: int) -> Lock:
+    """The lock of an answer of training: its columns, and the versions that they are read from.
+
+    created_at: UTC microseconds.
+    """
+    service, identity = reading.service, reading.store.identity()
+    versions = (f"{use.manifest.name}@{use.manifest.version}" for use in reading.uses)
+    return Lock(
+        "" if service is None else service.name,
+        locked_columns(service, columns_of(reading)),
+        tuple(dict.fromkeys(versions)),
+        "" if identity is None else identity.id,
+        created_at,
     )
 
 

@@ -274,15 +274,13 @@ class Store(ABC):
         """
         with ExitStack() as held:
             for name in sorted(lock.features):
-                self.list_versions(
-                    name
-                )  # a lock makes the folder: not for a name that does not exist
+                self.list_versions(name)  # locking makes a folder: not for an unknown name
                 held.enter_context(self.lock(name))
             changes = [c for name in lock.features for c in lock.changes_in(self.resolve(name))]
             if changes:
                 raise LockMismatch(
-                    f"the lock of {lock.service} does not hold in this store: {told(changes)}; make a new one with "
-                    f"'mlforge lock {lock.service}'"
+                    f"{lock.title} does not hold in this store: {told(changes)}; make a new one with "
+                    f"'mlforge lock {lock.service or 'SERVICE'}'"
                 )
             self.write_lock(model, lock)
 

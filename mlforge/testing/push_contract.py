@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import polars as pl
 import pytest
@@ -47,6 +48,17 @@ class PushContract(OnlineFixtures):
         )
         assert store.read("spend", {"user_id": 2}) == {"amount__sum__7d": 1.5, "n": 1}
         assert store.features() == ["spend"]
+
+    def test_books_say_what_the_columns_of_their_version_mean(self, store: OnlineStore) -> None:
+        store.begin("spend", OLD)
+        store.finish("spend", OLD, replace(books(0), meaning='{"code": "ä"}'))
+        found = store.books("spend")
+        assert found is not None
+        assert found.meaning == '{"code": "ä"}'
+        push(store, NEW, 1)  # as a release does that knows of no meanings
+        found = store.books("spend")
+        assert found is not None
+        assert found.meaning == ""
 
     def test_put_counts_its_rows_and_streams_more_than_a_chunk(self, store: OnlineStore) -> None:
         store.begin("spend", OLD)

@@ -1,18 +1,32 @@
-"""The contract of what an offline store keeps beside versions: identity, books, file states, index, locks."""
+"""The contract of what an offline store keeps beside versions: identity, books, file states, index, locks, models' locks."""
 
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 
 import pytest
 
+from mlforge.core.lock import Lock, LockedColumn
+from mlforge.core.manifest import Manifest
+from mlforge.core.meaning import FeatureMeaning
+from mlforge.errors import FeatureNotFound, LockMismatch, StoreError
 from mlforge.store import Books, FileState, FileStateMap, Quarantined, SetPin, Store
 from mlforge.testing.store_values import (
     FIRST,
     SECOND,
+    THIRD,
     StoreFixtures,
     publish,
 )
+
+
+def lock_of(version: Manifest) -> Lock:
+    """The lock of a model that was made with the version's sum."""
+    meaning = FeatureMeaning.of(version.spec, version.code_hash).column("x__sum__7d")
+    parts = {"feature": version.name, **meaning}
+    column = LockedColumn("spend__x__sum__7d", "Float64", parts)
+    return Lock("checkout", (column,), (f"{version.name}@{version.version}",), "5707e", 17)
 
 
 class RecordsContract(StoreFixtures):
@@ -79,6 +93,46 @@ class RecordsContract(StoreFixtures):
         assert index["spend"]["entity_keys"] == ["user"]
         assert store.regenerate_index() == ["other", "spend"]
         assert store.index() == index
+
+    # Locks of models
+
+    def test_locks_of_models_come_back_until_they_end(self, store: Store) -> None:
+        assert store.locks() == {}
+        assert not store.remove_lock("fraud")
+        publish(store, FIRST, 1)
+        lock = lock_of(store.resolve("spend"))
+        for model, own in {"fraud": lock, "churn": lock, "Fraud": lock}.items():
+            store.register_lock(model, own)
+        later = replace(lock, created_at=18)
+        store.register_lock("fraud", later)
+        again = self.again(store)
+        assert list(again.locks().items()) == [("Fraud", lock), ("churn", lock), ("fraud", later)]
+        with store.draft() as draft:
+            assert draft.locks() == again.locks()
+            with pytest.raises(StoreError):
+                draft.register_lock("other", lock)
+            with pytest.raises(StoreError):
+                draft.remove_lock("fraud")
+        assert store.remove_lock("fraud")
+        assert not again.remove_lock("fraud")
+        assert list(store.locks()) == ["Fraud", "churn"]
+        assert store.features() == ["spend"]
+
+    def test_a_lock_that_does_not_hold_is_not_registered(self, store: Store) -> None:
+        publish(store, FIRST, 1)
+        lock = lock_of(store.resolve("spend"))
+        publish(store, SECOND, 1, code_hash="an0ther")
+        with pytest.raises(LockMismatch, match="spend__x__sum__7d: the function's code changed"):
+            store.register_lock("fraud", lock)
+        publish(store, THIRD, 1)
+        for name in ("../fraud", "", "a/b", ".", "a b"):
+            with pytest.raises(StoreError, match="model"):
+                store.register_lock(name, lock)
+        elsewhere = replace(lock.columns[0], parts={**lock.columns[0].parts, "feature": "other"})
+        with pytest.raises(FeatureNotFound, match="other"):
+            store.register_lock("fraud", replace(lock, columns=(elsewhere,)))
+        assert self.again(store).locks() == {}
+        assert store.features() == ["spend"]
 
     # Locks
 

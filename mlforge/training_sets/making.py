@@ -11,10 +11,12 @@ from typing import Any
 
 from mlforge.core import clock
 from mlforge.core.arguments import shown
+from mlforge.core.lock import FILE
 from mlforge.core.release import release
 from mlforge.core.signatures import named_arguments
 from mlforge.engines import engine_named
 from mlforge.errors import RetrievalError
+from mlforge.retrieval.locked import lock_of_reading
 from mlforge.retrieval.reading import Reading, read
 from mlforge.retrieval.references import FeatureRef
 from mlforge.services.service import Service
@@ -45,7 +47,8 @@ def training_set(
         a LazyFrame is run once. Rows keep their order: they fill `part-00000.parquet`, `part-00001.parquet`, ...
     features, timestamp, engine: as in `get_training_data`, whose values, names and errors these are.
     out: a folder that does not exist yet; it appears when it is whole. Beside the parts it has `training_set.json`:
-        the versions, their source files, the hashes of all that went in, and the request.
+        the versions, their source files, the hashes of all that went in, and the request; and `features.lock`: what
+        the columns mean, for the model that is made with them.
     part_rows: how many rows are joined at a time, and are in each file. Memory follows this number, not the spine.
 
     All versions are resolved once, and stay in the store until the set is released. Raises RetrievalError for a
@@ -69,6 +72,8 @@ def training_set(
             with joining.reading.leased():
                 document = _document(set_id, rows, joining, engine, staged, scratch, part_rows)
             rows.check_unchanged()
+            lock = lock_of_reading(joining.reading, document.created_at)
+            lock.save(staged / FILE)
             (staged / DOCUMENT).write_text(document.to_text(), encoding="utf-8")
     return TrainingSet(target, document)
 

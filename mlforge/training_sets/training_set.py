@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from mlforge.core.arguments import shown
+from mlforge.core.lock import FILE, Lock
 from mlforge.errors import IntegrityError, RetrievalError
 from mlforge.store import Store
 from mlforge.training_sets import folder, pins
@@ -56,6 +57,11 @@ class TrainingSet:
     def versions(self) -> Mapping[str, str]:
         """The version of each feature, by the prefix of its columns."""
         return {feature.prefix: str(feature.version) for feature in self.document.features}
+
+    @property
+    def lock(self) -> Lock:
+        """The meaning of the columns as of when the set was made; RetrievalError where its file is damaged, or a release before made the set."""
+        return Lock.load(self.path / FILE)
 
     @property
     def files(self) -> list[Path]:

@@ -171,6 +171,19 @@ def test_a_hold_for_a_lock_goes_with_the_lock_or_with_the_change(project: Projec
     assert unattended(project, spend(project, doubled)).changed
 
 
+def test_a_hold_tells_a_loss_and_a_broken_lock_together(project: Project) -> None:
+    project.drop("b", rows((1, 3.5, 4.0)))
+    before = spend(project)
+    project.build(before)
+    project.store.register_lock("fraud", checkout(before).lock(project.store))
+    (project.root / "events/a.parquet").unlink()
+    held = unattended(project, spend(project, doubled)).held
+    assert held.startswith("1 of 2 files are gone")
+    assert f". Also, {FOR_A_LOCK}would break the lock of model fraud" in held
+    only_lost = unattended(project, before).held
+    assert (only_lost.startswith("1 of 2 files are gone"), "fraud" in only_lost) == (True, False)
+
+
 def test_a_lock_that_cannot_be_read_holds_what_it_may_forbid(project: Project) -> None:
     before = spend(project)
     project.build(before)

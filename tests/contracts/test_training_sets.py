@@ -5,6 +5,7 @@ import os
 import random
 import subprocess
 import sys
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from mlforge.core.values import PRECISION
 from mlforge.errors import (
     FeatureNotFound,
     IntegrityError,
+    LockMismatch,
     MlforgeError,
     RetrievalError,
     VersionNotFound,
@@ -166,6 +168,8 @@ def test_a_service_and_columns_and_prefixes_are_as_in_get_training_data(
     whole = get_training_data(table, service, four.store)
     made = training_set(table, service, four.store, tmp_path / "set", part_rows=part_rows)
     same(made.read(), whole)
+    assert replace(made.lock, created_at=0) == replace(service.lock(four.store), created_at=0)
+    assert made.lock.created_at == made.document.created_at
 
 
 @pytest.mark.parametrize("given", ["empty frame", "no timed feature", "no keys"])
@@ -310,6 +314,19 @@ def test_a_set_is_opened_with_all_that_it_was_made_from(four: Project, tmp_path:
     assert dict(spend.files) == {source.path: source.hash for source in manifest.sources}
     assert (spend.reference.version, users.reference.version) == (manifest.version, None)
     assert opened.verify() == []
+    lock = opened.lock
+    assert (lock.service, lock.versions, lock.store) == (
+        "",
+        ("spend@1.0.0", "users@1.0.0"),
+        opened.document.store,
+    )
+    assert [column.name for column in lock.columns] == opened.columns[4:]
+    same(get_training_data(spine(), ["users", "spend"], four.store, lock=lock)[opened.columns], opened.read())  # fmt: skip
+    with pytest.raises(LockMismatch, match=r"^the lock does not hold: spend__.*: it is gone"):
+        get_training_data(spine(), ["users"], four.store, lock=lock)
+    (made.path / "features.lock").unlink()  # a release before wrote none
+    with pytest.raises(RetrievalError, match="cannot read the lock"):
+        _ = TrainingSet.open(made.path).lock
 
 
 def test_damage_is_told_file_by_file(project: Project, tmp_path: Path) -> None:

@@ -1,0 +1,95 @@
+"""The fate of a candidate: how its events differ from the served version's, whether it is held, and its number."""
+
+from __future__ import annotations
+
+from mlforge.build.broken_locks import lock_hold
+from mlforge.build.categorizer import Decision, decide, rolled_forward
+from mlforge.build.loss import Loss
+from mlforge.build.policy import data_change
+from mlforge.build.result import Options
+from mlforge.core.manifest import Manifest
+from mlforge.core.schema import same_columns
+from mlforge.core.values import Version
+from mlforge.errors import IntegrityError, StoreError
+from mlforge.frames import polars_schema
+from mlforge.frames.entity_times import EntityTimes
+from mlforge.store import Snapshot, Store
+from mlforge.store.changes import EventDiff, diff_versions, same_rows
+
+
+def events_diff(
+    store: Store, latest: Manifest | None, candidate: Manifest, *, afresh: bool
+) -> EventDiff | None:
+    """The events that changed; None where the two versions cannot be compared row by row.
+
+    afresh: do without the latest version's events where they are gone: the source alone says what is. Else
+    IntegrityError is raised.
+    """
+    if latest is None or not same_columns(latest.events, candidate.events):
+        return None
+    old, new = latest.spec, candidate.spec
+    if (old.keys, old.timestamp) != (new.keys, new.timestamp):
+        return None
+    if same_rows(latest.partials, candidate.partials):
+        no_entities = polars_schema.empty(new.entities(candidate.events))
+        return EventDiff(0, 0, EntityTimes(no_entities))
+    try:
+        return diff_versions(store, latest, candidate)
+    except IntegrityError:
+        if not afresh:
+            raise
+        return None
+
+
+def hold_of(
+    store: Store,
+    latest: Manifest | None,
+    candidate: Manifest,
+    loss: Loss | None,
+    hold_above: float,
+) -> str | None:
+    """The reasons to hold a candidate that nobody attends to, as one text; None where there is none.
+
+    Both are told where there are two, since one approval goes past both.
+    """
+    is_lost = loss is not None and loss.is_above(hold_above)
+    reasons = (
+        loss.sentence(candidate.name) if loss and is_lost else None,
+        lock_hold(store, latest, candidate),
+    )
+    return ". Also, ".join(filter(None, reasons)) or None
+
+
+def decided(
+    store: Store,
+    snapshot: Snapshot,
+    candidate: Manifest,
+    diff: EventDiff | None,
+    options: Options,
+) -> Decision:
+    """The decision on the next version: its need follows from the served version, its number from the highest."""
+    latest = snapshot.latest
+    explicit = None if options.version is None else Version.parse(options.version)
+    highest = max(snapshot.versions, default=None)
+    data = data_change(latest, candidate, diff)
+    decision = decide(latest, candidate, data, highest, explicit)
+    if latest is None or latest.version == highest or decision.version is None or explicit:
+        return decision
+    return _after_rollback(store, snapshot, candidate, decision, options)
+
+
+def _after_rollback(
+    store: Store,
+    snapshot: Snapshot,
+    candidate: Manifest,
+    decision: Decision,
+    options: Options,
+) -> Decision:
+    """The decision with the bump from the version that was rolled back from, so that no change counts twice."""
+    try:
+        above = store.manifest(snapshot.name, max(snapshot.versions))
+        diff = events_diff(store, above, candidate, afresh=options.full)
+        data = data_change(above, candidate, diff)
+    except StoreError:
+        return decision  # the version that was rolled back from cannot be read
+    return rolled_forward(decision, above, candidate, data)
