@@ -16,7 +16,7 @@ from mlforge.frames import polars_schema
 from mlforge.store import Store, file_tasks
 
 FILE = "__file"
-_MARK = "__place"
+MARK = "__place"
 
 
 def rows(
@@ -54,7 +54,7 @@ def rows(
     names = [column.name for column in shown]
     return (
         polars_schema.of_entities(polars_schema.with_entities(scanned, spec), keys, spec.entity)
-        .join(_files(store, manifest).lazy(), on=_MARK, how="left")
+        .join(files_of(store, manifest).lazy(), on=MARK, how="left")
         .select(FILE, *names)
         .sort(*first, *(name for name in names if name not in first), FILE, nulls_last=False)
         .collect()
@@ -78,11 +78,14 @@ def _seen(events: Events, keys: pl.DataFrame, at: int | None) -> list[TimeRange]
 def _scan(events: Events, columns: Schema) -> pl.LazyFrame:
     """The events, each stored partial once, with the mark of its place."""
     distinct = {partial.hash: partial for partial in events.partials}
-    return file_tasks.scan(events.where(tuple(distinct.values())), columns, mark=_MARK)
+    return file_tasks.scan(events.where(tuple(distinct.values())), columns, mark=MARK)
 
 
-def _files(store: Store, manifest: Manifest) -> pl.DataFrame:
-    """The source files of each stored partial, by hash: files of equal content share a partial."""
+def files_of(store: Store, manifest: Manifest) -> pl.DataFrame:
+    """The source files (`__file`) of each stored partial, by the mark of its place: files of equal content share a partial.
+
+    Empty where the function saw the whole source at once.
+    """
     sources = manifest.sources if manifest.rowwise else ()
     located = store.locate(manifest.name, [source.partial for source in sources])
     made_from = manifest.source.removeprefix(FEATURE) if manifest.upstream else None
@@ -90,4 +93,4 @@ def _files(store: Store, manifest: Manifest) -> pl.DataFrame:
         (place.mark, made_from or source.path)
         for place, source in zip(located, sources, strict=True)
     ]
-    return pl.DataFrame(marks, {_MARK: pl.String, FILE: pl.String}, orient="row")
+    return pl.DataFrame(marks, {MARK: pl.String, FILE: pl.String}, orient="row")

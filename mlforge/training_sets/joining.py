@@ -30,11 +30,18 @@ class Joining:
 
     @classmethod
     def checked(
-        cls, reading: Reading, head: pl.DataFrame, timestamp: str | None, engine: Engine
+        cls,
+        reading: Reading,
+        head: pl.DataFrame,
+        timestamp: str | None,
+        engine: Engine,
+        *,
+        warns: bool = True,
     ) -> Joining:
         """The joining of a spine with these columns; RetrievalError for columns that do not fit.
 
-        head: a frame without rows that has the spine's columns.
+        head: a frame without rows that has the spine's columns. warns: whether to log, once, that a spine is made of a
+        feature's own events.
         """
         table = interop.taken(head)
         joined(table, reading, timestamp, engine, warns=False)
@@ -46,7 +53,7 @@ class Joining:
         if reading.service is not None:
             needed.update(column.name for column in reading.service.request)
         columns = tuple(name for name in head.columns if name in needed)
-        return cls(reading, timestamp, engine, columns, times[0] if times else None)
+        return cls(reading, timestamp, engine, columns, times[0] if times else None, not warns)
 
     def values(self, rows: pl.DataFrame) -> pl.DataFrame:
         """The features' columns for some rows of the spine, in their order."""

@@ -19,6 +19,7 @@ from mlforge.errors import RetrievalError
 from mlforge.retrieval.locked import lock_of_reading
 from mlforge.retrieval.reading import Reading, read
 from mlforge.retrieval.references import FeatureRef
+from mlforge.services.description import describe
 from mlforge.services.service import Service
 from mlforge.store import Store
 from mlforge.training_sets import folder, pins
@@ -104,7 +105,7 @@ def _document(
         spine_files=tuple(str(file) for file in spine.files if file.parent != scratch),
         columns=outcome.columns,
         parts=outcome.parts,
-        service=None if service is None else {"name": service.name},
+        service=None if service is None else describe(service),
     )
 
 

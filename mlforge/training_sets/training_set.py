@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +14,7 @@ from mlforge.core.lock import FILE, Lock
 from mlforge.errors import IntegrityError, RetrievalError
 from mlforge.store import Store
 from mlforge.training_sets import folder, pins
+from mlforge.training_sets.blast import BlastRadius, blast_radius
 from mlforge.training_sets.document import DOCUMENT, SetDocument
 
 if TYPE_CHECKING:
@@ -79,6 +80,13 @@ class TrainingSet:
         except (OSError, pl.exceptions.PolarsError) as error:
             raise self._damaged(error) from error
 
+    def part(self, number: int, columns: Sequence[str]) -> pl.DataFrame:
+        """Some columns of one of the files, from 0 on; IntegrityError where it is missing or damaged."""
+        try:
+            return pl.read_parquet(self.files[number], columns=list(columns))
+        except (OSError, pl.exceptions.PolarsError) as error:
+            raise self._damaged(error) from error
+
     def batches(self, rows: int = 65_536) -> Iterator[pa.RecordBatch]:
         """The rows in the spine's order as Arrow record batches of at most so many rows.
 
@@ -101,6 +109,20 @@ class TrainingSet:
             for part, file in zip(self.document.parts, self.files, strict=True)
             if (fault := _fault(file, part.hash)) is not None
         ]
+
+    def blast_radius(self, store: Store) -> BlastRadius:
+        """The rows that would have other values if the set were made again today, and because of which files.
+
+        store: the one that it was made from. "Today" are the versions that it serves now: a drop counts once it is
+        published. Only rows that a changed event can reach are evaluated, so that the cost follows the change. Floats
+        are the same if they differ by less than 1e-9 of their size; a feature that was asked for by its version is the
+        same for ever, and a service is the one that the set was made of.
+
+        Raises RetrievalError for another store, StoreError for a feature that is gone or, once the set is released, its
+        version, IntegrityError where files are missing or damaged.
+        """
+        pins.check_store(store, self.document.store)
+        return blast_radius(self, store)
 
     def release(self, store: Store) -> tuple[str, ...]:
         """Let the store prune the versions that the set was made from; returns the features that had some.

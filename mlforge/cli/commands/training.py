@@ -1,4 +1,4 @@
-"""`mlforge train` and `release`: training sets of a service, and the versions that are kept for them."""
+"""`mlforge train`, `blast` and `release`: training sets of a service, what changes did to them, the versions kept for them."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ from mlforge.cli.options import (
     store_of,
     store_options,
 )
-from mlforge.cli.output import nearby, number, plural, print_json
-from mlforge.cli.table import pairs
-from mlforge.errors import DefinitionError, did_you_mean
+from mlforge.cli.output import nearby, note, number, plural, print_json
+from mlforge.cli.table import pairs, table
+from mlforge.errors import DefinitionError, RetrievalError, did_you_mean
 
 if TYPE_CHECKING:
     from mlforge.definitions.registry import Definitions
     from mlforge.services.service import Service
+    from mlforge.training_sets.blast import BlastRadius
     from mlforge.training_sets.training_set import TrainingSet
 
 
@@ -41,6 +42,17 @@ def _configure_train(parser: argparse.ArgumentParser) -> None:
         "--engine", type=engine_name, default="polars", metavar="NAME", help="polars or duckdb"
     )
     definitions_option(parser)
+    json_option(parser)
+
+
+def _configure_blast(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("folder", metavar="DIR", help="the training set")
+    parser.add_argument(
+        "--rows",
+        metavar="FILE",
+        help="a parquet file to write: the number of each row that differs, its columns and files",
+    )
+    store_options(parser)
     json_option(parser)
 
 
@@ -74,6 +86,63 @@ def train(args: argparse.Namespace) -> int:
     ]
     print(f"{nearby(str(made.path))}\n{pairs(facts, indent=2)}")
     return 0
+
+
+def blast(args: argparse.Namespace) -> int:
+    """Tell which rows of a training set would differ if it were made again today, and because of which files.
+
+    JSON: `{"folder", "rows", "differing", "columns": {column: rows}, "files": {file: rows}, "versions": {feature: {"then",
+    "now"}}, "redefined": [feature, ...], "unlike": {column: reason}, "looked_at"}`.
+    """
+    from mlforge.training_sets.training_set import TrainingSet
+
+    made = TrainingSet.open(args.folder)
+    radius = made.blast_radius(store_of(args))
+    if args.rows is not None:
+        try:
+            radius.rows.write_parquet(args.rows)
+        except OSError as error:
+            raise RetrievalError(
+                f"--rows {args.rows} cannot be written ({error.strerror or error}); name a file in a folder that is there"
+            ) from error
+    if args.json:
+        print_json(_radius_document(made, radius))
+    else:
+        _show_radius(made, radius)
+    return 0
+
+
+def _radius_document(made: TrainingSet, radius: BlastRadius) -> dict[str, Any]:
+    return {
+        "folder": str(made.path),
+        "rows": made.rows,
+        "differing": radius.rows.height,
+        "columns": dict(radius.by_column),
+        "files": dict(radius.by_file),
+        "versions": {
+            name: {"then": then, "now": now} for name, (then, now) in radius.versions.items()
+        },
+        "redefined": list(radius.redefined),
+        "unlike": dict(radius.unlike),
+        "looked_at": radius.looked_at,
+    }
+
+
+def _show_radius(made: TrainingSet, radius: BlastRadius) -> None:
+    of = f"{number(radius.rows.height)} of {plural(made.rows, 'row')} would differ today"
+    note(f"{nearby(str(made.path))}: {of if radius.rows.height else 'no row would differ today'}")
+    versions = [f"{name} {then} -> {now}" for name, (then, now) in radius.versions.items()]
+    if versions:
+        facts = [("versions", ", ".join(versions)), ("looked at", plural(radius.looked_at, "row"))]
+        print(pairs(facts, indent=2))
+    for header, counts in (("column", radius.by_column), ("file", radius.by_file)):
+        if counts:
+            rows = [(name, number(count)) for name, count in counts.items()]
+            print(f"\n{table((header, 'rows'), rows, right=('rows',))}")
+    for name in radius.redefined:
+        note(f"{name} is defined in another way than when the set was made", "yellow")
+    for column, why in radius.unlike.items():
+        note(f"{column} cannot be compared: {why}", "yellow")
 
 
 def release(args: argparse.Namespace) -> int:
@@ -121,6 +190,14 @@ COMMANDS = (
         train,
         "mlforge train checkout_fraud --spine spine.parquet --out train/2026-11",
         "The versions that the set was made from stay in the store until 'mlforge release'.",
+    ),
+    Command(
+        "blast",
+        "tell which rows of a training set would differ today, and because of which files",
+        _configure_blast,
+        blast,
+        "mlforge blast train/2026-11",
+        "Today are the versions that the store serves now. Rows that no change can reach are not computed again.",
     ),
     Command(
         "release",
