@@ -61,6 +61,7 @@ def every_step(redis: Redis, server: EmbeddedServer, folder: Path, steps: set[st
     return made
 
 
+@pytest.mark.slow
 def test_a_job_killed_at_any_step_is_done_again(redis, server, tmp_path) -> None:  # noqa: F811
     """The fork alone dies: its worker says so, and each feature comes up to date."""
     steps = (MADE | AT_WORK) - {"job.taken"}

@@ -71,6 +71,7 @@ def memory_of(shop: Shop) -> float:
     return total
 
 
+@pytest.mark.slow
 def test_twenty_drops_a_second_are_taken_in_while_they_come(shop, record_property):
     sustained(shop, seconds=3, freshest_s=20, record=record_property)
 

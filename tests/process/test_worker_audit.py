@@ -111,6 +111,7 @@ def test_an_audit_that_takes_too_long_or_too_much_memory_is_ended(
     assert "MemoryError" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_wrong_row_is_an_alarm_until_it_is_right(
     shop: Shop,
     auditor: Auditor,

@@ -147,6 +147,7 @@ def test_the_metrics_are_for_this_machine_alone_unless_told_otherwise(address: s
     assert address.startswith("http://127.0.0.1:")
 
 
+@pytest.mark.slow
 def test_metrics_are_there_again_after_definitions_were_taken_up(shop: Shop, address: str) -> None:
     """The watcher starts itself anew for an edit, in the same process."""
     log, file = shop.folder / "output.log", shop.folder / "definitions.py"

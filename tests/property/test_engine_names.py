@@ -99,7 +99,7 @@ ways = pytest.mark.parametrize(
 
 @ways
 @pytest.mark.parametrize("engine", ["polars", "duckdb"])
-@examples(4)
+@examples(2)
 @given(chosen=names)
 def test_values_do_not_depend_on_names(
     engine: str, way: str, interval: str | None, chosen: list[str]

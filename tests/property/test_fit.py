@@ -161,7 +161,7 @@ def histories(count: int) -> settings:
 
 
 @pytest.mark.parametrize("engine", ["polars", "duckdb"])
-@histories(3)
+@histories(2)
 @given(history=steps)
 def test_any_order_of_drops_gives_what_one_build_of_all_files_gives(
     engine: str, history: list[tuple[str, Shape | None]]

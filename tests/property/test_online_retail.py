@@ -195,13 +195,11 @@ class Retail(Shop):
         )
 
 
-# How many months are dropped together; the slow run drops one after the other.
+# How many months are dropped together.
 DROPS = {"by the quarter": (1, 3, 4, 4, 1), "by the month": (1,) * 13}
 
 
-@pytest.fixture(
-    scope="module", params=["by the quarter", pytest.param("by the month", marks=pytest.mark.slow)]
-)
+@pytest.fixture(scope="module", params=DROPS)
 def retail(
     request: pytest.FixtureRequest,
     server: EmbeddedServer,  # noqa: F811
@@ -248,6 +246,7 @@ def retail_judge(retail: Retail, kind: str, lines: pl.DataFrame, draw: random.Ra
     return judge_of(built, of_entities(lines.select(columns), entities, built.spec.keys))
 
 
+@pytest.mark.slow
 @present(RETAIL)
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_year_of_invoices_through_the_worker_gives_the_oracles_values_everywhere(

@@ -10,13 +10,13 @@ import pytest
 SMALL = 12
 """Products of so many tests or fewer run whole."""
 _Pair = tuple[tuple[str, str], tuple[str, str]]
-_TIMES = 2  # that each value of a parameter is to come
+TIMES = 1  # that each value of a parameter is to come
 
 
 def beyond(items: Iterable[pytest.Item]) -> list[pytest.Item]:
     """The tests of large products that a covering part can do without, in their order.
 
-    In the part each value of each parameter comes twice or more, where it can, each time beside others. A test of one
+    In the part each value of each parameter comes at least `TIMES` times, where it can, each time beside others. A test of one
     parameter alone is kept for all of its values.
     """
     by_function: dict[str, list[pytest.Item]] = defaultdict(list)
@@ -43,12 +43,12 @@ def _text(value: object) -> str:
 
 
 def covering(rows: Sequence[dict[str, str]]) -> set[int]:
-    """The positions of a small part of the rows in which each value of each column comes twice, if it does in all.
+    """The positions of a small part of the rows in which each value of each column comes `TIMES` times, if it does in all.
 
     Deterministic: of rows that bring equally much that is new, the earliest is taken.
     """
     there = Counter(value for row in rows for value in row.items())
-    lacking = {value: min(_TIMES, count) for value, count in there.items()}
+    lacking = {value: min(TIMES, count) for value, count in there.items()}
     kept: set[int] = set()
     pairs: set[_Pair] = set()
     while any(lacking.values()):
