@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 
@@ -129,3 +129,9 @@ class ServiceEntry:
     max_age: str | None
     upstream: tuple[str, ...]
     kind: str = "service"
+
+
+def document_of(entry: FeatureEntry | ServiceEntry) -> dict[str, Any]:
+    """The entry as JSON has it, its kind first."""
+    document = asdict(entry)
+    return {"kind": document.pop("kind"), **document}

@@ -57,6 +57,11 @@ def _use(definitions: Definitions, use: Mapping[str, Any]) -> UseEntry:
     )
 
 
+def service_keys(definitions: Definitions, name: str) -> Schema:
+    """The keys of a service's entities with their dtypes; none where one of its features has no version yet."""
+    return _key_schema(_uses(definitions, definitions.services[name]))
+
+
 def _uses(definitions: Definitions, service: Service) -> tuple[FeatureUse, ...]:
     """The versions that the service reads now; none where one of its features has none, or not these columns."""
     try:

@@ -6,7 +6,7 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from mlforge.cli.command import Command
-from mlforge.cli.commands.show import entry_json, show_service
+from mlforge.cli.commands.show import show_service
 from mlforge.cli.options import definitions_of, definitions_option, json_option
 from mlforge.cli.output import number, print_json
 from mlforge.cli.table import table
@@ -29,14 +29,14 @@ def services(args: argparse.Namespace) -> int:
     Of one service: what `mlforge show` prints of it.
     """
     from mlforge.registry.catalogue import Registry
-    from mlforge.registry.entries import ServiceEntry
+    from mlforge.registry.entries import ServiceEntry, document_of
     from mlforge.registry.graph import SERVICE, Node
 
     registry = Registry.of(definitions_of(args))
     if args.name is not None:
         entry = registry.entry(registry.graph.named(args.name, (SERVICE,)))
         assert isinstance(entry, ServiceEntry)
-        print_json(entry_json(entry)) if args.json else show_service(entry)
+        print_json(document_of(entry)) if args.json else show_service(entry)
         return 0
     nodes = [Node(SERVICE, name) for name in registry.definitions.services]
     entries = [entry for entry in map(registry.entry, nodes) if isinstance(entry, ServiceEntry)]

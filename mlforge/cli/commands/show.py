@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mlforge.cli.command import Command
 from mlforge.cli.options import definitions_of, definitions_option, json_option
@@ -41,26 +40,20 @@ def show(args: argparse.Namespace) -> int:
     known is null.
     """
     from mlforge.registry.catalogue import Registry
-    from mlforge.registry.entries import FeatureEntry
+    from mlforge.registry.entries import FeatureEntry, document_of
     from mlforge.registry.graph import FEATURE, SERVICE
 
     registry = Registry.of(definitions_of(args))
     entry = registry.entry(registry.graph.named(args.name, (FEATURE, SERVICE)))
     if not isinstance(entry, FeatureEntry):
-        print_json(entry_json(entry)) if args.json else show_service(entry)
+        print_json(document_of(entry)) if args.json else show_service(entry)
         return 0
     freshness = _freshness(args, registry.definitions, entry.name)
     if args.json:
-        print_json({**entry_json(entry), "freshness_ms": freshness})
+        print_json({**document_of(entry), "freshness_ms": freshness})
     else:
         _show_feature(entry, freshness)
     return 0
-
-
-def entry_json(entry: FeatureEntry | ServiceEntry) -> dict[str, Any]:
-    """The document of a feature or a service."""
-    document = asdict(entry)
-    return {"kind": document.pop("kind"), **document}
 
 
 def _freshness(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mlforge.cli.command import Command
@@ -13,7 +13,7 @@ from mlforge.cli.style import Styled, style
 from mlforge.cli.table import pairs, table
 
 if TYPE_CHECKING:
-    from mlforge.core.manifest import ChangeSummary, VersionSummary
+    from mlforge.core.manifest import ChangeSummary
 
 
 _HASH = 12  # letters that identify a hash
@@ -42,14 +42,13 @@ def versions(args: argparse.Namespace) -> int:
     "details", "rows", "parent", "served", "pinned"}, ...]}`; latest is the one that is served, hold why the
     feature is held (null if it is not).
     """
+    from mlforge.registry.versions import versions_document
+
     store = store_of(args)
     summaries = store.summaries(args.feature)
-    pointer, books = store.pointer(args.feature), store.books(args.feature)
-    latest = str(pointer.version) if pointer else None
-    entries = [_version(summary, latest, books.kept) for summary in summaries]
+    document = versions_document(store, args.feature, summaries)
     if args.json:
-        about = {"feature": args.feature, "latest": latest, "hold": books.hold}
-        print_json({**about, "versions": entries})
+        print_json(document)
         return 0
     rows = [
         (
@@ -60,30 +59,13 @@ def versions(args: argparse.Namespace) -> int:
             ", ".join(mark for mark in ("served", "pinned") if entry[mark]) or None,
             _briefly(summary.change),
         )
-        for entry, summary in zip(entries, summaries, strict=True)
+        for entry, summary in zip(document["versions"], summaries, strict=True)
     ]
     headers = ("version", "made (UTC)", "bump", "rows", "state", "reason")
     print(table(headers, rows, right=("rows",)))
-    if books.hold:
-        note(f"{args.feature} is held: {books.hold}", "yellow")
+    if document["hold"]:
+        note(f"{args.feature} is held: {document['hold']}", "yellow")
     return 0
-
-
-def _version(summary: VersionSummary, served: str | None, kept: Collection[str]) -> dict[str, Any]:
-    from mlforge.core.values import to_iso
-
-    change, version = summary.change, str(summary.version)
-    return {
-        "version": version,
-        "created_at": to_iso(summary.created_at),
-        "bump": change.bump_type if change else None,
-        "reason": change.reason if change else None,
-        "details": list(change.details) if change else [],
-        "rows": summary.row_count,
-        "parent": str(summary.parent) if summary.parent else None,
-        "served": version == served,
-        "pinned": version in kept,
-    }
 
 
 def _briefly(change: ChangeSummary | None) -> str | None:

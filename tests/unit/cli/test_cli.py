@@ -219,3 +219,13 @@ def test_a_folder_that_cannot_be_written_is_one_line(capsys: pytest.CaptureFixtu
     error = capsys.readouterr().err
     assert "/proc/nowhere" in error
     assert error.count("\n") == 1
+
+
+def test_serving_without_its_extra_names_it(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mlforge.serve.server.find_spec", lambda _: None)
+    assert main(["serve"]) == 1
+    assert "needs the extra 'serve'" in " ".join(capsys.readouterr().err.split())
+    assert main(["serve", "--port", "65536"]) == 2
+    assert "a number from 0 to 65535" in capsys.readouterr().err

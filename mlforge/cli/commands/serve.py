@@ -1,0 +1,59 @@
+"""`mlforge serve`."""
+
+from __future__ import annotations
+
+import argparse
+
+from mlforge.cli.command import Command
+from mlforge.cli.options import definitions_option, served_definitions_of
+from mlforge.cli.output import note
+
+
+def _configure(parser: argparse.ArgumentParser) -> None:
+    definitions_option(parser)
+    parser.add_argument(
+        "--port", type=_port, default=8750, metavar="N", help="0 takes a free one (default: 8750)"
+    )
+    parser.add_argument(
+        "--host",
+        default="127.0.0.1",
+        metavar="ADDRESS",
+        help="where to listen (default: 127.0.0.1, this machine alone)",
+    )
+
+
+def _port(text: str) -> int:
+    """A port's number."""
+    if not text.isdecimal() or int(text) > 65_535:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a port, a number from 0 to 65535")
+    return int(text)
+
+
+def serve(args: argparse.Namespace) -> int:
+    """Answer over HTTP until SIGTERM or Ctrl-C; the first line on stdout is the URL."""
+    from mlforge.serve import server
+
+    server.check_extra()
+    definitions = served_definitions_of(args)
+    try:
+        with server.listening(args.host, args.port) as listener:
+            host, port = listener.getsockname()[:2]
+            place = f"[{host}]" if ":" in host else host
+            note(f"serving {definitions.name} at http://{place}:{port}")
+            server.serve(definitions, listener)
+    finally:
+        definitions.close()
+    return 0
+
+
+COMMANDS = (
+    Command(
+        "serve",
+        "answer over HTTP with current values of services and features",
+        _configure,
+        serve,
+        "mlforge serve\nmlforge serve --port 8080 --definitions shop/definitions.py",
+        "The online store is that of the definitions, else the one at REDIS_URL, else that of a running `up`. "
+        "Definitions are those of the start. Needs the extra 'serve'.",
+    ),
+)

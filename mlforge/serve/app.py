@@ -1,0 +1,102 @@
+"""The ASGI application of a project: each request to its route, each fault to a problem."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from starlette.exceptions import HTTPException
+from starlette.routing import Router
+
+from mlforge.core.logs import get_logger
+from mlforge.definitions.registry import Definitions
+from mlforge.errors import DefinitionError, MlforgeError
+from mlforge.serve.catalogue import Catalogue
+from mlforge.serve.counters import Counters
+from mlforge.serve.http import Disconnected, Message, Receive, Reply, Scope, Send, respond
+from mlforge.serve.limits import Limits
+from mlforge.serve.problems import UNEXPECTED, Problem, problem_of
+from mlforge.serve.reads import Reads
+
+_GONE = 499
+"""The status that stands in figures for a request without an answer: its caller has gone."""
+_log = get_logger(__name__)
+
+
+class App:
+    """An ASGI application that answers from the definitions' online store, and tells what their store holds.
+
+    Raises DefinitionError for definitions without an online store.
+    """
+
+    def __init__(self, definitions: Definitions, limits: Limits | None = None) -> None:
+        store, limits = definitions.online_store, limits or Limits()
+        if store is None:
+            raise DefinitionError(
+                "there is no online store to serve from: give Definitions(online_store=RedisStore(...)), set "
+                "REDIS_URL, or start 'mlforge up'"
+            )
+        self.definitions, self.store, self.counters = definitions, store, Counters()
+        self._reads = Reads(definitions, store, limits)
+        catalogue = Catalogue(definitions, store, limits, self.counters)
+        self._router = Router(catalogue.routes(), redirect_slashes=False)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request, or follow the server's start and end."""
+        if scope["type"] == "http":
+            await self._http(scope, receive, send)
+        elif scope["type"] == "lifespan":
+            await self._lifespan(receive, send)
+        else:
+            await send({"type": "websocket.close"})
+
+    async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
+        began, status = time.perf_counter(), _GONE
+        self.counters.in_flight += 1
+
+        async def sent(message: Message) -> None:
+            nonlocal status
+            status = message.get("status", status)
+            await send(message)
+
+        try:
+            if self._reads.takes(scope):
+                await respond(sent, await self._reads.reply(scope, receive))
+            else:
+                scope["app"] = self  # so that the router raises what it has no answer to
+                await self._router(scope, receive, sent)
+        except Disconnected:
+            pass
+        except Exception as error:  # noqa: BLE001 - a fault of one request ends that request alone
+            if status == _GONE:
+                await respond(sent, Reply.of_problem(_problem(error, scope)))
+        finally:
+            self.counters.in_flight -= 1
+            self.counters.count(self._route(scope, status), status, time.perf_counter() - began)
+
+    def _route(self, scope: Scope, status: int) -> str:
+        """The request's route for figures: its path where that is one of a few."""
+        path: str = scope["path"]
+        if status == 404:
+            return "unknown"
+        return "/v1/features/{feature}" if path.startswith("/v1/features/") else path
+
+    async def _lifespan(self, receive: Receive, send: Send) -> None:
+        while (message := await receive())["type"] != "lifespan.shutdown":
+            await send({"type": f"{message['type']}.complete"})
+        await self.store.aclose()
+        await asyncio.to_thread(self.definitions.close)
+        await send({"type": "lifespan.shutdown.complete"})
+
+
+def _problem(error: Exception, scope: Scope) -> Problem:
+    """The problem that stands for an error; one that is not the library's own is logged."""
+    if isinstance(error, MlforgeError):
+        return problem_of(error)
+    method, path = scope["method"], scope["path"]
+    if isinstance(error, HTTPException) and error.status_code == 405:
+        return Problem(405, "method_not_allowed", f"{path} does not take {method}")
+    if isinstance(error, HTTPException):
+        return Problem(404, "unknown_path", f"there is no {path}; /openapi.json says what there is")
+    _log.error("a request failed", method=method, path=path, exc_info=error)
+    return UNEXPECTED

@@ -1,0 +1,95 @@
+"""The edge to ASGI: bodies that come in, answers that go out."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from mlforge.serve.limits import Limits
+from mlforge.serve.problems import CONTENT_TYPE, Problem, Refused
+
+Scope: TypeAlias = MutableMapping[str, Any]
+Message: TypeAlias = MutableMapping[str, Any]
+Receive: TypeAlias = Callable[[], Awaitable[Message]]
+Send: TypeAlias = Callable[[Message], Awaitable[None]]
+Application: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
+Headers: TypeAlias = Iterable[tuple[bytes, bytes]]
+
+JSON = "application/json"
+
+
+class Disconnected(Exception):
+    """The caller has gone before its request was here."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """An answer as HTTP has it."""
+
+    body: bytes
+    content_type: str = JSON
+    status: int = 200
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+
+    @classmethod
+    def of_problem(cls, problem: Problem) -> Reply:
+        """The answer that tells of a problem."""
+        return cls(problem.body, CONTENT_TYPE, problem.status, tuple(problem.headers))
+
+
+def header(scope: Scope, name: bytes) -> str:
+    """A header of the request, empty where there is none; name: in small letters."""
+    return next((value.decode("latin-1") for key, value in scope["headers"] if key == name), "")
+
+
+async def body_of(scope: Scope, receive: Receive, limits: Limits) -> bytes:
+    """The request's body. Raises Refused for one that is too large or too slow, Disconnected where the caller goes."""
+    length = header(scope, b"content-length")
+    if length.isdecimal() and int(length) > limits.body_bytes:
+        raise _too_large(limits)
+    message = await receive()
+    if not message.get("more_body", False) and message["type"] == "http.request":
+        body: bytes = message.get("body", b"")
+        if len(body) > limits.body_bytes:
+            raise _too_large(limits)
+        return body
+    try:
+        async with asyncio.timeout(limits.body_s):
+            return await _rest(message, receive, limits)
+    except TimeoutError:
+        raise Refused(
+            408, "slow_body", f"the body was not here within {limits.body_s:g} seconds"
+        ) from None
+
+
+async def _rest(message: Message, receive: Receive, limits: Limits) -> bytes:
+    parts, size = [], 0
+    while True:
+        if message["type"] == "http.disconnect":
+            raise Disconnected
+        parts.append(message.get("body", b""))
+        size += len(parts[-1])
+        if size > limits.body_bytes:
+            raise _too_large(limits)
+        if not message.get("more_body", False):
+            return b"".join(parts)
+        message = await receive()
+
+
+def _too_large(limits: Limits) -> Refused:
+    return Refused(
+        413, "body_too_large", f"a body has at most {limits.body_bytes:,} bytes; ask several times"
+    )
+
+
+async def respond(send: Send, reply: Reply) -> None:
+    """Send an answer whole."""
+    headers = [
+        (b"content-type", reply.content_type.encode()),
+        (b"content-length", str(len(reply.body)).encode()),
+        *reply.headers,
+    ]
+    await send({"type": "http.response.start", "status": reply.status, "headers": headers})
+    await send({"type": "http.response.body", "body": reply.body})

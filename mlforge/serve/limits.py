@@ -1,0 +1,17 @@
+"""Bounds on what a caller may send, and on how long it may take."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds of requests.
+
+    entities: the most of one request. body_bytes: the most of one body. body_s: seconds within which a body is to be here.
+    """
+
+    entities: int = 1_000
+    body_bytes: int = 4 << 20
+    body_s: float = 20.0

@@ -1,0 +1,95 @@
+"""Problems: what a caller is told of a fault, as RFC 9457 has it (`application/problem+json`)."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any
+
+from mlforge.errors import (
+    DefinitionError,
+    FeatureNotFound,
+    MlforgeError,
+    NotServed,
+    OnlineError,
+    OnlineRefused,
+    OnlineUnavailable,
+    OwnedElsewhere,
+    RetrievalError,
+    StoreError,
+    VersionNotFound,
+)
+
+CONTENT_TYPE = "application/problem+json"
+RETRY_AFTER_S = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """A fault as a caller is told of it.
+
+    status: of HTTP. reason: a word for programs, such as `not_served`. detail: a sentence for people.
+    """
+
+    status: int
+    reason: str
+    detail: str
+
+    @property
+    def document(self) -> dict[str, Any]:
+        """The problem as JSON has it."""
+        return {
+            "type": "about:blank",
+            "title": HTTPStatus(self.status).phrase,
+            "status": self.status,
+            "reason": self.reason,
+            "detail": self.detail,
+        }
+
+    @property
+    def body(self) -> bytes:
+        """The document's bytes."""
+        return json.dumps(self.document).encode()
+
+    @property
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        """Headers beyond those of each answer: when to ask again, where that may help."""
+        again = str(RETRY_AFTER_S).encode()
+        return [(b"retry-after", again)] if self.status in (429, 503) else []
+
+
+class Refused(MlforgeError):
+    """A request that is refused as it stands; `problem` says why."""
+
+    def __init__(self, status: int, reason: str, detail: str) -> None:
+        super().__init__(detail)
+        self.problem = Problem(status, reason, detail)
+
+
+_OF_ERRORS: tuple[tuple[type[MlforgeError], int, str], ...] = (
+    (NotServed, 503, "not_served"),
+    (OwnedElsewhere, 503, "owned_elsewhere"),
+    (OnlineUnavailable, 503, "online_store_unavailable"),
+    (OnlineRefused, 503, "online_store_refuses"),
+    (OnlineError, 503, "online_store_damaged"),
+    (FeatureNotFound, 404, "unknown_feature"),
+    (VersionNotFound, 404, "unknown_version"),
+    (StoreError, 503, "store_unavailable"),
+    (RetrievalError, 422, "unfit_request"),
+    (DefinitionError, 500, "unfit_definitions"),
+    (MlforgeError, 500, "failed"),
+)
+"""Status and reason of errors; the first class that an error belongs to counts."""
+
+
+def problem_of(error: MlforgeError) -> Problem:
+    """The problem that stands for an error of the library."""
+    if isinstance(error, Refused):
+        return error.problem
+    status, reason = next((s, r) for kind, s, r in _OF_ERRORS if isinstance(error, kind))
+    return Problem(status, reason, str(error))
+
+
+UNEXPECTED = Problem(500, "internal", "the server failed; its log says on what")
+"""The problem that stands for an error which is none of the library's: its text is for the log alone."""

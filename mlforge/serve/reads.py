@@ -1,0 +1,92 @@
+"""The hot routes: values of services and of features, read by the library and awaited."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from dataclasses import dataclass
+
+from mlforge.definitions.registry import Definitions
+from mlforge.online import OnlineStore
+from mlforge.online.steps import answered_async
+from mlforge.retrieval.serving import OnlineAnswer, online_answer
+from mlforge.serve.answers import arrow_body, json_body, served
+from mlforge.serve.http import Receive, Reply, Scope, body_of, header
+from mlforge.serve.limits import Limits
+from mlforge.serve.problems import Refused
+from mlforge.serve.read_request import (
+    ARROW,
+    ReadRequest,
+    entity_request,
+    features_request,
+    service_request,
+    unknown,
+)
+from mlforge.services.service import Service
+
+SERVICES, FEATURES = "/v1/services/", "/v1/features"
+
+
+@dataclass(frozen=True, slots=True)
+class Reads:
+    """The reads that a server answers: those of its definitions, from their online store."""
+
+    definitions: Definitions
+    store: OnlineStore
+    limits: Limits
+
+    def takes(self, scope: Scope) -> bool:
+        """Whether a request is a read."""
+        path: str = scope["path"]
+        return path == FEATURES or path.startswith(SERVICES)
+
+    async def reply(self, scope: Scope, receive: Receive) -> Reply:
+        """The answer to a read; raises MlforgeError, which a problem stands for, and Disconnected."""
+        request = await self._request(scope, receive)
+        answer = await answered_async(
+            online_answer(
+                request.features,
+                request.entities,
+                self.store,
+                request.max_age,
+                request.at,
+                request.request,
+                request.details,
+            )
+        )
+        if request.arrow:
+            return await _arrow(answer)
+        return Reply(json_body(answer, request.layout, request.details))
+
+    async def _request(self, scope: Scope, receive: Receive) -> ReadRequest:
+        path, method, query = scope["path"], scope["method"], scope["query_string"]
+        accept = header(scope, b"accept")
+        if path == FEATURES:
+            if method != "POST":
+                raise _not_taken(path, method, "POST")
+            body = await body_of(scope, receive, self.limits)
+            return features_request(self.definitions.features, query, accept, body, self.limits)
+        service = self._service(path.removeprefix(SERVICES))
+        if method == "GET":
+            return entity_request(service, query, accept)
+        if method != "POST":
+            raise _not_taken(path, method, "GET and POST")
+        body = await body_of(scope, receive, self.limits)
+        return service_request(service, query, accept, body, self.limits)
+
+    def _service(self, name: str) -> Service:
+        service = self.definitions.services.get(name)
+        if service is None:
+            raise unknown("service", name, self.definitions.services)
+        return service
+
+
+def _not_taken(path: str, method: str, methods: str) -> Refused:
+    return Refused(405, "method_not_allowed", f"{path} takes {methods}, not {method}")
+
+
+async def _arrow(answer: OnlineAnswer) -> Reply:
+    """The answer as Arrow, made in a thread, as a large one takes its time; served versions are in a header."""
+    body = await asyncio.to_thread(arrow_body, answer)
+    versions = json.dumps(served(answer)).encode()
+    return Reply(body, ARROW, headers=((b"mlforge-served", versions),))

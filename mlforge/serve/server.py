@@ -1,0 +1,88 @@
+"""The process of a server: definitions, an application, and uvicorn that runs it until it is told to stop."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+
+from mlforge.definitions.environment import redis_url
+from mlforge.definitions.loader import load
+from mlforge.definitions.profiles import PROFILE
+from mlforge.definitions.registry import Definitions
+from mlforge.definitions.running import running_url, serve_at
+from mlforge.errors import MissingExtra, MlforgeError
+
+DEFINITIONS = "MLFORGE_DEFINITIONS"
+HOST, PORT = "127.0.0.1", 8750
+DRAIN_S = 15
+"""How long requests in hand may take once the server is to stop."""
+_BACKLOG = 2_048
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+def check_extra() -> None:
+    """Raise MissingExtra unless all that serving needs is installed."""
+    if find_spec("starlette") is None or find_spec("uvicorn") is None:
+        raise MissingExtra.of("mlforge serve", "serve")
+
+
+def app_of_environment() -> Callable[..., object]:
+    """The application of the definitions that MLFORGE_DEFINITIONS names, else of definitions.py here.
+
+    Those of the profile that MLFORGE_PROFILE names, if any. Their online store is their own, else that of REDIS_URL, else of a running `mlforge up`.
+    """
+    check_extra()
+    from mlforge.serve.app import App
+
+    target, here = os.environ.get(DEFINITIONS) or None, Path.cwd()
+    profile = os.environ.get(PROFILE) or None
+    definitions = load(target, here=here, profile=profile)
+    url = None
+    if definitions.online_store is None:
+        url = redis_url() or running_url(target, here, profile)
+    return App(definitions if url is None else serve_at(definitions, url))
+
+
+def listening(host: str, port: int) -> socket.socket:
+    """A socket that listens; port 0 takes a free one. MlforgeError for an address that cannot be had."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=_BACKLOG)
+    except (OSError, OverflowError) as error:
+        raise MlforgeError(
+            f"cannot listen at {host}:{port}: {error}; name another with --host or --port"
+        ) from error
+
+
+def serve(definitions: Definitions, listener: socket.socket) -> None:
+    """Answer on the listener until SIGTERM or Ctrl-C; requests in hand are answered first."""
+    check_extra()
+    import uvicorn
+
+    from mlforge.serve.app import App
+
+    config = uvicorn.Config(
+        App(definitions),
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        lifespan="on",
+        backlog=_BACKLOG,
+        timeout_graceful_shutdown=DRAIN_S,
+    )
+    server = uvicorn.Server(config)
+
+    def end(*_: object) -> None:
+        server.should_exit = True
+
+    # uvicorn has handlers of its own, and raises once more for these what has ended it.
+    before = {number: signal.signal(number, end) for number in _SIGNALS}
+    try:
+        server.run(sockets=[listener])
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,423 @@
+"""The HTTP server's application on a real online store: answers, catalogue, and each fault as a problem."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import httpx
+import polars as pl
+import pytest
+import redis
+
+from mlforge import Definitions, Service, get_online_features
+from mlforge.core import clock
+from mlforge.core.values import to_us
+from mlforge.errors import DefinitionError
+from mlforge.online import RedisStore
+from mlforge.serve.app import App
+from mlforge.serve.limits import Limits
+from mlforge.serve.read_request import ARROW
+from tests.support.projects import Project, at, rows
+from tests.support.servers import free_port
+
+NOW, LATER = at(5), at(5.5)
+PROBLEM = "application/problem+json"
+
+
+@pytest.fixture
+def served(tmp_path: Path, online: RedisStore) -> Definitions:
+    """Two features whose values are as of NOW, with rows of users 1, 2 and 4, and services of them."""
+    project = Project(tmp_path)
+    project.drop("a", rows((1, 0, 1.0), (1, 3, 2.0), (2, 1.5, 5.0), (4, 5, 7.0)))
+    spend, other = project.define(), project.define(name="other")
+    checkout = Service(
+        "checkout",
+        features=[
+            spend["amount__sum__7d", "amount__count__7d"],
+            other["amount__sum__2d"].as_("buyer", user_id="buyer_id"),
+        ],
+        request={"price": pl.Float64, "when": pl.Datetime("us", "UTC"), "day": pl.Date},
+        derive={"share": "price / spend__amount__sum__7d", "waited": "days(t - when)"},
+        defaults={"buyer__amount__sum__2d": 0.5},
+        description="A checkout.",
+    )
+    defs = project.definitions(
+        spend, other, online_store=online, services=[checkout, Service("plain", features=[spend])]
+    )
+    with clock.fixed(to_us(NOW)):
+        defs.build(online=True)
+    return defs
+
+
+class Caller:
+    """Requests to an application, each on an event loop of its own."""
+
+    def __init__(self, app: App) -> None:
+        self.app = app
+
+    def __call__(self, method: str, path: str, **options: Any) -> httpx.Response:
+        async def ask() -> httpx.Response:
+            transport = httpx.ASGITransport(self.app)
+            async with httpx.AsyncClient(transport=transport, base_url="http://here") as client:
+                return await client.request(method, path, **options)
+
+        with clock.fixed(to_us(LATER)):
+            return asyncio.run(ask())
+
+
+@pytest.fixture
+def ask(served: Definitions) -> Caller:
+    return Caller(App(served))
+
+
+ENTITIES = [{"user_id": 1, "buyer_id": 4}, {"user_id": "2", "buyer_id": 3}]
+REQUEST = [
+    {"price": 6, "when": "2026-01-05T00:00:00Z", "day": "2026-01-05"},
+    {"price": None, "when": None, "day": None},
+]
+BODY = {"entities": ENTITIES, "request": REQUEST}
+
+
+def test_a_service_answers_by_feature_with_the_versions_that_are_served(ask: Caller) -> None:
+    answer = ask("POST", "/v1/services/checkout", json=BODY)
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "application/json")
+    assert answer.json() == {
+        "features": {
+            "spend": [
+                {"amount__sum__7d": 3.0, "amount__count__7d": 2},
+                {"amount__sum__7d": 5.0, "amount__count__7d": 1},
+            ],
+            "buyer": [{"amount__sum__2d": 7.0}, {"amount__sum__2d": 0.5}],
+        },
+        "derived": [{"share": 2.0, "waited": 1.5}, {"share": None, "waited": None}],
+        "served": {
+            "spend": {"version": "1.0.0", "as_of": "2026-01-06T00:00:00.000000Z"},
+            "other": {"version": "1.0.0", "as_of": "2026-01-06T00:00:00.000000Z"},
+        },
+    }
+
+
+def test_flat_rows_and_arrow_are_the_answers_of_the_library(
+    ask: Caller, served: Definitions, online: RedisStore
+) -> None:
+    flat = ask("POST", "/v1/services/checkout?layout=flat", json=BODY).json()["rows"]
+    [row] = ask(
+        "GET",
+        "/v1/services/checkout?user_id=1&buyer_id=4&price=6&when=2026-01-05T00:00:00Z&day=2026-01-05&layout=flat",
+    ).json()["rows"]
+    arrow = ask("POST", "/v1/services/checkout", json=BODY, headers={"accept": ARROW})
+    table = pl.read_ipc_stream(io.BytesIO(arrow.content))
+    with clock.fixed(to_us(LATER)):
+        expected = get_online_features(
+            served.services["checkout"],
+            [{"user_id": 1, "buyer_id": 4}, {"user_id": 2, "buyer_id": 3}],
+            online,
+            request=[
+                {"price": 6, "when": at(4), "day": at(4).date()},
+                dict.fromkeys(("price", "when", "day")),
+            ],
+        )
+    assert table.to_dicts() == expected
+    assert list(table.columns) == list(expected[0]) == list(flat[0])
+    assert table.schema["day"] == pl.Date
+    assert json.loads(arrow.headers["mlforge-served"])["spend"]["version"] == "1.0.0"
+    texts = {"when": "2026-01-05T00:00:00.000000Z", "day": "2026-01-05"}
+    assert flat == [expected[0] | texts, expected[1]]
+    assert row == flat[0]
+
+
+def test_details_say_what_stands_behind_each_value(ask: Caller) -> None:
+    fresh = ask("POST", CHECKOUT, json={**BODY, "details": True}).json()
+    old = ask("POST", CHECKOUT, json={**BODY, "details": True, "max_age": "1s"}).json()
+    assert (
+        fresh["features"] == old["features"] == ask("POST", CHECKOUT, json=BODY).json()["features"]
+    )
+    assert fresh["details"][1]["spend__amount__sum__7d"]["status"] == "present"
+    assert fresh["details"][1]["buyer__amount__sum__2d"]["status"] == "empty"
+    assert old["details"][0]["spend__amount__sum__7d"]["status"] == "stale"
+    assert old["details"][0]["spend__amount__sum__7d"]["as_of"] == "2026-01-06T00:00:00.000000Z"
+
+
+def test_features_are_asked_for_by_name_version_and_columns(ask: Caller) -> None:
+    renamed = {
+        "feature": "spend",
+        "columns": ["amount__sum__2d"],
+        "prefix": "b",
+        "keys": {"user_id": "who"},
+    }
+    body = {
+        "features": ["other@1.0.0", renamed],
+        "entities": [{"user_id": 4, "who": 1}, {"user_id": 9, "who": 9}],
+    }
+    answer = ask("POST", "/v1/features", json=body).json()
+    assert answer["features"]["other"][0]["amount__sum__2d"] == 7.0
+    assert answer["features"]["other"][1] == {
+        "amount__sum__2d": None,
+        "amount__count__2d": 0,
+        "amount__sum__7d": None,
+        "amount__count__7d": 0,
+    }
+    assert answer["features"]["b"] == [{"amount__sum__2d": 2.0}, {"amount__sum__2d": None}]
+    assert "derived" not in answer
+    assert ask("POST", "/v1/features", json={"features": ["spend"], "entities": []}).json()[
+        "features"
+    ] == {"spend": []}
+
+
+def deep(depth: int) -> bytes:
+    return b'{"entities": ' + b"[" * depth + b"]" * depth + b"}"
+
+
+PLAIN, CHECKOUT, FEATURES = "/v1/services/plain", "/v1/services/checkout", "/v1/features"
+ONE = {"user_id": 1, "buyer_id": 1}
+
+
+@pytest.mark.parametrize(
+    ("path", "sent", "status", "reason", "said"),
+    [
+        (PLAIN, b"", 400, "not_json", "empty"),
+        (PLAIN, b"{", 400, "not_json", "is not JSON"),
+        (PLAIN, b"\xff\xfe\xfd", 400, "not_json", "is not JSON"),
+        (PLAIN, b'{"entities": [{"user_id": NaN}]}', 400, "not_json", "NaN"),
+        (PLAIN, b'{"entities": [{"user_id": ' + b"9" * 5_000 + b"}]}", 400, "not_json", "JSON"),
+        (PLAIN, deep(100_000), 400, "too_deep", "deeply"),
+        (PLAIN, b"[]", 400, "not_an_object", "'entities'"),
+        (PLAIN, {}, 422, "unfit_request", "'entities' is missing"),
+        (PLAIN, {"entities": [1]}, 422, "unfit_request", "list of objects"),
+        (PLAIN, {"entites": []}, 422, "unknown_field", "'entites'"),
+        (PLAIN, {"entities": [{}] * 1_001}, 422, "too_many_entities", "1,001"),
+        (PLAIN, {"entities": [{"user": 1}]}, 422, "unfit_request", "the keys are user_id"),
+        (PLAIN, {"entities": [{"user_id": None}]}, 422, "unfit_request", "is null"),
+        (PLAIN, {"entities": [{"user_id": "x"}]}, 422, "unfit_request", "whole number"),
+        (PLAIN, {"entities": [{"user_id": [1]}]}, 422, "unfit_request", "no key"),
+        (PLAIN, {"entities": [{"user_id": 1e400}]}, 400, "not_json", "Infinity"),
+        (PLAIN, {"entities": [{"user_id": 1}], "max_age": "soon"}, 422, "unfit_request", "soon"),
+        (PLAIN, {"entities": [{"user_id": 1}], "at": "soon"}, 422, "unfit_request", "ISO 8601"),
+        (
+            PLAIN,
+            {"entities": [{"user_id": 1}], "details": 1},
+            422,
+            "unfit_request",
+            "true or false",
+        ),
+        (PLAIN, {"entities": [{"user_id": 1}], "max_age": "1h"}, 503, "not_served", "max_age"),
+        (CHECKOUT, {"entities": [ONE]}, 422, "unfit_request", "price"),
+        (CHECKOUT, {"entities": [ONE], "request": [{"price": "6"}]}, 422, "unfit_request", "price"),
+        (
+            CHECKOUT,
+            {"entities": [ONE], "request": [{"price": 1, "when": "soon", "day": None}]},
+            422,
+            "unfit_request",
+            "an instant as in",
+        ),
+        (f"{PLAIN}?layout=wide", {"entities": []}, 422, "unfit_request", "nested"),
+        (f"{PLAIN}?layuot=flat", {"entities": []}, 422, "unknown_field", "layuot"),
+        ("/v1/services/plan", {"entities": []}, 404, "unknown_service", "did you mean 'plain'?"),
+        (FEATURES, {"entities": []}, 422, "unfit_request", "'features'"),
+        (FEATURES, {"features": ["spent"], "entities": []}, 404, "unknown_feature", "'spend'"),
+        (FEATURES, {"features": ["spend@2.0.0"], "entities": []}, 503, "not_served", "1.0.0"),
+        (FEATURES, {"features": ["spend@new"], "entities": []}, 422, "unfit_request", "new"),
+        (FEATURES, {"features": [7], "entities": []}, 422, "unfit_request", "7"),
+        (
+            FEATURES,
+            {"features": [{"feature": "spend", "colums": []}], "entities": []},
+            422,
+            "unknown_field",
+            "did you mean 'columns'?",
+        ),
+        (
+            FEATURES,
+            {"features": [{"feature": "spend", "columns": [[]]}], "entities": []},
+            422,
+            "unfit_request",
+            "strings",
+        ),
+        (
+            FEATURES,
+            {"features": [{"feature": "spend", "columns": ["amount__sum__9d"]}], "entities": []},
+            422,
+            "unfit_request",
+            "amount__sum__7d",
+        ),
+        (
+            FEATURES,
+            {"features": [{"feature": "spend", "keys": {"user": "a"}}], "entities": []},
+            422,
+            "unfit_request",
+            "user_id",
+        ),
+    ],
+)
+def test_each_fault_of_a_request_is_a_problem_with_a_reason(
+    ask: Caller, path: str, sent: Any, status: int, reason: str, said: str
+) -> None:
+    content = sent if isinstance(sent, bytes) else json.dumps(sent).encode()
+    answer = ask("POST", path, content=content)
+    problem = answer.json()
+    assert (answer.status_code, problem["reason"]) == (status, reason), problem
+    assert (problem["status"], answer.headers["content-type"]) == (status, PROBLEM)
+    assert said in problem["detail"], problem
+    assert ("retry-after" in answer.headers) == (status == 503)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "reason", "said"),
+    [
+        ("GET", "/v1/services/plain?user_id=1&user_id=2", 400, "unfit_query", "twice"),
+        ("GET", "/v1/services/plain?user_id=%ff", 400, "unfit_query", "UTF-8"),
+        ("GET", "/v1/services/plain?user_id=1&details=yes", 422, "unfit_request", "true or false"),
+        ("GET", "/v1/services/plain?user=1", 422, "unfit_request", "the keys are user_id"),
+        ("GET", f"{CHECKOUT}?user_id=1&buyer_id=1&price=x", 422, "unfit_request", "no number"),
+        ("DELETE", "/v1/services/plain", 405, "method_not_allowed", "GET and POST"),
+        ("PUT", "/v1/features", 405, "method_not_allowed", "/v1/features"),
+        ("POST", "/v1/catalog", 405, "method_not_allowed", "/v1/catalog"),
+        ("GET", "/v1/nothing", 404, "unknown_path", "/openapi.json"),
+        ("GET", "/v1/features/spent", 404, "unknown_feature", "'spend'"),
+        ("GET", "/v1/features/spend/explain", 422, "unfit_request", "user_id"),
+        ("GET", "/v1/features/spend/explain?user_id=1&version=7", 422, "unfit_request", "7"),
+        ("GET", "/v1/features/spend/explain?user_id=1&version=7.0.0", 404, "unknown_version", "7.0.0"),
+    ],
+)  # fmt: skip
+def test_each_fault_of_a_path_or_a_query_is_a_problem_with_a_reason(
+    ask: Caller, method: str, path: str, status: int, reason: str, said: str
+) -> None:
+    answer = ask(method, path)
+    assert (answer.status_code, answer.json()["reason"]) == (status, reason), answer.text
+    assert said in answer.json()["detail"]
+    assert answer.headers["content-type"] == PROBLEM
+
+
+def test_what_the_online_store_cannot_say_is_a_503_and_never_a_zero(
+    served: Definitions, ask: Caller, redis_url: str
+) -> None:
+    def answer() -> tuple[int, str]:
+        told = ask("POST", PLAIN, json={"entities": [{"user_id": 1}]})
+        return told.status_code, told.json().get("reason", "")
+
+    assert answer() == (200, "")
+    online = served.online_store
+    assert isinstance(online, RedisStore)
+    with redis.Redis.from_url(redis_url) as client:
+        client.hset("mlforge:spend", "columns", "{")
+        assert answer() == (503, "online_store_damaged")
+        client.flushdb()
+    assert answer() == (503, "not_served")
+    served.online_store = RedisStore(port=free_port())
+    away = Caller(App(served))
+    for method, path in (("POST", PLAIN), ("GET", "/readyz")):
+        told = away(method, path, json={"entities": [{"user_id": 1}]})
+        assert (told.status_code, told.json()["reason"]) == (503, "online_store_unavailable")
+
+
+def test_an_error_that_nobody_foresaw_is_told_without_its_traceback(
+    ask: Caller, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("mlforge.serve.reads.json_body", lambda *_: 1 / 0)
+    answer = ask("POST", PLAIN, json={"entities": [{"user_id": 1}]})
+    assert (answer.status_code, answer.json()["reason"]) == (500, "internal")
+    assert "division" not in answer.text
+    assert "ZeroDivisionError" in capsys.readouterr().err
+
+
+def test_bodies_that_are_too_large_or_too_slow_are_refused(served: Definitions) -> None:
+    app = App(served, Limits(body_bytes=100, body_s=0.01))
+
+    async def sent(*messages: dict[str, Any], headers: Any = ()) -> tuple[int, dict[str, Any]]:
+        queue, out = list(messages), list[Any]()
+
+        async def receive() -> Any:
+            return queue.pop(0) if queue else await asyncio.Event().wait()
+
+        async def send(message: Any) -> None:
+            out.append(message)
+
+        scope = {"type": "http", "method": "POST", "path": PLAIN, "query_string": b""}
+        await app({**scope, "headers": list(headers)}, receive, send)
+        return (out[0]["status"], json.loads(out[1]["body"])) if out else (0, {})
+
+    def part(body: bytes, more: bool) -> dict[str, Any]:
+        return {"type": "http.request", "body": body, "more_body": more}
+
+    large = asyncio.run(sent(part(b"x" * 101, False)))
+    parted = asyncio.run(sent(part(b"x" * 60, True), part(b"x" * 60, True)))
+    told = asyncio.run(sent(headers=[(b"content-length", b"101")]))
+    assert {large[0], parted[0], told[0]} == {413}
+    slow = asyncio.run(sent(part(b"{", True)))
+    assert (slow[0], slow[1]["reason"]) == (408, "slow_body")
+    assert asyncio.run(sent(part(b"{", True), {"type": "http.disconnect"})) == (0, {})
+    whole = asyncio.run(sent(part(b'{"entities": ', True), part(b"[]}", False)))
+    assert whole[0] == 200
+
+
+def test_the_catalogue_has_what_the_command_line_has(ask: Caller, served: Definitions) -> None:
+    catalogue = ask("GET", "/v1/catalog").json()
+    assert [entry["name"] for entry in catalogue["features"]] == ["spend", "other"]
+    assert [entry["name"] for entry in catalogue["services"]] == ["checkout", "plain"]
+    assert ask("GET", "/v1/features/spend").json() == catalogue["features"][0]
+    versions = ask("GET", "/v1/features/spend/versions").json()
+    assert (versions["latest"], [v["version"] for v in versions["versions"]]) == (
+        "1.0.0",
+        ["1.0.0"],
+    )
+    explanation = ask("GET", "/v1/features/spend/explain?user_id=1").json()
+    values = {value["column"]: value["value"] for value in explanation["values"]}
+    assert values["amount__sum__7d"] == 3.0
+    assert explanation["online"]["agrees"] is True
+
+
+def test_health_readiness_and_figures(ask: Caller) -> None:
+    assert ask("GET", "/healthz").json() == {"alive": True}
+    assert ask("GET", "/readyz").json() == {
+        "ready": True,
+        "served": {"spend": "1.0.0", "other": "1.0.0"},
+    }
+    ask("POST", PLAIN, json={"entities": []})
+    ask("POST", '/v1/services/a"b', json={"entities": []})
+    lines = ask("GET", "/metrics").text.splitlines()
+    assert f'mlforge_http_requests_total{{route="{PLAIN}",status="200"}} 1' in lines
+    assert 'mlforge_http_requests_total{route="unknown",status="404"} 1' in lines
+    assert f'mlforge_http_request_seconds_count{{route="{PLAIN}"}} 1' in lines
+    assert "mlforge_http_in_flight 1" in lines
+
+
+def test_the_openapi_document_types_each_service_and_has_each_route(ask: Caller) -> None:
+    document = ask("GET", "/openapi.json").json()
+    assert set(document["paths"]) >= {
+        PLAIN,
+        CHECKOUT,
+        FEATURES,
+        "/readyz",
+        "/v1/features/{feature}/explain",
+    }
+    post = document["paths"][CHECKOUT]["post"]
+    body = post["requestBody"]["content"]["application/json"]["schema"]
+    assert body["required"] == ["entities", "request"]
+    assert body["properties"]["entities"]["items"]["properties"] == {
+        "user_id": {"type": "integer"},
+        "buyer_id": {"type": "integer"},
+    }
+    assert body["properties"]["request"]["items"]["properties"]["when"] == {
+        "type": ["string", "null"],
+        "format": "date-time",
+    }
+    nested, flat = post["responses"]["200"]["content"]["application/json"]["schema"]["oneOf"]
+    of_features = nested["properties"]["features"]["properties"]
+    assert of_features["buyer"]["items"]["properties"] == {
+        "amount__sum__2d": {"type": ["number", "null"]}
+    }
+    answer = ask("POST", CHECKOUT, json=BODY).json()
+    assert set(answer) == set(nested["required"])
+    rows_of = ask("POST", f"{CHECKOUT}?layout=flat", json=BODY).json()["rows"]
+    assert list(flat["properties"]["rows"]["items"]["properties"]) == list(rows_of[0])
+    names = [parameter["name"] for parameter in document["paths"][CHECKOUT]["get"]["parameters"]]
+    assert names[:5] == ["user_id", "buyer_id", "price", "when", "day"]
+
+
+def test_definitions_without_an_online_store_cannot_be_served(served: Definitions) -> None:
+    served.online_store = None
+    with pytest.raises(DefinitionError, match="REDIS_URL"):
+        App(served)
