@@ -62,7 +62,10 @@ def test_a_chart_has_each_node_and_edge_once_and_no_letter_that_ends_a_label() -
 def service(
     name: str, *columns: ColumnEntry, owner: str = "", description: str = ""
 ) -> ServiceEntry:
-    return ServiceEntry(name, owner, description, (), ("user_id",), (), columns, True, {}, None, ())
+    keys, nothing = ("user_id",), ()
+    return ServiceEntry(
+        name, owner, description, nothing, nothing, keys, nothing, columns, True, {}, None, nothing
+    )
 
 
 def test_a_search_wants_every_word_somewhere_and_puts_names_first() -> None:
