@@ -1,4 +1,4 @@
-"""From payments to a model that is served: a training set, a fit, a prediction, and a late file.
+"""From payments to a model that is served: a training set, a fit, a lock, a prediction, and a late file.
 
     python examples/fraud/demo.py [--keep DIR]
 
@@ -95,6 +95,12 @@ def play(folder: Path, redis_url: str) -> None:
     model, score = fit(trained_on.scan().collect())
     print(f"3. Model: area under the curve {score:.3f} on the last seven days")
 
+    # --8<-- [start:lock]
+    lock = trained_on.lock
+    defs.store.register_lock("fraud_v1", lock)
+    # --8<-- [end:lock]
+    print(f"   its lock is registered: {len(lock.columns)} columns mean what they did in training")
+
     # --8<-- [start:predict]
     def risk_of(card: str, amount: float) -> float:
         [answer] = get_online_features(
@@ -102,6 +108,7 @@ def play(folder: Path, redis_url: str) -> None:
             [{"card_id": card, "merchant_id": SHOP}],
             store=online,
             request=[{"amount": amount}],
+            lock=lock,
         )
         return float(model.predict_proba(inputs(answer))[0, 1])
 
@@ -122,6 +129,13 @@ def play(folder: Path, redis_url: str) -> None:
     for name in ("card_spend", "merchant_daily"):
         print(f"   {name} {result[name].version} ({result[name].reason})")
     print(f"   by {OFFLINE}: risk {before:.2f} -> {risk_of(OFFLINE, 80.0):.2f}")
+
+    # --8<-- [start:blast]
+    radius = trained_on.blast_radius(defs.store)
+    # --8<-- [end:blast]
+    print(f"6. Blast radius: {radius.rows.height} rows of the training set would differ today")
+    for file, rows in radius.by_file.items():
+        print(f"   because of {file}: {rows}")
     online.close()
 
 

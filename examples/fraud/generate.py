@@ -23,7 +23,7 @@ END = datetime(2026, 3, 31, 18, tzinfo=UTC)
 STOLEN_NOW = "c007"
 """The card that a thief uses at the end of the data."""
 OFFLINE = "c012"
-"""The card that a thief used on a terminal whose payments arrive late."""
+"""The card that a thief used twice on a terminal whose payments arrive late."""
 
 PAYMENTS = pl.Schema(
     {
@@ -61,6 +61,7 @@ def history(seed: int = 7) -> History:
         if card == STOLEN_NOW:
             rows += _stolen(random, card, usual, END - timedelta(minutes=50))
         if card == OFFLINE:
+            late += _stolen(random, card, usual, END - timedelta(days=4))
             late += _stolen(random, card, usual, END - timedelta(minutes=55))
     rows = sorted((row for row in rows if row[2] <= END), key=lambda row: row[2])
     numbered = [(number, *row) for number, row in enumerate([*rows, *late], start=1)]

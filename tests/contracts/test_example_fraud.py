@@ -40,7 +40,7 @@ def test_the_same_seed_gives_the_same_payments_of_which_the_late_ones_are_apart(
 def test_the_code_of_the_page_is_that_of_the_example() -> None:
     blocks = re.findall(r"``` {.python}\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
     shown = [re.fullmatch(r'--8<-- "(\S+):(\w+)"\n', block) for block in blocks]
-    assert len(shown) == 7
+    assert len(shown) == 9
     for block in shown:
         assert block is not None
         text = (ROOT / block[1]).read_text(encoding="utf-8")
@@ -74,6 +74,10 @@ def test_the_script_goes_from_payments_to_a_served_model_and_a_late_file_changes
     assert [str(version) for version in store.versions("card_spend")] == ["1.0.0", "1.0.1"]
     made = TrainingSet.open(folder / "train/march")
     assert made.verify() == []
+    assert store.locks()["fraud_v1"] == made.lock
+    radius = made.blast_radius(store)
+    assert radius.by_file == {"data/payments/late.parquet": radius.rows.height}
+    assert f"6. Blast radius: {radius.rows.height} rows" in out
     for line in out.splitlines():
         told = re.sub(r"\d\.\d\d\d? ", "", line)
         if line.startswith("All of it lies"):
