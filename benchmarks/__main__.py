@@ -22,6 +22,7 @@ from benchmarks import (
     freshness,
     hot,
     peaks,
+    profiles,
     pushes,
     reads,
     sharing,
@@ -48,6 +49,7 @@ _MODULES = (
     aggregations,
     all_time,
     derived,
+    profiles,
 )
 
 

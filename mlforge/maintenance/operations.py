@@ -81,7 +81,7 @@ def pin(
 def prune(
     store: Store, names: Iterable[str], rule: Retention, *, dry_run: bool = False
 ) -> list[Pruned]:
-    """Remove versions that the rule allows to go, and partials that no version names any more.
+    """Remove versions that the rule allows to go, and partials and profiles of parts that no version names any more.
 
     A version from whose rows a version of another feature was made stays for as long as that one.
     """
@@ -164,6 +164,9 @@ def _prune(
         if not dry_run:
             timestamp = next(reversed(manifests.values())).spec.timestamp if manifests else None
             spare = store.remove_partials(name, spare, timestamp, above)
+            if not unreadable:
+                kept = (m for v, m in manifests.items() if v not in removed)
+                store.keep_profiles(name, {part.hash for m in kept for part in m.parts})
     removed_, unreadable_, in_use_ = (
         tuple(map(str, versions)) for versions in (removed, unreadable, in_use)
     )

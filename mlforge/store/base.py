@@ -160,6 +160,21 @@ class Store(ABC):
         """
 
     @abstractmethod
+    def profiles(self, name: str, hashes: Iterable[str]) -> Mapping[str, Mapping[str, Any]]:
+        """Stored profiles of parts as JSON documents, by the parts' hashes; a missing or damaged one is left out."""
+
+    @abstractmethod
+    def write_profiles(self, name: str, documents: Mapping[str, Mapping[str, Any]]) -> None:
+        """Store profiles by the hashes of their parts: a cache, which may be deleted at any time.
+
+        No lock is needed, as equal hashes have equal profiles. Raises StoreError where the store cannot be written to.
+        """
+
+    @abstractmethod
+    def keep_profiles(self, name: str, hashes: Collection[str]) -> None:
+        """Delete the profiles of all parts but these; StoreError where the store cannot be written to."""
+
+    @abstractmethod
     def is_whole(self, name: str, file: str) -> bool:
         """Whether a partial file exists and has all the bytes that were written to it."""
 

@@ -109,6 +109,12 @@ class Draft(Store):
     def write_tiles(self, name: str, kind: str, writes: Iterable[TileWrite]) -> None:
         """Write nothing; tiles may be missing at any time."""
 
+    def write_profiles(self, name: str, documents: Mapping[str, Mapping[str, Any]]) -> None:
+        """Write nothing; profiles may be missing at any time."""
+
+    def keep_profiles(self, name: str, hashes: Collection[str]) -> None:
+        """Delete nothing."""
+
     def keep(
         self,
         name: str,
@@ -211,6 +217,10 @@ class Draft(Store):
     def tile_notes(self, name: str, tiles: str, of: str) -> Mapping[str, Any] | None:
         """The store's."""
         return self._store.tile_notes(name, tiles, of)
+
+    def profiles(self, name: str, hashes: Iterable[str]) -> Mapping[str, Mapping[str, Any]]:
+        """The store's."""
+        return self._store.profiles(name, hashes)
 
     def lease(self, name: str, version: Version) -> AbstractContextManager[None]:
         """The store's; a planned version stays for as long as the draft."""

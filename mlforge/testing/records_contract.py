@@ -80,6 +80,25 @@ class RecordsContract(StoreFixtures):
             store.write_file_states("spend", FileStateMap())
         assert store.file_states("spend") == {}
 
+    # Profiles
+
+    def test_profiles_of_parts_come_back_until_other_parts_are_kept(self, store: Store) -> None:
+        publish(store, FIRST, 1)
+        documents: dict[str, dict[str, object]] = {
+            "a1" * 32: {"format": 1, "ä": [1, None, 2.5]},
+            "b2" * 32: {"format": 1},
+        }
+        store.write_profiles("spend", documents)
+        assert self.again(store).profiles("spend", [*documents, "c3" * 32]) == documents
+        assert store.profiles("other", documents) == {}
+        store.keep_profiles("spend", {"b2" * 32})
+        assert list(store.profiles("spend", documents)) == ["b2" * 32]
+        with store.draft() as draft:
+            draft.write_profiles("spend", documents)
+            draft.keep_profiles("spend", ())
+            assert list(draft.profiles("spend", documents)) == ["b2" * 32]
+        assert list(store.profiles("spend", documents)) == ["b2" * 32]
+
     # Index
 
     def test_the_index_says_what_is_served(self, store: Store) -> None:

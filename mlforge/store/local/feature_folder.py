@@ -16,6 +16,7 @@ from mlforge.store.local.manifests import ManifestCache, read_document, read_man
 from mlforge.store.local.packs import Packing
 from mlforge.store.local.partials import PartialStore
 from mlforge.store.local.paths import META, no_link
+from mlforge.store.local.profiles import ProfileFolder
 from mlforge.store.local.tiles import TileFolder
 from mlforge.store.local.version_folders import VersionFolders
 from mlforge.store.transaction import Pointer
@@ -31,6 +32,7 @@ class FeatureFolder:
     path: Path
     partial_store: PartialStore
     tiles: TileFolder
+    profiles: ProfileFolder
     chunks: ManifestChunks
     file_states: state_files.FileStateLog
     manifests: ManifestCache
@@ -45,6 +47,7 @@ class FeatureFolder:
             path=path,
             partial_store=PartialStore(path, packing),
             tiles=TileFolder(path, packing.grace_s),
+            profiles=ProfileFolder(path),
             chunks=ManifestChunks(path / _LINEAGE),
             file_states=state_files.FileStateLog(path),
             manifests=ManifestCache(),

@@ -7,6 +7,7 @@
         _partials/<hash>.parquet         the events that versions consist of
         _packs/<sequence>-<id>.parquet   the same, many small ones in a file
         _tiles/<file>-<kind>.parquet     what follows from such a file for dense aligned windows
+        _profiles/<hash>.json            what the values of a part of a table are like
         _lineage/<hash>.json             pieces of long lists of files, shared between versions
         _books.json  _sources.json       mutable notes: quarantine, holds, what files were last seen
         _audit.json                      another: what the last audit found
@@ -203,6 +204,18 @@ class LocalStore(Store):
     def write_tiles(self, name: str, kind: str, writes: Iterable[TileWrite]) -> None:
         """Write files of `_tiles`, each whole or not at all."""
         self._feature(name).tiles.write(kind, writes)
+
+    def profiles(self, name: str, hashes: Iterable[str]) -> Mapping[str, Mapping[str, Any]]:
+        """Read files of `_profiles`."""
+        return self._feature(name).profiles.read(hashes)
+
+    def write_profiles(self, name: str, documents: Mapping[str, Mapping[str, Any]]) -> None:
+        """Write files of `_profiles`, each whole or not at all."""
+        self._feature(name).profiles.write(documents)
+
+    def keep_profiles(self, name: str, hashes: Collection[str]) -> None:
+        """Delete the other files of `_profiles`."""
+        self._feature(name).profiles.keep_only(hashes)
 
     def is_whole(self, name: str, file: str) -> bool:
         """Compare the file with the checksum within it."""

@@ -1,0 +1,173 @@
+"""Drift of a feature's columns between two sides: versions, ranges of time, training sets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+
+from mlforge.core.manifest import Manifest
+from mlforge.core.values import BEGINNING, END, TimeRange, from_iso
+from mlforge.errors import RetrievalError, StoreError, VersionNotFound
+from mlforge.frames.polars_schema import parse_dtype
+from mlforge.profiles.column_profile import ColumnProfile
+from mlforge.profiles.drift import ColumnDrift, drift_of
+from mlforge.profiles.measure import profile_column
+from mlforge.profiles.table import profile_rows
+from mlforge.profiles.warm_up import warm_from
+from mlforge.store import Store
+from mlforge.training_sets.document import DOCUMENT, UsedFeature
+from mlforge.training_sets.training_set import TrainingSet
+
+_BETWEEN = ".."
+
+
+@dataclass(frozen=True)
+class Side:
+    """A side of a comparison: how it is told, and the profiles of its columns without rows that warm up."""
+
+    text: str
+    profiles: Mapping[str, ColumnProfile]
+
+
+@dataclass(frozen=True, slots=True)
+class FeatureDrift:
+    """The drift of a feature's columns from side `a` to side `b`, in the order of its table."""
+
+    feature: str
+    a: str
+    b: str
+    columns: tuple[ColumnDrift, ...]
+
+
+def drift(store: Store, name: str, a: str | None = None, b: str | None = None) -> FeatureDrift:
+    """The drift of a feature's columns, without keys and timestamp, from `a` to `b`.
+
+    a, b: each a version (`1.0.3`), a range of time of the served version's rows (`2026-10-01..2026-11-01`, UTC, its end left
+    out; an open end is left empty), or the folder of a training set. By default b is the served version, and a the version before b
+    (the one before the served version if b is no version). Rows whose windows reach before the first event are left out.
+
+    Raises FeatureNotFound, VersionNotFound, and RetrievalError for a side that is none of the three.
+    """
+    served = store.resolve(name)
+    to = b or str(served.version)
+    sides = [_side(store, served, text) for text in (a or _before(store, served, to), to)]
+    before, after = sides
+    shared = [column for column in before.profiles if column in after.profiles]
+    if not shared:
+        raise RetrievalError(f"{name}: {before.text} and {after.text} have no column in common")
+    drifts = (drift_of(c, before.profiles[c], after.profiles[c]) for c in shared)
+    return FeatureDrift(name, before.text, after.text, tuple(drifts))
+
+
+def _before(store: Store, served: Manifest, text: str) -> str:
+    """The version before the one that the text names, or else before the served one."""
+    versions = list(map(str, store.versions(served.name)))
+    after = text if text in versions else str(served.version)
+    older = versions[: versions.index(after)]
+    if not older:
+        raise VersionNotFound(
+            f"{served.name}: there is no version before {after} to compare with; name a range of time, as in "
+            f"'mlforge drift {served.name} 2026-01-01..2026-02-01', or the folder of a training set"
+        )
+    return older[-1]
+
+
+def _side(store: Store, served: Manifest, text: str) -> Side:
+    """The side that a text names."""
+    if _BETWEEN in text and not (Path(text) / DOCUMENT).is_file():
+        return _of_rows(store, served, _range(served, text), text)
+    if (Path(text) / DOCUMENT).is_file():
+        return _of_set(store, served, TrainingSet.open(text), text)
+    try:
+        manifest = store.resolve(served.name, text)
+    except VersionNotFound:
+        raise
+    except StoreError as error:
+        raise RetrievalError(
+            f"{served.name}: {text!r} is no version, no range of time and no folder of a training set; write one of "
+            "1.0.3, 2026-10-01..2026-11-01, train/2026-11"
+        ) from error
+    return _of_rows(store, manifest, TimeRange(BEGINNING, END), text)
+
+
+def _of_rows(store: Store, manifest: Manifest, times: TimeRange, text: str) -> Side:
+    identity = {*manifest.spec.keys, manifest.spec.timestamp}
+    spans = {
+        column: TimeRange(max(times.start, since), times.end)
+        for column, since in warm_from(manifest).items()
+        if column not in identity
+    }
+    return Side(text, profile_rows(store, manifest, spans))
+
+
+def _range(manifest: Manifest, text: str) -> TimeRange:
+    """The instants from the start of a range until before its end."""
+    if manifest.spec.timestamp is None:
+        raise RetrievalError(
+            f"{manifest.name} has no timestamp, so that {text!r} names none of its rows; compare versions"
+        )
+    start, _, end = text.partition(_BETWEEN)
+    try:
+        since, until = from_iso(start.strip() or None), from_iso(end.strip() or None)
+    except (ValueError, OverflowError) as error:
+        raise RetrievalError(
+            f"{text!r} is no range of time ({error}); write two dates or instants, as in 2026-10-01..2026-11-01"
+        ) from error
+    times = TimeRange(BEGINNING if since is None else since, END if until is None else until - 1)
+    if times.end < times.start:
+        raise RetrievalError(f"{text!r} ends before it starts; give the earlier instant first")
+    return times
+
+
+def _of_set(store: Store, served: Manifest, training_set: TrainingSet, text: str) -> Side:
+    """The feature's columns as a training set has them, with the spine's rows for its time."""
+    document = training_set.document
+    used = next((f for f in document.features if f.reference.name == served.name), None)
+    if used is None:
+        held = ", ".join(f.reference.name for f in document.features)
+        raise RetrievalError(
+            f"the training set {text} has no column of {served.name}; it has: {held}"
+        )
+    warm = warm_from(_version_of_set(store, served, used))
+    dtypes = {column.name: column.dtype for column in document.columns}
+    profiles = {
+        column: _of_label(training_set, label, dtypes[label], warm.get(column, BEGINNING))
+        for column, label in used.columns
+    }
+    return Side(text, profiles)
+
+
+def _version_of_set(store: Store, served: Manifest, used: UsedFeature) -> Manifest:
+    """The version that a set was made from; the served one where it was pruned."""
+    kept = used.version in store.versions(served.name)
+    return store.manifest(served.name, used.version) if kept else served
+
+
+def _of_label(training_set: TrainingSet, label: str, dtype: str, since: int) -> ColumnProfile:
+    """The profile of one column of a set, a file after the other: a set may be larger than memory."""
+    timestamp = training_set.document.timestamp
+    merged = profile_column(pl.Series([], dtype=parse_dtype(dtype)))
+    is_cut = timestamp is not None and since > BEGINNING
+    for rows in _pieces(training_set.files, training_set.path):
+        warm = rows.filter(_instant(timestamp, rows) >= since) if is_cut and timestamp else rows
+        merged = merged.merged(profile_column(warm.select(label).collect().to_series()))
+    return merged
+
+
+def _instant(timestamp: str, rows: pl.LazyFrame) -> pl.Expr:
+    """A spine's timestamp, of whatever unit, as microseconds."""
+    column = pl.col(timestamp)
+    is_date = rows.collect_schema()[timestamp] == pl.Date
+    return (
+        column.cast(pl.Datetime("us")) if is_date else column.dt.cast_time_unit("us")
+    ).to_physical()
+
+
+def _pieces(files: Iterable[Path], where: Path) -> Iterable[pl.LazyFrame]:
+    for file in files:
+        if not file.is_file():
+            raise RetrievalError(f"the training set {where} lacks {file.name}; make it again")
+        yield pl.scan_parquet(file, glob=False, hive_partitioning=False)
