@@ -77,10 +77,10 @@ def _before(store: Store, served: Manifest, text: str) -> str:
 
 def _side(store: Store, served: Manifest, text: str) -> Side:
     """The side that a text names."""
-    if _BETWEEN in text and not (Path(text) / DOCUMENT).is_file():
-        return _of_rows(store, served, _range(served, text), text)
     if (Path(text) / DOCUMENT).is_file():
         return _of_set(store, served, TrainingSet.open(text), text)
+    if _BETWEEN in text:
+        return _of_rows(store, served, _range(served, text), text)
     try:
         manifest = store.resolve(served.name, text)
     except VersionNotFound:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from mlforge.core.manifest import Manifest
-from mlforge.core.time_model import Window
-from mlforge.core.values import BEGINNING
+from mlforge.core.time_model import Window, point
+from mlforge.core.values import BEGINNING, Duration
 
 
 def warm_from(manifest: Manifest) -> dict[str, int]:
@@ -20,12 +20,16 @@ def warm_from(manifest: Manifest) -> dict[str, int]:
     windows |= {column.name: (column.window,) for column in manifest.spec.columns}
     windows |= dict.fromkeys((c.name for c in manifest.spec.derived), manifest.spec.windows)
     return {
-        column.name: BEGINNING if first is None else _warm(first, windows.get(column.name, ()))
+        column.name: BEGINNING
+        if first is None
+        else _warm(first, windows.get(column.name, ()), manifest.spec.interval)
         for column in manifest.columns
     }
 
 
-def _warm(first: int, windows: Iterable[Window]) -> int:
-    """The first point no window of which reaches before the first event."""
-    ends = (window.last_point(first - 1) + 1 for window in windows if not window.is_endless)
-    return max(ends, default=BEGINNING)
+def _warm(first: int, windows: Iterable[Window], interval: Duration | None) -> int:
+    """The first instant whose point has no window that reaches before the first event."""
+    points = [window.last_point(first - 1) + 1 for window in windows if not window.is_endless]
+    if not points:
+        return BEGINNING
+    return max(points) if interval is None else point(max(points) + interval.us - 1, interval)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -10,15 +11,17 @@ import polars as pl
 import pytest
 
 from mlforge import Definitions, feature
+from mlforge.build.result import Options
+from mlforge.build.table import Layout
 from mlforge.cli import main
-from mlforge.core.values import to_us
+from mlforge.core.values import DAY_US, Duration, TimeRange, to_us
 from mlforge.maintenance.drift import drift
 from mlforge.maintenance.operations import prune
 from mlforge.maintenance.retention import Retention
 from mlforge.metrics import Rolling
 from mlforge.profiles import table
 from mlforge.profiles.measure import profile_frame
-from mlforge.profiles.table import profile_version
+from mlforge.profiles.table import profile_rows, profile_version
 from mlforge.profiles.warm_up import warm_from
 from mlforge.store import LocalStore
 from mlforge.training_sets.making import training_set
@@ -75,6 +78,30 @@ def test_the_profile_of_a_version_is_that_of_its_rows_and_is_made_once(
     store.keep_profiles("spend", ())
     assert profile_version(store, manifest) == whole
     assert measured == list(whole)
+
+
+def test_profiles_of_many_parts_and_of_ranges_that_cut_them_are_those_of_the_rows(
+    project: Definitions,
+) -> None:
+    store, small = project.store, Options(layout=Layout(part_rows=32), full=True, version="1.1.0")
+    project.refresh("spend", options=small)
+    manifest = store.resolve("spend")
+    assert len(manifest.parts) > 5
+    rows = store.read("spend")
+    assert profile_version(store, manifest) == profile_frame(rows)
+    for start, end in ((0, 40), (3, 9), (10, 10), (50, 60)):
+        days = [START + timedelta(days=day) for day in (start, end)]
+        times = TimeRange(to_us(days[0]), to_us(days[1]) - 1)
+        cut = rows.filter(pl.col("at").is_between(*days, closed="left")).select("at", "ratio")
+        assert profile_rows(store, manifest, {"at": times, "ratio": times}) == profile_frame(cut)
+
+
+def test_points_of_an_interval_are_warm_from_a_boundary_on(project: Definitions) -> None:
+    manifest = project.store.resolve("spend")
+    hourly = replace(manifest, spec=replace(manifest.spec, interval=Duration.parse("2d")))
+    week = to_us(START + timedelta(days=7))
+    assert warm_from(hourly)["ratio"] % (2 * DAY_US) == 0
+    assert week <= warm_from(hourly)["ratio"] < week + 2 * DAY_US
 
 
 def test_a_damaged_or_unwritable_memo_costs_time_alone(
