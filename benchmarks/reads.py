@@ -50,7 +50,7 @@ def _run(bench: Bench) -> list[Row]:
     online = RedisStore.from_url(bench.url, ttl=TTL_S, prefix=_PREFIX)
     definitions = Definitions(LocalStore(root / "store"), _features(), online, root=root)
     definitions.build(online=True)
-    _fill(bench, frame)
+    fill_plain(bench, frame, _NAMES)
     asked = [{"user_id": number * 7_919 % entities} for number in range(size.reads)]
     batches = [asked[start : start + _BATCH] for start in range(0, len(asked), _BATCH)]
     few = batches[: max(1, len(batches) // 2)]
@@ -84,11 +84,11 @@ def _run(bench: Bench) -> list[Row]:
     return rows
 
 
-def _fill(bench: Bench, frame: pl.DataFrame) -> None:
+def fill_plain(bench: Bench, frame: pl.DataFrame, names: Sequence[str]) -> None:
     """The same rows as one would keep them by hand: plain keys, JSON texts."""
     texts = frame.select(pl.struct(pl.exclude("user_id")).struct.json_encode()).to_series()
     pairs = list(zip(frame["user_id"].to_list(), texts.to_list(), strict=True))
-    for name in _NAMES:
+    for name in names:
         for start in range(0, len(pairs), 10_000):
             block = pairs[start : start + 10_000]
             bench.client.mset({f"{_PLAIN}:{name}:{user}": text for user, text in block})
