@@ -90,12 +90,17 @@ def _served(definitions: Definitions, uses: Sequence[FeatureUse]) -> Iterator[Co
 
 
 def _defined(definitions: Definitions, uses: Sequence[Mapping[str, Any]]) -> Iterator[ColumnEntry]:
-    """The columns that the service names or that follow from metrics, without their dtypes."""
+    """The columns that the service names, that a feature's version has, or that follow from metrics."""
     for use in uses:
-        feature = definitions.feature(use["feature"])
-        for name in use["columns"] or feature.spec.output_names:
+        feature, latest = (
+            definitions.feature(use["feature"]),
+            definitions.store.latest(use["feature"]),
+        )
+        served = latest.spec.values(latest.events) if latest else ()
+        dtype_of = {column.name: column.dtype for column in served}
+        for name in use["columns"] or tuple(dtype_of) or feature.spec.output_names:
             label = f"{use['prefix'] or feature.name}__{name}"
-            yield _of_feature(definitions, feature.name, label, name, None)
+            yield _of_feature(definitions, feature.name, label, name, dtype_of.get(name))
 
 
 def _of_feature(

@@ -193,6 +193,11 @@ def test_a_service_is_shown_with_types_once_its_features_are_built(
         "share",
     ]
     assert not before["complete"]
+    printed(capsys, "build", "--features", "user_profile")
+    partly = {
+        column["name"]: column["dtype"] for column in as_json(capsys, "show", "checkout")["columns"]
+    }
+    assert (partly["buyer__city"], partly["user_spend__amount__sum__7d__big"]) == ("String", None)
     build(capsys)
     document = as_json(capsys, "show", "checkout")
     assert [(c["name"], c["dtype"], c["feature"], c["of"]) for c in document["columns"]] == [

@@ -156,8 +156,8 @@ def _users(entry: FeatureEntry) -> Iterator[str]:
 
 def _costs(cost: Cost | None, freshness: Mapping[str, float] | None) -> Iterator[tuple[str, str]]:
     if cost is not None:
-        yield "table", f"{number(cost.table_rows)} rows{_size(cost.table_bytes)}"
-        yield "events", f"{number(cost.event_rows)} rows{_size(cost.event_bytes)}"
+        yield "table", f"{plural(cost.table_rows, 'row')}{_size(cost.table_bytes)}"
+        yield "events", f"{plural(cost.event_rows, 'row')}{_size(cost.event_bytes)}"
     if freshness is not None:
         drops = plural(int(freshness["count"]), "drop")
         p50, p95 = seconds(freshness["p50"] / 1000), seconds(freshness["p95"] / 1000)
