@@ -193,6 +193,15 @@ class Store(ABC):
         """
 
     @abstractmethod
+    def erase(self, name: str) -> None:
+        """Delete a feature with all that is kept of it; call with the feature's lock held.
+
+        The name is free then, as if it had never been: its next version is the first. Erasing what is gone changes
+        nothing. Raises VersionInUse while a reader holds a lease; the feature is served as before then, perhaps
+        with fewer versions.
+        """
+
+    @abstractmethod
     def check_manifest(self, manifest: Manifest) -> list[str]:
         """Faults in a version's manifest and in the bytes of its table, in words; an empty list if all is well."""
 

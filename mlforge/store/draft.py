@@ -142,6 +142,10 @@ class Draft(Store):
         """Refused."""
         raise _no_draft(f"remove {name} {version}")
 
+    def erase(self, name: str) -> None:
+        """Refused."""
+        raise _no_draft(f"erase {name}")
+
     def remove_partials(
         self, name: str, hashes: Iterable[str], sorted_by: str | None = None, above: float = 0
     ) -> list[str]:

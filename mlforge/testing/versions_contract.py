@@ -9,6 +9,7 @@ from mlforge.errors import (
     ColumnNotFound,
     FeatureNotFound,
     StoreError,
+    VersionInUse,
     VersionNotFound,
 )
 from mlforge.store import Books, Pointer, Store
@@ -161,6 +162,40 @@ class VersionsContract(StoreFixtures):
             store.read("spend", "1.0.0")
         with store.lock("spend"), pytest.raises(VersionNotFound):
             store.remove("spend", FIRST)
+
+    def test_an_erased_feature_leaves_nothing_and_its_name_is_free(self, store: Store) -> None:
+        publish(store, FIRST, 1)
+        publish(store, SECOND, 1, 2)
+        publish(store, FIRST, 7, name="other")
+        with store.lock("spend"):
+            store.write_books("spend", Books(hold="because", pins=("1.0.0",)))
+            store.erase("spend")
+        for opened in (store, self.again(store)):
+            assert opened.features() == ["other"]
+            assert (opened.versions("spend"), opened.pointer("spend")) == ([], None)
+            assert (opened.partials("spend"), opened.file_states("spend")) == (set(), {})
+            assert opened.books("spend") == Books()
+            assert list(opened.index()) == ["other"]
+            assert opened.read("other").height == 1
+        with store.lock("spend"):
+            store.erase("spend")
+        publish(store, FIRST, 1, 2, 3)
+        assert self.again(store).read("spend").height == 3
+        assert store.list_versions("spend") == ["1.0.0"]
+
+    def test_a_feature_that_is_being_read_is_not_erased(self, store: Store) -> None:
+        publish(store, FIRST, 1)
+        publish(store, SECOND, 1, 2)
+        with (
+            store.lease("spend", SECOND),
+            store.lock("spend"),
+            pytest.raises(VersionInUse, match=r"1\.0\.1 is being read"),
+        ):
+            store.erase("spend")
+        assert self.again(store).read("spend").height == 2
+        with store.lock("spend"):
+            store.erase("spend")
+        assert store.features() == []
 
     def test_the_served_version_is_not_removed(self, store: Store) -> None:
         publish(store, FIRST, 1)

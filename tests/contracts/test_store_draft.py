@@ -161,7 +161,11 @@ def test_a_draft_reads_both_stores_and_writes_to_its_own(tmp_path: Path) -> None
         assert draft.read("spend").equals(events(1, 2))
         assert draft.files("spend", FIRST) == store.files("spend", FIRST)
         assert store.versions("spend") == [FIRST]
-        for refused in (draft.regenerate_index, lambda: draft.serve("spend", FIRST)):
+        for refused in (
+            draft.regenerate_index,
+            lambda: draft.serve("spend", FIRST),
+            lambda: draft.erase("spend"),
+        ):
             with pytest.raises(StoreError, match="a plan cannot"):
                 refused()
     assert traces(store.path) == before

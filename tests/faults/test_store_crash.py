@@ -20,7 +20,17 @@ from mlforge.errors import StoreError
 from mlforge.maintenance.operations import prune, rollback, tidy, verify
 from mlforge.maintenance.retention import Retention
 from mlforge.store import LocalStore
-from tests.support.crashes import NOW, build, build_tiled, definitions, drop, killed, packing, push
+from tests.support.crashes import (
+    NOW,
+    build,
+    build_tiled,
+    definitions,
+    drop,
+    erase,
+    killed,
+    packing,
+    push,
+)
 
 WRITING = ("file.decoding", "file.synced", "partial.written", "file_states.written", "books.written", "stage.made",
            "parts.written", "parts.placed", "publish.staged", "publish.renamed",
@@ -30,6 +40,7 @@ PUSHING = ("push.begun", "push.put", "push.removed", "push.finished")
 REMOVING = ("remove.hidden",)
 PACKING = ("pack.written", "packs.listed", "pack.swept")
 TILING = ("tiles.written",)
+ERASING = ("erase.unserved", "erase.hidden")
 
 
 def test_every_place_where_a_test_may_stop_the_process_is_tried_here() -> None:
@@ -43,7 +54,7 @@ def test_every_place_where_a_test_may_stop_the_process_is_tried_here() -> None:
         and call.func.id == "reach"
         and isinstance(call.args[0], ast.Constant)
     }
-    assert named == {*WRITING, *MAKING, *PUSHING, *REMOVING, *PACKING, *TILING}
+    assert named == {*WRITING, *MAKING, *PUSHING, *REMOVING, *PACKING, *TILING, *ERASING}
 
 
 @pytest.fixture(scope="module")
@@ -135,6 +146,31 @@ def test_builds_killed_again_and_again_end_in_the_same_place(
         drop(root, "c", (9, 29.5, 7.0))
     build(root)
     is_in_order(root, stages["patch-rebuilt"], ["1.0.0", "1.0.1"])
+
+
+@pytest.mark.parametrize("place", [*REMOVING, *ERASING])
+def test_an_erasure_killed_at_any_step_leaves_a_whole_feature_or_none_and_the_next_one_ends_it(
+    place: str, stages: dict[str, Path], tmp_path: Path
+) -> None:
+    root = tmp_path / "project"
+    shutil.copytree(stages["patch"], root)
+    build(root)
+    assert killed(root, "erase", place, 1)
+    store = LocalStore(root / "store")
+    assert verify(store, store.features()) == []
+    with store.lock("spend"):  # recovers
+        served = store.latest("spend")
+    assert (served is not None) == (place != "erase.hidden")
+    if served is not None:
+        assert rows(root).equals(rows(stages["patch-rebuilt"]))
+    erase(root)
+    assert {path.name for path in (root / "store" / "spend").iterdir()} <= {
+        ".refreshing",
+        ".publishing",
+    }
+    assert (store.index(), litter(store)) == ({}, [])
+    build(root)
+    is_in_order(root, stages["patch-rebuilt"], ["1.0.0"])
 
 
 @pytest.mark.parametrize("place", [*TILING, "file.synced", "publish.renamed"])

@@ -129,6 +129,13 @@ def prune_packs(root: Path) -> None:
     prune(packing(root), ["spend"], Retention(newest=1))
 
 
+def erase(root: Path) -> None:
+    """Delete the feature with all that is kept of it."""
+    store = LocalStore(root / "store")
+    with store.lock("spend"):
+        store.erase("spend")
+
+
 JOBS: dict[str, Callable[..., None]] = {
     "build": build,
     "build tiled": build_tiled,
@@ -137,6 +144,7 @@ JOBS: dict[str, Callable[..., None]] = {
     "prune": prune_all,
     "prune packs": prune_packs,
     "tidy": tidy_up,
+    "erase": erase,
 }
 
 

@@ -18,12 +18,13 @@ from mlforge.cli.options import (
     definitions_option,
     definitions_target,
     json_option,
+    log_to_stderr,
     profile_name,
 )
 from mlforge.core.text import printable
 from mlforge.definitions.environment import REDIS_URL, redis_url
 from mlforge.definitions.profiles import PROFILE
-from mlforge.errors import MissingExtra, MlforgeError, OnlineRefused, OnlineUnavailable
+from mlforge.errors import MissingExtra, OnlineRefused, OnlineUnavailable
 from worker.service.freshness import freshness
 
 if TYPE_CHECKING:
@@ -95,6 +96,12 @@ def _configure_retry(parser: argparse.ArgumentParser) -> None:
 def _configure_retire(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("feature", help="a feature that the definitions no longer have")
     parser.add_argument("--yes", action="store_true", help="do not ask")
+    parser.add_argument("--keep-versions", action="store_true", help="delete the online rows alone")
+    parser.add_argument(
+        "--force",
+        action="store_true",
+        help="also where features or training sets were made from it",
+    )
     definitions_option(parser)
     json_option(parser)
 
@@ -262,29 +269,26 @@ def retry(args: argparse.Namespace) -> int:
 
 
 def retire(args: argparse.Namespace) -> int:
-    """End a feature that is gone from the definitions now: its rows online and what is kept about it.
+    """End a feature that is gone from the definitions now: its rows online, and its versions in the store.
 
-    JSON: `{"feature", "rows"}`.
+    JSON: `{"feature", "rows", "versions"}`: how many rows online and versions went.
     """
     from mlforge.cli.output import confirmed, plural, print_json
-    from worker.reconcile.reconciler import retire as end
+    from worker.service import retiring
 
-    project = _open(args)
-    gone = [feature.feature for feature in project.gone()]
-    if args.feature not in gone:
-        still = args.feature in project.definitions.features
-        raise MlforgeError(
-            f"{args.feature} is in the definitions; take it out there, then retire it"
-            if still
-            else f"this project serves no {args.feature!r} that is gone; there are: {', '.join(gone) or 'none'}"
-        )
-    if not args.yes and not confirmed(f"delete the online rows of {args.feature}?"):
-        raise MlforgeError("nothing was deleted; --yes deletes without asking")
-    rows = end(project, args.feature)
+    log_to_stderr()
+    retired = retiring.retire(
+        _open(args),
+        args.feature,
+        lambda question: args.yes or confirmed(question),
+        keep_versions=args.keep_versions,
+        force=args.force,
+    )
     if args.json:
-        print_json({"feature": args.feature, "rows": rows})
-    else:
-        print(printable(f"{args.feature}: {plural(rows, 'row')} deleted online; its versions stay"))
+        print_json({"feature": args.feature, "rows": retired.rows, "versions": retired.versions})
+        return 0
+    kept = "its versions stay" if args.keep_versions else plural(retired.versions, "version")
+    print(printable(f"{args.feature}: {plural(retired.rows, 'row')} deleted online, {kept}"))
     return 0
 
 
@@ -384,9 +388,9 @@ COMMANDS = (
     ),
     Command(
         "retire",
-        "delete the online rows of a feature that is gone from the definitions",
+        "delete a feature that is gone from the definitions, online and in the store",
         _configure_retire,
         _explained(retire),
-        "mlforge retire user_spend --yes",
+        "mlforge retire user_spend\nmlforge retire user_spend --keep-versions --yes",
     ),
 )

@@ -43,6 +43,14 @@ def update(store: Path, manifest: Manifest, served: Callable[[], Iterable[Manife
         _write(store, {**entries, **_entries([manifest])})
 
 
+def remove(store: Path, name: str) -> None:
+    """Take away the line of a feature; an index that cannot be read is left to `regenerate`."""
+    with exclusively(store), suppress(StoreError):
+        entries = read(store)
+        if entries.pop(name, None) is not None:
+            _write(store, entries)
+
+
 def write(store: Path, served: Iterable[Manifest]) -> list[str]:
     """Make it anew of the versions that are served; returns the features listed, sorted."""
     entries = _entries(served)

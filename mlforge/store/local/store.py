@@ -44,6 +44,7 @@ from mlforge.store.base import Store
 from mlforge.store.draft import Draft
 from mlforge.store.file_tasks import FileScanTask, PartialLocation, PartialWrite, TileWrite
 from mlforge.store.local import index, io, locks, publishing, staging, state_files
+from mlforge.store.local.erasing import erase
 from mlforge.store.local.feature_folder import FeatureFolder
 from mlforge.store.local.identity import IdentityFile
 from mlforge.store.local.leases import shared
@@ -238,6 +239,13 @@ class LocalStore(Store):
         """Take the folder out of sight in one step, then delete it."""
         self.manifest(name, version)
         publishing.remove(self._feature(name), version)
+
+    def erase(self, name: str) -> None:
+        """Delete the folder's contents but its lock files."""
+        try:
+            erase(self.path, self._feature(name))
+        finally:
+            self._features.pop(name, None)
 
     def check_manifest(self, manifest: Manifest) -> list[str]:
         """Compare the hashes that the document states with those of what it says, and of the parts' bytes."""

@@ -1,0 +1,18 @@
+"""Who would miss a feature."""
+
+from __future__ import annotations
+
+from mlforge.definitions.registry import Definitions
+from mlforge.errors import StoreError
+from mlforge.registry.graph import FEATURE, KINDS, Node
+from mlforge.registry.project import graph_of
+
+
+def check_unused(definitions: Definitions, name: str) -> None:
+    """Raise StoreError, which names them, where features, services or training sets are made from a feature."""
+    users = graph_of(definitions).users(Node(FEATURE, name))
+    if users:
+        told = ", ".join(f"the {KINDS[user.kind]} {user.name}" for user in users)
+        raise StoreError(
+            f"{name} is used by {told}; retire or release what uses it first, or take --force"
+        )

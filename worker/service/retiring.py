@@ -1,0 +1,63 @@
+"""`mlforge retire`: the end of a feature that the definitions no longer name, online and in the store."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from mlforge.cli.output import plural
+from mlforge.errors import MlforgeError, did_you_mean
+from mlforge.registry.users import check_unused
+from worker.project import Project
+from worker.reconcile.reconciler import retire as end_online
+
+Ask = Callable[[str], bool]
+
+
+@dataclass(frozen=True, slots=True)
+class Retired:
+    """The numbers of rows online and of versions in the store that went."""
+
+    rows: int
+    versions: int
+
+
+def retire(project: Project, name: str, ask: Ask, *, keep_versions: bool, force: bool) -> Retired:
+    """End a feature: its rows online, what is kept about it there, and its versions, unless they are to stay.
+
+    ask: whether a person says yes to a question. force: also where features or training sets were made from it. Raises
+    MlforgeError for a feature that is defined, not there, or used, and where nobody says yes.
+    """
+    store = project.definitions.store
+    _check_gone(project, name)
+    if not keep_versions and not force:
+        check_unused(project.definitions, name)
+    count = 0 if keep_versions else len(store.versions(name))
+    what = f" and {plural(count, 'version')} of it in the store" if count else ""
+    if not ask(f"delete the online rows of {name}{what}, for good?"):
+        raise MlforgeError("nothing was deleted; --yes deletes without asking")
+    rows = end_online(project, name)  # first: rows online are of versions that are there
+    if keep_versions:
+        return Retired(rows, 0)
+    with store.lock(name):
+        count = len(store.versions(name))
+        store.erase(name)
+    return Retired(rows, count)
+
+
+def _check_gone(project: Project, name: str) -> None:
+    """Refuse a feature that is defined, and a name that nothing is kept of.
+
+    Of a store that other definitions use, too, only features that this project has served are its own.
+    """
+    definitions = project.definitions
+    if name in definitions.features:
+        raise MlforgeError(f"{name} is in the definitions; take it out there, then retire it")
+    gone = [feature.feature for feature in project.gone()]
+    if not definitions.partial:
+        gone += [n for n in definitions.store.features() if n not in definitions.features]
+    if name not in gone and (definitions.partial or not definitions.store.partials(name)):
+        known = sorted(set(gone))
+        raise MlforgeError(
+            f"no feature {name!r} is gone from this project; {did_you_mean(name, known)}"
+        )
