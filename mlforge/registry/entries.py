@@ -42,6 +42,7 @@ class Users:
 
     features: tuple[str, ...] = ()
     services: tuple[str, ...] = ()
+    models: tuple[str, ...] = ()
     training_sets: tuple[SetEntry, ...] = ()
 
 

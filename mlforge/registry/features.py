@@ -14,7 +14,7 @@ from mlforge.core.values import to_iso
 from mlforge.definitions.registry import Definitions
 from mlforge.features.feature import Feature
 from mlforge.registry.entries import ColumnEntry, Cost, FeatureEntry, SetEntry, Users
-from mlforge.registry.graph import FEATURE, SERVICE, SOURCE, Graph, Node
+from mlforge.registry.graph import FEATURE, MODEL, SERVICE, SOURCE, Graph, Node
 from mlforge.store import Books, Store
 
 
@@ -110,6 +110,7 @@ def _users(graph: Graph, node: Node, books: Books) -> Users:
     return Users(
         tuple(user.name for user in users if user.kind == FEATURE),
         tuple(user.name for user in users if user.kind == SERVICE),
+        tuple(user.name for user in users if user.kind == MODEL),
         tuple(
             SetEntry(set_id, held.out, held.versions, to_iso(held.at))
             for set_id, held in books.sets.items()

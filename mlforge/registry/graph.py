@@ -1,4 +1,4 @@
-"""Sources, features, services and training sets of a project, and which is made from which: a graph of names."""
+"""Sources, features, services, models and training sets of a project, and which is made from which: a graph of names."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from functools import cached_property
 
 from mlforge.errors import DefinitionError, did_you_mean
 
-SOURCE, FEATURE, SERVICE, SET = "source", "feature", "service", "set"
+SOURCE, FEATURE, SERVICE, MODEL, SET = "source", "feature", "service", "model", "set"
 KINDS: Mapping[str, str] = {
     SOURCE: "source",
     FEATURE: "feature",
     SERVICE: "service",
+    MODEL: "model",
     SET: "training set",
 }
 """The kinds of nodes as command lines write them, and in words."""

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from mlforge.registry.graph import FEATURE, SERVICE, SET, SOURCE, Graph, Node
+from mlforge.registry.graph import FEATURE, MODEL, SERVICE, SET, SOURCE, Graph, Node
 
 _SHAPES = {
     SOURCE: ("[(", ")]"),
     FEATURE: ("[", "]"),
     SERVICE: ("([", "])"),
+    MODEL: ("[[", "]]"),
     SET: ("[/", "/]"),
 }
 _ENTITIES = {"#": "#35;", "&": "#amp;", '"': "#quot;", "<": "#lt;", ">": "#gt;"}

@@ -1,4 +1,4 @@
-"""A graph as OpenLineage events: for each feature, service and training set a job, with the datasets that it reads and makes.
+"""A graph as OpenLineage events: for each feature, service, model and training set a job, with the datasets that it reads and makes.
 
 The events are values of OpenLineage's own client, whose classes are made from the published JSON schema and check what they are given.
 """
@@ -15,7 +15,7 @@ from mlforge.core.release import release
 from mlforge.core.values import to_iso
 from mlforge.errors import MissingExtra
 from mlforge.registry.entries import ColumnEntry, FeatureEntry, ServiceEntry
-from mlforge.registry.graph import FEATURE, SERVICE, SOURCE, Graph, Node
+from mlforge.registry.graph import FEATURE, MODEL, SERVICE, SET, SOURCE, Graph, Node
 
 if TYPE_CHECKING:
     from openlineage.client.event_v2 import InputDataset, JobEvent, OutputDataset
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 Entries = Mapping[Node, FeatureEntry | ServiceEntry]
 _FILES = "file"
-_TYPES = {FEATURE: "FEATURE", SERVICE: "SERVICE"}
+_TYPES = {FEATURE: "FEATURE", SERVICE: "SERVICE", MODEL: "MODEL", SET: "TRAINING_SET"}
 
 
 def events(graph: Graph, entries: Entries, project: str, root: Path) -> list[dict[str, Any]]:
@@ -73,7 +73,7 @@ class _Events:
             tags_job,
         )
 
-        kind = _TYPES.get(node.kind, "TRAINING_SET")
+        kind = _TYPES[node.kind]
         facets: dict[str, JobFacet] = {
             "jobType": job_type_job.JobTypeJobFacet("BATCH", "MLFORGE", kind)
         }
@@ -111,7 +111,7 @@ class _Events:
 
     def _names(self, node: Node) -> tuple[str, str]:
         """The namespace and name of a node's dataset: a path for files, the node's own name for all else."""
-        if node.kind in (FEATURE, SERVICE):
+        if node.kind not in (SOURCE, SET):
             return self.namespace, str(node)
         return _FILES, str(self.root / node.name)
 

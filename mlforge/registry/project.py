@@ -1,4 +1,4 @@
-"""The graph of a project: from its definitions, its store's versions and the training sets that keep some."""
+"""The graph of a project: from its definitions, its store's versions, registered locks of models, and training sets that keep versions."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from mlforge.core.values import FEATURE as FEATURE_PREFIX
 from mlforge.definitions.registry import Definitions
-from mlforge.registry.graph import FEATURE, SERVICE, SET, SOURCE, Graph, Node
+from mlforge.registry.graph import FEATURE, MODEL, SERVICE, SET, SOURCE, Graph, Node
 
 
 def graph_of(definitions: Definitions) -> Graph:
@@ -28,6 +28,9 @@ def _edges(definitions: Definitions) -> Iterator[tuple[Node, Node]]:
     for service in definitions.services.values():
         for name in service.feature_names:
             yield Node(FEATURE, name), Node(SERVICE, service.name)
+    for model, lock in definitions.store.locks().items():
+        for name in lock.features:
+            yield Node(FEATURE, name), Node(MODEL, model)
     for name in known_features(definitions):
         for held in definitions.store.books(name).sets.values():
             yield Node(FEATURE, name), Node(SET, held.out)

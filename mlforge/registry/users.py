@@ -9,7 +9,7 @@ from mlforge.registry.project import graph_of
 
 
 def check_unused(definitions: Definitions, name: str) -> None:
-    """Raise StoreError, which names them, where features, services or training sets are made from a feature."""
+    """Raise StoreError, which names them, where features, services, locks of models or training sets are of a feature."""
     users = graph_of(definitions).users(Node(FEATURE, name))
     if users:
         told = ", ".join(f"the {KINDS[user.kind]} {user.name}" for user in users)

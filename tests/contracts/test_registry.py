@@ -105,6 +105,7 @@ def test_a_feature_is_shown_with_columns_users_and_cost(capsys: pytest.CaptureFi
     assert {"name": "ratio", "dtype": None}.items() <= before["columns"][-1].items()
     build(capsys)
     set_id = train()
+    printed(capsys, "lock", "checkout", "--model", "fraud_v3")
     document = as_json(capsys, "show", "user_spend")
     assert (document["kind"], document["owner"], document["version"]) == (
         "feature",
@@ -128,6 +129,8 @@ def test_a_feature_is_shown_with_columns_users_and_cost(capsys: pytest.CaptureFi
     assert columns["ratio"]["of"].startswith("amount__sum__7d__big /")
     used_by = document["used_by"]
     assert (used_by["features"], used_by["services"]) == (["user_peaks"], ["checkout"])
+    assert used_by["models"] == ["fraud_v3"]
+    assert "model fraud_v3" in printed(capsys, "show", "user_profile")
     [held] = used_by["training_sets"]
     assert (held["id"], held["versions"]) == (set_id, ["1.0.0"])
     assert document["upstream"] == ["source:events/", "source:rates.parquet"]
@@ -339,6 +342,7 @@ def test_openlineage_events_are_what_its_client_says_they_are(
 ) -> None:
     build(capsys)
     train()
+    printed(capsys, "lock", "checkout", "--model", "fraud_v3")
     capsys.readouterr()
     assert main(["lineage", "--openlineage"]) == 0
     events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
@@ -364,6 +368,8 @@ def test_openlineage_events_are_what_its_client_says_they_are(
     assert spend["job"]["facets"]["ownership"]["owners"] == [{"name": "risk", "type": "OWNER"}]
     lineage = service["outputs"][0]["facets"]["columnLineage"]["fields"]["buyer__city"]
     assert lineage["inputFields"][0]["field"] == "city"
+    model = by_job["model:fraud_v3"]
+    assert [i["name"] for i in model["inputs"]] == ["feature:user_spend", "feature:user_profile"]
     [trained] = [event for name, event in by_job.items() if name.startswith("set:")]
     assert trained["outputs"][0]["name"] == str(tmp_path / "train/one")
 

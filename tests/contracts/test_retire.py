@@ -10,6 +10,7 @@ import polars as pl
 import pytest
 from redis import Redis
 
+from mlforge import Service
 from mlforge.cli import main
 from mlforge.definitions.loader import load
 from mlforge.online import RedisStore
@@ -103,13 +104,20 @@ def test_what_is_used_stays_and_its_users_are_named(
 ) -> None:
     project = served(redis_url, folder)
     spine = pl.DataFrame({"user_id": ["ann-of-arles"], "at": [datetime(2025, 1, 2, tzinfo=UTC)]})
-    training_set(spine, ["spend"], project.definitions.store, "train")
+    store = project.definitions.store
+    training_set(spine, ["spend"], store, "train")
+    store.register_lock(
+        "fraud", Service("checkout", [project.definitions.features["spend"]]).lock(store)
+    )
     assert main(["retire", "spend", "--yes"]) == 1
     assert "spend is in the definitions; take it out there" in capsys.readouterr().err
     keep("profile")
     assert main(["retire", "spend", "--yes"]) == 1
     told = capsys.readouterr().err
-    assert f"spend is used by the feature peaks, the training set {folder}/train; " in told
+    assert (
+        f"spend is used by the feature peaks, the model fraud, the training set {folder}/train; "
+        in told
+    )
     assert load(None, here=folder).store.versions("spend")
     assert RedisStore.from_url(redis_url).books("spend") is not None
     TrainingSet.open("train").release(load(None, here=folder).store)

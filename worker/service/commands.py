@@ -100,7 +100,7 @@ def _configure_retire(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--force",
         action="store_true",
-        help="also where features or training sets were made from it",
+        help="also where features, locks of models or training sets are made from it",
     )
     definitions_option(parser)
     json_option(parser)

@@ -128,9 +128,9 @@ def owners(args: argparse.Namespace) -> int:
 
 
 def lineage(args: argparse.Namespace) -> int:
-    """Show what is made from what: sources, features, services, training sets.
+    """Show what is made from what: sources, features, services, models, training sets.
 
-    JSON: `{"nodes": [{"kind", "name", "version"}, ...], "edges": [{"from", "to"}, ...]}`; kind is source, feature, service or
+    JSON: `{"nodes": [{"kind", "name", "version"}, ...], "edges": [{"from", "to"}, ...]}`; kind is source, feature, service, model or
     set, from and to are `kind:name`, and version is the served one of a feature, else null.
     """
     registry = _registry(args)

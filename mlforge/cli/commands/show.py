@@ -33,7 +33,7 @@ def show(args: argparse.Namespace) -> int:
 
     JSON, of a feature: `{"kind", "name", "defined", "owner", "description", "tags", "keys", "timestamp", "interval", "engine",
     "sources", "tables", "columns": [column, ...], "undescribed", "version", "updated_at", "reason", "versions", "upstream",
-    "downstream", "used_by": {"features", "services", "training_sets": [{"id", "folder", "versions", "at"}, ...]},
+    "downstream", "used_by": {"features", "services", "models", "training_sets": [{"id", "folder", "versions", "at"}, ...]},
     "cost": {"table_rows", "table_bytes", "event_rows", "event_bytes"}, "freshness_ms": {"count", "p50", "p95", "p99"}}`; of a
     service: `{"kind", "name", "owner", "description", "features", "uses": [{"feature", "owner", "version", "fixed",
     "prefix", "keys": {key: name}}, ...], "keys", "request", "columns", "complete", "defaults", "max_age", "upstream"}`. A column is `{"name", "dtype", "aggregation", "window", "offset", "where", "of", "description", "feature"}`. What is not
@@ -147,7 +147,8 @@ def _versions(entry: FeatureEntry) -> str | None:
 
 def _users(entry: FeatureEntry) -> Iterator[str]:
     used_by = entry.used_by
-    for noun, names in (("feature", used_by.features), ("service", used_by.services)):
+    by_noun = {"feature": used_by.features, "service": used_by.services, "model": used_by.models}
+    for noun, names in by_noun.items():
         if names:
             yield f"{noun}{'s' if len(names) > 1 else ''} {', '.join(names)}"
     for held in used_by.training_sets:
