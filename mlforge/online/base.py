@@ -23,7 +23,7 @@ from mlforge.frames.encoding import json_row, key_hash, key_hashes
 from mlforge.online.books import Claim, Evidence, OnlineBooks, Target
 from mlforge.online.chunks import Rows, chunked, encoded, noted, slices
 from mlforge.online.decoding import Misfit, Row, decode_rows, parse_rows
-from mlforge.online.requests import Answer, Entity, RowRequest, check_owner
+from mlforge.online.requests import Answer, Entity, Fetched, RowRequest, check_owner
 from mlforge.online.steps import Question, Steps, answered
 from mlforge.store import Store
 
@@ -92,14 +92,12 @@ class OnlineStore(ABC):
         naming feature, entity and key, for a damaged row or damaged books, and OwnedElsewhere for rows of
         another store than `owner`.
         """
-        return self._rows(feature_name, [entity_keys])[0]
+        [(_, [row])] = self._read([RowRequest.of(feature_name, [entity_keys])])
+        return row
 
     def read_batch(self, feature_name: str, entity_keys: Sequence[Entity]) -> list[Row | None]:
         """The rows of the entities, in their order, None for an entity without a row; raises as `read`."""
-        return self._rows(feature_name, entity_keys)
-
-    def _rows(self, feature: str, entities: Sequence[Entity]) -> list[Row | None]:
-        [(_, rows)] = answered(self._reading([RowRequest.of(feature, entities)]))
+        [(_, rows)] = self._read([RowRequest.of(feature_name, entity_keys)])
         return rows
 
     def delete(self, feature_name: str, entity_keys: Entity) -> bool:
@@ -116,26 +114,37 @@ class OnlineStore(ABC):
 
         Raises as `read`.
         """
-        return self.fetch_hashed([RowRequest.of(*request) for request in requests])
+        return self._read([RowRequest.of(*request) for request in requests])
 
     def fetch_hashed(self, requests: Sequence[RowRequest]) -> list[Answer]:
         """The books and rows as of `fetch`, for entities whose hashes are already computed."""
-        return answered(self._reading(requests))
+        return self._read(requests)
 
     def reading(self, requests: Sequence[RowRequest]) -> Steps[list[Answer]]:
         """The steps of `fetch_hashed`: what it asks the backend, and what it makes of the answers."""
-        return self._reading(requests)
-
-    def _reading(self, requests: Sequence[RowRequest]) -> Steps[list[Answer]]:
-        expected, answers = self._expected_owner(), []
         fetched = yield Question(self._fetch, self._fetch_async, (requests,))
+        answers = self._answers(requests, fetched)
+        if any(None in rows for _, rows in answers):
+            yield from self._check_absent(requests, answers)
+        return answers
+
+    def _read(self, requests: Sequence[RowRequest]) -> list[Answer]:
+        """As `fetch_hashed`, without the steps where all rows are there: each read comes here."""
+        answers = self._answers(requests, self._fetch(requests))
+        for _, rows in answers:
+            if None in rows:
+                answered(self._check_absent(requests, answers))
+                break
+        return answers
+
+    def _answers(self, requests: Sequence[RowRequest], fetched: Sequence[Fetched]) -> list[Answer]:
+        """The backend's texts as rows, each by the books beside it; raises as `read`."""
+        expected, answers = self._expected_owner(), []
         for request, (books, texts) in zip(requests, fetched, strict=True):
             if books is not None:
                 check_owner(request.feature, books, expected)
                 self._seen[request.feature] = books
             answers.append((books, self._decoded(request, books, texts)))
-        if any(None in rows for _, rows in answers):
-            yield from self._check_absent(requests, answers)
         return answers
 
     def _check_absent(

@@ -46,9 +46,9 @@ class Misfit(Exception):
 def parse_rows(texts: Sequence[str | None]) -> list[Row | None]:
     """The parsed JSON objects of the texts, None for None; Misfit for the first text that is no object."""
     rows = [None if text is None else _parsed(text) for text in texts]
-    for position, (row, text) in enumerate(zip(rows, texts, strict=True)):
-        if type(row) is not dict and text is not None:
-            raise Misfit(position, _why_no_object(text))
+    if str in map(type, rows):
+        at = next(position for position, row in enumerate(rows) if type(row) is str)
+        raise Misfit(at, _why_no_object(str(texts[at])))
     return rows
 
 
@@ -57,6 +57,7 @@ class SameDtype:
     """Columns of one dtype, which are decoded together: a row of many columns takes few steps."""
 
     columns: Schema
+    names: tuple[str, ...]
     decode: Decode
 
     @classmethod
@@ -65,7 +66,10 @@ class SameDtype:
         by_dtype: dict[str, list[Column]] = {}
         for column in schema:
             by_dtype.setdefault(column.dtype, []).append(column)
-        return tuple(cls(tuple(alike), decoder(dtype)) for dtype, alike in by_dtype.items())
+        return tuple(
+            cls(tuple(alike), tuple(column.name for column in alike), decoder(dtype))
+            for dtype, alike in by_dtype.items()
+        )
 
 
 def decode_rows(rows: Sequence[Row | None], schema: Iterable[SameDtype]) -> None:
@@ -75,7 +79,7 @@ def decode_rows(rows: Sequence[Row | None], schema: Iterable[SameDtype]) -> None
     """
     present = [row for row in rows if row is not None]
     for alike in schema:
-        names = [column.name for column in alike.columns]
+        names = alike.names
         try:
             values = [row[name] for name in names for row in present]
             decoded = alike.decode(values)
@@ -116,7 +120,7 @@ def _find(rows: Sequence[Row | None], column: Column) -> None:
 
 
 def _parsed(text: str) -> Any:
-    """The value of a text; the text itself, which is no object, where it has none."""
+    """The object of a text; the text itself where it holds none."""
     try:
         value, end = _scan(text, 0)
         if end != len(text):
@@ -125,7 +129,7 @@ def _parsed(text: str) -> Any:
             text.encode()
     except (ValueError, StopIteration, RecursionError):
         return text
-    return value
+    return value if type(value) is dict else text
 
 
 def _why_no_object(text: str) -> str:

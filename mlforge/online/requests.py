@@ -13,6 +13,7 @@ from mlforge.online.decoding import Row
 
 Entity: TypeAlias = Mapping[str, object]
 Answer: TypeAlias = tuple[OnlineBooks | None, list[Row | None]]
+Fetched: TypeAlias = tuple[OnlineBooks | None, Sequence[str | None]]
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,14 +7,12 @@ So the meaning of a read is written once. Two drivers put the questions: `answer
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Generator
-from dataclasses import dataclass
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
-class Question:
+class Question(NamedTuple):
     """A call to a store, as a function that blocks and as one that is awaited; both give the same, and raise the same."""
 
     ask: Callable[..., Any]

@@ -5,12 +5,22 @@ A read runs each step once, on a processor that has just done something else, so
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 
 from mlforge.core.values import check_name
 from mlforge.online.books import OnlineBooks
 from mlforge.online.codec import from_fields
 from mlforge.online.redis import resp
+
+
+@dataclass(frozen=True, slots=True)
+class KnownBooks:
+    """The books that a feature's fields, as they were last fetched, spell out."""
+
+    fields: Sequence[str]
+    books: OnlineBooks | None
 
 
 @lru_cache(maxsize=2_048)

@@ -38,7 +38,13 @@ from mlforge.online.redis.arguments import (
     checked_ttl,
     password_in,
 )
-from mlforge.online.redis.fetched_books import books_key, books_name, books_of, read_command
+from mlforge.online.redis.fetched_books import (
+    KnownBooks,
+    books_key,
+    books_name,
+    books_of,
+    read_command,
+)
 from mlforge.online.redis.refusals import fenced
 from mlforge.online.requests import RowRequest
 from mlforge.store import Store
@@ -115,6 +121,7 @@ class RedisStore(OnlineStore):
         self.ttl = checked_ttl(ttl)
         self.prefix = checked_prefix(prefix)
         self._server = server
+        self._known: dict[str, KnownBooks] = {}
 
     def __repr__(self) -> str:
         return f"RedisStore({self._server}, ttl={self.ttl}, prefix={self.prefix!r})"
@@ -306,12 +313,16 @@ class RedisStore(OnlineStore):
         ]
 
     def _read_books(self, feature: str, reply: list[str] | Exception) -> OnlineBooks | None:
-        where = self._books_name(feature)
         if isinstance(reply, Exception):
             with self._fenced(feature, None):
                 self._server.granted(reply)
             raise reply
-        return books_of(tuple(reply), where)
+        known = self._known.get(feature)
+        if known is not None and known.fields == reply:
+            return known.books
+        books = books_of(tuple(reply), self._books_name(feature))
+        self._known[feature] = KnownBooks(reply, books)
+        return books
 
     def _foreign(self, absent: Sequence[tuple[str, str]]) -> list[str | None]:
         try:
