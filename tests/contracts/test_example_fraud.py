@@ -48,6 +48,11 @@ def test_the_code_of_the_page_is_that_of_the_example() -> None:
             assert text.count(f"# --8<-- [{edge}:{block[2]}]\n") == 1
 
 
+def without_scores(text: str) -> str:
+    """The text without risks and areas: they depend a little on the library that fits."""
+    return re.sub(r"\b\d\.\d{2,3}\b", "", text)
+
+
 @pytest.mark.slow
 def test_the_script_goes_from_payments_to_a_served_model_and_a_late_file_changes_its_answer(
     tmp_path: Path,
@@ -78,12 +83,9 @@ def test_the_script_goes_from_payments_to_a_served_model_and_a_late_file_changes
     radius = made.blast_radius(store)
     assert radius.by_file == {"data/payments/late.parquet": radius.rows.height}
     assert f"6. Blast radius: {radius.rows.height} rows" in out
-    for line in out.splitlines():
-        told = re.sub(r"\d\.\d\d\d? ", "", line)
-        if line.startswith("All of it lies"):
-            break
-        page = PAGE.read_text(encoding="utf-8")
-        assert any(re.sub(r"\d\.\d\d\d? ", "", shown) == told for shown in page.splitlines()), line
+    page = without_scores(PAGE.read_text(encoding="utf-8")).splitlines()
+    told = without_scores(out.partition("\n\nAll of it lies")[0]).splitlines()
+    assert [line for line in told if line not in page] == []
     again = subprocess.run(
         command, capture_output=True, text=True, timeout=120, check=False, env=environment
     )
