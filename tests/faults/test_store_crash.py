@@ -28,6 +28,7 @@ from tests.support.crashes import (
     drop,
     erase,
     killed,
+    lock_of,
     packing,
     push,
 )
@@ -40,6 +41,7 @@ PUSHING = ("push.begun", "push.put", "push.removed", "push.finished")
 REMOVING = ("remove.hidden",)
 PACKING = ("pack.written", "packs.listed", "pack.swept")
 TILING = ("tiles.written",)
+LOCKING = ("lock.written",)
 ERASING = ("erase.unserved", "erase.hidden")
 
 
@@ -54,7 +56,8 @@ def test_every_place_where_a_test_may_stop_the_process_is_tried_here() -> None:
         and call.func.id == "reach"
         and isinstance(call.args[0], ast.Constant)
     }
-    assert named == {*WRITING, *MAKING, *PUSHING, *REMOVING, *PACKING, *TILING, *ERASING}
+    places = (WRITING, MAKING, PUSHING, REMOVING, PACKING, TILING, LOCKING, ERASING)
+    assert named == {place for group in places for place in group}
 
 
 @pytest.fixture(scope="module")
@@ -146,6 +149,19 @@ def test_builds_killed_again_and_again_end_in_the_same_place(
         drop(root, "c", (9, 29.5, 7.0))
     build(root)
     is_in_order(root, stages["patch-rebuilt"], ["1.0.0", "1.0.1"])
+
+
+@pytest.mark.parametrize("place", LOCKING)
+def test_a_registration_killed_once_the_lock_is_written_leaves_it_whole(
+    place: str, stages: dict[str, Path], tmp_path: Path
+) -> None:
+    root = tmp_path / "project"
+    shutil.copytree(stages["patch"], root)
+    assert killed(root, "register lock", place, 1)
+    store = LocalStore(root / "store")
+    assert store.locks() == {"fraud": lock_of(store)}
+    assert verify(store, ["spend"]) == []
+    assert litter(store) == []
 
 
 @pytest.mark.parametrize("place", [*REMOVING, *ERASING])

@@ -16,10 +16,11 @@ from typing import Any
 
 import structlog
 
-from mlforge import Definitions
+from mlforge import Definitions, Service
 from mlforge.build.refresh import Options
 from mlforge.build.table import Layout
 from mlforge.core import clock, failpoints
+from mlforge.core.lock import Lock
 from mlforge.core.values import to_us
 from mlforge.maintenance.operations import prune, rollback, tidy
 from mlforge.maintenance.retention import Retention
@@ -136,6 +137,18 @@ def erase(root: Path) -> None:
         store.erase("spend")
 
 
+def lock_of(store: LocalStore) -> Lock:
+    """A lock of the feature's columns, as they are served."""
+    with clock.fixed(NOW):
+        return Service("model", ["spend"]).lock(store)
+
+
+def register_lock(root: Path) -> None:
+    """Keep that lock in the store under a model's name."""
+    store = LocalStore(root / "store")
+    store.register_lock("fraud", lock_of(store))
+
+
 JOBS: dict[str, Callable[..., None]] = {
     "build": build,
     "build tiled": build_tiled,
@@ -145,6 +158,7 @@ JOBS: dict[str, Callable[..., None]] = {
     "prune packs": prune_packs,
     "tidy": tidy_up,
     "erase": erase,
+    "register lock": register_lock,
 }
 
 
