@@ -13,6 +13,7 @@ from pathlib import Path
 from benchmarks import (
     aggregations,
     all_time,
+    blast,
     builds,
     chains,
     cliffs,
@@ -50,6 +51,7 @@ _MODULES = (
     sharing,
     aggregations,
     all_time,
+    blast,
     derived,
     profiles,
 )

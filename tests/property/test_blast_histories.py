@@ -161,12 +161,12 @@ def history(folder: Path, number: int, engine: str, changes: int) -> int:
         training_set(table, what, project.store, folder / f"set{n}", engine=engine, part_rows=97)
         for n, what in enumerate(asked)
     ]
-    before = _contents(project)
-    total = 0
+    before, files, total = _contents(project), set[str](), 0
     for step in range(changes):
         change(project, draw, step)
         project.definitions(*chosen).build()
-        files = {f"events/{path}" for path, _ in before ^ _contents(project)}
+        # A file that is renamed once it was taken in keeps its name in the version.
+        files |= {f"events/{path}" for path, _ in before ^ _contents(project)}
         for what, made in zip(asked, sets, strict=True):
             again = get_training_data(table, what, project.store, engine=engine)
             total += check(made, again, project, files)
