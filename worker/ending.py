@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import _thread
 import os
+import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -33,12 +34,13 @@ class Ending:
 
     url: str
     give_up: Callable[[], None] = lambda: None
-    _has_begun: bool = False
+    has_begun: bool = False
+    """Whether an end was asked for."""
 
     def begin(self) -> None:
         """Note that an end was asked for; to be called by a signal's handler, so without a lock."""
-        if not self._has_begun:
-            self._has_begun = True
+        if not self.has_begun:
+            self.has_begun = True
             beside(self._await_end)
 
     def _await_end(self) -> None:
@@ -62,6 +64,18 @@ class Ending:
             if answers(client):
                 answered_at = time.monotonic()
             time.sleep(_LOOK_S)
+
+
+def start_anew(environment: Mapping[str, str], is_to_end: Callable[[], bool]) -> None:
+    """Become a new process of the same command line, under the same id: a supervisor sees nothing of it.
+
+    environment: further variables. Returns where an end was asked for: the new process would know nothing of it.
+    """
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_DFL)  # from now on it ends the process at once
+    if not is_to_end():
+        argv = [sys.executable, *sys.orig_argv[1:]]
+        os.execve(sys.executable, argv, {**os.environ, **environment})
 
 
 def answers(client: Redis) -> bool:

@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from rq.exceptions import StopRequested
 from rq.worker.base import WorkerStatus
 
 from tests.support.workers import Shop, eventually, purchases, write
+from worker.ending import start_anew
 from worker.project import connect
 from worker.queue import ForgeSimpleWorker
 from worker.service.embedded_redis import EmbeddedServer
@@ -129,6 +131,23 @@ def test_up_ends_while_it_waits_for_a_server_at_its_start(shop: Shop) -> None:
         up = shop.start("up")
         with silent.accept()[0]:
             assert exit_codes([up]) == [0]
+
+
+def test_a_process_that_was_asked_to_end_does_not_start_anew(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    begun: list[str] = []
+    monkeypatch.setattr("os.execve", lambda program, *_: begun.append(program))
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        start_anew({}, lambda: True)
+        assert begun == []
+        start_anew({}, lambda: False)
+        assert begun == [sys.executable]
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL, "an end that comes now is heeded"
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def test_an_end_that_was_asked_for_amid_an_outage_is_not_forgotten(

@@ -24,7 +24,7 @@ from rq.worker.base import BaseWorker, WorkerStatus
 from mlforge.core.failpoints import reach
 from mlforge.errors import MissingExtra, MlforgeError
 from worker import logs, project
-from worker.ending import Ending
+from worker.ending import Ending, start_anew
 from worker.project import JOB_TIMEOUT, Project, Settings
 from worker.queue.intake import ForgeJob, ForgeQueue, queue_named
 from worker.queue.rq_queue import (
@@ -266,9 +266,9 @@ class Forge(BaseWorker):
         self._restart({})
 
     def _restart(self, environment: dict[str, str]) -> NoReturn:
-        """Become a new process under the same id: a supervisor sees nothing of it."""
-        argv = [sys.executable, *sys.orig_argv[1:]]
-        os.execve(sys.executable, argv, {**os.environ, **environment})
+        """Become a new process under the same id; raises StopRequested where an end was asked for."""
+        start_anew(environment, lambda: self._told_to_end)
+        raise StopRequested
 
 
 class ForgeSimpleWorker(Forge, SimpleWorker):

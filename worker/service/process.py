@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -16,7 +14,7 @@ import structlog
 
 from mlforge.errors import DefinitionError
 from mlforge.online.staleness import behind
-from worker.ending import Ending, set_from_handler
+from worker.ending import Ending, set_from_handler, start_anew
 from worker.monitor.metrics import Exporter, Health
 from worker.project import Project, Settings
 from worker.queue.requests import Requests
@@ -133,7 +131,7 @@ def run(settings: Settings, timing: Timing, beside: Beside) -> int:
         with survived("give up the say"):
             project.resign()
         log.info("starting anew")
-        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+        start_anew({}, lambda: ending.has_begun)
     return 0
 
 
