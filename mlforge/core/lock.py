@@ -180,18 +180,31 @@ class Lock:
     def load(cls, path: str | os.PathLike[str]) -> Lock:
         """Read a file; RetrievalError if there is none, it is damaged, or a newer mlforge wrote it."""
         try:
-            document = json.loads(Path(path).read_text(encoding="utf-8"))
-            newer = isinstance(document, dict) and document.get("format", FORMAT) != FORMAT
-            if newer:
-                raise RetrievalError(
-                    f"{path} is a lock of format {document['format']!r}, this mlforge knows {FORMAT}: "
-                    "upgrade to the release that wrote it"
-                )
-            return cls.from_json(document)
+            text = Path(path).read_text(encoding="utf-8")
         except OSError as error:
             raise RetrievalError(
                 f"cannot read the lock {path}: {error.strerror}; 'mlforge lock SERVICE' writes one"
             ) from error
+        except ValueError as error:
+            raise _no_lock(str(path), error) from error
+        return cls.from_text(text, str(path))
+
+    @classmethod
+    def from_text(cls, text: str, where: str) -> Lock:
+        """Read what `text` gives; RetrievalError for one that is damaged, or that a newer mlforge wrote.
+
+        where: the words for it in an error.
+        """
+        try:
+            document = json.loads(text)
+            if isinstance(document, dict) and document.get("format", FORMAT) != FORMAT:
+                raise RetrievalError(
+                    f"{where} is a lock of format {document['format']!r}, this mlforge knows {FORMAT}: "
+                    "upgrade to the release that wrote it"
+                )
+            return cls.from_json(document)
+        except RetrievalError:
+            raise
         except (
             ValueError,
             TypeError,
@@ -200,12 +213,7 @@ class Lock:
             RecursionError,
             MlforgeError,
         ) as error:
-            if isinstance(error, RetrievalError):
-                raise
-            raise RetrievalError(
-                f"{path} is no lock, or it is damaged ({error}); restore it, or make a new one with "
-                "'mlforge lock SERVICE'"
-            ) from error
+            raise _no_lock(where, error) from error
 
 
 def lock_named(lock: object) -> Lock:
@@ -221,6 +229,12 @@ def told(changes: Sequence[Change]) -> str:
     """Changes as one sentence, the first few in full."""
     more = f"; and {len(changes) - _TOLD} more" if len(changes) > _TOLD else ""
     return "; ".join(map(str, changes[:_TOLD])) + more
+
+
+def _no_lock(where: str, error: Exception) -> RetrievalError:
+    return RetrievalError(
+        f"{where} is no lock, or it is damaged ({error}); restore it, or make a new one with 'mlforge lock SERVICE'"
+    )
 
 
 def _column(document: Mapping[str, Any]) -> LockedColumn:
