@@ -102,6 +102,7 @@ def test_definitions_that_stop_importing_leave_the_old_ones_at_work(plant) -> No
         assert_invariant(plant.project)
 
 
+@pytest.mark.slow
 def test_a_feature_that_is_renamed_or_deleted_leaves_no_key_behind(plant) -> None:
     after = edited(
         plant,
@@ -115,6 +116,7 @@ def test_a_feature_that_is_renamed_or_deleted_leaves_no_key_behind(plant) -> Non
     assert after.owned() == {"spending", "daily"}
 
 
+@pytest.mark.slow
 def test_a_feature_that_vanishes_is_served_as_it_stands_and_its_return_costs_nothing(plant) -> None:
     before = plant.project.online.read_batch("newest", ASKED["newest"])
     books = plant.project.online.books("newest")
