@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from pathlib import Path
 
 from starlette.exceptions import HTTPException
 from starlette.routing import Router
@@ -14,6 +15,7 @@ from mlforge.errors import DefinitionError, MlforgeError
 from mlforge.serve.catalogue import Catalogue
 from mlforge.serve.counters import Counters
 from mlforge.serve.http import Disconnected, Message, Receive, Reply, Scope, Send, respond
+from mlforge.serve.keys import Admission, keys_in
 from mlforge.serve.limits import Limits
 from mlforge.serve.problems import UNEXPECTED, Problem, problem_of
 from mlforge.serve.reads import Reads
@@ -26,10 +28,13 @@ _log = get_logger(__name__)
 class App:
     """An ASGI application that answers from the definitions' online store, and tells what their store holds.
 
-    Raises DefinitionError for definitions without an online store.
+    keys: the file of API keys; without it nobody needs one. Raises DefinitionError for definitions without an online store,
+    and for a file of keys that is not understood.
     """
 
-    def __init__(self, definitions: Definitions, limits: Limits | None = None) -> None:
+    def __init__(
+        self, definitions: Definitions, limits: Limits | None = None, keys: Path | None = None
+    ) -> None:
         store, limits = definitions.online_store, limits or Limits()
         if store is None:
             raise DefinitionError(
@@ -37,6 +42,7 @@ class App:
                 "REDIS_URL, or start 'mlforge up'"
             )
         self.definitions, self.store, self.counters = definitions, store, Counters()
+        self._admission = None if keys is None else Admission(keys_in(keys, definitions.services))
         self._reads = Reads(definitions, store, limits)
         catalogue = Catalogue(definitions, store, limits, self.counters)
         self._router = Router(catalogue.routes(), redirect_slashes=False)
@@ -60,6 +66,8 @@ class App:
             await send(message)
 
         try:
+            if self._admission is not None:
+                self._admission.check(scope)
             if self._reads.takes(scope):
                 await respond(sent, await self._reads.reply(scope, receive))
             else:
@@ -77,8 +85,8 @@ class App:
     def _route(self, scope: Scope, status: int) -> str:
         """The request's route for figures: its path where that is one of a few."""
         path: str = scope["path"]
-        if status == 404:
-            return "unknown"
+        if status in (401, 403, 404, 429):  # maybe of no route at all
+            return "refused" if status != 404 else "unknown"
         return "/v1/features/{feature}" if path.startswith("/v1/features/") else path
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 class Limits:
     """Bounds of requests.
 
-    entities: the most of one request. body_bytes: the most of one body. body_s: seconds within which a body is to be here.
+    entities, features: the most of one request. body_bytes: the most of one body. body_s: seconds within which a body is to be here.
     """
 
     entities: int = 1_000
+    features: int = 100
     body_bytes: int = 4 << 20
     body_s: float = 20.0

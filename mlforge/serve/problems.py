@@ -54,8 +54,10 @@ class Problem:
 
     @property
     def headers(self) -> list[tuple[bytes, bytes]]:
-        """Headers beyond those of each answer: when to ask again, where that may help."""
+        """Headers beyond those of each answer: how to bring a key, when to ask again."""
         again = str(RETRY_AFTER_S).encode()
+        if self.status == 401:
+            return [(b"www-authenticate", b"Bearer")]
         return [(b"retry-after", again)] if self.status in (429, 503) else []
 
 

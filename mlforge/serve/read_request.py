@@ -93,6 +93,12 @@ def features_request(
     uses = fields.get("features")
     if not isinstance(uses, list) or not uses:
         raise Refused(422, "unfit_request", f"send 'features': {_FEATURE_FIELDS['features']}")
+    if len(uses) > limits.features:
+        raise Refused(
+            422,
+            "too_many_features",
+            f"'features' has {len(uses):,} entries, a request has at most {limits.features:,}",
+        )
     references = [_reference(features, use) for use in uses]
     entities = list_of_objects(fields, "entities", limits.entities)
     return _read_request(references, entities, None, fields, _layout(_pairs(query)), accept)

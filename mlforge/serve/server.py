@@ -16,7 +16,7 @@ from mlforge.definitions.registry import Definitions
 from mlforge.definitions.running import running_url, serve_at
 from mlforge.errors import MissingExtra, MlforgeError
 
-DEFINITIONS = "MLFORGE_DEFINITIONS"
+DEFINITIONS, KEYS = "MLFORGE_DEFINITIONS", "MLFORGE_KEYS"
 HOST, PORT = "127.0.0.1", 8750
 DRAIN_S = 15
 """How long requests in hand may take once the server is to stop."""
@@ -33,7 +33,7 @@ def check_extra() -> None:
 def app_of_environment() -> Callable[..., object]:
     """The application of the definitions that MLFORGE_DEFINITIONS names, else of definitions.py here.
 
-    Those of the profile that MLFORGE_PROFILE names, if any. Their online store is their own, else that of REDIS_URL, else of a running `mlforge up`.
+    Those of the profile that MLFORGE_PROFILE names, if any, and the API keys in the file that MLFORGE_KEYS names. Their online store is their own, else that of REDIS_URL, else of a running `mlforge up`.
     """
     check_extra()
     from mlforge.serve.app import App
@@ -44,7 +44,9 @@ def app_of_environment() -> Callable[..., object]:
     url = None
     if definitions.online_store is None:
         url = redis_url() or running_url(target, here, profile)
-    return App(definitions if url is None else serve_at(definitions, url))
+    keys = os.environ.get(KEYS)
+    served = definitions if url is None else serve_at(definitions, url)
+    return App(served, keys=Path(keys) if keys else None)
 
 
 def listening(host: str, port: int) -> socket.socket:
@@ -58,15 +60,15 @@ def listening(host: str, port: int) -> socket.socket:
         ) from error
 
 
-def serve(definitions: Definitions, listener: socket.socket) -> None:
-    """Answer on the listener until SIGTERM or Ctrl-C; requests in hand are answered first."""
+def serve(definitions: Definitions, listener: socket.socket, keys: Path | None) -> None:
+    """Answer on the listener until SIGTERM or Ctrl-C; requests in hand are answered first. keys: the file of API keys."""
     check_extra()
     import uvicorn
 
     from mlforge.serve.app import App
 
     config = uvicorn.Config(
-        App(definitions),
+        App(definitions, keys=keys),
         log_level="warning",
         access_log=False,
         server_header=False,

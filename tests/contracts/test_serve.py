@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,9 @@ from mlforge.core.values import to_us
 from mlforge.errors import DefinitionError
 from mlforge.online import RedisStore
 from mlforge.serve.app import App
+from mlforge.serve.keys import Admission, ApiKey, keys_in
 from mlforge.serve.limits import Limits
+from mlforge.serve.problems import Refused
 from mlforge.serve.read_request import ARROW
 from tests.support.projects import Project, at, rows
 from tests.support.servers import free_port
@@ -218,6 +221,7 @@ ONE = {"user_id": 1, "buyer_id": 1}
         (f"{PLAIN}?layuot=flat", {"entities": []}, 422, "unknown_field", "layuot"),
         ("/v1/services/plan", {"entities": []}, 404, "unknown_service", "did you mean 'plain'?"),
         (FEATURES, {"entities": []}, 422, "unfit_request", "'features'"),
+        (FEATURES, {"features": ["spend"] * 101, "entities": []}, 422, "too_many_features", "101"),
         (FEATURES, {"features": ["spent"], "entities": []}, 404, "unknown_feature", "'spend'"),
         (FEATURES, {"features": ["spend@2.0.0"], "entities": []}, 503, "not_served", "1.0.0"),
         (FEATURES, {"features": ["spend@new"], "entities": []}, 422, "unfit_request", "new"),
@@ -415,6 +419,88 @@ def test_the_openapi_document_types_each_service_and_has_each_route(ask: Caller)
     assert list(flat["properties"]["rows"]["items"]["properties"]) == list(rows_of[0])
     names = [parameter["name"] for parameter in document["paths"][CHECKOUT]["get"]["parameters"]]
     assert names[:5] == ["user_id", "buyer_id", "price", "when", "day"]
+
+
+def test_a_key_opens_what_it_allows_as_often_as_it_allows(
+    served: Definitions, tmp_path: Path
+) -> None:
+    hashes = {name: sha256(name.encode()).hexdigest() for name in ("all", "some", "slow")}
+    file = tmp_path / "keys.toml"
+    file.write_text(
+        f'[every]\nsha256 = "{hashes["all"]}"\n[shop]\nsha256 = "{hashes["some"]}"\nservices = ["plain"]\n'
+        f'[rare]\nsha256 = "{hashes["slow"]}"\nper_second = 1e-6\n'
+    )
+    ask = Caller(App(served, keys=file))
+    one = f"{PLAIN}?user_id=1"
+
+    def status(path: str, key: str | None, scheme: str = "Bearer") -> int:
+        headers = {} if key is None else {"authorization": f"{scheme} {key}"}
+        return ask("GET", path, headers=headers).status_code
+
+    assert [status(one, key) for key in ("all", "some", "slow", "slow")] == [200, 200, 200, 429]
+    assert [status(one, key) for key in (None, "", "ALL", hashes["all"])] == [401] * 4
+    assert status(one, "all", "Basic") == 401
+    assert [status(path, None) for path in ("/healthz", "/readyz", "/metrics")] == [200, 200, 401]
+    others = (
+        f"{CHECKOUT}?user_id=1",
+        "/v1/catalog",
+        "/openapi.json",
+        "/v1/features/spend",
+        f"{PLAIN}/",
+    )
+    assert [status(path, "some") for path in others] == [403] * 5
+    assert (
+        ask("POST", FEATURES, json={}, headers={"authorization": "Bearer some"}).status_code == 403
+    )
+    assert ask("GET", one).headers["www-authenticate"] == "Bearer"
+
+
+def test_requests_are_let_in_again_as_time_goes_by() -> None:
+    now = [0.0]
+    key = ApiKey("app", sha256(b"key").hexdigest(), per_second=2)
+    admission = Admission([key], lambda: now[0])
+
+    def refused() -> bool:
+        try:
+            admission.check({"path": PLAIN, "headers": [(b"authorization", b"Bearer key")]})
+        except Refused:
+            return True
+        return False
+
+    assert [refused() for _ in range(3)] == [False, False, True]
+    now[0] = 0.5
+    assert [refused() for _ in range(2)] == [False, True]
+    now[0] = 100.0
+    assert [refused() for _ in range(3)] == [False, False, True]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "holds no key"),
+        ("[a", "cannot be read"),
+        ("a = 1", "is no table"),
+        ("[a]", "64 hex digits"),
+        ('[a]\nsha256 = "HASH"\nservice = []', "did you mean 'services'?"),
+        ('[a]\nsha256 = "HASH"\nservices = "plain"', "a list of names"),
+        ('[a]\nsha256 = "HASH"\nservices = ["plan"]', "did you mean 'plain'?"),
+        ('[a]\nsha256 = "HASH"\nper_second = 0', "a number above 0"),
+        ('[a]\nsha256 = "HASH"\nper_second = true', "a number above 0"),
+        ('[a]\nsha256 = "HASH"\n[b]\nsha256 = "HASH"', "two entries have one key"),
+        (f'[a]\nsha256 = "{sha256(b"").hexdigest()}"', "which everybody has"),
+    ],
+)
+def test_a_file_of_keys_that_is_not_understood_ends_the_start(
+    tmp_path: Path, text: str, said: str
+) -> None:
+    file = tmp_path / "keys.toml"
+    file.write_text(text.replace("HASH", "a" * 64))
+    with pytest.raises(DefinitionError) as refused:
+        keys_in(file, {"plain": None})
+    assert said in str(refused.value)
+    assert "a" * 64 not in str(refused.value)
+    with pytest.raises(DefinitionError, match="cannot be read"):
+        keys_in(tmp_path / "none.toml", {})
 
 
 def test_definitions_without_an_online_store_cannot_be_served(served: Definitions) -> None:

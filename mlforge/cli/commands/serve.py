@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import os
+from pathlib import Path
 
 from mlforge.cli.command import Command
 from mlforge.cli.options import definitions_option, served_definitions_of
@@ -19,6 +21,11 @@ def _configure(parser: argparse.ArgumentParser) -> None:
         default="127.0.0.1",
         metavar="ADDRESS",
         help="where to listen (default: 127.0.0.1, this machine alone)",
+    )
+    parser.add_argument(
+        "--keys",
+        metavar="FILE",
+        help="API keys that callers need (default: $MLFORGE_KEYS, else none)",
     )
 
 
@@ -40,7 +47,8 @@ def serve(args: argparse.Namespace) -> int:
             host, port = listener.getsockname()[:2]
             place = f"[{host}]" if ":" in host else host
             note(f"serving {definitions.name} at http://{place}:{port}")
-            server.serve(definitions, listener)
+            keys = args.keys or os.environ.get(server.KEYS)
+            server.serve(definitions, listener, Path(keys) if keys else None)
     finally:
         definitions.close()
     return 0
