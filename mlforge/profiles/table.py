@@ -38,16 +38,24 @@ def profile_rows(store: Store, manifest: Manifest, times: Mapping[str, TimeRange
     """
     chosen = [column for column in manifest.columns if column.name in times]
     merged = profile_frame(empty(chosen))
-    whole = [p for p in manifest.parts if any(_within(p, times[c.name]) for c in chosen)]
-    known = _kept(store, manifest, whole)
     for part in manifest.parts:
-        cut = [c for c in chosen if not _within(part, times[c.name])]
-        for column in chosen:
-            if column not in cut:
-                merged[column.name] = merged[column.name].merged(known[part.hash][column.name])
-        for name, profile in _of_cut(store, manifest, part, cut, times).items():
+        for name, profile in _of_part(store, manifest, part, chosen, times).items():
             merged[name] = merged[name].merged(profile)
     return merged
+
+
+def _of_part(
+    store: Store,
+    manifest: Manifest,
+    part: Part,
+    columns: Sequence[Column],
+    times: Mapping[str, TimeRange],
+) -> Profiles:
+    """The profiles of columns over a part's rows within their ranges; none of columns whose range has no row of it."""
+    whole = [c.name for c in columns if _within(part, times[c.name])]
+    kept = _kept(store, manifest, part) if whole else {}
+    cut = [c for c in columns if c.name not in whole and _touches(part, times[c.name])]
+    return {**{name: kept[name] for name in whole}, **_read(store, manifest, part, cut, times)}
 
 
 def _within(part: Part, times: TimeRange) -> bool:
@@ -55,33 +63,21 @@ def _within(part: Part, times: TimeRange) -> bool:
     return part.times is None or (times.start <= part.times.start and part.times.end <= times.end)
 
 
-def _kept(store: Store, manifest: Manifest, parts: Sequence[Part]) -> dict[str, Profiles]:
-    """The profiles of parts, by the parts' hashes; those that the store does not keep are made and kept."""
-    names = {column.name for column in manifest.columns}
-    documents = store.profiles(manifest.name, {part.hash for part in parts})
-    decoded = {hash_: codec.from_json(document) for hash_, document in documents.items()}
-    known = {
-        hash_: own for hash_, own in decoded.items() if own is not None and own.keys() == names
-    }
-    for part in parts:
-        if part.hash not in known:
-            known[part.hash] = _read(store, manifest, part, manifest.columns)
-            # A profile that cannot be kept, as the store is read-only or full, is made anew the next time.
-            with suppress(StoreError):
-                store.write_profiles(manifest.name, {part.hash: codec.to_json(known[part.hash])})
-    return known
+def _touches(part: Part, times: TimeRange) -> bool:
+    return part.times is not None and part.times.overlaps(times)
 
 
-def _of_cut(
-    store: Store,
-    manifest: Manifest,
-    part: Part,
-    columns: Iterable[Column],
-    times: Mapping[str, TimeRange],
-) -> Profiles:
-    """The profiles of columns over the rows of a part that lie in their ranges."""
-    touched = [c for c in columns if part.times and part.times.overlaps(times[c.name])]
-    return _read(store, manifest, part, touched, times)
+def _kept(store: Store, manifest: Manifest, part: Part) -> Profiles:
+    """The profiles of a part's columns; if the store does not keep them, they are made and kept."""
+    document = store.profiles(manifest.name, [part.hash]).get(part.hash)
+    known = None if document is None else codec.from_json(document)
+    if known is not None and known.keys() == {column.name for column in manifest.columns}:
+        return known
+    fresh = _read(store, manifest, part, manifest.columns)
+    # A profile that cannot be kept, as the store is read-only or full, is made anew the next time.
+    with suppress(StoreError):
+        store.write_profiles(manifest.name, {part.hash: codec.to_json(fresh)})
+    return fresh
 
 
 def _read(
