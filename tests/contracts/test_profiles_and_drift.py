@@ -15,7 +15,6 @@ from mlforge.build.result import Options
 from mlforge.build.table import Layout
 from mlforge.cli import main
 from mlforge.core.values import DAY_US, Duration, TimeRange, to_us
-from mlforge.maintenance.drift import drift
 from mlforge.maintenance.operations import prune
 from mlforge.maintenance.retention import Retention
 from mlforge.metrics import Rolling
@@ -24,6 +23,7 @@ from mlforge.profiles.measure import profile_frame
 from mlforge.profiles.table import profile_rows, profile_version
 from mlforge.profiles.warm_up import warm_from
 from mlforge.store import LocalStore
+from mlforge.training_sets.drift import drift
 from mlforge.training_sets.making import training_set
 from tests.support.commands import as_json, printed
 

@@ -82,7 +82,7 @@ def drift(args: argparse.Namespace) -> int:
     "reason"}]}`; verdict is drifted (psi from 0.2 on), moved (from 0.1 on), steady, or unknown (fewer than 100 values on a side, or
     values that do not compare).
     """
-    from mlforge.maintenance.drift import drift as drift_between
+    from mlforge.training_sets.drift import drift as drift_between
 
     moved = drift_between(store_of(args), args.feature, args.a, args.b)
     if args.json:
