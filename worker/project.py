@@ -18,8 +18,7 @@ from redis.exceptions import AuthenticationError, RedisError, ResponseError
 from redis.retry import Retry
 
 from mlforge.core import clock
-from mlforge.definitions.environment import redis_url
-from mlforge.definitions.profiles import PROFILE
+from mlforge.definitions.environment import PROFILE, redis_url
 from mlforge.definitions.running import serve_at
 from mlforge.errors import MlforgeError, OnlineRefused, OnlineUnavailable
 from worker.state.counters import Counts

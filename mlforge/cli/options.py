@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlforge.cli.output import stdout_is_ours
-from mlforge.definitions.environment import redis_url
-from mlforge.definitions.profiles import FILE, PROFILE
+from mlforge.definitions.environment import PROFILE, PROFILES_FILE, redis_url
 from mlforge.errors import DefinitionError, StoreError
 
 if TYPE_CHECKING:
@@ -39,7 +38,7 @@ def _profile_option(parser: argparse._ActionsContainer) -> None:
     parser.add_argument(
         "--profile",
         metavar="NAME",
-        help=f"stores and root as {FILE} beside the definitions has them (default: ${PROFILE}, else the file's own)",
+        help=f"stores and root as {PROFILES_FILE} beside the definitions has them (default: ${PROFILE}, else the file's own)",
     )
 
 

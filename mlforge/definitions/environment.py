@@ -1,4 +1,4 @@
-"""Settings that the environment holds: the server's URL."""
+"""Settings that the environment holds: the server's URL, the profile's name."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from pathlib import Path
 from mlforge.errors import MlforgeError
 
 REDIS_URL, REDIS_URL_FILE = "REDIS_URL", "REDIS_URL_FILE"
+PROFILE, PROFILES_FILE = "MLFORGE_PROFILE", "mlforge.toml"
+"""The variable that names a profile, and the file beside the definitions that holds them."""
 
 
 def redis_url(environment: Mapping[str, str] = os.environ) -> str | None:

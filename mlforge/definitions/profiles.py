@@ -18,10 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from mlforge.core.arguments import shown
+from mlforge.definitions.environment import PROFILES_FILE
 from mlforge.errors import DefinitionError, did_you_mean
 
-FILE = "mlforge.toml"
-PROFILE = "MLFORGE_PROFILE"
 _KEYS, _ONLINE_KEYS = ("store", "online_store", "root"), ("url", "ttl", "prefix")
 _VARIABLE = re.compile(r"\$(?:\$|\{(\w+)\})")
 
@@ -60,14 +59,14 @@ def profile_in(
     """
     import tomllib
 
-    file = folder / FILE
+    file = folder / PROFILES_FILE
     try:
         document = tomllib.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         if name is None:
             return None
         raise DefinitionError(
-            f"there is no profile {name!r}: no {FILE} lies beside the definitions, in {folder}"
+            f"there is no profile {name!r}: no {PROFILES_FILE} lies beside the definitions, in {folder}"
         ) from None
     except (OSError, ValueError) as error:
         raise DefinitionError(f"{file}: cannot be read as TOML: {error}") from error

@@ -9,9 +9,8 @@ from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
-from mlforge.definitions.environment import redis_url
+from mlforge.definitions.environment import PROFILE, redis_url
 from mlforge.definitions.loader import load
-from mlforge.definitions.profiles import PROFILE
 from mlforge.definitions.registry import Definitions
 from mlforge.definitions.running import running_url, serve_at
 from mlforge.errors import MissingExtra, MlforgeError

@@ -22,8 +22,7 @@ from mlforge.cli.options import (
     profile_name,
 )
 from mlforge.core.text import printable
-from mlforge.definitions.environment import REDIS_URL, redis_url
-from mlforge.definitions.profiles import PROFILE
+from mlforge.definitions.environment import PROFILE, REDIS_URL, redis_url
 from mlforge.errors import MissingExtra, OnlineRefused, OnlineUnavailable
 from worker.service.freshness import freshness
 

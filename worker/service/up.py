@@ -20,8 +20,7 @@ from redis import Redis
 
 from mlforge.cli.output import lines_for, plural
 from mlforge.core.text import printable
-from mlforge.definitions.environment import REDIS_URL
-from mlforge.definitions.profiles import PROFILE
+from mlforge.definitions.environment import PROFILE, REDIS_URL
 from mlforge.definitions.running import FOLDER, NOTE, project_folder, read_note
 from mlforge.errors import MlforgeError, without_owners
 from worker.child_process import bound_to_parent

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mlforge.definitions.profiles import FILE
+from mlforge.definitions.environment import PROFILES_FILE
 from mlforge.errors import MlforgeError
 from worker.project import Project, Settings, fingerprint
 
@@ -119,7 +119,7 @@ def _own_files(project: Project) -> list[Path]:
     folder = project.definitions.folder
     origins = {getattr(module, "__file__", None) for module in list(sys.modules.values())}
     imported = (file for file in map(Path, filter(None, origins)) if _lies_in(file, folder))
-    return [*sorted(imported), folder / FILE]
+    return [*sorted(imported), folder / PROFILES_FILE]
 
 
 def _lies_in(file: Path, folder: Path) -> bool:
