@@ -138,10 +138,10 @@ def _unlike(feature: UsedFeature, then: Manifest, now: Manifest) -> Iterator[tup
 
 def _service(
     document: Mapping[str, Any], features: Sequence[SetFeature], unlike: dict[str, str]
-) -> tuple[Service, dict[str, set[str]]]:
+) -> tuple[Service | None, dict[str, set[str]]]:
     """The service as far as its columns can be compared, and its own columns that follow from each of a feature's.
 
-    Its own columns that read one which cannot are noted in `unlike`.
+    None where no column of a feature can. Its own columns that read one which cannot are noted in `unlike`.
     """
     if "features" not in document:
         raise IntegrityError(
@@ -165,6 +165,8 @@ def _service(
     for column in service.derived:
         for label in sources.get(column.name, ()):
             dependent.setdefault(label, set()).add(column.name)
+    if not any(feature.labels for feature in features):
+        return None, {}
     specs = {feature.now.name: feature.now.spec for feature in features}
     return service_of(_reduced(document, features, lost), specs), dependent
 

@@ -10,6 +10,7 @@ from dataclasses import replace
 from mlforge.core import clock
 from mlforge.core.values import Version
 from mlforge.errors import RetrievalError, VersionNotFound
+from mlforge.retrieval import references
 from mlforge.retrieval.reading import Reading
 from mlforge.store import Store
 from mlforge.store.records import SetPin
@@ -62,6 +63,7 @@ def released_on_failure(store: Store, set_id: str) -> Iterator[None]:
 
 def check_store(store: Store, expected: str) -> None:
     """Raise RetrievalError unless it is the store with this identity."""
+    references.check_store(store, Store, "LocalStore('feature_store')")
     identity = store.identity()
     if identity is None or identity.id != expected:
         raise RetrievalError(

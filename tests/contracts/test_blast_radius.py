@@ -165,6 +165,9 @@ def test_a_set_that_cannot_be_told_of_is_refused_in_words(project: Project, tmp_
     elsewhere.build()
     with pytest.raises(RetrievalError, match="made from another store"):
         made.blast_radius(elsewhere.store)
+    for ask in (made.blast_radius, made.release):
+        with pytest.raises(RetrievalError, match="store must be of Store"):
+            ask("store")  # type: ignore[operator]
     document = made.path / "training_set.json"
     text = document.read_text()
     document.write_text(text.replace('"service": null', '"service": {"name": "checkout"}'))
