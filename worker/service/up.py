@@ -116,8 +116,7 @@ class Up:
     say: Say
     stop: threading.Event = field(default_factory=threading.Event)
     hurry: threading.Event = field(default_factory=threading.Event)
-    starts: bool = True
-    """Whether the start is not done yet: there is nothing to supervise, and it may wait for a server."""
+    starts: bool = True  # nothing is supervised yet, and the start may wait for a server
     scope: str = ""
     """Under which the project's event log is found: the watcher says so at each of its starts."""
 
