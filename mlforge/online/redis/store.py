@@ -321,7 +321,8 @@ class RedisStore(OnlineStore):
         if known is not None and known.fields == reply:
             return known.books
         books = books_of(tuple(reply), self._books_name(feature))
-        self._known[feature] = KnownBooks(reply, books)
+        if books is not None:  # anybody may ask for names that no feature has
+            self._known[feature] = KnownBooks(reply, books)
         return books
 
     def _foreign(self, absent: Sequence[tuple[str, str]]) -> list[str | None]:
