@@ -67,9 +67,9 @@ def nearby(place: str | Path) -> str:
 
 
 def note(text: str, look: str | None = None) -> None:
-    """Print a sentence on stdout, as wide as the terminal at most, or 80 columns where there is none."""
+    """Print a sentence on stdout at once, as wide as the terminal at most, or 80 columns where there is none."""
     for line in _indented(printable(text)):
-        print(style(line, look) if look else line)
+        print(style(line, look) if look else line, flush=True)
 
 
 def lines_for(stream: IO[str], text: str) -> list[str]:
