@@ -78,9 +78,9 @@ def profile(args: argparse.Namespace) -> int:
 def drift(args: argparse.Namespace) -> int:
     """Show how far a feature's columns have moved from A to B; rows whose windows are still warming up are left out.
 
-    JSON: `{"feature", "a", "b", "columns": [{"name", "verdict", "psi", "ks", "null_rate_a", "null_rate_b", "values_a", "values_b",
-    "reason"}]}`; verdict is drifted (psi from 0.2 on), moved (from 0.1 on), steady, or unknown (fewer than 100 values on a side, or
-    values that do not compare).
+    JSON: `{"feature", "a", "b", "columns": [{"name", "verdict", "psi", "null_psi", "ks", "null_rate_a", "null_rate_b", "values_a", "values_b",
+    "reason"}]}`; verdict is drifted (psi or null_psi from 0.2 on), moved (from 0.1 on), steady, or unknown (fewer than 100 rows on a
+    side, or values that do not compare).
     """
     from mlforge.training_sets.drift import drift as drift_between
 
@@ -140,6 +140,7 @@ def _drift_json(column: ColumnDrift) -> dict[str, Any]:
         "name": column.column,
         "verdict": column.verdict(),
         "psi": column.psi,
+        "null_psi": column.null_psi,
         "ks": column.ks,
         "null_rate_a": column.null_rates[0],
         "null_rate_b": column.null_rates[1],

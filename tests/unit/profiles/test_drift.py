@@ -54,7 +54,39 @@ def test_texts_are_compared_by_value_or_where_they_are_many_by_hash() -> None:
 def test_nulls_nan_and_infinities_are_told_apart_from_values() -> None:
     figures = drift([1.0] * 150 + [None] * 50, [1.0] * 100 + [math.nan, math.inf] * 50)
     assert figures.null_rates == (0.25, 0.5)
-    assert figures.verdict() == "steady"
+    assert figures.psi == pytest.approx(0, abs=0.01)
+    by_hand = 0.25 * math.log(0.5 / 0.25) - 0.25 * math.log(0.5 / 0.75)
+    assert figures.null_psi == pytest.approx(by_hand, rel=0.02)
+    assert figures.verdict() == "drifted"
+
+
+@pytest.mark.parametrize(
+    ("a", "b"),
+    [
+        ([True] * 200, [False] * 200),
+        ([7] * 200, [0] * 200),
+        ([0] * 200, [7] * 200),
+        ([False] * 10 + [True] * 190, [False] * 200),
+        ([10] * 180 + [20] * 20, [0] * 180 + [20] * 20),
+        ([1] * 100 + [3] * 100, [1] * 100 + [2] * 100),
+        ([10.0] * 200, [10.0] * 100 + [9.0] * 100),
+        (["de"] * 200, ["fr"] * 200),
+    ],
+)
+def test_rows_that_leave_a_value_show_whichever_way_they_go(a: list[Any], b: list[Any]) -> None:
+    for figures in (drift(a, b), drift(b, a)):
+        assert figures.verdict() == "drifted"
+
+
+def test_a_feed_that_dries_up_has_drifted_though_its_values_are_alike() -> None:
+    values = [float(n % 50) for n in range(1000)]
+    half = drift(values, values[:500] + [None] * 500)
+    assert (half.verdict(), half.psi) == ("drifted", pytest.approx(0, abs=0.01))
+    assert drift(values, values[:50] + [None] * 950).verdict() == "drifted"
+    assert drift(values, [None] * 1000).verdict() == "drifted"
+    assert drift([None] * 1000, values).verdict() == "drifted"
+    assert drift([None] * 500, [None] * 700).verdict() == "steady"
+    assert drift(values, [*values[:50], None]).verdict() == "unknown"
 
 
 def test_too_few_values_or_such_as_do_not_compare_are_unknown() -> None:
