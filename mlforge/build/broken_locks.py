@@ -65,3 +65,23 @@ def broken_locks(
         if changes:
             broken.append(BrokenLock(model, lock.service, tuple(changes)))
     return broken
+
+
+def end_lock(store: Store, model: str) -> bool:
+    """End the lock of a model and the holds that protect locks; returns whether there was one.
+
+    The next refresh of a feature that was held goes on, or is held anew for what else stands in its way.
+    """
+    if not store.remove_lock(model):
+        return False
+    for name in store.features():
+        if _protects_a_lock(store.books(name).hold):
+            with store.lock(name):
+                books = store.books(name)
+                if _protects_a_lock(books.hold):
+                    store.write_books(name, books.held(None))
+    return True
+
+
+def _protects_a_lock(hold: str | None) -> bool:
+    return hold is not None and FOR_A_LOCK in hold

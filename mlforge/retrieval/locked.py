@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from mlforge.core.lock import Lock
 from mlforge.core.meaning import FeatureMeaning
+from mlforge.core.values import Version
 from mlforge.errors import BooksDamaged, NotServed
 from mlforge.online import OnlineBooks
 from mlforge.retrieval.reading import Reading
@@ -35,6 +36,20 @@ def lock_of_reading(reading: Reading, created_at: int) -> Lock:
         "" if identity is None else identity.id,
         created_at,
     )
+
+
+def check_settled(feature: str, books: OnlineBooks) -> None:
+    """Raise NotServed while rows may be of another version that can mean something else: a PATCH has other rows alone."""
+    if books.target is None:
+        return
+    served = Version.parse(books.target.version)
+    for pending in books.pending:
+        version = Version.parse(pending.version)
+        if (version.major, version.minor) != (served.major, served.minor):
+            raise NotServed(
+                f"{feature}: {version}, whose columns may mean something else than those of {served}, is being pushed "
+                "at this moment, so no lock can be held against its rows; ask again"
+            )
 
 
 def served_meaning(feature: str, books: OnlineBooks) -> str:

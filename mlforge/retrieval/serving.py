@@ -19,7 +19,7 @@ from mlforge.online import OnlineBooks, OnlineStore, Target
 from mlforge.online.finishing import answer_columns, answer_dtypes, finished
 from mlforge.online.steps import Steps, answered, answered_async
 from mlforge.retrieval.details import FeatureDetails, ValueDetails, complete_details
-from mlforge.retrieval.locked import served_meaning
+from mlforge.retrieval.locked import check_settled, served_meaning
 from mlforge.retrieval.online_rows import FetchedRows, check_missing, fetched_rows
 from mlforge.retrieval.references import (
     AnswerNames,
@@ -204,6 +204,8 @@ def online_answer(
     _check_versions(named, {r.name: f.books for r, f in zip(references, fetched, strict=True)})
     uses = _uses(references, fetched, [] if service is None else service.own_names, details)
     if locked is not None:
+        for use in uses:
+            check_settled(use.reference.name, use.fetched.books)
         check_lock(locked, service, tuple(column for use in uses for column in use.used))
     yield from check_missing(
         [(use.reference.name, use.fetched.books, use.fetched.rows) for use in uses], store

@@ -12,7 +12,7 @@ import polars as pl
 import pytest
 
 from mlforge import Definitions, Feature, Service, get_online_features, get_training_data
-from mlforge.build.broken_locks import FOR_A_LOCK
+from mlforge.build.broken_locks import FOR_A_LOCK, end_lock
 from mlforge.cli import main
 from mlforge.core import clock
 from mlforge.core.lock import Lock
@@ -297,6 +297,49 @@ def test_online_answers_are_held_against_a_lock(
         client.hset(key, "meaning", f"{text} {{")
     with pytest.raises(BooksDamaged, match="do not say what its columns mean"):
         answer()
+
+
+def test_no_lock_is_held_against_rows_of_which_some_may_mean_something_else(
+    project: Project, online: RedisStore
+) -> None:
+    """A push that has begun may have written rows, and its books say what they mean at its end."""
+    feature = spend(project)
+    defs = project.definitions(feature)
+    defs.online_store = online
+    with clock.fixed(to_us(at(4))):
+        defs.build(online=True)
+    service = checkout(feature)
+    lock = service.lock(project.store)
+
+    def answer(lock: Any = lock) -> Any:
+        return get_online_features(service, ENTITY, online, request=REQUEST, lock=lock)
+
+    books = online.books("spend")
+    assert books is not None
+    target = books.target
+    assert target is not None
+    patch = replace(target, version="1.0.9", generation=target.generation + 1)
+    online.begin("spend", patch)
+    assert answer() == answer(None)
+    online.begin("spend", replace(target, version="1.1.0", generation=target.generation + 2))
+    with pytest.raises(NotServed, match=r"1\.1\.0, whose columns may mean something else"):
+        answer()
+    assert answer(None)[0]["spend__amount__sum__7d"] == 3.0
+
+
+def test_the_end_of_a_lock_ends_the_holds_that_protected_it(project: Project) -> None:
+    before = spend(project)
+    project.build(before)
+    project.store.register_lock("fraud", checkout(before).lock(project.store))
+    changed = spend(project, doubled)
+    held = unattended(project, changed)
+    assert held.held is not None
+    assert project.store.books("spend").hold == held.held
+    assert not end_lock(project.store, "another")
+    assert project.store.books("spend").hold == held.held
+    assert end_lock(project.store, "fraud")
+    assert project.store.books("spend").hold is None
+    assert unattended(project, changed).version == "1.1.0"
 
 
 def test_commands_write_list_and_end_locks_and_a_plan_names_the_models(

@@ -99,7 +99,9 @@ def locks(args: argparse.Namespace) -> int:
 
 
 def _remove(args: argparse.Namespace, store: Store) -> int:
-    if not store.remove_lock(args.remove):
+    from mlforge.build.broken_locks import end_lock
+
+    if not end_lock(store, args.remove):
         raise StoreError(
             f"no lock is registered for the model {args.remove!r}; {did_you_mean(args.remove, store.locks())}"
         )
