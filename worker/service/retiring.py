@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from mlforge.cli.output import plural
-from mlforge.errors import MlforgeError, did_you_mean
+from mlforge.errors import MlforgeError, OwnedElsewhere, did_you_mean
 from mlforge.registry.users import check_unused
 from worker.project import Project
 from worker.reconcile.reconciler import retire as end_online
@@ -36,13 +36,29 @@ def retire(project: Project, name: str, ask: Ask, *, keep_versions: bool, force:
     what = f" and {plural(count, 'version')} of it in the store" if count else ""
     if not ask(f"delete the online rows of {name}{what}, for good?"):
         raise MlforgeError("nothing was deleted; --yes deletes without asking")
-    rows = end_online(project, name)  # first: rows online are of versions that are there
     if keep_versions:
-        return Retired(rows, 0)
+        return Retired(end_online(project, name), 0)
     with store.lock(name):
+        if (
+            not force
+        ):  # a model may have been locked, or a training set made, while the person thought
+            check_unused(project.definitions, name)
         count = len(store.versions(name))
+        rows = end_online(project, name)  # first: rows online are of versions that are there
         store.erase(name)
+        rows += _pushed_meanwhile(project, name)
     return Retired(rows, count)
+
+
+def _pushed_meanwhile(project: Project, name: str) -> int:
+    """Delete what a worker of the definitions before has pushed since; returns the number of rows."""
+    identity = project.definitions.store.identity()
+    if identity is None:
+        return 0
+    try:
+        return project.online.drop(name, owner=identity.id)
+    except OwnedElsewhere:
+        return 0
 
 
 def _check_gone(project: Project, name: str) -> None:

@@ -17,6 +17,7 @@ from mlforge.store.local.paths import META, entries_of
 
 LOCKS = (".refreshing", ".publishing")
 """The files that stay: whoever waits for them would otherwise hold a lock that nobody else sees."""
+_EVENTS = ("_partials", "_packs")
 
 
 def erase(store: Path, feature: FeatureFolder) -> None:
@@ -40,7 +41,8 @@ def erase(store: Path, feature: FeatureFolder) -> None:
             if path.exists():
                 path.rename(hidden)
     reach("erase.hidden")
-    for entry in entries_of(feature.path):
+    # Notes first and events last: what is left of a feature by a process that ends midway is known for one that is gone.
+    for entry in sorted(entries_of(feature.path), key=lambda entry: entry.name in _EVENTS):
         if entry.name not in LOCKS:
             with io.storage_errors(Path(entry.path)):
                 _delete(Path(entry.path), entry.is_dir(follow_symlinks=False))
