@@ -14,11 +14,14 @@ from dataclasses import dataclass
 
 import structlog
 from redis import Redis
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import AuthenticationError, AuthorizationError, RedisError, ResponseError
 
 AWAY_S = 5.0
 """For how long a server may be away after a process was asked to end, before the process ends at once."""
 _LOOK_S, _ANSWER_S = 0.5, 1.0
+_REFUSALS = (ResponseError, AuthenticationError, AuthorizationError)
+"""The answers of a server that is there; for redis-py some of them are errors of the connection."""
+_FULL = "max number of clients"
 
 log = structlog.get_logger()
 
@@ -44,8 +47,8 @@ class Ending:
             beside(self._await_end)
 
     def _await_end(self) -> None:
+        self._await_outage()
         with suppress(Exception):
-            self._await_outage()
             log.warning("server away: ending without it", away_s=AWAY_S)
         with suppress(Exception):
             self.give_up()
@@ -82,10 +85,10 @@ def answers(client: Redis) -> bool:
     """Whether the server answers, be it that it refuses."""
     try:
         client.ping()
-    except ResponseError:
+    except _REFUSALS:
         return True
-    except RedisError:
-        return False
+    except RedisError as error:
+        return _FULL in str(error)
     return True
 
 

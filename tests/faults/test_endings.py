@@ -11,12 +11,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from redis import Redis
 from redis.exceptions import ConnectionError
 from rq.exceptions import StopRequested
 from rq.worker.base import WorkerStatus
 
 from tests.support.workers import Shop, eventually, purchases, write
-from worker.ending import start_anew
+from worker.ending import answers, start_anew
 from worker.project import connect
 from worker.queue import ForgeSimpleWorker
 from worker.service.embedded_redis import EmbeddedServer
@@ -123,6 +124,20 @@ def test_idle_workers_and_watcher_end_while_their_server_is_gone(
     os.kill(server.pid, signal.SIGKILL)
     eventually(lambda: len(shop.log("server away")) >= 3)
     assert exit_codes(processes) == [0, 0, 0]
+
+
+def test_a_server_that_refuses_is_not_away(server: EmbeddedServer) -> None:
+    """A job in hand is finished then, over the connection that is there."""
+    stranger = server.url.replace("redis://:", "redis://:wrong", 1)
+    with Redis.from_url(server.url, retry=None) as first:
+        assert answers(first)
+        with Redis.from_url(stranger, retry=None) as other:
+            assert answers(other)
+        first.config_set("maxclients", 1)
+        with Redis.from_url(server.url, retry=None) as further:
+            assert answers(further)
+    with Redis.from_url("redis://127.0.0.1:1/0", retry=None) as nobody:
+        assert not answers(nobody)
 
 
 def test_up_ends_while_it_waits_for_a_server_at_its_start(shop: Shop) -> None:

@@ -13,10 +13,11 @@ from pathlib import Path
 
 from mlforge.definitions.environment import PROFILES_FILE
 from mlforge.errors import MlforgeError
+from worker.child_process import bound_to_parent
 from worker.project import Project, Settings, fingerprint
 
 LOOK_EVERY_S = 0.5
-_TIMEOUT_S = 60.0
+_TIMEOUT_S, _GRACE_S = 60.0, 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +66,12 @@ class Follower:
             return
         self._trial = None
         if trial.poll() is None:
-            trial.kill()
-            trial.wait()
+            trial.terminate()
+            try:
+                trial.wait(_GRACE_S)
+            except subprocess.TimeoutExpired:
+                trial.kill()
+                trial.wait()
             self.broken(f"the definitions do not import within {_TIMEOUT_S:.0f} s")
             return
         output, _ = trial.communicate()
@@ -81,7 +86,14 @@ class Follower:
 
 def _try_out(settings: Settings) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-P", "-c", "from worker.watch.definitions_watch import check; check()"],
+        bound_to_parent(
+            [
+                sys.executable,
+                "-P",
+                "-c",
+                "from worker.watch.definitions_watch import check; check()",
+            ]
+        ),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         cwd=settings.here,
