@@ -49,24 +49,19 @@ async def body_of(scope: Scope, receive: Receive, limits: Limits) -> bytes:
     length = header(scope, b"content-length")
     if length.isdecimal() and int(length) > limits.body_bytes:
         raise _too_large(limits)
-    message = await receive()
-    if not message.get("more_body", False) and message["type"] == "http.request":
-        body: bytes = message.get("body", b"")
-        if len(body) > limits.body_bytes:
-            raise _too_large(limits)
-        return body
     try:
         async with asyncio.timeout(limits.body_s):
-            return await _rest(message, receive, limits)
+            return await _whole(receive, limits)
     except TimeoutError:
         raise Refused(
             408, "slow_body", f"the body was not here within {limits.body_s:g} seconds"
         ) from None
 
 
-async def _rest(message: Message, receive: Receive, limits: Limits) -> bytes:
+async def _whole(receive: Receive, limits: Limits) -> bytes:
     parts, size = [], 0
     while True:
+        message = await receive()
         if message["type"] == "http.disconnect":
             raise Disconnected
         parts.append(message.get("body", b""))
@@ -75,7 +70,6 @@ async def _rest(message: Message, receive: Receive, limits: Limits) -> bytes:
             raise _too_large(limits)
         if not message.get("more_body", False):
             return b"".join(parts)
-        message = await receive()
 
 
 def _too_large(limits: Limits) -> Refused:

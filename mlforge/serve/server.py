@@ -13,7 +13,7 @@ from mlforge.definitions.environment import PROFILE, redis_url
 from mlforge.definitions.loader import load
 from mlforge.definitions.registry import Definitions
 from mlforge.definitions.running import running_url, serve_at
-from mlforge.errors import MissingExtra, MlforgeError
+from mlforge.errors import DefinitionError, MissingExtra, MlforgeError
 
 DEFINITIONS, KEYS = "MLFORGE_DEFINITIONS", "MLFORGE_KEYS"
 HOST, PORT = "127.0.0.1", 8750
@@ -43,9 +43,18 @@ def app_of_environment() -> Callable[..., object]:
     url = None
     if definitions.online_store is None:
         url = redis_url() or running_url(target, here, profile)
-    keys = os.environ.get(KEYS)
     served = definitions if url is None else serve_at(definitions, url)
-    return App(served, keys=Path(keys) if keys else None)
+    return App(served, keys=keys_file())
+
+
+def keys_file() -> Path | None:
+    """The file of API keys that the environment names, None for none; DefinitionError for an empty name."""
+    name = os.environ.get(KEYS)
+    if name is None:
+        return None
+    if not name.strip():  # a mistake in a deployment would let everybody in
+        raise DefinitionError(f"{KEYS} is empty; name the file of API keys in it, or unset it")
+    return Path(name)
 
 
 def listening(host: str, port: int) -> socket.socket:

@@ -15,6 +15,7 @@ import pytest
 import redis
 
 from mlforge import Definitions, Service, get_online_features
+from mlforge.cli import main
 from mlforge.core import clock
 from mlforge.core.values import to_us
 from mlforge.errors import DefinitionError
@@ -24,6 +25,7 @@ from mlforge.serve.keys import Admission, ApiKey, keys_in
 from mlforge.serve.limits import Limits
 from mlforge.serve.problems import Refused
 from mlforge.serve.read_request import ARROW
+from mlforge.serve.server import keys_file
 from tests.support.projects import Project, at, rows
 from tests.support.servers import free_port
 
@@ -352,9 +354,22 @@ def test_bodies_that_are_too_large_or_too_slow_are_refused(served: Definitions) 
     assert {large[0], parted[0], told[0]} == {413}
     slow = asyncio.run(sent(part(b"{", True)))
     assert (slow[0], slow[1]["reason"]) == (408, "slow_body")
+    silent = asyncio.run(sent(headers=[(b"content-length", b"10")]))
+    assert (silent[0], silent[1]["reason"]) == (408, "slow_body")
     assert asyncio.run(sent(part(b"{", True), {"type": "http.disconnect"})) == (0, {})
     whole = asyncio.run(sent(part(b'{"entities": ', True), part(b"[]}", False)))
     assert whole[0] == 200
+
+
+def test_an_empty_name_of_keys_or_host_opens_the_server_to_nobody(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for option in ("--keys", "--host"):
+        assert main(["serve", option, ""]) == 2
+        assert f"argument {option}: it is empty" in capsys.readouterr().err
+    monkeypatch.setenv("MLFORGE_KEYS", "")
+    with pytest.raises(DefinitionError, match="MLFORGE_KEYS is empty"):
+        keys_file()
 
 
 def test_the_catalogue_has_what_the_command_line_has(ask: Caller, served: Definitions) -> None:

@@ -53,7 +53,7 @@ def serving(folder: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
             command, cwd=folder, stdout=log, stderr=log, text=True, env=environment
         )
     try:
-        told = eventually(lambda: re.search(r"http://\S+", output.read_text()))
+        told = eventually(lambda: re.search(r"http://[^\s;]+(?=;)", output.read_text()))
         yield process, told[0]
     finally:
         process.kill()

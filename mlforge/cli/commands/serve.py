@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 from pathlib import Path
 
 from mlforge.cli.command import Command
@@ -18,15 +17,24 @@ def _configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--host",
+        type=_named,
         default="127.0.0.1",
         metavar="ADDRESS",
         help="where to listen (default: 127.0.0.1, this machine alone)",
     )
     parser.add_argument(
         "--keys",
+        type=_named,
         metavar="FILE",
         help="API keys that callers need (default: $MLFORGE_KEYS, else none)",
     )
+
+
+def _named(text: str) -> str:
+    """The text, which an unset variable of a shell leaves empty: that would open the server to everybody."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError("it is empty; is a variable of the command line unset?")
+    return text
 
 
 def _port(text: str) -> int:
@@ -46,9 +54,10 @@ def serve(args: argparse.Namespace) -> int:
         with server.listening(args.host, args.port) as listener:
             host, port = listener.getsockname()[:2]
             place = f"[{host}]" if ":" in host else host
-            note(f"serving {definitions.name} at http://{place}:{port}")
-            keys = args.keys or os.environ.get(server.KEYS)
-            server.serve(definitions, listener, Path(keys) if keys else None)
+            keys = server.keys_file() if args.keys is None else Path(args.keys)
+            callers = "callers need no key" if keys is None else f"callers need a key of {keys}"
+            note(f"serving {definitions.name} at http://{place}:{port}; {callers}")
+            server.serve(definitions, listener, keys)
     finally:
         definitions.close()
     return 0
