@@ -17,11 +17,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mlforge.core.arguments import shown
 from mlforge.definitions.environment import PROFILES_FILE
 from mlforge.errors import DefinitionError, did_you_mean
 
 _KEYS, _ONLINE_KEYS = ("store", "online_store", "root"), ("url", "ttl", "prefix")
+_KINDS = ((bool, "true or false"), (int | float, "a number"), (list, "a list"), (dict, "a table"))
 _VARIABLE = re.compile(r"\$(?:\$|\{(\w+)\})")
 
 
@@ -105,7 +105,7 @@ def _online(value: object, where: str, environment: Mapping[str, str]) -> Online
         raise DefinitionError(f'{where}: has no url; write url = "${{MLFORGE_REDIS}}"')
     ttl, prefix = table.get("ttl"), table.get("prefix")
     if ttl is not None and (isinstance(ttl, bool) or not isinstance(ttl, int)):
-        raise DefinitionError(f"{where}: ttl must be a number of seconds, not {shown(ttl)}")
+        raise DefinitionError(f"{where}: ttl must be a number of seconds, not {_kind(ttl)}")
     return OnlinePlace(
         _filled(table["url"], f"{where}: url", environment),
         ttl,
@@ -137,17 +137,27 @@ def _filled(value: object, where: str, environment: Mapping[str, str]) -> str:
 
 def _text(value: object, where: str) -> str:
     if not isinstance(value, str) or not value:
-        raise DefinitionError(f"{where}: must be a text, not {shown(value)}")
+        raise DefinitionError(f"{where}: must be a text, not {_kind(value)}")
     return value
 
 
 def _table(value: object, where: str) -> Mapping[str, Any]:
     if not isinstance(value, dict):
-        raise DefinitionError(f"{where}: must be a table, not {shown(value)}")
+        raise DefinitionError(f"{where}: must be a table, not {_kind(value)}")
     return value
 
 
 def _check_keys(table: Mapping[str, Any], known: Iterable[str], where: str) -> None:
     for key in table:
         if key not in known:
-            raise DefinitionError(f"{where} unknown key {key!r}; {did_you_mean(key, known)}")
+            named = "unknown key" if "://" in key else f"unknown key {key!r}"
+            raise DefinitionError(f"{where} {named}; {did_you_mean(key, known)}")
+
+
+def _kind(value: object) -> str:
+    """The kind of a value in words: a value in a wrong place may hold a password."""
+    if isinstance(value, str):
+        return "a text" if value else "an empty one"
+    return next(
+        (word for kind, word in _KINDS if isinstance(value, kind)), "a value of another kind"
+    )

@@ -154,11 +154,11 @@ def test_a_variable_that_is_not_set_is_named_and_no_value_ever_is(folder: Path) 
         ('default = "dev"\n[profiles.prod]', None, "there is no profile 'dev'"),
         ("[profile.prod]", "prod", "unknown key 'profile'; did you mean 'profiles'?"),
         ('[profiles.a]\nonline = "x"', "a", "profiles.a: unknown key 'online'"),
-        ("[profiles.a]\nstore = 1", "a", "profiles.a: store: must be a text, not 1"),
-        ('[profiles.a]\nroot = ""', "a", "profiles.a: root: must be a text, not ''"),
-        ("[profiles]\na = 1", "a", "profiles.a: must be a table, not 1"),
-        ("profiles = 1", "a", "profiles: must be a table, not 1"),
-        ("default = 1", None, "default: must be a text, not 1"),
+        ("[profiles.a]\nstore = 1", "a", "profiles.a: store: must be a text, not a number"),
+        ('[profiles.a]\nroot = ""', "a", "profiles.a: root: must be a text, not an empty one"),
+        ("[profiles]\na = 1", "a", "profiles.a: must be a table, not a number"),
+        ("profiles = 1", "a", "profiles: must be a table, not a number"),
+        ("default = 1", None, "default: must be a text, not a number"),
         ("[profiles.a]\nonline_store = {ttl = 1}", "a", "online_store: has no url"),
         ('[profiles.a]\nonline_store = {url = "x", ttl = true}', "a", "ttl must be a number of seconds"),
         ('[profiles.a]\nonline_store = {url = "x", tls = 1}', "a", "unknown key 'tls'; did you mean 'ttl'?"),
@@ -173,6 +173,23 @@ def test_a_file_that_is_not_understood_is_refused_by_name(
     message = refused(folder, toml, name)
     assert message.startswith("/mlforge.toml: ")
     assert said in message
+
+
+@pytest.mark.parametrize(
+    "toml",
+    [
+        "online_store = ['URL']",
+        "online_store = {url = ['URL']}",
+        "online_store = {url = 'redis://host', ttl = 'URL'}",
+        "online_store = {'URL' = 1}",
+        "'URL' = 1",
+        "store = ['URL']",
+    ],
+)
+def test_no_message_about_a_wrong_shape_holds_a_password(folder: Path, toml: str) -> None:
+    url = f"redis://:{SECRET}@host:6379/0"
+    for text in (f"[profiles.a]\n{toml}", "[profiles]\na = 'URL'", "profiles = 'URL'"):
+        assert SECRET not in refused(folder, text.replace("URL", url), "a")
 
 
 def test_commands_take_a_profile_by_option_or_environment(
