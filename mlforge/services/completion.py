@@ -225,9 +225,9 @@ def _brought(value: Any, dtype: str, what: str) -> Any:
     fits = isinstance(value, _CLASSES.get(kind, ())) and is_bool == (kind == kinds.BOOL)
     if not fits or is_instant != (kind == kinds.INSTANT_KIND):
         raise RetrievalError(f"{what} is {dtype}, not {shown(value)}")
-    if is_instant:
-        return from_us(to_us(value if value.tzinfo is None else value.astimezone(UTC)))
     try:
+        if is_instant:
+            return from_us(to_us(value if value.tzinfo is None else value.astimezone(UTC)))
         if dtype in INTEGERS:
             return pl.Series([value], dtype=polars_schema.to_polars(dtype)).item()
         if kind == kinds.FLOAT and not math.isfinite(value):

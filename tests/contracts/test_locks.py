@@ -365,6 +365,8 @@ def test_commands_write_list_and_end_locks_and_a_plan_names_the_models(
     run("build")
     assert "1 column of spend@1.0.0 in features.lock" in run("lock", "checkout")
     assert "no service 'checkoot'; did you mean 'checkout'?" in run("lock", "checkoot", code=1)
+    run("lock", "checkout", "--model", "fraud", "--out", "nowhere/x.lock", code=1)
+    assert project.store.locks() == {}
     document = json.loads(run("lock", "checkout", "--model", "fraud", "--out", "x.lock", "--json"))
     assert (document["path"], document["model"]) == ("x.lock", "fraud")
     assert Lock.load("x.lock") == project.store.locks()["fraud"]

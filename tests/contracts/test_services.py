@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import random
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta, timezone
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -450,6 +450,10 @@ def test_what_no_service_can_mean_is_refused(served: Definitions, online: RedisS
     ]:
         with pytest.raises(RetrievalError, match=message):
             get_online_features(priced, USERS, online, request=request)
+    early = datetime(1, 1, 1, tzinfo=timezone(timedelta(hours=10)))  # an instant before the year 1
+    timed = Service("timed", features=priced.features, request={"when": pl.Datetime("us", "UTC")}, derive={"x": "hours(t - when)"})  # fmt: skip
+    with pytest.raises(RetrievalError, match=r"request 'when' is .*, which does not hold"):
+        get_online_features(timed, USERS, online, request=[{"when": early}] * 3)
     with pytest.raises(RetrievalError, match="request= goes with a Service"):
         get_online_features(["raw"], USERS, online, request=[])
     keyed = Service("s", [raw.as_("raw", user_id="price")], request={"price": pl.Int16})

@@ -52,9 +52,9 @@ def lock(args: argparse.Namespace) -> int:
             f"no service {args.service!r}; {did_you_mean(args.service, sorted(definitions.services))}"
         )
     own = definitions.services[args.service].lock(definitions.store)
+    path = own.save(args.out or _FILE)  # first: a lock that is registered holds versions back
     if args.model is not None:
         definitions.store.register_lock(args.model, own)
-    path = own.save(args.out or _FILE)
     if args.json:
         columns = [{"name": c.name, "dtype": c.dtype, "meaning": c.meaning} for c in own.columns]
         print_json(
