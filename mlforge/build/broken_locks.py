@@ -9,7 +9,7 @@ from mlforge.core.lock import Change, Lock, told
 from mlforge.core.manifest import Manifest
 from mlforge.core.meaning import meaning_text
 from mlforge.errors import StoreError
-from mlforge.store import Store
+from mlforge.store import Books, Store
 
 FOR_A_LOCK = "a new version "
 """The beginning of the reason for a hold that protects a lock."""
@@ -75,13 +75,14 @@ def end_lock(store: Store, model: str) -> bool:
     if not store.remove_lock(model):
         return False
     for name in store.features():
-        if _protects_a_lock(store.books(name).hold):
+        if _protects_a_lock(store.books(name)):
             with store.lock(name):
                 books = store.books(name)
-                if _protects_a_lock(books.hold):
+                if _protects_a_lock(books):
                     store.write_books(name, books.held(None))
     return True
 
 
-def _protects_a_lock(hold: str | None) -> bool:
-    return hold is not None and FOR_A_LOCK in hold
+def _protects_a_lock(books: Books) -> bool:
+    """Whether a refresh holds the feature for a lock; what a person holds is for a person to end, whatever the reason says."""
+    return books.hold is not None and not books.by_person and FOR_A_LOCK in books.hold

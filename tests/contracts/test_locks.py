@@ -340,6 +340,13 @@ def test_the_end_of_a_lock_ends_the_holds_that_protected_it(project: Project) ->
     assert end_lock(project.store, "fraud")
     assert project.store.books("spend").hold is None
     assert unattended(project, changed).version == "1.1.0"
+    project.store.register_lock("credit", checkout(changed).lock(project.store))
+    by_person = f"{FOR_A_LOCK}is not wanted before Monday"
+    with project.store.lock("spend"):
+        books = project.store.books("spend").held(by_person, by_person=True)
+        project.store.write_books("spend", books)
+    assert end_lock(project.store, "credit")
+    assert project.store.books("spend").hold == by_person
 
 
 def test_commands_write_list_and_end_locks_and_a_plan_names_the_models(
