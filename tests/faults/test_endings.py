@@ -56,10 +56,8 @@ defs = Definitions(store=LocalStore(HERE / "feature_store"), features=[waiting("
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[EmbeddedServer]:
     """A server that the test may do anything to."""
-    made = EmbeddedServer(tmp_path / "redis")
-    made.start()
-    yield made
-    made.stop()
+    with EmbeddedServer(tmp_path / "redis") as made:
+        yield made
 
 
 @pytest.fixture

@@ -21,10 +21,8 @@ WITHIN_S = 60.0
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[EmbeddedServer]:
     """A server that the test may do anything to."""
-    made = EmbeddedServer(tmp_path / "redis")
-    made.start()
-    yield made
-    made.stop()
+    with EmbeddedServer(tmp_path / "redis") as made:
+        yield made
 
 
 @pytest.fixture
