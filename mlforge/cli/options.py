@@ -68,14 +68,21 @@ def served_definitions_of(args: argparse.Namespace) -> Definitions:
 
     `online_store` is None where there is none of the three.
     """
-    from mlforge.definitions.running import running_url, serve_at
+    from mlforge.definitions.running import serve_at
 
     definitions = definitions_of(args)
     if definitions.online_store is None:
-        url = redis_url() or running_url(definitions_target(args), Path.cwd(), profile_name(args))
+        url = workers_url(args)
         if url is not None:
             serve_at(definitions, url)
     return definitions
+
+
+def workers_url(args: argparse.Namespace) -> str | None:
+    """The URL of the Redis that workers use: REDIS_URL, else that of a running `up`; None where there is neither."""
+    from mlforge.definitions.running import running_url
+
+    return redis_url() or running_url(definitions_target(args), Path.cwd(), profile_name(args))
 
 
 def version_number(text: str) -> str:

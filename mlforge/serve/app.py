@@ -14,26 +14,35 @@ from mlforge.definitions.registry import Definitions
 from mlforge.errors import DefinitionError, MlforgeError
 from mlforge.serve.catalogue import Catalogue
 from mlforge.serve.counters import Counters
-from mlforge.serve.http import Disconnected, Message, Receive, Reply, Scope, Send, respond
+from mlforge.serve.http import Disconnected, Message, Receive, Reply, Scope, Send, header, respond
 from mlforge.serve.keys import Admission, keys_in
 from mlforge.serve.limits import Limits
+from mlforge.serve.live import Live
+from mlforge.serve.operations import Operations
+from mlforge.serve.page.routes import Page
 from mlforge.serve.problems import UNEXPECTED, Problem, problem_of
 from mlforge.serve.reads import Reads
 
 _GONE = 499
 """The status that stands in figures for a request without an answer: its caller has gone."""
+_NAMED = ("/v1/features/", "/features/", "/services/", "/assets/")
+"""Starts of paths that end in a name."""
 _log = get_logger(__name__)
 
 
 class App:
     """An ASGI application that answers from the definitions' online store, and tells what their store holds.
 
-    keys: the file of API keys; without it nobody needs one. Raises DefinitionError for definitions without an online store,
+    keys: the file of API keys; without it nobody needs one. live: what workers do; None where there are none. Raises DefinitionError for definitions without an online store,
     and for a file of keys that is not understood.
     """
 
     def __init__(
-        self, definitions: Definitions, limits: Limits | None = None, keys: Path | None = None
+        self,
+        definitions: Definitions,
+        limits: Limits | None = None,
+        keys: Path | None = None,
+        live: Live | None = None,
     ) -> None:
         store, limits = definitions.online_store, limits or Limits()
         if store is None:
@@ -45,7 +54,10 @@ class App:
         self._admission = None if keys is None else Admission(keys_in(keys, definitions.services))
         self._reads = Reads(definitions, store, limits)
         catalogue = Catalogue(definitions, store, limits, self.counters)
-        self._router = Router(catalogue.routes(), redirect_slashes=False)
+        operations = Operations(definitions, live)
+        self._page = Page(definitions, store, operations, live, self._admission)
+        routes = [*catalogue.routes(), *operations.routes(), *self._page.routes()]
+        self._router = Router(routes, redirect_slashes=False)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, or follow the server's start and end."""
@@ -77,17 +89,23 @@ class App:
             pass
         except Exception as error:  # noqa: BLE001 - a fault of one request ends that request alone
             if status == _GONE:
-                await respond(sent, Reply.of_problem(_problem(error, scope)))
+                await respond(sent, self._told(_problem(error, scope), scope))
         finally:
             self.counters.in_flight -= 1
             self.counters.count(self._route(scope, status), status, time.perf_counter() - began)
+
+    def _told(self, problem: Problem, scope: Scope) -> Reply:
+        """A problem as a program is told of it, or a person with a browser."""
+        if scope["path"].startswith("/v1/") or "text/html" not in header(scope, b"accept"):
+            return Reply.of_problem(problem)
+        return self._page.problem(problem, scope)
 
     def _route(self, scope: Scope, status: int) -> str:
         """The request's route for figures: its path where that is one of a few."""
         path: str = scope["path"]
         if status in (401, 403, 404, 429):  # maybe of no route at all
             return "refused" if status != 404 else "unknown"
-        return "/v1/features/{feature}" if path.startswith("/v1/features/") else path
+        return next((f"{start}{{name}}" for start in _NAMED if path.startswith(start)), path)
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         while (message := await receive())["type"] != "lifespan.shutdown":

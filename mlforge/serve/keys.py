@@ -4,6 +4,7 @@
 sha256 = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
 services = ["checkout_fraud"]     # these alone; without it, all that the server answers
 per_second = 200                  # requests, by each process; without it, any number
+operates = true                   # may also approve, retry and roll back; without it, only read
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import math
 import re
 import time
 import tomllib
+from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
@@ -24,26 +26,38 @@ from mlforge.serve.http import Scope, header
 from mlforge.serve.problems import Refused
 from mlforge.serve.reads import SERVICES
 
-OPEN = ("/healthz", "/readyz")
-"""The paths that need no key: who asks whether a process lives has none."""
-_FIELDS = ("sha256", "services", "per_second")
+OPEN = ("/healthz", "/readyz", "/key")
+"""The paths that need no key: who asks whether a process lives has none, and a page takes one at `/key`."""
+ASSETS = "/assets/"
+"""The style and the script of the page, which are the same for everybody."""
+COOKIE = "mlforge_key"
+"""The cookie in which a browser keeps a key, base64url: it is taken for the page alone, not below `/v1/`."""
+_API = "/v1/"
+_PAGE_OF_SERVICE = "/services/"
+_HOLDER = "mlforge.key"
+_FIELDS = ("sha256", "services", "per_second", "operates")
 _HASH = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True)
 class ApiKey:
-    """A key as the file has it. services: None for all that the server answers. per_second: None for any number."""
+    """A key as the file has it.
+
+    services: None for all that the server answers. per_second: None for any number. operates: whether its holder may approve, retry and roll back.
+    """
 
     name: str
     hash: str
     services: frozenset[str] | None = None
     per_second: float | None = None
+    operates: bool = False
 
     def allows(self, path: str) -> bool:
         """Whether the key's holder may ask for a path."""
         if self.services is None:
             return True
-        return path.startswith(SERVICES) and path.removeprefix(SERVICES) in self.services
+        below = next((p for p in (SERVICES, _PAGE_OF_SERVICE) if path.startswith(p)), None)
+        return below is not None and path.removeprefix(below) in self.services
 
 
 @dataclass
@@ -65,9 +79,9 @@ class Admission:
     def check(self, scope: Scope) -> None:
         """Raise Refused: 401 without a key that is known, 403 for what it does not allow, 429 for too many requests."""
         path: str = scope["path"]
-        if path in OPEN:
+        if path in OPEN or path.startswith(ASSETS):
             return
-        key = self._by_hash.get(sha256(_brought(scope)).hexdigest())
+        key = scope[_HOLDER] = self.holder(_brought(scope))
         if key is None:
             raise Refused(
                 401, "unknown_key", "send a key that this server knows: 'Authorization: Bearer KEY'"
@@ -78,6 +92,10 @@ class Admission:
             raise Refused(
                 429, "too_many_requests", f"{key.name} may ask {key.per_second:g} times a second"
             )
+
+    def holder(self, key: bytes) -> ApiKey | None:
+        """The entry of a key; None where the file has none."""
+        return self._by_hash.get(sha256(key).hexdigest())
 
     def _takes_one(self, key: str, per_second: float) -> bool:
         now, most = self._clock(), max(per_second, 1.0)
@@ -90,10 +108,52 @@ class Admission:
         return True
 
 
+def holder_of(scope: Scope) -> ApiKey | None:
+    """The key that a request was admitted with; None where the server asks for none."""
+    key: ApiKey | None = scope.get(_HOLDER)
+    return key
+
+
+def check_operates(scope: Scope) -> None:
+    """Raise Refused unless the request's key may approve, retry and roll back; without a file of keys nobody may."""
+    key = holder_of(scope)
+    if key is None:
+        raise Refused(
+            403,
+            "not_allowed",
+            "this server has no file of keys (--keys), so nobody may do this here",
+        )
+    if not key.operates:
+        raise Refused(
+            403,
+            "not_allowed",
+            f"the key of {key.name} may only read; 'operates = true' lets it do this",
+        )
+
+
+def cookie_of(key: str) -> str:
+    """A key as a cookie holds it."""
+    return urlsafe_b64encode(key.encode()).decode().rstrip("=")
+
+
 def _brought(scope: Scope) -> bytes:
     """The key that a request brings; empty where it brings none."""
     scheme, _, key = header(scope, b"authorization").partition(" ")
-    return key.strip().encode("latin-1") if scheme.lower() == "bearer" else b""
+    if scheme.lower() == "bearer":
+        return key.strip().encode("latin-1")
+    return b"" if scope["path"].startswith(_API) else _kept(header(scope, b"cookie"))
+
+
+def _kept(cookies: str) -> bytes:
+    """The key in a request's cookies."""
+    for cookie in cookies.split(";"):
+        name, _, value = cookie.strip().partition("=")
+        if name == COOKIE:
+            try:
+                return urlsafe_b64decode(value + "=" * (-len(value) % 4))
+            except ValueError:
+                return b""
+    return b""
 
 
 def keys_in(file: Path, services: Mapping[str, object]) -> list[ApiKey]:
@@ -126,7 +186,10 @@ def _key(what: str, name: str, entry: Any, services: Mapping[str, object]) -> Ap
         )
     if hashed == sha256(b"").hexdigest():
         raise DefinitionError(f"{what}: sha256 is that of no key at all, which everybody has")
-    return ApiKey(name, hashed, _services(what, entry, services), _rate(what, entry))
+    operates = entry.get("operates", False)
+    if not isinstance(operates, bool):
+        raise DefinitionError(f"{what}: operates is {shown(operates)}; write true or false")
+    return ApiKey(name, hashed, _services(what, entry, services), _rate(what, entry), operates)
 
 
 def _services(

@@ -18,6 +18,7 @@ from mlforge.errors import (
     OwnedElsewhere,
     RetrievalError,
     StoreError,
+    VersionConflict,
     VersionNotFound,
 )
 
@@ -77,6 +78,7 @@ _OF_ERRORS: tuple[tuple[type[MlforgeError], int, str], ...] = (
     (OnlineError, 503, "online_store_damaged"),
     (FeatureNotFound, 404, "unknown_feature"),
     (VersionNotFound, 404, "unknown_version"),
+    (VersionConflict, 409, "version_conflict"),
     (StoreError, 503, "store_unavailable"),
     (RetrievalError, 422, "unfit_request"),
     (DefinitionError, 500, "unfit_definitions"),

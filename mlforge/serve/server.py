@@ -25,7 +25,7 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 def check_extra() -> None:
     """Raise MissingExtra unless all that serving needs is installed."""
-    if find_spec("starlette") is None or find_spec("uvicorn") is None:
+    if any(find_spec(name) is None for name in ("jinja2", "starlette", "uvicorn")):
         raise MissingExtra.of("mlforge serve", "serve")
 
 
@@ -36,15 +36,14 @@ def app_of_environment() -> Callable[..., object]:
     """
     check_extra()
     from mlforge.serve.app import App
+    from mlforge.serve.live import live_of
 
     target, here = os.environ.get(DEFINITIONS) or None, Path.cwd()
     profile = os.environ.get(PROFILE) or None
     definitions = load(target, here=here, profile=profile)
-    url = None
-    if definitions.online_store is None:
-        url = redis_url() or running_url(target, here, profile)
+    url = redis_url() or running_url(target, here, profile)
     served = definitions if url is None else serve_at(definitions, url)
-    return App(served, keys=keys_file())
+    return App(served, keys=keys_file(), live=live_of(served, url))
 
 
 def keys_file() -> Path | None:
@@ -68,15 +67,21 @@ def listening(host: str, port: int) -> socket.socket:
         ) from error
 
 
-def serve(definitions: Definitions, listener: socket.socket, keys: Path | None) -> None:
-    """Answer on the listener until SIGTERM or Ctrl-C; requests in hand are answered first. keys: the file of API keys."""
+def serve(
+    definitions: Definitions, listener: socket.socket, keys: Path | None, url: str | None = None
+) -> None:
+    """Answer on the listener until SIGTERM or Ctrl-C; requests in hand are answered first.
+
+    keys: the file of API keys. url: the workers' Redis, None where there is none.
+    """
     check_extra()
     import uvicorn
 
     from mlforge.serve.app import App
+    from mlforge.serve.live import live_of
 
     config = uvicorn.Config(
-        App(definitions, keys=keys),
+        App(definitions, keys=keys, live=live_of(definitions, url)),
         log_level="warning",
         access_log=False,
         server_header=False,

@@ -13,6 +13,7 @@ from mlforge.definitions.chains import stages, with_readers
 from mlforge.errors import MlforgeError, without_owners
 from mlforge.sources.parquet_reader import completeness, is_being_written
 from mlforge.sources.row_source import RowSource
+from mlforge.store import Store
 from worker.monitor.ignored_files import why_ignored
 from worker.project import Project
 from worker.queue import JobQueue, enqueue
@@ -79,8 +80,12 @@ def ask(project: Project, feature: str, reason: str) -> int:
 
 def forgive(project: Project, feature: str, path: Path | None = None) -> None:
     """Let a quarantined file be tried again although it has not changed; by default all quarantined files."""
-    store, source = project.definitions.store, project.definitions.source(feature)
-    place = source.path_of(path) if path else None
+    place = project.definitions.source(feature).path_of(path) if path else None
+    leave_quarantine(project.definitions.store, feature, place)
+
+
+def leave_quarantine(store: Store, feature: str, place: str | None = None) -> None:
+    """Take a file, by its path within the source, or all files of a feature out of quarantine."""
     with store.lock(feature):
         books = store.books(feature)
         remaining = {

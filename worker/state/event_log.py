@@ -97,9 +97,9 @@ class EventLog:
         reply: Any = self._redis.xread({self._stream: after}, block=wait_ms)
         return list(_entries(reply))
 
-    def recent(self) -> list[Entry]:
-        """The entries that are still held, the last first."""
-        answer: Any = self._redis.xrevrange(self._stream)
+    def recent(self, count: int | None = None) -> list[Entry]:
+        """The entries that are still held, the last first; the last `count` of them."""
+        answer: Any = self._redis.xrevrange(self._stream, count=count)
         return list(_entries({"": answer}))
 
     def forget(self, feature: str) -> None:

@@ -15,7 +15,7 @@ from mlforge.cli.options import (
 )
 from mlforge.cli.output import note, number, plural, print_json
 from mlforge.cli.table import table
-from mlforge.errors import DefinitionError, FeatureNotFound, StoreError, did_you_mean
+from mlforge.errors import DefinitionError, StoreError, did_you_mean
 
 if TYPE_CHECKING:
     from mlforge.core.lock import Change, Lock
@@ -79,11 +79,13 @@ def locks(args: argparse.Namespace) -> int:
     JSON: `[{"model", "service", "columns", "versions", "changes"}]`, changes as `[{"column", "why"}]`; with
     `--remove`, `{"removed"}`.
     """
+    from mlforge.registry.locks import lock_changes
+
     store = store_of(args)
     if args.remove is not None:
         return _remove(args, store)
     registered = store.locks()
-    changes = {model: _changes(store, each) for model, each in registered.items()}
+    changes = {model: lock_changes(store, each) for model, each in registered.items()}
     if args.json:
         print_json([_json(model, each, changes[model]) for model, each in registered.items()])
     else:
@@ -110,20 +112,6 @@ def _remove(args: argparse.Namespace, store: Store) -> int:
     else:
         note(f"the lock of {args.remove} has ended: nothing is held for it any more")
     return 0
-
-
-def _changes(store: Store, own: Lock) -> list[Change]:
-    """The columns of a lock that the served versions do not have as they were."""
-    from mlforge.core.lock import Change
-
-    changes: list[Change] = []
-    for name in own.features:
-        try:
-            changes += own.changes_in(store.resolve(name))
-        except FeatureNotFound:
-            gone = [column.name for column in own.columns if column.feature == name]
-            changes += [Change(column, f"the store has no feature {name}") for column in gone]
-    return changes
 
 
 def _state(changes: list[Change]) -> str:

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from mlforge.cli.command import Command
-from mlforge.cli.options import definitions_option, served_definitions_of
+from mlforge.cli.options import definitions_option, served_definitions_of, workers_url
 from mlforge.cli.output import note
 
 
@@ -57,7 +57,7 @@ def serve(args: argparse.Namespace) -> int:
             keys = server.keys_file() if args.keys is None else Path(args.keys)
             callers = "callers need no key" if keys is None else f"callers need a key of {keys}"
             note(f"serving {definitions.name} at http://{place}:{port}; {callers}")
-            server.serve(definitions, listener, keys)
+            server.serve(definitions, listener, keys, workers_url(args))
     finally:
         definitions.close()
     return 0

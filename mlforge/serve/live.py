@@ -1,0 +1,76 @@
+"""The event log and state of a project, as its workers have them: a contract that the package of the workers fills."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from importlib.metadata import entry_points
+from typing import Any, TypeAlias
+
+from mlforge.core.logs import get_logger
+from mlforge.core.values import to_iso
+from mlforge.definitions.registry import Definitions
+
+GROUP = "mlforge.live"
+"""The entry point group of functions `(definitions, redis_url) -> Live`."""
+Document: TypeAlias = Mapping[str, Any]
+_log = get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Happening:
+    """An entry of the event log.
+
+    id: entries are read on from it. at: UTC microseconds. kind: `refreshed`, `failed`, `held`, `definitions`, ...
+    feature: None where it concerns none. details: by kind, as the worker wrote them: input.
+    """
+
+    id: str
+    at: int
+    kind: str
+    feature: str | None
+    details: Document
+
+    @property
+    def document(self) -> dict[str, Any]:
+        """The entry as JSON has it: its instant in ISO 8601."""
+        return {**asdict(self), "details": dict(self.details), "at": to_iso(self.at)}
+
+
+class Live(ABC):
+    """The event log, the state and the queue of a project. Each call blocks, and raises OnlineUnavailable without a server."""
+
+    @abstractmethod
+    def status(self) -> Document:
+        """The document of `mlforge status --json`."""
+
+    @abstractmethod
+    def recent(self, count: int) -> list[Happening]:
+        """The last entries of the event log, at most `count`, the last first."""
+
+    @abstractmethod
+    def after(self, id: str, wait_ms: int | None = None) -> list[Happening]:
+        """The entries after that id, the first first; waits for one for so long, None asks and does not wait."""
+
+    @abstractmethod
+    def last_id(self) -> str:
+        """The id of the last entry, `0` before the first."""
+
+    @abstractmethod
+    def retry(self, feature: str, path: str | None = None) -> None:
+        """Ask workers to try a feature again, or a quarantined file of it, by its path within the source."""
+
+
+def live_of(definitions: Definitions, url: str | None) -> Live | None:
+    """The workers' view of a project at a URL of Redis; None without a URL, or where their package is not installed."""
+    if url is None:
+        return None
+    for plugin in entry_points(group=GROUP):
+        try:
+            live: Live = plugin.load()(definitions, url)
+        except ModuleNotFoundError as error:  # of the extra 'worker'
+            _log.warning("what workers do is not shown", missing=error.name)
+        else:
+            return live
+    return None

@@ -1,0 +1,182 @@
+"""Entries of the event log as sentences for people, each drop with its life from close to readable. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from mlforge.core.values import to_iso
+from mlforge.serve.live import Happening
+from mlforge.serve.page.words import duration, listed, plural
+
+STEPS: Mapping[str, str] = {
+    "event": "seen",
+    "queue": "queued",
+    "lease": "leased",
+    "read": "read",
+    "build": "computed",
+    "publish": "published",
+    "push": "pushed",
+    "other": "other",
+}
+"""The steps of a drop as the workers name them, and in a word."""
+GOOD, QUIET, WARNING, BAD = "good", "quiet", "warning", "bad"
+_WIDTH = 100.0
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A step of a drop's life: its word, its time, and where it lies in a bar of 100."""
+
+    name: str
+    word: str
+    milliseconds: float
+    start: float
+    width: float
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A thing that happened, in words. tone: one of four. is_new: whether the reader has not seen it yet."""
+
+    id: str
+    at: str | None
+    feature: str | None
+    tone: str
+    title: str
+    sentence: str
+    life: str = ""
+    steps: tuple[Step, ...] = ()
+    is_new: bool = False
+
+
+def lines(entries: Iterable[Happening], seen: str | None = None) -> list[Line]:
+    """The entries in words; seen: the id of the last one that the reader has."""
+    return [_line(entry, seen is not None and _order(entry.id) > _order(seen)) for entry in entries]
+
+
+def _order(id: str) -> tuple[int, int]:
+    milliseconds, _, count = id.partition("-")
+    whole = milliseconds.isdecimal() and (not count or count.isdecimal())
+    return (int(milliseconds), int(count or 0)) if whole else (0, 0)
+
+
+def _line(entry: Happening, is_new: bool) -> Line:
+    try:
+        tone, title, sentence, life, steps = _told(entry)
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError):  # no worker wrote it
+        tone, title, life, steps = QUIET, "Unreadable", "", ()
+        sentence = f"An entry of the event log cannot be read: {entry.kind}."
+    return Line(
+        entry.id, to_iso(entry.at), entry.feature, tone, title, sentence, life, steps, is_new
+    )
+
+
+def _told(entry: Happening) -> tuple[str, str, str, str, tuple[Step, ...]]:
+    kind, details = entry.kind, entry.details
+    if kind == "refreshed":
+        return _refreshed(details)
+    if kind == "failed":
+        return BAD, "Failed", f"{details['error']}", "", ()
+    if kind == "held":
+        return WARNING, "Held", f"{details['reason']}", "", ()
+    if kind == "mismatch":
+        count = plural(int(details["mismatches"]), "value")
+        return (
+            BAD,
+            "Wrong",
+            f"{count} differ from what the files give: {details['first'][0]}",
+            "",
+            (),
+        )
+    if kind == "dropped":
+        return (
+            QUIET,
+            "Gone",
+            "No longer in the definitions; its rows are not online any more.",
+            "",
+            (),
+        )
+    if kind == "watching":
+        return (
+            QUIET,
+            "Watching",
+            "The watcher looks at the sources: drop parquet files into them.",
+            "",
+            (),
+        )
+    if kind == "definitions":
+        count = plural(len(details["features"]), "feature")
+        return QUIET, "Definitions", f"Taken up, with {count}.", "", ()
+    if kind == "definitions_broken":
+        return (
+            BAD,
+            "Definitions",
+            f"The edited ones do not import, the old ones stay: {details['error']}",
+            "",
+            (),
+        )
+    return QUIET, kind, "", "", ()
+
+
+def _refreshed(details: Mapping[str, Any]) -> tuple[str, str, str, str, tuple[Step, ...]]:
+    version = details["version"] or "no version yet"
+    bump = details["bump"]
+    title = (
+        f"{version}, {'a' if bump != 'initial' else 'an'} {bump} version" if bump else str(version)
+    )
+    sentence = ". ".join(text[:1].upper() + text[1:] for text in _did(details)) + "."
+    quarantined = details["quarantined"]
+    tone = WARNING if quarantined else GOOD if details["changed"] else QUIET
+    life, steps = _life(details)
+    return tone, title, sentence, life, steps
+
+
+def _did(details: Mapping[str, Any]) -> Iterator[str]:
+    """A clause for each thing that a refresh did."""
+    trigger, reason = details["trigger"], str(details["reason"]).replace("_", " ")
+    yield f"{trigger}: {reason}" if trigger else reason
+    done = []
+    if details["changed"]:
+        done.append(f"{plural(details['rows_recomputed'], 'row')} recomputed")
+    pushed = details["entities_pushed"] + details["entities_deleted"]
+    if pushed:
+        done.append(f"{plural(pushed, 'entity', 'entities')} pushed")
+    if done:
+        yield listed(done)
+    for path, why in details["quarantined"].items():
+        yield f"{path} is set aside: {why}"
+
+
+def _life(details: Mapping[str, Any]) -> tuple[str, tuple[Step, ...]]:
+    """The life of a drop from its file's close to its rows being readable: a sentence, and its steps."""
+    total = _milliseconds(details["freshness_ms"])
+    if total <= 0:
+        return "", ()
+    what = "Readable" if details["changed"] else "Known to change nothing"
+    steps = tuple(_steps(details.get("steps"), total))
+    spent = ", ".join(f"{step.word} {duration(step.milliseconds)}" for step in steps)
+    text = f"{what} {duration(total)} after the file was closed"
+    return f"{text}: {spent}." if spent else f"{text}.", steps
+
+
+def _steps(by_name: Any, total: float) -> Iterator[Step]:
+    """The steps that took a millisecond and more, laid one after the other."""
+    if not isinstance(by_name, dict):
+        return
+    taken = {name: _milliseconds(by_name.get(name)) for name in STEPS}
+    whole = max(total, sum(taken.values()))
+    start = 0.0
+    for name, milliseconds in taken.items():
+        width = _WIDTH * milliseconds / whole
+        if milliseconds >= 1:
+            yield Step(name, STEPS[name], milliseconds, round(start, 2), round(width, 2))
+        start += width
+
+
+def _milliseconds(value: Any) -> float:
+    """A finite number from 0 on; 0 for anything else."""
+    is_number = isinstance(value, int | float) and math.isfinite(value)
+    return max(0.0, float(value)) if is_number else 0.0

@@ -1,0 +1,156 @@
+"""The first page: what needs a person, what happens, and all that there is."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from mlforge.registry.entries import FeatureEntry, ServiceEntry
+from mlforge.registry.search import search
+from mlforge.serve.page.happenings import Line, lines
+from mlforge.serve.page.needs import CALM, Need, needs_of
+from mlforge.serve.page.project import ProjectView, State
+from mlforge.serve.page.words import listed, plural
+
+WORDS = {
+    "ready": "up to date",
+    "waiting": "waits for its first file",
+    "queued": "queued",
+    "working": "being computed",
+    "pushing": "being pushed",
+    "held": "held",
+    "parked": "failed",
+    "failing": "fails",
+    "quarantined": "a file left out",
+    "incomplete": "incomplete online",
+    "unreadable": "unreadable",
+    "wrong": "wrong values",
+    "stale": "stale",
+}
+"""The state of a feature or a service in words."""
+_BAD = ("parked", "wrong", "unreadable", "failing")
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """A state in words, and the tone in which it is shown."""
+
+    word: str
+    tone: str
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A feature or a service of the catalogue. where: the texts in which a search found its words."""
+
+    entry: FeatureEntry | ServiceEntry
+    mark: Mark | None
+    where: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """Features and services, all or those that a search found."""
+
+    text: str
+    features: tuple[Row, ...]
+    services: tuple[Row, ...]
+
+
+@dataclass(frozen=True)
+class Now:
+    """The moving part of the first page. token: changes as soon as any of it does, and holds the last entry's id."""
+
+    token: str
+    needs: tuple[Need, ...]
+    lines: tuple[Line, ...]
+    summary: str
+    is_well: bool
+    has_workers: bool
+    problem: str | None
+
+
+def mark(state: Mapping[str, Any] | None) -> Mark | None:
+    """The state of a feature or a service as it is shown; None where it is not known."""
+    if state is None:
+        return None
+    name = str(state["state"])
+    tone = (
+        "bad"
+        if name in _BAD
+        else "good"
+        if name == "ready"
+        else "quiet"
+        if name in CALM
+        else "warning"
+    )
+    return Mark(WORDS.get(name, name), tone)
+
+
+def catalogue(view: ProjectView, text: str) -> Catalogue:
+    """The features and services that hold the words of a text; all for an empty one."""
+    state = view.state()
+    hits = search(view.entries().values(), text)
+    rows = [
+        Row(
+            hit.entry,
+            _mark(state, hit.entry),
+            tuple(f"{match.field} {match.text}" for match in hit.matches if match.field != "name")[
+                :3
+            ]
+            if text.strip()
+            else (),
+        )
+        for hit in hits
+    ]
+    return Catalogue(
+        text,
+        tuple(row for row in rows if isinstance(row.entry, FeatureEntry)),
+        tuple(row for row in rows if isinstance(row.entry, ServiceEntry)),
+    )
+
+
+def _mark(state: State, entry: FeatureEntry | ServiceEntry) -> Mark | None:
+    is_feature = isinstance(entry, FeatureEntry)
+    return mark(state.of(entry.name) if is_feature else state.of_service(entry.name))
+
+
+def now(view: ProjectView, seen: str | None) -> Now:
+    """The moving part, as it is now; seen: the token that the reader has."""
+    state = view.state()
+    needs = needs_of(state.document) if state.document else []
+    entries = view.recent()
+    last = entries[0].id if entries else "0"
+    shown = f"{needs}{state.problem}{_summary(view, state, needs)}".encode()
+    return Now(
+        f"{last}.{zlib.crc32(shown):08x}",
+        tuple(needs),
+        tuple(lines(entries, seen.partition(".")[0] if seen else None)),
+        _summary(view, state, needs),
+        state.document is not None and not needs,
+        view.live is not None,
+        state.problem,
+    )
+
+
+def _summary(view: ProjectView, state: State, needs: list[Need]) -> str:
+    """The project in a sentence or two."""
+    definitions = view.definitions
+    there = plural(len(definitions.features), "feature")
+    if definitions.services:
+        there += f" and {plural(len(definitions.services), 'service')}"
+    if state.document is None:
+        return f"{there}."
+    workers = len(state.document["workers"])
+    queued = state.document["queued"]
+    at_work = [f"{plural(workers, 'worker')} {'listens' if workers == 1 else 'listen'}"]
+    at_work.append(f"{queued:,} queued" if queued else "nothing is queued")
+    count = len(needs)
+    needed = (
+        "Nothing needs you"
+        if not count
+        else f"{plural(count, 'thing')} {'needs' if count == 1 else 'need'} you"
+    )
+    return f"{needed}. {there}, {listed(at_work)}."

@@ -1,0 +1,102 @@
+"""The project as pages read it: entries, state and the event log, each kept for a moment."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from threading import Lock
+from typing import Any, Generic, TypeVar
+
+from mlforge.definitions.registry import Definitions
+from mlforge.errors import OnlineError
+from mlforge.online import OnlineStore
+from mlforge.registry.catalogue import Registry
+from mlforge.registry.entries import FeatureEntry, ServiceEntry
+from mlforge.registry.graph import Node
+from mlforge.serve.live import Happening, Live
+
+T = TypeVar("T")
+KEPT_S = 1.0
+"""How long what was read is shown: several readers who ask at once are answered by one reading."""
+RECENT = 30
+
+
+@dataclass
+class _Kept(Generic[T]):
+    """A value that is read anew once it is older than a moment."""
+
+    read: Callable[[], T]
+    _value: T | None = None
+    _at: float = float("-inf")
+    _lock: Lock = field(default_factory=Lock)
+
+    def get(self, within: float = KEPT_S) -> T:
+        with self._lock:
+            if self._value is None or time.monotonic() - self._at > within:
+                self._value = self.read()
+                self._at = time.monotonic()
+            return self._value
+
+    def forget(self) -> None:
+        self._at = float("-inf")
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """The project's state: the document of its status, None where no workers are known; problem: why it is not known."""
+
+    document: Mapping[str, Any] | None
+    problem: str | None = None
+
+    def of(self, feature: str) -> Mapping[str, Any] | None:
+        """The state of one feature; None where it is not known."""
+        features = self.document["features"] if self.document else ()
+        return next((each for each in features if each["feature"] == feature), None)
+
+    def of_service(self, service: str) -> Mapping[str, Any] | None:
+        """The state of a service; None where it is not known."""
+        services = self.document["services"] if self.document else ()
+        return next((each for each in services if each["service"] == service), None)
+
+
+class ProjectView:
+    """The sides of a project that pages show. All calls block."""
+
+    def __init__(self, definitions: Definitions, online: OnlineStore, live: Live | None) -> None:
+        self.definitions, self.online, self.live = definitions, online, live
+        self._entries = _Kept(lambda: Registry.of(definitions).entries())
+        self._state = _Kept(self._read_state)
+
+    @property
+    def name(self) -> str:
+        """The project's name."""
+        return self.definitions.name
+
+    def entries(self) -> Mapping[Node, FeatureEntry | ServiceEntry]:
+        """The entries of all features and services."""
+        return self._entries.get()
+
+    def state(self) -> State:
+        """The state of the project."""
+        return self._state.get()
+
+    def forget(self) -> None:
+        """Read all anew at the next call, as a deed has changed it."""
+        self._entries.forget()
+        self._state.forget()
+
+    def recent(self) -> list[Happening]:
+        """The last entries of the event log, the last first; none where no workers are known, or their server is away."""
+        try:
+            return self.live.recent(RECENT) if self.live else []
+        except OnlineError:
+            return []
+
+    def _read_state(self) -> State:
+        if self.live is None:
+            return State(None)
+        try:
+            return State(self.live.status())
+        except OnlineError as error:
+            return State(None, str(error))

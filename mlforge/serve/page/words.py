@@ -1,0 +1,102 @@
+"""Numbers, instants and names as the page writes them. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from mlforge.core import clock
+from mlforge.core.values import from_iso
+
+NONE = "\N{EN DASH}"
+"""The sign for a value that there is none of."""
+_UNITS = (("day", 86_400), ("hour", 3_600), ("minute", 60))
+_SIZES = ("B", "KB", "MB", "GB", "TB")
+
+
+def number(value: object) -> str:
+    """`1,234`, `0.125`, `1.2e+09`: floats with six digits; a dash for nothing, other values as text."""
+    if value is None:
+        return NONE
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if not isinstance(value, float):
+        return str(value)
+    if not math.isfinite(value):
+        return str(value)
+    return f"{value:,.0f}" if value == int(value) and abs(value) < 1e15 else _digits(value)
+
+
+def _digits(value: float) -> str:
+    return f"{value:,.2f}" if 100 <= abs(value) < 1e9 else f"{value:.4g}"
+
+
+def plural(count: int, noun: str, many: str | None = None) -> str:
+    """`1 file`, `2 files`; many: the plural where it is not the noun with an s."""
+    return f"{count:,} {noun if count == 1 else many or f'{noun}s'}"
+
+
+def share(value: float | None) -> str:
+    """`12.5 %`; a dash for nothing."""
+    return NONE if value is None else f"{100 * value:.1f} %"
+
+
+def duration(milliseconds: float) -> str:
+    """`87 ms`, `3.4 s`, `2 min 5 s`."""
+    if milliseconds < 1_000:
+        return f"{milliseconds:,.0f} ms"
+    if milliseconds < 60_000:
+        return f"{milliseconds / 1000:.1f} s"
+    minutes, seconds = divmod(round(milliseconds / 1000), 60)
+    return f"{minutes:,} min {seconds} s"
+
+
+def size(count: int | None) -> str:
+    """`12.3 MB`; a dash for nothing."""
+    if count is None:
+        return NONE
+    value, unit = float(count), 0
+    while value >= 1000 and unit < len(_SIZES) - 1:
+        value, unit = value / 1000, unit + 1
+    return f"{value:.0f} B" if unit == 0 else f"{value:.1f} {_SIZES[unit]}"
+
+
+def second(iso: object) -> str:
+    """`2026-01-15 10:00:00`; a dash for nothing."""
+    return str(iso)[:19].replace("T", " ") if iso else NONE
+
+
+def ago(iso: str | None) -> str:
+    """`just now`, `5 minutes ago`, `in 2 hours`; a dash for nothing."""
+    at = from_iso(iso) if iso else None
+    if at is None:
+        return NONE
+    passed = (clock.now() - at) / 1e6
+    for unit, length in _UNITS:
+        count = round(abs(passed) / length)
+        if abs(passed) >= length:
+            text = plural(count, unit)
+            return f"{text} ago" if passed > 0 else f"in {text}"
+    return "just now"
+
+
+def listed(texts: Sequence[object]) -> str:
+    """`a`, `a and b`, `a, b and c`."""
+    names = [str(text) for text in texts]
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+
+
+def meaning(column: object) -> str:
+    """A column of an entry in words: `sum of amount over 7d where is_refund`; empty where there is nothing to say."""
+    aggregation, of = getattr(column, "aggregation", None), getattr(column, "of", None)
+    feature = getattr(column, "feature", None)
+    if aggregation is None:
+        return f"{of} of {feature}" if feature else f"= {of}" if of else ""
+    where, offset = getattr(column, "where", None), getattr(column, "offset", None)
+    window = getattr(column, "window", None)
+    over = "ever" if window == "all" else f"over {window}"
+    text = f"{aggregation} of {of} {over}"
+    text += f", {offset} before" if offset else ""
+    return f"{text}, where {where}" if where else text
