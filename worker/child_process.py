@@ -57,7 +57,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def watch(parent: int, command: Sequence[str]) -> int:
     """Run the command as a child, and end it when the parent is gone."""
-    child = subprocess.Popen(command)
+    child = subprocess.Popen(command, close_fds=False)  # it gets the files that this process got
     for forwarded in (signal.SIGTERM, signal.SIGINT):
         signal.signal(forwarded, lambda number, _: child.send_signal(number))
     while child.poll() is None:

@@ -50,6 +50,32 @@ class VersionDiff:
     logic_changed: bool
     rows: RowChanges | None
 
+    def to_json(self) -> dict[str, Any]:
+        """The document that `mlforge diff --json` shows."""
+        rows = self.rows
+        return {
+            "feature": self.feature,
+            "a": self.a,
+            "b": self.b,
+            "bump": self.bump,
+            "reason": self.reason,
+            "details": list(self.details),
+            "columns": {
+                "added": list(self.columns.added),
+                "removed": list(self.columns.removed),
+                "retyped": list(self.columns.retyped),
+            },
+            "config": [{"key": key, "a": a, "b": b} for key, a, b in self.config],
+            "logic_changed": self.logic_changed,
+            "rows": rows
+            and {
+                "added": rows.added,
+                "removed": rows.removed,
+                "changed": rows.changed,
+                "sample": list(rows.sample),
+            },
+        }
+
 
 def diff(store: Store, name: str, a: str, b: str) -> VersionDiff:
     """Compare two versions of a feature; rows only where both have the same keys and timestamp."""

@@ -95,6 +95,13 @@ def version_number(text: str) -> str:
         raise argparse.ArgumentTypeError(str(error)) from error
 
 
+def port(text: str) -> int:
+    """The number of a port."""
+    if not text.isdecimal() or int(text) > 65_535:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a port, a number from 0 to 65535")
+    return int(text)
+
+
 def engine_name(text: str) -> str:
     """The name of an engine."""
     from mlforge.features.feature import check_engine

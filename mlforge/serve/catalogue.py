@@ -4,20 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import Awaitable, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeAlias
 
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from mlforge.build.diff import diff
+from mlforge.core.arguments import shown
 from mlforge.core.values import Version
 from mlforge.definitions.registry import Definitions
 from mlforge.errors import StoreError
 from mlforge.frames.encoding import json_value
 from mlforge.online import OnlineStore, RowRequest
 from mlforge.online.steps import answered_async
+from mlforge.profiles.document import profile_document
+from mlforge.profiles.table import profile_version
 from mlforge.registry.catalogue import Registry
 from mlforge.registry.entries import document_of
 from mlforge.registry.graph import FEATURE, SERVICE, Node
@@ -30,9 +38,14 @@ from mlforge.serve.counters import Counters
 from mlforge.serve.limits import Limits
 from mlforge.serve.problems import Refused
 from mlforge.serve.read_request import unknown
+from mlforge.training_sets.drift import drift
 
 Document: TypeAlias = Mapping[str, Any]
 Look: TypeAlias = Callable[[Request], Document]
+_SIDE = re.compile(r"\d+\.\d+\.\d+|(?=.*\d)[\d:TZ+-]*(\.\d+Z?)?\.\.[\d:.TZ+-]*")
+"""A version, or a range of time."""
+_THREADS = ThreadPoolExecutor(4, "mlforge-catalogue")
+"""The threads in which documents are made: apart from those of answers, which none of them keeps waiting."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +67,8 @@ class Catalogue:
             Route("/v1/catalog", _answering(self._catalogue)),
             Route("/v1/features/{feature}/versions", _answering(self._versions)),
             Route("/v1/features/{feature}/explain", _answering(self._explanation)),
+            Route("/v1/features/{feature}/profile", _answering(self._profile)),
+            Route("/v1/features/{feature}/diff", _answering(self._diff)),
             Route("/v1/features/{feature}", _answering(self._feature)),
         ]
 
@@ -97,11 +112,36 @@ class Catalogue:
     def _explanation(self, request: Request) -> Document:
         name, keys = self._named(request), dict(request.query_params)
         at, version = keys.pop("at", None), keys.pop("version", None)
-        try:
-            Version.parse(version or "1.0.0")
-        except StoreError as error:
-            raise Refused(422, "unfit_request", str(error)) from None
+        _check_version(version)
         return explain(name, keys, self.definitions.store, at, version, self.online).to_json()
+
+    def _profile(self, request: Request) -> Document:
+        name, store = self._named(request), self.definitions.store
+        query = _query(request, "version", "against")
+        manifest = store.resolve(name, _version(query, "version"))
+        profile = profile_document(manifest, profile_version(store, manifest))
+        against = query.get("against")
+        if against is None:
+            return profile
+        if not _SIDE.fullmatch(against):  # folders of training sets are for those who may read them
+            raise Refused(
+                422,
+                "unfit_request",
+                f"against is {shown(against)}; write a version, or a range of time as in 2026-10-01..2026-11-01",
+            )
+        return {**profile, "drift": drift(store, name, against, str(manifest.version)).to_json()}
+
+    def _diff(self, request: Request) -> Document:
+        name, store = self._named(request), self.definitions.store
+        query = _query(request, "a", "b")
+        before, after = (_version(query, side) for side in ("a", "b"))
+        if before is None:
+            raise Refused(
+                422,
+                "unfit_request",
+                "say which versions: ?a=1.0.0, and &b= for another than the served",
+            )
+        return diff(store, name, before, after or str(store.resolve(name).version)).to_json()
 
     def _named(self, request: Request) -> str:
         name: str = request.path_params["feature"]
@@ -111,13 +151,37 @@ class Catalogue:
         return name
 
 
+def _query(request: Request, *names: str) -> dict[str, str]:
+    """The query's values; Refused for a name that is none of these."""
+    query = dict(request.query_params)
+    for name in query:
+        if name not in names:
+            raise Refused(
+                422, "unknown_field", f"the query has no {name!r}; it may say {' and '.join(names)}"
+            )
+    return query
+
+
+def _version(query: Mapping[str, str], name: str) -> str | None:
+    """A version that the query names; Refused for a text that is none."""
+    return _check_version(query.get(name))
+
+
+def _check_version(text: str | None) -> str | None:
+    try:
+        return None if text is None else str(Version.parse(text))
+    except StoreError as error:
+        raise Refused(422, "unfit_request", str(error)) from None
+
+
 def _alive(request: Request) -> Document:
     return {"alive": True}
 
 
 def _answering(look: Look) -> Callable[[Request], Awaitable[Response]]:
     async def answer(request: Request) -> Response:
-        return _json(await asyncio.to_thread(look, request))
+        call = partial(copy_context().run, look, request)
+        return _json(await asyncio.get_running_loop().run_in_executor(_THREADS, call))
 
     return answer
 

@@ -239,4 +239,16 @@ _PATHS: Document = {
         _parameter("at", {"type": "string"}),
         _parameter("version", {"type": "string"}),
     ),
+    "/v1/features/{feature}/profile": _get(
+        "What the values of a version's columns are like, and how far they have moved since another",
+        _FEATURE,
+        _parameter("version", {"type": "string"}),
+        _parameter("against", {"type": "string"}),
+    ),
+    "/v1/features/{feature}/diff": _get(
+        "How two versions differ, the second by default the served one",
+        _FEATURE,
+        _parameter("a", {"type": "string"}, True),
+        _parameter("b", {"type": "string"}),
+    ),
 }

@@ -56,8 +56,13 @@ def keys_file() -> Path | None:
     return Path(name)
 
 
-def listening(host: str, port: int) -> socket.socket:
-    """A socket that listens; port 0 takes a free one. MlforgeError for an address that cannot be had."""
+def listening(host: str, port: int, fd: int | None = None) -> socket.socket:
+    """A socket that listens; port 0 takes a free one. MlforgeError for an address that cannot be had.
+
+    fd: the number of an open socket that this process was started with; it is taken as it is.
+    """
+    if fd is not None:
+        return socket.socket(fileno=fd)
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         return socket.create_server((host, port), family=family, backlog=_BACKLOG)

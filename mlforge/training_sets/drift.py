@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
@@ -40,6 +41,26 @@ class FeatureDrift:
     a: str
     b: str
     columns: tuple[ColumnDrift, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """The document that `mlforge drift --json` shows."""
+        columns = [_document(column) for column in self.columns]
+        return {"feature": self.feature, "a": self.a, "b": self.b, "columns": columns}
+
+
+def _document(column: ColumnDrift) -> dict[str, Any]:
+    return {
+        "name": column.column,
+        "verdict": column.verdict(),
+        "psi": column.psi,
+        "null_psi": column.null_psi,
+        "ks": column.ks,
+        "null_rate_a": column.null_rates[0],
+        "null_rate_b": column.null_rates[1],
+        "values_a": column.values[0],
+        "values_b": column.values[1],
+        "reason": column.reason,
+    }
 
 
 def drift(store: Store, name: str, a: str | None = None, b: str | None = None) -> FeatureDrift:

@@ -286,6 +286,13 @@ def test_each_fault_of_a_request_is_a_problem_with_a_reason(
         ("GET", "/v1/features/spend/explain", 422, "unfit_request", "user_id"),
         ("GET", "/v1/features/spend/explain?user_id=1&version=7", 422, "unfit_request", "7"),
         ("GET", "/v1/features/spend/explain?user_id=1&version=7.0.0", 404, "unknown_version", "7.0.0"),
+        ("GET", "/v1/features/spend/profile?version=x", 422, "unfit_request", "x"),
+        ("GET", "/v1/features/spend/profile?against=2.0.0", 404, "unknown_version", "2.0.0"),
+        ("GET", "/v1/features/spend/profile?against=/tmp/set", 422, "unfit_request", "2026-10-01..2026-11-01"),
+        ("GET", "/v1/features/spend/profile?against=..", 422, "unfit_request", "'..'"),
+        ("GET", "/v1/features/spend/profile?when=1", 422, "unknown_field", "version and against"),
+        ("GET", "/v1/features/spend/diff", 422, "unfit_request", "?a=1.0.0"),
+        ("GET", "/v1/features/spend/diff?a=1.0.0&b=3.0.0", 404, "unknown_version", "3.0.0"),
     ],
 )  # fmt: skip
 def test_each_fault_of_a_path_or_a_query_is_a_problem_with_a_reason(
@@ -386,6 +393,18 @@ def test_the_catalogue_has_what_the_command_line_has(ask: Caller, served: Defini
     values = {value["column"]: value["value"] for value in explanation["values"]}
     assert values["amount__sum__7d"] == 3.0
     assert explanation["online"]["agrees"] is True
+    profile = ask("GET", "/v1/features/spend/profile").json()
+    assert (profile["version"], profile["rows"]) == ("1.0.0", 4)
+    assert [c["distinct"] for c in profile["columns"] if c["name"] == "user_id"] == [3]
+    against = ask("GET", "/v1/features/spend/profile?against=2020-01-01..").json()
+    assert against == profile | {"drift": against["drift"]}
+    assert {column["verdict"] for column in against["drift"]["columns"]} == {"unknown"}
+    difference = ask("GET", "/v1/features/spend/diff?a=1.0.0").json()
+    assert (difference["b"], difference["bump"], difference["rows"]["changed"]) == (
+        "1.0.0",
+        None,
+        0,
+    )
 
 
 def test_health_readiness_and_figures(ask: Caller) -> None:

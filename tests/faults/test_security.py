@@ -102,7 +102,17 @@ def test_no_password_is_in_a_command_line_or_in_a_log(tmp_path: Path) -> None:
     environment = {k: v for k, v in os.environ.items() if k != "REDIS_URL"}
     with (tmp_path / "up.out").open("wb") as output:
         up = subprocess.Popen(
-            [sys.executable, "-m", "mlforge", "up", "--workers", "1", "--metrics-port", "0"],
+            [
+                sys.executable,
+                "-m",
+                "mlforge",
+                "up",
+                "--workers",
+                "1",
+                "--no-serve",
+                "--metrics-port",
+                "0",
+            ],
             cwd=tmp_path,
             env=environment,
             stdout=output,

@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -93,8 +94,8 @@ def terminal(folder: Path) -> Iterator[Callable[..., Terminal]]:
     """Starts `mlforge up` in a terminal of its own; none outlives the test, however it ends."""
     terminals = []
 
-    def start(**environment: str) -> Terminal:
-        terminals.append(Terminal(folder, **environment))
+    def start(*arguments: str, **environment: str) -> Terminal:
+        terminals.append(Terminal(folder, *(arguments or ["--no-serve"]), **environment))
         return terminals[-1]
 
     yield start
@@ -184,6 +185,31 @@ def test_up_uses_a_server_of_ones_own(terminal, folder, tmp_path_factory):
         up.sees("watching")
         assert up.end() == 0
         assert not (folder / ".mlforge" / "redis").exists()
+
+
+@pytest.mark.slow
+def test_up_answers_over_http_also_while_edited_definitions_are_taken_up(terminal, folder):
+    up = terminal("--port", "0")
+    url = up.sees(r"server: serving .* at (http://127.0.0.1:\d+);")[1]
+    write(folder / "drops" / "a.parquet", purchases((1, 0, 2.0)))
+    up.sees(r"spend +1\.0\.0 .* pushed")
+    edited = DEFINITIONS.replace('"7d"', '"8d"')
+    assert edited != DEFINITIONS
+    (folder / "definitions.py").write_text(edited)
+
+    def columns() -> set[str]:
+        """Each request is answered: the socket outlives the process that answers on it."""
+        with urllib.request.urlopen(f"{url}/v1/features/spend", timeout=60) as answer:
+            return {column["name"] for column in json.load(answer)["columns"]}
+
+    eventually(lambda: any("8d" in column for column in columns()))
+    up.sees(r"definitions taken up")
+    first = next(pid for pid in up.family() if b"\0serve" in command_of(pid))
+    os.kill(first, signal.SIGKILL)
+    up.sees("server ended .killed by SIGKILL.; it starts again")
+    assert columns()
+    assert up.end() == 0
+    assert up.family() == []
 
 
 @pytest.mark.parametrize(

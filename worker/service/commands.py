@@ -19,6 +19,7 @@ from mlforge.cli.options import (
     definitions_target,
     json_option,
     log_to_stderr,
+    port,
     profile_name,
 )
 from mlforge.core.text import printable
@@ -45,6 +46,14 @@ def _configure_up(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="worker processes (default: 2)",
     )
+    web = parser.add_mutually_exclusive_group()
+    web.add_argument(
+        "--port",
+        type=port,
+        metavar="N",
+        help="where to answer over HTTP; 0 takes a free port (default: 8750, else a free one)",
+    )
+    web.add_argument("--no-serve", action="store_true", help="answer nobody over HTTP")
     _polling_option(parser)
     _fork_option(parser)
     _beside_options(parser)
@@ -121,7 +130,7 @@ def _beside_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--metrics-port",
-        type=_port,
+        type=port,
         default=os.environ.get(METRICS_PORT) or None,
         metavar="PORT",
         help=f"serve /metrics, /healthz and /readyz there (default: ${METRICS_PORT}, else not at all)",
@@ -132,12 +141,6 @@ def _beside_options(parser: argparse.ArgumentParser) -> None:
         metavar="ADDRESS",
         help=f"the address for them (default: ${METRICS_HOST}, else 127.0.0.1)",
     )
-
-
-def _port(text: str) -> int:
-    if not text.isdecimal() or int(text) > 65_535:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a port, a number from 0 to 65535")
-    return int(text)
 
 
 def _beside(args: argparse.Namespace) -> Beside:
@@ -157,6 +160,7 @@ def _fork_option(parser: argparse.ArgumentParser) -> None:
 def up(args: argparse.Namespace) -> int:
     """Run everything in this terminal until Ctrl-C."""
     from worker.service.up import Plan, run
+    from worker.service.web import Web
 
     plan = Plan(
         target=definitions_target(args),
@@ -167,6 +171,7 @@ def up(args: argparse.Namespace) -> int:
         polling=args.polling,
         fork=not args.no_fork,
         beside=_beside(args),
+        web=None if args.no_serve else Web(args.port),
     )
     return run(plan)
 
@@ -344,7 +349,7 @@ def _open(args: argparse.Namespace) -> Project:
 COMMANDS = (
     Command(
         "up",
-        "run everything here: a server, the watcher, the workers",
+        "run everything here: a Redis server, the watcher, the workers, the HTTP server",
         _configure_up,
         _explained(up),
         "mlforge up\nmlforge up --definitions examples/shop/definitions.py --workers 4",

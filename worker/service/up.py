@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -18,21 +19,21 @@ from typing import Any
 
 from redis import Redis
 
-from mlforge.cli.output import lines_for, plural
-from mlforge.core.text import printable
 from mlforge.definitions.environment import PROFILE, REDIS_URL
 from mlforge.definitions.running import FOLDER, NOTE, project_folder, read_note
-from mlforge.errors import MlforgeError, without_owners
+from mlforge.errors import MissingExtra, MlforgeError
 from worker.child_process import bound_to_parent
 from worker.ending import set_from_handler
 from worker.project import DEFINITIONS, Project, Settings, hide_password
 from worker.service.embedded_redis import EmbeddedServer
 from worker.service.log_file import LogFile
 from worker.service.process import Beside
-from worker.state.event_log import Entry, EventLog
+from worker.service.telling import described, record_of, tell_person, worth_showing
+from worker.service.web import Web, web_listener
+from worker.state.event_log import EventLog
 from worker.supervision import FAULTS, pause_after, survived
 
-_WATCHER = "watcher"
+_WATCHER, _SERVER = "watcher", "server"
 STOP_S = 15.0
 """How long a job in hand may take to finish once all is to stop."""
 _TICK_S = 0.1
@@ -40,15 +41,12 @@ _BACK_OFF_S = (0.5, 1.0, 2.0, 5.0, 15.0, 30.0)
 _STEADY_S = 30.0
 _NOTED_S = 5.0
 
-_TOLD = ("refresh failed", "held", "quarantined", "edited definitions do not import", "audit:")
-"""Log records of the children that the event log holds too."""
-
 Say = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The plan of `up`. redis_url: an existing server; None starts an embedded one."""
+    """The plan of `up`. redis_url: an existing server; None starts an embedded one. web: None answers nobody over HTTP."""
 
     target: str | None
     here: Path
@@ -58,6 +56,7 @@ class Plan:
     polling: bool = False
     fork: bool = True
     beside: Beside = field(default_factory=Beside)
+    web: Web | None = None
 
 
 @dataclass
@@ -68,7 +67,10 @@ class Child:
     command: Sequence[str]
     environment: Mapping[str, str]
     on_line: Callable[[str, str], None]
+    files: tuple[int, ...] = ()
+    """Open files that the process gets, by their numbers."""
     process: subprocess.Popen[str] | None = None
+    _anew: bool = False
     _started_at: float = 0.0
     _deaths: int = 0
     _start_at: float = 0.0
@@ -79,16 +81,26 @@ class Child:
             return
         if self.process is not None:
             code, self.process = self.process.returncode, None
-            self._deaths = 0 if now - self._started_at > _STEADY_S else self._deaths
-            pause = _BACK_OFF_S[min(self._deaths, len(_BACK_OFF_S) - 1)]
-            self._deaths += 1
-            self._start_at = now + pause
-            say(f"{self.name} ended ({_how(code)}); it starts again in {pause:g} s")
+            if not self._anew:
+                self._pause(code, now, say)
         if now >= self._start_at:
             self._start(now)
 
+    def _pause(self, code: int, now: float, say: Say) -> None:
+        self._deaths = 0 if now - self._started_at > _STEADY_S else self._deaths
+        pause = _BACK_OFF_S[min(self._deaths, len(_BACK_OFF_S) - 1)]
+        self._deaths += 1
+        self._start_at = now + pause
+        say(f"{self.name} ended ({_how(code)}); it starts again in {pause:g} s")
+
+    def restart(self) -> None:
+        """Ask the process to end; it starts again as soon as it has."""
+        if self.process is not None:
+            self._anew = True
+            self.process.send_signal(signal.SIGTERM)
+
     def _start(self, now: float) -> None:
-        self._started_at = now
+        self._started_at, self._anew = now, False
         self.process = subprocess.Popen(
             bound_to_parent(self.command),
             env=dict(self.environment),
@@ -97,6 +109,7 @@ class Child:
             stderr=subprocess.STDOUT,
             text=True,
             errors="replace",
+            pass_fds=self.files,
             start_new_session=True,  # Ctrl-C in the terminal is for `up`, which stops its children
         )
         threading.Thread(target=self._read, args=(self.process,), daemon=True).start()
@@ -117,6 +130,8 @@ class Up:
     stop: threading.Event = field(default_factory=threading.Event)
     hurry: threading.Event = field(default_factory=threading.Event)
     starts: bool = True  # nothing is supervised yet, and the start may wait for a server
+    server: Child | None = None
+    """The process that answers over HTTP; it is started anew for edited definitions."""
     scope: str = ""
     """Under which the project's event log is found: the watcher says so at each of its starts."""
 
@@ -143,7 +158,7 @@ class Up:
             note(url)
             self._greet(opened, url, where)
             log = stack.enter_context(closing(LogFile(folder / "up.log")))
-            children = self._children(url, log)
+            children = self._children(url, log, self._listener(stack))
             stack.callback(_stop_all, children, self.hurry, self.say)
             self.scope = opened.scope
             threading.Thread(target=self._follow, args=(opened.redis,), daemon=True).start()
@@ -179,7 +194,17 @@ class Up:
         self.say(f"redis    {where}")
         self.say(f"{REDIS_URL}={hide_password(url) if self.plan.redis_url else url}")
 
-    def _children(self, url: str, log: LogFile) -> list[Child]:
+    def _listener(self, stack: ExitStack) -> socket.socket | None:
+        """The socket to answer over HTTP on, which outlives restarts of the process that does; None for nobody."""
+        if self.plan.web is None:
+            return None
+        try:
+            return stack.enter_context(web_listener(self.plan.web))
+        except MissingExtra as error:
+            self.say(f"nothing is answered over HTTP: {error}")
+            return None
+
+    def _children(self, url: str, log: LogFile, listener: socket.socket | None) -> list[Child]:
         environment = dict(os.environ) | {REDIS_URL: url, "PYTHONUNBUFFERED": "1"}
         if self.plan.target is not None:
             environment[DEFINITIONS] = self.plan.target
@@ -202,14 +227,20 @@ class Up:
         def on_line(name: str, line: str) -> None:
             with survived("write the log"):
                 log.write(f"{name} {line}\n")
-            record = _record(line)
+            record = record_of(line)
             if name == _WATCHER and record.get("event") == "watching" and record.get("scope"):
                 self.scope = str(record["scope"])
-            shown = _worth_showing(record, line)
+            shown = worth_showing(record, line)
             if shown is not None:
                 self.say(f"{name}: {shown}")
 
-        return [Child(name, command, environment, on_line) for name, command in names.items()]
+        children = [Child(name, command, environment, on_line) for name, command in names.items()]
+        if listener is not None:
+            number = listener.fileno()
+            command = [*mlforge, "serve", f"--fd={number}"]
+            self.server = Child(_SERVER, command, environment, on_line, (number,))
+            children.append(self.server)
+        return children
 
     def _follow(self, redis: Redis) -> None:
         """Print a line for each entry of the event log, until `stop` is set."""
@@ -224,7 +255,9 @@ class Up:
                 last = last or events.last_id()
                 for entry in events.read(last, wait_ms=1_000):
                     last = entry.id
-                    self.say(_described(entry))
+                    self.say(described(entry))
+                    if entry.kind == "definitions" and self.server is not None:
+                        self.server.restart()
             except FAULTS:  # the processes tell of an outage, each for itself
                 self.stop.wait(0.5)
 
@@ -250,89 +283,6 @@ def run(plan: Plan) -> int:
     except _StartEnds:
         up.say("stopping")
         return 0
-
-
-def tell_person(line: str) -> None:
-    """Print a line on stdout, control characters escaped, its words whole in a terminal.
-
-    The time precedes each line but REDIS_URL, which is there to be pasted.
-    """
-    if line.startswith(REDIS_URL):
-        lines = [printable(line)]
-    else:
-        lines = lines_for(sys.stdout, printable(f"{time.strftime('%H:%M:%S')} {line}"))
-    sys.stdout.write("".join(f"{text}\n" for text in lines))
-    sys.stdout.flush()
-
-
-def describe(entry: Entry) -> str:
-    """An entry of the event log as one line for people."""
-    details = entry.details
-    feature = entry.feature or ""
-    if entry.kind == "refreshed":
-        return f"{feature:<20} {_refreshed(feature, details)}"
-    if entry.kind == "failed":
-        return f"{feature:<20} failed: {without_owners(str(details['error']), feature)}"
-    if entry.kind == "held":
-        return f"{feature:<20} held: {details['reason']}"
-    if entry.kind == "mismatch":
-        return f"{feature:<20} WRONG: {details['mismatches']} values are not what the files give: {details['first'][0]}"
-    if entry.kind == "dropped":
-        return f"{feature:<20} is gone from the definitions; its rows are no longer online"
-    if entry.kind == "watching":
-        return "watching: drop parquet files into the sources; Ctrl-C stops everything"
-    if entry.kind == "definitions":
-        return f"definitions taken up: {', '.join(details['features'])}"
-    if entry.kind == "definitions_broken":
-        return f"edited definitions do not import, the old ones stay: {details['error']}"
-    return f"{feature} {entry.kind} {dict(details)}".strip()
-
-
-def _refreshed(feature: str, details: Mapping[str, Any]) -> str:
-    version = details["version"] or "no version yet"
-    bump = f" {details['bump']}" if details["bump"] else ""
-    parts = [f"{version}{bump}", details["reason"]]
-    if details["changed"]:
-        parts.append(f"{plural(details['rows_recomputed'], 'row')} recomputed")
-    if details["entities_pushed"] or details["entities_deleted"]:
-        pushed = details["entities_pushed"] + details["entities_deleted"]
-        parts.append(f"{pushed:,} {'entity' if pushed == 1 else 'entities'} pushed")
-    if details["freshness_ms"] is not None:
-        what = "from close to readable" if details["changed"] else "after close"
-        parts.append(f"{details['freshness_ms']:,.0f} ms {what}")
-    for path, why in details["quarantined"].items():
-        parts.append(f"quarantined {path}: {without_owners(why, feature, path)}")
-    trigger = f" [{details['trigger']}]" if details["trigger"] else ""
-    return " · ".join(parts) + trigger
-
-
-def _described(entry: Entry) -> str:
-    """The line of `describe`; for an entry of another form, its kind."""
-    try:
-        return describe(entry)
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError):
-        return f"an entry of the event log cannot be read: {entry.kind}"
-
-
-def _record(line: str) -> Mapping[str, Any]:
-    """The log record that a line holds; empty where it holds something else."""
-    try:
-        record = json.loads(line)
-    except (ValueError, RecursionError):
-        return {}
-    return record if isinstance(record, dict) else {}
-
-
-def _worth_showing(record: Mapping[str, Any], line: str) -> str | None:
-    """The text to show of a child's line; None for records below a warning, and for those in the event log."""
-    if not record:
-        return line or None
-    if record.get("level") not in ("warning", "error", "critical"):
-        return None
-    if str(record.get("event")).startswith(_TOLD):
-        return None
-    about = " ".join(str(record[key]) for key in ("feature", "error", "reason") if key in record)
-    return f"{record.get('event')} {about}".strip()
 
 
 @contextmanager

@@ -45,36 +45,10 @@ def diff(args: argparse.Namespace) -> int:
     with Progress(f"comparing {before.version} with {after.version}"):
         difference = versions.diff(store, args.feature, str(before.version), str(after.version))
     if args.json:
-        print_json(_as_json(difference))
+        print_json(difference.to_json())
     else:
         print(_page(difference, before, after))
     return EXIT_CODES[difference.bump]
-
-
-def _as_json(difference: VersionDiff) -> dict[str, Any]:
-    rows = difference.rows
-    return {
-        "feature": difference.feature,
-        "a": difference.a,
-        "b": difference.b,
-        "bump": difference.bump,
-        "reason": difference.reason,
-        "details": list(difference.details),
-        "columns": {
-            "added": list(difference.columns.added),
-            "removed": list(difference.columns.removed),
-            "retyped": list(difference.columns.retyped),
-        },
-        "config": [{"key": key, "a": a, "b": b} for key, a, b in difference.config],
-        "logic_changed": difference.logic_changed,
-        "rows": rows
-        and {
-            "added": rows.added,
-            "removed": rows.removed,
-            "changed": rows.changed,
-            "sample": list(rows.sample),
-        },
-    }
 
 
 def _page(difference: VersionDiff, before: Manifest, after: Manifest) -> str:

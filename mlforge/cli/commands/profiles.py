@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import math
 from typing import TYPE_CHECKING, Any
 
 from mlforge.cli.command import Command
@@ -14,9 +13,8 @@ from mlforge.cli.table import table
 
 if TYPE_CHECKING:
     from mlforge.profiles.column_profile import ColumnProfile
-    from mlforge.profiles.drift import ColumnDrift
 
-_TOP, _TOP_SHOWN = 10, 3
+_TOP_SHOWN = 3
 _LOOKS = {"drifted": "red", "moved": "yellow", "steady": "green", "unknown": None}
 
 
@@ -46,15 +44,14 @@ def profile(args: argparse.Namespace) -> int:
     JSON: `{"feature", "version", "rows", "columns": [{"name", "dtype", "rows", "nulls", "nans", "infinities", "distinct",
     "distinct_is_exact", "least", "greatest", "mean", "std", "top": [{"value", "rows"}], "histogram": [{"from", "to", "rows"}]}]}`.
     """
+    from mlforge.profiles.document import profile_document
     from mlforge.profiles.table import profile_version
 
     store = store_of(args)
     manifest = store.resolve(args.feature, args.version)
     profiles = profile_version(store, manifest)
     if args.json:
-        about = {"feature": args.feature, "version": str(manifest.version)}
-        columns = [_profile_json(name, each) for name, each in profiles.items()]
-        print_json({**about, "rows": manifest.row_count, "columns": columns})
+        print_json(profile_document(manifest, profiles))
         return 0
     print(style(f"{args.feature} {manifest.version}: {plural(manifest.row_count, 'row')}", "bold"))
     rows = [
@@ -86,8 +83,7 @@ def drift(args: argparse.Namespace) -> int:
 
     moved = drift_between(store_of(args), args.feature, args.a, args.b)
     if args.json:
-        columns = [_drift_json(column) for column in moved.columns]
-        print_json({"feature": moved.feature, "a": moved.a, "b": moved.b, "columns": columns})
+        print_json(moved.to_json())
         return 0
     print(style(f"{moved.feature}: from {moved.a} to {moved.b}", "bold"))
     rows = [
@@ -108,57 +104,10 @@ def drift(args: argparse.Namespace) -> int:
     return 0
 
 
-def _profile_json(name: str, profile: ColumnProfile) -> dict[str, Any]:
-    from mlforge.profiles.buckets import lower_edge, upper_edge
-
-    is_number = profile.kind in ("number", "boolean")
-    return {
-        "name": name,
-        "dtype": profile.dtype,
-        "rows": profile.rows,
-        "nulls": profile.nulls,
-        "nans": profile.nans,
-        "infinities": profile.infinities,
-        "distinct": profile.distinct,
-        "distinct_is_exact": profile.is_complete,
-        "least": _shown(profile.least, profile),
-        "greatest": _shown(profile.greatest, profile),
-        "mean": _finite(profile.mean),
-        "std": _finite(profile.std),
-        "top": [
-            {"value": _shown(each.value, profile), "rows": each.rows} for each in profile.top(_TOP)
-        ],
-        "histogram": [
-            {"from": lower_edge(bucket), "to": _finite(upper_edge(bucket)), "rows": rows}
-            for bucket, rows in (profile.histogram.items() if is_number else ())
-        ],
-    }
-
-
-def _drift_json(column: ColumnDrift) -> dict[str, Any]:
-    return {
-        "name": column.column,
-        "verdict": column.verdict(),
-        "psi": column.psi,
-        "null_psi": column.null_psi,
-        "ks": column.ks,
-        "null_rate_a": column.null_rates[0],
-        "null_rate_b": column.null_rates[1],
-        "values_a": column.values[0],
-        "values_b": column.values[1],
-        "reason": column.reason,
-    }
-
-
 def _shown(value: Any, profile: ColumnProfile) -> Any:
     from mlforge.profiles.codec import shown
 
     return shown(value, profile)
-
-
-def _finite(value: float | None) -> float | None:
-    """A float that JSON has; None for an infinite one."""
-    return value if value is not None and math.isfinite(value) else None
 
 
 def _frequent(profile: ColumnProfile) -> str | None:

@@ -6,14 +6,14 @@ import argparse
 from pathlib import Path
 
 from mlforge.cli.command import Command
-from mlforge.cli.options import definitions_option, served_definitions_of, workers_url
+from mlforge.cli.options import definitions_option, port, served_definitions_of, workers_url
 from mlforge.cli.output import note
 
 
 def _configure(parser: argparse.ArgumentParser) -> None:
     definitions_option(parser)
     parser.add_argument(
-        "--port", type=_port, default=8750, metavar="N", help="0 takes a free one (default: 8750)"
+        "--port", type=port, default=8750, metavar="N", help="0 takes a free one (default: 8750)"
     )
     parser.add_argument(
         "--host",
@@ -22,6 +22,7 @@ def _configure(parser: argparse.ArgumentParser) -> None:
         metavar="ADDRESS",
         help="where to listen (default: 127.0.0.1, this machine alone)",
     )
+    parser.add_argument("--fd", type=int, help=argparse.SUPPRESS)
     parser.add_argument(
         "--keys",
         type=_named,
@@ -37,13 +38,6 @@ def _named(text: str) -> str:
     return text
 
 
-def _port(text: str) -> int:
-    """A port's number."""
-    if not text.isdecimal() or int(text) > 65_535:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a port, a number from 0 to 65535")
-    return int(text)
-
-
 def serve(args: argparse.Namespace) -> int:
     """Answer over HTTP until SIGTERM or Ctrl-C; the first line on stdout is the URL."""
     from mlforge.serve import server
@@ -51,12 +45,12 @@ def serve(args: argparse.Namespace) -> int:
     server.check_extra()
     definitions = served_definitions_of(args)
     try:
-        with server.listening(args.host, args.port) as listener:
-            host, port = listener.getsockname()[:2]
+        with server.listening(args.host, args.port, args.fd) as listener:
+            host, number = listener.getsockname()[:2]
             place = f"[{host}]" if ":" in host else host
             keys = server.keys_file() if args.keys is None else Path(args.keys)
             callers = "callers need no key" if keys is None else f"callers need a key of {keys}"
-            note(f"serving {definitions.name} at http://{place}:{port}; {callers}")
+            note(f"serving {definitions.name} at http://{place}:{number}; {callers}")
             server.serve(definitions, listener, keys, workers_url(args))
     finally:
         definitions.close()

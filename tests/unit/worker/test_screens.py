@@ -18,7 +18,7 @@ from worker import logs
 from worker.monitor import slow
 from worker.monitor.screen import render
 from worker.monitor.status import AuditStatus, FeatureStatus, Status
-from worker.service import up
+from worker.service import telling
 from worker.service.wait import Arrival
 from worker.state.drop_steps import STEPS, Drop
 from worker.state.event_log import Entry
@@ -86,7 +86,7 @@ def test_a_file_that_is_set_aside_is_told_once_with_its_name_and_its_features() 
         "trigger": None,
         "quarantined": {path: f"spend: {path}: {why}"},
     }
-    line = up.describe(Entry("1-0", "refreshed", "spend", details))
+    line = telling.describe(Entry("1-0", "refreshed", "spend", details))
     assert line.endswith(f" · quarantined {path}: {why}")
 
 
@@ -119,7 +119,7 @@ def test_up_prints_one_line_for_an_entry(
         "quarantined": {name: name},
         "trigger": f"{name} came",
     }
-    up.tell_person(up.describe(Entry("1-0", kind, name, details)))
+    telling.tell_person(telling.describe(Entry("1-0", kind, name, details)))
     [line] = capsys.readouterr().out.removesuffix("\n").split("\n")
     assert is_one_clean_line(line)
 
@@ -128,7 +128,7 @@ def test_up_prints_one_line_for_an_entry(
 def test_up_prints_one_line_for_what_a_process_says(
     name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    up.tell_person(f"watcher: {name}")
+    telling.tell_person(f"watcher: {name}")
     assert is_one_clean_line(capsys.readouterr().out.removesuffix("\n"))
 
 
