@@ -14,6 +14,7 @@ from mlforge.definitions.registry import Definitions
 from mlforge.errors import DefinitionError, MlforgeError
 from mlforge.serve.catalogue import Catalogue
 from mlforge.serve.counters import Counters
+from mlforge.serve.events import Events
 from mlforge.serve.http import Disconnected, Message, Receive, Reply, Scope, Send, header, respond
 from mlforge.serve.keys import Admission, keys_in
 from mlforge.serve.limits import Limits
@@ -55,9 +56,19 @@ class App:
         self._reads = Reads(definitions, store, limits)
         catalogue = Catalogue(definitions, store, limits, self.counters)
         operations = Operations(definitions, live)
+        self._events = Events(live)
         self._page = Page(definitions, store, operations, live, self._admission)
-        routes = [*catalogue.routes(), *operations.routes(), *self._page.routes()]
+        routes = [
+            *catalogue.routes(),
+            *operations.routes(),
+            *self._events.routes(),
+            *self._page.routes(),
+        ]
         self._router = Router(routes, redirect_slashes=False)
+
+    def end(self) -> None:
+        """End what would not end by itself: streams of events."""
+        self._events.end()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, or follow the server's start and end."""

@@ -219,6 +219,12 @@ _PATHS: Document = {
     "/metrics": _get("Figures for Prometheus", content="text/plain"),
     "/openapi.json": _get("This document"),
     "/v1/catalog": _get("All features and services"),
+    "/v1/events": _get(
+        "What happens in the project, as server-sent events, each with its id",
+        _parameter("after", {"type": "string", "pattern": r"^\d{1,20}(-\d{1,20})?$"}),
+        _parameter("last-event-id", {"type": "string"}, where="header"),
+        content="text/event-stream",
+    ),
     "/v1/features": {
         "post": {
             "operationId": "read_features",

@@ -85,8 +85,15 @@ def serve(
     from mlforge.serve.app import App
     from mlforge.serve.live import live_of
 
+    app = App(definitions, keys=keys, live=live_of(definitions, url))
+
+    class Server(uvicorn.Server):
+        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+            app.end()  # what would not end by itself must not keep others waiting
+            await super().shutdown(sockets)
+
     config = uvicorn.Config(
-        App(definitions, keys=keys, live=live_of(definitions, url)),
+        app,
         log_level="warning",
         access_log=False,
         server_header=False,
@@ -94,7 +101,7 @@ def serve(
         backlog=_BACKLOG,
         timeout_graceful_shutdown=DRAIN_S,
     )
-    server = uvicorn.Server(config)
+    server = Server(config)
 
     def end(*_: object) -> None:
         server.should_exit = True

@@ -1,0 +1,141 @@
+"""`/v1/events`: what happens in the project, as server-sent events, from where a caller left off."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections import deque
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import Route
+
+from mlforge.core.logs import get_logger
+from mlforge.errors import MlforgeError
+from mlforge.serve.live import Happening, Live
+from mlforge.serve.operations import NO_WORKERS
+from mlforge.serve.problems import Refused
+
+STREAMS = 200
+"""The most callers who follow at once."""
+ALIVE_S = 15.0
+"""After so long without an event a line says that the stream is alive."""
+_KEPT, _WAIT_MS, _PAUSE_S = 1_000, 1_000, 1.0
+_ID = re.compile(r"\d{1,20}(-\d{1,20})?")
+_log = get_logger(__name__)
+
+
+class Events:
+    """The event log for many callers: one thread reads it, whoever follows.
+
+    live: None where there are no workers; then there is nothing to follow.
+    """
+
+    def __init__(self, live: Live | None) -> None:
+        self._live = live
+        self._last: deque[Happening] = deque(maxlen=_KEPT)
+        self._news = asyncio.Event()
+        self._followers, self._ended = 0, False
+        self._reader: asyncio.Task[None] | None = None
+
+    def routes(self) -> list[Route]:
+        """The route of the API."""
+        return [Route("/v1/events", self._answer)]
+
+    def end(self) -> None:
+        """End all streams: their callers come back, and go on from the last id that they saw."""
+        self._ended = True
+        self._tell()
+
+    async def _answer(self, request: Request) -> Response:
+        live = self._live
+        if live is None:
+            raise Refused(404, "no_workers", NO_WORKERS)
+        query = dict(request.query_params)
+        after = request.headers.get("last-event-id") or query.pop("after", None)
+        if query:
+            raise Refused(
+                422, "unknown_field", f"the query has no {next(iter(query))!r}; it may say after"
+            )
+        if after is not None and not _ID.fullmatch(after):
+            raise Refused(422, "unfit_request", "name the last event that was seen by its id")
+        if self._followers >= STREAMS:
+            raise Refused(
+                503, "too_many_streams", f"{STREAMS} callers follow already; ask again later"
+            )
+        # Before anything is sent: a server that is away is a problem, and no stream that ends at once.
+        since = await asyncio.to_thread(live.last_id)
+        headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
+        stream = self._stream(live, since, after or since)
+        return StreamingResponse(stream, media_type="text/event-stream", headers=headers)
+
+    async def _stream(self, live: Live, since: str, last: str) -> AsyncIterator[bytes]:
+        """The events after `last`; the reader, if it is not at work yet, begins at `since`."""
+        with self._following(live, since):
+            yield b": following\n\n"
+            for happening in await asyncio.to_thread(live.after, last):
+                last = happening.id
+                yield _event(happening)
+            while not self._ended:
+                news = self._news
+                for happening in await self._after(live, last):
+                    last = happening.id
+                    yield _event(happening)
+                try:
+                    async with asyncio.timeout(ALIVE_S):
+                        await news.wait()
+                except TimeoutError:
+                    yield b": alive\n\n"
+
+    async def _after(self, live: Live, last: str) -> list[Happening]:
+        """The events after an id: those that the reader keeps, or where it has let some go, the log's."""
+        if len(self._last) == _KEPT and _order(self._last[0].id) > _order(last):
+            return await asyncio.to_thread(live.after, last)
+        return [each for each in self._last if _order(each.id) > _order(last)]
+
+    @contextmanager
+    def _following(self, live: Live, since: str) -> Iterator[None]:
+        """Count a follower in; the reader is at work as long as there is one."""
+        if self._reader is None:
+            self._last.clear()
+            self._reader = asyncio.create_task(self._read(live, since))
+        self._followers += 1
+        try:
+            yield
+        finally:
+            self._followers -= 1
+            if self._followers == 0:
+                self._reader.cancel()
+                self._reader = None
+
+    async def _read(self, live: Live, last: str) -> None:
+        while not self._ended:
+            try:
+                happenings = await asyncio.to_thread(live.after, last, _WAIT_MS)
+            except MlforgeError as error:
+                _log.warning("events cannot be read", error=str(error))
+                await asyncio.sleep(_PAUSE_S)
+                continue
+            if happenings:
+                last = happenings[-1].id
+                self._last.extend(happenings)
+                self._tell()
+
+    def _tell(self) -> None:
+        """Wake all who wait for news."""
+        news, self._news = self._news, asyncio.Event()
+        news.set()
+
+
+def _event(happening: Happening) -> bytes:
+    """An event as a stream has it: its id, and its document in one line."""
+    return f"id: {happening.id}\ndata: {json.dumps(happening.document, default=str)}\n\n".encode()
+
+
+def _order(id: str) -> tuple[int, int]:
+    """The place of an id among others: milliseconds, and a number within one of them."""
+    milliseconds, _, number = id.partition("-")
+    return int(milliseconds), int(number or 0)
