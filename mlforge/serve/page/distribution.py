@@ -25,14 +25,12 @@ Edges = tuple[float, float]
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """A bar in units of the picture; top_b, height_b: of the other profile, of no height where there is none."""
+    """A bar in units of the picture."""
 
     x: float
     width: float
     top: float
     height: float
-    top_b: float = 0.0
-    height_b: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +46,14 @@ class Ranked:
 
 @dataclass(frozen=True, slots=True)
 class Distribution:
-    """A column's distribution: bars between two labels, or frequent values. words: the picture in a sentence."""
+    """A column's distribution: bars between two labels, or frequent values.
+
+    words: the picture in a sentence. outline: the path around the other profile's bars, empty where there is none.
+    """
 
     words: str
     bars: tuple[Bar, ...] = ()
+    outline: str = ""
     least: str = ""
     greatest: str = ""
     ranked: tuple[Ranked, ...] = ()
@@ -103,15 +105,15 @@ def _bucketed(a: ColumnProfile, b: ColumnProfile | None) -> Distribution:
     sides = [a] if b is None else [a, b]
     grid = _grid(sides)
     of_a, *others = [_shares(side, grid) for side in sides]
-    of_b = others[0] if others else [0.0] * grid.count
-    tallest = max(*of_a, *of_b) or 1.0
+    tallest = max(max(shares) for shares in (of_a, *others)) or 1.0
     step = WIDTH / grid.count
     bars = []
-    for index, (in_a, in_b) in enumerate(zip(of_a, of_b, strict=True)):
-        height, height_b = round(HEIGHT * in_a / tallest, 2), round(HEIGHT * in_b / tallest, 2)
-        place = round(index * step, 2), round(step - _GAP, 2)
-        tops = round(HEIGHT - height, 2), round(HEIGHT - height_b, 2)
-        bars.append(Bar(*place, tops[0], height, tops[1], height_b))
+    for index, rows in enumerate(of_a):
+        height = round(HEIGHT * rows / tallest, 2)
+        bars.append(
+            Bar(round(index * step, 2), round(step - _GAP, 2), round(HEIGHT - height, 2), height)
+        )
+    outline = "".join(_outline(others[0], step, tallest)) if others else ""
     peak = grid.low + of_a.index(max(of_a)) * grid.width
     last = grid.high - 1 if _is_whole(a) else grid.high
     before = "≤ " if any(_least(side) < grid.low for side in sides) else ""
@@ -119,9 +121,18 @@ def _bucketed(a: ColumnProfile, b: ColumnProfile | None) -> Distribution:
     return Distribution(
         f"Most values lie from {_label(peak, a)} to {_label(peak + grid.width, a)}",
         tuple(bars),
+        outline,
         f"{before}{_label(grid.low, a)}",
         f"{beyond}{_label(last, a)}",
     )
+
+
+def _outline(shares: list[float], step: float, tallest: float) -> Iterator[str]:
+    yield f"M0 {HEIGHT}"
+    for index, rows in enumerate(shares):
+        top = HEIGHT - HEIGHT * rows / tallest
+        yield f"V{top:.2f}H{(index + 1) * step - _GAP:.2f}"
+    yield f"V{HEIGHT}"
 
 
 def _grid(sides: list[ColumnProfile]) -> _Grid:

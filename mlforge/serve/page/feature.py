@@ -10,7 +10,7 @@ from typing import Any
 
 from mlforge.core.manifest import VersionSummary
 from mlforge.core.values import to_iso
-from mlforge.errors import MlforgeError
+from mlforge.errors import MlforgeError, without_owners
 from mlforge.profiles.column_profile import ColumnProfile
 from mlforge.profiles.table import profile_version
 from mlforge.registry.entries import ColumnEntry, FeatureEntry
@@ -129,7 +129,7 @@ def feature_page(view: ProjectView, entry: FeatureEntry) -> FeaturePage:
         tuple(needs_of_feature(state)) if state else (),
         tuple(_versions(store, entry)),
         tuple(
-            SetAside(path, kept.reason, to_iso(kept.since))
+            SetAside(path, without_owners(kept.reason, entry.name, path), to_iso(kept.since))
             for path, kept in books.quarantine.items()
         ),
         _places(view, entry.name),
@@ -163,7 +163,7 @@ def _code(view: ProjectView, name: str) -> str | None:
 
 def _versions(store: Store, entry: FeatureEntry) -> Iterator[VersionRow]:
     books = store.books(entry.name)
-    for summary in reversed(store.summaries(entry.name)):
+    for summary in reversed(store.summaries(entry.name) if entry.versions else ()):
         version, change = str(summary.version), summary.change
         is_served = version == entry.version
         yield VersionRow(

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from mlforge.core.values import to_iso
+from mlforge.errors import without_owners
 from mlforge.serve.live import Happening
-from mlforge.serve.page.words import duration, listed, plural
+from mlforge.serve.page.words import duration, plural
 
 STEPS: Mapping[str, str] = {
     "event": "seen",
@@ -24,6 +26,16 @@ STEPS: Mapping[str, str] = {
 """The steps of a drop as the workers name them, and in a word."""
 GOOD, QUIET, WARNING, BAD = "good", "quiet", "warning", "bad"
 _WIDTH = 100.0
+_WORTH_TELLING = 0.03  # of the whole
+_TRIGGERS = {
+    "definitions": "The definitions were taken up",
+    "retry": "Somebody asked for a retry",
+    "": "",
+}
+_REASONS = {"unchanged": "nothing changed", "first_build": "the first version"}
+_PLAIN = ("data_refresh",)
+"""Reasons that the rest of the sentence tells."""
+_VERSION = re.compile(r" \d+\.\d+\.\d+$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +89,7 @@ def _line(entry: Happening, is_new: bool) -> Line:
 def _told(entry: Happening) -> tuple[str, str, str, str, tuple[Step, ...]]:
     kind, details = entry.kind, entry.details
     if kind == "refreshed":
-        return _refreshed(details)
+        return _refreshed(details, entry.feature or "")
     if kind == "failed":
         return BAD, "Failed", f"{details['error']}", "", ()
     if kind == "held":
@@ -121,33 +133,39 @@ def _told(entry: Happening) -> tuple[str, str, str, str, tuple[Step, ...]]:
     return QUIET, kind, "", "", ()
 
 
-def _refreshed(details: Mapping[str, Any]) -> tuple[str, str, str, str, tuple[Step, ...]]:
+def _refreshed(
+    details: Mapping[str, Any], feature: str
+) -> tuple[str, str, str, str, tuple[Step, ...]]:
     version = details["version"] or "no version yet"
     bump = details["bump"]
     title = (
         f"{version}, {'a' if bump != 'initial' else 'an'} {bump} version" if bump else str(version)
     )
-    sentence = ". ".join(text[:1].upper() + text[1:] for text in _did(details)) + "."
+    sentence = _did(details, feature)
     quarantined = details["quarantined"]
     tone = WARNING if quarantined else GOOD if details["changed"] else QUIET
     life, steps = _life(details)
     return tone, title, sentence, life, steps
 
 
-def _did(details: Mapping[str, Any]) -> Iterator[str]:
-    """A clause for each thing that a refresh did."""
-    trigger, reason = details["trigger"], str(details["reason"]).replace("_", " ")
-    yield f"{trigger}: {reason}" if trigger else reason
-    done = []
+def _did(details: Mapping[str, Any], feature: str) -> str:
+    """A sentence of what a refresh did, and one for each file that it set aside."""
+    trigger, reason = str(details["trigger"] or ""), str(details["reason"])
+    what = _TRIGGERS.get(trigger, trigger)
+    if _VERSION.search(what):
+        what += " was published"
+    done = [] if reason in _PLAIN else [_REASONS.get(reason, reason.replace("_", " "))]
     if details["changed"]:
         done.append(f"{plural(details['rows_recomputed'], 'row')} recomputed")
     pushed = details["entities_pushed"] + details["entities_deleted"]
     if pushed:
         done.append(f"{plural(pushed, 'entity', 'entities')} pushed")
-    if done:
-        yield listed(done)
-    for path, why in details["quarantined"].items():
-        yield f"{path} is set aside: {why}"
+    told = ": ".join(text for text in (what, ", ".join(done)) if text)
+    aside = (
+        f"{path} is set aside: {without_owners(str(why), feature, path)}."
+        for path, why in details["quarantined"].items()
+    )
+    return " ".join([f"{told}.", *aside])
 
 
 def _life(details: Mapping[str, Any]) -> tuple[str, tuple[Step, ...]]:
@@ -157,7 +175,8 @@ def _life(details: Mapping[str, Any]) -> tuple[str, tuple[Step, ...]]:
         return "", ()
     what = "Readable" if details["changed"] else "Known to change nothing"
     steps = tuple(_steps(details.get("steps"), total))
-    spent = ", ".join(f"{step.word} {duration(step.milliseconds)}" for step in steps)
+    told = [step for step in steps if step.milliseconds >= _WORTH_TELLING * total]
+    spent = ", ".join(f"{step.word} {duration(step.milliseconds)}" for step in told)
     text = f"{what} {duration(total)} after the file was closed"
     return f"{text}: {spent}." if spent else f"{text}.", steps
 

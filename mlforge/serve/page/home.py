@@ -12,7 +12,7 @@ from mlforge.registry.search import search
 from mlforge.serve.page.happenings import Line, lines
 from mlforge.serve.page.needs import CALM, Need, needs_of
 from mlforge.serve.page.project import ProjectView, State
-from mlforge.serve.page.words import listed, plural
+from mlforge.serve.page.words import plural
 
 WORDS = {
     "ready": "up to date",
@@ -72,8 +72,14 @@ class Now:
     problem: str | None
 
 
+def service_mark(state: Mapping[str, Any] | None) -> Mark | None:
+    """The state of a service as it is shown; None where it is not known."""
+    known = mark(state)
+    return Mark("answers", known.tone) if known is not None and known.tone == "good" else known
+
+
 def mark(state: Mapping[str, Any] | None) -> Mark | None:
-    """The state of a feature or a service as it is shown; None where it is not known."""
+    """The state of a feature as it is shown; None where it is not known."""
     if state is None:
         return None
     name = str(state["state"])
@@ -113,15 +119,16 @@ def catalogue(view: ProjectView, text: str) -> Catalogue:
 
 
 def _mark(state: State, entry: FeatureEntry | ServiceEntry) -> Mark | None:
-    is_feature = isinstance(entry, FeatureEntry)
-    return mark(state.of(entry.name) if is_feature else state.of_service(entry.name))
+    if isinstance(entry, FeatureEntry):
+        return mark(state.of(entry.name))
+    return service_mark(state.of_service(entry.name))
 
 
 def now(view: ProjectView, seen: str | None) -> Now:
     """The moving part, as it is now; seen: the token that the reader has."""
     state = view.state()
     needs = needs_of(state.document) if state.document else []
-    entries = view.recent()
+    entries = view.recent() if state.document else []
     last = entries[0].id if entries else "0"
     shown = f"{needs}{state.problem}{_summary(view, state, needs)}".encode()
     return Now(
@@ -153,4 +160,4 @@ def _summary(view: ProjectView, state: State, needs: list[Need]) -> str:
         if not count
         else f"{plural(count, 'thing')} {'needs' if count == 1 else 'need'} you"
     )
-    return f"{needed}. {there}, {listed(at_work)}."
+    return f"{needed}. {there}; {', '.join(at_work)}."

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from mlforge.errors import without_owners
 from mlforge.serve.operations import APPROVE, RETRY, ROLLBACK
 from mlforge.serve.page.words import plural
 
@@ -82,7 +83,8 @@ def _needs(feature: Document) -> Iterator[Need]:
             name, title, _sentence(feature["error"]), again, (retry(name),), state == "parked"
         )
     for path, reason in feature["quarantine"].items():
-        yield Need(name, "left out a file", f"{path}: {reason}", "", (retry(name, path),))
+        why = without_owners(str(reason), name, path)
+        yield Need(name, "left out a file", f"{path}: {why}.", "", (retry(name, path),))
 
 
 def approve(name: str) -> Deed:

@@ -13,7 +13,7 @@ from mlforge.registry.graph import FEATURE, KINDS, SERVICE, Graph, Node
 from mlforge.registry.locks import lock_changes
 from mlforge.registry.project import graph_of
 from mlforge.serve.page.feature import served_versions
-from mlforge.serve.page.home import Mark, mark
+from mlforge.serve.page.home import Mark, service_mark
 from mlforge.serve.page.lineage_picture import Picture, picture
 from mlforge.serve.page.project import ProjectView
 from mlforge.store import Store
@@ -68,7 +68,7 @@ def service_page(view: ProjectView, entry: ServiceEntry) -> ServicePage:
     around = graph.around(node)
     return ServicePage(
         entry,
-        mark(state),
+        service_mark(state),
         state,
         tuple(_locks(store, entry.name)),
         tuple(_reach(graph, entry)),

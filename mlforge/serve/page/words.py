@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 
 from mlforge.core import clock
@@ -10,12 +11,13 @@ from mlforge.core.values import from_iso
 
 NONE = "\N{EN DASH}"
 """The sign for a value that there is none of."""
+_INSTANT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.0{6}Z")
 _UNITS = (("day", 86_400), ("hour", 3_600), ("minute", 60))
 _SIZES = ("B", "KB", "MB", "GB", "TB")
 
 
 def number(value: object) -> str:
-    """`1,234`, `0.125`, `1.2e+09`: floats with six digits; a dash for nothing, other values as text."""
+    """`1,234`, `0.125`, `2026-01-15 10:00:00`: floats with four digits or more, whole instants without their zeros; a dash for nothing, other values as text."""
     if value is None:
         return NONE
     if isinstance(value, bool):
@@ -23,7 +25,7 @@ def number(value: object) -> str:
     if isinstance(value, int):
         return f"{value:,}"
     if not isinstance(value, float):
-        return str(value)
+        return second(value) if _INSTANT.fullmatch(str(value)) else str(value)
     if not math.isfinite(value):
         return str(value)
     return f"{value:,.0f}" if value == int(value) and abs(value) < 1e15 else _digits(value)
