@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from mlforge.store.base import Store
@@ -19,16 +20,27 @@ from mlforge.store.transaction import Pointer, Snapshot, TablePiece, Transaction
 
 if TYPE_CHECKING:
     from mlforge.store.local.store import LocalStore
+    from mlforge.store.objects.store import GCSStore, ObjectStore, S3Store
+
+_BACKENDS = {
+    "LocalStore": "mlforge.store.local.store",
+    "ObjectStore": "mlforge.store.objects.store",
+    "S3Store": "mlforge.store.objects.store",
+    "GCSStore": "mlforge.store.objects.store",
+}
 
 __all__ = [
     "Audit",
     "Books",
     "FileState",
     "FileStateMap",
+    "GCSStore",
     "LocalStore",
+    "ObjectStore",
     "Pointer",
     "Proven",
     "Quarantined",
+    "S3Store",
     "SetPin",
     "Snapshot",
     "Store",
@@ -40,8 +52,6 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """Backends by name, imported when first used: the contract does not depend on them."""
-    if name != "LocalStore":
+    if name not in _BACKENDS:
         raise AttributeError(f"module 'mlforge.store' has no attribute {name!r}")
-    from mlforge.store.local.store import LocalStore
-
-    return LocalStore
+    return getattr(import_module(_BACKENDS[name]), name)

@@ -43,14 +43,14 @@ def partial_of(frame: pl.DataFrame, name: str = "a1") -> Partial:
     return Partial(name, frame.height, times, EVENTS, {"null_key": 2}, digest(frame))
 
 
-def described(version: Version, rows: pl.DataFrame, name: str = "spend") -> Manifest:
-    """The manifest of a version without parts."""
+def described(version: Version, name: str = "spend") -> Manifest:
+    """The manifest of a version without parts and partials."""
     return Manifest(
         spec=replace(SPEC, name=name),
         events=EVENTS,
         columns=EVENTS,
         code_hash="c0de",
-        partials=(partial_of(rows),),
+        partials=(),
         engine="polars",
         rowwise=True,
         version=version,
@@ -64,7 +64,7 @@ def version_of(
 ) -> Manifest:
     """Write a table of one part; returns its manifest."""
     parts = tx.write_table([TablePiece(rows, TimeRange(0, 9))])
-    return replace(described(version, rows, name), parts=parts, **changes)
+    return replace(described(version, name), parts=parts, **changes)
 
 
 def publish(
@@ -84,3 +84,7 @@ class StoreFixtures:
 
     def again(self, store: Store) -> Store:
         raise NotImplementedError
+
+    def read_location(self, location: str) -> pl.DataFrame:
+        """The rows at a `location`, as a tool reads them that has the store's credentials."""
+        return pl.read_parquet(location)

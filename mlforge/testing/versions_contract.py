@@ -13,12 +13,14 @@ from mlforge.errors import (
     VersionNotFound,
 )
 from mlforge.store import Books, Pointer, Store
+from mlforge.store.file_tasks import PartialWrite
 from mlforge.testing.store_values import (
     FIRST,
     SECOND,
     THIRD,
     StoreFixtures,
     events,
+    partial_of,
     publish,
     version_of,
 )
@@ -54,8 +56,10 @@ class VersionsContract(StoreFixtures):
             assert opened.read("spend").equals(events(1, 2))
 
     def test_a_manifest_comes_back_as_it_was_published(self, store: Store) -> None:
+        rows = events(1, 2)
         with store.open("spend") as snapshot, store.transaction(snapshot) as tx:
-            made = version_of(tx, FIRST, events(1, 2))
+            store.write_partials("spend", [PartialWrite(partial_of(rows), rows)])
+            made = version_of(tx, FIRST, rows, partials=(partial_of(rows),))
             tx.commit(made)
         for found in (
             store.manifest("spend", FIRST),

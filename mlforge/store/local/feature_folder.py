@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from mlforge.core.manifest import Manifest, VersionSummary
 from mlforge.core.values import Version
@@ -81,6 +83,10 @@ class FeatureFolder:
             self.folders.forget(version)
             raise
         return known
+
+    def document(self, version: Version) -> Mapping[str, Any]:
+        """The document of a version's manifest, as it lies; raises as `manifest`."""
+        return read_document(self.version(version) / META, self.name, version)
 
     def summaries(self) -> list[VersionSummary]:
         """Summaries of all versions, ascending; one that is removed meanwhile is left out.

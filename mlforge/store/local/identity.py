@@ -48,7 +48,7 @@ class IdentityFile:
             text = io.read_bytes(path)
             if text is None:
                 return None
-            self._read_as = state, _understood(text, path)
+            self._read_as = state, understood(text, path)
         return self._read_as[1]
 
     def make(self) -> StoreIdentity:
@@ -87,7 +87,8 @@ def _claim(temporary: Path, path: Path) -> None:
         temporary.rename(path)
 
 
-def _understood(text: bytes, path: Path) -> StoreIdentity:
+def understood(text: bytes, path: Path | str) -> StoreIdentity:
+    """The identity in a document; raises as `IdentityFile.read`."""
     try:
         document = json.loads(text.decode())
         check_format(document, path, _FORMAT)

@@ -39,8 +39,8 @@ def update(store: Path, manifest: Manifest, served: Callable[[], Iterable[Manife
         except UnsupportedStore:
             return  # another mlforge's is left alone until somebody asks for a new one
         except IntegrityError:
-            entries = _entries(served())
-        _write(store, {**entries, **_entries([manifest])})
+            entries = lines_of(served())
+        _write(store, {**entries, **lines_of([manifest])})
 
 
 def remove(store: Path, name: str) -> None:
@@ -53,7 +53,7 @@ def remove(store: Path, name: str) -> None:
 
 def write(store: Path, served: Iterable[Manifest]) -> list[str]:
     """Make it anew of the versions that are served; returns the features listed, sorted."""
-    entries = _entries(served)
+    entries = lines_of(served)
     _write(store, entries)
     return sorted(entries)
 
@@ -81,7 +81,7 @@ def _write(store: Path, entries: Mapping[str, Any]) -> None:
     io.write_json(path, index, durable=False)
 
 
-def _entries(manifests: Iterable[Manifest]) -> dict[str, dict[str, Any]]:
+def lines_of(manifests: Iterable[Manifest]) -> dict[str, dict[str, Any]]:
     """The line of each feature, by its name."""
     return {
         manifest.name: {

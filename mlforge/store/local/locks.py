@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from mlforge.core.failpoints import reach
 from mlforge.core.lock import FORMAT, Lock
@@ -52,8 +53,12 @@ def remove(store: Path, model: str) -> bool:
 def _read(store: Path, model: str) -> Lock | None:
     path = _path(store, model)
     document = io.read_json(path)
-    if document is None:  # removed since it was listed
-        return None
+    # It may have been removed since it was listed.
+    return None if document is None else understood(document, path, model)
+
+
+def understood(document: Any, path: Path | str, model: str) -> Lock:
+    """The lock of a model in a document; raises as `read`."""
     try:
         check_format(document, path, FORMAT)
         return Lock.from_json(document)

@@ -13,7 +13,7 @@ from mlforge.errors import IntegrityError
 from mlforge.store import manifest_json
 from mlforge.store.local import io
 from mlforge.store.local.manifest_chunks import ManifestChunks
-from mlforge.store.local.paths import State, state_of, well_formed
+from mlforge.store.local.paths import META, State, state_of, well_formed
 
 _REMEMBERED = 4
 
@@ -63,3 +63,11 @@ def read_document(path: Path, name: str, version: Version) -> Mapping[str, Any]:
         raise IntegrityError(f"{path} is that of {stated[0]} {stated[1]}; restore it from a backup")
     assert isinstance(document, Mapping)
     return document
+
+
+def contradictions(stated: Mapping[str, Any], manifest: Manifest) -> list[str]:
+    """Hashes that a document states and that do not fit what it says, in words."""
+    computed = manifest_json.to_json(manifest)
+    hashes = ("content_hash", "schema_hash", "config_hash", "rows_hash", "row_count")
+    unfit = [key for key in hashes if stated.get(key) != computed[key]]
+    return [f"{META}: {key} does not fit what it says" for key in unfit]

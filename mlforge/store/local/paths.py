@@ -35,7 +35,7 @@ def checked(name: str, what: str = "feature") -> str:
         raise StoreError(str(error)) from error
 
 
-def check_format(document: Mapping[str, Any], path: Path, known: int) -> None:
+def check_format(document: Mapping[str, Any], path: Path | str, known: int) -> None:
     """Notes of a newer mlforge are left alone: what this one does not know it would drop."""
     if document.get("format", known) != known:
         raise UnsupportedStore(
@@ -70,7 +70,7 @@ def is_link(path: Path) -> StoreError:
 
 
 @contextmanager
-def well_formed(path: Path) -> Iterator[None]:
+def well_formed(path: Path | str) -> Iterator[None]:
     """Turn errors of decoding a document into IntegrityError."""
     try:
         yield

@@ -104,7 +104,7 @@ class FileStateLog:
         state = self._now()
         if state is None or state != self._state:
             text = (io.read_bytes(self.path) or b"").decode(errors="replace")
-            self._lines, self._known = text.count("\n"), _understood(text)
+            self._lines, self._known = text.count("\n"), understood(text)
             self._state = state
         return self._known
 
@@ -119,7 +119,7 @@ class FileStateLog:
         lines = [_line(path, state) for path, state in changed.items()]
         lines += [_line(path) for path in sorted(before.keys() - now.keys())]
         if self._state is None or self._lines + len(lines) > 2 * len(now) + _FEW:
-            lines = [_line(path, state) for path, state in now.items()]
+            lines = lines_of(now)
             with io.replacing(self.path, durable=False) as temporary:
                 temporary.write_text("".join(lines), encoding="utf-8")
             self._lines = len(lines)
@@ -145,7 +145,13 @@ def _line(path: str, state: FileState | None = None) -> str:
     return f"{json.dumps([path, *(state or ())])}\n"
 
 
-def _understood(text: str) -> FileStateMap:
+def lines_of(states: FileStateMap) -> list[str]:
+    """A line for each file."""
+    return [_line(path, state) for path, state in states.items()]
+
+
+def understood(text: str) -> FileStateMap:
+    """The states that lines tell, of which a file's last one counts."""
     states, shapes = FileStateMap(), dict[str, str]()
     with collection_paused():
         for entry in _entries([line for line in text.splitlines() if line]):

@@ -39,7 +39,6 @@ from mlforge.core.manifest import Manifest, Part, Partial, VersionSummary
 from mlforge.core.signatures import named_methods
 from mlforge.core.values import Version
 from mlforge.errors import DefinitionError, StoreError, UnsupportedStore
-from mlforge.store import manifest_json
 from mlforge.store.base import Store
 from mlforge.store.draft import Draft
 from mlforge.store.file_tasks import FileScanTask, PartialLocation, PartialWrite, TileWrite
@@ -49,6 +48,7 @@ from mlforge.store.local.feature_folder import FeatureFolder
 from mlforge.store.local.identity import IdentityFile
 from mlforge.store.local.leases import shared
 from mlforge.store.local.lock import exclusive
+from mlforge.store.local.manifests import contradictions
 from mlforge.store.local.packs import Packing
 from mlforge.store.local.paths import DATA, META, checked, no_link, refuse_url
 from mlforge.store.local.recovery import recover
@@ -251,11 +251,8 @@ class LocalStore(Store):
         """Compare the hashes that the document states with those of what it says, and of the parts' bytes."""
         assert manifest.version is not None
         stated = io.read_json(self._feature(manifest.name).version(manifest.version) / META)
-        computed = manifest_json.to_json(manifest)
-        hashes = ("content_hash", "schema_hash", "config_hash", "rows_hash", "row_count")
-        unfit = [key for key in hashes if stated.get(key) != computed[key]]
         return [
-            *(f"{META}: {key} does not fit what it says" for key in unfit),
+            *contradictions(stated, manifest),
             *self._table_faults(manifest, manifest.version),
         ]
 

@@ -42,7 +42,7 @@ class LocalTransaction(Transaction):
         with io.storage_errors(self.staged):
             fresh = self.staged / _FRESH
             fresh.mkdir()
-            written = [_write_part(piece, fresh / f"{n}.parquet") for n, piece in enumerate(pieces)]
+            written = [write_part(piece, fresh / f"{n}.parquet") for n, piece in enumerate(pieces)]
             reach("parts.written")
             self._parts = self._place([*self._shared(before), *written, *self._shared(after)])
             shutil.rmtree(fresh)
@@ -78,12 +78,18 @@ class LocalTransaction(Transaction):
             (self.staged / DATA).mkdir()
         parts = []
         for index, (part, path) in enumerate(part_files):
-            name = DATA if single else f"{DATA}/{index:06d}-{part.hash[:12]}.parquet"
+            name = DATA if single else part_name(index, part.hash)
             io.link_or_copy(path, self.staged / name)
             parts.append(replace(part, file=name))
         return tuple(parts)
 
 
-def _write_part(piece: TablePiece, path: Path) -> _PartFile:
+def part_name(index: int, hash_: str) -> str:
+    """The name of a part among several in a version's manifest."""
+    return f"{DATA}/{index:06d}-{hash_[:12]}.parquet"
+
+
+def write_part(piece: TablePiece, path: Path) -> tuple[Part, Path]:
+    """Write a part, which has no name yet; returns it with its file."""
     piece.rows.write_parquet(path, compression="zstd", row_group_size=_ROW_GROUP)
     return Part("", piece.rows.height, piece.times, io.hash_file(path)), path

@@ -1,0 +1,169 @@
+"""A bucket of S3, Google Cloud Storage, Azure or a server that speaks as they do, by obstore (extra `cloud`).
+
+Credentials are found as the cloud's own tools find them: environment, service account, instance or pod identity.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from mlforge.errors import StoreError
+from mlforge.store.objects.objects import Blob, ConditionFailed, Entry, NotChanged, Objects, Tag
+
+_RETRIES = {"max_retries": 6, "retry_timeout": timedelta(seconds=60)}
+_CLIENT = {"allow_http": True}  # an endpoint that is given as http:// is meant so
+_CHUNK = 8 << 20
+
+
+class Bucket(Objects):
+    """The objects below an address such as `s3://bucket/prefix`; nothing is asked before the first call.
+
+    options: obstore's configuration of the cloud, such as `{"aws_endpoint": "http://localhost:9000"}`.
+    """
+
+    def __init__(self, url: str, options: Mapping[str, str] | None = None) -> None:
+        self.url = url
+        self._options = dict(options or {})
+        self._opened: tuple[int, Any] | None = None
+
+    def read(self, key: str, unless: Tag | None = None) -> Blob | None:
+        """A GET, with If-None-Match where a state is known."""
+        obstore = _obstore()
+        options = {"if_none_match": unless.e_tag} if unless and unless.e_tag else None
+        with self._errors(f"read {key}"):
+            try:
+                result = obstore.get(self._store, key, options=options)
+                data = bytes(result.bytes())
+            except FileNotFoundError:
+                return None
+            except obstore.exceptions.NotModifiedError:
+                raise NotChanged from None
+            return Blob(data, Tag(result.meta.get("e_tag"), result.meta.get("version")))
+
+    def create(self, key: str, data: bytes) -> Tag:
+        """A PUT with If-None-Match, or generation 0."""
+        return self._conditional(key, data, "create")
+
+    def replace(self, key: str, data: bytes, expected: Tag) -> Tag:
+        """A PUT with If-Match, or the generation."""
+        return self._conditional(
+            key, data, {k: v for k, v in expected._asdict().items() if v is not None}
+        )
+
+    def put(self, key: str, data: bytes | Path) -> None:
+        """A PUT, in several pieces for a large file."""
+        obstore = _obstore()
+        with self._errors(f"write {key}"):
+            obstore.put(self._store, key, data)
+
+    def download(self, key: str, path: Path) -> bool:
+        """A GET that is written piece by piece."""
+        obstore = _obstore()
+        with self._errors(f"read {key}"):
+            try:
+                result = obstore.get(self._store, key)
+            except FileNotFoundError:
+                return False
+            with path.open("wb") as file:
+                for chunk in result.stream(min_chunk_size=_CHUNK):
+                    file.write(chunk)
+        return True
+
+    def look(self, key: str) -> Entry | None:
+        """A HEAD."""
+        with self._errors(f"look at {key}"):
+            try:
+                return _entry(_obstore().head(self._store, key))
+            except FileNotFoundError:
+                return None
+
+    def delete(self, keys: Sequence[str]) -> None:
+        """DELETEs, many in a request where the cloud has such."""
+        if keys:
+            with self._errors(f"delete {keys[0]}"):
+                try:
+                    _obstore().delete(self._store, list(keys))
+                except FileNotFoundError:
+                    for key in keys if len(keys) > 1 else ():
+                        self.delete([key])
+
+    def entries(self, folder: str) -> list[Entry]:
+        """A LIST, page by page."""
+        with self._errors(f"list {folder}"):
+            pages = _obstore().list(self._store, folder or None, chunk_size=1000)
+            return [_entry(meta) for page in pages for meta in page]
+
+    def folders(self, folder: str) -> list[str]:
+        """A LIST with a delimiter."""
+        with self._errors(f"list {folder or 'the prefix'}"):
+            listing = _obstore().list_with_delimiter(self._store, folder or None)
+        return [prefix.rstrip("/").rpartition("/")[2] for prefix in listing["common_prefixes"]]
+
+    @property
+    def _store(self) -> Any:
+        """The client, of this process: a fork makes its own."""
+        if self._opened is None or self._opened[0] != os.getpid():
+            from_url = _obstore().store.from_url
+            with self._errors("open it"):
+                store = from_url(
+                    self.url,
+                    config=self._options,  # the names of each cloud's configuration, as obstore knows them
+                    client_options=_CLIENT,
+                    retry_config=_RETRIES,
+                )
+            self._opened = os.getpid(), store
+        return self._opened[1]
+
+    def _conditional(self, key: str, data: bytes, mode: Any) -> Tag:
+        obstore = _obstore()
+        with self._errors(f"write {key}"):
+            try:
+                written = obstore.put(self._store, key, data, mode=mode, use_multipart=False)
+            except (
+                obstore.exceptions.AlreadyExistsError,
+                obstore.exceptions.PreconditionError,
+                FileNotFoundError,  # what was to be replaced is gone
+            ) as error:
+                raise ConditionFailed(
+                    f"{self.url}: {key} is not as it was read; try again"
+                ) from error
+        return Tag(written.get("e_tag"), written.get("version"))
+
+    @contextmanager
+    def _errors(self, deed: str) -> Iterator[None]:
+        """Turn obstore's errors into StoreError, with the address and the advice that fits."""
+        exceptions = _obstore().exceptions
+        try:
+            yield
+        except (exceptions.BaseError, OSError, ValueError) as error:
+            advice = "its server gives no good answer"
+            if isinstance(
+                error, (exceptions.UnauthenticatedError, exceptions.PermissionDeniedError)
+            ):
+                advice = "the credentials that were found may not do this"
+            elif isinstance(error, exceptions.UnknownConfigurationKeyError):
+                advice = "options has a key that this cloud does not know"
+            first = next(iter(str(error).splitlines()), "")
+            raise StoreError(f"{self.url}: cannot {deed}: {advice} ({first[:300]})") from error
+
+
+def _entry(meta: Mapping[str, Any]) -> Entry:
+    return Entry(meta["path"], meta["size"], int(meta["last_modified"].timestamp() * 1_000_000))
+
+
+def _obstore() -> Any:
+    """The client library; StoreError that names the extra where it is not installed."""
+    try:
+        import obstore
+        import obstore.exceptions
+        import obstore.store
+    except ImportError as error:
+        raise StoreError(
+            "stores and sources in buckets need obstore: pip install 'mlforge[cloud]'"
+        ) from error
+    return obstore

@@ -1,0 +1,208 @@
+"""The folder of a machine in which a bucket's immutable objects are at hand.
+
+    <folder>/<store>/<born>/<feature>/     a feature's folder, as in a store on a local disk, without pointer and books
+        1.0.1/.meta.json  _lineage/        manifests that were read or written
+        _parts/<hash>.parquet              parts of tables
+        _partials/  _packs/                events, packed as it suits this machine
+        _tiles/  _profiles/                what was computed of them here
+
+It may be deleted at any time; a file that is missing or damaged is read from the bucket again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import uuid
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from mlforge.core.manifest import Manifest, Part
+from mlforge.core.values import Version
+from mlforge.errors import IntegrityError, StoreError
+from mlforge.store.file_tasks import PartialWrite, read_file
+from mlforge.store.local import io
+from mlforge.store.local.feature_folder import FeatureFolder
+from mlforge.store.local.manifest_chunks import named
+from mlforge.store.local.packs import Packing
+from mlforge.store.local.partials import PartialStore
+from mlforge.store.local.paths import META, well_formed
+from mlforge.store.objects import keys
+from mlforge.store.objects.objects import Objects, each
+
+_ALONE = Packing(small_rows=0)
+
+
+class FeatureCache:
+    """The files of one feature that are at hand, and those that are fetched when they are needed."""
+
+    def __init__(self, objects: Objects, folder: FeatureFolder) -> None:
+        self.objects, self.folder = objects, folder
+        self.name, self.path = folder.name, folder.path
+
+    # Manifests
+
+    def manifest(self, version: Version) -> Manifest | None:
+        """A version's manifest, None where the bucket has none; IntegrityError if it is damaged there."""
+        for is_last in (False, True):
+            try:
+                return self.folder.manifest(version)
+            except (FileNotFoundError, NotADirectoryError):
+                if is_last or not self.fetch_version(version):
+                    return None
+            except IntegrityError:
+                if is_last or not self.fetch_version(version):
+                    raise
+        raise AssertionError("the last attempt returns or raises")
+
+    def document(self, version: Version) -> Mapping[str, Any] | None:
+        """The document of a version's manifest as the bucket has it."""
+        blob = self.objects.read(keys.meta(self.name, version))
+        if blob is None:
+            return None
+        where = f"{self.objects.url}/{keys.meta(self.name, version)}"
+        with well_formed(where):
+            document = json.loads(blob.data)
+            if not isinstance(document, dict):
+                raise ValueError("it is no JSON object")
+        return document
+
+    def fetch_version(self, version: Version) -> bool:
+        """Fetch a version's manifest and the pieces of its lists; returns whether the bucket has it."""
+        document = self.document(version)
+        if document is None:
+            shutil.rmtree(self.path / str(version), ignore_errors=True)
+            return False
+        self.folder.chunks.folder.mkdir(parents=True, exist_ok=True)
+        each(self._fetch_piece, sorted(named(document)))
+        self.keep_document(version, document)
+        return True
+
+    def keep_document(self, version: Version, document: Mapping[str, Any]) -> Path:
+        """Keep the document of a version at hand; returns its path."""
+        path = self.path / str(version) / META
+        path.parent.mkdir(parents=True, exist_ok=True)
+        io.write_json(path, document, durable=False)
+        return path
+
+    def _fetch_piece(self, hash_: str) -> None:
+        path = self.folder.chunks.folder / f"{hash_}.json"
+        if path.is_file() and io.hash_file(path) == hash_:
+            return
+        with self._arriving(path, keys.piece(self.name, hash_)) as arrived:
+            if io.hash_file(arrived) != hash_:
+                raise IntegrityError(
+                    f"{self.objects.url}/{keys.piece(self.name, hash_)} is damaged; restore it from a backup"
+                )
+
+    # Parts
+
+    def part(self, hash_: str) -> Path:
+        """The path of a part, whether it is at hand or not."""
+        return self.path / keys.PARTS / f"{hash_}.parquet"
+
+    def fetch_parts(self, parts: Iterable[Part]) -> list[Path]:
+        """The paths of parts, all at hand now. Raises IntegrityError for a part that is missing or damaged."""
+        hashes = [part.hash for part in parts]
+        absent = [hash_ for hash_ in dict.fromkeys(hashes) if not self.part(hash_).is_file()]
+        each(self.fetch_part, absent)
+        return [self.part(hash_) for hash_ in hashes]
+
+    def fetch_part(self, hash_: str) -> None:
+        """Fetch a part anew; raises as `fetch_parts`."""
+        with self._arriving(self.part(hash_), keys.part(self.name, hash_)) as arrived:
+            if io.hash_file(arrived) != hash_:
+                raise IntegrityError(
+                    f"{self.objects.url}/{keys.part(self.name, hash_)} is not what was published: its bytes have changed"
+                )
+
+    # Partials
+
+    def fetch_partials(self, hashes: Iterable[str]) -> None:
+        """Have partials at hand that the bucket has; others stay away."""
+        wanted = dict.fromkeys(hashes)
+        absent = wanted.keys() - self.folder.partial_store.hashes() if wanted else ()
+        if absent:
+            (self.path / keys.PARTIALS).mkdir(parents=True, exist_ok=True)
+            each(self._fetch_partial, sorted(absent))
+
+    def _fetch_partial(self, hash_: str) -> None:
+        path = self.folder.partial_store.alone(hash_)
+        with (
+            suppress(IntegrityError),
+            self._arriving(path, keys.partial(self.name, hash_)) as arrived,
+        ):
+            _check_seal(arrived)
+
+    def partial_fault(self, hash_: str) -> str | None:
+        """A fault in the bytes that the bucket has of a partial, in words; a damaged file at hand is replaced."""
+        path = self.folder.partial_store.alone(hash_)
+        try:
+            with self._arriving(path, keys.partial(self.name, hash_)) as arrived:
+                _check_seal(arrived)
+        except IntegrityError as error:
+            return str(error) if "bytes" in str(error) else "is missing"
+        return None
+
+    @contextmanager
+    def loose_partials(self, hashes: Sequence[str]) -> Iterator[dict[str, Path]]:
+        """Files of partials at hand, each in one of its own for as long as the block runs."""
+        store = self.folder.partial_store
+        paths = {hash_: store.alone(hash_) for hash_ in hashes}
+        packed = [hash_ for hash_, path in paths.items() if not path.is_file()]
+        spool = self.path / f".spool-{os.getpid()}-{uuid.uuid4().hex}"
+        try:
+            if packed:
+                spool.mkdir()
+                unpacked = PartialStore(spool, _ALONE)
+                for writes in _unpacked(store, packed):
+                    unpacked.write(writes, None)
+                paths |= {hash_: unpacked.alone(hash_) for hash_ in packed}
+            yield paths
+        finally:
+            shutil.rmtree(spool, ignore_errors=True)
+
+    @contextmanager
+    def _arriving(self, path: Path, key: str) -> Iterator[Path]:
+        """A fetched object beside the path, whose place it takes once it was checked; IntegrityError if there is none."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        arriving = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+        try:
+            if not self.objects.download(key, arriving):
+                raise IntegrityError(
+                    f"{self.objects.url}/{key} is missing; restore it from a backup"
+                )
+            yield arriving
+            arriving.replace(path)
+        finally:
+            arriving.unlink(missing_ok=True)
+
+
+def _check_seal(path: Path) -> None:
+    if not io.is_sealed(path):
+        raise IntegrityError("is not what was written: its bytes have changed")
+
+
+def _unpacked(store: PartialStore, hashes: Sequence[str]) -> Iterator[list[PartialWrite]]:
+    """Partials that lie in packs, a pack at a time."""
+    by_file: dict[str, list[tuple[str, int]]] = defaultdict(list)
+    places = dict(zip(hashes, store.locate(hashes), strict=True))
+    for hash_, place in places.items():
+        if not Path(place.file).is_file():
+            raise StoreError(
+                f"{store.folder.name}: events that were just written are gone from the cache, {store.folder}; try again"
+            )
+        by_file[place.file].append((hash_, place.number or 0))
+    for members in by_file.values():
+        frames = read_file(places[members[0][0]])
+        writes = []
+        for hash_, number in members:
+            described = store.find(hash_)
+            if described is None:
+                raise StoreError(f"{store.folder.name}: partial {hash_} cannot be read; try again")
+            writes.append(PartialWrite(described, frames[number]))
+        yield writes

@@ -1,0 +1,113 @@
+"""`<feature>/_latest.json`: all that changes of a feature, in one object, so that each change is one compare-and-swap."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from typing import Any, Self
+
+from mlforge.core.values import Version
+from mlforge.store.local.io import json_text
+from mlforge.store.local.paths import check_format, well_formed
+from mlforge.store.records import Books
+from mlforge.store.transaction import Pointer
+
+_FORMAT = 1
+_RECENT = 32
+
+
+def new_id() -> str:
+    """A text that no other process makes."""
+    return uuid.uuid4().hex
+
+
+@dataclass(frozen=True)
+class FeatureDocument:
+    """A feature as its bucket has it.
+
+    born: a new text for each life of the name; an erased feature's files are never taken for its successor's.
+    nonce: a new text for each change, by which a writer that got no answer knows its own.
+    highest: the highest version that was ever served. recent: the latest versions, with the generation at which each
+    was first served. removing: versions that are gone for readers, with the instant, in UTC microseconds; their objects
+    follow. erasing: when the whole feature began to go, None where it does not.
+    """
+
+    born: str = field(default_factory=new_id)
+    nonce: str = field(default_factory=new_id)
+    pointer: Pointer | None = None
+    highest: Version | None = None
+    recent: Mapping[Version, int] = field(default_factory=dict)
+    books: Books = field(default_factory=Books)
+    removing: Mapping[Version, int] = field(default_factory=dict)
+    erasing: int | None = None
+
+    @property
+    def generation(self) -> int:
+        """The generation of the pointer, 0 before the first version."""
+        return self.pointer.generation if self.pointer else 0
+
+    def serving(self, version: Version) -> Self:
+        """The same with that version served, at the next generation."""
+        pointer = Pointer(version, self.generation + 1)
+        highest = max(version, self.highest) if self.highest else version
+        recent = {version: pointer.generation, **self.recent}
+        if version in self.recent:
+            recent[version] = self.recent[version]
+        newest = sorted(recent.items(), reverse=True)
+        return replace(
+            self, pointer=pointer, highest=highest, recent=dict(islice(newest, _RECENT))
+        )
+
+    def is_unserved(self, version: Version) -> bool:
+        """Whether a version that exists was never served, as far as the recent ones tell."""
+        if version in self.recent or version in self.removing:
+            return False
+        return not self.recent or version > min(self.recent)
+
+    def to_bytes(self) -> bytes:
+        """The object."""
+        pointer = self.pointer
+        return json_text(
+            {
+                "format": _FORMAT,
+                "version": str(pointer.version) if pointer else None,
+                "generation": self.generation,
+                "highest": str(self.highest) if self.highest else None,
+                "recent": {str(version): n for version, n in self.recent.items()},
+                "removing": {str(version): when for version, when in self.removing.items()},
+                **({"erasing": self.erasing} if self.erasing is not None else {}),
+                "books": self.books.to_json(),
+                "born": self.born,
+                "nonce": self.nonce,
+            }
+        ).encode()
+
+    @classmethod
+    def from_bytes(cls, data: bytes, where: str) -> Self:
+        """The document of an object; IntegrityError for a damaged one, UnsupportedStore for a newer mlforge's."""
+        with well_formed(where):
+            document: Any = json.loads(data)
+            check_format(document, where, _FORMAT)
+            served, highest = document["version"], document["highest"]
+            return cls(
+                born=_id(document["born"]),
+                nonce=_id(document["nonce"]),
+                pointer=Pointer(Version.parse(served), int(document["generation"]))
+                if served
+                else None,
+                highest=Version.parse(highest) if highest else None,
+                recent={Version.parse(v): int(n) for v, n in document["recent"].items()},
+                removing={Version.parse(v): int(n) for v, n in document["removing"].items()},
+                erasing=document.get("erasing"),
+                books=Books.from_json(document["books"]),
+            )
+
+
+def _id(text: Any) -> str:
+    """A text that may become part of a path."""
+    if not isinstance(text, str) or not text.isalnum() or len(text) > 64:
+        raise ValueError(f"{text!r} is no id")
+    return text

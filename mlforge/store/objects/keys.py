@@ -1,0 +1,45 @@
+"""Names of objects below a store's prefix.
+
+    user_spend/_latest.json                which version is served, the books, and what is going
+    user_spend/1.0.1/.meta.json            a version's manifest, created once
+    user_spend/_parts/<hash>.parquet       parts of versions' tables, shared by versions
+    user_spend/_partials/<hash>.parquet    the events of a source's files
+    user_spend/_lineage/<hash>.json        pieces of manifests' long lists
+    user_spend/_sources.json.gz            what files were last seen
+    user_spend/_audit.json                 what the last audit found
+    _metadata/store.json                   {"id", "created_at"}: which store this is
+    _metadata/locks/<model>.json           the lock that each model was registered with
+"""
+
+from __future__ import annotations
+
+from mlforge.core.values import Version
+
+LATEST, SOURCES, AUDIT = "_latest.json", "_sources.json.gz", "_audit.json"
+PARTS, PARTIALS, LINEAGE = "_parts", "_partials", "_lineage"
+IDENTITY, LOCKS = "_metadata/store.json", "_metadata/locks"
+
+
+def meta(name: str, version: Version) -> str:
+    """A version's manifest."""
+    return f"{name}/{version}/.meta.json"
+
+
+def part(name: str, hash_: str) -> str:
+    """A part of a table, by the hash of its bytes."""
+    return f"{name}/{PARTS}/{hash_}.parquet"
+
+
+def partial(name: str, hash_: str) -> str:
+    """The events of a file."""
+    return f"{name}/{PARTIALS}/{hash_}.parquet"
+
+
+def piece(name: str, hash_: str) -> str:
+    """A piece of a long list."""
+    return f"{name}/{LINEAGE}/{hash_}.json"
+
+
+def hash_in(key: str) -> str:
+    """The hash that an object is named after."""
+    return key.rpartition("/")[2].partition(".")[0]

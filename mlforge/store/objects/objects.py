@@ -1,0 +1,97 @@
+"""The contract of a bucket below a prefix: whole objects by key, created and replaced in one step."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+from mlforge.errors import StoreError
+
+T = TypeVar("T")
+R = TypeVar("R")
+_AT_ONCE = 32
+
+
+class Tag(NamedTuple):
+    """The state of an object, by which a later request tells whether it is still the same."""
+
+    e_tag: str | None
+    version: str | None
+
+
+class Blob(NamedTuple):
+    """The bytes of an object, and the state that they were read in."""
+
+    data: bytes
+    tag: Tag
+
+
+class Entry(NamedTuple):
+    """An object of a listing; `modified` is when it was written, in UTC microseconds by the server's clock."""
+
+    key: str
+    size: int
+    modified: int
+
+
+class ConditionFailed(StoreError):
+    """The object is not as the request supposed: it exists already, or has changed since it was read."""
+
+
+class Objects(ABC):
+    """Objects below a prefix of a bucket. Keys are relative to it; every method raises StoreError where no answer comes."""
+
+    url: str
+    """The address of the prefix, without credentials."""
+
+    @abstractmethod
+    def read(self, key: str, unless: Tag | None = None) -> Blob | None:
+        """The object, or None where there is none; NotChanged where it still is in the state `unless`."""
+
+    @abstractmethod
+    def create(self, key: str, data: bytes) -> Tag:
+        """Write an object that does not exist; ConditionFailed where it does."""
+
+    @abstractmethod
+    def replace(self, key: str, data: bytes, expected: Tag) -> Tag:
+        """Write an object that is in the expected state; ConditionFailed where it is in another."""
+
+    @abstractmethod
+    def put(self, key: str, data: bytes | Path) -> None:
+        """Write an object, or a file's bytes as one, whatever was there."""
+
+    @abstractmethod
+    def download(self, key: str, path: Path) -> bool:
+        """Write an object's bytes to a file, which need not exist; returns whether there is such an object."""
+
+    @abstractmethod
+    def look(self, key: str) -> Entry | None:
+        """An object's entry without its bytes, None where there is none."""
+
+    @abstractmethod
+    def delete(self, keys: Sequence[str]) -> None:
+        """Delete objects; an object that is not there is as good as deleted."""
+
+    @abstractmethod
+    def entries(self, folder: str) -> list[Entry]:
+        """All objects below `folder/`, at any depth."""
+
+    @abstractmethod
+    def folders(self, folder: str) -> list[str]:
+        """The names directly below `folder/`, or below the prefix for '', that have objects below them."""
+
+
+class NotChanged(Exception):
+    """The object is in the state that the reader knows."""
+
+
+def each(function: Callable[[T], R], items: Iterable[T]) -> list[R]:
+    """The results of a function that waits for answers, for many items at a time; the first error is raised."""
+    todo = list(items)
+    if len(todo) < 2:
+        return [function(item) for item in todo]
+    with ThreadPoolExecutor(min(len(todo), _AT_ONCE), "mlforge-objects") as threads:
+        return list(threads.map(function, todo))

@@ -1,0 +1,196 @@
+"""How a version comes into a bucket: parts, then its manifest, then the feature's document, which serves it.
+
+The manifest is created where there is none, and the document replaced where it is as it was read: of publishers that
+race, one wins. A manifest names the pointer that its publisher saw, so that whoever finds it unserved knows whether it
+still may be. Nonces tell a lost answer from a lost race.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from mlforge.core.failpoints import reach
+from mlforge.core.manifest import Manifest
+from mlforge.core.values import Version
+from mlforge.errors import StoreError, VersionConflict
+from mlforge.store.local import io
+from mlforge.store.local.manifest_chunks import named
+from mlforge.store.objects import keys
+from mlforge.store.objects.cache import FeatureCache
+from mlforge.store.objects.document import FeatureDocument, new_id
+from mlforge.store.objects.documents import Documents, Session
+from mlforge.store.objects.objects import ConditionFailed, each
+from mlforge.store.objects.transaction import ObjectTransaction
+from mlforge.store.records import Books
+from mlforge.store.transaction import Pointer, Snapshot
+
+_COMMIT = "commit"
+
+
+class _Overtaken(VersionConflict):
+    """Another version has been served since the snapshot was taken."""
+
+
+class Publisher:
+    """Publishes versions of one feature."""
+
+    def __init__(self, cache: FeatureCache, documents: Documents, session: Session | None) -> None:
+        self._cache, self._documents, self._session = cache, documents, session
+        self._objects, self._name = cache.objects, cache.name
+
+    def publish(
+        self,
+        tx: ObjectTransaction,
+        manifest: Manifest,
+        books: Books | None,
+        beside: Mapping[str, bytes],
+    ) -> Pointer:
+        """Make a version of a transaction's table and serve it, with the books where some are given.
+
+        beside: further objects that are written together with the parts. Raises VersionConflict where the pointer is
+        not the snapshot's any more, or the version exists.
+        """
+        snapshot, version = tx.snapshot, manifest.version
+        assert version is not None
+        self._check_pointer(self._documents.read(self._name), snapshot)
+        document = self._cache.folder.chunks.written(manifest)
+        self._upload(tx, manifest, document, beside)
+        reach("publish.staged")
+        commit = {"nonce": new_id(), "after": _after(snapshot.pointer)}
+        self._create(version, {**document, _COMMIT: commit}, commit["nonce"])
+        reach("publish.renamed")
+        try:
+            pointer = self._point(version, snapshot, books)
+        except _Overtaken:
+            # Nobody will serve it any more, as generations only rise; the next writer deletes it otherwise.
+            with suppress(StoreError):
+                self._objects.delete([keys.meta(self._name, version)])
+            raise
+        self._keep(tx, version, {**document, _COMMIT: commit}, manifest)
+        reach("publish.pointed")
+        return pointer
+
+    def _check_pointer(self, document: FeatureDocument | None, snapshot: Snapshot) -> None:
+        if (document.pointer if document else None) != snapshot.pointer:
+            raise _Overtaken(f"{self._name}: another publisher was faster; refresh again")
+
+    def _upload(
+        self,
+        tx: ObjectTransaction,
+        manifest: Manifest,
+        document: Mapping[str, Any],
+        beside: Mapping[str, bytes],
+    ) -> None:
+        """Write all that the manifest names and the served version does not, at once."""
+        latest = tx.snapshot.latest
+        stored = {part.hash for part in latest.parts} if latest else set()
+        known = latest.partials if latest else ()
+        partials = _added((p.hash for p in manifest.partials), (p.hash for p in known))
+        files: dict[str, bytes | Path] = {
+            keys.part(self._name, hash_): path
+            for hash_, path in tx.fresh.items()
+            if hash_ not in stored
+        }
+        served = self._cache.path / str(latest.version) / ".meta.json" if latest else None
+        before = named(io.read_json(served) or {}) if served else set()
+        for hash_ in named(document) - before:
+            files[keys.piece(self._name, hash_)] = self._cache.folder.chunks.folder / f"{hash_}.json"
+        with self._cache.loose_partials(partials) as loose:
+            files |= {keys.partial(self._name, hash_): path for hash_, path in loose.items()}
+            files |= beside
+            each(lambda item: self._objects.put(*item), files.items())
+
+    def _create(self, version: Version, document: Mapping[str, Any], nonce: str) -> None:
+        key, data = keys.meta(self._name, version), io.json_text(document).encode()
+        try:
+            self._objects.create(key, data)
+        except StoreError as error:
+            existing = self._cache.document(version)
+            if existing is not None and existing.get(_COMMIT, {}).get("nonce") == nonce:
+                return  # only the answer was lost
+            if not isinstance(error, ConditionFailed):
+                raise
+            if self._session is not None:
+                self._session.versions = sorted({*self._session.versions, version})
+            raise VersionConflict(
+                f"{self._name}: version {version} exists; versions are never overwritten"
+            ) from error
+
+    def _point(self, version: Version, snapshot: Snapshot, books: Books | None) -> Pointer:
+        def serving(document: FeatureDocument) -> FeatureDocument:
+            pointer = document.pointer
+            if pointer is not None and pointer.version == version:
+                return document  # another writer has found it and served it
+            self._check_pointer(document, snapshot)
+            served = document.serving(version)
+            if books is None or document.books == books:
+                return served
+            if document.books != snapshot.books:
+                raise VersionConflict(f"{self._name}: another writer was faster; refresh again")
+            return replace(served, books=books)
+
+        pointer = self._documents.change(self._name, serving).pointer
+        assert pointer is not None
+        return pointer
+
+    def _keep(
+        self,
+        tx: ObjectTransaction,
+        version: Version,
+        document: Mapping[str, Any],
+        manifest: Manifest,
+    ) -> None:
+        """Have the version at hand, as it would be fetched otherwise."""
+        for hash_, path in tx.fresh.items():
+            target = self._cache.part(hash_)
+            target.parent.mkdir(exist_ok=True)
+            path.replace(target)
+        path = self._cache.keep_document(version, document)
+        self._cache.folder.manifests.keep(path, manifest)
+        if self._session is not None:
+            self._session.versions = sorted({*self._session.versions, version})
+
+
+def settle(
+    cache: FeatureCache, documents: Documents, versions: Sequence[Version]
+) -> list[Version]:
+    """Serve the version that a killed publisher left unserved, or delete it; returns the versions that remain.
+
+    A feature that is held keeps the version that it serves. Call it with the feature's lock held.
+    """
+    document = documents.read(cache.name)
+    if document is None:
+        return list(versions)
+    remaining = list(versions)
+    for version in filter(document.is_unserved, versions):
+        commit = (cache.document(version) or {}).get(_COMMIT)
+        if commit is None:
+            continue
+        if commit["after"] != _after(document.pointer):
+            # Its publisher has lost the race, and has ended before it could say so.
+            if document.pointer is not None and commit["after"][1] < document.generation:
+                cache.objects.delete([keys.meta(cache.name, version)])
+                remaining.remove(version)
+        elif document.books.hold is None:
+            seen = document.pointer
+
+            def served(
+                now: FeatureDocument, version: Version = version, seen: Pointer | None = seen
+            ) -> FeatureDocument:
+                return now.serving(version) if now.pointer == seen else now
+
+            document = documents.change(cache.name, served)
+    return remaining
+
+
+def _after(pointer: Pointer | None) -> list[Any]:
+    """The pointer that a publisher saw, as JSON has it."""
+    return [str(pointer.version), pointer.generation] if pointer else [None, 0]
+
+
+def _added(hashes: Iterable[str], known: Iterable[str]) -> list[str]:
+    return list(dict.fromkeys(hashes).keys() - set(known))

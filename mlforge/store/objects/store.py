@@ -1,0 +1,643 @@
+"""The offline store in a bucket of S3, Google Cloud Storage or Azure: the bucket is the authority.
+
+`keys` says what lies where. All that changes of a feature is one small document, replaced by compare-and-swap; all else
+is immutable, and kept at hand in a folder of the machine (`cache`), which may be deleted at any time. The feature's lock is
+the machine's: it saves work that would be lost, and two machines that refresh a feature at once stay right without it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import tempfile
+import zlib
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from mlforge.core import arguments, clock
+from mlforge.core.failpoints import reach
+from mlforge.core.lock import Lock
+from mlforge.core.manifest import Manifest, Part, Partial, VersionSummary
+from mlforge.core.signatures import named_methods
+from mlforge.core.values import Duration, Version, is_name, to_iso
+from mlforge.errors import DefinitionError, IntegrityError, StoreError, VersionNotFound
+from mlforge.store import manifest_json
+from mlforge.store.base import Store
+from mlforge.store.draft import Draft
+from mlforge.store.file_tasks import FileScanTask, PartialLocation, PartialWrite, TileWrite
+from mlforge.store.local import index, io, locks, staging, state_files
+from mlforge.store.local.feature_folder import FeatureFolder
+from mlforge.store.local.identity import understood as understood_identity
+from mlforge.store.local.leases import shared, unshared
+from mlforge.store.local.lock import exclusive
+from mlforge.store.local.manifests import contradictions
+from mlforge.store.local.packs import Packing
+from mlforge.store.local.paths import META, checked
+from mlforge.store.local.store import LocalStore
+from mlforge.store.objects import keys, removal
+from mlforge.store.objects.bucket import Bucket
+from mlforge.store.objects.cache import FeatureCache
+from mlforge.store.objects.document import new_id
+from mlforge.store.objects.documents import Documents
+from mlforge.store.objects.objects import ConditionFailed, NotChanged, Objects, Tag, each
+from mlforge.store.objects.probe import probe
+from mlforge.store.objects.publishing import Publisher, settle
+from mlforge.store.objects.transaction import ObjectTransaction
+from mlforge.store.records import Audit, Books, FileStateMap, StoreIdentity
+from mlforge.store.transaction import Pointer, Snapshot
+
+SCHEMES = ("s3", "gs", "az")
+_URL = re.compile(rf"({'|'.join(SCHEMES)})://([^/\s]+)(/[^\s?#]*)?")
+_CACHE = "~/.cache/mlforge"
+_IDENTITY, _PROBED = "store.json", "probed"
+_FORMAT = 1
+
+
+@named_methods
+class ObjectStore(Store):
+    """A store below an address such as `s3://bucket/feature_store`, `gs://…` or `az://container/…`.
+
+    cache: the folder of this machine in which immutable objects are kept at hand, by default `~/.cache/mlforge`;
+    a relative one lies in the definitions' folder. options: the cloud's configuration as obstore names it, such as
+    `{"aws_endpoint": "http://localhost:9000"}`; credentials are found as the cloud's own tools find them.
+    grace: for how long objects that no version names any more are left to readers and publishers of other machines. objects: the bucket by another client than obstore.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        cache: str | os.PathLike[str] | None = None,
+        options: Mapping[str, str] | None = None,
+        packing: Packing | None = None,
+        grace: str = "1d",
+        objects: Objects | None = None,
+    ) -> None:
+        self.url = _checked_url(url)
+        works = "write ObjectStore('s3://bucket/feature_store', cache='/var/cache/mlforge')"
+        given = _CACHE if cache is None else arguments.path(cache, "ObjectStore: cache", works)
+        self._given = Path(given).expanduser()
+        self._options, self.packing = options, packing or Packing()
+        self.grace = grace
+        self._grace_us = Duration.parse(grace, "ObjectStore: grace").us
+        self._objects = objects or Bucket(self.url, options)
+        self._documents = Documents(self._objects)
+        name = re.sub(r"[^0-9A-Za-z.-]+", "-", self.url.partition("://")[2])[:60]
+        digest = hashlib.sha256(self.url.encode()).hexdigest()[:8]
+        self.cache = self._given.absolute() / f"{name}-{digest}"
+        self._caches: dict[tuple[str, str], FeatureCache] = {}
+        self._states: dict[str, tuple[Tag | None, FileStateMap]] = {}
+
+    def located_at(self, folder: Path) -> ObjectStore:
+        """The store whose relative cache lies in a folder."""
+        cache = folder / self._given
+        return type(self)(
+            self.url, cache, self._options, self.packing, self.grace, self._objects
+        )
+
+    def __repr__(self) -> str:
+        return f"ObjectStore({self.url!r})"
+
+    # Identity
+
+    def identity(self) -> StoreIdentity | None:
+        """Read `_metadata/store.json`, from the cache where it is there."""
+        path = self.cache / _IDENTITY
+        text = io.read_bytes(path)
+        if text is None:
+            blob = self._objects.read(keys.IDENTITY)
+            if blob is None:
+                return None
+            self._keep_identity(blob.data)
+            text = blob.data
+        return understood_identity(text, f"{self.url}/{keys.IDENTITY}")
+
+    def establish(self) -> StoreIdentity:
+        """Create `_metadata/store.json` where it is missing, once the server has shown that it keeps to conditions."""
+        self._probe()
+        identity = self.identity()
+        return identity if identity is not None else self._make_identity()
+
+    def _make_identity(self) -> StoreIdentity:
+        document = io.json_text({"id": new_id(), "created_at": to_iso(clock.now())}).encode()
+        with suppress(ConditionFailed):
+            self._objects.create(keys.IDENTITY, document)
+        self._forget_identity()
+        identity = self.identity()
+        if identity is None:
+            raise StoreError(f"{self.url}/{keys.IDENTITY} has vanished just after it was written")
+        return identity
+
+    def _keep_identity(self, text: bytes) -> None:
+        with io.storage_errors(self.cache):
+            self.cache.mkdir(parents=True, exist_ok=True)
+        with io.replacing(self.cache / _IDENTITY, durable=False) as temporary:
+            temporary.write_bytes(text)
+
+    def _forget_identity(self) -> None:
+        (self.cache / _IDENTITY).unlink(missing_ok=True)
+
+    def _probe(self) -> None:
+        """Try the server's conditions, once for a cache."""
+        note = self.cache / _PROBED
+        if not note.is_file():
+            probe(self._objects)
+            with io.storage_errors(note):
+                self.cache.mkdir(parents=True, exist_ok=True)
+                note.touch()
+
+    # Features and versions
+
+    def features(self) -> list[str]:
+        """Features whose document names a served version."""
+        names = [name for name in self._objects.folders("") if is_name(name)]
+        each(self._documents.refreshed, names)
+        return sorted(name for name in names if self._pointer_known(name) is not None)
+
+    def versions(self, name: str) -> list[Version]:
+        """Versions with a manifest, but those that are being removed."""
+        session = self._documents.session(checked(name))
+        if session is not None:
+            stored = session.versions
+        else:
+            self._documents.refreshed(name)
+            stored = self._listed(name)
+        document = self._documents.known(name)
+        gone = document.removing if document else {}
+        return [v for v in stored if v not in gone] if document and not document.erasing else []
+
+    def _listed(self, name: str) -> list[Version]:
+        """Versions that have a manifest in the bucket, ascending."""
+        versions = []
+        for folder in self._objects.folders(name):
+            if folder[:1].isdigit():
+                with suppress(StoreError):
+                    versions.append(Version.parse(folder))
+        return sorted(versions)
+
+    def pointer(self, name: str) -> Pointer | None:
+        """The pointer in the feature's document."""
+        document = self._documents.read(checked(name))
+        return document.pointer if document else None
+
+    def _pointer_known(self, name: str) -> Pointer | None:
+        document = self._documents.known(name)
+        return document.pointer if document else None
+
+    def manifest(self, name: str, version: Version) -> Manifest:
+        """The version's `.meta.json`, fetched once."""
+        document = self._documents.known(checked(name))
+        if document is not None and document.erasing is None and version not in document.removing:
+            manifest = self._files(name).manifest(version)
+            if manifest is not None:
+                return manifest
+        if document is None or not self.versions(name):
+            raise self._not_found(name)
+        raise self._no_version(name, version)
+
+    def summaries(self, name: str) -> list[VersionSummary]:
+        """Fetch the manifests that are not at hand."""
+        versions = self.versions(name)
+        if not versions:
+            raise self._not_found(name)
+        cache = self._files(name)
+        absent = [v for v in versions if not (cache.path / str(v) / META).is_file()]
+        each(cache.fetch_version, absent)
+        present = [v for v in versions if (cache.path / str(v) / META).is_file()]
+        return [
+            manifest_json.summary(cache.folder.document(v), f"{self.url}/{keys.meta(name, v)}")
+            for v in present
+        ]
+
+    def location(self, name: str, version: Version) -> str:
+        """The URL of the table's only part, or of the manifest that names several."""
+        parts = self.manifest(name, version).parts
+        key = keys.part(name, parts[0].hash) if len(parts) == 1 else keys.meta(name, version)
+        return f"{self.url}/{key}"
+
+    def urls(self, name: str, version: Version) -> list[str]:
+        """The URLs of a version's parts in the order of time, for readers elsewhere; raises as `files`."""
+        return [
+            f"{self.url}/{keys.part(name, part.hash)}" for part in self.manifest(name, version).parts
+        ]
+
+    def files(self, name: str, version: Version, parts: Sequence[Part] | None = None) -> list[str]:
+        """Paths in the cache, to which the parts are fetched."""
+        chosen = self.manifest(name, version).parts if parts is None else parts
+        return [str(path) for path in self._files(name).fetch_parts(chosen)]
+
+    @contextmanager
+    def lease(self, name: str, version: Version) -> Iterator[None]:
+        """Share the manifest in the cache; other machines leave a version's objects for the grace period."""
+        self.manifest(name, version)
+        with ExitStack() as leases:
+            try:
+                leases.enter_context(shared(self._files(name).path / str(version) / META))
+            except (FileNotFoundError, NotADirectoryError):
+                raise self._no_version(name, version) from None
+            yield
+
+    def remove(self, name: str, version: Version) -> None:
+        """Hide the version from readers; its objects go once the grace period is over."""
+        self.manifest(name, version)
+        folder = self._files(name).path / str(version)
+        with unshared(folder / META, f"{name} {version}"):
+            removal.hide(self._documents, name, version)
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def erase(self, name: str) -> None:
+        """Delete all objects of the feature but its document, which says that the name is free."""
+        document = self._documents.read(checked(name))
+        if document is None:
+            return
+        served = document.pointer.version if document.pointer else None
+        versions = self.versions(name)
+        for version in [v for v in versions if v != served]:
+            self.remove(name, version)
+        with ExitStack() as leases:
+            if served is not None:
+                path = self._files(name).path / str(served) / META
+                with suppress(FileNotFoundError, NotADirectoryError):
+                    leases.enter_context(unshared(path, f"{name} {served}"))
+            removal.erase(self._documents, self._objects, name)
+        shutil.rmtree(self.cache / document.born / name, ignore_errors=True)
+        self._states.pop(name, None)
+        session = self._documents.session(name)
+        if session is not None:
+            session.versions, session.states = [], None
+
+    def check_manifest(self, manifest: Manifest) -> list[str]:
+        """Compare what the bucket has: the manifest with its own hashes, and each part's bytes with its hash."""
+        assert manifest.version is not None
+        cache = self._files(manifest.name)
+        stated = cache.document(manifest.version)
+        if stated is None:
+            return [f"{META} is missing"]
+        faults = each(lambda part: self._part_fault(cache, part), manifest.parts)
+        return [*contradictions(stated, manifest), *filter(None, faults)]
+
+    def _part_fault(self, cache: FeatureCache, part: Part) -> str | None:
+        try:
+            cache.fetch_part(part.hash)
+        except IntegrityError as error:
+            return str(error)
+        return None
+
+    # Partials, tiles and profiles
+
+    def locate(self, name: str, hashes: Iterable[str]) -> list[PartialLocation]:
+        """Files of the cache, to which the partials are fetched."""
+        chosen, cache = list(hashes), self._files(name)
+        cache.fetch_partials(chosen)
+        return cache.folder.partial_store.locate(chosen)
+
+    def plan_files(self, name: str, partials: Sequence[Partial]) -> Sequence[FileScanTask]:
+        """Tasks over files of the cache, to which the partials are fetched."""
+        cache = self._files(name)
+        cache.fetch_partials(partial.hash for partial in partials)
+        return cache.folder.partial_store.plan_files(partials)
+
+    def keep(
+        self,
+        name: str,
+        partials: Sequence[Partial],
+        columns: Collection[str],
+        time: str,
+        since: int,
+    ) -> None:
+        """Read them once for all later reads of this store's."""
+        cache = self._files(name)
+        cache.fetch_partials(partial.hash for partial in partials)
+        cache.folder.partial_store.keep(partials, columns, time, since)
+
+    def find_partial(self, name: str, hash_: str) -> Partial | None:
+        """The description in the cache, or in the served version's manifest."""
+        return self._files(name).folder.partial_store.find(hash_) or self._of_served(name).get(hash_)
+
+    def write_partials(
+        self, name: str, writes: Sequence[PartialWrite], sorted_by: str | None = None
+    ) -> None:
+        """Write them to the cache; the version that names them uploads them."""
+        self._writable(name).folder.partial_store.write(writes, sorted_by)
+
+    def partials(self, name: str) -> set[str]:
+        """Hashes of the partials in the cache, and of the served version's."""
+        return {*self._files(name).folder.partial_store.hashes(), *self._of_served(name)}
+
+    def _of_served(self, name: str) -> Mapping[str, Partial]:
+        pointer = self._pointer_known(name)
+        if pointer is None:
+            return {}
+        with suppress(VersionNotFound):
+            return {p.hash: p for p in self.manifest(name, pointer.version).partials}
+        return {}
+
+    def check_partials(self, name: str, hashes: Iterable[str]) -> dict[str, str]:
+        """Fetch each from the bucket and compare its bytes with the checksum within."""
+        named = list(hashes)
+        faults = each(self._files(name).partial_fault, named)
+        return {h: fault for h, fault in zip(named, faults, strict=True) if fault is not None}
+
+    def remove_partials(
+        self, name: str, hashes: Iterable[str], sorted_by: str | None = None, above: float = 0
+    ) -> list[str]:
+        """Delete them from the cache, and from the bucket all that no version names once the grace period is over."""
+        cache = self._writable(name)
+        gone = cache.folder.partial_store.remove(hashes, sorted_by, above)
+        cache.folder.tiles.sweep()
+        removal.sweep(cache, self._documents, self._listed(name), self._grace_us)
+        return gone
+
+    def compact(self, name: str, partials: Sequence[Partial], sorted_by: str | None = None) -> None:
+        """Pack partials in the cache; the bucket has each in an object of its own."""
+        cache = self._files(name)
+        partial_store = cache.folder.partial_store
+        if not partial_store.is_in_order(partials):
+            with self._exclusive(name):
+                partial_store.sweep()
+                partial_store.compact(partials, sorted_by)
+                cache.folder.tiles.sweep()
+
+    def tiles(self, name: str, kind: str) -> Mapping[str, str]:
+        """The tiles of this machine's cache."""
+        return self._files(name).folder.tiles.find(kind)
+
+    def tile_notes(self, name: str, tiles: str, of: str) -> Mapping[str, Any] | None:
+        """Read them from the file in the cache."""
+        return self._files(name).folder.tiles.notes(tiles, of)
+
+    def write_tiles(self, name: str, kind: str, writes: Iterable[TileWrite]) -> None:
+        """Write them to the cache alone."""
+        self._writable(name).folder.tiles.write(kind, writes)
+
+    def profiles(self, name: str, hashes: Iterable[str]) -> Mapping[str, Mapping[str, Any]]:
+        """The profiles of this machine's cache."""
+        return self._files(name).folder.profiles.read(hashes)
+
+    def write_profiles(self, name: str, documents: Mapping[str, Mapping[str, Any]]) -> None:
+        """Write them to the cache alone."""
+        self._writable(name).folder.profiles.write(documents)
+
+    def keep_profiles(self, name: str, hashes: Collection[str]) -> None:
+        """Delete other profiles from the cache."""
+        self._files(name).folder.profiles.keep_only(hashes)
+
+    def is_whole(self, name: str, file: str) -> bool:
+        """Compare the file in the cache with the checksum within it."""
+        with suppress(OSError):
+            return io.is_sealed(Path(file))
+        return False
+
+    # Writing
+
+    @contextmanager
+    def lock(self, name: str) -> Iterator[None]:
+        """An advisory lock of this machine; between machines the feature's document decides who was faster."""
+        with self._exclusive(name):
+            self.establish()
+            document, versions = self._begin(name)
+            with self._documents.holding(name, versions) as session:
+                removal.finish_erasing(self._documents, self._objects, name)
+                self._recover(name)
+                session.versions = settle(self._files(name), self._documents, session.versions)
+                try:
+                    yield
+                finally:
+                    if session.states is not None:
+                        self._put_states(name, session.states)
+
+    def _exclusive(self, name: str) -> Any:
+        folder = self.cache / "locks" / checked(name)
+        with io.storage_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+        return exclusive(folder / ".refreshing")
+
+    def _begin(self, name: str) -> tuple[object, list[Version]]:
+        """Read document, versions and file states at once; the document is made where there is none."""
+
+        def document() -> object:
+            return self._documents.refreshed(name) or self._documents.create(name)
+
+        def states() -> object:
+            return self._refresh_states(name)
+
+        def versions() -> list[Version]:
+            return self._listed(name)
+
+        read, listed, _ = each(lambda ask: ask(), (document, versions, states))
+        return read, listed
+
+    def _recover(self, name: str) -> None:
+        """Delete what a killed writer of this machine left half-written in the cache."""
+        cache = self._writable(name)
+        for entry in os.scandir(cache.path):
+            path = Path(entry.path)
+            if entry.name.startswith(staging.PREFIX) and staging.is_litter(path):
+                shutil.rmtree(path, ignore_errors=True)
+        cache.folder.partial_store.recover()
+        cache.folder.tiles.clean()
+
+    @contextmanager
+    def draft(self) -> Iterator[Store]:
+        """Writes go to a temporary folder of the machine's."""
+        with tempfile.TemporaryDirectory(prefix="mlforge-plan-") as folder:
+            yield Draft(self, LocalStore(Path(folder) / "store", self.packing), Path(folder))
+
+    @contextmanager
+    def transaction(self, snapshot: Snapshot) -> Iterator[ObjectTransaction]:
+        """A hidden folder of the cache."""
+        cache = self._writable(snapshot.name)
+        staged = cache.path / staging.new_name()
+        with io.storage_errors(staged):
+            staged.mkdir()
+        try:
+            reach("stage.made")
+            yield ObjectTransaction(snapshot, cache, staged, self._publish)
+        finally:
+            shutil.rmtree(staged, ignore_errors=True)
+
+    def _publish(
+        self, tx: ObjectTransaction, manifest: Manifest, books: Books | None
+    ) -> Pointer:
+        name = manifest.name
+        session, beside = self._documents.session(name), {}
+        if session is not None and session.states is not None:
+            beside[f"{name}/{keys.SOURCES}"] = _packed_states(session.states)
+        pointer = Publisher(tx.cache, self._documents, session).publish(
+            tx, manifest, books, beside
+        )
+        if session is not None and session.states is not None:
+            self._states[name] = None, session.states
+            session.states = None
+        return pointer
+
+    def serve(self, name: str, version: Version) -> Pointer:
+        """Point at an existing version."""
+        self.manifest(name, version)
+        document = self._documents.change(checked(name), lambda d: d.serving(version))
+        assert document.pointer is not None
+        return document.pointer
+
+    # Records
+
+    def books(self, name: str) -> Books:
+        """The books in the feature's document."""
+        document = self._documents.read(checked(name))
+        return document.books if document else Books()
+
+    def write_books(self, name: str, books: Books) -> None:
+        """Replace the books in the feature's document."""
+        self._documents.change(checked(name), lambda d: replace(d, books=books))
+        reach("books.written")
+
+    def file_states(self, name: str) -> FileStateMap:
+        """Read `_sources.json.gz`, once while it stays as it is."""
+        session = self._documents.session(checked(name))
+        if session is None:
+            return self._refresh_states(name)
+        if session.states is not None:
+            return session.states
+        return self._states[name][1] if name in self._states else FileStateMap()
+
+    def write_file_states(self, name: str, file_states: FileStateMap) -> None:
+        """Write them with the next version, or when the lock ends."""
+        session = self._documents.session(checked(name))
+        if session is not None:
+            session.states = file_states
+        else:
+            self._put_states(name, file_states)
+        reach("file_states.written")
+
+    def _refresh_states(self, name: str) -> FileStateMap:
+        known = self._states.get(name)
+        try:
+            blob = self._objects.read(f"{name}/{keys.SOURCES}", known[0] if known else None)
+        except NotChanged:
+            assert known is not None
+            return known[1]
+        if blob is None:
+            self._states.pop(name, None)
+            return FileStateMap()
+        states = _unpacked_states(blob.data)
+        if known is not None and known[1] == states:
+            states = known[1]  # with its memo
+        self._states[name] = blob.tag, states
+        return states
+
+    def _put_states(self, name: str, file_states: FileStateMap) -> None:
+        self._objects.put(f"{name}/{keys.SOURCES}", _packed_states(file_states))
+        self._states[name] = None, file_states
+
+    def audit(self, name: str) -> Audit | None:
+        """Read `_audit.json`."""
+        blob = self._objects.read(f"{checked(name)}/{keys.AUDIT}")
+        with suppress(ValueError, KeyError, TypeError, AttributeError):
+            return Audit.from_json(json.loads(blob.data)["audit"]) if blob else None
+        return None
+
+    def write_audit(self, name: str, audit: Audit) -> None:
+        """Replace `_audit.json`."""
+        text = io.json_text({"format": _FORMAT, "audit": audit.to_json()})
+        self._objects.put(f"{checked(name)}/{keys.AUDIT}", text.encode())
+
+    def locks(self) -> dict[str, Lock]:
+        """Read the objects of `_metadata/locks`."""
+        models = sorted(keys.hash_in(entry.key) for entry in self._objects.entries(keys.LOCKS))
+        blobs = each(lambda model: self._objects.read(_lock_key(model)), models)
+        return {
+            model: locks.understood(_decoded(blob.data), f"{self.url}/{_lock_key(model)}", model)
+            for model, blob in zip(models, blobs, strict=True)
+            if blob is not None
+        }
+
+    def write_lock(self, model: str, lock: Lock) -> None:
+        """Replace `_metadata/locks/<model>.json`."""
+        key = _lock_key(model)
+        self.establish()
+        self._objects.put(key, lock.text.encode())
+
+    def remove_lock(self, model: str) -> bool:
+        """Delete `_metadata/locks/<model>.json`."""
+        key = _lock_key(model)
+        if self._objects.look(key) is None:
+            return False
+        self._objects.delete([key])
+        return True
+
+    # Index
+
+    def regenerate_index(self) -> list[str]:
+        """The features; the index follows from their documents, so that there is none to write."""
+        return self.features()
+
+    def index(self) -> dict[str, dict[str, Any]]:
+        """An entry for each feature's served version."""
+        pointers = {name: self._pointer_known(name) for name in self.features()}
+        served = [self.manifest(name, p.version) for name, p in pointers.items() if p is not None]
+        return index.lines_of(served)
+
+    # The cache
+
+    def _files(self, name: str) -> FeatureCache:
+        """The files of a feature that are at hand; those of nothing before the feature's first write."""
+        document = self._documents.known(checked(name))
+        born = document.born if document else "unborn"
+        if (name, born) not in self._caches:
+            folder = FeatureFolder.at(self.cache / born / name, self.packing)
+            self._caches[name, born] = FeatureCache(self._objects, folder)
+        return self._caches[name, born]
+
+    def _writable(self, name: str) -> FeatureCache:
+        cache = self._files(name)
+        with io.storage_errors(cache.path):
+            cache.path.mkdir(parents=True, exist_ok=True)
+        return cache
+
+
+class S3Store(ObjectStore):
+    """An ObjectStore in a bucket of S3, or of a server that speaks as it does."""
+
+
+class GCSStore(ObjectStore):
+    """An ObjectStore in a bucket of Google Cloud Storage."""
+
+
+def is_url(place: str | os.PathLike[str]) -> bool:
+    """Whether a place is the address of a bucket that an ObjectStore takes."""
+    return _URL.fullmatch(os.fspath(place)) is not None
+
+
+def _checked_url(url: object) -> str:
+    if not isinstance(url, str) or _URL.fullmatch(url) is None:
+        raise DefinitionError(
+            f"ObjectStore: url must be an address such as 's3://bucket/feature_store', not {arguments.shown(url)}; "
+            f"it begins with {', '.join(f'{scheme}://' for scheme in SCHEMES)}"
+        )
+    return url.rstrip("/")
+
+
+def _lock_key(model: str) -> str:
+    return f"{keys.LOCKS}/{checked(model, 'model')}.json"
+
+
+def _decoded(data: bytes) -> Any:
+    with suppress(ValueError):
+        return json.loads(data)
+    return None
+
+
+def _packed_states(states: FileStateMap) -> bytes:
+    return zlib.compress("".join(state_files.lines_of(states)).encode(), 1, wbits=31)
+
+
+def _unpacked_states(data: bytes) -> FileStateMap:
+    try:
+        text = zlib.decompress(data, wbits=31).decode(errors="replace")
+    except zlib.error:
+        return FileStateMap()  # it only saves work
+    return state_files.understood(text)
