@@ -117,7 +117,9 @@ def store_options(parser: argparse.ArgumentParser) -> None:
     either = parser.add_mutually_exclusive_group()
     _target_option(either)
     either.add_argument(
-        "--store", metavar="DIR", help="the store itself; no definitions are read then"
+        "--store",
+        metavar="DIR",
+        help="the store itself, a folder or s3://bucket/prefix; no definitions are read then",
     )
     _profile_option(parser)
 
@@ -130,17 +132,20 @@ def store_of(args: argparse.Namespace) -> Store:
         raise DefinitionError(
             "--store names the store itself, --profile where the definitions have theirs; give one of the two"
         )
-    return local_store(args.store)
+    return existing_store(args.store)
 
 
-def local_store(folder: str) -> Store:
-    """The store in a folder, which must be there."""
-    from mlforge.store import LocalStore
+def existing_store(place: str) -> Store:
+    """The store in a folder or bucket, which must be there."""
+    from mlforge.store.addresses import is_bucket
+    from mlforge.store.opening import store_at
 
     log_to_stderr()
-    store = LocalStore(folder)
-    if not store.path.is_dir():
-        raise StoreError(f"no store at {store.path}; name the folder that holds the features")
+    store = store_at(place)
+    in_bucket = is_bucket(place)
+    if not (store.identity() if in_bucket else Path(place).expanduser().is_dir()):
+        where = place if in_bucket else store.local_folder
+        raise StoreError(f"no store at {where}; name the folder or bucket that holds the features")
     return store
 
 

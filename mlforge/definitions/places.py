@@ -12,7 +12,7 @@ from mlforge.core.arguments import shown
 from mlforge.definitions.collection import describe_store
 from mlforge.errors import DefinitionError
 from mlforge.online import OnlineStore
-from mlforge.store import LocalStore, Store
+from mlforge.store import Store
 
 # Any folder serves: a relative path resolved against it shows that it was relative.
 _SOMEWHERE = Path("/definitions")
@@ -20,7 +20,7 @@ _SOMEWHERE = Path("/definitions")
 
 def store_located_at(store: Store, folder: Path) -> Store:
     """The store, a relative path of which starts from a folder."""
-    return store.located_at(folder) if isinstance(store, LocalStore) else store
+    return store.located_at(folder)
 
 
 def absolute(path: Path) -> Path:

@@ -6,7 +6,7 @@ from mlforge.definitions.profiles import OnlinePlace, Profile
 from mlforge.definitions.registry import Definitions
 from mlforge.errors import DefinitionError
 from mlforge.online import OnlineStore, RedisStore
-from mlforge.store import LocalStore, Store
+from mlforge.store.opening import store_at
 
 
 def placed(definitions: Definitions, profile: Profile) -> Definitions:
@@ -17,14 +17,10 @@ def placed(definitions: Definitions, profile: Profile) -> Definitions:
     where = f"{profile.file}: profiles.{profile.name}: online_store"
     place = profile.online_store
     return definitions.placed(
-        None if profile.store is None else _store(definitions.store, profile.store),
+        None if profile.store is None else store_at(profile.store, definitions.store),
         None if place is None else _online(definitions.online_store, place, where),
         profile.root,
     )
-
-
-def _store(before: Store, path: str) -> LocalStore:
-    return LocalStore(path, before.packing if isinstance(before, LocalStore) else None)
 
 
 def _online(before: OnlineStore | None, place: OnlinePlace, where: str) -> RedisStore:

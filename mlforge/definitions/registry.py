@@ -49,15 +49,17 @@ from mlforge.online.push import PushResult, owner_of, planned, push
 from mlforge.services.service import Service
 from mlforge.sources.row_source import RowSource
 from mlforge.sources.source_reading import SourceReading
-from mlforge.store import Audit, LocalStore, Pointer, Store
+from mlforge.store import Audit, Pointer, Store
+from mlforge.store.addresses import is_bucket
 from mlforge.store.changes import VersionsDiff
+from mlforge.store.opening import store_at
 
 
 @named_methods
 class Definitions:
     """A project's features and stores.
 
-    store: the store of versions. features: features, and modules of features.
+    store: the store of versions, or the address of a bucket for an ObjectStore. features: features, and modules of features.
     online_store: the target of `push`. engine: the default of features that name none.
     name: by default the root's folder name. root: the folder that relative sources start from, by default the
         folder of the file that makes the Definitions; a relative root starts there too. Where there is
@@ -81,7 +83,7 @@ class Definitions:
 
     def __init__(
         self,
-        store: Store,
+        store: Store | str,
         features: Iterable[Feature | ModuleType],
         online_store: OnlineStore | None = None,
         engine: str = "polars",
@@ -96,9 +98,12 @@ class Definitions:
         partial: bool = False,
         services: Iterable[Service] = (),
     ) -> None:
+        if isinstance(store, str) and is_bucket(store):
+            store = store_at(store)
         if not isinstance(store, Store):
             raise DefinitionError(
-                f"Definitions: store must be a Store such as LocalStore('feature_store'), not {shown(store)}"
+                "Definitions: store must be a Store such as LocalStore('feature_store') or the address of a bucket "
+                f"such as 's3://bucket/feature_store', not {shown(store)}"
             )
         if online_store is not None and not isinstance(online_store, OnlineStore):
             raise DefinitionError(
@@ -395,5 +400,5 @@ class Definitions:
             self._check_place(feature)
 
     def _check_place(self, feature: Feature) -> None:
-        if isinstance(self.store, LocalStore):
-            check_apart(self.store.path, feature.name, self.source(feature.name))
+        if self.store.local_folder is not None:
+            check_apart(self.store.local_folder, feature.name, self.source(feature.name))

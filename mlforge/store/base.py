@@ -9,6 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from pathlib import Path
 from typing import Any
 
 import polars as pl
@@ -276,6 +277,15 @@ class Store(ABC):
         """A summary of each feature's served version, by name; `regenerate_index` mends a stale index."""
 
     # The same for every backend from here on.
+
+    @property
+    def local_folder(self) -> Path | None:
+        """The folder of this machine that the store writes to, None where there is none."""
+        return None
+
+    def located_at(self, folder: Path) -> Store:
+        """The store that relative paths mean in a definitions file of that folder; the same where it has none."""
+        return self
 
     @contextmanager
     def open(self, name: str) -> Iterator[Snapshot]:

@@ -31,7 +31,7 @@ class PartialsContract(StoreFixtures):
         with store.lock("spend"):
             store.write_partials("spend", [PartialWrite(made, frame)])
             store.write_partials("spend", [PartialWrite(made, frame)])
-        for opened in (store, self.again(store)):
+        for opened in (store, self.beside(store)):
             assert opened.find_partial("spend", "a1") == made
             assert opened.partials("spend") == {"a1"}
             [place] = opened.locate("spend", ["a1"])
@@ -65,7 +65,7 @@ class PartialsContract(StoreFixtures):
             )
             writes = [TileWrite(of, events(*range(n)), {"n": n}) for n, of in enumerate((one, two))]
             store.write_tiles("spend", "days", writes)
-        tiles = self.again(store).tiles("spend", "days")
+        tiles = self.beside(store).tiles("spend", "days")
         assert sorted(tiles) == sorted([one, two])
         assert pl.read_parquet(tiles[two]).height == 1
         notes = store.tile_notes("spend", tiles[two], two)

@@ -89,7 +89,7 @@ class RecordsContract(StoreFixtures):
             "b2" * 32: {"format": 1},
         }
         store.write_profiles("spend", documents)
-        assert self.again(store).profiles("spend", [*documents, "c3" * 32]) == documents
+        assert self.beside(store).profiles("spend", [*documents, "c3" * 32]) == documents
         assert store.profiles("other", documents) == {}
         store.keep_profiles("spend", {"b2" * 32})
         assert list(store.profiles("spend", documents)) == ["b2" * 32]
@@ -163,7 +163,7 @@ class RecordsContract(StoreFixtures):
 
         def second() -> None:
             asked.set()
-            with self.again(store).lock("spend"):
+            with self.beside(store).lock("spend"):
                 order.append("second")
                 inside.set()
 

@@ -76,7 +76,7 @@ def publish(
 
 
 class StoreFixtures:
-    """Stores to test; `store` is an empty one, `again` opens the same one anew."""
+    """Stores to test; `store` is an empty one, `again` opens the same one anew, on any machine."""
 
     @pytest.fixture
     def store(self, tmp_path: Path) -> Store:
@@ -84,6 +84,10 @@ class StoreFixtures:
 
     def again(self, store: Store) -> Store:
         raise NotImplementedError
+
+    def beside(self, store: Store) -> Store:
+        """The store opened anew on the machine of `store`, with whose caches and locks it works."""
+        return self.again(store)
 
     def read_location(self, location: str) -> pl.DataFrame:
         """The rows at a `location`, as a tool reads them that has the store's credentials."""

@@ -11,7 +11,6 @@ from mlforge.store import ObjectStore, Store
 from mlforge.testing.store_contract import StoreContract
 from tests.support.objects import MemoryObjects
 
-
 URL = "s3://memory/store"
 
 
@@ -40,3 +39,7 @@ class TestObjectStoreOfManyMachines(TestObjectStore):
     def again(self, store: Store) -> Store:
         self.machines = getattr(self, "machines", 0) + 1
         return opened(MemoryObjects(self.objects.stored), self.cache / str(self.machines))
+
+    def beside(self, store: Store) -> Store:
+        assert isinstance(store, ObjectStore)
+        return opened(MemoryObjects(self.objects.stored), store.cache.parent)

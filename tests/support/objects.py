@@ -45,9 +45,9 @@ class MemoryObjects(Objects):
     def replace(self, key: str, data: bytes, expected: Tag) -> Tag:
         return self._request("replace", key, lambda: self._write(key, data, expected))
 
-    def put(self, key: str, data: bytes | Path) -> None:
+    def put(self, key: str, data: bytes | Path) -> Tag:
         content = data.read_bytes() if isinstance(data, Path) else data
-        self._request("put", key, lambda: self._store(key, content))
+        return self._request("put", key, lambda: self._store(key, content))
 
     def download(self, key: str, path: Path) -> bool:
         def answer() -> bool:
@@ -87,12 +87,14 @@ class MemoryObjects(Objects):
 
     def _request(self, deed: str, key: str, answer: Callable[[], T]) -> T:
         start = time.perf_counter()
-        self.before(deed, key)
-        with self._lock:
-            result = answer()
-        self.after(deed, key)
-        self.requests.append((deed, key, start, time.perf_counter()))
-        return result
+        try:
+            self.before(deed, key)
+            with self._lock:
+                result = answer()
+            self.after(deed, key)
+            return result
+        finally:
+            self.requests.append((deed, key, start, time.perf_counter()))
 
     def _write(self, key: str, data: bytes, expected: Tag | None) -> Tag:
         state = self.stored[key][1] if key in self.stored else None

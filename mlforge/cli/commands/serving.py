@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from mlforge.cli.command import Command
 from mlforge.cli.options import (
     definitions_option,
+    existing_store,
     json_option,
-    local_store,
     served_definitions_of,
     store_options,
     version_number,
@@ -56,7 +56,7 @@ def rollback(args: argparse.Namespace) -> int:
 def _rollback_store(args: argparse.Namespace) -> int:
     from mlforge.maintenance import operations
 
-    store = local_store(args.store)
+    store = existing_store(args.store)
     before = str(store.read_metadata(args.feature).version)
     operations.rollback(store, args.feature, args.version)
     _tell(args, store, before, online=None)

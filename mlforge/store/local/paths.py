@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -11,19 +10,20 @@ from typing import Any
 
 from mlforge.core.values import check_name
 from mlforge.errors import DefinitionError, IntegrityError, StoreError, UnsupportedStore
+from mlforge.store.addresses import is_bucket, scheme_of
 
 META, DATA = ".meta.json", "data.parquet"
 State = tuple[str, int, int, int]
-_SCHEME = re.compile(r"\s*([a-z][a-z0-9+.-]+):/", re.IGNORECASE)  # a letter alone is a drive
 
 
 def refuse_url(place: str | os.PathLike[str]) -> None:
     """Raise UnsupportedStore for an address such as `s3://bucket/store`: it would become a folder named `s3:`."""
     text = os.fspath(place)
-    if scheme := _SCHEME.match(text):
+    if scheme := scheme_of(text):
+        bucket = text if is_bucket(text) else "s3://bucket/feature_store"
         raise UnsupportedStore(
-            f"no store takes {text!r}: this release keeps stores in folders of a local disk and knows no "
-            f"{scheme[1]!r}; give a folder, LocalStore('feature_store')"
+            f"no LocalStore takes {text!r}: it keeps a store in a folder of a local disk and knows no {scheme!r}; "
+            f"give a folder, LocalStore('feature_store'), or a bucket, ObjectStore({bucket!r})"
         )
 
 

@@ -77,6 +77,11 @@ class LocalStore(Store):
         """The store that a relative path means in a definitions file of that folder."""
         return LocalStore(folder / self._given, self.packing)
 
+    @property
+    def local_folder(self) -> Path:
+        """The folder itself."""
+        return self.path
+
     def __repr__(self) -> str:
         return f"LocalStore({str(self.path)!r})"
 

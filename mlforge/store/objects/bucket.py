@@ -55,11 +55,12 @@ class Bucket(Objects):
             key, data, {k: v for k, v in expected._asdict().items() if v is not None}
         )
 
-    def put(self, key: str, data: bytes | Path) -> None:
+    def put(self, key: str, data: bytes | Path) -> Tag:
         """A PUT, in several pieces for a large file."""
         obstore = _obstore()
         with self._errors(f"write {key}"):
-            obstore.put(self._store, key, data)
+            written = obstore.put(self._store, key, data)
+        return Tag(written.get("e_tag"), written.get("version"))
 
     def download(self, key: str, path: Path) -> bool:
         """A GET that is written piece by piece."""

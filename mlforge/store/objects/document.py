@@ -57,9 +57,7 @@ class FeatureDocument:
         if version in self.recent:
             recent[version] = self.recent[version]
         newest = sorted(recent.items(), reverse=True)
-        return replace(
-            self, pointer=pointer, highest=highest, recent=dict(islice(newest, _RECENT))
-        )
+        return replace(self, pointer=pointer, highest=highest, recent=dict(islice(newest, _RECENT)))
 
     def is_unserved(self, version: Version) -> bool:
         """Whether a version that exists was never served, as far as the recent ones tell."""

@@ -39,6 +39,7 @@ class Documents:
         self._objects = objects
         self._known: dict[str, _Known] = {}
         self._sessions: dict[str, Session] = {}
+        self._versions: dict[str, tuple[Tag, list[Version]]] = {}
 
     def session(self, name: str) -> Session | None:
         """The session of the feature's lock, if this thread holds it."""
@@ -49,10 +50,18 @@ class Documents:
     def holding(self, name: str, versions: list[Version]) -> Iterator[Session]:
         """A session for as long as the lock is held."""
         session = self._sessions[name] = Session(_holder(), versions)
+        self._versions.pop(name, None)
         try:
             yield session
+            if name in self._known:
+                self._versions[name] = self._known[name][1], session.versions
         finally:
             self._sessions.pop(name, None)
+
+    def versions_as_known(self, name: str) -> list[Version] | None:
+        """The versions when the lock was held last, if the document is still the same; None if they must be listed."""
+        tag, versions = self._versions.get(name, (None, None))
+        return versions if name in self._known and self._known[name][1] == tag else None
 
     def read(self, name: str) -> FeatureDocument | None:
         """The document as it is now, or as it was when the lock that this thread holds was taken."""

@@ -1,14 +1,14 @@
 """Names of objects below a store's prefix.
 
-    user_spend/_latest.json                which version is served, the books, and what is going
-    user_spend/1.0.1/.meta.json            a version's manifest, created once
-    user_spend/_parts/<hash>.parquet       parts of versions' tables, shared by versions
-    user_spend/_partials/<hash>.parquet    the events of a source's files
-    user_spend/_lineage/<hash>.json        pieces of manifests' long lists
-    user_spend/_sources.json.gz            what files were last seen
-    user_spend/_audit.json                 what the last audit found
-    _metadata/store.json                   {"id", "created_at"}: which store this is
-    _metadata/locks/<model>.json           the lock that each model was registered with
+user_spend/_latest.json                which version is served, the books, and what is going
+user_spend/1.0.1/.meta.json            a version's manifest, created once
+user_spend/_parts/<hash>.parquet       parts of versions' tables, shared by versions
+user_spend/_partials/<hash>.parquet    the events of a source's files
+user_spend/_lineage/<hash>.json        pieces of manifests' long lists
+user_spend/_sources.json.gz            what files were last seen
+user_spend/_audit.json                 what the last audit found
+_metadata/store.json                   {"id", "created_at"}: which store this is
+_metadata/locks/<model>.json           the lock that each model was registered with
 """
 
 from __future__ import annotations

@@ -60,7 +60,7 @@ class Objects(ABC):
         """Write an object that is in the expected state; ConditionFailed where it is in another."""
 
     @abstractmethod
-    def put(self, key: str, data: bytes | Path) -> None:
+    def put(self, key: str, data: bytes | Path) -> Tag:
         """Write an object, or a file's bytes as one, whatever was there."""
 
     @abstractmethod
@@ -95,3 +95,8 @@ def each(function: Callable[[T], R], items: Iterable[T]) -> list[R]:
         return [function(item) for item in todo]
     with ThreadPoolExecutor(min(len(todo), _AT_ONCE), "mlforge-objects") as threads:
         return list(threads.map(function, todo))
+
+
+def together(calls: Sequence[Callable[[], object]]) -> None:
+    """Make calls that wait for answers at the same time; the first error is raised once all have ended."""
+    each(lambda call: call(), calls)

@@ -7,10 +7,10 @@ still may be. Nonces tell a lost answer from a lost race.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 from mlforge.core.failpoints import reach
@@ -23,7 +23,7 @@ from mlforge.store.objects import keys
 from mlforge.store.objects.cache import FeatureCache
 from mlforge.store.objects.document import FeatureDocument, new_id
 from mlforge.store.objects.documents import Documents, Session
-from mlforge.store.objects.objects import ConditionFailed, each
+from mlforge.store.objects.objects import ConditionFailed, together
 from mlforge.store.objects.transaction import ObjectTransaction
 from mlforge.store.records import Books
 from mlforge.store.transaction import Pointer, Snapshot
@@ -47,11 +47,11 @@ class Publisher:
         tx: ObjectTransaction,
         manifest: Manifest,
         books: Books | None,
-        beside: Mapping[str, bytes],
+        beside: Sequence[Callable[[], object]],
     ) -> Pointer:
         """Make a version of a transaction's table and serve it, with the books where some are given.
 
-        beside: further objects that are written together with the parts. Raises VersionConflict where the pointer is
+        beside: what writes further objects, called together with the uploads. Raises VersionConflict where the pointer is
         not the snapshot's any more, or the version exists.
         """
         snapshot, version = tx.snapshot, manifest.version
@@ -60,8 +60,9 @@ class Publisher:
         document = self._cache.folder.chunks.written(manifest)
         self._upload(tx, manifest, document, beside)
         reach("publish.staged")
-        commit = {"nonce": new_id(), "after": _after(snapshot.pointer)}
-        self._create(version, {**document, _COMMIT: commit}, commit["nonce"])
+        nonce = new_id()
+        document |= {_COMMIT: {"nonce": nonce, "after": _after(snapshot.pointer)}}
+        self._create(version, document, nonce)
         reach("publish.renamed")
         try:
             pointer = self._point(version, snapshot, books)
@@ -70,7 +71,7 @@ class Publisher:
             with suppress(StoreError):
                 self._objects.delete([keys.meta(self._name, version)])
             raise
-        self._keep(tx, version, {**document, _COMMIT: commit}, manifest)
+        self._keep(tx, version, document, manifest)
         reach("publish.pointed")
         return pointer
 
@@ -83,14 +84,14 @@ class Publisher:
         tx: ObjectTransaction,
         manifest: Manifest,
         document: Mapping[str, Any],
-        beside: Mapping[str, bytes],
+        beside: Sequence[Callable[[], object]],
     ) -> None:
         """Write all that the manifest names and the served version does not, at once."""
         latest = tx.snapshot.latest
         stored = {part.hash for part in latest.parts} if latest else set()
         known = latest.partials if latest else ()
         partials = _added((p.hash for p in manifest.partials), (p.hash for p in known))
-        files: dict[str, bytes | Path] = {
+        files = {
             keys.part(self._name, hash_): path
             for hash_, path in tx.fresh.items()
             if hash_ not in stored
@@ -98,11 +99,15 @@ class Publisher:
         served = self._cache.path / str(latest.version) / ".meta.json" if latest else None
         before = named(io.read_json(served) or {}) if served else set()
         for hash_ in named(document) - before:
-            files[keys.piece(self._name, hash_)] = self._cache.folder.chunks.folder / f"{hash_}.json"
+            files[keys.piece(self._name, hash_)] = (
+                self._cache.folder.chunks.folder / f"{hash_}.json"
+            )
         with self._cache.loose_partials(partials) as loose:
             files |= {keys.partial(self._name, hash_): path for hash_, path in loose.items()}
-            files |= beside
-            each(lambda item: self._objects.put(*item), files.items())
+            uploads: list[Callable[[], object]] = [
+                partial(self._objects.put, key, file) for key, file in files.items()
+            ]
+            together([*uploads, *beside])
 
     def _create(self, version: Version, document: Mapping[str, Any], nonce: str) -> None:
         key, data = keys.meta(self._name, version), io.json_text(document).encode()
@@ -155,9 +160,7 @@ class Publisher:
             self._session.versions = sorted({*self._session.versions, version})
 
 
-def settle(
-    cache: FeatureCache, documents: Documents, versions: Sequence[Version]
-) -> list[Version]:
+def settle(cache: FeatureCache, documents: Documents, versions: Sequence[Version]) -> list[Version]:
     """Serve the version that a killed publisher left unserved, or delete it; returns the versions that remain.
 
     A feature that is held keeps the version that it serves. Call it with the feature's lock held.

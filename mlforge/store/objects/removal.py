@@ -60,9 +60,7 @@ def sweep(
         manifests = [cache.manifest(version) for version in versions if version not in expired]
     except StoreError:
         return
-    named_keys = {
-        key for manifest in manifests if manifest for key in _keys_of(cache, manifest)
-    }
+    named_keys = {key for manifest in manifests if manifest for key in _keys_of(cache, manifest)}
     for folder in (keys.PARTS, keys.PARTIALS, keys.LINEAGE):
         entries = cache.objects.entries(f"{cache.name}/{folder}")
         spare = [e for e in entries if e.key not in named_keys and _is_old(e, now, grace_us)]
@@ -126,5 +124,3 @@ def _delete_old(objects: Objects, spare: Sequence[Entry], now: int, grace_us: in
         looked = each(objects.look, [entry.key for entry in batch])
         objects.delete([e.key for e in looked if e is not None and _is_old(e, now, grace_us)])
         reach("pack.swept")
-
-

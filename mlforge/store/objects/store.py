@@ -14,9 +14,10 @@ import re
 import shutil
 import tempfile
 import zlib
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from mlforge.core.signatures import named_methods
 from mlforge.core.values import Duration, Version, is_name, to_iso
 from mlforge.errors import DefinitionError, IntegrityError, StoreError, VersionNotFound
 from mlforge.store import manifest_json
+from mlforge.store.addresses import SCHEMES, is_bucket
 from mlforge.store.base import Store
 from mlforge.store.draft import Draft
 from mlforge.store.file_tasks import FileScanTask, PartialLocation, PartialWrite, TileWrite
@@ -45,15 +47,13 @@ from mlforge.store.objects.bucket import Bucket
 from mlforge.store.objects.cache import FeatureCache
 from mlforge.store.objects.document import new_id
 from mlforge.store.objects.documents import Documents
-from mlforge.store.objects.objects import ConditionFailed, NotChanged, Objects, Tag, each
+from mlforge.store.objects.objects import ConditionFailed, NotChanged, Objects, Tag, each, together
 from mlforge.store.objects.probe import probe
 from mlforge.store.objects.publishing import Publisher, settle
 from mlforge.store.objects.transaction import ObjectTransaction
 from mlforge.store.records import Audit, Books, FileStateMap, StoreIdentity
 from mlforge.store.transaction import Pointer, Snapshot
 
-SCHEMES = ("s3", "gs", "az")
-_URL = re.compile(rf"({'|'.join(SCHEMES)})://([^/\s]+)(/[^\s?#]*)?")
 _CACHE = "~/.cache/mlforge"
 _IDENTITY, _PROBED = "store.json", "probed"
 _FORMAT = 1
@@ -96,9 +96,16 @@ class ObjectStore(Store):
     def located_at(self, folder: Path) -> ObjectStore:
         """The store whose relative cache lies in a folder."""
         cache = folder / self._given
-        return type(self)(
-            self.url, cache, self._options, self.packing, self.grace, self._objects
-        )
+        return type(self)(self.url, cache, self._options, self.packing, self.grace, self._objects)
+
+    @property
+    def local_folder(self) -> Path:
+        """The cache."""
+        return self.cache
+
+    def at(self, url: str) -> ObjectStore:
+        """A store at another address, with the same cache and options."""
+        return type(self)(url, self._given, self._options, self.packing, self.grace)
 
     def __repr__(self) -> str:
         return f"ObjectStore({self.url!r})"
@@ -223,7 +230,8 @@ class ObjectStore(Store):
     def urls(self, name: str, version: Version) -> list[str]:
         """The URLs of a version's parts in the order of time, for readers elsewhere; raises as `files`."""
         return [
-            f"{self.url}/{keys.part(name, part.hash)}" for part in self.manifest(name, version).parts
+            f"{self.url}/{keys.part(name, part.hash)}"
+            for part in self.manifest(name, version).parts
         ]
 
     def files(self, name: str, version: Version, parts: Sequence[Part] | None = None) -> list[str]:
@@ -317,7 +325,9 @@ class ObjectStore(Store):
 
     def find_partial(self, name: str, hash_: str) -> Partial | None:
         """The description in the cache, or in the served version's manifest."""
-        return self._files(name).folder.partial_store.find(hash_) or self._of_served(name).get(hash_)
+        return self._files(name).folder.partial_store.find(hash_) or self._of_served(name).get(
+            hash_
+        )
 
     def write_partials(
         self, name: str, writes: Sequence[PartialWrite], sorted_by: str | None = None
@@ -400,8 +410,7 @@ class ObjectStore(Store):
         """An advisory lock of this machine; between machines the feature's document decides who was faster."""
         with self._exclusive(name):
             self.establish()
-            document, versions = self._begin(name)
-            with self._documents.holding(name, versions) as session:
+            with self._documents.holding(name, self._begin(name)) as session:
                 removal.finish_erasing(self._documents, self._objects, name)
                 self._recover(name)
                 session.versions = settle(self._files(name), self._documents, session.versions)
@@ -417,20 +426,18 @@ class ObjectStore(Store):
             folder.mkdir(parents=True, exist_ok=True)
         return exclusive(folder / ".refreshing")
 
-    def _begin(self, name: str) -> tuple[object, list[Version]]:
-        """Read document, versions and file states at once; the document is made where there is none."""
+    def _begin(self, name: str) -> list[Version]:
+        """Read the document and the file states at once; the versions are listed where the document has changed."""
 
-        def document() -> object:
-            return self._documents.refreshed(name) or self._documents.create(name)
+        def read_document() -> None:
+            if self._documents.refreshed(name) is None:
+                self._documents.create(name)
 
-        def states() -> object:
-            return self._refresh_states(name)
+        def read_states() -> None:
+            self._refresh_states(name)
 
-        def versions() -> list[Version]:
-            return self._listed(name)
-
-        read, listed, _ = each(lambda ask: ask(), (document, versions, states))
-        return read, listed
+        together([read_document, read_states])
+        return self._documents.versions_as_known(name) or self._listed(name)
 
     def _recover(self, name: str) -> None:
         """Delete what a killed writer of this machine left half-written in the cache."""
@@ -461,20 +468,14 @@ class ObjectStore(Store):
         finally:
             shutil.rmtree(staged, ignore_errors=True)
 
-    def _publish(
-        self, tx: ObjectTransaction, manifest: Manifest, books: Books | None
-    ) -> Pointer:
-        name = manifest.name
-        session, beside = self._documents.session(name), {}
+    def _publish(self, tx: ObjectTransaction, manifest: Manifest, books: Books | None) -> Pointer:
+        name, session = manifest.name, self._documents.session(manifest.name)
+        beside: list[Callable[[], object]] = []
         if session is not None and session.states is not None:
-            beside[f"{name}/{keys.SOURCES}"] = _packed_states(session.states)
-        pointer = Publisher(tx.cache, self._documents, session).publish(
-            tx, manifest, books, beside
-        )
-        if session is not None and session.states is not None:
-            self._states[name] = None, session.states
+            beside.append(partial(self._put_states, name, session.states))
             session.states = None
-        return pointer
+        publisher = Publisher(tx.cache, self._documents, session)
+        return publisher.publish(tx, manifest, books, beside)
 
     def serve(self, name: str, version: Version) -> Pointer:
         """Point at an existing version."""
@@ -530,8 +531,8 @@ class ObjectStore(Store):
         return states
 
     def _put_states(self, name: str, file_states: FileStateMap) -> None:
-        self._objects.put(f"{name}/{keys.SOURCES}", _packed_states(file_states))
-        self._states[name] = None, file_states
+        tag = self._objects.put(f"{name}/{keys.SOURCES}", _packed_states(file_states))
+        self._states[name] = tag, file_states
 
     def audit(self, name: str) -> Audit | None:
         """Read `_audit.json`."""
@@ -607,13 +608,8 @@ class GCSStore(ObjectStore):
     """An ObjectStore in a bucket of Google Cloud Storage."""
 
 
-def is_url(place: str | os.PathLike[str]) -> bool:
-    """Whether a place is the address of a bucket that an ObjectStore takes."""
-    return _URL.fullmatch(os.fspath(place)) is not None
-
-
 def _checked_url(url: object) -> str:
-    if not isinstance(url, str) or _URL.fullmatch(url) is None:
+    if not isinstance(url, str) or not is_bucket(url):
         raise DefinitionError(
             f"ObjectStore: url must be an address such as 's3://bucket/feature_store', not {arguments.shown(url)}; "
             f"it begins with {', '.join(f'{scheme}://' for scheme in SCHEMES)}"

@@ -42,9 +42,7 @@ class ObjectTransaction(Transaction):
         self.fresh = {part.hash: path for part, path in written}
         parts = [*before, *(part for part, _ in written), *after]
         names = (
-            [DATA]
-            if len(parts) == 1
-            else [part_name(n, part.hash) for n, part in enumerate(parts)]
+            [DATA] if len(parts) == 1 else [part_name(n, part.hash) for n, part in enumerate(parts)]
         )
         self._parts = tuple(
             replace(part, file=name) for part, name in zip(parts, names, strict=True)
