@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import random
+import shutil
+import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import polars as pl
 import pytest
 
-from mlforge.store import ObjectStore, Store
+from mlforge.core.values import Version
+from mlforge.errors import DefinitionError, IntegrityError, StoreError, VersionConflict
+from mlforge.maintenance.operations import verify
+from mlforge.store import Books, ObjectStore, Pointer, Store
 from mlforge.testing.store_contract import StoreContract
-from tests.support.objects import MemoryObjects
+from mlforge.testing.store_values import FIRST, SECOND, THIRD, events, publish, version_of
+from tests.support.objects import MemoryObjects, lost_answer
+from tests.support.projects import Project, rows
 
 URL = "s3://memory/store"
 
@@ -19,27 +28,265 @@ def opened(objects: MemoryObjects, cache: Path) -> ObjectStore:
 
 
 class TestObjectStore(StoreContract):
-    """All on one machine."""
+    """Each time that the store is opened again it is on another machine, whose cache is empty."""
 
     @pytest.fixture
     def store(self, tmp_path: Path) -> Store:
-        self.objects, self.cache = MemoryObjects(), tmp_path / "cache"
+        self.objects, self.cache, self.machines = MemoryObjects(), tmp_path / "cache", 0
         return opened(self.objects, self.cache)
 
     def again(self, store: Store) -> Store:
-        return opened(self.objects, self.cache)
-
-    def read_location(self, location: str) -> pl.DataFrame:
-        return pl.read_parquet(self.objects.stored[location.removeprefix(f"{URL}/")][0])
-
-
-class TestObjectStoreOfManyMachines(TestObjectStore):
-    """Each time that the store is opened again it is on another machine, whose cache is empty."""
-
-    def again(self, store: Store) -> Store:
-        self.machines = getattr(self, "machines", 0) + 1
+        self.machines += 1
         return opened(MemoryObjects(self.objects.stored), self.cache / str(self.machines))
 
     def beside(self, store: Store) -> Store:
         assert isinstance(store, ObjectStore)
         return opened(MemoryObjects(self.objects.stored), store.cache.parent)
+
+    def read_location(self, location: str) -> pl.DataFrame:
+        return pl.read_parquet(self.objects.stored[location.removeprefix(f"{URL}/")][0])
+
+
+class Killed(BaseException):
+    """The end of a process in the midst of its work."""
+
+
+@pytest.fixture
+def objects() -> MemoryObjects:
+    return MemoryObjects()
+
+
+@pytest.fixture
+def store(objects: MemoryObjects, tmp_path: Path) -> ObjectStore:
+    return opened(objects, tmp_path / "cache")
+
+
+def elsewhere(store: ObjectStore, name: str = "elsewhere") -> ObjectStore:
+    """The same store on a machine whose cache is empty."""
+    objects = store._objects
+    assert isinstance(objects, MemoryObjects)
+    return opened(MemoryObjects(objects.stored), store.cache.parent.parent / name)
+
+
+def rounds(requests: list[tuple[str, str, float, float]]) -> int:
+    """How often one waits for answers, where requests that overlap in time are waited for together."""
+    count, end = 0, 0.0
+    for _, _, start, stop in sorted(requests, key=lambda request: request[2]):
+        count += start > end
+        end = max(end, stop)
+    return count
+
+
+# What it costs
+
+
+@pytest.mark.parametrize("files", [3, 120])
+def test_a_drop_costs_few_requests_in_few_rounds_and_none_that_grows_with_the_files(
+    objects, store, files, tmp_path
+):
+    project = Project(tmp_path)
+    project.store = store
+    for number in range(files):
+        project.drop(str(number), rows((number % 7, number / 10, 1.0)))
+    definitions = project.definitions()
+    definitions.build()
+    project.drop("last", rows((1, 20.0, 2.0)))
+    objects.requests.clear()
+    objects.before = lambda deed, key: threading.Event().wait(0.01)
+    assert definitions.refresh("spend").version == "1.0.1"
+    assert len(objects.requests) <= 9, objects.requests
+    assert rounds(objects.requests) <= 5, objects.requests
+    definitions.refresh("spend")  # a file that was young when it was looked at has settled by now
+    objects.requests.clear()
+    assert definitions.refresh("spend").reason == "unchanged"
+    assert len(objects.requests) <= 2, objects.requests
+
+
+# Answers that are lost, and processes that end
+
+
+@pytest.mark.parametrize(
+    ("deed", "key"),
+    [
+        ("create", "_latest.json"),
+        ("create", "1.0.1.json"),
+        ("replace", "_latest.json"),
+        ("create", "store.json"),
+    ],
+)
+def test_a_lost_answer_is_no_lost_race(objects, store, deed, key):
+    objects.after = lost_answer(deed, key)
+    try:
+        publish(store, FIRST, 1)
+    except StoreError:  # nothing was published then
+        publish(store, FIRST, 1)
+    publish(store, SECOND, 1, 2)
+    assert store.versions("spend") == [FIRST, SECOND]
+    assert elsewhere(store).pointer("spend") == Pointer(SECOND, 2)
+    assert verify(store, ["spend"]) == []
+
+
+def test_a_version_that_was_made_but_not_served_is_served_by_the_next_writer(objects, store):
+    publish(store, FIRST, 1)
+    objects.before = _killed_at("replace")
+    with pytest.raises(Killed):
+        publish(store, SECOND, 1, 2)
+    other = elsewhere(store)
+    assert other.pointer("spend") == Pointer(FIRST, 1)
+    with other.lock("spend"):
+        assert other.pointer("spend") == Pointer(SECOND, 2)
+    assert other.read("spend").equals(events(1, 2))
+
+
+def test_a_held_feature_keeps_its_version_whatever_was_made(objects, store):
+    publish(store, FIRST, 1)
+    with store.lock("spend"):
+        store.write_books("spend", Books(hold="because"))
+    objects.before = _killed_at("replace")
+    with pytest.raises(Killed):
+        publish(store, SECOND, 1, 2)
+    other = elsewhere(store)
+    with other.lock("spend"):
+        assert other.pointer("spend") == Pointer(FIRST, 1)
+
+
+@pytest.mark.parametrize(("lost", "won"), [(THIRD, SECOND), (SECOND, THIRD)])
+def test_a_version_that_lost_the_race_goes_though_its_publisher_has_ended(
+    objects, store, lost, won
+):
+    publish(store, FIRST, 1)
+    other = elsewhere(store)
+    with other.open("spend") as snapshot:
+        objects.before = _killed_at("replace")
+        with pytest.raises(Killed):
+            publish(store, lost, 3)
+        with other.transaction(snapshot) as tx:
+            tx.commit(version_of(tx, won, events(2)))
+    third = elsewhere(store, "third")
+    with third.open("spend") as snapshot:
+        assert snapshot.versions == (FIRST, won)
+        assert snapshot.pointer == Pointer(won, 2)
+    assert elsewhere(store, "fourth").versions("spend") == [FIRST, won]
+
+
+def test_only_one_of_two_machines_wins_and_the_other_is_told(store):
+    publish(store, FIRST, 1)
+    other = elsewhere(store)
+    with store.open("spend") as mine, other.open("spend") as theirs:
+        with store.transaction(mine) as tx:
+            tx.commit(version_of(tx, SECOND, events(2)))
+        for version, why in ((SECOND, r"1\.0\.1 exists"), (THIRD, "another publisher was faster")):
+            with (
+                other.transaction(theirs) as tx,
+                pytest.raises(VersionConflict, match=why),
+            ):
+                tx.commit(version_of(tx, version, events(3)))
+    assert other.versions("spend") == [FIRST, SECOND]
+    assert elsewhere(store, "third").read("spend").equals(events(2))
+
+
+# The cache
+
+
+def test_the_cache_may_be_deleted_at_any_time(store, tmp_path):
+    publish(store, FIRST, 1)
+    publish(store, SECOND, 1, 2)
+    shutil.rmtree(store.cache)
+    assert store.read("spend").equals(events(1, 2))
+    assert store.read("spend", "1.0.0").equals(events(1))
+    shutil.rmtree(store.cache)
+    assert publish(store, THIRD, 1, 2, 3) == Pointer(THIRD, 3)
+    assert [summary.version for summary in store.summaries("spend")] == [FIRST, SECOND, THIRD]
+
+
+def test_a_damaged_file_of_the_cache_is_fetched_again_and_a_damaged_object_is_named(objects, store):
+    publish(store, FIRST, 1)
+    [file] = store.files("spend", FIRST)
+    Path(file).write_bytes(b"damaged")
+    assert verify(store, ["spend"]) == []
+    assert store.read("spend").equals(events(1))
+    key = next(key for key in objects.stored if "/_parts/" in key)
+    objects.stored[key] = b"damaged", 1, 1
+    [problem] = verify(store, ["spend"])
+    assert problem.what.endswith("is not what was published: its bytes have changed")
+    with pytest.raises(IntegrityError, match="its bytes have changed"):
+        elsewhere(store).read("spend")
+
+
+def test_what_no_version_names_goes_once_it_is_old_enough(objects, tmp_path):
+    young = ObjectStore(URL, tmp_path / "a", objects=objects)
+    for version, users in ((FIRST, (1,)), (SECOND, (2,)), (THIRD, (3,))):
+        publish(young, version, *users)
+    parts = [key for key in objects.stored if "/_parts/" in key]
+    for store in (young, opened(objects, tmp_path / "b")):
+        with store.lock("spend"):
+            for version in store.versions("spend")[:-1]:
+                store.remove("spend", version)
+            store.remove_partials("spend", [])
+        assert store.versions("spend") == [THIRD]
+        left = [key for key in objects.stored if "/_parts/" in key]
+        assert left == (parts if store is young else parts[-1:])
+    assert verify(store, ["spend"]) == []
+    assert young.read("spend").equals(events(3))
+
+
+def test_an_address_is_checked(tmp_path):
+    for wrong in ("bucket/store", "ftp://bucket/store", "s3://", "s3:///store", "s3://b/a?x=1", 7):
+        with pytest.raises(DefinitionError, match="ObjectStore: url must be an address such as"):
+            ObjectStore(wrong, tmp_path)
+    assert repr(ObjectStore("gs://b/a/", tmp_path)) == "ObjectStore('gs://b/a')"
+
+
+# Races
+
+
+def test_publishers_that_race_make_versions_that_follow_each_other(objects, tmp_path):
+    """Six machines publish at once; a tenth of them ends between manifest and pointer, and some answers are lost."""
+    chance = random.Random(7)
+    opened(objects, tmp_path / "first").establish()
+
+    def machine(number: int) -> None:
+        own = MemoryObjects(objects.stored)
+        own.before = lambda deed, key: _perhaps(chance, 0.1, Killed(), deed == "replace")
+        own.after = lambda deed, key: _perhaps(
+            chance, 0.15, StoreError("no answer"), deed in ("create", "replace")
+        )
+        done = attempt = 0
+        while done < 4:
+            attempt += 1
+            store = opened(own, tmp_path / f"{number}-{attempt}")
+            try:
+                with store.open("spend") as snapshot, store.transaction(snapshot) as tx:
+                    parent = snapshot.pointer.version if snapshot.pointer else None
+                    patch = snapshot.versions[-1].patch + 1 if snapshot.versions else 0
+                    tx.commit(version_of(tx, Version(1, 0, patch), events(number), parent=parent))
+                    done += 1
+            except (Killed, StoreError):
+                continue
+
+    threads = [threading.Thread(target=machine, args=(number,)) for number in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    last = opened(objects, tmp_path / "last")
+    with last.lock("spend"):
+        versions = last.versions("spend")
+    assert [version.patch for version in versions] == list(range(len(versions)))
+    assert len(versions) >= 24
+    parents = [last.manifest("spend", version).parent for version in versions]
+    assert parents == [None, *versions[:-1]]
+    assert verify(last, ["spend"]) == []
+
+
+def _killed_at(deed: str) -> Callable[[str, str], None]:
+    def before(asked: str, key: str) -> None:
+        if asked == deed:
+            raise Killed
+
+    return before
+
+
+def _perhaps(chance: random.Random, share: float, error: BaseException, applies: bool) -> None:
+    if applies and chance.random() < share:
+        raise error

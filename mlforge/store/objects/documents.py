@@ -21,7 +21,7 @@ _Known = tuple[FeatureDocument, Tag]
 
 @dataclass
 class Session:
-    """What the holder of a feature's lock has read of it, and what it has yet to write.
+    """State of the holder of a feature's lock: the versions it has listed, and file states that it has yet to write.
 
     A change by another process shows when something is written: the writer's condition fails then.
     """

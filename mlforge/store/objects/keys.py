@@ -15,14 +15,15 @@ from __future__ import annotations
 
 from mlforge.core.values import Version
 
+VERSIONS = "_versions"
 LATEST, SOURCES, AUDIT = "_latest.json", "_sources.json.gz", "_audit.json"
 PARTS, PARTIALS, LINEAGE = "_parts", "_partials", "_lineage"
 IDENTITY, LOCKS = "_metadata/store.json", "_metadata/locks"
 
 
 def meta(name: str, version: Version) -> str:
-    """A version's manifest."""
-    return f"{name}/{version}/.meta.json"
+    """A version's manifest. No folder of its own, as some servers list folders that have nothing in them any more."""
+    return f"{name}/{VERSIONS}/{version}.json"
 
 
 def part(name: str, hash_: str) -> str:
@@ -40,6 +41,6 @@ def piece(name: str, hash_: str) -> str:
     return f"{name}/{LINEAGE}/{hash_}.json"
 
 
-def hash_in(key: str) -> str:
-    """The hash that an object is named after."""
-    return key.rpartition("/")[2].partition(".")[0]
+def stem(key: str) -> str:
+    """The last part of a key, without `.json`: a version, or a model."""
+    return key.rpartition("/")[2].removesuffix(".json")

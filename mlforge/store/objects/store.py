@@ -181,10 +181,9 @@ class ObjectStore(Store):
     def _listed(self, name: str) -> list[Version]:
         """Versions that have a manifest in the bucket, ascending."""
         versions = []
-        for folder in self._objects.folders(name):
-            if folder[:1].isdigit():
-                with suppress(StoreError):
-                    versions.append(Version.parse(folder))
+        for entry in self._objects.entries(f"{name}/{keys.VERSIONS}"):
+            with suppress(StoreError):
+                versions.append(Version.parse(keys.stem(entry.key)))
         return sorted(versions)
 
     def pointer(self, name: str) -> Pointer | None:
@@ -197,7 +196,7 @@ class ObjectStore(Store):
         return document.pointer if document else None
 
     def manifest(self, name: str, version: Version) -> Manifest:
-        """The version's `.meta.json`, fetched once."""
+        """The version's document, fetched once."""
         document = self._documents.known(checked(name))
         if document is not None and document.erasing is None and version not in document.removing:
             manifest = self._files(name).manifest(version)
@@ -548,7 +547,7 @@ class ObjectStore(Store):
 
     def locks(self) -> dict[str, Lock]:
         """Read the objects of `_metadata/locks`."""
-        models = sorted(keys.hash_in(entry.key) for entry in self._objects.entries(keys.LOCKS))
+        models = sorted(keys.stem(entry.key) for entry in self._objects.entries(keys.LOCKS))
         blobs = each(lambda model: self._objects.read(_lock_key(model)), models)
         return {
             model: locks.understood(_decoded(blob.data), f"{self.url}/{_lock_key(model)}", model)

@@ -1,0 +1,75 @@
+"""The store in a bucket on real servers: the shared contract on each, and servers that cannot hold a store."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from mlforge.errors import UnsupportedStore
+from mlforge.store import ObjectStore, Store
+from mlforge.testing.store_contract import StoreContract
+from mlforge.testing.store_values import FIRST, publish
+from tests.support.object_servers import BUCKET, Server, careless, moto, seaweed
+
+
+@pytest.fixture(scope="module")
+def seaweed_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with seaweed(tmp_path_factory.mktemp("seaweed")) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def moto_server() -> Iterator[Server]:
+    with moto() as server:
+        yield server
+
+
+class _OnAServer(StoreContract):
+    """Each time that the store is opened again it is on another machine, whose cache is empty."""
+
+    server: Server
+
+    @pytest.fixture
+    def store(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
+        for name, value in self.server.environment.items():
+            monkeypatch.setenv(name, value)  # as a tool finds it that reads a location
+        self.folder, self.machines = tmp_path, 0
+        self.url = f"s3://{BUCKET}/{uuid.uuid4().hex}"
+        return self.on(tmp_path / "first")
+
+    def on(self, cache: Path) -> ObjectStore:
+        return ObjectStore(self.url, cache, self.server.options, grace="1ms")
+
+    def again(self, store: Store) -> Store:
+        self.machines += 1
+        return self.on(self.folder / str(self.machines))
+
+    def beside(self, store: Store) -> Store:
+        assert isinstance(store, ObjectStore)
+        return self.on(store.cache.parent)
+
+
+@pytest.mark.slow
+class TestOnSeaweed(_OnAServer):
+    @pytest.fixture(autouse=True)
+    def of(self, seaweed_server: Server) -> None:
+        self.server = seaweed_server
+
+
+@pytest.mark.slow
+class TestOnMoto(_OnAServer):
+    @pytest.fixture(autouse=True)
+    def of(self, moto_server: Server) -> None:
+        self.server = moto_server
+
+
+def test_a_server_that_ignores_conditions_is_refused_by_name(tmp_path):
+    with careless() as server:
+        store = ObjectStore(f"s3://{BUCKET}/shop", tmp_path, server.options)
+        with pytest.raises(
+            UnsupportedStore, match=r"s3://bucket/shop: its server ignores If-None-Match"
+        ):
+            publish(store, FIRST, 1)
