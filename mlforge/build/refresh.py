@@ -14,6 +14,7 @@ import structlog
 
 from mlforge.build.categorizer import Decision
 from mlforge.build.deciding import decided, events_diff, hold_of
+from mlforge.build.defaults import check_defaults, noted_defaults
 from mlforge.build.diff import compare_rows, tables
 from mlforge.build.loss import loss_of
 from mlforge.build.policy import mode_of
@@ -114,6 +115,7 @@ def candidate_of(
     feature: Feature, source: str, intake: Intake, schema: Schema, engine: Engine
 ) -> Manifest:
     """The version that the intake would make of a source, before it has a number and rows."""
+    check_defaults(feature, schema)
     return Manifest(
         spec=feature.spec,
         events=schema,
@@ -261,6 +263,7 @@ class _Refresh:
             ignored={ignored.path: ignored.reason for ignored in listing.ignored},
             description=self.feature.description,
             tags=self.feature.tags,
+            defaults=noted_defaults(self.feature),
         )
         self._write_books(snapshot, now)
         if intake.file_states != snapshot.file_states:

@@ -22,6 +22,7 @@ from mlforge.core.validators import REQUIRED, Rule
 from mlforge.core.values import FEATURE, check_name
 from mlforge.errors import DefinitionError, did_you_mean
 from mlforge.features.code_hash import CodeState
+from mlforge.features.defaults import parse_defaults
 from mlforge.features.selection import Selection
 
 Function = Callable[[Any], Any]
@@ -48,6 +49,8 @@ class Feature:
     incremental: bool | None = None
     tables: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Sources of the function's further arguments, by their names."""
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    """Values that take the place of null in answers, by column; nothing that is stored has them, and no hash."""
     leaves_closed_out: bool = False
     """Whether a metric without an offset leaves its `closed` to the default."""
 
@@ -125,6 +128,7 @@ def feature(
     derive: Mapping[str, str] | None = None,
     owner: str | None = None,
     columns: Mapping[str, str] | None = None,
+    defaults: Mapping[str, Any] | None = None,
 ) -> Callable[[Function], Feature]:
     """Make a feature of a function from the source's rows to events.
 
@@ -146,6 +150,8 @@ def feature(
         instant of evaluation: `{"silent": "days(t - seen__last_time__30d)"}`.
     owner: the person or team to ask. columns: column -> description, as in `{"amount__sum__7d": "spent in a week"}`.
         They are for people, as `description` is, which by default is the function's docstring: a change makes no version.
+    defaults: column -> value that takes the place of null in answers of training and online reads, of this feature and
+        of services. What is stored has none, so the feature's own `derive` sees null, and a change makes no version.
 
     The function takes and returns a polars DataFrame (a LazyFrame may be returned). Files that it reads by
     itself are refused: their changes would go unnoticed.
@@ -182,6 +188,7 @@ def feature(
             description=(function.__doc__ or "").strip() if described is None else described,
             owner=_optional(owner, f"{own_name}: owner", "or leave it out", empty=True) or "",
             column_descriptions=_descriptions(columns, spec),
+            defaults=parse_defaults(defaults, spec),
             engine=None if engine is None else check_engine(engine, own_name),
             incremental=None
             if incremental is None

@@ -35,7 +35,7 @@ from mlforge.maintenance.sampling import (
     rows_of,
 )
 from mlforge.online import OnlineStore
-from mlforge.retrieval.training import get_training_data
+from mlforge.retrieval.training import stored_values
 from mlforge.sources.row_source import RowSource
 from mlforge.store import Store
 from mlforge.store.integrity import DAMAGE
@@ -241,7 +241,7 @@ class _Audit:
             instants = pl.Series(spec.timestamp, [t for _, t in questions], dtype=pl.Int64)
             spine = spine.with_columns(instants.cast(polars_schema.UTC_INSTANT))
         pinned = (spec.name, str(self.manifest.version))
-        training_rows = get_training_data(spine, [pinned], self.store, engine=self.manifest.engine)
+        training_rows = stored_values(spine, [pinned], self.store, self.manifest.engine)
         for (entity, t), row in zip(questions, rows_of(training_rows), strict=True):
             cells = histories[entity].value(t)
             names = (*cells, *(column.name for column in spec.derived))

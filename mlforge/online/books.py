@@ -108,6 +108,7 @@ class OnlineBooks:
     derived: derived columns, in order. Rows and `columns` hold those that do not depend on the instant; the
         others are computed at the read. inputs: the dtypes of what they read, `columns` and keys.
     meaning: what the columns mean, as `core.meaning.meaning_text` has it; empty where a release before pushed them.
+    defaults: the feature's described ones, by column, which take the place of null in answers.
     """
 
     target: Target | None
@@ -124,6 +125,7 @@ class OnlineBooks:
     derived: tuple[Derived, ...] = ()
     inputs: Schema = ()
     meaning: str = ""
+    defaults: Mapping[str, Any] = field(default_factory=dict)
 
     def empty_row(self) -> dict[str, Any]:
         """The values of an entity without a row; lists are the caller's own."""

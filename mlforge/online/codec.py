@@ -16,6 +16,7 @@ from mlforge.core.values import Version, from_iso, to_iso
 from mlforge.errors import BooksDamaged, OnlineError, StoreError
 from mlforge.online.books import UNRECORDED, Evidence, OnlineBooks, Owner, Target
 from mlforge.online.decoding import Misfit, SameDtype, decode_rows, decoder
+from mlforge.services.description import default_of
 
 FORMAT = "1"
 _FOREVER = "none"
@@ -73,6 +74,7 @@ def to_fields(target: Target, books: OnlineBooks, ttl: int | None) -> dict[str, 
         "losses": evidence_text(books.evidence),
         "derive": _derive_text(books),
         "meaning": f"{target.version} {books.meaning}" if books.meaning else "",
+        **({"defaults": _json(dict(books.defaults))} if books.defaults else {}),
     }
 
 
@@ -154,6 +156,7 @@ def _parsed(fields: Mapping[str, str]) -> OnlineBooks:
         owner=owner,
         **_derive(fields.get("derive", "")),
         meaning=_meaning(fields.get("meaning", ""), target),
+        defaults=_defaults(fields.get("defaults", "{}")),
     )
 
 
@@ -168,6 +171,14 @@ def _derive(text: str) -> dict[str, Any]:
     derived = (Derived(_text(c["name"]), _text(c["expression"])) for c in columns)
     inputs = (Column(_text(c["name"]), _text(c["dtype"])) for c in document["inputs"])
     return {"derived": tuple(derived), "inputs": tuple(inputs)}
+
+
+def _defaults(text: str) -> Mapping[str, Any]:
+    """Described defaults by column; ValueError for what describes none."""
+    defaults = _mapping(json.loads(text))
+    for value in defaults.values():
+        default_of(value)
+    return defaults
 
 
 def _derive_text(books: OnlineBooks) -> str:

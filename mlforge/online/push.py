@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import socket
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import polars as pl
 
@@ -251,16 +253,16 @@ class _Push:
     def _renewed(self, books: OnlineBooks) -> PushResult:
         """Nothing moved: keep rows alive, and write them anew if some were lost."""
         name, evidence, begun = self.manifest.name, self.online.evidence(), clock.now()
+        told = replace(books, meaning=self._meaning, defaults=self._defaults)
         if books.renewal_due(self.online.ttl, begun) or evidence != books.evidence:
             alive = self.online.renew(name, self.target)
             if alive < books.rows:
                 log.warning("rows were lost online", feature=name, lost=books.rows - alive)
                 self.online.begin(name, self.target, Claim(self.owner))
                 return self._all(evidence)
-            checked = replace(books, renewed_at=begun, evidence=evidence, meaning=self._meaning)
+            checked = replace(told, renewed_at=begun, evidence=evidence)
             self.online.finish(name, self.target, checked, _run(evidence))
-        elif books.meaning != self._meaning:  # a release before wrote none
-            told = replace(books, meaning=self._meaning)
+        elif told != books:  # a release before wrote no meaning; the definition has other defaults
             self.online.finish(name, self.target, told, _run(evidence))
         return PushResult(name, self.target.version, self.target.as_of)
 
@@ -355,6 +357,7 @@ class _Push:
             derived=spec.derived,
             inputs=spec.inputs(events),
             meaning=self._meaning,
+            defaults=self._defaults,
         )
         reach("push.removed")
         self.online.finish(self.manifest.name, self.target, books, _run(begun))
@@ -363,6 +366,10 @@ class _Push:
     @property
     def _meaning(self) -> str:
         return meaning_text(self.manifest.spec, self.manifest.code_hash)
+
+    @property
+    def _defaults(self) -> Mapping[str, Any]:
+        return self.store.books(self.manifest.name).defaults
 
     @property
     def now(self) -> AsOfView:

@@ -66,7 +66,10 @@ def behind(store: Store, online: OnlineView, feature: str) -> str | None:
         books = online.books(feature)
     except BooksDamaged:
         return "its books online cannot be read"
-    return lag(books, pointer, manifest, online.ttl, clock.now(), evidence)
+    reason = lag(books, pointer, manifest, online.ttl, clock.now(), evidence)
+    if reason is None and books is not None and books.defaults != store.books(feature).defaults:
+        return "its defaults online are not those of the definitions"
+    return reason
 
 
 def lag(

@@ -11,7 +11,7 @@ from mlforge.errors import MlforgeError, RetrievalError, StoreError
 from mlforge.registry.entries import ColumnEntry, ServiceEntry, UseEntry
 from mlforge.registry.graph import SERVICE, Graph, Node
 from mlforge.retrieval.reading import FeatureUse, reading_of
-from mlforge.services.completion import Output, completion
+from mlforge.services.completion import completion
 from mlforge.services.description import describe
 from mlforge.services.service import Service
 
@@ -112,7 +112,7 @@ def _of_feature(
 
 def _derived(service: Service, uses: Sequence[FeatureUse]) -> Iterator[ColumnEntry]:
     """The service's own columns; their dtypes as far as those of what they read are known."""
-    outputs = tuple(Output(use.label(c.name), c.name, c.dtype) for use in uses for c in use.chosen)
+    outputs = tuple(output for use in uses for output in use.outputs)
     dtype_of: dict[str, str] = {}
     if uses:
         try:

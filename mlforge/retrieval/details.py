@@ -93,16 +93,24 @@ def complete_details(
     known: the details of features' columns, by name. values: their values without defaults. completed: the values of
     the answer.
     """
-    details = {
-        name: _defaulted(of_value)
-        if values[name] is None and name in complete.defaults
-        else of_value
-        for name, of_value in known.items()
-    }
+    details = default_details(complete.defaults, known, values)
     for column in complete.derived:
         read = [details[name] for name in column.inputs if name in details]
         details[column.name] = _derived(read, completed[column.name])
     return details
+
+
+def default_details(
+    defaults: Mapping[str, Any], known: Mapping[str, ValueDetails], values: Mapping[str, Any]
+) -> dict[str, ValueDetails]:
+    """The details of features' columns, which say where a default takes the place of null.
+
+    defaults, known: by name in the answer. values: without defaults.
+    """
+    return {
+        name: _defaulted(of_value) if values[name] is None and name in defaults else of_value
+        for name, of_value in known.items()
+    }
 
 
 def _defaulted(details: ValueDetails) -> ValueDetails:

@@ -16,7 +16,13 @@ from mlforge.frames.interop import Table
 from mlforge.retrieval.reading import FeatureUse, Reading
 from mlforge.retrieval.references import AnswerNames
 from mlforge.retrieval.spine import spine_instants, spine_key, spine_points, time_column
-from mlforge.services.completion import Output, completion, request_columns
+from mlforge.services.completion import (
+    Output,
+    completion,
+    filled_columns,
+    own_defaults,
+    request_columns,
+)
 from mlforge.services.service import Service
 from mlforge.store.integrity import intact
 
@@ -50,11 +56,11 @@ def joined(
         if warns:
             _warn_of_own_events(events, points)
         values = evaluation.values_at(engine, events, points)
-        outputs += [Output(to, c.name, c.dtype) for c, to in zip(chosen, labels, strict=True)]
+        outputs += use.outputs
         columns += [values[c.name].alias(to) for c, to in zip(chosen, labels, strict=True)]
     service = reading.service
     if service is None:
-        return columns
+        return filled_columns(columns, own_defaults(tuple(outputs)))
     keys = _keys(table, reading.uses) if service.derived else {}
     instants = _instants(service, table, reading.uses, timestamp)
     return _completed(service, table, columns, tuple(outputs), keys, instants)

@@ -17,7 +17,11 @@ def columns_of(reading: Reading) -> tuple[UsedColumn, ...]:
         column
         for use in reading.uses
         for column in used_columns(
-            use.manifest, [c.name for c in use.chosen], use.prefix, use.reference.renamed
+            use.manifest,
+            [c.name for c in use.chosen],
+            use.prefix,
+            use.reference.renamed,
+            defaults=use.defaults,
         )
     )
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
-from typing import TypeVar
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
 
 from mlforge.core.manifest import Manifest
 from mlforge.core.schema import Schema
 from mlforge.core.values import Version
 from mlforge.errors import IntegrityError, RetrievalError, StoreError, VersionNotFound
 from mlforge.retrieval.references import FeatureRef, Reference, check_store, parse_references
+from mlforge.services.completion import Output
 from mlforge.services.service import Service
 from mlforge.store import Store
 
@@ -21,11 +22,23 @@ Answer = TypeVar("Answer")
 
 @dataclass(frozen=True)
 class FeatureUse:
-    """A feature in an answer: how the caller named it, the version that is read, and the prefix of its columns."""
+    """A feature in an answer: how the caller named it, the version that is read, and the prefix of its columns.
+
+    defaults: the feature's described ones, by column.
+    """
 
     reference: Reference
     manifest: Manifest
     prefix: str
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def outputs(self) -> list[Output]:
+        """The chosen columns as the answer has them, with their defaults."""
+        return [
+            Output.of(self.label(column.name), column.name, column.dtype, self.defaults)
+            for column in self.chosen
+        ]
 
     @property
     def chosen(self) -> Schema:
@@ -45,6 +58,11 @@ class Reading:
     store: Store
     uses: tuple[FeatureUse, ...]
     service: Service | None = None
+
+    @property
+    def stored(self) -> Reading:
+        """The same versions without features' defaults: their values as they are stored."""
+        return replace(self, uses=tuple(replace(use, defaults={}) for use in self.uses))
 
     @contextmanager
     def leased(self) -> Iterator[None]:
@@ -124,6 +142,11 @@ def _resolve(references: Sequence[Reference], store: Store) -> tuple[FeatureUse,
         if len({m.version for r, m in pairs if m.name == name and not r.prefix}) > 1
     }
     return tuple(
-        FeatureUse(r, m, r.prefix or (f"{m.name}__{m.version}" if m.name in several else m.name))
+        FeatureUse(
+            r,
+            m,
+            r.prefix or (f"{m.name}__{m.version}" if m.name in several else m.name),
+            store.books(m.name).defaults,
+        )
         for r, m in pairs
     )

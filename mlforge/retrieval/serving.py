@@ -18,7 +18,12 @@ from mlforge.errors import NotServed, RetrievalError
 from mlforge.online import OnlineBooks, OnlineStore, Target
 from mlforge.online.finishing import answer_columns, answer_dtypes, finished
 from mlforge.online.steps import Steps, answered, answered_async
-from mlforge.retrieval.details import FeatureDetails, ValueDetails, complete_details
+from mlforge.retrieval.details import (
+    FeatureDetails,
+    ValueDetails,
+    complete_details,
+    default_details,
+)
 from mlforge.retrieval.locked import check_settled, served_meaning
 from mlforge.retrieval.online_rows import FetchedRows, check_missing, fetched_rows
 from mlforge.retrieval.references import (
@@ -30,7 +35,7 @@ from mlforge.retrieval.references import (
     parse_references,
 )
 from mlforge.retrieval.spine import Entities, checked_entities
-from mlforge.services.completion import Output, completion, request_rows
+from mlforge.services.completion import Output, completion, own_defaults, request_rows
 from mlforge.services.locking import UsedColumn, check_lock
 from mlforge.services.service import Service
 
@@ -126,8 +131,10 @@ class FeaturePart:
     def outputs(self) -> list[Output]:
         """The chosen columns with their dtypes."""
         dtype_of = answer_dtypes(self.reference.name, self.fetched.books)
+        defaults = self.fetched.books.defaults
         return [
-            Output(*pair, dtype_of[pair[1]]) for pair in zip(self.labels, self.columns, strict=True)
+            Output.of(label, column, dtype_of[column], defaults)
+            for label, column in zip(self.labels, self.columns, strict=True)
         ]
 
     @property
@@ -230,6 +237,15 @@ def online_answer(
         answers = [
             {**key, **row, **values} for key, row, values in zip(keys, brought, own, strict=True)
         ]
+    elif any(use.fetched.books.defaults for use in uses):
+        defaults = own_defaults(_outputs(uses))
+        of_values = [
+            default_details(defaults, *row) for row in zip(of_values, answers, strict=False)
+        ]
+        for answer in answers:
+            answer.update(
+                (label, value) for label, value in defaults.items() if answer[label] is None
+            )
     for answer, of_answer in zip(answers, of_values, strict=False):
         answer[DETAILS] = of_answer
     return OnlineAnswer(answers, uses, service)

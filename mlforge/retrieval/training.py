@@ -59,3 +59,15 @@ def get_training_data(
         return pl.DataFrame(joined(table, reading, timestamp, engine_named(engine)))
 
     return table.with_values(read(features, store, answer))
+
+
+def stored_values(
+    spine: pl.DataFrame, features: Sequence[FeatureRef], store: Store, engine: str
+) -> pl.DataFrame:
+    """The rows of `get_training_data` without features' defaults."""
+    table = interop.taken(spine)
+
+    def answer(reading: Reading) -> pl.DataFrame:
+        return pl.DataFrame(joined(table, reading.stored, None, engine_named(engine)))
+
+    return spine.hstack(read(features, store, answer))

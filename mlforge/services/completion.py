@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from mlforge.core.schema import INTEGERS, Schema, decimal_scale, dtypes
 from mlforge.core.values import from_us, to_us
 from mlforge.errors import RetrievalError, did_you_mean
 from mlforge.frames import polars_schema
+from mlforge.services.description import default_of
 from mlforge.services.service import Service
 
 _CLASSES: dict[str, tuple[type, ...]] = {
@@ -37,11 +39,21 @@ _CLASSES: dict[str, tuple[type, ...]] = {
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """A feature's column in an answer: its name there, and its name and dtype in the feature."""
+    """A feature's column in an answer: its name there, and its name and dtype in the feature.
+
+    default: the feature's default of it, as JSON of its description; empty where it has none.
+    """
 
     label: str
     column: str
     dtype: str
+    default: str = ""
+
+    @classmethod
+    def of(cls, label: str, column: str, dtype: str, defaults: Mapping[str, Any]) -> Output:
+        """The column, with its default of a feature's described ones."""
+        default = json.dumps(defaults[column]) if column in defaults else ""
+        return cls(label, column, dtype, default)
 
 
 @dataclass(frozen=True)
@@ -79,7 +91,7 @@ class Completion:
         values, request, keys: named as in the answer, all of one length; `keys` of those that are read. instants: each
         row's `t`, as UTC instants; None where no derived column reads it.
         """
-        filled = [self._filled(column) for column in values]
+        filled = filled_columns(values, self.defaults)
         if not self.derived:
             return filled
         sources: dict[str, tuple[str, str]] = {}
@@ -114,11 +126,50 @@ class Completion:
             {**keys, **filled, **request} if keys else {**filled, **request}, t
         )
 
-    def _filled(self, column: pl.Series) -> pl.Series:
-        if column.name not in self.defaults or column.null_count() == 0:
-            return column
-        value = pl.lit(self.defaults[column.name], dtype=column.dtype)
-        return column.to_frame().select(pl.first().fill_null(value)).to_series()
+
+def filled_columns(columns: Sequence[pl.Series], defaults: Mapping[str, Any]) -> list[pl.Series]:
+    """The columns with their defaults, by name, in place of nulls."""
+    return [_filled(column, defaults) for column in columns]
+
+
+def _filled(column: pl.Series, defaults: Mapping[str, Any]) -> pl.Series:
+    if column.name not in defaults or column.null_count() == 0:
+        return column
+    value = pl.lit(defaults[column.name], dtype=column.dtype)
+    return column.to_frame().select(pl.first().fill_null(value)).to_series()
+
+
+@lru_cache(maxsize=256)
+def own_defaults(outputs: tuple[Output, ...]) -> Mapping[str, Any]:
+    """The defaults that features have for their columns, by label; RetrievalError for one that does not fit its column."""
+    return {
+        output.label: fitting_default(
+            default_of(json.loads(output.default)), output.dtype, _default_named(output.label)
+        )
+        for output in outputs
+        if output.default
+    }
+
+
+def fitting_default(value: Any, dtype: str, what: str) -> Any:
+    """A default as a column of the dtype has it; RetrievalError, which names it as `what`, where the column does not hold it."""
+    brought = _brought(value, dtype, what)
+    is_decimal = decimal_scale(dtype) is not None
+    if brought is None:
+        raise RetrievalError(f"{what} is {shown(value)}, which is null; leave it out")
+    exact = Decimal(str(brought)) if is_decimal else brought
+    try:
+        held = pl.Series([exact], dtype=polars_schema.to_polars(dtype)).item()
+    except (ArithmeticError, TypeError, ValueError, RuntimeError, pl.exceptions.PolarsError):
+        held = None  # some of what no decimal holds is a RuntimeError of polars
+    too_large = isinstance(held, float) and not math.isfinite(held)
+    if held is None or too_large or (is_decimal and held != exact):
+        raise RetrievalError(f"{what} is {dtype}, which does not hold {shown(value)}")
+    return held
+
+
+def _default_named(label: str) -> str:
+    return f"the default of {label!r}"
 
 
 @lru_cache(maxsize=256)
@@ -248,7 +299,7 @@ def _as_float(value: float, dtype: str) -> float:
 
 
 def _defaults(service: Service, outputs: Sequence[Output]) -> dict[str, Any]:
-    defaults: dict[str, Any] = {}
+    defaults = dict(own_defaults(tuple(outputs)))
     labels = {output.label for output in outputs}
     for name, value in service.defaults.items():
         meant = [o for o in outputs if o.label == name or (name not in labels and o.column == name)]
@@ -257,22 +308,6 @@ def _defaults(service: Service, outputs: Sequence[Output]) -> dict[str, Any]:
                 f"{service.name}: defaults: no column {name!r}; {did_you_mean(name, sorted(labels))}"
             )
         for output in meant:
-            defaults[output.label] = _default(value, output, service.name)
+            what = f"{service.name}: {_default_named(output.label)}"
+            defaults[output.label] = fitting_default(value, output.dtype, what)
     return defaults
-
-
-def _default(value: Any, output: Output, owner: str) -> Any:
-    what = f"{owner}: the default of {output.label!r}"
-    brought = _brought(value, output.dtype, what)
-    is_decimal = decimal_scale(output.dtype) is not None
-    if brought is None:
-        raise RetrievalError(f"{what} is {shown(value)}, which is null; leave it out")
-    exact = Decimal(str(brought)) if is_decimal else brought
-    try:
-        held = pl.Series([exact], dtype=polars_schema.to_polars(output.dtype)).item()
-    except (ArithmeticError, TypeError, ValueError, RuntimeError, pl.exceptions.PolarsError):
-        held = None  # some of what no decimal holds is a RuntimeError of polars
-    too_large = isinstance(held, float) and not math.isfinite(held)
-    if held is None or too_large or (is_decimal and held != exact):
-        raise RetrievalError(f"{what} is {output.dtype}, which does not hold {shown(value)}")
-    return held

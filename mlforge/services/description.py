@@ -29,7 +29,7 @@ def describe(service: Service) -> Document:
         "features": [_described_use(entry) for entry in service.features],
         "request": {column.name: column.dtype for column in service.request},
         "derive": {column.name: column.expression for column in service.derived},
-        "defaults": {name: described_default(value) for name, value in service.defaults.items()},
+        "defaults": described_defaults(service.defaults),
         "max_age": None if service.max_age is None else str(service.max_age),
         "owner": service.owner,
         "description": service.description,
@@ -43,7 +43,7 @@ def service_of(document: Mapping[str, Any], specs: Mapping[str, FeatureSpec]) ->
         [_use(use, specs[use["feature"]]) for use in document["features"]],
         {name: polars_schema.to_polars(dtype) for name, dtype in document["request"].items()},
         document["derive"],
-        {name: _default(value) for name, value in document["defaults"].items()},
+        {name: default_of(value) for name, value in document["defaults"].items()},
         document["max_age"],
         document["owner"],
         document["description"],
@@ -60,7 +60,13 @@ def described_default(value: Any) -> Any:
     return {"decimal": str(value)} if isinstance(value, Decimal) else value
 
 
-def _default(value: Any) -> Any:
+def described_defaults(defaults: Mapping[str, Any]) -> Document:
+    """Defaults by column as JSON has them."""
+    return {name: described_default(value) for name, value in defaults.items()}
+
+
+def default_of(value: Any) -> Any:
+    """The default that was described."""
     if not isinstance(value, dict):
         return value
     [(kind, text)] = value.items()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Protocol
@@ -18,7 +18,7 @@ from mlforge.core.schema import Column, Schema, dtypes
 from mlforge.errors import RetrievalError, did_you_mean
 from mlforge.features.feature import Feature
 from mlforge.features.selection import Selection
-from mlforge.services.completion import Output, completion
+from mlforge.services.completion import Output, completion, own_defaults
 from mlforge.services.service import Service
 
 
@@ -43,6 +43,9 @@ class Versions(Protocol):
     def identity(self) -> Any:
         """The store's identity, None if it has none."""
 
+    def books(self, name: str) -> Any:
+        """The feature's books."""
+
     def resolve(self, name: str, version: str | None = None) -> Manifest:
         """The manifest of a version, by default the served one's."""
 
@@ -64,7 +67,8 @@ def lock_of(service: Service, store: Versions) -> Lock:
     for use, manifest in uses:
         several = len({version for name, version in plain if name == manifest.name}) > 1
         own = f"{manifest.name}__{manifest.version}" if several else manifest.name
-        used += _used(use, manifest, _prefix(use) or own)
+        defaults = store.books(manifest.name).defaults
+        used += _used(use, manifest, _prefix(use) or own, defaults)
     versions = (f"{manifest.name}@{manifest.version}" for _, manifest in uses)
     identity = store.identity()
     return Lock(
@@ -86,7 +90,7 @@ def locked_columns(
     """
     outputs = tuple(use.output for use in used)
     complete = None if service is None else completion(service, outputs, _keys(used))
-    defaults = {} if complete is None else complete.defaults
+    defaults = own_defaults(outputs) if complete is None else complete.defaults
     columns = []
     for use in used:
         label, column = use.output.label, use.output.column
@@ -115,25 +119,29 @@ def used_columns(
     names: Sequence[str],
     prefix: str,
     renamed: tuple[tuple[str, str], ...] = (),
+    *,
+    defaults: Mapping[str, Any],
 ) -> list[UsedColumn]:
-    """Some columns of a version, as an answer has them under a prefix."""
+    """Some columns of a version, as an answer has them under a prefix; defaults: the feature's described ones."""
     dtype_of = dtypes(manifest.spec.values(manifest.events))
     text = meaning_text(manifest.spec, manifest.code_hash)
     keys = tuple(column for column in manifest.events if column.name in manifest.spec.keys)
-    outputs = (Output(f"{prefix}__{name}", name, dtype_of[name]) for name in names)
+    outputs = (Output.of(f"{prefix}__{name}", name, dtype_of[name], defaults) for name in names)
     return [UsedColumn(output, manifest.name, text, keys, renamed) for output in outputs]
 
 
-def _used(use: str | Feature | Selection, manifest: Manifest, prefix: str) -> list[UsedColumn]:
+def _used(
+    use: str | Feature | Selection, manifest: Manifest, prefix: str, defaults: Mapping[str, Any]
+) -> list[UsedColumn]:
     known = [column.name for column in manifest.spec.values(manifest.events)]
     if not isinstance(use, Selection):
-        return used_columns(manifest, known, prefix)
+        return used_columns(manifest, known, prefix, defaults=defaults)
     for name in use.columns:
         if name not in known:
             raise RetrievalError(
                 f"{manifest.name}: no column {name!r}; {did_you_mean(name, known)}"
             )
-    return used_columns(manifest, use.columns or known, prefix, use.renamed)
+    return used_columns(manifest, use.columns or known, prefix, use.renamed, defaults=defaults)
 
 
 def _keys(used: Sequence[UsedColumn]) -> Schema:

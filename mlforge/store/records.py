@@ -73,7 +73,8 @@ class Books:
 
     hold: why a person must decide, None where nobody must. by_person: a person holds the feature, so that only
     a person lets it go on; otherwise a refresh may find that the reason has gone. pins: versions that people keep.
-    sets: versions that training sets keep, by the set's id.
+    sets: versions that training sets keep, by the set's id. defaults: values for nulls in answers, by column, as
+    `described_default` has them.
     """
 
     quarantine: Mapping[str, Quarantined] = field(default_factory=dict)
@@ -84,6 +85,7 @@ class Books:
     description: str = ""
     tags: tuple[str, ...] = ()
     sets: Mapping[str, SetPin] = field(default_factory=dict)
+    defaults: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def kept(self) -> frozenset[str]:
@@ -104,6 +106,7 @@ class Books:
             "description": self.description,
             "tags": list(self.tags),
             **({"sets": self._sets_json()} if self.sets else {}),
+            **({"defaults": dict(self.defaults)} if self.defaults else {}),
         }
 
     def _sets_json(self) -> dict[str, Any]:
@@ -136,6 +139,7 @@ class Books:
                 set_id: SetPin(tuple(held["versions"]), held["out"], held["at"])
                 for set_id, held in document.get("sets", {}).items()
             },
+            defaults=document.get("defaults", {}),
         )
 
 

@@ -56,6 +56,7 @@ class RecordsContract(StoreFixtures):
             description="what they spent “lately”",
             tags=("users", "money"),
             sets={"5e7": SetPin(("1.0.0", "1.3.0"), "/train/2026-11", 17)},
+            defaults={"amount__sum__7d": 0, "seen": {"date": "2026-01-31"}},
         )
         with store.lock("spend"):
             store.write_books("spend", books)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from mlforge.core.manifest import Manifest
@@ -33,6 +33,7 @@ class UsedFeature:
 
     reference: how it was asked for; without a version where the served one was meant. columns: pairs of a column of
     the feature and its name in the set. files: the source files behind the version, with the hashes of their bytes.
+    defaults: of the feature, for its columns in the set, as JSON has them.
     """
 
     reference: Reference
@@ -46,6 +47,7 @@ class UsedFeature:
     schema_hash: str
     source: str
     files: tuple[tuple[str, str], ...]
+    defaults: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def of(cls, use: FeatureUse) -> UsedFeature:
@@ -64,6 +66,7 @@ class UsedFeature:
             manifest.schema_hash,
             manifest.source,
             tuple((source.path, source.hash) for source in manifest.sources),
+            {c.name: use.defaults[c.name] for c in use.chosen if c.name in use.defaults},
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -85,6 +88,7 @@ class UsedFeature:
             "schema_hash": self.schema_hash,
             "source": self.source,
             "files": dict(self.files),
+            **({"defaults": dict(self.defaults)} if self.defaults else {}),
         }
 
     @classmethod
@@ -110,6 +114,7 @@ class UsedFeature:
             document["schema_hash"],
             document["source"],
             tuple(document["files"].items()),
+            document.get("defaults", {}),
         )
 
 

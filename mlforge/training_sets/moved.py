@@ -46,7 +46,7 @@ class SetFeature:
         """The feature as it is read today, with these columns alone."""
         columns = tuple(name for name, label in self.feature.columns if label not in self.unlike)
         reference = replace(self.feature.reference, columns=columns)
-        return FeatureUse(reference, self.now, self.feature.prefix)
+        return FeatureUse(reference, self.now, self.feature.prefix, self.feature.defaults)
 
     @property
     def spec(self) -> FeatureSpec:

@@ -1,0 +1,188 @@
+"""Defaults of a feature: in answers of training and online alike, never in what is stored."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from mlforge import (
+    Definitions,
+    Service,
+    TrainingSet,
+    get_online_features,
+    get_training_data,
+    training_set,
+)
+from mlforge.core import clock
+from mlforge.core.values import to_us
+from mlforge.errors import BuildError, DefinitionError, LockMismatch
+from mlforge.metrics import Rolling
+from mlforge.online import RedisStore
+from mlforge.online.staleness import behind
+from tests.support.projects import Project, at, rows
+
+NOW = at(5)
+SUM, MEAN = "amount__sum__7d", "amount__mean__7d"
+METRICS = [Rolling("7d", {"amount": ["sum", "mean", "count"]})]
+ENTITIES = [{"user_id": user} for user in (1, 9)]
+SPINE = pl.DataFrame({"user_id": [1, 9], "at": [NOW, NOW]})
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    project = Project(tmp_path)
+    project.drop("a", rows((1, 0, 1.0), (1, 3, 2.0), (2, 5, 5.0)))
+    return project
+
+
+def build(project: Project, online: RedisStore, defaults: Any, **changes: Any) -> Definitions:
+    spend = project.define(name="spend", defaults=defaults, **{"metrics": METRICS, **changes})
+    definitions = project.definitions(spend)
+    definitions.online_store = online
+    with clock.fixed(to_us(NOW)):
+        definitions.build(online=True)
+    return definitions
+
+
+def answers(
+    definitions: Definitions, features: Any, **options: Any
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The values of users 1 and 9 in training and online, without keys."""
+    with clock.fixed(to_us(NOW)):
+        trained = get_training_data(SPINE, features, store=definitions.store, **options)
+        served = get_online_features(features, ENTITIES, store=definitions.online_store, **options)
+    return (
+        trained.drop("user_id", "at").to_dicts(),
+        [{name: row[name] for name in row if name != "user_id"} for row in served],
+    )
+
+
+def test_a_default_fills_answers_by_name_and_by_object_and_makes_no_version(
+    project: Project, online: RedisStore
+) -> None:
+    before = build(project, online, None)
+    stored = before.store.read("spend")
+    hashes = before.features["spend"].code_hash
+    after = build(project, online, {SUM: 0, MEAN: 1.5})
+    assert [str(version) for version in after.store.versions("spend")] == ["1.0.0"]
+    assert after.features["spend"].code_hash == hashes
+    assert after.store.read("spend").equals(stored)
+    spend = after.features["spend"]
+    empty = {f"spend__{SUM}": 0.0, f"spend__{MEAN}": 1.5, "spend__amount__count__7d": 0}
+    full = {f"spend__{SUM}": 3.0, f"spend__{MEAN}": 1.5, "spend__amount__count__7d": 2}
+    for features in (["spend"], [spend], [(spend, "1.0.0")]):
+        trained, served = answers(after, features)
+        assert trained == served == [full, empty]
+        assert isinstance(served[1][f"spend__{SUM}"], float)
+    trained, served = answers(after, [spend[SUM].as_("buyer")])
+    assert trained == served == [{f"buyer__{SUM}": 3.0}, {f"buyer__{SUM}": 0.0}]
+    with clock.fixed(to_us(NOW)):
+        [_, row] = get_online_features(["spend"], ENTITIES, store=online, details=True)
+        assert after.audit("spend").mismatches == 0
+    details = row["details"][f"spend__{SUM}"]
+    assert (details.status, details.why) == (
+        "empty",
+        "the entity has no events in the windows; the default takes its place",
+    )
+
+
+def test_a_changed_default_is_behind_until_it_is_pushed_and_none_leaves_no_trace(
+    project: Project, online: RedisStore
+) -> None:
+    definitions = build(project, online, {SUM: 0})
+    store = definitions.store
+    changed = project.definitions(project.define(name="spend", metrics=METRICS, defaults={SUM: 7}))
+    with clock.fixed(to_us(NOW)):
+        assert behind(store, online, "spend") is None
+        changed.build()
+        assert (
+            behind(store, online, "spend") == "its defaults online are not those of the definitions"
+        )
+    assert answers(definitions, ["spend"])[1][1][f"spend__{SUM}"] == 0
+    again = build(project, online, {SUM: 7})
+    assert answers(again, ["spend"])[1][1][f"spend__{SUM}"] == 7
+    with clock.fixed(to_us(NOW)):
+        assert behind(store, online, "spend") is None
+    without = build(project, online, None)
+    assert answers(without, ["spend"])[1][1][f"spend__{SUM}"] is None
+    assert "defaults" not in store.books("spend").to_json()
+    assert online.books("spend").defaults == {}  # type: ignore[union-attr]
+    assert [str(version) for version in store.versions("spend")] == ["1.0.0"]
+
+
+def test_a_service_s_default_wins_and_its_derived_columns_see_the_feature_s(
+    project: Project, online: RedisStore
+) -> None:
+    definitions = build(
+        project, online, {SUM: 2, MEAN: 4}, derive={"own": f"{SUM} + 1", "kept": f"{MEAN} + 1"}
+    )
+    spend = definitions.features["spend"]
+    service = Service(
+        "checkout",
+        [spend[SUM, MEAN, "own"]],
+        derive={"both": f"spend__{SUM} * spend__{MEAN}"},
+        defaults={SUM: 10},
+    )
+    trained, served = answers(definitions, service)
+    assert trained == served
+    assert trained[1] == {
+        f"spend__{SUM}": 10.0,
+        f"spend__{MEAN}": 4.0,
+        "spend__own": None,
+        "both": 40.0,
+    }
+    lock = service.lock(definitions.store)
+    assert answers(definitions, service, lock=lock) == (trained, served)
+    other = build(
+        project, online, {SUM: 2, MEAN: 5}, derive={"own": f"{SUM} + 1", "kept": f"{MEAN} + 1"}
+    )
+    with pytest.raises(LockMismatch, match=f"spend__{MEAN}"):
+        answers(other, service, lock=lock)
+
+
+def test_a_training_set_keeps_the_defaults_that_it_was_made_with(
+    project: Project, online: RedisStore, tmp_path: Path
+) -> None:
+    definitions = build(project, online, {SUM: 0})
+    made = training_set(SPINE, ["spend"], definitions.store, tmp_path / "set")
+    assert made.read()[f"spend__{SUM}"].to_list() == [3.0, 0.0]
+    assert TrainingSet.open(tmp_path / "set").document == made.document
+    build(project, online, {SUM: 7})
+    assert made.blast_radius(definitions.store).rows.is_empty()
+    project.drop("b", rows((1, 4, 4.0)))
+    build(project, online, {SUM: 7})
+    radius = made.blast_radius(definitions.store)
+    assert radius.rows["row"].to_list() == [0]
+
+
+@pytest.mark.parametrize(
+    ("defaults", "message"),
+    [
+        ({"amount__sum__8d": 0}, "no column 'amount__sum__8d'; did you mean 'amount__sum__7d'"),
+        ({"user_id": 0}, "'user_id' is a key or the timestamp"),
+        ({SUM: None}, "must be a number, a text"),
+        ({SUM: float("nan")}, "must be a number, a text"),
+        ({SUM: [0]}, "must be a number, a text"),
+        ([SUM], "defaults"),
+    ],
+)
+def test_a_default_that_no_column_could_have_is_refused_at_once(
+    project: Project, defaults: Any, message: str
+) -> None:
+    with pytest.raises(DefinitionError, match=message):
+        project.define(name="spend", metrics=METRICS, defaults=defaults)
+
+
+def test_a_default_that_its_column_does_not_hold_is_refused_by_the_build(
+    project: Project, online: RedisStore
+) -> None:
+    for value in ("none", True, date(2026, 1, 1), datetime(2026, 1, 1, tzinfo=UTC)):
+        with pytest.raises(BuildError, match=f"spend: defaults: '{SUM}' is Float64, not"):
+            build(project, online, {SUM: value})
+    with pytest.raises(BuildError, match="no column 'amuont'; did you mean 'amount'"):
+        build(project, online, {"amuont": 0}, metrics=[])
+    assert project.store.versions("spend") == []
