@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from mlforge.core.lock import Change, Lock, told
 from mlforge.core.manifest import Manifest
-from mlforge.core.meaning import meaning_text
+from mlforge.core.meaning import differences, meaning_text
+from mlforge.core.schema import dtypes
 from mlforge.errors import StoreError
+from mlforge.services.completion import held_defaults
+from mlforge.services.description import plain_default
 from mlforge.store import Books, Store
 
 FOR_A_LOCK = "a new version "
@@ -28,15 +32,31 @@ class BrokenLock:
         return f"model {self.model}{service}: {told(self.changes)}"
 
 
-def lock_hold(store: Store, latest: Manifest | None, candidate: Manifest) -> str | None:
+@dataclass(frozen=True, slots=True)
+class DefaultsChange:
+    """A feature's described defaults by column, as they count now and as its definition has them."""
+
+    before: Mapping[str, Any]
+    after: Mapping[str, Any]
+
+
+NO_CHANGE = DefaultsChange({}, {})
+
+
+def lock_hold(
+    store: Store, latest: Manifest | None, candidate: Manifest, defaults: DefaultsChange
+) -> str | None:
     """The reason to hold a candidate that would break locks, None where it breaks none; other rows alone break none.
 
-    The store's locks are read only where the candidate's columns differ from the served version's, or their meaning.
+    The store's locks are read only where the candidate's columns differ from the served version's, or their meaning or
+    defaults.
     """
-    if latest is None or means_the_same(latest, candidate):
+    if latest is None:
+        return None
+    if means_the_same(latest, candidate) and defaults.before == defaults.after:
         return None
     try:
-        broken = broken_locks(store.locks(), latest, candidate)
+        broken = broken_locks(store.locks(), latest, candidate, defaults)
     except StoreError as error:  # a lock that cannot be read may be one that would break
         return f"{FOR_A_LOCK}may break a lock that cannot be read: {error}"
     if not broken:
@@ -55,16 +75,42 @@ def means_the_same(latest: Manifest, candidate: Manifest) -> bool:
 
 
 def broken_locks(
-    locks: Mapping[str, Lock], latest: Manifest, candidate: Manifest
+    locks: Mapping[str, Lock],
+    latest: Manifest,
+    candidate: Manifest,
+    defaults: DefaultsChange = NO_CHANGE,
 ) -> list[BrokenLock]:
     """The locks that a candidate breaks beyond what the served version has broken already, by model."""
     broken = []
+    old, new = _fitting(latest, defaults.before), _fitting(candidate, defaults.after)
     for model, lock in locks.items():
         before = {change.column for change in lock.changes_in(latest)}
         changes = [c for c in lock.changes_in(candidate) if c.column not in before]
+        told_of = {*before, *(change.column for change in changes)}
+        of_defaults = _other_defaults(lock, candidate.name, old, new)
+        changes += [change for change in of_defaults if change.column not in told_of]
         if changes:
             broken.append(BrokenLock(model, lock.service, tuple(changes)))
     return broken
+
+
+def _other_defaults(
+    lock: Lock, feature: str, old: Mapping[str, Any], new: Mapping[str, Any]
+) -> Iterator[Change]:
+    """The locked columns whose default is the feature's and would be another; a default of a service's own stays."""
+    for column in lock.columns:
+        if column.feature != feature:
+            continue
+        name, locked = column.parts["name"], column.parts.get("default")
+        if locked == old.get(name) != new.get(name):
+            now = {**column.parts, "default": new.get(name)}
+            yield Change(column.name, ", ".join(differences(column.parts, now)))
+
+
+def _fitting(version: Manifest, described: Mapping[str, Any]) -> dict[str, Any]:
+    """The defaults by column as locks have them, those that the version's columns hold."""
+    held = held_defaults(described, dtypes(version.spec.values(version.events)))
+    return {column: plain_default(value) for column, value in held.items()}
 
 
 def end_lock(store: Store, model: str) -> bool:

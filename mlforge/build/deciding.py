@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mlforge.build.broken_locks import lock_hold
+from mlforge.build.broken_locks import DefaultsChange, lock_hold
 from mlforge.build.categorizer import Decision, decide, rolled_forward
 from mlforge.build.loss import Loss
 from mlforge.build.policy import data_change
@@ -47,6 +47,7 @@ def hold_of(
     candidate: Manifest,
     loss: Loss | None,
     hold_above: float,
+    defaults: DefaultsChange,
 ) -> str | None:
     """The reasons to hold a candidate that nobody attends to, as one text; None where there is none.
 
@@ -55,7 +56,7 @@ def hold_of(
     is_lost = loss is not None and loss.is_above(hold_above)
     reasons = (
         loss.sentence(candidate.name) if loss and is_lost else None,
-        lock_hold(store, latest, candidate),
+        lock_hold(store, latest, candidate, defaults),
     )
     return ". Also, ".join(filter(None, reasons)) or None
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 
 import structlog
 
+from mlforge.build.broken_locks import DefaultsChange
 from mlforge.build.categorizer import Decision
 from mlforge.build.deciding import decided, events_diff, hold_of
 from mlforge.build.defaults import check_defaults, noted_defaults
@@ -175,7 +176,7 @@ class _Refresh:
             return self._unchanged(snapshot, "held", intake, held=hold)
         decision = decided(self.store, snapshot, candidate, diff, self.options)
         decision = replace(decision, evidence={**decision.evidence, **intake.evidence})
-        freed = snapshot.books.held(None)
+        freed = replace(snapshot.books.held(None), defaults=noted_defaults(self.feature))
         if decision.version is not None:
             return self._publish(snapshot, _Change(candidate, decision, diff, intake), freed)
         self._write_books(snapshot, freed)
@@ -202,7 +203,10 @@ class _Refresh:
         """The reasons why nobody but a person may let the candidate be published; None where there is none."""
         outvoted = intake.outvoted.reason if intake.outvoted else None
         loss = loss_of(snapshot.latest, candidate, diff, _set_aside(intake), outvoted)
-        return hold_of(self.store, snapshot.latest, candidate, loss, self.options.hold_above)
+        defaults = DefaultsChange(snapshot.books.defaults, noted_defaults(self.feature))
+        return hold_of(
+            self.store, snapshot.latest, candidate, loss, self.options.hold_above, defaults
+        )
 
     def _publish(self, snapshot: Snapshot, change: _Change, books: Books) -> BuildResult:
         """Write the rows of a change and serve its version; or stop before that, and return what it would do."""
@@ -263,7 +267,6 @@ class _Refresh:
             ignored={ignored.path: ignored.reason for ignored in listing.ignored},
             description=self.feature.description,
             tags=self.feature.tags,
-            defaults=noted_defaults(self.feature),
         )
         self._write_books(snapshot, now)
         if intake.file_states != snapshot.file_states:

@@ -11,6 +11,7 @@ from mlforge.core.manifest import config_of
 from mlforge.errors import DefinitionError, did_you_mean
 from mlforge.features.feature import Feature
 from mlforge.online import OnlineStore
+from mlforge.services.description import described_defaults
 
 
 def features_by_name(entries: object) -> dict[str, Feature]:
@@ -110,6 +111,7 @@ def describe_feature(feature: Feature) -> Mapping[str, object]:
         "description": feature.description,
         "engine": feature.engine,
         "incremental": feature.incremental,
+        **({"defaults": described_defaults(feature.defaults)} if feature.defaults else {}),
     }
 
 

@@ -12,7 +12,8 @@ class ColumnEntry:
     """A column of an entry.
 
     of: the event column that is aggregated, the expression of a derived one, or the feature's column in a service; None
-    for a column as it comes. dtype: None before the first version. feature: in a service, whose column it is.
+    for a column as it comes. dtype: None before the first version. feature: in a service, whose column it is. default: the
+    value that answers have in place of null, as JSON has it; None where there is none.
     """
 
     name: str
@@ -24,6 +25,7 @@ class ColumnEntry:
     of: str | None = None
     description: str = ""
     feature: str | None = None
+    default: Any = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 from mlforge.core.feature_spec import FeatureSpec
@@ -15,6 +16,7 @@ from mlforge.definitions.registry import Definitions
 from mlforge.features.feature import Feature
 from mlforge.registry.entries import ColumnEntry, Cost, FeatureEntry, SetEntry, Users
 from mlforge.registry.graph import FEATURE, MODEL, SERVICE, SOURCE, Graph, Node
+from mlforge.services.description import described_defaults
 from mlforge.store import Books, Store
 
 
@@ -30,6 +32,7 @@ def feature_entry(definitions: Definitions, graph: Graph, name: str) -> FeatureE
     columns = _columns(
         latest.spec if latest else spec, latest.columns if latest else None, described
     )
+    defaults = described_defaults(feature.defaults) if feature else books.defaults
     return FeatureEntry(
         name=name,
         defined=feature is not None,
@@ -42,7 +45,7 @@ def feature_entry(definitions: Definitions, graph: Graph, name: str) -> FeatureE
         engine=_engine(definitions, feature, latest),
         sources=feature.sources if feature else tuple(map(_told, graph.made_from(node))),
         tables=dict(feature.tables) if feature else {},
-        columns=columns,
+        columns=tuple(replace(c, default=defaults.get(c.name)) for c in columns),
         undescribed=tuple(c for c in described if c not in {column.name for column in columns}),
         version=str(latest.version) if latest else None,
         updated_at=to_iso(latest.created_at) if latest else None,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from mlforge.core.schema import Column, Schema
@@ -12,7 +13,7 @@ from mlforge.registry.entries import ColumnEntry, ServiceEntry, UseEntry
 from mlforge.registry.graph import SERVICE, Graph, Node
 from mlforge.retrieval.reading import FeatureUse, reading_of
 from mlforge.services.completion import completion
-from mlforge.services.description import describe
+from mlforge.services.description import describe, described_default
 from mlforge.services.service import Service
 
 
@@ -34,7 +35,7 @@ def service_entry(definitions: Definitions, graph: Graph, name: str) -> ServiceE
         uses=tuple(_use(definitions, use) for use in document["features"]),
         keys=tuple(_keys(definitions, document["features"])),
         request=tuple(ColumnEntry(column.name, column.dtype) for column in service.request),
-        columns=(*features, *_derived(service, uses)),
+        columns=(*_with_defaults(definitions, service, features), *_derived(service, uses)),
         complete=bool(uses),
         defaults=document["defaults"],
         max_age=document["max_age"],
@@ -108,6 +109,17 @@ def _of_feature(
 ) -> ColumnEntry:
     described = definitions.feature(feature).column_descriptions.get(column, "")
     return ColumnEntry(label, dtype, of=column, description=described, feature=feature)
+
+
+def _with_defaults(
+    definitions: Definitions, service: Service, columns: Iterable[ColumnEntry]
+) -> Iterator[ColumnEntry]:
+    """The features' columns with the service's defaults, else the features' own."""
+    for column in columns:
+        own = definitions.feature(str(column.feature)).defaults
+        default = {**own, **service.defaults}.get(str(column.of))
+        default = service.defaults.get(column.name, default)
+        yield replace(column, default=described_default(default))
 
 
 def _derived(service: Service, uses: Sequence[FeatureUse]) -> Iterator[ColumnEntry]:

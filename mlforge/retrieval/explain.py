@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import date, datetime
 from functools import cached_property
@@ -32,6 +32,7 @@ from mlforge.online.finishing import finished
 from mlforge.retrieval import lineage
 from mlforge.retrieval.explanation import Bounds, Explanation, Served, Value
 from mlforge.retrieval.references import parse_instant
+from mlforge.services.completion import held_defaults
 from mlforge.store import Store
 
 
@@ -64,7 +65,7 @@ def explain(
         entity=key_values,
         timestamp=manifest.spec.timestamp,
         at=evaluated.at,
-        values=tuple(evaluated.explained(name) for name in evaluated.values),
+        values=tuple(_with_defaults(store, evaluated)),
         rows=evaluated.rows,
         upstream=_upstream(store, evaluated, key_values),
     )
@@ -137,6 +138,15 @@ class _Evaluated:
         if bounds.where is not None:
             inside &= pl.col(bounds.where).cast(pl.Boolean)
         return self.rows.filter(inside)
+
+
+def _with_defaults(store: Store, evaluated: _Evaluated) -> Iterator[Value]:
+    """Each value explained, with the default that answers have in place of null."""
+    manifest = evaluated.manifest
+    columns = dtypes(manifest.spec.values(manifest.events))
+    defaults = held_defaults(store.books(manifest.name).defaults, columns)
+    for name in evaluated.values:
+        yield replace(evaluated.explained(name), default=defaults.get(name))
 
 
 def _upstream(store: Store, evaluated: _Evaluated, entity: Mapping[str, Any]) -> Explanation | None:

@@ -54,6 +54,7 @@ class Value:
         it and count. expression: the text of a derived column, whose names have the values `inputs`.
     offline_then: the offline store's value for the version and instant of the online value;
         `agrees` compares the two, and is None where either is unknown.
+    default: the feature's value that answers have in place of null; None where it has none.
     """
 
     column: str
@@ -65,6 +66,7 @@ class Value:
     agrees: bool | None = None
     expression: str | None = None
     inputs: Mapping[str, Any] = field(default_factory=dict)
+    default: Any = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,4 +160,5 @@ def _value_json(value: Value) -> dict[str, Any]:
         "offline_then": json_value(value.offline_then),
         "agrees": value.agrees,
         **({} if value.expression is None else derived),
+        **({} if value.default is None else {"default": json_value(value.default)}),
     }

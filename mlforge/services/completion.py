@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from decimal import Decimal
@@ -141,14 +142,22 @@ def _filled(column: pl.Series, defaults: Mapping[str, Any]) -> pl.Series:
 
 @lru_cache(maxsize=256)
 def own_defaults(outputs: tuple[Output, ...]) -> Mapping[str, Any]:
-    """The defaults that features have for their columns, by label; RetrievalError for one that does not fit its column."""
-    return {
-        output.label: fitting_default(
-            default_of(json.loads(output.default)), output.dtype, _default_named(output.label)
-        )
-        for output in outputs
-        if output.default
-    }
+    """The defaults that features have for their columns, by label, as the columns have them.
+
+    A column that does not hold its default, as an older version's may not, has none.
+    """
+    described = {o.label: json.loads(o.default) for o in outputs if o.default}
+    return held_defaults(described, {output.label: output.dtype for output in outputs})
+
+
+def held_defaults(described: Mapping[str, Any], dtype_of: Mapping[str, str]) -> dict[str, Any]:
+    """Described defaults as their columns have them; those that a column does not hold, and of no column, are left out."""
+    held = {}
+    for column, value in described.items():
+        if column in dtype_of:
+            with suppress(RetrievalError):
+                held[column] = fitting_default(default_of(value), dtype_of[column], column)
+    return held
 
 
 def fitting_default(value: Any, dtype: str, what: str) -> Any:
@@ -166,10 +175,6 @@ def fitting_default(value: Any, dtype: str, what: str) -> Any:
     if held is None or too_large or (is_decimal and held != exact):
         raise RetrievalError(f"{what} is {dtype}, which does not hold {shown(value)}")
     return held
-
-
-def _default_named(label: str) -> str:
-    return f"the default of {label!r}"
 
 
 @lru_cache(maxsize=256)
@@ -308,6 +313,6 @@ def _defaults(service: Service, outputs: Sequence[Output]) -> dict[str, Any]:
                 f"{service.name}: defaults: no column {name!r}; {did_you_mean(name, sorted(labels))}"
             )
         for output in meant:
-            what = f"{service.name}: {_default_named(output.label)}"
+            what = f"{service.name}: the default of {output.label!r}"
             defaults[output.label] = fitting_default(value, output.dtype, what)
     return defaults

@@ -65,6 +65,11 @@ def described_defaults(defaults: Mapping[str, Any]) -> Document:
     return {name: described_default(value) for name, value in defaults.items()}
 
 
+def plain_default(value: Any) -> Any:
+    """A default as a column's meaning has it."""
+    return value if isinstance(value, (bool, int, float, str)) else str(value)
+
+
 def default_of(value: Any) -> Any:
     """The default that was described."""
     if not isinstance(value, dict):

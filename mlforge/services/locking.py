@@ -19,6 +19,7 @@ from mlforge.errors import RetrievalError, did_you_mean
 from mlforge.features.feature import Feature
 from mlforge.features.selection import Selection
 from mlforge.services.completion import Output, completion, own_defaults
+from mlforge.services.description import plain_default
 from mlforge.services.service import Service
 
 
@@ -98,7 +99,7 @@ def locked_columns(
         if use.renamed:
             parts["joined_by"] = dict(sorted(use.renamed))
         if label in defaults:
-            parts["default"] = _plain(defaults[label])
+            parts["default"] = plain_default(defaults[label])
         columns.append(LockedColumn(label, use.output.dtype, parts))
     if service is None or complete is None:
         return tuple(columns)
@@ -171,11 +172,6 @@ def _derived(column: TypedColumn, before: Sequence[LockedColumn]) -> LockedColum
     reads = {name: meanings.get(name, "key") for name in sorted(column.inputs) if name != T}
     parts = {"name": column.name, "derive": column.expression, "reads": reads}
     return LockedColumn(column.name, column.dtype, parts)
-
-
-def _plain(value: Any) -> Any:
-    """A default as JSON has it."""
-    return value if isinstance(value, (bool, int, float, str)) else str(value)
 
 
 @lru_cache(maxsize=512)

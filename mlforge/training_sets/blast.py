@@ -31,8 +31,8 @@ class BlastRadius:
 
     rows: `row`, the number of a row in the set from 0 on, `columns`, the names of those that differ, and `files`, because
     of which they do. by_column, by_file: how many rows differ in a column, and because of a file. versions: for each
-    feature that has another version today, by the prefix of its columns, then and now. redefined: those of them whose
-    function or definition is another one. unlike: columns that cannot be compared, and why. looked_at: how many rows were
+    feature that has another version today, by the prefix of its columns, then and now. redefined: the features whose
+    function, definition or defaults are others, by prefix. unlike: columns that cannot be compared, and why. looked_at: how many rows were
     evaluated anew.
     """
 
@@ -120,7 +120,7 @@ def blast_radius(made: TrainingSet, store: Store) -> BlastRadius:
     versions = {
         f.feature.prefix: (str(f.then.version), str(f.now.version))
         for f in remake.features
-        if f.is_moved
+        if f.has_other_version
     }
     redefined = tuple(f.feature.prefix for f in remake.features if f.is_moved and f.is_redefined)
     differing: list[pl.DataFrame] = []

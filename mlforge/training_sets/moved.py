@@ -23,18 +23,31 @@ from mlforge.training_sets.document import SetDocument, UsedFeature
 class SetFeature:
     """A feature of a set, as it was and as it is served today.
 
-    unlike: the columns, by their names in the set, that have no counterpart today, and why.
+    unlike: the columns, by their names in the set, that have no counterpart today, and why. defaults: the feature's
+    described ones of today, by column.
     """
 
     feature: UsedFeature
     then: Manifest
     now: Manifest
     unlike: Mapping[str, str]
+    defaults: Mapping[str, Any]
 
     @property
     def is_moved(self) -> bool:
+        """Whether its version or a default of its columns is another one."""
+        return self.has_other_version or self.has_other_defaults
+
+    @property
+    def has_other_version(self) -> bool:
         """Whether its version is another one."""
         return self.then.version != self.now.version
+
+    @property
+    def has_other_defaults(self) -> bool:
+        """Whether another value takes the place of null in one of the columns that can be compared."""
+        names = [name for name, label in self.feature.columns if label not in self.unlike]
+        return any(self.feature.defaults.get(n) != self.defaults.get(n) for n in names)
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -46,7 +59,7 @@ class SetFeature:
         """The feature as it is read today, with these columns alone."""
         columns = tuple(name for name, label in self.feature.columns if label not in self.unlike)
         reference = replace(self.feature.reference, columns=columns)
-        return FeatureUse(reference, self.now, self.feature.prefix, self.feature.defaults)
+        return FeatureUse(reference, self.now, self.feature.prefix, self.defaults)
 
     @property
     def spec(self) -> FeatureSpec:
@@ -55,15 +68,19 @@ class SetFeature:
 
     @property
     def is_redefined(self) -> bool:
-        """Whether its function or its definition is another one."""
-        return self.then.code_hash != self.now.code_hash or _meaning(self.then.spec) != _meaning(
-            self.now.spec
+        """Whether its function, its definition or its defaults are others."""
+        return (
+            self.then.code_hash != self.now.code_hash
+            or _meaning(self.then.spec) != _meaning(self.now.spec)
+            or self.has_other_defaults
         )
 
     @property
     def may_differ_everywhere(self) -> bool:
         """Whether its columns are evaluated in another way, so that any row may differ."""
         columns = self.use.reference.columns
+        if self.has_other_defaults:
+            return True
         return _meaning(self.then.spec.restricted(columns)) != _meaning(self.spec)
 
 
@@ -82,7 +99,7 @@ class Remake:
 
     @property
     def moved(self) -> list[SetFeature]:
-        """The features that have another version, and columns to compare."""
+        """The features that have another version or other defaults, and columns to compare."""
         return [feature for feature in self.features if feature.is_moved and feature.labels]
 
     def concerned(self, feature: SetFeature) -> list[str]:
@@ -115,7 +132,7 @@ def _as_of_today(store: Store, feature: UsedFeature) -> SetFeature:
         ) from error
     now = then if reference.version is not None else store.resolve(reference.name)
     unlike = dict(_unlike(feature, then, now)) if now.version != then.version else {}
-    return SetFeature(feature, then, now, unlike)
+    return SetFeature(feature, then, now, unlike, store.books(reference.name).defaults)
 
 
 def _unlike(feature: UsedFeature, then: Manifest, now: Manifest) -> Iterator[tuple[str, str]]:

@@ -23,6 +23,7 @@ from mlforge.errors import BuildError, DefinitionError, LockMismatch
 from mlforge.metrics import Rolling
 from mlforge.online import RedisStore
 from mlforge.online.staleness import behind
+from tests.support.commands import as_json, printed
 from tests.support.projects import Project, at, rows
 
 NOW = at(5)
@@ -151,12 +152,17 @@ def test_a_training_set_keeps_the_defaults_that_it_was_made_with(
     made = training_set(SPINE, ["spend"], definitions.store, tmp_path / "set")
     assert made.read()[f"spend__{SUM}"].to_list() == [3.0, 0.0]
     assert TrainingSet.open(tmp_path / "set").document == made.document
+    store = definitions.store
+    assert made.blast_radius(store).rows.is_empty()
     build(project, online, {SUM: 7})
-    assert made.blast_radius(definitions.store).rows.is_empty()
+    radius = made.blast_radius(store)
+    assert radius.rows.to_dicts() == [{"row": 1, "columns": [f"spend__{SUM}"], "files": []}]
+    assert (radius.versions, radius.redefined) == ({}, ("spend",))
     project.drop("b", rows((1, 4, 4.0)))
-    build(project, online, {SUM: 7})
-    radius = made.blast_radius(definitions.store)
+    build(project, online, {SUM: 0})
+    radius = made.blast_radius(store)
     assert radius.rows["row"].to_list() == [0]
+    assert (radius.by_file, radius.redefined) == ({"events/b.parquet": 1}, ())
 
 
 @pytest.mark.parametrize(
@@ -186,3 +192,94 @@ def test_a_default_that_its_column_does_not_hold_is_refused_by_the_build(
     with pytest.raises(BuildError, match="no column 'amuont'; did you mean 'amount'"):
         build(project, online, {"amuont": 0}, metrics=[])
     assert project.store.versions("spend") == []
+
+
+def test_a_worker_holds_a_default_that_would_break_a_lock_and_a_plan_names_it(
+    project: Project, online: RedisStore, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = build(project, online, {SUM: 0})
+    store = before.store
+    service = Service("checkout", [before.features["spend"][SUM, MEAN]], defaults={MEAN: 4})
+    store.register_lock("fraud", service.lock(store))
+    for harmless in ({SUM: 0, MEAN: 1.5}, {SUM: 0, "amount__count__7d": 1}, {SUM: 0.0}):
+        definitions = project.definitions(
+            project.define(name="spend", metrics=METRICS, defaults=harmless)
+        )
+        assert definitions.refresh("spend", attended=False).held is None
+    build(project, online, {SUM: 0})
+    for breaking in ({SUM: 7}, {}):
+        changed = project.definitions(
+            project.define(name="spend", metrics=METRICS, defaults=breaking)
+        )
+        held = changed.refresh("spend", attended=False).held
+        assert held is not None
+        assert "model fraud (service checkout)" in held
+        assert f"spend__{SUM}: the value in place of null 0.0 became" in held
+        assert store.books("spend").defaults == {SUM: 0}
+    assert behind(store, online, "spend") is None
+    assert (
+        project.definitions(before.features["spend"]).refresh("spend", attended=False).held is None
+    )
+    assert store.books("spend").hold is None
+
+
+def test_a_default_that_the_version_of_then_does_not_hold_leaves_null(
+    project: Project, online: RedisStore
+) -> None:
+    project.drop("a", rows((1, 0, 1.0)))
+    first = build(project, online, {"amount": 0.5}, metrics=[])
+    text = project.define(
+        lambda df: df.with_columns(amount=pl.lit("much")),
+        name="spend",
+        metrics=[],
+        defaults={"amount": "none"},
+    )
+    second = project.definitions(text)
+    second.online_store = online
+    with clock.fixed(to_us(NOW)):
+        second.build(online=True)
+    assert [answer[1] for answer in answers(second, ["spend"])] == [{"spend__amount": "none"}] * 2
+    old = get_training_data(SPINE, [("spend", "1.0.0")], store=first.store)
+    assert old["spend__amount"].to_list() == [1.0, None]
+    with clock.fixed(to_us(NOW)):
+        second.rollback("spend", "1.0.0")
+    assert [answer[1] for answer in answers(second, ["spend"])] == [{"spend__amount": None}] * 2
+
+
+DEFINITIONS = """
+from mlforge import Definitions, Service, feature
+from mlforge.metrics import Rolling
+from mlforge.store import LocalStore
+
+@feature(keys=["user_id"], source="events/", timestamp="at", metrics=[Rolling("7d", {"amount": "sum"})], defaults=DEFAULTS)
+def spend(df):
+    return df
+
+checkout = Service("checkout", [spend], defaults={"amount__sum__7d": 5})
+defs = Definitions(store=LocalStore("store"), features=[spend], services=[checkout])
+"""
+
+
+def test_commands_name_defaults(
+    project: Project, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(project.root)
+    file = project.root / "definitions.py"
+    file.write_text(DEFINITIONS.replace("DEFAULTS", f'{{"{SUM}": 0}}'))
+    build_command = ("build", "--features", "spend")
+    printed(capsys, *build_command)
+    assert as_json(capsys, "plan")["defaults"] == {}
+    shown = as_json(capsys, "show", "feature:spend")["columns"]
+    assert {column["name"]: column["default"] for column in shown}[SUM] == 0
+    assert "sum of amount over 7d, 0 in place of null" in printed(capsys, "show", "feature:spend")
+    [column] = as_json(capsys, "show", "service:checkout")["columns"]
+    assert (column["name"], column["default"]) == (f"spend__{SUM}", 5)
+    page = printed(capsys, "explain", "spend", "user_id=9")
+    assert "default          in answers" in page
+    [value] = as_json(capsys, "explain", "spend", "user_id=9")["values"]
+    assert (value["value"], value["default"]) == (None, 0)
+    file.write_text(DEFINITIONS.replace("DEFAULTS", f'{{"{SUM}": 7}}'))
+    assert f"spend: the default of {SUM} would change: 0 -> 7" in printed(capsys, "plan")
+    assert as_json(capsys, "plan")["defaults"] == {"spend": {SUM: {"from": 0, "to": 7}}}
+    printed(capsys, *build_command)
+    assert as_json(capsys, "plan")["defaults"] == {}

@@ -124,6 +124,7 @@ def test_a_feature_is_shown_with_columns_users_and_cost(capsys: pytest.CaptureFi
         "of": "amount",
         "description": "spent in a week on big things",
         "feature": None,
+        "default": None,
     }
     assert columns["amount__sum__30d__offset_1d"]["offset"] == "1d"
     assert columns["ratio"]["of"].startswith("amount__sum__7d__big /")

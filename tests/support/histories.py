@@ -253,6 +253,8 @@ class Plan:
     incremental: bool | None = None
     derive: int = 0
     """Which texts its derived columns have; 0 for no such columns."""
+    defaults: int = 0
+    """The values that take the place of null in its answers; 0 for none."""
 
     @property
     def derived(self) -> tuple[oracle.Derived, ...]:
@@ -275,6 +277,25 @@ class Plan:
                 "code", f"{step} if known else -1", lambda v, _: step if v["known"] else -1
             ),
         )
+
+    @property
+    def filled(self) -> dict[str, tuple[Any, Any]]:
+        """Defaults by column, as users write them and as answers have them."""
+        number, kinds = self.defaults, dict(self.world.columns)
+        if not number:
+            return {}
+        if not self.rolls:
+            text = {"s": (f"none {number}",) * 2} if kinds["s"] == "str" else {}
+            return {"x": (number, float(number)), **({} if self.world.untyped else text)}
+        at = mlforge.core.values.from_us(YEAR_2020 + number)
+        columns = self._plain_oracle().metrics
+        floats = [c for c in columns if c.aggregation in ("mean", "std", "median", "var")]
+        same = [c for c in columns if c.column == "x" and c.aggregation in ("min", "sum", "last")]
+        instants = [c for c in columns if c.aggregation.endswith("_time")]
+        return {
+            **{c.name: (number, float(number)) for c in (*floats, *same)},
+            **{c.name: (at, YEAR_2020 + number) for c in instants},
+        }
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -310,6 +331,7 @@ class Plan:
             online_clock=self.online_clock,
             incremental=self.incremental,
             derive={column.name: column.text for column in self.derived},
+            defaults={name: value for name, (value, _) in self.filled.items()},
         )(BODIES[self.body][0])
 
     def oracle(self) -> oracle.Feature:
@@ -452,8 +474,9 @@ def plans(draw: st.DrawFn, world: World, online_clock: Literal["data", "wall"] =
         else "rows"
     )
     derive = draw(st.sampled_from([0, 0, 1, 2]))
+    defaults = draw(st.sampled_from([0, 0, 1, 2]))
     if shape == "rows":
-        return Plan(world, body, online_clock=online_clock, incremental=incremental, derive=derive)
+        return Plan(world, body, (), None, online_clock, incremental, derive, defaults)
     interval = draw(st.sampled_from([1, 1, 2, 3])) if shape == "aligned" else None
     step = interval or 1
     aggregated = {
@@ -492,4 +515,4 @@ def plans(draw: st.DrawFn, world: World, online_clock: Literal["data", "wall"] =
                 where=draw(st.sampled_from([None, None, "ok"])),
             )
         )
-    return Plan(world, body, tuple(rolls), interval, online_clock, incremental, derive)
+    return Plan(world, body, tuple(rolls), interval, online_clock, incremental, derive, defaults)

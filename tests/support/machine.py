@@ -14,8 +14,9 @@ import os
 import shutil
 import tempfile
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,7 +27,7 @@ from hypothesis import note
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
-from mlforge import Definitions, get_online_features, get_training_data
+from mlforge import Definitions, Service, get_online_features, get_training_data
 from mlforge.build.result import Options
 from mlforge.build.table import Layout
 from mlforge.core import clock, failpoints
@@ -141,6 +142,45 @@ def expected_bump(old: Snapshot, new: Snapshot) -> str | None:
     return "patch" if multiset(old) != multiset(new) else None
 
 
+@dataclass(frozen=True)
+class Asked:
+    """A feature in a request: by its name, or by a service with a default of one column and a column that sees it.
+
+    default: the column, its default as users write it, and as answers have it.
+    """
+
+    named: Sequence[Any]
+    outputs: Sequence[str]
+    default: tuple[str, Any, Any] | None = None
+
+    @property
+    def features(self) -> Any:
+        """The first argument of a request."""
+        if self.default is None:
+            return self.named
+        column, written, _ = self.default
+        derive = {"whole": f"not is_null({NAME}__{column})"}
+        return Service("asked", self.named, derive=derive, defaults={column: written})
+
+    @property
+    def columns(self) -> list[str]:
+        """The columns of an answer, without keys."""
+        return [*(f"{NAME}__{name}" for name in self.outputs), *(["whole"] if self.default else [])]
+
+    def answer(
+        self, cells: Mapping[str, Cell], defaults: Mapping[str, tuple[Any, Any]]
+    ) -> dict[str, Cell]:
+        """An answer of the values that are stored; defaults: the feature's."""
+        fill = {name: meant for name, (_, meant) in defaults.items()}
+        if self.default is not None:
+            fill[self.default[0]] = self.default[2]
+        answer = {
+            f"{NAME}__{name}": Cell(fill.get(name)) if cell.value is None else cell
+            for name, cell in cells.items()
+        }
+        return {**answer, "whole": Cell(True)} if self.default else answer
+
+
 def multiset(snapshot: Snapshot) -> Counter[tuple[Any, ...]]:
     """The rows as a version keeps them: columns that are set aside are null in each."""
     aside = snapshot.plan.set_aside
@@ -174,6 +214,8 @@ class Machine(RuleBasedStateMachine):
         self.rebuilds = 0
         self.unsure = False
         self.reader: Reader | None = None
+        self.defaults: dict[str, tuple[Any, Any]] = {}
+        self.served_defaults: dict[str, tuple[Any, Any]] = {}
 
     @initialize(data=DATA)
     def begin(self, data: st.DataObject) -> None:
@@ -202,6 +244,7 @@ class Machine(RuleBasedStateMachine):
         self.chained = data.draw(
             st.sampled_from([False, False, False, True]), label="a feature reads it"
         )
+        self.by_service = data.draw(st.booleans(), label="asked for by a service")
         self.write("a.parquet", data.draw(histories.rows(self.world), label="a.parquet"))
         self.open()
         self.then(data.draw(st.sampled_from(["build", "build online"])), data)
@@ -336,7 +379,7 @@ class Machine(RuleBasedStateMachine):
         """Other metrics, another shape, or another function."""
         plan = data.draw(histories.plans(self.world, self.online_clock), label="plan")
         part = data.draw(
-            st.sampled_from(["all", "body", "metrics", "derived columns"]), label="part"
+            st.sampled_from(["all", "body", "metrics", "derived columns", "defaults"]), label="part"
         )
         old = self.plan
         if part == "body":
@@ -345,6 +388,8 @@ class Machine(RuleBasedStateMachine):
             plan = replace(old, rolls=plan.rolls, interval=plan.interval)
         elif part == "derived columns":
             plan = replace(old, derive=plan.derive)
+        elif part == "defaults":
+            plan = replace(old, defaults=plan.defaults)
         self.plan = plan
         note(f"plan: {plan}")
         self.open()
@@ -541,6 +586,7 @@ class Machine(RuleBasedStateMachine):
         note(f"built: {result}")
         self.judge_version(before, snapshot, result)
         self.versions[self.latest()] = snapshot
+        self.defaults = self.plan.filled
         if online:
             self.is_served(snapshot)
         else:
@@ -630,21 +676,28 @@ class Machine(RuleBasedStateMachine):
         latest = self.latest()
         now_stored = self.versions[latest]
         _as_stored(now_stored, self.store.read(NAME))
+        assert self.store.books(NAME).defaults.keys() == self.defaults.keys()
         points = data.draw(histories.spines(self.world), label="spine")
         for version in dict.fromkeys([latest, data.draw(st.sampled_from(list(self.versions)))]):
             snapshot = self.versions[version]
-            asked = NAME if version == latest else (NAME, version)
+            asked = self.asked(snapshot.feature, None if version == latest else version)
             spine = self.world.spine(points)
-            got = get_training_data(spine, features=[asked], store=self.store, timestamp="at")
-            assert got.columns == [
-                *spine.columns,
-                *(f"{NAME}__{name}" for name in snapshot.feature.outputs),
-            ]
+            got = get_training_data(spine, asked.features, store=self.store, timestamp="at")
+            assert got.columns == [*spine.columns, *asked.columns]
             assert got.select(spine.columns).equals(spine), "the spine came back otherwise"
             want = oracle.training(snapshot.feature, snapshot.events, points)
             for point, cells, row in zip(points, want, got.iter_rows(named=True), strict=True):
-                for name, cell in cells.items():
-                    same(f"training {version} {point} {name}", cell, row[f"{NAME}__{name}"])
+                for name, cell in asked.answer(cells, self.defaults).items():
+                    same(f"training {version} {point} {name}", cell, row[name])
+
+    def asked(self, feature: oracle.Feature, version: str | None = None) -> Asked:
+        """The feature as it is asked for, by a service with a default of its own where the history does so."""
+        named = NAME if version is None else (NAME, version)
+        if not self.by_service:
+            return Asked([named], feature.outputs)
+        own = replace(self.plan, defaults=9).filled
+        column = next((name for name in own if name in feature.outputs), None)
+        return Asked([named], feature.outputs, (column, *own[column]) if column else None)
 
     def judge_rebuild(self, snapshot: Snapshot, engine: str) -> None:
         """A rebuild from nothing, in the other engine, means the same."""
@@ -668,6 +721,7 @@ class Machine(RuleBasedStateMachine):
     def is_served(self, snapshot: Snapshot) -> None:
         self.served = oracle.online(snapshot.feature, snapshot.events, self.now)
         self.served_by = snapshot
+        self.served_defaults = self.defaults
         self.unsure = False
         self.judge_online()
 
@@ -677,23 +731,22 @@ class Machine(RuleBasedStateMachine):
             return
         entities = self.world.entities
         names = [name for name, _ in self.world.keys]
-        asked = [dict(zip(names, entity, strict=True)) for entity in entities]
+        each = [dict(zip(names, entity, strict=True)) for entity in entities]
         if self.served is None or self.served_by is None:
             with pytest.raises(NotServed):
-                get_online_features(features=[NAME], entities=asked, store=self.online_store)
+                get_online_features(features=[NAME], entities=each, store=self.online_store)
             return
         feature = self.served_by.feature
-        answers = get_online_features(
-            features=[NAME], entities=asked, store=self.online_store, at=self.now
-        )
+        asked = self.asked(feature)
+        answers = get_online_features(asked.features, each, self.online_store, at=self.now)
         empty = oracle.value(feature, oracle.Events(()), (), 0)
-        for entity, keys, row in zip(entities, asked, answers, strict=True):
+        for entity, keys, row in zip(entities, each, answers, strict=True):
             plain = self.served.get(entity, empty)
             cells = oracle.with_derived(feature, plain, self.now)
-            assert list(row) == [*names, *(f"{NAME}__{name}" for name in cells)]
+            assert list(row) == [*names, *asked.columns]
             assert {name: row[name] for name in names} == keys
-            for name, cell in cells.items():
-                same(f"online {entity} {name}", cell, row[f"{NAME}__{name}"])
+            for name, cell in asked.answer(cells, self.served_defaults).items():
+                same(f"online {entity} {name}", cell, row[name])
         keys_there = sum(1 for _ in self.client.scan_iter(f"mlforge:{NAME}:*"))
         assert keys_there == len(self.served), f"{sorted(self.client.scan_iter('*'))}"
         lives = [self.client.ttl(key) for key in self.client.scan_iter(f"mlforge:{NAME}:*")]

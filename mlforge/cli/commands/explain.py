@@ -76,7 +76,7 @@ def explain(args: argparse.Namespace) -> int:
     JSON: `{"feature", "version", "entity", "at", "values": [{"column", "value", "window", "start", "end",
     "closed", "rows", "online", "offline_then", "agrees"}, ...], "rows": [{"file", "windows",
     "values"}, ...], "online": {"version", "as_of", "agrees", "problem"}, "upstream"}`; online is null if none was
-    asked, a derived column also has its `expression` and its `inputs`, a file is null where the function saw the whole source at once; upstream is such a document on the row of
+    asked, a derived column also has its `expression` and its `inputs`, a column with a default of the feature's also that `default`, a file is null where the function saw the whole source at once; upstream is such a document on the row of
     another feature that the newest row was made from, null where there is none.
     """
     from mlforge.retrieval.explain import explain as explained
@@ -113,7 +113,7 @@ def _page(explanation: Explanation, with_online: bool = True) -> str:
     if windows:
         lines = [(b.window, _interval(b), number(rows)) for b, rows in windows]
         parts.append(table(("window", "holds events of", "rows"), lines, right=("rows",)))
-    parts += _derived(explanation)
+    parts += [*_derived(explanation), *_defaults(explanation)]
     parts.append(_rows(explanation))
     if explanation.upstream is not None:
         above = explanation.upstream
@@ -134,6 +134,13 @@ def _derived(explanation: Explanation) -> list[str]:
         if value.expression is not None
     ]
     return [table(("derived", "from", "of"), lines)] if lines else []
+
+
+def _defaults(explanation: Explanation) -> list[str]:
+    """Defaults that take the place of values which are null."""
+    filled = [v for v in explanation.values if v.default is not None and v.value is None]
+    lines = [(value.column, _shown(value.default)) for value in filled]
+    return [table(("default", "in answers"), lines)] if lines else []
 
 
 def _online_text(explanation: Explanation) -> str:

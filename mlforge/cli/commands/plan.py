@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,9 +13,10 @@ from mlforge.cli.options import served_definitions_of
 from mlforge.cli.output import note, number, plural
 from mlforge.cli.results import CHANGE, Outcome, change, end, failed, run
 from mlforge.cli.table import table
+from mlforge.core.arguments import shown
 
 if TYPE_CHECKING:
-    from mlforge.build.broken_locks import BrokenLock
+    from mlforge.build.broken_locks import BrokenLock, DefaultsChange
     from mlforge.build.categorizer import Difference
     from mlforge.build.result import BuildResult
     from mlforge.definitions.registry import Definitions
@@ -41,6 +42,7 @@ def plan(args: argparse.Namespace) -> int:
     JSON: as that of `build`, with `columns` (`{feature: {"added", "removed", "retyped"}}`) and `vanish`
     (`[{"feature", "version", "rows"}]`: stored features that the definitions no longer name, where no features are
     selected); `version` is the one that a build would publish, path that of a version that exists, and
+    `defaults` has the defaults of features that would be others (`{feature: {column: {"from", "to"}}}`), and
     `locks` lists registered locks that would break (`[{"model", "service", "changes": [{"column", "why"}]}]`);
     `keys_written` counts the keys that a push would write or delete (null without an online store, or when it
     does not answer).
@@ -50,7 +52,16 @@ def plan(args: argparse.Namespace) -> int:
         show_plan(planned)
     columns = {name: _columns_json(diff) for name, diff in planned.differences.items()}
     locks = [_lock_json(lock) for lock in planned.broken]
-    code = end(planned.outcome, args.json, columns=columns, vanish=planned.vanishing, locks=locks)
+    code = end(
+        planned.outcome,
+        args.json,
+        columns=columns,
+        vanish=planned.vanishing,
+        defaults={
+            name: json for name, c in planned.defaults.items() if (json := _defaults_json(c))
+        },
+        locks=locks,
+    )
     if code or not args.exit_code:
         return code
     return _class_of(planned.outcome, bool(planned.vanishing))
@@ -58,12 +69,13 @@ def plan(args: argparse.Namespace) -> int:
 
 @dataclass(frozen=True)
 class Planned:
-    """A plan: its results, how columns would differ by feature, stored features that the definitions do not name, and locks."""
+    """A plan: its results, how columns and defaults would differ by feature, stored features that the definitions do not name, and locks."""
 
     definitions: Definitions
     outcome: Outcome
     differences: dict[str, Difference]
     vanishing: list[dict[str, Any]]
+    defaults: dict[str, DefaultsChange]
     broken: list[BrokenLock]
 
 
@@ -75,8 +87,9 @@ def plan_of(args: argparse.Namespace) -> Planned:
     differences = {
         name: _difference(definitions.store, result) for name, result in outcome.results.items()
     }
-    broken = _broken(definitions.store, outcome, vanishing)
-    return Planned(definitions, outcome, differences, vanishing, broken)
+    defaults = dict(_other_defaults(definitions, outcome))
+    broken = _broken(definitions.store, outcome, vanishing, defaults)
+    return Planned(definitions, outcome, differences, vanishing, defaults, broken)
 
 
 def show_plan(planned: Planned) -> None:
@@ -88,6 +101,9 @@ def show_plan(planned: Planned) -> None:
         note(_how(result))
         for text in _columns_text(definitions.store, result, planned.differences[name]):
             note(f"{name}: {text}", "yellow")
+        for column, default in _defaults_json(planned.defaults[name]).items():
+            before, after = (_default_text(default[side]) for side in ("from", "to"))
+            note(f"{name}: the default of {column} would change: {before} -> {after}", "yellow")
         hold = definitions.store.books(result.feature).hold
         if hold:
             note(f"{result.feature}: a build ends its hold: {hold}", "yellow")
@@ -114,22 +130,56 @@ def _vanishing(definitions: Definitions) -> list[dict[str, Any]]:
     ]
 
 
-def _broken(store: Store, outcome: Outcome, vanishing: list[dict[str, Any]]) -> list[BrokenLock]:
+def _other_defaults(
+    definitions: Definitions, outcome: Outcome
+) -> Iterator[tuple[str, DefaultsChange]]:
+    """The defaults of each feature that is planned, as they count now and as a build would note them."""
+    from mlforge.build.broken_locks import DefaultsChange
+    from mlforge.services.description import described_defaults
+
+    for name in outcome.results:
+        before = definitions.store.books(name).defaults
+        yield name, DefaultsChange(before, described_defaults(definitions.feature(name).defaults))
+
+
+def _defaults_json(change: DefaultsChange) -> dict[str, dict[str, Any]]:
+    """The columns whose default would be another one."""
+    before, after = change.before, change.after
+    return {
+        column: {"from": before.get(column), "to": after.get(column)}
+        for column in {**before, **after}
+        if before.get(column) != after.get(column)
+    }
+
+
+def _default_text(described: Any) -> str:
+    if isinstance(described, dict):
+        [described] = described.values()
+    return "none" if described is None else shown(described)
+
+
+def _broken(
+    store: Store,
+    outcome: Outcome,
+    vanishing: list[dict[str, Any]],
+    defaults: Mapping[str, DefaultsChange],
+) -> list[BrokenLock]:
     """Registered locks that a build would break, and those of models that read a feature which would vanish."""
     from mlforge.build.broken_locks import BrokenLock, broken_locks, means_the_same
     from mlforge.core.lock import Change
 
     candidates = [
-        (served, result.manifest)
+        (served, result.manifest, defaults[result.feature])
         for result in outcome.results.values()
-        if result.changed and result.manifest is not None
+        if result.manifest is not None
         for served in [store.latest(result.feature)]
-        if served is not None and not means_the_same(served, result.manifest)
+        if served is not None
+        if not means_the_same(served, result.manifest) or _defaults_json(defaults[result.feature])
     ]
     if not candidates and not vanishing:
         return []
     locks = store.locks()
-    broken = [b for served, candidate in candidates for b in broken_locks(locks, served, candidate)]
+    broken = [lock for candidate in candidates for lock in broken_locks(locks, *candidate)]
     gone = {entry["feature"] for entry in vanishing}
     for model, lock in locks.items():
         columns = [column for column in lock.columns if column.feature in gone]

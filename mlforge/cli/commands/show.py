@@ -36,7 +36,7 @@ def show(args: argparse.Namespace) -> int:
     "downstream", "used_by": {"features", "services", "models", "training_sets": [{"id", "folder", "versions", "at"}, ...]},
     "cost": {"table_rows", "table_bytes", "event_rows", "event_bytes"}, "freshness_ms": {"count", "p50", "p95", "p99"}}`; of a
     service: `{"kind", "name", "owner", "description", "features", "uses": [{"feature", "owner", "version", "fixed",
-    "prefix", "keys": {key: name}}, ...], "keys", "request", "columns", "complete", "defaults", "max_age", "upstream"}`. A column is `{"name", "dtype", "aggregation", "window", "offset", "where", "of", "description", "feature"}`. What is not
+    "prefix", "keys": {key: name}}, ...], "keys", "request", "columns", "complete", "defaults", "max_age", "upstream"}`. A column is `{"name", "dtype", "aggregation", "window", "offset", "where", "of", "description", "feature", "default"}`. What is not
     known is null.
     """
     from mlforge.registry.catalogue import Registry
@@ -203,6 +203,13 @@ def _meaning(column: ColumnEntry) -> str | None:
         where = f" where {column.where}" if column.where else ""
         ago = f", {column.offset} ago" if column.offset else ""
         origin = f"{column.aggregation} of {origin}{where} over {column.window}{ago}"
+    if column.default is not None:
+        default = (
+            " ".join(map(str, column.default.values()))
+            if isinstance(column.default, dict)
+            else column.default
+        )
+        origin = ", ".join(filter(None, (origin, f"{default} in place of null")))
     return ": ".join(text for text in (origin, column.description) if text) or None
 
 
