@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -12,6 +14,11 @@ from hypothesis import settings
 from tests.support.covering import beyond
 from tests.support.order import longest_first
 from tests.support.servers import running
+
+# Modules are compiled once, also where the environment says to keep nothing: the processes that tests start would
+# compile all of mlforge each time, and both processes of the run all tests.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 # The same examples in each run; `python -m tests.property.proof` draws new ones.
 settings.register_profile("same", derandomize=True, deadline=None)
