@@ -16,6 +16,7 @@ from mlforge.serve.catalogue import Catalogue
 from mlforge.serve.counters import Counters
 from mlforge.serve.events import Events
 from mlforge.serve.http import Disconnected, Message, Receive, Reply, Scope, Send, header, respond
+from mlforge.serve.incoming.routes import Incoming
 from mlforge.serve.keys import Admission, keys_in
 from mlforge.serve.limits import Limits
 from mlforge.serve.live import Live
@@ -26,7 +27,7 @@ from mlforge.serve.reads import Reads
 
 _GONE = 499
 """The status that stands in figures for a request without an answer: its caller has gone."""
-_NAMED = ("/v1/features/", "/features/", "/services/", "/assets/")
+_NAMED = ("/v1/features/", "/v1/sources/", "/v1/drops/", "/features/", "/services/", "/assets/")
 """Starts of paths that end in a name."""
 _log = get_logger(__name__)
 
@@ -62,6 +63,7 @@ class App:
             *catalogue.routes(),
             *operations.routes(),
             *self._events.routes(),
+            *Incoming(definitions, store, limits).routes(),
             *self._page.routes(),
         ]
         self._router = Router(routes, redirect_slashes=False)

@@ -4,6 +4,7 @@
 sha256 = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
 services = ["checkout_fraud"]     # these alone; without it, all that the server answers
 per_second = 200                  # requests, by each process; without it, any number
+sources = ["purchases"]           # may send rows to these; without it, to none
 operates = true                   # may also approve, retry and roll back; without it, only read
 """
 
@@ -33,9 +34,10 @@ ASSETS = "/assets/"
 COOKIE = "mlforge_key"
 """The cookie in which a browser keeps a key, base64url: it is taken for the page alone, not below `/v1/`."""
 _API = "/v1/"
+_OF_SOURCES = ("/v1/sources/", "/v1/drops/")
 _PAGE_OF_SERVICE = "/services/"
 _HOLDER = "mlforge.key"
-_FIELDS = ("sha256", "services", "per_second", "operates")
+_FIELDS = ("sha256", "services", "per_second", "operates", "sources")
 _HASH = re.compile(r"[0-9a-f]{64}")
 
 
@@ -44,6 +46,7 @@ class ApiKey:
     """A key as the file has it.
 
     services: None for all that the server answers. per_second: None for any number. operates: whether its holder may approve, retry and roll back.
+    sources: those that its holder may send rows to.
     """
 
     name: str
@@ -51,9 +54,12 @@ class ApiKey:
     services: frozenset[str] | None = None
     per_second: float | None = None
     operates: bool = False
+    sources: frozenset[str] = frozenset()
 
     def allows(self, path: str) -> bool:
         """Whether the key's holder may ask for a path."""
+        if path.startswith(_OF_SOURCES):
+            return bool(self.sources)  # `check_writes` looks at which
         if self.services is None:
             return True
         below = next((p for p in (SERVICES, _PAGE_OF_SERVICE) if path.startswith(p)), None)
@@ -131,6 +137,21 @@ def check_operates(scope: Scope) -> None:
         )
 
 
+def check_writes(scope: Scope, source: str) -> None:
+    """Raise Refused unless the request's key may send rows to a source; without a file of keys nobody may."""
+    key = holder_of(scope)
+    if key is None:
+        raise Refused(
+            403, "not_allowed", "this server has no file of keys (--keys), so nobody may send rows"
+        )
+    if source not in key.sources:
+        raise Refused(
+            403,
+            "not_allowed",
+            f"the key of {key.name} may not send rows to {source!r}; its 'sources' in the file of keys name those",
+        )
+
+
 def cookie_of(key: str) -> str:
     """A key as a cookie holds it."""
     return urlsafe_b64encode(key.encode()).decode().rstrip("=")
@@ -189,21 +210,37 @@ def _key(what: str, name: str, entry: Any, services: Mapping[str, object]) -> Ap
     operates = entry.get("operates", False)
     if not isinstance(operates, bool):
         raise DefinitionError(f"{what}: operates is {shown(operates)}; write true or false")
-    return ApiKey(name, hashed, _services(what, entry, services), _rate(what, entry), operates)
+    sources = _names(what, entry, "sources") or []
+    return ApiKey(
+        name,
+        hashed,
+        _services(what, entry, services),
+        _rate(what, entry),
+        operates,
+        frozenset(source.strip("/") for source in sources),
+    )
 
 
 def _services(
     what: str, entry: Mapping[str, Any], services: Mapping[str, object]
 ) -> frozenset[str] | None:
-    names = entry.get("services")
+    names = _names(what, entry, "services")
     if names is None:
         return None
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise DefinitionError(f"{what}: services is {shown(names)}; write a list of names")
     for name in names:
         if name not in services:
             raise DefinitionError(f"{what}: no service {name!r}; {did_you_mean(name, services)}")
     return frozenset(names)
+
+
+def _names(what: str, entry: Mapping[str, Any], field: str) -> list[str] | None:
+    """The names that a field lists; None where the entry has no such field."""
+    names = entry.get(field)
+    if names is None:
+        return None
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise DefinitionError(f"{what}: {field} is {shown(names)}; write a list of names")
+    return names
 
 
 def _rate(what: str, entry: Mapping[str, Any]) -> float | None:

@@ -225,6 +225,36 @@ _PATHS: Document = {
         _parameter("last-event-id", {"type": "string"}, where="header"),
         content="text/event-stream",
     ),
+    "/v1/sources": _get("The sources that rows may be sent to"),
+    "/v1/sources/{source}": {
+        "post": {
+            "operationId": "send_rows",
+            "summary": "Rows for a source; they are on the disk once this answers",
+            "parameters": [
+                _parameter("source", {"type": "string"}, True, "path"),
+                _parameter("idempotency-key", {"type": "string"}, where="header"),
+            ],
+            "requestBody": {
+                "required": True,
+                "content": {
+                    "application/json": {"schema": _list({"type": "object"})},
+                    "application/x-ndjson": {},
+                    ARROW: {},
+                    "application/vnd.apache.parquet": {},
+                },
+            },
+            "responses": {
+                "202": _answers({"type": "object"}, arrow=False)["200"],
+                "default": _answers({"type": "object"})["default"],
+            },
+        }
+    },
+    "/v1/drops/{source}/{drop}": _get(
+        "How far a drop has come in each feature that reads its source",
+        _parameter("source", {"type": "string"}, True, "path"),
+        _parameter("drop", {"type": "string"}, True, "path"),
+        _parameter("wait", {"type": "number", "minimum": 0, "maximum": 60}),
+    ),
     "/v1/features": {
         "post": {
             "operationId": "read_features",

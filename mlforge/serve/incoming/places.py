@@ -1,0 +1,98 @@
+"""The folders that rows may be sent to: those of the sources of a project's features."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import polars as pl
+
+from mlforge.definitions.registry import Definitions
+from mlforge.errors import MlforgeError
+from mlforge.sources.row_source import RowSource
+
+NAME = re.compile(r"http-[0-9a-f-]{12,80}")
+"""The names of the files that are made of requests, without their suffix."""
+_A_NAME = "http-0123456789ab"
+_FOR_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Folder:
+    """A folder of a source. name: in URLs. readers: the features that read it, with the keys and the time they need."""
+
+    name: str
+    path: Path
+    readers: tuple[str, ...]
+    needs: tuple[str, ...]
+
+    def file(self, drop: str) -> Path:
+        """The file of a drop."""
+        return self.path / f"{drop}.parquet"
+
+
+def folders(definitions: Definitions) -> dict[str, Folder]:
+    """The folders that take files of any name, by their names: paths from the definitions' root.
+
+    A source that is one file, a glob that no name of ours fits, or a table of another system takes none.
+    """
+    paths: dict[Path, None] = {}
+    sources = {name: definitions.source(name) for name in definitions.features}
+    for source in sources.values():
+        for each in (source, *(table for _, table in source.tables)):
+            fitting = [place.root for place in each.places if place.takes((f"{_A_NAME}.parquet",))]
+            paths.update(dict.fromkeys(fitting))
+    return {folder.name: folder for folder in (_folder(definitions, sources, p) for p in paths)}
+
+
+def _folder(definitions: Definitions, sources: Mapping[str, RowSource], path: Path) -> Folder:
+    file, root = path / f"{_A_NAME}.parquet", definitions.root
+    readers = tuple(name for name, source in sources.items() if source.feeds(file))
+    needs: dict[str, None] = {}
+    for name in readers:
+        if sources[name].matches(file):
+            spec = definitions.features[name].spec
+            needs.update(dict.fromkeys(spec.keys))
+            needs.update(dict.fromkeys([spec.timestamp] if spec.timestamp else []))
+    below = path.relative_to(root) if path.is_relative_to(root) else path
+    return Folder(below.as_posix().strip("/"), path, readers, tuple(needs))
+
+
+@dataclass
+class Schemas:
+    """The dtypes of a folder's columns, as its newest file has them; looked up once a minute."""
+
+    definitions: Definitions
+    _known: dict[str, tuple[float, Mapping[str, pl.DataType]]] = field(default_factory=dict)
+
+    def of(self, folder: Folder) -> Mapping[str, pl.DataType]:
+        """The dtypes by column. Of a folder without a file that can be read, the time of its features alone."""
+        known = self._known.get(folder.name)
+        if known is None or time.monotonic() - known[0] > _FOR_S or not known[1]:
+            known = self._known[folder.name] = (time.monotonic(), self._read(folder))
+        return known[1]
+
+    def _read(self, folder: Folder) -> Mapping[str, pl.DataType]:
+        for file in _newest_first(folder.path):
+            try:
+                schema = pl.read_parquet_schema(file)
+                return {name: dtype for name, dtype in schema.items() if dtype != pl.Null}
+            except (pl.exceptions.PolarsError, OSError):  # not ours to tell: the build does
+                continue
+        specs = [self.definitions.features[name].spec for name in folder.readers]
+        return {spec.timestamp: pl.Datetime("us", "UTC") for spec in specs if spec.timestamp}
+
+    def needed(self, folder: Folder, dtypes: Mapping[str, pl.DataType]) -> list[str]:
+        """The columns that each row must have: what features need and files have; a function may make the others."""
+        return [name for name in folder.needs if name in dtypes]
+
+
+def _newest_first(path: Path) -> list[Path]:
+    try:
+        files = [file for file in path.iterdir() if file.suffix in (".parquet", ".pq")]
+        return sorted(files, key=lambda file: file.stat().st_mtime_ns, reverse=True)[:5]
+    except OSError as error:
+        raise MlforgeError(f"{path} cannot be listed: {error.strerror}") from error

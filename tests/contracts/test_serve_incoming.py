@@ -1,0 +1,286 @@
+"""Rows that are sent over HTTP: they become drops that a build reads, bad ones are named, and only keys of a source write to it."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import os
+from collections.abc import Iterator
+from datetime import timedelta
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import httpx
+import polars as pl
+import pytest
+
+from mlforge import Definitions, get_online_features
+from mlforge.core import clock, failpoints
+from mlforge.core.values import to_us
+from mlforge.errors import DefinitionError
+from mlforge.online import RedisStore
+from mlforge.serve.app import App
+from mlforge.serve.incoming.rows import frame_of
+from mlforge.serve.incoming.writing import clear, write_frame
+from mlforge.serve.keys import keys_in
+from mlforge.serve.limits import Limits
+from mlforge.serve.problems import Refused
+from mlforge.serve.read_request import ARROW
+from tests.support.projects import Project, at, rows
+
+NDJSON, PARQUET = "application/x-ndjson", "application/vnd.apache.parquet"
+EVENTS = "/v1/sources/events"
+WRITER = {"authorization": "Bearer writer"}
+LINE = b'{"user_id": 7, "at": "2026-01-02T00:00:00Z", "amount": 2.5}'
+
+
+class Sender:
+    """Requests to an application, all of them on one event loop."""
+
+    def __init__(self, app: App) -> None:
+        self.app = app
+
+    def __call__(self, *bodies: bytes | None, **options: Any) -> list[httpx.Response]:
+        """The answers to bodies that are sent at once; a GET for None."""
+        headers = {"content-type": NDJSON, **WRITER, **options.pop("headers", {})}
+        path = options.pop("path", EVENTS)
+
+        async def ask() -> list[httpx.Response]:
+            transport = httpx.ASGITransport(self.app)
+            async with httpx.AsyncClient(transport=transport, base_url="http://here") as client:
+                calls = [
+                    client.request("GET" if b is None else "POST", path, content=b, headers=headers)
+                    for b in bodies
+                ]
+                return list(await asyncio.gather(*calls))
+
+        with clock.fixed(to_us(at(5))):
+            return asyncio.run(ask())
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    project = Project(tmp_path)
+    project.drop("a", rows((1, 0, 1.0), (2, 1, 4.0)))
+    return project
+
+
+@pytest.fixture
+def definitions(project: Project, online: RedisStore) -> Iterator[Definitions]:
+    definitions = project.definitions(project.define(), online_store=online)
+    definitions.root = project.root
+    yield definitions
+    definitions.close()
+
+
+@pytest.fixture
+def send(definitions: Definitions, tmp_path: Path) -> Sender:
+    keys = tmp_path / "keys.toml"
+    hashes = {name: sha256(name.encode()).hexdigest() for name in ("writer", "reader")}
+    keys.write_text(
+        f'[app]\nsha256 = "{hashes["writer"]}"\nservices = []\nsources = ["events"]\n'
+        f'[dashboard]\nsha256 = "{hashes["reader"]}"\n'
+    )
+    return Sender(App(definitions, Limits(rows=5), keys))
+
+
+def drops(definitions: Definitions) -> list[str]:
+    return sorted(path.name for path in (definitions.root / "events").glob("*http-*"))
+
+
+def test_rows_of_each_form_become_drops_that_are_readable_in_the_end(
+    send: Sender, definitions: Definitions
+) -> None:
+    lines = [LINE.replace(b"7", b"%d" % user) for user in (5, 6)]
+    together = send(*lines)
+    assert [answer.status_code for answer in together] == [202, 202]
+    urls = {answer.headers["location"] for answer in together}
+    assert len(urls) == 1, "small requests that come at once are one drop"
+    assert len(drops(definitions)) == 1
+    frame = rows((8, 1, 3.0))
+    arrow, parquet = io.BytesIO(), io.BytesIO()
+    frame.write_ipc_stream(arrow, compat_level=pl.CompatLevel.oldest())
+    frame.write_parquet(parquet)
+    listed = json.dumps([{"user_id": 9, "at": "2026-01-01", "amount": 1, "shop": "x"}]).encode()
+    for body, kind in (
+        (arrow.getvalue(), ARROW),
+        (parquet.getvalue(), PARQUET),
+        (listed, "application/json"),
+    ):
+        [answer] = send(body, headers={"content-type": kind})
+        assert answer.status_code == 202, answer.text
+        urls.add(answer.headers["location"])
+    [url] = [url for url in urls if url == together[0].headers["location"]]
+    [before] = send(None, path=url)
+    assert before.json()["features"] == {"spend": {"state": "waiting"}}
+    assert before.json()["done"] is False
+    with clock.fixed(to_us(at(5))):
+        definitions.build()
+        assert send(None, path=url)[0].json()["features"]["spend"]["state"] == "built"
+        definitions.build(online=True)
+        for each in urls:
+            [after] = send(None, path=f"{each}?wait=30")
+            assert after.json()["features"] == {"spend": {"state": "readable", "version": "1.0.0"}}
+        values = get_online_features(
+            [definitions.features["spend"]],
+            [{"user_id": user} for user in (5, 6, 8, 9)],
+            definitions.online_store,  # type: ignore[arg-type]
+        )
+    assert [row["spend__amount__sum__7d"] for row in values] == [2.5, 2.5, 6.0, 1.0]
+
+
+def test_the_same_request_again_is_the_same_drop(send: Sender, definitions: Definitions) -> None:
+    once = {"idempotency-key": "order 17"}
+    first, second = (send(LINE, headers=once)[0] for _ in range(2))
+    both = send(LINE, LINE, headers={"idempotency-key": "order 18"})
+    assert first.json()["url"] == second.json()["url"]
+    assert {answer.status_code for answer in (first, second, *both)} == {202}
+    assert len(drops(definitions)) == 2
+    [answer] = send(LINE, headers={"idempotency-key": "x" * 201})
+    assert answer.status_code == 422
+
+
+@pytest.mark.parametrize(
+    ("body", "kind", "status", "said"),
+    [
+        (LINE + b'\n{"user_id": "x", "at": "2026-01-02", "amount": 1}', NDJSON, 422, "row 2: user_id is 'x', not Int64"),
+        (b'{"user_id": 1, "at": "soon", "amount": 1}', NDJSON, 422, "row 1: at is 'soon', not Datetime"),
+        (b'{"user_id": 1, "amount": 1}', NDJSON, 422, "row 1: at is missing"),
+        (b'{"user_id": true, "at": "2026-01-02", "amount": 1}', NDJSON, 422, "row 1: user_id is True"),
+        (b'{"user_id": 99999999999999999999, "at": "2026-01-02"}', NDJSON, 422, "row 1: user_id is"),
+        (b'{"user_id": 1, "at": "2026-01-02", "amount": NaN}', NDJSON, 400, "line 1 is not JSON"),
+        (b'{"user_id": 1, "at": "2026-01-02", "amount": 1, "tag": [1, "x"]}', NDJSON, 422, "tag"),
+        (LINE + b'\n[1]', NDJSON, 422, "line 2 is [1]"),
+        (b'\n\n', NDJSON, 422, "no row"),
+        (b'[]', "application/json", 422, "no row"),
+        (b'[1]', "application/json", 422, "row 1 is 1"),
+        (b'{}', "application/json", 422, "missing"),
+        (b"[" * 100_000, "application/json", 400, "nested too deeply"),
+        (b"\n".join([LINE] * 6), NDJSON, 422, "6 rows of JSON; a request has at most 5"),
+        (b"no arrow", ARROW, 400, "no stream of Arrow"),
+        (b"PAR1 no PAR1", PARQUET, 400, "no whole parquet file"),
+        (LINE, "text/plain", 415, NDJSON),
+        (LINE, "", 415, NDJSON),
+    ],
+)  # fmt: skip
+def test_rows_that_are_bad_are_named_and_nothing_is_written(
+    send: Sender, definitions: Definitions, body: bytes, kind: str, status: int, said: str
+) -> None:
+    [answer] = send(body, headers={"content-type": kind})
+    assert answer.status_code == status, answer.text
+    assert said in answer.json()["detail"], answer.text
+    assert drops(definitions) == []
+
+
+def test_arrow_with_rows_that_lack_what_a_feature_needs_is_refused(send: Sender) -> None:
+    for frame, said in (
+        (rows((1, 0, 1.0), (None, 1, 1.0)), "row 2: user_id is missing"),
+        (rows((1, 0, 1.0)).drop("at"), "there is no column at"),
+    ):
+        stream = io.BytesIO()
+        frame.write_ipc_stream(stream, compat_level=pl.CompatLevel.oldest())
+        [answer] = send(stream.getvalue(), headers={"content-type": ARROW})
+        assert (answer.status_code, said in answer.text) == (422, True), answer.text
+
+
+def test_only_a_key_that_names_a_source_writes_to_it(
+    send: Sender, definitions: Definitions, tmp_path: Path
+) -> None:
+    reader = {"authorization": "Bearer reader"}
+    assert send(LINE, headers=reader)[0].json()["reason"] == "not_allowed"
+    assert send(LINE, path="/v1/sources/store")[0].status_code == 403
+    assert send(None, path="/v1/drops/other/http-0123456789ab")[0].status_code == 403
+    assert send(None, path="/v1/sources")[0].status_code == 403, "this key reads nothing"
+    [listed] = send(None, path="/v1/sources", headers=reader)
+    assert listed.json() == {"sources": [{"name": "events", "features": ["spend"]}]}
+    assert Sender(App(definitions))(LINE)[0].status_code == 403
+    for drop in ("http-0123456789ab", "a", "..%2Fdefinitions"):
+        [answer] = send(None, path=f"/v1/drops/events/{drop}")
+        assert answer.status_code in (403, 404), answer.text
+    assert send(None, path="/v1/drops/events/http-0123456789ab?wait=1e9")[0].status_code == 422
+    assert drops(definitions) == []
+    bad = tmp_path / "bad.toml"
+    bad.write_text(f'[app]\nsha256 = "{sha256(b"x").hexdigest()}"\nsources = "events"\n')
+    with pytest.raises(DefinitionError, match="sources is 'events'; write a list of names"):
+        keys_in(bad, {})
+
+
+def test_a_disk_that_takes_no_file_is_a_503_and_leaves_nothing(
+    send: Sender, definitions: Definitions
+) -> None:
+    folder = definitions.root / "events"
+    assert send(LINE)[0].status_code == 202
+    folder.rename(definitions.root / "elsewhere")
+    [gone] = send(LINE)
+    assert (gone.status_code, gone.json()["reason"]) == (503, "source_unavailable")
+    (definitions.root / "elsewhere").rename(folder)
+
+    def full() -> None:
+        raise OSError(28, "No space left on device")
+
+    failpoints.arm("drop.written", full)
+    try:
+        [refused] = send(LINE)
+    finally:
+        failpoints.disarm()
+    assert (refused.status_code, "No space left" in refused.text) == (503, True)
+    assert len(list(folder.iterdir())) == 2, "the first file, and the drop of before"
+
+
+class Killed(BaseException):
+    """The end of a process, which nothing in it handles."""
+
+
+def test_a_server_that_is_killed_before_it_answers_leaves_no_file_under_a_name_that_is_read(
+    definitions: Definitions,
+) -> None:
+    def kill() -> None:
+        raise Killed
+
+    failpoints.arm("drop.written", kill)
+    try:
+        with pytest.raises(Killed):
+            write_frame(
+                definitions.root / "events" / "http-0123456789ab.parquet", rows((1, 0, 1.0))
+            )
+    finally:
+        failpoints.disarm()
+    folder = definitions.root / "events"
+    [left] = [path for path in folder.iterdir() if path.name.startswith(".http-")]
+    assert definitions.source("spend").scan().stats.keys() == {"a.parquet"}
+    clear(folder)
+    assert left.exists(), "it may be another server's, at work"
+    old = left.stat().st_mtime - timedelta(hours=2).total_seconds()
+    os.utime(left, (old, old))
+    clear(folder)
+    assert not left.exists()
+
+
+def test_values_are_taken_by_the_dtypes_of_the_files() -> None:
+    dtypes = {
+        "day": pl.Date(), "price": pl.Decimal(10, 2), "at": pl.Datetime("ms"), "n": pl.Int8(),
+        "tags": pl.List(pl.String), "f": pl.Float32(),
+        "who": pl.Struct({"id": pl.Int64}),
+    }  # fmt: skip
+    row = {
+        "day": "2026-01-02", "price": "1.50", "at": "2026-01-02T01:00:00+01:00", "n": 3,
+        "tags": ["x", None], "f": 1, "who": {"id": 1}, "new": "text", "void": None,
+    }  # fmt: skip
+    frame = frame_of([row, {"n": None}], dtypes, [])
+    assert dict(frame.schema) == {**dtypes, "new": pl.String()}
+    assert frame["at"].dt.hour()[0] == 0
+    for name, value in (
+        ("price", "1.505"),
+        ("n", 300),
+        ("day", 5),
+        ("f", "x"),
+        ("tags", "x"),
+        ("who", {"b": 1}),
+        ("who", 5),
+    ):
+        with pytest.raises(Refused, match=f"row 2: {name} is"):
+            frame_of([row, {name: value}], dtypes, [])
+    with pytest.raises(Refused, match="long is Duration"):
+        frame_of([{"long": 5}], {"long": pl.Duration("us")}, [])
