@@ -155,7 +155,7 @@ class TableWriter:
         spec = self.events.spec
         if events.hull is None or not spec.columns:
             return events
-        first, last = pl.col(FIRST), pl.col(LAST)
+        first, last = events.frame[FIRST], events.frame[LAST]
         return events.moved(*time_model.touched_ends(first, last, spec.windows, spec.interval))
 
     def shared(self, before: Sequence[Part]) -> Table:

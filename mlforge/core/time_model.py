@@ -174,7 +174,7 @@ def touched_ends(
     """The ends of which the least and the greatest are those of the rows that events touch.
 
     The rows that the events themselves cause, and for each window the first and the last that sees them: integers, or
-    expressions over event times.
+    columns of them.
     """
     windows = tuple(windows)
     return (

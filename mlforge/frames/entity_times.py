@@ -47,8 +47,12 @@ class EntityTimes:
             return None
         return TimeRange(int(self.frame[FIRST].min()), int(self.frame[LAST].max()))  # type: ignore[arg-type]
 
-    def moved(self, first: Sequence[pl.Expr], last: Sequence[pl.Expr]) -> EntityTimes:
-        """The entities with ranges from the least of some expressions of FIRST and LAST to the greatest of others."""
+    def moved(self, first: Sequence[pl.Series], last: Sequence[pl.Series]) -> EntityTimes:
+        """The entities with ranges from the least of some instants beside them to the greatest of others.
+
+        Columns of instants, not expressions: those of a calendar use each step several times, and as an expression is a
+        tree, the first instant of the year after some year's end would be one of a hundred thousand nodes.
+        """
         ends = (pl.min_horizontal(first).alias(FIRST), pl.max_horizontal(last).alias(LAST))
         return EntityTimes(self.frame.with_columns(ends))
 

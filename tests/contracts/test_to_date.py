@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import polars as pl
 import pytest
 
 from mlforge import explain, get_training_data
+from mlforge.build.result import Options
 from mlforge.engines import evaluation
 from mlforge.engines.events import events_of
 from mlforge.metrics import Rolling, ToDate
@@ -54,6 +56,19 @@ def test_as_a_period_begins_entities_of_the_one_before_are_affected(project: Pro
     assert affected(41, 58) == []
     assert affected(41, 59) == [1, 2]
     assert affected(60, 300) == []
+
+
+def test_a_drop_costs_no_seconds_of_calendar(project: Project) -> None:
+    metrics = [ToDate(["1mo", "1y"], {"amount": "sum"})]
+    definitions = project.definitions(project.define(metrics=metrics))
+    definitions.build()
+    project.drop("b", rows((1, 41, 1.0), (3, 41, 2.0)))
+    began = time.process_time()
+    result = definitions.refresh("spend", options=Options(cost_share=99))
+    assert time.process_time() - began < 2, "which ends of years are touched took six seconds"
+    assert (result.mode, str(result.version)) == ("incremental", "1.0.1")
+    assert project.store.read("spend")["amount__sum__ytd"].to_list()[-2:] == [112, 2]
+    definitions.close()
 
 
 def test_an_added_window_is_minor_and_a_removed_one_major(project: Project) -> None:

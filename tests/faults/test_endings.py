@@ -82,6 +82,7 @@ def exit_codes(processes: list[subprocess.Popen[bytes]]) -> list[int]:
     return [process.wait(WITHIN_S) for process in processes]
 
 
+@pytest.mark.slow
 def test_workers_and_watcher_end_while_their_server_hangs(
     shop: Shop, server: EmbeddedServer
 ) -> None:

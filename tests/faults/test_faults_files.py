@@ -200,6 +200,7 @@ sys.exit(main(["worker"]))
 """
 
 
+@pytest.mark.slow
 def test_a_file_that_ends_its_readers_process_is_read_in_one_of_its_own(shop):
     worker = shop.processes[-1]
     worker.terminate()
@@ -302,6 +303,7 @@ def test_a_name_may_be_used_again_for_other_rows(shop):
         assert_invariant(shop.project, features=["reused"])
 
 
+@pytest.mark.slow
 def test_hundreds_of_tiny_files_at_once_become_few_refreshes(shop):
     taken_in_few_refreshes(shop, files=300, refreshes=30, deadline_s=60)
 

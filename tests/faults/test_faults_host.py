@@ -116,6 +116,7 @@ def killed(processes: list[subprocess.Popen[bytes]]) -> None:
         process.wait()
 
 
+@pytest.mark.slow
 def test_two_hosts_share_the_work_though_the_clock_of_one_is_an_hour_ahead(own_shop):
     shop, names = own_shop, pair("steady")
     here = at_work(shop, sys.executable, "-m", "mlforge")
@@ -203,6 +204,7 @@ def test_a_feed_that_falls_silent_empties_windows_that_follow_the_wall_clock(sho
     assert shop.versions("silent_wall") == ["1.0.0"]
 
 
+@pytest.mark.slow
 def test_a_store_that_a_newer_mlforge_wrote_is_refused_and_served_on(shop):
     dropped(shop, ["newer", "other"], 0, (1, 0, 1.0))
     assert_invariant(shop.project, features=["newer", "other"])

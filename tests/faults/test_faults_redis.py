@@ -49,6 +49,7 @@ def has_told(plant: Plant, version: str) -> bool:
     )
 
 
+@pytest.mark.slow
 def test_a_server_flushed_amid_a_push_and_at_rest_is_filled_again(plant: Plant) -> None:
     with Witness(plant.project, ASKED):
         plant.project.redis.flushall()

@@ -58,6 +58,7 @@ def is_held_then_goes_on(
     assert_invariant(shop.project, features=[name])
 
 
+@pytest.mark.slow
 def test_a_disk_that_is_unmounted_leaves_an_empty_folder_and_all_is_served_on(shop):
     real, place = shop.folder / "real", shop.folder / "unmounted"
     real.mkdir()

@@ -154,6 +154,7 @@ def test_polling_finds_what_events_would_tell(shop):
     replace_watcher(shop, lambda: watch(shop))
 
 
+@pytest.mark.slow
 def test_without_inotify_the_watcher_says_so_and_polls(shop):
     polls_instead(shop, "max_inotify_instances", 0, turns=1)
 

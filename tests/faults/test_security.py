@@ -96,6 +96,7 @@ def command_lines(of: int) -> list[str]:
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 
 
+@pytest.mark.slow
 @linux
 def test_no_password_is_in_a_command_line_or_in_a_log(tmp_path: Path) -> None:
     shop = Shop(tmp_path, "")
@@ -260,6 +261,7 @@ def secured(server: EmbeddedServer, redis: Redis, certificate: Path) -> Iterator
     redis.acl_deluser("forge")
 
 
+@pytest.mark.slow
 def test_the_pipeline_runs_over_tls_with_user_and_password(
     secured: int, certificate: Path, tmp_path: Path
 ) -> None:

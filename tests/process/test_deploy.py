@@ -37,6 +37,7 @@ def test_the_procfile_is_one() -> None:
     assert (DEPLOY / "Procfile").resolve() == ROOT / "Procfile"
 
 
+@pytest.mark.slow
 def test_the_procfile_serves_a_drop_through_honcho(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:

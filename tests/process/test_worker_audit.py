@@ -141,6 +141,7 @@ def test_a_wrong_row_is_an_alarm_until_it_is_right(
     assert told.endswith(" s"), "proven so long ago"
 
 
+@pytest.mark.slow
 def test_a_running_watcher_audits_and_a_drop_goes_through_meanwhile(shop: Shop) -> None:
     shop.start("watch", "--audit-every", "0.5")
     shop.start("worker")

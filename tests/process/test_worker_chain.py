@@ -103,6 +103,7 @@ def test_a_process_that_ends_between_two_features_loses_nothing(shop: Shop) -> N
     assert not (shop.folder / "deadly").exists()
 
 
+@pytest.mark.slow
 def test_a_rollback_is_followed_and_a_hold_is_told(shop: Shop) -> None:
     assert shop.ask("rollback", "spend", "1.0.0").returncode == 0
     eventually(lambda: peak_of(shop, 3) is None and activity_of(shop) == 2, within=60)

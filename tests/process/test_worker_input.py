@@ -256,6 +256,7 @@ def test_the_watcher_reports_and_status_says_when_it_does_not(shop: Shop) -> Non
         shop.project.presence.read()  # raises nothing
 
 
+@pytest.mark.slow
 def test_a_worker_that_ends_without_being_asked_says_so_by_its_exit_code(shop: Shop) -> None:  # noqa: F811
     broken = (
         "from worker.queue import ForgeSimpleWorker as Kind\n"

@@ -30,6 +30,7 @@ def in_whole_numbers(content: bytes) -> bytes:
     return buffer.getvalue()
 
 
+@pytest.mark.slow
 def test_a_drop_that_would_break_a_models_lock_is_held_until_somebody_approves(
     server,  # noqa: F811
     tmp_path: Path,

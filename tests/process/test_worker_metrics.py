@@ -143,6 +143,7 @@ def test_without_a_server_the_process_is_alive_and_not_ready(
         exporter.stop()
 
 
+@pytest.mark.slow
 def test_the_metrics_are_for_this_machine_alone_unless_told_otherwise(address: str) -> None:
     assert address.startswith("http://127.0.0.1:")
 

@@ -63,6 +63,7 @@ def test_their_work_lies_under_names_of_their_own(pair: tuple[Shop, Shop]) -> No
     assert second.is_current()
 
 
+@pytest.mark.slow
 def test_each_is_served_by_its_own_worker_and_sees_no_other(pair: tuple[Shop, Shop]) -> None:
     first, second = pair
     for shop in pair:
@@ -120,6 +121,7 @@ def test_what_the_last_release_pushed_is_owned_by_the_store_that_has_it(
     assert first.redis.hgetall("mlforge-work:owners") == {b"else": b"shop", b"x": b"other"}
 
 
+@pytest.mark.slow
 def test_jobs_and_tickets_of_the_last_release_do_no_harm(pair: tuple[Shop, Shop]) -> None:
     first = pair[0]
     client = first.project.redis
@@ -141,6 +143,7 @@ def test_a_store_that_is_moved_keeps_its_scope(pair: tuple[Shop, Shop], tmp_path
     assert Project.open(type(settings)(settings.redis_url, "definitions.py", moved)).scope == scope
 
 
+@pytest.mark.slow
 def test_a_store_that_is_made_anew_under_running_processes_is_served_under_its_own_name(
     pair: tuple[Shop, Shop],
 ) -> None:

@@ -250,6 +250,7 @@ def test_a_plain_rq_worker_on_the_queue_is_reported(shop):  # noqa: F811
     plain.wait(60)
 
 
+@pytest.mark.slow
 def test_edited_definitions_are_taken_up_and_a_broken_edit_keeps_the_old_ones(shop):  # noqa: F811
     file = shop.folder / "definitions.py"
     journal, good = shop.project.event_log, file.read_text()

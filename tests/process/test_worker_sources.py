@@ -103,6 +103,7 @@ def test_a_file_of_a_table_can_be_waited_for(shop: Shop) -> None:
     assert served(shop, "weighted", 2) == 10.0
 
 
+@pytest.mark.slow
 def test_other_definitions_over_a_store_in_use_are_refused_by_name_unless_they_say_so(
     shop: Shop,
 ) -> None:

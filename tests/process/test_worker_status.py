@@ -71,6 +71,7 @@ def test_status_goes_on_showing_when_it_is_asked_to_watch(shop: Shop) -> None:
     assert watching.poll() is None
 
 
+@pytest.mark.slow
 def test_a_file_that_is_no_parquet_is_shown_though_no_refresh_has_seen_it(shop: Shop) -> None:
     path = shop.folder / "drops/e.csv"
     path.write_text("user_id,amount\n1,2\n")

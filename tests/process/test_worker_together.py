@@ -129,6 +129,7 @@ def test_a_feature_that_ends_its_process_is_tried_alone_from_then_on(one_is_bad)
     assert one_is_bad.online("f3", 1)
 
 
+@pytest.mark.slow
 def test_a_process_that_has_grown_is_replaced_and_one_that_has_not_serves_on(one_is_bad):
     worker = one_is_bad.start("worker")
     eventually(

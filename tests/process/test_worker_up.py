@@ -152,6 +152,7 @@ def test_of_two_that_start_at_once_one_runs_and_the_other_says_where(terminal, f
     assert won.family() == []
 
 
+@pytest.mark.slow
 def test_a_killed_up_leaves_nothing_and_its_data_is_there_again(terminal, up, folder):
     url = up.sees(r"^REDIS_URL=(.*)$")[1]
     up.sees("watching")
@@ -168,6 +169,7 @@ def test_a_killed_up_leaves_nothing_and_its_data_is_there_again(terminal, up, fo
     assert again.family() == []
 
 
+@pytest.mark.slow
 def test_a_dead_child_is_started_again(up):
     up.sees("watching")
     # The first is the worker; its forks, which come and go, have the same command line.
@@ -177,6 +179,7 @@ def test_a_dead_child_is_started_again(up):
     assert up.end() == 0
 
 
+@pytest.mark.slow
 def test_up_uses_a_server_of_ones_own(terminal, folder, tmp_path_factory):
     with EmbeddedServer(tmp_path_factory.mktemp("redis")) as server:
         up = terminal(REDIS_URL=server.url)
