@@ -33,7 +33,7 @@ from mlforge.definitions.places import (
     parsed_root,
     store_located_at,
 )
-from mlforge.definitions.services import services_by_name
+from mlforge.definitions.services import keep_services, services_by_name
 from mlforge.definitions.settings import GONE_AFTER, Settings
 from mlforge.definitions.sources import check_apart, source_of
 from mlforge.definitions.together import Drafts, Readings, compacted, each_in_turn
@@ -46,6 +46,7 @@ from mlforge.maintenance.operations import rollback
 from mlforge.maintenance.sampling import SOME, Share
 from mlforge.online import OnlineStore, Owner
 from mlforge.online.push import PushResult, owner_of, planned, push
+from mlforge.services.description import describe
 from mlforge.services.service import Service
 from mlforge.sources.row_source import RowSource
 from mlforge.sources.source_reading import SourceReading
@@ -153,7 +154,14 @@ class Definitions:
     def hash(self) -> str:
         """SHA-256 over everything that decides what is done and where: workers with the same one agree."""
         features = {name: describe_feature(feature) for name, feature in self.features.items()}
-        described = json.dumps([features, asdict(self.settings), self._described], sort_keys=True)
+        services = [describe(service) for service in self.services.values()]
+        decisive = [
+            features,
+            asdict(self.settings),
+            self._described,
+            *([services] if services else []),
+        ]
+        described = json.dumps(decisive, sort_keys=True)
         return hashlib.sha256(described.encode()).hexdigest()
 
     def located_at(self, folder: Path) -> Definitions:
@@ -238,7 +246,10 @@ class Definitions:
                 result = replace(result, keys_written=pushed.written + pushed.deleted)
             return compacted(self.store, result) if result.changed else result
 
-        return each_in_turn(names, built, progress)
+        try:
+            return each_in_turn(names, built, progress)
+        finally:
+            keep_services(self.services.values(), self.store)
 
     def plan(
         self,

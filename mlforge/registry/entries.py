@@ -115,7 +115,7 @@ class UseEntry:
 class ServiceEntry:
     """A service: what it takes, and what its answers have.
 
-    uses: its features, in order. keys: as entities name them. columns: of an answer, in order; `complete` is False where some follow from data that no
+    version: the last that is kept; None before the first. versions: all that are kept, ascending. uses: its features, in order. keys: as entities name them. columns: of an answer, in order; `complete` is False where some follow from data that no
     version has yet. defaults: by column, as JSON has them.
     """
 
@@ -131,6 +131,8 @@ class ServiceEntry:
     defaults: Mapping[str, Any]
     max_age: str | None
     upstream: tuple[str, ...]
+    version: str | None = None
+    versions: tuple[str, ...] = ()
     kind: str = "service"
 
 

@@ -26,6 +26,7 @@ def service_entry(definitions: Definitions, graph: Graph, name: str) -> ServiceE
     service = definitions.services[name]
     document = describe(service)
     uses = _uses(definitions, service)
+    versions = tuple(map(str, definitions.store.service_versions(name)))
     features = _served(definitions, uses) if uses else _defined(definitions, document["features"])
     return ServiceEntry(
         name=name,
@@ -40,6 +41,8 @@ def service_entry(definitions: Definitions, graph: Graph, name: str) -> ServiceE
         defaults=document["defaults"],
         max_age=document["max_age"],
         upstream=tuple(map(str, graph.upstream(Node(SERVICE, name)))),
+        version=versions[-1] if versions else None,
+        versions=versions,
     )
 
 

@@ -8,22 +8,7 @@ from mlforge.core.values import Version
 from mlforge.errors import BooksDamaged, NotServed
 from mlforge.online import OnlineBooks
 from mlforge.retrieval.reading import Reading
-from mlforge.services.locking import UsedColumn, locked_columns, used_columns
-
-
-def columns_of(reading: Reading) -> tuple[UsedColumn, ...]:
-    """The features' columns of an answer of training, in order."""
-    return tuple(
-        column
-        for use in reading.uses
-        for column in used_columns(
-            use.manifest,
-            [c.name for c in use.chosen],
-            use.prefix,
-            use.reference.renamed,
-            defaults=use.defaults,
-        )
-    )
+from mlforge.services.locking import locked_columns
 
 
 def lock_of_reading(reading: Reading, created_at: int) -> Lock:
@@ -35,7 +20,7 @@ def lock_of_reading(reading: Reading, created_at: int) -> Lock:
     versions = (f"{use.manifest.name}@{use.manifest.version}" for use in reading.uses)
     return Lock(
         "" if service is None else service.name,
-        locked_columns(service, columns_of(reading)),
+        locked_columns(service, reading.columns),
         tuple(dict.fromkeys(versions)),
         "" if identity is None else identity.id,
         created_at,

@@ -13,6 +13,8 @@ from mlforge.core.values import Version
 from mlforge.errors import IntegrityError, RetrievalError, StoreError, VersionNotFound
 from mlforge.retrieval.references import FeatureRef, Reference, check_store, parse_references
 from mlforge.services.completion import Output
+from mlforge.services.keeping import AT, service_at
+from mlforge.services.locking import UsedColumn, check_lock, promised, used_columns
 from mlforge.services.service import Service
 from mlforge.store import Store
 
@@ -64,6 +66,21 @@ class Reading:
         """The same versions without features' defaults: their values as they are stored."""
         return replace(self, uses=tuple(replace(use, defaults={}) for use in self.uses))
 
+    @property
+    def columns(self) -> tuple[UsedColumn, ...]:
+        """The features' columns of an answer of training, in order."""
+        return tuple(
+            column
+            for use in self.uses
+            for column in used_columns(
+                use.manifest,
+                [c.name for c in use.chosen],
+                use.prefix,
+                use.reference.renamed,
+                defaults=use.defaults,
+            )
+        )
+
     @contextmanager
     def leased(self) -> Iterator[None]:
         """Keep the versions from being pruned while the block runs; VersionNotFound if one is gone."""
@@ -74,20 +91,29 @@ class Reading:
             yield
 
 
-def reading_of(features: Sequence[FeatureRef] | Service, store: Store) -> Reading:
+def reading_of(features: Sequence[FeatureRef] | Service | str, store: Store) -> Reading:
     """The versions that these features mean now, each resolved once.
 
-    Raises RetrievalError for a list of another kind or a feature that is there twice, StoreError for an unknown
-    feature or version.
+    features: a list, a Service, or a kept version of one as in `"checkout@1"`. Raises RetrievalError for a list of
+    another kind or a feature that is there twice, StoreError for an unknown feature or version, LockMismatch for a kept
+    version of a service whose columns are not what they were.
     """
+    check_store(store, Store, "LocalStore('feature_store')")
+    if isinstance(features, str) and AT in features:
+        features = service_at(store, features)
     service = features if isinstance(features, Service) else None
     references = parse_references(service.features if service else features)
-    check_store(store, Store, "LocalStore('feature_store')")
-    return Reading(store, _resolve(references, store), service)
+    reading = Reading(store, _resolve(references, store), service)
+    if service is not None and service.kept is not None:
+        with promised(service):
+            check_lock(service.kept, service, reading.columns)
+    return reading
 
 
 def read(
-    features: Sequence[FeatureRef] | Service, store: Store, answer: Callable[[Reading], Answer]
+    features: Sequence[FeatureRef] | Service | str,
+    store: Store,
+    answer: Callable[[Reading], Answer],
 ) -> Answer:
     """The result of `answer` for the features' versions, which are leased meanwhile.
 

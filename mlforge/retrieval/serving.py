@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from typing import Any, TypeAlias
@@ -36,7 +37,8 @@ from mlforge.retrieval.references import (
 )
 from mlforge.retrieval.spine import Entities, checked_entities
 from mlforge.services.completion import Output, completion, own_defaults, request_rows
-from mlforge.services.locking import UsedColumn, check_lock
+from mlforge.services.keeping import AT
+from mlforge.services.locking import UsedColumn, check_lock, promised
 from mlforge.services.service import Service
 
 DETAILS = "details"
@@ -193,6 +195,11 @@ def online_answer(
     lock: Lock | str | os.PathLike[str] | None = None,
 ) -> Steps[OnlineAnswer]:
     """The steps of an online read, whoever waits for the store; arguments and errors of `get_online_features`."""
+    if isinstance(features, str) and AT in features:
+        raise RetrievalError(
+            f"{features!r} names a version of a service, which the offline store keeps; give Service.at(LocalStore("
+            f"'feature_store'), {features!r})"
+        )
     service = features if isinstance(features, Service) else None
     named = parse_references(service.features if service else features)
     references = list(dict.fromkeys(replace(r, version=None) if r.version else r for r in named))
@@ -209,11 +216,7 @@ def online_answer(
     locked = None if lock is None else lock_named(lock)
     fetched = yield from fetched_rows(references, entities, store, None if details else oldest)
     _check_versions(named, {r.name: f.books for r, f in zip(references, fetched, strict=True)})
-    uses = _uses(references, fetched, [] if service is None else service.own_names, details)
-    if locked is not None:
-        for use in uses:
-            check_settled(use.reference.name, use.fetched.books)
-        check_lock(locked, service, tuple(column for use in uses for column in use.used))
+    uses = _locked_uses(references, fetched, service, locked, details)
     yield from check_missing(
         [(use.reference.name, use.fetched.books, use.fetched.rows) for use in uses], store
     )
@@ -249,6 +252,30 @@ def online_answer(
     for answer, of_answer in zip(answers, of_values, strict=False):
         answer[DETAILS] = of_answer
     return OnlineAnswer(answers, uses, service)
+
+
+def _locked_uses(
+    references: Sequence[Reference],
+    fetched: Sequence[FetchedRows],
+    service: Service | None,
+    lock: Lock | None,
+    details: bool,
+) -> list[FeaturePart]:
+    """Each reference's part of the answer, held against the lock, and against that of a service's kept version."""
+    own = [] if service is None else service.own_names
+    kept = None if service is None else service.kept
+    with nullcontext() if service is None else promised(service):
+        uses = _uses(references, fetched, own, details)
+        if lock is None and kept is None:
+            return uses
+        for use in uses:
+            check_settled(use.reference.name, use.fetched.books)
+        columns = tuple(column for use in uses for column in use.used)
+        if kept is not None:
+            check_lock(kept, service, columns)
+    if lock is not None:
+        check_lock(lock, service, columns)
+    return uses
 
 
 def _uses(

@@ -13,7 +13,6 @@ from mlforge.core.signatures import named_arguments
 from mlforge.engines import engine_named
 from mlforge.frames import interop
 from mlforge.retrieval.join import joined
-from mlforge.retrieval.locked import columns_of
 from mlforge.retrieval.reading import Reading, read
 from mlforge.retrieval.references import FeatureRef
 from mlforge.services.locking import check_lock
@@ -24,7 +23,7 @@ from mlforge.store import Store
 @named_arguments("get_training_data")
 def get_training_data(
     spine: Any,
-    features: Sequence[FeatureRef] | Service,
+    features: Sequence[FeatureRef] | Service | str,
     store: Store,
     timestamp: str | None = None,
     engine: str = "polars",
@@ -38,7 +37,8 @@ def get_training_data(
     features: names (the served version), features or `(name, version)`; of two versions of one feature the
         prefix is `<feature>__<version>`. `user_spend["a", "b"]` gives these columns alone, and only they are computed;
         `user_profile.as_("buyer", user_id="buyer_id")` gives `buyer__<column>` of the spine's key `buyer_id`. Or a
-        Service: the spine has its request columns, too, and its derived columns come behind the features'.
+        Service, or a kept version of one as in `"checkout@1"`: the spine has its request columns, too, and its
+        derived columns come behind the features'.
     timestamp: the spine's time column; by default the feature's own timestamp name, else the only
         temporal column.
 
@@ -55,7 +55,7 @@ def get_training_data(
 
     def answer(reading: Reading) -> pl.DataFrame:
         if locked is not None:
-            check_lock(locked, reading.service, columns_of(reading))
+            check_lock(locked, reading.service, reading.columns)
         return pl.DataFrame(joined(table, reading, timestamp, engine_named(engine)))
 
     return table.with_values(read(features, store, answer))

@@ -17,6 +17,7 @@ from mlforge.serve.counters import Counters
 from mlforge.serve.events import Events
 from mlforge.serve.http import Disconnected, Message, Receive, Reply, Scope, Send, header, respond
 from mlforge.serve.incoming.routes import Incoming
+from mlforge.serve.kept_services import KeptServices
 from mlforge.serve.keys import Admission, keys_in
 from mlforge.serve.limits import Limits
 from mlforge.serve.live import Live
@@ -54,7 +55,7 @@ class App:
             )
         self.definitions, self.store, self.counters = definitions, store, Counters()
         self._admission = None if keys is None else Admission(keys_in(keys, definitions.services))
-        self._reads = Reads(definitions, store, limits)
+        self._reads = Reads(definitions, store, limits, KeptServices(definitions))
         catalogue = Catalogue(definitions, store, limits, self.counters)
         operations = Operations(definitions, live)
         self._events = Events(live)

@@ -63,7 +63,7 @@ class ApiKey:
         if self.services is None:
             return True
         below = next((p for p in (SERVICES, _PAGE_OF_SERVICE) if path.startswith(p)), None)
-        return below is not None and path.removeprefix(below) in self.services
+        return below is not None and path.removeprefix(below).partition("@")[0] in self.services
 
 
 @dataclass

@@ -10,6 +10,7 @@ from typing import Any
 from mlforge.errors import (
     DefinitionError,
     FeatureNotFound,
+    LockMismatch,
     MlforgeError,
     NotServed,
     OnlineError,
@@ -80,6 +81,7 @@ _OF_ERRORS: tuple[tuple[type[MlforgeError], int, str], ...] = (
     (VersionNotFound, 404, "unknown_version"),
     (VersionConflict, 409, "version_conflict"),
     (StoreError, 503, "store_unavailable"),
+    (LockMismatch, 409, "lock_mismatch"),
     (RetrievalError, 422, "unfit_request"),
     (DefinitionError, 500, "unfit_definitions"),
     (MlforgeError, 500, "failed"),

@@ -12,6 +12,7 @@ from mlforge.online.steps import answered_async
 from mlforge.retrieval.serving import OnlineAnswer, online_answer
 from mlforge.serve.answers import arrow_body, json_body, served
 from mlforge.serve.http import Receive, Reply, Scope, body_of, header
+from mlforge.serve.kept_services import KeptServices
 from mlforge.serve.limits import Limits
 from mlforge.serve.problems import Refused
 from mlforge.serve.read_request import (
@@ -22,6 +23,7 @@ from mlforge.serve.read_request import (
     service_request,
     unknown,
 )
+from mlforge.services.keeping import AT
 from mlforge.services.service import Service
 
 SERVICES, FEATURES = "/v1/services/", "/v1/features"
@@ -34,6 +36,7 @@ class Reads:
     definitions: Definitions
     store: OnlineStore
     limits: Limits
+    kept: KeptServices
 
     def takes(self, scope: Scope) -> bool:
         """Whether a request is a read."""
@@ -66,7 +69,7 @@ class Reads:
                 raise _not_taken(path, method, "POST")
             body = await body_of(scope, receive, self.limits)
             return features_request(self.definitions.features, query, accept, body, self.limits)
-        service = self._service(path.removeprefix(SERVICES))
+        service = await self._service(path.removeprefix(SERVICES))
         if method == "GET":
             return entity_request(service, query, accept)
         if method != "POST":
@@ -74,7 +77,9 @@ class Reads:
         body = await body_of(scope, receive, self.limits)
         return service_request(service, query, accept, body, self.limits)
 
-    def _service(self, name: str) -> Service:
+    async def _service(self, name: str) -> Service:
+        if AT in name:
+            return await self.kept.named(name)
         service = self.definitions.services.get(name)
         if service is None:
             raise unknown("service", name, self.definitions.services)

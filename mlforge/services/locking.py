@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Protocol
@@ -15,7 +16,7 @@ from mlforge.core.lock import Lock, LockedColumn
 from mlforge.core.manifest import Manifest
 from mlforge.core.meaning import FeatureMeaning, meaning_text
 from mlforge.core.schema import Column, Schema, dtypes
-from mlforge.errors import RetrievalError, did_you_mean
+from mlforge.errors import ExpressionError, LockMismatch, RetrievalError, did_you_mean
 from mlforge.features.feature import Feature
 from mlforge.features.selection import Selection
 from mlforge.services.completion import Output, completion, own_defaults
@@ -54,7 +55,8 @@ class Versions(Protocol):
 def lock_of(service: Service, store: Versions) -> Lock:
     """The lock of a service as of the versions that the store serves now.
 
-    Raises StoreError for a feature or version that is not there, RetrievalError for columns that do not fit.
+    Raises StoreError for a feature or version that is not there, RetrievalError for columns that do not fit,
+    LockMismatch for those of a kept version that are not what they were.
     """
     if not hasattr(store, "resolve"):
         raise RetrievalError(
@@ -63,6 +65,23 @@ def lock_of(service: Service, store: Versions) -> Lock:
         )
     entries = [entry if isinstance(entry, tuple) else (entry, None) for entry in service.features]
     uses = [(use, store.resolve(_name(use), version)) for use, version in entries]
+    with promised(service):
+        columns = _columns(service, uses, store)
+    identity = store.identity()
+    versions = (f"{manifest.name}@{manifest.version}" for _, manifest in uses)
+    return Lock(
+        service.name,
+        columns,
+        tuple(dict.fromkeys(versions)),
+        "" if identity is None else identity.id,
+        clock.now(),
+    )
+
+
+def _columns(
+    service: Service, uses: Sequence[tuple[Any, Manifest]], store: Versions
+) -> tuple[LockedColumn, ...]:
+    """The columns of the service, held against the lock of a kept version."""
     plain = {(m.name, m.version) for use, m in uses if not _prefix(use)}
     used: list[UsedColumn] = []
     for use, manifest in uses:
@@ -70,15 +89,21 @@ def lock_of(service: Service, store: Versions) -> Lock:
         own = f"{manifest.name}__{manifest.version}" if several else manifest.name
         defaults = store.books(manifest.name).defaults
         used += _used(use, manifest, _prefix(use) or own, defaults)
-    versions = (f"{manifest.name}@{manifest.version}" for _, manifest in uses)
-    identity = store.identity()
-    return Lock(
-        service.name,
-        locked_columns(service, tuple(used)),
-        tuple(dict.fromkeys(versions)),
-        "" if identity is None else identity.id,
-        clock.now(),
-    )
+    columns = locked_columns(service, tuple(used))
+    if service.kept is not None:
+        service.kept.check(columns)
+    return columns
+
+
+@contextmanager
+def promised(service: Service) -> Iterator[None]:
+    """A block in which what is wrong with a kept version's columns is a LockMismatch that names the version."""
+    try:
+        yield
+    except (LockMismatch, RetrievalError, ExpressionError) as error:
+        if service.kept is None:
+            raise
+        raise LockMismatch(f"{service.title} is not served any more: {error}") from error
 
 
 @lru_cache(maxsize=256)

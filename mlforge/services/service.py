@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -23,6 +24,7 @@ from mlforge.frames import polars_schema
 
 if TYPE_CHECKING:
     from mlforge.core.lock import Lock
+    from mlforge.services.keeping import VersionStore
     from mlforge.services.locking import Versions
 
 REQUEST_DTYPES = (*INTEGERS, *FLOATS, "Boolean", "String", "Date", INSTANT)
@@ -54,6 +56,10 @@ class Service:
     max_age: Duration | None
     owner: str
     description: str
+    version: str
+    """The kept version that it is, in a service that was read from a store; else empty."""
+    kept: Lock | None
+    """The lock of that version, which each answer is held against."""
 
     @named_arguments(
         "Service", 'write Service("checkout", features=[user_spend["amount__sum__7d"]])'
@@ -80,6 +86,8 @@ class Service:
             "max_age": None if max_age is None else Duration.parse(max_age, what),
             "owner": _optional(owner, f"{name}: owner"),
             "description": _optional(description, f"{name}: description"),
+            "version": "",
+            "kept": None,
         }
         for attribute, value in fields.items():
             object.__setattr__(self, attribute, value)
@@ -113,6 +121,29 @@ class Service:
         from mlforge.services.locking import lock_of
 
         return lock_of(self, store)
+
+    @classmethod
+    def at(cls, store: VersionStore, version: str) -> Service:
+        """The service as a version of it that the store keeps: `"checkout@1"` is the newest of MAJOR 1.
+
+        It has that version's columns, and each answer of it is held against that version's lock. Raises RetrievalError
+        for a version that is not kept, LockMismatch where its features have changed so that it cannot be made any more.
+        """
+        from mlforge.services.keeping import service_at
+
+        return service_at(store, text(version, "Service.at: version", 'write "checkout@1"'))
+
+    def held_to(self, lock: Lock, version: str) -> Service:
+        """The same service as a kept version, whose answers are held against its lock."""
+        other = copy.copy(self)
+        object.__setattr__(other, "version", version)
+        object.__setattr__(other, "kept", lock)
+        return other
+
+    @property
+    def title(self) -> str:
+        """Its name, with the version where it is a kept one."""
+        return f"{self.name}@{self.version}" if self.version else self.name
 
     def check(self, features: Mapping[str, Feature]) -> None:
         """Refuse names that clash, and expressions that name no column, as far as columns do not follow from data.

@@ -254,6 +254,23 @@ class Store(ABC):
         """End the lock of a model; returns whether there was one."""
 
     @abstractmethod
+    def service_versions(self, service: str) -> dict[Version, Any]:
+        """The documents of a service's versions as they were written, by version, ascending; empty for an unknown service.
+
+        Raises IntegrityError for one that is not JSON.
+        """
+
+    @abstractmethod
+    def create_service_version(
+        self, service: str, version: Version, document: Mapping[str, Any]
+    ) -> bool:
+        """Write the document of a service's version, whole or not at all; False where that version is there already.
+
+        A document is never replaced. Raises StoreError for a name that is none, and where the store cannot be
+        written to.
+        """
+
+    @abstractmethod
     def draft(self) -> AbstractContextManager[Store]:
         """A draft of this store, for plans: it reads this store and writes nothing to it.
 

@@ -160,6 +160,12 @@ class Draft(Store):
         """Refused."""
         raise _no_draft(f"remove the lock of {model}")
 
+    def create_service_version(
+        self, service: str, version: Version, document: Mapping[str, Any]
+    ) -> bool:
+        """Refused."""
+        raise _no_draft(f"keep {version} of the service {service}")
+
     def compact(self, name: str, partials: Sequence[Partial], sorted_by: str | None = None) -> None:
         """Refused."""
         raise _no_draft(f"compact partials of {name}")
@@ -173,6 +179,10 @@ class Draft(Store):
     def identity(self) -> StoreIdentity | None:
         """The store's."""
         return self._store.identity()
+
+    def service_versions(self, service: str) -> dict[Version, Any]:
+        """The store's."""
+        return self._store.service_versions(service)
 
     def locks(self) -> dict[str, Lock]:
         """The store's."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from mlforge.core.lock import Lock, LockedColumn
 from mlforge.core.manifest import Manifest
 from mlforge.core.meaning import FeatureMeaning
+from mlforge.core.values import Version
 from mlforge.errors import FeatureNotFound, LockMismatch, StoreError
 from mlforge.store import Books, FileState, FileStateMap, Quarantined, SetPin, Store
 from mlforge.testing.store_values import (
@@ -153,6 +155,42 @@ class RecordsContract(StoreFixtures):
             store.register_lock("fraud", replace(lock, columns=(elsewhere,)))
         assert self.again(store).locks() == {}
         assert store.features() == ["spend"]
+
+    # Versions of services
+
+    def test_versions_of_services_are_written_once_and_come_back(self, store: Store) -> None:
+        assert store.service_versions("checkout") == {}
+        document = {"format": 1, "service": {"name": "checkout", "ä": [1, None]}, "lock": {}}
+        for version in ("1.9.0", "1.10.0", "1.2.0"):
+            assert store.create_service_version("checkout", Version.parse(version), document)
+        assert not store.create_service_version("checkout", Version(1, 9, 0), {"format": 2})
+        again = self.again(store)
+        assert list(map(str, again.service_versions("checkout"))) == ["1.2.0", "1.9.0", "1.10.0"]
+        assert all(kept == document for kept in again.service_versions("checkout").values())
+        assert store.service_versions("check") == {}
+        for name in ("../checkout", "", "a/b", ".", "a b"):
+            with pytest.raises(StoreError, match="service"):
+                store.create_service_version(name, Version(1, 0, 0), document)
+            with pytest.raises(StoreError, match="service"):
+                store.service_versions(name)
+        with store.draft() as draft:
+            assert draft.service_versions("checkout") == again.service_versions("checkout")
+            with pytest.raises(StoreError):
+                draft.create_service_version("checkout", Version(2, 0, 0), document)
+        assert store.features() == []
+
+    def test_one_of_many_creators_of_a_service_s_version_wins(self, store: Store) -> None:
+        with ThreadPoolExecutor(8) as threads:
+            created = list(
+                threads.map(
+                    lambda n: self.again(store).create_service_version(
+                        "checkout", Version(1, 0, 0), {"format": 1, "n": n}
+                    ),
+                    range(8),
+                )
+            )
+        [kept] = store.service_versions("checkout").values()
+        assert [n for n, won in enumerate(created) if won] == [kept["n"]]
 
     # Locks
 

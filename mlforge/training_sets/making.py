@@ -35,7 +35,7 @@ PART_ROWS = 150_000
 @named_arguments("training_set")
 def training_set(
     spine: Any,
-    features: Sequence[FeatureRef] | Service,
+    features: Sequence[FeatureRef] | Service | str,
     store: Store,
     out: str | Path,
     timestamp: str | None = None,

@@ -106,6 +106,42 @@ def test_a_service_answers_by_feature_with_the_versions_that_are_served(ask: Cal
     }
 
 
+def test_a_kept_version_of_a_service_answers_beside_the_newest(
+    served: Definitions, tmp_path: Path, online: RedisStore
+) -> None:
+    ask = Caller(App(served))
+    before = ask("POST", CHECKOUT, json=BODY).json()
+    spend = served.features["spend"]
+    changed = [Service("checkout", [spend["amount__sum__7d"]]), Service("plain", features=[spend])]
+    project = Project(tmp_path / "other")
+    project.store, project.root = served.store, served.root
+    later = project.definitions(
+        spend, served.features["other"], online_store=online, services=changed
+    )
+    with clock.fixed(to_us(NOW)):
+        later.build(online=True)
+    keys = [ApiKey("web", sha256(b"k").hexdigest(), frozenset({"checkout"}))]
+    ask = Caller(App(later))
+    for version in ("checkout@1", "checkout@1.0.0", "checkout%401"):
+        assert ask("POST", f"/v1/services/{version}", json=BODY).json() == before
+    assert keys[0].allows("/v1/services/checkout@1")
+    assert not keys[0].allows("/v1/services/plain@1")
+    newest = ask("GET", "/v1/services/checkout@2?user_id=1").json()
+    assert newest["features"] == {"spend": [{"amount__sum__7d": 3.0}]}
+    for path, reason in (("checkout@3", "unknown_version"), ("chekout@1", "unknown_service")):
+        refused = ask("POST", f"/v1/services/{path}", json=BODY)
+        assert (refused.status_code, refused.json()["reason"]) == (404, reason)
+    code = project.define(lambda df: df.with_columns(pl.col("amount") * 1))
+    moved = project.definitions(
+        code, served.features["other"], online_store=online, services=changed
+    )
+    with clock.fixed(to_us(NOW)):
+        moved.build(online=True)
+    gone = Caller(App(moved))("POST", "/v1/services/checkout@1", json=BODY)
+    assert (gone.status_code, gone.json()["reason"]) == (409, "lock_mismatch")
+    assert "checkout@1.0.0 is not served any more" in gone.json()["detail"]
+
+
 def test_flat_rows_and_arrow_are_the_answers_of_the_library(
     ask: Caller, served: Definitions, online: RedisStore
 ) -> None:

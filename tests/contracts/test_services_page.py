@@ -14,6 +14,7 @@ import pytest
 from mlforge import Definitions, aget_online_features, get_online_features, get_training_data
 from mlforge.core import clock
 from mlforge.core.values import to_us
+from mlforge.definitions.services import keep_services
 from mlforge.metrics import Rolling
 from mlforge.online import RedisStore
 from mlforge.retrieval.details import ValueDetails
@@ -64,9 +65,10 @@ def names(tmp_path: Path, online: RedisStore) -> dict[str, Any]:
 
 def test_the_blocks_of_the_page_do_what_it_says(names: dict[str, Any]) -> None:
     blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
-    assert len(blocks) == 3
+    assert len(blocks) == 4
     with clock.fixed(to_us(at(5))):
         for block in blocks:
+            keep_services(filter(None, [names.get("checkout")]), names["store"])
             exec(compile(block, str(PAGE), "exec"), names)  # the page is ours
         checkout, store, redis = names["checkout"], names["store"], names["redis"]
         trained = get_training_data(names["spine"], checkout, store=store, timestamp="at")

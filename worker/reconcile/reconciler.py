@@ -21,6 +21,7 @@ from worker.project import Project
 from worker.queue import JobQueue, enqueue
 from worker.queue.cascade import has_moved
 from worker.queue.requests import Requests
+from worker.reconcile.service_keeper import ServiceKeeper
 from worker.state.work_queue import Ticket, idle, orphaned, overdue
 from worker.supervision import survived
 
@@ -74,6 +75,9 @@ class Reconciler:
     _resting: bool = False
     _reminded: dict[str, _Reminder] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        self._services = ServiceKeeper(self.project)
+
     def tick(self, now_s: float) -> None:
         """Do one round. A fault of one feature, or of a step, keeps no other from its turn.
 
@@ -92,6 +96,7 @@ class Reconciler:
                 self._compare(tickets, now_s)
             with survived("drop features that are gone"):
                 self._drop_gone()
+            self._services.look()
         if now_s >= self._count_at:
             began = time.monotonic()
             with survived("count the rows online"):

@@ -15,7 +15,7 @@ from mlforge.cli.options import (
 )
 from mlforge.cli.output import note, number, plural, print_json
 from mlforge.cli.table import table
-from mlforge.errors import DefinitionError, StoreError, did_you_mean
+from mlforge.errors import StoreError, did_you_mean
 
 if TYPE_CHECKING:
     from mlforge.core.lock import Change, Lock
@@ -25,7 +25,7 @@ _FILE = "features.lock"
 
 
 def _configure_lock(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("service", help="its name")
+    parser.add_argument("service", help="its name, or NAME@MAJOR for a kept version of it")
     parser.add_argument("--out", metavar="FILE", help=f"where to write it (default: {_FILE})")
     parser.add_argument(
         "--model", metavar="NAME", help="register it in the store, too, under a model's name"
@@ -46,12 +46,11 @@ def lock(args: argparse.Namespace) -> int:
     JSON: `{"service", "path", "model", "versions", "columns"}`: where it was written, the model that it was
     registered for (null for none), the versions, and `[{"name", "dtype", "meaning"}]`.
     """
+    from mlforge.definitions.services import service_named
+
     definitions = definitions_of(args)
-    if args.service not in definitions.services:
-        raise DefinitionError(
-            f"no service {args.service!r}; {did_you_mean(args.service, sorted(definitions.services))}"
-        )
-    own = definitions.services[args.service].lock(definitions.store)
+    service = service_named(definitions.services, args.service, definitions.store)
+    own = service.lock(definitions.store)
     path = own.save(args.out or _FILE)  # first: a lock that is registered holds versions back
     if args.model is not None:
         definitions.store.register_lock(args.model, own)

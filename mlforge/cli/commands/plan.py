@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from mlforge.cli.command import Command
@@ -19,10 +19,14 @@ if TYPE_CHECKING:
     from mlforge.build.broken_locks import BrokenLock, DefaultsChange
     from mlforge.build.categorizer import Difference
     from mlforge.build.result import BuildResult
+    from mlforge.core.manifest import Manifest
     from mlforge.definitions.registry import Definitions
+    from mlforge.services.versions import ServiceVersion
     from mlforge.store import Store
 
 PLANNED = (*CHANGE, "recomputed", "keys")
+_TOLD = 3
+"""The changes of a service that are told in full."""
 CLASSES = {None: 0, "patch": 10, "minor": 11, "major": 12}
 """Exit codes of `--exit-code`, by the greatest bump; they are those of `diff`."""
 
@@ -42,7 +46,7 @@ def plan(args: argparse.Namespace) -> int:
     JSON: as that of `build`, with `columns` (`{feature: {"added", "removed", "retyped"}}`) and `vanish`
     (`[{"feature", "version", "rows"}]`: stored features that the definitions no longer name, where no features are
     selected); `version` is the one that a build would publish, path that of a version that exists, and
-    `defaults` has the defaults of features that would be others (`{feature: {column: {"from", "to"}}}`), and
+    `defaults` has the defaults of features that would be others (`{feature: {column: {"from", "to"}}}`), `services` the versions of services that would be kept (`[{"service", "from", "to", "bump", "details"}]`), and
     `locks` lists registered locks that would break (`[{"model", "service", "changes": [{"column", "why"}]}]`);
     `keys_written` counts the keys that a push would write or delete (null without an online store, or when it
     does not answer).
@@ -60,22 +64,30 @@ def plan(args: argparse.Namespace) -> int:
         defaults={
             name: json for name, c in planned.defaults.items() if (json := _defaults_json(c))
         },
+        services=[_service_json(*service) for service in planned.services],
         locks=locks,
     )
     if code or not args.exit_code:
         return code
-    return _class_of(planned.outcome, bool(planned.vanishing))
+    bumps = {version.bump for _, _, version in planned.services}
+    return max(
+        _class_of(planned.outcome, bool(planned.vanishing)), *(CLASSES[bump] for bump in bumps), 0
+    )
 
 
 @dataclass(frozen=True)
 class Planned:
-    """A plan: its results, how columns and defaults would differ by feature, stored features that the definitions do not name, and locks."""
+    """A plan: its results, how columns and defaults would differ by feature, stored features that the definitions do not name, and locks.
+
+    services: each one's version before, None for none, and the one that would be kept.
+    """
 
     definitions: Definitions
     outcome: Outcome
     differences: dict[str, Difference]
     vanishing: list[dict[str, Any]]
     defaults: dict[str, DefaultsChange]
+    services: list[tuple[str, str | None, ServiceVersion]]
     broken: list[BrokenLock]
 
 
@@ -89,7 +101,8 @@ def plan_of(args: argparse.Namespace) -> Planned:
     }
     defaults = dict(_other_defaults(definitions, outcome))
     broken = _broken(definitions.store, outcome, vanishing, defaults)
-    return Planned(definitions, outcome, differences, vanishing, defaults, broken)
+    services = list(_services(definitions, outcome, defaults))
+    return Planned(definitions, outcome, differences, vanishing, defaults, services, broken)
 
 
 def show_plan(planned: Planned) -> None:
@@ -113,6 +126,11 @@ def show_plan(planned: Planned) -> None:
             f"other versions stay in the store, its rows online go after {definitions.settings.gone_after}",
             "red",
         )
+    for service, kept, version in planned.services:
+        bump = f" ({version.bump.upper()})" if version.bump else ""
+        why = f": {'; '.join(version.details[:_TOLD])}" if version.details else ""
+        arrow = f"{kept} -> {version.version}" if kept else str(version.version)
+        note(f"the service {service} would be kept as {arrow}{bump}{why}", "yellow")
     for lock in planned.broken:
         note(f"the lock of {lock} would break", "red")
 
@@ -140,6 +158,60 @@ def _other_defaults(
     for name in outcome.results:
         before = definitions.store.books(name).defaults
         yield name, DefaultsChange(before, described_defaults(definitions.feature(name).defaults))
+
+
+def _services(
+    definitions: Definitions, outcome: Outcome, defaults: Mapping[str, DefaultsChange]
+) -> Iterator[tuple[str, str | None, ServiceVersion]]:
+    """The services that a build would keep as other versions; those that cannot be made yet are left out."""
+    from mlforge.errors import RetrievalError, StoreError
+    from mlforge.services.keeping import version_due
+
+    store = definitions.store
+    planned = _PlannedVersions(store, outcome, defaults)
+    for name, service in definitions.services.items():
+        try:
+            due = version_due(service, store, planned)
+        except (RetrievalError, StoreError):
+            continue
+        if due is not None:
+            yield name, next(map(str, reversed(store.service_versions(name))), None), due
+
+
+@dataclass(frozen=True)
+class _PlannedVersions:
+    """The versions that features would have after a build, with their defaults."""
+
+    store: Store
+    outcome: Outcome
+    defaults: Mapping[str, DefaultsChange]
+
+    def identity(self) -> Any:
+        """The store's."""
+        return self.store.identity()
+
+    def books(self, name: str) -> Any:
+        """The feature's books, with the defaults of its definition."""
+        books = self.store.books(name)
+        return (
+            replace(books, defaults=self.defaults[name].after) if name in self.defaults else books
+        )
+
+    def resolve(self, name: str, version: str | None = None) -> Manifest:
+        """The version that is planned, where none is named."""
+        result = self.outcome.results.get(name)
+        planned = result.manifest if result is not None and version is None else None
+        return self.store.resolve(name, version) if planned is None else planned
+
+
+def _service_json(name: str, before: str | None, version: ServiceVersion) -> dict[str, Any]:
+    return {
+        "service": name,
+        "from": before,
+        "to": str(version.version),
+        "bump": version.bump,
+        "details": list(version.details),
+    }
 
 
 def _defaults_json(change: DefaultsChange) -> dict[str, dict[str, Any]]:

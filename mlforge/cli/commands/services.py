@@ -24,8 +24,8 @@ def _configure(parser: argparse.ArgumentParser) -> None:
 def services(args: argparse.Namespace) -> int:
     """Show the services, or one of them in full.
 
-    JSON: `{"services": [{"name", "owner", "description", "features", "keys", "request", "columns", "complete", "max_age"},
-    ...]}`; request and columns are names, complete is false where some columns follow from data that no version has yet.
+    JSON: `{"services": [{"name", "version", "owner", "description", "features", "keys", "request", "columns", "complete", "max_age"},
+    ...]}`; version is the last that is kept, null before the first; request and columns are names, complete is false where some columns follow from data that no version has yet.
     Of one service: what `mlforge show` prints of it.
     """
     from mlforge.registry.catalogue import Registry
@@ -52,6 +52,7 @@ def services(args: argparse.Namespace) -> int:
 def _listed(entry: ServiceEntry) -> dict[str, Any]:
     return {
         "name": entry.name,
+        "version": entry.version,
         "owner": entry.owner,
         "description": entry.description,
         "features": list(entry.features),
@@ -67,6 +68,7 @@ def _table(entries: list[ServiceEntry]) -> str:
     rows = [
         (
             entry.name,
+            entry.version,
             number(len(entry.columns)) if entry.complete else f"{number(len(entry.columns))}+",
             ", ".join(
                 use.feature if use.version is None else f"{use.feature} {use.version}"
@@ -78,7 +80,11 @@ def _table(entries: list[ServiceEntry]) -> str:
         )
         for entry in entries
     ]
-    return table(("service", "columns", "features", "keys", "request", "owner"), rows, ("columns",))
+    return table(
+        ("service", "version", "columns", "features", "keys", "request", "owner"),
+        rows,
+        ("columns",),
+    )
 
 
 COMMANDS = (

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from mlforge.definitions.registry import Definitions
     from mlforge.registry.entries import ColumnEntry, Cost, FeatureEntry, ServiceEntry, UseEntry
 
+_VERSIONS = 10
 _SIZES = ("B", "KB", "MB", "GB", "TB")
 
 
@@ -36,7 +37,7 @@ def show(args: argparse.Namespace) -> int:
     "downstream", "used_by": {"features", "services", "models", "training_sets": [{"id", "folder", "versions", "at"}, ...]},
     "cost": {"table_rows", "table_bytes", "event_rows", "event_bytes"}, "freshness_ms": {"count", "p50", "p95", "p99"}}`; of a
     service: `{"kind", "name", "owner", "description", "features", "uses": [{"feature", "owner", "version", "fixed",
-    "prefix", "keys": {key: name}}, ...], "keys", "request", "columns", "complete", "defaults", "max_age", "upstream"}`. A column is `{"name", "dtype", "aggregation", "window", "offset", "where", "of", "description", "feature", "default"}`. What is not
+    "prefix", "keys": {key: name}}, ...], "keys", "request", "columns", "complete", "defaults", "max_age", "upstream", "version", "versions"}`. A column is `{"name", "dtype", "aggregation", "window", "offset", "where", "of", "description", "feature", "default"}`. What is not
     known is null.
     """
     from mlforge.registry.catalogue import Registry
@@ -98,10 +99,12 @@ def _show_feature(entry: FeatureEntry, freshness: Mapping[str, float] | None) ->
 
 def show_service(entry: ServiceEntry) -> None:
     """Print what a service takes, by which versions and keys, and the columns of its answers."""
-    print(style(printable(f"{entry.name} (service)"), "bold"))
+    version = f" {entry.version}" if entry.version else ""
+    print(style(printable(f"{entry.name}{version} (service)"), "bold"))
     facts = [
         ("description", entry.description),
         ("owner", entry.owner),
+        ("versions", ", ".join(entry.versions[-_VERSIONS:])),
         ("keys", ", ".join(entry.keys) or None),
         ("request", ", ".join(f"{column.name} {column.dtype}" for column in entry.request)),
         ("defaults", ", ".join(f"{name} = {value}" for name, value in entry.defaults.items())),

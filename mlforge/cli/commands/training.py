@@ -16,11 +16,9 @@ from mlforge.cli.options import (
 )
 from mlforge.cli.output import nearby, note, number, plural, print_json
 from mlforge.cli.table import pairs, table
-from mlforge.errors import DefinitionError, RetrievalError, did_you_mean
+from mlforge.errors import RetrievalError
 
 if TYPE_CHECKING:
-    from mlforge.definitions.registry import Definitions
-    from mlforge.services.service import Service
     from mlforge.training_sets.blast import BlastRadius
     from mlforge.training_sets.training_set import TrainingSet
 
@@ -67,10 +65,11 @@ def train(args: argparse.Namespace) -> int:
 
     JSON: `{"folder", "id", "rows", "parts", "versions": {feature: version}, "spine_hash"}`.
     """
+    from mlforge.definitions.services import service_named
     from mlforge.training_sets.making import training_set
 
     definitions = definitions_of(args)
-    service = _service(definitions, args.service)
+    service = service_named(definitions.services, args.service, definitions.store)
     made = training_set(
         args.spine, service, definitions.store, args.out, args.timestamp, args.engine
     )
@@ -160,15 +159,6 @@ def release(args: argparse.Namespace) -> int:
         kept = ", ".join(features) or "nothing"
         print(f"{nearby(str(made.path))}: no longer keeps versions of {kept}")
     return 0
-
-
-def _service(definitions: Definitions, name: str) -> Service:
-    services = definitions.services
-    if name not in services:
-        raise DefinitionError(
-            f"the definitions have no service {name!r}; {did_you_mean(name, sorted(services))}"
-        )
-    return services[name]
 
 
 def _document(made: TrainingSet) -> dict[str, Any]:

@@ -65,7 +65,7 @@ class IdentityFile:
                 reach("identity.written")
                 # Of two hosts, which do not see each other's locks, the one that links first has made it.
                 with suppress(FileExistsError):
-                    _claim(temporary, path)
+                    claim(temporary, path)
                 io.sync(path.parent)
             finally:
                 temporary.unlink(missing_ok=True)
@@ -75,7 +75,7 @@ class IdentityFile:
         return identity
 
 
-def _claim(temporary: Path, path: Path) -> None:
+def claim(temporary: Path, path: Path) -> None:
     """Move a finished file to its name; FileExistsError if the name is in use."""
     try:
         os.link(temporary, path)

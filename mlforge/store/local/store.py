@@ -13,6 +13,8 @@
         _audit.json                      another: what the last audit found
       _metadata/manifest.json            an index of all features, for people
       _metadata/store.json               {"id", "created_at"}: which store this is
+      _metadata/locks/<model>.json       the lock that a model was registered with
+      _metadata/services/<service>/1.0.0.json   what a version of a service promises
 
 A version is written into a hidden sibling, synced, and renamed into place; only then does
 `_latest.json` change. A crash leaves the version before served and a hidden folder that the next
@@ -42,7 +44,7 @@ from mlforge.errors import DefinitionError, StoreError, UnsupportedStore
 from mlforge.store.base import Store
 from mlforge.store.draft import Draft
 from mlforge.store.file_tasks import FileScanTask, PartialLocation, PartialWrite, TileWrite
-from mlforge.store.local import index, io, locks, publishing, staging, state_files
+from mlforge.store.local import index, io, locks, publishing, services, staging, state_files
 from mlforge.store.local.erasing import erase
 from mlforge.store.local.feature_folder import FeatureFolder
 from mlforge.store.local.identity import IdentityFile
@@ -346,6 +348,18 @@ class LocalStore(Store):
     def remove_lock(self, model: str) -> bool:
         """Delete `_metadata/locks/<model>.json`."""
         return locks.remove(self.path, model)
+
+    def service_versions(self, service: str) -> dict[Version, Any]:
+        """Read the files of `_metadata/services/<service>`."""
+        return services.read(self.path, service)
+
+    def create_service_version(
+        self, service: str, version: Version, document: Mapping[str, Any]
+    ) -> bool:
+        """Create `_metadata/services/<service>/<version>.json`."""
+        checked(service, "service")
+        self.establish()
+        return services.create(self.path, service, version, document)
 
     def audit(self, name: str) -> Audit | None:
         """Read `_audit.json`."""

@@ -569,6 +569,33 @@ class ObjectStore(Store):
         self._objects.delete([key])
         return True
 
+    def service_versions(self, service: str) -> dict[Version, Any]:
+        """Read the objects of `_metadata/services/<service>`."""
+        folder = f"{keys.SERVICES}/{checked(service, 'service')}"
+        versions = []
+        for entry in self._objects.entries(folder):
+            with suppress(StoreError):
+                versions.append(Version.parse(keys.stem(entry.key)))
+        versions.sort()
+        blobs = each(lambda version: self._objects.read(f"{folder}/{version}.json"), versions)
+        return {
+            version: _understood(blob.data, f"{self.url}/{folder}/{version}.json")
+            for version, blob in zip(versions, blobs, strict=True)
+            if blob is not None
+        }
+
+    def create_service_version(
+        self, service: str, version: Version, document: Mapping[str, Any]
+    ) -> bool:
+        """Create `_metadata/services/<service>/<version>.json`."""
+        key = f"{keys.SERVICES}/{checked(service, 'service')}/{version}.json"
+        self.establish()
+        try:
+            self._objects.create(key, io.json_text(document).encode())
+        except ConditionFailed:
+            return False
+        return True
+
     # Index
 
     def regenerate_index(self) -> list[str]:
@@ -624,6 +651,13 @@ def _decoded(data: bytes) -> Any:
     with suppress(ValueError):
         return json.loads(data)
     return None
+
+
+def _understood(data: bytes, where: str) -> Any:
+    try:
+        return json.loads(data)
+    except ValueError as error:
+        raise IntegrityError(f"{where} is damaged ({error}); restore it from a backup") from error
 
 
 def _packed_states(states: FileStateMap) -> bytes:

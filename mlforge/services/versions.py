@@ -1,0 +1,148 @@
+"""Versions of services: the columns that each kept version promises, and the bump that a change amounts to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from mlforge.core.lock import Lock, LockedColumn
+from mlforge.core.values import Version, from_iso, to_iso
+from mlforge.errors import IntegrityError, MlforgeError, UnsupportedStore
+
+FORMAT = 1
+Bump = Literal["major", "minor", "patch"]
+_RANK: dict[Bump, int] = {"patch": 0, "minor": 1, "major": 2}
+_QUIET = ("owner", "description")
+
+
+@dataclass(frozen=True)
+class ServiceVersion:
+    """A version of a service: its description, as `describe` gives it, and the lock of its columns.
+
+    bump: the kind of change from the version before; None for the first. details: the changes in words.
+    """
+
+    version: Version
+    service: Mapping[str, Any]
+    lock: Lock
+    bump: Bump | None = None
+    details: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """The document, as a store keeps it."""
+        return {
+            "format": FORMAT,
+            "version": str(self.version),
+            "bump": self.bump,
+            "details": list(self.details),
+            "created_at": to_iso(self.lock.created_at),
+            "service": dict(self.service),
+            "lock": self.lock.to_json(),
+        }
+
+    @classmethod
+    def from_json(cls, document: Any, where: str) -> ServiceVersion:
+        """Read a document. Raises IntegrityError for a damaged one, UnsupportedStore for one of a newer mlforge.
+
+        where: the words for it in an error.
+        """
+        try:
+            if document.get("format", FORMAT) != FORMAT:
+                raise UnsupportedStore(
+                    f"{where} has format {document['format']!r}, this mlforge knows {FORMAT}: upgrade to the release "
+                    "that wrote it"
+                )
+            from_iso(document["created_at"])
+            return cls(
+                Version.parse(document["version"]),
+                dict(document["service"]),
+                Lock.from_json(document["lock"]),
+                document["bump"],
+                tuple(map(str, document["details"])),
+            )
+        except UnsupportedStore:
+            raise
+        except (ValueError, TypeError, KeyError, AttributeError, MlforgeError) as error:
+            raise IntegrityError(
+                f"{where} is damaged ({error}); restore it from a backup"
+            ) from error
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceChange:
+    """The kind of a change of a service, and the changes in words."""
+
+    bump: Bump
+    details: tuple[str, ...]
+
+
+def change_of(
+    before: ServiceVersion, service: Mapping[str, Any], lock: Lock
+) -> ServiceChange | None:
+    """The change from a version to a service as it is now; None where nothing differs that a caller or a reader is told.
+
+    A column that goes or means something else is MAJOR, as is whatever a request must say in another way: keys and
+    request columns. A column that comes is MINOR, as is another `max_age`; all else PATCH.
+    """
+    changes = sorted(_changes(before, service, lock), key=lambda change: -_RANK[change[0]])
+    if not changes:
+        return None
+    return ServiceChange(changes[0][0], tuple(words for _, words in changes))
+
+
+def next_version(
+    before: ServiceVersion | None, service: Mapping[str, Any], lock: Lock
+) -> ServiceVersion | None:
+    """The version of a service as it is now, None where it is the version before."""
+    if before is None:
+        return ServiceVersion(Version(1, 0, 0), service, lock)
+    change = change_of(before, service, lock)
+    if change is None:
+        return None
+    version = before.version.bumped(change.bump)
+    return ServiceVersion(version, service, lock, change.bump, change.details)
+
+
+def _changes(
+    before: ServiceVersion, service: Mapping[str, Any], lock: Lock
+) -> Iterator[tuple[Bump, str]]:
+    old = before.lock
+    yield from (("major", str(change)) for change in old.changes(lock.columns))
+    known = {column.name for column in old.columns}
+    for column in lock.columns:
+        if column.name not in known:
+            asks = "request" in column.parts
+            yield (
+                ("major", f"{column.name}: requests must say it")
+                if asks
+                else (
+                    "minor",
+                    f"{column.name} came",
+                )
+            )
+    was, now = _keys(old.columns), _keys(lock.columns)
+    yield from (("major", f"entities must say {key}") for key in now if key not in was)
+    yield from (("major", f"entities no longer say {key}") for key in was if key not in now)
+    if _order(old.columns, lock.columns) != _order(lock.columns, old.columns):
+        yield "patch", "the order of columns"
+    if before.service.get("max_age") != service["max_age"]:
+        yield "minor", f"max_age {before.service.get('max_age')} became {service['max_age']}"
+    yield from (
+        ("patch", f"another {name}") for name in _QUIET if before.service.get(name) != service[name]
+    )
+
+
+def _keys(columns: Sequence[LockedColumn]) -> dict[str, None]:
+    """The keys that an entity has, by their names there."""
+    return {
+        column.parts.get("joined_by", {}).get(key, key): None
+        for column in columns
+        for key in column.parts.get("keys", ())
+    }
+
+
+def _order(columns: Sequence[LockedColumn], others: Sequence[LockedColumn]) -> list[str]:
+    """The names of the columns that both have, in order."""
+    names = {other.name for other in others}
+    return [column.name for column in columns if column.name in names]

@@ -1,0 +1,59 @@
+"""`_metadata/services/<service>/<X.Y.Z>.json`: the versions of services, each written once."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from mlforge.core.failpoints import reach
+from mlforge.core.values import Version
+from mlforge.errors import StoreError
+from mlforge.store.local import io
+from mlforge.store.local.identity import claim
+from mlforge.store.local.paths import checked, entries_of, no_link
+
+_SUFFIX = ".json"
+
+
+def read(store: Path, service: str) -> dict[Version, Any]:
+    """The documents by version, ascending; IntegrityError for one that is not JSON."""
+    folder = _folder(store, service)
+    versions = []
+    for entry in entries_of(folder):
+        if entry.name.endswith(_SUFFIX):
+            with suppress(StoreError):
+                versions.append(Version.parse(entry.name.removesuffix(_SUFFIX)))
+    return {version: io.read_json(_path(folder, version)) for version in sorted(versions)}
+
+
+def create(store: Path, service: str, version: Version, document: Mapping[str, Any]) -> bool:
+    """Write the document of a version, whole or not at all; returns False where there is one already."""
+    folder = _folder(store, service)
+    path = _path(folder, version)
+    temporary = folder / f".{path.name}.{uuid.uuid4().hex}"
+    with io.storage_errors(path):
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            temporary.write_text(io.json_text(document), encoding="utf-8")
+            io.sync(temporary)
+            claim(temporary, path)
+        except FileExistsError:
+            return False
+        finally:
+            temporary.unlink(missing_ok=True)
+        for made in (folder, folder.parent, folder.parent.parent):
+            io.sync(made)
+    reach("service.written")
+    return True
+
+
+def _folder(store: Path, service: str) -> Path:
+    services = no_link(no_link(store / "_metadata") / "services")
+    return no_link(services / checked(service, "service"))
+
+
+def _path(folder: Path, version: Version) -> Path:
+    return no_link(folder / f"{version}{_SUFFIX}")
