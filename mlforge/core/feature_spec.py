@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from keyword import iskeyword
 
+from mlforge.core.absent_columns import absent
 from mlforge.core.aggregations import output_dtype
 from mlforge.core.arguments import instances, named, text
 from mlforge.core.expression.columns import (
@@ -194,9 +195,9 @@ class FeatureSpec:
         """The boolean event columns that say which events count."""
         return tuple(dict.fromkeys(column.where for column in self.columns if column.where))
 
-    def told(self, name: str, owner: str) -> str:
-        """The owner of a needed column for an error: a name that only `where` gives is hard to find otherwise."""
-        return f"{owner}: where={name!r}" if name in self.conditions else owner
+    def lacks(self, name: str, present: Sequence[str], owner: str) -> ColumnNotFound:
+        """The error that a needed column is not among those present. owner: what needs it, for the error."""
+        return absent(name, owner, present, condition=name in self.conditions)
 
     def value_dtypes(self, events: Schema) -> dict[str, str]:
         """The dtypes of all that metrics aggregate, and of all event columns, by name."""
@@ -208,7 +209,7 @@ class FeatureSpec:
         dtype_of = dtypes(events)
         for name in self.needed():
             if name not in dtype_of:
-                raise ColumnNotFound.among(self.told(name, self.name), name, list(dtype_of))
+                raise self.lacks(name, list(dtype_of), self.name)
         for key in self.keys:
             if dtype_of[key] not in KEY_DTYPES:
                 raise DataError(

@@ -17,7 +17,10 @@ from mlforge.core.time_model import ALL, CLOSED, Closed, Window
 from mlforge.core.values import Duration
 from mlforge.errors import DefinitionError
 
-_NAME_A_COLUMN = 'name a boolean event column, as in where="is_refund"'
+_NAME_A_COLUMN = (
+    'name a boolean event column, as in where="is_refund", which the function returns: '
+    'df.with_columns((pl.col("amount") < 0).alias("is_refund"))'
+)
 _ZERO = re.compile(r"0+(w|d|h|m|s|ms|us)")
 
 

@@ -15,7 +15,7 @@ import polars as pl
 from mlforge.core.aggregations import output_dtype
 from mlforge.core.schema import check_condition
 from mlforge.core.values import DAY_US, FIRST_INSTANT, LAST_INSTANT, TimeRange, from_us
-from mlforge.errors import ColumnNotFound, DataError
+from mlforge.errors import DataError
 from mlforge.frames import nested_values, polars_schema
 from mlforge.frames.polars_schema import UTC_INSTANT, dtype_text
 
@@ -131,7 +131,7 @@ def _checked(spec: FeatureSpec, frame: pl.DataFrame, where: str) -> pl.DataFrame
     """The frame without what the feature need not hold, once all its columns can be held."""
     for name in spec.needed():
         if name not in frame.columns:
-            raise ColumnNotFound.among(spec.told(name, where), name, frame.columns)
+            raise spec.lacks(name, frame.columns, where)
     frame = _without_unneeded(spec, frame)
     for name, dtype in frame.schema.items():
         _check(spec, name, dtype, where)

@@ -82,6 +82,9 @@ def test_a_file_without_the_column_or_of_another_dtype_is_set_aside(project: Pro
         ("amount", "where='amount' is Float64.*pl.col\\('amount'\\) != 0"),
         ("at", "where='at' is Datetime"),
         ("is_refunded", "where='is_refunded': no column 'is_refunded'.*is_refund"),
+        ("amount > 1", "where='amount > 1': no column.*names a boolean column and takes no expr"),
+        ("amount = 1 AND x", "no column 'amount = 1 AND x'.*alias.*write where="),
+        ("not is_refund", "takes no expression: have the function return"),
     ],
 )
 def test_a_column_that_is_absent_or_not_boolean_is_an_error_that_says_so(
@@ -95,9 +98,18 @@ def test_a_column_that_is_absent_or_not_boolean_is_an_error_that_says_so(
     assert caught.match(expected)
 
 
-def test_where_is_a_name() -> None:
-    with pytest.raises(DefinitionError, match="where="):
-        Rolling("7d", {"amount": "sum"}, where=True)  # type: ignore[arg-type]
+@pytest.mark.parametrize("where", [True, pl.col("amount") > 1, ["is_refund"], ""])
+def test_where_is_a_name_and_an_error_says_how_to_make_the_column(where: Any) -> None:
+    with pytest.raises(DefinitionError, match='where="is_refund", which the function returns: df'):
+        Rolling("7d", {"amount": "sum"}, where=where)
+
+
+def test_an_expression_for_a_column_to_aggregate_is_told_how_to_make_the_column(
+    project: Project,
+) -> None:
+    project.drop("a", flagged())
+    with pytest.raises(BuildError, match="not an expression: have the function return the value"):
+        project.build(project.define(all_columns, metrics=[Rolling("7d", {"amount * 2": "sum"})]))
 
 
 def test_an_added_condition_is_minor_and_a_removed_one_major(project: Project) -> None:
