@@ -11,6 +11,10 @@ from mlforge.core.aggregation_kinds import KINDS, K, Kind, N
 from mlforge.errors import DataError, DefinitionError, near_names
 
 _A_SLIP = 0.66  # of the letters are the same: one of three was mistyped
+_A_SLIP_OF_A_LONG_WORD, _LONG = (
+    0.8,
+    6,
+)  # other libraries have many words, and short ones resemble anything
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,9 +114,16 @@ def _hint(name: str) -> str:
             return _meant(kind[:-1] + number, f"of {kind}, {K.allowed};")
     near = near_names(name, AGGREGATIONS, most=1, cutoff=_A_SLIP)
     lowered = {known.lower(): known for known in KINDS}
-    word = lowered.get(name) or _SYNONYMS.get(name) or (near[0] if near else "")
+    word = lowered.get(name) or _SYNONYMS.get(name) or (near[0] if near else _near_synonym(name))
     parameter = KINDS[word].parameter if word in KINDS else None
     return _meant(word if parameter is None else word[:-1] + parameter.examples[0], "")
+
+
+def _near_synonym(name: str) -> str:
+    """The kind that a mistyped word of another library means; empty where none is near."""
+    long = [word for word in _SYNONYMS if len(word) >= _LONG]
+    near = near_names(name, long, most=1, cutoff=_A_SLIP_OF_A_LONG_WORD)
+    return _SYNONYMS[near[0]] if near else ""
 
 
 def _as_percentile(whole: str, decimals: str | None) -> str:

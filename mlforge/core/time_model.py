@@ -41,7 +41,9 @@ def misfit(length: Duration | Period, interval: Duration) -> str | None:
         rest = f"starts with a day, which the interval {interval} does not divide; take one that does, as '1h' or '1d'"
     else:
         starts_with_one = length is ALL or length.us % interval.us == 0
-        rest = f"is not a multiple of the interval {interval}"
+        rest = (
+            f"is not a multiple of the interval {interval}; take one that is, or another interval"
+        )
     return None if starts_with_one else rest
 
 

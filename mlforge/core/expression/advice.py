@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import re
+from collections.abc import Iterable
 
 from mlforge.core.expression.kinds import BOOL, DATE, DURATION, INSTANT_KIND, element
 from mlforge.errors import did_you_mean
@@ -56,6 +58,26 @@ _WITHOUT: dict[str, str] = {
     ),
 }
 """Functions that other languages have, and what does their work here."""
+_SYNTAX = (
+    (r"&&", "write: and"),
+    (r"\|\|", "write: or"),
+    (r"<>", "write: !="),
+    (r"!(?!=)", "write: not"),
+    (r"\?", "write: x if c else y"),
+    (r"(?<![=<>!:])=(?!=)", "write == to compare"),
+    (r"\b(?:AND|OR|NOT|IN|IS|IF|ELSE)\b", "write and, or, not, in, if and else in small letters"),
+    (r"\b(?:CASE|case|WHEN|when)\b", "write: x if c else y"),
+)
+_TEXTS = re.compile(r"'[^']*'|\"[^\"]*\"")
+_NAMES = {
+    **dict.fromkeys(("null", "nil", "na"), "write None"),
+    "true": "write True",
+    "false": "write False",
+    **dict.fromkeys(
+        ("nan", "inf"), "there is no such number; what is not finite is null: write None"
+    ),
+}
+"""Names that other languages have, and what is written here."""
 THERE_IS = "the columns, t and these functions can be used: " + ", ".join(sorted(FUNCTIONS))
 
 
@@ -66,6 +88,18 @@ def of_function(name: str) -> str:
         return _WITHOUT[known]
     meant = _SYNONYMS.get(known)
     return f"did you mean {meant!r}?" if meant else did_you_mean(name, sorted(FUNCTIONS))
+
+
+def of_syntax(text: str) -> str:
+    """Advice on a text that does not parse: what is written here for an operator of another language."""
+    code = _TEXTS.sub("", text)
+    meant = (works for pattern, works in _SYNTAX if re.search(pattern, code))
+    return next(meant, "write one expression, as in 'a / b'")
+
+
+def of_name(name: str, known: Iterable[str]) -> str:
+    """Advice on a name of no column; known: those of columns."""
+    return _NAMES.get(name.lower()) or did_you_mean(name, known)
 
 
 def of_kinds(kinds: set[str]) -> str:

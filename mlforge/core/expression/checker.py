@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from mlforge.core.expression.advice import of_kinds
+from mlforge.core.expression.advice import of_kinds, of_name
 from mlforge.core.expression.kinds import (
     BOOL,
     DATE,
@@ -27,7 +27,6 @@ from mlforge.core.expression.kinds import (
 )
 from mlforge.core.expression.parser import T
 from mlforge.core.expression.tree import ITEMS, LITERAL, NAME, Node, Text
-from mlforge.errors import did_you_mean
 
 US = {"seconds": 1e6, "hours": 3.6e9, "days": 8.64e10}
 """Microseconds in each unit of a duration."""
@@ -75,7 +74,7 @@ class _Checker:
                 "give the feature a timestamp, or leave t out",
             )
         known = [name for name in self.kinds if name != T]
-        raise self.text.error_at(node, f"no column {name!r}", did_you_mean(name, known))
+        raise self.text.error_at(node, f"no column {name!r}", of_name(name, known))
 
     # Kinds that go together.
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+from mlforge.core.expression.advice import of_name
 from mlforge.core.expression.checker import check
 from mlforge.core.expression.kinds import (
     DTYPES,
@@ -20,7 +21,6 @@ from mlforge.core.expression.kinds import (
 from mlforge.core.expression.parser import T, parse
 from mlforge.core.expression.row import compile_row
 from mlforge.core.expression.tree import Node, Text
-from mlforge.errors import did_you_mean
 
 LANGUAGE = 1
 """The number of the language; a text of a greater one may mean something else."""
@@ -86,7 +86,7 @@ def check_names(
                 )
             if node.value == T:
                 raise _no_instant(text, node)
-            raise text.error_at(node, f"no column {node.value!r}", did_you_mean(node.value, names))
+            raise text.error_at(node, f"no column {node.value!r}", of_name(node.value, names))
         names.append(column.name)
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
-from mlforge.core.expression.advice import FUNCTIONS, INSTEAD, THERE_IS, of_function
+from mlforge.core.expression.advice import FUNCTIONS, INSTEAD, THERE_IS, of_function, of_syntax
 from mlforge.core.expression.kinds import GREATEST_INT, LEAST_INT
 from mlforge.core.expression.tree import (
     DEEPEST,
@@ -81,9 +81,8 @@ def _syntax(text: Text) -> ast.expr:
         place = indent + error.offset - 1 if error.offset else len(text.line)
         start = min(place, len(text.line.rstrip()))
         end = indent + (error.end_offset or 0) - 1
-        raise text.error(
-            start, end, f"this does not parse ({error.msg})", "write one expression, as in 'a / b'"
-        ) from None
+        problem = f"this does not parse ({error.msg})"
+        raise text.error(start, end, problem, of_syntax(text.line)) from None
     except ValueError as error:  # a null character, or a number of thousands of digits
         raise text.error(0, len(text.line), f"this does not parse ({error})") from None
     except (RecursionError, MemoryError):

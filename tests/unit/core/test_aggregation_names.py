@@ -48,6 +48,10 @@ from mlforge.metrics import Rolling
         ("pN", "p90"),
         ("frist", "first"),
         ("count_distnct", "count_distinct"),
+        ("nunque", "count_distinct"),
+        ("avrage", "mean"),
+        ("lastest", "last"),
+        ("percentle", "p90"),
     ],
 )
 def test_the_nearest_aggregation_is_named_by_meaning_or_but_for_a_slip(
