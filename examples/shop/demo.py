@@ -33,6 +33,7 @@ from mlforge import get_online_features, get_training_data
 from mlforge.core.values import from_us
 from mlforge.errors import MlforgeError
 from mlforge.online import RedisStore
+from mlforge.serve.server import HOST, PORT
 from mlforge.store import LocalStore
 from worker.child_process import bound_to_parent
 from worker.state.event_log import Entry, EventLog
@@ -48,6 +49,7 @@ ENTITIES = {
 }
 FED_BY = {"transactions": ["user_spend", "merchant_daily"], "profiles": ["user_profile"]}
 MADE_FROM = {"user_spend": ["user_peaks"]}  # a version of the one is a drop for the others
+PAGE = f"http://{HOST}:{PORT}"
 PATIENCE_S = 30.0
 PAUSE_S = 0.7  # in a terminal, for the eye to follow
 COLUMNS = (  # title, width, right-aligned
@@ -458,6 +460,7 @@ def farewell(folder: Path) -> None:
         ("up", "all of it again, until Ctrl-C; drop files into data/"),
     ):
         print(f"   {f'mlforge {arguments}':42} {dim(what)}")
+    print(f"   {PAGE:42} {dim('its page, while mlforge up runs: drops as they happen')}")
     print(f"\n   The folder is yours to delete: rm -r {folder}")
 
 

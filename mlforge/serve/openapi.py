@@ -167,6 +167,19 @@ def _get(summary: str, *parameters: Document, content: str = "application/json")
     return {"get": {"summary": summary, "parameters": list(parameters), "responses": answers}}
 
 
+def _deed(operation: str, summary: str, *parameters: Document) -> Document:
+    """A deed on a feature; its key has to operate."""
+    answers = _answers({"type": "object"}, arrow=False)
+    return {
+        "post": {
+            "operationId": operation,
+            "summary": summary,
+            "parameters": [_FEATURE, *parameters],
+            "responses": answers,
+        }
+    }
+
+
 _PROBLEM = _object(
     {
         "type": {"type": "string"},
@@ -219,6 +232,7 @@ _PATHS: Document = {
     "/metrics": _get("Figures for Prometheus", content="text/plain"),
     "/openapi.json": _get("This document"),
     "/v1/catalog": _get("All features and services"),
+    "/v1/status": _get("The state of the project, as its workers have it"),
     "/v1/events": _get(
         "What happens in the project, as server-sent events, each with its id",
         _parameter("after", {"type": "string", "pattern": r"^\d{1,20}(-\d{1,20})?$"}),
@@ -286,5 +300,16 @@ _PATHS: Document = {
         _FEATURE,
         _parameter("a", {"type": "string"}, True),
         _parameter("b", {"type": "string"}),
+    ),
+    "/v1/features/{feature}/approve": _deed("approve", "Let a held feature go on"),
+    "/v1/features/{feature}/rollback": _deed(
+        "rollback",
+        "Serve an older version, by default the one before, and hold the feature there",
+        _parameter("version", {"type": "string"}),
+    ),
+    "/v1/features/{feature}/retry": _deed(
+        "retry",
+        "Ask the workers to try a feature again, or a quarantined file of it",
+        _parameter("path", {"type": "string"}),
     ),
 }

@@ -130,7 +130,9 @@ def now(view: ProjectView, seen: str | None) -> Now:
     needs = needs_of(state.document) if state.document else []
     entries = view.recent() if state.document else []
     last = entries[0].id if entries else "0"
-    shown = f"{needs}{state.problem}{_summary(view, state, needs)}".encode()
+    features = state.document["features"] if state.document else ()
+    states = [(each["feature"], each["state"], each["version"]) for each in features]
+    shown = f"{needs}{states}{state.problem}{_summary(view, state, needs)}".encode()
     return Now(
         f"{last}.{zlib.crc32(shown):08x}",
         tuple(needs),

@@ -83,8 +83,12 @@ class ProjectView:
 
     def forget(self) -> None:
         """Read all anew at the next call, as a deed has changed it."""
-        self._entries.forget()
+        self.forget_entries()
         self._state.forget()
+
+    def forget_entries(self) -> None:
+        """Read the entries anew at the next call, as something has happened."""
+        self._entries.forget()
 
     def recent(self) -> list[Happening]:
         """The last entries of the event log, the last first; none where no workers are known, or their server is away."""

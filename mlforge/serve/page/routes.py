@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from functools import cache
 from urllib.parse import parse_qsl, quote, urlsplit
 
@@ -35,6 +35,8 @@ _KINDS = {
     "htmx.min.js": "text/javascript; charset=utf-8",
     "icon.svg": "image/svg+xml",
 }
+_MOVED = "moved"
+"""The event by which the catalogue of an open page is read again."""
 _FORM = Limits(body_bytes=16_384)
 Look = Callable[[Request], str | None]
 
@@ -57,7 +59,7 @@ class Page:
         """The routes by path."""
         return [
             Route("/", _answering(self._home)),
-            Route("/now", _answering(self._now)),
+            Route("/now", _answering(self._now, {"hx-trigger": _MOVED})),
             Route("/catalogue", _answering(self._catalogue)),
             Route("/features/{feature}/columns", _answering(self._columns)),
             Route("/features/{feature}/why", _answering(self._why)),
@@ -100,7 +102,10 @@ class Page:
     def _now(self, request: Request) -> str | None:
         seen = request.query_params.get("seen", "")
         now = home.now(self._view, seen)
-        return None if now.token == seen else self._render("now.html", request.scope, now=now)
+        if now.token == seen:
+            return None
+        self._view.forget_entries()
+        return self._render("now.html", request.scope, now=now)
 
     def _catalogue(self, request: Request) -> str:
         text = request.query_params.get("q", "")
@@ -190,16 +195,22 @@ class Page:
         return Response(status_code=303, headers=headers)
 
 
-def _answering(look: Look) -> Callable[[Request], Awaitable[Response]]:
+def _answering(
+    look: Look, headers: Mapping[str, str] | None = None
+) -> Callable[[Request], Awaitable[Response]]:
+    """The route of what is looked up in a thread; 204 where there is nothing new."""
+
     async def answer(request: Request) -> Response:
         text = await asyncio.to_thread(look, request)
-        return Response(status_code=204, headers=dict(HEADERS)) if text is None else _html(text)
+        if text is None:
+            return Response(status_code=204, headers=dict(HEADERS))
+        return _html(text, headers=headers or {})
 
     return answer
 
 
-def _html(text: str, status: int = 200) -> Response:
-    return Response(text, status, dict(HEADERS), _HTML)
+def _html(text: str, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    return Response(text, status, {**dict(HEADERS), **(headers or {})}, _HTML)
 
 
 async def _asset(request: Request) -> Response:

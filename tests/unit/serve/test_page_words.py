@@ -1,0 +1,183 @@
+"""Words and pictures of the page: pure functions from entries, profiles, states and graphs."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import polars as pl
+import pytest
+
+from mlforge.core import clock
+from mlforge.core.values import from_iso
+from mlforge.profiles.measure import profile_column
+from mlforge.registry.graph import FEATURE, SERVICE, SOURCE, Graph, Node
+from mlforge.serve.live import Happening
+from mlforge.serve.page.distribution import HEIGHT, WIDTH, distribution
+from mlforge.serve.page.happenings import lines
+from mlforge.serve.page.lineage_picture import BOX_WIDTH, picture
+from mlforge.serve.page.needs import needs_of
+from mlforge.serve.page.words import NONE, ago, duration, listed, number, size
+
+CALM: dict[str, Any] = {
+    "feature": "spend",
+    "state": "ready",
+    "held": None,
+    "held_now": None,
+    "error": None,
+    "quarantine": {},
+    "audit": None,
+    "unreadable": (),
+}
+
+
+def entry(kind: str, id: str = "1-0", **details: Any) -> Happening:
+    return Happening(id, 0, kind, "spend", details)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (None, NONE),
+        (True, "yes"),
+        (1234567, "1,234,567"),
+        (1907.92, "1,907.92"),
+        (0.1234567, "0.1235"),
+        (3.0, "3"),
+        (float("nan"), "nan"),
+        (1e300, "1e+300"),
+        ("2026-11-28T07:28:29.000000Z", "2026-11-28 07:28:29"),
+        ("2026-11-28T07:28:29.000001Z", "2026-11-28T07:28:29.000001Z"),
+        ("<b>", "<b>"),
+    ],
+)
+def test_a_value_is_written_for_people(value: object, text: str) -> None:
+    assert number(value) == text
+
+
+def test_times_sizes_and_lists_are_written_in_words() -> None:
+    with clock.fixed(from_iso("2026-01-02T00:00:00Z") or 0):
+        assert ago("2026-01-01T21:00:00.000000Z") == "3 hours ago"
+        assert ago("2026-01-02T00:02:00.000000Z") == "in 2 minutes"
+        assert ago("2026-01-02T00:00:00.000000Z") == "just now"
+        assert ago(None) == NONE
+    assert (duration(87.4), duration(3400), duration(125_000)) == ("87 ms", "3.4 s", "2 min 5 s")
+    assert (size(999), size(12_300_000), size(None)) == ("999 B", "12.3 MB", NONE)
+    assert (listed([]), listed(["a"]), listed("abc")) == ("", "a", "a, b and c")
+
+
+@pytest.mark.parametrize(
+    "details",
+    [
+        {},
+        {"version": None},
+        {"version": 1, "bump": 2, "reason": 3, "trigger": 4, "changed": True, "rows_recomputed": "x"},
+        {"reason": None, "error": None, "features": 7, "mismatches": "many", "first": []},
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("kind", ["refreshed", "failed", "held", "mismatch", "definitions", "nix"])
+def test_an_entry_that_no_worker_wrote_is_told_and_not_raised(
+    kind: str, details: dict[str, Any]
+) -> None:
+    [line] = lines([entry(kind, **details)])
+    assert line.title
+
+
+def test_steps_of_a_life_lie_within_their_bar_whatever_they_add_up_to() -> None:
+    told = {"event": 10.0, "queue": 0.2, "build": 300.0, "push": float("inf"), "other": "x"}
+    refreshed = {
+        "version": "1.0.1", "bump": "patch", "reason": "data_refresh", "trigger": "a.parquet came",
+        "changed": True, "rows_recomputed": 1, "entities_pushed": 0, "entities_deleted": 2,
+        "freshness_ms": 100.0, "steps": told, "quarantined": {"b": "spend: b: is torn"},
+    }  # fmt: skip
+    new, old = lines([entry("refreshed", "7-1", **refreshed), entry("watching", "7-0")], "7-0")
+    assert (new.is_new, old.is_new) == (True, False)
+    assert new.sentence == (
+        "a.parquet came: 1 row recomputed, 2 entities pushed. b is set aside: is torn."
+    )
+    assert [step.word for step in new.steps] == ["seen", "computed"]
+    assert sum(step.width for step in new.steps) <= 100
+    assert new.tone == "warning"
+
+
+COLUMNS = {
+    "floats": [float(n) for n in range(1000)],
+    "skewed": [0.0] * 990 + [1e9] * 10,
+    "one value": [7.5] * 10,
+    "zeros": [0.0, 0.0],
+    "tiny": [5e-324, 1e-310, 0.0],
+    "huge": [-1.7e308, 1.7e308],
+    "near": [1e16, 1e16 + 2],
+    "negative": [-3.5, -2.0, -1.0],
+    "holes": [None, float("nan"), float("inf"), 1.0, 2.0],
+    "integers": list(range(70)),
+    "few integers": [1, 2, 2, 3],
+    "great integers": [2**62, 2**62 + 1],
+}
+
+
+@pytest.mark.parametrize("name", COLUMNS)
+def test_bars_lie_in_their_picture_and_hold_every_row(name: str) -> None:
+    profile = profile_column(pl.Series(COLUMNS[name]))
+    drawn = distribution(profile, profile)
+    assert drawn is not None
+    assert drawn.bars
+    for bar in drawn.bars:
+        assert 0 <= bar.x <= bar.x + bar.width <= WIDTH
+        assert 0 <= bar.top <= HEIGHT
+        assert abs(bar.top + bar.height - HEIGHT) < 0.02
+    assert max(bar.height for bar in drawn.bars) == HEIGHT
+    assert re.fullmatch(r"M0 44(V[\d.]+H[\d.]+)+V44", drawn.outline)
+
+
+def test_texts_are_ranked_and_a_side_of_another_kind_is_left_out() -> None:
+    texts = profile_column(pl.Series(["a", "a", "b", "<i>"]))
+    numbers = profile_column(pl.Series([1.0, 2.0]))
+    drawn = distribution(texts, profile_column(pl.Series(["a", "c"])))
+    assert drawn is not None
+    first = drawn.ranked[0]
+    assert (first.text, first.share, first.share_b) == ("a", "50.0 %", "50.0 %")
+    beside = distribution(numbers, texts)
+    assert beside is not None
+    assert beside.outline == ""
+    assert distribution(profile_column(pl.Series([None, None], dtype=pl.Float64))) is None
+    flags = distribution(profile_column(pl.Series([True, False, False])))
+    assert flags is not None
+    assert [value.text for value in flags.ranked] == ["no", "yes"]
+
+
+def test_needs_come_with_the_deed_that_helps_the_worst_first() -> None:
+    held = CALM | {"state": "held", "held": "all files went", "held_now": "0 of 3 are there"}
+    wrong = CALM | {
+        "feature": "other",
+        "state": "wrong",
+        "audit": {"mismatches": 1, "version": "1.0.1", "first": ["a: 1 is 2"]},
+    }
+    torn = CALM | {"quarantine": {"a b.parquet": "spend: a b.parquet: is torn"}}
+    status = {"warnings": ["no worker listens"], "features": [held, torn, wrong, CALM]}
+    needs = needs_of(status)
+    assert [need.is_bad for need in needs] == [True, True, False, False]
+    assert needs[0].sentence == "no worker listens"
+    by_title = {need.title: need for need in needs}
+    assert by_title["is held"].sentence == "All files went."
+    assert [deed.deed for deed in by_title["is held"].deeds] == ["approve"]
+    [retry] = by_title["left out a file"].deeds
+    assert retry.parameters == {"path": "a b.parquet"}
+    assert by_title["left out a file"].sentence == "a b.parquet: is torn."
+    assert [deed.deed for deed in by_title["has wrong values"].deeds] == ["rollback"]
+
+
+def test_a_graph_is_drawn_from_left_to_right_without_boxes_upon_each_other() -> None:
+    source, a, b = Node(SOURCE, "data/" * 20), Node(FEATURE, "a"), Node(FEATURE, "b")
+    users = [Node(SERVICE, f"s{number}") for number in range(100)]
+    graph = Graph.of([a, b, source], [(source, a), (a, b), *((b, user) for user in users)])
+    drawn = picture(graph, b, {"a": "1.0.0"})
+    at = {box.name: box for box in drawn.boxes}
+    assert at[source.name].x < at["a"].x < at["b"].x < at["s0"].x
+    assert len({(box.x, box.y) for box in drawn.boxes}) == len(drawn.boxes)
+    assert all(0 <= box.x <= box.x + BOX_WIDTH <= drawn.width for box in drawn.boxes)
+    assert drawn.left_out == len(graph.nodes) - len(drawn.boxes) == 43
+    assert (at["a"].href, at["b"].href, at[source.name].href) == ("/features/a", None, None)
+    assert (at["a"].note, at["b"].note) == ("1.0.0", "not built")
+    loop = Graph.of([a, b], [(a, b), (b, a)])
+    assert len(picture(loop, a, {}).boxes) == 2
