@@ -18,6 +18,8 @@ from mlforge.store.objects.objects import Blob, ConditionFailed, Entry, NotChang
 _RETRIES = {"max_retries": 6, "retry_timeout": timedelta(seconds=60)}
 _CLIENT = {"allow_http": True}  # an endpoint that is given as http:// is meant so
 _CHUNK = 8 << 20
+_used_by: list[int] = []
+"""The process whose client has been at work, as its forks have it, too."""
 
 
 class Bucket(Objects):
@@ -106,8 +108,14 @@ class Bucket(Objects):
         return [prefix.rstrip("/").rpartition("/")[2] for prefix in listing["common_prefixes"]]
 
     @property
+    def is_in_use(self) -> bool:
+        """Whether this process has the client's threads."""
+        return _used_by == [os.getpid()]
+
+    @property
     def _store(self) -> Any:
-        """The client, of this process: a fork makes its own."""
+        """The client, of this process. Raises StoreError in a fork of a process that had its threads."""
+        _take_in_use(self.url)
         if self._opened is None or self._opened[0] != os.getpid():
             from_url = _obstore().store.from_url
             with self._errors("open it"):
@@ -151,6 +159,17 @@ class Bucket(Objects):
                 advice = "options has a key that this cloud does not know"
             first = next(iter(str(error).splitlines()), "")
             raise StoreError(f"{self.url}: cannot {deed}: {advice} ({first[:300]})") from error
+
+
+def _take_in_use(url: str) -> None:
+    """Note that this process has the client's threads from now on: a fork of it has none, and would wait forever."""
+    if not _used_by:
+        _used_by.append(os.getpid())
+    elif _used_by[0] != os.getpid():
+        raise StoreError(
+            f"{url}: this process was forked from one that had asked a bucket before, and its client does not survive that; "
+            "fork before, or start processes afresh ('spawn')"
+        )
 
 
 def _entry(meta: Mapping[str, Any]) -> Entry:

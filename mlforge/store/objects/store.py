@@ -8,59 +8,52 @@ the machine's: it saves work that would be lost, and two machines that refresh a
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import re
 import shutil
 import tempfile
-import zlib
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from mlforge.core import arguments, clock
+from mlforge.core import arguments
 from mlforge.core.failpoints import reach
 from mlforge.core.lock import Lock
-from mlforge.core.manifest import Manifest, Part, Partial, VersionSummary
+from mlforge.core.manifest import Manifest, Part, VersionSummary
 from mlforge.core.signatures import named_methods
-from mlforge.core.values import Duration, Version, is_name, to_iso
-from mlforge.errors import DefinitionError, IntegrityError, StoreError, VersionNotFound
+from mlforge.core.values import Duration, Version, is_name
+from mlforge.errors import DefinitionError, IntegrityError
 from mlforge.store import manifest_json
 from mlforge.store.addresses import SCHEMES, is_bucket
 from mlforge.store.base import Store
 from mlforge.store.draft import Draft
-from mlforge.store.file_tasks import FileScanTask, PartialLocation, PartialWrite, TileWrite
-from mlforge.store.local import index, io, locks, staging, state_files
-from mlforge.store.local.feature_folder import FeatureFolder
-from mlforge.store.local.identity import understood as understood_identity
+from mlforge.store.local import index, io, staging
 from mlforge.store.local.leases import shared, unshared
-from mlforge.store.local.lock import exclusive
 from mlforge.store.local.manifests import contradictions
 from mlforge.store.local.packs import Packing
 from mlforge.store.local.paths import META, checked
 from mlforge.store.local.store import LocalStore
-from mlforge.store.objects import keys, removal
+from mlforge.store.objects import apart, keys, records, removal
 from mlforge.store.objects.bucket import Bucket
 from mlforge.store.objects.cache import FeatureCache
-from mlforge.store.objects.document import new_id
+from mlforge.store.objects.cached import CachedStore
 from mlforge.store.objects.documents import Documents
-from mlforge.store.objects.objects import ConditionFailed, NotChanged, Objects, Tag, each, together
-from mlforge.store.objects.probe import probe
+from mlforge.store.objects.identity import Identity
+from mlforge.store.objects.objects import Objects, each, together
 from mlforge.store.objects.publishing import Publisher, settle
+from mlforge.store.objects.records import FileStates
 from mlforge.store.objects.transaction import ObjectTransaction
 from mlforge.store.records import Audit, Books, FileStateMap, StoreIdentity
 from mlforge.store.transaction import Pointer, Snapshot
 
 _CACHE = "~/.cache/mlforge"
-_IDENTITY, _PROBED = "store.json", "probed"
-_FORMAT = 1
 
 
 @named_methods
-class ObjectStore(Store):
+class ObjectStore(CachedStore):
     """A store below an address such as `s3://bucket/feature_store`, `gs://…` or `az://container/…`.
 
     cache: the folder of this machine in which immutable objects are kept at hand, by default `~/.cache/mlforge`;
@@ -91,7 +84,8 @@ class ObjectStore(Store):
         digest = hashlib.sha256(self.url.encode()).hexdigest()[:8]
         self.cache = self._given.absolute() / f"{name}-{digest}"
         self._caches: dict[tuple[str, str], FeatureCache] = {}
-        self._states: dict[str, tuple[Tag | None, FileStateMap]] = {}
+        self._states = FileStates(self._objects)
+        self._identity = Identity(self._objects, self.cache, self._asked)
 
     def located_at(self, folder: Path) -> ObjectStore:
         """The store whose relative cache lies in a folder."""
@@ -114,49 +108,24 @@ class ObjectStore(Store):
 
     def identity(self) -> StoreIdentity | None:
         """Read `_metadata/store.json`, from the cache where it is there."""
-        path = self.cache / _IDENTITY
-        text = io.read_bytes(path)
-        if text is None:
-            blob = self._objects.read(keys.IDENTITY)
-            if blob is None:
-                return None
-            self._keep_identity(blob.data)
-            text = blob.data
-        return understood_identity(text, f"{self.url}/{keys.IDENTITY}")
+        return self._identity.read()
 
     def establish(self) -> StoreIdentity:
         """Create `_metadata/store.json` where it is missing, once the server has shown that it keeps to conditions."""
-        self._probe()
-        identity = self.identity()
-        return identity if identity is not None else self._make_identity()
+        return self._identity.establish()
 
-    def _make_identity(self) -> StoreIdentity:
-        document = io.json_text({"id": new_id(), "created_at": to_iso(clock.now())}).encode()
-        with suppress(ConditionFailed):
-            self._objects.create(keys.IDENTITY, document)
-        self._forget_identity()
-        identity = self.identity()
-        if identity is None:
-            raise StoreError(f"{self.url}/{keys.IDENTITY} has vanished just after it was written")
-        return identity
+    def _asked(self, deed: str) -> None:
+        """Ask the bucket; in a process of its own while this one has none of the client's threads, as it may fork."""
+        if isinstance(self._objects, Bucket) and not self._objects.is_in_use:
+            options = dict(self._options) if self._options else None
+            cache = str(self._given.absolute())
+            apart.ask(deed, {"url": self.url, "cache": cache, "options": options})
+        else:
+            self._identity.ask_here(deed)
 
-    def _keep_identity(self, text: bytes) -> None:
-        with io.storage_errors(self.cache):
-            self.cache.mkdir(parents=True, exist_ok=True)
-        with io.replacing(self.cache / _IDENTITY, durable=False) as temporary:
-            temporary.write_bytes(text)
-
-    def _forget_identity(self) -> None:
-        (self.cache / _IDENTITY).unlink(missing_ok=True)
-
-    def _probe(self) -> None:
-        """Try the server's conditions, once for a cache."""
-        note = self.cache / _PROBED
-        if not note.is_file():
-            probe(self._objects)
-            with io.storage_errors(note):
-                self.cache.mkdir(parents=True, exist_ok=True)
-                note.touch()
+    def ask_identity(self, deed: str) -> None:
+        """Have the bucket's identity in the cache; to `establish` is to make it where there is none."""
+        self._identity.ask_here(deed)
 
     # Features and versions
 
@@ -178,21 +147,9 @@ class ObjectStore(Store):
         gone = document.removing if document else {}
         return [v for v in stored if v not in gone] if document and not document.erasing else []
 
-    def _listed(self, name: str) -> list[Version]:
-        """Versions that have a manifest in the bucket, ascending."""
-        versions = []
-        for entry in self._objects.entries(f"{name}/{keys.VERSIONS}"):
-            with suppress(StoreError):
-                versions.append(Version.parse(keys.stem(entry.key)))
-        return sorted(versions)
-
     def pointer(self, name: str) -> Pointer | None:
         """The pointer in the feature's document."""
         document = self._documents.read(checked(name))
-        return document.pointer if document else None
-
-    def _pointer_known(self, name: str) -> Pointer | None:
-        document = self._documents.known(name)
         return document.pointer if document else None
 
     def manifest(self, name: str, version: Version) -> Manifest:
@@ -273,7 +230,7 @@ class ObjectStore(Store):
                     leases.enter_context(unshared(path, f"{name} {served}"))
             removal.erase(self._documents, self._objects, name)
         shutil.rmtree(self.cache / document.born / name, ignore_errors=True)
-        self._states.pop(name, None)
+        self._states.forget(name)
         session = self._documents.session(name)
         if session is not None:
             session.versions, session.states = [], None
@@ -295,120 +252,13 @@ class ObjectStore(Store):
             return str(error)
         return None
 
-    # Partials, tiles and profiles
-
-    def locate(self, name: str, hashes: Iterable[str]) -> list[PartialLocation]:
-        """Files of the cache, to which the partials are fetched."""
-        chosen, cache = list(hashes), self._files(name)
-        cache.fetch_partials(chosen)
-        return cache.folder.partial_store.locate(chosen)
-
-    def plan_files(self, name: str, partials: Sequence[Partial]) -> Sequence[FileScanTask]:
-        """Tasks over files of the cache, to which the partials are fetched."""
-        cache = self._files(name)
-        cache.fetch_partials(partial.hash for partial in partials)
-        return cache.folder.partial_store.plan_files(partials)
-
-    def keep(
-        self,
-        name: str,
-        partials: Sequence[Partial],
-        columns: Collection[str],
-        time: str,
-        since: int,
-    ) -> None:
-        """Read them once for all later reads of this store's."""
-        cache = self._files(name)
-        cache.fetch_partials(partial.hash for partial in partials)
-        cache.folder.partial_store.keep(partials, columns, time, since)
-
-    def find_partial(self, name: str, hash_: str) -> Partial | None:
-        """The description in the cache, or in the served version's manifest."""
-        return self._files(name).folder.partial_store.find(hash_) or self._of_served(name).get(
-            hash_
-        )
-
-    def write_partials(
-        self, name: str, writes: Sequence[PartialWrite], sorted_by: str | None = None
-    ) -> None:
-        """Write them to the cache; the version that names them uploads them."""
-        self._writable(name).folder.partial_store.write(writes, sorted_by)
-
-    def partials(self, name: str) -> set[str]:
-        """Hashes of the partials in the cache, and of the served version's."""
-        return {*self._files(name).folder.partial_store.hashes(), *self._of_served(name)}
-
-    def _of_served(self, name: str) -> Mapping[str, Partial]:
-        pointer = self._pointer_known(name)
-        if pointer is None:
-            return {}
-        with suppress(VersionNotFound):
-            return {p.hash: p for p in self.manifest(name, pointer.version).partials}
-        return {}
-
-    def check_partials(self, name: str, hashes: Iterable[str]) -> dict[str, str]:
-        """Fetch each from the bucket and compare its bytes with the checksum within."""
-        named = list(hashes)
-        faults = each(self._files(name).partial_fault, named)
-        return {h: fault for h, fault in zip(named, faults, strict=True) if fault is not None}
-
-    def remove_partials(
-        self, name: str, hashes: Iterable[str], sorted_by: str | None = None, above: float = 0
-    ) -> list[str]:
-        """Delete them from the cache, and from the bucket all that no version names once the grace period is over."""
-        cache = self._writable(name)
-        gone = cache.folder.partial_store.remove(hashes, sorted_by, above)
-        cache.folder.tiles.sweep()
-        removal.sweep(cache, self._documents, self._listed(name), self._grace_us)
-        return gone
-
-    def compact(self, name: str, partials: Sequence[Partial], sorted_by: str | None = None) -> None:
-        """Pack partials in the cache; the bucket has each in an object of its own."""
-        cache = self._files(name)
-        partial_store = cache.folder.partial_store
-        if not partial_store.is_in_order(partials):
-            with self._exclusive(name):
-                partial_store.sweep()
-                partial_store.compact(partials, sorted_by)
-                cache.folder.tiles.sweep()
-
-    def tiles(self, name: str, kind: str) -> Mapping[str, str]:
-        """The tiles of this machine's cache."""
-        return self._files(name).folder.tiles.find(kind)
-
-    def tile_notes(self, name: str, tiles: str, of: str) -> Mapping[str, Any] | None:
-        """Read them from the file in the cache."""
-        return self._files(name).folder.tiles.notes(tiles, of)
-
-    def write_tiles(self, name: str, kind: str, writes: Iterable[TileWrite]) -> None:
-        """Write them to the cache alone."""
-        self._writable(name).folder.tiles.write(kind, writes)
-
-    def profiles(self, name: str, hashes: Iterable[str]) -> Mapping[str, Mapping[str, Any]]:
-        """The profiles of this machine's cache."""
-        return self._files(name).folder.profiles.read(hashes)
-
-    def write_profiles(self, name: str, documents: Mapping[str, Mapping[str, Any]]) -> None:
-        """Write them to the cache alone."""
-        self._writable(name).folder.profiles.write(documents)
-
-    def keep_profiles(self, name: str, hashes: Collection[str]) -> None:
-        """Delete other profiles from the cache."""
-        self._files(name).folder.profiles.keep_only(hashes)
-
-    def is_whole(self, name: str, file: str) -> bool:
-        """Compare the file in the cache with the checksum within it."""
-        with suppress(OSError):
-            return io.is_sealed(Path(file))
-        return False
-
     # Writing
 
     @contextmanager
     def lock(self, name: str) -> Iterator[None]:
         """An advisory lock of this machine; between machines the feature's document decides who was faster."""
         with self._exclusive(name):
-            self.establish()
+            self._identity.settle()
             with self._documents.holding(name, self._begin(name)) as session:
                 removal.finish_erasing(self._documents, self._objects, name)
                 self._recover(name)
@@ -417,13 +267,7 @@ class ObjectStore(Store):
                     yield
                 finally:
                     if session.states is not None:
-                        self._put_states(name, session.states)
-
-    def _exclusive(self, name: str) -> Any:
-        folder = self.cache / "locks" / checked(name)
-        with io.storage_errors(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-        return exclusive(folder / ".refreshing")
+                        self._states.write(name, session.states)
 
     def _begin(self, name: str) -> list[Version]:
         """Read the document and the file states at once; the versions are listed where the document has changed."""
@@ -433,7 +277,7 @@ class ObjectStore(Store):
                 self._documents.create(name)
 
         def read_states() -> None:
-            self._refresh_states(name)
+            self._states.read(name)
 
         together([read_document, read_states])
         return self._documents.versions_as_known(name) or self._listed(name)
@@ -471,7 +315,7 @@ class ObjectStore(Store):
         name, session = manifest.name, self._documents.session(manifest.name)
         beside: list[Callable[[], object]] = []
         if session is not None and session.states is not None:
-            beside.append(partial(self._put_states, name, session.states))
+            beside.append(partial(self._states.write, name, session.states))
             session.states = None
         publisher = Publisher(tx.cache, self._documents, session)
         return publisher.publish(tx, manifest, books, beside)
@@ -499,10 +343,8 @@ class ObjectStore(Store):
         """Read `_sources.json.gz`, once while it stays as it is."""
         session = self._documents.session(checked(name))
         if session is None:
-            return self._refresh_states(name)
-        if session.states is not None:
-            return session.states
-        return self._states[name][1] if name in self._states else FileStateMap()
+            return self._states.read(name)
+        return self._states.known(name) if session.states is None else session.states
 
     def write_file_states(self, name: str, file_states: FileStateMap) -> None:
         """Write them with the next version, or when the lock ends."""
@@ -510,91 +352,41 @@ class ObjectStore(Store):
         if session is not None:
             session.states = file_states
         else:
-            self._put_states(name, file_states)
+            self._states.write(name, file_states)
         reach("file_states.written")
-
-    def _refresh_states(self, name: str) -> FileStateMap:
-        known = self._states.get(name)
-        try:
-            blob = self._objects.read(f"{name}/{keys.SOURCES}", known[0] if known else None)
-        except NotChanged:
-            assert known is not None
-            return known[1]
-        if blob is None:
-            self._states.pop(name, None)
-            return FileStateMap()
-        states = _unpacked_states(blob.data)
-        if known is not None and known[1] == states:
-            states = known[1]  # with its memo
-        self._states[name] = blob.tag, states
-        return states
-
-    def _put_states(self, name: str, file_states: FileStateMap) -> None:
-        tag = self._objects.put(f"{name}/{keys.SOURCES}", _packed_states(file_states))
-        self._states[name] = tag, file_states
 
     def audit(self, name: str) -> Audit | None:
         """Read `_audit.json`."""
-        blob = self._objects.read(f"{checked(name)}/{keys.AUDIT}")
-        with suppress(ValueError, KeyError, TypeError, AttributeError):
-            return Audit.from_json(json.loads(blob.data)["audit"]) if blob else None
-        return None
+        return records.audit(self._objects, checked(name))
 
     def write_audit(self, name: str, audit: Audit) -> None:
         """Replace `_audit.json`."""
-        text = io.json_text({"format": _FORMAT, "audit": audit.to_json()})
-        self._objects.put(f"{checked(name)}/{keys.AUDIT}", text.encode())
+        records.write_audit(self._objects, checked(name), audit)
 
     def locks(self) -> dict[str, Lock]:
         """Read the objects of `_metadata/locks`."""
-        models = sorted(keys.stem(entry.key) for entry in self._objects.entries(keys.LOCKS))
-        blobs = each(lambda model: self._objects.read(_lock_key(model)), models)
-        return {
-            model: locks.understood(_decoded(blob.data), f"{self.url}/{_lock_key(model)}", model)
-            for model, blob in zip(models, blobs, strict=True)
-            if blob is not None
-        }
+        return records.locks(self._objects)
 
     def write_lock(self, model: str, lock: Lock) -> None:
         """Replace `_metadata/locks/<model>.json`."""
-        key = _lock_key(model)
-        self.establish()
-        self._objects.put(key, lock.text.encode())
+        records.check_model(model)
+        self._identity.settle()
+        records.write_lock(self._objects, model, lock)
 
     def remove_lock(self, model: str) -> bool:
         """Delete `_metadata/locks/<model>.json`."""
-        key = _lock_key(model)
-        if self._objects.look(key) is None:
-            return False
-        self._objects.delete([key])
-        return True
+        return records.remove_lock(self._objects, model)
 
     def service_versions(self, service: str) -> dict[Version, Any]:
         """Read the objects of `_metadata/services/<service>`."""
-        folder = f"{keys.SERVICES}/{checked(service, 'service')}"
-        versions = []
-        for entry in self._objects.entries(folder):
-            with suppress(StoreError):
-                versions.append(Version.parse(keys.stem(entry.key)))
-        versions.sort()
-        blobs = each(lambda version: self._objects.read(f"{folder}/{version}.json"), versions)
-        return {
-            version: _understood(blob.data, f"{self.url}/{folder}/{version}.json")
-            for version, blob in zip(versions, blobs, strict=True)
-            if blob is not None
-        }
+        return records.service_versions(self._objects, service)
 
     def create_service_version(
         self, service: str, version: Version, document: Mapping[str, Any]
     ) -> bool:
         """Create `_metadata/services/<service>/<version>.json`."""
-        key = f"{keys.SERVICES}/{checked(service, 'service')}/{version}.json"
-        self.establish()
-        try:
-            self._objects.create(key, io.json_text(document).encode())
-        except ConditionFailed:
-            return False
-        return True
+        self._identity.settle()
+        return records.create_service_version(self._objects, service, version, document)
 
     # Index
 
@@ -607,23 +399,6 @@ class ObjectStore(Store):
         pointers = {name: self._pointer_known(name) for name in self.features()}
         served = [self.manifest(name, p.version) for name, p in pointers.items() if p is not None]
         return index.lines_of(served)
-
-    # The cache
-
-    def _files(self, name: str) -> FeatureCache:
-        """The files of a feature that are at hand; those of nothing before the feature's first write."""
-        document = self._documents.known(checked(name))
-        born = document.born if document else "unborn"
-        if (name, born) not in self._caches:
-            folder = FeatureFolder.at(self.cache / born / name, self.packing)
-            self._caches[name, born] = FeatureCache(self._objects, folder)
-        return self._caches[name, born]
-
-    def _writable(self, name: str) -> FeatureCache:
-        cache = self._files(name)
-        with io.storage_errors(cache.path):
-            cache.path.mkdir(parents=True, exist_ok=True)
-        return cache
 
 
 class S3Store(ObjectStore):
@@ -641,32 +416,3 @@ def _checked_url(url: object) -> str:
             f"it begins with {', '.join(f'{scheme}://' for scheme in SCHEMES)}"
         )
     return url.rstrip("/")
-
-
-def _lock_key(model: str) -> str:
-    return f"{keys.LOCKS}/{checked(model, 'model')}.json"
-
-
-def _decoded(data: bytes) -> Any:
-    with suppress(ValueError):
-        return json.loads(data)
-    return None
-
-
-def _understood(data: bytes, where: str) -> Any:
-    try:
-        return json.loads(data)
-    except ValueError as error:
-        raise IntegrityError(f"{where} is damaged ({error}); restore it from a backup") from error
-
-
-def _packed_states(states: FileStateMap) -> bytes:
-    return zlib.compress("".join(state_files.lines_of(states)).encode(), 1, wbits=31)
-
-
-def _unpacked_states(data: bytes) -> FileStateMap:
-    try:
-        text = zlib.decompress(data, wbits=31).decode(errors="replace")
-    except zlib.error:
-        return FileStateMap()  # it only saves work
-    return state_files.understood(text)

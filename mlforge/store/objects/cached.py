@@ -1,0 +1,174 @@
+"""What a store in a bucket keeps on the machine: partials, tiles and profiles, in the format of a local folder."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, suppress
+from pathlib import Path
+from typing import Any
+
+from mlforge.core.manifest import Partial
+from mlforge.core.values import Version
+from mlforge.errors import StoreError, VersionNotFound
+from mlforge.store.base import Store
+from mlforge.store.file_tasks import FileScanTask, PartialLocation, PartialWrite, TileWrite
+from mlforge.store.local import io
+from mlforge.store.local.feature_folder import FeatureFolder
+from mlforge.store.local.lock import exclusive
+from mlforge.store.local.packs import Packing
+from mlforge.store.local.paths import checked
+from mlforge.store.objects import keys, removal
+from mlforge.store.objects.cache import FeatureCache
+from mlforge.store.objects.documents import Documents
+from mlforge.store.objects.objects import Objects, each
+from mlforge.store.transaction import Pointer
+
+
+class CachedStore(Store):
+    """A store whose events, and all that is computed of them, are read from files of the cache."""
+
+    cache: Path
+    packing: Packing
+    _objects: Objects
+    _documents: Documents
+    _caches: dict[tuple[str, str], FeatureCache]
+    _grace_us: int
+
+    def locate(self, name: str, hashes: Iterable[str]) -> list[PartialLocation]:
+        """Files of the cache, to which the partials are fetched."""
+        chosen, cache = list(hashes), self._files(name)
+        cache.fetch_partials(chosen)
+        return cache.folder.partial_store.locate(chosen)
+
+    def plan_files(self, name: str, partials: Sequence[Partial]) -> Sequence[FileScanTask]:
+        """Tasks over files of the cache, to which the partials are fetched."""
+        cache = self._files(name)
+        cache.fetch_partials(partial.hash for partial in partials)
+        return cache.folder.partial_store.plan_files(partials)
+
+    def keep(
+        self,
+        name: str,
+        partials: Sequence[Partial],
+        columns: Collection[str],
+        time: str,
+        since: int,
+    ) -> None:
+        """Read them once for all later reads of this store's."""
+        cache = self._files(name)
+        cache.fetch_partials(partial.hash for partial in partials)
+        cache.folder.partial_store.keep(partials, columns, time, since)
+
+    def find_partial(self, name: str, hash_: str) -> Partial | None:
+        """The description in the cache, or in the served version's manifest."""
+        return self._files(name).folder.partial_store.find(hash_) or self._of_served(name).get(
+            hash_
+        )
+
+    def write_partials(
+        self, name: str, writes: Sequence[PartialWrite], sorted_by: str | None = None
+    ) -> None:
+        """Write them to the cache; the version that names them uploads them."""
+        self._writable(name).folder.partial_store.write(writes, sorted_by)
+
+    def partials(self, name: str) -> set[str]:
+        """Hashes of the partials in the cache, and of the served version's."""
+        return {*self._files(name).folder.partial_store.hashes(), *self._of_served(name)}
+
+    def _of_served(self, name: str) -> Mapping[str, Partial]:
+        pointer = self._pointer_known(name)
+        if pointer is None:
+            return {}
+        with suppress(VersionNotFound):
+            return {p.hash: p for p in self.manifest(name, pointer.version).partials}
+        return {}
+
+    def check_partials(self, name: str, hashes: Iterable[str]) -> dict[str, str]:
+        """Fetch each from the bucket and compare its bytes with the checksum within."""
+        named = list(hashes)
+        faults = each(self._files(name).partial_fault, named)
+        return {h: fault for h, fault in zip(named, faults, strict=True) if fault is not None}
+
+    def remove_partials(
+        self, name: str, hashes: Iterable[str], sorted_by: str | None = None, above: float = 0
+    ) -> list[str]:
+        """Delete them from the cache, and from the bucket all that no version names once the grace period is over."""
+        cache = self._writable(name)
+        gone = cache.folder.partial_store.remove(hashes, sorted_by, above)
+        cache.folder.tiles.sweep()
+        removal.sweep(cache, self._documents, self._listed(name), self._grace_us)
+        return gone
+
+    def compact(self, name: str, partials: Sequence[Partial], sorted_by: str | None = None) -> None:
+        """Pack partials in the cache; the bucket has each in an object of its own."""
+        cache = self._files(name)
+        partial_store = cache.folder.partial_store
+        if not partial_store.is_in_order(partials):
+            with self._exclusive(name):
+                partial_store.sweep()
+                partial_store.compact(partials, sorted_by)
+                cache.folder.tiles.sweep()
+
+    def tiles(self, name: str, kind: str) -> Mapping[str, str]:
+        """The tiles of this machine's cache."""
+        return self._files(name).folder.tiles.find(kind)
+
+    def tile_notes(self, name: str, tiles: str, of: str) -> Mapping[str, Any] | None:
+        """Read them from the file in the cache."""
+        return self._files(name).folder.tiles.notes(tiles, of)
+
+    def write_tiles(self, name: str, kind: str, writes: Iterable[TileWrite]) -> None:
+        """Write them to the cache alone."""
+        self._writable(name).folder.tiles.write(kind, writes)
+
+    def profiles(self, name: str, hashes: Iterable[str]) -> Mapping[str, Mapping[str, Any]]:
+        """The profiles of this machine's cache."""
+        return self._files(name).folder.profiles.read(hashes)
+
+    def write_profiles(self, name: str, documents: Mapping[str, Mapping[str, Any]]) -> None:
+        """Write them to the cache alone."""
+        self._writable(name).folder.profiles.write(documents)
+
+    def keep_profiles(self, name: str, hashes: Collection[str]) -> None:
+        """Delete other profiles from the cache."""
+        self._files(name).folder.profiles.keep_only(hashes)
+
+    def is_whole(self, name: str, file: str) -> bool:
+        """Compare the file in the cache with the checksum within it."""
+        with suppress(OSError):
+            return io.is_sealed(Path(file))
+        return False
+
+    def _exclusive(self, name: str) -> AbstractContextManager[None]:
+        """The machine's lock on a feature."""
+        folder = self.cache / "locks" / checked(name)
+        with io.storage_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+        return exclusive(folder / ".refreshing")
+
+    def _pointer_known(self, name: str) -> Pointer | None:
+        document = self._documents.known(name)
+        return document.pointer if document else None
+
+    def _listed(self, name: str) -> list[Version]:
+        """Versions that have a manifest in the bucket, ascending."""
+        versions = []
+        for entry in self._objects.entries(f"{name}/{keys.VERSIONS}"):
+            with suppress(StoreError):
+                versions.append(Version.parse(keys.stem(entry.key)))
+        return sorted(versions)
+
+    def _files(self, name: str) -> FeatureCache:
+        """The files of a feature that are at hand; those of nothing before the feature's first write."""
+        document = self._documents.known(checked(name))
+        born = document.born if document else "unborn"
+        if (name, born) not in self._caches:
+            folder = FeatureFolder.at(self.cache / born / name, self.packing)
+            self._caches[name, born] = FeatureCache(self._objects, folder)
+        return self._caches[name, born]
+
+    def _writable(self, name: str) -> FeatureCache:
+        cache = self._files(name)
+        with io.storage_errors(cache.path):
+            cache.path.mkdir(parents=True, exist_ok=True)
+        return cache

@@ -1,0 +1,155 @@
+"""Records of a store in a bucket that are no part of a feature's document: file states, audits, locks of models."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any
+
+from mlforge.core.lock import Lock
+from mlforge.core.values import Version, is_name
+from mlforge.errors import IntegrityError, StoreError
+from mlforge.store.local import io, state_files
+from mlforge.store.local import locks as local_locks
+from mlforge.store.local.paths import checked
+from mlforge.store.objects import keys
+from mlforge.store.objects.objects import ConditionFailed, NotChanged, Objects, Tag, each
+from mlforge.store.records import Audit, FileStateMap
+
+_FORMAT = 1
+_GZIP = 31
+
+
+class FileStates:
+    """The file states of all features, each read once while its object stays as it is. They only save work."""
+
+    def __init__(self, objects: Objects) -> None:
+        self._objects = objects
+        self._known: dict[str, tuple[Tag, FileStateMap]] = {}
+
+    def read(self, name: str) -> FileStateMap:
+        """The states as they are now; the very mapping that was written or read last, if they are the same."""
+        tag, before = self._known.get(name, (None, FileStateMap()))
+        try:
+            blob = self._objects.read(f"{name}/{keys.SOURCES}", tag)
+        except NotChanged:
+            return before
+        if blob is None:
+            self._known.pop(name, None)
+            return FileStateMap()
+        states = _unpacked(blob.data)
+        self._known[name] = blob.tag, before if before == states else states
+        return self._known[name][1]
+
+    def known(self, name: str) -> FileStateMap:
+        """The states as they were read last."""
+        return self._known[name][1] if name in self._known else FileStateMap()
+
+    def write(self, name: str, states: FileStateMap) -> None:
+        """Replace the states; the mapping is kept, not copied."""
+        text = "".join(state_files.lines_of(states)).encode()
+        tag = self._objects.put(f"{name}/{keys.SOURCES}", zlib.compress(text, 1, wbits=_GZIP))
+        self._known[name] = tag, states
+
+    def forget(self, name: str) -> None:
+        """Know nothing of a feature any more."""
+        self._known.pop(name, None)
+
+
+def _unpacked(data: bytes) -> FileStateMap:
+    try:
+        text = zlib.decompress(data, wbits=_GZIP).decode(errors="replace")
+    except zlib.error:
+        return FileStateMap()
+    return state_files.understood(text)
+
+
+def audit(objects: Objects, name: str) -> Audit | None:
+    """The last audit; None where there is none or its document is damaged, which the next audit replaces."""
+    blob = objects.read(f"{name}/{keys.AUDIT}")
+    with suppress(ValueError, KeyError, TypeError, AttributeError):
+        return Audit.from_json(json.loads(blob.data)["audit"]) if blob else None
+    return None
+
+
+def write_audit(objects: Objects, name: str, result: Audit) -> None:
+    """Replace the last audit's result."""
+    text = io.json_text({"format": _FORMAT, "audit": result.to_json()})
+    objects.put(f"{name}/{keys.AUDIT}", text.encode())
+
+
+def locks(objects: Objects) -> dict[str, Lock]:
+    """The locks by model, sorted; IntegrityError for a damaged one, UnsupportedStore for a newer mlforge's."""
+    listed = (keys.stem(entry.key) for entry in objects.entries(keys.LOCKS))
+    models = sorted(model for model in listed if is_name(model))
+    blobs = each(lambda model: objects.read(_key(model)), models)
+    return {
+        model: local_locks.understood(_decoded(blob.data), f"{objects.url}/{_key(model)}", model)
+        for model, blob in zip(models, blobs, strict=True)
+        if blob is not None
+    }
+
+
+def check_model(model: str) -> None:
+    """Refuse what is no model's name, as nothing else becomes part of a key; StoreError."""
+    _key(model)
+
+
+def write_lock(objects: Objects, model: str, lock: Lock) -> None:
+    """Replace the lock of a model."""
+    objects.put(_key(model), lock.text.encode())
+
+
+def remove_lock(objects: Objects, model: str) -> bool:
+    """Delete the lock of a model; returns whether there was one."""
+    if objects.look(_key(model)) is None:
+        return False
+    objects.delete([_key(model)])
+    return True
+
+
+def service_versions(objects: Objects, service: str) -> dict[Version, Any]:
+    """The documents of a service's versions, ascending; IntegrityError for one that is no JSON."""
+    folder = f"{keys.SERVICES}/{checked(service, 'service')}"
+    versions = []
+    for entry in objects.entries(folder):
+        with suppress(StoreError):
+            versions.append(Version.parse(keys.stem(entry.key)))
+    versions.sort()
+    blobs = each(lambda version: objects.read(f"{folder}/{version}.json"), versions)
+    return {
+        version: _understood(blob.data, f"{objects.url}/{folder}/{version}.json")
+        for version, blob in zip(versions, blobs, strict=True)
+        if blob is not None
+    }
+
+
+def create_service_version(
+    objects: Objects, service: str, version: Version, document: Mapping[str, Any]
+) -> bool:
+    """Create the document of a service's version; returns whether there was none before."""
+    key = f"{keys.SERVICES}/{checked(service, 'service')}/{version}.json"
+    try:
+        objects.create(key, io.json_text(document).encode())
+    except ConditionFailed:
+        return False
+    return True
+
+
+def _understood(data: bytes, where: str) -> Any:
+    try:
+        return json.loads(data)
+    except ValueError as error:
+        raise IntegrityError(f"{where} is damaged ({error}); restore it from a backup") from error
+
+
+def _key(model: str) -> str:
+    return f"{keys.LOCKS}/{checked(model, 'model')}.json"
+
+
+def _decoded(data: bytes) -> Any:
+    with suppress(ValueError):
+        return json.loads(data)
+    return None

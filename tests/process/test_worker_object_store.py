@@ -1,0 +1,73 @@
+"""Real processes over a store in a bucket: a file is dropped, a version appears there, its rows are online."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from mlforge.store import ObjectStore
+from tests.support.object_servers import BUCKET, seaweed
+from tests.support.workers import (  # noqa: F401 - fixtures
+    DEFINITIONS,
+    Shop,
+    eventually,
+    purchases,
+    running_shop,
+    server,
+    write,
+)
+from worker.service.embedded_redis import EmbeddedServer
+
+URL = f"s3://{BUCKET}/shop"
+IN_A_BUCKET = DEFINITIONS.replace("import LocalStore", "import ObjectStore").replace(
+    'LocalStore(HERE / "feature_store")', f'ObjectStore("{URL}", cache=HERE / "cache")'
+)
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def shop(server: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:  # noqa: F811
+    """A shop whose store is in a bucket, with its watcher and one worker running."""
+    with (
+        seaweed(tmp_path_factory.mktemp("seaweed")) as bucket,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        for name, value in bucket.environment.items():
+            patch.setenv(name, value)
+        folder = tmp_path_factory.mktemp("shop")
+        with running_shop(server, folder, definitions=IN_A_BUCKET) as made:
+            yield made
+
+
+def test_a_drop_becomes_a_version_in_the_bucket_and_rows_online(shop, tmp_path):
+    for number, total in ((1, 2.0), (2, 5.0)):
+        file = write(
+            shop.folder / "drops" / f"{number}.parquet",
+            purchases(
+                (1, number, 1.0 + number),
+            ),
+        )
+        waited = shop.ask("wait", str(file), "--timeout", "60")
+        assert waited.returncode == 0, waited.stderr
+        assert shop.online("spend", 1) == {
+            "amount__sum__7d": total,
+            "amount__count__7d": number,
+        }
+    elsewhere = ObjectStore(URL, tmp_path / "cache")
+    assert elsewhere.list_versions("spend") == ["1.0.0", "1.0.1"]
+    assert elsewhere.read("spend").height == 2
+
+
+def test_commands_work_on_the_bucket(shop, tmp_path):
+    for command in (
+        ("verify",),
+        ("versions", "spend", "--store", URL),
+        ("explain", "spend", "user_id=1"),
+        ("plan",),
+        ("status",),
+        ("rollback", "spend"),
+        ("approve", "spend"),
+    ):
+        told = shop.ask(*command)
+        assert told.returncode == 0, (command, told.stdout, told.stderr)
