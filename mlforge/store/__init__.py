@@ -20,13 +20,14 @@ from mlforge.store.transaction import Pointer, Snapshot, TablePiece, Transaction
 
 if TYPE_CHECKING:
     from mlforge.store.local.store import LocalStore
-    from mlforge.store.objects.store import GCSStore, ObjectStore, S3Store
+    from mlforge.store.objects.named import GCSStore, S3Store
+    from mlforge.store.objects.store import ObjectStore
 
 _BACKENDS = {
     "LocalStore": "mlforge.store.local.store",
     "ObjectStore": "mlforge.store.objects.store",
-    "S3Store": "mlforge.store.objects.store",
-    "GCSStore": "mlforge.store.objects.store",
+    "S3Store": "mlforge.store.objects.named",
+    "GCSStore": "mlforge.store.objects.named",
 }
 
 __all__ = [

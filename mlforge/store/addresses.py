@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
+
+from mlforge.core.arguments import shown
+from mlforge.errors import DefinitionError
 
 SCHEMES = ("s3", "gs", "az")
 _BUCKET = re.compile(rf"({'|'.join(SCHEMES)})://([^/\s?#]+)(/[^\s?#]*)?")
@@ -19,3 +23,19 @@ def scheme_of(place: str | os.PathLike[str]) -> str | None:
     """The scheme of an address of any kind, None for a path."""
     match = _SCHEME.match(os.fspath(place))
     return match[1] if match else None
+
+
+def checked_bucket(url: object) -> str:
+    """The address of a bucket, without a slash at its end; DefinitionError for all else."""
+    if not isinstance(url, str) or not is_bucket(url):
+        raise DefinitionError(
+            f"ObjectStore: url must be an address such as 's3://bucket/feature_store', not {shown(url)}; "
+            f"it begins with {', '.join(f'{scheme}://' for scheme in SCHEMES)}"
+        )
+    return url.rstrip("/")
+
+
+def folder_name(url: str) -> str:
+    """The name of a folder for an address, another for each."""
+    readable = re.sub(r"[^0-9A-Za-z.-]+", "-", url.partition("://")[2])[:60]
+    return f"{readable}-{hashlib.sha256(url.encode()).hexdigest()[:8]}"

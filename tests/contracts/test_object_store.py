@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import shutil
 import threading
@@ -235,6 +236,18 @@ def test_an_address_is_checked(tmp_path):
         with pytest.raises(DefinitionError, match="ObjectStore: url must be an address such as"):
             ObjectStore(wrong, tmp_path)
     assert repr(ObjectStore("gs://b/a/", tmp_path)) == "ObjectStore('gs://b/a')"
+
+
+def test_a_cache_that_is_too_large_loses_what_was_not_used_for_longest(objects, tmp_path):
+    store = ObjectStore(URL, tmp_path, cache_bytes=1, objects=objects)
+    for version, users in ((FIRST, (1,)), (SECOND, (2,))):
+        publish(store, version, *users)
+    files = [Path(file) for version in (FIRST, SECOND) for file in store.files("spend", version)]
+    os.utime(files[0], (0, 0))
+    store._trimmer.trim()
+    assert [file.exists() for file in files] == [False, True]  # the other is young
+    assert store.read("spend", "1.0.0").equals(events(1))
+    assert files[0].exists()
 
 
 # Races

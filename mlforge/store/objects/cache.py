@@ -108,9 +108,18 @@ class FeatureCache:
     def fetch_parts(self, parts: Iterable[Part]) -> list[Path]:
         """The paths of parts, all at hand now. Raises IntegrityError for a part that is missing or damaged."""
         hashes = [part.hash for part in parts]
-        absent = [hash_ for hash_ in dict.fromkeys(hashes) if not self.part(hash_).is_file()]
+        absent = [hash_ for hash_ in dict.fromkeys(hashes) if not self._is_used(self.part(hash_))]
         each(self.fetch_part, absent)
         return [self.part(hash_) for hash_ in hashes]
+
+    @staticmethod
+    def _is_used(path: Path) -> bool:
+        """Whether a file is at hand; if it is, it counts as used now."""
+        try:
+            os.utime(path)
+        except OSError:
+            return False
+        return True
 
     def fetch_part(self, hash_: str) -> None:
         """Fetch a part anew; raises as `fetch_parts`."""

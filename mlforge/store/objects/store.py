@@ -7,9 +7,7 @@ the machine's: it saves work that would be lost, and two machines that refresh a
 
 from __future__ import annotations
 
-import hashlib
 import os
-import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,9 +23,9 @@ from mlforge.core.lock import Lock
 from mlforge.core.manifest import Manifest, Part, VersionSummary
 from mlforge.core.signatures import named_methods
 from mlforge.core.values import Duration, Version, is_name
-from mlforge.errors import DefinitionError, IntegrityError
+from mlforge.errors import IntegrityError
 from mlforge.store import manifest_json
-from mlforge.store.addresses import SCHEMES, is_bucket
+from mlforge.store.addresses import checked_bucket, folder_name
 from mlforge.store.base import Store
 from mlforge.store.draft import Draft
 from mlforge.store.local import index, io, staging
@@ -46,6 +44,7 @@ from mlforge.store.objects.objects import Objects, each, together
 from mlforge.store.objects.publishing import Publisher, settle
 from mlforge.store.objects.records import FileStates
 from mlforge.store.objects.transaction import ObjectTransaction
+from mlforge.store.objects.trimming import Trimmer
 from mlforge.store.records import Audit, Books, FileStateMap, StoreIdentity
 from mlforge.store.transaction import Pointer, Snapshot
 
@@ -59,7 +58,9 @@ class ObjectStore(CachedStore):
     cache: the folder of this machine in which immutable objects are kept at hand, by default `~/.cache/mlforge`;
     a relative one lies in the definitions' folder. options: the cloud's configuration as obstore names it, such as
     `{"aws_endpoint": "http://localhost:9000"}`; credentials are found as the cloud's own tools find them.
-    grace: for how long objects that no version names any more are left to readers and publishers of other machines. objects: the bucket by another client than obstore.
+    grace: for how long objects that no version names any more are left to readers and publishers of other machines.
+    cache_bytes: above it files of the cache go that nobody has used for longest, but for those of the last ten minutes.
+    objects: the bucket by another client than obstore.
     """
 
     def __init__(
@@ -69,9 +70,10 @@ class ObjectStore(CachedStore):
         options: Mapping[str, str] | None = None,
         packing: Packing | None = None,
         grace: str = "1d",
+        cache_bytes: int = 50 << 30,
         objects: Objects | None = None,
     ) -> None:
-        self.url = _checked_url(url)
+        self.url = checked_bucket(url)
         works = "write ObjectStore('s3://bucket/feature_store', cache='/var/cache/mlforge')"
         given = _CACHE if cache is None else arguments.path(cache, "ObjectStore: cache", works)
         self._given = Path(given).expanduser()
@@ -80,17 +82,17 @@ class ObjectStore(CachedStore):
         self._grace_us = Duration.parse(grace, "ObjectStore: grace").us
         self._objects = objects or Bucket(self.url, options)
         self._documents = Documents(self._objects)
-        name = re.sub(r"[^0-9A-Za-z.-]+", "-", self.url.partition("://")[2])[:60]
-        digest = hashlib.sha256(self.url.encode()).hexdigest()[:8]
-        self.cache = self._given.absolute() / f"{name}-{digest}"
+        self.cache = self._given.absolute() / folder_name(self.url)
+        works, what = "write 50 * 2**30, or leave it out", "ObjectStore: cache_bytes"
+        self._cache_bytes = arguments.number(cache_bytes, what, works, whole=True)
+        self._trimmer = Trimmer(self.cache, self._cache_bytes)
         self._caches: dict[tuple[str, str], FeatureCache] = {}
         self._states = FileStates(self._objects)
         self._identity = Identity(self._objects, self.cache, self._asked)
 
     def located_at(self, folder: Path) -> ObjectStore:
         """The store whose relative cache lies in a folder."""
-        cache = folder / self._given
-        return type(self)(self.url, cache, self._options, self.packing, self.grace, self._objects)
+        return self._like(self.url, folder / self._given, self._objects)
 
     @property
     def local_folder(self) -> Path:
@@ -99,7 +101,11 @@ class ObjectStore(CachedStore):
 
     def at(self, url: str) -> ObjectStore:
         """A store at another address, with the same cache and options."""
-        return type(self)(url, self._given, self._options, self.packing, self.grace)
+        return self._like(url, self._given)
+
+    def _like(self, url: str, cache: Path, objects: Objects | None = None) -> ObjectStore:
+        options, bytes_ = self._options, self._cache_bytes
+        return type(self)(url, cache, options, self.packing, self.grace, bytes_, objects)
 
     def __repr__(self) -> str:
         return f"ObjectStore({self.url!r})"
@@ -193,7 +199,9 @@ class ObjectStore(CachedStore):
     def files(self, name: str, version: Version, parts: Sequence[Part] | None = None) -> list[str]:
         """Paths in the cache, to which the parts are fetched."""
         chosen = self.manifest(name, version).parts if parts is None else parts
-        return [str(path) for path in self._files(name).fetch_parts(chosen)]
+        paths = [str(path) for path in self._files(name).fetch_parts(chosen)]
+        self._trimmer.look()
+        return paths
 
     @contextmanager
     def lease(self, name: str, version: Version) -> Iterator[None]:
@@ -268,6 +276,7 @@ class ObjectStore(CachedStore):
                 finally:
                     if session.states is not None:
                         self._states.write(name, session.states)
+                    self._trimmer.look()
 
     def _begin(self, name: str) -> list[Version]:
         """Read the document and the file states at once; the versions are listed where the document has changed."""
@@ -399,20 +408,3 @@ class ObjectStore(CachedStore):
         pointers = {name: self._pointer_known(name) for name in self.features()}
         served = [self.manifest(name, p.version) for name, p in pointers.items() if p is not None]
         return index.lines_of(served)
-
-
-class S3Store(ObjectStore):
-    """An ObjectStore in a bucket of S3, or of a server that speaks as it does."""
-
-
-class GCSStore(ObjectStore):
-    """An ObjectStore in a bucket of Google Cloud Storage."""
-
-
-def _checked_url(url: object) -> str:
-    if not isinstance(url, str) or not is_bucket(url):
-        raise DefinitionError(
-            f"ObjectStore: url must be an address such as 's3://bucket/feature_store', not {arguments.shown(url)}; "
-            f"it begins with {', '.join(f'{scheme}://' for scheme in SCHEMES)}"
-        )
-    return url.rstrip("/")
