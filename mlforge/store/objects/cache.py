@@ -34,6 +34,8 @@ from mlforge.store.local.paths import META, well_formed
 from mlforge.store.objects import keys
 from mlforge.store.objects.objects import Objects, each
 
+UNBORN = "unborn"
+"""The life of a feature that the bucket has nothing of."""
 _ALONE = Packing(small_rows=0)
 
 
@@ -135,7 +137,7 @@ class FeatureCache:
         """Have partials at hand that the bucket has; others stay away."""
         wanted = dict.fromkeys(hashes)
         absent = wanted.keys() - self.folder.partial_store.hashes() if wanted else ()
-        if absent:
+        if absent and self.path.parent.name != UNBORN:
             (self.path / keys.PARTIALS).mkdir(parents=True, exist_ok=True)
             each(self._fetch_partial, sorted(absent))
 

@@ -1,4 +1,4 @@
-"""What a store in a bucket keeps on the machine: partials, tiles and profiles, in the format of a local folder."""
+"""The part of a store in a bucket that works on files of the machine: partials, tiles, profiles, as in a local folder."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from mlforge.store.local.lock import exclusive
 from mlforge.store.local.packs import Packing
 from mlforge.store.local.paths import checked
 from mlforge.store.objects import keys, removal
-from mlforge.store.objects.cache import FeatureCache
+from mlforge.store.objects.cache import UNBORN, FeatureCache
 from mlforge.store.objects.documents import Documents
 from mlforge.store.objects.objects import Objects, each
 from mlforge.store.transaction import Pointer
@@ -161,7 +161,7 @@ class CachedStore(Store):
     def _files(self, name: str) -> FeatureCache:
         """The files of a feature that are at hand; those of nothing before the feature's first write."""
         document = self._documents.known(checked(name))
-        born = document.born if document else "unborn"
+        born = document.born if document else UNBORN
         if (name, born) not in self._caches:
             folder = FeatureFolder.at(self.cache / born / name, self.packing)
             self._caches[name, born] = FeatureCache(self._objects, folder)
