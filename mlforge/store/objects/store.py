@@ -19,7 +19,6 @@ from typing import Any
 
 from mlforge.core import arguments
 from mlforge.core.failpoints import reach
-from mlforge.core.lock import Lock
 from mlforge.core.manifest import Manifest, Part, VersionSummary
 from mlforge.core.signatures import named_methods
 from mlforge.core.values import Duration, Version, is_name
@@ -34,7 +33,7 @@ from mlforge.store.local.manifests import contradictions
 from mlforge.store.local.packs import Packing
 from mlforge.store.local.paths import META, checked
 from mlforge.store.local.store import LocalStore
-from mlforge.store.objects import apart, keys, records, removal
+from mlforge.store.objects import apart, keys, removal
 from mlforge.store.objects.bucket import Bucket
 from mlforge.store.objects.cache import FeatureCache
 from mlforge.store.objects.cached import CachedStore
@@ -42,17 +41,18 @@ from mlforge.store.objects.documents import Documents
 from mlforge.store.objects.identity import Identity
 from mlforge.store.objects.objects import Objects, each, together
 from mlforge.store.objects.publishing import Publisher, settle
+from mlforge.store.objects.recorded import RecordedStore
 from mlforge.store.objects.records import FileStates
 from mlforge.store.objects.transaction import ObjectTransaction
 from mlforge.store.objects.trimming import Trimmer
-from mlforge.store.records import Audit, Books, FileStateMap, StoreIdentity
+from mlforge.store.records import Books, FileStateMap, StoreIdentity
 from mlforge.store.transaction import Pointer, Snapshot
 
 _CACHE = "~/.cache/mlforge"
 
 
 @named_methods
-class ObjectStore(CachedStore):
+class ObjectStore(CachedStore, RecordedStore):
     """A store below an address such as `s3://bucket/feature_store`, `gs://…` or `az://container/…`.
 
     cache: the folder of this machine in which immutable objects are kept at hand, by default `~/.cache/mlforge`;
@@ -363,39 +363,6 @@ class ObjectStore(CachedStore):
         else:
             self._states.write(name, file_states)
         reach("file_states.written")
-
-    def audit(self, name: str) -> Audit | None:
-        """Read `_audit.json`."""
-        return records.audit(self._objects, checked(name))
-
-    def write_audit(self, name: str, audit: Audit) -> None:
-        """Replace `_audit.json`."""
-        records.write_audit(self._objects, checked(name), audit)
-
-    def locks(self) -> dict[str, Lock]:
-        """Read the objects of `_metadata/locks`."""
-        return records.locks(self._objects)
-
-    def write_lock(self, model: str, lock: Lock) -> None:
-        """Replace `_metadata/locks/<model>.json`."""
-        records.check_model(model)
-        self._identity.settle()
-        records.write_lock(self._objects, model, lock)
-
-    def remove_lock(self, model: str) -> bool:
-        """Delete `_metadata/locks/<model>.json`."""
-        return records.remove_lock(self._objects, model)
-
-    def service_versions(self, service: str) -> dict[Version, Any]:
-        """Read the objects of `_metadata/services/<service>`."""
-        return records.service_versions(self._objects, service)
-
-    def create_service_version(
-        self, service: str, version: Version, document: Mapping[str, Any]
-    ) -> bool:
-        """Create `_metadata/services/<service>/<version>.json`."""
-        self._identity.settle()
-        return records.create_service_version(self._objects, service, version, document)
 
     # Index
 
