@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from mlforge.core.arguments import shown
 from mlforge.core.feature_spec import FeatureSpec
 from mlforge.core.lock import Lock
-from mlforge.core.values import Version
+from mlforge.core.values import Version, is_name
 from mlforge.errors import (
     IntegrityError,
     LockMismatch,
@@ -76,7 +76,14 @@ def service_at(store: VersionStore, text: str) -> Service:
     Raises RetrievalError for a text of another form and for a version that is not kept, LockMismatch where its features
     have changed so that it cannot be made any more.
     """
+    if not hasattr(store, "service_versions"):
+        raise RetrievalError(
+            f"{text}: versions of services are kept by an offline store such as LocalStore('feature_store'), not by "
+            f"{shown(store)}"
+        )
     name, _, wanted = text.partition(AT)
+    if not is_name(name):
+        raise RetrievalError(f"{shown(text)} names no service; {_WORKS}")
     kept = kept_versions(store, name)
     if not kept:
         raise RetrievalError(

@@ -181,9 +181,14 @@ def test_a_text_that_names_no_version_is_told(project: Project, online: RedisSto
         "checkout@": "no such version is kept",
         "chekout@1": "no version of a service 'chekout' is kept",
         "checkout@1@1": "no such version is kept",
+        "@1": "names no service; write 'checkout@1'",
+        "../x@1": "names no service",
     }.items():
         with pytest.raises(RetrievalError, match=message):
             get_training_data(SPINE, text, store=project.store)
+    for store in (None, online):
+        with pytest.raises(RetrievalError, match="kept by an offline store such as LocalStore"):
+            Service.at(cast(Any, store), "checkout@1")
     with pytest.raises(RetrievalError, match=r"Service\.at\(LocalStore"):
         get_online_features("checkout@1", ENTITIES, store=online)
 
