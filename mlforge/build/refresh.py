@@ -20,7 +20,7 @@ from mlforge.build.diff import compare_rows, tables
 from mlforge.build.loss import loss_of
 from mlforge.build.policy import mode_of
 from mlforge.build.result import BuildResult, Options
-from mlforge.build.table import Table, TableWriter
+from mlforge.build.table import TableWriter
 from mlforge.build.usable import check_whole, nothing_usable
 from mlforge.core import clock
 from mlforge.core.logs import get_logger
@@ -217,7 +217,7 @@ class _Refresh:
         with self.store.transaction(snapshot) as tx:
             events = events_of(self.store, candidate)
             writer = TableWriter(self.engine, events, tx, self.options.layout)
-            table = _write(writer, mode, latest, diff)
+            table = writer.write(mode, latest.parts if latest else (), diff)
             candidate = replace(
                 candidate, parts=table.parts, parent=latest.version if latest else None
             )
@@ -347,13 +347,3 @@ def _unchanged_stats(snapshot: Snapshot) -> Mapping[str, Stat] | None:
     if latest is None or not latest.rowwise:
         return None
     return of_version(latest, snapshot.file_states).stats
-
-
-def _write(
-    writer: TableWriter, mode: str, latest: Manifest | None, diff: EventDiff | None
-) -> Table:
-    if mode == "full" or latest is None or diff is None:
-        return writer.full()
-    if diff.rows == 0:
-        return writer.shared(latest.parts)
-    return writer.changed(diff, latest.parts)

@@ -111,6 +111,12 @@ class TableWriter:
     tx: Transaction
     layout: Layout
 
+    def write(self, mode: str, before: Sequence[Part], diff: EventDiff | None) -> Table:
+        """Write the table in a mode of `mode_of`; before: as in `changed`."""
+        if mode == "full" or diff is None:
+            return self.full()
+        return self.changed(diff, before) if diff.rows else self.shared(before)
+
     def full(self) -> Table:
         """Evaluate all rows and write them, one range of time after the other.
 

@@ -9,6 +9,7 @@ from functools import cached_property
 import polars as pl
 
 from mlforge.core.feature_spec import FeatureSpec
+from mlforge.core.forgotten import is_rewritten, origin
 from mlforge.core.manifest import Manifest, Partial
 from mlforge.core.nested import nested
 from mlforge.features.feature import Feature
@@ -39,17 +40,19 @@ class PartialCache:
         self._feature, self._store, self._latest = feature, store, latest
         self._stored = store.partials(feature.name)
         self.on_disk = set() if afresh else self._stored
+        stored = self._stored if store.forgotten() else ()
+        self._rewritten = {origin(h): h for h in stored if is_rewritten(h)}
         self._new: dict[str, Partial] = {}
         self._unwritten: list[PartialWrite] = []
         self._unwritten_bytes = 0
 
     def key(self, content: str) -> str:
         """The memo key of a content under this feature."""
-        return partials.memo_key(self._prefix, content)
+        return self._kept(partials.memo_key(self._prefix, content))
 
     def whole_key(self, contents: Iterable[str]) -> str:
         """The memo key of the whole source; `incremental=False` shows in it."""
-        return partials.whole_key(self._prefix, contents, self._feature)
+        return self._kept(partials.whole_key(self._prefix, contents, self._feature))
 
     def key_in_use(self, key: str) -> str:
         """The key itself, or that of a further partial of the content where the stored one was made for other needs.
@@ -59,7 +62,11 @@ class PartialCache:
         """
         partial = self._new.get(key) or (self._described(key) if key in self._stored else None)
         otherwise = partial and self._otherwise(partial)
-        return partials.memo_key(key, json.dumps(otherwise)) if otherwise else key
+        return self._kept(partials.memo_key(key, json.dumps(otherwise))) if otherwise else key
+
+    def _kept(self, key: str) -> str:
+        """The key itself, or that of the partial which is kept in its place without rows that were forgotten."""
+        return self._rewritten.get(key, key) if self._rewritten else key
 
     def find(self, key: str) -> Partial | None:
         """A partial that this or another refresh has computed before, if the feature can hold its times."""

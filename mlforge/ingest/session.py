@@ -72,7 +72,7 @@ class Session:
             latest=latest,
             states=FileStates(before, sources, max_bytes, careful=careful, reading=reading),
             cache=PartialCache(feature, store, latest, tables.hashes, afresh=afresh),
-            transform=Transform(feature, listing.hive, tables, max_bytes, apart),
+            transform=Transform(feature, listing.hive, tables, max_bytes, apart, store.forgotten()),
             quarantine=Quarantine(store.books(feature.name).quarantine),
             max_bytes=max_bytes,
         )

@@ -11,6 +11,8 @@ from typing import Any, NoReturn
 import polars as pl
 
 from mlforge.core import clock
+from mlforge.core.forgotten import REASON as FORGOTTEN
+from mlforge.core.forgotten import Forgotten
 from mlforge.errors import (
     ColumnNotFound,
     DefinitionError,
@@ -22,6 +24,7 @@ from mlforge.features.feature import Feature
 from mlforge.features.file_reads import files_in_code, files_read
 from mlforge.features.row_wise import prove
 from mlforge.frames import normalize, validate
+from mlforge.frames.forgotten import rows_of, without
 from mlforge.frames.future import future_warning
 from mlforge.frames.polars_schema import times_of
 from mlforge.ingest.calling import (
@@ -81,7 +84,8 @@ class Transform:
 
     max_bytes: memory that the function's result for one file may take. hive: the columns that only the source's
     folder names hold. tables: the function's further arguments
-    besides its rows. apart: where a function that is not proven row-wise is bounded.
+    besides its rows. apart: where a function that is not proven row-wise is bounded. forgotten: entities whose rows
+    are left out.
     """
 
     def __init__(
@@ -91,7 +95,9 @@ class Transform:
         tables: SideTables,
         max_bytes: int | None = None,
         apart: Apart | None = None,
+        forgotten: Forgotten | None = None,
     ) -> None:
+        self._forgotten = forgotten or Forgotten()
         self.feature, self._max_bytes, self._apart = feature, max_bytes, apart
         self._hive, self._tables = ", ".join(sorted(hive)), tables
         self._alone: set[tuple[tuple[str, pl.DataType], ...]] = set()
@@ -115,15 +121,16 @@ class Transform:
             normal = normalize.normalise(feature.spec, report.kept, f"{feature.name}: {where}")
         except ColumnNotFound as error:
             raise ColumnNotFound(f"{error}{_left_out(rows)}{self.hint}") from error
-        dropped = asdict(normal.dropped)
+        events, left_out = without(normal.frame, self._forgotten)
+        dropped = {**asdict(normal.dropped), FORGOTTEN: left_out}
         if report.dropped:
             dropped["validators"] = report.dropped
         warnings = [f"{where}: {report.text()}"] if report.failures else []
-        if (times := times_of(normal.frame, feature.spec)) is not None:
+        if (times := times_of(events, feature.spec)) is not None:
             timestamp = str(feature.spec.timestamp)
             ahead = future_warning(times.end, clock.now(), where, normal.naive, timestamp)
             warnings += [ahead] if ahead else []
-        return Transformed(normal.frame, dropped, tuple(warnings))
+        return Transformed(events, dropped, tuple(warnings))
 
     def finish_together(self, returned: Sequence[pl.DataFrame]) -> pl.DataFrame | None:
         """The events of several files of one schema, one file's behind the other's, as `finish` gives each file's.
@@ -138,7 +145,7 @@ class Transform:
             normal = normalize.normalise_together(feature.spec, frame, heights, feature.name)
         except MlforgeError:
             return None
-        if normal is None:
+        if normal is None or rows_of(normal.frame, self._forgotten) is not None:
             return None
         times = times_of(normal.frame, feature.spec)
         if times and future_warning(times.end, clock.now(), "", normal.naive):

@@ -15,6 +15,7 @@ from mlforge.core.reference import Row
 from mlforge.errors import FunctionError, IntegrityError, SourceError
 from mlforge.features.feature import Feature
 from mlforge.frames import polars_schema, validate
+from mlforge.frames.forgotten import without
 from mlforge.ingest.intake import FUNCTION_FAULTS
 from mlforge.ingest.null_columns import NullColumns
 from mlforge.ingest.side_tables import SideTables
@@ -128,7 +129,8 @@ class RawReader:
                 f"{self.feature.name}: its function failed on {where} in an audit: "
                 f"{type(error).__name__}: {error}"
             ) from error
-        return validate.check(self.feature.validators, rows, f"{self.feature.name}: {where}").kept
+        kept = validate.check(self.feature.validators, rows, f"{self.feature.name}: {where}").kept
+        return without(kept, self.store.forgotten())[0]
 
     def _called(self, frame: pl.DataFrame) -> pl.DataFrame:
         """The function's rows of a frame as it is; lazily, as builds call most, if it takes no other."""

@@ -6,15 +6,15 @@ A document or file that is damaged raises IntegrityError; a store that cannot be
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
-from mlforge.core.lock import Lock, told
+from mlforge.core.lock import Change, Lock, told
 from mlforge.core.manifest import Manifest, Part, Partial, VersionSummary
 from mlforge.core.signatures import named_methods
 from mlforge.core.values import FEATURE, Version
@@ -28,6 +28,7 @@ from mlforge.errors import (
     did_you_mean,
     near_names,
 )
+from mlforge.store.erasure import Erasure
 from mlforge.store.file_tasks import FileScanTask, PartialLocation, PartialWrite, TileWrite
 from mlforge.store.integrity import DAMAGE
 from mlforge.store.records import Audit, Books, FileStateMap, StoreIdentity
@@ -35,7 +36,7 @@ from mlforge.store.transaction import Pointer, Snapshot, Transaction
 
 
 @named_methods
-class Store(ABC):
+class Store(Erasure):
     """The contract of every backend. Versions are never overwritten; readers never see half of one."""
 
     @abstractmethod
@@ -194,15 +195,6 @@ class Store(ABC):
         """
 
     @abstractmethod
-    def erase(self, name: str) -> None:
-        """Delete a feature with all that is kept of it; call with the feature's lock held.
-
-        The name is free then, as if it had never been: its next version is the first. Erasing what is gone changes
-        nothing. Raises VersionInUse while a reader holds a lease; the feature is served as before then, perhaps
-        with fewer versions.
-        """
-
-    @abstractmethod
     def check_manifest(self, manifest: Manifest) -> list[str]:
         """Faults in a version's manifest and in the bytes of its table, in words; an empty list if all is well."""
 
@@ -321,19 +313,30 @@ class Store(ABC):
     def register_lock(self, model: str, lock: Lock) -> None:
         """Keep the lock under a model's name, in place of an earlier one: no unattended refresh breaks it from then on.
 
-        Raises LockMismatch where the served versions have broken it already, FeatureNotFound for a feature that is not there.
+        It is kept before it is held against the served versions, a feature at a time, so that no feature waits for another's
+        refresh; where it does not hold, the earlier one is kept again. Raises LockMismatch where the served versions have
+        broken it already, FeatureNotFound for a feature that is not there.
         """
-        with ExitStack() as held:
+        for name in lock.features:
+            self.list_versions(name)  # locking makes a folder: not for an unknown name
+        before = self.locks().get(model)
+        self.write_lock(model, lock)
+        try:
+            changes: list[Change] = []
             for name in sorted(lock.features):
-                self.list_versions(name)  # locking makes a folder: not for an unknown name
-                held.enter_context(self.lock(name))
-            changes = [c for name in lock.features for c in lock.changes_in(self.resolve(name))]
+                with self.lock(name):  # a refresh that has not seen the lock has ended
+                    changes += lock.changes_in(self.resolve(name))
             if changes:
                 raise LockMismatch(
                     f"{lock.title} does not hold in this store: {told(changes)}; make a new one with "
                     f"'mlforge lock {lock.service or 'SERVICE'}'"
                 )
-            self.write_lock(model, lock)
+        except BaseException:
+            if before is None:
+                self.remove_lock(model)
+            else:
+                self.write_lock(model, before)
+            raise
 
     def scan_table(self, manifest: Manifest) -> pl.LazyFrame:
         """The rows of a version's table, lazily, sorted by timestamp, then keys; collecting raises polars' errors."""

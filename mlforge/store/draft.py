@@ -12,6 +12,7 @@ from typing import Any
 
 import polars as pl
 
+from mlforge.core.forgotten import Forgotten
 from mlforge.core.lock import Lock
 from mlforge.core.manifest import Manifest, Part, Partial, VersionSummary
 from mlforge.core.values import Version
@@ -146,6 +147,14 @@ class Draft(Store):
         """Refused."""
         raise _no_draft(f"erase {name}")
 
+    def scrub(self, name: str, hashes: Collection[str], sorted_by: str | None = None) -> None:
+        """Refused."""
+        raise _no_draft(f"erase partials of {name}")
+
+    def write_forgotten(self, forgotten: Forgotten) -> None:
+        """Refused."""
+        raise _no_draft("forget an entity")
+
     def remove_partials(
         self, name: str, hashes: Iterable[str], sorted_by: str | None = None, above: float = 0
     ) -> list[str]:
@@ -183,6 +192,10 @@ class Draft(Store):
     def service_versions(self, service: str) -> dict[Version, Any]:
         """The store's."""
         return self._store.service_versions(service)
+
+    def forgotten(self) -> Forgotten:
+        """The store's."""
+        return self._store.forgotten()
 
     def locks(self) -> dict[str, Lock]:
         """The store's."""

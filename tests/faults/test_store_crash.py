@@ -13,6 +13,7 @@ from typing import Any
 
 import polars as pl
 import pytest
+from redis import Redis
 
 import mlforge
 from mlforge.core import clock, failpoints
@@ -27,6 +28,7 @@ from tests.support.crashes import (
     definitions,
     drop,
     erase,
+    forget_user,
     killed,
     lock_of,
     packing,
@@ -42,7 +44,8 @@ REMOVING = ("remove.hidden",)
 PACKING = ("pack.written", "packs.listed", "pack.swept")
 TILING = ("tiles.written",)
 LOCKING = ("lock.written",)
-ERASING = ("erase.unserved", "erase.hidden")
+ERASING = ("erase.let_go", "erase.unserved", "erase.hidden")
+FORGETTING = ("forgotten.written", "forget.rewritten", "forget.removed", "partials.scrubbed")
 
 
 def test_every_place_where_a_test_may_stop_the_process_is_tried_here() -> None:
@@ -56,7 +59,7 @@ def test_every_place_where_a_test_may_stop_the_process_is_tried_here() -> None:
         and call.func.id == "reach"
         and isinstance(call.args[0], ast.Constant)
     }
-    places = (WRITING, MAKING, PUSHING, REMOVING, PACKING, TILING, LOCKING, ERASING)
+    places = (WRITING, MAKING, PUSHING, REMOVING, PACKING, TILING, LOCKING, ERASING, FORGETTING)
     assert named == {place for group in places for place in group}
 
 
@@ -176,7 +179,7 @@ def test_an_erasure_killed_at_any_step_leaves_a_whole_feature_or_none_and_the_ne
     assert verify(store, store.features()) == []
     with store.lock("spend"):  # recovers
         served = store.latest("spend")
-    assert (served is not None) == (place != "erase.hidden")
+    assert (served is not None) == (place in (*REMOVING, "erase.let_go"))
     if served is not None:
         assert rows(root).equals(rows(stages["patch-rebuilt"]))
     erase(root)
@@ -440,3 +443,33 @@ def test_a_folder_that_vanishes_on_the_way_is_a_clear_error_and_comes_back_whole
     assert rows(root, "1.0.0").equals(rows(stages["patch"]))
     build(root)
     is_in_order(root, stages["patch-rebuilt"], ["1.0.0", "1.0.1"])
+
+
+@pytest.mark.parametrize(
+    "place",
+    [*FORGETTING, "file.synced", "partial.written", "stage.made", "parts.placed", "publish.renamed",
+     "publish.pointed", "books.written", *PUSHING[:2], "push.finished", *REMOVING, "packs.listed"],
+)  # fmt: skip
+def test_a_forgetting_killed_at_any_step_is_ended_by_the_next(
+    place: str, stages: dict[str, Path], tmp_path: Path, redis_url: str
+) -> None:
+    root, prefix = tmp_path / "project", place.replace(".", "-")
+    shutil.copytree(stages["patch"], root)
+    build(root)
+    for _ in range(2):
+        tidy(packing(root), "spend")
+    push(root, redis_url, prefix)
+    was_killed = killed(root, "forget", place, 1, redis_url, prefix)
+    assert was_killed or place == "books.written"  # there is nothing to take out of the books
+    build(root)  # a worker goes on meanwhile
+    forget_user(root, redis_url, prefix)
+    store = LocalStore(root / "store")
+    assert verify(store, ["spend"]) == []
+    assert litter(store) == []
+    for path in store.path.rglob("*.parquet"):
+        assert 1 not in pl.read_parquet(path, glob=False)["user_id"].to_list(), path
+    build(root)
+    expected = rows(stages["patch-rebuilt"]).filter(pl.col("user_id") != 1)
+    assert rows(root).equals(expected)
+    with Redis.from_url(redis_url) as client:
+        assert len([*client.scan_iter(f"{prefix}:spend:*")]) == expected["user_id"].n_unique()

@@ -25,6 +25,7 @@ from mlforge.core.values import to_us
 from mlforge.maintenance.operations import prune, rollback, tidy
 from mlforge.maintenance.retention import Retention
 from mlforge.online import RedisStore
+from mlforge.registry.forgetting import entities_of, forget
 from mlforge.store import LocalStore
 from mlforge.store.local.packs import Packing
 from tests.support.kernels import forced
@@ -149,6 +150,14 @@ def register_lock(root: Path) -> None:
     store.register_lock("fraud", lock_of(store))
 
 
+def forget_user(root: Path, url: str, prefix: str) -> None:
+    """Forget one of the users, in a store whose events lie in packs of a few rows, and online."""
+    shop = definitions(root, url, prefix)
+    shop.store = packing(root)
+    with clock.fixed(NOW):
+        forget(shop, entities_of(shop.store, ["user_id=1"]))
+
+
 JOBS: dict[str, Callable[..., None]] = {
     "build": build,
     "build tiled": build_tiled,
@@ -159,6 +168,7 @@ JOBS: dict[str, Callable[..., None]] = {
     "tidy": tidy_up,
     "erase": erase,
     "register lock": register_lock,
+    "forget": forget_user,
 }
 
 

@@ -1,23 +1,31 @@
 """How a feature goes: version by version, the served one last, then what lies beside them.
 
-A process that ends midway leaves a feature with fewer versions, or none with a version; erasing again ends it.
+A process that ends midway leaves a feature that is served, perhaps with fewer versions, or one that is not: a file says
+that it was let go, and whoever takes its lock next deletes the rest.
 """
 
 from __future__ import annotations
 
 import shutil
+from abc import abstractmethod
+from collections.abc import Collection
 from contextlib import nullcontext
 from pathlib import Path
 
 from mlforge.core.failpoints import reach
+from mlforge.core.forgotten import Forgotten
+from mlforge.store.erasure import Erasure
 from mlforge.store.local import index, io, publishing, staging, state_files
 from mlforge.store.local.feature_folder import FeatureFolder
+from mlforge.store.local.forgotten import ForgottenFile
 from mlforge.store.local.leases import unshared
 from mlforge.store.local.paths import META, entries_of
 
 LOCKS = (".refreshing", ".publishing")
 """The files that stay: whoever waits for them would otherwise hold a lock that nobody else sees."""
-_EVENTS = ("_partials", "_packs")
+LET_GO = "_let_go.json"
+"""The file that says that a feature which is not served was erased, not left half-made."""
+_ORDER = {"_partials": 1, "_packs": 1, LET_GO: 2}
 
 
 def erase(store: Path, feature: FeatureFolder) -> None:
@@ -35,14 +43,31 @@ def erase(store: Path, feature: FeatureFolder) -> None:
         is_whole = (path / META).is_file()
         lease = unshared(path / META, what) if is_whole else nullcontext()
         with feature.exclusive(), lease, io.storage_errors(path):
+            io.write_json(feature.path / LET_GO, {})
             index.remove(store, feature.name)
+            reach("erase.let_go")
             (feature.path / state_files.LATEST).unlink()
             reach("erase.unserved")
             if path.exists():
                 path.rename(hidden)
     reach("erase.hidden")
+    _delete_all(feature)
+
+
+def finish(feature: FeatureFolder) -> None:
+    """End the erasure of a feature that a process let go and left; one that is served yet was not let go."""
+    if not (feature.path / LET_GO).exists():
+        return
+    if feature.pointer() is not None:
+        (feature.path / LET_GO).unlink()
+        return
+    _delete_all(feature)
+
+
+def _delete_all(feature: FeatureFolder) -> None:
+    """Delete what is left of a feature that is not served."""
     # Notes first and events last: what is left of a feature by a process that ends midway is known for one that is gone.
-    for entry in sorted(entries_of(feature.path), key=lambda entry: entry.name in _EVENTS):
+    for entry in sorted(entries_of(feature.path), key=lambda entry: _ORDER.get(entry.name, 0)):
         if entry.name not in LOCKS:
             with io.storage_errors(Path(entry.path)):
                 _delete(Path(entry.path), entry.is_dir(follow_symlinks=False))
@@ -53,3 +78,36 @@ def _delete(path: Path, is_folder: bool) -> None:
         shutil.rmtree(path)
     else:
         path.unlink()
+
+
+class LocalErasure(Erasure):
+    """The part of a local store that deletes for good."""
+
+    path: Path
+    _features: dict[str, FeatureFolder]
+    _forgotten: ForgottenFile
+
+    def erase(self, name: str) -> None:
+        """Delete the folder's contents but its lock files."""
+        try:
+            erase(self.path, self._feature(name))
+        finally:
+            self._features.pop(name, None)
+
+    def scrub(self, name: str, hashes: Collection[str], sorted_by: str | None = None) -> None:
+        """Delete files, write packs anew without them, and delete at once what was left to readers."""
+        feature = self._feature(name)
+        feature.partial_store.scrub(hashes, sorted_by)
+        feature.tiles.sweep()
+
+    def forgotten(self) -> Forgotten:
+        """Read `_metadata/forgotten.json`."""
+        return self._forgotten.read()
+
+    def write_forgotten(self, forgotten: Forgotten) -> None:
+        """Replace `_metadata/forgotten.json`."""
+        self._forgotten.write(forgotten)
+
+    @abstractmethod
+    def _feature(self, name: str) -> FeatureFolder:
+        """The folder of a feature."""

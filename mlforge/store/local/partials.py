@@ -22,7 +22,7 @@ import polars as pl
 from mlforge.core.failpoints import reach
 from mlforge.core.manifest import Partial
 from mlforge.core.schema import Schema
-from mlforge.errors import StoreError
+from mlforge.errors import IntegrityError, StoreError
 from mlforge.frames import polars_schema
 from mlforge.store import file_tasks
 from mlforge.store.file_tasks import FileScanTask, Kept, PartialLocation, PartialWrite
@@ -226,6 +226,30 @@ class PartialStore:
                 gone |= dead
         self.live.write(anew, dropped)
         return sorted(gone)
+
+    def scrub(self, hashes: Collection[str], sorted_by: str | None) -> None:
+        """Delete partials from every file, whether it is read or was left to readers."""
+        unwanted, inventory = set(hashes), self.look()
+        for path in map(self.alone, unwanted):
+            with io.storage_errors(path):
+                path.unlink(missing_ok=True)
+            if self._memory is not None:
+                self._memory.pop(str(path), None)
+        anew, dropped = [], []
+        for pack in inventory.packed.packs:
+            if unwanted.isdisjoint(pack.hashes):
+                continue
+            if not io.is_sealed(pack.path):
+                raise IntegrityError(
+                    f"{pack.path} is damaged, and what is left of it cannot be kept; 'mlforge build --full' mends it"
+                )
+            owned = _owned(pack, inventory.packed)
+            if survivors := [write for write in owned if write.partial.hash not in unwanted]:
+                anew.append(Run(survivors, sorted_by))
+            dropped.append(pack.path.name)
+        self.live.write(anew, dropped)
+        self.live.sweep(grace_s=0)
+        reach("partials.scrubbed")
 
     def recover(self) -> None:
         """Put right what a killed writer left: call with the lock held."""

@@ -15,6 +15,7 @@
       _metadata/store.json               {"id", "created_at"}: which store this is
       _metadata/locks/<model>.json       the lock that a model was registered with
       _metadata/services/<service>/1.0.0.json   what a version of a service promises
+      _metadata/forgotten.json           salted hashes of the entities that it has forgotten
 
 A version is written into a hidden sibling, synced, and renamed into place; only then does
 `_latest.json` change. A crash leaves the version before served and a hidden folder that the next
@@ -45,8 +46,9 @@ from mlforge.store.base import Store
 from mlforge.store.draft import Draft
 from mlforge.store.file_tasks import FileScanTask, PartialLocation, PartialWrite, TileWrite
 from mlforge.store.local import index, io, locks, publishing, services, staging, state_files
-from mlforge.store.local.erasing import erase
+from mlforge.store.local.erasing import LocalErasure, finish
 from mlforge.store.local.feature_folder import FeatureFolder
+from mlforge.store.local.forgotten import ForgottenFile
 from mlforge.store.local.identity import IdentityFile
 from mlforge.store.local.leases import shared
 from mlforge.store.local.lock import exclusive
@@ -60,7 +62,7 @@ from mlforge.store.transaction import Pointer, Snapshot
 
 
 @named_methods
-class LocalStore(Store):
+class LocalStore(LocalErasure, Store):
     """A folder on a local disk, made when it is first written to."""
 
     def __init__(self, path: str | os.PathLike[str], packing: Packing | None = None) -> None:
@@ -73,7 +75,7 @@ class LocalStore(Store):
                 f"LocalStore: packing must be a Packing, not {arguments.shown(packing)}; leave it out"
             )
         self._features: dict[str, FeatureFolder] = {}
-        self._identity = IdentityFile(self.path)
+        self._identity, self._forgotten = IdentityFile(self.path), ForgottenFile(self.path)
 
     def located_at(self, folder: Path) -> LocalStore:
         """The store that a relative path means in a definitions file of that folder."""
@@ -247,13 +249,6 @@ class LocalStore(Store):
         self.manifest(name, version)
         publishing.remove(self._feature(name), version)
 
-    def erase(self, name: str) -> None:
-        """Delete the folder's contents but its lock files."""
-        try:
-            erase(self.path, self._feature(name))
-        finally:
-            self._features.pop(name, None)
-
     def check_manifest(self, manifest: Manifest) -> list[str]:
         """Compare the hashes that the document states with those of what it says, and of the parts' bytes."""
         assert manifest.version is not None
@@ -313,6 +308,7 @@ class LocalStore(Store):
 
         A version that was made but never served is served now, unless the feature is held.
         """
+        finish(self._feature(name))
         recover(self._feature(name))
         served = self.pointer(name)
         if served is not None and index.version_of(self.path, name) != str(served.version):

@@ -19,10 +19,11 @@ from typing import Any
 
 from mlforge.core import arguments
 from mlforge.core.failpoints import reach
+from mlforge.core.forgotten import Forgotten
 from mlforge.core.manifest import Manifest, Part, VersionSummary
 from mlforge.core.signatures import named_methods
 from mlforge.core.values import Duration, Version, is_name
-from mlforge.errors import IntegrityError
+from mlforge.errors import IntegrityError, UnsupportedStore
 from mlforge.store import manifest_json
 from mlforge.store.addresses import checked_bucket, folder_name
 from mlforge.store.base import Store
@@ -242,6 +243,21 @@ class ObjectStore(CachedStore, RecordedStore):
         session = self._documents.session(name)
         if session is not None:
             session.versions, session.states = [], None
+
+    def forgotten(self) -> Forgotten:
+        """None: see `write_forgotten`."""
+        return Forgotten()
+
+    def write_forgotten(self, forgotten: Forgotten) -> None:
+        """Refused: objects that no version names stay for the grace period, so nothing is gone at once."""
+        raise UnsupportedStore(
+            f"{self!r} forgets no entity: what its versions no longer name stays in the bucket for {self.grace}; take "
+            "the rows out of the sources, build, prune the versions before, and prune again after that time"
+        )
+
+    def scrub(self, name: str, hashes: Collection[str], sorted_by: str | None = None) -> None:
+        """Refused, as `write_forgotten`."""
+        self.write_forgotten(Forgotten())
 
     def check_manifest(self, manifest: Manifest) -> list[str]:
         """Compare what the bucket has: the manifest with its own hashes, and each part's bytes with its hash."""

@@ -1,0 +1,88 @@
+"""Entities that a store has forgotten: a salted hash of each, so that files which still hold their rows bring none back.
+
+The hash does not tell the value. Whoever may read the store may try values, though: ids that can be counted through
+are pseudonyms, not secrets.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+REASON = "forgotten"
+"""The reason by which manifests count the rows of a file that are left out."""
+_REWRITTEN = "x"  # no digit of a hash
+
+
+@dataclass(frozen=True, slots=True)
+class Entity:
+    """A key and the text of its value, as the hash of an online key has it."""
+
+    key: str
+    text: str
+
+    def redacted(self, sentence: str) -> str:
+        """A sentence in which the value, as a word of its own, is not named any more."""
+        return re.sub(rf"(?<!\w){re.escape(self.text)}(?!\w)", "(forgotten)", sentence)
+
+
+@dataclass(frozen=True, slots=True)
+class Forgotten:
+    """The hashes of forgotten entities by key; `salt` is the store's own, in hex."""
+
+    salt: str = ""
+    hashes: Mapping[str, frozenset[str]] = field(default_factory=dict)
+
+    def __bool__(self) -> bool:
+        """Whether anything was forgotten."""
+        return bool(self.hashes)
+
+    def holds(self, key: str, text: str) -> bool:
+        """Whether the entity of a key and the text of a value was forgotten."""
+        return self._hash(key, text) in self.hashes.get(key, ())
+
+    def with_entities(self, entities: Iterable[Entity]) -> Forgotten:
+        """Together with further entities."""
+        hashes = {key: set(known) for key, known in self.hashes.items()}
+        for entity in entities:
+            hashes.setdefault(entity.key, set()).add(self._hash(entity.key, entity.text))
+        return Forgotten(self.salt, {key: frozenset(known) for key, known in hashes.items()})
+
+    def rewritten(self, partial: str) -> str:
+        """The hash under which a partial is kept without the rows of these entities."""
+        marks = sorted(hash_ for known in self.hashes.values() for hash_ in known)
+        told = hashlib.sha256("\n".join([partial, *marks]).encode()).hexdigest()
+        return f"{origin(partial)}{_REWRITTEN}{told[:16]}"
+
+    def to_json(self) -> dict[str, Any]:
+        """The document."""
+        return {
+            "salt": self.salt,
+            "entities": {key: sorted(known) for key, known in sorted(self.hashes.items())},
+        }
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> Self:
+        """Read the document; KeyError, TypeError, ValueError or AttributeError for one of another shape."""
+        bytes.fromhex(document["salt"])
+        entities = document["entities"].items()
+        return cls(document["salt"], {str(key): frozenset(known) for key, known in entities})
+
+    def _hash(self, key: str, text: str) -> str:
+        hashed = hashlib.blake2b(key=bytes.fromhex(self.salt), digest_size=20)
+        hashed.update(f"{len(key)}:{key},".encode())
+        hashed.update(text.encode())
+        return hashed.hexdigest()
+
+
+def origin(partial: str) -> str:
+    """The hash that a partial has for its content, whatever was forgotten of it since."""
+    return partial.partition(_REWRITTEN)[0]
+
+
+def is_rewritten(partial: str) -> bool:
+    """Whether a partial's hash is that of one which was rewritten without forgotten rows."""
+    return _REWRITTEN in partial

@@ -1,0 +1,172 @@
+"""`mlforge forget`: the rows of an entity leave every feature of a store, and the online store."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from mlforge.core.forgotten import Entity
+from mlforge.core.schema import INTEGERS
+from mlforge.core.values import FEATURE
+from mlforge.definitions.registry import Definitions
+from mlforge.engines import Engine, engine_named
+from mlforge.errors import DefinitionError, MlforgeError, did_you_mean, near_names
+from mlforge.maintenance.forgetting import (
+    Scrubbed,
+    files_with_forgotten_rows,
+    publish_without,
+    scrub,
+)
+from mlforge.online.push import owner_of, push
+from mlforge.registry.project import known_features
+from mlforge.store import Store
+
+
+@dataclass(frozen=True, slots=True)
+class Forgot:
+    """What was forgotten of a feature.
+
+    version, rows: of the version that was published without its rows, None and 0 where there was none. files: those of the
+    source that hold rows of forgotten entities still, which are left out.
+    """
+
+    feature: str
+    version: str | None
+    rows: int
+    scrubbed: Scrubbed
+    online: int
+    source: str
+    files: tuple[str, ...]
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What was forgotten, by feature, and what failed; a failure of one feature does not stop the others."""
+
+    features: dict[str, Forgot] = field(default_factory=dict)
+    failures: dict[str, MlforgeError] = field(default_factory=dict)
+
+
+def entities_of(store: Store, texts: Sequence[str]) -> list[Entity]:
+    """The entities of texts such as `user_id=7`. DefinitionError for one that no feature of the store could hold."""
+    columns = _columns(store)
+    return [_entity(text, columns) for text in texts]
+
+
+def forget(definitions: Definitions, entities: Sequence[Entity]) -> Outcome:
+    """Have the store remember that entities are forgotten, then delete their rows from each feature in turn.
+
+    It may be repeated, also after a kill in its midst: what is done already is not done again. Features of features are
+    refreshed behind those that they are made from.
+    """
+    store = definitions.store
+    store.establish()
+    before = store.forgotten()
+    now = before.with_entities(entities)
+    if now != before:
+        store.write_forgotten(now)
+    outcome, names = Outcome(), _in_order(definitions)
+    published: dict[str, tuple[str | None, int, int]] = {}
+    for name in names:
+        try:
+            published[name] = _published(definitions, name)
+        except MlforgeError as error:
+            outcome.failures[name] = error
+    for name in names:
+        try:
+            scrubbed = scrub(store, name, entities)
+            served = store.latest(name)
+            files = files_with_forgotten_rows(served) if served else []
+            version, rows, online = published.get(name, (None, 0, 0))
+            source = served.source if served else ""
+            outcome.features[name] = Forgot(
+                name, version, rows, scrubbed, online, source, tuple(files)
+            )
+        except MlforgeError as error:
+            outcome.failures.setdefault(name, error)
+    return outcome
+
+
+def _published(definitions: Definitions, name: str) -> tuple[str | None, int, int]:
+    """The version without the rows, how many rows it lacks, and how many keys went online."""
+    store, online = definitions.store, definitions.online_store
+    if name in definitions.features and _is_made_from_feature(store, name):
+        definitions.refresh(name, attended=False)
+    engine = _engine(definitions, name)
+    diff = publish_without(store, name, engine)
+    deleted = 0
+    if online is not None:
+        owner = owner_of(store, definitions.name, str(definitions.root))
+        deleted = push(name, store, online, engine, owner, diff=diff).deleted
+    if diff is None:
+        return None, 0, deleted
+    return str(diff.after.version), diff.events.rows, deleted
+
+
+def _in_order(definitions: Definitions) -> list[str]:
+    """All features of definitions and store, each behind the one that it is made from."""
+    upstream = {name: _upstream(definitions.store, name) for name in known_features(definitions)}
+    ordered: list[str] = []
+
+    def add(name: str) -> None:
+        if name in upstream and name not in ordered:
+            if (above := upstream[name]) is not None:
+                add(above)
+            ordered.append(name)
+
+    for name in upstream:
+        add(name)
+    return ordered
+
+
+def _upstream(store: Store, name: str) -> str | None:
+    latest = store.latest(name)
+    return latest.upstream[0] if latest and latest.upstream else None
+
+
+def _is_made_from_feature(store: Store, name: str) -> bool:
+    latest = store.latest(name)
+    return latest is not None and latest.source.startswith(FEATURE)
+
+
+def _engine(definitions: Definitions, name: str) -> Engine:
+    feature = definitions.features.get(name)
+    chosen = (feature and feature.engine) or definitions.settings.engine
+    return engine_named(chosen, definitions.settings.memory_limit)
+
+
+def _columns(store: Store) -> Mapping[str, set[str]]:
+    """The dtypes of each column of the store's events, by name."""
+    columns: dict[str, set[str]] = {}
+    for name in store.features():
+        latest = store.latest(name)
+        for column in latest.events if latest else ():
+            columns.setdefault(column.name, set()).add(column.dtype)
+    return columns
+
+
+def _entity(text: str, columns: Mapping[str, set[str]]) -> Entity:
+    key, equals, value = text.partition("=")
+    if not key or not equals or not value:
+        raise DefinitionError(f"{text!r} names no entity; write key=value, as in user_id=7")
+    if key not in columns:
+        known = sorted(columns)
+        near = near_names(key, known)
+        advice = did_you_mean(key, near) if near else f"there are: {', '.join(known) or 'none'}"
+        raise DefinitionError(f"no feature of the store has a column {key!r}; {advice}")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise DefinitionError(
+            f"{key}: {value!r} is not valid Unicode; no row can hold it"
+        ) from None
+    if columns[key] <= {*INTEGERS} and not _is_integer(value):
+        raise DefinitionError(
+            f"{key} is {', '.join(sorted(columns[key]))}, and {value!r} is no whole number as rows hold it"
+        )
+    return Entity(key, value)
+
+
+def _is_integer(text: str) -> bool:
+    digits = text.removeprefix("-")
+    return digits.isascii() and digits.isdigit() and str(int(text)) == text

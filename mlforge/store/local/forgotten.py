@@ -1,0 +1,44 @@
+"""`_metadata/forgotten.json`: salted hashes of the entities that the store has forgotten."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mlforge.core.failpoints import reach
+from mlforge.core.forgotten import Forgotten
+from mlforge.store.local import io
+from mlforge.store.local.paths import State, check_format, no_link, state_of, well_formed
+
+FORMAT = 1
+
+
+class ForgottenFile:
+    """The document of a store's folder, read once while the file stays as it is."""
+
+    def __init__(self, store: Path) -> None:
+        self._store = store
+        self._read_as: tuple[State, Forgotten] | None = None
+
+    @property
+    def path(self) -> Path:
+        """Where it lies."""
+        return no_link(self._store / "_metadata") / "forgotten.json"
+
+    def read(self) -> Forgotten:
+        """The document; nothing is forgotten where there is none."""
+        path = self.path
+        try:
+            state = state_of(path)
+        except (FileNotFoundError, NotADirectoryError):
+            return Forgotten()
+        if self._read_as is None or self._read_as[0] != state:
+            with well_formed(path):
+                document = io.read_json(path) or {}
+                check_format(document, path, FORMAT)
+                self._read_as = state, Forgotten.from_json(document)
+        return self._read_as[1]
+
+    def write(self, forgotten: Forgotten) -> None:
+        """Replace the document, whole or not at all."""
+        io.write_json(self.path, {"format": FORMAT, **forgotten.to_json()})
+        reach("forgotten.written")

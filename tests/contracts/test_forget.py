@@ -1,0 +1,246 @@
+"""`mlforge forget`: every byte of an entity's rows leaves store and Redis, and no later drop brings one back."""
+
+from __future__ import annotations
+
+import struct
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import polars as pl
+import pytest
+from redis import Redis
+
+from mlforge import Definitions, get_training_data
+from mlforge.cli import main
+from mlforge.definitions.loader import load
+from mlforge.maintenance.operations import pin, prune, verify
+from mlforge.maintenance.retention import Retention
+from mlforge.maintenance.sampling import ALL
+from mlforge.online import RedisStore
+from mlforge.profiles.table import profile_version
+from mlforge.registry.forgetting import entities_of, forget
+from mlforge.training_sets.making import training_set
+
+ANN, NUMBER = "ann-of-arles", 7_203_984_651
+START = datetime(2025, 1, 1, tzinfo=UTC)
+
+DEFINITIONS = """
+import polars as pl
+import mlforge.validators as v
+from mlforge import Definitions, feature
+from mlforge.metrics import Rolling
+from mlforge.store import LocalStore
+
+WINDOWS = [Rolling("7d", {"amount": ["sum", "count"]}), Rolling("all", {"user_id": ["last", "mode"]})]
+
+@feature(keys=["user_id"], source="events/", timestamp="at", metrics=WINDOWS[:1])
+def spend(df):
+    return df.select("user_id", "at", "amount", "shop")
+
+@feature(keys=["user_id"], source="events/", timestamp="at", metrics=WINDOWS[:1], interval="1d")
+def daily(df):
+    return df
+
+@feature(keys=["shop"], source="events/", timestamp="at", metrics=WINDOWS)
+def shops(df, cities):
+    return df.join(cities, on="shop")
+
+@feature(keys=["user_id"], source=spend, timestamp="at", metrics=[Rolling("7d", {"amount__sum__7d": "max"})])
+def peaks(df):
+    return df
+
+@feature(keys=["user_id"], source="users/")
+def profile(df):
+    return df.with_columns(rank=pl.col("age").rank())
+
+@feature(keys=[], source="events/", timestamp="at", metrics=[Rolling("all", {"user_id": ["last"]})], incremental=False)
+def whole(df):
+    return df
+
+defs = Definitions(LocalStore("store"), [spend, daily, shops, peaks, profile, whole], name="shop", engine="ENGINE")
+"""
+
+
+@pytest.fixture(params=["polars", "duckdb"])
+def definitions(
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    redis_url: str,
+) -> Iterator[Definitions]:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    for name in ("MLFORGE_DEFINITIONS", "MLFORGE_PROFILE", "REDIS_URL_FILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("REDIS_URL", redis_url)
+    text = DEFINITIONS.replace("ENGINE", request.param)
+    text = text.replace(
+        'source="events/", timestamp="at", metrics=WINDOWS)',
+        'source="events/", timestamp="at", metrics=WINDOWS, tables={"cities": "cities.parquet"})',
+    )
+    Path("definitions.py").write_text(text)
+    for folder in ("events", "users"):
+        Path(folder).mkdir()
+    pl.DataFrame({"shop": ["a", "b"], "city": ["Ulm", "Aix"]}).write_parquet("cities.parquet")
+    definitions = load(None, here=tmp_path)
+    definitions.loaded_from = None  # functions run here, not in processes of their own
+    definitions.online_store = RedisStore.from_url(redis_url)
+    yield definitions
+    definitions.close()
+
+
+def drop(file: str, *rows: tuple[str | int, int, float], shop: str = "a") -> None:
+    frame = {
+        "user_id": [row[0] for row in rows],
+        "at": [START + timedelta(hours=row[1]) for row in rows],
+        "amount": [row[2] for row in rows],
+        "shop": [shop] * len(rows),
+    }
+    pl.DataFrame(frame).write_parquet(f"events/{file}.parquet")
+
+
+def users(*names: str | int) -> None:
+    frame = {"user_id": list(names), "age": [20 + n for n in range(len(names))]}
+    pl.DataFrame(frame).write_parquet("users/all.parquet")
+
+
+def held_in_store(value: str | int) -> list[str]:
+    """The files of the store whose bytes or, where they are compressed, whose values hold a value."""
+    needles = [str(value).encode()]
+    needles += [struct.pack("<q", value)] if isinstance(value, int) else []
+    held = []
+    for path in sorted(Path("store").rglob("*")):
+        if not path.is_file():
+            continue
+        data = path.read_bytes()
+        if path.suffix == ".parquet":
+            data += str(pl.read_parquet(path, glob=False).rows()).encode()
+            data += str(pl.read_parquet_metadata(path)).encode()
+        if any(needle in data for needle in needles):
+            held.append(str(path))
+    return held
+
+
+def held_in_redis(url: str, value: str | int) -> list[bytes]:
+    with Redis.from_url(url) as client:
+        return [key for key in client.scan_iter() if str(value).encode() in client.dump(key)]
+
+
+def keys_in_redis(url: str) -> dict[str, int]:
+    with Redis.from_url(url) as client:
+        names = ("spend", "daily", "shops", "peaks", "profile", "whole")
+        return {name: len(list(client.scan_iter(f"mlforge:{name}:*"))) for name in names}
+
+
+def audited(definitions: Definitions) -> None:
+    """Hold every feature against its raw files, all of their entities."""
+    for name in definitions.features:
+        found = definitions.audit(name, ALL)
+        assert (found.mismatches, found.first) == (0, ()), name
+
+
+def tables(definitions: Definitions) -> dict[str, tuple[str, pl.DataFrame]]:
+    store = definitions.store
+    names = definitions.features
+    return {name: (store.resolve(name).rows_hash, store.read(name)) for name in names}
+
+
+def assert_as_if_never(definitions: Definitions, value: str | int) -> None:
+    """Each table is what a store gives that is built from the sources without the entity's rows."""
+    for path in (*Path("events").glob("*.parquet"), *Path("users").glob("*.parquet")):
+        rows = pl.read_parquet(path)
+        rows.filter(pl.col("user_id") != value).write_parquet(path)
+    fresh = definitions.placed(type(definitions.store)("fresh"), None, None).located_at(Path.cwd())
+    fresh.build()
+    for name, (rows_hash, table) in tables(definitions).items():
+        if name != "profile":  # its function has ranked all rows
+            assert (name, rows_hash) == (name, fresh.store.resolve(name).rows_hash)
+            assert table.equals(fresh.store.read(name)), name
+
+
+@pytest.mark.parametrize("value", [ANN, NUMBER])
+def test_every_byte_of_an_entity_goes_and_none_comes_back(
+    definitions: Definitions,
+    redis_url: str,
+    value: str | int,
+) -> None:
+    others: list[str | int] = ["bob", "cleo"] if isinstance(value, str) else [1, 2]
+    drop("a", (others[0], 0, 1.0), (value, 1, 2.0), (others[1], 30, 3.0))
+    users(others[0], value, others[1])
+    definitions.build()
+    drop("b", (others[0], 2, 1.5))
+    drop("c", (value, 40, 2.5), shop="b")
+    definitions.build(online=True)
+    store = definitions.store
+    first = str(store.versions("spend")[0])
+    pin(store, "spend", first)
+    spine = pl.DataFrame({"user_id": [value], "at": [START + timedelta(days=2)]})
+    training_set(spine, ["spend"], store, "train")
+    profile_version(store, store.resolve("profile"))
+    audited(definitions)
+    assert held_in_store(value)
+    before = keys_in_redis(redis_url)
+
+    entities = entities_of(store, [f"user_id={value}"])
+    outcome = forget(definitions, entities)
+    assert outcome.failures == {}
+    spend = outcome.features["spend"]
+    assert (spend.files, spend.rows) == (("a.parquet", "c.parquet"), 2)
+    assert spend.scrubbed.sets == (str(Path("train").absolute()),)
+    assert first in spend.scrubbed.versions
+    assert held_in_store(value) == []
+    assert held_in_redis(redis_url, value) == []
+    after = keys_in_redis(redis_url)
+    assert {
+        name: before[name] - after[name] for name in ("spend", "daily", "peaks", "profile")
+    } == dict.fromkeys(("spend", "daily", "peaks", "profile"), 1)
+    assert verify(store, definitions.features) == []
+    again = forget(definitions, entities)
+    assert [each.version for each in again.features.values()] == [None] * 6
+    versions = {name: store.versions(name) for name in definitions.features}
+
+    # Nothing that happens to the sources brings a row back, or makes a version where nothing else changed.
+    definitions.build()
+    assert {name: store.versions(name) for name in definitions.features} == versions
+    audited(definitions)
+    Path("events/a.parquet").rename("events/renamed.parquet")
+    definitions.build()
+    drop("d", (value, 50, 1.0), (others[1], 41, 7.0))
+    drop("c", (value, 40, 2.5), (others[0], 3, 1.0), shop="b")
+    definitions.build(online=False)
+    definitions.build(full=True)
+    for name in ("profile", "spend"):
+        prune(store, [name], Retention(newest=1))
+    assert held_in_store(value) == []
+    values = get_training_data(spine, ["spend"], store)
+    assert values["spend__amount__count__7d"].to_list() == [0]
+    assert_as_if_never(definitions, value)
+
+
+def test_what_no_feature_could_hold_is_refused(
+    capsys: pytest.CaptureFixture[str], definitions: Definitions
+) -> None:
+    drop("a", (1, 0, 1.0))
+    users(1)
+    definitions.build()
+    versions = definitions.store.versions("spend")
+    for text, told in (
+        ("user=7", "no feature of the store has a column 'user'; did you mean 'user_id'?"),
+        ("user_id", "'user_id' names no entity; write key=value, as in user_id=7"),
+        ("=7", "names no entity"),
+        ("user_id=ann", "user_id is Int64, and 'ann' is no whole number"),
+        ("user_id=07", "no whole number"),
+    ):
+        assert main(["forget", text, "--yes"]) == 1
+        assert told in capsys.readouterr().err
+    assert not Path("store/_metadata/forgotten.json").exists()
+    assert (
+        main(["forget", "user_id=7", "--yes"]) == 0
+    )  # nothing holds it: it is left out of what comes
+    assert definitions.store.versions("spend") == versions
+    drop("b", (7, 1, 1.0), (1, 2, 1.0))
+    definitions.build()
+    assert definitions.store.read("spend")["user_id"].to_list() == [1, 1]
+    assert definitions.store.resolve("spend").dropped == {"forgotten": 1}
