@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -13,11 +14,13 @@ from redis import Redis
 from mlforge import Service
 from mlforge.cli import main
 from mlforge.definitions.loader import load
+from mlforge.errors import MlforgeError
 from mlforge.online import RedisStore
 from mlforge.training_sets.making import training_set
 from mlforge.training_sets.training_set import TrainingSet
 from tests.support.commands import as_json, printed
 from worker.project import Project, Settings
+from worker.service.retiring import retire
 
 DEFINITIONS = """
 from mlforge import Definitions, feature
@@ -79,8 +82,15 @@ def stored(folder: Path, name: str) -> set[str]:
 def test_a_feature_that_is_gone_leaves_the_store_and_redis(
     capsys: pytest.CaptureFixture[str], folder: Path, redis_url: str
 ) -> None:
-    served(redis_url, folder)
+    project = served(redis_url, folder)
     keep("profile")
+    asked: list[str] = []
+    named = replace(project, definitions=load(None, here=folder).placed(None, project.online, None))
+    named = replace(named, settings=replace(project.settings, profile="prod"))
+    with pytest.raises(MlforgeError, match="nothing was deleted"):
+        retire(named, "peaks", lambda q: bool(asked.append(q)), keep_versions=False, force=False)
+    assert asked[0].startswith("delete the online rows of peaks and 1 version of it in the store, ")
+    assert f"(profile prod, {project.online}, LocalStore(" in asked[0]
     assert main(["retire", "peaks"]) == 1
     assert "nothing was deleted; --yes" in capsys.readouterr().err
     assert load(None, here=folder).store.versions("peaks")

@@ -34,7 +34,7 @@ def retire(project: Project, name: str, ask: Ask, *, keep_versions: bool, force:
         check_unused(project.definitions, name)
     count = 0 if keep_versions else len(store.versions(name))
     what = f" and {plural(count, 'version')} of it in the store" if count else ""
-    if not ask(f"delete the online rows of {name}{what}, for good?"):
+    if not ask(f"delete the online rows of {name}{what}, for good? {_places(project)}"):
         raise MlforgeError("nothing was deleted; --yes deletes without asking")
     if keep_versions:
         return Retired(end_online(project, name), 0)
@@ -48,6 +48,12 @@ def retire(project: Project, name: str, ask: Ask, *, keep_versions: bool, force:
         store.erase(name)
         rows += _pushed_meanwhile(project, name)
     return Retired(rows, count)
+
+
+def _places(project: Project) -> str:
+    """Where rows and versions lie, as the end of a question."""
+    profile = f"profile {project.settings.profile}, " if project.settings.profile else ""
+    return f"({profile}{project.online}, {project.definitions.store})"
 
 
 def _pushed_meanwhile(project: Project, name: str) -> int:
