@@ -29,7 +29,7 @@ from mlforge.store.integrity import intact
 
 @dataclass(frozen=True, slots=True)
 class Scrubbed:
-    """What went of a feature for good: versions, and the number of partials; `in_use` versions stay for their readers.
+    """The versions and the number of partials that went of a feature for good; `in_use` versions stay for their readers.
 
     sets: folders of training sets that were made from versions that went.
     """

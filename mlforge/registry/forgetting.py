@@ -24,7 +24,7 @@ from mlforge.store import Store
 
 @dataclass(frozen=True, slots=True)
 class Forgot:
-    """What was forgotten of a feature.
+    """The outcome of forgetting for a feature.
 
     version, rows: of the version that was published without its rows, None and 0 where there was none. files: those of the
     source that hold rows of forgotten entities still, which are left out.
@@ -41,7 +41,7 @@ class Forgot:
 
 @dataclass(slots=True)
 class Outcome:
-    """What was forgotten, by feature, and what failed; a failure of one feature does not stop the others."""
+    """Outcomes and failures by feature; a failure of one feature does not stop the others."""
 
     features: dict[str, Forgot] = field(default_factory=dict)
     failures: dict[str, MlforgeError] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""What a store does so that something is gone for good: a part of its contract."""
+"""Deletion that leaves no copy: a part of the contract of a store."""
 
 from __future__ import annotations
 

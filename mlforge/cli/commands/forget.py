@@ -76,7 +76,7 @@ def _show(outcome: Outcome, *, online: bool) -> None:
 
 
 def _notes(forgot: list[Forgot], *, online: bool) -> list[str]:
-    """What is left to the person who asked."""
+    """Sentences on what is left to the person who asked."""
     files = list(dict.fromkeys(f"{path} of {f.source}" for f in forgot for path in f.files))
     sets = list(dict.fromkeys(out for each in forgot for out in each.scrubbed.sets))
     notes = []
