@@ -18,6 +18,12 @@ FUNCTIONS: dict[str, tuple[int, int | None]] = {
     **dict.fromkeys(("min", "max", "coalesce"), (2, None)),
 }
 """Each function's least and greatest number of arguments; None for any number."""
+_ARGUMENTS = {
+    "round": "x, 2",
+    "clip": "x, 0, 1",
+    "contains": "x, 'a'",
+    **dict.fromkeys(("min", "max", "coalesce"), "a, b"),
+}
 INSTEAD: dict[type[ast.AST], tuple[str, str]] = {
     ast.Pow: ("there is no **", "write x * x, sqrt(x), or exp(2.5 * log(x))"),
     ast.BitAnd: ("there is no &", "write: and"),
@@ -88,6 +94,11 @@ def of_function(name: str) -> str:
         return _WITHOUT[known]
     meant = _SYNONYMS.get(known)
     return f"did you mean {meant!r}?" if meant else did_you_mean(name, sorted(FUNCTIONS))
+
+
+def usage(function: str) -> str:
+    """An example of a function's use."""
+    return f"as in {function}({_ARGUMENTS.get(function, 'x')})"
 
 
 def of_syntax(text: str) -> str:

@@ -12,7 +12,14 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
-from mlforge.core.expression.advice import FUNCTIONS, INSTEAD, THERE_IS, of_function, of_syntax
+from mlforge.core.expression.advice import (
+    FUNCTIONS,
+    INSTEAD,
+    THERE_IS,
+    of_function,
+    of_syntax,
+    usage,
+)
 from mlforge.core.expression.kinds import GREATEST_INT, LEAST_INT
 from mlforge.core.expression.tree import (
     DEEPEST,
@@ -192,7 +199,7 @@ class _Reader:
         if name not in FUNCTIONS:
             raise self._error(expr.func, f"there is no function {name!r}", of_function(name))
         if expr.keywords or any(isinstance(arg, ast.Starred) for arg in expr.args):
-            raise self._error(expr, f"{name} takes plain arguments", f"as in {name}(x)")
+            raise self._error(expr, f"{name} takes plain arguments", usage(name))
         least, most = FUNCTIONS[name]
         if len(expr.args) < least or (most is not None and len(expr.args) > most):
             number = (
@@ -203,7 +210,8 @@ class _Reader:
                 else f"{least} or more"
             )
             word = "argument" if number == "1" else "arguments"
-            raise self._error(expr, f"{name} takes {number} {word}, not {len(expr.args)}")
+            problem = f"{name} takes {number} {word}, not {len(expr.args)}"
+            raise self._error(expr, problem, usage(name))
         read = [self.read(arg, depth + 1) for arg in expr.args]
         if name in ("min", "max", "coalesce"):
             return self._joined(name, expr, read)
