@@ -15,7 +15,6 @@ from mlforge.profiles.column_profile import ColumnProfile
 from mlforge.profiles.table import profile_version
 from mlforge.registry.entries import ColumnEntry, FeatureEntry
 from mlforge.registry.graph import FEATURE, Graph, Node
-from mlforge.registry.project import graph_of
 from mlforge.retrieval.explain import explain
 from mlforge.serve.page.distribution import Distribution, distribution
 from mlforge.serve.page.home import Mark, mark
@@ -117,11 +116,11 @@ class Explained:
     problem: str = ""
 
 
-def feature_page(view: ProjectView, entry: FeatureEntry) -> FeaturePage:
-    """The page of a feature."""
+def feature_page(view: ProjectView, entry: FeatureEntry, whole: Graph) -> FeaturePage:
+    """The page of a feature; whole: the project's graph."""
     store, state = view.definitions.store, view.state().of(entry.name)
     node, books = Node(FEATURE, entry.name), store.books(entry.name)
-    graph = graph_of(view.definitions).around(node)
+    graph = whole.around(node)
     return FeaturePage(
         entry,
         mark(state),

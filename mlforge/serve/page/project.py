@@ -17,29 +17,34 @@ from mlforge.registry.graph import Node
 from mlforge.serve.live import Happening, Live
 
 T = TypeVar("T")
-KEPT_S = 1.0
-"""How long what was read is shown: several readers who ask at once are answered by one reading."""
+KEPT_S, ENTRIES_KEPT_S = 1.0, 10.0
+"""How long what was read is shown, at least: several readers who ask at once are answered by one reading."""
+_REST = 4
+"""Times as long as a reading took that pass before the next: readers of a large project do not keep it busy."""
 RECENT = 30
 
 
 @dataclass
 class _Kept(Generic[T]):
-    """A value that is read anew once it is older than a moment."""
+    """A value that is read anew once it is older than a while."""
 
     read: Callable[[], T]
+    seconds: float = KEPT_S
     _value: T | None = None
-    _at: float = float("-inf")
+    _until: float = float("-inf")
     _lock: Lock = field(default_factory=Lock)
 
-    def get(self, within: float = KEPT_S) -> T:
+    def get(self) -> T:
         with self._lock:
-            if self._value is None or time.monotonic() - self._at > within:
+            began = time.monotonic()
+            if self._value is None or began > self._until:
                 self._value = self.read()
-                self._at = time.monotonic()
+                ended = time.monotonic()
+                self._until = ended + max(self.seconds, _REST * (ended - began))
             return self._value
 
     def forget(self) -> None:
-        self._at = float("-inf")
+        self._until = float("-inf")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +70,8 @@ class ProjectView:
 
     def __init__(self, definitions: Definitions, online: OnlineStore, live: Live | None) -> None:
         self.definitions, self.online, self.live = definitions, online, live
-        self._entries = _Kept(lambda: Registry.of(definitions).entries())
+        self._entries = _Kept(lambda: Registry.of(definitions).entries(), ENTRIES_KEPT_S)
+        self._last_id: str | None = None
         self._state = _Kept(self._read_state)
 
     @property
@@ -74,8 +80,16 @@ class ProjectView:
         return self.definitions.name
 
     def entries(self) -> Mapping[Node, FeatureEntry | ServiceEntry]:
-        """The entries of all features and services."""
+        """The entries of all features and services: read anew once something has happened, or after a while."""
+        last_id = self._newest()
+        if last_id != self._last_id:
+            self._last_id = last_id
+            self.forget_entries()
         return self._entries.get()
+
+    def registry(self) -> Registry:
+        """The registry as it is now: for one entry of it, with all that is around."""
+        return Registry.of(self.definitions)
 
     def state(self) -> State:
         """The state of the project."""
@@ -96,6 +110,15 @@ class ProjectView:
             return self.live.recent(RECENT) if self.live else []
         except OnlineError:
             return []
+
+    def _newest(self) -> str | None:
+        """The id of the event log's last entry; None where it is not known, or was not known a moment ago."""
+        if self.live is None or self.state().document is None:
+            return None
+        try:
+            return self.live.last_id()
+        except OnlineError:
+            return None
 
     def _read_state(self) -> State:
         if self.live is None:

@@ -14,8 +14,10 @@ from starlette.routing import Route
 from mlforge.definitions.registry import Definitions
 from mlforge.errors import MlforgeError
 from mlforge.online import OnlineStore
+from mlforge.registry.catalogue import Registry
 from mlforge.registry.entries import FeatureEntry, ServiceEntry
 from mlforge.registry.graph import FEATURE, SERVICE, Node
+from mlforge.registry.project import known_features
 from mlforge.serve.http import Reply, Scope, body_of, header
 from mlforge.serve.keys import ASSETS, COOKIE, Admission, check_operates, cookie_of, holder_of
 from mlforge.serve.limits import Limits
@@ -114,41 +116,44 @@ class Page:
         )
 
     def _feature(self, request: Request) -> str:
-        entry, query = self._entry(request), request.query_params
+        registry, query = self._view.registry(), request.query_params
+        entry = self._entry(request, registry)
         against = self._against(entry, query.get("against"))
         drawn = features.columns(self._view, entry, against) if "against" in query else None
         return self._render(
             "feature.html",
             request.scope,
-            page=features.feature_page(self._view, entry),
+            page=features.feature_page(self._view, entry, registry.graph),
             columns=drawn,
             why=features.explained(self._view, entry, query),
         )
 
     def _columns(self, request: Request) -> str:
-        entry = self._entry(request)
+        entry = self._entry(request, self._view.registry())
         against = self._against(entry, request.query_params.get("against"))
         drawn = features.columns(self._view, entry, against)
         return self._render("columns.html", request.scope, columns=drawn)
 
     def _why(self, request: Request) -> str:
-        entry = self._entry(request)
+        entry = self._entry(request, self._view.registry())
         why = features.explained(self._view, entry, request.query_params)
         return self._render("why.html", request.scope, why=why)
 
     def _service(self, request: Request) -> str:
-        name = request.path_params["service"]
-        entry = self._view.entries().get(Node(SERVICE, name))
-        if not isinstance(entry, ServiceEntry):
+        name, registry = request.path_params["service"], self._view.registry()
+        if name not in self._view.definitions.services:
             raise unknown("service", name, self._view.definitions.services)
-        return self._render("service.html", request.scope, page=service_page(self._view, entry))
+        entry = registry.entry(Node(SERVICE, name))
+        assert isinstance(entry, ServiceEntry)
+        page = service_page(self._view, entry, registry.graph)
+        return self._render("service.html", request.scope, page=page)
 
-    def _entry(self, request: Request) -> FeatureEntry:
-        name, entries = request.path_params["feature"], self._view.entries()
-        entry = entries.get(Node(FEATURE, name))
-        if not isinstance(entry, FeatureEntry):
-            names = {node.name: node for node in entries if node.kind == FEATURE}
-            raise unknown("feature", name, names)
+    def _entry(self, request: Request, registry: Registry) -> FeatureEntry:
+        name = request.path_params["feature"]
+        if name not in (names := known_features(self._view.definitions)):
+            raise unknown("feature", name, dict.fromkeys(names))
+        entry = registry.entry(Node(FEATURE, name))
+        assert isinstance(entry, FeatureEntry)
         return entry
 
     def _against(self, entry: FeatureEntry, version: str | None) -> str | None:

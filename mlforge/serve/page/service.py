@@ -11,7 +11,6 @@ from mlforge.core.values import to_iso
 from mlforge.registry.entries import ServiceEntry, SetEntry
 from mlforge.registry.graph import FEATURE, KINDS, SERVICE, Graph, Node
 from mlforge.registry.locks import lock_changes
-from mlforge.registry.project import graph_of
 from mlforge.serve.page.feature import served_versions
 from mlforge.serve.page.home import Mark, service_mark
 from mlforge.serve.page.lineage_picture import Picture, picture
@@ -61,10 +60,10 @@ class ServicePage:
     lineage: Picture
 
 
-def service_page(view: ProjectView, entry: ServiceEntry) -> ServicePage:
-    """The page of a service."""
+def service_page(view: ProjectView, entry: ServiceEntry, graph: Graph) -> ServicePage:
+    """The page of a service; graph: that of the project."""
     store, state = view.definitions.store, view.state().of_service(entry.name)
-    graph, node = graph_of(view.definitions), Node(SERVICE, entry.name)
+    node = Node(SERVICE, entry.name)
     around = graph.around(node)
     return ServicePage(
         entry,
