@@ -42,7 +42,7 @@ class Need:
 
 def needs_of(status: Document) -> list[Need]:
     """The needs of a project by the document of its status, the worst first."""
-    needs = [Need(None, "", warning, is_bad=True) for warning in status["warnings"]]
+    needs = [Need(None, "", _sentence(warning), is_bad=True) for warning in status["warnings"]]
     for feature in status["features"]:
         needs += needs_of_feature(feature)
     return sorted(needs, key=lambda need: not need.is_bad)

@@ -157,7 +157,7 @@ def test_needs_come_with_the_deed_that_helps_the_worst_first() -> None:
     status = {"warnings": ["no worker listens"], "features": [held, torn, wrong, CALM]}
     needs = needs_of(status)
     assert [need.is_bad for need in needs] == [True, True, False, False]
-    assert needs[0].sentence == "no worker listens"
+    assert needs[0].sentence == "No worker listens."
     by_title = {need.title: need for need in needs}
     assert by_title["is held"].sentence == "All files went."
     assert [deed.deed for deed in by_title["is held"].deeds] == ["approve"]
