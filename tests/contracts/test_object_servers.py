@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from mlforge.errors import UnsupportedStore
+from mlforge.errors import StoreError, UnsupportedStore
 from mlforge.store import ObjectStore, Store
 from mlforge.testing.store_contract import StoreContract
 from mlforge.testing.store_values import FIRST, publish
-from tests.support.object_servers import BUCKET, Server, careless, moto, seaweed
+from tests.support.object_servers import BUCKET, Careless, Server, careless, moto, seaweed
 
 
 @pytest.fixture(scope="module")
@@ -73,3 +73,25 @@ def test_a_server_that_ignores_conditions_is_refused_by_name(tmp_path):
             UnsupportedStore, match=r"s3://bucket/shop: its server ignores If-None-Match"
         ):
             publish(store, FIRST, 1)
+
+
+def test_credentials_of_aws_are_found_in_a_profile(tmp_path, monkeypatch):
+    (tmp_path / "credentials").write_text(
+        "[shop]\naws_access_key_id = profile-key\naws_secret_access_key = x\n"
+    )
+    for name, value in (
+        ("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials")),
+        ("AWS_PROFILE", "shop"),
+    ):
+        monkeypatch.setenv(name, value)
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    with careless() as server:
+        options = {"aws_endpoint": server.endpoint, "aws_region": "us-east-1"}
+        store = ObjectStore(f"s3://{BUCKET}/shop", tmp_path / "cache", options)
+        assert store.pointer("spend") is None
+        assert "Credential=profile-key/" in Careless.authorizations[-1]
+        monkeypatch.setenv("AWS_PROFILE", "other")
+        store = ObjectStore(f"s3://{BUCKET}/shop", tmp_path / "cache", options)
+        with pytest.raises(StoreError, match=r"boto3 finds no credentials.*other"):
+            store.pointer("spend")

@@ -130,11 +130,12 @@ def moto() -> Iterator[Server]:
         running.stop()
 
 
-class _Careless(BaseHTTPRequestHandler):
+class Careless(BaseHTTPRequestHandler):
     """Objects in a dictionary, written whatever is asked: as some servers do that call themselves S3."""
 
     protocol_version = "HTTP/1.1"
     stored: ClassVar[dict[str, bytes]] = {}
+    authorizations: ClassVar[list[str]] = []
 
     def do_PUT(self) -> None:
         length = int(self.headers["Content-Length"])
@@ -142,6 +143,7 @@ class _Careless(BaseHTTPRequestHandler):
         self._answer(200, b"", ETag='"same"')
 
     def do_GET(self) -> None:
+        self.authorizations.append(self.headers["Authorization"])
         data = self.stored.get(self.path)
         headers = {"ETag": '"same"', "Last-Modified": "Wed, 01 Jan 2025 00:00:00 GMT"}
         self._answer(200 if data is not None else 404, data or b"", **headers)
@@ -169,7 +171,7 @@ class _Careless(BaseHTTPRequestHandler):
 @contextmanager
 def careless() -> Iterator[Server]:
     """A server that ignores all conditions."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _Careless)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Careless)
     thread = Thread(target=server.serve_forever, daemon=True)
     thread.start()
     try:

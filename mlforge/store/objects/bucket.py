@@ -1,6 +1,7 @@
 """A bucket of S3, Google Cloud Storage, Azure or a server that speaks as they do, by obstore (extra `cloud`).
 
-Credentials are found as the cloud's own tools find them: environment, service account, instance or pod identity.
+Credentials are found as the cloud's own tools find them: environment, service account, instance or pod identity; and the
+files of AWS by boto3, where that is installed.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +126,7 @@ class Bucket(Objects):
                     config=self._options,  # the names of each cloud's configuration, as obstore knows them
                     client_options=_CLIENT,
                     retry_config=_RETRIES,
+                    **_credentials(self.url, self._options),
                 )
             self._opened = os.getpid(), store
         return self._opened[1]
@@ -170,6 +173,32 @@ def _take_in_use(url: str) -> None:
             f"{url}: this process was forked from one that had asked a bucket before, and its client does not survive that; "
             "fork before, or start processes afresh ('spawn')"
         )
+
+
+def _credentials(url: str, options: Mapping[str, str]) -> dict[str, Any]:
+    """boto3's way to credentials of AWS, for profiles, SSO and assumed roles, where it is installed and there are files of these.
+
+    obstore finds all others by itself.
+    """
+    given = any("access_key" in key.lower() for key in options) or "AWS_ACCESS_KEY_ID" in os.environ
+    files = [
+        os.environ.get("AWS_SHARED_CREDENTIALS_FILE", "~/.aws/credentials"),
+        os.environ.get("AWS_CONFIG_FILE", "~/.aws/config"),
+    ]
+    if (
+        not url.startswith("s3://")
+        or given
+        or not any(Path(f).expanduser().is_file() for f in files)
+    ):
+        return {}
+    try:
+        session = import_module("boto3").Session()
+        provider = import_module("obstore.auth.boto3").Boto3CredentialProvider(session)
+    except ImportError:
+        return {}
+    except Exception as error:  # a profile that is not there, a file that cannot be understood
+        raise StoreError(f"{url}: boto3 finds no credentials of AWS: {error}") from error
+    return {"credential_provider": provider}
 
 
 def _entry(meta: Mapping[str, Any]) -> Entry:
