@@ -6,7 +6,8 @@ import os
 import random
 import shutil
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import polars as pl
@@ -184,6 +185,37 @@ def test_only_one_of_two_machines_wins_and_the_other_is_told(store):
                 tx.commit(version_of(tx, version, events(3)))
     assert other.versions("spend") == [FIRST, SECOND]
     assert elsewhere(store, "third").read("spend").equals(events(2))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_a_bucket_that_goes_away_at_any_request_of_a_drop_loses_nothing(
+    objects, store, moment, tmp_path
+):
+    """A request fails, or is done and its answer is lost; and so do all that follow, until the bucket is back."""
+    project = Project(tmp_path)
+    project.store = store
+    project.drop("first", rows((1, 0.0, 1.0)))
+    definitions = project.definitions()
+    definitions.build()
+    for nth in range(1, 9):
+        project.drop(str(nth), rows((nth, nth, 1.0)))
+        requests = iter(range(1, 100))
+
+        def fail(deed: str, key: str, nth: int = nth, requests: Iterator[int] = requests) -> None:
+            if next(requests) >= nth:
+                raise StoreError("the bucket is gone")
+
+        setattr(objects, moment, fail)
+        with suppress(StoreError):
+            definitions.refresh("spend")
+        setattr(objects, moment, lambda deed, key: None)
+        definitions.refresh("spend")
+        assert store.read("spend").height == nth + 1
+        assert [version.patch for version in store.versions("spend")] == list(range(nth + 1))
+        shutil.rmtree(store.cache)
+    assert elsewhere(store).read("spend").equals(store.read("spend"))
+    assert verify(store, ["spend"]) == []
 
 
 # The cache
