@@ -8,6 +8,7 @@ import shutil
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
@@ -216,6 +217,20 @@ def test_a_bucket_that_goes_away_at_any_request_of_a_drop_loses_nothing(
         shutil.rmtree(store.cache)
     assert elsewhere(store).read("spend").equals(store.read("spend"))
     assert verify(store, ["spend"]) == []
+
+
+def test_books_that_another_machine_has_changed_are_not_overwritten(store):
+    publish(store, FIRST, 1)
+    other = elsewhere(store)
+    with store.lock("spend"):
+        mine = store.books("spend")
+        with other.lock("spend"):
+            other.write_books("spend", Books(pins=("1.0.0",)))
+        with pytest.raises(VersionConflict, match="another machine has changed its books"):
+            store.write_books("spend", replace(mine, hold="because"))
+    with store.lock("spend"):
+        store.write_books("spend", replace(store.books("spend"), hold="because"))
+    assert other.books("spend") == Books(pins=("1.0.0",), hold="because")
 
 
 # The cache

@@ -3,23 +3,46 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
+from mlforge.core.failpoints import reach
 from mlforge.core.lock import Lock
 from mlforge.core.values import Version
+from mlforge.errors import VersionConflict
 from mlforge.store.base import Store
 from mlforge.store.local.paths import checked
 from mlforge.store.objects import records
+from mlforge.store.objects.document import FeatureDocument
+from mlforge.store.objects.documents import Documents
 from mlforge.store.objects.identity import Identity
 from mlforge.store.objects.objects import Objects
-from mlforge.store.records import Audit
+from mlforge.store.records import Audit, Books
 
 
 class RecordedStore(Store):
     """A store whose records are objects, each replaced or created as a whole."""
 
     _objects: Objects
+    _documents: Documents
     _identity: Identity
+
+    def books(self, name: str) -> Books:
+        """The books in the feature's document."""
+        document = self._documents.read(checked(name))
+        return document.books if document else Books()
+
+    def write_books(self, name: str, books: Books) -> None:
+        """Replace the books in the feature's document; VersionConflict if another machine has changed them meanwhile."""
+        before = self.books(name)
+
+        def replaced(document: FeatureDocument) -> FeatureDocument:
+            if document.books not in (before, books):
+                raise VersionConflict(f"{name}: another machine has changed its books; try again")
+            return replace(document, books=books)
+
+        self._documents.change(name, replaced)
+        reach("books.written")
 
     def audit(self, name: str) -> Audit | None:
         """Read `_audit.json`."""

@@ -12,7 +12,6 @@ import shutil
 import tempfile
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -353,16 +352,6 @@ class ObjectStore(CachedStore, RecordedStore):
         return document.pointer
 
     # Records
-
-    def books(self, name: str) -> Books:
-        """The books in the feature's document."""
-        document = self._documents.read(checked(name))
-        return document.books if document else Books()
-
-    def write_books(self, name: str, books: Books) -> None:
-        """Replace the books in the feature's document."""
-        self._documents.change(checked(name), lambda d: replace(d, books=books))
-        reach("books.written")
 
     def file_states(self, name: str) -> FileStateMap:
         """Read `_sources.json.gz`, once while it stays as it is."""
