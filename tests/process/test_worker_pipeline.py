@@ -252,6 +252,9 @@ def test_a_plain_rq_worker_on_the_queue_is_reported(shop):  # noqa: F811
 
 @pytest.mark.slow
 def test_edited_definitions_are_taken_up_and_a_broken_edit_keeps_the_old_ones(shop):  # noqa: F811
+    for source in ("drops", "slow"):  # what edits are told from is what the processes began with
+        write(shop.folder / source / "e.parquet", purchases((1, 0, 1.0)))
+    eventually(lambda: shop.online("spend", 1) and shop.online("slow", 1))
     file = shop.folder / "definitions.py"
     journal, good = shop.project.event_log, file.read_text()
     since = journal.last_id()
