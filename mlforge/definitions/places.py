@@ -13,9 +13,32 @@ from mlforge.definitions.collection import describe_store
 from mlforge.errors import DefinitionError
 from mlforge.online import OnlineStore
 from mlforge.store import Store
+from mlforge.store.addresses import is_bucket
+from mlforge.store.opening import store_at
 
 # Any folder serves: a relative path resolved against it shows that it was relative.
 _SOMEWHERE = Path("/definitions")
+
+
+def checked_store(store: object) -> Store:
+    """The store, of an address of a bucket too; DefinitionError for all else."""
+    if isinstance(store, str) and is_bucket(store):
+        return store_at(store)
+    if isinstance(store, Store):
+        return store
+    raise DefinitionError(
+        "Definitions: store must be a Store such as LocalStore('feature_store') or the address of a bucket "
+        f"such as 's3://bucket/feature_store', not {shown(store)}"
+    )
+
+
+def check_online_store(online_store: object) -> None:
+    """Raise DefinitionError for what is neither an online store nor None."""
+    if online_store is not None and not isinstance(online_store, OnlineStore):
+        raise DefinitionError(
+            "Definitions: online_store must be an OnlineStore such as RedisStore(host='localhost'), "
+            f"not {shown(online_store)}"
+        )
 
 
 def store_located_at(store: Store, folder: Path) -> Store:

@@ -14,7 +14,7 @@ from types import ModuleType
 
 from mlforge.build.refresh import refresh
 from mlforge.build.result import HOLD_ABOVE, MAX_FILE_MEMORY, BuildResult, Options
-from mlforge.core.arguments import shown, text
+from mlforge.core.arguments import text
 from mlforge.core.signatures import named_methods
 from mlforge.core.values import Duration
 from mlforge.definitions.calls import check_arguments, check_optional
@@ -29,6 +29,8 @@ from mlforge.definitions.collection import (
 from mlforge.definitions.places import (
     absolute,
     calling_folder,
+    check_online_store,
+    checked_store,
     described_places,
     parsed_root,
     store_located_at,
@@ -38,7 +40,7 @@ from mlforge.definitions.settings import GONE_AFTER, Settings
 from mlforge.definitions.sources import check_apart, source_of
 from mlforge.definitions.together import Drafts, Readings, compacted, each_in_turn
 from mlforge.engines import MEMORY_LIMIT, Engine, engine_named
-from mlforge.errors import DefinitionError, OnlineError
+from mlforge.errors import OnlineError
 from mlforge.features.feature import Feature
 from mlforge.ingest.function_process import command
 from mlforge.maintenance.audit import audit
@@ -51,9 +53,7 @@ from mlforge.services.service import Service
 from mlforge.sources.row_source import RowSource
 from mlforge.sources.source_reading import SourceReading
 from mlforge.store import Audit, Pointer, Store
-from mlforge.store.addresses import is_bucket
 from mlforge.store.changes import VersionsDiff
-from mlforge.store.opening import store_at
 
 
 @named_methods
@@ -99,18 +99,8 @@ class Definitions:
         partial: bool = False,
         services: Iterable[Service] = (),
     ) -> None:
-        if isinstance(store, str) and is_bucket(store):
-            store = store_at(store)
-        if not isinstance(store, Store):
-            raise DefinitionError(
-                "Definitions: store must be a Store such as LocalStore('feature_store') or the address of a bucket "
-                f"such as 's3://bucket/feature_store', not {shown(store)}"
-            )
-        if online_store is not None and not isinstance(online_store, OnlineStore):
-            raise DefinitionError(
-                "Definitions: online_store must be an OnlineStore such as RedisStore(host='localhost'), "
-                f"not {shown(online_store)}"
-            )
+        store = checked_store(store)
+        check_online_store(online_store)
         gone = Duration.parse(gone_after, "Definitions: gone_after")
         self.loaded_from: tuple[str | None, Path] | None = None
         self.settings = Settings(
@@ -343,7 +333,7 @@ class Definitions:
         reading: SourceReading | None,
     ) -> BuildResult:
         feature, source = self.feature(name), self.source(name, store)
-        self._check_place(feature)
+        check_apart(self.store.local_folder, name, source)
         if self.loaded_from is not None:
             options = replace(options, apart=command(*self.loaded_from, name))
         with feature.code.looked_at() if options.attended else nullcontext():
@@ -389,9 +379,8 @@ class Definitions:
 
     @property
     def _options(self) -> Options:
-        return Options(
-            hold_above=self.settings.hold_above, max_file_memory=self.settings.max_file_memory
-        )
+        settings = self.settings
+        return Options(hold_above=settings.hold_above, max_file_memory=settings.max_file_memory)
 
     def _engine(self, name: str, override: str | None = None) -> Engine:
         """A feature's engine; one that is only in the store has the default."""
@@ -407,9 +396,5 @@ class Definitions:
         return self.online_store
 
     def _check_places(self) -> None:
-        for feature in self.features.values():
-            self._check_place(feature)
-
-    def _check_place(self, feature: Feature) -> None:
-        if self.store.local_folder is not None:
-            check_apart(self.store.local_folder, feature.name, self.source(feature.name))
+        for name in self.features:
+            check_apart(self.store.local_folder, name, self.source(name))

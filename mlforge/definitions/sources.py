@@ -27,8 +27,13 @@ def source_of(feature: Feature, root: Path, store: Store, *, follow_links: bool)
     return FeatureSource(store, feature.upstream, tuple(tables))
 
 
-def check_apart(store: Path, feature: str, source: RowSource) -> None:
-    """Refuse a store inside a source, which would feed on itself. Raises UnsupportedStore."""
+def check_apart(store: Path | None, feature: str, source: RowSource) -> None:
+    """Refuse a store inside a source, which would feed on itself. Raises UnsupportedStore.
+
+    store: the folder that it writes to, None where there is none.
+    """
+    if store is None:
+        return
     table = Path(os.path.realpath(store)) / feature / "1.0.0" / "data.parquet"
     places = [*source.places, *(place for _, each in source.tables for place in each.places)]
     for place in places:

@@ -1,0 +1,98 @@
+"""Events as a store keeps them, in partials and in tiles built from those: a part of the contract of a store."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any
+
+from mlforge.core.manifest import Partial
+from mlforge.store.file_tasks import FileScanTask, PartialLocation, PartialWrite, TileWrite
+
+
+class PartialStorage(ABC):
+    """The methods of a store that keep partials, and tiles as a cache of what was computed from them."""
+
+    @abstractmethod
+    def locate(self, name: str, hashes: Iterable[str]) -> list[PartialLocation]:
+        """The location of each partial, in the order of the hashes; a partial not yet stored gets its future location."""
+
+    @abstractmethod
+    def plan_files(self, name: str, partials: Sequence[Partial]) -> Sequence[FileScanTask]:
+        """Scan tasks that together read these partials; a partial listed twice is read twice."""
+
+    @abstractmethod
+    def keep(
+        self,
+        name: str,
+        partials: Sequence[Partial],
+        columns: Collection[str],
+        time: str,
+        since: int,
+    ) -> None:
+        """Cache in memory some columns of the partials' recent events, in place of the feature's earlier cache.
+
+        Scans return the same rows as before, only faster. time: the name of the time column. since: the
+        first instant to cache, in UTC microseconds.
+        """
+
+    @abstractmethod
+    def find_partial(self, name: str, hash_: str) -> Partial | None:
+        """The description of the partial with this hash, None if it is not stored."""
+
+    @abstractmethod
+    def write_partials(
+        self, name: str, writes: Sequence[PartialWrite], sorted_by: str | None = None
+    ) -> None:
+        """Store partials; storing one again changes nothing. Partials are durable once a version names them.
+
+        sorted_by: the time column, by which partials that share a file are sorted. Raises StoreError
+        where the store cannot be written to.
+        """
+
+    @abstractmethod
+    def partials(self, name: str) -> set[str]:
+        """Hashes of all stored partials of the feature."""
+
+    @abstractmethod
+    def check_partials(self, name: str, hashes: Iterable[str]) -> dict[str, str]:
+        """Faults in the bytes of these partials, in words, by hash; empty if all are whole."""
+
+    @abstractmethod
+    def remove_partials(
+        self, name: str, hashes: Iterable[str], sorted_by: str | None = None, above: float = 0
+    ) -> list[str]:
+        """Delete partials that no version names; returns the hashes of the deleted ones.
+
+        above: in a file of several partials, unwanted partials may stay while their share (0 to 1) is at most this.
+        """
+
+    @abstractmethod
+    def compact(self, name: str, partials: Sequence[Partial], sorted_by: str | None = None) -> None:
+        """Merge small files of these partials into few larger ones where that pays, so that a scan opens fewer files.
+
+        Takes the lock itself. Replaced files stay for some minutes, for readers that have located them.
+        """
+
+    @abstractmethod
+    def tiles(self, name: str, kind: str) -> Mapping[str, str]:
+        """Tile files of a kind, by the partial file that each was built from; they are not checked yet."""
+
+    @abstractmethod
+    def tile_notes(self, name: str, tiles: str, of: str) -> Mapping[str, Any] | None:
+        """The notes that were stored with a tile file.
+
+        None where the tile file is missing or damaged, or was built from other bytes than the partial file `of` has now.
+        """
+
+    @abstractmethod
+    def write_tiles(self, name: str, kind: str, writes: Iterable[TileWrite]) -> None:
+        """Store tiles: a cache built from partial files, which may be deleted at any time.
+
+        Tiles of deleted partial files are deleted, and after a while tiles of other kinds. Raises StoreError
+        where the store cannot be written to.
+        """
+
+    @abstractmethod
+    def is_whole(self, name: str, file: str) -> bool:
+        """Whether a partial file exists and has all the bytes that were written to it."""
