@@ -860,7 +860,7 @@ for name in project.store.features():
     ("engine", "elsewhere"),
     [
         ("polars", "Asia/Kolkata"),
-        ("duckdb", "America/St_Johns"),
+        pytest.param("duckdb", "America/St_Johns", marks=pytest.mark.slow),
         pytest.param("polars", "America/St_Johns", marks=pytest.mark.slow),
         pytest.param("duckdb", "Asia/Kolkata", marks=pytest.mark.slow),
     ],

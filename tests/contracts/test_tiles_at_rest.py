@@ -43,7 +43,7 @@ def tiled() -> Iterator[None]:
         yield
 
 
-@pytest.fixture(params=["polars", "duckdb"])
+@pytest.fixture(params=["polars", pytest.param("duckdb", marks=pytest.mark.slow)])
 def project(request: pytest.FixtureRequest, tmp_path: Path) -> Project:
     """A version of one file a day."""
     made = Project(tmp_path / "p", request.param)

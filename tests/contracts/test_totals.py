@@ -55,6 +55,14 @@ SHAPES: dict[str, dict[str, Any]] = {
     "aligned": {"metrics": METRICS, "interval": "12h"},
     "without keys": {"metrics": METRICS, "keys": []},
 }
+TRIED = [
+    ("aligned", "polars"),
+    ("continuous", "duckdb"),
+    *(
+        pytest.param(shape, "polars", marks=pytest.mark.slow)
+        for shape in ("continuous", "closed left", "without keys")
+    ),
+]
 
 
 def drops(project: Project) -> Iterator[str]:
@@ -77,9 +85,7 @@ def drops(project: Project) -> Iterator[str]:
     yield "the history amended"
 
 
-@pytest.mark.parametrize(
-    ("shape", "engine"), [*((shape, "polars") for shape in SHAPES), ("continuous", "duckdb")]
-)
+@pytest.mark.parametrize(("shape", "engine"), TRIED)
 def test_any_sequence_of_drops_gives_the_rows_of_a_rebuild(
     shape: str, engine: str, tmp_path: Path
 ) -> None:
@@ -172,10 +178,7 @@ CARRIED_SHAPES: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize(
-    ("shape", "engine"),
-    [*((shape, "polars") for shape in CARRIED_SHAPES), ("continuous", "duckdb")],
-)
+@pytest.mark.parametrize(("shape", "engine"), TRIED)
 def test_a_full_build_holds_a_range_of_time_at_a_time_and_carries_what_came_before(
     shape: str, engine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

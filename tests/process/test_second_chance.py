@@ -105,7 +105,7 @@ def test_the_second_run_chooses_by_the_same_marker(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("files", "arguments", "code"),
     [
-        ({"process/test_a.py": FAILS_ONCE, "unit/test_b.py": FAILS}, ("-n2",), 1),
+        ({"process/test_a.py": FAILS_ONCE, "unit/test_b.py": FAILS}, ("-n0",), 1),
         (
             {"process/test_a.py": FAILS_ONCE, "faults/test_b.py": "import nothing_at_all"},
             ("-n2",),

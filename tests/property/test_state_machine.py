@@ -13,7 +13,7 @@ from hypothesis.stateful import run_state_machine_as_test
 from tests.support.machine import TALLY, Machine
 
 HISTORIES = settings(
-    max_examples=12,
+    max_examples=8,
     stateful_step_count=8,
     derandomize=True,
     database=None,
@@ -21,7 +21,7 @@ HISTORIES = settings(
     suppress_health_check=list(HealthCheck),
     print_blob=False,
 )
-MINUTES = 10
+MINUTES = 6
 
 
 def test_any_history_means_what_the_oracle_says() -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 import pytest
 
-SMALL = 12
+SMALL = 4
 """Products of so many tests or fewer run whole."""
 _Pair = tuple[tuple[str, str], tuple[str, str]]
 TIMES = 1  # that each value of a parameter is to come
