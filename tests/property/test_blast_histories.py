@@ -177,7 +177,9 @@ def _contents(project: Project) -> set[tuple[str, bytes]]:
     return {(file.name, file.read_bytes()) for file in project.events.glob("*.parquet")}
 
 
-@pytest.mark.parametrize(("number", "engine"), [(1, "polars"), pytest.param(2, "duckdb", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("number", "engine"), [(1, "polars"), pytest.param(2, "duckdb", marks=pytest.mark.slow)]
+)
 def test_a_radius_is_what_making_the_set_again_says(
     tmp_path: Path, number: int, engine: str
 ) -> None:
