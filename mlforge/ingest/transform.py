@@ -113,6 +113,7 @@ class Transform:
     def finish(self, rows: FileRows, returned: pl.DataFrame) -> Transformed:
         """The events of the rows that the function returned for a file's. Raises one of FAULTS."""
         feature, where = self.feature, rows.where
+        returned, left_out = without(returned, self._forgotten)
         try:
             report = validate.check(feature.validators, returned, f"{feature.name}: {where}")
             if report.failed:
@@ -121,7 +122,7 @@ class Transform:
             normal = normalize.normalise(feature.spec, report.kept, f"{feature.name}: {where}")
         except ColumnNotFound as error:
             raise ColumnNotFound(f"{error}{_left_out(rows)}{self.hint}") from error
-        events, left_out = without(normal.frame, self._forgotten)
+        events = normal.frame
         dropped = {**asdict(normal.dropped), FORGOTTEN: left_out}
         if report.dropped:
             dropped["validators"] = report.dropped
@@ -140,12 +141,14 @@ class Transform:
         feature = self.feature
         try:
             frame, heights = pl.concat(returned), [each.height for each in returned]
+            if rows_of(frame, self._forgotten) is not None:
+                return None
             if validate.check(feature.validators, frame, feature.name).failures:
                 return None
             normal = normalize.normalise_together(feature.spec, frame, heights, feature.name)
         except MlforgeError:
             return None
-        if normal is None or rows_of(normal.frame, self._forgotten) is not None:
+        if normal is None:
             return None
         times = times_of(normal.frame, feature.spec)
         if times and future_warning(times.end, clock.now(), "", normal.naive):

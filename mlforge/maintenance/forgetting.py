@@ -180,7 +180,7 @@ def _redact(
     """Take values out of notes, and pins off versions that went; returns the folders of training sets of these."""
     books, texts = store.books(name), {str(version) for version in gone}
     redacted = {
-        path: replace(bad, reason=_redacted(bad.reason, entities))
+        path: replace(bad, reason=_redacted(bad.reason, entities), memo=REASON)  # it is tried again
         for path, bad in books.quarantine.items()
     }
     now = replace(

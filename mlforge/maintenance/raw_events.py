@@ -129,8 +129,8 @@ class RawReader:
                 f"{self.feature.name}: its function failed on {where} in an audit: "
                 f"{type(error).__name__}: {error}"
             ) from error
-        kept = validate.check(self.feature.validators, rows, f"{self.feature.name}: {where}").kept
-        return without(kept, self.store.forgotten())[0]
+        rows = without(rows, self.store.forgotten())[0]
+        return validate.check(self.feature.validators, rows, f"{self.feature.name}: {where}").kept
 
     def _called(self, frame: pl.DataFrame) -> pl.DataFrame:
         """The function's rows of a frame as it is; lazily, as builds call most, if it takes no other."""

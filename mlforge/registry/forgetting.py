@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.metadata import entry_points
 
 from mlforge.core.forgotten import Entity
 from mlforge.core.schema import INTEGERS
@@ -53,11 +54,11 @@ def entities_of(store: Store, texts: Sequence[str]) -> list[Entity]:
     return [_entity(text, columns) for text in texts]
 
 
-def forget(definitions: Definitions, entities: Sequence[Entity]) -> Outcome:
+def forget(definitions: Definitions, entities: Sequence[Entity], url: str | None = None) -> Outcome:
     """Have the store remember that entities are forgotten, then delete their rows from each feature in turn.
 
     It may be repeated, also after a kill in its midst: what is done already is not done again. Features of features are
-    refreshed behind those that they are made from.
+    refreshed behind those that they are made from. url: the server whose event log may name them, None for none.
     """
     store = definitions.store
     store.establish()
@@ -84,7 +85,20 @@ def forget(definitions: Definitions, entities: Sequence[Entity]) -> Outcome:
             )
         except MlforgeError as error:
             outcome.failures.setdefault(name, error)
+    if url is not None:
+        _forget_elsewhere(definitions, url, entities, outcome)
     return outcome
+
+
+def _forget_elsewhere(
+    definitions: Definitions, url: str, entities: Sequence[Entity], outcome: Outcome
+) -> None:
+    """Have the packages that keep something else of a project, which mlforge does not know, forget too."""
+    for entry in entry_points(group="mlforge.forgetting"):
+        try:
+            entry.load()(definitions, url, entities)
+        except MlforgeError as error:
+            outcome.failures[entry.name] = error
 
 
 def _published(definitions: Definitions, name: str) -> tuple[str | None, int, int]:

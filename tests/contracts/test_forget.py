@@ -22,6 +22,8 @@ from mlforge.online import RedisStore
 from mlforge.profiles.table import profile_version
 from mlforge.registry.forgetting import entities_of, forget
 from mlforge.training_sets.making import training_set
+from worker.project import scope_of
+from worker.state.event_log import EventLog
 
 ANN, NUMBER = "ann-of-arles", 7_203_984_651
 START = datetime(2025, 1, 1, tzinfo=UTC)
@@ -33,9 +35,10 @@ from mlforge import Definitions, feature
 from mlforge.metrics import Rolling
 from mlforge.store import LocalStore
 
+RULES = {"user_id": [v.unique()]}
 WINDOWS = [Rolling("7d", {"amount": ["sum", "count"]}), Rolling("all", {"user_id": ["last", "mode"]})]
 
-@feature(keys=["user_id"], source="events/", timestamp="at", metrics=WINDOWS[:1])
+@feature(keys=["user_id"], source="events/", timestamp="at", metrics=WINDOWS[:1], validators=RULES)
 def spend(df):
     return df.select("user_id", "at", "amount", "shop")
 
@@ -63,7 +66,7 @@ defs = Definitions(LocalStore("store"), [spend, daily, shops, peaks, profile, wh
 """
 
 
-@pytest.fixture(params=["polars", "duckdb"])
+@pytest.fixture(params=["polars", pytest.param("duckdb", marks=pytest.mark.slow)])
 def definitions(
     request: pytest.FixtureRequest,
     tmp_path: Path,
@@ -134,6 +137,11 @@ def keys_in_redis(url: str) -> dict[str, int]:
         return {name: len(list(client.scan_iter(f"mlforge:{name}:*"))) for name in names}
 
 
+def store_reason(definitions: Definitions) -> str:
+    """The reason why a file is set aside, as the books have it."""
+    return definitions.store.books("spend").quarantine["bad.parquet"].reason
+
+
 def audited(definitions: Definitions) -> None:
     """Hold every feature against its raw files, all of their entities."""
     for name in definitions.features:
@@ -173,6 +181,12 @@ def test_every_byte_of_an_entity_goes_and_none_comes_back(
     drop("b", (others[0], 2, 1.5))
     drop("c", (value, 40, 2.5), shop="b")
     definitions.build(online=True)
+    drop("bad", (value, 41, 1.0), (value, 42, 1.0), (others[1], 43, 5.0))
+    definitions.build(online=True)
+    assert str(value) in store_reason(definitions)
+    log = EventLog(Redis.from_url(redis_url), scope_of(definitions))
+    for text in (f"amount fails ({value})", "amount fails (10)"):
+        log.write("quarantined", "spend", files=[{"reason": text}])
     store = definitions.store
     first = str(store.versions("spend")[0])
     pin(store, "spend", first)
@@ -184,7 +198,7 @@ def test_every_byte_of_an_entity_goes_and_none_comes_back(
     before = keys_in_redis(redis_url)
 
     entities = entities_of(store, [f"user_id={value}"])
-    outcome = forget(definitions, entities)
+    outcome = forget(definitions, entities, redis_url)
     assert outcome.failures == {}
     spend = outcome.features["spend"]
     assert (spend.files, spend.rows) == (("a.parquet", "c.parquet"), 2)
@@ -199,6 +213,10 @@ def test_every_byte_of_an_entity_goes_and_none_comes_back(
     assert verify(store, definitions.features) == []
     again = forget(definitions, entities)
     assert [each.version for each in again.features.values()] == [None] * 6
+    assert [entry.details["files"] for entry in log.recent()] == [[{"reason": "amount fails (10)"}]]
+    assert "(forgotten)" in store_reason(definitions)
+    assert {name: each.changed for name, each in definitions.build().items()}["spend"]
+    assert not store.books("spend").quarantine
     versions = {name: store.versions(name) for name in definitions.features}
 
     # Nothing that happens to the sources brings a row back, or makes a version where nothing else changed.

@@ -447,8 +447,14 @@ def test_a_folder_that_vanishes_on_the_way_is_a_clear_error_and_comes_back_whole
 
 @pytest.mark.parametrize(
     "place",
-    [*FORGETTING, "file.synced", "partial.written", "stage.made", "parts.placed", "publish.renamed",
-     "publish.pointed", "books.written", *PUSHING[:2], "push.finished", *REMOVING, "packs.listed"],
+    [
+        *FORGETTING,
+        *(
+            pytest.param(place, marks=pytest.mark.slow)
+            for place in ("file.synced", "partial.written", "stage.made", "parts.placed", "publish.renamed",
+                          "publish.pointed", "books.written", *PUSHING[:2], "push.finished", *REMOVING, "packs.listed")
+        ),
+    ],
 )  # fmt: skip
 def test_a_forgetting_killed_at_any_step_is_ended_by_the_next(
     place: str, stages: dict[str, Path], tmp_path: Path, redis_url: str

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from redis import Redis
 
+from mlforge.core.forgotten import Entity
 from worker.state.figures import add_or_begin_anew
 
 KEPT = 1_000
@@ -102,6 +103,27 @@ class EventLog:
         answer: Any = self._redis.xrevrange(self._stream, count=count)
         return list(_entries({"": answer}))
 
+    def delete_naming(self, entities: Sequence[Entity]) -> int:
+        """Delete the entries whose details name the value of an entity; returns how many those were.
+
+        The stream is written anew with the ids of the others: an entry that a server deletes leaves its bytes in the stream.
+        """
+
+        def rewrite(pipeline: Any) -> int:
+            answer: Any = pipeline.xrange(self._stream)
+            entries = [(_text(id), raw) for id, raw in answer]
+            named = {e.id for e in _entries({"": answer}) if _names(e.details, entities)}
+            pipeline.multi()
+            if named:
+                pipeline.delete(self._stream)
+                for id, raw in entries:
+                    if id not in named:
+                        pipeline.xadd(self._stream, raw, id=id)
+            return len(named)
+
+        deleted: Any = self._redis.transaction(rewrite, self._stream, value_from_callable=True)  # type: ignore[arg-type]
+        return int(deleted)
+
     def forget(self, feature: str) -> None:
         """Remove the figures of a feature that is gone."""
         self._redis.delete(f"{self._freshness}:{feature}")
@@ -123,6 +145,16 @@ def _entry(id: str, fields: Mapping[str, str]) -> Entry:
     except (KeyError, ValueError, RecursionError):
         pass
     return Entry(id, UNREADABLE, None, {"fields": sorted(fields)[:10]})
+
+
+def _names(details: Any, entities: Sequence[Entity]) -> bool:
+    """Whether a text anywhere in JSON names an entity's value."""
+    if isinstance(details, dict):
+        return any(_names(value, entities) for value in details.values())
+    if isinstance(details, list):
+        return any(_names(value, entities) for value in details)
+    text = details if isinstance(details, str) else ""
+    return any(entity.redacted(text) != text for entity in entities)
 
 
 def _number(value: bytes | str) -> float | None:

@@ -7,7 +7,12 @@ from contextlib import closing
 from typing import TYPE_CHECKING
 
 from mlforge.cli.command import Command
-from mlforge.cli.options import definitions_option, json_option, served_definitions_of
+from mlforge.cli.options import (
+    definitions_option,
+    json_option,
+    served_definitions_of,
+    workers_url,
+)
 from mlforge.cli.output import confirmed, fail, note, plural, print_json, stdout_is_ours
 from mlforge.cli.table import table
 from mlforge.errors import MlforgeError
@@ -45,7 +50,7 @@ def forget(args: argparse.Namespace) -> int:
         question = f"forget {', '.join(args.entities)} in {where}: rows, and versions that hold them, for good?"
         if not args.yes and not confirmed(question):
             raise MlforgeError("nothing was forgotten; --yes forgets without asking")
-        outcome = forget_entities(definitions, entities)
+        outcome = forget_entities(definitions, entities, workers_url(args))
     if args.json:
         print_json(_document(outcome))
     else:
