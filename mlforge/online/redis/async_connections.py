@@ -27,6 +27,7 @@ class AsyncConnections:
         self, kind: str, options: Mapping[str, Any], backoff: ExponentialBackoff, retries: int
     ) -> None:
         self._kind, self._options = getattr(kinds, kind), options
+        self._trip_s: float | None = options.get("socket_timeout")
         self._retry = Retry(backoff, retries)
         self._pools: dict[asyncio.AbstractEventLoop, _Pool] = {}
 
@@ -49,7 +50,7 @@ class AsyncConnections:
                 pool.idle.pop() if pool.idle else self._kind(**self._options, retry=self._retry)
             )
             try:
-                return await _answers(connection, commands, replies)
+                return await _answers(connection, commands, replies, self._trip_s)
             finally:
                 pool.idle.append(connection)
         finally:
@@ -94,18 +95,31 @@ class _Pool:
             await self.idle.pop().disconnect()
 
 
-async def _answers(connection: Any, commands: bytes, replies: int) -> list[Any]:
-    """The replies on a connection, which is closed if any of them does not arrive."""
+async def _answers(
+    connection: Any, commands: bytes, replies: int, trip_s: float | None
+) -> list[Any]:
+    """The replies on a connection, which is closed if any of them does not arrive.
+
+    trip_s: seconds for commands and replies together. One deadline for all of them: redis-py sets one for the sending and one for
+    each reply, which costs more than the reading.
+    """
     check = _cancellations()
 
     async def once() -> list[Any]:
-        await connection.send_packed_command([commands])
-        check()
-        return [await _answer(connection) for _ in range(replies)]
+        try:
+            async with asyncio.timeout(trip_s):
+                await connection.send_packed_command([commands])
+                check()
+                return [await _answer(connection) for _ in range(replies)]
+        except TimeoutError:
+            raise redis.TimeoutError(f"no answer within {trip_s:g} seconds") from None
 
     try:
-        await connection.connect()
-        check()
+        if not connection.is_connected:
+            connection.socket_timeout = trip_s
+            await connection.connect()
+            check()
+        connection.socket_timeout = None
         answers: list[Any] = await connection.retry.call_with_retry(
             once, lambda _: connection.disconnect()
         )
