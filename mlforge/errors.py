@@ -19,7 +19,8 @@
     │   ├── VersionInUse         a version that is to be removed is being read
     │   └── UnsupportedStore     another format, or a place where a store must not be
     ├── RetrievalError           a spine or a request that cannot be answered
-    │   └── LockMismatch         a column that a model was made with is gone, or means something else
+    │   ├── LockMismatch         a column that a model was made with is gone, or means something else
+    │   └── ColumnMissing        a column that the version in use does not have
     ├── OnlineError              the online store
     │   ├── NotServed            no books for the feature, or older than asked for
     │   ├── OwnedElsewhere       the feature's rows are of another store
@@ -53,9 +54,13 @@ def without_owners(text: str, *owners: str) -> str:
     return text
 
 
+_LONGEST_NAME = 200
+"""A longer text resembles no name; to look for one would take seconds of a text that a caller sends."""
+
+
 def near_names(name: object, names: Iterable[str], most: int = 3, cutoff: float = 0.6) -> list[str]:
     """The names that a mistyped one may mean, the nearest first; case does not count. None for a value that is no text."""
-    if not isinstance(name, str):
+    if not isinstance(name, str) or len(name) > _LONGEST_NAME:
         return []
     by_word: dict[str, list[str]] = {}
     for other in dict.fromkeys(names):
@@ -172,6 +177,10 @@ class RetrievalError(MlforgeError):
 
 class LockMismatch(RetrievalError):
     """A column that a lock names is gone, has another dtype, or means something else."""
+
+
+class ColumnMissing(RetrievalError):
+    """A column that is asked for and that the version in use does not have."""
 
 
 class OnlineError(MlforgeError):

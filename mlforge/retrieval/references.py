@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 from mlforge.core.arguments import shown
 from mlforge.core.values import FIRST_INSTANT, LAST_INSTANT, Version, to_us
-from mlforge.errors import RetrievalError, StoreError, did_you_mean
+from mlforge.errors import ColumnMissing, RetrievalError, StoreError, did_you_mean
 from mlforge.features.feature import Feature
 from mlforge.features.selection import Selection
 
@@ -40,12 +40,12 @@ class Reference:
         return {key: renamed.get(key, key) for key in keys}
 
     def chosen(self, columns: Sequence[str]) -> Sequence[str]:
-        """The columns of an answer, of all that the feature has; RetrievalError for one that it does not have."""
+        """The columns of an answer, of all that the feature has; ColumnMissing for one that it does not have."""
         if not self.columns:
             return columns
         for name in self.columns:
             if name not in columns:
-                raise RetrievalError(
+                raise ColumnMissing(
                     f"{self.name}: no column {name!r}; {did_you_mean(name, columns)}"
                 )
         return self.columns

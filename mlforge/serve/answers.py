@@ -9,10 +9,12 @@ from typing import Any
 
 import polars as pl
 
+from mlforge.core.schema import Column
 from mlforge.core.values import to_iso
 from mlforge.frames import polars_schema
 from mlforge.frames.encoding import json_value
 from mlforge.retrieval.serving import DETAILS, OnlineAnswer
+from mlforge.serve.problems import Refused
 
 Document = dict[str, Any]
 
@@ -78,12 +80,19 @@ def served(answer: OnlineAnswer) -> Document:
 def arrow_body(answer: OnlineAnswer) -> bytes:
     """The flat rows as a stream of Arrow, the columns in their dtypes."""
     rows = _rows(answer)
-    columns = [
-        pl.Series(
-            column.name, [row[column.name] for row in rows], polars_schema.to_polars(column.dtype)
-        )
-        for column in answer.columns
-    ]
+    columns = [_series(column, [row[column.name] for row in rows]) for column in answer.columns]
     stream = io.BytesIO()
     pl.DataFrame(columns).write_ipc_stream(stream, compat_level=pl.CompatLevel.oldest())
     return stream.getvalue()
+
+
+def _series(column: Column, values: list[Any]) -> pl.Series:
+    """A column in its dtype; Refused for an entity's key that the dtype does not have, as of no row."""
+    try:
+        return pl.Series(column.name, values, polars_schema.to_polars(column.dtype))
+    except (TypeError, ValueError, OverflowError, pl.exceptions.PolarsError):
+        raise Refused(
+            422,
+            "unfit_request",
+            f"a value of {column.name!r} is no {column.dtype}, so that Arrow cannot hold it; ask for JSON, or leave it out",
+        ) from None

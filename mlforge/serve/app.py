@@ -56,7 +56,7 @@ class App:
         self.definitions, self.store, self.counters = definitions, store, Counters()
         self._admission = None if keys is None else Admission(keys_in(keys, definitions.services))
         self._reads = Reads(definitions, store, limits, KeptServices(definitions))
-        catalogue = Catalogue(definitions, store, limits, self.counters)
+        catalogue = Catalogue(definitions, store, limits, self.counters, keys is not None)
         operations = Operations(definitions, live)
         self._events = Events(live)
         self._page = Page(definitions, store, operations, live, self._admission)
@@ -84,6 +84,7 @@ class App:
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         began, status = time.perf_counter(), _GONE
+        scope = _below_root(scope)
         self.counters.in_flight += 1
 
         async def sent(message: Message) -> None:
@@ -129,13 +130,23 @@ class App:
         await send({"type": "lifespan.shutdown.complete"})
 
 
+def _below_root(scope: Scope) -> Scope:
+    """The request as it is below the path that the application is mounted at (`--root-path`)."""
+    root, path = scope.get("root_path", ""), scope["path"]
+    if not root or not path.startswith(f"{root}/"):
+        return scope
+    return {**scope, "path": path.removeprefix(root), "root_path": ""}
+
+
 def _problem(error: Exception, scope: Scope) -> Problem:
     """The problem that stands for an error; one that is not the library's own is logged."""
     if isinstance(error, MlforgeError):
         return problem_of(error)
     method, path = scope["method"], scope["path"]
     if isinstance(error, HTTPException) and error.status_code == 405:
-        return Problem(405, "method_not_allowed", f"{path} does not take {method}")
+        allowed = (error.headers or {}).get("Allow", "GET")
+        further = ((b"allow", allowed.encode()),)
+        return Problem(405, "method_not_allowed", f"{path} does not take {method}", further)
     if isinstance(error, HTTPException):
         return Problem(404, "unknown_path", f"there is no {path}; /openapi.json says what there is")
     _log.error("a request failed", method=method, path=path, exc_info=error)

@@ -56,6 +56,7 @@ class Catalogue:
     online: OnlineStore
     limits: Limits
     counters: Counters
+    takes_keys: bool = False
 
     def routes(self) -> list[Route]:
         """The routes by path, the longer ones first."""
@@ -91,7 +92,7 @@ class Catalogue:
             (service_entry(self.definitions, graph, name), service_keys(self.definitions, name))
             for name in self.definitions.services
         ]
-        return openapi.document(self.definitions.name, services, self.limits)
+        return openapi.document(self.definitions.name, services, self.limits, self.takes_keys)
 
     def _catalogue(self, request: Request) -> Document:
         registry = Registry.of(self.definitions)

@@ -38,6 +38,7 @@ _OF_SOURCES = ("/v1/sources/", "/v1/drops/")
 _PAGE_OF_SERVICE = "/services/"
 _HOLDER = "mlforge.key"
 _FIELDS = ("sha256", "services", "per_second", "operates", "sources")
+_LONGEST_WAIT_S = 86_400
 _HASH = re.compile(r"[0-9a-f]{64}")
 
 
@@ -95,8 +96,12 @@ class Admission:
         if not key.allows(path):
             raise Refused(403, "not_allowed", f"the key of {key.name} does not allow {path}")
         if key.per_second is not None and not self._takes_one(key.hash, key.per_second):
+            wait = (1 - self._allowances[key.hash].left) / key.per_second
             raise Refused(
-                429, "too_many_requests", f"{key.name} may ask {key.per_second:g} times a second"
+                429,
+                "too_many_requests",
+                f"{key.name} may ask {key.per_second:g} times a second",
+                retry_after=str(min(math.ceil(wait), _LONGEST_WAIT_S)),
             )
 
     def holder(self, key: bytes) -> ApiKey | None:

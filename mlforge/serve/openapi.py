@@ -25,9 +25,15 @@ _TEXTS = re.compile(r"(Datetime|Decimal|Duration|Time|Categorical|Enum)\b")
 
 
 def document(
-    project: str, services: Sequence[tuple[ServiceEntry, Schema]], limits: Limits
+    project: str,
+    services: Sequence[tuple[ServiceEntry, Schema]],
+    limits: Limits,
+    takes_keys: bool = False,
 ) -> Document:
-    """The OpenAPI 3.1 document. services: each with the keys of its entities, none where they are not known yet."""
+    """The OpenAPI 3.1 document.
+
+    services: each with the keys of its entities, none where they are not known yet. takes_keys: whether callers need a key.
+    """
     paths = dict(_PATHS)
     for entry, keys in services:
         paths[f"/v1/services/{entry.name}"] = _service(entry, keys, limits)
@@ -35,7 +41,11 @@ def document(
         "openapi": "3.1.0",
         "info": {"title": f"{project}: features", "version": release()},
         "paths": paths,
-        "components": {"schemas": {"Problem": _PROBLEM, "Served": _SERVED}},
+        "components": {
+            "schemas": {"Problem": _PROBLEM, "Served": _SERVED},
+            "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
+        },
+        "security": [{"key": []}] if takes_keys else [],
     }
 
 
@@ -222,7 +232,11 @@ _USE = {
     ]
 }
 _READ_FEATURES = _object(
-    {"features": {**_list(_USE), "minItems": 1}, "entities": _list({"type": "object"}), **_OPTIONS},
+    {
+        "features": {**_list(_USE), "minItems": 1, "maxItems": Limits().features},
+        "entities": {**_list({"type": "object"}), "maxItems": Limits().entities},
+        **_OPTIONS,
+    },
     ["features", "entities"],
     closed=True,
 )

@@ -8,6 +8,7 @@ from http import HTTPStatus
 from typing import Any
 
 from mlforge.errors import (
+    ColumnMissing,
     DefinitionError,
     FeatureNotFound,
     LockMismatch,
@@ -31,12 +32,13 @@ RETRY_AFTER_S = 1
 class Problem:
     """A fault as a caller is told of it.
 
-    status: of HTTP. reason: a word for programs, such as `not_served`. detail: a sentence for people.
+    status: of HTTP. reason: a word for programs, such as `not_served`. detail: a sentence for people. further: headers of its own.
     """
 
     status: int
     reason: str
     detail: str
+    further: tuple[tuple[bytes, bytes], ...] = ()
 
     @property
     def document(self) -> dict[str, Any]:
@@ -57,18 +59,21 @@ class Problem:
     @property
     def headers(self) -> list[tuple[bytes, bytes]]:
         """Headers beyond those of each answer: how to bring a key, when to ask again."""
-        again = str(RETRY_AFTER_S).encode()
         if self.status == 401:
             return [(b"www-authenticate", b"Bearer")]
-        return [(b"retry-after", again)] if self.status in (429, 503) else []
+        own = list(self.further)
+        if self.status in (429, 503) and not own:
+            return [(b"retry-after", str(RETRY_AFTER_S).encode())]
+        return own
 
 
 class Refused(MlforgeError):
     """A request that is refused as it stands; `problem` says why."""
 
-    def __init__(self, status: int, reason: str, detail: str) -> None:
+    def __init__(self, status: int, reason: str, detail: str, **headers: str) -> None:
         super().__init__(detail)
-        self.problem = Problem(status, reason, detail)
+        further = ((n.replace("_", "-").encode(), v.encode()) for n, v in headers.items())
+        self.problem = Problem(status, reason, detail, tuple(further))
 
 
 _OF_ERRORS: tuple[tuple[type[MlforgeError], int, str], ...] = (
@@ -82,6 +87,7 @@ _OF_ERRORS: tuple[tuple[type[MlforgeError], int, str], ...] = (
     (VersionConflict, 409, "version_conflict"),
     (StoreError, 503, "store_unavailable"),
     (LockMismatch, 409, "lock_mismatch"),
+    (ColumnMissing, 503, "not_served"),
     (RetrievalError, 422, "unfit_request"),
     (DefinitionError, 500, "unfit_definitions"),
     (MlforgeError, 500, "failed"),

@@ -26,6 +26,8 @@ from mlforge.serve.read_request import (
 from mlforge.services.keeping import AT
 from mlforge.services.service import Service
 
+_MANY = 500
+"""Up to how many rows of features are written as JSON on the event loop: more would keep other requests waiting."""
 SERVICES, FEATURES = "/v1/services/", "/v1/features"
 
 
@@ -59,7 +61,9 @@ class Reads:
         )
         if request.arrow:
             return await _arrow(answer)
-        return Reply(json_body(answer, request.layout, request.details))
+        if len(answer.rows) * len(answer.parts) <= _MANY:
+            return Reply(json_body(answer, request.layout, request.details))
+        return Reply(await asyncio.to_thread(json_body, answer, request.layout, request.details))
 
     async def _request(self, scope: Scope, receive: Receive) -> ReadRequest:
         path, method, query = scope["path"], scope["method"], scope["query_string"]
@@ -70,10 +74,10 @@ class Reads:
             body = await body_of(scope, receive, self.limits)
             return features_request(self.definitions.features, query, accept, body, self.limits)
         service = await self._service(path.removeprefix(SERVICES))
-        if method == "GET":
+        if method in ("GET", "HEAD"):
             return entity_request(service, query, accept)
         if method != "POST":
-            raise _not_taken(path, method, "GET and POST")
+            raise _not_taken(path, method, "GET", "HEAD", "POST")
         body = await body_of(scope, receive, self.limits)
         return service_request(service, query, accept, body, self.limits)
 
@@ -86,8 +90,9 @@ class Reads:
         return service
 
 
-def _not_taken(path: str, method: str, methods: str) -> Refused:
-    return Refused(405, "method_not_allowed", f"{path} takes {methods}, not {method}")
+def _not_taken(path: str, method: str, *methods: str) -> Refused:
+    told = f"{path} takes {' and '.join(filter(None, (', '.join(methods[:-1]), methods[-1])))}, not {method}"
+    return Refused(405, "method_not_allowed", told, allow=", ".join(methods))
 
 
 async def _arrow(answer: OnlineAnswer) -> Reply:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import time
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from mlforge.cli import main
 from mlforge.core import clock
 from mlforge.core.values import to_us
 from mlforge.errors import DefinitionError
+from mlforge.metrics import Rolling
 from mlforge.online import RedisStore
 from mlforge.serve.app import App
 from mlforge.serve.keys import Admission, ApiKey, keys_in
@@ -314,7 +316,7 @@ def test_each_fault_of_a_request_is_a_problem_with_a_reason(
         ("GET", "/v1/services/plain?user_id=1&details=yes", 422, "unfit_request", "true or false"),
         ("GET", "/v1/services/plain?user=1", 422, "unfit_request", "the keys are user_id"),
         ("GET", f"{CHECKOUT}?user_id=1&buyer_id=1&price=x", 422, "unfit_request", "no number"),
-        ("DELETE", "/v1/services/plain", 405, "method_not_allowed", "GET and POST"),
+        ("DELETE", "/v1/services/plain", 405, "method_not_allowed", "GET, HEAD and POST, not DELETE"),
         ("PUT", "/v1/features", 405, "method_not_allowed", "/v1/features"),
         ("POST", "/v1/catalog", 405, "method_not_allowed", "/v1/catalog"),
         ("GET", "/v1/nothing", 404, "unknown_path", "/openapi.json"),
@@ -338,6 +340,52 @@ def test_each_fault_of_a_path_or_a_query_is_a_problem_with_a_reason(
     assert (answer.status_code, answer.json()["reason"]) == (status, reason), answer.text
     assert said in answer.json()["detail"]
     assert answer.headers["content-type"] == PROBLEM
+
+
+def test_methods_roots_and_long_names_are_told_apart_at_once(served: Definitions) -> None:
+    ask = Caller(App(served))
+    for method, path, allowed in (
+        ("DELETE", PLAIN, {"GET", "HEAD", "POST"}),
+        ("PUT", FEATURES, {"POST"}),
+        ("POST", "/v1/catalog", {"GET", "HEAD"}),
+    ):
+        answer = ask(method, path)
+        assert set(answer.headers["allow"].split(", ")) == allowed
+    assert ask("HEAD", f"{PLAIN}?user_id=1").status_code == 200
+    assert ask("HEAD", "/v1/catalog").status_code == 200
+    began = time.perf_counter()
+    body = {"features": ["x" * 3_000_000], "entities": []}
+    assert ask("POST", FEATURES, json=body).status_code == 404
+    assert time.perf_counter() - began < 5
+    huge = {"entities": [{"user_id": 2**70}]}
+    assert ask("POST", PLAIN, json=huge).status_code == 200
+    arrow = ask("POST", PLAIN, json=huge, headers={"accept": ARROW})
+    assert (arrow.status_code, arrow.json()["reason"]) == (422, "unfit_request"), arrow.text
+    many = {"features": ["spend", "other"], "entities": [{"user_id": u} for u in range(1_000)]}
+    assert len(ask("POST", f"{FEATURES}?layout=flat", json=many).json()["rows"]) == 1_000
+
+    async def below_a_root(path: str) -> int:
+        transport = httpx.ASGITransport(App(served), root_path="/features")
+        async with httpx.AsyncClient(transport=transport, base_url="http://here") as client:
+            return (await client.get(path)).status_code
+
+    for path in (f"/features{PLAIN}?user_id=1", "/features/v1/catalog", "/features/healthz"):
+        assert asyncio.run(below_a_root(path)) == 200, path
+
+
+def test_a_column_that_the_served_version_lacks_is_the_servers_fault(
+    served: Definitions, tmp_path: Path
+) -> None:
+    project = Project(tmp_path / "edited").on(served.store)
+    spend = project.define(metrics=[Rolling(["7d", "9d"], {"amount": ["sum"]})])
+    edited = project.definitions(
+        spend,
+        online_store=served.online_store,
+        services=[Service("wide", features=[spend["amount__sum__9d"]])],
+    )
+    answer = Caller(App(edited))("GET", "/v1/services/wide?user_id=1")
+    assert (answer.status_code, answer.json()["reason"]) == (503, "not_served"), answer.text
+    assert "amount__sum__9d" in answer.json()["detail"]
 
 
 def test_what_the_online_store_cannot_say_is_a_503_and_never_a_zero(
@@ -523,6 +571,11 @@ def test_a_key_opens_what_it_allows_as_often_as_it_allows(
         ask("POST", FEATURES, json={}, headers={"authorization": "Bearer some"}).status_code == 403
     )
     assert ask("GET", one).headers["www-authenticate"] == "Bearer"
+    refused = ask("GET", one, headers={"authorization": "Bearer slow"})
+    assert 0 < int(refused.headers["retry-after"]) <= 86_400
+    document = ask("GET", "/openapi.json", headers={"authorization": "Bearer all"}).json()
+    assert document["security"] == [{"key": []}]
+    assert document["components"]["securitySchemes"]["key"]["scheme"] == "bearer"
 
 
 def test_requests_are_let_in_again_as_time_goes_by() -> None:
