@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from mlforge.client import Client
 from mlforge.definitions.loader import load
 from tests.support.projects import rows
 from tests.support.servers import free_port, started
@@ -85,6 +86,9 @@ def test_it_answers_tells_of_an_outage_and_drains_when_it_is_to_end(
             assert asked(url, "/healthz") == (200, {"alive": True})
             status, answer = asked(url)
             assert (status, list(answer)) == (200, ["features", "served"])
+            with Client(url) as client:
+                [row] = client.service("plain", [{"user_id": 1}]).rows
+            assert row["spend__amount__sum__7d"] == 3.0
             redis.stop()
             status, answer = asked(url)
             assert (status, answer["reason"]) == (503, "online_store_unavailable")
