@@ -8,9 +8,11 @@ if TYPE_CHECKING:
     from mlforge.definitions.registry import Definitions
     from mlforge.features.feature import Feature, feature
     from mlforge.retrieval.explain import explain
+    from mlforge.retrieval.labels import ahead
     from mlforge.retrieval.serving import aget_online_features, get_online_features
     from mlforge.retrieval.training import get_training_data
     from mlforge.services.service import Service
+    from mlforge.training_sets.event_spines import events_of
     from mlforge.training_sets.making import training_set
     from mlforge.training_sets.training_set import TrainingSet
 
@@ -20,6 +22,8 @@ __all__ = [
     "Service",
     "TrainingSet",
     "aget_online_features",
+    "ahead",
+    "events_of",
     "explain",
     "feature",
     "get_online_features",
@@ -32,6 +36,8 @@ _HOMES = {
     "Definitions": "mlforge.definitions.registry",
     "Feature": "mlforge.features.feature",
     "aget_online_features": "mlforge.retrieval.serving",
+    "ahead": "mlforge.retrieval.labels",
+    "events_of": "mlforge.training_sets.event_spines",
     "explain": "mlforge.retrieval.explain",
     "feature": "mlforge.features.feature",
     "get_online_features": "mlforge.retrieval.serving",

@@ -41,7 +41,8 @@ def joined(
 ) -> list[pl.Series]:
     """The features' columns, as long as the spine and in its order, under their names in the answer.
 
-    Where a service names the features, its defaults take the place of nulls, and its derived columns come behind.
+    Where a service names the features, its defaults take the place of nulls, and its derived columns come behind; labels
+    come behind all.
     timestamp: the spine's time column. warns: whether to log that a spine is made of a feature's own events.
     Raises RetrievalError for a spine that does not fit, IntegrityError where stored events are missing or damaged.
     """
@@ -58,12 +59,29 @@ def joined(
         values = evaluation.values_at(engine, events, points)
         outputs += use.outputs
         columns += [values[c.name].alias(to) for c, to in zip(chosen, labels, strict=True)]
+    ahead = _labels(table, reading, timestamp, engine, names)
     service = reading.service
     if service is None:
-        return filled_columns(columns, own_defaults(tuple(outputs)))
+        return [*filled_columns(columns, own_defaults(tuple(outputs))), *ahead]
     keys = _keys(table, reading.uses) if service.derived else {}
     instants = _instants(service, table, reading.uses, timestamp)
-    return _completed(service, table, columns, tuple(outputs), keys, instants)
+    return [*_completed(service, table, columns, tuple(outputs), keys, instants), *ahead]
+
+
+def _labels(
+    table: Table, reading: Reading, timestamp: str | None, engine: Engine, names: AnswerNames
+) -> list[pl.Series]:
+    """The labels' columns."""
+    derived = [] if reading.service is None else [column.name for column in reading.service.derived]
+    columns = []
+    for use in reading.labels:
+        if use.name in derived:
+            raise RetrievalError(
+                f"the service derives {use.name!r}, which is a label's name, too; rename the label"
+            )
+        names.add(use.name, f"the label {use.name!r}", use.label.metric.name)
+        columns.append(use.values(engine, reading.store, use.points(table, timestamp)))
+    return columns
 
 
 def _events(use: FeatureUse, reading: Reading) -> Events:

@@ -11,7 +11,9 @@ from mlforge.core.manifest import Manifest
 from mlforge.core.schema import Schema
 from mlforge.core.values import Version
 from mlforge.errors import IntegrityError, RetrievalError, StoreError, VersionNotFound
+from mlforge.retrieval.labels import Ahead, LabelUse
 from mlforge.retrieval.references import FeatureRef, Reference, check_store, parse_references
+from mlforge.retrieval.versions import Versions
 from mlforge.services.completion import Output
 from mlforge.services.keeping import AT, service_at
 from mlforge.services.locking import UsedColumn, check_lock, promised, used_columns
@@ -55,11 +57,24 @@ class FeatureUse:
 
 @dataclass(frozen=True)
 class Reading:
-    """The versions of an answer's features, in order, and the service that names them, if one does."""
+    """The versions of an answer's features, in order, and the service that names them, if one does.
+
+    labels: the aggregations over events ahead, which come behind the features' columns. spine: the version of whose
+    events a spine is made, if it is.
+    """
 
     store: Store
     uses: tuple[FeatureUse, ...]
     service: Service | None = None
+    labels: tuple[LabelUse, ...] = ()
+    spine: Manifest | None = None
+
+    @property
+    def manifests(self) -> tuple[Manifest, ...]:
+        """All versions that are read."""
+        sources = (label.source for label in self.labels)
+        spine = () if self.spine is None else (self.spine,)
+        return (*(use.manifest for use in self.uses), *sources, *spine)
 
     @property
     def stored(self) -> Reading:
@@ -85,13 +100,33 @@ class Reading:
     def leased(self) -> Iterator[None]:
         """Keep the versions from being pruned while the block runs; VersionNotFound if one is gone."""
         with ExitStack() as leases:
-            for use in self.uses:
-                if use.manifest.version is not None:
-                    leases.enter_context(self.store.lease(use.manifest.name, use.manifest.version))
+            for manifest in self.manifests:
+                if manifest.version is not None:
+                    leases.enter_context(self.store.lease(manifest.name, manifest.version))
             yield
 
 
-def reading_of(features: Sequence[FeatureRef] | Service | str, store: Store) -> Reading:
+@dataclass(frozen=True)
+class Terms:
+    """Terms of a reading beside its features.
+
+    labels: by name. spine: the feature of whose events a spine is made. known_at: the instant, in UTC microseconds, whose
+    versions are meant; None for now.
+    """
+
+    labels: Mapping[str, Ahead] = field(default_factory=dict)
+    spine: Reference | None = None
+    known_at: int | None = None
+
+
+FEATURES_ALONE = Terms()
+
+
+def reading_of(
+    features: Sequence[FeatureRef] | Service | str,
+    store: Store,
+    terms: Terms = FEATURES_ALONE,
+) -> Reading:
     """The versions that these features mean now, each resolved once.
 
     features: a list, a Service, or a kept version of one as in `"checkout@1"`. Raises RetrievalError for a list of
@@ -103,7 +138,13 @@ def reading_of(features: Sequence[FeatureRef] | Service | str, store: Store) -> 
         features = service_at(store, features)
     service = features if isinstance(features, Service) else None
     references = parse_references(service.features if service else features)
-    reading = Reading(store, _resolve(references, store), service)
+    versions = Versions(store, terms.known_at)
+    labels = (
+        LabelUse.checked(name, label, versions.of(label.reference))
+        for name, label in terms.labels.items()
+    )
+    spine = None if terms.spine is None else versions.of(terms.spine)
+    reading = Reading(store, _resolve(references, versions), service, tuple(labels), spine)
     if service is not None and service.kept is not None:
         with promised(service):
             check_lock(service.kept, service, reading.columns)
@@ -114,6 +155,7 @@ def read(
     features: Sequence[FeatureRef] | Service | str,
     store: Store,
     answer: Callable[[Reading], Answer],
+    terms: Terms = FEATURES_ALONE,
 ) -> Answer:
     """The result of `answer` for the features' versions, which are leased meanwhile.
 
@@ -121,24 +163,26 @@ def read(
     `answer`; VersionNotFound where the caller had named a version that is gone.
     """
     for attempt in range(_TRIES):
-        reading = reading_of(features, store)
+        reading = reading_of(features, store, terms)
         try:
             with reading.leased():
                 return answer(reading)
         except (IntegrityError, VersionNotFound) as error:
-            if not _was_pruned(reading, error) or attempt == _TRIES - 1:
+            if not _was_pruned(reading, terms, error) or attempt == _TRIES - 1:
                 raise
     raise AssertionError("the last attempt returns or raises")
 
 
-def _was_pruned(reading: Reading, error: StoreError) -> bool:
+def _was_pruned(reading: Reading, terms: Terms, error: StoreError) -> bool:
     """Whether a version that was read is gone by now; VersionNotFound if the caller had named it."""
     gone = False
-    for use in reading.uses:
-        manifest = use.manifest
+    references = [use.reference for use in reading.uses]
+    references += [label.label.reference for label in reading.labels]
+    references += [] if terms.spine is None else [terms.spine]
+    for reference, manifest in zip(references, reading.manifests, strict=True):
         if manifest.version in reading.store.versions(manifest.name):
             continue
-        if use.reference.version is not None:
+        if reference.version is not None:
             raise VersionNotFound(
                 f"{manifest.name} {manifest.version} was pruned while it was read; ask for another version, and "
                 f"keep one that you train on with 'mlforge pin {manifest.name} {manifest.version}'"
@@ -147,13 +191,12 @@ def _was_pruned(reading: Reading, error: StoreError) -> bool:
     return gone
 
 
-def _resolve(references: Sequence[Reference], store: Store) -> tuple[FeatureUse, ...]:
+def _resolve(references: Sequence[Reference], versions: Versions) -> tuple[FeatureUse, ...]:
     """Each reference with its version and prefix, in order; one that is there twice is refused."""
     manifests: list[Manifest] = []
     uses: set[tuple[Reference, Version | None]] = set()
     for reference in references:
-        version = None if reference.version is None else str(reference.version)
-        manifest = store.resolve(reference.name, version)
+        manifest = versions.of(reference)
         use = (replace(reference, version=None), manifest.version)
         if use in uses:
             raise RetrievalError(
@@ -172,7 +215,7 @@ def _resolve(references: Sequence[Reference], store: Store) -> tuple[FeatureUse,
             r,
             m,
             r.prefix or (f"{m.name}__{m.version}" if m.name in several else m.name),
-            store.books(m.name).defaults,
+            versions.store.books(m.name).defaults,
         )
         for r, m in pairs
     )

@@ -108,7 +108,7 @@ def _used(feature: str | Feature | Selection) -> Reference:
             )
 
 
-def parse_instant(at: datetime | date | str | int) -> int:
+def parse_instant(at: datetime | date | str | int, name: str = "at") -> int:
     """The instant in UTC microseconds; RetrievalError for all that is none."""
     try:
         parsed = datetime.fromisoformat(at) if isinstance(at, str) else at
@@ -119,7 +119,7 @@ def parse_instant(at: datetime | date | str | int) -> int:
     instant = to_us(parsed) if isinstance(parsed, datetime) else parsed
     if type(instant) is not int or not FIRST_INSTANT <= instant <= LAST_INSTANT:
         raise RetrievalError(
-            f"at={shown(at)} is no instant; write ISO 8601, as in '2026-01-31' or '2026-01-31T10:00:00Z'"
+            f"{name}={shown(at)} is no instant; write ISO 8601, as in '2026-01-31' or '2026-01-31T10:00:00Z'"
         )
     return instant
 

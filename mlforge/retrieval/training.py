@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from datetime import date, datetime
 from typing import Any
 
 import polars as pl
@@ -13,8 +14,9 @@ from mlforge.core.signatures import named_arguments
 from mlforge.engines import engine_named
 from mlforge.frames import interop
 from mlforge.retrieval.join import joined
-from mlforge.retrieval.reading import Reading, read
-from mlforge.retrieval.references import FeatureRef
+from mlforge.retrieval.labels import Ahead, parse_labels
+from mlforge.retrieval.reading import Reading, Terms, read
+from mlforge.retrieval.references import FeatureRef, parse_instant
 from mlforge.services.locking import check_lock
 from mlforge.services.service import Service
 from mlforge.store import Store
@@ -28,6 +30,8 @@ def get_training_data(
     timestamp: str | None = None,
     engine: str = "polars",
     lock: Lock | str | os.PathLike[str] | None = None,
+    labels: Mapping[str, Ahead] | None = None,
+    known_at: datetime | date | str | int | None = None,
 ) -> Any:
     """The spine with each feature's values as of each row's own time.
 
@@ -43,6 +47,9 @@ def get_training_data(
         temporal column.
 
     lock: what a model was made with, a Lock or the path of its file: each of its columns must be in the answer as it was.
+    labels: `{"spend_ahead": ahead(user_spend, "amount", "sum", "30d")}`: columns behind the others, of events in
+        `(t, t + 30d]`; null where that is not over by the feature's watermark.
+    known_at: an instant, as `explain` takes one: the versions are those that the store had then.
 
     For metrics each value is exactly `value(entity, t)`; for a timestamped feature without metrics the
     latest row at or before `t`; for an untimed one the key's row. A null key or time is never
@@ -52,13 +59,19 @@ def get_training_data(
     or means something else than it did.
     """
     table, locked = interop.taken(spine), None if lock is None else lock_named(lock)
+    terms = Terms(parse_labels(labels), known_at=parse_known_at(known_at))
 
     def answer(reading: Reading) -> pl.DataFrame:
         if locked is not None:
             check_lock(locked, reading.service, reading.columns)
         return pl.DataFrame(joined(table, reading, timestamp, engine_named(engine)))
 
-    return table.with_values(read(features, store, answer))
+    return table.with_values(read(features, store, answer, terms))
+
+
+def parse_known_at(known_at: datetime | date | str | int | None) -> int | None:
+    """The instant in UTC microseconds; RetrievalError for all that is none."""
+    return None if known_at is None else parse_instant(known_at, "known_at")
 
 
 def stored_values(

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from mlforge.core.values import PRECISION
-from mlforge.engines import engine_named
+from mlforge.core.values import PRECISION, TimeRange
+from mlforge.engines import POINT, engine_named
 from mlforge.frames import interop
 from mlforge.retrieval.lineage import FILE
 from mlforge.retrieval.spine import spine_points
 from mlforge.store import Store
 from mlforge.training_sets.changes import ROW, ChangedEvents, changed_events
 from mlforge.training_sets.joining import Joining
-from mlforge.training_sets.moved import Remake, SetFeature
+from mlforge.training_sets.moved import Remake, SetFeature, then_and_now
 
 if TYPE_CHECKING:
     from mlforge.training_sets.training_set import TrainingSet
@@ -33,7 +33,8 @@ class BlastRadius:
     of which they do. by_column, by_file: how many rows differ in a column, and because of a file. versions: for each
     feature that has another version today, by the prefix of its columns, then and now. redefined: the features whose
     function, definition or defaults are others, by prefix. unlike: columns that cannot be compared, and why. looked_at: how many rows were
-    evaluated anew.
+    evaluated anew. spine: where its rows were made of a feature's events and that has another version today, then and now: rows
+    of the spine that would come or go are not counted.
     """
 
     rows: pl.DataFrame
@@ -43,6 +44,7 @@ class BlastRadius:
     redefined: tuple[str, ...]
     unlike: Mapping[str, str]
     looked_at: int
+    spine: tuple[str, str] | None = None
 
 
 @dataclass(frozen=True)
@@ -84,13 +86,19 @@ class _Search:
         rows = self.made.part(number, self.joining.needed).with_row_index(ROW)
         if any(feature.may_differ_everywhere for feature, _ in self.changes):
             return rows[ROW]
-        touched = [events.touched(self._points(rows, feature)) for feature, events in self.changes]
+        touched = []
+        for feature, events in self.changes:
+            points = self._points(rows, feature)
+            touched += [events.touched(points), _overtaken(points, feature.overtaken)[ROW]]
         return pl.concat(touched).unique().sort()
 
     def _points(self, rows: pl.DataFrame, feature: SetFeature) -> pl.DataFrame:
         """The points of a feature at some rows, with the rows' numbers."""
         table, use = interop.taken(rows.drop(ROW)), feature.use
         points = spine_points(table, use.manifest, self.joining.timestamp, use.reference)
+        if feature.ahead:
+            ends = pl.col(POINT) + pl.duration(microseconds=feature.ahead)
+            points = points.with_columns(ends)
         return points.hstack([rows[ROW]])
 
     def differing(self, rows: pl.DataFrame) -> pl.DataFrame:
@@ -106,7 +114,15 @@ class _Search:
             ours = differing.filter(pl.any_horizontal(self.remake.concerned(feature))).select(ROW)
             points = self._points(rows.join(ours, on=ROW, how="semi"), feature)
             causes.append(events.causes(points))
+            causes.append(events.revealing(_overtaken(points, feature.overtaken)))
         return pl.concat(causes).unique()
+
+
+def _overtaken(points: pl.DataFrame, times: TimeRange | None) -> pl.DataFrame:
+    """The points within a range of time; none without one."""
+    if times is None:
+        return points.clear()
+    return points.filter(pl.col(POINT).to_physical().is_between(times.start, times.end))
 
 
 def blast_radius(made: TrainingSet, store: Store) -> BlastRadius:
@@ -134,7 +150,16 @@ def blast_radius(made: TrainingSet, store: Store) -> BlastRadius:
                 looked_at += rows.height
                 differing.append(differ)
                 causes.append(search.causes(rows, differ))
-    return BlastRadius(*_summed(differing, causes), versions, redefined, remake.unlike, looked_at)
+    summed = _summed(differing, causes)
+    return BlastRadius(*summed, versions, redefined, remake.unlike, looked_at, _spine(made, store))
+
+
+def _spine(made: TrainingSet, store: Store) -> tuple[str, str] | None:
+    """The versions, then and now, of the feature of whose events the spine was made, if they differ."""
+    if made.document.spine_events is None:
+        return None
+    then, now = then_and_now(store, made.document.spine_events.feature)
+    return None if then.version == now.version else (str(then.version), str(now.version))
 
 
 def _search(made: TrainingSet, remake: Remake, store: Store) -> _Search:

@@ -65,6 +65,16 @@ class ChangedEvents:
             pairs = self._seen(points.join(files, on=entity), [*entity, FILE])
         return pairs.select(ROW, FILE).unique()
 
+    def revealing(self, points: pl.DataFrame) -> pl.DataFrame:
+        """`__row` of points and `__file`, each pair once: the files of the changed events at or after a point, of any entity."""
+        newest = self.events.drop_nulls(FILE).group_by(FILE).agg(pl.col(TIME).max())
+        return (
+            points.select(ROW, pl.col(POINT).to_physical())
+            .join(newest, how="cross")
+            .filter(pl.col(TIME) >= pl.col(POINT))
+            .select(ROW, FILE)
+        )
+
     def _seen(self, points: pl.DataFrame, by: Sequence[str]) -> pl.DataFrame:
         """The points that see a changed event that is like them in some columns, with the `__time` of the last one.
 

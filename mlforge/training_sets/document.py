@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
-from mlforge.core.manifest import Manifest
 from mlforge.core.schema import Column, Schema
-from mlforge.core.values import Version, from_iso, to_iso
+from mlforge.core.values import from_iso, to_iso
 from mlforge.errors import IntegrityError
-from mlforge.retrieval.reading import FeatureUse
-from mlforge.retrieval.references import Reference
+from mlforge.training_sets.event_spines import UsedSpine
+from mlforge.training_sets.used_features import UsedFeature
+from mlforge.training_sets.used_labels import UsedLabel
 
 DOCUMENT = "training_set.json"
 FORMAT = 1
@@ -28,103 +28,13 @@ class SetPart:
 
 
 @dataclass(frozen=True, slots=True)
-class UsedFeature:
-    """A feature as a training set has it.
-
-    reference: how it was asked for; without a version where the served one was meant. columns: pairs of a column of
-    the feature and its name in the set. files: the source files behind the version, with the hashes of their bytes.
-    defaults: of the feature, for its columns in the set, as JSON has them.
-    """
-
-    reference: Reference
-    version: Version
-    prefix: str
-    columns: tuple[tuple[str, str], ...]
-    content_hash: str
-    rows_hash: str
-    code_hash: str
-    config_hash: str
-    schema_hash: str
-    source: str
-    files: tuple[tuple[str, str], ...]
-    defaults: Mapping[str, Any] = field(default_factory=dict)
-
-    @classmethod
-    def of(cls, use: FeatureUse) -> UsedFeature:
-        """The feature as a reading has it."""
-        manifest: Manifest = use.manifest
-        assert manifest.version is not None
-        return cls(
-            use.reference,
-            manifest.version,
-            use.prefix,
-            tuple((column.name, use.label(column.name)) for column in use.chosen),
-            manifest.content_hash,
-            manifest.rows_hash,
-            manifest.code_hash,
-            manifest.config_hash,
-            manifest.schema_hash,
-            manifest.source,
-            tuple((source.path, source.hash) for source in manifest.sources),
-            {c.name: use.defaults[c.name] for c in use.chosen if c.name in use.defaults},
-        )
-
-    def to_json(self) -> dict[str, Any]:
-        """The document."""
-        reference = self.reference
-        return {
-            "name": reference.name,
-            "version": str(self.version),
-            "by_version": reference.version is not None,
-            "chosen": list(reference.columns),
-            "prefix": self.prefix,
-            "as": reference.prefix,
-            "keys": dict(reference.renamed),
-            "columns": dict(self.columns),
-            "content_hash": self.content_hash,
-            "rows_hash": self.rows_hash,
-            "code_hash": self.code_hash,
-            "config_hash": self.config_hash,
-            "schema_hash": self.schema_hash,
-            "source": self.source,
-            "files": dict(self.files),
-            **({"defaults": dict(self.defaults)} if self.defaults else {}),
-        }
-
-    @classmethod
-    def from_json(cls, document: Mapping[str, Any]) -> UsedFeature:
-        """Read the document."""
-        version = Version.parse(document["version"])
-        reference = Reference(
-            document["name"],
-            version if document["by_version"] else None,
-            tuple(document["chosen"]),
-            document["as"],
-            tuple(document["keys"].items()),
-        )
-        return cls(
-            reference,
-            version,
-            document["prefix"],
-            tuple(document["columns"].items()),
-            document["content_hash"],
-            document["rows_hash"],
-            document["code_hash"],
-            document["config_hash"],
-            document["schema_hash"],
-            document["source"],
-            tuple(document["files"].items()),
-            document.get("defaults", {}),
-        )
-
-
-@dataclass(frozen=True, slots=True)
 class SetDocument:
     """Everything that is known of a training set beside its rows.
 
     id: its own name, under which stores keep its versions. store: the identity of the store. spine_hash: over the
     spine's rows in their order. spine, columns: the columns of the spine, and those behind them. service: the
-    service as a document, None where features were named. created_at: UTC microseconds.
+    service as a document, None where features were named. created_at, known_at: UTC microseconds. spine_events: the
+    feature of whose events the spine was made, if it was.
     """
 
     id: str
@@ -140,6 +50,9 @@ class SetDocument:
     columns: Schema
     parts: tuple[SetPart, ...]
     service: Mapping[str, Any] | None = None
+    labels: tuple[UsedLabel, ...] = ()
+    spine_events: UsedSpine | None = None
+    known_at: int | None = None
 
     @property
     def rows(self) -> int:
@@ -158,13 +71,16 @@ class SetDocument:
                 "service": self.service,
                 "timestamp": self.timestamp,
                 "engine": self.engine,
+                **({} if self.known_at is None else {"known_at": to_iso(self.known_at)}),
             },
             "features": [feature.to_json() for feature in self.features],
+            **({"labels": [label.to_json() for label in self.labels]} if self.labels else {}),
             "spine": {
                 "rows": self.rows,
                 "hash": self.spine_hash,
                 "files": list(self.spine_files),
                 "columns": _columns_json(self.spine),
+                **({} if self.spine_events is None else {"events_of": self.spine_events.to_json()}),
             },
             "columns": _columns_json(self.columns),
             "parts": [{"file": p.file, "rows": p.rows, "hash": p.hash} for p in self.parts],
@@ -202,6 +118,9 @@ class SetDocument:
                 _columns(document["columns"]),
                 tuple(SetPart(p["file"], p["rows"], p["hash"]) for p in document["parts"]),
                 request["service"],
+                tuple(map(UsedLabel.from_json, document.get("labels", ()))),
+                UsedSpine.from_json(spine["events_of"]) if "events_of" in spine else None,
+                from_iso(request.get("known_at")),
             )
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise IntegrityError(

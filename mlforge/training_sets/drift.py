@@ -19,8 +19,9 @@ from mlforge.profiles.measure import profile_column
 from mlforge.profiles.table import profile_rows
 from mlforge.profiles.warm_up import warm_from
 from mlforge.store import Store
-from mlforge.training_sets.document import DOCUMENT, UsedFeature
+from mlforge.training_sets.document import DOCUMENT
 from mlforge.training_sets.training_set import TrainingSet
+from mlforge.training_sets.used_features import UsedFeature
 
 _BETWEEN = ".."
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, field
 
 import polars as pl
 
@@ -18,7 +19,7 @@ class Joining:
     """A reading, joined with slices of a spine.
 
     needed: the spine's columns that the join reads. time: the one by which slices are cut, None where no
-    feature has a time.
+    feature has a time. unknown: for each label the rows so far that are null because their horizon is not over.
     """
 
     reading: Reading
@@ -27,6 +28,7 @@ class Joining:
     needed: tuple[str, ...]
     time: str | None
     _warned: bool = False
+    unknown: Counter[str] = field(default_factory=Counter)
 
     @classmethod
     def checked(
@@ -47,7 +49,13 @@ class Joining:
         joined(table, reading, timestamp, engine, warns=False)
         timed = [use for use in reading.uses if use.manifest.spec.timestamp is not None]
         times = [time_column(table, use.manifest, timestamp, use.reference) for use in timed]
+        times += [
+            time_column(table, label.source, timestamp, label.label.reference)
+            for label in reading.labels
+        ]
         needed = {*table.temporal, *times}
+        for label in reading.labels:
+            needed.update(label.label.reference.key_names(label.spec.keys).values())
         for use in reading.uses:
             needed.update(use.reference.key_names(use.manifest.spec.keys).values())
         if reading.service is not None:
@@ -59,4 +67,7 @@ class Joining:
         """The features' columns for some rows of the spine, in their order."""
         warns, self._warned = not self._warned, True
         table = interop.taken(rows)
+        for label in self.reading.labels:
+            points = label.points(table, self.timestamp)
+            self.unknown[label.name] += int(label.is_open(points).sum())
         return pl.DataFrame(joined(table, self.reading, self.timestamp, self.engine, warns=warns))

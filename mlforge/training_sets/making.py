@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import tempfile
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
+from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +18,22 @@ from mlforge.core.release import release
 from mlforge.core.signatures import named_arguments
 from mlforge.engines import engine_named
 from mlforge.errors import RetrievalError
+from mlforge.retrieval.labels import Ahead, parse_labels
 from mlforge.retrieval.locked import lock_of_reading
-from mlforge.retrieval.reading import Reading, read
+from mlforge.retrieval.reading import Reading, Terms, read
 from mlforge.retrieval.references import FeatureRef
+from mlforge.retrieval.training import parse_known_at
 from mlforge.services.description import describe
 from mlforge.services.service import Service
 from mlforge.store import Store
 from mlforge.training_sets import folder, pins
-from mlforge.training_sets.document import DOCUMENT, SetDocument, UsedFeature
+from mlforge.training_sets.document import DOCUMENT, SetDocument
+from mlforge.training_sets.event_spines import EventRows, EventSpine, UsedSpine
 from mlforge.training_sets.joining import Joining
 from mlforge.training_sets.spines import Spine, spine_of
 from mlforge.training_sets.training_set import TrainingSet
+from mlforge.training_sets.used_features import UsedFeature
+from mlforge.training_sets.used_labels import UsedLabel
 from mlforge.training_sets.writing import written
 
 PART_ROWS = 150_000
@@ -41,12 +48,14 @@ def training_set(
     timestamp: str | None = None,
     engine: str = "polars",
     part_rows: int = PART_ROWS,
+    labels: Mapping[str, Ahead] | None = None,
+    known_at: datetime | date | str | int | None = None,
 ) -> TrainingSet:
     """A folder of parquet files with the spine and each feature's values as of each row's own time.
 
     spine: as `get_training_data` takes it, or the path of a parquet file, of a folder of them, or a list of paths;
-        a LazyFrame is run once. Rows keep their order: they fill `part-00000.parquet`, `part-00001.parquet`, ...
-    features, timestamp, engine: as in `get_training_data`, whose values, names and errors these are.
+        a LazyFrame is run once; `events_of(user_spend, every="1d")` makes rows of a feature's events. Rows keep their order: they fill `part-00000.parquet`, `part-00001.parquet`, ...
+    features, timestamp, engine, labels, known_at: as in `get_training_data`, whose values, names and errors these are.
     out: a folder that does not exist yet; it appears when it is whole. Beside the parts it has `training_set.json`:
         the versions, their source files, the hashes of all that went in, and the request; and `features.lock`: what
         the columns mean, for the model that is made with them.
@@ -60,18 +69,27 @@ def training_set(
     if type(part_rows) is not int or part_rows < 1:
         raise RetrievalError(f"part_rows is {shown(part_rows)}; give a whole number from 1 on")
     set_id, kernel = uuid.uuid4().hex, engine_named(engine)
+    events = spine.reference if isinstance(spine, EventSpine) else None
+    terms = Terms(parse_labels(labels), events, parse_known_at(known_at))
     with _scratch(target) as scratch:
-        rows = spine_of(spine, scratch)
+        known = None if isinstance(spine, EventSpine) else spine_of(spine, scratch)
 
         def pinned(reading: Reading) -> Joining:
-            joining = Joining.checked(reading, rows.head, timestamp, kernel)
+            head = known.head if known else EventRows.checked(spine, reading).head
+            joining = Joining.checked(reading, head, timestamp, kernel)
             pins.pin(reading, set_id, str(target))
             return joining
 
-        joining = read(features, store, pinned)
+        joining = read(features, store, pinned, terms)
         with pins.released_on_failure(store, set_id), folder.published(target) as staged:
             with joining.reading.leased():
+                rows = known or EventRows.checked(spine, joining.reading).written(scratch)
                 document = _document(set_id, rows, joining, engine, staged, scratch, part_rows)
+            document = replace(
+                document,
+                known_at=terms.known_at,
+                spine_events=None if known else UsedSpine.of(spine, joining.reading),
+            )
             rows.check_unchanged()
             lock = lock_of_reading(joining.reading, document.created_at)
             lock.save(staged / FILE)
@@ -106,6 +124,9 @@ def _document(
         columns=outcome.columns,
         parts=outcome.parts,
         service=None if service is None else describe(service),
+        labels=tuple(
+            UsedLabel.of(use, joining.unknown[use.name]) for use in joining.reading.labels
+        ),
     )
 
 

@@ -11,12 +11,16 @@ from mlforge.core.expression.columns import read
 from mlforge.core.expression.parser import T
 from mlforge.core.feature_spec import FeatureSpec
 from mlforge.core.manifest import Manifest, config_of
-from mlforge.errors import IntegrityError, VersionNotFound
+from mlforge.core.values import FIRST_INSTANT, TimeRange
+from mlforge.errors import IntegrityError, MlforgeError, VersionNotFound
+from mlforge.retrieval.labels import LabelUse
 from mlforge.retrieval.reading import FeatureUse, Reading
 from mlforge.services.description import service_of
 from mlforge.services.service import Service
 from mlforge.store import Store
-from mlforge.training_sets.document import SetDocument, UsedFeature
+from mlforge.training_sets.document import SetDocument
+from mlforge.training_sets.used_features import UsedFeature
+from mlforge.training_sets.used_labels import UsedLabel
 
 
 @dataclass(frozen=True)
@@ -67,6 +71,16 @@ class SetFeature:
         return self.now.spec.restricted(self.use.reference.columns)
 
     @property
+    def ahead(self) -> int:
+        """How far behind a row's instant its columns are evaluated, in microseconds."""
+        return 0
+
+    @property
+    def overtaken(self) -> TimeRange | None:
+        """The instants of evaluation that are over at one of the two times alone, so that one of the two is null."""
+        return None
+
+    @property
     def is_redefined(self) -> bool:
         """Whether its function, its definition or its defaults are others."""
         return (
@@ -82,6 +96,29 @@ class SetFeature:
         if self.has_other_defaults:
             return True
         return _meaning(self.then.spec.restricted(columns)) != _meaning(self.spec)
+
+
+@dataclass(frozen=True)
+class SetLabel(SetFeature):
+    """A label of a set: `then` and `now` have it for their only column.
+
+    label: as it is read today; None where it cannot be computed any more.
+    """
+
+    label: LabelUse | None = None
+
+    @property
+    def ahead(self) -> int:
+        """How far behind a row's instant its column is evaluated, in microseconds."""
+        return 0 if self.label is None else self.label.label.horizon.us
+
+    @property
+    def overtaken(self) -> TimeRange | None:
+        """The ends of horizons that are over at one of the two times alone, so that one of the two is null."""
+        marks = [
+            FIRST_INSTANT - 1 if m is None else m for m in (self.then.watermark, self.now.watermark)
+        ]
+        return None if marks[0] == marks[1] else TimeRange(min(marks) + 1, max(marks))
 
 
 @dataclass(frozen=True)
@@ -111,17 +148,45 @@ class Remake:
     def of(cls, document: SetDocument, store: Store) -> Remake:
         """The set as it would be made today. Raises StoreError for a feature that is gone, VersionNotFound for its versions."""
         features = tuple(_as_of_today(store, feature) for feature in document.features)
-        unlike = {label: why for feature in features for label, why in feature.unlike.items()}
+        of_labels = tuple(_label_of_today(store, label) for label in document.labels)
+        whole = (*features, *of_labels)
+        unlike = {label: why for feature in whole for label, why in feature.unlike.items()}
+        labels = tuple(
+            f.label for f in of_labels if f.label is not None and f.is_moved and f.labels
+        )
         if document.service is None:
             uses = tuple(f.use for f in features if f.is_moved and f.labels)
-            return cls(features, Reading(store, uses), {}, unlike)
+            return cls(whole, Reading(store, uses, labels=labels), {}, unlike)
         service, dependent = _service(document.service, features, unlike)
         uses = tuple(feature.use for feature in features if feature.labels)
-        return cls(features, Reading(store, uses, service), dependent, unlike)
+        return cls(whole, Reading(store, uses, service, labels), dependent, unlike)
 
 
 def _as_of_today(store: Store, feature: UsedFeature) -> SetFeature:
     """The feature then and now; one that was asked for by its version is what it was."""
+    then, now = then_and_now(store, feature)
+    unlike = dict(_unlike(feature, then, now)) if now.version != then.version else {}
+    return SetFeature(feature, then, now, unlike, store.books(feature.reference.name).defaults)
+
+
+def _label_of_today(store: Store, used: UsedLabel) -> SetLabel:
+    """The label then and now."""
+    before, today = then_and_now(store, used.feature)
+    then = LabelUse(used.name, used.label, before).manifest
+    try:
+        label = LabelUse.checked(used.name, used.label, today)
+    except MlforgeError as error:
+        return SetLabel(used.feature, then, today, {used.name: str(error)}, {})
+    now = label.manifest
+    unlike = dict(_unlike(used.feature, then, now)) if now.version != then.version else {}
+    return SetLabel(used.feature, then, now, unlike, {}, label)
+
+
+def then_and_now(store: Store, feature: UsedFeature) -> tuple[Manifest, Manifest]:
+    """A feature's version of a set, and the one that is meant today.
+
+    Raises FeatureNotFound for a feature that is gone, VersionNotFound for its version.
+    """
     reference = feature.reference
     try:
         then = store.manifest(reference.name, feature.version)
@@ -130,9 +195,7 @@ def _as_of_today(store: Store, feature: UsedFeature) -> SetFeature:
             f"{reference.name} {feature.version}, of which the training set was made, is gone, for the set was "
             "released; make the set again"
         ) from error
-    now = then if reference.version is not None else store.resolve(reference.name)
-    unlike = dict(_unlike(feature, then, now)) if now.version != then.version else {}
-    return SetFeature(feature, then, now, unlike, store.books(reference.name).defaults)
+    return then, then if reference.version is not None else store.resolve(reference.name)
 
 
 def _unlike(feature: UsedFeature, then: Manifest, now: Manifest) -> Iterator[tuple[str, str]]:

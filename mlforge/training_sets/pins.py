@@ -22,9 +22,9 @@ def pin(reading: Reading, set_id: str, out: str) -> None:
     Takes each feature's lock for a moment. Raises StoreError where the store cannot be written to.
     """
     versions = defaultdict(set)
-    for use in reading.uses:
-        if use.manifest.version is not None:
-            versions[use.manifest.name].add(use.manifest.version)
+    for manifest in reading.manifests:
+        if manifest.version is not None:
+            versions[manifest.name].add(manifest.version)
     with released_on_failure(reading.store, set_id):
         for name, wanted in versions.items():
             _keep(reading.store, name, wanted, set_id, out)

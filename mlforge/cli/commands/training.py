@@ -91,7 +91,8 @@ def blast(args: argparse.Namespace) -> int:
     """Tell which rows of a training set would differ if it were made again today, and because of which files.
 
     JSON: `{"folder", "rows", "differing", "columns": {column: rows}, "files": {file: rows}, "versions": {feature: {"then",
-    "now"}}, "redefined": [feature, ...], "unlike": {column: reason}, "looked_at"}`.
+    "now"}}, "redefined": [feature, ...], "unlike": {column: reason}, "looked_at"}`, and `"spine": {"then", "now"}` where the
+    spine was made of the events of a feature that has another version.
     """
     from mlforge.training_sets.training_set import TrainingSet
 
@@ -124,6 +125,11 @@ def _radius_document(made: TrainingSet, radius: BlastRadius) -> dict[str, Any]:
         "redefined": list(radius.redefined),
         "unlike": dict(radius.unlike),
         "looked_at": radius.looked_at,
+        **(
+            {}
+            if radius.spine is None
+            else {"spine": dict(zip(("then", "now"), radius.spine, strict=True))}
+        ),
     }
 
 
@@ -131,6 +137,12 @@ def _show_radius(made: TrainingSet, radius: BlastRadius) -> None:
     of = f"{number(radius.rows.height)} of {plural(made.rows, 'row')} would differ today"
     note(f"{nearby(str(made.path))}: {of if radius.rows.height else 'no row would differ today'}")
     versions = [f"{name} {then} -> {now}" for name, (then, now) in radius.versions.items()]
+    if radius.spine is not None:
+        note(
+            "the spine is made of the events of another version today "
+            f"({' -> '.join(radius.spine)}): rows may come and go, which are not counted",
+            "yellow",
+        )
     if versions:
         facts = [("versions", ", ".join(versions)), ("looked at", plural(radius.looked_at, "row"))]
         print(pairs(facts, indent=2))
