@@ -14,7 +14,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from mlforge.errors import StoreError
+from mlforge.errors import MissingExtra, StoreError
 from mlforge.store.objects.objects import Blob, ConditionFailed, Entry, NotChanged, Objects, Tag
 
 _RETRIES = {"max_retries": 6, "retry_timeout": timedelta(seconds=60)}
@@ -206,13 +206,11 @@ def _entry(meta: Mapping[str, Any]) -> Entry:
 
 
 def _obstore() -> Any:
-    """The client library; StoreError that names the extra where it is not installed."""
+    """The client library; MissingExtra where it is not installed."""
     try:
         import obstore
         import obstore.exceptions
         import obstore.store
     except ImportError as error:
-        raise StoreError(
-            "stores and sources in buckets need obstore: pip install 'mlforge[cloud]'"
-        ) from error
+        raise MissingExtra.of("a store or source in a bucket", "cloud") from error
     return obstore
