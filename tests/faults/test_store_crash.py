@@ -17,6 +17,7 @@ from redis import Redis
 
 import mlforge
 from mlforge.core import clock, failpoints
+from mlforge.core.values import Version
 from mlforge.errors import StoreError
 from mlforge.maintenance.operations import prune, rollback, tidy, verify
 from mlforge.maintenance.retention import Retention
@@ -44,6 +45,7 @@ REMOVING = ("remove.hidden",)
 PACKING = ("pack.written", "packs.listed", "pack.swept")
 TILING = ("tiles.written",)
 LOCKING = ("lock.written",)
+SERVING = ("service.written",)
 ERASING = ("erase.let_go", "erase.unserved", "erase.hidden")
 FORGETTING = ("forgotten.written", "forget.rewritten", "forget.removed", "partials.scrubbed")
 
@@ -59,7 +61,18 @@ def test_every_place_where_a_test_may_stop_the_process_is_tried_here() -> None:
         and call.func.id == "reach"
         and isinstance(call.args[0], ast.Constant)
     }
-    places = (WRITING, MAKING, PUSHING, REMOVING, PACKING, TILING, LOCKING, ERASING, FORGETTING)
+    places = (
+        WRITING,
+        MAKING,
+        PUSHING,
+        REMOVING,
+        PACKING,
+        TILING,
+        LOCKING,
+        SERVING,
+        ERASING,
+        FORGETTING,
+    )
     assert named == {place for group in places for place in group}
 
 
@@ -164,6 +177,14 @@ def test_a_registration_killed_once_the_lock_is_written_leaves_it_whole(
     store = LocalStore(root / "store")
     assert store.locks() == {"fraud": lock_of(store)}
     assert verify(store, ["spend"]) == []
+    assert litter(store) == []
+
+
+@pytest.mark.parametrize("place", SERVING)
+def test_a_version_of_a_service_is_whole_once_it_is_written(place: str, tmp_path: Path) -> None:
+    assert killed(tmp_path, "keep service", place, 1)
+    store = LocalStore(tmp_path / "store")
+    assert store.service_versions("model") == {Version(1, 0, 0): {"kept": True}}
     assert litter(store) == []
 
 

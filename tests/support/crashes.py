@@ -21,7 +21,7 @@ from mlforge.build.refresh import Options
 from mlforge.build.table import Layout
 from mlforge.core import clock, failpoints
 from mlforge.core.lock import Lock
-from mlforge.core.values import to_us
+from mlforge.core.values import Version, to_us
 from mlforge.maintenance.operations import prune, rollback, tidy
 from mlforge.maintenance.retention import Retention
 from mlforge.online import RedisStore
@@ -150,6 +150,11 @@ def register_lock(root: Path) -> None:
     store.register_lock("fraud", lock_of(store))
 
 
+def keep_service(root: Path) -> None:
+    """Keep a version of a service."""
+    LocalStore(root / "store").create_service_version("model", Version(1, 0, 0), {"kept": True})
+
+
 def forget_user(root: Path, url: str, prefix: str) -> None:
     """Forget one of the users, in a store whose events lie in packs of a few rows, and online."""
     shop = definitions(root, url, prefix)
@@ -169,6 +174,7 @@ JOBS: dict[str, Callable[..., None]] = {
     "erase": erase,
     "register lock": register_lock,
     "forget": forget_user,
+    "keep service": keep_service,
 }
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from mlforge.core.failpoints import reach
 from mlforge.core.forgotten import Forgotten
+from mlforge.core.signatures import named_methods
 from mlforge.store.erasure import Erasure
 from mlforge.store.local import index, io, publishing, staging, state_files
 from mlforge.store.local.feature_folder import FeatureFolder
@@ -80,6 +81,7 @@ def _delete(path: Path, is_folder: bool) -> None:
         path.unlink()
 
 
+@named_methods
 class LocalErasure(Erasure):
     """The part of a local store that deletes for good."""
 
