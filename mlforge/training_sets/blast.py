@@ -114,7 +114,8 @@ class _Search:
             ours = differing.filter(pl.any_horizontal(self.remake.concerned(feature))).select(ROW)
             points = self._points(rows.join(ours, on=ROW, how="semi"), feature)
             causes.append(events.causes(points))
-            causes.append(events.revealing(_overtaken(points, feature.overtaken)))
+            if feature.overtaken is not None:
+                causes.append(events.revealing(_overtaken(points, feature.overtaken)))
         return pl.concat(causes).unique()
 
 

@@ -233,6 +233,25 @@ def test_a_horizon_that_is_over_now_is_told_with_the_file_that_shows_it(
     assert list(radius.by_file) == ["events/new.parquet"]
 
 
+def test_an_untimed_feature_beside_a_label_is_told_with_its_files(
+    project: Project, tmp_path: Path
+) -> None:
+    users = project.define(
+        lambda df: df.group_by("user_id").agg(pl.col("amount").max()),
+        name="users",
+        metrics=[],
+        timestamp=None,
+    )
+    project.definitions(project.define(), users).build()
+    labels = {"often": ahead("spend", "amount", "count", "2d")}
+    made = training_set(one(1, 1.0), ["users"], project.store, tmp_path / "set", labels=labels)
+    project.drop("new", rows((1, 30, 99.0)))
+    project.definitions(project.define(), users).build()
+    radius = made.blast_radius(project.store)
+    assert radius.by_column == {"users__amount": 1}
+    assert "events/new.parquet" in radius.by_file
+
+
 def test_a_label_whose_column_is_gone_is_told(project: Project, tmp_path: Path) -> None:
     labels = {"often": ahead("spend", "amount", "count", "2d")}
     made = training_set(one(1, 1.0), ["spend"], project.store, tmp_path / "set", labels=labels)
