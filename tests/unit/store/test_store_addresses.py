@@ -8,7 +8,7 @@ import pytest
 
 from mlforge import Definitions
 from mlforge.cli import main
-from mlforge.errors import DefinitionError, StoreError
+from mlforge.errors import DefinitionError, MissingExtra
 from mlforge.store import GCSStore, LocalStore, ObjectStore, S3Store
 from mlforge.store.opening import store_at
 
@@ -41,7 +41,7 @@ def test_another_text_is_no_store():
 
 def test_the_missing_extra_is_named(monkeypatch, tmp_path, capsys):
     monkeypatch.setitem(sys.modules, "obstore", None)
-    with pytest.raises(StoreError, match=r"pip install 'mlforge\[cloud\]'"):
+    with pytest.raises(MissingExtra, match="needs the extra 'cloud'"):
         ObjectStore("s3://bucket/store", tmp_path).features()
     monkeypatch.setenv("HOME", str(tmp_path))
     assert main(["versions", "spend", "--store", "s3://bucket/store"]) == 1
