@@ -1,4 +1,4 @@
-"""Books as a server holds them: their names, the command that fetches them, and their parsing, all cached by text.
+"""Books and rows as a server holds them: names, the commands that fetch them, and the parsing of books, cached by text.
 
 A read runs each step once, on a processor that has just done something else, so calls are dear.
 """
@@ -39,6 +39,17 @@ def books_name(prefix: str, feature: str, server: str) -> str:
 def read_command(key: str) -> bytes:
     """The command that reads the books under a key."""
     return resp.command("HGETALL", key)
+
+
+def rows_command(books: str, hashes: Sequence[str]) -> bytes:
+    """The command that reads the rows of these hashes, beside the books under a key."""
+    rows = resp.prefixed(f"{books}:", hashes)
+    return b"*%d\r\n$4\r\nMGET\r\n%b" % (1 + len(hashes), rows)
+
+
+def no_rows(types: Sequence[str]) -> list[str | None]:
+    """The types of keys that can be no rows; None for a row, or where there is no key."""
+    return [None if kind in ("none", "string") else kind for kind in types]
 
 
 @lru_cache(maxsize=2_048)

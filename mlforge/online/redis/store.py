@@ -43,7 +43,9 @@ from mlforge.online.redis.fetched_books import (
     books_key,
     books_name,
     books_of,
+    no_rows,
     read_command,
+    rows_command,
 )
 from mlforge.online.redis.refusals import fenced
 from mlforge.online.requests import RowRequest
@@ -295,7 +297,7 @@ class RedisStore(OnlineStore):
             key = self._key(request.feature)
             commands.append(read_command(key))
             if request.hashes:
-                commands.append(_mget(key, request.hashes))
+                commands.append(rows_command(key, request.hashes))
         commands.append(_EXEC)
         return b"".join(commands), len(commands)
 
@@ -327,13 +329,13 @@ class RedisStore(OnlineStore):
 
     def _foreign(self, absent: Sequence[tuple[str, str]]) -> list[str | None]:
         try:
-            return _no_rows(self._server.ask(*self._types(absent)))
+            return no_rows(self._server.ask(*self._types(absent)))
         except OnlineRefused:  # a user without the right to ask
             return [None] * len(absent)
 
     async def _foreign_async(self, absent: Sequence[tuple[str, str]]) -> list[str | None]:
         try:
-            return _no_rows(await self._server.ask_async(*self._types(absent)))
+            return no_rows(await self._server.ask_async(*self._types(absent)))
         except OnlineRefused:
             return [None] * len(absent)
 
@@ -396,12 +398,3 @@ class RedisStore(OnlineStore):
             return ""
         half = self.ttl * 500
         return str(min(half, max(1, half - (clock.now() - renewed_at) // 1_000)))
-
-
-def _mget(books: str, hashes: Sequence[str]) -> bytes:
-    rows = resp.prefixed(f"{books}:", hashes)
-    return b"*%d\r\n$4\r\nMGET\r\n%b" % (1 + len(hashes), rows)
-
-
-def _no_rows(types: Sequence[str]) -> list[str | None]:
-    return [None if kind in ("none", "string") else kind for kind in types]

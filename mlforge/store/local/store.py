@@ -38,13 +38,12 @@ from typing import Any
 from mlforge.core import arguments
 from mlforge.core.failpoints import reach
 from mlforge.core.lock import Lock
-from mlforge.core.manifest import Manifest, Part, Partial, VersionSummary
+from mlforge.core.manifest import Manifest, Part, VersionSummary
 from mlforge.core.signatures import named_methods
 from mlforge.core.values import Version
 from mlforge.errors import DefinitionError, StoreError, UnsupportedStore
 from mlforge.store.base import Store
 from mlforge.store.draft import Draft
-from mlforge.store.file_tasks import FileScanTask, PartialLocation, PartialWrite, TileWrite
 from mlforge.store.local import index, io, locks, publishing, services, staging, state_files
 from mlforge.store.local.erasing import LocalErasure, finish
 from mlforge.store.local.feature_folder import FeatureFolder
@@ -54,6 +53,7 @@ from mlforge.store.local.leases import shared
 from mlforge.store.local.lock import exclusive
 from mlforge.store.local.manifests import contradictions
 from mlforge.store.local.packs import Packing
+from mlforge.store.local.partial_storage import LocalPartials
 from mlforge.store.local.paths import DATA, META, checked, no_link, refuse_url
 from mlforge.store.local.recovery import recover
 from mlforge.store.local.transaction import LocalTransaction
@@ -62,7 +62,7 @@ from mlforge.store.transaction import Pointer, Snapshot
 
 
 @named_methods
-class LocalStore(LocalErasure, Store):
+class LocalStore(LocalPartials, LocalErasure, Store):
     """A folder on a local disk, made when it is first written to."""
 
     def __init__(self, path: str | os.PathLike[str], packing: Packing | None = None) -> None:
@@ -149,72 +149,6 @@ class LocalStore(LocalErasure, Store):
         of = self.manifest(name, version).parts if parts is None else parts
         return [str(no_link(folder / part.file)) for part in of]
 
-    def locate(self, name: str, hashes: Iterable[str]) -> list[PartialLocation]:
-        """`_partials/<hash>.parquet`, or rows of a pack."""
-        return self._feature(name).partial_store.locate(hashes)
-
-    def plan_files(self, name: str, partials: Sequence[Partial]) -> Sequence[FileScanTask]:
-        """A task a file, or a task for the packs that are read whole."""
-        return self._feature(name).partial_store.plan_files(partials)
-
-    def keep(
-        self,
-        name: str,
-        partials: Sequence[Partial],
-        columns: Collection[str],
-        time: str,
-        since: int,
-    ) -> None:
-        """Read them once for all later reads of this store's."""
-        self._feature(name).partial_store.keep(partials, columns, time, since)
-
-    def find_partial(self, name: str, hash_: str) -> Partial | None:
-        """Read the description that a file carries in its own metadata."""
-        return self._feature(name).partial_store.find(hash_)
-
-    def write_partials(
-        self, name: str, writes: Sequence[PartialWrite], sorted_by: str | None = None
-    ) -> None:
-        """Write each under its hash, or many small ones in a pack, whole or not at all."""
-        self._feature(name).partial_store.write(writes, sorted_by)
-
-    def partials(self, name: str) -> set[str]:
-        """Hashes of the partials in `_partials` and in packs."""
-        return self._feature(name).partial_store.hashes()
-
-    def check_partials(self, name: str, hashes: Iterable[str]) -> dict[str, str]:
-        """Compare files with the checksums within them."""
-        return self._feature(name).partial_store.faults(hashes)
-
-    def remove_partials(
-        self, name: str, hashes: Iterable[str], sorted_by: str | None = None, above: float = 0
-    ) -> list[str]:
-        """Delete files, and write packs anew without them."""
-        gone = self._feature(name).partial_store.remove(hashes, sorted_by, above)
-        self._feature(name).tiles.sweep()
-        return gone
-
-    def compact(self, name: str, partials: Sequence[Partial], sorted_by: str | None = None) -> None:
-        """Write packs and name them in `CURRENT`; files that they take the place of go at a later call."""
-        partial_store = self._feature(name).partial_store
-        if not partial_store.is_in_order(partials):
-            with self.lock(name):
-                partial_store.sweep()
-                partial_store.compact(partials, sorted_by)
-                self._feature(name).tiles.sweep()
-
-    def tiles(self, name: str, kind: str) -> Mapping[str, str]:
-        """List `_tiles`."""
-        return self._feature(name).tiles.find(kind)
-
-    def tile_notes(self, name: str, tiles: str, of: str) -> Mapping[str, Any] | None:
-        """Read them from the file's own metadata, once while it stays as it is."""
-        return self._feature(name).tiles.notes(tiles, of)
-
-    def write_tiles(self, name: str, kind: str, writes: Iterable[TileWrite]) -> None:
-        """Write files of `_tiles`, each whole or not at all."""
-        self._feature(name).tiles.write(kind, writes)
-
     def profiles(self, name: str, hashes: Iterable[str]) -> Mapping[str, Mapping[str, Any]]:
         """Read files of `_profiles`."""
         return self._feature(name).profiles.read(hashes)
@@ -226,12 +160,6 @@ class LocalStore(LocalErasure, Store):
     def keep_profiles(self, name: str, hashes: Collection[str]) -> None:
         """Delete the other files of `_profiles`."""
         self._feature(name).profiles.keep_only(hashes)
-
-    def is_whole(self, name: str, file: str) -> bool:
-        """Compare the file with the checksum within it."""
-        with suppress(OSError):
-            return io.is_sealed(Path(file))
-        return False
 
     @contextmanager
     def lease(self, name: str, version: Version) -> Iterator[None]:

@@ -1,0 +1,100 @@
+"""Partials and tiles in a feature's folder, as the store's contract names them."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, suppress
+from pathlib import Path
+from typing import Any
+
+from mlforge.core.manifest import Partial
+from mlforge.core.signatures import named_methods
+from mlforge.store.file_tasks import FileScanTask, PartialLocation, PartialWrite, TileWrite
+from mlforge.store.local import io
+from mlforge.store.local.feature_folder import FeatureFolder
+from mlforge.store.partials import PartialStorage
+
+
+@named_methods
+class LocalPartials(PartialStorage):
+    """The part of a local store that keeps events."""
+
+    @abstractmethod
+    def lock(self, name: str) -> AbstractContextManager[None]:
+        """The feature's lock."""
+
+    @abstractmethod
+    def _feature(self, name: str) -> FeatureFolder: ...
+
+    def locate(self, name: str, hashes: Iterable[str]) -> list[PartialLocation]:
+        """`_partials/<hash>.parquet`, or rows of a pack."""
+        return self._feature(name).partial_store.locate(hashes)
+
+    def plan_files(self, name: str, partials: Sequence[Partial]) -> Sequence[FileScanTask]:
+        """A task a file, or a task for the packs that are read whole."""
+        return self._feature(name).partial_store.plan_files(partials)
+
+    def keep(
+        self,
+        name: str,
+        partials: Sequence[Partial],
+        columns: Collection[str],
+        time: str,
+        since: int,
+    ) -> None:
+        """Read them once for all later reads of this store's."""
+        self._feature(name).partial_store.keep(partials, columns, time, since)
+
+    def find_partial(self, name: str, hash_: str) -> Partial | None:
+        """Read the description that a file carries in its own metadata."""
+        return self._feature(name).partial_store.find(hash_)
+
+    def write_partials(
+        self, name: str, writes: Sequence[PartialWrite], sorted_by: str | None = None
+    ) -> None:
+        """Write each under its hash, or many small ones in a pack, whole or not at all."""
+        self._feature(name).partial_store.write(writes, sorted_by)
+
+    def partials(self, name: str) -> set[str]:
+        """Hashes of the partials in `_partials` and in packs."""
+        return self._feature(name).partial_store.hashes()
+
+    def check_partials(self, name: str, hashes: Iterable[str]) -> dict[str, str]:
+        """Compare files with the checksums within them."""
+        return self._feature(name).partial_store.faults(hashes)
+
+    def remove_partials(
+        self, name: str, hashes: Iterable[str], sorted_by: str | None = None, above: float = 0
+    ) -> list[str]:
+        """Delete files, and write packs anew without them."""
+        gone = self._feature(name).partial_store.remove(hashes, sorted_by, above)
+        self._feature(name).tiles.sweep()
+        return gone
+
+    def compact(self, name: str, partials: Sequence[Partial], sorted_by: str | None = None) -> None:
+        """Write packs and name them in `CURRENT`; files that they take the place of go at a later call."""
+        partial_store = self._feature(name).partial_store
+        if not partial_store.is_in_order(partials):
+            with self.lock(name):
+                partial_store.sweep()
+                partial_store.compact(partials, sorted_by)
+                self._feature(name).tiles.sweep()
+
+    def tiles(self, name: str, kind: str) -> Mapping[str, str]:
+        """List `_tiles`."""
+        return self._feature(name).tiles.find(kind)
+
+    def tile_notes(self, name: str, tiles: str, of: str) -> Mapping[str, Any] | None:
+        """Read them from the file's own metadata, once while it stays as it is."""
+        return self._feature(name).tiles.notes(tiles, of)
+
+    def write_tiles(self, name: str, kind: str, writes: Iterable[TileWrite]) -> None:
+        """Write files of `_tiles`, each whole or not at all."""
+        self._feature(name).tiles.write(kind, writes)
+
+    def is_whole(self, name: str, file: str) -> bool:
+        """Compare the file with the checksum within it."""
+        with suppress(OSError):
+            return io.is_sealed(Path(file))
+        return False
