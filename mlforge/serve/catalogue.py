@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import re
 from collections.abc import Awaitable, Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from contextvars import copy_context
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, TypeAlias
 
 from starlette.requests import Request
@@ -37,15 +33,15 @@ from mlforge.serve import counters, openapi
 from mlforge.serve.counters import Counters
 from mlforge.serve.limits import Limits
 from mlforge.serve.problems import Refused
+from mlforge.serve.queries import query_of
 from mlforge.serve.read_request import unknown
+from mlforge.serve.threads import LOOKS, in_thread
 from mlforge.training_sets.drift import drift
 
 Document: TypeAlias = Mapping[str, Any]
 Look: TypeAlias = Callable[[Request], Document]
 _SIDE = re.compile(r"\d+\.\d+\.\d+|(?=.*\d)[\d:TZ+-]*(\.\d+Z?)?\.\.[\d:.TZ+-]*")
 """A version, or a range of time."""
-_THREADS = ThreadPoolExecutor(4, "mlforge-catalogue")
-"""The threads in which documents are made: apart from those of answers, which none of them keeps waiting."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +57,7 @@ class Catalogue:
     def routes(self) -> list[Route]:
         """The routes by path, the longer ones first."""
         return [
-            Route("/healthz", _answering(_alive)),
+            Route("/healthz", _alive),
             Route("/readyz", self._ready),
             Route("/metrics", self._metrics),
             Route("/openapi.json", _answering(self._openapi)),
@@ -118,7 +114,7 @@ class Catalogue:
 
     def _profile(self, request: Request) -> Document:
         name, store = self._named(request), self.definitions.store
-        query = _query(request, "version", "against")
+        query = query_of(request, "version", "against")
         manifest = store.resolve(name, _version(query, "version"))
         profile = profile_document(manifest, profile_version(store, manifest))
         against = query.get("against")
@@ -134,7 +130,7 @@ class Catalogue:
 
     def _diff(self, request: Request) -> Document:
         name, store = self._named(request), self.definitions.store
-        query = _query(request, "a", "b")
+        query = query_of(request, "a", "b")
         before, after = (_version(query, side) for side in ("a", "b"))
         if before is None:
             raise Refused(
@@ -152,17 +148,6 @@ class Catalogue:
         return name
 
 
-def _query(request: Request, *names: str) -> dict[str, str]:
-    """The query's values; Refused for a name that is none of these."""
-    query = dict(request.query_params)
-    for name in query:
-        if name not in names:
-            raise Refused(
-                422, "unknown_field", f"the query has no {name!r}; it may say {' and '.join(names)}"
-            )
-    return query
-
-
 def _version(query: Mapping[str, str], name: str) -> str | None:
     """A version that the query names; Refused for a text that is none."""
     return _check_version(query.get(name))
@@ -175,14 +160,13 @@ def _check_version(text: str | None) -> str | None:
         raise Refused(422, "unfit_request", str(error)) from None
 
 
-def _alive(request: Request) -> Document:
-    return {"alive": True}
+async def _alive(request: Request) -> Response:
+    return _json({"alive": True})  # by no thread, which what hangs may keep from it
 
 
 def _answering(look: Look) -> Callable[[Request], Awaitable[Response]]:
     async def answer(request: Request) -> Response:
-        call = partial(copy_context().run, look, request)
-        return _json(await asyncio.get_running_loop().run_in_executor(_THREADS, call))
+        return _json(await in_thread(LOOKS, look, request))
 
     return answer
 

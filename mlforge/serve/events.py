@@ -6,8 +6,8 @@ import asyncio
 import json
 import re
 from collections import deque
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
@@ -15,9 +15,11 @@ from starlette.routing import Route
 
 from mlforge.core.logs import get_logger
 from mlforge.errors import MlforgeError
+from mlforge.serve.http import Receive, Scope, Send
 from mlforge.serve.live import Happening, Live
 from mlforge.serve.operations import NO_WORKERS
 from mlforge.serve.problems import Refused
+from mlforge.serve.queries import query_of
 
 STREAMS = 200
 """The most callers who follow at once."""
@@ -54,41 +56,40 @@ class Events:
         live = self._live
         if live is None:
             raise Refused(404, "no_workers", NO_WORKERS)
-        query = dict(request.query_params)
-        after = request.headers.get("last-event-id") or query.pop("after", None)
-        if query:
-            raise Refused(
-                422, "unknown_field", f"the query has no {next(iter(query))!r}; it may say after"
-            )
+        query = query_of(request, "after")
+        after = request.headers.get("last-event-id") or query.get("after")
         if after is not None and not _ID.fullmatch(after):
             raise Refused(422, "unfit_request", "name the last event that was seen by its id")
+        self._check_room()
+        # Before anything is sent: a server that is away is a problem, and no stream that ends at once.
+        since = await asyncio.to_thread(live.last_id)
+        self._check_room()  # others may have come meanwhile
+        headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
+        stream = self._stream(live, after or since)
+        return _Stream(self._following(live, since), stream, headers)
+
+    def _check_room(self) -> None:
         if self._followers >= STREAMS:
             raise Refused(
                 503, "too_many_streams", f"{STREAMS} callers follow already; ask again later"
             )
-        # Before anything is sent: a server that is away is a problem, and no stream that ends at once.
-        since = await asyncio.to_thread(live.last_id)
-        headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
-        stream = self._stream(live, since, after or since)
-        return StreamingResponse(stream, media_type="text/event-stream", headers=headers)
 
-    async def _stream(self, live: Live, since: str, last: str) -> AsyncIterator[bytes]:
-        """The events after `last`; the reader, if it is not at work yet, begins at `since`."""
-        with self._following(live, since):
-            yield b": following\n\n"
-            for happening in await asyncio.to_thread(live.after, last):
+    async def _stream(self, live: Live, last: str) -> AsyncIterator[bytes]:
+        """The events after `last`."""
+        yield b": following\n\n"
+        for happening in await asyncio.to_thread(live.after, last):
+            last = happening.id
+            yield _event(happening)
+        while not self._ended:
+            news = self._news
+            for happening in await self._after(live, last):
                 last = happening.id
                 yield _event(happening)
-            while not self._ended:
-                news = self._news
-                for happening in await self._after(live, last):
-                    last = happening.id
-                    yield _event(happening)
-                try:
-                    async with asyncio.timeout(ALIVE_S):
-                        await news.wait()
-                except TimeoutError:
-                    yield b": alive\n\n"
+            try:
+                async with asyncio.timeout(ALIVE_S):
+                    await news.wait()
+            except TimeoutError:
+                yield b": alive\n\n"
 
     async def _after(self, live: Live, last: str) -> list[Happening]:
         """The events after an id: those that the reader keeps, or where it has let some go, the log's."""
@@ -98,7 +99,7 @@ class Events:
 
     @contextmanager
     def _following(self, live: Live, since: str) -> Iterator[None]:
-        """Count a follower in; the reader is at work as long as there is one."""
+        """Count a follower in; the reader, if it is not at work yet, begins at `since`, and ends with the last follower."""
         if self._reader is None:
             self._last.clear()
             self._reader = asyncio.create_task(self._read(live, since))
@@ -128,6 +129,23 @@ class Events:
         """Wake all who wait for news."""
         news, self._news = self._news, asyncio.Event()
         news.set()
+
+
+class _Stream(StreamingResponse):
+    """A stream whose caller counts from the answer's first byte, with nothing between the count and the look whether there is room."""
+
+    def __init__(
+        self,
+        following: AbstractContextManager[None],
+        stream: AsyncIterator[bytes],
+        headers: Mapping[str, str],
+    ) -> None:
+        super().__init__(stream, media_type="text/event-stream", headers=headers)
+        self._following = following
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        with self._following:
+            await super().__call__(scope, receive, send)
 
 
 def _event(happening: Happening) -> bytes:

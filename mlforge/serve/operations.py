@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -18,9 +17,13 @@ from mlforge.errors import OnlineError, StoreError
 from mlforge.serve.keys import check_operates
 from mlforge.serve.live import Live
 from mlforge.serve.problems import Refused
+from mlforge.serve.queries import query_of
 from mlforge.serve.read_request import unknown
+from mlforge.serve.threads import DEEDS, LOOKS, in_thread
 
 APPROVE, ROLLBACK, RETRY = "approve", "rollback", "retry"
+_TAKES: Mapping[str, tuple[str, ...]] = {APPROVE: (), ROLLBACK: ("version",), RETRY: ("path",)}
+"""The names that the query of each deed may have."""
 NO_WORKERS = "this server knows of no workers: start 'mlforge up', or set REDIS_URL to theirs"
 
 
@@ -45,23 +48,21 @@ class Operations:
             Route("/v1/status", self._status),
             *(
                 Route(f"/v1/features/{{feature}}/{deed}", self._answering(deed), methods=["POST"])
-                for deed in (APPROVE, ROLLBACK, RETRY)
+                for deed in _TAKES
             ),
         ]
 
     async def _status(self, request: Request) -> Response:
         if self.live is None:
             raise Refused(404, "no_workers", NO_WORKERS)
-        document = await asyncio.to_thread(self.live.status)
+        document = await in_thread(LOOKS, self.live.status)
         return Response(json.dumps(document, default=str), media_type="application/json")
 
     def _answering(self, deed: str) -> Callable[[Request], Awaitable[Response]]:
         async def answer(request: Request) -> Response:
             check_operates(request.scope)
-            parameters = dict(request.query_params)
-            done = await asyncio.to_thread(
-                self.do, deed, request.path_params["feature"], parameters
-            )
+            parameters = query_of(request, *_TAKES[deed])
+            done = await in_thread(DEEDS, self.do, deed, request.path_params["feature"], parameters)
             return Response(json.dumps(done.document), media_type="application/json")
 
         return answer

@@ -300,9 +300,18 @@ def test_a_key_is_entered_once_and_its_scopes_hold_on_pages(
     ask("POST", "/key", data={"key": "asks"})
     ask.page("/services/checkout")
     assert "does not allow /features/spend" in ask.page("/features/spend", 403).text
-    for elsewhere in ("//evil.example", "https://evil.example/", "/\\evil.example", "javascript:x"):
+    for elsewhere in (
+        "//evil.example",
+        "https://evil.example/",
+        "/\\evil.example",
+        "//[",
+        "javascript:x",
+    ):
         answer = ask("POST", "/key", data={"key": "looks", "back": elsewhere})
         assert answer.headers["location"] == "/", elsewhere
+    for origin in ("http://[", "null", "http://evil.example"):
+        refused = ask("POST", "/key", data={"key": "looks"}, headers={"origin": origin})
+        assert (refused.status_code, "other origin" in refused.text) == (403, True), origin
 
 
 def test_a_hold_is_approved_by_a_key_that_operates_and_by_no_other(
@@ -349,6 +358,8 @@ def test_deeds_are_in_the_api_too(
     again = ask("POST", f"{spend}/rollback?version=1.0.0", headers=deeds)
     assert (again.status_code, again.json()["reason"]) == (409, "version_conflict")
     assert ask("POST", f"{spend}/rollback?version=one", headers=deeds).status_code == 422
+    misspelt = ask("POST", f"{spend}/rollback?verison=1.0.0", headers=deeds)
+    assert (misspelt.status_code, misspelt.json()["reason"]) == (422, "unknown_field")
     assert ask("POST", f"{spend}/approve", headers=deeds).json()["changed"]
     assert ask("POST", f"{spend}/approve", headers=deeds).json()["reason"] == "not_held"
     nothing = ask("POST", f"{spend}/retry?path=nix.parquet", headers=deeds)

@@ -14,6 +14,7 @@ import redis
 
 from mlforge import Definitions
 from mlforge.online import RedisStore
+from mlforge.serve import events
 from mlforge.serve.app import App
 from tests.support.projects import Project
 from worker.project import connect, scope_of
@@ -115,6 +116,23 @@ def test_events_come_as_they_happen_and_from_where_a_caller_left_off(
             assert [each["kind"] for each in whole.events][::2] == ["held", "failed"]
             app.end()
         assert whole.status == 200
+
+    asyncio.run(scenario())
+
+
+def test_no_more_callers_follow_than_there_is_room_for_though_they_come_at_once(
+    definitions: Definitions, log: EventLog, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(events, "STREAMS", 1)
+
+    async def scenario() -> None:
+        app = App(definitions, live=open_live(definitions, redis_url))
+        async with following(app) as first, following(app) as second:
+            for each in (first, second):
+                await each.has("follow")  # it follows, or is told that others do
+            assert sorted((first.status, second.status)) == [200, 503]
+        async with following(app) as later:
+            await later.has(": following")
 
     asyncio.run(scenario())
 

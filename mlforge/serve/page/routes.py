@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from functools import cache
 from urllib.parse import parse_qsl, quote, urlsplit
@@ -30,6 +29,7 @@ from mlforge.serve.page.rendering import HEADERS, HERE, render
 from mlforge.serve.page.service import service_page
 from mlforge.serve.problems import Problem, Refused, problem_of
 from mlforge.serve.read_request import unknown
+from mlforge.serve.threads import DEEDS, LOOKS, in_thread
 
 _HTML = "text/html; charset=utf-8"
 _KINDS = {
@@ -170,7 +170,7 @@ class Page:
         if deed not in ("approve", "rollback", "retry"):
             raise Refused(404, "unknown_path", f"there is no {request.url.path}")
         try:
-            done = await asyncio.to_thread(self._operations.do, deed, name, form)
+            done = await in_thread(DEEDS, self._operations.do, deed, name, form)
             said, is_done = done.sentence, True
         except MlforgeError as error:
             said, is_done = problem_of(error).detail, False
@@ -206,7 +206,7 @@ def _answering(
     """The route of what is looked up in a thread; 204 where there is nothing new."""
 
     async def answer(request: Request) -> Response:
-        text = await asyncio.to_thread(look, request)
+        text = await in_thread(LOOKS, look, request)
         if text is None:
             return Response(status_code=204, headers=dict(HEADERS))
         return _html(text, headers=headers or {})
