@@ -18,7 +18,7 @@ from mlforge.serve.events import Events
 from mlforge.serve.http import Disconnected, Message, Receive, Reply, Scope, Send, header, respond
 from mlforge.serve.incoming.routes import Incoming
 from mlforge.serve.kept_services import KeptServices
-from mlforge.serve.keys import Admission, keys_in
+from mlforge.serve.keys import AT_LOOPBACK, Admission, keys_in
 from mlforge.serve.limits import Limits
 from mlforge.serve.live import Live
 from mlforge.serve.operations import Operations
@@ -36,8 +36,8 @@ _log = get_logger(__name__)
 class App:
     """An ASGI application that answers from the definitions' online store, and tells what their store holds.
 
-    keys: the file of API keys; without it nobody needs one. live: what workers do; None where there are none. Raises DefinitionError for definitions without an online store,
-    and for a file of keys that is not understood.
+    keys: the file of API keys; without it nobody needs one. live: what workers do; None where there are none. at_loopback: whether it is reached at loopback addresses alone, so
+    that this machine may send rows without a key. Raises DefinitionError for definitions without an online store, and for a file of keys that is not understood.
     """
 
     def __init__(
@@ -46,6 +46,7 @@ class App:
         limits: Limits | None = None,
         keys: Path | None = None,
         live: Live | None = None,
+        at_loopback: bool = False,
     ) -> None:
         store, limits = definitions.online_store, limits or Limits()
         if store is None:
@@ -55,6 +56,7 @@ class App:
             )
         self.definitions, self.store, self.counters = definitions, store, Counters()
         self._admission = None if keys is None else Admission(keys_in(keys, definitions.services))
+        self._at_loopback = at_loopback
         self._reads = Reads(definitions, store, limits, KeptServices(definitions))
         catalogue = Catalogue(definitions, store, limits, self.counters, keys is not None)
         operations = Operations(definitions, live)
@@ -85,6 +87,7 @@ class App:
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         began, status = time.perf_counter(), _GONE
         scope = _below_root(scope)
+        scope[AT_LOOPBACK] = self._at_loopback
         self.counters.in_flight += 1
 
         async def sent(message: Message) -> None:

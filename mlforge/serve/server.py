@@ -84,8 +84,10 @@ def serve(
 
     from mlforge.serve.app import App
     from mlforge.serve.live import live_of
+    from mlforge.serve.origins import at_loopback
 
-    app = App(definitions, keys=keys, live=live_of(definitions, url))
+    live = live_of(definitions, url)
+    app = App(definitions, keys=keys, live=live, at_loopback=at_loopback(listener))
 
     class Server(uvicorn.Server):
         async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:

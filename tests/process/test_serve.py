@@ -20,7 +20,7 @@ import pytest
 
 from mlforge.client import Client
 from mlforge.definitions.loader import load
-from tests.support.projects import rows
+from tests.support.projects import at, rows
 from tests.support.servers import free_port, started
 from tests.support.workers import eventually
 
@@ -88,7 +88,11 @@ def test_it_answers_tells_of_an_outage_and_drains_when_it_is_to_end(
             assert (status, list(answer)) == (200, ["features", "served"])
             with Client(url) as client:
                 [row] = client.service("plain", [{"user_id": 1}]).rows
+                drop = client.send("events", [{"user_id": 1, "at": at(4), "amount": 4.0}])
             assert row["spend__amount__sum__7d"] == 3.0
+            assert (tmp_path / "events" / f"{drop.name}.parquet").exists(), (
+                "this machine needs no key"
+            )
             redis.stop()
             status, answer = asked(url)
             assert (status, answer["reason"]) == (503, "online_store_unavailable")

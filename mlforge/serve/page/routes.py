@@ -22,6 +22,7 @@ from mlforge.serve.keys import ASSETS, COOKIE, Admission, check_operates, cookie
 from mlforge.serve.limits import Limits
 from mlforge.serve.live import Live
 from mlforge.serve.operations import Operations
+from mlforge.serve.origins import own_page
 from mlforge.serve.page import feature as features
 from mlforge.serve.page import home
 from mlforge.serve.page.project import ProjectView
@@ -242,8 +243,7 @@ async def _form(request: Request) -> dict[str, str]:
 
 def _check_origin(scope: Scope) -> None:
     """Raise Refused for a form that a page of another origin sends; SameSite=Strict keeps the cookie from other sites."""
-    origin, host = header(scope, b"origin"), header(scope, b"host")
-    if urlsplit(origin).netloc != host or not host:
+    if not own_page(scope):
         raise Refused(
             403,
             "other_origin",
@@ -258,6 +258,9 @@ def _here(scope: Scope) -> str:
 
 def _inside(path: str) -> str:
     """A path of this server; the first page for an address of another."""
-    parts = urlsplit(path)
+    try:
+        parts = urlsplit(path)
+    except ValueError:  # no address at all
+        return "/"
     is_path = not parts.scheme and not parts.netloc and path.startswith("/")
     return quote(parts.path) if is_path and "\\" not in path and not path.startswith("//") else "/"
