@@ -60,20 +60,21 @@ class App:
         self._reads = Reads(definitions, store, limits, KeptServices(definitions))
         catalogue = Catalogue(definitions, store, limits, self.counters, keys is not None)
         operations = Operations(definitions, live)
-        self._events = Events(live)
+        self._events, self._incoming = Events(live), Incoming(definitions, store, limits)
         self._page = Page(definitions, store, operations, live, self._admission)
         routes = [
             *catalogue.routes(),
             *operations.routes(),
             *self._events.routes(),
-            *Incoming(definitions, store, limits).routes(),
+            *self._incoming.routes(),
             *self._page.routes(),
         ]
         self._router = Router(routes, redirect_slashes=False)
 
     def end(self) -> None:
-        """End what would not end by itself: streams of events."""
+        """End what would not end by itself, or not soon: streams of events, and waiting for drops."""
         self._events.end()
+        self._incoming.end()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, or follow the server's start and end."""

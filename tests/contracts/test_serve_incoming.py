@@ -22,6 +22,7 @@ from mlforge.core.values import to_us
 from mlforge.errors import DefinitionError
 from mlforge.online import RedisStore
 from mlforge.serve.app import App
+from mlforge.serve.incoming import gather
 from mlforge.serve.incoming.rows import frame_of
 from mlforge.serve.incoming.writing import clear, write_frame
 from mlforge.serve.keys import keys_in
@@ -78,9 +79,11 @@ def definitions(project: Project, online: RedisStore) -> Iterator[Definitions]:
 @pytest.fixture
 def send(definitions: Definitions, tmp_path: Path) -> Sender:
     keys = tmp_path / "keys.toml"
-    hashes = {name: sha256(name.encode()).hexdigest() for name in ("writer", "reader")}
+    names = ("writer", "other", "reader")
+    hashes = {name: sha256(name.encode()).hexdigest() for name in names}
     keys.write_text(
         f'[app]\nsha256 = "{hashes["writer"]}"\nservices = []\nsources = ["events"]\n'
+        f'[other]\nsha256 = "{hashes["other"]}"\nsources = ["events"]\n'
         f'[dashboard]\nsha256 = "{hashes["reader"]}"\n'
     )
     return Sender(App(definitions, Limits(rows=5), keys))
@@ -91,10 +94,12 @@ def drops(definitions: Definitions) -> list[str]:
 
 
 def test_rows_of_each_form_become_drops_that_are_readable_in_the_end(
-    send: Sender, definitions: Definitions
+    send: Sender, definitions: Definitions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lines = [LINE.replace(b"7", b"%d" % user) for user in (5, 6)]
-    together = send(*lines)
+    with monkeypatch.context() as patch:
+        patch.setattr(gather, "GATHER_S", 0.5)  # a busy machine takes its time between the two
+        together = send(*lines)
     assert [answer.status_code for answer in together] == [202, 202]
     urls = {answer.headers["location"] for answer in together}
     assert len(urls) == 1, "small requests that come at once are one drop"
@@ -142,6 +147,84 @@ def test_the_same_request_again_is_the_same_drop(send: Sender, definitions: Defi
     assert answer.status_code == 422
 
 
+def test_other_rows_under_a_key_that_was_used_are_refused_and_never_swallowed(
+    send: Sender, definitions: Definitions
+) -> None:
+    other = LINE.replace(b"7", b"8")
+    answers = send(LINE, other, headers={"idempotency-key": "order 19"})
+    assert sorted(answer.status_code for answer in answers) == [202, 409], "also at once"
+    [refused] = [answer for answer in answers if answer.status_code == 409]
+    assert refused.json()["reason"] == "key_reused"
+    taken = 7 if answers[0].status_code == 202 else 8
+    [drop] = drops(definitions)
+    assert pl.read_parquet(definitions.root / "events" / drop)["user_id"].to_list() == [taken]
+    files = [io.BytesIO(), io.BytesIO()]
+    for number, file in enumerate(files):
+        rows((number, 1, 3.0)).write_parquet(file)
+    whole = {"idempotency-key": "order 20", "content-type": PARQUET}
+    bodies = [files[0].getvalue(), files[0].getvalue(), files[1].getvalue()]
+    statuses = [send(body, headers=whole)[0].status_code for body in bodies]
+    assert statuses == [202, 202, 409]
+
+
+def test_rows_of_two_senders_share_no_drop(send: Sender, definitions: Definitions) -> None:
+    async def ask() -> list[str]:
+        transport = httpx.ASGITransport(send.app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://here") as client:
+            calls = [
+                client.post(
+                    EVENTS,
+                    content=LINE,
+                    headers={"content-type": NDJSON, "authorization": f"Bearer {key}"},
+                )
+                for key in ("writer", "other")
+            ]
+            return [answer.json()["drop"] for answer in await asyncio.gather(*calls)]
+
+    first, other = asyncio.run(ask())
+    assert first != other, "a bad row of one would leave out those of the other"
+    assert len(drops(definitions)) == 2
+
+
+def test_a_file_in_quarantine_decides_no_dtypes(send: Sender, definitions: Definitions) -> None:
+    body = io.BytesIO()
+    rows((1, 2, 3.0)).with_columns(amount=pl.lit("much")).write_parquet(body)
+    assert send(body.getvalue(), headers={"content-type": PARQUET})[0].status_code == 202
+    with clock.fixed(to_us(at(5))):
+        definitions.build()
+    assert definitions.store.books("spend").quarantine
+    [answer] = send(LINE)
+    assert answer.status_code == 202, answer.text
+
+
+def test_without_keys_this_machine_alone_sends_rows_to_a_server_at_loopback(
+    definitions: Definitions,
+) -> None:
+    here, anywhere = Sender(App(definitions, at_loopback=True)), Sender(App(definitions))
+    local = {"host": "localhost:8750"}
+    [taken] = here(LINE, headers=local)
+    assert taken.status_code == 202, taken.text
+    followed = here(None, path=taken.headers["location"], headers=local)[0].json()
+    assert followed["features"] == {"spend": {"state": "waiting"}}
+    here.app.end()
+    waiting = here(None, path=f"{taken.headers['location']}?wait=60", headers=local)[0].json()
+    assert waiting == followed, "a server that is to end keeps nobody waiting"
+    own = here(LINE, headers={**local, "origin": "http://localhost:8750"})
+    assert own[0].status_code == 202
+    for sender, headers in (
+        (anywhere, local),
+        (here, {"host": "evil.example"}),
+        (here, {**local, "origin": "http://evil.example"}),
+        (here, {**local, "x-forwarded-for": "10.0.0.1"}),
+    ):
+        [refused] = sender(LINE, headers=headers)
+        assert refused.status_code == 403, headers
+        assert "no file of keys (--keys), so nobody may send rows" in refused.text
+    approved = here(b"", path="/v1/features/spend/approve", headers=local)
+    assert approved[0].status_code == 403
+    assert len(drops(definitions)) == 2
+
+
 @pytest.mark.parametrize(
     ("body", "kind", "status", "said"),
     [
@@ -158,7 +241,7 @@ def test_the_same_request_again_is_the_same_drop(send: Sender, definitions: Defi
         (b'[1]', "application/json", 422, "row 1 is 1"),
         (b'{}', "application/json", 422, "missing"),
         (b"[" * 100_000, "application/json", 400, "nested too deeply"),
-        (b"\n".join([LINE] * 6), NDJSON, 422, "6 rows of JSON; a request has at most 5"),
+        (b"\n".join([LINE] * 6), NDJSON, 422, "a request has at most 5 rows of JSON"),
         (b"no arrow", ARROW, 400, "no stream of Arrow"),
         (b"PAR1 no PAR1", PARQUET, 400, "no whole parquet file"),
         (LINE, "text/plain", 415, NDJSON),
@@ -196,7 +279,7 @@ def test_only_a_key_that_names_a_source_writes_to_it(
     [listed] = send(None, path="/v1/sources", headers=reader)
     assert listed.json() == {"sources": [{"name": "events", "features": ["spend"]}]}
     assert Sender(App(definitions))(LINE)[0].status_code == 403
-    for drop in ("http-0123456789ab", "a", "..%2Fdefinitions"):
+    for drop in ("http-0123456789ab?wait=60", "a", "..%2Fdefinitions"):
         [answer] = send(None, path=f"/v1/drops/events/{drop}")
         assert answer.status_code in (403, 404), answer.text
     assert send(None, path="/v1/drops/events/http-0123456789ab?wait=1e9")[0].status_code == 422

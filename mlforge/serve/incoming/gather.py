@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import Executor
@@ -18,6 +19,8 @@ from mlforge.serve.incoming.writing import clear, write_frame
 
 GATHER_S = 0.05
 """How long a small request waits for others."""
+CLEAR_EVERY_S = 3_600.0
+"""How often what killed servers have left is looked for, where rows come in."""
 SMALL_ROWS, MOST_ROWS = 1_000, 10_000
 """Up to how many rows a request is small; how many rows go into a file."""
 
@@ -37,19 +40,22 @@ class _Waiting:
 
 
 class Gatherer:
-    """Frames for folders; those of one folder and one shape that come within a moment become one file."""
+    """Frames for folders; those of one sender, one folder and one shape that come within a moment become one file.
+
+    Frames of two senders never share one: a file with a bad row is left out whole.
+    """
 
     def __init__(self, threads: Executor) -> None:
         self._threads = threads
         self._waiting: dict[Hashable, _Waiting] = {}
-        self._cleared: set[Path] = set()
+        self._cleared: dict[Path, float] = {}
         self._writing: set[asyncio.Task[None]] = set()
 
-    async def put(self, folder: Folder, frame: pl.DataFrame) -> str:
+    async def put(self, folder: Folder, frame: pl.DataFrame, sender: str | None = None) -> str:
         """Put a frame into a folder; returns the name of its drop once it is on the disk. Refused where it cannot be."""
         if frame.height > SMALL_ROWS:
             return await self.write(folder, new_name(), lambda file: write_frame(file, frame))
-        key = (folder.path, tuple(frame.columns), tuple(map(str, frame.dtypes)))
+        key = (sender, folder.path, tuple(frame.columns), tuple(map(str, frame.dtypes)))
         waiting = self._waiting.get(key)
         if waiting is None:
             waiting = self._waiting[key] = _Waiting()
@@ -66,9 +72,9 @@ class Gatherer:
         """Have a function write a drop's file, in a thread; returns the drop's name."""
 
         def work() -> None:
-            if folder.path not in self._cleared:
+            if time.monotonic() - self._cleared.get(folder.path, -math.inf) > CLEAR_EVERY_S:
+                self._cleared[folder.path] = time.monotonic()
                 clear(folder.path)
-                self._cleared.add(folder.path)
             write(folder.file(name))
 
         await asyncio.get_running_loop().run_in_executor(self._threads, work)

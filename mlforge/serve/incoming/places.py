@@ -11,7 +11,7 @@ from pathlib import Path
 import polars as pl
 
 from mlforge.definitions.registry import Definitions
-from mlforge.errors import MlforgeError
+from mlforge.errors import MlforgeError, StoreError
 from mlforge.sources.row_source import RowSource
 
 NAME = re.compile(r"http-[0-9a-f-]{12,80}")
@@ -76,7 +76,10 @@ class Schemas:
         return known[1]
 
     def _read(self, folder: Folder) -> Mapping[str, pl.DataType]:
+        left_out = self._left_out(folder)
         for file in _newest_first(folder.path):
+            if file in left_out:  # perhaps for its dtypes: the next rows are not to have them
+                continue
             try:
                 schema = pl.read_parquet_schema(file)
                 return {name: dtype for name, dtype in schema.items() if dtype != pl.Null}
@@ -84,6 +87,18 @@ class Schemas:
                 continue
         specs = [self.definitions.features[name].spec for name in folder.readers]
         return {spec.timestamp: pl.Datetime("us", "UTC") for spec in specs if spec.timestamp}
+
+    def _left_out(self, folder: Folder) -> set[Path]:
+        """The folder's files that a feature has in quarantine."""
+        left_out: set[Path] = set()
+        for name in folder.readers:
+            source = self.definitions.source(name)
+            try:
+                paths = self.definitions.store.books(name).quarantine
+            except StoreError:  # rows are taken all the same: they go to the source's folder
+                continue
+            left_out.update(map(source.absolute, paths))
+        return left_out
 
     def needed(self, folder: Folder, dtypes: Mapping[str, pl.DataType]) -> list[str]:
         """The columns that each row must have: what features need and files have; a function may make the others."""

@@ -10,8 +10,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import cached_property
 from hashlib import sha256
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
+from weakref import WeakValueDictionary
 
 import polars as pl
 from starlette.requests import Request
@@ -25,11 +27,13 @@ from mlforge.serve.incoming import rows
 from mlforge.serve.incoming.arrival import arrival
 from mlforge.serve.incoming.gather import Gatherer, new_name
 from mlforge.serve.incoming.places import NAME, Folder, Schemas, folders
-from mlforge.serve.incoming.writing import write_bytes, write_frame
-from mlforge.serve.keys import check_writes
+from mlforge.serve.incoming.writing import holds, parquet_of, write_bytes
+from mlforge.serve.keys import check_writes, holder_of
 from mlforge.serve.limits import Limits
 from mlforge.serve.problems import Refused
+from mlforge.serve.queries import query_of
 from mlforge.serve.read_request import ARROW, unknown
+from mlforge.serve.threads import LOOKS, in_thread
 
 SOURCES, DROPS = "/v1/sources", "/v1/drops"
 PARQUET = "application/vnd.apache.parquet"
@@ -38,7 +42,8 @@ _JSON = "application/json"
 _TAKEN = (*_LINES, _JSON, ARROW, PARQUET)
 WAIT_S = 60.0
 """The longest that a request waits for a drop."""
-_LOOK_EVERY_S = 0.1
+_SOONEST_S, _LATEST_S = 0.1, 1.0
+"""How soon a request that waits looks again, at first and after some seconds."""
 _KEY_LENGTH = 200
 Frame = Callable[[bytes, Folder], pl.DataFrame]
 
@@ -51,7 +56,12 @@ class Incoming:
         self._limits = replace(limits, body_bytes=limits.drop_bytes)
         self._schemas = Schemas(definitions)
         self._threads = ThreadPoolExecutor(4, "mlforge-incoming")
-        self._gatherer = Gatherer(self._threads)
+        self._gatherer, self._ended = Gatherer(self._threads), False
+        self._at_work: WeakValueDictionary[Path, asyncio.Lock] = WeakValueDictionary()
+
+    def end(self) -> None:
+        """End all waiting for drops: the answer is how far they have come."""
+        self._ended = True
 
     def routes(self) -> list[Route]:
         """The routes of the API."""
@@ -70,25 +80,38 @@ class Incoming:
         return JSONResponse({"sources": [{"name": f.name, "features": f.readers} for f in known]})
 
     async def _take(self, request: Request) -> Response:
-        folder = self._folder(request)
-        kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-        if kind not in _TAKEN:  # a page of another site cannot send one of these
-            raise Refused(415, "unknown_type", f"Content-Type is one of {', '.join(_TAKEN)}")
-        once = request.headers.get("idempotency-key")
-        name = new_name() if once is None else _name_of(once)
+        folder, kind = self._folder(request), _kind(request)
+        key = request.headers.get("idempotency-key")
+        once = None if key is None else _name_of(key)
         body = await body_of(request.scope, request.receive, self._limits)
-        if once is not None and await self._in_thread(folder.file(name).exists):
-            return _taken(folder, name)  # the same request again: its answer was lost
+        if once is not None:
+            return await self._once(folder, once, kind, body)
         if kind == PARQUET:
-            await self._in_thread(_check_parquet, body)
-            await self._gatherer.write(folder, name, lambda file: write_bytes(file, body))
-            return _taken(folder, name)
+            return await self._whole(folder, new_name(), body)
         frame = await self._in_thread(self._frame, kind, body, folder)
-        if once is None:
-            name = await self._gatherer.put(folder, frame)
-        else:
-            await self._gatherer.write(folder, name, lambda file: write_frame(file, frame))
+        holder = holder_of(request.scope)
+        name = await self._gatherer.put(folder, frame, holder.name if holder else None)
         return _taken(folder, name, frame.height)
+
+    async def _once(self, folder: Folder, name: str, kind: str, body: bytes) -> Response:
+        """The answer to a request that has a key of its own, whichever time it is sent."""
+        file = folder.file(name)
+        async with self._at_work.setdefault(file, asyncio.Lock()):
+            if await self._in_thread(holds, file, body):
+                return _taken(folder, name)  # the same request again: its answer was lost
+            if kind == PARQUET:
+                return await self._whole(folder, name, body)
+            frame = await self._in_thread(self._frame, kind, body, folder)
+            await self._gatherer.write(
+                folder, name, lambda file: write_bytes(file, parquet_of(frame, body))
+            )
+            return _taken(folder, name, frame.height)
+
+    async def _whole(self, folder: Folder, name: str, body: bytes) -> Response:
+        """The answer to a parquet file, which is written as it is."""
+        await self._in_thread(_check_parquet, body)
+        await self._gatherer.write(folder, name, lambda file: write_bytes(file, body))
+        return _taken(folder, name)
 
     def _frame(self, kind: str, body: bytes, folder: Folder) -> pl.DataFrame:
         dtypes = self._schemas.of(folder)
@@ -97,7 +120,8 @@ class Incoming:
             frame = rows.frame_of_arrow(body, needed)
             count = frame.height
         else:
-            objects = rows.rows_of_json(body) if kind == _JSON else rows.rows_of_lines(body)
+            most = self._limits.rows
+            objects = rows.rows_of_json(body) if kind == _JSON else rows.rows_of_lines(body, most)
             count = len(objects)
             if 0 < count <= self._limits.rows:
                 frame = rows.frame_of(objects, dtypes, needed)
@@ -107,27 +131,32 @@ class Incoming:
             raise Refused(
                 422,
                 "too_many_rows",
-                f"{count:,} rows of JSON; a request has at most {self._limits.rows:,}, send Arrow or parquet for more",
+                f"a request has at most {self._limits.rows:,} rows of JSON; send Arrow or parquet for more",
             )
         return frame
 
     async def _follow(self, request: Request) -> Response:
         folder, drop = self._folder(request), request.path_params["drop"]
-        wait = _wait(request)
+        wait = _wait(query_of(request, "wait"))
         if not NAME.fullmatch(drop):
             raise Refused(
                 404, "unknown_drop", f"no drop of this name was ever made in {folder.name}"
             )
-        deadline = time.monotonic() + wait
+        began = time.monotonic()
         while True:
-            document = await self._in_thread(arrival, self._definitions, self._online, folder, drop)
-            if document["done"] or time.monotonic() >= deadline:
-                break
-            await asyncio.sleep(_LOOK_EVERY_S)
+            document = await in_thread(LOOKS, self._arrival, folder, drop)
+            waited = time.monotonic() - began
+            is_over = document["done"] or waited >= wait or self._ended
+            if is_over or await request.is_disconnected():
+                return JSONResponse(document)
+            await asyncio.sleep(min(max(waited / 10, _SOONEST_S), _LATEST_S))
+
+    def _arrival(self, folder: Folder, drop: str) -> dict[str, Any]:
+        document = arrival(self._definitions, self._online, folder, drop)
         states = {state["state"] for state in document["features"].values()}
-        if states <= {"waiting", "held"} and not await self._in_thread(folder.file(drop).exists):
+        if states <= {"waiting", "held"} and not folder.file(drop).exists():
             raise Refused(404, "unknown_drop", f"{folder.name} has no drop {drop}")
-        return JSONResponse(document)
+        return document
 
     def _folder(self, request: Request) -> Folder:
         """The folder that a path names, where the caller's key may write."""
@@ -149,6 +178,14 @@ def _taken(folder: Folder, drop: str, count: int | None = None) -> Response:
     return JSONResponse(document, 202, {"location": url})
 
 
+def _kind(request: Request) -> str:
+    """The form of the rows; Refused for one that is not taken, among them all that a page of another site can send."""
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind not in _TAKEN:
+        raise Refused(415, "unknown_type", f"Content-Type is one of {', '.join(_TAKEN)}")
+    return kind
+
+
 def _name_of(key: str) -> str:
     """The name of the drop that a caller's own key stands for."""
     if not 0 < len(key) <= _KEY_LENGTH:
@@ -156,8 +193,8 @@ def _name_of(key: str) -> str:
     return f"http-{sha256(key.encode()).hexdigest()}"
 
 
-def _wait(request: Request) -> float:
-    text = request.query_params.get("wait", "0")
+def _wait(query: Mapping[str, str]) -> float:
+    text = query.get("wait", "0")
     try:
         seconds = float(text)
     except ValueError:

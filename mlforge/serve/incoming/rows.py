@@ -4,28 +4,28 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from datetime import UTC, date, datetime
-from decimal import Decimal, InvalidOperation
+from collections.abc import Collection, Mapping, Sequence
+from decimal import InvalidOperation
 from typing import Any, NoReturn
 
 import polars as pl
 
 from mlforge.core.arguments import shown
+from mlforge.serve.incoming.values import NO_JSON, Row, check_names, conversion, dtype_of
 from mlforge.serve.problems import Refused
 
-Row = dict[str, Any]
 MOST_BAD = 10
 """The most bad rows that a refusal names."""
-_NO_JSON = (pl.Duration, pl.Time, pl.Binary, pl.Object)
 
 
-def rows_of_lines(body: bytes) -> list[Row]:
-    """The objects that JSON lines hold; Refused where a line is no object, by its number."""
-    rows = []
-    for number, line in enumerate(body.split(b"\n"), 1):
+def rows_of_lines(body: bytes, most: int) -> list[Row]:
+    """The objects that JSON lines hold, at most one more than `most`; Refused where a line is no object, by its number."""
+    rows: list[Row] = []
+    for number, line in enumerate(io.BytesIO(body), 1):
         if line.strip():
             rows.append(_object(line, f"line {number}"))
+        if len(rows) > most:  # what is refused anyway takes no further room
+            break
     return rows
 
 
@@ -68,6 +68,7 @@ def frame_of(
     needed: columns that must hold a value in each row. A column that is null throughout is left out.
     """
     names = list(dict.fromkeys(name for row in rows for name in row))
+    check_names(names, len(rows))
     bad: dict[int, str] = {}
     for name in needed:
         for number, row in enumerate(rows, 1):
@@ -78,8 +79,7 @@ def frame_of(
         values = [row.get(name) for row in rows]
         if all(value is None for value in values):
             continue
-        dtype = dtypes.get(name) or _dtype_of(values)
-        columns.append(_column(name, values, dtype, bad))
+        columns.append(_column(name, values, dtypes.get(name) or dtype_of(name, values), bad))
     if bad:
         raise _bad(bad, len(rows))
     if not columns:
@@ -114,39 +114,20 @@ def _bad(bad: Mapping[int, str], count: int) -> Refused:
     return Refused(422, "bad_rows", f"none of {count:,} rows was taken: {'; '.join(told + more)}")
 
 
-def _dtype_of(values: Iterable[Any]) -> pl.DataType | None:
-    """The dtype of JSON's own values; None for lists and objects, and for a mixture of types."""
-    kinds = {type(value) for value in values if value is not None}
-    if kinds == {int, float}:
-        return pl.Float64()
-    [kind, *further] = kinds
-    return None if further else _OF_JSON.get(kind)
-
-
-_OF_JSON: dict[type, pl.DataType] = {
-    bool: pl.Boolean(),
-    int: pl.Int64(),
-    float: pl.Float64(),
-    str: pl.String(),
-}
-
-
-def _column(
-    name: str, values: Sequence[Any], dtype: pl.DataType | None, bad: dict[int, str]
-) -> pl.Series:
+def _column(name: str, values: Sequence[Any], dtype: pl.DataType, bad: dict[int, str]) -> pl.Series:
     """The column; values that do not fit count as null, and are told in `bad` by their rows' numbers."""
-    if dtype is not None and dtype.base_type() in _NO_JSON:
+    if dtype.base_type() in NO_JSON:
         raise Refused(
             422, "bad_rows", f"{name} is {dtype}, which JSON does not have; send Arrow or parquet"
         )
-    convert = _value_of(dtype)
+    convert = conversion(dtype)
     converted: list[Any] = []
     for number, value in enumerate(values, 1):
         try:
             converted.append(None if value is None else convert(value))
         except (TypeError, ValueError, OverflowError, InvalidOperation):
             converted.append(None)
-            bad.setdefault(number, f"{name} is {shown(value)}, not {_told(dtype)}")
+            bad.setdefault(number, f"{name} is {shown(value)}, not {dtype}")
     try:
         return pl.Series(name, converted, dtype, strict=True)
     except (TypeError, ValueError, OverflowError, pl.exceptions.PolarsError):
@@ -154,82 +135,13 @@ def _column(
         return pl.Series(name, [None] * len(values), dtype)
 
 
-def _find_bad(
-    name: str, values: Sequence[Any], dtype: pl.DataType | None, bad: dict[int, str]
-) -> None:
+def _find_bad(name: str, values: Sequence[Any], dtype: pl.DataType, bad: dict[int, str]) -> None:
     """Tell which values have another type than the column."""
     before = len(bad)
     for number, value in enumerate(values, 1):
         try:
             pl.Series(name, [value], dtype, strict=True)
         except (TypeError, ValueError, OverflowError, pl.exceptions.PolarsError):
-            bad.setdefault(number, f"{name} is {shown(value)}, not {_told(dtype)}")
+            bad.setdefault(number, f"{name} is {shown(value)}, not {dtype}")
     if len(bad) == before:  # each fits alone, and they do not fit together
         raise Refused(422, "bad_rows", f"{name} has values of several types")
-
-
-def _told(dtype: pl.DataType | None) -> str:
-    return "a value of one type" if dtype is None else str(dtype)
-
-
-def _value_of(dtype: pl.DataType | None) -> Callable[[Any], Any]:
-    """The conversion of JSON's values to those of a dtype; it raises ValueError or TypeError for others."""
-    if isinstance(dtype, pl.Datetime):
-        return _zoned if dtype.time_zone is not None else _naive
-    if isinstance(dtype, pl.Date):
-        return date.fromisoformat
-    if isinstance(dtype, pl.Decimal):
-        return _decimal(dtype.scale)
-    if isinstance(dtype, pl.List | pl.Array):
-        return _list(_value_of(dtype.inner))  # type: ignore[arg-type]
-    if isinstance(dtype, pl.Struct):
-        return _struct({field.name: _value_of(field.dtype) for field in dtype.fields})  # type: ignore[arg-type]
-    return _no_boolean if dtype is not None and dtype.is_numeric() else _same
-
-
-def _list(convert: Callable[[Any], Any]) -> Callable[[Any], list[Any]]:
-    def each(value: Any) -> list[Any]:
-        if not isinstance(value, list):
-            raise TypeError("no list")
-        return [None if item is None else convert(item) for item in value]
-
-    return each
-
-
-def _struct(fields: Mapping[str, Callable[[Any], Any]]) -> Callable[[Any], Row]:
-    def each(value: Any) -> Row:
-        if not isinstance(value, dict) or not value.keys() <= fields.keys():
-            raise TypeError("no object of these fields")
-        return {n: None if item is None else fields[n](item) for n, item in value.items()}
-
-    return each
-
-
-def _same(value: Any) -> Any:
-    return value
-
-
-def _no_boolean(value: Any) -> Any:
-    if isinstance(value, bool):
-        raise TypeError("a boolean is no number")
-    return value
-
-
-def _zoned(value: str) -> datetime:
-    """An instant; a text without a zone is UTC."""
-    instant = datetime.fromisoformat(value)
-    return instant.replace(tzinfo=UTC) if instant.tzinfo is None else instant.astimezone(UTC)
-
-
-def _naive(value: str) -> datetime:
-    return _zoned(value).replace(tzinfo=None)
-
-
-def _decimal(scale: int) -> Callable[[Any], Decimal]:
-    def convert(value: Any) -> Decimal:
-        number = Decimal(_no_boolean(value) if isinstance(value, int | bool) else str(value))
-        if not number.is_finite() or number != round(number, scale):
-            raise ValueError("it has more digits than the column")
-        return number
-
-    return convert
