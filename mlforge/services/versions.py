@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -83,7 +83,8 @@ def change_of(
     """The change from a version to a service as it is now; None where nothing differs that a caller or a reader is told.
 
     A column that goes or means something else is MAJOR, as is whatever a request must say in another way: keys and
-    request columns. A column that comes is MINOR, as is another `max_age`; all else PATCH.
+    request columns. A column that comes is MINOR, as is another `max_age`; all else PATCH: also another version of a
+    feature, as the service names it, and defaults that it says itself though they are those of its features.
     """
     changes = sorted(_changes(before, service, lock), key=lambda change: -_RANK[change[0]])
     if not changes:
@@ -131,6 +132,26 @@ def _changes(
     yield from (
         ("patch", f"another {name}") for name in _QUIET if before.service.get(name) != service[name]
     )
+    read, reads = _versions_read(before.service), _versions_read(service)
+    yield from (
+        ("patch", f"{feature} is read {_told(reads[feature])}, was read {_told(versions)}")
+        for feature, versions in read.items()
+        if reads.get(feature, versions) != versions
+    )
+    if before.service.get("defaults", {}) != service["defaults"]:
+        yield "patch", "other defaults are the service's own"
+
+
+def _versions_read(service: Mapping[str, Any]) -> dict[str, dict[str | None, None]]:
+    """The versions that a described service names of each feature, each once; None for the served one."""
+    versions: dict[str, dict[str | None, None]] = {}
+    for use in service.get("features", ()):
+        versions.setdefault(use["feature"], {})[use["version"]] = None
+    return versions
+
+
+def _told(versions: Iterable[str | None]) -> str:
+    return " and ".join("as it is served" if each is None else f"as {each}" for each in versions)
 
 
 def _keys(columns: Sequence[LockedColumn]) -> dict[str, None]:

@@ -12,7 +12,16 @@ from mlforge.core.values import Version
 from mlforge.errors import IntegrityError, UnsupportedStore
 from mlforge.services.versions import ServiceVersion, next_version
 
-SERVICE = {"name": "checkout", "max_age": "6h", "owner": "risk", "description": "", "features": []}
+SPEND = {"feature": "spend", "version": None, "columns": [], "prefix": "", "keys": {}}
+PINNED = {**SPEND, "version": "1.0.0"}
+SERVICE = {
+    "name": "checkout",
+    "max_age": "6h",
+    "owner": "risk",
+    "description": "",
+    "features": [SPEND],
+    "defaults": {},
+}
 
 
 def column(name: str, dtype: str = "Float64", **parts: Any) -> LockedColumn:
@@ -39,6 +48,14 @@ FIRST = ServiceVersion(Version(1, 2, 3), SERVICE, LOCK)
         ((SUM, COUNT, AMOUNT), {"owner": "growth"}, "1.2.4", "another owner"),
         ((SUM, COUNT, AMOUNT), {"description": "what it is"}, "1.2.4", "another description"),
         ((COUNT, SUM, AMOUNT), {}, "1.2.4", "the order of columns"),
+        (
+            (SUM, COUNT, AMOUNT),
+            {"features": [PINNED]},
+            "1.2.4",
+            "spend is read as 1.0.0, was read as it is served",
+        ),
+        ((SUM, COUNT, AMOUNT), {"features": [SPEND, SPEND]}, None, ""),
+        ((SUM, COUNT, AMOUNT), {"defaults": {"sum": 0}}, "1.2.4", "the service's own"),
         ((SUM, COUNT, AMOUNT), {"max_age": None}, "1.3.0", "max_age 6h became None"),
         ((SUM, column("mean"), COUNT, AMOUNT), {"owner": ""}, "1.3.0", "spend__mean came"),
         ((SUM, AMOUNT), {}, "2.0.0", "spend__count: it is gone"),
