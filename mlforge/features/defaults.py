@@ -31,11 +31,12 @@ def parse_defaults(defaults: object, spec: FeatureSpec) -> dict[str, Any]:
             raise DefinitionError(
                 f"{what}: no column {column!r}; {did_you_mean(column, spec.output_names)}"
             )
-        by_column[column] = _scalar(value, f"{what}: {column!r}")
+        by_column[column] = default_value(value, f"{what}: {column!r}")
     return by_column
 
 
-def _scalar(value: Any, what: str) -> Any:
+def default_value(value: Any, what: str) -> Any:
+    """A default as Python has it; DefinitionError, which names it as `what`, for null, NaN and what is no single value."""
     plain = value.item() if hasattr(value, "item") else value  # numpy's
     if not isinstance(plain, _SCALARS) or plain != plain:  # noqa: PLR0124 - NaN is not itself
         raise DefinitionError(

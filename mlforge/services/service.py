@@ -18,6 +18,7 @@ from mlforge.core.schema import FLOATS, INSTANT, INTEGERS, Column, Schema
 from mlforge.core.signatures import named_arguments
 from mlforge.core.values import Duration, check_name
 from mlforge.errors import DefinitionError
+from mlforge.features.defaults import default_value
 from mlforge.features.feature import Feature
 from mlforge.features.selection import Selection
 from mlforge.frames import polars_schema
@@ -235,8 +236,9 @@ def _request_dtype(dtype: object, what: str, works: str) -> str:
 
 
 def _defaults(defaults: object, owner: str) -> dict[str, Any]:
-    works = 'write defaults={"amount__sum__7d": 0}'
-    return {} if defaults is None else dict(named(defaults, f"{owner}: defaults", works))
+    what, works = f"{owner}: defaults", 'write defaults={"amount__sum__7d": 0}'
+    by_column = {} if defaults is None else named(defaults, what, works)
+    return {name: default_value(value, f"{what}: {name!r}") for name, value in by_column.items()}
 
 
 def _optional(value: object, what: str) -> str:

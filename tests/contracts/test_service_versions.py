@@ -136,6 +136,39 @@ def test_versions_are_served_side_by_side_while_their_columns_are_what_they_were
     )
 
 
+def test_a_version_reads_the_features_as_the_service_names_them_by_then(
+    project: Project, online: RedisStore
+) -> None:
+    spend = spend_of(project)
+    build(project, online, spend)
+    project.drop("b", rows((1, 4, 4.0)))
+    build(project, online, spend, Service("checkout", [(spend, "1.0.0")]))
+    build(project, online, spend, Service("checkout", [(spend, "1.0.1")]))
+    build(project, online, spend, Service("checkout", [spend]))
+    build(project, online, spend, Service("checkout", [spend]))
+    assert [str(version) for version in project.store.versions("spend")] == ["1.0.0", "1.0.1"]
+    assert versions(project) == [("1.0.0", None), ("1.0.1", "patch"), ("1.0.2", "patch")]
+    sums = [
+        get_training_data(SPINE, f"checkout@{version}", store=project.store)[f"spend__{SUM}"][0]
+        for version in ("1.0.0", "1.0.1", "1.0.2", "1")
+    ]
+    assert sums == [3.0, 7.0, 7.0, 7.0]
+
+
+def test_a_default_that_moves_between_feature_and_service_is_kept_where_it_is(
+    project: Project, online: RedisStore
+) -> None:
+    of_feature = spend_of(project, "sum", defaults={SUM: 0})
+    build(project, online, of_feature, Service("checkout", [of_feature]))
+    build(project, online, of_feature, Service("checkout", [of_feature], defaults={SUM: 0}))
+    plain = spend_of(project, "sum")
+    build(project, online, plain, Service("checkout", [plain], defaults={SUM: 0}))
+    assert versions(project) == [("1.0.0", None), ("1.0.1", "patch")]
+    assert answers(project, online, "checkout@1")[1] == {f"spend__{SUM}": 0.0}
+    with pytest.raises(LockMismatch, match="the value in place of null"):
+        answers(project, online, "checkout@1.0.0")
+
+
 @pytest.mark.parametrize("gone", ["column", "meaning", "default", "keys", "type"])
 def test_a_version_whose_columns_changed_is_refused_by_name_everywhere(
     project: Project, online: RedisStore, gone: str
@@ -267,3 +300,10 @@ defs = Definitions(store=LocalStore("store"), features=[spend], services=[Servic
     SPINE.write_parquet(project.root / "spine.parquet")
     printed(capsys, "train", "checkout@2", "--spine", "spine.parquet", "--out", "set")
     printed(capsys, "lock", "checkout@1", code=1)
+    derived = 'Service("checkout", [spend], derive={"x": "spend__amount__sum__7d and True"})'
+    file.write_text(
+        text.replace("AGGREGATIONS", '["sum"]').replace('Service("checkout", [spend])', derived)
+    )
+    shown = " ".join(printed(capsys, "plan").split())
+    assert "no version of the service checkout would be kept: checkout: derive 'x'" in shown
+    assert as_json(capsys, "plan")["services"] == []

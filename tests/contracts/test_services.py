@@ -404,6 +404,10 @@ def test_what_no_service_can_mean_is_refused(served: Definitions, online: RedisS
         (ExpressionError, "derive 'x'", {"derive": {"x": "1 +"}}),
         (DefinitionError, "max_age", {"max_age": "soon"}),
         (DefinitionError, "owner must be a text", {"owner": 3}),
+        (DefinitionError, "s: defaults: 'x' must be a number, a text", {"defaults": {"x": pl.lit(0)}}),
+        (DefinitionError, "s: defaults: 'x' must be a number, a text", {"defaults": {"x": None}}),
+        (DefinitionError, "s: defaults: 'x' must be a number, a text", {"defaults": {"x": timedelta(1)}}),
+        (DefinitionError, "s: defaults: 'x' must be a number, a text", {"defaults": {"x": float("nan")}}),
     ]  # fmt: skip
     for error, message, changes in definitions:
         with pytest.raises(error, match=message):
@@ -424,7 +428,7 @@ def test_what_no_service_can_mean_is_refused(served: Definitions, online: RedisS
         (RetrievalError, "no column 'amont'", Service("s", ["raw"], defaults={"amont": 1}), {}),
         (RetrievalError, "default of 'raw__amount' is Float64, not 'a'", Service("s", ["raw"], defaults={"amount": "a"}), {}),
         (RetrievalError, "default of 'days__amount__sum__2d' is Float64, not True", Service("s", ["days"], defaults={"amount__sum__2d": True}), {}),
-        (RetrievalError, "which is null", Service("s", ["raw"], defaults={"amount": float("nan")}), {}),
+        (RetrievalError, "which is null", Service("s", ["raw"], defaults={"amount": float("inf")}), {}),
         (ExpressionError, "no column 'raw__amont'", Service("s", ["raw"], derive={"x": "raw__amont"}), {}),
         (RetrievalError, "'raw__half' is a column of a feature", Service("s", ["raw"], derive={"raw__half": "1"}), {}),
     ]  # fmt: skip

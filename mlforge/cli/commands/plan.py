@@ -79,7 +79,8 @@ def plan(args: argparse.Namespace) -> int:
 class Planned:
     """A plan: its results, how columns and defaults would differ by feature, stored features that the definitions do not name, and locks.
 
-    services: each one's version before, None for none, and the one that would be kept.
+    services: each one's version before, None for none, and the one that would be kept. unkept: those of which none
+    could be, and why.
     """
 
     definitions: Definitions
@@ -88,6 +89,7 @@ class Planned:
     vanishing: list[dict[str, Any]]
     defaults: dict[str, DefaultsChange]
     services: list[tuple[str, str | None, ServiceVersion]]
+    unkept: dict[str, str]
     broken: list[BrokenLock]
 
 
@@ -101,8 +103,8 @@ def plan_of(args: argparse.Namespace) -> Planned:
     }
     defaults = dict(_other_defaults(definitions, outcome))
     broken = _broken(definitions.store, outcome, vanishing, defaults)
-    services = list(_services(definitions, outcome, defaults))
-    return Planned(definitions, outcome, differences, vanishing, defaults, services, broken)
+    services, unkept = _services(definitions, outcome, defaults)
+    return Planned(definitions, outcome, differences, vanishing, defaults, services, unkept, broken)
 
 
 def show_plan(planned: Planned) -> None:
@@ -131,6 +133,8 @@ def show_plan(planned: Planned) -> None:
         why = f": {'; '.join(version.details[:_TOLD])}" if version.details else ""
         arrow = f"{kept} -> {version.version}" if kept else str(version.version)
         note(f"the service {service} would be kept as {arrow}{bump}{why}", "yellow")
+    for service, why in planned.unkept.items():
+        note(f"no version of the service {service} would be kept: {why}", "yellow")
     for lock in planned.broken:
         note(f"the lock of {lock} would break", "red")
 
@@ -162,20 +166,28 @@ def _other_defaults(
 
 def _services(
     definitions: Definitions, outcome: Outcome, defaults: Mapping[str, DefaultsChange]
-) -> Iterator[tuple[str, str | None, ServiceVersion]]:
-    """The services that a build would keep as other versions; those that cannot be made yet are left out."""
-    from mlforge.errors import RetrievalError, StoreError
+) -> tuple[list[tuple[str, str | None, ServiceVersion]], dict[str, str]]:
+    """The services that a build would keep as other versions, and those that it could not keep, with the reason.
+
+    Those whose features have no version yet are left out.
+    """
+    from mlforge.errors import FeatureNotFound, MlforgeError
     from mlforge.services.keeping import version_due
 
     store = definitions.store
     planned = _PlannedVersions(store, outcome, defaults)
+    kept, unkept = [], {}
     for name, service in definitions.services.items():
         try:
             due = version_due(service, store, planned)
-        except (RetrievalError, StoreError):
+        except FeatureNotFound:
+            continue
+        except MlforgeError as error:
+            unkept[name] = str(error)
             continue
         if due is not None:
-            yield name, next(map(str, reversed(store.service_versions(name))), None), due
+            kept.append((name, next(map(str, reversed(store.service_versions(name))), None), due))
+    return kept, unkept
 
 
 @dataclass(frozen=True)
