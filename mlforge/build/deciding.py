@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from mlforge.build.broken_locks import DefaultsChange, lock_hold
 from mlforge.build.categorizer import Decision, decide, rolled_forward
 from mlforge.build.loss import Loss
 from mlforge.build.policy import data_change
 from mlforge.build.result import Options
-from mlforge.core.manifest import Manifest
+from mlforge.core.manifest import ROLLED_BACK, Manifest
 from mlforge.core.schema import same_columns
 from mlforge.core.values import Version
 from mlforge.errors import IntegrityError, StoreError
@@ -74,9 +76,11 @@ def decided(
     highest = max(snapshot.versions, default=None)
     data = data_change(latest, candidate, diff)
     decision = decide(latest, candidate, data, highest, explicit)
-    if latest is None or latest.version == highest or decision.version is None or explicit:
+    if latest is None or latest.version == highest or decision.version is None:
         return decision
-    return _after_rollback(store, snapshot, candidate, decision, options)
+    if explicit is None:
+        decision = _after_rollback(store, snapshot, candidate, decision, options)
+    return replace(decision, evidence={**decision.evidence, ROLLED_BACK: str(highest)})
 
 
 def _after_rollback(

@@ -9,7 +9,7 @@ from mlforge.build.policy import mode_of
 from mlforge.build.result import Options
 from mlforge.build.table import Layout, TableWriter
 from mlforge.core import clock
-from mlforge.core.manifest import ChangeSummary, Manifest
+from mlforge.core.manifest import ROLLED_BACK, ChangeSummary, Manifest
 from mlforge.core.release import release
 from mlforge.engines import Engine
 from mlforge.engines.evaluation import frontier
@@ -48,7 +48,9 @@ def publish_rewritten(
         now = clock.now()
         candidate = replace(candidate, parts=table.parts, frontier=frontier(events, now))
         rows = f"{diff.rows} row{'' if diff.rows == 1 else 's'}"
-        summary = ChangeSummary("patch", reason, (rows,), {"rows_changed": diff.rows})
-        manifest = candidate.published(max(snapshot.versions).bumped("patch"), summary, now)
+        highest = max(snapshot.versions)
+        after = {} if latest.version == highest else {ROLLED_BACK: str(highest)}
+        summary = ChangeSummary("patch", reason, (rows,), {"rows_changed": diff.rows, **after})
+        manifest = candidate.published(highest.bumped("patch"), summary, now)
         tx.commit(manifest)
     return VersionsDiff(latest, manifest, diff)

@@ -66,6 +66,10 @@ class Part:
     hash: str
 
 
+ROLLED_BACK = "rolled_back_from"
+"""The evidence that a version followed a rollback: the highest version by then, which was not served."""
+
+
 @dataclass(frozen=True, slots=True)
 class ChangeSummary:
     """Why a version was made: the bump, the reason, the names concerned, and the evidence."""

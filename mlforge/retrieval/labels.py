@@ -65,14 +65,14 @@ def ahead(
     Null where the horizon is not over by the feature's watermark; otherwise what a window of that length gives, so that a
     count of no events is 0 and all else of none is null. Raises DefinitionError for an unknown aggregation or horizon.
     """
-    if isinstance(feature, Selection) and feature.columns:
-        raise DefinitionError(
-            f"ahead: {feature.feature}[...] names columns of windows; name the feature, and a column of its events"
-        )
     try:
         [reference] = parse_references([feature])
     except RetrievalError as error:
         raise DefinitionError(f"ahead: {error}") from None
+    if reference.columns:
+        raise DefinitionError(
+            f"ahead: {reference.name}[...] names columns of windows; name the feature, and a column of its events"
+        )
     works = 'write ahead(user_spend, "amount", "sum", "30d")'
     text(column, "ahead: column", works)
     text(aggregation, "ahead: aggregation", works)

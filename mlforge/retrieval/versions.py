@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from mlforge.core.manifest import Manifest
-from mlforge.core.values import to_iso
+from mlforge.core.manifest import ROLLED_BACK, Manifest, VersionSummary
+from mlforge.core.values import Version, to_iso
 from mlforge.errors import VersionNotFound
 from mlforge.retrieval.references import Reference
 from mlforge.store import Store
@@ -53,12 +54,10 @@ class Versions:
         summaries = sorted(self.store.summaries(name), key=lambda each: each.version)
         before = [each for each in summaries if each.created_at <= at]
         after = [each for each in summaries if each.created_at > at]
-        first = after[0] if after else None
-        is_gap = first is not None and first.parent not in {None, *(s.version for s in before)}
-        if is_gap:
-            assert first is not None
+        present = {each.version for each in before}
+        for gone in (v for v in _preceding(after[0]) if v not in present) if after else ():
             raise VersionNotFound(
-                f"{name}: version {first.parent}, which came before {first.version} ({to_iso(first.created_at)}), was pruned, so "
+                f"{name}: version {gone}, which came before {after[0].version} ({to_iso(after[0].created_at)}), was pruned, so "
                 f"nobody can tell what the store had at {to_iso(at)}; give a later instant, and keep versions with 'mlforge pin'"
             )
         if not before:
@@ -67,3 +66,12 @@ class Versions:
                 f"{name}: the store had no version at {to_iso(at)}: its first build was at {since}; give a later instant"
             )
         return self.store.manifest(name, before[-1].version)
+
+
+def _preceding(version: VersionSummary) -> Iterator[Version]:
+    """The versions that were there when a version was made: the one that was served, and the highest after a rollback."""
+    if version.parent is not None:
+        yield version.parent
+    highest = version.change.evidence.get(ROLLED_BACK) if version.change else None
+    if highest is not None:
+        yield Version.parse(highest)

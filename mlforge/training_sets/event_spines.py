@@ -210,8 +210,13 @@ class EventRows:
         scan = self.events.within(seen).scan(self.manifest.spec.identity, seen).select(*keys, time)
         by_key = scan.group_by(keys) if keys else scan.group_by(pl.lit(0).alias(_BUCKET))
         first = by_key.agg(pl.col(_FIRST).min()).collect(engine="streaming").select(*keys, _FIRST)
-        ticks = range(-(-times.start // every) * every, times.end + 1, every)
-        step = max(1, AT_ONCE // max(1, first.height))
+        if first.is_empty():
+            return
+        begin = max(
+            times.start, first.select(pl.col(_FIRST).min()).item()
+        )  # no entity was seen before
+        ticks = range(-(-begin // every) * every, times.end + 1, every)
+        step = max(1, AT_ONCE // first.height)
         for begun in range(0, len(ticks), step):
             some = pl.DataFrame({_TIME: pl.Series(ticks[begun : begun + step], dtype=pl.Int64)})
             yield some.join(first, how="cross").filter(pl.col(_FIRST) <= pl.col(_TIME))

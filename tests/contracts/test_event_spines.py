@@ -7,13 +7,13 @@ from typing import Any
 import polars as pl
 import pytest
 
-from mlforge import TrainingSet, ahead, events_of, get_training_data, training_set
-from mlforge.core.values import to_us
+from mlforge import Feature, TrainingSet, ahead, events_of, feature, get_training_data, training_set
+from mlforge.core.values import Version, to_us
 from mlforge.errors import DefinitionError, MlforgeError, RetrievalError, VersionNotFound
-from mlforge.maintenance.operations import prune
+from mlforge.maintenance.operations import pin, prune
 from mlforge.maintenance.retention import Retention
 from mlforge.training_sets import event_spines
-from tests.support.projects import Project, at, rows
+from tests.support.projects import SPEND, Project, at, identity, rows
 
 
 @pytest.fixture
@@ -29,6 +29,10 @@ def project(tmp_path: Path) -> Project:
         project.drop(f"f{number}", rows(*some))
     project.build()
     return project
+
+
+def spend() -> Feature:
+    return feature(**SPEND)(identity)
 
 
 def made_of(project: Project, folder: Path, *args: Any, **options: Any) -> list[tuple[Any, Any]]:
@@ -125,6 +129,16 @@ def test_keys_have_the_names_of_the_service_and_the_set_says_what_its_rows_are(
         (lambda: ahead("spend", "amount", "sum", "all"), DefinitionError, "fixed duration"),
         (lambda: ahead("spend", "amount", "sum", "1mo"), DefinitionError, "30d"),
         (lambda: ahead("spend", 3, "sum", "1d"), DefinitionError, "column"),
+        (
+            lambda: ahead(spend()["amount__sum__2d"], "amount", "sum", "1d"),
+            DefinitionError,
+            "columns of windows",
+        ),
+        (
+            lambda: ahead((spend()["amount__sum__2d"], "1.0.0"), "amount", "sum", "1d"),
+            DefinitionError,
+            "columns of windows",
+        ),
         (lambda: ahead(None, "amount", "sum", "1d"), DefinitionError, "neither a feature"),
     ],
 )
@@ -169,6 +183,35 @@ def test_an_untimed_feature_has_neither_labels_nor_a_spine(
     with pytest.raises(RetrievalError, match="no timestamp"):
         training_set(events_of("users"), ["users"], project.store, tmp_path / "set")
     assert not (tmp_path / "set").exists()
+
+
+def test_a_version_that_was_rolled_back_from_and_pruned_is_missed_by_known_at(
+    project: Project,
+) -> None:
+    definitions, store = project.definitions(), project.store
+    for number in range(4):
+        if number == 2:
+            definitions.rollback("spend", "1.0.0")
+        project.drop(f"late{number}", rows((77, 24 + number, 1.0)))
+        project.build()
+    marks = [store.resolve("spend", f"1.0.{number}").created_at for number in range(5)]
+    spine = pl.DataFrame({"user_id": [77], "at": [at(30)]})
+
+    def known(mark: int) -> Any:
+        answer = get_training_data(spine, ["spend"], store, known_at=mark)
+        return answer["spend__amount__count__7d"][0]
+
+    counts = [0, 1, 2, 3, 4]
+    assert [known(mark) for mark in marks] == counts
+    assert store.resolve("spend", "1.0.3").parent == Version(1, 0, 0)
+    pin(store, "spend", "1.0.0")
+    prune(store, ["spend"], Retention(newest=2))
+    assert [known(mark) for mark in marks[3:]] == counts[3:]
+    for gone in marks[:3]:
+        with pytest.raises(
+            VersionNotFound, match=r"1\.0\.2, which came before 1\.0\.3.*was pruned"
+        ):
+            known(gone)
 
 
 def test_known_at_is_the_store_as_it_was_then(project: Project, tmp_path: Path) -> None:
