@@ -17,11 +17,12 @@ def beyond(items: Iterable[pytest.Item]) -> list[pytest.Item]:
     """The tests of large products that a covering part can do without, in their order.
 
     In the part each value of each parameter comes at least `TIMES` times, where it can, each time beside others. A test of one
-    parameter alone is kept for all of its values.
+    parameter alone is kept for all of its values. Those that are slow by themselves stand for nothing: the default run leaves
+    them out.
     """
     by_function: dict[str, list[pytest.Item]] = defaultdict(list)
     for item in items:
-        if hasattr(item, "callspec"):
+        if hasattr(item, "callspec") and item.get_closest_marker("slow") is None:
             by_function[item.nodeid.partition("[")[0]].append(item)
     spare: list[pytest.Item] = []
     for product in by_function.values():

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from itertools import product
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from tests.support.covering import TIMES, covering
+from tests.support.covering import TIMES, beyond, covering
 
 
 @pytest.mark.parametrize("sizes", [(2, 2), (15, 3, 3), (8, 2, 2, 2), (40, 6), (30,), (1, 1)])
@@ -24,3 +26,21 @@ def test_each_value_comes_as_often_as_it_should_and_the_part_is_small(
     assert all(taken[value] >= min(TIMES, count) for value, count in there.items())
     assert len(kept) <= min(len(rows), 3 * max(sizes))
     assert kept == covering(rows)
+
+
+def test_a_test_that_is_slow_by_itself_stands_for_none_of_its_values() -> None:
+    def item(shape: int, engine: str) -> SimpleNamespace:
+        params = {"shape": shape, "engine": engine}
+        is_slow = engine == "duckdb" and shape
+        return SimpleNamespace(
+            nodeid=f"test_x[{shape}-{engine}]",
+            callspec=SimpleNamespace(params=params),
+            get_closest_marker=lambda name: pytest.mark.slow if is_slow else None,
+        )
+
+    items: Any = [item(*pair) for pair in product(range(5), ("polars", "duckdb", "third"))]
+    spare = beyond(items)
+    kept = [each for each in items if each not in spare and each.get_closest_marker("slow") is None]
+    assert {each.callspec.params["shape"] for each in kept} == {*range(5)}
+    assert {each.callspec.params["engine"] for each in kept} == {"polars", "duckdb", "third"}
+    assert spare
