@@ -82,22 +82,25 @@ def broken_locks(
 ) -> list[BrokenLock]:
     """The locks that a candidate breaks beyond what the served version has broken already, by model."""
     broken = []
-    old, new = _fitting(latest, defaults.before), _fitting(candidate, defaults.after)
+    old, new = locked_defaults(latest, defaults.before), locked_defaults(candidate, defaults.after)
     for model, lock in locks.items():
         before = {change.column for change in lock.changes_in(latest)}
         changes = [c for c in lock.changes_in(candidate) if c.column not in before]
         told_of = {*before, *(change.column for change in changes)}
-        of_defaults = _other_defaults(lock, candidate.name, old, new)
+        of_defaults = other_defaults(lock, candidate.name, old, new)
         changes += [change for change in of_defaults if change.column not in told_of]
         if changes:
             broken.append(BrokenLock(model, lock.service, tuple(changes)))
     return broken
 
 
-def _other_defaults(
+def other_defaults(
     lock: Lock, feature: str, old: Mapping[str, Any], new: Mapping[str, Any]
 ) -> Iterator[Change]:
-    """The locked columns whose default is the feature's and would be another; a default of a service's own stays."""
+    """The locked columns whose default is the feature's and would be another; a default of a service's own stays.
+
+    old, new: the feature's by column, as `locked_defaults` gives them.
+    """
     for column in lock.columns:
         if column.feature != feature:
             continue
@@ -107,7 +110,7 @@ def _other_defaults(
             yield Change(column.name, ", ".join(differences(column.parts, now)))
 
 
-def _fitting(version: Manifest, described: Mapping[str, Any]) -> dict[str, Any]:
+def locked_defaults(version: Manifest, described: Mapping[str, Any]) -> dict[str, Any]:
     """The defaults by column as locks have them, those that the version's columns hold."""
     held = held_defaults(described, dtypes(version.spec.values(version.events)))
     return {column: plain_default(value) for column, value in held.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
@@ -19,10 +20,12 @@ from mlforge import (
 )
 from mlforge.core import clock
 from mlforge.core.values import to_us
+from mlforge.definitions.services import keep_services
 from mlforge.errors import BuildError, DefinitionError, LockMismatch
 from mlforge.metrics import Rolling
 from mlforge.online import RedisStore
 from mlforge.online.staleness import behind
+from mlforge.registry.locks import lock_changes
 from tests.support.commands import as_json, printed
 from tests.support.projects import Project, at, rows
 
@@ -221,6 +224,27 @@ def test_a_worker_holds_a_default_that_would_break_a_lock_and_a_plan_names_it(
         project.definitions(before.features["spend"]).refresh("spend", attended=False).held is None
     )
     assert store.books("spend").hold is None
+
+
+def test_a_lock_whose_default_is_another_by_now_is_told_as_broken(
+    project: Project, online: RedisStore
+) -> None:
+    spend = build(project, online, {SUM: 0}).features["spend"]
+    services = [Service("plain", [spend]), Service("own", [spend], defaults={SUM: 0})]
+    keep_services(services, project.store)
+    locks = [service.lock(project.store) for service in services]
+    for defaults, says in (
+        ({SUM: 0}, []),
+        ({SUM: 7}, [f"spend__{SUM}: the value in place of null 0.0 became 7.0"]),
+        ({}, [f"spend__{SUM}: the value in place of null 0.0 became none"]),
+        ({SUM: 0, MEAN: 1}, [f"spend__{MEAN}: the value in place of null none became 1.0"]),
+    ):
+        definitions = build(project, online, defaults)
+        of_own = [told for told in says if SUM not in told]
+        for service, lock, expected in zip(services, locks, (says, of_own), strict=True):
+            assert [str(change) for change in lock_changes(project.store, lock)] == expected
+            with pytest.raises(LockMismatch) if expected else nullcontext():
+                answers(definitions, service, lock=lock)
 
 
 def test_a_default_that_the_version_of_then_does_not_hold_leaves_null(
