@@ -68,15 +68,18 @@ _SYNTAX = (
     (r"&&", "write: and"),
     (r"\|\|", "write: or"),
     (r"<>", "write: !="),
+    (r"=<", "write: <="),
+    (r"=>", "write: >="),
     (r"!(?!=)", "write: not"),
     (r"\?", "write: x if c else y"),
     (r"(?<![=<>!:])=(?!=)", "write == to compare"),
+    (r"\b(?:CASE|case|WHEN|when|THEN|then)\b", "write: x if c else y"),
+    (r"\b(?:BETWEEN|between)\b", "write: a <= x and x <= b"),
     (r"\b(?:AND|OR|NOT|IN|IS|IF|ELSE)\b", "write and, or, not, in, if and else in small letters"),
-    (r"\b(?:CASE|case|WHEN|when)\b", "write: x if c else y"),
 )
 _TEXTS = re.compile(r"'[^']*'|\"[^\"]*\"")
 _NAMES = {
-    **dict.fromkeys(("null", "nil", "na"), "write None"),
+    **dict.fromkeys(("null", "nil", "na"), "write None, and is_null(x) to ask for it"),
     "true": "write True",
     "false": "write False",
     **dict.fromkeys(
