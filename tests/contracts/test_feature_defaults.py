@@ -226,6 +226,29 @@ def test_a_worker_holds_a_default_that_would_break_a_lock_and_a_plan_names_it(
     assert store.books("spend").hold is None
 
 
+def test_a_default_of_a_column_that_is_null_so_far_counts_once_it_has_a_dtype(
+    project: Project, online: RedisStore
+) -> None:
+    events = rows((1, 0, 1.0)).with_columns(discount=None, city=None)
+    project.drop("a", events)
+    changes: dict[str, Any] = {"function": lambda df: df, "metrics": []}
+    defaults = {"discount": 5, "city": "none"}
+    definitions = build(project, online, defaults, **changes)
+    trained, served = answers(definitions, ["spend"])
+    assert trained == served
+    assert trained[1]["spend__discount"] is None
+    metrics = [Rolling("7d", {"city": "last"})]
+    named = {"city__last__7d": "x"}
+    project.build(project.define(lambda df: df, name="m", metrics=metrics, defaults=named))
+    project.drop("b", events.with_columns(discount=pl.lit(2), city=pl.lit("x")))
+    definitions = build(project, online, defaults, **changes)
+    trained, served = answers(definitions, ["spend"])
+    assert trained == served
+    assert (trained[1]["spend__discount"], trained[1]["spend__city"]) == (5, "none")
+    with pytest.raises(BuildError, match="'discount' is Int32, not 'much'"):
+        build(project, online, {"discount": "much"}, **changes)
+
+
 def test_a_lock_whose_default_is_another_by_now_is_told_as_broken(
     project: Project, online: RedisStore
 ) -> None:
