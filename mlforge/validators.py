@@ -2,7 +2,8 @@
 
 Rules see the rows that a feature's function returns, file by file. Nulls pass every rule but
 `not_null`; NaN and infinities count as null, and so does each row of a file that lacks the column.
-`required()` makes a file without the column one that does not fit.
+`required()` makes a file without the column one that does not fit. `no_drift()` sees columns of the feature's
+table: what a version adds, against the rows of the version served before it.
 """
 
 from mlforge.core.validators import (
@@ -14,6 +15,7 @@ from mlforge.core.validators import (
     less_than,
     less_than_or_equal,
     matches_regex,
+    no_drift,
     not_null,
     required,
     unique,
@@ -28,6 +30,7 @@ __all__ = [
     "less_than",
     "less_than_or_equal",
     "matches_regex",
+    "no_drift",
     "not_null",
     "required",
     "unique",

@@ -17,6 +17,7 @@ from mlforge.build.categorizer import Decision
 from mlforge.build.deciding import decided, events_diff, hold_of
 from mlforge.build.defaults import check_defaults, noted_defaults
 from mlforge.build.diff import compare_rows, tables
+from mlforge.build.drifting import Judgement, check_table_rules, judged
 from mlforge.build.loss import loss_of
 from mlforge.build.policy import mode_of
 from mlforge.build.result import BuildResult, Options
@@ -117,10 +118,12 @@ def candidate_of(
 ) -> Manifest:
     """The version that the intake would make of a source, before it has a number and rows."""
     check_defaults(feature, schema)
+    columns = feature.spec.output(schema)
+    check_table_rules(feature, columns)
     return Manifest(
         spec=feature.spec,
         events=schema,
-        columns=feature.spec.output(schema),
+        columns=columns,
         code_hash=feature.code_hash,
         partials=intake.partials,
         engine=engine.name,
@@ -172,11 +175,13 @@ class _Refresh:
         candidate = candidate_of(self.feature, made_from, intake, schema, self.engine)
         diff = events_diff(self.store, snapshot.latest, candidate, afresh=self.options.full)
         if not self.options.attended and (hold := self._hold(snapshot, candidate, diff, intake)):
-            self._write_books(snapshot, snapshot.books.held(hold))
-            return self._unchanged(snapshot, "held", intake, held=hold)
+            return self._held(snapshot, hold, intake)
         decision = decided(self.store, snapshot, candidate, diff, self.options)
         decision = replace(decision, evidence={**decision.evidence, **intake.evidence})
         freed = replace(snapshot.books.held(None), defaults=noted_defaults(self.feature))
+        if freed.drift:
+            unjudged = Judgement(self.feature.table_rules)
+            freed = replace(freed, drift=unjudged.noted(freed.drift, None))
         if decision.version is not None:
             return self._publish(snapshot, _Change(candidate, decision, diff, intake), freed)
         self._write_books(snapshot, freed)
@@ -221,15 +226,22 @@ class _Refresh:
             candidate = replace(
                 candidate, parts=table.parts, parent=latest.version if latest else None
             )
+            drift = judged(self.feature.table_rules, self.store, tx, latest, candidate)
+            hold = None if self.options.attended else drift.hold(snapshot.name)
+            if hold:
+                return self._held(snapshot, hold, change.intake)
             decision = self._with_evidence(change.decision, latest, candidate, tx)
             assert decision.version is not None
             now = clock.now()
             candidate = replace(candidate, frontier=frontier(events, now))
             manifest = candidate.published(decision.version, decision.summary, now)
             self.steps.end("build")
+            if drift.indexes:
+                books = replace(books, drift=drift.noted(books.drift, decision.version))
             tx.commit(manifest, books)  # to a draft, where nothing is to be published
         return replace(
             self._result(change.intake),
+            warnings=(*change.intake.warnings, *drift.warnings()),
             version=str(decision.version),
             bump=decision.bump,
             reason=decision.reason,
@@ -279,6 +291,11 @@ class _Refresh:
     def _write_books(self, snapshot: Snapshot, now: Books) -> None:
         if now != snapshot.books:
             self.store.write_books(snapshot.name, now)
+
+    def _held(self, snapshot: Snapshot, reason: str, intake: Intake) -> BuildResult:
+        """Nothing is published until a person says so, or the reason has gone."""
+        self._write_books(snapshot, snapshot.books.held(reason))
+        return self._unchanged(snapshot, "held", intake, held=reason)
 
     def _nothing(self, snapshot: Snapshot, why: str) -> BuildResult:
         """There is no source to build from: nothing changes."""

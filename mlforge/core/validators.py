@@ -1,7 +1,8 @@
 """Rules about the values of a column: descriptions only, no engine.
 
 Rules see the rows that a feature's function returns, file by file. Nulls pass every rule but
-`not_null`; NaN and infinities count as null, and so does each row of a file that lacks the column.
+`not_null`; NaN and infinities count as null, and so does each row of a file that lacks the column. `no_drift` alone
+sees columns of the feature's table, version by version.
 """
 
 from __future__ import annotations
@@ -25,6 +26,10 @@ ON_FAIL: tuple[str, ...] = get_args(OnFail)
 REQUIRED = "required"
 """The rule that asks for the column itself, whatever its values."""
 
+NO_DRIFT = "no_drift"
+"""The rule of a column of the table, which no single file can break."""
+_OF_TABLES: tuple[str, ...] = ("error", "warn")
+
 Bound = int | float | Decimal | date | datetime
 Value = Bound | str | bool
 Argument = Value | tuple[Value, ...]
@@ -32,14 +37,22 @@ Argument = Value | tuple[Value, ...]
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """A rule. `on_fail`: "error" rejects the file, "drop" leaves the rows out, "warn" reports them."""
+    """A rule. `on_fail`: "error" rejects the file, "drop" leaves the rows out, "warn" reports them.
+
+    Of a rule of tables "error" holds the feature, and there is no "drop".
+    """
 
     name: str
     arguments: tuple[Argument, ...] = ()
     on_fail: OnFail = "error"
 
     def __post_init__(self) -> None:
-        choice(self.on_fail, ON_FAIL, f"{self.name}: on_fail")
+        choice(self.on_fail, _OF_TABLES if self.is_of_table else ON_FAIL, f"{self.name}: on_fail")
+
+    @property
+    def is_of_table(self) -> bool:
+        """Whether it sees the rows of a version's table; else those of a file."""
+        return self.name == NO_DRIFT
 
     @property
     def kind(self) -> str | None:
@@ -154,6 +167,19 @@ def is_in(values: Iterable[Value], *, on_fail: OnFail = "error") -> Rule:
             f"is_in: {_text(allowed)} mixes {' and '.join(sorted(kinds))}; give values of one kind"
         )
     return Rule("is_in", (allowed,), on_fail)
+
+
+@named_arguments("no_drift")
+def no_drift(psi: float = 0.2, *, on_fail: OnFail = "error") -> Rule:
+    """The rows that a version adds after the last row of the served one have the distribution of the rows before them.
+
+    psi: the population stability index from which on a column has drifted; above 0. The rule is for columns of the
+    feature's table, such as `amount__sum__7d`, and for features with a timestamp. "error": a refresh by a worker holds the
+    feature, as after a loss; "warn": the version is published, `mlforge status` warns. Fewer than 100 new rows are not judged.
+    """
+    if type(psi) not in (int, float) or not 0 < psi < math.inf:
+        raise DefinitionError(f"no_drift: psi={psi!r} is no index above 0; write no_drift(psi=0.2)")
+    return Rule(NO_DRIFT, (float(psi),), on_fail)
 
 
 def _kind(value: Value) -> str:

@@ -111,8 +111,13 @@ def describe_feature(feature: Feature) -> Mapping[str, object]:
         "description": feature.description,
         "engine": feature.engine,
         "incremental": feature.incremental,
+        **({"table_rules": _table_rules(feature)} if feature.table_rules else {}),
         **({"defaults": described_defaults(feature.defaults)} if feature.defaults else {}),
     }
+
+
+def _table_rules(feature: Feature) -> list[list[str]]:
+    return [[column, *map(str, rules)] for column, rules in feature.table_rules.items()]
 
 
 def describe_store(store: object) -> str:

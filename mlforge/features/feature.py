@@ -39,6 +39,9 @@ class Feature:
     """Paths, folders or globs, as they were written; or the feature whose rows are the source's, as `feature:user_spend`."""
     function: Function = field(repr=False)
     validators: Mapping[str, tuple[Rule, ...]] = field(default_factory=dict)
+    """Rules of the function's rows, by column."""
+    table_rules: Mapping[str, tuple[Rule, ...]] = field(default_factory=dict)
+    """Rules of columns of the table, by name; no hash has them, and no version is made for them."""
     tags: tuple[str, ...] = ()
     description: str = ""
     owner: str = ""
@@ -140,7 +143,8 @@ def feature(
     timestamp: the column with each event's time; needed for metrics.
     interval: align values to boundaries of this fixed length (`"1d"`); None evaluates continuously.
     metrics: `Rolling` and `ToDate` windows; none serves the function's rows as they are.
-    validators: column -> rules of `mlforge.validators`, checked on the function's rows, file by file.
+    validators: column -> rules of `mlforge.validators`, checked on the function's rows, file by file; `no_drift` on
+        columns of the feature's table.
     engine: "polars" or "duckdb"; None takes that of Definitions.
     incremental: True or False overrides the proof that the function treats each row alone.
     online_clock: "data" serves values as of the data's own end, "wall" as of now.
@@ -175,6 +179,7 @@ def feature(
             derive=derive,
         )
         further = _tables(tables, own_name)
+        rules = _rules(validators, own_name)
         _check_parameters(function, own_name, further)
         described = _optional(
             description, f"{own_name}: description", "or leave it out", empty=True
@@ -183,7 +188,8 @@ def feature(
             spec=spec,
             sources=_sources(source, f"{own_name}: source"),
             function=function,
-            validators=_rules(validators, own_name),
+            validators=_of_files(rules),
+            table_rules=_of_tables(rules, spec),
             tags=texts(tags, f"{own_name}: tags", 'write tags=["payments"], or leave it out'),
             description=(function.__doc__ or "").strip() if described is None else described,
             owner=_optional(owner, f"{own_name}: owner", "or leave it out", empty=True) or "",
@@ -306,3 +312,37 @@ def _rules(validators: object, owner: str) -> dict[str, tuple[Rule, ...]]:
                     f"{owner}: validator {shown(rule)} of {column!r} is not a rule; use those of mlforge.validators, called: not_null()"
                 )
     return rules
+
+
+def _of_files(rules: Mapping[str, tuple[Rule, ...]]) -> dict[str, tuple[Rule, ...]]:
+    """The rules of files; a column whose rules are of tables alone is not among them."""
+    return {
+        column: tuple(rule for rule in of_column if not rule.is_of_table)
+        for column, of_column in rules.items()
+        if not of_column or any(not rule.is_of_table for rule in of_column)
+    }
+
+
+def _of_tables(
+    rules: Mapping[str, Sequence[Rule]], spec: FeatureSpec
+) -> dict[str, tuple[Rule, ...]]:
+    """The rules of tables; DefinitionError where the feature cannot have the column, or has no instants."""
+    of_tables = {
+        column: chosen
+        for column, of_column in rules.items()
+        if (chosen := tuple(rule for rule in of_column if rule.is_of_table))
+    }
+    for column, chosen in of_tables.items():
+        what = f"{spec.name}: {chosen[0]} of {column!r}"
+        if spec.timestamp is None:
+            raise DefinitionError(
+                f"{what}: the feature has no timestamp, so that no row is newer than another; give it timestamp="
+            )
+        if column in spec.identity:
+            raise DefinitionError(
+                f"{what}: a key or timestamp is another in each row; name a value"
+            )
+        if spec.columns and column not in spec.output_names:
+            near = did_you_mean(column, spec.output_names)
+            raise DefinitionError(f"{what}: the feature's table has no such column; {near}")
+    return of_tables

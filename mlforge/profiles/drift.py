@@ -51,21 +51,30 @@ class ColumnDrift:
         missing = [rows - values for rows, values in zip(self.rows, self.values, strict=True)]
         return _stability_index([self.values, (missing[0], missing[1])])
 
-    def verdict(self, limit: float = DRIFTED) -> Verdict:
-        """Whether it has drifted (an index of `limit` and more), moved, neither, or has too few rows to tell.
+    @property
+    def index(self) -> float | None:
+        """The greater index, of the values or of the rows that have none; None with too few rows to tell.
 
-        The greater index decides, of the values or of the rows that have none.
+        Values that do not compare have none.
         """
         known = [
             index
             for index, sizes in ((self.psi, self.values), (self.null_psi, self.rows))
             if index is not None and min(sizes) >= FEWEST
         ]
-        if not known or not self.comparable:
+        return max(known) if known and self.comparable else None
+
+    def verdict(self, limit: float = DRIFTED) -> Verdict:
+        """Whether it has drifted (an index of `limit` and more), moved, neither, or has too few rows to tell.
+
+        The greater index decides, of the values or of the rows that have none.
+        """
+        index = self.index
+        if index is None:
             return "unknown"
-        if max(known) >= limit:
+        if index >= limit:
             return "drifted"
-        if max(known) >= min(MOVED, limit):
+        if index >= min(MOVED, limit):
             return "moved"
         # Rows alone say that nothing has moved only where there are no values to look at.
         return "steady" if self.psi is None or min(self.values) >= FEWEST else "unknown"

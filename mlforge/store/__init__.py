@@ -9,6 +9,7 @@ from mlforge.store.base import Store
 from mlforge.store.records import (
     Audit,
     Books,
+    DriftNote,
     FileState,
     FileStateMap,
     Proven,
@@ -33,6 +34,7 @@ _BACKENDS = {
 __all__ = [
     "Audit",
     "Books",
+    "DriftNote",
     "FileState",
     "FileStateMap",
     "GCSStore",

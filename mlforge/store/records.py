@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, NamedTuple, Self
 
+from mlforge.core.values import Version
+
 
 @dataclass(frozen=True, slots=True)
 class StoreIdentity:
@@ -67,6 +69,23 @@ class SetPin:
     at: int
 
 
+@dataclass(frozen=True, slots=True)
+class DriftNote:
+    """The drift of a column in the rows that a version added: its index, and the index from which on it is one.
+
+    psi: the population stability index. version: the one that was judged.
+    """
+
+    psi: float
+    limit: float
+    version: str
+
+    @property
+    def is_drift(self) -> bool:
+        """Whether the rows have drifted."""
+        return self.psi >= self.limit
+
+
 @dataclass(frozen=True)
 class Books:
     """Quarantine, hold, pins, ignored files, and the description and tags of the latest definition.
@@ -74,7 +93,7 @@ class Books:
     hold: why a person must decide, None where nobody must. by_person: a person holds the feature, so that only
     a person lets it go on; otherwise a refresh may find that the reason has gone. pins: versions that people keep.
     sets: versions that training sets keep, by the set's id. defaults: values for nulls in answers, by column, as
-    `described_default` has them.
+    `described_default` has them. drift: the last judgement of each column that has a rule of drift.
     """
 
     quarantine: Mapping[str, Quarantined] = field(default_factory=dict)
@@ -86,11 +105,16 @@ class Books:
     tags: tuple[str, ...] = ()
     sets: Mapping[str, SetPin] = field(default_factory=dict)
     defaults: Mapping[str, Any] = field(default_factory=dict)
+    drift: Mapping[str, DriftNote] = field(default_factory=dict)
 
     @property
     def kept(self) -> frozenset[str]:
         """The versions that people or training sets keep from every prune."""
         return frozenset(self.pins).union(*(held.versions for held in self.sets.values()))
+
+    def drift_at(self, served: Version) -> dict[str, DriftNote]:
+        """The notes of drift that are of the served version or an older one: not of one that was rolled back from."""
+        return {c: n for c, n in self.drift.items() if Version.parse(n.version) <= served}
 
     def to_json(self) -> dict[str, Any]:
         """The document, as `_books.json` holds it."""
@@ -107,6 +131,9 @@ class Books:
             "tags": list(self.tags),
             **({"sets": self._sets_json()} if self.sets else {}),
             **({"defaults": dict(self.defaults)} if self.defaults else {}),
+            **(
+                {"drift": {c: asdict(note) for c, note in self.drift.items()}} if self.drift else {}
+            ),
         }
 
     def _sets_json(self) -> dict[str, Any]:
@@ -140,6 +167,7 @@ class Books:
                 for set_id, held in document.get("sets", {}).items()
             },
             defaults=document.get("defaults", {}),
+            drift={c: DriftNote(**note) for c, note in document.get("drift", {}).items()},
         )
 
 

@@ -13,7 +13,7 @@ import polars as pl
 from mlforge import Definitions, Feature, feature
 from mlforge.build.result import BuildResult
 from mlforge.metrics import Rolling
-from mlforge.store import LocalStore
+from mlforge.store import LocalStore, Store
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 SPEND: dict[str, Any] = {
@@ -53,9 +53,9 @@ class Project:
         self.root, self.engine = root, engine
         self.events = root / "events"
         self.events.mkdir(parents=True)
-        self.store = LocalStore(root / "store")
+        self.store: Store = LocalStore(root / "store")
 
-    def on(self, store: LocalStore) -> Project:
+    def on(self, store: Store) -> Project:
         """The same folder with another store, as another process may have it."""
         other = copy.copy(self)
         other.store = store

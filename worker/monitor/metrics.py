@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.metadata import version as installed
@@ -161,6 +161,7 @@ class Collector:
                 if reading is not None:
                     family.add_metric([feature.feature], reading)
             yield family
+        yield _drift(status.features)
         states = GaugeMetricFamily(
             "mlforge_needs_attention",
             "1 for features in a state that a person must see to",
@@ -170,6 +171,21 @@ class Collector:
             for state in _STATES:
                 states.add_metric([feature.feature, state], feature.state == state)
         yield states
+
+
+def _drift(features: Iterable[FeatureStatus]) -> Metric:
+    """The index of each column that has a rule of drift."""
+    from prometheus_client.core import GaugeMetricFamily
+
+    family = GaugeMetricFamily(
+        "mlforge_drift_psi",
+        "How far the latest rows of a column have drifted from those before (population stability index)",
+        labels=["feature", "column"],
+    )
+    for feature in features:
+        for column, note in feature.drift.items():
+            family.add_metric([feature.feature, column], note.psi)
+    return family
 
 
 def _seconds(iso: str | None) -> float | None:

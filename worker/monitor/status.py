@@ -5,7 +5,7 @@ The contents of Redis and the store are input: unreadable entries are named, and
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, TypeVar
 
@@ -13,6 +13,7 @@ from redis.exceptions import ConnectionError as NoConnection
 from redis.exceptions import NoPermissionError, ReadOnlyError, RedisError
 
 from mlforge.build.broken_locks import FOR_A_LOCK
+from mlforge.build.drifting import FOR_DRIFT
 from mlforge.core import clock
 from mlforge.core.manifest import Manifest
 from mlforge.core.values import to_iso
@@ -20,7 +21,7 @@ from mlforge.errors import SourceError
 from mlforge.online import OnlineBooks, Target
 from mlforge.online.books import INCOMPLETE
 from mlforge.online.staleness import OnlineView, SeenAtOnce, behind
-from mlforge.store import Audit, Books
+from mlforge.store import Audit, Books, DriftNote
 from worker.monitor.service_status import ServiceStatus, service_status
 from worker.project import Gone, Project
 from worker.queue import JobQueue, WorkerState
@@ -92,6 +93,8 @@ class FeatureStatus:
     unreadable: tuple[str, ...] = ()
     upstream: str | None = None
     """The reason why the feature that this one is made from gives nothing new, in words."""
+    drift: Mapping[str, DriftNote] = field(default_factory=dict)
+    """The last judgement of each column that has a rule of drift, as far as it is of the served version or an older one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +144,7 @@ def gather(project: Project) -> Status:
             *_worker_problems(workers),
             *_watcher_problems(watcher),
             *_definition_problems(project, gone),
+            *_drifts(features.values()),
         ),
         services=tuple(
             service_status(service, features, clock.now())
@@ -207,6 +211,10 @@ def _feature(project: Project, ticket: Ticket, online: OnlineView) -> FeatureSta
     )
     audit = look.at("its last audit", lambda: AuditStatus.of(store.audit(name)), None)
     freshness = look.at("its freshness", lambda: project.event_log.freshness(name), None)
+    no_drift: dict[str, DriftNote] = {}
+    drift = look.at(
+        "its drift", lambda: books.drift_at(pointer.version) if pointer else no_drift, no_drift
+    )
     state = _state(ticket, books, pointer is not None, lag, online_books)
     if look.problems:
         state = "unreadable"
@@ -230,6 +238,7 @@ def _feature(project: Project, ticket: Ticket, online: OnlineView) -> FeatureSta
         freshness=freshness,
         audit=audit,
         unreadable=tuple(look.problems),
+        drift=drift,
     )
 
 
@@ -238,9 +247,11 @@ def _held_now(
 ) -> str | None:
     """The present state of a held feature's source: the reason in the books is of the moment when the hold began.
 
-    None where it is not held, or is for a lock, with which files have nothing to do.
+    None where it is not held, or is for a lock or drift, with which lost files have nothing to do.
     """
-    if hold is None or hold.startswith(FOR_A_LOCK) or manifest is None or not manifest.sources:
+    if hold is None or hold.startswith((FOR_A_LOCK, FOR_DRIFT)):
+        return None
+    if manifest is None or not manifest.sources:
         return None
     try:
         source = project.definitions.source(name)
@@ -346,3 +357,13 @@ def _definition_problems(project: Project, gone: tuple[Gone, ...]) -> Iterator[s
             f"{feature.feature} is gone from the definitions: its rows stay online as they are until "
             f"{to_iso(feature.until)}; put it back, or let `mlforge retire {feature.feature}` end it now"
         )
+
+
+def _drifts(features: Iterable[FeatureStatus]) -> Iterator[str]:
+    for feature in features:
+        for column, note in feature.drift.items():
+            if note.is_drift:
+                yield (
+                    f"{feature.feature}: {column} has drifted in the rows that came with {note.version}: its index is "
+                    f"{note.psi:.2f}, {note.limit:g} and more is drift; `mlforge drift {feature.feature}` tells of all columns"
+                )

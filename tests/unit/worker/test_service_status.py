@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 import pytest
 
 from mlforge import Service
 from mlforge.core.values import from_iso
+from mlforge.store import DriftNote
+from worker.monitor.metrics import _drift
 from worker.monitor.screen import render
 from worker.monitor.service_status import ServiceStatus, service_status
-from worker.monitor.status import FeatureStatus, Status
+from worker.monitor.status import FeatureStatus, Status, _drifts
 
 AS_OF = "2026-11-28T03:00:00.000000Z"
 HOUR = 3_600_000_000
@@ -67,3 +69,19 @@ def test_the_screen_shows_services_below_features(
     assert project.to_json()["services"][0]["state"] == "stale"
     without = render(Status("shop", "now", "", (spend,), 0, None, (), (), ()))
     assert "service" not in without
+
+
+def test_drift_is_warned_of_and_told_as_a_metric_by_feature_and_column() -> None:
+    notes = {"a": DriftNote(0.5, 0.2, "1.0.1"), "b": DriftNote(0.1, 0.2, "1.0.1")}
+    spend = replace(feature("spend", "1.0.1"), drift=notes)
+    days = replace(feature("days", "1.0.0"), drift={})
+    [warning] = _drifts([spend, days])
+    assert warning.startswith(
+        "spend: a has drifted in the rows that came with 1.0.1: its index is 0.50"
+    )
+    family = _drift([spend, days])
+    assert family.name == "mlforge_drift_psi"
+    assert [(sample.labels, sample.value) for sample in family.samples] == [
+        ({"feature": "spend", "column": "a"}, 0.5),
+        ({"feature": "spend", "column": "b"}, 0.1),
+    ]
