@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from mlforge.testing.erasure_contract import ErasureContract
 from mlforge.testing.partials_contract import PartialsContract
 from mlforge.testing.publishing_contract import PublishingContract
 from mlforge.testing.records_contract import RecordsContract
 from mlforge.testing.versions_contract import VersionsContract
 
 
-class StoreContract(VersionsContract, PublishingContract, PartialsContract, RecordsContract):
-    """The whole suite; `store` is an empty store, `again` opens the same one anew."""
+class StoreContract(
+    VersionsContract, PublishingContract, PartialsContract, RecordsContract, ErasureContract
+):
+    """The whole suite; `store` is an empty store, `again` opens the same one anew.
+
+    A backend that cannot delete every copy of an entity's rows at once sets `forgets = False`.
+    """

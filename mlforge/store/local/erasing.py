@@ -21,6 +21,7 @@ from mlforge.store.local.feature_folder import FeatureFolder
 from mlforge.store.local.forgotten import ForgottenFile
 from mlforge.store.local.leases import unshared
 from mlforge.store.local.paths import META, entries_of
+from mlforge.store.records import StoreIdentity
 
 LOCKS = (".refreshing", ".publishing")
 """The files that stay: whoever waits for them would otherwise hold a lock that nobody else sees."""
@@ -108,7 +109,12 @@ class LocalErasure(Erasure):
 
     def write_forgotten(self, forgotten: Forgotten) -> None:
         """Replace `_metadata/forgotten.json`."""
+        self.establish()
         self._forgotten.write(forgotten)
+
+    @abstractmethod
+    def establish(self) -> StoreIdentity:
+        """The store's identity, made now if there is none."""
 
     @abstractmethod
     def _feature(self, name: str) -> FeatureFolder:

@@ -1,0 +1,79 @@
+"""The contract of deletion that leaves no copy: partials that are scrubbed, and entities that are forgotten."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import pytest
+
+from mlforge.core.forgotten import Entity, Forgotten
+from mlforge.errors import UnsupportedStore
+from mlforge.store import Store
+from mlforge.store.file_tasks import PartialWrite, TileWrite, read_file
+from mlforge.testing.store_values import StoreFixtures, events, partial_of
+
+FORGOTTEN = Forgotten("5a17").with_entities([Entity("user", "7"), Entity("card", "7")])
+
+
+def write(store: Store, names: Iterable[str]) -> None:
+    """Write partials of these names: the first has one event, the second two, and so on."""
+    writes = [
+        PartialWrite(partial_of(frame, name), frame)
+        for number, name in enumerate(names, 1)
+        for frame in (events(*range(number)),)
+    ]
+    with store.lock("spend"):
+        store.write_partials("spend", writes)
+
+
+class ErasureContract(StoreFixtures):
+    """Scrubbed partials are gone, and the forgotten are known to every machine.
+
+    forgets: False for a backend that cannot delete every copy at once, and therefore refuses both.
+    """
+
+    forgets = True
+
+    def test_scrubbed_partials_are_gone_with_their_tiles_and_others_stay(
+        self, store: Store
+    ) -> None:
+        write(store, ("a1", "b2", "c3"))
+        write(store, ("d4",))
+        [task] = store.plan_files("spend", [partial_of(events(0), "d4")])
+        with store.lock("spend"):
+            store.write_tiles("spend", "days", [TileWrite(task.file, events(1), {})])
+        if not self.forgets:
+            with store.lock("spend"), pytest.raises(UnsupportedStore):
+                store.scrub("spend", ["a1", "d4"])
+            assert self.beside(store).partials("spend") == {"a1", "b2", "c3", "d4"}
+            return
+        assert list(store.tiles("spend", "days")) == [task.file]
+        with store.lock("spend"):
+            store.scrub("spend", ["a1", "d4", "0f"])
+            store.scrub("spend", ["a1", "d4"])
+        for opened in (store, self.beside(store)):
+            assert opened.partials("spend") == {"b2", "c3"}
+            assert opened.find_partial("spend", "a1") is None
+            assert opened.check_partials("spend", ["b2", "c3"]) == {}
+            [place] = opened.locate("spend", ["b2"])
+            assert read_file(place)[place.number or 0].equals(events(0, 1))
+            assert opened.tiles("spend", "days") == {}
+
+    def test_the_forgotten_come_back_as_they_were_written(self, store: Store) -> None:
+        assert store.forgotten() == Forgotten()
+        if not self.forgets:
+            with pytest.raises(UnsupportedStore, match="forgets no entity"):
+                store.write_forgotten(FORGOTTEN)
+            assert self.again(store).forgotten() == Forgotten()
+            return
+        store.write_forgotten(FORGOTTEN)
+        more = FORGOTTEN.with_entities([Entity("user", "8")])
+        assert self.again(store).forgotten() == FORGOTTEN
+        store.write_forgotten(more)
+        for opened in (store, self.again(store)):
+            known = opened.forgotten()
+            assert known == more
+            assert known.holds("user", "8")
+            assert known.holds("card", "7")
+            assert not known.holds("card", "8")
+        assert store.features() == []
