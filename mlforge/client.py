@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import ssl
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from decimal import Decimal
+from pathlib import Path
 from typing import Any, Self, TypeAlias
 from urllib.parse import quote
 from uuid import uuid4
 
+from mlforge.core.certificates import show, trust
 from mlforge.errors import MissingExtra, MlforgeError, OnlineUnavailable
 
 try:
@@ -19,6 +22,8 @@ except ModuleNotFoundError as error:
     raise MissingExtra.of("mlforge.client", "client") from error
 
 Row: TypeAlias = Mapping[str, Any]
+Verify: TypeAlias = bool | str | Path | ssl.SSLContext
+Certificate: TypeAlias = tuple[str | Path, str | Path]
 TIMEOUT_S = 30.0
 _ATTEMPTS = 3
 _WAIT_S = 60.0
@@ -139,9 +144,31 @@ def _document(response: httpx.Response) -> Any:
     raise ServerRefused(response.status_code, reason, detail)
 
 
-def _options(key: str | None, timeout_s: float) -> dict[str, Any]:
+def _options(
+    key: str | None, verify: Verify, cert: Certificate | None, further: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The arguments of httpx's clients; DefinitionError for files of certificates that do not serve."""
     headers = {} if key is None else {"authorization": f"Bearer {key}"}
-    return {"headers": headers, "timeout": timeout_s + _WAIT_S, "follow_redirects": False}
+    return {
+        "headers": headers,
+        "timeout": TIMEOUT_S + _WAIT_S,
+        "follow_redirects": False,
+        "verify": _tls(verify, cert),
+        **further,
+    }
+
+
+def _tls(verify: Verify, cert: Certificate | None) -> bool | ssl.SSLContext:
+    """Whom to trust, and what to show, as httpx takes it."""
+    if isinstance(verify, str | Path):
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        trust(context, verify)
+        verify = context
+    if cert is not None:
+        context = httpx.create_ssl_context(verify) if isinstance(verify, bool) else verify
+        show(context, *cert)
+        verify = context
+    return verify
 
 
 def _away(url: str, error: Exception) -> OnlineUnavailable:
@@ -151,14 +178,23 @@ def _away(url: str, error: Exception) -> OnlineUnavailable:
 class Client:
     """A client whose calls wait. url: of the server. key: an API key. Close it, or use it in a `with` block.
 
+    Over TLS, verify: a file of the authorities (PEM) that may vouch for the server, True for those of `certifi`, False for anybody; cert: the files of a certificate and its key
+    to show to a server that asks for one.
     Calls raise ServerRefused for a problem, OnlineUnavailable where no answer comes; each is tried three times, and rows that are sent again count once.
     """
 
-    def __init__(self, url: str, key: str | None = None, **httpx_options: Any) -> None:
+    def __init__(
+        self,
+        url: str,
+        key: str | None = None,
+        *,
+        verify: Verify = True,
+        cert: Certificate | None = None,
+        **httpx_options: Any,
+    ) -> None:
         self._url = url.rstrip("/")
-        self._http = httpx.Client(
-            base_url=self._url, **{**_options(key, TIMEOUT_S), **httpx_options}
-        )
+        options = _options(key, verify, cert, httpx_options)
+        self._http = httpx.Client(base_url=self._url, **options)
 
     def service(
         self,
@@ -226,11 +262,18 @@ class Client:
 class AsyncClient:
     """`Client` whose calls are awaited; close it with `await client.aclose()`, or use it in an `async with` block."""
 
-    def __init__(self, url: str, key: str | None = None, **httpx_options: Any) -> None:
+    def __init__(
+        self,
+        url: str,
+        key: str | None = None,
+        *,
+        verify: Verify = True,
+        cert: Certificate | None = None,
+        **httpx_options: Any,
+    ) -> None:
         self._url = url.rstrip("/")
-        self._http = httpx.AsyncClient(
-            base_url=self._url, **{**_options(key, TIMEOUT_S), **httpx_options}
-        )
+        options = _options(key, verify, cert, httpx_options)
+        self._http = httpx.AsyncClient(base_url=self._url, **options)
 
     async def service(
         self,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import ssl
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
@@ -73,11 +74,15 @@ def listening(host: str, port: int, fd: int | None = None) -> socket.socket:
 
 
 def serve(
-    definitions: Definitions, listener: socket.socket, keys: Path | None, url: str | None = None
+    definitions: Definitions,
+    listener: socket.socket,
+    keys: Path | None,
+    url: str | None = None,
+    tls: ssl.SSLContext | None = None,
 ) -> None:
     """Answer on the listener until SIGTERM or Ctrl-C; requests in hand are answered first.
 
-    keys: the file of API keys. url: the workers' Redis, None where there is none.
+    keys: the file of API keys. url: the workers' Redis, None where there is none. tls: None answers over plain HTTP.
     """
     check_extra()
     import uvicorn
@@ -102,6 +107,7 @@ def serve(
         lifespan="on",
         backlog=_BACKLOG,
         timeout_graceful_shutdown=DRAIN_S,
+        ssl_context_factory=None if tls is None else lambda *_: tls,
     )
     server = Server(config)
 

@@ -537,6 +537,16 @@ def test_the_openapi_document_types_each_service_and_has_each_route(ask: Caller)
     assert list(flat["properties"]["rows"]["items"]["properties"]) == list(rows_of[0])
     names = [parameter["name"] for parameter in document["paths"][CHECKOUT]["get"]["parameters"]]
     assert names[:5] == ["user_id", "buyer_id", "price", "when", "day"]
+    parameters = document["paths"][CHECKOUT]["get"]["parameters"]
+    assert [parameter["required"] for parameter in parameters[:5]] == [True] * 5
+    refused = ask("GET", f"{CHECKOUT}?user_id=1&buyer_id=2&price=1&when=2026-01-05T00:00:00Z")
+    assert refused.status_code == 422
+    assert parameters[2]["schema"] == {"type": "number"}
+    assert set(document["paths"]["/v1/services/{service}@{version}"]) == {"get", "post"}
+    operations = [
+        each["operationId"] for path in document["paths"].values() for each in path.values()
+    ]
+    assert len(set(operations)) == len(operations)
 
 
 def test_a_key_opens_what_it_allows_as_often_as_it_allows(

@@ -7,19 +7,24 @@ import os
 import re
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from hashlib import sha256
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import httpx
 import pytest
 
 from mlforge.client import Client
 from mlforge.definitions.loader import load
+from mlforge.errors import OnlineUnavailable
+from tests.support.certificates import Authority
 from tests.support.projects import at, rows
 from tests.support.servers import free_port, started
 from tests.support.workers import eventually
@@ -44,9 +49,9 @@ defs = Definitions(
 
 
 @contextmanager
-def serving(folder: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
+def serving(folder: Path, *options: object) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """A process and its URL."""
-    command = [sys.executable, "-P", "-m", "mlforge", "serve", "--port", "0"]
+    command = [sys.executable, "-P", "-m", "mlforge", "serve", "--port", "0", *map(str, options)]
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("MLFORGE_", "REDIS_"))}
     output = folder / "serve.log"
     with output.open("w") as log:
@@ -54,7 +59,7 @@ def serving(folder: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
             command, cwd=folder, stdout=log, stderr=log, text=True, env=environment
         )
     try:
-        told = eventually(lambda: re.search(r"http://[^\s;]+(?=;)", output.read_text()))
+        told = eventually(lambda: re.search(r"https?://[^\s;]+(?=;)", output.read_text()))
         yield process, told[0]
     finally:
         process.kill()
@@ -105,6 +110,66 @@ def test_it_answers_tells_of_an_outage_and_drains_when_it_is_to_end(
     finally:
         redis.stop()
         defs.close()
+
+
+@pytest.mark.slow
+def test_over_tls_it_answers_callers_whose_certificate_its_authority_vouches_for(
+    tmp_path: Path, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A keyed page's cookie is for TLS alone; a caller without a certificate, or with a stranger's, gets no answer."""
+    monkeypatch.delenv("MLFORGE_PROFILE", raising=False)
+    port = str(urlsplit(redis_url).port)
+    (tmp_path / "definitions.py").write_text(DEFINITIONS.replace("PORT", port))
+    (tmp_path / "events").mkdir()
+    rows((1, 0, 1.0), (1, 3, 2.0)).write_parquet(tmp_path / "events" / "a.parquet")
+    authority, stranger = Authority(tmp_path, "ca"), Authority(tmp_path, "stranger")
+    own = authority.issue("127.0.0.1")
+    caller, other = authority.issue("app@here.org"), stranger.issue("app@there.org")
+    keys = tmp_path / "keys.toml"
+    keys.write_text(f'[app]\nsha256 = "{sha256(b"key").hexdigest()}"\n')
+    defs = load(None, here=tmp_path)
+    tls = ("--tls-cert", own.certificate, "--tls-key", own.key, "--client-ca", authority.file)
+    try:
+        defs.build(online=True)
+        with serving(tmp_path, *tls, "--keys", keys) as (process, url):
+            assert url.startswith("https://")
+            assert f"a certificate that {authority.file} vouches for" in _told(tmp_path)
+            shown = (caller.certificate, caller.key)
+            with Client(url, "key", verify=authority.file, cert=shown) as client:
+                [row] = client.service("plain", [{"user_id": 1}]).rows
+            assert row["spend__amount__sum__7d"] == 3.0
+            context = ssl.create_default_context(cafile=authority.file)
+            context.load_cert_chain(*shown)
+            form = {"key": "key", "back": "/"}
+            page = httpx.post(f"{url}/key", data=form, headers={"origin": url}, verify=context)
+            assert page.headers["set-cookie"].endswith("; Secure")
+            for verify, cert, said in (
+                (authority.file, None, ""),  # the server says no more than that it goes
+                (authority.file, (other.certificate, other.key), ""),
+                (stranger.file, shown, "verify failed"),
+                (True, shown, "verify failed"),
+            ):
+                with (
+                    Client(url, "key", verify=verify, cert=cert) as client,
+                    pytest.raises(OnlineUnavailable) as refused,
+                ):
+                    client.catalog()
+                told = str(refused.value).lower().replace("_", " ")
+                assert said in told, told
+            plain = url.replace("https", "http")
+            with Client(plain, "key") as client, pytest.raises(OnlineUnavailable):
+                client.catalog()
+            with Client(url, "key", verify=authority.file, cert=shown) as client:
+                assert client.catalog()["features"]
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(timeout=60) == 0
+            assert "Traceback" not in _told(tmp_path)
+    finally:
+        defs.close()
+
+
+def _told(folder: Path) -> str:
+    return " ".join((folder / "serve.log").read_text().split())
 
 
 def _drains(process: subprocess.Popen[str], url: str) -> None:

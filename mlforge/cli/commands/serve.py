@@ -29,6 +29,19 @@ def _configure(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="API keys that callers need (default: $MLFORGE_KEYS, else none)",
     )
+    parser.add_argument(
+        "--tls-cert",
+        type=_named,
+        metavar="FILE",
+        help="answer over TLS with this certificate, PEM, and those that vouch for it",
+    )
+    parser.add_argument("--tls-key", type=_named, metavar="FILE", help="the certificate's key, PEM")
+    parser.add_argument(
+        "--client-ca",
+        type=_named,
+        metavar="FILE",
+        help="take callers alone whose certificates this authority vouches for, PEM",
+    )
 
 
 def _named(text: str) -> str:
@@ -41,17 +54,23 @@ def _named(text: str) -> str:
 def serve(args: argparse.Namespace) -> int:
     """Answer over HTTP until SIGTERM or Ctrl-C; the first line on stdout is the URL."""
     from mlforge.serve import server
+    from mlforge.serve.tls import tls_of
 
     server.check_extra()
+    tls = tls_of(args.tls_cert, args.tls_key, args.client_ca)
+    context = None if tls is None else tls.context()
     definitions = served_definitions_of(args)
     try:
         with server.listening(args.host, args.port, args.fd) as listener:
             host, number = listener.getsockname()[:2]
             place = f"[{host}]" if ":" in host else host
             keys = server.keys_file() if args.keys is None else Path(args.keys)
+            scheme = "http" if tls is None else "https"
             callers = "callers need no key" if keys is None else f"callers need a key of {keys}"
-            note(f"serving {definitions.name} at http://{place}:{number}; {callers}")
-            server.serve(definitions, listener, keys, workers_url(args))
+            if tls is not None and tls.clients is not None:
+                callers = f"{callers}, and a certificate that {tls.clients} vouches for"
+            note(f"serving {definitions.name} at {scheme}://{place}:{number}; {callers}")
+            server.serve(definitions, listener, keys, workers_url(args), context)
     finally:
         definitions.close()
     return 0
@@ -63,7 +82,8 @@ COMMANDS = (
         "answer over HTTP with current values of services and features",
         _configure,
         serve,
-        "mlforge serve\nmlforge serve --port 8080 --definitions shop/definitions.py",
+        "mlforge serve\nmlforge serve --port 8080 --definitions shop/definitions.py\n"
+        "mlforge serve --host 0.0.0.0 --keys keys.toml --tls-cert tls.crt --tls-key tls.key",
         "The online store is that of the definitions, else the one at REDIS_URL, else that of a running `up`. "
         "Definitions are those of the start. Needs the extra 'serve'.",
     ),
