@@ -13,7 +13,8 @@ LOOKS = ThreadPoolExecutor(4, "mlforge-looks")
 """Documents and pages, which read the store."""
 DEEDS = ThreadPoolExecutor(4, "mlforge-deeds")
 """Deeds that a person asks for: an approval builds, which takes its time."""
-_P, _T = ParamSpec("_P"), TypeVar("_T")
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
 
 
 async def in_thread(
