@@ -136,6 +136,21 @@ class ColumnProfile:
             sample=_merged_samples(self.sample, other.sample),
         )
 
+    def filled(self, value: ColumnProfile) -> ColumnProfile:
+        """The profile of the rows with a value in place of each null; `value` is the profile of one row that has it."""
+        times = self.nulls
+        if not times:
+            return self
+        placed = replace(
+            value,
+            rows=value.rows * times,
+            total=value.total * times,
+            squares=value.squares * times,
+            histogram={bucket: rows * times for bucket, rows in value.histogram.items()},
+            sample=tuple(replace(each, rows=each.rows * times) for each in value.sample),
+        )
+        return replace(self, rows=self.rows - times, nulls=0).merged(placed)
+
 
 def _pick(choose: object, a: Scalar | None, b: Scalar | None) -> Scalar | None:
     present = [value for value in (a, b) if value is not None]

@@ -59,6 +59,17 @@ class SetDocument:
         """The number of rows."""
         return sum(part.rows for part in self.parts)
 
+    def defaults_of(self, used: UsedFeature) -> dict[str, Any]:
+        """The described defaults of a feature's columns in the set, by column: the service's win over the feature's."""
+        labels = {label for feature in self.features for _, label in feature.columns}
+        defaults = dict(used.defaults)
+        of_service = {} if self.service is None else self.service.get("defaults", {})
+        for name, value in of_service.items():
+            for column, label in used.columns:
+                if label == name or (name not in labels and column == name):
+                    defaults[column] = value
+        return defaults
+
     def to_json(self) -> dict[str, Any]:
         """The document, as the folder holds it."""
         return {

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from mlforge.profiles.drift import ColumnDrift, drift_of
 from mlforge.profiles.measure import profile_column
 from mlforge.profiles.table import profile_rows
 from mlforge.profiles.warm_up import warm_from
+from mlforge.services.completion import held_defaults
 from mlforge.store import Store
 from mlforge.training_sets.document import DOCUMENT
 from mlforge.training_sets.training_set import TrainingSet
@@ -27,11 +28,32 @@ _BETWEEN = ".."
 
 
 @dataclass(frozen=True)
+class Use:
+    """A feature's columns as a side has them once.
+
+    profiles: by column, without rows that warm up. labels: the columns' names in a training set; none of a table. prefix: of
+    these, None for a table. defaults: described values that took the place of null in the set, by column.
+    """
+
+    profiles: Mapping[str, ColumnProfile]
+    labels: Mapping[str, str] = field(default_factory=dict)
+    prefix: str | None = None
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+
+    def filled_like(self, other: Use) -> Mapping[str, ColumnProfile]:
+        """The profiles with the other's defaults in place of nulls, where a column holds them."""
+        return {
+            column: _filled(profile, column, other.defaults)
+            for column, profile in self.profiles.items()
+        }
+
+
+@dataclass(frozen=True)
 class Side:
-    """A side of a comparison: how it is told, and the profiles of its columns without rows that warm up."""
+    """A side of a comparison: how it is told, and the feature's uses there, of which a table has one."""
 
     text: str
-    profiles: Mapping[str, ColumnProfile]
+    uses: tuple[Use, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,20 +90,54 @@ def drift(store: Store, name: str, a: str | None = None, b: str | None = None) -
     """The drift of a feature's columns, without keys and timestamp, from `a` to `b`.
 
     a, b: each a version (`1.0.3`), a range of time of the served version's rows (`2026-10-01..2026-11-01`, UTC, its end left
-    out; an open end is left empty), or the folder of a training set. By default b is the served version, and a the version before b
+    out; an open end is left empty), or the folder of a training set, each of whose uses of the feature is compared; defaults that
+    fill nulls there fill those of the other side, too. By default b is the served version, and a the version before b
     (the one before the served version if b is no version). Rows whose windows reach before the first event are left out.
 
     Raises FeatureNotFound, VersionNotFound, and RetrievalError for a side that is none of the three.
     """
     served = store.resolve(name)
     to = b or str(served.version)
-    sides = [_side(store, served, text) for text in (a or _before(store, served, to), to)]
-    before, after = sides
-    shared = [column for column in before.profiles if column in after.profiles]
-    if not shared:
+    before, after = (_side(store, served, text) for text in (a or _before(store, served, to), to))
+    is_told_by_label = len(before.uses) > 1 or len(after.uses) > 1
+    drifts = [
+        drift
+        for pair in _pairs(before.uses, after.uses)
+        for drift in _drifts(*pair, is_told_by_label=is_told_by_label)
+    ]
+    if not drifts:
         raise RetrievalError(f"{name}: {before.text} and {after.text} have no column in common")
-    drifts = (drift_of(c, before.profiles[c], after.profiles[c]) for c in shared)
     return FeatureDrift(name, before.text, after.text, tuple(drifts))
+
+
+def _pairs(before: Sequence[Use], after: Sequence[Use]) -> list[tuple[Use, Use]]:
+    """The uses to compare: a table with each use of a set, the only ones of two sets, else those of one prefix."""
+    if len(before) == len(after) == 1:
+        return [(before[0], after[0])]
+    return [
+        (a, b)
+        for a in before
+        for b in after
+        if a.prefix is None or b.prefix is None or a.prefix == b.prefix
+    ]
+
+
+def _drifts(a: Use, b: Use, *, is_told_by_label: bool) -> Iterator[ColumnDrift]:
+    """The drift of each column that both have; a default that fills nulls on one side fills them on the other."""
+    labels = (a.labels or b.labels) if is_told_by_label else {}
+    then, now = a.filled_like(b), b.filled_like(a)
+    for column, profile in then.items():
+        if column in now:
+            yield drift_of(labels.get(column, column), profile, now[column])
+
+
+def _filled(profile: ColumnProfile, column: str, defaults: Mapping[str, Any]) -> ColumnProfile:
+    """The profile with a column's default in place of nulls, if it has one that the column holds."""
+    if column not in defaults or not profile.nulls:
+        return profile
+    held = held_defaults({column: defaults[column]}, {column: profile.dtype})
+    values = pl.Series([held.get(column)], dtype=parse_dtype(profile.dtype))
+    return profile.filled(profile_column(values)) if held else profile
 
 
 def _before(store: Store, served: Manifest, text: str) -> str:
@@ -122,7 +178,7 @@ def _of_rows(store: Store, manifest: Manifest, times: TimeRange, text: str) -> S
         for column, since in warm_from(manifest).items()
         if column not in identity
     }
-    return Side(text, profile_rows(store, manifest, spans))
+    return Side(text, (Use(profile_rows(store, manifest, spans)),))
 
 
 def _range(manifest: Manifest, text: str) -> TimeRange:
@@ -145,21 +201,26 @@ def _range(manifest: Manifest, text: str) -> TimeRange:
 
 
 def _of_set(store: Store, served: Manifest, training_set: TrainingSet, text: str) -> Side:
-    """The feature's columns as a training set has them, with the spine's rows for its time."""
-    document = training_set.document
-    used = next((f for f in document.features if f.reference.name == served.name), None)
-    if used is None:
-        held = ", ".join(f.reference.name for f in document.features)
+    """The feature's columns as a training set has them, with the spine's rows for its time, once for each of its uses."""
+    features = training_set.document.features
+    uses = [used for used in features if used.reference.name == served.name]
+    if not uses:
+        held = ", ".join(dict.fromkeys(f.reference.name for f in features))
         raise RetrievalError(
             f"the training set {text} has no column of {served.name}; it has: {held}"
         )
+    return Side(text, tuple(_of_use(store, served, training_set, used) for used in uses))
+
+
+def _of_use(store: Store, served: Manifest, training_set: TrainingSet, used: UsedFeature) -> Use:
+    document, labels = training_set.document, dict(used.columns)
     warm = warm_from(_version_of_set(store, served, used))
     dtypes = {column.name: column.dtype for column in document.columns}
     profiles = {
         column: _of_label(training_set, label, dtypes[label], warm.get(column, BEGINNING))
-        for column, label in used.columns
+        for column, label in labels.items()
     }
-    return Side(text, profiles)
+    return Use(profiles, labels, used.prefix, document.defaults_of(used))
 
 
 def _version_of_set(store: Store, served: Manifest, used: UsedFeature) -> Manifest:

@@ -10,7 +10,7 @@ from typing import Any
 import polars as pl
 import pytest
 
-from mlforge import Definitions, feature
+from mlforge import Definitions, Service, feature
 from mlforge.build.result import Options
 from mlforge.build.table import Layout
 from mlforge.cli import main
@@ -177,6 +177,46 @@ def test_drift_is_told_against_versions_ranges_of_time_and_training_sets(
     same = as_json(capsys, "drift", "spend", "train", "1.0.0", *store)
     assert {c["psi"] for c in same["columns"]} == {0}
     assert {c["ks"] for c in same["columns"]} == {0}
+
+
+def test_defaults_fill_both_sides_and_each_use_is_compared(
+    project: Definitions, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """From some day on half of the users have no amounts, and a service says -1 for their sums; another reads the feature twice."""
+    events(40, 20).with_columns(
+        pl.when(pl.col("user_id") < 5).then("amount").alias("amount")
+    ).write_parquet("events/b.parquet")
+    project.build()
+    spend, store = project.feature("spend"), project.store
+    spine = events(40, 20).select("user_id", "at")
+    wide = Service("wide", features=[spend], defaults={"amount__sum__7d": -1.0})
+    made = training_set(spine, wide, store=store, out="wide")
+    since = "2026-02-10.."
+    against_rows = {c.column: c for c in drift(store, "spend", "wide", since).columns}
+    assert made.read()["spend__amount__sum__7d"].null_count() == 0
+    assert against_rows["amount__sum__7d"].null_rates == (0, 0)
+    assert against_rows["amount__sum__7d"].psi == against_rows["amount__sum__7d"].ks == 0
+    assert against_rows["ratio"].null_rates[1] == against_rows["ratio"].null_rates[0] > 0
+    plain = drift(store, "spend", since, "1.0.1")
+    assert next(c for c in plain.columns if c.column == "amount__sum__7d").null_rates[0] > 0
+
+    both = Service(
+        "both",
+        features=[spend, spend.as_("other", user_id="other_id")],
+        defaults={"other__amount__sum__7d": -1.0},
+    )
+    pairs = spine.with_columns(other_id=pl.lit(0, pl.Int64))
+    training_set(pairs, both, store=store, out="both")
+    by_label = {c.column: c for c in drift(store, "spend", "both", since).columns}
+    assert by_label["spend__amount__sum__7d"].psi == 0
+    assert by_label["spend__amount__sum__7d"].null_rates[0] > 0
+    assert by_label["other__amount__sum__7d"].verdict() == "drifted"
+    assert by_label["other__amount__sum__7d"].null_rates == (0, 0)
+    of_sets = {c.column: c for c in drift(store, "spend", "wide", "both").columns}
+    assert set(of_sets) == {label for label in by_label if label.startswith("spend__")}
+    assert of_sets["spend__amount__sum__7d"].null_rates == (0, 0)
+    shown = as_json(capsys, "drift", "spend", "both", since, "--store", "feature_store")
+    assert [column["name"] for column in shown["columns"]] == list(by_label)
 
 
 @pytest.mark.parametrize("width", ["80", "60"])
