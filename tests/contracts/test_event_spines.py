@@ -1,5 +1,6 @@
 """Spines made of a feature's events, and training data as a store had it at an instant."""
 
+import json
 import random
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,8 @@ import polars as pl
 import pytest
 
 from mlforge import Feature, TrainingSet, ahead, events_of, feature, get_training_data, training_set
-from mlforge.core.values import Version, to_us
+from mlforge.cli.main import main
+from mlforge.core.values import Version, from_us, to_us
 from mlforge.errors import DefinitionError, MlforgeError, RetrievalError, VersionNotFound
 from mlforge.maintenance.operations import pin, prune
 from mlforge.maintenance.retention import Retention
@@ -243,3 +245,128 @@ def test_known_at_is_the_store_as_it_was_then(project: Project, tmp_path: Path) 
     for gone in marks[:3]:
         with pytest.raises(VersionNotFound, match="was pruned"):
             known(gone)
+
+
+# -- the command line
+
+
+DEFINITIONS = """
+import polars as pl
+from mlforge import Definitions, Service, feature
+from mlforge.metrics import Rolling
+from mlforge.store import LocalStore
+
+@feature(keys=["user_id"], source="events", timestamp="at", metrics=[Rolling(["7d"], {"amount": ["sum"]})])
+def spend(df):
+    return df
+
+plain = Service("plain", features=[spend])
+bought = Service("bought", features=[spend.as_("buyer", user_id="buyer_id")])
+defs = Definitions(store=LocalStore("store"), features=[spend], services=[plain, bought])
+"""
+
+
+@pytest.fixture
+def commands(project: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
+    """The project with definitions of two services, built from the command line."""
+    monkeypatch.chdir(project.root)
+    (project.root / "definitions.py").write_text(DEFINITIONS)
+    assert main(["build"]) == 0
+    return project
+
+
+def test_train_makes_rows_of_events_with_labels_as_the_store_was(
+    commands: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store, until = commands.store, "2026-01-15"
+    known = from_us(store.resolve("spend").created_at).isoformat()
+    commands.drop("late", rows((3, 1, 1e6)))
+    assert main(["build"]) == 0
+    capsys.readouterr()
+    options = ["--every", "1d", "--from", "2026-01-03", "--to", until, "--known-at", known]
+    label = ["--label", "next=spend:amount:sum:5d", "--label", "many=spend:amount:count:36h"]
+    assert (
+        main(["train", "plain", "--events-of", "spend", *options, *label, "--out", "one", "--json"])
+        == 0
+    )
+    document = json.loads(capsys.readouterr().out)
+    expected = training_set(
+        events_of("spend", every="1d", between=("2026-01-03", until)),
+        ["spend"],
+        store,
+        "two",
+        labels={
+            "next": ahead("spend", "amount", "sum", "5d"),
+            "many": ahead("spend", "amount", "count", "36h"),
+        },
+        known_at=known,
+    )
+    assert document["rows"] == expected.rows > 0
+    assert document["labels"] == {"next": 0, "many": 0}
+    assert document["versions"] == dict(expected.versions)
+    assert document["versions"] != {"spend": str(store.resolve("spend").version)}
+    assert TrainingSet.open("one").read().equals(expected.read())
+    bought = [
+        "train",
+        "bought",
+        "--events-of",
+        "buyer",
+        "--label",
+        "next=buyer:amount:sum:5d",
+        "--out",
+        "three",
+    ]
+    assert main(bought) == 0
+    assert "unknown yet" in capsys.readouterr().out
+    frame = TrainingSet.open("three").read()
+    assert frame.columns == ["buyer_id", "at", "buyer__amount__sum__7d", "next"]
+    assert frame["next"].null_count() > 0
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "said"),
+    [
+        ([], 2, "one of the arguments --spine --events-of is required"),
+        (["--spine", "x", "--events-of", "spend"], 2, "not allowed with argument"),
+        (
+            ["--spine", "x", "--every", "1d"],
+            1,
+            "--every says which rows are made of a feature's events",
+        ),
+        (["--spine", "x", "--to", "2026-01-03"], 1, "--to says which rows"),
+        (["--events-of", "spand"], 1, "spand"),
+        (["--events-of", "spend", "--every", "daily"], 1, "every"),
+        (["--events-of", "spend", "--from", "soon"], 1, "'soon' is no instant"),
+        (
+            ["--events-of", "spend", "--from", "2026-02-01", "--to", "2026-01-01"],
+            1,
+            "before it begins",
+        ),
+        (["--events-of", "spend", "--known-at", "then"], 1, "known_at='then' is no instant"),
+        (["--events-of", "spend", "--known-at", "2001-01-01"], 1, "first build was at"),
+        (["--events-of", "spend", "--label", "spend:amount:sum:5d"], 2, "is no label; write NAME="),
+        (["--events-of", "spend", "--label", "x=spend:amount:sum"], 2, "is no label; write NAME="),
+        (
+            ["--events-of", "spend", "--label", "x=spend:amount:smu:5d"],
+            1,
+            "unknown aggregation 'smu'",
+        ),
+        (["--events-of", "spend", "--label", "x=spend:amuont:sum:5d"], 1, "amount"),
+        (
+            ["--events-of", "spend", *["--label", "x=spend:amount:sum:5d"] * 2],
+            1,
+            "two labels are named 'x'",
+        ),
+    ],
+)
+def test_train_says_what_is_wrong_with_its_options(
+    commands: Project, capsys: pytest.CaptureFixture[str], options: list[str], code: int, said: str
+) -> None:
+    capsys.readouterr()
+    try:
+        outcome = main(["train", "plain", *options, "--out", "set"])
+    except SystemExit as ended:
+        outcome = ended.code
+    assert outcome == code
+    assert said in " ".join(capsys.readouterr().err.split())
+    assert not Path("set").exists()

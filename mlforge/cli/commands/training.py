@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from mlforge.cli.command import Command
@@ -19,14 +21,50 @@ from mlforge.cli.table import pairs, table
 from mlforge.errors import RetrievalError
 
 if TYPE_CHECKING:
+    from mlforge.retrieval.labels import Ahead
+    from mlforge.retrieval.references import Reference
+    from mlforge.services.service import Service
     from mlforge.training_sets.blast import BlastRadius
     from mlforge.training_sets.training_set import TrainingSet
 
 
 def _configure_train(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("service", help="its name")
+    rows = parser.add_mutually_exclusive_group(required=True)
+    rows.add_argument("--spine", metavar="FILE", help="a parquet file, or a folder of them")
+    rows.add_argument(
+        "--events-of",
+        metavar="FEATURE",
+        help="make the spine of a feature's events, or of those of a prefix that the service reads one under",
+    )
     parser.add_argument(
-        "--spine", required=True, metavar="FILE", help="a parquet file, or a folder of them"
+        "--every",
+        metavar="1d",
+        help="with --events-of: a row for each entity at each tick (default: at each of its events)",
+    )
+    parser.add_argument(
+        "--from",
+        dest="since",
+        metavar="INSTANT",
+        help="with --events-of: the first instant (default: that of the first event)",
+    )
+    parser.add_argument(
+        "--to",
+        dest="until",
+        metavar="INSTANT",
+        help="with --events-of: the end, left out (default: up to the newest event)",
+    )
+    parser.add_argument(
+        "--label",
+        dest="labels",
+        action="append",
+        default=[],
+        type=label_parts,
+        metavar="NAME=FEATURE:COLUMN:AGGREGATION:HORIZON[:WHERE]",
+        help="a column of events ahead, as in spend_ahead=user_spend:amount:sum:30d; may be given several times",
+    )
+    parser.add_argument(
+        "--known-at", metavar="INSTANT", help="read the versions that the store had then"
     )
     parser.add_argument(
         "--out", required=True, metavar="DIR", help="the folder to make, which must not exist yet"
@@ -41,6 +79,18 @@ def _configure_train(parser: argparse.ArgumentParser) -> None:
     )
     definitions_option(parser)
     json_option(parser)
+
+
+def label_parts(text: str) -> tuple[str, list[str]]:
+    """The name and the parts of a label, four or five."""
+    name, _, rest = text.partition("=")
+    parts = rest.split(":")
+    if not name or len(parts) not in (4, 5) or not all(parts):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no label; write NAME=FEATURE:COLUMN:AGGREGATION:HORIZON, as in "
+            "spend_ahead=user_spend:amount:sum:30d"
+        )
+    return name, parts
 
 
 def _configure_blast(parser: argparse.ArgumentParser) -> None:
@@ -61,9 +111,10 @@ def _configure_release(parser: argparse.ArgumentParser) -> None:
 
 
 def train(args: argparse.Namespace) -> int:
-    """Make a training set: the spine's rows with the service's columns.
+    """Make a training set: the spine's rows, or those of a feature's events, with the service's columns and labels.
 
-    JSON: `{"folder", "id", "rows", "parts", "versions": {feature: version}, "spine_hash"}`.
+    JSON: `{"folder", "id", "rows", "parts", "versions": {feature: version}, "spine_hash"}`, and `"labels": {name: rows}`, how
+    many rows of each are null as their horizon is not over, where there are labels.
     """
     from mlforge.definitions.services import service_named
     from mlforge.training_sets.making import training_set
@@ -71,7 +122,14 @@ def train(args: argparse.Namespace) -> int:
     definitions = definitions_of(args)
     service = service_named(definitions.services, args.service, definitions.store)
     made = training_set(
-        args.spine, service, definitions.store, args.out, args.timestamp, args.engine
+        _spine_of(args, service),
+        service,
+        definitions.store,
+        args.out,
+        args.timestamp,
+        args.engine,
+        labels=_labels(args.labels, service),
+        known_at=args.known_at,
     )
     if args.json:
         print_json(_document(made))
@@ -83,8 +141,50 @@ def train(args: argparse.Namespace) -> int:
         ("versions", versions),
         ("spine hash", made.document.spine_hash),
     ]
+    facts += [
+        (f"label {label.name}", f"{plural(label.unknown, 'row')} unknown yet")
+        for label in made.document.labels
+    ]
     print(f"{nearby(str(made.path))}\n{pairs(facts, indent=2)}")
     return 0
+
+
+def _spine_of(args: argparse.Namespace, service: Service) -> Any:
+    """The spine's path, or the feature of whose events it is made."""
+    from mlforge.training_sets.event_spines import events_of
+
+    options = {"--every": args.every, "--from": args.since, "--to": args.until}
+    if args.events_of is None:
+        for name, value in options.items():
+            if value is not None:
+                raise RetrievalError(
+                    f"{name} says which rows are made of a feature's events; give --events-of FEATURE, not --spine"
+                )
+        return args.spine
+    spine = events_of(args.events_of, every=args.every, between=(args.since, args.until))
+    return replace(spine, reference=_reference(args.events_of, service))
+
+
+def _labels(parts_of: Sequence[tuple[str, list[str]]], service: Service) -> dict[str, Ahead]:
+    """The labels by name; RetrievalError for two of one name."""
+    from mlforge.retrieval.labels import ahead
+
+    labels: dict[str, Ahead] = {}
+    for name, (feature, *parts) in parts_of:
+        if name in labels:
+            raise RetrievalError(f"--label: two labels are named {name!r}; rename one of them")
+        labels[name] = replace(ahead(feature, *parts), reference=_reference(feature, service))
+    return labels
+
+
+def _reference(name: str, service: Service) -> Reference:
+    """The feature of a prefix under which the service reads one, with its keys there, or else the feature of that name."""
+    from mlforge.retrieval.references import Reference, parse_references
+
+    for use in parse_references(service.features):
+        if use.prefix == name:
+            return Reference(use.name, renamed=use.renamed)
+    return Reference(name)
 
 
 def blast(args: argparse.Namespace) -> int:
@@ -181,16 +281,23 @@ def _document(made: TrainingSet) -> dict[str, Any]:
         "parts": len(made.files),
         "versions": dict(made.versions),
         "spine_hash": made.document.spine_hash,
+        **(
+            {"labels": {each.name: each.unknown for each in made.document.labels}}
+            if made.document.labels
+            else {}
+        ),
     }
 
 
 COMMANDS = (
     Command(
         "train",
-        "make a training set of a service: the spine's rows with its columns",
+        "make a training set of a service: the rows of a spine, or of events, with its columns",
         _configure_train,
         train,
-        "mlforge train checkout_fraud --spine spine.parquet --out train/2026-11",
+        "mlforge train checkout_fraud --spine spine.parquet --out train/2026-11\n"
+        "mlforge train churn --events-of user_spend --every 1d --from 2026-01-01 --to 2026-03-01 "
+        "--label spend_ahead=user_spend:amount:sum:30d --out train/churn",
         "The versions that the set was made from stay in the store until 'mlforge release'.",
     ),
     Command(
