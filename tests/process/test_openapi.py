@@ -8,7 +8,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ import pytest
 import schemathesis
 import uvicorn
 from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis.errors import Unsatisfiable
 from schemathesis import Case, GenerationMode
 from schemathesis.checks import (
     content_type_conformance,
@@ -163,7 +164,10 @@ def test_each_operation_answers_as_the_document_says(
             operation = each.ok()
             if operation.path != ENDLESS:
                 drawn = given(operation.as_strategy(generation_mode=mode))
-                BOUNDED(drawn(check))()
+                with suppress(Unsatisfiable) if mode is GenerationMode.NEGATIVE else nullcontext():
+                    BOUNDED(
+                        drawn(check)
+                    )()  # a request without parameters cannot be other than it is
         assert statuses[200] > 20 or mode is GenerationMode.NEGATIVE
         assert statuses[422] > 20
 
