@@ -51,6 +51,13 @@ class Forgotten:
             hashes.setdefault(entity.key, set()).add(self._hash(entity.key, entity.text))
         return Forgotten(self.salt, {key: frozenset(known) for key, known in hashes.items()})
 
+    def together(self, other: Forgotten) -> Forgotten:
+        """What either has forgotten, hashed with the salt of this one."""
+        keys = {**other.hashes, **self.hashes}
+        none: frozenset[str] = frozenset()
+        hashes = {k: self.hashes.get(k, none) | other.hashes.get(k, none) for k in keys}
+        return Forgotten(self.salt, hashes)
+
     def rewritten(self, partial: str) -> str:
         """The hash under which a partial is kept without the rows of these entities."""
         marks = sorted(hash_ for known in self.hashes.values() for hash_ in known)

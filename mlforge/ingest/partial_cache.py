@@ -40,7 +40,8 @@ class PartialCache:
         self._feature, self._store, self._latest = feature, store, latest
         self._stored = store.partials(feature.name)
         self.on_disk = set() if afresh else self._stored
-        stored = self._stored if store.forgotten() else ()
+        # Of several, as after a kill amid a further forgetting, the served one counts: it is without all those rows.
+        stored = sorted(self._stored, key=self._is_served) if store.forgotten() else ()
         self._rewritten = {origin(h): h for h in stored if is_rewritten(h)}
         self._new: dict[str, Partial] = {}
         self._unwritten: list[PartialWrite] = []
@@ -63,6 +64,9 @@ class PartialCache:
         partial = self._new.get(key) or (self._described(key) if key in self._stored else None)
         otherwise = partial and self._otherwise(partial)
         return self._kept(partials.memo_key(key, json.dumps(otherwise))) if otherwise else key
+
+    def _is_served(self, hash_: str) -> bool:
+        return hash_ in self._of_latest
 
     def _kept(self, key: str) -> str:
         """The key itself, or that of the partial which is kept in its place without rows that were forgotten."""

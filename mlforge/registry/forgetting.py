@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 
-from mlforge.core.forgotten import Entity
-from mlforge.core.schema import INTEGERS
+from mlforge.core.forgotten import Entity, Forgotten
+from mlforge.core.schema import FLOATS, INTEGERS
 from mlforge.core.values import FEATURE
 from mlforge.definitions.registry import Definitions
 from mlforge.engines import Engine, engine_named
 from mlforge.errors import DefinitionError, MlforgeError, did_you_mean, near_names
+from mlforge.frames.forgotten import could_hold
 from mlforge.maintenance.forgetting import (
     Scrubbed,
     files_with_forgotten_rows,
@@ -21,6 +23,8 @@ from mlforge.maintenance.forgetting import (
 from mlforge.online.push import owner_of, push
 from mlforge.registry.project import known_features
 from mlforge.store import Store
+
+_SALT_BYTES = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +66,7 @@ def forget(definitions: Definitions, entities: Sequence[Entity], url: str | None
     """
     store = definitions.store
     store.establish()
-    before = store.forgotten()
+    before = store.forgotten() or Forgotten(salt=secrets.token_hex(_SALT_BYTES))
     now = before.with_entities(entities)
     if now != before:
         store.write_forgotten(now)
@@ -174,13 +178,20 @@ def _entity(text: str, columns: Mapping[str, set[str]]) -> Entity:
         raise DefinitionError(
             f"{key}: {value!r} is not valid Unicode; no row can hold it"
         ) from None
-    if columns[key] <= {*INTEGERS} and not _is_integer(value):
+    if not any(could_hold(dtype, value) for dtype in columns[key]):
+        dtypes = ", ".join(sorted(columns[key]))
         raise DefinitionError(
-            f"{key} is {', '.join(sorted(columns[key]))}, and {value!r} is no whole number as rows hold it"
+            f"{key} is {dtypes}, and {value!r} is no {_kind(columns[key])} as rows hold it"
         )
     return Entity(key, value)
 
 
-def _is_integer(text: str) -> bool:
-    digits = text.removeprefix("-")
-    return digits.isascii() and digits.isdigit() and str(int(text)) == text
+def _kind(dtypes: set[str]) -> str:
+    """The word for the values of dtypes, with how they are written."""
+    if dtypes <= {*INTEGERS}:
+        return "whole number"
+    if dtypes <= {*INTEGERS, *FLOATS}:
+        return "number such as 7 or 7.5"
+    return {"Boolean": "true or false", "Date": "date such as 2025-01-31"}.get(
+        "".join(dtypes), "value"
+    )

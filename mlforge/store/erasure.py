@@ -34,4 +34,7 @@ class Erasure(ABC):
 
     @abstractmethod
     def write_forgotten(self, forgotten: Forgotten) -> None:
-        """Replace the forgotten entities, durably."""
+        """Forget further entities, durably; none that is forgotten is known again.
+
+        Raises StoreBusy where another process has chosen another salt meanwhile.
+        """

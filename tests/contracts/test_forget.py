@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import struct
 import sys
 from collections.abc import Iterator
@@ -14,7 +15,9 @@ from redis import Redis
 
 from mlforge import Definitions, get_training_data
 from mlforge.cli import main
+from mlforge.core.forgotten import Entity, Forgotten
 from mlforge.definitions.loader import load
+from mlforge.errors import StoreBusy
 from mlforge.maintenance.operations import pin, prune, verify
 from mlforge.maintenance.retention import Retention
 from mlforge.maintenance.sampling import ALL
@@ -250,6 +253,8 @@ def test_what_no_feature_could_hold_is_refused(
         ("=7", "names no entity"),
         ("user_id=ann", "user_id is Int64, and 'ann' is no whole number"),
         ("user_id=07", "no whole number"),
+        (f"user_id={2**63}", "no whole number"),
+        ("amount=1.0", "no number such as 7 or 7.5"),
     ):
         assert main(["forget", text, "--yes"]) == 1
         assert told in capsys.readouterr().err
@@ -262,3 +267,13 @@ def test_what_no_feature_could_hold_is_refused(
     definitions.build()
     assert definitions.store.read("spend")["user_id"].to_list() == [1, 1]
     assert definitions.store.resolve("spend").dropped == {"forgotten": 1}
+    text = Path("store/_metadata/forgotten.json").read_text()
+    salt = json.loads(text)["salt"]
+    assert len(bytes.fromhex(salt)) == 16, "the hash of a value is another in each store"
+    assert main(["forget", "user_id=8", "--yes"]) == 0
+    store = definitions.store
+    assert store.forgotten().salt == salt
+    store.write_forgotten(Forgotten(salt).with_entities([Entity("user_id", "9")]))
+    assert [n for n in range(11) if store.forgotten().holds("user_id", str(n))] == [7, 8, 9]
+    with pytest.raises(StoreBusy, match="run the same command again"):
+        store.write_forgotten(Forgotten("00").with_entities([Entity("user_id", "10")]))

@@ -6,7 +6,9 @@ from pathlib import Path
 
 from mlforge.core.failpoints import reach
 from mlforge.core.forgotten import Forgotten
+from mlforge.errors import StoreBusy
 from mlforge.store.local import io
+from mlforge.store.local.lock import exclusive
 from mlforge.store.local.paths import State, check_format, no_link, state_of, well_formed
 
 FORMAT = 1
@@ -39,6 +41,12 @@ class ForgottenFile:
         return self._read_as[1]
 
     def write(self, forgotten: Forgotten) -> None:
-        """Replace the document, whole or not at all."""
-        io.write_json(self.path, {"format": FORMAT, **forgotten.to_json()})
+        """Replace the document, whole or not at all; what another process has forgotten meanwhile stays forgotten."""
+        with exclusive(self._store / ".forgetting"):
+            now = self.read()
+            if now and now.salt != forgotten.salt:
+                raise StoreBusy(
+                    f"{self.path}: another process has begun it at the same time; run the same command again"
+                )
+            io.write_json(self.path, {"format": FORMAT, **forgotten.together(now).to_json()})
         reach("forgotten.written")
