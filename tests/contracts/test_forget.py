@@ -240,6 +240,32 @@ def test_every_byte_of_an_entity_goes_and_none_comes_back(
     assert_as_if_never(definitions, value)
 
 
+def test_a_forgetting_that_is_killed_before_it_deletes_brings_no_row_back(
+    definitions: Definitions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ("ann", "bob", "cleo")
+    for file in range(8):
+        drop(str(file), *((name, file * 3 + n, 1.0) for n, name in enumerate(names)))
+    definitions.build(["spend"])
+    store = definitions.store
+    assert forget(definitions, entities_of(store, ["user_id=ann"])).failures == {}
+    with monkeypatch.context() as patched:
+        patched.setattr(registry_forgetting, "scrub", _killed)
+        with pytest.raises(KeyboardInterrupt):
+            forget(definitions, entities_of(store, ["user_id=bob"]))
+    drop("last", ("bob", 90, 1.0), ("cleo", 91, 1.0))
+    for file in range(8):
+        Path(f"events/{file}.parquet").rename(f"events/renamed-{file}.parquet")
+    definitions.build(["spend"])
+    assert store.read("spend")["user_id"].unique().to_list() == ["cleo"]
+    assert forget(definitions, entities_of(store, ["user_id=bob"])).failures == {}
+    assert held_in_store("bob") == []
+
+
+def _killed(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
 def test_what_no_feature_could_hold_is_refused(
     capsys: pytest.CaptureFixture[str], definitions: Definitions
 ) -> None:
