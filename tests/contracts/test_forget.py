@@ -23,6 +23,7 @@ from mlforge.maintenance.retention import Retention
 from mlforge.maintenance.sampling import ALL
 from mlforge.online import RedisStore
 from mlforge.profiles.table import profile_version
+from mlforge.registry import forgetting as registry_forgetting
 from mlforge.registry.forgetting import entities_of, forget
 from mlforge.training_sets.making import training_set
 from worker.project import scope_of
