@@ -52,7 +52,7 @@ class Forgotten:
         return Forgotten(self.salt, {key: frozenset(known) for key, known in hashes.items()})
 
     def together(self, other: Forgotten) -> Forgotten:
-        """What either has forgotten, hashed with the salt of this one."""
+        """The entities that either has forgotten, hashed with the salt of this one."""
         keys = {**other.hashes, **self.hashes}
         none: frozenset[str] = frozenset()
         hashes = {k: self.hashes.get(k, none) | other.hashes.get(k, none) for k in keys}
