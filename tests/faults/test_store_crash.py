@@ -97,7 +97,7 @@ def stages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 def litter(store: LocalStore) -> list[str]:
     """Hidden files and folders other than those that belong there."""
-    known = {".meta.json", ".refreshing", ".publishing", ".indexing"}
+    known = {".meta.json", ".refreshing", ".publishing", ".indexing", ".forgetting"}
     return [str(path) for path in store.path.rglob(".*") if path.name not in known]
 
 
