@@ -18,9 +18,10 @@ from mlforge.core.forgotten import REASON, Entity, Forgotten
 from mlforge.core.manifest import Manifest, Partial, SourceRecord
 from mlforge.core.values import Version
 from mlforge.engines import Engine
-from mlforge.errors import StoreError, VersionInUse
+from mlforge.errors import StoreError
 from mlforge.frames.forgotten import rows_of, without
 from mlforge.ingest import partials
+from mlforge.maintenance.manifests import manifests_of, remove
 from mlforge.store import Audit, Store
 from mlforge.store.changes import VersionsDiff
 from mlforge.store.file_tasks import PartialLocation, PartialWrite, read_file
@@ -73,7 +74,7 @@ def scrub(store: Store, name: str, entities: Sequence[Entity]) -> Scrubbed:
     with store.lock(name), intact(name):
         stored = store.partials(name)
         dirty = {hash_ for hash_, _ in _dirty(store, name, stored, forgotten)}
-        manifests, unreadable = _manifests(store, name)
+        manifests, unreadable = manifests_of(store, name)
         pointer = store.pointer(name)
         served = manifests.get(pointer.version) if pointer else None
         if served is not None and not dirty.isdisjoint(p.hash for p in served.partials):
@@ -82,7 +83,7 @@ def scrub(store: Store, name: str, entities: Sequence[Entity]) -> Scrubbed:
             )
         clean = stored - dirty  # what a partial held that is missing is not known
         unclean = [v for v, m in manifests.items() if m is not served and not _all_in(m, clean)]
-        gone, in_use = _removed(store, name, [*unclean, *unreadable])
+        gone, in_use = remove(store, name, [*unclean, *unreadable])
         reach("forget.removed")
         staying = [m for v, m in manifests.items() if v not in gone]
         spare = dirty - {p.hash for manifest in staying for p in manifest.partials}
@@ -148,30 +149,6 @@ def _record(record: SourceRecord, rewritten: Mapping[str, Partial]) -> SourceRec
 
 def _all_in(manifest: Manifest, hashes: Collection[str]) -> bool:
     return all(partial.hash in hashes for partial in manifest.partials)
-
-
-def _manifests(store: Store, name: str) -> tuple[dict[Version, Manifest], list[Version]]:
-    """All manifests, and the versions whose manifests cannot be read: what they hold is not known."""
-    manifests, unreadable = {}, []
-    for version in store.versions(name):
-        try:
-            manifests[version] = store.manifest(name, version)
-        except StoreError:
-            unreadable.append(version)
-    return manifests, unreadable
-
-
-def _removed(
-    store: Store, name: str, versions: Iterable[Version]
-) -> tuple[list[Version], list[Version]]:
-    gone, in_use = [], []
-    for version in versions:
-        try:
-            store.remove(name, version)
-            gone.append(version)
-        except VersionInUse:
-            in_use.append(version)
-    return gone, in_use
 
 
 def _redact(

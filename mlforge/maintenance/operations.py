@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 from mlforge.core import clock
 from mlforge.core.manifest import Manifest, Partial
 from mlforge.core.values import Version
-from mlforge.errors import MlforgeError, StoreError, VersionConflict, VersionInUse, VersionNotFound
+from mlforge.errors import MlforgeError, VersionConflict, VersionNotFound
 from mlforge.frames.digest import digest
+from mlforge.maintenance.manifests import manifests_of, remove
 from mlforge.maintenance.retention import UNATTENDED, Retention, removable
 from mlforge.store import Pointer, Store
 from mlforge.store.file_tasks import PartialLocation, read_file
@@ -146,7 +147,7 @@ def _prune(
 ) -> Pruned:
     store.list_versions(name)
     with store.lock(name):
-        manifests, unreadable = _manifests(store, name)
+        manifests, unreadable = manifests_of(store, name)
         pointer = store.pointer(name)
         created = {version: manifest.created_at for version, manifest in manifests.items()}
         removed = removable(
@@ -156,8 +157,9 @@ def _prune(
             rule,
             clock.now(),
         )
-        in_use = [] if dry_run else _remove(store, name, removed)
-        removed = [version for version in removed if version not in in_use]
+        in_use: list[Version] = []
+        if not dry_run:
+            removed, in_use = remove(store, name, removed)
         needed = {p.hash for v, m in manifests.items() if v not in removed for p in m.partials}
         # Which partials an unreadable version names is not known.
         spare = [] if unreadable else [h for h in store.partials(name) if h not in needed]
@@ -171,28 +173,6 @@ def _prune(
         tuple(map(str, versions)) for versions in (removed, unreadable, in_use)
     )
     return Pruned(name, removed_, len(spare), unreadable_, in_use_)
-
-
-def _manifests(store: Store, name: str) -> tuple[dict[Version, Manifest], list[Version]]:
-    """The manifests of all versions, ascending, and the versions whose manifests cannot be read."""
-    manifests, unreadable = {}, []
-    for version in store.versions(name):
-        try:
-            manifests[version] = store.manifest(name, version)
-        except StoreError:
-            unreadable.append(version)
-    return manifests, unreadable
-
-
-def _remove(store: Store, name: str, versions: Iterable[Version]) -> list[Version]:
-    """Remove versions; returns the versions that stay because they are being read."""
-    in_use = []
-    for version in versions:
-        try:
-            store.remove(name, version)
-        except VersionInUse:
-            in_use.append(version)
-    return in_use
 
 
 def _check_partials(store: Store, manifest: Manifest, checked: dict[str, str | None]) -> list[str]:
