@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from mlforge.core.disk import sync
 from mlforge.errors import RetrievalError
 
 
@@ -26,13 +27,13 @@ def published(out: Path) -> Iterator[Path]:
     try:
         yield staged
         for path in [*staged.iterdir(), staged]:
-            _sync(path)
+            sync(path)
         try:
             staged.rename(out)
         except OSError:
             check_free(out)
             raise
-        _sync(out.parent)
+        sync(out.parent)
     finally:
         shutil.rmtree(staged, ignore_errors=True)
 
@@ -49,11 +50,3 @@ def hash_of(path: Path) -> str:
     """sha256 of a file's bytes, in hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -12,6 +12,7 @@ from uuid import uuid4
 import polars as pl
 
 from mlforge.core import failpoints
+from mlforge.core.disk import sync
 from mlforge.serve.problems import Refused
 
 _REQUEST = "mlforge.request"
@@ -49,7 +50,7 @@ def write_bytes(file: Path, content: bytes) -> None:
             os.fsync(opened.fileno())
         failpoints.reach("drop.written")
         hidden.replace(file)
-        _sync(file.parent)
+        sync(file.parent)
     except OSError as error:
         hidden.unlink(missing_ok=True)
         missing = isinstance(error, FileNotFoundError)
@@ -94,11 +95,3 @@ def clear(folder: Path) -> None:
                 file.unlink()
         except OSError:  # another server's clearing
             continue
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from mlforge.core import clock
+from mlforge.core.disk import sync
 from mlforge.core.failpoints import reach
 from mlforge.core.values import from_iso, to_iso
 from mlforge.errors import IntegrityError
@@ -61,12 +62,12 @@ class IdentityFile:
         with io.storage_errors(path):
             try:
                 temporary.write_text(io.json_text(document), encoding="utf-8")
-                io.sync(temporary)
+                sync(temporary)
                 reach("identity.written")
                 # Of two hosts, which do not see each other's locks, the one that links first has made it.
                 with suppress(FileExistsError):
                     claim(temporary, path)
-                io.sync(path.parent)
+                sync(path.parent)
             finally:
                 temporary.unlink(missing_ok=True)
         identity = self.read()

@@ -19,6 +19,7 @@ from typing import Any, BinaryIO
 
 import polars as pl
 
+from mlforge.core.disk import sync
 from mlforge.core.failpoints import reach
 from mlforge.errors import IntegrityError, StoreError
 
@@ -153,15 +154,6 @@ def _hint(number: int | None) -> str:
 def no_link(path: str, flags: int) -> int:
     """Open a path unless it is a symbolic link."""
     return os.open(path, flags | os.O_NOFOLLOW, 0o644)
-
-
-def sync(path: Path) -> None:
-    """Flush a file or a folder's entries to the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def sync_all(paths: Iterable[Path]) -> None:

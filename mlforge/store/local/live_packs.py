@@ -20,6 +20,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
+from mlforge.core.disk import sync
 from mlforge.core.failpoints import reach
 from mlforge.errors import IntegrityError
 from mlforge.store.file_tasks import PartialLocation
@@ -135,7 +136,7 @@ class LivePacks:
                 added.append(packs.write(self.folder, sequence, run).name)
                 reach("pack.written")
             if added:
-                io.sync(self.folder)
+                sync(self.folder)
         if added or dropped:
             self._replace(added, dropped)
 

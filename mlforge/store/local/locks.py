@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from mlforge.core.disk import sync
 from mlforge.core.failpoints import reach
 from mlforge.core.lock import FORMAT, Lock
 from mlforge.core.values import is_name
@@ -34,7 +35,7 @@ def write(store: Path, model: str, lock: Lock) -> None:
     with io.replacing(path) as temporary:
         temporary.write_text(lock.text, encoding="utf-8")
     with io.storage_errors(path):
-        io.sync(path.parent.parent)
+        sync(path.parent.parent)
     reach("lock.written")
 
 
@@ -46,7 +47,7 @@ def remove(store: Path, model: str) -> bool:
             path.unlink()
         except FileNotFoundError:
             return False
-        io.sync(path.parent)
+        sync(path.parent)
     return True
 
 

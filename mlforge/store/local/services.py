@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from mlforge.core.disk import sync
 from mlforge.core.failpoints import reach
 from mlforge.core.values import Version
 from mlforge.errors import StoreError
@@ -38,14 +39,14 @@ def create(store: Path, service: str, version: Version, document: Mapping[str, A
         folder.mkdir(parents=True, exist_ok=True)
         try:
             temporary.write_text(io.json_text(document), encoding="utf-8")
-            io.sync(temporary)
+            sync(temporary)
             claim(temporary, path)
         except FileExistsError:
             return False
         finally:
             temporary.unlink(missing_ok=True)
         for made in (folder, folder.parent, folder.parent.parent):
-            io.sync(made)
+            sync(made)
     reach("service.written")
     return True
 
