@@ -24,7 +24,7 @@ from worker.project import Project
 from worker.queue import current_job_id, enqueue, give_back
 from worker.queue.cascade import request_readers
 from worker.queue.together import waiting_together
-from worker.state.drop_steps import drop_steps
+from worker.state.drop_steps import drop_steps, trigger_of
 from worker.state.work_queue import RENEW_S, Lease, Ticket, WorkQueue
 from worker.supervision import FAULTS, survived
 
@@ -227,11 +227,13 @@ def _amounts(outcome: str, built: BuildResult, pushed: PushResult) -> dict[str, 
 def _details(
     built: BuildResult, pushed: PushResult, lease: Lease, fresh_ms: float | None
 ) -> dict[str, Any]:
+    change = built.manifest.change if built.changed and built.manifest is not None else None
+    evidence = {} if change is None else change.evidence
     return {
         "version": built.version,
         "bump": built.bump if built.changed else None,
         "reason": built.reason,
-        "trigger": lease.reason,
+        "trigger": trigger_of(lease.reason, evidence),
         "changed": built.changed,
         "mode": built.mode,
         "mode_reason": built.mode_reason,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +22,10 @@ STEPS: Mapping[str, str] = {
     "other": "for all else: clocks that differ, the worker between two steps",
 }
 """Each step in the order of the drop, and how long it lasts."""
+
+_FILES = re.compile(r".* (came|changed|went)")
+"""Requests for files, as the watcher words them."""
+_KINDS = {"files_added": "came", "files_replaced": "changed", "files_removed": "went"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +54,18 @@ def drop_steps(lease: Lease, work: Mapping[str, float], total_ms: float) -> dict
     in_ms = {step: round(max(0.0, seconds) * 1000, 1) for step, seconds in steps.items()}
     in_ms["other"] = round(max(0.0, total_ms - sum(in_ms.values())), 1)
     return in_ms
+
+
+def trigger_of(requested: str, evidence: Mapping[str, Any]) -> str:
+    """The trigger of a refresh that published a version: the request, its files as the version took them in.
+
+    requested: the reason of the request. evidence: the version's. Files that arrive while a refresh starts are taken in
+    with those that were requested.
+    """
+    counts = {word: evidence[kind]["count"] for kind, word in _KINDS.items() if kind in evidence}
+    if not _FILES.fullmatch(requested) or sum(counts.values()) < 2:
+        return requested
+    return ", ".join(f"{n} file{'' if n == 1 else 's'} {word}" for word, n in counts.items())
 
 
 def slowest(entries: Iterable[Entry], count: int) -> list[Drop]:

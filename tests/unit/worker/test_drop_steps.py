@@ -8,7 +8,7 @@ import pytest
 
 from mlforge.core.steps import Steps
 from worker.monitor import slow
-from worker.state.drop_steps import STEPS, drop_steps, slowest
+from worker.state.drop_steps import STEPS, drop_steps, slowest, trigger_of
 from worker.state.event_log import Entry
 from worker.state.work_queue import Lease
 
@@ -87,3 +87,17 @@ def test_steps_count_the_time_from_one_end_to_the_next(monkeypatch):
     for step in ("read", "build", "read"):
         steps.end(step)
     assert steps.seconds == {"read": 0.75, "build": 2.5}
+
+
+def test_a_drop_tells_of_the_files_that_its_version_took_in():
+    def files(**counts: int) -> dict[str, Any]:
+        return {kind: {"count": count, "first": []} for kind, count in counts.items()}
+
+    assert trigger_of("27 files came", files(files_added=45)) == "45 files came"
+    assert trigger_of("a.parquet came", files(files_added=3)) == "3 files came"
+    assert trigger_of("a.parquet came", files(files_added=1)) == "a.parquet came"
+    mixed = files(files_added=2, files_removed=1)
+    assert trigger_of("1 file went, 1 file came", mixed) == "2 files came, 1 file went"
+    assert trigger_of("definitions", files(files_added=45)) == "definitions"
+    assert trigger_of("user_spend 1.0.3", {}) == "user_spend 1.0.3"
+    assert trigger_of("27 files came", {}) == "27 files came"
