@@ -843,6 +843,20 @@ def test_validate_says_which_windows_are_always_empty_and_which_source_has_no_fi
     assert "spend: events/ holds no parquet file yet" in capsys.readouterr().err
 
 
+def test_validate_says_of_a_service_that_its_max_age_is_shorter_than_an_interval(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    daily = DEFINITIONS.replace('timestamp="at",', 'timestamp="at", interval="1d",')
+    daily = daily.replace("import Definitions", "import Definitions, Service")
+    for max_age, notes in (("6h", 1), ("1d", 0), ("30h", 0)):
+        services = f'services=[Service("checkout", features=[spend], max_age="{max_age}")])'
+        define(daily.rstrip().removesuffix(")") + f"    {services}\n")
+        told = as_json(capsys, "validate")["notes"]
+        assert len(told) == notes
+        if told:
+            assert told[0].startswith("checkout: max_age 6h is shorter than the interval of spend")
+
+
 @pytest.mark.parametrize(
     "quiet",
     [

@@ -101,7 +101,7 @@ def validate(args: argparse.Namespace) -> int:
 
 
 def _notes(definitions: Definitions, names: Sequence[str]) -> Iterator[str]:
-    """Sentences on features whose windows count the present event, and on windows that are always empty.
+    """Sentences on features whose windows count the present event, on windows that are always empty, and on services refused by the hour.
 
     The first is for features whose author wrote no `closed`, and without an interval: with one, windows end at a boundary.
     """
@@ -119,6 +119,20 @@ def _notes(definitions: Definitions, names: Sequence[str]) -> Iterator[str]:
             yield (
                 f"{name}: {', '.join(spec.always_empty)} are always empty: values are those of boundaries of the interval "
                 f"{spec.interval}, and at each of them the period has just begun; take a shorter interval, or none"
+            )
+    for service in definitions.services.values():
+        slower = [
+            f"{name} ({interval})"
+            for name in service.feature_names
+            if name in names
+            and (interval := definitions.features[name].spec.interval) is not None
+            and service.max_age is not None
+            and interval.us > service.max_age.us
+        ]
+        if slower:
+            yield (
+                f"{service.name}: max_age {service.max_age} is shorter than the interval of {', '.join(slower)}: online values "
+                "are those of the newest boundary, and are refused from then on until the next; allow more"
             )
 
 
