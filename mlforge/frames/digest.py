@@ -110,6 +110,8 @@ def _cells(values: pl.Series) -> pa.Array:
         return values.to_arrow().view(pa.uint64())
     if dtype == pl.String:
         return _texts(values)
+    if dtype == pl.Binary:
+        return _texts(values.bin.encode("hex"))
     if dtype.is_float():
         return values.cast(pl.Float64).to_arrow().view(pa.uint64())
     if dtype.is_decimal():

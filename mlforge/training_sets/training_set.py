@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
@@ -16,9 +18,12 @@ from mlforge.store import Store
 from mlforge.training_sets import folder, pins
 from mlforge.training_sets.blast import BlastRadius, blast_radius
 from mlforge.training_sets.document import DOCUMENT, SetDocument
+from mlforge.training_sets.loaders.columns import check_column, check_library, named_columns
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+    from mlforge.training_sets.loaders.torch_batches import TorchBatches
 
 
 @dataclass(frozen=True)
@@ -55,6 +60,11 @@ class TrainingSet:
         return [column.name for column in (*self.document.spine, *self.document.columns)]
 
     @property
+    def labels(self) -> list[str]:
+        """The names of its labels of events ahead, which are its last columns."""
+        return [label.name for label in self.document.labels]
+
+    @property
     def versions(self) -> Mapping[str, str]:
         """The version of each feature, by the prefix of its columns."""
         return {feature.prefix: str(feature.version) for feature in self.document.features}
@@ -69,38 +79,112 @@ class TrainingSet:
         """The parquet files, in the order of the rows."""
         return [self.path / part.file for part in self.document.parts]
 
+    @cached_property
+    def schema(self) -> Mapping[str, pl.DataType]:
+        """The dtype of each column, in order, as the files have it; IntegrityError where the first is missing or damaged."""
+        return self.collected(self.scan().head(0)).schema
+
     def scan(self) -> pl.LazyFrame:
         """The rows in the spine's order, lazily; collecting raises polars' errors."""
         return pl.scan_parquet(self.files, glob=False, hive_partitioning=False)
 
     def read(self) -> pl.DataFrame:
         """All rows, in the spine's order; IntegrityError where a file is missing or damaged."""
-        try:
-            return self.scan().collect()
-        except (OSError, pl.exceptions.PolarsError) as error:
-            raise self._damaged(error) from error
+        return self.collected(self.scan())
+
+    def collected(self, plan: pl.LazyFrame) -> pl.DataFrame:
+        """The outcome of a plan over `scan()`; IntegrityError where a file is missing or damaged."""
+        with self.readable():
+            return plan.collect()
 
     def part(self, number: int, columns: Sequence[str]) -> pl.DataFrame:
         """Some columns of one of the files, from 0 on; IntegrityError where it is missing or damaged."""
-        try:
+        with self.readable():
             return pl.read_parquet(self.files[number], columns=list(columns))
-        except (OSError, pl.exceptions.PolarsError) as error:
-            raise self._damaged(error) from error
 
-    def batches(self, rows: int = 65_536) -> Iterator[pa.RecordBatch]:
+    def batches(
+        self,
+        rows: int = 65_536,
+        columns: Sequence[str] | None = None,
+        share: tuple[int, int] = (0, 1),
+    ) -> Iterator[pa.RecordBatch]:
         """The rows in the spine's order as Arrow record batches of at most so many rows.
 
-        Raises IntegrityError where a file is missing or damaged.
+        columns: these alone, in this order. share: `(i, n)` gives the i-th of n shares, from 0 on, which have each row once
+        together: every n-th of the row groups, which hold 100,000 rows.
+        Raises RetrievalError for what is no number of rows, no share or no column, IntegrityError where a file is missing or damaged.
         """
-        import pyarrow as pa
         import pyarrow.parquet as pq
 
-        try:
-            for file in self.files:
-                with pq.ParquetFile(file) as part:
-                    yield from part.iter_batches(rows)
-        except (OSError, pa.ArrowException) as error:
-            raise self._damaged(error) from error
+        _check_rows(rows)
+        seen, (first, step) = 0, _checked_share(share)
+        names = None if columns is None else named_columns(self, columns, ())
+        for file in self.files:
+            with self.readable(), pq.ParquetFile(file) as part:
+                groups = range((first - seen) % step, part.num_row_groups, step)
+                seen += part.num_row_groups
+                for batch in part.iter_batches(rows, [*groups], names):
+                    yield batch if names is None else batch.select(names)
+
+    def to_torch(self, columns: Sequence[str] | None = None, rows: int = 1_024) -> TorchBatches:
+        """A torch `IterableDataset` of batches, dicts from a column's name to a tensor of at most so many values.
+
+        columns: of numbers and booleans; by default all behind the spine's. Null is NaN, for which integers and booleans of a
+        column that has a null are floats. Give it to `DataLoader(..., batch_size=None, num_workers=n)`: however many workers
+        there are, each row comes once.
+
+        Raises MissingExtra without torch, RetrievalError for a column of another kind, IntegrityError where files are
+        missing or damaged.
+        """
+        check_library("torch", "torch")
+        from mlforge.training_sets.loaders.torch_batches import TorchBatches
+
+        _check_rows(rows)
+        behind = [column.name for column in self.document.columns]
+        return TorchBatches(self, named_columns(self, columns, behind), rows)
+
+    def to_hf(
+        self, columns: Sequence[str] | None = None, *, streaming: bool = False, **options: Any
+    ) -> Any:
+        """A `datasets.Dataset`, which that library copies into its cache and maps into memory; all columns by default.
+
+        streaming: an `IterableDataset` instead, which copies nothing and reads the set's files as it is read. options: of
+        the library's `from_parquet`, as `cache_dir=`. Raises MissingExtra without datasets, RetrievalError for a column that the set
+        does not have or whose type the library does not know.
+        """
+        check_library("datasets", "hf")
+        from mlforge.training_sets.loaders.hf_dataset import hf_dataset
+
+        names = named_columns(self, columns, self.columns)
+        return hf_dataset(self, names, options, streaming=streaming)
+
+    def to_xgboost(
+        self,
+        label: str,
+        columns: Sequence[str] | None = None,
+        rows: int = 65_536,
+        **options: Any,
+    ) -> Any:
+        """An `xgboost.QuantileDMatrix`, filled from batches of so many rows: it is in memory, the set never is.
+
+        label: a column of numbers or booleans. Rows without a value of it are left out; the log says how many. columns: of
+        numbers, booleans and texts, which are categories; by default all behind the spine's but labels. options: of QuantileDMatrix,
+        as `ref=` for a set to validate with.
+
+        Raises MissingExtra without xgboost, RetrievalError for a column of another kind or where no row has a label,
+        IntegrityError where files are missing or damaged.
+        """
+        check_library("xgboost", "xgboost")
+        from mlforge.training_sets.loaders.xgboost_matrix import xgboost_matrix
+
+        _check_rows(rows)
+        check_column(self, label)
+        labels = (label, *self.labels)
+        behind = [c.name for c in self.document.columns if c.name not in labels]
+        names = named_columns(self, columns, behind)
+        if label in names:
+            raise RetrievalError(f"{label!r} is the label; leave it out of columns")
+        return xgboost_matrix(self, label, names, rows, options)
 
     def verify(self) -> list[str]:
         """Faults in the set's files, in words; an empty list if every byte is as it was written."""
@@ -132,11 +216,32 @@ class TrainingSet:
         pins.check_store(store, self.document.store)
         return pins.release(store, self.document.id)
 
-    def _damaged(self, error: Exception) -> IntegrityError:
-        return IntegrityError(
-            f"the training set {self.path} cannot be read ({type(error).__name__}); "
-            "verify() says which of its files is not as it was written"
-        )
+    @contextmanager
+    def readable(self) -> Iterator[None]:
+        """Turn errors of reading the files, while the block runs, into an IntegrityError."""
+        import pyarrow as pa
+
+        try:
+            yield
+        except (OSError, pa.ArrowException, pl.exceptions.PolarsError) as error:
+            raise IntegrityError(
+                f"the training set {self.path} cannot be read ({type(error).__name__}); "
+                "verify() says which of its files is not as it was written"
+            ) from error
+
+
+def _check_rows(rows: object) -> None:
+    if type(rows) is not int or rows < 1:
+        raise RetrievalError(f"rows is {shown(rows)}; give a whole number from 1 on")
+
+
+def _checked_share(share: object) -> tuple[int, int]:
+    match share:
+        case (number, of) if type(number) is type(of) is int and 0 <= number < of:
+            return number, of
+    raise RetrievalError(
+        f"share is {shown(share)}; give (i, n) for the i-th of n shares, from (0, n) to (n - 1, n)"
+    )
 
 
 def _fault(file: Path, expected: str) -> str | None:

@@ -29,6 +29,7 @@ DIFFERENT: list[tuple[pl.DataType, list[Any]]] = [
             None,
         ],
     ),
+    (pl.Binary, [b"", b"\x00", b"\xff", b"ff", None]),
     (pl.List(STRUCT), [[{"a": 1, "b": "x"}], [{"a": 1, "b": None}], [None], [], None]),
 ]
 
