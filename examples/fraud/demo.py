@@ -1,4 +1,4 @@
-"""From payments to a model that is served: a training set, a fit, a lock, a prediction, and a late file.
+"""From payments to a model that is served: a training set, a fit, a lock, a prediction, a late file, and labels that lie ahead.
 
     python examples/fraud/demo.py [--keep DIR]
 
@@ -13,6 +13,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Mapping
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +21,20 @@ import polars as pl
 import structlog
 from definitions import card_profile, card_spend, checkout_fraud, merchant_daily
 from generate import END, OFFLINE, STOLEN_NOW, drop, history, write
-from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import roc_auc_score
+from sklearn.linear_model import LinearRegression, LogisticRegression
+from sklearn.metrics import mean_absolute_error, roc_auc_score
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from mlforge import Definitions, TrainingSet, get_online_features, get_training_data, training_set
+from mlforge import (
+    Definitions,
+    TrainingSet,
+    ahead,
+    events_of,
+    get_online_features,
+    get_training_data,
+    training_set,
+)
 from mlforge.core.values import from_us
 from mlforge.errors import MlforgeError
 from mlforge.online import RedisStore
@@ -136,6 +145,27 @@ def play(folder: Path, redis_url: str) -> None:
     print(f"6. Blast radius: {radius.rows.height} rows of the training set would differ today")
     for file, rows in radius.by_file.items():
         print(f"   because of {file}: {rows}")
+
+    # --8<-- [start:ahead]
+    weeks = training_set(
+        events_of(card_spend, every="1d", between=(END - timedelta(days=30), None)),
+        [card_spend, card_profile],
+        store=defs.store,
+        out=folder / "train/weeks",
+        labels={
+            "spend_ahead": ahead(card_spend, "amount", "sum", "7d"),
+            "payments_ahead": ahead(card_spend, "amount", "count", "7d"),
+        },
+    )
+    # --8<-- [end:ahead]
+    unknown = weeks.document.labels[0].unknown
+    print(
+        f"7. Labels ahead: {weeks.rows:,} rows of a card and a day, of {unknown:,} the week is not over"
+    )
+    error, as_before = fit_weeks(weeks.scan().collect())
+    print(
+        f"   what a card spends next week is missed by {error:.0f} (as last week: {as_before:.0f})"
+    )
     online.close()
 
 
@@ -161,6 +191,27 @@ def fit(rows: pl.DataFrame) -> tuple[Pipeline, float]:
 
 
 # --8<-- [end:fit]
+# --8<-- [start:fit_weeks]
+PAST = ["sum__7d", "count__7d", "mean__30d"]
+
+
+def fit_weeks(rows: pl.DataFrame) -> tuple[float, float]:
+    """How far a model of the next week's spending is off on average, and how far last week's spending is."""
+    past = [f"card_spend__amount__{name}" for name in PAST]
+    known = rows.filter(pl.col("payments_ahead").is_not_null()).with_columns(
+        pl.col("spend_ahead", *past).fill_null(0)  # no payments: nothing was spent
+    )
+    before = pl.col("at") < pl.lit(END).dt.offset_by("-14d")  # whose weeks are over by TEST_FROM
+    first, later = known.filter(before), known.filter(~before)
+    model = LinearRegression().fit(first.select(past).to_numpy(), first["spend_ahead"].to_numpy())
+    spent = later["spend_ahead"].to_numpy()
+    return (
+        float(mean_absolute_error(spent, model.predict(later.select(past).to_numpy()))),
+        float(mean_absolute_error(spent, later[past[0]].to_numpy())),
+    )
+
+
+# --8<-- [end:fit_weeks]
 def versions(made: TrainingSet) -> str:
     """`card_spend 1.0.0, merchant_daily 1.0.0, ...`."""
     return ", ".join(f"{used.reference.name} {used.version}" for used in made.document.features)

@@ -40,7 +40,7 @@ def test_the_same_seed_gives_the_same_payments_of_which_the_late_ones_are_apart(
 def test_the_code_of_the_page_is_that_of_the_example() -> None:
     blocks = re.findall(r"``` {.python}\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
     shown = [re.fullmatch(r'--8<-- "(\S+):(\w+)"\n', block) for block in blocks]
-    assert len(shown) == 9
+    assert len(shown) == 11
     for block in shown:
         assert block is not None
         text = (ROOT / block[1]).read_text(encoding="utf-8")
@@ -49,8 +49,8 @@ def test_the_code_of_the_page_is_that_of_the_example() -> None:
 
 
 def without_scores(text: str) -> str:
-    """The text without risks and areas: they depend a little on the library that fits."""
-    return re.sub(r"\b\d\.\d{2,3}\b", "", text)
+    """The text without risks, areas and errors: they depend a little on the library that fits."""
+    return re.sub(r"\b\d\.\d{2,3}\b|(?<=missed by )\d+", "", text)
 
 
 @pytest.mark.slow
@@ -83,6 +83,12 @@ def test_the_script_goes_from_payments_to_a_served_model_and_a_late_file_changes
     radius = made.blast_radius(store)
     assert radius.by_file == {"data/payments/late.parquet": radius.rows.height}
     assert f"6. Blast radius: {radius.rows.height} rows" in out
+    weeks = TrainingSet.open(folder / "train/weeks")
+    counted, summed = weeks.document.labels[1], weeks.read()["spend_ahead"]
+    assert (counted.name, counted.unknown) == ("payments_ahead", 200 * 7)
+    assert summed.null_count() >= counted.unknown
+    error, as_before = map(int, re.findall(r"missed by (\d+) \(as last week: (\d+)\)", out)[0])
+    assert error < as_before
     page = without_scores(PAGE.read_text(encoding="utf-8")).splitlines()
     told = without_scores(out.partition("\n\nAll of it lies")[0]).splitlines()
     assert [line for line in told if line not in page] == []
