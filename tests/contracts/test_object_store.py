@@ -15,9 +15,16 @@ import polars as pl
 import pytest
 
 from mlforge.core.values import Version
-from mlforge.errors import DefinitionError, IntegrityError, StoreError, VersionConflict
+from mlforge.errors import (
+    DefinitionError,
+    IntegrityError,
+    StoreError,
+    VersionConflict,
+    VersionNotFound,
+)
 from mlforge.maintenance.operations import verify
 from mlforge.store import Books, ObjectStore, Pointer, Store
+from mlforge.store.objects.objects import ConditionFailed
 from mlforge.testing.store_contract import StoreContract
 from mlforge.testing.store_values import FIRST, SECOND, THIRD, events, publish, version_of
 from tests.support.objects import MemoryObjects, lost_answer
@@ -172,6 +179,85 @@ def test_a_version_that_lost_the_race_goes_though_its_publisher_has_ended(
         assert snapshot.versions == (FIRST, won)
         assert snapshot.pointer == Pointer(won, 2)
     assert elsewhere(store, "fourth").versions("spend") == [FIRST, won]
+
+
+def test_a_version_that_was_served_stays_though_its_answer_was_lost_and_another_followed(
+    objects, store
+):
+    publish(store, FIRST, 1)
+    other = elsewhere(store)
+
+    def follow() -> None:
+        publish(other, THIRD, 1, 2, 3)
+        raise ConditionFailed("the request was sent again, and its condition does not hold now")
+
+    _raced(objects, "replace", "_latest.json", follow)
+    assert publish(store, SECOND, 1, 2) == Pointer(SECOND, 2)
+    assert elsewhere(store, "third").versions("spend") == [FIRST, SECOND, THIRD]
+    assert store.pointer("spend") == Pointer(THIRD, 3)
+    assert verify(elsewhere(store, "fourth"), ["spend"]) == []
+
+
+def test_a_publisher_that_was_overtaken_leaves_the_version_that_took_its_number(objects, store):
+    publish(store, FIRST, 1)
+    publish(store, SECOND, 1, 2)
+    operator, third = elsewhere(store), elsewhere(store, "third")
+
+    def overtake() -> None:
+        operator.serve("spend", FIRST)
+        publish(third, THIRD, 4)  # what was not served is deleted before
+
+    _raced(objects, "create", f"{THIRD}.json", overtake)
+    with operator.lock("spend"), pytest.raises(VersionConflict):
+        publish(store, THIRD, 3)
+    for machine in (store, third, elsewhere(store, "fourth")):
+        assert machine.pointer("spend") == Pointer(THIRD, 4)
+        assert machine.read("spend").equals(events(4))
+
+
+def test_nothing_is_published_of_a_feature_that_was_erased_and_made_anew_meanwhile(objects, store):
+    publish(store, FIRST, 1)
+    other = elsewhere(store)
+    with store.open("spend") as snapshot:
+        with other.lock("spend"):
+            other.erase("spend")
+        publish(other, FIRST, 5)  # the pointer is as it was
+        with pytest.raises(VersionConflict), store.transaction(snapshot) as tx:
+            tx.commit(version_of(tx, SECOND, events(1, 2)))
+    third = elsewhere(store, "third")
+    with third.lock("spend"):
+        assert third.versions("spend") == [FIRST]
+    assert third.read("spend").equals(events(5))
+
+
+def test_what_a_killed_publisher_left_of_an_erased_feature_is_not_served_of_the_next(
+    objects, store
+):
+    publish(store, FIRST, 1)
+    objects.before = _killed_at("replace")
+    with pytest.raises(Killed):
+        publish(store, SECOND, 1, 2)
+    key = "spend/_versions/1.0.1.json"
+    late = objects.stored[key]
+    other = elsewhere(store)
+    with other.lock("spend"):
+        other.erase("spend")
+    publish(other, FIRST, 5)
+    other._objects.stored[key] = late  # its request came behind the eraser's
+    third = elsewhere(store, "third")
+    with third.open("spend") as snapshot:
+        assert (snapshot.versions, snapshot.pointer) == ((FIRST,), Pointer(FIRST, 1))
+
+
+def test_a_version_that_another_machine_removes_is_not_served(objects, store):
+    publish(store, FIRST, 1)
+    publish(store, SECOND, 1, 2)
+    other = elsewhere(store)
+    with store.lock("spend"):
+        other.remove("spend", FIRST)
+        with pytest.raises(VersionNotFound):
+            store.serve("spend", FIRST)
+    assert store.pointer("spend") == Pointer(SECOND, 2)
 
 
 def test_only_one_of_two_machines_wins_and_the_other_is_told(store):
@@ -352,3 +438,15 @@ def _killed_at(deed: str) -> Callable[[str, str], None]:
 def _perhaps(chance: random.Random, share: float, error: BaseException, applies: bool) -> None:
     if applies and chance.random() < share:
         raise error
+
+
+def _raced(objects: MemoryObjects, deed: str, key: str, meanwhile: Callable[[], object]) -> None:
+    """Have something happen, once, between a request of that kind and its answer."""
+    left = [1]
+
+    def happen(done: str, of: str) -> None:
+        if left and done == deed and of.endswith(key):
+            left.clear()
+            meanwhile()
+
+    objects.after = happen

@@ -46,6 +46,11 @@ class FeatureCache:
         self.objects, self.folder = objects, folder
         self.name, self.path = folder.name, folder.path
 
+    @property
+    def born(self) -> str:
+        """The life of the name that the files are of."""
+        return self.path.parent.name
+
     # Manifests
 
     def manifest(self, version: Version) -> Manifest | None:
@@ -137,7 +142,7 @@ class FeatureCache:
         """Have partials at hand that the bucket has; others stay away."""
         wanted = dict.fromkeys(hashes)
         absent = wanted.keys() - self.folder.partial_store.hashes() if wanted else ()
-        if absent and self.path.parent.name != UNBORN:
+        if absent and self.born != UNBORN:
             (self.path / keys.PARTIALS).mkdir(parents=True, exist_ok=True)
             each(self._fetch_partial, sorted(absent))
 

@@ -49,6 +49,10 @@ class FeatureDocument:
         """The generation of the pointer, 0 before the first version."""
         return self.pointer.generation if self.pointer else 0
 
+    def is_alive(self, born: str) -> bool:
+        """Whether this is the life of the name that began with `born`, and it does not end."""
+        return self.born == born and self.erasing is None
+
     def serving(self, version: Version) -> Self:
         """The same with that version served, at the next generation."""
         pointer = Pointer(version, self.generation + 1)

@@ -2,7 +2,8 @@
 
 The manifest is created where there is none, and the document replaced where it is as it was read: of publishers that
 race, one wins. A manifest names the pointer that its publisher saw, so that whoever finds it unserved knows whether it
-still may be. Nonces tell a lost answer from a lost race.
+still may be; and the life of the feature's name, so that nothing is served of one that was erased since. Nonces tell a
+lost answer from a lost race, and a publisher's own manifest from another's.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ _COMMIT = "commit"
 
 
 class _Overtaken(VersionConflict):
-    """Another version has been served since the snapshot was taken."""
+    """Another version has been served since the snapshot was taken, or the feature was erased."""
 
 
 class Publisher:
@@ -40,7 +41,8 @@ class Publisher:
 
     def __init__(self, cache: FeatureCache, documents: Documents, session: Session | None) -> None:
         self._cache, self._documents, self._session = cache, documents, session
-        self._objects, self._name = cache.objects, cache.name
+        self._objects, self._name, self._born = cache.objects, cache.name, cache.born
+        self._nonce = new_id()
 
     def publish(
         self,
@@ -60,23 +62,25 @@ class Publisher:
         document = self._cache.folder.chunks.written(manifest)
         self._upload(tx, manifest, document, beside)
         reach("publish.staged")
-        nonce = new_id()
-        document |= {_COMMIT: {"nonce": nonce, "after": _after(snapshot.pointer)}}
-        self._create(version, document, nonce)
+        after = _after(snapshot.pointer)
+        document |= {_COMMIT: {"nonce": self._nonce, "after": after, "born": self._born}}
+        self._create(version, document)
         reach("publish.renamed")
         try:
             pointer = self._point(version, snapshot, books)
         except _Overtaken:
             # Nobody will serve it any more, as generations only rise; the next writer deletes it otherwise.
             with suppress(StoreError):
-                self._objects.delete([keys.meta(self._name, version)])
+                if self._is_own(version):
+                    self._objects.delete([keys.meta(self._name, version)])
             raise
         self._keep(tx, version, document, manifest)
         reach("publish.pointed")
         return pointer
 
     def _check_pointer(self, document: FeatureDocument | None, snapshot: Snapshot) -> None:
-        if (document.pointer if document else None) != snapshot.pointer:
+        is_gone = document is None or not document.is_alive(self._born)
+        if is_gone or (document.pointer if document else None) != snapshot.pointer:
             raise _Overtaken(f"{self._name}: another publisher was faster; refresh again")
 
     def _upload(
@@ -109,13 +113,17 @@ class Publisher:
             ]
             together([*uploads, *beside])
 
-    def _create(self, version: Version, document: Mapping[str, Any], nonce: str) -> None:
+    def _is_own(self, version: Version) -> bool:
+        """Whether the bucket's manifest of a version is the one that this publisher has created."""
+        existing = self._cache.document(version)
+        return existing is not None and existing.get(_COMMIT, {}).get("nonce") == self._nonce
+
+    def _create(self, version: Version, document: Mapping[str, Any]) -> None:
         key, data = keys.meta(self._name, version), io.json_text(document).encode()
         try:
             self._objects.create(key, data)
         except StoreError as error:
-            existing = self._cache.document(version)
-            if existing is not None and existing.get(_COMMIT, {}).get("nonce") == nonce:
+            if self._is_own(version):
                 return  # only the answer was lost
             if not isinstance(error, ConditionFailed):
                 raise
@@ -127,9 +135,8 @@ class Publisher:
 
     def _point(self, version: Version, snapshot: Snapshot, books: Books | None) -> Pointer:
         def serving(document: FeatureDocument) -> FeatureDocument:
-            pointer = document.pointer
-            if pointer is not None and pointer.version == version:
-                return document  # another writer has found it and served it
+            if self._was_served(document, version):
+                return document
             self._check_pointer(document, snapshot)
             served = document.serving(version)
             if books is None or document.books == books:
@@ -138,9 +145,15 @@ class Publisher:
                 raise VersionConflict(f"{self._name}: another writer was faster; refresh again")
             return replace(served, books=books)
 
-        pointer = self._documents.change(self._name, serving).pointer
-        assert pointer is not None
-        return pointer
+        document = self._documents.change(self._name, serving)
+        pointer = document.pointer
+        is_served = pointer is not None and pointer.version == version
+        return pointer if pointer and is_served else Pointer(version, document.recent[version])
+
+    def _was_served(self, document: FeatureDocument, version: Version) -> bool:
+        """Whether it was served already: by a writer that found it, or by this one, whose answer was lost."""
+        is_known = document.is_alive(self._born) and version in document.recent
+        return is_known and self._is_own(version)
 
     def _keep(
         self,
@@ -173,9 +186,10 @@ def settle(cache: FeatureCache, documents: Documents, versions: Sequence[Version
         commit = (cache.document(version) or {}).get(_COMMIT)
         if commit is None:
             continue
-        if commit["after"] != _after(document.pointer):
+        is_of_now = commit.get("born", document.born) == document.born
+        if not is_of_now or commit["after"] != _after(document.pointer):
             # Its publisher has lost the race, and has ended before it could say so.
-            if document.pointer is not None and commit["after"][1] < document.generation:
+            if not is_of_now or commit["after"][1] < document.generation:
                 cache.objects.delete([keys.meta(cache.name, version)])
                 remaining.remove(version)
         elif document.books.hold is None:
@@ -184,7 +198,8 @@ def settle(cache: FeatureCache, documents: Documents, versions: Sequence[Version
             def served(
                 now: FeatureDocument, version: Version = version, seen: Pointer | None = seen
             ) -> FeatureDocument:
-                return now.serving(version) if now.pointer == seen else now
+                is_as_seen = now.pointer == seen and version not in now.removing
+                return now.serving(version) if is_as_seen and now.is_alive(cache.born) else now
 
             document = documents.change(cache.name, served)
     return remaining

@@ -37,6 +37,7 @@ from mlforge.store.objects import apart, keys, removal
 from mlforge.store.objects.bucket import Bucket
 from mlforge.store.objects.cache import FeatureCache
 from mlforge.store.objects.cached import CachedStore
+from mlforge.store.objects.document import FeatureDocument
 from mlforge.store.objects.documents import Documents
 from mlforge.store.objects.identity import Identity
 from mlforge.store.objects.objects import Objects, each, together
@@ -347,7 +348,12 @@ class ObjectStore(CachedStore, RecordedStore):
     def serve(self, name: str, version: Version) -> Pointer:
         """Point at an existing version."""
         self.manifest(name, version)
-        document = self._documents.change(checked(name), lambda d: d.serving(version))
+        def serving(document: FeatureDocument) -> FeatureDocument:
+            if document.erasing is not None or version in document.removing:
+                raise self._no_version(name, version)  # another machine was faster
+            return document.serving(version)
+
+        document = self._documents.change(checked(name), serving)
         assert document.pointer is not None
         return document.pointer
 
