@@ -18,12 +18,14 @@ from mlforge.core.values import Version
 from mlforge.errors import (
     DefinitionError,
     IntegrityError,
+    StoreBusy,
     StoreError,
     VersionConflict,
     VersionNotFound,
 )
 from mlforge.maintenance.operations import verify
 from mlforge.store import Books, ObjectStore, Pointer, Store
+from mlforge.store.objects import removal
 from mlforge.store.objects.objects import ConditionFailed
 from mlforge.testing.store_contract import StoreContract
 from mlforge.testing.store_values import FIRST, SECOND, THIRD, events, publish, version_of
@@ -258,6 +260,110 @@ def test_a_version_that_another_machine_removes_is_not_served(objects, store):
         with pytest.raises(VersionNotFound):
             store.serve("spend", FIRST)
     assert store.pointer("spend") == Pointer(SECOND, 2)
+
+
+def _spare_part(store: ObjectStore) -> None:
+    """Publish two versions and remove the first, the part of which may be deleted then."""
+    publish(store, FIRST, 1)
+    publish(store, SECOND, 2)
+    with store.lock("spend"):
+        store.remove("spend", FIRST)
+
+
+def _swept(store: ObjectStore) -> None:
+    threading.Event().wait(0.005)  # the grace period
+    with store.lock("spend"):
+        store.remove_partials("spend", [])
+
+
+def test_a_part_that_is_written_again_just_when_it_is_deleted_is_not_missed(objects, store):
+    _spare_part(store)
+    other = elsewhere(store)
+    with other.open("spend") as snapshot:
+
+        def again() -> None:
+            with pytest.raises(VersionConflict), other.transaction(snapshot) as tx:
+                tx.commit(version_of(tx, THIRD, events(1)))
+
+        _raced(objects, "look", "parquet", again)
+        _swept(store)
+    assert other.versions("spend") == [SECOND]
+    publish(other, THIRD, 1)
+    third = elsewhere(store, "third")
+    assert third.read("spend").equals(events(1))
+    assert verify(third, ["spend"]) == []
+
+
+def test_a_publisher_that_slept_while_its_parts_were_deleted_serves_nothing(objects, store):
+    publish(store, FIRST, 1)
+    other = elsewhere(store)
+    with other.lock("spend"):
+
+        def sleep() -> None:
+            threading.Event().wait(0.005)
+            other.remove_partials("spend", [])
+
+        _raced(objects, "put", "parquet", sleep)
+        with pytest.raises(VersionConflict):
+            publish(store, SECOND, 1, 2)
+    publish(store, SECOND, 1, 2)
+    third = elsewhere(store, "third")
+    assert (third.versions("spend"), verify(third, ["spend"])) == ([FIRST, SECOND], [])
+
+
+def test_a_killed_publisher_whose_parts_were_deleted_is_not_helped(objects, store):
+    _spare_part(store)
+    other = elsewhere(store)
+    with other.lock("spend"):
+        objects.before = _killed_at("replace")
+        with pytest.raises(Killed):
+            publish(store, THIRD, 1, 2)
+        threading.Event().wait(0.005)
+        other.remove_partials("spend", [])
+    third = elsewhere(store, "third")
+    with third.lock("spend"):
+        assert third.versions("spend") == [SECOND]
+    publish(third, THIRD, 1, 2)
+    assert verify(third, ["spend"]) == []
+
+
+def test_a_sweep_that_was_killed_holds_nobody_up_for_long(objects, store, monkeypatch):
+    _spare_part(store)
+    is_killed = threading.Event()
+
+    def killed(deed: str, key: str) -> None:
+        if deed == "look" or is_killed.is_set():
+            is_killed.set()
+            raise Killed
+
+    objects.before = killed
+    with pytest.raises(Killed):
+        _swept(store)
+    other = elsewhere(store)
+    monkeypatch.setattr(removal, "_WAIT_S", 0)
+    with pytest.raises(StoreBusy, match="try again"):
+        publish(other, THIRD, 1)
+    monkeypatch.setattr(removal, "_SWEEP_ABANDONED_US", 0)
+    publish(other, THIRD, 1)
+    _swept(other)
+    assert verify(elsewhere(store, "third"), ["spend"]) == []
+
+
+def test_an_eraser_that_was_given_up_deletes_nothing_of_the_next_life(objects, store, monkeypatch):
+    publish(store, FIRST, 1)
+    other = elsewhere(store)
+
+    def given_up() -> None:
+        with monkeypatch.context() as patched:
+            patched.setattr(removal, "_ABANDONED_US", 0)
+            publish(other, FIRST, 1)  # the very objects
+
+    _raced(objects, "list", "spend", given_up)
+    with store.lock("spend"), pytest.raises(StoreBusy, match="erased by another"):
+        removal.erase(store._documents, objects, "spend")
+    third = elsewhere(store, "third")
+    assert third.read("spend").equals(events(1))
+    assert verify(third, ["spend"]) == []
 
 
 def test_only_one_of_two_machines_wins_and_the_other_is_told(store):

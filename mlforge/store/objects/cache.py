@@ -66,6 +66,14 @@ class FeatureCache:
                     raise
         raise AssertionError("the last attempt returns or raises")
 
+    def versions(self) -> list[Version]:
+        """Versions that have a manifest in the bucket, ascending."""
+        versions = []
+        for entry in self.objects.entries(f"{self.name}/{keys.VERSIONS}"):
+            with suppress(StoreError):
+                versions.append(Version.parse(keys.stem(entry.key)))
+        return sorted(versions)
+
     def document(self, version: Version) -> Mapping[str, Any] | None:
         """The document of a version's manifest as the bucket has it."""
         blob = self.objects.read(keys.meta(self.name, version))

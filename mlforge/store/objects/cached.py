@@ -9,7 +9,7 @@ from typing import Any
 
 from mlforge.core.manifest import Partial
 from mlforge.core.values import Version
-from mlforge.errors import StoreError, VersionNotFound
+from mlforge.errors import VersionNotFound
 from mlforge.store.base import Store
 from mlforge.store.file_tasks import FileScanTask, PartialLocation, PartialWrite, TileWrite
 from mlforge.store.local import io
@@ -17,7 +17,7 @@ from mlforge.store.local.feature_folder import FeatureFolder
 from mlforge.store.local.lock import exclusive
 from mlforge.store.local.packs import Packing
 from mlforge.store.local.paths import checked
-from mlforge.store.objects import keys, removal
+from mlforge.store.objects import removal
 from mlforge.store.objects.cache import UNBORN, FeatureCache
 from mlforge.store.objects.documents import Documents
 from mlforge.store.objects.objects import Objects, each
@@ -152,11 +152,7 @@ class CachedStore(Store):
 
     def _listed(self, name: str) -> list[Version]:
         """Versions that have a manifest in the bucket, ascending."""
-        versions = []
-        for entry in self._objects.entries(f"{name}/{keys.VERSIONS}"):
-            with suppress(StoreError):
-                versions.append(Version.parse(keys.stem(entry.key)))
-        return sorted(versions)
+        return self._files(name).versions()
 
     def _files(self, name: str) -> FeatureCache:
         """The files of a feature that are at hand; those of nothing before the feature's first write."""

@@ -32,7 +32,8 @@ class FeatureDocument:
     nonce: a new text for each change, by which a writer that got no answer knows its own.
     highest: the highest version that was ever served. recent: the latest versions, with the generation at which each
     was first served. removing: versions that are gone for readers, with the instant, in UTC microseconds; their objects
-    follow. erasing: when the whole feature began to go, None where it does not.
+    follow. erasing: when the whole feature began to go, None where it does not. swept: how often objects that no version
+    names were deleted. sweeping: when that began, None where it does not go on.
     """
 
     born: str = field(default_factory=new_id)
@@ -43,6 +44,8 @@ class FeatureDocument:
     books: Books = field(default_factory=Books)
     removing: Mapping[Version, int] = field(default_factory=dict)
     erasing: int | None = None
+    swept: int = 0
+    sweeping: int | None = None
 
     @property
     def generation(self) -> int:
@@ -81,6 +84,8 @@ class FeatureDocument:
                 "recent": {str(version): n for version, n in self.recent.items()},
                 "removing": {str(version): when for version, when in self.removing.items()},
                 **({"erasing": self.erasing} if self.erasing is not None else {}),
+                **({"swept": self.swept} if self.swept else {}),
+                **({"sweeping": self.sweeping} if self.sweeping is not None else {}),
                 "books": self.books.to_json(),
                 "born": self.born,
                 "nonce": self.nonce,
@@ -104,6 +109,8 @@ class FeatureDocument:
                 recent={Version.parse(v): int(n) for v, n in document["recent"].items()},
                 removing={Version.parse(v): int(n) for v, n in document["removing"].items()},
                 erasing=document.get("erasing"),
+                swept=int(document.get("swept", 0)),
+                sweeping=document.get("sweeping"),
                 books=Books.from_json(document["books"]),
             )
 

@@ -2,7 +2,8 @@
 
 The manifest is created where there is none, and the document replaced where it is as it was read: of publishers that
 race, one wins. A manifest names the pointer that its publisher saw, so that whoever finds it unserved knows whether it
-still may be; and the life of the feature's name, so that nothing is served of one that was erased since. Nonces tell a
+still may be; and the life of the feature's name and how often it was swept, so that nothing is served whose objects were
+deleted since. Nonces tell a
 lost answer from a lost race, and a publisher's own manifest from another's.
 """
 
@@ -42,7 +43,7 @@ class Publisher:
     def __init__(self, cache: FeatureCache, documents: Documents, session: Session | None) -> None:
         self._cache, self._documents, self._session = cache, documents, session
         self._objects, self._name, self._born = cache.objects, cache.name, cache.born
-        self._nonce = new_id()
+        self._nonce, self._swept = new_id(), 0
 
     def publish(
         self,
@@ -58,12 +59,13 @@ class Publisher:
         """
         snapshot, version = tx.snapshot, manifest.version
         assert version is not None
-        self._check_pointer(self._documents.read(self._name), snapshot)
+        current = self._documents.read(self._name)
+        self._swept = current.swept if current else 0
+        self._check_pointer(current, snapshot)
         document = self._cache.folder.chunks.written(manifest)
         self._upload(tx, manifest, document, beside)
         reach("publish.staged")
-        after = _after(snapshot.pointer)
-        document |= {_COMMIT: {"nonce": self._nonce, "after": after, "born": self._born}}
+        document |= {_COMMIT: self._commit(snapshot)}
         self._create(version, document)
         reach("publish.renamed")
         try:
@@ -78,10 +80,17 @@ class Publisher:
         reach("publish.pointed")
         return pointer
 
+    def _commit(self, snapshot: Snapshot) -> dict[str, Any]:
+        """The circumstances in which the version may be served; see `settle`."""
+        after = _after(snapshot.pointer)
+        return {"nonce": self._nonce, "after": after, "born": self._born, "swept": self._swept}
+
     def _check_pointer(self, document: FeatureDocument | None, snapshot: Snapshot) -> None:
         is_gone = document is None or not document.is_alive(self._born)
         if is_gone or (document.pointer if document else None) != snapshot.pointer:
             raise _Overtaken(f"{self._name}: another publisher was faster; refresh again")
+        if document and (document.sweeping is not None or document.swept != self._swept):
+            raise _Overtaken(f"{self._name}: objects were deleted meanwhile; refresh again")
 
     def _upload(
         self,
@@ -186,23 +195,42 @@ def settle(cache: FeatureCache, documents: Documents, versions: Sequence[Version
         commit = (cache.document(version) or {}).get(_COMMIT)
         if commit is None:
             continue
-        is_of_now = commit.get("born", document.born) == document.born
-        if not is_of_now or commit["after"] != _after(document.pointer):
-            # Its publisher has lost the race, and has ended before it could say so.
-            if not is_of_now or commit["after"][1] < document.generation:
-                cache.objects.delete([keys.meta(cache.name, version)])
-                remaining.remove(version)
-        elif document.books.hold is None:
-            seen = document.pointer
-
-            def served(
-                now: FeatureDocument, version: Version = version, seen: Pointer | None = seen
-            ) -> FeatureDocument:
-                is_as_seen = now.pointer == seen and version not in now.removing
-                return now.serving(version) if is_as_seen and now.is_alive(cache.born) else now
-
-            document = documents.change(cache.name, served)
+        if commit.get("born", document.born) != document.born:
+            # One of them is of an earlier life: the manifest, if it is not the document that is read again now.
+            document = documents.refreshed(cache.name)
+            if document is None or not document.is_unserved(version):
+                continue
+        if _has_lost(commit, document):
+            cache.objects.delete([keys.meta(cache.name, version)])
+            remaining.remove(version)
+        elif commit["after"] == _after(document.pointer) and document.books.hold is None:
+            document = documents.change(
+                cache.name, partial(_served_after, version=version, seen=document)
+            )
     return remaining
+
+
+def _has_lost(commit: Mapping[str, Any], document: FeatureDocument) -> bool:
+    """Whether a publisher cannot serve its version any more, and has ended before it could say so.
+
+    It holds of a document from before the commit, too: lives apart, these numbers only rise.
+    """
+    return (
+        commit.get("born", document.born) != document.born
+        or commit.get("swept", document.swept) < document.swept
+        or commit["after"][1] < document.generation
+    )
+
+
+def _served_after(
+    document: FeatureDocument, version: Version, seen: FeatureDocument
+) -> FeatureDocument:
+    """The document with a version served, if nothing of that has changed since it was seen."""
+    is_as_seen = document.pointer == seen.pointer and document.swept == seen.swept
+    is_whole = document.is_alive(seen.born) and document.sweeping is None
+    if is_as_seen and is_whole and version not in document.removing:
+        return document.serving(version)
+    return document
 
 
 def _after(pointer: Pointer | None) -> list[Any]:

@@ -1,8 +1,14 @@
-"""How objects go: what no version names any more, once it is old enough that nobody can be about to name it or reads it."""
+"""How objects go: what no version names any more, once it is old enough that nobody reads it.
+
+A publisher on another machine may write an object anew just when it is deleted. So the feature's document counts the
+sweeps, and says while one goes on: nothing is served whose objects were written before the last one had ended.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 
 from mlforge.core import clock
@@ -20,6 +26,9 @@ from mlforge.store.records import Books
 
 _BATCH = 1000
 _ABANDONED_US = 60_000_000
+_SWEEP_S, _SWEEP_ABANDONED_US = 20.0, 180_000_000
+"""For how long a sweep deletes at most, the rest goes with the next one; and when one has ended that never said so."""
+_WAIT_S, _LOOK_S = 30.0, 0.1
 
 
 def hide(documents: Documents, name: str, version: Version) -> None:
@@ -56,15 +65,53 @@ def sweep(
                 d, removing={v: since for v, since in d.removing.items() if v not in expired}
             ),
         )
-    try:
-        manifests = [cache.manifest(version) for version in versions if version not in expired]
-    except StoreError:
+    remaining = [version for version in versions if version not in expired]
+    spare = _spare(cache, remaining, now, grace_us)
+    if not spare:
         return
-    named_keys = {key for manifest in manifests if manifest for key in _keys_of(cache, manifest)}
-    for folder in (keys.PARTS, keys.PARTIALS, keys.LINEAGE):
-        entries = cache.objects.entries(f"{cache.name}/{folder}")
-        spare = [e for e in entries if e.key not in named_keys and _is_old(e, now, grace_us)]
-        _delete_old(cache.objects, spare, now, grace_us)
+    with suppress(_AtWork), _sweeping(cache, documents):
+        reach("sweep.begun")
+        listed = [version for version in cache.versions() if version not in expired]
+        _delete(cache.objects, spare & _spare(cache, listed, now, grace_us), now, grace_us)
+
+
+def finish_sweeping(documents: Documents, name: str) -> None:
+    """Wait until no other machine sweeps a feature, or end a sweep that was left; StoreBusy if it takes too long."""
+    until = time.monotonic() + _WAIT_S
+    document = documents.read(name)
+    while document is not None and (begun := document.sweeping) is not None:
+        if clock.now() - begun >= _SWEEP_ABANDONED_US:
+            documents.change(name, lambda d, begun=begun: _swept(d, begun))
+            return
+        if time.monotonic() >= until:
+            raise StoreBusy(f"{name}: another machine deletes what it no longer needs; try again")
+        time.sleep(_LOOK_S)
+        document = documents.refreshed(name)
+
+
+class _AtWork(Exception):
+    """Another machine sweeps or erases the feature."""
+
+
+@contextmanager
+def _sweeping(cache: FeatureCache, documents: Documents) -> Iterator[None]:
+    """A sweep that the feature's document tells of; whoever has begun to publish before it begins anew."""
+
+    def beginning(document: FeatureDocument) -> FeatureDocument:
+        if not document.is_alive(cache.born) or document.sweeping is not None:
+            raise _AtWork
+        return replace(document, swept=document.swept + 1, sweeping=clock.now())
+
+    begun = documents.change(cache.name, beginning).sweeping
+    assert begun is not None
+    try:
+        yield
+    finally:
+        documents.change(cache.name, lambda document: _swept(document, begun))
+
+
+def _swept(document: FeatureDocument, begun: int) -> FeatureDocument:
+    return replace(document, sweeping=None) if document.sweeping == begun else document
 
 
 def erase(documents: Documents, objects: Objects, name: str) -> None:
@@ -74,20 +121,28 @@ def erase(documents: Documents, objects: Objects, name: str) -> None:
     """
 
     def erasing(document: FeatureDocument) -> FeatureDocument:
+        if document.sweeping is not None:
+            raise StoreBusy(f"{name}: another machine deletes what it no longer needs; try again")
         return FeatureDocument(born=document.born, erasing=clock.now())
 
     if documents.read(name) is None:
         return
+
+    def renewed(document: FeatureDocument) -> FeatureDocument:
+        if document.erasing != begun.erasing:
+            raise StoreBusy(f"{name} is being erased by another process; try again")
+        return replace(document, erasing=clock.now())
+
     begun = documents.change(name, erasing)
     reach("erase.unserved")
     found = [e.key for e in objects.entries(name) if e.key != f"{name}/{keys.LATEST}"]
     for start in range(0, len(found), _BATCH):
+        begun = documents.change(name, renewed)
         objects.delete(found[start : start + _BATCH])
     reach("erase.hidden")
 
     def free(document: FeatureDocument) -> FeatureDocument:
-        if document.erasing != begun.erasing:
-            raise StoreBusy(f"{name} is being erased by another process; try again")
+        renewed(document)
         return FeatureDocument(born=new_id(), books=Books())
 
     documents.change(name, free)
@@ -101,6 +156,21 @@ def finish_erasing(documents: Documents, objects: Objects, name: str) -> None:
     if clock.now() - document.erasing < _ABANDONED_US:
         raise StoreBusy(f"{name} is being erased by another process; try again in a minute")
     erase(documents, objects, name)
+
+
+def _spare(cache: FeatureCache, versions: Iterable[Version], now: int, grace_us: int) -> set[str]:
+    """Keys of old objects that none of the versions names; none while a manifest cannot be read."""
+    try:
+        manifests = [cache.manifest(version) for version in versions]
+    except StoreError:
+        return set()
+    named_keys = {key for manifest in manifests if manifest for key in _keys_of(cache, manifest)}
+    return {
+        entry.key
+        for folder in (keys.PARTS, keys.PARTIALS, keys.LINEAGE)
+        for entry in cache.objects.entries(f"{cache.name}/{folder}")
+        if entry.key not in named_keys and _is_old(entry, now, grace_us)
+    }
 
 
 def _keys_of(cache: FeatureCache, manifest: Manifest) -> set[str]:
@@ -117,10 +187,13 @@ def _is_old(entry: Entry, now: int, grace_us: int) -> bool:
     return now - entry.modified >= grace_us
 
 
-def _delete_old(objects: Objects, spare: Sequence[Entry], now: int, grace_us: int) -> None:
-    """Delete objects that are still as old as they were listed: a publisher may have written one again meanwhile."""
-    for start in range(0, len(spare), _BATCH):
-        batch = spare[start : start + _BATCH]
-        looked = each(objects.look, [entry.key for entry in batch])
-        objects.delete([e.key for e in looked if e is not None and _is_old(e, now, grace_us)])
+def _delete(objects: Objects, spare: Collection[str], now: int, grace_us: int) -> None:
+    """Delete objects that are still as old as they were listed, for as long as a sweep may last."""
+    ordered, until = sorted(spare), time.monotonic() + _SWEEP_S
+    for start in range(0, len(ordered), _BATCH):
+        looked = each(objects.look, ordered[start : start + _BATCH])
+        old = [e.key for e in looked if e is not None and _is_old(e, now, grace_us)]
+        if time.monotonic() >= until:
+            return
+        objects.delete(old)
         reach("pack.swept")

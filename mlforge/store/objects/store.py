@@ -284,6 +284,7 @@ class ObjectStore(CachedStore, RecordedStore):
         with self._exclusive(name):
             self._identity.settle()
             with self._documents.holding(name, self._begin(name)) as session:
+                removal.finish_sweeping(self._documents, name)
                 removal.finish_erasing(self._documents, self._objects, name)
                 self._recover(name)
                 session.versions = settle(self._files(name), self._documents, session.versions)
@@ -348,6 +349,7 @@ class ObjectStore(CachedStore, RecordedStore):
     def serve(self, name: str, version: Version) -> Pointer:
         """Point at an existing version."""
         self.manifest(name, version)
+
         def serving(document: FeatureDocument) -> FeatureDocument:
             if document.erasing is not None or version in document.removing:
                 raise self._no_version(name, version)  # another machine was faster
