@@ -441,6 +441,16 @@ def test_the_cache_may_be_deleted_at_any_time(store, tmp_path):
     assert [summary.version for summary in store.summaries("spend")] == [FIRST, SECOND, THIRD]
 
 
+def test_a_bucket_that_was_emptied_is_another_store_for_all_machines(objects, store):
+    publish(store, FIRST, 1)
+    before = store.identity()
+    objects.stored.clear()
+    publish(store, FIRST, 2)
+    other = elsewhere(store)
+    assert before != store.identity() == other.identity() == other.establish()
+    assert other.read("spend").equals(events(2))
+
+
 def test_a_damaged_file_of_the_cache_is_fetched_again_and_a_damaged_object_is_named(objects, store):
     publish(store, FIRST, 1)
     [file] = store.files("spend", FIRST)

@@ -42,6 +42,8 @@ class ForgottenFile:
 
     def write(self, forgotten: Forgotten) -> None:
         """Replace the document, whole or not at all; what another process has forgotten meanwhile stays forgotten."""
+        with io.storage_errors(self._store):
+            self._store.mkdir(parents=True, exist_ok=True)
         with exclusive(self._store / ".forgetting"):
             now = self.read()
             if now and now.salt != forgotten.salt:

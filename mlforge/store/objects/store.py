@@ -300,6 +300,7 @@ class ObjectStore(CachedStore, RecordedStore):
 
         def read_document() -> None:
             if self._documents.refreshed(name) is None:
+                self._identity.ask_here("establish")  # the bucket may hold another store since
                 self._documents.create(name)
 
         def read_states() -> None:
