@@ -343,7 +343,7 @@ def test_a_sweep_that_was_killed_holds_nobody_up_for_long(objects, store, monkey
     monkeypatch.setattr(removal, "_WAIT_S", 0)
     with pytest.raises(StoreBusy, match="try again"):
         publish(other, THIRD, 1)
-    monkeypatch.setattr(removal, "_SWEEP_ABANDONED_US", 0)
+    monkeypatch.setattr(removal, "_ABANDONED_US", 0)
     publish(other, THIRD, 1)
     _swept(other)
     assert verify(elsewhere(store, "third"), ["spend"]) == []

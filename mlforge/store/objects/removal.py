@@ -7,7 +7,7 @@ sweeps, and says while one goes on: nothing is served whose objects were written
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 
@@ -25,9 +25,10 @@ from mlforge.store.objects.objects import Entry, Objects, each
 from mlforge.store.records import Books
 
 _BATCH = 1000
-_ABANDONED_US = 60_000_000
-_SWEEP_S, _SWEEP_ABANDONED_US = 20.0, 180_000_000
-"""For how long a sweep deletes at most, the rest goes with the next one; and when one has ended that never said so."""
+_ABANDONED_US = 180_000_000
+"""After so long without a word a machine that sweeps or erases has ended, whatever requests it had on their way."""
+_SWEEP_S = 20.0
+"""A sweep deletes for so long at most; the rest goes with the next one."""
 _WAIT_S, _LOOK_S = 30.0, 0.1
 
 
@@ -66,13 +67,16 @@ def sweep(
             ),
         )
     remaining = [version for version in versions if version not in expired]
-    spare = _spare(cache, remaining, now, grace_us)
-    if not spare:
+    old, known = _old_keys(cache, now, grace_us), _named_keys(cache, remaining)
+    if known is None or not old - known:
         return
+    until = time.monotonic() + _SWEEP_S
     with suppress(_AtWork), _sweeping(cache, documents):
         reach("sweep.begun")
-        listed = [version for version in cache.versions() if version not in expired]
-        _delete(cache.objects, spare & _spare(cache, listed, now, grace_us), now, grace_us)
+        named_by_now = _named_keys(cache, cache.versions())
+        if named_by_now is not None:
+            spare = sorted(old - known - named_by_now)
+            _delete(cache.objects, spare, lambda entry: _is_old(entry, now, grace_us), until)
 
 
 def finish_sweeping(documents: Documents, name: str) -> None:
@@ -80,7 +84,7 @@ def finish_sweeping(documents: Documents, name: str) -> None:
     until = time.monotonic() + _WAIT_S
     document = documents.read(name)
     while document is not None and (begun := document.sweeping) is not None:
-        if clock.now() - begun >= _SWEEP_ABANDONED_US:
+        if clock.now() - begun >= _ABANDONED_US:
             documents.change(name, lambda d, begun=begun: _swept(d, begun))
             return
         if time.monotonic() >= until:
@@ -154,23 +158,26 @@ def finish_erasing(documents: Documents, objects: Objects, name: str) -> None:
     if document is None or document.erasing is None:
         return
     if clock.now() - document.erasing < _ABANDONED_US:
-        raise StoreBusy(f"{name} is being erased by another process; try again in a minute")
+        raise StoreBusy(f"{name} is being erased by another process; try again in some minutes")
     erase(documents, objects, name)
 
 
-def _spare(cache: FeatureCache, versions: Iterable[Version], now: int, grace_us: int) -> set[str]:
-    """Keys of old objects that none of the versions names; none while a manifest cannot be read."""
-    try:
-        manifests = [cache.manifest(version) for version in versions]
-    except StoreError:
-        return set()
-    named_keys = {key for manifest in manifests if manifest for key in _keys_of(cache, manifest)}
+def _old_keys(cache: FeatureCache, now: int, grace_us: int) -> set[str]:
     return {
         entry.key
         for folder in (keys.PARTS, keys.PARTIALS, keys.LINEAGE)
         for entry in cache.objects.entries(f"{cache.name}/{folder}")
-        if entry.key not in named_keys and _is_old(entry, now, grace_us)
+        if _is_old(entry, now, grace_us)
     }
+
+
+def _named_keys(cache: FeatureCache, versions: Iterable[Version]) -> set[str] | None:
+    """Keys of the objects that versions name; None where a manifest cannot be read."""
+    try:
+        manifests = [cache.manifest(version) for version in versions]
+    except StoreError:
+        return None
+    return {key for manifest in manifests if manifest for key in _keys_of(cache, manifest)}
 
 
 def _keys_of(cache: FeatureCache, manifest: Manifest) -> set[str]:
@@ -187,13 +194,13 @@ def _is_old(entry: Entry, now: int, grace_us: int) -> bool:
     return now - entry.modified >= grace_us
 
 
-def _delete(objects: Objects, spare: Collection[str], now: int, grace_us: int) -> None:
-    """Delete objects that are still as old as they were listed, for as long as a sweep may last."""
-    ordered, until = sorted(spare), time.monotonic() + _SWEEP_S
-    for start in range(0, len(ordered), _BATCH):
-        looked = each(objects.look, ordered[start : start + _BATCH])
-        old = [e.key for e in looked if e is not None and _is_old(e, now, grace_us)]
+def _delete(
+    objects: Objects, spare: Sequence[str], is_old: Callable[[Entry], bool], until: float
+) -> None:
+    """Delete objects that are old still, until an instant of the monotonic clock."""
+    for start in range(0, len(spare), _BATCH):
+        looked = each(objects.look, spare[start : start + _BATCH])
         if time.monotonic() >= until:
             return
-        objects.delete(old)
+        objects.delete([entry.key for entry in looked if entry is not None and is_old(entry)])
         reach("pack.swept")
