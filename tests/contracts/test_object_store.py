@@ -366,6 +366,31 @@ def test_an_eraser_that_was_given_up_deletes_nothing_of_the_next_life(objects, s
     assert verify(third, ["spend"]) == []
 
 
+def test_a_killed_eraser_leaves_a_name_that_begins_anew(objects, store, monkeypatch):
+    publish(store, FIRST, 1)
+    publish(store, SECOND, 1, 2)
+    objects.before = _killed_at("delete")
+    with store.lock("spend"), pytest.raises(Killed):
+        store.erase("spend")
+    other = elsewhere(store)
+    assert other.features() == []
+    with pytest.raises(StoreBusy, match="erased by another"):
+        publish(other, FIRST, 5)
+    monkeypatch.setattr(removal, "_ABANDONED_US", 0)
+    with other.open("spend") as snapshot:
+        assert (snapshot.versions, snapshot.pointer) == ((), None)
+
+
+def test_a_version_that_was_published_while_books_were_written_is_known_at_the_next_lock(store):
+    publish(store, FIRST, 1)
+    other = elsewhere(store)
+    with store.lock("spend"):
+        publish(other, SECOND, 1, 2)
+        store.write_books("spend", Books(description="spend of users"))
+    with store.open("spend") as snapshot:
+        assert snapshot.versions == (FIRST, SECOND)
+
+
 def test_only_one_of_two_machines_wins_and_the_other_is_told(store):
     publish(store, FIRST, 1)
     other = elsewhere(store)

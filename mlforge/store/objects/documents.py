@@ -53,8 +53,11 @@ class Documents:
         self._versions.pop(name, None)
         try:
             yield session
-            if name in self._known:
-                self._versions[name] = self._known[name][1], session.versions
+            document, tag = self._known.get(name, (None, None))
+            pointer = document.pointer if document else None
+            # Another writer's version, which shows in the document alone, has not been listed.
+            if tag is not None and (pointer is None or pointer.version in session.versions):
+                self._versions[name] = tag, session.versions
         finally:
             self._sessions.pop(name, None)
 

@@ -79,8 +79,18 @@ def sweep(
             _delete(cache.objects, spare, lambda entry: _is_old(entry, now, grace_us), until)
 
 
-def finish_sweeping(documents: Documents, name: str) -> None:
-    """Wait until no other machine sweeps a feature, or end a sweep that was left; StoreBusy if it takes too long."""
+def finish(documents: Documents, objects: Objects, name: str) -> bool:
+    """Wait until no other machine sweeps a feature, and end what was left of a sweep or an erasure; returns whether there was any.
+
+    Raises StoreBusy where another machine may still be at work.
+    """
+    before = documents.read(name)
+    _finish_sweeping(documents, name)
+    _finish_erasing(documents, objects, name)
+    return documents.read(name) != before
+
+
+def _finish_sweeping(documents: Documents, name: str) -> None:
     until = time.monotonic() + _WAIT_S
     document = documents.read(name)
     while document is not None and (begun := document.sweeping) is not None:
@@ -152,8 +162,7 @@ def erase(documents: Documents, objects: Objects, name: str) -> None:
     documents.change(name, free)
 
 
-def finish_erasing(documents: Documents, objects: Objects, name: str) -> None:
-    """Erase a feature whose eraser has ended midway; StoreBusy where it may still be at work."""
+def _finish_erasing(documents: Documents, objects: Objects, name: str) -> None:
     document = documents.read(name)
     if document is None or document.erasing is None:
         return

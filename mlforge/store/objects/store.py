@@ -284,8 +284,8 @@ class ObjectStore(CachedStore, RecordedStore):
         with self._exclusive(name):
             self._identity.settle()
             with self._documents.holding(name, self._begin(name)) as session:
-                removal.finish_sweeping(self._documents, name)
-                removal.finish_erasing(self._documents, self._objects, name)
+                if removal.finish(self._documents, self._objects, name):
+                    session.versions = self._listed(name)
                 self._recover(name)
                 session.versions = settle(self._files(name), self._documents, session.versions)
                 try:
