@@ -197,8 +197,11 @@ def settle(cache: FeatureCache, documents: Documents, versions: Sequence[Version
             continue
         if commit.get("born", document.born) != document.born:
             # One of them is of an earlier life: the manifest, if it is not the document that is read again now.
-            document = documents.refreshed(cache.name)
-            if document is None or not document.is_unserved(version):
+            again = documents.refreshed(cache.name)
+            if again is None:
+                break
+            document = again
+            if not document.is_unserved(version):
                 continue
         if _has_lost(commit, document):
             cache.objects.delete([keys.meta(cache.name, version)])
@@ -215,7 +218,7 @@ def _has_lost(commit: Mapping[str, Any], document: FeatureDocument) -> bool:
 
     It holds of a document from before the commit, too: lives apart, these numbers only rise.
     """
-    return (
+    return bool(
         commit.get("born", document.born) != document.born
         or commit.get("swept", document.swept) < document.swept
         or commit["after"][1] < document.generation

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from functools import partial
 
 from mlforge.core import clock
 from mlforge.core.failpoints import reach
@@ -95,7 +96,7 @@ def _finish_sweeping(documents: Documents, name: str) -> None:
     document = documents.read(name)
     while document is not None and (begun := document.sweeping) is not None:
         if clock.now() - begun >= _ABANDONED_US:
-            documents.change(name, lambda d, begun=begun: _swept(d, begun))
+            documents.change(name, partial(_swept, begun=begun))
             return
         if time.monotonic() >= until:
             raise StoreBusy(f"{name}: another machine deletes what it no longer needs; try again")
