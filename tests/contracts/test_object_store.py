@@ -183,6 +183,59 @@ def test_a_version_that_lost_the_race_goes_though_its_publisher_has_ended(
     assert elsewhere(store, "fourth").versions("spend") == [FIRST, won]
 
 
+def test_a_number_that_a_dead_publisher_left_is_taken_while_another_writer_still_looks_at_it(
+    objects, store
+):
+    publish(store, FIRST, 1)
+    second, third = elsewhere(store, "second"), elsewhere(store, "third")
+    objects.before = _killed_at("replace")
+    with pytest.raises(Killed):
+        publish(store, SECOND, 3)
+    third.serve("spend", FIRST)  # nobody can serve what was left any more
+    slow = MemoryObjects(objects.stored)
+    _raced(slow, "read", f"{SECOND}.json", lambda: publish(second, SECOND, 2))
+    with opened(slow, store.cache.parent.parent / "slow").lock("spend"):
+        pass
+    fourth = elsewhere(store, "fourth")
+    with fourth.open("spend") as snapshot:
+        assert (snapshot.versions, snapshot.pointer) == ((FIRST, SECOND), Pointer(SECOND, 3))
+    assert fourth.read("spend").equals(events(2))
+    assert verify(fourth, ["spend"]) == []
+
+
+def test_what_a_dead_publisher_left_is_never_there_for_readers_and_goes_with_the_next_sweep(
+    objects, store
+):
+    publish(store, FIRST, 1)
+    other = elsewhere(store)
+    with other.open("spend") as snapshot:
+        objects.before = _killed_at("replace")
+        with pytest.raises(Killed):
+            publish(store, SECOND, 3)
+        with other.transaction(snapshot) as tx:
+            tx.commit(version_of(tx, THIRD, events(2)))
+    with pytest.raises(VersionNotFound):
+        other.manifest("spend", SECOND)
+    for patch in range(3, 40):  # longer than a document remembers versions one by one
+        publish(other, Version(1, 0, patch), 2)
+        assert SECOND not in elsewhere(store, "third").versions("spend")
+    _swept(other)
+    assert f"spend/_versions/{SECOND}.json" not in objects.stored
+    assert len(elsewhere(store, "fourth").versions("spend")) == 39
+
+
+def test_a_version_that_a_server_lists_late_is_known_by_the_document(objects, store, monkeypatch):
+    publish(store, FIRST, 1)
+    publish(store, SECOND, 1, 2)
+    late = MemoryObjects(objects.stored)
+    listed = late.entries
+    monkeypatch.setattr(late, "entries", lambda folder: [*listed(folder)][:1])
+    machine = opened(late, store.cache.parent.parent / "late")
+    with machine.open("spend") as snapshot:
+        assert snapshot.versions == (FIRST, SECOND)
+    assert machine.versions("spend") == [FIRST, SECOND]
+
+
 def test_a_version_that_was_served_stays_though_its_answer_was_lost_and_another_followed(
     objects, store
 ):

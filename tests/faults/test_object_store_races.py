@@ -17,7 +17,7 @@ from mlforge.maintenance.operations import verify
 from mlforge.store import ObjectStore
 from mlforge.testing.store_values import events, version_of
 from tests.support.crashes import start
-from tests.support.object_servers import BUCKET, seaweed
+from tests.support.object_servers import BUCKET, moto, seaweed
 
 PUBLISHERS, EACH = 6, 4
 URL = f"s3://{BUCKET}/races"
@@ -46,9 +46,10 @@ def publish_some(options: Mapping[str, str], folder: Path, number: int, attempt:
 
 
 @pytest.mark.slow
-def test_publishers_that_are_killed_leave_versions_that_follow_each_other(tmp_path):
+@pytest.mark.parametrize("kind", ["seaweedfs", "moto"])
+def test_publishers_that_are_killed_leave_versions_that_follow_each_other(tmp_path, kind):
     kills = 0
-    with seaweed(tmp_path / "seaweed") as server:
+    with seaweed(tmp_path / "seaweed") if kind == "seaweedfs" else moto() as server:
         running = {
             n: start(publish_some, server.options, tmp_path, n, 0) for n in range(PUBLISHERS)
         }

@@ -19,7 +19,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from mlforge.core.manifest import Manifest, Part
 from mlforge.core.values import Version
@@ -32,11 +32,18 @@ from mlforge.store.local.packs import Packing
 from mlforge.store.local.partials import PartialStore
 from mlforge.store.local.paths import META, well_formed
 from mlforge.store.objects import keys
-from mlforge.store.objects.objects import Objects, each
+from mlforge.store.objects.objects import Objects, Tag, each
 
 UNBORN = "unborn"
 """The life of a feature that the bucket has nothing of."""
 _ALONE = Packing(small_rows=0)
+
+
+class StoredManifest(NamedTuple):
+    """The document of a version's manifest, and the state that the object was read in."""
+
+    document: Mapping[str, Any]
+    tag: Tag
 
 
 class FeatureCache:
@@ -75,7 +82,12 @@ class FeatureCache:
         return sorted(versions)
 
     def document(self, version: Version) -> Mapping[str, Any] | None:
-        """The document of a version's manifest as the bucket has it."""
+        """The document of a version's manifest as the bucket has it, served or not; None where it has none."""
+        stored = self.stored(version)
+        return stored.document if stored else None
+
+    def stored(self, version: Version) -> StoredManifest | None:
+        """The same with the state in which it was read."""
         blob = self.objects.read(keys.meta(self.name, version))
         if blob is None:
             return None
@@ -84,7 +96,7 @@ class FeatureCache:
             document = json.loads(blob.data)
             if not isinstance(document, dict):
                 raise ValueError("it is no JSON object")
-        return document
+        return StoredManifest(document, blob.tag)
 
     def fetch_version(self, version: Version) -> bool:
         """Fetch a version's manifest and the pieces of its lists; returns whether the bucket has it."""

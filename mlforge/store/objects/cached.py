@@ -21,6 +21,7 @@ from mlforge.store.objects import removal
 from mlforge.store.objects.cache import UNBORN, FeatureCache
 from mlforge.store.objects.documents import Documents
 from mlforge.store.objects.objects import Objects, each
+from mlforge.store.objects.publishing import settle
 from mlforge.store.transaction import Pointer
 
 
@@ -97,6 +98,9 @@ class CachedStore(Store):
         gone = cache.folder.partial_store.remove(hashes, sorted_by, above)
         cache.folder.tiles.sweep()
         removal.sweep(cache, self._documents, self._listed(name), self._grace_us)
+        session = self._documents.session(name)
+        if session is not None:
+            settle(cache, self._documents, session, self._listed(name))
         return gone
 
     def compact(self, name: str, partials: Sequence[Partial], sorted_by: str | None = None) -> None:
@@ -151,8 +155,10 @@ class CachedStore(Store):
         return document.pointer if document else None
 
     def _listed(self, name: str) -> list[Version]:
-        """Versions that have a manifest in the bucket, ascending."""
-        return self._files(name).versions()
+        """Versions that have a manifest in the bucket, ascending; with the served one, if the server lists late."""
+        pointer = self._pointer_known(name)
+        served = [pointer.version] if pointer else []
+        return sorted({*self._files(name).versions(), *served})
 
     def _files(self, name: str) -> FeatureCache:
         """The files of a feature that are at hand; those of nothing before the feature's first write."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any, Self
@@ -16,7 +16,8 @@ from mlforge.store.records import Books
 from mlforge.store.transaction import Pointer
 
 _FORMAT = 1
-_RECENT = 32
+RECENT = 32
+"""How many versions a document remembers one by one."""
 
 
 def new_id() -> str:
@@ -64,10 +65,21 @@ class FeatureDocument:
         if version in self.recent:
             recent[version] = self.recent[version]
         newest = sorted(recent.items(), reverse=True)
-        return replace(self, pointer=pointer, highest=highest, recent=dict(islice(newest, _RECENT)))
+        return replace(self, pointer=pointer, highest=highest, recent=dict(islice(newest, RECENT)))
+
+    def past(self, left: Iterable[Version], now: int) -> Self:
+        """The same without versions below the served one that publishers have left unserved: their objects go."""
+        assert self.pointer is not None
+        passed = {v: now for v in left if v < self.pointer.version and self.is_unserved(v)}
+        return replace(self, removing={**passed, **self.removing}) if passed else self
+
+    def is_there(self, version: Version) -> bool:
+        """Whether a version that has a manifest is there for readers: it was served, and does not go."""
+        is_going = self.erasing is not None or version in self.removing
+        return not is_going and not self.is_unserved(version)
 
     def is_unserved(self, version: Version) -> bool:
-        """Whether a version that exists was never served, as far as the recent ones tell."""
+        """Whether a version that has a manifest was never served, as far as the recent ones tell."""
         if version in self.recent or version in self.removing:
             return False
         return not self.recent or version > min(self.recent)

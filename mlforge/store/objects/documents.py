@@ -6,12 +6,13 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 from mlforge.core.values import Version
 from mlforge.errors import StoreBusy, StoreError
 from mlforge.store.objects import keys
-from mlforge.store.objects.document import FeatureDocument, new_id
+from mlforge.store.objects.document import RECENT, FeatureDocument, new_id
 from mlforge.store.objects.objects import ConditionFailed, NotChanged, Objects, Tag
 from mlforge.store.records import FileStateMap
 
@@ -28,8 +29,18 @@ class Session:
 
     holder: tuple[int, int]
     versions: list[Version]
+    left: list[Version] = field(default_factory=list)
+    """Versions that publishers have left and that nobody can serve any more; their numbers are free."""
     states: FileStateMap | None = None
     """The file states that are to be written with a version, or when the lock ends."""
+
+
+class _Listing(NamedTuple):
+    """Versions as a lock's holder left them, in which state of the document, and at which generation they were listed."""
+
+    tag: Tag
+    versions: list[Version]
+    listed_at: int
 
 
 class Documents:
@@ -39,7 +50,7 @@ class Documents:
         self._objects = objects
         self._known: dict[str, _Known] = {}
         self._sessions: dict[str, Session] = {}
-        self._versions: dict[str, tuple[Tag, list[Version]]] = {}
+        self._versions: dict[str, _Listing] = {}
 
     def session(self, name: str) -> Session | None:
         """The session of the feature's lock, if this thread holds it."""
@@ -50,21 +61,34 @@ class Documents:
     def holding(self, name: str, versions: list[Version]) -> Iterator[Session]:
         """A session for as long as the lock is held."""
         session = self._sessions[name] = Session(_holder(), versions)
-        self._versions.pop(name, None)
+        listing = self._versions.pop(name, None)
+        is_known = listing is not None and listing.versions is versions
+        listed_at = listing.listed_at if listing and is_known else self._generation(name)
         try:
             yield session
             document, tag = self._known.get(name, (None, None))
             pointer = document.pointer if document else None
             # Another writer's version, which shows in the document alone, has not been listed.
             if tag is not None and (pointer is None or pointer.version in session.versions):
-                self._versions[name] = tag, session.versions
+                stored = sorted({*session.versions, *session.left})
+                self._versions[name] = _Listing(tag, stored, listed_at)
         finally:
             self._sessions.pop(name, None)
 
     def versions_as_known(self, name: str) -> list[Version] | None:
-        """The versions when the lock was held last, if the document is still the same; None if they must be listed."""
-        tag, versions = self._versions.get(name, (None, None))
-        return versions if name in self._known and self._known[name][1] == tag else None
+        """The versions when the lock was held last, if the document is still the same; None if they must be listed.
+
+        They are listed now and then in any case, for what others have left unserved, before it is older than the versions
+        that a document remembers.
+        """
+        listing = self._versions.get(name)
+        if listing is None or name not in self._known or self._known[name][1] != listing.tag:
+            return None
+        is_old = self._generation(name) - listing.listed_at >= RECENT // 2
+        return None if is_old else listing.versions
+
+    def _generation(self, name: str) -> int:
+        return self._known[name][0].generation if name in self._known else 0
 
     def read(self, name: str) -> FeatureDocument | None:
         """The document as it is now, or as it was when the lock that this thread holds was taken."""
@@ -109,13 +133,17 @@ class Documents:
     ) -> FeatureDocument:
         """Replace the document by what it is changed to; the change is asked again where another writer was faster.
 
-        It raises where it can no longer be made. Raises StoreBusy if others are faster again and again.
+        It raises where it can no longer be made, and returns the very document where nothing is to change. Raises
+        StoreBusy if others are faster again and again.
         """
         if self.read(name) is None:
             self.create(name)
         for _ in range(_ATTEMPTS):
             document, tag = self._known[name]
-            new = replace(changed(document), nonce=new_id())
+            changed_document = changed(document)
+            if changed_document is document:
+                return document
+            new = replace(changed_document, nonce=new_id())
             if self._replaced(name, new, tag):
                 return new
             if self.refreshed(name) is None:

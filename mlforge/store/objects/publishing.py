@@ -3,18 +3,19 @@
 The manifest is created where there is none, and the document replaced where it is as it was read: of publishers that
 race, one wins. A manifest names the pointer that its publisher saw, so that whoever finds it unserved knows whether it
 still may be; and the life of the feature's name and how often it was swept, so that nothing is served whose objects were
-deleted since. Nonces tell a
-lost answer from a lost race, and a publisher's own manifest from another's.
+deleted since. A manifest that can no longer be served is as good as none: the next publisher of its number puts its own
+in its place, where it is as it was read. It is not deleted, as whoever deletes by key may be late, and hit another's.
+Nonces tell a lost answer from a lost race, and a publisher's own manifest from another's.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
+from mlforge.core import clock
 from mlforge.core.failpoints import reach
 from mlforge.core.manifest import Manifest
 from mlforge.core.values import Version
@@ -31,10 +32,6 @@ from mlforge.store.records import Books
 from mlforge.store.transaction import Pointer, Snapshot
 
 _COMMIT = "commit"
-
-
-class _Overtaken(VersionConflict):
-    """Another version has been served since the snapshot was taken, or the feature was erased."""
 
 
 class Publisher:
@@ -68,14 +65,7 @@ class Publisher:
         document |= {_COMMIT: self._commit(snapshot)}
         self._create(version, document)
         reach("publish.renamed")
-        try:
-            pointer = self._point(version, snapshot, books)
-        except _Overtaken:
-            # Nobody will serve it any more, as generations only rise; the next writer deletes it otherwise.
-            with suppress(StoreError):
-                if self._is_own(version):
-                    self._objects.delete([keys.meta(self._name, version)])
-            raise
+        pointer = self._point(version, snapshot, books)
         self._keep(tx, version, document, manifest)
         reach("publish.pointed")
         return pointer
@@ -88,9 +78,9 @@ class Publisher:
     def _check_pointer(self, document: FeatureDocument | None, snapshot: Snapshot) -> None:
         is_gone = document is None or not document.is_alive(self._born)
         if is_gone or (document.pointer if document else None) != snapshot.pointer:
-            raise _Overtaken(f"{self._name}: another publisher was faster; refresh again")
+            raise VersionConflict(f"{self._name}: another publisher was faster; refresh again")
         if document and (document.sweeping is not None or document.swept != self._swept):
-            raise _Overtaken(f"{self._name}: objects were deleted meanwhile; refresh again")
+            raise VersionConflict(f"{self._name}: objects were deleted meanwhile; refresh again")
 
     def _upload(
         self,
@@ -128,26 +118,47 @@ class Publisher:
         return existing is not None and existing.get(_COMMIT, {}).get("nonce") == self._nonce
 
     def _create(self, version: Version, document: Mapping[str, Any]) -> None:
+        """Create the manifest, or put it in the place of one that nobody can serve any more."""
         key, data = keys.meta(self._name, version), io.json_text(document).encode()
+        if self._is_written(version, lambda: self._objects.create(key, data)):
+            return
+        left = self._cache.stored(version)
+        if left is not None and self._is_left(version, left.document):
+            tag = left.tag
+            if self._is_written(version, lambda: self._objects.replace(key, data, tag)):
+                return
+        if self._session is not None:
+            self._session.versions = sorted({*self._session.versions, version})
+        raise VersionConflict(
+            f"{self._name}: version {version} exists; versions are never overwritten"
+        )
+
+    def _is_written(self, version: Version, write: Callable[[], object]) -> bool:
+        """Whether a manifest was written, and not only its condition failed."""
         try:
-            self._objects.create(key, data)
+            write()
         except StoreError as error:
             if self._is_own(version):
-                return  # only the answer was lost
+                return True  # only the answer was lost
             if not isinstance(error, ConditionFailed):
                 raise
-            if self._session is not None:
-                self._session.versions = sorted({*self._session.versions, version})
-            raise VersionConflict(
-                f"{self._name}: version {version} exists; versions are never overwritten"
-            ) from error
+            return False
+        return True
+
+    def _is_left(self, version: Version, existing: Mapping[str, Any]) -> bool:
+        """Whether a manifest that was read before can no longer be served."""
+        document, commit = self._documents.refreshed(self._name), existing.get(_COMMIT)
+        if document is None or not document.is_alive(self._born) or commit is None:
+            return False
+        return document.is_unserved(version) and _has_lost(commit, document)
 
     def _point(self, version: Version, snapshot: Snapshot, books: Books | None) -> Pointer:
         def serving(document: FeatureDocument) -> FeatureDocument:
             if self._was_served(document, version):
                 return document
             self._check_pointer(document, snapshot)
-            served = document.serving(version)
+            left = self._session.left if self._session else ()
+            served = document.serving(version).past(left, clock.now())
             if books is None or document.books == books:
                 return served
             if document.books != snapshot.books:
@@ -180,17 +191,26 @@ class Publisher:
         self._cache.folder.manifests.keep(path, manifest)
         if self._session is not None:
             self._session.versions = sorted({*self._session.versions, version})
+            self._session.left = [other for other in self._session.left if other > version]
 
 
-def settle(cache: FeatureCache, documents: Documents, versions: Sequence[Version]) -> list[Version]:
-    """Serve the version that a killed publisher left unserved, or delete it; returns the versions that remain.
+def settle(
+    cache: FeatureCache, documents: Documents, session: Session, stored: Sequence[Version]
+) -> None:
+    """Serve the version that a killed publisher left unserved; tell the session what is left.
 
-    A feature that is held keeps the version that it serves. Call it with the feature's lock held.
+    stored: versions that have a manifest. A feature that is held keeps the version that it serves.
     """
-    document = documents.read(cache.name)
+    left = _left(cache, documents, stored)
+    session.left = left
+    session.versions = [version for version in stored if version not in left]
+
+
+def _left(cache: FeatureCache, documents: Documents, versions: Sequence[Version]) -> list[Version]:
+    """The versions that nobody can serve any more, once that is served which still may be."""
+    document, left = documents.read(cache.name), list[Version]()
     if document is None:
-        return list(versions)
-    remaining = list(versions)
+        return left
     for version in filter(document.is_unserved, versions):
         commit = (cache.document(version) or {}).get(_COMMIT)
         if commit is None:
@@ -203,14 +223,14 @@ def settle(cache: FeatureCache, documents: Documents, versions: Sequence[Version
             document = again
             if not document.is_unserved(version):
                 continue
-        if _has_lost(commit, document):
-            cache.objects.delete([keys.meta(cache.name, version)])
-            remaining.remove(version)
-        elif commit["after"] == _after(document.pointer) and document.books.hold is None:
+        is_next = commit["after"] == _after(document.pointer) and not _has_lost(commit, document)
+        if is_next and document.books.hold is None:
             document = documents.change(
                 cache.name, partial(_served_after, version=version, seen=document)
             )
-    return remaining
+        if document.is_unserved(version) and _has_lost(commit, document):
+            left.append(version)
+    return left
 
 
 def _has_lost(commit: Mapping[str, Any], document: FeatureDocument) -> bool:

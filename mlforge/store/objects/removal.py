@@ -7,7 +7,7 @@ sweeps, and says while one goes on: nothing is served whose objects were written
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
@@ -59,25 +59,29 @@ def sweep(
     if document is None:
         return
     expired = [v for v, since in document.removing.items() if now - since >= grace_us]
-    if expired:
-        cache.objects.delete([keys.meta(cache.name, version) for version in expired])
-        documents.change(
-            cache.name,
-            lambda d: replace(
-                d, removing={v: since for v, since in d.removing.items() if v not in expired}
-            ),
-        )
-    remaining = [version for version in versions if version not in expired]
+    remaining = [v for v in versions if v not in expired and not document.is_unserved(v)]
     old, known = _old_keys(cache, now, grace_us), _named_keys(cache, remaining)
-    if known is None or not old - known:
+    spare = old - known if known is not None else set()
+    if not spare and not expired:
         return
     until = time.monotonic() + _SWEEP_S
-    with suppress(_AtWork), _sweeping(cache, documents):
+    with suppress(_AtWork), _sweeping(cache, documents) as document:
         reach("sweep.begun")
-        named_by_now = _named_keys(cache, cache.versions())
+        if expired:
+            cache.objects.delete([keys.meta(cache.name, version) for version in expired])
+            documents.change(cache.name, partial(_without, versions=expired))
+        # What was made and not served by now never will be, as the sweep has begun.
+        stored = [version for version in cache.versions() if not document.is_unserved(version)]
+        named_by_now = _named_keys(cache, stored)
         if named_by_now is not None:
-            spare = sorted(old - known - named_by_now)
-            _delete(cache.objects, spare, lambda entry: _is_old(entry, now, grace_us), until)
+            is_spare = partial(_is_old, now=now, grace_us=grace_us)
+            _delete(cache.objects, sorted(spare - named_by_now), is_spare, until)
+
+
+def _without(document: FeatureDocument, versions: Collection[Version]) -> FeatureDocument:
+    """The document without versions whose manifests are gone."""
+    removing = {v: since for v, since in document.removing.items() if v not in versions}
+    return replace(document, removing=removing)
 
 
 def finish(documents: Documents, objects: Objects, name: str) -> bool:
@@ -109,20 +113,20 @@ class _AtWork(Exception):
 
 
 @contextmanager
-def _sweeping(cache: FeatureCache, documents: Documents) -> Iterator[None]:
-    """A sweep that the feature's document tells of; whoever has begun to publish before it begins anew."""
+def _sweeping(cache: FeatureCache, documents: Documents) -> Iterator[FeatureDocument]:
+    """The feature's document as a sweep begins, of which it tells; whoever has begun to publish before it begins anew."""
 
     def beginning(document: FeatureDocument) -> FeatureDocument:
         if not document.is_alive(cache.born) or document.sweeping is not None:
             raise _AtWork
         return replace(document, swept=document.swept + 1, sweeping=clock.now())
 
-    begun = documents.change(cache.name, beginning).sweeping
-    assert begun is not None
+    begun = documents.change(cache.name, beginning)
+    assert begun.sweeping is not None
     try:
-        yield
+        yield begun
     finally:
-        documents.change(cache.name, lambda document: _swept(document, begun))
+        documents.change(cache.name, partial(_swept, begun=begun.sweeping))
 
 
 def _swept(document: FeatureDocument, begun: int) -> FeatureDocument:

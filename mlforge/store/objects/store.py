@@ -143,16 +143,15 @@ class ObjectStore(CachedStore, RecordedStore):
         return sorted(name for name in names if self._pointer_known(name) is not None)
 
     def versions(self, name: str) -> list[Version]:
-        """Versions with a manifest, but those that are being removed."""
+        """Versions that were served and are not being removed; to the lock's holder also one that was made, but held."""
         session = self._documents.session(checked(name))
-        if session is not None:
-            stored = session.versions
-        else:
-            self._documents.refreshed(name)
-            stored = self._listed(name)
+        if session is None:
+            document = self._documents.refreshed(name)
+            return list(filter(document.is_there, self._listed(name))) if document else []
         document = self._documents.known(name)
-        gone = document.removing if document else {}
-        return [v for v in stored if v not in gone] if document and not document.erasing else []
+        if document is None or document.erasing is not None:
+            return []
+        return [version for version in session.versions if version not in document.removing]
 
     def pointer(self, name: str) -> Pointer | None:
         """The pointer in the feature's document."""
@@ -161,14 +160,27 @@ class ObjectStore(CachedStore, RecordedStore):
 
     def manifest(self, name: str, version: Version) -> Manifest:
         """The version's document, fetched once."""
-        document = self._documents.known(checked(name))
-        if document is not None and document.erasing is None and version not in document.removing:
+        if self._is_there(checked(name), version):
             manifest = self._files(name).manifest(version)
             if manifest is not None:
                 return manifest
-        if document is None or not self.versions(name):
+        if not self.versions(name):
             raise self._not_found(name)
         raise self._no_version(name, version)
+
+    def _is_there(self, name: str, version: Version) -> bool:
+        """Whether a version has been served and is not removed, as far as the document tells that is at hand.
+
+        It is read anew where it does not know the version, which may be new.
+        """
+        document, session = self._documents.known(name), self._documents.session(name)
+        if document is None:
+            return False
+        if session is not None:
+            return document.is_there(version) or version in self.versions(name)
+        if document.is_unserved(version):
+            document = self._documents.refreshed(name)
+        return document is not None and document.is_there(version)
 
     def summaries(self, name: str) -> list[VersionSummary]:
         """Fetch the manifests that are not at hand."""
@@ -287,7 +299,7 @@ class ObjectStore(CachedStore, RecordedStore):
                 if removal.finish(self._documents, self._objects, name):
                     session.versions = self._listed(name)
                 self._recover(name)
-                session.versions = settle(self._files(name), self._documents, session.versions)
+                settle(self._files(name), self._documents, session, session.versions)
                 try:
                     yield
                 finally:
