@@ -5,7 +5,7 @@ from __future__ import annotations
 from mlforge.core.values import FEATURE
 from mlforge.errors import MlforgeError, SourceError
 from mlforge.ingest.intake import Intake
-from mlforge.sources.source import Listing
+from mlforge.sources.listing import Listing
 from mlforge.store import Snapshot
 
 

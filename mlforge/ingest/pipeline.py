@@ -19,8 +19,9 @@ from mlforge.ingest.small_files import SmallFiles
 from mlforge.ingest.transform import Apart, FileRows
 from mlforge.ingest.unchanged import FilePartial, UnchangedFiles
 from mlforge.ingest.whole_source import ingest_whole_source, was_unproven
+from mlforge.sources.listing import Listing
 from mlforge.sources.parquet_reader import Content
-from mlforge.sources.source import Listing, SourceFile
+from mlforge.sources.source import SourceFile
 from mlforge.sources.source_reading import SourceReading
 from mlforge.store import Store
 

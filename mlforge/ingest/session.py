@@ -23,8 +23,9 @@ from mlforge.ingest.quarantine import AMONG, Quarantine
 from mlforge.ingest.side_tables import SideTables
 from mlforge.ingest.transform import Apart, FileRows, Transform, Transformed
 from mlforge.ingest.unchanged import FilePartial, UnchangedFiles
+from mlforge.sources.listing import Listing
 from mlforge.sources.parquet_reader import BeingWritten, NotReadNow
-from mlforge.sources.source import Listing, SourceFile
+from mlforge.sources.source import SourceFile
 from mlforge.sources.source_reading import SourceReading
 from mlforge.store import Store
 

@@ -14,7 +14,8 @@ from mlforge.errors import MlforgeError, SourceError
 from mlforge.features.feature import Feature
 from mlforge.ingest import partials
 from mlforge.ingest.partial_cache import PartialCache
-from mlforge.sources.source import Listing, SourceFile
+from mlforge.sources.listing import Listing
+from mlforge.sources.source import SourceFile
 from mlforge.sources.source_reading import SourceReading
 from mlforge.store import Store
 

@@ -6,19 +6,16 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from mlforge.sources.listing import Listing
 from mlforge.sources.parquet_reader import SourceFile, Stat
-
-if TYPE_CHECKING:
-    from mlforge.sources.place import Place
-    from mlforge.sources.source import Listing, Source
+from mlforge.sources.place import Place
 
 
 class RowSource(ABC):
     """Where a feature's rows come from. A scan lists files without opening them."""
 
-    tables: tuple[tuple[str, Source], ...]
+    tables: tuple[tuple[str, RowSource], ...]
     """The sources of the function's further arguments, by their names."""
     places: tuple[Place, ...]
     """The places that a scan walks over; empty of a source that lists its files otherwise."""

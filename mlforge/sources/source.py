@@ -6,15 +6,16 @@ A scan lists files without opening them; `mlforge.sources.parquet_reader` reads 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from operator import attrgetter
 from pathlib import Path
 from types import MappingProxyType
 
 from mlforge.errors import near_names
 from mlforge.sources.glob import EVERYTHING
+from mlforge.sources.listing import Listing
 from mlforge.sources.parquet_reader import (
     Content,
     FileStat,
@@ -27,13 +28,12 @@ from mlforge.sources.parquet_reader import (
 )
 from mlforge.sources.place import Place
 from mlforge.sources.row_source import RowSource
-from mlforge.sources.walk import FolderState, Ignored, Walk
+from mlforge.sources.walk import Ignored, Walk
 
 __all__ = [
     "Content",
     "FileStat",
     "Ignored",
-    "Listing",
     "Source",
     "SourceFile",
     "completeness",
@@ -41,45 +41,6 @@ __all__ = [
     "is_being_written",
     "read",
 ]
-
-
-@dataclass(frozen=True, slots=True)
-class Listing:
-    """Files that a scan saw. `hive` names the columns that paths hold: `date` of `date=2024-01-01/`.
-
-    root: the folder that paths start from; where `exists` is False, the missing folder.
-    stats: each file's stat as a plain tuple, by its path; in no particular order. tables: the listings of
-    the source's tables, by their names. folders: the state of each folder that was listed (see `Walk`).
-    version: of files that are one table, the version that they are (`user_spend@1.0.3`): all of them count or
-    none. located: where files lie that are not at their paths below the root. notes: what to warn of.
-    """
-
-    root: Path
-    exists: bool
-    stats: Mapping[str, Stat] = field(default_factory=dict)
-    ignored: tuple[Ignored, ...] = ()
-    hive: frozenset[str] = frozenset()
-    tables: Mapping[str, Listing] = field(default_factory=dict)
-    folders: Mapping[str, FolderState | None] = field(default_factory=dict)
-    version: str = ""
-    located: Mapping[str, Path] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
-
-    @property
-    def files(self) -> tuple[SourceFile, ...]:
-        """All files, sorted by their paths."""
-        return self.among(self.stats)
-
-    def among(self, paths: Iterable[str]) -> tuple[SourceFile, ...]:
-        """The source files of these paths, sorted."""
-        return tuple(
-            SourceFile(path, self.absolute(path), FileStat(*self.stats[path]))
-            for path in sorted(paths)
-        )
-
-    def absolute(self, path: str) -> Path:
-        """Where the file of a path is."""
-        return self.located.get(path) or self.root / path
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,8 +11,9 @@ import pytest
 from redis import Redis
 
 from tests.support.workers import Shop, eventually, purchases, server, shop, write  # noqa: F401
+from worker.monitor.feature_status import FeatureStatus
 from worker.monitor.screen import render
-from worker.monitor.status import FeatureStatus, gather
+from worker.monitor.status import gather
 from worker.queue import JobQueue, queue_of
 from worker.state.work_queue import WorkQueue
 

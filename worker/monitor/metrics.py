@@ -18,7 +18,8 @@ import structlog
 
 from mlforge.core.values import from_iso
 from mlforge.errors import MissingExtra, MlforgeError
-from worker.monitor.status import FeatureStatus, gather
+from worker.monitor.feature_status import FeatureStatus
+from worker.monitor.status import gather
 from worker.project import Project
 from worker.state.counters import buckets
 from worker.state.drop_steps import STEPS

@@ -12,8 +12,9 @@ from mlforge.core import clock
 from mlforge.core.text import printable
 from mlforge.core.values import from_iso
 from mlforge.errors import without_owners
+from worker.monitor.feature_status import FeatureStatus
 from worker.monitor.service_status import ServiceStatus
-from worker.monitor.status import FeatureStatus, Status
+from worker.monitor.status import Status
 from worker.state.event_log import Distribution
 
 _STYLES = {

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from mlforge.core.values import from_iso
 from mlforge.services.description import describe
 from mlforge.services.service import Service
-
-if TYPE_CHECKING:
-    from worker.monitor.status import FeatureStatus
+from worker.monitor.feature_status import FeatureStatus
 
 READY, WAITING, STALE = "ready", "waiting", "stale"
 

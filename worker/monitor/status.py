@@ -21,11 +21,11 @@ from mlforge.errors import SourceError
 from mlforge.online import OnlineBooks, Target
 from mlforge.online.books import INCOMPLETE
 from mlforge.online.staleness import OnlineView, SeenAtOnce, behind
-from mlforge.store import Audit, Books, DriftNote
+from mlforge.store import Books, DriftNote
+from worker.monitor.feature_status import AuditStatus, FeatureStatus
 from worker.monitor.service_status import ServiceStatus, service_status
 from worker.project import Gone, Project
 from worker.queue import JobQueue, WorkerState
-from worker.state.event_log import Distribution
 from worker.state.presence import WatcherState
 from worker.state.work_queue import Ticket
 from worker.supervision import FAULTS
@@ -33,68 +33,6 @@ from worker.supervision import FAULTS
 T = TypeVar("T")
 KEPT = ("held", "parked", "failing", "unreadable", "wrong", "waiting")
 """States of a feature in which those that are made from it get nothing new."""
-
-
-@dataclass(frozen=True, slots=True)
-class AuditStatus:
-    """The last audit, and the last one that found nothing wrong (`proven`...)."""
-
-    version: str
-    at: str | None
-    values: int
-    mismatches: int
-    unproven: int
-    first: tuple[str, ...]
-    proven_version: str | None
-    proven_at: str | None
-    proven_values: int
-
-    @classmethod
-    def of(cls, audit: Audit | None) -> AuditStatus | None:
-        """The status of an audit; None if there was no audit yet."""
-        if audit is None:
-            return None
-        proven = audit.proven
-        return cls(
-            version=audit.version,
-            at=to_iso(audit.at),
-            values=audit.values,
-            mismatches=audit.mismatches,
-            unproven=audit.unproven,
-            first=audit.first,
-            proven_version=proven.version if proven else None,
-            proven_at=to_iso(proven.at) if proven else None,
-            proven_values=proven.values if proven else 0,
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class FeatureStatus:
-    """The state of a feature: what is stored, what is online, what is being done about it."""
-
-    feature: str
-    state: str
-    version: str | None
-    rows: int | None
-    online_version: str | None
-    online_rows: int | None
-    as_of: str | None
-    lag: str | None
-    lag_seconds: float
-    held: str | None
-    held_now: str | None
-    error: str | None
-    retry_at: str | None
-    quarantine: dict[str, str]
-    ignored: dict[str, str]
-    source_missing: bool
-    freshness: Distribution | None
-    audit: AuditStatus | None
-    unreadable: tuple[str, ...] = ()
-    upstream: str | None = None
-    """The reason why the feature that this one is made from gives nothing new, in words."""
-    drift: Mapping[str, DriftNote] = field(default_factory=dict)
-    """The last judgement of each column that has a rule of drift, as far as it is of the served version or an older one."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,8 +16,9 @@ from mlforge.core.text import printable
 from mlforge.core.values import to_iso
 from worker import logs
 from worker.monitor import slow
+from worker.monitor.feature_status import AuditStatus, FeatureStatus
 from worker.monitor.screen import render
-from worker.monitor.status import AuditStatus, FeatureStatus, Status
+from worker.monitor.status import Status
 from worker.service import telling
 from worker.service.wait import Arrival
 from worker.state.drop_steps import STEPS, Drop

@@ -10,10 +10,11 @@ import pytest
 from mlforge import Service
 from mlforge.core.values import from_iso
 from mlforge.store import DriftNote
+from worker.monitor.feature_status import FeatureStatus
 from worker.monitor.metrics import _drift
 from worker.monitor.screen import render
 from worker.monitor.service_status import ServiceStatus, service_status
-from worker.monitor.status import FeatureStatus, Status, _drifts
+from worker.monitor.status import Status, _drifts
 
 AS_OF = "2026-11-28T03:00:00.000000Z"
 HOUR = 3_600_000_000

@@ -1,0 +1,49 @@
+"""A listing: the files that a scan of a source saw."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from mlforge.sources.parquet_reader import FileStat, SourceFile, Stat
+from mlforge.sources.walk import FolderState, Ignored
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """Files that a scan saw. `hive` names the columns that paths hold: `date` of `date=2024-01-01/`.
+
+    root: the folder that paths start from; where `exists` is False, the missing folder.
+    stats: each file's stat as a plain tuple, by its path; in no particular order. tables: the listings of
+    the source's tables, by their names. folders: the state of each folder that was listed (see `Walk`).
+    version: of files that are one table, the version that they are (`user_spend@1.0.3`): all of them count or
+    none. located: where files lie that are not at their paths below the root. notes: what to warn of.
+    """
+
+    root: Path
+    exists: bool
+    stats: Mapping[str, Stat] = field(default_factory=dict)
+    ignored: tuple[Ignored, ...] = ()
+    hive: frozenset[str] = frozenset()
+    tables: Mapping[str, Listing] = field(default_factory=dict)
+    folders: Mapping[str, FolderState | None] = field(default_factory=dict)
+    version: str = ""
+    located: Mapping[str, Path] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    @property
+    def files(self) -> tuple[SourceFile, ...]:
+        """All files, sorted by their paths."""
+        return self.among(self.stats)
+
+    def among(self, paths: Iterable[str]) -> tuple[SourceFile, ...]:
+        """The source files of these paths, sorted."""
+        return tuple(
+            SourceFile(path, self.absolute(path), FileStat(*self.stats[path]))
+            for path in sorted(paths)
+        )
+
+    def absolute(self, path: str) -> Path:
+        """Where the file of a path is."""
+        return self.located.get(path) or self.root / path
