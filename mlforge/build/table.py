@@ -12,6 +12,7 @@ from mlforge.core.manifest import Part
 from mlforge.core.schema import Schema
 from mlforge.core.values import Duration, TimeRange
 from mlforge.engines import POINT, Engine, Events
+from mlforge.engines.base import rows_at_once
 from mlforge.engines.carry import in_ranges
 from mlforge.engines.derived import derived_values
 from mlforge.errors import DataError
@@ -26,8 +27,8 @@ class Layout:
     """The sizes by which a table is cut into parts; small in tests, so that seams are crossed.
 
     part_rows: the most rows in a part. chunk_rows: roughly how many events a full build evaluates at
-    a time, by default what the engine's memory limit allows; each chunk also reads the longest window
-    before it.
+    a time, by default what takes about 2 GiB; each chunk also reads the longest window before it, and
+    no part lies in two chunks.
     """
 
     part_rows: int = 1_000_000
@@ -126,7 +127,7 @@ class TableWriter:
             rows = evaluate(self.engine, self.events)
             _check_unique(rows, self.events)
             return Table(self._write([rows]), rows.height)
-        at_once = self.layout.chunk_rows or self.engine.rows_at_once(self.events.spec)
+        at_once = self.layout.chunk_rows or rows_at_once(self.events.spec)
         ranges = in_ranges(self.events, at_once)
         chunks = (evaluate(self.engine, events, times) for times, events in ranges)
         parts = self._write(chunks)

@@ -67,7 +67,7 @@ class Definitions:
         no such file, as in a REPL, it is the current folder.
     hold_above: the share of files or rows, from 0 to 1, that a worker's refresh may lose before it is
         held. max_file_memory: bytes that one file may take in memory; a larger one is set aside.
-        memory_limit: bytes that a full build takes at most, beside the events of its longest window.
+        memory_limit: bytes that DuckDB takes half of before it spills; how a table is cut never depends on it.
     follow_links: take links in a source that lead out of it, which are ignored otherwise.
     gone_after: how long the rows of a feature that vanishes from the definitions stay online as they are.
     partial: other definitions have features in the same store: each has workers of its own. Without it a

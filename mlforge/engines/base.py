@@ -41,6 +41,7 @@ MEMORY_LIMIT = 2 << 30
 _INT64 = (-(1 << 63), (1 << 63) - 1)
 # Measured: what a build takes for each row and value, with the events of the windows before.
 _EVENT_BYTES, _VALUE_BYTES = 200, 40
+_TASK_BYTES = 2 << 30
 
 
 class SumOverflow(Exception):
@@ -52,6 +53,16 @@ class SumOverflow(Exception):
         self.dtype = dtype
 
 
+def rows_at_once(spec: FeatureSpec) -> int:
+    """The number of stored rows that a full build evaluates at a time, in about 2 GiB.
+
+    It follows from the feature alone, never from the machine: sums of floats may differ in their last bits
+    with the range of time that is evaluated, and a version is to have the same bytes wherever it was built.
+    """
+    values = sum(aggregation(column.aggregation).most_values for column in spec.columns)
+    return max(1, _TASK_BYTES // (_EVENT_BYTES + _VALUE_BYTES * values))
+
+
 class Engine(ABC):
     """Evaluates a feature's metrics. Engines differ in the kernel alone, never in what it returns.
 
@@ -59,7 +70,7 @@ class Engine(ABC):
         that seams are crossed.
     rows_a_point: from so many rows a point on, kernels look windows up at the points instead of
         rolling over all rows.
-    memory_limit: the bytes that a full build takes at most, beside the longest window's events.
+    memory_limit: the bytes that a kernel which can spill keeps in memory; no result depends on it.
     """
 
     name: ClassVar[str]
@@ -68,11 +79,6 @@ class Engine(ABC):
 
     def __init__(self, memory_limit: int = MEMORY_LIMIT) -> None:
         self.memory_limit = memory_limit
-
-    def rows_at_once(self, spec: FeatureSpec) -> int:
-        """The number of stored rows that can be computed at a time within the memory limit."""
-        values = sum(aggregation(column.aggregation).most_values for column in spec.columns)
-        return max(1, self.memory_limit // (_EVENT_BYTES + _VALUE_BYTES * values))
 
     def are_few(self, points: pl.DataFrame, line: pl.DataFrame) -> bool:
         """Whether a kernel is to look windows up at the points of a line instead of rolling over all its rows."""

@@ -87,20 +87,22 @@ def test_settings_out_of_bounds_are_refused(project: Project, setting: dict[str,
         project.definitions(**setting)
 
 
-def test_a_full_build_is_cut_by_the_memory_limit_and_comes_out_the_same(project: Project) -> None:
+def test_the_parts_of_a_full_build_are_the_same_whatever_the_memory_limit(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for day in range(12):
-        project.drop(f"day-{day:02d}", rows(*((user, day, 1.5 * user) for user in range(5))))
-    spend = project.define(metrics=[Rolling("1d", {"amount": ["sum", "std"]})])
-    whole, cut = (project.definitions(spend, memory_limit=limit) for limit in (1 << 30, 64 << 20))
-    assert whole.hash != cut.hash
-    assert cut._engine("spend").rows_at_once(spend.spec) < 300_000
-    whole.build()
-    table = project.store.read("spend")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("mlforge.engines.base._EVENT_BYTES", 4 << 20)
-        assert cut._engine("spend").rows_at_once(spend.spec) == 15
-        assert cut.build(full=True, version="2.0.0")["spend"].rows == table.height
-    assert project.store.read("spend").equals(table)
+        project.drop(f"day-{day:02d}", rows(*((user, day, 0.1 * user) for user in range(5))))
+    metrics = [Rolling(window, {"amount": ["sum", "std"]}) for window in ("1d", "all")]
+    spend = project.define(metrics=metrics)
+    monkeypatch.setattr("mlforge.engines.base._EVENT_BYTES", 100 << 20)
+    contents = []
+    for number, limit in enumerate((64 << 20, 2 << 30, 64 << 30), 1):
+        definitions = project.definitions(spend, memory_limit=limit)
+        built = definitions.build(full=True, version=f"{number}.0.0")["spend"].manifest
+        assert built is not None
+        contents.append((built.content_hash, len(built.parts)))
+    assert contents == [contents[0]] * 3
+    assert contents[0][1] > 1
 
 
 def test_names_that_differ_in_case_only_are_refused(project: Project) -> None:
