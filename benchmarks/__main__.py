@@ -60,7 +60,7 @@ _MODULES = (
 def measures() -> dict[str, Measure]:
     """Every measure by its number, in order."""
     found = {measure.number: measure for module in _MODULES for measure in module.MEASURES}
-    return dict(sorted(found.items(), key=lambda item: (int(item[0].rstrip("b")), item[0])))
+    return dict(sorted(found.items(), key=lambda item: (int(item[0].rstrip("bc")), item[0])))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -75,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     rows: list[Row] = []
     failed = False
     chosen = [known[number] for number in options.only or known]
-    with Bench(SIZES[options.size], options.dir, options.repeat, options.engine) as bench:
+    with _bench(options) as bench:
         for measure in chosen:
             begun = time.monotonic()
             _say(f"{measure.number:>3}  {measure.name} ...")
@@ -92,6 +92,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 1 if failed else 0
 
 
+def _bench(options: argparse.Namespace) -> Bench:
+    return Bench(SIZES[options.size], options.dir, options.repeat, options.engine, options.feast)
+
+
 def _parser(known: dict[str, Measure]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
@@ -106,6 +110,9 @@ def _parser(known: dict[str, Measure]) -> argparse.ArgumentParser:
     parser.add_argument("--repeat", type=_at_least_one, default=3, metavar="N", help="rounds")
     parser.add_argument(
         "--engine", choices=["polars", "duckdb"], default="polars", help="where one is to be chosen"
+    )
+    parser.add_argument(
+        "--feast", metavar="PYTHON", help="of an environment with feast[redis], for measure 15b"
     )
     parser.add_argument(
         "--dir",

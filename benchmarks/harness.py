@@ -116,12 +116,13 @@ class Measure:
 
 @dataclass
 class Bench:
-    """One run: its size, its folder, its server."""
+    """One run: its size, its folder, its server. feast: the Python of an environment with Feast, None for none."""
 
     size: Size
     folder: Path
     repeat: int = 3
     engine: str = "polars"
+    feast: str | None = None
     _stack: ExitStack = field(default_factory=ExitStack)
     _numbers: Any = field(default_factory=itertools.count)
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import socket
+import sys
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import uvicorn
 from redis.asyncio import Redis
 
 _NAMES = ("first", "second", "third")
@@ -32,3 +35,8 @@ async def app(
     headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
     await send({"type": "http.response.body", "body": body})
+
+
+if __name__ == "__main__":
+    config = uvicorn.Config(app, access_log=False, log_level="warning")
+    uvicorn.Server(config).run(sockets=[socket.socket(fileno=int(sys.argv[1]))])
