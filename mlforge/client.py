@@ -119,11 +119,29 @@ def _state(drop: Drop, wait_s: float) -> _Call:
 
 
 def _answer(document: Any) -> Answer:
-    return Answer(document["rows"], document["served"], document.get("details", []))
+    rows, served = _fields(document, rows=list, served=dict)
+    return Answer(rows, served, document.get("details", []))
 
 
 def _drop(document: Any) -> Drop:
-    return Drop(document["drop"], document["source"], document["url"])
+    return Drop(*_fields(document, drop=str, source=str, url=str))
+
+
+def _object(document: Any) -> dict[str, Any]:
+    _fields(document)
+    return dict(document)
+
+
+def _fields(document: Any, **kinds: type) -> list[Any]:
+    """These fields of an answer; ServerRefused where one is missing or of another type, as in another server's answer."""
+    if not isinstance(document, dict):
+        raise ServerRefused(200, "unknown", "the answer is no object, and no answer of mlforge")
+    for name, kind in kinds.items():
+        if not isinstance(document.get(name), kind):
+            raise ServerRefused(
+                200, "unknown", f"the answer has no {name!r}, as an answer of mlforge has"
+            )
+    return [document[name] for name in kinds]
 
 
 def _document(response: httpx.Response) -> Any:
@@ -229,13 +247,11 @@ class Client:
 
     def wait(self, drop: Drop, wait_s: float = _WAIT_S) -> dict[str, Any]:
         """How far a drop has come in each feature, after at most so many seconds (60 at the most) until it is done."""
-        state: dict[str, Any] = self._ask(_state(drop, wait_s))
-        return state
+        return _object(self._ask(_state(drop, wait_s)))
 
     def catalog(self) -> dict[str, Any]:
         """All features and services."""
-        catalog: dict[str, Any] = self._ask(_Call("GET", "/v1/catalog"))
-        return catalog
+        return _object(self._ask(_Call("GET", "/v1/catalog")))
 
     def close(self) -> None:
         """Close the connections."""
@@ -306,13 +322,11 @@ class AsyncClient:
 
     async def wait(self, drop: Drop, wait_s: float = _WAIT_S) -> dict[str, Any]:
         """As `Client.wait`."""
-        state: dict[str, Any] = await self._ask(_state(drop, wait_s))
-        return state
+        return _object(await self._ask(_state(drop, wait_s)))
 
     async def catalog(self) -> dict[str, Any]:
         """As `Client.catalog`."""
-        catalog: dict[str, Any] = await self._ask(_Call("GET", "/v1/catalog"))
-        return catalog
+        return _object(await self._ask(_Call("GET", "/v1/catalog")))
 
     async def aclose(self) -> None:
         """Close the connections."""

@@ -22,6 +22,7 @@ from mlforge.serve.keys import AT_LOOPBACK, Admission, keys_in
 from mlforge.serve.limits import Limits
 from mlforge.serve.live import Live
 from mlforge.serve.operations import Operations
+from mlforge.serve.origins import check_named_here
 from mlforge.serve.page.routes import Page
 from mlforge.serve.problems import UNEXPECTED, Problem, problem_of
 from mlforge.serve.reads import Reads
@@ -36,8 +37,8 @@ _log = get_logger(__name__)
 class App:
     """An ASGI application that answers from the definitions' online store, and tells what their store holds.
 
-    keys: the file of API keys; without it nobody needs one. live: what workers do; None where there are none. at_loopback: whether it is reached at loopback addresses alone, so
-    that this machine may send rows without a key. Raises DefinitionError for definitions without an online store, and for a file of keys that is not understood.
+    keys: the file of API keys; without it nobody needs one. live: what workers do; None where there are none. at_loopback: whether it is reached at loopback addresses alone:
+    without keys, this machine may then send rows, and requests that name another host are refused. Raises DefinitionError for definitions without an online store, and for a file of keys that is not understood.
     """
 
     def __init__(
@@ -99,6 +100,8 @@ class App:
         try:
             if self._admission is not None:
                 self._admission.check(scope)
+            elif self._at_loopback:
+                check_named_here(scope)
             if self._reads.takes(scope):
                 await respond(sent, await self._reads.reply(scope, receive))
             else:
@@ -122,7 +125,7 @@ class App:
     def _route(self, scope: Scope, status: int) -> str:
         """The request's route for figures: its path where that is one of a few."""
         path: str = scope["path"]
-        if status in (401, 403, 404, 429):  # maybe of no route at all
+        if status in (401, 403, 404, 421, 429):  # maybe of no route at all
             return "refused" if status != 404 else "unknown"
         return next((f"{start}{{name}}" for start in _NAMED if path.startswith(start)), path)
 

@@ -10,7 +10,7 @@ class Limits:
     """Bounds of requests.
 
     entities, features: the most of one request. body_bytes: the most of one body. body_s: seconds within which a body is to be here.
-    rows, drop_bytes: the most rows of JSON, and the most bytes, of one request to a source.
+    rows, drop_bytes: the most rows of JSON, and the most bytes, of one request to a source. uploads_bytes: the most of all such requests in hand.
     """
 
     entities: int = 1_000
@@ -19,3 +19,4 @@ class Limits:
     body_s: float = 20.0
     rows: int = 10_000
     drop_bytes: int = 32 << 20
+    uploads_bytes: int = 256 << 20

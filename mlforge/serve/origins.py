@@ -6,7 +6,9 @@ import socket
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
+from mlforge.core.arguments import shown
 from mlforge.serve.http import Scope, header
+from mlforge.serve.problems import Refused
 
 _FORWARDED = (b"forwarded", b"via", b"x-forwarded-for", b"x-forwarded-host", b"x-real-ip")
 """Headers of a proxy, behind which anybody may stand."""
@@ -27,6 +29,21 @@ def this_machine(scope: Scope) -> bool:
     if names.intersection(_FORWARDED) or not _is_loopback(_hostname(header(scope, b"host"))):
         return False
     return b"origin" not in names or own_page(scope)
+
+
+def check_named_here(scope: Scope) -> None:
+    """Raise Refused for a request that names a server at loopback as no program of this machine does.
+
+    A page of elsewhere whose name is made to resolve to this machine would read here what it likes: the browser takes the two for one site.
+    A request without `Host` comes from no browser.
+    """
+    host = header(scope, b"host")
+    if host and not _is_loopback(_hostname(host)):
+        raise Refused(
+            421,
+            "other_host",
+            f"this server has no file of keys (--keys), so it answers as localhost alone, not as {shown(host)}",
+        )
 
 
 def at_loopback(listener: socket.socket) -> bool:

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -84,6 +85,25 @@ def test_a_server_that_is_away_or_another_is_told_in_words() -> None:
         pytest.raises(ServerRefused, match="HTTP 502 from http://proxy/v1/catalog"),
     ):
         client.catalog()
+
+
+@pytest.mark.parametrize(
+    "document", [{}, [], "rows", 7, {"rows": 1, "served": {}}, {"rows": [], "served": []}]
+)
+def test_an_answer_of_another_server_is_told_in_words(document: Any) -> None:
+    stranger = httpx.MockTransport(lambda request: httpx.Response(200, json=document))
+    with Client("http://other", transport=stranger) as client:
+        for ask in (
+            lambda: client.service("x", [{}]),
+            lambda: client.features(["x"], [{}]),
+            lambda: client.send("x", [{}]),
+        ):
+            with pytest.raises(ServerRefused, match="answer of mlforge") as refused:
+                ask()
+            assert (refused.value.status, refused.value.reason) == (200, "unknown")
+        if not isinstance(document, dict):
+            with pytest.raises(ServerRefused, match="the answer is no object"):
+                client.catalog()
 
 
 def test_rows_whose_answer_is_lost_are_sent_again_under_the_same_key() -> None:

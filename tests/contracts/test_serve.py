@@ -420,6 +420,24 @@ def test_an_error_that_nobody_foresaw_is_told_without_its_traceback(
     assert "ZeroDivisionError" in capsys.readouterr().err
 
 
+def test_a_server_at_loopback_without_keys_answers_no_name_of_elsewhere(
+    served: Definitions, tmp_path: Path
+) -> None:
+    here = Caller(App(served, at_loopback=True))
+    for path in ("/v1/catalog", "/", "/v1/services/plain?user_id=1", "/healthz", "/metrics"):
+        elsewhere = here("GET", path, headers={"host": "evil.example:8750"})
+        assert (elsewhere.status_code, elsewhere.headers["content-type"]) == (421, PROBLEM)
+        assert "answers as localhost alone, not as 'evil.example:8750'" in elsewhere.text
+        for host in ("localhost:8750", "127.0.0.1:8750", "[::1]:8750", ""):
+            assert here("GET", path, headers={"host": host}).status_code == 200, (path, host)
+    keys = tmp_path / "keys.toml"
+    keys.write_text(f'[app]\nsha256 = "{sha256(b"secret").hexdigest()}"\n')
+    named = {"host": "features.example", "authorization": "Bearer secret"}
+    behind = Caller(App(served, keys=keys, at_loopback=True))
+    assert behind("GET", "/v1/catalog", headers=named).status_code == 200
+    assert Caller(App(served))("GET", "/v1/catalog").status_code == 200, "no server of ours"
+
+
 def test_bodies_that_are_too_large_or_too_slow_are_refused(served: Definitions) -> None:
     app = App(served, Limits(body_bytes=100, body_s=0.01))
 

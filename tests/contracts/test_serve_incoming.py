@@ -211,9 +211,10 @@ def test_without_keys_this_machine_alone_sends_rows_to_a_server_at_loopback(
     assert waiting == followed, "a server that is to end keeps nobody waiting"
     own = here(LINE, headers={**local, "origin": "http://localhost:8750"})
     assert own[0].status_code == 202
+    [misnamed] = here(LINE, headers={"host": "evil.example"})
+    assert (misnamed.status_code, misnamed.json()["reason"]) == (421, "other_host")
     for sender, headers in (
         (anywhere, local),
-        (here, {"host": "evil.example"}),
         (here, {**local, "origin": "http://evil.example"}),
         (here, {**local, "x-forwarded-for": "10.0.0.1"}),
     ):
@@ -310,6 +311,49 @@ def test_a_disk_that_takes_no_file_is_a_503_and_leaves_nothing(
         failpoints.disarm()
     assert (refused.status_code, "No space left" in refused.text) == (503, True)
     assert len(list(folder.iterdir())) == 2, "the first file, and the drop of before"
+
+
+def test_a_folder_that_is_not_flushed_loses_no_rows_and_doubles_none(
+    send: Sender, definitions: Definitions
+) -> None:
+    def fail() -> None:
+        raise OSError(5, "Input/output error")
+
+    once = {"idempotency-key": "order 21"}
+    parquet = io.BytesIO()
+    rows((8, 1, 3.0)).write_parquet(parquet)
+    whole = {"content-type": PARQUET}
+    failpoints.arm("drop.renamed", fail)
+    try:
+        refused = [
+            *send(LINE),
+            *send(parquet.getvalue(), headers=whole),
+            *send(LINE, headers=once),
+        ]
+    finally:
+        failpoints.disarm()
+    assert {answer.status_code for answer in refused} == {503}
+    assert all("Input/output error" in answer.text for answer in refused)
+    left = drops(definitions)
+    assert len(left) == 1, "rows without a key come again under another name"
+    [again] = send(LINE, headers=once)
+    assert (again.status_code, f"{again.json()['drop']}.parquet") == (202, left[0])
+    assert drops(definitions) == left
+    assert not list((definitions.root / "events").glob(".http-*"))
+
+
+def test_bodies_in_hand_have_a_bound_together_and_each_is_let_go(
+    definitions: Definitions,
+) -> None:
+    app = App(definitions, Limits(uploads_bytes=len(LINE) + 10), at_loopback=True)
+    send, local = Sender(app), {"host": "localhost"}
+    answers = send(LINE, LINE, LINE, headers=local)
+    assert sorted(answer.status_code for answer in answers) == [202, 503, 503]
+    refused = max(answers, key=lambda answer: answer.status_code)
+    assert refused.json()["reason"] == "too_many_uploads"
+    assert refused.headers["retry-after"] == "1"
+    assert send(b"[1]", headers={**local, "content-type": "application/json"})[0].status_code == 422
+    assert send(LINE, headers=local)[0].status_code == 202, "answers and refusals leave nothing"
 
 
 class Killed(BaseException):

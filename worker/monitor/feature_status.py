@@ -70,3 +70,5 @@ class FeatureStatus:
     """The reason why the feature that this one is made from gives nothing new, in words."""
     drift: Mapping[str, DriftNote] = field(default_factory=dict)
     """The last judgement of each column that has a rule of drift, as far as it is of the served version or an older one."""
+    pushed_at: str | None = None
+    """When the version that is online was pushed, or its rows last changed."""

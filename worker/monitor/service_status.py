@@ -18,7 +18,7 @@ class ServiceStatus:
     """The state of a service: what it reads online, and what keeps it from answering.
 
     state: "ready"; "waiting", where a feature, or the version of it that the service names, is not online; "stale", where
-    values of a feature with times are older than the service's `max_age`. why: a sentence, None for "ready". served: the
+    values of a feature are older than the service's `max_age`, or an untimed one was pushed longer ago. why: a sentence, None for "ready". served: the
     version online of each feature, None where there is none.
     """
 
@@ -62,6 +62,9 @@ def _stale(
     if service.max_age is None:
         return
     for name in service.feature_names:
-        as_of = from_iso(features[name].as_of)
-        if as_of is not None and now - as_of > service.max_age.us:
-            yield STALE, f"{name} is as of {features[name].as_of}, max_age is {service.max_age}"
+        status = features[name]
+        since = status.as_of or status.pushed_at
+        instant = from_iso(since)
+        if instant is not None and now - instant > service.max_age.us:
+            standing = "is as of" if status.as_of else "was pushed at"
+            yield STALE, f"{name} {standing} {since}, max_age is {service.max_age}"

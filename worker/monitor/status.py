@@ -177,6 +177,7 @@ def _feature(project: Project, ticket: Ticket, online: OnlineView) -> FeatureSta
         audit=audit,
         unreadable=tuple(look.problems),
         drift=drift,
+        pushed_at=to_iso(online_books.pushed_at) if online_books and shown else None,
     )
 
 

@@ -27,6 +27,7 @@ from mlforge.serve.incoming import rows
 from mlforge.serve.incoming.arrival import arrival
 from mlforge.serve.incoming.gather import Gatherer, new_name
 from mlforge.serve.incoming.places import NAME, Folder, Schemas, folders
+from mlforge.serve.incoming.room import Room
 from mlforge.serve.incoming.writing import holds, parquet_of, write_bytes
 from mlforge.serve.keys import check_writes, holder_of
 from mlforge.serve.limits import Limits
@@ -54,6 +55,7 @@ class Incoming:
     def __init__(self, definitions: Definitions, online: OnlineStore, limits: Limits) -> None:
         self._definitions, self._online = definitions, online
         self._limits = replace(limits, body_bytes=limits.drop_bytes)
+        self._room = Room(limits.uploads_bytes)
         self._schemas = Schemas(definitions)
         self._threads = ThreadPoolExecutor(4, "mlforge-incoming")
         self._gatherer, self._ended = Gatherer(self._threads), False
@@ -83,15 +85,16 @@ class Incoming:
         folder, kind = self._folder(request), _kind(request)
         key = request.headers.get("idempotency-key")
         once = None if key is None else _name_of(key)
-        body = await body_of(request.scope, request.receive, self._limits)
-        if once is not None:
-            return await self._once(folder, once, kind, body)
-        if kind == PARQUET:
-            return await self._whole(folder, new_name(), body)
-        frame = await self._in_thread(self._frame, kind, body, folder)
-        holder = holder_of(request.scope)
-        name = await self._gatherer.put(folder, frame, holder.name if holder else None)
-        return _taken(folder, name, frame.height)
+        with self._room.counted(request.receive) as receive:
+            body = await body_of(request.scope, receive, self._limits)
+            if once is not None:
+                return await self._once(folder, once, kind, body)
+            if kind == PARQUET:
+                return await self._whole(folder, new_name(), body)
+            frame = await self._in_thread(self._frame, kind, body, folder)
+            holder = holder_of(request.scope)
+            name = await self._gatherer.put(folder, frame, holder.name if holder else None)
+            return _taken(folder, name, frame.height)
 
     async def _once(self, folder: Folder, name: str, kind: str, body: bytes) -> Response:
         """The answer to a request that has a key of its own, whichever time it is sent."""
@@ -100,17 +103,17 @@ class Incoming:
             if await self._in_thread(holds, file, body):
                 return _taken(folder, name)  # the same request again: its answer was lost
             if kind == PARQUET:
-                return await self._whole(folder, name, body)
+                return await self._whole(folder, name, body, once=True)
             frame = await self._in_thread(self._frame, kind, body, folder)
             await self._gatherer.write(
-                folder, name, lambda file: write_bytes(file, parquet_of(frame, body))
+                folder, name, lambda file: write_bytes(file, parquet_of(frame, body), once=True)
             )
             return _taken(folder, name, frame.height)
 
-    async def _whole(self, folder: Folder, name: str, body: bytes) -> Response:
-        """The answer to a parquet file, which is written as it is."""
+    async def _whole(self, folder: Folder, name: str, body: bytes, once: bool = False) -> Response:
+        """The answer to a parquet file, which is written as it is; once: as `write_bytes` has it."""
         await self._in_thread(_check_parquet, body)
-        await self._gatherer.write(folder, name, lambda file: write_bytes(file, body))
+        await self._gatherer.write(folder, name, lambda file: write_bytes(file, body, once))
         return _taken(folder, name)
 
     def _frame(self, kind: str, body: bytes, folder: Folder) -> pl.DataFrame:

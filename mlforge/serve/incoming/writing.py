@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import time
+from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 from uuid import uuid4
@@ -40,9 +41,14 @@ def parquet_of(frame: pl.DataFrame, request: bytes | None = None) -> bytes:
     return content.getvalue()
 
 
-def write_bytes(file: Path, content: bytes) -> None:
-    """Write a drop's file, which is whole under its name or not there. Refused, 503, where the disk does not take it."""
+def write_bytes(file: Path, content: bytes, once: bool = False) -> None:
+    """Write a drop's file, which is whole under its name or not there. Refused, 503, where the disk does not take it.
+
+    once: whether the name is that of a caller's own key. Then a file whose folder cannot be flushed is left for the same request to come again; else it is
+    removed, as the same rows would come again under another name.
+    """
     hidden = file.with_name(f".{file.name}.{uuid4().hex}")
+    written = hidden
     try:
         with hidden.open("xb") as opened:
             opened.write(content)
@@ -50,18 +56,26 @@ def write_bytes(file: Path, content: bytes) -> None:
             os.fsync(opened.fileno())
         failpoints.reach("drop.written")
         hidden.replace(file)
+        written = file
+        failpoints.reach("drop.renamed")
         sync(file.parent)
     except OSError as error:
-        hidden.unlink(missing_ok=True)
-        missing = isinstance(error, FileNotFoundError)
-        advice = "make the folder" if missing else "look at the server's disk"
-        raise Refused(
-            503, "source_unavailable", f"{file.parent} takes no file: {error.strerror}; {advice}"
-        ) from error
+        if written is hidden or not once:
+            with suppress(OSError):  # the first error is the one to tell of
+                written.unlink(missing_ok=True)
+        raise _unavailable(file, error) from error
+
+
+def _unavailable(file: Path, error: OSError) -> Refused:
+    missing = isinstance(error, FileNotFoundError)
+    advice = "make the folder" if missing else "look at the server's disk"
+    return Refused(
+        503, "source_unavailable", f"{file.parent} takes no file: {error.strerror}; {advice}"
+    )
 
 
 def holds(file: Path, request: bytes) -> bool:
-    """Whether a drop is on the disk already. Refused, 409, where it was made of another body."""
+    """Whether a drop is on the disk already, and flushed. Refused: 409 where it was made of another body, 503 where the disk does not take it."""
     try:
         content = file.read_bytes()
     except FileNotFoundError:
@@ -76,6 +90,10 @@ def holds(file: Path, request: bytes) -> bool:
             "key_reused",
             "other rows were sent with this Idempotency-Key before; none of these was taken, send them with a key of their own",
         )
+    try:
+        sync(file.parent)  # it failed, where the request before was answered so
+    except OSError as error:
+        raise _unavailable(file, error) from error
     return True
 
 

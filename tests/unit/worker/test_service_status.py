@@ -51,6 +51,10 @@ def test_a_service_is_stale_once_a_feature_is_older_than_its_max_age() -> None:
     stale = status(service, spend, untimed, hours=6.01)
     assert (stale.state, stale.why) == ("stale", f"spend is as of {AS_OF}, max_age is 6h")
     assert status(Service("checkout", ["spend"]), spend, hours=1000).state == "ready"
+    pushed = replace(untimed, pushed_at=AS_OF)
+    assert status(service, replace(spend, as_of=None), pushed, hours=6).state == "ready"
+    stale = status(service, replace(spend, as_of=None), pushed, hours=6.01)
+    assert (stale.state, stale.why) == ("stale", f"profile was pushed at {AS_OF}, max_age is 6h")
 
 
 @pytest.mark.parametrize("width", [80, 60])
