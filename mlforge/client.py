@@ -133,7 +133,7 @@ def _object(document: Any) -> dict[str, Any]:
 
 
 def _fields(document: Any, **kinds: type) -> list[Any]:
-    """These fields of an answer; ServerRefused where one is missing or of another type, as in another server's answer."""
+    """Fields of an answer, of these types; ServerRefused where one is missing or of another, as in another server's answer."""
     if not isinstance(document, dict):
         raise ServerRefused(200, "unknown", "the answer is no object, and no answer of mlforge")
     for name, kind in kinds.items():

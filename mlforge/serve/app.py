@@ -26,6 +26,7 @@ from mlforge.serve.origins import check_named_here
 from mlforge.serve.page.routes import Page
 from mlforge.serve.problems import UNEXPECTED, Problem, problem_of
 from mlforge.serve.reads import Reads
+from mlforge.serve.served_log import ServedLog
 
 _GONE = 499
 """The status that stands in figures for a request without an answer: its caller has gone."""
@@ -58,7 +59,8 @@ class App:
         self.definitions, self.store, self.counters = definitions, store, Counters()
         self._admission = None if keys is None else Admission(keys_in(keys, definitions.services))
         self._at_loopback = at_loopback
-        self._reads = Reads(definitions, store, limits, KeptServices(definitions))
+        self._served = ServedLog(definitions)
+        self._reads = Reads(definitions, store, limits, KeptServices(definitions), self._served)
         catalogue = Catalogue(definitions, store, limits, self.counters, keys is not None)
         operations = Operations(definitions, live)
         self._events, self._incoming = Events(live), Incoming(definitions, store, limits)
@@ -131,7 +133,9 @@ class App:
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         while (message := await receive())["type"] != "lifespan.shutdown":
+            await asyncio.to_thread(self._served.begin)
             await send({"type": f"{message['type']}.complete"})
+        await self._served.end()
         await self.store.aclose()
         await asyncio.to_thread(self.definitions.close)
         await send({"type": "lifespan.shutdown.complete"})

@@ -6,9 +6,11 @@ import asyncio
 import json
 from dataclasses import dataclass
 
+from mlforge.core import clock
 from mlforge.definitions.registry import Definitions
 from mlforge.online import OnlineStore
 from mlforge.online.steps import answered_async
+from mlforge.retrieval.references import parse_instant
 from mlforge.retrieval.serving import OnlineAnswer, online_answer
 from mlforge.serve.answers import arrow_body, json_body, served
 from mlforge.serve.http import Receive, Reply, Scope, body_of, header
@@ -23,6 +25,7 @@ from mlforge.serve.read_request import (
     service_request,
     unknown,
 )
+from mlforge.serve.served_log import ServedLog
 from mlforge.services.keeping import AT
 from mlforge.services.service import Service
 
@@ -39,6 +42,7 @@ class Reads:
     store: OnlineStore
     limits: Limits
     kept: KeptServices
+    log: ServedLog
 
     def takes(self, scope: Scope) -> bool:
         """Whether a request is a read."""
@@ -59,6 +63,8 @@ class Reads:
                 request.details,
             )
         )
+        if answer.service is not None:
+            self.log.take(answer, clock.now() if request.at is None else parse_instant(request.at))
         if request.arrow:
             return await _arrow(answer)
         if len(answer.rows) * len(answer.parts) <= _MANY:

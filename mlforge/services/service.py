@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from mlforge.core.arguments import listed, named, shown, text
+from mlforge.core.arguments import listed, named, number, shown, text
 from mlforge.core.expression.columns import Derived, check_names, columns_of_t
 from mlforge.core.expression.parser import T
 from mlforge.core.feature_spec import parse_derived
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from mlforge.services.locking import Versions
 
 REQUEST_DTYPES = (*INTEGERS, *FLOATS, "Boolean", "String", "Date", INSTANT)
+SERVED_AT = "served_at"
+"""The column of a log of answers that holds their instants."""
 _FEATURES = 'write features=[user_spend["amount__sum__7d"], merchant_daily]'
 
 
@@ -44,6 +46,8 @@ class Service:
     defaults: column -> value that takes the place of null, before `derive` sees it. The column is named as in
         the answer, or as in its feature: then it means that column of every feature that has it.
     max_age: the oldest acceptable `as_of` online, unless the request says another.
+    log: the share of entities, above 0 and up to 1, whose answers over HTTP are kept as parquet files in `served/<name>/`
+        below the definitions' root, a source like any other; None keeps none.
     owner, description: for people.
 
     Raises DefinitionError for arguments of the wrong kind, and ExpressionError for a text that does not parse.
@@ -57,6 +61,7 @@ class Service:
     max_age: Duration | None
     owner: str
     description: str
+    log: float | None
     version: str
     """The kept version that it is, in a service that was read from a store; else empty."""
     kept: Lock | None
@@ -75,6 +80,7 @@ class Service:
         max_age: str | timedelta | None = None,
         owner: str = "",
         description: str = "",
+        log: float | None = None,
     ) -> None:
         check_name(name, "service")
         what = f"{name}: max_age"
@@ -87,6 +93,7 @@ class Service:
             "max_age": None if max_age is None else Duration.parse(max_age, what),
             "owner": _optional(owner, f"{name}: owner"),
             "description": _optional(description, f"{name}: description"),
+            "log": None if log is None else _share(log, f"{name}: log"),
             "version": "",
             "kept": None,
         }
@@ -156,6 +163,10 @@ class Service:
         if T in own:
             raise DefinitionError(
                 f"{self.name}: {T!r} is the instant of evaluation; give the column another name"
+            )
+        if self.log is not None and SERVED_AT in (*own, *self._keys(features)):
+            raise DefinitionError(
+                f"{self.name}: with log= a column {SERVED_AT!r} holds the instants of answers; give the other another name"
             )
         names = [*(outputs or ()), *own]
         twice = [name for name in names if names.count(name) > 1]
@@ -239,6 +250,14 @@ def _defaults(defaults: object, owner: str) -> dict[str, Any]:
     what, works = f"{owner}: defaults", 'write defaults={"amount__sum__7d": 0}'
     by_column = {} if defaults is None else named(defaults, what, works)
     return {name: default_value(value, f"{what}: {name!r}") for name, value in by_column.items()}
+
+
+def _share(value: object, what: str) -> float:
+    works = "write log=0.01 for one entity in a hundred"
+    share = float(number(value, what, works))
+    if not 0 < share <= 1:
+        raise DefinitionError(f"{what} is {shown(value)}, no share above 0 and up to 1; {works}")
+    return share
 
 
 def _optional(value: object, what: str) -> str:
