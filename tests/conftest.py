@@ -21,6 +21,9 @@ from tests.support.servers import running
 sys.dont_write_bytecode = False
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
+# What is imported and collected stays: the garbage collector begins when the tests do.
+gc.disable()
+
 # The same examples in each run; `python -m tests.property.proof` draws new ones.
 settings.register_profile("same", derandomize=True, deadline=None)
 settings.load_profile("same")
@@ -39,6 +42,7 @@ def pytest_collection_finish() -> None:
     """Let the garbage collector pass over what was imported and collected: each full collection would look at all of it."""
     gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

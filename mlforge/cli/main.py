@@ -70,6 +70,7 @@ OWN: tuple[Command, ...] = (
     *audit.COMMANDS,
     *completion.COMMANDS,
 )
+_OWN = {command.name: command for command in OWN}
 PLUGINS = "mlforge.commands"
 FAILED, USAGE, INTERRUPTED, BROKEN_PIPE = 1, 2, 130, 141
 
@@ -101,8 +102,8 @@ def _said(error: Exception) -> str:
 
 
 def _run(argv: Sequence[str]) -> int:
-    commands, broken = known_commands()
     named = next((text for text in argv if not text.startswith("-")), None)
+    commands, broken = (_OWN, []) if named in _OWN else known_commands()
     parser = _parser(commands, broken, named)
     try:
         if named is not None and named not in commands:
@@ -113,7 +114,7 @@ def _run(argv: Sequence[str]) -> int:
     if args.command is None:
         parser.print_help(sys.stderr)
         return USAGE
-    args.commands = commands
+    args.all_commands = lambda: known_commands()[0]
     return commands[args.command].run(args)
 
 
@@ -126,8 +127,7 @@ def _unknown(named: str, commands: dict[str, Command], broken: list[str]) -> str
 
 def known_commands() -> tuple[dict[str, Command], list[str]]:
     """Every command by its name, and a line for each plugin that does not load."""
-    commands = {command.name: command for command in OWN}
-    broken = []
+    commands, broken = dict(_OWN), []
     for plugin in sorted(entry_points(group=PLUGINS)):
         try:
             for command in plugin.load():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import duckdb
 import polars as pl
@@ -12,6 +12,7 @@ import polars as pl
 from mlforge.compilers import duckdb_compiler
 from mlforge.compilers.base import ENTITY, ROW, TIME, ComputeContext, result_name
 from mlforge.core.time_model import Window
+from mlforge.engines import duckdb_database
 from mlforge.engines.base import Engine, SumOverflow
 from mlforge.engines.folds import FOLDS, Folds
 from mlforge.engines.point_windows import TimelineIndex
@@ -22,7 +23,7 @@ _LIST_ROWS = 16
 
 
 class DuckDBEngine(Engine):
-    """A connection for each evaluation; the kernel knows microseconds only, so no time zone matters."""
+    """A connection of its own for each evaluation; the kernel knows microseconds only, so no time zone matters."""
 
     name: ClassVar[str] = "duckdb"
 
@@ -51,13 +52,13 @@ class DuckDBEngine(Engine):
     def _queried(
         self, line: pl.DataFrame, points: pl.DataFrame, context: ComputeContext
     ) -> pl.DataFrame:
-        with duckdb.connect(config=self._config) as connection:
+        with duckdb_database.connection(self._config) as connection:
             if self.are_few(points, line):
                 return _at_points(connection, line, points, context)
             return _over_all(connection, line, context)
 
     @property
-    def _config(self) -> dict[str, Any]:
+    def _config(self) -> dict[str, str]:
         """Half of the memory is DuckDB's, beyond which it spills; the line and the answers take the rest."""
         return {
             "memory_limit": f"{max(self.memory_limit // 2, _LEAST_MEMORY) // 1_000_000}MB",

@@ -172,7 +172,7 @@ def assert_as_if_never(definitions: Definitions, value: str | int) -> None:
             assert table.equals(fresh.store.read(name)), name
 
 
-@pytest.mark.parametrize("value", [ANN, NUMBER])
+@pytest.mark.parametrize("value", [pytest.param(ANN, marks=pytest.mark.slow), NUMBER])
 def test_every_byte_of_an_entity_goes_and_none_comes_back(
     definitions: Definitions,
     redis_url: str,

@@ -125,6 +125,7 @@ def none_is_told(run_id: str) -> None:
         load(run_id)
 
 
+@pytest.mark.slow
 def test_a_lock_goes_into_its_run_and_comes_back_or_it_is_told_why_not(tmp_path: Path) -> None:
     pytest.importorskip("mlflow", reason="the extra mlflow is not installed")
     by_itself(a_lock_goes_into_its_run_and_comes_back, tmp_path)

@@ -23,8 +23,10 @@ from tests.support import kernels
 from tests.support.projects import Project, at, rows
 
 NAMES = list(AGGREGATIONS)
+BESIDE = Rolling("2d", {"amount": ["sum", "var", "median", "last"]})
 METRICS = [
-    Rolling(["all", "2d"], {"amount": NAMES}),
+    Rolling("all", {"amount": NAMES}),
+    BESIDE,
     Rolling("all", {"amount": ["sum", "first", "last_time"]}, offset="2d"),
     Rolling("all", {"amount": "sum"}, where="ok"),
 ]
@@ -166,7 +168,7 @@ def test_totals_that_are_damaged_or_gone_count_as_none(tmp_path: Path) -> None:
 MERGEABLE = [name for name in NAMES if aggregation(name).kind.parts]
 CARRIED = [
     Rolling("all", {"amount": MERGEABLE}),
-    Rolling("2d", {"amount": NAMES}),
+    BESIDE,
     Rolling("all", {"amount": ["sum", "var", "first", "last_time"]}, offset="2d"),
     Rolling("all", {"amount": "sum"}, where="ok"),
 ]

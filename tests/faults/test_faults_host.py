@@ -157,6 +157,7 @@ def elsewhere() -> list[str]:
     return [] if tried.returncode else command
 
 
+@pytest.mark.slow
 def test_after_a_sleep_windows_have_moved_and_what_came_meanwhile_is_taken_in(shop, now):
     names, at_noon = pair("slept"), ago(0)
     rows = [
@@ -180,6 +181,7 @@ def test_after_a_sleep_windows_have_moved_and_what_came_meanwhile_is_taken_in(sh
     assert 3 in alive(shop, "slept"), "what lay in the future is there by now"
 
 
+@pytest.mark.slow
 def test_a_clock_that_is_set_back_bars_no_later_push(shop, now):
     names, at_noon = pair("back"), ago(0)
     now(2 * HOUR)

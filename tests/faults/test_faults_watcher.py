@@ -60,6 +60,7 @@ def dropped(folder: Path, first: int, last: int) -> None:
         write(folder / f"{number}.parquet", purchases((number % 6, number, 1.0 + number)))
 
 
+@pytest.mark.slow
 def test_what_happens_while_no_watcher_runs_is_found_at_its_start(shop):
     folder = source_of(shop, "killed")
     dropped(folder, 0, 4)
@@ -76,6 +77,7 @@ def test_what_happens_while_no_watcher_runs_is_found_at_its_start(shop):
         assert_invariant(shop.project, features=["killed"])
 
 
+@pytest.mark.slow
 def test_a_root_that_goes_and_comes_back_empties_nothing(shop):
     folder = source_of(shop, "remade")
     dropped(folder, 0, 4)
@@ -92,6 +94,7 @@ def test_a_root_that_goes_and_comes_back_empties_nothing(shop):
     assert all(sight.row or sight.entity[0] > 3 for sight in witness.sights), "never emptied"
 
 
+@pytest.mark.slow
 def test_a_root_that_is_renamed_is_missed_and_another_in_its_place_is_watched(shop):
     folder = source_of(shop, "renamed")
     dropped(folder, 0, 3)
@@ -109,6 +112,7 @@ def test_a_root_that_is_renamed_is_missed_and_another_in_its_place_is_watched(sh
         assert_invariant(shop.project, features=["renamed"])
 
 
+@pytest.mark.slow
 def test_a_root_that_is_missing_at_the_start_is_waited_for(shop):
     folder = source_of(shop, "late")
     assert not folder.parent.exists()
@@ -119,6 +123,7 @@ def test_a_root_that_is_missing_at_the_start_is_waited_for(shop):
     assert_invariant(shop.project, features=["late"])
 
 
+@pytest.mark.slow
 def test_files_in_folders_that_were_just_made_are_all_taken_in(shop):
     folder = source_of(shop, "deep")
     with Witness(shop.project, {"deep": USERS}, always=True):
@@ -130,6 +135,7 @@ def test_files_in_folders_that_were_just_made_are_all_taken_in(shop):
         assert_invariant(shop.project, features=["deep"])
 
 
+@pytest.mark.slow
 def test_a_name_that_is_not_utf8_is_shown_and_stops_nothing(shop):
     folder = source_of(shop, "bytes")
     (folder / os.fsdecode(b"bad\xff.parquet")).write_bytes(purchases((5, 0, 1.0)))

@@ -142,6 +142,7 @@ def test_no_password_is_in_a_command_line_or_in_a_log(tmp_path: Path) -> None:
         up.wait(60)
 
 
+@pytest.mark.slow
 @linux
 def test_a_url_in_a_file_is_in_no_environment_and_no_command_line(
     server: EmbeddedServer,  # noqa: F811

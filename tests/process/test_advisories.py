@@ -47,6 +47,7 @@ def test_none_known_passes(tmp_path: Path) -> None:
     assert done.stdout.startswith("none known in ")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("answers", [(None,), (["OLD-1"], None), ([],)])
 def test_a_service_that_is_away_or_knows_nothing_fails_no_run_but_is_told(
     tmp_path: Path, answers: tuple[Any, ...]

@@ -72,6 +72,7 @@ def test_what_passes_is_run_once(tmp_path: Path) -> None:
     assert (done.returncode, runs(done)) == (0, 1), done.stdout
 
 
+@pytest.mark.slow
 def test_files_of_real_processes_that_failed_run_once_more_alone_and_may_pass(
     tmp_path: Path,
 ) -> None:
@@ -90,18 +91,21 @@ def test_files_of_real_processes_that_failed_run_once_more_alone_and_may_pass(
     assert "tests/process/test_a.py::test_it" in verdict
 
 
+@pytest.mark.slow
 def test_failing_twice_fails(tmp_path: Path) -> None:
     done = judged(tmp_path, {"process/test_a.py": FAILS_ONCE, "faults/test_b.py": FAILS})
     assert (done.returncode, runs(done)) == (1, 2), done.stdout
     assert "== second chance: FAILED TWICE" in done.stdout
 
 
+@pytest.mark.slow
 def test_the_second_run_chooses_by_the_same_marker(tmp_path: Path) -> None:
     done = judged(tmp_path, {"process/test_a.py": FAILS_ONCE}, "-n0", "-m", "slow")
     assert (done.returncode, runs(done)) == (0, 2), done.stdout
     assert done.stdout.count("/ 1 selected") == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("files", "arguments", "code"),
     [

@@ -40,7 +40,10 @@ def refused(run: subprocess.CompletedProcess[str], *says: str) -> None:
     assert "Traceback" not in run.stderr
 
 
-@pytest.mark.parametrize("command", ["status", "watch", "worker"])
+@pytest.mark.parametrize(
+    "command",
+    ["status", *(pytest.param(name, marks=pytest.mark.slow) for name in ("watch", "worker"))],
+)
 def test_without_a_server_each_command_says_where_one_comes_from(folder, command):
     refused(mlforge(folder, command), "REDIS_URL is not set", "mlforge up")
 

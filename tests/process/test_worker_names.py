@@ -31,9 +31,13 @@ def shop(
     made.stop()
 
 
-def test_commands_and_processes_are_ours(shop: Shop) -> None:
+def test_commands_are_ours(shop: Shop) -> None:
     shown = shop.ask("status")
     assert "spend" in shown.stdout, shown.stderr
+
+
+@pytest.mark.slow
+def test_processes_are_ours(shop: Shop) -> None:
     shop.start("watch")
     shop.start("worker")
     write(shop.folder / "drops/a.parquet", purchases((1, 0, 2.0)))

@@ -206,6 +206,7 @@ sys.exit(main(["worker"]))
 """
 
 
+@pytest.mark.slow
 def test_sigterm_is_heard_while_a_process_is_forked(shop):  # noqa: F811
     worker = shop.run([sys.executable, "-c", STOPPED_WHILE_IT_FORKS])
     assert worker.wait(60) == 0
@@ -230,6 +231,7 @@ def test_a_pickled_job_is_refused_not_run(shop):  # noqa: F811
     assert not touched.exists()
 
 
+@pytest.mark.slow
 def test_a_plain_rq_worker_on_the_queue_is_reported(shop):  # noqa: F811
     plain = shop.run(
         [

@@ -78,6 +78,7 @@ def served(shop: Shop, feature: str, user: int) -> float | None:
     return None if row is None else row["amount__sum__7d"]
 
 
+@pytest.mark.slow
 def test_drops_into_each_place_and_changes_of_a_table_reach_online_rows(shop: Shop) -> None:
     write(shop.folder / "dim/users.parquet", weights(u1=10.0))
     write(shop.folder / "a/x.parquet", purchases((1, 5, 2.0)))
@@ -94,6 +95,7 @@ def test_drops_into_each_place_and_changes_of_a_table_reach_online_rows(shop: Sh
     eventually(lambda: served(shop, "both", 1) == 3.0)
 
 
+@pytest.mark.slow
 def test_a_file_of_a_table_can_be_waited_for(shop: Shop) -> None:
     write(shop.folder / "a/y.parquet", purchases((2, 5, 2.0)))
     file = write(shop.folder / "dim/users.parquet", weights(u2=5.0))

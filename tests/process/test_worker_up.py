@@ -220,7 +220,9 @@ def test_up_answers_over_http_also_while_edited_definitions_are_taken_up(termina
     [
         ("this is not python", None, "definitions.py:1: does not import"),
         (DEFINITIONS, "redis://127.0.0.1:1/0", "no Redis answers at redis://127.0.0.1:1/0"),
-        (DEFINITIONS, "not a url", "no Redis answers at not a url"),
+        pytest.param(
+            DEFINITIONS, "not a url", "no Redis answers at not a url", marks=pytest.mark.slow
+        ),
     ],
 )
 def test_what_cannot_start_says_why_in_one_line(terminal, folder, definitions, url, says):

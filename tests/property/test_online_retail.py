@@ -396,9 +396,17 @@ def drop(source: Path, into: Path) -> None:
     write(into, source.read_bytes())
 
 
+QUICK = ("chronon_quickstart", "feast_driver_stats")
+
+
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=present(DATA / SETS[name].folder)) for name in SETS]
+    "name",
+    [
+        pytest.param(name, marks=(present(DATA / SETS[name].folder), *marks))
+        for name in SETS
+        for marks in [() if name in QUICK else (pytest.mark.slow,)]
+    ],
 )
 def test_a_set_taken_in_file_by_file_is_the_set_built_at_once_and_the_oracles(
     name: str, engine: str, tmp_path: Path, record_property: Callable[[str, object], None]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
+from itertools import combinations
 
 import pytest
 
@@ -48,26 +49,23 @@ def covering(rows: Sequence[dict[str, str]]) -> set[int]:
 
     Deterministic: of rows that bring equally much that is new, the earliest is taken.
     """
-    there = Counter(value for row in rows for value in row.items())
+    values = [frozenset(row.items()) for row in rows]
+    pairs = [_pairs(row) for row in rows]
+    there = Counter(value for row in values for value in row)
     lacking = {value: min(TIMES, count) for value, count in there.items()}
     kept: set[int] = set()
-    pairs: set[_Pair] = set()
-    while any(lacking.values()):
+    seen: set[_Pair] = set()
+    while short := {value for value, count in lacking.items() if count}:
         best = max(
             (number for number in range(len(rows)) if number not in kept),
-            key=lambda number: (
-                sum(lacking[value] > 0 for value in rows[number].items()),
-                len(_pairs(rows[number]) - pairs),
-                -number,
-            ),
+            key=lambda number: (len(values[number] & short), len(pairs[number] - seen), -number),
         )
         kept.add(best)
-        pairs |= _pairs(rows[best])
-        for value in rows[best].items():
-            lacking[value] = max(0, lacking[value] - 1)
+        seen |= pairs[best]
+        for value in values[best] & short:
+            lacking[value] -= 1
     return kept
 
 
 def _pairs(row: dict[str, str]) -> set[_Pair]:
-    values = sorted(row.items())
-    return {(a, b) for i, a in enumerate(values) for b in values[i + 1 :]}
+    return set(combinations(sorted(row.items()), 2))

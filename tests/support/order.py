@@ -1,4 +1,4 @@
-"""The order of test files over two processes: the longest first, so that none trails behind all others."""
+"""The order of test files over three processes: the longest first, so that none trails behind all others."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ LONGEST = (
     "test_worker_up.py",
 )
 """Files of more than a minute in the default run or the slow one; any other order is right, too, and takes longer."""
-_BEHIND_THE_LONGEST = 2
+_BEHIND_THE_LONGEST = 3
 
 
 def longest_first(items: Sequence[pytest.Item]) -> list[pytest.Item]:
     """The tests in the order in which their files are handed out.
 
-    A process that has only few tests of the longest file left is given one more file at once, the third: a small one.
+    A process that has only few tests of the longest file left is given one more file at once, the fourth: a small one.
     """
     files = [list(tests) for _, tests in groupby(items, key=lambda item: item.path)]
     ranks = {name: rank for rank, name in enumerate(LONGEST)}

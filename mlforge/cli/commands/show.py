@@ -61,7 +61,7 @@ def _freshness(
     args: argparse.Namespace, definitions: Definitions, feature: str
 ) -> Mapping[str, float] | None:
     """How long the last drops took to be readable, as a worker's figures have it; None without any."""
-    measures = (command.freshness for command in args.commands.values())
+    measures = (command.freshness for command in args.all_commands().values())
     figures = (measure(args, definitions, feature) for measure in measures if measure is not None)
     return next((figure for figure in figures if figure is not None), None)
 
