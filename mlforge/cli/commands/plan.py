@@ -136,7 +136,7 @@ def show_plan(planned: Planned) -> None:
     for service, why in planned.unkept.items():
         note(f"no version of the service {service} would be kept: {why}", "yellow")
     for lock in planned.broken:
-        note(f"the lock of {lock} would break", "red")
+        note(f"a build would break the lock of {lock}", "red")
 
 
 def _vanishing(definitions: Definitions) -> list[dict[str, Any]]:
