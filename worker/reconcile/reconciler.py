@@ -27,6 +27,8 @@ from worker.supervision import survived
 
 TICK_S = 1.0
 COMPARE_EVERY_S = 5.0
+COMPARE_EVERY_S_A_FEATURE = 0.04
+"""With more than 125 features they are compared less often, so that it takes about half a percent of a core."""
 REMIND_AT_LEAST_EVERY_S = 60.0
 """The longest pause between requests of a feature that a refresh does not bring up to date."""
 COUNT_EVERY_S = 10.0
@@ -68,7 +70,7 @@ class Reconciler:
     since: int = 1
     _missing: dict[str, float] = field(default_factory=dict)
     _held: set[str] = field(default_factory=set)
-    _compared_at: float = float("-inf")
+    _compare_at: float = float("-inf")
     _count_at: float = float("-inf")
     _tickets: list[Ticket] = field(default_factory=list)
     _counts: dict[str, int] = field(default_factory=dict)
@@ -88,10 +90,11 @@ class Reconciler:
         for key in self.project.delete_unreadable():
             log.error("a list of features could not be read: it is made anew", key=key)
         ttl = self.project.online.ttl or float("inf")
-        compare = now_s - self._compared_at >= min(COMPARE_EVERY_S, ttl / 8)
+        compare = now_s >= self._compare_at
         tickets = self._read_tickets(now_s, afresh=compare)
         if compare:
-            self._compared_at = now_s
+            pause = max(COMPARE_EVERY_S, COMPARE_EVERY_S_A_FEATURE * len(tickets))
+            self._compare_at = now_s + min(pause, ttl / 8)
             with self.project.common_clock():
                 self._compare(tickets, now_s)
             with survived("drop features that are gone"):
@@ -170,8 +173,9 @@ class Reconciler:
 
     def _compare_one(self, ticket: Ticket, online: OnlineView, now_s: float) -> None:
         store = self.project.definitions.store
-        released, moved = self._released(ticket.feature), self._has_moved(ticket.feature)
-        moved = moved and store.books(ticket.feature).hold is None
+        held = store.books(ticket.feature).hold is not None
+        released = self._released(ticket.feature, held)
+        moved = not held and self._has_moved(ticket.feature)
         reason = released or (MOVED if moved else self.behind(store, online, ticket.feature))
         if reason is None:
             self._reminded.pop(ticket.feature, None)
@@ -214,9 +218,8 @@ class Reconciler:
                     log.warning("rows are missing online", feature=feature, missing=missing)
                     online.mark_incomplete(feature, before[feature])
 
-    def _released(self, feature: str) -> str | None:
+    def _released(self, feature: str, held: bool) -> str | None:
         """A hold that a person has lifted since the last look."""
-        held = self.project.definitions.store.books(feature).hold is not None
         was_held = feature in self._held
         (self._held.add if held else self._held.discard)(feature)
         return "no longer held" if was_held and not held else None

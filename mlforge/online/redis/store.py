@@ -214,15 +214,15 @@ class RedisStore(OnlineStore):
     def rows_by_feature(self, features: Collection[str]) -> dict[str, int]:
         """The number of rows online of each of these features, by one scan of the server's keys."""
         start = len(self.prefix) + 1
-        digests = {check_name(feature): [pl.Series([], dtype=pl.UInt64)] for feature in features}
+        numbers = {check_name(feature): number for number, feature in enumerate(features)}
+        listed = [pl.DataFrame(schema={"feature": pl.UInt32, "row": pl.UInt64})]
         for keys in self._scan_keys(f"{self.prefix}:*:{_ANY_HASH}"):
-            by_feature: dict[str, list[str]] = {}
-            for key in keys:
-                by_feature.setdefault(key[start:-_HASH_END], []).append(key)
-            for feature in by_feature.keys() & digests.keys():
-                # A scan may come upon a row twice.
-                digests[feature].append(pl.Series(by_feature[feature], dtype=pl.String).hash())
-        return {feature: pl.concat(chunks).n_unique() for feature, chunks in digests.items()}
+            of_feature = [numbers.get(key[start:-_HASH_END]) for key in keys]
+            rows = pl.Series("row", keys, dtype=pl.String).hash()
+            listed.append(pl.DataFrame([pl.Series("feature", of_feature, dtype=pl.UInt32), rows]))
+        # A scan may come upon a row twice.
+        counts = dict(pl.concat(listed).group_by("feature").n_unique().iter_rows())
+        return {feature: counts.get(number, 0) for feature, number in numbers.items()}
 
     def mark_incomplete(self, feature: str, books: OnlineBooks) -> None:
         """Note in the books that rows are missing, unless a push has begun since."""
