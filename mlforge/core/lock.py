@@ -121,6 +121,23 @@ class Lock:
         if changes := self.changes(now):
             raise LockMismatch(f"{self.title} does not hold: {told(changes)}")
 
+    def renamed(self, names: Mapping[str, str]) -> Lock:
+        """The same lock with features' present names, by their former ones; columns keep their names in answers."""
+        if not names.keys() & {*self.features, *(v.partition("@")[0] for v in self.versions)}:
+            return self
+        columns: list[LockedColumn] = []
+        meanings: dict[str, str] = {}
+        for column in self.columns:
+            now = replace(column, parts=_renamed(column.parts, names, meanings))
+            meanings[column.meaning] = now.meaning
+            columns.append(now)
+        versions = (version.partition("@") for version in self.versions)
+        return replace(
+            self,
+            columns=tuple(columns),
+            versions=tuple(f"{names.get(name, name)}@{number}" for name, _, number in versions),
+        )
+
     @property
     def features(self) -> tuple[str, ...]:
         """The features that its columns are of, each once."""
@@ -247,6 +264,16 @@ def _column(document: Mapping[str, Any]) -> LockedColumn:
     if column.meaning != document["meaning"]:
         raise ValueError(f"the meaning of {name} does not fit what it is of")
     return column
+
+
+def _renamed(parts: Parts, names: Mapping[str, str], meanings: Mapping[str, str]) -> Parts:
+    """The parts with the present name of the feature; meanings: of the columns before it, by the one that each had."""
+    if "feature" in parts:
+        return {**parts, "feature": names.get(parts["feature"], parts["feature"])}
+    reads = parts.get("reads")
+    if not isinstance(reads, Mapping):
+        return parts
+    return {**parts, "reads": {name: meanings.get(own, own) for name, own in reads.items()}}
 
 
 def _of_service(parts: Parts) -> dict[str, Any]:

@@ -109,6 +109,7 @@ class OnlineBooks:
         others are computed at the read. inputs: the dtypes of what they read, `columns` and keys.
     meaning: what the columns mean, as `core.meaning.meaning_text` has it; empty where a release before pushed them.
     defaults: the feature's described ones, by column, which take the place of null in answers.
+    formerly: the names that the feature had before, the latest first: locks may say one of them.
     """
 
     target: Target | None
@@ -126,6 +127,7 @@ class OnlineBooks:
     inputs: Schema = ()
     meaning: str = ""
     defaults: Mapping[str, Any] = field(default_factory=dict)
+    formerly: tuple[str, ...] = ()
 
     def empty_row(self) -> dict[str, Any]:
         """The values of an entity without a row; lists are the caller's own."""

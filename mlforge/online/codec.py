@@ -75,6 +75,7 @@ def to_fields(target: Target, books: OnlineBooks, ttl: int | None) -> dict[str, 
         "derive": _derive_text(books),
         "meaning": f"{target.version} {books.meaning}" if books.meaning else "",
         **({"defaults": _json(dict(books.defaults))} if books.defaults else {}),
+        **({"formerly": _json(list(books.formerly))} if books.formerly else {}),
     }
 
 
@@ -157,6 +158,7 @@ def _parsed(fields: Mapping[str, str]) -> OnlineBooks:
         **_derive(fields.get("derive", "")),
         meaning=_meaning(fields.get("meaning", ""), target),
         defaults=_defaults(fields.get("defaults", "{}")),
+        formerly=tuple(map(_text, _list(fields.get("formerly", "[]")))),
     )
 
 

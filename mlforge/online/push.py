@@ -253,7 +253,9 @@ class _Push:
     def _renewed(self, books: OnlineBooks) -> PushResult:
         """Nothing moved: keep rows alive, and write them anew if some were lost."""
         name, evidence, begun = self.manifest.name, self.online.evidence(), clock.now()
-        told = replace(books, meaning=self._meaning, defaults=self._defaults)
+        told = replace(
+            books, meaning=self._meaning, defaults=self._defaults, formerly=self._formerly
+        )
         if books.renewal_due(self.online.ttl, begun) or evidence != books.evidence:
             alive = self.online.renew(name, self.target)
             if alive < books.rows:
@@ -358,6 +360,7 @@ class _Push:
             inputs=spec.inputs(events),
             meaning=self._meaning,
             defaults=self._defaults,
+            formerly=self._formerly,
         )
         reach("push.removed")
         self.online.finish(self.manifest.name, self.target, books, _run(begun))
@@ -370,6 +373,10 @@ class _Push:
     @property
     def _defaults(self) -> Mapping[str, Any]:
         return self.store.books(self.manifest.name).defaults
+
+    @property
+    def _formerly(self) -> tuple[str, ...]:
+        return self.store.renames().formerly(self.manifest.name)
 
     @property
     def now(self) -> AsOfView:

@@ -68,7 +68,7 @@ class FeatureEntry:
 
     defined: False of a feature that is only stored. undescribed: descriptions of columns that the served version does
     not have. upstream: all that it is made from, as `source:purchases/`; downstream: all that is made from it, as
-    `service:checkout`; the nearest first.
+    `service:checkout`; the nearest first. formerly: the names that it had before, the latest first.
     """
 
     name: str
@@ -92,6 +92,7 @@ class FeatureEntry:
     downstream: tuple[str, ...]
     used_by: Users
     cost: Cost | None
+    formerly: tuple[str, ...] = ()
     kind: str = "feature"
 
 

@@ -55,6 +55,7 @@ def feature_entry(definitions: Definitions, graph: Graph, name: str) -> FeatureE
         downstream=tuple(map(str, graph.downstream(node))),
         used_by=_users(graph, node, books),
         cost=_cost(store, latest) if latest else None,
+        formerly=store.renames().formerly(name),
     )
 
 

@@ -271,10 +271,11 @@ def _locked_uses(
         for use in uses:
             check_settled(use.reference.name, use.fetched.books)
         columns = tuple(column for use in uses for column in use.used)
+        names = {f: use.reference.name for use in uses for f in use.fetched.books.formerly}
         if kept is not None:
-            check_lock(kept, service, columns)
+            check_lock(kept.renamed(names), service, columns)
     if lock is not None:
-        check_lock(lock, service, columns)
+        check_lock(lock.renamed(names), service, columns)
     return uses
 
 

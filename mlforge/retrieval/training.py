@@ -63,7 +63,8 @@ def get_training_data(
 
     def answer(reading: Reading) -> pl.DataFrame:
         if locked is not None:
-            check_lock(locked, reading.service, reading.columns)
+            names = reading.store.renames().names
+            check_lock(locked.renamed(names), reading.service, reading.columns)
         return pl.DataFrame(joined(table, reading, timestamp, engine_named(engine)))
 
     return table.with_values(read(features, store, answer, terms))

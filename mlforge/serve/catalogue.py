@@ -34,7 +34,7 @@ from mlforge.serve.counters import Counters
 from mlforge.serve.limits import Limits
 from mlforge.serve.problems import Refused
 from mlforge.serve.queries import query_of
-from mlforge.serve.read_request import unknown
+from mlforge.serve.read_request import unknown_feature
 from mlforge.serve.threads import LOOKS, in_thread
 from mlforge.training_sets.drift import drift
 
@@ -144,7 +144,7 @@ class Catalogue:
         name: str = request.path_params["feature"]
         names = known_features(self.definitions)
         if name not in names:
-            raise unknown("feature", name, dict.fromkeys(names))
+            raise unknown_feature(name, names, self.definitions.store.renames())
         return name
 
 

@@ -36,7 +36,7 @@ class KeptServices:
         if known is not None and self.clock() - known[1] < AGAIN_S:
             return known[0]
         service = await asyncio.to_thread(self._read, text)
-        if known is not None and known[0].version == service.version:
+        if known is not None and _is_same(known[0], service):
             service = known[0]  # what was computed for it serves again
         self._known[text] = service, self.clock()
         return service
@@ -51,3 +51,8 @@ class KeptServices:
             raise
         except RetrievalError as error:
             raise Refused(404, "unknown_version", str(error)) from None
+
+
+def _is_same(one: Service, other: Service) -> bool:
+    """Whether both are one version, of features of the same names: a feature may have got another since."""
+    return (one.version, one.feature_names) == (other.version, other.feature_names)

@@ -18,7 +18,7 @@ from mlforge.serve.keys import check_operates
 from mlforge.serve.live import Live
 from mlforge.serve.problems import Refused
 from mlforge.serve.queries import query_of
-from mlforge.serve.read_request import unknown
+from mlforge.serve.read_request import unknown_feature
 from mlforge.serve.threads import DEEDS, LOOKS, in_thread
 
 APPROVE, ROLLBACK, RETRY = "approve", "rollback", "retry"
@@ -73,7 +73,8 @@ class Operations:
         Raises Refused for a feature, a version or a file that is none, or a feature that is not held.
         """
         if feature not in self.definitions.features:
-            raise unknown("feature", feature, self.definitions.features)
+            definitions = self.definitions
+            raise unknown_feature(feature, definitions.features, definitions.store.renames())
         if deed == APPROVE:
             return self._approve(feature)
         if deed == ROLLBACK:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any, TypeAlias
 from urllib.parse import parse_qsl
 
 from mlforge.core.arguments import shown
+from mlforge.core.renames import Renames
 from mlforge.core.schema import FLOATS, INSTANT, INTEGERS
 from mlforge.core.values import Duration
 from mlforge.errors import DefinitionError, did_you_mean
@@ -86,9 +87,17 @@ def entity_request(service: Service, query: bytes, accept: str) -> ReadRequest:
 
 
 def features_request(
-    features: Mapping[str, Feature], query: bytes, accept: str, body: bytes, limits: Limits
+    features: Mapping[str, Feature],
+    query: bytes,
+    accept: str,
+    body: bytes,
+    limits: Limits,
+    renames: Callable[[], Renames] = Renames,
 ) -> ReadRequest:
-    """The request of a POST for features by name; Refused where it does not fit, 404 for unknown features."""
+    """The request of a POST for features by name; Refused where it does not fit, 404 for unknown features.
+
+    renames: those of the store, asked for once a feature is unknown.
+    """
     fields = parsed_object(body, _FEATURE_FIELDS)
     uses = fields.get("features")
     if not isinstance(uses, list) or not uses:
@@ -99,7 +108,7 @@ def features_request(
             "too_many_features",
             f"'features' has {len(uses):,} entries, a request has at most {limits.features:,}",
         )
-    references = [_reference(features, use) for use in uses]
+    references = [_reference(features, use, renames) for use in uses]
     entities = list_of_objects(fields, "entities", limits.entities)
     return _read_request(references, entities, None, fields, _layout(_pairs(query)), accept)
 
@@ -137,7 +146,9 @@ def _text(options: Mapping[str, Any], name: str) -> str | None:
     return value
 
 
-def _reference(features: Mapping[str, Feature], use: Any) -> FeatureRef:
+def _reference(
+    features: Mapping[str, Feature], use: Any, renames: Callable[[], Renames]
+) -> FeatureRef:
     """The reference that an entry of `features` stands for: a name, `name@1.0.0`, or an object."""
     if isinstance(use, str):
         name, _, named = use.partition("@")
@@ -152,7 +163,7 @@ def _reference(features: Mapping[str, Feature], use: Any) -> FeatureRef:
             raise Refused(422, "unfit_request", f"{field} is {shown(value)}")
     feature = features.get(use["feature"])
     if feature is None:
-        raise unknown("feature", use["feature"], features)
+        raise unknown_feature(use["feature"], features, renames())
     texts = [*use.get("columns", ()), *use.get("keys", {}).values()]
     if not all(isinstance(text, str) for text in texts):
         raise Refused(
@@ -173,6 +184,14 @@ def _selection(feature: Feature, use: Mapping[str, Any]) -> Selection:
         selection = selection[tuple(use["columns"])]
     prefix, keys = use.get("prefix"), use.get("keys", {})
     return selection.as_(prefix or feature.name, **keys) if prefix or keys else selection
+
+
+def unknown_feature(name: str, names: Iterable[str], renames: Renames) -> Refused:
+    """The refusal of a name that no feature has, with the present name where a feature had it."""
+    sentence = renames.sentence(name)
+    if sentence is None:
+        return unknown("feature", name, dict.fromkeys(names))
+    return Refused(404, "unknown_feature", f"{sentence}; ask for {renames.now(name)}")
 
 
 def unknown(kind: str, name: str, names: Mapping[str, object]) -> Refused:

@@ -78,7 +78,8 @@ class Reads:
             if method != "POST":
                 raise _not_taken(path, method, "POST")
             body = await body_of(scope, receive, self.limits)
-            return features_request(self.definitions.features, query, accept, body, self.limits)
+            features, renames = self.definitions.features, self.definitions.store.renames
+            return features_request(features, query, accept, body, self.limits, renames)
         service = await self._service(path.removeprefix(SERVICES))
         if method in ("GET", "HEAD"):
             return entity_request(service, query, accept)

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from mlforge.core.arguments import shown
 from mlforge.core.feature_spec import FeatureSpec
 from mlforge.core.lock import Lock
+from mlforge.core.renames import Renames
 from mlforge.core.values import Version, is_name
 from mlforge.errors import (
     IntegrityError,
@@ -33,6 +34,9 @@ class VersionStore(Versions, Protocol):
     def service_versions(self, service: str) -> dict[Version, Any]:
         """The documents of a service's versions, ascending."""
 
+    def renames(self) -> Renames:
+        """The renames of features."""
+
     def create_service_version(
         self, service: str, version: Version, document: Mapping[str, Any]
     ) -> bool:
@@ -41,9 +45,11 @@ class VersionStore(Versions, Protocol):
 
 def kept_versions(store: VersionStore, service: str) -> list[ServiceVersion]:
     """The versions of a service that the store keeps, ascending; IntegrityError for a damaged one."""
-    documents = store.service_versions(service).items()
+    documents, names = store.service_versions(service).items(), store.renames().names
     return [
-        ServiceVersion.from_json(document, f"version {version} of the service {service}")
+        ServiceVersion.from_json(document, f"version {version} of the service {service}").renamed(
+            names
+        )
         for version, document in documents
     ]
 

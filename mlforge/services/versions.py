@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from mlforge.core.lock import Lock, LockedColumn
@@ -28,6 +28,13 @@ class ServiceVersion:
     lock: Lock
     bump: Bump | None = None
     details: tuple[str, ...] = ()
+
+    def renamed(self, names: Mapping[str, str]) -> ServiceVersion:
+        """The same version with features' present names, by their former ones; its columns keep their names."""
+        lock = self.lock.renamed(names)
+        if lock is self.lock:
+            return self
+        return replace(self, service=renamed_service(self.service, names), lock=lock)
 
     def to_json(self) -> dict[str, Any]:
         """The document, as a store keeps it."""
@@ -152,6 +159,20 @@ def _versions_read(service: Mapping[str, Any]) -> dict[str, dict[str | None, Non
 
 def _told(versions: Iterable[str | None]) -> str:
     return " and ".join("as it is served" if each is None else f"as {each}" for each in versions)
+
+
+def renamed_service(service: Mapping[str, Any], names: Mapping[str, str]) -> Mapping[str, Any]:
+    """A described service with features' present names, by their former ones; its columns keep their names."""
+    uses = service.get("features")
+    return {**service, "features": [_renamed(u, names) for u in uses]} if uses else service
+
+
+def _renamed(use: Mapping[str, Any], names: Mapping[str, str]) -> Mapping[str, Any]:
+    """A feature of a described service under its present name, with the prefix that its columns have."""
+    name = use["feature"]
+    if name not in names:
+        return use
+    return {**use, "feature": names[name], "prefix": use["prefix"] or name}
 
 
 def _keys(columns: Sequence[LockedColumn]) -> dict[str, None]:

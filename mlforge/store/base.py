@@ -16,6 +16,7 @@ import polars as pl
 
 from mlforge.core.lock import Change, Lock, told
 from mlforge.core.manifest import Manifest, Part, VersionSummary
+from mlforge.core.renames import Renames
 from mlforge.core.signatures import named_methods
 from mlforge.core.values import FEATURE, Version
 from mlforge.errors import (
@@ -24,6 +25,7 @@ from mlforge.errors import (
     IntegrityError,
     LockMismatch,
     StoreError,
+    UnsupportedStore,
     VersionNotFound,
     did_you_mean,
     near_names,
@@ -190,7 +192,8 @@ class Store(PartialStorage, Erasure):
         """The feature's lock, which one process holds at a time; every writer takes it, and readers need none.
 
         Unfinished writes of an earlier holder are cleaned up first. Forks of the holder do not hold it. Should two
-        processes ever hold it, only one commit wins. Raises StoreBusy, which names the holder, if it stays taken.
+        processes ever hold it, only one commit wins. Raises StoreBusy, which names the holder, if it stays taken, and
+        FeatureNotFound for a former name of a feature.
         """
 
     @abstractmethod
@@ -200,6 +203,24 @@ class Store(PartialStorage, Erasure):
     @abstractmethod
     def index(self) -> dict[str, dict[str, Any]]:
         """A summary of each feature's served version, by name; `regenerate_index` mends a stale index."""
+
+    # A backend may do these, too.
+
+    def renames(self) -> Renames:
+        """The renames of features; all that the store tells, locks and versions' sources, too, has their present names."""
+        return Renames()
+
+    def rename(self, before: str, after: str) -> None:
+        """Give a feature another name, in one step, with its versions, books and all else that is kept of it.
+
+        The old name is not free again until the feature is erased or has it back. A process that ends midway leaves the
+        feature whole under one of the names; the same call ends it. Raises FeatureNotFound for a feature that has no version,
+        StoreError for a name that is taken or none, VersionInUse while a reader holds a lease of a version.
+        """
+        raise UnsupportedStore(
+            f"{self!r} keeps a feature's name in the names of its objects, so {before} cannot become {after} there; "
+            "build it anew under the new name, then retire the old one"
+        )
 
     # The same for every backend from here on.
 
@@ -233,6 +254,7 @@ class Store(PartialStorage, Erasure):
         refresh; where it does not hold, the earlier one is kept again. Raises LockMismatch where the served versions have
         broken it already, FeatureNotFound for a feature that is not there.
         """
+        lock = lock.renamed(self.renames().names)
         for name in lock.features:
             self.list_versions(name)  # locking makes a folder: not for an unknown name
         before = self.locks().get(model)
@@ -267,9 +289,12 @@ class Store(PartialStorage, Erasure):
 
     def made_from(self, name: str) -> set[Version]:
         """The versions of a feature from whose rows other features' versions were made."""
-        start = f"{FEATURE}{name}@"
-        entries = self.index().items()
-        readers = [r for r, entry in entries if entry.get("made_from", "").startswith(start)]
+        renames, features = self.renames(), {*self.features()}
+        entries = {renames.now(r): entry.get("made_from", "") for r, entry in self.index().items()}
+        origins = {r: text.removeprefix(FEATURE).partition("@")[0] for r, text in entries.items()}
+        readers = [
+            r for r, origin in origins.items() if renames.now(origin) == name and r in features
+        ]
         manifests = (self.manifest(r, version) for r in readers for version in self.versions(r))
         sources = (manifest.upstream for manifest in manifests)
         return {version for feature, version in filter(None, sources) if feature == name}
@@ -329,7 +354,19 @@ class Store(PartialStorage, Erasure):
                 "'mlforge verify' says what is wrong with it"
             ) from error
 
+    def _refuse_former(self, name: str) -> None:
+        """Raise FeatureNotFound for a former name of a feature: nothing is made under it."""
+        sentence = self.renames().sentence(name)
+        if sentence is not None:
+            now = self.renames().now(name)
+            raise FeatureNotFound(
+                f"{sentence}; let its definition have that name, or give the old one back: 'mlforge rename {now} {name}'"
+            )
+
     def _not_found(self, name: str) -> StoreError:
+        sentence = self.renames().sentence(name)
+        if sentence is not None:
+            return FeatureNotFound(f"{sentence}; ask for {self.renames().now(name)}")
         features = self.features()
         known = ", ".join(features) or "none yet; run 'mlforge build'"
         near = near_names(name, features)

@@ -15,6 +15,7 @@ import polars as pl
 from mlforge.core.forgotten import Forgotten
 from mlforge.core.lock import Lock
 from mlforge.core.manifest import Manifest, Part, Partial, VersionSummary
+from mlforge.core.renames import Renames
 from mlforge.core.values import Version
 from mlforge.errors import StoreError
 from mlforge.store.base import Store
@@ -39,6 +40,7 @@ class Draft(Store):
     @contextmanager
     def lock(self, name: str) -> Iterator[None]:
         """Hold the scratch store's lock alone."""
+        self._refuse_former(name)
         with self._scratch.lock(name):
             yield
 
@@ -155,6 +157,10 @@ class Draft(Store):
         """Refused."""
         raise _no_draft("forget an entity")
 
+    def rename(self, before: str, after: str) -> None:
+        """Refused."""
+        raise _no_draft(f"rename {before}")
+
     def remove_partials(
         self, name: str, hashes: Iterable[str], sorted_by: str | None = None, above: float = 0
     ) -> list[str]:
@@ -196,6 +202,10 @@ class Draft(Store):
     def forgotten(self) -> Forgotten:
         """The store's."""
         return self._store.forgotten()
+
+    def renames(self) -> Renames:
+        """The store's."""
+        return self._store.renames()
 
     def locks(self) -> dict[str, Lock]:
         """The store's."""

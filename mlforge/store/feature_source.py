@@ -101,8 +101,10 @@ class FeatureSource(RowSource):
         """The part of that path in the newest version that has it; FileNotFoundError where none has."""
         for version in reversed(self.store.versions(self.feature)):
             manifest = self.store.manifest(self.feature, version)
-            if path in paths_of(self.feature, manifest.parts).values():
-                part, file = self._located(manifest)[path]
+            # Below the feature's name, which may have been another when the path was noted.
+            located = {Path(own).name: here for own, here in self._located(manifest).items()}
+            if Path(path).name in located:
+                part, file = located[Path(path).name]
                 return SourceFile(path, file, FileStat(*stat_of(part, file)))
         raise FileNotFoundError(path)
 

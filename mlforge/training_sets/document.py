@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from mlforge.core.schema import Column, Schema
 from mlforge.core.values import from_iso, to_iso
 from mlforge.errors import IntegrityError
+from mlforge.services.versions import renamed_service
 from mlforge.training_sets.event_spines import UsedSpine
 from mlforge.training_sets.used_features import UsedFeature
 from mlforge.training_sets.used_labels import UsedLabel
@@ -69,6 +70,20 @@ class SetDocument:
                 if label == name or (name not in labels and column == name):
                     defaults[column] = value
         return defaults
+
+    def renamed(self, names: Mapping[str, str]) -> SetDocument:
+        """The same with features' present names, by their former ones; its columns keep their names."""
+        if not names:
+            return self
+        events, service = self.spine_events, self.service
+        labels = (replace(each, feature=each.feature.renamed(names)) for each in self.labels)
+        return replace(
+            self,
+            features=tuple(feature.renamed(names) for feature in self.features),
+            labels=tuple(labels),
+            spine_events=events and replace(events, feature=events.feature.renamed(names)),
+            service=service and renamed_service(service, names),
+        )
 
     def to_json(self) -> dict[str, Any]:
         """The document, as the folder holds it."""

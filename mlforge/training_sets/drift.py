@@ -202,6 +202,7 @@ def _range(manifest: Manifest, text: str) -> TimeRange:
 
 def _of_set(store: Store, served: Manifest, training_set: TrainingSet, text: str) -> Side:
     """The feature's columns as a training set has them, with the spine's rows for its time, once for each of its uses."""
+    training_set = training_set.named_by(store)
     features = training_set.document.features
     uses = [used for used in features if used.reference.name == served.name]
     if not uses:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -48,6 +48,10 @@ class TrainingSet:
                 f"no training set in {target}; name a folder that training_set or 'mlforge train' made"
             ) from error
         return cls(target, SetDocument.from_text(text, str(target / DOCUMENT)))
+
+    def named_by(self, store: Store) -> TrainingSet:
+        """The same set with the present names of the store's features."""
+        return replace(self, document=self.document.renamed(store.renames().names))
 
     @property
     def rows(self) -> int:
@@ -206,7 +210,7 @@ class TrainingSet:
         version, IntegrityError where files are missing or damaged.
         """
         pins.check_store(store, self.document.store)
-        return blast_radius(self, store)
+        return blast_radius(self.named_by(store), store)
 
     def release(self, store: Store) -> tuple[str, ...]:
         """Let the store prune the versions that the set was made from; returns the features that had some.

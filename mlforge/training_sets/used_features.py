@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from mlforge.core.manifest import Manifest
@@ -53,6 +53,11 @@ class UsedFeature:
             tuple((source.path, source.hash) for source in manifest.sources),
             {c.name: use.defaults[c.name] for c in use.chosen if c.name in use.defaults},
         )
+
+    def renamed(self, names: Mapping[str, str]) -> UsedFeature:
+        """The same with the feature's present name, by its former ones; its columns keep their names."""
+        name = self.reference.name
+        return replace(self, reference=replace(self.reference, name=names.get(name, name)))
 
     def to_json(self) -> dict[str, Any]:
         """The document."""

@@ -34,6 +34,7 @@ from tests.support.crashes import (
     lock_of,
     packing,
     push,
+    rename,
 )
 
 WRITING = ("file.decoding", "file.synced", "partial.written", "file_states.written", "books.written", "stage.made",
@@ -47,6 +48,7 @@ TILING = ("tiles.written",)
 LOCKING = ("lock.written",)
 SERVING = ("service.written",)
 ERASING = ("erase.let_go", "erase.unserved", "erase.hidden")
+RENAMING = ("rename.noted", "rename.made_room", "rename.moved", "rename.settled")
 FORGETTING = ("forgotten.written", "forget.rewritten", "forget.removed", "partials.scrubbed")
 
 
@@ -71,6 +73,7 @@ def test_every_place_where_a_test_may_stop_the_process_is_tried_here() -> None:
         LOCKING,
         SERVING,
         ERASING,
+        RENAMING,
         FORGETTING,
     )
     assert named == {place for group in places for place in group}
@@ -97,7 +100,7 @@ def stages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 def litter(store: LocalStore) -> list[str]:
     """Hidden files and folders other than those that belong there."""
-    known = {".meta.json", ".refreshing", ".publishing", ".indexing", ".forgetting"}
+    known = {".meta.json", ".refreshing", ".publishing", ".indexing", ".forgetting", ".renaming"}
     return [str(path) for path in store.path.rglob(".*") if path.name not in known]
 
 
@@ -211,6 +214,30 @@ def test_an_erasure_killed_at_any_step_leaves_a_whole_feature_or_none_and_the_ne
     assert (store.index(), litter(store)) == ({}, [])
     build(root)
     is_in_order(root, stages["patch-rebuilt"], ["1.0.0"])
+
+
+@pytest.mark.parametrize("place", RENAMING)
+def test_a_rename_killed_at_any_step_leaves_a_whole_feature_under_one_name_and_the_next_ends_it(
+    place: str, stages: dict[str, Path], tmp_path: Path
+) -> None:
+    root = tmp_path / "project"
+    shutil.copytree(stages["patch"], root)
+    assert killed(root, "rename", place, 1)
+    store = LocalStore(root / "store")
+    is_moved = place in ("rename.moved", "rename.settled")
+    assert store.features() == (["outlay"] if is_moved else ["spend"])
+    assert store.renames().now("spend") == store.features()[0]
+    assert verify(store, store.features()) == []
+    if not is_moved:
+        build(root)  # a worker goes on meanwhile
+    expected = stages["patch"] if is_moved else stages["patch-rebuilt"]
+    rename(root)
+    assert (store.features(), [*store.index()], litter(store)) == (["outlay"], ["outlay"], [])
+    assert store.read("outlay").equals(rows(expected))
+    assert verify(store, ["outlay"]) == []
+    store.rename("outlay", "spend")
+    build(root)
+    is_in_order(root, stages["patch-rebuilt"], ["1.0.0", "1.0.1"])
 
 
 @pytest.mark.parametrize("place", [*TILING, "file.synced", "publish.renamed"])

@@ -138,6 +138,11 @@ def erase(root: Path) -> None:
         store.erase("spend")
 
 
+def rename(root: Path) -> None:
+    """Give the feature another name."""
+    LocalStore(root / "store").rename("spend", "outlay")
+
+
 def lock_of(store: LocalStore) -> Lock:
     """A lock of the feature's columns, as they are served."""
     with clock.fixed(NOW):
@@ -172,6 +177,7 @@ JOBS: dict[str, Callable[..., None]] = {
     "prune packs": prune_packs,
     "tidy": tidy_up,
     "erase": erase,
+    "rename": rename,
     "register lock": register_lock,
     "forget": forget_user,
     "keep service": keep_service,

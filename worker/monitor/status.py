@@ -291,10 +291,14 @@ def _definition_problems(project: Project, gone: tuple[Gone, ...]) -> Iterator[s
             "these definitions are not the ones in use: the watcher has others; "
             "it takes an edit up once it imports"
         )
+    renames = project.definitions.store.renames()
     for feature in gone:
+        renamed = renames.sentence(feature.feature)
+        what = renamed or f"{feature.feature} is gone from the definitions"
+        back = "" if renamed else "put it back, or "
         yield (
-            f"{feature.feature} is gone from the definitions: its rows stay online as they are until "
-            f"{to_iso(feature.until)}; put it back, or let `mlforge retire {feature.feature}` end it now"
+            f"{what}: its rows{' of that name' if renamed else ''} stay online as they are until "
+            f"{to_iso(feature.until)}; {back}let `mlforge retire {feature.feature}` end it now"
         )
 
 

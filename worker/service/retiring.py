@@ -36,7 +36,7 @@ def retire(project: Project, name: str, ask: Ask, *, keep_versions: bool, force:
     what = f" and {plural(count, 'version')} of it in the store" if count else ""
     if not ask(f"delete the online rows of {name}{what}, for good? {_places(project)}"):
         raise MlforgeError("nothing was deleted; --yes deletes without asking")
-    if keep_versions:
+    if keep_versions or store.renames().sentence(name):  # its versions have another name by now
         return Retired(end_online(project, name), 0)
     with store.lock(name):
         if (

@@ -35,7 +35,7 @@ def show(args: argparse.Namespace) -> int:
     JSON, of a feature: `{"kind", "name", "defined", "owner", "description", "tags", "keys", "timestamp", "interval", "engine",
     "sources", "tables", "columns": [column, ...], "undescribed", "version", "updated_at", "reason", "versions", "upstream",
     "downstream", "used_by": {"features", "services", "models", "training_sets": [{"id", "folder", "versions", "at"}, ...]},
-    "cost": {"table_rows", "table_bytes", "event_rows", "event_bytes"}, "freshness_ms": {"count", "p50", "p95", "p99"}}`; of a
+    "cost": {"table_rows", "table_bytes", "event_rows", "event_bytes"}, "formerly": [name], "freshness_ms": {"count", "p50", "p95", "p99"}}`; of a
     service: `{"kind", "name", "owner", "description", "features", "uses": [{"feature", "owner", "version", "fixed",
     "prefix", "keys": {key: name}}, ...], "keys", "request", "columns", "complete", "defaults", "max_age", "upstream", "version", "versions"}`. A column is `{"name", "dtype", "aggregation", "window", "offset", "where", "of", "description", "feature", "default"}`. What is not
     known is null.
@@ -82,6 +82,7 @@ def _show_feature(entry: FeatureEntry, freshness: Mapping[str, float] | None) ->
         ),
         ("upstream", _names(entry.upstream) if _is_of_feature(entry) else None),
         ("versions", _versions(entry)),
+        ("formerly", ", ".join(entry.formerly)),
         ("used by", "; ".join(_users(entry)) or "nobody"),
         ("downstream", _names(entry.downstream) if entry.used_by.features else None),
         *_costs(entry.cost, freshness),

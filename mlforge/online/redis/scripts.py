@@ -110,7 +110,7 @@ if ARGV[3] ~= '' then
   local run = type(info) == 'string' and string.match(info, 'run_id:(%w+)')
   if run and run ~= ARGV[3] then return redis.error_reply('{MOVED} ' .. run) end
 end
-call('HDEL', KEYS[1], 'defaults')  -- which only books with some have
+call('HDEL', KEYS[1], 'defaults', 'formerly')  -- which only books with some have
 call('HSET', KEYS[1], unpack(ARGV, 4))
 if ARGV[2] == '' then call('PERSIST', KEYS[1])
 elseif ARGV[2] ~= 'keep' then call('PEXPIRE', KEYS[1], ARGV[2]) end

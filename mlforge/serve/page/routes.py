@@ -29,7 +29,7 @@ from mlforge.serve.page.project import ProjectView
 from mlforge.serve.page.rendering import HEADERS, HERE, render
 from mlforge.serve.page.service import service_page
 from mlforge.serve.problems import Problem, Refused, problem_of
-from mlforge.serve.read_request import unknown
+from mlforge.serve.read_request import unknown, unknown_feature
 from mlforge.serve.threads import DEEDS, LOOKS, in_thread
 
 _HTML = "text/html; charset=utf-8"
@@ -152,7 +152,7 @@ class Page:
     def _entry(self, request: Request, registry: Registry) -> FeatureEntry:
         name = request.path_params["feature"]
         if name not in (names := known_features(self._view.definitions)):
-            raise unknown("feature", name, dict.fromkeys(names))
+            raise unknown_feature(name, names, self._view.definitions.store.renames())
         entry = registry.entry(Node(FEATURE, name))
         assert isinstance(entry, FeatureEntry)
         return entry

@@ -16,7 +16,7 @@ from mlforge.core.failpoints import reach
 from mlforge.core.forgotten import Forgotten
 from mlforge.core.signatures import named_methods
 from mlforge.store.erasure import Erasure
-from mlforge.store.local import index, io, publishing, staging, state_files
+from mlforge.store.local import index, io, publishing, renaming, staging, state_files
 from mlforge.store.local.feature_folder import FeatureFolder
 from mlforge.store.local.forgotten import ForgottenFile
 from mlforge.store.local.leases import unshared
@@ -89,11 +89,13 @@ class LocalErasure(Erasure):
     path: Path
     _features: dict[str, FeatureFolder]
     _forgotten: ForgottenFile
+    _renames: renaming.RenamesFile
 
     def erase(self, name: str) -> None:
         """Delete the folder's contents but its lock files."""
         try:
             erase(self.path, self._feature(name))
+            renaming.forget(self.path, self._renames, name)
         finally:
             self._features.pop(name, None)
 

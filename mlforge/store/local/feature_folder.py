@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,10 +40,12 @@ class FeatureFolder:
     manifests: ManifestCache
     folders: VersionFolders
     documents: state_files.Documents
+    now: Callable[[str], str] = str
+    """The present name of a feature that has, or had, some name."""
 
     @classmethod
-    def at(cls, path: Path, packing: Packing) -> FeatureFolder:
-        """The folder of the feature that it is named after."""
+    def at(cls, path: Path, packing: Packing, now: Callable[[str], str] = str) -> FeatureFolder:
+        """The folder of the feature that it is named after; now: as the field."""
         return cls(
             name=path.name,
             path=path,
@@ -55,6 +57,7 @@ class FeatureFolder:
             manifests=ManifestCache(),
             folders=VersionFolders(path),
             documents=state_files.Documents(path),
+            now=now,
         )
 
     def version(self, version: Version) -> Path:
@@ -77,7 +80,7 @@ class FeatureFolder:
         try:
             known = self.manifests.get(path)
             if known is None:
-                known = read_manifest(path, self.name, version, self.chunks)
+                known = read_manifest(path, self.document(version), self.chunks)
                 self.manifests.keep(path, known)
         except (FileNotFoundError, NotADirectoryError):
             self.folders.forget(version)
@@ -85,8 +88,8 @@ class FeatureFolder:
         return known
 
     def document(self, version: Version) -> Mapping[str, Any]:
-        """The document of a version's manifest, as it lies; raises as `manifest`."""
-        return read_document(self.version(version) / META, self.name, version)
+        """The document of a version's manifest, with the feature's present name; raises as `manifest`."""
+        return read_document(self.version(version) / META, self.name, version, self.now)
 
     def summaries(self) -> list[VersionSummary]:
         """Summaries of all versions, ascending; one that is removed meanwhile is left out.
@@ -96,8 +99,8 @@ class FeatureFolder:
         summaries = []
         for version in self.versions():
             with suppress(FileNotFoundError, NotADirectoryError):
+                document = self.document(version)
                 path = self.version(version) / META
-                document = read_document(path, self.name, version)
                 summaries.append(manifest_json.summary(document, str(path)))
         return summaries
 

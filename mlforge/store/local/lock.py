@@ -38,11 +38,14 @@ def exclusive(path: Path, timeout_s: float = TIMEOUT_S) -> Iterator[None]:
 
     Raises StoreBusy, naming the holder, if the lock is not free within the timeout.
     """
-    with io.storage_errors(path):
-        descriptor = io.no_link(str(path), os.O_CREAT | os.O_RDWR)
-    _held[descriptor] = os.getpid()
+    deadline = time.monotonic() + timeout_s
+    descriptor = _opened(path)
     try:
         _take(descriptor, path, timeout_s)
+        while not _lies_at(descriptor, path):  # its folder was moved while it was waited for
+            _close(descriptor)
+            descriptor = _opened(path)
+            _take(descriptor, path, max(deadline - time.monotonic(), 0))
         note = {"pid": os.getpid(), "host": socket.gethostname(), "since": to_iso(clock.now())}
         _write_note(descriptor, note)
         try:
@@ -52,11 +55,29 @@ def exclusive(path: Path, timeout_s: float = TIMEOUT_S) -> Iterator[None]:
                 _write_note(descriptor, None)
     finally:
         if _is_ours(descriptor):
-            del _held[descriptor]
-            # Children that were forked behind Python's back have it, too: it must end for all of them.
-            with suppress(OSError):
-                fcntl.flock(descriptor, fcntl.LOCK_UN)
-            os.close(descriptor)
+            _close(descriptor)
+
+
+def _opened(path: Path) -> int:
+    with io.storage_errors(path):
+        descriptor = io.no_link(str(path), os.O_CREAT | os.O_RDWR)
+    _held[descriptor] = os.getpid()
+    return descriptor
+
+
+def _close(descriptor: int) -> None:
+    del _held[descriptor]
+    # Children that were forked behind Python's back have it, too: it must end for all of them.
+    with suppress(OSError):
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
+    os.close(descriptor)
+
+
+def _lies_at(descriptor: int, path: Path) -> bool:
+    """Whether a path still leads to the file that was opened by it."""
+    with suppress(OSError):
+        return os.path.samestat(os.fstat(descriptor), path.lstat())
+    return False
 
 
 def _is_ours(descriptor: int) -> bool:

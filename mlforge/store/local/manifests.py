@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -39,20 +39,24 @@ class ManifestCache:
         return manifest
 
 
-def read_manifest(path: Path, name: str, version: Version, chunks: ManifestChunks) -> Manifest:
-    """The manifest in a file, which must be that version's.
+def read_manifest(path: Path, document: Mapping[str, Any], chunks: ManifestChunks) -> Manifest:
+    """The manifest in a document, as `read_document` gives it.
 
-    Raises FileNotFoundError where there is no file, UnsupportedStore for one of a newer mlforge, and
-    IntegrityError where it, or a chunk that it names, is damaged.
+    path: where it lies. Raises IntegrityError where it, or a chunk that it names, is damaged.
     """
-    document = read_document(path, name, version)
     with well_formed(path), collection_paused():
         lists = chunks.lists(document)
     return manifest_json.from_json(document, str(path), lists)
 
 
-def read_document(path: Path, name: str, version: Version) -> Mapping[str, Any]:
-    """The document of that version in a file; raises as `read_manifest` does."""
+def read_document(
+    path: Path, name: str, version: Version, now: Callable[[str], str] = str
+) -> Mapping[str, Any]:
+    """The document in a file, which must be that version's, with the present name of the feature.
+
+    now: the present name of a feature that has, or had, some name. Raises FileNotFoundError where there is no file,
+    UnsupportedStore for one of a newer mlforge, and IntegrityError where it is damaged.
+    """
     document = io.read_json(path)
     if document is None:
         raise FileNotFoundError(path)
@@ -60,7 +64,11 @@ def read_document(path: Path, name: str, version: Version) -> Mapping[str, Any]:
     with well_formed(path):
         stated = document["name"], document["version"]
     if stated != (name, str(version)):
-        raise IntegrityError(f"{path} is that of {stated[0]} {stated[1]}; restore it from a backup")
+        if not isinstance(stated[0], str) or (now(stated[0]), stated[1]) != (name, str(version)):
+            raise IntegrityError(
+                f"{path} is that of {stated[0]} {stated[1]}; restore it from a backup"
+            )
+        document = {**document, "name": name}
     assert isinstance(document, Mapping)
     return document
 

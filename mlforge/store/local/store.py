@@ -16,6 +16,7 @@
       _metadata/locks/<model>.json       the lock that a model was registered with
       _metadata/services/<service>/1.0.0.json   what a version of a service promises
       _metadata/forgotten.json           salted hashes of the entities that it has forgotten
+      _metadata/renamed.json             the names that features had before
 
 A version is written into a hidden sibling, synced, and renamed into place; only then does
 `_latest.json` change. A crash leaves the version before served and a hidden folder that the next
@@ -39,12 +40,22 @@ from mlforge.core import arguments
 from mlforge.core.failpoints import reach
 from mlforge.core.lock import Lock
 from mlforge.core.manifest import Manifest, Part, VersionSummary
+from mlforge.core.renames import Renames
 from mlforge.core.signatures import named_methods
 from mlforge.core.values import Version
 from mlforge.errors import DefinitionError, StoreError, UnsupportedStore
 from mlforge.store.base import Store
 from mlforge.store.draft import Draft
-from mlforge.store.local import index, io, locks, publishing, services, staging, state_files
+from mlforge.store.local import (
+    index,
+    io,
+    locks,
+    publishing,
+    renaming,
+    services,
+    staging,
+    state_files,
+)
 from mlforge.store.local.erasing import LocalErasure, finish
 from mlforge.store.local.feature_folder import FeatureFolder
 from mlforge.store.local.forgotten import ForgottenFile
@@ -76,6 +87,7 @@ class LocalStore(LocalPartials, LocalErasure, Store):
             )
         self._features: dict[str, FeatureFolder] = {}
         self._identity, self._forgotten = IdentityFile(self.path), ForgottenFile(self.path)
+        self._renames = renaming.RenamesFile(self.path)
 
     def located_at(self, folder: Path) -> LocalStore:
         """The store that a relative path means in a definitions file of that folder."""
@@ -125,7 +137,7 @@ class LocalStore(LocalPartials, LocalErasure, Store):
         """Read `.meta.json`, once while it stays as it is: a refresh and a push ask several times."""
         feature = self._feature(name)
         try:
-            return feature.manifest(version)
+            return self.renames().manifest(feature.manifest(version))
         except (FileNotFoundError, NotADirectoryError):
             if not feature.versions():
                 raise self._not_found(name) from None
@@ -262,7 +274,8 @@ class LocalStore(LocalPartials, LocalErasure, Store):
 
     def locks(self) -> dict[str, Lock]:
         """Read the files of `_metadata/locks`."""
-        return locks.read(self.path)
+        known, names = locks.read(self.path), self.renames().names
+        return {model: lock.renamed(names) for model, lock in known.items()}
 
     def write_lock(self, model: str, lock: Lock) -> None:
         """Replace `_metadata/locks/<model>.json`."""
@@ -296,13 +309,50 @@ class LocalStore(LocalPartials, LocalErasure, Store):
     @contextmanager
     def lock(self, name: str) -> Iterator[None]:
         """An advisory lock on the feature's folder; what a killed writer left is put right first."""
+        self._refuse_former(name)
+        with self._locked(name):
+            yield
+
+    @contextmanager
+    def _locked(self, name: str) -> Iterator[None]:
         folder = self._folder(name)
         with io.storage_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
-        with exclusive(folder / ".refreshing"):
+        with ExitStack() as held:
+            try:
+                held.enter_context(exclusive(folder / ".refreshing"))
+            except StoreError:
+                self._refuse_former(name)  # it was renamed while its lock was waited for
+                raise
             self.establish()
             self.recover(name)
             yield
+
+    def renames(self) -> Renames:
+        """Read `_metadata/renamed.json`."""
+        return self._renames.read()
+
+    def rename(self, before: str, after: str) -> None:
+        """Move the feature's folder."""
+        checked(after)
+        if self.renames().now(before) != after:
+            self.resolve(before)
+            self.establish()
+            first, second = sorted((before, after))
+            with self._locked(first), self._locked(second), exclusive(self.path / renaming.LOCK):
+                self._rename(before, after)
+        renaming.clear(self.path, self._renames)
+        self.regenerate_index()
+
+    def _rename(self, before: str, after: str) -> None:
+        self.resolve(before)
+        if self.versions(after) or self.renames().now(after) not in (before, after):
+            raise StoreError(f"{after} is taken; 'mlforge list' shows what there is")
+        try:
+            renaming.rename(self._renames, self._feature(before), self._feature(after))
+        finally:
+            self._features.pop(before, None)
+            self._features.pop(after, None)
 
     def regenerate_index(self) -> list[str]:
         """Write `_metadata/manifest.json` anew from the versions; returns the features listed."""
@@ -326,7 +376,7 @@ class LocalStore(LocalPartials, LocalErasure, Store):
     def _feature(self, name: str) -> FeatureFolder:
         path = self._folder(name)
         if name not in self._features:
-            self._features[name] = FeatureFolder.at(path, self.packing)
+            self._features[name] = FeatureFolder.at(path, self.packing, self._renames.now)
         return self._features[name]
 
     def _not_found(self, name: str) -> StoreError:

@@ -1,0 +1,122 @@
+"""How a feature gets another name: its folder is moved in one step, between two notes in `_metadata/renamed.json`.
+
+The first note says what is about to move: it counts from the moment when the folder has moved, so a process that ends midway
+leaves a feature with its old name or with its new one, and the same rename goes on from there.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from mlforge.core import clock
+from mlforge.core.disk import sync
+from mlforge.core.failpoints import reach
+from mlforge.core.renames import Rename, Renames
+from mlforge.store.local import io, staging, state_files
+from mlforge.store.local.feature_folder import FeatureFolder
+from mlforge.store.local.leases import unshared
+from mlforge.store.local.lock import exclusive
+from mlforge.store.local.paths import META, State, check_format, no_link, state_of, well_formed
+
+FORMAT = 1
+LOCK = ".renaming"
+
+
+class RenamesFile:
+    """The document of a store's folder, read once while the file stays as it is."""
+
+    def __init__(self, store: Path) -> None:
+        self._store = store
+        self._read_as: tuple[State, Renames, Rename | None] | None = None
+
+    @property
+    def path(self) -> Path:
+        """Where it lies."""
+        return no_link(self._store / "_metadata") / "renamed.json"
+
+    def read(self) -> Renames:
+        """The renames that count by now."""
+        done, begun = self._read()
+        return done.with_rename(begun) if begun and not self._lies(begun.before) else done
+
+    def now(self, name: str) -> str:
+        """The present name of the feature that has, or had, this one."""
+        return self.read().now(name)
+
+    def settled(self) -> Renames:
+        """The renames that count, none of them half noted; call while nobody else renames."""
+        _, begun = self._read()
+        renames = self.read()
+        if begun is not None:
+            self.write(renames)
+        return renames
+
+    def write(self, renames: Renames, begun: Rename | None = None) -> None:
+        """Replace the document, whole or not at all; begun: the one that counts once its folder has moved."""
+        document: dict[str, Any] = {"format": FORMAT, "renames": renames.to_json()}
+        if begun is not None:
+            document["begun"] = Renames((begun,)).to_json()
+        io.write_json(self.path, document)
+
+    def _read(self) -> tuple[Renames, Rename | None]:
+        path = self.path
+        try:
+            state = state_of(path)
+        except (FileNotFoundError, NotADirectoryError):
+            return Renames(), None
+        if self._read_as is None or self._read_as[0] != state:
+            with well_formed(path):
+                document = io.read_json(path) or {}
+                check_format(document, path, FORMAT)
+                done = Renames.from_json(document.get("renames", ()))
+                begun = Renames.from_json(document.get("begun", ())).done
+                self._read_as = state, done, begun[0] if begun else None
+        return self._read_as[1:]
+
+    def _lies(self, name: str) -> bool:
+        """Whether a feature is served under that name."""
+        return (no_link(self._store / name) / state_files.LATEST).is_file()
+
+
+def rename(renames: RenamesFile, before: FeatureFolder, after: FeatureFolder) -> None:
+    """Move a feature's folder to another name, where no feature is served; call with both features' locks held.
+
+    Raises VersionInUse while a reader holds a lease of a version.
+    """
+    store, done = before.path.parent, renames.settled()
+    served = before.pointer()
+    assert served is not None
+    for version in before.versions():
+        if version != served.version:
+            with unshared(before.version(version) / META, f"{before.name} {version}"):
+                pass
+    lease = unshared(before.version(served.version) / META, f"{before.name} {served.version}")
+    with before.exclusive(), lease, io.storage_errors(after.path):
+        begun = Rename(before.name, after.name, clock.now())
+        renames.write(done, begun)
+        reach("rename.noted")
+        after.path.rename(store / staging.new_name())
+        reach("rename.made_room")
+        before.path.rename(after.path)
+        sync(store)
+    reach("rename.moved")
+    renames.settled()
+    reach("rename.settled")
+
+
+def clear(store: Path, renames: RenamesFile) -> None:
+    """Note what a process has moved and not noted, and delete folders without a version that others took the place of."""
+    with exclusive(store / LOCK):
+        renames.settled()
+        for folder in store.glob(f"{staging.PREFIX}*"):
+            if staging.is_litter(folder):
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def forget(store: Path, renames: RenamesFile, name: str) -> None:
+    """Free the former names of a feature that was erased."""
+    if renames.read().of(name):
+        with exclusive(store / LOCK):
+            renames.write(renames.settled().without(name))
