@@ -131,6 +131,7 @@ def candidate_of(
         why=intake.why,
         sources=intake.records,
         tables=intake.tables,
+        table_sources=dict(feature.tables),
         source=source,
         mlforge_version=release(),
     )

@@ -115,6 +115,8 @@ class Manifest:
     """Where some events lay ahead of the clock: the newest that did not, then the instants of those ahead."""
     tables: Mapping[str, tuple[TableRecord, ...]] = field(default_factory=dict)
     """The files of the function's further arguments, by their names."""
+    table_sources: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Where the definition says that those files lie; empty where a release before made the version."""
 
     @property
     def name(self) -> str:

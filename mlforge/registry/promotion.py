@@ -21,7 +21,17 @@ def changed_definitions(store: Store, planned: Iterable[BuildResult]) -> list[st
 
 
 def _is_of_definition(served: Manifest | None, candidate: Manifest) -> bool:
-    return served is not None and _definition(served) == _definition(candidate)
+    return (
+        served is not None
+        and _definition(served) == _definition(candidate)
+        and _same_places(served, candidate)
+    )
+
+
+def _same_places(served: Manifest, candidate: Manifest) -> bool:
+    """Whether tables lie at the same places; so it is taken where a release before did not note them."""
+    then, now = served.table_sources, candidate.table_sources
+    return not then or dict(then) == dict(now)
 
 
 def _definition(manifest: Manifest) -> tuple[str, str, str, frozenset[str]]:

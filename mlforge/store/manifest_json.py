@@ -69,6 +69,7 @@ def head(manifest: Manifest) -> dict[str, Any]:
         "rowwise_reason": manifest.why,
         "source": manifest.source,
         **({"tables": _tables_json(manifest.tables)} if manifest.tables else {}),
+        **({"table_sources": _texts(manifest.table_sources)} if manifest.table_sources else {}),
         "parent": _text(manifest.parent),
         "change_summary": None
         if manifest.change is None
@@ -291,6 +292,7 @@ def _decode(document: Mapping[str, Any], lists: Lists) -> Manifest:
         mlforge_version=document["mlforge_version"],
         frontier=tuple(from_iso(text) or 0 for text in document.get("frontier", ())),
         tables=_tables(document.get("tables", {})),
+        table_sources={n: tuple(t) for n, t in document.get("table_sources", {}).items()},
     )
 
 
@@ -322,6 +324,10 @@ def _tables_json(tables: Mapping[str, Sequence[TableRecord]]) -> dict[str, list[
         ]
         for name, files in tables.items()
     }
+
+
+def _texts(sources: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
+    return {name: list(texts) for name, texts in sources.items()}
 
 
 def _tables(document: Mapping[str, Any]) -> dict[str, tuple[TableRecord, ...]]:

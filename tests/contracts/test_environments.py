@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,6 +11,7 @@ import polars as pl
 import pytest
 
 from mlforge.cli import main
+from mlforge.store.manifest_json import from_json, to_json
 from tests.support.commands import as_json, printed
 from worker.project import Project, Settings
 
@@ -117,6 +119,59 @@ def test_features_in_which_data_alone_changed_are_left_to_the_other_s_own_builds
     shown = printed(capsys, "promote", "--to", "prod", "--yes", "--features", "spend")
     assert "1 column would go: amount__sum__7d" in shown
     assert served(capsys, "--profile", "prod") == {"spend": "2.0.0", "peaks": "1.1.0"}
+
+
+def test_places_of_tables_defaults_and_services_are_definitions_too(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for root in (folder, folder / "prod"):
+        for name in ("old", "new"):
+            table = pl.DataFrame(
+                {"amount": [10.0, 1.0], "rate": [2.0 if name == "new" else 1.0] * 2}
+            )
+            table.write_parquet(root / f"{name}.parquet")
+    edit('at", metrics=[Rolling("7d", {"amount": ["sum"]})])\ndef spend(df):\n    return df.select("user_id", "at", "amount")',
+         'at", metrics=[Rolling("7d", {"amount": ["sum"]})], tables={"rates": "old.parquet"})\n'
+         'def spend(df, rates):\n    return df.join(rates, on="amount").select("user_id", "at", amount="rate")')  # fmt: skip
+    printed(capsys, "promote", "--to", "prod", "--yes")
+    meta = folder / "prod/store/spend/1.0.0/.meta.json"
+    assert json.loads(meta.read_text())["table_sources"] == {"rates": ["old.parquet"]}
+    (folder / "prod/old.parquet").write_bytes((folder / "prod/new.parquet").read_bytes())
+    assert as_json(capsys, "promote", "--to", "prod", "--yes")["left"] == ["spend", "peaks"]
+    edit("old.parquet", "new.parquet")
+    document = as_json(capsys, "promote", "--to", "prod", "--yes")
+    assert [f["feature"] for f in document["features"]] == ["spend"]
+    document = json.loads(meta.read_text())
+    del document["table_sources"]  # as a release before wrote it
+    assert "table_sources" not in to_json(from_json(document, "spend"))
+    edit("name=", 'services=[Service("checkout", [spend])], name=')
+    edit("import Definitions,", "import Definitions, Service,")
+    document = as_json(capsys, "promote", "--to", "prod", "--yes")
+    assert (document["features"], document["services"]) == ([], ["checkout"])
+    assert (folder / "prod/store/_metadata/services/checkout/1.0.0.json").exists()
+    edit('tables={"rates"', 'defaults={"amount__sum__7d": 7}, tables={"rates"')
+    document = as_json(capsys, "promote", "--to", "prod", "--yes")
+    assert [f["feature"] for f in document["features"]] == ["spend"]
+    assert "prod has these definitions already" in printed(capsys, "promote", "--to", "prod")
+    edit("[spend])]", '[spend], derive={"long": "length(spend__amount__sum__7d)"})]')
+    unkept = as_json(capsys, "plan", "--profile", "prod")["unkept"]
+    assert "length" in unkept["checkout"]
+
+
+def test_a_feature_that_is_new_and_another_that_would_vanish_may_be_one_that_was_renamed(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    printed(capsys, "build")
+    edit("def spend", "def outlay")
+    edit("source=spend", "source=outlay")
+    edit("[spend, peaks]", "[outlay, peaks]")
+    shown = " ".join(printed(capsys, "plan").split())
+    assert "outlay would begin anew with the code and settings of spend" in shown
+    assert "'mlforge rename spend outlay' keeps its history" in shown
+    printed(capsys, "rename", "spend", "outlay", "--yes")
+    shown = printed(capsys, "plan")
+    assert "vanish" not in shown
+    assert "rename" not in shown
 
 
 def test_nothing_is_applied_where_a_feature_would_fail_or_the_choice_is_unclear(

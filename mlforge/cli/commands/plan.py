@@ -46,7 +46,7 @@ def plan(args: argparse.Namespace) -> int:
     JSON: as that of `build`, with `columns` (`{feature: {"added", "removed", "retyped"}}`) and `vanish`
     (`[{"feature", "version", "rows"}]`: stored features that the definitions no longer name, where no features are
     selected); `version` is the one that a build would publish, path that of a version that exists, and
-    `defaults` has the defaults of features that would be others (`{feature: {column: {"from", "to"}}}`), `services` the versions of services that would be kept (`[{"service", "from", "to", "bump", "details"}]`), and
+    `defaults` has the defaults of features that would be others (`{feature: {column: {"from", "to"}}}`), `services` the versions of services that would be kept (`[{"service", "from", "to", "bump", "details"}]`), `unkept` why no version of a service would be (`{service: reason}`), and
     `locks` lists registered locks that would break (`[{"model", "service", "changes": [{"column", "why"}]}]`);
     `keys_written` counts the keys that a push would write or delete (null without an online store, or when it
     does not answer).
@@ -61,10 +61,9 @@ def plan(args: argparse.Namespace) -> int:
         args.json,
         columns=columns,
         vanish=planned.vanishing,
-        defaults={
-            name: json for name, c in planned.defaults.items() if (json := _defaults_json(c))
-        },
+        defaults=planned.other_defaults,
         services=[_service_json(*service) for service in planned.services],
+        unkept=planned.unkept,
         locks=locks,
     )
     if code or not args.exit_code:
@@ -92,6 +91,12 @@ class Planned:
     unkept: dict[str, str]
     broken: list[BrokenLock]
 
+    @property
+    def other_defaults(self) -> dict[str, dict[str, Any]]:
+        """The defaults of features that would be others, by feature and column, as JSON has them."""
+        changes = {name: _defaults_json(change) for name, change in self.defaults.items()}
+        return {name: columns for name, columns in changes.items() if columns}
+
 
 def plan_of(args: argparse.Namespace) -> Planned:
     """The plan of a command line with the options of `configure_options`."""
@@ -116,7 +121,7 @@ def show_plan(planned: Planned) -> None:
         note(_how(result))
         for text in _columns_text(definitions.store, result, planned.differences[name]):
             note(f"{name}: {text}", "yellow")
-        for column, default in _defaults_json(planned.defaults[name]).items():
+        for column, default in planned.other_defaults.get(name, {}).items():
             before, after = (_default_text(default[side]) for side in ("from", "to"))
             note(f"{name}: the default of {column} would change: {before} -> {after}", "yellow")
         hold = definitions.store.books(result.feature).hold
@@ -128,6 +133,12 @@ def show_plan(planned: Planned) -> None:
             f"other versions stay in the store, its rows online go after {definitions.settings.gone_after}",
             "red",
         )
+        for name in _same_code(definitions.store, outcome, gone["feature"]):
+            note(
+                f"{name} would begin anew with the code and settings of {gone['feature']}; if it is the same feature, "
+                f"'mlforge rename {gone['feature']} {name}' keeps its history",
+                "yellow",
+            )
     for service, kept, version in planned.services:
         bump = f" ({version.bump.upper()})" if version.bump else ""
         why = f": {'; '.join(version.details[:_TOLD])}" if version.details else ""
@@ -162,6 +173,16 @@ def _other_defaults(
     for name in outcome.results:
         before = definitions.store.books(name).defaults
         yield name, DefaultsChange(before, described_defaults(definitions.feature(name).defaults))
+
+
+def _same_code(store: Store, outcome: Outcome, gone: str) -> Iterator[str]:
+    """The features without a version whose code and settings are those of one that would vanish."""
+    last = store.latest(gone)
+    for name, result in outcome.results.items():
+        if last and result.manifest and store.latest(name) is None:
+            then, now = ((m.code_hash, m.config_hash, m.source) for m in (last, result.manifest))
+            if then == now:
+                yield name
 
 
 def _services(

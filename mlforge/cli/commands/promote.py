@@ -34,9 +34,10 @@ def promote(args: argparse.Namespace) -> int:
 
     Exit code 1 if a feature would fail, and then nothing is applied, or fails.
 
-    JSON: as that of `build`, of the features that were applied, with `profile` and `left`: features in which data alone
-    changed. It needs --yes.
+    JSON: as that of `build`, of the features that were applied, with `profile`, `left`: features in which data alone
+    changed, and `services`: those of which a version was to be kept. It needs --yes.
     """
+    from mlforge.definitions.services import keep_services
     from mlforge.registry.promotion import changed_definitions
 
     if args.profile not in (None, args.to):
@@ -47,21 +48,28 @@ def promote(args: argparse.Namespace) -> int:
         )
     planned = _planned(args)
     results = planned.outcome.results
-    names = changed_definitions(planned.definitions.store, results.values())
+    definitions = planned.definitions
+    changed = changed_definitions(definitions.store, results.values())
+    names = [name for name in results if name in changed or name in planned.other_defaults]
     left = [name for name, result in results.items() if result.changed and name not in names]
+    services = [service for service, _, _ in planned.services]
+    told = {"profile": args.to, "left": left, "services": services}
     if not args.json:
         show_plan(planned)
-        for text in _told(args.to, names, left):
+        for text in _told(args.to, names, services, left):
             note(text)
-    if planned.outcome.failures or not names:
-        nothing = Outcome(planned.definitions.store, {}, planned.outcome.failures)
-        return end(nothing, args.json, profile=args.to, left=left)
-    if not args.yes and not confirmed(f"apply {', '.join(names)} to {args.to}?"):
+    if planned.outcome.failures or not (names or services):
+        return end(Outcome(definitions.store, {}, planned.outcome.failures), args.json, **told)
+    if not args.yes and not confirmed(f"apply {', '.join(names + services)} to {args.to}?"):
         raise MlforgeError("nothing was applied; --yes applies without asking")
-    applied = _applied(planned, names)
-    if not args.json:
+    if names:
+        applied = _applied(planned, names)
+    else:
+        keep_services(definitions.services.values(), definitions.store)
+        applied = Outcome(definitions.store, {}, {})
+    if not args.json and names:
         print(table(BUILT, built_rows(applied, BUILT), right=("rows", "time")))
-    return end(applied, args.json, profile=args.to, left=left)
+    return end(applied, args.json, **told)
 
 
 def _planned(args: argparse.Namespace) -> Planned:
@@ -70,9 +78,10 @@ def _planned(args: argparse.Namespace) -> Planned:
     return plan_of(argparse.Namespace(**options))
 
 
-def _told(profile: str, names: list[str], left: list[str]) -> list[str]:
-    applied = f"{plural(len(names), 'definition')} to apply to {profile}: {', '.join(names)}"
-    texts = [applied if names else f"{profile} has these definitions already"]
+def _told(profile: str, names: list[str], services: list[str], left: list[str]) -> list[str]:
+    new = [*names, *(f"service {service}" for service in services)]
+    applied = f"{plural(len(new), 'definition')} to apply to {profile}: {', '.join(new)}"
+    texts = [applied if new else f"{profile} has these definitions already"]
     if left:
         texts.append(f"left to {profile}'s own builds, for data alone changed: {', '.join(left)}")
     return texts
