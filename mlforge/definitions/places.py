@@ -12,6 +12,7 @@ from mlforge.core.arguments import shown
 from mlforge.definitions.collection import describe_store
 from mlforge.errors import DefinitionError
 from mlforge.online import OnlineStore
+from mlforge.online.opening import online_store_at
 from mlforge.store import Store
 from mlforge.store.addresses import is_bucket
 from mlforge.store.opening import store_at
@@ -32,13 +33,19 @@ def checked_store(store: object) -> Store:
     )
 
 
-def check_online_store(online_store: object) -> None:
-    """Raise DefinitionError for what is neither an online store nor None."""
-    if online_store is not None and not isinstance(online_store, OnlineStore):
-        raise DefinitionError(
-            "Definitions: online_store must be an OnlineStore such as RedisStore(host='localhost'), "
-            f"not {shown(online_store)}"
-        )
+def checked_online_store(online_store: object) -> OnlineStore | None:
+    """The online store, of a URL too; DefinitionError for all else."""
+    if isinstance(online_store, str):
+        try:
+            return online_store_at(online_store)
+        except DefinitionError as error:
+            raise DefinitionError(f"Definitions: online_store: {error}") from None
+    if online_store is None or isinstance(online_store, OnlineStore):
+        return online_store
+    raise DefinitionError(
+        "Definitions: online_store must be an OnlineStore such as RedisStore(host='localhost') or the URL of one such "
+        f"as 'redis://localhost:6379/0', not {shown(online_store)}"
+    )
 
 
 def store_located_at(store: Store, folder: Path) -> Store:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from mlforge.definitions.profiles import OnlinePlace, Profile
 from mlforge.definitions.registry import Definitions
 from mlforge.errors import DefinitionError
-from mlforge.online import OnlineStore, RedisStore
+from mlforge.online import OnlineStore
+from mlforge.online.opening import online_store_at
 from mlforge.store.opening import store_at
 
 
@@ -23,14 +24,10 @@ def placed(definitions: Definitions, profile: Profile) -> Definitions:
     )
 
 
-def _online(before: OnlineStore | None, place: OnlinePlace, where: str) -> RedisStore:
-    """The Redis store at a place, with the TTL and prefix of the one before it where the place has none."""
-    ttl, prefix = place.ttl, place.prefix
-    if isinstance(before, RedisStore):
-        ttl = before.ttl if ttl is None else ttl
-        prefix = before.prefix if prefix is None else prefix
-    named = {} if prefix is None else {"prefix": prefix}
+def _online(before: OnlineStore | None, place: OnlinePlace, where: str) -> OnlineStore:
+    """The online store at a place, with the settings of one of its kind before it where the place has none."""
+    settings = {"ttl": place.ttl, "prefix": place.prefix}
     try:
-        return RedisStore.from_url(place.url, ttl, **named)
+        return online_store_at(place.url, before, settings)
     except DefinitionError as error:
         raise DefinitionError(f"{where}: {error}") from None

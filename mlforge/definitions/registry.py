@@ -29,7 +29,7 @@ from mlforge.definitions.collection import (
 from mlforge.definitions.places import (
     absolute,
     calling_folder,
-    check_online_store,
+    checked_online_store,
     checked_store,
     described_places,
     parsed_root,
@@ -86,7 +86,7 @@ class Definitions:
         self,
         store: Store | str,
         features: Iterable[Feature | ModuleType],
-        online_store: OnlineStore | None = None,
+        online_store: OnlineStore | str | None = None,
         engine: str = "polars",
         name: str | None = None,
         root: str | Path | None = None,
@@ -100,7 +100,7 @@ class Definitions:
         services: Iterable[Service] = (),
     ) -> None:
         store = checked_store(store)
-        check_online_store(online_store)
+        online_store = checked_online_store(online_store)
         gone = Duration.parse(gone_after, "Definitions: gone_after")
         self.loaded_from: tuple[str | None, Path] | None = None
         self.settings = Settings(

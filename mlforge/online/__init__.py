@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from mlforge.online.base import OnlineStore
@@ -10,6 +11,7 @@ from mlforge.online.decoding import Row
 from mlforge.online.requests import RowRequest
 
 if TYPE_CHECKING:
+    from mlforge.online.postgres.store import PostgresStore
     from mlforge.online.redis.store import RedisStore
 
 __all__ = [
@@ -17,6 +19,7 @@ __all__ = [
     "OnlineBooks",
     "OnlineStore",
     "Owner",
+    "PostgresStore",
     "RedisStore",
     "Row",
     "RowRequest",
@@ -24,10 +27,14 @@ __all__ = [
 ]
 
 
+_BACKENDS = {
+    "PostgresStore": "mlforge.online.postgres.store",
+    "RedisStore": "mlforge.online.redis.store",
+}
+
+
 def __getattr__(name: str) -> Any:
     """Backends by name, imported when first used: the contract does not depend on them."""
-    if name != "RedisStore":
+    if name not in _BACKENDS:
         raise AttributeError(f"module 'mlforge.online' has no attribute {name!r}")
-    from mlforge.online.redis.store import RedisStore
-
-    return RedisStore
+    return getattr(import_module(_BACKENDS[name]), name)

@@ -315,8 +315,17 @@ class OnlineStore(ABC):
     def books_of(self, features: Sequence[str]) -> dict[str, OnlineBooks | None]:
         """The books of several features, by name, as `books` gives them; features with damaged books are left out.
 
-        Raises OnlineUnavailable where the server does not answer.
+        They are asked for in one call; one by one where some are damaged. Raises OnlineUnavailable where the server does not answer.
         """
+        try:
+            answers = self._fetch([RowRequest(feature) for feature in features])
+        except OnlineUnavailable:
+            raise
+        except OnlineError:
+            return self._books_one_by_one(features)
+        return dict(zip(features, (books for books, _ in answers), strict=True))
+
+    def _books_one_by_one(self, features: Sequence[str]) -> dict[str, OnlineBooks | None]:
         books: dict[str, OnlineBooks | None] = {}
         for feature in features:
             try:

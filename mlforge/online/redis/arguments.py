@@ -8,11 +8,8 @@ from pathlib import Path
 
 from mlforge.core.arguments import number, path, shown, text
 from mlforge.errors import DefinitionError
-from mlforge.store import Store
 
 _PREFIX = re.compile(r"[A-Za-z0-9_.:-]{1,100}")
-_LONGEST_TTL = 10**12
-"""Seconds: some 30,000 years. A server refuses expiries whose milliseconds do not fit 64 bits."""
 
 
 def password_in(file: str | os.PathLike[str], password: str | None) -> str:
@@ -60,30 +57,6 @@ def _text_or_none(value: object, name: str) -> str | None:
         return value
     raise DefinitionError(  # without the value: it may be a password
         f"RedisStore: {name} must be a text, not of type {type(value).__name__}; leave it out for none"
-    )
-
-
-def checked_ttl(ttl: object) -> int | None:
-    """The TTL in seconds, None for ever."""
-    if ttl is None:
-        return None
-    if isinstance(ttl, bool) or not isinstance(ttl, int) or ttl <= 0:
-        raise DefinitionError(
-            f"RedisStore: ttl={shown(ttl)} must be whole seconds above zero, or None for no expiry"
-        )
-    if ttl > _LONGEST_TTL:
-        raise DefinitionError(
-            f"RedisStore: ttl={shown(ttl)} is longer than a server keeps; use None for no expiry"
-        )
-    return ttl
-
-
-def checked_owner(owner: object) -> Store | str | None:
-    """The offline store whose rows readers mean, or its id; None for any."""
-    if owner is None or isinstance(owner, Store) or (isinstance(owner, str) and owner):
-        return owner
-    raise DefinitionError(
-        f"RedisStore: owner={shown(owner)} is not allowed; give the offline store, or its id"
     )
 
 

@@ -16,9 +16,9 @@ from mlforge.core.values import check_name, is_name, to_iso
 from mlforge.errors import (
     OnlineError,
     OnlineRefused,
-    OnlineUnavailable,
     StalePush,
 )
+from mlforge.online.arguments import checked_owner, checked_ttl
 from mlforge.online.base import OnlineStore
 from mlforge.online.books import INCOMPLETE, Claim, Evidence, OnlineBooks, Target
 from mlforge.online.chunks import Rows
@@ -32,10 +32,8 @@ from mlforge.online.codec import (
 )
 from mlforge.online.redis import resp, scripts
 from mlforge.online.redis.arguments import (
-    checked_owner,
     checked_prefix,
     checked_server,
-    checked_ttl,
     password_in,
 )
 from mlforge.online.redis.fetched_books import (
@@ -119,8 +117,8 @@ class RedisStore(OnlineStore):
     def _configure(
         self, server: Server, ttl: int | None, prefix: str, owner: Store | str | None
     ) -> None:
-        self.owner = checked_owner(owner)
-        self.ttl = checked_ttl(ttl)
+        self.owner = checked_owner(owner, "RedisStore")
+        self.ttl = checked_ttl(ttl, "RedisStore")
         self.prefix = checked_prefix(prefix)
         self._server = server
         self._known: dict[str, KnownBooks] = {}
@@ -150,16 +148,6 @@ class RedisStore(OnlineStore):
         """The feature's books; None if it was never pushed, or not renewed in time."""
         [(books, _)] = self._fetch([RowRequest(feature)])
         return books
-
-    def books_of(self, features: Sequence[str]) -> dict[str, OnlineBooks | None]:
-        """The books of several features, in one call to the server."""
-        try:
-            answers = self._fetch([RowRequest(feature) for feature in features])
-        except OnlineUnavailable:
-            raise
-        except OnlineError:  # some are damaged
-            return super().books_of(features)
-        return dict(zip(features, (books for books, _ in answers), strict=True))
 
     def features(self) -> list[str]:
         """The features that were pushed here and not dropped since, by name; OnlineError for a list of another type."""

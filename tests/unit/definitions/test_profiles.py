@@ -138,7 +138,7 @@ def test_a_variable_that_is_not_set_is_named_and_no_value_ever_is(folder: Path) 
     os.environ["URL"] = f"http://:{SECRET}@host"
     try:
         with pytest.raises(
-            DefinitionError, match=r"profiles\.x: online_store: .*no Redis URL"
+            DefinitionError, match=r"profiles\.x: online_store: .*no URL of an online store"
         ) as caught:
             load(None, here=folder, profile="x")
     finally:

@@ -1,0 +1,52 @@
+"""From a URL to the online store that it names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from mlforge.errors import DefinitionError
+from mlforge.online.base import OnlineStore
+
+
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    """A kind of online store: its class, how it is opened from a URL, and the settings it takes beside that."""
+
+    store: type[OnlineStore]
+    open: Callable[..., OnlineStore]
+    settings: tuple[str, ...]
+
+
+def online_store_at(
+    url: str, before: OnlineStore | None = None, settings: Mapping[str, Any] | None = None
+) -> OnlineStore:
+    """The online store at a URL; nothing is connected yet.
+
+    before: a store whose settings it takes over where it is of the same kind and they are not given. Raises
+    DefinitionError, which does not quote the URL, for one of no known kind, and for a setting that the kind does not take.
+    """
+    kind = _kind(url)
+    given = {name: value for name, value in (settings or {}).items() if value is not None}
+    if unknown := sorted(given.keys() - set(kind.settings)):
+        raise DefinitionError(
+            f"{kind.store.__name__} takes no {unknown[0]!r}; it takes {', '.join(kind.settings)}"
+        )
+    if isinstance(before, kind.store):
+        given = {name: getattr(before, name) for name in kind.settings} | given
+    return kind.open(url, **given)
+
+
+def _kind(url: str) -> _Kind:
+    from mlforge.online import PostgresStore, RedisStore
+
+    scheme = url.partition("://")[0]
+    if scheme in ("redis", "rediss", "unix"):
+        return _Kind(RedisStore, RedisStore.from_url, ("ttl", "prefix"))
+    if scheme in ("postgresql", "postgres"):
+        return _Kind(PostgresStore, PostgresStore, ("ttl", "prefix"))
+    raise DefinitionError(
+        "this is no URL of an online store; write redis://[[user]:password@]host:port/db (rediss:// over TLS), or "
+        "postgresql://user:password@host:port/database, with the password percent-encoded"
+    )
