@@ -18,7 +18,8 @@ from mlforge.serve.events import Events
 from mlforge.serve.http import Disconnected, Message, Receive, Reply, Scope, Send, header, respond
 from mlforge.serve.incoming.routes import Incoming
 from mlforge.serve.kept_services import KeptServices
-from mlforge.serve.keys import AT_LOOPBACK, Admission, keys_in
+from mlforge.serve.keys import AT_LOOPBACK, Admission
+from mlforge.serve.keys_file import keys_in
 from mlforge.serve.limits import Limits
 from mlforge.serve.live import Live
 from mlforge.serve.operations import Operations
@@ -101,7 +102,7 @@ class App:
 
         try:
             if self._admission is not None:
-                self._admission.check(scope)
+                await self._admission.check(scope)
             elif self._at_loopback:
                 check_named_here(scope)
             if self._reads.takes(scope):

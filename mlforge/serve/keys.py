@@ -1,29 +1,18 @@
-"""API keys: who may ask for what, and how often, from a file that holds the keys' hashes alone.
-
-[checkout-app]
-sha256 = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
-services = ["checkout_fraud"]     # these alone; without it, all that the server answers
-per_second = 200                  # requests, by each process; without it, any number
-sources = ["purchases"]           # may send rows to these; without it, to none
-operates = true                   # may also approve, retry and roll back; without it, only read
-"""
+"""API keys and tokens: who may ask for what, and how often."""
 
 from __future__ import annotations
 
 import math
-import re
 import time
-import tomllib
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
-from pathlib import Path
+from itertools import groupby
 from typing import Any
 
-from mlforge.core.arguments import shown
-from mlforge.errors import DefinitionError, did_you_mean
 from mlforge.serve.http import Scope, header
+from mlforge.serve.oidc import Claims, Issuer, Tokens, issuer_of
 from mlforge.serve.origins import this_machine
 from mlforge.serve.problems import Refused
 from mlforge.serve.reads import SERVICES
@@ -38,15 +27,14 @@ _API = "/v1/"
 _OF_SOURCES = ("/v1/sources/", "/v1/drops/")
 _PAGE_OF_SERVICE = "/services/"
 _HOLDER, AT_LOOPBACK = "mlforge.key", "mlforge.at_loopback"
-_FIELDS = ("sha256", "services", "per_second", "operates", "sources")
 _LONGEST_WAIT_S = 86_400
-_HASH = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True)
 class ApiKey:
-    """A key as the file has it.
+    """An entry of the file of keys: a key, or the tokens of an issuer.
 
+    hash: of the key; empty where a token is brought. issuer, claims: whose tokens, and what each must claim.
     services: None for all that the server answers. per_second: None for any number. operates: whether its holder may approve, retry and roll back.
     sources: those that its holder may send rows to.
     """
@@ -57,6 +45,12 @@ class ApiKey:
     per_second: float | None = None
     operates: bool = False
     sources: frozenset[str] = frozenset()
+    issuer: Issuer | None = None
+    claims: Mapping[str, Any] = field(default_factory=dict, hash=False)
+
+    def fits(self, claims: Claims) -> bool:
+        """Whether a token that claims so is one of these: a claim that is a list may hold what is asked for among others."""
+        return all(_holds(claims.get(name), value) for name, value in self.claims.items())
 
     def allows(self, path: str) -> bool:
         """Whether the key's holder may ask for a path."""
@@ -80,16 +74,25 @@ class Admission:
     """The check of each request's key; clock: seconds that only go forward."""
 
     def __init__(self, keys: Collection[ApiKey], clock: Callable[[], float] = time.monotonic):
-        self._by_hash = {key.hash: key for key in keys}
+        self._by_hash = {key.hash: key for key in keys if key.issuer is None}
+        self._by_issuer: dict[str, list[ApiKey]] = {}
+        for key in keys:
+            if key.issuer is not None:
+                self._by_issuer.setdefault(key.issuer.url, []).append(key)
+        self._tokens = Tokens()
         self._allowances: dict[str, _Allowance] = {}
         self._clock = clock
 
-    def check(self, scope: Scope) -> None:
-        """Raise Refused: 401 without a key that is known, 403 for what it does not allow, 429 for too many requests."""
+    async def check(self, scope: Scope) -> None:
+        """Raise Refused: 401 without a key or token that is known, 403 for what it does not allow, 429 for too many requests."""
         path: str = scope["path"]
         if path in OPEN or path.startswith(ASSETS):
             return
-        key = scope[_HOLDER] = self.holder(_brought(scope))
+        brought = _brought(scope)
+        key = self.holder(brought)
+        if key is None and self._by_issuer:
+            key = await self._token_holder(brought)
+        scope[_HOLDER] = key
         if key is None:
             raise Refused(
                 401, "unknown_key", "send a key that this server knows: 'Authorization: Bearer KEY'"
@@ -109,6 +112,27 @@ class Admission:
         """The entry of a key; None where the file has none."""
         return self._by_hash.get(sha256(key).hexdigest())
 
+    async def _token_holder(self, token: bytes) -> ApiKey | None:
+        """The entry of a token, for its own subject; None for what is no token of an issuer here. Refused for one that is not taken."""
+        entries = self._by_issuer.get(str(issuer_of(token)), ())
+        refusal = None
+        for issuer, alike in groupby(entries, lambda entry: entry.issuer):
+            assert issuer is not None
+            try:
+                claims = await self._tokens.claims(token, issuer)
+            except Refused as error:  # another entry may be for another audience
+                refusal = refusal or error
+                continue
+            entry = next((entry for entry in alike if entry.fits(claims)), None)
+            if entry is not None:
+                subject = str(claims["sub"])
+                of_subject = sha256(f"{issuer.url} {subject}".encode()).hexdigest()
+                return replace(entry, name=f"{entry.name}/{subject}", hash=of_subject)
+            refusal = Refused(403, "not_allowed", "no entry of the file of keys is for such tokens")
+        if refusal is not None:
+            raise refusal
+        return None
+
     def _takes_one(self, key: str, per_second: float) -> bool:
         now, most = self._clock(), max(per_second, 1.0)
         allowance = self._allowances.setdefault(key, _Allowance(most, now))
@@ -118,6 +142,12 @@ class Admission:
             return False
         allowance.left -= 1
         return True
+
+
+def _holds(claim: object, value: object) -> bool:
+    """Whether a claim says a value, or each of several."""
+    claimed = claim if isinstance(claim, list) else [claim]
+    return all(one in claimed for one in (value if isinstance(value, list) else [value]))
 
 
 def holder_of(scope: Scope) -> ApiKey | None:
@@ -186,78 +216,3 @@ def _kept(cookies: str) -> bytes:
             except ValueError:
                 return b""
     return b""
-
-
-def keys_in(file: Path, services: Mapping[str, object]) -> list[ApiKey]:
-    """The keys of a file. Raises DefinitionError for one that cannot be read or understood; it quotes no hash.
-
-    services: those that there are, by name.
-    """
-    try:
-        document = tomllib.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise DefinitionError(f"the keys in {file} cannot be read: {error}") from None
-    keys = [_key(f"{file}: [{name}]", name, entry, services) for name, entry in document.items()]
-    if not keys:
-        raise DefinitionError(f"{file} holds no key; nobody could ask for anything")
-    if len({key.hash for key in keys}) < len(keys):
-        raise DefinitionError(f"{file}: two entries have one key; give each a key of its own")
-    return keys
-
-
-def _key(what: str, name: str, entry: Any, services: Mapping[str, object]) -> ApiKey:
-    if not isinstance(entry, dict):
-        raise DefinitionError(f'{what} is no table; write sha256 = "..." below [{name}]')
-    for field in entry:
-        if field not in _FIELDS:
-            raise DefinitionError(f"{what} has no field {field!r}; {did_you_mean(field, _FIELDS)}")
-    hashed = entry.get("sha256")
-    if not isinstance(hashed, str) or not _HASH.fullmatch(hashed):
-        raise DefinitionError(
-            f"{what}: sha256 must be the key's hash, 64 hex digits in small letters"
-        )
-    if hashed == sha256(b"").hexdigest():
-        raise DefinitionError(f"{what}: sha256 is that of no key at all, which everybody has")
-    operates = entry.get("operates", False)
-    if not isinstance(operates, bool):
-        raise DefinitionError(f"{what}: operates is {shown(operates)}; write true or false")
-    sources = _names(what, entry, "sources") or []
-    return ApiKey(
-        name,
-        hashed,
-        _services(what, entry, services),
-        _rate(what, entry),
-        operates,
-        frozenset(source.strip("/") for source in sources),
-    )
-
-
-def _services(
-    what: str, entry: Mapping[str, Any], services: Mapping[str, object]
-) -> frozenset[str] | None:
-    names = _names(what, entry, "services")
-    if names is None:
-        return None
-    for name in names:
-        if name not in services:
-            raise DefinitionError(f"{what}: no service {name!r}; {did_you_mean(name, services)}")
-    return frozenset(names)
-
-
-def _names(what: str, entry: Mapping[str, Any], field: str) -> list[str] | None:
-    """The names that a field lists; None where the entry has no such field."""
-    names = entry.get(field)
-    if names is None:
-        return None
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise DefinitionError(f"{what}: {field} is {shown(names)}; write a list of names")
-    return names
-
-
-def _rate(what: str, entry: Mapping[str, Any]) -> float | None:
-    rate = entry.get("per_second")
-    if rate is None:
-        return None
-    if type(rate) not in (int, float) or not 0 < rate < math.inf:
-        raise DefinitionError(f"{what}: per_second is {shown(rate)}; write a number above 0")
-    return float(rate)

@@ -26,7 +26,7 @@ def this_machine(scope: Scope) -> bool:
     The name matters: a page of elsewhere may have its own name resolved to this machine.
     """
     names = {name for name, _ in scope["headers"]}
-    if names.intersection(_FORWARDED) or not _is_loopback(_hostname(header(scope, b"host"))):
+    if names.intersection(_FORWARDED) or not is_loopback(_hostname(header(scope, b"host"))):
         return False
     return b"origin" not in names or own_page(scope)
 
@@ -38,7 +38,7 @@ def check_named_here(scope: Scope) -> None:
     A request without `Host` comes from no browser.
     """
     host = header(scope, b"host")
-    if host and not _is_loopback(_hostname(host)):
+    if host and not is_loopback(_hostname(host)):
         raise Refused(
             421,
             "other_host",
@@ -50,10 +50,11 @@ def at_loopback(listener: socket.socket) -> bool:
     """Whether a socket listens at a loopback address, which other machines do not reach."""
     if listener.family not in (socket.AF_INET, socket.AF_INET6):
         return False
-    return _is_loopback(listener.getsockname()[0])
+    return is_loopback(listener.getsockname()[0])
 
 
-def _is_loopback(host: str | None) -> bool:
+def is_loopback(host: str | None) -> bool:
+    """Whether a host's name or address is of this machine alone."""
     if host is None or host == "localhost":
         return host is not None
     try:

@@ -23,7 +23,8 @@ from mlforge.errors import DefinitionError
 from mlforge.metrics import Rolling
 from mlforge.online import RedisStore
 from mlforge.serve.app import App
-from mlforge.serve.keys import Admission, ApiKey, keys_in
+from mlforge.serve.keys import Admission, ApiKey
+from mlforge.serve.keys_file import keys_in
 from mlforge.serve.limits import Limits
 from mlforge.serve.problems import Refused
 from mlforge.serve.read_request import ARROW
@@ -613,7 +614,9 @@ def test_requests_are_let_in_again_as_time_goes_by() -> None:
 
     def refused() -> bool:
         try:
-            admission.check({"path": PLAIN, "headers": [(b"authorization", b"Bearer key")]})
+            asyncio.run(
+                admission.check({"path": PLAIN, "headers": [(b"authorization", b"Bearer key")]})
+            )
         except Refused:
             return True
         return False

@@ -25,7 +25,7 @@ from mlforge.serve.app import App
 from mlforge.serve.incoming import gather
 from mlforge.serve.incoming.rows import frame_of
 from mlforge.serve.incoming.writing import clear, write_frame
-from mlforge.serve.keys import keys_in
+from mlforge.serve.keys_file import keys_in
 from mlforge.serve.limits import Limits
 from mlforge.serve.problems import Refused
 from mlforge.serve.read_request import ARROW
