@@ -28,6 +28,7 @@ from mlforge.serve.page.routes import Page
 from mlforge.serve.problems import UNEXPECTED, Problem, problem_of
 from mlforge.serve.reads import Reads
 from mlforge.serve.served_log import ServedLog
+from mlforge.serve.tracing import Tracing
 
 _GONE = 499
 """The status that stands in figures for a request without an answer: its caller has gone."""
@@ -40,7 +41,7 @@ class App:
     """An ASGI application that answers from the definitions' online store, and tells what their store holds.
 
     keys: the file of API keys; without it nobody needs one. live: what workers do; None where there are none. at_loopback: whether it is reached at loopback addresses alone:
-    without keys, this machine may then send rows, and requests that name another host are refused. Raises DefinitionError for definitions without an online store, and for a file of keys that is not understood.
+    without keys, this machine may then send rows, and requests that name another host are refused. tracing: spans of the requests whose callers trace them; None makes none. Raises DefinitionError for definitions without an online store, and for a file of keys that is not understood.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class App:
         keys: Path | None = None,
         live: Live | None = None,
         at_loopback: bool = False,
+        tracing: Tracing | None = None,
     ) -> None:
         store, limits = definitions.online_store, limits or Limits()
         if store is None:
@@ -59,7 +61,7 @@ class App:
             )
         self.definitions, self.store, self.counters = definitions, store, Counters()
         self._admission = None if keys is None else Admission(keys_in(keys, definitions.services))
-        self._at_loopback = at_loopback
+        self._at_loopback, self._tracing = at_loopback, tracing
         self._served = ServedLog(definitions)
         self._reads = Reads(definitions, store, limits, KeptServices(definitions), self._served)
         catalogue = Catalogue(definitions, store, limits, self.counters, keys is not None)
@@ -83,13 +85,18 @@ class App:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, or follow the server's start and end."""
         if scope["type"] == "http":
-            await self._http(scope, receive, send)
+            if self._tracing is None:
+                await self._http(scope, receive, send)
+                return
+            with self._tracing.span(scope) as span:
+                span.end(*await self._http(scope, receive, send))
         elif scope["type"] == "lifespan":
             await self._lifespan(receive, send)
         else:
             await send({"type": "websocket.close"})
 
-    async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _http(self, scope: Scope, receive: Receive, send: Send) -> tuple[str, int]:
+        """Answer a request; its route for figures, and the status."""
         began, status = time.perf_counter(), _GONE
         scope = _below_root(scope)
         scope[AT_LOOPBACK] = self._at_loopback
@@ -117,7 +124,9 @@ class App:
                 await respond(sent, self._told(_problem(error, scope), scope))
         finally:
             self.counters.in_flight -= 1
-            self.counters.count(self._route(scope, status), status, time.perf_counter() - began)
+            route = self._route(scope, status)
+            self.counters.count(route, status, time.perf_counter() - began)
+        return route, status
 
     def _told(self, problem: Problem, scope: Scope) -> Reply:
         """A problem as a program is told of it, or a person with a browser."""
@@ -138,6 +147,8 @@ class App:
             await send({"type": f"{message['type']}.complete"})
         await self._served.end()
         await self.store.aclose()
+        if self._tracing is not None:
+            await asyncio.to_thread(self._tracing.end)
         await asyncio.to_thread(self.definitions.close)
         await send({"type": "lifespan.shutdown.complete"})
 

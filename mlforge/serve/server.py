@@ -38,13 +38,15 @@ def app_of_environment() -> Callable[..., object]:
     check_extra()
     from mlforge.serve.app import App
     from mlforge.serve.live import live_of
+    from mlforge.serve.tracing import tracing_of_environment
 
     target, here = os.environ.get(DEFINITIONS) or None, Path.cwd()
     profile = os.environ.get(PROFILE) or None
     definitions = load(target, here=here, profile=profile)
     url = redis_url() or running_url(target, here, profile)
     served = definitions if url is None else serve_at(definitions, url)
-    return App(served, keys=keys_file(), live=live_of(served, url))
+    tracing = tracing_of_environment()
+    return App(served, keys=keys_file(), live=live_of(served, url), tracing=tracing)
 
 
 def keys_file() -> Path | None:
@@ -90,9 +92,11 @@ def serve(
     from mlforge.serve.app import App
     from mlforge.serve.live import live_of
     from mlforge.serve.origins import at_loopback
+    from mlforge.serve.tracing import tracing_of_environment
 
-    live = live_of(definitions, url)
-    app = App(definitions, keys=keys, live=live, at_loopback=at_loopback(listener))
+    live, tracing = live_of(definitions, url), tracing_of_environment()
+    is_local = at_loopback(listener)
+    app = App(definitions, keys=keys, live=live, at_loopback=is_local, tracing=tracing)
 
     class Server(uvicorn.Server):
         async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
