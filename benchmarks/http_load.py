@@ -77,7 +77,7 @@ async def _by_asyncio(
     port: int, path: str, bodies: Sequence[bytes], connections: int, seconds: float
 ) -> Load:
     begun = time.perf_counter()
-    heads = f"POST {path} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: "
+    heads = f"POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: "
     messages = [f"{heads}{len(body)}\r\n\r\n".encode() + body for body in bodies]
     times: list[float] = []
 

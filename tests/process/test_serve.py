@@ -177,7 +177,7 @@ def _drains(process: subprocess.Popen[str], url: str) -> None:
     """A request whose body is half here when the process is told to end is answered, then the process ends well."""
     address = urlsplit(url)
     body = b'{"entities": [{"user_id": 1}]}'
-    head = f"POST /v1/services/plain HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}\r\n\r\n"
+    head = f"POST /v1/services/plain HTTP/1.1\r\nhost: localhost\r\ncontent-length: {len(body)}\r\n\r\n"
     with closing(socket.create_connection((address.hostname, address.port), timeout=60)) as caller:
         caller.sendall(head.encode() + body[:5])
         eventually(lambda: "mlforge_http_in_flight 2" in _figures(url))
