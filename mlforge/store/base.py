@@ -229,6 +229,11 @@ class Store(PartialStorage, Erasure):
         """The folder of this machine that the store writes to, None where there is none."""
         return None
 
+    @property
+    def address(self) -> str | None:
+        """The text by which `store_at` opens the store in another process, None where none does."""
+        return None
+
     def located_at(self, folder: Path) -> Store:
         """The store that relative paths mean in a definitions file of that folder; the same where it has none."""
         return self

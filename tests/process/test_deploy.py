@@ -107,7 +107,7 @@ def compose() -> dict[str, Any]:
 
 
 def test_each_service_of_compose_has_the_least_of_rights(compose: dict[str, Any]) -> None:
-    assert set(compose["services"]) == {"queue", "features", "watcher", "worker"}
+    assert set(compose["services"]) == {"queue", "features", "watcher", "worker", "serve"}
     for service in compose["services"].values():
         assert service["read_only"] is True
         assert service["cap_drop"] == ["ALL"]

@@ -5,8 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mlforge.cli.command import Command
 from mlforge.cli.options import definitions_of, definitions_option, json_option, selection_options
@@ -14,42 +13,11 @@ from mlforge.cli.output import fail, note, number, print_json, stdout_is_ours, w
 from mlforge.cli.progress import Progress
 from mlforge.cli.style import Styled
 from mlforge.cli.table import table
-from mlforge.errors import MlforgeError
 
 if TYPE_CHECKING:
     from mlforge.definitions.registry import Definitions
 
 STATES = {"ok": "green", "failed": "red", "missing": "red"}
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """An error of one file, or of a feature as a whole (`path` is None)."""
-
-    path: str | None
-    error: str
-    message: str
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """The outcome of one feature: what its source would give a build."""
-
-    feature: str
-    exists: bool
-    files: int = 0
-    rows: int = 0
-    dropped: dict[str, int] = field(default_factory=dict)
-    problems: tuple[Problem, ...] = ()
-    warnings: tuple[str, ...] = ()
-    ignored: tuple[tuple[str, str], ...] = ()
-
-    @property
-    def state(self) -> str:
-        """ok, failed, or missing: there is no such source."""
-        if not self.exists:
-            return "missing"
-        return "failed" if self.problems else "ok"
 
 
 def _configure(parser: argparse.ArgumentParser) -> None:
@@ -65,6 +33,8 @@ def validate(args: argparse.Namespace) -> int:
     "rows", "rows_dropped": {reason: rows}, "problems": [{"path", "error", "message"}],
     "warnings": [text], "ignored": [{"path", "reason"}]}, ...], "notes": [text]}`; state is ok, failed or missing (there is no such source).
     """
+    from mlforge.definitions.source_check import as_json, check_source
+
     definitions = definitions_of(args)
     chosen = definitions.selected(args.features, args.tags)
     checks = []
@@ -134,83 +104,6 @@ def _notes(definitions: Definitions, names: Sequence[str]) -> Iterator[str]:
                 f"{service.name}: max_age {service.max_age} is shorter than the interval of {', '.join(slower)}: online values "
                 "are those of the newest boundary, and are refused from then on until the next; allow more"
             )
-
-
-def check_source(definitions: Definitions, name: str) -> Check:
-    """The check of a feature's source, read as a build reads it; nothing of the store is written or locked."""
-    from mlforge.ingest.function_process import command
-    from mlforge.ingest.pipeline import ingest
-    from mlforge.ingest.transform import Apart
-
-    feature = definitions.features[name]
-    try:
-        source = definitions.source(name)
-        most, origin = definitions.settings.max_file_memory, definitions.loaded_from
-        with (
-            source.reading() as listing,
-            definitions.store.draft() as draft,
-            draft.lock(name),
-            Apart.opened(command(*origin, name) if origin else (), at_once=True) as apart,
-        ):
-            intake = ingest(feature, listing, draft, draft.latest(name), most, apart=apart)
-        if intake.schema is not None:
-            feature.spec.output(intake.schema)
-    except MlforgeError as error:
-        return Check(name, True, problems=(Problem(None, type(error).__name__, str(error)),))
-    dropped: dict[str, int] = {}
-    for partial in intake.partials:
-        for reason, count in partial.dropped.items():
-            dropped[reason] = dropped.get(reason, 0) + count
-    dropped = {reason: count for reason, count in dropped.items() if count}
-    nothing = source.why_nothing(listing)
-    lacking = [] if nothing is None else [Problem(None, "SourceError", f"{name}: {nothing}")]
-    warnings = intake.warnings
-    if nothing is None and not listing.exists:
-        warnings = (source.absence(listing),)
-    elif nothing is None and not listing.stats:
-        warnings = (*warnings, f"{source.text} holds no parquet file yet")
-    return Check(
-        feature=name,
-        exists=listing.exists,
-        files=len(listing.stats),
-        rows=sum(partial.rows for partial in intake.partials),
-        dropped=dropped,
-        problems=(*lacking, *_problems(intake)),
-        warnings=warnings,
-        ignored=tuple((entry.path, entry.reason) for entry in listing.ignored),
-    )
-
-
-def _problems(intake: Any) -> tuple[Problem, ...]:
-    by_text = {str(error): type(error).__name__ for error in intake.errors}
-    files = [
-        Problem(path, by_text.get(bad.reason, "SourceError"), bad.reason)
-        for path, bad in sorted(intake.quarantine.items())
-    ]
-    said = {problem.message for problem in files}
-    whole = [
-        Problem(None, type(error).__name__, str(error))
-        for error in intake.errors
-        if str(error) not in said
-    ]
-    return (*files, *whole)
-
-
-def as_json(check: Check) -> dict[str, Any]:
-    """The entry of one feature in `validate --json`."""
-    return {
-        "feature": check.feature,
-        "state": check.state,
-        "files": check.files,
-        "rows": check.rows,
-        "rows_dropped": check.dropped,
-        "problems": [
-            {"path": problem.path, "error": problem.error, "message": problem.message}
-            for problem in check.problems
-        ],
-        "warnings": list(check.warnings),
-        "ignored": [{"path": path, "reason": reason} for path, reason in check.ignored],
-    }
 
 
 COMMANDS = (

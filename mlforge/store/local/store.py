@@ -94,6 +94,11 @@ class LocalStore(LocalPartials, LocalErasure, Store):
         return LocalStore(folder / self._given, self.packing)
 
     @property
+    def address(self) -> str:
+        """The folder's path."""
+        return str(self.path)
+
+    @property
     def local_folder(self) -> Path:
         """The folder itself."""
         return self.path

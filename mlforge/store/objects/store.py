@@ -96,6 +96,11 @@ class ObjectStore(CachedStore, RecordedStore):
         return self._like(self.url, folder / self._given, self._objects)
 
     @property
+    def address(self) -> str:
+        """The bucket's address."""
+        return self.url
+
+    @property
     def local_folder(self) -> Path:
         """The cache."""
         return self.cache

@@ -1,0 +1,99 @@
+{{- define "mlforge.name" -}}
+{{- if contains "mlforge" .Release.Name }}{{ .Release.Name | trunc 50 | trimSuffix "-" }}{{ else }}{{ printf "%s-mlforge" .Release.Name | trunc 50 | trimSuffix "-" }}{{ end }}
+{{- end }}
+
+{{- define "mlforge.serviceAccount" -}}
+{{ .Values.serviceAccount.name | default (include "mlforge.name" .) }}
+{{- end }}
+
+{{/* Labels that select pods: of the release, and with a component, of one of its parts. */}}
+{{- define "mlforge.selector" -}}
+app.kubernetes.io/name: mlforge
+app.kubernetes.io/instance: {{ .context.Release.Name }}
+app.kubernetes.io/component: {{ .component }}
+{{- end }}
+
+{{- define "mlforge.labels" -}}
+{{ include "mlforge.selector" . }}
+app.kubernetes.io/version: {{ .context.Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .context.Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .context.Chart.Name .context.Chart.Version }}
+{{- end }}
+
+{{/* What all pods have in common: no root, no capability, a root file system that cannot be written to. */}}
+{{- define "mlforge.pod" -}}
+serviceAccountName: {{ include "mlforge.serviceAccount" . }}
+automountServiceAccountToken: false
+enableServiceLinks: false
+securityContext:
+  runAsNonRoot: true
+  runAsUser: 10001
+  runAsGroup: 10001
+  fsGroup: 10001
+  seccompProfile: {type: RuntimeDefault}
+{{- with .Values.imagePullSecrets }}
+imagePullSecrets:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+volumes:
+  - {name: tmp, emptyDir: {}}
+  - name: redis-url
+    secret: {secretName: {{ .Values.secrets.redisUrl }}, defaultMode: 0440}
+  {{- with .Values.secrets.features }}
+  - name: features
+    secret: {secretName: {{ . }}, defaultMode: 0440}
+  {{- end }}
+  {{- with .Values.secrets.keys }}
+  - name: keys
+    secret: {secretName: {{ . }}, defaultMode: 0440}
+  {{- end }}
+  {{- with .Values.project.configMap }}
+  - name: project
+    configMap: {name: {{ . }}}
+  {{- end }}
+  {{- with .Values.store.claim }}
+  - name: store
+    persistentVolumeClaim: {claimName: {{ . }}}
+  {{- end }}
+  {{- with .Values.drops.claim }}
+  - name: drops
+    persistentVolumeClaim: {claimName: {{ . }}, readOnly: true}
+  {{- end }}
+{{- end }}
+
+{{- define "mlforge.container" -}}
+image: {{ printf "%s:%s" .Values.image.repository (.Values.image.tag | default .Chart.AppVersion) | quote }}
+imagePullPolicy: {{ .Values.image.pullPolicy }}
+securityContext:
+  allowPrivilegeEscalation: false
+  readOnlyRootFilesystem: true
+  capabilities: {drop: [ALL]}
+env:
+  - {name: REDIS_URL_FILE, value: /run/secrets/redis-url/redis-url}
+  - {name: MLFORGE_DEFINITIONS, value: {{ .Values.project.definitions | quote }}}
+  {{- with .Values.project.profile }}
+  - {name: MLFORGE_PROFILE, value: {{ . | quote }}}
+  {{- end }}
+{{- with .Values.secrets.environment }}
+envFrom:
+  - secretRef: {name: {{ . }}}
+{{- end }}
+volumeMounts:
+  - {name: tmp, mountPath: /tmp}
+  - {name: redis-url, mountPath: /run/secrets/redis-url, readOnly: true}
+  {{- if .Values.secrets.features }}
+  - {name: features, mountPath: /run/secrets/features, readOnly: true}
+  {{- end }}
+  {{- if .Values.secrets.keys }}
+  - {name: keys, mountPath: /run/secrets/keys, readOnly: true}
+  {{- end }}
+  {{- if .Values.project.configMap }}
+  - {name: project, mountPath: /project, readOnly: true}
+  {{- end }}
+  {{- if .Values.store.claim }}
+  - {name: store, mountPath: /project/feature_store}
+  {{- end }}
+  {{- if .Values.drops.claim }}
+  - {name: drops, mountPath: /project/drops, readOnly: true}
+  {{- end }}
+{{- end }}
