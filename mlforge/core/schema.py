@@ -57,6 +57,14 @@ def same_columns(a: Schema, b: Schema) -> bool:
     )
 
 
+def with_dtypes_of(schema: Schema, other: Schema) -> Schema:
+    """The schema, with the other's columns of the same names in place of those that are null throughout."""
+    if all(column.dtype != "Null" for column in schema):
+        return schema
+    theirs = {column.name: column for column in other}
+    return tuple(theirs.get(own.name, own) if own.dtype == "Null" else own for own in schema)
+
+
 def list_of(dtype: str) -> str:
     """The dtype of lists of a dtype."""
     return f"List({dtype})"

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import polars as pl
 
 from mlforge.core.feature_spec import FeatureSpec
 from mlforge.core.list_diff import differing
 from mlforge.core.manifest import MODULUS, Manifest, Partial
+from mlforge.core.schema import with_dtypes_of
 from mlforge.core.values import TimeRange
 from mlforge.frames.entity_times import EntityTimes
 from mlforge.store.base import Store
@@ -87,9 +88,11 @@ def diff_versions(store: Store, before: Manifest, after: Manifest) -> EventDiff:
     Raises IntegrityError where stored events are missing or damaged.
     """
     went, came = replaced_partials(before.partials, after.partials)
+    # A column that is null throughout by now is read as it was: else what it held would be null on both sides.
+    both = replace(after, events=with_dtypes_of(after.events, before.events))
     with intact(after.name):
-        removed = event_scan(store, after, went).scan() if went else None
-        added = event_scan(store, after, came).scan()
+        removed = event_scan(store, both, went).scan() if went else None
+        added = event_scan(store, both, came).scan()
         if removed is not None and sum([p.rows for p in (*went, *came)]) <= _ROWS_AT_ONCE:
             removed, added = _without_common_ends(*pl.collect_all([removed, added]))
         return diff_events(removed, added, after.spec)

@@ -9,7 +9,7 @@ import polars as pl
 
 from mlforge.core.feature_spec import FeatureSpec
 from mlforge.core.manifest import Manifest, Partial
-from mlforge.core.schema import Schema
+from mlforge.core.schema import Schema, with_dtypes_of
 from mlforge.core.time_model import Window, floor
 from mlforge.engines import POINT
 from mlforge.frames import polars_schema
@@ -124,7 +124,8 @@ def changed_events(
     where stored events are missing or damaged.
     """
     needed = set(spec.needed()) if spec.columns else {column.name for column in after.events}
-    schema = tuple(column for column in after.events if column.name in needed)
+    events_of_both = with_dtypes_of(after.events, before.events)
+    schema = tuple(column for column in events_of_both if column.name in needed)
     went, came = replaced_partials(before.partials, after.partials)
     with intact(after.name):
         sides = [

@@ -11,7 +11,7 @@ from typing import Any
 import polars as pl
 import pytest
 
-from mlforge import Definitions, feature, get_online_features, get_training_data
+from mlforge import Definitions, feature, get_online_features, get_training_data, training_set
 from mlforge.build.result import Options
 from mlforge.build.table import Layout
 from mlforge.core import clock
@@ -117,6 +117,29 @@ def test_a_column_may_be_null_throughout_one_file_of_a_source_read_as_one(projec
     project.drop("b.parquet", (1, NOON, 1.5, 7))
     project.define(metrics=[Rolling("1h", {"n": ["count", "sum"]})], incremental=False).build()
     assert project.store.read("f").rows() == [(1, NOON, 1, 7)]
+
+
+@pytest.mark.parametrize("column", ["x", "n"])
+def test_a_column_that_becomes_null_throughout_all_files_is_a_change(
+    project: Project, column: str
+) -> None:
+    definitions = project.define(metrics=[Rolling("1h", {"x": "count"})])
+    project.drop("a.parquet", (1, NOON, 1.5, 7))
+    definitions.build(online=True)
+    spine = pl.DataFrame({"user": [1], "at": [NOON]}, schema_overrides={"at": SCHEMA["at"]})
+    made = training_set(spine, ["f"], project.store, project.root / "set")
+    left = {"x": 1.5, "n": 7} | {column: None}
+    project.drop("a.parquet", (1, NOON, left["x"], left["n"]), **{column: pl.Null()})
+    assert definitions.build(online=True)["f"].bump == "patch"
+    assert not definitions.build(full=True)["f"].changed
+    count = 0 if column == "x" else 1
+    assert project.store.read("f")["x__count__1h"].to_list() == [count]
+    assert project.serve(1) == [{"user": 1, "f__x__count__1h": count}]
+    by_file = {"in/a.parquet": 1} if column == "x" else {}
+    assert made.blast_radius(project.store).by_file == by_file
+    project.drop("a.parquet", (1, NOON, 1.5, 7))
+    assert definitions.build()["f"].bump == "patch", "the column has values again"
+    assert made.blast_radius(project.store).rows.is_empty()
 
 
 def test_parts_that_share_an_instant_stay_in_order(project: Project) -> None:
