@@ -45,6 +45,7 @@ from tests.support.histories import NAME, UNITS, Plan, Row, World
 from tests.support.oracle import Cell
 from tests.support.reader import READER, Reader
 from tests.support.servers import started
+from tests.support.trained import Trained
 
 OnlineClock = Literal["data", "wall"]
 OTHER = {"polars": "duckdb", "duckdb": "polars"}
@@ -214,6 +215,8 @@ class Machine(RuleBasedStateMachine):
         self.rebuilds = 0
         self.unsure = False
         self.reader: Reader | None = None
+        self.trained: Trained | None = None
+        self.sets = itertools.count()
         self.defaults: dict[str, tuple[Any, Any]] = {}
         self.served_defaults: dict[str, tuple[Any, Any]] = {}
 
@@ -245,6 +248,7 @@ class Machine(RuleBasedStateMachine):
             st.sampled_from([False, False, False, True]), label="a feature reads it"
         )
         self.by_service = data.draw(st.booleans(), label="asked for by a service")
+        self.trains = data.draw(st.sampled_from([False, False, True]), label="training sets")
         self.write("a.parquet", data.draw(histories.rows(self.world), label="a.parquet"))
         self.open()
         self.then(data.draw(st.sampled_from(["build", "build online"])), data)
@@ -689,6 +693,19 @@ class Machine(RuleBasedStateMachine):
             for point, cells, row in zip(points, want, got.iter_rows(named=True), strict=True):
                 for name, cell in asked.answer(cells, self.defaults).items():
                     same(f"training {version} {point} {name}", cell, row[name])
+        if self.trains:
+            self.judge_radius(data, self.world.spine(points))
+
+    def judge_radius(self, data: st.DataObject, spine: pl.DataFrame) -> None:
+        """The blast radius of a set that was made some versions ago; then perhaps another set is made."""
+        if self.trained is not None:
+            self.trained.judge(self.store)
+            if data.draw(st.booleans(), label="the training set is kept"):
+                return
+            self.trained.made.release(self.store)
+        asked = self.asked(self.versions[self.latest()].feature)
+        out = self.root / f"set{next(self.sets)}"
+        self.trained = Trained.of(spine, asked.features, self.store, self.engine, out)
 
     def asked(self, feature: oracle.Feature, version: str | None = None) -> Asked:
         """The feature as it is asked for, by a service with a default of its own where the history does so."""
