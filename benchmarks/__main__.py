@@ -22,6 +22,7 @@ from benchmarks import (
     drops,
     freshness,
     hot,
+    large_sets,
     peaks,
     profiles,
     pushes,
@@ -52,6 +53,7 @@ _MODULES = (
     aggregations,
     all_time,
     blast,
+    large_sets,
     derived,
     profiles,
 )

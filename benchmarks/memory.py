@@ -24,7 +24,7 @@ def resident() -> int:
     return _status("VmRSS")
 
 
-def _peak() -> int:
+def peak() -> int:
     """The most that this process ever had in memory. A child's own, also right after it was started."""
     return _status("VmHWM")
 
@@ -38,7 +38,7 @@ def peak_of(action: Callable[[], object]) -> int:
     reset.write_text("5")
     before = resident()
     action()
-    return max(0, _peak() - before)
+    return max(0, peak() - before)
 
 
 def _status(field: str) -> int:
@@ -103,7 +103,7 @@ def _child(task: Task) -> int:
     before = resident()
     done = tasks[task.name]()
     assert done is not None
-    return max(0, _peak() - before)
+    return max(0, peak() - before)
 
 
 if __name__ == "__main__":

@@ -36,7 +36,7 @@ from mlforge.training_sets.used_features import UsedFeature
 from mlforge.training_sets.used_labels import UsedLabel
 from mlforge.training_sets.writing import written
 
-PART_ROWS = 150_000
+PART_ROWS = 75_000
 
 
 @named_arguments("training_set")

@@ -115,7 +115,7 @@ class TrainingSet:
         """The rows in the spine's order as Arrow record batches of at most so many rows.
 
         columns: these alone, in this order. share: `(i, n)` gives the i-th of n shares, from 0 on, which have each row once
-        together: every n-th of the row groups, which hold 100,000 rows.
+        together: every n-th of the row groups, which are the files unless `part_rows` was above 100,000.
         Raises RetrievalError for what is no number of rows, no share or no column, IntegrityError where a file is missing or damaged.
         """
         import pyarrow.parquet as pq
