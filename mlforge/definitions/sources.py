@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from mlforge.errors import UnsupportedStore
+from mlforge.errors import DefinitionError, UnsupportedStore
 from mlforge.features.feature import Feature
 from mlforge.sources.row_source import RowSource
 from mlforge.sources.source import Source
 from mlforge.store import Store
+from mlforge.store.addresses import as_path
 from mlforge.store.feature_source import FeatureSource
+from mlforge.store.object_source import ObjectSource
 
 
 def source_of(feature: Feature, root: Path, store: Store, *, follow_links: bool) -> RowSource:
@@ -18,13 +22,28 @@ def source_of(feature: Feature, root: Path, store: Store, *, follow_links: bool)
 
     Raises DefinitionError for a text that can name no file.
     """
-    if feature.upstream is None:
-        return Source.of(feature.sources, root, follow=follow_links, tables=feature.tables)
-    tables = [
-        (name, Source.of(texts, root, follow=follow_links))
+    tables = tuple(
+        (name, _files(feature.name, texts, root, follow_links=follow_links))
         for name, texts in feature.tables.items()
-    ]
-    return FeatureSource(store, feature.upstream, tuple(tables))
+    )
+    if feature.upstream is not None:
+        return FeatureSource(store, feature.upstream, tables)
+    rows = _files(feature.name, feature.sources, root, follow_links=follow_links)
+    return replace(rows, tables=tables)
+
+
+def _files(
+    feature: str, texts: Sequence[str], root: Path, *, follow_links: bool
+) -> Source | ObjectSource:
+    """Files of this machine, or objects of buckets."""
+    in_buckets = [as_path(text) is not None for text in texts]
+    if all(in_buckets):
+        return ObjectSource.of(texts)
+    if any(in_buckets):
+        raise DefinitionError(
+            f"{feature}: a source is of folders or of buckets, not of both: {', '.join(texts)}; bring the files to one of them"
+        )
+    return Source.of(texts, root, follow=follow_links)
 
 
 def check_apart(store: Path | None, feature: str, source: RowSource) -> None:

@@ -127,7 +127,7 @@ class Session:
 
         among: as for `memo`.
         """
-        if isinstance(error, NotReadNow) and not file.absolute.exists():
+        if isinstance(error, NotReadNow) and file.is_gone:
             self.states.forget(file.path)
             return
         if isinstance(error, BeingWritten) and not self.states.last_good(file.path):

@@ -34,6 +34,19 @@ def check_log(source: str, folder: Path, name: str) -> None:
         )
 
 
+def check_key(source: str, bucket: str, key: str) -> None:
+    """Refuse a bucket that holds an object with this key, if that belongs to a table's log; raises as `check_log`."""
+    *folders, name = key.split("/")
+    kinds = [_LOGS[part] for part in (*folders, name) if part in _LOGS]
+    if folders[-1:] == [METADATA] and name.endswith(".metadata.json"):
+        kinds.append("Iceberg")
+    if kinds:
+        raise SourceError(
+            f"source {source!r}: {bucket}/{key} belongs to a table in {kinds[0]} format: its files as they lie include "
+            "deleted and replaced rows; write its present rows elsewhere, and name that place"
+        )
+
+
 def check_above(source: str, root: Path) -> None:
     """Raise SourceError for a folder inside a table with a log, such as a partition."""
     for folder in root.parents:

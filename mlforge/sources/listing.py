@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mlforge.sources.parquet_reader import FileStat, SourceFile, Stat
+from mlforge.sources.parquet_reader import FileStat, Remote, SourceFile, Stat
 from mlforge.sources.walk import FolderState, Ignored
 
 
@@ -18,7 +18,8 @@ class Listing:
     stats: each file's stat as a plain tuple, by its path; in no particular order. tables: the listings of
     the source's tables, by their names. folders: the state of each folder that was listed (see `Walk`).
     version: of files that are one table, the version that they are (`user_spend@1.0.3`): all of them count or
-    none. located: where files lie that are not at their paths below the root. notes: what to warn of.
+    none. located: where files lie that are not at their paths below the root. remote: by which files are read that
+    are no files of this machine. notes: what to warn of.
     """
 
     root: Path
@@ -29,6 +30,7 @@ class Listing:
     tables: Mapping[str, Listing] = field(default_factory=dict)
     folders: Mapping[str, FolderState | None] = field(default_factory=dict)
     version: str = ""
+    remote: Remote | None = None
     located: Mapping[str, Path] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
@@ -40,7 +42,7 @@ class Listing:
     def among(self, paths: Iterable[str]) -> tuple[SourceFile, ...]:
         """The source files of these paths, sorted."""
         return tuple(
-            SourceFile(path, self.absolute(path), FileStat(*self.stats[path]))
+            SourceFile(path, self.absolute(path), FileStat(*self.stats[path]), self.remote)
             for path in sorted(paths)
         )
 

@@ -13,6 +13,7 @@ import os
 import signal
 import stat
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from operator import attrgetter
@@ -84,12 +85,36 @@ class FileStat(NamedTuple):
         return cls(*stat_of(result))
 
 
+class Remote(ABC):
+    """The files of a listing that are not files of this machine."""
+
+    @abstractmethod
+    def fetch(self, path: str, stat: FileStat) -> bytes | None:
+        """The bytes of a file in the state of a stat; None where it is gone, or in another state by now.
+
+        Raises StoreError if no answer comes.
+        """
+
+    @abstractmethod
+    def has(self, path: str) -> bool:
+        """Whether there is a file at a path now, in whatever state; raises as `fetch`."""
+
+
 class SourceFile(NamedTuple):
-    """A file of a source; `path` is relative to the source's root, with `/` between its parts."""
+    """A file of a source; `path` is relative to the source's root, with `/` between its parts.
+
+    remote: by which it is read, if it is no file of this machine; `absolute` is a name for it then.
+    """
 
     path: str
     absolute: Path
     stat: FileStat
+    remote: Remote | None = None
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether it is not there any more."""
+        return not (self.remote.has(self.path) if self.remote else self.absolute.exists())
 
     @classmethod
     def under(cls, root: Path, path: str) -> SourceFile:
@@ -216,6 +241,9 @@ def _undecodable(path: str, error: BaseException) -> UnreadableFile:
 def file_bytes(file: SourceFile, max_bytes: int | None = None) -> FileBytes:
     """A file's bytes, undecoded. Raises UnreadableFile if there are more than allowed, else NotReadNow as `read`."""
     begun = time.time_ns()
+    if file.remote is not None:
+        content = _fetched(file, file.remote, max_bytes)
+        return FileBytes(file.path, content, hashlib.sha256(content).hexdigest(), file.stat, begun)
     try:
         descriptor = os.open(file.absolute, _READING)
         with os.fdopen(descriptor, "rb", buffering=0) as opened:
@@ -235,6 +263,15 @@ def file_bytes(file: SourceFile, max_bytes: int | None = None) -> FileBytes:
     except OSError as error:
         raise NotReadNow(f"{file.path}: {_cannot(error)}") from error
     return FileBytes(file.path, content, hashlib.sha256(content).hexdigest(), file_stat, begun)
+
+
+def _fetched(file: SourceFile, remote: Remote, max_bytes: int | None) -> bytes:
+    if max_bytes is not None and file.stat.size > max_bytes:
+        raise _too_large(file.path, "holds", file.stat.size, max_bytes)
+    content = remote.fetch(file.path, file.stat)
+    if content is None:
+        raise NotReadNow(f"{file.path}: is gone, or was written anew since it was listed")
+    return content
 
 
 def _check_writer(descriptor: int, path: str) -> None:

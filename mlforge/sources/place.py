@@ -115,8 +115,8 @@ def _check(text: str) -> None:
     scheme = _SCHEME.match(text)
     if scheme is not None:
         raise DefinitionError(
-            f"source {text!r} begins with {scheme[0].strip()!r}, which mlforge does not read; copy the files to a "
-            "local or mounted folder and name that (a local folder of that name is written "
+            f"source {text!r} begins with {scheme[0].strip()!r}, which mlforge does not read: it reads local "
+            "files, and objects of s3://, gs:// and az://; bring the files to one of these (a local folder of that name is written "
             f"{'./' + text!r})"
         )
     if not text or "\0" in text:

@@ -76,6 +76,11 @@ class RowSource(ABC):
         """The likely mistake that left a listing without files; None where there is none."""
 
     @property
+    def is_polled(self) -> bool:
+        """Whether its changes show only to who lists it again, as nothing on this machine tells of them."""
+        return False
+
+    @property
     def missing(self) -> tuple[Path, ...]:
         """The roots that do not exist."""
         return tuple(root for root in self.roots if not root.exists())

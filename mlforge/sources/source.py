@@ -58,7 +58,7 @@ class Source(RowSource):
     places: tuple[Place, ...]
     base: Path
     follow: bool = False
-    tables: tuple[tuple[str, Source], ...] = ()
+    tables: tuple[tuple[str, RowSource], ...] = ()
 
     @classmethod
     def of(

@@ -12,7 +12,7 @@ from mlforge.sources.parquet_reader import Content, FileBytes, FileStat, SourceF
 KEPT_BYTES = 256 << 20
 """Bytes of rows that a shared reading keeps in memory, by default."""
 SMALL_BYTES = 8 << 20
-"""Files of at most so many bytes are kept in memory from their hashing to their decoding, which mostly comes next."""
+"""Files of at most so many bytes, and all of other machines, are kept in memory from their hashing to their decoding, which mostly comes next."""
 SETTLED_NS = 50_000_000
 """So long after its last change a further change of a file shows in its stat: file systems' clocks tick."""
 
@@ -59,7 +59,7 @@ class SourceReading:
         known = self._known(file)
         if known is not None:
             return known
-        if file.stat.size <= SMALL_BYTES:
+        if file.remote is not None or file.stat.size <= SMALL_BYTES:
             raw = parquet_reader.file_bytes(file)
             self._bytes = file.absolute, raw
             return self._note(file, raw.hash, raw.begun)

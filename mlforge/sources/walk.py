@@ -19,7 +19,8 @@ from mlforge.sources.place import HIDDEN, READERS, SUFFIXES, UNFINISHED, Place
 FolderState = tuple[int, int]
 """The inode and modification time of a folder: while they stay no entry came, went or was renamed."""
 _SETTLED_NS = 2_000_000_000  # coarse clocks of file systems, and those of other hosts
-_HIVE = re.compile(r"([^=]+)=.*", re.DOTALL)
+HIVE = re.compile(r"([^=]+)=.*", re.DOTALL)
+"""A folder whose name holds a column's value."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +106,7 @@ class Walk:
             except OSError as error:
                 self._cannot(folder / name, (*above, name), error)
         if len(self.stats) > before:
-            self.hive.update(match[1] for part in above if (match := _HIVE.fullmatch(part)))
+            self.hive.update(match[1] for part in above if (match := HIVE.fullmatch(part)))
 
     def _entry(self, entry: os.DirEntry[str], path: Path, parts: Parts) -> None:
         if entry.is_symlink():
@@ -125,7 +126,7 @@ class Walk:
         if not stat.S_ISREG(result.st_mode):
             self._ignore(parts, "neither a file nor a folder")
         elif not self.place.is_parquet(parts):
-            self._ignore(parts, _wrong_type(parts[-1]))
+            self._ignore(parts, wrong_type(parts[-1]))
         else:
             self._see(self.place.prefix + "/".join(parts), result)
 
@@ -204,7 +205,7 @@ class Walk:
     def _failed(self, path: Path, error: OSError) -> SourceError:
         shown = f"source {self.place.text!r}: {_printable(str(path))}"
         if path == self.place.root and os.path.isfile(path):  # noqa: PTH113 - False where pathlib raises
-            return SourceError(f"{shown} is {_wrong_type(path.name)}")
+            return SourceError(f"{shown} is {wrong_type(path.name)}")
         return SourceError(
             f"{shown} cannot be listed ({error.strerror}); see that its disk is there and may be read"
         )
@@ -230,7 +231,8 @@ def _printable(text: str) -> str:
     return os.fsencode(text).decode("utf-8", "backslashreplace")
 
 
-def _wrong_type(name: str) -> str:
+def wrong_type(name: str) -> str:
+    """Why a file of this name is not read, and what to do."""
     suffix = Path(name).suffix.lower()
     if suffix in READERS:
         return f"not parquet; convert it: {READERS[suffix]}({name!r}).write_parquet({Path(name).stem + '.parquet'!r})"

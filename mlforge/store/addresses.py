@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+from pathlib import Path
 
 from mlforge.core.arguments import shown
 from mlforge.errors import DefinitionError
@@ -17,6 +18,11 @@ _SCHEME = re.compile(r"\s*([a-z][a-z0-9+.-]+):/", re.IGNORECASE)  # a letter alo
 def is_bucket(place: str | os.PathLike[str]) -> bool:
     """Whether a place is the address of a bucket, such as `s3://bucket/feature_store`."""
     return _BUCKET.fullmatch(os.fspath(place)) is not None
+
+
+def as_path(address: str) -> Path | None:
+    """The address of an object as a path of that many parts; None for what is no such address."""
+    return Path(address) if address.startswith(tuple(f"{each}://" for each in SCHEMES)) else None
 
 
 def scheme_of(place: str | os.PathLike[str]) -> str | None:

@@ -19,7 +19,6 @@ from mlforge.sources.listing import Listing
 from mlforge.sources.parquet_reader import FileStat, SourceFile, Stat
 from mlforge.sources.place import Place
 from mlforge.sources.row_source import RowSource
-from mlforge.sources.source import Source
 from mlforge.store.base import Store
 from mlforge.store.integrity import intact
 
@@ -33,7 +32,7 @@ class FeatureSource(RowSource):
 
     store: Store
     feature: str
-    tables: tuple[tuple[str, Source], ...] = ()
+    tables: tuple[tuple[str, RowSource], ...] = ()
     places: tuple[Place, ...] = ()
 
     @property

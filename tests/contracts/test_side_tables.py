@@ -159,7 +159,7 @@ def test_an_audit_holds_the_version_against_files_and_tables(project: Project) -
         (weighted, None, "called with one frame, but missing a required argument: 'users'"),
         (weighted, {"merchants": "dim/x.parquet"}, r"write def spend\(df, merchants\)"),
         (weighted, {"users": 5}, "tables: users must be a list, not 5"),
-        (weighted, {"users": "s3://b/x.parquet"}, "does not read"),
+        (weighted, {"users": "s3a://b/x.parquet"}, "does not read"),
         (weighted, ["users"], "tables must be a dict"),
         (weighted, {"df": "dim/x.parquet"}, "called with one frame"),
     ],

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from mlforge.store import ObjectStore
+from mlforge.store.objects.bucket import Bucket
 from tests.support.object_servers import BUCKET, seaweed
 from tests.support.workers import (  # noqa: F401 - fixtures
     DEFINITIONS,
@@ -20,8 +21,11 @@ from tests.support.workers import (  # noqa: F401 - fixtures
 from worker.service.embedded_redis import EmbeddedServer
 
 URL = f"s3://{BUCKET}/shop"
-IN_A_BUCKET = DEFINITIONS.replace("import LocalStore", "import ObjectStore").replace(
-    'LocalStore(HERE / "feature_store")', f'ObjectStore("{URL}", cache=HERE / "cache")'
+INCOMING = f"s3://{BUCKET}/incoming/"
+IN_A_BUCKET = (
+    DEFINITIONS.replace("import LocalStore", "import ObjectStore")
+    .replace('LocalStore(HERE / "feature_store")', f'ObjectStore("{URL}", cache=HERE / "cache")')
+    .replace('source="slow/"', f'source="{INCOMING}"')
 )
 pytestmark = pytest.mark.slow
 
@@ -57,6 +61,20 @@ def test_a_drop_becomes_a_version_in_the_bucket_and_rows_online(shop, tmp_path):
     elsewhere = ObjectStore(URL, tmp_path / "cache")
     assert elsewhere.list_versions("spend") == ["1.0.0", "1.0.1"]
     assert elsewhere.read("spend").height == 2
+
+
+def test_an_object_that_is_put_into_a_source_is_online_and_can_be_waited_for(shop):
+    bucket = Bucket(INCOMING)
+    for number in (1, 2):
+        bucket.put(f"{number}.parquet", purchases((number, number, float(number))))
+        if number == 2:
+            waited = shop.ask("wait", f"{INCOMING}2.parquet", "--timeout", "60")
+            assert waited.returncode == 0, waited.stderr
+        row = eventually(lambda number=number: shop.online("slow", number))
+        assert row == {"amount": number}
+    elsewhere = shop.ask("wait", f"s3://{BUCKET}/elsewhere/2.parquet")
+    assert elsewhere.returncode == 1
+    assert INCOMING in elsewhere.stderr
 
 
 def test_commands_work_on_the_bucket(shop, tmp_path):

@@ -70,7 +70,8 @@ class MemoryObjects(Objects):
 
     def entries(self, folder: str) -> list[Entry]:
         def answer() -> list[Entry]:
-            keys = sorted(key for key in self.stored if key.startswith(f"{folder}/"))
+            start = f"{folder}/" if folder else ""
+            keys = sorted(key for key in self.stored if key.startswith(start))
             return [entry for entry in map(self._entry, keys) if entry is not None]
 
         return self._request("list", folder, answer)
@@ -110,8 +111,8 @@ class MemoryObjects(Objects):
     def _entry(self, key: str) -> Entry | None:
         if key not in self.stored:
             return None
-        data, _, modified = self.stored[key]
-        return Entry(key, len(data), modified)
+        data, state, modified = self.stored[key]
+        return Entry(key, len(data), modified, Tag(str(state), None))
 
 
 def lost_answer(deed: str, key: str) -> Callable[[str, str], None]:

@@ -25,11 +25,12 @@ def with_ignored_files(definitions: Definitions, status: Status) -> Status:
 
 
 def ignored_files(definitions: Definitions, name: str) -> dict[str, str] | None:
-    """The reasons by path, as the source names it; None for what is made from a feature or cannot be listed."""
-    if definitions.feature(name).upstream is not None:
+    """The reasons by path, as the source names it; None for what is made from a feature, is slow to list, or cannot be."""
+    source = definitions.source(name)
+    if definitions.feature(name).upstream is not None or source.is_polled:
         return None
     with suppress(SourceError):
-        return {entry.path: entry.reason for entry in definitions.source(name).scan().ignored}
+        return {entry.path: entry.reason for entry in source.scan().ignored}
     return None
 
 

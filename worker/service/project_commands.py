@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from pathlib import Path
 
 from mlforge.cli.command import Command
 from mlforge.cli.options import definitions_option, json_option, log_to_stderr
@@ -91,12 +90,12 @@ def wait(args: argparse.Namespace) -> int:
     from dataclasses import asdict
 
     from mlforge.cli.output import lines_for, print_json, warn
-    from worker.service.wait import features_of, wait_for
+    from worker.service.wait import features_of, is_there, place_of, wait_for
 
     project = open_project(args)
     features = features_of(project, args.file)
-    path = None if args.file in features else Path(args.file).expanduser().absolute()
-    if path is not None and not path.exists():
+    path = None if args.file in features else place_of(args.file)
+    if path is not None and not is_there(project, features, path):
         warn(f"{args.file} is not there: this waits until its source is served as it is now")
     arrivals = wait_for(project, features, path, args.timeout)
     if args.json:
@@ -109,13 +108,13 @@ def wait(args: argparse.Namespace) -> int:
 
 def retry(args: argparse.Namespace) -> int:
     """Try a parked feature, or a quarantined file, again."""
-    from worker.service.wait import ask, features_of, forgive
+    from worker.service.wait import ask, features_of, forgive, place_of
 
     project = open_project(args)
     features = features_of(project, args.what)
     for feature in features:
         named = args.what == feature
-        forgive(project, feature, None if named else Path(args.what).expanduser().absolute())
+        forgive(project, feature, None if named else place_of(args.what))
         ask(project, feature, "retry")
     print(
         printable(f"requested: {', '.join(features)}; `mlforge wait {args.what}` shows how it ends")

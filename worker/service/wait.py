@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from mlforge.errors import MlforgeError, without_owners
 from mlforge.sources.parquet_reader import completeness, is_being_written
 from mlforge.sources.row_source import RowSource
 from mlforge.store import Store
+from mlforge.store.addresses import as_path
 from worker.monitor.ignored_files import why_ignored
 from worker.project import Project
 from worker.queue import JobQueue, enqueue
@@ -100,7 +102,7 @@ def features_of(project: Project, name_or_path: str) -> list[str]:
     definitions = project.definitions
     if name_or_path in definitions.features:
         return [name_or_path]
-    path = Path(name_or_path).expanduser().absolute()
+    path = place_of(name_or_path)
     fed = [name for name in definitions.features if definitions.source(name).feeds(path)]
     if not fed:
         if ignored := why_ignored(definitions, path):
@@ -111,6 +113,24 @@ def features_of(project: Project, name_or_path: str) -> list[str]:
         )
         raise MlforgeError(f"{name_or_path} is neither a feature nor a file of one; {sources}")
     return with_readers(definitions.features, fed)
+
+
+def place_of(text: str) -> Path:
+    """The absolute path of a file, or the address of an object as a path of that many parts."""
+    return as_path(text) or Path(text).expanduser().absolute()
+
+
+def is_there(project: Project, features: Sequence[str], path: Path) -> bool:
+    """Whether a file is there now, or an object that feeds one of the features."""
+    if path.exists():
+        return True
+    sources = [project.definitions.source(feature) for feature in features]
+    for source in sources:
+        place = source.path_of(path) if source.is_polled else None
+        with suppress(FileNotFoundError):
+            if place is not None and source.file(place):
+                return True
+    return False
 
 
 def _places(source: RowSource) -> str:

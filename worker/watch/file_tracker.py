@@ -166,8 +166,9 @@ class FileTracker:
             return None
         waiting = self.unfinished.get(place)
         came_at = at.came(stat, waiting)
-        writing = is_being_written(path)
-        if writing or completeness(path) is not None:
+        is_whole_at_once = self.source.is_polled
+        writing = not is_whole_at_once and is_being_written(path)
+        if writing or not (is_whole_at_once or completeness(path) is None):
             if waiting is None or waiting.stat != stat:
                 self.unfinished[place] = _Unfinished(stat, at.now_s, came_at)
                 return None

@@ -22,6 +22,7 @@ from mlforge.core import clock
 from mlforge.sources.row_source import RowSource
 from worker.supervision import FAULTS, pause_after, survived, tell_fault
 from worker.watch.file_tracker import Change, FileTracker
+from worker.watch.polls import Polls
 from worker.watch.roots import Roots
 
 STEP_MS, DEBOUNCE_MS, TICK_MS = 3, 50, 200
@@ -65,7 +66,9 @@ class Watcher:
         on_fault: Callable[[BaseException], None] = lambda _: None,
         why: str = "start",
     ) -> None:
-        self._trackers = list(_by_source(sources))
+        trackers = list(_by_source(sources))
+        self._trackers = [each for each in trackers if not each.source.is_polled]
+        self._polls = Polls(each for each in trackers if each.source.is_polled)
         self._request = request
         self._timing = timing
         self._on_tick = on_tick
@@ -88,6 +91,10 @@ class Watcher:
 
     def run(self, stop: threading.Event) -> None:
         """Watch until `stop` is set. Every feature is requested once at the start."""
+        with self._polls.running(self._timing.scan_every_s):
+            self._run(stop)
+
+    def _run(self, stop: threading.Event) -> None:
         while not stop.is_set():
             self._stands = False
             try:
@@ -204,6 +211,8 @@ class Watcher:
             for tracker in self._trackers:
                 if tracker.unfinished:
                     self._tell(tracker, tracker.settle(clock.now(), now_s))
+        for tracker, change in self._polls.taken() if self._started else ():
+            self._tell(tracker, change)
         self._on_tick()
         self._faults = 0
 
@@ -226,7 +235,7 @@ class Watcher:
             self._roots = Roots(self._trackers)
         if not self._started:
             self._started = True
-            for tracker in self._trackers:
+            for tracker in (*self._trackers, *self._polls.trackers):
                 for feature in tracker.features:
                     self._request(feature, self._why, None)
             self._on_start()

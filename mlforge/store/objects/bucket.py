@@ -202,7 +202,9 @@ def _credentials(url: str, options: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _entry(meta: Mapping[str, Any]) -> Entry:
-    return Entry(meta["path"], meta["size"], int(meta["last_modified"].timestamp() * 1_000_000))
+    modified = int(meta["last_modified"].timestamp() * 1_000_000)
+    tag = Tag(meta.get("e_tag"), meta.get("version"))
+    return Entry(meta["path"], meta["size"], modified, tag)
 
 
 def _obstore() -> Any:

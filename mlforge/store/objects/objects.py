@@ -30,11 +30,15 @@ class Blob(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """An object of a listing; `modified` is when it was written, in UTC microseconds by the server's clock."""
+    """An object of a listing; `modified` is when it was written, in UTC microseconds by the server's clock.
+
+    tag: its state, where the server lists it.
+    """
 
     key: str
     size: int
     modified: int
+    tag: Tag = Tag(None, None)
 
 
 class ConditionFailed(StoreError):

@@ -1,0 +1,215 @@
+"""Sources in buckets: which objects count, and what comes of them, as of files on a disk."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from mlforge.build.result import BuildResult
+from mlforge.errors import BuildError, DefinitionError, SourceError, StoreError
+from mlforge.store import object_source
+from mlforge.store.object_source import ObjectSource
+from tests.support.objects import MemoryObjects
+from tests.support.projects import Project, column, rows
+
+DROPS = "s3://shop/drops/"
+
+
+@pytest.fixture
+def bucket(monkeypatch: pytest.MonkeyPatch) -> MemoryObjects:
+    """The only bucket that there is."""
+    objects = MemoryObjects()
+    monkeypatch.setattr(object_source, "_bucket", lambda url: objects)
+    return objects
+
+
+def put(bucket: MemoryObjects, key: str, frame: pl.DataFrame) -> None:
+    data = io.BytesIO()
+    frame.write_parquet(data)
+    bucket.put(key, data.getvalue())
+
+
+def listed(*texts: str) -> list[str]:
+    return sorted(ObjectSource.of(texts).scan().stats)
+
+
+# What a text means
+
+
+def test_a_text_means_the_objects_that_a_path_of_that_form_would_mean_as_files(bucket):
+    for key in (
+        "drops/a.parquet",
+        "drops/date=2026-01-01/b.parquet",
+        "drops/_temporary/c.parquet",
+        "drops/.d.parquet",
+        "drops/e.parquet.tmp",
+        "drops/f.csv",
+        "drops-of-others/g.parquet",
+        "drops/x.parquet/part-0.parquet",
+        "h.parquet",
+    ):
+        bucket.put(key, b"PAR1")
+    below = ["a.parquet", "date=2026-01-01/b.parquet", "x.parquet/part-0.parquet"]
+    assert listed("s3://shop/drops/") == listed("s3://shop/drops") == below
+    assert listed("s3://shop/drops/*.parquet") == ["a.parquet"]
+    assert listed("s3://shop/drops/date=*/") == ["date=2026-01-01/b.parquet"]
+    assert listed("s3://shop/drops/a.parquet") == ["a.parquet"]
+    assert listed("s3://shop/drops/x.parquet") == ["x.parquet/part-0.parquet"]
+    assert listed("gs://shop/h.parquet", "gs://shop/drops/*.parquet") == [
+        "gs://shop/drops/a.parquet",
+        "gs://shop/h.parquet",
+    ]
+    assert len(listed("s3://shop")) == 5
+    listing = ObjectSource.of([DROPS]).scan()
+    assert [entry.path for entry in listing.ignored] == ["f.csv"]
+    assert listing.hive == {"date"}
+    assert not ObjectSource.of(["s3://shop/nothing/"]).scan().exists
+
+
+def test_an_address_is_known_as_the_object_that_it_names(bucket):
+    for source in (ObjectSource.of([DROPS]), ObjectSource.of([DROPS, "s3://shop/more/"])):
+        address = Path("s3://shop/drops/date=2026-01-01/a.parquet")
+        path = source.path_of(address)
+        assert path is not None
+        assert source.absolute(path) == address
+        assert source.matches(address)
+        assert not source.matches(Path("s3://shop/drops/_a.parquet"))
+        assert source.path_of(Path("s3://other/drops/a.parquet")) is None
+        assert source.path_of(Path("/shop/drops/a.parquet")) is None
+
+
+@pytest.mark.parametrize(
+    ("texts", "says"),
+    [
+        (["s3:///drops/"], "not the address of objects"),
+        (["s3://"], "not the address of objects"),
+        (["s3://shop/drops/_drafts.parquet"], "'s3://shop/drops/_drafts.parquet'.*is passed over"),
+        (["s3://shop/drops/", "events"], "of folders or of buckets"),
+        (["s3a://shop/drops/"], "does not read"),
+    ],
+)
+def test_a_text_that_can_name_no_object_is_refused(bucket, tmp_path, texts, says):
+    project = Project(tmp_path)
+    with pytest.raises(DefinitionError, match=says):
+        project.definitions(project.define(source=texts))
+
+
+@pytest.mark.parametrize(
+    "key",
+    ["drops/_delta_log/00.json", "drops/metadata/v1.metadata.json", "drops/date=1/.hoodie/x"],
+)
+def test_a_table_with_a_log_is_refused_by_its_objects(bucket, key):
+    put(bucket, "drops/a.parquet", rows((1, 0.0, 1.0)))
+    bucket.put(key, b"{}")
+    with pytest.raises(SourceError, match="belongs to a table in"):
+        ObjectSource.of([DROPS]).scan()
+
+
+# What comes of it
+
+
+def test_drops_make_the_versions_and_values_that_files_on_a_disk_make(bucket, tmp_path):
+    local, remote = Project(tmp_path / "local"), Project(tmp_path / "remote")
+    spend = remote.define(source=DROPS)
+    drops = [
+        ("b", rows((1, 0.0, 1.0), (2, 1.0, 5.0))),
+        ("date=2026-01-03/a", rows((1, 2.0, 2.0))),
+        ("b", rows((1, 0.5, 4.0))),  # written over
+        ("c", pl.DataFrame({"other": [1]})),  # set aside
+    ]
+    for name, frame in drops:
+        local.drop(name, frame)
+        put(bucket, f"drops/{name}.parquet", frame)
+        theirs, ours = local.build(), remote.build(spend)
+        assert isinstance(ours, BuildResult)
+        assert (ours.version, ours.reason) == (theirs.version, theirs.reason)
+        assert remote.store.read("spend").equals(local.store.read("spend"))
+    assert list(remote.store.books("spend").quarantine) == ["c.parquet"]
+    definitions = remote.definitions(spend)
+    assert not definitions.audit("spend").mismatches
+    del bucket.stored["drops/date=2026-01-03/a.parquet"]
+    (local.events / "date=2026-01-03" / "a.parquet").unlink()
+    assert remote.build(spend).version == local.build().version
+    assert remote.store.read("spend").equals(local.store.read("spend"))
+    bucket.stored.clear()  # a prefix without objects is one that is missing
+    assert remote.build(spend).reason == "source_missing"
+
+
+def test_a_drop_costs_a_list_and_a_read_of_what_is_new(bucket, tmp_path):
+    project = Project(tmp_path)
+    spend = project.define(source=DROPS)
+    for number in range(50):
+        put(bucket, f"drops/{number:02}.parquet", rows((number, 0.0, 1.0)))
+    project.build(spend)
+    put(bucket, "drops/new.parquet", rows((1, 3.0, 2.0)))
+    bucket.requests.clear()
+    assert project.build(spend).version == "1.0.1"
+    assert [deed for deed, *_ in bucket.requests] == ["list", "read"]
+    bucket.requests.clear()
+    assert project.build(spend).reason == "unchanged"
+    assert [deed for deed, *_ in bucket.requests] == ["list"]
+
+
+def test_an_object_that_is_written_over_between_its_listing_and_its_reading_is_read_next_time(
+    bucket, tmp_path
+):
+    project = Project(tmp_path)
+    spend = project.define(source=DROPS)
+    put(bucket, "drops/a.parquet", rows((1, 0.0, 1.0)))
+    project.build(spend)
+    put(bucket, "drops/a.parquet", rows((1, 0.0, 2.0)))
+    left = [1]
+
+    def write_over(deed: str, key: str) -> None:
+        if deed == "read" and left:
+            left.clear()
+            put(bucket, "drops/a.parquet", rows((1, 0.0, 3.0)))
+
+    bucket.before = write_over
+    project.build(spend)
+    project.build(spend)
+    assert column(project.store.read("spend"), "amount__sum__7d", user_id=1) == [3.0]
+    assert not project.store.books("spend").quarantine
+
+
+def test_while_no_answer_comes_what_is_served_stays(bucket, tmp_path):
+    project = Project(tmp_path)
+    spend = project.define(source=DROPS)
+    put(bucket, "drops/a.parquet", rows((1, 0.0, 1.0)))
+    project.build(spend)
+    put(bucket, "drops/b.parquet", rows((1, 1.0, 2.0)))
+    put(bucket, "drops/c.parquet", rows((1, 2.0, 3.0)))
+    for failing in ("list", "read"):
+
+        def fail(deed: str, key: str, failing: str = failing) -> None:
+            if deed == failing and not key.endswith("b.parquet"):
+                raise StoreError("s3://shop: no answer")
+
+        bucket.before = fail
+        with pytest.raises(BuildError, match="no answer"):
+            project.build(spend)
+        assert project.store.list_versions("spend") == ["1.0.0"]
+        assert not project.store.books("spend").quarantine
+    bucket.before = lambda deed, key: None
+    assert project.build(spend).version == "1.0.1"
+    assert project.store.read("spend").height == 3
+
+
+def test_tables_may_lie_in_a_bucket_or_beside_one(bucket, tmp_path):
+    project = Project(tmp_path)
+    rates = pl.DataFrame({"user_id": [1], "rate": [2.0]})
+    put(bucket, "rates.parquet", rates)
+    rates.write_parquet(tmp_path / "rates.parquet")
+    put(bucket, "drops/a.parquet", rows((1, 0.0, 3.0)))
+    project.drop("a", rows((1, 0.0, 3.0)))
+
+    def converted(df: pl.DataFrame, rates: pl.DataFrame) -> pl.DataFrame:
+        joined = df.join(rates, on="user_id")
+        return joined.select("user_id", "at", amount=pl.col("amount") * pl.col("rate"))
+
+    for source, table in ((DROPS, "rates.parquet"), ("events", "s3://shop/rates.parquet")):
+        project.build(project.define(converted, source=source, tables={"rates": table}))
+        assert column(project.store.read("spend"), "amount__sum__7d", user_id=1) == [6.0]
