@@ -124,7 +124,7 @@ def test_a_feature_that_vanishes_is_served_as_it_stands_and_its_return_costs_not
     after = edited(plant, ('    made("newest"),\n', ""))
     eventually(after.gone)
     assert [gone.feature for gone in after.gone()] == ["newest"]
-    shown = plant.ask("status")
+    shown = plant.ask_apart("status")
     assert "newest is gone from the definitions" in shown.stdout
     assert after.online.read_batch("newest", ASKED["newest"]) == before
     back = edited(plant, ('    made("daily"', '    made("newest"),\n    made("daily"'))
@@ -157,11 +157,11 @@ def test_a_feature_whose_keys_change_leaves_no_row_of_the_old_ones(plant) -> Non
 def test_a_rollback_and_then_a_drop_is_held_until_somebody_approves(plant) -> None:
     before = [file.read_bytes() for file in sorted((plant.folder / "drops").iterdir())[:1]]
     with Witness(plant.project, ASKED, rolled_back=True):
-        assert plant.ask("rollback", "spend").returncode == 0
+        assert plant.ask_apart("rollback", "spend").returncode == 0
         plant.drop()
         assert_invariant(
             plant.project, held=["spend"], good={"spend": before}, features=["spend", "newest"]
         )
-        assert plant.ask("status").returncode == 1
-        assert plant.ask("approve", "spend").returncode == 0
+        assert plant.ask_apart("status").returncode == 1
+        assert plant.ask_apart("approve", "spend").returncode == 0
         assert_invariant(plant.project)

@@ -276,7 +276,7 @@ def test_the_pipeline_runs_over_tls_with_user_and_password(
         row = eventually(lambda: shop.online("spend", 1), within=60)
         assert row["amount__sum__7d"] == 2.0
         assert SECRET not in (shop.folder / "output.log").read_text()
-        assert SECRET not in shop.ask("status").stdout
+        assert SECRET not in shop.ask_apart("status").stdout
     finally:
         shop.stop()
 

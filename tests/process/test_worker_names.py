@@ -32,7 +32,7 @@ def shop(
 
 
 def test_commands_are_ours(shop: Shop) -> None:
-    shown = shop.ask("status")
+    shown = shop.ask_apart("status")
     assert "spend" in shown.stdout, shown.stderr
 
 

@@ -52,7 +52,7 @@ def test_a_drop_becomes_a_version_in_the_bucket_and_rows_online(shop, tmp_path):
                 (1, number, 1.0 + number),
             ),
         )
-        waited = shop.ask("wait", str(file), "--timeout", "60")
+        waited = shop.ask_apart("wait", str(file), "--timeout", "60")
         assert waited.returncode == 0, waited.stderr
         assert shop.online("spend", 1) == {
             "amount__sum__7d": total,
@@ -87,5 +87,5 @@ def test_commands_work_on_the_bucket(shop, tmp_path):
         ("rollback", "spend"),
         ("approve", "spend"),
     ):
-        told = shop.ask(*command)
+        told = shop.ask_apart(*command)
         assert told.returncode == 0, (command, told.stdout, told.stderr)

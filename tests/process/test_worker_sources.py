@@ -85,7 +85,7 @@ def test_drops_into_each_place_and_changes_of_a_table_reach_online_rows(shop: Sh
     eventually(lambda: served(shop, "weighted", 1) == 20.0)
     eventually(lambda: served(shop, "both", 1) == 2.0)
     file = write(shop.folder / "b/x.parq", purchases((1, 6, 3.0)))
-    waited = shop.ask("wait", str(file), "--timeout", "60", "--json")
+    waited = shop.ask_apart("wait", str(file), "--timeout", "60", "--json")
     assert waited.returncode == 0, waited.stderr
     assert "both" in waited.stdout
     assert served(shop, "both", 1) == 5.0
@@ -99,7 +99,7 @@ def test_drops_into_each_place_and_changes_of_a_table_reach_online_rows(shop: Sh
 def test_a_file_of_a_table_can_be_waited_for(shop: Shop) -> None:
     write(shop.folder / "a/y.parquet", purchases((2, 5, 2.0)))
     file = write(shop.folder / "dim/users.parquet", weights(u2=5.0))
-    waited = shop.ask("wait", str(file), "--timeout", "60", "--json")
+    waited = shop.ask_apart("wait", str(file), "--timeout", "60", "--json")
     assert waited.returncode == 0, waited.stderr
     assert "weighted" in json.dumps(json.loads(waited.stdout))
     assert served(shop, "weighted", 2) == 10.0
@@ -111,7 +111,7 @@ def test_other_definitions_over_a_store_in_use_are_refused_by_name_unless_they_s
 ) -> None:
     eventually(shop.project.presence.read)
     (shop.folder / "other.py").write_text(OTHER)
-    refused = shop.ask("watch", "--definitions", "other.py")
+    refused = shop.ask_apart("watch", "--definitions", "other.py")
     assert refused.returncode == 1
     assert (
         "other definitions, shop (definitions.py), with the features both, weighted"

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
@@ -20,6 +20,7 @@ import polars as pl
 import pytest
 from redis import Redis
 
+from mlforge.cli import main
 from mlforge.store import LocalStore
 from tests.support import contents
 from worker.project import Project, Settings
@@ -228,7 +229,18 @@ class Shop:
         return process
 
     def ask(self, *command: str) -> subprocess.CompletedProcess[str]:
-        """Run `mlforge ...` to its end."""
+        """Run `mlforge ...` to its end, in the test's own process: a process takes a second to start."""
+        out, err = io.StringIO(), io.StringIO()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir(self.folder)
+            for name in ("REDIS_URL", "MLFORGE_DEFINITIONS"):
+                patch.setenv(name, self.environment[name])
+            with redirect_stdout(out), redirect_stderr(err):
+                code = main(command)
+        return subprocess.CompletedProcess(command, code, out.getvalue(), err.getvalue())
+
+    def ask_apart(self, *command: str) -> subprocess.CompletedProcess[str]:
+        """Run `mlforge ...` to its end, in a process of its own."""
         return subprocess.run(
             [sys.executable, "-m", "mlforge", *command],
             cwd=self.folder,
