@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import sys
 from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
@@ -19,6 +20,7 @@ Graph = Mapping[str, frozenset[str]]
 WIDTH, HEIGHT, GAP_X, GAP_Y, MARGIN = 104, 30, 22, 44, 16
 
 
+@cache
 def imports(root: Path = ROOT) -> Graph:
     """Packages of mlforge, and the worker as a whole, with the ones that each imports, late imports included."""
     graph: dict[str, set[str]] = {}

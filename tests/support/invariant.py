@@ -375,7 +375,7 @@ class Witness:
     pruned: bool = False
     rolled_back: bool = False
     always: bool = False
-    every_s: float = 0.005
+    every_s: float = 0.02
     sights: Counter[Sight] = field(default_factory=Counter)
     versions: dict[str, dict[Version, Manifest]] = field(default_factory=dict)
     rounds: int = 0

@@ -34,7 +34,7 @@ def slices(draw: random.Random, height: int) -> Segments:
 @pytest.mark.parametrize("number", range(len(DRAWS)))
 def test_a_percentile_of_a_slice_is_that_of_its_values_alone(number: int) -> None:
     draw = random.Random(number)
-    for _ in range(60):
+    for _ in range(20):
         values = pl.Series([DRAWS[number](draw) for _ in range(draw.randrange(1, 40))])
         segments = slices(draw, len(values))
         alone = [

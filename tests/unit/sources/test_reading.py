@@ -395,7 +395,7 @@ def test_two_files_in_one_are_refused_and_a_text_that_looks_like_their_seam_is_n
 def test_a_file_may_be_decoded_in_a_process_of_its_own(tmp_path, monkeypatch):
     zoned = pa.table({"at": pa.array([0], pa.timestamp("us", "+05:30")), "x": ["a"]})
     good = written(tmp_path / "a.parquet", parquet(zoned))
-    for _ in range(6):  # threads of the reader's are still there at the end, now and then
+    for _ in range(3):  # threads of the reader's are still there at the end, now and then
         assert read(good, in_own_process=True).frame.equals(read(good).frame)
     bad = written(tmp_path / "b.parquet", parquet(SMALL)[:-300] + parquet(SMALL)[-200:])
     with pytest.raises(UnreadableFile) as here:
