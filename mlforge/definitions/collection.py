@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+import hashlib
+import json
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import asdict
 from types import ModuleType
 
 from mlforge.core.arguments import listed, shown, texts
 from mlforge.core.manifest import config_of
+from mlforge.definitions.settings import Settings
 from mlforge.errors import DefinitionError, did_you_mean
 from mlforge.features.feature import Feature
 from mlforge.online import OnlineStore
-from mlforge.services.description import described_defaults
+from mlforge.services.description import describe, described_defaults
+from mlforge.services.service import Service
 
 
 def features_by_name(entries: object) -> dict[str, Feature]:
@@ -97,6 +102,23 @@ def _features_in(entry: object, works: str) -> list[Feature]:
     if isinstance(entry, ModuleType):
         return [value for value in vars(entry).values() if isinstance(value, Feature)]
     raise DefinitionError(f"Definitions: {shown(entry)} is not a feature; {works}")
+
+
+def hash_of(
+    features: Iterable[Feature],
+    services: Iterable[Service],
+    settings: Settings,
+    places: Sequence[str],
+) -> str:
+    """SHA-256 over definitions, in hex; places: where their stores are, described."""
+    described = [describe(service) for service in services]
+    decisive = [
+        {feature.name: describe_feature(feature) for feature in features},
+        asdict(settings),
+        places,
+        *([described] if described else []),
+    ]
+    return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
 
 
 def describe_feature(feature: Feature) -> Mapping[str, object]:

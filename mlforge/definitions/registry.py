@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import copy
-import hashlib
-import json
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, replace
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from types import ModuleType
@@ -20,10 +18,10 @@ from mlforge.core.values import Duration
 from mlforge.definitions.calls import check_arguments, check_optional
 from mlforge.definitions.chains import check_chains, in_order
 from mlforge.definitions.collection import (
-    describe_feature,
     describe_store,
     feature_named,
     features_by_name,
+    hash_of,
     selected,
 )
 from mlforge.definitions.places import (
@@ -48,7 +46,7 @@ from mlforge.maintenance.operations import rollback
 from mlforge.maintenance.sampling import SOME, Share
 from mlforge.online import OnlineStore, Owner
 from mlforge.online.push import PushResult, owner_of, planned, push
-from mlforge.services.description import describe
+from mlforge.retrieval.training import stored_values
 from mlforge.services.service import Service
 from mlforge.sources.row_source import RowSource
 from mlforge.sources.source_reading import SourceReading
@@ -143,16 +141,8 @@ class Definitions:
     @property
     def hash(self) -> str:
         """SHA-256 over everything that decides what is done and where: workers with the same one agree."""
-        features = {name: describe_feature(feature) for name, feature in self.features.items()}
-        services = [describe(service) for service in self.services.values()]
-        decisive = [
-            features,
-            asdict(self.settings),
-            self._described,
-            *([services] if services else []),
-        ]
-        described = json.dumps(decisive, sort_keys=True)
-        return hashlib.sha256(described.encode()).hexdigest()
+        services = self.services.values()
+        return hash_of(self.features.values(), services, self.settings, self._described)
 
     def located_at(self, folder: Path) -> Definitions:
         """The same definitions, with all paths that were given as relative ones starting from a folder."""
@@ -368,9 +358,9 @@ class Definitions:
         """Hold a feature's served version against the raw files; the result is kept in the store."""
         feature, source = self.feature(name), self.source(name)
         check_arguments("audit", share=share)
-        most = self.settings.max_file_memory
+        training, most = stored_values, self.settings.max_file_memory
         with feature.code.looked_at():
-            return audit(feature, source, self.store, self.online_store, share, most)
+            return audit(feature, source, self.store, training, self.online_store, share, most)
 
     def close(self) -> None:
         """Let go of connections."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import polars as pl
@@ -35,7 +35,6 @@ from mlforge.maintenance.sampling import (
     rows_of,
 )
 from mlforge.online import OnlineStore
-from mlforge.retrieval.training import stored_values
 from mlforge.sources.row_source import RowSource
 from mlforge.store import Store
 from mlforge.store.integrity import DAMAGE
@@ -47,18 +46,22 @@ _TOLD = 20
 _STRANGERS = "rows of entities that the files do not have"
 """Stands for a suspect where no entity can be named: the next audit looks at all of them."""
 _ASKED = 1_000  # entities in one question to the online store
+TrainingRows = Callable[[pl.DataFrame, Sequence[tuple[str, str]], Store, str], pl.DataFrame]
+"""The rows of training of a spine: of features, each with its version, of a store, by an engine."""
 
 
 def audit(
     feature: Feature,
     source: RowSource,
     store: Store,
+    training: TrainingRows,
     online: OnlineStore | None = None,
     share: Share = SOME,
     max_bytes: int | None = None,
 ) -> Audit:
     """Compare the served version with the raw files; the result is stored beside the version.
 
+    training: how training data are read (`retrieval.training.stored_values`), for they are audited, too.
     Entities that an earlier audit found wrong are audited again, whatever the seed. An entity with
     events in a file whose content no longer exists is counted as unproven.
     Raises MlforgeError if there is nothing to audit: no version, or a version made by other code.
@@ -80,7 +83,7 @@ def audit(
     reader = RawReader(feature, source, store, manifest, max_bytes, tables)
 
     def held_against(files: Iterable[RawFile]) -> _Audit:
-        work = _Audit(feature, store, online, share, manifest, reader)
+        work = _Audit(feature, store, training, online, share, manifest, reader)
         work.run(files, before)
         return work
 
@@ -112,6 +115,7 @@ def _check_same(feature: Feature, manifest: Manifest) -> None:
 class _Audit:
     feature: Feature
     store: Store
+    training: TrainingRows
     online: OnlineStore | None
     share: Share
     manifest: Manifest
@@ -241,7 +245,7 @@ class _Audit:
             instants = pl.Series(spec.timestamp, [t for _, t in questions], dtype=pl.Int64)
             spine = spine.with_columns(instants.cast(polars_schema.UTC_INSTANT))
         pinned = (spec.name, str(self.manifest.version))
-        training_rows = stored_values(spine, [pinned], self.store, self.manifest.engine)
+        training_rows = self.training(spine, [pinned], self.store, self.manifest.engine)
         for (entity, t), row in zip(questions, rows_of(training_rows), strict=True):
             cells = histories[entity].value(t)
             names = (*cells, *(column.name for column in spec.derived))
