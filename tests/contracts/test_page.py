@@ -140,7 +140,7 @@ def test_the_first_page_tells_what_happens_and_what_there_is(
     [seen] = [a["hx-get"] for _, a in page.tags if a.get("id") == "now"]
     assert ask("GET", str(seen)).status_code == 204
     log.write("held", "spend", reason="all files went")
-    assert "all files went" in ask.page(str(seen)).text
+    assert "All files went." in ask.page(str(seen)).text
     status = ask("GET", "/v1/status").json()
     assert [feature["feature"] for feature in status["features"]] == ["spend"]
 

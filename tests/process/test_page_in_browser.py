@@ -228,3 +228,28 @@ def test_pages_work_where_no_script_runs(browser: Any, up: tuple[Path, str]) -> 
         assert "first.parquet" in page.locator("#why .files").inner_text()
     finally:
         context.close()
+
+
+def test_files_that_are_left_out_are_one_thing_that_stays_open_while_others_come(
+    visit: Callable[..., Any], up: tuple[Path, str]
+) -> None:
+    folder, _ = up
+    page = visit(390)
+    for name in ("torn", "worn"):
+        (folder / "visits" / f"{name}.parquet").write_text("no parquet")
+    need = page.locator(".needs > li", has_text="left out 2 files")
+    need.wait_for()
+    need.locator("summary").press("Enter")
+    assert "torn.parquet: is not parquet" in need.inner_text()
+    drop(folder, "fourth", [7.0] * 10, day=13)
+    page.locator(".line", has_text="fourth.parquet came").first.wait_for()
+    button = need.locator("button[aria-label='Retry worn.parquet']")
+    button.wait_for()
+    page.evaluate(files("axe_playwright_python").joinpath("axe.min.js").read_text())
+    found = page.evaluate("axe.run().then(result => result.violations)")
+    serious = [v for v in found if v["impact"] in ("serious", "critical")]
+    assert [(v["id"], v["nodes"][0]["html"]) for v in serious] == []
+    (folder / "visits" / "worn.parquet").unlink()
+    button.press("Enter")
+    page.locator("#said .good").wait_for()
+    page.locator(".needs > li", has_text="left out a file").wait_for()

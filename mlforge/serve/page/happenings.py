@@ -11,7 +11,7 @@ from typing import Any
 from mlforge.core.values import to_iso
 from mlforge.errors import without_owners
 from mlforge.serve.live import Happening
-from mlforge.serve.page.words import duration, plural
+from mlforge.serve.page.words import duration, plural, sentence
 
 STEPS: Mapping[str, str] = {
     "event": "seen",
@@ -36,6 +36,8 @@ _REASONS = {"unchanged": "nothing changed", "first_build": "the first version"}
 _PLAIN = ("data_refresh",)
 """Reasons that the rest of the sentence tells."""
 _VERSION = re.compile(r" \d+\.\d+\.\d+$")
+_TOLD = 2
+"""How many files that were set aside a line tells of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,9 +93,9 @@ def _told(entry: Happening) -> tuple[str, str, str, str, tuple[Step, ...]]:
     if kind == "refreshed":
         return _refreshed(details, entry.feature or "")
     if kind == "failed":
-        return BAD, "Failed", f"{details['error']}", "", ()
+        return BAD, "Failed", sentence(details["error"]), "", ()
     if kind == "held":
-        return WARNING, "Held", f"{details['reason']}", "", ()
+        return WARNING, "Held", sentence(details["reason"]), "", ()
     if kind == "mismatch":
         count = plural(int(details["mismatches"]), "value")
         return (
@@ -161,10 +163,13 @@ def _did(details: Mapping[str, Any], feature: str) -> str:
     if pushed:
         done.append(f"{plural(pushed, 'entity', 'entities')} pushed")
     told = ": ".join(text for text in (what, ", ".join(done)) if text)
-    aside = (
+    quarantined = details["quarantined"]
+    aside = [
         f"{path} is set aside: {without_owners(str(why), feature, path)}."
-        for path, why in details["quarantined"].items()
-    )
+        for path, why in list(quarantined.items())[:_TOLD]
+    ]
+    if len(quarantined) > _TOLD:
+        aside.append(f"So are {plural(len(quarantined) - _TOLD, 'more file', 'more files')}.")
     return " ".join([f"{told}.", *aside])
 
 

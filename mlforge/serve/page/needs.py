@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from mlforge.errors import without_owners
 from mlforge.serve.operations import APPROVE, RETRY, ROLLBACK
-from mlforge.serve.page.words import plural
+from mlforge.serve.page.words import plural, sentence
 
 Document = Mapping[str, Any]
 CALM = ("ready", "waiting", "queued", "working", "pushing")
 """States of a feature in which nobody needs to do anything."""
+
+
+_REASONS = 3
+"""How many reasons are told of files that were left out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +34,17 @@ class Deed:
 
 
 @dataclass(frozen=True, slots=True)
+class LeftOut:
+    """A file that a feature left out, why, and the deed that tries it again."""
+
+    path: str
+    why: str
+    deed: Deed
+
+
+@dataclass(frozen=True, slots=True)
 class Need:
-    """A thing that waits for a person. feature: None where it concerns the whole project."""
+    """A thing that waits for a person. feature: None where it concerns the whole project. files: where it is about several."""
 
     feature: str | None
     title: str
@@ -38,11 +52,12 @@ class Need:
     more: str = ""
     deeds: tuple[Deed, ...] = ()
     is_bad: bool = False
+    files: tuple[LeftOut, ...] = ()
 
 
 def needs_of(status: Document) -> list[Need]:
     """The needs of a project by the document of its status, the worst first."""
-    needs = [Need(None, "", _sentence(warning), is_bad=True) for warning in status["warnings"]]
+    needs = [Need(None, "", sentence(warning), is_bad=True) for warning in status["warnings"]]
     for feature in status["features"]:
         needs += needs_of_feature(feature)
     return sorted(needs, key=lambda need: not need.is_bad)
@@ -72,19 +87,36 @@ def _needs(feature: Document) -> Iterator[Need]:
         yield Need(
             name,
             "is held",
-            _sentence(feature["held"]),
-            _sentence(feature["held_now"]),
+            sentence(feature["held"]),
+            sentence(feature["held_now"]),
             (approve(name),),
         )
     if feature["error"]:
         title = "has failed for good" if state == "parked" else "fails"
         again = "" if state == "parked" else "Workers try it again by themselves."
         yield Need(
-            name, title, _sentence(feature["error"]), again, (retry(name),), state == "parked"
+            name, title, sentence(feature["error"]), again, (retry(name),), state == "parked"
         )
-    for path, reason in feature["quarantine"].items():
-        why = without_owners(str(reason), name, path)
-        yield Need(name, "left out a file", f"{path}: {why}.", "", (retry(name, path),))
+    files = [
+        LeftOut(path, without_owners(str(reason), name, path), retry(name, path))
+        for path, reason in feature["quarantine"].items()
+    ]
+    if len(files) == 1:
+        [file] = files
+        yield Need(name, "left out a file", f"{file.path}: {file.why}.", "", (file.deed,))
+    elif files:
+        yield _left_out(name, files)
+
+
+def _left_out(name: str, files: Sequence[LeftOut]) -> Need:
+    """The need that several files make together: how many there are of each reason, the most frequent first."""
+    reasons = Counter(file.why for file in files).most_common()
+    told = [f"{plural(count, 'file')}: {why}." for why, count in reasons[:_REASONS]]
+    if len(reasons) > _REASONS:
+        rest = sum(count for _, count in reasons[_REASONS:])
+        told.append(f"{plural(rest, 'file')} for other reasons.")
+    title = f"left out {plural(len(files), 'file')}"
+    return Need(name, title, " ".join(told), files=tuple(files))
 
 
 def approve(name: str) -> Deed:
@@ -122,9 +154,3 @@ def roll_back(name: str, version: str | None = None) -> Deed:
         f"mlforge rollback {shlex.quote(name)}{f' {version}' if version else ''}",
         {"version": version} if version else {},
     )
-
-
-def _sentence(text: object) -> str:
-    """A text as a sentence: a capital at its start, a stop at its end."""
-    words = str(text or "").strip()
-    return words[:1].upper() + words[1:] + ("" if not words or words[-1] in ".!?" else ".")

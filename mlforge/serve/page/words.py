@@ -40,6 +40,12 @@ def plural(count: int, noun: str, many: str | None = None) -> str:
     return f"{count:,} {noun if count == 1 else many or f'{noun}s'}"
 
 
+def sentence(text: object) -> str:
+    """A text as a sentence: a capital at its start, a stop at its end."""
+    words = str(text or "").strip()
+    return words[:1].upper() + words[1:] + ("" if not words or words[-1] in ".!?" else ".")
+
+
 def share(value: float | None) -> str:
     """`12.5 %`; a dash for nothing."""
     return NONE if value is None else f"{100 * value:.1f} %"

@@ -167,6 +167,25 @@ def test_needs_come_with_the_deed_that_helps_the_worst_first() -> None:
     assert [deed.deed for deed in by_title["has wrong values"].deeds] == ["rollback"]
 
 
+def test_files_that_are_left_out_together_are_one_need_with_a_deed_for_each() -> None:
+    why = ["is torn"] * 9 + ["is empty"] * 2 + [f"has no column {n}" for n in range(4)]
+    files = {f"{n}.parquet": f"spend: {n}.parquet: {each}" for n, each in enumerate(why)}
+    [need] = needs_of({"warnings": [], "features": [CALM | {"quarantine": files}]})
+    assert need.title == "left out 15 files"
+    assert need.sentence == (
+        "9 files: is torn. 2 files: is empty. 1 file: has no column 0. 3 files for other reasons."
+    )
+    assert need.deeds == ()
+    assert [file.deed.parameters["path"] for file in need.files] == list(files)
+    assert need.files[0].why == "is torn"
+    refreshed = {
+        "version": "1.0.1", "bump": None, "reason": "unchanged", "trigger": "0.parquet came", "changed": False,
+        "rows_recomputed": 0, "entities_pushed": 0, "entities_deleted": 0, "freshness_ms": 0,
+    }  # fmt: skip
+    [line] = lines([entry("refreshed", **refreshed, quarantined=files)])
+    assert line.sentence.endswith("1.parquet is set aside: is torn. So are 13 more files.")
+
+
 def test_a_graph_is_drawn_from_left_to_right_without_boxes_upon_each_other() -> None:
     source, a, b = Node(SOURCE, "data/" * 20), Node(FEATURE, "a"), Node(FEATURE, "b")
     users = [Node(SERVICE, f"s{number}") for number in range(100)]
