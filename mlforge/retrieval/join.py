@@ -79,7 +79,7 @@ def _labels(
             raise RetrievalError(
                 f"the service derives {use.name!r}, which is a label's name, too; rename the label"
             )
-        names.add(use.name, f"the label {use.name!r}", use.label.metric.name)
+        names.add_label(use.name)
         columns.append(use.values(engine, reading.store, use.points(table, timestamp)))
     return columns
 

@@ -148,3 +148,15 @@ class AnswerNames:
             )
         self._columns[name] = (feature, column)
         return name
+
+    def add_label(self, name: str) -> None:
+        """Reserve the name for a label; RetrievalError if it is in use already."""
+        owner = self._holder if name in self._callers_names else None
+        if name in self._columns:
+            other, others_column = self._columns[name]
+            owner = f"the column {others_column!r} of {other} is"
+        if owner is not None:
+            raise RetrievalError(
+                f"{owner} {name!r}, which is a label's name, too; rename the label"
+            )
+        self._columns[name] = (f"the label {name!r}", name)

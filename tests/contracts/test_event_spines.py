@@ -153,8 +153,11 @@ def test_what_cannot_be_meant_is_refused(call: Any, error: type[MlforgeError], s
     ("labels", "says"),
     [
         ({"next": ahead("spend", "amuont", "sum", "1d")}, "amount"),
-        ({"user_id": ahead("spend", "amount", "sum", "1d")}, "user_id"),
-        ({"spend__amount__sum__7d": ahead("spend", "amount", "sum", "1d")}, "would both be"),
+        ({"user_id": ahead("spend", "amount", "sum", "1d")}, "user_id.*rename the label"),
+        (
+            {"spend__amount__sum__7d": ahead("spend", "amount", "sum", "1d")},
+            "of spend is 'spend__amount__sum__7d', which is a label's name",
+        ),
         ({"next": ahead("spnd", "amount", "sum", "1d")}, "spend"),
         ({"next": "amount"}, "ahead"),
         ({"a b": ahead("spend", "amount", "sum", "1d")}, "a b"),
