@@ -130,12 +130,17 @@ class TrainingSet:
                 for batch in part.iter_batches(rows, [*groups], names):
                     yield batch if names is None else batch.select(names)
 
-    def to_torch(self, columns: Sequence[str] | None = None, rows: int = 1_024) -> TorchBatches:
+    def to_torch(
+        self,
+        columns: Sequence[str] | None = None,
+        rows: int = 1_024,
+        share: tuple[int, int] = (0, 1),
+    ) -> TorchBatches:
         """A torch `IterableDataset` of batches, dicts from a column's name to a tensor of at most so many values.
 
         columns: of numbers and booleans; by default all behind the spine's. Null is NaN, for which integers and booleans of a
         column that has a null are floats. Give it to `DataLoader(..., batch_size=None, num_workers=n)`: however many workers
-        there are, each row comes once.
+        there are, each row comes once. share: as in `batches`, `(rank, world_size)` where several processes train together.
 
         Raises MissingExtra without torch, RetrievalError for a column of another kind, IntegrityError where files are
         missing or damaged.
@@ -145,7 +150,8 @@ class TrainingSet:
 
         _check_rows(rows)
         behind = [column.name for column in self.document.columns]
-        return TorchBatches(self, named_columns(self, columns, behind), rows)
+        names = named_columns(self, columns, behind)
+        return TorchBatches(self, names, rows, _checked_share(share))
 
     def to_hf(
         self, columns: Sequence[str] | None = None, *, streaming: bool = False, **options: Any

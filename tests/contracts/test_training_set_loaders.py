@@ -257,6 +257,19 @@ def test_torch_gets_each_row_once_whatever_the_workers(made: TrainingSet, worker
 
 
 @pytest.mark.slow
+def test_ranks_and_their_workers_share_out_the_rows(made: TrainingSet) -> None:
+    torch = pytest.importorskip("torch", reason="torch is not installed")
+    seen = []
+    for rank in range(2):
+        mine = made.to_torch(["number"], rows=7, share=(rank, 2))
+        for batch in torch.utils.data.DataLoader(mine, batch_size=None, num_workers=2):
+            seen += batch["number"].tolist()
+    assert sorted(seen) == list(range(HEIGHT))
+    with pytest.raises(RetrievalError, match="share is"):
+        made.to_torch(share=(2, 2))
+
+
+@pytest.mark.slow
 def test_torch_keeps_numbers_as_they_are_and_nulls_as_nan(made: TrainingSet) -> None:
     torch = pytest.importorskip("torch", reason="torch is not installed")
     columns = ["number", "small", "price", "flag", *SUMS]

@@ -28,23 +28,27 @@ _SIGNED: dict[type[pl.DataType], pa.DataType] = {
 class TorchBatches(IterableDataset):  # type: ignore[misc]
     """Batches of a training set, dicts from the name of a column to a tensor of at most so many values.
 
-    Each worker of a DataLoader reads row groups of its own, so that each row comes once. Null is NaN, for which a
+    Each worker of a DataLoader reads row groups of its own, so that each row of the share comes once. Null is NaN, for which a
     column that has a null anywhere in the set is of floats.
     """
 
-    def __init__(self, training_set: TrainingSet, columns: Sequence[str], rows: int) -> None:
+    def __init__(
+        self, training_set: TrainingSet, columns: Sequence[str], rows: int, share: tuple[int, int]
+    ) -> None:
         schema = training_set.schema
         check_numbers(schema, columns, "torch")
-        self._training_set, self._rows = training_set, rows
+        self._training_set, self._rows, self._share = training_set, rows, share
         with_nulls = _with_nulls(training_set)
         self._types = {
             name: _arrow_type(schema[name], has_null=name in with_nulls) for name in columns
         }
 
     def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
+        number, shares = self._share
         worker = get_worker_info()
-        share = (0, 1) if worker is None else (worker.id, worker.num_workers)
-        for batch in self._training_set.batches(self._rows, [*self._types], share):
+        if worker is not None:
+            number, shares = number * worker.num_workers + worker.id, shares * worker.num_workers
+        for batch in self._training_set.batches(self._rows, [*self._types], (number, shares)):
             yield {name: _tensor(name, batch[name], type_) for name, type_ in self._types.items()}
 
 
