@@ -87,7 +87,7 @@ def tracing_of_environment() -> Tracing | None:
         from opentelemetry.sdk.trace import TracerProvider
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
     except ModuleNotFoundError:
-        _log.warning("requests are not traced: pip install 'mlforge[otel]'", variable=_ENDPOINTS[1])
+        _log.warning("requests are not traced: that needs the extra 'otel'", variable=_ENDPOINTS[1])
         return None
     named = {} if "OTEL_SERVICE_NAME" in os.environ else {SERVICE_NAME: "mlforge"}
     provider = TracerProvider(resource=Resource.create(named))
