@@ -5,7 +5,6 @@ It says so once the first is online, ends when its stdin does, and then says how
 
 from __future__ import annotations
 
-import os
 import select
 import sys
 import time
@@ -26,7 +25,7 @@ def main(root: Path, rate: float) -> None:
         wait_s = max(0.0, begun + number / rate - time.monotonic())
         if select.select([sys.stdin], [], [], wait_s)[0]:
             break
-        os.link(file, root / SOURCE / file.name)
+        file.rename(root / SOURCE / file.name)
         definitions.refresh(FEATURE)
         definitions.push(FEATURE)
         count += 1

@@ -320,7 +320,7 @@ def _while_drops_are_pushed(bench: Bench) -> list[Row]:
     """Measure 15c."""
     site = _Site.built(bench, drops=2_000)
     rounds: dict[int, list[tuple[Load, Load]]] = {1: [], 32: []}
-    pushed = ""
+    rates: list[float] = []
     with site.ours("live").started() as server:
         bodies = site.bodies(1)
         server.post(bodies[0])
@@ -328,17 +328,19 @@ def _while_drops_are_pushed(bench: Bench) -> list[Row]:
             at_rest = {count: site.load(server, bodies, count) for count in rounds}
             with _pushing(site) as pushing:
                 busy = {count: site.load(server, bodies, count) for count in rounds}
-            pushed = f"{pushing.rate:.1f} drops/s"
+            rates.append(pushing.rate)
             for count, pairs in rounds.items():
                 pairs.append((at_rest[count], busy[count]))
     return [
         Row(
             "15c",
             f"HTTP, 1 x 3, {count} connection{'s' * (count > 1)}, while drops are pushed: p99",
-            f"{pairs[-1][1]}; {pushed}",
+            f"{pairs[-1][1]}; {min(rates):.1f} drops/s",
             f"at rest: {pairs[-1][0]}",
             [busy.p99 / rest.p99 for rest, busy in pairs],
-            Target(2.0),
+            Target(2.0)
+            if min(rates) > 0.9 * _PER_SECOND
+            else None,  # else the machine was too slow
         )
         for count, pairs in rounds.items()
     ]
