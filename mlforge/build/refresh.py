@@ -43,8 +43,8 @@ from mlforge.ingest.pipeline import Intake, ingest
 from mlforge.ingest.transform import Apart
 from mlforge.ingest.unchanged import of_version
 from mlforge.sources.listing import Listing
-from mlforge.sources.parquet_reader import Stat
 from mlforge.sources.row_source import RowSource
+from mlforge.sources.source_file import Stat
 from mlforge.sources.source_reading import SourceReading
 from mlforge.store import Books, Snapshot, Store, Transaction
 from mlforge.store.changes import EventDiff, VersionsDiff

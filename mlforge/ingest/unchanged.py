@@ -13,7 +13,7 @@ from operator import attrgetter
 
 from mlforge.core.list_diff import lacking
 from mlforge.core.manifest import Manifest, Partial, SourceRecord
-from mlforge.sources.parquet_reader import Stat
+from mlforge.sources.source_file import Stat
 from mlforge.store import FileState, FileStateMap
 
 FilePartial = tuple[SourceRecord, Partial]

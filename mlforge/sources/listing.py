@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mlforge.sources.parquet_reader import FileStat, Remote, SourceFile, Stat
+from mlforge.sources.source_file import FileStat, Remote, SourceFile, Stat
 from mlforge.sources.walk import FolderState, Ignored
 
 

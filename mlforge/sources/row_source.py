@@ -8,8 +8,8 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 from mlforge.sources.listing import Listing
-from mlforge.sources.parquet_reader import SourceFile, Stat
 from mlforge.sources.place import Place
+from mlforge.sources.source_file import SourceFile, Stat
 
 
 class RowSource(ABC):

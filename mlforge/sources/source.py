@@ -18,9 +18,6 @@ from mlforge.sources.glob import EVERYTHING
 from mlforge.sources.listing import Listing
 from mlforge.sources.parquet_reader import (
     Content,
-    FileStat,
-    SourceFile,
-    Stat,
     completeness,
     content_hash,
     is_being_written,
@@ -28,6 +25,7 @@ from mlforge.sources.parquet_reader import (
 )
 from mlforge.sources.place import Place
 from mlforge.sources.row_source import RowSource
+from mlforge.sources.source_file import FileStat, SourceFile, Stat
 from mlforge.sources.walk import Ignored, Walk
 
 __all__ = [

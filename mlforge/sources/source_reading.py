@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mlforge.sources import parquet_reader
-from mlforge.sources.parquet_reader import Content, FileBytes, FileStat, SourceFile
+from mlforge.sources.parquet_reader import Content, FileBytes
+from mlforge.sources.source_file import FileStat, SourceFile
 
 KEPT_BYTES = 256 << 20
 """Bytes of rows that a shared reading keeps in memory, by default."""

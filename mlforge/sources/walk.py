@@ -13,8 +13,8 @@ from pathlib import Path
 from mlforge.errors import SourceError
 from mlforge.sources.glob import EVERYTHING, Parts
 from mlforge.sources.lake_table import METADATA, check_above, check_log
-from mlforge.sources.parquet_reader import Stat, stat_of
 from mlforge.sources.place import HIDDEN, READERS, SUFFIXES, UNFINISHED, Place
+from mlforge.sources.source_file import Stat, stat_of
 
 FolderState = tuple[int, int]
 """The inode and modification time of a folder: while they stay no entry came, went or was renamed."""

@@ -16,9 +16,9 @@ from mlforge.core.manifest import Manifest, Part
 from mlforge.core.values import FEATURE
 from mlforge.errors import VersionNotFound
 from mlforge.sources.listing import Listing
-from mlforge.sources.parquet_reader import FileStat, SourceFile, Stat
 from mlforge.sources.place import Place
 from mlforge.sources.row_source import RowSource
+from mlforge.sources.source_file import FileStat, SourceFile, Stat
 from mlforge.store.base import Store
 from mlforge.store.integrity import intact
 

@@ -18,9 +18,9 @@ from mlforge.errors import DefinitionError, SourceError, StoreError
 from mlforge.sources.glob import EVERYTHING, is_magic
 from mlforge.sources.lake_table import check_key
 from mlforge.sources.listing import Listing
-from mlforge.sources.parquet_reader import FileStat, Remote, SourceFile, Stat
 from mlforge.sources.place import SUFFIXES, Place, is_skipped
 from mlforge.sources.row_source import RowSource
+from mlforge.sources.source_file import FileStat, Remote, SourceFile, Stat
 from mlforge.sources.walk import HIVE, Ignored, wrong_type
 from mlforge.store.addresses import SCHEMES
 from mlforge.store.objects.bucket import Bucket

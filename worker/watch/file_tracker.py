@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mlforge.sources.listing import Listing
-from mlforge.sources.parquet_reader import Stat
 from mlforge.sources.place import is_skipped
 from mlforge.sources.row_source import RowSource
 from mlforge.sources.source import FileStat, completeness, is_being_written
+from mlforge.sources.source_file import Stat
 from mlforge.sources.walk import FolderState, folder_state
 
 _COARSE_US = 50_000
