@@ -26,7 +26,7 @@ def placed(definitions: Definitions, profile: Profile) -> Definitions:
 
 def _online(before: OnlineStore | None, place: OnlinePlace, where: str) -> OnlineStore:
     """The online store at a place, with the settings of one of its kind before it where the place has none."""
-    settings = {"ttl": place.ttl, "prefix": place.prefix}
+    settings = {"ttl": place.ttl, "prefix": place.prefix, "layout": place.layout}
     try:
         return online_store_at(place.url, before, settings)
     except DefinitionError as error:

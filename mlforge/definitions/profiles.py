@@ -20,7 +20,7 @@ from typing import Any
 from mlforge.definitions.environment import PROFILES_FILE
 from mlforge.errors import DefinitionError, did_you_mean
 
-_KEYS, _ONLINE_KEYS = ("store", "online_store", "root"), ("url", "ttl", "prefix")
+_KEYS, _ONLINE_KEYS = ("store", "online_store", "root"), ("url", "ttl", "prefix", "layout")
 _KINDS = ((bool, "true or false"), (int | float, "a number"), (list, "a list"), (dict, "a table"))
 _VARIABLE = re.compile(r"\$(?:\$|\{(\w+)\})")
 
@@ -32,6 +32,7 @@ class OnlinePlace:
     url: str = field(repr=False)
     ttl: int | None = None
     prefix: str | None = None
+    layout: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,13 +104,18 @@ def _online(value: object, where: str, environment: Mapping[str, str]) -> Online
     _check_keys(table, _ONLINE_KEYS, f"{where}:")
     if "url" not in table:
         raise DefinitionError(f'{where}: has no url; write url = "${{MLFORGE_REDIS}}"')
-    ttl, prefix = table.get("ttl"), table.get("prefix")
+    ttl = table.get("ttl")
+    prefix, layout = (
+        None if key not in table else _filled(table[key], f"{where}: {key}", environment)
+        for key in ("prefix", "layout")
+    )
     if ttl is not None and (isinstance(ttl, bool) or not isinstance(ttl, int)):
         raise DefinitionError(f"{where}: ttl must be a number of seconds, not {_kind(ttl)}")
     return OnlinePlace(
         _filled(table["url"], f"{where}: url", environment),
         ttl,
-        None if prefix is None else _filled(prefix, f"{where}: prefix", environment),
+        prefix,
+        layout,
     )
 
 

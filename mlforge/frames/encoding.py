@@ -101,6 +101,16 @@ def json_rows(frame: pl.DataFrame, columns: Sequence[str]) -> pl.Series:
         raise DataError(f"{', '.join(columns)}: a value has no JSON ({panic})") from None
 
 
+def json_texts(frame: pl.DataFrame, column: str) -> pl.Series:
+    """The JSON of each value of one column, in row order; DataError for a dtype without JSON."""
+    field = _jsonable(pl.col(column), frame.schema[column], column).alias("v")
+    try:
+        rows = frame.select(pl.struct(field).struct.json_encode().alias(column)).to_series()
+    except pl.exceptions.PanicException as panic:
+        raise DataError(f"{column}: a value has no JSON ({panic})") from None
+    return rows.str.strip_prefix('{"v":').str.strip_suffix("}")
+
+
 def json_row(values: Mapping[str, object]) -> str:
     """The JSON object of one row; parsed, it equals that of `json_rows`."""
     row = {name: json_value(value) for name, value in values.items()}

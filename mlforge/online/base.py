@@ -10,26 +10,24 @@ from __future__ import annotations
 
 import asyncio
 import copy
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from functools import cached_property
 from typing import Self
 
 import polars as pl
 
 from mlforge.core.signatures import named_methods
-from mlforge.errors import NotServed, OnlineError, OnlineUnavailable
+from mlforge.errors import OnlineError, OnlineUnavailable
 from mlforge.frames.encoding import json_row, key_hash, key_hashes
 from mlforge.online.books import Claim, Evidence, OnlineBooks, Target
-from mlforge.online.chunks import Rows, chunked, encoded, noted, slices
-from mlforge.online.decoding import Misfit, Row, decode_rows, parse_rows
-from mlforge.online.requests import Answer, Entity, Fetched, RowRequest, check_owner
-from mlforge.online.steps import Question, Steps, answered
+from mlforge.online.chunks import Rows, chunked, digests_of, encoded, noted, slices
+from mlforge.online.reads import OnlineReads
+from mlforge.online.requests import Entity, RowRequest
 from mlforge.store import Store
 
 
 @named_methods
-class OnlineStore(ABC):
+class OnlineStore(OnlineReads):
     """Rows by feature and entity, each a JSON object, and the books of each feature.
 
     ttl: the life of a row in seconds since it was last written or renewed; None is for ever.
@@ -38,7 +36,10 @@ class OnlineStore(ABC):
     """
 
     ttl: int | None = None
-    owner: Store | str | None = None
+    layout: str = "json"
+    """How this store writes rows; readers go by the books."""
+    digest_bytes: int = 32
+    """How many bytes of the hash of an entity tell rows apart."""
 
     def owned_by(self, store: Store) -> Self:
         """This store on the same connections, whose readers mean the rows of an offline store.
@@ -85,124 +86,9 @@ class OnlineStore(ABC):
         ]
         self._put(feature_name, None, chunked(hashes, texts))
 
-    def read(self, feature_name: str, entity_keys: Entity) -> Row | None:
-        """The entity's row, None where it has none.
-
-        Values have the dtypes in the books, as in training; without books they are plain JSON. Raises OnlineError,
-        naming feature, entity and key, for a damaged row or damaged books, and OwnedElsewhere for rows of
-        another store than `owner`.
-        """
-        [(_, [row])] = self._read([RowRequest.of(feature_name, [entity_keys])])
-        return row
-
-    def read_batch(self, feature_name: str, entity_keys: Sequence[Entity]) -> list[Row | None]:
-        """The rows of the entities, in their order, None for an entity without a row; raises as `read`."""
-        [(_, rows)] = self._read([RowRequest.of(feature_name, entity_keys)])
-        return rows
-
     def delete(self, feature_name: str, entity_keys: Entity) -> bool:
         """Delete the entity's row; returns whether it had one."""
         return self._remove(feature_name, None, [[key_hash(entity_keys)]]) > 0
-
-    def exists(self, feature_name: str, entity_keys: Entity) -> bool:
-        """Whether the entity has a row."""
-        [(_, [text])] = self._fetch([RowRequest.of(feature_name, [entity_keys])])
-        return text is not None
-
-    def fetch(self, requests: Sequence[tuple[str, Sequence[Entity]]]) -> list[Answer]:
-        """The books and rows of several features at one instant, in one round trip, in the order of the requests.
-
-        Raises as `read`.
-        """
-        return self._read([RowRequest.of(*request) for request in requests])
-
-    def fetch_hashed(self, requests: Sequence[RowRequest]) -> list[Answer]:
-        """The books and rows as of `fetch`, for entities whose hashes are already computed."""
-        return self._read(requests)
-
-    def reading(self, requests: Sequence[RowRequest]) -> Steps[list[Answer]]:
-        """The steps of `fetch_hashed`: what it asks the backend, and what it makes of the answers."""
-        fetched = yield Question(self._fetch, self._fetch_async, (requests,))
-        answers = self._answers(requests, fetched)
-        if any(None in rows for _, rows in answers):
-            yield from self._check_absent(requests, answers)
-        return answers
-
-    def _read(self, requests: Sequence[RowRequest]) -> list[Answer]:
-        """As `fetch_hashed`, without the steps where all rows are there: each read comes here."""
-        answers = self._answers(requests, self._fetch(requests))
-        for _, rows in answers:
-            if None in rows:
-                answered(self._check_absent(requests, answers))
-                break
-        return answers
-
-    def _answers(self, requests: Sequence[RowRequest], fetched: Sequence[Fetched]) -> list[Answer]:
-        """The backend's texts as rows, each by the books beside it; raises as `read`."""
-        expected, answers = self._expected_owner(), []
-        for request, (books, texts) in zip(requests, fetched, strict=True):
-            if books is not None:
-                check_owner(request.feature, books, expected)
-                self._seen[request.feature] = books
-            answers.append((books, self._decoded(request, books, texts)))
-        return answers
-
-    def _check_absent(
-        self, requests: Sequence[RowRequest], answers: Sequence[Answer]
-    ) -> Steps[None]:
-        """Raise OnlineError where a missing row is something else that lies under its name."""
-        places = [
-            (request, position)
-            for request, (_, rows) in zip(requests, answers, strict=True)
-            if None in rows
-            for position, row in enumerate(rows)
-            if row is None
-        ]
-        absent = [(request.feature, request.hashes[at]) for request, at in places]
-        kinds = yield Question(self._foreign, self._foreign_async, (absent,))
-        for (request, at), kind in zip(places, kinds, strict=True):
-            if kind is not None:
-                raise OnlineError(
-                    self._damaged(request, Misfit(at, f"it is a {kind}, and no text"))
-                )
-
-    def _expected_owner(self) -> str | None:
-        """The id of the store whose rows readers mean; empty if that store has none yet, None if any will do."""
-        if not isinstance(self.owner, Store):
-            return self.owner
-        identity = self.owner.identity()
-        return "" if identity is None else identity.id
-
-    def _decoded(
-        self, request: RowRequest, books: OnlineBooks | None, texts: Sequence[str | None]
-    ) -> list[Row | None]:
-        try:
-            rows = parse_rows(texts)
-            if books is not None and books.target is not None:
-                decode_rows(rows, books.columns_by_dtype)
-        except Misfit as misfit:
-            if misfit.incomplete and books is not None and books.is_being_replaced:
-                raise NotServed(
-                    f"{request.feature}: a version with other columns is being pushed at this moment; ask again"
-                ) from None
-            raise OnlineError(self._damaged(request, misfit)) from None
-        return rows
-
-    def _damaged(self, request: RowRequest, misfit: Misfit) -> str:
-        feature, at = request.feature, misfit.position
-        entity = f" of {dict(request.entities[at])!r}" if request.entities else ""
-        return (
-            f"{feature}: the row{entity} at {self._row_name(feature, request.hashes[at])} is damaged: {misfit}. "
-            f"Delete {self._books_name(feature)}, and the next push writes all rows of {feature} anew"
-        )
-
-    def last_seen(self, features: Iterable[str]) -> dict[str, OnlineBooks]:
-        """The books of features as they were last fetched by this object, without a call to the server."""
-        return {name: self._seen[name] for name in features if name in self._seen}
-
-    @cached_property
-    def _seen(self) -> dict[str, OnlineBooks]:
-        return {}
 
     # A push.
 
@@ -227,14 +113,19 @@ class OnlineStore(ABC):
 
         unwritten: digests from `list_digests`; the digest of each written row is removed from it.
         """
-        return self._put(feature, target, noted(encoded(frame, keys), unwritten))
+        chunks = noted(self._encoded(frame, keys), unwritten, self.digest_bytes)
+        return self._put(feature, target, chunks)
+
+    def _encoded(self, frame: pl.DataFrame, keys: Sequence[str]) -> Iterator[Rows]:
+        """The rows of a frame in chunks, as `_put` takes them; by default as JSON texts."""
+        return encoded(frame, keys)
 
     def remove(self, feature: str, target: Target, frame: pl.DataFrame, keys: Sequence[str]) -> int:
         """Delete the rows of the entities in the frame; returns how many there were."""
         return self._remove(feature, target, slices(key_hashes(frame, keys).to_list()))
 
     def list_digests(self, feature: str) -> set[bytes]:
-        """The digests of all rows online: 32 bytes each, which `hashes` spell out in hex.
+        """The digests of all rows online: of each entity's hash the first `digest_bytes`, which the hash spells out in hex.
 
         After `begin`, only this push can add rows that are not listed.
         """
@@ -246,7 +137,7 @@ class OnlineStore(ABC):
 
     def count_other_rows(self, feature: str, hashes: Iterable[str]) -> int:
         """The number of rows online whose entity is not among these hashes."""
-        return len(self.list_digests(feature).difference(map(bytes.fromhex, hashes)))
+        return len(self.list_digests(feature).difference(digests_of(hashes, self.digest_bytes)))
 
     def rows_by_feature(self, features: Collection[str]) -> dict[str, int]:
         """The number of rows online of each of these features; a backend that can looks at its keys but once."""
@@ -298,9 +189,13 @@ class OnlineStore(ABC):
         owner: the id of the store whose rows may be deleted; another store's raise OwnedElsewhere. None skips the check.
         """
         self.forget(feature, owner)
-        dropped = self._remove(feature, None, self._scan(feature))
+        dropped = self._clear(feature)
         self.unregister(feature)
         return dropped
+
+    def _clear(self, feature: str) -> int:
+        """Delete all rows, unfenced; returns how many there were."""
+        return self._remove(feature, None, self._scan(feature))
 
     # Books and features.
 
@@ -372,37 +267,3 @@ class OnlineStore(ABC):
     @abstractmethod
     def _scan(self, feature: str) -> Iterator[list[str]]:
         """The hashes of all rows in chunks; each row at least once."""
-
-    @abstractmethod
-    def _fetch(
-        self, requests: Sequence[RowRequest]
-    ) -> list[tuple[OnlineBooks | None, list[str | None]]]:
-        """The books and the rows' texts of one instant, as they are stored, in the order asked.
-
-        A text that is not UTF-8 holds lone surrogates. Raises OnlineError for books of the wrong shape.
-        """
-
-    def _foreign(self, absent: Sequence[tuple[str, str]]) -> list[str | None]:
-        """Values that lie in a row's place and are no row, by feature and hash; None where nothing does.
-
-        Asked of rows that `_fetch` did not find. By default a backend holds nothing but rows.
-        """
-        return [None] * len(absent)
-
-    async def _fetch_async(
-        self, requests: Sequence[RowRequest]
-    ) -> list[tuple[OnlineBooks | None, list[str | None]]]:
-        """As `_fetch`, without blocking an event loop; by default it is called in a thread."""
-        return await asyncio.to_thread(self._fetch, requests)
-
-    async def _foreign_async(self, absent: Sequence[tuple[str, str]]) -> list[str | None]:
-        """As `_foreign`, without blocking an event loop; by default it is called in a thread."""
-        return await asyncio.to_thread(self._foreign, absent)
-
-    @abstractmethod
-    def _row_name(self, feature: str, hash: str) -> str:
-        """A row's name on the server, for errors."""
-
-    @abstractmethod
-    def _books_name(self, feature: str) -> str:
-        """The books' name on the server, for errors."""

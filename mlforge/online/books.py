@@ -110,6 +110,7 @@ class OnlineBooks:
     meaning: what the columns mean, as `core.meaning.meaning_text` has it; empty where a release before pushed them.
     defaults: the feature's described ones, by column, which take the place of null in answers.
     formerly: the names that the feature had before, the latest first: locks may say one of them.
+    layout: how the rows lie on the server.
     """
 
     target: Target | None
@@ -128,6 +129,11 @@ class OnlineBooks:
     meaning: str = ""
     defaults: Mapping[str, Any] = field(default_factory=dict)
     formerly: tuple[str, ...] = ()
+    layout: str = field(default="json", compare=False)
+
+    def is_at(self, target: Target, layout: str) -> bool:
+        """Whether the rows are the target's and lie in the layout, with no push under way."""
+        return self.target == target and self.layout == layout and not self.pending
 
     def empty_row(self) -> dict[str, Any]:
         """The values of an entity without a row; lists are the caller's own."""

@@ -19,6 +19,11 @@ from mlforge.online.decoding import Misfit, SameDtype, decode_rows, decoder
 from mlforge.services.description import default_of
 
 FORMAT = "1"
+LAYOUTS = {FORMAT: "json", "2": "packed"}
+"""The layout of rows by the format of their books: a reader that knows of no other layout refuses them."""
+_PACKED = "packed "
+"""Before the version in books of packed rows. Earlier releases set the format anew, and must not take the version for theirs."""
+ONLY_JSON = {FORMAT: LAYOUTS[FORMAT]}
 _FOREVER = "none"
 _OWN_FIELDS = frozenset({"fence", "generation", "owner_place", "pending", "renewed_at"})
 """Fields that show a hash to be books, whatever else it lacks."""
@@ -89,8 +94,10 @@ def evidence_text(evidence: Evidence | None) -> str:
     return "" if evidence is None else f"{evidence.evicted} {evidence.server}"
 
 
-def from_fields(fields: Mapping[str, str], where: str) -> OnlineBooks | None:
-    """The books of a hash, None for an absent one.
+def from_fields(
+    fields: Mapping[str, str], where: str, layouts: Mapping[str, str] = ONLY_JSON
+) -> OnlineBooks | None:
+    """The books of a hash, None for an absent one. layouts: of the rows which the books may tell of, by format.
 
     Raises BooksDamaged for books that cannot be read, OnlineError if `where` holds something else.
     """
@@ -100,14 +107,15 @@ def from_fields(fields: Mapping[str, str], where: str) -> OnlineBooks | None:
         raise BooksDamaged(
             f"{where} is damaged (there is no 'format'); delete it and the next push makes it anew"
         )
-    if fields.get("format") != FORMAT:
+    layout = layouts.get(fields.get("format", ""))
+    if layout is None:
         raise OnlineError(
             f"{where} holds no books that this mlforge reads; use another prefix or db, "
             "or the mlforge that wrote it"
         )
     try:
         "".join([*fields, *fields.values()]).encode()
-        return _parsed(fields)
+        return _parsed(fields, layout)
     except RecursionError:
         reason = "it is nested too deeply"
     except KeyError as error:
@@ -127,13 +135,31 @@ def from_fields(fields: Mapping[str, str], where: str) -> OnlineBooks | None:
     ) from None
 
 
-def _parsed(fields: Mapping[str, str]) -> OnlineBooks:
+def format_of(layout: str) -> str:
+    """The format of books that tell of rows in a layout."""
+    return next(format for format, name in LAYOUTS.items() if name == layout)
+
+
+def version_text(version: str, layout: str) -> str:
+    """A version as books of rows in a layout have it."""
+    return version if layout == LAYOUTS[FORMAT] else f"{_PACKED}{version}"
+
+
+def _version(text: str, layout: str) -> Version:
+    if layout == LAYOUTS[FORMAT]:
+        return Version.parse(text)
+    if not text.startswith(_PACKED):
+        raise ValueError(f"its version is {text[:40]!r}, and not one of packed rows")
+    return Version.parse(text.removeprefix(_PACKED))
+
+
+def _parsed(fields: Mapping[str, str], layout: str) -> OnlineBooks:
     pending = tuple(map(_target, _list(fields.get("pending", "[]"))))
     owner = _owner(fields)
     if "version" not in fields:
-        return OnlineBooks(None, pending, owner=owner)
+        return OnlineBooks(None, pending, owner=owner, layout=layout)
     target = Target(
-        str(Version.parse(fields["version"])),
+        str(_version(fields["version"], layout)),
         _count(fields["generation"]),
         from_iso(fields["as_of"] or None),
         fields.get("content", ""),
@@ -159,6 +185,7 @@ def _parsed(fields: Mapping[str, str]) -> OnlineBooks:
         meaning=_meaning(fields.get("meaning", ""), target),
         defaults=_defaults(fields.get("defaults", "{}")),
         formerly=tuple(map(_text, _list(fields.get("formerly", "[]")))),
+        layout=layout,
     )
 
 

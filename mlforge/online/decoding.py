@@ -52,6 +52,16 @@ def parse_rows(texts: Sequence[str | None]) -> list[Row | None]:
     return rows
 
 
+def typed_rows(
+    texts: Sequence[str | None], columns: Iterable[SameDtype] | None
+) -> list[Row | None]:
+    """The rows of the texts with the values of training; plain JSON where there are no columns. Misfit for an unfit text."""
+    rows = parse_rows(texts)
+    if columns is not None:
+        decode_rows(rows, columns)
+    return rows
+
+
 @dataclass(frozen=True, slots=True)
 class SameDtype:
     """Columns of one dtype, which are decoded together: a row of many columns takes few steps."""

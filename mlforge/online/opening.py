@@ -43,7 +43,7 @@ def _kind(url: str) -> _Kind:
 
     scheme = url.partition("://")[0]
     if scheme in ("redis", "rediss", "unix"):
-        return _Kind(RedisStore, RedisStore.from_url, ("ttl", "prefix"))
+        return _Kind(RedisStore, RedisStore.from_url, ("ttl", "prefix", "layout"))
     if scheme in ("postgresql", "postgres"):
         return _Kind(PostgresStore, PostgresStore, ("ttl", "prefix"))
     raise DefinitionError(

@@ -192,12 +192,8 @@ class _Push:
         name, target = self.manifest.name, self.target
         books = self.online.books(name)
         claim = self.claim(books)
-        if (
-            books is not None
-            and books.target == target
-            and not books.pending
-            and not claim.takes_from
-        ):
+        is_there = books is not None and books.is_at(target, self.online.layout)
+        if books is not None and is_there and not claim.takes_from:
             return self._renewed(books)
         evidence = self.online.evidence()
         books = self.online.begin(name, target, claim)

@@ -23,6 +23,7 @@ class OnlineView(Protocol):
     """The part of an online store that tells how far rows are behind; an OnlineStore is one."""
 
     ttl: int | None
+    layout: str
 
     def books(self, feature: str) -> OnlineBooks | None:
         """The feature's books."""
@@ -35,7 +36,7 @@ class SeenAtOnce:
     """A view of the online store for one round over many features: it is asked once for all of them, when first needed."""
 
     def __init__(self, online: OnlineStore, features: Sequence[str]) -> None:
-        self.ttl = online.ttl
+        self.ttl, self.layout = online.ttl, online.layout
         self._online, self._features = online, features
 
     def books(self, feature: str) -> OnlineBooks | None:
@@ -67,6 +68,8 @@ def behind(store: Store, online: OnlineView, feature: str) -> str | None:
     except BooksDamaged:
         return "its books online cannot be read"
     reason = lag(books, pointer, manifest, online.ttl, clock.now(), evidence)
+    if reason is None and books is not None and books.layout != online.layout:
+        reason = f"its rows online lie in the layout {books.layout!r}"
     if reason is None and books is not None and books.defaults != store.books(feature).defaults:
         return "its defaults online are not those of the definitions"
     return reason

@@ -241,7 +241,7 @@ class Machine(RuleBasedStateMachine):
         self.client = redis.Redis.from_url(server_url())
         self.client.flushdb()
         self.ttl = data.draw(st.sampled_from([None, 7 * 86_400]), label="ttl")
-        self.online_store = DyingStore.from_url(server_url(), ttl=self.ttl)
+        self.online_store = self.opened(data)
         self.store = LocalStore(self.root / "store", TINY_PACKS)
         self.room = data.draw(st.sampled_from([0, 12, ROOM]), label="values read ahead at most")
         self.chained = data.draw(
@@ -252,6 +252,11 @@ class Machine(RuleBasedStateMachine):
         self.write("a.parquet", data.draw(histories.rows(self.world), label="a.parquet"))
         self.open()
         self.then(data.draw(st.sampled_from(["build", "build online"])), data)
+
+    def opened(self, data: st.DataObject) -> DyingStore:
+        """The online store, whichever layout its rows are to have from now on."""
+        layout = data.draw(st.sampled_from(["json", "packed"]), label="layout online")
+        return DyingStore.from_url(server_url(), ttl=self.ttl, layout=layout)
 
     def open(self) -> None:
         """Definitions as a fresh process would load them."""
@@ -401,8 +406,9 @@ class Machine(RuleBasedStateMachine):
 
     @rule(data=DATA, then=THEN)
     def restart(self, data: st.DataObject, then: str) -> None:
-        """A new process, perhaps with the other engine."""
+        """A new process, perhaps with the other engine, perhaps with rows in the other layout online."""
         self.engine = data.draw(st.sampled_from(["polars", "duckdb"]), label="engine")
+        self.online_store = self.opened(data)
         self.store = LocalStore(self.root / "store", TINY_PACKS)
         self.open()
         self.then(then, data)
@@ -764,8 +770,9 @@ class Machine(RuleBasedStateMachine):
             assert {name: row[name] for name in names} == keys
             for name, cell in asked.answer(cells, self.served_defaults).items():
                 same(f"online {entity} {name}", cell, row[name])
-        keys_there = sum(1 for _ in self.client.scan_iter(f"mlforge:{NAME}:*"))
-        assert keys_there == len(self.served), f"{sorted(self.client.scan_iter('*'))}"
+        json_rows = sum(1 for _ in self.client.scan_iter(f"mlforge:{NAME}:" + "?" * 64))
+        packed_rows = sum(map(self.client.hlen, self.client.scan_iter(f"mlforge:{NAME}:~?*")))
+        assert json_rows + packed_rows == len(self.served), f"{sorted(self.client.scan_iter('*'))}"
         lives = [self.client.ttl(key) for key in self.client.scan_iter(f"mlforge:{NAME}:*")]
         assert all(life == -1 if self.ttl is None else life > 0 for life in lives)
 

@@ -6,8 +6,9 @@ import os
 import re
 from pathlib import Path
 
-from mlforge.core.arguments import number, path, shown, text
+from mlforge.core.arguments import choice, number, path, shown, text
 from mlforge.errors import DefinitionError
+from mlforge.online.codec import LAYOUTS
 
 _PREFIX = re.compile(r"[A-Za-z0-9_.:-]{1,100}")
 
@@ -58,6 +59,11 @@ def _text_or_none(value: object, name: str) -> str | None:
     raise DefinitionError(  # without the value: it may be a password
         f"RedisStore: {name} must be a text, not of type {type(value).__name__}; leave it out for none"
     )
+
+
+def checked_layout(layout: object) -> str:
+    """The name of the layout of rows."""
+    return choice(layout, LAYOUTS.values(), "RedisStore: layout")
 
 
 def checked_prefix(prefix: object) -> str:

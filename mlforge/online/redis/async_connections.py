@@ -31,10 +31,10 @@ class AsyncConnections:
         self._retry = Retry(backoff, retries)
         self._pools: dict[asyncio.AbstractEventLoop, _Pool] = {}
 
-    async def ask(self, commands: bytes, replies: int) -> list[Any]:
+    async def ask(self, commands: bytes, replies: int, raw: bool = False) -> list[Any]:
         """The replies to packed commands, all sent at once; sent again if the connection breaks.
 
-        For idempotent commands only. An error reply is returned, not raised. Raises redis-py's errors, its
+        For idempotent commands only. raw: replies are bytes, not texts. An error reply is returned, not raised. Raises redis-py's errors, its
         TimeoutError where all connections stay busy.
         """
         pool = await self._pool()
@@ -50,7 +50,7 @@ class AsyncConnections:
                 pool.idle.pop() if pool.idle else self._kind(**self._options, retry=self._retry)
             )
             try:
-                return await _answers(connection, commands, replies, self._trip_s)
+                return await _answers(connection, commands, replies, self._trip_s, raw)
             finally:
                 pool.idle.append(connection)
         finally:
@@ -96,7 +96,7 @@ class _Pool:
 
 
 async def _answers(
-    connection: Any, commands: bytes, replies: int, trip_s: float | None
+    connection: Any, commands: bytes, replies: int, trip_s: float | None, raw: bool
 ) -> list[Any]:
     """The replies on a connection, which is closed if any of them does not arrive.
 
@@ -110,7 +110,7 @@ async def _answers(
             async with asyncio.timeout(trip_s):
                 await connection.send_packed_command([commands])
                 check()
-                return [await _answer(connection) for _ in range(replies)]
+                return [await _answer(connection, raw) for _ in range(replies)]
         except TimeoutError:
             raise redis.TimeoutError(f"no answer within {trip_s:g} seconds") from None
 
@@ -146,9 +146,9 @@ def _cancellations() -> Callable[[], None]:
     return check
 
 
-async def _answer(connection: Any) -> Any:
+async def _answer(connection: Any, raw: bool) -> Any:
     """The next reply; an error reply is returned, not raised, since further replies may follow it."""
     try:
-        return await connection.read_response()
+        return await connection.read_response(disable_decoding=raw)
     except redis.ResponseError as error:
         return error

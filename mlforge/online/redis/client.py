@@ -97,6 +97,7 @@ class Server:
         plain = {k: v for k, v in options.items() if isinstance(v, (str, int, float, bool))}
         described = json.dumps([kind.__qualname__, plain], sort_keys=True)
         self.options_hash = hashlib.sha256(described.encode()).hexdigest()
+        self.host = str(options.get("host", "localhost"))
         self.name = f"redis at {place}/{options.get('db', 0)}"
         self.client = redis.Redis.from_pool(
             redis.ConnectionPool(connection_class=kind, **options, retry=retry)
@@ -151,17 +152,17 @@ class Server:
         except OnlineError:
             return None
 
-    def ask(self, commands: bytes, replies: int) -> list[Any]:
+    def ask(self, commands: bytes, replies: int, raw: bool = False) -> list[Any]:
         """The replies to packed commands, all sent at once; sent again if the connection breaks.
 
-        For idempotent commands only. An error reply is raised after all replies have arrived.
+        For idempotent commands only. raw: replies are bytes, not texts. An error reply is raised after all replies have arrived.
         """
         pool = self.client.connection_pool
         try:
             connection: Any = pool.get_connection()
             try:
                 answers: list[Any] = connection.retry.call_with_retry(
-                    lambda: _answers(connection, commands, replies),
+                    lambda: _answers(connection, commands, replies, raw),
                     connection.disconnect,
                 )
             finally:
@@ -170,10 +171,10 @@ class Server:
             raise self._meant(error) from error
         return self._all_granted(answers)
 
-    async def ask_async(self, commands: bytes, replies: int) -> list[Any]:
+    async def ask_async(self, commands: bytes, replies: int, raw: bool = False) -> list[Any]:
         """As `ask`, on a connection of the running event loop."""
         try:
-            answers = await self._async.ask(commands, replies)
+            answers = await self._async.ask(commands, replies, raw)
         except redis.RedisError as error:
             raise self._meant(error) from error
         return self._all_granted(answers)
@@ -251,13 +252,13 @@ def _evidence(replies: Sequence[str]) -> Evidence | None:
     return None if run is None or evicted is None else Evidence(run, int(evicted))
 
 
-def _answers(connection: Any, commands: bytes, replies: int) -> list[Any]:
+def _answers(connection: Any, commands: bytes, replies: int, raw: bool) -> list[Any]:
     try:
         connection.send_packed_command([commands])
         answers: list[Any] = []
         for _ in range(replies):
             try:
-                answers.append(connection.read_response())
+                answers.append(connection.read_response(disable_decoding=raw))
             except redis.ResponseError as error:  # further replies may follow it
                 answers.append(error)
     except BaseException:

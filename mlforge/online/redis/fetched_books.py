@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 from mlforge.core.values import check_name
 from mlforge.online.books import OnlineBooks
-from mlforge.online.codec import from_fields
+from mlforge.online.codec import LAYOUTS, from_fields
 from mlforge.online.redis import resp
 
 
@@ -19,7 +20,7 @@ from mlforge.online.redis import resp
 class KnownBooks:
     """The books that a feature's fields, as they were last fetched, spell out."""
 
-    fields: Sequence[str]
+    fields: Sequence[str | bytes]
     books: OnlineBooks | None
 
 
@@ -52,10 +53,19 @@ def no_rows(types: Sequence[str]) -> list[str | None]:
     return [None if kind in ("none", "string") else kind for kind in types]
 
 
+def texts_of(replies: Sequence[Any]) -> Sequence[Any]:
+    """Replies as texts, those that are bytes decoded; bytes that are not UTF-8 become lone surrogates."""
+    if not any(type(reply) is bytes for reply in replies):
+        return replies
+    return [
+        None if reply is None else reply.decode("utf-8", "surrogateescape") for reply in replies
+    ]
+
+
 @lru_cache(maxsize=2_048)
 def books_of(flat: tuple[str, ...], where: str) -> OnlineBooks | None:
     """The books of fetched fields, names and values by turns; None for no fields. Each request reads them.
 
     Raises BooksDamaged for books that cannot be read, OnlineError if `where` holds something else.
     """
-    return from_fields(dict(zip(flat[::2], flat[1::2], strict=True)), where)
+    return from_fields(dict(zip(flat[::2], flat[1::2], strict=True)), where, LAYOUTS)

@@ -7,9 +7,10 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from mlforge.core.values import to_iso
-from mlforge.errors import BooksDamaged, OnlineUnavailable, OwnedElsewhere, StalePush
+from mlforge.errors import BooksDamaged, OnlineError, OnlineUnavailable, OwnedElsewhere, StalePush
 from mlforge.online.books import Target
-from mlforge.online.redis import scripts
+from mlforge.online.codec import LAYOUTS
+from mlforge.online.redis import packed_scripts, scripts
 
 if TYPE_CHECKING:
     from mlforge.online.redis.client import Server
@@ -34,6 +35,13 @@ def fenced(feature: str, target: Target | None, server: Server, books: str) -> I
                 f"{feature}: its rows in {server} were taken by the store {recorded}; use another "
                 f"prefix or name, or take them with 'mlforge adopt {feature}'"
             ) from None
+        if code == scripts.OTHER_LAYOUT:
+            raise _other_layout(feature, target, LAYOUTS.get(recorded), books) from None
+        if code == packed_scripts.DAMAGED:
+            raise OnlineError(
+                f"the directory of the rows beside {books} is damaged: its number of buckets is {recorded[:40]!r}. "
+                f"Delete both, and the next push writes all rows of {feature} anew"
+            ) from None
         if code in (scripts.DAMAGED, "WRONGTYPE"):
             content = f"its fence is {recorded[:40]!r}" if code == scripts.DAMAGED else "no hash"
             raise BooksDamaged(
@@ -43,6 +51,23 @@ def fenced(feature: str, target: Target | None, server: Server, books: str) -> I
         if code != scripts.STALE or target is None:
             raise
         raise StalePush(_stale(feature, target, recorded, server)) from None
+
+
+def _other_layout(
+    feature: str, target: Target | None, layout: str | None, books: str
+) -> StalePush | OnlineError:
+    if layout is None:
+        return OnlineError(
+            f"{books} holds no books that this mlforge reads; use another prefix or db, or the mlforge that wrote it"
+        )
+    if target is None:
+        return OnlineError(
+            f"{books} tells of rows in the layout {layout!r}; give the store that layout to write some"
+        )
+    return StalePush(
+        f"{feature}: the push of {target} was overtaken by one that writes rows in the layout {layout!r}; give all "
+        "workers one layout"
+    )
 
 
 def _stale(feature: str, target: Target, recorded: str, server: Server) -> str:

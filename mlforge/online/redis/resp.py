@@ -26,3 +26,26 @@ def prefixed(head: str, tails: Sequence[str]) -> bytes:
         return b""
     start = f"${len(head) + len(tails[0])}\r\n{head}"
     return (start + f"\r\n{start}".join(tails) + "\r\n").encode()
+
+
+def blobs(parts: Sequence[bytes]) -> bytes:
+    """As `strings`, of bytes."""
+    return b"".join([b"$%d\r\n%b\r\n" % (len(part), part) for part in parts])
+
+
+def alike(parts: Sequence[bytes]) -> bytes:
+    """As `blobs`, of parts of one length."""
+    if not parts:
+        return b""
+    start = b"$%d\r\n" % len(parts[0])
+    return start + (b"\r\n" + start).join(parts) + b"\r\n"
+
+
+def pairs(firsts: Sequence[bytes], seconds: Sequence[bytes]) -> bytes:
+    """As `blobs`, of parts from both by turns."""
+    return b"".join(
+        [
+            b"$%d\r\n%b\r\n$%d\r\n%b\r\n" % (len(first), first, len(second), second)
+            for first, second in zip(firsts, seconds, strict=True)
+        ]
+    )

@@ -8,11 +8,12 @@ was restarted needs no second try.
 from __future__ import annotations
 
 STALE, OWNED, DAMAGED = "STALEPUSH", "OWNEDELSEWHERE", "DAMAGEDBOOKS"
+OTHER_LAYOUT = "OTHERLAYOUT"
 
 # ARGV: the fence; the target; the books' life in milliseconds; the feature; the owner's id and place; the id
-# that it takes the feature from, and "1" if the books are to start anew then.
+# that it takes the feature from, and "1" if the books are to start anew then; the format of the books.
 BEGIN = f"""
-local read = redis.call('HMGET', KEYS[1], 'fence', 'owner', 'pending')
+local read = redis.call('HMGET', KEYS[1], 'fence', 'owner', 'pending', 'format')
 local recorded, owner, pending = read[1], read[2], read[3] or '[]'
 local function parts(fence)
   local generation, instant = string.match(fence, '^(%d+) (%-?%d+)')
@@ -32,28 +33,35 @@ elseif recorded then
   local g1, t1 = parts(ARGV[1])
   if g0 > g1 or (g0 == g1 and t0 > t1) then return redis.error_reply('{STALE} ' .. recorded) end
 end
+if read[4] and read[4] ~= ARGV[9] then
+  redis.call('HDEL', KEYS[1], 'version')  -- nothing is promised: the rows lie in another layout
+  pending = '[]'
+end
 local target, life, feature = ARGV[2], ARGV[3], ARGV[4]
 if not string.find(pending, target, 1, true) then
   pending = pending == '[]' and '[' .. target .. ']' or string.sub(pending, 1, -2) .. ',' .. target .. ']'
 end
 local fence = string.match(ARGV[1], '^%d+ %-?%d+')
-redis.call('HSET', KEYS[1], 'format', '1', 'fence', fence, 'pending', pending)
+redis.call('HSET', KEYS[1], 'format', ARGV[9], 'fence', fence, 'pending', pending)
 if mine ~= '' and owner ~= mine then redis.call('HSET', KEYS[1], 'owner', mine, 'owner_place', ARGV[6]) end
 if life ~= '' and (not recorded or (taken and ARGV[8] == '1')) then
   redis.call('PEXPIRE', KEYS[1], life)
 end
-local list = redis.call('TYPE', KEYS[2]).ok
-if list ~= 'set' and list ~= 'none' then redis.call('UNLINK', KEYS[2]) end
-redis.call('SADD', KEYS[2], feature)
+local list = KEYS[2] and redis.call('TYPE', KEYS[2]).ok
+if list and list ~= 'set' and list ~= 'none' then redis.call('UNLINK', KEYS[2]) end
+if list then redis.call('SADD', KEYS[2], feature) end
 return redis.call('HGETALL', KEYS[1])
 """
 
-_FENCED = f"""
+# ARGV[1]: the fence, empty for none, a space, and the format of the books.
+FENCED = f"""
 local call = redis.call
-if ARGV[1] ~= '' then
-  local read = call('HMGET', KEYS[1], 'fence', 'owner')
+local read = call('HMGET', KEYS[1], 'fence', 'owner', 'format')
+local fence, format = string.match(ARGV[1], '^(.*) (%S+)$')
+if read[3] and read[3] ~= format then return redis.error_reply('{OTHER_LAYOUT} ' .. read[3]) end
+if fence ~= '' then
   local recorded = (read[1] or '') .. ' ' .. (read[2] or '')
-  if not read[1] or recorded ~= ARGV[1] then return redis.error_reply('{STALE} ' .. (read[1] or '')) end
+  if not read[1] or recorded ~= fence then return redis.error_reply('{STALE} ' .. (read[1] or '')) end
 end
 local n = 0
 """
@@ -67,7 +75,7 @@ return redis.call('UNLINK', KEYS[1])
 """
 
 # One command for all rows, where the server knows it: MSETEX came with Redis 8.4 and Valkey 9.1.
-PUT = f"""{_FENCED}
+PUT = f"""{FENCED}
 local life, pairs = ARGV[2], {{}}
 for i = 2, #KEYS do
   pairs[2 * i - 3] = KEYS[i]
@@ -87,12 +95,21 @@ end
 return n
 """
 
-REMOVE = f"""{_FENCED}
+REMOVE = f"""{FENCED}
 if #KEYS > 1 then n = call('UNLINK', unpack(KEYS, 2)) end
 return n
 """
 
-RENEW = f"""{_FENCED}
+# ARGV: the format of the books; then keys of rows of another layout, which nobody reads while the books have that format.
+SWEEP = """
+local gone = 0
+if redis.call('HGET', KEYS[1], 'format') == ARGV[1] then
+  for i = 2, #ARGV do gone = gone + redis.call('UNLINK', ARGV[i]) end
+end
+return gone
+"""
+
+RENEW = f"""{FENCED}
 for i = 2, #KEYS do
   if ARGV[2] == '' then call('PERSIST', KEYS[i]) else call('EXPIRE', KEYS[i], ARGV[2]) end
   n = n + call('EXISTS', KEYS[i])
@@ -104,7 +121,7 @@ MOVED = "SERVERMOVED"
 
 # ARGV[2]: the books' life in milliseconds, empty for ever, "keep" to leave it. ARGV[3]: the run of the server
 # that holds the rows; a server that does not tell its own is believed.
-RECORD = f"""{_FENCED}
+RECORD = f"""{FENCED}
 if ARGV[3] ~= '' then
   local info = redis.pcall('INFO', 'server')
   local run = type(info) == 'string' and string.match(info, 'run_id:(%w+)')

@@ -15,7 +15,6 @@ from mlforge.core.signatures import named_methods
 from mlforge.core.values import check_name, is_name, to_iso
 from mlforge.errors import (
     OnlineError,
-    OnlineRefused,
     StalePush,
 )
 from mlforge.online.arguments import checked_owner, checked_ttl
@@ -25,37 +24,32 @@ from mlforge.online.chunks import Rows
 from mlforge.online.codec import (
     evidence_text,
     fence_text,
+    format_of,
     owner_text,
     target_text,
     to_fields,
     ttl_text,
+    version_text,
 )
-from mlforge.online.redis import resp, scripts
+from mlforge.online.decoding import Row
+from mlforge.online.redis import scripts
 from mlforge.online.redis.arguments import (
+    checked_layout,
     checked_prefix,
     checked_server,
     password_in,
 )
-from mlforge.online.redis.fetched_books import (
-    KnownBooks,
-    books_key,
-    books_name,
-    books_of,
-    no_rows,
-    read_command,
-    rows_command,
-)
+from mlforge.online.redis.fetched_books import books_key, books_name, books_of
+from mlforge.online.redis.layouts import Write, layouts
+from mlforge.online.redis.reading import Reading
 from mlforge.online.redis.refusals import fenced
-from mlforge.online.requests import RowRequest
+from mlforge.online.requests import Fetched, RowRequest
 from mlforge.store import Store
 
 if TYPE_CHECKING:
     from mlforge.online.redis.client import Server
 
-_ANY_HASH = "?" * 64
-_HASH_END = len(_ANY_HASH) + 1
-_SCANNED_AT_ONCE = 5_000
-_MULTI, _EXEC = resp.command("MULTI"), resp.command("EXEC")
+JSON = "json"
 
 
 @named_methods
@@ -66,6 +60,8 @@ class RedisStore(OnlineStore):
     password_file: a file that holds the password, in place of `password`: read once, at construction.
     owner: the offline store, or its id, whose rows readers mean: those of another raise OwnedElsewhere.
         Definitions fill in their own store.
+    layout: how a push writes rows: "json", which any language reads, or "packed", a quarter of its memory. Readers go by
+        the books, whatever they were given.
 
     Connects at first use, and again after a fork. A server that does not answer raises OnlineUnavailable
     after three tries.
@@ -83,6 +79,7 @@ class RedisStore(OnlineStore):
         username: str | None = None,
         password_file: str | os.PathLike[str] | None = None,
         owner: Store | str | None = None,
+        layout: str = "json",
     ) -> None:
         from mlforge.online.redis.client import Server
 
@@ -97,6 +94,7 @@ class RedisStore(OnlineStore):
             ttl,
             prefix,
             owner,
+            layout,
         )
 
     @classmethod
@@ -106,25 +104,35 @@ class RedisStore(OnlineStore):
         ttl: int | None = None,
         prefix: str = "mlforge",
         owner: Store | str | None = None,
+        layout: str = "json",
     ) -> Self:
         """The store at `redis://`, `rediss://` or `unix://`, with redis-py's options in the query."""
         from mlforge.online.redis.client import Server
 
         store = cls.__new__(cls)
-        store._configure(Server.from_url(url), ttl, prefix, owner)
+        store._configure(Server.from_url(url), ttl, prefix, owner, layout)
         return store
 
     def _configure(
-        self, server: Server, ttl: int | None, prefix: str, owner: Store | str | None
+        self,
+        server: Server,
+        ttl: int | None,
+        prefix: str,
+        owner: Store | str | None,
+        layout: str,
     ) -> None:
         self.owner = checked_owner(owner, "RedisStore")
         self.ttl = checked_ttl(ttl, "RedisStore")
         self.prefix = checked_prefix(prefix)
+        self.layout = checked_layout(layout)
+        self._rows = layouts()[layout]()
+        self.digest_bytes = self._rows.digest_bytes
         self._server = server
-        self._known: dict[str, KnownBooks] = {}
+        self._reading = Reading(server, self.prefix, self._rows)
 
     def __repr__(self) -> str:
-        return f"RedisStore({self._server}, ttl={self.ttl}, prefix={self.prefix!r})"
+        layout = "" if self.layout == JSON else f", layout={self.layout!r}"
+        return f"RedisStore({self._server}, ttl={self.ttl}, prefix={self.prefix!r}{layout})"
 
     def described(self) -> str:
         """The repr, the owner if it was named, and a hash of all connection options, a password's included."""
@@ -177,6 +185,7 @@ class RedisStore(OnlineStore):
             "" if claim is None else owner_text(claim.owner),
             claim.takes_from or "" if claim else "",
             "1" if claim and claim.afresh else "",
+            format_of(self.layout),
         )
         with self._fenced(feature, target), self._server.asking() as client:
             flat: list[str] = client.eval(scripts.BEGIN, 2, key, self._list, *arguments)
@@ -188,7 +197,8 @@ class RedisStore(OnlineStore):
         self, feature: str, target: Target, books: OnlineBooks, server: str | None = None
     ) -> None:
         """Write the books with the target as done and none pending, atomically."""
-        fields = to_fields(target, books, self.ttl)
+        version = version_text(target.version, self.layout)
+        fields = {**to_fields(target, books, self.ttl), "version": version}
         self._record(feature, target, fields, self._books_life(books.renewed_at), server)
 
     def evidence(self) -> Evidence | None:
@@ -200,17 +210,8 @@ class RedisStore(OnlineStore):
         return await self._server.evidence_async()
 
     def rows_by_feature(self, features: Collection[str]) -> dict[str, int]:
-        """The number of rows online of each of these features, by one scan of the server's keys."""
-        start = len(self.prefix) + 1
-        numbers = {check_name(feature): number for number, feature in enumerate(features)}
-        listed = [pl.DataFrame(schema={"feature": pl.UInt32, "row": pl.UInt64})]
-        for keys in self._scan_keys(f"{self.prefix}:*:{_ANY_HASH}"):
-            of_feature = [numbers.get(key[start:-_HASH_END]) for key in keys]
-            rows = pl.Series("row", keys, dtype=pl.String).hash()
-            listed.append(pl.DataFrame([pl.Series("feature", of_feature, dtype=pl.UInt32), rows]))
-        # A scan may come upon a row twice.
-        counts = dict(pl.concat(listed).group_by("feature").n_unique().iter_rows())
-        return {feature: counts.get(number, 0) for feature, number in numbers.items()}
+        """The number of rows online of each of these features, as the layout counts them best."""
+        return self._rows.counts(self._server, self.prefix, features)
 
     def mark_incomplete(self, feature: str, books: OnlineBooks) -> None:
         """Note in the books that rows are missing, unless a push has begun since."""
@@ -221,19 +222,18 @@ class RedisStore(OnlineStore):
     def renew(self, feature: str, target: Target) -> int:
         """Give every row and the books their full time to live again; returns the number of rows."""
         renewed_at = clock.now()
-        listed = [pl.Series([], dtype=pl.UInt64)]
-
-        def rows() -> Iterator[Rows]:
-            for hashes in self._scan(feature):
-                # A scan may come upon a row twice; it lives once.
-                listed.append(pl.Series(hashes, dtype=pl.String).hash())
-                yield Rows(hashes)
-
-        renewed = self._stream(scripts.RENEW, feature, target, rows())
+        with self._fenced(feature, target):
+            rows = self._rows.renew(self._server, self._write(feature, target))
         fields = {"renewed_at": to_iso(renewed_at) or "", "ttl": ttl_text(self.ttl)}
         self._record(feature, target, fields, self._books_life(renewed_at))
-        gone = sum(map(len, listed)) - renewed
-        return pl.concat(listed).n_unique() - gone
+        return rows
+
+    def list_digests(self, feature: str) -> set[bytes]:
+        """The digests of all rows online; what no reader finds any more is deleted on the way."""
+        with self._fenced(feature, None):
+            for layout in layouts().values():
+                layout().sweep(self._server, self._key(feature), self.layout)
+            return super().list_digests(feature)
 
     def forget(self, feature: str, owner: str | None = None) -> None:
         """Delete the feature's books and fence, unless another store owns them."""
@@ -245,93 +245,45 @@ class RedisStore(OnlineStore):
         with self._server.asking() as client:
             client.srem(self._list, feature)
 
+    def _encoded(self, frame: pl.DataFrame, keys: Sequence[str]) -> Iterator[Rows]:
+        return self._rows.encoded(frame, keys)
+
     def _put(self, feature: str, target: Target | None, chunks: Iterable[Rows]) -> int:
-        return self._stream(scripts.PUT, feature, target, chunks)
+        with self._fenced(feature, target):
+            return self._rows.put(self._server, self._write(feature, target), chunks)
 
     def _remove(self, feature: str, target: Target | None, chunks: Iterable[Sequence[str]]) -> int:
-        return self._stream(scripts.REMOVE, feature, target, map(Rows, chunks))
+        with self._fenced(feature, target):
+            return self._rows.remove(self._server, self._write(feature, target), chunks)
+
+    def _clear(self, feature: str) -> int:
+        key = self._key(feature)
+        return sum(layout().clear(self._server, key) for layout in layouts().values())
 
     def _scan(self, feature: str) -> Iterator[list[str]]:
-        for keys in self._scan_keys(f"{self._key(feature)}:{_ANY_HASH}"):
-            yield [key[-len(_ANY_HASH) :] for key in keys]
+        return self._rows.scan(self._server, self._key(feature))
 
-    def _scan_keys(self, pattern: str) -> Iterator[list[str]]:
-        """The keys of a pattern in chunks, none of them empty; each key at least once."""
-        cursor = 0
-        while True:
-            with self._server.asking() as client:
-                cursor, keys = client.scan(cursor, match=pattern, count=_SCANNED_AT_ONCE)
-            if keys:
-                yield [str(key) for key in keys]
-            if cursor == 0:
-                return
+    def _write(self, feature: str, target: Target | None) -> Write:
+        life = "" if self.ttl is None else str(self.ttl)
+        return Write(self._key(feature), self._fence(target), life)
 
-    def _fetch(
-        self, requests: Sequence[RowRequest]
-    ) -> list[tuple[OnlineBooks | None, list[str | None]]]:
-        return self._fetched(requests, self._server.ask(*self._reads(requests))[-1])
+    def _fence(self, target: Target | None) -> str:
+        return f"{fence_text(target)} {format_of(self.layout)}"
 
-    async def _fetch_async(
-        self, requests: Sequence[RowRequest]
-    ) -> list[tuple[OnlineBooks | None, list[str | None]]]:
-        replies = await self._server.ask_async(*self._reads(requests))
-        return self._fetched(requests, replies[-1])
+    def _fetch(self, requests: Sequence[RowRequest]) -> list[Fetched]:
+        return self._reading.fetch(requests)
 
-    def _reads(self, requests: Sequence[RowRequest]) -> tuple[bytes, int]:
-        """The commands that read books and rows, and their number."""
-        # A transaction: rows deleted between the two reads would pass for empty windows.
-        commands = [_MULTI]
-        for request in requests:
-            key = self._key(request.feature)
-            commands.append(read_command(key))
-            if request.hashes:
-                commands.append(rows_command(key, request.hashes))
-        commands.append(_EXEC)
-        return b"".join(commands), len(commands)
+    async def _fetch_async(self, requests: Sequence[RowRequest]) -> list[Fetched]:
+        return await self._reading.fetch_async(requests)
 
-    def _fetched(
-        self, requests: Sequence[RowRequest], executed: Sequence[Any]
-    ) -> list[tuple[OnlineBooks | None, list[str | None]]]:
-        """The books and rows in the replies to EXEC, refusals among them."""
-        replies = iter(executed)
-        return [
-            (
-                self._read_books(request.feature, next(replies)),
-                self._server.granted(next(replies)) if request.hashes else [],
-            )
-            for request in requests
-        ]
-
-    def _read_books(self, feature: str, reply: list[str] | Exception) -> OnlineBooks | None:
-        if isinstance(reply, Exception):
-            with self._fenced(feature, None):
-                self._server.granted(reply)
-            raise reply
-        known = self._known.get(feature)
-        if known is not None and known.fields == reply:
-            return known.books
-        books = books_of(tuple(reply), self._books_name(feature))
-        if books is not None:  # anybody may ask for names that no feature has
-            self._known[feature] = KnownBooks(reply, books)
-        return books
+    def _typed(self, books: OnlineBooks | None, stored: Sequence[Any]) -> list[Row | None]:
+        return self._reading.typed(books, stored)
 
     def _foreign(self, absent: Sequence[tuple[str, str]]) -> list[str | None]:
-        try:
-            return no_rows(self._server.ask(*self._types(absent)))
-        except OnlineRefused:  # a user without the right to ask
-            return [None] * len(absent)
+        return self._reading.foreign(absent)
 
     async def _foreign_async(self, absent: Sequence[tuple[str, str]]) -> list[str | None]:
-        try:
-            return no_rows(await self._server.ask_async(*self._types(absent)))
-        except OnlineRefused:
-            return [None] * len(absent)
-
-    def _types(self, absent: Sequence[tuple[str, str]]) -> tuple[bytes, int]:
-        """The commands that ask for the types of what lies at rows' places, and their number."""
-        # MGET gives nil for a key of another type, as for none.
-        commands = [resp.command("TYPE", self._row_name(*place)) for place in absent]
-        return b"".join(commands), len(commands)
+        return await self._reading.foreign_async(absent)
 
     def _record(
         self,
@@ -342,27 +294,9 @@ class RedisStore(OnlineStore):
         server: str | None = None,
     ) -> None:
         flat = [text for field in fields.items() for text in field]
-        arguments = (fence_text(target), life, server or "", *flat)
+        arguments = (self._fence(target), life, server or "", *flat)
         with self._fenced(feature, target), self._server.asking() as client:
             client.eval(scripts.RECORD, 1, self._key(feature), *arguments)
-
-    def _stream(
-        self, script: str, feature: str, target: Target | None, chunks: Iterable[Rows]
-    ) -> int:
-        """Run a script per chunk of rows; the sum of what it returns."""
-        books = self._key(feature)
-        arguments = resp.strings([fence_text(target), "" if self.ttl is None else str(self.ttl)])
-
-        def call(rows: Rows) -> bytes:
-            keys = resp.prefixed(f"{books}:", rows.hashes)
-            packed = b"".join([keys, arguments, resp.strings(rows.texts)])
-            count = len(rows.hashes) + 2 + len(rows.texts)
-            return resp.command(
-                "EVAL", script, str(len(rows.hashes) + 1), books, more=(count, packed)
-            )
-
-        with self._fenced(feature, target):
-            return self._server.stream(map(call, chunks))
 
     def _fenced(self, feature: str, target: Target | None) -> AbstractContextManager[None]:
         return fenced(feature, target, self._server, self._books_name(feature))
@@ -375,7 +309,7 @@ class RedisStore(OnlineStore):
         return books_key(self.prefix, feature if type(feature) is str else check_name(feature))
 
     def _row_name(self, feature: str, hash: str) -> str:
-        return f"{self._key(feature)}:{hash}"
+        return self._reading.row_name(feature, hash)
 
     def _books_name(self, feature: str) -> str:
         return books_name(self.prefix, feature, self._server.name)

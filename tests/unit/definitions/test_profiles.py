@@ -42,7 +42,7 @@ store = "${PROD_STORE}"
 online_store = "redis://:${PROD_PASSWORD}@prod:6379/0"
 
 [profiles.other]
-online_store = {url = "redis://other/0", ttl = 5, prefix = "${PREFIX}q"}
+online_store = {url = "redis://other/0", ttl = 5, prefix = "${PREFIX}q", layout = "packed"}
 """
 
 
@@ -100,6 +100,7 @@ def test_a_profile_moves_stores_and_root_and_leaves_what_it_does_not_give(
     assert SECRET not in f"{prod.online_store!r} {prod.online_store.described()}"
     assert isinstance(other.online_store, RedisStore)
     assert (other.online_store.ttl, other.online_store.prefix) == (5, "pq")
+    assert (prod.online_store.layout, other.online_store.layout) == ("json", "packed")
     assert len({one.hash for one in (written, staging, prod, other)}) == 4
 
 

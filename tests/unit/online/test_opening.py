@@ -26,6 +26,10 @@ def test_a_url_names_the_kind_of_store_and_its_settings_are_kept_where_the_kind_
         moved = online_store_at(other, PostgresStore(POSTGRES, ttl=5, prefix="team"))
         assert (moved.ttl, getattr(moved, "prefix", None)) == (5, "team")
     assert online_store_at(REDIS, redis, {"prefix": "p"}).ttl == 60
+    packed = online_store_at(REDIS, settings={"layout": "packed"})
+    assert (packed.layout, online_store_at(REDIS, packed).layout) == ("packed", "packed")
+    with pytest.raises(DefinitionError, match="layout='tight'"):
+        online_store_at(REDIS, settings={"layout": "tight"})
 
 
 @pytest.mark.parametrize(

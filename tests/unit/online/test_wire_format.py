@@ -16,6 +16,7 @@ from mlforge.core.schema import Column
 from mlforge.frames.encoding import json_row, json_rows, key_hash, key_hashes
 from mlforge.frames.polars_schema import to_polars
 from mlforge.online.decoding import SameDtype, decode_rows, parse_rows
+from mlforge.online.packing import RowSchema, unpacked
 
 PAGE = Path(__file__).parents[3] / "docs" / "wire-format.md"
 
@@ -100,3 +101,19 @@ def test_every_dtype_that_a_row_can_hold_is_on_the_page() -> None:
         "Struct(",
     ):
         assert dtype in named
+
+
+@pytest.mark.parametrize(("columns", "values", "row"), table("| columns | values |"))
+def test_a_packed_row_has_the_bytes_that_the_page_gives(
+    columns: str, values: str, row: str
+) -> None:
+    schema = RowSchema.parse(columns)
+    typed = pl.DataFrame(
+        {name: [json.loads(values)[name]] for name, _ in schema.columns}
+    ).with_columns(
+        pl.col(name).str.to_date() if dtype == "Date" else pl.col(name).cast(to_polars(dtype))
+        for name, dtype in schema.columns
+    )
+    assert [packed.hex() for packed in schema.pack(typed)] == [row]
+    [read] = unpacked([bytes.fromhex(row)], {schema.id: schema}, None)
+    assert read == json.loads(values)

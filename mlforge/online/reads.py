@@ -1,0 +1,177 @@
+"""Reads of an online store: rows with the values of training, whose they are, and the errors that name them."""
+
+from __future__ import annotations
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from typing import Any
+
+from mlforge.core.signatures import named_methods
+from mlforge.errors import NotServed, OnlineError
+from mlforge.online.books import OnlineBooks
+from mlforge.online.decoding import Misfit, Row, typed_rows
+from mlforge.online.requests import Answer, Entity, Fetched, RowRequest, check_owner
+from mlforge.online.steps import Question, Steps, answered
+from mlforge.store import Store
+
+
+@named_methods
+class OnlineReads(ABC):
+    """The half of an online store that reads; a backend supplies `_fetch` and the names of things on its server."""
+
+    owner: Store | str | None = None
+
+    def read(self, feature_name: str, entity_keys: Entity) -> Row | None:
+        """The entity's row, None where it has none.
+
+        Values have the dtypes in the books, as in training; without books they are plain JSON. Raises OnlineError,
+        naming feature, entity and key, for a damaged row or damaged books, and OwnedElsewhere for rows of
+        another store than `owner`.
+        """
+        [(_, [row])] = self._read([RowRequest.of(feature_name, [entity_keys])])
+        return row
+
+    def read_batch(self, feature_name: str, entity_keys: Sequence[Entity]) -> list[Row | None]:
+        """The rows of the entities, in their order, None for an entity without a row; raises as `read`."""
+        [(_, rows)] = self._read([RowRequest.of(feature_name, entity_keys)])
+        return rows
+
+    def exists(self, feature_name: str, entity_keys: Entity) -> bool:
+        """Whether the entity has a row."""
+        [(_, [text])] = self._fetch([RowRequest.of(feature_name, [entity_keys])])
+        return text is not None
+
+    def fetch(self, requests: Sequence[tuple[str, Sequence[Entity]]]) -> list[Answer]:
+        """The books and rows of several features at one instant, in one round trip, in the order of the requests.
+
+        Raises as `read`.
+        """
+        return self._read([RowRequest.of(*request) for request in requests])
+
+    def fetch_hashed(self, requests: Sequence[RowRequest]) -> list[Answer]:
+        """The books and rows as of `fetch`, for entities whose hashes are already computed."""
+        return self._read(requests)
+
+    def reading(self, requests: Sequence[RowRequest]) -> Steps[list[Answer]]:
+        """The steps of `fetch_hashed`: what it asks the backend, and what it makes of the answers."""
+        fetched = yield Question(self._fetch, self._fetch_async, (requests,))
+        answers = self._answers(requests, fetched)
+        if any(None in rows for _, rows in answers):
+            yield from self._check_absent(requests, answers)
+        return answers
+
+    def _read(self, requests: Sequence[RowRequest]) -> list[Answer]:
+        """As `fetch_hashed`, without the steps where all rows are there: each read comes here."""
+        answers = self._answers(requests, self._fetch(requests))
+        for _, rows in answers:
+            if None in rows:
+                answered(self._check_absent(requests, answers))
+                break
+        return answers
+
+    def _answers(self, requests: Sequence[RowRequest], fetched: Sequence[Fetched]) -> list[Answer]:
+        """The backend's texts as rows, each by the books beside it; raises as `read`."""
+        expected, answers = self._expected_owner(), []
+        for request, (books, texts) in zip(requests, fetched, strict=True):
+            if books is not None:
+                check_owner(request.feature, books, expected)
+                self._seen[request.feature] = books
+            answers.append((books, self._decoded(request, books, texts)))
+        return answers
+
+    def _check_absent(
+        self, requests: Sequence[RowRequest], answers: Sequence[Answer]
+    ) -> Steps[None]:
+        """Raise OnlineError where a missing row is something else that lies under its name."""
+        places = [
+            (request, position)
+            for request, (_, rows) in zip(requests, answers, strict=True)
+            if None in rows
+            for position, row in enumerate(rows)
+            if row is None
+        ]
+        absent = [(request.feature, request.hashes[at]) for request, at in places]
+        kinds = yield Question(self._foreign, self._foreign_async, (absent,))
+        for (request, at), kind in zip(places, kinds, strict=True):
+            if kind is not None:
+                raise OnlineError(
+                    self._damaged(request, Misfit(at, f"it is a {kind}, and no text"))
+                )
+
+    def _expected_owner(self) -> str | None:
+        """The id of the store whose rows readers mean; empty if that store has none yet, None if any will do."""
+        if not isinstance(self.owner, Store):
+            return self.owner
+        identity = self.owner.identity()
+        return "" if identity is None else identity.id
+
+    def _decoded(
+        self, request: RowRequest, books: OnlineBooks | None, texts: Sequence[str | None]
+    ) -> list[Row | None]:
+        try:
+            return self._typed(books, texts)
+        except Misfit as misfit:
+            if misfit.incomplete and books is not None and books.is_being_replaced:
+                raise NotServed(
+                    f"{request.feature}: a version with other columns is being pushed at this moment; ask again"
+                ) from None
+            raise OnlineError(self._damaged(request, misfit)) from None
+
+    def _typed(self, books: OnlineBooks | None, stored: Sequence[Any]) -> list[Row | None]:
+        """The rows that `_fetch` gave, with the values of training by the books' columns; plain JSON without books.
+
+        Raises Misfit for a damaged row. By default rows are stored as JSON texts.
+        """
+        return typed_rows(
+            stored, None if books is None or books.target is None else books.columns_by_dtype
+        )
+
+    def _damaged(self, request: RowRequest, misfit: Misfit) -> str:
+        feature, at = request.feature, misfit.position
+        entity = f" of {dict(request.entities[at])!r}" if request.entities else ""
+        return (
+            f"{feature}: the row{entity} at {self._row_name(feature, request.hashes[at])} is damaged: {misfit}. "
+            f"Delete {self._books_name(feature)}, and the next push writes all rows of {feature} anew"
+        )
+
+    def last_seen(self, features: Iterable[str]) -> dict[str, OnlineBooks]:
+        """The books of features as they were last fetched by this object, without a call to the server."""
+        return {name: self._seen[name] for name in features if name in self._seen}
+
+    @cached_property
+    def _seen(self) -> dict[str, OnlineBooks]:
+        return {}
+
+    # Methods of a backend.
+
+    @abstractmethod
+    def _fetch(self, requests: Sequence[RowRequest]) -> Sequence[Fetched]:
+        """The books and the rows' texts of one instant, as they are stored, in the order asked.
+
+        A text that is not UTF-8 holds lone surrogates. Raises OnlineError for books of the wrong shape.
+        """
+
+    def _foreign(self, absent: Sequence[tuple[str, str]]) -> list[str | None]:
+        """Values that lie in a row's place and are no row, by feature and hash; None where nothing does.
+
+        Asked of rows that `_fetch` did not find. By default a backend holds nothing but rows.
+        """
+        return [None] * len(absent)
+
+    async def _fetch_async(self, requests: Sequence[RowRequest]) -> Sequence[Fetched]:
+        """As `_fetch`, without blocking an event loop; by default it is called in a thread."""
+        return await asyncio.to_thread(self._fetch, requests)
+
+    async def _foreign_async(self, absent: Sequence[tuple[str, str]]) -> list[str | None]:
+        """As `_foreign`, without blocking an event loop; by default it is called in a thread."""
+        return await asyncio.to_thread(self._foreign, absent)
+
+    @abstractmethod
+    def _row_name(self, feature: str, hash: str) -> str:
+        """A row's name on the server, for errors."""
+
+    @abstractmethod
+    def _books_name(self, feature: str) -> str:
+        """The books' name on the server, for errors."""
