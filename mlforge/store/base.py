@@ -56,6 +56,13 @@ class Store(PartialStorage, Erasure):
         cannot be written to.
         """
 
+    def establish_as(self, identity: StoreIdentity) -> StoreIdentity:
+        """The identity of another store, of which this one becomes a copy; it is kept unless there is one already.
+
+        Raises UnsupportedStore where this is another store, and from a backend that takes no identity.
+        """
+        raise UnsupportedStore(f"{self!r} takes no identity of another store")
+
     @abstractmethod
     def features(self) -> list[str]:
         """Names of the features that have a published version, sorted."""

@@ -11,6 +11,7 @@ import polars as pl
 
 from mlforge.core.manifest import Manifest, Part
 from mlforge.core.values import TimeRange, Version
+from mlforge.errors import UnsupportedStore
 from mlforge.store.records import Books, FileStateMap
 
 
@@ -59,6 +60,14 @@ class Transaction(ABC):
         before, after: parts of the snapshot's served version before and after the pieces in time; they are
         shared, not written again. Returns all parts in order. Raises StoreError where they cannot be written.
         """
+
+    def take_files(self, files: Sequence[str], parts: Sequence[Part]) -> tuple[Part, ...]:
+        """Make files that another store has of these parts the version's table, in place of `write_table`.
+
+        The files stay as they are. Returns the parts under their names here. Raises IntegrityError for a file that is not
+        what its part says, UnsupportedStore from a backend that takes none.
+        """
+        raise UnsupportedStore(f"{type(self).__name__} takes no files of another store")
 
     @abstractmethod
     def scan_served(self, parts: Sequence[Part]) -> pl.LazyFrame:

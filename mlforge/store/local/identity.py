@@ -13,7 +13,7 @@ from mlforge.core import clock
 from mlforge.core.disk import sync
 from mlforge.core.failpoints import reach
 from mlforge.core.values import from_iso, to_iso
-from mlforge.errors import IntegrityError
+from mlforge.errors import IntegrityError, UnsupportedStore
 from mlforge.store.local import io
 from mlforge.store.local.paths import State, check_format, no_link, state_of
 from mlforge.store.records import StoreIdentity
@@ -52,12 +52,13 @@ class IdentityFile:
             self._read_as = state, understood(text, path)
         return self._read_as[1]
 
-    def make(self) -> StoreIdentity:
-        """Write a new identity, unless somebody was faster; returns the one that counts."""
+    def make(self, identity: StoreIdentity | None = None) -> StoreIdentity:
+        """Write an identity, by default a new one, unless somebody was faster; returns the one that counts."""
         path = self.path
         with io.storage_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-        document = {"id": uuid.uuid4().hex, "created_at": to_iso(clock.now())}
+        chosen = identity or StoreIdentity(uuid.uuid4().hex, clock.now())
+        document = {"id": chosen.id, "created_at": to_iso(chosen.created_at)}
         temporary = path.with_name(f".{FILE}.{document['id']}")
         with io.storage_errors(path):
             try:
@@ -70,10 +71,19 @@ class IdentityFile:
                 sync(path.parent)
             finally:
                 temporary.unlink(missing_ok=True)
-        identity = self.read()
-        if identity is None:
+        kept = self.read()
+        if kept is None:
             raise IntegrityError(f"{path} has vanished just after it was written; try again")
-        return identity
+        return kept
+
+
+def check_identity(store: object, kept: StoreIdentity, other: StoreIdentity) -> StoreIdentity:
+    """The identity that is kept, which is the other's; UnsupportedStore where it is not."""
+    if kept.id != other.id:
+        raise UnsupportedStore(
+            f"{store!r} is a store of its own, and no copy of the other: copy to a place where there is none"
+        )
+    return kept
 
 
 def claim(temporary: Path, path: Path) -> None:

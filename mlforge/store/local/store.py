@@ -59,7 +59,7 @@ from mlforge.store.local import (
 from mlforge.store.local.erasing import LocalErasure, finish
 from mlforge.store.local.feature_folder import FeatureFolder
 from mlforge.store.local.forgotten import ForgottenFile
-from mlforge.store.local.identity import IdentityFile
+from mlforge.store.local.identity import IdentityFile, check_identity
 from mlforge.store.local.leases import shared
 from mlforge.store.local.lock import exclusive
 from mlforge.store.local.manifests import contradictions
@@ -112,12 +112,19 @@ class LocalStore(LocalPartials, LocalErasure, Store):
 
     def establish(self) -> StoreIdentity:
         """Write `_metadata/store.json` where it is missing: also in a store of a release that wrote none."""
+        return self._established(None)
+
+    def establish_as(self, identity: StoreIdentity) -> StoreIdentity:
+        """Write it where there is none."""
+        return check_identity(self, self._established(identity), identity)
+
+    def _established(self, other: StoreIdentity | None) -> StoreIdentity:
         identity = self._identity.read()
         if identity is None:
             with io.storage_errors(self.path):
                 self.path.mkdir(parents=True, exist_ok=True)
             with index.exclusively(self.path):
-                identity = self._identity.read() or self._identity.make()
+                identity = self._identity.read() or self._identity.make(other)
         return identity
 
     def features(self) -> list[str]:

@@ -11,6 +11,7 @@ import polars as pl
 
 from mlforge.core.failpoints import reach
 from mlforge.core.manifest import Manifest, Part
+from mlforge.errors import IntegrityError
 from mlforge.store.local import io
 from mlforge.store.local.paths import DATA
 from mlforge.store.records import Books
@@ -49,6 +50,19 @@ class LocalTransaction(Transaction):
             reach("parts.placed")
         return self._parts
 
+    def take_files(self, files: Sequence[str], parts: Sequence[Part]) -> tuple[Part, ...]:
+        """Copy them."""
+        with io.storage_errors(self.staged):
+            fresh = self.staged / _FRESH
+            fresh.mkdir()
+            copies = [fresh / f"{number}.parquet" for number in range(len(files))]
+            for file, copied in zip(files, copies, strict=True):
+                shutil.copyfile(file, copied)
+            check_bytes(copies, parts)
+            self._parts = self._place(list(zip(parts, copies, strict=True)))
+            shutil.rmtree(fresh)
+        return self._parts
+
     def scan_served(self, parts: Sequence[Part]) -> pl.LazyFrame:
         """Read the folder of the served version."""
         return pl.scan_parquet([path for _, path in self._shared(parts)], glob=False)
@@ -82,6 +96,13 @@ class LocalTransaction(Transaction):
             io.link_or_copy(path, self.staged / name)
             parts.append(replace(part, file=name))
         return tuple(parts)
+
+
+def check_bytes(files: Sequence[Path], parts: Sequence[Part]) -> None:
+    """Raise IntegrityError for a file whose bytes are not those of its part."""
+    for path, part in zip(files, parts, strict=True):
+        if io.hash_file(path) != part.hash:
+            raise IntegrityError(f"{part.file}: its bytes are not those that were published")
 
 
 def part_name(index: int, hash_: str) -> str:

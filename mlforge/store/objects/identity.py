@@ -44,13 +44,18 @@ class Identity:
             )
         return identity
 
+    def establish_as(self, identity: StoreIdentity) -> StoreIdentity:
+        """As `establish`, in this process; where there is none it is made like another store's."""
+        self.ask_here("establish", identity)
+        return self.establish()
+
     def settle(self) -> None:
         """As `establish`, in this process."""
         if not self._is_settled:
             self.ask_here("establish")
 
-    def ask_here(self, deed: str) -> None:
-        """Fetch the identity into the cache; to `establish` is to make it where there is none."""
+    def ask_here(self, deed: str, identity: StoreIdentity | None = None) -> None:
+        """Fetch the identity into the cache; to `establish` is to make it where there is none, by default a new one."""
         if deed == "establish" and not self._probed.is_file():
             probe(self._objects)
             with io.storage_errors(self._cache):
@@ -58,7 +63,10 @@ class Identity:
                 self._probed.touch()
         blob = self._objects.read(keys.IDENTITY)
         if blob is None and deed == "establish":
-            document = io.json_text({"id": new_id(), "created_at": to_iso(clock.now())}).encode()
+            chosen = identity or StoreIdentity(new_id(), clock.now())
+            document = io.json_text(
+                {"id": chosen.id, "created_at": to_iso(chosen.created_at)}
+            ).encode()
             with suppress(ConditionFailed):
                 self._objects.create(keys.IDENTITY, document)
             blob = self._objects.read(keys.IDENTITY)

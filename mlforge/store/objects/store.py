@@ -28,6 +28,7 @@ from mlforge.store.addresses import checked_bucket, folder_name
 from mlforge.store.base import Store
 from mlforge.store.draft import Draft
 from mlforge.store.local import index, io, staging
+from mlforge.store.local.identity import check_identity
 from mlforge.store.local.leases import shared, unshared
 from mlforge.store.local.manifests import contradictions
 from mlforge.store.local.packs import Packing
@@ -125,6 +126,10 @@ class ObjectStore(CachedStore, RecordedStore):
     def establish(self) -> StoreIdentity:
         """Create `_metadata/store.json` where it is missing, once the server has shown that it keeps to conditions."""
         return self._identity.establish()
+
+    def establish_as(self, identity: StoreIdentity) -> StoreIdentity:
+        """Create `_metadata/store.json` like another store's where it is missing."""
+        return check_identity(self, self._identity.establish_as(identity), identity)
 
     def _asked(self, deed: str) -> None:
         """Ask the bucket; in a process of its own while this one has none of the client's threads, as it may fork."""

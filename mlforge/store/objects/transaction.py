@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,7 +13,7 @@ from mlforge.core.failpoints import reach
 from mlforge.core.manifest import Manifest, Part
 from mlforge.store.local import io
 from mlforge.store.local.paths import DATA
-from mlforge.store.local.transaction import part_name, write_part
+from mlforge.store.local.transaction import check_bytes, part_name, write_part
 from mlforge.store.objects.cache import FeatureCache
 from mlforge.store.records import Books
 from mlforge.store.transaction import Pointer, Snapshot, TablePiece, Transaction
@@ -40,14 +41,26 @@ class ObjectTransaction(Transaction):
             ]
         reach("parts.written")
         self.fresh = {part.hash: path for part, path in written}
-        parts = [*before, *(part for part, _ in written), *after]
+        self._parts = self._named([*before, *(part for part, _ in written), *after])
+        return self._parts
+
+    def take_files(self, files: Sequence[str], parts: Sequence[Part]) -> tuple[Part, ...]:
+        """Copy them to the hidden folder."""
+        with io.storage_errors(self.staged):
+            copies = [self.staged / f"{part.hash}.parquet" for part in parts]
+            for file, copied in zip(files, copies, strict=True):
+                shutil.copyfile(file, copied)
+            check_bytes(copies, parts)
+        self.fresh = {part.hash: path for part, path in zip(parts, copies, strict=True)}
+        self._parts = self._named(parts)
+        return self._parts
+
+    def _named(self, parts: Sequence[Part]) -> tuple[Part, ...]:
+        """The parts under the names that they have in a store on a local disk."""
         names = (
             [DATA] if len(parts) == 1 else [part_name(n, part.hash) for n, part in enumerate(parts)]
         )
-        self._parts = tuple(
-            replace(part, file=name) for part, name in zip(parts, names, strict=True)
-        )
-        return self._parts
+        return tuple(replace(part, file=name) for part, name in zip(parts, names, strict=True))
 
     def scan_served(self, parts: Sequence[Part]) -> pl.LazyFrame:
         """Read them from the cache, fetched where they are not there."""

@@ -1,0 +1,80 @@
+"""`mlforge copy`: a store in another place."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import TYPE_CHECKING
+
+from mlforge.cli.command import Command
+from mlforge.cli.options import json_option
+from mlforge.cli.output import plural, print_json
+from mlforge.cli.table import table
+from mlforge.errors import MlforgeError
+
+if TYPE_CHECKING:
+    from mlforge.core.values import Version
+
+
+def _configure(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("features", nargs="*", metavar="FEATURE", help="by default all")
+    for name, what in (("from", "copied"), ("to", "made, or made whole")):
+        parser.add_argument(
+            f"--{name}",
+            required=True,
+            dest=f"{name}_",
+            metavar="STORE",
+            help=f"the store that is {what}: a folder, or an address such as s3://bucket/feature_store",
+        )
+    json_option(parser)
+
+
+def copy(args: argparse.Namespace) -> int:
+    """Copy a store: versions, pins and other notes, locks, identity.
+
+    JSON: `{"features": [{"feature", "versions", "copied"}]}`. versions: all that are there now; copied: how many were not there before.
+    """
+    from mlforge.maintenance.copying import copy as copied_stores
+    from mlforge.store.opening import store_at
+
+    source, target = store_at(args.from_), store_at(args.to_)
+    if not source.features():
+        raise MlforgeError(f"{args.from_} holds no feature; name the folder or address of a store")
+
+    def told(name: str, version: Version) -> None:
+        if sys.stderr.isatty():
+            print(f"{name} {version}", file=sys.stderr)
+
+    copied = copied_stores(source, target, args.features or None, told)
+    if args.json:
+        features = [
+            {
+                "feature": each.feature,
+                "versions": [str(version) for version in each.versions],
+                "copied": len(each.versions) - each.before,
+            }
+            for each in copied
+        ]
+        print_json({"features": features})
+        return 0
+    rows = [
+        (each.feature, str(len(each.versions)), str(len(each.versions) - each.before))
+        for each in copied
+    ]
+    print(table(("feature", "versions", "copied now"), rows, right=("versions", "copied now")))
+    print(f"{plural(len(copied), 'feature')} of {args.from_} are in {args.to_}, and verified there")
+    return 0
+
+
+COMMANDS = (
+    Command(
+        "copy",
+        "copy a store to another place, such as a bucket",
+        _configure,
+        copy,
+        "mlforge copy --from feature_store --to s3://my-bucket/feature_store",
+        "The copy has the same versions bit by bit, pins, holds and quarantine, locks, and the same identity: online stores take it for "
+        "the store that it was. What was interrupted goes on where it stopped when the same command is run again. Stop the workers "
+        "of the store before, and start them with the new address.",
+    ),
+)

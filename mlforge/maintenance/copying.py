@@ -1,0 +1,146 @@
+"""A copy of a store in another place: the same versions, bit by bit, with all that is noted beside them.
+
+Versions are published one after another as they once were, so a copy that was interrupted goes on where it stopped, and
+readers of the new store see whole versions only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+
+from mlforge.core.manifest import Manifest
+from mlforge.core.schema import dtypes
+from mlforge.core.values import Version
+from mlforge.errors import IntegrityError, UnsupportedStore, VersionConflict
+from mlforge.maintenance.operations import verify
+from mlforge.store import Store
+from mlforge.store.file_tasks import PartialWrite, read_place
+from mlforge.store.integrity import intact
+
+_TRIES = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Copied:
+    """A feature that was copied: its versions, and how many of them were there already."""
+
+    feature: str
+    versions: tuple[Version, ...]
+    before: int
+
+
+def copy(
+    source: Store,
+    target: Store,
+    names: Iterable[str] | None = None,
+    told: Callable[[str, Version], None] = lambda name, version: None,
+) -> list[Copied]:
+    """Copy features, by default all, with the store's identity, its locks and what it has forgotten.
+
+    Each feature is verified once it is there. told: called after each version. Raises UnsupportedStore where the target
+    is another store, IntegrityError where a version differs or is damaged, VersionConflict if the source changes all the time.
+    """
+    chosen = source.features() if names is None else list(names)
+    for name in chosen:
+        source.list_versions(name)  # an unknown name is refused before anything is written
+    identity = source.identity()
+    if identity is not None:
+        target.establish_as(identity)
+    forgotten = source.forgotten()
+    if forgotten != target.forgotten():
+        target.write_forgotten(forgotten)
+    copied = [_copied(source, target, name, told) for name in chosen]
+    for model, lock in source.locks().items():
+        if set(lock.features) <= set(target.features()):
+            target.write_lock(model, lock)
+            for version, document in source.service_versions(lock.service or model).items():
+                target.create_service_version(lock.service or model, version, document)
+    target.regenerate_index()
+    return copied
+
+
+def _copied(
+    source: Store, target: Store, name: str, told: Callable[[str, Version], None]
+) -> Copied:
+    """Copy a feature, again where its source has published meanwhile."""
+    before = len(target.versions(name))
+    for _ in range(_TRIES):
+        served = source.pointer(name)
+        versions = source.versions(name)
+        for version in versions:
+            _copy_version(source, target, name, version)
+            told(name, version)
+        _copy_notes(source, target, name)
+        if source.pointer(name) == served:
+            problems = verify(target, [name])
+            if problems:
+                raise IntegrityError(
+                    f"{name}: its copy is damaged: {'; '.join(str(each) for each in problems[:3])}; "
+                    "see with 'mlforge verify' whether the store that was copied is whole"
+                )
+            return Copied(name, tuple(versions), before)
+    raise VersionConflict(
+        f"{name}: it is published while it is copied; stop its workers, then copy again"
+    )
+
+
+def _copy_version(source: Store, target: Store, name: str, version: Version) -> None:
+    with source.lease(name, version):
+        manifest = source.manifest(name, version)
+        if version in target.versions(name):
+            _check_same(manifest, target.manifest(name, version))
+            return
+        with target.open(name) as snapshot:
+            if version in snapshot.versions:  # made by an interrupted copy, and served only now
+                _check_same(manifest, target.manifest(name, version))
+                return
+            if snapshot.versions and snapshot.versions[-1] > version:
+                raise UnsupportedStore(
+                    f"{name}: {target} has {snapshot.versions[-1]} and not {version}, so it is no unfinished copy; "
+                    "copy to an empty place"
+                )
+            _copy_partials(source, target, manifest)
+            with target.transaction(snapshot) as transaction:
+                files = source.files(name, version, manifest.parts)
+                parts = transaction.take_files(files, manifest.parts)
+                transaction.commit(replace(manifest, parts=parts))
+
+
+def _check_same(manifest: Manifest, there: Manifest) -> None:
+    own, other = ([part.hash for part in each.parts] for each in (manifest, there))
+    if own != other or manifest.sources != there.sources or manifest.code_hash != there.code_hash:
+        raise IntegrityError(
+            f"{manifest.name} {manifest.version}: the two stores have different versions of this number; copy to an empty place"
+        )
+
+
+def _copy_partials(source: Store, target: Store, manifest: Manifest) -> None:
+    """Store the partials that the target lacks."""
+    there = target.partials(manifest.name)
+    lacking = [partial for partial in manifest.partials if partial.hash not in there]
+    places = source.locate(manifest.name, [partial.hash for partial in lacking])
+    with intact(manifest.name):
+        target.write_partials(
+            manifest.name,
+            [
+                PartialWrite(partial, read_place(place, list(dtypes(partial.schema))))
+                for partial, place in zip(lacking, places, strict=True)
+            ],
+        )
+
+
+def _copy_notes(source: Store, target: Store, name: str) -> None:
+    """Serve what is served, at no lower a generation, by which online stores know what is newer; and copy the notes."""
+    served = source.pointer(name)
+    with target.lock(name):
+        now = target.pointer(name)
+        while served is not None and now is not None:
+            if now.version == served.version and now.generation >= served.generation:
+                break
+            now = target.serve(name, served.version)
+        target.write_books(name, source.books(name))
+        target.write_file_states(name, source.file_states(name))
+        audit = source.audit(name)
+        if audit is not None:
+            target.write_audit(name, audit)
