@@ -1,4 +1,4 @@
-"""Partials and tiles in a feature's folder, as the store's contract names them."""
+"""Partials, tiles and profiles in a feature's folder, as the store's contract names them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from mlforge.store.partials import PartialStorage
 
 @named_methods
 class LocalPartials(PartialStorage):
-    """The part of a local store that keeps events."""
+    """The part of a local store that keeps events, and profiles of them."""
 
     @abstractmethod
     def lock(self, name: str) -> AbstractContextManager[None]:
@@ -98,3 +98,15 @@ class LocalPartials(PartialStorage):
         with suppress(OSError):
             return io.is_sealed(Path(file))
         return False
+
+    def profiles(self, name: str, hashes: Iterable[str]) -> Mapping[str, Mapping[str, Any]]:
+        """Read files of `_profiles`."""
+        return self._feature(name).profiles.read(hashes)
+
+    def write_profiles(self, name: str, documents: Mapping[str, Mapping[str, Any]]) -> None:
+        """Write files of `_profiles`, each whole or not at all."""
+        self._feature(name).profiles.write(documents)
+
+    def keep_profiles(self, name: str, hashes: Collection[str]) -> None:
+        """Delete the other files of `_profiles`."""
+        self._feature(name).profiles.keep_only(hashes)

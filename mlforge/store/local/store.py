@@ -31,7 +31,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -172,18 +172,6 @@ class LocalStore(LocalPartials, LocalErasure, Store):
         no_link(folder / DATA)
         of = self.manifest(name, version).parts if parts is None else parts
         return [str(no_link(folder / part.file)) for part in of]
-
-    def profiles(self, name: str, hashes: Iterable[str]) -> Mapping[str, Mapping[str, Any]]:
-        """Read files of `_profiles`."""
-        return self._feature(name).profiles.read(hashes)
-
-    def write_profiles(self, name: str, documents: Mapping[str, Mapping[str, Any]]) -> None:
-        """Write files of `_profiles`, each whole or not at all."""
-        self._feature(name).profiles.write(documents)
-
-    def keep_profiles(self, name: str, hashes: Collection[str]) -> None:
-        """Delete the other files of `_profiles`."""
-        self._feature(name).profiles.keep_only(hashes)
 
     @contextmanager
     def lease(self, name: str, version: Version) -> Iterator[None]:

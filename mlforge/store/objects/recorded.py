@@ -1,4 +1,4 @@
-"""The part of a store in a bucket that keeps records beside versions: audits, locks of models, versions of services."""
+"""The part of a store in a bucket that keeps records beside versions: file states, audits, locks of models, versions of services."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from mlforge.store.objects.document import FeatureDocument
 from mlforge.store.objects.documents import Documents
 from mlforge.store.objects.identity import Identity
 from mlforge.store.objects.objects import Objects
-from mlforge.store.records import Audit, Books
+from mlforge.store.objects.records import FileStates
+from mlforge.store.records import Audit, Books, FileStateMap
 
 
 class RecordedStore(Store):
@@ -26,6 +27,7 @@ class RecordedStore(Store):
     _objects: Objects
     _documents: Documents
     _identity: Identity
+    _states: FileStates
 
     def books(self, name: str) -> Books:
         """The books in the feature's document."""
@@ -43,6 +45,22 @@ class RecordedStore(Store):
 
         self._documents.change(name, replaced)
         reach("books.written")
+
+    def file_states(self, name: str) -> FileStateMap:
+        """Read `_sources.json.gz`, once while it stays as it is."""
+        session = self._documents.session(checked(name))
+        if session is None:
+            return self._states.read(name)
+        return self._states.known(name) if session.states is None else session.states
+
+    def write_file_states(self, name: str, file_states: FileStateMap) -> None:
+        """Write them with the next version, or when the lock ends."""
+        session = self._documents.session(checked(name))
+        if session is not None:
+            session.states = file_states
+        else:
+            self._states.write(name, file_states)
+        reach("file_states.written")
 
     def audit(self, name: str) -> Audit | None:
         """Read `_audit.json`."""

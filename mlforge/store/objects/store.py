@@ -47,7 +47,7 @@ from mlforge.store.objects.recorded import RecordedStore
 from mlforge.store.objects.records import FileStates
 from mlforge.store.objects.transaction import ObjectTransaction
 from mlforge.store.objects.trimming import Trimmer
-from mlforge.store.records import Books, FileStateMap, StoreIdentity
+from mlforge.store.records import Books, StoreIdentity
 from mlforge.store.transaction import Pointer, Snapshot
 
 _CACHE = "~/.cache/mlforge"
@@ -381,24 +381,6 @@ class ObjectStore(CachedStore, RecordedStore):
         document = self._documents.change(checked(name), serving)
         assert document.pointer is not None
         return document.pointer
-
-    # Records
-
-    def file_states(self, name: str) -> FileStateMap:
-        """Read `_sources.json.gz`, once while it stays as it is."""
-        session = self._documents.session(checked(name))
-        if session is None:
-            return self._states.read(name)
-        return self._states.known(name) if session.states is None else session.states
-
-    def write_file_states(self, name: str, file_states: FileStateMap) -> None:
-        """Write them with the next version, or when the lock ends."""
-        session = self._documents.session(checked(name))
-        if session is not None:
-            session.states = file_states
-        else:
-            self._states.write(name, file_states)
-        reach("file_states.written")
 
     # Index
 
