@@ -1,8 +1,10 @@
-"""Measure 24: a drop onto a feature whose windows are over all time, beside the same drop with 30 days."""
+"""Measures 24, 24b: a drop onto a feature whose windows are over all time, beside the same drop with 30 days."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 from benchmarks.drops import Feed, check_same_stores, drops_by_turns
 from benchmarks.harness import MILLISECONDS, Bench, Measure, Row, Target, check, median_of, ratios
@@ -10,21 +12,23 @@ from benchmarks.project import BASIC, NAME, Project
 from mlforge import Feature, feature
 from mlforge.metrics import Rolling
 
+VALUES = ("count_distinct", "mode", "top_3", "p90", "last_3")
 
-def _over(window: str) -> Feature:
+
+def _over(window: str, aggregations: Sequence[str]) -> Feature:
     return feature(
         name=NAME,
         keys=["user_id"],
         source="events/",
         timestamp="event_time",
-        metrics=[Rolling(window, {"amount": list(BASIC)})],
+        metrics=[Rolling(window, {"amount": list(aggregations)})],
     )(lambda df: df.select("user_id", "event_time", "amount"))
 
 
-def _run(bench: Bench) -> list[Row]:
+def _run(number: str, aggregations: Sequence[str], bench: Bench) -> list[Row]:
     files = bench.history()
     feeds = [
-        Feed.over(replace(Project.over(bench, files), feature=_over(window)))
+        Feed.over(replace(Project.over(bench, files), feature=_over(window, aggregations)))
         for window in ("all", "30d")
     ]
     times = drops_by_turns(bench, feeds)
@@ -35,8 +39,8 @@ def _run(bench: Bench) -> list[Row]:
         check(feed.modes == {"incremental"}, f"drops were refreshed {feed.modes}")
     return [
         Row(
-            "24",
-            f"all time: drop onto {bench.size.events:,} events",
+            number,
+            f"all time: drop onto {bench.size.events:,} events ({', '.join(aggregations)})",
             median_of(times[0], MILLISECONDS),
             f"with 30 days: {median_of(times[1], MILLISECONDS)}",
             ratios(*times),
@@ -46,5 +50,16 @@ def _run(bench: Bench) -> list[Row]:
 
 
 MEASURES = (
-    Measure("24", "a drop with windows over all time, against one with 30 days", "<= 2x", _run),
+    Measure(
+        "24",
+        "a drop with windows over all time, against one with 30 days",
+        "<= 2x",
+        partial(_run, "24", BASIC),
+    ),
+    Measure(
+        "24b",
+        "the same with values, ranks and lists over all time",
+        "<= 2x",
+        partial(_run, "24b", VALUES),
+    ),
 )

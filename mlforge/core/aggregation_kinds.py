@@ -41,8 +41,9 @@ class Kind:
     name: of one with a parameter, ends in the parameter's letter: last_K. dtype: that of the result, given the
         event column's; None where the two do not go together. fold: the aggregation in plain Python. empty: the
         value of an empty window. ordered: whether the order of events matters, which is that of (time, value).
-        parts: the columns of tiles from which it is computed; none where only events will do. parameter: the number
-        in the name, if any. degree: the power of the values' unit that the result has, by which its rounding
+        parts: the columns of tiles from which it is computed; none where only values will do. kept: which of an entity's older
+        values suffice beside the newer ones: the distinct ones ("distinct"), with their numbers ("counts"), those around a
+        rank ("ranks"), the first and the last ("ends"). parameter: the number in the name, if any. degree: the power of the values' unit that the result has, by which its rounding
         is judged. words: what other libraries call it.
     """
 
@@ -52,6 +53,7 @@ class Kind:
     empty: Any = None
     ordered: bool = False
     parts: tuple[str, ...] = ()
+    kept: str = ""
     parameter: Parameter | None = None
     degree: int = 1
     words: tuple[str, ...] = ()
@@ -157,6 +159,7 @@ _KINDS = (
         "median",
         _float_of_numbers,
         lambda events, _: plain_folds.percentile(events, Fraction(1, 2)),
+        kept="ranks",
         words=("med",),
     ),
     Kind(
@@ -205,6 +208,7 @@ _KINDS = (
         plain_folds.first_values,
         empty=(),
         ordered=True,
+        kept="ends",
         parameter=K,
         words=("first_n", "head", "firstk", "earliest_k", "oldest_k"),
     ),
@@ -214,6 +218,7 @@ _KINDS = (
         plain_folds.last_values,
         empty=(),
         ordered=True,
+        kept="ends",
         parameter=K,
         words=(
             "last_n",
@@ -231,6 +236,7 @@ _KINDS = (
         _counted_apart,
         of_values(plain_folds.distinct),
         empty=0,
+        kept="distinct",
         words=(
             *("nunique", "n_unique", "unique", "uniq", "distinct", "unique_count", "n_distinct"),
             *("distinct_count", "approx_count_distinct", "approx_unique_count", "cardinality"),
@@ -240,6 +246,7 @@ _KINDS = (
         "pN",
         _float_of_numbers,
         plain_folds.percentile,
+        kept="ranks",
         parameter=N,
         words=("percentile", "quantile", "percentile_cont", "quantile_cont"),
     ),
@@ -247,6 +254,7 @@ _KINDS = (
         "mode",
         _own_if_ordered,
         of_values(plain_folds.mode),
+        kept="counts",
         words=("most_frequent", "most_common", "majority", "modal"),
     ),
     Kind(
@@ -254,6 +262,7 @@ _KINDS = (
         _list_if_ordered,
         plain_folds.top,
         empty=(),
+        kept="counts",
         parameter=K,
         words=("topk", "top_n", "histogram", "hist", "value_counts"),
     ),

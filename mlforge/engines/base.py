@@ -31,7 +31,9 @@ from mlforge.core.values import BEGINNING, END, TimeRange
 from mlforge.engines import timeline
 from mlforge.engines.events import Events
 from mlforge.engines.plan import line_of, plan, times_of
+from mlforge.engines.tiles.held import WEIGHT
 from mlforge.engines.timeline import ROW_DTYPE
+from mlforge.engines.weighted import aggregate_weighted
 from mlforge.errors import DataError
 from mlforge.frames import polars_schema
 from mlforge.frames.entity_times import EntityTimes, part_within
@@ -167,7 +169,8 @@ class Engine(ABC):
             line = step.rows.collect(engine=polars_schema.engine_for(step.most))
             line = timeline.sorted_(pl.concat([line, points], how="diagonal"), spec.entity)
             line = timeline.with_entities(line, spec.entity)
-            results = self._aggregated(line, step.metrics, step.dtypes, spec.name)
+            weights = line[WEIGHT] if step.weighted else None
+            results = self._aggregated(line, step.metrics, step.dtypes, spec.name, weights)
             answers = answers.hstack(results.select(step.outputs))
         return answers.select(ROW, *(column.name for column in spec.columns))
 
@@ -177,16 +180,19 @@ class Engine(ABC):
         metrics: Sequence[MetricColumn],
         dtypes: Mapping[str, str],
         owner: str,
+        weights: pl.Series | None = None,
     ) -> pl.DataFrame:
         """ROW and the metrics by their names, sorted by ROW; the kernel sees positions alone."""
         values = (
             pl.col(value_alias(column)).alias(value_name(index))
             for index, column in enumerate(value_columns(metrics))
         )
+        plain, context = line.select(ENTITY, TIME, ROW, *values), ComputeContext.of(metrics, dtypes)
         try:
-            results = self.aggregate(
-                line.select(ENTITY, TIME, ROW, *values), ComputeContext.of(metrics, dtypes)
-            )
+            if weights is None:
+                results = self.aggregate(plain, context)
+            else:
+                results = aggregate_weighted(plain, context, weights)
         except SumOverflow as error:
             names = [metrics[position].name for position in error.positions]
             raise overflow(names, error.dtype, owner) from error

@@ -16,7 +16,7 @@ from mlforge.engines import timeline
 from mlforge.engines.events import Events
 from mlforge.engines.tiles.build import build_tiles, concat_tiles, survey
 from mlforge.engines.tiles.merge import compact
-from mlforge.engines.tiles.totals import Totals, served, tile_of
+from mlforge.engines.tiles.totals import Totals, merged, tile_of
 
 _SHARE = 2
 """By points and totals an evaluation takes about so many times the memory that it takes along a timeline."""
@@ -28,7 +28,7 @@ def in_ranges(events: Events, rows: int) -> Iterator[tuple[TimeRange, Events]]:
     rows: about how many events an evaluation may hold. Where windows over all time cannot be had of totals, one range is
     all of time.
     """
-    alone, spec = events.with_totals(None), served(events.spec)
+    alone, spec = events.with_totals(None), merged(events.spec)
     endless = {metric for metric in events.spec.columns if metric.window.is_endless}
     if spec is None or endless > set(spec.columns):
         yield from ((times, alone) for times in events.ranges(rows))

@@ -67,10 +67,14 @@ class Slices:
 
 @dataclass(frozen=True)
 class Folds:
-    """The folds of a timeline, sorted by entity, then time; what several of them share is made once."""
+    """The folds of a timeline, sorted by entity, then time; what several of them share is made once.
+
+    weights: for how many events each row of the line stands; None for one. They tell nothing to aggregations that go by order.
+    """
 
     line: pl.DataFrame
     context: ComputeContext
+    weights: pl.Series | None = None
     _ordered: dict[int, OrderedValues] = field(default_factory=dict)
     _slices: dict[tuple[int, Window], Slices] = field(default_factory=dict)
 
@@ -80,18 +84,26 @@ class Folds:
         The segments are the aggregate's window at points in the order of the line, so neither their starts nor
         their ends go back.
         """
-        aggregation, key = aggregate.aggregation, (aggregate.value, aggregate.window)
+        slices = self.slices(aggregate, segments)
+        aggregation = aggregate.aggregation
+        return FOLDS[aggregation.kind.name](slices, aggregation.parameter or 1)
+
+    def slices(self, aggregate: Aggregate, segments: Segments) -> Slices:
+        """The values of an aggregate in each segment."""
+        key = (aggregate.value, aggregate.window)
         if key not in self._slices:
-            values = self._values(aggregate.value)
+            values = self._values(aggregate)
             most = max(
                 map(_most, (a for a in self.context.aggregates if (a.value, a.window) == key))
             )
             self._slices[key] = Slices(values, values.slices(segments), most)
-        return FOLDS[aggregation.kind.name](self._slices[key], aggregation.parameter or 1)
+        return self._slices[key]
 
-    def _values(self, position: int) -> OrderedValues:
+    def _values(self, aggregate: Aggregate) -> OrderedValues:
+        position = aggregate.value
         if position not in self._ordered:
-            self._ordered[position] = OrderedValues.of(self.line, value_name(position))
+            weights = None if aggregate.aggregation.kind.ordered else self.weights
+            self._ordered[position] = OrderedValues.of(self.line, value_name(position), weights)
         return self._ordered[position]
 
 

@@ -24,13 +24,17 @@ _FIRST, _FIRST_END, _LAST, _LAST_END = "first", "first_end", "last", "last_end"
 
 @dataclass(frozen=True)
 class Codes:
-    """A column's values as numbers that go up with the values (Int64), by number, then place in the column (Int64)."""
+    """A column's values as numbers that go up with the values (Int64), by number, then place in the column (Int64).
+
+    weights: how often each of them counts (Int64); None for once.
+    """
 
     code: pl.Series
     at: pl.Series
+    weights: pl.Series | None = None
 
     @classmethod
-    def of(cls, values: pl.Series) -> tuple[Codes, pl.Series]:
+    def of(cls, values: pl.Series, weights: pl.Series | None = None) -> tuple[Codes, pl.Series]:
         """The codes of values without nulls, and the distinct values: the positions of these are the codes."""
         rows = (
             values.alias(_CODE)
@@ -39,12 +43,22 @@ class Codes:
         )
         rows = rows.sort(_CODE, maintain_order=True)
         begins = rows.select(pl.col(_CODE).ne_missing(pl.col(_CODE).shift())).to_series()
-        return cls(begins.cum_sum().cast(pl.Int64) - 1, rows[_AT]), rows[_CODE].filter(begins)
+        weights = None if weights is None else weights.gather(rows[_AT])
+        codes = cls(begins.cum_sum().cast(pl.Int64) - 1, rows[_AT], weights)
+        return codes, rows[_CODE].filter(begins)
 
     def within(self, start: int, end: int) -> Codes:
         """The codes of some places, counted from the first of them."""
         inside = self.at.is_between(start, end, closed="left")
-        return Codes(self.code.filter(inside), self.at.filter(inside) - start)
+        weights = None if self.weights is None else self.weights.filter(inside)
+        return Codes(self.code.filter(inside), self.at.filter(inside) - start, weights)
+
+    def many(self, first: pl.Series, last: pl.Series) -> pl.Series:
+        """How often a value occurs from one position to another, both included."""
+        if self.weights is None:
+            return last - first + 1
+        until = self.weights.cum_sum()
+        return until.gather(last) - until.gather(first) + self.weights.gather(first)
 
     @cached_property
     def earlier(self) -> pl.Series:
@@ -70,9 +84,15 @@ class Occurrences:
     windows: Segments
 
     def distinct(self) -> pl.Series:
-        """The number of distinct values in each window (Int64)."""
-        runs = self._runs.filter(pl.col(_FIRST) < pl.col(_FIRST_END))
-        many = len(self.windows.starts)
+        """The number of distinct values in each window (Int64): each counts with the weight of its first occurrence there."""
+        runs, many = self._runs, len(self.windows.starts)
+        if self.codes.weights is not None:
+            held = runs.with_columns(self.codes.weights.alias(_RUN)).filter(
+                pl.col(_FIRST) < pl.col(_FIRST_END)
+            )
+            changes = _sums(held, _FIRST, many) - _sums(held, _FIRST_END, many)
+            return changes.cum_sum().head(many)
+        runs = runs.filter(pl.col(_FIRST) < pl.col(_FIRST_END))
         changes = _counts(runs[_FIRST].sort(), many) - _counts(runs[_FIRST_END].sort(), many)
         return changes.cum_sum().head(many)
 
@@ -87,7 +107,7 @@ class Occurrences:
     def _most_frequent(self, most: int) -> tuple[pl.Series, pl.Series]:
         first = self._enumerated(_FIRST, _FIRST_END)
         last = self._enumerated(_LAST, _LAST_END)
-        counts = last[_RUN] - first[_RUN] + 1
+        counts = self.codes.many(first[_RUN], last[_RUN])
         # A number for each pair that puts them in order: by window, then count, then code.
         several, codes = int(self.codes.code.max() or 0) + 1, self.codes.code  # type: ignore[arg-type]
         step = (int(counts.max()) + 1) * several  # type: ignore[arg-type]
@@ -143,6 +163,13 @@ class Occurrences:
             codes = self.codes.within(start, int((windows.starts + windows.lengths)[-1]))
             yield Occurrences(codes, Segments(windows.starts - start, windows.lengths))
             first += many
+
+
+def _sums(rows: pl.DataFrame, at: str, greatest: int) -> pl.Series:
+    """The sum of _RUN of the rows of each of the numbers 0 to `greatest` (Int64)."""
+    sums = rows.group_by(at).agg(pl.col(_RUN).sum())
+    zeros = pl.Series([0], dtype=pl.Int64).new_from_index(0, greatest + 1)
+    return zeros.scatter(sums[at], sums[_RUN])
 
 
 def _counts(ascending: pl.Series, greatest: int) -> pl.Series:

@@ -23,12 +23,14 @@ _INDEX, _GROUP, _VALUE = "__index", "__group", "__value"
 class OrderedValues:
     """The values of a column that are not null, by entity, instant and value, and their instants (Int64).
 
-    before: for each row of the line, and for its end, the number of values in earlier rows (Int64).
+    before: for each row of the line, and for its end, the number of values in earlier rows (Int64). weights: how often each
+    of them counts (Int64); None for once.
     """
 
     values: pl.Series
     times: pl.Series
     before: pl.Series
+    weights: pl.Series | None = None
 
     @property
     def codes(self) -> Codes:
@@ -42,17 +44,19 @@ class OrderedValues:
 
     @cached_property
     def _coded(self) -> tuple[Codes, pl.Series]:
-        return Codes.of(self.values)
+        return Codes.of(self.values, self.weights)
 
     @classmethod
-    def of(cls, line: pl.DataFrame, column: str) -> OrderedValues:
-        """The values of a line, which is sorted by entity, then time."""
+    def of(cls, line: pl.DataFrame, column: str, weights: pl.Series | None = None) -> OrderedValues:
+        """The values of a line, which is sorted by entity, then time; with weights those of an instant are in any order."""
         present = line[column].is_not_null()
         before = pl.Series([0], dtype=pl.Int64).append(present.cast(pl.Int64).cum_sum())
         rows = line.select(ENTITY, TIME, pl.col(column).alias(_VALUE)).filter(present)
         values = rows[_VALUE]
         if values.dtype.is_float() and (zero := values == 0.0).any():
             values = values.set(zero, 0.0)  # of equal values one form: -0.0 becomes 0.0
+        if weights is not None:
+            return cls(values, rows[TIME], before, weights.filter(present))
         return cls(_by_value(rows, values), rows[TIME], before)
 
     def slices(self, segments: Segments) -> Segments:

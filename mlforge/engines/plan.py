@@ -18,7 +18,9 @@ from mlforge.engines import timeline
 from mlforge.engines.events import Events
 from mlforge.engines.tiles import build
 from mlforge.engines.tiles.build import build_tiles
+from mlforge.engines.tiles.held import kept
 from mlforge.engines.tiles.merge import Merge, merge
+from mlforge.engines.tiles.totals import Totals
 from mlforge.frames import polars_schema
 from mlforge.frames.entity_times import FIRST, LAST, EntityTimes, entities_and_hull
 
@@ -28,7 +30,8 @@ class Step:
     """A pass of the kernel.
 
     rows: events or tiles, as in a timeline. most: how many of them are read at most. metrics, dtypes: what
-    the kernel computes of them. outputs: the feature's metrics, from the kernel's results.
+    the kernel computes of them. outputs: the feature's metrics, from the kernel's results. weighted: whether a row
+    stands for WEIGHT events.
     """
 
     rows: pl.LazyFrame
@@ -36,6 +39,7 @@ class Step:
     metrics: tuple[MetricColumn, ...]
     dtypes: Mapping[str, str]
     outputs: tuple[pl.Expr, ...]
+    weighted: bool = False
 
 
 def plan(events: Events, points: pl.DataFrame, gathered: int) -> list[Step]:
@@ -50,16 +54,33 @@ def plan(events: Events, points: pl.DataFrame, gathered: int) -> list[Step]:
     endless = tuple(metric for metric in servable if metric in metrics)
     if totals is not None and endless:
         last = time_model.events_seen(times, totals.spec.windows).end
-        merged = merge(
-            totals.until_points(events, last, among),
-            totals.spec,
-            endless,
-            events.tiled.value_dtypes(events.schema),
-        )
-        steps = _over_tiles(merged)
-        served = {metric for metric in endless if metric not in merged.over_events}
+        steps, served = _over_totals(events, totals, endless, last, among)
         metrics = tuple(metric for metric in metrics if metric not in served)
     return steps + (_over_intervals(events, metrics, times, among, gathered) if metrics else [])
+
+
+def _over_totals(
+    events: Events,
+    totals: Totals,
+    endless: Sequence[MetricColumn],
+    last: int,
+    among: pl.DataFrame,
+) -> tuple[list[Step], set[MetricColumn]]:
+    """The steps over totals and newer events up to an instant, and the metrics that these give."""
+    dtypes, steps = events.tiled.value_dtypes(events.schema), []
+    served = [metric for metric in endless if kept(metric)]
+    if served:
+        parts = {(part.column, part.kind): part for part in totals.held}
+        rows = totals.held_until_points(events, last, among)
+        of = {metric: parts[metric.value, kept(metric)].metric(metric) for metric in served}
+        outputs = tuple(pl.col(of[metric].name).alias(metric.name) for metric in served)
+        held = {of[metric].value: dtypes[metric.value] for metric in served}
+        steps.append(Step(rows, 0, tuple(of.values()), held, outputs, weighted=True))
+    if by_tiles := [metric for metric in endless if not kept(metric)]:
+        merged = merge(totals.until_points(events, last, among), totals.spec, by_tiles, dtypes)
+        steps += _over_tiles(merged)
+        served += [metric for metric in by_tiles if metric not in merged.over_events]
+    return steps, set(served)
 
 
 def _over_intervals(

@@ -44,6 +44,11 @@ class PartialWrite(NamedTuple):
     events: pl.DataFrame
 
 
+def mark_of(partial_hash: str) -> str:
+    """The name of a partial among those that tiles cover, under "covers" in their notes."""
+    return partial_hash[:24]
+
+
 @dataclass(frozen=True, slots=True)
 class TileWrite:
     """Tiles to be stored: the file of partials that they follow from, and notes that JSON can hold."""

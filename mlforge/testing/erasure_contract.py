@@ -39,25 +39,29 @@ class ErasureContract(StoreFixtures):
     ) -> None:
         write(store, ("a1", "b2", "c3"))
         write(store, ("d4",))
+        write(store, ("e5",))
         [task] = store.plan_files("spend", [partial_of(events(0), "d4")])
         with store.lock("spend"):
             store.write_tiles("spend", "days", [TileWrite(task.file, events(1), {})])
+            [other] = store.plan_files("spend", [partial_of(events(0), "e5")])
+            of_all = {"covers": ["a1", "e5"]}
+            store.write_tiles("spend", "months", [TileWrite(other.file, events(1), of_all)])
         if not self.forgets:
             with store.lock("spend"), pytest.raises(UnsupportedStore):
                 store.scrub("spend", ["a1", "d4"])
-            assert self.beside(store).partials("spend") == {"a1", "b2", "c3", "d4"}
+            assert self.beside(store).partials("spend") == {"a1", "b2", "c3", "d4", "e5"}
             return
         assert list(store.tiles("spend", "days")) == [task.file]
         with store.lock("spend"):
             store.scrub("spend", ["a1", "d4", "0f"])
             store.scrub("spend", ["a1", "d4"])
         for opened in (store, self.beside(store)):
-            assert opened.partials("spend") == {"b2", "c3"}
+            assert opened.partials("spend") == {"b2", "c3", "e5"}
             assert opened.find_partial("spend", "a1") is None
             assert opened.check_partials("spend", ["b2", "c3"]) == {}
             [place] = opened.locate("spend", ["b2"])
             assert read_file(place)[place.number or 0].equals(events(0, 1))
-            assert opened.tiles("spend", "days") == {}
+            assert opened.tiles("spend", "days") == opened.tiles("spend", "months") == {}
 
     def test_the_forgotten_come_back_as_they_were_written(self, store: Store) -> None:
         assert store.forgotten() == Forgotten()

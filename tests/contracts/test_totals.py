@@ -15,7 +15,8 @@ from mlforge.build.table import Layout
 from mlforge.core.aggregations import AGGREGATIONS, aggregation
 from mlforge.engines import engine_named
 from mlforge.engines.events import Events, events_of
-from mlforge.engines.tiles import totals
+from mlforge.engines.tiles import held, totals
+from mlforge.engines.tiles.build import build_tiles
 from mlforge.metrics import Rolling
 from mlforge.online.batches import AsOfView, EntitySubset, cut
 from mlforge.store.scan import EventScan
@@ -48,6 +49,7 @@ def small() -> Iterator[None]:
     """Totals of few events, up to two and a half days before the newest one."""
     with kernels.forced(tiled=True), pytest.MonkeyPatch.context() as patch:
         patch.setattr(totals, "_settled", lambda newest: newest - 60 * 3_600_000_000)
+        patch.setattr(held, "MOST_HELD", 25)
         yield
 
 
@@ -125,7 +127,8 @@ def test_a_new_drop_and_its_push_read_no_event_before_the_totals(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     project = Project(tmp_path / "p")
-    feature = project.define(metrics=[Rolling(["all", "2d"], {"amount": ["sum", "max"]})])
+    feature = project.define(metrics=[Rolling(["all", "2d"], {"amount": NAMES})])
+    monkeypatch.setattr(held, "MOST_HELD", 1_000)
     monkeypatch.setattr(totals, "_settled", lambda _: int(at(77).timestamp() * 1_000_000))
     project.drop("a", some(0, 80))
     project.build(feature)
@@ -163,6 +166,28 @@ def test_totals_that_are_damaged_or_gone_count_as_none(tmp_path: Path) -> None:
     project.drop("b", rows((1, 8.1, 1.0)))
     project.build(feature)
     assert project.store.read("spend")["amount__count__all"][-1] == 33
+
+
+def test_totals_that_it_does_not_pay_to_hold_are_noted_and_not_made_anew_by_each_drop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(held, "GAIN", 1_000)
+    project, written = Project(tmp_path / "p"), []
+
+    def counted(*arguments: Any) -> Any:
+        written.append(1)
+        return build_tiles(*arguments)
+
+    monkeypatch.setattr(totals, "build_tiles", counted)
+    feature = project.define(metrics=[Rolling("all", {"amount": ["mode", "p90"]})])
+    monkeypatch.setattr(totals, "_settled", lambda _: int(at(7).timestamp() * 1_000_000))
+    project.drop("a", some(0, 8))
+    project.build(feature)
+    assert events_of(project.store, project.store.resolve("spend")).totals is None
+    project.drop("b", rows((1, 8.1, 1.0)))
+    project.build(feature)
+    assert written == [1]
+    assert project.store.read("spend")["amount__mode__all"][-1] == 1.0
 
 
 MERGEABLE = [name for name in NAMES if aggregation(name).kind.parts]

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import pytest
 
 from mlforge.engines import Engine, duckdb_engine, fixed_point, point_windows, polars_engine
-from mlforge.engines.tiles import build, totals
+from mlforge.engines.tiles import build, held, totals
 from mlforge.frames import polars_schema
 from mlforge.online import batches, chunks
 
@@ -48,6 +48,10 @@ def forced(
             patch.setattr(build, "DENSE", 0)
             patch.setattr(build, "FEWEST", 0)
             patch.setattr(totals, "_settled", lambda newest: newest)
+            patch.setattr(held, "MOST_HELD", 4)
+            patch.setattr(held, "SPARE", 0)
+            patch.setattr(held, "GAIN", 0)
+            patch.setattr(held, "EVENTS", 0)
         if points:
             patch.setattr(Engine, "rows_a_point", 0)
             patch.setattr(point_windows, "SLICED_ROWS", 3)

@@ -20,19 +20,35 @@ from mlforge.core.calendar_units import PERIODS
 from mlforge.core.feature_spec import FeatureSpec
 from mlforge.core.manifest import Partial
 from mlforge.core.metrics import MetricColumn
+from mlforge.core.schema import Schema
 from mlforge.core.values import BEGINNING, DAY_US, TimeRange
 from mlforge.engines import timeline
-from mlforge.engines.tiles import build
+from mlforge.engines.tiles import build, held
 from mlforge.engines.tiles.build import Tiles, build_tiles, concat_tiles
 from mlforge.engines.tiles.cache import CachedTiles, notes_of
+from mlforge.engines.tiles.held import (
+    REACH,
+    Part,
+    as_held,
+    can_hold,
+    gather_held,
+    held_parts,
+    held_rows,
+    kept,
+    with_held,
+)
 from mlforge.frames import polars_schema
 from mlforge.store import Store
-from mlforge.store.file_tasks import TileWrite
+from mlforge.store.file_tasks import TileWrite, mark_of
 from mlforge.store.scan import EventScan
 
 _FORMAT = 1
 _SETTLED_US = 2 * DAY_US
 """How long after a month's end its events are still awaited."""
+_MONTH_US = 31 * DAY_US
+_AT_ONCE = 2_000_000
+"""About how many events are held in memory while values are gathered."""
+_NEWER = "__newer"
 _LATE = 8  # where more than this part of the older events came later, totals are built anew
 
 
@@ -41,18 +57,25 @@ class Totals:
     """Stored totals of a version's events.
 
     tiles: one for each entity, before the instant `until`. spec: the feature with the metrics that they serve alone. late: what holds
-    events before `until` that are not in the tiles.
+    events before `until` that are not in the tiles. held: what they hold for metrics that parts of tiles do not give.
     """
 
     spec: FeatureSpec
     tiles: Tiles
     until: int
     late: tuple[Partial, ...]
+    held: tuple[Part, ...] = ()
 
     @classmethod
     def find(cls, events: EventScan, store: Store | None) -> Totals | None:
-        """The stored totals of a version's events; None where there are none that hold."""
-        spec = served(events.spec)
+        """The stored totals of a version's events that serve some metric; None where there are none that hold."""
+        stored = cls.stored(events, store)
+        return stored if stored is not None and stored.spec.columns else None
+
+    @classmethod
+    def stored(cls, events: EventScan, store: Store | None) -> Totals | None:
+        """The stored totals of a version's events, also those that serve no metric, as it did not pay to hold values."""
+        spec = served(events.spec, events.schema)
         if spec is None or store is None:
             return None
         for of, file in store.tiles(spec.name, _kind(spec, events)).items():
@@ -63,9 +86,12 @@ class Totals:
             if cached is None or cached.summary is None or notes is None:
                 continue
             late = _late(events.partials, Counter(notes["covers"]), notes["until"])
-            if late is not None:
-                tiles = Tiles(pl.scan_parquet(file, glob=False), cached.summary)
-                return cls(spec, tiles, notes["until"], late)
+            if late is None:
+                continue
+            parts = held_parts(spec.columns)
+            found = tuple(p for p in parts if p.alias in notes.get("held", ()))
+            tiles = Tiles(pl.scan_parquet(file, glob=False), cached.summary)
+            return cls(_with(spec, found), tiles, notes["until"], late, found)
         return None
 
     @property
@@ -98,8 +124,34 @@ class Totals:
             dtypes,
             tile_of(self.until),
         )
-        known = polars_schema.of_entities(self.tiles.rows, among, spec.entity)
+        columns = newer.rows.collect_schema().names()
+        known = polars_schema.of_entities(self.tiles.rows.select(columns), among, spec.entity)
         return concat_tiles([replace(self.tiles, rows=known), newer], dtypes)
+
+    def held_until_points(
+        self, events: EventScan, last: int, among: pl.DataFrame | None
+    ) -> pl.LazyFrame:
+        """The rows held and the newer events up to an instant, of some entities, as in a timeline with weights.
+
+        Where what is held of an entity does not suffice, all of its events.
+        """
+        spec, keys = self.spec, list(self.spec.entity)
+        scans = self._later(events, spec.needed(), last, among)
+        newer = pl.concat(timeline.of_events(rows, spec) for rows in scans).collect()
+        known = polars_schema.of_entities(self.tiles.rows, among, keys).collect()
+        counts = newer.group_by(keys).agg(pl.len().cast(pl.Int64).alias(_NEWER))
+        known = known.join(counts, on=keys, how="left").with_columns(pl.col(_NEWER).fill_null(0))
+        is_beyond = (pl.col(_NEWER) > pl.col(REACH)).fill_null(False)
+        beyond, known = known.filter(is_beyond).select(keys), known.filter(~is_beyond)
+        whole = []
+        if beyond.height:
+            newer = newer.join(beyond, on=keys, how="anti")
+            of_beyond = events.scan(spec.needed(), TimeRange(BEGINNING, last), beyond)
+            whole = [as_held(timeline.of_events(of_beyond, spec).collect(), self.held, spec)]
+        recent = as_held(newer, self.held, spec)
+        known = known.with_columns(pl.col(_NEWER).alias(REACH))
+        rows = [*held_rows(known, recent, self.held, spec), recent, *whole]
+        return pl.concat(rows, how="diagonal").lazy()
 
     def identities(self, events: EventScan, last: int, among: pl.DataFrame | None) -> pl.LazyFrame:
         """Keys of the entities with an event up to an instant, some of them several times."""
@@ -124,14 +176,14 @@ def write_totals(events: EventScan, store: Store, newest: int | None) -> None:
 
     Call with the feature's lock held. Raises StoreError where they cannot be written.
     """
-    spec = served(events.spec)
+    spec = served(events.spec, events.schema)
     if spec is None or newest is None:
         return
     until = _settled(newest)
     older = [p for p in events.partials if p.times is not None and p.times.start < until]
     if sum([partial.rows for partial in older]) < build.FEWEST:
         return
-    stored = Totals.find(events, store)
+    stored = Totals.stored(events, store)
     if stored is not None and stored.until >= until and not stored.is_worn:
         return
     kind, dtypes = _kind(spec, events), spec.value_dtypes(events.schema)
@@ -139,11 +191,35 @@ def write_totals(events: EventScan, store: Store, newest: int | None) -> None:
     tiles = build_tiles(timeline.of_events(scan, spec), spec, dtypes, tile_of(until))
     frame = tiles.rows.collect()
     notes = notes_of(tiles.summary, frame, spec, dtypes)
-    notes |= {"until": until, "covers": [_mark(partial) for partial in older]}
+    notes |= {"until": until, "covers": [mark_of(partial.hash) for partial in older]}
+    parts, many = held_parts(spec.columns), tiles.summary.events
+    if parts and frame.height * held.EVENTS <= many:
+        gathered = gather_held(_slices(events, spec, until), parts, spec)
+        frame, paying = with_held(frame, gathered, _recent(events, spec, until), many, spec)
+        notes["held"] = [part.alias for part in paying]
     # Kept beside a file of events, with which they go: that of the totals before, else the largest.
     known = store.tiles(spec.name, kind)
     beside = max(events.tasks, key=lambda task: (task.file in known, task.rows)).file
     store.write_tiles(spec.name, kind, [TileWrite(beside, frame, notes)])
+
+
+def _slices(events: EventScan, spec: FeatureSpec, until: int) -> Iterator[pl.DataFrame]:
+    """The events before an instant, some at a time."""
+    for times in events.ranges(_AT_ONCE, ()):
+        if times.start < until:
+            within = TimeRange(times.start, min(times.end, until - 1))
+            yield timeline.of_events(events.scan(spec.needed(), within), spec).collect()
+
+
+def _recent(events: EventScan, spec: FeatureSpec, until: int) -> pl.DataFrame:
+    """About how many newer events each entity will have: somewhat more than in the month before."""
+    rows = events.scan(spec.needed(), TimeRange(until - _MONTH_US, until - 1))
+    counts = (
+        timeline.of_events(rows, spec)
+        .group_by(spec.entity)
+        .agg(pl.len().cast(pl.Int64).alias(REACH))
+    )
+    return counts.with_columns(pl.col(REACH) * 5 // 4).collect()
 
 
 def tile_of(until: int) -> pl.Expr:
@@ -156,12 +232,29 @@ def _settled(newest: int) -> int:
     return int(PERIODS["1mo"].start(newest - _SETTLED_US))
 
 
-def served(spec: FeatureSpec) -> FeatureSpec | None:
-    """The feature with the metrics alone that totals serve, its values at any instant; None without such metrics."""
+def merged(spec: FeatureSpec) -> FeatureSpec | None:
+    """The feature with the metrics over all time alone that tiles give, its values at any instant; None without such metrics."""
+    known = _with(spec, ())
+    return known if known.columns else None
+
+
+def served(spec: FeatureSpec, schema: Schema) -> FeatureSpec | None:
+    """The feature with the metrics alone that totals can serve, its values at any instant; None without such metrics."""
+    dtypes = spec.value_dtypes(schema)
+    parts = held_parts(m for m in spec.columns if m.window.is_endless)
+    known = _with(spec, [part for part in parts if can_hold(dtypes[part.column])])
+    return known if known.columns else None
+
+
+def _with(spec: FeatureSpec, parts: Sequence[Part]) -> FeatureSpec:
+    """The feature with the metrics over all time that tiles, and these parts, give."""
+    names = {(part.column, part.kind) for part in parts}
     columns = tuple(
-        m for m in spec.columns if m.window.is_endless and m.aggregation in build.PARTS_OF
+        m
+        for m in spec.columns
+        if m.window.is_endless and (m.aggregation in build.PARTS_OF or (m.value, kept(m)) in names)
     )
-    return replace(spec, columns=columns, interval=None, derived=()) if columns else None
+    return replace(spec, columns=columns, interval=None, derived=())
 
 
 def _late(
@@ -171,7 +264,7 @@ def _late(
     missing, late = Counter(covered), []
     for partial in partials:
         if partial.times is not None and partial.times.start < until:
-            mark = _mark(partial)
+            mark = mark_of(partial.hash)
             if missing[mark] > 0:
                 missing[mark] -= 1
             else:
@@ -179,14 +272,12 @@ def _late(
     return None if any(missing.values()) else tuple(late)
 
 
-def _mark(partial: Partial) -> str:
-    return partial.hash[:24]
-
-
 def _kind(spec: FeatureSpec, events: EventScan) -> str:
     """A hash of all that totals depend on besides events; longer than those of tiles of intervals."""
     dtypes = spec.value_dtypes(events.schema)
     columns = [(name, dtypes[name], kinds) for name, kinds in build.parts(spec.columns).items()]
     keys = [(key, dtypes[key]) for key in spec.keys]
-    document = json.dumps([_FORMAT, keys, spec.timestamp, columns])
+    values = [[part.column, part.kind, part.numbers] for part in held_parts(spec.columns)]
+    # Totals that hold no values are known by what they were before any did.
+    document = json.dumps([_FORMAT, keys, spec.timestamp, columns, *([values] if values else [])])
     return hashlib.sha256(document.encode()).hexdigest()[:20]

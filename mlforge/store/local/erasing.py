@@ -103,7 +103,7 @@ class LocalErasure(Erasure):
         """Delete files, write packs anew without them, and delete at once what was left to readers."""
         feature = self._feature(name)
         feature.partial_store.scrub(hashes, sorted_by)
-        feature.tiles.sweep()
+        feature.tiles.scrub(hashes)
 
     def forgotten(self) -> Forgotten:
         """Read `_metadata/forgotten.json`."""

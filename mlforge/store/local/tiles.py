@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
@@ -19,7 +19,7 @@ from typing import Any
 import polars as pl
 
 from mlforge.core.failpoints import reach
-from mlforge.store.file_tasks import TileWrite
+from mlforge.store.file_tasks import TileWrite, mark_of
 from mlforge.store.integrity import MISREAD
 from mlforge.store.local import io, packs
 from mlforge.store.local.paths import State, no_link, state_of
@@ -90,6 +90,16 @@ class TileFolder:
                 if not entry.of.exists() or is_replaced:
                     entry.path.unlink()
 
+    def scrub(self, hashes: Collection[str]) -> None:
+        """Delete tiles of deleted files, and those that were made of one of these partials, beside whatever file they are."""
+        marks = set(map(mark_of, hashes))
+        self.sweep()
+        for entry in self._entries():
+            notes = _notes_of(entry.path)
+            if notes is None or marks.intersection(notes.get("covers", ())):
+                with io.storage_errors(entry.path):
+                    entry.path.unlink(missing_ok=True)
+
     def clean(self) -> None:
         """Delete what a killed writer left half-written."""
         for path in self.folder.glob(".*"):
@@ -106,11 +116,18 @@ class TileFolder:
 
 @lru_cache(maxsize=65_536)  # a checksum reads all of a file, and a refresh asks several times
 def _notes(tiles: State, of: State) -> Mapping[str, Any] | None:
-    path = Path(tiles[0])
-    if not io.is_sealed(path):
-        return None
+    notes = _notes_of(Path(tiles[0]))
     try:
-        notes = json.loads(pl.read_parquet_metadata(path)[_NOTES])
-        return notes if notes["of"] == io.seal_of(Path(of[0])) else None
+        return notes if notes is not None and notes["of"] == io.seal_of(Path(of[0])) else None
     except MISREAD:
         return None
+
+
+def _notes_of(path: Path) -> Mapping[str, Any] | None:
+    """The notes of a file of tiles; None unless it is whole."""
+    try:
+        whole = io.is_sealed(path)
+        notes = json.loads(pl.read_parquet_metadata(path)[_NOTES]) if whole else None
+    except MISREAD:
+        return None
+    return notes if isinstance(notes, dict) else None
