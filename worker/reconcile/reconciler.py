@@ -209,7 +209,10 @@ class Reconciler:
         before = {
             feature: books
             for feature, books in online.books_of([*self.project.definitions.features]).items()
-            if books is not None and books.target is not None and not books.pending
+            if books is not None
+            and books.target is not None
+            and not books.pending
+            and books.layout == online.layout  # else all rows are about to be written anew
         }
         for feature, rows in online.rows_by_feature(before).items():
             missing = before[feature].rows - rows
