@@ -16,7 +16,7 @@ def _configure(parser: argparse.ArgumentParser) -> None:
 
 def completion(args: argparse.Namespace) -> int:
     """Print the script for a shell; it knows the commands that are installed now."""
-    print(script(args.shell, args.commands))
+    print(script(args.shell, args.all_commands()))
     return 0
 
 
