@@ -309,11 +309,11 @@ class Plan:
         nested = {name for name, kind in self.world.columns if kind in ("list", "array")}
         return frozenset(nested - read if self.rolls else ())
 
-    def library(self, source: str) -> Any:
+    def library(self, source: str, name: str = NAME) -> Any:
         """The feature as the library's users would write it."""
         unit = self.world.unit
         return mlforge.feature(
-            name=NAME,
+            name=name,
             keys=[name for name, _ in self.world.keys],
             source=source,
             timestamp="at" if self.world.timed else None,

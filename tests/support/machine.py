@@ -25,7 +25,7 @@ import pytest
 import redis
 from hypothesis import note
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
+from hypothesis.stateful import initialize, precondition, rule
 
 from mlforge import Definitions, Service, get_online_features, get_training_data
 from mlforge.build.result import Options
@@ -41,9 +41,10 @@ from mlforge.store import LocalStore
 from mlforge.store.local.packs import Packing
 from tests.support import histories, kernels, oracle
 from tests.support.agreement import TALLY, same, same_rows
-from tests.support.histories import NAME, UNITS, Plan, Row, World
+from tests.support.histories import UNITS, Plan, Row, World
 from tests.support.oracle import Cell
 from tests.support.reader import READER, Reader
+from tests.support.registry import Killed, Registry, die
 from tests.support.servers import started
 from tests.support.trained import Trained
 
@@ -53,10 +54,6 @@ FILES = ("a.parquet", "b.parquet", "c.parquet", "deep/a.parquet", "deep/er/z.par
 DATA = st.data()
 TINY_PACKS = Packing(small_rows=4, at_least=2, pack_rows=8, grace_s=0)
 THEN = st.sampled_from(["build", "build online", "build online", "nothing yet"])
-
-
-class Killed(BaseException):
-    """Stands for a process that ends there."""
 
 
 class DyingStore(RedisStore):
@@ -150,6 +147,7 @@ class Asked:
     default: the column, its default as users write it, and as answers have it.
     """
 
+    name: str
     named: Sequence[Any]
     outputs: Sequence[str]
     default: tuple[str, Any, Any] | None = None
@@ -160,13 +158,16 @@ class Asked:
         if self.default is None:
             return self.named
         column, written, _ = self.default
-        derive = {"whole": f"not is_null({NAME}__{column})"}
+        derive = {"whole": f"not is_null({self.name}__{column})"}
         return Service("asked", self.named, derive=derive, defaults={column: written})
 
     @property
     def columns(self) -> list[str]:
         """The columns of an answer, without keys."""
-        return [*(f"{NAME}__{name}" for name in self.outputs), *(["whole"] if self.default else [])]
+        return [
+            *(f"{self.name}__{name}" for name in self.outputs),
+            *(["whole"] if self.default else []),
+        ]
 
     def answer(
         self, cells: Mapping[str, Cell], defaults: Mapping[str, tuple[Any, Any]]
@@ -176,7 +177,7 @@ class Asked:
         if self.default is not None:
             fill[self.default[0]] = self.default[2]
         answer = {
-            f"{NAME}__{name}": Cell(fill.get(name)) if cell.value is None else cell
+            f"{self.name}__{name}": Cell(fill.get(name)) if cell.value is None else cell
             for name, cell in cells.items()
         }
         return {**answer, "whole": Cell(True)} if self.default else answer
@@ -199,7 +200,7 @@ def signs_of_zero(*snapshots: Snapshot) -> bool:
     )
 
 
-class Machine(RuleBasedStateMachine):
+class Machine(Registry):
     """One history of one feature."""
 
     def __init__(self) -> None:
@@ -260,15 +261,16 @@ class Machine(RuleBasedStateMachine):
 
     def open(self) -> None:
         """Definitions as a fresh process would load them."""
-        features = [self.plan.library("in/")]
+        features = [self.plan.library("in/", self.name)]
         if self.reader is not None and self.reader.plan == self.plan:
-            features.append(self.reader.library())
+            features.append(self.reader.library(self.name))
         self.definitions = Definitions(
             store=self.store,
             features=features,
             online_store=self.online_store,
             engine=self.engine,
             root=self.root,
+            hold_above=1.0,
         )
 
     # -- drops
@@ -418,6 +420,7 @@ class Machine(RuleBasedStateMachine):
     def flush(self, data: st.DataObject, then: str) -> None:
         """The online store loses everything."""
         self.client.flushdb()
+        self.online_of = {}
         self.served = None
         self.unsure = False
         note("flushed")
@@ -457,7 +460,7 @@ class Machine(RuleBasedStateMachine):
         self.online_store.dies = (when, operation)
         note(f"push at {self.now}, killed {when} {operation}")
         with suppress(Killed), clock.fixed(self.now):
-            self.definitions.push(NAME)
+            self.definitions.push(self.name)
         self.online_store.dies = ("", "")
         self.unsure = True
         if data.draw(st.booleans(), label="push again at once"):
@@ -474,7 +477,7 @@ class Machine(RuleBasedStateMachine):
         self.online_store.dies = ("after", operation)
         note(f"push, killed after {operation}")
         with suppress(Killed), clock.fixed(self.now):
-            self.definitions.push(NAME)
+            self.definitions.push(self.name)
         self.online_store.dies = ("", "")
         self.unsure = True
         if before is None:
@@ -487,25 +490,27 @@ class Machine(RuleBasedStateMachine):
     def build_and_be_killed(self, data: st.DataObject, place: str, reached: int) -> None:
         """The last version is served, and the next build succeeds."""
         try:
-            snapshot = Snapshot(self.plan, self.plan.events(self.files))
+            snapshot = Snapshot(self.plan, self.events())
         except oracle.Refused:
             return
         if self.unknowable():
             return
-        before = self.store.list_versions(NAME) if self.versions else []
+        before = self.store.list_versions(self.name) if self.versions else []
         note(f"build, killed at {place}, reached {reached} times")
         passes = itertools.count(1)
         failpoints.arm(place, lambda: die() if next(passes) == reached else None)
         try:
             with suppress(Killed), clock.fixed(self.now):
-                self.definitions.refresh(NAME, options=Options(cost_share=99, layout=Layout(2)))
+                self.definitions.refresh(
+                    self.name, options=Options(cost_share=99, layout=Layout(2))
+                )
         finally:
             failpoints.disarm()
         self.store = LocalStore(self.root / "store", TINY_PACKS)
         self.open()
         if before:
-            _as_stored(self.versions[before[-1]], self.store.read(NAME, before[-1]))
-        after = [str(version) for version in self.store.versions(NAME)]
+            _as_stored(self.versions[before[-1]], self.store.read(self.name, before[-1]))
+        after = [str(version) for version in self.store.versions(self.name)]
         assert after[: len(before)] == before
         for version in after[len(before) :]:
             self.versions[version] = snapshot
@@ -521,19 +526,19 @@ class Machine(RuleBasedStateMachine):
         try:
             with suppress(Killed):
                 if keep_all:
-                    operations.tidy(self.store, NAME)
+                    operations.tidy(self.store, self.name)
                 else:
-                    operations.prune(self.store, [NAME], Retention(newest=1))
-                    operations.tidy(self.store, NAME)
+                    operations.prune(self.store, [self.name], Retention(newest=1))
+                    operations.tidy(self.store, self.name)
         finally:
             failpoints.disarm()
         TALLY["tidyings"] += 1
         self.store = LocalStore(self.root / "store", TINY_PACKS)
         self.open()
-        left = self.store.list_versions(NAME)
+        left = self.store.list_versions(self.name)
         assert left == list(self.versions) if keep_all else left[-1] == self.latest()
         self.versions = {version: self.versions[version] for version in left}
-        assert operations.verify(self.store, [NAME]) == []
+        assert operations.verify(self.store, [self.name]) == []
         self.judge_offline(data)
         self.judge_online()
 
@@ -549,14 +554,14 @@ class Machine(RuleBasedStateMachine):
         version = self.latest()
         snapshot = self.versions[version]
         with clock.fixed(self.now):
-            result = self.definitions.push(NAME)
+            result = self.definitions.push(self.name)
         note(f"push: {result}")
         TALLY["pushes"] += 1
         assert result.version == version
         assert result.as_of == oracle.as_of(snapshot.feature, snapshot.events, self.now)
         self.is_served(snapshot)
         with clock.fixed(self.now):
-            again = self.definitions.push(NAME)
+            again = self.definitions.push(self.name)
         assert (again.written, again.deleted) == (0, 0), "the same push again wrote"
 
     @rule(data=DATA, online=st.booleans(), full=st.sampled_from([False, False, False, True]))
@@ -567,30 +572,34 @@ class Machine(RuleBasedStateMachine):
         """Build, and judge rows, versions, training and, when asked for, the online store."""
         if self.unknowable():
             return
-        before = self.store.list_versions(NAME) if self.versions else []
+        before = self.store.list_versions(self.name) if self.versions else []
         if self.versions and self.room and data.draw(st.booleans(), label="after reading ahead"):
-            read_ahead(self.store, self.store.read_metadata(NAME), self.room)
+            read_ahead(self.store, self.store.read_metadata(self.name), self.room)
         override = data.draw(st.sampled_from([None, None, None, "polars", "duckdb"]))
         parts = data.draw(st.sampled_from([None, 1, 2, 5]), label="rows a part holds")
         options = None if parts is None else Options(cost_share=99, layout=Layout(parts))
         note(f"build: online={online} full={full} engine={override or self.engine} parts={parts}")
         TALLY["builds"] += 1
         try:
-            snapshot = Snapshot(self.plan, self.plan.events(self.files))
+            snapshot = Snapshot(self.plan, self.events())
         except oracle.Refused:
             with pytest.raises(BuildError) as failed, clock.fixed(self.now):
                 self.definitions.build(full=full, engine=override)
-            assert isinstance(failed.value.failures[NAME], DataError)
-            assert not self.versions or self.store.list_versions(NAME) == before
+            assert isinstance(failed.value.failures[self.name], DataError)
+            assert not self.versions or self.store.list_versions(self.name) == before
             TALLY["refusals"] += 1
             return
         with clock.fixed(self.now):
             if options is None:
-                result = self.definitions.build(online=online, full=full, engine=override)[NAME]
+                result = self.definitions.build(online=online, full=full, engine=override)[
+                    self.name
+                ]
             else:  # small parts, and never a full rebuild for being cheaper
-                result = self.definitions.refresh(NAME, full=full, engine=override, options=options)
+                result = self.definitions.refresh(
+                    self.name, full=full, engine=override, options=options
+                )
                 if online:
-                    self.definitions.push(NAME, engine=override)
+                    self.definitions.push(self.name, engine=override)
         TALLY[f"{result.mode} refreshes"] += 1
         TALLY["files that have tiles"] += len(list(self.root.glob("store/*/_tiles/*")))
         note(f"built: {result}")
@@ -601,6 +610,7 @@ class Machine(RuleBasedStateMachine):
             self.is_served(snapshot)
         else:
             self.judge_online()
+        self.judge_locks()
         if result.changed:
             self.judge_offline(data)
             self.judge_rebuild(snapshot, override or self.engine)
@@ -611,7 +621,7 @@ class Machine(RuleBasedStateMachine):
 
     def judge_reader(self, online: bool, options: Options | None) -> None:
         """A feature that is made from this one follows what it serves, also from before to behind a redefinition."""
-        table = self.store.read(NAME)
+        table = self.store.read(self.name)
         if self.reader is None or self.reader.plan != self.plan:
             self.reader = Reader.of(self.plan, table)
             self.open()
@@ -641,7 +651,7 @@ class Machine(RuleBasedStateMachine):
     def judge_audit(self) -> None:
         """An audit of an honest store finds nothing wrong, and proves all of it while there are files."""
         with clock.fixed(self.now):
-            found = self.definitions.audit(NAME, ALL)
+            found = self.definitions.audit(self.name, ALL)
         assert found.first == ()
         assert (found.gone, found.unproven) == ((), 0) or not self.files
         assert found.skipped == ()
@@ -654,10 +664,10 @@ class Machine(RuleBasedStateMachine):
         return not self.versions or self.versions[self.latest()].plan.body != self.plan.body
 
     def latest(self) -> str:
-        return self.store.list_versions(NAME)[-1]
+        return self.store.list_versions(self.name)[-1]
 
     def judge_version(self, before: list[str], snapshot: Snapshot, result: Any) -> None:
-        after = self.store.list_versions(NAME)
+        after = self.store.list_versions(self.name)
         if not before:
             assert after == ["1.0.0"], "a first version is 1.0.0"
             assert result.changed
@@ -685,8 +695,8 @@ class Machine(RuleBasedStateMachine):
         """Stored rows of the latest version; training at it and at some version before."""
         latest = self.latest()
         now_stored = self.versions[latest]
-        _as_stored(now_stored, self.store.read(NAME))
-        assert self.store.books(NAME).defaults.keys() == self.defaults.keys()
+        _as_stored(now_stored, self.store.read(self.name))
+        assert self.store.books(self.name).defaults.keys() == self.defaults.keys()
         points = data.draw(histories.spines(self.world), label="spine")
         for version in dict.fromkeys([latest, data.draw(st.sampled_from(list(self.versions)))]):
             snapshot = self.versions[version]
@@ -715,12 +725,14 @@ class Machine(RuleBasedStateMachine):
 
     def asked(self, feature: oracle.Feature, version: str | None = None) -> Asked:
         """The feature as it is asked for, by a service with a default of its own where the history does so."""
-        named = NAME if version is None else (NAME, version)
+        named = self.name if version is None else (self.name, version)
         if not self.by_service:
-            return Asked([named], feature.outputs)
+            return Asked(self.name, [named], feature.outputs)
         own = replace(self.plan, defaults=9).filled
         column = next((name for name in own if name in feature.outputs), None)
-        return Asked([named], feature.outputs, (column, *own[column]) if column else None)
+        return Asked(
+            self.name, [named], feature.outputs, (column, *own[column]) if column else None
+        )
 
     def judge_rebuild(self, snapshot: Snapshot, engine: str) -> None:
         """A rebuild from nothing, in the other engine, means the same."""
@@ -728,17 +740,19 @@ class Machine(RuleBasedStateMachine):
             return
         self.rebuilds += 1
         store = LocalStore(self.root / f"rebuilt{self.rebuilds}")
+        if self.forgotten:
+            store.write_forgotten(self.store.forgotten())
         definitions = Definitions(
             store=store,
-            features=[self.plan.library("in/")],
+            features=[self.plan.library("in/", self.name)],
             engine=OTHER[engine],
             root=self.root,
         )
         with clock.fixed(self.now):
             definitions.build(full=True)
         definitions.close()
-        _as_stored(snapshot, store.read(NAME))
-        hashes = [s.read_metadata(NAME).rows_hash for s in (self.store, store)]
+        _as_stored(snapshot, store.read(self.name))
+        hashes = [s.read_metadata(self.name).rows_hash for s in (self.store, store)]
         assert hashes[0] == hashes[1], "rows_hash differs from that of a rebuild"
 
     def is_served(self, snapshot: Snapshot) -> None:
@@ -757,7 +771,7 @@ class Machine(RuleBasedStateMachine):
         each = [dict(zip(names, entity, strict=True)) for entity in entities]
         if self.served is None or self.served_by is None:
             with pytest.raises(NotServed):
-                get_online_features(features=[NAME], entities=each, store=self.online_store)
+                get_online_features(features=[self.name], entities=each, store=self.online_store)
             return
         feature = self.served_by.feature
         asked = self.asked(feature)
@@ -770,10 +784,10 @@ class Machine(RuleBasedStateMachine):
             assert {name: row[name] for name in names} == keys
             for name, cell in asked.answer(cells, self.served_defaults).items():
                 same(f"online {entity} {name}", cell, row[name])
-        json_rows = sum(1 for _ in self.client.scan_iter(f"mlforge:{NAME}:" + "?" * 64))
-        packed_rows = sum(map(self.client.hlen, self.client.scan_iter(f"mlforge:{NAME}:~?*")))
+        json_rows = sum(1 for _ in self.client.scan_iter(f"mlforge:{self.name}:" + "?" * 64))
+        packed_rows = sum(map(self.client.hlen, self.client.scan_iter(f"mlforge:{self.name}:~?*")))
         assert json_rows + packed_rows == len(self.served), f"{sorted(self.client.scan_iter('*'))}"
-        lives = [self.client.ttl(key) for key in self.client.scan_iter(f"mlforge:{NAME}:*")]
+        lives = [self.client.ttl(key) for key in self.client.scan_iter(f"mlforge:{self.name}:*")]
         assert all(life == -1 if self.ttl is None else life > 0 for life in lives)
 
     def teardown(self) -> None:
@@ -784,10 +798,6 @@ class Machine(RuleBasedStateMachine):
         if hasattr(self, "kernels"):
             self.kernels.close()
         shutil.rmtree(self.root, ignore_errors=True)
-
-
-def die() -> None:
-    raise Killed
 
 
 def _as_stored(snapshot: Snapshot, got: pl.DataFrame) -> None:

@@ -11,7 +11,7 @@ import mlforge
 from mlforge.metrics import Rolling
 from tests.support import oracle
 from tests.support.agreement import plain
-from tests.support.histories import NAME, UNITS, Plan, everything
+from tests.support.histories import UNITS, Plan, everything
 
 READER = "g"
 _WINDOWS = (2, 10)
@@ -37,7 +37,7 @@ class Reader:
         """What is computed of the column."""
         return [] if self.column is None else ["count", "max"]
 
-    def library(self) -> Any:
+    def library(self, upstream: str) -> Any:
         """The feature as the library's users would write it."""
         windows = [f"{n}{self.plan.world.unit}" for n in _WINDOWS]
         metrics = (
@@ -46,7 +46,7 @@ class Reader:
         return mlforge.feature(
             name=READER,
             keys=[name for name, _ in self.plan.world.keys],
-            source=f"feature:{NAME}",
+            source=f"feature:{upstream}",
             timestamp="at" if self.plan.world.timed else None,
             metrics=metrics,
         )(everything)
