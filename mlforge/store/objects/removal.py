@@ -66,7 +66,6 @@ def sweep(
         return
     until = time.monotonic() + _SWEEP_S
     with suppress(_AtWork), _sweeping(cache, documents) as document:
-        reach("sweep.begun")
         if expired:
             cache.objects.delete([keys.meta(cache.name, version) for version in expired])
             documents.change(cache.name, partial(_without, versions=expired))
