@@ -856,6 +856,7 @@ for name in project.store.features():
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("engine", "elsewhere"),
     [

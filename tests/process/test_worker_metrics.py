@@ -120,6 +120,7 @@ def test_health_is_that_of_the_process_and_readiness_that_of_all_it_needs(
     assert get(f"{address}/etc/passwd")[0] == 404
 
 
+@pytest.mark.slow
 def test_without_a_server_the_process_is_alive_and_not_ready(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
