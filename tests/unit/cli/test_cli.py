@@ -178,8 +178,9 @@ def test_a_reader_that_goes_away_is_no_error(unbuffered: str) -> None:
 
 
 def test_ctrl_c_is_quiet(tmp_path: Path) -> None:
+    # The interpreter may come to a signal a moment later.
     (tmp_path / "definitions.py").write_text(
-        "import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n"
+        "import os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\nwhile True:\n    time.sleep(0.01)\n"
     )
     done = mlforge("list", cwd=tmp_path)
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
