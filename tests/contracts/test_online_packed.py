@@ -12,7 +12,7 @@ import polars as pl
 import pytest
 import redis
 
-from mlforge import get_online_features
+from mlforge import aget_online_features, get_online_features
 from mlforge.core.schema import Column
 from mlforge.errors import BooksDamaged, NotServed, OnlineError, StalePush
 from mlforge.frames.encoding import key_hash
@@ -289,12 +289,31 @@ def test_another_process_reads_what_it_never_wrote(redis_url: str, store: RedisS
 
 
 def test_packed_rows_are_read_by_an_event_loop(redis_url: str, store: RedisStore) -> None:
-    from mlforge import aget_online_features
-
     push(store, OLD, 1)
     other = RedisStore.from_url(redis_url, layout="packed")
     [answer] = asyncio.run(aget_online_features(["spend"], entities(1), other))
     assert answer == {"user_id": 1, "spend__amount__sum__7d": 1.5, "spend__n": 1}
+
+
+def test_reads_that_meet_a_move_together_take_no_row_for_missing(
+    redis_url: str, store: RedisStore
+) -> None:
+    json_rows = RedisStore.from_url(redis_url)
+    push(json_rows, OLD, 1)
+
+    async def read(reader: RedisStore) -> list[int]:
+        values = [aget_online_features(["spend"], entities(1), reader) for _ in range(20)]
+        return [row["spend__n"] for [row] in await asyncio.gather(*values)]
+
+    async def read_before_and_after() -> list[int]:
+        reader = RedisStore.from_url(redis_url)
+        before = await read(reader)
+        push(store, NEW, 1)
+        store.list_digests("spend")  # which sweeps the rows of before away
+        return before + await read(reader)
+
+    assert asyncio.run(read_before_and_after()) == [1] * 40
+    json_rows.close()
 
 
 def test_a_lost_directory_loses_all_rows_and_the_next_full_push_clears_them_away(

@@ -43,10 +43,12 @@ class Reading:
     def fetch(self, requests: Sequence[RowRequest]) -> list[Fetched]:
         """The books and stored rows of one instant."""
         for _ in range(_TRIES):
-            commands, replies, raw = self._reads(requests)
-            fetched = self._fetched(requests, self._server.ask(commands, replies, raw)[-1], raw)
+            layouts = self._supposed(requests)
+            commands, replies, raw = self._reads(requests, layouts)
+            executed = self._server.ask(commands, replies, raw)[-1]
+            fetched = self._fetched(requests, layouts, executed, raw)
             if fetched is not None:
-                if raw and (unlearned := self._unlearned(requests, fetched)) is not None:
+                if raw and (unlearned := self._unlearned(requests, layouts, fetched)) is not None:
                     self._layouts["packed"].learn(self._server.ask(*unlearned, raw))
                 return fetched
         raise self._moving(requests)
@@ -54,11 +56,12 @@ class Reading:
     async def fetch_async(self, requests: Sequence[RowRequest]) -> list[Fetched]:
         """As `fetch`, on a connection of the running event loop."""
         for _ in range(_TRIES):
-            commands, replies, raw = self._reads(requests)
-            answers = await self._server.ask_async(commands, replies, raw)
-            fetched = self._fetched(requests, answers[-1], raw)
+            layouts = self._supposed(requests)
+            commands, replies, raw = self._reads(requests, layouts)
+            executed = (await self._server.ask_async(commands, replies, raw))[-1]
+            fetched = self._fetched(requests, layouts, executed, raw)
             if fetched is not None:
-                if raw and (unlearned := self._unlearned(requests, fetched)) is not None:
+                if raw and (unlearned := self._unlearned(requests, layouts, fetched)) is not None:
                     self._layouts["packed"].learn(await self._server.ask_async(*unlearned, raw))
                 return fetched
         raise self._moving(requests)
@@ -96,24 +99,32 @@ class Reading:
             self._layouts[name] = layouts()[name]()
         return self._layouts[name]
 
-    def _reads(self, requests: Sequence[RowRequest]) -> tuple[bytes, int, bool]:
+    def _supposed(self, requests: Sequence[RowRequest]) -> list[RowLayout]:
+        """The layouts that the rows are read in. Replies are of these: another read may learn of others meanwhile."""
+        return [self._lying.get(request.feature, self._own) for request in requests]
+
+    def _reads(
+        self, requests: Sequence[RowRequest], layouts: Sequence[RowLayout]
+    ) -> tuple[bytes, int, bool]:
         """The commands that read books and rows, their number, and whether replies must be bytes."""
         # A transaction: rows deleted between the two reads would pass for empty windows.
         commands, raw = [_MULTI], self._own.raw
-        for request in requests:
-            layout = self._lying.get(request.feature, self._own)
+        for request, layout in zip(requests, layouts, strict=True):
             commands += layout.reads(books_key(self._prefix, request.feature), request.hashes)
             raw = raw or layout.raw
         commands.append(_EXEC)
         return b"".join(commands), len(commands), raw
 
     def _fetched(
-        self, requests: Sequence[RowRequest], executed: Sequence[Any], raw: bool
+        self,
+        requests: Sequence[RowRequest],
+        layouts: Sequence[RowLayout],
+        executed: Sequence[Any],
+        raw: bool,
     ) -> list[Fetched] | None:
         """The books and rows in the replies to EXEC, refusals among them; None where rows lie in another layout than was read."""
         replies, fetched, is_read = iter(executed), [], True
-        for request in requests:
-            layout = self._lying.get(request.feature, self._own)
+        for request, layout in zip(requests, layouts, strict=True):
             fields = next(replies)
             rows = next(replies) if request.hashes else ()
             books = self._read_books(request.feature, fields)
@@ -151,12 +162,15 @@ class Reading:
         return books
 
     def _unlearned(
-        self, requests: Sequence[RowRequest], fetched: Sequence[Fetched]
+        self,
+        requests: Sequence[RowRequest],
+        layouts: Sequence[RowLayout],
+        fetched: Sequence[Fetched],
     ) -> tuple[bytes, int] | None:
         stored = [
             (books_key(self._prefix, request.feature), rows)
-            for request, (_, rows) in zip(requests, fetched, strict=True)
-            if self._lying.get(request.feature, self._own).raw
+            for request, layout, (_, rows) in zip(requests, layouts, fetched, strict=True)
+            if layout.raw
         ]
         return self._layouts["packed"].unlearned(stored) if stored else None
 
