@@ -60,17 +60,27 @@ class PushContract(OnlineFixtures):
         assert found is not None
         assert found.meaning == ""
 
-    def test_books_have_defaults_until_a_push_has_none(self, store: OnlineStore) -> None:
+    def test_books_have_defaults_and_former_names_until_a_push_has_none(
+        self, store: OnlineStore
+    ) -> None:
         defaults = {"amount__sum__7d": 0, "seen": {"date": "2026-01-31"}}
         store.begin("spend", OLD)
-        store.finish("spend", OLD, replace(books(0), defaults=defaults))
+        store.finish("spend", OLD, replace(books(0), defaults=defaults, formerly=("cost",)))
+
+        def kept() -> tuple[object, object]:
+            found = store.books("spend")
+            assert found is not None
+            return found.defaults, found.formerly
+
+        assert kept() == (defaults, ("cost",))
+        store.renew("spend", OLD)
+        assert kept() == (defaults, ("cost",))
         found = store.books("spend")
         assert found is not None
-        assert found.defaults == defaults
+        store.mark_incomplete("spend", found)
+        assert kept() == (defaults, ("cost",))
         push(store, NEW, 1)
-        found = store.books("spend")
-        assert found is not None
-        assert found.defaults == {}
+        assert kept() == ({}, ())
 
     def test_put_counts_its_rows_and_streams_more_than_a_chunk(self, store: OnlineStore) -> None:
         store.begin("spend", OLD)

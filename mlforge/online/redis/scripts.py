@@ -127,7 +127,9 @@ if ARGV[3] ~= '' then
   local run = type(info) == 'string' and string.match(info, 'run_id:(%w+)')
   if run and run ~= ARGV[3] then return redis.error_reply('{MOVED} ' .. run) end
 end
-call('HDEL', KEYS[1], 'defaults', 'formerly')  -- which only books with some have
+for i = 4, #ARGV, 2 do  -- whole books are written: what only books with some have goes first
+  if ARGV[i] == 'pending' then call('HDEL', KEYS[1], 'defaults', 'formerly') end
+end
 call('HSET', KEYS[1], unpack(ARGV, 4))
 if ARGV[2] == '' then call('PERSIST', KEYS[1])
 elseif ARGV[2] ~= 'keep' then call('PEXPIRE', KEYS[1], ARGV[2]) end
