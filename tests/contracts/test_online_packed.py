@@ -104,6 +104,38 @@ def test_rows_and_their_buckets_live_a_ttl(redis_url: str, client: redis.Redis) 
     forever.close()
 
 
+def test_single_rows_shorten_the_life_of_no_others(redis_url: str, client: redis.Redis) -> None:
+    mortal = RedisStore.from_url(redis_url, ttl=1_000, layout="packed")
+    brief = RedisStore.from_url(redis_url, ttl=10, layout="packed")
+    push(mortal, OLD, *range(20))
+    keys = client.keys("mlforge:spend*")
+    brief.write("spend", {"user_id": 1}, {"amount__sum__7d": 1.5, "n": 1})
+    assert all(client.ttl(key) > 400 for key in keys)
+    brief.write("other", {"user_id": 1}, {"n": 1})
+    assert all(0 < client.ttl(key) <= 10 for key in client.keys("mlforge:other*"))
+    mortal.write("other", {"user_id": 1}, {"n": 1})
+    assert all(client.ttl(key) > 900 for key in client.keys("mlforge:other*"))
+    mortal.close()
+    brief.close()
+
+
+@pytest.mark.parametrize("layout", ["json", "packed"])
+def test_books_go_before_the_rows_of_a_push_that_ended_early(
+    redis_url: str, client: redis.Redis, layout: str
+) -> None:
+    for ttl in (1_000, None):
+        client.flushdb()
+        before = RedisStore.from_url(redis_url, ttl=ttl, layout=layout)
+        brief = RedisStore.from_url(redis_url, ttl=10, layout=layout)
+        push(before, OLD, 1, 2)
+        brief.begin("spend", NEW)
+        assert not 0 < client.pttl("mlforge:spend") <= 5_000
+        brief.put("spend", NEW, frame(1), ["user_id"])
+        assert 0 < client.pttl("mlforge:spend") <= 5_000
+        before.close()
+        brief.close()
+
+
 def full_push(store: RedisStore, target: Target, amount: float, *users: int) -> Iterator[None]:
     """The steps of a push that writes all rows; another may begin between any two."""
     store.begin("spend", target)

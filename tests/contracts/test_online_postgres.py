@@ -141,6 +141,27 @@ def test_books_live_half_a_ttl_and_rows_a_whole_one(
     assert mortal.read_batch("spend", entities(1, 2)) == [None, {"n": 1}], "the dead stay dead"
 
 
+def test_a_shorter_life_of_rows_is_one_of_the_books_and_single_rows_change_neither(
+    mortal: PostgresStore, url: str, admin: psycopg.Connection
+) -> None:
+    def lives() -> tuple[float, float]:
+        [seconds] = admin.execute(
+            "select extract(epoch from books_until - now()), extract(epoch from rows_until - now()) from mlforge_features"
+        ).fetchall()
+        return seconds
+
+    brief = PostgresStore(url, ttl=40)
+    push(mortal, OLD, 1)
+    brief.write("spend", {"user_id": 2}, {"amount__sum__7d": 1.0, "n": 1})
+    books_s, rows_s = lives()
+    assert (books_s > 400, rows_s > 900) == (True, True)
+    brief.begin("spend", NEW)
+    brief.put("spend", NEW, frame(1), ["user_id"])  # and dies
+    books_s, rows_s = lives()
+    assert (books_s <= 20, rows_s <= 40) == (True, True)
+    brief.close()
+
+
 def test_a_later_push_does_not_prolong_the_books_beyond_the_oldest_row(
     mortal: PostgresStore, admin: psycopg.Connection
 ) -> None:

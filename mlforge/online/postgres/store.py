@@ -271,7 +271,8 @@ class PostgresStore(OnlineStore):
         check_fence(feature, parsed_fields(fields), target, str(self._server))
         if has_expired:
             self._cleared(cursor, feature)
-        cursor.execute(self._tables.live, {"feature": feature, "ttl": self.ttl})
+        lives = self._tables.live_alone if target is None else self._tables.live
+        cursor.execute(lives, {"feature": feature, "ttl": self.ttl})
 
     def _locked(self, cursor: Cursor, feature: str) -> dict[str, str] | None:
         """The fields of the books that live, which nobody else changes until the transaction ends."""

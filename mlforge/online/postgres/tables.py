@@ -103,10 +103,22 @@ class Tables:
 
     @cached_property
     def live(self) -> bytes:
-        """The full life of a feature's rows, never shorter than what they have; for ever for null."""
+        """The full life of a feature's rows, for ever for null; books go within half of it, as they never outlive rows."""
         return self._with(
             """
-            update {features} set rows_until = now() + %(ttl)s * interval '1 second' where feature = %(feature)s
+            update {features} set rows_until = now() + %(ttl)s * interval '1 second',
+              books_until = least(books_until, now() + %(ttl)s * interval '0.5 second')
+            where feature = %(feature)s
+            """
+        )
+
+    @cached_property
+    def live_alone(self) -> bytes:
+        """As `live` for a feature that nobody pushes; that of a pushed one is its pushes' to tell."""
+        return self._with(
+            """
+            update {features} set rows_until = now() + %(ttl)s * interval '1 second'
+            where feature = %(feature)s and (fields is null or books_until <= now())
             """
         )
 

@@ -10,7 +10,7 @@ A directory that was lost starts another epoch, so that no row is looked for, or
 
 from __future__ import annotations
 
-from mlforge.online.redis.scripts import FENCED
+from mlforge.online.redis.scripts import BOOKS_FIRST, FENCED
 
 MOST = 72
 """Rows of a bucket beyond which one is split: larger ones save little memory, and take longer to search."""
@@ -63,10 +63,24 @@ end
 return rows
 """
 
+# Sets the life of a key. One written by no push lengthens what others' rows have, and shortens nothing.
+_LIVE = f"""{BOOKS_FIRST}
+local life = ARGV[2]
+if life ~= '' and life ~= 'keep' then books_first(life) end
+local function live(key, is_new)
+  if life == '' then
+    call('PERSIST', key)
+  elseif life ~= 'keep' then
+    local left = fence == '' and not is_new and call('PTTL', key)
+    if not left or (left >= 0 and left < tonumber(life) * 1000) then call('EXPIRE', key, life) end
+  end
+end
+"""
+
 # ARGV: the fence; the life in seconds, empty for ever, "keep" to set it later; a new epoch's name; the field and the text of the rows' schema, empty for none;
 # then digests and rows by turns.
-PUT = f"""{FENCED}{_PLACED}{_SPLIT}
-local life, buckets, full = ARGV[2], {{}}, 0
+PUT = f"""{FENCED}{_PLACED}{_SPLIT}{_LIVE}
+local buckets, full = {{}}, 0
 if not epoch then
   head = D .. ARGV[3] .. ':'
   call('HSET', D, 'epoch', ARGV[3], 'buckets', n)
@@ -86,11 +100,11 @@ end
 for at, fields in pairs(buckets) do
   local key = head .. at
   local added = call('HSET', key, unpack(fields))
-  if life == '' then call('PERSIST', key) elseif life ~= 'keep' then call('EXPIRE', key, life) end
+  live(key, 2 * added == #fields and call('HLEN', key) == added)
   if added > 0 and at % {LOOKED_AT} == 0 and call('HLEN', key) > {MOST} then full = full + {LOOKED_AT} end
 end
 split(full)
-if life == '' then call('PERSIST', D) elseif life ~= 'keep' then call('EXPIRE', D, life) end
+live(D, not epoch)
 return (#ARGV - 5) / 2
 """
 
@@ -119,11 +133,8 @@ return gone
 
 # ARGV: the fence; the life in seconds, empty for ever, "keep" to leave it; the first bucket and the one behind the last.
 # The number of buckets, and of rows in these.
-RENEW = f"""{FENCED}{_PLACED}
-local rows, life = 0, ARGV[2]
-local function live(key)
-  if life == '' then call('PERSIST', key) elseif life ~= 'keep' then call('EXPIRE', key, life) end
-end
+RENEW = f"""{FENCED}{_PLACED}{_LIVE}
+local rows = 0
 live(D)
 for at = tonumber(ARGV[3]), math.min(n, tonumber(ARGV[4])) - 1 do
   live(head .. at)

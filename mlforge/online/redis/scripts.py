@@ -66,6 +66,14 @@ end
 local n = 0
 """
 
+# Books go within half of the life that a push gives to rows: they outlive none, wherever the push ends.
+BOOKS_FIRST = """
+local function books_first(life)
+  local left, half = call('PTTL', KEYS[1]), tonumber(life) * 500
+  if fence ~= '' and (left < 0 or left > half) then call('PEXPIRE', KEYS[1], string.format('%.0f', half)) end
+end
+"""
+
 # ARGV[1]: the id of the store whose books may go; empty asks nothing. A key that is no hash has no owner.
 FORGET = f"""
 local is_hash = redis.call('TYPE', KEYS[1]).ok == 'hash'
@@ -75,7 +83,7 @@ return redis.call('UNLINK', KEYS[1])
 """
 
 # One command for all rows, where the server knows it: MSETEX came with Redis 8.4 and Valkey 9.1.
-PUT = f"""{FENCED}
+PUT = f"""{FENCED}{BOOKS_FIRST}
 local life, pairs = ARGV[2], {{}}
 for i = 2, #KEYS do
   pairs[2 * i - 3] = KEYS[i]
@@ -85,6 +93,7 @@ n = #KEYS - 1
 if life == '' then
   call('MSET', unpack(pairs))
 else
+  books_first(life)
   local last = #pairs
   pairs[last + 1], pairs[last + 2] = 'EX', life
   local done = redis.pcall('MSETEX', n, unpack(pairs))
@@ -109,7 +118,8 @@ end
 return gone
 """
 
-RENEW = f"""{FENCED}
+RENEW = f"""{FENCED}{BOOKS_FIRST}
+if ARGV[2] ~= '' then books_first(ARGV[2]) end
 for i = 2, #KEYS do
   if ARGV[2] == '' then call('PERSIST', KEYS[i]) else call('EXPIRE', KEYS[i], ARGV[2]) end
   n = n + call('EXISTS', KEYS[i])
