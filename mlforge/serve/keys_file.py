@@ -117,6 +117,11 @@ def _claims(what: str, entry: Mapping[str, Any]) -> dict[str, Any]:
         raise DefinitionError(
             f'{what}: claims is {shown(claims)}; write a table, as in {{ groups = "risk" }}'
         )
+    for name, value in claims.items():
+        if value == []:
+            raise DefinitionError(
+                f"{what}: claims asks for nothing of {name!r}, which every token has; write the values, or leave it out"
+            )
     return claims
 
 

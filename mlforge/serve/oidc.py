@@ -28,7 +28,7 @@ ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES
 LEEWAY_S = 60
 """By how much the clocks of an issuer and of this machine may differ."""
 FRESH_S, AGAIN_S = 3_600.0, 10.0
-"""After how long an issuer's keys are asked for anew; how long a failure, or a key that it has not, is left at that."""
+"""After how long an issuer's keys are asked for anew, and tokens are checked anew; how long a failure, or a key that it has not, is left at that."""
 _TIMEOUT_S, _MOST_BYTES, _MOST_KNOWN = 5.0, 1 << 20, 10_000
 _DISCOVERY = "/.well-known/openid-configuration"
 _log = get_logger(__name__)
@@ -125,7 +125,7 @@ class Tokens:
         claims = _verified(token, issuer, keys, int(self._now()))
         if len(self._known) >= _MOST_KNOWN:
             self._known.clear()
-        self._known[place] = claims, float(claims["exp"])
+        self._known[place] = claims, min(claims["exp"], self._now() + FRESH_S)
         return claims
 
     async def _keys_for(self, issuer: Issuer, kid: object) -> list[Any]:
@@ -199,12 +199,17 @@ def _verified(token: bytes, issuer: Issuer, keys: list[Any], now: int) -> Claims
         exp={"essential": True},
         sub={"essential": True},
     )
-    why = "it is signed with a key that its issuer has not"
+    why: Exception | str = "it is signed with a key that its issuer has not"
     for key in keys:
         try:
             claims = jwt.decode(token, key, algorithms=list(ALGORITHMS)).claims
-            registry.validate(claims)
-            return dict(claims)
         except (JoseError, ValueError, TypeError) as error:
-            why = str(error) or type(error).__name__
-    raise Refused(401, "unfit_token", f"the token is not taken: {why}")
+            why = error
+            continue
+        try:
+            registry.validate(claims)
+        except (JoseError, ValueError, TypeError) as error:
+            why = error
+            break  # no other key would make it another token
+        return dict(claims)
+    raise Refused(401, "unfit_token", f"the token is not taken: {str(why) or type(why).__name__}")

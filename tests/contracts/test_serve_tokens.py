@@ -184,6 +184,35 @@ def test_keys_of_other_kinds_and_keys_that_change_are_taken_up(
     assert asked(other, issuer.token()) == "risk/ann", "once it is back"
 
 
+def test_a_token_is_taken_no_longer_than_its_issuer_has_its_key(issuer: LocalIssuer) -> None:
+    started, passed = time.time(), 0.0
+    tokens = oidc.Tokens(clock=lambda: passed, now=lambda: started + passed)
+    at = oidc.Issuer(issuer.url, "features", None, issuer.ca)
+    token = issuer.token(exp=started + 10 * oidc.FRESH_S).encode()
+    assert asyncio.run(tokens.claims(token, at))["sub"] == "ann"
+    former, issuer.keys = issuer.keys, [RSAKey.generate_key(2048, {"kid": "second"})]
+    try:
+        passed = oidc.FRESH_S + 1
+        with pytest.raises(Refused) as refused:
+            asyncio.run(tokens.claims(token, at))
+        assert refused.value.problem.status == 401
+    finally:
+        issuer.keys = former
+
+
+def test_a_token_that_names_no_key_is_refused_for_what_is_wrong_with_it(
+    issuer: LocalIssuer, tmp_path: Path
+) -> None:
+    signs, other = RSAKey.generate_key(2048), ECKey.generate_key("P-256")
+    former, issuer.keys = issuer.keys, [signs, other]
+    try:
+        admission = admission_of(tmp_path, issuer)
+        assert asked(admission, issuer.token(signs)) == "risk/ann"
+        assert "expired" in asked(admission, issuer.token(signs, exp=time.time() - 120))
+    finally:
+        issuer.keys = former
+
+
 @pytest.mark.parametrize(
     ("lines", "said"),
     [
@@ -192,6 +221,7 @@ def test_keys_of_other_kinds_and_keys_that_change_are_taken_up(
         ('issuer = "https://login.example"\naudience = "a"\njwks = "ftp://x"', "jwks is 'ftp://x'"),
         ('issuer = "https://login.example"\naudience = "a"\nca = "none.pem"', "none.pem"),
         ('issuer = "https://login.example"\naudience = "a"\nclaims = "x"', "claims is 'x'"),
+        ('issuer = "https://login.example"\naudience = "a"\nclaims = {g = []}', "nothing of 'g'"),
         ('issuer = "https://login.example"\naudience = "a"\nsha256 = "x"', "no field 'sha256'"),
         ('issuer = 3\naudience = "a"', "issuer is 3"),
     ],
