@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from dataclasses import dataclass
+from functools import partial
 
 from mlforge.core import clock
 from mlforge.definitions.registry import Definitions
@@ -26,6 +27,7 @@ from mlforge.serve.read_request import (
     unknown,
 )
 from mlforge.serve.served_log import ServedLog
+from mlforge.serve.threads import LOOKS, in_thread
 from mlforge.services.keeping import AT
 from mlforge.services.service import Service
 
@@ -78,8 +80,14 @@ class Reads:
             if method != "POST":
                 raise _not_taken(path, method, "POST")
             body = await body_of(scope, receive, self.limits)
-            features, renames = self.definitions.features, self.definitions.store.renames
-            return features_request(features, query, accept, body, self.limits, renames)
+            features, limits = self.definitions.features, self.limits
+            read = partial(features_request, features, query, accept, body, limits)
+            try:
+                return read()
+            except Refused as refused:
+                if refused.problem.status != 404:
+                    raise
+            return await in_thread(LOOKS, read, self.definitions.store.renames)  # from a bucket, maybe
         service = await self._service(path.removeprefix(SERVICES))
         if method in ("GET", "HEAD"):
             return entity_request(service, query, accept)

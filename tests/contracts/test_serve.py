@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import threading
 import time
 from hashlib import sha256
 from pathlib import Path
@@ -307,6 +308,23 @@ def test_each_fault_of_a_request_is_a_problem_with_a_reason(
     assert (problem["status"], answer.headers["content-type"]) == (status, PROBLEM)
     assert said in problem["detail"], problem
     assert ("retry-after" in answer.headers) == (status == 503)
+
+
+def test_former_names_of_features_are_looked_up_beside_the_event_loop(
+    served: Definitions, ask: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kind, threads = type(served.store), []
+    renames = kind.renames
+
+    def noted(store: Any) -> Any:
+        threads.append(threading.current_thread())
+        return renames(store)
+
+    monkeypatch.setattr(kind, "renames", noted)
+    answer = ask("POST", FEATURES, content=b'{"features": ["spent"], "entities": []}')
+    assert answer.json()["reason"] == "unknown_feature"
+    assert threads
+    assert threading.main_thread() not in threads
 
 
 @pytest.mark.parametrize(
