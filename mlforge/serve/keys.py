@@ -28,6 +28,8 @@ _OF_SOURCES = ("/v1/sources/", "/v1/drops/")
 _PAGE_OF_SERVICE = "/services/"
 _HOLDER, AT_LOOPBACK = "mlforge.key", "mlforge.at_loopback"
 _LONGEST_WAIT_S = 86_400
+MANY = 10_000
+"""From how many allowances on those are left out that are full again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,10 +66,11 @@ class ApiKey:
 
 @dataclass
 class _Allowance:
-    """Requests that may be made at once: as many as a second brings, filled as time goes by."""
+    """Requests that may be made at once: as many as a second brings, filled as time goes by. full_at: when it is as one that nobody has used."""
 
     left: float
     at: float
+    full_at: float
 
 
 class Admission:
@@ -81,6 +84,7 @@ class Admission:
                 self._by_issuer.setdefault(key.issuer.url, []).append(key)
         self._tokens = Tokens()
         self._allowances: dict[str, _Allowance] = {}
+        self._many = MANY
         self._clock = clock
 
     async def check(self, scope: Scope) -> None:
@@ -135,13 +139,22 @@ class Admission:
 
     def _takes_one(self, key: str, per_second: float) -> bool:
         now, most = self._clock(), max(per_second, 1.0)
-        allowance = self._allowances.setdefault(key, _Allowance(most, now))
+        if key not in self._allowances:
+            self._make_room(now)
+        allowance = self._allowances.setdefault(key, _Allowance(most, now, now))
         allowance.left = min(most, allowance.left + (now - allowance.at) * per_second)
         allowance.at = now
-        if allowance.left < 1:
-            return False
-        allowance.left -= 1
-        return True
+        is_left = allowance.left >= 1
+        allowance.left -= is_left
+        allowance.full_at = now + (most - allowance.left) / per_second
+        return is_left
+
+    def _make_room(self, now: float) -> None:
+        """Leave out full allowances once there are many: tokens have any number of subjects."""
+        if len(self._allowances) >= self._many:
+            every = self._allowances.items()
+            self._allowances = {key: each for key, each in every if each.full_at > now}
+            self._many = max(MANY, 2 * len(self._allowances))
 
 
 def _holds(claim: object, value: object) -> bool:

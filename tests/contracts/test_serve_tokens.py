@@ -20,7 +20,7 @@ from joserfc import jwt
 from joserfc.jwk import ECKey, OctKey, OKPKey, RSAKey
 
 from mlforge.errors import DefinitionError
-from mlforge.serve import oidc
+from mlforge.serve import keys, oidc
 from mlforge.serve.keys import Admission
 from mlforge.serve.keys_file import keys_in
 from mlforge.serve.problems import Refused
@@ -198,6 +198,22 @@ def test_a_token_is_taken_no_longer_than_its_issuer_has_its_key(issuer: LocalIss
         assert refused.value.problem.status == 401
     finally:
         issuer.keys = former
+
+
+def test_allowances_of_subjects_that_have_gone_take_no_room(
+    issuer: LocalIssuer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keys, "MANY", 5)
+    admission, now = admission_of(tmp_path, issuer), 100.0
+    admission._clock = lambda: now
+    for subject in range(4):
+        assert asked(admission, issuer.token(sub=f"s{subject}")) == f"risk/s{subject}"
+    token = issuer.token(sub="busy")
+    assert [asked(admission, token)[:4] for _ in range(4)] == ["risk"] * 3 + ["429 "]
+    now += 0.5
+    assert asked(admission, issuer.token(sub="next")) == "risk/next"
+    assert len(admission._allowances) == 2, "the next one's, and that of the busy one"
+    assert [asked(admission, token)[:4] for _ in range(2)] == ["risk", "429 "]
 
 
 def test_a_token_that_names_no_key_is_refused_for_what_is_wrong_with_it(
