@@ -293,7 +293,16 @@ def test_a_damaged_row_is_an_error_that_names_it(
 
 
 @pytest.mark.parametrize(
-    "url", ["", "hunter2 x", "postgresql://:hunter2@[x", 5, "postgresql://h/?colour=hunter2"]
+    "url",
+    [
+        "",
+        "hunter2 x",
+        "postgresql://:hunter2@[x",
+        5,
+        "postgresql://h/?colour=hunter2",
+        "postgresql://me:12@hunter2@h/db",
+        "postgresql://me:12/hunter2@h/db",
+    ],
 )
 def test_what_is_no_address_is_refused_without_quoting_it(url: object) -> None:
     with pytest.raises(DefinitionError, match="no address of PostgreSQL") as caught:

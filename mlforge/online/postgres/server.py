@@ -28,6 +28,8 @@ Cursor: TypeAlias = "psycopg.Cursor[Any]"
 _TRIES = 3
 _TIMEOUT_S = 5
 _STATEMENT_MS = 60_000
+_BEHIND_PASSWORD = ("host", "port", "dbname")
+"""Parts of a URL that hold an @ where its password is not percent-encoded: libpq then takes the rest of that for theirs."""
 _REFUSALS: tuple[tuple[tuple[type[Exception], ...], str], ...] = (
     (
         (
@@ -60,6 +62,10 @@ class Server:
             options = conninfo_to_dict(url)
         except psycopg.Error:  # which quotes the text, and that may hold a password
             raise DefinitionError(f"PostgresStore: {_NO_URL}") from None
+        if "://" in url and any(
+            "@" in str(options.get(part, "")).lstrip("@") for part in _BEHIND_PASSWORD
+        ):
+            raise DefinitionError(f"PostgresStore: {_NO_URL}")  # names would tell of the password
         defaults: dict[str, Any] = {
             "connect_timeout": _TIMEOUT_S,
             "keepalives_idle": _TIMEOUT_S,
