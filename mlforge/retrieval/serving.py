@@ -155,12 +155,13 @@ class OnlineAnswer:
     """The rows of an answer, and what they are made from.
 
     rows: as `get_online_features` gives them. parts: a part for each feature, in order. service: the service that was
-    asked for; None for features.
+    asked for; None for features. t: the instant of derived columns, UTC microseconds.
     """
 
     rows: Answers
     parts: Sequence[FeaturePart]
     service: Service | None
+    t: int
 
     @property
     def keys(self) -> Schema:
@@ -251,7 +252,7 @@ def online_answer(
             )
     for answer, of_answer in zip(answers, of_values, strict=False):
         answer[DETAILS] = of_answer
-    return OnlineAnswer(answers, uses, service)
+    return OnlineAnswer(answers, uses, service, t)
 
 
 def _locked_uses(

@@ -7,11 +7,9 @@ import json
 from dataclasses import dataclass
 from functools import partial
 
-from mlforge.core import clock
 from mlforge.definitions.registry import Definitions
 from mlforge.online import OnlineStore
 from mlforge.online.steps import answered_async
-from mlforge.retrieval.references import parse_instant
 from mlforge.retrieval.serving import OnlineAnswer, online_answer
 from mlforge.serve.answers import arrow_body, json_body, served
 from mlforge.serve.http import Receive, Reply, Scope, body_of, header
@@ -66,7 +64,7 @@ class Reads:
             )
         )
         if answer.service is not None:
-            self.log.take(answer, clock.now() if request.at is None else parse_instant(request.at))
+            self.log.take(answer)
         if request.arrow:
             return await _arrow(answer)
         if len(answer.rows) * len(answer.parts) <= _MANY:

@@ -67,8 +67,8 @@ class ServedLog:
                 except OSError as error:
                     _log.warning(_NOT_LOGGED, service=name, error=error)
 
-    def take(self, answer: OnlineAnswer, t: int) -> None:
-        """Keep what an answer says of the entities that are logged; t: its instant, UTC microseconds."""
+    def take(self, answer: OnlineAnswer) -> None:
+        """Keep what an answer says of the entities that are logged."""
         service = None if answer.service is None else answer.service.name
         definition = self.definitions.services.get(service or "")
         if definition is None or not definition.log:
@@ -78,7 +78,7 @@ class ServedLog:
         if not chosen or self._held + len(chosen) > MOST_HELD:
             return
         shape = _Shape(definition.name, tuple(key.name for key in answer.keys), _columns(answer))
-        served = {SERVED_AT: t, **dict(_versions(answer))}
+        served = {SERVED_AT: answer.t, **dict(_versions(answer))}
         rows = [{**answer.rows[n], **keys[n], **served} for n in chosen]
         self._waiting.setdefault(shape, []).extend(rows)
         self._held += len(rows)

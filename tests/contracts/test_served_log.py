@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,13 @@ def project_of(tmp_path: Path, online: RedisStore, **options: Any) -> Definition
             [spend["amount__sum__7d"]],
             request={"price": pl.Float64},
             derive={"share": "price / spend__amount__sum__7d"},
+            **options,
+        ),
+        Service(
+            "timed",
+            [spend["amount__sum__7d"]],
+            request={"when": pl.Datetime("us", "UTC")},
+            derive={"waited": "seconds(t - when)"},
             **options,
         ),
         Service("silent", [spend]),
@@ -143,6 +151,19 @@ def test_the_share_is_of_entities_the_same_at_each_request(
     shares = [{user for user in range(2_000) if is_logged({"u": user}, s)} for s in (0.01, 0.1, 1)]
     assert shares[0] < shares[1] < shares[2] == set(range(2_000))
     assert 5 <= len(shares[0]) <= 40
+
+
+def test_the_instant_that_is_logged_is_that_of_derived_columns(
+    tmp_path: Path, online: RedisStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    definitions, when = project_of(tmp_path, online, log=1), at(5.25)
+    ticks = count(to_us(at(5.5)), 1_000_000)
+    monkeypatch.setattr(clock, "now", lambda: next(ticks))
+    asked = {"entities": [{"user_id": 1}], "request": [{"when": when.isoformat()}]}
+    [answer] = served(App(definitions), ("/v1/services/timed", asked))
+    assert answer.status_code == 200
+    [row] = logged(definitions, "timed").rows(named=True)
+    assert (row["served_at"] - when).total_seconds() == row["waited"]
 
 
 def test_a_disk_that_takes_no_log_fails_no_answer_and_its_rows_wait(
