@@ -60,9 +60,10 @@ class Issuer:
 
     def context(self) -> ssl.SSLContext:
         """The context of connections to it; DefinitionError where the file of authorities does not serve."""
-        context = ssl.create_default_context()
-        if self.ca is not None:
-            trust(context, self.ca)
+        if self.ca is None:
+            return ssl.create_default_context()
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # which trusts nobody yet
+        trust(context, self.ca)
         return context
 
     def _document(self, url: str) -> dict[str, Any]:

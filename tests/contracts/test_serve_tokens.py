@@ -184,6 +184,12 @@ def test_keys_of_other_kinds_and_keys_that_change_are_taken_up(
     assert asked(other, issuer.token()) == "risk/ann", "once it is back"
 
 
+def test_a_file_of_authorities_takes_the_place_of_those_of_the_system(issuer: LocalIssuer) -> None:
+    context = oidc.Issuer(issuer.url, "features", None, issuer.ca).context()
+    assert len(context.get_ca_certs()) == 1
+    assert (context.verify_mode, context.check_hostname) == (ssl.CERT_REQUIRED, True)
+
+
 def test_a_token_is_taken_no_longer_than_its_issuer_has_its_key(issuer: LocalIssuer) -> None:
     started, passed = time.time(), 0.0
     tokens = oidc.Tokens(clock=lambda: passed, now=lambda: started + passed)
