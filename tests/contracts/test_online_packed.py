@@ -364,6 +364,16 @@ def test_a_lost_directory_loses_all_rows_and_the_next_full_push_clears_them_away
     assert before.isdisjoint(client.keys(f"{DIRECTORY}?*"))
 
 
+def test_rows_are_counted_without_a_write(store: RedisStore, client: redis.Redis) -> None:
+    push(store, OLD, 1, 2)
+    before = f"{DIRECTORY}deadbeef:0"
+    client.hset(before, b"x" * 16, b"y")
+    assert store.count_other_rows("spend", [key_hash({"user_id": 1})]) == 1
+    assert client.exists(before)
+    assert len(store.list_digests("spend")) == 2
+    assert not client.exists(before)
+
+
 def test_dropped_rows_leave_nothing_of_any_epoch(store: RedisStore, client: redis.Redis) -> None:
     push(store, OLD, *range(500))
     client.delete(DIRECTORY)

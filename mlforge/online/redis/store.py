@@ -20,7 +20,7 @@ from mlforge.errors import (
 from mlforge.online.arguments import checked_owner, checked_ttl
 from mlforge.online.base import OnlineStore
 from mlforge.online.books import INCOMPLETE, Claim, Evidence, OnlineBooks, Target
-from mlforge.online.chunks import Rows
+from mlforge.online.chunks import Rows, digests_of
 from mlforge.online.codec import (
     evidence_text,
     fence_text,
@@ -234,6 +234,12 @@ class RedisStore(OnlineStore):
             for layout in layouts().values():
                 layout().sweep(self._server, self._key(feature), self.layout)
             return super().list_digests(feature)
+
+    def count_other_rows(self, feature: str, hashes: Iterable[str]) -> int:
+        """The number of rows online whose entity is not among these hashes; nothing is written, as a plan asks so."""
+        with self._fenced(feature, None):
+            known = super().list_digests(feature)
+        return len(known.difference(digests_of(hashes, self.digest_bytes)))
 
     def forget(self, feature: str, owner: str | None = None) -> None:
         """Delete the feature's books and fence, unless another store owns them."""
