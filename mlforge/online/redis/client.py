@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
+from urllib.parse import urlsplit
 
 from mlforge.errors import (
     DefinitionError,
@@ -115,6 +116,8 @@ class Server:
         """The server at `redis://`, `rediss://` or `unix://`, with redis-py's options in the query."""
         try:
             options = parse_url(url)  # type: ignore[no-untyped-call]
+            if "path" not in options and "@" in urlsplit(url).path:
+                raise ValueError("a password with a slash: its start passes for the host and port")
         except (ValueError, AttributeError, TypeError):
             # The cause may quote a part of the password.
             raise DefinitionError(

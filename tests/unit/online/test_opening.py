@@ -45,6 +45,14 @@ def test_what_names_no_online_store_is_refused_without_quoting_it(url: str) -> N
         assert "hunter2" not in str(caught.value)
 
 
+@pytest.mark.parametrize("url", ["redis://:12/hunter2@h:1/0", "postgresql://me:12/hunter2@h/d"])
+def test_a_password_with_a_slash_is_no_part_of_an_address(url: str) -> None:
+    with pytest.raises(DefinitionError, match="percent-encoded") as caught:
+        online_store_at(url)
+    assert "hunter2" not in str(caught.value)
+    assert online_store_at(url.replace("12/", "12%2F")) is not None
+
+
 def test_a_setting_that_a_kind_does_not_take_is_named() -> None:
     with pytest.raises(
         DefinitionError, match="PostgresStore takes no 'cluster'; it takes ttl, prefix"
