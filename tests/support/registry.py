@@ -95,6 +95,7 @@ class Registry(RuleBasedStateMachine):
     judge_version: Callable[..., None]
     judge_offline: Callable[[st.DataObject], None]
     judge_online: Callable[[], None]
+    is_served: Callable[[Any], None]
     then: Callable[[str, st.DataObject], None]
     redefine: Callable[[st.DataObject, str], None]
 
@@ -251,6 +252,7 @@ class Registry(RuleBasedStateMachine):
             if all(map(self.counts, snapshot.events.rows))
         }
         assert self.store.list_versions(self.name) == list(self.versions)
+        self.is_served(self.versions[self.latest()])  # forgetting pushes what is left
         self.judge_offline(data)
         self.judge_locks()
         self.build(data, online=True)
