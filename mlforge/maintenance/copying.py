@@ -39,7 +39,7 @@ def copy(
     """Copy features, by default all, with the store's identity, its locks and what it has forgotten.
 
     Each feature is verified once it is there. told: called after each version. Raises UnsupportedStore where the target
-    is another store, IntegrityError where a version differs or is damaged, VersionConflict if the source changes all the time.
+    is another store or has gone on alone, IntegrityError where a version differs or is damaged, VersionConflict if the source changes all the time.
     """
     chosen = source.features() if names is None else list(names)
     for name in chosen:
@@ -47,6 +47,8 @@ def copy(
     identity = source.identity()
     if identity is not None:
         target.establish_as(identity)
+    for name in chosen:
+        _check_behind(source, target, name)
     forgotten = source.forgotten()
     if forgotten != target.forgotten():
         target.write_forgotten(forgotten)
@@ -58,6 +60,16 @@ def copy(
                 target.create_service_version(lock.service or model, version, document)
     target.regenerate_index()
     return copied
+
+
+def _check_behind(source: Store, target: Store, name: str) -> None:
+    """Raise UnsupportedStore for a copy that has gone on alone: it would be taken back to what the source serves."""
+    own, there = source.versions(name), target.versions(name)
+    if own and there and there[-1] > own[-1]:
+        raise UnsupportedStore(
+            f"{name}: {target} has {there[-1]} and {source} no version above {own[-1]}, so it has gone on alone since it was "
+            "copied; nothing was changed there. Copy to an empty place, or the other way round"
+        )
 
 
 def _copied(

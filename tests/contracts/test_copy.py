@@ -137,6 +137,22 @@ def test_no_other_store_is_written_over(project, tmp_path):
         copy(project.store, parted)
 
 
+def test_a_copy_that_has_gone_on_alone_is_not_taken_back(project, tmp_path):
+    copies = [in_bucket(MemoryObjects(), tmp_path), LocalStore(tmp_path / "copy")]
+    for store in copies:
+        copy(project.store, store)
+    project.drop("next", rows((1, 9.0, 5.0)))
+    for store in copies:
+        project.on(store).build()
+        before = state_of(store), store.pointer("spend"), store.forgotten()
+        with pytest.raises(UnsupportedStore, match="has gone on alone"):
+            copy(project.store, store)
+        assert (state_of(store), store.pointer("spend"), store.forgotten()) == before
+    back = copy(copies[1], project.store)
+    assert [each.before for each in back] == [4]
+    assert state_of(project.store) == state_of(copies[1])
+
+
 def test_what_is_damaged_is_not_copied(project, tmp_path):
     [file, *_] = project.store.files("spend", project.store.versions("spend")[1])
     Path(file).chmod(0o644)
