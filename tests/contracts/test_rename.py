@@ -232,6 +232,27 @@ def test_whoever_waits_for_the_lock_of_a_feature_that_is_renamed_is_told(shop: S
     assert verify(waiting, ["outlay"]) == []
 
 
+def test_the_lock_of_a_feature_that_is_renamed_just_before_it_is_taken_is_refused(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    late, take = LocalStore(shop.root / "store"), LocalStore._locked
+
+    def take_late(store: LocalStore, name: str) -> Any:
+        if store is late:
+            shop.store.rename("spend", "outlay")
+        return take(store, name)
+
+    monkeypatch.setattr(LocalStore, "_locked", take_late)
+    with pytest.raises(FeatureNotFound, match="spend was renamed to outlay"), late.lock("spend"):
+        pytest.fail("a version of the former name would be made")
+    monkeypatch.undo()
+    assert late.features() == shop.store.features()
+    assert "outlay" in late.features()
+    assert "spend" not in late.features()
+    shop.store.rename("outlay", "spend")  # the folder that was left has no version, and makes room
+    assert verify(late, ["spend"]) == []
+
+
 def test_rows_online_are_served_under_both_names_and_locks_hold_by_the_books_alone(
     shop: Shop, redis_url: str, tmp_path: Path
 ) -> None:

@@ -311,6 +311,7 @@ class LocalStore(LocalPartials, LocalErasure, Store):
         """An advisory lock on the feature's folder; what a killed writer left is put right first."""
         self._refuse_former(name)
         with self._locked(name):
+            self._refuse_former(name)  # it was renamed just before its folder was looked for
             yield
 
     @contextmanager
