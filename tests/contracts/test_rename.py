@@ -253,6 +253,31 @@ def test_the_lock_of_a_feature_that_is_renamed_just_before_it_is_taken_is_refuse
     assert verify(late, ["spend"]) == []
 
 
+def test_a_lock_whose_folder_was_moved_away_ends_no_other_that_took_its_number(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, others = tmp_path / "spend", list[int]()
+    folder.mkdir()
+    take, close = lock._take, lock._close
+
+    def take_as_the_folder_moves(descriptor: int, path: Path, timeout_s: float) -> None:
+        take(descriptor, path, timeout_s)
+        folder.rename(tmp_path / "outlay")
+
+    def close_as_another_opens(descriptor: int) -> None:
+        close(descriptor)
+        if not others:
+            others.append(lock._opened(tmp_path / "other"))
+            assert others == [descriptor]  # the system gives the least number that is free
+
+    monkeypatch.setattr(lock, "_take", take_as_the_folder_moves)
+    monkeypatch.setattr(lock, "_close", close_as_another_opens)
+    with pytest.raises(StoreError), lock.exclusive(folder / ".refreshing"):
+        pytest.fail("the folder is gone")
+    assert lock._is_ours(others[0])
+    close(others[0])
+
+
 def test_rows_online_are_served_under_both_names_and_locks_hold_by_the_books_alone(
     shop: Shop, redis_url: str, tmp_path: Path
 ) -> None:

@@ -27,6 +27,7 @@ from mlforge.store.local import io
 TIMEOUT_S = 60.0
 _LOOK_S = (0.001, 0.05)  # the first pause between looks, and the longest
 _NOTE_BYTES = 1_000
+_NO_FILE = -1
 
 _held: dict[int, int] = {}
 """Descriptors of the locks that this process holds, and its process id."""
@@ -44,6 +45,7 @@ def exclusive(path: Path, timeout_s: float = TIMEOUT_S) -> Iterator[None]:
         _take(descriptor, path, timeout_s)
         while not _lies_at(descriptor, path):  # its folder was moved while it was waited for
             _close(descriptor)
+            descriptor = _NO_FILE  # another thread's lock may have the number by now
             descriptor = _opened(path)
             _take(descriptor, path, max(deadline - time.monotonic(), 0))
         note = {"pid": os.getpid(), "host": socket.gethostname(), "since": to_iso(clock.now())}
