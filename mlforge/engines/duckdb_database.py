@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import duckdb
 
@@ -44,6 +45,10 @@ def _idle_with(config: Config) -> duckdb.DuckDBPyConnection | None:
     except IndexError:
         return None
     if known == config:
+        if folder := config.get("temp_directory"):
+            # Made by a database when it first spills, and looked for no more: somebody may have swept it since.
+            with suppress(OSError):  # DuckDB says so itself where it needs the folder
+                Path(folder).mkdir(parents=True, exist_ok=True)
         return database
     database.close()
     return None

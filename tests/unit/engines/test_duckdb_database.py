@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
+from pathlib import Path
 
 import duckdb
 import pytest
@@ -70,6 +72,21 @@ def test_a_database_is_not_used_again_after_an_error(opened: list[str]) -> None:
         connection.sql("select 9223372036854775807::bigint + n from range(1, 3) t(n)").fetchall()
     use(CONFIG)
     assert len(opened) == 2
+
+
+def test_a_folder_for_spilling_that_was_swept_meanwhile_is_there_again(
+    opened: list[str], tmp_path: Path
+) -> None:
+    config = {"memory_limit": "64MB", "threads": "1", "temp_directory": str(tmp_path / "spilled")}
+    numbers = "select i, md5(i::varchar) text from range(1000000) t(i)"
+    spilling = f"select sum(place * i) from (select i, row_number() over (order by text) place from ({numbers}))"
+    answers = []
+    for _ in range(2):
+        with duckdb_database.connection(config) as connection:
+            answers += connection.sql(spilling).fetchall()
+        shutil.rmtree(tmp_path / "spilled")  # missing unless the statement spilled
+    assert answers[0] == answers[1]
+    assert opened == ["64MB"]
 
 
 def test_a_process_that_is_forked_off_inherits_none(opened: list[str]) -> None:
