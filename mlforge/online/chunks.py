@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
-from typing import Self, TypeVar
+from typing import TypeVar
 
 import polars as pl
 
@@ -23,30 +22,6 @@ class Rows:
 
     hashes: Sequence[str]
     texts: Sequence[str] = ()
-
-    def picked(self, places: Sequence[tuple[Self, int]]) -> Self:
-        """Rows from several chunks like this one, each by its chunk and its position there."""
-        hashes = [rows.hashes[at] for rows, at in places]
-        return type(self)(hashes, [rows.texts[at] for rows, at in places] if self.texts else ())
-
-    def chunks(self) -> Iterator[Self]:
-        """The rows, as many at a time as a chunk has."""
-        places = slices([(self, at) for at in range(len(self.hashes))])
-        return (self.picked(some) for some in places)
-
-
-def regrouped(
-    chunks: Iterable[Rows], group_of: Callable[[str], int], at_once: int
-) -> Iterator[tuple[int, Rows]]:
-    """The rows by the groups that their hashes belong to, some chunks at a time; all chunks are of one kind."""
-    each = iter(chunks)
-    while some := list(islice(each, at_once)):
-        places: dict[int, list[tuple[Rows, int]]] = {}
-        for rows in some:
-            for at, hash in enumerate(rows.hashes):
-                places.setdefault(group_of(hash), []).append((rows, at))
-        for group, own in sorted(places.items()):
-            yield group, some[0].picked(own)
 
 
 def encoded(frame: pl.DataFrame, keys: Sequence[str]) -> Iterator[Rows]:

@@ -299,13 +299,6 @@ class PackedRows(Rows):
     schema: RowSchema | None = None
     among: int = 0
 
-    def picked(self, places: Sequence[tuple[Self, int]]) -> Self:
-        """Rows from several chunks of this one's schema, each by its chunk and its position there."""
-        hashes = [rows.hashes[at] for rows, at in places]
-        return type(self)(
-            hashes, (), [rows.packed[at] for rows, at in places], self.schema, self.among
-        )
-
     @classmethod
     def of_json(cls, rows: Rows) -> Self:
         """Rows of JSON texts, which are no less rows."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -167,6 +168,32 @@ class PushContract(OnlineFixtures):
         assert store.read("spend", {"user_id": 39_999}) is not None
         assert store.read("spend", {"user_id": 40_000}) is None
         assert store.ping()
+
+    def test_a_pusher_that_is_overtaken_by_a_thread_never_overwrites(
+        self, store: OnlineStore
+    ) -> None:
+        """The slow one writes over and over; once the fast one has begun, nothing of it arrives."""
+        begun = threading.Event()
+        outcome: list[BaseException] = []
+
+        def slow() -> None:
+            store.begin("spend", OLD)
+            try:
+                while True:
+                    store.put("spend", OLD, frame(*range(500), amount=1.0), ["user_id"])
+                    begun.set()
+            except StalePush as stale:
+                outcome.append(stale)
+
+        thread = threading.Thread(target=slow, daemon=True)
+        thread.start()
+        assert begun.wait(60)
+        store.begin("spend", NEW)
+        store.put("spend", NEW, frame(*range(500), amount=2.0), ["user_id"])
+        thread.join(60)
+        rows = store.read_batch("spend", entities(*range(500)))
+        assert len(outcome) == 1
+        assert {row and row["amount__sum__7d"] for row in rows} == {2.0}
 
     def test_a_push_whose_beginning_was_lost_must_begin_again(self, store: OnlineStore) -> None:
         store.begin("spend", OLD)

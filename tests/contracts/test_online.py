@@ -228,31 +228,6 @@ def test_a_ttl_that_is_no_number_of_seconds_is_refused(ttl: object) -> None:
 # The server
 
 
-def test_a_pusher_that_is_overtaken_by_a_thread_never_overwrites(store: RedisStore) -> None:
-    """The slow one writes over and over; once the fast one has begun, nothing of it arrives."""
-    begun = threading.Event()
-    outcome: list[BaseException] = []
-
-    def slow() -> None:
-        store.begin("spend", OLD)
-        try:
-            while True:
-                store.put("spend", OLD, frame(*range(500), amount=1.0), ["user_id"])
-                begun.set()
-        except StalePush as stale:
-            outcome.append(stale)
-
-    thread = threading.Thread(target=slow, daemon=True)
-    thread.start()
-    assert begun.wait(60)
-    store.begin("spend", NEW)
-    store.put("spend", NEW, frame(*range(500), amount=2.0), ["user_id"])
-    thread.join(60)
-    rows = store.read_batch("spend", entities(*range(500)))
-    assert len(outcome) == 1
-    assert {row and row["amount__sum__7d"] for row in rows} == {2.0}
-
-
 def test_a_server_that_is_down_is_named_without_the_password() -> None:
     store = RedisStore(port=1, password="hunter2", username="me")
     calls = [

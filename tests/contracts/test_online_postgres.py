@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -177,29 +176,6 @@ def test_a_later_push_does_not_prolong_the_books_beyond_the_oldest_row(
             "select extract(epoch from books_until - now()) from mlforge_features"
         ).fetchall()
         assert 90 < left <= 100
-
-
-def test_a_pusher_that_is_overtaken_by_a_thread_never_overwrites(store: PostgresStore) -> None:
-    begun, outcome = threading.Event(), []
-
-    def slow() -> None:
-        store.begin("spend", OLD)
-        try:
-            while True:
-                store.put("spend", OLD, frame(*range(500), amount=1.0), ["user_id"])
-                begun.set()
-        except StalePush as stale:
-            outcome.append(stale)
-
-    thread = threading.Thread(target=slow, daemon=True)
-    thread.start()
-    assert begun.wait(60)
-    store.begin("spend", NEW)
-    store.put("spend", NEW, frame(*range(500), amount=2.0), ["user_id"])
-    thread.join(60)
-    assert len(outcome) == 1
-    rows = store.read_batch("spend", entities(*range(500)))
-    assert {row and row["amount__sum__7d"] for row in rows} == {2.0}
 
 
 def test_threads_that_come_first_together_make_the_tables_once(url: str) -> None:
