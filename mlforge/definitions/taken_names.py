@@ -26,6 +26,7 @@ NEEDED = frozenset(
     [
         "_duckdb",
         "anyio",
+        "async_timeout",
         "click",
         "croniter",
         "dateutil",
