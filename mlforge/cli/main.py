@@ -11,70 +11,45 @@ import os
 import shutil
 import sys
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from importlib import import_module
 from importlib.metadata import entry_points
 from typing import NoReturn
 
 from mlforge.cli.command import Command
-from mlforge.cli.commands import (
-    adopt,
-    audit,
-    build,
-    catalogue,
-    completion,
-    copy,
-    diff,
-    explain,
-    forget,
-    init,
-    locks,
-    plan,
-    profiles,
-    promote,
-    registry,
-    rename,
-    serve,
-    services,
-    serving,
-    show,
-    training,
-    upkeep,
-    validate,
-    versions,
-)
 from mlforge.cli.output import fail
 from mlforge.cli.table import pairs
 from mlforge.core.release import release
 from mlforge.core.text import printable
 from mlforge.errors import MlforgeError, did_you_mean
 
-OWN: tuple[Command, ...] = (
-    *init.COMMANDS,
-    *build.COMMANDS,
-    *plan.COMMANDS,
-    *promote.COMMANDS,
-    *validate.COMMANDS,
-    *catalogue.COMMANDS,
-    *show.COMMANDS,
-    *services.COMMANDS,
-    *registry.COMMANDS,
-    *forget.COMMANDS,
-    *copy.COMMANDS,
-    *rename.COMMANDS,
-    *versions.COMMANDS,
-    *diff.COMMANDS,
-    *profiles.COMMANDS,
-    *explain.COMMANDS,
-    *serving.COMMANDS,
-    *locks.COMMANDS,
-    *serve.COMMANDS,
-    *adopt.COMMANDS,
-    *training.COMMANDS,
-    *upkeep.COMMANDS,
-    *audit.COMMANDS,
-    *completion.COMMANDS,
-)
-_OWN = {command.name: command for command in OWN}
+MODULES: Mapping[str, tuple[str, ...]] = {
+    "init": ("init",),
+    "build": ("build",),
+    "plan": ("plan",),
+    "promote": ("promote",),
+    "validate": ("validate",),
+    "catalogue": ("list", "manifest"),
+    "show": ("show",),
+    "services": ("services",),
+    "registry": ("search", "lineage", "owners"),
+    "forget": ("forget",),
+    "copy": ("copy",),
+    "rename": ("rename",),
+    "versions": ("versions", "inspect"),
+    "diff": ("diff",),
+    "profiles": ("profile", "drift"),
+    "explain": ("explain",),
+    "serving": ("rollback", "approve"),
+    "locks": ("lock", "locks"),
+    "serve": ("serve",),
+    "adopt": ("adopt",),
+    "training": ("train", "blast", "release"),
+    "upkeep": ("pin", "prune", "verify"),
+    "audit": ("audit",),
+    "completion": ("completion",),
+}
+"""The commands of each module of `mlforge.cli.commands`, in the order of `mlforge --help`: a named command imports its own module alone."""
 PLUGINS = "mlforge.commands"
 FAILED, USAGE, INTERRUPTED, BROKEN_PIPE = 1, 2, 130, 141
 
@@ -107,7 +82,10 @@ def _said(error: Exception) -> str:
 
 def _run(argv: Sequence[str]) -> int:
     named = next((text for text in argv if not text.startswith("-")), None)
-    commands, broken = (_OWN, []) if named in _OWN else known_commands()
+    own = (
+        _own(argv[0]) if argv else {}
+    )  # after an option of all, such as --help, any command may be asked about
+    commands, broken = (own, []) if own else known_commands()
     parser = _parser(commands, broken, named)
     try:
         if named is not None and named not in commands:
@@ -129,9 +107,25 @@ def _unknown(named: str, commands: dict[str, Command], broken: list[str]) -> str
     )
 
 
+def _own(named: str) -> dict[str, Command]:
+    """The library's own commands of the module that holds this one, by name; empty where none does."""
+    return {
+        command.name: command
+        for module, names in MODULES.items()
+        if named in names
+        for command in _commands_of(module)
+    }
+
+
+def _commands_of(module: str) -> tuple[Command, ...]:
+    commands: tuple[Command, ...] = import_module(f"mlforge.cli.commands.{module}").COMMANDS
+    return commands
+
+
 def known_commands() -> tuple[dict[str, Command], list[str]]:
     """Every command by its name, and a line for each plugin that does not load."""
-    commands, broken = dict(_OWN), []
+    commands = {command.name: command for module in MODULES for command in _commands_of(module)}
+    broken: list[str] = []
     for plugin in sorted(entry_points(group=PLUGINS)):
         try:
             for command in plugin.load():

@@ -1,6 +1,8 @@
 """The command line itself: help, exit codes, plugins, signals."""
 
+import importlib
 import os
+import pkgutil
 import subprocess
 import sys
 from pathlib import Path
@@ -53,6 +55,29 @@ def test_help_lists_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
     printed = capsys.readouterr().out
     for command in COMMANDS:
         assert f"\n    {command} " in printed
+
+
+def test_each_module_of_commands_is_listed_with_all_that_it_holds() -> None:
+    import mlforge.cli.commands as package
+    from mlforge.cli.main import MODULES
+
+    held = {
+        module.name: tuple(
+            command.name
+            for command in importlib.import_module(f"{package.__name__}.{module.name}").COMMANDS
+        )
+        for module in pkgutil.iter_modules(package.__path__)
+    }
+    assert held == MODULES
+
+
+def test_a_command_imports_no_other() -> None:
+    code = (
+        "import sys; from mlforge.cli import main; main(['versions', '--help']); "
+        "print([name for name in sys.modules if name.startswith('mlforge.cli.commands.')])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "['mlforge.cli.commands.versions']"
 
 
 @pytest.mark.parametrize("command", COMMANDS)
