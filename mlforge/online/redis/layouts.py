@@ -7,7 +7,7 @@ a script refuses raises the client's own error. `key` is always that of the feat
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -97,11 +97,3 @@ class RowLayout(ABC):
     @abstractmethod
     def row_name(self, key: str, hash: str) -> str:
         """A row's name on the server."""
-
-
-def layouts() -> Mapping[str, type[RowLayout]]:
-    """The layouts by name."""
-    from mlforge.online.redis.json_layout import JsonLayout
-    from mlforge.online.redis.packed_layout import PackedLayout
-
-    return {layout.name: layout for layout in (JsonLayout, PackedLayout)}

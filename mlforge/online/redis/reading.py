@@ -17,7 +17,8 @@ from mlforge.online.redis.fetched_books import (
     no_rows,
     texts_of,
 )
-from mlforge.online.redis.layouts import RowLayout, layouts
+from mlforge.online.redis.layout_table import LAYOUTS
+from mlforge.online.redis.layouts import RowLayout
 from mlforge.online.redis.refusals import fenced
 from mlforge.online.requests import Fetched, RowRequest
 
@@ -96,7 +97,7 @@ class Reading:
 
     def _layout(self, name: str) -> RowLayout:
         if name not in self._layouts:
-            self._layouts[name] = layouts()[name]()
+            self._layouts[name] = LAYOUTS[name]()
         return self._layouts[name]
 
     def _supposed(self, requests: Sequence[RowRequest]) -> list[RowLayout]:

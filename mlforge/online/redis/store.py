@@ -40,7 +40,8 @@ from mlforge.online.redis.arguments import (
     password_in,
 )
 from mlforge.online.redis.fetched_books import books_key, books_name, books_of
-from mlforge.online.redis.layouts import Write, layouts
+from mlforge.online.redis.layout_table import LAYOUTS
+from mlforge.online.redis.layouts import Write
 from mlforge.online.redis.reading import Reading
 from mlforge.online.redis.refusals import fenced
 from mlforge.online.requests import Fetched, RowRequest
@@ -125,7 +126,7 @@ class RedisStore(OnlineStore):
         self.ttl = checked_ttl(ttl, "RedisStore")
         self.prefix = checked_prefix(prefix)
         self.layout = checked_layout(layout)
-        self._rows = layouts()[layout]()
+        self._rows = LAYOUTS[layout]()
         self.digest_bytes = self._rows.digest_bytes
         self._server = server
         self._reading = Reading(server, self.prefix, self._rows)
@@ -231,7 +232,7 @@ class RedisStore(OnlineStore):
     def list_digests(self, feature: str) -> set[bytes]:
         """The digests of all rows online; what no reader finds any more is deleted on the way."""
         with self._fenced(feature, None):
-            for layout in layouts().values():
+            for layout in LAYOUTS.values():
                 layout().sweep(self._server, self._key(feature), self.layout)
             return super().list_digests(feature)
 
@@ -264,7 +265,7 @@ class RedisStore(OnlineStore):
 
     def _clear(self, feature: str) -> int:
         key = self._key(feature)
-        return sum(layout().clear(self._server, key) for layout in layouts().values())
+        return sum(layout().clear(self._server, key) for layout in LAYOUTS.values())
 
     def _scan(self, feature: str) -> Iterator[list[str]]:
         return self._rows.scan(self._server, self._key(feature))

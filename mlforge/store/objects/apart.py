@@ -8,8 +8,9 @@ import sys
 from typing import Any
 
 from mlforge import errors
-from mlforge.errors import MlforgeError, StoreError
+from mlforge.errors import StoreError
 
+_CHILD = "mlforge.store.objects.apart_child"  # by its name: it makes a store, and stores import this module
 _TIMEOUT_S = 120
 
 
@@ -21,7 +22,7 @@ def ask(deed: str, arguments: dict[str, Any]) -> None:
     order = json.dumps({"deed": deed, "arguments": arguments})
     try:
         ended = subprocess.run(
-            [sys.executable, "-m", __name__],
+            [sys.executable, "-m", _CHILD],
             input=order,
             capture_output=True,
             text=True,
@@ -35,20 +36,3 @@ def ask(deed: str, arguments: dict[str, Any]) -> None:
         ) from error
     if answer is not None:
         raise getattr(errors, answer["kind"], StoreError)(answer["message"])
-
-
-def main() -> None:
-    """Read the order, do it, and print null, or the error."""
-    from mlforge.store.objects.store import ObjectStore
-
-    order = json.loads(sys.stdin.read())
-    answer = None
-    try:
-        ObjectStore(**order["arguments"]).ask_identity(order["deed"])
-    except MlforgeError as error:
-        answer = {"kind": type(error).__name__, "message": str(error)}
-    sys.stdout.write(f"{json.dumps(answer)}\n")
-
-
-if __name__ == "__main__":
-    main()
