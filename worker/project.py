@@ -18,6 +18,7 @@ from redis.exceptions import AuthenticationError, RedisError, ResponseError
 from redis.retry import Retry
 
 from mlforge.core import clock
+from mlforge.core.values import SECOND_US
 from mlforge.definitions.environment import PROFILE, redis_url
 from mlforge.definitions.running import serve_at
 from mlforge.errors import MlforgeError, OnlineRefused, OnlineUnavailable
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 DEFINITIONS = "MLFORGE_DEFINITIONS"
 JOB_TIMEOUT = "MLFORGE_JOB_TIMEOUT"
 JOB_TIMEOUT_S = 3_600
-_CLOCKS_AGREE_US = 1_000_000
+_CLOCKS_AGREE_US = SECOND_US
 
 
 @dataclass(frozen=True, slots=True)

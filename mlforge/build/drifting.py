@@ -18,8 +18,8 @@ from mlforge.profiles.drift import FEWEST, drift_of
 from mlforge.profiles.measure import profile_column
 from mlforge.profiles.table import profile_rows
 from mlforge.profiles.warm_up import warm_from
+from mlforge.sources.damage import DAMAGE
 from mlforge.store import DriftNote, Store, Transaction
-from mlforge.store.integrity import DAMAGE
 
 FOR_DRIFT = "later rows have drifted"
 """The beginning of the reason for a hold that drift is the cause of."""

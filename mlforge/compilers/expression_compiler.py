@@ -13,10 +13,10 @@ from typing import Any
 import polars as pl
 
 from mlforge.core.expression import kinds
-from mlforge.core.expression.kinds import DAY_US, element
+from mlforge.core.expression.kinds import element
 from mlforge.core.expression.row import WHOLE_FROM
 from mlforge.core.expression.tree import LITERAL, NAME, Node
-from mlforge.core.values import FIRST_INSTANT, LAST_INSTANT
+from mlforge.core.values import DAY_US, FIRST_INSTANT, LAST_INSTANT
 
 _STORED: dict[str, pl.DataType] = {
     kinds.INT: pl.Int64(),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from mlforge.core.values import DAY_US, HOUR_US
+from mlforge.core.values import DAY_US, HOUR_US, SECOND_US
 
 _WIDEST_ZONE = 14
 
@@ -16,7 +16,7 @@ def future_warning(
     ahead = max_time_us - now_us
     if ahead <= (HOUR_US if naive else DAY_US):
         return None
-    newest = f"{where}: the newest {timestamp!r} is {timedelta(seconds=ahead // 1_000_000)} ahead of now; "
+    newest = f"{where}: the newest {timestamp!r} is {timedelta(seconds=ahead // SECOND_US)} ahead of now; "
     if not naive:
         return newest + (
             "such rows count once their time has come, and nothing waits for them: "

@@ -14,10 +14,11 @@ import polars as pl
 
 from mlforge.core.aggregations import output_dtype
 from mlforge.core.schema import check_condition
-from mlforge.core.values import DAY_US, FIRST_INSTANT, LAST_INSTANT, TimeRange, from_us
+from mlforge.core.values import FIRST_INSTANT, LAST_INSTANT, TimeRange, from_us
 from mlforge.errors import DataError
 from mlforge.frames import nested_values, polars_schema
 from mlforge.frames.polars_schema import UTC_INSTANT, dtype_text
+from mlforge.frames.time_units import in_us, unit_us
 
 if TYPE_CHECKING:
     from mlforge.core.feature_spec import FeatureSpec
@@ -31,9 +32,6 @@ _INTEGERS: frozenset[type[pl.DataType]] = frozenset(
 _TEXTS = frozenset({pl.String, pl.Categorical, pl.Enum})
 _KEYS = _INTEGERS | _TEXTS | {pl.Boolean, pl.Date, pl.Null}
 _HELD = _KEYS | {pl.Float32, pl.Float64, pl.Decimal, pl.Datetime, pl.Time}
-# How many of a unit make a microsecond, or how many microseconds make one.
-_FINER = {"ns": 1_000}
-_COARSER = {"ms": 1_000}
 
 # What would mend a column that is refused, by its dtype; `{}` stands for the column.
 _MEND_KEY: dict[type[pl.DataType], str] = {
@@ -216,28 +214,23 @@ def _without_unneeded(spec: FeatureSpec, frame: pl.DataFrame) -> pl.DataFrame:
 
 def _is_coarse(dtype: pl.DataType) -> bool:
     """Whether a dtype has instants that microseconds cannot hold."""
-    return isinstance(dtype, pl.Datetime) and dtype.time_unit in _COARSER
+    return isinstance(dtype, pl.Datetime) and unit_us(dtype) > 1
 
 
 def _within_microseconds(name: str) -> pl.Expr:
     """A column of milliseconds, null where microseconds cannot hold the instant."""
-    ratio = _COARSER["ms"]
+    ratio = unit_us(pl.Datetime("ms")).numerator
     held = pl.col(name).to_physical().is_between(-(-_INT64.start // ratio), _INT64.end // ratio)
     return pl.when(held).then(pl.col(name)).alias(name)
 
 
 def as_utc(expr: pl.Expr, dtype: pl.DataType) -> pl.Expr:
     """A Datetime or Date expression as Datetime(us, UTC); naive is UTC, nanoseconds are floored."""
+    # Not by a cast of the dtype: its rounding is for polars to change.
     if isinstance(dtype, pl.Datetime):
-        us = expr.to_physical()
-        # Not by a cast: its rounding is for polars to change.
-        if dtype.time_unit in _FINER:
-            us = us // _FINER[dtype.time_unit]
-        elif dtype.time_unit in _COARSER:
-            us = us * _COARSER[dtype.time_unit]
-        return us.cast(UTC_INSTANT)
+        return in_us(expr.to_physical(), dtype).cast(UTC_INSTANT)
     if dtype == pl.Date:
-        return (expr.to_physical().cast(pl.Int64) * DAY_US).cast(UTC_INSTANT)
+        return in_us(expr.to_physical().cast(pl.Int64), dtype).cast(UTC_INSTANT)
     return expr.cast(UTC_INSTANT)
 
 
@@ -354,13 +347,13 @@ def _check_times(
         dtype = schema[name]
         legal = TimeRange(FIRST_INSTANT, LAST_INSTANT) if name == spec.timestamp else _INT64
         for value in (low, high):
-            if value is not None and not legal.start <= _to_us(value, dtype) <= legal.end:
+            if value is not None and not legal.start <= in_us(value, dtype) <= legal.end:
                 raise DataError(
                     f"{where}: column {name!r} holds {value:,} ({dtype_text(dtype)}), which is no time "
                     "between the years 1 and 9999; check the unit that it was made with"
                 )
         if name == spec.timestamp and high is not None:
-            _check_boundary(spec, _to_us(high, dtype), where)
+            _check_boundary(spec, in_us(high, dtype), where)
 
 
 def _check_boundary(spec: FeatureSpec, time: int, where: str) -> None:
@@ -371,10 +364,3 @@ def _check_boundary(spec: FeatureSpec, time: int, where: str) -> None:
             "in which it lies ends after the year 9999; check the unit that it was made with, or "
             "filter such rows in the feature's function"
         )
-
-
-def _to_us(physical: int, dtype: pl.DataType) -> int:
-    """Microseconds since 1970 of a physical value, as `as_utc` gives them, in integers that do not wrap around."""
-    if isinstance(dtype, pl.Datetime):
-        return physical * _COARSER.get(dtype.time_unit, 1) // _FINER.get(dtype.time_unit, 1)
-    return physical * DAY_US

@@ -12,14 +12,13 @@ import polars as pl
 from polars.exceptions import PolarsError
 
 from mlforge.core.validators import REQUIRED, OnFail, Rule, instant
-from mlforge.core.values import DAY_US, from_us
+from mlforge.core.values import from_us
 from mlforge.errors import ColumnNotFound, DefinitionError, RuleMisfit
 from mlforge.frames.polars_schema import dtype_text
+from mlforge.frames.time_units import in_us, unit_us
 
 _EXAMPLES = 3
 _LONGEST = 40
-_PER_UNIT = {"ns": 1_000}
-_US_PER_UNIT = {"ms": 1_000}
 # The kinds of arguments that go with a kind of column.
 _GOES_WITH = {
     "number": ("number",),
@@ -172,14 +171,9 @@ def _comparable(column: pl.Expr, dtype: pl.DataType) -> pl.Expr:
         return pl.when(column.is_finite()).then(column)
     if isinstance(dtype, (pl.Categorical, pl.Enum)):
         return column.cast(pl.String)
-    if isinstance(dtype, pl.Datetime):
-        if dtype.time_unit in _PER_UNIT:
-            return column.to_physical() // _PER_UNIT[dtype.time_unit]
-        if dtype.time_unit in _US_PER_UNIT:
-            return column.to_physical().cast(pl.Int128) * _US_PER_UNIT[dtype.time_unit]
-        return column.to_physical()
-    if dtype == pl.Date:
-        return column.to_physical().cast(pl.Int128) * DAY_US
+    if isinstance(dtype, (pl.Datetime, pl.Date)):
+        physical = column.to_physical()
+        return in_us(physical.cast(pl.Int128) if unit_us(dtype) > 1 else physical, dtype)
     return column
 
 

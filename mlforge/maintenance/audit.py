@@ -35,9 +35,9 @@ from mlforge.maintenance.sampling import (
     rows_of,
 )
 from mlforge.online import OnlineStore
+from mlforge.sources.damage import DAMAGE
 from mlforge.sources.row_source import RowSource
 from mlforge.store import Store
-from mlforge.store.integrity import DAMAGE
 from mlforge.store.records import Audit
 
 _ROWS, _INSTANTS = 50, 8

@@ -12,9 +12,9 @@ from mlforge.errors import MlforgeError, VersionConflict, VersionNotFound
 from mlforge.frames.digest import digest
 from mlforge.maintenance.manifests import manifests_of, remove
 from mlforge.maintenance.retention import UNATTENDED, Retention, removable
+from mlforge.sources.damage import DAMAGE
 from mlforge.store import Pointer, Store
 from mlforge.store.file_tasks import PartialLocation, read_file
-from mlforge.store.integrity import DAMAGE
 
 _WORTH_IT = 10
 _MOSTLY = 0.5  # a pack with fewer partials that are named by no version stays as it is

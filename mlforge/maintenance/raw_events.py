@@ -20,11 +20,11 @@ from mlforge.ingest.intake import FUNCTION_FAULTS
 from mlforge.ingest.null_columns import NullColumns
 from mlforge.ingest.side_tables import SideTables
 from mlforge.maintenance.sampling import Entity, Sample, by_entity
+from mlforge.sources.damage import DAMAGE
 from mlforge.sources.parquet_reader import read
 from mlforge.sources.row_source import RowSource
 from mlforge.store import Store
 from mlforge.store.file_tasks import read_place
-from mlforge.store.integrity import DAMAGE
 
 
 @dataclass(frozen=True, slots=True)

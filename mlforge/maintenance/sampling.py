@@ -14,10 +14,7 @@ from typing import Any
 import polars as pl
 
 from mlforge.core.reference import Row, plain
-from mlforge.core.values import DAY_US
-
-_PER_US = {"ns": 1_000}
-_US_PER = {"ms": 1_000}
+from mlforge.frames.time_units import unit_us
 
 Entity = tuple[Any, ...]
 
@@ -97,12 +94,9 @@ def rows_of(frame: pl.DataFrame, timestamp: str | None = None) -> Iterator[dict[
 
 def _values(series: pl.Series, is_time: bool) -> list[Any]:
     dtype = series.dtype
-    if isinstance(dtype, pl.Datetime):
-        divide, times = _PER_US.get(dtype.time_unit, 1), _US_PER.get(dtype.time_unit, 1)
+    if isinstance(dtype, pl.Datetime) or (dtype == pl.Date and is_time):
+        times, divide = unit_us(dtype).as_integer_ratio()
         units = series.to_physical().to_list()
         return [None if unit is None else unit * times // divide for unit in units]
-    if dtype == pl.Date and is_time:
-        days = series.to_physical().to_list()
-        return [None if day is None else day * DAY_US for day in days]
     values = series.to_list()
     return [plain(value) for value in values] if dtype.is_nested() else values

@@ -8,14 +8,14 @@ from typing import Protocol
 
 from mlforge.core import clock
 from mlforge.core.manifest import Manifest
-from mlforge.core.values import to_iso
+from mlforge.core.values import SECOND_US, to_iso
 from mlforge.errors import BooksDamaged
 from mlforge.online.base import OnlineStore
 from mlforge.online.books import Evidence, OnlineBooks, Target
 from mlforge.online.push import is_to_come
 from mlforge.store import Pointer, Store
 
-WALL_TICK_US = 60_000_000
+WALL_TICK_US = 60 * SECOND_US
 """How far rows that follow the wall clock may be behind it."""
 
 

@@ -11,9 +11,9 @@ from typing import Any
 import polars as pl
 import pyarrow as pa
 
-from mlforge.core.values import DAY_US
 from mlforge.frames.digest import hashes
 from mlforge.frames.polars_schema import dtype_text
+from mlforge.frames.time_units import unit_us
 from mlforge.profiles import registers
 from mlforge.profiles.buckets import SHIFT, WEEK_US
 from mlforge.profiles.column_profile import SAMPLED, ColumnProfile, Counted, Kind
@@ -25,7 +25,6 @@ _BLOCK = (
 )  # rows at a time: the squares of 53-bit numbers of more rows might not fit into 128 bits
 _MANTISSA, _SIGNIFICANT, _MAGNITUDE = 52, (1 << 52) - 1, (1 << 63) - 1
 _BIAS = 1075  # a float is its significand times 2 to the power of its exponent's bits less this
-_US_PER_UNIT = {"ns": Fraction(1, 1000), "us": Fraction(1), "ms": Fraction(1000)}
 _ALL_HASHES = 1 << 64
 
 
@@ -122,11 +121,7 @@ def _unit(dtype: pl.DataType) -> Fraction:
     """The number for which a one stands in the physical integers of a dtype; microseconds of times."""
     if isinstance(dtype, pl.Decimal):
         return Fraction(1, 10**dtype.scale)
-    if isinstance(dtype, (pl.Datetime, pl.Duration)):
-        return _US_PER_UNIT[dtype.time_unit]
-    if isinstance(dtype, pl.Time):
-        return _US_PER_UNIT["ns"]
-    return Fraction(DAY_US if dtype == pl.Date else 1)
+    return unit_us(dtype) if dtype.is_temporal() else Fraction(1)
 
 
 def _counts(buckets: pl.Series) -> dict[int, int]:

@@ -15,8 +15,8 @@ from mlforge.frames.polars_schema import empty, microseconds
 from mlforge.profiles import codec
 from mlforge.profiles.column_profile import ColumnProfile
 from mlforge.profiles.measure import profile_column, profile_frame
+from mlforge.sources.damage import DAMAGE
 from mlforge.store import Store
-from mlforge.store.integrity import DAMAGE
 
 ALWAYS = TimeRange(BEGINNING, END)
 Profiles = dict[str, ColumnProfile]

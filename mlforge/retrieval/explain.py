@@ -33,6 +33,7 @@ from mlforge.retrieval import lineage
 from mlforge.retrieval.explanation import Bounds, Explanation, Served, Value
 from mlforge.retrieval.references import parse_instant
 from mlforge.services.completion import held_defaults
+from mlforge.sources.damage import DAMAGE
 from mlforge.store import Store
 
 
@@ -162,7 +163,7 @@ def _upstream(store: Store, evaluated: _Evaluated, entity: Mapping[str, Any]) ->
     try:
         if same.head(1).collect().is_empty():
             return None  # the function has made other keys or times of it
-    except (pl.exceptions.PolarsError, OSError):
+    except DAMAGE:
         return None  # or values of other types; or the table is damaged
     keys = {key: row[key] for key in above.spec.keys}
     at = None if above.spec.timestamp is None else row[above.spec.timestamp]

@@ -11,17 +11,16 @@ import polars as pl
 from mlforge.core.arguments import shown
 from mlforge.core.manifest import Manifest
 from mlforge.core.schema import FLOATS, INTEGERS, Column, dtypes
-from mlforge.core.values import DAY_US, FIRST_INSTANT, LAST_INSTANT
+from mlforge.core.values import FIRST_INSTANT, LAST_INSTANT
 from mlforge.engines import POINT
 from mlforge.errors import RetrievalError
 from mlforge.frames import polars_schema
 from mlforge.frames.encoding import entity_keys, hashes_of
 from mlforge.frames.interop import Table
 from mlforge.frames.normalize import as_utc
+from mlforge.frames.time_units import unit_us
 from mlforge.online import OnlineBooks
 from mlforge.retrieval.references import Reference
-
-_TICKS = {"ms": 1_000, "us": 1, "ns": 0}  # in microseconds; nanoseconds hold no other years
 
 
 def spine_points(
@@ -131,12 +130,10 @@ def spine_instants(times: pl.Series) -> pl.Series:
             f"the spine's time column {times.name!r} is {polars_schema.dtype_text(times.dtype)}; "
             "make it a Datetime or Date first"
         )
-    # Wider than microseconds are, these could wrap around.
-    tick = DAY_US if isinstance(times.dtype, pl.Date) else _TICKS[times.dtype.time_unit]
-    if (
-        tick
-        and not times.to_physical().is_between(FIRST_INSTANT // tick, LAST_INSTANT // tick).all()
-    ):
+    # Wider than microseconds are, these could wrap around; nanoseconds hold no other years.
+    unit = unit_us(times.dtype)
+    legal = FIRST_INSTANT // unit, LAST_INSTANT // unit
+    if unit >= 1 and not times.to_physical().is_between(*legal).all():
         raise RetrievalError(
             f"the spine's time column {times.name!r} holds times outside the years 1 to 9999; "
             "check the unit that it was made with"

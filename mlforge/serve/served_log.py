@@ -24,6 +24,7 @@ from mlforge.serve.incoming.writing import write_frame
 from mlforge.serve.problems import Refused
 from mlforge.serve.threads import LOOKS, in_thread
 from mlforge.services.service import SERVED_AT
+from mlforge.sources.damage import DAMAGE
 
 FOLDER = "served"
 """The folder below the definitions' root that holds a folder for each service."""
@@ -109,7 +110,7 @@ class ServedLog:
         for shape, rows in waiting.items():
             try:
                 await in_thread(LOOKS, self._write, shape, rows)
-            except (MlforgeError, OSError, pl.exceptions.PolarsError) as error:
+            except (MlforgeError, *DAMAGE) as error:
                 _log.warning(_NOT_LOGGED, service=shape.service, error=error)
                 if isinstance(error, OSError) or _is_of_the_disk(error):
                     self._waiting.setdefault(shape, []).extend(rows)

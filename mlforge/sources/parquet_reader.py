@@ -20,11 +20,11 @@ from pathlib import Path
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
-from polars.exceptions import PanicException, PolarsError
 
 from mlforge.core.failpoints import reach
 from mlforge.errors import UnreadableFile
 from mlforge.sources import sandbox, wide_integers
+from mlforge.sources.damage import UNDECODABLE
 from mlforge.sources.polars_types import held_by_polars, to_frame
 from mlforge.sources.source_file import FileStat, Remote, SourceFile
 
@@ -38,18 +38,6 @@ _FEW_ROWS = 100_000  # are decoded sooner than threads are woken
 _READING = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
 # So long after the last write a file that is still open is taken as it is: its writer forgot to close it.
 _ABANDONED_NS = 30_000_000_000
-# What readers raise over damaged bytes; PanicException is a BaseException.
-_DAMAGE = (
-    pa.ArrowException,
-    PolarsError,
-    PanicException,
-    OSError,
-    ValueError,
-    TypeError,
-    KeyError,
-    OverflowError,
-    MemoryError,
-)
 # The least that a value takes in a frame: pages can claim far more values than they have bytes.
 _WIDTHS = {"INT32": 4, "INT64": 8, "INT96": 8, "FLOAT": 4, "DOUBLE": 8, "BYTE_ARRAY": 16}
 
@@ -142,8 +130,7 @@ def decode(
     raw: FileBytes, max_bytes: int | None = None, *, in_own_process: bool = False
 ) -> Content:
     """The content of a file's bytes, as `read` gives it. Raises UnreadableFile."""
-    head, tail = raw.content[:_HEAD], raw.content[-_TAIL:]
-    reason = _amiss(head, tail, len(raw.content)) or _two_in_one(raw.content)
+    reason = fault_of(raw.content) or _two_in_one(raw.content)
     if reason is not None:
         raise UnreadableFile(f"{raw.path}: {reason}")
     if in_own_process:
@@ -153,7 +140,7 @@ def decode(
         table = table_of(raw.content, raw.path, max_bytes)
     try:
         frame, left_out = to_frame(table)
-    except _DAMAGE as error:
+    except UNDECODABLE as error:
         raise _undecodable(raw.path, error) from error
     return Content(frame, raw.hash, raw.stat, left_out)
 
@@ -166,7 +153,7 @@ def table_of(raw: bytes, path: str, max_bytes: int | None) -> pa.Table:
             table = _decode(raw, path, max_bytes)
     except MemoryError as error:
         raise _takes_too_much(path, max_bytes) from error
-    except _DAMAGE as error:
+    except UNDECODABLE as error:
         raise _undecodable(path, error) from error
     if budget is not None and table.nbytes > budget:
         raise _takes_too_much(path, max_bytes)
@@ -325,6 +312,11 @@ def _takes_too_much(path: str, most: int | None) -> UnreadableFile:
     )
 
 
+def fault_of(content: bytes) -> str | None:
+    """The words for bytes that are no whole parquet file, by their two ends; None if nothing shows there."""
+    return _amiss(content[:_HEAD], content[-_TAIL:], len(content))
+
+
 def _amiss(head: bytes, tail: bytes, size: int) -> str | None:
     if size == 0:
         return "is empty"
@@ -348,7 +340,7 @@ def _two_in_one(raw: bytes) -> str | None:
     end = seam + len(_MAGIC)
     try:
         pq.ParquetFile(pa.BufferReader(raw[:end]))
-    except _DAMAGE:
+    except UNDECODABLE:
         return None  # a value that looks like it
     return f"is several parquet files one behind the other: the second begins at byte {end:,}; split them"
 

@@ -14,9 +14,9 @@ from functools import lru_cache
 import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
-from polars.exceptions import PanicException, PolarsError
 
 from mlforge.core.schema import DIGITS
+from mlforge.sources.damage import POLARS_FAULTS
 
 _LEFT_OUT = b"mlforge.left_out"
 # Digits after the point that a decimal of more than 38 digits keeps, unless its values say otherwise.
@@ -170,7 +170,7 @@ def _repeats_a_field(dtype: pa.DataType) -> bool:
 def _knows_zone(zone: str) -> bool:
     try:
         pl.Series([0]).cast(pl.Datetime("us", zone))
-    except PolarsError:
+    except POLARS_FAULTS:
         return False
     return True
 
@@ -183,12 +183,12 @@ def to_frame(table: pa.Table) -> tuple[pl.DataFrame, dict[str, str]]:
     reasons = left_out_of(table)
     try:
         return _frame(table), reasons
-    except (PolarsError, PanicException) as error:
+    except POLARS_FAULTS as error:
         series = {}
         for name in table.column_names:
             try:
                 series[name] = _frame(table.select([name]))[name]
-            except (PolarsError, PanicException):
+            except POLARS_FAULTS:
                 reasons[name] = f"polars cannot hold {table.schema.field(name).type}"
         if len(series) == table.num_columns:
             raise error from None

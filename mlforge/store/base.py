@@ -14,7 +14,6 @@ from typing import Any
 
 import polars as pl
 
-from mlforge.core.lock import Change, Lock, told
 from mlforge.core.manifest import Manifest, Part, VersionSummary
 from mlforge.core.renames import Renames
 from mlforge.core.signatures import named_methods
@@ -23,22 +22,22 @@ from mlforge.errors import (
     ColumnNotFound,
     FeatureNotFound,
     IntegrityError,
-    LockMismatch,
     StoreError,
     UnsupportedStore,
     VersionNotFound,
     did_you_mean,
     near_names,
 )
+from mlforge.sources.damage import DAMAGE
 from mlforge.store.erasure import Erasure
-from mlforge.store.integrity import DAMAGE
 from mlforge.store.partials import PartialStorage
+from mlforge.store.promises import Promises
 from mlforge.store.records import Audit, Books, FileStateMap, StoreIdentity
 from mlforge.store.transaction import Pointer, Snapshot, Transaction
 
 
 @named_methods
-class Store(PartialStorage, Erasure):
+class Store(PartialStorage, Erasure, Promises):
     """The contract of every backend. Versions are never overwritten; readers never see half of one."""
 
     @abstractmethod
@@ -159,35 +158,6 @@ class Store(PartialStorage, Erasure):
         """Replace the last audit's result."""
 
     @abstractmethod
-    def locks(self) -> dict[str, Lock]:
-        """The registered locks by model, sorted; IntegrityError if one cannot be understood."""
-
-    @abstractmethod
-    def write_lock(self, model: str, lock: Lock) -> None:
-        """Replace the lock of a model, whole or not at all; `register_lock` first looks whether it holds."""
-
-    @abstractmethod
-    def remove_lock(self, model: str) -> bool:
-        """End the lock of a model; returns whether there was one."""
-
-    @abstractmethod
-    def service_versions(self, service: str) -> dict[Version, Any]:
-        """The documents of a service's versions as they were written, by version, ascending; empty for an unknown service.
-
-        Raises IntegrityError for one that is not JSON.
-        """
-
-    @abstractmethod
-    def create_service_version(
-        self, service: str, version: Version, document: Mapping[str, Any]
-    ) -> bool:
-        """Write the document of a service's version, whole or not at all; False where that version is there already.
-
-        A document is never replaced. Raises StoreError for a name that is none, and where the store cannot be
-        written to.
-        """
-
-    @abstractmethod
     def draft(self) -> AbstractContextManager[Store]:
         """A draft of this store, for plans: it reads this store and writes nothing to it.
 
@@ -258,35 +228,6 @@ class Store(PartialStorage, Erasure):
                 books=self.books(name),
                 file_states=self.file_states(name),
             )
-
-    def register_lock(self, model: str, lock: Lock) -> None:
-        """Keep the lock under a model's name, in place of an earlier one: no unattended refresh breaks it from then on.
-
-        It is kept before it is held against the served versions, a feature at a time, so that no feature waits for another's
-        refresh; where it does not hold, the earlier one is kept again. Raises LockMismatch where the served versions have
-        broken it already, FeatureNotFound for a feature that is not there.
-        """
-        lock = lock.renamed(self.renames().names)
-        for name in lock.features:
-            self.list_versions(name)  # locking makes a folder: not for an unknown name
-        before = self.locks().get(model)
-        self.write_lock(model, lock)
-        try:
-            changes: list[Change] = []
-            for name in sorted(lock.features):
-                with self.lock(name):  # a refresh that has not seen the lock has ended
-                    changes += lock.changes_in(self.resolve(name))
-            if changes:
-                raise LockMismatch(
-                    f"{lock.title} does not hold in this store: {told(changes)}; make a new one with "
-                    f"'mlforge lock {lock.service or 'SERVICE'}'"
-                )
-        except BaseException:
-            if before is None:
-                self.remove_lock(model)
-            else:
-                self.write_lock(model, before)
-            raise
 
     def scan_table(self, manifest: Manifest) -> pl.LazyFrame:
         """The rows of a version's table, lazily, sorted by timestamp, then keys; collecting raises polars' errors."""

@@ -9,10 +9,6 @@ import polars as pl
 
 from mlforge.errors import IntegrityError
 
-DAMAGE = (OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException)
-"""Errors of reading a stored file that is missing or whose bytes are damaged; PanicException is a BaseException."""
-MISREAD = (*DAMAGE, KeyError, TypeError, ValueError)
-"""The same of reading what a file says of itself, which then is understood."""
 _UNREADABLE = (
     FileNotFoundError,
     pl.exceptions.ComputeError,

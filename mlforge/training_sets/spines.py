@@ -13,6 +13,7 @@ import polars as pl
 from mlforge.core.arguments import shown
 from mlforge.errors import RetrievalError
 from mlforge.frames import interop
+from mlforge.sources.damage import DAMAGE
 
 SPILLED = "spine.parquet"
 
@@ -137,7 +138,7 @@ class _Readable:
         return None
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if isinstance(error, (pl.exceptions.PolarsError, OSError)):
+        if isinstance(error, DAMAGE):
             first = next(iter(str(error).splitlines()), type(error).__name__)
             where = self.files[0] if len(self.files) == 1 else f"in {self.files[0].parent}"
             raise RetrievalError(

@@ -14,6 +14,7 @@ import polars as pl
 from mlforge.core.arguments import shown
 from mlforge.core.lock import FILE, Lock
 from mlforge.errors import IntegrityError, RetrievalError
+from mlforge.sources.damage import DAMAGE
 from mlforge.store import Store
 from mlforge.training_sets import folder, pins
 from mlforge.training_sets.blast import BlastRadius, blast_radius
@@ -233,7 +234,7 @@ class TrainingSet:
 
         try:
             yield
-        except (OSError, pa.ArrowException, pl.exceptions.PolarsError) as error:
+        except (*DAMAGE, pa.ArrowException) as error:
             raise IntegrityError(
                 f"the training set {self.path} cannot be read ({type(error).__name__}); "
                 "verify() says which of its files is not as it was written"

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from mlforge.core.values import from_iso
+from mlforge.core.values import SECOND_US, from_iso
 from mlforge.errors import MissingExtra, MlforgeError
 from worker.monitor.feature_status import FeatureStatus
 from worker.monitor.status import gather
@@ -39,7 +39,6 @@ _COUNTERS = {
     "entities_deleted": "Rows deleted online",
 }
 _RESULTS = ("refreshed", "unchanged", "held", "failed")
-_MICRO = 1_000_000
 
 log = structlog.get_logger()
 
@@ -191,7 +190,7 @@ def _drift(features: Iterable[FeatureStatus]) -> Metric:
 
 def _seconds(iso: str | None) -> float | None:
     us = from_iso(iso)
-    return None if us is None else us / _MICRO
+    return None if us is None else us / SECOND_US
 
 
 # Gauges of a feature: name, help and value; None where there is no value.

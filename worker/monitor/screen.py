@@ -10,7 +10,7 @@ from mlforge.cli.style import Styled
 from mlforge.cli.table import table
 from mlforge.core import clock
 from mlforge.core.text import printable
-from mlforge.core.values import from_iso
+from mlforge.core.values import SECOND_US, from_iso
 from mlforge.errors import without_owners
 from worker.monitor.feature_status import FeatureStatus
 from worker.monitor.service_status import ServiceStatus
@@ -129,7 +129,7 @@ def _files(status: Status) -> Iterator[str]:
 
 def _ago(iso: str) -> str:
     """The time since an instant, in its largest unit."""
-    past = max(0, clock.now() - (from_iso(iso) or 0)) // 1_000_000
+    past = max(0, clock.now() - (from_iso(iso) or 0)) // SECOND_US
     for unit, length in (("d", 86_400), ("h", 3_600), ("min", 60)):
         if past >= length:
             return f"{past // length} {unit}"

@@ -22,7 +22,7 @@ from rq.executions import Execution
 from rq.job import Job
 
 from mlforge.core import clock
-from mlforge.core.values import to_us
+from mlforge.core.values import SECOND_US, to_us
 from mlforge.definitions.together import of_one_source
 from worker import project
 from worker.child_process import GROWTH_BYTES, die_with_parent, resident_bytes
@@ -242,7 +242,7 @@ def _forks_are_safe(timeout_s: float = 3.0) -> bool:
 def _seconds_of(job: Job) -> float:
     """How long the job has been running."""
     began = job.started_at
-    return 0.0 if began is None else (clock.now() - to_us(began)) / 1_000_000
+    return 0.0 if began is None else (clock.now() - to_us(began)) / SECOND_US
 
 
 def _cause(status: int | None) -> str:

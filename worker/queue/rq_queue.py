@@ -14,7 +14,7 @@ from rq.worker.base import BaseWorker
 from rq.worker_registration import WORKERS_BY_QUEUE_KEY
 
 from mlforge.core import clock
-from mlforge.core.values import from_iso
+from mlforge.core.values import SECOND_US, from_iso
 from mlforge.errors import MlforgeError
 from worker.project import Project
 from worker.queue.intake import REFRESH, queue_named
@@ -169,4 +169,4 @@ def argument(job: Job, name: str) -> str | None:
 
 def _seconds_since(text: str | None) -> float:
     then = from_iso(text)
-    return 0.0 if then is None else (clock.now() - then) / 1_000_000
+    return 0.0 if then is None else (clock.now() - then) / SECOND_US

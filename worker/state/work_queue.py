@@ -19,6 +19,7 @@ from uuid import uuid4
 from redis import Redis
 from redis.exceptions import RedisError
 
+from mlforge.core.values import SECOND_US
 from worker.state import scripts
 from worker.state.scripts import LEASE_AT_MOST_MS
 
@@ -79,7 +80,7 @@ class Ticket:
         else:
             times = self.interruptions + self.deaths
             pause = RESUME_AFTER_S[min(times, len(RESUME_AFTER_S)) - 1]
-        return self.failed_at + pause * 1_000_000
+        return self.failed_at + pause * SECOND_US
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +127,7 @@ def idle(ticket: Ticket, now: int) -> bool:
     if ticket.leased:
         return False
     if ticket.behind and ticket.parked and ticket.queued is None and ticket.failed_at is not None:
-        return now >= ticket.failed_at + RESUME_AFTER_S[-1] * 1_000_000
+        return now >= ticket.failed_at + RESUME_AFTER_S[-1] * SECOND_US
     return not ticket.behind
 
 
@@ -257,7 +258,7 @@ class WorkQueue:
     def now(self) -> int:
         """The server's time, which all tickets are stamped with."""
         seconds, micros = self._redis.time()
-        return int(seconds) * 1_000_000 + int(micros)
+        return int(seconds) * SECOND_US + int(micros)
 
     def forget(self, feature: str) -> None:
         """Remove the ticket of a feature that is gone."""

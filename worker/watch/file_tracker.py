@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from mlforge.core.values import SECOND_US
 from mlforge.sources.listing import Listing
 from mlforge.sources.place import is_skipped
 from mlforge.sources.row_source import RowSource
@@ -17,7 +18,7 @@ from mlforge.sources.walk import FolderState, folder_state
 
 _COARSE_US = 50_000
 """How much a file system's clock may be behind the clock that is asked for now."""
-_LONG_US = 60_000_000
+_LONG_US = 60 * SECOND_US
 """A file that has not changed for so long when a source is first seen is not opened."""
 SETTLE_S = 2.0
 """A file without a footer that has not changed for so long is taken as it is: it is damaged."""

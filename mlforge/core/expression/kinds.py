@@ -21,7 +21,6 @@ INSTANT_KIND, DATE, DURATION, NULL, OTHER = "instant", "date", "duration", "null
 NUMBERS = (INT, FLOAT)
 ORDERED = (INT, FLOAT, TEXT, INSTANT_KIND, DATE, DURATION)
 LEAST_INT, GREATEST_INT = -(1 << 63), (1 << 63) - 1
-DAY_US = 86_400_000_000
 DTYPES = {
     INT: "Int64",
     FLOAT: "Float64",

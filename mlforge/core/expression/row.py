@@ -6,8 +6,9 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from mlforge.core.expression.kinds import DAY_US, finite, whole, within_calendar
+from mlforge.core.expression.kinds import finite, whole, within_calendar
 from mlforge.core.expression.tree import LITERAL, NAME, Node
+from mlforge.core.values import DAY_US
 
 Values = Mapping[str, Any]
 Evaluate = Callable[[Values], Any]

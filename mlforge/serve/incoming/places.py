@@ -12,6 +12,7 @@ import polars as pl
 
 from mlforge.definitions.registry import Definitions
 from mlforge.errors import MlforgeError, StoreError
+from mlforge.sources.damage import DAMAGE
 from mlforge.sources.row_source import RowSource
 
 NAME = re.compile(r"http-[0-9a-f-]{12,80}")
@@ -83,7 +84,7 @@ class Schemas:
             try:
                 schema = pl.read_parquet_schema(file)
                 return {name: dtype for name, dtype in schema.items() if dtype != pl.Null}
-            except (pl.exceptions.PolarsError, OSError):  # not ours to tell: the build does
+            except DAMAGE:  # not ours to tell: the build does
                 continue
         specs = [self.definitions.features[name].spec for name in folder.readers]
         return {spec.timestamp: pl.Datetime("us", "UTC") for spec in specs if spec.timestamp}

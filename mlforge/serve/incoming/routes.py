@@ -7,6 +7,7 @@ import io
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property
 from hashlib import sha256
@@ -35,6 +36,8 @@ from mlforge.serve.problems import Refused
 from mlforge.serve.queries import query_of
 from mlforge.serve.read_request import ARROW, unknown
 from mlforge.serve.threads import LOOKS, in_thread
+from mlforge.sources.damage import UNDECODABLE
+from mlforge.sources.parquet_reader import fault_of
 
 SOURCES, DROPS = "/v1/sources", "/v1/drops"
 PARQUET = "application/vnd.apache.parquet"
@@ -209,13 +212,8 @@ def _wait(query: Mapping[str, str]) -> float:
 
 def _check_parquet(body: bytes) -> None:
     """Refused for bytes that are no whole parquet file; what it holds is for the build to judge, as of any drop."""
-    try:
+    with suppress(*UNDECODABLE):
         pl.read_parquet_schema(io.BytesIO(body))
-        if body[:4] == body[-4:] == b"PAR1":
+        if fault_of(body) is None:
             return
-    except (pl.exceptions.PolarsError, OSError, ValueError):
-        pass
-    except BaseException as error:  # a panic of the reader is no Exception
-        if type(error).__name__ != "PanicException":
-            raise
     raise Refused(400, "not_parquet", "the body is no whole parquet file")

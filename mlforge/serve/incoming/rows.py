@@ -13,6 +13,7 @@ import polars as pl
 from mlforge.core.arguments import shown
 from mlforge.serve.incoming.values import NO_JSON, Row, check_names, conversion, dtype_of
 from mlforge.serve.problems import Refused
+from mlforge.sources.damage import UNDECODABLE
 
 MOST_BAD = 10
 """The most bad rows that a refusal names."""
@@ -91,12 +92,8 @@ def frame_of_arrow(body: bytes, needed: Collection[str]) -> pl.DataFrame:
     """The rows of a stream of Arrow; Refused for other bytes, and for rows that lack what is needed."""
     try:
         frame = pl.read_ipc_stream(io.BytesIO(body))
-    except (pl.exceptions.PolarsError, OSError, ValueError) as error:
+    except UNDECODABLE as error:
         raise Refused(400, "not_arrow", f"the body is no stream of Arrow: {error}") from None
-    except BaseException as error:  # a panic of the reader is no Exception
-        if type(error).__name__ != "PanicException":
-            raise
-        raise Refused(400, "not_arrow", "the body is no stream of Arrow that can be read") from None
     bad: dict[int, str] = {}
     for name in needed:
         if name not in frame.columns:

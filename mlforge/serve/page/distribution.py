@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
 
-from mlforge.core.values import from_us
+from mlforge.core.values import PRECISION, from_us
 from mlforge.profiles.buckets import WEEK_US, lower_edge, upper_edge
 from mlforge.profiles.codec import shown
 from mlforge.profiles.column_profile import ColumnProfile
@@ -140,7 +140,7 @@ def _grid(sides: list[ColumnProfile]) -> _Grid:
     ranges = [_central(side) for side in sides]
     low, high = min(r[0] for r in ranges), max(r[1] for r in ranges)
     least, greatest = min(map(_least, sides)), max(map(_greatest, sides))
-    if not high - low > 1e-9 * max(abs(least), abs(greatest)):
+    if not high - low > PRECISION * max(abs(least), abs(greatest)):
         low, high = least, greatest
     if all(map(_is_whole, sides)):
         low, high = math.floor(low), math.floor(high) + 1

@@ -19,6 +19,7 @@ from mlforge.core.collection import collection_paused
 from mlforge.core.manifest import Partial
 from mlforge.core.schema import Schema
 from mlforge.errors import IntegrityError
+from mlforge.sources.damage import MISREAD
 from mlforge.store.file_tasks import (
     NUMBER,
     FileScanTask,
@@ -27,7 +28,6 @@ from mlforge.store.file_tasks import (
     plan_files,
     read_file,
 )
-from mlforge.store.integrity import MISREAD
 from mlforge.store.local import io
 from mlforge.store.local.paths import State, state_of
 from mlforge.store.manifest_json import partials_from_json, partials_to_json

@@ -24,9 +24,9 @@ from mlforge.core.manifest import Partial
 from mlforge.core.schema import Schema
 from mlforge.errors import IntegrityError, StoreError
 from mlforge.frames import polars_schema
+from mlforge.sources.damage import MISREAD
 from mlforge.store import file_tasks
 from mlforge.store.file_tasks import FileScanTask, Kept, PartialLocation, PartialWrite
-from mlforge.store.integrity import MISREAD
 from mlforge.store.local import io, packs
 from mlforge.store.local.live_packs import LivePacks, Packed
 from mlforge.store.local.packs import Pack, Packing, Run

@@ -31,14 +31,13 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from mlforge.core import arguments
 from mlforge.core.failpoints import reach
-from mlforge.core.lock import Lock
 from mlforge.core.manifest import Manifest, Part, VersionSummary
 from mlforge.core.renames import Renames
 from mlforge.core.signatures import named_methods
@@ -49,10 +48,8 @@ from mlforge.store.draft import Draft
 from mlforge.store.local import (
     index,
     io,
-    locks,
     publishing,
     renaming,
-    services,
     staging,
     state_files,
 )
@@ -66,6 +63,7 @@ from mlforge.store.local.manifests import contradictions
 from mlforge.store.local.packs import Packing
 from mlforge.store.local.partial_storage import LocalPartials
 from mlforge.store.local.paths import DATA, META, checked, no_link, refuse_url
+from mlforge.store.local.promises import LocalPromises
 from mlforge.store.local.recovery import recover
 from mlforge.store.local.transaction import LocalTransaction
 from mlforge.store.records import Audit, Books, FileStateMap, StoreIdentity
@@ -73,7 +71,7 @@ from mlforge.store.transaction import Pointer, Snapshot
 
 
 @named_methods
-class LocalStore(LocalPartials, LocalErasure, Store):
+class LocalStore(LocalPartials, LocalErasure, LocalPromises, Store):
     """A folder on a local disk, made when it is first written to."""
 
     def __init__(self, path: str | os.PathLike[str], packing: Packing | None = None) -> None:
@@ -271,32 +269,6 @@ class LocalStore(LocalPartials, LocalErasure, Store):
         """Replace `_sources.json`."""
         self._feature(name).file_states.write(file_states)
         reach("file_states.written")
-
-    def locks(self) -> dict[str, Lock]:
-        """Read the files of `_metadata/locks`."""
-        known, names = locks.read(self.path), self.renames().names
-        return {model: lock.renamed(names) for model, lock in known.items()}
-
-    def write_lock(self, model: str, lock: Lock) -> None:
-        """Replace `_metadata/locks/<model>.json`."""
-        self.establish()
-        locks.write(self.path, model, lock)
-
-    def remove_lock(self, model: str) -> bool:
-        """Delete `_metadata/locks/<model>.json`."""
-        return locks.remove(self.path, model)
-
-    def service_versions(self, service: str) -> dict[Version, Any]:
-        """Read the files of `_metadata/services/<service>`."""
-        return services.read(self.path, service)
-
-    def create_service_version(
-        self, service: str, version: Version, document: Mapping[str, Any]
-    ) -> bool:
-        """Create `_metadata/services/<service>/<version>.json`."""
-        checked(service, "service")
-        self.establish()
-        return services.create(self.path, service, version, document)
 
     def audit(self, name: str) -> Audit | None:
         """Read `_audit.json`."""

@@ -19,8 +19,8 @@ from typing import Any
 import polars as pl
 
 from mlforge.core.failpoints import reach
+from mlforge.sources.damage import MISREAD
 from mlforge.store.file_tasks import TileWrite, mark_of
-from mlforge.store.integrity import MISREAD
 from mlforge.store.local import io, packs
 from mlforge.store.local.paths import State, no_link, state_of
 
