@@ -72,7 +72,7 @@ def scrub(store: Store, name: str, entities: Sequence[Entity]) -> Scrubbed:
     """
     forgotten = store.forgotten()
     with store.lock(name), intact(name):
-        stored = store.partials(name)
+        stored = store.kept_partials(name)
         dirty = {hash_ for hash_, _ in _dirty(store, name, stored, forgotten)}
         manifests, unreadable = manifests_of(store, name)
         pointer = store.pointer(name)

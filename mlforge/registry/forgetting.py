@@ -68,8 +68,7 @@ def forget(definitions: Definitions, entities: Sequence[Entity], url: str | None
     store.establish()
     before = store.forgotten() or Forgotten(salt=secrets.token_hex(_SALT_BYTES))
     now = before.with_entities(entities)
-    if now != before:
-        store.write_forgotten(now)
+    store.write_forgotten(now)  # of none, too: a killed process may not have told every feature
     outcome, names = Outcome(), _in_order(definitions)
     published: dict[str, tuple[str | None, int, int]] = {}
     for name in names:

@@ -54,6 +54,10 @@ class PartialStorage(ABC):
     def partials(self, name: str) -> set[str]:
         """Hashes of all stored partials of the feature."""
 
+    def kept_partials(self, name: str) -> set[str]:
+        """Hashes of all partials of which there is a copy anywhere, whether a version names them or not."""
+        return self.partials(name)
+
     @abstractmethod
     def check_partials(self, name: str, hashes: Iterable[str]) -> dict[str, str]:
         """Faults in the bytes of these partials, in words, by hash; empty if all are whole."""

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-import pytest
-
 from mlforge.core.forgotten import Entity, Forgotten
-from mlforge.errors import UnsupportedStore
 from mlforge.store import Store
 from mlforge.store.file_tasks import PartialWrite, TileWrite, read_file
 from mlforge.testing.store_values import StoreFixtures, events, partial_of
@@ -27,12 +24,7 @@ def write(store: Store, names: Iterable[str]) -> None:
 
 
 class ErasureContract(StoreFixtures):
-    """Scrubbed partials are gone, and the forgotten are known to every machine.
-
-    forgets: False for a backend that cannot delete every copy at once, and therefore refuses both.
-    """
-
-    forgets = True
+    """Scrubbed partials are gone, and the forgotten are known to every machine."""
 
     def test_scrubbed_partials_are_gone_with_their_tiles_and_others_stay(
         self, store: Store
@@ -46,11 +38,6 @@ class ErasureContract(StoreFixtures):
             [other] = store.plan_files("spend", [partial_of(events(0), "e5")])
             of_all = {"covers": ["a1", "e5"]}
             store.write_tiles("spend", "months", [TileWrite(other.file, events(1), of_all)])
-        if not self.forgets:
-            with store.lock("spend"), pytest.raises(UnsupportedStore):
-                store.scrub("spend", ["a1", "d4"])
-            assert self.beside(store).partials("spend") == {"a1", "b2", "c3", "d4", "e5"}
-            return
         assert list(store.tiles("spend", "days")) == [task.file]
         with store.lock("spend"):
             store.scrub("spend", ["a1", "d4", "0f"])
@@ -58,18 +45,14 @@ class ErasureContract(StoreFixtures):
         for opened in (store, self.beside(store)):
             assert opened.partials("spend") == {"b2", "c3", "e5"}
             assert opened.find_partial("spend", "a1") is None
-            assert opened.check_partials("spend", ["b2", "c3"]) == {}
-            [place] = opened.locate("spend", ["b2"])
-            assert read_file(place)[place.number or 0].equals(events(0, 1))
+            for place, users in zip(
+                opened.locate("spend", ["b2", "c3"]), ((0, 1), (0, 1, 2)), strict=True
+            ):
+                assert read_file(place)[place.number or 0].equals(events(*users))
             assert opened.tiles("spend", "days") == opened.tiles("spend", "months") == {}
 
     def test_the_forgotten_come_back_as_they_were_written(self, store: Store) -> None:
         assert store.forgotten() == Forgotten()
-        if not self.forgets:
-            with pytest.raises(UnsupportedStore, match="forgets no entity"):
-                store.write_forgotten(FORGOTTEN)
-            assert self.again(store).forgotten() == Forgotten()
-            return
         store.write_forgotten(FORGOTTEN)
         more = FORGOTTEN.with_entities([Entity("user", "8")])
         assert self.again(store).forgotten() == FORGOTTEN

@@ -12,7 +12,4 @@ from mlforge.testing.versions_contract import VersionsContract
 class StoreContract(
     VersionsContract, PublishingContract, PartialsContract, RecordsContract, ErasureContract
 ):
-    """The whole suite; `store` is an empty store, `again` opens the same one anew.
-
-    A backend that cannot delete every copy of an entity's rows at once sets `forgets = False`.
-    """
+    """The whole suite; `store` is an empty store, `again` opens the same one anew."""

@@ -30,7 +30,6 @@ def moto_server() -> Iterator[Server]:
 class _OnAServer(StoreContract):
     """Each time that the store is opened again it is on another machine, whose cache is empty."""
 
-    forgets = False
     server: Server
 
     @pytest.fixture

@@ -42,8 +42,6 @@ def opened(objects: MemoryObjects, cache: Path) -> ObjectStore:
 class TestObjectStore(StoreContract):
     """Each time that the store is opened again it is on another machine, whose cache is empty."""
 
-    forgets = False
-
     @pytest.fixture
     def store(self, tmp_path: Path) -> Store:
         self.objects, self.cache, self.machines = MemoryObjects(), tmp_path / "cache", 0

@@ -9,7 +9,15 @@ from pathlib import Path
 from typing import TypeVar
 
 from mlforge.errors import StoreError
-from mlforge.store.objects.objects import Blob, ConditionFailed, Entry, NotChanged, Objects, Tag
+from mlforge.store.objects.objects import (
+    Blob,
+    ConditionFailed,
+    Entry,
+    Level,
+    NotChanged,
+    Objects,
+    Tag,
+)
 
 T = TypeVar("T")
 
@@ -76,11 +84,13 @@ class MemoryObjects(Objects):
 
         return self._request("list", folder, answer)
 
-    def folders(self, folder: str) -> list[str]:
-        def answer() -> list[str]:
+    def level(self, folder: str) -> Level:
+        def answer() -> Level:
             start = f"{folder}/" if folder else ""
-            below = (key.removeprefix(start) for key in self.stored if key.startswith(start))
-            return sorted({key.partition("/")[0] for key in below if "/" in key})
+            below = sorted(key.removeprefix(start) for key in self.stored if key.startswith(start))
+            entries = [self._entry(start + key) for key in below if "/" not in key]
+            folders = sorted({start + key.partition("/")[0] for key in below if "/" in key})
+            return Level([entry for entry in entries if entry is not None], folders)
 
         return self._request("list", folder, answer)
 

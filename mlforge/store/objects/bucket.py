@@ -15,7 +15,17 @@ from pathlib import Path
 from typing import Any
 
 from mlforge.errors import MissingExtra, StoreError
-from mlforge.store.objects.objects import Blob, ConditionFailed, Entry, NotChanged, Objects, Tag
+from mlforge.store.objects.objects import (
+    Blob,
+    ConditionFailed,
+    Entry,
+    Level,
+    NotChanged,
+    NotReadable,
+    Objects,
+    Tag,
+)
+from mlforge.store.objects.refusals import is_of_object
 
 _RETRIES = {"max_retries": 6, "retry_timeout": timedelta(seconds=60)}
 _CLIENT = {"allow_http": True}  # an endpoint that is given as http:// is meant so
@@ -39,7 +49,7 @@ class Bucket(Objects):
         """A GET, with If-None-Match where a state is known."""
         obstore = _obstore()
         options = {"if_none_match": unless.e_tag} if unless and unless.e_tag else None
-        with self._errors(f"read {key}"):
+        with self._errors(f"read {key}", of_object=True):
             try:
                 result = obstore.get(self._store, key, options=options)
                 data = bytes(result.bytes())
@@ -69,7 +79,7 @@ class Bucket(Objects):
     def download(self, key: str, path: Path) -> bool:
         """A GET that is written piece by piece."""
         obstore = _obstore()
-        with self._errors(f"read {key}"):
+        with self._errors(f"read {key}", of_object=True):
             try:
                 result = obstore.get(self._store, key)
             except FileNotFoundError:
@@ -81,7 +91,7 @@ class Bucket(Objects):
 
     def look(self, key: str) -> Entry | None:
         """A HEAD."""
-        with self._errors(f"look at {key}"):
+        with self._errors(f"look at {key}", of_object=True):
             try:
                 return _entry(_obstore().head(self._store, key))
             except FileNotFoundError:
@@ -103,11 +113,12 @@ class Bucket(Objects):
             pages = _obstore().list(self._store, folder or None, chunk_size=1000)
             return [_entry(meta) for page in pages for meta in page]
 
-    def folders(self, folder: str) -> list[str]:
+    def level(self, folder: str) -> Level:
         """A LIST with a delimiter."""
         with self._errors(f"list {folder or 'the prefix'}"):
             listing = _obstore().list_with_delimiter(self._store, folder or None)
-        return [prefix.rstrip("/").rpartition("/")[2] for prefix in listing["common_prefixes"]]
+        folders = [prefix.rstrip("/") for prefix in listing["common_prefixes"]]
+        return Level([_entry(meta) for meta in listing["objects"]], folders)
 
     @property
     def is_in_use(self) -> bool:
@@ -147,8 +158,11 @@ class Bucket(Objects):
         return Tag(written.get("e_tag"), written.get("version"))
 
     @contextmanager
-    def _errors(self, deed: str) -> Iterator[None]:
-        """Turn obstore's errors into StoreError, with the address and the advice that fits."""
+    def _errors(self, deed: str, *, of_object: bool = False) -> Iterator[None]:
+        """Turn obstore's errors into StoreError, with the address and the advice that fits.
+
+        of_object: NotReadable, where the server refuses the object alone.
+        """
         exceptions = _obstore().exceptions
         try:
             yield
@@ -161,7 +175,8 @@ class Bucket(Objects):
             elif isinstance(error, exceptions.UnknownConfigurationKeyError):
                 advice = "options has a key that this cloud does not know"
             first = next(iter(str(error).splitlines()), "")
-            raise StoreError(f"{self.url}: cannot {deed}: {advice} ({first[:300]})") from error
+            kind = NotReadable if of_object and is_of_object(str(error)) else StoreError
+            raise kind(f"{self.url}: cannot {deed}: {advice} ({first[:300]})") from error
 
 
 def _take_in_use(url: str) -> None:

@@ -32,8 +32,10 @@ from mlforge.store.local.packs import Packing
 from mlforge.store.local.partials import PartialStore
 from mlforge.store.local.paths import META, well_formed
 from mlforge.store.objects import keys
-from mlforge.store.objects.objects import Objects, Tag, each
+from mlforge.store.objects.objects import NotReadable, Objects, Tag, each
 
+SPOOL = ".spool-"
+"""How folders begin in which a publisher lays partials that lie in packs, each in a file of its own."""
 UNBORN = "unborn"
 """The life of a feature that the bucket has nothing of."""
 _ALONE = Packing(small_rows=0)
@@ -169,7 +171,7 @@ class FeatureCache:
     def _fetch_partial(self, hash_: str) -> None:
         path = self.folder.partial_store.alone(hash_)
         with (
-            suppress(IntegrityError),
+            suppress(IntegrityError, NotReadable),  # what cannot be had is computed again
             self._arriving(path, keys.partial(self.name, hash_)) as arrived,
         ):
             _check_seal(arrived)
@@ -180,6 +182,8 @@ class FeatureCache:
         try:
             with self._arriving(path, keys.partial(self.name, hash_)) as arrived:
                 _check_seal(arrived)
+        except NotReadable as error:
+            return f"may not be read: {error}"
         except IntegrityError as error:
             return str(error) if "bytes" in str(error) else "is missing"
         return None
@@ -190,7 +194,7 @@ class FeatureCache:
         store = self.folder.partial_store
         paths = {hash_: store.alone(hash_) for hash_ in hashes}
         packed = [hash_ for hash_, path in paths.items() if not path.is_file()]
-        spool = self.path / f".spool-{os.getpid()}-{uuid.uuid4().hex}"
+        spool = self.path / f"{SPOOL}{os.getpid()}-{uuid.uuid4().hex}"
         try:
             if packed:
                 spool.mkdir()

@@ -34,7 +34,9 @@ class FeatureDocument:
     highest: the highest version that was ever served. recent: the latest versions, with the generation at which each
     was first served. removing: versions that are gone for readers, with the instant, in UTC microseconds; their objects
     follow. erasing: when the whole feature began to go, None where it does not. swept: how often objects that no version
-    names were deleted. sweeping: when that began, None where it does not go on.
+    names were deleted. sweeping: when that began, None where it does not go on. forgotten: how many changes of what the store has
+    forgotten its writers know, None where nobody has looked yet. scrubbed: how often all was deleted at once that no version
+    names.
     """
 
     born: str = field(default_factory=new_id)
@@ -47,6 +49,8 @@ class FeatureDocument:
     erasing: int | None = None
     swept: int = 0
     sweeping: int | None = None
+    forgotten: int | None = None
+    scrubbed: int = 0
 
     @property
     def generation(self) -> int:
@@ -98,6 +102,8 @@ class FeatureDocument:
                 **({"erasing": self.erasing} if self.erasing is not None else {}),
                 **({"swept": self.swept} if self.swept else {}),
                 **({"sweeping": self.sweeping} if self.sweeping is not None else {}),
+                **({"forgotten": self.forgotten} if self.forgotten is not None else {}),
+                **({"scrubbed": self.scrubbed} if self.scrubbed else {}),
                 "books": self.books.to_json(),
                 "born": self.born,
                 "nonce": self.nonce,
@@ -123,6 +129,8 @@ class FeatureDocument:
                 erasing=document.get("erasing"),
                 swept=int(document.get("swept", 0)),
                 sweeping=document.get("sweeping"),
+                forgotten=document.get("forgotten"),
+                scrubbed=int(document.get("scrubbed", 0)),
                 books=Books.from_json(document["books"]),
             )
 

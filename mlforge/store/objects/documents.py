@@ -33,6 +33,8 @@ class Session:
     """Versions that publishers have left and that nobody can serve any more; their numbers are free."""
     states: FileStateMap | None = None
     """The file states that are to be written with a version, or when the lock ends."""
+    forgotten: int = 0
+    """How many changes of what the store has forgotten the lock's holder knows at least."""
 
 
 class _Listing(NamedTuple):
@@ -56,6 +58,11 @@ class Documents:
         """The session of the feature's lock, if this thread holds it."""
         session = self._sessions.get(name)
         return session if session is not None and session.holder == _holder() else None
+
+    def sessions(self) -> list[Session]:
+        """The sessions of all locks that this thread holds."""
+        holder = _holder()
+        return [each for each in list(self._sessions.values()) if each.holder == holder]
 
     @contextmanager
     def holding(self, name: str, versions: list[Version]) -> Iterator[Session]:

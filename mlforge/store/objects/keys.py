@@ -10,6 +10,7 @@ user_spend/_audit.json                 what the last audit found
 _metadata/store.json                   {"id", "created_at"}: which store this is
 _metadata/locks/<model>.json           the lock that each model was registered with
 _metadata/services/<service>/1.0.0.json   what a version of a service promises
+_metadata/forgotten.json               salted hashes of the entities that are forgotten
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ VERSIONS = "_versions"
 LATEST, SOURCES, AUDIT = "_latest.json", "_sources.json.gz", "_audit.json"
 PARTS, PARTIALS, LINEAGE = "_parts", "_partials", "_lineage"
 IDENTITY, LOCKS = "_metadata/store.json", "_metadata/locks"
-SERVICES = "_metadata/services"
+SERVICES, FORGOTTEN = "_metadata/services", "_metadata/forgotten.json"
 
 
 def meta(name: str, version: Version) -> str:

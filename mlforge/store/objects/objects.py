@@ -41,6 +41,17 @@ class Entry(NamedTuple):
     tag: Tag = Tag(None, None)
 
 
+class Level(NamedTuple):
+    """Objects, and the keys, without a final slash, below which there are further ones."""
+
+    entries: list[Entry]
+    folders: list[str]
+
+
+class NotReadable(StoreError):
+    """The object is there, and its server refuses to read it, while others may be read."""
+
+
 class ConditionFailed(StoreError):
     """The object is not as the request supposed: it exists already, or has changed since it was read."""
 
@@ -53,7 +64,10 @@ class Objects(ABC):
 
     @abstractmethod
     def read(self, key: str, unless: Tag | None = None) -> Blob | None:
-        """The object, or None where there is none; NotChanged where it still is in the state `unless`."""
+        """The object, or None where there is none; NotChanged where it still is in the state `unless`.
+
+        Raises NotReadable for an object that may not be read, as do `download` and `look`.
+        """
 
     @abstractmethod
     def create(self, key: str, data: bytes) -> Tag:
@@ -84,8 +98,12 @@ class Objects(ABC):
         """All objects below `folder/`, at any depth."""
 
     @abstractmethod
+    def level(self, folder: str) -> Level:
+        """Objects and folders directly below `folder/`, or below the prefix for ''."""
+
     def folders(self, folder: str) -> list[str]:
         """The names directly below `folder/`, or below the prefix for '', that have objects below them."""
+        return [below.rpartition("/")[2] for below in self.level(folder).folders]
 
 
 class NotChanged(Exception):

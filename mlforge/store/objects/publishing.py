@@ -2,10 +2,11 @@
 
 The manifest is created where there is none, and the document replaced where it is as it was read: of publishers that
 race, one wins. A manifest names the pointer that its publisher saw, so that whoever finds it unserved knows whether it
-still may be; and the life of the feature's name and how often it was swept, so that nothing is served whose objects were
-deleted since. A manifest that can no longer be served is as good as none: the next publisher of its number puts its own
-in its place, where it is as it was read. It is not deleted, as whoever deletes by key may be late, and hit another's.
-Nonces tell a lost answer from a lost race, and a publisher's own manifest from another's.
+still may be; and the life of the feature's name, how often it was swept, and how much was forgotten, so that nothing is served
+whose objects were deleted since, or that has rows of an entity that was. A manifest that can no longer be served is as good as
+none: the next publisher of its number puts its own in its place, where it is as it was read. It is not deleted, as whoever
+deletes by key may be late, and hit another's. Nonces tell a lost answer from a lost race, and a publisher's own manifest
+from another's.
 """
 
 from __future__ import annotations
@@ -19,14 +20,14 @@ from mlforge.core import clock
 from mlforge.core.failpoints import reach
 from mlforge.core.manifest import Manifest
 from mlforge.core.values import Version
-from mlforge.errors import StoreError, VersionConflict
+from mlforge.errors import IntegrityError, StoreError, VersionConflict
 from mlforge.store.local import io
 from mlforge.store.local.manifest_chunks import named
 from mlforge.store.objects import keys
 from mlforge.store.objects.cache import FeatureCache
 from mlforge.store.objects.document import FeatureDocument, new_id
 from mlforge.store.objects.documents import Documents, Session
-from mlforge.store.objects.objects import ConditionFailed, together
+from mlforge.store.objects.objects import ConditionFailed, NotReadable, together
 from mlforge.store.objects.transaction import ObjectTransaction
 from mlforge.store.records import Books
 from mlforge.store.transaction import Pointer, Snapshot
@@ -41,6 +42,7 @@ class Publisher:
         self._cache, self._documents, self._session = cache, documents, session
         self._objects, self._name, self._born = cache.objects, cache.name, cache.born
         self._nonce, self._swept = new_id(), 0
+        self._forgotten = 0
 
     def publish(
         self,
@@ -58,6 +60,8 @@ class Publisher:
         assert version is not None
         current = self._documents.read(self._name)
         self._swept = current.swept if current else 0
+        known = self._session or current
+        self._forgotten = (known.forgotten or 0) if known else 0
         self._check_pointer(current, snapshot)
         document = self._cache.folder.chunks.written(manifest)
         self._upload(tx, manifest, document, beside)
@@ -73,7 +77,13 @@ class Publisher:
     def _commit(self, snapshot: Snapshot) -> dict[str, Any]:
         """The circumstances in which the version may be served; see `settle`."""
         after = _after(snapshot.pointer)
-        return {"nonce": self._nonce, "after": after, "born": self._born, "swept": self._swept}
+        return {
+            "nonce": self._nonce,
+            "after": after,
+            "born": self._born,
+            "swept": self._swept,
+            "forgotten": self._forgotten,
+        }
 
     def _check_pointer(self, document: FeatureDocument | None, snapshot: Snapshot) -> None:
         is_gone = document is None or not document.is_alive(self._born)
@@ -81,6 +91,8 @@ class Publisher:
             raise VersionConflict(f"{self._name}: another publisher was faster; refresh again")
         if document and (document.sweeping is not None or document.swept != self._swept):
             raise VersionConflict(f"{self._name}: objects were deleted meanwhile; refresh again")
+        if document and (document.forgotten or 0) > self._forgotten:
+            raise VersionConflict(f"{self._name}: entities were forgotten meanwhile; refresh again")
 
     def _upload(
         self,
@@ -212,7 +224,10 @@ def _left(cache: FeatureCache, documents: Documents, versions: Sequence[Version]
     if document is None:
         return left
     for version in filter(document.is_unserved, versions):
-        commit = (cache.document(version) or {}).get(_COMMIT)
+        try:
+            commit = (cache.document(version) or {}).get(_COMMIT)
+        except (IntegrityError, NotReadable):
+            continue  # nobody knows what it says: its number stays taken, and it is not served
         if commit is None:
             continue
         if commit.get("born", document.born) != document.born:
@@ -241,6 +256,7 @@ def _has_lost(commit: Mapping[str, Any], document: FeatureDocument) -> bool:
     return bool(
         commit.get("born", document.born) != document.born
         or commit.get("swept", document.swept) < document.swept
+        or commit.get("forgotten", 0) < (document.forgotten or 0)
         or commit["after"][1] < document.generation
     )
 
@@ -249,7 +265,11 @@ def _served_after(
     document: FeatureDocument, version: Version, seen: FeatureDocument
 ) -> FeatureDocument:
     """The document with a version served, if nothing of that has changed since it was seen."""
-    is_as_seen = document.pointer == seen.pointer and document.swept == seen.swept
+    is_as_seen = (document.pointer, document.swept, document.forgotten) == (
+        seen.pointer,
+        seen.swept,
+        seen.forgotten,
+    )
     is_whole = document.is_alive(seen.born) and document.sweeping is None
     if is_as_seen and is_whole and version not in document.removing:
         return document.serving(version)

@@ -60,7 +60,7 @@ def sweep(
         return
     expired = [v for v, since in document.removing.items() if now - since >= grace_us]
     remaining = [v for v in versions if v not in expired and not document.is_unserved(v)]
-    old, known = _old_keys(cache, now, grace_us), _named_keys(cache, remaining)
+    old, known = _old_keys(cache, now, grace_us), _named_or_unknown(cache, remaining)
     spare = old - known if known is not None else set()
     if not spare and not expired:
         return
@@ -71,10 +71,53 @@ def sweep(
             documents.change(cache.name, partial(_without, versions=expired))
         # What was made and not served by now never will be, as the sweep has begun.
         stored = [version for version in cache.versions() if not document.is_unserved(version)]
-        named_by_now = _named_keys(cache, stored)
+        named_by_now = _named_or_unknown(cache, stored)
         if named_by_now is not None:
             is_spare = partial(_is_old, now=now, grace_us=grace_us)
             _delete(cache.objects, sorted(spare - named_by_now), is_spare, until)
+
+
+def scrub(cache: FeatureCache, documents: Documents, hashes: Collection[str]) -> set[str]:
+    """Delete at once, however young they are, partials and all that no version names, with the versions that are gone for readers.
+
+    Call with the lock of the feature held. Returns the keys of objects that versions name. Raises StoreBusy while another machine
+    deletes, and as a manifest that cannot be read does.
+    """
+    if documents.read(cache.name) is None:
+        return set()
+    try:
+        while (named := _scrubbed_for_a_while(cache, documents, hashes)) is None:
+            pass
+    except _AtWork:
+        raise StoreBusy(
+            f"{cache.name}: another machine deletes what it no longer needs; try again"
+        ) from None
+    documents.change(cache.name, lambda now: replace(now, scrubbed=now.scrubbed + 1))
+    return named
+
+
+def _scrubbed_for_a_while(
+    cache: FeatureCache, documents: Documents, hashes: Collection[str]
+) -> set[str] | None:
+    """Scrub for as long as others wait; returns what versions name, None if more is left to delete."""
+    until = time.monotonic() + _SWEEP_S
+    with _sweeping(cache, documents) as document:
+        gone = list(document.removing)
+        cache.objects.delete([keys.meta(cache.name, version) for version in gone])
+        left = documents.change(cache.name, partial(_without, versions=gone))
+        named = named_keys(cache, left) - {keys.partial(cache.name, hash_) for hash_ in hashes}
+        spare = sorted({entry.key for entry in _stored(cache)} - named)
+        for start in range(0, len(spare), _BATCH):
+            if time.monotonic() >= until:
+                return None
+            cache.objects.delete(spare[start : start + _BATCH])
+            reach("scrub.deleted")
+    return named
+
+
+def named_keys(cache: FeatureCache, document: FeatureDocument) -> set[str]:
+    """Keys of the objects that the versions name which readers have, or had; raises as a manifest that cannot be read does."""
+    return _named(cache, [v for v in cache.versions() if not document.is_unserved(v)])
 
 
 def _without(document: FeatureDocument, versions: Collection[Version]) -> FeatureDocument:
@@ -175,21 +218,26 @@ def _finish_erasing(documents: Documents, objects: Objects, name: str) -> None:
     erase(documents, objects, name)
 
 
+def _stored(cache: FeatureCache) -> Iterator[Entry]:
+    """The objects that versions name."""
+    for folder in (keys.PARTS, keys.PARTIALS, keys.LINEAGE):
+        yield from cache.objects.entries(f"{cache.name}/{folder}")
+
+
 def _old_keys(cache: FeatureCache, now: int, grace_us: int) -> set[str]:
-    return {
-        entry.key
-        for folder in (keys.PARTS, keys.PARTIALS, keys.LINEAGE)
-        for entry in cache.objects.entries(f"{cache.name}/{folder}")
-        if _is_old(entry, now, grace_us)
-    }
+    return {entry.key for entry in _stored(cache) if _is_old(entry, now, grace_us)}
 
 
-def _named_keys(cache: FeatureCache, versions: Iterable[Version]) -> set[str] | None:
+def _named_or_unknown(cache: FeatureCache, versions: Iterable[Version]) -> set[str] | None:
     """Keys of the objects that versions name; None where a manifest cannot be read."""
     try:
-        manifests = [cache.manifest(version) for version in versions]
+        return _named(cache, versions)
     except StoreError:
         return None
+
+
+def _named(cache: FeatureCache, versions: Iterable[Version]) -> set[str]:
+    manifests = [cache.manifest(version) for version in versions]
     return {key for manifest in manifests if manifest for key in _keys_of(cache, manifest)}
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -18,11 +18,10 @@ from typing import Any
 
 from mlforge.core import arguments
 from mlforge.core.failpoints import reach
-from mlforge.core.forgotten import Forgotten
 from mlforge.core.manifest import Manifest, Part, VersionSummary
 from mlforge.core.signatures import named_methods
 from mlforge.core.values import Duration, Version, is_name
-from mlforge.errors import IntegrityError, UnsupportedStore
+from mlforge.errors import IntegrityError
 from mlforge.store import manifest_json
 from mlforge.store.addresses import checked_bucket, folder_name
 from mlforge.store.base import Store
@@ -36,12 +35,13 @@ from mlforge.store.local.paths import META, checked
 from mlforge.store.local.store import LocalStore
 from mlforge.store.objects import apart, keys, removal
 from mlforge.store.objects.bucket import Bucket
-from mlforge.store.objects.cache import FeatureCache
-from mlforge.store.objects.cached import CachedStore
+from mlforge.store.objects.cache import SPOOL, FeatureCache
 from mlforge.store.objects.document import FeatureDocument
 from mlforge.store.objects.documents import Documents
+from mlforge.store.objects.erasing import ErasingStore
+from mlforge.store.objects.forgotten import ForgottenObject
 from mlforge.store.objects.identity import Identity
-from mlforge.store.objects.objects import Objects, each, together
+from mlforge.store.objects.objects import NotReadable, Objects, each, together
 from mlforge.store.objects.publishing import Publisher, settle
 from mlforge.store.objects.recorded import RecordedStore
 from mlforge.store.objects.records import FileStates
@@ -54,7 +54,7 @@ _CACHE = "~/.cache/mlforge"
 
 
 @named_methods
-class ObjectStore(CachedStore, RecordedStore):
+class ObjectStore(ErasingStore, RecordedStore):
     """A store below an address such as `s3://bucket/feature_store`, `gs://…` or `az://container/…`.
 
     cache: the folder of this machine in which immutable objects are kept at hand, by default `~/.cache/mlforge`;
@@ -90,6 +90,7 @@ class ObjectStore(CachedStore, RecordedStore):
         self._trimmer = Trimmer(self.cache, self._cache_bytes)
         self._caches: dict[tuple[str, str], FeatureCache] = {}
         self._states = FileStates(self._objects)
+        self._forgotten = ForgottenObject(self._objects)
         self._identity = Identity(self._objects, self.cache, self._asked)
 
     def located_at(self, folder: Path) -> ObjectStore:
@@ -147,10 +148,17 @@ class ObjectStore(CachedStore, RecordedStore):
     # Features and versions
 
     def features(self) -> list[str]:
-        """Features whose document names a served version."""
+        """Features whose document names a served version, or cannot be read, which their own reads tell."""
         names = [name for name in self._objects.folders("") if is_name(name)]
-        each(self._documents.refreshed, names)
-        return sorted(name for name in names if self._pointer_known(name) is not None)
+        served = each(self._is_served, names)
+        return sorted(name for name, is_served in zip(names, served, strict=True) if is_served)
+
+    def _is_served(self, name: str) -> bool:
+        try:
+            document = self._documents.refreshed(name)
+        except (IntegrityError, NotReadable):
+            return True
+        return document is not None and document.pointer is not None
 
     def versions(self, name: str) -> list[Version]:
         """Versions that were served and are not being removed; to the lock's holder also one that was made, but held."""
@@ -245,42 +253,6 @@ class ObjectStore(CachedStore, RecordedStore):
             removal.hide(self._documents, name, version)
             shutil.rmtree(folder, ignore_errors=True)
 
-    def erase(self, name: str) -> None:
-        """Delete all objects of the feature but its document, which says that the name is free."""
-        document = self._documents.read(checked(name))
-        if document is None:
-            return
-        served = document.pointer.version if document.pointer else None
-        versions = self.versions(name)
-        for version in [v for v in versions if v != served]:
-            self.remove(name, version)
-        with ExitStack() as leases:
-            if served is not None:
-                path = self._files(name).path / str(served) / META
-                with suppress(FileNotFoundError, NotADirectoryError):
-                    leases.enter_context(unshared(path, f"{name} {served}"))
-            removal.erase(self._documents, self._objects, name)
-        shutil.rmtree(self.cache / document.born / name, ignore_errors=True)
-        self._states.forget(name)
-        session = self._documents.session(name)
-        if session is not None:
-            session.versions, session.states = [], None
-
-    def forgotten(self) -> Forgotten:
-        """None: see `write_forgotten`."""
-        return Forgotten()
-
-    def write_forgotten(self, forgotten: Forgotten) -> None:
-        """Refused: objects that no version names stay for the grace period, so nothing is gone at once."""
-        raise UnsupportedStore(
-            f"{self!r} forgets no entity: what its versions no longer name stays in the bucket for {self.grace}; take "
-            "the rows out of the sources, build, prune the versions before, and prune again after that time"
-        )
-
-    def scrub(self, name: str, hashes: Collection[str], sorted_by: str | None = None) -> None:
-        """Refused, as `write_forgotten`."""
-        self.write_forgotten(Forgotten())
-
     def check_manifest(self, manifest: Manifest) -> list[str]:
         """Compare what the bucket has: the manifest with its own hashes, and each part's bytes with its hash."""
         assert manifest.version is not None
@@ -294,7 +266,7 @@ class ObjectStore(CachedStore, RecordedStore):
     def _part_fault(self, cache: FeatureCache, part: Part) -> str | None:
         try:
             cache.fetch_part(part.hash)
-        except IntegrityError as error:
+        except (IntegrityError, NotReadable) as error:
             return str(error)
         return None
 
@@ -309,6 +281,7 @@ class ObjectStore(CachedStore, RecordedStore):
                 if removal.finish(self._documents, self._objects, name):
                     session.versions = self._listed(name)
                 self._recover(name)
+                self._note_forgotten(name, session)
                 settle(self._files(name), self._documents, session, session.versions)
                 try:
                     yield
@@ -336,7 +309,8 @@ class ObjectStore(CachedStore, RecordedStore):
         cache = self._writable(name)
         for entry in os.scandir(cache.path):
             path = Path(entry.path)
-            if entry.name.startswith(staging.PREFIX) and staging.is_litter(path):
+            is_staged = entry.name.startswith(staging.PREFIX) and staging.is_litter(path)
+            if is_staged or entry.name.startswith(SPOOL):
                 shutil.rmtree(path, ignore_errors=True)
         cache.folder.partial_store.recover()
         cache.folder.tiles.clean()
@@ -390,6 +364,9 @@ class ObjectStore(CachedStore, RecordedStore):
 
     def index(self) -> dict[str, dict[str, Any]]:
         """An entry for each feature's served version."""
-        pointers = {name: self._pointer_known(name) for name in self.features()}
-        served = [self.manifest(name, p.version) for name, p in pointers.items() if p is not None]
-        return index.lines_of(served)
+        lines: dict[str, dict[str, Any]] = {}
+        for name in self.features():
+            with suppress(IntegrityError, NotReadable):  # whoever reads the feature is told
+                served = self.latest(name)
+                lines |= index.lines_of([served] if served else [])
+        return lines

@@ -1,0 +1,32 @@
+"""Whose fault a server's refusal to read is: that of one object, or of whoever asks."""
+
+from __future__ import annotations
+
+import re
+
+_STATUS = re.compile(r"status code: (\d{3})")
+_CODE = re.compile(r"<Code>\s*([\w.]+)\s*</Code>")
+_OF_OBJECTS = {"400", "403", "409", "410", "451"}
+"""Statuses of what may not be read: denied, in an archive, or encrypted with a key that is not at hand."""
+_WITHOUT_REASON = {"403", "409"}
+"""Statuses that say so without a code, as answers to HEAD have none."""
+_OF_CALLERS = {
+    *("AuthenticationFailed", "AuthorizationHeaderMalformed", "ExpiredToken", "InvalidAccessKeyId"),
+    *("InvalidAuthenticationInfo", "InvalidSecurity", "InvalidToken", "NotSignedUp"),
+    *("RequestExpired", "RequestTimeTooSkewed", "RequestTimeout", "SignatureDoesNotMatch"),
+    *("TokenRefreshRequired", "AccountProblem", "AllAccessDisabled", "NoSuchBucket"),
+}
+"""Codes that name the credentials, the clock or the bucket: all objects are refused alike."""
+
+
+def is_of_object(told: str) -> bool:
+    """Whether the text of an error says that a server refuses this object, while others may be read.
+
+    False where it is not sure: then whoever asks waits, rather than going on without objects that are well.
+    """
+    status, code = _STATUS.search(told), _CODE.search(told)
+    if status is None:
+        return False
+    if code is None:
+        return status[1] in _WITHOUT_REASON
+    return status[1] in _OF_OBJECTS and code[1] not in _OF_CALLERS
