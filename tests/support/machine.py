@@ -13,6 +13,7 @@ import math
 import os
 import shutil
 import tempfile
+import uuid
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
@@ -37,11 +38,14 @@ from mlforge.maintenance.retention import Retention
 from mlforge.maintenance.sampling import ALL
 from mlforge.online import RedisStore
 from mlforge.online.prefetch import ROOM, read_ahead
-from mlforge.store import LocalStore
+from mlforge.store import LocalStore, ObjectStore, Store
 from mlforge.store.local.packs import Packing
+from mlforge.store.objects.objects import Objects
 from tests.support import histories, kernels, oracle
 from tests.support.agreement import TALLY, same, same_rows
 from tests.support.histories import UNITS, Plan, Row, World
+from tests.support.object_servers import BUCKET, Server, seaweed
+from tests.support.objects import MemoryObjects
 from tests.support.oracle import Cell
 from tests.support.reader import READER, Reader
 from tests.support.registry import Killed, Registry, die
@@ -100,6 +104,23 @@ def server_url() -> str:
     server = started(config={"save": ""})
     atexit.register(server.stop)
     return f"redis://127.0.0.1:{server.port}/0"
+
+
+@functools.cache
+def server_of_buckets() -> Server:
+    """A real server of S3 that this process owns."""
+    held = ExitStack()
+    atexit.register(held.close)
+    return held.enter_context(seaweed(scratch()))
+
+
+def a_bucket(place: str) -> tuple[str, Mapping[str, str] | None, Objects | None] | None:
+    """An empty place in a bucket, with the options and the client that reach it; None for a folder."""
+    if place == "folder":
+        return None
+    if place == "bucket in memory":
+        return "s3://memory/store", None, MemoryObjects()
+    return f"s3://{BUCKET}/{uuid.uuid4().hex}", server_of_buckets().options, None
 
 
 def scratch() -> Path:
@@ -203,6 +224,8 @@ def signs_of_zero(*snapshots: Snapshot) -> bool:
 class Machine(Registry):
     """One history of one feature."""
 
+    places: Sequence[str] = ("folder", "folder", "bucket in memory")
+
     def __init__(self) -> None:
         super().__init__()
         TALLY["histories"] += 1
@@ -218,6 +241,7 @@ class Machine(Registry):
         self.reader: Reader | None = None
         self.trained: Trained | None = None
         self.sets = itertools.count()
+        self.processes = itertools.count()
         self.defaults: dict[str, tuple[Any, Any]] = {}
         self.served_defaults: dict[str, tuple[Any, Any]] = {}
 
@@ -243,7 +267,10 @@ class Machine(Registry):
         self.client.flushdb()
         self.ttl = data.draw(st.sampled_from([None, 7 * 86_400]), label="ttl")
         self.online_store = self.opened(data)
-        self.store = LocalStore(self.root / "store", TINY_PACKS)
+        self.place = data.draw(st.sampled_from(self.places), label="the store lies in")
+        self.bucket = a_bucket(self.place)
+        TALLY[f"histories in a {self.place}"] += 1
+        self.store = self.reopened()
         self.room = data.draw(st.sampled_from([0, 12, ROOM]), label="values read ahead at most")
         self.chained = data.draw(
             st.sampled_from([False, False, False, True]), label="a feature reads it"
@@ -253,6 +280,14 @@ class Machine(Registry):
         self.write("a.parquet", data.draw(histories.rows(self.world), label="a.parquet"))
         self.open()
         self.then(data.draw(st.sampled_from(["build", "build online"])), data)
+
+    def reopened(self) -> Store:
+        """The store as another process has it: in a bucket, one of two machines, each with a cache of its own."""
+        if self.bucket is None:
+            return LocalStore(self.root / "store", TINY_PACKS)
+        cache = self.root / f"cache{next(self.processes) % 2}"
+        url, options, objects = self.bucket
+        return ObjectStore(url, cache, options, TINY_PACKS, grace="1us", objects=objects)
 
     def opened(self, data: st.DataObject) -> DyingStore:
         """The online store, whichever layout its rows are to have from now on."""
@@ -411,7 +446,7 @@ class Machine(Registry):
         """A new process, perhaps with the other engine, perhaps with rows in the other layout online."""
         self.engine = data.draw(st.sampled_from(["polars", "duckdb"]), label="engine")
         self.online_store = self.opened(data)
-        self.store = LocalStore(self.root / "store", TINY_PACKS)
+        self.store = self.reopened()
         self.open()
         self.then(then, data)
 
@@ -506,7 +541,7 @@ class Machine(Registry):
                 )
         finally:
             failpoints.disarm()
-        self.store = LocalStore(self.root / "store", TINY_PACKS)
+        self.store = self.reopened()
         self.open()
         if before:
             _as_stored(self.versions[before[-1]], self.store.read(self.name, before[-1]))
@@ -533,7 +568,7 @@ class Machine(Registry):
         finally:
             failpoints.disarm()
         TALLY["tidyings"] += 1
-        self.store = LocalStore(self.root / "store", TINY_PACKS)
+        self.store = self.reopened()
         self.open()
         left = self.store.list_versions(self.name)
         assert left == list(self.versions) if keep_all else left[-1] == self.latest()

@@ -23,8 +23,7 @@ from mlforge.core import clock, failpoints
 from mlforge.errors import FeatureNotFound
 from mlforge.registry.forgetting import entities_of, forget
 from mlforge.registry.locks import lock_changes
-from mlforge.store import LocalStore
-from mlforge.store.local.packs import Packing
+from mlforge.store import Store
 from tests.support import oracle
 from tests.support.agreement import TALLY
 from tests.support.histories import KEYS, NAME, Plan, Row, World
@@ -32,10 +31,9 @@ from tests.support.histories import KEYS, NAME, Plan, Row, World
 DATA = st.data()
 MODEL = "model"
 NAMES = (NAME, "other", "f2")
-TINY_PACKS = Packing(small_rows=4, at_least=2, pack_rows=8, grace_s=0)
 RENAMING = ("nowhere", "rename.noted", "rename.made_room", "rename.moved", "rename.settled")
 FORGETTING = ("nowhere", "forgotten.written", "publish.renamed", "forget.rewritten", "forget.removed",
-              "partials.scrubbed")  # fmt: skip
+              "partials.scrubbed", "scrub.deleted")  # fmt: skip
 Defaults = Mapping[str, tuple[Any, Any]]
 
 
@@ -81,7 +79,9 @@ class Registry(RuleBasedStateMachine):
     root: Path
     files: dict[str, list[Row]]
     versions: dict[str, Any]
-    store: LocalStore
+    store: Store
+    reopened: Callable[[], Store]
+    place: str
     definitions: Definitions
     defaults: dict[str, tuple[Any, Any]]
     served: Any
@@ -183,7 +183,7 @@ class Registry(RuleBasedStateMachine):
 
     # -- names
 
-    @precondition(lambda self: self.versions)
+    @precondition(lambda self: self.versions and self.place == "folder")
     @rule(
         data=DATA,
         place=st.sampled_from(RENAMING),
@@ -200,7 +200,7 @@ class Registry(RuleBasedStateMachine):
                 self.store.rename(old, new)
         finally:
             failpoints.disarm()
-        self.store = LocalStore(self.root / "store", TINY_PACKS)
+        self.store = self.reopened()
         self.store.rename(old, new)
         TALLY["renames"] += 1
         with pytest.raises(FeatureNotFound, match=f"{old} was renamed to {new}"):
@@ -233,7 +233,7 @@ class Registry(RuleBasedStateMachine):
                 forget(self.definitions, entities)
         finally:
             failpoints.disarm()
-        self.store = LocalStore(self.root / "store", TINY_PACKS)
+        self.store = self.reopened()
         self.open()
         with clock.fixed(self.now):
             outcome = forget(self.definitions, entities)
