@@ -49,6 +49,7 @@ from mlforge.sources.source_reading import SourceReading
 from mlforge.store import Books, Snapshot, Store, Transaction
 from mlforge.store.changes import EventDiff, VersionsDiff
 from mlforge.store.integrity import intact
+from mlforge.store.records import Sealed
 
 log = get_logger("mlforge.build")
 _ATTEMPTS = 5
@@ -155,7 +156,8 @@ class _Refresh:
         """The version that follows a snapshot, if one does."""
         if snapshot.books.hold and snapshot.books.by_person and not self.options.attended:
             return self._unchanged(snapshot, "held", held=snapshot.books.hold)
-        with self.source.reading(_unchanged_stats(snapshot)) as listing:
+        source = _sealed(self.source, snapshot, is_believed=not self.options.full)
+        with source.reading(_unchanged_stats(snapshot)) as listing:
             if not listing.exists:
                 return self._nothing(snapshot, self.source.absence(listing))
             intake = self._ingest(listing, snapshot)
@@ -280,6 +282,7 @@ class _Refresh:
             ignored={ignored.path: ignored.reason for ignored in listing.ignored},
             description=self.feature.description,
             tags=self.feature.tags,
+            sealed=Sealed(listing.sealed_until, self.source.text) if listing.sealed_until else None,
         )
         self._write_books(snapshot, now)
         if intake.file_states != snapshot.file_states:
@@ -357,6 +360,16 @@ def _set_aside(intake: Intake) -> dict[str, str]:
     """The hash of the content of each file that is set aside, by path; empty where it was not read."""
     states = intake.file_states
     return {p: states[p].hash if p in states else "" for p in intake.quarantine}
+
+
+def _sealed(source: RowSource, snapshot: Snapshot, *, is_believed: bool) -> RowSource:
+    """The source without partitions that earlier refreshes of this very source found sealed."""
+    if source.sealed_after is None:
+        return source
+    sealed = snapshot.books.sealed
+    until = sealed.until if sealed and sealed.source == source.text else 0
+    stats = {path: state[:4] for path, state in snapshot.file_states.items()}
+    return source.sealed(until, stats, is_believed=is_believed)
 
 
 def _unchanged_stats(snapshot: Snapshot) -> Mapping[str, Stat] | None:

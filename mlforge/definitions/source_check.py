@@ -66,7 +66,7 @@ def check_source(definitions: Definitions, name: str) -> Check:
     dropped = {reason: count for reason, count in dropped.items() if count}
     nothing = source.why_nothing(listing)
     lacking = [] if nothing is None else [Problem(None, "SourceError", f"{name}: {nothing}")]
-    warnings = intake.warnings
+    warnings = (*listing.notes, *intake.warnings)
     if nothing is None and not listing.exists:
         warnings = (source.absence(listing),)
     elif nothing is None and not listing.stats:

@@ -26,19 +26,31 @@ def source_of(feature: Feature, root: Path, store: Store, *, follow_links: bool)
         (name, _files(feature.name, texts, root, follow_links=follow_links))
         for name, texts in feature.tables.items()
     )
+    if feature.sealed_after and (feature.upstream or not all(map(as_path, feature.sources))):
+        raise DefinitionError(
+            f"{feature.name}: sealed_after is of sources in buckets, and {feature.source} is none; leave it out"
+        )
     if feature.upstream is not None:
         return FeatureSource(store, feature.upstream, tables)
-    rows = _files(feature.name, feature.sources, root, follow_links=follow_links)
+    sealed_after = feature.sealed_after.us if feature.sealed_after else None
+    rows = _files(
+        feature.name, feature.sources, root, follow_links=follow_links, sealed_after=sealed_after
+    )
     return replace(rows, tables=tables)
 
 
 def _files(
-    feature: str, texts: Sequence[str], root: Path, *, follow_links: bool
+    feature: str,
+    texts: Sequence[str],
+    root: Path,
+    *,
+    follow_links: bool,
+    sealed_after: int | None = None,
 ) -> Source | ObjectSource:
     """Files of this machine, or objects of buckets."""
     in_buckets = [as_path(text) is not None for text in texts]
     if all(in_buckets):
-        return ObjectSource.of(texts)
+        return ObjectSource.of(texts, sealed_after)
     if any(in_buckets):
         raise DefinitionError(
             f"{feature}: a source is of folders or of buckets, not of both: {', '.join(texts)}; bring the files to one of them"

@@ -19,7 +19,7 @@ from mlforge.core.metrics import Rolling, ToDate
 from mlforge.core.signatures import named_arguments, named_methods
 from mlforge.core.time_model import ONLINE_CLOCKS, OnlineClock
 from mlforge.core.validators import REQUIRED, Rule
-from mlforge.core.values import FEATURE, check_name
+from mlforge.core.values import FEATURE, Duration, check_name
 from mlforge.errors import DefinitionError, did_you_mean
 from mlforge.features.code_hash import CodeState
 from mlforge.features.defaults import parse_defaults
@@ -54,6 +54,8 @@ class Feature:
     """Sources of the function's further arguments, by their names."""
     defaults: Mapping[str, Any] = field(default_factory=dict)
     """Values that take the place of null in answers, by column; nothing that is stored has them, and no hash."""
+    sealed_after: Duration | None = None
+    """How long the time of a folder of the source is over before it is not listed again; None for never."""
     leaves_closed_out: bool = False
     """Whether a metric without an offset leaves its `closed` to the default."""
 
@@ -132,6 +134,7 @@ def feature(
     owner: str | None = None,
     columns: Mapping[str, str] | None = None,
     defaults: Mapping[str, Any] | None = None,
+    sealed_after: str | timedelta | None = None,
 ) -> Callable[[Function], Feature]:
     """Make a feature of a function from the source's rows to events.
 
@@ -156,6 +159,8 @@ def feature(
         They are for people, as `description` is, which by default is the function's docstring: a change makes no version.
     defaults: column -> value that takes the place of null in answers of training and online reads, of this feature and
         of services. What is stored has none, so the feature's own `derive` sees null, and a change makes no version.
+    sealed_after: of a source in a bucket whose folders are named after times (`date=2026-11-01/`, `2026/11/01/`): folders whose
+        time has been over for so long (`"2d"`) are not listed again.
 
     The function takes and returns a polars DataFrame (a LazyFrame may be returned). Files that it reads by
     itself are refused: their changes would go unnoticed.
@@ -200,6 +205,9 @@ def feature(
             if incremental is None
             else flag(incremental, f"{own_name}: incremental"),
             tables=further,
+            sealed_after=None
+            if sealed_after is None
+            else Duration.parse(sealed_after, f"{own_name}: sealed_after"),
             leaves_closed_out=any(one.closed is None and one.offset is None for one in metrics),
         )
 

@@ -79,6 +79,14 @@ def pin(
     return ordered
 
 
+def list_anew(store: Store, name: str) -> None:
+    """Have the next refresh list all of a feature's source, also partitions that were sealed."""
+    with store.lock(name):
+        books = store.books(name)
+        if books.sealed is not None:
+            store.write_books(name, replace(books, sealed=None))
+
+
 def prune(
     store: Store, names: Iterable[str], rule: Retention, *, dry_run: bool = False
 ) -> list[Pruned]:

@@ -19,7 +19,8 @@ class Listing:
     the source's tables, by their names. folders: the state of each folder that was listed (see `Walk`).
     version: of files that are one table, the version that they are (`user_spend@1.0.3`): all of them count or
     none. located: where files lie that are not at their paths below the root. remote: by which files are read that
-    are no files of this machine. notes: what to warn of.
+    are no files of this machine. notes: what to warn of. sealed_until: the instant from before which
+    partitions are sealed by now, in UTC microseconds; 0 of a source that seals none.
     """
 
     root: Path
@@ -33,6 +34,7 @@ class Listing:
     remote: Remote | None = None
     located: Mapping[str, Path] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    sealed_until: int = 0
 
     @property
     def files(self) -> tuple[SourceFile, ...]:

@@ -19,6 +19,8 @@ class RowSource(ABC):
     """The sources of the function's further arguments, by their names."""
     places: tuple[Place, ...]
     """The places that a scan walks over; empty of a source that lists its files otherwise."""
+    sealed_after: int | None = None
+    """How long a partition's time is over, in microseconds, before it is not listed again; None for never."""
 
     @property
     @abstractmethod
@@ -74,6 +76,20 @@ class RowSource(ABC):
     @abstractmethod
     def why_nothing(self, listing: Listing) -> str | None:
         """The likely mistake that left a listing without files; None where there is none."""
+
+    def sealed(
+        self, until: int, known: Mapping[str, Stat], *, is_believed: bool = True
+    ) -> RowSource:
+        """The source, of which partitions are not listed again that were sealed by an instant; itself, where it seals none.
+
+        until: the `sealed_until` of the listing before, UTC microseconds. known: the stats of files at that listing, by path.
+        is_believed: False to list all once more, and to note what came into sealed partitions.
+        """
+        return self
+
+    def is_sealed(self, path: str, until: int) -> bool:
+        """Whether a path lies in a partition that was sealed by an instant."""
+        return False
 
     @property
     def is_polled(self) -> bool:

@@ -37,12 +37,12 @@ class Remote(ABC):
     def fetch(self, path: str, stat: FileStat) -> bytes | None:
         """The bytes of a file in the state of a stat; None where it is gone, or in another state by now.
 
-        Raises StoreError if no answer comes.
+        Raises NotReadNow for a file that alone may not be read, StoreError if no answer comes.
         """
 
     @abstractmethod
     def has(self, path: str) -> bool:
-        """Whether there is a file at a path now, in whatever state; raises as `fetch`."""
+        """Whether there is a file at a path now, in whatever state; StoreError if no answer comes."""
 
 
 class SourceFile(NamedTuple):

@@ -86,6 +86,13 @@ class DriftNote:
         return self.psi >= self.limit
 
 
+class Sealed(NamedTuple):
+    """Partitions of a source from before an instant, in UTC microseconds, which is as the file states say."""
+
+    until: int
+    source: str
+
+
 @dataclass(frozen=True)
 class Books:
     """Quarantine, hold, pins, ignored files, and the description and tags of the latest definition.
@@ -93,7 +100,8 @@ class Books:
     hold: why a person must decide, None where nobody must. by_person: a person holds the feature, so that only
     a person lets it go on; otherwise a refresh may find that the reason has gone. pins: versions that people keep.
     sets: versions that training sets keep, by the set's id. defaults: values for nulls in answers, by column, as
-    `described_default` has them. drift: the last judgement of each column that has a rule of drift.
+    `described_default` has them. drift: the last judgement of each column that has a rule of drift. sealed: which partitions of the
+    source are not listed again.
     """
 
     quarantine: Mapping[str, Quarantined] = field(default_factory=dict)
@@ -106,6 +114,7 @@ class Books:
     sets: Mapping[str, SetPin] = field(default_factory=dict)
     defaults: Mapping[str, Any] = field(default_factory=dict)
     drift: Mapping[str, DriftNote] = field(default_factory=dict)
+    sealed: Sealed | None = None
 
     @property
     def kept(self) -> frozenset[str]:
@@ -131,6 +140,7 @@ class Books:
             "tags": list(self.tags),
             **({"sets": self._sets_json()} if self.sets else {}),
             **({"defaults": dict(self.defaults)} if self.defaults else {}),
+            **({"sealed": self.sealed._asdict()} if self.sealed else {}),
             **(
                 {"drift": {c: asdict(note) for c, note in self.drift.items()}} if self.drift else {}
             ),
@@ -168,6 +178,7 @@ class Books:
             },
             defaults=document.get("defaults", {}),
             drift={c: DriftNote(**note) for c, note in document.get("drift", {}).items()},
+            sealed=Sealed(**document["sealed"]) if document.get("sealed") else None,
         )
 
 

@@ -10,8 +10,10 @@ import pytest
 
 from mlforge.build.result import BuildResult
 from mlforge.errors import BuildError, DefinitionError, SourceError, StoreError
-from mlforge.store import object_source
+from mlforge.store import bucket_place
 from mlforge.store.object_source import ObjectSource
+from mlforge.store.objects import refusals
+from mlforge.store.objects.objects import NotReadable
 from tests.support.objects import MemoryObjects
 from tests.support.projects import Project, column, rows
 
@@ -22,7 +24,7 @@ DROPS = "s3://shop/drops/"
 def bucket(monkeypatch: pytest.MonkeyPatch) -> MemoryObjects:
     """The only bucket that there is."""
     objects = MemoryObjects()
-    monkeypatch.setattr(object_source, "_bucket", lambda url: objects)
+    monkeypatch.setattr(bucket_place, "_bucket", lambda url: objects)
     return objects
 
 
@@ -213,3 +215,88 @@ def test_tables_may_lie_in_a_bucket_or_beside_one(bucket, tmp_path):
     for source, table in ((DROPS, "rates.parquet"), ("events", "s3://shop/rates.parquet")):
         project.build(project.define(converted, source=source, tables={"rates": table}))
         assert column(project.store.read("spend"), "amount__sum__7d", user_id=1) == [6.0]
+
+
+# Objects that may not be read
+
+
+def refuse(bucket: MemoryObjects, *keys: str, deeds: tuple[str, ...] = ("read", "look")) -> None:
+    """Have the server list these objects, and refuse to read them."""
+
+    def answer(deed: str, key: str) -> None:
+        if deed in deeds and key in keys:
+            raise NotReadable(f"s3://shop: cannot {deed} {key}: 403 Forbidden")
+
+    bucket.before = answer
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_an_object_that_may_not_be_read_is_set_aside_and_the_others_count(bucket, tmp_path, whole):
+    project = Project(tmp_path)
+    spend = project.define(source=DROPS, incremental=not whole)
+    put(bucket, "drops/a.parquet", rows((1, 0.0, 1.0)))
+    project.build(spend)
+    put(bucket, "drops/b.parquet", rows((2, 1.0, 2.0)))
+    put(bucket, "drops/c.parquet", rows((3, 2.0, 3.0)))
+    refuse(bucket, "drops/b.parquet")
+    assert [bad.path for bad in project.build(spend).quarantined] == ["b.parquet"]
+    assert project.store.read("spend")["user_id"].to_list() == [1, 3]
+    reason = project.store.books("spend").quarantine["b.parquet"].reason
+    assert "b.parquet: its bucket lists it, and refuses to read it" in reason
+    assert project.build(spend).reason == "unchanged"
+    bucket.before = lambda deed, key: None
+    assert project.build(spend).quarantined == ()  # it is tried again each time
+    assert project.store.read("spend")["user_id"].to_list() == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    "source", [DROPS, ["s3://shop/drops/a.parquet", "s3://shop/drops/b.parquet"]]
+)
+def test_while_an_object_may_not_be_read_any_more_what_it_held_counts(bucket, tmp_path, source):
+    project = Project(tmp_path)
+    spend = project.define(source=source)
+    put(bucket, "drops/a.parquet", rows((1, 0.0, 1.0)))
+    put(bucket, "drops/b.parquet", rows((2, 1.0, 2.0)))
+    project.build(spend)
+    put(bucket, "drops/a.parquet", rows((1, 0.0, 9.0)))
+    put(bucket, "drops/b.parquet", rows((2, 1.0, 5.0)))
+    refuse(bucket, "drops/a.parquet")
+    [set_aside] = project.build(spend).quarantined
+    assert set_aside.path.endswith("a.parquet")
+    assert column(project.store.read("spend"), "amount__sum__7d") == [1.0, 5.0]
+    assert project.definitions(spend).audit("spend").mismatches == 0
+    bucket.before = lambda deed, key: None
+    project.build(spend)
+    assert column(project.store.read("spend"), "amount__sum__7d") == [9.0, 5.0]
+
+
+def test_a_source_of_which_nothing_may_be_read_says_so(bucket, tmp_path):
+    project = Project(tmp_path)
+    put(bucket, "drops/a.parquet", rows((1, 0.0, 1.0)))
+    refuse(bucket, "drops/a.parquet")
+    with pytest.raises(
+        BuildError, match=r"a\.parquet: its bucket lists it, and refuses to read it"
+    ):
+        project.build(project.define(source=DROPS))
+
+
+@pytest.mark.parametrize(
+    ("told", "is_of_object"),
+    [
+        ("status code: 403 Forbidden: <Error><Code>AccessDenied</Code></Error>", True),
+        ("status code: 403 Forbidden: <Error><Code>InvalidObjectState</Code></Error>", True),
+        ("status code: 400 Bad Request: <Error><Code>KMS.DisabledException</Code>", True),
+        ("status code: 400 Bad Request: <Error><Code>InvalidRequest</Code></Error>", True),
+        ("status code: 409 Conflict: <Error><Code>BlobArchived</Code></Error>", True),
+        ("status code: 403 Forbidden", True),
+        ("status code: 400 Bad Request", False),
+        ("status code: 403 Forbidden: <Error><Code>InvalidAccessKeyId</Code></Error>", False),
+        ("status code: 400 Bad Request: <Error><Code>ExpiredToken</Code></Error>", False),
+        ("status code: 503 Slow Down: <Error><Code>SlowDown</Code></Error>", False),
+        ("error sending request", False),
+    ],
+)
+def test_a_refusal_is_of_an_object_only_where_that_is_sure(told, is_of_object):
+    assert (
+        refusals.is_of_object(f"Generic S3 error: Server returned non-2xx {told}") == is_of_object
+    )

@@ -1,0 +1,233 @@
+"""Sealed partitions: folders whose time is long over are not listed again, and nothing is missed that was there by then."""
+
+from __future__ import annotations
+
+import io
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from mlforge.core import clock
+from mlforge.definitions.source_check import check_source
+from mlforge.errors import DefinitionError
+from mlforge.maintenance.operations import list_anew
+from mlforge.sources.time_partitions import period_of
+from mlforge.store import bucket_place
+from tests.support.objects import MemoryObjects
+from tests.support.projects import Project, rows
+from worker.watch.file_tracker import FileTracker
+
+DROPS = "s3://shop/drops/"
+DAY = timedelta(days=1)
+START = datetime(2026, 11, 1, tzinfo=UTC)
+
+
+@pytest.fixture
+def bucket(monkeypatch: pytest.MonkeyPatch) -> MemoryObjects:
+    objects = MemoryObjects()
+    monkeypatch.setattr(bucket_place, "_bucket", lambda url: objects)
+    return objects
+
+
+class Days:
+    """Drops in folders of days, and a feature that seals them."""
+
+    def __init__(
+        self, bucket: MemoryObjects, root: Path, folders: str = "date={:%Y-%m-%d}"
+    ) -> None:
+        self.bucket, self.folders, self.project = bucket, folders, Project(root)
+        self.spend = self.project.define(source=DROPS, sealed_after="2d")
+        self.users = 0
+
+    def put(self, day: int, name: str = "a") -> str:
+        """A further object with a further user in the folder of a day; returns its key."""
+        self.users += 1
+        data = io.BytesIO()
+        rows((self.users, float(day), 1.0)).write_parquet(data)
+        key = f"drops/{self.folders.format(START + day * DAY)}/{name}.parquet"
+        self.bucket.put(key, data.getvalue())
+        return key
+
+    def build(self, day: float, **options: object):
+        """Build as of some days after the start; returns the result and the folders that were listed."""
+        self.bucket.requests.clear()
+        with clock.fixed(int((START + day * DAY).timestamp() * 1_000_000)):
+            result = self.project.build(self.spend, **options)
+        listed = sorted(key for deed, key, *_ in self.bucket.requests if deed == "list")
+        return result, listed
+
+    @property
+    def counted(self) -> list[int]:
+        return sorted(self.project.store.read("spend")["user_id"].to_list())
+
+
+LAYOUTS = ["date={:%Y-%m-%d}", "{:%Y/%m/%d}", "{:%Y%m%d}", "country=de/year={:%Y/month=%m/day=%d}"]
+
+
+@pytest.mark.parametrize("folders", LAYOUTS)
+def test_folders_whose_time_is_long_over_are_not_listed_again(bucket, tmp_path, folders):
+    days = Days(bucket, tmp_path, folders)
+    for day in range(10):
+        days.put(day)
+    assert days.build(9.5)[1] == ["drops"]
+    days.build(9.5)  # finds all as it was: what is over is sealed
+    days.put(9, "b")
+    result, listed = days.build(9.6)
+    assert result.changed
+    of_days = [folder for folder in listed if period_of(folder.split("/")[1:]) is not None]
+    fine = [f for f in of_days if period_of(f.split("/")[1:]).unit == "day"]
+    assert fine == [f"drops/{folders.format(START + day * DAY)}" for day in (7, 8, 9)]
+    assert days.counted == list(range(1, 12))
+    days.put(10)
+    result, listed = days.build(10.5)
+    assert result.changed
+    assert days.counted == list(range(1, 13))
+    assert not days.build(10.6)[0].changed
+
+
+def test_a_folder_is_sealed_by_a_listing_after_its_time_and_not_by_an_earlier_one(bucket, tmp_path):
+    days = Days(bucket, tmp_path)
+    days.put(0)
+    days.build(0.5)
+    days.put(0, "late but in time")
+    result, _ = days.build(30)  # nobody has looked for a month
+    assert result.changed
+    assert days.counted == [1, 2]
+    days.build(30.1)
+    assert days.build(30.2)[1] == ["drops"]  # the names of folders alone
+    assert days.counted == [1, 2]
+
+
+def test_what_comes_into_a_sealed_folder_waits_for_a_full_build_which_tells(bucket, tmp_path):
+    days = Days(bucket, tmp_path)
+    for day in range(4):
+        days.put(day)
+    days.build(20)
+    days.build(20.1)
+    late = days.put(1, "late").removeprefix("drops/")
+    assert not days.build(20.2)[0].changed
+    result, listed = days.build(20.3, full=True)
+    assert listed == ["drops"]
+    assert result.changed
+    assert (
+        f"1 object came, or changed, in partitions that were sealed, and count now: {late}"
+        in result.warnings
+    )
+    assert days.counted == [1, 2, 3, 4, 5]
+    assert not days.build(20.4, full=True)[0].warnings
+
+
+def test_a_folder_of_which_nothing_is_known_is_listed_however_old_its_time_is(bucket, tmp_path):
+    days = Days(bucket, tmp_path)
+    days.put(5)
+    days.build(20)
+    days.build(20.1)
+    days.put(2)
+    assert days.build(20.2)[0].changed
+    assert days.counted == [1, 2]
+
+
+def test_a_hint_has_all_listed_once_more(bucket, tmp_path):
+    days = Days(bucket, tmp_path)
+    days.put(1)
+    days.put(2)
+    days.build(20)
+    days.build(20.1)
+    days.put(1, "late")
+    list_anew(days.project.store, "spend")
+    assert days.build(20.2)[0].changed
+    days.build(20.3)
+    assert days.build(20.4)[1] == ["drops"]
+
+
+def test_lost_states_and_another_source_seal_nothing(bucket, tmp_path):
+    days = Days(bucket, tmp_path)
+    for day in range(3):
+        days.put(day)
+    days.build(20)
+    days.build(20.1)
+    days.spend = days.project.define(source="s3://shop/drops/date=*/", sealed_after="2d")
+    assert days.build(20.2)[1] == ["drops"]
+    days.build(20.3)
+    (tmp_path / "store" / "spend" / "_sources.json").unlink()
+    days.project = days.project.on(type(days.project.store)(tmp_path / "store"))
+    assert not days.build(20.4)[0].changed
+    assert days.counted == [1, 2, 3]
+
+
+def test_the_watcher_lists_no_sealed_folder_either_and_knows_what_a_hint_means(bucket, tmp_path):
+    days = Days(bucket, tmp_path)
+    for day in range(6):
+        days.put(day)
+    tracker = FileTracker(days.project.definitions(days.spend).source("spend"), ("spend",))
+    now = int((START + 20 * DAY).timestamp() * 1_000_000)
+
+    def look(after: int) -> tuple[object, int]:
+        bucket.requests.clear()
+        with clock.fixed(now + after):
+            change = tracker.look(tracker.scan(), now + after, 0.0)
+        return change, len(bucket.requests)
+
+    look(0)
+    look(1)
+    assert look(2) == (None, 1)
+    known, late = "date=2026-11-02/a.parquet", days.put(1, "late").removeprefix("drops/")
+    assert look(3)[0] is None
+    assert not tracker.is_changed_though_sealed(known)
+    assert not tracker.is_changed_though_sealed("date=2026-11-20/a.parquet")
+    assert tracker.is_changed_though_sealed(late)
+    tracker.sealed_until = 0
+    assert str(look(4)[0]) == f"{late} came"
+
+
+def test_a_source_without_times_says_that_nothing_is_sealed(bucket, tmp_path):
+    days = Days(bucket, tmp_path, "shop-{:%j}")
+    days.put(1)
+    result, _ = days.build(20)
+    assert any("nothing to seal" in warning for warning in result.warnings)
+    check = check_source(days.project.definitions(days.spend), "spend")
+    assert any("nothing to seal" in warning for warning in check.warnings)
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"source": "events", "sealed_after": "2d"}, "sealed_after is of sources in buckets"),
+        ({"source": DROPS, "sealed_after": "2 days"}, "spend: sealed_after"),
+        ({"source": DROPS, "sealed_after": "0d"}, "spend: sealed_after"),
+    ],
+)
+def test_what_cannot_be_sealed_is_refused(tmp_path, changes, says):
+    project = Project(tmp_path)
+    with pytest.raises(DefinitionError, match=says):
+        project.definitions(project.define(**changes)).source("spend")
+
+
+@pytest.mark.parametrize(
+    ("path", "end"),
+    [
+        ("date=2026-11-01", "2026-11-02T00"),
+        ("dt=20261101", "2026-11-02T00"),
+        ("2026-11-01", "2026-11-02T00"),
+        ("2026/11/01", "2026-11-02T00"),
+        ("2026/11/01/05", "2026-11-01T06"),
+        ("2026/12", "2027-01-01T00"),
+        ("2026", "2027-01-01T00"),
+        ("year=2026/month=2/day=28/hour=23", "2026-03-01T00"),
+        ("country=de/year=2026/region=x/month=11", "2026-12-01T00"),
+        ("date=2026-11-01/10", "2026-11-02T00"),
+        ("date=2026-11-01/hour=10", "2026-11-01T11"),
+        ("2026-11-01T10", "2026-11-01T11"),
+        ("id=2026", None),
+        ("0042", None),
+        ("date=2026-13-01", None),
+        ("2026/13", None),
+        ("country=de", None),
+        ("", None),
+    ],
+)
+def test_the_time_of_a_folder(path, end):
+    period = period_of(path.split("/"))
+    told = period and datetime.fromtimestamp(period.end / 1_000_000, UTC).strftime("%Y-%m-%dT%H")
+    assert told == end
