@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 DEFINITIONS = "MLFORGE_DEFINITIONS"
 JOB_TIMEOUT = "MLFORGE_JOB_TIMEOUT"
+HINTS = "MLFORGE_HINTS"
 JOB_TIMEOUT_S = 3_600
 _CLOCKS_AGREE_US = SECOND_US
 
@@ -48,10 +49,12 @@ class Settings:
     """How long a refresh may take before its process is killed."""
     profile: str | None = None
     """Of `mlforge.toml`; None for its default."""
+    hints: str | None = None
+    """The URL of a queue that is told of buckets' changes."""
 
     @classmethod
     def read(cls, environment: Mapping[str, str] = os.environ) -> Settings:
-        """The settings in REDIS_URL, MLFORGE_DEFINITIONS, MLFORGE_PROFILE and MLFORGE_JOB_TIMEOUT (seconds).
+        """The settings in REDIS_URL, MLFORGE_DEFINITIONS, MLFORGE_PROFILE, MLFORGE_JOB_TIMEOUT (seconds) and MLFORGE_HINTS.
 
         REDIS_URL_FILE names a file with the URL in place of REDIS_URL: a password need not be
         in the environment. Raises MlforgeError without a URL, or with an invalid timeout.
@@ -69,7 +72,8 @@ class Settings:
                 f"{JOB_TIMEOUT_S} is what it is when unset"
             )
         target, profile = environment.get(DEFINITIONS) or None, environment.get(PROFILE) or None
-        return cls(url, target, Path.cwd(), int(timeout), profile)
+        hints = environment.get(HINTS) or None
+        return cls(url, target, Path.cwd(), int(timeout), profile, hints)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,12 +7,13 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import structlog
 
 from mlforge.errors import DefinitionError
+from mlforge.maintenance.operations import list_anew
 from mlforge.online.staleness import behind
 from worker.ending import Ending, set_from_handler, start_anew
 from worker.monitor.metrics import Exporter, Health
@@ -81,6 +82,11 @@ def run(settings: Settings, timing: Timing, beside: Beside) -> int:
         health.scanned.set()
         _tell(project, "watching")
 
+    def unseal(feature: str, path: str) -> None:
+        _tell(project, "late", feature=feature, path=path)
+        with survived("have a source listed as a whole", feature=feature):
+            list_anew(definitions.store, feature)
+
     follower = Follower(project, taken_up, broken)
 
     def looked() -> None:
@@ -92,11 +98,12 @@ def run(settings: Settings, timing: Timing, beside: Beside) -> int:
     watcher = Watcher(
         sources,
         request,
-        timing,
+        replace(timing, hints=settings.hints),
         on_tick=looked,
         on_fault=watching.failed,
         on_start=started,
         why="definitions" if takeover.others_before else "start",
+        unseal=unseal,
     )
     reconciler = Reconciler(project, requests, behind, auditor.tick, since=takeover.since)
 

@@ -49,6 +49,8 @@ def describe(entry: Entry) -> str:
         return "watching: drop parquet files into the sources; Ctrl-C stops everything"
     if entry.kind == "definitions":
         return f"definitions taken up: {', '.join(details['features'])}"
+    if entry.kind == "late":
+        return f"{feature:<20} {details['path']} changed in a sealed partition: all is listed once more"
     if entry.kind == "definitions_broken":
         return f"edited definitions do not import, the old ones stay: {details['error']}"
     return f"{feature} {entry.kind} {dict(details)}".strip()

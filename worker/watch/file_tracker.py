@@ -71,6 +71,8 @@ class FileTracker:
     exists: bool = True
     folders: Mapping[str, FolderState | None] | None = None
     """The folders of the last scan; None where it failed."""
+    sealed_until: int = 0
+    """The instant from before which partitions are sealed, in us, as the last scan left it."""
     looked_at: int = 0
     """When all that is there was last looked at, in us: a file that is new since then came since then."""
 
@@ -78,9 +80,19 @@ class FileTracker:
         """List the source as the disk has it now."""
         self.folders = None
         self.source = self.source.anew()
-        listing = self.source.scan(self.known)
+        listing = self.source.sealed(self.sealed_until, self.known).scan(self.known)
+        self.sealed_until = listing.sealed_until
         self.folders = listing.folders
         return listing
+
+    def is_changed_though_sealed(self, place: str) -> bool:
+        """Whether a file of a partition that is not listed any more is not as it is known. Raises StoreError if no answer comes."""
+        if not self.source.is_sealed(place, self.sealed_until):
+            return False
+        try:
+            return self.source.file(place).stat != self.known.get(place)
+        except OSError:
+            return place in self.known
 
     def has_same_folders(self) -> bool:
         """Whether no file came, went or was renamed since the last scan, as the folders themselves say.

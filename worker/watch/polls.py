@@ -1,28 +1,74 @@
-"""Sources that tell nobody of their changes, such as prefixes of buckets: they are listed again and again, in a thread."""
+"""Sources that tell nobody of their changes, such as prefixes of buckets: they are listed again and again, in a thread each.
+
+A hint, where there are any, has a source listed sooner.
+"""
 
 from __future__ import annotations
 
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import structlog
 
 from mlforge.core import clock
+from mlforge.store.addresses import as_path
 from worker.supervision import survived
 from worker.watch.file_tracker import Change, FileTracker
+from worker.watch.hints import Hints
 
 _SHARE = 10
 """The pause after a listing, in times of its length."""
+HINTED_EVERY_S = 60.0
+"""How often a source is listed at the least while a queue of hints is heard."""
 _LISTED = Change({"listed": 1}, "source")
 """The news of a first listing: a file may have come between it and the refresh that every feature has at the start."""
 
+log = structlog.get_logger()
+
+
+@dataclass
+class _Poll:
+    """A tracker, and the paths that hints have named since its last listing."""
+
+    tracker: FileTracker
+    is_hinted: threading.Event = field(default_factory=threading.Event)
+    paths: deque[str] = field(default_factory=deque)
+
+    def hint(self, path: str) -> None:
+        """Note a path, and end the pause before the next listing."""
+        self.paths.append(path)
+        self.is_hinted.set()
+
+    def taken(self) -> set[str]:
+        """The named paths, each once."""
+        self.is_hinted.clear()
+        paths = set[str]()
+        while self.paths:
+            paths.add(self.paths.popleft())
+        return paths
+
 
 class Polls:
-    """Trackers of such sources. A listing that takes long, or gets no answer, keeps nobody else waiting."""
+    """Trackers of such sources. A listing that takes long, or gets no answer, keeps nobody else waiting.
 
-    def __init__(self, trackers: Iterable[FileTracker]) -> None:
+    queue: the URL of a queue of hints. unseal: called with a feature and the path of an object that a hint named in a partition
+    that is not listed any more.
+    """
+
+    def __init__(
+        self,
+        trackers: Iterable[FileTracker],
+        queue: str | None = None,
+        unseal: Callable[[str, str], None] = lambda feature, path: None,
+    ) -> None:
         self.trackers = tuple(trackers)
+        self._polls = [_Poll(tracker) for tracker in self.trackers]
+        self._hints = Hints(queue, self.hint, self._wake) if queue and self.trackers else None
+        self._unseal = unseal
         self._changes: deque[tuple[FileTracker, Change]] = deque()
 
     @contextmanager
@@ -31,29 +77,68 @@ class Polls:
         stop = threading.Event()
         threads = [
             threading.Thread(
-                target=self._poll, args=(tracker, every_s, stop), name="poll", daemon=True
+                target=self._poll, args=(poll, every_s, stop), name="poll", daemon=True
             )
-            for tracker in self.trackers
+            for poll in self._polls
         ]
+        if self._hints is not None:
+            listening = self._hints.run
+            threads.append(
+                threading.Thread(target=listening, args=(stop,), name="hints", daemon=True)
+            )
         for thread in threads:
             thread.start()
         try:
             yield
         finally:
             stop.set()
+            self._wake()
 
     def taken(self) -> Iterator[tuple[FileTracker, Change]]:
         """The changes since the last call."""
         while self._changes:
             yield self._changes.popleft()
 
-    def _poll(self, tracker: FileTracker, every_s: float, stop: threading.Event) -> None:
-        is_first = True
+    def hint(self, addresses: Collection[str]) -> None:
+        """Have the sources listed that objects of these addresses belong to."""
+        for address in addresses:
+            place = as_path(address)
+            for poll in self._polls if place else ():
+                source = poll.tracker.source
+                path = source.path_of(place) if place and source.matches(place) else None
+                if path is not None:
+                    poll.hint(path)
+
+    def _wake(self) -> None:
+        """End all pauses between listings."""
+        for poll in self._polls:
+            poll.is_hinted.set()
+
+    def _poll(self, poll: _Poll, every_s: float, stop: threading.Event) -> None:
+        is_first, tracker = True, poll.tracker
         while not stop.is_set():
             began = time.monotonic()
             with survived("look into a source", source=tracker.source.text):
+                for path in poll.taken():
+                    self._look_into_sealed(tracker, path)
                 change = tracker.look(tracker.scan(), clock.now(), time.monotonic())
                 if change is not None or is_first:
                     self._changes.append((tracker, change or _LISTED))
                 is_first = False
-            stop.wait(max(every_s, _SHARE * (time.monotonic() - began)))
+            took = time.monotonic() - began
+            stop.wait(took)  # whatever comes in meanwhile is seen by one listing
+            poll.is_hinted.wait(max(self._every(every_s), _SHARE * took) - took)
+
+    def _every(self, every_s: float) -> float:
+        are_heard = self._hints is not None and self._hints.are_heard
+        return max(every_s, HINTED_EVERY_S) if are_heard else every_s
+
+    def _look_into_sealed(self, tracker: FileTracker, path: str) -> None:
+        """Have all of a source listed, where an object of a sealed partition is not as it was."""
+        if tracker.is_changed_though_sealed(path):
+            log.warning(
+                "an object changed in a sealed partition", path=path, features=tracker.features
+            )
+            tracker.sealed_until = 0
+            for feature in tracker.features:
+                self._unseal(feature, path)

@@ -47,10 +47,12 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """How often to look."""
+    """How often to look, and what else to listen to."""
 
     scan_every_s: float = SCAN_EVERY_S
     polling: bool = False
+    hints: str | None = None
+    """The URL of a queue that is told of buckets' changes."""
 
 
 class Watcher:
@@ -65,10 +67,12 @@ class Watcher:
         on_start: Callable[[], None] = lambda: None,
         on_fault: Callable[[BaseException], None] = lambda _: None,
         why: str = "start",
+        unseal: Callable[[str, str], None] = lambda feature, path: None,
     ) -> None:
         trackers = list(_by_source(sources))
         self._trackers = [each for each in trackers if not each.source.is_polled]
-        self._polls = Polls(each for each in trackers if each.source.is_polled)
+        polled = [each for each in trackers if each.source.is_polled]
+        self._polls = Polls(polled, timing.hints, unseal)
         self._request = request
         self._timing = timing
         self._on_tick = on_tick

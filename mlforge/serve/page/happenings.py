@@ -124,6 +124,9 @@ def _told(entry: Happening) -> tuple[str, str, str, str, tuple[Step, ...]]:
     if kind == "definitions":
         count = plural(len(details["features"]), "feature")
         return QUIET, "Definitions", f"Taken up, with {count}.", "", ()
+    if kind == "late":
+        late = f"{details['path']} changed in a partition that was sealed: all is listed once more."
+        return WARNING, "Late", late, "", ()
     if kind == "definitions_broken":
         return (
             BAD,
