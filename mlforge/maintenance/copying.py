@@ -9,10 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
+from mlforge.core.failpoints import reach
 from mlforge.core.manifest import Manifest
 from mlforge.core.schema import dtypes
 from mlforge.core.values import Version
 from mlforge.errors import IntegrityError, UnsupportedStore, VersionConflict
+from mlforge.maintenance.copy_checks import UNFINISHED, check_behind, check_forgotten, mark_of
+from mlforge.maintenance.forgetting import scrub
 from mlforge.maintenance.operations import verify
 from mlforge.store import Store
 from mlforge.store.file_tasks import PartialWrite, read_place
@@ -23,11 +26,15 @@ _TRIES = 3
 
 @dataclass(frozen=True, slots=True)
 class Copied:
-    """A feature that was copied: its versions, and how many of them were there already."""
+    """A feature that was copied: its versions, and how many of them were there already.
+
+    erased: versions that went from the copy, since the source has forgotten entities that they had rows of.
+    """
 
     feature: str
     versions: tuple[Version, ...]
     before: int
+    erased: tuple[str, ...] = ()
 
 
 def copy(
@@ -36,9 +43,10 @@ def copy(
     names: Iterable[str] | None = None,
     told: Callable[[str, Version], None] = lambda name, version: None,
 ) -> list[Copied]:
-    """Copy features, by default all, with the store's identity, its locks and what it has forgotten.
+    """Copy features, by default all, with the store's identity, its locks, services, former names and what it has forgotten.
 
-    Each feature is verified once it is there. told: called after each version. Raises UnsupportedStore where the target
+    Each feature is verified once it is there; what the source has forgotten since an earlier copy is deleted there, too.
+    told: called after each version. Raises UnsupportedStore where the target
     is another store or has gone on alone, IntegrityError where a version differs or is damaged, VersionConflict if the source changes all the time.
     """
     chosen = source.features() if names is None else list(names)
@@ -47,36 +55,56 @@ def copy(
     identity = source.identity()
     if identity is not None:
         target.establish_as(identity)
+    check_forgotten(source, target)
+    former = _former_names(source, target, chosen)
     for name in chosen:
-        _check_behind(source, target, name)
+        check_behind(source, target, name, former.get(name, name))
+    for now, before in former.items():
+        _rename(target, before, now)
+    if source.renames() and source.renames() != target.renames():
+        target.write_renames(source.renames())
     forgotten = source.forgotten()
     if forgotten != target.forgotten():
         target.write_forgotten(forgotten)
     copied = [_copied(source, target, name, told) for name in chosen]
+    services = {*source.services()} if names is None else set()
     for model, lock in source.locks().items():
         if set(lock.features) <= set(target.features()):
             target.write_lock(model, lock)
-            for version, document in source.service_versions(lock.service or model).items():
-                target.create_service_version(lock.service or model, version, document)
+            services.add(lock.service or model)
+    for service in sorted(services):
+        for version, document in source.service_versions(service).items():
+            target.create_service_version(service, version, document)
     target.regenerate_index()
     return copied
 
 
-def _check_behind(source: Store, target: Store, name: str) -> None:
-    """Raise UnsupportedStore for a copy that has gone on alone: it would be taken back to what the source serves."""
-    own, there = source.versions(name), target.versions(name)
-    if own and there and there[-1] > own[-1]:
+def _former_names(source: Store, target: Store, names: Iterable[str]) -> dict[str, str]:
+    """The names that features of the source have in the target, where they had others when they were copied."""
+    renames, there, chosen = source.renames(), target.features(), {*names}
+    names_now = {renames.now(former): former for former in there}
+    return {
+        now: former
+        for now, former in names_now.items()
+        if former != now and now in chosen and now not in there
+    }
+
+
+def _rename(target: Store, before: str, now: str) -> None:
+    try:
+        target.rename(before, now)
+    except UnsupportedStore as error:
         raise UnsupportedStore(
-            f"{name}: {target} has {there[-1]} and {source} no version above {own[-1]}, so it has gone on alone since it was "
-            "copied; nothing was changed there. Copy to an empty place, or the other way round"
-        )
+            f"{now}: it was named {before} when it was copied, and {target} renames no feature; delete the copy there "
+            f"('mlforge retire {before}' on that store), and copy again"
+        ) from error
 
 
 def _copied(
     source: Store, target: Store, name: str, told: Callable[[str, Version], None]
 ) -> Copied:
     """Copy a feature, again where its source has published meanwhile."""
-    before = len(target.versions(name))
+    before = {*target.versions(name)}
     for _ in range(_TRIES):
         served = source.pointer(name)
         versions = source.versions(name)
@@ -85,13 +113,15 @@ def _copied(
             told(name, version)
         _copy_notes(source, target, name)
         if source.pointer(name) == served:
+            reach("copy.copied")
+            erased = _erase(source, target, name)
             problems = verify(target, [name])
             if problems:
                 raise IntegrityError(
                     f"{name}: its copy is damaged: {'; '.join(str(each) for each in problems[:3])}; "
                     "see with 'mlforge verify' whether the store that was copied is whole"
                 )
-            return Copied(name, tuple(versions), before)
+            return Copied(name, tuple(versions), len(before.intersection(versions)), erased)
     raise VersionConflict(
         f"{name}: it is published while it is copied; stop its workers, then copy again"
     )
@@ -113,10 +143,13 @@ def _copy_version(source: Store, target: Store, name: str, version: Version) -> 
                     "copy to an empty place"
                 )
             _copy_partials(source, target, manifest)
+            if snapshot.pointer is not None:
+                _begin(target, name)
             with target.transaction(snapshot) as transaction:
                 files = source.files(name, version, manifest.parts)
                 parts = transaction.take_files(files, manifest.parts)
-                transaction.commit(replace(manifest, parts=parts))
+                books = replace(snapshot.books, copied=UNFINISHED)
+                transaction.commit(replace(manifest, parts=parts), books)
 
 
 def _check_same(manifest: Manifest, there: Manifest) -> None:
@@ -142,6 +175,13 @@ def _copy_partials(source: Store, target: Store, manifest: Manifest) -> None:
         )
 
 
+def _begin(target: Store, name: str) -> None:
+    """Mark a copy as unfinished before anything that is served of it changes; call with the feature's lock held."""
+    books = target.books(name)
+    if books.copied != UNFINISHED:
+        target.write_books(name, replace(books, copied=UNFINISHED))
+
+
 def _copy_notes(source: Store, target: Store, name: str) -> None:
     """Serve what is served, at no lower a generation, by which online stores know what is newer; and copy the notes."""
     served = source.pointer(name)
@@ -150,9 +190,21 @@ def _copy_notes(source: Store, target: Store, name: str) -> None:
         while served is not None and now is not None:
             if now.version == served.version and now.generation >= served.generation:
                 break
+            _begin(target, name)
             now = target.serve(name, served.version)
-        target.write_books(name, source.books(name))
         target.write_file_states(name, source.file_states(name))
         audit = source.audit(name)
         if audit is not None:
             target.write_audit(name, audit)
+        books = source.books(name)
+        mark = mark_of(served.version, books) if served is not None else ""
+        target.write_books(name, replace(books, copied=mark))
+
+
+def _erase(source: Store, target: Store, name: str) -> tuple[str, ...]:
+    """Delete the versions and partials with rows that the source has forgotten; returns the versions."""
+    if not target.forgotten():
+        return ()
+    # The source holds none of such rows any more, but for versions that its readers keep.
+    suspects = target.kept_partials(name) - source.partials(name)
+    return scrub(target, name, (), suspects).versions if suspects else ()

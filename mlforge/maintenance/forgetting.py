@@ -65,15 +65,22 @@ def publish_without(
         return publish_rewritten(store, snapshot, candidate, "entity_forgotten", engine, layout)
 
 
-def scrub(store: Store, name: str, entities: Sequence[Entity]) -> Scrubbed:
+def scrub(
+    store: Store,
+    name: str,
+    entities: Sequence[Entity],
+    among: Collection[str] | None = None,
+) -> Scrubbed:
     """Delete versions and partials with rows of forgotten entities, and what is known of them beside.
 
     Pinned versions go, too; the served one must be without such rows by now. entities: whose values notes may name.
+    among: the hashes of partials that may hold such rows, by default all.
     """
     forgotten = store.forgotten()
     with store.lock(name), intact(name):
         stored = store.kept_partials(name)
-        dirty = {hash_ for hash_, _ in _dirty(store, name, stored, forgotten)}
+        suspects = stored if among is None else stored.intersection(among)
+        dirty = {hash_ for hash_, _ in _dirty(store, name, suspects, forgotten)}
         manifests, unreadable = manifests_of(store, name)
         pointer = store.pointer(name)
         served = manifests.get(pointer.version) if pointer else None

@@ -199,6 +199,12 @@ class Store(PartialStorage, Erasure, Promises):
             "build it anew under the new name, then retire the old one"
         )
 
+    def write_renames(self, renames: Renames) -> None:
+        """Replace what is known of renames, as for a copy of a store whose features had other names.
+
+        A backend that keeps no renames keeps none of these. Raises StoreError where the store cannot be written to.
+        """
+
     # The same for every backend from here on.
 
     @property

@@ -195,6 +195,10 @@ class Draft(Store):
         """The store's."""
         return self._store.identity()
 
+    def services(self) -> list[str]:
+        """The store's."""
+        return self._store.services()
+
     def service_versions(self, service: str) -> dict[Version, Any]:
         """The store's."""
         return self._store.service_versions(service)

@@ -32,6 +32,10 @@ class Promises(ABC):
         """End the lock of a model; returns whether there was one."""
 
     @abstractmethod
+    def services(self) -> list[str]:
+        """Names of the services that have kept versions, sorted."""
+
+    @abstractmethod
     def service_versions(self, service: str) -> dict[Version, Any]:
         """The documents of a service's versions as they were written, by version, ascending; empty for an unknown service.
 

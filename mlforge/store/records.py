@@ -101,7 +101,8 @@ class Books:
     a person lets it go on; otherwise a refresh may find that the reason has gone. pins: versions that people keep.
     sets: versions that training sets keep, by the set's id. defaults: values for nulls in answers, by column, as
     `described_default` has them. drift: the last judgement of each column that has a rule of drift. sealed: which partitions of the
-    source are not listed again.
+    source are not listed again. copied: how a copy was left when it was made (see `mlforge.maintenance.copy_checks`), empty in
+    a store that is none.
     """
 
     quarantine: Mapping[str, Quarantined] = field(default_factory=dict)
@@ -115,6 +116,7 @@ class Books:
     defaults: Mapping[str, Any] = field(default_factory=dict)
     drift: Mapping[str, DriftNote] = field(default_factory=dict)
     sealed: Sealed | None = None
+    copied: str = ""
 
     @property
     def kept(self) -> frozenset[str]:
@@ -144,6 +146,7 @@ class Books:
             **(
                 {"drift": {c: asdict(note) for c, note in self.drift.items()}} if self.drift else {}
             ),
+            **({"copied": self.copied} if self.copied else {}),
         }
 
     def _sets_json(self) -> dict[str, Any]:
@@ -179,6 +182,7 @@ class Books:
             defaults=document.get("defaults", {}),
             drift={c: DriftNote(**note) for c, note in document.get("drift", {}).items()},
             sealed=Sealed(**document["sealed"]) if document.get("sealed") else None,
+            copied=document.get("copied", ""),
         )
 
 

@@ -160,6 +160,7 @@ class RecordsContract(StoreFixtures):
 
     def test_versions_of_services_are_written_once_and_come_back(self, store: Store) -> None:
         assert store.service_versions("checkout") == {}
+        assert store.services() == []
         document = {"format": 1, "service": {"name": "checkout", "ä": [1, None]}, "lock": {}}
         for version in ("1.9.0", "1.10.0", "1.2.0"):
             assert store.create_service_version("checkout", Version.parse(version), document)
@@ -173,6 +174,7 @@ class RecordsContract(StoreFixtures):
                 store.create_service_version(name, Version(1, 0, 0), document)
             with pytest.raises(StoreError, match="service"):
                 store.service_versions(name)
+        assert store.services() == ["checkout"]
         with store.draft() as draft:
             assert draft.service_versions("checkout") == again.service_versions("checkout")
             with pytest.raises(StoreError):

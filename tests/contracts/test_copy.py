@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
 import pytest
 
 from mlforge.cli.main import main
+from mlforge.core.values import Version
 from mlforge.errors import IntegrityError, StoreError, UnsupportedStore
+from mlforge.maintenance import copying
 from mlforge.maintenance.copying import copy
-from mlforge.maintenance.operations import pin, verify
+from mlforge.maintenance.operations import pin, rollback, verify
+from mlforge.registry.forgetting import entities_of, forget
 from mlforge.store import LocalStore, ObjectStore, Store
 from tests.support.objects import MemoryObjects
 from tests.support.projects import Project, rows
@@ -45,7 +49,7 @@ def state_of(store: Store) -> object:
         store.identity(),
         [store.manifest("spend", version) for version in store.versions("spend")],
         pointer.version,
-        store.books("spend"),
+        replace(store.books("spend"), copied=""),
         dict(store.file_states("spend")),
     )
 
@@ -133,6 +137,10 @@ def test_no_other_store_is_written_over(project, tmp_path):
     project.build()
     project.drop("x", rows((1, 9.0, 6.0)))
     project.on(parted).build()
+    with pytest.raises(UnsupportedStore, match="has gone on alone"):
+        copy(project.store, parted)
+    with parted.lock("spend"):  # as an earlier release has left it
+        parted.write_books("spend", replace(parted.books("spend"), copied=""))
     with pytest.raises(IntegrityError, match="different versions of this number"):
         copy(project.store, parted)
 
@@ -171,3 +179,115 @@ def test_the_command_copies_and_says_what(project, tmp_path, capsys):
     assert json.loads(capsys.readouterr().out)["features"][0]["copied"] == 0
     assert main(["copy", "--from", str(tmp_path / "nowhere"), "--to", str(tmp_path / "copy")]) == 1
     assert "holds no feature" in capsys.readouterr().err
+
+
+def test_a_copy_that_was_only_rolled_back_or_pinned_is_not_written_over(project, tmp_path):
+    deeds = {
+        "rolled-back": lambda store: rollback(store, "spend", "1.0.0"),
+        "pinned": lambda store: pin(store, "spend", "1.0.1"),
+        "unpinned": lambda store: pin(store, "spend", "1.0.0", unpin=True),
+    }
+    for deed, do in deeds.items():
+        for store in (in_bucket(MemoryObjects(), tmp_path, deed), LocalStore(tmp_path / deed)):
+            copy(project.store, store)
+            copy(project.store, store)
+            do(store)
+            before = state_of(store), store.pointer("spend")
+            with pytest.raises(UnsupportedStore, match="not as they were left"):
+                copy(project.store, store)
+            assert (state_of(store), store.pointer("spend")) == before
+    with pytest.raises(UnsupportedStore, match="not as they were left"):
+        copy(project.store, LocalStore(tmp_path / "pinned"), ["spend"])
+    # What went on in the copy goes back to where it came from, unless something was done there, too.
+    copy(LocalStore(tmp_path / "pinned"), project.store)
+    assert project.store.books("spend").pins == ("1.0.0", "1.0.1")
+    copy(project.store, LocalStore(tmp_path / "pinned"))
+    pin(project.store, "spend", "1.0.2")
+    with pytest.raises(UnsupportedStore, match="not as they were left"):
+        copy(LocalStore(tmp_path / "pinned"), project.store)
+
+
+@pytest.mark.parametrize("place", ["folder", "bucket"])
+def test_what_was_forgotten_since_it_was_copied_goes_from_the_copy(project, tmp_path, place):
+    target: Store = LocalStore(tmp_path / "copy")
+    if place == "bucket":
+        target = in_bucket(MemoryObjects(), tmp_path)
+    copy(project.store, target)
+    before = target.partials("spend")
+    forget(project.definitions(), entities_of(project.store, ["user_id=7"]))
+    [copied] = copy(project.store, target)
+    assert copied.erased == ("1.0.0", "1.0.1", "1.0.2", "1.0.3")
+    assert target.forgotten() == project.store.forgotten()
+    assert target.versions("spend") == project.store.versions("spend")
+    assert target.partials("spend") == project.store.partials("spend")
+    assert not before & target.kept_partials("spend")
+    assert 7 not in target.read("spend")["user_id"]
+    assert [each.erased for each in copy(project.store, target)] == [()]
+
+
+def test_an_erasure_in_the_copy_that_is_killed_is_ended_by_the_next_copy(
+    project, tmp_path, monkeypatch
+):
+    target = LocalStore(tmp_path / "copy")
+    copy(project.store, target)
+    forget(project.definitions(), entities_of(project.store, ["user_id=7"]))
+    with monkeypatch.context() as patched:
+        patched.setattr(copying, "scrub", _killed)
+        with pytest.raises(KeyboardInterrupt):
+            copy(project.store, target)
+    assert len(target.versions("spend")) > len(project.store.versions("spend"))
+    [copied] = copy(project.store, target)
+    assert copied.erased
+    assert target.partials("spend") == project.store.partials("spend")
+
+
+def _killed(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_stores_that_have_forgotten_apart_are_told_what_to_do(project, tmp_path):
+    target = LocalStore(tmp_path / "copy")
+    copy(project.store, target)
+    other = project.on(target).definitions()
+    forget(other, entities_of(target, ["user_id=99"]))  # nobody: no version is made of it
+    with pytest.raises(UnsupportedStore, match="has forgotten entities that"):
+        copy(project.store, target)
+    forget(project.definitions(), entities_of(project.store, ["user_id=99"]))
+    before = state_of(target), target.forgotten()
+    with pytest.raises(UnsupportedStore, match=r"apart from each other.*delete the second"):
+        copy(project.store, target)
+    assert (state_of(target), target.forgotten()) == before
+
+
+def test_a_copy_has_the_names_that_features_have_and_had(project, tmp_path):
+    project.store.rename("spend", "spending")
+    first, later = LocalStore(tmp_path / "first"), LocalStore(tmp_path / "later")
+    copy(project.store, first)
+    assert first.renames() == project.store.renames()
+    copy(first, later)
+    bucket = in_bucket(MemoryObjects(), tmp_path)
+    copy(first, bucket)
+    project.store.rename("spending", "user_spend")
+    for store in (first, later):
+        assert [each.before for each in copy(project.store, store)] == [4]
+        assert store.features() == ["user_spend"]
+        assert store.renames() == project.store.renames()
+        assert store.renames().formerly("user_spend") == ("spending", "spend")
+    with pytest.raises(UnsupportedStore, match=r"it was named spending.*delete the copy there"):
+        copy(project.store, bucket)
+    rollback(first, "user_spend", "1.0.0")
+    project.store.rename("user_spend", "spend")
+    with pytest.raises(UnsupportedStore, match="not as they were left"):
+        copy(project.store, first)
+    assert first.features() == ["user_spend"]
+
+
+def test_versions_of_services_come_along_that_no_lock_names(project, tmp_path):
+    for store in (in_bucket(MemoryObjects(), tmp_path), LocalStore(tmp_path / "copy")):
+        for version in ("1.0.0", "1.1.0"):
+            project.store.create_service_version(
+                "checkout", Version.parse(version), {"is": version}
+            )
+        copy(project.store, store)
+        assert store.services() == ["checkout"]
+        assert store.service_versions("checkout") == project.store.service_versions("checkout")

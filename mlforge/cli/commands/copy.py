@@ -32,7 +32,8 @@ def _configure(parser: argparse.ArgumentParser) -> None:
 def copy(args: argparse.Namespace) -> int:
     """Copy a store: versions, pins and other notes, locks, identity.
 
-    JSON: `{"features": [{"feature", "versions", "copied"}]}`. versions: all that are there now; copied: how many were not there before.
+    JSON: `{"features": [{"feature", "versions", "copied", "erased"}]}`. versions: all that are there now; copied: how many were not there before;
+    erased: versions that went, as they had rows of entities that were forgotten since.
     """
     from mlforge.maintenance.copying import copy as copied_stores
     from mlforge.store.opening import store_at
@@ -52,6 +53,7 @@ def copy(args: argparse.Namespace) -> int:
                 "feature": each.feature,
                 "versions": [str(version) for version in each.versions],
                 "copied": len(each.versions) - each.before,
+                "erased": list(each.erased),
             }
             for each in copied
         ]
@@ -62,6 +64,11 @@ def copy(args: argparse.Namespace) -> int:
         for each in copied
     ]
     print(table(("feature", "versions", "copied now"), rows, right=("versions", "copied now")))
+    for each in copied:
+        if each.erased:
+            print(
+                f"{each.feature}: {plural(len(each.erased), 'version')} with rows of forgotten entities went: {', '.join(each.erased)}"
+            )
     print(f"{plural(len(copied), 'feature')} of {args.from_} are in {args.to_}, and verified there")
     return 0
 

@@ -40,6 +40,10 @@ class LocalPromises(Promises):
         """Delete `_metadata/locks/<model>.json`."""
         return locks.remove(self.path, model)
 
+    def services(self) -> list[str]:
+        """List the folders of `_metadata/services`."""
+        return services.names(self.path)
+
     def service_versions(self, service: str) -> dict[Version, Any]:
         """Read the files of `_metadata/services/<service>`."""
         return services.read(self.path, service)

@@ -120,3 +120,10 @@ def forget(store: Path, renames: RenamesFile, name: str) -> None:
     if renames.read().of(name):
         with exclusive(store / LOCK):
             renames.write(renames.settled().without(name))
+
+
+def replace(store: Path, renames: RenamesFile, known: Renames) -> None:
+    """Note these renames in place of all others."""
+    with exclusive(store / LOCK):
+        renames.settled()
+        renames.write(known)

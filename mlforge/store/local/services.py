@@ -19,6 +19,12 @@ from mlforge.store.local.paths import checked, entries_of, no_link
 _SUFFIX = ".json"
 
 
+def names(store: Path) -> list[str]:
+    """The services that have a folder, sorted."""
+    folder = no_link(no_link(store / "_metadata") / "services")
+    return sorted(entry.name for entry in entries_of(folder) if entry.is_dir(follow_symlinks=False))
+
+
 def read(store: Path, service: str) -> dict[Version, Any]:
     """The documents by version, ascending; IntegrityError for one that is not JSON."""
     folder = _folder(store, service)

@@ -305,6 +305,10 @@ class LocalStore(LocalPartials, LocalErasure, LocalPromises, Store):
         """Read `_metadata/renamed.json`."""
         return self._renames.read()
 
+    def write_renames(self, renames: Renames) -> None:
+        """Replace `_metadata/renamed.json`."""
+        renaming.replace(self.path, self._renames, renames)
+
     def rename(self, before: str, after: str) -> None:
         """Move the feature's folder."""
         checked(after)

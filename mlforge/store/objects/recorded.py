@@ -12,7 +12,7 @@ from mlforge.core.values import Version
 from mlforge.errors import VersionConflict
 from mlforge.store.base import Store
 from mlforge.store.local.paths import checked
-from mlforge.store.objects import records
+from mlforge.store.objects import keys, records
 from mlforge.store.objects.document import FeatureDocument
 from mlforge.store.objects.documents import Documents
 from mlforge.store.objects.identity import Identity
@@ -83,6 +83,10 @@ class RecordedStore(Store):
     def remove_lock(self, model: str) -> bool:
         """Delete `_metadata/locks/<model>.json`."""
         return records.remove_lock(self._objects, model)
+
+    def services(self) -> list[str]:
+        """List `_metadata/services`."""
+        return sorted(self._objects.folders(keys.SERVICES))
 
     def service_versions(self, service: str) -> dict[Version, Any]:
         """Read the objects of `_metadata/services/<service>`."""
