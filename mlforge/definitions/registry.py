@@ -35,7 +35,7 @@ from mlforge.definitions.places import (
 )
 from mlforge.definitions.services import keep_services, services_by_name
 from mlforge.definitions.settings import GONE_AFTER, Settings
-from mlforge.definitions.sources import check_apart, source_of
+from mlforge.definitions.sources import check_apart, check_beside_logs, source_of
 from mlforge.definitions.together import Drafts, Readings, compacted, each_in_turn
 from mlforge.engines import MEMORY_LIMIT, Engine, engine_named
 from mlforge.errors import OnlineError
@@ -47,7 +47,7 @@ from mlforge.maintenance.sampling import SOME, Share
 from mlforge.online import OnlineStore, Owner
 from mlforge.online.push import PushResult, owner_of, planned, push
 from mlforge.retrieval.training import stored_values
-from mlforge.services.service import Service
+from mlforge.services.service import SERVED, Service
 from mlforge.sources.row_source import RowSource
 from mlforge.sources.source_reading import SourceReading
 from mlforge.store import Audit, Pointer, Store
@@ -323,7 +323,7 @@ class Definitions:
         reading: SourceReading | None,
     ) -> BuildResult:
         feature, source = self.feature(name), self.source(name, store)
-        check_apart(self.store.local_folder, name, source)
+        self._check_apart(name, source)
         if self.loaded_from is not None:
             options = replace(options, apart=command(*self.loaded_from, name))
         with feature.code.looked_at() if options.attended else nullcontext():
@@ -387,4 +387,9 @@ class Definitions:
 
     def _check_places(self) -> None:
         for name in self.features:
-            check_apart(self.store.local_folder, name, self.source(name))
+            self._check_apart(name, self.source(name))
+
+    def _check_apart(self, name: str, source: RowSource) -> None:
+        check_apart(self.store.local_folder, name, source)
+        logged = [service.name for service in self.services.values() if service.log]
+        check_beside_logs(self.root / SERVED, logged, name, source)

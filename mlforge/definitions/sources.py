@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 from mlforge.errors import DefinitionError, UnsupportedStore
@@ -72,4 +73,21 @@ def check_apart(store: Path | None, feature: str, source: RowSource) -> None:
         if parts is not None and place.takes(parts):
             raise UnsupportedStore(
                 f"{feature}: the store {store} lies inside the source {place.root}; put them side by side"
+            )
+
+
+def check_beside_logs(logs: Path, services: Sequence[str], feature: str, source: RowSource) -> None:
+    """Refuse a source that takes in the logs of served answers beside other files. Raises DefinitionError.
+
+    logs: the folder that has one for each of these services. A source that begins in it means them.
+    """
+    places = [*source.places, *(place for _, each in source.tables for place in each.places)]
+    real_logs = Path(os.path.realpath(logs))
+    for place, service in product(places, services):
+        parts = place.below(real_logs / service / "answers.parquet")
+        begins_there = Path(os.path.realpath(place.root)).is_relative_to(real_logs)
+        if parts is not None and place.takes(parts) and not begins_there:
+            raise DefinitionError(
+                f"{feature}: its source {place.text!r} takes in the log of the service {service!r}, which lies in "
+                f"{logs / service}; name the folders that the feature is to read"
             )

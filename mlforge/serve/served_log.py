@@ -23,11 +23,9 @@ from mlforge.serve.incoming.gather import new_name
 from mlforge.serve.incoming.writing import write_frame
 from mlforge.serve.problems import Refused
 from mlforge.serve.threads import LOOKS, in_thread
-from mlforge.services.service import SERVED_AT
+from mlforge.services.service import SERVED, SERVED_AT
 from mlforge.sources.damage import DAMAGE
 
-FOLDER = "served"
-"""The folder below the definitions' root that holds a folder for each service."""
 VERSION, AS_OF = "@version", "@as_of"
 """The ends of the columns of a feature's version and of its `as_of`, behind its name."""
 EVERY_S = 60.0
@@ -67,6 +65,13 @@ class ServedLog:
                     self._folder(name).mkdir(parents=True, exist_ok=True)
                 except OSError as error:
                     _log.warning(_NOT_LOGGED, service=name, error=error)
+
+    def takes_any(self, service: str, keys: Sequence[Mapping[str, Any]]) -> bool:
+        """Whether an answer of a service to these entities is logged."""
+        definition = self.definitions.services.get(service)
+        if definition is None or not definition.log:
+            return False
+        return any(is_logged(key, definition.log) for key in keys)
 
     def take(self, answer: OnlineAnswer) -> None:
         """Keep what an answer says of the entities that are logged."""
@@ -127,7 +132,7 @@ class ServedLog:
             write_frame(folder / f"{new_name()}.parquet", frame)
 
     def _folder(self, service: str) -> Path:
-        return self.definitions.root / FOLDER / service
+        return self.definitions.root / SERVED / service
 
 
 def _is_of_the_disk(error: Exception) -> bool:

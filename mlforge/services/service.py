@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from mlforge.services.locking import Versions
 
 REQUEST_DTYPES = (*INTEGERS, *FLOATS, "Boolean", "String", "Date", INSTANT)
+SERVED = "served"
+"""The folder below the definitions' root with a folder for each service whose answers are logged."""
 SERVED_AT = "served_at"
 """The column of a log of answers that holds their instants."""
 _FEATURES = 'write features=[user_spend["amount__sum__7d"], merchant_daily]'

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from mlforge import Definitions, engines, feature
+from mlforge import Definitions, Service, engines, feature
 from mlforge.build.result import Options
 from mlforge.errors import DefinitionError, UnsupportedStore
 from mlforge.metrics import Rolling
@@ -31,6 +31,21 @@ def test_a_store_inside_a_source_is_refused_also_through_a_link(
     (project.root / "link").symlink_to(project.events)
     with pytest.raises(UnsupportedStore, match="lies inside the source"):
         Definitions(LocalStore(project.root / store), [project.define()], root=project.root)
+
+
+@pytest.mark.parametrize("source", [".", "**/*.parquet", "*/*/*.parquet", ["events", "."]])
+def test_a_source_that_takes_in_the_log_of_a_service_beside_other_files_is_refused(
+    project: Project, source: Any
+) -> None:
+    spend = project.define(source=source)
+    store = LocalStore(project.root.parent / "store")
+    options: dict[str, Any] = {"root": project.root}
+    Definitions(store, [spend], services=[Service("asked", [spend])], **options)
+    with pytest.raises(DefinitionError, match=r"takes in the log of the service 'asked'"):
+        Definitions(store, [spend], services=[Service("asked", [spend], log=0.5)], **options)
+    for meant in ("served/asked", "served", "served/*/", "events"):
+        read = project.define(source=meant)
+        Definitions(store, [read], services=[Service("asked", [read], log=0.5)], **options)
 
 
 def test_a_source_named_by_a_link_does_not_hide_the_store(project: Project) -> None:
