@@ -36,7 +36,7 @@ from mlforge.retrieval.references import (
     parse_references,
 )
 from mlforge.retrieval.spine import Entities, checked_entities
-from mlforge.services.completion import Output, completion, own_defaults, request_rows
+from mlforge.services.completion import Completion, Output, completion, own_defaults, request_rows
 from mlforge.services.keeping import AT
 from mlforge.services.locking import UsedColumn, check_lock, promised
 from mlforge.services.service import Service
@@ -97,7 +97,7 @@ async def aget_online_features(
 ) -> Answers:
     """The answers of `get_online_features`, with its errors, read without blocking the running event loop.
 
-    Each event loop has connections of its own, opened when they are first needed and closed when the loop ends, or
+    Each event loop has a connection of its own, opened when it is first needed and closed when the loop ends, or
     by `await store.aclose()`. A task that is cancelled leaves nothing behind.
     """
     steps = online_answer(features, entities, store, max_age, at, request, details, lock)
@@ -174,13 +174,26 @@ class OnlineAnswer:
         return _key_rows(self.parts, [key.name for key in self.keys])
 
     @property
+    def completion(self) -> Completion | None:
+        """What the service makes of its features' columns; None where features were asked for."""
+        service = self.service
+        if service is None:
+            return None
+        return completion(service, _outputs(self.parts), self.keys if service.derived else ())
+
+    @property
+    def defaults(self) -> Mapping[str, Any]:
+        """What takes the place of null, by column."""
+        complete = self.completion
+        return own_defaults(_outputs(self.parts)) if complete is None else complete.defaults
+
+    @property
     def columns(self) -> Schema:
         """The columns of a row in its order, keys first, with their dtypes."""
-        outputs = _outputs(self.parts)
-        of_features = tuple(Column(output.label, output.dtype) for output in outputs)
-        if self.service is None:
+        of_features = tuple(Column(output.label, output.dtype) for output in _outputs(self.parts))
+        complete = self.completion
+        if self.service is None or complete is None:
             return (*self.keys, *of_features)
-        complete = completion(self.service, outputs, self.keys if self.service.derived else ())
         derived = tuple(Column(column.name, column.dtype) for column in complete.derived)
         return (*self.keys, *self.service.request, *of_features, *derived)
 

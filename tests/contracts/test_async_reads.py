@@ -29,7 +29,6 @@ from mlforge.errors import (
 )
 from mlforge.frames.encoding import key_hash
 from mlforge.online import RedisStore
-from mlforge.online.redis import async_connections
 from tests.support.faults import Proxy
 from tests.support.projects import Project, at, rows
 from tests.support.workers import eventually
@@ -172,17 +171,20 @@ def test_two_hundred_tasks_read_at_once_and_the_loop_closes_its_connections(
     store = RedisStore.from_url(redis_url)
     expected = get_online_features(["spend", "other"], USERS, store, at=NOW)
 
+    def connections() -> set[str]:
+        return {each["id"] for each in client.client_list()}
+
     async def many() -> list[Any]:
         reads = [aget_online_features(["spend", "other"], USERS, store, at=NOW) for _ in range(200)]
         answers = await asyncio.gather(*reads)
-        assert 1 <= len(client.client_list()) - before <= async_connections.CONNECTIONS
+        assert len(connections() - before) == 1, "all share it"
         return answers
 
     with redis.Redis.from_url(redis_url) as client:
-        before = len(client.client_list())
+        before = connections()
         assert asyncio.run(many()) == [expected] * 200
         assert asyncio.run(many()) == [expected] * 200  # another loop, other connections
-        eventually(lambda: len(client.client_list()) <= before)
+        eventually(lambda: connections() <= before)
 
     async def closed() -> None:
         assert await aget_online_features(["spend"], USERS, store)
@@ -272,31 +274,60 @@ def test_a_server_that_is_away_or_loses_rows_is_told_and_waited_for(
     store.close()
 
 
-def test_the_event_loop_runs_on_while_a_server_is_slow_and_a_wait_for_a_turn_ends(
-    served: Definitions, redis_server: str, monkeypatch: pytest.MonkeyPatch
+def test_reads_wait_for_a_slow_server_together_and_are_told_so_when_it_does_not_answer(
+    served: Definitions, redis_server: str
 ) -> None:
-    monkeypatch.setattr(async_connections, "CONNECTIONS", 2)
-
     async def slow() -> None:
         async with Gate(redis_server) as gate:  # which passes nothing on while this loop is blocked
-            store = RedisStore(port=gate.port)
+            url = f"redis://127.0.0.1:{gate.port}"
+            store = RedisStore.from_url(url)
             expected = await aget_online_features(["spend"], USERS, store, at=NOW)
             gate.close()
-            first = [
+            reads = [
                 asyncio.ensure_future(aget_online_features(["spend"], USERS, store, at=NOW))
-                for _ in range(2)
+                for _ in range(100)
             ]
             await gate.holds()
-            monkeypatch.setattr(async_connections, "TURN_S", 0.001)
-            with pytest.raises(OnlineUnavailable, match="all 2 connections are busy"):
-                await aget_online_features(["spend"], USERS, store, at=NOW)
-            monkeypatch.setattr(async_connections, "TURN_S", PATIENCE_S)
-            last = asyncio.ensure_future(aget_online_features(["spend"], USERS, store, at=NOW))
             gate.open()
-            assert await asyncio.gather(*first, last) == [expected] * 3
+            assert await asyncio.gather(*reads) == [expected] * 100
             await store.aclose()
+            hasty = RedisStore.from_url(f"{url}?socket_timeout=0.2")
+            assert await aget_online_features(["spend"], USERS, hasty, at=NOW) == expected
+            gate.close()
+            reads = [
+                asyncio.ensure_future(aget_online_features(["spend"], USERS, hasty, at=NOW))
+                for _ in range(3)
+            ]
+            await asyncio.wait(reads, timeout=PATIENCE_S)
+            for read in reads:
+                assert isinstance(read.exception(), OnlineUnavailable)
+            gate.open()
+            assert await aget_online_features(["spend"], USERS, hasty, at=NOW) == expected
+            await hasty.aclose()
 
     asyncio.run(slow())
+
+
+def test_a_read_that_is_cancelled_while_the_first_connection_opens_keeps_none_from_it(
+    served: Definitions, redis_server: str
+) -> None:
+    async def opened() -> None:
+        async with Gate(redis_server) as gate:
+            store = RedisStore(port=gate.port)
+            gate.close()
+            first, *others = [
+                asyncio.ensure_future(aget_online_features(["spend"], USERS, store, at=NOW))
+                for _ in range(3)
+            ]
+            await gate.holds()
+            first.cancel()
+            gate.open()
+            answers = await asyncio.gather(first, *others, return_exceptions=True)
+            assert isinstance(answers[0], asyncio.CancelledError)
+            assert answers[1] == answers[2] != []
+            await store.aclose()
+
+    asyncio.run(opened())
 
 
 def test_a_backend_without_awaited_calls_is_asked_in_a_thread(

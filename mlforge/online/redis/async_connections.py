@@ -1,24 +1,21 @@
-"""Connections of event loops: each loop has its own, and they close when it ends."""
+"""Connections of event loops: each loop has one of its own, which closes when the loop ends."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from typing import Any
 
 import redis
 from redis.asyncio import connection as kinds
 from redis.asyncio.retry import Retry
-from redis.backoff import ExponentialBackoff
+from redis.backoff import ExponentialBackoff, NoBackoff
 
-CONNECTIONS = 64
-"""The most connections of one event loop; further requests wait for their turn."""
-TURN_S = 15.0
-"""How long a request waits for its turn: as long as a server that does not answer is tried."""
+from mlforge.online.redis.shared_connection import SharedConnection
 
 
 class AsyncConnections:
-    """The connections of the running event loop, whichever that is.
+    """The connection of the running event loop, whichever that is.
 
     kind: the name of redis-py's class of connections. options: its arguments, but for `retry`.
     """
@@ -27,128 +24,98 @@ class AsyncConnections:
         self, kind: str, options: Mapping[str, Any], backoff: ExponentialBackoff, retries: int
     ) -> None:
         self._kind, self._options = getattr(kinds, kind), options
-        self._trip_s: float | None = options.get("socket_timeout")
-        self._retry = Retry(backoff, retries)
-        self._pools: dict[asyncio.AbstractEventLoop, _Pool] = {}
+        self._backoff, self._retries = backoff, retries
+        self._of_loops: dict[asyncio.AbstractEventLoop, _OfLoop] = {}
 
     async def ask(self, commands: bytes, replies: int, raw: bool = False) -> list[Any]:
         """The replies to packed commands, all sent at once; sent again if the connection breaks.
 
-        For idempotent commands only. raw: replies are bytes, not texts. An error reply is returned, not raised. Raises redis-py's errors, its
-        TimeoutError where all connections stay busy.
+        For idempotent commands only. raw: replies are bytes, not texts. An error reply is returned, not raised. Raises redis-py's errors.
         """
-        pool = await self._pool()
-        try:
-            async with asyncio.timeout(TURN_S):
-                await pool.turns.acquire()
-        except TimeoutError:
-            raise redis.TimeoutError(
-                f"all {CONNECTIONS} connections are busy for {TURN_S:g} seconds"
-            ) from None
-        try:
-            connection = (
-                pool.idle.pop() if pool.idle else self._kind(**self._options, retry=self._retry)
-            )
+        loop = asyncio.get_running_loop()
+        own = self._of_loops.get(loop) or await self._begun(loop)
+        failures = 0
+        while True:
             try:
-                return await _answers(connection, commands, replies, self._trip_s, raw)
-            finally:
-                pool.idle.append(connection)
-        finally:
-            pool.turns.release()
+                shared = own.shared
+                if shared is None or not shared.is_open:
+                    shared = await own.opened(self._open)
+                return await shared.ask(commands, replies, raw)
+            except (redis.ConnectionError, redis.TimeoutError):
+                failures += 1
+                if failures > self._retries:
+                    raise
+            await asyncio.sleep(self._backoff.compute(failures))
 
     async def close(self) -> None:
-        """Close the connections of the running loop that are not in use."""
-        pool = self._pools.get(asyncio.get_running_loop())
-        if pool is not None:
-            await pool.close()
+        """Close the connection of the running loop; the next call opens another."""
+        own = self._of_loops.get(asyncio.get_running_loop())
+        if own is not None:
+            await own.close()
 
-    async def _pool(self) -> _Pool:
-        loop = asyncio.get_running_loop()
-        pool = self._pools.get(loop)
-        if pool is None:
-            # A loop that ended without a word, as `loop.close()` ends it, has left its pool behind.
-            self._pools = {other: p for other, p in self._pools.items() if not other.is_closed()}
-            pool = self._pools[loop] = _Pool()
-            pool.end = self._until_the_end(loop)
-            await anext(pool.end)
-        return pool
+    async def _open(self) -> SharedConnection:
+        connection = self._kind(**self._options, retry=Retry(NoBackoff(), 0))
+        try:
+            await connection.connect()
+            return SharedConnection(connection, self._options.get("socket_timeout"))
+        except BaseException:
+            await connection.disconnect(nowait=True)
+            raise
+
+    async def _begun(self, loop: asyncio.AbstractEventLoop) -> _OfLoop:
+        # A loop that ended without a word, as `loop.close()` ends it, has left its connection behind.
+        for other in list(self._of_loops):
+            if other.is_closed():
+                self._of_loops.pop(other, None)
+        own = self._of_loops[loop] = _OfLoop()
+        own.until_the_end = self._until_the_end(loop)
+        await anext(own.until_the_end)
+        return own
 
     async def _until_the_end(self, loop: asyncio.AbstractEventLoop) -> AsyncGenerator[None]:
         """A generator that the loop finishes before it closes, as it does with all of its asynchronous generators."""
         try:
             yield
         finally:
-            await self._pools.pop(loop).close()
+            await self._of_loops.pop(loop).close()
 
 
-class _Pool:
-    """The connections of one event loop, idle or in use."""
+class _OfLoop:
+    """The connection of one event loop, opened when it is first needed and once the one before has broken."""
 
-    end: AsyncGenerator[None]
+    until_the_end: AsyncGenerator[None]
 
     def __init__(self) -> None:
-        self.idle: list[Any] = []
-        self.turns = asyncio.Semaphore(CONNECTIONS)
+        self.shared: SharedConnection | None = None
+        self._opening: asyncio.Task[SharedConnection] | None = None
+
+    async def opened(self, open_: Callable[[], Awaitable[SharedConnection]]) -> SharedConnection:
+        """An open connection; all who want one at once wait for the same, and are told the same error."""
+        if self._opening is None:
+            self._opening = asyncio.create_task(self._open(open_))
+            self._opening.add_done_callback(_noted)
+        return await asyncio.shield(self._opening)
 
     async def close(self) -> None:
-        while self.idle:
-            await self.idle.pop().disconnect()
+        """Close it, once it is open if it is about to be."""
+        if self._opening is not None:
+            await asyncio.wait([self._opening])
+        shared, self.shared = self.shared, None
+        if shared is not None:
+            await shared.end()
 
-
-async def _answers(
-    connection: Any, commands: bytes, replies: int, trip_s: float | None, raw: bool
-) -> list[Any]:
-    """The replies on a connection, which is closed if any of them does not arrive.
-
-    trip_s: seconds for commands and replies together. One deadline for all of them: redis-py sets one for the sending and one for
-    each reply, which costs more than the reading.
-    """
-    check = _cancellations()
-
-    async def once() -> list[Any]:
+    async def _open(self, open_: Callable[[], Awaitable[SharedConnection]]) -> SharedConnection:
         try:
-            async with asyncio.timeout(trip_s):
-                await connection.send_packed_command([commands])
-                check()
-                return [await _answer(connection, raw) for _ in range(replies)]
-        except TimeoutError:
-            raise redis.TimeoutError(f"no answer within {trip_s:g} seconds") from None
-
-    try:
-        if not connection.is_connected:
-            connection.socket_timeout = trip_s
-            await connection.connect()
-            check()
-        connection.socket_timeout = None
-        answers: list[Any] = await connection.retry.call_with_retry(
-            once, lambda _: connection.disconnect()
-        )
-        check()
-    except BaseException:  # also the task's cancellation: replies may be under way
-        await connection.disconnect(nowait=True)
-        raise
-    return answers
+            if self.shared is not None:
+                broken, self.shared = self.shared, None
+                await broken.end()
+            self.shared = await open_()
+            return self.shared
+        finally:
+            self._opening = None
 
 
-def _cancellations() -> Callable[[], None]:
-    """A function that raises CancelledError where the task was cancelled since, and the error was lost.
-
-    `asyncio.wait_for` of Python 3.11, through which redis-py sends, loses it where the sending is done already.
-    """
-    task = asyncio.current_task()
-    assert task is not None
-    before = task.cancelling()
-
-    def check() -> None:
-        if task.cancelling() > before:
-            raise asyncio.CancelledError
-
-    return check
-
-
-async def _answer(connection: Any, raw: bool) -> Any:
-    """The next reply; an error reply is returned, not raised, since further replies may follow it."""
-    try:
-        return await connection.read_response(disable_decoding=raw)
-    except redis.ResponseError as error:
-        return error
+def _noted(opening: asyncio.Task[SharedConnection]) -> None:
+    """Take note of an error that nobody waits for any more."""
+    if not opening.cancelled():
+        opening.exception()

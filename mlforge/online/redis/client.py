@@ -147,7 +147,7 @@ class Server:
             return None
 
     async def evidence_async(self) -> Evidence | None:
-        """As `evidence`, on a connection of the running event loop."""
+        """As `evidence`, on the connection of the running event loop."""
         try:
             return _evidence(await self.ask_async(_INFO, 2))
         except OnlineUnavailable:
@@ -175,7 +175,7 @@ class Server:
         return self._all_granted(answers)
 
     async def ask_async(self, commands: bytes, replies: int, raw: bool = False) -> list[Any]:
-        """As `ask`, on a connection of the running event loop."""
+        """As `ask`, on the connection of the running event loop."""
         try:
             answers = await self._async.ask(commands, replies, raw)
         except redis.RedisError as error:
@@ -183,7 +183,7 @@ class Server:
         return self._all_granted(answers)
 
     async def aclose(self) -> None:
-        """Close the idle connections of the running event loop."""
+        """Close the connection of the running event loop."""
         await self._async.close()
 
     def stream(self, calls: Iterable[bytes]) -> int:

@@ -13,7 +13,7 @@ from mlforge.online.chunks import Rows, encoded
 from mlforge.online.codec import format_of
 from mlforge.online.decoding import Row, typed_rows
 from mlforge.online.redis import resp, scripts
-from mlforge.online.redis.fetched_books import read_command, rows_command
+from mlforge.online.redis.fetched_books import read_command, rows_command, texts_of
 from mlforge.online.redis.layouts import RowLayout, Write
 
 if TYPE_CHECKING:
@@ -89,9 +89,10 @@ class JsonLayout(RowLayout):
         return [read_command(key), rows_command(key, hashes)] if hashes else [read_command(key)]
 
     def typed(self, books: OnlineBooks | None, stored: Sequence[Any]) -> list[Row | None]:
-        """The rows of the texts; Misfit for a damaged one."""
+        """The rows of the stored bytes; Misfit for a damaged one."""
         return typed_rows(
-            stored, None if books is None or books.target is None else books.columns_by_dtype
+            texts_of(stored),
+            None if books is None or books.target is None else books.columns_by_dtype,
         )
 
     def row_name(self, key: str, hash: str) -> str:

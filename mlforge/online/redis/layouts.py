@@ -36,7 +36,7 @@ class Write:
 class RowLayout(ABC):
     """A layout of rows; its name is what users write.
 
-    digest_bytes: how many bytes of the hash of an entity tell rows apart. raw: whether rows are bytes.
+    digest_bytes: how many bytes of the hash of an entity tell rows apart. raw: whether rows are bytes that only a schema explains.
     """
 
     name: ClassVar[str]

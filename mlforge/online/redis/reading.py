@@ -21,6 +21,7 @@ from mlforge.online.redis.layout_table import LAYOUTS
 from mlforge.online.redis.layouts import RowLayout
 from mlforge.online.redis.refusals import fenced
 from mlforge.online.requests import Fetched, RowRequest
+from mlforge.online.steps import Question, Steps
 
 if TYPE_CHECKING:
     from mlforge.online.redis.client import Server
@@ -41,31 +42,25 @@ class Reading:
         self._lying: dict[str, RowLayout] = {}
         self._known: dict[str, KnownBooks] = {}
 
-    def fetch(self, requests: Sequence[RowRequest]) -> list[Fetched]:
-        """The books and stored rows of one instant."""
+    def fetch(self, requests: Sequence[RowRequest]) -> Steps[list[Fetched]]:
+        """The steps to the books and stored rows of one instant; rows are bytes."""
+        fetched = None
         for _ in range(_TRIES):
             layouts = self._supposed(requests)
-            commands, replies, raw = self._reads(requests, layouts)
-            executed = self._server.ask(commands, replies, raw)[-1]
-            fetched = self._fetched(requests, layouts, executed, raw)
-            if fetched is not None:
-                if raw and (unlearned := self._unlearned(requests, layouts, fetched)) is not None:
-                    self._layouts["packed"].learn(self._server.ask(*unlearned, raw))
+            executed = (yield self._asked(*self._reads(requests, layouts)))[-1]
+            fetched = self._fetched(requests, layouts, executed)
+            if fetched is None:
+                continue
+            unlearned = self._unlearned(requests, layouts, fetched)
+            if unlearned is None:
                 return fetched
-        raise self._moving(requests)
-
-    async def fetch_async(self, requests: Sequence[RowRequest]) -> list[Fetched]:
-        """As `fetch`, on a connection of the running event loop."""
-        for _ in range(_TRIES):
-            layouts = self._supposed(requests)
-            commands, replies, raw = self._reads(requests, layouts)
-            executed = (await self._server.ask_async(commands, replies, raw))[-1]
-            fetched = self._fetched(requests, layouts, executed, raw)
-            if fetched is not None:
-                if raw and (unlearned := self._unlearned(requests, layouts, fetched)) is not None:
-                    self._layouts["packed"].learn(await self._server.ask_async(*unlearned, raw))
+            self._layouts["packed"].learn((yield self._asked(*unlearned)))
+            if self._unlearned(requests, layouts, fetched) is None:
                 return fetched
-        raise self._moving(requests)
+            # What rows are named by has gone since they were read: they move, or they are damaged and stay so.
+        if fetched is None:
+            raise self._moving(requests)
+        return fetched
 
     def typed(self, books: OnlineBooks | None, stored: Sequence[Any]) -> list[Row | None]:
         """The stored rows with the values of training by the books; plain JSON without books. Misfit for damage."""
@@ -81,7 +76,7 @@ class Reading:
             return [None] * len(absent)
 
     async def foreign_async(self, absent: Sequence[tuple[str, str]]) -> list[str | None]:
-        """As `foreign`, on a connection of the running event loop."""
+        """As `foreign`, on the connection of the running event loop."""
         commands = self._types(absent)
         try:
             if commands:
@@ -95,6 +90,9 @@ class Reading:
         layout = self._lying.get(feature, self._own)
         return layout.row_name(books_key(self._prefix, feature), hash)
 
+    def _asked(self, commands: bytes, replies: int) -> Question:
+        return Question(self._server.ask, self._server.ask_async, (commands, replies, True))
+
     def _layout(self, name: str) -> RowLayout:
         if name not in self._layouts:
             self._layouts[name] = LAYOUTS[name]()
@@ -106,22 +104,20 @@ class Reading:
 
     def _reads(
         self, requests: Sequence[RowRequest], layouts: Sequence[RowLayout]
-    ) -> tuple[bytes, int, bool]:
-        """The commands that read books and rows, their number, and whether replies must be bytes."""
+    ) -> tuple[bytes, int]:
+        """The commands that read books and rows, and their number."""
         # A transaction: rows deleted between the two reads would pass for empty windows.
-        commands, raw = [_MULTI], self._own.raw
+        commands = [_MULTI]
         for request, layout in zip(requests, layouts, strict=True):
             commands += layout.reads(books_key(self._prefix, request.feature), request.hashes)
-            raw = raw or layout.raw
         commands.append(_EXEC)
-        return b"".join(commands), len(commands), raw
+        return b"".join(commands), len(commands)
 
     def _fetched(
         self,
         requests: Sequence[RowRequest],
         layouts: Sequence[RowLayout],
         executed: Sequence[Any],
-        raw: bool,
     ) -> list[Fetched] | None:
         """The books and rows in the replies to EXEC, refusals among them; None where rows lie in another layout than was read."""
         replies, fetched, is_read = iter(executed), [], True
@@ -137,8 +133,6 @@ class Reading:
                 where = books_name(self._prefix, request.feature, self._server.name)
                 with fenced(request.feature, None, self._server, where):
                     self._server.granted(rows)
-            elif raw and not layout.raw:
-                rows = texts_of(rows)
             fetched.append((books, rows))
         return fetched if is_read else None
 

@@ -45,6 +45,7 @@ from mlforge.online.redis.layouts import Write
 from mlforge.online.redis.reading import Reading
 from mlforge.online.redis.refusals import fenced
 from mlforge.online.requests import Fetched, RowRequest
+from mlforge.online.steps import answered, answered_async
 from mlforge.store import Store
 
 if TYPE_CHECKING:
@@ -150,7 +151,7 @@ class RedisStore(OnlineStore):
         self._server.client.close()
 
     async def aclose(self) -> None:
-        """Let go of the running event loop's idle connections; they close by themselves when it ends."""
+        """Let go of the running event loop's connection, which closes by itself when the loop ends; the next call opens another."""
         await self._server.aclose()
 
     def books(self, feature: str) -> OnlineBooks | None:
@@ -207,7 +208,7 @@ class RedisStore(OnlineStore):
         return self._server.evidence()
 
     async def evidence_async(self) -> Evidence | None:
-        """As `evidence`, on a connection of the running event loop."""
+        """As `evidence`, on the connection of the running event loop."""
         return await self._server.evidence_async()
 
     def rows_by_feature(self, features: Collection[str]) -> dict[str, int]:
@@ -278,10 +279,10 @@ class RedisStore(OnlineStore):
         return f"{fence_text(target)} {format_of(self.layout)}"
 
     def _fetch(self, requests: Sequence[RowRequest]) -> list[Fetched]:
-        return self._reading.fetch(requests)
+        return answered(self._reading.fetch(requests))
 
     async def _fetch_async(self, requests: Sequence[RowRequest]) -> list[Fetched]:
-        return await self._reading.fetch_async(requests)
+        return await answered_async(self._reading.fetch(requests))
 
     def _typed(self, books: OnlineBooks | None, stored: Sequence[Any]) -> list[Row | None]:
         return self._reading.typed(books, stored)
