@@ -50,6 +50,9 @@ def key_hash(entity: Mapping[str, object]) -> str:
 def hashes_of(entities: Iterable[Mapping[str, object]], keys: Iterable[str]) -> list[str]:
     """The hash of each entity by these of its keys, as `key_hash` gives it for these keys alone."""
     names = sorted(keys)
+    if len(names) == 1:  # as of most features
+        [name] = names
+        return [sha256(_netstring(name, entity[name])).hexdigest() for entity in entities]
     return [
         sha256(b"".join([_netstring(name, entity[name]) for name in names])).hexdigest()
         for entity in entities
@@ -68,13 +71,17 @@ def entity_key(entity: Mapping[str, object], keys: Schema) -> dict[str, Key]:
 
 def entity_keys(entities: Iterable[Mapping[str, object]], keys: Schema) -> list[dict[str, Key]]:
     """Each entity as `entity_key` gives it."""
-    typed = [(key.name, key.dtype) for key in keys]
-    names = {name for name, _ in typed}
+    typed = [(key.name, key.dtype, _USUAL.get(key.dtype)) for key in keys]
+    names = {key.name for key in keys}
     values = []
     for entity in entities:
         if entity.keys() != names:
-            raise _wrong_names(entity, [name for name, _ in typed])
-        values.append({name: _coerced(name, entity[name], dtype) for name, dtype in typed})
+            raise _wrong_names(entity, [key.name for key in keys])
+        own: dict[str, Any] = {}
+        for name, dtype, usual in typed:  # almost all values are as they should be
+            value = entity[name]
+            own[name] = value if type(value) is usual else _coerced(name, value, dtype)
+        values.append(own)
     return values
 
 
@@ -196,9 +203,6 @@ def _key_value(name: str, value: object) -> Key:
 
 
 def _coerced(name: str, value: object, dtype: str) -> Key:
-    if type(value) is _USUAL.get(dtype):
-        usual: Any = value
-        return usual  # type: ignore[no-any-return]
     expected, convert = _KEYS[dtype]
     text = _text(name, value)
     try:

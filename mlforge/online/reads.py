@@ -62,6 +62,17 @@ class OnlineReads(ABC):
             yield from self._check_absent(requests, answers)
         return answers
 
+    def stored(self, requests: Sequence[RowRequest]) -> Steps[Sequence[Fetched]]:
+        """The steps of `fetch_hashed` to rows as they are stored, which nothing has held against the books yet.
+
+        What a stored row is, the layout in the books says: of "json" it is a text, or its bytes.
+        """
+        fetched: Sequence[Fetched] = yield Question(self._fetch, self._fetch_async, (requests,))
+        self._note(requests, fetched)
+        if any(None in rows for _, rows in fetched):
+            yield from self._check_absent(requests, fetched)
+        return fetched
+
     def _read(self, requests: Sequence[RowRequest]) -> list[Answer]:
         """As `fetch_hashed`, without the steps where all rows are there: each read comes here."""
         answers = self._answers(requests, self._fetch(requests))
@@ -72,17 +83,23 @@ class OnlineReads(ABC):
         return answers
 
     def _answers(self, requests: Sequence[RowRequest], fetched: Sequence[Fetched]) -> list[Answer]:
-        """The backend's texts as rows, each by the books beside it; raises as `read`."""
-        expected, answers = self._expected_owner(), []
-        for request, (books, texts) in zip(requests, fetched, strict=True):
+        """The stored rows with their values, each by the books beside it; raises as `read`."""
+        self._note(requests, fetched)
+        return [
+            (books, self._decoded(request, books, stored))
+            for request, (books, stored) in zip(requests, fetched, strict=True)
+        ]
+
+    def _note(self, requests: Sequence[RowRequest], fetched: Sequence[Fetched]) -> None:
+        """Note the books for `last_seen`; OwnedElsewhere where they name another owner than readers mean."""
+        expected = self._expected_owner()
+        for request, (books, _) in zip(requests, fetched, strict=True):
             if books is not None:
                 check_owner(request.feature, books, expected)
                 self._seen[request.feature] = books
-            answers.append((books, self._decoded(request, books, texts)))
-        return answers
 
     def _check_absent(
-        self, requests: Sequence[RowRequest], answers: Sequence[Answer]
+        self, requests: Sequence[RowRequest], answers: Sequence[tuple[Any, Sequence[Any]]]
     ) -> Steps[None]:
         """Raise OnlineError where a missing row is something else that lies under its name."""
         places = [
@@ -108,10 +125,10 @@ class OnlineReads(ABC):
         return "" if identity is None else identity.id
 
     def _decoded(
-        self, request: RowRequest, books: OnlineBooks | None, texts: Sequence[str | None]
+        self, request: RowRequest, books: OnlineBooks | None, stored: Sequence[Any]
     ) -> list[Row | None]:
         try:
-            return self._typed(books, texts)
+            return self._typed(books, stored)
         except Misfit as misfit:
             if misfit.incomplete and books is not None and books.is_being_replaced:
                 raise NotServed(

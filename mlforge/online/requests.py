@@ -13,7 +13,8 @@ from mlforge.online.decoding import Row
 
 Entity: TypeAlias = Mapping[str, object]
 Answer: TypeAlias = tuple[OnlineBooks | None, list[Row | None]]
-Fetched: TypeAlias = tuple[OnlineBooks | None, Sequence[str | None]]
+Fetched: TypeAlias = tuple[OnlineBooks | None, Sequence[str | bytes | None]]
+"""Books, and rows as they are stored."""
 
 
 @dataclass(frozen=True, slots=True)

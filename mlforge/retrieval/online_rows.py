@@ -66,7 +66,7 @@ def fetched_rows(
 
 
 def check_missing(
-    rows: Iterable[tuple[str, OnlineBooks, Sequence[Row | None]]], store: OnlineStore
+    rows: Iterable[tuple[str, OnlineBooks, Sequence[object]]], store: OnlineStore
 ) -> Steps[None]:
     """A missing row means empty windows, unless the server dropped it or a push with other columns has.
 

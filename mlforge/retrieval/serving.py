@@ -175,7 +175,7 @@ class OnlineAnswer:
 
     @property
     def completion(self) -> Completion | None:
-        """What the service makes of its features' columns; None where features were asked for."""
+        """The completion that the service makes of its features' columns; None where features were asked for."""
         service = self.service
         if service is None:
             return None
@@ -183,7 +183,7 @@ class OnlineAnswer:
 
     @property
     def defaults(self) -> Mapping[str, Any]:
-        """What takes the place of null, by column."""
+        """The defaults, which take the place of null, by column."""
         complete = self.completion
         return own_defaults(_outputs(self.parts)) if complete is None else complete.defaults
 

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from typing import Any, TypeAlias
+from dataclasses import dataclass, replace
+from typing import Any, Self, TypeAlias
 
 import polars as pl
 
 from mlforge.core.arguments import shown
 from mlforge.core.manifest import Manifest
-from mlforge.core.schema import FLOATS, INTEGERS, Column, dtypes
+from mlforge.core.schema import FLOATS, INTEGERS, Column, Schema, dtypes
 from mlforge.core.values import FIRST_INSTANT, LAST_INSTANT
 from mlforge.engines import POINT
 from mlforge.errors import RetrievalError
 from mlforge.frames import polars_schema
-from mlforge.frames.encoding import entity_keys, hashes_of
+from mlforge.frames.encoding import Key, entity_keys, hashes_of
 from mlforge.frames.interop import Table
 from mlforge.frames.normalize import as_utc
 from mlforge.frames.time_units import unit_us
@@ -57,31 +57,55 @@ Entities: TypeAlias = Sequence[Mapping[str, object]]
 def feature_entities(
     entities: Entities, references: Sequence[Reference], books: Mapping[str, OnlineBooks]
 ) -> list[tuple[Entities, list[str]]]:
-    """For each reference the entities by its feature's own key names, with their hashes; keys cast to its dtypes.
+    """For each reference the entities by its feature's own key names, with their hashes; raises as `EntityKeys.typed`."""
+    keys = EntityKeys.of(references, [books[reference.name] for reference in references])
+    return keys.by_feature(keys.typed(entities))
 
-    Entities may have the keys of other features, too. Raises RetrievalError unless each entity has the
-    keys of all the features, and no others.
+
+@dataclass(frozen=True, slots=True)
+class EntityKeys:
+    """The keys that the entities of a request have, by their names there, and those that each feature takes of them.
+
+    uses: for each reference the names of its feature's keys, and the other names that entities have for some.
     """
-    keys: dict[str, Column] = {}
-    for reference in references:
-        names = reference.key_names(key.name for key in books[reference.name].keys)
-        for key in books[reference.name].keys:
-            name = names[key.name]
-            keys[name] = key if name == key.name else replace(key, name=name)
-    key_values = entity_keys(entities, tuple(keys.values()))
-    known: dict[tuple[Any, ...], tuple[Entities, list[str]]] = {}
-    uses = []
-    for reference in references:
-        held = tuple(key.name for key in books[reference.name].keys)
-        use = (held, reference.renamed)
-        if use not in known:
-            names = reference.key_names(held)
-            own: Entities = key_values
-            if reference.renamed:
-                own = [{key: entity[names[key]] for key in held} for entity in key_values]
-            known[use] = own, hashes_of(own, held)
-        uses.append(known[use])
-    return uses
+
+    schema: Schema
+    uses: tuple[tuple[tuple[str, ...], tuple[tuple[str, str], ...]], ...]
+
+    @classmethod
+    def of(cls, references: Sequence[Reference], books: Sequence[OnlineBooks]) -> Self:
+        """The keys of features with these books."""
+        keys: dict[str, Column] = {}
+        uses = []
+        for reference, held in zip(references, books, strict=True):
+            names = reference.key_names(key.name for key in held.keys)
+            for key in held.keys:
+                name = names[key.name]
+                keys[name] = key if name == key.name else replace(key, name=name)
+            uses.append((tuple(names), reference.renamed))
+        return cls(tuple(keys.values()), tuple(uses))
+
+    def typed(self, entities: Entities) -> list[dict[str, Key]]:
+        """The entities with their keys cast to the features' dtypes.
+
+        Entities may have the keys of other features, too. Raises RetrievalError unless each entity has the
+        keys of all the features, and no others.
+        """
+        return entity_keys(entities, self.schema)
+
+    def by_feature(self, entities: Sequence[dict[str, Key]]) -> list[tuple[Entities, list[str]]]:
+        """For each reference the typed entities by its feature's own key names, with their hashes."""
+        known: dict[Any, tuple[Entities, list[str]]] = {}
+        for use in self.uses:
+            if use not in known:
+                held, renamed = use
+                own: Entities = entities
+                if renamed:
+                    other = dict(renamed)
+                    names = {key: other.get(key, key) for key in held}
+                    own = [{key: entity[names[key]] for key in held} for entity in entities]
+                known[use] = own, hashes_of(own, held)
+        return [known[use] for use in self.uses]
 
 
 def spine_key(spine: Table, key: str, dtype: str, feature: str) -> pl.Series:

@@ -31,8 +31,8 @@ def json_body(answer: OnlineAnswer, layout: str, details: bool) -> bytes:
     return encoded(document)
 
 
-def encoded(document: Document) -> bytes:
-    """The document's JSON; values that JSON lacks are written as the wire format has them."""
+def encoded(document: object) -> bytes:
+    """The JSON of a document or value; values that JSON lacks are written as the wire format has them."""
     try:
         text = json.dumps(document, separators=(",", ":"), allow_nan=False, default=json_value)
     except ValueError:  # a float that JSON lacks, computed by an expression

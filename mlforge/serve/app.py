@@ -25,6 +25,7 @@ from mlforge.serve.live import Live
 from mlforge.serve.operations import Operations
 from mlforge.serve.origins import check_named_here
 from mlforge.serve.page.routes import Page
+from mlforge.serve.pass_through import PassThrough
 from mlforge.serve.problems import UNEXPECTED, Problem, problem_of
 from mlforge.serve.reads import Reads
 from mlforge.serve.served_log import ServedLog
@@ -63,7 +64,9 @@ class App:
         self._admission = None if keys is None else Admission(keys_in(keys, definitions.services))
         self._at_loopback, self._tracing = at_loopback, tracing
         self._served = ServedLog(definitions)
-        self._reads = Reads(definitions, store, limits, KeptServices(definitions), self._served)
+        passing = PassThrough(store, self._served)
+        kept = KeptServices(definitions)
+        self._reads = Reads(definitions, store, limits, kept, self._served, passing)
         catalogue = Catalogue(definitions, store, limits, self.counters, keys is not None)
         operations = Operations(definitions, live)
         self._events, self._incoming = Events(live), Incoming(definitions, store, limits)

@@ -47,7 +47,7 @@ def _parsed(body: bytes) -> Any:
     if not body:
         raise Refused(400, "not_json", "the body is empty; send a JSON object")
     try:
-        return json.loads(body, parse_constant=_no_number)
+        return _DECODER.decode(body.decode(json.detect_encoding(body), "surrogatepass"))
     except RecursionError:
         raise Refused(400, "too_deep", "the body's JSON is nested too deeply") from None
     except (
@@ -58,6 +58,9 @@ def _parsed(body: bytes) -> Any:
 
 def _no_number(text: str) -> NoReturn:
     raise ValueError(f"{text} is no number of JSON")
+
+
+_DECODER = json.JSONDecoder(parse_constant=_no_number)
 
 
 def _told(fields: Mapping[str, str]) -> str:

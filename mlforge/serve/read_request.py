@@ -201,6 +201,8 @@ def unknown(kind: str, name: str, names: Mapping[str, object]) -> Refused:
 
 def _pairs(query: bytes) -> dict[str, str]:
     """The query's names and values; Refused where it is not text, or says one name twice."""
+    if not query:
+        return {}
     try:
         pairs = parse_qsl(query.decode("ascii"), keep_blank_values=True, errors="strict")
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""The hot routes: values of services and of features, read by the library and awaited."""
+"""The hot routes: values of services and of features, passed on as they are stored, or read by the library; both are awaited."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from mlforge.serve.answers import arrow_body, json_body, served
 from mlforge.serve.http import Receive, Reply, Scope, body_of, header
 from mlforge.serve.kept_services import KeptServices
 from mlforge.serve.limits import Limits
+from mlforge.serve.pass_through import PassThrough
 from mlforge.serve.problems import Refused
 from mlforge.serve.read_request import (
     ARROW,
@@ -43,6 +44,7 @@ class Reads:
     limits: Limits
     kept: KeptServices
     log: ServedLog
+    passing: PassThrough
 
     def takes(self, scope: Scope) -> bool:
         """Whether a request is a read."""
@@ -52,6 +54,9 @@ class Reads:
     async def reply(self, scope: Scope, receive: Receive) -> Reply:
         """The answer to a read; raises MlforgeError, which a problem stands for, and Disconnected."""
         request = await self._request(scope, receive)
+        body = await self.passing.body(request)
+        if body is not None:
+            return Reply(body)
         answer = await answered_async(
             online_answer(
                 request.features,
@@ -65,6 +70,7 @@ class Reads:
         )
         if answer.service is not None:
             self.log.take(answer)
+        self.passing.learn(request, answer)
         if request.arrow:
             return await _arrow(answer)
         if len(answer.rows) * len(answer.parts) <= _MANY:

@@ -77,6 +77,11 @@ class Completion:
         return self.service.request
 
     @cached_property
+    def reads(self) -> frozenset[str]:
+        """The names of the columns and keys that derived columns read."""
+        return frozenset(name for column in self.derived for name in column.inputs)
+
+    @cached_property
     def _row_derivation(self) -> RowDerivation:
         return RowDerivation(self.derived, self.dtypes, [column.name for column in self.derived])
 
@@ -123,9 +128,11 @@ class Completion:
         }
         if not self.derived:
             return filled
-        return filled | self._row_derivation(
-            {**keys, **filled, **request} if keys else {**filled, **request}, t
-        )
+        return filled | self.derived_values({**keys, **filled, **request}, t)
+
+    def derived_values(self, known: Mapping[str, Any], t: int) -> dict[str, Any]:
+        """The derived columns of one entity; known: at least the columns and keys that they read, with defaults. t: UTC microseconds."""
+        return self._row_derivation(known, t)
 
 
 def filled_columns(columns: Sequence[pl.Series], defaults: Mapping[str, Any]) -> list[pl.Series]:

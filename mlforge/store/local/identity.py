@@ -15,7 +15,7 @@ from mlforge.core.failpoints import reach
 from mlforge.core.values import from_iso, to_iso
 from mlforge.errors import IntegrityError, UnsupportedStore
 from mlforge.store.local import io
-from mlforge.store.local.paths import State, check_format, no_link, state_of
+from mlforge.store.local.paths import State, check_format, is_link, no_link, state_of
 from mlforge.store.records import StoreIdentity
 
 FILE = "store.json"
@@ -28,6 +28,7 @@ class IdentityFile:
 
     def __init__(self, store: Path) -> None:
         self._store = store
+        self._folder, self._file = str(store / "_metadata"), str(store / "_metadata" / FILE)
         self._read_as: tuple[State, StoreIdentity] | None = None
 
     @property
@@ -40,12 +41,15 @@ class IdentityFile:
 
         Raises IntegrityError if the file is damaged, UnsupportedStore if a newer mlforge wrote it.
         """
-        path = self.path
+        # Each read of values online asks for it: paths are dear.
+        if os.path.islink(self._folder):  # noqa: PTH114 - by its text
+            raise is_link(Path(self._folder))
         try:
-            state = state_of(path)
+            state = state_of(self._file)
         except (FileNotFoundError, NotADirectoryError):
             return None
         if self._read_as is None or self._read_as[0] != state:
+            path = self.path
             text = io.read_bytes(path)
             if text is None:
                 return None

@@ -44,9 +44,9 @@ def check_format(document: Mapping[str, Any], path: Path | str, known: int) -> N
         )
 
 
-def state_of(path: Path) -> State:
+def state_of(path: Path | str) -> State:
     """The identity of a file's bytes: path, modification time, inode and size."""
-    stat = path.lstat()
+    stat = os.lstat(path)
     return str(path), stat.st_mtime_ns, stat.st_ino, stat.st_size
 
 

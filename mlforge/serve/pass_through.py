@@ -1,0 +1,214 @@
+"""Answers made of stored rows, without a look at each value.
+
+What follows from a request's features and from the books beside their rows is worked out once, from an answer that the library has
+made; the next answers with the same books are put together by it. Whatever is out of the ordinary is left to the library, which has
+the values, their meaning and the errors.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from operator import is_
+from typing import Any, Self, TypeAlias
+
+from mlforge.core import clock
+from mlforge.core.values import Duration
+from mlforge.errors import RetrievalError
+from mlforge.online import OnlineBooks, OnlineStore, RowRequest
+from mlforge.online.requests import Fetched
+from mlforge.online.steps import answered_async
+from mlforge.retrieval.online_rows import check_missing, since
+from mlforge.retrieval.references import Reference, parse_references
+from mlforge.retrieval.serving import OnlineAnswer
+from mlforge.retrieval.spine import EntityKeys
+from mlforge.serve.answers import encoded, served
+from mlforge.serve.read_request import ReadRequest
+from mlforge.serve.served_log import ServedLog
+from mlforge.serve.spliced_rows import SplicedRows, Unfit
+from mlforge.services.completion import Completion, request_rows
+from mlforge.services.service import Service
+
+_KEPT = 512
+"""How many plans are kept: a caller of features chooses columns and names at will."""
+_MANY = 5_000
+"""Up to how many rows are put together on the event loop: more would keep other requests waiting."""
+_MISFITS = 20
+"""After how many answers that it cannot make a plan is given up, until the books are others."""
+_Key: TypeAlias = Service | tuple[Reference, ...]
+_Rows: TypeAlias = Sequence[Mapping[str, Any]]
+
+
+@dataclass(slots=True)
+class Plan:
+    """All that answers with the same books have in common.
+
+    features: their names, for each part. since: the instant that the age of the oldest values counts from. names: of each part, in JSON. completion: of
+    a service with derived columns.
+    """
+
+    features: tuple[str, ...]
+    books: tuple[OnlineBooks, ...]
+    keys: EntityKeys
+    names: tuple[bytes, ...]
+    parts: tuple[SplicedRows, ...]
+    since: int
+    served: bytes
+    completion: Completion | None
+    misfits: int = 0
+
+    @classmethod
+    def of(cls, answer: OnlineAnswer) -> Self | None:
+        """The plan for more answers like this; None where they are not made of stored rows."""
+        names = [part.name for part in answer.parts]
+        if len(set(names)) < len(names):  # their rows are one row
+            return None
+        completion = answer.completion
+        read = () if completion is None else completion.reads
+        parts = [SplicedRows.of(part, answer.defaults, read) for part in answer.parts]
+        spliced = tuple(part for part in parts if part is not None)
+        if len(spliced) < len(parts):
+            return None
+        books = tuple(part.fetched.books for part in answer.parts)
+        references = [part.reference for part in answer.parts]
+        return cls(
+            tuple(reference.name for reference in references),
+            books,
+            EntityKeys.of(references, books),
+            tuple(encoded(name) for name in names),
+            spliced,
+            min(since(held) for held in books),
+            encoded(served(answer)),
+            completion if completion is not None and completion.derived else None,
+        )
+
+    def missing(
+        self, fetched: Sequence[Fetched]
+    ) -> Iterator[tuple[str, OnlineBooks, Sequence[object]]]:
+        """The books and rows of each feature, as `check_missing` takes it."""
+        for name, books, (_, rows) in zip(self.features, self.books, fetched, strict=True):
+            yield name, books, rows
+
+    def body(self, fetched: Sequence[Fetched], keys: _Rows, brought: _Rows, t: int) -> bytes:
+        """The answer's JSON. Raises Unfit.
+
+        keys, brought: of each entity the keys, and the request's columns, as derived columns read them. t: their instant.
+        """
+        columns: dict[str, list[Any]] = {}
+        features = []
+        for name, part, (_, stored) in zip(self.names, self.parts, fetched, strict=True):
+            rows, values = part.rows(stored)
+            columns.update(values)
+            features.append(b"%b:[%b]" % (name, rows))
+        derived = b""
+        if self.completion is not None:
+            derived = b'"derived":%b,' % encoded(
+                _derived(self.completion, columns, keys, brought, t)
+            )
+        body = b'{"features":{%b},%b"served":%b}' % (b",".join(features), derived, self.served)
+        if not body.isascii():
+            try:
+                body.decode()
+            except UnicodeDecodeError:
+                raise Unfit from None
+        return body
+
+
+def _derived(
+    completion: Completion,
+    columns: Mapping[str, Sequence[Any]],
+    keys: _Rows,
+    brought: _Rows,
+    t: int,
+) -> list[dict[str, Any]]:
+    rows = zip(*columns.values(), strict=True) if columns else ((),) * len(keys)
+    return [
+        completion.derived_values({**key, **dict(zip(columns, row, strict=True)), **request}, t)
+        for row, key, request in zip(rows, keys, brought, strict=True)
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class _Learned:
+    """The outcome of the latest answer of the library: its books, and the plan where there is one."""
+
+    books: tuple[OnlineBooks, ...]
+    plan: Plan | None
+
+
+@dataclass(frozen=True, slots=True)
+class PassThrough:
+    """Answers that are made of stored rows."""
+
+    store: OnlineStore
+    log: ServedLog
+    _learned: dict[_Key, _Learned] = field(default_factory=dict)
+
+    def learn(self, request: ReadRequest, answer: OnlineAnswer) -> None:
+        """Note how more such requests are answered."""
+        if request.details or request.arrow or request.layout != "nested":
+            return
+        key, books = _key(request), tuple(part.fetched.books for part in answer.parts)
+        known = self._learned.get(key)
+        if known is not None and _are_same(known.books, books):
+            return
+        if len(self._learned) >= _KEPT:
+            self._learned.clear()
+        self._learned[key] = _Learned(books, Plan.of(answer))
+
+    async def body(self, request: ReadRequest) -> bytes | None:
+        """The answer's JSON, None where the library is to answer. Raises NotServed where rows are missing that should be there."""
+        if request.details or request.arrow or request.at or request.layout != "nested":
+            return None
+        key = _key(request)
+        learned = self._learned.get(key)
+        plan = None if learned is None else learned.plan
+        if plan is None:
+            return None
+        service = request.features if isinstance(request.features, Service) else None
+        now = clock.now()
+        age: str | Duration | None = request.max_age
+        if service is not None and age is None:
+            age = service.max_age
+        if age is not None and plan.since < now - Duration.parse(age, "max_age").us:
+            return None
+        try:
+            keys = plan.keys.typed(request.entities)
+            uses = plan.keys.by_feature(keys)
+            brought = [] if service is None else request_rows(service, request.request, len(keys))
+        except RetrievalError:
+            return None
+        if service is not None and self.log.takes_any(service.name, keys):
+            return None
+        requests = [
+            RowRequest(feature, hashes, own)
+            for feature, (own, hashes) in zip(plan.features, uses, strict=True)
+        ]
+        fetched = await answered_async(self.store.stored(requests))
+        if not _are_same(plan.books, [books for books, _ in fetched]):
+            return None
+        try:
+            if len(keys) * len(requests) <= _MANY:
+                body = plan.body(fetched, keys, brought, now)
+            else:
+                body = await asyncio.to_thread(plan.body, fetched, keys, brought, now)
+        except Unfit:
+            plan.misfits += 1
+            if plan.misfits >= _MISFITS:
+                self._learned[key] = _Learned(plan.books, None)
+            return None
+        if any(None in rows for _, rows in fetched):
+            await answered_async(check_missing(plan.missing(fetched), self.store))
+        return body
+
+
+def _key(request: ReadRequest) -> _Key:
+    """The key that requests for the same have in common."""
+    if isinstance(request.features, Service):
+        return request.features
+    return tuple(parse_references(request.features))
+
+
+def _are_same(one: Sequence[object], other: Sequence[object]) -> bool:
+    return len(one) == len(other) and all(map(is_, one, other))
