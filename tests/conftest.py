@@ -12,6 +12,7 @@ import redis
 import structlog
 from hypothesis import settings
 
+from tests.support.clusters import Cluster, cluster
 from tests.support.covering import beyond
 from tests.support.order import longest_first
 from tests.support.servers import running
@@ -72,3 +73,17 @@ def redis_url(redis_server: str) -> str:
     with redis.Redis.from_url(redis_server) as client:
         client.flushdb()
     return redis_server
+
+
+@pytest.fixture(scope="session")
+def cluster_server() -> Iterator[Cluster]:
+    """A real cluster of three that lives as long as the session."""
+    with cluster() as made:
+        yield made
+
+
+@pytest.fixture
+def empty_cluster(cluster_server: Cluster) -> Cluster:
+    """The cluster, empty."""
+    cluster_server.flush()
+    return cluster_server

@@ -22,6 +22,7 @@ from mlforge.core.values import SECOND_US
 from mlforge.definitions.environment import PROFILE, redis_url
 from mlforge.definitions.running import serve_at
 from mlforge.errors import MlforgeError, OnlineRefused, OnlineUnavailable
+from mlforge.online.addresses import single_urls, told_cluster
 from worker.state.counters import Counts
 from worker.state.event_log import EventLog
 from worker.state.presence import Presence
@@ -269,11 +270,15 @@ class Project:
 def connect(url: str) -> Redis:
     """A client of a server that has answered once; a server that refuses only writes is accepted.
 
-    Raises OnlineUnavailable where no server answers, OnlineRefused where it refuses the connection.
+    Raises OnlineUnavailable where no server answers, OnlineRefused where it refuses the connection, or is a cluster's.
     """
+    if told_cluster(url)[1] or len(single_urls(url)) > 1:
+        raise OnlineRefused(_no_cluster(url))
     try:
         client = Redis.from_url(url, socket_connect_timeout=5, retry=patience())
         client.ping()
+        if _is_in_cluster(client):
+            raise OnlineRefused(_no_cluster(url))
     except (ResponseError, AuthenticationError) as error:
         if str(error).startswith(_READ_ONLY):
             return client
@@ -286,6 +291,22 @@ def connect(url: str) -> Redis:
             "REDIS_URL, or unset it and run `mlforge up`"
         ) from error
     return client
+
+
+def _is_in_cluster(client: Redis) -> bool:
+    try:
+        facts: Any = client.info("cluster")
+    except ResponseError:  # a user without the right to ask
+        return False
+    return bool(facts.get("cluster_enabled"))
+
+
+def _no_cluster(url: str) -> str:
+    return (
+        f"the Redis at {hide_password(url)} is a cluster, and the queue of the workers needs a server that is none: name one in "
+        "REDIS_URL, or let `mlforge up` start one, and give the cluster to the definitions, as in "
+        "Definitions(online_store='redis://host1,host2?cluster=true')"
+    )
 
 
 def patience() -> Retry:

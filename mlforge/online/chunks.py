@@ -13,7 +13,8 @@ from mlforge.frames.encoding import json_rows, key_hashes
 
 T = TypeVar("T")
 ENCODED_AT_ONCE = 2_000
-_CHUNK = 250  # blocks the server for about a millisecond
+CHUNK = 250
+"""Rows sent at once: they block the server for about a millisecond."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,4 +55,4 @@ def chunked(hashes: list[str], texts: list[str]) -> Iterator[Rows]:
 
 def slices(items: list[T]) -> Iterator[list[T]]:
     """The items, as many at a time as a chunk has."""
-    return (items[start : start + _CHUNK] for start in range(0, len(items), _CHUNK))
+    return (items[start : start + CHUNK] for start in range(0, len(items), CHUNK))

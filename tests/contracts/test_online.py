@@ -348,7 +348,7 @@ def test_a_cluster_is_named_as_such_and_what_works_instead(has_slots: bool) -> N
         for call in calls:
             with pytest.raises(
                 OnlineRefused,
-                match=r"is a Redis Cluster .* not supported yet: .* Give RedisStore a server",
+                match=r"is a Redis Cluster .*cluster=True",
             ):
                 call()
         store.close()

@@ -61,5 +61,5 @@ def forced(
         if small_pushes:
             patch.setattr(batches, "EVENTS_HELD", 5)
             patch.setattr(chunks, "ENCODED_AT_ONCE", 3)
-            patch.setattr(chunks, "_CHUNK", 2)
+            patch.setattr(chunks, "CHUNK", 2)
         yield

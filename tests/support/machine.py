@@ -51,6 +51,7 @@ from tests.support.reader import READER, Reader
 from tests.support.registry import Killed, Registry, die
 from tests.support.servers import started
 from tests.support.trained import Trained
+from tests.support.workers import eventually
 
 OnlineClock = Literal["data", "wall"]
 OTHER = {"polars": "duckdb", "duckdb": "polars"}
@@ -99,10 +100,14 @@ for _operation in PUSHING:
 
 
 @functools.cache
-def server_url() -> str:
-    """The URL of a real server that this process owns."""
-    server = started(config={"save": ""})
+def server_url(cluster: bool) -> str:
+    """The URL of a real server that this process owns, or of the one node of a cluster."""
+    server = started(config={"save": "", "cluster-enabled": "yes" if cluster else "no"})
     atexit.register(server.stop)
+    if cluster:
+        with redis.Redis(port=server.port) as admin:
+            admin.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16_383)
+            eventually(lambda: "cluster_state:ok" in str(admin.execute_command("CLUSTER", "INFO")))
     return f"redis://127.0.0.1:{server.port}/0"
 
 
@@ -263,7 +268,8 @@ class Machine(Registry):
             )
         )
         self.now = self.world.base + data.draw(st.integers(2, 9)) * UNITS[self.world.unit]
-        self.client = redis.Redis.from_url(server_url())
+        self.on_cluster = data.draw(st.sampled_from([False, False, True]), label="on a cluster")
+        self.client = redis.Redis.from_url(server_url(self.on_cluster))
         self.client.flushdb()
         self.ttl = data.draw(st.sampled_from([None, 7 * 86_400]), label="ttl")
         self.online_store = self.opened(data)
@@ -290,9 +296,12 @@ class Machine(Registry):
         return ObjectStore(url, cache, options, TINY_PACKS, grace="1us", objects=objects)
 
     def opened(self, data: st.DataObject) -> DyingStore:
-        """The online store, whichever layout its rows are to have from now on."""
+        """The online store, whichever layout its rows are to have from now on; those on a cluster have one."""
+        url = server_url(self.on_cluster)
+        if self.on_cluster:
+            return DyingStore.from_url(url, ttl=self.ttl, cluster=True)
         layout = data.draw(st.sampled_from(["json", "packed"]), label="layout online")
-        return DyingStore.from_url(server_url(), ttl=self.ttl, layout=layout)
+        return DyingStore.from_url(url, ttl=self.ttl, layout=layout)
 
     def open(self) -> None:
         """Definitions as a fresh process would load them."""
@@ -819,10 +828,11 @@ class Machine(Registry):
             assert {name: row[name] for name in names} == keys
             for name, cell in asked.answer(cells, self.served_defaults).items():
                 same(f"online {entity} {name}", cell, row[name])
-        json_rows = sum(1 for _ in self.client.scan_iter(f"mlforge:{self.name}:" + "?" * 64))
+        books = f"mlforge:{{{self.name}:*}}" if self.on_cluster else f"mlforge:{self.name}"
+        json_rows = sum(1 for _ in self.client.scan_iter(f"{books}:" + "?" * 64))
         packed_rows = sum(map(self.client.hlen, self.client.scan_iter(f"mlforge:{self.name}:~?*")))
         assert json_rows + packed_rows == len(self.served), f"{sorted(self.client.scan_iter('*'))}"
-        lives = [self.client.ttl(key) for key in self.client.scan_iter(f"mlforge:{self.name}:*")]
+        lives = [self.client.ttl(key) for key in self.client.scan_iter(f"{books}:*")]
         assert all(life == -1 if self.ttl is None else life > 0 for life in lives)
 
     def teardown(self) -> None:

@@ -1,23 +1,19 @@
-"""A Redis server: its address, sending it commands, and the meaning of its refusals."""
+"""A Redis server: its address, and sending it commands."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
-from mlforge.errors import (
-    DefinitionError,
-    MissingExtra,
-    OnlineError,
-    OnlineRefused,
-    OnlineUnavailable,
-)
+from mlforge.errors import DefinitionError, MissingExtra, OnlineError, OnlineUnavailable
+from mlforge.online.addresses import single_urls
 from mlforge.online.books import Evidence
 from mlforge.online.redis import resp
+from mlforge.online.redis.server_errors import meant
 
 try:
     import redis
@@ -29,79 +25,28 @@ except ImportError:
 
 from mlforge.online.redis.async_connections import AsyncConnections
 
-_CLUSTER = (
-    "is a Redis Cluster ({error}), which is not supported yet: a feature's rows and books must lie on one server. "
-    "Give RedisStore a server that is not part of a cluster; replicas of it, for failover, are fine"
-)
-# Kinds of refusal, the first that fits; `{error}` is the server's own words.
-_REFUSALS: tuple[tuple[tuple[type[Exception], ...], str], ...] = (
-    (
-        (redis.AuthenticationError, redis.exceptions.NoPermissionError),
-        "refused the user or password ({error}); give RedisStore the right ones",
-    ),
-    (
-        (
-            redis.exceptions.MovedError,
-            redis.exceptions.AskError,
-            redis.exceptions.ClusterCrossSlotError,
-            redis.exceptions.ClusterDownError,
-        ),
-        _CLUSTER,
-    ),
-    ((redis.ReadOnlyError,), "is a read-only replica; give RedisStore the primary's address"),
-    ((redis.OutOfMemoryError,), "is out of memory; raise its maxmemory, or lower the ttl"),
-)
-_REFUSAL_CODES = {
-    "MISCONF": "answers, but refuses writes until it can save to its disk ({error}); see to its disk and its log",
-    "NOREPLICAS": "answers, but refuses writes for want of replicas ({error}); see to its replicas",
-    "MASTERDOWN": "is a replica that has lost its primary ({error}); give RedisStore the primary's address",
-    "CROSSSLOT": _CLUSTER,
-    "CLUSTERDOWN": _CLUSTER,
-    "MOVED": _CLUSTER,
-}
 _TIMEOUT_S = 5.0
 _RETRIES = 2
 _IN_FLIGHT = 16
-_INFO = resp.command("INFO", "server") + resp.command("INFO", "stats")
-
-
-class Refused(OnlineRefused):
-    """The server's own words, where they have no wording of ours."""
-
-    def __init__(self, server: Server, reply: str) -> None:
-        self.reply = reply
-        super().__init__(f"{server} refused: {reply}")
+INFO = resp.command("INFO", "server") + resp.command("INFO", "stats")
 
 
 class Server:
     """A client that raises mlforge's errors; it connects at first use, and again after a fork."""
 
-    def __init__(self, options: dict[str, Any]) -> None:
+    name: str
+    host: str
+    options_hash: str
+
+    def __init__(self, options: Mapping[str, Any]) -> None:
         """From redis-py's connection options; unknown ones raise DefinitionError."""
-        options = {"socket_timeout": _TIMEOUT_S, "socket_connect_timeout": _TIMEOUT_S, **options}
-        kind = options.pop("connection_class", redis.Connection)
-        if "path" not in options:
-            options = {"host": "localhost", "port": 6379, **options}
-        options |= {
-            "decode_responses": True,
-            # Bytes that are not UTF-8 are reported by the reader: an error here would leave replies unread.
-            "encoding_errors": "surrogateescape",
-            "protocol": 2,
-        }
+        kind, options = connection_options(options)
         backoff = ExponentialBackoff(cap=0.5, base=0.05)
-        retry = Retry(backoff, _RETRIES)
-        try:
-            kind(**options, retry=retry)
-        except (TypeError, ValueError, redis.RedisError) as error:
-            raise DefinitionError(f"RedisStore: {error}") from None
-        place = options.get("path") or f"{options['host']}:{options['port']}"
-        plain = {k: v for k, v in options.items() if isinstance(v, (str, int, float, bool))}
-        described = json.dumps([kind.__qualname__, plain], sort_keys=True)
-        self.options_hash = hashlib.sha256(described.encode()).hexdigest()
+        self.options_hash = hash_of(kind, options)
         self.host = str(options.get("host", "localhost"))
-        self.name = f"redis at {place}/{options.get('db', 0)}"
+        self.name = f"redis at {place_of(options)}/{options.get('db', 0)}"
         self.client = redis.Redis.from_pool(
-            redis.ConnectionPool(connection_class=kind, **options, retry=retry)
+            redis.ConnectionPool(connection_class=kind, **options, retry=Retry(backoff, _RETRIES))
         )
         self._async = AsyncConnections(kind.__name__, options, backoff, _RETRIES)
 
@@ -114,17 +59,7 @@ class Server:
     @classmethod
     def from_url(cls, url: str) -> Server:
         """The server at `redis://`, `rediss://` or `unix://`, with redis-py's options in the query."""
-        try:
-            options = parse_url(url)  # type: ignore[no-untyped-call]
-            if "path" not in options and "@" in urlsplit(url).path:
-                raise ValueError("a password with a slash: its start passes for the host and port")
-        except (ValueError, AttributeError, TypeError):
-            # The cause may quote a part of the password.
-            raise DefinitionError(
-                "RedisStore.from_url: this is no Redis URL; write "
-                "redis://[[user]:password@]host:port/db with the password percent-encoded"
-            ) from None
-        return cls(options)
+        return cls(url_options(url))
 
     def __str__(self) -> str:
         return self.name
@@ -137,10 +72,15 @@ class Server:
         except redis.RedisError as error:
             raise self._meant(error) from error
 
+    def ping(self) -> bool:
+        """True if the server answers; OnlineUnavailable if not."""
+        with self.asking() as client:
+            return bool(client.ping())
+
     def evidence(self) -> Evidence | None:
         """The server's run id and count of evicted keys; None if it does not report them."""
         try:
-            return _evidence(self.ask(_INFO, 2))
+            return _evidence(self.ask(INFO, 2))
         except OnlineUnavailable:
             raise
         except OnlineError:  # a user without the right to ask
@@ -149,7 +89,7 @@ class Server:
     async def evidence_async(self) -> Evidence | None:
         """As `evidence`, on the connection of the running event loop."""
         try:
-            return _evidence(await self.ask_async(_INFO, 2))
+            return _evidence(await self.ask_async(INFO, 2))
         except OnlineUnavailable:
             raise
         except OnlineError:
@@ -160,16 +100,8 @@ class Server:
 
         For idempotent commands only. raw: replies are bytes, not texts. An error reply is raised after all replies have arrived.
         """
-        pool = self.client.connection_pool
         try:
-            connection: Any = pool.get_connection()
-            try:
-                answers: list[Any] = connection.retry.call_with_retry(
-                    lambda: _answers(connection, commands, replies, raw),
-                    connection.disconnect,
-                )
-            finally:
-                pool.release(connection)
+            answers = self.exchange(commands, replies, raw)
         except redis.RedisError as error:
             raise self._meant(error) from error
         return self._all_granted(answers)
@@ -177,14 +109,63 @@ class Server:
     async def ask_async(self, commands: bytes, replies: int, raw: bool = False) -> list[Any]:
         """As `ask`, on the connection of the running event loop."""
         try:
-            answers = await self._async.ask(commands, replies, raw)
+            answers = await self.exchange_async(commands, replies, raw)
         except redis.RedisError as error:
             raise self._meant(error) from error
         return self._all_granted(answers)
 
+    def exchange(self, commands: bytes, replies: int, raw: bool = False) -> list[Any]:
+        """As `ask`, but that error replies are returned, and that it raises redis-py's errors."""
+        pool = self.client.connection_pool
+        connection: Any = pool.get_connection()
+        try:
+            answers: list[Any] = connection.retry.call_with_retry(
+                lambda: _answers(connection, commands, replies, raw),
+                connection.disconnect,
+            )
+        finally:
+            pool.release(connection)
+        return answers
+
+    async def exchange_async(self, commands: bytes, replies: int, raw: bool = False) -> list[Any]:
+        """As `exchange`, on a connection of the running event loop."""
+        return await self._async.ask(commands, replies, raw)
+
     async def aclose(self) -> None:
         """Close the connection of the running event loop."""
         await self._async.close()
+
+    def close(self) -> None:
+        """Close the connections of threads; the next call opens new ones."""
+        self.client.close()
+
+    def ask_about(self, key: str, *command: str) -> Any:
+        """The reply to one command, on this key and such as lie where it does; as `ask`."""
+        [reply] = self.ask(resp.command(*command), 1)
+        return reply
+
+    def evaluate(self, script: str, keys: Sequence[str], arguments: Sequence[str]) -> list[Any]:
+        """The replies of a script to each of these keys alone; as `ask`."""
+        calls = [resp.command("EVAL", script, "1", key, *arguments) for key in keys]
+        return self.ask(b"".join(calls), len(calls))
+
+    def begin(
+        self, script: str, keys: Sequence[str], listed: str, arguments: Sequence[str]
+    ) -> list[Any]:
+        """As `evaluate` of the script that begins a push. listed: the key of the list of features, which it adds to."""
+        [key] = keys
+        return [self.ask_about(key, "EVAL", script, "2", key, listed, *arguments)]
+
+    def scan(self, key: str, pattern: str, at_once: int) -> Iterator[list[str]]:
+        """The keys of a pattern in chunks, none of them empty; each key at least once. key: where they lie."""
+        cursor = 0
+        while True:
+            with self.asking() as client:
+                cursor, keys = client.scan(cursor, match=pattern, count=at_once)
+            if keys:
+                yield [str(key) for key in keys]
+            if cursor == 0:
+                return
 
     def stream(self, calls: Iterable[bytes]) -> int:
         """Send packed commands, pipelined ahead of their replies; returns the sum of the integer replies."""
@@ -212,27 +193,8 @@ class Server:
                 raise self._meant(answer) from answer
         return answers
 
-    def _meant(self, error: redis.RedisError) -> Exception:
-        """The mlforge error for a client error: OnlineRefused for a refusal, OnlineUnavailable for a server that does not answer."""
-        for kinds, refusal in _REFUSALS:
-            if isinstance(error, kinds):
-                return OnlineRefused(f"{self} {refusal.format(error=error)}")
-        if isinstance(error, redis.exceptions.InvalidResponse):
-            return OnlineUnavailable(
-                f"{self} answers, but not as Redis does ({error}); give RedisStore the host and port of a Redis, "
-                "and ssl=True where it takes TLS alone"
-            )
-        if isinstance(error, redis.ConnectionError | redis.TimeoutError):
-            return OnlineUnavailable(
-                f"{self} does not answer ({error}); start a server there, or give RedisStore "
-                "the host and port of a running one"
-            )
-        for code, refusal in _REFUSAL_CODES.items():
-            if str(error).startswith(code):
-                return OnlineRefused(f"{self} {refusal.format(error=error)}")
-        if isinstance(error, redis.ResponseError):
-            return Refused(self, str(error))
-        return OnlineError(f"{self}: {type(error).__name__}: {error}")
+    def _meant(self, error: Exception) -> Exception:
+        return meant(error, self.name)
 
     @contextmanager
     def _connection(self) -> Iterator[Any]:
@@ -247,10 +209,66 @@ class Server:
             pool.release(connection)
 
 
+def connection_options(options: Mapping[str, Any]) -> tuple[type[Any], dict[str, Any]]:
+    """The class of redis-py's connections, and its arguments with ours beside them; unknown ones raise DefinitionError."""
+    arguments = {"socket_timeout": _TIMEOUT_S, "socket_connect_timeout": _TIMEOUT_S, **options}
+    kind = arguments.pop("connection_class", redis.Connection)
+    if "path" not in arguments:
+        arguments = {"host": "localhost", "port": 6379, **arguments}
+    arguments |= {
+        "decode_responses": True,
+        # Bytes that are not UTF-8 are reported by the reader: an error here would leave replies unread.
+        "encoding_errors": "surrogateescape",
+        "protocol": 2,
+    }
+    try:
+        kind(**arguments)
+    except (TypeError, ValueError, redis.RedisError) as error:
+        raise DefinitionError(f"RedisStore: {error}") from None
+    return kind, arguments
+
+
+def url_options(url: Any) -> dict[str, Any]:
+    """The connection options in a URL of one server; DefinitionError, which does not quote it, for what is none."""
+    if isinstance(url, str) and len(single_urls(url)) > 1:
+        raise DefinitionError(
+            "RedisStore.from_url: the URL names several servers, as a cluster has; say cluster=True, or "
+            "?cluster=true at its end, or name one server"
+        )
+    try:
+        options = parse_url(url)  # type: ignore[no-untyped-call]
+        if "path" not in options and "@" in urlsplit(url).path:
+            raise ValueError("a password with a slash: its start passes for the host and port")
+    except (ValueError, AttributeError, TypeError):
+        # The cause may quote a part of the password.
+        raise DefinitionError(
+            "RedisStore.from_url: this is no Redis URL; write "
+            "redis://[[user]:password@]host:port/db with the password percent-encoded"
+        ) from None
+    return dict(options)
+
+
+def place_of(options: Mapping[str, Any]) -> str:
+    """The address that connection options name."""
+    return str(options.get("path") or f"{options['host']}:{options['port']}")
+
+
+def hash_of(kind: type[Any], options: Mapping[str, Any]) -> str:
+    """A hash of connection options, a password's included."""
+    plain = {k: v for k, v in options.items() if isinstance(v, (str, int, float, bool))}
+    described = json.dumps([kind.__qualname__, plain], sort_keys=True)
+    return hashlib.sha256(described.encode()).hexdigest()
+
+
+def facts_of(replies: Sequence[str]) -> dict[str, str]:
+    """The fields in the texts of INFO."""
+    lines = (line.partition(":") for reply in replies for line in reply.splitlines())
+    return {name: value for name, _, value in lines}
+
+
 def _evidence(replies: Sequence[str]) -> Evidence | None:
     """The run id and the count of evicted keys in the texts of INFO; None where they lack them."""
-    lines = (line.partition(":") for reply in replies for line in reply.splitlines())
-    facts = {name: value for name, _, value in lines}
+    facts = facts_of(replies)
     run, evicted = facts.get("run_id"), facts.get("evicted_keys")
     return None if run is None or evicted is None else Evidence(run, int(evicted))
 
@@ -258,13 +276,18 @@ def _evidence(replies: Sequence[str]) -> Evidence | None:
 def _answers(connection: Any, commands: bytes, replies: int, raw: bool) -> list[Any]:
     try:
         connection.send_packed_command([commands])
-        answers: list[Any] = []
-        for _ in range(replies):
-            try:
-                answers.append(connection.read_response(disable_decoding=raw))
-            except redis.ResponseError as error:  # further replies may follow it
-                answers.append(error)
+        return read_answers(connection, replies, raw)
     except BaseException:
         connection.disconnect()  # replies may be under way
         raise
+
+
+def read_answers(connection: Any, replies: int, raw: bool) -> list[Any]:
+    """The next replies on a connection; an error reply is returned, not raised, since further replies may follow it."""
+    answers: list[Any] = []
+    for _ in range(replies):
+        try:
+            answers.append(connection.read_response(disable_decoding=raw))
+        except redis.ResponseError as error:
+            answers.append(error)
     return answers

@@ -19,9 +19,9 @@ from mlforge.online.redis.layouts import RowLayout, Write
 if TYPE_CHECKING:
     from mlforge.online.redis.client import Server
 
-_ANY_HASH = "?" * 64
-_HASH_END = len(_ANY_HASH) + 1
-_SCANNED_AT_ONCE = 5_000
+ANY_HASH = "?" * 64
+_HASH_END = len(ANY_HASH) + 1
+SCANNED_AT_ONCE = 5_000
 
 
 class JsonLayout(RowLayout):
@@ -36,11 +36,11 @@ class JsonLayout(RowLayout):
 
     def put(self, server: Server, write: Write, chunks: Iterable[Rows]) -> int:
         """Write the rows, each chunk at once; returns their number."""
-        return _stream(server, scripts.PUT, write, chunks)
+        return self._stream(server, scripts.PUT, write, chunks)
 
     def remove(self, server: Server, write: Write, chunks: Iterable[Sequence[str]]) -> int:
         """Delete the rows of these hashes; returns how many there were."""
-        return _stream(server, scripts.REMOVE, write, map(Rows, chunks))
+        return self._stream(server, scripts.REMOVE, write, map(Rows, chunks))
 
     def renew(self, server: Server, write: Write) -> int:
         """Give all rows their full life; returns their number."""
@@ -52,23 +52,25 @@ class JsonLayout(RowLayout):
                 listed.append(pl.Series(hashes, dtype=pl.String).hash())
                 yield Rows(hashes)
 
-        renewed = _stream(server, scripts.RENEW, write, rows())
+        renewed = self._stream(server, scripts.RENEW, write, rows())
         gone = sum(map(len, listed)) - renewed
         return pl.concat(listed).n_unique() - gone
 
     def scan(self, server: Server, key: str) -> Iterator[list[str]]:
         """The hashes of all rows in chunks, by a scan of the server's keys; each at least once."""
-        for keys in scan_keys(server, f"{key}:{_ANY_HASH}"):
-            yield [found[-len(_ANY_HASH) :] for found in keys]
+        for keys in self._rows(server, key):
+            yield [found[-len(ANY_HASH) :] for found in keys]
 
     def clear(self, server: Server, key: str) -> int:
         """Delete all rows, by a scan of the server's keys; returns how many there were."""
-        return sum(_unlinked(server, keys) for keys in scan_keys(server, f"{key}:{_ANY_HASH}"))
+        return sum(
+            int(server.ask_about(keys[0], "UNLINK", *keys)) for keys in self._rows(server, key)
+        )
 
     def sweep(self, server: Server, key: str, layout: str) -> None:
         """Delete all rows where books tell of rows in another layout."""
         if layout != self.name:
-            for keys in scan_keys(server, f"{key}:{_ANY_HASH}"):
+            for keys in self._rows(server, key):
                 sweep_keys(server, key, layout, keys)
 
     def counts(self, server: Server, prefix: str, features: Collection[str]) -> dict[str, int]:
@@ -76,7 +78,7 @@ class JsonLayout(RowLayout):
         start = len(prefix) + 1
         numbers = {check_name(feature): number for number, feature in enumerate(features)}
         listed = [pl.DataFrame(schema={"feature": pl.UInt32, "row": pl.UInt64})]
-        for keys in scan_keys(server, f"{prefix}:*:{_ANY_HASH}"):
+        for keys in scan_keys(server, f"{prefix}:*:{ANY_HASH}"):
             of_feature = [numbers.get(key[start:-_HASH_END]) for key in keys]
             rows = pl.Series("row", keys, dtype=pl.String).hash()
             listed.append(pl.DataFrame([pl.Series("feature", of_feature, dtype=pl.UInt32), rows]))
@@ -99,40 +101,29 @@ class JsonLayout(RowLayout):
         """The row's key."""
         return f"{key}:{hash}"
 
+    def _rows(self, server: Server, key: str) -> Iterator[list[str]]:
+        """The keys of all rows in chunks; each at least once."""
+        return scan_keys(server, f"{key}:{ANY_HASH}")
+
+    def _stream(self, server: Server, script: str, write: Write, chunks: Iterable[Rows]) -> int:
+        """Run a script per chunk of rows; the sum of what it returns."""
+        return server.stream(call(script, write, rows) for rows in chunks)
+
 
 def scan_keys(server: Server, pattern: str) -> Iterator[list[str]]:
     """The keys of a pattern in chunks, none of them empty; each key at least once."""
-    cursor = 0
-    while True:
-        with server.asking() as client:
-            cursor, keys = client.scan(cursor, match=pattern, count=_SCANNED_AT_ONCE)
-        if keys:
-            yield [str(key) for key in keys]
-        if cursor == 0:
-            return
+    return server.scan(pattern, pattern, SCANNED_AT_ONCE)
 
 
-def _stream(server: Server, script: str, write: Write, chunks: Iterable[Rows]) -> int:
-    """Run a script per chunk of rows; the sum of what it returns."""
+def call(script: str, write: Write, rows: Rows) -> bytes:
+    """The call of a script for rows, whose keys begin with that of the books."""
+    keys = resp.prefixed(f"{write.key}:", rows.hashes)
     arguments = resp.strings([write.fence, write.life])
-
-    def call(rows: Rows) -> bytes:
-        keys = resp.prefixed(f"{write.key}:", rows.hashes)
-        packed = b"".join([keys, arguments, resp.strings(rows.texts)])
-        count = len(rows.hashes) + 2 + len(rows.texts)
-        return resp.command(
-            "EVAL", script, str(len(rows.hashes) + 1), write.key, more=(count, packed)
-        )
-
-    return server.stream(map(call, chunks))
+    packed = b"".join([keys, arguments, resp.strings(rows.texts)])
+    count = len(rows.hashes) + 2 + len(rows.texts)
+    return resp.command("EVAL", script, str(len(rows.hashes) + 1), write.key, more=(count, packed))
 
 
 def sweep_keys(server: Server, key: str, layout: str, keys: Sequence[str]) -> None:
     """Delete keys unless the books have come to tell of rows in another layout."""
-    with server.asking() as client:
-        client.eval(scripts.SWEEP, 1, key, format_of(layout), *keys)
-
-
-def _unlinked(server: Server, keys: Sequence[str]) -> int:
-    with server.asking() as client:
-        return int(client.unlink(*keys))
+    server.evaluate(scripts.SWEEP, [key], [format_of(layout), *keys])

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 @contextmanager
 def fenced(feature: str, target: Target | None, server: Server, books: str) -> Iterator[None]:
     """Turn a refusal that concerns the feature into the error that names it; books: their name on the server."""
-    from mlforge.online.redis.client import Refused
+    from mlforge.online.redis.server_errors import Refused
 
     try:
         yield

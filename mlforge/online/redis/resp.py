@@ -16,7 +16,7 @@ def strings(parts: Sequence[str]) -> bytes:
     text = "".join([f"${len(part)}\r\n{part}\r\n" for part in parts])
     if text.isascii():
         return text.encode()
-    encoded = [part.encode() for part in parts]
+    encoded = [part.encode("utf-8", "surrogateescape") for part in parts]
     return b"".join([b"$%d\r\n%b\r\n" % (len(part), part) for part in encoded])
 
 

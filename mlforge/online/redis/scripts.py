@@ -53,6 +53,16 @@ if list then redis.call('SADD', KEYS[2], feature) end
 return redis.call('HGETALL', KEYS[1])
 """
 
+FEATURE = 3
+"""The position of the feature's name in the arguments of BEGIN."""
+
+# KEYS[1]: the list of features, where it does not lie beside the books. ARGV[1]: the feature.
+LIST = """
+local kind = redis.call('TYPE', KEYS[1]).ok
+if kind ~= 'set' and kind ~= 'none' then redis.call('UNLINK', KEYS[1]) end
+return redis.call('SADD', KEYS[1], ARGV[1])
+"""
+
 # ARGV[1]: the fence, empty for none, a space, and the format of the books.
 FENCED = f"""
 local call = redis.call
@@ -130,12 +140,12 @@ return n
 MOVED = "SERVERMOVED"
 
 # ARGV[2]: the books' life in milliseconds, empty for ever, "keep" to leave it. ARGV[3]: the run of the server
-# that holds the rows; a server that does not tell its own is believed.
+# that holds the rows, of a cluster those of all nodes; a server that does not tell its own is believed.
 RECORD = f"""{FENCED}
 if ARGV[3] ~= '' then
   local info = redis.pcall('INFO', 'server')
   local run = type(info) == 'string' and string.match(info, 'run_id:(%w+)')
-  if run and run ~= ARGV[3] then return redis.error_reply('{MOVED} ' .. run) end
+  if run and not string.find(ARGV[3], run, 1, true) then return redis.error_reply('{MOVED} ' .. run) end
 end
 for i = 4, #ARGV, 2 do  -- whole books are written: what only books with some have goes first
   if ARGV[i] == 'pending' then call('HDEL', KEYS[1], 'defaults', 'formerly') end

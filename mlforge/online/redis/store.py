@@ -17,6 +17,7 @@ from mlforge.errors import (
     OnlineError,
     StalePush,
 )
+from mlforge.online.addresses import told_cluster
 from mlforge.online.arguments import checked_owner, checked_ttl
 from mlforge.online.base import OnlineStore
 from mlforge.online.books import INCOMPLETE, Claim, Evidence, OnlineBooks, Target
@@ -32,7 +33,7 @@ from mlforge.online.codec import (
     version_text,
 )
 from mlforge.online.decoding import Row
-from mlforge.online.redis import scripts
+from mlforge.online.redis import placements, scripts
 from mlforge.online.redis.arguments import (
     checked_layout,
     checked_prefix,
@@ -40,9 +41,9 @@ from mlforge.online.redis.arguments import (
     password_in,
 )
 from mlforge.online.redis.fetched_books import books_key, books_name, books_of
-from mlforge.online.redis.layout_table import LAYOUTS
 from mlforge.online.redis.layouts import Write
-from mlforge.online.redis.reading import Reading
+from mlforge.online.redis.merged_books import merged
+from mlforge.online.redis.placements import Placement
 from mlforge.online.redis.refusals import fenced
 from mlforge.online.requests import Fetched, RowRequest
 from mlforge.online.steps import answered, answered_async
@@ -64,6 +65,9 @@ class RedisStore(OnlineStore):
         Definitions fill in their own store.
     layout: how a push writes rows: "json", which any language reads, or "packed", a quarter of its memory. Readers go by
         the books, whatever they were given.
+
+    Of a cluster (`from_url(url, cluster=True)`), each feature has 64 buckets: rows at `{prefix}:{{feature:b}}:{hash}`, and books in each
+    bucket. Its nodes are found from those that the URL names, and found again when they change.
 
     Connects at first use, and again after a fork. A server that does not answer raises OnlineUnavailable
     after three tries.
@@ -97,6 +101,7 @@ class RedisStore(OnlineStore):
             prefix,
             owner,
             layout,
+            placements.one_server(),
         )
 
     @classmethod
@@ -107,12 +112,27 @@ class RedisStore(OnlineStore):
         prefix: str = "mlforge",
         owner: Store | str | None = None,
         layout: str = "json",
+        cluster: bool = False,
     ) -> Self:
-        """The store at `redis://`, `rediss://` or `unix://`, with redis-py's options in the query."""
+        """The store at `redis://`, `rediss://` or `unix://`, with redis-py's options in the query.
+
+        cluster: whether it is a Redis Cluster, of which the URL names some nodes, as in `redis://host1,host2:6380`;
+            `?cluster=true` in the URL says so, too.
+        """
         from mlforge.online.redis.client import Server
 
+        url, told = told_cluster(url)
         store = cls.__new__(cls)
-        store._configure(Server.from_url(url), ttl, prefix, owner, layout)
+        if told or flag(cluster, "RedisStore.from_url: cluster"):
+            from mlforge.online.redis.cluster import ClusterServer
+
+            store._configure(
+                ClusterServer.from_url(url), ttl, prefix, owner, layout, placements.cluster()
+            )
+        else:
+            store._configure(
+                Server.from_url(url), ttl, prefix, owner, layout, placements.one_server()
+            )
         return store
 
     def _configure(
@@ -122,15 +142,17 @@ class RedisStore(OnlineStore):
         prefix: str,
         owner: Store | str | None,
         layout: str,
+        placement: Placement,
     ) -> None:
         self.owner = checked_owner(owner, "RedisStore")
         self.ttl = checked_ttl(ttl, "RedisStore")
         self.prefix = checked_prefix(prefix)
         self.layout = checked_layout(layout)
-        self._rows = LAYOUTS[layout]()
+        self._placement = placement
+        self._rows = placement.layout(layout)
         self.digest_bytes = self._rows.digest_bytes
         self._server = server
-        self._reading = Reading(server, self.prefix, self._rows)
+        self._reading = placement.reading(server, self.prefix, self._rows)
 
     def __repr__(self) -> str:
         layout = "" if self.layout == JSON else f", layout={self.layout!r}"
@@ -143,12 +165,11 @@ class RedisStore(OnlineStore):
 
     def ping(self) -> bool:
         """True if the server answers; OnlineUnavailable if not."""
-        with self._server.asking() as client:
-            return bool(client.ping())
+        return self._server.ping()
 
     def close(self) -> None:
         """Let go of connections; the next call makes new ones."""
-        self._server.client.close()
+        self._server.close()
 
     async def aclose(self) -> None:
         """Let go of the running event loop's connection, which closes by itself when the loop ends; the next call opens another."""
@@ -161,11 +182,10 @@ class RedisStore(OnlineStore):
 
     def features(self) -> list[str]:
         """The features that were pushed here and not dropped since, by name; OnlineError for a list of another type."""
-        from mlforge.online.redis.client import Refused
+        from mlforge.online.redis.server_errors import Refused
 
         try:
-            with self._server.asking() as client:
-                names = map(str, client.smembers(self._list))
+            names = map(str, self._server.ask_about(self._list, "SMEMBERS", self._list))
         except Refused as refused:
             if not refused.reply.startswith("WRONGTYPE"):
                 raise
@@ -177,7 +197,7 @@ class RedisStore(OnlineStore):
 
     def begin(self, feature: str, target: Target, claim: Claim | None = None) -> OnlineBooks:
         """Raise the fence to the target and note it as pending, atomically; the books from now on."""
-        key = self._key(feature)
+        keys = self._books_keys(feature)
         arguments = (
             fence_text(target),
             target_text(target),
@@ -189,9 +209,10 @@ class RedisStore(OnlineStore):
             "1" if claim and claim.afresh else "",
             format_of(self.layout),
         )
-        with self._fenced(feature, target), self._server.asking() as client:
-            flat: list[str] = client.eval(scripts.BEGIN, 2, key, self._list, *arguments)
-        books = books_of(tuple(flat), self._books_name(feature))
+        with self._fenced(feature, target):
+            begun = self._server.begin(scripts.BEGIN, keys, self._list, arguments)
+        name = self._books_name(feature)
+        books = merged([books_of(tuple(flat), name) for flat in begun])
         assert books is not None
         return books
 
@@ -233,7 +254,7 @@ class RedisStore(OnlineStore):
     def list_digests(self, feature: str) -> set[bytes]:
         """The digests of all rows online; what no reader finds any more is deleted on the way."""
         with self._fenced(feature, None):
-            for layout in LAYOUTS.values():
+            for layout in self._placement.layouts.values():
                 layout().sweep(self._server, self._key(feature), self.layout)
             return super().list_digests(feature)
 
@@ -245,13 +266,12 @@ class RedisStore(OnlineStore):
 
     def forget(self, feature: str, owner: str | None = None) -> None:
         """Delete the feature's books and fence, unless another store owns them."""
-        with self._fenced(feature, None), self._server.asking() as client:
-            client.eval(scripts.FORGET, 1, self._key(feature), owner or "")
+        with self._fenced(feature, None):
+            self._server.evaluate(scripts.FORGET, self._books_keys(feature), [owner or ""])
 
     def unregister(self, feature: str) -> None:
         """Take the feature off the list of features; its rows and books stay."""
-        with self._server.asking() as client:
-            client.srem(self._list, feature)
+        self._server.ask_about(self._list, "SREM", self._list, feature)
 
     def _encoded(self, frame: pl.DataFrame, keys: Sequence[str]) -> Iterator[Rows]:
         return self._rows.encoded(frame, keys)
@@ -266,7 +286,7 @@ class RedisStore(OnlineStore):
 
     def _clear(self, feature: str) -> int:
         key = self._key(feature)
-        return sum(layout().clear(self._server, key) for layout in LAYOUTS.values())
+        return sum(layout().clear(self._server, key) for layout in self._placement.layouts.values())
 
     def _scan(self, feature: str) -> Iterator[list[str]]:
         return self._rows.scan(self._server, self._key(feature))
@@ -303,8 +323,8 @@ class RedisStore(OnlineStore):
     ) -> None:
         flat = [text for field in fields.items() for text in field]
         arguments = (self._fence(target), life, server or "", *flat)
-        with self._fenced(feature, target), self._server.asking() as client:
-            client.eval(scripts.RECORD, 1, self._key(feature), *arguments)
+        with self._fenced(feature, target):
+            self._server.evaluate(scripts.RECORD, self._books_keys(feature), arguments)
 
     def _fenced(self, feature: str, target: Target | None) -> AbstractContextManager[None]:
         return fenced(feature, target, self._server, self._books_name(feature))
@@ -315,6 +335,9 @@ class RedisStore(OnlineStore):
 
     def _key(self, feature: str) -> str:
         return books_key(self.prefix, feature if type(feature) is str else check_name(feature))
+
+    def _books_keys(self, feature: str) -> Sequence[str]:
+        return self._placement.books_keys(self._key(feature))
 
     def _row_name(self, feature: str, hash: str) -> str:
         return self._reading.row_name(feature, hash)
