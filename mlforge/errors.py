@@ -3,7 +3,7 @@
     MlforgeError
     ├── DefinitionError          a feature, metric, validator or definitions file is wrong
     │   ├── DefinitionsNotFound  no definitions file, or one that does not import
-    │   └── ExpressionError      the text of a derived column does not parse, or mixes types
+    │   └── ExpressionError      an expression does not parse, mixes types, or stands where a name belongs
     ├── SourceError              a source cannot be read or does not fit
     │   ├── ColumnNotFound       a column that the feature names is not there
     │   └── UnreadableFile       one file is damaged, unfinished or not parquet
@@ -99,7 +99,7 @@ class DefinitionsNotFound(DefinitionError):
 
 
 class ExpressionError(DefinitionError):
-    """The text of a derived column does not parse, names no column, or mixes types."""
+    """An expression does not parse, names no column, mixes types, or stands where a name belongs."""
 
 
 class SourceError(MlforgeError):

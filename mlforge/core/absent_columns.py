@@ -1,11 +1,13 @@
-"""The error of a column that a feature names and that is not there."""
+"""Errors of columns that a feature names and that are not there, and of expressions in the place of a column."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
 
-from mlforge.errors import ColumnNotFound
+from mlforge.core.expression.parser import parse
+from mlforge.core.expression.tree import Text
+from mlforge.errors import ColumnNotFound, ExpressionError
 
 _EXPRESSION = re.compile(r"[<>=!&|~()+*/%]|(?:\s|^)(?:and|or|not|in|is)\s", re.IGNORECASE)
 _CONDITION = (
@@ -16,6 +18,7 @@ _VALUE = (
     "a column's name stands here, not an expression: have the function return the value as a column, as in "
     'df.with_columns((pl.col("price") * pl.col("number")).alias("amount")), and write "amount"'
 )
+_CONDITIONS = ("eq", "ne", "lt", "le", "gt", "ge", "in", "and", "or", "not", "is_null", "contains")
 
 
 def absent(name: str, owner: str, present: Sequence[str], *, condition: bool) -> ColumnNotFound:
@@ -29,3 +32,16 @@ def absent(name: str, owner: str, present: Sequence[str], *, condition: bool) ->
     if not _EXPRESSION.search(name):
         return error
     return ColumnNotFound(f"{error}; {_CONDITION if condition else _VALUE}")
+
+
+def refuse_condition(where: str, owner: str) -> None:
+    """Raise ExpressionError, with the place, where the text for `where` is a condition instead of a column's name.
+
+    Any other text may be a column's name, as `plan=pro` and `is refund` may.
+    """
+    try:
+        tree = parse(where, owner)
+    except ExpressionError:
+        return
+    if tree.op in _CONDITIONS:
+        raise Text.of(owner, where).error_at(tree, "this is an expression", _CONDITION)

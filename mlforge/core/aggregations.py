@@ -8,6 +8,7 @@ from functools import lru_cache
 from typing import Any
 
 from mlforge.core.aggregation_kinds import KINDS, K, Kind, N
+from mlforge.core.schema import INSTANT
 from mlforge.errors import DataError, DefinitionError, near_names
 
 _A_SLIP = 0.66  # of the letters are the same: one of three was mistyped
@@ -15,6 +16,11 @@ _A_SLIP_OF_A_LONG_WORD, _LONG = (
     0.8,
     6,
 )  # other libraries have many words, and short ones resemble anything
+_EVENT_DTYPES = (
+    *("Int64", "Float64", "Decimal(10, 2)", "Boolean", "String", "Date", "Time", INSTANT),
+    *("List(Int64)", "Array(Float32, 2)", 'Struct("lat": Float64)'),
+)
+"""A dtype of each kind that event columns may have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +77,14 @@ def output_dtype(name: str, dtype: str, what: str) -> str:
     raise DataError(
         f"{what}: {name} of {dtype} is not possible; {', '.join(works)} would be, or a cast"
     )
+
+
+@lru_cache(maxsize=256)
+def result_dtypes(name: str) -> frozenset[str]:
+    """The dtypes that an aggregate may have, whatever column it is of: a dtype for each kind of column."""
+    kind = aggregation(name).kind
+    results = (kind.dtype(dtype) for dtype in _EVENT_DTYPES)
+    return frozenset(dtype for dtype in results if dtype is not None)
 
 
 def empty_value(name: str | None) -> Any:

@@ -8,16 +8,18 @@ from functools import cached_property
 from keyword import iskeyword
 
 from mlforge.core.absent_columns import absent
-from mlforge.core.aggregations import output_dtype
+from mlforge.core.aggregations import output_dtype, result_dtypes
 from mlforge.core.arguments import instances, named, text
 from mlforge.core.expression.columns import (
     Derived,
     TypedColumn,
+    check_kinds,
     check_names,
     columns_of_t,
     read,
     typed,
 )
+from mlforge.core.expression.kinds import FLOAT, INSTANT_KIND, INT, NUMBERS, kind_of
 from mlforge.core.expression.parser import T
 from mlforge.core.metrics import Metric, MetricColumn, expand
 from mlforge.core.schema import (
@@ -103,6 +105,19 @@ class FeatureSpec:
         if self.columns:
             known = (*self.keys, *(column.name for column in self.columns))
             check_names(self.derived, self.name, known, self.timestamp)
+        check_kinds(self.derived, self.name, self.known_kinds)
+
+    @property
+    def known_kinds(self) -> dict[str, str]:
+        """The kinds of what derived columns may read, as far as they are the same whatever the events are."""
+        kinds = {} if self.timestamp is None else {T: INSTANT_KIND}
+        for column in self.columns:
+            of_results = set(map(kind_of, result_dtypes(column.aggregation)))
+            if of_results <= set(NUMBERS):
+                kinds[column.name] = INT if of_results == {INT} else FLOAT
+            elif len(of_results) == 1:
+                [kinds[column.name]] = of_results
+        return kinds
 
     def _clash(self, name: str) -> DefinitionError:
         owner = "the instant of evaluation" if name == T else "another column"

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from mlforge.core import time_model
+from mlforge.core.absent_columns import refuse_condition
 from mlforge.core.aggregation_kinds import KINDS
 from mlforge.core.aggregations import aggregation
 from mlforge.core.arguments import choice, listed, named, shown, text
@@ -90,6 +91,8 @@ class Metric:
         set_(self, "closed", closed)
         set_(self, "offset", _offset(name, offset))
         where = None if where is None else text(where, f"{name}: where", _NAME_A_COLUMN)
+        if where is not None:
+            refuse_condition(where, f"{name}: where")
         set_(self, "where", where)
 
     def columns(self, interval: Duration | None) -> tuple[MetricColumn, ...]:

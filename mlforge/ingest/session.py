@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -119,8 +121,20 @@ class Session:
             return ""
         content = self.nulls.content(state)
         interval = self.feature.spec.interval  # with one, the last times of the calendar do not do
-        parts = (self.cache.key(content), self.max_bytes, interval, among and f"{AMONG}{among}")
+        parts = (
+            self.cache.key(content),
+            self.max_bytes,
+            interval,
+            self._asked,
+            among and f"{AMONG}{among}",
+        )
         return " ".join(map(str, filter(None, parts)))
+
+    @cached_property
+    def _asked(self) -> str:
+        """A hash of the metrics, which events must fit; empty where there are none."""
+        names = [column.name for column in self.feature.spec.columns]
+        return hashlib.sha256(json.dumps(names).encode()).hexdigest()[:16] if names else ""
 
     def reject(self, file: SourceFile, error: MlforgeError, among: str = "") -> None:
         """Quarantine a file; a file that vanished after the listing, or has not arrived yet, is skipped instead.

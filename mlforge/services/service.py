@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from mlforge.core.arguments import listed, named, number, shown, text
-from mlforge.core.expression.columns import Derived, check_names, columns_of_t
+from mlforge.core.expression.columns import Derived, check_kinds, check_names, columns_of_t
+from mlforge.core.expression.kinds import INSTANT_KIND, kind_of
 from mlforge.core.expression.parser import T
 from mlforge.core.feature_spec import parse_derived
 from mlforge.core.schema import FLOATS, INSTANT, INTEGERS, Column, Schema
@@ -181,6 +182,7 @@ class Service:
         if outputs is not None:
             known = [*outputs, *(column.name for column in self.request), *self._keys(features)]
             check_names(self.derived, self.name, known, T)
+        check_kinds(self.derived, self.name, self._known_kinds(features))
 
     def _outputs(self, features: Mapping[str, Feature]) -> tuple[str, ...] | None:
         """The feature columns' names in an answer, in order; None where some follow from data or from a version."""
@@ -191,6 +193,14 @@ class Service:
             columns = selection.columns or selection.spec.output_names
             names += [f"{selection.prefix or selection.feature}__{column}" for column in columns]
         return tuple(names)
+
+    def _known_kinds(self, features: Mapping[str, Feature]) -> dict[str, str]:
+        """The kinds of what its derived columns may read, as far as they do not follow from data."""
+        kinds = {column.name: kind_of(column.dtype) for column in self.request}
+        for selection in filter(None, self._selections(features)):
+            for column, kind in selection.spec.known_kinds.items():
+                kinds[f"{selection.prefix or selection.feature}__{column}"] = kind
+        return {**kinds, T: INSTANT_KIND}
 
     def _keys(self, features: Mapping[str, Feature]) -> list[str]:
         """The features' keys by their names in entities."""

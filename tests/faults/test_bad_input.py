@@ -143,6 +143,59 @@ def test_definitions_that_are_wrong_say_where_and_what(
     assert text.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("edit", "said", "marked"),
+    [
+        (
+            ("interval=None", "derive={'a': '\"a\" + 1'}"),
+            "user_spend: derive 'a': + mixes \"a\" (text) and 1 (a whole number), at character 1",
+            '"a" + 1',
+        ),
+        (
+            ("interval=None", "derive={'a': 'amount__sum__7d * (t + 1)'}"),
+            "user_spend: derive 'a': + mixes t (an instant) and 1 (a whole number), at character 20",
+            "t + 1",
+        ),
+        (
+            ("interval=None", "derive={'a': 'amount__sum__7d > \"high\"'}"),
+            '> mixes amount__sum__7d (a number) and "high" (text), at character 1',
+            'amount__sum__7d > "high"',
+        ),
+        (
+            ("interval=None", "derive={'a': 'amount__sum__8d / 2'}"),
+            "no column 'amount__sum__8d', at character 1; did you mean 'amount__sum__7d'?",
+            "amount__sum__8d",
+        ),
+        (
+            ("interval=None", "derive={'a': 'amount__sum__7d / '}"),
+            "this does not parse (invalid syntax), at character 18",
+            " ",
+        ),
+        (
+            ("closed=None", "where='amount > 1'"),
+            "Rolling: where: this is an expression, at character 1; where= names a boolean column",
+            "amount > 1",
+        ),
+    ],
+)
+@pytest.mark.parametrize("command", ["build", "plan", "validate"])
+def test_an_expression_that_is_wrong_is_shown_with_its_place_before_any_file_is_read(
+    edit: tuple[str, str],
+    said: str,
+    marked: str,
+    command: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    define(edit)
+    Path("events/one.parquet").unlink()
+    assert main([command]) == 1
+    first, text, carets = capsys.readouterr().err.splitlines()
+    assert first.startswith("mlforge: error: ")
+    assert "definitions.py" in first
+    assert said in first
+    assert text[carets.index("^") : len(carets)] in (marked, "")
+
+
 def test_no_definitions_at_all_says_how_to_name_them(capsys: pytest.CaptureFixture[str]) -> None:
     assert "--definitions" in complaint(capsys)
 

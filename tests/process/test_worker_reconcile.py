@@ -520,6 +520,54 @@ def test_rows_of_a_parked_feature_are_pushed_when_they_are_behind(shop, project,
     assert "the sum does not fit" in shop.ticket("spend").error
 
 
+WHOLE_AMOUNTS = (
+    CHAIN.replace(
+        '"user_id", "at", "amount")', '"user_id", "at", amount=pl.col("amount").cast(pl.Int64))'
+    )
+    .replace(
+        "defs = Definitions(",
+        """
+@feature(keys=[], source=peak, timestamp="at", metrics=[Rolling("30d", {"user_id": ["count"]})])
+def activity(df: pl.DataFrame) -> pl.DataFrame:
+    return df
+
+
+defs = Definitions(""",
+    )
+    .replace("[peak, spend]", "[activity, peak, spend]")
+)
+
+
+def test_a_feature_says_which_one_that_it_is_made_from_was_given_up_and_what_is_read_of_it(
+    redis,  # noqa: F811
+    server,  # noqa: F811
+    tmp_path,
+):
+    shop = Shop(tmp_path, server.url, definitions=WHOLE_AMOUNTS, sources=("drops",))
+    project = shop.project
+    write(shop.folder / "drops" / "a.parquet", purchases((1, 0, 2.0)))
+    project.definitions.build()
+    assert [feature.upstream for feature in gather(project).features] == [None, None, None]
+    write(shop.folder / "drops" / "b.parquet", purchases((1, 60, 9e18), (1, 120, 9e18)))
+    Requests(project)("spend", "b came", None)
+    assert work(project, "spend") == "failed"
+    said = {feature.feature: feature.upstream for feature in gather(project).features}
+    assert said["peak"].startswith("spend is failing: ")
+    while not shop.ticket("spend").parked:
+        enqueue(project, "spend", project.work_queue.requeue(shop.ticket("spend")))
+        assert work(project, "spend") == "failed"
+    said = {feature.feature: feature.upstream for feature in gather(project).features}
+    why = "does not fit into Int64; cast the column to Float64 in the feature's function"
+    assert said["spend"] is None
+    assert said["peak"].startswith("spend is parked: ")
+    assert said["activity"].startswith("spend, which peak is made from, is parked: ")
+    for name in ("peak", "activity"):
+        assert why in said[name]
+        assert said[name].endswith("; 1.0.0 of it is what is read")
+        assert f"{name}: {said[name]}" in shop.ask("status").stdout
+        assert shop.store.read(name).height == 1, "it goes on with what is served"
+
+
 def test_a_feature_that_cannot_be_pruned_is_refreshed_all_the_same(shop, project):
     write(shop.folder / "drops" / "a.parquet", purchases((1, 0, 2.0)))
     store = project.definitions.store

@@ -17,6 +17,7 @@ from mlforge.build.drifting import FOR_DRIFT
 from mlforge.core import clock
 from mlforge.core.manifest import Manifest
 from mlforge.core.values import to_iso
+from mlforge.definitions.chains import upstreams
 from mlforge.errors import SourceError
 from mlforge.online import OnlineBooks, Target
 from mlforge.online.books import INCOMPLETE
@@ -101,14 +102,19 @@ def _features(
 def _with_upstream(
     project: Project, status: FeatureStatus, features: Mapping[str, FeatureStatus]
 ) -> FeatureStatus:
-    """The status, with the reason for which the feature that it is made from stands still."""
-    above = features.get(project.definitions.feature(status.feature).upstream or "")
-    if above is None or above.state not in KEPT:
+    """The status, with the reason for which a feature that it is made from, near or far, stands still: the nearest that does by itself."""
+    defined = project.definitions.features
+    above = [features[name] for name in upstreams(defined, status.feature) if name in features]
+    stopped = [feature for feature in above if feature.state in KEPT]
+    if not stopped:
         return status
-    reason = above.held or above.error
-    kept = f"{above.feature} is {above.state}{f': {reason}' if reason else ''}"
+    kept = min(stopped, key=lambda feature: feature.state == "waiting")
+    reason = kept.held or kept.error
+    below = above[above.index(kept) - 1].feature if kept is not above[0] else None
+    told = f", which {below} is made from," if below else ""
+    state = f"{kept.feature}{told} is {kept.state}{f': {reason}' if reason else ''}"
     return replace(
-        status, upstream=f"{kept}; {above.version or 'no version'} of it is what is read"
+        status, upstream=f"{state}; {kept.version or 'no version'} of it is what is read"
     )
 
 

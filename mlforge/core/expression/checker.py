@@ -46,6 +46,19 @@ def check(node: Node, text: Text, kinds: Mapping[str, str]) -> Node:
     return _typed_null(checked, FLOAT) if checked.kind == NULL else checked
 
 
+def check_known(node: Node, text: Text, kinds: Mapping[str, str]) -> Node | None:
+    """The tree with kinds, if each of its names has one; else None, and each largest part that has is checked alone.
+
+    A node's kind follows from the nodes below it alone, so what is refused of a part is wrong whatever the other names are.
+    Raises ExpressionError as `check` does.
+    """
+    if all(name in kinds for name in node.names):
+        return check(node, text, kinds)
+    for arg in node.args:
+        check_known(arg, text, kinds)
+    return None
+
+
 @dataclass(frozen=True)
 class _Checker:
     text: Text

@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import Any
 
 from mlforge.core.expression.advice import of_name
-from mlforge.core.expression.checker import check
+from mlforge.core.expression.checker import check, check_known
 from mlforge.core.expression.kinds import (
     DTYPES,
     DURATION,
@@ -20,7 +20,7 @@ from mlforge.core.expression.kinds import (
 )
 from mlforge.core.expression.parser import T, parse
 from mlforge.core.expression.row import compile_row
-from mlforge.core.expression.tree import Node, Text
+from mlforge.core.expression.tree import NAME, Node, Text
 
 LANGUAGE = 1
 """The number of the language; a text of a greater one may mean something else."""
@@ -78,7 +78,7 @@ def check_names(
     for column in derived:
         text = Text.of(_owner(feature, column.name), column.expression)
         for node in read(column, feature).walk():
-            if node.op != "name" or node.value in names or (node.value == T and timestamp):
+            if node.op != NAME or node.value in names or (node.value == T and timestamp):
                 continue
             if node.value == timestamp:
                 raise text.error_at(
@@ -88,6 +88,24 @@ def check_names(
                 raise _no_instant(text, node)
             raise text.error_at(node, f"no column {node.value!r}", of_name(node.value, names))
         names.append(column.name)
+
+
+def check_kinds(derived: Sequence[Derived], feature: str, kinds: Mapping[str, str]) -> None:
+    """Refuse what is wrong whatever the events are; kinds: those of the names that have one before there are events.
+
+    Raises ExpressionError for kinds that do not go together, a value that no column holds, and `t` where it has no kind.
+    """
+    known = dict(kinds)
+    for column in derived:
+        tree = read(column, feature)
+        text = Text.of(_owner(feature, column.name), column.expression)
+        for node in tree.walk():
+            if T not in known and node.op == NAME and node.value == T:
+                raise _no_instant(text, node)
+        checked = check_known(tree, text, known)
+        known.pop(column.name, None)
+        if checked is not None:
+            known[column.name] = _storable(checked, text).kind
 
 
 @lru_cache(maxsize=256)
@@ -104,17 +122,22 @@ def typed(
     columns: list[TypedColumn] = []
     for column in derived:
         text = Text.of(_owner(feature, column.name), column.expression)
-        node = check(read(column, feature), text, kinds)
-        if node.kind not in DTYPES:
-            works = (
-                "take seconds(...), hours(...) or days(...) of it"
-                if node.kind == DURATION
-                else "derive a number, a text, true or false, an instant or a date"
-            )
-            raise text.error_at(node, f"a column cannot be {described(node.kind)}", works)
+        node = _storable(check(read(column, feature), text, kinds), text)
         kinds[column.name] = node.kind
         columns.append(TypedColumn(column.name, column.expression, node))
     return tuple(columns)
+
+
+def _storable(node: Node, text: Text) -> Node:
+    """The column's tree; ExpressionError for a value that no column holds."""
+    if node.kind in DTYPES:
+        return node
+    works = (
+        "take seconds(...), hours(...) or days(...) of it"
+        if node.kind == DURATION
+        else "derive a number, a text, true or false, an instant or a date"
+    )
+    raise text.error_at(node, f"a column cannot be {described(node.kind)}", works)
 
 
 class RowDerivation:

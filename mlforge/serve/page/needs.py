@@ -59,13 +59,16 @@ def needs_of(status: Document) -> list[Need]:
     """The needs of a project by the document of its status, the worst first."""
     needs = [Need(None, "", sentence(warning), is_bad=True) for warning in status["warnings"]]
     for feature in status["features"]:
-        needs += needs_of_feature(feature)
+        needs += _needs(feature)
     return sorted(needs, key=lambda need: not need.is_bad)
 
 
 def needs_of_feature(feature: Document) -> list[Need]:
-    """The needs of one feature, by its entry in the document."""
-    return list(_needs(feature))
+    """The needs of one feature, by its entry in the document, and of the feature that it waits for."""
+    needs, upstream = list(_needs(feature)), feature.get("upstream")
+    if upstream:
+        needs.append(Need(feature["feature"], "gets nothing new", sentence(upstream)))
+    return needs
 
 
 def _needs(feature: Document) -> Iterator[Need]:

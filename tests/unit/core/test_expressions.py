@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from mlforge import feature
 from mlforge.core.expression.columns import (
     Derived,
     RowDerivation,
@@ -19,6 +20,7 @@ from mlforge.core.expression.columns import (
 )
 from mlforge.core.values import to_us
 from mlforge.errors import ExpressionError
+from mlforge.metrics import Rolling
 
 DTYPES = {
     "n": "Int64",
@@ -340,3 +342,65 @@ def test_names_are_checked_before_there_is_a_schema() -> None:
     with pytest.raises(ExpressionError, match="without timestamp= has no instant t"):
         check_names((Derived("a", "days(t - n)"),), "f", ["n"], None)
     check_names((Derived("a", "days(t - n)"),), "f", ["n"], "at")
+
+
+SPEND = {
+    "keys": ["k"],
+    "source": "in/",
+    "timestamp": "at",
+    "metrics": [Rolling("7d", {"x": ["sum", "count", "last", "last_time"], "city": "count_distinct"})],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("expression", "problem", "place", "advice"),
+    [
+        ("'a' + 1", "+ mixes 'a' (text) and 1 (a whole number)", 1, "cast the column"),
+        ("t + 1", "+ mixes t (an instant) and 1 (a whole number)", 1, "subtract two instants"),
+        ("x__last__7d + ('a' + 1)", "+ mixes 'a' (text)", 16, "cast the column"),
+        ("x__sum__7d + 'a'", "+ mixes x__sum__7d (a number) and 'a' (text)", 1, "cast the column"),
+        ("t - x__last_time__7d", "a column cannot be a duration", 1, "days(...)"),
+        ("t - x__last_time__7d > 3", "> mixes t - x__last_time__7d (a duration)", 1, "hours(...)"),
+        ("length(city__count_distinct__7d)", "length takes a text or a list", 8, ""),
+        ("early > 'b'", "> mixes early (a whole number) and 'b' (text)", 1, ""),
+    ],
+)  # fmt: skip
+def test_kinds_that_no_events_could_make_right_are_refused_as_the_feature_is_defined(
+    expression: str, problem: str, place: int, advice: str
+) -> None:
+    derive = {"early": "x__count__7d * 2", "d": expression}
+    with pytest.raises(ExpressionError) as caught:
+        feature(**SPEND, derive=derive, name="f")(lambda df: df)
+    said, text, carets = str(caught.value).splitlines()
+    assert said.startswith("f: derive 'd': ")
+    assert problem in said
+    assert f"at character {place}" in said
+    assert advice in said
+    assert (text.strip(), carets.index("^") - 4) == (expression, place - 1)
+
+
+@pytest.mark.parametrize(
+    "expression",
+    [
+        "x__last__7d + 1",
+        "x__last__7d + 'a'",
+        "k + x__sum__7d",
+        "x__sum__7d in (1, 2)",
+        "coalesce(x__last__7d, 'none')",
+        "days(t - x__last_time__7d) + x__count__7d",
+        "1 if x__last__7d == 'a' else 2",
+    ],
+)
+def test_what_some_events_would_make_right_is_left_to_them(expression: str) -> None:
+    feature(**SPEND, derive={"d": expression}, name="f")(lambda df: df)
+
+
+def test_a_feature_without_metrics_is_checked_as_far_as_it_says() -> None:
+    raw = {"keys": ["k"], "source": "in/", "name": "f"}
+    with pytest.raises(ExpressionError, match=r"derive 'd': .* mixes 'a' \(text\) and 1"):
+        feature(**raw, derive={"d": "'a' + 1"})(lambda df: df)
+    with pytest.raises(
+        ExpressionError, match="without timestamp= has no instant t, at character 6"
+    ):
+        feature(**raw, derive={"d": "days(t - seen)"})(lambda df: df)
+    feature(**raw, derive={"d": "amount + 1"})(lambda df: df)

@@ -16,7 +16,7 @@ from mlforge.serve.live import Happening
 from mlforge.serve.page.distribution import HEIGHT, WIDTH, distribution
 from mlforge.serve.page.happenings import lines
 from mlforge.serve.page.lineage_picture import BOX_WIDTH, picture
-from mlforge.serve.page.needs import needs_of
+from mlforge.serve.page.needs import needs_of, needs_of_feature
 from mlforge.serve.page.words import NONE, ago, duration, listed, number, size
 
 CALM: dict[str, Any] = {
@@ -165,6 +165,14 @@ def test_needs_come_with_the_deed_that_helps_the_worst_first() -> None:
     assert retry.parameters == {"path": "a b.parquet"}
     assert by_title["left out a file"].sentence == "a b.parquet: is torn."
     assert [deed.deed for deed in by_title["has wrong values"].deeds] == ["rollback"]
+
+
+def test_a_feature_tells_of_the_one_that_it_waits_for_on_its_own_page_alone() -> None:
+    waits = CALM | {"upstream": "spend is parked: no luck; 1.0.0 of it is what is read"}
+    [need] = needs_of_feature(waits)
+    assert (need.feature, need.title, need.deeds) == ("spend", "gets nothing new", ())
+    assert need.sentence == "Spend is parked: no luck; 1.0.0 of it is what is read."
+    assert needs_of({"warnings": [], "features": [waits]}) == needs_of_feature(CALM) == []
 
 
 def test_files_that_are_left_out_together_are_one_need_with_a_deed_for_each() -> None:
