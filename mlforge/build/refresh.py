@@ -174,7 +174,7 @@ class _Refresh:
         schema = intake.schema or (snapshot.latest.events if snapshot.latest else None)
         if schema is None:
             return self._nothing(snapshot, f"{self.source.text} holds no parquet file yet")
-        made_from = listing.version or self.source.text
+        made_from = listing.version if self.feature.upstream else self.source.text
         candidate = candidate_of(self.feature, made_from, intake, schema, self.engine)
         diff = events_diff(self.store, snapshot.latest, candidate, afresh=self.options.full)
         if not self.options.attended and (hold := self._hold(snapshot, candidate, diff, intake)):

@@ -15,7 +15,7 @@ def check_whole(snapshot: Snapshot, listing: Listing, intake: Intake) -> None:
     lost = sorted(listing.stats.keys() - intake.file_states.keys())
     if not intake.errors and not lost:
         return
-    reason = intake.errors[0] if intake.errors else f"{lost[0]} is gone from the store"
+    reason = intake.errors[0] if intake.errors else f"{lost[0]} is gone"
     stays = (
         f"{snapshot.pointer.version} goes on being served" if snapshot.pointer else "none is made"
     )

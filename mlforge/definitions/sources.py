@@ -15,11 +15,12 @@ from mlforge.sources.source import Source
 from mlforge.store import Store
 from mlforge.store.addresses import as_path
 from mlforge.store.feature_source import FeatureSource
+from mlforge.store.lakehouse.source import LakeSource, names_a_table
 from mlforge.store.object_source import ObjectSource
 
 
 def source_of(feature: Feature, root: Path, store: Store, *, follow_links: bool) -> RowSource:
-    """Files below `root`, or the rows of another feature in the store; with the sources of the feature's tables.
+    """Files below `root`, a table, or the rows of another feature in the store; with the sources of the feature's tables.
 
     Raises DefinitionError for a text that can name no file.
     """
@@ -47,8 +48,10 @@ def _files(
     *,
     follow_links: bool,
     sealed_after: int | None = None,
-) -> Source | ObjectSource:
-    """Files of this machine, or objects of buckets."""
+) -> Source | ObjectSource | LakeSource:
+    """Files of this machine, objects of buckets, or a table."""
+    if any(map(names_a_table, texts)):
+        return LakeSource.of(texts, root)
     in_buckets = [as_path(text) is not None for text in texts]
     if all(in_buckets):
         return ObjectSource.of(texts, sealed_after)

@@ -141,7 +141,7 @@ def feature(
     keys: the columns that name an entity: integers, strings, booleans or dates. `[]`: one entity, the whole
         source; it is read with `{}`, and every row of a spine joins it.
     source: a parquet file, a folder of them (recursive), or a glob; relative to `Definitions(root=)`. A list
-        of several is all their files together. Another feature, itself or as `"feature:user_spend"`: the rows of its
+        of several is all their files together. A table with a log: `"delta:path"`, `"iceberg:path"`. Another feature, itself or as `"feature:user_spend"`: the rows of its
         served version are the source's; each version that it publishes is a drop.
     timestamp: the column with each event's time; needed for metrics.
     interval: align values to boundaries of this fixed length (`"1d"`); None evaluates continuously.

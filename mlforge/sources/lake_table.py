@@ -9,9 +9,9 @@ from mlforge.errors import SourceError
 
 _LOGS = {"_delta_log": "Delta", ".hoodie": "Hudi", ".hoodie_partition_metadata": "Hudi"}
 _READS = {
-    "Delta": "pl.read_delta({folder!r})",
-    "Iceberg": "pl.scan_iceberg({folder!r})",
-    "Hudi": "spark.read.format('hudi').load({folder!r})",
+    "Delta": "name the table: 'delta:{folder}'",
+    "Iceberg": "name the table: 'iceberg:{folder}'",
+    "Hudi": "write its present rows elsewhere, as spark.read.format('hudi').load('{folder}') gives them, and name that place",
 }
 METADATA = "metadata"
 """The folder of an Iceberg table's log, which other folders may be called, too."""
@@ -26,11 +26,10 @@ def check_log(source: str, folder: Path, name: str) -> None:
     if kind is None and name == METADATA and _is_iceberg(folder / name):
         kind = "Iceberg"
     if kind is not None:
-        read = _READS[kind].format(folder=str(folder))
+        read = _READS[kind].format(folder=folder)
         raise SourceError(
             f"source {source!r}: {folder} is a table in {kind} format (it holds {name}): its files as they "
-            f"lie include deleted and replaced rows; write its present rows elsewhere, as {read} gives "
-            "them, and name that place"
+            f"lie include deleted and replaced rows; {read}"
         )
 
 
@@ -43,7 +42,7 @@ def check_key(source: str, bucket: str, key: str) -> None:
     if kinds:
         raise SourceError(
             f"source {source!r}: {bucket}/{key} belongs to a table in {kinds[0]} format: its files as they lie include "
-            "deleted and replaced rows; write its present rows elsewhere, and name that place"
+            "deleted and replaced rows; name the table, 'delta:s3://...' or 'iceberg:s3://...', or write its present rows elsewhere"
         )
 
 

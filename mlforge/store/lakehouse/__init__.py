@@ -1,0 +1,1 @@
+"""Tables that have a log, as sources: Delta and Iceberg (extra `lakehouse`)."""
