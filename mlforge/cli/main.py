@@ -35,6 +35,7 @@ MODULES: Mapping[str, tuple[str, ...]] = {
     "registry": ("search", "lineage", "owners"),
     "forget": ("forget",),
     "copy": ("copy",),
+    "export": ("export",),
     "rename": ("rename",),
     "versions": ("versions", "inspect"),
     "diff": ("diff",),

@@ -1,0 +1,55 @@
+"""The contract of a table that versions of a feature are written to, each as a snapshot of its own."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import pyarrow as pa
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """The state of a table: the names of its files, and the notes of the last snapshot that has any."""
+
+    files: frozenset[str]
+    notes: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class NewFile:
+    """A file that was put into the table's folder: its name, rows and bytes."""
+
+    name: str
+    rows: int
+    size: int
+
+
+class Target(ABC):
+    """A table that an export writes. A snapshot is visible as a whole or not at all."""
+
+    @abstractmethod
+    def written(self) -> Written | None:
+        """The state of the table; None where there is none. Raises StoreError where it cannot be read."""
+
+    @abstractmethod
+    def name_of(self, part: str, schema: pa.Schema) -> str:
+        """The name of the file of a part, by the part's hash, as a table of this schema has it."""
+
+    @abstractmethod
+    def put(self, name: str, rows: pa.Table) -> NewFile:
+        """Write a file that no snapshot has yet, whole or not at all; one that is there is written over."""
+
+    @abstractmethod
+    def commit(
+        self,
+        schema: pa.Schema,
+        came: Sequence[NewFile],
+        went: Collection[str],
+        notes: Mapping[str, str],
+    ) -> None:
+        """Add a snapshot with further files and without others to the table, which is made where there is none.
+
+        Raises VersionConflict where somebody else has written to the table since `written`.
+        """
