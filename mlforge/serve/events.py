@@ -1,4 +1,4 @@
-"""`/v1/events`: what happens in the project, as server-sent events, from where a caller left off."""
+"""`/v1/events` and, for the page, `/news`: what happens in the project, as server-sent events, from where a caller left off."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ class Events:
         self._reader: asyncio.Task[None] | None = None
 
     def routes(self) -> list[Route]:
-        """The route of the API."""
-        return [Route("/v1/events", self._answer)]
+        """The route of the API, and that of the page, which takes the key in a cookie."""
+        return [Route("/v1/events", self._answer), Route("/news", self._answer)]
 
     def end(self) -> None:
         """End all streams: their callers come back, and go on from the last id that they saw."""

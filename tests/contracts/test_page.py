@@ -145,6 +145,9 @@ def test_the_first_page_tells_what_happens_and_what_there_is(
     assert [feature["feature"] for feature in status["features"]] == ["spend"]
 
 
+SCRIPTS: list[dict[str, str | None]] = [
+    {"src": f"/assets/{name}", "defer": None} for name in ("htmx.min.js", "follow.js")
+]
 REFRESHED: dict[str, Any] = {
     "version": "1.0.1",
     "bump": "patch",
@@ -254,7 +257,7 @@ def _is_inert(page: Page, path: str) -> None:
     for tag, attributes in page.tags:
         assert tag not in ("x-bad", "img", "iframe", "style", "base"), (path, tag)
         if tag == "script":
-            assert attributes == {"src": "/assets/htmx.min.js", "defer": None}, path
+            assert attributes in SCRIPTS, path
         bad = [n for n in attributes if n.startswith(("on", "hx-on")) or n in ("style", "srcdoc")]
         assert not bad, (path, tag, attributes)
         for name in ("href", "src", "action", "hx-get", "hx-post"):
@@ -285,6 +288,7 @@ def test_a_key_is_entered_once_and_its_scopes_hold_on_pages(
     keys = keys_file(tmp_path)
     ask = browser(definitions, keys=keys)
     assert "A key, please" in ask.page("/", 401).text
+    assert ask("GET", "/news").status_code == 401
     assert ask("GET", "/assets/page.css").status_code == 200
     assert ask("POST", "/key", data={"key": "guessed"}).status_code == 401
     entered = ask("POST", "/key", data={"key": "looks", "back": "/features/spend"})
@@ -294,6 +298,7 @@ def test_a_key_is_entered_once_and_its_scopes_hold_on_pages(
     assert "SameSite=Strict" in cookie
     assert "looks" not in cookie
     assert "reader, reads" in ask.page("/").text
+    assert ask("GET", "/news").status_code == 404  # there are no workers to follow
     assert ask("GET", "/v1/catalog").status_code == 401  # the cookie is for pages alone
     assert ask("POST", "/key", data={"forget": "yes"}).status_code == 303
     ask.page("/", 401)

@@ -64,7 +64,9 @@ class Stream:
 
 
 @asynccontextmanager
-async def following(app: App, query: str = "", **headers: str) -> AsyncIterator[Stream]:
+async def following(
+    app: App, query: str = "", path: str = "/v1/events", **headers: str
+) -> AsyncIterator[Stream]:
     """A caller who follows, and goes at the end of the block."""
     stream, going, asked = Stream(), asyncio.Event(), False
 
@@ -79,7 +81,7 @@ async def following(app: App, query: str = "", **headers: str) -> AsyncIterator[
     scope = {
         "type": "http",
         "method": "GET",
-        "path": "/v1/events",
+        "path": path,
         "query_string": query.encode(),
         "headers": [(k.replace("_", "-").encode(), v.encode()) for k, v in headers.items()],
     }
@@ -111,8 +113,13 @@ def test_events_come_as_they_happen_and_from_where_a_caller_left_off(
         async with following(app, last_event_id=event["id"]) as again:
             await again.has('"failed"')
             assert [each["kind"] for each in again.events] == ["failed"]
-        async with following(app, "after=0") as whole:
+        async with (
+            following(app, "after=0") as whole,
+            following(app, f"after={event['id']}", "/news") as page,
+        ):
             await whole.has('"failed"')
+            await page.has('"failed"')
+            assert page.events == again.events
             assert [each["kind"] for each in whole.events][::2] == ["held", "failed"]
             app.end()
         assert whole.status == 200

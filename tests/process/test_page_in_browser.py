@@ -166,6 +166,31 @@ def test_a_drop_shows_within_seconds_and_its_number_leads_to_its_file(
     assert "1,014" in page.locator("#why tr.here").inner_text()
 
 
+def test_the_page_follows_a_stream_and_asks_again_and_again_only_without_one(
+    visit: Callable[..., Any], browser: Any, up: tuple[Path, str]
+) -> None:
+    folder, url = up
+    page, asked = visit(), []
+    page.on("request", lambda request: asked.append(request.url.removeprefix(url)))
+    with page.expect_response(lambda answer: "/news?after=" in answer.url) as opened:
+        page.reload()
+    assert opened.value.headers["content-type"].startswith("text/event-stream")
+    with page.expect_response(lambda answer: "/now?seen=" in answer.url and answer.status == 200):
+        drop(folder, "streamed", [3.0] * 5, day=12)
+    page.locator(".line", has_text="streamed.parquet came").first.wait_for()
+    context = browser.new_context(base_url=url)
+    context.add_cookies(page.context.cookies())
+    without = context.new_page()
+    without.route("**/news*", lambda route: route.fulfill(status=503))
+    polled: list[str] = []
+    without.on("request", lambda request: polled.append(request.url.removeprefix(url)))
+    asked.clear()
+    without.goto("/")
+    eventually(lambda: without.evaluate("1") and sum("/now?" in path for path in polled) > 6)
+    assert sum("/now?" in path for path in asked) < sum("/now?" in path for path in polled) / 2
+    context.close()
+
+
 def test_a_person_rolls_back_and_approves_with_the_keyboard(
     visit: Callable[..., Any], up: tuple[Path, str]
 ) -> None:

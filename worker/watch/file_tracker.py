@@ -26,7 +26,10 @@ SETTLE_S = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """Files of a source that appeared, changed or vanished; `closed_at`: when the first was closed, in UTC microseconds."""
+    """Files of a source that appeared, changed or vanished; `closed_at`: when the first was closed, in UTC microseconds.
+
+    example: the path of a file; the news itself where there is one without a file.
+    """
 
     counts: Mapping[str, int]
     example: str
@@ -36,6 +39,8 @@ class Change:
         """The two changes merged into one."""
         if other is None:
             return self
+        if not self.counts:
+            return other
         times = [time for time in (self.closed_at, other.closed_at) if time is not None]
         return Change(
             Counter(self.counts) + Counter(other.counts),
@@ -44,6 +49,8 @@ class Change:
         )
 
     def __str__(self) -> str:
+        if not self.counts:
+            return self.example
         if sum(self.counts.values()) == 1:
             return f"{self.example} {next(iter(self.counts))}"
         return ", ".join(

@@ -24,8 +24,8 @@ _SHARE = 10
 """The pause after a listing, in times of its length."""
 HINTED_EVERY_S = 60.0
 """How often a source is listed at the least while a queue of hints is heard."""
-_LISTED = Change({"listed": 1}, "source")
-"""The news of a first listing: a file may have come between it and the refresh that every feature has at the start."""
+_LISTED = Change({}, "first look into the source")
+"""The news of a first listing, which no file stands for: a file may have come between it and the refresh that every feature has at the start."""
 
 log = structlog.get_logger()
 

@@ -30,6 +30,8 @@ _WORTH_TELLING = 0.03  # of the whole
 _TRIGGERS = {
     "definitions": "The definitions were taken up",
     "retry": "Somebody asked for a retry",
+    "start": "The workers started",
+    "first look into the source": "The workers looked into the source for the first time",
     "": "",
 }
 _REASONS = {"unchanged": "nothing changed", "first_build": "the first version"}

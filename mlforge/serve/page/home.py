@@ -71,6 +71,11 @@ class Now:
     has_workers: bool
     problem: str | None
 
+    @property
+    def last(self) -> str:
+        """The id of the last entry of the event log that is shown."""
+        return self.token.partition(".")[0]
+
 
 def service_mark(state: Mapping[str, Any] | None) -> Mark | None:
     """The state of a service as it is shown; None where it is not known."""

@@ -35,6 +35,7 @@ from mlforge.serve.threads import DEEDS, LOOKS, in_thread
 _HTML = "text/html; charset=utf-8"
 _KINDS = {
     "page.css": "text/css; charset=utf-8",
+    "follow.js": "text/javascript; charset=utf-8",
     "htmx.min.js": "text/javascript; charset=utf-8",
     "icon.svg": "image/svg+xml",
 }

@@ -208,3 +208,20 @@ def test_a_graph_is_drawn_from_left_to_right_without_boxes_upon_each_other() -> 
     assert (at["a"].note, at["b"].note) == ("1.0.0", "not built")
     loop = Graph.of([a, b], [(a, b), (b, a)])
     assert len(picture(loop, a, {}).boxes) == 2
+
+
+@pytest.mark.parametrize(
+    ("trigger", "told"),
+    [
+        ("first look into the source", "The workers looked into the source for the first time"),
+        ("start", "The workers started"),
+        ("a.parquet came", "a.parquet came"),
+    ],
+)
+def test_what_made_a_refresh_is_told_in_words(trigger: str, told: str) -> None:
+    details = {
+        "version": "1.0.0", "bump": None, "reason": "unchanged", "trigger": trigger, "changed": False,
+        "entities_pushed": 0, "entities_deleted": 0, "quarantined": {}, "freshness_ms": None,
+    }  # fmt: skip
+    [line] = lines([entry("refreshed", **details)])
+    assert line.sentence == f"{told}: nothing changed."

@@ -10,7 +10,8 @@ import pytest
 
 from mlforge.sources.source import Source
 from tests.support.workers import purchases
-from worker.watch.file_tracker import FileTracker
+from worker.watch.file_tracker import Change, FileTracker
+from worker.watch.polls import _LISTED
 from worker.watch.roots import Roots
 
 HOUR_US = 3_600_000_000
@@ -174,3 +175,10 @@ def test_old_files_are_not_opened_when_a_source_is_first_seen(
     assert not tracker.unfinished
     half.write_bytes(CONTENT)
     assert tracker.glance("half.parquet", later, 0.0), "a change of it is told all the same"
+
+
+def test_a_first_look_into_a_source_is_news_in_words_and_no_file_among_others() -> None:
+    came = Change({"came": 1}, "a.parquet", 7)
+    assert str(_LISTED) == "first look into the source"
+    assert str(_LISTED.and_then(came)) == str(came.and_then(_LISTED)) == "a.parquet came"
+    assert _LISTED.and_then(came).closed_at == 7
