@@ -154,3 +154,20 @@ def test_versions_may_stay_and_a_name_that_is_not_gone_is_refused(
     Path("definitions.py").write_text(text)
     assert main(["retire", "peaks", "--yes"]) == 1  # another project's, for all that is known
     assert load(None, here=folder).store.versions("peaks")
+
+
+def test_a_retire_that_ended_before_former_names_were_free_is_ended_by_the_next(
+    capsys: pytest.CaptureFixture[str], folder: Path, redis_url: str
+) -> None:
+    served(redis_url, folder)
+    store = load(None, here=folder).store
+    store.rename("profile", "people")
+    note = (folder / "store/_metadata/renamed.json").read_bytes()
+    keep("spend", "peaks")
+    as_json(capsys, "retire", "people", "--yes")
+    (folder / "store/_metadata/renamed.json").write_bytes(note)  # as a release before left it
+    keep("spend", "peaks", "profile")
+    assert main(["build", "--features", "profile"]) == 1
+    assert "profile was renamed to people" in capsys.readouterr().err
+    as_json(capsys, "retire", "people", "--yes")
+    as_json(capsys, "build", "--features", "profile")

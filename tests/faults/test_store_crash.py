@@ -47,7 +47,7 @@ PACKING = ("pack.written", "packs.listed", "pack.swept")
 TILING = ("tiles.written",)
 LOCKING = ("lock.written",)
 SERVING = ("service.written",)
-ERASING = ("erase.let_go", "erase.unserved", "erase.hidden")
+ERASING = ("erase.let_go", "erase.unserved", "erase.hidden", "erase.unnamed")
 RENAMING = ("rename.noted", "rename.made_room", "rename.moved", "rename.settled")
 FORGETTING = ("forgotten.written", "forget.rewritten", "forget.removed", "partials.scrubbed")
 
@@ -238,6 +238,61 @@ def test_a_rename_killed_at_any_step_leaves_a_whole_feature_under_one_name_and_t
     store.rename("outlay", "spend")
     build(root)
     is_in_order(root, stages["patch-rebuilt"], ["1.0.0", "1.0.1"])
+
+
+@pytest.mark.parametrize("erasing", ERASING)
+@pytest.mark.parametrize("renaming", RENAMING)
+def test_a_rename_and_an_erasure_killed_behind_it_leave_no_name_refused(
+    renaming: str, erasing: str, stages: dict[str, Path], tmp_path: Path
+) -> None:
+    root = tmp_path / "project"
+    shutil.copytree(stages["patch"], root)
+    assert killed(root, "rename", renaming, 1)
+    [name] = LocalStore(root / "store").features()
+    assert killed(root, "erase", erasing, 1, name)
+    store = LocalStore(root / "store")
+    assert store.features() == ([name] if erasing == "erase.let_go" else [])
+    erase(root, name)
+    assert (store.renames().done, store.index(), litter(store)) == ((), {}, [])
+    build(root)  # under the old name
+    is_in_order(root, stages["patch-rebuilt"], ["1.0.0"])
+    rename(root)
+    assert store.features() == ["outlay"]
+
+
+@pytest.mark.parametrize("renaming", RENAMING)
+@pytest.mark.parametrize("erasing", ERASING)
+def test_an_erasure_and_a_rename_killed_behind_it_leave_a_feature_under_one_name_or_none_refused(
+    erasing: str, renaming: str, stages: dict[str, Path], tmp_path: Path
+) -> None:
+    root = tmp_path / "project"
+    shutil.copytree(stages["patch"], root)
+    assert killed(root, "erase", erasing, 1)
+    store = LocalStore(root / "store")
+    if erasing == "erase.let_go":  # it is served yet, so it was not let go
+        assert killed(root, "rename", renaming, 1)
+        rename(root)
+        assert store.features() == ["outlay"]
+        assert store.read("outlay").equals(rows(stages["patch"]))
+        erase(root, "outlay")
+    else:
+        with pytest.raises(StoreError, match="no feature 'spend'"):
+            rename(root)
+    build(root)
+    is_in_order(root, stages["patch-rebuilt"], ["1.0.0"])
+    assert store.renames().done == ()
+
+
+def test_a_feature_that_was_erased_by_a_release_before_under_a_name_about_to_change_is_not_refused(
+    stages: dict[str, Path], tmp_path: Path
+) -> None:
+    root = tmp_path / "project"
+    shutil.copytree(stages["patch"], root)
+    assert killed(root, "rename", "rename.noted", 1)
+    shutil.rmtree(root / "store" / "spend")  # its note says that it is about to become outlay
+    assert LocalStore(root / "store").renames().done == ()
+    build(root)
+    is_in_order(root, stages["patch-rebuilt"], ["1.0.0"])
 
 
 @pytest.mark.parametrize("place", [*TILING, "file.synced", "publish.renamed"])

@@ -131,11 +131,11 @@ def prune_packs(root: Path) -> None:
     prune(packing(root), ["spend"], Retention(newest=1))
 
 
-def erase(root: Path) -> None:
+def erase(root: Path, name: str = "spend") -> None:
     """Delete the feature with all that is kept of it."""
     store = LocalStore(root / "store")
-    with store.lock("spend"):
-        store.erase("spend")
+    with store.lock(name):
+        store.erase(name)
 
 
 def rename(root: Path) -> None:

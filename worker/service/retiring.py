@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from mlforge.cli.output import plural
 from mlforge.errors import MlforgeError, OwnedElsewhere, did_you_mean
 from mlforge.registry.users import check_unused
+from mlforge.store import Store
 from worker.project import Project
 from worker.reconcile.reconciler import retire as end_online
 
@@ -78,8 +79,13 @@ def _check_gone(project: Project, name: str) -> None:
     gone = [feature.feature for feature in project.gone()]
     if not definitions.partial:
         gone += [n for n in definitions.store.features() if n not in definitions.features]
-    if name not in gone and (definitions.partial or not definitions.store.partials(name)):
+    if name not in gone and (definitions.partial or not _is_left_over(definitions.store, name)):
         known = sorted(set(gone))
         raise MlforgeError(
             f"no feature {name!r} is gone from this project; {did_you_mean(name, known)}"
         )
+
+
+def _is_left_over(store: Store, name: str) -> bool:
+    """Whether something is kept of a feature that an earlier `retire` has begun to delete."""
+    return bool(store.partials(name) or store.renames().formerly(name))

@@ -30,11 +30,12 @@ LET_GO = "_let_go.json"
 _ORDER = {"_partials": 1, "_packs": 1, LET_GO: 2}
 
 
-def erase(store: Path, feature: FeatureFolder) -> None:
+def erase(store: Path, feature: FeatureFolder, renames: renaming.RenamesFile) -> None:
     """Delete everything of a feature but its lock files; call with its lock held.
 
     Raises VersionInUse while a reader holds a lease of a version, which stays then, as does the served one.
     """
+    renaming.settle(store, renames, feature.name)
     pointer = feature.pointer()
     for version in feature.versions():
         if pointer is None or version != pointer.version:
@@ -53,16 +54,25 @@ def erase(store: Path, feature: FeatureFolder) -> None:
             if path.exists():
                 path.rename(hidden)
     reach("erase.hidden")
-    _delete_all(feature)
+    _end(store, feature, renames)
 
 
-def finish(feature: FeatureFolder) -> None:
+def finish(store: Path, feature: FeatureFolder, renames: renaming.RenamesFile) -> None:
     """End the erasure of a feature that a process let go and left; one that is served yet was not let go."""
     if not (feature.path / LET_GO).exists():
         return
     if feature.pointer() is not None:
         (feature.path / LET_GO).unlink()
         return
+    _end(store, feature, renames)
+
+
+def _end(store: Path, feature: FeatureFolder, renames: renaming.RenamesFile) -> None:
+    """Free the names of a feature that is not served, then delete what is left of it."""
+    for former in renames.read().formerly(feature.name):
+        index.remove(store, former)  # a rename that was killed may have left it there
+    renaming.forget(store, renames, feature.name)
+    reach("erase.unnamed")
     _delete_all(feature)
 
 
@@ -94,8 +104,7 @@ class LocalErasure(Erasure):
     def erase(self, name: str) -> None:
         """Delete the folder's contents but its lock files."""
         try:
-            erase(self.path, self._feature(name))
-            renaming.forget(self.path, self._renames, name)
+            erase(self.path, self._feature(name), self._renames)
         finally:
             self._features.pop(name, None)
 

@@ -39,11 +39,17 @@ class RenamesFile:
     def read(self) -> Renames:
         """The renames that count by now."""
         done, begun = self._read()
-        return done.with_rename(begun) if begun and not self._lies(begun.before) else done
+        has_moved = begun and not self._lies(begun.before) and self._lies(begun.after)
+        return done.with_rename(begun) if begun and has_moved else done
 
     def now(self, name: str) -> str:
         """The present name of the feature that has, or had, this one."""
         return self.read().now(name)
+
+    def concerns(self, name: str) -> bool:
+        """Whether a rename of a feature that has, or had, this name is noted, one that was only begun among them."""
+        done, begun = self._read()
+        return bool(done.of(name)) or (begun is not None and name in (begun.before, begun.after))
 
     def settled(self) -> Renames:
         """The renames that count, none of them half noted; call while nobody else renames."""
@@ -115,9 +121,18 @@ def clear(store: Path, renames: RenamesFile) -> None:
                 shutil.rmtree(folder, ignore_errors=True)
 
 
+def settle(store: Path, renames: RenamesFile, name: str) -> None:
+    """Note whether a rename of a feature that a process began has taken place; call with the feature's lock held.
+
+    Without it a feature whose name a process had begun to change would look as if it had moved once it is erased.
+    """
+    if renames.concerns(name):
+        clear(store, renames)
+
+
 def forget(store: Path, renames: RenamesFile, name: str) -> None:
     """Free the former names of a feature that was erased."""
-    if renames.read().of(name):
+    if renames.concerns(name):
         with exclusive(store / LOCK):
             renames.write(renames.settled().without(name))
 

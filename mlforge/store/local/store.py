@@ -246,7 +246,7 @@ class LocalStore(LocalPartials, LocalErasure, LocalPromises, Store):
 
         A version that was made but never served is served now, unless the feature is held.
         """
-        finish(self._feature(name))
+        finish(self.path, self._feature(name), self._renames)
         recover(self._feature(name))
         served = self.pointer(name)
         if served is not None and index.version_of(self.path, name) != str(served.version):
