@@ -161,7 +161,7 @@ class Collector:
                 if reading is not None:
                     family.add_metric([feature.feature], reading)
             yield family
-        yield _drift(status.features)
+        yield from _drift(status.features)
         states = GaugeMetricFamily(
             "mlforge_needs_attention",
             "1 for features in a state that a person must see to",
@@ -173,19 +173,25 @@ class Collector:
         yield states
 
 
-def _drift(features: Iterable[FeatureStatus]) -> Metric:
-    """The index of each column that has a rule of drift."""
+def _drift(features: Iterable[FeatureStatus]) -> tuple[Metric, Metric]:
+    """The index of each column that has a rule of drift, and the index from which on it says that the column has drifted."""
     from prometheus_client.core import GaugeMetricFamily
 
-    family = GaugeMetricFamily(
+    index = GaugeMetricFamily(
         "mlforge_drift_psi",
         "How far the latest rows of a column have drifted from those before (population stability index)",
         labels=["feature", "column"],
     )
+    limit = GaugeMetricFamily(
+        "mlforge_drift_psi_limit",
+        "The index from which on the column's rule says that it has drifted, the least of several rules",
+        labels=["feature", "column"],
+    )
     for feature in features:
         for column, note in feature.drift.items():
-            family.add_metric([feature.feature, column], note.psi)
-    return family
+            index.add_metric([feature.feature, column], note.psi)
+            limit.add_metric([feature.feature, column], note.limit)
+    return index, limit
 
 
 def _seconds(iso: str | None) -> float | None:

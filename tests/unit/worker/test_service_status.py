@@ -77,16 +77,18 @@ def test_the_screen_shows_services_below_features(
 
 
 def test_drift_is_warned_of_and_told_as_a_metric_by_feature_and_column() -> None:
-    notes = {"a": DriftNote(0.5, 0.2, "1.0.1"), "b": DriftNote(0.1, 0.2, "1.0.1")}
+    notes = {"a": DriftNote(0.5, 0.2, "1.0.1"), "b": DriftNote(0.1, 0.3, "1.0.1")}
     spend = replace(feature("spend", "1.0.1"), drift=notes)
     days = replace(feature("days", "1.0.0"), drift={})
     [warning] = _drifts([spend, days])
     assert warning.startswith(
         "spend: a has drifted in the rows that came with 1.0.1: its index is 0.50"
     )
-    family = _drift([spend, days])
-    assert family.name == "mlforge_drift_psi"
-    assert [(sample.labels, sample.value) for sample in family.samples] == [
-        ({"feature": "spend", "column": "a"}, 0.5),
-        ({"feature": "spend", "column": "b"}, 0.1),
+    index, limit = _drift([spend, days])
+    assert (index.name, limit.name) == ("mlforge_drift_psi", "mlforge_drift_psi_limit")
+    told = [
+        (labels["column"], sample.value, above.value)
+        for sample, above in zip(index.samples, limit.samples, strict=True)
+        if (labels := sample.labels) == above.labels and labels["feature"] == "spend"
     ]
+    assert told == [("a", 0.5, 0.2), ("b", 0.1, 0.3)]
