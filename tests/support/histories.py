@@ -443,6 +443,22 @@ def rows(draw: st.DrawFn, world: World, beside: Rows | None = None) -> Rows:
     return made
 
 
+def labels(world: World) -> st.SearchStrategy[list[oracle.Label]]:
+    """What some training sets are to learn: none of a world without time, or one or two aggregations of events ahead."""
+    if not world.timed:
+        return st.just([])
+    flat = {name: kind for name, kind in world.columns if kind not in ("list", "array")}
+    aggregated = {name: COLUMNS[kind][2] for name, kind in flat.items()} | {"at": ORDERED}
+    columns = [(name, aggregation) for name, names in aggregated.items() for aggregation in names]
+    label = st.builds(
+        lambda of, steps, where: oracle.Label(*of, steps * UNITS[world.unit], where),
+        st.sampled_from(columns),
+        st.sampled_from([1, 2, 3]),
+        st.sampled_from([None, None, "ok"]),
+    )
+    return st.lists(label, max_size=2)
+
+
 def spines(world: World) -> st.SearchStrategy[list[tuple[oracle.Entity, int]]]:
     point = st.tuples(st.sampled_from(world.entities), instants(world, 9))
     return st.lists(point, min_size=1, max_size=6)

@@ -28,7 +28,7 @@ from hypothesis import note
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, precondition, rule
 
-from mlforge import Definitions, Service, get_online_features, get_training_data
+from mlforge import Definitions, Service, ahead, get_online_features, get_training_data
 from mlforge.build.result import Options
 from mlforge.build.table import Layout
 from mlforge.core import clock, failpoints
@@ -38,6 +38,7 @@ from mlforge.maintenance.retention import Retention
 from mlforge.maintenance.sampling import ALL
 from mlforge.online import RedisStore
 from mlforge.online.prefetch import ROOM, read_ahead
+from mlforge.retrieval.labels import Ahead
 from mlforge.store import LocalStore, ObjectStore, Store
 from mlforge.store.local.packs import Packing
 from mlforge.store.objects.objects import Objects
@@ -283,6 +284,7 @@ class Machine(Registry):
         )
         self.by_service = data.draw(st.booleans(), label="asked for by a service")
         self.trains = data.draw(st.sampled_from([False, False, True]), label="training sets")
+        self.labels = data.draw(histories.labels(self.world), label="labels")
         self.write("a.parquet", data.draw(histories.rows(self.world), label="a.parquet"))
         self.open()
         self.then(data.draw(st.sampled_from(["build", "build online"])), data)
@@ -746,17 +748,55 @@ class Machine(Registry):
             snapshot = self.versions[version]
             asked = self.asked(snapshot.feature, None if version == latest else version)
             spine = self.world.spine(points)
-            got = get_training_data(spine, asked.features, store=self.store, timestamp="at")
-            assert got.columns == [*spine.columns, *asked.columns]
+            labels = self.aheads if version == latest else {}
+            got = get_training_data(
+                spine, asked.features, store=self.store, timestamp="at", labels=labels
+            )
+            assert got.columns == [*spine.columns, *asked.columns, *labels]
             assert got.select(spine.columns).equals(spine), "the spine came back otherwise"
             want = oracle.training(snapshot.feature, snapshot.events, points)
             for point, cells, row in zip(points, want, got.iter_rows(named=True), strict=True):
                 for name, cell in asked.answer(cells, self.defaults).items():
                     same(f"training {version} {point} {name}", cell, row[name])
+            if labels:
+                self.judge_labels(points, got)
         if self.trains:
-            self.judge_radius(data, self.world.spine(points))
+            self.judge_radius(data, points)
 
-    def judge_radius(self, data: st.DataObject, spine: pl.DataFrame) -> None:
+    @property
+    def aheads(self) -> dict[str, Ahead]:
+        """The labels as users write them."""
+        unit = self.world.unit
+        return {
+            f"ahead{i}": ahead(
+                self.name,
+                label.column,
+                label.aggregation,
+                f"{label.horizon // UNITS[unit]}{unit}",
+                label.where,
+            )
+            for i, label in enumerate(self.labels)
+        }
+
+    @property
+    def mark(self) -> int | None:
+        """The instant up to which horizons are over by the latest version."""
+        snapshot = self.versions[self.latest()]
+        created = self.store.read_metadata(self.name).created_at
+        return oracle.watermark(snapshot.feature, snapshot.events, created)
+
+    def judge_labels(self, points: Sequence[tuple[oracle.Entity, int]], got: pl.DataFrame) -> None:
+        """Labels of the latest version are the oracle's, null where their horizon is open."""
+        snapshot, mark = self.versions[self.latest()], self.mark
+        for i, label in enumerate(self.labels):
+            for point, value in zip(points, got[f"ahead{i}"].to_list(), strict=True):
+                cell = oracle.ahead(snapshot.feature, snapshot.events, label, *point, mark)
+                same(f"{label} at {point}", cell, value)
+                TALLY["labels"] += 1
+
+    def judge_radius(
+        self, data: st.DataObject, points: Sequence[tuple[oracle.Entity, int]]
+    ) -> None:
         """The blast radius of a set that was made some versions ago; then perhaps another set is made."""
         if self.trained is not None:
             self.trained.judge(self.store)
@@ -764,8 +804,17 @@ class Machine(Registry):
                 return
             self.trained.made.release(self.store)
         asked = self.asked(self.versions[self.latest()].feature)
-        out = self.root / f"set{next(self.sets)}"
-        self.trained = Trained.of(spine, asked.features, self.store, self.engine, out)
+        out, spine, labels = (
+            self.root / f"set{next(self.sets)}",
+            self.world.spine(points),
+            self.aheads,
+        )
+        self.trained = Trained.of(spine, asked.features, labels, self.store, self.engine, out)
+        if labels:
+            self.judge_labels(points, self.trained.made.read())
+        for label, used in zip(self.labels, self.trained.made.document.labels, strict=True):
+            unknown = sum(oracle.is_open(label, t, self.mark) for _, t in points)
+            assert used.unknown == unknown, f"{label} is null {used.unknown} times"
 
     def asked(self, feature: oracle.Feature, version: str | None = None) -> Asked:
         """The feature as it is asked for, by a service with a default of its own where the history does so."""

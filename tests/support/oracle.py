@@ -338,6 +338,44 @@ def training(
     return [value(feature, events, entity, t) for entity, t in spine]
 
 
+@dataclass(frozen=True)
+class Label:
+    """An aggregation of the events in `(t, t + horizon]`, in microseconds."""
+
+    column: str
+    aggregation: str
+    horizon: int
+    where: str | None = None
+
+
+def watermark(feature: Feature, events: Events, created: int) -> int | None:
+    """The newest event that was not ahead of the clock when a version was made of them."""
+    past = [row[feature.time] for row in events.rows if row[feature.time] <= created]
+    return max(past, default=None)
+
+
+def is_open(label: Label, t: int, mark: int | None) -> bool:
+    """Whether more events may come before the horizon of an instant is over."""
+    return mark is None or t + label.horizon > mark
+
+
+def ahead(
+    feature: Feature, events: Events, label: Label, entity: Entity, t: int, mark: int | None
+) -> Cell:
+    """A label at an instant; null while its horizon is open."""
+    if is_open(label, t, mark):
+        return Cell(None)
+    rows = [
+        row
+        for row in events.rows
+        if entity_of(feature, row) == entity
+        and t < row[feature.time] <= t + label.horizon
+        and (label.where is None or row[label.where] is True)
+    ]
+    values, times = ([row[name] for row in rows] for name in (label.column, feature.time))
+    return aggregate(label.aggregation, values, times)
+
+
 def as_of(feature: Feature, events: Events, now: int) -> int | None:
     """The instant at which online values are evaluated; None where there is nothing to evaluate."""
     if feature.timestamp is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import polars as pl
 
 from mlforge import TrainingSet, get_training_data, training_set
 from mlforge.errors import MlforgeError
+from mlforge.retrieval.labels import Ahead
 from mlforge.store import Store
 from mlforge.training_sets.blast import BlastRadius
 from tests.support.agreement import TALLY
@@ -27,20 +28,31 @@ class Trained:
     made: TrainingSet
     spine: pl.DataFrame
     features: Any
+    labels: Mapping[str, Ahead]
 
     @classmethod
     def of(
-        cls, spine: pl.DataFrame, features: Any, store: Store, engine: str, out: Path
+        cls,
+        spine: pl.DataFrame,
+        features: Any,
+        labels: Mapping[str, Ahead],
+        store: Store,
+        engine: str,
+        out: Path,
     ) -> Trained:
         """The set of the versions that are served, three rows a file."""
-        made = training_set(spine, features, store, out, timestamp="at", engine=engine, part_rows=3)
-        return cls(made, spine, features)
+        made = training_set(
+            spine, features, store, out, timestamp="at", engine=engine, part_rows=3, labels=labels
+        )
+        return cls(made, spine, features, labels)
 
     def judge(self, store: Store) -> None:
         """Columns of rows that surely differ today are in the radius, and none that are the same."""
         radius = self.made.blast_radius(store)
         try:
-            today = get_training_data(self.spine, self.features, store=store, timestamp="at")
+            today = get_training_data(
+                self.spine, self.features, store=store, timestamp="at", labels=self.labels
+            )
         except MlforgeError:  # a service whose columns are gone
             assert radius.unlike
             return
