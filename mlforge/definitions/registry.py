@@ -47,7 +47,8 @@ from mlforge.maintenance.sampling import SOME, Share
 from mlforge.online import OnlineStore, Owner
 from mlforge.online.push import PushResult, owner_of, planned, push
 from mlforge.retrieval.training import stored_values
-from mlforge.services.service import SERVED, Service
+from mlforge.services.service import Service
+from mlforge.services.spec import SERVED
 from mlforge.sources.row_source import RowSource
 from mlforge.sources.source_reading import SourceReading
 from mlforge.store import Audit, Pointer, Store

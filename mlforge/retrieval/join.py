@@ -16,12 +16,12 @@ from mlforge.frames.interop import Table
 from mlforge.retrieval.reading import FeatureUse, Reading
 from mlforge.retrieval.references import AnswerNames
 from mlforge.retrieval.spine import spine_instants, spine_key, spine_points, time_column
+from mlforge.services.brought import request_columns
 from mlforge.services.completion import (
     Output,
     completion,
     filled_columns,
     own_defaults,
-    request_columns,
 )
 from mlforge.services.service import Service
 from mlforge.store.integrity import intact

@@ -15,7 +15,7 @@ from mlforge.retrieval.labels import Ahead, LabelUse
 from mlforge.retrieval.references import FeatureRef, Reference, check_store, parse_references
 from mlforge.retrieval.versions import Versions
 from mlforge.services.completion import Output
-from mlforge.services.keeping import AT, service_at
+from mlforge.services.keeping import AT
 from mlforge.services.locking import UsedColumn, check_lock, promised, used_columns
 from mlforge.services.service import Service
 from mlforge.store import Store
@@ -135,7 +135,7 @@ def reading_of(
     """
     check_store(store, Store, "LocalStore('feature_store')")
     if isinstance(features, str) and AT in features:
-        features = service_at(store, features)
+        features = Service.at(store, features)
     service = features if isinstance(features, Service) else None
     references = parse_references(service.features if service else features)
     versions = Versions(store, terms.known_at)

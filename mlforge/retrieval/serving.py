@@ -36,7 +36,8 @@ from mlforge.retrieval.references import (
     parse_references,
 )
 from mlforge.retrieval.spine import Entities, checked_entities
-from mlforge.services.completion import Completion, Output, completion, own_defaults, request_rows
+from mlforge.services.brought import request_rows
+from mlforge.services.completion import Completion, Output, completion, own_defaults
 from mlforge.services.keeping import AT
 from mlforge.services.locking import UsedColumn, check_lock, promised
 from mlforge.services.service import Service

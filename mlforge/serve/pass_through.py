@@ -27,7 +27,8 @@ from mlforge.serve.answers import encoded, served
 from mlforge.serve.read_request import ReadRequest
 from mlforge.serve.served_log import ServedLog
 from mlforge.serve.spliced_rows import SplicedRows, Unfit
-from mlforge.services.completion import Completion, request_rows
+from mlforge.services.brought import request_rows
+from mlforge.services.completion import Completion
 from mlforge.services.service import Service
 
 _KEPT = 512

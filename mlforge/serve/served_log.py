@@ -23,7 +23,7 @@ from mlforge.serve.incoming.gather import new_name
 from mlforge.serve.incoming.writing import write_frame
 from mlforge.serve.problems import Refused
 from mlforge.serve.threads import LOOKS, in_thread
-from mlforge.services.service import SERVED, SERVED_AT
+from mlforge.services.spec import SERVED, SERVED_AT
 from mlforge.sources.damage import DAMAGE
 
 VERSION, AS_OF = "@version", "@as_of"

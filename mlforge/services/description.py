@@ -5,19 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import date, datetime
 from decimal import Decimal
-from typing import Any
+from typing import Any, TypeVar
 
 from mlforge.core.feature_spec import FeatureSpec
 from mlforge.core.values import from_iso, from_us, to_iso, to_us
 from mlforge.features.feature import Feature
 from mlforge.features.selection import Selection
 from mlforge.frames import polars_schema
-from mlforge.services.service import Service
+from mlforge.services.spec import ServiceSpec
 
 Document = dict[str, Any]
+S = TypeVar("S", bound=ServiceSpec)
 
 
-def describe(service: Service) -> Document:
+def describe(service: ServiceSpec) -> Document:
     """All that decides a service's answers, then what people are told of it, as JSON has it.
 
     `{"name", "features": [{"feature", "version", "columns", "prefix", "keys"}], "request": {name: dtype}, "derive":
@@ -36,9 +37,9 @@ def describe(service: Service) -> Document:
     }
 
 
-def service_of(document: Mapping[str, Any], specs: Mapping[str, FeatureSpec]) -> Service:
-    """The service that was described; specs: those of its features, by name."""
-    return Service(
+def service_of(kind: type[S], document: Mapping[str, Any], specs: Mapping[str, FeatureSpec]) -> S:
+    """The service that was described, of that class; specs: those of its features, by name."""
+    return kind(
         document["name"],
         [_use(use, specs[use["feature"]]) for use in document["features"]],
         {name: polars_schema.to_polars(dtype) for name, dtype in document["request"].items()},

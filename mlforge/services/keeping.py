@@ -18,9 +18,9 @@ from mlforge.errors import (
     StoreBusy,
     did_you_mean,
 )
-from mlforge.services.description import describe, service_of
+from mlforge.services.description import S, describe, service_of
 from mlforge.services.locking import Versions, lock_of
-from mlforge.services.service import Service
+from mlforge.services.spec import ServiceSpec
 from mlforge.services.versions import ServiceVersion, next_version
 
 AT = "@"
@@ -55,7 +55,7 @@ def kept_versions(store: VersionStore, service: str) -> list[ServiceVersion]:
 
 
 def version_due(
-    service: Service, store: VersionStore, versions: Versions | None = None
+    service: ServiceSpec, store: VersionStore, versions: Versions | None = None
 ) -> ServiceVersion | None:
     """The version that the service would be kept as now; None where the last one still says what it is.
 
@@ -67,7 +67,7 @@ def version_due(
     return next_version(kept[-1] if kept else None, describe(service), lock)
 
 
-def keep(service: Service, store: VersionStore) -> ServiceVersion | None:
+def keep(service: ServiceSpec, store: VersionStore) -> ServiceVersion | None:
     """Keep the service as a new version if it has changed; returns that version, else None. Raises as `version_due`."""
     for _ in range(_ATTEMPTS):
         due = version_due(service, store)
@@ -76,8 +76,10 @@ def keep(service: Service, store: VersionStore) -> ServiceVersion | None:
     raise StoreBusy(f"{service.name}: other processes keep versions of it all the time; try again")
 
 
-def service_at(store: VersionStore, text: str) -> Service:
+def service_at(kind: type[S], store: VersionStore, text: str) -> S:
     """The service as a kept version has it, by `name@MAJOR` or `name@X.Y.Z`: with these columns alone, held against its lock.
+
+    kind: the class that it is to be of.
 
     Raises RetrievalError for a text of another form and for a version that is not kept, LockMismatch where its features
     have changed so that it cannot be made any more.
@@ -97,7 +99,7 @@ def service_at(store: VersionStore, text: str) -> Service:
             "and 'mlforge build' keeps one once its features have versions"
         )
     version = _chosen(kept, wanted, text)
-    return _service(store, version)
+    return _service(kind, store, version)
 
 
 def _chosen(kept: list[ServiceVersion], wanted: str, text: str) -> ServiceVersion:
@@ -110,7 +112,7 @@ def _chosen(kept: list[ServiceVersion], wanted: str, text: str) -> ServiceVersio
     )
 
 
-def _service(store: VersionStore, version: ServiceVersion) -> Service:
+def _service(kind: type[S], store: VersionStore, version: ServiceVersion) -> S:
     document, lock = dict(version.service), version.lock
     name = f"{document['name']}{AT}{version.version}"
     try:
@@ -118,7 +120,7 @@ def _service(store: VersionStore, version: ServiceVersion) -> Service:
         read = {use["feature"]: use["version"] for use in document["features"]}
         specs = {feature: store.resolve(feature, of).spec for feature, of in read.items()}
         _check_keys(name, lock, specs)
-        return service_of(document, specs).held_to(lock, str(version.version))
+        return service_of(kind, document, specs).held_to(lock, str(version.version))
     except LockMismatch:
         raise
     except (IntegrityError, KeyError, TypeError, ValueError) as error:

@@ -21,7 +21,7 @@ from mlforge.features.feature import Feature
 from mlforge.features.selection import Selection
 from mlforge.services.completion import Output, completion, own_defaults
 from mlforge.services.description import plain_default
-from mlforge.services.service import Service
+from mlforge.services.spec import ServiceSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ class Versions(Protocol):
         """The manifest of a version, by default the served one's."""
 
 
-def lock_of(service: Service, store: Versions) -> Lock:
+def lock_of(service: ServiceSpec, store: Versions) -> Lock:
     """The lock of a service as of the versions that the store serves now.
 
     Raises StoreError for a feature or version that is not there, RetrievalError for columns that do not fit,
@@ -79,7 +79,7 @@ def lock_of(service: Service, store: Versions) -> Lock:
 
 
 def _columns(
-    service: Service, uses: Sequence[tuple[Any, Manifest]], store: Versions
+    service: ServiceSpec, uses: Sequence[tuple[Any, Manifest]], store: Versions
 ) -> tuple[LockedColumn, ...]:
     """The columns of the service, held against the lock of a kept version."""
     plain = {(m.name, m.version) for use, m in uses if not _prefix(use)}
@@ -96,7 +96,7 @@ def _columns(
 
 
 @contextmanager
-def promised(service: Service) -> Iterator[None]:
+def promised(service: ServiceSpec) -> Iterator[None]:
     """A block in which what is wrong with a kept version's columns is a LockMismatch that names the version."""
     try:
         yield
@@ -108,7 +108,7 @@ def promised(service: Service) -> Iterator[None]:
 
 @lru_cache(maxsize=256)
 def locked_columns(
-    service: Service | None, used: tuple[UsedColumn, ...]
+    service: ServiceSpec | None, used: tuple[UsedColumn, ...]
 ) -> tuple[LockedColumn, ...]:
     """The columns of an answer: the features', the request's, then the service's own derived ones.
 
@@ -135,7 +135,7 @@ def locked_columns(
 
 
 @lru_cache(maxsize=256)
-def check_lock(lock: Lock, service: Service | None, used: tuple[UsedColumn, ...]) -> None:
+def check_lock(lock: Lock, service: ServiceSpec | None, used: tuple[UsedColumn, ...]) -> None:
     """Raise LockMismatch unless each locked column is in the answer, with the dtype and meaning that it had."""
     lock.check(locked_columns(service, used))
 

@@ -1,44 +1,19 @@
-"""`Service`: the columns that a model takes, from features, from the request, and derived of both."""
+"""`Service`: the columns that a model takes, with its lock and its kept versions."""
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Self
 
-import polars as pl
-
-from mlforge.core.arguments import listed, named, number, shown, text
-from mlforge.core.expression.columns import Derived, check_kinds, check_names, columns_of_t
-from mlforge.core.expression.kinds import INSTANT_KIND, kind_of
-from mlforge.core.expression.parser import T
-from mlforge.core.feature_spec import parse_derived
-from mlforge.core.schema import FLOATS, INSTANT, INTEGERS, Column, Schema
-from mlforge.core.signatures import named_arguments
-from mlforge.core.values import Duration, check_name
-from mlforge.errors import DefinitionError
-from mlforge.features.defaults import default_value
-from mlforge.features.feature import Feature
-from mlforge.features.selection import Selection
-from mlforge.frames import polars_schema
-
-if TYPE_CHECKING:
-    from mlforge.core.lock import Lock
-    from mlforge.services.keeping import VersionStore
-    from mlforge.services.locking import Versions
-
-REQUEST_DTYPES = (*INTEGERS, *FLOATS, "Boolean", "String", "Date", INSTANT)
-SERVED = "served"
-"""The folder below the definitions' root with a folder for each service whose answers are logged."""
-SERVED_AT = "served_at"
-"""The column of a log of answers that holds their instants."""
-_FEATURES = 'write features=[user_spend["amount__sum__7d"], merchant_daily]'
+from mlforge.core.arguments import text
+from mlforge.core.lock import Lock
+from mlforge.services.keeping import VersionStore, service_at
+from mlforge.services.locking import Versions, lock_of
+from mlforge.services.spec import ServiceSpec
 
 
 @dataclass(frozen=True, init=False, eq=False)
-class Service:
+class Service(ServiceSpec):
     """A named list of columns for `get_training_data` and `get_online_features`, in the same order in both.
 
     name: letters, digits, `_` and `-`. features: features, their names, selections such as `user_spend["a", "b"]` and
@@ -56,221 +31,19 @@ class Service:
     Raises DefinitionError for arguments of the wrong kind, and ExpressionError for a text that does not parse.
     """
 
-    name: str
-    features: tuple[Any, ...]
-    request: Schema
-    derived: tuple[Derived, ...]
-    defaults: Mapping[str, Any]
-    max_age: Duration | None
-    owner: str
-    description: str
-    log: float | None
-    version: str
-    """The kept version that it is, in a service that was read from a store; else empty."""
-    kept: Lock | None
-    """The lock of that version, which each answer is held against."""
-
-    @named_arguments(
-        "Service", 'write Service("checkout", features=[user_spend["amount__sum__7d"]])'
-    )
-    def __init__(
-        self,
-        name: str,
-        features: Sequence[Any],
-        request: Mapping[str, Any] | None = None,
-        derive: Mapping[str, str] | None = None,
-        defaults: Mapping[str, Any] | None = None,
-        max_age: str | timedelta | None = None,
-        owner: str = "",
-        description: str = "",
-        log: float | None = None,
-    ) -> None:
-        check_name(name, "service")
-        what = f"{name}: max_age"
-        fields = {
-            "name": name,
-            "features": _features(features, name),
-            "request": _request(request, name),
-            "derived": parse_derived(derive, name),
-            "defaults": _defaults(defaults, name),
-            "max_age": None if max_age is None else Duration.parse(max_age, what),
-            "owner": _optional(owner, f"{name}: owner"),
-            "description": _optional(description, f"{name}: description"),
-            "log": None if log is None else _share(log, f"{name}: log"),
-            "version": "",
-            "kept": None,
-        }
-        for attribute, value in fields.items():
-            object.__setattr__(self, attribute, value)
-        self.check({})
-
-    @property
-    def reads_t(self) -> bool:
-        """Whether a derived column depends on the instant."""
-        return bool(columns_of_t(self.derived, self.name))
-
-    @property
-    def own_names(self) -> list[str]:
-        """The names of its request columns and of its derived ones, in order."""
-        return [column.name for column in self.request] + [column.name for column in self.derived]
-
-    @property
-    def feature_names(self) -> tuple[str, ...]:
-        """The names of its features, each once."""
-        uses = (entry[0] if isinstance(entry, tuple) else entry for entry in self.features)
-        names = (
-            use if isinstance(use, str) else use.feature if isinstance(use, Selection) else use.name
-            for use in uses
-        )
-        return tuple(dict.fromkeys(names))
-
     def lock(self, store: Versions) -> Lock:
         """The lock of its columns as of the versions that the store serves now, which a model that is made with them keeps.
 
         Raises StoreError for a feature or version that is not there, RetrievalError for columns that do not fit.
         """
-        from mlforge.services.locking import lock_of
-
         return lock_of(self, store)
 
     @classmethod
-    def at(cls, store: VersionStore, version: str) -> Service:
+    def at(cls, store: VersionStore, version: str) -> Self:
         """The service as a version of it that the store keeps: `"checkout@1"` is the newest of MAJOR 1.
 
         It has that version's columns, and each answer of it is held against that version's lock. Raises RetrievalError
         for a version that is not kept, LockMismatch where its features have changed so that it cannot be made any more.
         """
-        from mlforge.services.keeping import service_at
-
-        return service_at(store, text(version, "Service.at: version", 'write "checkout@1"'))
-
-    def held_to(self, lock: Lock, version: str) -> Service:
-        """The same service as a kept version, whose answers are held against its lock."""
-        other = copy.copy(self)
-        object.__setattr__(other, "version", version)
-        object.__setattr__(other, "kept", lock)
-        return other
-
-    @property
-    def title(self) -> str:
-        """Its name, with the version where it is a kept one."""
-        return f"{self.name}@{self.version}" if self.version else self.name
-
-    def check(self, features: Mapping[str, Feature]) -> None:
-        """Refuse names that clash, and expressions that name no column, as far as columns do not follow from data.
-
-        features: by name, for those that the service names by their names alone. Raises DefinitionError.
-        """
-        outputs = self._outputs(features)
-        own = self.own_names
-        if T in own:
-            raise DefinitionError(
-                f"{self.name}: {T!r} is the instant of evaluation; give the column another name"
-            )
-        if self.log is not None and SERVED_AT in (*own, *self._keys(features)):
-            raise DefinitionError(
-                f"{self.name}: with log= a column {SERVED_AT!r} holds the instants of answers; give the other another name"
-            )
-        names = [*(outputs or ()), *own]
-        twice = [name for name in names if names.count(name) > 1]
-        if twice:
-            raise DefinitionError(
-                f"{self.name}: two columns would be {twice[0]!r} in an answer; give one another name, or its feature "
-                'another prefix: user_spend.as_("...")'
-            )
-        columns_of_t(self.derived, self.name)
-        if outputs is not None:
-            known = [*outputs, *(column.name for column in self.request), *self._keys(features)]
-            check_names(self.derived, self.name, known, T)
-        check_kinds(self.derived, self.name, self._known_kinds(features))
-
-    def _outputs(self, features: Mapping[str, Feature]) -> tuple[str, ...] | None:
-        """The feature columns' names in an answer, in order; None where some follow from data or from a version."""
-        names: list[str] = []
-        for selection in self._selections(features):
-            if selection is None or not (selection.columns or selection.spec.columns):
-                return None
-            columns = selection.columns or selection.spec.output_names
-            names += [f"{selection.prefix or selection.feature}__{column}" for column in columns]
-        return tuple(names)
-
-    def _known_kinds(self, features: Mapping[str, Feature]) -> dict[str, str]:
-        """The kinds of what its derived columns may read, as far as they do not follow from data."""
-        kinds = {column.name: kind_of(column.dtype) for column in self.request}
-        for selection in filter(None, self._selections(features)):
-            for column, kind in selection.spec.known_kinds.items():
-                kinds[f"{selection.prefix or selection.feature}__{column}"] = kind
-        return {**kinds, T: INSTANT_KIND}
-
-    def _keys(self, features: Mapping[str, Feature]) -> list[str]:
-        """The features' keys by their names in entities."""
-        selections = [selection for selection in self._selections(features) if selection]
-        return [
-            dict(selection.renamed).get(key, key)
-            for selection in selections
-            for key in selection.spec.keys
-        ]
-
-    def _selections(self, features: Mapping[str, Feature]) -> list[Selection | None]:
-        """Its entries as selections; None for one with a version, and for a name that is not among the features."""
-        uses = [features.get(entry) if isinstance(entry, str) else entry for entry in self.features]
-        return [
-            Selection(use.spec)
-            if isinstance(use, Feature)
-            else use
-            if isinstance(use, Selection)
-            else None
-            for use in uses
-        ]
-
-
-def _features(features: object, owner: str) -> tuple[Any, ...]:
-    entries = listed(features, f"{owner}: features", _FEATURES)
-    if not entries:
-        raise DefinitionError(f"{owner}: features is an empty list; {_FEATURES}")
-    for entry in entries:
-        pair = isinstance(entry, tuple) and len(entry) == 2 and isinstance(entry[1], str)
-        if not isinstance(entry[0] if pair else entry, (str, Feature, Selection)):
-            raise DefinitionError(f"{owner}: {shown(entry)} is not a feature; {_FEATURES}")
-    return entries
-
-
-def _request(request: object, owner: str) -> Schema:
-    what, works = f"{owner}: request", 'write request={"amount": pl.Float64}'
-    columns = []
-    for name, dtype in ({} if request is None else named(request, what, works)).items():
-        columns.append(Column(name, _request_dtype(dtype, f"{what}: {name!r}", works)))
-    return tuple(columns)
-
-
-def _request_dtype(dtype: object, what: str, works: str) -> str:
-    try:
-        instance: Any = dtype() if isinstance(dtype, type) else dtype
-    except TypeError:  # pl.List lacks its values' dtype
-        instance = None
-    if isinstance(instance, pl.Datetime) and instance.time_zone in (None, "UTC"):
-        return INSTANT
-    told = polars_schema.dtype_text(instance) if isinstance(instance, pl.DataType) else ""
-    if told not in REQUEST_DTYPES:
-        raise DefinitionError(
-            f"{what} is {told or shown(dtype)}; a request column is one of {', '.join(REQUEST_DTYPES)}; {works}"
-        )
-    return told
-
-
-def _defaults(defaults: object, owner: str) -> dict[str, Any]:
-    what, works = f"{owner}: defaults", 'write defaults={"amount__sum__7d": 0}'
-    by_column = {} if defaults is None else named(defaults, what, works)
-    return {name: default_value(value, f"{what}: {name!r}") for name, value in by_column.items()}
-
-
-def _share(value: object, what: str) -> float:
-    works = "write log=0.01 for one entity in a hundred"
-    share = float(number(value, what, works))
-    if not 0 < share <= 1:
-        raise DefinitionError(f"{what} is {shown(value)}, no share above 0 and up to 1; {works}")
-    return share
-
-
-def _optional(value: object, what: str) -> str:
-    return "" if value == "" else text(value, what, "or leave it out")
+        name = text(version, "Service.at: version", 'write "checkout@1"')
+        return service_at(cls, store, name)

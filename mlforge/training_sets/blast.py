@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import polars as pl
 
@@ -17,9 +16,7 @@ from mlforge.store import Store
 from mlforge.training_sets.changes import ROW, ChangedEvents, changed_events
 from mlforge.training_sets.joining import Joining
 from mlforge.training_sets.moved import Remake, SetFeature, then_and_now
-
-if TYPE_CHECKING:
-    from mlforge.training_sets.training_set import TrainingSet
+from mlforge.training_sets.stored_set import StoredSet
 
 AT_ONCE = 150_000
 """So many rows that may differ are evaluated at a time."""
@@ -51,7 +48,7 @@ class BlastRadius:
 class _Search:
     """The set, the set as it would be made today, and the events that changed between, by feature."""
 
-    made: TrainingSet
+    made: StoredSet
     remake: Remake
     joining: Joining
     changes: Sequence[tuple[SetFeature, ChangedEvents]]
@@ -126,7 +123,7 @@ def _overtaken(points: pl.DataFrame, times: TimeRange | None) -> pl.DataFrame:
     return points.filter(pl.col(POINT).to_physical().is_between(times.start, times.end))
 
 
-def blast_radius(made: TrainingSet, store: Store) -> BlastRadius:
+def blast_radius(made: StoredSet, store: Store) -> BlastRadius:
     """The rows of a training set that would have other values if it were made again today, and the files behind that.
 
     store: the set's own. Raises StoreError for a feature or version that is gone, IntegrityError where files are missing
@@ -155,7 +152,7 @@ def blast_radius(made: TrainingSet, store: Store) -> BlastRadius:
     return BlastRadius(*summed, versions, redefined, remake.unlike, looked_at, _spine(made, store))
 
 
-def _spine(made: TrainingSet, store: Store) -> tuple[str, str] | None:
+def _spine(made: StoredSet, store: Store) -> tuple[str, str] | None:
     """The versions, then and now, of the feature of whose events the spine was made, if they differ."""
     if made.document.spine_events is None:
         return None
@@ -163,7 +160,7 @@ def _spine(made: TrainingSet, store: Store) -> tuple[str, str] | None:
     return None if then.version == now.version else (str(then.version), str(now.version))
 
 
-def _search(made: TrainingSet, remake: Remake, store: Store) -> _Search:
+def _search(made: StoredSet, remake: Remake, store: Store) -> _Search:
     document = made.document
     spine = made.part(0, [column.name for column in document.spine]).clear()
     engine = engine_named(document.engine)

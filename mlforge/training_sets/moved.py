@@ -228,7 +228,7 @@ def _service(
             f"the training set does not say what the service {document['name']} was, as it was made by an earlier release; "
             "make the set again"
         )
-    service = service_of(document, {f.then.name: f.then.spec for f in features})
+    service = service_of(Service, document, {f.then.name: f.then.spec for f in features})
     known = _readable(service, features)
     sources: dict[str, set[str]] = {label: {label} for f in features for label in f.labels}
     lost = []
@@ -248,7 +248,7 @@ def _service(
     if not any(feature.labels for feature in features):
         return None, {}
     specs = {feature.now.name: feature.now.spec for feature in features}
-    return service_of(_reduced(document, features, lost), specs), dependent
+    return service_of(Service, _reduced(document, features, lost), specs), dependent
 
 
 def _readable(service: Service, features: Sequence[SetFeature]) -> set[str]:

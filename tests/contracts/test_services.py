@@ -276,7 +276,7 @@ def test_details_tell_what_stands_behind_each_value(
     )
     assert (
         service_of(
-            json.loads(json.dumps(describe(kept))), {"last": served.feature("last").spec}
+            Service, json.loads(json.dumps(describe(kept))), {"last": served.feature("last").spec}
         ).defaults
         == kept.defaults
     )
@@ -355,7 +355,7 @@ def test_random_services_over_random_rows_answer_alike(
     for _ in range(60):
         drawn = random_service(draw, served)
         document = json.loads(json.dumps(describe(drawn)))
-        service = service_of(document, {f.name: f.spec for f in served.features.values()})
+        service = service_of(Service, document, {f.name: f.spec for f in served.features.values()})
         assert describe(service) == document
         entities = [
             {"user_id": draw.randint(1, 5), "other": draw.randint(1, 5)}

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import import_module
-from typing import TYPE_CHECKING
 
 import polars as pl
 
 from mlforge.core.arguments import shown
 from mlforge.errors import MissingExtra, RetrievalError, did_you_mean
 from mlforge.frames.polars_schema import dtype_text
-
-if TYPE_CHECKING:
-    from mlforge.training_sets.training_set import TrainingSet
 
 TEXTS = (pl.String, pl.Categorical, pl.Enum)
 _NUMBERS = (
@@ -31,33 +27,33 @@ def check_library(name: str, extra: str) -> None:
 
 
 def named_columns(
-    training_set: TrainingSet, columns: Iterable[str] | None, default: Iterable[str]
+    known: Sequence[str], columns: Iterable[str] | None, default: Iterable[str]
 ) -> list[str]:
-    """The columns that a caller names, each once, or else the default ones.
+    """The columns that a caller names, each once, or else the default ones; known: all that the set has.
 
     Raises RetrievalError for what is no list of names, and for a column that the set does not have.
     """
     if isinstance(columns, str) or not isinstance(columns, (Iterable, type(None))):
         raise RetrievalError(
-            f"columns is {shown(columns)}; give a list of names, as in columns=[{training_set.columns[-1]!r}]"
+            f"columns is {shown(columns)}; give a list of names, as in columns=[{known[-1]!r}]"
         )
     names = list(default if columns is None else columns)
     for name in names:
-        check_column(training_set, name)
+        check_column(known, name)
         if names.count(name) > 1:
             raise RetrievalError(f"columns has {name!r} twice; name it once")
     if not names:
         raise RetrievalError(
-            f"no column is left to learn from; name some with columns=, of {', '.join(training_set.columns)}"
+            f"no column is left to learn from; name some with columns=, of {', '.join(known)}"
         )
     return names
 
 
-def check_column(training_set: TrainingSet, name: object) -> None:
+def check_column(known: Sequence[str], name: object) -> None:
     """Raise RetrievalError for a column that the set does not have."""
-    if not isinstance(name, str) or name not in training_set.columns:
+    if not isinstance(name, str) or name not in known:
         raise RetrievalError(
-            f"the training set has no column {shown(name)}; {did_you_mean(name, training_set.columns)}"
+            f"the training set has no column {shown(name)}; {did_you_mean(name, known)}"
         )
 
 

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from glob import escape
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mlforge.errors import RetrievalError
-
-if TYPE_CHECKING:
-    from mlforge.training_sets.training_set import TrainingSet
+from mlforge.training_sets.stored_set import StoredSet
 
 
 def hf_dataset(
-    training_set: TrainingSet,
+    training_set: StoredSet,
     columns: Sequence[str],
     options: Mapping[str, Any],
     *,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import polars as pl
 import pyarrow as pa
@@ -13,9 +13,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from mlforge.errors import RetrievalError
 from mlforge.training_sets.loaders.columns import check_numbers
-
-if TYPE_CHECKING:
-    from mlforge.training_sets.training_set import TrainingSet
+from mlforge.training_sets.stored_set import StoredSet
 
 _SIGNED: dict[type[pl.DataType], pa.DataType] = {
     pl.UInt16: pa.int32(),
@@ -33,7 +31,7 @@ class TorchBatches(IterableDataset):  # type: ignore[misc]
     """
 
     def __init__(
-        self, training_set: TrainingSet, columns: Sequence[str], rows: int, share: tuple[int, int]
+        self, training_set: StoredSet, columns: Sequence[str], rows: int, share: tuple[int, int]
     ) -> None:
         schema = training_set.schema
         check_numbers(schema, columns, "torch")
@@ -52,7 +50,7 @@ class TorchBatches(IterableDataset):  # type: ignore[misc]
             yield {name: _tensor(name, batch[name], type_) for name, type_ in self._types.items()}
 
 
-def _with_nulls(training_set: TrainingSet) -> set[str]:
+def _with_nulls(training_set: StoredSet) -> set[str]:
     """The columns that have a null in some row, as far as the files' own figures say."""
     names = set()
     for file in training_set.files:

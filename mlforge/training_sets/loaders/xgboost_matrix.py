@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import polars as pl
 import pyarrow as pa
@@ -15,15 +15,13 @@ import xgboost
 from mlforge.errors import RetrievalError
 from mlforge.frames.polars_schema import dtype_text
 from mlforge.training_sets.loaders.columns import TEXTS, is_number, misfit
-
-if TYPE_CHECKING:
-    from mlforge.training_sets.training_set import TrainingSet
+from mlforge.training_sets.stored_set import StoredSet
 
 log = structlog.get_logger("mlforge.training")
 
 
 def xgboost_matrix(
-    training_set: TrainingSet,
+    training_set: StoredSet,
     label: str,
     columns: Sequence[str],
     rows: int,
@@ -70,7 +68,7 @@ def _reason(error: Exception) -> str:
     return str(error).split("Stack trace:")[0].rpartition("Check failed: ")[2].strip()
 
 
-def _unlabelled(training_set: TrainingSet, label: str) -> int:
+def _unlabelled(training_set: StoredSet, label: str) -> int:
     """How many rows have null or NaN for a label."""
     column = pl.col(label)
     is_missing = column.is_null()
@@ -90,7 +88,7 @@ class _Column:
     categories: pa.Array | None = None
 
     @classmethod
-    def of(cls, training_set: TrainingSet, name: str) -> _Column:
+    def of(cls, training_set: StoredSet, name: str) -> _Column:
         """The column, with the categories of the whole set: a code means the same in each batch."""
         dtype = training_set.schema[name]
         if isinstance(dtype, TEXTS):
@@ -114,7 +112,7 @@ class _Column:
 class _Rows:
     """The rows of a set that have a label, in batches, as often as they are asked for."""
 
-    training_set: TrainingSet
+    training_set: StoredSet
     label: str
     columns: Mapping[str, _Column]
     rows: int
