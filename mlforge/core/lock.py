@@ -13,7 +13,7 @@ from typing import Any
 from mlforge.core.arguments import shown
 from mlforge.core.manifest import Manifest
 from mlforge.core.meaning import FeatureMeaning, Parts, differences, meaning_hash
-from mlforge.core.schema import dtypes
+from mlforge.core.schema import Schema, dtypes
 from mlforge.core.values import from_iso, to_iso
 from mlforge.errors import LockMismatch, MlforgeError, RetrievalError
 
@@ -25,16 +25,17 @@ _OF_SERVICE = ("joined_by", "default")  # parts that a service gives to a featur
 
 @dataclass(frozen=True)
 class LockedColumn:
-    """A column of an answer by its name there, its dtype, and the parts of its meaning.
+    """A column of an answer by its name there, its dtype, the parts of its meaning, and its feature's keys.
 
     parts: `feature` and what the feature's column means, with `joined_by` (key -> name in entities) and `default`
     where a service says so; `request` alone for a request column; `name`, `derive` and `reads` for one that a
-    service derives.
+    service derives. keys: pairs of a key and its dtype, sorted; empty where no feature's, or written before locks named them.
     """
 
     name: str
     dtype: str
     parts: Parts = field(hash=False)
+    keys: tuple[tuple[str, str], ...] = ()
 
     @cached_property
     def meaning(self) -> str:
@@ -49,6 +50,7 @@ class LockedColumn:
     def changes(self, now: LockedColumn) -> list[str]:
         """How another column of its name differs, in words; empty if it is the same."""
         types = [f"its type {self.dtype} became {now.dtype}"] if now.dtype != self.dtype else []
+        types += _key_changes(dict(self.keys), dict(now.keys))
         same = self.meaning == now.meaning
         return types if same else [*types, *(differences(self.parts, now.parts) or ["its meaning"])]
 
@@ -93,6 +95,7 @@ class Lock:
         """The locked columns of a version's feature that are missing from the version, or not as they were."""
         feature, spec = version.name, version.spec
         meaning = FeatureMeaning.of(spec, version.code_hash)
+        keys = key_dtypes(version.events, spec.keys)
         own = tuple(column for column in self.columns if column.feature == feature)
         of_service = {column.name: _of_service(column.parts) for column in own}
         prefixes = dict.fromkeys(column.name.removesuffix(column.parts["name"]) for column in own)
@@ -105,6 +108,7 @@ class Lock:
                     **meaning.column(name),
                     **of_service.get(f"{prefix}{name}", {}),
                 },
+                keys,
             )
             for prefix in prefixes
             for name, dtype in dtypes(spec.values(version.events)).items()
@@ -151,10 +155,7 @@ class Lock:
             "store": self.store,
             "created_at": to_iso(self.created_at),
             "versions": list(self.versions),
-            "columns": [
-                {"name": c.name, "dtype": c.dtype, "meaning": c.meaning, "of": dict(c.parts)}
-                for c in self.columns
-            ],
+            "columns": [_document(column) for column in self.columns],
         }
 
     @classmethod
@@ -254,13 +255,43 @@ def _no_lock(where: str, error: Exception) -> RetrievalError:
     )
 
 
+def key_dtypes(schema: Schema, keys: Iterable[str]) -> tuple[tuple[str, str], ...]:
+    """Pairs of a key and its dtype, sorted; those whose columns have not shown a dtype yet are left out."""
+    dtype_of = dtypes(schema)
+    return tuple(
+        (key, dtype_of[key]) for key in sorted(keys) if dtype_of.get(key, "Null") != "Null"
+    )
+
+
+def _key_changes(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+    """How the dtypes of keys changed, in words, as far as both sides name them."""
+    return [
+        f"the type of its key {key} {dtype} became {now[key]}"
+        for key, dtype in before.items()
+        if now.get(key, dtype) != dtype
+    ]
+
+
+def _document(column: LockedColumn) -> dict[str, Any]:
+    document = {
+        "name": column.name,
+        "dtype": column.dtype,
+        "meaning": column.meaning,
+        "of": dict(column.parts),
+    }
+    return {**document, "keys": dict(column.keys)} if column.keys else document
+
+
 def _column(document: Mapping[str, Any]) -> LockedColumn:
     name, dtype, parts = document["name"], document["dtype"], document["of"]
     if not isinstance(name, str) or not isinstance(dtype, str) or not isinstance(parts, dict):
         raise TypeError("a column has a name, a dtype and what it is of")
     if "feature" in parts and not isinstance(parts.get("name"), str):
         raise TypeError(f"{name} does not say which column of its feature it is")
-    column = LockedColumn(name, dtype, parts)
+    keys = dict(document.get("keys", {}))
+    if not all(isinstance(text, str) for pair in keys.items() for text in pair):
+        raise TypeError(f"the keys of {name} have names and dtypes")
+    column = LockedColumn(name, dtype, parts, tuple(sorted(keys.items())))
     if column.meaning != document["meaning"]:
         raise ValueError(f"the meaning of {name} does not fit what it is of")
     return column

@@ -12,7 +12,7 @@ from mlforge.core import clock
 from mlforge.core.arguments import shown
 from mlforge.core.expression.columns import TypedColumn
 from mlforge.core.expression.parser import T
-from mlforge.core.lock import Lock, LockedColumn
+from mlforge.core.lock import Lock, LockedColumn, key_dtypes
 from mlforge.core.manifest import Manifest
 from mlforge.core.meaning import FeatureMeaning, meaning_text
 from mlforge.core.schema import Column, Schema, dtypes
@@ -125,7 +125,8 @@ def locked_columns(
             parts["joined_by"] = dict(sorted(use.renamed))
         if label in defaults:
             parts["default"] = plain_default(defaults[label])
-        columns.append(LockedColumn(label, use.output.dtype, parts))
+        names = [key.name for key in use.keys]
+        columns.append(LockedColumn(label, use.output.dtype, parts, key_dtypes(use.keys, names)))
     if service is None or complete is None:
         return tuple(columns)
     columns += [LockedColumn(c.name, c.dtype, {"request": c.name}) for c in service.request]

@@ -249,6 +249,39 @@ def test_what_a_service_says_counts_too(project: Project) -> None:
         checkout(feature).lock("store")  # type: ignore[arg-type]
 
 
+def test_a_key_whose_type_changes_breaks_a_lock_by_name_and_none_of_a_release_before(
+    project: Project, online: RedisStore
+) -> None:
+    feature = spend(project)
+    service = checkout(feature)
+    project.build(feature)
+    lock = service.lock(project.store)
+    document = lock.to_json()
+    former = Lock.from_json(
+        {**document, "columns": [{**c, "keys": {}} for c in document["columns"]]}
+    )
+    project.store.register_lock("fraud", lock)
+    texts = rows((1, 0, 1.0), (1, 3, 2.0), (2, 1.5, 5.0)).cast({"user_id": pl.String})
+    project.drop("a", texts)
+    held = unattended(project, feature)
+    assert (held.changed, held.version) == (False, "1.0.0")
+    assert "the type of its key user_id Int64 became String" in held.held
+    definitions = project.definitions(feature)
+    definitions.online_store = online
+    with clock.fixed(to_us(at(4))):
+        assert definitions.build(online=True)["spend"].version == "2.0.0"
+    spine = pl.DataFrame({"user_id": ["1"], "at": [at(4)], "price": [2.0]})
+    request: dict[str, Any] = {"request": REQUEST, "store": online}
+    words = f"spend__{SUM}: the type of its key user_id Int64 became String"
+    with pytest.raises(LockMismatch, match=words):
+        get_training_data(spine, service, project.store, lock=lock)
+    with pytest.raises(LockMismatch, match=words):
+        get_online_features(service, [{"user_id": "1"}], lock=lock, **request)
+    trained = get_training_data(spine, service, project.store, lock=former)
+    [served] = get_online_features(service, [{"user_id": "1"}], lock=former, **request)
+    assert trained[f"spend__{SUM}"].to_list() == [served[f"spend__{SUM}"]] == [3.0]
+
+
 def test_online_answers_are_held_against_a_lock(
     project: Project, online: RedisStore, tmp_path: Path
 ) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import polars as pl
@@ -164,6 +164,27 @@ def test_a_lock_holds_with_more_columns_and_tells_what_else_changed() -> None:
             "spend__amount__sum__7d: it is gone: window 7d became 14d (spend__amount__sum__14d)",
             "spend__rate: it is gone",
         ]
+
+
+def test_a_lock_names_the_types_of_keys_and_one_that_was_written_before_does_not(
+    tmp_path: Any,
+) -> None:
+    def keyed(dtype: str) -> tuple[LockedColumn, ...]:
+        return tuple(replace(c, keys=(("user_id", dtype),)) for c in locked(spend(), SUM, RATE))
+
+    before, path = lock_of(spend()), tmp_path / "features.lock"
+    lock = replace(before, columns=keyed("Int64"))
+    for old, now in ((before, keyed("String")), (lock, keyed("Int64")), (lock, before.columns)):
+        old.check(now)
+    with pytest.raises(
+        LockMismatch, match="spend__rate: the type of its key user_id Int64 became String"
+    ):
+        lock.check(keyed("String"))
+    assert Lock.load(lock.save(path)) == lock
+    assert all("keys" not in column for column in before.to_json()["columns"])
+    for wrong in ('{"user_id": 3}', '["user_id"]', "7", "null"):
+        with pytest.raises(RetrievalError, match="is no lock, or it is damaged"):
+            Lock.from_text(lock.text.replace('{"user_id": "Int64"}', wrong), "it")
 
 
 def test_a_lock_comes_back_from_its_file_and_a_damaged_one_is_refused(tmp_path: Any) -> None:
