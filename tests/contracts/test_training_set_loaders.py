@@ -14,6 +14,7 @@ from structlog.testing import capture_logs
 
 from mlforge import TrainingSet, ahead, training_set
 from mlforge.errors import IntegrityError, MissingExtra, RetrievalError
+from mlforge.training_sets.loaders.arrow_types import converted, tensor_type
 from tests.support.projects import Project, at, rows
 
 HEIGHT, PART = 90, 20
@@ -236,6 +237,28 @@ def test_a_set_without_rows_gives_none(hf: dict[str, str], tmp_path: Path) -> No
 
 
 # -- torch
+
+
+def test_integers_beside_nulls_that_no_float_holds_are_refused_and_never_rounded() -> None:
+    exact = 2**53
+    for dtype in (pl.Int64(), pl.UInt64()):
+        held, beyond = (pl.Series([n, None, 3], dtype=dtype).to_arrow() for n in (exact, exact + 1))
+        floats = tensor_type(dtype, has_null=True)
+        assert converted("n", held, floats).to_pylist() == [float(exact), None, 3.0]
+        with pytest.raises(RetrievalError, match="'n' holds numbers that no float holds exactly"):
+            converted("n", beyond, floats)
+    whole = pl.Series([exact + 1, -exact - 1]).to_arrow()
+    assert converted("n", whole, tensor_type(pl.Int64(), has_null=False)).equals(whole)
+    too_large = pl.Series([2**63], dtype=pl.UInt64).to_arrow()
+    with pytest.raises(RetrievalError, match="torch has no integers for; make floats"):
+        converted("n", too_large, tensor_type(pl.UInt64(), has_null=False))
+    for values, kept in (
+        (pl.Series([True, None]), [1.0, None]),
+        (pl.Series(["1.25", None]).cast(pl.Decimal(12, 2)), [1.25, None]),
+        (pl.Series([None, None]), [None, None]),
+    ):
+        type_ = tensor_type(values.dtype, has_null=True)
+        assert converted("v", values.to_arrow(), type_).to_pylist() == kept
 
 
 @pytest.mark.slow
