@@ -49,6 +49,7 @@ from mlforge.online.push import PushResult, owner_of, planned, push
 from mlforge.retrieval.training import stored_values
 from mlforge.services.service import Service
 from mlforge.services.spec import SERVED
+from mlforge.services.versions import Keeper
 from mlforge.sources.row_source import RowSource
 from mlforge.sources.source_reading import SourceReading
 from mlforge.store import Audit, Pointer, Store
@@ -230,7 +231,7 @@ class Definitions:
         try:
             return each_in_turn(names, built, progress)
         finally:
-            keep_services(self.services.values(), self.store)
+            keep_services(self.services.values(), self.store, Keeper(self.name, self.partial))
 
     def plan(
         self,

@@ -15,8 +15,11 @@ from mlforge.errors import (
     did_you_mean,
 )
 from mlforge.features.feature import Feature
+from mlforge.maintenance.retention import UNATTENDED
+from mlforge.maintenance.service_versions import prune_services
 from mlforge.services.keeping import AT, keep
 from mlforge.services.service import Service
+from mlforge.services.versions import ALONE, Keeper
 from mlforge.store import Store
 
 log = get_logger("mlforge.services")
@@ -55,8 +58,8 @@ def service_named(services: Mapping[str, Service], text: str, store: Store) -> S
     return services[text]
 
 
-def keep_services(services: Iterable[Service], store: Store) -> bool:
-    """Keep a version of each service that has changed; those whose features have no version yet wait for these.
+def keep_services(services: Iterable[Service], store: Store, keeper: Keeper = ALONE) -> bool:
+    """Keep a version of each service that has changed, and prune those before it; those whose features have no version yet wait for these.
 
     A service that cannot be kept is logged, and keeps no other from its turn. Returns False where the store could not be
     read or written, so that another try may do better.
@@ -64,7 +67,9 @@ def keep_services(services: Iterable[Service], store: Store) -> bool:
     done = True
     for service in services:
         try:
-            kept = keep(service, store)
+            kept = keep(service, store, keeper)
+            if kept is not None:
+                prune_services(store, [service.name], UNATTENDED)
         except FeatureNotFound:
             continue
         except MlforgeError as error:

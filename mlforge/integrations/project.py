@@ -18,6 +18,7 @@ from mlforge.definitions.registry import Definitions
 from mlforge.definitions.services import keep_services
 from mlforge.definitions.together import Readings, compacted, each_in_turn
 from mlforge.errors import DefinitionError
+from mlforge.services.versions import Keeper
 from mlforge.store import Store
 
 
@@ -65,7 +66,11 @@ def build(
     try:
         return each_in_turn(ordered, built, None)
     finally:
-        keep_services(definitions.services.values(), definitions.store)
+        keep_services(
+            definitions.services.values(),
+            definitions.store,
+            Keeper(definitions.name, definitions.partial),
+        )
 
 
 def outcome(result: BuildResult) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from mlforge.errors import (
 from mlforge.services.description import S, describe, service_of
 from mlforge.services.locking import Versions, lock_of
 from mlforge.services.spec import ServiceSpec
-from mlforge.services.versions import ServiceVersion, next_version
+from mlforge.services.versions import ALONE, Keeper, ServiceVersion, next_version
 
 AT = "@"
 _ATTEMPTS = 10
@@ -55,22 +55,28 @@ def kept_versions(store: VersionStore, service: str) -> list[ServiceVersion]:
 
 
 def version_due(
-    service: ServiceSpec, store: VersionStore, versions: Versions | None = None
+    service: ServiceSpec,
+    store: VersionStore,
+    keeper: Keeper = ALONE,
+    versions: Versions | None = None,
 ) -> ServiceVersion | None:
     """The version that the service would be kept as now; None where the last one still says what it is.
 
-    versions: of features, by default the store's. Raises StoreError for a feature that has no version yet,
-    RetrievalError for columns that do not fit, IntegrityError for a damaged version of the service.
+    keeper: the definitions that it is of. versions: of features, by default the store's. Raises StoreError for a feature that has no version yet,
+    RetrievalError for columns that do not fit, DefinitionError where other definitions that share the store have another service
+    of that name, IntegrityError for a damaged version of the service.
     """
     kept = kept_versions(store, service.name)
     lock = lock_of(service, store if versions is None else versions)
-    return next_version(kept[-1] if kept else None, describe(service), lock)
+    return next_version(kept[-1] if kept else None, describe(service), lock, keeper)
 
 
-def keep(service: ServiceSpec, store: VersionStore) -> ServiceVersion | None:
+def keep(
+    service: ServiceSpec, store: VersionStore, keeper: Keeper = ALONE
+) -> ServiceVersion | None:
     """Keep the service as a new version if it has changed; returns that version, else None. Raises as `version_due`."""
     for _ in range(_ATTEMPTS):
-        due = version_due(service, store)
+        due = version_due(service, store, keeper)
         if due is None or store.create_service_version(service.name, due.version, due.to_json()):
             return due
     raise StoreBusy(f"{service.name}: other processes keep versions of it all the time; try again")

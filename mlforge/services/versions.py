@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from mlforge.core.lock import Lock, LockedColumn
 from mlforge.core.values import Version, from_iso, to_iso
-from mlforge.errors import IntegrityError, MlforgeError, UnsupportedStore
+from mlforge.errors import DefinitionError, IntegrityError, MlforgeError, UnsupportedStore
 
 FORMAT = 1
 Bump = Literal["major", "minor", "patch"]
@@ -16,11 +16,23 @@ _RANK: dict[Bump, int] = {"patch": 0, "minor": 1, "major": 2}
 _QUIET = ("owner", "description")
 
 
+@dataclass(frozen=True, slots=True)
+class Keeper:
+    """The definitions that keep versions: their name, and whether other definitions have features in the same store."""
+
+    name: str = ""
+    shares: bool = False
+
+
+ALONE = Keeper()
+
+
 @dataclass(frozen=True)
 class ServiceVersion:
     """A version of a service: its description, as `describe` gives it, and the lock of its columns.
 
-    bump: the kind of change from the version before; None for the first. details: the changes in words.
+    bump: the kind of change from the version before; None for the first. details: the changes in words. keeper: the name of the
+    definitions that kept it, where they share the store with others; else empty.
     """
 
     version: Version
@@ -28,6 +40,7 @@ class ServiceVersion:
     lock: Lock
     bump: Bump | None = None
     details: tuple[str, ...] = ()
+    keeper: str = ""
 
     def renamed(self, names: Mapping[str, str]) -> ServiceVersion:
         """The same version with features' present names, by their former ones; its columns keep their names."""
@@ -44,6 +57,7 @@ class ServiceVersion:
             "bump": self.bump,
             "details": list(self.details),
             "created_at": to_iso(self.lock.created_at),
+            **({"keeper": self.keeper} if self.keeper else {}),
             "service": dict(self.service),
             "lock": self.lock.to_json(),
         }
@@ -67,6 +81,7 @@ class ServiceVersion:
                 Lock.from_json(document["lock"]),
                 document["bump"],
                 tuple(map(str, document["details"])),
+                str(document.get("keeper", "")),
             )
         except UnsupportedStore:
             raise
@@ -100,16 +115,33 @@ def change_of(
 
 
 def next_version(
-    before: ServiceVersion | None, service: Mapping[str, Any], lock: Lock
+    before: ServiceVersion | None,
+    service: Mapping[str, Any],
+    lock: Lock,
+    keeper: Keeper = ALONE,
 ) -> ServiceVersion | None:
-    """The version of a service as it is now, None where it is the version before."""
+    """The version of a service as it is now, None where it is the version before.
+
+    Raises DefinitionError where that one was kept by other definitions that share the store: each would undo the other's.
+    """
+    own = keeper.name if keeper.shares else ""
     if before is None:
-        return ServiceVersion(Version(1, 0, 0), service, lock)
+        return ServiceVersion(Version(1, 0, 0), service, lock, keeper=own)
     change = change_of(before, service, lock)
     if change is None:
         return None
+    _check_keeper(before, keeper)
     version = before.version.bumped(change.bump)
-    return ServiceVersion(version, service, lock, change.bump, change.details)
+    return ServiceVersion(version, service, lock, change.bump, change.details, own)
+
+
+def _check_keeper(before: ServiceVersion, keeper: Keeper) -> None:
+    if before.keeper not in ("", keeper.name):
+        name = before.service.get("name", before.lock.service)
+        raise DefinitionError(
+            f"the definitions {before.keeper!r}, which share this store, have another service {name!r}: name the one of "
+            f"{keeper.name!r} otherwise, or take it out of one of them"
+        )
 
 
 def _changes(

@@ -181,6 +181,10 @@ class Draft(Store):
         """Refused."""
         raise _no_draft(f"keep {version} of the service {service}")
 
+    def remove_service_version(self, service: str, version: Version) -> bool:
+        """Refused."""
+        raise _no_draft(f"remove {version} of the service {service}")
+
     def compact(self, name: str, partials: Sequence[Partial], sorted_by: str | None = None) -> None:
         """Refused."""
         raise _no_draft(f"compact partials of {name}")

@@ -53,6 +53,10 @@ class Promises(ABC):
         """
 
     @abstractmethod
+    def remove_service_version(self, service: str, version: Version) -> bool:
+        """Delete the document of a service's version; returns whether there was one."""
+
+    @abstractmethod
     def lock(self, name: str) -> AbstractContextManager[None]:
         """The feature's lock, as the store's contract has it."""
 

@@ -181,6 +181,21 @@ class RecordsContract(StoreFixtures):
                 draft.create_service_version("checkout", Version(2, 0, 0), document)
         assert store.features() == []
 
+    def test_a_version_of_a_service_can_be_removed(self, store: Store) -> None:
+        first, second = Version(1, 0, 0), Version(1, 0, 1)
+        assert store.services() == []
+        for version in (first, second):
+            assert store.create_service_version("checkout", version, {"format": 1})
+        with store.draft() as draft, pytest.raises(StoreError):
+            draft.remove_service_version("checkout", first)
+        assert store.services() == ["checkout"]
+        assert store.remove_service_version("checkout", first)
+        assert list(self.again(store).service_versions("checkout")) == [second]
+        assert not store.remove_service_version("checkout", first)
+        assert not store.remove_service_version("refunds", first)
+        with pytest.raises(StoreError, match="service"):
+            store.remove_service_version("../checkout", second)
+
     def test_one_of_many_creators_of_a_service_s_version_wins(self, store: Store) -> None:
         with ThreadPoolExecutor(8) as threads:
             created = list(

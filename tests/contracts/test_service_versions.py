@@ -20,11 +20,13 @@ from mlforge import (
 )
 from mlforge.core import clock
 from mlforge.core.values import to_us
-from mlforge.errors import IntegrityError, LockMismatch, RetrievalError
+from mlforge.definitions.services import keep_services
+from mlforge.errors import DefinitionError, IntegrityError, LockMismatch, RetrievalError
 from mlforge.features.feature import Feature
 from mlforge.metrics import Rolling
 from mlforge.online import RedisStore
-from mlforge.services.keeping import kept_versions
+from mlforge.services.keeping import keep, kept_versions
+from mlforge.services.versions import Keeper
 from tests.support.commands import as_json, printed
 from tests.support.projects import Project, at, rows
 from worker.reconcile.service_keeper import ServiceKeeper
@@ -307,3 +309,50 @@ defs = Definitions(store=LocalStore("store"), features=[spend], services=[Servic
     shown = " ".join(printed(capsys, "plan").split())
     assert "no version of the service checkout would be kept: checkout: derive 'x'" in shown
     assert as_json(capsys, "plan")["services"] == []
+
+
+def test_versions_of_services_are_pruned_by_the_rule_of_features_and_majors_and_locks_keep_theirs(
+    project: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spend = spend_of(project)
+    project.build(spend)
+    store = project.store
+    for owner in range(54):
+        columns = spend[SUM] if owner < 2 else spend[SUM, COUNT]
+        keep_services([Service("checkout", [columns], owner=f"team {owner}")], store)
+    kept = list(map(str, store.service_versions("checkout")))
+    # The newest of each MINOR and the last fifty: 1.0.1 stays for the first reason.
+    assert kept == ["1.0.1", *(f"1.1.{patch}" for patch in range(2, 52))]
+    keep_services([Service("checkout", [spend[COUNT]])], store)
+    store.register_lock("fraud", Service.at(store, "checkout@1.0.1").lock(store))
+    store.register_lock("risk", Service.at(store, "checkout@1.1.9").lock(store))
+    monkeypatch.chdir(project.root)
+    prune = ("prune", "--keep", "1", "--store", "store")
+    dry = as_json(capsys, *prune, "--dry-run")
+    done = as_json(capsys, *prune)
+    assert done["services"] == dry["services"]
+    assert [each["service"] for each in done["services"]] == ["checkout"]
+    assert list(map(str, store.service_versions("checkout"))) == ["1.1.51", "2.0.0"]
+    assert as_json(capsys, "prune", "spend", "--store", "store")["services"] == []
+    assert "checkout" in printed(capsys, *prune)
+    get_training_data(SPINE, "checkout@1", store=store)
+
+
+def test_another_service_of_that_name_of_definitions_that_share_the_store_is_refused_by_name(
+    project: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spend = spend_of(project)
+
+    def share(name: str, *columns: str) -> Definitions:
+        return project.definitions(
+            spend, services=[Service("checkout", [spend[columns]])], name=name, partial=True
+        )
+
+    share("shop", SUM).build()
+    share("bank", COUNT).build()
+    assert versions(project) == [("1.0.0", None)]
+    with pytest.raises(DefinitionError, match=r"'shop'.*another service 'checkout'"):
+        keep(share("bank", COUNT).services["checkout"], project.store, Keeper("bank", True))
+    share("bank", SUM).build()
+    share("shop", SUM, COUNT).build()
+    assert versions(project) == [("1.0.0", None), ("1.1.0", "minor")]

@@ -8,6 +8,7 @@ from typing import Any
 
 from mlforge.definitions.services import keep_services
 from mlforge.services.service import Service
+from mlforge.services.versions import Keeper
 from worker.project import Project
 from worker.supervision import survived
 
@@ -27,7 +28,9 @@ class ServiceKeeper:
                 state = self._state(service)
                 if state == self._seen.get(service.name):
                     continue
-                if keep_services([service], definitions.store):
+                if keep_services(
+                    [service], definitions.store, Keeper(definitions.name, definitions.partial)
+                ):
                     self._seen[service.name] = state
 
     def _state(self, service: Service) -> tuple[Any, ...]:

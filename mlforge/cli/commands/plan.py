@@ -194,13 +194,14 @@ def _services(
     """
     from mlforge.errors import FeatureNotFound, MlforgeError
     from mlforge.services.keeping import version_due
+    from mlforge.services.versions import Keeper
 
-    store = definitions.store
+    store, keeper = definitions.store, Keeper(definitions.name, definitions.partial)
     planned = _PlannedVersions(store, outcome, defaults)
     kept, unkept = [], {}
     for name, service in definitions.services.items():
         try:
-            due = version_due(service, store, planned)
+            due = version_due(service, store, keeper, planned)
         except FeatureNotFound:
             continue
         except MlforgeError as error:

@@ -39,6 +39,7 @@ def promote(args: argparse.Namespace) -> int:
     """
     from mlforge.definitions.services import keep_services
     from mlforge.registry.promotion import changed_definitions
+    from mlforge.services.versions import Keeper
 
     if args.profile not in (None, args.to):
         raise DefinitionError(f"--to {args.to} and --profile {args.profile} differ; --to is enough")
@@ -65,7 +66,11 @@ def promote(args: argparse.Namespace) -> int:
     if names:
         applied = _applied(planned, names)
     else:
-        keep_services(definitions.services.values(), definitions.store)
+        keep_services(
+            definitions.services.values(),
+            definitions.store,
+            Keeper(definitions.name, definitions.partial),
+        )
         applied = Outcome(definitions.store, {}, {})
     if not args.json and names:
         print(table(BUILT, built_rows(applied, BUILT), right=("rows", "time")))

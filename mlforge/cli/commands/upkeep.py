@@ -88,15 +88,16 @@ def pin(args: argparse.Namespace) -> int:
 
 
 def prune(args: argparse.Namespace) -> int:
-    """Remove old versions; never one that is served, pinned or the highest.
+    """Remove old versions; never one that is served, pinned or the highest. Without names, those of services, too.
 
     Without a rule the worker's own holds: the last 50 stay, and the newest of each MINOR.
 
     JSON: `{"dry_run", "features": [{"feature", "versions": [version, ...], "partials", "unreadable": [version, ...],
-    "in_use": [version, ...]}, ...]}`: what went, or would go; partials are counted. A version that cannot be read
+    "in_use": [version, ...]}, ...], "services": [{"service", "versions": [version, ...]}, ...]}`: what went, or would go; partials are counted. A version that cannot be read
     stays, and all partials then; one that is being read stays until the next time.
     """
     from mlforge.maintenance import operations
+    from mlforge.maintenance.service_versions import prune_services
 
     store, rule = store_of(args), _rule(args)
     all_pruned = []
@@ -105,6 +106,9 @@ def prune(args: argparse.Namespace) -> int:
         for name in names:
             progress.begin(name)
             all_pruned += operations.prune(store, [name], rule, dry_run=args.dry_run)
+    services = []
+    if not args.features:
+        services = prune_services(store, store.services(), rule, dry_run=args.dry_run)
     if args.json:
         features = [
             {
@@ -116,7 +120,8 @@ def prune(args: argparse.Namespace) -> int:
             }
             for pruned in all_pruned
         ]
-        print_json({"dry_run": args.dry_run, "features": features})
+        of_services = [{"service": p.service, "versions": list(p.versions)} for p in services]
+        print_json({"dry_run": args.dry_run, "features": features, "services": of_services})
         return 0
     rows = [
         (
@@ -129,6 +134,9 @@ def prune(args: argparse.Namespace) -> int:
     ]
     headers = ("feature", "versions", "which", "partials")
     print(table(headers, rows, right=("versions", "partials")))
+    lines = [(p.service, number(len(p.versions)), _span(p.versions)) for p in services]
+    if lines:
+        print(table(("service", "versions", "which"), lines, right=("versions",)))
     for pruned in all_pruned:
         if pruned.unreadable:
             kept = ", ".join(pruned.unreadable)

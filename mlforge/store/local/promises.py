@@ -55,3 +55,7 @@ class LocalPromises(Promises):
         checked(service, "service")
         self.establish()
         return services.create(self.path, service, version, document)
+
+    def remove_service_version(self, service: str, version: Version) -> bool:
+        """Delete `_metadata/services/<service>/<version>.json`."""
+        return services.remove(self.path, service, version)

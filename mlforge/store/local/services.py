@@ -33,7 +33,8 @@ def read(store: Path, service: str) -> dict[Version, Any]:
         if entry.name.endswith(_SUFFIX):
             with suppress(StoreError):
                 versions.append(Version.parse(entry.name.removesuffix(_SUFFIX)))
-    return {version: io.read_json(_path(folder, version)) for version in sorted(versions)}
+    documents = {version: io.read_json(_path(folder, version)) for version in sorted(versions)}
+    return {version: document for version, document in documents.items() if document is not None}
 
 
 def create(store: Path, service: str, version: Version, document: Mapping[str, Any]) -> bool:
@@ -54,6 +55,18 @@ def create(store: Path, service: str, version: Version, document: Mapping[str, A
         for made in (folder, folder.parent, folder.parent.parent):
             sync(made)
     reach("service.written")
+    return True
+
+
+def remove(store: Path, service: str, version: Version) -> bool:
+    """Delete the document of a version; returns whether there was one."""
+    path = _path(_folder(store, service), version)
+    with io.storage_errors(path):
+        try:
+            path.unlink()
+        except FileNotFoundError:
+            return False
+        sync(path.parent)
     return True
 
 

@@ -98,3 +98,7 @@ class RecordedStore(Store):
         """Create `_metadata/services/<service>/<version>.json`."""
         self._identity.settle()
         return records.create_service_version(self._objects, service, version, document)
+
+    def remove_service_version(self, service: str, version: Version) -> bool:
+        """Delete `_metadata/services/<service>/<version>.json`."""
+        return records.remove_service_version(self._objects, service, version)

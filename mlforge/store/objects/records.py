@@ -104,10 +104,7 @@ def write_lock(objects: Objects, model: str, lock: Lock) -> None:
 
 def remove_lock(objects: Objects, model: str) -> bool:
     """Delete the lock of a model; returns whether there was one."""
-    if objects.look(_key(model)) is None:
-        return False
-    objects.delete([_key(model)])
-    return True
+    return _removed(objects, _key(model))
 
 
 def service_versions(objects: Objects, service: str) -> dict[Version, Any]:
@@ -135,6 +132,19 @@ def create_service_version(
         objects.create(key, io.json_text(document).encode())
     except ConditionFailed:
         return False
+    return True
+
+
+def remove_service_version(objects: Objects, service: str, version: Version) -> bool:
+    """Delete the document of a service's version; returns whether there was one."""
+    return _removed(objects, f"{keys.SERVICES}/{checked(service, 'service')}/{version}.json")
+
+
+def _removed(objects: Objects, key: str) -> bool:
+    """Delete an object; returns whether there was one."""
+    if objects.look(key) is None:
+        return False
+    objects.delete([key])
     return True
 
 

@@ -9,8 +9,8 @@ import pytest
 
 from mlforge.core.lock import Lock, LockedColumn
 from mlforge.core.values import Version
-from mlforge.errors import IntegrityError, UnsupportedStore
-from mlforge.services.versions import ServiceVersion, next_version
+from mlforge.errors import DefinitionError, IntegrityError, UnsupportedStore
+from mlforge.services.versions import Keeper, ServiceVersion, next_version
 
 SPEND = {"feature": "spend", "version": None, "columns": [], "prefix": "", "keys": {}}
 PINNED = {**SPEND, "version": "1.0.0"}
@@ -111,3 +111,20 @@ def test_a_document_comes_back_and_a_damaged_one_is_told() -> None:
             continue
         with pytest.raises(IntegrityError, match="it is damaged"):
             ServiceVersion.from_json(each, "it")
+
+
+def test_versions_of_definitions_that_share_a_store_are_theirs_alone() -> None:
+    shop, bank, alone = Keeper("shop", True), Keeper("bank", True), Keeper("bank", False)
+    first = next_version(None, SERVICE, LOCK, shop)
+    assert first is not None
+    assert ServiceVersion.from_json(first.to_json(), "it") == first
+    assert next_version(first, SERVICE, LOCK, bank) is None  # the same: nothing to undo
+    other = {**SERVICE, "owner": "growth"}
+    for keeper in (bank, alone):
+        with pytest.raises(DefinitionError, match=r"'shop'.*another service 'checkout'.*'bank'"):
+            next_version(first, other, LOCK, keeper)
+    by_itself = next_version(first, other, LOCK, Keeper("shop", False))
+    assert by_itself is not None
+    taken = next_version(by_itself, SERVICE, LOCK, bank)  # of a store that nobody shared
+    assert taken is not None
+    assert (by_itself.keeper, taken.keeper) == ("", "bank")
