@@ -50,6 +50,7 @@ SERVING = ("service.written",)
 ERASING = ("erase.let_go", "erase.unserved", "erase.hidden", "erase.unnamed")
 RENAMING = ("rename.noted", "rename.made_room", "rename.moved", "rename.settled")
 FORGETTING = ("forgotten.written", "forget.rewritten", "forget.removed", "partials.scrubbed")
+IN_A_BUCKET = ("scrub.deleted",)  # tried where a store lies in one: test_object_forgetting
 
 
 def test_every_place_where_a_test_may_stop_the_process_is_tried_here() -> None:
@@ -75,6 +76,7 @@ def test_every_place_where_a_test_may_stop_the_process_is_tried_here() -> None:
         ERASING,
         RENAMING,
         FORGETTING,
+        IN_A_BUCKET,
     )
     assert named == {place for group in places for place in group}
 
