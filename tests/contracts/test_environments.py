@@ -153,9 +153,9 @@ def test_places_of_tables_defaults_and_services_are_definitions_too(
     document = as_json(capsys, "promote", "--to", "prod", "--yes")
     assert [f["feature"] for f in document["features"]] == ["spend"]
     assert "prod has these definitions already" in printed(capsys, "promote", "--to", "prod")
-    edit("[spend])]", '[spend], derive={"long": "length(spend__amount__sum__7d)"})]')
+    edit("[spend])]", '[spend], defaults={"amount__sum__7d": "much"})]')
     unkept = as_json(capsys, "plan", "--profile", "prod")["unkept"]
-    assert "length" in unkept["checkout"]
+    assert "'spend__amount__sum__7d' is Float64, not 'much'" in unkept["checkout"]
 
 
 def test_a_feature_that_is_new_and_another_that_would_vanish_may_be_one_that_was_renamed(

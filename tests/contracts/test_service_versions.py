@@ -302,12 +302,12 @@ defs = Definitions(store=LocalStore("store"), features=[spend], services=[Servic
     SPINE.write_parquet(project.root / "spine.parquet")
     printed(capsys, "train", "checkout@2", "--spine", "spine.parquet", "--out", "set")
     printed(capsys, "lock", "checkout@1", code=1)
-    derived = 'Service("checkout", [spend], derive={"x": "spend__amount__sum__7d and True"})'
+    misfit = 'Service("checkout", [spend], defaults={"amount__sum__7d": "much"})'
     file.write_text(
-        text.replace("AGGREGATIONS", '["sum"]').replace('Service("checkout", [spend])', derived)
+        text.replace("AGGREGATIONS", '["sum"]').replace('Service("checkout", [spend])', misfit)
     )
     shown = " ".join(printed(capsys, "plan").split())
-    assert "no version of the service checkout would be kept: checkout: derive 'x'" in shown
+    assert "no version of the service checkout would be kept: checkout: the default of" in shown
     assert as_json(capsys, "plan")["services"] == []
 
 
