@@ -95,7 +95,8 @@ def refresh(
 
 
 def _tried(work: _Refresh, bound: structlog.typing.FilteringBoundLogger) -> BuildResult:
-    """Run a refresh again if another publisher was faster, and once more from the sources if stored files are damaged."""
+    """Run a refresh again if another publisher was faster, or files are mended, and from the sources if they cannot be."""
+    is_mended = False
     for attempt in range(_ATTEMPTS):
         try:
             with intact(work.feature.name):
@@ -105,6 +106,9 @@ def _tried(work: _Refresh, bound: structlog.typing.FilteringBoundLogger) -> Buil
                 raise
             bound.info("another publisher was faster", attempt=attempt)
         except IntegrityError as error:
+            if not is_mended and work.store.mend(work.feature.name):
+                is_mended = True
+                continue
             if work.options.full:
                 raise
             bound.warning(

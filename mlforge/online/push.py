@@ -34,6 +34,7 @@ from mlforge.online.batches import AsOfView, EntitySubset
 from mlforge.online.books import Claim
 from mlforge.store import Store, StoreIdentity
 from mlforge.store.changes import EventDiff, VersionsDiff, diff_versions, same_rows
+from mlforge.store.integrity import mended
 
 log = get_logger("mlforge.push")
 _ASKED = 1_000  # rows in one question
@@ -67,10 +68,9 @@ def push(
     owner: who pushes, by default `owner_of(store)`. adopt: take the feature from whatever store owns it.
     diff: what the refresh before it found to differ, so that events need not be compared again.
 
-    Books that cannot be read are made anew, with all rows.
+    Books that cannot be read are made anew, with all rows. A push that a newer one overtook ends quietly.
     Raises OwnedElsewhere when the rows online are of another store, OnlineError when the server cannot take
-    the push, IntegrityError when the version's events are missing or damaged. A push that a newer one overtook
-    ends quietly.
+    the push, IntegrityError when the version's events are missing or damaged.
     """
     started = time.perf_counter()
     pointer = store.pointer(name)
@@ -81,7 +81,7 @@ def push(
     target = _target(manifest, pointer.generation, owner.store)
     work = _Push(store, online, engine, manifest, target, owner, adopt, diff)
     try:
-        result = work.run()
+        result = mended(lambda: store.mend(name), work.run)
     except BooksDamaged as damage:
         log.warning(
             "books online are made anew, and all rows with them", feature=name, why=str(damage)

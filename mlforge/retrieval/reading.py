@@ -159,18 +159,29 @@ def read(
 ) -> Answer:
     """The result of `answer` for the features' versions, which are leased meanwhile.
 
-    A version that is pruned before it is leased is resolved anew, up to three times. Raises as `reading_of` and
+    A version that is pruned before it is leased is resolved anew, up to three times, and damaged copies of files are mended
+    once. Raises as `reading_of` and
     `answer`; VersionNotFound where the caller had named a version that is gone.
     """
+    is_mended = False
     for attempt in range(_TRIES):
         reading = reading_of(features, store, terms)
         try:
             with reading.leased():
                 return answer(reading)
         except (IntegrityError, VersionNotFound) as error:
-            if not _was_pruned(reading, terms, error) or attempt == _TRIES - 1:
+            is_pruned = _was_pruned(reading, terms, error)
+            may_retry = is_pruned or (not is_mended and _mended(reading, error))
+            if not may_retry or attempt == _TRIES - 1:
                 raise
+            is_mended = is_mended or not is_pruned
     raise AssertionError("the last attempt returns or raises")
+
+
+def _mended(reading: Reading, error: StoreError) -> bool:
+    """Whether reading again may succeed, as damaged copies of files were at fault."""
+    names = {manifest.name for manifest in reading.manifests}
+    return isinstance(error, IntegrityError) and {True} <= {*map(reading.store.mend, names)}
 
 
 def _was_pruned(reading: Reading, terms: Terms, error: StoreError) -> bool:

@@ -30,6 +30,7 @@ from mlforge.errors import (
 )
 from mlforge.sources.damage import DAMAGE
 from mlforge.store.erasure import Erasure
+from mlforge.store.integrity import mended
 from mlforge.store.partials import PartialStorage
 from mlforge.store.promises import Promises
 from mlforge.store.records import Audit, Books, FileStateMap, StoreIdentity
@@ -205,6 +206,13 @@ class Store(PartialStorage, Erasure, Promises):
         A backend that keeps no renames keeps none of these. Raises StoreError where the store cannot be written to.
         """
 
+    def mend(self, name: str) -> bool:
+        """Delete damaged copies of what the store has elsewhere; returns whether it has: reading again may succeed then.
+
+        Called where a feature's files cannot be read. No lock is needed.
+        """
+        return False
+
     # The same for every backend from here on.
 
     @property
@@ -304,7 +312,7 @@ class Store(PartialStorage, Erasure, Promises):
         for missing in set(chosen) - set(present):
             raise ColumnNotFound.among(f"{name} {manifest.version}", missing, present)
         try:
-            return self.scan_table(manifest).select(chosen).collect()
+            return self._rows(manifest, chosen)
         except DAMAGE as error:
             if manifest.version not in self.versions(name):
                 raise self._no_version(name, manifest.version) from error
@@ -312,6 +320,12 @@ class Store(PartialStorage, Erasure, Promises):
                 f"{name} {manifest.version} cannot be read ({type(error).__name__}); "
                 "'mlforge verify' says what is wrong with it"
             ) from error
+
+    def _rows(self, manifest: Manifest, columns: Sequence[str]) -> pl.DataFrame:
+        def rows() -> pl.DataFrame:
+            return self.scan_table(manifest).select(columns).collect()
+
+        return mended(lambda: self.mend(manifest.name), rows)
 
     def _refuse_former(self, name: str) -> None:
         """Raise FeatureNotFound for a former name of a feature: nothing is made under it."""

@@ -98,6 +98,10 @@ class Draft(Store):
         """Whether the file of either store has all its bytes."""
         return self._store.is_whole(name, file)
 
+    def mend(self, name: str) -> bool:
+        """Have the store mend its copies."""
+        return self._store.mend(name)
+
     # What a refresh would note is let go.
 
     def write_books(self, name: str, books: Books) -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 import polars as pl
 
 from mlforge.errors import IntegrityError
+from mlforge.sources.damage import DAMAGE
 
+T = TypeVar("T")
 _UNREADABLE = (
     FileNotFoundError,
     pl.exceptions.ComputeError,
@@ -16,6 +19,16 @@ _UNREADABLE = (
     pl.exceptions.SchemaError,
     pl.exceptions.PanicException,
 )
+
+
+def mended(mend: Callable[[], bool], read: Callable[[], T]) -> T:
+    """The result of a reading; of a second one where the first met damage that could be mended."""
+    try:
+        return read()
+    except (*DAMAGE, IntegrityError):
+        if not mend():
+            raise
+        return read()
 
 
 @contextmanager

@@ -150,14 +150,17 @@ def test_every_byte_of_an_entity_leaves_the_bucket_all_caches_and_redis(
     online.close()
 
 
-STEPS = [
-    *("forgotten.written", "publish.staged", "publish.renamed", "publish.pointed"),
-    *("forget.rewritten", "remove.hidden", "forget.removed", "scrub.deleted", "partials.scrubbed"),
+STEPS = ["forgotten.written", "publish.renamed", "scrub.deleted"]
+MORE_STEPS = [
+    *("publish.staged", "publish.pointed", "forget.rewritten"),
+    *("remove.hidden", "forget.removed", "partials.scrubbed"),
 ]
 
 
 @pytest.mark.parametrize("machine", ["first", pytest.param("second", marks=pytest.mark.slow)])
-@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize(
+    "step", [*STEPS, *(pytest.param(step, marks=pytest.mark.slow) for step in MORE_STEPS)]
+)
 def test_a_forgetting_that_is_killed_at_any_step_is_ended_by_the_same_command(
     shop: Shop, step: str, machine: str
 ) -> None:

@@ -18,7 +18,7 @@ from mlforge.store.objects.bucket import Bucket
 from tests.support.object_servers import BUCKET, Server, moto
 from tests.support.workers import eventually
 from worker.project import Settings
-from worker.watch import polls
+from worker.watch import hints, polls
 from worker.watch.bucket_events import objects_of
 from worker.watch.file_tracker import FileTracker
 from worker.watch.hints import Hints
@@ -111,13 +111,16 @@ class Shop:
 def shop(monkeypatch: pytest.MonkeyPatch) -> Iterator[Shop]:
     boto3 = pytest.importorskip("boto3", reason="boto3 is not installed")
     monkeypatch.setattr(polls, "HINTED_EVERY_S", 3600.0)
+    monkeypatch.setattr(hints, "_WAIT_S", 1)
     with moto() as server:
         for name, value in server.environment.items():
             monkeypatch.setenv(name, value)
         monkeypatch.delenv("AWS_DEFAULT_REGION", raising=False)
         _bucket.cache_clear()
         sqs = boto3.client("sqs", region_name=os.environ["AWS_REGION"])
-        queue = sqs.create_queue(QueueName="drops")["QueueUrl"]
+        queue = sqs.create_queue(QueueName="drops", Attributes={"VisibilityTimeout": "1"})[
+            "QueueUrl"
+        ]
         s3 = boto3.client("s3", region_name=os.environ["AWS_REGION"])
         made = Shop(server, queue, sqs, s3)
         made.notify(on=True)

@@ -76,7 +76,8 @@ def _start_seaweed(folder: Path) -> tuple[subprocess.Popen[bytes], str]:
         "actions": actions,
     }
     (folder / "s3.json").write_text(json.dumps({"identities": [who]}))
-    base = random.randint(20_000, 50_000)  # each has a further port 10,000 above
+    # Each has a further port 10,000 above. Hypothesis seeds what `random` itself gives: two runs would have the same ports.
+    base = random.SystemRandom().randint(20_000, 50_000)
     names = ("s3", "master", "volume", "filer", "admin")
     ports = [f"-{name}.port={base + n}" for n, name in enumerate(names)]
     weed = Path(sys.executable).with_name("weed")
@@ -110,7 +111,7 @@ def _answers(process: subprocess.Popen[bytes], endpoint: str) -> bool:
                 bucket.put("started", b"")
             except StoreError:
                 continue
-            return True
+            return process.poll() is None  # else it was another's that had the port
         except OSError:
             time.sleep(0.05)
     return False

@@ -7,6 +7,8 @@ from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any
 
+import structlog
+
 from mlforge.core.manifest import Partial
 from mlforge.core.values import Version
 from mlforge.errors import VersionNotFound
@@ -17,12 +19,14 @@ from mlforge.store.local.feature_folder import FeatureFolder
 from mlforge.store.local.lock import exclusive
 from mlforge.store.local.packs import Packing
 from mlforge.store.local.paths import checked
-from mlforge.store.objects import removal
+from mlforge.store.objects import mending, removal
 from mlforge.store.objects.cache import UNBORN, FeatureCache
 from mlforge.store.objects.documents import Documents
 from mlforge.store.objects.objects import Objects, each
 from mlforge.store.objects.publishing import settle
 from mlforge.store.transaction import Pointer
+
+log = structlog.get_logger()
 
 
 class CachedStore(Store):
@@ -136,6 +140,15 @@ class CachedStore(Store):
     def keep_profiles(self, name: str, hashes: Collection[str]) -> None:
         """Delete other profiles from the cache."""
         self._files(name).folder.profiles.keep_only(hashes)
+
+    def mend(self, name: str) -> bool:
+        """Delete what is damaged in the cache; the bucket has it, and what is missing there."""
+        damaged = mending.mend(self._files(name))
+        if damaged:
+            log.warning(
+                "damaged files of the cache are fetched again", feature=name, files=len(damaged)
+            )
+        return True
 
     def is_whole(self, name: str, file: str) -> bool:
         """Compare the file in the cache with the checksum within it."""
