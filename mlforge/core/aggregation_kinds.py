@@ -44,7 +44,7 @@ class Kind:
         parts: the columns of tiles from which it is computed; none where only values will do. kept: which of an entity's older
         values suffice beside the newer ones: the distinct ones ("distinct"), with their numbers ("counts"), those around a
         rank ("ranks"), the first and the last ("ends"). parameter: the number in the name, if any. degree: the power of the values' unit that the result has, by which its rounding
-        is judged. words: what other libraries call it.
+        is judged. instant: whether the result is an event's instant, which moves on as time does. words: what other libraries call it.
     """
 
     name: str
@@ -56,6 +56,7 @@ class Kind:
     kept: str = ""
     parameter: Parameter | None = None
     degree: int = 1
+    instant: bool = False
     words: tuple[str, ...] = ()
 
 
@@ -192,6 +193,7 @@ _KINDS = (
         plain_folds.first_time,
         ordered=True,
         parts=("first_time",),
+        instant=True,
         words=("first_seen", "first_at", "min_time", "earliest_time"),
     ),
     Kind(
@@ -200,6 +202,7 @@ _KINDS = (
         plain_folds.last_time,
         ordered=True,
         parts=("last_time",),
+        instant=True,
         words=("last_seen", "last_at", "max_time", "latest_time", "recency"),
     ),
     Kind(

@@ -8,7 +8,7 @@ from functools import cached_property
 from keyword import iskeyword
 
 from mlforge.core.absent_columns import absent
-from mlforge.core.aggregations import output_dtype, result_dtypes
+from mlforge.core.aggregations import aggregation, output_dtype, result_dtypes
 from mlforge.core.arguments import instances, named, text
 from mlforge.core.expression.columns import (
     Derived,
@@ -185,6 +185,11 @@ class FeatureSpec:
     def times(self) -> tuple[str, ...]:
         """The timestamp of a timed feature; empty for an untimed one."""
         return () if self.timestamp is None else (self.timestamp,)
+
+    @cached_property
+    def event_instants(self) -> frozenset[str]:
+        """The output columns that hold an event's instant, such as `amount__last_time__7d`: they move on as time does."""
+        return frozenset(c.name for c in self.columns if aggregation(c.aggregation).kind.instant)
 
     @cached_property
     def order(self) -> tuple[str, ...]:

@@ -350,6 +350,10 @@ def _of_tables(
             raise DefinitionError(
                 f"{what}: a key or timestamp is another in each row; name a value"
             )
+        if column in spec.event_instants:
+            raise DefinitionError(
+                f"{what}: an event's instant moves on as time does; name a derived column of it, such as days(t - {column})"
+            )
         if spec.columns and column not in spec.output_names:
             near = did_you_mean(column, spec.output_names)
             raise DefinitionError(f"{what}: the feature's table has no such column; {near}")

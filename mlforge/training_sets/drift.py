@@ -87,7 +87,7 @@ def _document(column: ColumnDrift) -> dict[str, Any]:
 
 
 def drift(store: Store, name: str, a: str | None = None, b: str | None = None) -> FeatureDrift:
-    """The drift of a feature's columns, without keys and timestamp, from `a` to `b`.
+    """The drift of a feature's columns, without keys, timestamp and instants of events (first_time, last_time), from `a` to `b`.
 
     a, b: each a version (`1.0.3`), a range of time of the served version's rows (`2026-10-01..2026-11-01`, UTC, its end left
     out; an open end is left empty), or the folder of a training set, each of whose uses of the feature is compared; defaults that
@@ -172,11 +172,11 @@ def _side(store: Store, served: Manifest, text: str) -> Side:
 
 
 def _of_rows(store: Store, manifest: Manifest, times: TimeRange, text: str) -> Side:
-    identity = {*manifest.spec.keys, manifest.spec.timestamp}
+    left_out = {*manifest.spec.identity, *manifest.spec.event_instants}
     spans = {
         column: TimeRange(max(times.start, since), times.end)
         for column, since in warm_from(manifest).items()
-        if column not in identity
+        if column not in left_out
     }
     return Side(text, (Use(profile_rows(store, manifest, spans)),))
 
@@ -214,8 +214,13 @@ def _of_set(store: Store, served: Manifest, training_set: TrainingSet, text: str
 
 
 def _of_use(store: Store, served: Manifest, training_set: TrainingSet, used: UsedFeature) -> Use:
-    document, labels = training_set.document, dict(used.columns)
-    warm = warm_from(_version_of_set(store, served, used))
+    version = _version_of_set(store, served, used)
+    document, warm, left_out = (
+        training_set.document,
+        warm_from(version),
+        version.spec.event_instants,
+    )
+    labels = {column: label for column, label in used.columns if column not in left_out}
     dtypes = {column.name: column.dtype for column in document.columns}
     profiles = {
         column: _of_label(training_set, label, dtypes[label], warm.get(column, BEGINNING))

@@ -49,7 +49,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Definitions:
         keys=["user_id"],
         source="events/",
         timestamp="at",
-        metrics=[Rolling(["7d", "all"], {"amount": ["sum", "last"]})],
+        metrics=[Rolling(["7d", "all"], {"amount": ["sum", "last", "last_time"]})],
         derive={"ratio": "amount__sum__7d / amount__sum__all"},
     )
     def spend(df: pl.DataFrame) -> pl.DataFrame:
@@ -172,6 +172,7 @@ def test_drift_is_told_against_versions_ranges_of_time_and_training_sets(
         assert [document[key] for key in ("feature", "a", "b")] == ["spend", *sides]
         columns = {column["name"]: column for column in document["columns"]}
         assert columns["amount__sum__7d"]["verdict"] == "drifted", sides
+        assert not [name for name in columns if "last_time" in name], sides
         assert columns["amount__sum__7d"]["values_a"] == 330
         assert columns["amount__sum__7d"]["null_rate_b"] == 0
     same = as_json(capsys, "drift", "spend", "train", "1.0.0", *store)

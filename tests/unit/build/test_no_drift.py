@@ -244,6 +244,11 @@ def test_a_rule_that_cannot_be_kept_is_refused_with_what_would_work(project: Pro
         project.define(timestamp=None, metrics=[], validators={"amount": v.no_drift()})
     with pytest.raises(DefinitionError, match="a key or timestamp"):
         project.define(metrics=[], validators={"user_id": v.no_drift()})
+    with pytest.raises(DefinitionError, match=r"days\(t - amount__last_time__1d\)"):
+        project.define(
+            metrics=[Rolling("1d", {"amount": "last_time"})],
+            validators={"amount__last_time__1d": v.no_drift()},
+        )
     with pytest.raises(DefinitionError, match="amount__sum__7d"):
         project.define(validators={"amount": v.no_drift()})
     project.drop("a", days(0, 1))
