@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import polars as pl
+import pyarrow as pa
 import pytest
 from pyiceberg.utils.config import Config
 
 from mlforge.errors import BuildError, DefinitionError, SourceError
 from mlforge.store.lakehouse import source as lake_source
+from tests.support.iceberg_deletes import delete_rows_at, delete_where_equal
 from tests.support.lake_tables import DeltaEvents, IcebergEvents
 from tests.support.projects import Project, at, identity, rows
 
@@ -261,3 +263,28 @@ def test_a_plain_source_over_a_table_is_told_how_to_name_it(project, table):
     plain = project.definitions(project.define(source=str(table.folder)))
     with pytest.raises(SourceError, match=f"name the table: '{table.prefix}:{table.folder}'"):
         plain.source("spend").scan()
+
+
+def test_rows_that_are_deleted_by_their_positions_do_not_count(project, tmp_path):
+    table = IcebergEvents(tmp_path / "lake" / "spend")
+    table.append(rows(*((user, float(user), 1.0) for user in range(5))))
+    table.append(rows((9, 9.0, 1.0)))
+    build(project, table)
+    [file] = [str(path) for path in table.data_files() if pl.read_parquet(path).height == 5]
+    delete_rows_at(table.table, file, [1, 3])
+    assert build(project, table).files_read == 1
+    assert project.store.read("spend")["user_id"].to_list() == [0, 2, 4, 9]
+    assert same(project, table)
+    delete_rows_at(table.table, file, [0])
+    build(project, table)
+    assert project.store.read("spend")["user_id"].to_list() == [2, 4, 9]
+
+
+def test_deletes_by_equality_are_refused_in_words_and_the_last_version_is_served(project, tmp_path):
+    table = IcebergEvents(tmp_path / "lake" / "spend")
+    table.append(rows((1, 0.0, 1.0), (2, 1.0, 1.0)))
+    build(project, table)
+    delete_where_equal(table.table, "user_id", pa.array([2]))
+    with pytest.raises(BuildError, match=r"equality deletes.*rewrite_data_files"):
+        build(project, table)
+    assert project.store.read("spend")["user_id"].to_list() == [1, 2]
