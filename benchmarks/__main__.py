@@ -14,6 +14,7 @@ from benchmarks import (
     aggregations,
     all_time,
     blast,
+    buckets,
     builds,
     chains,
     cliffs,
@@ -37,6 +38,7 @@ from benchmarks.harness import HEAD, Bench, Measure, Row, WrongResult, quiet
 
 _MODULES = (
     drops,
+    buckets,
     chains,
     freshness,
     builds,
