@@ -6,12 +6,15 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
+import polars as pl
 import pytest
 
 from mlforge.errors import StoreError, UnsupportedStore
 from mlforge.store import ObjectStore, Store
 from mlforge.testing.store_contract import StoreContract
 from mlforge.testing.store_values import FIRST, publish
+from tests.support.gcs_server import GoogleServer, google
+from tests.support.npm_servers import AzureServer, azurite, s3rver
 from tests.support.object_servers import BUCKET, Careless, Server, careless, moto, seaweed
 
 
@@ -27,17 +30,30 @@ def moto_server() -> Iterator[Server]:
         yield server
 
 
+@pytest.fixture(scope="module")
+def google_server() -> Iterator[GoogleServer]:
+    with google() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def azure_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AzureServer]:
+    with azurite(tmp_path_factory.mktemp("azurite"), BUCKET) as server:
+        yield server
+
+
 class _OnAServer(StoreContract):
     """Each time that the store is opened again it is on another machine, whose cache is empty."""
 
-    server: Server
+    server: Server | GoogleServer | AzureServer
+    scheme = "s3"
 
     @pytest.fixture
     def store(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
         for name, value in self.server.environment.items():
             monkeypatch.setenv(name, value)  # as a tool finds it that reads a location
         self.folder, self.machines = tmp_path, 0
-        self.url = f"s3://{BUCKET}/{uuid.uuid4().hex}"
+        self.url = f"{self.scheme}://{BUCKET}/{uuid.uuid4().hex}"
         return self.on(tmp_path / "first")
 
     def on(self, cache: Path) -> ObjectStore:
@@ -66,6 +82,29 @@ class TestOnMoto(_OnAServer):
         self.server = moto_server
 
 
+@pytest.mark.slow
+class TestOnGoogle(_OnAServer):
+    scheme = "gs"
+
+    @pytest.fixture(autouse=True)
+    def of(self, google_server: GoogleServer) -> None:
+        self.server = google_server
+
+    def read_location(self, location: str) -> pl.DataFrame:
+        # Left to itself polars looks for credentials of Google's own tools.
+        options = {**self.server.options, "allow_http": "true"}
+        return pl.read_parquet(location, storage_options=options, credential_provider=None)
+
+
+@pytest.mark.slow
+class TestOnAzure(_OnAServer):
+    scheme = "az"
+
+    @pytest.fixture(autouse=True)
+    def of(self, azure_server: AzureServer) -> None:
+        self.server = azure_server
+
+
 def test_a_server_that_ignores_conditions_is_refused_by_name(tmp_path):
     with careless() as server:
         store = ObjectStore(f"s3://{BUCKET}/shop", tmp_path, server.options)
@@ -73,6 +112,20 @@ def test_a_server_that_ignores_conditions_is_refused_by_name(tmp_path):
             UnsupportedStore, match=r"s3://bucket/shop: its server ignores If-None-Match"
         ):
             publish(store, FIRST, 1)
+
+
+@pytest.mark.slow
+def test_s3rver_is_refused_by_name_as_it_ignores_conditions(tmp_path):
+    with s3rver(tmp_path / "s3rver", BUCKET) as endpoint:
+        options = {
+            **Server(endpoint).options,
+            "aws_access_key_id": "S3RVER",
+            "aws_secret_access_key": "S3RVER",
+        }
+        store = ObjectStore(f"s3://{BUCKET}/shop", tmp_path / "cache", options)
+        with pytest.raises(UnsupportedStore, match=r"s3://bucket/shop: its server ignores If-"):
+            publish(store, FIRST, 1)
+        assert store.features() == []
 
 
 def test_credentials_of_aws_are_found_in_a_profile(tmp_path, monkeypatch):
