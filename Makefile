@@ -15,7 +15,7 @@ help:
 	@echo "make demo     drop files into a small shop and watch what each one does"
 	@echo "make up       leave the shop running until Ctrl-C"
 	@echo "make test     the tests"
-	@echo "make lint     ruff, mypy, import layers, the picture of packages, how docstrings begin"
+	@echo "make lint     ruff, mypy, import layers, no circle of imports, the picture of packages, how docstrings begin"
 	@echo "make proof    random histories against a plain-Python oracle, for ten minutes (FOR=600)"
 	@echo "make chaos    random faults against real processes and a real server, for ten minutes (FOR=600 SEED=7)"
 	@echo "make bench    the benchmarks"
@@ -40,6 +40,7 @@ lint: $(VENV)/.installed
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m checks.packages --check
+	$(BIN)/python -m checks.circles
 	$(BIN)/python -m checks.sentences
 
 proof: $(VENV)/.installed

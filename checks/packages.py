@@ -30,7 +30,7 @@ def imports(root: Path = ROOT) -> Graph:
             if package is None:
                 continue
             graph.setdefault(package, set())
-            names = _imported(ast.parse(path.read_text(encoding="utf-8")))
+            names = imported(ast.parse(path.read_text(encoding="utf-8")))
             rooms = {_room(name.split(".")) for name in names}
             graph[package] |= {room for room in rooms if room not in (None, package)}  # type: ignore[misc]
     return {name: frozenset(found & graph.keys()) for name, found in sorted(graph.items())}
@@ -70,7 +70,7 @@ def _room(parts: list[str] | tuple[str, ...]) -> str | None:
     return parts[1]
 
 
-def _imported(node: ast.AST) -> Iterator[str]:
+def imported(node: ast.AST) -> Iterator[str]:
     """Modules that are imported when the code runs: not those for annotations alone."""
     if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
         return
@@ -80,7 +80,7 @@ def _imported(node: ast.AST) -> Iterator[str]:
         # `from mlforge.online import push` may name a module or what is in one: the room is the same.
         yield from (f"{node.module}.{alias.name}" for alias in node.names)
     for child in ast.iter_child_nodes(node):
-        yield from _imported(child)
+        yield from imported(child)
 
 
 def ranks(graph: Graph) -> dict[str, int]:

@@ -3,10 +3,11 @@
 import importlib
 import importlib.util
 import re
+from pathlib import Path
 
 import pytest
 
-from checks import packages, sentences
+from checks import circles, packages, sentences
 
 
 def test_the_picture_of_packages_is_what_the_imports_give() -> None:
@@ -92,3 +93,29 @@ def test_install_lines_name_a_checkout_or_a_wheel_never_the_public_index() -> No
 
 def test_no_docstring_begins_with_a_pronoun() -> None:
     assert list(sentences.offenders()) == []
+
+
+def test_no_module_imports_itself_by_way_of_others() -> None:
+    assert circles.circles(circles.imports()) == []
+
+
+@pytest.mark.parametrize(
+    ("modules", "found"),
+    [
+        ({"a": "from mlforge.b import f", "b": "def f():\n    from mlforge.a import g"}, ["ab"]),
+        ({"a": "import mlforge.b", "b": "from mlforge import c", "c": "import mlforge.a"}, ["abc"]),
+        ({"a": "import mlforge.b", "b": "import mlforge.c", "c": "import mlforge.b"}, ["bc"]),
+        ({"a": "from mlforge.b import f", "b": "if TYPE_CHECKING:\n    import mlforge.a"}, []),
+        ({"a": "import mlforge.b\nimport mlforge.c", "b": "import mlforge.c", "c": ""}, []),
+    ],
+)
+def test_circles_of_modules_are_found_late_imports_included(
+    tmp_path: Path, modules: dict[str, str], found: list[str]
+) -> None:
+    (tmp_path / "mlforge").mkdir()
+    for name, code in modules.items():
+        (tmp_path / "mlforge" / f"{name}.py").write_text(code)
+    graph = circles.imports(tmp_path)
+    assert [[f"mlforge.{n}" for n in names] for names in found] == [
+        sorted(circle) for circle in circles.circles(graph)
+    ]
