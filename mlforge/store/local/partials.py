@@ -10,7 +10,6 @@ that have looked it up are done.
 from __future__ import annotations
 
 import json
-import re
 import time
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -29,14 +28,13 @@ from mlforge.store import file_tasks
 from mlforge.store.file_tasks import FileScanTask, Kept, PartialLocation, PartialWrite
 from mlforge.store.local import io, packs
 from mlforge.store.local.live_packs import LivePacks, Packed
+from mlforge.store.local.loose_files import HASH, SUFFIX, LooseFiles
 from mlforge.store.local.packs import Pack, Packing, Run
-from mlforge.store.local.paths import entries_of, is_link, no_link
+from mlforge.store.local.paths import is_link, no_link
 from mlforge.store.manifest_json import partial_from_json, partial_to_json
 
 _DESCRIPTION = "mlforge.partial"
-_HASH = re.compile(r"[0-9A-Za-z]{1,100}")
 _ROW_GROUP = 32_768
-_SUFFIX = ".parquet"
 
 
 @dataclass(frozen=True)
@@ -57,6 +55,7 @@ class PartialStore:
     def __init__(self, folder: Path, packing: Packing) -> None:
         self.folder, self.packing = folder, packing
         self.live = LivePacks(folder / "_packs")
+        self._files = LooseFiles(folder / "_partials")
         # By file; None in a process that never called `keep`, as most.
         self._memory: dict[str, Kept] | None = None
 
@@ -72,18 +71,14 @@ class PartialStore:
 
     def alone(self, hash_: str) -> Path:
         """The path of a partial's own file, whether it exists or not."""
-        if _HASH.fullmatch(hash_) is None:
+        if HASH.fullmatch(hash_) is None:
             raise StoreError(f"{self.folder.name}: {hash_!r} is not a partial's hash")
-        return Path(f"{self.folder}/_partials/{hash_}{_SUFFIX}")
+        return Path(f"{self.folder}/_partials/{hash_}{SUFFIX}")
 
     def look(self) -> Inventory:
         """List what is stored now."""
-        loose = {
-            entry.name.removesuffix(_SUFFIX): entry.is_symlink()
-            for entry in entries_of(self.loose)
-            if entry.name.endswith(_SUFFIX) and _HASH.fullmatch(entry.name.removesuffix(_SUFFIX))
-        }
-        return Inventory(loose, self.live.look())
+        no_link(self._files.folder)
+        return Inventory(self._files.look().loose, self.live.look())
 
     def hashes(self) -> set[str]:
         """Hashes of all partials that are stored."""
@@ -253,9 +248,9 @@ class PartialStore:
 
     def recover(self) -> None:
         """Put right what a killed writer left: call with the lock held."""
-        for entry in entries_of(self.loose):
-            if entry.name.startswith("."):
-                Path(entry.path).unlink(missing_ok=True)
+        no_link(self._files.folder)
+        for path in self._files.look().hidden:
+            path.unlink(missing_ok=True)
         self.live.recover()
 
     def _planned(self, partials: Sequence[Partial], inventory: Inventory) -> Sequence[FileScanTask]:

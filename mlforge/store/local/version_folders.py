@@ -6,8 +6,7 @@ thousands of versions a look costs no more than their names.
 
 from __future__ import annotations
 
-import os
-import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from operator import attrgetter
 from pathlib import Path
@@ -15,10 +14,9 @@ from pathlib import Path
 from mlforge.core.values import Version
 from mlforge.errors import StoreError
 from mlforge.store.local import staging
+from mlforge.store.local.folder_memo import FolderMemo
 from mlforge.store.local.paths import META, entries_of
 
-# After so long a change of a folder shows in its time: file systems' clocks tick, some by the second.
-_SETTLED_NS, _COARSE_NS = 50_000_000, 2_000_000_000
 _NUMBERS = attrgetter("major", "minor", "patch")  # a tenth of the time of comparing versions
 
 
@@ -37,26 +35,16 @@ class VersionFolders:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._whole: dict[tuple[str, int], Version] = {}
-        self._seen: tuple[tuple[int, int], FolderListing] | None = None
+        self._ascending: tuple[Version, ...] = ()
+        self._memo = FolderMemo(folder, self._listed)
 
     def look(self) -> FolderListing:
         """List the folder as it is now; a link in the place of a version is none."""
-        try:
-            folder = os.lstat(self._folder)
-        except (FileNotFoundError, NotADirectoryError):
-            return FolderListing((), (), ())
-        state = folder.st_ino, folder.st_mtime_ns
-        if self._seen is not None and self._seen[0] == state:
-            return self._seen[1]
-        is_coarse = folder.st_mtime_ns % 1_000_000 == 0
-        settled = time.time_ns() - folder.st_mtime_ns > (_COARSE_NS if is_coarse else _SETTLED_NS)
-        listing = self._listed()
-        self._seen = (state, listing) if settled else None
-        return listing
+        return self._memo.look()
 
     def _listed(self) -> FolderListing:
-        whole: dict[tuple[str, int], Version] = {}
-        staged, documents = [], []
+        before, whole = self._whole, dict[tuple[str, int], Version]()
+        fresh, staged, documents = [], [], []
         for entry in entries_of(self._folder):
             name = entry.name
             if name[0] == ".":
@@ -66,18 +54,30 @@ class VersionFolders:
                     documents.append(Path(entry.path))
             elif name[0].isdigit() and entry.is_dir(follow_symlinks=False):
                 key = name, entry.inode()
-                version = self._whole.get(key) or _whole_version(Path(entry.path))
+                version = before.get(key)
+                if version is None and (version := _whole_version(Path(entry.path))) is not None:
+                    fresh.append(version)
                 if version is not None:
                     whole[key] = version
         self._whole = whole
-        return FolderListing(
-            tuple(sorted(whole.values(), key=_NUMBERS)), tuple(staged), tuple(documents)
-        )
+        self._ascending = self._in_order(before, fresh)
+        return FolderListing(self._ascending, tuple(staged), tuple(documents))
+
+    def _in_order(
+        self, before: Mapping[tuple[str, int], Version], fresh: list[Version]
+    ) -> tuple[Version, ...]:
+        """The whole versions ascending. Where some came above all others, as published ones do, the others stay sorted."""
+        fresh.sort(key=_NUMBERS)
+        are_on_top = not fresh or not self._ascending or self._ascending[-1] < fresh[0]
+        if are_on_top and len(self._whole) == len(before) + len(fresh):
+            return (*self._ascending, *fresh)
+        return tuple(sorted(self._whole.values(), key=_NUMBERS))
 
     def forget(self, version: Version) -> None:
         """Look into a version's folder again, as it was not what it was known for."""
         self._whole = {key: known for key, known in self._whole.items() if known != version}
-        self._seen = None
+        self._ascending = tuple(known for known in self._ascending if known != version)
+        self._memo.forget()
 
 
 def _whole_version(folder: Path) -> Version | None:
