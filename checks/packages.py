@@ -36,31 +36,6 @@ def imports(root: Path = ROOT) -> Graph:
     return {name: frozenset(found & graph.keys()) for name, found in sorted(graph.items())}
 
 
-@cache
-def modules(package: str, root: Path = ROOT) -> Graph:
-    """Modules of one of mlforge's packages, and those of it that each imports, late imports and those for annotations, too."""
-    folder = root / "mlforge" / package
-    names = {
-        ".".join(path.relative_to(root).with_suffix("").parts).removesuffix(".__init__"): path
-        for path in folder.rglob("*.py")
-    }
-    graph: dict[str, frozenset[str]] = {}
-    for name, path in names.items():
-        nodes = [*ast.walk(ast.parse(path.read_text(encoding="utf-8")))]
-        found = {
-            each for node in nodes if isinstance(node, ast.ImportFrom) for each in _named(node)
-        }
-        graph[name] = frozenset((found & names.keys()) - {name})
-    return graph
-
-
-def _named(node: ast.ImportFrom) -> Iterator[str]:
-    """The module that an import is from, and all that it may name in it."""
-    if node.module and not node.level:
-        yield node.module
-        yield from (f"{node.module}.{alias.name}" for alias in node.names)
-
-
 def _room(parts: list[str] | tuple[str, ...]) -> str | None:
     """The package that a module belongs to; None outside and for names that only point at others."""
     if parts[0] == "worker":
