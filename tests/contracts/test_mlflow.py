@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 import polars as pl
 import pytest
@@ -19,12 +22,14 @@ from mlforge.metrics import Rolling
 from mlforge.mlflow import load, log
 from tests.support.paths import ROOT
 from tests.support.projects import Project, at, identity, rows
+from tests.support.servers import free_port
+from tests.support.workers import eventually
 
 SPINE = pl.DataFrame({"user_id": [1, 2], "at": [at(4), at(4)], "label": [True, False]})
 METRICS = [Rolling("7d", {"amount": ["sum", "last_3"]})]
 
 
-def by_itself(function: Callable[[Path], None], folder: Path) -> None:
+def by_itself(function: Callable[[Path], None], folder: Path, tracking: str) -> None:
     """Run a function in a process of its own: MLflow starts threads and warns where it is imported."""
     module = function.__module__
     code = f"from pathlib import Path\nfrom {module} import {function.__name__} as f\nf(Path({str(folder)!r}))"
@@ -32,7 +37,7 @@ def by_itself(function: Callable[[Path], None], folder: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", code],
         cwd=ROOT,
-        env={**os.environ, **settings, "MLFLOW_TRACKING_URI": (folder / "runs").as_uri()},
+        env={**os.environ, **settings, "MLFLOW_TRACKING_URI": tracking},
         capture_output=True,
         text=True,
         timeout=240,
@@ -48,6 +53,37 @@ def a_set(folder: Path) -> tuple[Project, Service, TrainingSet]:
     project.build(spend)
     service = Service("checkout", [spend])
     return project, service, training_set(SPINE, service, project.store, folder / "set")
+
+
+@pytest.fixture
+def whole_mlflow(tmp_path: Path) -> Iterator[str]:
+    """The address of a server over SQLite, of an MLflow in an environment of its own: it needs a pyarrow of before ours."""
+    python = os.environ.get("MLFORGE_MLFLOW")
+    if python is None:
+        pytest.skip("MLFORGE_MLFLOW names no python that has a whole MLflow")
+    port, settings = free_port(), {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true"}
+    store = [
+        *("--backend-store-uri", f"sqlite:///{tmp_path}/runs.db"),
+        *("--artifacts-destination", str(tmp_path / "artifacts")),
+    ]
+    command = [python, "-m", "mlflow", "server", *store, "--port", str(port), "--workers", "1"]
+    with (tmp_path / "server.log").open("wb") as told:
+        server = subprocess.Popen(
+            command, env=settings, stdout=told, stderr=told, start_new_session=True
+        )
+    try:
+        eventually(lambda: server.poll() is not None or _answers(port), within=180)
+        assert server.poll() is None, (tmp_path / "server.log").read_text()
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        os.killpg(server.pid, signal.SIGTERM)
+        server.wait(60)
+
+
+def _answers(port: int) -> bool:
+    with suppress(OSError), urlopen(f"http://127.0.0.1:{port}/health", timeout=10) as answer:
+        return bool(answer.status == 200)
+    return False
 
 
 def a_lock_goes_into_its_run_and_comes_back(folder: Path) -> None:
@@ -108,8 +144,8 @@ def none_is_told(run_id: str) -> None:
     number = client.create_model_version("fraud", "s3://bucket/model").version
     for uri, words in [
         (run_id, r"has no lock; mlforge\.mlflow\.log\(training_set\) puts one"),
-        ("nosuch", "MLflow says: Run 'nosuch' not found"),
-        ("runs:/nosuch", "MLflow says: Run 'nosuch' not found"),
+        ("nosuch", "MLflow says: .*Run .*nosuch.* not found"),
+        ("runs:/nosuch", "MLflow says: .*Run .*nosuch.* not found"),
         ("models:/nosuch/1", "MLflow says: .*nosuch"),
         ("models:/nosuch/latest", "MLflow says: .*nosuch"),
         ("models:/nosuch@champion", "MLflow says: .*nosuch"),
@@ -128,7 +164,15 @@ def none_is_told(run_id: str) -> None:
 @pytest.mark.slow
 def test_a_lock_goes_into_its_run_and_comes_back_or_it_is_told_why_not(tmp_path: Path) -> None:
     pytest.importorskip("mlflow", reason="the extra mlflow is not installed")
-    by_itself(a_lock_goes_into_its_run_and_comes_back, tmp_path)
+    runs = (tmp_path / "runs").as_uri()
+    by_itself(a_lock_goes_into_its_run_and_comes_back, tmp_path, runs)
+
+
+@pytest.mark.slow
+def test_a_server_that_keeps_its_runs_in_sqlite_serves_as_well(
+    whole_mlflow: str, tmp_path: Path
+) -> None:
+    by_itself(a_lock_goes_into_its_run_and_comes_back, tmp_path, whole_mlflow)
 
 
 def test_without_mlflow_its_extra_is_named_and_wrong_arguments_are_told_first(
