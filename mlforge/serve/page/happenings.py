@@ -11,7 +11,7 @@ from typing import Any
 from mlforge.core.values import to_iso
 from mlforge.errors import without_owners
 from mlforge.serve.live import Happening
-from mlforge.serve.page.words import duration, plural, sentence
+from mlforge.serve.page.words import duration, of, plural, sentence
 
 STEPS: Mapping[str, str] = {
     "event": "seen",
@@ -170,7 +170,7 @@ def _did(details: Mapping[str, Any], feature: str) -> str:
     told = ": ".join(text for text in (what, ", ".join(done)) if text)
     quarantined = details["quarantined"]
     aside = [
-        f"{path} is set aside: {without_owners(str(why), feature, path)}."
+        f"{path} is set aside: {of('it', without_owners(str(why), feature, path))}."
         for path, why in list(quarantined.items())[:_TOLD]
     ]
     if len(quarantined) > _TOLD:

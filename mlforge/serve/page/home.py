@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from mlforge.core.values import FEATURE as FEATURE_SOURCE
 from mlforge.registry.entries import FeatureEntry, ServiceEntry
-from mlforge.registry.search import search
+from mlforge.registry.search import Match, search
 from mlforge.serve.page.happenings import Line, lines
 from mlforge.serve.page.needs import CALM, Need, needs_of
 from mlforge.serve.page.project import ProjectView, State
@@ -30,6 +31,8 @@ WORDS = {
     "stale": "stale",
 }
 """The state of a feature or a service in words."""
+_TOLD = 3
+"""How many texts are told of a field in which a search found its words."""
 _BAD = ("parked", "wrong", "unreadable", "failing")
 
 
@@ -57,6 +60,15 @@ class Catalogue:
     text: str
     features: tuple[Row, ...]
     services: tuple[Row, ...]
+
+    @property
+    def awaited(self) -> tuple[str, ...]:
+        """The sources whose first files all that is shown waits for; none once a feature has a version."""
+        entries = [row.entry for row in self.features if isinstance(row.entry, FeatureEntry)]
+        if self.text or any(entry.version for entry in entries):
+            return ()
+        sources = dict.fromkeys(source for entry in entries for source in entry.sources)
+        return tuple(source for source in sources if not source.startswith(FEATURE_SOURCE))
 
 
 @dataclass(frozen=True)
@@ -108,11 +120,7 @@ def catalogue(view: ProjectView, text: str) -> Catalogue:
         Row(
             hit.entry,
             _mark(state, hit.entry),
-            tuple(f"{match.field} {match.text}" for match in hit.matches if match.field != "name")[
-                :3
-            ]
-            if text.strip()
-            else (),
+            tuple(_where(hit.matches)) if text.strip() else (),
         )
         for hit in hits
     ]
@@ -121,6 +129,17 @@ def catalogue(view: ProjectView, text: str) -> Catalogue:
         tuple(row for row in rows if isinstance(row.entry, FeatureEntry)),
         tuple(row for row in rows if isinstance(row.entry, ServiceEntry)),
     )
+
+
+def _where(matches: Iterable[Match]) -> Iterator[str]:
+    """The places where a search found its words, by field: `columns a, b and 4 more`."""
+    by_field: dict[str, list[str]] = {}
+    for match in matches:
+        if match.field != "name":  # which the eye finds
+            by_field.setdefault(match.field, []).append(match.text)
+    for field, texts in by_field.items():
+        more = f" and {len(texts) - _TOLD:,} more" if len(texts) > _TOLD else ""
+        yield f"{field}{'s' * (len(texts) > 1)} {', '.join(texts[:_TOLD])}{more}"
 
 
 def _mark(state: State, entry: FeatureEntry | ServiceEntry) -> Mark | None:

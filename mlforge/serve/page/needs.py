@@ -10,7 +10,7 @@ from typing import Any
 
 from mlforge.errors import without_owners
 from mlforge.serve.operations import APPROVE, RETRY, ROLLBACK
-from mlforge.serve.page.words import plural, sentence
+from mlforge.serve.page.words import of, plural, sentence
 
 Document = Mapping[str, Any]
 CALM = ("ready", "waiting", "queued", "working", "pushing")
@@ -106,7 +106,7 @@ def _needs(feature: Document) -> Iterator[Need]:
     ]
     if len(files) == 1:
         [file] = files
-        yield Need(name, "left out a file", f"{file.path}: {file.why}.", "", (file.deed,))
+        yield Need(name, "left out a file", f"{file.path}: {of('it', file.why)}.", "", (file.deed,))
     elif files:
         yield _left_out(name, files)
 
@@ -114,7 +114,10 @@ def _needs(feature: Document) -> Iterator[Need]:
 def _left_out(name: str, files: Sequence[LeftOut]) -> Need:
     """The need that several files make together: how many there are of each reason, the most frequent first."""
     reasons = Counter(file.why for file in files).most_common()
-    told = [f"{plural(count, 'file')}: {why}." for why, count in reasons[:_REASONS]]
+    told = [
+        f"{plural(count, 'file')}: {of('it' if count == 1 else 'each', why)}."
+        for why, count in reasons[:_REASONS]
+    ]
     if len(reasons) > _REASONS:
         rest = sum(count for _, count in reasons[_REASONS:])
         told.append(f"{plural(rest, 'file')} for other reasons.")

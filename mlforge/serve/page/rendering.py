@@ -41,6 +41,7 @@ def _environment() -> Environment:
         "duration": words.duration,
         "size": words.size,
         "second": words.second,
+        "sentence": words.sentence,
         "ago": words.ago,
         "listed": words.listed,
         "meaning": words.meaning,

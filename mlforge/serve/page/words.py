@@ -12,6 +12,7 @@ from mlforge.core.values import from_iso
 NONE = "\N{EN DASH}"
 """The sign for a value that there is none of."""
 _INSTANT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.0{6}Z")
+_VERBS = ("is", "has", "holds", "lacks", "cannot", "was", "does")
 _UNITS = (("day", 86_400), ("hour", 3_600), ("minute", 60))
 _SIZES = ("B", "KB", "MB", "GB", "TB")
 
@@ -41,9 +42,14 @@ def plural(count: int, noun: str, many: str | None = None) -> str:
 
 
 def sentence(text: object) -> str:
-    """A text as a sentence: a capital at its start, a stop at its end."""
-    words = str(text or "").strip()
+    """A text as a sentence: a capital at its start, a stop at its end, instants as people write them."""
+    words = _INSTANT.sub(lambda found: f"{second(found[0])} UTC", str(text or "").strip())
     return words[:1].upper() + words[1:] + ("" if not words or words[-1] in ".!?" else ".")
+
+
+def of(subject: str, why: str) -> str:
+    """A reason that tells of a thing by a verb alone, as `is not parquet`, with its subject; any other as it is."""
+    return f"{subject} {why}" if why.partition(" ")[0] in _VERBS else why
 
 
 def share(value: float | None) -> str:

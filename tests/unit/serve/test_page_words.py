@@ -17,7 +17,7 @@ from mlforge.serve.page.distribution import HEIGHT, WIDTH, distribution
 from mlforge.serve.page.happenings import lines
 from mlforge.serve.page.lineage_picture import BOX_WIDTH, picture
 from mlforge.serve.page.needs import needs_of, needs_of_feature
-from mlforge.serve.page.words import NONE, ago, duration, listed, number, size
+from mlforge.serve.page.words import NONE, ago, duration, listed, number, of, sentence, size
 
 CALM: dict[str, Any] = {
     "feature": "spend",
@@ -93,7 +93,7 @@ def test_steps_of_a_life_lie_within_their_bar_whatever_they_add_up_to() -> None:
     new, old = lines([entry("refreshed", "7-1", **refreshed), entry("watching", "7-0")], "7-0")
     assert (new.is_new, old.is_new) == (True, False)
     assert new.sentence == (
-        "a.parquet came: 1 row recomputed, 2 entities pushed. b is set aside: is torn."
+        "a.parquet came: 1 row recomputed, 2 entities pushed. b is set aside: it is torn."
     )
     assert [step.word for step in new.steps] == ["seen", "computed"]
     assert sum(step.width for step in new.steps) <= 100
@@ -163,7 +163,7 @@ def test_needs_come_with_the_deed_that_helps_the_worst_first() -> None:
     assert [deed.deed for deed in by_title["is held"].deeds] == ["approve"]
     [retry] = by_title["left out a file"].deeds
     assert retry.parameters == {"path": "a b.parquet"}
-    assert by_title["left out a file"].sentence == "a b.parquet: is torn."
+    assert by_title["left out a file"].sentence == "a b.parquet: it is torn."
     assert [deed.deed for deed in by_title["has wrong values"].deeds] == ["rollback"]
 
 
@@ -181,7 +181,7 @@ def test_files_that_are_left_out_together_are_one_need_with_a_deed_for_each() ->
     [need] = needs_of({"warnings": [], "features": [CALM | {"quarantine": files}]})
     assert need.title == "left out 15 files"
     assert need.sentence == (
-        "9 files: is torn. 2 files: is empty. 1 file: has no column 0. 3 files for other reasons."
+        "9 files: each is torn. 2 files: each is empty. 1 file: it has no column 0. 3 files for other reasons."
     )
     assert need.deeds == ()
     assert [file.deed.parameters["path"] for file in need.files] == list(files)
@@ -191,7 +191,7 @@ def test_files_that_are_left_out_together_are_one_need_with_a_deed_for_each() ->
         "rows_recomputed": 0, "entities_pushed": 0, "entities_deleted": 0, "freshness_ms": 0,
     }  # fmt: skip
     [line] = lines([entry("refreshed", **refreshed, quarantined=files)])
-    assert line.sentence.endswith("1.parquet is set aside: is torn. So are 13 more files.")
+    assert line.sentence.endswith("1.parquet is set aside: it is torn. So are 13 more files.")
 
 
 def test_a_graph_is_drawn_from_left_to_right_without_boxes_upon_each_other() -> None:
@@ -225,3 +225,11 @@ def test_what_made_a_refresh_is_told_in_words(trigger: str, told: str) -> None:
     }  # fmt: skip
     [line] = lines([entry("refreshed", **details)])
     assert line.sentence == f"{told}: nothing changed."
+
+
+def test_reasons_are_sentences_with_instants_as_people_write_them() -> None:
+    assert sentence("user_spend is as of 2026-11-27T23:16:49.000000Z") == (
+        "User_spend is as of 2026-11-27 23:16:49 UTC."
+    )
+    assert of("it", "is not parquet") == "it is not parquet"
+    assert of("it", "the reader says no") == "the reader says no"
