@@ -171,6 +171,14 @@ class UnsupportedStore(StoreError):
     """The store was written by another format, or lies where a store must not be."""
 
 
+class TaskRefused(MlforgeError):
+    """A task of a build that this process must not run: it has other definitions, or other releases."""
+
+
+class RunnerUnavailable(MlforgeError):
+    """Nobody is there to take part in a build."""
+
+
 class RetrievalError(MlforgeError):
     """A spine or a request that cannot be answered."""
 

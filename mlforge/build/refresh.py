@@ -228,7 +228,8 @@ class _Refresh:
             cache_tiles(self.store, candidate, None if mode == "full" else diff)
         with self.store.transaction(snapshot) as tx:
             events = events_of(self.store, candidate)
-            writer = TableWriter(self.engine, events, tx, self.options.layout)
+            options = self.options
+            writer = TableWriter(self.engine, events, tx, options.layout, options.distribution)
             table = writer.write(mode, latest.parts if latest else (), diff)
             candidate = replace(
                 candidate, parts=table.parts, parent=latest.version if latest else None
@@ -261,6 +262,7 @@ class _Refresh:
             rows_changed=diff.rows if diff else sum(p.rows for p in candidate.partials),
             entities=diff.entities.height if diff else 0,
             rows_recomputed=table.recomputed,
+            tasks=table.tasks,
             rows_dropped=manifest.dropped,
             manifest=manifest,
             diff=VersionsDiff(latest, manifest, diff) if latest and diff else None,

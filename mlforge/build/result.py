@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mlforge.build.table import Layout
+from mlforge.build.distribution import Distribution
+from mlforge.build.rows import Layout
+from mlforge.build.tasks import TaskFigures
 from mlforge.core.manifest import Manifest
 from mlforge.store import Quarantined
 from mlforge.store.changes import VersionsDiff
@@ -28,7 +30,7 @@ class Options:
     may take in memory; a larger one is set aside. careful: new files are decoded in processes of their own,
     so that not even one that ends its reader does harm. apart: the command of a process that runs the feature's
     function within bounds; empty where there is none. publish: False stops before publishing, and
-    writes nothing to the store.
+    writes nothing to the store. distribution: who takes part in a full build; None for this process alone.
     """
 
     attended: bool = True
@@ -41,6 +43,7 @@ class Options:
     apart: tuple[str, ...] = ()
     publish: bool = True
     layout: Layout = field(default_factory=Layout)
+    distribution: Distribution | None = None
 
 
 @dataclass(frozen=True)
@@ -50,7 +53,8 @@ class BuildResult:
     location: path or URL of the version's table. manifest: the version's. diff: the events that differ from
     those of the version served before, for the push that follows; None where nothing was published or they cannot
     be compared. steps: seconds by step: read (list and read files, apply the function), build (compare, compute the table),
-    publish (write and sync, make the version visible).
+    publish (write and sync, make the version visible). tasks: the ranges of time of a full build; empty
+    for an incremental one, and where there is no timestamp.
     """
 
     feature: str
@@ -71,6 +75,7 @@ class BuildResult:
     warnings: tuple[str, ...] = ()
     steps: Mapping[str, float] = field(default_factory=dict)
     engine: str = ""
+    tasks: tuple[TaskFigures, ...] = field(default=(), repr=False, compare=False)
     planned: bool = False
     held: str | None = None
     rows_dropped: Mapping[str, int] = field(default_factory=dict)

@@ -7,7 +7,8 @@ from dataclasses import replace
 from mlforge.build.deciding import events_diff
 from mlforge.build.policy import mode_of
 from mlforge.build.result import Options
-from mlforge.build.table import Layout, TableWriter
+from mlforge.build.rows import Layout
+from mlforge.build.table import TableWriter
 from mlforge.core import clock
 from mlforge.core.manifest import ROLLED_BACK, ChangeSummary, Manifest
 from mlforge.core.release import release

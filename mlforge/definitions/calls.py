@@ -27,6 +27,7 @@ _CHECKS: dict[str, Callable[[object, str], object]] = {
     "engine": check_engine,
     "version": _version,
     "progress": lambda value, what: called(value, what, f"write progress=print, {_LEAVE_OUT}"),
+    "task": lambda value, what: text(value, what, "give a task as JSON, as a runner has it"),
     "name": lambda value, what: text(value, what, 'write a feature\'s name, as in "user_spend"'),
     "folder": lambda value, what: path(value, what, "write the folder's path"),
     "share": lambda value, what: instance(value, Share, what, "write Share(entities=20)"),

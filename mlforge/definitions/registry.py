@@ -12,6 +12,7 @@ from types import ModuleType
 
 from mlforge.build.refresh import refresh
 from mlforge.build.result import HOLD_ABOVE, MAX_FILE_MEMORY, BuildResult, Options
+from mlforge.build.runner import Runner
 from mlforge.core.arguments import text
 from mlforge.core.signatures import named_methods
 from mlforge.core.values import Duration
@@ -33,8 +34,9 @@ from mlforge.definitions.places import (
     parsed_root,
     store_located_at,
 )
+from mlforge.definitions.runners import check_runner, distribution_of, task_run
 from mlforge.definitions.services import keep_services, services_by_name
-from mlforge.definitions.settings import GONE_AFTER, Settings
+from mlforge.definitions.settings import DISTRIBUTE_ABOVE, GONE_AFTER, LOCAL, Settings
 from mlforge.definitions.sources import check_apart, check_beside_logs, source_of
 from mlforge.definitions.together import Drafts, Readings, compacted, each_in_turn
 from mlforge.engines import MEMORY_LIMIT, Engine, engine_named
@@ -73,6 +75,9 @@ class Definitions:
     partial: other definitions have features in the same store: each has workers of its own. Without it a
         watcher refuses a store that a watcher of other definitions is at work on.
     services: named lists of columns of these features, for training and online answers.
+    runner: who takes part in a full build of more than `distribute_above` events: "local" for the process that builds alone,
+        or a Runner. The version has the same bytes whoever does.
+        fallback: "local" lets a build go on alone where nobody else is there, which is an error otherwise.
 
     A relative `LocalStore` of a file that `mlforge` or a worker loads lies in that file's folder, whatever
     the root. In a script that you run yourself it starts from the current folder, as paths do in Python;
@@ -98,14 +103,19 @@ class Definitions:
         gone_after: str | timedelta | Duration = GONE_AFTER,
         partial: bool = False,
         services: Iterable[Service] = (),
+        runner: str | Runner = LOCAL,
+        distribute_above: int = DISTRIBUTE_ABOVE,
+        fallback: str | None = None,
     ) -> None:
         store = checked_store(store)
         online_store = checked_online_store(online_store)
         gone = Duration.parse(gone_after, "Definitions: gone_after")
         self.loaded_from: tuple[str | None, Path] | None = None
+        sharing = check_runner(runner), distribute_above, fallback
         self.settings = Settings(
-            engine, hold_above, max_file_memory, memory_limit, follow_links, gone, partial
+            engine, hold_above, max_file_memory, memory_limit, follow_links, gone, partial, *sharing
         )
+        self._runner = runner
         self.store, self.online_store = store, online_store
         self.features = features_by_name(features)
         check_chains(self.features)
@@ -328,8 +338,18 @@ class Definitions:
         self._check_apart(name, source)
         if self.loaded_from is not None:
             options = replace(options, apart=command(*self.loaded_from, name))
+        if options.publish and options.distribution is None:
+            options = replace(options, distribution=distribution_of(self, self._runner))
         with feature.code.looked_at() if options.attended else nullcontext():
             return refresh(feature, source, store, self._engine(name, engine), options, reading)
+
+    def run_task(self, task: str) -> str:
+        """Run a task of a build, given and returned as JSON; its parts go to the store.
+
+        Raises TaskRefused where these are not the definitions or the releases of the task; otherwise as a build does.
+        """
+        check_arguments("run_task", task=task)
+        return task_run(self, task)
 
     def push(
         self, name: str, *, engine: str | None = None, diff: VersionsDiff | None = None

@@ -5,12 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mlforge.build.result import HOLD_ABOVE, MAX_FILE_MEMORY
-from mlforge.core.arguments import flag, number
+from mlforge.core.arguments import choice, flag, number
 from mlforge.core.values import Duration
 from mlforge.engines import MEMORY_LIMIT
 from mlforge.errors import DefinitionError
 from mlforge.features.feature import check_engine
 
+DISTRIBUTE_ABOVE = 50_000_000
+"""The number of events above which a full build is shared, by default."""
+LOCAL = "local"
 GONE_AFTER = Duration.parse("1h")
 _LEAST_MEMORY = 64 << 20
 
@@ -21,7 +24,8 @@ class Settings:
 
     engine: for features that name none. hold_above: a share, 0 to 1. max_file_memory, memory_limit: bytes.
     gone_after: how long a feature that vanished stays online. partial: whether other definitions
-    have features in the same store.
+    have features in the same store. runner: who takes part in a full build of more than distribute_above events, "local"
+    for the process that builds alone; fallback: "local" where that builds if nobody else is there.
     Raises DefinitionError for a value of the wrong kind or out of bounds.
     """
 
@@ -32,6 +36,9 @@ class Settings:
     follow_links: bool = False
     gone_after: Duration = GONE_AFTER
     partial: bool = False
+    runner: str = LOCAL
+    distribute_above: int = DISTRIBUTE_ABOVE
+    fallback: str | None = None
 
     def __post_init__(self) -> None:
         check_engine(self.engine, "Definitions")
@@ -48,3 +55,8 @@ class Settings:
             )
         flag(self.follow_links, "Definitions: follow_links")
         flag(self.partial, "Definitions: partial")
+        events, works = "Definitions: distribute_above", "give a number of events"
+        if number(self.distribute_above, events, works, whole=True) < 0:
+            raise DefinitionError(f"{events}={self.distribute_above!r} is below 0; {works}")
+        if self.fallback is not None:
+            choice(self.fallback, [LOCAL], "Definitions: fallback")

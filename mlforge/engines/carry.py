@@ -7,14 +7,18 @@ the history.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import polars as pl
 
 from mlforge.core.feature_spec import FeatureSpec
 from mlforge.core.time_model import Window
 from mlforge.core.values import BEGINNING, END, TimeRange
 from mlforge.engines import timeline
 from mlforge.engines.events import Events
-from mlforge.engines.tiles.build import build_tiles, concat_tiles, survey
+from mlforge.engines.fixed_point import Extent
+from mlforge.engines.tiles.build import Summary, Tiles, build_tiles, concat_tiles, survey
 from mlforge.engines.tiles.merge import compact
 from mlforge.engines.tiles.totals import Totals, merged, tile_of
 
@@ -46,6 +50,24 @@ def in_ranges(events: Events, rows: int) -> Iterator[tuple[TimeRange, Events]]:
                 yield TimeRange(times.start, END), alone
                 return
         yield times, events.with_totals(totals)
+
+
+def described(totals: Totals) -> dict[str, Any]:
+    """All but the rows of carried totals, as JSON types."""
+    extents = totals.tiles.summary.extents.items()
+    return {
+        "until": totals.until,
+        "events": totals.tiles.summary.events,
+        "extents": {column: [extent.least, extent.greatest] for column, extent in extents},
+    }
+
+
+def carried(events: Events, document: Mapping[str, Any], rows: pl.LazyFrame) -> Totals:
+    """The totals that `described` tells of, with their rows."""
+    spec = merged(events.spec)
+    assert spec is not None, "totals are carried for windows over all time"
+    extents = {column: Extent(*ends) for column, ends in document["extents"].items()}
+    return Totals(spec, Tiles(rows, Summary(document["events"], extents)), document["until"], ())
 
 
 def _until(first_point: int, windows: tuple[Window, ...]) -> int:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import polars as pl
 
 from mlforge.build.rewriting import publish_rewritten
-from mlforge.build.table import Layout
+from mlforge.build.rows import Layout
 from mlforge.core.failpoints import reach
 from mlforge.core.forgotten import REASON, Entity, Forgotten
 from mlforge.core.manifest import Manifest, Partial, SourceRecord

@@ -17,7 +17,13 @@ from mlforge.store.records import (
     SetPin,
     StoreIdentity,
 )
-from mlforge.store.transaction import Pointer, Snapshot, TablePiece, Transaction
+from mlforge.store.transaction import (
+    Pointer,
+    Snapshot,
+    StoredPiece,
+    TablePiece,
+    Transaction,
+)
 
 if TYPE_CHECKING:
     from mlforge.store.local.store import LocalStore
@@ -48,6 +54,7 @@ __all__ = [
     "Snapshot",
     "Store",
     "StoreIdentity",
+    "StoredPiece",
     "TablePiece",
     "Transaction",
 ]

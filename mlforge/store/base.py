@@ -34,6 +34,7 @@ from mlforge.store.integrity import mended
 from mlforge.store.partials import PartialStorage
 from mlforge.store.promises import Promises
 from mlforge.store.records import Audit, Books, FileStateMap, StoreIdentity
+from mlforge.store.task_files import TaskFiles
 from mlforge.store.transaction import Pointer, Snapshot, Transaction
 
 
@@ -212,6 +213,15 @@ class Store(PartialStorage, Erasure, Promises):
         Called where a feature's files cannot be read. No lock is needed.
         """
         return False
+
+    def task_files(self, name: str) -> TaskFiles:
+        """The files that tasks of a feature's build share, where every process that has the store reaches them.
+
+        Raises UnsupportedStore where there is no such place.
+        """
+        raise UnsupportedStore(
+            f"{self!r} has no place for the tasks of {name}; build it with runner='local'"
+        )
 
     # The same for every backend from here on.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
@@ -21,7 +22,7 @@ from mlforge.errors import StoreError
 from mlforge.store.base import Store
 from mlforge.store.file_tasks import FileScanTask, PartialLocation, PartialWrite, TileWrite
 from mlforge.store.records import Audit, Books, FileStateMap, StoreIdentity
-from mlforge.store.transaction import Pointer, Snapshot, TablePiece, Transaction
+from mlforge.store.transaction import Piece, Pointer, Snapshot, StoredPiece, Transaction
 
 
 class Draft(Store):
@@ -328,7 +329,7 @@ class _DraftTransaction(Transaction):
         self._files: list[str] = []
 
     def write_table(
-        self, pieces: Iterable[TablePiece], before: Sequence[Part] = (), after: Sequence[Part] = ()
+        self, pieces: Iterable[Piece], before: Sequence[Part] = (), after: Sequence[Part] = ()
     ) -> tuple[Part, ...]:
         """Write the pieces; nothing is shared or copied."""
         fresh = [self._write(piece, f"{number}.parquet") for number, piece in enumerate(pieces)]
@@ -358,8 +359,11 @@ class _DraftTransaction(Transaction):
             return []
         return self._store.files(latest.name, latest.version, parts)
 
-    def _write(self, piece: TablePiece, file: str) -> Part:
+    def _write(self, piece: Piece, file: str) -> Part:
         path = self._folder / file
+        if isinstance(piece, StoredPiece):
+            shutil.copyfile(piece.file, path)
+            return replace(piece.part, file=file)
         piece.rows.write_parquet(path, compression="lz4")
         with path.open("rb") as written:
             content = hashlib.file_digest(written, "sha256").hexdigest()

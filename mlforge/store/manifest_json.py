@@ -216,6 +216,21 @@ def events_of(document: Mapping[str, Any]) -> Schema:
     return _schema(document["event_columns"])
 
 
+def events_to_json(events: Schema, partials: Sequence[Partial]) -> dict[str, Any]:
+    """The columns of events, and the partials that they lie in."""
+    return {
+        "event_columns": [_column_json(column) for column in events],
+        "partials": [partial_to_json(partial, events) for partial in partials],
+    }
+
+
+def events_from_json(document: Any, where: str) -> tuple[Schema, tuple[Partial, ...]]:
+    """Read what `events_to_json` wrote; raises IntegrityError for anything else."""
+    with _well_formed(where):
+        events = events_of(document)
+        return events, tuple(partial_from_json(each, events) for each in document["partials"])
+
+
 def source_entry(record: SourceRecord) -> dict[str, Any]:
     """A file in a manifest's list."""
     return {

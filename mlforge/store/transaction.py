@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 import polars as pl
@@ -46,6 +47,16 @@ class TablePiece(NamedTuple):
     times: TimeRange | None
 
 
+class StoredPiece(NamedTuple):
+    """A part that was written elsewhere, of which the file has the bytes."""
+
+    part: Part
+    file: Path
+
+
+Piece = TablePiece | StoredPiece
+
+
 class Transaction(ABC):
     """A version being written: invisible before `commit`, and removed without it."""
 
@@ -53,9 +64,11 @@ class Transaction(ABC):
 
     @abstractmethod
     def write_table(
-        self, pieces: Iterable[TablePiece], before: Sequence[Part] = (), after: Sequence[Part] = ()
+        self, pieces: Iterable[Piece], before: Sequence[Part] = (), after: Sequence[Part] = ()
     ) -> tuple[Part, ...]:
         """Write the version's table, once; each piece becomes a part, and pieces come in the order of time.
+
+        The files of stored pieces are taken as they are: their bytes are those of their parts.
 
         before, after: parts of the snapshot's served version before and after the pieces in time; they are
         shared, not written again. Returns all parts in order. Raises StoreError where they cannot be written.

@@ -12,7 +12,7 @@ from deltalake import DeltaTable, write_deltalake
 from pyiceberg.table import StaticTable
 
 from mlforge.build.refresh import Options
-from mlforge.build.table import Layout
+from mlforge.build.rows import Layout
 from mlforge.cli.main import main
 from mlforge.core import failpoints
 from mlforge.errors import DataError, UnsupportedStore, VersionConflict

@@ -10,7 +10,7 @@ import pytest
 
 from mlforge import explain
 from mlforge.build.result import BuildResult, Options
-from mlforge.build.table import Layout
+from mlforge.build.rows import Layout
 from mlforge.cli import main
 from mlforge.errors import BuildError, IntegrityError
 from mlforge.maintenance import operations

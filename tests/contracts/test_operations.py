@@ -10,7 +10,7 @@ import pytest
 
 from mlforge import get_training_data
 from mlforge.build.refresh import Options
-from mlforge.build.table import Layout
+from mlforge.build.rows import Layout
 from mlforge.core import clock
 from mlforge.core.values import Duration, Version, to_us
 from mlforge.errors import VersionConflict, VersionNotFound

@@ -12,7 +12,7 @@ import pytest
 
 from mlforge import Definitions, Service, feature
 from mlforge.build.result import Options
-from mlforge.build.table import Layout
+from mlforge.build.rows import Layout
 from mlforge.cli import main
 from mlforge.core.values import DAY_US, Duration, TimeRange, to_us
 from mlforge.maintenance.operations import prune

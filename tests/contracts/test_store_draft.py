@@ -13,7 +13,7 @@ import pytest
 
 from mlforge import Feature
 from mlforge.build.result import BuildResult, Options
-from mlforge.build.table import Layout
+from mlforge.build.rows import Layout
 from mlforge.core.values import Version
 from mlforge.errors import StoreError
 from mlforge.metrics import Rolling

@@ -15,7 +15,8 @@ import polars as pl
 import pytest
 
 from mlforge.build.refresh import BuildResult, Options
-from mlforge.build.table import Layout, TableWriter
+from mlforge.build.rows import Layout
+from mlforge.build.table import TableWriter
 from mlforge.core.feature_spec import FeatureSpec
 from mlforge.core.manifest import Part, Partial
 from mlforge.core.schema import Column

@@ -11,7 +11,7 @@ import pytest
 
 from mlforge import get_training_data
 from mlforge.build.result import Options
-from mlforge.build.table import Layout
+from mlforge.build.rows import Layout
 from mlforge.core.aggregations import AGGREGATIONS, aggregation
 from mlforge.engines import engine_named
 from mlforge.engines.events import Events, events_of

@@ -13,7 +13,7 @@ import pytest
 
 from mlforge import Definitions, feature, get_online_features, get_training_data, training_set
 from mlforge.build.result import Options
-from mlforge.build.table import Layout
+from mlforge.build.rows import Layout
 from mlforge.core import clock
 from mlforge.metrics import Rolling
 from mlforge.online import RedisStore

@@ -18,7 +18,7 @@ import structlog
 
 from mlforge import Definitions, Service
 from mlforge.build.refresh import Options
-from mlforge.build.table import Layout
+from mlforge.build.rows import Layout
 from mlforge.core import clock, failpoints
 from mlforge.core.lock import Lock
 from mlforge.core.values import Version, to_us

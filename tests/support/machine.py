@@ -30,7 +30,7 @@ from hypothesis.stateful import initialize, precondition, rule
 
 from mlforge import Definitions, Service, ahead, get_online_features, get_training_data
 from mlforge.build.result import Options
-from mlforge.build.table import Layout
+from mlforge.build.rows import Layout
 from mlforge.core import clock, failpoints
 from mlforge.errors import BuildError, DataError, NotServed
 from mlforge.maintenance import operations

@@ -14,6 +14,7 @@ from mlforge.cli.output import note, number, plural
 from mlforge.cli.results import CHANGE, Outcome, change, end, failed, run
 from mlforge.cli.table import table
 from mlforge.core.arguments import shown
+from mlforge.core.values import BEGINNING, END, to_iso
 
 if TYPE_CHECKING:
     from mlforge.build.broken_locks import BrokenLock, DefaultsChange
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from mlforge.store import Store
 
 PLANNED = (*CHANGE, "recomputed", "keys")
+TASKS = ("feature", "task", "from", "to", "events", "rows", "bytes")
 _TOLD = 3
 """The changes of a service that are told in full."""
 CLASSES = {None: 0, "patch": 10, "minor": 11, "major": 12}
@@ -33,6 +35,9 @@ CLASSES = {None: 0, "patch": 10, "minor": 11, "major": 12}
 
 def _configure(parser: argparse.ArgumentParser) -> None:
     configure_options(parser)
+    parser.add_argument(
+        "--tasks", action="store_true", help="show the ranges of time that a full build is cut into"
+    )
     parser.add_argument(
         "--exit-code",
         action="store_true",
@@ -48,12 +53,15 @@ def plan(args: argparse.Namespace) -> int:
     selected); `version` is the one that a build would publish, path that of a version that exists, and
     `defaults` has the defaults of features that would be others (`{feature: {column: {"from", "to"}}}`), `services` the versions of services that would be kept (`[{"service", "from", "to", "bump", "details"}]`), `unkept` why no version of a service would be (`{service: reason}`), and
     `locks` lists registered locks that would break (`[{"model", "service", "changes": [{"column", "why"}]}]`);
-    `keys_written` counts the keys that a push would write or delete (null without an online store, or when it
+    `tasks` lists the ranges of time of full builds (`{feature: [{"start", "end", "events", "rows", "bytes"}]}`: null for an open end; events
+    are read at most, bytes are those of the rows in memory); `keys_written` counts the keys that a push would write or delete (null without an online store, or when it
     does not answer).
     """
     planned = plan_of(args)
     if not args.json:
         show_plan(planned)
+        if args.tasks:
+            print(_tasks_table(planned.outcome))
     columns = {name: _columns_json(diff) for name, diff in planned.differences.items()}
     locks = [_lock_json(lock) for lock in planned.broken]
     code = end(
@@ -65,6 +73,7 @@ def plan(args: argparse.Namespace) -> int:
         services=[_service_json(*service) for service in planned.services],
         unkept=planned.unkept,
         locks=locks,
+        tasks={name: _tasks_json(result) for name, result in planned.outcome.results.items()},
     )
     if code or not args.exit_code:
         return code
@@ -294,6 +303,38 @@ def _broken(
     return broken
 
 
+def _tasks_json(result: BuildResult) -> list[dict[str, Any]]:
+    """The tasks of a full build; an end of all time is null."""
+    return [
+        {
+            "start": to_iso(task.times.start) if task.times.start > BEGINNING else None,
+            "end": to_iso(task.times.end) if task.times.end < END - 1 else None,
+            "events": task.events,
+            "rows": task.rows,
+            "bytes": task.bytes,
+        }
+        for task in result.tasks
+    ]
+
+
+def _tasks_table(outcome: Outcome) -> str:
+    """The tasks of full builds; in the text a feature without any has none to show."""
+    tasks = [
+        (
+            name,
+            f"{index} of {len(result.tasks)}",
+            task["start"],
+            task["end"],
+            number(task["events"]),
+            number(task["rows"]),
+            number(task["bytes"]),
+        )
+        for name, result in outcome.results.items()
+        for index, task in enumerate(_tasks_json(result), 1)
+    ]
+    return table(TASKS, tasks, right=("events", "rows", "bytes"))
+
+
 def _lock_json(lock: BrokenLock) -> dict[str, Any]:
     changes = [{"column": change.column, "why": change.why} for change in lock.changes]
     return {"model": lock.model, "service": lock.service, "changes": changes}
@@ -379,7 +420,7 @@ COMMANDS = (
         "say what a build would do, and why, without publishing",
         _configure,
         plan,
-        "mlforge plan\nmlforge plan --features user_spend --full --json\nmlforge plan --exit-code",
+        "mlforge plan\nmlforge plan --features user_spend --full --json\nmlforge plan --exit-code\nmlforge plan --full --tasks",
         "A build right after it does exactly that. Features of the store that the definitions no longer "
         "name, columns that go, and models whose locks would break are named. With --exit-code a pull request can be judged: 0 nothing "
         "changes, 10 rows (PATCH), 11 something is added (MINOR), 12 columns, types or features go (MAJOR).",

@@ -65,6 +65,8 @@ from mlforge.store.local.partial_storage import LocalPartials
 from mlforge.store.local.paths import DATA, META, checked, no_link, refuse_url
 from mlforge.store.local.promises import LocalPromises
 from mlforge.store.local.recovery import recover
+from mlforge.store.local.task_files import FOLDER as TASKS
+from mlforge.store.local.task_files import LocalTaskFiles
 from mlforge.store.local.transaction import LocalTransaction
 from mlforge.store.records import Audit, Books, FileStateMap, StoreIdentity
 from mlforge.store.transaction import Pointer, Snapshot
@@ -211,6 +213,10 @@ class LocalStore(LocalPartials, LocalErasure, LocalPromises, Store):
             scratch = LocalStore(Path(folder) / "store", self.packing)
             yield Draft(self, scratch, Path(folder))
 
+    def task_files(self, name: str) -> LocalTaskFiles:
+        """A hidden folder beside the versions."""
+        return LocalTaskFiles(self._feature(name).path / TASKS)
+
     @contextmanager
     def transaction(self, snapshot: Snapshot) -> Iterator[LocalTransaction]:
         """A hidden sibling of the versions."""
@@ -230,6 +236,7 @@ class LocalStore(LocalPartials, LocalErasure, LocalPromises, Store):
         """Publish, then say so in the index."""
         feature = self._feature(manifest.name)
         pointer = publishing.publish(feature, staged, manifest, snapshot.pointer)
+        LocalTaskFiles(feature.path / TASKS).clear()
         index.update(self.path, manifest, self._served)
         reach("publish.indexed")
         return pointer

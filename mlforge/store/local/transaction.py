@@ -15,7 +15,7 @@ from mlforge.errors import IntegrityError
 from mlforge.store.local import io
 from mlforge.store.local.paths import DATA
 from mlforge.store.records import Books
-from mlforge.store.transaction import Pointer, Snapshot, TablePiece, Transaction
+from mlforge.store.transaction import Piece, Pointer, Snapshot, StoredPiece, Transaction
 
 _FRESH = ".fresh"
 _ROW_GROUP = 131_072
@@ -37,7 +37,7 @@ class LocalTransaction(Transaction):
     _parts: tuple[Part, ...] = field(default=(), init=False)
 
     def write_table(
-        self, pieces: Iterable[TablePiece], before: Sequence[Part] = (), after: Sequence[Part] = ()
+        self, pieces: Iterable[Piece], before: Sequence[Part] = (), after: Sequence[Part] = ()
     ) -> tuple[Part, ...]:
         """Write fresh parts first; then each part gets its final name, as a link."""
         with io.storage_errors(self.staged):
@@ -110,7 +110,10 @@ def part_name(index: int, hash_: str) -> str:
     return f"{DATA}/{index:06d}-{hash_[:12]}.parquet"
 
 
-def write_part(piece: TablePiece, path: Path) -> tuple[Part, Path]:
-    """Write a part, which has no name yet; returns it with its file."""
+def write_part(piece: Piece, path: Path) -> tuple[Part, Path]:
+    """Write a part, which has no name yet, or take the file of a stored one; returns it with its file."""
+    if isinstance(piece, StoredPiece):
+        io.link_or_copy(piece.file, path)
+        return piece.part, path
     piece.rows.write_parquet(path, compression="zstd", row_group_size=_ROW_GROUP)
     return Part("", piece.rows.height, piece.times, io.hash_file(path)), path

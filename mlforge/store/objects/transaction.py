@@ -16,7 +16,7 @@ from mlforge.store.local.paths import DATA
 from mlforge.store.local.transaction import check_bytes, part_name, write_part
 from mlforge.store.objects.cache import FeatureCache
 from mlforge.store.records import Books
-from mlforge.store.transaction import Pointer, Snapshot, TablePiece, Transaction
+from mlforge.store.transaction import Piece, Pointer, Snapshot, Transaction
 
 
 @dataclass
@@ -32,7 +32,7 @@ class ObjectTransaction(Transaction):
     _parts: tuple[Part, ...] = field(default=(), init=False)
 
     def write_table(
-        self, pieces: Iterable[TablePiece], before: Sequence[Part] = (), after: Sequence[Part] = ()
+        self, pieces: Iterable[Piece], before: Sequence[Part] = (), after: Sequence[Part] = ()
     ) -> tuple[Part, ...]:
         """Write fresh parts; then each part gets the name that it has in a store on a local disk."""
         with io.storage_errors(self.staged):

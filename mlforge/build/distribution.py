@@ -1,0 +1,180 @@
+"""A full build by many processes: planned into tasks, run wherever a runner has them run, published here once.
+
+Parts and results lie in the store until then. A task that is lost is run again, and a build that is begun again, since its
+process was lost, takes up what is there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import polars as pl
+
+from mlforge.build.full import BuildRange, FullBuild, Told
+from mlforge.build.rows import Layout
+from mlforge.build.runner import Runner
+from mlforge.build.tasks import BuildTask, TaskFigures, TaskResult, releases
+from mlforge.core.failpoints import reach
+from mlforge.core.feature_spec import FeatureSpec
+from mlforge.core.logs import get_logger
+from mlforge.engines import Engine, Events
+from mlforge.engines.carry import carried, described
+from mlforge.errors import IntegrityError, RunnerUnavailable, UnsupportedStore
+from mlforge.store import Store, StoredPiece
+from mlforge.store.integrity import intact
+from mlforge.store.manifest_json import events_from_json, events_to_json
+from mlforge.store.task_files import TaskFiles
+from mlforge.store.transaction import Piece
+
+log = get_logger("mlforge.build")
+
+
+@dataclass(frozen=True)
+class Distribution:
+    """How full builds are shared.
+
+    above: the number of events above which one is. definitions: their hash, which every process must have. alone: whether
+    this process builds by itself where nobody else is there.
+    """
+
+    runner: Runner
+    above: int
+    definitions: str
+    alone: bool = False
+
+    def takes(self, events: Events) -> bool:
+        """Whether a build of these events is shared."""
+        return sum([partial.rows for partial in events.partials]) > self.above
+
+    def pieces(self, build: FullBuild, told: Told) -> Iterator[Piece]:
+        """The pieces of the table, in the order of time; told: called with each task's figures.
+
+        Raises UnsupportedStore where the store has no place for tasks, and the errors of `Runner.run`.
+        """
+        store, name = build.events.store, build.events.spec.name
+        assert store is not None, "a build reads a store's events"
+        try:
+            files = store.task_files(name)
+        except UnsupportedStore as error:
+            if not self.alone:
+                raise
+            log.warning("built by this process alone", feature=name, why=str(error))
+            yield from build.pieces(told)
+        else:
+            yield from self._shared(build, store, files, told)
+
+    def _shared(
+        self, build: FullBuild, store: Store, files: TaskFiles, told: Told
+    ) -> Iterator[StoredPiece]:
+        tasks = tuple(self._tasks(build, store, files))
+        here = partial(run_task, spec=build.events.spec, engine=build.engine, store=store)
+        for task, result in zip(tasks, self._results(tasks, here), strict=True):
+            told(result.figures(task.times))
+            pieces = _stored(files, result)
+            if pieces is None:
+                pieces = _stored(files, here(task))
+            if pieces is None:
+                raise IntegrityError(
+                    f"{task.feature}: the parts of a task that has just ended are gone or damaged; "
+                    f"all workers must reach {task.store}"
+                )
+            yield from pieces
+
+    def _tasks(self, build: FullBuild, store: Store, files: TaskFiles) -> Iterator[BuildTask]:
+        """The tasks of a build; what they share is written to the store."""
+        events = build.events
+        inputs = files.write_document(events_to_json(events.schema, events.partials))
+        for part in build.ranges():
+            yield BuildTask(
+                feature=events.spec.name,
+                definitions=self.definitions,
+                store=repr(store),
+                engine=build.engine.name,
+                inputs=inputs,
+                carried=_write_carried(part.events, files),
+                start=part.times.start,
+                end=part.times.end,
+                part_rows=build.layout.part_rows,
+                releases=releases(),
+            )
+
+    def _results(
+        self, tasks: Sequence[BuildTask], here: partial[TaskResult]
+    ) -> Iterable[TaskResult]:
+        try:
+            yield from self.runner.run(tasks, here)
+        except RunnerUnavailable as error:
+            if not self.alone:
+                raise
+            log.warning("built by this process alone", feature=tasks[0].feature, why=str(error))
+            yield from map(here, tasks)
+
+
+def run_task(task: BuildTask, *, spec: FeatureSpec, engine: Engine, store: Store) -> TaskResult:
+    """Evaluate a task's range, write its parts to the store, and return the result, which is kept there, too.
+
+    A task that was run before gives the result of then. Raises IntegrityError where what is stored cannot be read,
+    DataError as a build does.
+    """
+    files = store.task_files(task.feature)
+    known = _known(files, task)
+    if known is not None:
+        return known
+    figures: list[TaskFigures] = []
+    with intact(task.feature):
+        part = BuildRange(task.times, _events(task, spec, store, files))
+        pieces = part.evaluated(engine, Layout(task.part_rows), figures.append)
+        parts = tuple(files.write_part(piece) for piece in pieces)
+        reach("task.written")
+    [(_, events, _, bytes_)] = figures
+    result = TaskResult(task.id, parts, events, bytes_)
+    files.write_document(result.to_json(), task.id)
+    return result
+
+
+def _known(files: TaskFiles, task: BuildTask) -> TaskResult | None:
+    """The result of a task that was run before, if its parts are whole."""
+    try:
+        result = TaskResult.from_json(files.document(task.id) or {})
+    except (KeyError, TypeError, ValueError):
+        return None
+    return result if _stored(files, result) is not None else None
+
+
+def _events(task: BuildTask, spec: FeatureSpec, store: Store, files: TaskFiles) -> Events:
+    """The events that a task is evaluated by."""
+    where = f"{task.feature}: {task.inputs[:12]}, which a task names,"
+    schema, partials = events_from_json(files.document(task.inputs), where)
+    plan_files = partial(store.plan_files, task.feature)
+    events = Events(spec, schema, partials, plan_files, store)
+    if task.carried is None:
+        return events.with_totals(None)
+    document = files.document(task.carried) or {}
+    rows = files.file(document.get("rows", ""))
+    if rows is None:
+        raise IntegrityError(
+            f"{task.feature}: {task.carried[:12]}, which a task names, is gone or damaged; build again"
+        )
+    return events.with_totals(carried(events, document, pl.scan_parquet(rows, glob=False)))
+
+
+def _write_carried(events: Events, files: TaskFiles) -> str | None:
+    """Keep the totals that a range is evaluated by; returns the name of their document, None where there are none."""
+    totals = events.totals
+    if totals is None:
+        return None
+    rows = files.write_frame(totals.tiles.rows.collect())
+    return files.write_document({**described(totals), "rows": rows})
+
+
+def _stored(files: TaskFiles, result: TaskResult) -> list[StoredPiece] | None:
+    """The parts of a result with their files; None where one is gone or damaged."""
+    pieces = []
+    for part in result.parts:
+        file = files.file(part.hash)
+        if file is None:
+            return None
+        pieces.append(StoredPiece(part, file))
+    return pieces

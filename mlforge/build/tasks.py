@@ -1,0 +1,129 @@
+"""Tasks of a full build: plain values that JSON holds, so that any process can run one and give its result back.
+
+A task follows from the version's files alone, never from the machine, and holds no code: whoever runs it has the same
+definitions and the same releases. The same task gives the same bytes wherever it runs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any, NamedTuple, Self
+
+import polars as pl
+
+from mlforge.core.manifest import Part
+from mlforge.core.release import release
+from mlforge.core.values import TimeRange
+from mlforge.errors import TaskRefused
+
+
+def releases() -> dict[str, str]:
+    """The releases on which the bytes of a part depend, by library."""
+    return {"mlforge": release(), "polars": pl.__version__}
+
+
+class TaskFigures(NamedTuple):
+    """A task that was run: its range, the events that it read at most, the rows that it gave and their bytes in memory."""
+
+    times: TimeRange
+    events: int
+    rows: int
+    bytes: int
+
+
+@dataclass(frozen=True)
+class BuildTask:
+    """A range of time of a full build.
+
+    definitions: the hash of the definitions. store: the text by which people know the store. inputs: the hash of the document that
+    names the version's files, by hash. carried: the hash of what earlier events come to, where windows over all time need it.
+    start, end: the range of the rows, in UTC microseconds. part_rows: the most rows in a part. releases: as `releases` gives them.
+    """
+
+    feature: str
+    definitions: str
+    store: str
+    engine: str
+    inputs: str
+    carried: str | None
+    start: int
+    end: int
+    part_rows: int
+    releases: Mapping[str, str]
+
+    @property
+    def times(self) -> TimeRange:
+        """The range of the rows."""
+        return TimeRange(self.start, self.end)
+
+    @cached_property
+    def id(self) -> str:
+        """SHA-256 over all that the task's result depends on, in hex."""
+        return hashlib.sha256(self.to_json().encode()).hexdigest()
+
+    def to_json(self) -> str:
+        """The task as text."""
+        return json.dumps(asdict(self), sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Read what `to_json` wrote; TaskRefused for a text that is no task of this release."""
+        try:
+            return cls(**json.loads(text))
+        except (TypeError, ValueError) as error:
+            raise TaskRefused(
+                f"this is no task of mlforge {release()} ({error}); run the same release on all machines"
+            ) from error
+
+    def check(self, definitions: str) -> None:
+        """Raise TaskRefused where this process has other definitions or other releases than the task."""
+        if self.definitions != definitions:
+            raise TaskRefused(
+                f"{self.feature}: the task is of the definitions {self.definitions[:12]}, this process has {definitions[:12]}; "
+                "deploy the same definitions to all machines, and restart their workers"
+            )
+        for library, number in releases().items():
+            if (theirs := self.releases.get(library)) != number:
+                raise TaskRefused(
+                    f"{self.feature}: the task is of {library} {theirs}, this process has {library} {number}; "
+                    "parts would differ in their bytes: install the same release on all machines"
+                )
+
+
+def _ends(times: TimeRange | None) -> list[int] | None:
+    return None if times is None else [times.start, times.end]
+
+
+@dataclass(frozen=True)
+class TaskResult:
+    """The result of a task: the parts that it wrote, in the order of time, without names, and its figures."""
+
+    task: str
+    parts: tuple[Part, ...]
+    events: int
+    bytes: int
+
+    def figures(self, times: TimeRange) -> TaskFigures:
+        """The figures of the task with this range."""
+        return TaskFigures(times, self.events, sum(part.rows for part in self.parts), self.bytes)
+
+    def to_json(self) -> dict[str, Any]:
+        """The result as a document."""
+        parts = [
+            {"hash": part.hash, "rows": part.rows, "times": _ends(part.times)}
+            for part in self.parts
+        ]
+        return {"task": self.task, "parts": parts, "events": self.events, "bytes": self.bytes}
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> Self:
+        """Read what `to_json` wrote; raises KeyError, TypeError or ValueError for anything else."""
+        parts = tuple(
+            Part("", part["rows"], part["times"] and TimeRange(*part["times"]), part["hash"])
+            for part in document["parts"]
+        )
+        return cls(document["task"], parts, document["events"], document["bytes"])

@@ -1,0 +1,88 @@
+"""Files of a build's tasks in a hidden folder beside the feature's versions."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from mlforge.core.manifest import Part
+from mlforge.errors import IntegrityError
+from mlforge.store.local import io
+from mlforge.store.local.transaction import write_part
+from mlforge.store.task_files import TaskFiles
+from mlforge.store.transaction import TablePiece
+
+FOLDER = ".tasks"
+
+
+class LocalTaskFiles(TaskFiles):
+    """A folder of files, each written under another name and renamed. After a power failure a file may be damaged: then it is none."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def write_document(self, document: Mapping[str, Any], name: str | None = None) -> str:
+        """Write `NAME.json`."""
+        text = json.dumps(document, sort_keys=True)
+        name = name or hashlib.sha256(text.encode()).hexdigest()
+        with self._scratch() as path:
+            path.write_text(text, encoding="utf-8")
+            self._place(path, f"{name}.json")
+        return name
+
+    def document(self, name: str) -> Any:
+        """Read `NAME.json`."""
+        path = self._fetched(f"{name}.json")
+        try:
+            return None if path is None else io.read_json(path)
+        except IntegrityError:
+            return None
+
+    def write_frame(self, frame: pl.DataFrame) -> str:
+        """Write `HASH.parquet`."""
+        return self.write_part(TablePiece(frame, None)).hash
+
+    def write_part(self, piece: TablePiece) -> Part:
+        """Write `HASH.parquet`."""
+        with self._scratch() as path:
+            part, _ = write_part(piece, path)
+            self._place(path, f"{part.hash}.parquet")
+        return part
+
+    def file(self, hash_: str) -> Path | None:
+        """The path of `HASH.parquet`."""
+        path = self._fetched(f"{hash_}.parquet")
+        return path if path is not None and io.hash_file(path) == hash_ else None
+
+    def clear(self) -> None:
+        """Delete the folder."""
+        if self._folder.is_dir():
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+    @contextmanager
+    def _scratch(self) -> Iterator[Path]:
+        """A path to write to, which is gone once the block ends."""
+        path = self._folder / f".{uuid.uuid4().hex}"
+        with io.storage_errors(path):
+            self._folder.mkdir(parents=True, exist_ok=True)
+            try:
+                yield path
+            finally:
+                path.unlink(missing_ok=True)
+
+    def _place(self, path: Path, name: str) -> None:
+        """Give a written file its name, in place of one that has it."""
+        path.replace(self._folder / name)
+
+    def _fetched(self, name: str) -> Path | None:
+        """The path of a file; None where there is none."""
+        path = self._folder / name
+        return path if path.is_file() else None

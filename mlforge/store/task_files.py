@@ -1,0 +1,45 @@
+"""Files of a build's tasks: what they share, and the parts and results that they leave until the build publishes them."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from mlforge.core.manifest import Part
+from mlforge.store.transaction import TablePiece
+
+
+class TaskFiles(ABC):
+    """The files that the tasks of one feature's builds share, in the store that all their processes reach.
+
+    Each file appears whole or not at all, and is named after what it holds: two processes that run the same task write
+    the same files. They may be deleted between builds.
+    """
+
+    @abstractmethod
+    def write_document(self, document: Mapping[str, Any], name: str | None = None) -> str:
+        """Keep a JSON document under a name, by default the hash of its text; returns the name."""
+
+    @abstractmethod
+    def document(self, name: str) -> Any:
+        """The document of that name; None where there is none, or it is damaged."""
+
+    @abstractmethod
+    def write_frame(self, frame: pl.DataFrame) -> str:
+        """Keep a frame; returns the hash of its file."""
+
+    @abstractmethod
+    def write_part(self, piece: TablePiece) -> Part:
+        """Keep rows as the file that a table has of them; returns the part, which has no name yet."""
+
+    @abstractmethod
+    def file(self, hash_: str) -> Path | None:
+        """A file on this machine with the bytes of that hash; None where there is none, or it is damaged."""
+
+    @abstractmethod
+    def clear(self) -> None:
+        """Delete everything; call with the feature's lock held."""

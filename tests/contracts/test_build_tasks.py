@@ -1,0 +1,277 @@
+"""A full build by tasks: JSON in and out, in any order, lost and run again, and the same bytes as at home."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mlforge import cli
+from mlforge.build.result import BuildResult, Options
+from mlforge.build.rows import Layout
+from mlforge.build.runner import RunHere, Runner
+from mlforge.build.tasks import BuildTask, TaskResult
+from mlforge.core.aggregations import AGGREGATIONS
+from mlforge.errors import (
+    DefinitionError,
+    IntegrityError,
+    RunnerUnavailable,
+    TaskRefused,
+    UnsupportedStore,
+)
+from mlforge.metrics import Rolling, ToDate
+from mlforge.store import LocalStore, Store
+from tests.support.projects import Project, rows
+from tests.support.scattered import Scattered, TaskKilledError
+
+TINY = Options(layout=Layout(part_rows=7, chunk_rows=12))
+NAMES = list(AGGREGATIONS)
+SHAPES: dict[str, dict[str, Any]] = {
+    "continuous": {"metrics": [Rolling(["12h", "2d"], {"amount": NAMES}, closed="left")]},
+    "over all time": {
+        "metrics": [
+            Rolling("all", {"amount": ["sum", "count", "mean", "std", "min"]}),
+            Rolling("1d", {"amount": "median"}),
+        ]
+    },
+    "aligned": {
+        "metrics": [Rolling("2d", {"amount": "sum"}), ToDate("1w", {"amount": "mean"})],
+        "interval": "6h",
+    },
+    "without metrics": {"metrics": []},
+    "without keys": {"metrics": [Rolling("1d", {"amount": ["sum", "last"]})], "keys": []},
+}
+
+
+def history(project: Project) -> None:
+    """Three users' uneven amounts over forty days, a file every five days, so that sums round."""
+    for number in range(8):
+        days = [number * 5 + n / 5 for n in range(25)]
+        events = (
+            (n % 3, day, math.exp(math.sin(n * number + 1) * 9) / 7) for n, day in enumerate(days)
+        )
+        project.drop(f"days{number}", rows(*events))
+
+
+def by_tasks(project: Project, store: LocalStore, runner: Scattered, **shape: Any) -> BuildResult:
+    """A build whose tasks are run by two other processes' definitions."""
+    options: Any = {"runner": runner, "distribute_above": 0}
+    feature = project.define(**shape)
+    runner.executors = [
+        project.on(LocalStore(store.path)).definitions(feature, **options).run_task for _ in "ab"
+    ]
+    return project.on(store).definitions(feature, **options).refresh("spend", options=TINY)
+
+
+def files_of(store: LocalStore) -> list[tuple[str, str]]:
+    return [(part.file, part.hash) for part in store.read_metadata("spend").parts]
+
+
+@pytest.mark.parametrize("engine", ["polars", pytest.param("duckdb", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_tasks_in_any_order_give_the_bytes_of_a_build_by_one_process(
+    tmp_path: Path, shape: str, engine: str
+) -> None:
+    project = Project(tmp_path, engine)
+    history(project)
+    alone, shared = LocalStore(tmp_path / "alone"), LocalStore(tmp_path / "shared")
+    home = (
+        project.on(alone)
+        .definitions(project.define(**SHAPES[shape]))
+        .refresh("spend", options=TINY)
+    )
+
+    runner = Scattered(seed=len(shape))
+    away = by_tasks(project, shared, runner, **SHAPES[shape])
+
+    assert len(runner.tasks) == len(home.tasks) > 3
+    assert away.tasks == home.tasks
+    assert away.manifest is not None
+    assert files_of(shared) == files_of(alone)
+    assert away.manifest.content_hash == alone.read_metadata("spend").content_hash
+    assert any(task.carried for task in runner.tasks) == (shape == "over all time")
+    assert not (shared.path / "spend" / ".tasks").exists()
+
+
+def test_a_build_whose_process_was_lost_takes_up_the_parts_that_are_there(tmp_path: Path) -> None:
+    project = Project(tmp_path)
+    history(project)
+    store, folder = LocalStore(tmp_path / "shared"), tmp_path / "shared" / "spend" / ".tasks"
+    dying = Scattered(seed=1)
+    dying.most = 3
+    with pytest.raises(TaskKilledError):
+        by_tasks(project, store, dying)
+    done = [task.id for task in dying.tasks if (folder / f"{task.id}.json").exists()]
+    assert len(done) == 3
+    assert store.versions("spend") == []
+
+    evaluated: list[str] = []
+    again = Scattered(seed=2)
+    again.one = lambda task: _watched(again, task, folder, evaluated)  # type: ignore[method-assign]
+    by_tasks(project, LocalStore(store.path), again)
+
+    assert sorted(evaluated) == sorted({task.id for task in again.tasks} - set(done))
+    project.build()
+    assert files_of(store) == files_of(_with_tiny_parts(project, tmp_path))
+
+
+def _watched(runner: Scattered, task: BuildTask, folder: Path, evaluated: list[str]) -> TaskResult:
+    if not (folder / f"{task.id}.json").exists():
+        evaluated.append(task.id)
+    written = {path: path.stat().st_mtime_ns for path in folder.glob("*.parquet")}
+    result = Scattered.one(runner, task)
+    assert {path: path.stat().st_mtime_ns for path in written} == written or task.id in evaluated
+    return result
+
+
+def _with_tiny_parts(project: Project, root: Path) -> LocalStore:
+    store = LocalStore(root / "alone")
+    project.on(store).definitions().refresh("spend", options=TINY)
+    return store
+
+
+@pytest.mark.parametrize("damage", ["cut short", "gone", "no result"])
+def test_a_part_that_is_damaged_before_the_build_takes_it_is_made_again(
+    tmp_path: Path, damage: str
+) -> None:
+    project = Project(tmp_path)
+    history(project)
+    store = LocalStore(tmp_path / "shared")
+
+    class Damaging(Scattered):
+        def run(self, tasks: Sequence[BuildTask], here: RunHere) -> Iterable[TaskResult]:
+            results = list(super().run(tasks, here))
+            folder = store.path / "spend" / ".tasks"
+            file = folder / f"{results[1].parts[0].hash}.parquet"
+            if damage == "cut short":
+                file.write_bytes(file.read_bytes()[:-9])
+            else:
+                file.unlink()
+            if damage == "no result":
+                (folder / f"{tasks[1].id}.json").write_text("{")
+            return results
+
+    by_tasks(project, store, Damaging())
+
+    assert files_of(store) == files_of(_with_tiny_parts(project, tmp_path))
+
+
+def test_a_task_is_refused_by_other_definitions_other_releases_and_what_is_no_task(
+    tmp_path: Path,
+) -> None:
+    project = Project(tmp_path)
+    history(project)
+    runner = Scattered()
+    by_tasks(project, LocalStore(tmp_path / "shared"), runner)
+    task = runner.tasks[0]
+    [run, _] = runner.executors
+
+    with pytest.raises(TaskRefused, match="deploy the same definitions"):
+        project.definitions(project.define(metrics=[])).run_task(task.to_json())
+    other = replace(task, releases={**task.releases, "polars": "1.0.0"})
+    with pytest.raises(TaskRefused, match=r"the task is of polars 1\.0\.0"):
+        run(other.to_json())
+    for text in ("[", "{}", '{"feature": "spend", "code": "import os"}'):
+        with pytest.raises(TaskRefused, match="no task of mlforge"):
+            run(text)
+    with pytest.raises(IntegrityError):
+        run(task.to_json())  # what it names is gone since the version was published
+
+
+class Nobody(Runner):
+    name = "nobody"
+
+    def run(self, tasks: Sequence[BuildTask], here: RunHere) -> Iterable[TaskResult]:
+        raise RunnerUnavailable("nobody is there")
+
+
+def test_where_nobody_is_there_a_build_fails_or_goes_on_alone_as_it_was_told(
+    tmp_path: Path,
+) -> None:
+    project = Project(tmp_path)
+    history(project)
+    with pytest.raises(RunnerUnavailable, match="nobody is there"):
+        project.definitions(runner=Nobody(), distribute_above=0).refresh("spend", options=TINY)
+    result = project.definitions(runner=Nobody(), distribute_above=0, fallback="local").refresh(
+        "spend", options=TINY
+    )
+
+    assert result.version == "1.0.0"
+    assert files_of(project.store) == files_of(_with_tiny_parts(project, tmp_path))  # type: ignore[arg-type]
+
+
+class Placeless(LocalStore):
+    """A store with no place for tasks."""
+
+    task_files = Store.task_files  # type: ignore[assignment]
+
+
+def test_a_store_without_a_place_for_tasks_refuses_them_or_is_built_alone(tmp_path: Path) -> None:
+    project = Project(tmp_path)
+    history(project)
+    project.store = Placeless(tmp_path / "placeless")
+    options: Any = {"runner": Scattered(), "distribute_above": 0}
+    with pytest.raises(UnsupportedStore, match="runner='local'"):
+        project.definitions(**options).refresh("spend", options=TINY)
+
+    assert project.definitions(fallback="local", **options).refresh("spend").rows == 200
+
+
+def test_a_build_of_no_more_events_than_the_bound_is_not_shared(tmp_path: Path) -> None:
+    project = Project(tmp_path)
+    history(project)
+
+    assert project.definitions(runner=Nobody(), distribute_above=200).refresh("spend").rows == 200
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"runner": "spork"}, "Definitions: runner"),
+        ({"distribute_above": -1}, "below 0"),
+        ({"fallback": "cloud"}, "Definitions: fallback"),
+    ],
+)
+def test_settings_of_a_runner_are_checked(tmp_path: Path, options: Any, message: str) -> None:
+    with pytest.raises(DefinitionError, match=message):
+        Project(tmp_path).definitions(**options)
+
+
+def test_a_plan_shows_the_tasks_of_a_full_build_and_none_of_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    project = Project(tmp_path)
+    history(project)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("mlforge.build.full.rows_at_once", lambda spec: 50)
+    (tmp_path / "definitions.py").write_text(
+        "from mlforge import Definitions, feature\n"
+        "from mlforge.store import LocalStore\n"
+        "from mlforge.metrics import Rolling\n"
+        "@feature(keys=['user_id'], source='events', timestamp='at', name='spend',\n"
+        "         metrics=[Rolling('2d', {'amount': 'sum'})])\n"
+        "def spend(df):\n    return df.select('user_id', 'at', 'amount')\n"
+        "definitions = Definitions(store=LocalStore('store'), features=[spend])\n"
+    )
+
+    assert cli.main(["plan", "--tasks", "--json"]) == 0
+    tasks = json.loads(capsys.readouterr().out)["tasks"]["spend"]
+    assert cli.main(["plan", "--tasks"]) == 0
+    shown = capsys.readouterr().out
+
+    assert len(tasks) == 4
+    assert sum(task["rows"] for task in tasks) == 200
+    assert (tasks[0]["start"], tasks[-1]["end"]) == (None, None)
+    assert [task["end"] is None for task in tasks] == [False, False, False, True]
+    assert all(task["bytes"] > 0 and task["events"] >= task["rows"] for task in tasks)
+    assert "2 of 4" in shown
+    assert cli.main(["build"]) == 0
+    project.drop("later", rows((1, 41, 1.0)))
+    capsys.readouterr()
+    assert cli.main(["plan", "--tasks", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["tasks"] == {"spend": []}
