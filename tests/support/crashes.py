@@ -22,11 +22,13 @@ from mlforge.build.rows import Layout
 from mlforge.core import clock, failpoints
 from mlforge.core.lock import Lock
 from mlforge.core.values import Version, to_us
+from mlforge.maintenance.exporting import export
 from mlforge.maintenance.operations import prune, rollback, tidy
 from mlforge.maintenance.retention import Retention
 from mlforge.online import RedisStore
 from mlforge.registry.forgetting import entities_of, forget
 from mlforge.store import LocalStore
+from mlforge.store.lakehouse.targets import target_at
 from mlforge.store.local.packs import Packing
 from tests.support.kernels import forced
 from tests.support.projects import Project, at
@@ -168,7 +170,13 @@ def forget_user(root: Path, url: str, prefix: str) -> None:
         forget(shop, entities_of(shop.store, ["user_id=1"]))
 
 
+def export_versions(root: Path, kind: str, folder: str) -> None:
+    """Write all versions to a table."""
+    export(LocalStore(root / "store"), "spend", target_at(kind, folder))
+
+
 JOBS: dict[str, Callable[..., None]] = {
+    "export": export_versions,
     "build": build,
     "build tiled": build_tiled,
     "push": push,

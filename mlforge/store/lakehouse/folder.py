@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from mlforge.core.disk import sync
@@ -14,7 +15,7 @@ from mlforge.store.objects.bucket import Bucket
 from mlforge.store.objects.objects import ConditionFailed
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Folder:
     """The files below an address such as `/data/events` or `s3://bucket/events`. Raises StoreError where no answer comes."""
 
@@ -28,27 +29,27 @@ class Folder:
                     return self._path(path).read_bytes()
                 except FileNotFoundError:
                     return None
-        blob = Bucket(self.address).read(path)
+        blob = self._bucket.read(path)
         return None if blob is None else blob.data
 
     def has(self, path: str) -> bool:
         """Whether a file is there."""
         if self._is_local:
             return self._path(path).is_file()
-        return Bucket(self.address).look(path) is not None
+        return self._bucket.look(path) is not None
 
     def names(self, folder: str) -> list[str]:
         """The names of the files in a folder of it, sorted; none where there is no such folder."""
         if self._is_local:
             there = self._path(folder)
             return sorted(each.name for each in there.iterdir()) if there.is_dir() else []
-        keys = (entry.key for entry in Bucket(self.address).entries(folder))
+        keys = (entry.key for entry in self._bucket.entries(folder))
         return sorted(key.rpartition("/")[2] for key in keys)
 
     def write(self, path: str, data: bytes) -> None:
         """Write a file, or write it over, whole or not at all."""
         if not self._is_local:
-            Bucket(self.address).put(path, data)
+            self._bucket.put(path, data)
             return
         place = self._made(path)
         with io.replacing(place) as temporary:
@@ -58,7 +59,7 @@ class Folder:
         """Write a file that is not there yet, whole or not at all; returns False where there is one already."""
         if not self._is_local:
             try:
-                Bucket(self.address).create(path, data)
+                self._bucket.create(path, data)
             except ConditionFailed:
                 return False
             return True
@@ -75,6 +76,10 @@ class Folder:
                 temporary.unlink(missing_ok=True)
             sync(place.parent)
         return True
+
+    @cached_property
+    def _bucket(self) -> Bucket:
+        return Bucket(self.address)
 
     @property
     def _is_local(self) -> bool:

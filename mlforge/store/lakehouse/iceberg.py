@@ -105,13 +105,17 @@ def _table(source: str, address: str) -> Any:
     from pyiceberg.exceptions import NoSuchTableError
     from pyiceberg.table import StaticTable
 
+    from mlforge.store.lakehouse.iceberg_io import properties_of
+
     if named := NAMED.fullmatch(address):
         try:
             return load_catalog(named[1]).load_table(named[2])
         except NoSuchTableError:
             return None
     document = address if address.endswith(".metadata.json") else _document(source, address)
-    return None if document is None else StaticTable.from_metadata(document)
+    return (
+        None if document is None else StaticTable.from_metadata(document, properties_of(document))
+    )
 
 
 def _document(source: str, address: str) -> str | None:

@@ -41,6 +41,8 @@ class IcebergTarget(Target):
         """The files of the newest snapshot, and the notes of the newest one that has any."""
         from pyiceberg.table import StaticTable
 
+        from mlforge.store.lakehouse.iceberg_io import properties_of
+
         numbers = map(_DOCUMENT.fullmatch, self._folder.names(METADATA))
         self._number = max((int(each[1]) for each in numbers if each), default=0)
         self._table, self._files, self._change = None, {}, None
@@ -52,7 +54,7 @@ class IcebergTarget(Target):
             return None
         self._hint()
         document = f"{self._folder.address}/{METADATA}/v{self._number}.metadata.json"
-        self._table = table = StaticTable.from_metadata(document)
+        self._table = table = StaticTable.from_metadata(document, properties_of(document))
         if table.current_snapshot():
             tasks = table.scan().plan_files()
             self._files = {self._name(task.file.file_path): task.file for task in tasks}
@@ -183,13 +185,15 @@ def _new_table(folder: Folder, schema: pa.Schema, commit: Any) -> Any:
     from pyiceberg.table.metadata import new_table_metadata
     from pyiceberg.table.sorting import UNSORTED_SORT_ORDER
 
+    from mlforge.store.lakehouse.iceberg_io import properties_of
+
     metadata = new_table_metadata(
         schema=Catalog._convert_schema_if_needed(schema),
         partition_spec=UNPARTITIONED_PARTITION_SPEC,
         sort_order=UNSORTED_SORT_ORDER,
         location=folder.address,
     )
-    io = load_file_io(location=folder.address)
+    io = load_file_io(properties_of(folder.address), folder.address)
     name = folder.address.rpartition("/")[2]
     return Table((name,), metadata, "", io, _catalog(folder, commit))
 
