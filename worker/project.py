@@ -10,19 +10,16 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from redis import Redis
-from redis.backoff import ExponentialBackoff
-from redis.exceptions import AuthenticationError, RedisError, ResponseError
-from redis.retry import Retry
+from redis.exceptions import ResponseError
 
 from mlforge.core import clock
 from mlforge.core.values import SECOND_US
 from mlforge.definitions.environment import PROFILE, redis_url
 from mlforge.definitions.running import serve_at
-from mlforge.errors import MlforgeError, OnlineRefused, OnlineUnavailable
-from mlforge.online.addresses import single_urls, told_cluster
+from mlforge.errors import MlforgeError
+from worker.connection import connect
 from worker.state.counters import Counts
 from worker.state.event_log import EventLog
 from worker.state.presence import Presence
@@ -267,61 +264,6 @@ class Project:
         return f"mlforge-work:{self.scope}:owned"
 
 
-def connect(url: str) -> Redis:
-    """A client of a server that has answered once; a server that refuses only writes is accepted.
-
-    Raises OnlineUnavailable where no server answers, OnlineRefused where it refuses the connection, or is a cluster's.
-    """
-    if told_cluster(url)[1] or len(single_urls(url)) > 1:
-        raise OnlineRefused(_no_cluster(url))
-    try:
-        client = Redis.from_url(url, socket_connect_timeout=5, retry=patience())
-        client.ping()
-        if _is_in_cluster(client):
-            raise OnlineRefused(_no_cluster(url))
-    except (ResponseError, AuthenticationError) as error:
-        if str(error).startswith(_READ_ONLY):
-            return client
-        raise OnlineRefused(
-            f"the Redis at {hide_password(url)} answers, and refuses: {error}"
-        ) from error
-    except (RedisError, ValueError) as error:
-        raise OnlineUnavailable(
-            f"no Redis answers at {hide_password(url)} ({error}); start one there, correct "
-            "REDIS_URL, or unset it and run `mlforge up`"
-        ) from error
-    return client
-
-
-def _is_in_cluster(client: Redis) -> bool:
-    try:
-        facts: Any = client.info("cluster")
-    except ResponseError:  # a user without the right to ask
-        return False
-    return bool(facts.get("cluster_enabled"))
-
-
-def _no_cluster(url: str) -> str:
-    return (
-        f"the Redis at {hide_password(url)} is a cluster, and the queue of the workers needs a server that is none: name one in "
-        "REDIS_URL, or let `mlforge up` start one, and give the cluster to the definitions, as in "
-        "Definitions(online_store='redis://host1,host2?cluster=true')"
-    )
-
-
-def patience() -> Retry:
-    """How an unanswered call is repeated: for a second or so; then its caller decides."""
-    return Retry(ExponentialBackoff(cap=0.5, base=0.02), 5)
-
-
-def hide_password(url: str) -> str:
-    """The URL as it may be shown."""
-    parts = urlsplit(url)
-    if parts.password is None:
-        return url
-    return url.replace(f":{parts.password}@", ":***@", 1)
-
-
 def scope_of(definitions: Definitions) -> str:
     """The scope of a project, which is part of all its key names on a server: its store's id.
 
@@ -362,8 +304,6 @@ def _current_key(scope: str) -> str:
     return f"mlforge-work:{scope}:definitions"
 
 
-_READ_ONLY = ("MISCONF", "NOREPLICAS", "OOM", "READONLY")
-"""Answers of a server that can be read all the same: `mlforge status` shows what it holds, and warns."""
 _OWNERS_BEFORE = "mlforge-work:owners"
 
 # The value is the hash and, in microseconds, since when it decides: that only rises. A key of another type is

@@ -35,7 +35,7 @@ from mlforge.testing.online_contract import OnlineStoreContract
 from mlforge.testing.online_values import NEW, NOON, OLD, books, entities, frame, push
 from tests.support.servers import free_port, running
 from tests.support.workers import eventually
-from worker.project import connect
+from worker.connection import connect
 
 
 @pytest.fixture

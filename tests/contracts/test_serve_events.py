@@ -17,7 +17,8 @@ from mlforge.online import RedisStore
 from mlforge.serve import events
 from mlforge.serve.app import App
 from tests.support.projects import Project
-from worker.project import connect, scope_of
+from worker.connection import connect
+from worker.project import scope_of
 from worker.service.live import open_live
 from worker.state.event_log import EventLog
 

@@ -17,8 +17,8 @@ from rq.exceptions import StopRequested
 from rq.worker.base import WorkerStatus
 
 from tests.support.workers import Shop, eventually, purchases, write
+from worker.connection import connect
 from worker.ending import answers, start_anew
-from worker.project import connect
 from worker.queue import ForgeSimpleWorker
 from worker.service.embedded_redis import EmbeddedServer
 

@@ -17,7 +17,7 @@ from tests.support.workers import (  # noqa: F401 - fixtures
     server,
     write,
 )
-from worker.project import connect
+from worker.connection import connect
 from worker.service.embedded_redis import EmbeddedServer
 
 pytestmark = pytest.mark.slow

@@ -261,7 +261,8 @@ def test_the_watcher_reports_and_status_says_when_it_does_not(shop: Shop) -> Non
 def test_a_worker_that_ends_without_being_asked_says_so_by_its_exit_code(shop: Shop) -> None:  # noqa: F811
     broken = (
         "from worker.queue import ForgeSimpleWorker as Kind\n"
-        "from worker.project import Settings, connect\n"
+        "from worker.connection import connect\n"
+        "from worker.project import Settings\n"
         "def fault(self, *a, **o): raise {fault}\n"
         "from rq.exceptions import StopRequested\n"
         "Kind.dequeue_job_and_maintain_ttl = fault\n"

@@ -24,6 +24,7 @@ from rq.worker.base import BaseWorker, WorkerStatus
 from mlforge.core.failpoints import reach
 from mlforge.errors import MissingExtra, MlforgeError
 from worker import logs, project
+from worker.connection import patience
 from worker.ending import Ending, start_anew
 from worker.project import JOB_TIMEOUT, Project, Settings
 from worker.queue.intake import ForgeJob, ForgeQueue, queue_named
@@ -95,7 +96,7 @@ class Forge(BaseWorker):
             "queue_class": ForgeQueue,
         }
         options["default_result_ttl"] = RESULT_TTL_S
-        connection.set_retry(project.patience())
+        connection.set_retry(patience())
         self._project: Project | None = None
         self._opened_at = time.monotonic()
         self._had_say = False

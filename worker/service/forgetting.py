@@ -7,7 +7,8 @@ from contextlib import closing
 
 from mlforge.core.forgotten import Entity
 from mlforge.definitions.registry import Definitions
-from worker.project import connect, scope_of
+from worker.connection import connect
+from worker.project import scope_of
 from worker.state.event_log import EventLog
 
 

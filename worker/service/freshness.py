@@ -29,7 +29,8 @@ def freshness(
     try:
         from redis.exceptions import RedisError
 
-        from worker.project import connect, scope_of
+        from worker.connection import connect
+        from worker.project import scope_of
         from worker.state.event_log import EventLog
     except ModuleNotFoundError:  # without the extra there was no worker
         return None

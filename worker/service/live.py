@@ -12,9 +12,10 @@ from redis.exceptions import RedisError
 from mlforge.definitions.registry import Definitions
 from mlforge.errors import OnlineUnavailable
 from mlforge.serve.live import Happening, Live
+from worker.connection import connect
 from worker.monitor.ignored_files import with_ignored_files
 from worker.monitor.status import gather
-from worker.project import Project, Settings, connect, fingerprint, scope_of
+from worker.project import Project, Settings, fingerprint, scope_of
 from worker.service.wait import ask, leave_quarantine
 from worker.state.event_log import Entry
 

@@ -143,7 +143,8 @@ def watch(args: argparse.Namespace) -> int:
 
 def worker(args: argparse.Namespace) -> int:
     """Run one worker: `rq worker` with the right class, serializer and intervals."""
-    from worker.project import Settings, connect
+    from worker.connection import connect
+    from worker.project import Settings
     from worker.queue import ForgeSimpleWorker, ForgeWorker
 
     name_definitions(args)

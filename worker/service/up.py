@@ -23,8 +23,9 @@ from mlforge.definitions.environment import PROFILE, REDIS_URL
 from mlforge.definitions.running import FOLDER, NOTE, project_folder, read_note
 from mlforge.errors import MissingExtra, MlforgeError
 from worker.child_process import bound_to_parent
+from worker.connection import hide_password
 from worker.ending import set_from_handler
-from worker.project import DEFINITIONS, Project, Settings, hide_password
+from worker.project import DEFINITIONS, Project, Settings
 from worker.service.embedded_redis import EmbeddedServer
 from worker.service.log_file import LogFile
 from worker.service.process import Beside

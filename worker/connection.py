@@ -1,0 +1,72 @@
+"""The connection to the server at REDIS_URL, which has the work queue, the leases and the event log."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import urlsplit
+
+from redis import Redis
+from redis.backoff import ExponentialBackoff
+from redis.exceptions import AuthenticationError, RedisError, ResponseError
+from redis.retry import Retry
+
+from mlforge.errors import OnlineRefused, OnlineUnavailable
+from mlforge.online.addresses import single_urls, told_cluster
+
+_READ_ONLY = ("MISCONF", "NOREPLICAS", "OOM", "READONLY")
+"""Answers of a server that can be read all the same: `mlforge status` shows what it holds, and warns."""
+
+
+def connect(url: str) -> Redis:
+    """A client of a server that has answered once; a server that refuses only writes is accepted.
+
+    Raises OnlineUnavailable where no server answers, OnlineRefused where it refuses the connection, or is a cluster's.
+    """
+    if told_cluster(url)[1] or len(single_urls(url)) > 1:
+        raise OnlineRefused(_no_cluster(url))
+    try:
+        client = Redis.from_url(url, socket_connect_timeout=5, retry=patience())
+        client.ping()
+        if _is_in_cluster(client):
+            raise OnlineRefused(_no_cluster(url))
+    except (ResponseError, AuthenticationError) as error:
+        if str(error).startswith(_READ_ONLY):
+            return client
+        raise OnlineRefused(
+            f"the Redis at {hide_password(url)} answers, and refuses: {error}"
+        ) from error
+    except (RedisError, ValueError) as error:
+        raise OnlineUnavailable(
+            f"no Redis answers at {hide_password(url)} ({error}); start one there, correct "
+            "REDIS_URL, or unset it and run `mlforge up`"
+        ) from error
+    return client
+
+
+def _is_in_cluster(client: Redis) -> bool:
+    try:
+        facts: Any = client.info("cluster")
+    except ResponseError:  # a user without the right to ask
+        return False
+    return bool(facts.get("cluster_enabled"))
+
+
+def _no_cluster(url: str) -> str:
+    return (
+        f"the Redis at {hide_password(url)} is a cluster, and the queue of the workers needs a server that is none: name one in "
+        "REDIS_URL, or let `mlforge up` start one, and give the cluster to the definitions, as in "
+        "Definitions(online_store='redis://host1,host2?cluster=true')"
+    )
+
+
+def patience() -> Retry:
+    """How an unanswered call is repeated: for a second or so; then its caller decides."""
+    return Retry(ExponentialBackoff(cap=0.5, base=0.02), 5)
+
+
+def hide_password(url: str) -> str:
+    """The URL as it may be shown."""
+    parts = urlsplit(url)
+    if parts.password is None:
+        return url
+    return url.replace(f":{parts.password}@", ":***@", 1)
