@@ -101,7 +101,8 @@ def events_of(
     """The events of a version, or of some of its partials."""
     chosen = manifest.partials if partials is None else partials
     where = partial(store.plan_files, manifest.name)
-    return Events(manifest.spec, manifest.events, tuple(chosen), where, store)
+    fetches = store.fetches_files
+    return Events(manifest.spec, manifest.events, tuple(chosen), where, store, fetches=fetches)
 
 
 def cache_tiles(store: Store, manifest: Manifest, diff: EventDiff | None) -> None:

@@ -80,6 +80,11 @@ class Draft(Store):
         places |= dict(zip(stored, self._store.locate(name, stored), strict=True))
         return [places[hash_] for hash_ in chosen]
 
+    @property
+    def fetches_files(self) -> bool:
+        """Whether the store's files are fetched."""
+        return self._store.fetches_files
+
     def plan_files(self, name: str, partials: Sequence[Partial]) -> Sequence[FileScanTask]:
         """Scan tasks of both stores."""
         new = self._scratch.partials(name)

@@ -13,6 +13,11 @@ from mlforge.store.file_tasks import FileScanTask, PartialLocation, PartialWrite
 class PartialStorage(ABC):
     """The methods of a store that keep partials, and tiles as a cache of what was computed from them."""
 
+    @property
+    def fetches_files(self) -> bool:
+        """Whether files are fetched from elsewhere to be planned, so that readers plan none that they need not read."""
+        return False
+
     @abstractmethod
     def locate(self, name: str, hashes: Iterable[str]) -> list[PartialLocation]:
         """The location of each partial, in the order of the hashes; a partial not yet stored gets its future location."""

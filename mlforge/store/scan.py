@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from itertools import pairwise
 from typing import Self
@@ -27,13 +27,15 @@ from mlforge.store.file_tasks import FileScanTask
 class EventScan:
     """A scan of a version's events: its partials, their common schema, and the feature's spec.
 
-    `where` plans scan tasks for partials; it is called at the first read.
+    `where` plans scan tasks for partials; it is called at the first read, for all of them: or, where it `fetches` their files,
+    at each, for those alone that hold an event in the range.
     """
 
     spec: FeatureSpec
     schema: Schema
     partials: tuple[Partial, ...]
     where: Callable[[Sequence[Partial]], Sequence[FileScanTask]]
+    fetches: bool = field(default=False, kw_only=True)
 
     def within(self, times: TimeRange | None) -> Self:
         """Only the partials that hold an event in the range."""
@@ -45,6 +47,8 @@ class EventScan:
 
     def rows_within(self, times: TimeRange | None) -> int:
         """How many rows of files are read for the range, at most."""
+        if self.fetches:
+            return sum([partial.rows for partial in self.within(times).partials])
         return sum([task.rows for task in self.tasks_within(times)])
 
     @cached_property
@@ -54,9 +58,12 @@ class EventScan:
 
     def tasks_within(self, times: TimeRange | None) -> Sequence[FileScanTask]:
         """Scan tasks for a range of time."""
-        return (
-            self.tasks if times is None else [task for task in self.tasks if task.overlaps(times)]
-        )
+        if times is None:
+            return self.tasks
+        if not self.fetches:
+            return [task for task in self.tasks if task.overlaps(times)]
+        held = self.within(times).partials
+        return self.where(held) if held else ()
 
     def scan(
         self,
@@ -124,4 +131,6 @@ def event_scan(
     """The scan of a version's events, or of some of its partials."""
     chosen = manifest.partials if partials is None else partials
     where = partial(store.plan_files, manifest.name)
-    return EventScan(manifest.spec, manifest.events, tuple(chosen), where)
+    return EventScan(
+        manifest.spec, manifest.events, tuple(chosen), where, fetches=store.fetches_files
+    )

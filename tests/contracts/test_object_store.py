@@ -14,6 +14,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from mlforge import get_training_data, training_set
 from mlforge.core.values import Version
 from mlforge.errors import (
     DefinitionError,
@@ -30,7 +31,7 @@ from mlforge.store.objects.objects import ConditionFailed
 from mlforge.testing.store_contract import StoreContract
 from mlforge.testing.store_values import FIRST, SECOND, THIRD, events, publish, version_of
 from tests.support.objects import MemoryObjects, lost_answer
-from tests.support.projects import Project, rows
+from tests.support.projects import Project, at, rows
 
 URL = "s3://memory/store"
 
@@ -112,6 +113,61 @@ def test_a_drop_costs_few_requests_in_few_rounds_and_none_that_grows_with_the_fi
     objects.requests.clear()
     assert definitions.refresh("spend").reason == "unchanged"
     assert len(objects.requests) <= 2, objects.requests
+
+
+def fetched(store: ObjectStore) -> int:
+    """How many bytes a machine has read."""
+    objects = store._objects
+    assert isinstance(objects, MemoryObjects)
+    read = [key for deed, key, *_ in objects.requests if deed in ("read", "download")]
+    return sum(len(objects.stored[key][0]) for key in read if key in objects.stored)
+
+
+@pytest.fixture
+def month(objects: MemoryObjects, store: ObjectStore, tmp_path: Path) -> Project:
+    """A store of forty days' drops, a file each."""
+    project = Project(tmp_path)
+    project.store = store
+    for day in range(40):
+        project.drop(str(day), rows(*((n % 50, day + n / 500, float(n)) for n in range(500))))
+    project.build()
+    return project
+
+
+@pytest.mark.parametrize("engine", ["polars", "duckdb"])
+@pytest.mark.parametrize(("first", "last"), [(30, 35), (10, 12), (0, 40)])
+def test_a_training_set_on_an_empty_cache_fetches_little_more_than_it_needs(
+    month, objects, store, tmp_path, engine, first, last
+):
+    points = 2_000
+    spine = pl.DataFrame(
+        {
+            "user_id": [n % 50 for n in range(points)],
+            "at": [at(first + (last - first) * n / points) for n in range(points)],
+        }
+    )
+    seen = [p for p in store.resolve("spend").partials if p.times is not None]
+    start, end = (int(at(day).timestamp() * 1e6) for day in (first - 7, last))
+    seen = [p for p in seen if p.times and p.times.start <= end and start <= p.times.end]
+    needed = sum(len(objects.stored[f"spend/_partials/{p.hash}.parquet"][0]) for p in seen)
+    for name in ("values", "set"):
+        machine = elsewhere(store, name)
+        if name == "values":
+            got = get_training_data(spine, ["spend"], store=machine, engine=engine)
+        else:
+            got = training_set(spine, ["spend"], machine, tmp_path / "out", engine=engine).scan()
+            got = got.collect()
+        assert got.equals(get_training_data(spine, ["spend"], store=store, engine=engine))
+        assert fetched(machine) <= 1.5 * needed
+
+
+def test_a_drop_on_an_empty_cache_fetches_what_its_rows_depend_on(month, objects, store):
+    machine = elsewhere(store)
+    month.drop("new", rows((1, 39.5, 1.0)))
+    assert month.on(machine).build().version == "1.0.1"
+    partials = sum(len(blob[0]) for key, blob in objects.stored.items() if "/_partials/" in key)
+    assert fetched(machine) < partials / 2
+    assert verify(elsewhere(store, "third"), ["spend"]) == []
 
 
 # Answers that are lost, and processes that end

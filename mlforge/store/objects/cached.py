@@ -39,6 +39,11 @@ class CachedStore(Store):
     _caches: dict[tuple[str, str], FeatureCache]
     _grace_us: int
 
+    @property
+    def fetches_files(self) -> bool:
+        """Whether files are fetched: from the bucket, unless they are at hand."""
+        return True
+
     def locate(self, name: str, hashes: Iterable[str]) -> list[PartialLocation]:
         """Files of the cache, to which the partials are fetched."""
         chosen, cache = list(hashes), self._files(name)
