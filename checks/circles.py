@@ -6,13 +6,12 @@ annotations alone (`if TYPE_CHECKING`) does not: nothing runs along it. Exit cod
 
 from __future__ import annotations
 
-import ast
 import sys
 from collections import deque
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
-from checks.packages import ROOT, Graph, imported
+from checks.packages import ROOT, Graph, imported, parsed
 
 FOLDERS = ("mlforge", "worker")
 
@@ -26,7 +25,7 @@ def imports(root: Path = ROOT) -> Graph:
     }
     graph = {}
     for name, path in paths.items():
-        names = imported(ast.parse(path.read_text(encoding="utf-8")))
+        names = imported(parsed(path))
         graph[name] = frozenset(_modules(names, paths.keys())) - {name}
     return graph
 

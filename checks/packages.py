@@ -30,10 +30,16 @@ def imports(root: Path = ROOT) -> Graph:
             if package is None:
                 continue
             graph.setdefault(package, set())
-            names = imported(ast.parse(path.read_text(encoding="utf-8")))
+            names = imported(parsed(path))
             rooms = {_room(name.split(".")) for name in names}
             graph[package] |= {room for room in rooms if room not in (None, package)}  # type: ignore[misc]
     return {name: frozenset(found & graph.keys()) for name, found in sorted(graph.items())}
+
+
+@cache
+def parsed(path: Path) -> ast.Module:
+    """The syntax tree of a file, which every check looks at."""
+    return ast.parse(path.read_text(encoding="utf-8"))
 
 
 def _room(parts: list[str] | tuple[str, ...]) -> str | None:

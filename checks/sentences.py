@@ -11,7 +11,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-ROOT = Path(__file__).parent.parent
+from checks.packages import ROOT, parsed
+
 FOLDERS = ("mlforge", "worker")
 FORBIDDEN = ("What", "Those", "One", "It", "These")
 _BEGINS = re.compile(rf"\s*(?:{'|'.join(FORBIDDEN)})\b(?!-)")
@@ -21,7 +22,7 @@ def offenders(root: Path = ROOT) -> Iterator[str]:
     """`file:line: first line of the docstring`, for each that begins so."""
     for folder in FOLDERS:
         for path in sorted((root / folder).rglob("*.py")):
-            for line, text in docstrings(path.read_text(encoding="utf-8")):
+            for line, text in docstrings(parsed(path)):
                 if begins_badly(text):
                     yield f"{path.relative_to(root)}:{line}: {text.strip().splitlines()[0]}"
 
@@ -31,9 +32,9 @@ def begins_badly(text: str) -> bool:
     return _BEGINS.match(text) is not None
 
 
-def docstrings(source: str) -> Iterator[tuple[int, str]]:
+def docstrings(tree: ast.Module) -> Iterator[tuple[int, str]]:
     """Line and text of every docstring of a module, also of those that describe a name above them."""
-    for node in ast.walk(ast.parse(source)):
+    for node in ast.walk(tree):
         body = getattr(node, "body", None)
         for statement in body if isinstance(body, list) else ():
             if (

@@ -155,7 +155,7 @@ FAULTS: list[tuple[str, type[Exception], str]] = [
 
 @pytest.mark.parametrize(
     ("name", "error", "says"),
-    [pytest.param(*f, id=f[0], marks=[pytest.mark.slow] * (n > 2)) for n, f in enumerate(FAULTS)],
+    [pytest.param(*f, id=f[0], marks=[pytest.mark.slow] * (n > 1)) for n, f in enumerate(FAULTS)],
 )
 def test_faults_of_a_function_come_back_as_they_are(
     call: Calls, name: str, error: type[Exception], says: str
@@ -164,6 +164,7 @@ def test_faults_of_a_function_come_back_as_they_are(
         call(name)
 
 
+@pytest.mark.slow
 def test_a_process_takes_no_more_than_about_what_it_may(folder: Path) -> None:
     """Asked by a process that has had no other child, as the system tells of the largest child alone."""
     run = subprocess.run(

@@ -129,6 +129,7 @@ def test_an_old_version_reads_from_packs_as_it_did(project: Project) -> None:
     assert at_first().equals(before)
 
 
+@pytest.mark.slow
 def test_drops_are_packed_by_and_by_into_few_files(tmp_path: Path) -> None:
     project = Project(tmp_path / "project")
     store = as_store(project, at_least=4, grace_s=0)

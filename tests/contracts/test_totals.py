@@ -59,13 +59,11 @@ SHAPES: dict[str, dict[str, Any]] = {
     "aligned": {"metrics": METRICS, "interval": "12h"},
     "without keys": {"metrics": METRICS, "keys": []},
 }
+UNLIKE = [(shape, "polars") for shape in ("continuous", "closed left", "without keys")]
 TRIED = [
     ("aligned", "polars"),
     ("continuous", "duckdb"),
-    *(
-        pytest.param(shape, "polars", marks=pytest.mark.slow)
-        for shape in ("continuous", "closed left", "without keys")
-    ),
+    *(pytest.param(*each, marks=pytest.mark.slow) for each in UNLIKE),
 ]
 
 
@@ -204,8 +202,13 @@ CARRIED_SHAPES: dict[str, dict[str, Any]] = {
     "without keys": {"metrics": CARRIED, "keys": []},
 }
 
+CARRIED_BY = [
+    ("aligned", "polars"),
+    *(pytest.param(*each, marks=pytest.mark.slow) for each in [("continuous", "duckdb"), *UNLIKE]),
+]
 
-@pytest.mark.parametrize(("shape", "engine"), TRIED)
+
+@pytest.mark.parametrize(("shape", "engine"), CARRIED_BY)
 def test_a_full_build_holds_a_range_of_time_at_a_time_and_carries_what_came_before(
     shape: str, engine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

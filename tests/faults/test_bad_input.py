@@ -207,14 +207,16 @@ def test_no_definitions_at_all_says_how_to_name_them(capsys: pytest.CaptureFixtu
         ('return df.select("user_id", "amount")', "event_time"),
         ('return df.drop("amount")', "amount"),
         ("return None", "None"),
-        ("pass", "None"),
+        pytest.param("pass", "None", marks=pytest.mark.slow),
         ('return df["amount"]', "Series"),
-        ("return df.to_dicts()", "list"),
+        pytest.param("return df.to_dicts()", "list", marks=pytest.mark.slow),
         ('raise RuntimeError("no luck")', "RuntimeError: no luck"),
-        ("return 1 / 0", "ZeroDivisionError"),
+        pytest.param("return 1 / 0", "ZeroDivisionError", marks=pytest.mark.slow),
         ("raise SystemExit(0)", "SystemExit"),
         ('return df.select(pl.col("user_id").cast(pl.Float64), "event_time", "amount")', "Float64"),
-        ('return df.with_columns(event_time=pl.lit("soon"))', "String"),
+        pytest.param(
+            'return df.with_columns(event_time=pl.lit("soon"))', "String", marks=pytest.mark.slow
+        ),
         ('return df.with_columns(amount=pl.lit("much"))', "sum of String"),
     ],
 )

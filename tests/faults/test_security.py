@@ -50,6 +50,7 @@ def test_nothing_here_unpickles() -> None:
             ), path
 
 
+@pytest.mark.slow
 def test_jobs_that_are_not_ours_are_refused_and_the_worker_goes_on(shop: Shop) -> None:
     """A pickle, another function, a callback: none is run, the log tells, the next drop is served."""
     client, name = shop.project.redis, queue_of(shop.project.scope)

@@ -396,16 +396,16 @@ def drop(source: Path, into: Path) -> None:
     write(into, source.read_bytes())
 
 
-QUICK = ("chronon_quickstart", "feast_driver_stats")
+QUICK = [("chronon_quickstart", "polars"), *(("feast_driver_stats", each) for each in ENGINES)]
 
 
-@pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize(
-    "name",
+    ("name", "engine"),
     [
-        pytest.param(name, marks=(present(DATA / SETS[name].folder), *marks))
+        pytest.param(name, engine, marks=(present(DATA / SETS[name].folder), *marks))
         for name in SETS
-        for marks in [() if name in QUICK else (pytest.mark.slow,)]
+        for engine in ENGINES
+        for marks in [() if (name, engine) in QUICK else (pytest.mark.slow,)]
     ],
 )
 def test_a_set_taken_in_file_by_file_is_the_set_built_at_once_and_the_oracles(

@@ -1,5 +1,6 @@
 """The house in order: the picture of packages is that of the code, docstrings begin as agreed."""
 
+import ast
 import importlib
 import importlib.util
 import re
@@ -50,7 +51,9 @@ def test_an_arrow_that_others_imply_is_left_out() -> None:
     ],
 )
 def test_docstrings_that_begin_with_a_pronoun_are_found(source: str, count: int) -> None:
-    found = [text for _, text in sentences.docstrings(source) if sentences.begins_badly(text)]
+    found = [
+        text for _, text in sentences.docstrings(ast.parse(source)) if sentences.begins_badly(text)
+    ]
     assert len(found) == count
 
 

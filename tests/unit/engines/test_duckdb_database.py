@@ -74,6 +74,7 @@ def test_a_database_is_not_used_again_after_an_error(opened: list[str]) -> None:
     assert len(opened) == 2
 
 
+@pytest.mark.slow
 def test_a_folder_for_spilling_that_was_swept_meanwhile_is_there_again(
     opened: list[str], tmp_path: Path
 ) -> None:

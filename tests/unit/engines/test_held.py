@@ -69,6 +69,9 @@ def line_of(rows: pl.DataFrame, points: pl.DataFrame) -> pl.DataFrame:
     return timeline.with_entities(timeline.sorted_(line, ["k"]), ["k"])
 
 
+QUICK = [("Int64", "duckdb"), ("Float64", "polars")]
+
+
 def near(some: list[Any], others: list[Any]) -> bool:
     """Whether percentiles are the same but for the rounding of the last step."""
     return all(
@@ -77,8 +80,14 @@ def near(some: list[Any], others: list[Any]) -> bool:
     )
 
 
-@pytest.mark.parametrize("dtype", VALUES)
-@pytest.mark.parametrize("engine", ["polars", "duckdb"])
+@pytest.mark.parametrize(
+    ("dtype", "engine"),
+    [
+        pytest.param(dtype, engine, marks=[pytest.mark.slow] * ((dtype, engine) not in QUICK))
+        for dtype in VALUES
+        for engine in ("polars", "duckdb")
+    ],
+)
 def test_held_values_and_newer_events_give_what_all_events_give(dtype: str, engine: str) -> None:
     names = NAMES + (RANKS if dtype != "String" else [])
     spec, kernel = spec_of(names), engine_named(engine)

@@ -317,6 +317,7 @@ def test_f_strings_count_by_their_parts(load: Load) -> None:
     assert code_hash(load(text).f) != code_hash(load(edit(text, ("!r", "!s"))).f)
 
 
+@pytest.mark.slow
 def test_hashes_are_the_same_in_every_process(tmp_path: Path) -> None:
     names = ["text", "set", "nested", "expression of many", "frame", "lazy frame", "enum", "data class", "object", "lambda", "cached function", "array"]  # fmt: skip
     values = ", ".join(CONSTANTS[name][0] for name in names)
