@@ -175,6 +175,10 @@ class TaskRefused(MlforgeError):
     """A task of a build that this process must not run: it has other definitions, or other releases."""
 
 
+class TaskFailed(MlforgeError):
+    """A task of a build did not end well on any machine that tried it."""
+
+
 class RunnerUnavailable(MlforgeError):
     """Nobody is there to take part in a build."""
 

@@ -339,6 +339,11 @@ def use(project: Project) -> None:
     _open = project
 
 
+def known() -> Project | None:
+    """The project of this process, None where nobody has opened one."""
+    return _open
+
+
 def in_use() -> Project:
     """The project of this process, opened from the environment if nobody did."""
     if _open is None:

@@ -22,5 +22,5 @@ class Runner(ABC):
 
         here: runs a task in this process, which may take part; a task that was run before gives its result at once. A task
         whose process is lost is run again. Raises RunnerUnavailable, before any task is run, where nobody is
-        there, and the task's own MlforgeError where one cannot be done.
+        there; TaskFailed, or the task's own MlforgeError, where one cannot be done.
         """

@@ -76,7 +76,7 @@ class Definitions:
         watcher refuses a store that a watcher of other definitions is at work on.
     services: named lists of columns of these features, for training and online answers.
     runner: who takes part in a full build of more than `distribute_above` events: "local" for the process that builds alone,
-        or a Runner. The version has the same bytes whoever does.
+        "rq" for the project's workers and itself, or a Runner. The version has the same bytes whoever does.
         fallback: "local" lets a build go on alone where nobody else is there, which is an error otherwise.
 
     A relative `LocalStore` of a file that `mlforge` or a worker loads lies in that file's folder, whatever

@@ -26,6 +26,13 @@ REFRESH = "worker.queue.refresh_job.refresh"
 _REFRESH_BEFORE = "worker.jobs.refresh"
 """Its name in jobs that a release before 0.6 queued: they run too."""
 ARGUMENTS = ("feature", "definitions", "definitions_hash")
+TAKE_PART = "worker.queue.task_job.take_part"
+_TEXTS = {
+    REFRESH: ARGUMENTS,
+    _REFRESH_BEFORE: ARGUMENTS,
+    TAKE_PART: ("build", "definitions", "definitions_hash"),
+}
+"""The arguments of each job that runs, all of them texts."""
 _ID = re.compile(r"[A-Za-z0-9_-]{1,300}")
 _LONGEST_S = 366 * 86_400
 
@@ -33,7 +40,7 @@ log = structlog.get_logger()
 
 
 class ForgeJob(Job):
-    """A job of ours: it may call the refresh and nothing else, whatever was put into the queue."""
+    """A job of ours: it may call the refresh or take part in a build, and nothing else, whatever was put into the queue."""
 
     def restore(self, raw_data: Any) -> Any:
         """Read the job's hash; NoSuchJobError, after a word in the log, where it is no job of ours."""
@@ -48,28 +55,33 @@ class ForgeJob(Job):
         return restored
 
     def _check(self) -> None:
-        """Raise MlforgeError, or what rq raises, unless this is a refresh of a feature."""
-        if self.func_name not in (REFRESH, _REFRESH_BEFORE):
-            raise MlforgeError(f"it asks for {self.func_name!r}; this queue runs {REFRESH} alone")
+        """Raise MlforgeError, or what rq raises, unless this is a job that runs here."""
+        arguments = self._arguments()
         kwargs: Any = self.kwargs
         if self.args or not isinstance(kwargs, dict) or self._dependency_ids:
             raise MlforgeError(
-                "a refresh has no other arguments than those by name, and depends on no job"
+                "a job has no other arguments than those by name, and depends on no job"
             )
-        texts = [kwargs.get(name) for name in ARGUMENTS]
-        if set(kwargs) != set(ARGUMENTS) or not all(isinstance(text, str) for text in texts):
-            raise MlforgeError(f"a refresh takes the texts {', '.join(ARGUMENTS)}")
+        texts = [kwargs.get(name) for name in arguments]
+        if set(kwargs) != set(arguments) or not all(isinstance(text, str) for text in texts):
+            raise MlforgeError(f"{self.func_name} takes the texts {', '.join(arguments)}")
         if self.timeout is not None and not 0 < float(self.timeout) <= _LONGEST_S:
             raise MlforgeError(f"its timeout of {self.timeout} s is none")
 
     @property
     def func(self) -> Any:
         """The function to call; raises for any other than ours."""
-        if self.func_name not in (REFRESH, _REFRESH_BEFORE):
+        self._arguments()
+        return import_attribute(TAKE_PART if self.func_name == TAKE_PART else REFRESH)
+
+    def _arguments(self) -> tuple[str, ...]:
+        """The names of the arguments of the job's function; MlforgeError for a function that does not run here."""
+        arguments = _TEXTS.get(self.func_name or "")
+        if arguments is None:
             raise MlforgeError(
-                f"job {self.id} asks for {self.func_name!r}; this queue runs {REFRESH} alone"
+                f"job {self.id} asks for {self.func_name!r}; this queue runs {REFRESH} and {TAKE_PART} alone"
             )
-        return import_attribute(REFRESH)
+        return arguments
 
     @property
     def success_callback(self) -> None:

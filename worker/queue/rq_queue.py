@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
+from uuid import uuid4
 
 from redis import Redis
 from redis.exceptions import ResponseError
@@ -17,7 +18,7 @@ from mlforge.core import clock
 from mlforge.core.values import SECOND_US, from_iso
 from mlforge.errors import MlforgeError
 from worker.project import Project
-from worker.queue.intake import REFRESH, queue_named
+from worker.queue.intake import REFRESH, TAKE_PART, queue_named
 
 QUEUE = "mlforge"
 """The queue's name on command lines: a worker of ours listens on that of its own project."""
@@ -73,6 +74,22 @@ class JobQueue:
             failure_ttl=FAILURE_TTL_S,
             job_id=job,
             description=f"refresh {feature}",
+        )
+
+    def enqueue_task(self, build: str, at_work: Project) -> None:
+        """Ask a worker to take part in a build of the project."""
+        self._queue.enqueue_call(
+            TAKE_PART,
+            kwargs={
+                "build": build,
+                "definitions": self._scope,
+                "definitions_hash": at_work.hash,
+            },
+            timeout=at_work.settings.job_timeout_s,
+            result_ttl=RESULT_TTL_S,
+            failure_ttl=FAILURE_TTL_S,
+            job_id=f"task-{uuid4().hex}",
+            description=f"take part in the build {build}",
         )
 
     def remove(self, job: str) -> None:
@@ -147,6 +164,11 @@ def current_job_id() -> str:
     if job is None:
         raise MlforgeError(f"{REFRESH} is called by a worker; `mlforge build` refreshes by hand")
     return job.id
+
+
+def is_within_job() -> bool:
+    """Whether a job runs in this process."""
+    return get_current_job() is not None
 
 
 def is_worker_ending(redis: Redis) -> bool:

@@ -1,0 +1,70 @@
+"""The job of a worker that takes part in a full build: one task, then another job for the next one.
+
+A job runs one task alone, so that refreshes which wait in the queue come in between.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import structlog
+
+from mlforge.core.failpoints import reach
+from mlforge.errors import TaskRefused
+from worker import project
+from worker.project import Project
+from worker.queue.rq_queue import JobQueue, current_job_id
+from worker.state.shared_build import Ended, SharedBuild
+
+if TYPE_CHECKING:
+    from worker.state.shared_build import Claimed
+
+log = structlog.get_logger()
+
+
+def take_part(build: str, definitions: str, definitions_hash: str) -> str:
+    """Run a task of a build that waits, as rq's job; returns the outcome in a word."""
+    at_work, job = project.in_use(), current_job_id()
+    with structlog.contextvars.bound_contextvars(build=build, job=job):
+        if definitions != at_work.scope:
+            log.error("job of another project on this server", other=definitions)
+            return "not ours"
+        shared = SharedBuild(at_work.redis, at_work.scope, build)
+        if definitions_hash != at_work.hash:
+            why = (
+                f"it has the definitions {at_work.hash[:12]}, and the build is of {definitions_hash[:12]}: "
+                "deploy the same definitions to all machines, and restart their workers"
+            )
+            log.error("takes no part in a build", why=why)
+            shared.refuse(job, why)
+            return "refused"
+        claimed = shared.take(job)
+        if claimed is None:
+            return "nothing to do"
+        if not run_claimed(at_work, shared, claimed, job):
+            return "refused"
+        if shared.has_waiting():
+            JobQueue(at_work.redis, at_work.scope).enqueue_task(build, at_work)
+        return "task done"
+
+
+def run_claimed(at_work: Project, shared: SharedBuild, claimed: Claimed, worker: str) -> bool:
+    """Run a task and note how it ended; False where this process must not run it."""
+    reach("task.claimed")
+    with shared.renewed(claimed.id, worker):
+        try:
+            at_work.definitions.run_task(claimed.task)
+        except TaskRefused as error:
+            log.error("takes no part in a build", why=str(error))
+            shared.give_back(claimed.id, worker, str(error))
+            return False
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:
+            log.error("task failed", task=claimed.id[:12], error=str(error), exc_info=error)
+            ended = Ended(worker, type(error).__name__, str(error)[:2_000])
+        else:
+            ended = Ended(worker)
+    shared.end(claimed.id, ended)
+    log.info("task done", task=claimed.id[:12], error=ended.error)
+    return True
