@@ -7,9 +7,11 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from mlforge.core.manifest import Partial
+from mlforge.core.signatures import named_methods
 from mlforge.store.file_tasks import FileScanTask, PartialLocation, PartialWrite, TileWrite
 
 
+@named_methods
 class PartialStorage(ABC):
     """The methods of a store that keep partials, and tiles as a cache of what was computed from them."""
 

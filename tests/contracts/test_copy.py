@@ -10,6 +10,7 @@ import polars as pl
 import pytest
 
 from mlforge.cli.main import main
+from mlforge.core import failpoints
 from mlforge.core.values import Version
 from mlforge.errors import IntegrityError, StoreError, UnsupportedStore
 from mlforge.maintenance import copying
@@ -291,3 +292,19 @@ def test_versions_of_services_come_along_that_no_lock_names(project, tmp_path):
         copy(project.store, store)
         assert store.services() == ["checkout"]
         assert store.service_versions("checkout") == project.store.service_versions("checkout")
+
+
+def test_a_copy_that_is_killed_before_it_is_verified_is_ended_by_the_same_call(
+    project: Project, tmp_path: Path
+) -> None:
+    source, target = project.store, LocalStore(tmp_path / "copy")
+    failpoints.arm("copy.copied", _killed)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            copy(source, target)
+    finally:
+        failpoints.disarm()
+    [copied] = copy(source, target)
+    assert copied.before == len(copied.versions) == 4
+    assert state_of(target) == state_of(source)
+    assert verify(target, ["spend"]) == []

@@ -50,7 +50,15 @@ SERVING = ("service.written",)
 ERASING = ("erase.let_go", "erase.unserved", "erase.hidden", "erase.unnamed")
 RENAMING = ("rename.noted", "rename.made_room", "rename.moved", "rename.settled")
 FORGETTING = ("forgotten.written", "forget.rewritten", "forget.removed", "partials.scrubbed")
-IN_A_BUCKET = ("scrub.deleted",)  # tried where a store lies in one: test_object_forgetting
+# Tried where a store lies in a bucket, is copied, or exported, and where a build is shared out: test_object_forgetting,
+# test_copy, test_export, scattered.
+ELSEWHERE = (
+    "scrub.deleted",
+    "copy.copied",
+    "export.written",
+    "export.files_written",
+    "task.written",
+)
 
 
 def test_every_place_where_a_test_may_stop_the_process_is_tried_here() -> None:
@@ -76,9 +84,13 @@ def test_every_place_where_a_test_may_stop_the_process_is_tried_here() -> None:
         ERASING,
         RENAMING,
         FORGETTING,
-        IN_A_BUCKET,
+        ELSEWHERE,
     )
     assert named == {place for group in places for place in group}
+    texts = "".join(
+        path.read_text(encoding="utf-8") for path in Path(__file__).parents[1].rglob("*.py")
+    )
+    assert all(texts.count(f'"{place}"') > 1 for place in ELSEWHERE)
 
 
 @pytest.fixture(scope="module")
