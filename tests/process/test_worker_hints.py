@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,8 +17,15 @@ from mlforge.store.bucket_place import _bucket
 from mlforge.store.object_source import ObjectSource
 from mlforge.store.objects.bucket import Bucket
 from tests.support.object_servers import BUCKET, Server, moto
-from tests.support.workers import eventually
+from tests.support.workers import (  # noqa: F401 - a fixture
+    DEFINITIONS,
+    eventually,
+    purchases,
+    running_shop,
+    server,
+)
 from worker.project import Settings
+from worker.service.embedded_redis import EmbeddedServer
 from worker.watch import hints, polls
 from worker.watch.bucket_events import objects_of
 from worker.watch.file_tracker import FileTracker
@@ -112,8 +120,8 @@ def shop(monkeypatch: pytest.MonkeyPatch) -> Iterator[Shop]:
     boto3 = pytest.importorskip("boto3", reason="boto3 is not installed")
     monkeypatch.setattr(polls, "HINTED_EVERY_S", 3600.0)
     monkeypatch.setattr(hints, "_WAIT_S", 1)
-    with moto() as server:
-        for name, value in server.environment.items():
+    with moto() as bucket:
+        for name, value in bucket.environment.items():
             monkeypatch.setenv(name, value)
         monkeypatch.delenv("AWS_DEFAULT_REGION", raising=False)
         _bucket.cache_clear()
@@ -122,7 +130,7 @@ def shop(monkeypatch: pytest.MonkeyPatch) -> Iterator[Shop]:
             "QueueUrl"
         ]
         s3 = boto3.client("s3", region_name=os.environ["AWS_REGION"])
-        made = Shop(server, queue, sqs, s3)
+        made = Shop(bucket, queue, sqs, s3)
         made.notify(on=True)
         source = ObjectSource.of([f"s3://{BUCKET}/drops/"], sealed_after=2 * 86_400_000_000)
         made.tracker = FileTracker(source, ("spend",))
@@ -183,3 +191,29 @@ def test_while_the_queue_cannot_be_asked_sources_are_listed_as_without_it(shop):
         eventually(lambda: not shop.polls._hints.are_heard)
         shop.put("drops/unheard.parquet")
         eventually(lambda: "unheard.parquet came" in shop.told())
+
+
+@pytest.mark.slow
+def test_an_object_that_a_queue_tells_of_is_online_long_before_the_next_listing(
+    shop: Shop,
+    server: EmbeddedServer,  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    record_property: Callable[[str, object], None],
+) -> None:
+    """Real processes: with a queue that is heard, sources are listed once a minute."""
+    monkeypatch.setenv("MLFORGE_HINTS", shop.queue)
+    definitions = DEFINITIONS.replace('source="slow/"', f'source="s3://{BUCKET}/incoming/"')
+    bucket = Bucket(f"s3://{BUCKET}/incoming", shop.server.options)
+    bucket.put("0.parquet", purchases((100, 0, 1.0)))
+    with running_shop(server, tmp_path, definitions=definitions) as running:
+        eventually(lambda: running.online("slow", 100))
+        eventually(lambda: shop.left() == 0)
+        latencies = []
+        for number in range(5):
+            began = time.monotonic()
+            bucket.put(f"{number + 1} a+b.parquet", purchases((number, number, 1.0)))
+            eventually(lambda number=number: running.online("slow", number))
+            latencies.append(time.monotonic() - began)
+    record_property("seconds from put to readable", sorted(round(each, 3) for each in latencies))
+    assert sorted(latencies)[2] < 20
