@@ -11,10 +11,12 @@ from mlforge.online.decoding import Row
 from mlforge.online.requests import RowRequest
 
 if TYPE_CHECKING:
+    from mlforge.online.dynamodb.store import DynamoDBStore
     from mlforge.online.postgres.store import PostgresStore
     from mlforge.online.redis.store import RedisStore
 
 __all__ = [
+    "DynamoDBStore",
     "Evidence",
     "OnlineBooks",
     "OnlineStore",
@@ -28,6 +30,7 @@ __all__ = [
 
 
 _BACKENDS = {
+    "DynamoDBStore": "mlforge.online.dynamodb.store",
     "PostgresStore": "mlforge.online.postgres.store",
     "RedisStore": "mlforge.online.redis.store",
 }

@@ -40,6 +40,8 @@ class OnlineStore(OnlineReads):
     """How this store writes rows; readers go by the books."""
     digest_bytes: int = 32
     """How many bytes of the hash of an entity tell rows apart."""
+    counts_cheaply: bool = True
+    """Whether rows are counted at a small part of the cost of reading them; else nobody counts them just to look."""
 
     def owned_by(self, store: Store) -> Self:
         """This store on the same connections, whose readers mean the rows of an offline store.

@@ -39,14 +39,16 @@ def online_store_at(
 
 
 def _kind(url: str) -> _Kind:
-    from mlforge.online import PostgresStore, RedisStore
+    from mlforge.online import DynamoDBStore, PostgresStore, RedisStore
 
     scheme = url.partition("://")[0]
     if scheme in ("redis", "rediss", "unix"):
         return _Kind(RedisStore, RedisStore.from_url, ("ttl", "prefix", "layout"))
     if scheme in ("postgresql", "postgres"):
         return _Kind(PostgresStore, PostgresStore, ("ttl", "prefix"))
+    if scheme == "dynamodb":
+        return _Kind(DynamoDBStore, DynamoDBStore.from_url, ("ttl", "prefix"))
     raise DefinitionError(
-        "this is no URL of an online store; write redis://[[user]:password@]host:port/db (rediss:// over TLS), or "
-        "postgresql://user:password@host:port/database, with the password percent-encoded"
+        "this is no URL of an online store; write redis://[[user]:password@]host:port/db (rediss:// over TLS), "
+        "postgresql://user:password@host:port/database, each with the password percent-encoded, or dynamodb://table?region=..."
     )

@@ -31,7 +31,12 @@ from mlforge.testing.online_values import (
 
 
 class PushContract(OnlineFixtures):
-    """A push writes rows and books, and a stale one changes nothing."""
+    """A push writes rows and books, and a stale one changes nothing.
+
+    streamed: the number of rows of a put that is long under way.
+    """
+
+    streamed = 50_000
 
     def test_a_push_writes_rows_and_books(self, store: OnlineStore) -> None:
         with clock.fixed(NOON):
@@ -85,10 +90,12 @@ class PushContract(OnlineFixtures):
 
     def test_put_counts_its_rows_and_streams_more_than_a_chunk(self, store: OnlineStore) -> None:
         store.begin("spend", OLD)
-        many = frame(*range(9_001))
-        assert store.put("spend", OLD, many, ["user_id"]) == 9_001
+        rows = min(9_001, self.streamed)
+        many = frame(*range(rows))
+        assert store.put("spend", OLD, many, ["user_id"]) == rows
         assert store.put("spend", OLD, many.head(0), ["user_id"]) == 0
-        found = store.read_batch("spend", entities(0, 249, 250, 3_999, 4_000, 9_000, 9_001))
+        asked = (0, 249, 250, rows // 2, rows - 2, rows - 1, rows)
+        found = store.read_batch("spend", entities(*asked))
         assert [row is not None for row in found] == [True] * 6 + [False]
 
     def test_an_untimed_target_goes_there_and_back(self, store: OnlineStore) -> None:
@@ -160,13 +167,14 @@ class PushContract(OnlineFixtures):
     def test_a_pusher_is_stopped_in_the_middle_of_a_put(self, store: OnlineStore) -> None:
         """Chunks that were not sent before the newer target began are never written."""
         store.begin("spend", OLD)
-        blocks = frame(*range(50_000)).iter_slices(40_000)
+        first = self.streamed * 4 // 5
+        blocks = frame(*range(self.streamed)).iter_slices(first)
         store.put("spend", OLD, next(blocks), ["user_id"])
         store.begin("spend", NEW)
         with pytest.raises(StalePush):
             store.put("spend", OLD, next(blocks), ["user_id"])
-        assert store.read("spend", {"user_id": 39_999}) is not None
-        assert store.read("spend", {"user_id": 40_000}) is None
+        assert store.read("spend", {"user_id": first - 1}) is not None
+        assert store.read("spend", {"user_id": first}) is None
         assert store.ping()
 
     def test_a_pusher_that_is_overtaken_by_a_thread_never_overwrites(

@@ -588,3 +588,17 @@ def test_a_server_that_goes_away_during_a_push_is_not_the_features_fault(project
     assert work(project, "spend") == "failed"
     [ticket] = project.work_queue.read(["spend"])
     assert (ticket.failures, ticket.interruptions) == (0, 1)
+
+
+@pytest.mark.parametrize("cheaply", [True, False])
+def test_rows_are_counted_where_that_is_cheap_alone(project, monkeypatch, cheaply):
+    counted = []
+    count = type(project.online).rows_by_feature
+    monkeypatch.setattr(type(project.online), "counts_cheaply", cheaply)
+    monkeypatch.setattr(
+        type(project.online),
+        "rows_by_feature",
+        lambda online, features: counted.append(1) or count(online, features),
+    )
+    reconciler(project).tick(0.0)
+    assert counted == [1] * cheaply

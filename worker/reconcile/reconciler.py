@@ -206,6 +206,8 @@ class Reconciler:
     def _count(self) -> None:
         """Note missing rows in the features' books; a server does not report keys that a client deleted."""
         online = self.project.online
+        if not online.counts_cheaply:
+            return
         before = {
             feature: books
             for feature, books in online.books_of([*self.project.definitions.features]).items()

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
 
 from mlforge import Definitions
-from mlforge.errors import DefinitionError
+from mlforge.errors import DefinitionError, MissingExtra
 from mlforge.online import PostgresStore, RedisStore
 from mlforge.online.opening import online_store_at
 from mlforge.store import LocalStore
@@ -72,3 +73,19 @@ def test_definitions_take_a_url_and_describe_it_without_its_password(tmp_path: P
     ]
     assert texts[0] != texts[1], "other connections are other definitions"
     assert "hunter" not in "".join(texts)
+
+
+def test_a_table_of_dynamodb_is_named_by_a_url_and_needs_its_extra(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    url = "dynamodb://Shop-features?region=eu-west-1"
+    store = online_store_at(url, settings={"ttl": 60})
+    assert (
+        repr(store)
+        == "DynamoDBStore(the table Shop-features of DynamoDB in eu-west-1, ttl=60, prefix='mlforge')"
+    )
+    for module in ("access", "client"):
+        monkeypatch.delitem(sys.modules, f"mlforge.online.dynamodb.{module}")
+    monkeypatch.setitem(sys.modules, "boto3", None)
+    with pytest.raises(MissingExtra, match="DynamoDBStore needs the extra 'dynamodb'"):
+        online_store_at(url)
