@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,9 +13,12 @@ from benchmarks.builds import ByHand, against_by_hand
 from benchmarks.data import Size
 from benchmarks.drops import Feed, check_same_stores, drops_by_turns
 from benchmarks.harness import MILLISECONDS, Bench, Measure, Row, Target, check, median_of, ratios
-from benchmarks.project import Project
+from benchmarks.project import NAME, Project
+from mlforge import Feature, feature
+from mlforge.metrics import Rolling
 
 _AGGREGATIONS = ("sum", "mean", "count", "min", "max", "std")
+_SETS = ("count_distinct", "mode", "top_3", "median", "p90", "last_3")
 _WINDOWS = {"7d": 7, "30d": 30}
 _ROW_GROUP = 131_072
 _SHARE = 10
@@ -140,11 +144,55 @@ def _drops(bench: Bench) -> Row:
     )
 
 
+def _of_levels(aggregations: Sequence[str]) -> Feature:
+    """Windows over amounts of which there are four: values that repeat within a day."""
+    return feature(
+        name=NAME,
+        keys=["user_id"],
+        source="events/",
+        timestamp="event_time",
+        interval="1d",
+        metrics=[Rolling(list(_WINDOWS), {"amount": list(aggregations)})],
+    )(lambda df: df.select("user_id", "event_time", amount=pl.col("amount") // 250))
+
+
+def _of_sets(given: Bench) -> list[Row]:
+    """The same drops onto a feature of sets and onto one of merged numbers."""
+    bench = given.of_size(dense(given.size))
+    files = bench.history()
+    feeds = [
+        Feed.over(replace(Project.over(bench, files), feature=_of_levels(aggregations)))
+        for aggregations in (_SETS, _AGGREGATIONS)
+    ]
+    times = drops_by_turns(bench, feeds)
+    for feed in feeds:
+        whole = feed.project.stores()
+        whole.build()
+        check_same_stores(bench, feed.stores, whole, "drops and a full build")
+        check(feed.modes == {"incremental"}, f"drops were refreshed {feed.modes}")
+    return [
+        Row(
+            "13b",
+            f"dense, aligned, few values: drop with {', '.join(_SETS)}",
+            median_of(times[0], MILLISECONDS),
+            f"with {', '.join(_AGGREGATIONS)}: {median_of(times[1], MILLISECONDS)}",
+            ratios(*times),
+            Target(3.0),
+        )
+    ]
+
+
 MEASURES = (
     Measure(
         "13",
         "dense events, aligned windows: full builds against scripts; a drop onto all or a tenth of them",
         "<= 1.2x",
         _run,
+    ),
+    Measure(
+        "13b",
+        "a drop with distinct values, ranks and lists of dense events, against one with merged numbers",
+        "<= 3x",
+        _of_sets,
     ),
 )

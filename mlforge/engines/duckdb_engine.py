@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Iterator, Mapping
 from typing import ClassVar
 
 import duckdb
@@ -12,12 +13,14 @@ import polars as pl
 from mlforge.compilers import duckdb_compiler
 from mlforge.compilers.base import ENTITY, ROW, TIME, ComputeContext, result_name
 from mlforge.core.time_model import Window
-from mlforge.engines import duckdb_database
+from mlforge.engines import duckdb_database, overlapping
 from mlforge.engines.base import Engine, SumOverflow
 from mlforge.engines.folds import FOLDS, Folds
-from mlforge.engines.point_windows import TimelineIndex
+from mlforge.engines.point_windows import PointWindows, TimelineIndex
 
 _LEAST_MEMORY = 128_000_000
+_OVERLAP = {"min": 2, "max": 2, "median": 8, "pN": 8}
+"""Of how many windows each row of a line is part, on average, before ranks over the whole line pay."""
 _LIST_ROWS = 16
 """Windows of no more rows than this on average are cheaper as lists, which take memory by their rows."""
 
@@ -30,31 +33,44 @@ class DuckDBEngine(Engine):
     def aggregate(self, line: pl.DataFrame, context: ComputeContext) -> pl.DataFrame:
         """A statement over the whole line; over the windows of the points alone, where those are few."""
         points = line.filter(pl.col(ROW).is_not_null())
-        in_sql = [a for a in context.aggregates if a.aggregation.kind.name not in FOLDS]
-        answers = points.select(ROW)
+        few, aggregates = self.are_few(points, line), context.aggregates
+        looked_up = {a.window: None for a in aggregates if few or a.aggregation.kind.name in FOLDS}
+        windows = TimelineIndex(line).windows(points, list(looked_up))
+        folds, wide = Folds(line, context), overlapping.wide_columns(line, context)
+        apart: dict[int, pl.Series] = {}
+        for position, a in enumerate(aggregates):
+            if a.aggregation.kind.name in FOLDS:
+                apart[position] = folds.folded(a, windows[a.window].segments)
+            elif few and overlapping.overlaps(a, windows[a.window], _OVERLAP):
+                apart[position] = overlapping.ranked(a, windows[a.window], wide)
+        in_sql = tuple(a for position, a in enumerate(aggregates) if position not in apart)
+        queried: Iterator[pl.Series] = iter(())
         if in_sql:
+            by_sql = ComputeContext(in_sql, context.dtypes)
             try:
-                answers = self._queried(line, points, ComputeContext(tuple(in_sql), context.dtypes))
+                answers = self._queried(line, points, windows if few else None, by_sql)
             except duckdb.OutOfRangeException as error:
-                sums = [i for i, a in enumerate(context.aggregates) if a.aggregation.name == "sum"]
+                sums = [i for i, a in enumerate(aggregates) if a.aggregation.name == "sum"]
                 raise SumOverflow(sums, "its dtype") from error
             answers = points.select(ROW).join(answers, on=ROW, how="left", maintain_order="left")
-        queried, folds, index = iter(answers.drop(ROW)), Folds(line, context), TimelineIndex(line)
-        results = (
-            folds.folded(a, index.windows(points, [a.window])[a.window].segments)
-            if a.aggregation.kind.name in FOLDS
-            else next(queried)
-            for a in context.aggregates
+            queried = iter(answers.drop(ROW))
+        named = (
+            (apart[position] if position in apart else next(queried)).alias(result_name(position))
+            for position in range(len(aggregates))
         )
-        named = (result.alias(result_name(number)) for number, result in enumerate(results))
-        return pl.DataFrame([answers[ROW], *named])
+        return pl.DataFrame([points[ROW], *named])
 
     def _queried(
-        self, line: pl.DataFrame, points: pl.DataFrame, context: ComputeContext
+        self,
+        line: pl.DataFrame,
+        points: pl.DataFrame,
+        windows: Mapping[Window, PointWindows] | None,
+        context: ComputeContext,
     ) -> pl.DataFrame:
+        """The aggregates by SQL; windows: those of the points, where these are few."""
         with duckdb_database.connection(self._config) as connection:
-            if self.are_few(points, line):
-                return _at_points(connection, line, points, context)
+            if windows is not None:
+                return _at_points(connection, line, points, windows, context)
             return _over_all(connection, line, context)
 
     @property
@@ -97,12 +113,12 @@ def _at_points(
     connection: duckdb.DuckDBPyConnection,
     line: pl.DataFrame,
     points: pl.DataFrame,
+    windows: Mapping[Window, PointWindows],
     context: ComputeContext,
 ) -> pl.DataFrame:
     """The windows of the points alone: one value of an entity costs its events once."""
-    bounds, bound_names = [points[ROW]], duckdb_compiler.bound_names(context)
-    windows = TimelineIndex(line).windows(points, list(bound_names))
-    for window, (start, end) in bound_names.items():
+    bounds = [points[ROW]]
+    for window, (start, end) in duckdb_compiler.bound_names(context).items():
         segments = windows[window].segments
         ends = segments.starts + segments.lengths
         bounds += [segments.starts.alias(start), ends.alias(end)]

@@ -14,6 +14,7 @@ from mlforge.core.manifest import Manifest, Partial
 from mlforge.core.time_model import Window
 from mlforge.core.values import FIRST_INSTANT, TimeRange
 from mlforge.engines.tiles.cache import TileCache
+from mlforge.engines.tiles.sets import SetCache, needed
 from mlforge.engines.tiles.totals import Totals, write_totals
 from mlforge.frames import polars_schema
 from mlforge.store import Store
@@ -52,6 +53,11 @@ class Events(EventScan):
         return TileCache(self.store, self.tiled, self.schema)
 
     @cached_property
+    def sets(self) -> SetCache:
+        """The cache of the sets that stand for the events where tiles do not."""
+        return SetCache(self.store, self.tiled, self.schema)
+
+    @cached_property
     def totals(self) -> Totals | None:
         """The totals of older events, if they are known or stored and some window is over all time."""
         for totals in self.known_totals:
@@ -63,7 +69,13 @@ class Events(EventScan):
     def covers(self, times: TimeRange) -> bool:
         """Whether tiles or totals are stored, so that a range of time costs few events."""
         totals = self.totals
-        return self.cache.covers(self, times) or (totals is not None and totals.serve(times.end))
+        return self.tiles_cover(times) or (totals is not None and totals.serve(times.end))
+
+    def tiles_cover(self, times: TimeRange) -> bool:
+        """Whether tiles of intervals, and sets, are stored in the place of all but few events of a range of time."""
+        sets = self.sets.stored(self, times)
+        others = [metric for metric in self.spec.columns if needed(metric) not in sets]
+        return self.cache.covers(self, times, others)
 
     def windows_since(self, first_point: int) -> tuple[Window, ...]:
         """The windows that need events before the totals at a point, or at any later one."""
@@ -118,4 +130,6 @@ def cache_tiles(store: Store, manifest: Manifest, diff: EventDiff | None) -> Non
         touched = time_model.rows_touched(diff.times, spec.windows, spec.interval)
         times = time_model.events_seen(touched, spec.windows)
     events = events_of(store, manifest)
-    events.cache.write(events.tasks_within(times))
+    tasks = events.tasks_within(times)
+    events.cache.write(tasks)
+    events.sets.write(tasks)

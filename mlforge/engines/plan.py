@@ -18,8 +18,9 @@ from mlforge.engines import timeline
 from mlforge.engines.events import Events
 from mlforge.engines.tiles import build
 from mlforge.engines.tiles.build import build_tiles
-from mlforge.engines.tiles.held import kept
+from mlforge.engines.tiles.held import Part, kept
 from mlforge.engines.tiles.merge import Merge, merge
+from mlforge.engines.tiles.sets import is_weighed, needed
 from mlforge.engines.tiles.totals import Totals
 from mlforge.frames import polars_schema
 from mlforge.frames.entity_times import FIRST, LAST, EntityTimes, entities_and_hull
@@ -71,16 +72,49 @@ def _over_totals(
     served = [metric for metric in endless if kept(metric)]
     if served:
         parts = {(part.column, part.kind): part for part in totals.held}
+        of = {metric: parts[metric.value, kept(metric)] for metric in served}
         rows = totals.held_until_points(events, last, among)
-        of = {metric: parts[metric.value, kept(metric)].metric(metric) for metric in served}
-        outputs = tuple(pl.col(of[metric].name).alias(metric.name) for metric in served)
-        held = {of[metric].value: dtypes[metric.value] for metric in served}
-        steps.append(Step(rows, 0, tuple(of.values()), held, outputs, weighted=True))
+        steps.append(_over_parts(rows, of, dtypes, weighted=True))
     if by_tiles := [metric for metric in endless if not kept(metric)]:
         merged = merge(totals.until_points(events, last, among), totals.spec, by_tiles, dtypes)
         steps += _over_tiles(merged)
         served += [metric for metric in by_tiles if metric not in merged.over_events]
     return steps, set(served)
+
+
+def _over_sets(
+    events: Events, metrics: Sequence[MetricColumn], times: TimeRange, among: pl.DataFrame
+) -> tuple[list[Step], set[MetricColumn]]:
+    """The steps over sets that are stored for a range of event times, and the metrics that these give.
+
+    None where one of the sets is missing: events are read for it, and give the others at little cost.
+    """
+    stored, dtypes = events.sets.stored(events, times), events.tiled.value_dtypes(events.schema)
+    of_sets = [metric for metric in metrics if kept(metric)]
+    if any(needed(metric) not in stored for metric in of_sets):
+        return [], set()
+    served = {metric: stored[needed(metric)] for metric in of_sets}
+    rows = {part: events.sets.rows(part, events, times, among) for part in set(served.values())}
+    steps = []
+    for weighted in (False, True):
+        of = {m: part for m, part in served.items() if is_weighed(m) is weighted}
+        if of:
+            line = pl.concat([rows[part] for part in dict.fromkeys(of.values())], how="diagonal")
+            steps.append(_over_parts(line.lazy(), of, dtypes, weighted))
+    return steps, set(served)
+
+
+def _over_parts(
+    rows: pl.LazyFrame,
+    of: Mapping[MetricColumn, Part],
+    dtypes: Mapping[str, str],
+    weighted: bool,
+) -> Step:
+    """The step that gives metrics by aggregates over a part each. dtypes: of the event columns."""
+    aggregates = {metric: part.metric(metric) for metric, part in of.items()}
+    outputs = tuple(pl.col(a.name).alias(metric.name) for metric, a in aggregates.items())
+    values = {a.value: dtypes[metric.value] for metric, a in aggregates.items()}
+    return Step(rows, 0, tuple(aggregates.values()), values, outputs, weighted)
 
 
 def _over_intervals(
@@ -90,9 +124,22 @@ def _over_intervals(
     among: pl.DataFrame,
     gathered: int,
 ) -> list[Step]:
-    """The steps over events, or over tiles of intervals where those are stored or pay."""
-    spec, column_dtypes = events.spec, events.tiled.value_dtypes(events.schema)
+    """The steps over events, or over tiles and sets of intervals where those are stored or pay."""
     event_times = time_model.events_seen(times, dict.fromkeys(m.window for m in metrics))
+    steps, served = _over_sets(events, metrics, event_times, among)
+    others = [metric for metric in metrics if metric not in served]
+    return steps + (_over_others(events, others, event_times, among, gathered) if others else [])
+
+
+def _over_others(
+    events: Events,
+    metrics: Sequence[MetricColumn],
+    event_times: TimeRange,
+    among: pl.DataFrame,
+    gathered: int,
+) -> list[Step]:
+    """The steps for metrics of which no sets are stored."""
+    spec, column_dtypes = events.spec, events.tiled.value_dtypes(events.schema)
     most = events.rows_within(event_times)
 
     def step_over_events(some: Sequence[MetricColumn], rows: pl.LazyFrame | None = None) -> Step:
@@ -100,10 +147,10 @@ def _over_intervals(
         rows = gather(events, event_times, among) if rows is None else rows
         return Step(rows, most, tuple(some), column_dtypes, outputs)
 
+    if spec.interval is None or not any(build.parts(metrics).values()):
+        return [step_over_events(metrics)]
     rows, tiles = None, events.cache.tiles(events, event_times, among)
     if tiles is None:
-        if spec.interval is None:
-            return [step_over_events(metrics)]
         rows = _held(gather(events, event_times, among), most, gathered)
         if most < build.FEWEST or not build.dense(rows, spec):
             return [step_over_events(metrics, rows)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Mapping
 from typing import ClassVar
 
@@ -18,9 +17,8 @@ from mlforge.compilers.base import (
     result_name,
     value_name,
 )
-from mlforge.core.schema import FLOATS
 from mlforge.core.time_model import Window
-from mlforge.engines import ranks
+from mlforge.engines import overlapping
 from mlforge.engines.base import Engine, SumOverflow
 from mlforge.engines.folds import FOLDS, Folds
 from mlforge.engines.pairwise import Segments
@@ -40,7 +38,8 @@ class PolarsEngine(Engine):
     def aggregate(self, line: pl.DataFrame, context: ComputeContext) -> pl.DataFrame:
         """Roll over the line; what rolling would not compute exactly is summed over the windows' segments."""
         points = line.filter(pl.col(ROW).is_not_null())
-        few, wide, by_window = self.are_few(points, line), _wide(line, context), context.by_window()
+        few, by_window = self.are_few(points, line), context.by_window()
+        wide = overlapping.wide_columns(line, context)
         looked_up = [window for window in by_window if few or window.width is None]
         at_points = TimelineIndex(line).windows(points, looked_up)
         windows = {
@@ -80,7 +79,7 @@ def _at_points(
         for i, a in aggregates.items()
         if polars_compiler.is_rolled(a) and a.aggregation.name != "count"
     }
-    ranked = {i: a for i, a in rolled.items() if _is_ranked(a, windows)}
+    ranked = {i: a for i, a in rolled.items() if overlapping.overlaps(a, windows, _OVERLAP)}
     exact = {
         result_name(i): polars_compiler.expression(a, wide)
         for i, a in rolled.items()
@@ -96,29 +95,13 @@ def _at_points(
                 for i, a in aggregates.items()
                 if a.aggregation.name == "count"
             ),
-            *(_ranked(a, windows, wide).alias(result_name(i)) for i, a in ranked.items()),
+            *(
+                overlapping.ranked(a, windows, wide).alias(result_name(i))
+                for i, a in ranked.items()
+            ),
             *(windows.aggregated(exact) if exact else ()),
         ]
     )
-
-
-def _is_ranked(aggregate: Aggregate, windows: PointWindows) -> bool:
-    """Whether windows overlap so much that ranks over the whole line cost less than the rows of each."""
-    rows = windows.segments.lengths.sum()
-    return bool(rows > _OVERLAP[aggregate.aggregation.kind.name] * windows.line.height)
-
-
-def _ranked(aggregate: Aggregate, windows: PointWindows, wide: Collection[int]) -> pl.Series:
-    """A least or greatest value, or a percentile, of each window, by ranks over the whole line."""
-    column, aggregation = value_name(aggregate.value), aggregate.aggregation
-    values, segments = windows.line[column], windows.segments
-    if aggregation.kind.name in ("min", "max"):
-        return ranks.extremes(values, segments, greatest=aggregation.kind.name == "max")
-    before = windows.index.counts_before(column)
-    of_values = Segments(before.gather(segments.starts), windows.counts(column))
-    share = 0.5 if aggregation.parameter is None else float(aggregation.parameter)
-    is_wide = aggregate.value in wide
-    return ranks.between_ranks(values.drop_nulls(), of_values, share, wide=is_wide)
 
 
 def _rolled(
@@ -149,19 +132,6 @@ def _rolled(
     rolled = rolled.sort(ENTITY, maintain_order=True)
     assert all(rolled[key].equals(line[key]) for key in (ENTITY, TIME)), "rows out of order"
     return rolled.filter(line[ROW].is_not_null())
-
-
-def _wide(line: pl.DataFrame, context: ComputeContext) -> frozenset[int]:
-    """The columns of floats, whose percentiles are asked for, in which two values differ by more than a float holds."""
-    positions = {
-        a.value
-        for a in context.aggregates
-        if a.aggregation.kind.name in polars_compiler.BETWEEN_RANKS
-    }
-    floats = [value for value in positions if context.dtypes[value] in FLOATS]
-    ranges = (pl.col(value_name(i)).cast(pl.Float64) for i in floats)
-    spans = line.select(values.max() - values.min() for values in ranges).row(0) if floats else ()
-    return frozenset(i for i, span in zip(floats, spans, strict=True) if span == math.inf)
 
 
 def _result(index: int, aggregate: Aggregate, rolled: pl.DataFrame, sums: Sums) -> pl.Series:

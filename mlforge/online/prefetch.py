@@ -27,7 +27,7 @@ def read_ahead(store: Store, manifest: Manifest, room: int = ROOM) -> int:
     times = TimeRange(since, END)
     within = events.within(times).partials
     cells = sum(partial.rows for partial in within) * len(spec.needed())
-    fits = cells <= room and not events.cache.covers(events, times)
+    fits = cells <= room and not events.tiles_cover(times)
     chosen = within if fits else ()
     store.keep(manifest.name, chosen, spec.needed(), spec.timestamp, since)
     return cells if fits else 0

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import pytest
 
 from mlforge.engines import Engine, duckdb_engine, fixed_point, point_windows, polars_engine
-from mlforge.engines.tiles import build, held, totals
+from mlforge.engines.tiles import build, held, sets, totals
 from mlforge.frames import polars_schema
 from mlforge.online import batches, chunks
 
@@ -42,6 +42,7 @@ def forced(
             patch.setattr(fixed_point, "_ROOM", 0)
             patch.setattr(duckdb_engine, "_LIST_ROWS", -1)
             patch.setattr(polars_engine, "_OVERLAP", dict.fromkeys(polars_engine._OVERLAP, -1))
+            patch.setattr(duckdb_engine, "_OVERLAP", dict.fromkeys(duckdb_engine._OVERLAP, -1))
             patch.setattr(polars_schema, "_LISTED", 0)
             patch.setattr(polars_schema, "_FEW", 0)
         if tiled:
@@ -51,6 +52,7 @@ def forced(
             patch.setattr(held, "MOST_HELD", 4)
             patch.setattr(held, "SPARE", 0)
             patch.setattr(held, "GAIN", 0)
+            patch.setattr(sets, "GAIN", 0)
             patch.setattr(held, "EVENTS", 0)
         if points:
             patch.setattr(Engine, "rows_a_point", 0)

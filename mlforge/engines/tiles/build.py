@@ -71,7 +71,7 @@ class Tiles:
 
 def dense(events: pl.LazyFrame, spec: FeatureSpec) -> bool:
     """Whether events, as in a timeline, are many and dense enough for tiles to pay."""
-    tile = pl.struct(*spec.entity, _start(spec)).hash()
+    tile = pl.struct(*spec.entity, interval_start(spec)).hash()
     counts = events.select(pl.len(), tile.approx_n_unique().alias("tiles"))
     count, tiles = counts.collect(engine=_ENGINE).row(0)
     return bool(count >= max(FEWEST, DENSE * tiles))
@@ -89,7 +89,7 @@ def build_tiles(
     interval. Events are read several times, and need not fit into memory.
     """
     summary = survey(events, spec)
-    start = _start(spec) if start is None else start
+    start = interval_start(spec) if start is None else start
     rows = events.group_by(*spec.entity, start.alias(TIME)).agg(
         _part(column, kind, dtypes[column], summary)
         for column, kinds in parts(spec.columns).items()
@@ -158,7 +158,7 @@ def wide(whole: pl.Expr) -> pl.Expr:
     return whole.reinterpret(dtype=pl.Decimal(DIGITS, 0))
 
 
-def _start(spec: FeatureSpec) -> pl.Expr:
+def interval_start(spec: FeatureSpec) -> pl.Expr:
     """The start of an event's interval."""
     assert spec.interval is not None
     return pl.col(TIME) - pl.col(TIME).mod(spec.interval.us)

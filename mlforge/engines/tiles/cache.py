@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, reduce
 from typing import Any
@@ -18,12 +18,14 @@ import polars as pl
 
 from mlforge.compilers.base import TIME
 from mlforge.core.feature_spec import FeatureSpec
+from mlforge.core.metrics import MetricColumn
 from mlforge.core.schema import Schema
 from mlforge.core.values import TimeRange
 from mlforge.engines import timeline
 from mlforge.engines.fixed_point import Extent, Scale
 from mlforge.engines.tiles import build
 from mlforge.engines.tiles.build import Summary, Tiles, build_tiles
+from mlforge.engines.tiles.held import kept
 from mlforge.engines.tiles.merge import Sizes, gives, mean_of
 from mlforge.frames import polars_schema
 from mlforge.store import Store, file_tasks
@@ -34,9 +36,12 @@ _FORMAT = 1
 
 
 def kind_of(spec: FeatureSpec, schema: Schema) -> str | None:
-    """A hash of all that a feature's tiles depend on besides events; None where it has no tiles."""
+    """A hash of all that a feature's tiles depend on besides events; None where it has no tiles.
+
+    Beside sets alone, tiles have no part: they tell which entities and intervals have events.
+    """
     parts = {column: kinds for column, kinds in build.parts(spec.columns).items() if kinds}
-    if spec.interval is None or not parts:
+    if spec.interval is None or not (parts or any(map(kept, spec.columns))):
         return None
     known = spec.value_dtypes(schema)
     columns = [(column, known[column], kinds) for column, kinds in parts.items()]
@@ -133,10 +138,10 @@ class TileCache:
         events = scan.scan_tasks(untiled, self.spec.identity, times, among)
         return pl.concat([rows, events.select(names)])
 
-    def covers(self, scan: EventScan, times: TimeRange) -> bool:
-        """Whether cached tiles suffice for every metric over a range, but for few events."""
+    def covers(self, scan: EventScan, times: TimeRange, metrics: Sequence[MetricColumn]) -> bool:
+        """Whether cached tiles suffice for some metrics over a range, but for few events."""
         cached, _ = self._split(scan, times)
-        return bool(cached) and _give_all(cached, self.spec, self.spec.value_dtypes(self.schema))
+        return bool(cached) and _give_all(cached, metrics, self.spec.value_dtypes(self.schema))
 
     def write(self, tasks: Sequence[FileScanTask]) -> None:
         """Build and store tiles of the files that are read whole, have many events and no tiles yet.
@@ -148,13 +153,10 @@ class TileCache:
         if self.store is None or kind is None:
             return
         store, name, known = self.store, self.spec.name, self.store.tiles(self.spec.name, kind)
-        whole = {task.file: task for task in tasks if task.numbers is None}
-        without = [
-            task
-            for file, task in whole.items()
-            if task.rows >= build.FEWEST
-            and (file not in known or CachedTiles.read(store, name, known[file], file) is None)
-        ]
+        without = tasks_without(
+            tasks,
+            lambda file: file in known and CachedTiles.read(store, name, known[file], file),
+        )
         intact = (task for task in without if store.is_whole(name, task.file))
         if without:
             store.write_tiles(name, kind, _writes(intact, self.spec, self.schema))
@@ -182,6 +184,15 @@ class TileCache:
         """The tile files, by the partial file that each was built from."""
         kind = kind_of(self.spec, self.schema)
         return {} if self.store is None or kind is None else self.store.tiles(self.spec.name, kind)
+
+
+def tasks_without(
+    tasks: Sequence[FileScanTask], stored: Callable[[str], object]
+) -> list[FileScanTask]:
+    """The files that are read whole, have many events, and of which nothing is stored."""
+    whole = {task.file: task for task in tasks if task.numbers is None}
+    many = (task for task in whole.values() if task.rows >= build.FEWEST)
+    return [task for task in many if not stored(task.file)]
 
 
 def _writes(
@@ -221,8 +232,10 @@ def _union(cached: Iterable[CachedTiles]) -> Summary:
     return reduce(Summary.union, (tiles.summary for tiles in cached if tiles.summary is not None))
 
 
-def _give_all(cached: Sequence[CachedTiles], spec: FeatureSpec, dtypes: Mapping[str, str]) -> bool:
-    """Whether these tiles together suffice for every metric of a feature."""
+def _give_all(
+    cached: Sequence[CachedTiles], metrics: Sequence[MetricColumn], dtypes: Mapping[str, str]
+) -> bool:
+    """Whether these tiles together suffice for all of some metrics."""
     summary, with_sizes = _union(cached), {name for tiles in cached for name in tiles.sizes}
 
     def sum_scale(column: str) -> Scale | None:
@@ -233,7 +246,7 @@ def _give_all(cached: Sequence[CachedTiles], spec: FeatureSpec, dtypes: Mapping[
             return None
         return reduce(Sizes.union, (tiles.sizes[column] for tiles in cached)).scale()
 
-    return all(gives(m.aggregation, sum_scale(m.value), mean_scale(m.value)) for m in spec.columns)
+    return all(gives(m.aggregation, sum_scale(m.value), mean_scale(m.value)) for m in metrics)
 
 
 def _scanned(cached: Iterable[CachedTiles], dtypes: Mapping[str, str]) -> list[Tiles]:

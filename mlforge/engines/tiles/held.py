@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import polars as pl
 
@@ -30,6 +31,7 @@ SPARE = 16
 REACH = "__reach"
 """For how many newer events of an entity its held values suffice: null for any number, -1 for none."""
 WEIGHT = "__weight"
+Frame = TypeVar("Frame", pl.DataFrame, pl.LazyFrame)
 _VALUE, _UNTIL, _MANY, _ENTITY = "value", "until", "__many", "__entity_row"
 
 
@@ -173,11 +175,16 @@ def _united(several: list[pl.DataFrame], part: Part, spec: FeatureSpec) -> pl.Da
 
 
 def _ends(rows: pl.DataFrame, part: Part, spec: FeatureSpec) -> pl.DataFrame:
-    """An entity's first and last rows, so many of each at least: of one instant all or none."""
-    most, time, place = int(part.numbers[0]), pl.col(TIME), pl.int_range(pl.len())
+    """An entity's first and last rows, so many of each at least."""
+    keys = list(spec.entity)
+    return ends(rows.sort(*keys, TIME), int(part.numbers[0]), keys)
+
+
+def ends(rows: Frame, most: int, by: list[str]) -> Frame:
+    """The first and last rows of each group, so many of each at least: of one instant all or none. rows: in the order of time."""
+    time, place = pl.col(TIME), pl.int_range(pl.len())
     until, since = time.filter(place < most).max(), time.filter(place >= pl.len() - most).min()
-    inside = (time <= until) | (time >= since)
-    return rows.sort(*spec.entity, TIME).filter(inside.over(list(spec.entity)))
+    return rows.filter(((time <= until) | (time >= since)).over(by))
 
 
 def _in_order(

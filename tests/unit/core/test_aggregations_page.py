@@ -53,7 +53,7 @@ def test_the_page_tells_empty_values_and_what_merges(row: list[str]) -> None:
     kind = KINDS[row[0].strip("`")]
     empty = {"null": None, "[]": []}.get(row[3].partition(",")[0], 0)
     assert empty == (list(kind.empty) if isinstance(kind.empty, tuple) else kind.empty)
-    assert row[6] == ("yes" if kind.parts else "no")
+    assert row[6] == ("yes" if kind.parts else "sets" if kind.kept else "no")
 
 
 @pytest.mark.parametrize(("name", "answer"), EXAMPLES)
@@ -72,3 +72,8 @@ def test_the_examples_of_the_page_are_true(name: str, answer: str, engine: str) 
     results = engine_named(engine).aggregate(line, ComputeContext.of(metrics, {"x": "Float64"}))
     [value] = results.drop(ROW).row(0)
     assert value == (pytest.approx(told(answer)) if isinstance(value, float) else told(answer))
+
+
+@pytest.mark.parametrize("row", KINDS_TOLD, ids=lambda row: row[0])
+def test_the_page_tells_what_each_costs_on_both_engines(row: list[str]) -> None:
+    assert re.fullmatch(r"\d+\.\d\d / \d+\.\d\d", row[7])

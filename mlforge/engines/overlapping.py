@@ -1,0 +1,46 @@
+"""Extremes and percentiles of windows that overlap much, by ranks over the whole line: no engine reads each window's rows for them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping
+
+import polars as pl
+
+from mlforge.compilers.base import Aggregate, ComputeContext, value_name
+from mlforge.compilers.polars_compiler import BETWEEN_RANKS
+from mlforge.core.schema import FLOATS
+from mlforge.engines import ranks
+from mlforge.engines.pairwise import Segments
+from mlforge.engines.point_windows import PointWindows
+
+
+def overlaps(aggregate: Aggregate, windows: PointWindows, most: Mapping[str, int]) -> bool:
+    """Whether ranks over the whole line cost less than the rows of each window.
+
+    most: by the kind of aggregation, of how many windows each row is part, on average, before they do.
+    """
+    kind = aggregate.aggregation.kind.name
+    return kind in most and bool(windows.segments.lengths.sum() > most[kind] * windows.line.height)
+
+
+def ranked(aggregate: Aggregate, windows: PointWindows, wide: Collection[int]) -> pl.Series:
+    """A least or greatest value, or a percentile, of each window. wide: as `wide_columns`."""
+    column, aggregation = value_name(aggregate.value), aggregate.aggregation
+    values, segments = windows.line[column], windows.segments
+    if aggregation.kind.name in ("min", "max"):
+        return ranks.extremes(values, segments, greatest=aggregation.kind.name == "max")
+    before = windows.index.counts_before(column)
+    of_values = Segments(before.gather(segments.starts), windows.counts(column))
+    share = 0.5 if aggregation.parameter is None else float(aggregation.parameter)
+    is_wide = aggregate.value in wide
+    return ranks.between_ranks(values.drop_nulls(), of_values, share, wide=is_wide)
+
+
+def wide_columns(line: pl.DataFrame, context: ComputeContext) -> frozenset[int]:
+    """The columns of floats, whose percentiles are asked for, in which two values differ by more than a float holds."""
+    positions = {a.value for a in context.aggregates if a.aggregation.kind.name in BETWEEN_RANKS}
+    floats = [value for value in positions if context.dtypes[value] in FLOATS]
+    ranges = (pl.col(value_name(i)).cast(pl.Float64) for i in floats)
+    spans = line.select(values.max() - values.min() for values in ranges).row(0) if floats else ()
+    return frozenset(i for i, span in zip(floats, spans, strict=True) if span == math.inf)
