@@ -50,6 +50,7 @@ from tests.support.objects import MemoryObjects
 from tests.support.oracle import Cell
 from tests.support.reader import READER, Reader
 from tests.support.registry import Killed, Registry, die
+from tests.support.scattered import Scattered
 from tests.support.servers import started
 from tests.support.trained import Trained
 from tests.support.workers import eventually
@@ -283,6 +284,9 @@ class Machine(Registry):
             st.sampled_from([False, False, False, True]), label="a feature reads it"
         )
         self.by_service = data.draw(st.booleans(), label="asked for by a service")
+        seeds = st.sampled_from([None, None, None, 1, 2])
+        seed = data.draw(seeds, label="builds are shared")
+        self.runner = None if seed is None else Scattered(seed)
         self.trains = data.draw(st.sampled_from([False, False, True]), label="training sets")
         self.labels = data.draw(histories.labels(self.world), label="labels")
         self.write("a.parquet", data.draw(histories.rows(self.world), label="a.parquet"))
@@ -317,7 +321,12 @@ class Machine(Registry):
             engine=self.engine,
             root=self.root,
             hold_above=1.0,
+            runner=self.runner or "local",
+            distribute_above=0,
+            fallback="local",
         )
+        if self.runner is not None:
+            self.runner.executors = [self.definitions.run_task]
 
     # -- drops
 
@@ -623,8 +632,11 @@ class Machine(Registry):
             read_ahead(self.store, self.store.read_metadata(self.name), self.room)
         override = data.draw(st.sampled_from([None, None, None, "polars", "duckdb"]))
         parts = data.draw(st.sampled_from([None, 1, 2, 5]), label="rows a part holds")
-        options = None if parts is None else Options(cost_share=99, layout=Layout(parts))
-        note(f"build: online={online} full={full} engine={override or self.engine} parts={parts}")
+        cuts = data.draw(st.sampled_from([None, 1, 3]), label="rows evaluated at once")
+        options = None if parts is None else Options(cost_share=99, layout=Layout(parts, cuts))
+        note(
+            f"build: online={online} full={full} engine={override or self.engine} {parts=} {cuts=}"
+        )
         TALLY["builds"] += 1
         try:
             snapshot = Snapshot(self.plan, self.events())
@@ -660,10 +672,31 @@ class Machine(Registry):
         if result.changed:
             self.judge_offline(data)
             self.judge_rebuild(snapshot, override or self.engine)
+            is_full = result.mode == "full" and options is not None and self.files
+            if self.runner is not None and is_full and self.bucket is None:
+                self.judge_bytes(options, override)
         if online:
             self.judge_audit()
         if self.chained:
             self.judge_reader(online, options)
+
+    def judge_bytes(self, options: Options, engine: str | None) -> None:
+        """A build by one process writes the very bytes that the tasks wrote, wherever these ran."""
+        shared = self.store.read_metadata(self.name)
+        self.runner, runner, store = None, self.runner, self.store
+        self.store = LocalStore(self.root / f"alone{self.rebuilds}", TINY_PACKS)
+        if self.forgotten:
+            self.store.write_forgotten(store.forgotten())
+        try:
+            self.open()
+            with clock.fixed(self.now):
+                alone = self.definitions.refresh(self.name, engine=engine, options=options).manifest
+        finally:
+            self.runner, self.store = runner, store
+            self.open()
+        assert alone is not None
+        assert alone.content_hash == shared.content_hash
+        TALLY["builds by tasks"] += 1
 
     def judge_reader(self, online: bool, options: Options | None) -> None:
         """A feature that is made from this one follows what it serves, also from before to behind a redefinition."""
