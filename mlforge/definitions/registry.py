@@ -34,6 +34,7 @@ from mlforge.definitions.places import (
     parsed_root,
     store_located_at,
 )
+from mlforge.definitions.planned_keys import with_keys
 from mlforge.definitions.runners import check_runner, distribution_of, task_run
 from mlforge.definitions.services import keep_services, services_by_name
 from mlforge.definitions.settings import DISTRIBUTE_ABOVE, GONE_AFTER, LOCAL, Settings
@@ -47,7 +48,7 @@ from mlforge.maintenance.audit import audit
 from mlforge.maintenance.operations import rollback
 from mlforge.maintenance.sampling import SOME, Share
 from mlforge.online import OnlineStore, Owner
-from mlforge.online.push import PushResult, owner_of, planned, push
+from mlforge.online.push import PushResult, owner_of, push
 from mlforge.retrieval.training import stored_values
 from mlforge.services.service import Service
 from mlforge.services.spec import SERVED
@@ -261,12 +262,14 @@ class Definitions:
         """
         check_arguments("plan", full=full)
         check_optional("plan", version=version, engine=engine, progress=progress)
-        options = replace(self._options, publish=False, version=version, full=full)
+        options = replace(self.settings.options, publish=False, version=version, full=full)
         names = in_order(self.features, self.selected(features, tags))
         readings = Readings(self.features, names)
 
         def plan_one(name: str) -> BuildResult:
-            return self._planned(name, engine, options, drafts.of(name), readings.of(name))
+            draft = drafts.of(name)
+            result = self._refresh(name, draft, engine, options, readings.of(name))
+            return with_keys(result, draft, self.online_store, self._engine(name, engine))
 
         with Drafts(self.store, self.features) as drafts:
             return each_in_turn(names, plan_one, progress)
@@ -279,25 +282,6 @@ class Definitions:
         if self.online_store is not None:
             push(name, self.store, self.online_store, self._engine(name), self._owner)
         return pointer
-
-    def _planned(
-        self,
-        name: str,
-        engine: str | None,
-        options: Options,
-        draft: Store,
-        reading: SourceReading | None,
-    ) -> BuildResult:
-        result = self._refresh(name, draft, engine, options, reading)
-        if self.online_store is None or result.manifest is None:
-            return result
-        try:
-            chosen = self._engine(name, engine)
-            keys = planned(result.manifest, draft, self.online_store, chosen, result.diff)
-        except OnlineError as error:
-            warning = f"how many keys a push would write is not known: {error}"
-            return replace(result, warnings=(*result.warnings, warning))
-        return replace(result, keys_written=keys)
 
     def refresh(
         self,
@@ -322,7 +306,7 @@ class Definitions:
         check_arguments("refresh", attended=attended, full=full, careful=careful)
         check_optional("refresh", version=version, engine=engine, options=options, reading=reading)
         chosen = options or replace(
-            self._options, attended=attended, version=version, full=full, careful=careful
+            self.settings.options, attended=attended, version=version, full=full, careful=careful
         )
         return self._refresh(name, self.store, engine, chosen, reading)
 
@@ -388,11 +372,6 @@ class Definitions:
         """Let go of connections."""
         if self.online_store is not None:
             self.online_store.close()
-
-    @property
-    def _options(self) -> Options:
-        settings = self.settings
-        return Options(hold_above=settings.hold_above, max_file_memory=settings.max_file_memory)
 
     def _engine(self, name: str, override: str | None = None) -> Engine:
         """A feature's engine; one that is only in the store has the default."""

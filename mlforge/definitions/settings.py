@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mlforge.build.result import HOLD_ABOVE, MAX_FILE_MEMORY
+from mlforge.build.result import HOLD_ABOVE, MAX_FILE_MEMORY, Options
 from mlforge.core.arguments import choice, flag, number
 from mlforge.core.values import Duration
 from mlforge.engines import MEMORY_LIMIT
@@ -60,3 +60,8 @@ class Settings:
             raise DefinitionError(f"{events}={self.distribute_above!r} is below 0; {works}")
         if self.fallback is not None:
             choice(self.fallback, [LOCAL], "Definitions: fallback")
+
+    @property
+    def options(self) -> Options:
+        """The ways in which a refresh by these settings goes."""
+        return Options(hold_above=self.hold_above, max_file_memory=self.max_file_memory)

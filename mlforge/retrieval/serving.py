@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
@@ -16,8 +16,8 @@ from mlforge.core.schema import Column, Schema
 from mlforge.core.signatures import named_arguments
 from mlforge.core.values import Duration
 from mlforge.errors import NotServed, RetrievalError
-from mlforge.online import OnlineBooks, OnlineStore, Target
-from mlforge.online.finishing import answer_columns, answer_dtypes, finished
+from mlforge.online import OnlineBooks, OnlineStore
+from mlforge.online.finishing import answer_columns
 from mlforge.online.steps import Steps, answered, answered_async
 from mlforge.retrieval.details import (
     FeatureDetails,
@@ -25,7 +25,8 @@ from mlforge.retrieval.details import (
     complete_details,
     default_details,
 )
-from mlforge.retrieval.locked import check_settled, served_meaning
+from mlforge.retrieval.feature_part import FeaturePart, key_rows_of, keys_of, outputs_of
+from mlforge.retrieval.locked import check_settled
 from mlforge.retrieval.online_rows import FetchedRows, check_missing, fetched_rows
 from mlforge.retrieval.references import (
     AnswerNames,
@@ -35,11 +36,11 @@ from mlforge.retrieval.references import (
     parse_instant,
     parse_references,
 )
-from mlforge.retrieval.spine import Entities, checked_entities
+from mlforge.retrieval.spine import checked_entities
 from mlforge.services.brought import request_rows
-from mlforge.services.completion import Completion, Output, completion, own_defaults
+from mlforge.services.completion import Completion, completion, own_defaults
 from mlforge.services.keeping import AT
-from mlforge.services.locking import UsedColumn, check_lock, promised
+from mlforge.services.locking import check_lock, promised
 from mlforge.services.service import Service
 
 DETAILS = "details"
@@ -106,52 +107,6 @@ async def aget_online_features(
 
 
 @dataclass(frozen=True, slots=True)
-class FeaturePart:
-    """A feature's part of an answer: the columns that are chosen, and their names there, the labels."""
-
-    reference: Reference
-    fetched: FetchedRows
-    columns: Sequence[str]
-    labels: Sequence[str]
-
-    @property
-    def name(self) -> str:
-        """The name that precedes the columns' own in the answer: the prefix, else the feature's."""
-        return self.reference.prefix or self.reference.name
-
-    @property
-    def served(self) -> Target:
-        """The version whose values these are, and their `as_of`."""
-        assert self.fetched.books.target is not None
-        return self.fetched.books.target
-
-    def rows(self, t: int) -> Iterable[Mapping[str, Any]]:
-        """All of the feature's values of each entity as of `t`."""
-        fetched = self.fetched
-        return finished(self.reference.name, fetched.books, fetched.rows, fetched.entities, t)
-
-    @property
-    def outputs(self) -> list[Output]:
-        """The chosen columns with their dtypes."""
-        dtype_of = answer_dtypes(self.reference.name, self.fetched.books)
-        defaults = self.fetched.books.defaults
-        return [
-            Output.of(label, column, dtype_of[column], defaults)
-            for label, column in zip(self.labels, self.columns, strict=True)
-        ]
-
-    @property
-    def used(self) -> list[UsedColumn]:
-        """The chosen columns with what they mean, as the books say."""
-        reference, books = self.reference, self.fetched.books
-        meaning = served_meaning(reference.name, books)
-        return [
-            UsedColumn(output, reference.name, meaning, books.keys, reference.renamed)
-            for output in self.outputs
-        ]
-
-
-@dataclass(frozen=True, slots=True)
 class OnlineAnswer:
     """The rows of an answer, and what they are made from.
 
@@ -167,12 +122,12 @@ class OnlineAnswer:
     @property
     def keys(self) -> Schema:
         """The keys by their names in entities, with the features' dtypes."""
-        return _keys(self.parts)
+        return keys_of(self.parts)
 
     @property
     def key_rows(self) -> list[dict[str, Any]]:
         """The keys of each entity in the features' dtypes, whatever the caller wrote them as."""
-        return _key_rows(self.parts, [key.name for key in self.keys])
+        return key_rows_of(self.parts, [key.name for key in self.keys])
 
     @property
     def completion(self) -> Completion | None:
@@ -180,18 +135,18 @@ class OnlineAnswer:
         service = self.service
         if service is None:
             return None
-        return completion(service, _outputs(self.parts), self.keys if service.derived else ())
+        return completion(service, outputs_of(self.parts), self.keys if service.derived else ())
 
     @property
     def defaults(self) -> Mapping[str, Any]:
         """The defaults, which take the place of null, by column."""
         complete = self.completion
-        return own_defaults(_outputs(self.parts)) if complete is None else complete.defaults
+        return own_defaults(outputs_of(self.parts)) if complete is None else complete.defaults
 
     @property
     def columns(self) -> Schema:
         """The columns of a row in its order, keys first, with their dtypes."""
-        of_features = tuple(Column(output.label, output.dtype) for output in _outputs(self.parts))
+        of_features = tuple(Column(output.label, output.dtype) for output in outputs_of(self.parts))
         complete = self.completion
         if self.service is None or complete is None:
             return (*self.keys, *of_features)
@@ -242,10 +197,10 @@ def online_answer(
             answer.update(zip(labels, map(row.__getitem__, columns), strict=True))
     of_values = _details(uses, answers, now, oldest) if details else []
     if service is not None:
-        complete = completion(service, _outputs(uses), _keys(uses) if service.derived else ())
+        complete = completion(service, outputs_of(uses), keys_of(uses) if service.derived else ())
         own = [
             complete.row(*row, t)
-            for row in zip(answers, brought, _key_rows(uses, complete.keys), strict=True)
+            for row in zip(answers, brought, key_rows_of(uses, complete.keys), strict=True)
         ]
         of_values = (
             [complete_details(complete, *row) for row in zip(of_values, answers, own, strict=True)]
@@ -256,7 +211,7 @@ def online_answer(
             {**key, **row, **values} for key, row, values in zip(keys, brought, own, strict=True)
         ]
     elif any(use.fetched.books.defaults for use in uses):
-        defaults = own_defaults(_outputs(uses))
+        defaults = own_defaults(outputs_of(uses))
         of_values = [
             default_details(defaults, *row) for row in zip(of_values, answers, strict=False)
         ]
@@ -315,36 +270,6 @@ def _uses(
     taken = [*own, DETAILS] if details else own
     labels = _labels(references, fetched, columns, taken)
     return [FeaturePart(*parts) for parts in zip(references, fetched, columns, labels, strict=True)]
-
-
-def _outputs(uses: Sequence[FeaturePart]) -> tuple[Output, ...]:
-    """The features' columns in the answer, with their dtypes."""
-    return tuple(output for use in uses for output in use.outputs)
-
-
-def _keys(uses: Sequence[FeaturePart]) -> Schema:
-    """The keys by their names in entities, each with the dtype that the first feature has for it."""
-    keys: dict[str, Column] = {}
-    for use in uses:
-        schema = use.fetched.books.keys
-        names = use.reference.key_names(key.name for key in schema)
-        for key in schema:
-            keys.setdefault(names[key.name], Column(names[key.name], key.dtype))
-    return tuple(keys.values())
-
-
-def _key_rows(parts: Sequence[FeaturePart], keys: Collection[str]) -> list[dict[str, Any]]:
-    """The keys of these names of each entity, as the first feature's dtypes have them."""
-    places: dict[str, tuple[Entities, str]] = {}
-    for part in parts if keys else ():
-        names = part.reference.key_names(key.name for key in part.fetched.books.keys)
-        for key, name in names.items():
-            if name in keys:
-                places.setdefault(name, (part.fetched.entities, key))
-    return [
-        {name: entities[position][key] for name, (entities, key) in places.items()}
-        for position in range(len(parts[0].fetched.entities))
-    ]
 
 
 def _details(

@@ -10,7 +10,7 @@ from typing import Any, Self
 
 from mlforge.online.decoding import Decode, decoder
 from mlforge.online.row_pattern import RowPattern, row_pattern
-from mlforge.retrieval.serving import FeaturePart
+from mlforge.retrieval.feature_part import FeaturePart
 from mlforge.serve.answers import encoded
 
 _NULL = b"null"

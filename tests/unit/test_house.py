@@ -115,3 +115,12 @@ def test_circles_of_modules_are_found_late_imports_included(
     assert [[f"mlforge.{n}" for n in names] for names in found] == [
         sorted(circle) for circle in circles.circles(graph)
     ]
+
+
+def test_no_module_is_longer_than_400_lines() -> None:
+    lengths = {
+        str(path.relative_to(packages.ROOT)): len(path.read_text().splitlines())
+        for folder in circles.FOLDERS
+        for path in (packages.ROOT / folder).rglob("*.py")
+    }
+    assert {name: length for name, length in lengths.items() if length > 400} == {}

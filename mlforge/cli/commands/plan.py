@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mlforge.cli.command import Command
 from mlforge.cli.commands.build import configure_options
 from mlforge.cli.options import served_definitions_of
 from mlforge.cli.output import note, number, plural
+from mlforge.cli.planned_services import planned_services, service_json
 from mlforge.cli.results import CHANGE, Outcome, change, end, failed, run
 from mlforge.cli.table import table
 from mlforge.core.arguments import shown
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from mlforge.build.broken_locks import BrokenLock, DefaultsChange
     from mlforge.build.categorizer import Difference
     from mlforge.build.result import BuildResult
-    from mlforge.core.manifest import Manifest
     from mlforge.definitions.registry import Definitions
     from mlforge.services.versions import ServiceVersion
     from mlforge.store import Store
@@ -70,7 +70,7 @@ def plan(args: argparse.Namespace) -> int:
         columns=columns,
         vanish=planned.vanishing,
         defaults=planned.other_defaults,
-        services=[_service_json(*service) for service in planned.services],
+        services=[service_json(*service) for service in planned.services],
         unkept=planned.unkept,
         locks=locks,
         tasks={name: _tasks_json(result) for name, result in planned.outcome.results.items()},
@@ -117,7 +117,7 @@ def plan_of(args: argparse.Namespace) -> Planned:
     }
     defaults = dict(_other_defaults(definitions, outcome))
     broken = _broken(definitions.store, outcome, vanishing, defaults)
-    services, unkept = _services(definitions, outcome, defaults)
+    services, unkept = planned_services(definitions, outcome, defaults)
     return Planned(definitions, outcome, differences, vanishing, defaults, services, unkept, broken)
 
 
@@ -192,69 +192,6 @@ def _same_code(store: Store, outcome: Outcome, gone: str) -> Iterator[str]:
             then, now = ((m.code_hash, m.config_hash, m.source) for m in (last, result.manifest))
             if then == now:
                 yield name
-
-
-def _services(
-    definitions: Definitions, outcome: Outcome, defaults: Mapping[str, DefaultsChange]
-) -> tuple[list[tuple[str, str | None, ServiceVersion]], dict[str, str]]:
-    """The services that a build would keep as other versions, and those that it could not keep, with the reason.
-
-    Those whose features have no version yet are left out.
-    """
-    from mlforge.errors import FeatureNotFound, MlforgeError
-    from mlforge.services.keeping import version_due
-    from mlforge.services.versions import Keeper
-
-    store, keeper = definitions.store, Keeper(definitions.name, definitions.partial)
-    planned = _PlannedVersions(store, outcome, defaults)
-    kept, unkept = [], {}
-    for name, service in definitions.services.items():
-        try:
-            due = version_due(service, store, keeper, planned)
-        except FeatureNotFound:
-            continue
-        except MlforgeError as error:
-            unkept[name] = str(error)
-            continue
-        if due is not None:
-            kept.append((name, next(map(str, reversed(store.service_versions(name))), None), due))
-    return kept, unkept
-
-
-@dataclass(frozen=True)
-class _PlannedVersions:
-    """The versions that features would have after a build, with their defaults."""
-
-    store: Store
-    outcome: Outcome
-    defaults: Mapping[str, DefaultsChange]
-
-    def identity(self) -> Any:
-        """The store's."""
-        return self.store.identity()
-
-    def books(self, name: str) -> Any:
-        """The feature's books, with the defaults of its definition."""
-        books = self.store.books(name)
-        return (
-            replace(books, defaults=self.defaults[name].after) if name in self.defaults else books
-        )
-
-    def resolve(self, name: str, version: str | None = None) -> Manifest:
-        """The version that is planned, where none is named."""
-        result = self.outcome.results.get(name)
-        planned = result.manifest if result is not None and version is None else None
-        return self.store.resolve(name, version) if planned is None else planned
-
-
-def _service_json(name: str, before: str | None, version: ServiceVersion) -> dict[str, Any]:
-    return {
-        "service": name,
-        "from": before,
-        "to": str(version.version),
-        "bump": version.bump,
-        "details": list(version.details),
-    }
 
 
 def _defaults_json(change: DefaultsChange) -> dict[str, dict[str, Any]]:
