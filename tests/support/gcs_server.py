@@ -7,7 +7,7 @@ that this one stands in for the cloud. It was written by the documents of Google
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -39,11 +39,14 @@ class Stored:
 
 @dataclass
 class GoogleServer:
-    """A running server, whose buckets need not be made. refused: requests that failed their condition."""
+    """A running server, whose buckets need not be made.
+
+    refuse: asked about each request by its method and path; a status and a code in place of the answer.
+    """
 
     endpoint: str = ""
     stored: dict[str, Stored] = field(default_factory=dict)
-    refused: int = 0
+    refuse: Callable[[str, str], tuple[int, str] | None] = lambda method, path: None
     lock: Lock = field(default_factory=Lock)
     generations: Iterator[int] = field(default_factory=lambda: itertools.count(1_000))
 
@@ -62,13 +65,22 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     google: GoogleServer
 
+    def parse_request(self) -> bool:
+        if not super().parse_request():
+            return False
+        refusal = self.google.refuse(self.command, self.path)
+        if refusal is None:
+            return True
+        self.rfile.read(int(self.headers["Content-Length"] or 0))
+        self._answer(refusal[0], f"<Error><Code>{refusal[1]}</Code></Error>".encode())
+        return False
+
     def do_PUT(self) -> None:
         data = self.rfile.read(int(self.headers["Content-Length"]))
         expected = self.headers["x-goog-if-generation-match"]
         with self.google.lock:
             before = self.google.stored.get(self._name)
             if expected is not None and int(expected) != (before.generation if before else 0):
-                self.google.refused += 1
                 self._answer(412, b"<Error><Code>PreconditionFailed</Code></Error>")
                 return
             stored = Stored(data, next(self.google.generations), datetime.now(UTC))

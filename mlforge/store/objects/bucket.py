@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from mlforge.errors import MissingExtra, StoreError
+from mlforge.store.objects import refusals
 from mlforge.store.objects.objects import (
     Blob,
     ConditionFailed,
@@ -25,7 +26,6 @@ from mlforge.store.objects.objects import (
     Objects,
     Tag,
 )
-from mlforge.store.objects.refusals import is_of_object
 
 _RETRIES = {"max_retries": 6, "retry_timeout": timedelta(seconds=60)}
 _CLIENT = {"allow_http": True}  # an endpoint that is given as http:// is meant so
@@ -174,8 +174,9 @@ class Bucket(Objects):
                 advice = "the credentials that were found may not do this"
             elif isinstance(error, exceptions.UnknownConfigurationKeyError):
                 advice = "options has a key that this cloud does not know"
+            advice = refusals.advice(str(error)) or advice
             first = next(iter(str(error).splitlines()), "")
-            kind = NotReadable if of_object and is_of_object(str(error)) else StoreError
+            kind = NotReadable if of_object and refusals.is_of_object(str(error)) else StoreError
             raise kind(f"{self.url}: cannot {deed}: {advice} ({first[:300]})") from error
 
 

@@ -30,3 +30,23 @@ def is_of_object(told: str) -> bool:
     if code is None:
         return status[1] in _WITHOUT_REASON
     return status[1] in _OF_OBJECTS and code[1] not in _OF_CALLERS
+
+
+_ADVICE = {
+    "the credentials have expired: renew them, as by 'aws sso login' or a new session token, and try again": (
+        *("ExpiredToken", "RequestExpired", "TokenRefreshRequired", "InvalidToken"),
+    ),
+    "this machine's clock is wrong, or the server's": ("RequestTimeTooSkewed",),
+    "there is no such bucket, or it is gone: make it, or correct the address": (
+        *("NoSuchBucket", "ContainerNotFound", "BucketNotFound"),
+    ),
+    "its server is overloaded, and was so each time that it was asked again: try later, or let fewer machines ask it": (
+        *("SlowDown", "ServerBusy", "TooManyRequests", "ServiceUnavailable"),
+    ),
+}
+
+
+def advice(told: str) -> str | None:
+    """The advice that fits the text of an error, by the server's own code in it; None where there is none."""
+    code = _CODE.search(told)
+    return next((text for text, codes in _ADVICE.items() if code and code[1] in codes), None)
