@@ -106,6 +106,8 @@ def _tried(work: _Refresh, bound: structlog.typing.FilteringBoundLogger) -> Buil
                 raise
             bound.info("another publisher was faster", attempt=attempt)
         except IntegrityError as error:
+            if attempt == _ATTEMPTS - 1:
+                raise
             if not is_mended and work.store.mend(work.feature.name):
                 is_mended = True
                 continue

@@ -11,8 +11,9 @@ import pytest
 from polars.testing import assert_frame_equal
 
 from mlforge import get_training_data
+from mlforge.build import refresh
 from mlforge.core import failpoints
-from mlforge.errors import StoreError
+from mlforge.errors import IntegrityError, StoreError, VersionConflict
 from mlforge.maintenance.operations import verify
 from mlforge.store import ObjectStore
 from mlforge.store.local.packs import Packing
@@ -172,3 +173,17 @@ def test_a_cache_that_is_deleted_amid_a_drop_loses_nothing(tmp_path: Path, step:
     shop.refresh()
     assert shop.store("fresh").read("spend").height == 9 * (DAYS + 1)
     assert verify(shop.store("fresh"), ["spend"]) == []
+
+
+def test_a_refresh_that_meets_damage_at_its_last_attempt_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop = Shop(tmp_path)
+    failures = iter([*[VersionConflict("faster")] * 4, IntegrityError("damaged")])
+
+    def fail(self: object) -> None:
+        raise next(failures)
+
+    monkeypatch.setattr(refresh._Refresh, "run", fail)
+    with pytest.raises(IntegrityError, match="damaged"):
+        shop.refresh()
