@@ -1,6 +1,6 @@
-"""`python -m benchmarks.pushing FOLDER RATE`: drops that lie ready below FOLDER go into its source so many times a second, each refreshed and pushed.
+"""`python -m benchmarks.pushing FOLDER RATE`: drops that lie ready below FOLDER go into its source so many times a second, and are refreshed and pushed.
 
-It says so once the first is online, ends when its stdin does, and then says how many there were and in how many seconds.
+Those that come while a refresh is at work are taken in by the next one, as workers do. It says so once the first is online, ends when its stdin does, and then says how many there were and in how many seconds.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import select
 import sys
 import time
+from collections import deque
 from pathlib import Path
 
 from benchmarks.harness import quiet
@@ -17,22 +18,28 @@ FEATURE, READY, SOURCE = "spend", "ready", "events"
 
 
 def main(root: Path, rate: float) -> None:
-    """Push drop after drop, each at its time or as soon as the one before is done."""
+    """Push all drops that are due, again and again."""
     quiet()
     definitions = load(None, here=root)
-    begun, count = time.monotonic(), 0
-    for number, file in enumerate(sorted((root / READY).iterdir())):
-        wait_s = max(0.0, begun + number / rate - time.monotonic())
-        if select.select([sys.stdin], [], [], wait_s)[0]:
-            break
-        file.rename(root / SOURCE / file.name)
+    begun, count, told = time.monotonic(), 0, False
+    ready = deque(sorted((root / READY).iterdir()))
+    while ready and not _told_to_end(begun + count / rate):
+        while ready and begun + count / rate <= time.monotonic():
+            file = ready.popleft()
+            file.rename(root / SOURCE / file.name)
+            count += 1
         definitions.refresh(FEATURE)
         definitions.push(FEATURE)
-        count += 1
-        if count == 1:
+        if not told:
             print("begun", flush=True)
+            told = True
     print(count, time.monotonic() - begun)
     definitions.close()
+
+
+def _told_to_end(until: float) -> bool:
+    """Wait for an instant of the monotonic clock, or for the end of stdin."""
+    return bool(select.select([sys.stdin], [], [], max(0.0, until - time.monotonic()))[0])
 
 
 if __name__ == "__main__":

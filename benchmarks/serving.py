@@ -63,6 +63,7 @@ _SHAPES = ((1, 1), (1, 32), (100, 8))
 _PER_SECOND = 20
 """Drops that are pushed while measure 15c reads."""
 _OF_A_DROP = 100
+_SMALL_HISTORY = 20_000
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,9 @@ class _Site:
         (root / "definitions.py").write_text(text)
         (root / SOURCE).mkdir()
         (root / READY).mkdir()
-        events, history = bench.size.events, min(bench.size.events // 2, 1_000_000)
+        events = bench.size.events
+        # Few events and users beside many drops: what is measured is the server, and the drops have to keep their pace.
+        history = min(events // 2, _SMALL_HISTORY if drops else 1_000_000)
         users = pl.col("user_id") % rows.height
         data.put(
             data.events(bench.size, 0, history).with_columns(users),
@@ -250,6 +253,7 @@ def _against_peers(bench: Bench) -> list[Row]:
     site = _Site.built(bench)
     with ExitStack() as stack:
         ours = stack.enter_context(site.ours().started())
+        ours.post(site.bodies(1)[0])  # it has begun
         feast = None
         if bench.feast is not None:
             feast = stack.enter_context(site.feast(bench.feast).started())

@@ -35,7 +35,7 @@ class RowPattern:
 
 
 def _whole(digits: int) -> str:
-    return f"(?:0|[1-9][0-9]{{0,{digits - 1}}}+)"
+    return f"(?:[1-9][0-9]{{0,{digits - 1}}}+|0)"
 
 
 _DAY = (
@@ -44,7 +44,7 @@ _DAY = (
 )
 _TIME = r"(?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]\.[0-9]{6}"
 _EXPONENT = "[eE][+-]?[0-9]{1,2}"
-_FLOAT = rf"-?+{_whole(18)}(?:\.[0-9]{{1,25}}+(?:{_EXPONENT})?+|{_EXPONENT})"
+_FLOAT = rf"-?+{_whole(18)}\.[0-9]{{1,25}}+(?:{_EXPONENT})?+|-?+{_whole(18)}{_EXPONENT}"
 _PLAIN: Mapping[str, str] = {
     "Int8": f"-?{_whole(2)}",
     "Int16": f"-?{_whole(4)}",
