@@ -28,6 +28,8 @@ MADE = {  # at a patch of a feature that has no files to remove, no parts to pla
     *("parts.written", "publish.staged", "publish.renamed", "publish.pointed", "publish.indexed"),
     *("push.begun", "push.put", "push.removed", "push.finished"),
 }
+IN_SHARED_BUILDS = {"task.claimed"}
+"""Tried by `tests/process/test_worker_shared_build.py`."""
 AT_WORK = {"job.taken", "job.begun", "lease.taken", "refresh.done", "job.done", "lease.returned"}
 
 
@@ -48,7 +50,7 @@ def plant(redis: Redis, server: EmbeddedServer, tmp_path: Path) -> Iterator[Plan
 
 
 def test_every_place_in_the_worker_is_tried_here() -> None:
-    assert places(worker) == AT_WORK
+    assert places(worker) == AT_WORK | IN_SHARED_BUILDS
     assert places(mlforge) >= MADE
 
 
