@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
 import polars as pl
@@ -288,3 +290,55 @@ def test_deletes_by_equality_are_refused_in_words_and_the_last_version_is_served
     with pytest.raises(BuildError, match=r"equality deletes.*rewrite_data_files"):
         build(project, table)
     assert project.store.read("spend")["user_id"].to_list() == [1, 2]
+
+
+@pytest.mark.parametrize("is_named", [False, True])
+def test_a_table_names_no_class_that_is_imported(project, tmp_path, monkeypatch, is_named):
+    table = IcebergEvents(tmp_path / "lake" / "spend")
+    table.append(rows((1, 0.0, 1.0)))
+    document = Path(table.table.metadata_location.removeprefix("file://"))
+    metadata = json.loads(document.read_text())
+    metadata["properties"] = {**metadata.get("properties", {}), "py-io-impl": "uninvited.Files"}
+    document.write_text(json.dumps(metadata))
+    (tmp_path / "modules").mkdir()
+    (tmp_path / "modules" / "uninvited.py").write_text("raise SystemExit('was imported')")
+    monkeypatch.syspath_prepend(tmp_path / "modules")
+    source = f"iceberg:{table.folder}"
+    if is_named:
+        for key, value in (("URI", f"sqlite:///{tmp_path}/lake/catalog.db"), ("TYPE", "sql")):
+            monkeypatch.setenv(f"PYICEBERG_CATALOG__TEST__{key}", value)
+        monkeypatch.setattr("pyiceberg.catalog._ENV_CONFIG", Config())  # as a new process reads it
+        source = "iceberg:test:lake.spend"
+    project.definitions(project.define(source=source, metrics=[])).build()
+    assert project.store.read("spend")["user_id"].to_list() == [1]
+
+
+def test_a_table_that_was_deleted_and_made_anew_is_read_anew(project, tmp_path):
+    table = DeltaEvents(tmp_path / "lake" / "spend")
+    table.append(rows((1, 0.0, 1.0)))
+    build(project, table)
+    shutil.rmtree(table.folder)
+    table.append(rows((2, 0.0, 1.0)))  # its version is 0, as that of the one before was
+    build(project, table)
+    assert project.store.read("spend")["user_id"].to_list() == [2]
+
+
+def test_a_log_names_no_file_outside_its_table(project, tmp_path):
+    table = DeltaEvents(tmp_path / "lake" / "spend")
+    table.append(rows((1, 0.0, 1.0)))
+    [file] = table.data_files()
+    shutil.copy(file, tmp_path / "lake" / "other.parquet")
+    size = file.stat().st_size
+    table.commit(
+        {
+            "add": {
+                "path": "../other.parquet",
+                "partitionValues": {},
+                "size": size,
+                "modificationTime": 1,
+                "dataChange": True,
+            }
+        }
+    )
+    with pytest.raises(BuildError, match=r"whose file \.\./other\.parquet belongs to another table"):
+        build(project, table)

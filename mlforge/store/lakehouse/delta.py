@@ -23,8 +23,13 @@ _MAPPING = "delta.columnMapping.mode"
 
 @dataclass(frozen=True)
 class DeltaSnapshot(Snapshot):
-    """A version of a Delta table. partitions: the values that folders' names hold, by path; kept: rows that count, by path."""
+    """A version of a Delta table.
 
+    table: its id, which one that is made anew in its place does not have. partitions: the values that folders' names hold, by path;
+    kept: rows that count, by path.
+    """
+
+    table: str
     folder: Folder
     schema: pa.Schema = field(repr=False)
     partitions: Mapping[str, Mapping[str, Any]] = field(repr=False)
@@ -58,8 +63,8 @@ def open_delta(source: str, address: str, known: Snapshot | None) -> Snapshot | 
             table = deltalake.DeltaTable(address, storage_options=options)
         except deltalake.exceptions.TableNotFoundError:
             return None
-        version = str(table.version())
-        if known is not None and known.version == version:
+        version, id_ = str(table.version()), str(table.metadata().id)
+        if isinstance(known, DeltaSnapshot) and (known.version, known.table) == (version, id_):
             return known
         _check(source, table)
         return _snapshot(source, Folder(address), table, version)
@@ -71,7 +76,7 @@ def _snapshot(source: str, folder: Folder, table: Any, version: str) -> DeltaSna
     files, partitions = {}, {}
     for row in pa.table(table.get_add_actions(flatten=True)).to_pylist():
         path = unquote(row["path"])  # the log holds URLs
-        if "://" in path or path.startswith("/"):
+        if "://" in path or path.startswith("/") or ".." in path.split("/"):
             raise SourceError(
                 f"source {source!r}: it is a clone, whose file {path} belongs to another table; name that table"
             )
@@ -80,7 +85,13 @@ def _snapshot(source: str, folder: Folder, table: Any, version: str) -> DeltaSna
         state = state_of((schema, sorted(values.items()), mask))
         files[path] = DataFile(row["size_bytes"], _us(row["modification_time"]), state)
         partitions[path] = values
-    return DeltaSnapshot(version, files, folder, schema, partitions, kept)
+    if unknown := sorted(kept.keys() - files.keys()):
+        raise SourceError(
+            f"source {source!r}: rows are deleted of {unknown[0]}, which is none of its files by that name; "
+            "have its writer rewrite the files, as by OPTIMIZE or REORG, which leaves no deletion vectors behind"
+        )
+    id_ = str(table.metadata().id)
+    return DeltaSnapshot(version, files, id_, folder, schema, partitions, kept)
 
 
 def _kept(table: Any) -> dict[str, pa.Array]:

@@ -101,21 +101,17 @@ def _snapshot(source: str, table: Any, version: str) -> IcebergSnapshot:
 
 def _table(source: str, address: str) -> Any:
     """The table as pyiceberg opens it; None where there is none."""
-    from pyiceberg.catalog import load_catalog
     from pyiceberg.exceptions import NoSuchTableError
-    from pyiceberg.table import StaticTable
 
-    from mlforge.store.lakehouse.iceberg_io import properties_of
+    from mlforge.store.lakehouse.iceberg_io import catalog_of, table_of
 
     if named := NAMED.fullmatch(address):
         try:
-            return load_catalog(named[1]).load_table(named[2])
+            return catalog_of(named[1]).load_table(named[2])
         except NoSuchTableError:
             return None
     document = address if address.endswith(".metadata.json") else _document(source, address)
-    return (
-        None if document is None else StaticTable.from_metadata(document, properties_of(document))
-    )
+    return None if document is None else table_of(document)
 
 
 def _document(source: str, address: str) -> str | None:

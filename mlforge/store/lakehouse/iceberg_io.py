@@ -3,17 +3,48 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping
 from typing import Any
 
-from pyiceberg.io import FileIO, InputFile, OutputFile
+from pyiceberg.catalog import Catalog, load_catalog
+from pyiceberg.catalog.noop import NoopCatalog
+from pyiceberg.io import PY_IO_IMPL, FileIO, InputFile, OutputFile, load_file_io
+from pyiceberg.serializers import FromInputFile
+from pyiceberg.table import StaticTable
 
 from mlforge.store.addresses import as_path
 from mlforge.store.objects.bucket import Bucket
 
+_NO_BUCKETS = ("file", "memory", "http", "https")
 
-def properties_of(address: str) -> dict[str, str]:
-    """The properties by which pyiceberg reads and writes a table: these files where it lies in a bucket, else its own."""
-    return {"py-io-impl": f"{__name__}.{BucketIO.__name__}"} if as_path(address) else {}
+
+def files_at(address: str) -> FileIO:
+    """The files by which pyiceberg reads and writes a table: these where it lies in a bucket, else its own.
+
+    The table has no say in it: a property of a table, `py-io-impl`, names a class that pyiceberg would import and call.
+    """
+    return BucketIO() if as_path(address) else load_file_io({}, address)
+
+
+def table_of(document: str) -> StaticTable:
+    """The table that a document of its metadata describes, by the document's address."""
+    files = files_at(document)
+    metadata = FromInputFile.table_metadata(files.new_input(document))
+    catalog = NoopCatalog("static-table")
+    return StaticTable(("static-table", document), metadata, document, files, catalog)
+
+
+def catalog_of(name: str) -> Catalog:
+    """A catalog that pyiceberg is configured for; of classes that read files it takes those alone that its configuration names."""
+    catalog = load_catalog(name)
+    loaded = catalog._load_file_io
+
+    def load(properties: Mapping[str, Any] | None = None, location: str | None = None) -> FileIO:
+        own = {k: v for k, v in (properties or {}).items() if k != PY_IO_IMPL}
+        return loaded(own, location)
+
+    catalog._load_file_io = load
+    return catalog
 
 
 class BucketIO(FileIO):  # type: ignore[misc]  # pyiceberg is seen untyped
@@ -38,6 +69,8 @@ class BucketIO(FileIO):  # type: ignore[misc]  # pyiceberg is seen untyped
 
     def _file(self, location: str) -> BucketFile:
         scheme, _, rest = location.partition("://")
+        if not rest or scheme in _NO_BUCKETS:
+            raise ValueError(f"{location} lies in no bucket, other than the table that names it")
         name, _, key = rest.partition("/")
         address = f"{'s3' if scheme in ('s3a', 's3n') else scheme}://{name}"
         bucket = self._buckets.setdefault(address, Bucket(address))

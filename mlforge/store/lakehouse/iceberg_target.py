@@ -39,9 +39,7 @@ class IcebergTarget(Target):
 
     def written(self) -> Written | None:
         """The files of the newest snapshot, and the notes of the newest one that has any."""
-        from pyiceberg.table import StaticTable
-
-        from mlforge.store.lakehouse.iceberg_io import properties_of
+        from mlforge.store.lakehouse.iceberg_io import table_of
 
         numbers = map(_DOCUMENT.fullmatch, self._folder.names(METADATA))
         self._number = max((int(each[1]) for each in numbers if each), default=0)
@@ -54,7 +52,7 @@ class IcebergTarget(Target):
             return None
         self._hint()
         document = f"{self._folder.address}/{METADATA}/v{self._number}.metadata.json"
-        self._table = table = StaticTable.from_metadata(document, properties_of(document))
+        self._table = table = table_of(document)
         if table.current_snapshot():
             tasks = table.scan().plan_files()
             self._files = {self._name(task.file.file_path): task.file for task in tasks}
@@ -179,13 +177,12 @@ class IcebergTarget(Target):
 def _new_table(folder: Folder, schema: pa.Schema, commit: Any) -> Any:
     """A table that nobody has seen yet."""
     from pyiceberg.catalog import Catalog
-    from pyiceberg.io import load_file_io
     from pyiceberg.partitioning import UNPARTITIONED_PARTITION_SPEC
     from pyiceberg.table import Table
     from pyiceberg.table.metadata import new_table_metadata
     from pyiceberg.table.sorting import UNSORTED_SORT_ORDER
 
-    from mlforge.store.lakehouse.iceberg_io import properties_of
+    from mlforge.store.lakehouse.iceberg_io import files_at
 
     metadata = new_table_metadata(
         schema=Catalog._convert_schema_if_needed(schema),
@@ -193,7 +190,7 @@ def _new_table(folder: Folder, schema: pa.Schema, commit: Any) -> Any:
         sort_order=UNSORTED_SORT_ORDER,
         location=folder.address,
     )
-    io = load_file_io(properties_of(folder.address), folder.address)
+    io = files_at(folder.address)
     name = folder.address.rpartition("/")[2]
     return Table((name,), metadata, "", io, _catalog(folder, commit))
 
