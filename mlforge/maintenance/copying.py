@@ -205,6 +205,8 @@ def _erase(source: Store, target: Store, name: str) -> tuple[str, ...]:
     """Delete the versions and partials with rows that the source has forgotten; returns the versions."""
     if not target.forgotten():
         return ()
-    # The source holds none of such rows any more, but for versions that its readers keep.
-    suspects = target.kept_partials(name) - source.partials(name)
+    # Its versions tell what the source holds by now: the cache of a bucket may hold more, as it was before.
+    manifests = [source.manifest(name, version) for version in source.versions(name)]
+    named = {partial.hash for manifest in manifests for partial in manifest.partials}
+    suspects = target.kept_partials(name) - named
     return scrub(target, name, (), suspects).versions if suspects else ()

@@ -308,3 +308,19 @@ def test_a_copy_that_is_killed_before_it_is_verified_is_ended_by_the_same_call(
     assert copied.before == len(copied.versions) == 4
     assert state_of(target) == state_of(source)
     assert verify(target, ["spend"]) == []
+
+
+def test_what_another_machine_has_forgotten_goes_from_the_copy_though_the_cache_here_has_it(
+    project, tmp_path
+):
+    objects, target = MemoryObjects(), LocalStore(tmp_path / "copy")
+    copy(project.store, in_bucket(objects, tmp_path))
+    here, elsewhere = (in_bucket(objects, tmp_path, machine) for machine in ("here", "elsewhere"))
+    copy(here, target)
+    before = target.partials("spend")
+    forget(project.on(elsewhere).definitions(), entities_of(elsewhere, ["user_id=7"]))
+    [copied] = copy(here, target)
+    assert copied.erased == ("1.0.0", "1.0.1", "1.0.2", "1.0.3")
+    assert not before & target.kept_partials("spend")
+    for version in target.versions("spend"):
+        assert 7 not in target.read("spend", str(version))["user_id"]
