@@ -283,14 +283,14 @@ class _Refresh:
 
     def _noted(self, snapshot: Snapshot, listing: Listing, intake: Intake) -> Snapshot:
         """The snapshot with new books, which name quarantined and ignored files, and with new file states."""
-        before = snapshot.books
+        before, until = snapshot.books, listing.sealed_until
         now = replace(
             before,
             quarantine=dict(intake.quarantine),
             ignored={ignored.path: ignored.reason for ignored in listing.ignored},
             description=self.feature.description,
             tags=self.feature.tags,
-            sealed=Sealed(listing.sealed_until, self.source.text) if listing.sealed_until else None,
+            sealed=Sealed(until, _sealing_of(self.source)) if until else None,
         )
         self._write_books(snapshot, now)
         if intake.file_states != snapshot.file_states:
@@ -375,9 +375,14 @@ def _sealed(source: RowSource, snapshot: Snapshot, *, is_believed: bool) -> RowS
     if source.sealed_after is None:
         return source
     sealed = snapshot.books.sealed
-    until = sealed.until if sealed and sealed.source == source.text else 0
+    until = sealed.until if sealed and sealed.source == _sealing_of(source) else 0
     stats = {path: state[:4] for path, state in snapshot.file_states.items()}
     return source.sealed(until, stats, is_believed=is_believed)
+
+
+def _sealing_of(source: RowSource) -> str:
+    """What an instant of sealing is of: with a shorter `sealed_after` it would seal what nobody has listed since."""
+    return f"{source.text} {source.sealed_after}"
 
 
 def _unchanged_stats(snapshot: Snapshot) -> Mapping[str, Stat] | None:

@@ -79,12 +79,13 @@ def pin(
     return ordered
 
 
-def list_anew(store: Store, name: str) -> None:
-    """Have the next refresh list all of a feature's source, also partitions that were sealed."""
+def list_anew(store: Store, name: str) -> bool:
+    """Have the next refresh list all of a feature's source, also partitions that were sealed; returns whether any were."""
     with store.lock(name):
         books = store.books(name)
         if books.sealed is not None:
             store.write_books(name, replace(books, sealed=None))
+        return books.sealed is not None
 
 
 def prune(

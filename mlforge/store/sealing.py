@@ -75,7 +75,8 @@ class Seal:
     def next(self, stats: Mapping[str, Stat], within: Callable[[str], str], now: int) -> int:
         """The instant before which partitions are sealed from now on, after a listing that began then.
 
-        within: the path of a file within its place. A partition that the listing found changed is not sealed yet, nor are later ones.
+        within: the path of a file within its place. A partition that the listing found changed is not sealed, nor are later ones, however
+        old its time is: one that comes late comes object by object.
         """
         over, changed = {self.until}, set[int]()
         periods: dict[str, int | None] = {}
@@ -85,12 +86,12 @@ class Seal:
                 period = _period_of(within(path))
                 periods[folder] = period.end + self.after if period else None
             sealed_at = periods[folder]
-            if sealed_at is not None and self.until < sealed_at <= now:
+            if sealed_at is not None and sealed_at <= now:
                 over.add(sealed_at)
                 if stats.get(path) != self.known.get(path):
                     changed.add(sealed_at)
         first = min(changed, default=now + 1)
-        return max(at for at in over if at < first)
+        return max((at for at in over if at < first), default=0)
 
     def notes(self, stats: Mapping[str, Stat], within: Callable[[str], str]) -> Iterator[str]:
         """Sentences about a listing: objects that it found in sealed partitions, or that there is nothing to seal."""

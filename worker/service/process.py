@@ -83,9 +83,9 @@ def run(settings: Settings, timing: Timing, beside: Beside) -> int:
         _tell(project, "watching")
 
     def unseal(feature: str, path: str) -> None:
-        _tell(project, "late", feature=feature, path=path)
-        with survived("have a source listed as a whole", feature=feature):
-            list_anew(definitions.store, feature)
+        if list_anew(definitions.store, feature):
+            log.warning("an object came into a sealed partition", feature=feature, path=path)
+            _tell(project, "late", feature=feature, path=path)
 
     follower = Follower(project, taken_up, broken)
 

@@ -12,11 +12,9 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-import structlog
-
 from mlforge.core import clock
 from mlforge.store.addresses import as_path
-from worker.supervision import survived
+from worker.supervision import FAULTS, survived
 from worker.watch.file_tracker import Change, FileTracker
 from worker.watch.hints import Hints
 
@@ -27,16 +25,19 @@ HINTED_EVERY_S = 60.0
 _LISTED = Change({}, "first look into the source")
 """The news of a first listing, which no file stands for: a file may have come between it and the refresh that every feature has at the start."""
 
-log = structlog.get_logger()
-
 
 @dataclass
 class _Poll:
-    """A tracker, and the paths that hints have named since its last listing."""
+    """A tracker, and the paths that hints have named since its last listing.
+
+    late: those of objects that a refresh may not list by itself. is_first: whether no listing has ended yet.
+    """
 
     tracker: FileTracker
     is_hinted: threading.Event = field(default_factory=threading.Event)
     paths: deque[str] = field(default_factory=deque)
+    late: set[str] = field(default_factory=set)
+    is_first: bool = True
 
     def hint(self, path: str) -> None:
         """Note a path, and end the pause before the next listing."""
@@ -115,30 +116,51 @@ class Polls:
             poll.is_hinted.set()
 
     def _poll(self, poll: _Poll, every_s: float, stop: threading.Event) -> None:
-        is_first, tracker = True, poll.tracker
         while not stop.is_set():
             began = time.monotonic()
-            with survived("look into a source", source=tracker.source.text):
-                for path in poll.taken():
-                    self._look_into_sealed(tracker, path)
-                change = tracker.look(tracker.scan(), clock.now(), time.monotonic())
-                if change is not None or is_first:
-                    self._changes.append((tracker, change or _LISTED))
-                is_first = False
+            self._round(poll)
             took = time.monotonic() - began
             stop.wait(took)  # whatever comes in meanwhile is seen by one listing
             poll.is_hinted.wait(max(self._every(every_s), _SHARE * took) - took)
+
+    def _round(self, poll: _Poll) -> None:
+        """List a source, and have refreshes list all of it where a hint named what they may not see."""
+        tracker = poll.tracker
+        with survived("look into a source", source=tracker.source.text):
+            change = _look(poll)
+            if change is not None or poll.is_first:
+                self._changes.append((tracker, change or _LISTED))
+            poll.is_first = False
+        if late := sorted(poll.late):
+            with survived("have a source listed as a whole", source=tracker.source.text):
+                self._unseal_of(tracker, late[0])
+                poll.late.clear()
 
     def _every(self, every_s: float) -> float:
         are_heard = self._hints is not None and self._hints.are_heard
         return max(every_s, HINTED_EVERY_S) if are_heard else every_s
 
-    def _look_into_sealed(self, tracker: FileTracker, path: str) -> None:
-        """Have all of a source listed, where an object of a sealed partition is not as it was."""
-        if tracker.is_changed_though_sealed(path):
-            log.warning(
-                "an object changed in a sealed partition", path=path, features=tracker.features
-            )
+    def _unseal_of(self, tracker: FileTracker, path: str) -> None:
+        """Have the next refreshes list all of a source, and ask for them."""
+        for feature in tracker.features:
+            self._unseal(feature, path)
+        self._changes.append((tracker, Change({"came late": 1}, path)))
+
+
+def _look(poll: _Poll) -> Change | None:
+    """List a source. Of hinted paths whose partitions' time is over it notes those that are not as they were.
+
+    Whether a refresh lists these partitions is not known here: it may have sealed them sooner than this listing does.
+    """
+    tracker, paths = poll.tracker, poll.taken()
+    try:
+        over = [path for path in paths if tracker.source.is_sealed(path, clock.now())]
+        before = {path: tracker.known.get(path) for path in over}
+        if any(map(tracker.is_changed_though_sealed, over)):
             tracker.sealed_until = 0
-            for feature in tracker.features:
-                self._unseal(feature, path)
+        change = tracker.look(tracker.scan(), clock.now(), time.monotonic())
+    except FAULTS:
+        poll.paths.extend(paths)  # no answer: they are looked into with the next listing
+        raise
+    poll.late.update(path for path in over if tracker.known.get(path) != before[path])
+    return change

@@ -10,13 +10,15 @@ import pytest
 
 from mlforge.core import clock
 from mlforge.definitions.source_check import check_source
-from mlforge.errors import DefinitionError
+from mlforge.errors import DefinitionError, StoreError
 from mlforge.maintenance.operations import list_anew
+from mlforge.sources.listing import Listing
 from mlforge.sources.time_partitions import period_of
 from mlforge.store import bucket_place
 from tests.support.objects import MemoryObjects
 from tests.support.projects import Project, rows
 from worker.watch.file_tracker import FileTracker
+from worker.watch.polls import Polls
 
 DROPS = "s3://shop/drops/"
 DAY = timedelta(days=1)
@@ -128,6 +130,31 @@ def test_a_folder_of_which_nothing_is_known_is_listed_however_old_its_time_is(bu
     assert days.counted == [1, 2]
 
 
+def test_a_folder_that_comes_late_is_sealed_once_a_listing_finds_it_as_it_was(bucket, tmp_path):
+    days = Days(bucket, tmp_path)
+    days.put(5)
+    days.build(20)
+    days.build(20.1)
+    for name in ("a", "b", "c"):  # as it is filled, object by object
+        days.put(2, name)
+        assert days.build(20.2)[0].changed
+    assert days.counted == [1, 2, 3, 4]
+    days.build(20.3)
+    assert days.build(20.4)[1] == ["drops"]
+
+
+def test_a_shorter_time_seals_nothing_that_was_not_listed_since(bucket, tmp_path):
+    days = Days(bucket, tmp_path)
+    for day in range(10):
+        days.put(day)
+    days.build(9.5)
+    days.build(9.5)
+    days.put(7, "in time")
+    days.spend = days.project.define(source=DROPS, sealed_after="1h")
+    days.build(9.6)
+    assert days.counted == list(range(1, 12))
+
+
 def test_a_hint_has_all_listed_once_more(bucket, tmp_path):
     days = Days(bucket, tmp_path)
     days.put(1)
@@ -179,6 +206,43 @@ def test_the_watcher_lists_no_sealed_folder_either_and_knows_what_a_hint_means(b
     assert tracker.is_changed_though_sealed(late)
     tracker.sealed_until = 0
     assert str(look(4)[0]) == f"{late} came"
+
+
+def test_a_hint_of_what_came_while_nothing_ran_is_kept_until_all_is_listed(
+    bucket, tmp_path, monkeypatch
+):
+    days = Days(bucket, tmp_path)
+    days.put(1)
+    days.build(20)
+    days.build(20.1)
+    late = days.put(1, "late")
+    tracker = FileTracker(days.project.definitions(days.spend).source("spend"), ("spend",))
+    scan, faults = FileTracker.scan, ["list", "unseal"]
+
+    def faulty(deed: str) -> None:
+        if deed in faults:
+            faults.remove(deed)
+            raise StoreError("no answer")
+
+    def scanned(tracker: FileTracker) -> Listing:
+        faulty("list")
+        return scan(tracker)
+
+    def unsealed(feature: str, path: str) -> None:
+        faulty("unseal")
+        assert f"drops/{path}" == late
+        list_anew(days.project.store, feature)
+
+    monkeypatch.setattr(FileTracker, "scan", scanned)
+    polled = Polls([tracker], unseal=unsealed)  # of a process that has sealed nothing yet
+    polled.hint([f"s3://shop/{late}"])
+    with clock.fixed(START + 20.2 * DAY):
+        for _ in range(3):
+            polled._round(polled._polls[0])
+    assert faults == []
+    assert [str(change) for _, change in polled.taken()][-1].endswith("late.parquet came late")
+    assert days.build(20.2)[0].changed
+    assert days.counted == [1, 2]
 
 
 def test_a_source_without_times_says_that_nothing_is_sealed(bucket, tmp_path):
