@@ -249,3 +249,11 @@ def test_the_command_exports_and_says_what(project, tmp_path, kind, capsys):
     assert json.loads(capsys.readouterr().out)["versions"] == []
     assert main(["export", "spend", f"--{kind}", "ftp://x/y", *store]) == 1
     assert "neither a folder nor an address" in capsys.readouterr().err
+
+
+def test_an_iceberg_export_that_was_killed_before_its_first_document_goes_on(project, tmp_path):
+    folder = tmp_path / "table"
+    (folder / "metadata").mkdir(parents=True)
+    (folder / "metadata" / "0-m0.avro").write_bytes(b"what a commit writes first")
+    export(project.store, "spend", target_at("iceberg", str(folder)))
+    assert len(snapshots("iceberg", folder)) == 3

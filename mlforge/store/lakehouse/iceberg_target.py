@@ -41,11 +41,13 @@ class IcebergTarget(Target):
         """The files of the newest snapshot, and the notes of the newest one that has any."""
         from mlforge.store.lakehouse.iceberg_io import table_of
 
-        numbers = map(_DOCUMENT.fullmatch, self._folder.names(METADATA))
+        names = self._folder.names(METADATA)
+        numbers = map(_DOCUMENT.fullmatch, names)
         self._number = max((int(each[1]) for each in numbers if each), default=0)
         self._table, self._files, self._change = None, {}, None
         if not self._number:
-            if self._folder.names(METADATA):
+            # Manifests alone are what a killed export left.
+            if any(name.endswith(".metadata.json") for name in names):
                 raise StoreError(
                     f"{self._folder.address}: the table there is kept by a catalog; name a place where there is none"
                 )
