@@ -10,6 +10,9 @@ from typing import Literal, NamedTuple
 Unit = Literal["year", "month", "day", "hour"]
 _WHOLE = re.compile(r"(\d{4})(?:-(\d\d)(?:-(\d\d)(?:[T-](\d\d))?)?)?|(\d{4})(\d\d)(\d\d)(\d\d)?")
 _NEXT = re.compile(r"\d\d?")
+_BETWEEN_WORDS = re.compile(r"[^a-z]+")
+_OF_DATES = {"day", "d", "ds", "dt", "hour", "hr", "h", "ts"}
+"""Words of columns that hold dates, beside all that have `date` or `time` in them."""
 _UNITS: tuple[Unit, ...] = ("year", "month", "day", "hour")
 _NAMES: tuple[set[str], ...] = (
     {"year", "yyyy", "y"},
@@ -29,7 +32,8 @@ class Period(NamedTuple):
 def period_of(folders: Sequence[str]) -> Period | None:
     """The finest period that the names of folders tell, from the outermost on; None where they tell of none.
 
-    A name is a value, or `column=value`. Names tell UTC. A bare number counts as a month, day or hour only below a bare year.
+    A name is a value, or `column=value`. Names tell UTC. A bare number counts as a month, day or hour only below a bare year,
+    and eight digits or more of a column as a date only where its name says so.
     """
     numbers: list[int] = []
     is_bare = False
@@ -53,10 +57,19 @@ def _goes_on(name: str, text: str, numbers: Sequence[int], *, is_bare: bool) -> 
 def _begun(name: str, text: str) -> list[int]:
     match = _WHOLE.fullmatch(text)
     numbers = [int(part) for part in match.groups() if part is not None] if match else []
-    is_year = len(numbers) == 1
-    if is_year and (not 1970 <= numbers[0] < 2200 or (name and name not in _NAMES[0])):
+    if not numbers or not 1970 <= numbers[0] < 2200:
         return []
+    if name and text.isdigit() and not _tells_time(name, numbers):
+        return []  # more likely an id
     return numbers if _period(numbers) else []
+
+
+def _tells_time(column: str, numbers: Sequence[int]) -> bool:
+    """Whether bare digits of a column are a year, or a date, as its name says."""
+    if len(numbers) == 1:
+        return column in _NAMES[0]
+    words = _BETWEEN_WORDS.split(column)
+    return "date" in column or "time" in column or not _OF_DATES.isdisjoint(words)
 
 
 def _period(numbers: Sequence[int]) -> Period | None:
