@@ -340,5 +340,7 @@ def test_a_log_names_no_file_outside_its_table(project, tmp_path):
             }
         }
     )
-    with pytest.raises(BuildError, match=r"whose file \.\./other\.parquet belongs to another table"):
+    with pytest.raises(
+        BuildError, match=r"whose file \.\./other\.parquet belongs to another table"
+    ):
         build(project, table)
