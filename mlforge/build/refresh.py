@@ -381,7 +381,7 @@ def _sealed(source: RowSource, snapshot: Snapshot, *, is_believed: bool) -> RowS
 
 
 def _sealing_of(source: RowSource) -> str:
-    """What an instant of sealing is of: with a shorter `sealed_after` it would seal what nobody has listed since."""
+    """The source and its `sealed_after`: an instant of another would seal what nobody has listed since."""
     return f"{source.text} {source.sealed_after}"
 
 
