@@ -5,11 +5,13 @@ from __future__ import annotations
 import pytest
 from redis import Redis
 
+from mlforge.build.tasks import BuildTask, TaskResult
 from tests.support.workers import (
     eventually,
     redis,  # noqa: F401 - fixtures
     server,  # noqa: F401 - fixtures
 )
+from worker.queue.rq_runner import _see_through
 from worker.state import shared_build
 from worker.state.shared_build import Ended, SharedBuild
 
@@ -88,3 +90,28 @@ def test_a_task_that_is_refused_waits_for_another_worker_and_all_is_forgotten_at
     shared.end("a", Ended("new"))
     shared.close()
     assert redis.keys("*build*") == []
+
+
+@pytest.mark.timeout(30)
+def test_a_build_that_the_server_knows_nothing_of_any_more_is_offered_again(
+    redis: Redis,  # noqa: F811
+) -> None:
+    tasks = [
+        BuildTask("spend", "hash", "store", "polars", "inputs", None, day, day + 1, 10, {})
+        for day in range(3)
+    ]
+    by_id = {task.id: task for task in tasks}
+    shared = SharedBuild.of(redis, "shop", [*by_id])
+    ran: list[int] = []
+    asked: list[str] = []
+
+    def here(task: BuildTask) -> TaskResult:
+        ran.append(task.start)
+        if len(ran) == 1:
+            shared.close()  # as a server forgets that is flushed, and as another process at the same build does at its end
+        return TaskResult(task.id, (), 0, 0)
+
+    _see_through(shared, by_id, here, lambda: asked.append(shared.id), 2)
+
+    assert ran == [0, 0, 1, 2]
+    assert asked == [shared.id] * 4

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from uuid import uuid4
 
@@ -52,50 +53,15 @@ class RqRunner(Runner):
         others = self._others(queue)
         by_id = {task.id: task for task in tasks}
         shared = SharedBuild.of(at_work.redis, at_work.scope, [*by_id])
-        shared.offer({id: task.to_json() for id, task in by_id.items()})
+        ask = partial(queue.enqueue_task, shared.id, at_work)
         log.info("build shared", build=shared.id, tasks=len(tasks), workers=others)
         try:
-            for _ in range(min(others, len(tasks))):
-                queue.enqueue_task(shared.id, at_work)
-            self._see_through(at_work, shared, queue, by_id, here)
+            _see_through(shared, by_id, here, ask, min(others, len(tasks)))
             for worker, why in shared.refusals().items():
                 log.warning("a worker took no part in the build", worker=worker, why=why)
         finally:
             shared.close()
         return map(here, tasks)  # each has its result by now
-
-    def _see_through(
-        self,
-        at_work: Project,
-        shared: SharedBuild,
-        queue: JobQueue,
-        tasks: dict[str, BuildTask],
-        here: RunHere,
-    ) -> None:
-        """Run what waits, and let what is lost wait again, until every task has ended."""
-        me = f"{socket.gethostname()}-{os.getpid()}-{uuid4().hex[:8]}"
-        while True:
-            claimed = shared.take(me)
-            if claimed is not None:
-                with shared.renewed(claimed.id, me):
-                    here(tasks[claimed.id])
-                shared.end(claimed.id, Ended(me))
-                continue
-            ended = shared.ended()
-            for id, each in ended.items():
-                if each.error is not None:
-                    raise _error(tasks[id], each)
-            if len(ended) == len(tasks):
-                return
-            for id, losses in shared.lost().items():
-                log.warning("a task was lost and is run again", task=id[:12], losses=losses)
-                if losses >= LOSSES:
-                    raise TaskFailed(
-                        f"{_title(tasks[id])} ended {losses} processes that ran it; "
-                        "look at what the workers log, and at the memory of their machines"
-                    )
-                queue.enqueue_task(shared.id, at_work)
-            shared.wait(_LOOK_S)
 
     def _others(self, queue: JobQueue) -> int:
         """The number of other workers; raises RunnerUnavailable where there is no worker, and this process is none."""
@@ -131,6 +97,58 @@ class RqRunner(Runner):
         return Project(
             settings, definitions, redis, fingerprint(definitions), scope_of(definitions)
         )
+
+
+def _see_through(
+    shared: SharedBuild,
+    tasks: Mapping[str, BuildTask],
+    here: RunHere,
+    ask: Callable[[], None],
+    others: int,
+) -> None:
+    """Offer the tasks, run what waits, and let what is lost wait again, until every task has ended.
+
+    ask: asks another worker to take part. others: how many of them are asked.
+    """
+    me = f"{socket.gethostname()}-{os.getpid()}-{uuid4().hex[:8]}"
+    _offer(shared, tasks, ask, others)
+    while True:
+        claimed = shared.take(me)
+        if claimed is not None:
+            with shared.renewed(claimed.id, me):
+                here(tasks[claimed.id])
+            shared.end(claimed.id, Ended(me))
+            continue
+        ended = shared.ended()
+        for id, each in ended.items():
+            if each.error is not None:
+                raise _error(tasks[id], each)
+        if len(ended) == len(tasks):
+            return
+        if not shared.is_known():
+            # The server came back without it, or another process at the same build has ended it.
+            log.warning(
+                "a build is offered again, of which the server knows nothing", build=shared.id
+            )
+            _offer(shared, tasks, ask, others)
+            continue
+        for id, losses in shared.lost().items():
+            log.warning("a task was lost and is run again", task=id[:12], losses=losses)
+            if losses >= LOSSES:
+                raise TaskFailed(
+                    f"{_title(tasks[id])} ended {losses} processes that ran it; "
+                    "look at what the workers log, and at the memory of their machines"
+                )
+            ask()
+        shared.wait(_LOOK_S)
+
+
+def _offer(
+    shared: SharedBuild, tasks: Mapping[str, BuildTask], ask: Callable[[], None], others: int
+) -> None:
+    shared.offer({id: task.to_json() for id, task in tasks.items()})
+    for _ in range(others):
+        ask()
 
 
 def _running(definitions: Definitions) -> str | None:

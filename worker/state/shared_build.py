@@ -147,6 +147,10 @@ class SharedBuild:
         noted: Any = self._redis.hgetall(self._ended)
         return {task.decode(): Ended(*json.loads(text)) for task, text in noted.items()}
 
+    def is_known(self) -> bool:
+        """Whether the server has the tasks: it may have come back without them, or somebody has closed the build."""
+        return bool(self._redis.exists(self._tasks))
+
     def wait(self, seconds: int) -> None:
         """Wait until another task has ended, but no longer than so many seconds."""
         self._redis.blpop([self._news], seconds)
