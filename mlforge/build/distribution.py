@@ -68,6 +68,7 @@ class Distribution:
     def _shared(
         self, build: FullBuild, store: Store, files: TaskFiles, told: Told
     ) -> Iterator[StoredPiece]:
+        files.prepare()
         tasks = tuple(self._tasks(build, store, files))
         here = partial(run_task, spec=build.events.spec, engine=build.engine, store=store)
         for task, result in zip(tasks, self._results(tasks, here), strict=True):

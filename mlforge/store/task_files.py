@@ -17,8 +17,13 @@ class TaskFiles(ABC):
     """The files that the tasks of one feature's builds share, in the store that all their processes reach.
 
     Each file appears whole or not at all, and is named after what it holds: two processes that run the same task write
-    the same files. They may be deleted between builds.
+    the same files. They may be deleted between builds. Nothing is written before `prepare`, nor after `clear`: a process that
+    is late leaves no rows of a feature that was erased meanwhile, or of an entity that was forgotten.
     """
+
+    @abstractmethod
+    def prepare(self) -> None:
+        """Let files be written, as a build begins; call with the feature's lock held."""
 
     @abstractmethod
     def write_document(self, document: Mapping[str, Any], name: str | None = None) -> str:
@@ -42,4 +47,4 @@ class TaskFiles(ABC):
 
     @abstractmethod
     def clear(self) -> None:
-        """Delete everything; call with the feature's lock held."""
+        """Delete everything; from then on writes raise IntegrityError. Call with the feature's lock held."""

@@ -17,6 +17,7 @@ from mlforge.build.rows import Layout
 from mlforge.build.runner import RunHere, Runner
 from mlforge.build.tasks import BuildTask, TaskResult
 from mlforge.core.aggregations import AGGREGATIONS
+from mlforge.core.manifest import Part
 from mlforge.errors import (
     DefinitionError,
     IntegrityError,
@@ -25,7 +26,8 @@ from mlforge.errors import (
     UnsupportedStore,
 )
 from mlforge.metrics import Rolling, ToDate
-from mlforge.store import LocalStore, Store
+from mlforge.store import LocalStore, Store, TablePiece
+from mlforge.store.local.task_files import LocalTaskFiles
 from tests.support.projects import Project, rows
 from tests.support.scattered import Scattered, TaskKilledError
 
@@ -133,6 +135,40 @@ def _with_tiny_parts(project: Project, root: Path) -> LocalStore:
     store = LocalStore(root / "alone")
     project.on(store).definitions().refresh("spend", options=TINY)
     return store
+
+
+@pytest.mark.parametrize("end", ["erased", "scrubbed"])
+def test_a_task_that_is_late_writes_nothing_once_its_feature_is_erased_or_an_entity_forgotten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: str
+) -> None:
+    project = Project(tmp_path)
+    history(project)
+    store, dying = LocalStore(tmp_path / "shared"), Scattered()
+    dying.most = 0
+    with pytest.raises(TaskKilledError):
+        by_tasks(project, store, dying)
+    assert list((store.path / "spend" / ".tasks").glob("*.json"))
+    write_part = LocalTaskFiles.write_part
+
+    def late(self: LocalTaskFiles, piece: TablePiece) -> Part:
+        ends[end]()
+        return write_part(self, piece)
+
+    def erased() -> None:
+        with store.lock("spend"):
+            store.erase("spend")
+
+    def scrubbed() -> None:
+        with store.lock("spend"):
+            store.scrub("spend", ())
+
+    ends = {"erased": erased, "scrubbed": scrubbed}
+    monkeypatch.setattr(LocalTaskFiles, "write_part", late)
+    with pytest.raises(IntegrityError, match="has ended"):
+        dying.executors[0](dying.tasks[0].to_json())
+
+    assert not (store.path / "spend" / ".tasks").exists()
+    assert list(store.path.rglob(".staged-*")) == []
 
 
 @pytest.mark.parametrize("damage", ["cut short", "gone", "no result"])

@@ -7,7 +7,7 @@ import json
 import shutil
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import polars as pl
 
 from mlforge.core.manifest import Part
 from mlforge.errors import IntegrityError
-from mlforge.store.local import io
+from mlforge.store.local import io, staging
 from mlforge.store.local.transaction import write_part
 from mlforge.store.task_files import TaskFiles
 from mlforge.store.transaction import TablePiece
@@ -28,6 +28,11 @@ class LocalTaskFiles(TaskFiles):
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+
+    def prepare(self) -> None:
+        """Make the folder."""
+        with io.storage_errors(self._folder):
+            self._folder.mkdir(parents=True, exist_ok=True)
 
     def write_document(self, document: Mapping[str, Any], name: str | None = None) -> str:
         """Write `NAME.json`."""
@@ -63,16 +68,22 @@ class LocalTaskFiles(TaskFiles):
         return path if path is not None and io.hash_file(path) == hash_ else None
 
     def clear(self) -> None:
-        """Delete the folder."""
+        """Take the folder out of sight in one step, so that nothing is written there any more, and delete it."""
         if self._folder.is_dir():
-            shutil.rmtree(self._folder, ignore_errors=True)
+            hidden = self._folder.with_name(staging.new_name())
+            with io.storage_errors(self._folder), suppress(FileNotFoundError):
+                self._folder.rename(hidden)
+            shutil.rmtree(hidden, ignore_errors=True)
 
     @contextmanager
     def _scratch(self) -> Iterator[Path]:
         """A path to write to, which is gone once the block ends."""
         path = self._folder / f".{uuid.uuid4().hex}"
+        if not self._folder.is_dir():
+            raise IntegrityError(
+                f"{self._folder} is gone: the build that this task is of has ended, so nothing is written"
+            )
         with io.storage_errors(path):
-            self._folder.mkdir(parents=True, exist_ok=True)
             try:
                 yield path
             finally:
