@@ -81,13 +81,16 @@ def items(store: DynamoDBStore, service: DynamoDB) -> list[dict[str, Any]]:
     return found
 
 
-def test_reading_and_planning_make_no_table(store: DynamoDBStore, service: DynamoDB) -> None:
+def test_reading_planning_and_deleting_a_row_make_no_table(
+    store: DynamoDBStore, service: DynamoDB
+) -> None:
     assert store.ping()
     assert store.books("spend") is None
     assert store.read("spend", {"user_id": 1}) is None
     assert store.features() == []
     assert store.count_other_rows("spend", ()) == 0
     assert store.rows_by_feature(["spend"]) == {"spend": 0}
+    assert not store.delete("spend", {"user_id": 1})
     assert service.count("CreateTable") == 0
 
 
