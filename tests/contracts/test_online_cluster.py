@@ -296,3 +296,26 @@ def test_pushers_and_a_moving_slot_never_make_a_reader_see_a_wrong_value(
         assert {row and row["amount__sum__7d"] for row in found} <= right
     store.close()
     empty_cluster.wait()
+
+
+def test_a_user_with_the_rights_that_are_told_pushes_reads_and_drops(
+    empty_cluster: Cluster,
+) -> None:
+    told = ("+cluster|slots", "+command", "+asking", "+info", "+scan")
+    of_one_server = ("+@read", "+@write", "+@scripting", "+@transaction", "-@dangerous", "+ping")
+    rights = ("on", ">secret", "~mlforge*", "-@all", *of_one_server, *told)
+    numbers = range(len(empty_cluster.ports))
+    for number in numbers:
+        empty_cluster.ask(number, "ACL", "SETUSER", "few", *rights)
+    store = RedisStore.from_url(empty_cluster.url.replace("//", "//few:secret@", 1))
+    try:
+        push(store, OLD, 1, 2)
+        assert store.rows_by_feature(["spend"]) == {"spend": 2}
+        assert store.read("spend", {"user_id": 1}) is not None
+        assert store.read("spend", {"user_id": 3}) is None
+        assert store.evidence() is not None
+        assert store.drop("spend") == 2
+    finally:
+        store.close()
+        for number in numbers:
+            empty_cluster.ask(number, "ACL", "DELUSER", "few")
