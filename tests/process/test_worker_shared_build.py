@@ -157,10 +157,13 @@ def test_a_worker_with_other_definitions_takes_no_part_and_says_why(
     changed = several({"spend": "drops/"}, {"spend": {"description": "another"}}, SETTINGS) + SHARED
     (shop.folder / "definitions.py").write_text(changed)
 
-    assert shop.ask_apart("build").returncode == 0
+    (shop.folder / "hold_written").touch()
+    build = shop.start("build")
 
     [refusal] = eventually(lambda: shop.log("takes no part in a build"))
+    (shop.folder / "hold_written").unlink()
     assert "deploy the same definitions" in refusal["why"]
+    assert build.wait(60) == 0
     is_as_at_home(shop, tmp_path)
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import socket
+from types import SimpleNamespace
+
 import pytest
 from redis import Redis
 
@@ -11,6 +14,9 @@ from tests.support.workers import (
     redis,  # noqa: F401 - fixtures
     server,  # noqa: F401 - fixtures
 )
+from worker.queue import task_job
+from worker.queue.intake import queue_named
+from worker.queue.rq_queue import queue_of
 from worker.queue.rq_runner import _see_through
 from worker.state import shared_build
 from worker.state.shared_build import Ended, SharedBuild
@@ -115,3 +121,29 @@ def test_a_build_that_the_server_knows_nothing_of_any_more_is_offered_again(
 
     assert ran == [0, 0, 1, 2]
     assert asked == [shared.id] * 4
+
+
+def test_a_worker_that_takes_no_part_asks_another_in_its_place_while_tasks_wait(
+    redis: Redis,  # noqa: F811
+    shared: SharedBuild,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    settings = SimpleNamespace(job_timeout_s=60)
+    at_work = SimpleNamespace(redis=redis, scope="shop", hash="mine", settings=settings)
+    monkeypatch.setattr(task_job.project, "in_use", lambda: at_work)
+    monkeypatch.setattr(task_job, "current_job_id", lambda: "task-1")
+    monkeypatch.setattr(task_job, "PAUSE_S", 0)
+    queue = queue_named(queue_of("shop"), redis)
+    request = {"build": shared.id, "definitions": "shop", "definitions_hash": "theirs"}
+
+    assert task_job.take_part(*request.values()) == "refused"
+    assert [job.kwargs for job in queue.jobs] == [request]
+    assert list(shared.refusals()) == [socket.gethostname()]
+
+    for _ in IDS:
+        shared.take("another")
+    assert task_job.take_part(*request.values()) == "refused"
+    assert len(queue.jobs) == 1  # nothing waits
+    shared.close()
+    assert task_job.take_part(*request.values()) == "nothing to do"
+    assert shared.refusals() == {}

@@ -76,14 +76,14 @@ class JobQueue:
             description=f"refresh {feature}",
         )
 
-    def enqueue_task(self, build: str, at_work: Project) -> None:
-        """Ask a worker to take part in a build of the project."""
+    def enqueue_task(self, build: str, at_work: Project, definitions_hash: str) -> None:
+        """Ask a worker to take part in a build of the project. definitions_hash: that of the build."""
         self._queue.enqueue_call(
             TAKE_PART,
             kwargs={
                 "build": build,
                 "definitions": self._scope,
-                "definitions_hash": at_work.hash,
+                "definitions_hash": definitions_hash,
             },
             timeout=at_work.settings.job_timeout_s,
             result_ttl=RESULT_TTL_S,

@@ -53,7 +53,7 @@ class RqRunner(Runner):
         others = self._others(queue)
         by_id = {task.id: task for task in tasks}
         shared = SharedBuild.of(at_work.redis, at_work.scope, [*by_id])
-        ask = partial(queue.enqueue_task, shared.id, at_work)
+        ask = partial(queue.enqueue_task, shared.id, at_work, at_work.hash)
         log.info("build shared", build=shared.id, tasks=len(tasks), workers=others)
         try:
             _see_through(shared, by_id, here, ask, min(others, len(tasks)))

@@ -5,6 +5,8 @@ A job runs one task alone, so that refreshes which wait in the queue come in bet
 
 from __future__ import annotations
 
+import socket
+import time
 from typing import TYPE_CHECKING
 
 import structlog
@@ -19,6 +21,9 @@ from worker.state.shared_build import Ended, SharedBuild
 if TYPE_CHECKING:
     from worker.state.shared_build import Claimed
 
+PAUSE_S = 1.0
+"""Before a worker that takes no part asks another: one that is idle by then comes before it."""
+
 log = structlog.get_logger()
 
 
@@ -30,21 +35,24 @@ def take_part(build: str, definitions: str, definitions_hash: str) -> str:
             log.error("job of another project on this server", other=definitions)
             return "not ours"
         shared = SharedBuild(at_work.redis, at_work.scope, build)
+        if not shared.is_known():
+            return "nothing to do"
+        queue = JobQueue(at_work.redis, at_work.scope)
         if definitions_hash != at_work.hash:
             why = (
                 f"it has the definitions {at_work.hash[:12]}, and the build is of {definitions_hash[:12]}: "
                 "deploy the same definitions to all machines, and restart their workers"
             )
-            log.error("takes no part in a build", why=why)
-            shared.refuse(job, why)
-            return "refused"
+            if shared.refuse(socket.gethostname(), why):
+                log.error("takes no part in a build", why=why)
+            return _passed_on(at_work, shared, queue, definitions_hash)
         claimed = shared.take(job)
         if claimed is None:
             return "nothing to do"
         if not run_claimed(at_work, shared, claimed, job):
-            return "refused"
+            return _passed_on(at_work, shared, queue, definitions_hash)
         if shared.has_waiting():
-            JobQueue(at_work.redis, at_work.scope).enqueue_task(build, at_work)
+            queue.enqueue_task(build, at_work, definitions_hash)
         return "task done"
 
 
@@ -55,8 +63,8 @@ def run_claimed(at_work: Project, shared: SharedBuild, claimed: Claimed, worker:
         try:
             at_work.definitions.run_task(claimed.task)
         except TaskRefused as error:
-            log.error("takes no part in a build", why=str(error))
-            shared.give_back(claimed.id, worker, str(error))
+            if shared.give_back(claimed.id, socket.gethostname(), str(error)):
+                log.error("takes no part in a build", why=str(error))
             return False
         except (KeyboardInterrupt, SystemExit):
             raise
@@ -68,3 +76,13 @@ def run_claimed(at_work: Project, shared: SharedBuild, claimed: Claimed, worker:
     shared.end(claimed.id, ended)
     log.info("task done", task=claimed.id[:12], error=ended.error)
     return True
+
+
+def _passed_on(
+    at_work: Project, shared: SharedBuild, queue: JobQueue, definitions_hash: str
+) -> str:
+    """Ask another worker in the place of this one, which would else use up what all of them are asked."""
+    time.sleep(PAUSE_S)
+    if shared.has_waiting():
+        queue.enqueue_task(shared.id, at_work, definitions_hash)
+    return "refused"

@@ -110,21 +110,22 @@ class SharedBuild:
         self._expire(pipeline)
         pipeline.execute()
 
-    def give_back(self, task: str, worker: str, why: str) -> None:
-        """Let a task wait again that this worker must not run."""
+    def give_back(self, task: str, worker: str, why: str) -> bool:
+        """Let a task wait again that this worker must not run; as `refuse`."""
         pipeline = self._redis.pipeline()
         pipeline.delete(self._claim + task)
         pipeline.lpush(self._waiting, task)
         self._expire(pipeline)
         pipeline.execute()
-        self.refuse(worker, why)
+        return self.refuse(worker, why)
 
-    def refuse(self, worker: str, why: str) -> None:
-        """Note that a worker takes no part, and why."""
+    def refuse(self, worker: str, why: str) -> bool:
+        """Note that a worker takes no part, and why; returns whether that was not known."""
         pipeline = self._redis.pipeline()
         pipeline.hset(self._refusals, worker, why)
         self._expire(pipeline)
-        pipeline.execute()
+        is_new, *_ = pipeline.execute()
+        return bool(is_new)
 
     def refusals(self) -> dict[str, str]:
         """Why workers take no part, by their names."""
