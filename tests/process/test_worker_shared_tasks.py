@@ -50,7 +50,7 @@ def test_each_task_is_taken_once_and_the_build_knows_how_it_ended(shared: Shared
 def test_a_task_whose_claim_is_no_longer_renewed_waits_again(
     shared: SharedBuild, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shared_build, "CLAIM_MS", 60)
+    monkeypatch.setattr(shared_build, "CLAIM_MS", 500)
     monkeypatch.setattr(shared_build, "RENEW_S", 0.01)
     for _ in IDS:
         shared.take("dying")
