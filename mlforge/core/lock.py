@@ -13,7 +13,7 @@ from typing import Any
 from mlforge.core.arguments import shown
 from mlforge.core.manifest import Manifest
 from mlforge.core.meaning import FeatureMeaning, Parts, differences, meaning_hash
-from mlforge.core.schema import Schema, dtypes
+from mlforge.core.schema import INTEGERS, Schema, dtypes
 from mlforge.core.values import from_iso, to_iso
 from mlforge.errors import LockMismatch, MlforgeError, RetrievalError
 
@@ -264,12 +264,19 @@ def key_dtypes(schema: Schema, keys: Iterable[str]) -> tuple[tuple[str, str], ..
 
 
 def _key_changes(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
-    """How the dtypes of keys changed, in words, as far as both sides name them."""
+    """How the dtypes of keys changed, in words, as far as both sides name them.
+
+    Integers of all widths are one: the entities are the same, and a drop may widen a key by itself.
+    """
     return [
         f"the type of its key {key} {dtype} became {now[key]}"
         for key, dtype in before.items()
-        if now.get(key, dtype) != dtype
+        if _key_type(now.get(key, dtype)) != _key_type(dtype)
     ]
+
+
+def _key_type(dtype: str) -> str:
+    return INTEGERS[0] if dtype in INTEGERS else dtype
 
 
 def _document(column: LockedColumn) -> dict[str, Any]:

@@ -282,6 +282,29 @@ def test_a_key_whose_type_changes_breaks_a_lock_by_name_and_none_of_a_release_be
     assert trained[f"spend__{SUM}"].to_list() == [served[f"spend__{SUM}"]] == [3.0]
 
 
+def test_ids_that_a_drop_widens_break_no_lock_and_make_no_version_of_a_service(
+    project: Project, online: RedisStore
+) -> None:
+    feature = spend(project)
+    service = checkout(feature)
+    project.drop("a", rows((1, 0, 1.0), (1, 3, 2.0)).cast({"user_id": pl.Int32}))
+    definitions = project.definitions(feature, services=[service])
+    definitions.online_store = online
+    with clock.fixed(to_us(at(4))):
+        definitions.build(online=True)
+        lock = service.lock(project.store)
+        project.store.register_lock("fraud", lock)
+        project.drop("b", rows((1, 3.5, 4.0), (1 << 40, 3, 8.0)))
+        result = definitions.refresh("spend", attended=False)
+        assert (result.held, result.reason) == (None, "dtype_changed")
+        definitions.build(online=True)
+    assert [*map(str, project.store.service_versions("checkout"))] == ["1.0.0"]
+    for each in (service, Service.at(project.store, "checkout@1")):
+        options: dict[str, Any] = {"request": REQUEST * 2, "store": online, "lock": lock}
+        answers = get_online_features(each, [*ENTITY, {"user_id": 1 << 40}], **options)
+        assert [answer[f"spend__{SUM}"] for answer in answers] == [7.0, 8.0]
+
+
 def test_online_answers_are_held_against_a_lock(
     project: Project, online: RedisStore, tmp_path: Path
 ) -> None:
