@@ -160,7 +160,8 @@ class PassThrough:
 
     async def body(self, request: ReadRequest) -> bytes | None:
         """The answer's JSON, None where the library is to answer. Raises NotServed where rows are missing that should be there."""
-        if request.details or request.arrow or request.at or request.layout != "nested":
+        other_form = request.details or request.arrow or request.layout != "nested"
+        if other_form or request.at is not None:
             return None
         key = _key(request)
         learned = self._learned.get(key)

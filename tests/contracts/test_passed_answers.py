@@ -268,3 +268,27 @@ def test_answers_of_stored_rows_are_those_of_the_library(
     assert {200, 422, 503} <= statuses
     assert (len(passed) > 50) == (layout == "json"), len(passed)
     store.close()
+
+
+@pytest.mark.parametrize("at", ["", "soon", "2024-01-02T00:00:00Z"])
+def test_an_instant_is_taken_or_refused_whatever_was_asked_before(
+    at: str, tmp_path: Path, redis_url: str
+) -> None:
+    store = RedisStore.from_url(redis_url)
+    keys, values = (Column("user_id", "Int64"),), (Column("c__7d", "Float64", "sum", "7d"),)
+    books = OnlineBooks(None, rows=1, pushed_at=NOON, renewed_at=NOON, keys=keys, columns=values)
+    frame = pl.DataFrame({"user_id": [1], "c__7d": [0.5]})
+    pushed = Pushed("f", ("user_id",), frame, replace(books, empty={"c__7d": None}))
+    pushed.push(store, 1)
+    definition = pushed.definition()
+    made = Service("s", [definition], derive={"age": "days(t - '2024-01-01')"})
+    features, rooted = [definition], LocalStore(tmp_path / "store")
+    definitions = Definitions(rooted, features, store, services=[made], root=tmp_path)
+    body = {"entities": [pushed.entity(1)]}
+    requests = [("/v1/services/s", body), ("/v1/services/s", {**body, "at": at})]
+    with clock.fixed(NOON):
+        after_another = asyncio.run(asked(App(definitions), requests))
+        alone = asyncio.run(asked(App(definitions), requests[1:]))
+    assert after_another[1:] == alone
+    assert after_another[0] != alone[0]
+    store.close()
