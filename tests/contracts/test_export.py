@@ -10,6 +10,7 @@ import polars as pl
 import pytest
 from deltalake import DeltaTable, write_deltalake
 from pyiceberg.table import StaticTable
+from pyiceberg.table import Table as IcebergTable
 
 from mlforge.build.refresh import Options
 from mlforge.build.rows import Layout
@@ -19,8 +20,11 @@ from mlforge.errors import DataError, UnsupportedStore, VersionConflict
 from mlforge.maintenance.exporting import export
 from mlforge.maintenance.operations import rollback
 from mlforge.store import LocalStore
+from mlforge.store.lakehouse.iceberg_target import IcebergTarget, _catalog
 from mlforge.store.lakehouse.targets import target_at
 from tests.support.crashes import killed
+from tests.support.iceberg_deletes import delete_rows_at
+from tests.support.lake_tables import DeltaEvents
 from tests.support.projects import Project, rows
 
 # Its own planning of Iceberg scans polars has in a package beside it; without that it warns, and reads the same.
@@ -257,3 +261,23 @@ def test_an_iceberg_export_that_was_killed_before_its_first_document_goes_on(pro
     (folder / "metadata" / "0-m0.avro").write_bytes(b"what a commit writes first")
     export(project.store, "spend", target_at("iceberg", str(folder)))
     assert len(snapshots("iceberg", folder)) == 3
+
+
+def test_a_table_of_which_somebody_else_has_deleted_rows_is_refused(project, tmp_path, kind):
+    folder = tmp_path / "table"
+    export(project.store, "spend", target_at(kind, str(folder)))
+    if kind == "delta":
+        table = DeltaEvents(folder)
+        table.delete_by_vector(table.paths()[0], [0])
+    else:
+        target = IcebergTarget(str(folder))
+        target.written()
+        own, commits = target._table, _catalog(target._folder, target._commit)
+        there = IcebergTable(own.name(), own.metadata, own.metadata_location, own.io, commits)
+        [task, *_] = there.scan().plan_files()
+        delete_rows_at(there, task.file.file_path, [0])
+    for _ in range(2):
+        with pytest.raises(UnsupportedStore, match="somebody else has deleted rows"):
+            export(project.store, "spend", target_at(kind, str(folder)))
+        project.drop("later", rows((9, 9.0, 1.0)))
+        project.build()

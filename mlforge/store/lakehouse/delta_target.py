@@ -20,7 +20,7 @@ from mlforge.errors import MissingExtra, VersionConflict
 from mlforge.store.addresses import as_path
 from mlforge.store.lakehouse.columns import as_parquet
 from mlforge.store.lakehouse.folder import Folder
-from mlforge.store.lakehouse.target import NewFile, Target, Written
+from mlforge.store.lakehouse.target import NewFile, Target, Written, check_none_deleted
 
 _CHECKPOINT_EVERY = 10
 _NTZ = "timestampNtz"
@@ -42,6 +42,8 @@ class DeltaTarget(Target):
         except deltalake.exceptions.TableNotFoundError:
             self._table = None
             return None
+        if "deletionVectors" in (table.protocol().reader_features or ()):
+            check_none_deleted(folder.address, pa.table(table.deletion_vectors()).num_rows)
         files = pa.table(table.get_add_actions(flatten=True))["path"].to_pylist()
         notes = (_notes(commit.get("userMetadata")) for commit in table.history())
         return Written(frozenset(files), next(filter(None, notes), {}))

@@ -18,7 +18,7 @@ from mlforge.sources.lake_table import METADATA
 from mlforge.store.lakehouse.columns import as_parquet
 from mlforge.store.lakehouse.folder import Folder
 from mlforge.store.lakehouse.snapshot import state_of
-from mlforge.store.lakehouse.target import NewFile, Target, Written
+from mlforge.store.lakehouse.target import NewFile, Target, Written, check_none_deleted
 
 _HINT = f"{METADATA}/version-hint.text"
 _DOCUMENT = re.compile(r"v(\d+)\.metadata\.json")
@@ -56,7 +56,8 @@ class IcebergTarget(Target):
         document = f"{self._folder.address}/{METADATA}/v{self._number}.metadata.json"
         self._table = table = table_of(document)
         if table.current_snapshot():
-            tasks = table.scan().plan_files()
+            tasks = list(table.scan().plan_files())
+            check_none_deleted(self._folder.address, sum(bool(t.delete_files) for t in tasks))
             self._files = {self._name(task.file.file_path): task.file for task in tasks}
         return Written(frozenset(self._files), _notes(table))
 

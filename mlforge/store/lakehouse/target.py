@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 
 import pyarrow as pa
 
+from mlforge.errors import UnsupportedStore
+
 
 @dataclass(frozen=True, slots=True)
 class Written:
@@ -26,12 +28,25 @@ class NewFile:
     size: int
 
 
+def check_none_deleted(table: str, files: int) -> None:
+    """Refuse a table of which somebody else has deleted rows by marks beside files: they would stay as the files do. Raises UnsupportedStore.
+
+    files: how many of its files have such marks.
+    """
+    if files:
+        raise UnsupportedStore(
+            f"{table}: somebody else has deleted rows of the table there, of which an export knows nothing; forget them in the store, "
+            "as by 'mlforge forget KEY=VALUE', and export to a place where there is none"
+        )
+
+
 class Target(ABC):
     """A table that an export writes. A snapshot is visible as a whole or not at all."""
 
     @abstractmethod
     def written(self) -> Written | None:
-        """The state of the table; None where there is none. Raises StoreError where it cannot be read."""
+        """The state of the table; None where there is none. Raises StoreError where it cannot be read, UnsupportedStore
+        where somebody else has deleted rows of it."""
 
     @abstractmethod
     def name_of(self, part: str, schema: pa.Schema) -> str:
