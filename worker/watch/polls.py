@@ -148,7 +148,7 @@ class Polls:
 
 
 def _look(poll: _Poll) -> Change | None:
-    """List a source. Of hinted paths whose partitions' time is over it notes those that are not as they were.
+    """List a source. Of hinted paths whose partitions' time is over, and of what the listing found itself, it notes what is not as it was.
 
     Whether a refresh lists these partitions is not known here: it may have sealed them sooner than this listing does.
     """
@@ -163,4 +163,6 @@ def _look(poll: _Poll) -> Change | None:
         poll.paths.extend(paths)  # no answer: they are looked into with the next listing
         raise
     poll.late.update(path for path in over if tracker.known.get(path) != before[path])
+    if change is not None and tracker.source.is_sealed(change.example, clock.now()):
+        poll.late.add(change.example)
     return change

@@ -245,6 +245,24 @@ def test_a_hint_of_what_came_while_nothing_ran_is_kept_until_all_is_listed(
     assert days.counted == [1, 2]
 
 
+def test_what_a_watcher_sees_in_a_partition_that_a_refresh_has_sealed_is_listed(bucket, tmp_path):
+    days = Days(bucket, tmp_path)
+    days.put(1)
+    days.build(20)
+    days.build(20.1)
+    tracker = FileTracker(days.project.definitions(days.spend).source("spend"), ("spend",))
+    unsealed = []
+    polled = Polls([tracker], unseal=lambda *late: unsealed.append(late))
+    with clock.fixed(START + 20.2 * DAY):
+        polled._round(polled._polls[0])
+        unsealed.clear()
+        late = days.put(1, "late").removeprefix("drops/")
+        polled._round(polled._polls[0])
+        assert unsealed == [("spend", late)]
+        polled._round(polled._polls[0])
+    assert unsealed == [("spend", late)]
+
+
 def test_a_source_without_times_says_that_nothing_is_sealed(bucket, tmp_path):
     days = Days(bucket, tmp_path, "shop-{:%j}")
     days.put(1)
