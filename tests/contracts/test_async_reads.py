@@ -57,10 +57,13 @@ def proxy(redis_server: str) -> Iterator[Proxy]:
 
 
 class Gate:
-    """Passes all on between clients and a server, on the running event loop; while it is closed, it holds answers."""
+    """Passes all on between clients and a server, on the running event loop; while it is closed, it holds answers.
 
-    def __init__(self, server: str) -> None:
-        self._server = urlsplit(server).port
+    at_once, pause_s: how many bytes of answers it passes on in how many seconds.
+    """
+
+    def __init__(self, server: str, at_once: int = 65_536, pause_s: float = 0.0) -> None:
+        self._server, self._at_once, self._pause_s = urlsplit(server).port, at_once, pause_s
         self._open, self._held = asyncio.Event(), asyncio.Event()
         self._open.set()
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -105,10 +108,12 @@ class Gate:
         self, source: asyncio.StreamReader, target: asyncio.StreamWriter, holds: bool
     ) -> None:
         with suppress(OSError):
-            while data := await source.read(65_536):
+            while data := await source.read(self._at_once if holds else 65_536):
                 if holds and not self._open.is_set():
                     self._held.set()
                     await self._open.wait()
+                if holds and self._pause_s:
+                    await asyncio.sleep(self._pause_s)
                 target.write(data)
         target.close()
 
@@ -304,6 +309,24 @@ def test_reads_wait_for_a_slow_server_together_and_are_told_so_when_it_does_not_
             gate.open()
             assert await aget_online_features(["spend"], USERS, hasty, at=NOW) == expected
             await hasty.aclose()
+
+    asyncio.run(slow())
+
+
+def test_answers_that_come_slowly_are_waited_for_as_long_as_they_come(
+    served: Definitions, redis_server: str, online: RedisStore
+) -> None:
+    expected = get_online_features(["spend"], USERS, online, at=NOW)
+
+    async def slow() -> None:
+        async with Gate(redis_server, at_once=500, pause_s=0.05) as gate:
+            url = f"redis://127.0.0.1:{gate.port}?socket_timeout=0.5"
+            store, loop = RedisStore.from_url(url), asyncio.get_running_loop()
+            began = loop.time()
+            reads = (aget_online_features(["spend"], USERS, store, at=NOW) for _ in range(3))
+            assert await asyncio.gather(*reads) == [expected] * 3
+            assert loop.time() - began > 1.0
+            await store.aclose()
 
     asyncio.run(slow())
 

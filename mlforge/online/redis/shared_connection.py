@@ -14,7 +14,7 @@ _NOT_YET = object()
 
 
 class _Ask:
-    """Commands that wait for their replies; deadline: when all of them are to be here, by the loop's clock."""
+    """Commands that wait for their replies; deadline: when some of them are to be here, by the loop's clock."""
 
     __slots__ = ("answers", "count", "deadline", "future", "raw")
 
@@ -29,8 +29,9 @@ class SharedConnection(asyncio.Protocol):
     """A connection of redis-py that has greeted the server, taken over: many ask on it at once.
 
     Commands of one turn of the event loop are sent together, and replies are taken in their order: one that nobody waits
-    for any more is read all the same, so that none is taken for another's. A reply that is late breaks the connection, for all.
-    trip_s: seconds for commands and replies together; None waits for ever.
+    for any more is read all the same, so that none is taken for another's. Where a reply is late, and nothing comes, the connection breaks, for all:
+    a large answer keeps the next ones waiting as long as it comes.
+    trip_s: seconds in which something is to come; None waits for ever.
     """
 
     def __init__(self, connection: Any, trip_s: float | None) -> None:
@@ -51,6 +52,7 @@ class SharedConnection(asyncio.Protocol):
         self._asks: deque[_Ask] = deque()
         self._unsent: list[bytes] = []
         self._watch: asyncio.TimerHandle | None = None
+        self._heard = self._loop.time()
         self._lost = self._loop.create_future()
         self.is_open = not self._transport.is_closing()
 
@@ -78,6 +80,7 @@ class SharedConnection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Hand replies to those who asked, in order."""
+        self._heard = self._loop.time()
         self._reader.feed(data)
         try:
             while self._asks and self._is_answered(self._asks[0]):
@@ -114,11 +117,11 @@ class SharedConnection(asyncio.Protocol):
         return True
 
     def _look(self) -> None:
-        """Break the connection where a reply is late, else look again when the next one would be."""
+        """Break the connection where a reply is late and nothing comes, else look again when that could be."""
         self._watch = None
         if not self._asks:
             return
-        deadline = self._asks[0].deadline
+        deadline = max(self._asks[0].deadline, self._heard + self._trip_s)
         if self._loop.time() < deadline:
             self._watch = self._loop.call_at(deadline, self._look)
         else:
