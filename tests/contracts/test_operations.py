@@ -278,6 +278,7 @@ def is_bounded(project: Project, drops: int, rule: Retention) -> None:
     is_whole(project)
 
 
+@pytest.mark.slow
 def test_retention_keeps_the_disk_bounded(tmp_path: Path) -> None:
     assert Retention(patches=50) == UNATTENDED
     is_bounded(Project(tmp_path / "project"), 40, Retention(patches=5))

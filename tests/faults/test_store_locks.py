@@ -162,6 +162,7 @@ FORKING = feature(keys=["user_id"], source="drops/", timestamp="at", name="spend
 """
 
 
+@pytest.mark.slow
 def test_a_function_that_forks_stops_no_later_refresh(
     server: EmbeddedServer,  # noqa: F811
     tmp_path: Path,

@@ -161,6 +161,7 @@ def test_a_killed_fork_is_replaced_at_once(shop, slow):  # noqa: F811
     eventually(lambda: shop.ticket("slow").error is None)
 
 
+@pytest.mark.slow
 def test_the_work_of_a_killed_worker_is_done_by_the_next(shop, slow):  # noqa: F811
     write(shop.folder / "slow" / "late.parquet", purchases((10, 0, 1.0)))
     eventually(slow.is_at_work)
