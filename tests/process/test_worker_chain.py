@@ -95,7 +95,6 @@ def test_freshness_counts_from_the_file_that_was_dropped(shop: Shop) -> None:
     assert 0 < freshness.p50 < 20_000
 
 
-@pytest.mark.slow
 def test_a_process_that_ends_between_two_features_loses_nothing(shop: Shop) -> None:
     (shop.folder / "deadly").touch()
     write(shop.folder / "drops" / "c.parquet", purchases((3, 0, 7.0)))
