@@ -1,10 +1,15 @@
-"""Arguments that all online stores share, checked: each refusal is a DefinitionError that says what works."""
+"""Arguments that all online stores share, checked: each refusal is a DefinitionError that says what works; and how they are told."""
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 from mlforge.core.arguments import shown
 from mlforge.errors import DefinitionError
 from mlforge.store import Store
+
+if TYPE_CHECKING:
+    from mlforge.online.base import OnlineStore
 
 _LONGEST_TTL = 10**12
 """Seconds: some 30,000 years. A server refuses expiries whose milliseconds do not fit 64 bits."""
@@ -32,3 +37,9 @@ def checked_owner(owner: object, what: str) -> Store | str | None:
     raise DefinitionError(
         f"{what}: owner={shown(owner)} is not allowed; give the offline store, or its id"
     )
+
+
+def described_by(store: OnlineStore, options_hash: str) -> str:
+    """The store's repr, its owner if it was named, and a hash of the options of its connection."""
+    owner = store.owner if isinstance(store.owner, str) else None
+    return f"{store!r} owner={owner} {options_hash}"

@@ -28,18 +28,18 @@ class RowSource(ABC):
         """The source as a feature names it."""
 
     @property
-    @abstractmethod
     def roots(self) -> tuple[Path, ...]:
-        """The folders to watch; none of a source whose changes are announced otherwise."""
+        """The folders to watch; by default none, as of a source whose changes are announced or asked for otherwise."""
+        return ()
 
     @property
     @abstractmethod
     def rows(self) -> RowSource:
         """The source without the tables."""
 
-    @abstractmethod
     def anew(self) -> RowSource:
-        """The same source as the disk has it now."""
+        """The same source as the disk has it now; by default itself, as its name alone says what is meant."""
+        return self
 
     @abstractmethod
     def scan(self, known: Mapping[str, Stat] | None = None) -> Listing:

@@ -41,18 +41,9 @@ class FeatureSource(RowSource):
         return f"{FEATURE}{self.feature}"
 
     @property
-    def roots(self) -> tuple[Path, ...]:
-        """None: whoever publishes a version asks for those who read it."""
-        return ()
-
-    @property
     def rows(self) -> FeatureSource:
         """The source without the tables."""
         return replace(self, tables=())
-
-    def anew(self) -> FeatureSource:
-        """Itself: the store is asked at every scan."""
-        return self
 
     def scan(self, known: Mapping[str, Stat] | None = None) -> Listing:
         """List the parts of the served version. Raises IntegrityError where one is gone."""

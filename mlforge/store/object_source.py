@@ -54,11 +54,6 @@ class ObjectSource(RowSource):
         return ", ".join(place.text for place in self.buckets)
 
     @property
-    def roots(self) -> tuple[Path, ...]:
-        """None: there is no folder to watch."""
-        return ()
-
-    @property
     def is_polled(self) -> bool:
         """True: a bucket tells nobody of its changes."""
         return True
@@ -67,10 +62,6 @@ class ObjectSource(RowSource):
     def rows(self) -> ObjectSource:
         """The source without the tables."""
         return replace(self, tables=())
-
-    def anew(self) -> ObjectSource:
-        """Itself: its texts alone say what is meant."""
-        return self
 
     def sealed(
         self, until: int, known: Mapping[str, Stat], *, is_believed: bool = True

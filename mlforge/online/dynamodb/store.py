@@ -16,7 +16,7 @@ from mlforge.core.arguments import shown
 from mlforge.core.signatures import named_methods
 from mlforge.core.values import check_name, to_iso
 from mlforge.errors import DefinitionError, StalePush
-from mlforge.online.arguments import checked_owner, checked_ttl
+from mlforge.online.arguments import checked_owner, checked_ttl, described_by
 from mlforge.online.base import OnlineStore
 from mlforge.online.books import INCOMPLETE, Claim, OnlineBooks, Target
 from mlforge.online.chunks import Rows
@@ -101,8 +101,7 @@ class DynamoDBStore(OnlineStore):
 
     def described(self) -> str:
         """The repr, the owner if it was named, and a hash of the address."""
-        owner = self.owner if isinstance(self.owner, str) else None
-        return f"{self!r} owner={owner} {self._table.options_hash}"
+        return described_by(self, self._table.options_hash)
 
     def ping(self) -> bool:
         """True if the service answers; OnlineUnavailable if not, OnlineRefused if it refuses the credentials."""

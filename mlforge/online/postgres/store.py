@@ -12,7 +12,7 @@ from mlforge.core import clock
 from mlforge.core.signatures import named_methods
 from mlforge.core.values import check_name, to_iso
 from mlforge.errors import DefinitionError, OnlineError, OnlineUnavailable, StalePush
-from mlforge.online.arguments import checked_owner, checked_ttl
+from mlforge.online.arguments import checked_owner, checked_ttl, described_by
 from mlforge.online.base import OnlineStore
 from mlforge.online.books import INCOMPLETE, Claim, Evidence, OnlineBooks, Target
 from mlforge.online.chunks import Rows
@@ -66,8 +66,7 @@ class PostgresStore(OnlineStore):
 
     def described(self) -> str:
         """The repr, the owner if it was named, and a hash of all connection options, a password's included."""
-        owner = self.owner if isinstance(self.owner, str) else None
-        return f"{self!r} owner={owner} {self._server.options_hash}"
+        return described_by(self, self._server.options_hash)
 
     def ping(self) -> bool:
         """True if the server answers; OnlineUnavailable if not."""

@@ -18,7 +18,7 @@ from mlforge.errors import (
     StalePush,
 )
 from mlforge.online.addresses import told_cluster
-from mlforge.online.arguments import checked_owner, checked_ttl
+from mlforge.online.arguments import checked_owner, checked_ttl, described_by
 from mlforge.online.base import OnlineStore
 from mlforge.online.books import INCOMPLETE, Claim, Evidence, OnlineBooks, Target
 from mlforge.online.chunks import Rows, digests_of
@@ -160,8 +160,7 @@ class RedisStore(OnlineStore):
 
     def described(self) -> str:
         """The repr, the owner if it was named, and a hash of all connection options, a password's included."""
-        owner = self.owner if isinstance(self.owner, str) else None
-        return f"{self!r} owner={owner} {self._server.options_hash}"
+        return described_by(self, self._server.options_hash)
 
     def ping(self) -> bool:
         """True if the server answers; OnlineUnavailable if not."""

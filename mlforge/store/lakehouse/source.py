@@ -65,11 +65,6 @@ class LakeSource(RowSource):
         return self.name
 
     @property
-    def roots(self) -> tuple[Path, ...]:
-        """None: the table's log is asked instead."""
-        return ()
-
-    @property
     def is_polled(self) -> bool:
         """True: a commit shows in the table's log."""
         return True
@@ -78,10 +73,6 @@ class LakeSource(RowSource):
     def rows(self) -> LakeSource:
         """The source without the tables."""
         return replace(self, tables=())
-
-    def anew(self) -> LakeSource:
-        """Itself: its name alone says what is meant."""
-        return self
 
     def scan(self, known: Mapping[str, Stat] | None = None) -> Listing:
         """List the files of the table's newest snapshot. Raises SourceError for a table that cannot be read."""
