@@ -63,8 +63,8 @@ _MODULES = (
 
 def measures() -> dict[str, Measure]:
     """Every measure by its number, in order."""
-    found = {measure.number: measure for module in _MODULES for measure in module.MEASURES}
-    return dict(sorted(found.items(), key=lambda item: (int(item[0].rstrip("bc")), item[0])))
+    by_number = {measure.number: measure for module in _MODULES for measure in module.MEASURES}
+    return dict(sorted(by_number.items(), key=lambda item: (int(item[0].rstrip("bc")), item[0])))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

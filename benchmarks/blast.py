@@ -35,17 +35,17 @@ def _run(bench: Bench) -> list[Row]:
     spine = project.folder / "spine.parquet"
     data.spine(bench.size, rows).write_parquet(spine)
     make = partial(training_set, spine, [NAME], definitions.store, engine=bench.engine)
-    made = make(out=project.folder / "set")
+    before = make(out=project.folder / "set")
     _amend(sorted(project.source.glob("*.parquet"))[bench.size.files // 2])
     definitions.refresh(NAME)
     again: list[TrainingSet] = []
     whole = seconds(lambda: again.append(make(out=project.folder / "again")))
     radii: list[BlastRadius] = []
     ours = [
-        seconds(lambda: radii.append(made.blast_radius(definitions.store)))
+        seconds(lambda: radii.append(before.blast_radius(definitions.store)))
         for _ in range(bench.repeat)
     ]
-    differing = _differing(made, again[0])
+    differing = _differing(before, again[0])
     check(
         radii[0].by_column == differing,
         f"the radius says {radii[0].by_column}, making the set again {differing}",
@@ -68,11 +68,11 @@ def _amend(path: Path) -> None:
     data.put(events.with_columns(pl.col("amount") + 1), path)
 
 
-def _differing(made: TrainingSet, again: TrainingSet) -> dict[str, int]:
+def _differing(before: TrainingSet, again: TrainingSet) -> dict[str, int]:
     """How many rows differ in each column that has some, floats by more than their precision."""
     counts: dict[str, int] = {}
-    for column in made.document.columns:
-        then, now = (a.scan().select(column.name).collect().to_series() for a in (made, again))
+    for column in before.document.columns:
+        then, now = (a.scan().select(column.name).collect().to_series() for a in (before, again))
         near = (then - now).abs() <= PRECISION * pl.select(
             pl.max_horizontal(then.abs(), now.abs())
         ).to_series().cast(pl.Float64)

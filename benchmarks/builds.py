@@ -70,12 +70,14 @@ def polars_by_hand(source: Path, target: Path) -> None:
     keys = ["user_id", "event_time"]
     table = events.select(keys)
     for window in ("7d", "30d"):
-        found = events.rolling("event_time", period=window, closed="both", group_by="user_id").agg(
+        windows = events.rolling(
+            "event_time", period=window, closed="both", group_by="user_id"
+        ).agg(
             expressions[aggregation]().alias(name)
             for name, aggregation, own in columns(ALL)
             if own == window
         )
-        table = table.join(found, on=keys, how="left", maintain_order="left")
+        table = table.join(windows, on=keys, how="left", maintain_order="left")
     names = [name for name, _, _ in columns(ALL)]
     table.select(*keys, *names).sort("event_time", "user_id").write_parquet(
         target, compression="zstd", row_group_size=_ROW_GROUP
@@ -95,8 +97,8 @@ def against_by_hand(
 ) -> list[Row]:
     """Full builds of a project on each engine, against scripts that write the same table."""
     out = bench.new_folder("by-hand")
-    made = {engine: [project.stores(engine) for _ in range(bench.repeat)] for engine in _ENGINES}
-    waiting = {engine: iter(stores) for engine, stores in made.items()}
+    built = {engine: [project.stores(engine) for _ in range(bench.repeat)] for engine in _ENGINES}
+    waiting = {engine: iter(stores) for engine, stores in built.items()}
 
     def build(engine: str) -> None:
         next(waiting[engine]).definitions.refresh(NAME, full=True)
@@ -107,9 +109,9 @@ def against_by_hand(
         *(partial(build, engine) for engine in _ENGINES),
         *(partial(by_hand[engine], project.source, targets[engine]) for engine in _ENGINES),
     )
-    expected = checksums.of_table(made["polars"][-1].data)
+    expected = checksums.of_table(built["polars"][-1].data)
     for engine in _ENGINES:
-        check_same(checksums.of_table(made[engine][-1].data), expected, f"build on {engine}")
+        check_same(checksums.of_table(built[engine][-1].data), expected, f"build on {engine}")
         check_same(checksums.of_table(targets[engine]), expected, f"{engine} by hand")
     ours, references = times[:2], times[2:]
     best = [min(pair) for pair in zip(*references, strict=True)]

@@ -27,8 +27,8 @@ def of_frame(frame: pl.DataFrame | pl.LazyFrame) -> dict[str, float]:
         sums.append((value.cast(pl.Float64) * weight).sum().alias(name))
         sums.append(pl.col(name).null_count().cast(pl.Float64).alias(f"{name} nulls"))
     sums.append(pl.len().cast(pl.Float64).alias("rows"))
-    found = frame.lazy().with_row_index("__row").select(sums).collect(engine="streaming")
-    return found.row(0, named=True)
+    sums_of_all = frame.lazy().with_row_index("__row").select(sums).collect(engine="streaming")
+    return sums_of_all.row(0, named=True)
 
 
 def _number(column: pl.Expr, dtype: pl.DataType) -> pl.Expr:
@@ -44,12 +44,12 @@ def _number(column: pl.Expr, dtype: pl.DataType) -> pl.Expr:
 def online_rows(client: Any, prefix: str) -> dict[str, dict[str, Any]]:
     """Every row below a prefix, by the hash of its entity."""
     keys = list(client.scan_iter(match=f"{prefix}:*:{'?' * 64}", count=10_000))
-    found: dict[str, dict[str, Any]] = {}
+    rows: dict[str, dict[str, Any]] = {}
     for start in range(0, len(keys), 5_000):
         block = keys[start : start + 5_000]
         for key, text in zip(block, client.mget(block), strict=True):
-            found[key.rpartition(":")[2]] = json.loads(text)
-    return found
+            rows[key.rpartition(":")[2]] = json.loads(text)
+    return rows
 
 
 def check_same_rows(

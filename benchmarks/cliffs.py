@@ -65,8 +65,8 @@ def _sparse(bench: Bench) -> Bench:
     return bench.of_size(replace(bench.size, events=min(events, bench.size.events)))
 
 
-def _most_files(given: Bench) -> list[Row]:
-    bench = _sparse(given)
+def _most_files(plain: Bench) -> list[Row]:
+    bench = _sparse(plain)
     many, few = bench.history(bench.size.most_files), bench.history()
     feeds = [Feed.over(Project.over(bench, files)) for files in (many, few)]
     ours, reference = drops_by_turns(bench, feeds)
@@ -82,9 +82,9 @@ def _most_files(given: Bench) -> list[Row]:
     ]
 
 
-def _start(given: Bench) -> list[Row]:
+def _start(plain: Bench) -> list[Row]:
     """The first build, the first drop of a process that knows nothing, and the list of versions."""
-    bench = _sparse(given)
+    bench = _sparse(plain)
     many, few = (
         Project.over(bench, files)
         for files in (bench.history(bench.size.most_files), bench.history())

@@ -61,12 +61,12 @@ def _builds(bench: Bench) -> list[Row]:
     times: list[list[float]] = [[], []]
     projects = _projects(bench)
     for turn in range(bench.repeat):
-        made = [project.stores() for project in projects]
-        for stores, own in zip(made, times, strict=True):
+        all_stores = [project.stores() for project in projects]
+        for stores, own in zip(all_stores, times, strict=True):
             own.append(seconds(stores.build))
         if turn == bench.repeat - 1:
-            _check_derived(*(stores.data for stores in made))
-        for stores in made:
+            _check_derived(*(stores.data for stores in all_stores))
+        for stores in all_stores:
             stores.remove()
     return [
         Row(

@@ -113,9 +113,9 @@ class Floor:
 
     def _send(self, commands: Sequence[str]) -> None:
         self.connection.sendall("".join(commands).encode())
-        wanted = len(_OK) * len(commands)
-        while wanted > 0 and (found := self.connection.recv(1 << 16)):
-            wanted -= len(found)
+        left = len(_OK) * len(commands)
+        while left > 0 and (received := self.connection.recv(1 << 16)):
+            left -= len(received)
 
     def _heard(self, notify: RustNotify, path: Path) -> bool:
         changes = notify.watch(1, 1, _WAIT_MS, None)

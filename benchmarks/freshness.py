@@ -139,10 +139,10 @@ def _dropped(connection: socket.socket, hidden: Path, path: Path, marks: list[st
 
     The server is asked by prebuilt bytes: what asking takes is no part of what is measured.
     """
-    asked, all_there = resp.command("EXISTS", *marks), b":%d\r\n" % len(marks)
+    question, all_there = resp.command("EXISTS", *marks), b":%d\r\n" % len(marks)
 
     def are_readable() -> bool:
-        connection.sendall(asked)
+        connection.sendall(question)
         return connection.recv(64) == all_there
 
     hidden.rename(path)

@@ -161,8 +161,8 @@ class Bench:
 
     def history(self, files: int | None = None) -> list[Path]:
         """Files of the history."""
-        wanted = self.size.files if files is None else files
-        return data.history(self.folder / "data", self.size, wanted)
+        count = self.size.files if files is None else files
+        return data.history(self.folder / "data", self.size, count)
 
     def new_folder(self, name: str) -> Path:
         """An empty folder of the run."""

@@ -91,8 +91,8 @@ def _child(task: Task) -> Outcome:
         training_set, task.spine, names, LocalStore(task.store), task.out, engine=task.engine
     )
     wall, cpu = time.perf_counter(), time.process_time()
-    made = make()
-    return Outcome(made.rows, time.perf_counter() - wall, time.process_time() - cpu, peak())
+    stored_set = make()
+    return Outcome(stored_set.rows, time.perf_counter() - wall, time.process_time() - cpu, peak())
 
 
 def _run(bench: Bench) -> list[Row]:
@@ -124,14 +124,17 @@ def _outcome(bench: Bench, folder: Path, store: LocalStore, names: list[str], ro
     spine, out = folder / f"spine-{rows}.parquet", folder / f"set-{rows}"
     data.spine(bench.size, rows).write_parquet(spine)
     outcome = Task(str(store.path), str(spine), str(out), bench.engine).run()
-    made = TrainingSet.open(out)
-    check(outcome.rows == rows == sum(part.rows for part in made.document.parts), "rows are gone")
-    first = made.part(0, made.columns)
+    stored_set = TrainingSet.open(out)
+    check(
+        outcome.rows == rows == sum(part.rows for part in stored_set.document.parts),
+        "rows are gone",
+    )
+    first = stored_set.part(0, stored_set.columns)
     again = get_training_data(
         pl.read_parquet(spine, n_rows=first.height), names, store, engine=bench.engine
     )
     check_same(checksums.of_frame(first), checksums.of_frame(again), "the set's first rows")
-    made.release(store)
+    stored_set.release(store)
     shutil.rmtree(out)
     return outcome
 

@@ -93,12 +93,12 @@ def _child(task: Task) -> int:
     definitions = stores.definitions
     assert definitions.online_store is not None
     definitions.online_store.ping()
-    asked = data.spine(data.SIZES[task.size], task.spine)
+    spine = data.spine(data.SIZES[task.size], task.spine)
     tasks: dict[str, Callable[[], Any]] = {
         "build": lambda: definitions.refresh(NAME, full=True),
         "refresh": lambda: definitions.refresh(NAME),
         "push": lambda: definitions.push(NAME),
-        "training": lambda: get_training_data(asked, [NAME], definitions.store, engine=task.engine),
+        "training": lambda: get_training_data(spine, [NAME], definitions.store, engine=task.engine),
     }
     before = resident()
     done = tasks[task.name]()

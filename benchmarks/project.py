@@ -43,8 +43,8 @@ def spend(aggregations: Sequence[str] = BASIC, interval: str | None = None) -> F
 
 def columns(aggregations: Sequence[str] = BASIC) -> list[tuple[str, str, str]]:
     """Name, aggregation and window of each value column, in order."""
-    made = spend(aggregations).spec.columns
-    return [(column.name, column.aggregation, column.window.name) for column in made]
+    columns = spend(aggregations).spec.columns
+    return [(column.name, column.aggregation, column.window.name) for column in columns]
 
 
 @dataclass(frozen=True)

@@ -80,10 +80,10 @@ def send(url: str, chunks: list[bytes], rows: int) -> None:
     check(b"".join(replies) == _OK * rows, "every bare SET was taken")
 
 
-def _read(connection: socket.socket, wanted: int, replies: list[bytes]) -> None:
-    while wanted > 0 and (found := connection.recv(1 << 16)):
-        wanted -= len(found)
-        replies.append(found)
+def _read(connection: socket.socket, left: int, replies: list[bytes]) -> None:
+    while left > 0 and (received := connection.recv(1 << 16)):
+        left -= len(received)
+        replies.append(received)
 
 
 def _run(bench: Bench) -> list[Row]:
@@ -146,8 +146,8 @@ def _put(online: RedisStore, frame: pl.DataFrame) -> None:
 
 def _check_rows(bench: Bench, frame: pl.DataFrame, prefix: str) -> None:
     """All rows are there with a life, and those of a sample as they should be."""
-    found = sum(1 for _ in bench.client.scan_iter(f"{prefix}:{_NAME}:*", count=10_000))
-    check(found == frame.height, f"{prefix}: {found:,} of {frame.height:,} rows are online")
+    count = sum(1 for _ in bench.client.scan_iter(f"{prefix}:{_NAME}:*", count=10_000))
+    check(count == frame.height, f"{prefix}: {count:,} of {frame.height:,} rows are online")
     sample = frame.gather_every(max(1, frame.height // 100))
     keys = [f"{prefix}:{_NAME}:{row}" for row in key_hashes(sample, _KEYS)]
     texts = json_rows(sample, [name for name in sample.columns if name not in _KEYS]).to_list()

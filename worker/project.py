@@ -15,7 +15,7 @@ from redis import Redis
 from redis.exceptions import ResponseError
 
 from mlforge.core import clock
-from mlforge.core.values import SECOND_US
+from mlforge.core.values import DAY_US, SECOND_US
 from mlforge.definitions.environment import PROFILE, redis_url
 from mlforge.definitions.running import serve_at
 from mlforge.errors import MlforgeError
@@ -308,13 +308,13 @@ _OWNERS_BEFORE = "mlforge-work:owners"
 
 # The value is the hash and, in microseconds, since when it decides: that only rises. A key of another type is
 # none and is written over, as is one whose instant is more than a year ahead: no watcher wrote it.
-_BEFORE = """
+_BEFORE = f"""
 local before = redis.pcall('GET', KEYS[1])
 if type(before) ~= 'string' then before = false end
 local t = redis.call('TIME')
-local now = t[1] * 1000000 + t[2]
+local now = t[1] * {SECOND_US} + t[2]
 local decided = tonumber(string.match(before or '', ' (%d+)$') or '0')
-if decided > now + 366 * 86400000000 then decided = 0 end
+if decided > now + {366 * DAY_US} then decided = 0 end
 """
 _TAKE_UP = f"""{_BEFORE}
 local since = math.max(now, decided + 1)

@@ -70,11 +70,11 @@ def main() -> int:
 
 def play(folder: Path, redis_url: str) -> None:
     """The whole way, in a new folder."""
-    made = history()
-    files = write(folder / "data", made)
+    past = history()
+    files = write(folder / "data", past)
     shutil.copy(HERE / "definitions.py", folder)
     print(
-        f"1. Data: {made.payments.height:,} payments of {made.cards.height} cards in {len(files)} files"
+        f"1. Data: {past.payments.height:,} payments of {past.cards.height} cards in {len(files)} files"
     )
 
     # --8<-- [start:build]
@@ -92,7 +92,7 @@ def play(folder: Path, redis_url: str) -> None:
         print(f"   {name} {result[name].version}: {result[name].rows:,} rows, online")
 
     # --8<-- [start:train]
-    spine = made.payments.join(made.labels, on="payment_id").filter(
+    spine = past.payments.join(past.labels, on="payment_id").filter(
         pl.col("at") > pl.lit(END).dt.offset_by("-30d")  # the windows before are not full
     )
     trained_on = training_set(
@@ -129,11 +129,11 @@ def play(folder: Path, redis_url: str) -> None:
     print(f"   training and online agree on {agreeing(defs, online)} values")
 
     # --8<-- [start:late]
-    drop(made.late, folder / "data/payments/late.parquet")
+    drop(past.late, folder / "data/payments/late.parquet")
     result = defs.build(online=True)
     # --8<-- [end:late]
     print(
-        f"5. A late file: {made.late.height} payments of {OFFLINE}, from a terminal that was offline"
+        f"5. A late file: {past.late.height} payments of {OFFLINE}, from a terminal that was offline"
     )
     for name in ("card_spend", "merchant_daily"):
         print(f"   {name} {result[name].version} ({result[name].reason})")
@@ -212,9 +212,11 @@ def fit_weeks(rows: pl.DataFrame) -> tuple[float, float]:
 
 
 # --8<-- [end:fit_weeks]
-def versions(made: TrainingSet) -> str:
+def versions(trained_on: TrainingSet) -> str:
     """`card_spend 1.0.0, merchant_daily 1.0.0, ...`."""
-    return ", ".join(f"{used.reference.name} {used.version}" for used in made.document.features)
+    return ", ".join(
+        f"{used.reference.name} {used.version}" for used in trained_on.document.features
+    )
 
 
 def agreeing(defs: Definitions, online: RedisStore) -> int:

@@ -95,13 +95,13 @@ def _stolen(
         yield card, f"m{random.randint(0, 5):02d}", at, amount, True
 
 
-def write(out: Path, made: History) -> list[Path]:
+def write(out: Path, history: History) -> list[Path]:
     """Write the cards, the labels, and a file of payments for each day; the late file is left out."""
     files = [
-        drop(made.cards, out / "cards.parquet"),
-        drop(made.labels, out / "labels.parquet"),
+        drop(history.cards, out / "cards.parquet"),
+        drop(history.labels, out / "labels.parquet"),
     ]
-    by_day = made.payments.with_columns(day=pl.col("at").dt.date()).partition_by(
+    by_day = history.payments.with_columns(day=pl.col("at").dt.date()).partition_by(
         "day", include_key=False, as_dict=True
     )
     return files + [

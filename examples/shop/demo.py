@@ -494,9 +494,9 @@ def up(folder: Path) -> Iterator[str]:
 def _url(process: subprocess.Popen[bytes], log: Path) -> str:
     deadline = time.monotonic() + PATIENCE_S
     while time.monotonic() < deadline:
-        found = re.search(r"rediss?://[^\s'\"]+", log.read_text(errors="replace"))
-        if found:
-            return found[0]
+        address = re.search(r"rediss?://[^\s'\"]+", log.read_text(errors="replace"))
+        if address:
+            return address[0]
         if process.poll() is not None:
             break
         time.sleep(0.02)

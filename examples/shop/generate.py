@@ -84,18 +84,18 @@ def days(count: int, until: datetime, seed: int = 7) -> Iterator[Day]:
         )
 
 
-def write(out: Path, made: Day) -> list[Path]:
+def write(out: Path, day: Day) -> list[Path]:
     """Write one day below `out`, a file a table; empty tables are left out.
 
     Each file appears whole: it is written under a hidden name, then renamed.
     """
     tables = {
-        "transactions": made.transactions,
-        "profiles": made.profiles,
-        "products": made.products,
+        "transactions": day.transactions,
+        "profiles": day.profiles,
+        "products": day.products,
     }
     return [
-        drop(frame, out / folder / f"{made.date}.parquet")
+        drop(frame, out / folder / f"{day.date}.parquet")
         for folder, frame in tables.items()
         if frame.height
     ]
@@ -197,16 +197,16 @@ def main() -> None:
         "--out", type=Path, default=Path(__file__).parent / "data", help="default: data/ beside me"
     )
     parser.add_argument("--seed", type=int, default=7)
-    asked = parser.parse_args()
-    if asked.days < 1:
+    options = parser.parse_args()
+    if options.days < 1:
         parser.error("--days must be 1 or more")
-    until = asked.until if asked.until.tzinfo else asked.until.replace(tzinfo=UTC)
+    until = options.until if options.until.tzinfo else options.until.replace(tzinfo=UTC)
     files = [
         path
-        for made in days(asked.days, until.astimezone(UTC), asked.seed)
-        for path in write(asked.out, made)
+        for day in days(options.days, until.astimezone(UTC), options.seed)
+        for path in write(options.out, day)
     ]
-    print(f"{len(files)} files in {asked.out}")
+    print(f"{len(files)} files in {options.out}")
 
 
 if __name__ == "__main__":

@@ -178,7 +178,7 @@ def to_us(instant: datetime) -> int:
     if instant.tzinfo is None:
         instant = instant.replace(tzinfo=UTC)
     since = instant - _EPOCH
-    return (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
+    return since.days * DAY_US + since.seconds * SECOND_US + since.microseconds
 
 
 def from_us(us: int) -> datetime:

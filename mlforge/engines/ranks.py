@@ -131,9 +131,9 @@ def kth_least(
         code = code.filter(is_low).append(code.filter(~is_low))
         if weights is not None:
             weights = weights.filter(is_low).append(weights.filter(~is_low))
-    found = distinct.gather(slices[_CODE])
+    values = distinct.gather(slices[_CODE])
     width = len(segments.starts)
-    return [found.slice(number * width, width) for number in range(len(ranks))]
+    return [values.slice(number * width, width) for number in range(len(ranks))]
 
 
 def _running(numbers: pl.Series) -> pl.Series:

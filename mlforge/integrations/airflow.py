@@ -173,14 +173,18 @@ class TrainingSetOperator(_ProjectOperator):
             if self.service is None
             else service_named(definitions.services, self.service, definitions.store)
         )
-        made = training_set(
+        stored_set = training_set(
             definitions.folder / self.spine,
             chosen,
             definitions.store,
             definitions.folder / self.out,
             known_at=self.known_at,
         )
-        return {"folder": str(made.path), "rows": made.rows, "versions": dict(made.versions)}
+        return {
+            "folder": str(stored_set.path),
+            "rows": stored_set.rows,
+            "versions": dict(stored_set.versions),
+        }
 
 
 class FreshnessSensor(BaseSensorOperator):

@@ -28,14 +28,14 @@ def online_store_at(
     DefinitionError, which does not quote the URL, for one of no known kind, and for a setting that the kind does not take.
     """
     kind = _kind(url)
-    given = {name: value for name, value in (settings or {}).items() if value is not None}
-    if unknown := sorted(given.keys() - set(kind.settings)):
+    values = {name: value for name, value in (settings or {}).items() if value is not None}
+    if unknown := sorted(values.keys() - set(kind.settings)):
         raise DefinitionError(
             f"{kind.store.__name__} takes no {unknown[0]!r}; it takes {', '.join(kind.settings)}"
         )
     if isinstance(before, kind.store):
-        given = {name: getattr(before, name) for name in kind.settings} | given
-    return kind.open(url, **given)
+        values = {name: getattr(before, name) for name in kind.settings} | values
+    return kind.open(url, **values)
 
 
 def _kind(url: str) -> _Kind:

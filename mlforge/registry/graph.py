@@ -46,7 +46,7 @@ class Graph:
 
     @cached_property
     def _above(self) -> dict[Node, list[Node]]:
-        return _neighbours((made, origin) for origin, made in self.edges)
+        return _neighbours((product, origin) for origin, product in self.edges)
 
     @cached_property
     def _below(self) -> dict[Node, list[Node]]:

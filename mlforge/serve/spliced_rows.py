@@ -117,10 +117,10 @@ class SplicedRows:
         return self.template % values
 
 
-def _groups(found: re.Match[bytes] | None) -> Pieces:
-    if found is None:
+def _groups(match: re.Match[bytes] | None) -> Pieces:
+    if match is None:
         raise Unfit
-    return found.groups()
+    return match.groups()
 
 
 def _encoded(stored: Sequence[Any]) -> Sequence[Any]:

@@ -95,7 +95,7 @@ def service_at(kind: type[S], store: VersionStore, text: str) -> S:
             f"{text}: versions of services are kept by an offline store such as LocalStore('feature_store'), not by "
             f"{shown(store)}"
         )
-    name, _, wanted = text.partition(AT)
+    name, _, version_text = text.partition(AT)
     if not is_name(name):
         raise RetrievalError(f"{shown(text)} names no service; {_WORKS}")
     kept = kept_versions(store, name)
@@ -104,17 +104,17 @@ def service_at(kind: type[S], store: VersionStore, text: str) -> S:
             f"{shown(text)}: no version of a service {name!r} is kept in this store; 'mlforge services' lists them, "
             "and 'mlforge build' keeps one once its features have versions"
         )
-    version = _chosen(kept, wanted, text)
+    version = _chosen(kept, version_text, text)
     return _service(kind, store, version)
 
 
-def _chosen(kept: list[ServiceVersion], wanted: str, text: str) -> ServiceVersion:
+def _chosen(kept: list[ServiceVersion], version_text: str, text: str) -> ServiceVersion:
     for version in reversed(kept):
-        if wanted in (str(version.version), str(version.version.major)):
+        if version_text in (str(version.version), str(version.version.major)):
             return version
     known = [*dict.fromkeys(str(k.version.major) for k in kept), *(str(k.version) for k in kept)]
     raise RetrievalError(
-        f"{shown(text)}: no such version is kept; {did_you_mean(wanted, known)}; {_WORKS}"
+        f"{shown(text)}: no such version is kept; {did_you_mean(version_text, known)}; {_WORKS}"
     )
 
 

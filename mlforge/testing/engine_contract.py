@@ -53,9 +53,9 @@ class EngineContract:
         rows = [(u, t, next(values) if is_there else None) for u, t, is_there in SHAPES[shape]()]
         metrics = [Rolling(span, {"x": possible(dtype)}, **options) for span, options in spans]
         case = Case(tmp_path, rows, metrics, interval, dtype)
-        found = case.check(engine, case.moments())
+        table = case.check(engine, case.moments())
         told = {column.name: column.dtype for column in case.spec.values(case.events.schema)}
-        assert {name: dtype_text(dtype) for name, dtype in found.schema.items()} == told
+        assert {name: dtype_text(dtype) for name, dtype in table.schema.items()} == told
 
     @pytest.mark.parametrize("windows", LONG)
     def test_periods_to_date_and_all_time_are_those_of_the_reference(

@@ -27,12 +27,12 @@ class PartialsContract(StoreFixtures):
 
     def test_a_partial_comes_back_with_its_description(self, store: Store) -> None:
         frame = events(1, 2, 3)
-        made = partial_of(frame)
+        partial = partial_of(frame)
         with store.lock("spend"):
-            store.write_partials("spend", [PartialWrite(made, frame)])
-            store.write_partials("spend", [PartialWrite(made, frame)])
+            store.write_partials("spend", [PartialWrite(partial, frame)])
+            store.write_partials("spend", [PartialWrite(partial, frame)])
         for opened in (store, self.beside(store)):
-            assert opened.find_partial("spend", "a1") == made
+            assert opened.find_partial("spend", "a1") == partial
             assert opened.partials("spend") == {"a1"}
             [place] = opened.locate("spend", ["a1"])
             assert read_file(place)[place.number or 0].equals(frame)
@@ -40,10 +40,10 @@ class PartialsContract(StoreFixtures):
 
     def test_a_partial_without_rows_or_columns_is_one_too(self, store: Store) -> None:
         for name, frame in (("e0", events()), ("e1", pl.DataFrame())):
-            made = replace(partial_of(events(), name), schema=())
+            partial = replace(partial_of(events(), name), schema=())
             with store.lock("spend"):
-                store.write_partials("spend", [PartialWrite(made, frame)])
-            assert store.find_partial("spend", name) == made
+                store.write_partials("spend", [PartialWrite(partial, frame)])
+            assert store.find_partial("spend", name) == partial
 
     def test_a_removed_partial_is_gone(self, store: Store) -> None:
         with store.lock("spend"):
@@ -90,24 +90,26 @@ class PartialsContract(StoreFixtures):
         frames = {
             name: events(1, 2, 3).with_columns(pl.col("x") * n) for n, name in enumerate("abc")
         }
-        made = [PartialWrite(partial_of(frame, name), frame) for name, frame in frames.items()]
+        writes = [PartialWrite(partial_of(frame, name), frame) for name, frame in frames.items()]
         with store.lock("spend"):
-            store.write_partials("spend", made[:2], "at")
-        partials = [partial for partial, _ in made]
+            store.write_partials("spend", writes[:2], "at")
+        partials = [partial for partial, _ in writes]
 
-        def read(asked: list[Partial], times: TimeRange | None, columns: list[str]) -> pl.DataFrame:
-            of = Events(SPEC, EVENTS, tuple(asked), bound(store.plan_files, "spend"))
+        def read(
+            chosen: list[Partial], times: TimeRange | None, columns: list[str]
+        ) -> pl.DataFrame:
+            of = Events(SPEC, EVENTS, tuple(chosen), bound(store.plan_files, "spend"))
             return of.scan(columns, times).collect().sort(columns)
 
         store.keep("spend", partials[:2], ["user", "at"], "at", since)
         with store.lock("spend"):
-            store.write_partials("spend", made[2:], "at")
+            store.write_partials("spend", writes[2:], "at")
         for columns in (["user", "at"], ["user", "at", "x"]):
             for times in (None, *(TimeRange(start, 2) for start in range(3))):
-                for asked in (partials, partials[:1], partials[1:], [partials[0]] * 2):
-                    found = pl.concat([frames[partial.hash] for partial in asked])
+                for chosen in (partials, partials[:1], partials[1:], [partials[0]] * 2):
+                    rows = pl.concat([frames[partial.hash] for partial in chosen])
                     if times is not None:
                         micros = pl.col("at").to_physical()
-                        found = found.filter(micros.is_between(times.start, times.end))
-                    expected = found.select(columns).sort(columns)
-                    assert read(asked, times, columns).equals(expected)
+                        rows = rows.filter(micros.is_between(times.start, times.end))
+                    expected = rows.select(columns).sort(columns)
+                    assert read(chosen, times, columns).equals(expected)

@@ -58,13 +58,13 @@ class PushContract(OnlineFixtures):
     def test_books_say_what_the_columns_of_their_version_mean(self, store: OnlineStore) -> None:
         store.begin("spend", OLD)
         store.finish("spend", OLD, replace(books(0), meaning='{"code": "ä"}'))
-        found = store.books("spend")
-        assert found is not None
-        assert found.meaning == '{"code": "ä"}'
+        stored = store.books("spend")
+        assert stored is not None
+        assert stored.meaning == '{"code": "ä"}'
         push(store, NEW, 1)  # as a release does that knows of no meanings
-        found = store.books("spend")
-        assert found is not None
-        assert found.meaning == ""
+        stored = store.books("spend")
+        assert stored is not None
+        assert stored.meaning == ""
 
     def test_books_have_defaults_and_former_names_until_a_push_has_none(
         self, store: OnlineStore
@@ -74,16 +74,16 @@ class PushContract(OnlineFixtures):
         store.finish("spend", OLD, replace(books(0), defaults=defaults, formerly=("cost",)))
 
         def kept() -> tuple[object, object]:
-            found = store.books("spend")
-            assert found is not None
-            return found.defaults, found.formerly
+            stored = store.books("spend")
+            assert stored is not None
+            return stored.defaults, stored.formerly
 
         assert kept() == (defaults, ("cost",))
         store.renew("spend", OLD)
         assert kept() == (defaults, ("cost",))
-        found = store.books("spend")
-        assert found is not None
-        store.mark_incomplete("spend", found)
+        stored = store.books("spend")
+        assert stored is not None
+        store.mark_incomplete("spend", stored)
         assert kept() == (defaults, ("cost",))
         push(store, NEW, 1)
         assert kept() == ({}, ())
@@ -94,16 +94,16 @@ class PushContract(OnlineFixtures):
         many = frame(*range(rows))
         assert store.put("spend", OLD, many, ["user_id"]) == rows
         assert store.put("spend", OLD, many.head(0), ["user_id"]) == 0
-        asked = (0, 249, 250, rows // 2, rows - 2, rows - 1, rows)
-        found = store.read_batch("spend", entities(*asked))
-        assert [row is not None for row in found] == [True] * 6 + [False]
+        users = (0, 249, 250, rows // 2, rows - 2, rows - 1, rows)
+        answers = store.read_batch("spend", entities(*users))
+        assert [row is not None for row in answers] == [True] * 6 + [False]
 
     def test_an_untimed_target_goes_there_and_back(self, store: OnlineStore) -> None:
         target = Target("1.0.0", 3, None)
         push(store, target, 1)
-        found = store.books("spend")
-        assert found is not None
-        assert found.target == target
+        stored = store.books("spend")
+        assert stored is not None
+        assert stored.target == target
 
     def test_books_are_none_before_the_first_push(self, store: OnlineStore) -> None:
         assert store.books("spend") is None
@@ -115,17 +115,17 @@ class PushContract(OnlineFixtures):
         assert store.books("spend") == begun
         push(store, OLD, 1)
         assert store.begin("spend", NEW).pending == (NEW,)
-        found = store.books("spend")
-        assert found is not None
-        assert (found.target, found.pending, found.rows) == (OLD, (NEW,), 1)
+        stored = store.books("spend")
+        assert stored is not None
+        assert (stored.target, stored.pending, stored.rows) == (OLD, (NEW,), 1)
 
     def test_unfinished_targets_stay_pending_until_a_later_one_is_done(
         self, store: OnlineStore
     ) -> None:
         later, last = Target("1.0.0", 1, NOON + 1), Target("1.0.1", 2, NOON)
         for target in (OLD, later, later, last):
-            found = store.begin("spend", target)
-        assert found.pending == (OLD, later, last)
+            stored = store.begin("spend", target)
+        assert stored.pending == (OLD, later, last)
         store.finish("spend", last, books(0))
         done = store.books("spend")
         assert done is not None
@@ -160,8 +160,8 @@ class PushContract(OnlineFixtures):
         for step in stale:
             with pytest.raises(StalePush, match="push the latest version instead"):
                 step()
-        found = store.read_batch("spend", entities(1, 2))
-        assert [row and row["amount__sum__7d"] for row in found] == [2.0, 1.0]
+        rows = store.read_batch("spend", entities(1, 2))
+        assert [row and row["amount__sum__7d"] for row in rows] == [2.0, 1.0]
         assert store.books("spend") == OnlineBooks(target=None, pending=(older, newer))
 
     def test_a_pusher_is_stopped_in_the_middle_of_a_put(self, store: OnlineStore) -> None:
@@ -222,8 +222,8 @@ class PushContract(OnlineFixtures):
         store.begin("spend", NEW)
         gone = frame(2, 3, 4).select("user_id")
         assert store.remove("spend", NEW, gone, ["user_id"]) == 2
-        found = store.read_batch("spend", entities(1, 2, 3))
-        assert [row is not None for row in found] == [True, False, False]
+        rows = store.read_batch("spend", entities(1, 2, 3))
+        assert [row is not None for row in rows] == [True, False, False]
 
     def test_rows_found_that_a_put_does_not_write_can_be_removed(self, store: OnlineStore) -> None:
         push(store, OLD, *range(2_000))
@@ -233,8 +233,8 @@ class PushContract(OnlineFixtures):
         assert len(unwritten) == 2_000
         store.put("spend", NEW, frame(*range(0, 2_001, 2)), ["user_id"], unwritten)
         assert store.remove_rows("spend", NEW, unwritten) == 1_000
-        found = store.read_batch("spend", entities(*range(2_001)))
-        assert [row is not None for row in found] == [True, False] * 1_000 + [True]
+        rows = store.read_batch("spend", entities(*range(2_001)))
+        assert [row is not None for row in rows] == [True, False] * 1_000 + [True]
         assert store.exists("spend-2", {"user_id": 5})
         assert store.books("spend") is not None
 
@@ -260,9 +260,9 @@ class PushContract(OnlineFixtures):
         store.delete("spend", {"user_id": 7})
         with clock.fixed(clock.now() + 1_000_000):
             assert store.renew("spend", OLD) == 2_999
-            found = store.books("spend")
-            assert found is not None
-            assert found.renewed_at == clock.now() > found.pushed_at
+            stored = store.books("spend")
+            assert stored is not None
+            assert stored.renewed_at == clock.now() > stored.pushed_at
 
     def test_drop_leaves_nothing_of_the_feature(self, store: OnlineStore) -> None:
         push(store, OLD, *range(2_500))

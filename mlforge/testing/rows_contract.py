@@ -51,8 +51,8 @@ class RowsContract(OnlineFixtures):
     def test_a_batch_is_written_and_read_in_the_order_asked(self, store: OnlineStore) -> None:
         records = [{"user_id": user, "n": user * 10} for user in range(600)]
         store.write_batch("spend", records, ["user_id"])
-        asked = entities(599, 7, 1000, 7)
-        assert store.read_batch("spend", asked) == [{"n": 5990}, {"n": 70}, None, {"n": 70}]
+        chosen = entities(599, 7, 1000, 7)
+        assert store.read_batch("spend", chosen) == [{"n": 5990}, {"n": 70}, None, {"n": 70}]
         assert store.read_batch("spend", []) == []
 
     def test_write_batch_equals_put(self, store: OnlineStore) -> None:
@@ -91,10 +91,10 @@ class RowsContract(OnlineFixtures):
         store.begin("spend", mine, Claim(Owner("store-a", "shop", "/a", "here", "host", NOON)))
         store.put("spend", mine, frame(1), ["user_id"])
         store.finish("spend", mine, books(1))
-        found = store.books("spend")
-        assert found is not None
-        assert found.owner == Owner("store-a", "shop", "/a", "here", "host", NOON)
-        assert found.target == mine
+        stored = store.books("spend")
+        assert stored is not None
+        assert stored.owner == Owner("store-a", "shop", "/a", "here", "host", NOON)
+        assert stored.target == mine
         newer = replace(theirs, generation=9)
         for refused in (
             lambda: store.begin("spend", newer, Claim(Owner("store-b"))),
@@ -104,7 +104,7 @@ class RowsContract(OnlineFixtures):
         ):
             with pytest.raises(OwnedElsewhere, match="store-a"):
                 refused()
-        assert store.books("spend") == found
+        assert store.books("spend") == stored
         assert store.drop("spend", "store-a") == 1
 
     @pytest.mark.parametrize("afresh", [True, False])
@@ -117,10 +117,10 @@ class RowsContract(OnlineFixtures):
             store.forget("spend")
             store.begin("spend", before, Claim(Owner("store-a")))
             store.finish("spend", before, books(0))
-            found = store.begin("spend", target, Claim(Owner("store-b"), "store-a", afresh))
-            assert found.owner is not None
-            assert found.owner.store == "store-b"
-            assert (found.target is None) is afresh
+            stored = store.begin("spend", target, Claim(Owner("store-b"), "store-a", afresh))
+            assert stored.owner is not None
+            assert stored.owner.store == "store-b"
+            assert (stored.target is None) is afresh
             for step in (
                 lambda: store.put("spend", before, frame(1), ["user_id"]),
                 lambda: store.remove("spend", before, frame(1), ["user_id"]),

@@ -59,17 +59,17 @@ class VersionsContract(StoreFixtures):
         rows = events(1, 2)
         with store.open("spend") as snapshot, store.transaction(snapshot) as tx:
             store.write_partials("spend", [PartialWrite(partial_of(rows), rows)])
-            made = version_of(tx, FIRST, rows, partials=(partial_of(rows),))
-            tx.commit(made)
-        for found in (
+            manifest = version_of(tx, FIRST, rows, partials=(partial_of(rows),))
+            tx.commit(manifest)
+        for opened in (
             store.manifest("spend", FIRST),
             store.latest("spend"),
             store.resolve("spend"),
             store.resolve("spend", "1.0.0"),
             store.read_metadata("spend", "1.0.0"),
         ):
-            assert found == made
-        assert store.check_manifest(made) == []
+            assert opened == manifest
+        assert store.check_manifest(manifest) == []
 
     def test_versions_are_listed_by_number_not_by_text(self, store: Store) -> None:
         numbers = [Version(1, 0, 2), Version(1, 0, 10), Version(1, 2, 0), Version(10, 0, 0)]

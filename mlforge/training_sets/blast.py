@@ -48,7 +48,7 @@ class BlastRadius:
 class _Search:
     """The set, the set as it would be made today, and the events that changed between, by feature."""
 
-    made: StoredSet
+    stored_set: StoredSet
     remake: Remake
     joining: Joining
     changes: Sequence[tuple[SetFeature, ChangedEvents]]
@@ -60,16 +60,16 @@ class _Search:
         own = [] if services is None else [column.name for column in services.derived]
         labels = [label for feature in self.remake.features for label in feature.labels]
         names = {*labels, *own, *self.joining.needed}
-        return [name for name in self.made.columns if name in names]
+        return [name for name in self.stored_set.columns if name in names]
 
     def candidates(self) -> Iterator[pl.DataFrame]:
         """The rows that may differ, with their numbers, some 150,000 at a time."""
         waiting: list[pl.DataFrame] = []
         begun = 0
-        for number, part in enumerate(self.made.document.parts):
+        for number, part in enumerate(self.stored_set.document.parts):
             reached = self._reached(number)
             if len(reached):
-                rows = self.made.part(number, self.columns).with_row_index(ROW, begun)
+                rows = self.stored_set.part(number, self.columns).with_row_index(ROW, begun)
                 waiting.append(rows[reached].with_columns(pl.col(ROW).cast(pl.Int64)))
             begun += part.rows
             if sum(frame.height for frame in waiting) >= AT_ONCE:
@@ -80,7 +80,7 @@ class _Search:
 
     def _reached(self, number: int) -> pl.Series:
         """The positions of a part's rows that may differ, ascending."""
-        rows = self.made.part(number, self.joining.needed).with_row_index(ROW)
+        rows = self.stored_set.part(number, self.joining.needed).with_row_index(ROW)
         if any(feature.may_differ_everywhere for feature, _ in self.changes):
             return rows[ROW]
         touched = []
@@ -123,13 +123,13 @@ def _overtaken(points: pl.DataFrame, times: TimeRange | None) -> pl.DataFrame:
     return points.filter(pl.col(POINT).to_physical().is_between(times.start, times.end))
 
 
-def blast_radius(made: StoredSet, store: Store) -> BlastRadius:
+def blast_radius(stored_set: StoredSet, store: Store) -> BlastRadius:
     """The rows of a training set that would have other values if it were made again today, and the files behind that.
 
     store: the set's own. Raises StoreError for a feature or version that is gone, IntegrityError where files are missing
     or damaged.
     """
-    document = made.document
+    document = stored_set.document
     remake = Remake.of(document, store)
     versions = {
         f.feature.prefix: (str(f.then.version), str(f.now.version))
@@ -142,31 +142,33 @@ def blast_radius(made: StoredSet, store: Store) -> BlastRadius:
     looked_at = 0
     if remake.moved:
         with remake.reading.leased():
-            search = _search(made, remake, store)
+            search = _search(stored_set, remake, store)
             for rows in search.candidates():
                 differ = search.differing(rows)
                 looked_at += rows.height
                 differing.append(differ)
                 causes.append(search.causes(rows, differ))
     summed = _summed(differing, causes)
-    return BlastRadius(*summed, versions, redefined, remake.unlike, looked_at, _spine(made, store))
+    return BlastRadius(
+        *summed, versions, redefined, remake.unlike, looked_at, _spine(stored_set, store)
+    )
 
 
-def _spine(made: StoredSet, store: Store) -> tuple[str, str] | None:
+def _spine(stored_set: StoredSet, store: Store) -> tuple[str, str] | None:
     """The versions, then and now, of the feature of whose events the spine was made, if they differ."""
-    if made.document.spine_events is None:
+    if stored_set.document.spine_events is None:
         return None
-    then, now = then_and_now(store, made.document.spine_events.feature)
+    then, now = then_and_now(store, stored_set.document.spine_events.feature)
     return None if then.version == now.version else (str(then.version), str(now.version))
 
 
-def _search(made: StoredSet, remake: Remake, store: Store) -> _Search:
-    document = made.document
-    spine = made.part(0, [column.name for column in document.spine]).clear()
+def _search(stored_set: StoredSet, remake: Remake, store: Store) -> _Search:
+    document = stored_set.document
+    spine = stored_set.part(0, [column.name for column in document.spine]).clear()
     engine = engine_named(document.engine)
     joining = Joining.checked(remake.reading, spine, document.timestamp, engine, warns=False)
     changes = [(f, changed_events(store, f.then, f.now, f.spec)) for f in remake.moved]
-    return _Search(made, remake, joining, changes)
+    return _Search(stored_set, remake, joining, changes)
 
 
 def _differ(then: pl.Series, now: pl.Series) -> pl.Series:

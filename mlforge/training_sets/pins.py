@@ -21,13 +21,13 @@ def pin(reading: Reading, set_id: str, out: str) -> None:
 
     Takes each feature's lock for a moment. Raises StoreError where the store cannot be written to.
     """
-    versions = defaultdict(set)
+    by_name = defaultdict(set)
     for manifest in reading.manifests:
         if manifest.version is not None:
-            versions[manifest.name].add(manifest.version)
+            by_name[manifest.name].add(manifest.version)
     with released_on_failure(reading.store, set_id):
-        for name, wanted in versions.items():
-            _keep(reading.store, name, wanted, set_id, out)
+        for name, versions in by_name.items():
+            _keep(reading.store, name, versions, set_id, out)
 
 
 def _keep(store: Store, name: str, versions: Collection[Version], set_id: str, out: str) -> None:

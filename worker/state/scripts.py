@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from mlforge.core.values import SECOND_US
+
 LEASE_AT_MOST_MS = 60_000
 """A lease that would last for longer was given by nobody of us."""
 
 # KEYS: 1 the ticket, 2 its lease. Times come from the server: hosts need not agree on the time.
 # A script whose answer was lost is sent again, with the same job: it must answer as it did.
-_NOW = "local t = redis.call('TIME'); local now = t[1] * 1000000 + t[2];"
+_NOW = f"local t = redis.call('TIME'); local now = t[1] * {SECOND_US} + t[2];"
 # A lease that has lost its expiry, or was forged without one, is held by nobody.
 _HOLDER = f"""
 local function holder_of(lease)

@@ -59,10 +59,10 @@ def search(args: argparse.Namespace) -> int:
     JSON: `{"text", "results": [{"kind", "name", "owner", "description", "matches": [{"field", "text"}, ...]}, ...]}`, the
     likeliest first.
     """
-    from mlforge.registry.search import search as found
+    from mlforge.registry.search import search as hits_of
 
     registry, text = _registry(args), " ".join(args.text)
-    hits = found(registry.entries().values(), text)
+    hits = hits_of(registry.entries().values(), text)
     if args.json:
         print_json({"text": text, "results": [_hit_json(hit) for hit in hits]})
         return 0
@@ -170,7 +170,7 @@ def _graph_json(graph: Graph, versions: dict[str, str]) -> dict[str, Any]:
             {"kind": node.kind, "name": node.name, "version": _version(node, versions)}
             for node in graph.nodes
         ],
-        "edges": [{"from": str(origin), "to": str(made)} for origin, made in graph.edges],
+        "edges": [{"from": str(origin), "to": str(product)} for origin, product in graph.edges],
     }
 
 

@@ -145,8 +145,10 @@ def _time(entry: FeatureEntry) -> str | None:
 def _versions(entry: FeatureEntry) -> str | None:
     if entry.version is None:
         return None
-    made = f"made {minute(entry.updated_at)} UTC" + (f", {entry.reason}" if entry.reason else "")
-    return f"{number(len(entry.versions))}; {entry.version} is served, {made}"
+    published = f"made {minute(entry.updated_at)} UTC" + (
+        f", {entry.reason}" if entry.reason else ""
+    )
+    return f"{number(len(entry.versions))}; {entry.version} is served, {published}"
 
 
 def _users(entry: FeatureEntry) -> Iterator[str]:

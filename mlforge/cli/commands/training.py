@@ -121,7 +121,7 @@ def train(args: argparse.Namespace) -> int:
 
     definitions = definitions_of(args)
     service = service_named(definitions.services, args.service, definitions.store)
-    made = training_set(
+    stored_set = training_set(
         _spine_of(args, service),
         service,
         definitions.store,
@@ -132,20 +132,20 @@ def train(args: argparse.Namespace) -> int:
         known_at=args.known_at,
     )
     if args.json:
-        print_json(_document(made))
+        print_json(_document(stored_set))
         return 0
-    versions = ", ".join(f"{name} {version}" for name, version in made.versions.items())
+    versions = ", ".join(f"{name} {version}" for name, version in stored_set.versions.items())
     facts = [
-        ("rows", f"{number(made.rows)} in {plural(len(made.files), 'file')}"),
-        ("columns", number(len(made.columns)) or ""),
+        ("rows", f"{number(stored_set.rows)} in {plural(len(stored_set.files), 'file')}"),
+        ("columns", number(len(stored_set.columns)) or ""),
         ("versions", versions),
-        ("spine hash", made.document.spine_hash),
+        ("spine hash", stored_set.document.spine_hash),
     ]
     facts += [
         (f"label {label.name}", f"{plural(label.unknown, 'row')} unknown yet")
-        for label in made.document.labels
+        for label in stored_set.document.labels
     ]
-    print(f"{nearby(str(made.path))}\n{pairs(facts, indent=2)}")
+    print(f"{nearby(str(stored_set.path))}\n{pairs(facts, indent=2)}")
     return 0
 
 
@@ -196,8 +196,8 @@ def blast(args: argparse.Namespace) -> int:
     """
     from mlforge.training_sets.training_set import TrainingSet
 
-    made = TrainingSet.open(args.folder)
-    radius = made.blast_radius(store_of(args))
+    stored_set = TrainingSet.open(args.folder)
+    radius = stored_set.blast_radius(store_of(args))
     if args.rows is not None:
         try:
             radius.rows.write_parquet(args.rows)
@@ -206,16 +206,16 @@ def blast(args: argparse.Namespace) -> int:
                 f"--rows {args.rows} cannot be written ({error.strerror or error}); name a file in a folder that is there"
             ) from error
     if args.json:
-        print_json(_radius_document(made, radius))
+        print_json(_radius_document(stored_set, radius))
     else:
-        _show_radius(made, radius)
+        _show_radius(stored_set, radius)
     return 0
 
 
-def _radius_document(made: TrainingSet, radius: BlastRadius) -> dict[str, Any]:
+def _radius_document(stored_set: TrainingSet, radius: BlastRadius) -> dict[str, Any]:
     return {
-        "folder": str(made.path),
-        "rows": made.rows,
+        "folder": str(stored_set.path),
+        "rows": stored_set.rows,
         "differing": radius.rows.height,
         "columns": dict(radius.by_column),
         "files": dict(radius.by_file),
@@ -233,9 +233,11 @@ def _radius_document(made: TrainingSet, radius: BlastRadius) -> dict[str, Any]:
     }
 
 
-def _show_radius(made: TrainingSet, radius: BlastRadius) -> None:
-    of = f"{number(radius.rows.height)} of {plural(made.rows, 'row')} would differ today"
-    note(f"{nearby(str(made.path))}: {of if radius.rows.height else 'no row would differ today'}")
+def _show_radius(stored_set: TrainingSet, radius: BlastRadius) -> None:
+    of = f"{number(radius.rows.height)} of {plural(stored_set.rows, 'row')} would differ today"
+    note(
+        f"{nearby(str(stored_set.path))}: {of if radius.rows.height else 'no row would differ today'}"
+    )
     versions = [f"{name} {then} -> {now}" for name, (then, now) in radius.versions.items()]
     if radius.spine is not None:
         note(
@@ -263,27 +265,27 @@ def release(args: argparse.Namespace) -> int:
     """
     from mlforge.training_sets.training_set import TrainingSet
 
-    made = TrainingSet.open(args.folder)
-    features = made.release(store_of(args))
+    stored_set = TrainingSet.open(args.folder)
+    features = stored_set.release(store_of(args))
     if args.json:
-        print_json({"folder": str(made.path), "features": list(features)})
+        print_json({"folder": str(stored_set.path), "features": list(features)})
     else:
         kept = ", ".join(features) or "nothing"
-        print(f"{nearby(str(made.path))}: no longer keeps versions of {kept}")
+        print(f"{nearby(str(stored_set.path))}: no longer keeps versions of {kept}")
     return 0
 
 
-def _document(made: TrainingSet) -> dict[str, Any]:
+def _document(stored_set: TrainingSet) -> dict[str, Any]:
     return {
-        "folder": str(made.path),
-        "id": made.document.id,
-        "rows": made.rows,
-        "parts": len(made.files),
-        "versions": dict(made.versions),
-        "spine_hash": made.document.spine_hash,
+        "folder": str(stored_set.path),
+        "id": stored_set.document.id,
+        "rows": stored_set.rows,
+        "parts": len(stored_set.files),
+        "versions": dict(stored_set.versions),
+        "spine_hash": stored_set.document.spine_hash,
         **(
-            {"labels": {each.name: each.unknown for each in made.document.labels}}
-            if made.document.labels
+            {"labels": {each.name: each.unknown for each in stored_set.document.labels}}
+            if stored_set.document.labels
             else {}
         ),
     }

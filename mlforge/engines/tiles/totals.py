@@ -89,9 +89,9 @@ class Totals:
             if late is None:
                 continue
             parts = held_parts(spec.columns)
-            found = tuple(p for p in parts if p.alias in notes.get("held", ()))
+            held = tuple(p for p in parts if p.alias in notes.get("held", ()))
             tiles = Tiles(pl.scan_parquet(file, glob=False), cached.summary)
-            return cls(_with(spec, found), tiles, notes["until"], late, found)
+            return cls(_with(spec, held), tiles, notes["until"], late, held)
         return None
 
     @property

@@ -109,8 +109,8 @@ class Access:
 
     def item(self, key: Item) -> Item | None:
         """The item under a key as it is now; None for none."""
-        found = self.read("get_item", TableName=self.items.table, Key=key, ConsistentRead=True)
-        return found.get("Item")
+        answer = self.read("get_item", TableName=self.items.table, Key=key, ConsistentRead=True)
+        return answer.get("Item")
 
     def read(self, operation: str, **arguments: Any) -> Mapping[str, Any]:
         """The answer to a read; empty where nobody has pushed yet."""

@@ -65,8 +65,8 @@ class DynamoDBStore(OnlineStore):
         self.ttl = checked_ttl(ttl, "DynamoDBStore")
         self.prefix = _fitting(_PREFIX, prefix, "prefix", "up to 100 letters, digits and _ . -")
         name = _fitting(_TABLE, table, "table", "3 to 255 letters, digits and _ . -")
-        given: list[tuple[object, str]] = [(region, "region"), (endpoint, "endpoint")]
-        for value, what in given:
+        texts: list[tuple[object, str]] = [(region, "region"), (endpoint, "endpoint")]
+        for value, what in texts:
             if value is not None and not (isinstance(value, str) and value):
                 raise DefinitionError(
                     f"DynamoDBStore: {what}={shown(value)} is no text; leave it out"
@@ -245,7 +245,7 @@ class DynamoDBStore(OnlineStore):
     ) -> list[tuple[OnlineBooks | None, list[str | None]]]:
         from mlforge.online.dynamodb.reading import fetched
 
-        found = fetched(self._access, requests)
+        answers = fetched(self._access, requests)
         return [
             (
                 self._parsed(request.feature, stored.told),
@@ -253,7 +253,7 @@ class DynamoDBStore(OnlineStore):
                 if stored.has_rows
                 else [None] * len(request.hashes),
             )
-            for request, (stored, texts) in zip(requests, found, strict=True)
+            for request, (stored, texts) in zip(requests, answers, strict=True)
         ]
 
     def _row(self, feature: str, hash: str, text: str) -> tuple[str, Item]:

@@ -219,11 +219,11 @@ class PostgresStore(OnlineStore):
         last = b""
         while True:
             arguments = (check_name(feature), last, _SCANNED_AT_ONCE)
-            found = self._query(self._tables.scan, arguments)
-            if not found:
+            rows = self._query(self._tables.scan, arguments)
+            if not rows:
                 return
-            yield [digest.hex() for (digest,) in found]
-            last = found[-1][0]
+            yield [digest.hex() for (digest,) in rows]
+            last = rows[-1][0]
 
     def _fetch(
         self, requests: Sequence[RowRequest]

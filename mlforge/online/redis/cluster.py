@@ -234,9 +234,9 @@ class ClusterServer(Server):
         probe = resp.command("EXISTS", key, f"{key}:none")
         cursor = "0"
         while True:
-            found = resp.command("SCAN", cursor, "MATCH", pattern, "COUNT", str(at_once))
+            scan = resp.command("SCAN", cursor, "MATCH", pattern, "COUNT", str(at_once))
             with self._meaning():
-                replies = node.exchange(probe + found + probe, 3)
+                replies = node.exchange(probe + scan + probe, 3)
             if is_moving(replies):
                 raise _SlotMoves
             _, [cursor, keys], _ = self._all_granted(replies)

@@ -59,7 +59,7 @@ class JsonLayout(RowLayout):
     def scan(self, server: Server, key: str) -> Iterator[list[str]]:
         """The hashes of all rows in chunks, by a scan of the server's keys; each at least once."""
         for keys in self._rows(server, key):
-            yield [found[-len(ANY_HASH) :] for found in keys]
+            yield [row_key[-len(ANY_HASH) :] for row_key in keys]
 
     def clear(self, server: Server, key: str) -> int:
         """Delete all rows, by a scan of the server's keys; returns how many there were."""

@@ -118,7 +118,7 @@ class PackedLayout(RowLayout):
                 sweep_keys(server, key, layout, keys)
             return
         for keys in scan_keys(server, f"{key}{_DIRECTORY}?*"):
-            server.ask(_of_blobs(scripts.SWEEP, key, [found.encode() for found in keys]), 1)
+            server.ask(_of_blobs(scripts.SWEEP, key, [bucket.encode() for bucket in keys]), 1)
 
     def reads(self, key: str, hashes: Sequence[str]) -> list[bytes]:
         """The commands that read a feature's books and these rows."""

@@ -110,7 +110,7 @@ class Explained:
     """Why an entity's values are what they are. problem: why there is no explanation."""
 
     feature: str
-    asked: Mapping[str, str]
+    query: Mapping[str, str]
     document: Document | None = None
     behind: Behind | None = None
     problem: str = ""
@@ -247,23 +247,23 @@ def _drift(store: Store, entry: FeatureEntry, against: str | None) -> dict[str, 
     return moved
 
 
-def explained(view: ProjectView, entry: FeatureEntry, asked: Mapping[str, str]) -> Explained:
-    """Why values are what they are. asked: the entity's keys as `key.NAME`, `at`, and `column`, whose events are shown."""
-    keys = {key: asked[f"key.{key}"] for key in entry.keys if f"key.{key}" in asked}
+def explained(view: ProjectView, entry: FeatureEntry, query: Mapping[str, str]) -> Explained:
+    """Why values are what they are. query: the entity's keys as `key.NAME`, `at`, and `column`, whose events are shown."""
+    keys = {key: query[f"key.{key}"] for key in entry.keys if f"key.{key}" in query}
     if len(keys) < len(entry.keys):
-        return Explained(entry.name, asked)
-    at = asked.get("at", "").strip() or None
+        return Explained(entry.name, query)
+    at = query.get("at", "").strip() or None
     try:
         explanation = explain(
             entry.name, keys, view.definitions.store, at, None, view.online
         ).to_json()
     except MlforgeError as error:
-        return Explained(entry.name, asked, problem=str(error))
+        return Explained(entry.name, query, problem=str(error))
     names = [value["column"] for value in explanation["values"]]
-    chosen = asked.get("column")
+    chosen = query.get("column")
     column = chosen if chosen in names else names[0] if names else None
     return Explained(
-        entry.name, asked, explanation, _behind(explanation, column) if column else None
+        entry.name, query, explanation, _behind(explanation, column) if column else None
     )
 
 

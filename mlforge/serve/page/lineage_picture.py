@@ -61,7 +61,7 @@ def picture(graph: Graph, here: Node, versions: Mapping[str, str | None]) -> Pic
         width=len(columns) * (BOX_WIDTH + _ACROSS) - _ACROSS + 2 * _EDGE,
         height=height,
         boxes=tuple(_box(node, at[node], versions, node == here) for node in nodes),
-        curves=tuple(_curve(at[origin], at[made]) for origin, made in edges),
+        curves=tuple(_curve(at[origin], at[product]) for origin, product in edges),
         left_out=len(graph.nodes) - len(nodes),
     )
 
@@ -70,11 +70,11 @@ def _depths(nodes: list[Node], edges: list[tuple[Node, Node]]) -> dict[Node, int
     """The column of each node: one behind the last that it is made from."""
     depths = dict.fromkeys(nodes, 0)
     for _ in nodes:
-        moved = [(made, depths[o] + 1) for o, made in edges if depths[made] <= depths[o]]
+        moved = [(product, depths[o] + 1) for o, product in edges if depths[product] <= depths[o]]
         if not moved:
             break
-        for made, depth in moved:
-            depths[made] = max(depths[made], depth)
+        for product, depth in moved:
+            depths[product] = max(depths[product], depth)
     return depths
 
 
@@ -91,9 +91,9 @@ def _box(
     return Box(*place, node.kind, KINDS[node.kind], node.name, short, note, href, is_here)
 
 
-def _curve(origin: tuple[float, float], made: tuple[float, float]) -> str:
+def _curve(origin: tuple[float, float], product: tuple[float, float]) -> str:
     """A curve from the right side of one box to the left side of another."""
     x, y = origin[0] + BOX_WIDTH, origin[1] + BOX_HEIGHT / 2
-    to_x, to_y = made[0], made[1] + BOX_HEIGHT / 2
+    to_x, to_y = product[0], product[1] + BOX_HEIGHT / 2
     bend = (to_x - x) / 2
     return f"M{x:g} {y:g}C{x + bend:g} {y:g} {to_x - bend:g} {to_y:g} {to_x:g} {to_y:g}"

@@ -108,7 +108,7 @@ def _sets(view: ProjectView, entry: ServiceEntry) -> Iterator[SetRow]:
     seen: dict[str, SetEntry] = {}
     for feature in entry.features:
         used_by = getattr(entries.get(Node(FEATURE, feature)), "used_by", None)
-        for made in used_by.training_sets if used_by else ():
-            seen.setdefault(made.id, made)
-    for made in seen.values():
-        yield SetRow(made, f"mlforge blast {shlex.quote(made.folder)}")
+        for training_set in used_by.training_sets if used_by else ():
+            seen.setdefault(training_set.id, training_set)
+    for training_set in seen.values():
+        yield SetRow(training_set, f"mlforge blast {shlex.quote(training_set.folder)}")

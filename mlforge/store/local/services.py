@@ -52,8 +52,8 @@ def create(store: Path, service: str, version: Version, document: Mapping[str, A
             return False
         finally:
             temporary.unlink(missing_ok=True)
-        for made in (folder, folder.parent, folder.parent.parent):
-            sync(made)
+        for ancestor in (folder, folder.parent, folder.parent.parent):
+            sync(ancestor)
     reach("service.written")
     return True
 

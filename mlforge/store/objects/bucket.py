@@ -14,6 +14,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from mlforge.core.values import to_us
 from mlforge.errors import MissingExtra, StoreError
 from mlforge.store.objects import refusals
 from mlforge.store.objects.objects import (
@@ -196,14 +197,16 @@ def _credentials(url: str, options: Mapping[str, str]) -> dict[str, Any]:
 
     obstore finds all others by itself.
     """
-    given = any("access_key" in key.lower() for key in options) or "AWS_ACCESS_KEY_ID" in os.environ
+    has_keys = (
+        any("access_key" in key.lower() for key in options) or "AWS_ACCESS_KEY_ID" in os.environ
+    )
     files = [
         os.environ.get("AWS_SHARED_CREDENTIALS_FILE", "~/.aws/credentials"),
         os.environ.get("AWS_CONFIG_FILE", "~/.aws/config"),
     ]
     if (
         not url.startswith("s3://")
-        or given
+        or has_keys
         or not any(Path(f).expanduser().is_file() for f in files)
     ):
         return {}
@@ -218,7 +221,7 @@ def _credentials(url: str, options: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _entry(meta: Mapping[str, Any]) -> Entry:
-    modified = int(meta["last_modified"].timestamp() * 1_000_000)
+    modified = to_us(meta["last_modified"])
     tag = Tag(meta.get("e_tag"), meta.get("version"))
     return Entry(meta["path"], meta["size"], modified, tag)
 

@@ -162,8 +162,8 @@ class FeatureCache:
 
     def fetch_partials(self, hashes: Iterable[str]) -> None:
         """Have partials at hand that the bucket has; others stay away."""
-        wanted = dict.fromkeys(hashes)
-        absent = wanted.keys() - self.folder.partial_store.hashes() if wanted else ()
+        unique = dict.fromkeys(hashes)
+        absent = unique.keys() - self.folder.partial_store.hashes() if unique else ()
         if absent and self.born != UNBORN:
             (self.path / keys.PARTIALS).mkdir(parents=True, exist_ok=True)
             each(self._fetch_partial, sorted(absent))

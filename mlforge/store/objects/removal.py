@@ -196,10 +196,10 @@ def erase(documents: Documents, objects: Objects, name: str) -> None:
 
     begun = documents.change(name, erasing)
     reach("erase.unserved")
-    found = [e.key for e in objects.entries(name) if e.key != f"{name}/{keys.LATEST}"]
-    for start in range(0, len(found), _BATCH):
+    object_keys = [e.key for e in objects.entries(name) if e.key != f"{name}/{keys.LATEST}"]
+    for start in range(0, len(object_keys), _BATCH):
         begun = documents.change(name, renewed)
-        objects.delete(found[start : start + _BATCH])
+        objects.delete(object_keys[start : start + _BATCH])
     reach("erase.hidden")
 
     def free(document: FeatureDocument) -> FeatureDocument:

@@ -77,14 +77,14 @@ class ObjectStore(ErasingStore, RecordedStore):
     ) -> None:
         self.url = checked_bucket(url)
         works = "write ObjectStore('s3://bucket/feature_store', cache='/var/cache/mlforge')"
-        given = _CACHE if cache is None else arguments.path(cache, "ObjectStore: cache", works)
-        self._given = Path(given).expanduser()
+        root = _CACHE if cache is None else arguments.path(cache, "ObjectStore: cache", works)
+        self._root = Path(root).expanduser()
         self._options, self.packing = options, packing or Packing()
         self.grace = grace
         self._grace_us = Duration.parse(grace, "ObjectStore: grace").us
         self._objects = objects or Bucket(self.url, options)
         self._documents = Documents(self._objects)
-        self.cache = self._given.absolute() / folder_name(self.url)
+        self.cache = self._root.absolute() / folder_name(self.url)
         works, what = "write 50 * 2**30, or leave it out", "ObjectStore: cache_bytes"
         self._cache_bytes = arguments.number(cache_bytes, what, works, whole=True)
         self._trimmer = Trimmer(self.cache, self._cache_bytes)
@@ -95,7 +95,7 @@ class ObjectStore(ErasingStore, RecordedStore):
 
     def located_at(self, folder: Path) -> ObjectStore:
         """The store whose relative cache lies in a folder."""
-        return self._like(self.url, folder / self._given, self._objects)
+        return self._like(self.url, folder / self._root, self._objects)
 
     @property
     def address(self) -> str:
@@ -109,7 +109,7 @@ class ObjectStore(ErasingStore, RecordedStore):
 
     def at(self, url: str) -> ObjectStore:
         """A store at another address, with the same cache and options."""
-        return self._like(url, self._given)
+        return self._like(url, self._root)
 
     def _like(self, url: str, cache: Path, objects: Objects | None = None) -> ObjectStore:
         options, bytes_ = self._options, self._cache_bytes
@@ -136,7 +136,7 @@ class ObjectStore(ErasingStore, RecordedStore):
         """Ask the bucket; in a process of its own while this one has none of the client's threads, as it may fork."""
         if isinstance(self._objects, Bucket) and not self._objects.is_in_use:
             options = dict(self._options) if self._options else None
-            cache = str(self._given.absolute())
+            cache = str(self._root.absolute())
             apart.ask(deed, {"url": self.url, "cache": cache, "options": options})
         else:
             self._identity.ask_here(deed)
