@@ -23,7 +23,7 @@ from rq.serializers import JSONSerializer
 from mlforge.errors import DefinitionError
 from mlforge.online import RedisStore
 from tests.support.paths import ROOT
-from tests.support.workers import Shop, eventually, purchases, redis, server, write  # noqa: F401
+from tests.support.workers import Shop, ask, eventually, purchases, redis, server, write  # noqa: F401
 from worker.queue import JobQueue, queue_of
 from worker.service.embedded_redis import EmbeddedServer
 
@@ -175,14 +175,8 @@ def test_a_url_in_a_file_is_in_no_environment_and_no_command_line(
 
 
 def test_a_url_file_that_is_not_there_is_named(shop: Shop) -> None:
-    environment = {k: v for k, v in shop.environment.items() if k != "REDIS_URL"}
-    done = subprocess.run(
-        [sys.executable, "-m", "mlforge", "status"],
-        cwd=shop.folder,
-        env={**environment, "REDIS_URL_FILE": "nowhere"},
-        capture_output=True,
-        text=True,
-        check=False,
+    done = ask(
+        shop.folder, "status", MLFORGE_DEFINITIONS="definitions.py", REDIS_URL_FILE="nowhere"
     )
     assert done.returncode == 1
     assert "REDIS_URL_FILE=nowhere cannot be read" in done.stderr

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+from functools import cache
 
 from tests.support.paths import ROOT
 
@@ -11,6 +12,7 @@ PAGE = ROOT / "docs" / "guarantees.md"
 FILES = {path.stem: path for path in (ROOT / "tests").rglob("test_*.py")}
 
 
+@cache
 def known_tests(file: str) -> dict[str, bool]:
     """The tests of a file, and whether each is left out of the default run."""
     tree = ast.parse(FILES[file].read_text()) if file in FILES else ast.Module([], [])

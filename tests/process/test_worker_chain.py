@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -54,12 +55,21 @@ defs = Definitions(store=LocalStore(HERE / "feature_store"), features=[activity,
 """
 
 
+CHAIN = ("spend", "peak", "activity")
+
+
 @pytest.fixture(scope="module")
 def shop(server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:  # noqa: F811
-    """A shop of a chain of three with its watcher and one worker running."""
+    """A shop of a chain of three with its watcher and one worker running, and a version of two purchases of user 1."""
     folder = tmp_path_factory.mktemp("shop")
-    with running_shop(server, folder, definitions=DEFINITIONS, sources=("drops",)) as made:
-        yield made
+    with running_shop(server, folder, definitions=DEFINITIONS, sources=("drops",)) as shop:
+        drop(shop, "first", (1, 0, 2.0), (1, 60, 3.0))
+        eventually(lambda: (peak_of(shop, 1), activity_of(shop)) == (5.0, 2))
+        yield shop
+
+
+def drop(shop: Shop, name: str, *rows: tuple[int, int, float]) -> Path:
+    return write(shop.folder / "drops" / f"{name}.parquet", purchases(*rows))
 
 
 def peak_of(shop: Shop, user: int) -> float | None:
@@ -72,23 +82,31 @@ def activity_of(shop: Shop) -> int | None:
     return row and row["user_id__count__30d"]
 
 
+def settled(shop: Shop) -> int:
+    """Wait until the whole chain is served; how many rows its end counts then."""
+    eventually(lambda: not any(shop.ticket(name).behind for name in CHAIN))
+    counted = activity_of(shop)
+    assert counted is not None
+    return counted
+
+
 def test_a_drop_becomes_rows_of_all_features_of_a_chain(shop: Shop) -> None:
-    file = write(shop.folder / "drops" / "a.parquet", purchases((1, 0, 2.0), (1, 60, 3.0)))
+    before = settled(shop)
+    file = drop(shop, "waited for", (2, 0, 2.0), (2, 60, 3.0))
     waited = shop.ask("wait", str(file), "--timeout", "60")
+    latest = {name: shop.versions(name)[-1] for name in CHAIN}
     assert waited.stdout.splitlines() == [
-        "spend 1.0.0: readable",
-        "peak 1.0.0: readable",
-        "activity 1.0.0: readable",
+        f"{name} {version}: readable" for name, version in latest.items()
     ], waited.stderr
-    assert (peak_of(shop, 1), activity_of(shop)) == (5.0, 2)
-    assert shop.store.read_metadata("peak").source == "feature:spend@1.0.0"
+    assert (peak_of(shop, 2), activity_of(shop)) == (5.0, before + 2)
+    assert shop.store.read_metadata("peak").source == f"feature:spend@{latest['spend']}"
 
 
 def test_freshness_counts_from_the_file_that_was_dropped(shop: Shop) -> None:
-    eventually(lambda: not any(shop.ticket(name).behind for name in ("spend", "peak", "activity")))
+    counted = settled(shop)
     before = shop.project.event_log.freshness("activity")
-    write(shop.folder / "drops" / "b.parquet", purchases((2, 0, 1.0)))
-    eventually(lambda: peak_of(shop, 2) == 1.0 and activity_of(shop) == 3)
+    drop(shop, "fresh", (3, 0, 1.0))
+    eventually(lambda: peak_of(shop, 3) == 1.0 and activity_of(shop) == counted + 1)
     freshness = eventually(
         lambda: now if (now := shop.project.event_log.freshness("activity")) != before else None
     )
@@ -96,28 +114,25 @@ def test_freshness_counts_from_the_file_that_was_dropped(shop: Shop) -> None:
 
 
 def test_a_process_that_ends_between_two_features_loses_nothing(shop: Shop) -> None:
+    counted = settled(shop)
     (shop.folder / "deadly").touch()
-    write(shop.folder / "drops" / "c.parquet", purchases((3, 0, 7.0)))
-    eventually(lambda: peak_of(shop, 3) == 7.0, within=60)
-    eventually(lambda: activity_of(shop) == 4, within=60)
+    drop(shop, "deadly", (4, 0, 7.0))
+    eventually(lambda: peak_of(shop, 4) == 7.0 and activity_of(shop) == counted + 1)
     assert not (shop.folder / "deadly").exists()
 
 
 @pytest.mark.slow
 def test_a_rollback_is_followed_and_a_hold_is_told(shop: Shop) -> None:
-    first = write(shop.folder / "drops" / "a.parquet", purchases((1, 0, 2.0), (1, 60, 3.0)))
-    assert shop.ask("wait", str(first), "--timeout", "60").returncode == 0
-    write(shop.folder / "drops" / "c.parquet", purchases((3, 0, 7.0)))
-    eventually(lambda: peak_of(shop, 3) == 7.0 and (activity_of(shop) or 0) > 2)
-    eventually(lambda: not any(shop.ticket(name).behind for name in ("spend", "peak", "activity")))
-    rows = activity_of(shop)
+    drop(shop, "rolled back", (5, 0, 7.0))
+    eventually(lambda: peak_of(shop, 5) == 7.0)
+    counted = settled(shop)
     assert shop.ask("rollback", "spend", "1.0.0").returncode == 0
-    eventually(lambda: peak_of(shop, 3) is None and activity_of(shop) == 2, within=60)
+    eventually(lambda: peak_of(shop, 5) is None and activity_of(shop) == 2)
     status = shop.ask("status").stdout
     assert "peak: spend is held: rolled back from" in status
     assert "1.0.0 of it is what is read" in status
     assert shop.ask("approve", "spend").returncode == 0
-    eventually(lambda: peak_of(shop, 3) == 7.0 and activity_of(shop) == rows, within=60)
+    eventually(lambda: peak_of(shop, 5) == 7.0 and activity_of(shop) == counted)
     # Whoever has published a version asks for its readers; nobody asks a second time.
     again = shop.log("refreshed", feature="peak", trigger=MOVED, changed=False)
     assert [entry for entry in again if not entry["entities_pushed"]] == []

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.workers import DEFINITIONS, server  # noqa: F401 - a fixture
+from tests.support.workers import DEFINITIONS, ask, server  # noqa: F401 - a fixture
 
 NO_SERVER = "redis://:secret@127.0.0.1:1/0"
 
@@ -45,11 +45,12 @@ def refused(run: subprocess.CompletedProcess[str], *says: str) -> None:
     ["status", *(pytest.param(name, marks=pytest.mark.slow) for name in ("watch", "worker"))],
 )
 def test_without_a_server_each_command_says_where_one_comes_from(folder, command):
-    refused(mlforge(folder, command), "REDIS_URL is not set", "mlforge up")
+    run = ask(folder, command) if command == "status" else mlforge(folder, command)
+    refused(run, "REDIS_URL is not set", "mlforge up")
 
 
 def test_a_server_that_does_not_answer_is_named_without_its_password(folder):
-    run = mlforge(folder, "status", REDIS_URL=NO_SERVER)
+    run = ask(folder, "status", REDIS_URL=NO_SERVER)
     refused(run, "no Redis answers at redis://:***@127.0.0.1:1/0")
     assert "secret" not in run.stderr
 
@@ -61,12 +62,12 @@ def test_definitions_that_do_not_import_end_a_process_at_its_start(folder, serve
 
 
 def test_what_no_feature_reads_cannot_be_waited_for(folder, server):  # noqa: F811
-    run = mlforge(folder, "wait", "elsewhere.parquet", REDIS_URL=server.url)
+    run = ask(folder, "wait", "elsewhere.parquet", REDIS_URL=server.url)
     refused(run, "neither a feature nor a file of one", f"spend reads {folder / 'drops'}")
 
 
 def test_waiting_without_a_worker_says_what_is_missing(folder, server):  # noqa: F811
-    run = mlforge(folder, "wait", "spend", "--timeout", "0.2", REDIS_URL=server.url)
+    run = ask(folder, "wait", "spend", "--timeout", "0.2", REDIS_URL=server.url)
     refused(run, "not refreshed in time: spend", "no worker listens")
 
 

@@ -15,6 +15,7 @@ from worker.monitor.feature_status import FeatureStatus
 from worker.monitor.screen import render
 from worker.monitor.status import gather
 from worker.queue import JobQueue, queue_of
+from worker.state.presence import Presence
 from worker.state.work_queue import WorkQueue
 
 NOW = "2024-01-01T00:00:00.000000Z"
@@ -241,20 +242,35 @@ def test_figures_and_entries_that_nobody_of_us_wrote_are_left_out(shop: Shop) ->
     assert "drops" not in counts.read("nobody")
     assert counts.read("nobody")["pushes"] == 2.0
     since = journal.last_id()
-    for fields in ({"a": "b"}, {"kind": "x", "feature": "", "details": DEEP}, {"kind": b"\xff"}):
-        client.xadd(f"mlforge-work:{shop.project.scope}:journal", fields)  # type: ignore[arg-type]
-    assert [entry.kind for entry in journal.read(since)] == ["unreadable"] * 3
+    forged = [
+        client.xadd(f"mlforge-work:{shop.project.scope}:journal", fields).decode()  # type: ignore[arg-type]
+        for fields in ({"a": "b"}, {"kind": "x", "feature": "", "details": DEEP}, {"kind": b"\xff"})
+    ]
+    kinds = {entry.id: entry.kind for entry in journal.read(since)}  # the shop writes beside them
+    assert [kinds[id] for id in forged] == ["unreadable"] * 3
 
 
-def test_the_watcher_reports_and_status_says_when_it_does_not(shop: Shop) -> None:  # noqa: F811
-    eventually(shop.project.presence.read)
-    watcher = shop.project.presence.read()
-    assert watcher is not None
+def test_the_watcher_reports_and_status_says_when_it_does_not(
+    shop: Shop,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    watcher = eventually(shop.project.presence.read)
     assert {part.work for part in watcher.parts} == {"watch", "reconcile"}
     assert list(watcher.problems()) == []
+    now = Presence._now
+    monkeypatch.setattr(Presence, "_now", lambda presence: now(presence) + 600)
+    assert f"{watcher.where}) has not reported for 60" in render(gather(shop.project))
+
+
+def test_a_report_that_no_watcher_wrote_is_none(shop: Shop) -> None:  # noqa: F811
+    watcher = eventually(shop.project.presence.read)
     for report in ("no json", DEEP, "[]", '{"parts": 1}', b"\xff"):
         shop.project.redis.set(f"mlforge-work:{shop.project.scope}:watcher", report)
-        shop.project.presence.read()  # raises nothing
+        read = shop.project.presence.read()
+        assert (
+            read is None or read.where == watcher.where
+        )  # it reports each second, perhaps just now
+    eventually(shop.project.presence.read)
 
 
 @pytest.mark.slow

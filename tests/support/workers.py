@@ -185,6 +185,20 @@ def purchases(*rows: tuple[int, int, float]) -> bytes:
     return buffer.getvalue()
 
 
+def ask(folder: Path, *command: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run `mlforge ...` to its end in a folder, in the test's own process: a process takes a second to start."""
+    out, err = io.StringIO(), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        for name in ("REDIS_URL", "REDIS_URL_FILE", "MLFORGE_DEFINITIONS"):
+            patch.delenv(name, raising=False)
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        with redirect_stdout(out), redirect_stderr(err):
+            code = main(command)
+    return subprocess.CompletedProcess(command, code, out.getvalue(), err.getvalue())
+
+
 @dataclass
 class Shop:
     """A project folder on a server, and the processes that run for it."""
@@ -229,15 +243,9 @@ class Shop:
         return process
 
     def ask(self, *command: str) -> subprocess.CompletedProcess[str]:
-        """Run `mlforge ...` to its end, in the test's own process: a process takes a second to start."""
-        out, err = io.StringIO(), io.StringIO()
-        with pytest.MonkeyPatch.context() as patch:
-            patch.chdir(self.folder)
-            for name in ("REDIS_URL", "MLFORGE_DEFINITIONS"):
-                patch.setenv(name, self.environment[name])
-            with redirect_stdout(out), redirect_stderr(err):
-                code = main(command)
-        return subprocess.CompletedProcess(command, code, out.getvalue(), err.getvalue())
+        """Run `mlforge ...` to its end, in the test's own process."""
+        own = {name: self.environment[name] for name in ("REDIS_URL", "MLFORGE_DEFINITIONS")}
+        return ask(self.folder, *command, **own)
 
     def ask_apart(self, *command: str) -> subprocess.CompletedProcess[str]:
         """Run `mlforge ...` to its end, in a process of its own."""

@@ -1,9 +1,7 @@
-"""The command line itself: help, exit codes, plugins, signals."""
+"""The command line itself: help, exit codes, plugins."""
 
 import importlib
-import os
 import pkgutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -34,22 +32,6 @@ def plugin(folder: Path, name: str, module: str) -> None:
     (folder / f"{name}_plugin.py").write_text(module)
 
 
-def mlforge(*arguments: str, **options: object) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, "-m", "mlforge", *arguments]
-    return subprocess.run(
-        command, capture_output=True, text=True, timeout=60, check=False, **options
-    )  # type: ignore[call-overload]
-
-
-def test_help_imports_nothing_heavy() -> None:
-    code = (
-        "import sys; from mlforge.cli import main; assert main(['--help']) == 0; "
-        "print(sorted({'polars', 'pyarrow', 'duckdb', 'redis', 'rq', 'structlog', 'watchfiles'} & set(sys.modules)))"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines()[-1] == "[]"
-
-
 def test_help_lists_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--help"]) == 0
     printed = capsys.readouterr().out
@@ -69,15 +51,6 @@ def test_each_module_of_commands_is_listed_with_all_that_it_holds() -> None:
         for module in pkgutil.iter_modules(package.__path__)
     }
     assert held == MODULES
-
-
-def test_a_command_imports_no_other() -> None:
-    code = (
-        "import sys; from mlforge.cli import main; main(['versions', '--help']); "
-        "print([name for name in sys.modules if name.startswith('mlforge.cli.commands.')])"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines()[-1] == "['mlforge.cli.commands.versions']"
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -184,32 +157,6 @@ def test_a_broken_plugin_takes_nothing_along(
     assert main(["--help"]) == 0
     assert f"not available: broken: {said}" in capsys.readouterr().out
     assert main(["init", "shop"]) == 0
-
-
-@pytest.mark.parametrize("unbuffered", ["", "1"])
-def test_a_reader_that_goes_away_is_no_error(unbuffered: str) -> None:
-    reading, writing = os.pipe()
-    os.close(reading)
-    with os.fdopen(writing, "w") as gone:
-        done = subprocess.run(
-            [sys.executable, "-m", "mlforge", "init", "shop"],
-            stdout=gone,
-            stderr=subprocess.PIPE,
-            timeout=60,
-            check=False,
-            env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
-        )
-    assert (done.returncode, done.stderr) == (141, b"")
-
-
-def test_ctrl_c_is_quiet(tmp_path: Path) -> None:
-    # A process of a shell's background ignores the signal; and the interpreter may come to it a moment later.
-    (tmp_path / "definitions.py").write_text(
-        "import os, signal, time\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
-        "os.kill(os.getpid(), signal.SIGINT)\nwhile True:\n    time.sleep(0.01)\n"
-    )
-    done = mlforge("list", cwd=tmp_path)
-    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
 
 
 def test_what_definitions_print_does_not_mix_with_results(

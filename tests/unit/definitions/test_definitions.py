@@ -8,11 +8,10 @@ from typing import Any
 
 import pytest
 
-from mlforge import Definitions, Service, engines, feature
+from mlforge import Definitions, Service, feature
 from mlforge.build.result import Options
 from mlforge.errors import DefinitionError, UnsupportedStore
 from mlforge.metrics import Rolling
-from mlforge.online import RedisStore
 from mlforge.store import LocalStore
 from tests.support.projects import Project, rows
 
@@ -142,25 +141,6 @@ def test_no_offset_may_be_written_in_any_unit(offset: Any) -> None:
 def test_an_offset_into_the_future_is_refused_as_such() -> None:
     with pytest.raises(DefinitionError, match="negative, but no window ends after its point"):
         Rolling("7d", {"amount": "sum"}, offset=timedelta(days=-1))
-
-
-def test_a_rollback_is_pushed_with_the_features_own_engine(
-    project: Project, redis_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    online = RedisStore.from_url(redis_url)
-    definitions = project.definitions(project.define(engine="duckdb"), online_store=online)
-    definitions.build(online=True)
-    project.drop("b", rows((1, 3, 4.0)))
-    definitions.build(online=True)
-    asked: list[str] = []
-    for name, make in dict(engines._ENGINES).items():
-        monkeypatch.setitem(
-            engines._ENGINES, name, lambda name=name, make=make: (asked.append(name), make())[1]
-        )
-    assert definitions.rollback("spend").generation == 3
-    assert asked == ["duckdb"]
-    assert online.read("spend", {"user_id": 1})["amount__sum__7d"] == 2.0
-    online.close()
 
 
 def _named(name: str, column: str, **changes: Any) -> Any:

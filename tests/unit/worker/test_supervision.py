@@ -6,12 +6,13 @@ import threading
 import time
 from collections.abc import Iterator
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from polars.exceptions import PanicException
 from redis.exceptions import ConnectionError as NoConnection
 from redis.exceptions import ResponseError
-from structlog.testing import CapturingLogger
+from structlog.testing import CapturingLogger, capture_logs
 
 from mlforge.errors import StoreError
 from worker import supervision
@@ -44,12 +45,16 @@ FAULTS = [
 
 
 @pytest.fixture(autouse=True)
-def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+def told(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
+    """What is logged, while no round waits for long."""
     monkeypatch.setattr(supervision, "BACK_OFF_S", (0.0,))
+    monkeypatch.setattr(supervision, "_told_at", {})
+    with capture_logs() as entries:
+        yield entries
 
 
 @pytest.mark.parametrize("fault", [*FAULTS, SystemExit(1)], ids=lambda e: type(e).__name__)
-def test_a_thread_goes_on_after_any_fault_of_a_round(fault: BaseException) -> None:
+def test_a_thread_goes_on_after_any_fault_of_a_round(fault: BaseException, told: list[Any]) -> None:
     stop, heartbeat = threading.Event(), Heartbeat("reconcile")
     outcomes: Iterator[BaseException | None] = iter([fault, fault, None])
 
@@ -62,12 +67,16 @@ def test_a_thread_goes_on_after_any_fault_of_a_round(fault: BaseException) -> No
     Rounds(heartbeat, work, 0.0).run(stop)
     assert heartbeat.error is None
     assert heartbeat.problem() == ""
+    assert told
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda e: type(e).__name__)
-def test_a_step_goes_on_after_any_fault_of_another(fault: BaseException) -> None:
+def test_a_step_goes_on_after_any_fault_of_another(fault: BaseException, told: list[Any]) -> None:
     with survived("compare", feature="spend"):
         raise fault
+    [entry] = told
+    assert entry["feature"] == "spend"
+    assert str(fault) in entry["error"]
 
 
 def test_an_order_to_stop_is_no_fault() -> None:
