@@ -22,16 +22,22 @@ from tests.support.projects import Project, rows
 DAYS = 20
 
 
-@pytest.fixture(params=["alone", "packed"])
-def project(request: pytest.FixtureRequest, tmp_path: Path) -> Project:
+@pytest.fixture(scope="module", params=["alone", "packed"])
+def built(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Project:
     """A version of many files, its partials alone or in packs."""
-    made = Project(tmp_path / "project")
+    project = Project(tmp_path_factory.mktemp("built") / "project")
     at_least = 2 if request.param == "packed" else 1_000
-    made.store = LocalStore(made.root / "store", Packing(at_least=at_least))
+    project.store = LocalStore(project.root / "store", Packing(at_least=at_least))
     for day in range(DAYS + 1):
-        made.drop(f"d{day:02d}", rows((day % 3, day, 1.0), (day % 2, day + 0.5, 2.0)))
-    made.build()
-    return made
+        project.drop(f"d{day:02d}", rows((day % 3, day, 1.0), (day % 2, day + 0.5, 2.0)))
+    project.build()
+    return project
+
+
+@pytest.fixture
+def project(built: Project, tmp_path: Path) -> Project:
+    """The same in a folder of the test's own."""
+    return built.copied(tmp_path / "project")
 
 
 def values(project: Project, day: float = DAYS) -> pl.DataFrame:

@@ -19,14 +19,20 @@ from tests.support.projects import Project, at, rows
 SPINE = pl.DataFrame({"user_id": [1, 2, 1, 9], "at": [at(3), at(3), at(30), at(3)]})
 
 
-@pytest.fixture
-def project(tmp_path: Path) -> Project:
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Project:
     """`spend`, built, of two files."""
-    project = Project(tmp_path / "project")
+    project = Project(tmp_path_factory.mktemp("built") / "project")
     project.drop("a", rows((1, 1, 2.0), (2, 1, 5.0)))
     project.drop("b", rows((1, 2, 3.0), (9, 1, 1.0)))
     project.build()
     return project
+
+
+@pytest.fixture
+def project(built: Project, tmp_path: Path) -> Project:
+    """The same in a folder of the test's own."""
+    return built.copied(tmp_path / "project")
 
 
 def made_of(project: Project, features: Any = ("spend",)) -> TrainingSet:

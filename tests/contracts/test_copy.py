@@ -22,10 +22,10 @@ from tests.support.objects import MemoryObjects
 from tests.support.projects import Project, rows
 
 
-@pytest.fixture
-def project(tmp_path: Path) -> Project:
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Project:
     """Four versions, of which the first is pinned, the third served; one file is set aside."""
-    project = Project(tmp_path / "project")
+    project = Project(tmp_path_factory.mktemp("built") / "project")
     for number in range(4):
         project.drop(f"{number}", rows((number % 2, number / 2, 1.0), (7, number, 2.0)))
         project.build()
@@ -35,6 +35,12 @@ def project(tmp_path: Path) -> Project:
     with project.store.lock("spend"):
         project.store.serve("spend", project.store.versions("spend")[2])
     return project
+
+
+@pytest.fixture
+def project(built: Project, tmp_path: Path) -> Project:
+    """The same in a folder of the test's own."""
+    return built.copied(tmp_path / "project")
 
 
 def in_bucket(objects: MemoryObjects, tmp_path: Path, machine: str = "machine") -> ObjectStore:

@@ -18,10 +18,10 @@ from mlforge.training_sets import event_spines
 from tests.support.projects import SPEND, Project, at, identity, rows
 
 
-@pytest.fixture
-def project(tmp_path: Path) -> Project:
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Project:
     """`spend`, built: events of five users over 20 days, several at one instant."""
-    project = Project(tmp_path / "project")
+    project = Project(tmp_path_factory.mktemp("built") / "project")
     draw = random.Random(5)
     for number in range(3):
         some = [
@@ -31,6 +31,12 @@ def project(tmp_path: Path) -> Project:
         project.drop(f"f{number}", rows(*some))
     project.build()
     return project
+
+
+@pytest.fixture
+def project(built: Project, tmp_path: Path) -> Project:
+    """The same in a folder of the test's own."""
+    return built.copied(tmp_path / "project")
 
 
 def spend() -> Feature:

@@ -24,13 +24,19 @@ from tests.support.projects import Project, at, rows
 US = timedelta(microseconds=1)
 
 
-@pytest.fixture
-def project(tmp_path: Path) -> Project:
-    project = Project(tmp_path / "a project of 100%20 #1 [x]")
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    project = Project(tmp_path_factory.mktemp("built") / "a project of 100%20 #1 [x]")
     project.drop("a", rows((1, 0, 1.0), (2, 1.5, 5.0)))
     project.drop("more/b", rows((1, 1, 2.0), (1, 4, 4.0)))
     project.build()
     return project
+
+
+@pytest.fixture
+def project(built: Project, tmp_path: Path) -> Project:
+    """The same in a folder of the test's own."""
+    return built.copied(tmp_path / "a project of 100%20 #1 [x]")
 
 
 def push(project: Project, online: RedisStore, *features: Any) -> None:

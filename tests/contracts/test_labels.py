@@ -111,12 +111,18 @@ def test_labels_are_what_plain_python_makes_of_the_events_ahead(
                 assert same, (seed, label, row, cell)
 
 
-@pytest.fixture
-def project(tmp_path: Path) -> Project:
-    project = Project(tmp_path / "project")
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    project = Project(tmp_path_factory.mktemp("built") / "project")
     project.drop("f", rows((1, 1, 1.0), (1, 2, 2.0), (2, 5, 4.0), (1, 9, 8.0)))
     project.build()
     return project
+
+
+@pytest.fixture
+def project(built: Project, tmp_path: Path) -> Project:
+    """The same in a folder of the test's own."""
+    return built.copied(tmp_path / "project")
 
 
 def one(user: int, day: float) -> pl.DataFrame:

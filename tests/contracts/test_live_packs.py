@@ -17,19 +17,25 @@ from tests.support.projects import Project, rows
 TINY = Packing(small_rows=5, at_least=2, pack_rows=9, grace_s=0)
 
 
-@pytest.fixture
-def project(tmp_path: Path) -> Project:
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Project:
     """Files that were packed in two turns, of which one is amended since."""
-    made = Project(tmp_path / "project")
-    made.store = LocalStore(made.root / "store", TINY)
+    project = Project(tmp_path_factory.mktemp("built") / "project")
+    project.store = LocalStore(project.root / "store", TINY)
     for turn in range(2):
         for user in range(4):
-            made.drop(f"f{turn}{user}", rows((user, turn * 3 + user, 1.0)))
-        made.build()
-        tidy(made.store, "spend")
-    made.drop("f00", rows((0, 0, 7.0)))
-    made.build()
-    return made
+            project.drop(f"f{turn}{user}", rows((user, turn * 3 + user, 1.0)))
+        project.build()
+        tidy(project.store, "spend")
+    project.drop("f00", rows((0, 0, 7.0)))
+    project.build()
+    return project
+
+
+@pytest.fixture
+def project(built: Project, tmp_path: Path) -> Project:
+    """The same in a folder of the test's own."""
+    return built.copied(tmp_path / "project")
 
 
 def current(project: Project) -> Path:

@@ -8,7 +8,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from mlforge import get_training_data
+from mlforge import engines, get_training_data
 from mlforge.build.refresh import Options
 from mlforge.build.rows import Layout
 from mlforge.core import clock
@@ -23,16 +23,22 @@ from tests.support.projects import START, Project, at, rows
 TINY = Options(layout=Layout(part_rows=32), cost_share=1.0)
 
 
-@pytest.fixture
-def project(tmp_path: Path) -> Project:
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Project:
     """Five versions, each with a file more than the one before, as folders of parts."""
-    made = Project(tmp_path / "project")
-    made.drop("base", rows(*((user, float(day), 1.0) for day in range(20) for user in range(5))))
+    project = Project(tmp_path_factory.mktemp("built") / "project")
+    project.drop("base", rows(*((user, float(day), 1.0) for day in range(20) for user in range(5))))
     for number in range(5):
-        made.drop(f"f{number}", rows((number, 21.0 + number, 2.0)))
-        made.definitions().refresh("spend", options=TINY)
-    assert versions(made) == ["1.0.0", "1.0.1", "1.0.2", "1.0.3", "1.0.4"]
-    return made
+        project.drop(f"f{number}", rows((number, 21.0 + number, 2.0)))
+        project.definitions().refresh("spend", options=TINY)
+    assert versions(project) == ["1.0.0", "1.0.1", "1.0.2", "1.0.3", "1.0.4"]
+    return project
+
+
+@pytest.fixture
+def project(built: Project, tmp_path: Path) -> Project:
+    """The same in a folder of the test's own."""
+    return built.copied(tmp_path / "project")
 
 
 def versions(project: Project) -> list[str]:
@@ -173,6 +179,22 @@ def test_the_online_store_follows_a_rollback_though_its_version_is_older(
         definitions.build(online=True)
         assert online.read("spend", {"user_id": 0})["amount__count__2d"] == 0
         assert online.read("spend", {"user_id": 4})["amount__count__7d"] == 3
+    online.close()
+
+
+def test_a_rollback_is_pushed_with_the_features_own_engine(
+    project: Project, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    online = RedisStore.from_url(redis_url)
+    definitions = project.definitions(project.define(engine="duckdb"), online_store=online)
+    opened: list[str] = []
+    for name, make in dict(engines._ENGINES).items():
+        monkeypatch.setitem(
+            engines._ENGINES, name, lambda name=name, make=make: (opened.append(name), make())[1]
+        )
+    assert definitions.rollback("spend").generation == 6
+    assert opened == ["duckdb"]
+    assert online.read("spend", {"user_id": 4})["amount__sum__7d"] == 3.0
     online.close()
 
 

@@ -44,14 +44,20 @@ INDIA = timezone(timedelta(hours=5, minutes=30))
 SUMS, COUNTS = [3.0, 5.0, 4.0, None, None], [2, 1, 1, 0, 0]
 
 
-@pytest.fixture
-def project(tmp_path: Path) -> Project:
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Project:
     """`spend`, built: user 1 spends 1.0, 2.0 and 4.0 on days 0, 1 and 4, user 2 spends 5.0 on day 1.5."""
-    project = Project(tmp_path / "project")
+    project = Project(tmp_path_factory.mktemp("built") / "project")
     project.drop("a", rows((1, 0, 1.0), (2, 1.5, 5.0)))
     project.drop("b", rows((1, 1, 2.0), (1, 4, 4.0)))
     project.build()
     return project
+
+
+@pytest.fixture
+def project(built: Project, tmp_path: Path) -> Project:
+    """The same in a folder of the test's own."""
+    return built.copied(tmp_path / "project")
 
 
 def spine(*asked: tuple[Any, Any], **columns: Any) -> pl.DataFrame:

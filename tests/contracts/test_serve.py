@@ -37,11 +37,20 @@ NOW, LATER = at(5), at(5.5)
 PROBLEM = "application/problem+json"
 
 
-@pytest.fixture
-def served(tmp_path: Path, online: RedisStore) -> Definitions:
-    """Two features whose values are as of NOW, with rows of users 1, 2 and 4, and services of them."""
-    project = Project(tmp_path)
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """Two features of one source, built."""
+    project = Project(tmp_path_factory.mktemp("built") / "project")
     project.drop("a", rows((1, 0, 1.0), (1, 3, 2.0), (2, 1.5, 5.0), (4, 5, 7.0)))
+    with clock.fixed(to_us(NOW)):
+        project.definitions(project.define(), project.define(name="other")).build()
+    return project
+
+
+@pytest.fixture
+def served(built: Project, tmp_path: Path, online: RedisStore) -> Definitions:
+    """Two features whose values are as of NOW, with rows of users 1, 2 and 4, and services of them."""
+    project = built.copied(tmp_path)
     spend, other = project.define(), project.define(name="other")
     checkout = Service(
         "checkout",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +15,27 @@ from polars.testing import assert_frame_equal
 from mlforge import Definitions, Feature, get_training_data
 from mlforge.core.values import BEGINNING, END, TimeRange
 from mlforge.engines.events import events_of
-from mlforge.engines.tiles import build, sets
+from mlforge.engines.tiles import sets
 from mlforge.engines.tiles.sets import COUNTS, ENDS
 from mlforge.metrics import Rolling, ToDate
 from mlforge.online import RedisStore, batches
 from mlforge.online.prefetch import read_ahead
-from mlforge.store import LocalStore, file_tasks
+from mlforge.store import LocalStore
 from mlforge.store.local.packs import Packing
-from tests.support import kernels
 from tests.support.projects import Project, at, rows
+from tests.support.tiled import (  # noqa: F401 - fixtures
+    DAYS,
+    ENGINES,
+    USERS,
+    daily,
+    files_read,
+    flipped,
+    of_events,
+    tiled,
+    training,
+)
 
-DAYS, USERS, A_DAY = 12, 3, 24
+A_DAY = 24
 NUMBERS = ["count_distinct", "mode", "top_2", "median", "p90", "p99_9", "first_2", "last_3"]
 TEXTS = ["count_distinct", "mode", "top_3", "last_2"]
 METRICS = [
@@ -33,26 +43,18 @@ METRICS = [
     Rolling("3d", {"amount": ["mode", "p90", "last_2"], "city": "count_distinct"}, offset="1d", where="ok"),
     ToDate("1w", {"amount": ["count_distinct", "median"]}),
 ]  # fmt: skip
-SPINE = pl.DataFrame(
-    [{"user_id": user, "at": at(day / 2)} for day in range(2 * DAYS + 20) for user in range(5)]
-)
 
 
-@pytest.fixture(autouse=True)
-def small() -> Iterator[None]:
-    with kernels.forced(tiled=True):
-        yield
-
-
-@pytest.fixture(params=["polars", pytest.param("duckdb", marks=pytest.mark.slow)])
-def project(request: pytest.FixtureRequest, tmp_path: Path) -> Project:
+@pytest.fixture(scope="module", params=ENGINES)
+def built(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Project:
     """A version of one file a day."""
-    made = Project(tmp_path / "p", request.param)
-    made.store = LocalStore(made.root / "store", Packing(at_least=1_000, grace_s=0))
-    for day in range(DAYS):
-        made.drop(f"d{day:02d}", events(day))
-    made.build(aligned(made))
-    return made
+    return daily(tmp_path_factory.mktemp("built") / "p", events, aligned, request.param)
+
+
+@pytest.fixture
+def project(built: Project, tmp_path: Path) -> Project:
+    """The same in a folder of the test's own."""
+    return built.copied(tmp_path / "p")
 
 
 def events(day: int, seed: int = 0) -> pl.DataFrame:
@@ -82,34 +84,8 @@ def stored(project: Project) -> dict[str, int]:
     return {n: t for n, t in files.items() if len(n.rpartition("-")[2]) == len(".parquet") + 18}
 
 
-def training(project: Project) -> pl.DataFrame:
-    return get_training_data(SPINE, ["spend"], project.store, engine=project.engine)
-
-
-def of_events(project: Project) -> pl.DataFrame:
-    """Training data of the events themselves."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(LocalStore, "tiles", lambda *_: {})
-        patch.setattr(build, "FEWEST", 1 << 60)
-        return training(project)
-
-
 def check(project: Project) -> None:
     assert_frame_equal(training(project), of_events(project), rel_tol=1e-12, abs_tol=1e-12)
-
-
-@pytest.fixture
-def read(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
-    """The files of events that were read."""
-    seen: list[Path] = []
-    original = file_tasks.scan
-
-    def watched(tasks: Any, *arguments: Any, **options: Any) -> pl.LazyFrame:
-        seen.extend(Path(task.file) for task in tasks)
-        return original(tasks, *arguments, **options)
-
-    monkeypatch.setattr(file_tasks, "scan", watched)
-    return seen
 
 
 def test_values_are_those_of_the_events_and_no_file_of_them_is_read(
@@ -186,15 +162,11 @@ def test_a_feature_of_sets_alone_reads_no_events_either(
 
 
 DAMAGE: dict[str, Callable[[Path], object]] = {
-    "flipped": lambda path: path.write_bytes(_flipped(path.read_bytes())),
+    "flipped": lambda path: path.write_bytes(flipped(path.read_bytes())),
     "empty": lambda path: path.write_bytes(b""),
     "gone": Path.unlink,
     "another's": lambda path: pl.DataFrame({"x": [1]}).write_parquet(path),
 }
-
-
-def _flipped(content: bytes) -> bytes:
-    return content[:40] + bytes([content[40] ^ 1]) + content[41:]
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
@@ -250,11 +222,7 @@ def test_files_that_come_go_change_or_count_twice(project: Project) -> None:
 
 
 def test_sets_of_a_pack_stand_for_all_of_it_or_not_at_all(tmp_path: Path) -> None:
-    project = Project(tmp_path / "p")
-    project.store = LocalStore(project.root / "store", Packing(at_least=2, grace_s=0))
-    for day in range(DAYS):
-        project.drop(f"d{day:02d}", events(day))
-    project.build(aligned(project))
+    project = daily(tmp_path / "p", events, aligned, at_least=2)
     assert len(stored(project)) == 1
     project.drop("d03", events(3, seed=7))
     project.build(aligned(project))

@@ -19,14 +19,20 @@ from tests.support.projects import Project, at, rows
 FILES = 24
 
 
-@pytest.fixture
-def project(tmp_path: Path) -> Project:
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Project:
     """One build over many small files."""
-    made = Project(tmp_path / "project")
+    project = Project(tmp_path_factory.mktemp("built") / "project")
     for day in range(FILES):
-        made.drop(f"d{day:02d}", rows((day % 3, day, 1.0), (day % 5, day + 0.5, 2.0)))
-    made.build()
-    return made
+        project.drop(f"d{day:02d}", rows((day % 3, day, 1.0), (day % 5, day + 0.5, 2.0)))
+    project.build()
+    return project
+
+
+@pytest.fixture
+def project(built: Project, tmp_path: Path) -> Project:
+    """The same in a folder of the test's own."""
+    return built.copied(tmp_path / "project")
 
 
 def files_in(project: Project, folder: str) -> list[Path]:

@@ -24,34 +24,35 @@ from mlforge.maintenance.retention import Retention
 from mlforge.metrics import Rolling
 from mlforge.online import RedisStore, batches
 from mlforge.online.prefetch import read_ahead
-from mlforge.store import LocalStore, file_tasks
+from mlforge.store import LocalStore
 from mlforge.store.file_tasks import TileWrite
 from mlforge.store.local.packs import Packing
-from tests.support import kernels
 from tests.support.projects import Project, at, rows
-
-DAYS, USERS = 12, 3
-AGGREGATIONS = [name for name, kind in KINDS.items() if kind.parts]
-SPINE = pl.DataFrame(
-    [{"user_id": user, "at": at(day / 2)} for day in range(2 * DAYS + 20) for user in range(5)]
+from tests.support.tiled import (  # noqa: F401 - fixtures
+    DAYS,
+    ENGINES,
+    USERS,
+    daily,
+    files_read,
+    flipped,
+    of_events,
+    tiled,
+    training,
 )
 
-
-@pytest.fixture(autouse=True)
-def tiled() -> Iterator[None]:
-    with kernels.forced(tiled=True):
-        yield
+AGGREGATIONS = [name for name, kind in KINDS.items() if kind.parts]
 
 
-@pytest.fixture(params=["polars", pytest.param("duckdb", marks=pytest.mark.slow)])
-def project(request: pytest.FixtureRequest, tmp_path: Path) -> Project:
+@pytest.fixture(scope="module", params=ENGINES)
+def built(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Project:
     """A version of one file a day."""
-    made = Project(tmp_path / "p", request.param)
-    made.store = LocalStore(made.root / "store", Packing(at_least=1_000, grace_s=0))
-    for day in range(DAYS):
-        made.drop(f"d{day:02d}", events(day))
-    made.build(aligned(made))
-    return made
+    return daily(tmp_path_factory.mktemp("built") / "p", events, aligned, request.param)
+
+
+@pytest.fixture
+def project(built: Project, tmp_path: Path) -> Project:
+    """The same in a folder of the test's own."""
+    return built.copied(tmp_path / "p")
 
 
 def events(day: int, amount: float = 0.125) -> pl.DataFrame:
@@ -78,46 +79,19 @@ def partials(project: Project) -> list[Path]:
     return sorted((project.root / "store/spend/_partials").iterdir())
 
 
-def training(project: Project, version: str | None = None) -> pl.DataFrame:
-    feature: Any = "spend" if version is None else ("spend", version)
-    return get_training_data(SPINE, [feature], project.store, engine=project.engine)
-
-
-def without_tiles(project: Project) -> pl.DataFrame:
-    """Training data of the events themselves."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(LocalStore, "tiles", lambda *_: {})
-        patch.setattr(build, "FEWEST", 1 << 60)
-        return training(project)
-
-
 def check(project: Project) -> None:
     """Training data must be what the events give; on Polars, where sums are exact, to the last bit of them."""
-    found, expected = training(project), without_tiles(project)
+    found, expected = training(project), of_events(project)
     assert_frame_equal(found, expected, rel_tol=1e-12, abs_tol=1e-9)
     if project.engine == "polars":
         sums = [name for name in found.columns if "__sum__" in name]
         assert found.select(sums).equals(expected.select(sums))
 
 
-@pytest.fixture
-def read(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
-    """The files of events that were read."""
-    seen: list[Path] = []
-    original = file_tasks.scan
-
-    def watched(tasks: Any, *arguments: Any, **options: Any) -> pl.LazyFrame:
-        seen.extend(Path(task.file) for task in tasks)
-        return original(tasks, *arguments, **options)
-
-    monkeypatch.setattr(file_tasks, "scan", watched)
-    return seen
-
-
 def test_values_are_those_of_the_events_and_no_file_of_them_is_read(
     project: Project, read: list[Path]
 ) -> None:
-    expected = without_tiles(project)
+    expected = of_events(project)
     assert len(laid(project)) == DAYS
     assert read
     read.clear()
@@ -169,7 +143,7 @@ def test_a_push_is_made_of_tiles_alone_whatever_fits_into_memory(
 
 
 DAMAGE: dict[str, Callable[[Path], object]] = {
-    "flipped": lambda path: path.write_bytes(_flipped(path.read_bytes())),
+    "flipped": lambda path: path.write_bytes(flipped(path.read_bytes())),
     "cut short": lambda path: path.write_bytes(path.read_bytes()[:-20]),
     "empty": lambda path: path.write_bytes(b""),
     "gone": Path.unlink,
@@ -177,14 +151,10 @@ DAMAGE: dict[str, Callable[[Path], object]] = {
 }
 
 
-def _flipped(content: bytes) -> bytes:
-    return content[:40] + bytes([content[40] ^ 1]) + content[41:]
-
-
 @pytest.mark.parametrize("damage", DAMAGE)
 @pytest.mark.parametrize("every", [1, 3])
 def test_damaged_tiles_are_as_good_as_none(damage: str, every: int, project: Project) -> None:
-    expected = without_tiles(project)
+    expected = of_events(project)
     for path in list((project.root / "store/spend/_tiles").iterdir())[::every]:
         DAMAGE[damage](path)
     assert_frame_equal(training(project), expected, rel_tol=1e-12)
@@ -214,7 +184,7 @@ def test_thin_files_are_told_apart_once(project: Project, monkeypatch: pytest.Mo
 def test_damaged_tiles_are_made_anew_by_the_next_build_that_needs_them(project: Project) -> None:
     [first, *_, last] = sorted((project.root / "store/spend/_tiles").iterdir())
     first.write_bytes(b"")
-    last.write_bytes(_flipped(last.read_bytes()))
+    last.write_bytes(flipped(last.read_bytes()))
     project.build(aligned(project), version="2.0.0", full=True)
     assert min(path.stat().st_size for path in (first, last)) > 1_000
     check(project)
@@ -403,11 +373,7 @@ def test_tiles_go_with_their_files(project: Project) -> None:
 
 
 def test_tiles_of_a_pack_stand_for_all_of_it_or_not_at_all(tmp_path: Path) -> None:
-    project = Project(tmp_path / "p")
-    project.store = LocalStore(project.root / "store", Packing(at_least=2, grace_s=0))
-    for day in range(DAYS):
-        project.drop(f"d{day:02d}", events(day))
-    project.build(aligned(project))
+    project = daily(tmp_path / "p", events, aligned, at_least=2)
     assert len(laid(project)) == 1
     project.drop("d03", events(3, amount=7.0))
     project.build(aligned(project))
@@ -449,11 +415,7 @@ def test_nothing_is_read_ahead_that_has_tiles(project: Project) -> None:
 
 
 def test_nothing_is_read_ahead_of_a_pack_that_has_tiles(tmp_path: Path) -> None:
-    project = Project(tmp_path / "p")
-    project.store = LocalStore(project.root / "store", Packing(at_least=2, grace_s=0))
-    for day in range(DAYS):
-        project.drop(f"d{day:02d}", events(day))
-    project.build(aligned(project))
+    project = daily(tmp_path / "p", events, aligned, at_least=2)
     assert len(laid(project)) == 1
     assert read_ahead(project.store, project.store.read_metadata("spend")) == 0
 

@@ -37,10 +37,10 @@ from tests.support.projects import Project, at, rows
 NEWEST = Retention(newest=1)
 
 
-@pytest.fixture
-def project(tmp_path: Path) -> Project:
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Project:
     """`spend`, built: nine users' events over 60 days in three files."""
-    project = Project(tmp_path / "project")
+    project = Project(tmp_path_factory.mktemp("built") / "project")
     draw = random.Random(7)
     for number in range(3):
         events = [(draw.randrange(9), draw.random() * 60, draw.random() * 1e3) for _ in range(300)]
@@ -50,8 +50,15 @@ def project(tmp_path: Path) -> Project:
 
 
 @pytest.fixture
-def four(project: Project) -> Project:
+def project(built: Project, tmp_path: Path) -> Project:
+    """The same in a folder of the test's own."""
+    return built.copied(tmp_path / "project")
+
+
+@pytest.fixture(scope="module")
+def built_four(built: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
     """The same with `hourly`, aligned, `profile` with a timestamp alone, and `users` without: all built."""
+    project = built.copied(tmp_path_factory.mktemp("built") / "project")
     hourly = project.define(
         name="hourly", interval="1h", metrics=[Rolling(["1d"], {"amount": ["mean", "max"]})]
     )
@@ -64,6 +71,12 @@ def four(project: Project) -> Project:
     )
     project.definitions(hourly, profile, users).build()
     return project
+
+
+@pytest.fixture
+def four(built_four: Project, tmp_path: Path) -> Project:
+    """The same in a folder of the test's own."""
+    return built_four.copied(tmp_path / "project")
 
 
 def spine(height: int = 700) -> pl.DataFrame:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -46,6 +47,21 @@ def identity(df: pl.DataFrame) -> pl.DataFrame:
     return df.select("user_id", "at", "amount")
 
 
+def _keeping_links() -> Callable[[str, str], None]:
+    """A way to copy files in which two names of one file stay so: versions share parts by hard links."""
+    first: dict[tuple[int, int], str] = {}
+
+    def copied(source: str, target: str) -> None:
+        stat = Path(source).stat()
+        original = first.setdefault((stat.st_dev, stat.st_ino), target)
+        if original != target:
+            Path(target).hardlink_to(original)
+        else:
+            shutil.copy2(source, target)
+
+    return copied
+
+
 class Project:
     """A folder with sources and a store."""
 
@@ -59,6 +75,16 @@ class Project:
         """The same folder with another store, as another process may have it."""
         other = copy.copy(self)
         other.store = store
+        return other
+
+    def copied(self, root: Path) -> Project:
+        """The project with its store as they are now, in a new folder."""
+        assert isinstance(self.store, LocalStore)
+        shutil.copytree(self.root, root, dirs_exist_ok=True, copy_function=_keeping_links())
+        other = self.on(
+            LocalStore(root / self.store.path.relative_to(self.root), self.store.packing)
+        )
+        other.root, other.events = root, root / "events"
         return other
 
     def drop(self, name: str, frame: pl.DataFrame) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,15 +16,28 @@ from mlforge.store.local import manifest_chunks
 from tests.support.projects import Project, rows
 
 
-@pytest.fixture
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
-    monkeypatch.setattr(manifest_chunks, "_INLINE", 5)
-    monkeypatch.setattr(manifest_chunks, "_PIECE", 4)
-    made = Project(tmp_path / "p")
+@pytest.fixture(scope="module", autouse=True)
+def short() -> Iterator[None]:
+    """Pieces of a few files."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(manifest_chunks, "_INLINE", 5)
+        patch.setattr(manifest_chunks, "_PIECE", 4)
+        yield
+
+
+@pytest.fixture(scope="module")
+def built(short: None, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    project = Project(tmp_path_factory.mktemp("built") / "p")
     for day in range(40):
-        made.drop(f"d{day:03d}", rows((day % 3, day, 1.0)))
-    made.build()
-    return made
+        project.drop(f"d{day:03d}", rows((day % 3, day, 1.0)))
+    project.build()
+    return project
+
+
+@pytest.fixture
+def project(built: Project, tmp_path: Path) -> Project:
+    """The same in a folder of the test's own."""
+    return built.copied(tmp_path / "p")
 
 
 def pieces(project: Project) -> dict[str, int]:
