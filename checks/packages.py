@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ast
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 
@@ -33,7 +33,7 @@ def imports(root: Path = ROOT) -> Graph:
             names = imported(parsed(path))
             rooms = {_room(name.split(".")) for name in names}
             graph[package] |= {room for room in rooms if room not in (None, package)}  # type: ignore[misc]
-    return {name: frozenset(found & graph.keys()) for name, found in sorted(graph.items())}
+    return {name: frozenset(below & graph.keys()) for name, below in sorted(graph.items())}
 
 
 @cache
@@ -51,17 +51,35 @@ def _room(parts: list[str] | tuple[str, ...]) -> str | None:
     return parts[1]
 
 
-def imported(node: ast.AST) -> Iterator[str]:
+def imported(tree: ast.Module) -> Iterator[str]:
     """Modules that are imported when the code runs: not those for annotations alone."""
-    if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
-        return
-    if isinstance(node, ast.Import):
-        yield from (alias.name for alias in node.names)
-    elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-        # `from mlforge.online import push` may name a module or what is in one: the room is the same.
-        yield from (f"{node.module}.{alias.name}" for alias in node.names)
-    for child in ast.iter_child_nodes(node):
-        yield from imported(child)
+    for node in blocks(tree, lambda node: not _is_for_annotations(node)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            # `from mlforge.online import push` may name a module or what is in one: the room is the same.
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def blocks(
+    tree: ast.Module, enters: Callable[[ast.AST], bool] = lambda _: True
+) -> Iterator[ast.AST]:
+    """The module and its statements, with those in the blocks of others; expressions, most of a tree, are not looked into."""
+    waiting: list[ast.AST] = [tree]
+    while waiting:
+        node = waiting.pop()
+        if enters(node):
+            yield node
+            for part in ("body", "orelse", "finalbody", "handlers", "cases"):
+                waiting += getattr(node, part, ())
+
+
+def _is_for_annotations(node: ast.AST) -> bool:
+    return (
+        isinstance(node, ast.If)
+        and isinstance(node.test, ast.Name)
+        and node.test.id == "TYPE_CHECKING"
+    )
 
 
 def ranks(graph: Graph) -> dict[str, int]:
@@ -91,9 +109,11 @@ def reduced(graph: Graph) -> Graph:
     below = {name: reach(name) for name in graph}
     return {
         name: frozenset(
-            one for one in found if not any(one in below[other] for other in found if other != one)
+            one
+            for one in direct
+            if not any(one in below[other] for other in direct if other != one)
         )
-        for name, found in graph.items()
+        for name, direct in graph.items()
     }
 
 
@@ -113,8 +133,8 @@ def picture(graph: Graph) -> str:
     lines = [
         f'<line x1="{place[a][0] + WIDTH / 2:g}" y1="{place[a][1] + HEIGHT:g}" '
         f'x2="{place[b][0] + WIDTH / 2:g}" y2="{place[b][1]:g}"/>'
-        for a, found in reduced(graph).items()
-        for b in sorted(found)
+        for a, direct in reduced(graph).items()
+        for b in sorted(direct)
     ]
     boxes = [
         f'<rect x="{x:g}" y="{y:g}" width="{WIDTH}" height="{HEIGHT}" rx="5"/>'

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from checks.packages import ROOT, parsed
+from checks.packages import ROOT, blocks, parsed
 
 FOLDERS = ("mlforge", "worker")
 FORBIDDEN = ("What", "Those", "One", "It", "These")
@@ -34,9 +34,8 @@ def begins_badly(text: str) -> bool:
 
 def docstrings(tree: ast.Module) -> Iterator[tuple[int, str]]:
     """Line and text of every docstring of a module, also of those that describe a name above them."""
-    for node in ast.walk(tree):
-        body = getattr(node, "body", None)
-        for statement in body if isinstance(body, list) else ():
+    for node in blocks(tree):
+        for statement in getattr(node, "body", ()):
             if (
                 isinstance(statement, ast.Expr)
                 and isinstance(statement.value, ast.Constant)

@@ -1,4 +1,8 @@
-"""Fixtures that several test files share."""
+"""Fixtures that several test files share.
+
+What the process that hands out the tests needs is imported here, and by the fixtures what they need: it starts first,
+and all others wait for it.
+"""
 
 from __future__ import annotations
 
@@ -6,16 +10,16 @@ import gc
 import os
 import sys
 from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
-import redis
-import structlog
-from hypothesis import settings
 
-from tests.support.clusters import Cluster, cluster
 from tests.support.covering import beyond
 from tests.support.order import longest_first
-from tests.support.servers import running
+
+if TYPE_CHECKING:
+    from tests.support.clusters import Cluster
 
 # Modules are compiled once, also where the environment says to keep nothing: the processes that tests start would
 # compile all of mlforge each time, and both processes of the run all tests.
@@ -25,9 +29,22 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 # What is imported and collected stays: the garbage collector begins when the tests do.
 gc.disable()
 
-# The same examples in each run; `python -m tests.property.proof` draws new ones.
-settings.register_profile("same", derandomize=True, deadline=None)
-settings.load_profile("same")
+UNIT = Path(__file__).parent / "unit"
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Three processes on two cores: one works while another waits for a process that it has started. Unit tests wait for none."""
+    paths = (Path(argument.partition("::")[0]).resolve() for argument in config.args)
+    return 2 if all(path.is_relative_to(UNIT) for path in paths) else 3
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Draw the same examples in each run; `python -m tests.property.proof` draws new ones."""
+    if config.getoption("dist", "no") == "no" or hasattr(config, "workerinput"):
+        from hypothesis import settings
+
+        settings.register_profile("same", derandomize=True, deadline=None)
+        settings.load_profile("same")
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -57,12 +74,16 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 def _own_logs() -> Iterator[None]:
     """What a command configures of the logs ends with its test."""
     yield
+    import structlog
+
     structlog.reset_defaults()
 
 
 @pytest.fixture(scope="session")
 def redis_server() -> Iterator[str]:
     """The URL of a real server that lives as long as the session."""
+    from tests.support.servers import running
+
     with running() as server:
         yield f"redis://127.0.0.1:{server.port}/0"
 
@@ -70,6 +91,8 @@ def redis_server() -> Iterator[str]:
 @pytest.fixture
 def redis_url(redis_server: str) -> str:
     """The URL of an empty database."""
+    import redis
+
     with redis.Redis.from_url(redis_server) as client:
         client.flushdb()
     return redis_server
@@ -78,8 +101,10 @@ def redis_url(redis_server: str) -> str:
 @pytest.fixture(scope="session")
 def cluster_server() -> Iterator[Cluster]:
     """A real cluster of three that lives as long as the session."""
-    with cluster() as made:
-        yield made
+    from tests.support.clusters import cluster
+
+    with cluster() as nodes:
+        yield nodes
 
 
 @pytest.fixture
