@@ -28,6 +28,7 @@ from mlforge.core.expression.columns import Derived
 from mlforge.core.manifest import ChangeSummary, Manifest, config_of
 from mlforge.core.metrics import MetricColumn
 from mlforge.core.schema import Schema, dtypes
+from mlforge.core.text import plural
 from mlforge.core.values import Bump, Version
 from mlforge.errors import VersionConflict
 
@@ -48,10 +49,10 @@ class DataChange:
     @property
     def text(self) -> str:
         """How many rows differ, of how many entities where that is known."""
-        rows = f"{self.rows} row{'' if self.rows == 1 else 's'}"
+        rows = plural(self.rows, "row")
         if self.entities is None:
             return rows
-        return f"{rows} of {self.entities} {'entity' if self.entities == 1 else 'entities'}"
+        return f"{rows} of {plural(self.entities, 'entity', 'entities')}"
 
     def evidence(self) -> dict[str, Any]:
         """Counts, and up to twenty names of each kind of file."""

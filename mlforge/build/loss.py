@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from mlforge.core.list_diff import differing
 from mlforge.core.manifest import Manifest, SourceRecord
+from mlforge.core.text import plural
 from mlforge.store.changes import EventDiff
 
 _NAMED = 3
@@ -26,7 +27,7 @@ class Files:
             return ""
         count = len(self.paths)
         named = ", ".join(self.paths[:_NAMED]) + (", ..." if count > _NAMED else "")
-        return f"{count} of {of} files are {fate} ({_plural(self.events, 'event')}: {named})"
+        return f"{count:,} of {of:,} files are {fate} ({plural(self.events, 'event')}: {named})"
 
 
 @dataclass(frozen=True)
@@ -62,13 +63,13 @@ class Loss:
         thinned = self.lost - self.gone.events - self.set_aside.events
         if thinned > 0:
             causes.append(
-                f"{thinned} of {self.before} events are gone from files that are still there"
+                f"{thinned:,} of {self.before:,} events are gone from files that are still there"
             )
         votes = f"; most files have another dtype by now: {self.outvoted}" if self.outvoted else ""
         return (
-            f"{'; '.join(filter(None, causes))}, so {self.lost} of {self.before} events would stop counting; "
-            f"'mlforge approve {feature}' or a build goes on with {_plural(self.after, 'event')} "
-            f"of {_plural(self.files, 'file')}{votes}"
+            f"{'; '.join(filter(None, causes))}, so {self.lost:,} of {self.before:,} events would stop counting; "
+            f"'mlforge approve {feature}' or a build goes on with {plural(self.after, 'event')} "
+            f"of {plural(self.files, 'file')}{votes}"
         )
 
 
@@ -130,8 +131,3 @@ def _events_of(latest: Manifest, records: Sequence[SourceRecord]) -> list[int]:
         return [record.rows for record in records]
     rows = {partial.hash: partial.rows for partial in latest.partials}
     return [rows[record.partial] for record in records]
-
-
-def _plural(count: int, noun: str) -> str:
-    """A count and its noun: "1 file", "2 files"."""
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

@@ -34,8 +34,8 @@ def mode_of(
         return "full", f"the function is not taken for row-wise: {candidate.why}"
     total = sum([partial.rows for partial in candidate.partials])
     if changes.rows > options.cost_share * total:
-        return "full", f"{changes.rows} of {total} events changed"
-    return "incremental", f"{changes.rows} of {total} events changed"
+        return "full", f"{changes.rows:,} of {total:,} events changed"
+    return "incremental", f"{changes.rows:,} of {total:,} events changed"
 
 
 def data_change(

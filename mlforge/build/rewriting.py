@@ -12,6 +12,7 @@ from mlforge.build.table import TableWriter
 from mlforge.core import clock
 from mlforge.core.manifest import ROLLED_BACK, ChangeSummary, Manifest
 from mlforge.core.release import release
+from mlforge.core.text import plural
 from mlforge.engines import Engine
 from mlforge.engines.evaluation import frontier
 from mlforge.engines.events import cache_tiles, events_of
@@ -48,7 +49,7 @@ def publish_rewritten(
         table = TableWriter(engine, events, tx, options.layout).write(mode, latest.parts, diff)
         now = clock.now()
         candidate = replace(candidate, parts=table.parts, frontier=frontier(events, now))
-        rows = f"{diff.rows} row{'' if diff.rows == 1 else 's'}"
+        rows = plural(diff.rows, "row")
         highest = max(snapshot.versions)
         after = {} if latest.version == highest else {ROLLED_BACK: str(highest)}
         summary = ChangeSummary("patch", reason, (rows,), {"rows_changed": diff.rows, **after})

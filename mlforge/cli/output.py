@@ -27,11 +27,6 @@ def number(value: int | None) -> str | None:
     return None if value is None else f"{value:,}"
 
 
-def plural(count: int, noun: str) -> str:
-    """`1 file`, `2 files`."""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
-
-
 def seconds(value: float) -> str:
     """`12 ms`, `3.4 s`, `2 min 5 s`."""
     if value < 1:

@@ -1,4 +1,4 @@
-"""Text from outside, as it may be shown: file names, logs and rows may hold anything."""
+"""Text for people: counts with their nouns, and text from outside, which may hold anything, as it may be shown."""
 
 from __future__ import annotations
 
@@ -9,3 +9,8 @@ def printable(value: object) -> str:
     if text.isascii() and text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def plural(count: int, noun: str, many: str | None = None) -> str:
+    """`1 file`, `2,000 files`; many: the plural where it is not the noun with an s."""
+    return f"{count:,} {noun if count == 1 else many or f'{noun}s'}"

@@ -208,9 +208,9 @@ def _held_now(
     there = listing.stats.keys()
     missing = sum(record.path not in there for record in manifest.sources)
     if missing:
-        return f"{missing} of the {len(manifest.sources)} files of {manifest.version} are not there now"
+        return f"{missing:,} of the {len(manifest.sources):,} files of {manifest.version} are not there now"
     return (
-        f"all {len(manifest.sources)} files of {manifest.version} are there now: "
+        f"all {len(manifest.sources):,} files of {manifest.version} are there now: "
         f"`mlforge approve {name}` goes on with them"
     )
 

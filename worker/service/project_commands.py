@@ -127,7 +127,8 @@ def retire(args: argparse.Namespace) -> int:
 
     JSON: `{"feature", "rows", "versions"}`: how many rows online and versions went.
     """
-    from mlforge.cli.output import confirmed, plural, print_json
+    from mlforge.cli.output import confirmed, print_json
+    from mlforge.core.text import plural
     from worker.service import retiring
 
     log_to_stderr()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from mlforge.cli.output import plural
+from mlforge.core.text import plural
 from mlforge.errors import MlforgeError, OwnedElsewhere, did_you_mean
 from mlforge.registry.users import check_unused
 from mlforge.store import Store

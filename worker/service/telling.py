@@ -8,8 +8,8 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from mlforge.cli.output import lines_for, plural
-from mlforge.core.text import printable
+from mlforge.cli.output import lines_for
+from mlforge.core.text import plural, printable
 from mlforge.definitions.environment import REDIS_URL
 from mlforge.errors import without_owners
 from worker.state.event_log import Entry
@@ -64,7 +64,7 @@ def _refreshed(feature: str, details: Mapping[str, Any]) -> str:
         parts.append(f"{plural(details['rows_recomputed'], 'row')} recomputed")
     if details["entities_pushed"] or details["entities_deleted"]:
         pushed = details["entities_pushed"] + details["entities_deleted"]
-        parts.append(f"{pushed:,} {'entity' if pushed == 1 else 'entities'} pushed")
+        parts.append(f"{plural(pushed, 'entity', 'entities')} pushed")
     if details["freshness_ms"] is not None:
         what = "from close to readable" if details["changed"] else "after close"
         parts.append(f"{details['freshness_ms']:,.0f} ms {what}")

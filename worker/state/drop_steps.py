@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from mlforge.core.text import plural
 from worker.state.event_log import Entry
 from worker.state.work_queue import Lease
 
@@ -65,7 +66,7 @@ def trigger_of(requested: str, evidence: Mapping[str, Any]) -> str:
     counts = {word: evidence[kind]["count"] for kind, word in _KINDS.items() if kind in evidence}
     if not _FILES.fullmatch(requested) or sum(counts.values()) < 2:
         return requested
-    return ", ".join(f"{n} file{'' if n == 1 else 's'} {word}" for word, n in counts.items())
+    return ", ".join(f"{plural(n, 'file')} {word}" for word, n in counts.items())
 
 
 def slowest(entries: Iterable[Entry], count: int) -> list[Drop]:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from mlforge.core.text import plural
 from mlforge.core.values import SECOND_US
 from mlforge.sources.listing import Listing
 from mlforge.sources.place import is_skipped
@@ -53,9 +54,7 @@ class Change:
             return self.example
         if sum(self.counts.values()) == 1:
             return f"{self.example} {next(iter(self.counts))}"
-        return ", ".join(
-            f"{count} file{'' if count == 1 else 's'} {what}" for what, count in self.counts.items()
-        )
+        return ", ".join(f"{plural(count, 'file')} {what}" for what, count in self.counts.items())
 
 
 @dataclass(slots=True)

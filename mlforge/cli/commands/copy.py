@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 from mlforge.cli.command import Command
 from mlforge.cli.options import json_option
-from mlforge.cli.output import plural, print_json
+from mlforge.cli.output import print_json
 from mlforge.cli.table import table
+from mlforge.core.text import plural
 from mlforge.errors import MlforgeError
 
 if TYPE_CHECKING:

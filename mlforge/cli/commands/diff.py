@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from mlforge.cli.command import Command
 from mlforge.cli.options import json_option, store_of, store_options, version_number
-from mlforge.cli.output import plural, print_json
+from mlforge.cli.output import print_json
 from mlforge.cli.progress import Progress
 from mlforge.cli.style import style
 from mlforge.cli.table import pairs, table
+from mlforge.core.text import plural
 
 if TYPE_CHECKING:
     from mlforge.build.diff import RowChanges, VersionDiff

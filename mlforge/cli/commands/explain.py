@@ -14,10 +14,10 @@ from mlforge.cli.options import (
     served_definitions_of,
     version_number,
 )
-from mlforge.cli.output import instant, number, plural, print_json
+from mlforge.cli.output import instant, number, print_json
 from mlforge.cli.style import Styled, style
 from mlforge.cli.table import pairs, table
-from mlforge.core.text import printable
+from mlforge.core.text import plural, printable
 from mlforge.core.values import to_iso, to_us
 from mlforge.definitions.environment import REDIS_URL
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from mlforge.cli.command import Command
 from mlforge.cli.options import json_option, store_of, store_options
-from mlforge.cli.output import plural, print_json
+from mlforge.cli.output import print_json
+from mlforge.core.text import plural
 
 if TYPE_CHECKING:
     from mlforge.core.values import Version

@@ -13,8 +13,9 @@ from mlforge.cli.options import (
     served_definitions_of,
     workers_url,
 )
-from mlforge.cli.output import confirmed, fail, note, plural, print_json, stdout_is_ours
+from mlforge.cli.output import confirmed, fail, note, print_json, stdout_is_ours
 from mlforge.cli.table import table
+from mlforge.core.text import plural
 from mlforge.errors import MlforgeError
 
 if TYPE_CHECKING:

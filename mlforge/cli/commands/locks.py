@@ -13,8 +13,9 @@ from mlforge.cli.options import (
     store_of,
     store_options,
 )
-from mlforge.cli.output import note, number, plural, print_json
+from mlforge.cli.output import note, number, print_json
 from mlforge.cli.table import table
+from mlforge.core.text import plural
 from mlforge.errors import StoreError, did_you_mean
 
 if TYPE_CHECKING:

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 from mlforge.cli.command import Command
 from mlforge.cli.commands.build import configure_options
 from mlforge.cli.options import served_definitions_of
-from mlforge.cli.output import note, number, plural
+from mlforge.cli.output import note, number
 from mlforge.cli.planned_services import planned_services, service_json
 from mlforge.cli.results import CHANGE, Outcome, change, end, failed, run
 from mlforge.cli.table import table
 from mlforge.core.arguments import shown
+from mlforge.core.text import plural
 from mlforge.core.values import BEGINNING, END, to_iso
 
 if TYPE_CHECKING:

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from mlforge.cli.command import Command
 from mlforge.cli.options import json_option, store_of, store_options, version_number
-from mlforge.cli.output import note, number, plural, print_json
+from mlforge.cli.output import note, number, print_json
 from mlforge.cli.style import Styled, style
 from mlforge.cli.table import table
+from mlforge.core.text import plural
 
 if TYPE_CHECKING:
     from mlforge.profiles.column_profile import ColumnProfile

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from mlforge.cli.command import Command
 from mlforge.cli.options import definitions_option, json_option, served_definitions_of
-from mlforge.cli.output import confirmed, note, number, plural, print_json, stdout_is_ours
+from mlforge.cli.output import confirmed, note, number, print_json, stdout_is_ours
+from mlforge.core.text import plural
 from mlforge.errors import MlforgeError
 
 if TYPE_CHECKING:

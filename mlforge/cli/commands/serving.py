@@ -15,9 +15,10 @@ from mlforge.cli.options import (
     store_options,
     version_number,
 )
-from mlforge.cli.output import fail, note, plural, print_json, stdout_is_ours
+from mlforge.cli.output import fail, note, print_json, stdout_is_ours
 from mlforge.cli.progress import Progress
 from mlforge.cli.results import as_json, complain
+from mlforge.core.text import plural
 from mlforge.errors import MlforgeError, OnlineError
 
 if TYPE_CHECKING:

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 from mlforge.cli.command import Command
 from mlforge.cli.options import definitions_of, definitions_option, json_option
-from mlforge.cli.output import minute, nearby, note, number, plural, print_json, seconds
+from mlforge.cli.output import minute, nearby, note, number, print_json, seconds
 from mlforge.cli.style import style
 from mlforge.cli.table import pairs, table
-from mlforge.core.text import printable
+from mlforge.core.text import plural, printable
 
 if TYPE_CHECKING:
     from mlforge.definitions.registry import Definitions

@@ -16,8 +16,9 @@ from mlforge.cli.options import (
     store_of,
     store_options,
 )
-from mlforge.cli.output import nearby, note, number, plural, print_json
+from mlforge.cli.output import nearby, note, number, print_json
 from mlforge.cli.table import pairs, table
+from mlforge.core.text import plural
 from mlforge.errors import RetrievalError
 
 if TYPE_CHECKING:

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 
 from mlforge.cli.command import Command
 from mlforge.cli.options import at_least_one, json_option, store_of, store_options, version_number
-from mlforge.cli.output import fail, note, number, plural, print_json
+from mlforge.cli.output import fail, note, number, print_json
 from mlforge.cli.progress import Progress
 from mlforge.cli.style import Styled
 from mlforge.cli.table import table
+from mlforge.core.text import plural
 from mlforge.errors import DefinitionError
 
 if TYPE_CHECKING:

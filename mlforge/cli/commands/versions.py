@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from mlforge.cli.command import Command
 from mlforge.cli.options import json_option, store_of, store_options, version_number
-from mlforge.cli.output import instant, minute, nearby, note, number, plural, print_json, second
+from mlforge.cli.output import instant, minute, nearby, note, number, print_json, second
 from mlforge.cli.style import Styled, style
 from mlforge.cli.table import pairs, table
+from mlforge.core.text import plural
 
 if TYPE_CHECKING:
     from mlforge.core.manifest import ChangeSummary

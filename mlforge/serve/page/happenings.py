@@ -8,10 +8,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from mlforge.core.text import plural
 from mlforge.core.values import to_iso
 from mlforge.errors import without_owners
 from mlforge.serve.live import Happening
-from mlforge.serve.page.words import duration, of, plural, sentence
+from mlforge.serve.page.words import duration, of, sentence
 
 STEPS: Mapping[str, str] = {
     "event": "seen",

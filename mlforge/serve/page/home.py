@@ -7,13 +7,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from mlforge.core.text import plural
 from mlforge.core.values import FEATURE as FEATURE_SOURCE
 from mlforge.registry.entries import FeatureEntry, ServiceEntry
 from mlforge.registry.search import Match, search
 from mlforge.serve.page.happenings import Line, lines
 from mlforge.serve.page.needs import CALM, Need, needs_of
 from mlforge.serve.page.project import ProjectView, State
-from mlforge.serve.page.words import plural
 
 WORDS = {
     "ready": "up to date",

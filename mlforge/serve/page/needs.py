@@ -8,9 +8,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from mlforge.core.text import plural
 from mlforge.errors import without_owners
 from mlforge.serve.operations import APPROVE, RETRY, ROLLBACK
-from mlforge.serve.page.words import of, plural, sentence
+from mlforge.serve.page.words import of, sentence
 
 Document = Mapping[str, Any]
 CALM = ("ready", "waiting", "queued", "working", "pushing")

@@ -8,6 +8,7 @@ from urllib.parse import quote
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from mlforge.core.text import plural
 from mlforge.serve.page import words
 
 HERE = Path(__file__).parent
@@ -47,7 +48,7 @@ def _environment() -> Environment:
         "meaning": words.meaning,
         "segment": _segment,
     }
-    environment.globals["plural"] = words.plural
+    environment.globals["plural"] = plural
     return environment
 
 

@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 
 from mlforge.core import clock
+from mlforge.core.text import plural
 from mlforge.core.values import from_iso
 
 NONE = "\N{EN DASH}"
@@ -34,11 +35,6 @@ def number(value: object) -> str:
 
 def _digits(value: float) -> str:
     return f"{value:,.2f}" if 100 <= abs(value) < 1e9 else f"{value:.4g}"
-
-
-def plural(count: int, noun: str, many: str | None = None) -> str:
-    """`1 file`, `2 files`; many: the plural where it is not the noun with an s."""
-    return f"{count:,} {noun if count == 1 else many or f'{noun}s'}"
 
 
 def sentence(text: object) -> str:
