@@ -195,6 +195,22 @@ def test_a_service_shows_columns_locks_and_what_a_change_reaches(
     assert "source events 1 of 1" in page.text
 
 
+def test_a_service_shows_its_defaults_and_those_of_its_features(
+    project: Project, online: RedisStore
+) -> None:
+    own = {"amount__count__7d": 41, "amount__sum__7d": 1.5}
+    spend = project.define(name="spend", defaults=own)
+    checkout = Service("checkout", features=[spend], defaults={"amount__sum__7d": 1234.5})
+    defs = project.definitions(spend, online_store=online, services=[checkout])
+    defs.build(online=True)
+    try:
+        text = browser(defs).page("/services/checkout").text
+    finally:
+        defs.close()
+    assert "amount__sum__7d of spend 1,234.50" in text
+    assert "amount__count__7d of spend 41" in text
+
+
 def test_an_unknown_path_is_a_page_for_a_browser_and_a_problem_for_a_program(
     definitions: Definitions,
 ) -> None:
