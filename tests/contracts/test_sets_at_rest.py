@@ -81,7 +81,8 @@ def stored(project: Project) -> dict[str, int]:
     """The sets that are at rest, and when each was written."""
     folder = project.root / "store/spend/_tiles"
     files = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
-    return {n: t for n, t in files.items() if len(n.rpartition("-")[2]) == len(".parquet") + 18}
+    kinds = {name: name.rpartition("-")[2].partition(".")[0] for name in files}
+    return {name: when for name, when in files.items() if len(kinds[name]) == 18}
 
 
 def check(project: Project) -> None:

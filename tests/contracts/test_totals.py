@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,15 @@ from mlforge.build.result import Options
 from mlforge.build.rows import Layout
 from mlforge.core.aggregations import AGGREGATIONS, aggregation
 from mlforge.engines import engine_named
+from mlforge.engines.base import POINT
 from mlforge.engines.events import Events, events_of
 from mlforge.engines.tiles import held, totals
 from mlforge.engines.tiles.build import build_tiles
+from mlforge.maintenance.operations import compact
 from mlforge.metrics import Rolling
 from mlforge.online.batches import AsOfView, EntitySubset, cut
+from mlforge.store import LocalStore
+from mlforge.store.local.packs import Packing
 from mlforge.store.scan import EventScan
 from tests.support import kernels
 from tests.support.projects import Project, at, rows
@@ -164,6 +169,95 @@ def test_totals_that_are_damaged_or_gone_count_as_none(tmp_path: Path) -> None:
     project.drop("b", rows((1, 8.1, 1.0)))
     project.build(feature)
     assert project.store.read("spend")["amount__count__all"][-1] == 33
+
+
+def test_a_reader_who_has_looked_totals_up_reads_those_while_others_take_their_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = Project(tmp_path / "p").on(LocalStore(tmp_path / "p/store", Packing(grace_s=600)))
+    feature = project.define(metrics=[Rolling("all", {"amount": ["sum", "count", "median"]})])
+    project.drop("a", some(0, 8))
+    project.build(feature)
+    first = project.store.resolve("spend")
+    points = pl.DataFrame({"user_id": [1, 2], POINT: [first.as_of(10**18)] * 2})
+    engine = engine_named("polars")
+    looked_up = {name: events_of(project.store, first) for name in ("notes", "nothing")}
+    expected = engine.values(looked_up["notes"].with_totals(None), points)
+    assert looked_up["notes"].totals is not None
+    [before] = _stored(project)
+
+    monkeypatch.setattr(totals, "_settled", lambda newest: newest - 3_600_000_000)
+    project.drop("b", some(8, 16))
+    project.build(feature)
+    for events in looked_up.values():
+        assert engine.values(events, points).equals(expected)
+    assert before in _stored(project)
+    assert len(_stored(project)) == 2
+
+    later = project.on(LocalStore(tmp_path / "p/store", Packing(grace_s=0)))
+    later.drop("c", some(16, 24))
+    later.build(feature)
+    assert len(_stored(project)) == 1
+
+
+def test_totals_of_a_release_that_did_not_name_them_by_content_are_used_and_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = Project(tmp_path / "p").on(LocalStore(tmp_path / "p/store", Packing(grace_s=600)))
+    feature = project.define(metrics=[Rolling("all", {"amount": ["sum", "count"]})])
+    project.drop("a", some(0, 8))
+    project.build(feature)
+    [path] = _stored(project)
+    former = path.rename(path.with_name(path.name.replace(path.suffixes[0], "")))
+    os.utime(former, (1e9, 1e9))
+    events = events_of(project.store, project.store.resolve("spend"))
+    assert events.totals is not None
+    assert events.totals.file == str(former)
+
+    monkeypatch.setattr(totals, "_settled", lambda newest: newest - 3_600_000_000)
+    project.drop("b", some(8, 16))
+    project.build(feature)
+    events = events_of(project.store, project.store.resolve("spend"))
+    assert events.totals is not None
+    assert events.totals.file != str(former)
+    assert former.exists()
+    assert project.store.read("spend")["amount__count__all"][-1] == 64
+
+
+def test_a_compaction_leaves_totals_and_the_next_drop_makes_none_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    patient, hasty = (
+        Project(tmp_path / f"{grace_s}").on(
+            LocalStore(tmp_path / "store", Packing(at_least=3, grace_s=grace_s))
+        )
+        for grace_s in (600, 0)
+    )
+    monkeypatch.setattr(totals, "_settled", lambda _: int(at(7).timestamp() * 1_000_000))
+    feature = patient.define(metrics=[Rolling("all", {"amount": ["sum", "count"]})])
+    patient.drop("a", some(0, 8))
+    patient.build(feature)
+    [before] = _stored(patient)
+    monkeypatch.setattr(totals, "notes_of", None)  # without it none are made
+    for number in range(3):
+        patient.drop(f"{number}", rows((1, 12 + number, 3.0)))
+        patient.build(feature)
+    compact(patient.store, "spend")
+    patient.drop("last", rows((1, 20, 3.0)))
+    patient.build(feature)
+    assert len(_stored(patient)) == 2
+    compact(hasty.store, "spend")
+    assert not before.exists()
+    patient.drop("later", rows((1, 21, 3.0)))
+    patient.build(feature)
+    assert len(_stored(patient)) == 1
+    assert events_of(patient.store, patient.store.resolve("spend")).totals is not None
+    assert patient.store.read("spend")["amount__count__all"][-1] == 37
+
+
+def _stored(project: Project) -> list[Path]:
+    assert isinstance(project.store, LocalStore)
+    return sorted((project.store.path / "spend" / "_tiles").glob("*.parquet"))
 
 
 def test_totals_that_it_does_not_pay_to_hold_are_noted_and_not_made_anew_by_each_drop(

@@ -61,9 +61,13 @@ class CachedTiles:
     @classmethod
     def read(cls, store: Store, name: str, tiles: str, of: str) -> CachedTiles | None:
         """The cached tiles of a partial file; None unless they are whole and were built from its present bytes."""
-        notes = store.tile_notes(name, tiles, of)
+        return cls.decoded(tiles, store.tile_notes(name, tiles, of))
+
+    @classmethod
+    def decoded(cls, file: str, notes: Mapping[str, Any] | None) -> CachedTiles | None:
+        """The tiles that notes describe; None without any, or where they are those of a release with other scales."""
         try:
-            return None if notes is None else cls._decoded(tiles, notes)
+            return None if notes is None else cls._decoded(file, notes)
         except (KeyError, TypeError, ValueError):
             return None
 

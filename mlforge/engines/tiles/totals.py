@@ -58,6 +58,7 @@ class Totals:
 
     tiles: one for each entity, before the instant `until`. spec: the feature with the metrics that they serve alone. late: what holds
     events before `until` that are not in the tiles. held: what they hold for metrics that parts of tiles do not give.
+    file: where they are stored. of: the file of events beside which that is.
     """
 
     spec: FeatureSpec
@@ -65,6 +66,8 @@ class Totals:
     until: int
     late: tuple[Partial, ...]
     held: tuple[Part, ...] = ()
+    file: str = ""
+    of: str = ""
 
     @classmethod
     def find(cls, events: EventScan, store: Store | None) -> Totals | None:
@@ -78,26 +81,39 @@ class Totals:
         spec = served(events.spec, events.schema)
         if spec is None or store is None:
             return None
-        for of, file in store.tiles(spec.name, _kind(spec, events)).items():
-            cached, notes = (
-                CachedTiles.read(store, spec.name, file, of),
-                store.tile_notes(spec.name, file, of),
-            )
-            if cached is None or cached.summary is None or notes is None:
-                continue
-            late = _late(events.partials, Counter(notes["covers"]), notes["until"])
-            if late is None:
-                continue
-            parts = held_parts(spec.columns)
-            held = tuple(p for p in parts if p.alias in notes.get("held", ()))
-            tiles = Tiles(pl.scan_parquet(file, glob=False), cached.summary)
-            return cls(_with(spec, held), tiles, notes["until"], late, held)
-        return None
+        known = store.tiles(spec.name, _kind(spec, events)).items()
+        whole = (cls._read(events, store, spec, file, of) for of, file in known)
+        hold = [totals for totals in whole if totals is not None]
+        if len(hold) < 2:
+            return hold[0] if hold else None
+        return max(hold, key=lambda each: (each.until, not each.is_worn, each.is_kept(events)))
+
+    @classmethod
+    def _read(
+        cls, events: EventScan, store: Store, spec: FeatureSpec, file: str, of: str
+    ) -> Totals | None:
+        """The totals in a file; None unless they are whole and hold for these events."""
+        notes = store.tile_notes(spec.name, file, of)
+        cached = CachedTiles.decoded(file, notes)
+        if notes is None or cached is None or cached.summary is None:
+            return None
+        late = _late(events.partials, Counter(notes["covers"]), notes["until"])
+        if late is None:
+            return None
+        parts = held_parts(spec.columns)
+        held = tuple(p for p in parts if p.alias in notes.get("held", ()))
+        tiles = Tiles(pl.scan_parquet(file, glob=False), cached.summary)
+        return cls(_with(spec, held), tiles, notes["until"], late, held, file, of)
 
     @property
     def is_worn(self) -> bool:
         """Whether much of what should be in the tiles came later."""
         return sum([partial.rows for partial in self.late]) * _LATE > self.tiles.summary.events
+
+    def is_kept(self, events: EventScan) -> bool:
+        """Whether they lie beside a file of these events; else that was replaced, and goes with them."""
+        # Files of a bucket are fetched to be listed, which is more than totals are worth.
+        return events.fetches or any(task.file == self.of for task in events.tasks)
 
     @property
     def since(self) -> int:
@@ -185,6 +201,8 @@ def write_totals(events: EventScan, store: Store, newest: int | None) -> None:
         return
     stored = Totals.stored(events, store)
     if stored is not None and stored.until >= until and not stored.is_worn:
+        if not stored.is_kept(events):
+            _keep(stored, spec, events, store)
         return
     kind, dtypes = _kind(spec, events), spec.value_dtypes(events.schema)
     scan = events.scan(spec.needed(), TimeRange(BEGINNING, until - 1))
@@ -197,10 +215,23 @@ def write_totals(events: EventScan, store: Store, newest: int | None) -> None:
         gathered = gather_held(_slices(events, spec, until), parts, spec)
         frame, paying = with_held(frame, gathered, _recent(events, spec, until), many, spec)
         notes["held"] = [part.alias for part in paying]
-    # Kept beside a file of events, with which they go: that of the totals before, else the largest.
-    known = store.tiles(spec.name, kind)
-    beside = max(events.tasks, key=lambda task: (task.file in known, task.rows)).file
+    beside = _beside(events, stored)
     store.write_tiles(spec.name, kind, [TileWrite(beside, frame, notes)])
+
+
+def _beside(events: EventScan, stored: Totals | None) -> str:
+    """The file of events beside which totals are kept, and with which they go: that of those before, else the largest."""
+    before = stored.of if stored is not None else ""
+    return max(events.tasks, key=lambda task: (task.file == before, task.rows)).file
+
+
+def _keep(stored: Totals, spec: FeatureSpec, events: EventScan, store: Store) -> None:
+    """Keep totals beside another file of events, once the file that they lie beside was replaced."""
+    notes = store.tile_notes(spec.name, stored.file, stored.of)
+    if notes is not None:
+        rows = pl.read_parquet(stored.file, glob=False)
+        kept_beside = TileWrite(_beside(events, stored), rows, notes)
+        store.write_tiles(spec.name, _kind(spec, events), [kept_beside])
 
 
 def _slices(events: EventScan, spec: FeatureSpec, until: int) -> Iterator[pl.DataFrame]:

@@ -13,6 +13,7 @@ import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -186,22 +187,39 @@ def hash_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+@dataclass(frozen=True, slots=True)
+class Sealed:
+    """The bytes of a parquet file with a checksum of itself in its own metadata, and that checksum."""
+
+    content: memoryview
+    checksum: str
+
+    @classmethod
+    def of(cls, frame: pl.DataFrame, row_group: int, metadata: Mapping[str, str]) -> Sealed:
+        """The file of a frame, with row groups of so many rows."""
+        written = io.BytesIO()
+        frame.write_parquet(
+            written,
+            compression="uncompressed",  # read often, and for less than it takes to unpack
+            row_group_size=row_group,
+            metadata={**metadata, CHECKSUM: UNSEALED},
+        )
+        place, checksum = _checksum(written)
+        written.seek(place)
+        written.write(checksum)
+        return cls(written.getbuffer(), checksum.decode())
+
+    def write(self, path: Path) -> None:
+        """Write the file at a path, whole or not at all; the caller syncs the folder."""
+        with replacing(path, folder=False) as temporary:
+            temporary.write_bytes(self.content)
+
+
 def write_sealed(
     path: Path, frame: pl.DataFrame, row_group: int, metadata: Mapping[str, str]
 ) -> None:
     """Write a parquet file with a checksum of itself in its own metadata; the caller syncs the folder."""
-    written = io.BytesIO()
-    frame.write_parquet(
-        written,
-        compression="uncompressed",  # read often, and for less than it takes to unpack
-        row_group_size=row_group,
-        metadata={**metadata, CHECKSUM: UNSEALED},
-    )
-    place, checksum = _checksum(written)
-    written.seek(place)
-    written.write(checksum)
-    with replacing(path, folder=False) as temporary:
-        temporary.write_bytes(written.getbuffer())
+    Sealed.of(frame, row_group, metadata).write(path)
 
 
 def is_sealed(path: Path) -> bool:

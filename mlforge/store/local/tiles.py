@@ -1,14 +1,18 @@
 """Tiles beside the files of partials that they follow from.
 
-    _tiles/<file>-<kind>.parquet
+    _tiles/<file>-<kind>.<content>.parquet
 
-They may be deleted at any time; tiles that are damaged, or of other bytes, are as good as none.
+A file is named by its content, so that a reader who has read its notes never scans the rows of another: new tiles take the
+place of older ones by being newer, and those go after a while. An earlier release named files without their content.
+
+Tiles may be deleted at any time; those that are damaged, or of other bytes, are as good as none.
 """
 
 from __future__ import annotations
 
 import json
 import time
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -27,6 +31,8 @@ from mlforge.store.local.paths import State, no_link, state_of
 _NOTES = "mlforge.tiles"
 _ROW_GROUP = 131_072
 _SUFFIX = ".parquet"
+_CONTENT = 16  # of the digits of a checksum
+_NEVER = float("-inf")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,12 +43,20 @@ class _Entry:
     kind: str
     of: Path
 
+    @property
+    def written_at(self) -> float:
+        """When the file was written, in seconds since 1970; before all others if it is gone."""
+        try:
+            return self.path.stat().st_mtime
+        except FileNotFoundError:
+            return _NEVER
+
 
 @dataclass(frozen=True)
 class TileFolder:
     """The tiles of a feature in its folder.
 
-    grace_s: for how many seconds tiles of another kind are left to readers that have looked them up.
+    grace_s: for how many seconds tiles are left to readers that have looked them up once others take their place.
     """
 
     home: Path
@@ -54,8 +68,9 @@ class TileFolder:
         return no_link(self.home / "_tiles")
 
     def find(self, kind: str) -> dict[str, str]:
-        """Files of tiles of a kind, by the file that they follow from."""
-        return {str(entry.of): str(entry.path) for entry in self._entries() if entry.kind == kind}
+        """Files of tiles of a kind, the newest by each file that they follow from."""
+        alike = (entry for entry in self._entries() if entry.kind == kind)
+        return {str(entry.of): str(entry.path) for entry in _newest(alike)}
 
     def notes(self, tiles: str, of: str) -> Mapping[str, Any] | None:
         """The notes of a tile file; None unless it is whole and was built from the bytes that `of` has now."""
@@ -70,25 +85,32 @@ class TileFolder:
             self.folder.mkdir(exist_ok=True)
         for write in writes:
             of = Path(write.of)
-            path = no_link(self.folder / f"{of.stem}-{kind}{_SUFFIX}")
-            notes = json.dumps({"of": io.seal_of(of), **write.notes})
-            io.write_sealed(path, write.rows, _ROW_GROUP, {_NOTES: notes})
+            notes = json.dumps({**write.notes, "of": io.seal_of(of)})
+            tiles = io.Sealed.of(write.rows, _ROW_GROUP, {_NOTES: notes})
+            name = f"{of.stem}-{kind}.{tiles.checksum[:_CONTENT]}{_SUFFIX}"
+            tiles.write(no_link(self.folder / name))
             reach("tiles.written")
         self.sweep(kind)
 
     def sweep(self, kind: str | None = None) -> None:
-        """Delete tiles of deleted files, and tiles of other kinds once this kind is older than the grace period.
+        """Delete tiles of deleted files, and once the grace period is over tiles that newer ones, or those of this kind, replace.
 
         A kind whose name has another length serves another purpose, and stays.
         """
         entries = list(self._entries())
-        write_times = [entry.path.stat().st_mtime for entry in entries if entry.kind == kind]
-        settled = bool(write_times) and time.time() - min(write_times) >= self.grace_s
+        newest = {(entry.of, entry.kind): entry for entry in _newest(entries)}
+        settled_s = time.time() - self.grace_s
+        oldest_s = min(
+            (entry.written_at for entry in newest.values() if entry.kind == kind), default=_NEVER
+        )
+        is_settled = _NEVER < oldest_s <= settled_s
         for entry in entries:
-            with io.storage_errors(entry.path), suppress(FileNotFoundError):
-                is_replaced = settled and len(entry.kind) == len(kind or "") and entry.kind != kind
-                if not entry.of.exists() or is_replaced:
-                    entry.path.unlink()
+            last = newest[entry.of, entry.kind]
+            is_older = entry != last and last.written_at <= settled_s
+            is_other = is_settled and len(entry.kind) == len(kind or "") and entry.kind != kind
+            if is_older or is_other or not entry.of.exists():
+                with io.storage_errors(entry.path):
+                    entry.path.unlink(missing_ok=True)
 
     def scrub(self, hashes: Collection[str]) -> None:
         """Delete tiles of deleted files, and those that were made of one of these partials, beside whatever file they are."""
@@ -111,7 +133,20 @@ class TileFolder:
                 stem, _, kind = path.stem.rpartition("-")
                 if stem and not stem.startswith("."):
                     folder = "_packs" if packs.NAME.fullmatch(stem + _SUFFIX) else "_partials"
-                    yield _Entry(no_link(path), kind, self.home / folder / (stem + _SUFFIX))
+                    of = self.home / folder / (stem + _SUFFIX)
+                    yield _Entry(no_link(path), kind.partition(".")[0], of)
+
+
+def _newest(entries: Iterable[_Entry]) -> Iterator[_Entry]:
+    """Of tiles of one kind and one file the last written."""
+    alike: dict[tuple[Path, str], list[_Entry]] = defaultdict(list)
+    for entry in entries:
+        alike[entry.of, entry.kind].append(entry)
+    for several in alike.values():
+        if len(several) == 1:
+            yield several[0]
+        else:
+            yield max(several, key=lambda entry: (entry.written_at, entry.path))
 
 
 @lru_cache(maxsize=65_536)  # a checksum reads all of a file, and a refresh asks several times
