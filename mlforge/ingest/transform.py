@@ -22,7 +22,7 @@ from mlforge.errors import (
 )
 from mlforge.features.feature import Feature
 from mlforge.features.file_reads import files_in_code, files_read
-from mlforge.features.row_wise import prove
+from mlforge.features.proofs import doubt
 from mlforge.frames import normalize, validate
 from mlforge.frames.forgotten import rows_of, without
 from mlforge.frames.future import future_warning
@@ -80,7 +80,7 @@ class Apart:
 
 
 class Transform:
-    """A feature's function with its validators; remembers the shapes for which it is proven row-wise.
+    """A feature's function with its validators.
 
     max_bytes: memory that the function's result for one file may take. hive: the columns that only the source's
     folder names hold. tables: the function's further arguments
@@ -101,7 +101,6 @@ class Transform:
         self.feature, self._max_bytes, self._apart = feature, max_bytes, apart
         self._hive, self._tables = ", ".join(sorted(hive)), tables
         self._alone: set[tuple[tuple[str, pl.DataType], ...]] = set()
-        self._proven: set[tuple[tuple[str, pl.DataType], ...]] = set()
 
     def run(self, rows: FileRows, *, alone: bool) -> Transformed:
         """The events of a file's rows. alone: refuse a function that must see the whole source.
@@ -275,13 +274,8 @@ class Transform:
 
     def _doubt(self, frame: pl.DataFrame) -> str | None:
         """Why the function is not proven to treat each row of such a frame alone; None if it is."""
-        shape = tuple(frame.schema.items())
-        if shape in self._proven:
-            return None
-        proof = prove(self.feature.function, frame.schema, self._tables.schemas)
-        if proof.holds:
-            self._proven.add(shape)
-        return None if proof.holds else proof.reason
+        feature, tables = self.feature, self._tables.schemas
+        return doubt(feature.function, feature.code_hash, frame.schema, tables)
 
     def _check_reads(self, frame: pl.DataFrame) -> None:
         """Refuse a function that reads files by itself: changes of those files would go unnoticed."""
