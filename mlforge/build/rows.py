@@ -14,6 +14,7 @@ from mlforge.errors import DataError
 from mlforge.frames import polars_schema
 from mlforge.frames.entity_times import EntityTimes, entities_and_hull
 from mlforge.store import TablePiece
+from mlforge.store.integrity import intact
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +35,15 @@ def evaluate(
     events: Events,
     within: TimeRange | EntityTimes | None = None,
 ) -> pl.DataFrame:
-    """The table's rows: all of them, those of a range of time, or of some entities within a range of their own."""
-    rows, spec = _plain_rows(engine, events, within), events.spec
+    """The table's rows: all of them, those of a range of time, or of some entities within a range of their own.
+
+    Raises IntegrityError where stored events are missing or damaged.
+    """
+    spec = events.spec
+    with intact(
+        spec.name
+    ):  # here, as whoever writes the rows takes a missing file for one of its own
+        rows = _plain_rows(engine, events, within)
     if not spec.derived:
         return rows
     return rows.hstack(derived_values(spec, events.schema, rows, spec.timestamp))

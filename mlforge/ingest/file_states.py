@@ -83,6 +83,11 @@ class FileStates:
         """Drop a file's state, as if the file had never been seen."""
         self.now.pop(path, None)
 
+    def stand_for_good(self, path: str) -> None:
+        """Note a file that cannot be read now, so that the next ingestion still knows its last good content, if it has any."""
+        if path not in self.now and self.last_good(path):
+            self.now[path] = FileState(-1, -1, -1, -1, "", shape=UNREADABLE)
+
     def last_good(self, path: str) -> str:
         """The hash of the path's last content that was not quarantined, empty if there is none.
 

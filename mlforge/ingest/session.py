@@ -149,6 +149,8 @@ class Session:
             self.warnings.append(str(error))
             return
         memo = "" if isinstance(error, NotReadNow) else self.memo(file.path, among)
+        if not memo:
+            self.states.stand_for_good(file.path)
         self.quarantine.add(file.path, error, memo)
 
     def record(self, file: SourceFile, rows: int, partial: Partial, *, alone: bool) -> SourceRecord:

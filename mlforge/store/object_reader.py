@@ -66,7 +66,7 @@ class ObjectReader(Remote):
                 blob = place.objects.read(key) if key else None
             except NotReadable as error:
                 return NotReadNow(
-                    f"{path}: its bucket lists it, and refuses to read it ({error}); allow reading it, restore it from its "
+                    f"{path}: its bucket lists it, and refuses to read it ({error}); allow reading it, restore it, as from its "
                     "archive, or delete it"
                 )
             if blob is not None:

@@ -284,6 +284,26 @@ def test_a_good_file_replaced_by_a_bad_one_keeps_its_last_good_content(project: 
 
 
 @pytest.mark.parametrize("incremental", [None, False])
+def test_a_file_that_cannot_be_read_now_keeps_its_last_good_content_however_often_it_is_tried(
+    incremental: bool | None, project: Project
+) -> None:
+    feature = project.define(incremental=incremental)
+    project.drop("a", rows((1, 0, 1.0)))
+    path = project.drop("b", rows((2, 0, 2.0)))
+    project.build(feature)
+    with path.open("wb") as being_written:
+        being_written.write(b"PAR1")
+        being_written.flush()
+        for _ in range(3):
+            result = project.build(feature)
+            assert (result.changed, [q.path for q in result.quarantined]) == (False, ["b.parquet"])
+        assert users(project) == [1, 2]
+    project.drop("b", rows((2, 0, 2.0), (3, 0, 3.0)))
+    assert project.build(feature).quarantined == ()
+    assert users(project) == [1, 2, 3]
+
+
+@pytest.mark.parametrize("incremental", [None, False])
 def test_a_content_that_was_outvoted_does_not_stand_in_for_the_bad_one_after_it(
     incremental: bool | None, project: Project
 ) -> None:

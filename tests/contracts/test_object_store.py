@@ -597,6 +597,20 @@ def test_a_damaged_file_of_the_cache_is_fetched_again_and_a_damaged_object_is_na
         elsewhere(store).read("spend")
 
 
+def test_events_that_are_missing_in_the_bucket_are_computed_from_the_sources(objects, tmp_path):
+    project = Project(tmp_path / "project")
+    project.store = opened(objects, tmp_path / "first")
+    project.drop("a", rows((1, 0.0, 1.0), (2, 0.5, 2.0)))
+    project.build()
+    for key in [key for key in objects.stored if "_partials" in key]:
+        del objects.stored[key]
+    project.store = opened(objects, tmp_path / "second")  # on another machine
+    project.drop("b", rows((1, 1.0, 3.0)))
+    assert project.build().version == "1.0.1"
+    assert project.store.read("spend").height == 3
+    assert not verify(project.store, ["spend"], "1.0.1")
+
+
 def test_what_no_version_names_goes_once_it_is_old_enough(objects, tmp_path):
     young = ObjectStore(URL, tmp_path / "a", objects=objects)
     for version, users in ((FIRST, (1,)), (SECOND, (2,)), (THIRD, (3,))):

@@ -22,11 +22,13 @@ from mlforge.store.objects.objects import (
     ConditionFailed,
     Entry,
     Level,
+    NoAnswer,
     NotChanged,
     NotReadable,
     Objects,
     Tag,
 )
+from mlforge.store.objects.unanswered import Unanswered
 
 _RETRIES = {"max_retries": 6, "retry_timeout": timedelta(seconds=60)}
 _CLIENT = {"allow_http": True}  # an endpoint that is given as http:// is meant so
@@ -45,9 +47,16 @@ class Bucket(Objects):
         self.url = url
         self._options = dict(options or {})
         self._opened: tuple[int, Any] | None = None
+        self._unanswered = Unanswered(self._read)
 
     def read(self, key: str, unless: Tag | None = None) -> Blob | None:
         """A GET, with If-None-Match where a state is known."""
+        blob = self._unanswered.answer(key, lambda: self._read(key, unless))
+        if blob is not None:
+            self._unanswered.note([(key, len(blob.data))])
+        return blob
+
+    def _read(self, key: str, unless: Tag | None = None) -> Blob | None:
         obstore = _obstore()
         options = {"if_none_match": unless.e_tag} if unless and unless.e_tag else None
         with self._errors(f"read {key}", of_object=True):
@@ -79,6 +88,9 @@ class Bucket(Objects):
 
     def download(self, key: str, path: Path) -> bool:
         """A GET that is written piece by piece."""
+        return self._unanswered.answer(key, lambda: self._download(key, path))
+
+    def _download(self, key: str, path: Path) -> bool:
         obstore = _obstore()
         with self._errors(f"read {key}", of_object=True):
             try:
@@ -92,6 +104,9 @@ class Bucket(Objects):
 
     def look(self, key: str) -> Entry | None:
         """A HEAD."""
+        return self._unanswered.answer(key, lambda: self._look(key))
+
+    def _look(self, key: str) -> Entry | None:
         with self._errors(f"look at {key}", of_object=True):
             try:
                 return _entry(_obstore().head(self._store, key))
@@ -112,14 +127,18 @@ class Bucket(Objects):
         """A LIST, page by page."""
         with self._errors(f"list {folder}"):
             pages = _obstore().list(self._store, folder or None, chunk_size=1000)
-            return [_entry(meta) for page in pages for meta in page]
+            entries = [_entry(meta) for page in pages for meta in page]
+        self._unanswered.note_listed(entries)
+        return entries
 
     def level(self, folder: str) -> Level:
         """A LIST with a delimiter."""
         with self._errors(f"list {folder or 'the prefix'}"):
             listing = _obstore().list_with_delimiter(self._store, folder or None)
         folders = [prefix.rstrip("/") for prefix in listing["common_prefixes"]]
-        return Level([_entry(meta) for meta in listing["objects"]], folders)
+        level = Level([_entry(meta) for meta in listing["objects"]], folders)
+        self._unanswered.note_listed(level.entries)
+        return level
 
     @property
     def is_in_use(self) -> bool:
@@ -162,7 +181,7 @@ class Bucket(Objects):
     def _errors(self, deed: str, *, of_object: bool = False) -> Iterator[None]:
         """Turn obstore's errors into StoreError, with the address and the advice that fits.
 
-        of_object: NotReadable, where the server refuses the object alone.
+        of_object: NotReadable, where the server refuses the object alone, and NoAnswer, where that may be.
         """
         exceptions = _obstore().exceptions
         try:
@@ -177,8 +196,16 @@ class Bucket(Objects):
                 advice = "options has a key that this cloud does not know"
             advice = refusals.advice(str(error)) or advice
             first = next(iter(str(error).splitlines()), "")
-            kind = NotReadable if of_object and refusals.is_of_object(str(error)) else StoreError
+            is_answer = of_object and isinstance(error, exceptions.BaseError)
+            kind = _kind(str(error)) if is_answer else StoreError
             raise kind(f"{self.url}: cannot {deed}: {advice} ({first[:300]})") from error
+
+
+def _kind(told: str) -> type[StoreError]:
+    """The kind of an error of a request for one object, by its text."""
+    if refusals.is_of_object(told):
+        return NotReadable
+    return NoAnswer if refusals.may_be_of_object(told) else StoreError
 
 
 def _take_in_use(url: str) -> None:

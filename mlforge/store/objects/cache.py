@@ -54,6 +54,8 @@ class FeatureCache:
     def __init__(self, objects: Objects, folder: FeatureFolder) -> None:
         self.objects, self.folder = objects, folder
         self.name, self.path = folder.name, folder.path
+        self.lost: set[str] = set()
+        """Partials that the bucket did not give, though a version names them."""
 
     @property
     def born(self) -> str:
@@ -170,11 +172,11 @@ class FeatureCache:
 
     def _fetch_partial(self, hash_: str) -> None:
         path = self.folder.partial_store.alone(hash_)
-        with (
-            suppress(IntegrityError, NotReadable),  # what cannot be had is computed again
-            self._arriving(path, keys.partial(self.name, hash_)) as arrived,
-        ):
-            _check_seal(arrived)
+        try:
+            with self._arriving(path, keys.partial(self.name, hash_)) as arrived:
+                _check_seal(arrived)
+        except (IntegrityError, NotReadable):
+            self.lost.add(hash_)  # it is computed again
 
     def partial_fault(self, hash_: str) -> str | None:
         """A fault in the bytes that the bucket has of a partial, in words; a damaged file at hand is replaced."""

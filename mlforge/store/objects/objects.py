@@ -49,7 +49,11 @@ class Level(NamedTuple):
 
 
 class NotReadable(StoreError):
-    """The object is there, and its server refuses to read it, while others may be read."""
+    """The object is there, and its server refuses to read it, or never comes to, while others may be read."""
+
+
+class NoAnswer(StoreError):
+    """No good answer came for an object, and nothing tells whether others fare better."""
 
 
 class ConditionFailed(StoreError):
@@ -66,7 +70,7 @@ class Objects(ABC):
     def read(self, key: str, unless: Tag | None = None) -> Blob | None:
         """The object, or None where there is none; NotChanged where it still is in the state `unless`.
 
-        Raises NotReadable for an object that may not be read, as do `download` and `look`.
+        Raises NotReadable for an object that may not be read, or for which alone no answer comes, as do `download` and `look`.
         """
 
     @abstractmethod

@@ -104,8 +104,10 @@ class Publisher:
         """Write all that the manifest names and the served version does not, at once."""
         latest = tx.snapshot.latest
         stored = {part.hash for part in latest.parts} if latest else set()
-        known = latest.partials if latest else ()
-        partials = _added((p.hash for p in manifest.partials), (p.hash for p in known))
+        known = (
+            [p.hash for p in latest.partials if p.hash not in self._cache.lost] if latest else ()
+        )
+        partials = _added((p.hash for p in manifest.partials), known)
         files = {
             keys.part(self._name, hash_): path
             for hash_, path in tx.fresh.items()
@@ -123,6 +125,7 @@ class Publisher:
                 partial(self._objects.put, key, file) for key, file in files.items()
             ]
             together([*uploads, *beside])
+        self._cache.lost.difference_update(partials)
 
     def _is_own(self, version: Version) -> bool:
         """Whether the bucket's manifest of a version is the one that this publisher has created."""

@@ -19,6 +19,11 @@ _OF_CALLERS = {
 """Codes that name the credentials, the clock or the bucket: all objects are refused alike."""
 
 
+_OVERLOADED = {"SlowDown", "ServerBusy", "TooManyRequests"}
+"""Codes of a server that has no time, for whichever object."""
+_OF_ALL = {"401", "429"}
+
+
 def is_of_object(told: str) -> bool:
     """Whether the text of an error says that a server refuses this object, while others may be read.
 
@@ -32,6 +37,14 @@ def is_of_object(told: str) -> bool:
     return status[1] in _OF_OBJECTS and code[1] not in _OF_CALLERS
 
 
+def may_be_of_object(told: str) -> bool:
+    """Whether an error, which is not sure to be of one object, may be: it names neither whoever asks, nor the bucket, nor a lack of time."""
+    status, code = _STATUS.search(told), _CODE.search(told)
+    if status is not None and status[1] in _OF_ALL:
+        return False
+    return code is None or code[1] not in _OF_CALLERS | _OVERLOADED
+
+
 _ADVICE = {
     "the credentials have expired: renew them, as by 'aws sso login' or a new session token, and try again": (
         *("ExpiredToken", "RequestExpired", "TokenRefreshRequired", "InvalidToken"),
@@ -41,7 +54,7 @@ _ADVICE = {
         *("NoSuchBucket", "ContainerNotFound", "BucketNotFound"),
     ),
     "its server is overloaded, and was so each time that it was asked again: try later, or let fewer machines ask it": (
-        *("SlowDown", "ServerBusy", "TooManyRequests", "ServiceUnavailable"),
+        *(*sorted(_OVERLOADED), "ServiceUnavailable"),
     ),
 }
 

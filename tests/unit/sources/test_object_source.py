@@ -261,9 +261,10 @@ def test_while_an_object_may_not_be_read_any_more_what_it_held_counts(bucket, tm
     put(bucket, "drops/a.parquet", rows((1, 0.0, 9.0)))
     put(bucket, "drops/b.parquet", rows((2, 1.0, 5.0)))
     refuse(bucket, "drops/a.parquet")
-    [set_aside] = project.build(spend).quarantined
-    assert set_aside.path.endswith("a.parquet")
-    assert column(project.store.read("spend"), "amount__sum__7d") == [1.0, 5.0]
+    for _ in range(3):
+        [set_aside] = project.build(spend).quarantined
+        assert set_aside.path.endswith("a.parquet")
+        assert column(project.store.read("spend"), "amount__sum__7d") == [1.0, 5.0]
     assert project.definitions(spend).audit("spend").mismatches == 0
     bucket.before = lambda deed, key: None
     project.build(spend)
