@@ -69,6 +69,7 @@ class Distribution:
         self, build: FullBuild, store: Store, files: TaskFiles, told: Told
     ) -> Iterator[StoredPiece]:
         files.prepare()
+        files.share(build.events.partials)
         tasks = tuple(self._tasks(build, store, files))
         here = partial(run_task, spec=build.events.spec, engine=build.engine, store=store)
         for task, result in zip(tasks, self._results(tasks, here), strict=True):
@@ -116,10 +117,11 @@ class Distribution:
 def run_task(task: BuildTask, *, spec: FeatureSpec, engine: Engine, store: Store) -> TaskResult:
     """Evaluate a task's range, write its parts to the store, and return the result, which is kept there, too.
 
-    A task that was run before gives the result of then. Raises IntegrityError where what is stored cannot be read,
-    DataError as a build does.
+    A task that was run before gives the result of then. Raises VersionConflict where its build has ended, IntegrityError where what
+    is stored cannot be read, DataError as a build does.
     """
     files = store.task_files(task.feature)
+    files.check_open()
     known = _known(files, task)
     if known is not None:
         return known
@@ -153,7 +155,7 @@ def _events(task: BuildTask, spec: FeatureSpec, store: Store, files: TaskFiles) 
     if task.carried is None:
         return events.with_totals(None)
     document = files.document(task.carried) or {}
-    rows = files.file(document.get("rows", ""))
+    rows = files.frame(document.get("rows", ""))
     if rows is None:
         raise IntegrityError(
             f"{task.feature}: {task.carried[:12]}, which a task names, is gone or damaged; build again"
@@ -174,7 +176,7 @@ def _stored(files: TaskFiles, result: TaskResult) -> list[StoredPiece] | None:
     """The parts of a result with their files; None where one is gone or damaged."""
     pieces = []
     for part in result.parts:
-        file = files.file(part.hash)
+        file = files.part(part.hash)
         if file is None:
             return None
         pieces.append(StoredPiece(part, file))

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
-from mlforge.core.manifest import Part
+from mlforge.core.manifest import Part, Partial
 from mlforge.store.transaction import TablePiece
 
 
@@ -24,6 +24,14 @@ class TaskFiles(ABC):
     @abstractmethod
     def prepare(self) -> None:
         """Let files be written, as a build begins; call with the feature's lock held."""
+
+    @abstractmethod
+    def check_open(self) -> None:
+        """Raise VersionConflict where no build has its tasks here: it has ended, or another process has published meanwhile."""
+
+    @abstractmethod
+    def share(self, partials: Sequence[Partial]) -> None:
+        """Let every process that has the store read the events of these partials, some of which no version may name yet."""
 
     @abstractmethod
     def write_document(self, document: Mapping[str, Any], name: str | None = None) -> str:
@@ -42,9 +50,13 @@ class TaskFiles(ABC):
         """Keep rows as the file that a table has of them; returns the part, which has no name yet."""
 
     @abstractmethod
-    def file(self, hash_: str) -> Path | None:
-        """A file on this machine with the bytes of that hash; None where there is none, or it is damaged."""
+    def frame(self, hash_: str) -> Path | None:
+        """The file of a frame on this machine; None where there is none, or it is damaged."""
+
+    @abstractmethod
+    def part(self, hash_: str) -> Path | None:
+        """The file of a part on this machine; None where there is none, or it is damaged."""
 
     @abstractmethod
     def clear(self) -> None:
-        """Delete everything; from then on writes raise IntegrityError. Call with the feature's lock held."""
+        """Delete everything; from then on writes raise VersionConflict. Call with the feature's lock held."""

@@ -20,10 +20,10 @@ from mlforge.core.aggregations import AGGREGATIONS
 from mlforge.core.manifest import Part
 from mlforge.errors import (
     DefinitionError,
-    IntegrityError,
     RunnerUnavailable,
     TaskRefused,
     UnsupportedStore,
+    VersionConflict,
 )
 from mlforge.metrics import Rolling, ToDate
 from mlforge.store import LocalStore, Store, TablePiece
@@ -164,7 +164,7 @@ def test_a_task_that_is_late_writes_nothing_once_its_feature_is_erased_or_an_ent
 
     ends = {"erased": erased, "scrubbed": scrubbed}
     monkeypatch.setattr(LocalTaskFiles, "write_part", late)
-    with pytest.raises(IntegrityError, match="has ended"):
+    with pytest.raises(VersionConflict, match="has ended"):
         dying.executors[0](dying.tasks[0].to_json())
 
     assert not (store.path / "spend" / ".tasks").exists()
@@ -215,7 +215,7 @@ def test_a_task_is_refused_by_other_definitions_other_releases_and_what_is_no_ta
     for text in ("[", "{}", '{"feature": "spend", "code": "import os"}'):
         with pytest.raises(TaskRefused, match="no task of mlforge"):
             run(text)
-    with pytest.raises(IntegrityError):
+    with pytest.raises(VersionConflict, match="has ended"):
         run(task.to_json())  # what it names is gone since the version was published
 
 

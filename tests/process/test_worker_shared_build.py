@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from mlforge.store import ObjectStore, Store
+from tests.support.object_servers import BUCKET, seaweed
 from tests.support.workers import (
     Shop,
     eventually,
@@ -94,7 +96,7 @@ def results(shop: Shop) -> int:
     return sum('"parts"' in path.read_text() for path in documents)
 
 
-def is_as_at_home(shop: Shop, root: Path) -> None:
+def is_as_at_home(shop: Shop, root: Path, store: Store | None = None) -> None:
     """The version has the bytes of a build by one process of a project without workers."""
     (root / "home").mkdir()
     home = Shop(
@@ -107,7 +109,7 @@ def is_as_at_home(shop: Shop, root: Path) -> None:
     for bad in shop.folder.glob("drops/bad*"):
         write(home.folder / "drops" / bad.name, bad.read_bytes())
     assert home.ask_apart("build").returncode == (1 if shop.store.books("spend").quarantine else 0)
-    ours, theirs = (each.read_metadata("spend") for each in (shop.store, home.store))
+    ours, theirs = (each.read_metadata("spend") for each in (store or shop.store, home.store))
     assert len(ours.parts) == TASKS
     assert [(p.file, p.hash) for p in ours.parts] == [(p.file, p.hash) for p in theirs.parts]
     assert ours.content_hash == theirs.content_hash
@@ -131,6 +133,44 @@ def test_a_worker_that_is_killed_at_a_task_costs_no_more_than_the_task(
     assert shop.log("a task was lost and is run again")
     assert [*shop.store.books("spend").quarantine] == ["bad.parquet"]
     is_as_at_home(shop, tmp_path)
+
+
+BUCKET_URL = f"s3://{BUCKET}/shop"
+IN_A_BUCKET = (
+    several({"spend": "drops/"}, settings=SETTINGS)
+    .replace("import LocalStore", "import ObjectStore")
+    .replace(
+        'LocalStore(HERE / "feature_store")',
+        f'ObjectStore("{BUCKET_URL}", cache=HERE / f"cache-{{os.getpid()}}")',
+    )
+)
+
+
+@pytest.mark.slow
+def test_workers_that_share_nothing_but_a_bucket_share_a_build(
+    server,  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with seaweed(tmp_path / "seaweed") as bucket:
+        for name, value in bucket.environment.items():
+            monkeypatch.setenv(name, value)
+        (tmp_path / "shop").mkdir()
+        about = {"definitions": "import os\n" + IN_A_BUCKET + SHARED, "sources": ["drops"]}
+        with running_shop(server, tmp_path / "shop", (), **about) as shop:
+            history(shop)
+            start_workers(shop, 2)
+            (shop.folder / "hold_claimed").touch()
+            shop.start("watch")
+            eventually(lambda: list(shop.folder.glob("claimed-*")))
+            [held] = shop.folder.glob("claimed-*")
+            os.kill(int(held.name.partition("-")[2]), signal.SIGKILL)
+            (shop.folder / "hold_claimed").unlink()
+            store = ObjectStore(BUCKET_URL, tmp_path / "reader")
+            eventually(lambda: store.versions("spend"))
+            assert shop.log("a task was lost and is run again")
+            assert len(list(shop.folder.glob("cache-*/*/*/spend/_parts"))) == 2
+            is_as_at_home(shop, tmp_path, store)
 
 
 def test_a_build_that_is_killed_takes_up_what_workers_went_on_with(

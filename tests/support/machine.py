@@ -7,6 +7,7 @@ a rebuild from nothing in the other engine; after every push, so must be every o
 from __future__ import annotations
 
 import atexit
+import copy
 import functools
 import itertools
 import math
@@ -293,11 +294,11 @@ class Machine(Registry):
         self.open()
         self.then(data.draw(st.sampled_from(["build", "build online"])), data)
 
-    def reopened(self) -> Store:
-        """The store as another process has it: in a bucket, one of two machines, each with a cache of its own."""
+    def reopened(self, machine: str | None = None) -> Store:
+        """The store as another process has it: in a bucket, one of two machines, or another, each with a cache of its own."""
         if self.bucket is None:
             return LocalStore(self.root / "store", TINY_PACKS)
-        cache = self.root / f"cache{next(self.processes) % 2}"
+        cache = self.root / f"cache{machine or next(self.processes) % 2}"
         url, options, objects = self.bucket
         return ObjectStore(url, cache, options, TINY_PACKS, grace="1us", objects=objects)
 
@@ -327,6 +328,10 @@ class Machine(Registry):
         )
         if self.runner is not None:
             self.runner.executors = [self.definitions.run_task]
+            if self.bucket is not None:
+                elsewhere = copy.copy(self.definitions)
+                elsewhere.store = self.reopened("elsewhere")
+                self.runner.executors.append(elsewhere.run_task)
 
     # -- drops
 
@@ -673,7 +678,7 @@ class Machine(Registry):
             self.judge_offline(data)
             self.judge_rebuild(snapshot, override or self.engine)
             is_full = result.mode == "full" and options is not None and self.files
-            if self.runner is not None and is_full and self.bucket is None:
+            if self.runner is not None and is_full:
                 self.judge_bytes(options, override)
         if online:
             self.judge_audit()

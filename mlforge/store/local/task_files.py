@@ -6,15 +6,15 @@ import hashlib
 import json
 import shutil
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
-from mlforge.core.manifest import Part
-from mlforge.errors import IntegrityError
+from mlforge.core.manifest import Part, Partial
+from mlforge.errors import IntegrityError, VersionConflict
 from mlforge.store.local import io, staging
 from mlforge.store.local.transaction import write_part
 from mlforge.store.task_files import TaskFiles
@@ -33,6 +33,16 @@ class LocalTaskFiles(TaskFiles):
         """Make the folder."""
         with io.storage_errors(self._folder):
             self._folder.mkdir(parents=True, exist_ok=True)
+
+    def check_open(self) -> None:
+        """Look for the folder."""
+        if not self._folder.is_dir():
+            raise VersionConflict(
+                f"{self._folder} is gone: the build that this task is of has ended, so nothing is written"
+            )
+
+    def share(self, partials: Sequence[Partial]) -> None:
+        """Do nothing: whoever reaches this folder reads the feature's partials."""
 
     def write_document(self, document: Mapping[str, Any], name: str | None = None) -> str:
         """Write `NAME.json`."""
@@ -62,7 +72,11 @@ class LocalTaskFiles(TaskFiles):
             self._place(path, f"{part.hash}.parquet")
         return part
 
-    def file(self, hash_: str) -> Path | None:
+    def frame(self, hash_: str) -> Path | None:
+        """The path of `HASH.parquet`."""
+        return self.part(hash_)
+
+    def part(self, hash_: str) -> Path | None:
         """The path of `HASH.parquet`."""
         path = self._fetched(f"{hash_}.parquet")
         return path if path is not None and io.hash_file(path) == hash_ else None
@@ -79,10 +93,7 @@ class LocalTaskFiles(TaskFiles):
     def _scratch(self) -> Iterator[Path]:
         """A path to write to, which is gone once the block ends."""
         path = self._folder / f".{uuid.uuid4().hex}"
-        if not self._folder.is_dir():
-            raise IntegrityError(
-                f"{self._folder} is gone: the build that this task is of has ended, so nothing is written"
-            )
+        self.check_open()
         with io.storage_errors(path):
             try:
                 yield path

@@ -154,10 +154,14 @@ class FeatureCache:
 
     def fetch_part(self, hash_: str) -> None:
         """Fetch a part anew; raises as `fetch_parts`."""
-        with self._arriving(self.part(hash_), keys.part(self.name, hash_)) as arrived:
+        self.fetch(hash_, keys.part(self.name, hash_))
+
+    def fetch(self, hash_: str, key: str) -> None:
+        """Fetch an object with the bytes of that hash to where a part with them lies; raises as `fetch_parts`."""
+        with self._arriving(self.part(hash_), key) as arrived:
             if io.hash_file(arrived) != hash_:
                 raise IntegrityError(
-                    f"{self.objects.url}/{keys.part(self.name, hash_)} is not what was published: its bytes have changed"
+                    f"{self.objects.url}/{key} is not what was published: its bytes have changed"
                 )
 
     # Partials

@@ -24,6 +24,7 @@ from mlforge.store.objects.cache import UNBORN, FeatureCache
 from mlforge.store.objects.documents import Documents
 from mlforge.store.objects.objects import Objects, each
 from mlforge.store.objects.publishing import settle
+from mlforge.store.objects.task_files import ObjectTaskFiles
 from mlforge.store.transaction import Pointer
 
 log = structlog.get_logger()
@@ -121,6 +122,11 @@ class CachedStore(Store):
                 partial_store.sweep()
                 partial_store.compact(partials, sorted_by)
                 cache.folder.tiles.sweep()
+
+    def task_files(self, name: str) -> ObjectTaskFiles:
+        """Objects of the bucket, which are kept at hand in the cache."""
+        document = self._documents.read(checked(name))
+        return ObjectTaskFiles(self._writable(name), self._documents, document)
 
     def tiles(self, name: str, kind: str) -> Mapping[str, str]:
         """The tiles of this machine's cache."""

@@ -35,6 +35,10 @@ class Session:
     """The file states that are to be written with a version, or when the lock ends."""
     forgotten: int = 0
     """How many changes of what the store has forgotten the lock's holder knows at least."""
+    stored: dict[str, int] = field(default_factory=dict)
+    """Keys of objects that the bucket was seen to have, with how often it had been swept by then."""
+    has_tasks: bool = False
+    """Whether tasks of a build have been prepared since the lock was taken."""
 
 
 class _Listing(NamedTuple):

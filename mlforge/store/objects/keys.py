@@ -5,6 +5,7 @@ user_spend/1.0.1/.meta.json            a version's manifest, created once
 user_spend/_parts/<hash>.parquet       parts of versions' tables, shared by versions
 user_spend/_partials/<hash>.parquet    the events of a source's files
 user_spend/_lineage/<hash>.json        pieces of manifests' long lists
+user_spend/_tasks/                     what the tasks of a build share until it publishes
 user_spend/_sources.json.gz            what files were last seen
 user_spend/_audit.json                 what the last audit found
 _metadata/store.json                   {"id", "created_at"}: which store this is
@@ -20,6 +21,7 @@ from mlforge.core.values import Version
 VERSIONS = "_versions"
 LATEST, SOURCES, AUDIT = "_latest.json", "_sources.json.gz", "_audit.json"
 PARTS, PARTIALS, LINEAGE = "_parts", "_partials", "_lineage"
+TASKS = "_tasks"
 IDENTITY, LOCKS = "_metadata/store.json", "_metadata/locks"
 SERVICES, FORGOTTEN = "_metadata/services", "_metadata/forgotten.json"
 
@@ -42,6 +44,11 @@ def partial(name: str, hash_: str) -> str:
 def piece(name: str, hash_: str) -> str:
     """A piece of a long list."""
     return f"{name}/{LINEAGE}/{hash_}.json"
+
+
+def task(name: str, file: str) -> str:
+    """A file that tasks of a build share."""
+    return f"{name}/{TASKS}/{file}"
 
 
 def stem(key: str) -> str:

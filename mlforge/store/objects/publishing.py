@@ -122,10 +122,16 @@ class Publisher:
         with self._cache.loose_partials(partials) as loose:
             files |= {keys.partial(self._name, hash_): path for hash_, path in loose.items()}
             uploads: list[Callable[[], object]] = [
-                partial(self._objects.put, key, file) for key, file in files.items()
+                partial(self._objects.put, key, file)
+                for key, file in files.items()
+                if not self._is_stored(key)
             ]
             together([*uploads, *beside])
         self._cache.lost.difference_update(partials)
+
+    def _is_stored(self, key: str) -> bool:
+        """Whether the bucket was seen to have an object, and nothing has been deleted there since."""
+        return self._session is not None and self._session.stored.get(key) == self._swept
 
     def _is_own(self, version: Version) -> bool:
         """Whether the bucket's manifest of a version is the one that this publisher has created."""

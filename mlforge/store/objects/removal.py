@@ -219,8 +219,8 @@ def _finish_erasing(documents: Documents, objects: Objects, name: str) -> None:
 
 
 def _stored(cache: FeatureCache) -> Iterator[Entry]:
-    """The objects that versions name."""
-    for folder in (keys.PARTS, keys.PARTIALS, keys.LINEAGE):
+    """The objects that versions name, and what builds left that were killed amid their tasks, which none does."""
+    for folder in (keys.PARTS, keys.PARTIALS, keys.LINEAGE, keys.TASKS):
         yield from cache.objects.entries(f"{cache.name}/{folder}")
 
 

@@ -21,7 +21,7 @@ from mlforge.core.failpoints import reach
 from mlforge.core.manifest import Manifest, Part, VersionSummary
 from mlforge.core.signatures import named_methods
 from mlforge.core.values import Duration, Version, is_name
-from mlforge.errors import IntegrityError
+from mlforge.errors import IntegrityError, StoreError
 from mlforge.store import manifest_json
 from mlforge.store.addresses import checked_bucket, folder_name
 from mlforge.store.base import Store
@@ -341,7 +341,11 @@ class ObjectStore(ErasingStore, RecordedStore):
             beside.append(partial(self._states.write, name, session.states))
             session.states = None
         publisher = Publisher(tx.cache, self._documents, session)
-        return publisher.publish(tx, manifest, books, beside)
+        pointer = publisher.publish(tx, manifest, books, beside)
+        if session is not None and session.has_tasks:
+            with suppress(StoreError):  # what is left goes by age
+                self.task_files(name).clear()
+        return pointer
 
     def serve(self, name: str, version: Version) -> Pointer:
         """Point at an existing version."""
