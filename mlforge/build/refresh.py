@@ -18,6 +18,7 @@ from mlforge.build.deciding import decided, events_diff, hold_of
 from mlforge.build.defaults import check_defaults, noted_defaults
 from mlforge.build.diff import compare_rows, tables
 from mlforge.build.drifting import Judgement, check_table_rules, judged
+from mlforge.build.keeping import keeper_of
 from mlforge.build.loss import loss_of
 from mlforge.build.policy import mode_of
 from mlforge.build.result import BuildResult, Options
@@ -291,6 +292,7 @@ class _Refresh:
             description=self.feature.description,
             tags=self.feature.tags,
             sealed=Sealed(until, _sealing_of(self.source)) if until else None,
+            keeper=keeper_of(self.feature, self.store, before, self.options.keeper),
         )
         self._write_books(snapshot, now)
         if intake.file_states != snapshot.file_states:

@@ -9,6 +9,7 @@ from pathlib import Path
 from mlforge.build.distribution import Distribution
 from mlforge.build.rows import Layout
 from mlforge.build.tasks import TaskFigures
+from mlforge.core.keeper import ALONE, Keeper
 from mlforge.core.manifest import Manifest
 from mlforge.store import Quarantined
 from mlforge.store.changes import VersionsDiff
@@ -30,7 +31,8 @@ class Options:
     may take in memory; a larger one is set aside. careful: new files are decoded in processes of their own,
     so that not even one that ends its reader does harm. apart: the command of a process that runs the feature's
     function within bounds; empty where there is none. publish: False stops before publishing, and
-    writes nothing to the store. distribution: who takes part in a full build; None for this process alone.
+    writes nothing to the store. distribution: who takes part in a full build; None for this process alone. keeper: the
+    definitions that the feature is of.
     """
 
     attended: bool = True
@@ -44,6 +46,7 @@ class Options:
     publish: bool = True
     layout: Layout = field(default_factory=Layout)
     distribution: Distribution | None = None
+    keeper: Keeper = ALONE
 
 
 @dataclass(frozen=True)

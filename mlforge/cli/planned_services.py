@@ -24,9 +24,8 @@ def planned_services(
     """
     from mlforge.errors import FeatureNotFound, MlforgeError
     from mlforge.services.keeping import version_due
-    from mlforge.services.versions import Keeper
 
-    store, keeper = definitions.store, Keeper(definitions.name, definitions.partial)
+    store, keeper = definitions.store, definitions.keeper
     planned = _PlannedVersions(store, outcome, defaults)
     kept, unkept = [], {}
     for name, service in definitions.services.items():

@@ -14,6 +14,7 @@ from mlforge.build.refresh import refresh
 from mlforge.build.result import HOLD_ABOVE, MAX_FILE_MEMORY, BuildResult, Options
 from mlforge.build.runner import Runner
 from mlforge.core.arguments import text
+from mlforge.core.keeper import Keeper
 from mlforge.core.signatures import named_methods
 from mlforge.core.values import Duration
 from mlforge.definitions.calls import check_arguments, check_optional
@@ -25,6 +26,7 @@ from mlforge.definitions.collection import (
     hash_of,
     selected,
 )
+from mlforge.definitions.keeping import keep_all, note_names, take_over
 from mlforge.definitions.places import (
     absolute,
     calling_folder,
@@ -36,9 +38,9 @@ from mlforge.definitions.places import (
 )
 from mlforge.definitions.planned_keys import with_keys
 from mlforge.definitions.runners import check_runner, distribution_of, task_run
-from mlforge.definitions.services import keep_services, services_by_name
+from mlforge.definitions.services import services_by_name
 from mlforge.definitions.settings import DISTRIBUTE_ABOVE, GONE_AFTER, LOCAL, Settings
-from mlforge.definitions.sources import check_apart, check_beside_logs, source_of
+from mlforge.definitions.sources import check_place, source_of
 from mlforge.definitions.together import Drafts, Readings, compacted, each_in_turn
 from mlforge.engines import MEMORY_LIMIT, Engine, engine_named
 from mlforge.errors import OnlineError
@@ -51,8 +53,6 @@ from mlforge.online import OnlineStore, Owner
 from mlforge.online.push import PushResult, owner_of, push
 from mlforge.retrieval.training import stored_values
 from mlforge.services.service import Service
-from mlforge.services.spec import SERVED
-from mlforge.services.versions import Keeper
 from mlforge.sources.row_source import RowSource
 from mlforge.sources.source_reading import SourceReading
 from mlforge.store import Audit, Pointer, Store
@@ -143,6 +143,11 @@ class Definitions:
         return self.settings.partial
 
     @property
+    def keeper(self) -> Keeper:
+        """The name of these definitions, as a store notes who keeps a feature or a service."""
+        return Keeper(self.name, self.partial)
+
+    @property
     def online_store(self) -> OnlineStore | None:
         """The target of `push`; its readers accept only rows of these definitions' store."""
         return self._online_store
@@ -229,6 +234,7 @@ class Definitions:
 
         names = in_order(self.features, self.selected(features, tags))
         readings = Readings(self.features, names)
+        note_names(self)
 
         def built(name: str) -> BuildResult:
             result = self.refresh(
@@ -242,7 +248,7 @@ class Definitions:
         try:
             return each_in_turn(names, built, progress)
         finally:
-            keep_services(self.services.values(), self.store, Keeper(self.name, self.partial))
+            keep_all(self)
 
     def plan(
         self,
@@ -319,7 +325,8 @@ class Definitions:
         reading: SourceReading | None,
     ) -> BuildResult:
         feature, source = self.feature(name), self.source(name, store)
-        self._check_apart(name, source)
+        check_place(self, name, source)
+        options = replace(options, keeper=self.keeper)
         if self.loaded_from is not None:
             options = replace(options, apart=command(*self.loaded_from, name))
         if options.publish and options.distribution is None:
@@ -351,10 +358,12 @@ class Definitions:
     def adopt(self, name: str) -> PushResult:
         """Push a feature whose rows online another store owns, and own them from now on.
 
-        The other's pushes are refused from then on. Readers get NotServed until this push has ended.
+        The other's pushes are refused from then on, as are other definitions of it in this store. Readers get NotServed until this push has ended.
         """
         self.feature(name)
-        return push(name, self.store, self._online(), self._engine(name), self._owner, adopt=True)
+        online = self._online()
+        take_over(self, name)
+        return push(name, self.store, online, self._engine(name), self._owner, adopt=True)
 
     @property
     def _owner(self) -> Owner:
@@ -388,9 +397,4 @@ class Definitions:
 
     def _check_places(self) -> None:
         for name in self.features:
-            self._check_apart(name, self.source(name))
-
-    def _check_apart(self, name: str, source: RowSource) -> None:
-        check_apart(self.store.local_folder, name, source)
-        logged = [service.name for service in self.services.values() if service.log]
-        check_beside_logs(self.root / SERVED, logged, name, source)
+            check_place(self, name, self.source(name))

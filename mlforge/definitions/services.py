@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from mlforge.core.arguments import instances
+from mlforge.core.keeper import ALONE, Keeper
 from mlforge.core.logs import get_logger
 from mlforge.errors import (
     DefinitionError,
@@ -19,7 +20,6 @@ from mlforge.maintenance.retention import UNATTENDED
 from mlforge.maintenance.service_versions import prune_services
 from mlforge.services.keeping import AT, keep
 from mlforge.services.service import Service
-from mlforge.services.versions import ALONE, Keeper
 from mlforge.store import Store
 
 log = get_logger("mlforge.services")

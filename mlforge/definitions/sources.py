@@ -7,9 +7,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mlforge.errors import DefinitionError, UnsupportedStore
 from mlforge.features.feature import Feature
+from mlforge.services.spec import SERVED
 from mlforge.sources.row_source import RowSource
 from mlforge.sources.source import Source
 from mlforge.store import Store
@@ -17,6 +19,9 @@ from mlforge.store.addresses import as_path
 from mlforge.store.feature_source import FeatureSource
 from mlforge.store.lakehouse.source import LakeSource, names_a_table
 from mlforge.store.object_source import ObjectSource
+
+if TYPE_CHECKING:
+    from mlforge.definitions.registry import Definitions
 
 
 def source_of(feature: Feature, root: Path, store: Store, *, follow_links: bool) -> RowSource:
@@ -60,6 +65,13 @@ def _files(
             f"{feature}: a source is of folders or of buckets, not of both: {', '.join(texts)}; bring the files to one of them"
         )
     return Source.of(texts, root, follow=follow_links)
+
+
+def check_place(definitions: Definitions, feature: str, source: RowSource) -> None:
+    """Refuse a source of a feature that takes in the store, or the logs of served answers; UnsupportedStore, DefinitionError."""
+    check_apart(definitions.store.local_folder, feature, source)
+    logged = [service.name for service in definitions.services.values() if service.log]
+    check_beside_logs(definitions.root / SERVED, logged, feature, source)
 
 
 def check_apart(store: Path | None, feature: str, source: RowSource) -> None:

@@ -13,12 +13,11 @@ from mlforge.core.arguments import shown
 from mlforge.core.expression.kinds import instant_of
 from mlforge.core.values import Duration, to_iso
 from mlforge.definitions.chains import in_order
+from mlforge.definitions.keeping import keep_all, note_names
 from mlforge.definitions.loader import load
 from mlforge.definitions.registry import Definitions
-from mlforge.definitions.services import keep_services
 from mlforge.definitions.together import Readings, compacted, each_in_turn
 from mlforge.errors import DefinitionError
-from mlforge.services.versions import Keeper
 from mlforge.store import Store
 
 
@@ -58,6 +57,7 @@ def build(
     """
     ordered = in_order(definitions.features, definitions.selected(names))
     readings = Readings(definitions.features, ordered)
+    note_names(definitions)
 
     def built(name: str) -> BuildResult:
         result = definitions.refresh(name, attended=False, full=full, reading=readings.of(name))
@@ -66,11 +66,7 @@ def build(
     try:
         return each_in_turn(ordered, built, None)
     finally:
-        keep_services(
-            definitions.services.values(),
-            definitions.store,
-            Keeper(definitions.name, definitions.partial),
-        )
+        keep_all(definitions)
 
 
 def outcome(result: BuildResult) -> dict[str, Any]:

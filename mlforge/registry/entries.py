@@ -68,7 +68,8 @@ class FeatureEntry:
 
     defined: False of a feature that is only stored. undescribed: descriptions of columns that the served version does
     not have. upstream: all that it is made from, as `source:purchases/`; downstream: all that is made from it, as
-    `service:checkout`; the nearest first. formerly: the names that it had before, the latest first.
+    `service:checkout`; the nearest first. formerly: the names that it had before, the latest first. keeper: the definitions that
+    keep it in a store which others share; empty where none do.
     """
 
     name: str
@@ -93,6 +94,7 @@ class FeatureEntry:
     used_by: Users
     cost: Cost | None
     formerly: tuple[str, ...] = ()
+    keeper: str = ""
     kind: str = "feature"
 
 
@@ -117,7 +119,8 @@ class ServiceEntry:
     """A service: what it takes, and what its answers have.
 
     version: the last that is kept; None before the first. versions: all that are kept, ascending. uses: its features, in order. keys: as entities name them. columns: of an answer, in order; `complete` is False where some follow from data that no
-    version has yet. defaults: by column, as JSON has them.
+    version has yet. defaults: by column, as JSON has them. keeper: the definitions that keep it in a store which others share;
+    empty where none do.
     """
 
     name: str
@@ -134,6 +137,7 @@ class ServiceEntry:
     upstream: tuple[str, ...]
     version: str | None = None
     versions: tuple[str, ...] = ()
+    keeper: str = ""
     kind: str = "service"
 
 

@@ -56,6 +56,7 @@ def feature_entry(definitions: Definitions, graph: Graph, name: str) -> FeatureE
         used_by=_users(graph, node, books),
         cost=_cost(store, latest) if latest else None,
         formerly=store.renames().formerly(name),
+        keeper=books.keeper.name if books.keeper else "",
     )
 
 

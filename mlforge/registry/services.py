@@ -26,7 +26,8 @@ def service_entry(definitions: Definitions, graph: Graph, name: str) -> ServiceE
     service = definitions.services[name]
     document = describe(service)
     uses = _uses(definitions, service)
-    versions = tuple(map(str, definitions.store.service_versions(name)))
+    kept = definitions.store.service_versions(name)
+    versions = tuple(map(str, kept))
     features = _served(definitions, uses) if uses else _defined(definitions, document["features"])
     return ServiceEntry(
         name=name,
@@ -43,6 +44,7 @@ def service_entry(definitions: Definitions, graph: Graph, name: str) -> ServiceE
         upstream=tuple(map(str, graph.upstream(Node(SERVICE, name)))),
         version=versions[-1] if versions else None,
         versions=versions,
+        keeper=str(kept[max(kept)].get("keeper", "")) if kept else "",
     )
 
 

@@ -7,8 +7,8 @@ from typing import Any, Protocol
 
 from mlforge.core.arguments import shown
 from mlforge.core.feature_spec import FeatureSpec
+from mlforge.core.keeper import ALONE, SERVICE, Keeper, NamesStore, kept_by_others
 from mlforge.core.lock import Lock
-from mlforge.core.renames import Renames
 from mlforge.core.values import Version, is_name
 from mlforge.errors import (
     IntegrityError,
@@ -21,21 +21,18 @@ from mlforge.errors import (
 from mlforge.services.description import S, describe, service_of
 from mlforge.services.locking import Versions, lock_of
 from mlforge.services.spec import ServiceSpec
-from mlforge.services.versions import ALONE, Keeper, ServiceVersion, next_version
+from mlforge.services.versions import ServiceVersion, next_version
 
 AT = "@"
 _ATTEMPTS = 10
 _WORKS = "write 'checkout@1' for the newest version of MAJOR 1, or 'checkout@1.2.0' for a version"
 
 
-class VersionStore(Versions, Protocol):
+class VersionStore(Versions, NamesStore, Protocol):
     """The part of a store that keeps versions of services."""
 
     def service_versions(self, service: str) -> dict[Version, Any]:
         """The documents of a service's versions, ascending."""
-
-    def renames(self) -> Renames:
-        """The renames of features."""
 
     def create_service_version(
         self, service: str, version: Version, document: Mapping[str, Any]
@@ -59,24 +56,35 @@ def version_due(
     store: VersionStore,
     keeper: Keeper = ALONE,
     versions: Versions | None = None,
+    *,
+    adopts: bool = False,
 ) -> ServiceVersion | None:
     """The version that the service would be kept as now; None where the last one still says what it is.
 
-    keeper: the definitions that it is of. versions: of features, by default the store's. Raises StoreError for a feature that has no version yet,
-    RetrievalError for columns that do not fit, DefinitionError where other definitions that share the store have another service
-    of that name, IntegrityError for a damaged version of the service.
+    keeper: the definitions that it is of. versions: of features, by default the store's. adopts: these definitions keep it from now
+    on, whoever did. Raises StoreError for a feature that has no version yet, RetrievalError for columns that do not fit,
+    DefinitionError where other definitions keep another service of that name, IntegrityError for a damaged version of the service.
     """
     kept = kept_versions(store, service.name)
+    last = kept[-1] if kept else None
     lock = lock_of(service, store if versions is None else versions)
-    return next_version(kept[-1] if kept else None, describe(service), lock, keeper)
+    return next_version(
+        last,
+        describe(service),
+        lock,
+        keeper,
+        by_others=last is not None
+        and kept_by_others(store, last.keeper, keeper, SERVICE, service.name),
+        adopts=adopts,
+    )
 
 
 def keep(
-    service: ServiceSpec, store: VersionStore, keeper: Keeper = ALONE
+    service: ServiceSpec, store: VersionStore, keeper: Keeper = ALONE, *, adopts: bool = False
 ) -> ServiceVersion | None:
     """Keep the service as a new version if it has changed; returns that version, else None. Raises as `version_due`."""
     for _ in range(_ATTEMPTS):
-        due = version_due(service, store, keeper)
+        due = version_due(service, store, keeper, adopts=adopts)
         if due is None or store.create_service_version(service.name, due.version, due.to_json()):
             return due
     raise StoreBusy(f"{service.name}: other processes keep versions of it all the time; try again")

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from mlforge.core.keeper import ALONE, SERVICE, Keeper, next_keeper, refusal
 from mlforge.core.lock import Lock, LockedColumn
 from mlforge.core.values import Version, from_iso, to_iso
 from mlforge.errors import DefinitionError, IntegrityError, MlforgeError, UnsupportedStore
@@ -14,17 +15,6 @@ FORMAT = 1
 Bump = Literal["major", "minor", "patch"]
 _RANK: dict[Bump, int] = {"patch": 0, "minor": 1, "major": 2}
 _QUIET = ("owner", "description")
-
-
-@dataclass(frozen=True, slots=True)
-class Keeper:
-    """The definitions that keep versions: their name, and whether other definitions have features in the same store."""
-
-    name: str = ""
-    shares: bool = False
-
-
-ALONE = Keeper()
 
 
 @dataclass(frozen=True)
@@ -119,29 +109,33 @@ def next_version(
     service: Mapping[str, Any],
     lock: Lock,
     keeper: Keeper = ALONE,
+    *,
+    by_others: bool = False,
+    adopts: bool = False,
 ) -> ServiceVersion | None:
     """The version of a service as it is now, None where it is the version before.
 
-    Raises DefinitionError where that one was kept by other definitions that share the store: each would undo the other's.
+    keeper: the definitions that it is of. by_others: whether other definitions keep the version before, and name the service
+    still; raises DefinitionError then for any change, as each would undo the other's. adopts: these keep it from now on in any
+    case. Another keeper is a change of its own, PATCH.
     """
-    own = keeper.name if keeper.shares else ""
+    kept = before.keeper if before else ""
+    own = keeper.name if adopts else next_keeper(kept, keeper)
     if before is None:
         return ServiceVersion(Version(1, 0, 0), service, lock, keeper=own)
     change = change_of(before, service, lock)
+    if by_others and not adopts:
+        if change is None:
+            return None
+        name = before.service.get("name", before.lock.service)
+        raise DefinitionError(refusal(SERVICE, name, kept, keeper))
+    if change is None and own not in ("", kept):
+        was = f", was kept by {kept!r}" if kept else ""
+        change = ServiceChange("patch", (f"kept by {own!r}{was}",))
     if change is None:
         return None
-    _check_keeper(before, keeper)
     version = before.version.bumped(change.bump)
     return ServiceVersion(version, service, lock, change.bump, change.details, own)
-
-
-def _check_keeper(before: ServiceVersion, keeper: Keeper) -> None:
-    if before.keeper not in ("", keeper.name):
-        name = before.service.get("name", before.lock.service)
-        raise DefinitionError(
-            f"the definitions {before.keeper!r}, which share this store, have another service {name!r}: name the one of "
-            f"{keeper.name!r} otherwise, or take it out of one of them"
-        )
 
 
 def _changes(

@@ -14,6 +14,7 @@ from typing import Any
 
 import polars as pl
 
+from mlforge.core.keeper import DefinedNames
 from mlforge.core.manifest import Manifest, Part, VersionSummary
 from mlforge.core.renames import Renames
 from mlforge.core.signatures import named_methods
@@ -206,6 +207,17 @@ class Store(PartialStorage, Erasure, Promises):
 
         A backend that keeps no renames keeps none of these. Raises StoreError where the store cannot be written to.
         """
+
+    def defined_names(self, definitions: str) -> DefinedNames | None:
+        """The names of features and services that definitions had when they last said so, None where they never did.
+
+        Definitions that share the store say so. A backend that does not keep them gives None. Raises IntegrityError for a
+        damaged document.
+        """
+        return None
+
+    def write_defined_names(self, definitions: str, names: DefinedNames) -> None:
+        """Replace the names that definitions have; StoreError where the store cannot be written to."""
 
     def mend(self, name: str) -> bool:
         """Delete damaged copies of what the store has elsewhere; returns whether it has: reading again may succeed then.

@@ -14,6 +14,7 @@ from typing import Any
 import polars as pl
 
 from mlforge.core.forgotten import Forgotten
+from mlforge.core.keeper import DefinedNames
 from mlforge.core.lock import Lock
 from mlforge.core.manifest import Manifest, Part, Partial, VersionSummary
 from mlforge.core.renames import Renames
@@ -195,6 +196,10 @@ class Draft(Store):
         """Refused."""
         raise _no_draft(f"remove {version} of the service {service}")
 
+    def write_defined_names(self, definitions: str, names: DefinedNames) -> None:
+        """Refused."""
+        raise _no_draft(f"write the names of {definitions}")
+
     def compact(self, name: str, partials: Sequence[Partial], sorted_by: str | None = None) -> None:
         """Refused."""
         raise _no_draft(f"compact partials of {name}")
@@ -216,6 +221,10 @@ class Draft(Store):
     def service_versions(self, service: str) -> dict[Version, Any]:
         """The store's."""
         return self._store.service_versions(service)
+
+    def defined_names(self, definitions: str) -> DefinedNames | None:
+        """The store's."""
+        return self._store.defined_names(definitions)
 
     def forgotten(self) -> Forgotten:
         """The store's."""

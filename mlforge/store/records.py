@@ -93,6 +93,13 @@ class Sealed(NamedTuple):
     source: str
 
 
+class FeatureKeeper(NamedTuple):
+    """The definitions that keep a feature of a store that others use, too, and the hash of their definition of it."""
+
+    name: str
+    definition: str
+
+
 @dataclass(frozen=True)
 class Books:
     """Quarantine, hold, pins, ignored files, and the description and tags of the latest definition.
@@ -102,7 +109,7 @@ class Books:
     sets: versions that training sets keep, by the set's id. defaults: values for nulls in answers, by column, as
     `described_default` has them. drift: the last judgement of each column that has a rule of drift. sealed: which partitions of the
     source are not listed again. copied: how a copy was left when it was made (see `mlforge.maintenance.copy_checks`), empty in
-    a store that is none.
+    a store that is none. keeper: the definitions that keep the feature, None where no others share the store.
     """
 
     quarantine: Mapping[str, Quarantined] = field(default_factory=dict)
@@ -117,6 +124,7 @@ class Books:
     drift: Mapping[str, DriftNote] = field(default_factory=dict)
     sealed: Sealed | None = None
     copied: str = ""
+    keeper: FeatureKeeper | None = None
 
     @property
     def kept(self) -> frozenset[str]:
@@ -147,6 +155,7 @@ class Books:
                 {"drift": {c: asdict(note) for c, note in self.drift.items()}} if self.drift else {}
             ),
             **({"copied": self.copied} if self.copied else {}),
+            **({"keeper": self.keeper._asdict()} if self.keeper else {}),
         }
 
     def _sets_json(self) -> dict[str, Any]:
@@ -158,6 +167,10 @@ class Books:
     def held(self, reason: str | None, *, by_person: bool = False) -> Self:
         """The same books with another reason for a hold, or with none."""
         return replace(self, hold=reason, by_person=by_person)
+
+    def kept_by(self, keeper: FeatureKeeper) -> Self:
+        """The same books with other definitions as the feature's keeper."""
+        return replace(self, keeper=keeper)
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any] | None) -> Self:
@@ -183,6 +196,7 @@ class Books:
             drift={c: DriftNote(**note) for c, note in document.get("drift", {}).items()},
             sealed=Sealed(**document["sealed"]) if document.get("sealed") else None,
             copied=document.get("copied", ""),
+            keeper=FeatureKeeper(**document["keeper"]) if document.get("keeper") else None,
         )
 
 

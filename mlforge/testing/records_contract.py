@@ -8,12 +8,14 @@ from dataclasses import replace
 
 import pytest
 
+from mlforge.core.keeper import DefinedNames
 from mlforge.core.lock import Lock, LockedColumn
 from mlforge.core.manifest import Manifest
 from mlforge.core.meaning import FeatureMeaning
 from mlforge.core.values import Version
 from mlforge.errors import FeatureNotFound, LockMismatch, StoreError
 from mlforge.store import Books, FileState, FileStateMap, Quarantined, SetPin, Store
+from mlforge.store.records import FeatureKeeper
 from mlforge.testing.store_values import (
     FIRST,
     SECOND,
@@ -59,6 +61,7 @@ class RecordsContract(StoreFixtures):
             tags=("users", "money"),
             sets={"5e7": SetPin(("1.0.0", "1.3.0"), "/train/2026-11", 17)},
             defaults={"amount__sum__7d": 0, "seen": {"date": "2026-01-31"}},
+            keeper=FeatureKeeper("a shop/ü", "5e7" * 21),
         )
         with store.lock("spend"):
             store.write_books("spend", books)
@@ -208,6 +211,27 @@ class RecordsContract(StoreFixtures):
             )
         [kept] = store.service_versions("checkout").values()
         assert [n for n, won in enumerate(created) if won] == [kept["n"]]
+
+    # Names of definitions
+
+    def test_names_that_definitions_have_come_back_by_their_definitions(self, store: Store) -> None:
+        assert store.defined_names("shop") is None
+        shop = DefinedNames(frozenset({"spend", "other"}), frozenset({"checkout"}))
+        bank = DefinedNames(frozenset({"äpfel"}))
+        store.write_defined_names("shop", shop)
+        if store.defined_names("shop") is None:
+            pytest.skip("this backend keeps no names of definitions")
+        store.write_defined_names("../a shop/ü", bank)
+        again = self.again(store)
+        assert again.defined_names("shop") == shop
+        assert again.defined_names("../a shop/ü") == bank
+        store.write_defined_names("shop", bank)
+        with store.draft() as draft:
+            assert draft.defined_names("shop") == bank
+            with pytest.raises(StoreError):
+                draft.write_defined_names("shop", shop)
+        assert store.defined_names("shop") == bank
+        assert (store.features(), store.services()) == ([], [])
 
     # Locks
 

@@ -19,6 +19,7 @@ from mlforge import (
     training_set,
 )
 from mlforge.core import clock
+from mlforge.core.keeper import Keeper
 from mlforge.core.values import to_us
 from mlforge.definitions.services import keep_services
 from mlforge.errors import DefinitionError, IntegrityError, LockMismatch, RetrievalError
@@ -26,7 +27,6 @@ from mlforge.features.feature import Feature
 from mlforge.metrics import Rolling
 from mlforge.online import RedisStore
 from mlforge.services.keeping import keep, kept_versions
-from mlforge.services.versions import Keeper
 from tests.support.commands import as_json, printed
 from tests.support.projects import Project, at, rows
 from worker.reconcile.service_keeper import ServiceKeeper

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 import structlog
 
 from mlforge.core import clock
+from mlforge.definitions.keeping import keeper_elsewhere
 from mlforge.errors import OwnedElsewhere
 from mlforge.online.staleness import OnlineView, SeenAtOnce
 from mlforge.store import Store
@@ -258,12 +259,22 @@ class Reconciler:
 def retire(project: Project, feature: str) -> int:
     """Delete the online rows and all records of a feature that is gone; returns the number of rows deleted.
 
-    Its versions stay in the store, and rows that another store has claimed stay online. Nothing is done
-    while the store is missing, as on an unmounted disk: then the rows' owner is unknown.
+    Its versions stay in the store, and rows that another store has claimed stay online, as do those of a feature that other
+    definitions of the store keep by now. Nothing is done while the store is missing, as on an unmounted disk: then the rows'
+    owner is unknown.
     """
     identity = project.definitions.store.identity()
     if identity is None:
         log.warning("feature is gone, and so is the store: its rows stay", feature=feature)
+        return 0
+    kept_by = keeper_elsewhere(project.definitions, feature)
+    if kept_by is not None:
+        project.disown(feature)
+        log.info(
+            "feature is gone, and other definitions keep it: its rows stay",
+            feature=feature,
+            kept_by=kept_by,
+        )
         return 0
     try:
         rows = project.online.drop(feature, owner=identity.id)

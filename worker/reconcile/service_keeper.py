@@ -6,9 +6,9 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
+from mlforge.definitions.keeping import note_names
 from mlforge.definitions.services import keep_services
 from mlforge.services.service import Service
-from mlforge.services.versions import Keeper
 from worker.project import Project
 from worker.supervision import survived
 
@@ -19,18 +19,22 @@ class ServiceKeeper:
 
     project: Project
     _seen: dict[str, tuple[Any, ...]] = field(default_factory=dict)
+    _are_names_noted: bool = False
 
     def look(self) -> None:
-        """Keep versions of the services whose features, or whose features' defaults, have changed since the last look."""
+        """Keep versions of the services whose features, or whose features' defaults, have changed since the last look.
+
+        The first look notes what names the definitions have, where others share their store.
+        """
         definitions = self.project.definitions
+        with survived("note the names of these definitions"):
+            self._are_names_noted = self._are_names_noted or note_names(definitions)
         for service in definitions.services.values():
             with survived("keep a version of a service", service=service.name):
                 state = self._state(service)
                 if state == self._seen.get(service.name):
                     continue
-                if keep_services(
-                    [service], definitions.store, Keeper(definitions.name, definitions.partial)
-                ):
+                if keep_services([service], definitions.store, definitions.keeper):
                     self._seen[service.name] = state
 
     def _state(self, service: Service) -> tuple[Any, ...]:

@@ -62,7 +62,7 @@ def run(settings: Settings, timing: Timing, beside: Beside) -> int:
         log.error("edited definitions do not import: the old ones stay in use", error=error)
         _tell(project, "definitions_broken", error=error)
 
-    _refuse_a_store_in_use(project)
+    refuse_a_store_in_use(project)
     project.take_over()
     takeover = project.make_current()
     if takeover.others_before:
@@ -167,7 +167,7 @@ def _tell(project: Project, kind: str, **details: Any) -> None:
         project.event_log.write(kind, **details)
 
 
-def _refuse_a_store_in_use(project: Project) -> None:
+def refuse_a_store_in_use(project: Project) -> None:
     """Raise DefinitionError while a watcher of other definitions, with other features, is at work on the store.
 
     Each of the two would take the other's features for gone.
@@ -177,5 +177,12 @@ def _refuse_a_store_in_use(project: Project) -> None:
         raise DefinitionError(
             f"{project.definitions.store} is at work for other definitions, {other.definitions}, with the features "
             f"{', '.join(other.features)} (watcher: {other.where}); stop that watcher, put all features into one "
-            "Definitions, or say Definitions(partial=True) in both"
+            f"Definitions, or {_sharing(project)}"
         )
+
+
+def _sharing(project: Project) -> str:
+    """The words by which two definitions share a store: partial ones of one name have one queue."""
+    if project.definitions.partial:
+        return f"give one of them another name= than {project.name!r}"
+    return "say Definitions(partial=True) in both"

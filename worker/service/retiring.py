@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from mlforge.core.text import plural
+from mlforge.definitions.keeping import keeper_elsewhere
 from mlforge.errors import MlforgeError, OwnedElsewhere, did_you_mean
 from mlforge.registry.users import check_unused
 from mlforge.store import Store
@@ -76,6 +77,11 @@ def _check_gone(project: Project, name: str) -> None:
     definitions = project.definitions
     if name in definitions.features:
         raise MlforgeError(f"{name} is in the definitions; take it out there, then retire it")
+    kept_by = keeper_elsewhere(definitions, name)
+    if kept_by is not None:
+        raise MlforgeError(
+            f"{name} is kept by the definitions {kept_by!r}, which share this store; retire it from there"
+        )
     gone = [feature.feature for feature in project.gone()]
     if not definitions.partial:
         gone += [n for n in definitions.store.features() if n not in definitions.features]

@@ -1,66 +1,112 @@
-"""`mlforge adopt`: take a feature's rows online from the store that owns them."""
+"""`mlforge adopt`: take a feature's rows online from the store that owns them, and its keeping from other definitions."""
 
 from __future__ import annotations
 
 import argparse
 from contextlib import closing
+from typing import TYPE_CHECKING
 
 from mlforge.cli.command import Command
 from mlforge.cli.options import definitions_option, json_option, served_definitions_of
 from mlforge.cli.output import fail, note, number, print_json, stdout_is_ours
 from mlforge.errors import OnlineError
 
+if TYPE_CHECKING:
+    from mlforge.definitions.registry import Definitions
+    from mlforge.online.push import PushResult
+
 
 def _configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("feature", help="its name")
+    parser.add_argument("name", metavar="NAME", help="the name of a feature or a service")
     definitions_option(parser)
     json_option(parser)
 
 
 def adopt(args: argparse.Namespace) -> int:
-    """Push a feature over the rows that another store owns. Exit code 1 if there is nothing to push.
+    """Keep a feature or a service that other definitions of the store kept, and push over rows that another store owns.
 
-    JSON: `{"feature", "from", "version", "as_of", "written", "deleted"}`; from is the owner before, null if none
-    other owned it.
+    Exit code 1 if there is nothing to push. JSON: `{"feature", "from", "kept_by", "version", "as_of", "written", "deleted"}`; from is the
+    owner of the rows before, kept_by the definitions that kept it before, null if none other did. Without an online store,
+    the last four are null. Of a service: `{"service", "kept_by"}`.
     """
-    from mlforge.core.values import to_iso
+    from mlforge.definitions.keeping import take_over
 
     definitions = served_definitions_of(args)
     with closing(definitions), stdout_is_ours():
-        definitions.feature(args.feature)
-        online = definitions.online_store
-        if online is None:
-            raise OnlineError(
-                "there is no online store to adopt from: give Definitions(online_store=RedisStore(...)), set "
-                "REDIS_URL, or run `mlforge up`"
-            )
-        books = online.books(args.feature)
-        pushed = definitions.adopt(args.feature)
-        before, ours = books.owner if books else None, definitions.store.identity()
-    if pushed.version is None:
-        fail(f"{args.feature} has no version yet; build it first, and adopt it then")
+        kept_by = take_over(definitions, args.name)
+        if args.name in definitions.features:
+            rows = _rows_adopted(definitions, args.name, kept_by)
+    if kept_by is not None and not args.json:
+        print(f"{args.name} is kept by these definitions: it was kept by {kept_by!r}")
+        note(
+            f"a refresh of another {args.name} by {kept_by!r} is refused from now on; take it out there"
+        )
+    if args.name not in definitions.features:
+        return _service_told(args, kept_by)
+    return _rows_told(args, kept_by, *rows)
+
+
+def _rows_adopted(
+    definitions: Definitions, name: str, kept_by: str | None
+) -> tuple[PushResult | None, str | None]:
+    """The push over the rows of a feature, and the owner of these before, None where no other store was it.
+
+    No push where there is no online store, and the feature was taken over in the store: OnlineError if it was not.
+    """
+    online = definitions.online_store
+    if online is None:
+        if kept_by is not None:
+            return None, None
+        raise OnlineError(
+            "there is no online store to adopt from: give Definitions(online_store=RedisStore(...)), set "
+            "REDIS_URL, or run `mlforge up`"
+        )
+    books = online.books(name)
+    pushed = definitions.adopt(name)
+    before, ours = books.owner if books else None, definitions.store.identity()
+    is_others = before is not None and ours is not None and before.store != ours.id
+    return pushed, str(before) if is_others else None
+
+
+def _service_told(args: argparse.Namespace, kept_by: str | None) -> int:
+    if args.json:
+        print_json({"service": args.name, "kept_by": kept_by})
+    elif kept_by is None:
+        print(f"{args.name} is not kept by other definitions: nothing to adopt")
+    return 0
+
+
+def _rows_told(
+    args: argparse.Namespace, kept_by: str | None, pushed: PushResult | None, owner: str | None
+) -> int:
+    from mlforge.core.values import to_iso
+
+    if pushed is not None and pushed.version is None and kept_by is None:
+        fail(f"{args.name} has no version yet; build it first, and adopt it then")
         return 1
-    taken_from = before if before is not None and ours and before.store != ours.id else None
     if args.json:
         print_json(
             {
-                "feature": args.feature,
-                "from": None if taken_from is None else str(taken_from),
-                "version": pushed.version,
-                "as_of": to_iso(pushed.as_of),
-                "written": pushed.written,
-                "deleted": pushed.deleted,
+                "feature": args.name,
+                "from": owner,
+                "kept_by": kept_by,
+                "version": pushed and pushed.version,
+                "as_of": pushed and to_iso(pushed.as_of),
+                "written": pushed and pushed.written,
+                "deleted": pushed and pushed.deleted,
             }
         )
         return 0
-    was = "was this store's already" if taken_from is None else f"was of {taken_from}"
+    if pushed is None or pushed.version is None:
+        return 0
+    was = "was this store's already" if owner is None else f"was of {owner}"
     print(
-        f"{args.feature} {pushed.version} is this store's: {number(pushed.written)} rows written, "
+        f"{args.name} {pushed.version} is this store's: {number(pushed.written)} rows written, "
         f"{number(pushed.deleted)} deleted; it {was}"
     )
-    if taken_from is not None:
+    if owner is not None:
         note(
-            f"whoever pushes {args.feature} from there is refused from now on; stop it, or give it another prefix"
+            f"whoever pushes {args.name} from there is refused from now on; stop it, or give it another prefix"
         )
     return 0
 
@@ -68,11 +114,12 @@ def adopt(args: argparse.Namespace) -> int:
 COMMANDS = (
     Command(
         "adopt",
-        "take a feature's rows online from the store that owns them",
+        "take a feature or a service from the definitions that keep it, and rows online from the store that owns them",
         _configure,
         adopt,
         example="mlforge adopt user_spend",
         about="Rows online are one store's, and no other writes or drops them. This makes them this project's: the "
-        "served version is pushed over them. Exit code 1 if the feature has no version yet.",
+        "served version is pushed over them. Exit code 1 if the feature has no version yet. Of a store that several "
+        "definitions share, these keep the feature or service from then on.",
     ),
 )

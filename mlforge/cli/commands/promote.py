@@ -38,9 +38,8 @@ def promote(args: argparse.Namespace) -> int:
     JSON: as that of `build`, of the features that were applied, with `profile`, `left`: features in which data alone
     changed, and `services`: those of which a version was to be kept. It needs --yes.
     """
-    from mlforge.definitions.services import keep_services
+    from mlforge.definitions.keeping import keep_all, note_names
     from mlforge.registry.promotion import changed_definitions
-    from mlforge.services.versions import Keeper
 
     if args.profile not in (None, args.to):
         raise DefinitionError(f"--to {args.to} and --profile {args.profile} differ; --to is enough")
@@ -67,11 +66,8 @@ def promote(args: argparse.Namespace) -> int:
     if names:
         applied = _applied(planned, names)
     else:
-        keep_services(
-            definitions.services.values(),
-            definitions.store,
-            Keeper(definitions.name, definitions.partial),
-        )
+        note_names(definitions)
+        keep_all(definitions)
         applied = Outcome(definitions.store, {}, {})
     if not args.json and names:
         print(table(BUILT, built_rows(applied, BUILT), right=("rows", "time")))

@@ -35,9 +35,9 @@ def show(args: argparse.Namespace) -> int:
     JSON, of a feature: `{"kind", "name", "defined", "owner", "description", "tags", "keys", "timestamp", "interval", "engine",
     "sources", "tables", "columns": [column, ...], "undescribed", "version", "updated_at", "reason", "versions", "upstream",
     "downstream", "used_by": {"features", "services", "models", "training_sets": [{"id", "folder", "versions", "at"}, ...]},
-    "cost": {"table_rows", "table_bytes", "event_rows", "event_bytes"}, "formerly": [name], "freshness_ms": {"count", "p50", "p95", "p99"}}`; of a
+    "cost": {"table_rows", "table_bytes", "event_rows", "event_bytes"}, "formerly": [name], "keeper", "freshness_ms": {"count", "p50", "p95", "p99"}}`; of a
     service: `{"kind", "name", "owner", "description", "features", "uses": [{"feature", "owner", "version", "fixed",
-    "prefix", "keys": {key: name}}, ...], "keys", "request", "columns", "complete", "defaults", "max_age", "upstream", "version", "versions"}`. A column is `{"name", "dtype", "aggregation", "window", "offset", "where", "of", "description", "feature", "default"}`. What is not
+    "prefix", "keys": {key: name}}, ...], "keys", "request", "columns", "complete", "defaults", "max_age", "upstream", "version", "versions", "keeper"}`. A column is `{"name", "dtype", "aggregation", "window", "offset", "where", "of", "description", "feature", "default"}`. What is not
     known is null.
     """
     from mlforge.registry.catalogue import Registry
@@ -83,6 +83,7 @@ def _show_feature(entry: FeatureEntry, freshness: Mapping[str, float] | None) ->
         ("upstream", _names(entry.upstream) if _is_of_feature(entry) else None),
         ("versions", _versions(entry)),
         ("formerly", ", ".join(entry.formerly)),
+        ("kept by", entry.keeper),
         ("used by", "; ".join(_users(entry)) or "nobody"),
         ("downstream", _names(entry.downstream) if entry.used_by.features else None),
         *_costs(entry.cost, freshness),
@@ -106,6 +107,7 @@ def show_service(entry: ServiceEntry) -> None:
         ("description", entry.description),
         ("owner", entry.owner),
         ("versions", ", ".join(entry.versions[-_VERSIONS:])),
+        ("kept by", entry.keeper),
         ("keys", ", ".join(entry.keys) or None),
         ("request", ", ".join(f"{column.name} {column.dtype}" for column in entry.request)),
         ("defaults", ", ".join(f"{name} = {value}" for name, value in entry.defaults.items())),

@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from mlforge.core.keeper import DefinedNames
 from mlforge.core.lock import Lock
 from mlforge.core.signatures import named_methods
 from mlforge.core.values import Version
-from mlforge.store.local import locks, services
+from mlforge.store.local import defined_names, locks, services
 from mlforge.store.local.paths import checked
 from mlforge.store.promises import Promises
 from mlforge.store.records import StoreIdentity
@@ -59,3 +60,12 @@ class LocalPromises(Promises):
     def remove_service_version(self, service: str, version: Version) -> bool:
         """Delete `_metadata/services/<service>/<version>.json`."""
         return services.remove(self.path, service, version)
+
+    def defined_names(self, definitions: str) -> DefinedNames | None:
+        """Read the file of `_metadata/definitions`."""
+        return defined_names.read(self.path, definitions)
+
+    def write_defined_names(self, definitions: str, names: DefinedNames) -> None:
+        """Replace the file of `_metadata/definitions`."""
+        self.establish()
+        defined_names.write(self.path, definitions, names)

@@ -11,6 +11,7 @@ user_spend/_audit.json                 what the last audit found
 _metadata/store.json                   {"id", "created_at"}: which store this is
 _metadata/locks/<model>.json           the lock that each model was registered with
 _metadata/services/<service>/1.0.0.json   what a version of a service promises
+_metadata/definitions/<hash>.json      what features and services definitions have that share the store
 _metadata/forgotten.json               salted hashes of the entities that are forgotten
 """
 
@@ -24,6 +25,7 @@ PARTS, PARTIALS, LINEAGE = "_parts", "_partials", "_lineage"
 TASKS = "_tasks"
 IDENTITY, LOCKS = "_metadata/store.json", "_metadata/locks"
 SERVICES, FORGOTTEN = "_metadata/services", "_metadata/forgotten.json"
+DEFINITIONS = "_metadata/definitions"
 
 
 def meta(name: str, version: Version) -> str:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from mlforge.core.failpoints import reach
+from mlforge.core.keeper import DefinedNames
 from mlforge.core.lock import Lock
 from mlforge.core.values import Version
 from mlforge.errors import VersionConflict
@@ -102,3 +103,12 @@ class RecordedStore(Store):
     def remove_service_version(self, service: str, version: Version) -> bool:
         """Delete `_metadata/services/<service>/<version>.json`."""
         return records.remove_service_version(self._objects, service, version)
+
+    def defined_names(self, definitions: str) -> DefinedNames | None:
+        """Read the object of `_metadata/definitions`."""
+        return records.defined_names(self._objects, definitions)
+
+    def write_defined_names(self, definitions: str, names: DefinedNames) -> None:
+        """Replace the object of `_metadata/definitions`."""
+        self._identity.settle()
+        records.write_defined_names(self._objects, definitions, names)

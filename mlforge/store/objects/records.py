@@ -8,9 +8,11 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
+from mlforge.core.keeper import DefinedNames
 from mlforge.core.lock import Lock
 from mlforge.core.values import Version, is_name
 from mlforge.errors import IntegrityError, StoreError
+from mlforge.store.local import defined_names as local_names
 from mlforge.store.local import io, state_files
 from mlforge.store.local import locks as local_locks
 from mlforge.store.local.paths import checked
@@ -138,6 +140,25 @@ def create_service_version(
 def remove_service_version(objects: Objects, service: str, version: Version) -> bool:
     """Delete the document of a service's version; returns whether there was one."""
     return _removed(objects, f"{keys.SERVICES}/{checked(service, 'service')}/{version}.json")
+
+
+def defined_names(objects: Objects, definitions: str) -> DefinedNames | None:
+    """The names of features and services that definitions have; None where they never said."""
+    key = _definitions_key(definitions)
+    blob = objects.read(key)
+    if blob is None:
+        return None
+    return local_names.understood(_decoded(blob.data), f"{objects.url}/{key}")
+
+
+def write_defined_names(objects: Objects, definitions: str, names: DefinedNames) -> None:
+    """Replace the names that definitions have."""
+    text = io.json_text(local_names.document(definitions, names))
+    objects.put(_definitions_key(definitions), text.encode())
+
+
+def _definitions_key(definitions: str) -> str:
+    return f"{keys.DEFINITIONS}/{local_names.file_name(definitions)}"
 
 
 def _removed(objects: Objects, key: str) -> bool:

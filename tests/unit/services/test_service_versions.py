@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
+from mlforge.core.keeper import Keeper
 from mlforge.core.lock import Lock, LockedColumn
 from mlforge.core.values import Version
 from mlforge.errors import DefinitionError, IntegrityError, UnsupportedStore
-from mlforge.services.versions import Keeper, ServiceVersion, next_version
+from mlforge.services.versions import ServiceVersion, next_version
 
 SPEND = {"feature": "spend", "version": None, "columns": [], "prefix": "", "keys": {}}
 PINNED = {**SPEND, "version": "1.0.0"}
@@ -118,13 +119,25 @@ def test_versions_of_definitions_that_share_a_store_are_theirs_alone() -> None:
     first = next_version(None, SERVICE, LOCK, shop)
     assert first is not None
     assert ServiceVersion.from_json(first.to_json(), "it") == first
-    assert next_version(first, SERVICE, LOCK, bank) is None  # the same: nothing to undo
+    assert (
+        next_version(first, SERVICE, LOCK, bank, by_others=True) is None
+    )  # the same: nothing to undo
     other = {**SERVICE, "owner": "growth"}
     for keeper in (bank, alone):
         with pytest.raises(DefinitionError, match=r"'shop'.*another service 'checkout'.*'bank'"):
-            next_version(first, other, LOCK, keeper)
-    by_itself = next_version(first, other, LOCK, Keeper("shop", False))
+            next_version(first, other, LOCK, keeper, by_others=True)
+    adopted = next_version(first, SERVICE, LOCK, alone, by_others=True, adopts=True)
+    assert adopted is not None
+    assert (str(adopted.version), adopted.keeper) == ("1.0.1", "bank")
+    assert next_version(adopted, SERVICE, LOCK, bank, adopts=True) is None
+    let_go = next_version(first, SERVICE, LOCK, bank)
+    assert let_go is not None
+    assert (let_go.bump, let_go.details) == ("patch", ("kept by 'bank', was kept by 'shop'",))
+    assert next_version(first, SERVICE, LOCK, alone) is None
+    by_itself = next_version(first, other, LOCK, alone)
+    still = next_version(first, other, LOCK, Keeper("shop", False))
     assert by_itself is not None
+    assert still is not None
     taken = next_version(by_itself, SERVICE, LOCK, bank)  # of a store that nobody shared
     assert taken is not None
-    assert (by_itself.keeper, taken.keeper) == ("", "bank")
+    assert (by_itself.keeper, still.keeper, taken.keeper) == ("", "shop", "bank")
