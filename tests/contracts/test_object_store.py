@@ -15,6 +15,8 @@ import polars as pl
 import pytest
 
 from mlforge import get_training_data, training_set
+from mlforge.build.refresh import Options
+from mlforge.build.rows import Layout
 from mlforge.core.values import Version
 from mlforge.errors import (
     DefinitionError,
@@ -609,6 +611,32 @@ def test_events_that_are_missing_in_the_bucket_are_computed_from_the_sources(obj
     assert project.build().version == "1.0.1"
     assert project.store.read("spend").height == 3
     assert not verify(project.store, ["spend"], "1.0.1")
+
+
+def test_parts_and_events_that_are_missing_are_made_anew_by_a_drop_that_meets_one(
+    objects, tmp_path
+):
+    small = Options(layout=Layout(part_rows=8))
+    project = Project(tmp_path / "project")
+    project.store = opened(objects, tmp_path / "first")
+    events, others = (
+        [(user, float(day), 1.0) for day in days for user in range(4)]
+        for days in (range(4), range(4, 8))
+    )
+    project.drop("a", rows(*events))
+    project.drop("b", rows(*others))
+    project.definitions().refresh("spend", options=small)
+    first, *_, last = project.store.read_metadata("spend").parts
+    for part in (first, last):
+        del objects.stored[f"spend/_parts/{part.hash}.parquet"]
+    for key in [key for key in objects.stored if "_partials" in key]:
+        del objects.stored[key]
+    project.store = opened(objects, tmp_path / "second")  # on another machine
+    project.drop("b", rows(*others[:-1], (3, 7.0, 2.0)))
+    project.definitions().refresh("spend", options=small)
+    assert project.store.read_metadata("spend").parts[0].hash == first.hash
+    assert [fault.what for fault in verify(project.store, ["spend"], "1.0.1")] == []
+    assert project.store.read("spend").height == 32
 
 
 def test_what_no_version_names_goes_once_it_is_old_enough(objects, tmp_path):

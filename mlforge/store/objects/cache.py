@@ -54,8 +54,8 @@ class FeatureCache:
     def __init__(self, objects: Objects, folder: FeatureFolder) -> None:
         self.objects, self.folder = objects, folder
         self.name, self.path = folder.name, folder.path
-        self.lost: set[str] = set()
-        """Partials that the bucket did not give, though a version names them."""
+        self.written: set[str] = set()
+        """Partials that were written here since a version was published."""
 
     @property
     def born(self) -> str:
@@ -176,11 +176,11 @@ class FeatureCache:
 
     def _fetch_partial(self, hash_: str) -> None:
         path = self.folder.partial_store.alone(hash_)
-        try:
-            with self._arriving(path, keys.partial(self.name, hash_)) as arrived:
-                _check_seal(arrived)
-        except (IntegrityError, NotReadable):
-            self.lost.add(hash_)  # it is computed again
+        with (
+            suppress(IntegrityError, NotReadable),  # what cannot be had is computed again
+            self._arriving(path, keys.partial(self.name, hash_)) as arrived,
+        ):
+            _check_seal(arrived)
 
     def partial_fault(self, hash_: str) -> str | None:
         """A fault in the bytes that the bucket has of a partial, in words; a damaged file at hand is replaced."""

@@ -80,7 +80,9 @@ class CachedStore(Store):
         self, name: str, writes: Sequence[PartialWrite], sorted_by: str | None = None
     ) -> None:
         """Write them to the cache; the version that names them uploads them."""
-        self._writable(name).folder.partial_store.write(writes, sorted_by)
+        cache = self._writable(name)
+        cache.folder.partial_store.write(writes, sorted_by)
+        cache.written.update(write.partial.hash for write in writes)
 
     def partials(self, name: str) -> set[str]:
         """Hashes of the partials in the cache, and of the served version's."""

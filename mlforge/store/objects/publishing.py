@@ -101,18 +101,19 @@ class Publisher:
         document: Mapping[str, Any],
         beside: Sequence[Callable[[], object]],
     ) -> None:
-        """Write all that the manifest names and the served version does not, at once."""
+        """Write at once all that the manifest names and the served version does not, and what was made anew.
+
+        The latter even where the served version names it: it may be what is missing or damaged in the bucket.
+        """
         latest = tx.snapshot.latest
-        stored = {part.hash for part in latest.parts} if latest else set()
-        known = (
-            [p.hash for p in latest.partials if p.hash not in self._cache.lost] if latest else ()
-        )
-        partials = _added((p.hash for p in manifest.partials), known)
-        files = {
-            keys.part(self._name, hash_): path
-            for hash_, path in tx.fresh.items()
-            if hash_ not in stored
-        }
+        known = {partial.hash for partial in latest.partials} if latest else set()
+        anew = known & self._cache.written
+        if anew:
+            anew &= (
+                self._cache.folder.partial_store.hashes()
+            )  # the cache may have been deleted since
+        partials = _added((p.hash for p in manifest.partials), known - anew)
+        files = {keys.part(self._name, hash_): path for hash_, path in tx.fresh.items()}
         served = self._cache.path / str(latest.version) / ".meta.json" if latest else None
         before = named(io.read_json(served) or {}) if served else set()
         for hash_ in named(document) - before:
@@ -127,7 +128,7 @@ class Publisher:
                 if not self._is_stored(key)
             ]
             together([*uploads, *beside])
-        self._cache.lost.difference_update(partials)
+        self._cache.written.clear()
 
     def _is_stored(self, key: str) -> bool:
         """Whether the bucket was seen to have an object, and nothing has been deleted there since."""
