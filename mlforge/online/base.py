@@ -171,8 +171,12 @@ class OnlineStore(OnlineReads):
         """
 
     def evidence(self) -> Evidence | None:
-        """The server's run id and its count of evicted keys, as evidence of lost rows; None if it does not report them."""
+        """The server's run and its count of evicted keys, as evidence of lost rows; None if it does not report them."""
         return None
+
+    def evidence_to_note(self) -> Evidence | None:
+        """As `evidence`, for books: all that may cost rows from now on shows in later evidence, as far as the server lets it."""
+        return self.evidence()
 
     async def evidence_async(self) -> Evidence | None:
         """As `evidence`, without blocking an event loop; by default it is asked in a thread."""

@@ -74,21 +74,42 @@ class Owner:
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """Which run of which server holds the rows, and how many keys it has evicted until then."""
+    """Which run of which server holds the rows, and how many keys it has evicted until then.
+
+    history: names the course of the server's data, another after each failover, also after one back to the same
+        run. mark: a name that the server forgets with its counts. Both are empty where nobody tells.
+    is_replica: whether a replica tells this, which has counts and a mark of its own.
+    """
 
     server: str
     evicted: int
+    history: str = ""
+    mark: str = ""
+    is_replica: bool = False
 
-    def excluded(self, now: Evidence) -> bool:
-        """Whether the server evicted no key between this evidence and `now`, by its own count.
+    def loss_by(self, now: Evidence) -> str | None:
+        """The loss of rows that there may have been since this evidence, as a sentence; None where nothing can have cost any.
 
-        A restarted server starts counting at 0.
+        Of a replica only its own evictions count: those of its primary are found by whoever counts the rows.
         """
         if self == INCOMPLETE:
-            return False
-        return now.evicted == (self.evicted if now.server == self.server else 0)
+            return "somebody has deleted some"
+        if self.history and self.history != now.history:
+            return _RESTARTED
+        if now.is_replica:
+            return _EVICTED if now.evicted else None
+        if self.server != now.server:
+            return _RESTARTED
+        if self.evicted != now.evicted:
+            return _EVICTED
+        return _RESET if self.mark and self.mark != now.mark else None
 
 
+_EVICTED = "the server has evicted keys since they were counted"
+_RESTARTED = "the server has restarted or failed over since they were counted"
+_RESET = (
+    "the server's count of evicted keys was set back since they were counted (CONFIG RESETSTAT)"
+)
 INCOMPLETE = Evidence("", -1)
 """Rows are known to be missing."""
 

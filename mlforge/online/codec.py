@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from mlforge.core.expression.columns import LANGUAGE, Derived
@@ -77,6 +78,7 @@ def to_fields(target: Target, books: OnlineBooks, ttl: int | None) -> dict[str, 
         "empty": _json(dict(books.empty)),
         "pending": "[]",
         "losses": evidence_text(books.evidence),
+        **_history_field(books.evidence),
         "derive": _derive_text(books),
         "meaning": f"{target.version} {books.meaning}" if books.meaning else "",
         **({"defaults": _json(dict(books.defaults))} if books.defaults else {}),
@@ -92,6 +94,13 @@ def ttl_text(ttl: int | None) -> str:
 def evidence_text(evidence: Evidence | None) -> str:
     """The evidence as readable text; empty where the server reports none."""
     return "" if evidence is None else f"{evidence.evicted} {evidence.server}"
+
+
+def _history_field(evidence: Evidence | None) -> dict[str, str]:
+    """The history and the mark, and the evidence that they belong to: a release before writes that without them."""
+    if evidence is None or not evidence.history:
+        return {}
+    return {"history": f"{evidence.history} {evidence.mark} {evidence_text(evidence)}"}
 
 
 def from_fields(
@@ -178,7 +187,7 @@ def _parsed(fields: Mapping[str, str], layout: str) -> OnlineBooks:
         keys=keys,
         columns=columns,
         empty=_empty(fields["empty"], columns),
-        evidence=_evidence(fields.get("losses", "")),
+        evidence=_evidence(fields.get("losses", ""), fields.get("history", "")),
         ttl=_ttl(fields.get("ttl", "")),
         owner=owner,
         **_derive(fields.get("derive", "")),
@@ -244,9 +253,14 @@ def _empty(text: str, columns: Schema) -> Mapping[str, Any]:
     return row
 
 
-def _evidence(text: str) -> Evidence | None:
+def _evidence(text: str, history_text: str) -> Evidence | None:
+    if not text:
+        return None
     evicted, _, server = text.partition(" ")
-    return Evidence(server, int(evicted)) if text else None
+    evidence = Evidence(server, int(evicted))
+    history, _, rest = history_text.partition(" ")
+    mark, _, of = rest.partition(" ")
+    return replace(evidence, history=history, mark=mark) if of == text else evidence
 
 
 def _ttl(text: str) -> int | None:

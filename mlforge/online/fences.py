@@ -17,7 +17,7 @@ from mlforge.online.codec import FORMAT, owner_text, target_text, to_fields
 
 Fields: TypeAlias = Mapping[str, str]
 _FENCE = re.compile(r"(\d+) (-?\d+)")
-_OPTIONAL = ("defaults", "formerly")
+_OPTIONAL = ("defaults", "formerly", "history")
 """Fields that only some books have."""
 
 

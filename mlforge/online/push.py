@@ -195,7 +195,7 @@ class _Push:
         is_there = books is not None and books.is_at(target, self.online.layout)
         if books is not None and is_there and not claim.takes_from:
             return self._renewed(books)
-        evidence = self.online.evidence()
+        evidence = self.online.evidence_to_note()
         books = self.online.begin(name, target, claim)
         reach("push.begun")
         try:
@@ -248,7 +248,7 @@ class _Push:
 
     def _renewed(self, books: OnlineBooks) -> PushResult:
         """Nothing moved: keep rows alive, and write them anew if some were lost."""
-        name, evidence, begun = self.manifest.name, self.online.evidence(), clock.now()
+        name, evidence, begun = self.manifest.name, self.online.evidence_to_note(), clock.now()
         told = replace(
             books, meaning=self._meaning, defaults=self._defaults, formerly=self._formerly
         )

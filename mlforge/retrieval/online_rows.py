@@ -68,7 +68,7 @@ def fetched_rows(
 def check_missing(
     rows: Iterable[tuple[str, OnlineBooks, Sequence[object]]], store: OnlineStore
 ) -> Steps[None]:
-    """A missing row means empty windows, unless the server dropped it or a push with other columns has.
+    """A missing row means empty windows, unless the server may have dropped it or a push with other columns has.
 
     rows: each feature's name, its books and its rows. The store's evidence is asked for once, after the rows were
     read, and only where it matters. Raises NotServed.
@@ -83,11 +83,12 @@ def check_missing(
         if not evidence:
             evidence.append((yield Question(store.evidence, store.evidence_async)))
         [now] = evidence
-        if now is not None and not books.evidence.excluded(now):
+        loss = None if now is None else books.evidence.loss_by(now)
+        if loss is not None:
             raise NotServed(
-                f"{name}: rows are missing online, and not for want of events: the server has evicted keys or "
-                "somebody has deleted some; the worker, or 'mlforge build --online', writes them anew. Raise the "
-                "server's maxmemory if it evicts"
+                f"{name}: rows are missing online, and perhaps not for want of events: {loss}; the worker, or "
+                "'mlforge build --online', counts them and writes anew what is lost. Raise the server's maxmemory "
+                "if it evicts"
             )
 
 

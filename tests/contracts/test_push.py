@@ -464,7 +464,8 @@ def test_evidence_that_no_count_has_covered_is_not_acknowledged(
 ) -> None:
     store = RedisStore.from_url(redis_url)
     seen = Evidence("this-run", 0)
-    monkeypatch.setattr(RedisStore, "evidence", lambda self: seen)
+    for name in ("evidence", "evidence_to_note"):
+        monkeypatch.setattr(RedisStore, name, lambda self: seen)
     monkeypatch.setattr(pushing, "_run", lambda evidence: None)
     defs = project.definitions(project.define(online_clock=online_clock), online_store=store)
     start = at(6.5)

@@ -93,6 +93,26 @@ def test_a_master_without_a_replica_that_dies_is_told_of_and_filled_again_when_i
     store.close()
 
 
+def test_counts_of_one_node_that_were_set_back_hide_no_eviction(
+    mortal_cluster: Cluster, project: Project
+) -> None:
+    """The row goes by hand: the node's count says as little of it as that of an eviction before."""
+    store = RedisStore.from_url(mortal_cluster.url)
+    defs = pushed(project, store)
+    [user] = users_on(mortal_cluster, 1)
+    assert sums(store, range(user, user + 1)) == [float(user)]
+    assert sums(store, range(777, 778)) == [None]
+    mortal_cluster.ask(1, "DEL", row_key(user))
+    mortal_cluster.ask(1, "CONFIG", "RESETSTAT")
+    for missing in (user, 777):
+        with pytest.raises(NotServed, match="set back"):
+            sums(store, range(missing, missing + 1))
+    assert defs.push("spend").full
+    assert sums(store, range(200)) == [float(user) for user in range(200)]
+    assert sums(store, range(777, 778)) == [None]
+    store.close()
+
+
 def cut_off(cluster: Cluster, replica: int, master: int) -> None:
     """The replica hears of nothing from here on: a wrong password ends its link, and bars another."""
     with cluster.client(replica) as client:

@@ -13,6 +13,7 @@ from mlforge.errors import DefinitionError, MissingExtra, OnlineError, OnlineUna
 from mlforge.online.addresses import single_urls
 from mlforge.online.books import Evidence
 from mlforge.online.redis import resp
+from mlforge.online.redis.evidence import INFO, REPLIES, evidence_of, facts_of, lacks_mark, marking
 from mlforge.online.redis.server_errors import meant
 
 try:
@@ -28,7 +29,6 @@ from mlforge.online.redis.async_connections import AsyncConnections
 _TIMEOUT_S = 5.0
 _RETRIES = 2
 _IN_FLIGHT = 16
-INFO = resp.command("INFO", "server") + resp.command("INFO", "stats")
 
 
 class Server:
@@ -77,23 +77,37 @@ class Server:
         with self.asking() as client:
             return bool(client.ping())
 
-    def evidence(self) -> Evidence | None:
-        """The server's run id and count of evicted keys; None if it does not report them."""
+    def evidence(self, mark: bool = False) -> Evidence | None:
+        """The server's run and history, and its count of evicted keys; None if it does not report them.
+
+        mark: leave a mark on a server without one, so that it shows when its counts are set back.
+        """
         try:
-            return _evidence(self.ask(INFO, 2))
+            facts = self.facts(mark)
         except OnlineUnavailable:
             raise
         except OnlineError:  # a user without the right to ask
             return None
+        return evidence_of([facts])
 
     async def evidence_async(self) -> Evidence | None:
         """As `evidence`, on the connection of the running event loop."""
         try:
-            return _evidence(await self.ask_async(INFO, 2))
+            replies = await self.ask_async(INFO, REPLIES)
         except OnlineUnavailable:
             raise
         except OnlineError:
             return None
+        return evidence_of([facts_of(replies)])
+
+    def facts(self, mark: bool = False) -> dict[str, str]:
+        """Facts that the server tells of itself; mark: as in `evidence`."""
+        facts = facts_of(self.ask(INFO, REPLIES))
+        if not mark or not lacks_mark(facts):
+            return facts
+        with self.asking():
+            self.exchange(marking(), 1)  # answered with the error that is the mark, or a refusal
+        return facts_of(self.ask(INFO, REPLIES))
 
     def ask(self, commands: bytes, replies: int, raw: bool = False) -> list[Any]:
         """The replies to packed commands, all sent at once; sent again if the connection breaks.
@@ -258,19 +272,6 @@ def hash_of(kind: type[Any], options: Mapping[str, Any]) -> str:
     plain = {k: v for k, v in options.items() if isinstance(v, (str, int, float, bool))}
     described = json.dumps([kind.__qualname__, plain], sort_keys=True)
     return hashlib.sha256(described.encode()).hexdigest()
-
-
-def facts_of(replies: Sequence[str]) -> dict[str, str]:
-    """The fields in the texts of INFO."""
-    lines = (line.partition(":") for reply in replies for line in reply.splitlines())
-    return {name: value for name, _, value in lines}
-
-
-def _evidence(replies: Sequence[str]) -> Evidence | None:
-    """The run id and the count of evicted keys in the texts of INFO; None where they lack them."""
-    facts = facts_of(replies)
-    run, evicted = facts.get("run_id"), facts.get("evicted_keys")
-    return None if run is None or evicted is None else Evidence(run, int(evicted))
 
 
 def _answers(connection: Any, commands: bytes, replies: int, raw: bool) -> list[Any]:

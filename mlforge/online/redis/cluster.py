@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from threading import Lock
-from typing import Any
+from typing import Any, TypeVar
 
 import redis
 from redis.cluster import ClusterNode, RedisCluster
@@ -19,10 +19,8 @@ from mlforge.online.addresses import single_urls
 from mlforge.online.books import Evidence
 from mlforge.online.redis import resp, scripts
 from mlforge.online.redis.client import (
-    INFO,
     Server,
     connection_options,
-    facts_of,
     hash_of,
     place_of,
     read_answers,
@@ -36,11 +34,12 @@ from mlforge.online.redis.cluster_rounds import (
     is_moving,
     slot_of,
 )
+from mlforge.online.redis.evidence import evidence_of, is_replica
 
+T = TypeVar("T")
 _STREAMED_AT_ONCE = 96
 _SCANS = 20
 _SCAN_PAUSE_S = 0.25
-_ROLE = resp.command("INFO", "replication")
 
 
 class ClusterServer(Server):
@@ -75,7 +74,7 @@ class ClusterServer(Server):
 
     def ping(self) -> bool:
         """True if every node that has slots answers; OnlineUnavailable if not."""
-        self._of_each_master(resp.command("PING"), 1)
+        self._of_each_master(Server.ping)
         return True
 
     def close(self) -> None:
@@ -89,14 +88,17 @@ class ClusterServer(Server):
         for node in tuple(self._nodes.values()):
             await node.aclose()
 
-    def evidence(self) -> Evidence | None:
-        """The run ids of all nodes that have slots, and the count of keys that they have evicted; None if they do not report them."""
+    def evidence(self, mark: bool = False) -> Evidence | None:
+        """The runs and histories of all nodes that have slots, and the count of keys that they have evicted; None if they do not report them.
+
+        mark: leave a mark on each node without one, so that it shows when its counts are set back.
+        """
         try:
-            facts = self._facts()
-            if _has_replica(facts):  # which was a master when slots were last looked up
+            facts = self._facts(mark)
+            if any(map(is_replica, facts)):  # which was a master when slots were last looked up
                 self._refresh()
-                facts = self._facts()
-            return _together(facts)
+                facts = self._facts(mark)
+            return evidence_of(facts)
         except OnlineUnavailable:
             raise
         except OnlineError:  # a user without the right to ask
@@ -245,14 +247,14 @@ class ClusterServer(Server):
             if cursor == "0":
                 return
 
-    def _facts(self) -> list[dict[str, str]]:
-        return [facts_of(replies) for replies in self._of_each_master(INFO + _ROLE, 3)]
+    def _facts(self, mark: bool) -> list[dict[str, str]]:
+        return self._of_each_master(lambda node: node.facts(mark))
 
-    def _of_each_master(self, commands: bytes, replies: int) -> list[list[Any]]:
-        """The replies of each node that has slots."""
+    def _of_each_master(self, ask: Callable[[Server], T]) -> list[T]:
+        """The answers of each node that has slots."""
         for is_last in (False, True):
             try:
-                return [self._node(address).ask(commands, replies) for address in self._masters()]
+                return [ask(self._node(address)) for address in self._masters()]
             except OnlineUnavailable:
                 if is_last:
                     raise
@@ -364,19 +366,6 @@ def _received(pool: Any, connection: Any, parcel: Parcel, raw: bool) -> list[Any
 def _give_up(pool: Any, connection: Any) -> None:
     connection.disconnect()  # replies may be under way
     pool.release(connection)
-
-
-def _has_replica(facts: Sequence[Mapping[str, str]]) -> bool:
-    return any(fact.get("role") == "slave" for fact in facts)
-
-
-def _together(facts: Sequence[Mapping[str, str]]) -> Evidence | None:
-    """The evidence of several nodes; None where one of them does not report its own."""
-    runs = sorted(fact.get("run_id", "") for fact in facts)
-    evicted = [fact.get("evicted_keys") for fact in facts]
-    if not all(runs) or None in evicted:
-        return None
-    return Evidence(" ".join(runs), sum(int(count or 0) for count in evicted))
 
 
 def _address(node: Any) -> Address:

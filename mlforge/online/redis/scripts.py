@@ -148,7 +148,7 @@ if ARGV[3] ~= '' then
   if run and not string.find(ARGV[3], run, 1, true) then return redis.error_reply('{MOVED} ' .. run) end
 end
 for i = 4, #ARGV, 2 do  -- whole books are written: what only books with some have goes first
-  if ARGV[i] == 'pending' then call('HDEL', KEYS[1], 'defaults', 'formerly') end
+  if ARGV[i] == 'pending' then call('HDEL', KEYS[1], 'defaults', 'formerly', 'history') end
 end
 call('HSET', KEYS[1], unpack(ARGV, 4))
 if ARGV[2] == '' then call('PERSIST', KEYS[1])

@@ -224,8 +224,12 @@ class RedisStore(OnlineStore):
         self._record(feature, target, fields, self._books_life(books.renewed_at), server)
 
     def evidence(self) -> Evidence | None:
-        """The server's run id and count of evicted keys; None if it does not report them, or may not."""
+        """The server's run and history, and its count of evicted keys; None if it does not report them, or may not."""
         return self._server.evidence()
+
+    def evidence_to_note(self) -> Evidence | None:
+        """As `evidence`, of a server that has a mark which CONFIG RESETSTAT takes away."""
+        return self._server.evidence(mark=True)
 
     async def evidence_async(self) -> Evidence | None:
         """As `evidence`, on the connection of the running event loop."""
