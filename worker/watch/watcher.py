@@ -25,7 +25,9 @@ from worker.watch.file_tracker import Change, FileTracker
 from worker.watch.polls import Polls
 from worker.watch.roots import Roots
 
-STEP_MS, DEBOUNCE_MS, TICK_MS = 3, 50, 200
+STEP_MS, DEBOUNCE_MS, TICK_MS = 5, 50, 200
+"""The watch wakes once a step, whether anything happened or not: at 3 ms that is most of what a watcher at rest takes, at 5 ms
+a drop is noticed a millisecond later."""
 SCAN_EVERY_S = 5.0
 POLL_MS = 300
 ANEW_AFTER_S = 2.0
