@@ -10,18 +10,11 @@ import duckdb
 import polars as pl
 
 from benchmarks import checksums
-from benchmarks.harness import (
-    SECONDS,
-    Bench,
-    Measure,
-    Row,
-    Target,
-    by_turns,
-    check_same,
-    median_of,
-    ratios,
-)
-from benchmarks.project import ALL, NAME, Project, columns
+from benchmarks.harness import MEGABYTES, Bench, Measure, Row, Target, check, check_same, ratios
+from benchmarks.memory import LIMIT
+from benchmarks.project import ALL, NAME, Place, Project, Stores, columns
+from benchmarks.sides import Ran, apart, told
+from mlforge.engines import engine_named
 
 _ENGINES = ("polars", "duckdb")
 _ROW_GROUP = 131_072
@@ -95,41 +88,58 @@ def against_by_hand(
     by_hand: Mapping[str, ByHand],
     target: Target | None,
 ) -> list[Row]:
-    """Full builds of a project on each engine, against scripts that write the same table."""
+    """Full builds of a project on each engine, against scripts that write the same table; each in a process of its own."""
     out = bench.new_folder("by-hand")
-    built = {engine: [project.stores(engine) for _ in range(bench.repeat)] for engine in _ENGINES}
-    waiting = {engine: iter(stores) for engine, stores in built.items()}
-
-    def build(engine: str) -> None:
-        next(waiting[engine]).definitions.refresh(NAME, full=True)
-
     targets = {engine: out / f"{engine}.parquet" for engine in _ENGINES}
-    times = by_turns(
-        bench.repeat,
-        *(partial(build, engine) for engine in _ENGINES),
-        *(partial(by_hand[engine], project.source, targets[engine]) for engine in _ENGINES),
-    )
-    expected = checksums.of_table(built["polars"][-1].data)
+    last: dict[str, Stores] = {}
+    ours: dict[str, list[Ran]] = {engine: [] for engine in _ENGINES}
+    references: dict[str, list[Ran]] = {engine: [] for engine in _ENGINES}
+    for _ in range(bench.repeat):
+        for engine in _ENGINES:
+            last[engine] = project.stores(engine)
+            ours[engine].append(apart(build_of, project.place(last[engine], engine)))
+            check(not ours[engine][-1].has_ended, f"build on {engine} was {told(ours[engine])}")
+        for engine in _ENGINES:
+            references[engine].append(
+                apart(partial, by_hand[engine], project.source, targets[engine])
+            )
+    expected = checksums.of_table(last["polars"].data)
     for engine in _ENGINES:
-        check_same(checksums.of_table(built[engine][-1].data), expected, f"build on {engine}")
-        check_same(checksums.of_table(targets[engine]), expected, f"{engine} by hand")
-    ours, references = times[:2], times[2:]
-    best = [min(pair) for pair in zip(*references, strict=True)]
-    told = ", ".join(
-        f"{engine} {median_of(own, SECONDS)}"
-        for engine, own in zip(_ENGINES, references, strict=True)
-    )
+        check_same(checksums.of_table(last[engine].data), expected, f"build on {engine}")
+        if not references[engine][-1].has_ended:
+            check_same(checksums.of_table(targets[engine]), expected, f"{engine} by hand")
+    pairs = zip(*references.values(), strict=True)
+    best = [min(run.seconds for run in pair) for pair in pairs]
+    reference = ", ".join(f"{engine} {told(runs)}" for engine, runs in references.items())
     return [
-        Row(
-            number,
-            f"{what} on {engine}",
-            median_of(own, SECONDS),
-            f"the better by hand: {told}",
-            ratios(own, best),
-            target,
+        row
+        for engine, runs in ours.items()
+        for row in (
+            Row(
+                number,
+                f"{what} on {engine}",
+                told(runs),
+                f"the better by hand: {reference}",
+                ratios([run.seconds for run in runs], best),
+                target,
+            ),
+            Row(
+                number,
+                f"{what} on {engine}: peak memory",
+                "",
+                "above the imports",
+                [run.peak for run in runs],
+                Target(LIMIT, MEGABYTES),
+            ),
         )
-        for engine, own in zip(_ENGINES, ours, strict=True)
     ]
+
+
+def build_of(place: Place) -> Callable[[], object]:
+    """A full build into the stores of a place."""
+    engine_named(place.engine)
+    definitions = place.stores().definitions
+    return partial(definitions.refresh, NAME, full=True)
 
 
 def _run(bench: Bench) -> list[Row]:

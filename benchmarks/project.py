@@ -83,12 +83,32 @@ class Stores:
 
 
 @dataclass(frozen=True)
+class Place:
+    """Where stores of a project are, and what it computes: all that another process needs to open them."""
+
+    root: Path
+    path: Path
+    url: str
+    prefix: str
+    aggregations: tuple[str, ...]
+    interval: str | None
+    engine: str
+
+    def stores(self) -> Stores:
+        """The stores."""
+        what = spend(self.aggregations, self.interval)
+        return stores_at(self.root, self.path, self.url, self.prefix, what, self.engine)
+
+
+@dataclass(frozen=True)
 class Project:
     """A source, and the feature over it; each call of `stores` gives it fresh ones."""
 
     bench: Bench
     folder: Path
     feature: Feature
+    aggregations: tuple[str, ...] = BASIC
+    interval: str | None = None
 
     @classmethod
     def over(
@@ -103,7 +123,8 @@ class Project:
         (folder / "events").mkdir()
         for file in files:
             os.link(file, folder / "events" / file.name)
-        return cls(bench, folder, spend(aggregations, interval))
+        what = spend(aggregations, interval)
+        return cls(bench, folder, what, tuple(aggregations), interval)
 
     @property
     def source(self) -> Path:
@@ -115,6 +136,18 @@ class Project:
         path = self.bench.new_folder("store")
         return stores_at(
             self.folder, path, self.bench.url, path.name, self.feature, engine or self.bench.engine
+        )
+
+    def place(self, stores: Stores, engine: str) -> Place:
+        """Where stores of the project are, to be opened with an engine."""
+        return Place(
+            self.folder,
+            stores.path,
+            self.bench.url,
+            stores.prefix,
+            self.aggregations,
+            self.interval,
+            engine,
         )
 
 
