@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Callable, Collection, Mapping
 from types import FunctionType
 from typing import Any
@@ -12,6 +11,7 @@ from polars.io.plugins import register_io_source
 
 from mlforge.features import native_reads, purity
 from mlforge.features.ast_form import nested
+from mlforge.features.by_function import ByFunction
 from mlforge.features.references import reachable
 
 _SCANS = ("Scan", "PythonScan")
@@ -19,14 +19,10 @@ _READERS = frozenset(
     {"open", *(name for name in dir(pl) if name.startswith(("read_", "scan_")))}
 ) - {"read_excel"}  # fmt: skip
 
-# By function: the hash of its code, and how that reads files; empty where it does not.
-_in_code: weakref.WeakKeyDictionary[Callable[..., object], tuple[str, str]] = (
-    weakref.WeakKeyDictionary()
-)
+# How a function's code reads files; empty where it does not.
+_in_code: ByFunction[str] = ByFunction()
 # A function that caches what it has read shows its reading at its first call only.
-_verdicts: weakref.WeakKeyDictionary[Callable[..., object], tuple[str, str]] = (
-    weakref.WeakKeyDictionary()
-)
+_verdicts: ByFunction[str] = ByFunction()
 
 
 def files_in_code(function: Callable[..., object], code_hash: str = "") -> str | None:
@@ -35,10 +31,10 @@ def files_in_code(function: Callable[..., object], code_hash: str = "") -> str |
     Branches that only certain rows lead into are seen, too. code_hash: the function's; the answer is remembered
     as long as it stays the same.
     """
-    code, way = _in_code.get(function, (None, ""))
-    if code is None or code != code_hash or not code_hash:
+    way = _in_code.get(function, code_hash) if code_hash else None
+    if way is None:
         way = _of_code(function) or ""
-        _in_code[function] = code_hash, way
+        _in_code.remember(function, code_hash, way)
     return way or None
 
 
@@ -53,12 +49,11 @@ def files_read(
     Its code is looked at, and it is called with empty frames, lazy and eager, of the rows' and the tables' schemas.
     code_hash: the function's; the verdict is remembered as long as it stays the same. Raises nothing but MemoryError.
     """
-    code, verdict = _verdicts.get(function, ("", ""))
-    if verdict and code == code_hash:
+    if verdict := _verdicts.get(function, code_hash):
         return verdict
     reads = files_in_code(function, code_hash) or _of_calls(function, schema, tables)
     if reads:
-        _verdicts[function] = code_hash, reads
+        _verdicts.remember(function, code_hash, reads)
     return reads
 
 
