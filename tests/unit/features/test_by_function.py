@@ -95,4 +95,4 @@ def test_any_callable_is_built_and_drops_are_taken_in(
     assert definitions.build()["spend"].version == "1.0.1"
     assert definitions.store.read("spend")["amount"].to_list() == [2.0, 6.0]
     other = project.definitions(project.define(function(3.0), name="spend", metrics=[]))
-    assert other.build()["spend"].version == "2.0.0"
+    assert other.build()["spend"].version == "1.1.0"
