@@ -38,6 +38,10 @@ _TRIGGERS = {
 _REASONS = {"unchanged": "nothing changed", "first_build": "the first version"}
 _PLAIN = ("data_refresh",)
 """Reasons that the rest of the sentence tells."""
+_LAG = ("version ", "its ", "rows are ", "a push ", "the server ", "the time to live ")
+"""How the reasons begin for which rows online were out of date before a refresh: they hold no more."""
+_PAST = {"is": "was", "are": "were", "lie": "lay", "cannot": "could not", "may": "might"}
+_PRESENT = re.compile(rf"\b({'|'.join(_PAST)})\b")
 _VERSION = re.compile(r" \d+\.\d+\.\d+$")
 _TOLD = 2
 """How many files that were set aside a line tells of."""
@@ -149,19 +153,17 @@ def _refreshed(
     title = (
         f"{version}, {'a' if bump != 'initial' else 'an'} {bump} version" if bump else str(version)
     )
-    sentence = _did(details, feature)
+    did = _did(details, feature)
     quarantined = details["quarantined"]
     tone = WARNING if quarantined else GOOD if details["changed"] else QUIET
     life, steps = _life(details)
-    return tone, title, sentence, life, steps
+    return tone, title, did, life, steps
 
 
 def _did(details: Mapping[str, Any], feature: str) -> str:
     """A sentence of what a refresh did, and one for each file that it set aside."""
     trigger, reason = str(details["trigger"] or ""), str(details["reason"])
-    what = _TRIGGERS.get(trigger, trigger)
-    if _VERSION.search(what):
-        what += " was published"
+    what = _why(trigger)
     done = [] if reason in _PLAIN else [_REASONS.get(reason, reason.replace("_", " "))]
     if details["changed"]:
         done.append(f"{plural(details['rows_recomputed'], 'row')} recomputed")
@@ -177,6 +179,14 @@ def _did(details: Mapping[str, Any], feature: str) -> str:
     if len(quarantined) > _TOLD:
         aside.append(f"So are {plural(len(quarantined) - _TOLD, 'more file', 'more files')}.")
     return " ".join([f"{told}.", *aside])
+
+
+def _why(trigger: str) -> str:
+    """The reason that a refresh was asked for, as the beginning of a sentence."""
+    what = _TRIGGERS.get(trigger, trigger)
+    if what.startswith(_LAG):
+        return sentence(_PRESENT.sub(lambda verb: _PAST[verb[0]], what)).removesuffix(".")
+    return f"{what} was published" if _VERSION.search(what) else what
 
 
 def _life(details: Mapping[str, Any]) -> tuple[str, tuple[Step, ...]]:

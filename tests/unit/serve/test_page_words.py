@@ -216,6 +216,16 @@ def test_a_graph_is_drawn_from_left_to_right_without_boxes_upon_each_other() -> 
         ("first look into the source", "The workers looked into the source for the first time"),
         ("start", "The workers started"),
         ("a.parquet came", "a.parquet came"),
+        ("version 1.0.0 is not online", "Version 1.0.0 was not online"),
+        (
+            "rows are as of 2026-11-27T23:00:00.000000Z, due as of 2026-11-28T00:00:00.000000Z",
+            "Rows were as of 2026-11-27 23:00:00 UTC, due as of 2026-11-28 00:00:00 UTC",
+        ),
+        (
+            "the server may have lost rows of it: they are counted",
+            "The server might have lost rows of it: they were counted",
+        ),
+        ("a push was not finished", "A push was not finished"),
     ],
 )
 def test_what_made_a_refresh_is_told_in_words(trigger: str, told: str) -> None:
