@@ -4,18 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from mlforge.definitions.namesakes import check_meant
 from mlforge.errors import DefinitionError
 from mlforge.features.feature import Feature
 
 
 def check_chains(features: Mapping[str, Feature]) -> None:
-    """Refuse a feature that reads one that is not defined, and features that read each other in a circle."""
+    """Refuse a feature that reads one that is not defined, and features that read each other in a circle.
+
+    Also one that reads another feature than the defined one of that name.
+    """
     for name, feature in features.items():
         if feature.upstream is not None and feature.upstream not in features:
             raise DefinitionError(
                 f"Definitions: {name} reads the feature {feature.upstream!r}, which is not among the features; "
                 "add it to features=[...], or give another source="
             )
+        check_meant(name, filter(None, [feature.made_of]), features)
     for name in features:
         above = [name]
         while (upstream := features[above[-1]].upstream) is not None:

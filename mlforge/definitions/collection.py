@@ -11,6 +11,7 @@ from types import ModuleType
 
 from mlforge.core.arguments import listed, shown, texts
 from mlforge.core.manifest import config_of
+from mlforge.definitions.namesakes import check_none_lost
 from mlforge.definitions.settings import Settings
 from mlforge.errors import DefinitionError, did_you_mean
 from mlforge.features.feature import Feature
@@ -22,16 +23,21 @@ from mlforge.services.service import Service
 def features_by_name(entries: object) -> dict[str, Feature]:
     """The features of a list of features and modules, by name.
 
-    Raises DefinitionError for any other item of the list, and for two features of one name, case aside.
+    Raises DefinitionError for any other item of the list, for two features of one name, case aside, and for a feature of a module
+    that a later one of the same function name has replaced.
     """
     works = "write features=[user_spend], decorated with @feature(...), or a module that holds some"
     features: dict[str, Feature] = {}
-    for entry in listed(entries, "Definitions: features", works):
+    known = listed(entries, "Definitions: features", works)
+    modules = [entry for entry in known if isinstance(entry, ModuleType)]
+    for entry in known:
         for feature in _features_in(entry, works):
             if features.setdefault(feature.name, feature) is not feature:
                 raise DefinitionError(
                     f"Definitions: two features are named {feature.name!r}; give one of them name="
                 )
+    for module in modules:
+        check_none_lost(module, features.values())
     folded: dict[str, str] = {}
     for name in features:
         other = folded.setdefault(name.casefold(), name)

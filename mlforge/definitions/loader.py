@@ -14,6 +14,7 @@ from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import CodeType, ModuleType
 
+from mlforge.definitions.namesakes import check_none_lost
 from mlforge.definitions.placing import placed
 from mlforge.definitions.profiles import profile_in
 from mlforge.definitions.registry import Definitions
@@ -99,7 +100,9 @@ def _written(target: str | None, here: Path) -> tuple[Definitions, Path]:
     """The definitions as their file makes them, and its folder."""
     parsed = Target.parse(target, here.absolute())
     module, file = _import(parsed, here.absolute())
-    return _pick(module, parsed), file.parent
+    definitions = _pick(module, parsed)
+    check_none_lost(module, definitions.features.values())
+    return definitions, file.parent
 
 
 def _located(definitions: Definitions, folder: Path, target: str | None, here: Path) -> Definitions:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from mlforge.core.arguments import instances
 from mlforge.core.keeper import ALONE, Keeper
 from mlforge.core.logs import get_logger
+from mlforge.definitions.namesakes import check_meant
 from mlforge.errors import (
     DefinitionError,
     FeatureNotFound,
@@ -41,6 +42,7 @@ def services_by_name(services: object, features: Mapping[str, Feature]) -> dict[
                     f"Definitions: the service {service.name} takes the feature {name!r}, which is not among the "
                     f"features; {did_you_mean(name, sorted(features))}"
                 )
+        check_meant(f"the service {service.name}", service.features, features)
         service.check(features)
         by_name[service.name] = service
     return by_name

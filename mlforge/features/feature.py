@@ -56,6 +56,8 @@ class Feature:
     """Values that take the place of null in answers, by column; nothing that is stored has them, and no hash."""
     sealed_after: Duration | None = None
     """How long the time of a folder of the source is over before it is not listed again; None for never."""
+    made_of: Feature | None = field(default=None, repr=False, compare=False)
+    """The feature that was given as the source; None where files are, or a feature's name."""
     leaves_closed_out: bool = False
     """Whether a metric without an offset leaves its `closed` to the default."""
 
@@ -208,6 +210,7 @@ def feature(
             sealed_after=None
             if sealed_after is None
             else Duration.parse(sealed_after, f"{own_name}: sealed_after"),
+            made_of=source if isinstance(source, Feature) else None,
             leaves_closed_out=any(one.closed is None and one.offset is None for one in metrics),
         )
 

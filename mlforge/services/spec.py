@@ -136,6 +136,11 @@ class ServiceSpec:
             raise DefinitionError(
                 f"{self.name}: with log= a column {SERVED_AT!r} holds the instants of answers; give the other another name"
             )
+        clash = next((name for name in own if name in self._keys(features)), None)
+        if clash is not None:
+            raise DefinitionError(
+                f"{self.name}: the column {clash!r} of the service has the name of a key; give it another name"
+            )
         names = [*(outputs or ()), *own]
         twice = [name for name in names if names.count(name) > 1]
         if twice:

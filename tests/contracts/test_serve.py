@@ -125,7 +125,7 @@ def test_a_kept_version_of_a_service_answers_beside_the_newest(
     ask = Caller(App(served))
     before = ask("POST", CHECKOUT, json=BODY).json()
     spend = served.features["spend"]
-    changed = [Service("checkout", [spend["amount__sum__7d"]]), Service("plain", features=[spend])]
+    changed = [Service("checkout", [spend["amount__sum__7d"]]), Service("plain", ["spend"])]
     project = Project(tmp_path / "other")
     project.store, project.root = served.store, served.root
     later = project.definitions(

@@ -124,7 +124,16 @@ def test_versions_are_served_side_by_side_while_their_columns_are_what_they_were
     assert two == [{"buyer_id": 1, f"buyer__{SUM}": 3.0, "twice": 6.0}]
     project.drop("b", rows((1, 4, 4.0)))
     wider = spend_of(project, "sum", "count", "mean", "max")
-    build(project, online, wider, second)
+    build(
+        project,
+        online,
+        wider,
+        Service(
+            "checkout",
+            [wider.as_("buyer", user_id="buyer_id")[SUM]],
+            derive={"twice": f"buyer__{SUM} * 2"},
+        ),
+    )
     assert answers(project, online, "checkout@1")[0] == {
         f"spend__{SUM}": 7.0,
         f"spend__{COUNT}": 3,

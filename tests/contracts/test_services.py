@@ -460,9 +460,9 @@ def test_what_no_service_can_mean_is_refused(served: Definitions, online: RedisS
         get_online_features(timed, USERS, online, request=[{"when": early}] * 3)
     with pytest.raises(RetrievalError, match="request= goes with a Service"):
         get_online_features(["raw"], USERS, online, request=[])
-    keyed = Service("s", [raw.as_("raw", user_id="price")], request={"price": pl.Int16})
-    with pytest.raises(RetrievalError, match="there is a key 'price'"):
-        get_online_features(keyed, [{"price": 1}], online, request=[{"price": 1}])
+    keyed = Service("s", ["raw"], request={"user_id": pl.Int16})
+    with pytest.raises(RetrievalError, match="there is a key 'user_id'"):
+        get_online_features(keyed, USERS[:1], online, request=[{"user_id": 1}])
     for message, spine in [
         ("the spine has no column 'price', which requests bring", spine_of(USERS)),
         ("the spine's column 'price' is String, the request's is Int16", spine_of(USERS, price=pl.lit("1"))),

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import importlib
+import sys
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 
 from mlforge import Definitions, Service, feature
 from mlforge.build.result import Options
+from mlforge.definitions.loader import load
 from mlforge.errors import DefinitionError, UnsupportedStore
 from mlforge.metrics import Rolling
 from mlforge.store import LocalStore
@@ -175,3 +179,90 @@ def test_columns_that_would_have_one_name_in_an_answer_are_refused(features: Any
 def test_names_that_only_look_alike_go_together() -> None:
     features = [_named("a", "b__x"), _named("a__b", "y"), _named("b", "a__x")]
     assert len(Definitions(LocalStore("/store"), features).features) == 3
+
+
+LOST = """
+import mlforge
+from mlforge import Definitions, feature as defined
+from mlforge.store import LocalStore
+
+@defined(name="first", keys=["user_id"], source="events/")
+def _(df):
+    return df
+
+@mlforge.feature(
+    name="second", keys=["user_id"], source="events/"
+)
+def _(df):
+    return df
+
+defs = Definitions(LocalStore("store"), [_])
+"""
+
+
+def test_a_feature_of_a_file_or_module_that_a_later_one_replaces_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    file = tmp_path / "namesakes_lost.py"
+    file.write_text(LOST)
+    told = r"namesakes_lost\.py:6: the feature that _\(\) makes is lost, as _\(\) is defined again in line 10"
+    with pytest.raises(DefinitionError, match=told):
+        load(str(file), here=tmp_path)
+    module = importlib.import_module("namesakes_lost")
+    with pytest.raises(DefinitionError, match=told):
+        Definitions(LocalStore(tmp_path / "store"), [module], root=tmp_path)
+    kept = LOST.replace("@mlforge", "earlier = _\n\n@mlforge")
+    file.write_text(kept.replace("[_]", "[earlier, _]"))
+    assert list(load(str(file), here=tmp_path).features) == ["first", "second"]
+    other = LOST.replace("@mlforge.feature(", "@(lambda **_: lambda function: function)(")
+    file.write_text(other.replace("[_]", "[]"))
+    assert not load(str(file), here=tmp_path).features
+
+
+def test_a_service_or_a_feature_that_means_another_feature_of_a_name_is_refused(
+    project: Project,
+) -> None:
+    spend, same = project.define(), project.define()
+    others = {
+        "metrics": project.define(metrics=[Rolling("7d", {"amount": "sum"})]),
+        "code": project.define(lambda df: df.head(1).select("user_id", "at", "amount")),
+    }
+
+    def defined(meant: Any, by: str) -> Definitions:
+        if by == "service":
+            return project.definitions(spend, services=[Service("checkout", [meant])])
+        peaks = feature(
+            keys=["user_id"],
+            source=meant,
+            timestamp="at",
+            metrics=[Rolling("7d", {"amount__sum__7d": "max"})],
+            name="peaks",
+        )(lambda df: df)
+        return project.definitions(spend, peaks)
+
+    for by in ("service", "feature"):
+        defined(spend, by)
+        defined(same, by)
+        for other in others.values():
+            with pytest.raises(DefinitionError, match="takes another feature 'spend' than the one"):
+                defined(other, by)
+    defined(same["amount__sum__7d"].as_("buyer"), "service")
+    defined("spend", "service")
+    defined((spend, "1.0.0"), "service")
+    with pytest.raises(DefinitionError, match="the service checkout takes another feature"):
+        defined(others["metrics"].as_("buyer"), "service")
+
+
+@pytest.mark.parametrize("own", [{"request": {"buyer": pl.Int64}}, {"derive": {"buyer": "1"}}])
+def test_a_column_of_a_service_with_the_name_of_a_key_is_refused(
+    project: Project, own: dict[str, Any]
+) -> None:
+    buyer = project.define().as_("buyer", user_id="buyer")
+    with pytest.raises(DefinitionError, match="'buyer' of the service has the name of a key"):
+        Service("checkout", [buyer], **own)
+    with pytest.raises(DefinitionError, match="'user_id' of the service has the name of a key"):
+        project.definitions(
+            project.define(),
+            services=[Service("checkout", ["spend"], request={"user_id": pl.Int64})],
+        )
