@@ -99,7 +99,7 @@ class Distribution:
                 start=part.times.start,
                 end=part.times.end,
                 part_rows=build.layout.part_rows,
-                releases=releases(),
+                releases=releases(build.engine),
             )
 
     def _results(

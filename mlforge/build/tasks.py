@@ -11,19 +11,20 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from importlib import import_module
 from typing import Any, NamedTuple, Self
-
-import polars as pl
 
 from mlforge.core.manifest import Part
 from mlforge.core.release import release
 from mlforge.core.values import TimeRange
+from mlforge.engines import Engine
 from mlforge.errors import TaskRefused
 
 
-def releases() -> dict[str, str]:
-    """The releases on which the bytes of a part depend, by library."""
-    return {"mlforge": release(), "polars": pl.__version__}
+def releases(engine: Engine) -> dict[str, str]:
+    """The releases on which the bytes of a part depend that this engine evaluated, by library."""
+    modules = {library: import_module(library) for library in engine.libraries}
+    return {"mlforge": release()} | {name: each.__version__ for name, each in modules.items()}
 
 
 class TaskFigures(NamedTuple):
@@ -80,13 +81,16 @@ class BuildTask:
             ) from error
 
     def check(self, definitions: str) -> None:
-        """Raise TaskRefused where this process has other definitions or other releases than the task."""
+        """Raise TaskRefused where this process has other definitions than the task."""
         if self.definitions != definitions:
             raise TaskRefused(
                 f"{self.feature}: the task is of the definitions {self.definitions[:12]}, this process has {definitions[:12]}; "
                 "deploy the same definitions to all machines, and restart their workers"
             )
-        for library, number in releases().items():
+
+    def check_releases(self, engine: Engine) -> None:
+        """Raise TaskRefused where this process has other releases than the task, of which this is the engine."""
+        for library, number in releases(engine).items():
             if (theirs := self.releases.get(library)) != number:
                 raise TaskRefused(
                     f"{self.feature}: the task is of {library} {theirs}, this process has {library} {number}; "

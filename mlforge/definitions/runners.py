@@ -51,6 +51,7 @@ def task_run(definitions: Definitions, task: str) -> str:
     work.check(definitions.hash)
     feature = definitions.feature(work.feature)
     engine = engine_named(work.engine, definitions.settings.memory_limit)
+    work.check_releases(engine)
     result = run_task(work, spec=feature.spec, engine=engine, store=definitions.store)
     return json.dumps(result.to_json())
 

@@ -73,9 +73,11 @@ class Engine(ABC):
     rows_a_point: from so many rows a point on, kernels look windows up at the points instead of
         rolling over all rows.
     memory_limit: the bytes that a kernel which can spill keeps in memory; no result depends on it.
+    libraries: the modules of libraries whose release may show in the bytes of a result.
     """
 
     name: ClassVar[str]
+    libraries: ClassVar[tuple[str, ...]] = ("polars",)
     gathered: ClassVar[int] = 2_000_000
     rows_a_point: ClassVar[int] = 4
 

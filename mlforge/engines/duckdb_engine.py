@@ -29,6 +29,7 @@ class DuckDBEngine(Engine):
     """A connection of its own for each evaluation; the kernel knows microseconds only, so no time zone matters."""
 
     name: ClassVar[str] = "duckdb"
+    libraries: ClassVar[tuple[str, ...]] = ("polars", "duckdb")
 
     def aggregate(self, line: pl.DataFrame, context: ComputeContext) -> pl.DataFrame:
         """A statement over the whole line; over the windows of the points alone, where those are few."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -171,6 +172,23 @@ def test_a_task_that_is_late_writes_nothing_once_its_feature_is_erased_or_an_ent
     assert list(store.path.rglob(".staged-*")) == []
 
 
+def test_what_a_killed_build_left_is_gone_after_a_day(tmp_path: Path) -> None:
+    project = Project(tmp_path)
+    history(project)
+    store, dying = LocalStore(tmp_path / "shared"), Scattered(seed=1)
+    dying.most = 3
+    with pytest.raises(TaskKilledError):
+        by_tasks(project, store, dying)
+    folder = store.path / "spend" / ".tasks"
+    with store.lock("spend"):
+        assert list(folder.glob("*.parquet"))
+
+    day_ago = folder.stat().st_mtime - 86_500
+    os.utime(folder, (day_ago, day_ago))
+    with store.lock("spend"):
+        assert not folder.exists()
+
+
 @pytest.mark.parametrize("damage", ["cut short", "gone", "no result"])
 def test_a_part_that_is_damaged_before_the_build_takes_it_is_made_again(
     tmp_path: Path, damage: str
@@ -212,6 +230,9 @@ def test_a_task_is_refused_by_other_definitions_other_releases_and_what_is_no_ta
     other = replace(task, releases={**task.releases, "polars": "1.0.0"})
     with pytest.raises(TaskRefused, match=r"the task is of polars 1\.0\.0"):
         run(other.to_json())
+    on_duckdb = replace(task, engine="duckdb", releases={**task.releases, "duckdb": "1.0.0"})
+    with pytest.raises(TaskRefused, match=r"the task is of duckdb 1\.0\.0"):
+        run(on_duckdb.to_json())
     for text in ("[", "{}", '{"feature": "spend", "code": "import os"}'):
         with pytest.raises(TaskRefused, match="no task of mlforge"):
             run(text)

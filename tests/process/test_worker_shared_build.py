@@ -23,6 +23,7 @@ from tests.support.workers import (
     several,
     write,
 )
+from worker.service.embedded_redis import EmbeddedServer
 
 pytestmark = pytest.mark.slow
 TASKS, FILES = 6, 12
@@ -44,7 +45,13 @@ def hold_claimed():
         time.sleep(0.01)
 
 
+def fail_written():
+    if os.environ.get("DISK") == "full":
+        raise OSError(28, "No space left on device")
+
+
 def hold_written():
+    fail_written()
     while is_there("hold_written") and len(list(HERE.glob("feature_store/spend/.tasks/*.json"))) > 2:
         time.sleep(0.01)
 
@@ -133,6 +140,45 @@ def test_a_worker_that_is_killed_at_a_task_costs_no_more_than_the_task(
     assert shop.log("a task was lost and is run again")
     assert [*shop.store.books("spend").quarantine] == ["bad.parquet"]
     is_as_at_home(shop, tmp_path)
+
+
+def test_a_worker_on_a_full_disk_takes_no_part_any_more_and_its_task_goes_to_another(
+    shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setenv("DISK", "full")
+        start_workers(shop, 1)
+    (shop.folder / "hold_written").touch()
+    build = shop.start("build")
+    [failure] = eventually(lambda: shop.log("another worker is asked"))
+    (shop.folder / "hold_written").unlink()
+
+    assert "No space left" in failure["why"]
+    assert build.wait(60) == 0
+    assert len(shop.log("another worker is asked")) == 1
+    is_as_at_home(shop, tmp_path)
+
+
+def test_a_build_whose_redis_goes_away_keeps_what_workers_did_and_ends_alone(
+    tmp_path: Path,
+) -> None:
+    with EmbeddedServer(tmp_path / "redis") as own:
+        (tmp_path / "shop").mkdir()
+        about = {
+            "definitions": several({"spend": "drops/"}, settings=SETTINGS) + SHARED,
+            "sources": ["drops"],
+        }
+        with running_shop(own, tmp_path / "shop", (), **about) as shop:
+            history(shop)
+            start_workers(shop, 1)
+            (shop.folder / "hold_written").touch()
+            build = shop.start("build")
+            eventually(lambda: results(shop) >= 2)
+            own.stop()
+            (shop.folder / "hold_written").unlink()
+
+            assert build.wait(60) == 0
+            is_as_at_home(shop, tmp_path)
 
 
 BUCKET_URL = f"s3://{BUCKET}/shop"

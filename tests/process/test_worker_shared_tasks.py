@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import socket
+from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from redis import Redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from mlforge.build.tasks import BuildTask, TaskResult
+from mlforge.errors import DataError, RunnerUnavailable, TaskFailed
 from tests.support.workers import (
     eventually,
     redis,  # noqa: F401 - fixtures
     server,  # noqa: F401 - fixtures
 )
-from worker.queue import task_job
+from worker.queue import task_job, task_sharing
 from worker.queue.intake import queue_named
 from worker.queue.rq_queue import queue_of
-from worker.queue.rq_runner import _see_through
+from worker.queue.task_sharing import TaskSharing
+from worker.service.embedded_redis import EmbeddedServer
 from worker.state import shared_build
 from worker.state.shared_build import Ended, SharedBuild
 
@@ -98,15 +104,19 @@ def test_a_task_that_is_refused_waits_for_another_worker_and_all_is_forgotten_at
     assert redis.keys("*build*") == []
 
 
-@pytest.mark.timeout(30)
-def test_a_build_that_the_server_knows_nothing_of_any_more_is_offered_again(
-    redis: Redis,  # noqa: F811
-) -> None:
+def three_tasks() -> dict[str, BuildTask]:
     tasks = [
         BuildTask("spend", "hash", "store", "polars", "inputs", None, day, day + 1, 10, {})
         for day in range(3)
     ]
-    by_id = {task.id: task for task in tasks}
+    return {task.id: task for task in tasks}
+
+
+@pytest.mark.timeout(30)
+def test_a_build_that_the_server_knows_nothing_of_any_more_is_offered_again(
+    redis: Redis,  # noqa: F811
+) -> None:
+    by_id = three_tasks()
     shared = SharedBuild.of(redis, "shop", [*by_id])
     ran: list[int] = []
     asked: list[str] = []
@@ -117,9 +127,9 @@ def test_a_build_that_the_server_knows_nothing_of_any_more_is_offered_again(
             shared.close()  # as a server forgets that is flushed, and as another process at the same build does at its end
         return TaskResult(task.id, (), 0, 0)
 
-    _see_through(shared, by_id, here, lambda: asked.append(shared.id), 2)
+    TaskSharing(shared, by_id, here, lambda: asked.append(shared.id), 2).see_through()
 
-    assert ran == [0, 0, 1, 2]
+    assert ran == [0, 1, 2]  # a task that was run here is not offered again
     assert asked == [shared.id] * 4
 
 
@@ -147,3 +157,117 @@ def test_a_worker_that_takes_no_part_asks_another_in_its_place_while_tasks_wait(
     shared.close()
     assert task_job.take_part(*request.values()) == "nothing to do"
     assert shared.refusals() == {}
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("comes_back", [False, True])
+def test_a_build_whose_server_goes_away_goes_on_alone_and_shares_again_once_it_is_back(
+    tmp_path: Path, comes_back: bool
+) -> None:
+    with EmbeddedServer(tmp_path) as own:
+        by_id = three_tasks()
+        impatient = Redis.from_url(own.url, retry=Retry(NoBackoff(), 0))
+        shared = SharedBuild.of(impatient, "shop", [*by_id])
+        ran: list[int] = []
+        asked: list[str] = []
+
+        def here(task: BuildTask) -> TaskResult:
+            ran.append(task.start)
+            if len(ran) == 1:
+                own.stop()
+            if len(ran) == 2 and comes_back:
+                own.start()
+            return TaskResult(task.id, (), 0, 0)
+
+        TaskSharing(shared, by_id, here, lambda: asked.append(shared.id), 1).see_through()
+
+        # The task at which the server went away has been done, and the last one is least likely to be another's.
+        assert ran == [0, 2, 1]
+        assert len(asked) == (2 if comes_back else 1)
+        if comes_back:
+            assert shared.ended().keys() == {id for id, task in by_id.items() if task.start == 1}
+
+
+def test_a_build_whose_server_is_gone_before_it_is_offered_says_that_nobody_is_there(
+    tmp_path: Path,
+) -> None:
+    with EmbeddedServer(tmp_path) as own:
+        impatient = Redis.from_url(own.url, retry=Retry(NoBackoff(), 0))
+    shared = SharedBuild.of(impatient, "shop", IDS)
+
+    with pytest.raises(RunnerUnavailable, match="does not answer"):
+        TaskSharing(shared, three_tasks(), lambda task: pytest.fail("run"), list, 1).see_through()
+
+
+@pytest.mark.timeout(30)
+def test_a_task_that_ends_each_process_that_runs_it_is_named_after_three(
+    redis: Redis,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(shared_build, "CLAIM_MS", 20)
+    monkeypatch.setattr(task_sharing, "_LOOK_S", 0.05)
+    by_id = three_tasks()
+    shared, workers = (SharedBuild.of(redis, "shop", [*by_id]) for _ in "ab")
+    [deadly, *_] = by_id
+    monkeypatch.setattr(
+        shared, "take", lambda me: None
+    )  # the process that builds is busy with others
+
+    def ask() -> None:
+        claimed = workers.take("worker")
+        while claimed is not None and claimed.id != deadly:
+            workers.end(claimed.id, Ended("worker"))
+            claimed = workers.take("worker")
+
+    def here(task: BuildTask) -> TaskResult:
+        raise AssertionError(f"{task} is run by the process that builds")
+
+    with pytest.raises(TaskFailed, match=f"{deadly[:12]} ended 3 processes"):
+        TaskSharing(shared, by_id, here, ask, 1).see_through()
+
+
+@pytest.mark.timeout(30)
+def test_a_task_that_fails_on_three_workers_is_left_to_the_process_that_builds(
+    redis: Redis,  # noqa: F811
+) -> None:
+    by_id = three_tasks()
+    shared, workers = (SharedBuild.of(redis, "shop", [*by_id]) for _ in "ab")
+    ran: list[str] = []
+
+    def ask() -> None:
+        for number in range(3):
+            claimed = workers.take(f"worker {number}")
+            assert claimed is not None
+            assert claimed.id == next(iter(by_id))  # the task waits again, before the others
+            workers.fail(claimed.id, f"worker {number}", "OSError: no space left")
+            assert workers.has_refused(f"worker {number}")
+        assert workers.lost() == {}
+
+    def here(task: BuildTask) -> TaskResult:
+        ran.append(task.id)
+        return TaskResult(task.id, (), 0, 0)
+
+    TaskSharing(shared, by_id, here, ask, 1).see_through()
+
+    assert ran == [*by_id]
+    assert len(shared.refusals()) == 3
+
+
+def test_an_error_of_the_data_ends_a_build_and_one_of_the_worker_ends_only_its_part(
+    redis: Redis,  # noqa: F811
+    shared: SharedBuild,
+) -> None:
+    raised: list[BaseException] = [OSError(28, "No space left on device"), DataError("too large")]
+
+    def run_task(task: str) -> str:
+        raise raised.pop(0)
+
+    at_work: Any = SimpleNamespace(definitions=SimpleNamespace(run_task=run_task))
+    for job, is_done in (("one", False), ("two", True)):
+        claimed = shared.take(job)
+        assert claimed is not None
+        assert claimed.id == "a"
+        assert task_job.run_claimed(at_work, shared, claimed, job, f"worker {job}") is is_done
+
+    assert shared.ended() == {"a": Ended("worker two", "DataError", "too large")}
+    assert shared.refusals() == {"worker one": "OSError: [Errno 28] No space left on device"}

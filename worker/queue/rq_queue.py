@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import socket
 from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
@@ -164,6 +166,12 @@ def current_job_id() -> str:
     if job is None:
         raise MlforgeError(f"{REFRESH} is called by a worker; `mlforge build` refreshes by hand")
     return job.id
+
+
+def current_worker() -> str:
+    """The host and the worker of the job that runs in this process."""
+    job = get_current_job()
+    return f"{socket.gethostname()} {job.worker_name if job is not None else os.getpid()}"
 
 
 def is_within_job() -> bool:

@@ -2,33 +2,26 @@
 
 from __future__ import annotations
 
-import os
-import socket
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
-from uuid import uuid4
 
 import structlog
 from redis import Redis
 from redis.exceptions import RedisError
 
-from mlforge import errors
 from mlforge.build.runner import RunHere, Runner
 from mlforge.build.tasks import BuildTask, TaskResult
 from mlforge.definitions.environment import redis_url
 from mlforge.definitions.registry import Definitions
 from mlforge.definitions.running import running_url
-from mlforge.errors import MlforgeError, RunnerUnavailable, TaskFailed
+from mlforge.errors import MlforgeError, RunnerUnavailable
 from worker import project
 from worker.connection import connect
 from worker.project import Project, Settings, fingerprint, scope_of
 from worker.queue.rq_queue import JobQueue, is_within_job
-from worker.state.shared_build import Ended, SharedBuild
-
-LOSSES = 3
-"""So many processes may be lost at a task."""
-_LOOK_S = 1
+from worker.queue.task_sharing import TaskSharing
+from worker.state.shared_build import SharedBuild
 
 log = structlog.get_logger()
 
@@ -56,11 +49,9 @@ class RqRunner(Runner):
         ask = partial(queue.enqueue_task, shared.id, at_work, at_work.hash)
         log.info("build shared", build=shared.id, tasks=len(tasks), workers=others)
         try:
-            _see_through(shared, by_id, here, ask, min(others, len(tasks)))
-            for worker, why in shared.refusals().items():
-                log.warning("a worker took no part in the build", worker=worker, why=why)
+            TaskSharing(shared, by_id, here, ask, min(others, len(tasks))).see_through()
         finally:
-            shared.close()
+            _close(shared)
         return map(here, tasks)  # each has its result by now
 
     def _others(self, queue: JobQueue) -> int:
@@ -99,70 +90,15 @@ class RqRunner(Runner):
         )
 
 
-def _see_through(
-    shared: SharedBuild,
-    tasks: Mapping[str, BuildTask],
-    here: RunHere,
-    ask: Callable[[], None],
-    others: int,
-) -> None:
-    """Offer the tasks, run what waits, and let what is lost wait again, until every task has ended.
-
-    ask: asks another worker to take part. others: how many of them are asked.
-    """
-    me = f"{socket.gethostname()}-{os.getpid()}-{uuid4().hex[:8]}"
-    _offer(shared, tasks, ask, others)
-    while True:
-        claimed = shared.take(me)
-        if claimed is not None:
-            with shared.renewed(claimed.id, me):
-                here(tasks[claimed.id])
-            shared.end(claimed.id, Ended(me))
-            continue
-        ended = shared.ended()
-        for id, each in ended.items():
-            if each.error is not None:
-                raise _error(tasks[id], each)
-        if len(ended) == len(tasks):
-            return
-        if not shared.is_known():
-            # The server came back without it, or another process at the same build has ended it.
-            log.warning(
-                "a build is offered again, of which the server knows nothing", build=shared.id
-            )
-            _offer(shared, tasks, ask, others)
-            continue
-        for id, losses in shared.lost().items():
-            log.warning("a task was lost and is run again", task=id[:12], losses=losses)
-            if losses >= LOSSES:
-                raise TaskFailed(
-                    f"{_title(tasks[id])} ended {losses} processes that ran it; "
-                    "look at what the workers log, and at the memory of their machines"
-                )
-            ask()
-        shared.wait(_LOOK_S)
-
-
-def _offer(
-    shared: SharedBuild, tasks: Mapping[str, BuildTask], ask: Callable[[], None], others: int
-) -> None:
-    shared.offer({id: task.to_json() for id, task in tasks.items()})
-    for _ in range(others):
-        ask()
+def _close(shared: SharedBuild) -> None:
+    """Tell who took no part, and have the server forget the build; it does so by itself after a day where it does not answer."""
+    try:
+        for worker, why in shared.refusals().items():
+            log.warning("a worker took no part in the build", worker=worker, why=why)
+        shared.close()
+    except RedisError as error:
+        log.warning("the server of the workers does not answer", build=shared.id, error=str(error))
 
 
 def _running(definitions: Definitions) -> str | None:
     return None if definitions.loaded_from is None else running_url(*definitions.loaded_from)
-
-
-def _error(task: BuildTask, ended: Ended) -> MlforgeError:
-    """The error of a task in this process: of the same class, where it is one of mlforge's."""
-    kind = getattr(errors, ended.error or "", None)
-    if isinstance(kind, type) and issubclass(kind, MlforgeError):
-        error: MlforgeError = kind(ended.text)
-        return error
-    return TaskFailed(f"{_title(task)} failed on {ended.worker}: {ended.error}: {ended.text}")
-
-
-def _title(task: BuildTask) -> str:
-    return f"{task.feature}: the task {task.id[:12]}"

@@ -12,10 +12,17 @@ from typing import TYPE_CHECKING
 import structlog
 
 from mlforge.core.failpoints import reach
-from mlforge.errors import TaskRefused
+from mlforge.errors import (
+    DataError,
+    DefinitionError,
+    FunctionError,
+    SourceError,
+    TaskRefused,
+    ValidationError,
+)
 from worker import project
 from worker.project import Project
-from worker.queue.rq_queue import JobQueue, current_job_id
+from worker.queue.rq_queue import JobQueue, current_job_id, current_worker
 from worker.state.shared_build import Ended, SharedBuild
 
 if TYPE_CHECKING:
@@ -23,6 +30,8 @@ if TYPE_CHECKING:
 
 PAUSE_S = 1.0
 """Before a worker that takes no part asks another: one that is idle by then comes before it."""
+OF_THE_FEATURE = (DataError, DefinitionError, FunctionError, SourceError, ValidationError)
+"""Errors that a task has wherever it runs. Any other may be this worker's own, and another may do better."""
 
 log = structlog.get_logger()
 
@@ -46,33 +55,42 @@ def take_part(build: str, definitions: str, definitions_hash: str) -> str:
             if shared.refuse(socket.gethostname(), why):
                 log.error("takes no part in a build", why=why)
             return _passed_on(at_work, shared, queue, definitions_hash)
+        worker = current_worker()
+        if shared.has_refused(worker):
+            return _passed_on(at_work, shared, queue, definitions_hash)
         claimed = shared.take(job)
         if claimed is None:
             return "nothing to do"
-        if not run_claimed(at_work, shared, claimed, job):
+        if not run_claimed(at_work, shared, claimed, job, worker):
             return _passed_on(at_work, shared, queue, definitions_hash)
         if shared.has_waiting():
             queue.enqueue_task(build, at_work, definitions_hash)
         return "task done"
 
 
-def run_claimed(at_work: Project, shared: SharedBuild, claimed: Claimed, worker: str) -> bool:
-    """Run a task and note how it ended; False where this process must not run it."""
+def run_claimed(
+    at_work: Project, shared: SharedBuild, claimed: Claimed, job: str, worker: str
+) -> bool:
+    """Run a task that the job has claimed and note how it ended; False where another worker is to run it."""
     reach("task.claimed")
-    with shared.renewed(claimed.id, worker):
+    with shared.renewed(claimed.id, job):
+        ended = Ended(worker)
         try:
             at_work.definitions.run_task(claimed.task)
         except TaskRefused as error:
             if shared.give_back(claimed.id, socket.gethostname(), str(error)):
                 log.error("takes no part in a build", why=str(error))
             return False
+        except OF_THE_FEATURE as error:
+            log.error("task failed", task=claimed.id[:12], error=str(error), exc_info=error)
+            ended = Ended(worker, type(error).__name__, str(error)[:2_000])
         except (KeyboardInterrupt, SystemExit):
             raise
         except BaseException as error:
-            log.error("task failed", task=claimed.id[:12], error=str(error), exc_info=error)
-            ended = Ended(worker, type(error).__name__, str(error)[:2_000])
-        else:
-            ended = Ended(worker)
+            why = f"{type(error).__name__}: {str(error)[:2_000]}"
+            log.error("task failed, and another worker is asked", why=why, exc_info=error)
+            shared.fail(claimed.id, worker, why)
+            return False
     shared.end(claimed.id, ended)
     log.info("task done", task=claimed.id[:12], error=ended.error)
     return True

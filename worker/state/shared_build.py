@@ -1,7 +1,9 @@
 """A full build that workers share: its tasks, who is at work on which, and how they ended, kept in Redis.
 
-A task waits, is claimed, or has ended. A claim that is no longer renewed expires, and the task waits again. Results lie in the
-store; here is only that a task ended. All is gone by itself a day after the last change.
+A task waits, is claimed, or has ended. A claim that is no longer renewed expires, and the task waits again. So does a task that
+failed by no fault of its own, as on a full disk, for another worker: the one that failed takes no part any more. After some such
+failures it waits for the process that builds alone. Results lie in the store; here is only that a task ended. All is gone by
+itself a day after the last change.
 """
 
 from __future__ import annotations
@@ -20,6 +22,8 @@ from redis import Redis
 from worker.supervision import survived
 
 CLAIM_MS, RENEW_S = 10_000, 3.0
+FAILURES = 3
+"""After so many failures on workers a task is left to the process that builds."""
 _KEPT_S = 86_400
 
 log = structlog.get_logger()
@@ -57,6 +61,7 @@ class SharedBuild:
             f"{base}:losses",
             f"{base}:refusals",
         )
+        self._failures, self._left = f"{base}:failures", f"{base}:left"
         self._claim = f"{base}:claim:"
         self._take, self._lose = redis.register_script(_TAKE), redis.register_script(_LOSE)
         self._renew = redis.register_script(_RENEW)
@@ -79,7 +84,14 @@ class SharedBuild:
 
     def take(self, worker: str) -> Claimed | None:
         """Claim the first task that waits; None where none does."""
-        answer: Any = self._take([self._waiting, self._tasks], [self._claim, worker, CLAIM_MS])
+        return self._taken(self._waiting, worker)
+
+    def take_left(self, builder: str) -> Claimed | None:
+        """Claim a task that is left to the process that builds; None where there is none."""
+        return self._taken(self._left, builder)
+
+    def _taken(self, among: str, worker: str) -> Claimed | None:
+        answer: Any = self._take([among, self._tasks], [self._claim, worker, CLAIM_MS])
         return None if answer is None else Claimed(answer[0].decode(), answer[1].decode())
 
     @contextmanager
@@ -119,6 +131,21 @@ class SharedBuild:
         pipeline.execute()
         return self.refuse(worker, why)
 
+    def fail(self, task: str, worker: str, why: str) -> bool:
+        """Let a task wait again that this worker failed at, who takes no part any more; as `refuse`."""
+        failures: Any = self._redis.hincrby(self._failures, task, 1)
+        pipeline = self._redis.pipeline()
+        pipeline.delete(self._claim + task)
+        pipeline.lpush(self._waiting if failures < FAILURES else self._left, task)
+        pipeline.rpush(self._news, task)
+        self._expire(pipeline)
+        pipeline.execute()
+        return self.refuse(worker, why)
+
+    def has_refused(self, worker: str) -> bool:
+        """Whether a worker takes no part."""
+        return bool(self._redis.hexists(self._refusals, worker))
+
     def refuse(self, worker: str, why: str) -> bool:
         """Note that a worker takes no part, and why; returns whether that was not known."""
         pipeline = self._redis.pipeline()
@@ -134,7 +161,7 @@ class SharedBuild:
 
     def lost(self) -> dict[str, int]:
         """Let tasks wait again whose claims have expired; how often each has been lost so far."""
-        keys = [self._tasks, self._ended, self._waiting, self._losses]
+        keys = [self._tasks, self._ended, self._waiting, self._losses, self._left]
         answer: Any = self._lose(keys, [self._claim])
         return {answer[n].decode(): answer[n + 1] for n in range(0, len(answer), 2)}
 
@@ -152,7 +179,7 @@ class SharedBuild:
         """Whether the server has the tasks: it may have come back without them, or somebody has closed the build."""
         return bool(self._redis.exists(self._tasks))
 
-    def wait(self, seconds: int) -> None:
+    def wait(self, seconds: float) -> None:
         """Wait until another task has ended, but no longer than so many seconds."""
         self._redis.blpop([self._news], seconds)
 
@@ -162,7 +189,8 @@ class SharedBuild:
 
     @property
     def _all(self) -> tuple[str, ...]:
-        return self._tasks, self._waiting, self._ended, self._news, self._losses, self._refusals
+        state = self._tasks, self._waiting, self._ended, self._news, self._losses
+        return *state, self._refusals, self._failures, self._left
 
     def _expire(self, pipeline: Any) -> None:
         for key in self._all:
@@ -184,10 +212,12 @@ end
 _RENEW = """
 if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('PEXPIRE', KEYS[1], ARGV[2]) end
 """
-# KEYS: 1 the tasks, 2 those that ended, 3 what waits, 4 how often each was lost.
+# KEYS: 1 the tasks, 2 those that ended, 3 what waits, 4 how often each was lost, 5 what waits for the process that builds.
 _LOSE = """
 local waits, lost = {}, {}
-for _, task in ipairs(redis.call('LRANGE', KEYS[3], 0, -1)) do waits[task] = true end
+for _, list in ipairs({KEYS[3], KEYS[5]}) do
+  for _, task in ipairs(redis.call('LRANGE', list, 0, -1)) do waits[task] = true end
+end
 for _, task in ipairs(redis.call('HKEYS', KEYS[1])) do
   if not waits[task] and redis.call('HEXISTS', KEYS[2], task) == 0
      and redis.call('EXISTS', ARGV[1] .. task) == 0 then

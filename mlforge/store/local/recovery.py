@@ -6,6 +6,8 @@ import shutil
 
 from mlforge.store.local import staging, state_files
 from mlforge.store.local.feature_folder import FeatureFolder
+from mlforge.store.local.task_files import FOLDER as TASKS
+from mlforge.store.local.task_files import LocalTaskFiles
 from mlforge.store.local.version_folders import FolderListing
 
 
@@ -29,5 +31,8 @@ def _delete_litter(feature: FeatureFolder, listing: FolderListing) -> None:
             shutil.rmtree(folder, ignore_errors=True)
     for file in listing.documents:
         file.unlink(missing_ok=True)
+    tasks = feature.path / TASKS
+    if staging.is_abandoned(tasks):
+        LocalTaskFiles(tasks).clear()
     feature.partial_store.recover()
     feature.tiles.clean()

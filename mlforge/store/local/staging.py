@@ -22,10 +22,15 @@ def is_litter(staged: Path) -> bool:
     """Whether nobody is at work in it: its process is dead, or, if of another host, it is a day old."""
     host, _, pid = staged.name.removeprefix(PREFIX).rpartition("-")[0].rpartition("-")
     if host != socket.gethostname() or not pid.isdigit():
-        with suppress(OSError):
-            return time.time() - staged.stat().st_mtime > _ABANDONED_S
-        return False
+        return is_abandoned(staged)
     return int(pid) == os.getpid() or not _is_alive(int(pid))
+
+
+def is_abandoned(folder: Path) -> bool:
+    """Whether nothing has been written to a folder for a day."""
+    with suppress(OSError):
+        return time.time() - folder.stat().st_mtime > _ABANDONED_S
+    return False
 
 
 def _is_alive(pid: int) -> bool:

@@ -1,0 +1,143 @@
+"""A shared build from the offer of its tasks to the end of the last one, as the process that builds sees it."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable, Mapping
+from uuid import uuid4
+
+import structlog
+from redis.exceptions import RedisError
+
+from mlforge import errors
+from mlforge.build.runner import RunHere
+from mlforge.build.tasks import BuildTask
+from mlforge.errors import MlforgeError, RunnerUnavailable, TaskFailed
+from worker.state.shared_build import Claimed, Ended, SharedBuild
+
+LOSSES = 3
+"""So many processes may be lost at a task."""
+_LOOK_S = 1.0
+
+log = structlog.get_logger()
+
+
+class TaskSharing:
+    """The tasks of one build, some run here and some by workers, until each has its result in the store.
+
+    here: runs a task in this process. ask: asks another worker to take part. others: how many of them are asked.
+    """
+
+    def __init__(
+        self,
+        shared: SharedBuild,
+        tasks: Mapping[str, BuildTask],
+        here: RunHere,
+        ask: Callable[[], None],
+        others: int,
+    ) -> None:
+        self._shared, self._tasks, self._here = shared, tasks, here
+        self._ask, self._others = ask, others
+        self._me = f"{socket.gethostname()}-{os.getpid()}-{uuid4().hex[:8]}"
+        self._done: set[str] = set()
+
+    def see_through(self) -> None:
+        """Offer the tasks, run what waits, and let what is lost wait again, until every task has ended.
+
+        While the server does not answer this process goes on alone, and the workers come in again once it does. Raises
+        RunnerUnavailable where it does not answer the offer, TaskFailed or the task's own error where a task cannot be done.
+        """
+        try:
+            self._offer()
+        except RedisError as error:
+            raise RunnerUnavailable(
+                f"the server of the workers does not answer ({error})"
+            ) from error
+        is_lost = False
+        while len(self._done) < len(self._tasks):
+            try:
+                if is_lost:
+                    self._offer()
+                    is_lost = False
+                    log.info("workers share the build again", build=self._shared.id)
+                self._look()
+            except RedisError as error:
+                if not is_lost:
+                    log.warning(
+                        "goes on with a build alone, as the server of the workers does not answer",
+                        build=self._shared.id,
+                        error=str(error),
+                    )
+                is_lost = True
+                self._run_alone()
+
+    def _offer(self) -> None:
+        """Let all tasks wait that have not ended, and ask workers to take part."""
+        left = {id: task.to_json() for id, task in self._tasks.items() if id not in self._done}
+        self._shared.offer(left)
+        for _ in range(min(self._others, len(left))):
+            self._ask()
+
+    def _look(self) -> None:
+        """Run a task that waits; if there is none, see what has become of those that others took."""
+        claimed = self._shared.take_left(self._me) or self._shared.take(self._me)
+        if claimed is not None:
+            self._run(claimed)
+            return
+        self._note_ended()
+        if len(self._done) == len(self._tasks):
+            return
+        if not self._shared.is_known():
+            # The server came back without it, or another process at the same build has ended it.
+            log.warning(
+                "a build is offered again, of which the server knows nothing", build=self._shared.id
+            )
+            self._offer()
+            return
+        self._note_lost()
+        self._shared.wait(_LOOK_S)
+
+    def _run(self, claimed: Claimed) -> None:
+        with self._shared.renewed(claimed.id, self._me):
+            self._here(self._tasks[claimed.id])
+        self._done.add(claimed.id)
+        self._shared.end(claimed.id, Ended(self._me))
+
+    def _run_alone(self) -> None:
+        """Run the last task that has not ended: workers are more likely to be at the first ones."""
+        left = [id for id in self._tasks if id not in self._done]
+        if left:
+            self._here(self._tasks[left[-1]])
+            self._done.add(left[-1])
+
+    def _note_ended(self) -> None:
+        """Note the tasks that have ended; raises the error of one that failed."""
+        for id, ended in self._shared.ended().items():
+            if ended.error is not None:
+                raise _error(self._tasks[id], ended)
+            self._done.add(id)
+
+    def _note_lost(self) -> None:
+        """Ask for others at tasks whose processes were lost; raises TaskFailed where that helps no more."""
+        for id, losses in self._shared.lost().items():
+            log.warning("a task was lost and is run again", task=id[:12], losses=losses)
+            if losses >= LOSSES:
+                raise TaskFailed(
+                    f"{_title(self._tasks[id])} ended {losses} processes that ran it; "
+                    "look at what the workers log, and at the memory of their machines"
+                )
+            self._ask()
+
+
+def _error(task: BuildTask, ended: Ended) -> MlforgeError:
+    """The error of a task in this process: of the same class, where it is one of mlforge's."""
+    kind = getattr(errors, ended.error or "", None)
+    if isinstance(kind, type) and issubclass(kind, MlforgeError):
+        error: MlforgeError = kind(ended.text)
+        return error
+    return TaskFailed(f"{_title(task)} failed on {ended.worker}: {ended.error}: {ended.text}")
+
+
+def _title(task: BuildTask) -> str:
+    return f"{task.feature}: the task {task.id[:12]}"
