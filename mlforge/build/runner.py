@@ -4,11 +4,25 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
-from typing import ClassVar
+from dataclasses import dataclass
+from typing import ClassVar, Self
 
 from mlforge.build.tasks import BuildTask, TaskResult
 
 RunHere = Callable[[BuildTask], TaskResult]
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """The place that definitions were loaded from, so that other processes can load them, too.
+
+    target: as commands name it, None for definitions.py. here: the absolute folder that it starts from. profile: the one
+    in use, None where there is none.
+    """
+
+    target: str | None
+    here: str
+    profile: str | None = None
 
 
 class Runner(ABC):
@@ -16,11 +30,15 @@ class Runner(ABC):
 
     name: ClassVar[str]
 
+    def for_definitions(self, origin: Origin | None) -> Self:
+        """This runner for builds of the definitions that lie there; None for those that no file holds."""
+        return self
+
     @abstractmethod
     def run(self, tasks: Sequence[BuildTask], here: RunHere) -> Iterable[TaskResult]:
         """The result of each task, in the order of the tasks, once it is known.
 
         here: runs a task in this process, which may take part; a task that was run before gives its result at once. A task
-        whose process is lost is run again. Raises RunnerUnavailable, before any task is run, where nobody is
+        whose process is lost is run again. Raises RunnerUnavailable, before any result is given, where nobody is
         there; TaskFailed, or the task's own MlforgeError, where one cannot be done.
         """

@@ -87,7 +87,11 @@ def load(target: str | None, *, here: Path, profile: str | None = None) -> Defin
     """
     definitions, folder = _written(target, here)
     chosen = profile_in(folder, profile)
-    return _located(placed(definitions, chosen) if chosen else definitions, folder, target, here)
+    if chosen is None:
+        return _located(definitions, folder, target, here)
+    located = _located(placed(definitions, chosen), folder, target, here)
+    located.profile = chosen.name
+    return located
 
 
 def load_as_written(target: str | None, *, here: Path) -> Definitions:

@@ -112,12 +112,12 @@ class Definitions:
         online_store = checked_online_store(online_store)
         gone = Duration.parse(gone_after, "Definitions: gone_after")
         self.loaded_from: tuple[str | None, Path] | None = None
+        self.profile: str | None = None
         sharing = check_runner(runner), distribute_above, fallback
         self.settings = Settings(
             engine, hold_above, max_file_memory, memory_limit, follow_links, gone, partial, *sharing
         )
-        self._runner = runner
-        self.store, self.online_store = store, online_store
+        self._runner, self.store, self.online_store = runner, store, online_store
         self.features = features_by_name(features)
         check_chains(self.features)
         self.services = services_by_name(services, self.features)

@@ -8,7 +8,7 @@ from importlib.metadata import entry_points
 from typing import TYPE_CHECKING
 
 from mlforge.build.distribution import Distribution, run_task
-from mlforge.build.runner import Runner
+from mlforge.build.runner import Origin, Runner
 from mlforge.build.tasks import BuildTask
 from mlforge.core.arguments import choice
 from mlforge.definitions.settings import LOCAL
@@ -42,6 +42,7 @@ def distribution_of(definitions: Definitions, runner: str | Runner) -> Distribut
     if not isinstance(runner, Runner):
         runner = _runner_named(runner, definitions)
     alone = settings.fallback == LOCAL
+    runner = runner.for_definitions(_origin(definitions))
     return Distribution(runner, settings.distribute_above, definitions.hash, alone)
 
 
@@ -54,6 +55,14 @@ def task_run(definitions: Definitions, task: str) -> str:
     work.check_releases(engine)
     result = run_task(work, spec=feature.spec, engine=engine, store=definitions.store)
     return json.dumps(result.to_json())
+
+
+def _origin(definitions: Definitions) -> Origin | None:
+    """Where definitions were loaded from; None for those of a script or a notebook."""
+    if definitions.loaded_from is None:
+        return None
+    target, here = definitions.loaded_from
+    return Origin(target, str(here), definitions.profile)
 
 
 def _runner_named(name: str, definitions: Definitions) -> Runner:

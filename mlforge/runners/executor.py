@@ -1,0 +1,101 @@
+"""The side of the executors: a task is run, by the definitions that lie where the order says."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Condition, Lock
+
+from mlforge.build.runner import Origin
+from mlforge.build.tasks import BuildTask
+from mlforge.core.logs import get_logger
+from mlforge.definitions.loader import load
+from mlforge.definitions.registry import Definitions
+from mlforge.engines import engine_named
+from mlforge.errors import MlforgeError, TaskRefused
+from mlforge.runners.orders import Answer, Order
+
+TASK_MEMORY = 4 << 30
+"""Bytes of memory that a task is reckoned with: twice the 2 GiB of its events."""
+_CONTAINER = Path("/sys/fs/cgroup/memory.max")
+_TEXT = 2_000
+
+log = get_logger("mlforge.runners")
+
+_loading, _loaded = Lock(), dict[Origin, Definitions]()
+_change, _running = Condition(), [0]
+
+
+def answered(order: str) -> str:
+    """The answer to an order, as JSON both; whatever the task raises is in the answer."""
+    asked, host = Order.from_json(order), socket.gethostname()
+    try:
+        with _place(asked.at_once or tasks_at_once()):
+            result = _run(BuildTask.from_json(asked.task), asked)
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # polars' PanicException is no Exception
+        log.error("task failed", error=str(error), exc_info=error)
+        kind, text = type(error).__name__, str(error)[:_TEXT]
+        return Answer(host, error=kind, text=text).to_json()
+    return Answer(host, json.loads(result)).to_json()
+
+
+def tasks_at_once() -> int:
+    """The number of tasks that one process runs at once: as many as its cores and its machine's memory allow.
+
+    Some clusters run a stage's tasks as threads of one process, all of them at once.
+    """
+    return max(1, min(os.cpu_count() or 1, _memory() // TASK_MEMORY))
+
+
+def _memory() -> int:
+    """Bytes of memory that this process may use: its container's, where that has less than the machine."""
+    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    try:
+        return min(machine, int(_CONTAINER.read_text(encoding="ascii")))
+    except (OSError, ValueError):  # no container's, or "max"
+        return machine
+
+
+def _run(task: BuildTask, asked: Order) -> str:
+    # Releases first: another release might not even load the definitions.
+    task.check_releases(engine_named(task.engine))
+    return _definitions(task, asked.origin).run_task(asked.task)
+
+
+def _definitions(task: BuildTask, origin: Origin) -> Definitions:
+    """The definitions there, kept while tasks are of them."""
+    with _loading:
+        known = _loaded.get(origin)
+        if known is None or known.hash != task.definitions:
+            known = _loaded[origin] = _load(origin)
+        return known
+
+
+def _load(origin: Origin) -> Definitions:
+    try:
+        return load(origin.target, here=Path(origin.here), profile=origin.profile)
+    except MlforgeError as error:
+        raise TaskRefused(
+            f"the definitions do not load: {error}; they must lie at the same place on all machines, "
+            "or at that which the runner's `definitions` names"
+        ) from error
+
+
+@contextmanager
+def _place(most: int) -> Iterator[None]:
+    """Wait until fewer than `most` tasks run in this process, and count as one of them."""
+    with _change:
+        _change.wait_for(lambda: _running[0] < most)
+        _running[0] += 1
+    try:
+        yield
+    finally:
+        with _change:
+            _running[0] -= 1
+            _change.notify_all()

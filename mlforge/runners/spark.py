@@ -1,0 +1,158 @@
+"""Tasks on Spark: by Spark Connect, which Sail speaks, too, or a classic cluster.
+
+One stage of mapInArrow, a partition a task; nothing is shuffled. Spark runs a task again whose executor is lost.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from mlforge.errors import DefinitionError, MissingExtra, MlforgeError, TaskFailed, TaskRefused
+from mlforge.runners.cluster import ClusterRunner
+from mlforge.runners.executor import answered
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+REMOTE = "SPARK_REMOTE"
+"""The variable that Spark's own clients take a server's address from."""
+_CONNECT, _CLASSIC = "sc", "spark"
+_PORTS = {_CONNECT: 15_002, _CLASSIC: 7_077}
+_RETRIES = 5
+_SCHEMA = "number long, answer string"
+_GONE = ("UNAVAILABLE", "Connection refused", "Connection reset", "All masters are unresponsive")
+_BARE = "No module named 'mlforge"
+
+
+class SparkRunner(ClusterRunner):
+    """Tasks by the executors of a Spark cluster, or of Sail.
+
+    address: `sc://host:port` of a Spark Connect server, or a classic master such as `spark://host:port` or `yarn`, for which
+    the process that builds needs Java and the whole pyspark. config: Spark's own settings. Executors need the same releases of mlforge and polars:
+    PYSPARK_PYTHON, for a Connect server in its own environment, names their interpreter; for a classic master it is by
+    default that of the process that builds.
+    """
+
+    name = "spark"
+    kind = "Spark"
+
+    def __init__(
+        self,
+        address: str,
+        *,
+        definitions: str | None = None,
+        at_once: int | None = None,
+        config: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(address, definitions=definitions, at_once=at_once)
+        self.config = dict(config or {})
+
+    def answers(self, orders: Sequence[str]) -> Sequence[str]:
+        """The answers, by one job."""
+        self.check_listens(*self._places())
+        connected = _connect if self._scheme == _CONNECT else _classic
+        with connected(self.address, self.config) as session:
+            try:
+                numbers = session.range(0, len(orders), 1, len(orders))
+                rows = numbers.mapInArrow(_by_partition(list(orders)), _SCHEMA).collect()
+            except Exception as error:
+                raise self._failure(error) from error
+        by_number = {row.number: row.answer for row in rows}
+        return [by_number[number] for number in range(len(orders))]
+
+    @property
+    def _scheme(self) -> str:
+        return self.address.partition("://")[0]
+
+    def _places(self) -> list[tuple[str, int]]:
+        """The hosts and ports of the address, of which a classic one may name several; none where it has none, such as `yarn`."""
+        if self._scheme not in _PORTS:
+            return []
+        hosts = urlsplit(self.address).netloc.rpartition("@")[2]
+        parsed = [urlsplit(f"//{host}") for host in hosts.split(",")]
+        return [(each.hostname or "", each.port or _PORTS[self._scheme]) for each in parsed]
+
+    def _failure(self, error: Exception) -> MlforgeError:
+        """The error of a job that did not end, from the client's."""
+        text = " ".join(str(error).split())
+        if any(sign in text for sign in _GONE):
+            return self.unavailable(
+                f"it was lost amid the build, which takes up what is done when it is begun again ({text[:300]})"
+            )
+        if _BARE in text:
+            return TaskRefused(
+                f"the executors of {self.address} have no mlforge of this release ({text[-300:]}): set PYSPARK_PYTHON "
+                "to an interpreter that has it"
+            )
+        return TaskFailed(f"the tasks on {self.address} did not end: {text[:1_000]}")
+
+
+def open_spark(definitions: object) -> SparkRunner:
+    """The runner of the Spark Connect server that SPARK_REMOTE names."""
+    address = os.environ.get(REMOTE)
+    if not address:
+        raise DefinitionError(
+            f'runner="spark" needs the address of a cluster: set {REMOTE}=sc://host:15002, '
+            "or write runner=SparkRunner('sc://host:15002')"
+        )
+    return SparkRunner(address)
+
+
+def _by_partition(
+    orders: list[str],
+) -> Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
+    """The function of a stage: from numbers of orders to their answers. It travels as its code, with `answered` by name."""
+
+    def answer(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        import pyarrow as pa
+
+        for batch in batches:
+            numbers = batch.column(0).to_pylist()
+            answers = [answered(orders[number]) for number in numbers]
+            yield pa.RecordBatch.from_pydict({"number": numbers, "answer": answers})
+
+    return answer
+
+
+@contextmanager
+def _connect(address: str, config: Mapping[str, str]) -> Iterator[Any]:
+    """A session of a Spark Connect server, apart from any other of this process."""
+    try:
+        from pyspark.sql.connect.client.retries import DefaultPolicy
+        from pyspark.sql.connect.session import SparkSession
+    except ImportError as error:
+        raise MissingExtra.of("runner 'spark'", "spark") from error
+    session = SparkSession.builder.remote(address).config(map=dict(config)).create()
+    session.client.set_retry_policies([DefaultPolicy(max_retries=_RETRIES, max_backoff=5_000)])
+    try:
+        yield session
+    finally:
+        session.stop()
+
+
+@contextmanager
+def _classic(address: str, config: Mapping[str, str]) -> Iterator[Any]:
+    """The session of this process on a classic master; stopped at the end unless it was there before."""
+    try:
+        from pyspark.core.context import SparkContext
+        from pyspark.sql import SparkSession
+    except ImportError as error:
+        raise MissingExtra(
+            f"{address} is a classic master, for which 'pip install pyspark' in the place of pyspark-client, and Java 17: "
+            "or give the address of its Spark Connect server, sc://host:15002"
+        ) from error
+    found = SparkContext._active_spark_context is not None
+    builder = SparkSession.builder.master(address).appName("mlforge")
+    if "PYSPARK_PYTHON" not in os.environ:
+        builder = builder.config("spark.pyspark.python", sys.executable)
+    session = builder.config(map={"spark.ui.enabled": "false", **config}).getOrCreate()
+    try:
+        yield session
+    finally:
+        if not found:
+            session.stop()

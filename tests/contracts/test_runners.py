@@ -1,0 +1,151 @@
+"""Full builds on clusters of other people: the bytes of home, and what they say of all that goes wrong.
+
+Each cluster is a real one on loopback, started for these tests.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import pytest
+
+from tests.support import executors
+from tests.support.executors import TASKS, Cluster, environment, published, result_files
+from tests.support.workers import eventually
+
+pytestmark = pytest.mark.slow
+CLUSTERS: dict[str, Callable[[Path], AbstractContextManager[Cluster]]] = {
+    "sail": executors.sail,
+    "spark": executors.spark_connect,
+}
+
+
+@pytest.fixture(scope="module", params=CLUSTERS)
+def cluster(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Cluster]:
+    with CLUSTERS[request.param](tmp_path_factory.mktemp(request.param)) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def at_home(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[str, str]]:
+    """The parts of a build by one process alone."""
+    project = executors.project(tmp_path_factory.mktemp("home") / "project", executors.HOME)
+    executors.build(project, executors.HOME)
+    return published(project)
+
+
+def test_parts_have_the_bytes_of_home_and_a_damaged_file_is_set_aside_as_there(
+    cluster: Cluster, at_home: list[tuple[str, str]], tmp_path: Path
+) -> None:
+    project = executors.project(tmp_path / "project", cluster)
+
+    built = executors.build(project, cluster)
+
+    assert "spend: quarantined damaged.parquet" in built.stderr
+    assert len(at_home) == TASKS
+    assert published(project) == at_home
+    assert not (project / "feature_store" / "spend" / ".tasks").exists()
+
+
+def test_a_task_that_fails_always_is_named_with_its_reason_and_nothing_is_published(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    project = executors.project(tmp_path / "project", cluster)
+    (project / "fail").touch()
+
+    failed = executors.build(project, cluster)
+
+    assert failed.returncode == 1
+    assert "spend: the task " in failed.stderr
+    assert "RuntimeError: the disk of this executor is on fire" in failed.stderr
+    assert not (project / "feature_store" / "spend" / "_latest.json").exists()
+
+
+def test_an_executor_that_is_killed_costs_no_more_than_its_task(
+    cluster: Cluster, at_home: list[tuple[str, str]], tmp_path: Path
+) -> None:
+    if not cluster.survives:
+        pytest.skip("its executors are threads of its server")
+    project = executors.project(tmp_path / "project", cluster)
+    (project / "kill").touch()
+
+    executors.build(project, cluster)
+
+    assert not (project / "kill").exists()
+    assert published(project) == at_home
+
+
+def test_a_build_that_is_killed_midway_is_taken_up_with_the_parts_that_are_there(
+    cluster: Cluster, at_home: list[tuple[str, str]], tmp_path: Path
+) -> None:
+    project = executors.project(tmp_path / "project", cluster)
+    (project / "hold").touch()
+    building = subprocess.Popen(
+        executors.command(cluster),
+        cwd=project,
+        env=environment(cluster.python),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        eventually(lambda: result_files(project))
+    finally:
+        os.killpg(building.pid, signal.SIGKILL)
+        building.wait()
+    done = {path: path.stat().st_mtime_ns for path in result_files(project)}
+    (project / "hold").unlink()
+    (project / "watch").touch()
+
+    executors.build(project, cluster)
+
+    assert published(project) == at_home
+    evaluated = (project / "watch").read_text().split()
+    assert 0 < len(done) < TASKS
+    assert len(set(evaluated)) <= TASKS - len(done)
+
+
+def test_a_classic_master_takes_the_tasks_of_a_build_that_starts_its_own_java(
+    at_home: list[tuple[str, str]], tmp_path: Path
+) -> None:
+    with executors.spark_master(tmp_path) as cluster:
+        project = executors.project(tmp_path / "project", cluster)
+        executors.build(project, cluster)
+
+    assert published(project) == at_home
+
+
+def test_a_cluster_that_is_lost_midway_is_named_and_the_build_goes_on_alone_where_it_may(
+    at_home: list[tuple[str, str]], tmp_path: Path
+) -> None:
+    with executors.sail(tmp_path) as lost:
+        project = executors.project(tmp_path / "project", lost)
+        (project / "kill").touch()
+
+        failed = executors.build(project, lost)
+
+    assert failed.returncode == 1
+    assert f"no Spark at {lost.address}: it was lost amid the build" in failed.stderr
+    alone = executors.project(tmp_path / "alone", lost, 'fallback="local"')
+    executors.build(alone, lost)
+    assert published(alone) == at_home
+
+
+def test_executors_of_another_release_refuse_and_both_releases_are_named(tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(
+        'import os, sys\nif sys.argv[0].endswith("sail"):\n    import polars\n    polars.__version__ = "2.0.9"\n'
+    )
+    with executors.sail(tmp_path, PYTHONPATH=str(tmp_path)) as other:
+        project = executors.project(tmp_path / "project", other, 'fallback="local"')
+        refused = executors.build(project, other)
+
+    assert refused.returncode == 1
+    assert "this process has polars 2.0.9" in refused.stderr
+    assert "spend: the task is of polars" in refused.stderr

@@ -1,0 +1,228 @@
+"""Clusters on loopback whose executors run a build's tasks, and projects that are built by them as a user would.
+
+Their packages take hundreds of megabytes, so .ci/run makes environments for them: MLFORGE_RUNNERS names the Python that has
+Sail, Ray and Dask, MLFORGE_SPARK that which has the whole of Spark.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from mlforge.store import LocalStore
+from tests.support.projects import rows
+from tests.support.workers import eventually
+
+TASKS, FILES = 6, 12
+DEFINITIONS = """
+import os
+import signal
+import time
+from pathlib import Path
+
+import mlforge.build.full
+from mlforge import Definitions, feature
+from mlforge.core import failpoints
+from mlforge.metrics import Rolling
+from mlforge.store import LocalStore
+{imports}
+
+HERE = Path(__file__).parent
+mlforge.build.full.rows_at_once = lambda spec: 40
+
+
+@feature(keys=["user_id"], source="drops/", timestamp="at", metrics=[Rolling("7d", {{"amount": ["count", "sum", "mean", "std"]}})])
+def spend(df):
+    return df
+
+
+def once(name):
+    try:
+        (HERE / name).unlink()
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def fault():
+    if (HERE / "watch").exists():
+        with (HERE / "watch").open("a") as watch:
+            print(f"{{os.getpid()}}-{{time.time_ns()}}", file=watch)
+    if (HERE / "fail").exists():
+        raise RuntimeError("the disk of this executor is on fire")
+    if once("kill"):
+        os.kill(os.getpid(), signal.SIGKILL)
+    while (HERE / "hold").exists() and len(list(HERE.glob("feature_store/spend/.tasks/*.json"))) > 2:
+        time.sleep(0.01)
+
+
+failpoints.arm("task.written", fault)
+defs = Definitions(LocalStore("feature_store"), [spend], distribute_above=0, {settings})
+"""
+
+
+SPARK = "from mlforge.runners import SparkRunner"
+SPARK_HERE = {"SPARK_LOCAL_IP": "127.0.0.1"}
+
+
+def python_with(variable: str, module: str) -> str:
+    """The interpreter of an environment that has a module; skips the test where there is none."""
+    named = os.environ.get(variable)
+    if named is None and find_spec(module) is None:
+        pytest.skip(f"{variable} names no Python with {module}: .ci/run makes one")
+    return named or sys.executable
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A cluster at an address: `runner` is how definitions name it, `python` that of whoever builds.
+
+    survives: whether it goes on when a process that runs tasks is killed.
+    """
+
+    address: str
+    runner: str
+    python: str
+    imports: str = ""
+    survives: bool = True
+
+
+HOME = Cluster("", '"local"', sys.executable)
+"""No cluster: a build by one process alone."""
+
+
+def project(folder: Path, cluster: Cluster, settings: str = "") -> Path:
+    """A project of twelve weeks, a file each, of amounts whose sums round, and a file that is none."""
+    (folder / "drops").mkdir(parents=True)
+    for week in range(FILES):
+        events = [(n % 3, week * 7 + n / 3, (n + 1) / 7 + week**5 / 3) for n in range(20)]
+        rows(*events).write_parquet(folder / "drops" / f"w{week:02}.parquet")
+    (folder / "drops" / "damaged.parquet").write_bytes(b"PAR1 and no more")
+    about = f"runner={cluster.runner}, {settings}"
+    text = DEFINITIONS.format(imports=cluster.imports, settings=about)
+    (folder / "definitions.py").write_text(text)
+    return folder
+
+
+def command(cluster: Cluster) -> list[str]:
+    """The line that builds a project."""
+    return [cluster.python, "-P", "-m", "mlforge", "build"]
+
+
+def build(folder: Path, cluster: Cluster) -> subprocess.CompletedProcess[str]:
+    """`mlforge build` in a project's folder; what it said is told where a test fails."""
+    built = subprocess.run(
+        command(cluster),
+        cwd=folder,
+        env=environment(cluster.python),
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
+    sys.stdout.write(f"{built.args}: {built.returncode}\n{built.stdout}\n{built.stderr}\n")
+    return built
+
+
+def environment(python: str, **others: str) -> dict[str, str]:
+    """The environment of a process of an interpreter, whose programs come first."""
+    path = f"{Path(python).parent}{os.pathsep}{os.environ['PATH']}"
+    return {**os.environ, "PATH": path, "PYTHONWARNINGS": "ignore", **others}
+
+
+def published(project: Path) -> list[tuple[str, str]]:
+    """The parts of the project's version, with the hashes of their bytes."""
+    return [
+        (part.file, part.hash)
+        for part in LocalStore(project / "feature_store").read_metadata("spend").parts
+    ]
+
+
+def result_files(project: Path) -> list[Path]:
+    """The results of tasks that lie in the store."""
+    documents = (project / "feature_store" / "spend" / ".tasks").glob("*.json")
+    return [path for path in documents if '"parts"' in path.read_text()]
+
+
+@contextmanager
+def started(
+    command: list[str], log: Path, python: str, **others: str
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A process with all that it starts, killed at the end."""
+    with log.open("wb") as out:
+        process = subprocess.Popen(
+            command,
+            stdout=out,
+            stderr=out,
+            start_new_session=True,
+            env=environment(python, **others),
+        )
+    try:
+        yield process
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def said(log: Path, pattern: str) -> str:
+    """What a process said, once it has."""
+    found: list[str] = []
+
+    def says() -> bool:
+        found[:] = re.findall(pattern, log.read_text(errors="replace"))
+        return bool(found)
+
+    eventually(says)
+    return found[0]
+
+
+@contextmanager
+def sail(folder: Path, **others: str) -> Iterator[Cluster]:
+    """Sail, which speaks Spark Connect and runs tasks as threads of its server."""
+    python, log = python_with("MLFORGE_RUNNERS", "pysail"), folder / "sail.log"
+    command = [str(Path(python).with_name("sail")), "spark", "server", "--port", "0"]
+    with started(command, log, python, **others):
+        address = f"sc://{said(log, r'server on (127.0.0.1:[1-9][0-9]*)')}"
+        yield Cluster(address, f"SparkRunner({address!r})", python, SPARK, survives=False)
+
+
+@contextmanager
+def spark_master(folder: Path) -> Iterator[Cluster]:
+    """A standalone cluster of Spark, by its master, with a worker of two cores."""
+    python, log = python_with("MLFORGE_SPARK", "pyspark.core"), folder / "master.log"
+    if shutil.which("java") is None:
+        pytest.skip("no Java on this machine: Spark needs 17 or later")
+    spark_class = [str(Path(python).with_name("spark-class"))]
+    master = "org.apache.spark.deploy.master.Master --host 127.0.0.1 --port 0 --webui-port 0"
+    with started([*spark_class, *master.split()], log, python, **SPARK_HERE):
+        address = said(log, r"Starting Spark master at (spark://\S+)")
+        worker = f"org.apache.spark.deploy.worker.Worker --host 127.0.0.1 --cores 2 --memory 1g --webui-port 0 {address}"
+        work = {**SPARK_HERE, "SPARK_WORKER_DIR": str(folder / "work")}
+        with started([*spark_class, *worker.split()], folder / "worker.log", python, **work):
+            said(folder / "worker.log", "Successfully registered with master")
+            yield Cluster(address, f"SparkRunner({address!r})", python, SPARK)
+
+
+@contextmanager
+def spark_connect(folder: Path) -> Iterator[Cluster]:
+    """A Spark Connect server that has a standalone cluster of Spark to itself."""
+    with spark_master(folder) as cluster:
+        submit = f"{Path(cluster.python).with_name('spark-submit')} --master {cluster.address} --conf spark.ui.enabled=false"
+        server = "--conf spark.connect.grpc.binding.port=0 --class org.apache.spark.sql.connect.service.SparkConnectServer"
+        log, here = folder / "connect.log", {**SPARK_HERE, "PYSPARK_PYTHON": cluster.python}
+        with started(f"{submit} {server} spark-internal".split(), log, cluster.python, **here):
+            port = said(log, r"Spark Connect server started at: \S*?:([0-9]+)")
+            address = f"sc://127.0.0.1:{port}"
+            yield replace(cluster, address=address, runner=f"SparkRunner({address!r})")
