@@ -19,6 +19,7 @@ from mlforge.build.defaults import check_defaults, noted_defaults
 from mlforge.build.diff import compare_rows, tables
 from mlforge.build.drifting import Judgement, check_table_rules, judged
 from mlforge.build.keeping import keeper_of
+from mlforge.build.listed import complete
 from mlforge.build.loss import loss_of
 from mlforge.build.policy import mode_of
 from mlforge.build.result import BuildResult, Options
@@ -164,7 +165,8 @@ class _Refresh:
         if snapshot.books.hold and snapshot.books.by_person and not self.options.attended:
             return self._unchanged(snapshot, "held", held=snapshot.books.hold)
         source = _sealed(self.source, snapshot, is_believed=not self.options.full)
-        with source.reading(_unchanged_stats(snapshot)) as listing:
+        with source.reading(_unchanged_stats(snapshot)) as listed:
+            listing = complete(listed, source, snapshot.latest)
             if not listing.exists:
                 return self._nothing(snapshot, self.source.absence(listing))
             intake = self._ingest(listing, snapshot)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -52,6 +52,10 @@ class RowSource(ABC):
     @abstractmethod
     def reading(self, known: Mapping[str, Stat] | None = None) -> AbstractContextManager[Listing]:
         """A listing as `scan` gives it, whose files stay for as long as the block runs, where the source can promise it."""
+
+    def with_unlisted(self, listing: Listing, paths: Iterable[str]) -> Listing:
+        """The listing with those of the paths that it lacks though they are there; the very listing of a source that lists exactly."""
+        return listing
 
     @abstractmethod
     def file(self, path: str) -> SourceFile:

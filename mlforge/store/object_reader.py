@@ -27,6 +27,10 @@ class ObjectReader(Remote):
         self._paths: list[str] = []
         self._ahead: dict[str, bytes | NotReadNow | None] = {}
 
+    def among(self, stats: Mapping[str, Stat]) -> ObjectReader:
+        """A reader of the objects of another listing, of which the same are known."""
+        return ObjectReader(self._buckets, stats, self._known)
+
     def fetch(self, path: str, stat: FileStat) -> bytes | None:
         """Ask for it and for some of those after it, or take it from what was fetched before."""
         if self._stats.get(path) != stat:

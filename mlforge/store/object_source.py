@@ -23,8 +23,11 @@ from mlforge.sources.time_partitions import period_of
 from mlforge.sources.walk import HIVE, Ignored, wrong_type
 from mlforge.store.bucket_place import BucketPlace, stat_of
 from mlforge.store.object_reader import ObjectReader
-from mlforge.store.objects.objects import Entry, NotReadable
+from mlforge.store.objects.objects import Entry, NotReadable, each
 from mlforge.store.sealing import Seal
+
+_ASKED_FOR = 1000
+"""Objects that a listing lacks are asked for one by one up to so many."""
 
 
 @dataclass(frozen=True)
@@ -116,13 +119,44 @@ class ObjectSource(RowSource):
             entries, believed = seal.listed(place)
             alone = place.looked_at(place.start) if place.one else None
         except StoreError as error:
-            raise SourceError(f"source {place.text!r} cannot be listed: {error}") from error
+            raise _not_listed(place, error) from error
         return [*entries, *([alone] if alone else [])], believed
 
     @contextmanager
     def reading(self, known: Mapping[str, Stat] | None = None) -> Iterator[Listing]:
         """A scan; the objects are other people's, and may go at any time."""
         yield self.scan(known)
+
+    def with_unlisted(self, listing: Listing, paths: Iterable[str]) -> Listing:
+        """Ask for each object of the paths that the listing lacks: a proxy may list what was there a while ago.
+
+        Of very many some are asked for first, and the others only if one of these is there. Raises SourceError where no answer comes.
+        """
+        absent = [path for path in paths if path not in listing.stats]
+        some = absent[:: -(-len(absent) // _ASKED_FOR) or 1]
+        stats, columns = self._stats_now(some)
+        if not stats:
+            return listing
+        more, columns_of_more = self._stats_now([path for path in absent if path not in {*some}])
+        stats = {**listing.stats, **stats, **more}
+        remote = listing.remote.among(stats) if isinstance(listing.remote, ObjectReader) else None
+        hive = listing.hive | columns | columns_of_more
+        return replace(listing, exists=True, stats=stats, hive=hive, remote=remote)
+
+    def _stats_now(self, paths: Sequence[str]) -> tuple[dict[str, Stat], set[str]]:
+        """The stats of objects that are there and count, as they are now, and the columns that their paths hold."""
+        stats: dict[str, Stat] = {}
+        hive: set[str] = set()
+        for place in self.buckets:
+            object_keys = [key for path in paths if (key := place.key(path))]
+            try:
+                entries = [
+                    entry for entry in each(place.looked_at, object_keys) if entry is not None
+                ]
+            except StoreError as error:
+                raise _not_listed(place, error) from error
+            _take_in(place, entries, {}, stats, [], hive)
+        return stats, hive
 
     def file(self, path: str) -> SourceFile:
         """The object as it is now; FileNotFoundError where there is none, PermissionError for one that may not be read.
@@ -174,6 +208,10 @@ class ObjectSource(RowSource):
         if listing.stats:
             return None
         return f"no object is there that its source {self.text!r} names; correct source=, or put one there"
+
+
+def _not_listed(place: BucketPlace, error: StoreError) -> SourceError:
+    return SourceError(f"source {place.text!r} cannot be listed: {error}")
 
 
 def _hive_of(paths: Iterable[str]) -> set[str]:

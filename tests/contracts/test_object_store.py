@@ -29,7 +29,7 @@ from mlforge.errors import (
 from mlforge.maintenance.operations import verify
 from mlforge.store import Books, ObjectStore, Pointer, Store
 from mlforge.store.objects import removal
-from mlforge.store.objects.objects import ConditionFailed
+from mlforge.store.objects.objects import ConditionFailed, Entry
 from mlforge.testing.store_contract import StoreContract
 from mlforge.testing.store_values import FIRST, SECOND, THIRD, events, publish, version_of
 from tests.support.objects import MemoryObjects, lost_answer
@@ -290,6 +290,23 @@ def test_a_version_that_a_server_lists_late_is_known_by_the_document(objects, st
     with machine.open("spend") as snapshot:
         assert snapshot.versions == (FIRST, SECOND)
     assert machine.versions("spend") == [FIRST, SECOND]
+
+
+def test_objects_of_a_version_that_a_server_lists_late_are_not_swept(objects, store, monkeypatch):
+    for number in range(4):
+        publish(store, Version(1, 0, number), number + 1)
+    late = MemoryObjects(objects.stored)
+    listed = late.entries
+
+    def without_the_last_three(folder: str) -> list[Entry]:
+        return [*listed(folder)][:1] if folder.endswith("_versions") else listed(folder)
+
+    monkeypatch.setattr(late, "entries", without_the_last_three)
+    machine = opened(late, store.cache.parent.parent / "late")
+    _swept(machine)
+    assert machine.versions("spend") == [Version(1, 0, number) for number in (0, 3)]
+    assert verify(elsewhere(store), ["spend"]) == []
+    assert len(elsewhere(store).versions("spend")) == 4
 
 
 def test_a_version_that_was_served_stays_though_its_answer_was_lost_and_another_followed(

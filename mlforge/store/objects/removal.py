@@ -70,8 +70,7 @@ def sweep(
             cache.objects.delete([keys.meta(cache.name, version) for version in expired])
             documents.change(cache.name, partial(_without, versions=expired))
         # What was made and not served by now never will be, as the sweep has begun.
-        stored = [version for version in cache.versions() if not document.is_unserved(version)]
-        named_by_now = _named_or_unknown(cache, stored)
+        named_by_now = _named_or_unknown(cache, _served(cache, document))
         if named_by_now is not None:
             is_spare = partial(_is_old, now=now, grace_us=grace_us)
             _delete(cache.objects, sorted(spare - named_by_now), is_spare, until)
@@ -117,7 +116,16 @@ def _scrubbed_for_a_while(
 
 def named_keys(cache: FeatureCache, document: FeatureDocument) -> set[str]:
     """Keys of the objects that the versions name which readers have, or had; raises as a manifest that cannot be read does."""
-    return _named(cache, [v for v in cache.versions() if not document.is_unserved(v)])
+    return _named(cache, _served(cache, document))
+
+
+def _served(cache: FeatureCache, document: FeatureDocument) -> list[Version]:
+    """Versions that were served and have a manifest; those that a server lists late are known by the document."""
+    listed = cache.versions()
+    late = [v for v in document.recent if v not in listed and v not in document.removing]
+    manifests = zip(late, each(cache.document, late), strict=True)
+    there = [version for version, manifest in manifests if manifest is not None]
+    return [*(v for v in listed if not document.is_unserved(v)), *there]
 
 
 def _without(document: FeatureDocument, versions: Collection[Version]) -> FeatureDocument:
