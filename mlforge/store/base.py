@@ -198,7 +198,7 @@ class Store(PartialStorage, Erasure, Promises):
         StoreError for a name that is taken or none, VersionInUse while a reader holds a lease of a version.
         """
         raise UnsupportedStore(
-            f"{self!r} keeps a feature's name in the names of its objects, so {before} cannot become {after} there; "
+            f"{self!r} gives no feature another name, so {before} cannot become {after} there; "
             "build it anew under the new name, then retire the old one"
         )
 
@@ -357,6 +357,11 @@ class Store(PartialStorage, Erasure, Promises):
             raise FeatureNotFound(
                 f"{sentence}; let its definition have that name, or give the old one back: 'mlforge rename {now} {name}'"
             )
+
+    def _refuse_taken(self, before: str, after: str) -> None:
+        """Raise StoreError for a name that another feature has or had."""
+        if self.versions(after) or self.renames().now(after) not in (before, after):
+            raise StoreError(f"{after} is taken; 'mlforge list' shows what there is")
 
     def _not_found(self, name: str) -> StoreError:
         sentence = self.renames().sentence(name)

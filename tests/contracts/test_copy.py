@@ -268,25 +268,35 @@ def test_stores_that_have_forgotten_apart_are_told_what_to_do(project, tmp_path)
 
 def test_a_copy_has_the_names_that_features_have_and_had(project, tmp_path):
     project.store.rename("spend", "spending")
-    first, later = LocalStore(tmp_path / "first"), LocalStore(tmp_path / "later")
+    first, bucket = LocalStore(tmp_path / "first"), in_bucket(MemoryObjects(), tmp_path)
+    later = LocalStore(tmp_path / "later")
     copy(project.store, first)
     assert first.renames() == project.store.renames()
-    copy(first, later)
-    bucket = in_bucket(MemoryObjects(), tmp_path)
     copy(first, bucket)
+    copy(bucket, later)
     project.store.rename("spending", "user_spend")
-    for store in (first, later):
+    for store in (first, bucket, later):
         assert [each.before for each in copy(project.store, store)] == [4]
         assert store.features() == ["user_spend"]
         assert store.renames() == project.store.renames()
         assert store.renames().formerly("user_spend") == ("spending", "spend")
-    with pytest.raises(UnsupportedStore, match=r"it was named spending.*delete the copy there"):
-        copy(project.store, bucket)
+        assert verify(store, ["user_spend"]) == []
     rollback(first, "user_spend", "1.0.0")
     project.store.rename("user_spend", "spend")
     with pytest.raises(UnsupportedStore, match="not as they were left"):
         copy(project.store, first)
     assert first.features() == ["user_spend"]
+    copy(project.store, bucket)
+    assert state_of(bucket) == state_of(project.store)
+
+
+def test_a_place_that_renames_nothing_says_what_to_do(project, tmp_path, monkeypatch):
+    target = LocalStore(tmp_path / "copy")
+    copy(project.store, target)
+    project.store.rename("spend", "spending")
+    monkeypatch.setattr(LocalStore, "rename", Store.rename)
+    with pytest.raises(UnsupportedStore, match=r"it was named spend.*delete the copy there"):
+        copy(project.store, target)
 
 
 def test_versions_of_services_come_along_that_no_lock_names(project, tmp_path):

@@ -486,7 +486,7 @@ def test_an_eraser_that_was_given_up_deletes_nothing_of_the_next_life(objects, s
 
     _raced(objects, "list", "spend", given_up)
     with store.lock("spend"), pytest.raises(StoreBusy, match="erased by another"):
-        removal.erase(store._documents, objects, "spend")
+        removal.erase(store._documents, objects, store._renames, "spend")
     third = elsewhere(store, "third")
     assert third.read("spend").equals(events(1))
     assert verify(third, ["spend"]) == []

@@ -32,16 +32,29 @@ from mlforge.online import RedisStore
 from mlforge.registry.catalogue import Registry
 from mlforge.registry.locks import lock_changes
 from mlforge.registry.renaming import rename
-from mlforge.store import LocalStore
+from mlforge.store import LocalStore, ObjectStore, Store
 from mlforge.store.local import lock
 from mlforge.training_sets.training_set import TrainingSet
+from tests.support.objects import MemoryObjects
 from tests.support.projects import Project, at, rows
 
 PEAKS = [Rolling("7d", {"amount__sum__7d": ["max"]})]
 
 
 class Shop(Project):
-    """A feature, another of it, and a service of both; `spend` by any name."""
+    """A feature, another of it, and a service of both; `spend` by any name. In a folder, or in a bucket with machines that have caches."""
+
+    def __init__(self, root: Path, place: str) -> None:
+        super().__init__(root)
+        self.objects = MemoryObjects() if place == "bucket" else None
+        self.store = self.elsewhere("first")
+
+    def elsewhere(self, machine: str) -> Store:
+        """The store as another process has it, in a bucket one of another machine."""
+        if self.objects is None:
+            return LocalStore(self.root / "store")
+        client = MemoryObjects(self.objects.stored)
+        return ObjectStore("s3://memory/store", self.root / machine, objects=client)
 
     def named(self, name: str, online: RedisStore | None = None) -> Definitions:
         spend = self.define(name=name)
@@ -54,9 +67,9 @@ class Shop(Project):
         return Service("checkout", [use, "peaks"], derive={"double": "spend__amount__sum__7d * 2"})
 
 
-@pytest.fixture
-def shop(tmp_path: Path) -> Shop:
-    shop = Shop(tmp_path)
+@pytest.fixture(params=["folder", "bucket"])
+def shop(request: pytest.FixtureRequest, tmp_path: Path) -> Shop:
+    shop = Shop(tmp_path, request.param)
     shop.drop("a", rows((1, 0.5, 1.0), (2, 1.5, 4.0)))
     shop.named("spend").build()
     return shop
@@ -83,7 +96,7 @@ def test_all_that_was_made_of_a_feature_goes_on_under_its_new_name(
     renamed = rename(before, "spend", "outlay")
     assert renamed.versions == ("1.0.0", "1.0.1")
     assert renamed.services == ("checkout",)
-    store = LocalStore(tmp_path / "store")  # as another process has it
+    store = shop.elsewhere("second")
     shop = shop.on(store)
     now = shop.named("outlay")
     assert {name: result.changed for name, result in now.build().items()} == {
@@ -143,7 +156,7 @@ def test_the_old_name_is_told_of_the_new_one_and_nothing_is_made_under_it(shop: 
     ):
         pass
     assert store.features() == ["outlay", "peaks"]
-    assert not (shop.root / "store" / "spend").exists()
+    assert shop.objects or not (shop.root / "store" / "spend").exists()
     rename(shop.named("outlay"), "outlay", "total")
     assert rename(shop.named("total"), "spend", "total").versions == (
         "1.0.0",
@@ -191,11 +204,13 @@ def test_names_that_cannot_be_given_are_refused_in_words(shop: Shop) -> None:
 def test_a_folder_without_a_version_makes_room_and_its_waiters_find_the_feature(
     shop: Shop,
 ) -> None:
-    store = LocalStore(shop.root / "store")
+    store = shop.elsewhere("first")
     with store.lock("outlay"):
         pass  # as a build that failed leaves it
     rename(shop.named("spend"), "spend", "outlay")
-    assert [path.name for path in store.path.iterdir() if path.name.startswith(".staged")] == []
+    assert [
+        path for path in (shop.root / "store").glob("*") if path.name.startswith(".staged")
+    ] == []
     shop.drop("b", rows((1, 1.6, 8.0)))
     built = shop.on(store).named("outlay").build()
     assert {name: result.version for name, result in built.items()} == {
@@ -205,7 +220,7 @@ def test_a_folder_without_a_version_makes_room_and_its_waiters_find_the_feature(
 
 
 def test_whoever_waits_for_the_lock_of_a_feature_that_is_renamed_is_told(shop: Shop) -> None:
-    waiting = LocalStore(shop.root / "store")
+    waiting = shop.elsewhere("first")
 
     def wait() -> None:
         with waiting.lock("spend"):
@@ -228,21 +243,23 @@ def test_whoever_waits_for_the_lock_of_a_feature_that_is_renamed_is_told(shop: S
             failpoints.disarm()
         with pytest.raises(FeatureNotFound, match="spend was renamed to outlay"):
             waiters[0].result(60)
-    assert not (waiting.path / "spend").exists()
+    assert shop.objects or not (shop.root / "store" / "spend").exists()
     assert verify(waiting, ["outlay"]) == []
 
 
 def test_the_lock_of_a_feature_that_is_renamed_just_before_it_is_taken_is_refused(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    late, take = LocalStore(shop.root / "store"), LocalStore._locked
+    late, place = shop.elsewhere("second"), type(shop.store)
+    step = "_locked" if place is LocalStore else "_exclusive"
+    take = getattr(place, step)
 
-    def take_late(store: LocalStore, name: str) -> Any:
+    def take_late(store: Store, name: str) -> Any:
         if store is late:
             shop.store.rename("spend", "outlay")
         return take(store, name)
 
-    monkeypatch.setattr(LocalStore, "_locked", take_late)
+    monkeypatch.setattr(place, step, take_late)
     with pytest.raises(FeatureNotFound, match="spend was renamed to outlay"), late.lock("spend"):
         pytest.fail("a version of the former name would be made")
     monkeypatch.undo()

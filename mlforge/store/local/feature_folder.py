@@ -44,10 +44,12 @@ class FeatureFolder:
     """The present name of a feature that has, or had, some name."""
 
     @classmethod
-    def at(cls, path: Path, packing: Packing, now: Callable[[str], str] = str) -> FeatureFolder:
-        """The folder of the feature that it is named after; now: as the field."""
+    def at(
+        cls, path: Path, packing: Packing, now: Callable[[str], str] = str, name: str | None = None
+    ) -> FeatureFolder:
+        """The folder of a feature, by default of the one that it is named after; now: as the field."""
         return cls(
-            name=path.name,
+            name=path.name if name is None else name,
             path=path,
             partial_store=PartialStore(path, packing),
             tiles=TileFolder(path, packing.grace_s),

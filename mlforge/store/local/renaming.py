@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import Any
 
 from mlforge.core import clock
 from mlforge.core.disk import sync
@@ -18,9 +17,9 @@ from mlforge.store.local import io, staging, state_files
 from mlforge.store.local.feature_folder import FeatureFolder
 from mlforge.store.local.leases import unshared
 from mlforge.store.local.lock import exclusive
-from mlforge.store.local.paths import META, State, check_format, no_link, state_of, well_formed
+from mlforge.store.local.paths import META, State, no_link, state_of, well_formed
+from mlforge.store.renames_note import Begun, RenamesNote
 
-FORMAT = 1
 LOCK = ".renaming"
 
 
@@ -29,7 +28,7 @@ class RenamesFile:
 
     def __init__(self, store: Path) -> None:
         self._store = store
-        self._read_as: tuple[State, Renames, Rename | None] | None = None
+        self._read_as: tuple[State, RenamesNote] | None = None
 
     @property
     def path(self) -> Path:
@@ -38,9 +37,7 @@ class RenamesFile:
 
     def read(self) -> Renames:
         """The renames that count by now."""
-        done, begun = self._read()
-        has_moved = begun and not self._lies(begun.before) and self._lies(begun.after)
-        return done.with_rename(begun) if begun and has_moved else done
+        return self._read().counting(self._has_moved)
 
     def now(self, name: str) -> str:
         """The present name of the feature that has, or had, this one."""
@@ -48,38 +45,34 @@ class RenamesFile:
 
     def concerns(self, name: str) -> bool:
         """Whether a rename of a feature that has, or had, this name is noted, one that was only begun among them."""
-        done, begun = self._read()
-        return bool(done.of(name)) or (begun is not None and name in (begun.before, begun.after))
+        return self._read().concerns(name)
 
     def settled(self) -> Renames:
         """The renames that count, none of them half noted; call while nobody else renames."""
-        _, begun = self._read()
         renames = self.read()
-        if begun is not None:
+        if self._read().begun:
             self.write(renames)
         return renames
 
     def write(self, renames: Renames, begun: Rename | None = None) -> None:
         """Replace the document, whole or not at all; begun: the one that counts once its folder has moved."""
-        document: dict[str, Any] = {"format": FORMAT, "renames": renames.to_json()}
-        if begun is not None:
-            document["begun"] = Renames((begun,)).to_json()
-        io.write_json(self.path, document)
+        note = RenamesNote(renames, (Begun(begun),) if begun else ())
+        io.write_json(self.path, note.to_json())
 
-    def _read(self) -> tuple[Renames, Rename | None]:
+    def _read(self) -> RenamesNote:
         path = self.path
         try:
             state = state_of(path)
         except (FileNotFoundError, NotADirectoryError):
-            return Renames(), None
+            return RenamesNote()
         if self._read_as is None or self._read_as[0] != state:
             with well_formed(path):
-                document = io.read_json(path) or {}
-                check_format(document, path, FORMAT)
-                done = Renames.from_json(document.get("renames", ()))
-                begun = Renames.from_json(document.get("begun", ())).done
-                self._read_as = state, done, begun[0] if begun else None
-        return self._read_as[1:]
+                note = RenamesNote.from_json(io.read_json(path) or {}, path)
+                self._read_as = state, note
+        return self._read_as[1]
+
+    def _has_moved(self, begun: Begun) -> bool:
+        return not self._lies(begun.rename.before) and self._lies(begun.rename.after)
 
     def _lies(self, name: str) -> bool:
         """Whether a feature is served under that name."""

@@ -330,8 +330,7 @@ class LocalStore(LocalPartials, LocalErasure, LocalPromises, Store):
 
     def _rename(self, before: str, after: str) -> None:
         self.resolve(before)
-        if self.versions(after) or self.renames().now(after) not in (before, after):
-            raise StoreError(f"{after} is taken; 'mlforge list' shows what there is")
+        self._refuse_taken(before, after)
         try:
             renaming.rename(self._renames, self._feature(before), self._feature(after))
         finally:

@@ -1,6 +1,7 @@
 """The folder of a machine in which a bucket's immutable objects are at hand.
 
-    <folder>/<store>/<born>/<feature>/     a feature's folder, as in a store on a local disk, without pointer and books
+    <folder>/<store>/<born>/<feature>/     a feature's folder, as in a store on a local disk, without pointer and books;
+                                           of one that was renamed still that of its first name, as in the bucket
         1.0.1/.meta.json  _lineage/        manifests that were read or written
         _parts/<hash>.parquet              parts of tables
         _partials/  _packs/                events, packed as it suits this machine
@@ -56,6 +57,8 @@ class FeatureCache:
         self.name, self.path = folder.name, folder.path
         self.written: set[str] = set()
         """Partials that were written here since a version was published."""
+        self.home = folder.path.name
+        """The folder of the bucket that the objects lie in: that of the name which the feature had first."""
 
     @property
     def born(self) -> str:
@@ -80,7 +83,7 @@ class FeatureCache:
     def versions(self) -> list[Version]:
         """Versions that have a manifest in the bucket, ascending."""
         versions = []
-        for entry in self.objects.entries(f"{self.name}/{keys.VERSIONS}"):
+        for entry in self.objects.entries(f"{self.home}/{keys.VERSIONS}"):
             with suppress(StoreError):
                 versions.append(Version.parse(keys.stem(entry.key)))
         return sorted(versions)
@@ -92,10 +95,10 @@ class FeatureCache:
 
     def stored(self, version: Version) -> StoredManifest | None:
         """The same with the state in which it was read."""
-        blob = self.objects.read(keys.meta(self.name, version))
+        blob = self.objects.read(keys.meta(self.home, version))
         if blob is None:
             return None
-        where = f"{self.objects.url}/{keys.meta(self.name, version)}"
+        where = f"{self.objects.url}/{keys.meta(self.home, version)}"
         with well_formed(where):
             document = json.loads(blob.data)
             if not isinstance(document, dict):
@@ -124,10 +127,10 @@ class FeatureCache:
         path = self.folder.chunks.folder / f"{hash_}.json"
         if path.is_file() and io.hash_file(path) == hash_:
             return
-        with self._arriving(path, keys.piece(self.name, hash_)) as arrived:
+        with self._arriving(path, keys.piece(self.home, hash_)) as arrived:
             if io.hash_file(arrived) != hash_:
                 raise IntegrityError(
-                    f"{self.objects.url}/{keys.piece(self.name, hash_)} is damaged; restore it from a backup"
+                    f"{self.objects.url}/{keys.piece(self.home, hash_)} is damaged; restore it from a backup"
                 )
 
     # Parts
@@ -154,7 +157,7 @@ class FeatureCache:
 
     def fetch_part(self, hash_: str) -> None:
         """Fetch a part anew; raises as `fetch_parts`."""
-        self.fetch(hash_, keys.part(self.name, hash_))
+        self.fetch(hash_, keys.part(self.home, hash_))
 
     def fetch(self, hash_: str, key: str) -> None:
         """Fetch an object with the bytes of that hash to where a part with them lies; raises as `fetch_parts`."""
@@ -178,7 +181,7 @@ class FeatureCache:
         path = self.folder.partial_store.alone(hash_)
         with (
             suppress(IntegrityError, NotReadable),  # what cannot be had is computed again
-            self._arriving(path, keys.partial(self.name, hash_)) as arrived,
+            self._arriving(path, keys.partial(self.home, hash_)) as arrived,
         ):
             _check_seal(arrived)
 
@@ -186,7 +189,7 @@ class FeatureCache:
         """A fault in the bytes that the bucket has of a partial, in words; a damaged file at hand is replaced."""
         path = self.folder.partial_store.alone(hash_)
         try:
-            with self._arriving(path, keys.partial(self.name, hash_)) as arrived:
+            with self._arriving(path, keys.partial(self.home, hash_)) as arrived:
                 _check_seal(arrived)
         except NotReadable as error:
             return f"may not be read: {error}"

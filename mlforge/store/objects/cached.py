@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
@@ -24,6 +25,7 @@ from mlforge.store.objects.cache import UNBORN, FeatureCache
 from mlforge.store.objects.documents import Documents
 from mlforge.store.objects.objects import Objects, each
 from mlforge.store.objects.publishing import settle
+from mlforge.store.objects.renames import RenamesObject
 from mlforge.store.objects.task_files import ObjectTaskFiles
 from mlforge.store.transaction import Pointer
 
@@ -37,6 +39,7 @@ class CachedStore(Store):
     packing: Packing
     _objects: Objects
     _documents: Documents
+    _renames: RenamesObject
     _caches: dict[tuple[str, str], FeatureCache]
     _grace_us: int
 
@@ -191,7 +194,9 @@ class CachedStore(Store):
         document = self._documents.known(checked(name))
         born = document.born if document else UNBORN
         if (name, born) not in self._caches:
-            folder = FeatureFolder.at(self.cache / born / name, self.packing)
+            path = self.cache / born / self._documents.likely_folder(name)
+            now = functools.partial(self._renames.present_name, expected=name)
+            folder = FeatureFolder.at(path, self.packing, now, name)
             self._caches[name, born] = FeatureCache(self._objects, folder)
         return self._caches[name, born]
 

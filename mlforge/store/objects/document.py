@@ -7,15 +7,16 @@ import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import islice
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
-from mlforge.core.values import Version
+from mlforge.core.values import Version, is_name
 from mlforge.store.local.io import json_text
 from mlforge.store.local.paths import check_format, well_formed
 from mlforge.store.records import Books
 from mlforge.store.transaction import Pointer
 
-_FORMAT = 1
+_FORMAT, _FORMAT_RENAMED = 1, 2
+"""A release that knows no renames would take a feature's folder for its name: it leaves the second format alone."""
 RECENT = 32
 """How many versions a document remembers one by one."""
 
@@ -23,6 +24,13 @@ RECENT = 32
 def new_id() -> str:
     """A text that no other process makes."""
     return uuid.uuid4().hex
+
+
+class Renaming(NamedTuple):
+    """A rename that a process has in mind: the name that the feature would get, and a text that no other rename has."""
+
+    to: str
+    id: str
 
 
 @dataclass(frozen=True)
@@ -36,7 +44,9 @@ class FeatureDocument:
     follow. erasing: when the whole feature began to go, None where it does not. swept: how often objects that no version
     names were deleted. sweeping: when that began, None where it does not go on. forgotten: how many changes of what the store has
     forgotten its writers know, None where nobody has looked yet. scrubbed: how often all was deleted at once that no version
-    names.
+    names. called: the feature's name, empty where it is that of its folder. renamed: the id of the rename that gave it. renaming: the
+    one that may come next. lies_in: the folder of the feature that has the name of this one; such a document tells nothing else, and
+    counts as long as the feature there says the same.
     """
 
     born: str = field(default_factory=new_id)
@@ -51,6 +61,19 @@ class FeatureDocument:
     sweeping: int | None = None
     forgotten: int | None = None
     scrubbed: int = 0
+    called: str = ""
+    renamed: str = ""
+    renaming: Renaming | None = None
+    lies_in: str = ""
+
+    def is_of(self, name: str, folder: str) -> bool:
+        """Whether it is that of the feature which has this name by now; folder: where the document lies."""
+        return not self.lies_in and (self.called or folder) == name
+
+    def ended(self, **changes: Any) -> Self:
+        """A document of the same life and name that says nothing else of the feature but the changes."""
+        kept = {"born": self.born, "called": self.called, "renamed": self.renamed}
+        return type(self)(**(kept | changes))
 
     @property
     def generation(self) -> int:
@@ -93,7 +116,7 @@ class FeatureDocument:
         pointer = self.pointer
         return json_text(
             {
-                "format": _FORMAT,
+                "format": _FORMAT_RENAMED if self.called or self.lies_in else _FORMAT,
                 "version": str(pointer.version) if pointer else None,
                 "generation": self.generation,
                 "highest": str(self.highest) if self.highest else None,
@@ -104,6 +127,10 @@ class FeatureDocument:
                 **({"sweeping": self.sweeping} if self.sweeping is not None else {}),
                 **({"forgotten": self.forgotten} if self.forgotten is not None else {}),
                 **({"scrubbed": self.scrubbed} if self.scrubbed else {}),
+                **({"called": self.called} if self.called else {}),
+                **({"renamed": self.renamed} if self.renamed else {}),
+                **({"renaming": self.renaming._asdict()} if self.renaming else {}),
+                **({"lies_in": self.lies_in} if self.lies_in else {}),
                 "books": self.books.to_json(),
                 "born": self.born,
                 "nonce": self.nonce,
@@ -115,7 +142,8 @@ class FeatureDocument:
         """The document of an object; IntegrityError for a damaged one, UnsupportedStore for a newer mlforge's."""
         with well_formed(where):
             document: Any = json.loads(data)
-            check_format(document, where, _FORMAT)
+            if document.get("format") != _FORMAT_RENAMED:
+                check_format(document, where, _FORMAT)
             served, highest = document["version"], document["highest"]
             return cls(
                 born=_id(document["born"]),
@@ -131,8 +159,19 @@ class FeatureDocument:
                 sweeping=document.get("sweeping"),
                 forgotten=document.get("forgotten"),
                 scrubbed=int(document.get("scrubbed", 0)),
+                called=_name_or_none(document.get("called", "")),
+                renamed=str(document.get("renamed", "")),
+                renaming=Renaming(**document["renaming"]) if document.get("renaming") else None,
+                lies_in=_name_or_none(document.get("lies_in", "")),
                 books=Books.from_json(document["books"]),
             )
+
+
+def _name_or_none(text: Any) -> str:
+    """A name that may become part of a key, or an empty text."""
+    if text and not is_name(text):
+        raise ValueError(f"{text!r} is no name")
+    return text or ""
 
 
 def _id(text: Any) -> str:

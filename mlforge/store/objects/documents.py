@@ -1,4 +1,8 @@
-"""Features' documents in a bucket: read when they have changed, and changed by compare-and-swap."""
+"""Features' documents in a bucket by the features' names, and the sessions of locks' holders.
+
+A feature's objects lie in the folder of the name that it had first. A feature that was renamed says its name in its document there, and
+the folder of its new name has a document that leads to it, which nobody follows longer than the feature is called so.
+"""
 
 from __future__ import annotations
 
@@ -7,17 +11,15 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import NamedTuple
 
 from mlforge.core.values import Version
-from mlforge.errors import StoreBusy, StoreError
-from mlforge.store.objects import keys
-from mlforge.store.objects.document import RECENT, FeatureDocument, new_id
-from mlforge.store.objects.objects import ConditionFailed, NotChanged, Objects, Tag
+from mlforge.errors import StoreBusy, StoreError, VersionConflict
+from mlforge.store.objects.document import RECENT, FeatureDocument
+from mlforge.store.objects.objects import Objects, Tag
+from mlforge.store.objects.stored_documents import ATTEMPTS, StoredDocument, StoredDocuments
 from mlforge.store.records import FileStateMap
-
-_ATTEMPTS = 20
-_Known = tuple[FeatureDocument, Tag]
 
 
 @dataclass
@@ -53,8 +55,8 @@ class Documents:
     """The documents of all features of a store."""
 
     def __init__(self, objects: Objects) -> None:
-        self._objects = objects
-        self._known: dict[str, _Known] = {}
+        self.stored = StoredDocuments(objects)
+        self._folders: dict[str, str] = {}
         self._sessions: dict[str, Session] = {}
         self._versions: dict[str, _Listing] = {}
 
@@ -77,12 +79,12 @@ class Documents:
         listed_at = listing.listed_at if listing and is_known else self._generation(name)
         try:
             yield session
-            document, tag = self._known.get(name, (None, None))
-            pointer = document.pointer if document else None
+            known = self._stored(name)
+            pointer = known.document.pointer if known else None
             # Another writer's version, which shows in the document alone, has not been listed.
-            if tag is not None and (pointer is None or pointer.version in session.versions):
+            if known is not None and (pointer is None or pointer.version in session.versions):
                 stored = sorted({*session.versions, *session.left})
-                self._versions[name] = _Listing(tag, stored, listed_at)
+                self._versions[name] = _Listing(known.tag, stored, listed_at)
         finally:
             self._sessions.pop(name, None)
 
@@ -92,90 +94,127 @@ class Documents:
         They are listed now and then in any case, for what others have left unserved, before it is older than the versions
         that a document remembers.
         """
-        listing = self._versions.get(name)
-        if listing is None or name not in self._known or self._known[name][1] != listing.tag:
+        listing, known = self._versions.get(name), self._stored(name)
+        if listing is None or known is None or known.tag != listing.tag:
             return None
         is_old = self._generation(name) - listing.listed_at >= RECENT // 2
         return None if is_old else listing.versions
 
     def _generation(self, name: str) -> int:
-        return self._known[name][0].generation if name in self._known else 0
+        known = self._stored(name)
+        return known.document.generation if known else 0
+
+    def _stored(self, name: str) -> StoredDocument | None:
+        return self.stored.known(self.likely_folder(name))
 
     def read(self, name: str) -> FeatureDocument | None:
         """The document as it is now, or as it was when the lock that this thread holds was taken."""
-        if self.session(name) is not None and name in self._known:
-            return self._known[name][0]
+        document = self._as_known(name)
+        if document is not None and self.session(name) is not None:
+            return document
         return self.refreshed(name)
 
     def known(self, name: str) -> FeatureDocument | None:
         """The document as this process last read it, or as it is now."""
-        return self._known[name][0] if name in self._known else self.refreshed(name)
+        document = self._as_known(name)
+        return self.refreshed(name) if document is None else document
 
     def refreshed(self, name: str) -> FeatureDocument | None:
-        """The document as it is now; None where there is none."""
-        known, key = self._known.get(name), f"{name}/{keys.LATEST}"
-        try:
-            blob = self._objects.read(key, known[1] if known else None)
-        except NotChanged:
-            assert known is not None
-            return known[0]
-        if blob is None:
-            self._known.pop(name, None)
-            return None
-        document = FeatureDocument.from_bytes(blob.data, f"{self._objects.url}/{key}")
-        self._known[name] = document, blob.tag
+        """The document as it is now; None where no feature has this name."""
+        folder = self.likely_folder(name)
+        document = self.stored.refreshed(folder)
+        if document is not None and document.is_of(name, folder):
+            return document
+        if folder != name:
+            self._folders.pop(name, None)
+            own = self.stored.refreshed(name)
+        else:
+            own = document
+        return self._followed(name, own)
+
+    def _followed(self, name: str, own: FeatureDocument | None) -> FeatureDocument | None:
+        """The document of a feature; own: what the folder of its name has."""
+        if own is None or not own.lies_in:
+            return own if own is not None and own.is_of(name, name) else None
+        document = self.stored.refreshed(own.lies_in)
+        if document is None or not document.is_of(name, own.lies_in):
+            return None  # that one has another name by now, or is gone
+        self._folders[name] = own.lies_in
         return document
 
+    def _as_known(self, name: str) -> FeatureDocument | None:
+        folder = self.likely_folder(name)
+        known = self.stored.known(folder)
+        return known.document if known and known.document.is_of(name, folder) else None
+
+    def likely_folder(self, name: str) -> str:
+        """The folder of the bucket that a feature's objects lay in when its document was read last; nothing is read."""
+        return self._folders.get(name, name)
+
+    def folder(self, name: str) -> str:
+        """The folder of the bucket that a feature's objects lie in."""
+        self.known(name)
+        return self.likely_folder(name)
+
     def create(self, name: str) -> FeatureDocument:
-        """The document, made now if there is none."""
+        """The document, made now if there is none. Raises StoreError where another feature lies in the folder of that name."""
         document = FeatureDocument()
-        try:
-            tag = self._objects.create(f"{name}/{keys.LATEST}", document.to_bytes())
-        except ConditionFailed:
+        if self.stored.create(name, document):
+            return document
+        for _ in range(ATTEMPTS):
             existing = self.refreshed(name)
-            if existing is None:
-                raise
-            return existing
-        self._known[name] = document, tag
-        return document
+            if existing is not None:
+                return existing
+            if self.takes_place(name, document):
+                return document
+        raise StoreBusy(f"{name}: other writers change it all the time; try again")
+
+    def takes_place(self, name: str, new: FeatureDocument) -> bool:
+        """Put a document in the place of one that leads to a feature which has not that name; returns whether it has.
+
+        A process may be about to give it that name: it is told first that it must not. Call it behind `refreshed`, where
+        that finds no feature. Raises StoreError where another feature lies in the folder of that name.
+        """
+        own = self.stored.known(name)
+        if own is None:
+            return self.stored.create(name, new)
+        if not own.document.lies_in:
+            called = own.document.called
+            raise StoreError(
+                f"{called} had the name {name}, and its objects lie in the folder of that name; it is free once {called} is "
+                f"retired: 'mlforge retire {called}'"
+            )
+        is_another = own.document.lies_in != new.lies_in
+        if is_another and self.stored.refreshed(own.document.lies_in) is not None:
+            there = self.stored.change(own.document.lies_in, partial(_not_becoming, name=name))
+            if there.is_of(name, own.document.lies_in):
+                return False
+        return self.stored.replace(name, new)
 
     def change(
         self, name: str, changed: Callable[[FeatureDocument], FeatureDocument]
     ) -> FeatureDocument:
-        """Replace the document by what it is changed to; the change is asked again where another writer was faster.
+        """Replace the document of a feature as `StoredDocuments.change` does; it is made first if there is none.
 
-        It raises where it can no longer be made, and returns the very document where nothing is to change. Raises
-        StoreBusy if others are faster again and again.
+        Raises VersionConflict where the feature gets another name meanwhile.
         """
         if self.read(name) is None:
             self.create(name)
-        for _ in range(_ATTEMPTS):
-            document, tag = self._known[name]
-            changed_document = changed(document)
-            if changed_document is document:
-                return document
-            new = replace(changed_document, nonce=new_id())
-            if self._replaced(name, new, tag):
-                return new
-            if self.refreshed(name) is None:
-                raise StoreError(f"{self._objects.url}: {name}/{keys.LATEST} has been deleted")
-            if self._known[name][0].nonce == new.nonce:  # the answer was lost, not the race
-                return new
-        raise StoreBusy(f"{name}: other writers change it all the time; try again")
+        folder = self.likely_folder(name)
 
-    def _replaced(self, name: str, new: FeatureDocument, tag: Tag) -> bool:
-        try:
-            written = self._objects.replace(f"{name}/{keys.LATEST}", new.to_bytes(), tag)
-        except ConditionFailed:
-            return False
-        except StoreError:
-            # Perhaps only the answer is missing.
-            self.refreshed(name)
-            if name in self._known and self._known[name][0].nonce == new.nonce:
-                return True
-            raise
-        self._known[name] = new, written
-        return True
+        def changed_yet(document: FeatureDocument) -> FeatureDocument:
+            if not document.is_of(name, folder):
+                raise VersionConflict(f"{name} was renamed meanwhile; try again")
+            return changed(document)
+
+        return self.stored.change(folder, changed_yet)
+
+
+def _not_becoming(document: FeatureDocument, name: str) -> FeatureDocument:
+    """The document of a feature that will not get this name, unless it is called so."""
+    if document.renaming is None or document.renaming.to != name:
+        return document
+    return replace(document, renaming=None)
 
 
 def _holder() -> tuple[int, int]:

@@ -12,7 +12,6 @@ from mlforge.core.values import is_name
 from mlforge.store.local.leases import unshared
 from mlforge.store.local.paths import META, checked
 from mlforge.store.objects import keys, removal, scrubbing
-from mlforge.store.objects.cached import CachedStore
 from mlforge.store.objects.document import FeatureDocument
 from mlforge.store.objects.documents import Session
 from mlforge.store.objects.forgotten import ForgottenObject
@@ -20,9 +19,10 @@ from mlforge.store.objects.identity import Identity
 from mlforge.store.objects.objects import each
 from mlforge.store.objects.publishing import settle
 from mlforge.store.objects.records import FileStates
+from mlforge.store.objects.renaming import RenamingStore
 
 
-class ErasingStore(CachedStore):
+class ErasingStore(RenamingStore):
     """A store in which nothing is left of what was erased: no object of the bucket, and no file of this machine's cache.
 
     Caches of other machines follow when these take the feature's lock next.
@@ -37,18 +37,21 @@ class ErasingStore(CachedStore):
         document = self._documents.read(checked(name))
         if document is None:
             return
-        served = document.pointer.version if document.pointer else None
+        served, folder = (
+            document.pointer.version if document.pointer else None,
+            self._files(name).path,
+        )
         versions = self.versions(name)
         for version in [v for v in versions if v != served]:
             self.remove(name, version)
         with ExitStack() as leases:
             if served is not None:
-                path = self._files(name).path / str(served) / META
+                path = folder / str(served) / META
                 with suppress(FileNotFoundError, NotADirectoryError):
                     leases.enter_context(unshared(path, f"{name} {served}"))
-            removal.erase(self._documents, self._objects, name)
-        shutil.rmtree(self.cache / document.born / name, ignore_errors=True)
-        self._states.forget(name)
+            removal.erase(self._documents, self._objects, self._renames, name)
+        shutil.rmtree(folder, ignore_errors=True)
+        self._states.forget(folder.name)
         session = self._documents.session(name)
         if session is not None:
             session.versions, session.states = [], None
@@ -56,7 +59,8 @@ class ErasingStore(CachedStore):
     def scrub(self, name: str, hashes: Collection[str], sorted_by: str | None = None) -> None:
         """Delete from the bucket, however young, all that no version names, and from the cache the partials and the same."""
         cache = self._writable(name)
-        named = removal.scrub(cache, self._documents, hashes)
+        leading = removal.leading_folders(self._documents, self._renames, name)
+        named = removal.scrub(cache, self._documents, hashes, leading)
         scrubbing.scrub(cache, hashes, named, sorted_by)
         document, session = self._documents.read(name), self._documents.session(name)
         scrubbing.note_followed(cache, document.scrubbed if document else 0)
@@ -79,15 +83,18 @@ class ErasingStore(CachedStore):
             is_known = document.forgotten is not None and document.forgotten >= changes
             return document if is_known else replace(document, forgotten=changes)
 
-        def note(name: str) -> None:
-            if self._documents.refreshed(name) is not None:
-                self._documents.change(name, noted)
+        stored = self._documents.stored
+
+        def note(folder: str) -> None:
+            document = stored.refreshed(folder)
+            if document is not None and not document.lies_in:
+                stored.change(folder, noted)
 
         each(note, [name for name in self._objects.folders("") if is_name(name)])
 
     def kept_partials(self, name: str) -> set[str]:
         """Hashes of the partials in the bucket and in the cache."""
-        entries = self._objects.entries(f"{name}/{keys.PARTIALS}")
+        entries = self._objects.entries(f"{self._documents.folder(name)}/{keys.PARTIALS}")
         stored = {keys.stem(entry.key).removesuffix(".parquet") for entry in entries}
         return {*stored, *self._files(name).folder.partial_store.hashes()}
 

@@ -13,6 +13,10 @@ _metadata/locks/<model>.json           the lock that each model was registered w
 _metadata/services/<service>/1.0.0.json   what a version of a service promises
 _metadata/definitions/<hash>.json      what features and services definitions have that share the store
 _metadata/forgotten.json               salted hashes of the entities that are forgotten
+_metadata/renamed.json                 the names that features had before
+
+A feature that was renamed stays in the folder of its first name, which is what `name` means below; the folder of its present one has
+a `_latest.json` alone, which leads there.
 """
 
 from __future__ import annotations
@@ -26,6 +30,7 @@ TASKS = "_tasks"
 IDENTITY, LOCKS = "_metadata/store.json", "_metadata/locks"
 SERVICES, FORGOTTEN = "_metadata/services", "_metadata/forgotten.json"
 DEFINITIONS = "_metadata/definitions"
+RENAMED = "_metadata/renamed.json"
 
 
 def meta(name: str, version: Version) -> str:

@@ -41,6 +41,7 @@ class Publisher:
     def __init__(self, cache: FeatureCache, documents: Documents, session: Session | None) -> None:
         self._cache, self._documents, self._session = cache, documents, session
         self._objects, self._name, self._born = cache.objects, cache.name, cache.born
+        self._home = cache.home
         self._nonce, self._swept = new_id(), 0
         self._forgotten = 0
 
@@ -113,15 +114,15 @@ class Publisher:
                 self._cache.folder.partial_store.hashes()
             )  # the cache may have been deleted since
         partials = _added((p.hash for p in manifest.partials), known - anew)
-        files = {keys.part(self._name, hash_): path for hash_, path in tx.fresh.items()}
+        files = {keys.part(self._home, hash_): path for hash_, path in tx.fresh.items()}
         served = self._cache.path / str(latest.version) / ".meta.json" if latest else None
         before = named(io.read_json(served) or {}) if served else set()
         for hash_ in named(document) - before:
-            files[keys.piece(self._name, hash_)] = (
+            files[keys.piece(self._home, hash_)] = (
                 self._cache.folder.chunks.folder / f"{hash_}.json"
             )
         with self._cache.loose_partials(partials) as loose:
-            files |= {keys.partial(self._name, hash_): path for hash_, path in loose.items()}
+            files |= {keys.partial(self._home, hash_): path for hash_, path in loose.items()}
             uploads: list[Callable[[], object]] = [
                 partial(self._objects.put, key, file)
                 for key, file in files.items()
@@ -141,7 +142,7 @@ class Publisher:
 
     def _create(self, version: Version, document: Mapping[str, Any]) -> None:
         """Create the manifest, or put it in the place of one that nobody can serve any more."""
-        key, data = keys.meta(self._name, version), io.json_text(document).encode()
+        key, data = keys.meta(self._home, version), io.json_text(document).encode()
         if self._is_written(version, lambda: self._objects.create(key, data)):
             return
         left = self._cache.stored(version)

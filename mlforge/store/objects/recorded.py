@@ -51,8 +51,9 @@ class RecordedStore(Store):
         """Read `_sources.json.gz`, once while it stays as it is."""
         session = self._documents.session(checked(name))
         if session is None:
-            return self._states.read(name)
-        return self._states.known(name) if session.states is None else session.states
+            return self._states.read(self._documents.folder(name))
+        folder = self._documents.likely_folder(name)
+        return self._states.known(folder) if session.states is None else session.states
 
     def write_file_states(self, name: str, file_states: FileStateMap) -> None:
         """Write them with the next version, or when the lock ends."""
@@ -60,20 +61,22 @@ class RecordedStore(Store):
         if session is not None:
             session.states = file_states
         else:
-            self._states.write(name, file_states)
+            self._states.write(self._documents.folder(name), file_states)
         reach("file_states.written")
 
     def audit(self, name: str) -> Audit | None:
         """Read `_audit.json`."""
-        return records.audit(self._objects, checked(name))
+        return records.audit(self._objects, self._documents.folder(checked(name)))
 
     def write_audit(self, name: str, audit: Audit) -> None:
         """Replace `_audit.json`."""
-        records.write_audit(self._objects, checked(name), audit)
+        records.write_audit(self._objects, self._documents.folder(checked(name)), audit)
 
     def locks(self) -> dict[str, Lock]:
         """Read the objects of `_metadata/locks`."""
-        return records.locks(self._objects)
+        locks = records.locks(self._objects)
+        names = self.renames().names if locks else {}
+        return {model: lock.renamed(names) for model, lock in locks.items()}
 
     def write_lock(self, model: str, lock: Lock) -> None:
         """Replace `_metadata/locks/<model>.json`."""

@@ -25,39 +25,39 @@ _GZIP = 31
 
 
 class FileStates:
-    """The file states of all features, each read once while its object stays as it is. They only save work."""
+    """The file states of all features, by their folders, each read once while its object stays as it is. They only save work."""
 
     def __init__(self, objects: Objects) -> None:
         self._objects = objects
         self._known: dict[str, tuple[Tag, FileStateMap]] = {}
 
-    def read(self, name: str) -> FileStateMap:
+    def read(self, folder: str) -> FileStateMap:
         """The states as they are now; the very mapping that was written or read last, if they are the same."""
-        tag, before = self._known.get(name, (None, FileStateMap()))
+        tag, before = self._known.get(folder, (None, FileStateMap()))
         try:
-            blob = self._objects.read(f"{name}/{keys.SOURCES}", tag)
+            blob = self._objects.read(f"{folder}/{keys.SOURCES}", tag)
         except NotChanged:
             return before
         if blob is None:
-            self._known.pop(name, None)
+            self._known.pop(folder, None)
             return FileStateMap()
         states = _unpacked(blob.data)
-        self._known[name] = blob.tag, before if before == states else states
-        return self._known[name][1]
+        self._known[folder] = blob.tag, before if before == states else states
+        return self._known[folder][1]
 
-    def known(self, name: str) -> FileStateMap:
+    def known(self, folder: str) -> FileStateMap:
         """The states as they were read last."""
-        return self._known[name][1] if name in self._known else FileStateMap()
+        return self._known[folder][1] if folder in self._known else FileStateMap()
 
-    def write(self, name: str, states: FileStateMap) -> None:
+    def write(self, folder: str, states: FileStateMap) -> None:
         """Replace the states; the mapping is kept, not copied."""
         text = "".join(state_files.lines_of(states)).encode()
-        tag = self._objects.put(f"{name}/{keys.SOURCES}", zlib.compress(text, 1, wbits=_GZIP))
-        self._known[name] = tag, states
+        tag = self._objects.put(f"{folder}/{keys.SOURCES}", zlib.compress(text, 1, wbits=_GZIP))
+        self._known[folder] = tag, states
 
-    def forget(self, name: str) -> None:
+    def forget(self, folder: str) -> None:
         """Know nothing of a feature any more."""
-        self._known.pop(name, None)
+        self._known.pop(folder, None)
 
 
 def _unpacked(data: bytes) -> FileStateMap:
@@ -68,18 +68,18 @@ def _unpacked(data: bytes) -> FileStateMap:
     return state_files.understood(text)
 
 
-def audit(objects: Objects, name: str) -> Audit | None:
+def audit(objects: Objects, folder: str) -> Audit | None:
     """The last audit; None where there is none or its document is damaged, which the next audit replaces."""
-    blob = objects.read(f"{name}/{keys.AUDIT}")
+    blob = objects.read(f"{folder}/{keys.AUDIT}")
     with suppress(ValueError, KeyError, TypeError, AttributeError):
         return Audit.from_json(json.loads(blob.data)["audit"]) if blob else None
     return None
 
 
-def write_audit(objects: Objects, name: str, result: Audit) -> None:
+def write_audit(objects: Objects, folder: str, result: Audit) -> None:
     """Replace the last audit's result."""
     text = io.json_text({"format": _FORMAT, "audit": result.to_json()})
-    objects.put(f"{name}/{keys.AUDIT}", text.encode())
+    objects.put(f"{folder}/{keys.AUDIT}", text.encode())
 
 
 def locks(objects: Objects) -> dict[str, Lock]:

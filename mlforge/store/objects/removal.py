@@ -23,6 +23,7 @@ from mlforge.store.objects.cache import FeatureCache
 from mlforge.store.objects.document import FeatureDocument, new_id
 from mlforge.store.objects.documents import Documents
 from mlforge.store.objects.objects import Entry, Objects, each
+from mlforge.store.objects.renames import RenamesObject
 from mlforge.store.records import Books
 
 _BATCH = 1000
@@ -67,7 +68,7 @@ def sweep(
     until = time.monotonic() + _SWEEP_S
     with suppress(_AtWork), _sweeping(cache, documents) as document:
         if expired:
-            cache.objects.delete([keys.meta(cache.name, version) for version in expired])
+            cache.objects.delete([keys.meta(cache.home, version) for version in expired])
             documents.change(cache.name, partial(_without, versions=expired))
         # What was made and not served by now never will be, as the sweep has begun.
         named_by_now = _named_or_unknown(cache, _served(cache, document))
@@ -76,16 +77,22 @@ def sweep(
             _delete(cache.objects, sorted(spare - named_by_now), is_spare, until)
 
 
-def scrub(cache: FeatureCache, documents: Documents, hashes: Collection[str]) -> set[str]:
+def scrub(
+    cache: FeatureCache,
+    documents: Documents,
+    hashes: Collection[str],
+    leading: Collection[str] = (),
+) -> set[str]:
     """Delete at once, however young they are, partials and all that no version names, with the versions that are gone for readers.
 
-    Call with the lock of the feature held. Returns the keys of objects that versions name. Raises StoreBusy while another machine
+    Call with the lock of the feature held. leading: folders of names whose documents lead to the feature; nothing else of theirs
+    stays. Returns the keys of objects that versions name. Raises StoreBusy while another machine
     deletes, and as a manifest that cannot be read does.
     """
     if documents.read(cache.name) is None:
         return set()
     try:
-        while (named := _scrubbed_for_a_while(cache, documents, hashes)) is None:
+        while (named := _scrubbed_for_a_while(cache, documents, hashes, leading)) is None:
             pass
     except _AtWork:
         raise StoreBusy(
@@ -96,16 +103,20 @@ def scrub(cache: FeatureCache, documents: Documents, hashes: Collection[str]) ->
 
 
 def _scrubbed_for_a_while(
-    cache: FeatureCache, documents: Documents, hashes: Collection[str]
+    cache: FeatureCache,
+    documents: Documents,
+    hashes: Collection[str],
+    leading: Collection[str],
 ) -> set[str] | None:
     """Scrub for as long as others wait; returns what versions name, None if more is left to delete."""
     until = time.monotonic() + _SWEEP_S
     with _sweeping(cache, documents) as document:
         gone = list(document.removing)
-        cache.objects.delete([keys.meta(cache.name, version) for version in gone])
+        cache.objects.delete([keys.meta(cache.home, version) for version in gone])
         left = documents.change(cache.name, partial(_without, versions=gone))
-        named = named_keys(cache, left) - {keys.partial(cache.name, hash_) for hash_ in hashes}
+        named = named_keys(cache, left) - {keys.partial(cache.home, hash_) for hash_ in hashes}
         spare = sorted({entry.key for entry in _stored(cache)} - named)
+        spare += _all_keys(cache.objects, leading)
         for start in range(0, len(spare), _BATCH):
             if time.monotonic() >= until:
                 return None
@@ -134,14 +145,14 @@ def _without(document: FeatureDocument, versions: Collection[Version]) -> Featur
     return replace(document, removing=removing)
 
 
-def finish(documents: Documents, objects: Objects, name: str) -> bool:
+def finish(documents: Documents, objects: Objects, renames: RenamesObject, name: str) -> bool:
     """Wait until no other machine sweeps a feature, and end what was left of a sweep or an erasure; returns whether there was any.
 
     Raises StoreBusy where another machine may still be at work.
     """
     before = documents.read(name)
     _finish_sweeping(documents, name)
-    _finish_erasing(documents, objects, name)
+    _finish_erasing(documents, objects, renames, name)
     return documents.read(name) != before
 
 
@@ -183,8 +194,8 @@ def _swept(document: FeatureDocument, begun: int) -> FeatureDocument:
     return replace(document, sweeping=None) if document.sweeping == begun else document
 
 
-def erase(documents: Documents, objects: Objects, name: str) -> None:
-    """Delete all objects of a feature; its document stays, and says that the name is free.
+def erase(documents: Documents, objects: Objects, renames: RenamesObject, name: str) -> None:
+    """Delete all objects of a feature; its document stays, and says that the name is free, as its former names are.
 
     Raises StoreBusy while another process is at it.
     """
@@ -192,7 +203,7 @@ def erase(documents: Documents, objects: Objects, name: str) -> None:
     def erasing(document: FeatureDocument) -> FeatureDocument:
         if document.sweeping is not None:
             raise StoreBusy(f"{name}: another machine deletes what it no longer needs; try again")
-        return FeatureDocument(born=document.born, erasing=clock.now())
+        return document.ended(erasing=clock.now())
 
     if documents.read(name) is None:
         return
@@ -204,11 +215,14 @@ def erase(documents: Documents, objects: Objects, name: str) -> None:
 
     begun = documents.change(name, erasing)
     reach("erase.unserved")
-    object_keys = [e.key for e in objects.entries(name) if e.key != f"{name}/{keys.LATEST}"]
+    folders = [documents.folder(name), *leading_folders(documents, renames, name)]
+    object_keys = _all_keys(objects, folders)
     for start in range(0, len(object_keys), _BATCH):
         begun = documents.change(name, renewed)
         objects.delete(object_keys[start : start + _BATCH])
     reach("erase.hidden")
+    renames.free(name)
+    reach("erase.unnamed")
 
     def free(document: FeatureDocument) -> FeatureDocument:
         renewed(document)
@@ -217,19 +231,34 @@ def erase(documents: Documents, objects: Objects, name: str) -> None:
     documents.change(name, free)
 
 
-def _finish_erasing(documents: Documents, objects: Objects, name: str) -> None:
+def leading_folders(documents: Documents, renames: RenamesObject, name: str) -> list[str]:
+    """The folders of names that a feature has or had, whose documents lead to its own folder."""
+    own, names = documents.folder(name), (name, *renames.read().formerly(name))
+    others = {each: documents.stored.refreshed(each) for each in names if each != own}
+    return sorted(n for n, document in others.items() if document and document.lies_in == own)
+
+
+def _all_keys(objects: Objects, folders: Iterable[str]) -> list[str]:
+    """The objects of folders, but for the features' documents."""
+    listed = (entry.key for folder in folders for entry in objects.entries(folder))
+    return sorted(key for key in listed if not key.endswith(f"/{keys.LATEST}"))
+
+
+def _finish_erasing(
+    documents: Documents, objects: Objects, renames: RenamesObject, name: str
+) -> None:
     document = documents.read(name)
     if document is None or document.erasing is None:
         return
     if clock.now() - document.erasing < _ABANDONED_US:
         raise StoreBusy(f"{name} is being erased by another process; try again in some minutes")
-    erase(documents, objects, name)
+    erase(documents, objects, renames, name)
 
 
 def _stored(cache: FeatureCache) -> Iterator[Entry]:
     """The objects that versions name, and what builds left that were killed amid their tasks, which none does."""
     for folder in (keys.PARTS, keys.PARTIALS, keys.LINEAGE, keys.TASKS):
-        yield from cache.objects.entries(f"{cache.name}/{folder}")
+        yield from cache.objects.entries(f"{cache.home}/{folder}")
 
 
 def _old_keys(cache: FeatureCache, now: int, grace_us: int) -> set[str]:
@@ -253,9 +282,9 @@ def _keys_of(cache: FeatureCache, manifest: Manifest) -> set[str]:
     assert manifest.version is not None
     document = cache.folder.document(manifest.version)
     return {
-        *(keys.part(cache.name, part.hash) for part in manifest.parts),
-        *(keys.partial(cache.name, partial.hash) for partial in manifest.partials),
-        *(keys.piece(cache.name, piece) for piece in named(document)),
+        *(keys.part(cache.home, part.hash) for part in manifest.parts),
+        *(keys.partial(cache.home, partial.hash) for partial in manifest.partials),
+        *(keys.piece(cache.home, piece) for piece in named(document)),
     }
 
 

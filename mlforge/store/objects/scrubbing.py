@@ -40,9 +40,9 @@ def scrub(
 
 def follow(cache: FeatureCache, named: Collection[str], sorted_by: str | None) -> None:
     """Delete all that the bucket does not name, after another machine has scrubbed it; call with the lock held."""
-    name, held = cache.name, cache.folder.partial_store.hashes()
-    scrub(cache, {h for h in held if keys.partial(name, h) not in named}, named, sorted_by)
-    prefix = keys.part(name, "").partition(".")[0]
+    home, held = cache.home, cache.folder.partial_store.hashes()
+    scrub(cache, {h for h in held if keys.partial(home, h) not in named}, named, sorted_by)
+    prefix = keys.part(home, "").partition(".")[0]
     cache.folder.profiles.keep_only(
         {key.removeprefix(prefix).partition(".")[0] for key in named if key.startswith(prefix)}
     )
@@ -65,7 +65,7 @@ def note_followed(cache: FeatureCache, scrubs: int) -> None:
 
 def _keep_named(cache: FeatureCache, folder: str, named: Collection[str]) -> None:
     for entry in entries_of(cache.path / folder):
-        if f"{cache.name}/{folder}/{entry.name}" not in named:
+        if f"{cache.home}/{folder}/{entry.name}" not in named:
             with io.storage_errors(Path(entry.path)):
                 Path(entry.path).unlink(missing_ok=True)
 

@@ -45,6 +45,7 @@ from mlforge.store.objects.objects import NotReadable, Objects, each, together
 from mlforge.store.objects.publishing import Publisher, settle
 from mlforge.store.objects.recorded import RecordedStore
 from mlforge.store.objects.records import FileStates
+from mlforge.store.objects.renames import RenamesObject
 from mlforge.store.objects.transaction import ObjectTransaction
 from mlforge.store.objects.trimming import Trimmer
 from mlforge.store.records import Books, StoreIdentity
@@ -84,6 +85,7 @@ class ObjectStore(ErasingStore, RecordedStore):
         self._grace_us = Duration.parse(grace, "ObjectStore: grace").us
         self._objects = objects or Bucket(self.url, options)
         self._documents = Documents(self._objects)
+        self._renames = RenamesObject(self._objects, self._documents.stored)
         self.cache = self._root.absolute() / folder_name(self.url)
         works, what = "write 50 * 2**30, or leave it out", "ObjectStore: cache_bytes"
         self._cache_bytes = arguments.number(cache_bytes, what, works, whole=True)
@@ -149,16 +151,18 @@ class ObjectStore(ErasingStore, RecordedStore):
 
     def features(self) -> list[str]:
         """Features whose document names a served version, or cannot be read, which their own reads tell."""
-        names = [name for name in self._objects.folders("") if is_name(name)]
-        served = each(self._is_served, names)
-        return sorted(name for name, is_served in zip(names, served, strict=True) if is_served)
+        folders = [folder for folder in self._objects.folders("") if is_name(folder)]
+        return sorted(filter(None, each(self._served_in, folders)))
 
-    def _is_served(self, name: str) -> bool:
+    def _served_in(self, folder: str) -> str | None:
+        """The name of the feature that lies in a folder; None where none does that is served."""
         try:
-            document = self._documents.refreshed(name)
+            document = self._documents.stored.refreshed(folder)
         except (IntegrityError, NotReadable):
-            return True
-        return document is not None and document.pointer is not None
+            return folder
+        if document is None or document.pointer is None:
+            return None
+        return document.called or folder
 
     def versions(self, name: str) -> list[Version]:
         """Versions that were served and are not being removed; to the lock's holder also one that was made, but held."""
@@ -181,7 +185,7 @@ class ObjectStore(ErasingStore, RecordedStore):
         if self._is_there(checked(name), version):
             manifest = self._files(name).manifest(version)
             if manifest is not None:
-                return manifest
+                return self.renames().manifest(manifest) if manifest.upstream else manifest
         if not self.versions(name):
             raise self._not_found(name)
         raise self._no_version(name, version)
@@ -210,22 +214,22 @@ class ObjectStore(ErasingStore, RecordedStore):
         each(cache.fetch_version, absent)
         present = [v for v in versions if (cache.path / str(v) / META).is_file()]
         return [
-            manifest_json.summary(cache.folder.document(v), f"{self.url}/{keys.meta(name, v)}")
+            manifest_json.summary(
+                cache.folder.document(v), f"{self.url}/{keys.meta(cache.home, v)}"
+            )
             for v in present
         ]
 
     def location(self, name: str, version: Version) -> str:
         """The URL of the table's only part, or of the manifest that names several."""
-        parts = self.manifest(name, version).parts
-        key = keys.part(name, parts[0].hash) if len(parts) == 1 else keys.meta(name, version)
+        parts, home = self.manifest(name, version).parts, self._files(name).home
+        key = keys.part(home, parts[0].hash) if len(parts) == 1 else keys.meta(home, version)
         return f"{self.url}/{key}"
 
     def urls(self, name: str, version: Version) -> list[str]:
         """The URLs of a version's parts in the order of time, for readers elsewhere; raises as `files`."""
-        return [
-            f"{self.url}/{keys.part(name, part.hash)}"
-            for part in self.manifest(name, version).parts
-        ]
+        parts, home = self.manifest(name, version).parts, self._files(name).home
+        return [f"{self.url}/{keys.part(home, part.hash)}" for part in parts]
 
     def files(self, name: str, version: Version, parts: Sequence[Part] | None = None) -> list[str]:
         """Paths in the cache, to which the parts are fetched."""
@@ -278,7 +282,7 @@ class ObjectStore(ErasingStore, RecordedStore):
         with self._exclusive(name):
             self._identity.settle()
             with self._documents.holding(name, self._begin(name)) as session:
-                if removal.finish(self._documents, self._objects, name):
+                if removal.finish(self._documents, self._objects, self._renames, name):
                     session.versions = self._listed(name)
                 self._recover(name)
                 self._note_forgotten(name, session)
@@ -287,7 +291,7 @@ class ObjectStore(ErasingStore, RecordedStore):
                     yield
                 finally:
                     if session.states is not None:
-                        self._states.write(name, session.states)
+                        self._states.write(self._documents.likely_folder(name), session.states)
                     self._trimmer.look()
 
     def _begin(self, name: str) -> list[Version]:
@@ -295,14 +299,27 @@ class ObjectStore(ErasingStore, RecordedStore):
 
         def read_document() -> None:
             if self._documents.refreshed(name) is None:
+                self._refuse_former(name)
                 self._identity.ask_here("establish")  # the bucket may hold another store since
+                self._vacate(name)
                 self._documents.create(name)
 
         def read_states() -> None:
-            self._states.read(name)
+            self._states.read(likely)
 
+        likely = self._documents.likely_folder(name)
         together([read_document, read_states])
+        if (folder := self._documents.likely_folder(name)) != likely:
+            self._states.read(folder)
         return self._documents.versions_as_known(name) or self._listed(name)
+
+    def _vacate(self, name: str) -> None:
+        """End the erasure of a feature that had a name, where that was let go, and its folder was not yet."""
+        known = self._documents.stored.known(name)
+        if known is not None and known.document.erasing is not None:
+            removal.finish(
+                self._documents, self._objects, self._renames, known.document.called or name
+            )
 
     def _recover(self, name: str) -> None:
         """Delete what a killed writer of this machine left half-written in the cache."""
@@ -338,7 +355,8 @@ class ObjectStore(ErasingStore, RecordedStore):
         name, session = manifest.name, self._documents.session(manifest.name)
         beside: list[Callable[[], object]] = []
         if session is not None and session.states is not None:
-            beside.append(partial(self._states.write, name, session.states))
+            folder = self._documents.likely_folder(name)
+            beside.append(partial(self._states.write, folder, session.states))
             session.states = None
         publisher = Publisher(tx.cache, self._documents, session)
         pointer = publisher.publish(tx, manifest, books, beside)

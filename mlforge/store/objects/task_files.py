@@ -68,20 +68,20 @@ class ObjectTaskFiles(TaskFiles):
 
     def share(self, partials: Sequence[Partial]) -> None:
         """Upload those that the bucket does not have."""
-        name = self._cache.name
-        entries = self._objects.entries(f"{name}/{keys.PARTIALS}")
+        home = self._cache.home
+        entries = self._objects.entries(f"{home}/{keys.PARTIALS}")
         stored = {entry.key for entry in entries}
         hashes = dict.fromkeys(p.hash for p in partials)
-        absent = [hash_ for hash_ in hashes if keys.partial(name, hash_) not in stored]
+        absent = [hash_ for hash_ in hashes if keys.partial(home, hash_) not in stored]
         with self._cache.loose_partials(absent) as files:
             together(
                 [
-                    partial(self._objects.put, keys.partial(name, hash_), file)
+                    partial(self._objects.put, keys.partial(home, hash_), file)
                     for hash_, file in files.items()
                 ]
             )
         for hash_ in hashes:
-            self._note_stored(keys.partial(name, hash_))
+            self._note_stored(keys.partial(home, hash_))
 
     def write_document(self, document: Mapping[str, Any], name: str | None = None) -> str:
         """Put `NAME.json`."""
@@ -108,7 +108,7 @@ class ObjectTaskFiles(TaskFiles):
     def write_part(self, piece: TablePiece) -> Part:
         """Put `HASH.parquet` among the parts of versions."""
         with self._written(piece) as (part, path):
-            key = keys.part(self._cache.name, part.hash)
+            key = keys.part(self._cache.home, part.hash)
             self._objects.put(key, path)
             self._note_stored(key)
         return part
@@ -119,7 +119,7 @@ class ObjectTaskFiles(TaskFiles):
 
     def part(self, hash_: str) -> Path | None:
         """The file of the cache, fetched where it is not there, of a part that the bucket has."""
-        key = keys.part(self._cache.name, hash_)
+        key = keys.part(self._cache.home, hash_)
         if self._objects.look(key) is None:
             return None
         path = self._at_hand(hash_, key)
@@ -129,12 +129,12 @@ class ObjectTaskFiles(TaskFiles):
 
     def clear(self) -> None:
         """Delete what says that a build has its tasks here, then all else but the parts."""
-        folder = f"{self._cache.name}/{keys.TASKS}"
+        folder = f"{self._cache.home}/{keys.TASKS}"
         self._objects.delete([self._key(_OPEN)])
         self._objects.delete([entry.key for entry in self._objects.entries(folder)])
 
     def _key(self, file: str) -> str:
-        return keys.task(self._cache.name, file)
+        return keys.task(self._cache.home, file)
 
     @contextmanager
     def _written(self, piece: TablePiece) -> Iterator[tuple[Part, Path]]:
