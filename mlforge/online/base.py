@@ -52,7 +52,8 @@ class OnlineStore(OnlineReads):
             return self
         other = copy.copy(self)
         other.owner = store
-        other.__dict__.pop("_seen", None)
+        for known in ("_seen", "_owner_until"):
+            other.__dict__.pop(known, None)
         return other
 
     def described(self) -> str:

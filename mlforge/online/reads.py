@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from functools import cached_property
@@ -16,12 +17,17 @@ from mlforge.online.requests import Answer, Entity, Fetched, RowRequest, check_o
 from mlforge.online.steps import Question, Steps, answered
 from mlforge.store import Store
 
+_OWNER_S = 0.02
+"""How long a server of many requests takes the id of the offline store as known, in seconds."""
+
 
 @named_methods
 class OnlineReads(ABC):
     """The half of an online store that reads; a backend supplies `_fetch` and the names of things on its server."""
 
     owner: Store | str | None = None
+    _owner_known: str | None = None
+    _owner_until: float = 0.0
 
     def read(self, feature_name: str, entity_keys: Entity) -> Row | None:
         """The entity's row, None where it has none.
@@ -68,7 +74,7 @@ class OnlineReads(ABC):
         What a stored row is, the layout in the books says: of "json" it is a text, or its bytes.
         """
         fetched: Sequence[Fetched] = yield Question(self._fetch, self._fetch_async, (requests,))
-        self._note(requests, fetched)
+        self._note(requests, fetched, self._recent_owner())
         if any(None in rows for _, rows in fetched):
             yield from self._check_absent(requests, fetched)
         return fetched
@@ -84,15 +90,16 @@ class OnlineReads(ABC):
 
     def _answers(self, requests: Sequence[RowRequest], fetched: Sequence[Fetched]) -> list[Answer]:
         """The stored rows with their values, each by the books beside it; raises as `read`."""
-        self._note(requests, fetched)
+        self._note(requests, fetched, self._expected_owner())
         return [
             (books, self._decoded(request, books, stored))
             for request, (books, stored) in zip(requests, fetched, strict=True)
         ]
 
-    def _note(self, requests: Sequence[RowRequest], fetched: Sequence[Fetched]) -> None:
-        """Note the books for `last_seen`; OwnedElsewhere where they name another owner than readers mean."""
-        expected = self._expected_owner()
+    def _note(
+        self, requests: Sequence[RowRequest], fetched: Sequence[Fetched], expected: str | None
+    ) -> None:
+        """Note the books for `last_seen`; OwnedElsewhere where they name another owner than the expected one."""
         for request, (books, _) in zip(requests, fetched, strict=True):
             if books is not None:
                 check_owner(request.feature, books, expected)
@@ -123,6 +130,14 @@ class OnlineReads(ABC):
             return self.owner
         identity = self.owner.identity()
         return "" if identity is None else identity.id
+
+    def _recent_owner(self) -> str | None:
+        """The expected owner as it was some milliseconds ago: a store is looked at once for the requests that come together."""
+        now = time.monotonic()
+        if now >= self._owner_until:
+            self._owner_known = self._expected_owner()
+            self._owner_until = now + _OWNER_S
+        return self._owner_known
 
     def _decoded(
         self, request: RowRequest, books: OnlineBooks | None, stored: Sequence[Any]

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable, MutableMapping
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from types import coroutine
+from typing import Any, TypeAlias, TypeVar
 
 from mlforge.serve.limits import Limits
 from mlforge.serve.problems import CONTENT_TYPE, Problem, Refused
@@ -18,6 +19,7 @@ Application: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 Headers: TypeAlias = Iterable[tuple[bytes, bytes]]
 
 JSON = "application/json"
+T = TypeVar("T")
 
 
 class Disconnected(Exception):
@@ -49,13 +51,40 @@ async def body_of(scope: Scope, receive: Receive, limits: Limits) -> bytes:
     length = header(scope, b"content-length")
     if length.isdecimal() and int(length) > limits.body_bytes:
         raise _too_large(limits)
+    whole = _whole(receive, limits)
+    try:
+        pause = whole.send(None)
+    except (
+        StopIteration
+    ) as end:  # all of it is here, as of most requests: nothing has to be bounded
+        body: bytes = end.value
+        return body
     try:
         async with asyncio.timeout(limits.body_s):
-            return await _whole(receive, limits)
+            return await _rest(whole, pause)
     except TimeoutError:
         raise Refused(
             408, "slow_body", f"the body was not here within {limits.body_s:g} seconds"
         ) from None
+
+
+@coroutine
+def _rest(begun: Coroutine[Any, Any, T], pause: Any) -> Generator[Any, Any, T]:
+    """The outcome of a coroutine that waits already; pause: the future that it waits for."""
+    try:
+        while True:
+            try:
+                answer = yield pause
+            except GeneratorExit:
+                begun.close()
+                raise
+            except BaseException as error:  # noqa: BLE001 - such as a cancellation: it is the coroutine's
+                pause = begun.throw(error)
+            else:
+                pause = begun.send(answer)
+    except StopIteration as end:
+        outcome: T = end.value
+        return outcome
 
 
 async def _whole(receive: Receive, limits: Limits) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from functools import lru_cache
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
@@ -26,7 +27,7 @@ def this_machine(scope: Scope) -> bool:
     The name matters: a page of elsewhere may have its own name resolved to this machine.
     """
     names = {name for name, _ in scope["headers"]}
-    if names.intersection(_FORWARDED) or not is_loopback(_hostname(header(scope, b"host"))):
+    if names.intersection(_FORWARDED) or not _names_loopback(header(scope, b"host")):
         return False
     return b"origin" not in names or own_page(scope)
 
@@ -38,7 +39,7 @@ def check_named_here(scope: Scope) -> None:
     A request without `Host` comes from no browser.
     """
     host = header(scope, b"host")
-    if host and not is_loopback(_hostname(host)):
+    if host and not _names_loopback(host):
         raise Refused(
             421,
             "other_host",
@@ -61,6 +62,12 @@ def is_loopback(host: str | None) -> bool:
         return ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+@lru_cache(maxsize=128)  # each request asks, and almost all name the same
+def _names_loopback(host: str) -> bool:
+    """Whether a `Host` header names this machine alone."""
+    return is_loopback(_hostname(host))
 
 
 def _hostname(host: str) -> str | None:

@@ -498,6 +498,69 @@ def test_bodies_that_are_too_large_or_too_slow_are_refused(served: Definitions) 
     assert whole[0] == 200
 
 
+def test_a_body_that_is_still_to_come_is_waited_for_and_a_caller_who_is_cut_off_ends_alone(
+    served: Definitions,
+) -> None:
+    """Its first part is here, the others come one by one."""
+    app = App(served)
+    scope = {"type": "http", "method": "POST", "path": PLAIN, "query_string": b"", "headers": []}
+
+    async def told(parts: list[bytes], cut: bool) -> list[Any]:
+        out, waits = list[Any](), asyncio.Event()
+
+        async def receive() -> Any:
+            if cut and len(parts) == 1:
+                waits.set()
+                await asyncio.Event().wait()
+            if len(parts) < 4:
+                await asyncio.sleep(0)
+            body = parts.pop(0)
+            return {"type": "http.request", "body": body, "more_body": bool(parts)}
+
+        async def send(message: Any) -> None:
+            out.append(message)
+
+        call = asyncio.create_task(app(dict(scope), receive, send))
+        if cut:
+            await waits.wait()
+            call.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await call
+        else:
+            await call
+        return out
+
+    async def both() -> None:
+        in_four = [b'{"ent', b'ities": [{"us', b'er_id": 1', b"}]}"]
+        start, answer = await told(list(in_four), cut=False)
+        assert start["status"] == 200
+        assert list(json.loads(answer["body"])["features"]) == ["spend"]
+        assert await told(list(in_four), cut=True) == []
+
+    asyncio.run(both())
+    assert app.counters.in_flight == 0
+
+
+def test_a_store_is_looked_at_once_for_requests_that_come_together(
+    served: Definitions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its id tells whose rows are meant: that of a store made anew counts within milliseconds."""
+    ask, body, instant = Caller(App(served)), {"entities": [{"user_id": 1}]}, [100.0]
+    assert ask("POST", PLAIN, json=body).status_code == 200
+    looks: list[int] = []
+    identity = served.store.identity
+    monkeypatch.setattr(served.store, "identity", lambda: looks.append(1) or identity())
+    monkeypatch.setattr("mlforge.online.reads.time.monotonic", lambda: instant[0])
+    assert {ask("POST", PLAIN, json=body).status_code for _ in range(5)} == {200}
+    assert len(looks) == 1
+    file = served.store.path / "_metadata" / "store.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "id": "another-store"}))
+    assert ask("POST", PLAIN, json=body).status_code == 200, "as if it had been asked before"
+    instant[0] += 0.02
+    elsewhere = ask("POST", PLAIN, json=body)
+    assert (elsewhere.status_code, elsewhere.json()["reason"]) == (503, "owned_elsewhere")
+
+
 def test_an_empty_name_of_keys_or_host_opens_the_server_to_nobody(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
