@@ -10,6 +10,7 @@ from random import Random
 from typing import Any
 
 import boto3
+import polars as pl
 import pytest
 
 from mlforge import get_online_features
@@ -189,6 +190,30 @@ def test_what_a_batch_leaves_out_is_written_with_the_next(
     assert store.rows_by_feature(["spend"]) == {"spend": 200}
     assert store.drop("spend") == 200
     assert store.rows_by_feature(["spend"]) == {"spend": 0}
+
+
+@pytest.mark.parametrize("length", [60_000, 380_000])
+def test_rows_that_are_more_than_a_transaction_holds_take_several(
+    store: DynamoDBStore, service: DynamoDB, length: int
+) -> None:
+    users = range(99)
+    long = pl.DataFrame({"user_id": users, "text": [f"{user}" * (length // 2) for user in users]})
+    store.begin("spend", OLD)
+    assert store.put("spend", OLD, long, ["user_id"]) == 99
+    service.asked.clear()
+    read = store.read_batch("spend", entities(*users))
+    assert [row and row["text"] for row in read] == long["text"].to_list()
+    sizes = [len(body["TransactItems"]) for name, body in service.asked if "Get" in name]
+    assert max(sizes) == 100  # the first is tried whole
+    assert len(sizes) < 50
+    assert store.remove("spend", OLD, long, ["user_id"]) == 99
+
+
+def test_a_row_that_no_item_holds_is_named(store: DynamoDBStore) -> None:
+    store.begin("spend", OLD)
+    long = pl.DataFrame({"user_id": [1], "text": ["ä" * 210_000]})
+    with pytest.raises(OnlineRefused, match=r"a row of 420,\d+ bytes, pk 'mlforge:spend:.*400 KB"):
+        store.put("spend", OLD, long, ["user_id"])
 
 
 def test_a_service_that_goes_on_throttling_is_an_error_in_words(

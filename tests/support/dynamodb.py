@@ -14,6 +14,9 @@ import pytest
 
 from tests.support.object_servers import Server, moto
 
+IN_TRANSACTION = 4 << 20
+"""Bytes of the items that a transaction writes, or reads."""
+
 
 @dataclass
 class DynamoDB:
@@ -59,7 +62,11 @@ def dynamodb() -> Iterator[DynamoDB]:
             if code is not None:
                 error = JsonRESTError(code, "so the test says")
                 return error.code, {"x-amzn-errortype": code}, error.description
-            return call_action(self)
+            answer = call_action(self)
+            if operation == "TransactGetItems" and len(answer[2]) > IN_TRANSACTION:
+                error = JsonRESTError("ValidationException", "the items are more than 4 MB")
+                return error.code, {"x-amzn-errortype": "ValidationException"}, error.description
+            return answer
 
     def leaving_out(self: Any) -> Any:
         [(table, requests)] = self.body["RequestItems"].items()
@@ -103,5 +110,6 @@ def check_bounds(operation: str, body: dict[str, Any]) -> None:
         assert sum(map(len, body["RequestItems"].values())) <= 25
     elif operation in ("TransactWriteItems", "TransactGetItems"):
         assert len(body["TransactItems"]) <= 100
+        assert len(str(body)) <= IN_TRANSACTION
     elif operation == "BatchGetItem":
         assert sum(len(table["Keys"]) for table in body["RequestItems"].values()) <= 100

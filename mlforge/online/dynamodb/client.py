@@ -49,6 +49,7 @@ _FOR_NOW = {
     "TransactionConflict",
 }
 """Codes of refusals, and of reasons why a transaction was cancelled, that pass by themselves."""
+_INVALID = {"ValidationException", "ValidationError"}
 _NOT_ALLOWED = {
     "AccessDeniedException",
     "ExpiredTokenException",
@@ -72,6 +73,10 @@ class Unmet(Exception):
     """A condition was not met, and so nothing was written."""
 
 
+class InvalidRequest(OnlineError):
+    """The service can do nothing with a request, as with one that is too large, or whose answer would be."""
+
+
 class Table:
     """A table that raises mlforge's errors; it is reached at first use, and again after a fork."""
 
@@ -89,7 +94,8 @@ class Table:
         """The answer to an operation, by boto3's name for it.
 
         Repeated with growing pauses, drawn at random so that writers do not come back together, while the service turns it down
-        for now, and a few times where it does not answer: it must be idempotent. Raises Unmet, NoTable, TableExists, and OnlineError with its kinds.
+        for now, and a few times where it does not answer: it must be idempotent. Raises Unmet, NoTable, TableExists, and OnlineError with its kinds,
+        InvalidRequest among them.
         """
         deadline, pause, unanswered = time.monotonic() + PATIENCE_S, _LEAST_PAUSE_S, 0
         while True:
@@ -211,6 +217,8 @@ class Table:
             )
         if isinstance(error, BotoCoreError):
             return OnlineUnavailable(f"{self} does not answer ({text})")
+        if codes & _INVALID:
+            return InvalidRequest(f"{self}: {text}")
         return OnlineError(f"{self}: {text}")
 
 

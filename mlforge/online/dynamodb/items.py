@@ -22,6 +22,8 @@ IN_BATCH = 25
 """Writes in a batch: more are refused."""
 IN_TRANSACTION = 100
 """Items in a transaction, and keys in a batch of reads."""
+ITEM_BYTES = 400 << 10
+"""The size of an item, with the names of its attributes."""
 _BOOKS, _FENCE, _LIST = b"books", b"fence", b"list"
 
 

@@ -9,6 +9,7 @@ from itertools import pairwise
 from mlforge.core.values import check_name
 from mlforge.errors import NotServed
 from mlforge.online.dynamodb.access import TRIES, Access
+from mlforge.online.dynamodb.client import InvalidRequest
 from mlforge.online.dynamodb.items import IN_TRANSACTION, Item, Items, Stored, some, texts_by_digest
 from mlforge.online.requests import RowRequest
 
@@ -34,7 +35,7 @@ def fetched(
 ) -> Iterator[tuple[Stored, dict[bytes, str]]]:
     """The books' item and the texts of the rows of each request, by digest.
 
-    Of one instant for up to 100 items; where more take several transactions, each feature's see the same books. NotServed where these
+    Of one instant for up to 100 items of 4 MB; where more take several transactions, each feature's see the same books. NotServed where these
     change time and again.
     """
     parts = list(_parts(requests))
@@ -51,14 +52,37 @@ def fetched(
 
 
 def _of_an_instant(access: Access, parts: Sequence[Part]) -> Iterator[Part]:
+    """The parts as a transaction reads them; in halves where they hold more than the 4 MB that it may answer with."""
     keys = [key for part in parts for key in part.keys(access.items)]
     gets = [access.items.get(key) for key in keys]
-    answer = access.read("transact_get_items", TransactItems=gets)
+    try:
+        answer = access.read("transact_get_items", TransactItems=gets)
+    except InvalidRequest:
+        halves = list(_halves(parts))
+        if not halves:
+            raise
+        for half in halves:
+            yield from _of_an_instant(access, half)
+        return
     responses = iter(answer.get("Responses") or [{}] * len(keys))
     for part in parts:
         books = Stored.of(next(responses).get("Item"))
         rows = [next(responses).get("Item") for _ in part.digests]
         yield replace(part, stored=books, texts=texts_by_digest([row for row in rows if row]))
+
+
+def _halves(parts: Sequence[Part]) -> Iterator[list[Part]]:
+    """The parts in two; nothing where there is but one, of one row."""
+    middle = len(parts) // 2
+    if middle:
+        yield [*parts[:middle]]
+        yield [*parts[middle:]]
+        return
+    [part] = parts
+    middle = len(part.digests) // 2
+    if middle:
+        yield [replace(part, digests=part.digests[:middle])]
+        yield [replace(part, digests=part.digests[middle:])]
 
 
 def _parts(requests: Sequence[RowRequest]) -> Iterator[Part]:

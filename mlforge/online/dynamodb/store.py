@@ -15,13 +15,13 @@ from mlforge.core import clock
 from mlforge.core.arguments import shown
 from mlforge.core.signatures import named_methods
 from mlforge.core.values import check_name, to_iso
-from mlforge.errors import DefinitionError, StalePush
+from mlforge.errors import DefinitionError, OnlineRefused, StalePush
 from mlforge.online.arguments import checked_owner, checked_ttl, described_by
 from mlforge.online.base import OnlineStore
 from mlforge.online.books import INCOMPLETE, Claim, OnlineBooks, Target
 from mlforge.online.chunks import Rows
 from mlforge.online.codec import evidence_text, from_fields, ttl_text
-from mlforge.online.dynamodb.items import Item, Items, Stored, now
+from mlforge.online.dynamodb.items import ITEM_BYTES, Item, Items, Stored, now
 from mlforge.online.fences import begun, check_fence, check_owned, finished, parsed_fields
 from mlforge.online.requests import RowRequest
 from mlforge.store import Store
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 _TABLE = re.compile(r"[A-Za-z0-9_.-]{3,255}")
 _PREFIX = re.compile(r"[A-Za-z0-9_.-]{1,100}")
+_LONG = (ITEM_BYTES - 4096) // 4
+"""Characters that fit an item beside its key, whatever they are."""
 _URL = "dynamodb://table?region=eu-west-1"
 
 
@@ -43,7 +45,8 @@ class DynamoDBStore(OnlineStore):
     prefix: of all keys; stores with different prefixes can share a table. owner: as in `RedisStore`.
 
     A push writes up to 99 rows, and the condition that its fence stands, in one transaction: two write units a KB of each row.
-    A read of books and up to 99 rows is one transaction, too. Reaches the service at first use, and again after a fork; while that
+    A read of books and up to 99 rows is one transaction, too; transactions hold fewer of rows that are large, as DynamoDB takes 4 MB, and a
+    row may have 400 KB. Reaches the service at first use, and again after a fork; while that
     throttles, calls are repeated for 20 seconds, then OnlineUnavailable.
     """
 
@@ -258,6 +261,11 @@ class DynamoDBStore(OnlineStore):
 
     def _row(self, feature: str, hash: str, text: str) -> tuple[str, Item]:
         key = self._items.row_key(feature, bytes.fromhex(hash))
+        if len(text) > _LONG and len(text.encode()) > _LONG * 4:
+            raise OnlineRefused(
+                f"{feature}: a row of {len(text.encode()):,} bytes, {self._row_name(feature, hash)}, is more than the 400 KB that an "
+                "item of DynamoDB holds; leave out columns with long values, or use another online store"
+            )
         return "Put", {**key, "json": {"S": text}}
 
     def _enter(self, feature: str) -> None:
