@@ -204,6 +204,13 @@ class OnlineStore(OnlineReads):
         """Delete all rows, unfenced; returns how many there were."""
         return self._remove(feature, None, self._scan(feature))
 
+    def rewrite_own_files(self) -> list[str]:
+        """Have the server's own files, such as logs and snapshots, lose what was deleted; sentences for those that may hold it still.
+
+        By default there are none that a client can rewrite.
+        """
+        return []
+
     # Books and features.
 
     @abstractmethod

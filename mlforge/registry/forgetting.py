@@ -20,6 +20,8 @@ from mlforge.maintenance.forgetting import (
     publish_without,
     scrub,
 )
+from mlforge.online import OnlineStore
+from mlforge.online.opening import online_store_at
 from mlforge.online.push import owner_of, push
 from mlforge.registry.project import known_features
 from mlforge.store import Store
@@ -46,10 +48,14 @@ class Forgot:
 
 @dataclass(slots=True)
 class Outcome:
-    """Outcomes and failures by feature; a failure of one feature does not stop the others."""
+    """Outcomes and failures by feature; a failure of one feature does not stop the others.
+
+    left: sentences on what servers may hold still in files of their own.
+    """
 
     features: dict[str, Forgot] = field(default_factory=dict)
     failures: dict[str, MlforgeError] = field(default_factory=dict)
+    left: list[str] = field(default_factory=list)
 
 
 def entities_of(store: Store, texts: Sequence[str]) -> list[Entity]:
@@ -90,7 +96,28 @@ def forget(definitions: Definitions, entities: Sequence[Entity], url: str | None
             outcome.failures.setdefault(name, error)
     if url is not None:
         _forget_elsewhere(definitions, url, entities, outcome)
+    for server in _servers(definitions, url):
+        try:
+            outcome.left += server.rewrite_own_files()
+        except MlforgeError as error:
+            outcome.failures[str(server)] = error
     return outcome
+
+
+def _servers(definitions: Definitions, url: str | None) -> list[OnlineStore]:
+    """The online store and, where it is another, the server of the event log."""
+    online = definitions.online_store
+    if url is None:
+        return [] if online is None else [online]
+    other = online_store_at(url)
+    if online is None:
+        return [other]
+    try:
+        runs = [evidence and evidence.server for evidence in (online.evidence(), other.evidence())]
+    except MlforgeError:  # it says so itself when it is asked to rewrite
+        runs = [None]
+    is_same = runs[0] is not None and len(set(runs)) == 1
+    return [online] if is_same else [online, other]
 
 
 def _forget_elsewhere(

@@ -22,11 +22,14 @@ from mlforge.maintenance.operations import pin, prune, verify
 from mlforge.maintenance.retention import Retention
 from mlforge.maintenance.sampling import ALL
 from mlforge.online import RedisStore
+from mlforge.online.redis import own_files
 from mlforge.profiles.table import profile_version
 from mlforge.registry import forgetting as registry_forgetting
 from mlforge.registry.forgetting import entities_of, forget
 from mlforge.training_sets.making import training_set
+from tests.support.workers import eventually
 from worker.project import scope_of
+from worker.service.embedded_redis import EmbeddedServer
 from worker.state.event_log import EventLog
 
 ANN, NUMBER = "ann-of-arles", 7_203_984_651
@@ -239,6 +242,50 @@ def test_every_byte_of_an_entity_goes_and_none_comes_back(
     values = get_training_data(spine, ["spend"], store)
     assert values["spend__amount__count__7d"].to_list() == [0]
     assert_as_if_never(definitions, value)
+
+
+def held_in_files(folder: Path, value: str) -> list[str]:
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return [path.name for path in files if value.encode() in path.read_bytes()]
+
+
+def test_the_servers_own_files_lose_an_entity_too(
+    definitions: Definitions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with EmbeddedServer(tmp_path / "redis") as server, Redis.from_url(server.url) as client:
+        client.config_set("rdbcompression", "no")  # else its files would hide what they hold
+        client.config_set("save", "3600 1")
+        definitions.online_store = RedisStore.from_url(server.url)
+        drop("a", ("bob", 0, 1.0), (ANN, 1, 2.0))
+        users("bob", ANN)
+        definitions.build(online=True)
+        client.bgrewriteaof()
+        eventually(lambda: not client.info("persistence")["aof_rewrite_in_progress"])
+        client.save()
+        drop("b", (ANN, 2, 1.0))
+        definitions.build(online=True)
+        held = held_in_files(tmp_path / "redis", ANN)
+        assert "dump.rdb" in held
+        assert any(name.endswith("base.rdb") for name in held)
+        assert any(name.endswith("incr.aof") for name in held)
+
+        outcome = forget(definitions, entities_of(definitions.store, [f"user_id={ANN}"]))
+        assert (outcome.failures, outcome.left) == ({}, [])
+        eventually(lambda: not held_in_files(tmp_path / "redis", ANN))
+        assert RedisStore.from_url(server.url).features()
+
+        # A second server holds the event log; one that lets nobody rewrite its files is named.
+        client.acl_setuser("few", enabled=True, passwords=["+p"], keys=["*"], channels=["*"], commands=["-@dangerous"], categories=["+@all", "-@admin"])  # fmt: skip
+        definitions.online_store = RedisStore(
+            port=int(server.url.rpartition(":")[2][:-2]), username="few", password="p"
+        )
+        again = forget(definitions, [], server.url)
+        [left] = again.left
+        assert "does not let us rewrite them" in left
+        monkeypatch.setattr(own_files, "_is_idle_by", lambda *_: False)
+        definitions.online_store = RedisStore.from_url(server.url)
+        [left] = forget(definitions, [], server.url).left
+        assert "did not write its append-only file anew" in left
 
 
 def test_a_forgetting_that_is_killed_before_it_deletes_brings_no_row_back(

@@ -35,9 +35,10 @@ def forget(args: argparse.Namespace) -> int:
     """Delete the rows of entities from the store and online. Exit code 1 where something stays: run it again then.
 
     JSON: `{"features": [{"feature", "version", "rows", "versions", "partials", "in_use", "online", "source", "files", "sets"}],
-    "failures": {feature: reason}}`. version, rows: of the version that was published without them, null and 0 for none.
+    "failures": {feature: reason}, "left": [text]}`. version, rows: of the version that was published without them, null and 0 for none.
     versions: those that went; in_use: those that a reader still reads. online: keys deleted. files: those of the source that hold
-    rows of forgotten entities still. sets: folders of training sets made from versions that went.
+    rows of forgotten entities still. sets: folders of training sets made from versions that went. left: servers whose own files may
+    hold rows still.
     """
     from mlforge.registry.forgetting import entities_of
     from mlforge.registry.forgetting import forget as forget_entities
@@ -77,7 +78,7 @@ def _show(outcome: Outcome, *, online: bool) -> None:
         for each in outcome.features.values()
     ]
     print(table(columns, rows, right=("rows left out", "keys deleted")))
-    for text in _notes(list(outcome.features.values()), online=online):
+    for text in [*_notes(list(outcome.features.values()), online=online), *outcome.left]:
         note(text)
 
 
@@ -119,6 +120,7 @@ def _document(outcome: Outcome) -> dict[str, object]:
             for each in outcome.features.values()
         ],
         "failures": {name: str(error) for name, error in outcome.failures.items()},
+        "left": outcome.left,
     }
 
 

@@ -90,6 +90,12 @@ class Server:
             return None
         return evidence_of([facts])
 
+    def rewrite_own_files(self) -> list[str]:
+        """Have the server's append-only file and snapshot lose what was deleted; sentences where they may hold it still."""
+        from mlforge.online.redis.own_files import rewrite_own_files
+
+        return [left for left in [rewrite_own_files(self)] if left]
+
     async def evidence_async(self) -> Evidence | None:
         """As `evidence`, on the connection of the running event loop."""
         try:

@@ -247,6 +247,11 @@ class ClusterServer(Server):
             if cursor == "0":
                 return
 
+    def rewrite_own_files(self) -> list[str]:
+        """Rewrite the files of each node that has slots, one node after the other."""
+        each = self._of_each_master(lambda node: node.rewrite_own_files())
+        return [left for lefts in each for left in lefts]
+
     def _facts(self, mark: bool) -> list[dict[str, str]]:
         return self._of_each_master(lambda node: node.facts(mark))
 

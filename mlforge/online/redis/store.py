@@ -235,6 +235,10 @@ class RedisStore(OnlineStore):
         """As `evidence`, on the connection of the running event loop."""
         return await self._server.evidence_async()
 
+    def rewrite_own_files(self) -> list[str]:
+        """Have the append-only files and snapshots of the servers lose what was deleted."""
+        return self._server.rewrite_own_files()
+
     def rows_by_feature(self, features: Collection[str]) -> dict[str, int]:
         """The number of rows online of each of these features, as the layout counts them best."""
         return self._rows.counts(self._server, self.prefix, features)

@@ -1,0 +1,78 @@
+"""A server's append-only file and snapshot, which hold what was deleted until the server writes them anew."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import redis
+
+from mlforge.errors import OnlineError, OnlineUnavailable
+
+if TYPE_CHECKING:
+    from mlforge.online.redis.client import Server
+
+_WAIT_S = 600.0
+"""How long a server is given to write a file anew."""
+_PAUSES_S = (0.02, 0.1, 0.5)
+
+Facts = Mapping[str, Any]
+
+
+def rewrite_own_files(server: Server) -> str | None:
+    """Have a server write anew those of its files that it keeps, and wait for it.
+
+    Returns a sentence where that is not seen through, as where the user may not ask for it, else None. Raises OnlineUnavailable where
+    the server does not answer.
+    """
+    try:
+        with server.asking() as client:
+            return _rewritten(client, str(server))
+    except OnlineUnavailable:
+        raise
+    except OnlineError as error:
+        return f"{server} may hold deleted rows in files of its own, and does not let us rewrite them ({error}): {_WORKS}"
+
+
+_WORKS = "have whoever runs it do BGREWRITEAOF and BGSAVE"
+
+
+def _rewritten(client: redis.Redis, name: str) -> str | None:
+    facts: Facts = client.info("persistence")
+    if facts.get("aof_enabled") and not _done(client, "BGREWRITEAOF", "aof_last_bgrewrite_status"):
+        return f"{name} did not write its append-only file anew, which holds deleted rows: {_WORKS}"
+    if _takes_snapshots(client, facts) and not _done(client, "BGSAVE", "rdb_last_bgsave_status"):
+        return f"{name} did not write its snapshot anew, which holds deleted rows: {_WORKS}"
+    return None
+
+
+def _takes_snapshots(client: redis.Redis, facts: Facts) -> bool:
+    """Whether the server saves by itself, or has saved since it runs."""
+    settings: Facts = client.config_get("save")  # type: ignore[assignment]
+    return bool(settings.get("save")) or int(facts.get("rdb_saves", 0)) > 0
+
+
+def _done(client: redis.Redis, command: str, status: str) -> bool:
+    """Have the server do a command in its background, from now on, and wait; whether it has done it well."""
+    until = time.monotonic() + _WAIT_S
+    if not _is_idle_by(client, until):
+        return False
+    client.execute_command(command)  # type: ignore[no-untyped-call]
+    return _is_idle_by(client, until) and client.info("persistence").get(status) == "ok"
+
+
+def _is_idle_by(client: redis.Redis, until: float) -> bool:
+    """Wait for the end of all that the server writes in its background; False where it goes on."""
+    turn = 0
+    while _is_writing(client.info("persistence")):
+        if time.monotonic() > until:
+            return False
+        time.sleep(_PAUSES_S[min(turn, len(_PAUSES_S) - 1)])
+        turn += 1
+    return True
+
+
+def _is_writing(facts: Facts) -> bool:
+    states = ("aof_rewrite_in_progress", "aof_rewrite_scheduled", "rdb_bgsave_in_progress")
+    return any(facts.get(state) for state in states)
