@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import polars as pl
 
+from mlforge.core.forgotten import origin
 from mlforge.core.manifest import Partial
 from mlforge.core.schema import Column, Schema, dtypes
 from mlforge.core.values import BEGINNING, TimeRange
@@ -45,8 +46,11 @@ class PartialWrite(NamedTuple):
 
 
 def mark_of(partial_hash: str) -> str:
-    """The name of a partial among those that tiles cover, under "covers" in their notes."""
-    return partial_hash[:24]
+    """The name of a partial among those that tiles cover, under "covers" in their notes.
+
+    One that was rewritten without forgotten rows has a name of its own: tiles that hold those rows do not cover it.
+    """
+    return f"{partial_hash[:24]}{partial_hash[len(origin(partial_hash)) :]}"
 
 
 @dataclass(frozen=True, slots=True)

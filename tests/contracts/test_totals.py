@@ -14,18 +14,21 @@ from mlforge import get_training_data
 from mlforge.build.result import Options
 from mlforge.build.rows import Layout
 from mlforge.core.aggregations import AGGREGATIONS, aggregation
+from mlforge.core.forgotten import Entity, Forgotten
 from mlforge.engines import engine_named
 from mlforge.engines.base import POINT
 from mlforge.engines.events import Events, events_of
 from mlforge.engines.tiles import held, totals
 from mlforge.engines.tiles.build import build_tiles
+from mlforge.maintenance.forgetting import publish_without
 from mlforge.maintenance.operations import compact
 from mlforge.metrics import Rolling
 from mlforge.online.batches import AsOfView, EntitySubset, cut
-from mlforge.store import LocalStore
+from mlforge.store import LocalStore, ObjectStore
 from mlforge.store.local.packs import Packing
 from mlforge.store.scan import EventScan
 from tests.support import kernels
+from tests.support.objects import MemoryObjects
 from tests.support.projects import Project, at, rows
 
 NAMES = list(AGGREGATIONS)
@@ -253,6 +256,34 @@ def test_a_compaction_leaves_totals_and_the_next_drop_makes_none_anew(
     assert len(_stored(patient)) == 1
     assert events_of(patient.store, patient.store.resolve("spend")).totals is not None
     assert patient.store.read("spend")["amount__count__all"][-1] == 37
+
+
+@pytest.mark.parametrize("place", ["folder", "bucket"])
+def test_totals_with_rows_that_were_forgotten_since_count_as_none_wherever_they_still_lie(
+    tmp_path: Path, place: str
+) -> None:
+    project = Project(tmp_path / "p")
+    other = project
+    if place == "bucket":
+        objects = MemoryObjects()
+        project, other = (
+            project.on(ObjectStore("s3://memory/store", tmp_path / name, objects=objects))
+            for name in ("first", "second")
+        )
+    feature = project.define(metrics=[Rolling("all", {"amount": ["sum", "count"]})])
+    project.drop("a", some(0, 8))
+    project.build(feature)
+    project.drop("b", rows((2, 8.1, 1.0)))
+    other.build(feature)
+    for each in (project, other):
+        assert events_of(each.store, each.store.resolve("spend")).totals is not None
+    entity = Entity("user_id", "1")
+    project.store.write_forgotten(Forgotten(salt="5a17").with_entities([entity]))
+    publish_without(project.store, "spend", engine_named("polars"))  # and a kill behind it
+    spine = pl.DataFrame({"user_id": [1, 2], "at": [at(9), at(9)]})
+    for each in (project, other):
+        answer = get_training_data(spine, ["spend"], store=each.store)
+        assert answer["spend__amount__count__all"].to_list() == [0, 33]
 
 
 def _stored(project: Project) -> list[Path]:

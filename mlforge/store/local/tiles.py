@@ -23,6 +23,7 @@ from typing import Any
 import polars as pl
 
 from mlforge.core.failpoints import reach
+from mlforge.core.forgotten import origin
 from mlforge.sources.damage import MISREAD
 from mlforge.store.file_tasks import TileWrite, mark_of
 from mlforge.store.local import io, packs
@@ -114,7 +115,8 @@ class TileFolder:
 
     def scrub(self, hashes: Collection[str]) -> None:
         """Delete tiles of deleted files, and those that were made of one of these partials, beside whatever file they are."""
-        marks = set(map(mark_of, hashes))
+        # An earlier release gave a rewritten partial the mark of the one that it was rewritten from.
+        marks = {mark for hash_ in hashes for mark in (mark_of(hash_), mark_of(origin(hash_)))}
         self.sweep()
         for entry in self._entries():
             notes = _notes_of(entry.path)
