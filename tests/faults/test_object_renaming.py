@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from mlforge.core import failpoints
 from mlforge.core.values import Version
 from mlforge.errors import FeatureNotFound, MlforgeError, StoreError, VersionConflict
 from mlforge.maintenance.operations import verify
@@ -133,6 +134,68 @@ def test_a_rename_killed_at_any_request_leaves_a_whole_feature_under_one_name(
             assert [rename.after for rename in each.machine().renames().done] == ["outlay"]
             assert b"begun" not in each.stored["_metadata/renamed.json"][0]
     pytest.fail("it goes on dying")
+
+
+RENAMING = ("rename.made_room", "rename.noted", "rename.moved", "rename.settled")
+ERASING = ("erase.unserved", "erase.hidden", "erase.unnamed")
+
+
+def killed_at(place: str, work: Callable[[], None]) -> None:
+    failpoints.arm(place, die)
+    try:
+        with pytest.raises(Killed):
+            work()
+    finally:
+        failpoints.disarm()
+
+
+def all_names_are_free(world: World) -> None:
+    """Nothing is left of a feature but documents that say so, and both its names can be had again."""
+    store = world.machine()
+    assert (store.features(), store.renames().done) == (["other"], ())
+    left = [key for key in world.stored if key.startswith(("spend/", "outlay/"))]
+    assert {key.partition("/")[2] for key in left} == {"_latest.json"}
+    make(world.machine(), "outlay", 0)
+    make(world.machine(), "spend", 0)
+    assert verify(store, ["outlay", "spend"]) == []
+    _erase(store, "outlay")
+    world.machine("first").rename("spend", "outlay")
+    assert store.features() == ["other", "outlay"]
+
+
+@pytest.mark.parametrize("erasing", ERASING)
+@pytest.mark.parametrize("renaming", RENAMING)
+def test_a_rename_and_an_erasure_killed_behind_it_leave_no_name_refused(
+    world: World, renaming: str, erasing: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(removal, "_ABANDONED_US", -1)
+    store = world.machine("first")
+    killed_at(renaming, lambda: store.rename("spend", "outlay"))
+    [name] = {*world.machine().features()} - {"other"}
+    killed_at(erasing, lambda: _erase(world.machine("second"), name))
+    begun = world.copied()
+    _erase(world.machine(), name)
+    all_names_are_free(world)
+    if erasing == "erase.unnamed":  # whoever comes with the other name ends it as well
+        make(begun.machine(), "outlay", 0)
+        make(begun.machine(), "spend", 0)
+        assert begun.machine().features() == ["other", "outlay", "spend"]
+
+
+@pytest.mark.parametrize("erasing", ERASING)
+@pytest.mark.parametrize("renaming", RENAMING)
+def test_an_erasure_and_a_rename_killed_behind_it_leave_no_name_refused(
+    world: World, renaming: str, erasing: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(removal, "_ABANDONED_US", -1)
+    killed_at(erasing, lambda: _erase(world.machine("first"), "spend"))
+    assert world.machine().features() == ["other"]
+    killed_at(renaming, lambda: world.machine().rename("other", "spend"))
+    store = world.machine()
+    store.rename("other", "spend")
+    assert (store.features(), verify(store, ["spend"])) == (["spend"], [])
+    make(store, "outlay", 0)
+    assert [rename.after for rename in store.renames().done] == ["spend"]
 
 
 def count_requests(world: World, work: Callable[[ObjectStore], None]) -> int:

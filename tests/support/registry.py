@@ -81,7 +81,6 @@ class Registry(RuleBasedStateMachine):
     versions: dict[str, Any]
     store: Store
     reopened: Callable[[], Store]
-    place: str
     definitions: Definitions
     defaults: dict[str, tuple[Any, Any]]
     served: Any
@@ -183,7 +182,7 @@ class Registry(RuleBasedStateMachine):
 
     # -- names
 
-    @precondition(lambda self: self.versions and self.place == "folder")
+    @precondition(lambda self: self.versions)
     @rule(
         data=DATA,
         place=st.sampled_from(RENAMING),

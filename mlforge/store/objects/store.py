@@ -283,6 +283,8 @@ class ObjectStore(ErasingStore, RecordedStore):
             self._identity.settle()
             with self._documents.holding(name, self._begin(name)) as session:
                 if removal.finish(self._documents, self._objects, self._renames, name):
+                    if self._documents.read(name) is None:  # it lay in the folder of a former name
+                        self._documents.create(name)
                     session.versions = self._listed(name)
                 self._recover(name)
                 self._note_forgotten(name, session)
