@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -13,6 +14,7 @@ from mlforge.core.schema import Column
 from mlforge.core.values import to_iso
 from mlforge.frames import polars_schema
 from mlforge.frames.encoding import json_value
+from mlforge.online import Target
 from mlforge.retrieval.serving import DETAILS, OnlineAnswer
 from mlforge.serve.problems import Refused
 
@@ -23,7 +25,7 @@ def json_body(answer: OnlineAnswer, layout: str, details: bool) -> bytes:
     """The answer as JSON in one of the layouts, `nested` or `flat`; details: whether the rows hold some."""
     of_values = [row.pop(DETAILS) for row in answer.rows] if details else []
     document = _flat(answer) if layout == "flat" else _nested(answer)
-    document["served"] = served(answer)
+    document["served"] = served(targets_of(answer))
     if details:
         document[DETAILS] = [
             {name: asdict(of_value) for name, of_value in row.items()} for row in of_values
@@ -68,13 +70,17 @@ def _rows(answer: OnlineAnswer) -> list[dict[str, Any]]:
     return [row | keys for row, keys in zip(answer.rows, answer.key_rows, strict=True)]
 
 
-def served(answer: OnlineAnswer) -> Document:
+def served(targets: Mapping[str, Target]) -> Document:
     """The version and `as_of` of each feature's values."""
-    targets = {part.reference.name: part.served for part in answer.parts}
     return {
         name: {"version": target.version, "as_of": to_iso(target.as_of)}
         for name, target in targets.items()
     }
+
+
+def targets_of(answer: OnlineAnswer) -> dict[str, Target]:
+    """The push that the values of each feature are of."""
+    return {part.reference.name: part.served for part in answer.parts}
 
 
 def arrow_body(answer: OnlineAnswer) -> bytes:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from operator import is_
 from typing import Any, Self, TypeAlias
 
@@ -46,7 +46,7 @@ class Plan:
     """All that answers with the same books have in common.
 
     features: their names, for each part. since: the instant that the age of the oldest values counts from. names: of each part, in JSON. completion: of
-    a service with derived columns.
+    a service with derived columns. is_held: whether more than the shape of the books is held against the request: a version that it names, or a lock.
     """
 
     features: tuple[str, ...]
@@ -57,10 +57,11 @@ class Plan:
     since: int
     served: bytes
     completion: Completion | None
+    is_held: bool
     misfits: int = 0
 
     @classmethod
-    def of(cls, answer: OnlineAnswer) -> Self | None:
+    def of(cls, answer: OnlineAnswer, is_held: bool = False) -> Self | None:
         """The plan for more answers like this; None where they are not made of stored rows."""
         names = [part.name for part in answer.parts]
         if len(set(names)) < len(names):  # their rows are one row
@@ -79,9 +80,22 @@ class Plan:
             EntityKeys.of(references, books),
             tuple(encoded(name) for name in names),
             spliced,
-            min(since(held) for held in books),
-            encoded(served(answer)),
+            min(map(since, books)),
+            _served([reference.name for reference in references], books),
             completion if completion is not None and completion.derived else None,
+            is_held,
+        )
+
+    def with_books(self, books: Sequence[OnlineBooks | None]) -> Self | None:
+        """The plan once a push has begun or ended; None where more than that is new, or may be.
+
+        So a push does not send the requests of its moment to the library, which takes several times as long.
+        """
+        known = tuple(held for held in books if held is not None and held.target is not None)
+        if self.is_held or len(known) < len(books) or not all(map(_alike, self.books, known)):
+            return None
+        return replace(
+            self, books=known, since=min(map(since, known)), served=_served(self.features, known)
         )
 
     def missing(
@@ -114,6 +128,22 @@ class Plan:
             except UnicodeDecodeError:
                 raise Unfit from None
         return body
+
+
+def _served(features: Sequence[str], books: Sequence[OnlineBooks]) -> bytes:
+    targets = ((name, held.target) for name, held in zip(features, books, strict=True))
+    return encoded(served({name: target for name, target in targets if target is not None}))
+
+
+def _alike(one: OnlineBooks, other: OnlineBooks) -> bool:
+    """Whether rows with these books are written and read alike, whichever pushes they are of."""
+    return _shape(one) == _shape(other)
+
+
+def _shape(books: OnlineBooks) -> tuple[object, ...]:
+    # Of values, 1, 1.0 and True are equal, and written differently.
+    values = repr((books.empty, books.defaults))
+    return books.layout, books.keys, books.columns, books.derived, books.inputs, values
 
 
 def _derived(
@@ -156,7 +186,7 @@ class PassThrough:
             return
         if len(self._learned) >= _KEPT:
             self._learned.clear()
-        self._learned[key] = _Learned(books, Plan.of(answer))
+        self._learned[key] = _Learned(books, Plan.of(answer, _is_held(request)))
 
     async def body(self, request: ReadRequest) -> bytes | None:
         """The answer's JSON, None where the library is to answer. Raises NotServed where rows are missing that should be there."""
@@ -173,7 +203,8 @@ class PassThrough:
         age: str | Duration | None = request.max_age
         if service is not None and age is None:
             age = service.max_age
-        if age is not None and plan.since < now - Duration.parse(age, "max_age").us:
+        oldest = None if age is None else now - Duration.parse(age, "max_age").us
+        if oldest is not None and plan.since < oldest:
             return None
         try:
             keys = plan.keys.typed(request.entities)
@@ -188,8 +219,12 @@ class PassThrough:
             for feature, (own, hashes) in zip(plan.features, uses, strict=True)
         ]
         fetched = await answered_async(self.store.stored(requests))
-        if not _are_same(plan.books, [books for books, _ in fetched]):
-            return None
+        books = [held for held, _ in fetched]
+        if not _are_same(plan.books, books):
+            plan = plan.with_books(books)
+            if plan is None or (oldest is not None and plan.since < oldest):
+                return None
+            self._learned[key] = _Learned(plan.books, plan)
         try:
             if len(keys) * len(requests) <= _MANY:
                 body = plan.body(fetched, keys, brought, now)
@@ -210,6 +245,14 @@ def _key(request: ReadRequest) -> _Key:
     if isinstance(request.features, Service):
         return request.features
     return tuple(parse_references(request.features))
+
+
+def _is_held(request: ReadRequest) -> bool:
+    """Whether versions that it names, or a lock, are held against the books of each answer."""
+    service = request.features if isinstance(request.features, Service) else None
+    references = parse_references(request.features if service is None else service.features)
+    kept = service is not None and service.kept is not None
+    return kept or any(reference.version is not None for reference in references)
 
 
 def _are_same(one: Sequence[object], other: Sequence[object]) -> bool:

@@ -11,7 +11,7 @@ from mlforge.definitions.registry import Definitions
 from mlforge.online import OnlineStore
 from mlforge.online.steps import answered_async
 from mlforge.retrieval.serving import OnlineAnswer, online_answer
-from mlforge.serve.answers import arrow_body, json_body, served
+from mlforge.serve.answers import arrow_body, json_body, served, targets_of
 from mlforge.serve.http import Receive, Reply, Scope, body_of, header
 from mlforge.serve.kept_services import KeptServices
 from mlforge.serve.limits import Limits
@@ -119,5 +119,5 @@ def _not_taken(path: str, method: str, *methods: str) -> Refused:
 async def _arrow(answer: OnlineAnswer) -> Reply:
     """The answer as Arrow, made in a thread, as a large one takes its time; served versions are in a header."""
     body = await asyncio.to_thread(arrow_body, answer)
-    versions = json.dumps(served(answer)).encode()
+    versions = json.dumps(served(targets_of(answer))).encode()
     return Reply(body, ARROW, headers=((b"mlforge-served", versions),))

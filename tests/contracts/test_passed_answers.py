@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
@@ -28,6 +28,7 @@ from mlforge.frames.encoding import key_hash
 from mlforge.frames.polars_schema import dtype_text
 from mlforge.online import OnlineBooks, RedisStore, Target
 from mlforge.online.books import INCOMPLETE
+from mlforge.serve import reads
 from mlforge.serve.app import App
 from mlforge.serve.pass_through import Plan
 from mlforge.store import LocalStore
@@ -100,8 +101,10 @@ class Pushed:
         )
         return cls(name, keys, frame, books)
 
-    def push(self, store: RedisStore, generation: int, **changes: Any) -> None:
-        target = Target("1.0.0", generation, NOON, f"r{generation}")
+    def push(
+        self, store: RedisStore, generation: int, version: str = "1.0.0", **changes: Any
+    ) -> None:
+        target = Target(version, generation, NOON + generation, f"r{generation}")
         store.begin(self.name, target)
         store.put(self.name, target, self.frame, list(self.keys))
         store.finish(self.name, target, replace(self.books, **changes))
@@ -250,6 +253,8 @@ def test_answers_of_stored_rows_are_those_of_the_library(
             for pushed in features:
                 body = {"features": [pushed.name], "entities": [pushed.entity(1), pushed.entity(2)]}
                 bodies += [("/v1/features", body)] * 2
+                uses = [{"feature": pushed.name, "version": "1.0.0"}]
+                bodies.append(("/v1/features", {**body, "features": uses}))
             with clock.fixed(NOON + HOUR * (1 + step % 3) // 2):
                 answers = asyncio.run(asked(app, [*bodies, *bodies]))
                 before = len(passed)
@@ -260,8 +265,10 @@ def test_answers_of_stored_rows_are_those_of_the_library(
             statuses |= {status for status, _ in answers}
             if layout == "json":
                 spoil(client, features, random)
+            features[3].push(store, step + 2, f"1.0.{step}")  # as each drop does
             if step == 1:
                 features[0].push(store, 2)
+                features[4].push(store, 2, empty=dict.fromkeys(features[4].books.empty))
                 store.begin(features[1].name, Target("2.0.0", 9, NOON, "r9"))
             if step == 2:
                 features[2].push(store, 3, evidence=INCOMPLETE)
@@ -292,3 +299,101 @@ def test_an_instant_is_taken_or_refused_whatever_was_asked_before(
     assert after_another[1:] == alone
     assert after_another[0] != alone[0]
     store.close()
+
+
+@dataclass(frozen=True)
+class Small:
+    """A feature of one column, its service with an oldest age, and the number of answers that the library made."""
+
+    pushed: Pushed
+    store: RedisStore
+    app: App
+    by_library: list[int]
+
+    def ask(self, *bodies: dict[str, Any], path: str = "/v1/services/s") -> list[tuple[int, Any]]:
+        """The answers to these, or to one entity's request."""
+        requests = [(path, body) for body in bodies or ({"entities": [{"user_id": 1}]},)]
+        return asyncio.run(asked(self.app, requests))
+
+
+@pytest.fixture
+def small(tmp_path: Path, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Small]:
+    store = RedisStore.from_url(redis_url)
+    keys, values = (Column("user_id", "Int64"),), (Column("c__7d", "Float64", "sum", "7d"),)
+    books = OnlineBooks(None, rows=1, pushed_at=NOON, renewed_at=NOON, keys=keys, columns=values)
+    frame = pl.DataFrame({"user_id": [1], "c__7d": [0.5]})
+    pushed = Pushed("f", ("user_id",), frame, replace(books, empty={"c__7d": None}))
+    pushed.push(store, 1)
+    features = [pushed.definition()]
+    made = Service("s", features, max_age="1h")
+    root = LocalStore(tmp_path / "store")
+    app = App(Definitions(root, features, store, services=[made], root=tmp_path))
+    by_library: list[int] = []
+    answer = reads.online_answer
+    monkeypatch.setattr(
+        reads, "online_answer", lambda *given: by_library.append(1) or answer(*given)
+    )
+    with clock.fixed(NOON + HOUR // 2):
+        small = Small(pushed, store, app, by_library)
+        assert [status for status, _ in small.ask()] == [200]
+        by_library.clear()
+        yield small
+    store.close()
+
+
+def test_a_push_sends_no_request_to_the_library(small: Small) -> None:
+    """Neither as it begins nor once it has ended; the answer tells of the push whose rows it has."""
+    for number in range(2, 6):
+        target = Target(f"1.0.{number}", number, NOON + number, f"r{number}")
+        small.store.begin("f", target)
+        [(status, before)] = small.ask()
+        assert (status, f"'version': '1.0.{number}'" in before) == (200, False)
+        small.pushed.push(small.store, number, f"1.0.{number}")
+        [(status, after)] = small.ask()
+        assert (status, f"'version': '1.0.{number}'" in after) == (200, True)
+        assert f"12:00:00.00000{number}Z" in after
+    assert small.by_library == []
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"columns": (Column("c__7d", "Float32", "sum", "7d"),)},
+        {"empty": {"c__7d": 0.0}},
+        {"defaults": {"c__7d": 3.0}},
+        {"keys": (Column("user_id", "Int32"),)},
+        {"derived": (Derived("c__7d", "1.5"),)},
+    ],
+    ids=str,
+)
+def test_books_of_another_shape_are_read_by_the_library(
+    small: Small, changes: dict[str, Any]
+) -> None:
+    absent = {"entities": [{"user_id": 2}]}
+    small.ask(absent)
+    small.by_library.clear()
+    small.pushed.push(small.store, 2, **changes)
+    [first, second] = small.ask(absent, absent)
+    assert small.by_library != []
+    assert first == second
+    expected = changes.get("empty", {}).get("c__7d", changes.get("defaults", {}).get("c__7d"))
+    assert f"[{{'c__7d': {expected!r}}}]" in first[1] or "derived" in changes
+
+
+def test_what_is_held_against_each_push_is_held_after_one(small: Small) -> None:
+    """An age that a push does not reach, a version that it ends, and rows that it may have taken away."""
+    absent = {"entities": [{"user_id": 2}]}
+    named = {**absent, "features": [{"feature": "f", "version": "1.0.0"}]}
+    assert [status for status, _ in small.ask(named, named, path="/v1/features")] == [200, 200]
+    small.pushed.push(small.store, 2, "1.0.1")
+    [(status, problem)] = small.ask(named, path="/v1/features")
+    assert (status, "1.0.0 is not served online" in problem) == (503, True)
+    small.store.begin("f", Target("2.0.0", 3, NOON + 3, "r3"))
+    [(status, problem)] = small.ask(absent)
+    assert (status, "other columns is being pushed" in problem) == (503, True)
+    old = Target("2.0.0", 3, NOON - HOUR, "r3")
+    small.store.forget("f")
+    small.store.begin("f", old)
+    small.store.finish("f", old, small.pushed.books)
+    [(status, problem)] = small.ask()
+    assert (status, "older than max_age" in problem) == (503, True)
