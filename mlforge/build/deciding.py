@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from mlforge.build.broken_locks import DefaultsChange, lock_hold
 from mlforge.build.categorizer import Decision, decide, rolled_forward
-from mlforge.build.loss import Loss
+from mlforge.build.loss import loss_of
 from mlforge.build.policy import data_change
 from mlforge.build.result import Options
 from mlforge.core.manifest import ROLLED_BACK, Manifest
@@ -15,8 +15,45 @@ from mlforge.core.values import Version
 from mlforge.errors import IntegrityError, StoreError
 from mlforge.frames import polars_schema
 from mlforge.frames.entity_times import EntityTimes
+from mlforge.ingest.intake import Intake
+from mlforge.services.description import Document
 from mlforge.store import Snapshot, Store
 from mlforge.store.changes import EventDiff, diff_versions, same_rows
+
+
+@dataclass(frozen=True, slots=True)
+class Fate:
+    """The fate of a candidate.
+
+    diff: how its events differ from the served version's; None where the two cannot be compared row by row. hold: why a person must
+    look first, empty where nobody must. decision: on its number; None where it is held.
+    """
+
+    diff: EventDiff | None
+    hold: str
+    decision: Decision | None
+
+
+def fate_of(
+    store: Store,
+    snapshot: Snapshot,
+    candidate: Manifest,
+    intake: Intake,
+    defaults: Document,
+    options: Options,
+) -> Fate:
+    """The fate of a candidate that an intake makes. defaults: those of the feature's definition, described.
+
+    Raises IntegrityError where stored events cannot be read and the refresh is not a full one.
+    """
+    diff = events_diff(store, snapshot.latest, candidate, afresh=options.full)
+    if not options.attended:
+        hold = _hold_of(store, snapshot, candidate, intake, diff, options.hold_above, defaults)
+        if hold is not None:
+            return Fate(diff, hold, None)
+    decision = _decided(store, snapshot, candidate, diff, options)
+    evidence = {**decision.evidence, **intake.evidence}
+    return Fate(diff, "", replace(decision, evidence=evidence))
 
 
 def events_diff(
@@ -43,27 +80,37 @@ def events_diff(
         return None
 
 
-def hold_of(
+def _hold_of(
     store: Store,
-    latest: Manifest | None,
+    snapshot: Snapshot,
     candidate: Manifest,
-    loss: Loss | None,
+    intake: Intake,
+    diff: EventDiff | None,
     hold_above: float,
-    defaults: DefaultsChange,
+    defaults: Document,
 ) -> str | None:
     """The reasons to hold a candidate that nobody attends to, as one text; None where there is none.
 
     Both are told where there are two, since one approval goes past both.
     """
+    outvoted = intake.outvoted.reason if intake.outvoted else None
+    loss = loss_of(snapshot.latest, candidate, diff, _set_aside(intake), outvoted)
     is_lost = loss is not None and loss.is_above(hold_above)
+    change = DefaultsChange(snapshot.books.defaults, defaults)
     reasons = (
         loss.sentence(candidate.name) if loss and is_lost else None,
-        lock_hold(store, latest, candidate, defaults),
+        lock_hold(store, snapshot.latest, candidate, change),
     )
     return ". Also, ".join(filter(None, reasons)) or None
 
 
-def decided(
+def _set_aside(intake: Intake) -> dict[str, str]:
+    """The hash of the content of each file that is set aside, by path; empty where it was not read."""
+    states = intake.file_states
+    return {p: states[p].hash if p in states else "" for p in intake.quarantine}
+
+
+def _decided(
     store: Store,
     snapshot: Snapshot,
     candidate: Manifest,

@@ -12,15 +12,13 @@ from dataclasses import dataclass, field, replace
 
 import structlog
 
-from mlforge.build.broken_locks import DefaultsChange
 from mlforge.build.categorizer import Decision
-from mlforge.build.deciding import decided, events_diff, hold_of
+from mlforge.build.deciding import fate_of
 from mlforge.build.defaults import check_defaults, noted_defaults
 from mlforge.build.diff import compare_rows, tables
 from mlforge.build.drifting import Judgement, check_table_rules, judged
 from mlforge.build.keeping import keeper_of
 from mlforge.build.listed import complete
-from mlforge.build.loss import loss_of
 from mlforge.build.policy import mode_of
 from mlforge.build.result import BuildResult, Options
 from mlforge.build.table import TableWriter
@@ -185,19 +183,19 @@ class _Refresh:
             return self._nothing(snapshot, f"{self.source.text} holds no parquet file yet")
         made_from = listing.version if self.feature.upstream else self.source.text
         candidate = candidate_of(self.feature, made_from, intake, schema, self.engine)
-        diff = events_diff(self.store, snapshot.latest, candidate, afresh=self.options.full)
-        if not self.options.attended and (hold := self._hold(snapshot, candidate, diff, intake)):
-            return self._held(snapshot, hold, intake)
-        decision = decided(self.store, snapshot, candidate, diff, self.options)
-        decision = replace(decision, evidence={**decision.evidence, **intake.evidence})
-        freed = replace(snapshot.books.held(None), defaults=noted_defaults(self.feature))
+        defaults = noted_defaults(self.feature)
+        fate = fate_of(self.store, snapshot, candidate, intake, defaults, self.options)
+        if fate.decision is None:
+            return self._held(snapshot, fate.hold, intake)
+        freed = replace(snapshot.books.held(None), defaults=defaults)
         if freed.drift:
             unjudged = Judgement(self.feature.table_rules)
             freed = replace(freed, drift=unjudged.noted(freed.drift, None))
-        if decision.version is not None:
-            return self._publish(snapshot, _Change(candidate, decision, diff, intake), freed)
+        if fate.decision.version is not None:
+            change = _Change(candidate, fate.decision, fate.diff, intake)
+            return self._publish(snapshot, change, freed)
         self._write_books(snapshot, freed)
-        return self._unchanged(snapshot, decision.reason, intake)
+        return self._unchanged(snapshot, fate.decision.reason, intake)
 
     def _ingest(self, listing: Listing, snapshot: Snapshot) -> Intake:
         options = self.options
@@ -213,17 +211,6 @@ class _Refresh:
                 reading=self.reading,
                 apart=apart,
             )
-
-    def _hold(
-        self, snapshot: Snapshot, candidate: Manifest, diff: EventDiff | None, intake: Intake
-    ) -> str | None:
-        """The reasons why nobody but a person may let the candidate be published; None where there is none."""
-        outvoted = intake.outvoted.reason if intake.outvoted else None
-        loss = loss_of(snapshot.latest, candidate, diff, _set_aside(intake), outvoted)
-        defaults = DefaultsChange(snapshot.books.defaults, noted_defaults(self.feature))
-        return hold_of(
-            self.store, snapshot.latest, candidate, loss, self.options.hold_above, defaults
-        )
 
     def _publish(self, snapshot: Snapshot, change: _Change, books: Books) -> BuildResult:
         """Write the rows of a change and serve its version; or stop before that, and return what it would do."""
@@ -366,12 +353,6 @@ class _Change:
     decision: Decision
     diff: EventDiff | None
     intake: Intake
-
-
-def _set_aside(intake: Intake) -> dict[str, str]:
-    """The hash of the content of each file that is set aside, by path; empty where it was not read."""
-    states = intake.file_states
-    return {p: states[p].hash if p in states else "" for p in intake.quarantine}
 
 
 def _sealed(source: RowSource, snapshot: Snapshot, *, is_believed: bool) -> RowSource:
