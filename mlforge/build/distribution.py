@@ -19,9 +19,11 @@ from mlforge.build.tasks import BuildTask, TaskFigures, TaskResult, releases
 from mlforge.core.failpoints import reach
 from mlforge.core.feature_spec import FeatureSpec
 from mlforge.core.logs import get_logger
+from mlforge.core.manifest import Part
 from mlforge.engines import Engine, Events
 from mlforge.engines.carry import carried, described
 from mlforge.errors import IntegrityError, RunnerUnavailable, UnsupportedStore
+from mlforge.frames.entity_times import EntityTimes
 from mlforge.store import Store, StoredPiece
 from mlforge.store.integrity import intact
 from mlforge.store.manifest_json import events_from_json, events_to_json
@@ -67,22 +69,29 @@ class Distribution:
 
     def _shared(
         self, build: FullBuild, store: Store, files: TaskFiles, told: Told
-    ) -> Iterator[StoredPiece]:
+    ) -> Iterator[Piece]:
         files.prepare()
         files.share(build.events.partials)
         tasks = tuple(self._tasks(build, store, files))
         here = partial(run_task, spec=build.events.spec, engine=build.engine, store=store)
+        buckets: list[StoredPiece] = []
         for task, result in zip(tasks, self._results(tasks, here), strict=True):
-            told(result.figures(task.times))
-            pieces = _stored(files, result)
+            told(result.figures(task))
+            pieces = _stored(files, task, result)
             if pieces is None:
-                pieces = _stored(files, here(task))
+                pieces = _stored(files, task, here(task))
             if pieces is None:
                 raise IntegrityError(
                     f"{task.feature}: the parts of a task that has just ended are gone or damaged; "
                     f"all workers must reach {task.store}"
                 )
-            yield from pieces
+            if task.entities is None:
+                yield from pieces
+                continue
+            buckets += pieces
+            if task.bucket == task.buckets:
+                yield from build.together([piece.file for piece in buckets], task.times)
+                buckets = []
 
     def _tasks(self, build: FullBuild, store: Store, files: TaskFiles) -> Iterator[BuildTask]:
         """The tasks of a build; what they share is written to the store."""
@@ -100,6 +109,9 @@ class Distribution:
                 end=part.times.end,
                 part_rows=build.layout.part_rows,
                 releases=releases(build.engine),
+                entities=files.write_frame(part.entities.frame) if part.entities else None,
+                bucket=part.bucket,
+                buckets=part.buckets,
             )
 
     def _results(
@@ -127,12 +139,16 @@ def run_task(task: BuildTask, *, spec: FeatureSpec, engine: Engine, store: Store
         return known
     figures: list[TaskFigures] = []
     with intact(task.feature):
-        part = BuildRange(task.times, _events(task, spec, store, files))
-        pieces = part.evaluated(engine, Layout(task.part_rows), figures.append)
-        parts = tuple(files.write_part(piece) for piece in pieces)
+        part = BuildRange(task.times, _events(task, spec, store, files), _entities(task, files))
+        if part.entities is None:
+            pieces = part.pieces(engine, Layout(task.part_rows), figures.append)
+            parts = tuple(files.write_part(piece) for piece in pieces)
+        else:
+            rows = part.evaluated(engine, figures.append)
+            parts = (Part("", rows.height, None, files.write_frame(rows)),)
         reach("task.written")
-    [(_, events, _, bytes_)] = figures
-    result = TaskResult(task.id, parts, events, bytes_)
+    [figure] = figures
+    result = TaskResult(task.id, parts, figure.events, figure.bytes)
     files.write_document(result.to_json(), task.id)
     return result
 
@@ -143,7 +159,7 @@ def _known(files: TaskFiles, task: BuildTask) -> TaskResult | None:
         result = TaskResult.from_json(files.document(task.id) or {})
     except (KeyError, TypeError, ValueError):
         return None
-    return result if _stored(files, result) is not None else None
+    return result if _stored(files, task, result) is not None else None
 
 
 def _events(task: BuildTask, spec: FeatureSpec, store: Store, files: TaskFiles) -> Events:
@@ -155,12 +171,24 @@ def _events(task: BuildTask, spec: FeatureSpec, store: Store, files: TaskFiles) 
     if task.carried is None:
         return events.with_totals(None)
     document = files.document(task.carried) or {}
-    rows = files.frame(document.get("rows", ""))
-    if rows is None:
+    rows = _frame(task, document.get("rows", ""), files)
+    return events.with_totals(carried(events, document, rows))
+
+
+def _entities(task: BuildTask, files: TaskFiles) -> EntityTimes | None:
+    """The entities of a task's bucket, None for all."""
+    if task.entities is None:
+        return None
+    return EntityTimes(_frame(task, task.entities, files).collect())
+
+
+def _frame(task: BuildTask, hash_: str, files: TaskFiles) -> pl.LazyFrame:
+    file = files.frame(hash_)
+    if file is None:
         raise IntegrityError(
-            f"{task.feature}: {task.carried[:12]}, which a task names, is gone or damaged; build again"
+            f"{task.feature}: {hash_[:12]}, which a task names, is gone or damaged; build again"
         )
-    return events.with_totals(carried(events, document, pl.scan_parquet(rows, glob=False)))
+    return pl.scan_parquet(file, glob=False)
 
 
 def _write_carried(events: Events, files: TaskFiles) -> str | None:
@@ -172,11 +200,11 @@ def _write_carried(events: Events, files: TaskFiles) -> str | None:
     return files.write_document({**described(totals), "rows": rows})
 
 
-def _stored(files: TaskFiles, result: TaskResult) -> list[StoredPiece] | None:
+def _stored(files: TaskFiles, task: BuildTask, result: TaskResult) -> list[StoredPiece] | None:
     """The parts of a result with their files; None where one is gone or damaged."""
-    pieces = []
+    pieces, file_of = [], files.part if task.entities is None else files.frame
     for part in result.parts:
-        file = files.part(part.hash)
+        file = file_of(part.hash)
         if file is None:
             return None
         pieces.append(StoredPiece(part, file))

@@ -1,10 +1,16 @@
-"""A full build: ranges of time that follow from the version's files alone, each evaluated by the same kernel."""
+"""A full build: ranges of time, and buckets of entities, that follow from the version's files alone, each evaluated by the same kernel."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
 
+import polars as pl
+
+from mlforge.build.buckets import buckets_of, together
 from mlforge.build.rows import Layout, evaluate, pieces_of
 from mlforge.build.tasks import TaskFigures
 from mlforge.core import time_model
@@ -12,6 +18,7 @@ from mlforge.core.values import TimeRange
 from mlforge.engines import Engine, Events
 from mlforge.engines.base import rows_at_once
 from mlforge.engines.carry import in_ranges
+from mlforge.frames.entity_times import EntityTimes
 from mlforge.store import TablePiece
 
 Told = Callable[[TaskFigures], None]
@@ -19,10 +26,16 @@ Told = Callable[[TaskFigures], None]
 
 @dataclass(frozen=True, slots=True)
 class BuildRange:
-    """A range of a full build, and the events to evaluate it by."""
+    """A range of a full build, or one of the buckets into which its entities are dealt, and the events to evaluate it by.
+
+    entities: those of the bucket, None for all. bucket, buckets: its number, from 1 on, and how many there are.
+    """
 
     times: TimeRange
     events: Events
+    entities: EntityTimes | None = None
+    bucket: int = 1
+    buckets: int = 1
 
     @property
     def events_read(self) -> int:
@@ -31,11 +44,18 @@ class BuildRange:
         seen = time_model.events_seen(self.times, windows) if windows else self.times
         return self.events.rows_within(seen)
 
-    def evaluated(self, engine: Engine, layout: Layout, told: Told) -> Iterator[TablePiece]:
-        """The range's rows in pieces; told: called with the figures once they are known."""
-        rows = evaluate(engine, self.events, self.times)
-        told(TaskFigures(self.times, self.events_read, rows.height, int(rows.estimated_size())))
-        yield from pieces_of(rows, layout, self.events.spec.timestamp)
+    def evaluated(self, engine: Engine, told: Told) -> pl.DataFrame:
+        """The range's rows; told: called with the figures."""
+        rows = evaluate(engine, self.events, self.entities or self.times)
+        size = int(rows.estimated_size())
+        told(
+            TaskFigures(self.times, self.events_read, rows.height, size, self.bucket, self.buckets)
+        )
+        return rows
+
+    def pieces(self, engine: Engine, layout: Layout, told: Told) -> Iterator[TablePiece]:
+        """The rows of a range that has no buckets, in pieces of the table; told: as `evaluated`."""
+        yield from pieces_of(self.evaluated(engine, told), layout, self.events.spec.timestamp)
 
 
 @dataclass(frozen=True)
@@ -46,13 +66,32 @@ class FullBuild:
     events: Events
     layout: Layout
 
+    @cached_property
+    def at_once(self) -> int:
+        """How many stored rows a range should have."""
+        return self.layout.chunk_rows or rows_at_once(self.events.spec)
+
     def ranges(self) -> Iterator[BuildRange]:
-        """The ranges, which together cover all of time."""
-        at_once = self.layout.chunk_rows or rows_at_once(self.events.spec)
-        for times, events in in_ranges(self.events, at_once):
-            yield BuildRange(times, events)
+        """The ranges, which together cover all of time; one that has buckets comes once for each."""
+        for times, events in in_ranges(self.events, self.at_once):
+            dealt: Sequence[EntityTimes | None] = buckets_of(events, times, self.at_once) or [None]
+            for number, entities in enumerate(dealt, 1):
+                yield BuildRange(times, events, entities, number, len(dealt))
 
     def pieces(self, told: Told) -> Iterator[TablePiece]:
         """The pieces of the table, evaluated in this process one range after the other."""
-        for part in self.ranges():
-            yield from part.evaluated(self.engine, self.layout, told)
+        with tempfile.TemporaryDirectory(prefix="mlforge-build-") as folder:
+            files: list[Path] = []
+            for part in self.ranges():
+                if part.buckets == 1:
+                    yield from part.pieces(self.engine, self.layout, told)
+                    continue
+                files.append(Path(folder) / f"{part.bucket}.parquet")
+                part.evaluated(self.engine, told).write_parquet(files[-1], compression="lz4")
+                if part.bucket == part.buckets:
+                    yield from self.together(files, part.times)
+                    files = []
+
+    def together(self, files: Sequence[Path], times: TimeRange) -> Iterator[TablePiece]:
+        """The pieces of a range whose buckets' rows lie in files."""
+        return together(files, self.events, times, self.layout, self.at_once)

@@ -28,21 +28,27 @@ def releases(engine: Engine) -> dict[str, str]:
 
 
 class TaskFigures(NamedTuple):
-    """A task that was run: its range, the events that it read at most, the rows that it gave and their bytes in memory."""
+    """A task that was run: its range, the events that it read at most, the rows that it gave and their bytes in memory.
+
+    bucket, buckets: which of the buckets of entities it was, from 1 on, and into how many the range is dealt.
+    """
 
     times: TimeRange
     events: int
     rows: int
     bytes: int
+    bucket: int = 1
+    buckets: int = 1
 
 
 @dataclass(frozen=True)
 class BuildTask:
-    """A range of time of a full build.
+    """A range of time of a full build, or a bucket of its entities.
 
     definitions: the hash of the definitions. store: the text by which people know the store. inputs: the hash of the document that
     names the version's files, by hash. carried: the hash of what earlier events come to, where windows over all time need it.
     start, end: the range of the rows, in UTC microseconds. part_rows: the most rows in a part. releases: as `releases` gives them.
+    entities: the hash of the frame of the bucket's entities, None for all. bucket, buckets: as in `TaskFigures`.
     """
 
     feature: str
@@ -55,6 +61,9 @@ class BuildTask:
     end: int
     part_rows: int
     releases: Mapping[str, str]
+    entities: str | None = None
+    bucket: int = 1
+    buckets: int = 1
 
     @property
     def times(self) -> TimeRange:
@@ -104,16 +113,20 @@ def _ends(times: TimeRange | None) -> list[int] | None:
 
 @dataclass(frozen=True)
 class TaskResult:
-    """The result of a task: the parts that it wrote, in the order of time, without names, and its figures."""
+    """The result of a task: the parts that it wrote, in the order of time, without names, and its figures.
+
+    That of a bucket has at most one, which no version names: a frame that is put together with those of the other buckets.
+    """
 
     task: str
     parts: tuple[Part, ...]
     events: int
     bytes: int
 
-    def figures(self, times: TimeRange) -> TaskFigures:
-        """The figures of the task with this range."""
-        return TaskFigures(times, self.events, sum(part.rows for part in self.parts), self.bytes)
+    def figures(self, task: BuildTask) -> TaskFigures:
+        """The figures of the task."""
+        rows = sum(part.rows for part in self.parts)
+        return TaskFigures(task.times, self.events, rows, self.bytes, task.bucket, task.buckets)
 
     def to_json(self) -> dict[str, Any]:
         """The result as a document."""

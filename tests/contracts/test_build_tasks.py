@@ -32,7 +32,10 @@ from mlforge.store.local.task_files import LocalTaskFiles
 from tests.support.projects import Project, rows
 from tests.support.scattered import Scattered, TaskKilledError
 
-TINY = Options(layout=Layout(part_rows=7, chunk_rows=12))
+WHOLE = Options(layout=Layout(part_rows=7, chunk_rows=25))
+"""Ranges of a file each, which see no more events than they may."""
+TINY = Options(layout=Layout(part_rows=7, chunk_rows=5))
+"""Ranges as short, which see more than they may: their entities are dealt into buckets."""
 NAMES = list(AGGREGATIONS)
 SHAPES: dict[str, dict[str, Any]] = {
     "continuous": {"metrics": [Rolling(["12h", "2d"], {"amount": NAMES}, closed="left")]},
@@ -61,14 +64,20 @@ def history(project: Project) -> None:
         project.drop(f"days{number}", rows(*events))
 
 
-def by_tasks(project: Project, store: LocalStore, runner: Scattered, **shape: Any) -> BuildResult:
+def by_tasks(
+    project: Project,
+    store: LocalStore,
+    runner: Scattered,
+    layout: Options = WHOLE,
+    **shape: Any,
+) -> BuildResult:
     """A build whose tasks are run by two other processes' definitions."""
     options: Any = {"runner": runner, "distribute_above": 0}
     feature = project.define(**shape)
     runner.executors = [
         project.on(LocalStore(store.path)).definitions(feature, **options).run_task for _ in "ab"
     ]
-    return project.on(store).definitions(feature, **options).refresh("spend", options=TINY)
+    return project.on(store).definitions(feature, **options).refresh("spend", options=layout)
 
 
 def files_of(store: LocalStore) -> list[tuple[str, str]]:
@@ -76,9 +85,10 @@ def files_of(store: LocalStore) -> list[tuple[str, str]]:
 
 
 @pytest.mark.parametrize("engine", ["polars", pytest.param("duckdb", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("options", [WHOLE, TINY], ids=["whole", "in buckets"])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_tasks_in_any_order_give_the_bytes_of_a_build_by_one_process(
-    tmp_path: Path, shape: str, engine: str
+    tmp_path: Path, shape: str, engine: str, options: Options
 ) -> None:
     project = Project(tmp_path, engine)
     history(project)
@@ -86,11 +96,11 @@ def test_tasks_in_any_order_give_the_bytes_of_a_build_by_one_process(
     home = (
         project.on(alone)
         .definitions(project.define(**SHAPES[shape]))
-        .refresh("spend", options=TINY)
+        .refresh("spend", options=options)
     )
 
     runner = Scattered(seed=len(shape))
-    away = by_tasks(project, shared, runner, **SHAPES[shape])
+    away = by_tasks(project, shared, runner, options, **SHAPES[shape])
 
     assert len(runner.tasks) == len(home.tasks) > 3
     assert away.tasks == home.tasks
@@ -98,6 +108,8 @@ def test_tasks_in_any_order_give_the_bytes_of_a_build_by_one_process(
     assert files_of(shared) == files_of(alone)
     assert away.manifest.content_hash == alone.read_metadata("spend").content_hash
     assert any(task.carried for task in runner.tasks) == (shape == "over all time")
+    can_be_dealt = options is TINY and shape not in ("aligned", "without keys")
+    assert any(task.buckets > 1 for task in runner.tasks) == can_be_dealt
     assert not (shared.path / "spend" / ".tasks").exists()
 
 
@@ -134,7 +146,7 @@ def _watched(runner: Scattered, task: BuildTask, folder: Path, evaluated: list[s
 
 def _with_tiny_parts(project: Project, root: Path) -> LocalStore:
     store = LocalStore(root / "alone")
-    project.on(store).definitions().refresh("spend", options=TINY)
+    project.on(store).definitions().refresh("spend", options=WHOLE)
     return store
 
 
@@ -253,9 +265,9 @@ def test_where_nobody_is_there_a_build_fails_or_goes_on_alone_as_it_was_told(
     project = Project(tmp_path)
     history(project)
     with pytest.raises(RunnerUnavailable, match="nobody is there"):
-        project.definitions(runner=Nobody(), distribute_above=0).refresh("spend", options=TINY)
+        project.definitions(runner=Nobody(), distribute_above=0).refresh("spend", options=WHOLE)
     result = project.definitions(runner=Nobody(), distribute_above=0, fallback="local").refresh(
-        "spend", options=TINY
+        "spend", options=WHOLE
     )
 
     assert result.version == "1.0.0"
@@ -274,7 +286,7 @@ def test_a_store_without_a_place_for_tasks_refuses_them_or_is_built_alone(tmp_pa
     project.store = Placeless(tmp_path / "placeless")
     options: Any = {"runner": Scattered(), "distribute_above": 0}
     with pytest.raises(UnsupportedStore, match="runner='local'"):
-        project.definitions(**options).refresh("spend", options=TINY)
+        project.definitions(**options).refresh("spend", options=WHOLE)
 
     assert project.definitions(fallback="local", **options).refresh("spend").rows == 200
 

@@ -19,7 +19,7 @@ from mlforge.core.manifest import Part
 from mlforge.errors import VersionConflict
 from mlforge.store import LocalStore, ObjectStore, TablePiece
 from mlforge.store.objects.task_files import ObjectTaskFiles
-from tests.contracts.test_build_tasks import SHAPES, TINY, Nobody, history
+from tests.contracts.test_build_tasks import SHAPES, TINY, WHOLE, Nobody, history
 from tests.support.objects import MemoryObjects
 from tests.support.projects import Project, rows
 from tests.support.scattered import Scattered, TaskKilledError
@@ -29,6 +29,8 @@ URL = "s3://memory/store"
 
 class Machines:
     """Machines with caches of their own, a bucket that all of them reach, and a folder of sources."""
+
+    options = WHOLE
 
     def __init__(self, root: Path) -> None:
         self.root, self.objects = root, MemoryObjects()
@@ -50,13 +52,13 @@ class Machines:
             for machine in ("second", "third")
         ]
         first = self.project.on(store or self.store("first"))
-        return first.definitions(feature, **options).refresh("spend", options=TINY)
+        return first.definitions(feature, **options).refresh("spend", options=self.options)
 
     def at_home(self, **shape: Any) -> LocalStore:
         """The store of a build by one process, on a disk."""
         home = LocalStore(self.root / "home")
         definitions = self.project.on(home).definitions(self.project.define(**shape))
-        definitions.refresh("spend", options=TINY)
+        definitions.refresh("spend", options=self.options)
         return home
 
     def are_as_at_home(self, home: LocalStore) -> None:
@@ -101,6 +103,25 @@ def test_tasks_of_other_machines_give_the_bytes_of_a_build_at_home_and_are_uploa
     assert [key for key in written if "/_parts/" in key] == []
     partials = [key for key in written if "/_partials/" in key]
     assert sorted(partials) == sorted(machines.keys("_partials"))
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        "continuous",
+        pytest.param("over all time", marks=pytest.mark.slow),
+        pytest.param("without metrics", marks=pytest.mark.slow),
+    ],
+)
+def test_buckets_of_entities_that_other_machines_evaluate_are_put_together_as_at_home(
+    machines: Machines, shape: str
+) -> None:
+    machines.options = TINY
+
+    away = machines.build(Scattered(seed=len(shape)), **SHAPES[shape])
+
+    assert any(task.buckets > 1 for task in away.tasks)
+    machines.are_as_at_home(machines.at_home(**SHAPES[shape]))
 
 
 def test_a_build_whose_machine_was_lost_is_taken_up_by_another(machines: Machines) -> None:
@@ -210,7 +231,7 @@ def test_what_a_killed_build_leaves_goes_by_age(machines: Machines) -> None:
     with pytest.raises(TaskKilledError):
         machines.build(dying)
     assert machines.keys("_tasks")
-    machines.project.on(machines.store("first")).definitions().refresh("spend", options=TINY)
+    machines.project.on(machines.store("first")).definitions().refresh("spend", options=WHOLE)
     assert machines.keys("_tasks")  # it may be another machine's, which is at work
 
     old = machines.store("first", grace="1us")

@@ -353,16 +353,18 @@ def test_a_full_build_holds_a_range_of_time_at_a_time_and_carries_what_came_befo
     assert sum(lines) < 12 * held  # what came before is not read anew for each range
 
 
+@pytest.mark.parametrize(("at_once", "held"), [(16, [64]), (8, [32, 32])])
 def test_a_full_build_takes_all_of_time_at_once_where_windows_over_all_of_it_do_not_merge(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_once: int, held: list[int]
 ) -> None:
+    """Of all entities, or of the buckets into which these are dealt."""
     project, lines = Project(tmp_path / "p"), _lines(monkeypatch, "polars")
     for day in range(8):
         project.drop(f"{day:02}", some(day, day + 1))
     feature = project.define(metrics=[Rolling("all", {"amount": ["sum", "median"]})])
-    options = Options(layout=Layout(chunk_rows=8))
+    options = Options(layout=Layout(chunk_rows=at_once))
     project.definitions(feature).refresh("spend", options=options)
-    assert lines == [64]
+    assert lines == held
 
 
 def _lines(monkeypatch: pytest.MonkeyPatch, engine: str) -> list[int]:

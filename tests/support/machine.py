@@ -664,6 +664,7 @@ class Machine(Registry):
                 if online:
                     self.definitions.push(self.name, engine=override)
         TALLY[f"{result.mode} refreshes"] += 1
+        TALLY["builds in buckets of entities"] += any(task.buckets > 1 for task in result.tasks)
         TALLY["files that have tiles"] += len(list(self.root.glob("store/*/_tiles/*")))
         note(f"built: {result}")
         self.judge_version(before, snapshot, result)

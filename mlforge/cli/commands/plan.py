@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from mlforge.store import Store
 
 PLANNED = (*CHANGE, "recomputed", "keys")
-TASKS = ("feature", "task", "from", "to", "events", "rows", "bytes")
+TASKS = ("feature", "task", "from", "to", "bucket", "events", "rows", "bytes")
 _TOLD = 3
 """The changes of a service that are told in full."""
 CLASSES = {None: 0, "patch": 10, "minor": 11, "major": 12}
@@ -242,7 +242,7 @@ def _broken(
 
 
 def _tasks_json(result: BuildResult) -> list[dict[str, Any]]:
-    """The tasks of a full build; an end of all time is null."""
+    """The tasks of a full build; an end of all time is null. bucket: which of the buckets of a range's entities it is."""
     return [
         {
             "start": to_iso(task.times.start) if task.times.start > BEGINNING else None,
@@ -250,6 +250,8 @@ def _tasks_json(result: BuildResult) -> list[dict[str, Any]]:
             "events": task.events,
             "rows": task.rows,
             "bytes": task.bytes,
+            "bucket": task.bucket,
+            "buckets": task.buckets,
         }
         for task in result.tasks
     ]
@@ -263,6 +265,7 @@ def _tasks_table(outcome: Outcome) -> str:
             f"{index} of {len(result.tasks)}",
             task["start"],
             task["end"],
+            f"{task['bucket']} of {task['buckets']}" if task["buckets"] > 1 else None,
             number(task["events"]),
             number(task["rows"]),
             number(task["bytes"]),
