@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import operator
+from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from itertools import chain, compress, count, filterfalse
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from mlforge.core.manifest import Partial
 
 T = TypeVar("T")
 
@@ -26,3 +30,19 @@ def differing(old: Sequence[T], new: Sequence[T]) -> tuple[Sequence[T], Sequence
     head = alike(old, new)
     tail = min(alike(reversed(old), reversed(new)), min(len(old), len(new)) - head)
     return old[head : len(old) - tail], new[head : len(new) - tail]
+
+
+def replaced_partials(
+    old: Sequence[Partial], new: Sequence[Partial]
+) -> tuple[list[Partial], list[Partial]]:
+    """The partials removed and the partials added; partials in both versions cancel out."""
+    old, new = differing(old, new)
+    before = Counter([partial.hash for partial in old])
+    after = Counter([partial.hash for partial in new])
+    differ = {key for key, _ in before.items() ^ after.items()}
+    known = {partial.hash: partial for partial in (*old, *new) if partial.hash in differ}
+    more = {key: after[key] - before[key] for key in known}
+    return (
+        [known[key] for key, count in more.items() for _ in range(-count)],
+        [known[key] for key, count in more.items() for _ in range(count)],
+    )

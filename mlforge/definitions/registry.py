@@ -39,7 +39,13 @@ from mlforge.definitions.places import (
 from mlforge.definitions.planned_keys import with_keys
 from mlforge.definitions.runners import check_runner, distribution_of, task_run
 from mlforge.definitions.services import services_by_name
-from mlforge.definitions.settings import DISTRIBUTE_ABOVE, GONE_AFTER, LOCAL, Settings
+from mlforge.definitions.settings import (
+    DISTRIBUTE_ABOVE,
+    GONE_AFTER,
+    LOCAL,
+    RESIDENT_MEMORY,
+    Settings,
+)
 from mlforge.definitions.sources import check_place, source_of
 from mlforge.definitions.together import Drafts, Readings, compacted, each_in_turn
 from mlforge.engines import MEMORY_LIMIT, Engine, engine_named
@@ -71,6 +77,8 @@ class Definitions:
     hold_above: the share of files or rows, from 0 to 1, that a worker's refresh may lose before it is
         held. max_file_memory: bytes that one file may take in memory; a larger one is set aside.
         memory_limit: bytes that DuckDB takes half of before it spills; how a table is cut never depends on it.
+        resident_memory: bytes that the events of windows may take in a worker's process, for all features together; 0
+        has each drop read them from files.
     follow_links: take links in a source that lead out of it, which are ignored otherwise.
     gone_after: how long the rows of a feature that vanishes from the definitions stay online as they are.
     partial: other definitions have features in the same store: each has workers of its own. Without it a
@@ -107,13 +115,14 @@ class Definitions:
         runner: str | Runner = LOCAL,
         distribute_above: int = DISTRIBUTE_ABOVE,
         fallback: str | None = None,
+        resident_memory: int = RESIDENT_MEMORY,
     ) -> None:
         store = checked_store(store)
         online_store = checked_online_store(online_store)
         gone = Duration.parse(gone_after, "Definitions: gone_after")
         self.loaded_from: tuple[str | None, Path] | None = None
         self.profile: str | None = None
-        sharing = check_runner(runner), distribute_above, fallback
+        sharing = check_runner(runner), distribute_above, fallback, resident_memory
         self.settings = Settings(
             engine, hold_above, max_file_memory, memory_limit, follow_links, gone, partial, *sharing
         )

@@ -15,6 +15,7 @@ DISTRIBUTE_ABOVE = 50_000_000
 """The number of events above which a full build is shared, by default."""
 LOCAL = "local"
 GONE_AFTER = Duration.parse("1h")
+RESIDENT_MEMORY = 48_000_000
 _LEAST_MEMORY = 64 << 20
 
 
@@ -22,7 +23,7 @@ _LEAST_MEMORY = 64 << 20
 class Settings:
     """Settings of Definitions that hold for all features.
 
-    engine: for features that name none. hold_above: a share, 0 to 1. max_file_memory, memory_limit: bytes.
+    engine: for features that name none. hold_above: a share, 0 to 1. max_file_memory, memory_limit, resident_memory: bytes.
     gone_after: how long a feature that vanished stays online. partial: whether other definitions
     have features in the same store. runner: who takes part in a full build of more than distribute_above events, "local"
     for the process that builds alone; fallback: "local" where that builds if nobody else is there.
@@ -39,6 +40,7 @@ class Settings:
     runner: str = LOCAL
     distribute_above: int = DISTRIBUTE_ABOVE
     fallback: str | None = None
+    resident_memory: int = RESIDENT_MEMORY
 
     def __post_init__(self) -> None:
         check_engine(self.engine, "Definitions")
@@ -53,6 +55,9 @@ class Settings:
             raise DefinitionError(
                 f"{size}={self.memory_limit!r} is too little to work with; {works}"
             )
+        size, works = "Definitions: resident_memory", "give a number of bytes, 0 for none"
+        if number(self.resident_memory, size, works, whole=True) < 0:
+            raise DefinitionError(f"{size}={self.resident_memory!r} is below 0; {works}")
         flag(self.follow_links, "Definitions: follow_links")
         flag(self.partial, "Definitions: partial")
         events, works = "Definitions: distribute_above", "give a number of events"

@@ -113,8 +113,9 @@ def events_of(
     """The events of a version, or of some of its partials."""
     chosen = manifest.partials if partials is None else partials
     where = partial(store.plan_files, manifest.name)
-    fetches = store.fetches_files
-    return Events(manifest.spec, manifest.events, tuple(chosen), where, store, fetches=fetches)
+    fetches, resident = store.fetches_files, store.resident(manifest.name)
+    of_version = manifest.spec, manifest.events, tuple(chosen), where
+    return Events(*of_version, store, fetches=fetches, resident=resident)
 
 
 def cache_tiles(store: Store, manifest: Manifest, diff: EventDiff | None) -> None:

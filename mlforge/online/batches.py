@@ -14,11 +14,11 @@ from typing import Self
 import polars as pl
 
 from mlforge.core import time_model
+from mlforge.core.list_diff import replaced_partials
 from mlforge.core.manifest import Partial
 from mlforge.core.values import BEGINNING, TimeRange
 from mlforge.engines import POINT, Engine, Events, evaluation
 from mlforge.frames import polars_schema
-from mlforge.store.changes import replaced_partials
 from mlforge.store.integrity import intact
 
 EVENTS_HELD = 250_000

@@ -8,8 +8,12 @@ from mlforge.core.values import END, TimeRange
 from mlforge.engines.events import Events, events_of
 from mlforge.store import Store
 
+VALUE_BYTES = 8
 ROOM = 6_000_000
-"""How many values a process keeps at most: 48 MB of numbers."""
+"""How many values a process keeps by default: 48 MB of numbers."""
+_BESIDE = (
+    1  # the number of a row's partial and its place among those of its entity, of four bytes each
+)
 _LATE = 8  # what is late by at most this part of the longest window finds its events kept, too
 
 
@@ -26,10 +30,9 @@ def read_ahead(store: Store, manifest: Manifest, room: int = ROOM) -> int:
     since = _since(events, newest)
     times = TimeRange(since, END)
     within = events.within(times).partials
-    cells = sum(partial.rows for partial in within) * len(spec.needed())
+    cells = sum(partial.rows for partial in within) * (len(spec.needed()) + _BESIDE)
     fits = cells <= room and not events.tiles_cover(times)
-    chosen = within if fits else ()
-    store.keep(manifest.name, chosen, spec.needed(), spec.timestamp, since)
+    store.keep(manifest, since if fits else None)
     return cells if fits else 0
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import polars as pl
 
 from mlforge.core.feature_spec import FeatureSpec
-from mlforge.core.list_diff import differing
+from mlforge.core.list_diff import differing, replaced_partials
 from mlforge.core.manifest import MODULUS, Manifest, Partial
 from mlforge.core.schema import with_dtypes_of
 from mlforge.core.values import TimeRange
@@ -49,22 +48,6 @@ def same_rows(old: Sequence[Partial], new: Sequence[Partial]) -> bool:
     """Whether two sets of partials hold the same multiset of events."""
     old, new = differing(old, new)
     return (sum([p.digest for p in old]) - sum([p.digest for p in new])) % MODULUS == 0
-
-
-def replaced_partials(
-    old: Sequence[Partial], new: Sequence[Partial]
-) -> tuple[list[Partial], list[Partial]]:
-    """The partials removed and the partials added; partials in both versions cancel out."""
-    old, new = differing(old, new)
-    before = Counter([partial.hash for partial in old])
-    after = Counter([partial.hash for partial in new])
-    differ = {key for key, _ in before.items() ^ after.items()}
-    known = {partial.hash: partial for partial in (*old, *new) if partial.hash in differ}
-    more = {key: after[key] - before[key] for key in known}
-    return (
-        [known[key] for key, count in more.items() for _ in range(-count)],
-        [known[key] for key, count in more.items() for _ in range(count)],
-    )
 
 
 def diff_events(went: pl.LazyFrame | None, came: pl.LazyFrame, spec: FeatureSpec) -> EventDiff:

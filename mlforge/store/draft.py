@@ -129,14 +129,7 @@ class Draft(Store):
     def keep_profiles(self, name: str, hashes: Collection[str]) -> None:
         """Delete nothing."""
 
-    def keep(
-        self,
-        name: str,
-        partials: Sequence[Partial],
-        columns: Collection[str],
-        time: str,
-        since: int,
-    ) -> None:
+    def keep(self, manifest: Manifest, since: int | None) -> None:
         """Keep nothing; it only saves time."""
 
     # What would change a store is refused.

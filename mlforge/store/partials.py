@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from mlforge.core.manifest import Partial
+from mlforge.core.manifest import Manifest, Partial
 from mlforge.core.signatures import named_methods
 from mlforge.store.file_tasks import FileScanTask, PartialLocation, PartialWrite, TileWrite
+from mlforge.store.resident import Resident
 
 
 @named_methods
@@ -29,19 +30,16 @@ class PartialStorage(ABC):
         """Scan tasks that together read these partials; a partial listed twice is read twice."""
 
     @abstractmethod
-    def keep(
-        self,
-        name: str,
-        partials: Sequence[Partial],
-        columns: Collection[str],
-        time: str,
-        since: int,
-    ) -> None:
-        """Cache in memory some columns of the partials' recent events, in place of the feature's earlier cache.
+    def keep(self, manifest: Manifest, since: int | None) -> None:
+        """Have the events of a version from an instant on in memory, in place of what was there of the feature.
 
-        Scans return the same rows as before, only faster. time: the name of the time column. since: the
-        first instant to cache, in UTC microseconds.
+        Of a timed feature with metrics, the columns that these need. Scans return the same rows as before, only faster.
+        since: UTC microseconds; None to keep nothing.
         """
+
+    def resident(self, name: str) -> Resident | None:
+        """The events of the feature that are in memory, of whichever version; None where there are none."""
+        return None
 
     @abstractmethod
     def find_partial(self, name: str, hash_: str) -> Partial | None:

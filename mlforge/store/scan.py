@@ -12,6 +12,7 @@ import polars as pl
 
 from mlforge.core import time_model
 from mlforge.core.feature_spec import FeatureSpec
+from mlforge.core.list_diff import replaced_partials
 from mlforge.core.manifest import Manifest, Partial
 from mlforge.core.schema import Schema
 from mlforge.core.time_model import Window
@@ -21,6 +22,7 @@ from mlforge.frames.entity_times import EntityTimes, entities_and_hull
 from mlforge.store import file_tasks
 from mlforge.store.base import Store
 from mlforge.store.file_tasks import FileScanTask
+from mlforge.store.resident import Resident
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,8 @@ class EventScan:
     """A scan of a version's events: its partials, their common schema, and the feature's spec.
 
     `where` plans scan tasks for partials; it is called at the first read, for all of them: or, where it `fetches` their files,
-    at each, for those alone that hold an event in the range.
+    at each, for those alone that hold an event in the range. `resident`: events that are in memory, of these partials or
+    of others, so that no files need be planned and read for them.
     """
 
     spec: FeatureSpec
@@ -36,6 +39,7 @@ class EventScan:
     partials: tuple[Partial, ...]
     where: Callable[[Sequence[Partial]], Sequence[FileScanTask]]
     fetches: bool = field(default=False, kw_only=True)
+    resident: Resident | None = field(default=None, kw_only=True)
 
     def within(self, times: TimeRange | None) -> Self:
         """Only the partials that hold an event in the range."""
@@ -46,8 +50,8 @@ class EventScan:
         return replace(self, partials=tuple(kept))
 
     def rows_within(self, times: TimeRange | None) -> int:
-        """How many rows of files are read for the range, at most."""
-        if self.fetches:
+        """How many rows are read for the range, at most."""
+        if self.fetches or self.is_resident(times):
             return sum([partial.rows for partial in self.within(times).partials])
         return sum([task.rows for task in self.tasks_within(times)])
 
@@ -63,7 +67,7 @@ class EventScan:
         if not self.fetches:
             return [task for task in self.tasks if task.overlaps(times)]
         held = self.within(times).partials
-        return self.where(held) if held else ()
+        return self._planned(held)
 
     def scan(
         self,
@@ -72,7 +76,18 @@ class EventScan:
         among: pl.DataFrame | None = None,
     ) -> pl.LazyFrame:
         """The events, lazily: some columns, those of a time range and of some entities, in no particular order."""
-        return self.scan_tasks(self.tasks_within(times), columns, times, among)
+        chosen, resident = self._columns(columns), self.resident
+        if resident is None or times is None or not self._is_resident(chosen, times):
+            return self.scan_tasks(self.tasks_within(times), columns, times, among)
+        gone, newer = self._beside_resident
+        held = resident.held(gone, times, among).select(column.name for column in chosen)
+        rows = polars_schema.with_entities(held, self.spec)
+        tasks = self._planned([p for p in newer if p.times and p.times.overlaps(times)])
+        return pl.concat([rows, self.scan_tasks(tasks, columns, times, among)]) if tasks else rows
+
+    def is_resident(self, times: TimeRange | None) -> bool:
+        """Whether the columns that evaluation needs are in memory for a range, but for those of newer files."""
+        return self._is_resident(self._columns(self.spec.needed()), times)
 
     def rows(
         self, columns: Sequence[str] | None, within: TimeRange | EntityTimes | None
@@ -109,8 +124,7 @@ class EventScan:
         among: pl.DataFrame | None,
     ) -> pl.LazyFrame:
         """The events of some of the scan's tasks, lazily; otherwise as `scan`."""
-        chosen = tuple(c for c in self.schema if columns is None or c.name in columns)
-        chosen = chosen or self.schema[:1]  # rows without a column would be none
+        chosen = self._columns(columns)
         since = BEGINNING if times is None else times.start
         return self.chosen(file_tasks.scan(tasks, chosen, since=since), times, among)
 
@@ -124,6 +138,24 @@ class EventScan:
         rows = polars_schema.with_entities(rows, self.spec)
         return polars_schema.of_entities(rows, among, self.spec.entity)
 
+    def _columns(self, names: Sequence[str] | None) -> Schema:
+        chosen = tuple(c for c in self.schema if names is None or c.name in names)
+        return chosen or self.schema[:1]  # rows without a column would be none
+
+    def _is_resident(self, columns: Schema, times: TimeRange | None) -> bool:
+        if self.resident is None or not self.resident.holds(columns, times):
+            return False
+        gone, _ = self._beside_resident
+        return 2 * len(gone) < len(self.resident.partials)  # else few rows there are the scan's
+
+    def _planned(self, partials: Sequence[Partial]) -> Sequence[FileScanTask]:
+        return self.where(partials) if partials else ()
+
+    @cached_property
+    def _beside_resident(self) -> tuple[Sequence[Partial], Sequence[Partial]]:
+        """The partials that are resident and not the scan's, and those of the scan that are not resident."""
+        return replaced_partials(self.resident.partials if self.resident else (), self.partials)
+
 
 def event_scan(
     store: Store, manifest: Manifest, partials: Sequence[Partial] | None = None
@@ -132,5 +164,10 @@ def event_scan(
     chosen = manifest.partials if partials is None else partials
     where = partial(store.plan_files, manifest.name)
     return EventScan(
-        manifest.spec, manifest.events, tuple(chosen), where, fetches=store.fetches_files
+        manifest.spec,
+        manifest.events,
+        tuple(chosen),
+        where,
+        fetches=store.fetches_files,
+        resident=store.resident(manifest.name),
     )

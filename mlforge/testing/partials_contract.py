@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import partial as bound
+from itertools import product
 
 import polars as pl
 import pytest
 
 from mlforge.core.manifest import Partial
 from mlforge.core.values import TimeRange
-from mlforge.engines import Events
 from mlforge.store import Store
 from mlforge.store.file_tasks import PartialWrite, TileWrite, read_file
+from mlforge.store.scan import event_scan
 from mlforge.testing.store_values import (
-    EVENTS,
-    SPEC,
+    FIRST,
     StoreFixtures,
+    described,
     events,
     partial_of,
 )
@@ -94,22 +94,59 @@ class PartialsContract(StoreFixtures):
         with store.lock("spend"):
             store.write_partials("spend", writes[:2], "at")
         partials = [partial for partial, _ in writes]
+        version = described(FIRST)
 
         def read(
-            chosen: list[Partial], times: TimeRange | None, columns: list[str]
+            chosen: list[Partial],
+            times: TimeRange | None,
+            columns: list[str],
+            among: pl.DataFrame | None,
         ) -> pl.DataFrame:
-            of = Events(SPEC, EVENTS, tuple(chosen), bound(store.plan_files, "spend"))
-            return of.scan(columns, times).collect().sort(columns)
+            scan = event_scan(store, replace(version, partials=tuple(chosen)))
+            return scan.scan(columns, times, among).collect().sort(columns)
 
-        store.keep("spend", partials[:2], ["user", "at"], "at", since)
+        store.keep(replace(version, partials=tuple(partials[:2])), since)
         with store.lock("spend"):
             store.write_partials("spend", writes[2:], "at")
+        choices: tuple[list[Partial], ...] = (
+            partials,
+            partials[:1],
+            partials[1:],
+            [partials[0]] * 2,
+            [],
+        )
+        users = (None, *(events(*some).select("user") for some in ((), (2,), (3, 1), (7,))))
         for columns in (["user", "at"], ["user", "at", "x"]):
-            for times in (None, *(TimeRange(start, 2) for start in range(3))):
-                for chosen in (partials, partials[:1], partials[1:], [partials[0]] * 2):
-                    rows = pl.concat([frames[partial.hash] for partial in chosen])
+            for times in (None, *(TimeRange(start, 2) for start in range(4))):
+                for chosen, among in product(choices, users):
+                    rows = pl.concat([frames["a"].clear(), *(frames[p.hash] for p in chosen)])
                     if times is not None:
                         micros = pl.col("at").to_physical()
                         rows = rows.filter(micros.is_between(times.start, times.end))
+                    if among is not None:
+                        rows = rows.join(among, on="user", how="semi")
                     expected = rows.select(columns).sort(columns)
-                    assert read(chosen, times, columns).equals(expected)
+                    assert read(chosen, times, columns, among).equals(expected)
+
+    def test_a_version_is_read_beside_events_that_are_in_memory_of_another(
+        self, store: Store
+    ) -> None:
+        one, two = events(1, 2, 3), events(2, 2)
+        writes = [
+            PartialWrite(partial_of(one, "a1"), one),
+            PartialWrite(partial_of(two, "b2"), two),
+        ]
+        with store.lock("spend"):
+            store.write_partials("spend", writes, "at")
+        version = described(FIRST)
+        for kept, asked in product([[], writes[:1], writes, [*writes, writes[0]]], repeat=2):
+            store.keep(replace(version, partials=tuple(p for p, _ in kept)), 0)
+            manifest = replace(version, partials=tuple(p for p, _ in asked))
+            expected = pl.concat([one.clear(), *(frame for _, frame in asked)])
+            for user in (1, 2):
+                among = events(user).select("user")
+                rows = event_scan(store, manifest).scan(None, TimeRange(0, 9), among).collect()
+                found = expected.filter(pl.col("user") == user)
+                assert rows.sort(rows.columns).equals(found.sort(found.columns))
+        store.keep(version, None)
+        assert store.resident("spend") is None

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import polars as pl
 
 from mlforge.core.feature_spec import FeatureSpec
+from mlforge.core.list_diff import replaced_partials
 from mlforge.core.manifest import Manifest, Partial
 from mlforge.core.schema import Schema, with_dtypes_of
 from mlforge.core.time_model import Window, floor
@@ -15,7 +16,6 @@ from mlforge.engines import POINT
 from mlforge.frames import polars_schema
 from mlforge.retrieval.lineage import FILE, MARK, files_of
 from mlforge.store import Store, file_tasks
-from mlforge.store.changes import replaced_partials
 from mlforge.store.integrity import intact
 from mlforge.store.scan import event_scan
 from mlforge.training_sets.changed_files import changed_files, changed_paths

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from mlforge.frames.polars_schema import of_entities
 from mlforge.online.prefetch import read_ahead
 from mlforge.store import LocalStore
 from mlforge.store.local.packs import Packing
+from tests.support import kernels
 from tests.support.projects import Project, rows
 
 DAYS = 20
@@ -49,8 +51,10 @@ def values(project: Project, day: float = DAYS) -> pl.DataFrame:
 
 def kept(project: Project) -> int:
     """How many rows are in memory."""
+    resident = project.store.resident("spend")
     tasks = events_of(project.store, project.store.read_metadata("spend")).tasks
-    return sum({task.file: task.kept.rows.height for task in tasks if task.kept}.values())
+    beside = sum({task.file: task.kept.rows.height for task in tasks if task.kept}.values())
+    return beside + (0 if resident is None else resident.rows.height)
 
 
 @pytest.fixture
@@ -106,6 +110,29 @@ def test_only_what_is_new_is_read_for_the_next_version(
         read_ahead(project.store, project.store.read_metadata("spend"))
         assert len(files_read) == 1
     assert kept(project) == 1 < before
+
+
+def test_what_lasts_in_memory_is_read_beside_what_came_and_without_what_went(
+    project: Project,
+) -> None:
+    with kernels.forced(lasting=True):
+        read_ahead(project.store, project.store.read_metadata("spend"))
+        resident = project.store.resident("spend")
+        changes: list[Callable[[], Any]] = [
+            lambda: project.drop(f"d{DAYS - 2}", rows((1, DAYS - 2, 50.0))),  # amended
+            (project.events / f"d{DAYS - 1}.parquet").unlink,
+            lambda: project.drop("copy", rows((DAYS % 3, DAYS, 1.0), (DAYS % 2, DAYS + 0.5, 2.0))),
+            lambda: project.drop("late", rows((1, DAYS - 2.5, 7.0), (2, DAYS + 1, 9.0))),
+        ]
+        for number, change in enumerate(changes):
+            change()
+            project.build()
+            read_ahead(project.store, project.store.read_metadata("spend"))
+            assert project.store.resident("spend") is resident
+            rebuilt = project.on(LocalStore(project.root / f"rebuilt{number}"))
+            rebuilt.build()
+            assert project.store.read("spend").equals(rebuilt.store.read("spend"))
+            assert values(project).equals(values(rebuilt))
 
 
 def test_what_takes_more_room_than_there_is_is_not_kept(project: Project) -> None:

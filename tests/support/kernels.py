@@ -11,6 +11,7 @@ from mlforge.engines import Engine, duckdb_engine, fixed_point, point_windows, p
 from mlforge.engines.tiles import build, held, sets, totals
 from mlforge.frames import polars_schema
 from mlforge.online import batches, chunks
+from mlforge.store import resident
 
 WAYS: Mapping[str, Mapping[str, bool]] = {
     "as it comes": {},
@@ -29,13 +30,15 @@ def forced(
     points: bool = False,
     gathered: int | None = None,
     small_pushes: bool = False,
+    lasting: bool = False,
 ) -> Iterator[None]:
     """Within the block.
 
     general: no fixed point, no lists, ranks over the whole line, as with data too wide or too long for the others. tiled: tiles for all that
     is aligned, however few and thin the events. points: windows looked up at the points, however many those
     are, and gathered over seams. gathered: events at a time.
-    small_pushes: a push of a handful of rows goes through every seam.
+    small_pushes: a push of a handful of rows goes through every seam. lasting: events that are resident stay so, however
+    many have come and gone since, and entities are looked up among them, however few there are.
     """
     with pytest.MonkeyPatch.context() as patch:
         if general:
@@ -64,4 +67,7 @@ def forced(
             patch.setattr(batches, "EVENTS_HELD", 5)
             patch.setattr(chunks, "ENCODED_AT_ONCE", 3)
             patch.setattr(chunks, "CHUNK", 2)
+        if lasting:
+            patch.setattr(resident, "_STALE", 0)
+            patch.setattr(resident, "_FEW", 0)
         yield

@@ -268,6 +268,7 @@ class Machine(Registry):
                 tiled=data.draw(st.booleans(), label="tiles"),
                 gathered=data.draw(st.sampled_from([None, 3]), label="events gathered at once"),
                 small_pushes=True,
+                lasting=data.draw(st.booleans(), label="what is resident lasts"),
             )
         )
         self.now = self.world.base + data.draw(st.integers(2, 9)) * UNITS[self.world.unit]

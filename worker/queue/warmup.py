@@ -19,7 +19,7 @@ from mlforge.errors import MlforgeError
 from mlforge.frames.digest import digest
 from mlforge.frames.encoding import json_rows, key_hashes
 from mlforge.ingest import unchanged
-from mlforge.online.prefetch import ROOM, read_ahead
+from mlforge.online.prefetch import VALUE_BYTES, read_ahead
 from mlforge.sources import source
 from mlforge.store import Pointer
 from worker.project import Project
@@ -92,7 +92,8 @@ def _look(at_work: Project, name: str, known: dict[str, _Known]) -> Manifest | N
         return None
     if latest.rowwise:
         unchanged.of_version(latest, store.file_states(name))
-    room = ROOM - sum(each.values for each in known.values())
+    room = at_work.definitions.settings.resident_memory // VALUE_BYTES
+    room -= sum(each.values for each in known.values())
     known[name] = _Known(now.served, read_ahead(store, latest, room))
     return latest
 

@@ -168,13 +168,15 @@ class TileCache:
     def _split(
         self, scan: EventScan, times: TimeRange | None
     ) -> tuple[list[CachedTiles], Sequence[FileScanTask]]:
-        """The cached tiles within a range, and the tasks of files without tiles; no tiles unless they cover most events."""
+        """The cached tiles within a range, and the tasks of files without tiles; neither unless tiles cover most events."""
+        if not self._files:
+            return [], ()
         tasks = scan.tasks_within(times)
-        looked_up = [(task, self._cached(task)) for task in tasks] if self._files else []
+        looked_up = [(task, self._cached(task)) for task in tasks]
         cached = [tiles for _, tiles in looked_up if tiles is not None]
         untiled = [task for task, tiles in looked_up if tiles is None]
         tiled = sum([task.rows for task, tiles in looked_up if tiles is not None])
-        return (cached, untiled) if tiled > sum([task.rows for task in untiled]) else ([], tasks)
+        return (cached, untiled) if tiled > sum([task.rows for task in untiled]) else ([], ())
 
     def _cached(self, task: FileScanTask) -> CachedTiles | None:
         file = self._files.get(task.file) if task.numbers is None else None

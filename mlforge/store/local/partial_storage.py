@@ -8,12 +8,13 @@ from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any
 
-from mlforge.core.manifest import Partial
+from mlforge.core.manifest import Manifest, Partial
 from mlforge.core.signatures import named_methods
 from mlforge.store.file_tasks import FileScanTask, PartialLocation, PartialWrite, TileWrite
 from mlforge.store.local import io
 from mlforge.store.local.feature_folder import FeatureFolder
 from mlforge.store.partials import PartialStorage
+from mlforge.store.resident import Resident
 
 
 @named_methods
@@ -35,16 +36,13 @@ class LocalPartials(PartialStorage):
         """A task a file, or a task for the packs that are read whole."""
         return self._feature(name).partial_store.plan_files(partials)
 
-    def keep(
-        self,
-        name: str,
-        partials: Sequence[Partial],
-        columns: Collection[str],
-        time: str,
-        since: int,
-    ) -> None:
+    def keep(self, manifest: Manifest, since: int | None) -> None:
         """Read them once for all later reads of this store's."""
-        self._feature(name).partial_store.keep(partials, columns, time, since)
+        self._feature(manifest.name).partial_store.keep(manifest, since)
+
+    def resident(self, name: str) -> Resident | None:
+        """The events that `keep` read."""
+        return self._feature(name).partial_store.resident
 
     def find_partial(self, name: str, hash_: str) -> Partial | None:
         """Read the description that a file carries in its own metadata."""

@@ -19,7 +19,7 @@ from pathlib import Path
 import polars as pl
 
 from mlforge.core.failpoints import reach
-from mlforge.core.manifest import Partial
+from mlforge.core.manifest import Manifest, Partial
 from mlforge.core.schema import Schema
 from mlforge.errors import IntegrityError, StoreError
 from mlforge.frames import polars_schema
@@ -29,9 +29,11 @@ from mlforge.store.file_tasks import FileScanTask, Kept, PartialLocation, Partia
 from mlforge.store.local import io, packs
 from mlforge.store.local.live_packs import LivePacks, Packed
 from mlforge.store.local.loose_files import HASH, SUFFIX, LooseFiles
+from mlforge.store.local.numbered import numbered_rows
 from mlforge.store.local.packs import Pack, Packing, Run
 from mlforge.store.local.paths import is_link, no_link
 from mlforge.store.manifest_json import partial_from_json, partial_to_json
+from mlforge.store.resident import Resident
 
 _DESCRIPTION = "mlforge.partial"
 _ROW_GROUP = 32_768
@@ -56,7 +58,8 @@ class PartialStore:
         self.folder, self.packing = folder, packing
         self.live = LivePacks(folder / "_packs")
         self._files = LooseFiles(folder / "_partials")
-        # By file; None in a process that never called `keep`, as most.
+        # Both None in a process that never called `keep`, as most; by file, what came after what is resident.
+        self.resident: Resident | None = None
         self._memory: dict[str, Kept] | None = None
 
     def refuse_links(self) -> None:
@@ -97,10 +100,33 @@ class PartialStore:
         memory = self._memory
         return [replace(task, kept=memory.get(task.file)) for task in tasks] if memory else tasks
 
-    def keep(
+    def keep(self, manifest: Manifest, since: int | None) -> None:
+        """Have a version's events from an instant on in memory, and nothing else; nothing at all for None."""
+        spec = manifest.spec
+        if since is None or spec.timestamp is None:
+            self._memory = self.resident = None
+            return
+        columns = tuple(column for column in manifest.events if column.name in spec.needed())
+        resident = self.resident
+        if resident is None or resident.is_worn(manifest, columns, since):
+            resident = self.resident = self._gathered(manifest, columns, since)
+            self._memory = {}
+        newer = resident.newer(manifest.partials)
+        self._keep_beside(newer, [column.name for column in columns], spec.timestamp, since)
+
+    def _gathered(self, manifest: Manifest, columns: Schema, since: int) -> Resident:
+        """The events of a version from an instant on."""
+        empty = Resident.of(manifest, columns, since)
+        partials, inventory = empty.partials_since, self.look()
+        tasks = self._planned(list(partials.values()), inventory)
+        located = self._located([partial.hash for partial in partials.values()], inventory)
+        places = dict(zip(partials, located, strict=True))
+        return empty.with_rows(numbered_rows(tasks, places, columns, empty.time, since))
+
+    def _keep_beside(
         self, partials: Sequence[Partial], columns: Collection[str], time: str, since: int
     ) -> None:
-        """Cache these columns of the partials' events from an instant on in memory, and nothing else."""
+        """Cache these columns of some further partials' events, file by file, and of no others."""
         tasks = {task.file: task for task in self.plan_files(partials)}
         absent = [task for task in tasks.values() if not task.in_memory(columns, since)]
         frames = pl.collect_all(
@@ -225,6 +251,7 @@ class PartialStore:
     def scrub(self, hashes: Collection[str], sorted_by: str | None) -> None:
         """Delete partials from every file, whether it is read or was left to readers."""
         unwanted, inventory = set(hashes), self.look()
+        self.resident = None
         for path in map(self.alone, unwanted):
             with io.storage_errors(path):
                 path.unlink(missing_ok=True)

@@ -10,7 +10,7 @@ from typing import Any
 
 import structlog
 
-from mlforge.core.manifest import Partial
+from mlforge.core.manifest import Manifest, Partial
 from mlforge.core.values import Version
 from mlforge.errors import VersionNotFound
 from mlforge.store.base import Store
@@ -27,6 +27,7 @@ from mlforge.store.objects.objects import Objects, each
 from mlforge.store.objects.publishing import settle
 from mlforge.store.objects.renames import RenamesObject
 from mlforge.store.objects.task_files import ObjectTaskFiles
+from mlforge.store.resident import Resident, partials_since
 from mlforge.store.transaction import Pointer
 
 log = structlog.get_logger()
@@ -60,18 +61,15 @@ class CachedStore(Store):
         cache.fetch_partials(partial.hash for partial in partials)
         return cache.folder.partial_store.plan_files(partials)
 
-    def keep(
-        self,
-        name: str,
-        partials: Sequence[Partial],
-        columns: Collection[str],
-        time: str,
-        since: int,
-    ) -> None:
+    def keep(self, manifest: Manifest, since: int | None) -> None:
         """Read them once for all later reads of this store's."""
-        cache = self._files(name)
-        cache.fetch_partials(partial.hash for partial in partials)
-        cache.folder.partial_store.keep(partials, columns, time, since)
+        cache = self._files(manifest.name)
+        cache.fetch_partials(partial.hash for partial in partials_since(manifest, since))
+        cache.folder.partial_store.keep(manifest, since)
+
+    def resident(self, name: str) -> Resident | None:
+        """The events that `keep` read."""
+        return self._files(name).folder.partial_store.resident
 
     def find_partial(self, name: str, hash_: str) -> Partial | None:
         """The description in the cache, or in the served version's manifest."""

@@ -62,6 +62,7 @@ DEFINITIONS = {
     "hold_above": {"int"},
     "max_file_memory": {"int"},
     "memory_limit": set(),
+    "resident_memory": {"int"},
     "follow_links": {"bool"},
     "partial": {"bool"},
 }

@@ -98,6 +98,7 @@ def test_the_settings_are_by_default_those_of_a_refresh(project: Project) -> Non
         {"hold_above": float("nan")},
         {"max_file_memory": 0},
         {"memory_limit": 1000},
+        {"resident_memory": -1},
     ],
 )
 def test_settings_out_of_bounds_are_refused(project: Project, setting: dict[str, Any]) -> None:

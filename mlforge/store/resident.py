@@ -1,0 +1,150 @@
+"""Resident events: what windows see, in memory by time and by entity, so that a drop reads no file for it.
+
+Only a cache. A scan says of which partials it is: rows of others are left out, and what is not here is read from files.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Self
+
+import polars as pl
+
+from mlforge.core.list_diff import replaced_partials
+from mlforge.core.manifest import Manifest, Partial
+from mlforge.core.schema import Column, Schema
+from mlforge.core.values import TimeRange
+from mlforge.frames import polars_schema
+
+NUMBER = "__of"
+"""The column that tells of which partial a row is, by its place among them."""
+_PLACES = "__places"
+_FEW = 4
+"""Entities are looked up where they are at most one in so many; else all rows are gone through."""
+_STALE = 8
+"""What is resident is gathered anew once one row in so many has come, gone or left all windows since."""
+
+
+@dataclass(frozen=True)
+class Resident:
+    """The events of a version from an instant on, in some columns.
+
+    partials: all of the version's, none twice. columns: those that are here. since: the instant, in UTC microseconds.
+    rows: the events in the order of time, each with the NUMBER of its partial.
+    """
+
+    partials: tuple[Partial, ...]
+    columns: Schema
+    keys: tuple[str, ...]
+    time: str
+    since: int
+    rows: pl.DataFrame
+
+    @classmethod
+    def of(cls, manifest: Manifest, columns: Schema, since: int) -> Self:
+        """A version's events, before any row is there. A partial that it names twice is here once."""
+        spec, by_hash = manifest.spec, {partial.hash: partial for partial in manifest.partials}
+        assert spec.timestamp is not None
+        is_alone = len(by_hash) == len(manifest.partials)
+        partials = manifest.partials if is_alone else tuple(by_hash.values())
+        rows = polars_schema.empty((*columns, Column(NUMBER, "UInt32")))
+        return cls(partials, columns, spec.keys, spec.timestamp, since, rows)
+
+    def with_rows(self, rows: pl.DataFrame) -> Self:
+        """The same with all rows of `partials_since` since the instant, given in any order."""
+        if not rows[self.time].is_sorted():
+            rows = rows.sort(self.time)
+        resident = replace(self, rows=rows.rechunk())
+        _ = resident._places  # made now, while nobody waits
+        return resident
+
+    @property
+    def partials_since(self) -> dict[int, Partial]:
+        """The partials that may hold an event from the instant on, by their numbers."""
+        numbered = enumerate(self.partials)
+        return {n: p for n, p in numbered if p.times and p.times.end >= self.since}
+
+    def newer(self, partials: Sequence[Partial]) -> list[Partial]:
+        """Those of a version's partials that are not here although they may hold an event from the instant on."""
+        _, came = replaced_partials(self.partials, partials)
+        return [p for p in came if p.times and p.times.end >= self.since]
+
+    def holds(self, columns: Sequence[Column], times: TimeRange | None) -> bool:
+        """Whether all events of its partials within a range are here, with these columns as they are asked for."""
+        if times is None or times.start < self.since:
+            return False
+        return all(self._dtypes.get(column.name) == column.dtype for column in columns)
+
+    def is_worn(self, manifest: Manifest, columns: Schema, since: int) -> bool:
+        """Whether another version, or a later instant, is better served by gathering its events anew."""
+        if since < self.since or columns != self.columns:
+            return True
+        went, came = replaced_partials(self.partials, manifest.partials)
+        changed = sum(p.rows for p in (*went, *came) if p.times and p.times.end >= since)
+        stale = bisect_left(self._times, since)
+        return (changed + stale) * _STALE > self.rows.height
+
+    def held(
+        self, gone: Collection[Partial], times: TimeRange, among: pl.DataFrame | None
+    ) -> pl.LazyFrame:
+        """The rows of a range of time, and of some entities, in the order of time.
+
+        gone: partials whose rows do not count. among: keys of entities, None for all.
+        """
+        first, behind = bisect_left(self._times, times.start), bisect_right(self._times, times.end)
+        places = self._looked_up(among)
+        if places is None:
+            rows = self.rows.lazy().slice(first, max(0, behind - first))
+            rows = self._of_entities(rows, among)
+        else:
+            rows = self.rows[places.filter((places >= first) & (places < behind)).sort()].lazy()
+        numbers = [self._number_by_hash[each.hash] for each in gone if _overlaps(each, times)]
+        return rows.filter(~pl.col(NUMBER).is_in(numbers)) if numbers else rows
+
+    def _of_entities(self, rows: pl.LazyFrame, among: pl.DataFrame | None) -> pl.LazyFrame:
+        if among is None or self.keys:
+            return polars_schema.of_entities(rows, among, self.keys)
+        return rows if among.height else rows.clear()  # without keys all rows are of one entity
+
+    def _looked_up(self, among: pl.DataFrame | None) -> pl.Series | None:
+        """The places of the rows of some entities; None where going through all rows costs less."""
+        index = self._places
+        if among is None or index is None or among.height * _FEW > index.height:
+            return None
+        chosen = polars_schema.of_entities(index.lazy(), among, self.keys)
+        return polars_schema.in_memory(chosen.select(pl.col(_PLACES).explode())).to_series()
+
+    @cached_property
+    def _number_by_hash(self) -> dict[str, int]:
+        return {partial.hash: number for number, partial in enumerate(self.partials)}
+
+    @cached_property
+    def _dtypes(self) -> dict[str, str]:
+        return {column.name: column.dtype for column in self.columns}
+
+    @cached_property
+    def _times(self) -> pl.Series:
+        return self.rows[self.time].to_physical()
+
+    @cached_property
+    def _places(self) -> pl.DataFrame | None:
+        """The keys of each entity and the places of its rows; None where entities have no keys."""
+        if not self.keys:
+            return None
+        place = pl.int_range(pl.len(), dtype=pl.UInt32).alias(_PLACES)
+        plan = self.rows.lazy().select(*self.keys, place).group_by(self.keys).agg(_PLACES)
+        return polars_schema.in_memory(plan)
+
+
+def partials_since(manifest: Manifest, since: int | None) -> list[Partial]:
+    """The partials of a version that may hold an event from an instant on; none for None."""
+    if since is None:
+        return []
+    return [p for p in manifest.partials if p.times and p.times.end >= since]
+
+
+def _overlaps(partial: Partial, times: TimeRange) -> bool:
+    return partial.times is not None and partial.times.overlaps(times)
