@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -82,18 +83,25 @@ class TableWriter:
             return self.full()
         fresh = evaluate(self.engine, self.events, own)
         earlier, dirty, later = _split(before, touched, fresh.height, self.layout.part_rows)
-        old = self._read(dirty)
-        time = polars_schema.microseconds(spec.timestamp)
-        stale = time.is_between(touched.start, touched.end)
-        kept = own.others(polars_schema.with_entities(old.filter(stale), spec), time)
-        rows = pl.concat([old.filter(~stale), kept.select(old.columns), fresh])
-        rows = ordered(rows, self.events)
+        rows = self._with_fresh(self._read(dirty), fresh, own)
         # A long stretch before the touched rows gets a part of its own: the next drop may touch this
         # time again, and need not write that stretch again.
-        head = rows.filter(time < touched.start).height
+        head = bisect_left(rows[spec.timestamp].to_physical(), touched.start)
         cut = head if head > 2 * (rows.height - head) else 0
         parts = self._write([rows.head(cut), rows.slice(cut)], earlier, later)
         return Table(parts, fresh.height)
+
+    def _with_fresh(self, old: pl.DataFrame, fresh: pl.DataFrame, own: EntityTimes) -> pl.DataFrame:
+        """Rows of the served version with fresh ones in the place of those of some entities' own times, in order."""
+        timestamp, touched = str(self.events.spec.timestamp), own.hull
+        assert touched is not None
+        if old.is_empty() or old[timestamp].to_physical()[-1] < touched.start:
+            return pl.concat([old, fresh])  # as after most drops: nothing of it lies where they do
+        time = polars_schema.microseconds(timestamp)
+        stale = time.is_between(touched.start, touched.end)
+        of_then = polars_schema.with_entities(old.filter(stale), self.events.spec)
+        kept = own.others(of_then, time).select(old.columns)
+        return ordered(pl.concat([old.filter(~stale), kept, fresh]), self.events)
 
     def _touched(self, events: EntityTimes) -> EntityTimes:
         """The rows that may change, appear or vanish with changed events, for each entity from its own events."""

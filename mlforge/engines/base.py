@@ -120,7 +120,8 @@ class Engine(ABC):
             metrics = self._metrics_at(events, some)
             settled = (_settle(metrics, column, spec.name) for column in columns)
             answers.append(metrics.select(ROW, *settled))
-        return pl.concat(answers).sort(ROW).drop(ROW)
+        rows = answers[0] if len(answers) == 1 else pl.concat(answers).sort(ROW)
+        return rows[[column.name for column in columns]]
 
     def rows(self, events: Events, within: TimeRange | EntityTimes | None = None) -> pl.DataFrame:
         """The values of a continuous feature at its own events: keys, timestamp and metric columns.
@@ -144,12 +145,12 @@ class Engine(ABC):
         """The rows from a timeline of all events that they see."""
         spec = events.spec
         line, inside = line_of(events, within)
-        line = timeline.sorted_(line, spec.entity)
-        line = timeline.numbered(timeline.with_entities(line, spec.entity), inside)
+        ordered = timeline.with_entities(timeline.sorted_(line, spec.entity), spec.entity)
+        line = polars_schema.in_memory(timeline.numbered(ordered, inside))
         results = self._aggregated(line, spec.columns, spec.value_dtypes(events.schema), spec.name)
-        keys_and_times = line.filter(pl.col(ROW).is_not_null()).select(
-            *spec.keys, pl.col(TIME).cast(polars_schema.UTC_INSTANT).alias(str(spec.timestamp))
-        )
+        time = pl.col(TIME).cast(polars_schema.UTC_INSTANT).alias(str(spec.timestamp))
+        points = line.lazy().filter(pl.col(ROW).is_not_null()).select(*spec.keys, time)
+        keys_and_times = polars_schema.in_memory(points)
         values = (
             _settle(results, column, spec.name) for column in spec.plain.values(events.schema)
         )
@@ -166,15 +167,15 @@ class Engine(ABC):
 
     def _metrics_at(self, events: Events, points: pl.DataFrame) -> pl.DataFrame:
         """ROW and each metric at some points, sorted by ROW; columns in the spec's order, whatever the steps'."""
-        spec, answers = events.spec, points.select(ROW)
+        spec, answers = events.spec, points[[ROW]]
         for step in plan(events, points, self.gathered):
             line = step.rows.collect(engine=polars_schema.engine_for(step.most))
-            line = timeline.sorted_(pl.concat([line, points], how="diagonal"), spec.entity)
-            line = timeline.with_entities(line, spec.entity)
+            both = timeline.sorted_(pl.concat([line, points], how="diagonal"), spec.entity)
+            line = polars_schema.in_memory(timeline.with_entities(both, spec.entity))
             weights = line[WEIGHT] if step.weighted else None
             results = self._aggregated(line, step.metrics, step.dtypes, spec.name, weights)
             answers = answers.hstack(results.select(step.outputs))
-        return answers.select(ROW, *(column.name for column in spec.columns))
+        return answers[[ROW, *(column.name for column in spec.columns)]]
 
     def _aggregated(
         self,
@@ -186,10 +187,11 @@ class Engine(ABC):
     ) -> pl.DataFrame:
         """ROW and the metrics by their names, sorted by ROW; the kernel sees positions alone."""
         values = (
-            pl.col(value_alias(column)).alias(value_name(index))
+            line[value_alias(column)].alias(value_name(index))
             for index, column in enumerate(value_columns(metrics))
         )
-        plain, context = line.select(ENTITY, TIME, ROW, *values), ComputeContext.of(metrics, dtypes)
+        plain = pl.DataFrame([line[ENTITY], line[TIME], line[ROW], *values])
+        context = ComputeContext.of(metrics, dtypes)
         try:
             if weights is None:
                 results = self.aggregate(plain, context)
@@ -199,9 +201,9 @@ class Engine(ABC):
             names = [metrics[position].name for position in error.positions]
             raise overflow(names, error.dtype, owner) from error
         named = (
-            pl.col(result_name(index)).alias(metric.name) for index, metric in enumerate(metrics)
+            results[result_name(index)].alias(metric.name) for index, metric in enumerate(metrics)
         )
-        results = results.select(ROW, *named)
+        results = pl.DataFrame([results[ROW], *named])
         return results if results[ROW].is_sorted() else results.sort(ROW)
 
     def _by_time(self, events: Events, points: pl.DataFrame) -> Iterator[pl.DataFrame]:

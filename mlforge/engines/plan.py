@@ -48,7 +48,8 @@ def plan(events: Events, points: pl.DataFrame, gathered: int) -> list[Step]:
 
     gathered: the most events to hold in memory while deciding whether tiles pay.
     """
-    among, times = points.select(events.spec.entity).unique(), times_of(points)
+    entities = points.lazy().select(events.spec.entity).unique()
+    among, times = polars_schema.in_memory(entities), times_of(points)
     steps: list[Step] = []
     totals, metrics = events.totals, events.spec.columns
     servable = totals.metrics(times.start) if totals is not None else ()

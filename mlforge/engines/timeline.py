@@ -32,19 +32,19 @@ def _values_of(metric: MetricColumn) -> pl.Expr:
     return values if counts is None else pl.when(counts).then(values)
 
 
-def sorted_(rows: pl.DataFrame, keys: Sequence[str]) -> pl.DataFrame:
+def sorted_(rows: pl.DataFrame, keys: Sequence[str]) -> pl.LazyFrame:
     """Rows by entity, then time. Files are mostly read in the order of time, which a stable sort keeps."""
     if rows[TIME].is_sorted():
-        return rows.sort(keys, maintain_order=True)
-    return rows.sort(*keys, TIME)
+        return rows.lazy().sort(keys, maintain_order=True)
+    return rows.lazy().sort(*keys, TIME)
 
 
-def with_entities(line: pl.DataFrame, keys: Iterable[str]) -> pl.DataFrame:
+def with_entities(line: pl.LazyFrame, keys: Iterable[str]) -> pl.LazyFrame:
     """A sorted timeline with its entities numbered."""
     return line.with_columns(_is_new(keys).cum_sum().cast(pl.UInt32).alias(ENTITY))
 
 
-def numbered(line: pl.DataFrame, inside: pl.Expr | None) -> pl.DataFrame:
+def numbered(line: pl.LazyFrame, inside: pl.Expr | None) -> pl.LazyFrame:
     """A timeline of events with the first row of each entity and instant numbered; inside: of which instants, None for all."""
     is_point = _is_new([ENTITY, TIME])
     if inside is not None:

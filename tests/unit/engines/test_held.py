@@ -66,7 +66,7 @@ def events(seed: int, dtype: str) -> pl.DataFrame:
 
 def line_of(rows: pl.DataFrame, points: pl.DataFrame) -> pl.DataFrame:
     line = pl.concat([rows, points], how="diagonal")
-    return timeline.with_entities(timeline.sorted_(line, ["k"]), ["k"])
+    return timeline.with_entities(timeline.sorted_(line, ["k"]), ["k"]).collect()
 
 
 QUICK = [("Int64", "duckdb"), ("Float64", "polars")]
