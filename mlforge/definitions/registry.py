@@ -39,13 +39,7 @@ from mlforge.definitions.places import (
 from mlforge.definitions.planned_keys import with_keys
 from mlforge.definitions.runners import check_runner, distribution_of, task_run
 from mlforge.definitions.services import services_by_name
-from mlforge.definitions.settings import (
-    DISTRIBUTE_ABOVE,
-    GONE_AFTER,
-    LOCAL,
-    RESIDENT_MEMORY,
-    Settings,
-)
+from mlforge.definitions.settings import DISTRIBUTE_ABOVE, GONE_AFTER, LOCAL, RESIDENT, Settings
 from mlforge.definitions.sources import check_place, source_of
 from mlforge.definitions.together import Drafts, Readings, compacted, each_in_turn
 from mlforge.engines import MEMORY_LIMIT, Engine, engine_named
@@ -71,14 +65,12 @@ class Definitions:
 
     store: the store of versions, or the address of a bucket for an ObjectStore. features: features, and modules of features.
     online_store: the target of `push`. engine: the default of features that name none.
-    name: by default the root's folder name. root: the folder that relative sources start from, by default the
-        folder of the file that makes the Definitions; a relative root starts there too. Where there is
-        no such file, as in a REPL, it is the current folder.
+    name: by default the root's folder name. root: the folder that relative sources start from, by default that of the
+        file that makes the Definitions, or the current one, as in a REPL; a relative root starts there too.
     hold_above: the share of files or rows, from 0 to 1, that a worker's refresh may lose before it is
         held. max_file_memory: bytes that one file may take in memory; a larger one is set aside.
         memory_limit: bytes that DuckDB takes half of before it spills; how a table is cut never depends on it.
-        resident_memory: bytes that the events of windows may take in a worker's process, for all features together; 0
-        has each drop read them from files.
+        resident_memory: bytes that events of windows may take in a worker's process; with 0 drops read them from files.
     follow_links: take links in a source that lead out of it, which are ignored otherwise.
     gone_after: how long the rows of a feature that vanishes from the definitions stay online as they are.
     partial: other definitions have features in the same store: each has workers of its own. Without it a
@@ -115,7 +107,7 @@ class Definitions:
         runner: str | Runner = LOCAL,
         distribute_above: int = DISTRIBUTE_ABOVE,
         fallback: str | None = None,
-        resident_memory: int = RESIDENT_MEMORY,
+        resident_memory: int = RESIDENT,
     ) -> None:
         store = checked_store(store)
         online_store = checked_online_store(online_store)

@@ -15,7 +15,7 @@ DISTRIBUTE_ABOVE = 50_000_000
 """The number of events above which a full build is shared, by default."""
 LOCAL = "local"
 GONE_AFTER = Duration.parse("1h")
-RESIDENT_MEMORY = 48_000_000
+RESIDENT = 48_000_000
 _LEAST_MEMORY = 64 << 20
 
 
@@ -40,7 +40,7 @@ class Settings:
     runner: str = LOCAL
     distribute_above: int = DISTRIBUTE_ABOVE
     fallback: str | None = None
-    resident_memory: int = RESIDENT_MEMORY
+    resident_memory: int = RESIDENT
 
     def __post_init__(self) -> None:
         check_engine(self.engine, "Definitions")

@@ -25,7 +25,7 @@ _PLACES = "__places"
 _FEW = 4
 """Entities are looked up where they are at most one in so many; else all rows are gone through."""
 _STALE = 8
-"""What is resident is gathered anew once one row in so many has come, gone or left all windows since."""
+"""Resident events are gathered anew once one row in so many has come, gone or left all windows since."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class Resident:
         return {n: p for n, p in numbered if p.times and p.times.end >= self.since}
 
     def newer(self, partials: Sequence[Partial]) -> list[Partial]:
-        """Those of a version's partials that are not here although they may hold an event from the instant on."""
+        """The partials of a version that are not here although they may hold an event from the instant on."""
         _, came = replaced_partials(self.partials, partials)
         return [p for p in came if p.times and p.times.end >= self.since]
 
