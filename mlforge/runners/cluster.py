@@ -13,10 +13,19 @@ from typing import ClassVar, Self
 from mlforge.build.runner import Origin, RunHere, Runner
 from mlforge.build.tasks import BuildTask, TaskResult
 from mlforge.core.arguments import number, text
-from mlforge.errors import DefinitionError, RunnerUnavailable
+from mlforge.errors import (
+    DefinitionError,
+    MlforgeError,
+    RunnerUnavailable,
+    TaskFailed,
+    TaskRefused,
+)
 from mlforge.runners.orders import Answer, Order
 
+START_S = 120
+"""Seconds for an executor to take its first task, unless a runner is told others: a cluster may have to start a machine."""
 _CONNECT_S = 5.0
+_BARE = "No module named 'mlforge"
 
 
 class ClusterRunner(Runner):
@@ -24,15 +33,24 @@ class ClusterRunner(Runner):
 
     address: of the cluster. definitions: where the executors find the project, as commands name it with an absolute path,
     if not at the place that the process which builds has loaded it from. at_once: the most tasks at once in one process of an
-    executor, by default what the cores and the memory of its machine allow.
+    executor, by default what the cores and the memory of its machine allow. start_within: the most seconds until an executor
+    takes a first task; a cluster without any would let a build wait for ever.
     Raises DefinitionError for an address or settings of another kind.
     """
 
     kind: ClassVar[str]
     """The name of such clusters in messages."""
 
+    lost: ClassVar[tuple[str, ...]]
+    """Texts in errors of the client by which it says that the cluster is gone."""
+
     def __init__(
-        self, address: str, *, definitions: str | None = None, at_once: int | None = None
+        self,
+        address: str,
+        *,
+        definitions: str | None = None,
+        at_once: int | None = None,
+        start_within: float = START_S,
     ) -> None:
         name = type(self).__name__
         self.address = text(address, f"{name}: address", "give the cluster's address")
@@ -44,6 +62,10 @@ class ClusterRunner(Runner):
             what, works = f"{name}: at_once", "give a number of tasks, 1 or more"
             if number(at_once, what, works, whole=True) < 1:
                 raise DefinitionError(f"{what}={at_once!r} is below 1; {works}")
+        what, works = f"{name}: start_within", "give a number of seconds"
+        if number(start_within, what, works) <= 0:
+            raise DefinitionError(f"{what}={start_within!r} leaves no time; {works}")
+        self.start_within = start_within
         self._elsewhere, self._origin = (
             definitions,
             None if definitions is None else _at(definitions),
@@ -91,6 +113,24 @@ class ClusterRunner(Runner):
                 return
         if places:
             raise self.unavailable(f"nobody listens there ({why})")
+
+    def idle(self) -> RunnerUnavailable:
+        """The error of a cluster of which no executor takes a task."""
+        return self.unavailable(f"no executor has taken a task within {self.start_within:g} s")
+
+    def failure(self, error: BaseException) -> MlforgeError:
+        """The error of tasks that did not end, from the client's."""
+        text = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        if any(sign in text for sign in self.lost):
+            return self.unavailable(
+                f"it was lost amid the build, which takes up what is done when it is begun again ({text[:300]})"
+            )
+        if _BARE in text:
+            return TaskRefused(
+                f"executors of {self.address} have no mlforge of this release ({text[-300:]}); install it in the environment "
+                "whose Python runs their tasks"
+            )
+        return TaskFailed(f"the tasks on {self.address} did not end: {text[:1_000]}")
 
     def unavailable(self, why: str) -> RunnerUnavailable:
         """The error of a cluster that is not there."""

@@ -22,7 +22,6 @@ from mlforge.runners.orders import Answer, Order
 TASK_MEMORY = 4 << 30
 """Bytes of memory that a task is reckoned with: twice the 2 GiB of its events."""
 _CONTAINER = Path("/sys/fs/cgroup/memory.max")
-_TEXT = 2_000
 
 log = get_logger("mlforge.runners")
 
@@ -40,8 +39,7 @@ def answered(order: str) -> str:
         raise
     except BaseException as error:  # polars' PanicException is no Exception
         log.error("task failed", error=str(error), exc_info=error)
-        kind, text = type(error).__name__, str(error)[:_TEXT]
-        return Answer(host, error=kind, text=text).to_json()
+        return Answer.of(error, host).to_json()
     return Answer(host, json.loads(result)).to_json()
 
 

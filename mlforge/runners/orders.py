@@ -11,6 +11,8 @@ from mlforge.build.runner import Origin
 from mlforge.build.tasks import BuildTask, TaskResult
 from mlforge.errors import MlforgeError, TaskFailed
 
+_TEXT = 2_000
+
 
 @dataclass(frozen=True, slots=True)
 class Order:
@@ -43,6 +45,11 @@ class Answer:
     def to_json(self) -> str:
         """The answer as text."""
         return json.dumps(asdict(self))
+
+    @classmethod
+    def of(cls, error: BaseException, host: str) -> Answer:
+        """The answer that tells an error."""
+        return cls(host, error=type(error).__name__, text=str(error)[:_TEXT])
 
     @classmethod
     def from_json(cls, text: str) -> Answer:

@@ -8,12 +8,15 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import contextmanager
+from threading import Thread
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from mlforge.errors import DefinitionError, MissingExtra, MlforgeError, TaskFailed, TaskRefused
-from mlforge.runners.cluster import ClusterRunner
+from mlforge.core.logs import get_logger
+from mlforge.errors import DefinitionError, MissingExtra, MlforgeError
+from mlforge.runners.cluster import START_S, ClusterRunner
 from mlforge.runners.executor import answered
 
 if TYPE_CHECKING:
@@ -25,8 +28,7 @@ _CONNECT, _CLASSIC = "sc", "spark"
 _PORTS = {_CONNECT: 15_002, _CLASSIC: 7_077}
 _RETRIES = 5
 _SCHEMA = "number long, answer string"
-_GONE = ("UNAVAILABLE", "Connection refused", "Connection reset", "All masters are unresponsive")
-_BARE = "No module named 'mlforge"
+log = get_logger("mlforge.runners")
 
 
 class SparkRunner(ClusterRunner):
@@ -40,6 +42,12 @@ class SparkRunner(ClusterRunner):
 
     name = "spark"
     kind = "Spark"
+    lost = (
+        "UNAVAILABLE",
+        "Connection refused",
+        "Connection reset",
+        "All masters are unresponsive",
+    )
 
     def __init__(
         self,
@@ -47,9 +55,12 @@ class SparkRunner(ClusterRunner):
         *,
         definitions: str | None = None,
         at_once: int | None = None,
+        start_within: float = START_S,
         config: Mapping[str, str] | None = None,
     ) -> None:
-        super().__init__(address, definitions=definitions, at_once=at_once)
+        super().__init__(
+            address, definitions=definitions, at_once=at_once, start_within=start_within
+        )
         self.config = dict(config or {})
 
     def answers(self, orders: Sequence[str]) -> Sequence[str]:
@@ -58,12 +69,25 @@ class SparkRunner(ClusterRunner):
         connected = _connect if self._scheme == _CONNECT else _classic
         with connected(self.address, self.config) as session:
             try:
+                self._wait_for_executor(session)
                 numbers = session.range(0, len(orders), 1, len(orders))
                 rows = numbers.mapInArrow(_by_partition(list(orders)), _SCHEMA).collect()
+            except MlforgeError:
+                raise
             except Exception as error:
-                raise self._failure(error) from error
+                raise self.failure(error) from error
         by_number = {row.number: row.answer for row in rows}
         return [by_number[number] for number in range(len(orders))]
+
+    def _wait_for_executor(self, session: Any) -> None:
+        """Return once an executor has taken a first task: Spark itself would wait for one for ever."""
+        first = session.range(0, 1, 1, 1).mapInArrow(_as_they_come, "id long")
+        ended: Future[Any] = Future()
+        Thread(target=_settle, args=(ended, first.collect), daemon=True).start()
+        try:
+            ended.result(self.start_within)
+        except TimeoutError:
+            raise self.idle() from None
 
     @property
     def _scheme(self) -> str:
@@ -77,20 +101,6 @@ class SparkRunner(ClusterRunner):
         parsed = [urlsplit(f"//{host}") for host in hosts.split(",")]
         return [(each.hostname or "", each.port or _PORTS[self._scheme]) for each in parsed]
 
-    def _failure(self, error: Exception) -> MlforgeError:
-        """The error of a job that did not end, from the client's."""
-        text = " ".join(str(error).split())
-        if any(sign in text for sign in _GONE):
-            return self.unavailable(
-                f"it was lost amid the build, which takes up what is done when it is begun again ({text[:300]})"
-            )
-        if _BARE in text:
-            return TaskRefused(
-                f"the executors of {self.address} have no mlforge of this release ({text[-300:]}): set PYSPARK_PYTHON "
-                "to an interpreter that has it"
-            )
-        return TaskFailed(f"the tasks on {self.address} did not end: {text[:1_000]}")
-
 
 def open_spark(definitions: object) -> SparkRunner:
     """The runner of the Spark Connect server that SPARK_REMOTE names."""
@@ -101,6 +111,19 @@ def open_spark(definitions: object) -> SparkRunner:
             "or write runner=SparkRunner('sc://host:15002')"
         )
     return SparkRunner(address)
+
+
+def _as_they_come(batches: Iterable[pa.RecordBatch]) -> Iterable[pa.RecordBatch]:
+    return batches
+
+
+def _settle(future: Future[Any], work: Callable[[], Any]) -> None:
+    """Do the work, and let the future end as it does."""
+    try:
+        future.set_result(work())
+    except BaseException as error:
+        future.set_exception(error)
+        log.debug("first task failed", exc_info=error)
 
 
 def _by_partition(

@@ -10,6 +10,7 @@ import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,8 @@ from tests.support.workers import eventually
 pytestmark = pytest.mark.slow
 CLUSTERS: dict[str, Callable[[Path], AbstractContextManager[Cluster]]] = {
     "sail": executors.sail,
+    "dask": executors.dask,
+    "ray": executors.ray,
     "spark": executors.spark_connect,
 }
 
@@ -82,6 +85,19 @@ def test_an_executor_that_is_killed_costs_no_more_than_its_task(
     assert published(project) == at_home
 
 
+def test_a_task_that_ends_each_executor_is_given_up(cluster: Cluster, tmp_path: Path) -> None:
+    if not cluster.survives:
+        pytest.skip("its executors are threads of its server")
+    project = executors.project(tmp_path / "project", cluster, files=1)
+    (project / "always").touch()
+
+    failed = executors.build(project, cluster)
+
+    assert failed.returncode == 1
+    assert "TaskFailed" in failed.stdout
+    assert cluster.address in failed.stderr
+
+
 def test_a_build_that_is_killed_midway_is_taken_up_with_the_parts_that_are_there(
     cluster: Cluster, at_home: list[tuple[str, str]], tmp_path: Path
 ) -> None:
@@ -120,6 +136,15 @@ def test_a_classic_master_takes_the_tasks_of_a_build_that_starts_its_own_java(
         executors.build(project, cluster)
 
     assert published(project) == at_home
+
+
+def test_a_cluster_without_executors_does_not_let_a_build_wait_for_ever(tmp_path: Path) -> None:
+    with executors.dask_scheduler(tmp_path) as cluster:
+        idle = replace(cluster, runner=f"DaskRunner({cluster.address!r}, start_within=0.2)")
+        failed = executors.build(executors.project(tmp_path / "project", idle), idle)
+
+    assert failed.returncode == 1
+    assert f"no Dask scheduler at {cluster.address}: no executor has taken a task" in failed.stderr
 
 
 def test_a_cluster_that_is_lost_midway_is_named_and_the_build_goes_on_alone_where_it_may(

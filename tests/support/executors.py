@@ -10,8 +10,10 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -61,7 +63,7 @@ def fault():
             print(f"{{os.getpid()}}-{{time.time_ns()}}", file=watch)
     if (HERE / "fail").exists():
         raise RuntimeError("the disk of this executor is on fire")
-    if once("kill"):
+    if (HERE / "always").exists() or once("kill"):
         os.kill(os.getpid(), signal.SIGKILL)
     while (HERE / "hold").exists() and len(list(HERE.glob("feature_store/spend/.tasks/*.json"))) > 2:
         time.sleep(0.01)
@@ -102,10 +104,10 @@ HOME = Cluster("", '"local"', sys.executable)
 """No cluster: a build by one process alone."""
 
 
-def project(folder: Path, cluster: Cluster, settings: str = "") -> Path:
-    """A project of twelve weeks, a file each, of amounts whose sums round, and a file that is none."""
+def project(folder: Path, cluster: Cluster, settings: str = "", files: int = FILES) -> Path:
+    """A project of so many weeks, a file each, of amounts whose sums round, and a file that is none."""
     (folder / "drops").mkdir(parents=True)
-    for week in range(FILES):
+    for week in range(files):
         events = [(n % 3, week * 7 + n / 3, (n + 1) / 7 + week**5 / 3) for n in range(20)]
         rows(*events).write_parquet(folder / "drops" / f"w{week:02}.parquet")
     (folder / "drops" / "damaged.parquet").write_bytes(b"PAR1 and no more")
@@ -192,7 +194,7 @@ def said(log: Path, pattern: str) -> str:
 def sail(folder: Path, **others: str) -> Iterator[Cluster]:
     """Sail, which speaks Spark Connect and runs tasks as threads of its server."""
     python, log = python_with("MLFORGE_RUNNERS", "pysail"), folder / "sail.log"
-    command = [str(Path(python).with_name("sail")), "spark", "server", "--port", "0"]
+    command = [_beside(python, "sail"), "spark", "server", "--port", "0"]
     with started(command, log, python, **others):
         address = f"sc://{said(log, r'server on (127.0.0.1:[1-9][0-9]*)')}"
         yield Cluster(address, f"SparkRunner({address!r})", python, SPARK, survives=False)
@@ -204,7 +206,7 @@ def spark_master(folder: Path) -> Iterator[Cluster]:
     python, log = python_with("MLFORGE_SPARK", "pyspark.core"), folder / "master.log"
     if shutil.which("java") is None:
         pytest.skip("no Java on this machine: Spark needs 17 or later")
-    spark_class = [str(Path(python).with_name("spark-class"))]
+    spark_class = [_beside(python, "spark-class")]
     master = "org.apache.spark.deploy.master.Master --host 127.0.0.1 --port 0 --webui-port 0"
     with started([*spark_class, *master.split()], log, python, **SPARK_HERE):
         address = said(log, r"Starting Spark master at (spark://\S+)")
@@ -219,10 +221,69 @@ def spark_master(folder: Path) -> Iterator[Cluster]:
 def spark_connect(folder: Path) -> Iterator[Cluster]:
     """A Spark Connect server that has a standalone cluster of Spark to itself."""
     with spark_master(folder) as cluster:
-        submit = f"{Path(cluster.python).with_name('spark-submit')} --master {cluster.address} --conf spark.ui.enabled=false"
+        submit = f"{_beside(cluster.python, 'spark-submit')} --master {cluster.address} --conf spark.ui.enabled=false"
         server = "--conf spark.connect.grpc.binding.port=0 --class org.apache.spark.sql.connect.service.SparkConnectServer"
         log, here = folder / "connect.log", {**SPARK_HERE, "PYSPARK_PYTHON": cluster.python}
         with started(f"{submit} {server} spark-internal".split(), log, cluster.python, **here):
             port = said(log, r"Spark Connect server started at: \S*?:([0-9]+)")
             address = f"sc://127.0.0.1:{port}"
             yield replace(cluster, address=address, runner=f"SparkRunner({address!r})")
+
+
+@contextmanager
+def dask(folder: Path) -> Iterator[Cluster]:
+    """A scheduler of Dask with two workers, each of which a nanny starts again."""
+    python = python_with("MLFORGE_RUNNERS", "distributed")
+    with dask_scheduler(folder) as cluster:
+        work = f"worker {cluster.address} --host 127.0.0.1 --nworkers 2 --nthreads 1 --no-dashboard --local-directory {folder}"
+        with started([_beside(python, "dask"), *work.split()], folder / "workers.log", python):
+            said(folder / "workers.log", "Registered to")
+            yield cluster
+
+
+@contextmanager
+def dask_scheduler(folder: Path) -> Iterator[Cluster]:
+    """A scheduler of Dask without a worker."""
+    python, log = python_with("MLFORGE_RUNNERS", "distributed"), folder / "scheduler.log"
+    serve = "scheduler --host 127.0.0.1 --port 0 --dashboard-address 127.0.0.1:0"
+    with started([_beside(python, "dask"), *serve.split()], log, python):
+        address = said(log, r"Scheduler at:\s+(tcp://\S+)")
+        runner = f"DaskRunner({address!r}, start_within=20)"
+        yield Cluster(address, runner, python, "from mlforge.runners import DaskRunner")
+
+
+@contextmanager
+def ray(folder: Path) -> Iterator[Cluster]:
+    """A Ray of one machine with two cores, reached by its server for clients."""
+    python, port = python_with("MLFORGE_RUNNERS", "ray"), _free_port()
+    start = f"start --head --node-ip-address=127.0.0.1 --port={_free_port()} --ray-client-server-port={port} --num-cpus=2"
+    quiet = (
+        "--include-dashboard=false --disable-usage-stats --object-store-memory=100000000 --block"
+    )
+    with tempfile.TemporaryDirectory(
+        prefix="ray"
+    ) as short:  # paths of sockets have at most 107 bytes
+        command = [_beside(python, "ray"), *start.split(), *quiet.split(), f"--temp-dir={short}"]
+        with started(command, folder / "ray.log", python):
+            eventually(lambda: _listens(port))
+            address = f"ray://127.0.0.1:{port}"
+            runner = f"RayRunner({address!r})"
+            yield Cluster(address, runner, python, "from mlforge.runners import RayRunner")
+
+
+def _beside(python: str, program: str) -> str:
+    return str(Path(python).with_name(program))
+
+
+def _free_port() -> int:
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        port: int = bound.getsockname()[1]
+        return port
+
+
+def _listens(port: int) -> bool:
+    with suppress(OSError):
+        socket.create_connection(("127.0.0.1", port), 1).close()
+        return True
+    return False

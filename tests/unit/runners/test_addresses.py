@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import socket
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from mlforge.definitions.runners import check_runner
-from mlforge.errors import DefinitionError, MissingExtra, RunnerUnavailable
-from mlforge.runners import SparkRunner
+from mlforge.errors import (
+    DefinitionError,
+    MissingExtra,
+    RunnerUnavailable,
+    TaskFailed,
+    TaskRefused,
+)
+from mlforge.runners import DaskRunner, RayRunner, SparkRunner
+from mlforge.runners.cluster import ClusterRunner
+from mlforge.runners.dask import open_dask
+from mlforge.runners.ray import open_ray
 from mlforge.runners.spark import open_spark
 
 
@@ -22,10 +32,22 @@ def closed() -> str:
         return f"127.0.0.1:{bound.getsockname()[1]}"
 
 
-@pytest.mark.parametrize("scheme", ["sc", "spark"])
-def test_a_cluster_that_is_not_there_is_named_by_its_address(scheme: str, closed: str) -> None:
-    with pytest.raises(RunnerUnavailable, match=f"no Spark at {scheme}://{closed}: .*fallback="):
-        SparkRunner(f"{scheme}://{closed}").answers(["{}"])
+CLIENTS: list[tuple[type[ClusterRunner], str, str, str]] = [
+    (SparkRunner, "sc://", "pyspark.sql.connect.session", "extra 'spark'"),
+    (SparkRunner, "spark://", "pyspark.core.context", "pip install pyspark"),
+    (DaskRunner, "tcp://", "distributed", "extra 'dask'"),
+    (RayRunner, "ray://", "ray", "extra 'ray'"),
+    (RayRunner, "", "ray", "extra 'ray'"),
+]
+
+
+@pytest.mark.parametrize(("runner", "scheme"), [client[:2] for client in CLIENTS])
+def test_a_cluster_that_is_not_there_is_named_by_its_address(
+    runner: type[ClusterRunner], scheme: str, closed: str
+) -> None:
+    says = f"no {runner.kind} at {scheme}{closed}: nobody listens .*fallback="
+    with pytest.raises(RunnerUnavailable, match=says):
+        runner(f"{scheme}{closed}").answers(["{}"])
 
 
 def test_a_master_among_several_that_listens_is_enough(closed: str) -> None:
@@ -36,37 +58,69 @@ def test_a_master_among_several_that_listens_is_enough(closed: str) -> None:
     assert SparkRunner("yarn")._places() == []
 
 
-@pytest.mark.parametrize(
-    ("scheme", "module", "says"),
-    [("sc", "pyspark.sql.connect.session", "extra 'spark'"), ("spark", "pyspark.core.context", "pip install pyspark")],
-)  # fmt: skip
+@pytest.mark.parametrize(("runner", "scheme", "module", "says"), CLIENTS)
 def test_a_client_that_is_not_installed_is_named(
-    monkeypatch: pytest.MonkeyPatch, scheme: str, module: str, says: str
+    monkeypatch: pytest.MonkeyPatch,
+    runner: type[ClusterRunner],
+    scheme: str,
+    module: str,
+    says: str,
 ) -> None:
     monkeypatch.setitem(sys.modules, module, None)
-    monkeypatch.setitem(sys.modules, "pyspark", None)
+    monkeypatch.setitem(sys.modules, module.partition(".")[0], None)
     with socket.create_server(("127.0.0.1", 0)) as server:
-        runner = SparkRunner(f"{scheme}://127.0.0.1:{server.getsockname()[1]}")
+        made = runner(f"{scheme}127.0.0.1:{server.getsockname()[1]}")
         with pytest.raises(MissingExtra, match=says):
-            runner.answers(["{}"])
+            made.answers(["{}"])
 
 
 @pytest.mark.parametrize(
     "options",
-    [{"address": ""}, {"address": 7}, {"at_once": 0}, {"at_once": "2"}, {"definitions": ""}],
+    [
+        {"address": ""},
+        {"address": 7},
+        {"at_once": 0},
+        {"at_once": "2"},
+        {"definitions": ""},
+        {"start_within": 0},
+    ],
 )
 def test_settings_are_checked_where_they_are_written(options: Any) -> None:
     with pytest.raises(DefinitionError, match="SparkRunner: "):
         SparkRunner(**{"address": "sc://spark", **options})
 
 
-def test_spark_by_name_takes_the_address_of_its_own_clients(
+@pytest.mark.parametrize(
+    ("name", "variable", "opened"),
+    [
+        ("spark", "SPARK_REMOTE", open_spark),
+        ("dask", "DASK_SCHEDULER_ADDRESS", open_dask),
+        ("ray", "RAY_ADDRESS", open_ray),
+    ],
+)
+def test_a_runner_by_name_takes_the_address_of_the_clusters_own_clients(
     monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    variable: str,
+    opened: Callable[[object], ClusterRunner],
 ) -> None:
-    monkeypatch.delenv("SPARK_REMOTE", raising=False)
-    assert check_runner("spark") == "spark"
-    with pytest.raises(DefinitionError, match="set SPARK_REMOTE"):
-        open_spark(None)
+    monkeypatch.delenv(variable, raising=False)
+    assert check_runner(name) == name
+    if name == "ray":
+        assert opened(None).address == "auto"
+    else:
+        with pytest.raises(DefinitionError, match=f"set {variable}"):
+            opened(None)
 
-    monkeypatch.setenv("SPARK_REMOTE", "sc://spark:1")
-    assert open_spark(None).address == "sc://spark:1"
+    monkeypatch.setenv(variable, "tcp://cluster:1")
+    assert opened(None).address == "tcp://cluster:1"
+
+
+def test_errors_of_clients_tell_a_cluster_that_is_lost_from_one_that_has_no_mlforge() -> None:
+    runner = SparkRunner("sc://spark")
+    assert isinstance(runner.failure(OSError("StatusCode.UNAVAILABLE")), RunnerUnavailable)
+    missing = runner.failure(RuntimeError("worker: No module named 'mlforge'"))
+    assert isinstance(missing, TaskRefused)
+    other = runner.failure(RuntimeError("Task 3 failed 4 times"))
+    assert isinstance(other, TaskFailed)
+    assert "sc://spark did not end: RuntimeError: Task 3 failed 4 times" in str(other)

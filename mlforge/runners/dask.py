@@ -1,0 +1,82 @@
+"""Tasks on Dask: a future each, by the workers of a scheduler. Dask runs a task again whose worker is lost."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+from urllib.parse import urlsplit
+
+from mlforge.errors import DefinitionError, MissingExtra, MlforgeError
+from mlforge.runners.cluster import ClusterRunner
+from mlforge.runners.executor import answered
+from mlforge.runners.orders import Answer
+
+ADDRESS = "DASK_SCHEDULER_ADDRESS"
+"""The variable that Dask's own clients take a scheduler's address from."""
+_PORT = 8_786
+_CONNECT_S = 30
+
+
+class DaskRunner(ClusterRunner):
+    """Tasks by the workers of a Dask scheduler at `tcp://host:port`, or `tls://` with certificates as Dask's own settings name them."""
+
+    name = "dask"
+    kind = "Dask scheduler"
+    lost = ("CommClosedError", "FutureCancelledError", "CancelledError", "Timed out")
+
+    def answers(self, orders: Sequence[str]) -> Sequence[str]:
+        """The answers, a future each."""
+        place = urlsplit(self.address if "://" in self.address else f"//{self.address}")
+        self.check_listens((place.hostname or "", place.port or _PORT))
+        with _connected(self.address) as client:
+            try:
+                self._wait_for_worker(client)
+                futures = client.map(answered, orders, pure=False, retries=0)
+                return [self._answer_of(future) for future in futures]
+            except MlforgeError:
+                raise
+            except Exception as error:
+                raise self.failure(error) from error
+
+    def _wait_for_worker(self, client: Any) -> None:
+        try:
+            client.wait_for_workers(1, timeout=self.start_within)
+        except TimeoutError:
+            raise self.idle() from None
+
+    def _answer_of(self, future: Any) -> str:
+        """The answer of a task, also of one that ended each worker that ran it."""
+        from distributed import KilledWorker
+
+        try:
+            answer: str = future.result()
+        except KilledWorker as error:
+            return Answer.of(error, self.address).to_json()
+        return answer
+
+
+def open_dask(definitions: object) -> DaskRunner:
+    """The runner of the scheduler that DASK_SCHEDULER_ADDRESS names."""
+    address = os.environ.get(ADDRESS)
+    if not address:
+        raise DefinitionError(
+            f'runner="dask" needs the address of a scheduler: set {ADDRESS}=tcp://host:8786, '
+            "or write runner=DaskRunner('tcp://host:8786')"
+        )
+    return DaskRunner(address)
+
+
+@contextmanager
+def _connected(address: str) -> Iterator[Any]:
+    """A client of its own, which is no default for other code of this process."""
+    try:
+        from distributed import Client
+    except ImportError as error:
+        raise MissingExtra.of("runner 'dask'", "dask") from error
+    client = Client(address, timeout=_CONNECT_S, set_as_default=False, name="mlforge")
+    try:
+        yield client
+    finally:
+        client.close()

@@ -1,0 +1,101 @@
+"""Tasks on Ray: a remote call each. Ray runs a task again whose process or machine is lost."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+from urllib.parse import urlsplit
+
+from mlforge.errors import MissingExtra, MlforgeError
+from mlforge.runners.cluster import ClusterRunner
+from mlforge.runners.executor import TASK_MEMORY, answered, tasks_at_once
+from mlforge.runners.orders import Answer
+
+ADDRESS = "RAY_ADDRESS"
+"""The variable that Ray's own programs take a cluster's address from."""
+_PORTS = {"ray": 10_001, "": 6_379}
+_TRIES = 3
+
+
+class RayRunner(ClusterRunner):
+    """Tasks by the processes of a Ray cluster: `ray://host:10001`, or on one of its machines `host:6379` or `auto`.
+
+    Each task reserves a core and 4 GiB of a machine's memory, or all of that of the largest machine, if none has as much.
+    """
+
+    name = "ray"
+    kind = "Ray"
+    lost = ("ConnectionError", "RaySystemError", "LocalRayletDiedError", "UNAVAILABLE")
+
+    def answers(self, orders: Sequence[str]) -> Sequence[str]:
+        """The answers, a call each."""
+        self.check_listens(*self._places())
+        with self._connected() as ray:
+            try:
+                needs = {"num_cpus": 1, "memory": _memory_of_a_task(ray)}
+                self._wait_for_executor(ray, needs)
+                call = ray.remote(answered).options(**needs, max_retries=_TRIES)
+                return [self._answer_of(ray, call) for call in [call.remote(o) for o in orders]]
+            except MlforgeError:
+                raise
+            except Exception as error:
+                raise self.failure(error) from error
+
+    def _places(self) -> list[tuple[str, int]]:
+        """The host and port of the address; none of `auto`, which is this machine's."""
+        if self.address in ("auto", "local"):
+            return []
+        place = urlsplit(self.address if "://" in self.address else f"//{self.address}")
+        return [(place.hostname or "", place.port or _PORTS.get(place.scheme, 0))]
+
+    def _wait_for_executor(self, ray: Any, needs: dict[str, int]) -> None:
+        """Return once a process has taken a first task: Ray itself would wait for one for ever."""
+        try:
+            ray.get(ray.remote(tasks_at_once).options(**needs).remote(), timeout=self.start_within)  # fmt: skip
+        except ray.exceptions.GetTimeoutError:
+            raise self.idle() from None
+
+    def _answer_of(self, ray: Any, call: Any) -> str:
+        """The answer of a task, also of one that ended each process that ran it."""
+        exceptions = ray.exceptions
+        try:
+            answer: str = ray.get(call)
+        except (
+            exceptions.WorkerCrashedError,
+            exceptions.NodeDiedError,
+            exceptions.OutOfMemoryError,
+        ) as error:
+            return Answer.of(error, self.address).to_json()
+        return answer
+
+    @contextmanager
+    def _connected(self) -> Iterator[Any]:
+        """Ray, connected; it stays so where it was before."""
+        try:
+            import ray
+        except ImportError as error:
+            raise MissingExtra.of("runner 'ray'", "ray") from error
+        was_there = ray.is_initialized()
+        if not was_there:
+            try:
+                ray.init(self.address, log_to_driver=False)
+            except (ConnectionError, TimeoutError) as error:
+                raise self.unavailable(str(error)) from error
+        try:
+            yield ray
+        finally:
+            if not was_there:
+                ray.shutdown()
+
+
+def open_ray(definitions: object) -> RayRunner:
+    """The runner of the cluster that RAY_ADDRESS names, or of that which this machine belongs to."""
+    return RayRunner(os.environ.get(ADDRESS) or "auto")
+
+
+def _memory_of_a_task(ray: Any) -> int:
+    """Bytes of memory that a task reserves."""
+    of_machines = [int(node["Resources"].get("memory", 0)) for node in ray.nodes()]
+    return min(TASK_MEMORY, max(of_machines, default=0)) or TASK_MEMORY
