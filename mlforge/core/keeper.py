@@ -76,11 +76,9 @@ def next_keeper(kept: str, keeper: Keeper) -> str:
 
 def refusal(kind: str, name: str, kept: str, keeper: Keeper) -> str:
     """The words for a feature or a service that other definitions keep, and what would work."""
-    text = (
+    return (
         f"the definitions {kept!r}, which share this store, have another {kind} {name!r}: name the one of "
         f"{keeper.name!r} otherwise, take it out of one of them, or hand it over: 'mlforge adopt {name}', with these "
-        "definitions, keeps it here from then on"
+        f"definitions, keeps it here from then on. If these are those definitions, say Definitions(name={kept!r}), or take over all "
+        f"that they keep: 'mlforge adopt --from {kept}'"
     )
-    if keeper.shares:
-        return text
-    return f"{text}. If these are those definitions, say Definitions(name={kept!r})"

@@ -67,6 +67,31 @@ def take_over(definitions: Definitions, name: str) -> str | None:
     return of_feature or of_service
 
 
+def take_over_all(definitions: Definitions, keeper: str) -> list[str]:
+    """Keep from now on all that other definitions keep and these name; returns the names, features first.
+
+    A feature or service of which nothing is kept yet is left out.
+    """
+    store, own = definitions.store, definitions.keeper.name
+    if keeper == own:
+        raise DefinitionError(f"these definitions are {own!r}: what they keep is theirs already")
+    features = [
+        name
+        for name in definitions.features
+        if (kept := store.books(name).keeper) is not None and kept.name == keeper
+    ]
+    services = [
+        name
+        for name in definitions.services
+        if (versions := kept_versions(store, name)) and versions[-1].keeper == keeper
+    ]
+    for name in features:
+        _feature_taken_over(definitions, name)
+    for name in services:
+        _service_taken_over(definitions, name)
+    return features + services
+
+
 def _feature_taken_over(definitions: Definitions, name: str) -> str | None:
     store, own = definitions.store, definitions.keeper.name
     with store.lock(name):

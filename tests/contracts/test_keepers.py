@@ -271,6 +271,28 @@ def test_the_command_hands_a_feature_and_a_service_over(
     assert "'bank', which share this store" in " ".join(capsys.readouterr().err.split())
 
 
+def test_definitions_of_another_name_take_over_all_that_they_kept_under_the_former(
+    project: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(project.root)
+    monkeypatch.delenv("REDIS_URL", raising=False)
+    (project.root / "definitions.py").write_text(text_of("shop", "sum"))
+    printed(capsys, "build")
+    (project.root / "definitions.py").write_text(text_of("store", "sum", "count"))
+    assert main(["build"]) == 1
+    told = " ".join(capsys.readouterr().err.split())
+    assert "say Definitions(name='shop'), or take over all that they keep" in told
+    assert as_json(capsys, "adopt", "--from", "bank") == {"kept_by": "bank", "names": []}
+    assert "keeps nothing that" in printed(capsys, "adopt", "--from", "bank")
+    told = " ".join(printed(capsys, "adopt", "--from", "shop").split())
+    assert told.endswith("until now: spend, checkout")
+    assert main(["adopt", "--from", "store"]) == 1
+    assert "theirs already" in capsys.readouterr().err
+    printed(capsys, "build")
+    assert versions(project) == ["1.0.0", "1.1.0"]
+    assert kept_versions(project.store, "checkout")[-1].keeper == "store"
+
+
 def test_rows_online_of_a_feature_that_has_moved_to_other_definitions_stay(
     project: Project, monkeypatch: pytest.MonkeyPatch, redis_url: str
 ) -> None:

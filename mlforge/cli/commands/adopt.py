@@ -17,7 +17,14 @@ if TYPE_CHECKING:
 
 
 def _configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("name", metavar="NAME", help="the name of a feature or a service")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("name", nargs="?", metavar="NAME", help="the name of a feature or a service")
+    what.add_argument(
+        "--from",
+        dest="keeper",
+        metavar="DEFINITIONS",
+        help="all that these definitions keep in the store, by their name=; nothing is pushed",
+    )
     definitions_option(parser)
     json_option(parser)
 
@@ -27,11 +34,14 @@ def adopt(args: argparse.Namespace) -> int:
 
     Exit code 1 if there is nothing to push. JSON: `{"feature", "from", "kept_by", "version", "as_of", "written", "deleted"}`; from is the
     owner of the rows before, kept_by the definitions that kept it before, null if none other did. Without an online store,
-    the last four are null. Of a service: `{"service", "kept_by"}`.
+    the last four are null. Of a service: `{"service", "kept_by"}`. With --from: `{"kept_by",
+    "names": [name]}`, the features and services that were taken over.
     """
     from mlforge.definitions.keeping import take_over
 
     definitions = served_definitions_of(args)
+    if args.keeper is not None:
+        return _all_adopted(args, definitions)
     with closing(definitions), stdout_is_ours():
         kept_by = take_over(definitions, args.name)
         if args.name in definitions.features:
@@ -66,6 +76,20 @@ def _rows_adopted(
     before, ours = books.owner if books else None, definitions.store.identity()
     is_others = before is not None and ours is not None and before.store != ours.id
     return pushed, str(before) if is_others else None
+
+
+def _all_adopted(args: argparse.Namespace, definitions: Definitions) -> int:
+    from mlforge.definitions.keeping import take_over_all
+
+    with closing(definitions), stdout_is_ours():
+        names = take_over_all(definitions, args.keeper)
+    if args.json:
+        print_json({"kept_by": args.keeper, "names": names})
+    elif names:
+        print(f"kept by these definitions, and by {args.keeper!r} until now: {', '.join(names)}")
+    else:
+        print(f"{args.keeper!r} keeps nothing that these definitions name")
+    return 0
 
 
 def _service_told(args: argparse.Namespace, kept_by: str | None) -> int:
@@ -117,7 +141,7 @@ COMMANDS = (
         "take a feature or a service from the definitions that keep it, and rows online from the store that owns them",
         _configure,
         adopt,
-        example="mlforge adopt user_spend",
+        example="mlforge adopt user_spend\nmlforge adopt --from shop",
         about="Rows online are one store's, and no other writes or drops them. This makes them this project's: the "
         "served version is pushed over them. Exit code 1 if the feature has no version yet. Of a store that several "
         "definitions share, these keep the feature or service from then on.",
