@@ -13,6 +13,7 @@ from mlforge.errors import StoreError, UnsupportedStore
 from mlforge.store import ObjectStore, Store
 from mlforge.testing.store_contract import StoreContract
 from mlforge.testing.store_values import FIRST, publish
+from tests.support.gcp_emulator import gcp_storage_emulator
 from tests.support.gcs_server import GoogleServer, google
 from tests.support.npm_servers import AzureServer, azurite, s3rver
 from tests.support.object_servers import BUCKET, Careless, Server, careless, moto, seaweed
@@ -126,6 +127,17 @@ def test_s3rver_is_refused_by_name_as_it_ignores_conditions(tmp_path):
         with pytest.raises(UnsupportedStore, match=r"s3://bucket/shop: its server ignores If-"):
             publish(store, FIRST, 1)
         assert store.features() == []
+
+
+@pytest.mark.slow
+def test_gcp_storage_emulator_is_refused_by_name_as_it_can_keep_to_no_condition(tmp_path):
+    (tmp_path / "emulator").mkdir()
+    with gcp_storage_emulator(tmp_path / "emulator", BUCKET) as endpoint:
+        options = {"google_base_url": endpoint, "google_bearer_token": "token"}
+        store = ObjectStore(f"gs://{BUCKET}/shop", tmp_path / "cache", options)
+        with pytest.raises(UnsupportedStore, match="does not tell the state of what it writes"):
+            publish(store, FIRST, 1)
+        assert store.pointer("spend") is None
 
 
 def test_credentials_of_aws_are_found_in_a_profile(tmp_path, monkeypatch):

@@ -29,6 +29,7 @@ from mlforge.online.opening import online_store_at
 from mlforge.testing.online_contract import OnlineStoreContract
 from mlforge.testing.online_values import NEW, OLD, books, entities, frame, push
 from tests.support.dynamodb import DynamoDB, dynamodb
+from tests.support.npm_servers import dynalite
 from tests.support.projects import Project, rows
 from tests.support.servers import free_port
 
@@ -273,6 +274,24 @@ def test_a_write_whose_answer_was_lost_is_known_again(
     monkeypatch.setattr(store._table, "call", losing)
     assert store.begin("spend", OLD).pending == (OLD,)
     assert lost
+
+
+def test_a_service_without_transactions_is_refused_in_words_and_nothing_is_written(
+    service: DynamoDB, tmp_path: Path
+) -> None:
+    (tmp_path / "dynalite").mkdir()
+    with dynalite(tmp_path / "dynalite") as endpoint:
+        store = DynamoDBStore("features", "us-east-1", endpoint=endpoint)
+        assert store.ping()
+        calls: list[Callable[[], object]] = [
+            lambda: store.begin("spend", OLD),
+            lambda: store.read("spend", {"user_id": 1}),
+        ]
+        for call in calls:
+            with pytest.raises(OnlineRefused, match="knows no transactions"):
+                call()
+        assert store.features() == []
+        assert store.rows_by_feature(["spend"]) == {"spend": 0}
 
 
 def test_refusals_and_a_service_that_is_away_are_told_apart(

@@ -1,4 +1,4 @@
-"""Servers of objects that npm brings: azurite, which is Azure's, and s3rver, which calls itself S3 and ignores conditions."""
+"""Servers that npm brings: azurite, which is Azure's, s3rver, which calls itself S3 and ignores conditions, and dynalite, a DynamoDB without transactions."""
 
 from __future__ import annotations
 
@@ -70,6 +70,14 @@ def s3rver(folder: Path, bucket: str) -> Iterator[str]:
     port = free_port()
     words = ["s3rver", "--directory", str(folder / "data"), "--port", str(port), "--silent"]
     with _running(folder, "s3rver@3", [*words, "--configure-bucket", bucket], port):
+        yield f"http://127.0.0.1:{port}"
+
+
+@contextmanager
+def dynalite(folder: Path) -> Iterator[str]:
+    """The address of dynalite, whose tables are in memory; skipped as azurite."""
+    port = free_port()
+    with _running(folder, "dynalite@4", ["dynalite", "--port", str(port)], port):
         yield f"http://127.0.0.1:{port}"
 
 

@@ -217,6 +217,11 @@ class Table:
             )
         if isinstance(error, BotoCoreError):
             return OnlineUnavailable(f"{self} does not answer ({text})")
+        if "UnknownOperationException" in codes:
+            return OnlineRefused(
+                f"{self}: the service knows no transactions, without which a push that was overtaken could write over newer rows; use "
+                f"one that has them, as AWS's own does ({text})"
+            )
         if codes & _INVALID:
             return InvalidRequest(f"{self}: {text}")
         return OnlineError(f"{self}: {text}")

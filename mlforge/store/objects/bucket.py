@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from mlforge.core.values import to_us
-from mlforge.errors import MissingExtra, StoreError
+from mlforge.errors import MissingExtra, StoreError, UnsupportedStore
 from mlforge.store.objects import refusals
 from mlforge.store.objects.objects import (
     Blob,
@@ -196,6 +196,11 @@ class Bucket(Objects):
                 advice = "options has a key that this cloud does not know"
             advice = refusals.advice(str(error)) or advice
             first = next(iter(str(error).splitlines()), "")
+            if refusals.tells_no_state(str(error)):
+                raise UnsupportedStore(
+                    f"{self.url}: its server does not tell the state of what it writes, so that it can keep to no condition; no store "
+                    f"can be kept there ({first[:300]})"
+                ) from error
             is_answer = of_object and isinstance(error, exceptions.BaseError)
             kind = _kind(str(error)) if is_answer else StoreError
             raise kind(f"{self.url}: cannot {deed}: {advice} ({first[:300]})") from error

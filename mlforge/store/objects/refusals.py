@@ -6,6 +6,7 @@ import re
 
 _STATUS = re.compile(r"status code: (\d{3})")
 _CODE = re.compile(r"<Code>\s*([\w.]+)\s*</Code>")
+_NO_STATE = re.compile(r"(?:ETag|[Gg]eneration) Header missing")
 _OF_OBJECTS = {"400", "403", "409", "410", "451"}
 """Statuses of what may not be read: denied, in an archive, or encrypted with a key that is not at hand."""
 _WITHOUT_REASON = {"403", "409"}
@@ -43,6 +44,11 @@ def may_be_of_object(told: str) -> bool:
     if status is not None and status[1] in _OF_ALL:
         return False
     return code is None or code[1] not in _OF_CALLERS | _OVERLOADED
+
+
+def tells_no_state(told: str) -> bool:
+    """Whether a server answered a write without the state of what it wrote, on which a condition could be set."""
+    return _NO_STATE.search(told) is not None
 
 
 _ADVICE = {
