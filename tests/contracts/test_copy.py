@@ -127,6 +127,38 @@ def test_a_copy_that_is_interrupted_at_any_request_goes_on(project, tmp_path):
         assert state_of(store) == state_of(project.store)
 
 
+def test_a_copy_that_is_killed_amid_a_rename_there_has_the_new_name_once_it_is_copied_again(
+    project, tmp_path
+):
+    copied = MemoryObjects()
+    copy(project.store, in_bucket(copied, tmp_path, "first"))
+    project.store.rename("spend", "outlay")
+    ends = set()
+    for end in range(1, 100):
+        objects, left = MemoryObjects(dict(copied.stored)), [end]
+
+        def die(deed: str, key: str, left: list[int] = left) -> None:
+            left[0] -= deed in ("put", "create", "replace")
+            if left[0] == 0:
+                raise KeyboardInterrupt
+
+        dying = in_bucket(objects, tmp_path, f"{end}")
+        dying._objects.after = die
+        try:
+            copy(project.store, dying)
+        except KeyboardInterrupt:
+            pass
+        else:
+            break
+        store = in_bucket(objects, tmp_path, f"{end}-again")
+        ends |= {*store.features()}
+        copy(project.store, store)
+        assert store.features() == ["outlay"]
+        assert store.renames() == project.store.renames()
+        assert verify(store, ["outlay"]) == []
+    assert ends == {"outlay", "spend"}
+
+
 def test_no_other_store_is_written_over(project, tmp_path):
     other = Project(tmp_path / "other")
     other.drop("a", rows((1, 0.0, 1.0)))

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import polars as pl
 import pytest
 
+from mlforge import Definitions
 from mlforge.core import failpoints
 from mlforge.errors import BuildError, FeatureNotFound
 from mlforge.maintenance.operations import verify
+from mlforge.metrics import Rolling
 from mlforge.registry.forgetting import entities_of, forget
 from mlforge.registry.renaming import rename
 from mlforge.store import ObjectStore
@@ -80,6 +83,38 @@ def test_a_drop_costs_no_more_once_a_feature_was_renamed(
         machine.objects.requests.clear()
         assert definitions.refresh("outlay").reason == "unchanged"
         assert len(machine.deeds) <= 2
+
+
+def test_a_feature_of_a_feature_asks_for_renames_only_where_its_source_has_another_name(
+    machines: tuple[Machine, Machine],
+) -> None:
+    first, _ = machines
+
+    def both(machine: Machine, name: str) -> Definitions:
+        source = machine.define(name=name)
+        peaks = [Rolling("7d", {"amount__sum__7d": ["max"]})]
+        return machine.definitions(
+            source, machine.define(name="peaks", source=source, metrics=peaks, function=same)
+        )
+
+    def asked(machine: Machine) -> bool:
+        return any(key == "_metadata/renamed.json" for _, key, *_ in machine.objects.requests)
+
+    both(first, "spend").build()
+    for name, is_asked in (("spend", False), ("outlay", True)):
+        if is_asked:
+            first.store.rename("spend", name)
+        for machine in machines:
+            definitions = both(machine, name)
+            definitions.build()
+            machine.objects.requests.clear()
+            assert definitions.refresh("peaks").reason == "unchanged"
+            assert asked(machine) == is_asked
+            assert machine.store.latest("peaks").source == f"feature:{name}@1.0.1"  # type: ignore[union-attr]
+
+
+def same(df: pl.DataFrame) -> pl.DataFrame:
+    return df
 
 
 def test_another_machine_reads_on_from_its_cache_under_the_new_name_and_is_told_of_the_old_one(

@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ from mlforge.registry.renaming import rename
 from mlforge.store import LocalStore, ObjectStore, Store
 from mlforge.store.local import lock
 from mlforge.training_sets.training_set import TrainingSet
+from tests.support.object_servers import BUCKET, moto
 from tests.support.objects import MemoryObjects
 from tests.support.projects import Project, at, rows
 
@@ -320,18 +322,29 @@ def test_rows_online_are_served_under_both_names_and_locks_hold_by_the_books_alo
     online.close()
 
 
+@pytest.mark.parametrize("place", ["folder", pytest.param("bucket", marks=pytest.mark.slow)])
 def test_the_command_says_what_is_left_to_do(
-    shop: Shop, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.chdir(shop.root)
+    Project(tmp_path).drop("a", rows((1, 0.5, 1.0), (2, 1.5, 4.0)))
+    monkeypatch.chdir(tmp_path)
     for name in ("REDIS_URL", "MLFORGE_DEFINITIONS", "MLFORGE_PROFILE"):
         monkeypatch.delenv(name, raising=False)
+    with ExitStack() as running:
+        store = 'LocalStore("own")'
+        if place == "bucket":
+            options = running.enter_context(moto()).options
+            store = f'ObjectStore("s3://{BUCKET}/own", "cache", {options})'
+        _tell(store, capsys)
+
+
+def _tell(store: str, capsys: pytest.CaptureFixture[str]) -> None:
     Path("definitions.py").write_text(
         "from mlforge import Definitions, Service, feature\n"
-        "from mlforge.metrics import Rolling\nfrom mlforge.store import LocalStore\n"
+        "from mlforge.metrics import Rolling\nfrom mlforge.store import LocalStore, ObjectStore\n"
         '@feature(keys=["user_id"], source="events", timestamp="at", metrics=[Rolling("7d", {"amount": "sum"})])\n'
         "def total(df):\n    return df\n"
-        'defs = Definitions(LocalStore("own"), [total], services=[Service("s", [total])])\n'
+        f'defs = Definitions({store}, [total], services=[Service("s", [total])])\n'
     )
     assert main(["build"]) == 0
     assert main(["rename", "total", "sums", "--yes"]) == 0

@@ -109,14 +109,14 @@ class Documents:
 
     def read(self, name: str) -> FeatureDocument | None:
         """The document as it is now, or as it was when the lock that this thread holds was taken."""
-        document = self._as_known(name)
+        document = self.at_hand(name)
         if document is not None and self.session(name) is not None:
             return document
         return self.refreshed(name)
 
     def known(self, name: str) -> FeatureDocument | None:
         """The document as this process last read it, or as it is now."""
-        document = self._as_known(name)
+        document = self.at_hand(name)
         return self.refreshed(name) if document is None else document
 
     def refreshed(self, name: str) -> FeatureDocument | None:
@@ -142,7 +142,8 @@ class Documents:
         self._folders[name] = own.lies_in
         return document
 
-    def _as_known(self, name: str) -> FeatureDocument | None:
+    def at_hand(self, name: str) -> FeatureDocument | None:
+        """The document as this process last read it; None where it knows none of that name."""
         folder = self.likely_folder(name)
         known = self.stored.known(folder)
         return known.document if known and known.document.is_of(name, folder) else None

@@ -19,6 +19,7 @@ from dataclasses import replace
 
 from mlforge.core import clock
 from mlforge.core.failpoints import reach
+from mlforge.core.manifest import Manifest
 from mlforge.core.renames import Rename, Renames
 from mlforge.errors import StoreBusy, StoreError
 from mlforge.store.local.leases import unshared
@@ -127,6 +128,16 @@ class RenamingStore(CachedStore):
                 with self._unread(before):
                     rename(self._documents, self._objects, self._renames, begun)
         self._renames.settle()
+
+    def _with_present_source(self, manifest: Manifest) -> Manifest:
+        """The manifest with the present name of the feature that it was made from.
+
+        Nothing is read where the document at hand says that this has the name still, as refreshes read that document first.
+        """
+        upstream = manifest.upstream
+        if upstream is None or self._documents.at_hand(upstream[0]) is not None:
+            return manifest
+        return self.renames().manifest(manifest)
 
     @contextmanager
     def _both_locked(self, before: str, after: str) -> Iterator[None]:

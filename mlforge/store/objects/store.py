@@ -185,7 +185,7 @@ class ObjectStore(ErasingStore, RecordedStore):
         if self._is_there(checked(name), version):
             manifest = self._files(name).manifest(version)
             if manifest is not None:
-                return self.renames().manifest(manifest) if manifest.upstream else manifest
+                return self._with_present_source(manifest)
         if not self.versions(name):
             raise self._not_found(name)
         raise self._no_version(name, version)
