@@ -23,9 +23,10 @@ from mlforge.features.feature import Feature
 from mlforge.metrics import Rolling
 from mlforge.online import RedisStore
 from mlforge.services.keeping import keep, kept_versions
-from mlforge.store import LocalStore
+from mlforge.store import LocalStore, ObjectStore
 from mlforge.validators import greater_than
 from tests.support.commands import as_json, printed
+from tests.support.objects import MemoryObjects
 from tests.support.projects import Project, rows
 from worker.project import Project as WorkerProject
 from worker.project import Settings
@@ -45,6 +46,15 @@ def project(tmp_path: Path) -> Project:
     project = Project(tmp_path)
     project.drop("a", rows((1, 0, 1.0), (2, 1, 5.0)))
     return project
+
+
+@pytest.fixture(params=["folder", "bucket"])
+def anywhere(request: pytest.FixtureRequest, project: Project) -> Project:
+    """The project over each kind of store."""
+    if request.param == "folder":
+        return project
+    cache = project.root / "cache"
+    return project.on(ObjectStore("s3://memory/store", cache, objects=MemoryObjects()))
 
 
 def scaled(df: pl.DataFrame, by: float) -> pl.DataFrame:
@@ -118,7 +128,8 @@ def test_definitions_that_define_a_feature_alike_both_refresh_it_and_its_keeper_
     share(project, "bank", wider).build()
 
 
-def test_definitions_that_no_longer_name_a_feature_have_let_go_of_it(project: Project) -> None:
+def test_definitions_that_no_longer_name_a_feature_have_let_go_of_it(anywhere: Project) -> None:
+    project = anywhere
     share(project, "shop").build()
     bank = share(project, "bank", others(project)["code"]())
     with pytest.raises(BuildError, match=BY_SHOP):
@@ -143,7 +154,8 @@ def test_a_feature_that_nobody_shared_is_the_first_s_who_does(project: Project) 
     assert (versions(project)[-1], keeper(project)) == ("1.1.0", "shop")
 
 
-def test_a_feature_with_another_name_is_still_its_keeper_s(project: Project) -> None:
+def test_a_feature_with_another_name_is_still_its_keeper_s(anywhere: Project) -> None:
+    project = anywhere
     share(project, "shop").build()
     project.store.rename("spend", "spending")
     other = others(project)["code"]()
@@ -172,7 +184,8 @@ def test_a_note_of_names_that_cannot_be_written_or_read_ends_no_build(project: P
     assert project.store.defined_names("shop") == DefinedNames(frozenset({"spend"}))
 
 
-def test_a_service_is_let_go_of_and_handed_over_like_a_feature(project: Project) -> None:
+def test_a_service_is_let_go_of_and_handed_over_like_a_feature(anywhere: Project) -> None:
+    project = anywhere
     spend = project.define()
 
     def with_service(name: str, *columns: str, shares: bool = True) -> Definitions:

@@ -7,9 +7,11 @@ import json
 import pkgutil
 import sys
 import types
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Union, get_args, get_origin, get_type_hints
+from urllib.parse import urlsplit
 
 import attr
 import polars as pl
@@ -338,6 +340,15 @@ def check(value: Any, hint: Any, where: str) -> None:
         assert isinstance(value, hint), where
 
 
+def uris_of(value: Any) -> Iterator[str]:
+    """The texts that the published schema calls URIs, at any depth."""
+    for key, item in value.items() if isinstance(value, dict) else enumerate(value):
+        if key in ("producer", "schemaURL", "_producer", "_schemaURL"):
+            yield item
+        elif isinstance(item, (dict, list)):
+            yield from uris_of(item)
+
+
 def test_openlineage_events_are_what_its_client_says_they_are(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
@@ -348,6 +359,8 @@ def test_openlineage_events_are_what_its_client_says_they_are(
     assert main(["lineage", "--openlineage"]) == 0
     events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     for event in events:
+        assert datetime.fromisoformat(event["eventTime"]).tzinfo is UTC
+        assert all(urlsplit(uri).scheme for uri in uris_of(event))
         check(event, event_v2.JobEvent, "event")
         event_v2.JobEvent(eventTime=event["eventTime"], job=event_v2.Job("a", "b"))
     by_job = {event["job"]["name"]: event for event in events}
