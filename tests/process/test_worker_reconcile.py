@@ -14,12 +14,14 @@ from redis import Redis
 
 from mlforge import get_online_features
 from mlforge.core import clock
+from mlforge.core.keeper import DefinedNames
 from mlforge.errors import DataError, MlforgeError, NotServed, OnlineError
 from mlforge.frames.encoding import key_hash
 from mlforge.online.books import INCOMPLETE, RECOUNT_AFTER_US
 from mlforge.online.staleness import behind
 from mlforge.sources.source_reading import SourceReading
 from mlforge.store import Books
+from mlforge.store.records import FeatureKeeper
 from tests.support.workers import Shop, eventually, purchases, redis, server, write  # noqa: F401 - fixtures
 from worker.monitor.status import gather
 from worker.project import Project, Settings
@@ -202,6 +204,39 @@ def test_a_hold_that_is_lifted_leads_to_a_refresh(shop, project):
     )
     at_work.tick(COMPARE_EVERY_S)
     assert len(waiting(project)) == 1
+
+
+def test_a_feature_that_other_definitions_let_go_of_is_tried_again(
+    redis,  # noqa: F811
+    server,  # noqa: F811
+    tmp_path,
+    monkeypatch,
+):
+    shared = CHAIN.replace('name="shop"', 'name="bank", partial=True')
+    bank = Shop(tmp_path, server.url, definitions=shared, sources=("drops",))
+    project, store = bank.project, bank.store
+    write(bank.folder / "drops/a.parquet", purchases((1, 0, 2.0)))
+    with store.lock("spend"):
+        store.write_books("spend", Books(keeper=FeatureKeeper("shop", "another")))
+    store.write_defined_names("shop", DefinedNames(frozenset({"spend"})))
+    at_work = reconciler(project)
+    at_work.tick(0.0)
+    Requests(project)("spend", "a came", None)
+    while not bank.ticket("spend").parked:
+        work(project, "spend")
+        enqueue(project, "spend", project.work_queue.requeue(bank.ticket("spend")))
+    work(project, "spend")
+    assert "'shop', which share this store" in bank.ticket("spend").error
+    monkeypatch.setattr(protocol, "RESUME_AFTER_S", (0,))
+    at_work.tick(COMPARE_EVERY_S)
+    assert waiting(project) == set()
+    store.write_defined_names("shop", DefinedNames())
+    at_work.tick(2 * COMPARE_EVERY_S)
+    assert len(waiting(project)) == 1
+    assert work(project, "spend") == "refreshed"
+    assert store.books("spend").keeper.name == "bank"
+    at_work.tick(3 * COMPARE_EVERY_S)
+    assert waiting(project) == set()
 
 
 def gone_by(project: Project, hours: float, monkeypatch: pytest.MonkeyPatch) -> None:

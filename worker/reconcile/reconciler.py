@@ -40,6 +40,7 @@ LOST_AFTER_S = 4.0
 """A queued job that has been out of the queue so long, and has not begun, is lost."""
 
 MOVED = "its source serves another version"
+LET_GO = "other definitions keep it no longer"
 
 log = structlog.get_logger()
 
@@ -71,6 +72,7 @@ class Reconciler:
     since: int = 1
     _missing: dict[str, float] = field(default_factory=dict)
     _held: set[str] = field(default_factory=set)
+    _elsewhere: set[str] = field(default_factory=set)
     _compare_at: float = float("-inf")
     _count_at: float = float("-inf")
     _tickets: list[Ticket] = field(default_factory=list)
@@ -176,20 +178,35 @@ class Reconciler:
         store = self.project.definitions.store
         held = store.books(ticket.feature).hold is not None
         released = self._released(ticket.feature, held)
+        let_go = self._is_let_go(ticket.feature)
         moved = not held and self._has_moved(ticket.feature)
-        reason = released or (MOVED if moved else self.behind(store, online, ticket.feature))
+        reason = (
+            released
+            or (LET_GO if let_go else MOVED if moved else None)
+            or self.behind(store, online, ticket.feature)
+        )
         if reason is None:
             self._reminded.pop(ticket.feature, None)
             return
-        if not self._reminded.setdefault(ticket.feature, _Reminder()).due(now_s):
+        is_due = self._reminded.setdefault(ticket.feature, _Reminder()).due(now_s)
+        if not is_due and not let_go:
             return
-        if moved:
+        if moved or let_go:
             self.requests(ticket.feature, reason, None)
         elif ticket.parked:
             # Its refresh will fail again, but what it serves is pushed all the same.
             enqueue(self.project, ticket.feature, self.project.work_queue.requeue(ticket))
         else:
             self.requests.remind(ticket.feature, reason)
+
+    def _is_let_go(self, feature: str) -> bool:
+        """Whether other definitions, which kept the feature at the last look, keep it no longer: a refresh may do by now."""
+        if not self.project.definitions.partial:
+            return False
+        was_elsewhere = feature in self._elsewhere
+        is_elsewhere = keeper_elsewhere(self.project.definitions, feature) is not None
+        (self._elsewhere.add if is_elsewhere else self._elsewhere.discard)(feature)
+        return was_elsewhere and not is_elsewhere
 
     def _has_moved(self, feature: str) -> bool:
         """Whether the feature that this one is made from serves parts that nobody is about to bring here.
