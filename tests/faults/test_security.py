@@ -5,12 +5,9 @@ from __future__ import annotations
 import os
 import pickle
 import re
-import socket
-import ssl
 import stat
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -23,6 +20,7 @@ from rq.serializers import JSONSerializer
 from mlforge.errors import DefinitionError
 from mlforge.online import RedisStore
 from tests.support.paths import ROOT
+from tests.support.tls_proxy import tls_before
 from tests.support.workers import Shop, ask, eventually, purchases, redis, server, write  # noqa: F401
 from worker.queue import JobQueue, queue_of
 from worker.service.embedded_redis import EmbeddedServer
@@ -221,39 +219,9 @@ def secured(server: EmbeddedServer, redis: Redis, certificate: Path) -> Iterator
         categories=["+@all", "-@admin", "-@dangerous"],
         commands=["+info", "+client", "+keys", "+sort"],
     )
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(certificate, certificate.with_name("key.pem"))
-    listener = socket.create_server(("localhost", 0))
     behind = int(server.url.rsplit(":", 1)[1].split("/")[0])
-
-    def pump(source: socket.socket, sink: socket.socket) -> None:
-        with suppress(OSError):
-            while data := source.recv(65_536):
-                sink.sendall(data)
-        for end in (source, sink):
-            with suppress(OSError):
-                end.shutdown(socket.SHUT_RDWR)
-
-    def serve(raw: socket.socket) -> None:
-        with suppress(OSError):
-            secure = context.wrap_socket(raw, server_side=True)
-            plain = socket.create_connection(("127.0.0.1", behind))
-            threading.Thread(target=pump, args=(plain, secure), daemon=True).start()
-            pump(secure, plain)
-            secure.close()
-            plain.close()
-            return
-        raw.close()
-
-    def accept() -> None:
-        with suppress(OSError):
-            while True:
-                raw, _ = listener.accept()
-                threading.Thread(target=serve, args=(raw,), daemon=True).start()
-
-    threading.Thread(target=accept, daemon=True).start()
-    yield int(listener.getsockname()[1])
-    listener.close()
+    with tls_before(behind, certificate, certificate.with_name("key.pem")) as port:
+        yield port
     redis.acl_deluser("forge")
 
 
