@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Iterable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -112,6 +113,41 @@ def three_tasks() -> dict[str, BuildTask]:
     return {task.id: task for task in tasks}
 
 
+def see_through(sharing: TaskSharing, tasks: Iterable[str]) -> None:
+    sharing.begin()
+    for task in tasks:
+        sharing.see_through(task)
+
+
+@pytest.mark.timeout(30)
+def test_a_result_is_there_as_soon_as_its_task_has_ended_while_others_wait(
+    redis: Redis,  # noqa: F811
+) -> None:
+    by_id = three_tasks()
+    shared = SharedBuild.of(redis, "shop", [*by_id])
+    first, second, third = by_id
+    ran: list[str] = []
+
+    def here(task: BuildTask) -> TaskResult:
+        ran.append(task.id)
+        return TaskResult(task.id, (), 0, 0)
+
+    sharing = TaskSharing(shared, by_id, here, list, 0)
+    sharing.begin()
+    sharing.see_through(first)
+    assert ran == [first]
+
+    [claimed, other] = shared.take("worker"), shared.take("worker")
+    assert claimed is not None
+    assert other is not None
+    shared.end(second, Ended("worker"))
+    sharing.see_through(second)
+    assert ran == [first]
+    shared.end(third, Ended("worker", "DataError", "too large"))
+    with pytest.raises(DataError, match="too large"):
+        sharing.see_through(third)
+
+
 @pytest.mark.timeout(30)
 def test_a_build_that_the_server_knows_nothing_of_any_more_is_offered_again(
     redis: Redis,  # noqa: F811
@@ -127,7 +163,7 @@ def test_a_build_that_the_server_knows_nothing_of_any_more_is_offered_again(
             shared.close()  # as a server forgets that is flushed, and as another process at the same build does at its end
         return TaskResult(task.id, (), 0, 0)
 
-    TaskSharing(shared, by_id, here, lambda: asked.append(shared.id), 2).see_through()
+    see_through(TaskSharing(shared, by_id, here, lambda: asked.append(shared.id), 2), by_id)
 
     assert ran == [0, 1, 2]  # a task that was run here is not offered again
     assert asked == [shared.id] * 4
@@ -179,7 +215,7 @@ def test_a_build_whose_server_goes_away_goes_on_alone_and_shares_again_once_it_i
                 own.start()
             return TaskResult(task.id, (), 0, 0)
 
-        TaskSharing(shared, by_id, here, lambda: asked.append(shared.id), 1).see_through()
+        see_through(TaskSharing(shared, by_id, here, lambda: asked.append(shared.id), 1), by_id)
 
         # The task at which the server went away has been done, and the last one is least likely to be another's.
         assert ran == [0, 2, 1]
@@ -196,7 +232,7 @@ def test_a_build_whose_server_is_gone_before_it_is_offered_says_that_nobody_is_t
     shared = SharedBuild.of(impatient, "shop", IDS)
 
     with pytest.raises(RunnerUnavailable, match="does not answer"):
-        TaskSharing(shared, three_tasks(), lambda task: pytest.fail("run"), list, 1).see_through()
+        TaskSharing(shared, three_tasks(), lambda task: pytest.fail("run"), list, 1).begin()
 
 
 @pytest.mark.timeout(30)
@@ -223,7 +259,7 @@ def test_a_task_that_ends_each_process_that_runs_it_is_named_after_three(
         raise AssertionError(f"{task} is run by the process that builds")
 
     with pytest.raises(TaskFailed, match=f"{deadly[:12]} ended 3 processes"):
-        TaskSharing(shared, by_id, here, ask, 1).see_through()
+        see_through(TaskSharing(shared, by_id, here, ask, 1), by_id)
 
 
 @pytest.mark.timeout(30)
@@ -247,7 +283,7 @@ def test_a_task_that_fails_on_three_workers_is_left_to_the_process_that_builds(
         ran.append(task.id)
         return TaskResult(task.id, (), 0, 0)
 
-    TaskSharing(shared, by_id, here, ask, 1).see_through()
+    see_through(TaskSharing(shared, by_id, here, ask, 1), by_id)
 
     assert ran == [*by_id]
     assert len(shared.refusals()) == 3

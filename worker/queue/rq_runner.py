@@ -40,7 +40,7 @@ class RqRunner(Runner):
         self._definitions = definitions
 
     def run(self, tasks: Sequence[BuildTask], here: RunHere) -> Iterable[TaskResult]:
-        """Offer the tasks, run some, wait for the others; the results once all have ended."""
+        """Offer the tasks, run some, wait for the others; each result once it is there, while workers are at the next tasks."""
         at_work = self._project()
         queue = JobQueue(at_work.redis, at_work.scope)
         others = self._others(queue)
@@ -48,11 +48,14 @@ class RqRunner(Runner):
         shared = SharedBuild.of(at_work.redis, at_work.scope, [*by_id])
         ask = partial(queue.enqueue_task, shared.id, at_work, at_work.hash)
         log.info("build shared", build=shared.id, tasks=len(tasks), workers=others)
+        sharing = TaskSharing(shared, by_id, here, ask, min(others, len(tasks)))
+        sharing.begin()
         try:
-            TaskSharing(shared, by_id, here, ask, min(others, len(tasks))).see_through()
+            for task in tasks:
+                sharing.see_through(task.id)
+                yield here(task)  # its result is there by now
         finally:
             _close(shared)
-        return map(here, tasks)  # each has its result by now
 
     def _others(self, queue: JobQueue) -> int:
         """The number of other workers; raises RunnerUnavailable where there is no worker, and this process is none."""

@@ -41,35 +41,38 @@ class TaskSharing:
         self._ask, self._others = ask, others
         self._me = f"{socket.gethostname()}-{os.getpid()}-{uuid4().hex[:8]}"
         self._done: set[str] = set()
+        self._is_alone = False
 
-    def see_through(self) -> None:
-        """Offer the tasks, run what waits, and let what is lost wait again, until every task has ended.
-
-        While the server does not answer this process goes on alone, and the workers come in again once it does. Raises
-        RunnerUnavailable where it does not answer the offer, TaskFailed or the task's own error where a task cannot be done.
-        """
+    def begin(self) -> None:
+        """Offer the tasks. Raises RunnerUnavailable where the server does not answer."""
         try:
             self._offer()
         except RedisError as error:
             raise RunnerUnavailable(
                 f"the server of the workers does not answer ({error})"
             ) from error
-        is_lost = False
-        while len(self._done) < len(self._tasks):
+
+    def see_through(self, task: str) -> None:
+        """Run what waits, and let what is lost wait again, until a task has ended.
+
+        While the server does not answer this process goes on alone, and the workers come in again once it does. Raises
+        TaskFailed or a task's own error where one, whichever, cannot be done.
+        """
+        while task not in self._done:
             try:
-                if is_lost:
+                if self._is_alone:
                     self._offer()
-                    is_lost = False
+                    self._is_alone = False
                     log.info("workers share the build again", build=self._shared.id)
                 self._look()
             except RedisError as error:
-                if not is_lost:
+                if not self._is_alone:
                     log.warning(
                         "goes on with a build alone, as the server of the workers does not answer",
                         build=self._shared.id,
                         error=str(error),
                     )
-                is_lost = True
+                self._is_alone = True
                 self._run_alone()
 
     def _offer(self) -> None:
