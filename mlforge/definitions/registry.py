@@ -361,9 +361,8 @@ class Definitions:
 
         The other's pushes are refused from then on, as are other definitions of it in this store. Readers get NotServed until this push has ended.
         """
-        self.feature(name)
         online = self._online()
-        take_over(self, name)
+        take_over(self, self.feature(name).name)
         return push(name, self.store, online, self._engine(name), self._owner, adopt=True)
 
     @property

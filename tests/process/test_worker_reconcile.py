@@ -236,7 +236,7 @@ def test_a_feature_that_other_definitions_let_go_of_is_tried_again(
     assert work(project, "spend") == "refreshed"
     assert store.books("spend").keeper.name == "bank"
     at_work.tick(3 * COMPARE_EVERY_S)
-    assert waiting(project) == set()
+    assert not any(job.startswith("spend") for job in waiting(project))
 
 
 def gone_by(project: Project, hours: float, monkeypatch: pytest.MonkeyPatch) -> None:
