@@ -13,7 +13,7 @@ from mlforge.core.values import TimeRange
 from mlforge.frames import polars_schema
 
 FIRST, LAST = "__first", "__last"
-_TIME, _PLACE = "__time", "__place"
+_TIME, _PLACE, _SHARE = "__time", "__place", "__share"
 
 
 @dataclass(frozen=True)
@@ -100,3 +100,9 @@ def part_within(
         return None if part.frame.is_empty() else part
     start, end = max(within.start, times.start), min(within.end, times.end)
     return TimeRange(start, end) if start <= end else None
+
+
+def in_shares(entities: pl.DataFrame, many: str, most: int) -> list[pl.DataFrame]:
+    """Entities in shares of about `most` events each, in their order; many: the column that tells how many events each has."""
+    share = ((pl.col(many).cum_sum() - 1) // max(1, most)).alias(_SHARE)
+    return entities.with_columns(share).partition_by(_SHARE, maintain_order=True, include_key=False)

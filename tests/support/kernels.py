@@ -52,6 +52,7 @@ def forced(
             patch.setattr(build, "DENSE", 0)
             patch.setattr(build, "FEWEST", 0)
             patch.setattr(totals, "_settled", lambda newest: newest)
+            patch.setattr(totals, "_AT_ONCE", 7)
             patch.setattr(held, "MOST_HELD", 4)
             patch.setattr(held, "SPARE", 0)
             patch.setattr(held, "GAIN", 0)

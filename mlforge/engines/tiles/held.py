@@ -22,8 +22,6 @@ from mlforge.engines.tiles.build import part_alias, part_name
 
 MOST_HELD = 10_000
 """The most values of a column that are held for an entity."""
-MOST_GATHERED = 16_000_000
-"""The most that are held in memory of a column while they are gathered; of more none is held."""
 GAIN, EVENTS = 4, 32
 """How many events each value held must stand for, and how many an entity must have, on average, for holding to pay."""
 SPARE = 16
@@ -78,58 +76,70 @@ def held_parts(metrics: Iterable[MetricColumn]) -> tuple[Part, ...]:
     )
 
 
-def gather_held(
-    slices: Iterable[pl.DataFrame], parts: Sequence[Part], spec: FeatureSpec
-) -> dict[Part, pl.DataFrame]:
-    """For each part its rows of all events, which come slice by slice, each as in a timeline; none of a part that has too many."""
-    held: dict[Part, pl.DataFrame] = {}
-    left = list(parts)
-    for events in slices:
-        for part in tuple(left):
-            rows = _of_events(events, part, spec)
-            rows = _united([held[part], rows], part, spec) if part in held else rows
-            held[part] = rows
-            if rows.height > MOST_GATHERED:
-                left.remove(part)
-                del held[part]
-    return held
-
-
 def with_held(
     totals: pl.DataFrame,
-    held: dict[Part, pl.DataFrame],
+    shares: Iterable[pl.DataFrame],
+    parts: Sequence[Part],
     recent: pl.DataFrame,
     events: int,
     spec: FeatureSpec,
 ) -> tuple[pl.DataFrame, list[Part]]:
     """Totals, a row for each entity, with the lists of what is held, and REACH; and the parts for which that pays.
 
-    recent: entities, and in REACH about how many newer events each will have. events: how many there are in all.
+    shares: all events of some entities, then of others, each as in a timeline. recent: entities, and in REACH about how many newer
+    events each will have. events: how many there are in all.
     """
     keys = list(spec.entity)
     reaches = totals.select(keys).join(recent, on=keys, how="left", maintain_order="left")
     reaches = reaches.with_columns(pl.col(REACH).fill_null(0) + SPARE)
-    limits, frame, paying = [], totals.with_columns(reaches[REACH]), []
-    for number, (part, gathered) in enumerate(held.items()):
-        rows = _in_order(gathered, reaches, part, spec)
-        if rows.height * GAIN > events:
-            continue
-        paying.append(part)
+    lists = _paying(shares, parts, reaches, events, spec)
+    if not lists:
+        return totals, []
+    limits, frame = [], totals.with_columns(reaches[REACH])
+    for number, (part, listed) in enumerate(lists.items()):
         if part.kind == "ranks":
             limits.append(pl.col(REACH))
-        fields, many = [name for name in rows.columns if name not in keys], f"{_MANY}_{number}"
-        lists = rows.group_by(keys, maintain_order=True).agg(
-            pl.struct(fields).alias(part.alias), pl.len().alias(many)
-        )
-        too_many = pl.col(many) > MOST_HELD
-        lists = lists.with_columns(pl.when(~too_many).then(pl.col(part.alias)).alias(part.alias))
-        frame = frame.join(lists, on=keys, how="left", maintain_order="left")
-        limits.append(pl.when(too_many).then(-1))
-    if not paying:
-        return totals, paying
+        many = f"{_MANY}_{number}"
+        numbered = listed.rename({_MANY: many})
+        frame = frame.join(numbered, on=keys, how="left", maintain_order="left")
+        limits.append(pl.when(pl.col(many) > MOST_HELD).then(-1))
     reach = pl.min_horizontal(limits).cast(pl.Int64).alias(REACH)
-    lists_held = (part.alias for part in paying)
-    return frame.with_columns(reach).select(*totals.columns, REACH, *lists_held), paying
+    lists_held = (part.alias for part in lists)
+    return frame.with_columns(reach).select(*totals.columns, REACH, *lists_held), list(lists)
+
+
+def _paying(
+    shares: Iterable[pl.DataFrame],
+    parts: Sequence[Part],
+    reaches: pl.DataFrame,
+    events: int,
+    spec: FeatureSpec,
+) -> dict[Part, pl.DataFrame]:
+    """For each part that pays a row an entity: the list of what is held, null of too many values, and their number in _MANY."""
+    lists: dict[Part, list[pl.DataFrame]] = {part: [] for part in parts}
+    heights = dict.fromkeys(parts, 0)
+    for share in shares:
+        for part in tuple(lists):
+            rows = _in_order(_of_events(share, part, spec), reaches, part, spec)
+            heights[part] += rows.height
+            if heights[part] * GAIN > events:
+                del lists[part]
+            else:
+                lists[part].append(_as_lists(rows, part, spec))
+        if not lists:
+            break
+    return {part: pl.concat(several) for part, several in lists.items() if several}
+
+
+def _as_lists(rows: pl.DataFrame, part: Part, spec: FeatureSpec) -> pl.DataFrame:
+    """A part's rows as a list for each entity."""
+    keys = list(spec.entity)
+    fields = [name for name in rows.columns if name not in keys]
+    lists = rows.group_by(keys, maintain_order=True).agg(
+        pl.struct(fields).alias(part.alias), pl.len().alias(_MANY)
+    )
+    few = pl.when(pl.col(_MANY) <= MOST_HELD).then(pl.col(part.alias)).alias(part.alias)
+    return lists.with_columns(few)
 
 
 def held_rows(
@@ -164,14 +174,6 @@ def _of_events(events: pl.DataFrame, part: Part, spec: FeatureSpec) -> pl.DataFr
     if part.kind == "ends":
         return _ends(rows, part, spec)
     return rows.group_by(*spec.entity, _VALUE).agg(pl.len().cast(pl.Int64).alias(WEIGHT))
-
-
-def _united(several: list[pl.DataFrame], part: Part, spec: FeatureSpec) -> pl.DataFrame:
-    """A part's rows of several sets of events."""
-    rows = pl.concat(several)
-    if part.kind == "ends":
-        return _ends(rows, part, spec)
-    return rows.group_by(*spec.entity, _VALUE).agg(pl.col(WEIGHT).sum())
 
 
 def _ends(rows: pl.DataFrame, part: Part, spec: FeatureSpec) -> pl.DataFrame:

@@ -31,13 +31,13 @@ from mlforge.engines.tiles.held import (
     Part,
     as_held,
     can_hold,
-    gather_held,
     held_parts,
     held_rows,
     kept,
     with_held,
 )
 from mlforge.frames import polars_schema
+from mlforge.frames.entity_times import in_shares
 from mlforge.store import Store
 from mlforge.store.file_tasks import TileWrite, mark_of
 from mlforge.store.scan import EventScan
@@ -48,7 +48,7 @@ _SETTLED_US = 2 * DAY_US
 _MONTH_US = 31 * DAY_US
 _AT_ONCE = 2_000_000
 """About how many events are held in memory while values are gathered."""
-_NEWER = "__newer"
+_NEWER, _MANY = "__newer", "__many"
 _LATE = 8  # where more than this part of the older events came later, totals are built anew
 
 
@@ -212,8 +212,8 @@ def write_totals(events: EventScan, store: Store, newest: int | None) -> None:
     notes |= {"until": until, "covers": [mark_of(partial.hash) for partial in older]}
     parts, many = held_parts(spec.columns), tiles.summary.events
     if parts and frame.height * held.EVENTS <= many:
-        gathered = gather_held(_slices(events, spec, until), parts, spec)
-        frame, paying = with_held(frame, gathered, _recent(events, spec, until), many, spec)
+        recent = _recent(events, spec, until)
+        frame, paying = with_held(frame, _shares(events, spec, until), parts, recent, many, spec)
         notes["held"] = [part.alias for part in paying]
     beside = _beside(events, stored)
     store.write_tiles(spec.name, kind, [TileWrite(beside, frame, notes)])
@@ -234,12 +234,16 @@ def _keep(stored: Totals, spec: FeatureSpec, events: EventScan, store: Store) ->
         store.write_tiles(spec.name, _kind(spec, events), [kept_beside])
 
 
-def _slices(events: EventScan, spec: FeatureSpec, until: int) -> Iterator[pl.DataFrame]:
-    """The events before an instant, some at a time."""
-    for times in events.ranges(_AT_ONCE, ()):
-        if times.start < until:
-            within = TimeRange(times.start, min(times.end, until - 1))
-            yield timeline.of_events(events.scan(spec.needed(), within), spec).collect()
+def _shares(events: EventScan, spec: FeatureSpec, until: int) -> Iterator[pl.DataFrame]:
+    """The events before an instant, of some entities at a time."""
+    keys, before = list(spec.entity), TimeRange(BEGINNING, until - 1)
+    identities = events.scan(spec.identity, before).select(keys)
+    counts = identities.group_by(keys).agg(pl.len().cast(pl.Int64).alias(_MANY))
+    shares = in_shares(counts.collect(engine="streaming").sort(keys), _MANY, _AT_ONCE)
+    for share in shares:
+        among = share.select(keys) if len(shares) > 1 else None
+        rows = events.scan(spec.needed(), before, among)
+        yield timeline.of_events(rows, spec).collect(engine=polars_schema.engine_for(_AT_ONCE))
 
 
 def _recent(events: EventScan, spec: FeatureSpec, until: int) -> pl.DataFrame:

@@ -99,11 +99,10 @@ def test_held_values_and_newer_events_give_what_all_events_give(dtype: str, engi
     for seed in range(12):
         rows = events(seed, dtype)
         older, newer = rows.filter(pl.col(TIME) < UNTIL), rows.filter(pl.col(TIME) >= UNTIL)
-        slices = [older.filter(pl.col(TIME) < UNTIL // 3), older.filter(pl.col(TIME) >= UNTIL // 3)]
+        shares = [older.filter(pl.col("k") < 3), older.filter(pl.col("k") >= 3)]
         totals = older.select("k").unique().with_columns(pl.lit(UNTIL - 1, pl.Int64).alias(TIME))
         counts = newer.group_by("k").agg(pl.len().cast(pl.Int64).alias(REACH))
-        gathered = held.gather_held(slices, parts, spec)
-        totals, paying = held.with_held(totals, gathered, counts, 10_000, spec)
+        totals, paying = held.with_held(totals, shares, parts, counts, 10_000, spec)
         assert paying == list(parts)
         known = totals.drop(REACH).join(counts, on="k", how="left")
         known = known.with_columns(pl.col(REACH).fill_null(0))
@@ -138,11 +137,10 @@ def test_values_beyond_the_bound_are_not_held(monkeypatch: pytest.MonkeyPatch) -
     totals = rows.select("k").unique().sort("k").with_columns(pl.lit(0, pl.Int64).alias(TIME))
     recent = pl.DataFrame({"k": [1], REACH: [5]})
     rows = rows.with_columns(pl.int_range(pl.len()).cast(pl.Float64).alias(value_alias("v")))
-    gathered = held.gather_held([rows], parts, spec)
-    known, _ = held.with_held(totals, gathered, recent, 10_000, spec)
+    known, _ = held.with_held(totals, [rows], parts, recent, 10_000, spec)
     assert known[REACH].to_list() == [-1, -1, 16, 16]
-    known, paying = held.with_held(totals, gathered, recent, rows.height, spec)
+    read = (yielded for yielded in [rows, rows.clear()])
+    known, paying = held.with_held(totals, read, parts, recent, rows.height, spec)
     assert paying == []
     assert known.equals(totals)
-    monkeypatch.setattr(held, "MOST_GATHERED", 20)
-    assert held.gather_held([rows], parts, spec) == {}
+    assert next(read).is_empty(), "once nothing pays no further event is read"
