@@ -258,6 +258,23 @@ def test_a_compaction_leaves_totals_and_the_next_drop_makes_none_anew(
     assert patient.store.read("spend")["amount__count__all"][-1] == 37
 
 
+def test_an_entity_whose_first_event_is_where_totals_and_windows_end_has_no_value_yet(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(totals, "_settled", lambda newest: newest)
+    project = Project(tmp_path / "p")
+    feature = project.define(metrics=[Rolling("all", {"amount": "count"}, closed="left")])
+    project.drop("a", some(0, 8))
+    project.drop("b", rows((3, 8.0, 1.0)))
+    project.build(feature)
+    then = int(at(8).timestamp() * 1_000_000)
+    view = AsOfView(events_of(project.store, project.store.resolve("spend")), then)
+    known = view.events.totals
+    assert known is not None
+    assert known.until == then
+    assert sorted(view.active_entities()["user_id"]) == [1, 2]
+
+
 @pytest.mark.parametrize("place", ["folder", "bucket"])
 def test_totals_with_rows_that_were_forgotten_since_count_as_none_wherever_they_still_lie(
     tmp_path: Path, place: str
