@@ -6,7 +6,7 @@ process was lost, takes up what is there.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -22,13 +22,15 @@ from mlforge.core.logs import get_logger
 from mlforge.core.manifest import Part
 from mlforge.engines import Engine, Events
 from mlforge.engines.carry import carried, described
-from mlforge.errors import IntegrityError, RunnerUnavailable, UnsupportedStore
+from mlforge.errors import IntegrityError, MlforgeError, RunnerUnavailable, UnsupportedStore
 from mlforge.frames.entity_times import EntityTimes
 from mlforge.store import Store, StoredPiece
 from mlforge.store.integrity import intact
 from mlforge.store.manifest_json import events_from_json, events_to_json
 from mlforge.store.task_files import TaskFiles
 from mlforge.store.transaction import Piece
+
+Warn = Callable[[str], None]
 
 log = get_logger("mlforge.build")
 
@@ -50,10 +52,10 @@ class Distribution:
         """Whether a build of these events is shared."""
         return sum([partial.rows for partial in events.partials]) > self.above
 
-    def pieces(self, build: FullBuild, told: Told) -> Iterator[Piece]:
-        """The pieces of the table, in the order of time; told: called with each task's figures.
+    def pieces(self, build: FullBuild, told: Told, warn: Warn) -> Iterator[Piece]:
+        """The pieces of the table, in the order of time.
 
-        Raises UnsupportedStore where the store has no place for tasks, and the errors of `Runner.run`.
+        told: called with each task's figures. warn: called with the reason where nobody else takes part. Raises UnsupportedStore where the store has no place for tasks, and the errors of `Runner.run`.
         """
         store, name = build.events.store, build.events.spec.name
         assert store is not None, "a build reads a store's events"
@@ -62,20 +64,24 @@ class Distribution:
         except UnsupportedStore as error:
             if not self.alone:
                 raise
-            log.warning("built by this process alone", feature=name, why=str(error))
+            self._warn_alone(name, error, warn)
             yield from build.pieces(told)
         else:
-            yield from self._shared(build, store, files, told)
+            yield from self._shared(build, store, files, told, warn)
+
+    def _warn_alone(self, feature: str, error: MlforgeError, warn: Warn) -> None:
+        log.warning("built by this process alone", feature=feature, why=str(error))
+        warn(f"built by this process alone, without the runner {self.runner.name!r}: {error}")
 
     def _shared(
-        self, build: FullBuild, store: Store, files: TaskFiles, told: Told
+        self, build: FullBuild, store: Store, files: TaskFiles, told: Told, warn: Warn
     ) -> Iterator[Piece]:
         files.prepare()
         files.share(build.events.partials)
         tasks = tuple(self._tasks(build, store, files))
         here = partial(run_task, spec=build.events.spec, engine=build.engine, store=store)
         buckets: list[StoredPiece] = []
-        for task, result in zip(tasks, self._results(tasks, here), strict=True):
+        for task, result in zip(tasks, self._results(tasks, here, warn), strict=True):
             told(result.figures(task))
             pieces = _stored(files, task, result)
             if pieces is None:
@@ -115,14 +121,14 @@ class Distribution:
             )
 
     def _results(
-        self, tasks: Sequence[BuildTask], here: partial[TaskResult]
+        self, tasks: Sequence[BuildTask], here: partial[TaskResult], warn: Warn
     ) -> Iterable[TaskResult]:
         try:
             yield from self.runner.run(tasks, here)
         except RunnerUnavailable as error:
             if not self.alone:
                 raise
-            log.warning("built by this process alone", feature=tasks[0].feature, why=str(error))
+            self._warn_alone(tasks[0].feature, error, warn)
             yield from map(here, tasks)
 
 

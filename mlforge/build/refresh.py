@@ -241,7 +241,7 @@ class _Refresh:
             tx.commit(manifest, books)  # to a draft, where nothing is to be published
         return replace(
             self._result(change.intake),
-            warnings=(*change.intake.warnings, *drift.warnings()),
+            warnings=(*change.intake.warnings, *table.warnings, *drift.warnings()),
             version=str(decision.version),
             bump=decision.bump,
             reason=decision.reason,

@@ -26,11 +26,12 @@ from mlforge.store.transaction import Piece
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A written table: its parts, how many rows had to be evaluated, and the tasks of a full build."""
+    """A written table: its parts, how many rows had to be evaluated, the tasks of a full build, and what its owner is to be told."""
 
     parts: tuple[Part, ...]
     recomputed: int
     tasks: tuple[TaskFigures, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -63,14 +64,16 @@ class TableWriter:
             return Table(self._write([rows]), rows.height)
         build = FullBuild(self.engine, self.events, self.layout)
         tasks: list[TaskFigures] = []
+        warnings: list[str] = []
         spread = self.distribution
         pieces: Iterator[Piece]
         if spread is not None and spread.takes(self.events):
-            pieces = spread.pieces(build, tasks.append)
+            pieces = spread.pieces(build, tasks.append, warnings.append)
         else:
             pieces = build.pieces(tasks.append)
         parts = self.tx.write_table(self._at_least_one(pieces))
-        return Table(parts, sum(part.rows for part in parts), tuple(tasks))
+        recomputed = sum(part.rows for part in parts)
+        return Table(parts, recomputed, tuple(tasks), tuple(warnings))
 
     def changed(self, diff: EventDiff, before: Sequence[Part]) -> Table:
         """Evaluate the rows that changed events touch; parts without such rows are shared, not written.

@@ -271,6 +271,9 @@ def test_where_nobody_is_there_a_build_fails_or_goes_on_alone_as_it_was_told(
     )
 
     assert result.version == "1.0.0"
+    assert result.warnings == (
+        "built by this process alone, without the runner 'nobody': nobody is there",
+    )
     assert files_of(project.store) == files_of(_with_tiny_parts(project, tmp_path))  # type: ignore[arg-type]
 
 
@@ -288,7 +291,10 @@ def test_a_store_without_a_place_for_tasks_refuses_them_or_is_built_alone(tmp_pa
     with pytest.raises(UnsupportedStore, match="runner='local'"):
         project.definitions(**options).refresh("spend", options=WHOLE)
 
-    assert project.definitions(fallback="local", **options).refresh("spend").rows == 200
+    alone = project.definitions(fallback="local", **options).refresh("spend")
+    assert alone.rows == 200
+    [warning] = alone.warnings
+    assert "without the runner 'scattered'" in warning
 
 
 def test_a_build_of_no_more_events_than_the_bound_is_not_shared(tmp_path: Path) -> None:
