@@ -48,7 +48,7 @@ from mlforge.sources.source_file import Stat
 from mlforge.sources.source_reading import SourceReading
 from mlforge.store import Books, Snapshot, Store, Transaction
 from mlforge.store.changes import EventDiff, VersionsDiff
-from mlforge.store.integrity import intact
+from mlforge.store.integrity import intact, still_there
 from mlforge.store.records import Sealed
 
 log = get_logger("mlforge.build")
@@ -155,7 +155,10 @@ class _Refresh:
     steps: Steps = field(default_factory=Steps)
 
     def run(self) -> BuildResult:
-        with self.store.open(self.feature.name) as snapshot:
+        with (
+            self.store.open(self.feature.name) as snapshot,
+            still_there(self.store, snapshot),
+        ):
             return self._follow(snapshot)
 
     def _follow(self, snapshot: Snapshot) -> BuildResult:

@@ -552,7 +552,7 @@ def test_a_folder_that_vanishes_on_the_way_is_a_clear_error_and_comes_back_whole
     with (
         at(place, vanish),
         clock.fixed(NOW),
-        pytest.raises(StoreError, match=r"cannot write .*vanished meanwhile"),
+        pytest.raises(StoreError, match="vanished meanwhile"),
     ):
         build(root)
     assert not (root / what).exists(), "a store that went away must not be begun anew"
