@@ -12,7 +12,7 @@ from mlforge.core.manifest import Manifest
 from mlforge.core.renames import Renames
 from mlforge.core.signatures import named_methods
 from mlforge.core.values import Version
-from mlforge.errors import LockMismatch
+from mlforge.errors import LockMismatch, StoreError
 
 
 @named_methods
@@ -77,12 +77,14 @@ class Promises(ABC):
 
         It is kept before it is held against the served versions, a feature at a time, so that no feature waits for another's
         refresh; where it does not hold, the earlier one is kept again. Raises LockMismatch where the served versions have
-        broken it already, FeatureNotFound for a feature that is not there.
+        broken it already, FeatureNotFound for a feature that is not there, StoreError where the model's lock is of another service:
+        two teams may have meant the same name.
         """
         lock = lock.renamed(self.renames().names)
         for name in lock.features:
             self.list_versions(name)  # locking makes a folder: not for an unknown name
         before = self.locks().get(model)
+        _check_service(model, before, lock)
         self.write_lock(model, lock)
         try:
             changes: list[Change] = []
@@ -100,3 +102,13 @@ class Promises(ABC):
             else:
                 self.write_lock(model, before)
             raise
+
+
+def _check_service(model: str, before: Lock | None, lock: Lock) -> None:
+    """Refuse a lock of another service than the model's lock is of; features that were named one by one are of any."""
+    if before is None or not before.service or not lock.service or before.service == lock.service:
+        return
+    raise StoreError(
+        f"the model {model!r} has a lock of the service {before.service!r}, and this one is of {lock.service!r}: give the "
+        f"model another name, or end that lock first: 'mlforge locks --remove {model}'"
+    )

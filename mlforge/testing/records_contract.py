@@ -132,6 +132,15 @@ class RecordsContract(StoreFixtures):
         store.register_lock("fraud", later)
         again = self.again(store)
         assert list(again.locks().items()) == [("Fraud", lock), ("churn", lock), ("fraud", later)]
+        with pytest.raises(
+            StoreError, match=r"'fraud' has a lock of the service 'checkout'.*'refunds'"
+        ):
+            store.register_lock("fraud", replace(lock, service="refunds"))
+        assert again.locks()["fraud"] == later
+        for service in ("", "refunds"):  # features that are named one by one are of any
+            store.register_lock("churn", replace(lock, service=service))
+        store.register_lock("churn", replace(lock, service=""))
+        store.register_lock("churn", lock)
         with store.draft() as draft:
             assert draft.locks() == again.locks()
             with pytest.raises(StoreError):
