@@ -16,7 +16,7 @@ from mlforge.build.refresh import Options
 from mlforge.build.rows import Layout
 from mlforge.cli.main import main
 from mlforge.core import failpoints
-from mlforge.errors import DataError, UnsupportedStore, VersionConflict
+from mlforge.errors import DataError, MissingExtra, UnsupportedStore, VersionConflict
 from mlforge.maintenance.exporting import export
 from mlforge.maintenance.operations import rollback
 from mlforge.store import LocalStore
@@ -287,3 +287,16 @@ def test_a_table_of_which_somebody_else_has_deleted_rows_is_refused(project, tmp
             export(project.store, "spend", target_at(kind, str(folder)))
         project.drop("later", rows((9, 9.0, 1.0)))
         project.build()
+
+
+def test_a_release_of_pyiceberg_that_lacks_what_is_needed_of_it_is_told(
+    project, tmp_path, monkeypatch
+):
+    from pyiceberg.catalog import Catalog
+
+    project.build()
+    monkeypatch.delattr(Catalog, "_convert_schema_if_needed")
+    with pytest.raises(
+        MissingExtra, match=r"pyiceberg [\d.]+ has no _convert_schema_if_needed any more"
+    ):
+        export(project.store, "spend", target_at("iceberg", str(tmp_path / "out")))

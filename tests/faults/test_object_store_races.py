@@ -6,6 +6,7 @@ import os
 import random
 import signal
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,8 @@ from mlforge.maintenance.operations import verify
 from mlforge.store import ObjectStore
 from mlforge.testing.store_values import events, version_of
 from tests.support.crashes import start
-from tests.support.object_servers import BUCKET, moto, seaweed
+from tests.support.faults import Proxy
+from tests.support.object_servers import BUCKET, Server, moto, seaweed
 
 PUBLISHERS, EACH = 6, 4
 URL = f"s3://{BUCKET}/races"
@@ -46,10 +48,20 @@ def publish_some(options: Mapping[str, str], folder: Path, number: int, attempt:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("drop_share", [0.0, 0.15])
 @pytest.mark.parametrize("kind", ["seaweedfs", "moto"])
-def test_publishers_that_are_killed_leave_versions_that_follow_each_other(tmp_path, kind):
+def test_publishers_that_are_killed_leave_versions_that_follow_each_other(
+    tmp_path, kind, drop_share
+):
+    """Also where a proxy takes that share of the answers away, so that nobody knows what was done."""
     kills = 0
-    with seaweed(tmp_path / "seaweed") if kind == "seaweedfs" else moto() as server:
+    with ExitStack() as servers:
+        direct = servers.enter_context(
+            seaweed(tmp_path / "seaweed") if kind == "seaweedfs" else moto()
+        )
+        proxy = Proxy(int(direct.endpoint.rpartition(":")[2]), drop_share=drop_share)
+        servers.enter_context(proxy)
+        server = Server(f"http://127.0.0.1:{proxy.port}")
         running = {
             n: start(publish_some, server.options, tmp_path, n, 0) for n in range(PUBLISHERS)
         }
@@ -64,7 +76,7 @@ def test_publishers_that_are_killed_leave_versions_that_follow_each_other(tmp_pa
                 assert process.exitcode == -signal.SIGKILL
                 kills += 1
                 running[number] = start(publish_some, server.options, tmp_path, number, attempts)
-        store = ObjectStore(URL, tmp_path / "cache", server.options)
+        store = ObjectStore(URL, tmp_path / "cache", direct.options)
         with store.lock("spend"):
             versions = store.versions("spend")
         assert [version.patch for version in versions] == list(range(len(versions)))
@@ -73,3 +85,4 @@ def test_publishers_that_are_killed_leave_versions_that_follow_each_other(tmp_pa
         assert parents == [None, *versions[:-1]]
         assert verify(store, ["spend"]) == []
     assert kills > 0
+    assert (proxy.dropped > 0) == (drop_share > 0)

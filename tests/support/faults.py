@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -281,7 +282,7 @@ class Proxy:
     """Stands between clients and a server, and may drop answers, delay them, or take no connection.
 
     drop_answers: so many answers are read and thrown away, and their connections cut: the server has done
-    what it was asked, and the client does not know.
+    what it was asked, and the client does not know. drop_share: so is this share of all others, by chance.
     """
 
     server_port: int
@@ -289,6 +290,8 @@ class Proxy:
     delay_s: float = 0.0
     cut: bool = False
     dropped: int = 0
+    drop_share: float = 0.0
+    chance: random.Random = field(default_factory=lambda: random.Random(7))
 
     def __enter__(self) -> Self:
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)
@@ -349,9 +352,10 @@ class Proxy:
 
     def _drops(self) -> bool:
         with self._lock:
-            if self.drop_answers <= 0:
+            if self.drop_answers > 0:
+                self.drop_answers -= 1
+            elif self.chance.random() >= self.drop_share:
                 return False
-            self.drop_answers -= 1
             self.dropped += 1
             return True
 

@@ -13,6 +13,7 @@ from pyiceberg.serializers import FromInputFile
 from pyiceberg.table import StaticTable
 
 from mlforge.store.addresses import as_path
+from mlforge.store.lakehouse.private_names import private
 from mlforge.store.objects.bucket import Bucket
 
 _NO_BUCKETS = ("file", "memory", "http", "https")
@@ -37,7 +38,7 @@ def table_of(document: str) -> StaticTable:
 def catalog_of(name: str) -> Catalog:
     """A catalog that pyiceberg is configured for; of classes that read files it takes those alone that its configuration names."""
     catalog = load_catalog(name)
-    loaded = catalog._load_file_io
+    loaded = private(catalog, "_load_file_io")
 
     def load(properties: Mapping[str, Any] | None = None, location: str | None = None) -> FileIO:
         own = {k: v for k, v in (properties or {}).items() if k != PY_IO_IMPL}

@@ -17,6 +17,7 @@ from mlforge.errors import MissingExtra, StoreError, VersionConflict
 from mlforge.sources.lake_table import METADATA
 from mlforge.store.lakehouse.columns import as_parquet
 from mlforge.store.lakehouse.folder import Folder
+from mlforge.store.lakehouse.private_names import private
 from mlforge.store.lakehouse.snapshot import state_of
 from mlforge.store.lakehouse.target import NewFile, Target, Written, check_none_deleted
 
@@ -188,7 +189,7 @@ def _new_table(folder: Folder, schema: pa.Schema, commit: Any) -> Any:
     from mlforge.store.lakehouse.iceberg_io import files_at
 
     metadata = new_table_metadata(
-        schema=Catalog._convert_schema_if_needed(schema),
+        schema=private(Catalog, "_convert_schema_if_needed")(schema),
         partition_spec=UNPARTITIONED_PARTITION_SPEC,
         sort_order=UNSORTED_SORT_ORDER,
         location=folder.address,
@@ -222,9 +223,9 @@ def _alike(field: pa.Field, schema: pa.Schema) -> bool:
 
 
 def _iceberg_type(dtype: pa.DataType) -> Any:
-    from pyiceberg.io.pyarrow import _ConvertToIcebergWithoutIDs, visit_pyarrow
+    from pyiceberg.io import pyarrow as of_arrow
 
-    return visit_pyarrow(dtype, _ConvertToIcebergWithoutIDs())
+    return of_arrow.visit_pyarrow(dtype, private(of_arrow, "_ConvertToIcebergWithoutIDs")())
 
 
 def _notes(table: Any) -> dict[str, str]:
