@@ -9,15 +9,15 @@ from functools import cache
 from tests.support.paths import ROOT
 
 PAGE = ROOT / "docs" / "guarantees.md"
-FILES = {path.stem: path for path in (ROOT / "tests").rglob("test_*.py")}
 
 
 @cache
 def known_tests(file: str) -> dict[str, bool]:
-    """The tests of a file, and whether each is left out of the default run."""
-    tree = ast.parse(FILES[file].read_text()) if file in FILES else ast.Module([], [])
+    """The tests of all files of a name, and whether each is left out of the default run."""
+    trees = [ast.parse(path.read_text()) for path in (ROOT / "tests").rglob(f"{file}.py")]
     return {
         node.name: any(ast.unparse(mark) == "pytest.mark.slow" for mark in node.decorator_list)
+        for tree in trees
         for node in ast.walk(tree)
         if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")
     }
