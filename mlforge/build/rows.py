@@ -111,12 +111,12 @@ def _slices(rows: pl.DataFrame, most: int) -> Iterator[pl.DataFrame]:
 
 
 def ordered(rows: pl.DataFrame, events: Events) -> pl.DataFrame:
-    """By timestamp, then keys, then the remaining columns, nulls first."""
+    """By timestamp, then keys, then the remaining columns, nulls first; rows that mostly are so take a stable sort little."""
     order = events.spec.order
     other_columns = (
         () if events.spec.columns else (name for name in rows.columns if name not in order)
     )
-    return rows.sort(*order, *other_columns, nulls_last=False)
+    return rows.sort(*order, *other_columns, nulls_last=False, maintain_order=True)
 
 
 def check_unique(rows: pl.DataFrame, events: Events) -> None:

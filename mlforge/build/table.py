@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -98,13 +98,14 @@ class TableWriter:
         """Rows of the served version with fresh ones in the place of those of some entities' own times, in order."""
         timestamp, touched = str(self.events.spec.timestamp), own.hull
         assert touched is not None
-        if old.is_empty() or old[timestamp].to_physical()[-1] < touched.start:
+        times = old[timestamp].to_physical()
+        first, behind = bisect_left(times, touched.start), bisect_right(times, touched.end)
+        if first == old.height:
             return pl.concat([old, fresh])  # as after most drops: nothing of it lies where they do
-        time = polars_schema.microseconds(timestamp)
-        stale = time.is_between(touched.start, touched.end)
-        of_then = polars_schema.with_entities(old.filter(stale), self.events.spec)
-        kept = own.others(of_then, time).select(old.columns)
-        return ordered(pl.concat([old.filter(~stale), kept, fresh]), self.events)
+        stale = polars_schema.with_entities(old.slice(first, behind - first), self.events.spec)
+        kept = own.others(stale, polars_schema.microseconds(timestamp)).select(old.columns)
+        within = ordered(pl.concat([kept, fresh]), self.events)
+        return pl.concat([old.head(first), within, old.slice(behind)])
 
     def _touched(self, events: EntityTimes) -> EntityTimes:
         """The rows that may change, appear or vanish with changed events, for each entity from its own events."""
