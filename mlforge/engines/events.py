@@ -113,7 +113,7 @@ def events_of(
     """The events of a version, or of some of its partials."""
     chosen = manifest.partials if partials is None else partials
     where = partial(store.plan_files, manifest.name)
-    fetches, resident = store.fetches_files, store.resident(manifest.name)
+    fetches, resident = store.fetches_files, store.resident(manifest)
     of_version = manifest.spec, manifest.events, tuple(chosen), where
     return Events(*of_version, store, fetches=fetches, resident=resident)
 

@@ -37,8 +37,8 @@ class PartialStorage(ABC):
         since: UTC microseconds; None to keep nothing.
         """
 
-    def resident(self, name: str) -> Resident | None:
-        """The events of the feature that are in memory, of whichever version; None where there are none."""
+    def resident(self, manifest: Manifest) -> Resident | None:
+        """Events that are in memory and may be a version's, kept of any; None where there are none."""
         return None
 
     @abstractmethod

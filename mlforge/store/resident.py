@@ -72,6 +72,18 @@ class Resident:
         _, came = replaced_partials(self.partials, partials)
         return [p for p in came if p.times and p.times.end >= self.since]
 
+    def is_of(self, manifest: Manifest) -> bool:
+        """Whether it has events of a version, be it another feature's: of the same files, function, keys and timestamp.
+
+        A partial's hash says so; beside it the digest of the rows is compared, since a hash is of one feature.
+        """
+        if (manifest.spec.keys, manifest.spec.timestamp) != (self.keys, self.time):
+            return False
+        known = self._number_by_hash
+        shared = [partial for partial in manifest.partials if partial.hash in known]
+        same = (self.partials[known[partial.hash]].digest == partial.digest for partial in shared)
+        return bool(shared) and all(same)
+
     def holds(self, columns: Sequence[Column], times: TimeRange | None) -> bool:
         """Whether all events of its partials within a range are here, with these columns as they are asked for."""
         if times is None or times.start < self.since:

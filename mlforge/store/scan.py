@@ -169,5 +169,5 @@ def event_scan(
         tuple(chosen),
         where,
         fetches=store.fetches_files,
-        resident=store.resident(manifest.name),
+        resident=store.resident(manifest),
     )

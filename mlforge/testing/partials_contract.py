@@ -149,4 +149,4 @@ class PartialsContract(StoreFixtures):
                 found = expected.filter(pl.col("user") == user)
                 assert rows.sort(rows.columns).equals(found.sort(found.columns))
         store.keep(version, None)
-        assert store.resident("spend") is None
+        assert store.resident(version) is None

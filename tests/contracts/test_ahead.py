@@ -10,6 +10,7 @@ from typing import Any
 import polars as pl
 import pytest
 
+import mlforge.validators as v
 from mlforge.engines import POINT, engine_named
 from mlforge.engines.evaluation import values_at
 from mlforge.engines.events import events_of
@@ -42,16 +43,16 @@ def project(built: Project, tmp_path: Path) -> Project:
     return built.copied(tmp_path / "project")
 
 
-def values(project: Project, day: float = DAYS) -> pl.DataFrame:
+def values(project: Project, day: float = DAYS, feature: str = "spend") -> pl.DataFrame:
     points = rows(*((user, day, None) for user in range(3))).rename({"at": POINT})
-    manifest = project.store.read_metadata("spend")
+    manifest = project.store.read_metadata(feature)
     events = events_of(project.store, manifest)
     return values_at(engine_named("polars"), events, points.drop("amount"))
 
 
 def kept(project: Project) -> int:
     """How many rows are in memory."""
-    resident = project.store.resident("spend")
+    resident = project.store.resident(project.store.read_metadata("spend"))
     tasks = events_of(project.store, project.store.read_metadata("spend")).tasks
     beside = sum({task.file: task.kept.rows.height for task in tasks if task.kept}.values())
     return beside + (0 if resident is None else resident.rows.height)
@@ -117,7 +118,7 @@ def test_what_lasts_in_memory_is_read_beside_what_came_and_without_what_went(
 ) -> None:
     with kernels.forced(lasting=True):
         read_ahead(project.store, project.store.read_metadata("spend"))
-        resident = project.store.resident("spend")
+        resident = project.store.resident(project.store.read_metadata("spend"))
         changes: list[Callable[[], Any]] = [
             lambda: project.drop(f"d{DAYS - 2}", rows((1, DAYS - 2, 50.0))),  # amended
             (project.events / f"d{DAYS - 1}.parquet").unlink,
@@ -127,12 +128,38 @@ def test_what_lasts_in_memory_is_read_beside_what_came_and_without_what_went(
         for number, change in enumerate(changes):
             change()
             project.build()
-            read_ahead(project.store, project.store.read_metadata("spend"))
-            assert project.store.resident("spend") is resident
+            served = project.store.read_metadata("spend")
+            read_ahead(project.store, served)
+            assert project.store.resident(served) is resident
             rebuilt = project.on(LocalStore(project.root / f"rebuilt{number}"))
             rebuilt.build()
             assert project.store.read("spend").equals(rebuilt.store.read("spend"))
             assert values(project).equals(values(rebuilt))
+
+
+def test_features_that_make_the_same_of_the_same_files_share_what_is_in_memory(
+    project: Project, files_read: list[Any]
+) -> None:
+    changes: dict[str, Any] = {
+        "alike": {},
+        "of_all": {"keys": []},
+        "further": {"validators": {"amount": v.greater_than(-1.0)}},
+    }
+    features = [project.define(name=name, **change) for name, change in changes.items()]
+    project.definitions(*features).build()
+    read_ahead(project.store, project.store.read_metadata("spend"))
+    resident = project.store.resident(project.store.read_metadata("spend"))
+    shared = {name: project.store.resident(project.store.read_metadata(name)) for name in changes}
+    assert shared["alike"] is resident is not None
+    assert shared["of_all"] is shared["further"] is None
+    expected = values(project)
+    files_read.clear()
+    assert values(project, feature="alike").equals(expected)
+    assert not files_read
+    project.drop("new", rows((0, DAYS, 5.0), (7, DAYS, 7.0)))
+    project.definitions(*features).build()
+    expected = values(project.on(LocalStore(project.store.path)), feature="alike")
+    assert values(project, feature="alike").equals(expected)
 
 
 def test_what_takes_more_room_than_there_is_is_not_kept(project: Project) -> None:

@@ -25,6 +25,8 @@ class LocalPartials(PartialStorage):
     def lock(self, name: str) -> AbstractContextManager[None]:
         """The feature's lock."""
 
+    _features: dict[str, FeatureFolder]
+
     @abstractmethod
     def _feature(self, name: str) -> FeatureFolder: ...
 
@@ -40,9 +42,13 @@ class LocalPartials(PartialStorage):
         """Read them once for all later reads of this store's."""
         self._feature(manifest.name).partial_store.keep(manifest, since)
 
-    def resident(self, name: str) -> Resident | None:
-        """The events that `keep` read."""
-        return self._feature(name).partial_store.resident
+    def resident(self, manifest: Manifest) -> Resident | None:
+        """The events that `keep` read of the feature, else of another one that makes the same of the same files."""
+        own = self._feature(manifest.name).partial_store.resident
+        if own is not None:
+            return own
+        others = (feature.partial_store.resident for feature in [*self._features.values()])
+        return next((each for each in others if each and each.is_of(manifest)), None)
 
     def find_partial(self, name: str, hash_: str) -> Partial | None:
         """Read the description that a file carries in its own metadata."""

@@ -67,9 +67,9 @@ class CachedStore(Store):
         cache.fetch_partials(partial.hash for partial in partials_since(manifest, since))
         cache.folder.partial_store.keep(manifest, since)
 
-    def resident(self, name: str) -> Resident | None:
+    def resident(self, manifest: Manifest) -> Resident | None:
         """The events that `keep` read."""
-        return self._files(name).folder.partial_store.resident
+        return self._files(manifest.name).folder.partial_store.resident
 
     def find_partial(self, name: str, hash_: str) -> Partial | None:
         """The description in the cache, or in the served version's manifest."""
