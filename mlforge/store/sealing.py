@@ -1,7 +1,7 @@
 """Sealed partitions: folders of a bucket whose time has been over for so long that they are not listed again.
 
 What is known of a sealed partition is believed. It is sealed by the listing that finds it as the one before did, after its
-time: until then, and where nothing is known of it, it is listed.
+time, and none of its objects younger than a day: until then, and where nothing is known of it, it is listed.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from mlforge.store.objects.objects import Entry, each
 
 _WHOLE = ("day", "hour")
 _SHOWN = 3
+_QUIET_US = 86_400_000_000
+"""A partition to which something came within so long, or within `after` where that is less, may be being filled yet."""
 
 
 @dataclass(frozen=True)
@@ -75,9 +77,10 @@ class Seal:
     def next(self, stats: Mapping[str, Stat], within: Callable[[str], str], now: int) -> int:
         """The instant before which partitions are sealed from now on, after a listing that began then.
 
-        within: the path of a file within its place. A partition that the listing found changed is not sealed, nor are later ones, however
-        old its time is: one that comes late comes object by object.
+        within: the path of a file within its place. A partition that the listing found changed, or with a young object, is not sealed, nor are
+        later ones, however old its time is: one that comes late comes object by object, and with pauses.
         """
+        young = (now - min(self.after, _QUIET_US)) * 1_000
         over, changed = {self.until}, set[int]()
         periods: dict[str, int | None] = {}
         for path in {*stats, *self.known}:
@@ -88,7 +91,8 @@ class Seal:
             sealed_at = periods[folder]
             if sealed_at is not None and sealed_at <= now:
                 over.add(sealed_at)
-                if stats.get(path) != self.known.get(path):
+                stat = stats.get(path)
+                if stat != self.known.get(path) or (stat is not None and stat[1] > young):
                     changed.add(sealed_at)
         first = min(changed, default=now + 1)
         return max((at for at in over if at < first), default=0)

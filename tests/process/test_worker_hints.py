@@ -132,7 +132,7 @@ def shop(monkeypatch: pytest.MonkeyPatch) -> Iterator[Shop]:
         s3 = boto3.client("s3", region_name=os.environ["AWS_REGION"])
         made = Shop(bucket, queue, sqs, s3)
         made.notify(on=True)
-        source = ObjectSource.of([f"s3://{BUCKET}/drops/"], sealed_after=2 * 86_400_000_000)
+        source = ObjectSource.of([f"s3://{BUCKET}/drops/"], sealed_after=1_000)
         made.tracker = FileTracker(source, ("spend",))
         made.polls = Polls([made.tracker], queue, lambda *late: made.unsealed.append(late))
         yield made

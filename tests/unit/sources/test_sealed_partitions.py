@@ -42,13 +42,16 @@ class Days:
         self.spend = self.project.define(source=DROPS, sealed_after="2d")
         self.users = 0
 
-    def put(self, day: int, name: str = "a") -> str:
-        """A further object with a further user in the folder of a day; returns its key."""
+    def put(self, day: int, name: str = "a", written: float | None = None) -> str:
+        """A further object with a further user in the folder of a day, written by its end, or then; returns its key."""
         self.users += 1
         data = io.BytesIO()
         rows((self.users, float(day), 1.0)).write_parquet(data)
         key = f"drops/{self.folders.format(START + day * DAY)}/{name}.parquet"
-        self.bucket.put(key, data.getvalue())
+        tag = self.bucket.put(key, data.getvalue())
+        at = START + (day + 1 if written is None else written) * DAY
+        modified = int(at.timestamp() * 1_000_000)
+        self.bucket.stored[key] = data.getvalue(), int(tag.e_tag or 0), modified
         return key
 
     def build(self, day: float, **options: object):
@@ -141,6 +144,23 @@ def test_a_folder_that_comes_late_is_sealed_once_a_listing_finds_it_as_it_was(bu
     assert days.counted == [1, 2, 3, 4]
     days.build(20.3)
     assert days.build(20.4)[1] == ["drops"]
+
+
+def test_a_folder_that_is_filled_late_is_not_sealed_in_a_pause_of_less_than_a_day(bucket, tmp_path):
+    days = Days(bucket, tmp_path)
+    days.put(5)
+    days.build(20)
+    days.build(20.1)
+    days.put(2, "a", written=20.2)
+    for instant in (20.21, 20.5, 21.1):
+        days.build(instant)
+    days.put(2, "b", written=21.15)
+    assert days.build(21.16)[0].changed
+    assert days.counted == [1, 2, 3]
+    days.build(22.2)
+    assert days.build(22.3)[1] == ["drops"]
+    days.put(2, "c", written=22.4)
+    assert not days.build(22.5)[0].changed
 
 
 def test_a_shorter_time_seals_nothing_that_was_not_listed_since(bucket, tmp_path):
