@@ -372,3 +372,26 @@ def test_a_backend_without_awaited_calls_is_asked_in_a_thread(
     assert threading.get_ident() not in asked
     assert asked
     assert answers == get_online_features(["spend"], USERS, online, at=NOW)
+
+
+def test_reads_that_come_together_fetch_the_books_of_a_feature_once(
+    served: Definitions, online: RedisStore, redis_url: str
+) -> None:
+    """Each answers as it does alone, also where another reads what is damaged."""
+    entities = [{"user_id": user % 5} for user in range(40)]
+    alone = [get_online_features(["spend"], [entity], online, at=NOW) for entity in entities]
+
+    async def together(*others: str) -> list[Any]:
+        reads = [aget_online_features(["spend"], [entity], online, at=NOW) for entity in entities]
+        beside = [aget_online_features([other], USERS, online) for other in others]
+        return await asyncio.gather(*reads, *beside, return_exceptions=True)
+
+    with redis.Redis.from_url(redis_url) as client:
+        before = client.info("commandstats")["cmdstat_hgetall"]["calls"]
+        assert asyncio.run(together()) == alone
+        calls = client.info("commandstats")["cmdstat_hgetall"]["calls"] - before
+        client.hset(f"{online.prefix}:bad", "colour", "red")
+    assert calls < 10, "alone they are 40"
+    *answers, damaged, unknown = asyncio.run(together("bad", "nobody"))
+    assert answers == alone
+    assert (type(damaged), type(unknown)) == (OnlineError, NotServed)

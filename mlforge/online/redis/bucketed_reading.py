@@ -45,6 +45,8 @@ class BucketedReading(Reading):
     Each bucket tells of its own rows; what holds for all that were read is told of the feature.
     """
 
+    is_of_one_instant = False
+
     def __init__(self, server: Server, prefix: str, own: RowLayout) -> None:
         super().__init__(server, prefix, own)
         self._cluster: ClusterServer = server  # type: ignore[assignment]

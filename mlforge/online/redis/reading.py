@@ -36,6 +36,9 @@ class Reading:
     own: the layout that rows are supposed to lie in until their books were seen.
     """
 
+    is_of_one_instant = True
+    """Whether all that is read at once is of one instant and from one place, so that it matters to no read what others ask beside it."""
+
     def __init__(self, server: Server, prefix: str, own: RowLayout) -> None:
         self._server, self._prefix, self._own = server, prefix, own
         self._layouts: dict[str, RowLayout] = {own.name: own}

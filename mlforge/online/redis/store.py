@@ -41,6 +41,7 @@ from mlforge.online.redis.arguments import (
     password_in,
 )
 from mlforge.online.redis.fetched_books import books_key, books_name, books_of
+from mlforge.online.redis.gathering import Gathering
 from mlforge.online.redis.layouts import Write
 from mlforge.online.redis.merged_books import merged
 from mlforge.online.redis.placements import Placement
@@ -152,7 +153,9 @@ class RedisStore(OnlineStore):
         self._rows = placement.layout(layout)
         self.digest_bytes = self._rows.digest_bytes
         self._server = server
-        self._reading = placement.reading(server, self.prefix, self._rows)
+        self._reading = reading = placement.reading(server, self.prefix, self._rows)
+        # Not the store's own method: a copy of the store shares what it has under way.
+        self._gathering = Gathering(lambda requests: answered_async(reading.fetch(requests)))
 
     def __repr__(self) -> str:
         layout = "" if self.layout == JSON else f", layout={self.layout!r}"
@@ -309,6 +312,8 @@ class RedisStore(OnlineStore):
         return answered(self._reading.fetch(requests))
 
     async def _fetch_async(self, requests: Sequence[RowRequest]) -> list[Fetched]:
+        if self._reading.is_of_one_instant:
+            return await self._gathering.fetched(requests)
         return await answered_async(self._reading.fetch(requests))
 
     def _typed(self, books: OnlineBooks | None, stored: Sequence[Any]) -> list[Row | None]:
