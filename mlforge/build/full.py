@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 import polars as pl
+from polars.exceptions import PolarsError
 
 from mlforge.build.buckets import buckets_of, together
 from mlforge.build.rows import Layout, evaluate, pieces_of
@@ -18,6 +20,7 @@ from mlforge.core.values import TimeRange
 from mlforge.engines import Engine, Events
 from mlforge.engines.base import rows_at_once
 from mlforge.engines.carry import in_ranges
+from mlforge.errors import StoreError
 from mlforge.frames.entity_times import EntityTimes
 from mlforge.store import TablePiece
 
@@ -80,18 +83,45 @@ class FullBuild:
 
     def pieces(self, told: Told) -> Iterator[TablePiece]:
         """The pieces of the table, evaluated in this process one range after the other."""
-        with tempfile.TemporaryDirectory(prefix="mlforge-build-") as folder:
+        with ExitStack() as stack:
+            spool: Path | None = None
             files: list[Path] = []
             for part in self.ranges():
                 if part.buckets == 1:
                     yield from part.pieces(self.engine, self.layout, told)
                     continue
-                files.append(Path(folder) / f"{part.bucket}.parquet")
-                part.evaluated(self.engine, told).write_parquet(files[-1], compression="lz4")
+                spool = spool or stack.enter_context(_spool(self.events.spec.name))
+                files.append(spool / f"{part.bucket}.parquet")
+                self._spooled(part.evaluated(self.engine, told), files[-1])
                 if part.bucket == part.buckets:
                     yield from self.together(files, part.times)
                     files = []
 
+    def _spooled(self, rows: pl.DataFrame, file: Path) -> None:
+        """Write a bucket's rows; StoreError where there is no room for them."""
+        try:
+            rows.write_parquet(file, compression="lz4")
+        except (OSError, PolarsError) as error:
+            raise _no_room(self.events.spec.name, error) from error
+
     def together(self, files: Sequence[Path], times: TimeRange) -> Iterator[TablePiece]:
         """The pieces of a range whose buckets' rows lie in files."""
         return together(files, self.events, times, self.layout, self.at_once)
+
+
+@contextmanager
+def _spool(feature: str) -> Iterator[Path]:
+    """A folder in the system's for temporary files, which is gone once the block ends."""
+    try:
+        folder = tempfile.TemporaryDirectory(prefix="mlforge-build-")
+    except OSError as error:
+        raise _no_room(feature, error) from error
+    with folder as path:
+        yield Path(path)
+
+
+def _no_room(feature: str, error: Exception) -> StoreError:
+    return StoreError(
+        f"{feature}: rows of a build cannot be put aside in the folder for temporary files ({error}); make room there, or set "
+        "TMPDIR to a folder with more"
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +23,7 @@ from mlforge.core.manifest import Part
 from mlforge.errors import (
     DefinitionError,
     RunnerUnavailable,
+    StoreError,
     TaskRefused,
     UnsupportedStore,
     VersionConflict,
@@ -148,6 +150,24 @@ def _with_tiny_parts(project: Project, root: Path) -> LocalStore:
     store = LocalStore(root / "alone")
     project.on(store).definitions().refresh("spend", options=WHOLE)
     return store
+
+
+def test_a_build_in_buckets_puts_rows_aside_and_says_so_where_there_is_no_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = Project(tmp_path)
+    history(project)
+    spool = tmp_path / "spool"
+    monkeypatch.setattr(tempfile, "tempdir", str(spool))
+
+    assert project.definitions().refresh("spend", options=WHOLE).rows == 200  # needs none
+
+    dealt = project.on(LocalStore(tmp_path / "dealt")).definitions()
+    with pytest.raises(StoreError, match="TMPDIR"):
+        dealt.refresh("spend", options=TINY)
+    spool.mkdir()
+    assert dealt.refresh("spend", options=TINY).rows == 200
+    assert list(spool.iterdir()) == []
 
 
 @pytest.mark.parametrize("end", ["erased", "scrubbed"])
