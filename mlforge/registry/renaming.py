@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mlforge.core.values import check_name
+from mlforge.definitions.keeping import keeper_elsewhere
 from mlforge.definitions.registry import Definitions
 from mlforge.engines import engine_named
 from mlforge.errors import StoreError
@@ -32,7 +33,7 @@ def check_renameable(definitions: Definitions, before: str, after: str) -> None:
     """Refuse a rename that would lose something, or that nothing could come of.
 
     Raises DefinitionError for a text that is no name, FeatureNotFound for a feature without a version, StoreError for one that
-    is held and for a name that is taken.
+    is held or that other definitions of the store keep, and for a name that is taken.
     """
     store = definitions.store
     check_name(after, "feature")
@@ -41,6 +42,11 @@ def check_renameable(definitions: Definitions, before: str, after: str) -> None:
     if store.renames().now(before) == after:
         return  # it was renamed, perhaps by a process that ended midway
     store.resolve(before)
+    if (kept_by := keeper_elsewhere(definitions, before)) is not None:
+        raise StoreError(
+            f"{before} is kept by the definitions {kept_by!r}, which share this store; rename it from there, or take it over "
+            f"first: 'mlforge adopt {before}'"
+        )
     if store.versions(after):
         raise StoreError(
             f"{after} is taken: a feature of that name has versions; 'mlforge retire {after}' deletes it once no definition "

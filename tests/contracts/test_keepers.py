@@ -18,10 +18,11 @@ from mlforge import Definitions, Service
 from mlforge.cli import main
 from mlforge.core.keeper import DefinedNames
 from mlforge.definitions.keeping import take_over
-from mlforge.errors import BuildError, DefinitionError, IntegrityError, MlforgeError
+from mlforge.errors import BuildError, DefinitionError, IntegrityError, MlforgeError, StoreError
 from mlforge.features.feature import Feature
 from mlforge.metrics import Rolling
 from mlforge.online import RedisStore
+from mlforge.registry.renaming import rename
 from mlforge.services.keeping import keep, kept_versions
 from mlforge.store import LocalStore, ObjectStore
 from mlforge.validators import greater_than
@@ -165,6 +166,17 @@ def test_a_feature_with_another_name_is_still_its_keeper_s(anywhere: Project) ->
     share(project, "shop", project.define(name="spending")).build()
     with pytest.raises(BuildError, match="have another feature 'spending'"):
         share(project, "bank", renamed).build()
+
+
+def test_a_feature_is_renamed_by_its_keeper_alone(anywhere: Project) -> None:
+    project = anywhere
+    share(project, "shop").build()
+    bank = share(project, "bank")
+    with pytest.raises(StoreError, match=r"spend is kept by the definitions 'shop'.*adopt spend"):
+        rename(bank, "spend", "spending")
+    assert rename(share(project, "shop"), "spend", "spending").after == "spending"
+    with pytest.raises(StoreError, match="spending is kept by the definitions 'shop'"):
+        rename(bank, "spending", "spend")
 
 
 def test_a_note_of_names_that_cannot_be_written_or_read_ends_no_build(project: Project) -> None:
