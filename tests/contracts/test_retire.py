@@ -16,9 +16,12 @@ from mlforge.cli import main
 from mlforge.definitions.loader import load
 from mlforge.errors import MlforgeError
 from mlforge.online import RedisStore
+from mlforge.store import ObjectStore
+from mlforge.store.objects import removal
 from mlforge.training_sets.making import training_set
 from mlforge.training_sets.training_set import TrainingSet
 from tests.support.commands import as_json, printed
+from tests.support.objects import MemoryObjects
 from worker.project import Project, Settings
 from worker.service.retiring import retire
 
@@ -171,3 +174,47 @@ def test_a_retire_that_ended_before_former_names_were_free_is_ended_by_the_next(
     assert "profile was renamed to people" in capsys.readouterr().err
     as_json(capsys, "retire", "people", "--yes")
     as_json(capsys, "build", "--features", "profile")
+
+
+def test_a_retire_in_a_bucket_that_is_killed_at_any_deletion_is_ended_from_another_machine(
+    folder: Path, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(removal, "_BATCH", 1)
+    monkeypatch.setattr(removal, "_ABANDONED_US", -1)
+    built = MemoryObjects()
+
+    def machine(name: str, objects: MemoryObjects) -> Project:
+        project = Project.open(Settings(redis_url, None, folder))
+        project.definitions.store = ObjectStore("s3://memory/store", folder / name, objects=objects)
+        return project
+
+    machine("first", built).definitions.build()
+    keep("spend", "peaks")
+
+    def end(project: Project) -> None:
+        retire(project, "profile", lambda question: True, keep_versions=False, force=False)
+
+    for number in range(1, 20):
+        objects, left = MemoryObjects(dict(built.stored)), [number]
+
+        def die(deed: str, key: str, left: list[int] = left) -> None:
+            left[0] -= deed == "delete"
+            if left[0] == 0:
+                raise KeyboardInterrupt
+
+        objects.after = die
+        try:
+            end(machine(f"dying{number}", objects))
+        except KeyboardInterrupt:
+            again = MemoryObjects(objects.stored)
+            if [
+                key for key in again.stored if key.startswith("profile/_") and "_latest" not in key
+            ]:
+                end(machine(f"again{number}", again))
+            assert [key for key in again.stored if key.startswith("profile/")] == [
+                "profile/_latest.json"
+            ]
+        else:
+            assert number > 3
+            return
+    pytest.fail("it goes on dying")

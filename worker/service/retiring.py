@@ -94,4 +94,4 @@ def _check_gone(project: Project, name: str) -> None:
 
 def _is_left_over(store: Store, name: str) -> bool:
     """Whether something is kept of a feature that an earlier `retire` has begun to delete."""
-    return bool(store.partials(name) or store.renames().formerly(name))
+    return bool(store.kept_partials(name) or store.renames().formerly(name))

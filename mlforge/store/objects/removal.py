@@ -239,9 +239,10 @@ def leading_folders(documents: Documents, renames: RenamesObject, name: str) -> 
 
 
 def _all_keys(objects: Objects, folders: Iterable[str]) -> list[str]:
-    """The objects of folders, but for the features' documents."""
+    """The objects of folders, but for the features' documents; events last, by which what is left by a killed process is known."""
     listed = (entry.key for folder in folders for entry in objects.entries(folder))
-    return sorted(key for key in listed if not key.endswith(f"/{keys.LATEST}"))
+    gone = (key for key in listed if not key.endswith(f"/{keys.LATEST}"))
+    return sorted(gone, key=lambda key: (f"/{keys.PARTIALS}/" in key, key))
 
 
 def _finish_erasing(
