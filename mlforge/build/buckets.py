@@ -8,11 +8,13 @@ put together in the order of time. Like the ranges, buckets follow from the vers
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import polars as pl
 
 from mlforge.build.rows import Layout, ordered, pieces_of
+from mlforge.compilers.base import TIME
 from mlforge.core import time_model
 from mlforge.core.values import TimeRange
 from mlforge.engines import Events
@@ -20,9 +22,10 @@ from mlforge.frames import polars_schema
 from mlforge.frames.entity_times import FIRST, LAST, EntityTimes
 from mlforge.store import TablePiece
 
-_NORMAL = 2
-"""A range reads about as many events before its own time as in it."""
-_TOO_MANY = 2 * _NORMAL
+_SLACK = 1.25
+"""How many times the events that it should have a range may have, or see before its own time: files are not cut for it."""
+_SLICES = 4_096
+"""Into how many slices the time of a range is cut at first, to put its rows together."""
 _EVENTS, _BUCKET = "__events", "__bucket"
 
 
@@ -33,8 +36,9 @@ def buckets_of(events: Events, times: TimeRange, at_once: int) -> tuple[EntityTi
     """
     spec = events.spec
     seen = _seen(events, times)
-    most = sum([partial.rows for partial in events.within(seen).partials])
-    if most <= _TOO_MANY * at_once or spec.interval is not None or spec.timestamp is None:
+    own, most = (sum([p.rows for p in events.within(each).partials]) for each in (times, seen))
+    needed = max(own, most - own)
+    if needed <= _SLACK * at_once or spec.interval is not None or spec.timestamp is None:
         return ()
     time = polars_schema.microseconds(spec.timestamp)
     inside = time.filter(time.is_between(times.start, times.end))
@@ -50,7 +54,7 @@ def buckets_of(events: Events, times: TimeRange, at_once: int) -> tuple[EntityTi
         .sort(spec.entity)
         .collect(engine=polars_schema.engine_for(most))
     )
-    dealt = tuple(_dealt(entities, _NORMAL * at_once))
+    dealt = tuple(_dealt(entities, -(-needed // at_once)))
     return dealt if len(dealt) > 1 else ()
 
 
@@ -59,12 +63,11 @@ def _seen(events: Events, times: TimeRange) -> TimeRange:
     return time_model.events_seen(times, windows).union(times) if windows else times
 
 
-def _dealt(entities: pl.DataFrame, most: int) -> Iterator[EntityTimes]:
-    """The entities in their order, in buckets of about equally many events, so many at most unless an entity has more alone."""
+def _dealt(entities: pl.DataFrame, count: int) -> Iterator[EntityTimes]:
+    """The entities in their order, in so many buckets of about equally many events, or fewer where an entity has more alone."""
     until = entities[_EVENTS].cum_sum()
     if until.is_empty():
         return
-    count = -(-int(until[-1]) // most)
     number = ((until - entities[_EVENTS]) * count // int(until[-1])).alias(_BUCKET)
     dealt = entities.drop(_EVENTS).with_columns(number)
     for bucket in dealt.partition_by(_BUCKET, maintain_order=True, include_key=False):
@@ -77,12 +80,23 @@ def together(
     """The rows of a range's buckets, each in a file, put in the order of time, about so many events' at a time."""
     timestamp = str(events.spec.timestamp)
     time = polars_schema.microseconds(timestamp)
-    for part in events.within(times).ranges(at_once, ()):
-        start, end = max(part.start, times.start), min(part.end, times.end)
-        if start <= end and files:
-            rows = (
-                pl.scan_parquet(list(files), glob=False)
-                .filter(time.is_between(start, end))
-                .collect()
-            )
-            yield from pieces_of(ordered(rows, events).rechunk(), layout, timestamp)
+    if not files:
+        return
+    stored = pl.scan_parquet(list(files), glob=False)
+    for start, end in pairwise(_cuts(stored.select(time.alias(TIME)), at_once)):
+        rows = stored.filter(time.is_between(start, end, closed="left")).collect()
+        yield from pieces_of(ordered(rows, events).rechunk(), layout, timestamp)
+
+
+def _cuts(times: pl.LazyFrame, most: int) -> Iterator[int]:
+    """Instants that cut rows into stretches of about so many, however few files their events lay in."""
+    first, last = pl.col(TIME).min().alias("first"), pl.col(TIME).max().alias("last")
+    start, end = times.select(first, last).collect().row(0)
+    if start is None:
+        return
+    width = (end - start) // _SLICES + 1
+    place = (pl.col(TIME) - start) // width
+    counts = times.group_by(place).len().sort(TIME).collect()
+    stretch = counts["len"].cast(pl.Int64).cum_sum() // max(most, 1)
+    begins = counts[TIME].filter(stretch.shift(1) != stretch)
+    yield from (start, *(start + int(slice_) * width for slice_ in begins), end + 1)

@@ -34,10 +34,10 @@ from mlforge.store.local.task_files import LocalTaskFiles
 from tests.support.projects import Project, rows
 from tests.support.scattered import Scattered, TaskKilledError
 
-WHOLE = Options(layout=Layout(part_rows=7, chunk_rows=25))
-"""Ranges of a file each, which see no more events than they may."""
+WHOLE = Options(layout=Layout(part_rows=7, chunk_rows=45))
+"""Ranges of two files each, which have and see no more events than they may."""
 TINY = Options(layout=Layout(part_rows=7, chunk_rows=5))
-"""Ranges as short, which see more than they may: their entities are dealt into buckets."""
+"""Ranges of a file, which see more than they may: their entities are dealt into buckets."""
 NAMES = list(AGGREGATIONS)
 SHAPES: dict[str, dict[str, Any]] = {
     "continuous": {"metrics": [Rolling(["12h", "2d"], {"amount": NAMES}, closed="left")]},
