@@ -370,7 +370,7 @@ def test_a_full_build_holds_a_range_of_time_at_a_time_and_carries_what_came_befo
     assert sum(lines) < 12 * held  # what came before is not read anew for each range
 
 
-@pytest.mark.parametrize(("at_once", "held"), [(16, [64]), (8, [32, 32])])
+@pytest.mark.parametrize(("at_once", "held"), [(60, [64]), (16, [32, 32])])
 def test_a_full_build_takes_all_of_time_at_once_where_windows_over_all_of_it_do_not_merge(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_once: int, held: list[int]
 ) -> None:
