@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -321,3 +323,77 @@ def test_a_rename_and_a_rival_elsewhere_leave_whole_features_of_one_name_each(
         "the feature is erased": {("other",), ("other", "outlay")},
     }[rival]
     assert ends <= allowed
+
+
+class Unlucky:
+    """A process that publishes or renames over and over; answers get lost on the way to it, and it is killed now and then."""
+
+    def __init__(self, world: World, seed: int) -> None:
+        self.world, self.random, self.done = world, random.Random(seed), 0
+        self.begin()
+
+    def begin(self) -> None:
+        """Start a process of a machine with an empty cache."""
+        self.store = self.world.machine()
+        objects_of(self.store).before = self.perhaps_die
+        objects_of(self.store).after = self.perhaps_lose
+
+    def perhaps_die(self, deed: str, key: str) -> None:
+        if self.random.random() < 0.01:
+            raise Killed
+
+    def perhaps_lose(self, deed: str, key: str) -> None:
+        self.perhaps_die(deed, key)
+        if deed in ("create", "replace", "put") and self.random.random() < 0.15:
+            raise StoreError("the connection was reset")
+
+    def publish(self) -> None:
+        """Publish the next version, under whichever name there is."""
+        name = self.random.choice(["spend", "outlay"])
+        versions = self.store.versions(name)
+        if versions:
+            make(self.store, name, versions[-1].patch + 1)
+
+    def rename(self) -> None:
+        """Give the feature another name."""
+        before, after = self.random.sample(["spend", "outlay", "sums"], 2)
+        self.store.rename(before, after)
+
+    def work(self, step: Callable[[], None], times: int) -> None:
+        for _ in range(times):
+            try:
+                step()
+                self.done += 1
+            except MlforgeError:
+                pass
+            except Killed:
+                self.begin()
+
+
+@pytest.mark.parametrize(
+    "seed", [1, *(pytest.param(n, marks=pytest.mark.slow) for n in range(2, 12))]
+)
+def test_publishers_and_renamers_that_lose_answers_and_are_killed_leave_one_whole_feature(
+    world: World, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    processes = [Unlucky(world, seed * 100 + number) for number in range(6)]
+    with ThreadPoolExecutor() as threads:
+        ends = [threads.submit(each.work, each.publish, 25) for each in processes[:4]]
+        ends += [threads.submit(each.work, each.rename, 12) for each in processes[4:]]
+        for end in ends:
+            end.result()
+    assert sum(each.done for each in processes[:4]) > 0
+    monkeypatch.setattr(removal, "_ABANDONED_US", -1)
+    store = world.machine()
+    [name] = {*store.features()} - {"other"}
+    with store.lock(name):
+        pass  # whoever comes next serves what a publisher has left
+    versions = store.versions(name)
+    assert versions == [Version(1, 0, number) for number in range(len(versions))]
+    assert [store.read(name, str(v)).height for v in versions] == [v.patch + 1 for v in versions]
+    assert verify(store, [name]) == []
+    assert store.renames().now("spend") == name
+    other = next(each for each in ("spend", "outlay") if each != name)
+    store.rename(name, other)
+    make(store, other, len(versions))
+    assert world.machine().features() == sorted(["other", other])
