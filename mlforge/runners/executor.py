@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import socket
 from collections.abc import Iterator
@@ -12,7 +13,6 @@ from threading import Condition, Lock
 
 from mlforge.build.runner import Origin
 from mlforge.build.tasks import BuildTask
-from mlforge.core.logs import get_logger
 from mlforge.definitions.loader import load
 from mlforge.definitions.registry import Definitions
 from mlforge.engines import engine_named
@@ -23,7 +23,8 @@ TASK_MEMORY = 4 << 30
 """Bytes of memory that a task is reckoned with: twice the 2 GiB of its events."""
 _CONTAINER = Path("/sys/fs/cgroup/memory.max")
 
-log = get_logger("mlforge.runners")
+log = logging.getLogger("mlforge.runners")
+"""The log of the cluster's own process, which shows no values of variables beside a traceback, as structlog may."""
 
 _loading, _loaded = Lock(), dict[Origin, Definitions]()
 _change, _running = Condition(), [0]
@@ -38,7 +39,7 @@ def answered(order: str) -> str:
     except (KeyboardInterrupt, SystemExit):
         raise
     except BaseException as error:  # polars' PanicException is no Exception
-        log.error("task failed", error=str(error), exc_info=error)
+        log.error("a task of mlforge failed", exc_info=error)
         return Answer.of(error, host).to_json()
     return Answer(host, json.loads(result)).to_json()
 

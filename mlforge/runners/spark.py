@@ -1,12 +1,14 @@
 """Tasks on Spark: by Spark Connect, which Sail speaks, too, or a classic cluster.
 
-One stage of mapInArrow, a partition a task; nothing is shuffled. Spark runs a task again whose executor is lost.
+Stages of mapInArrow, a partition a task; nothing is shuffled. Spark runs a task again whose executor is lost.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -14,7 +16,6 @@ from threading import Thread
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from mlforge.core.logs import get_logger
 from mlforge.errors import DefinitionError, MissingExtra, MlforgeError
 from mlforge.runners.cluster import START_S, ClusterRunner
 from mlforge.runners.executor import answered
@@ -27,8 +28,10 @@ REMOTE = "SPARK_REMOTE"
 _CONNECT, _CLASSIC = "sc", "spark"
 _PORTS = {_CONNECT: 15_002, _CLASSIC: 7_077}
 _RETRIES = 5
+_STAGE = 1_000
+"""The most tasks of a stage: each of them gets the orders of all."""
 _SCHEMA = "number long, answer string"
-log = get_logger("mlforge.runners")
+log = logging.getLogger("mlforge.runners")
 
 
 class SparkRunner(ClusterRunner):
@@ -64,20 +67,18 @@ class SparkRunner(ClusterRunner):
         self.config = dict(config or {})
 
     def answers(self, orders: Sequence[str]) -> Sequence[str]:
-        """The answers, by one job."""
+        """The answers, a stage for each thousand orders."""
         self.check_listens(*self._places())
         connected = _connect if self._scheme == _CONNECT else _classic
         with connected(self.address, self.config) as session:
             try:
                 self._wait_for_executor(session)
-                numbers = session.range(0, len(orders), 1, len(orders))
-                rows = numbers.mapInArrow(_by_partition(list(orders)), _SCHEMA).collect()
+                stages = [orders[at : at + _STAGE] for at in range(0, len(orders), _STAGE)]
+                return [answer for stage in stages for answer in _answers(session, stage)]
             except MlforgeError:
                 raise
             except Exception as error:
                 raise self.failure(error) from error
-        by_number = {row.number: row.answer for row in rows}
-        return [by_number[number] for number in range(len(orders))]
 
     def _wait_for_executor(self, session: Any) -> None:
         """Return once an executor has taken a first task: Spark itself would wait for one for ever."""
@@ -113,6 +114,14 @@ def open_spark(definitions: object) -> SparkRunner:
     return SparkRunner(address)
 
 
+def _answers(session: Any, orders: Sequence[str]) -> list[str]:
+    """The answers of a stage, a partition an order."""
+    numbers = session.range(0, len(orders), 1, len(orders))
+    rows = numbers.mapInArrow(_by_partition(orders), _SCHEMA).collect()
+    by_number = {row.number: row.answer for row in rows}
+    return [by_number[number] for number in range(len(orders))]
+
+
 def _as_they_come(batches: Iterable[pa.RecordBatch]) -> Iterable[pa.RecordBatch]:
     return batches
 
@@ -123,17 +132,22 @@ def _settle(future: Future[Any], work: Callable[[], Any]) -> None:
         future.set_result(work())
     except BaseException as error:
         future.set_exception(error)
-        log.debug("first task failed", exc_info=error)
+        log.debug("the first task failed", exc_info=error)
 
 
 def _by_partition(
-    orders: list[str],
+    orders: Sequence[str],
 ) -> Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
-    """The function of a stage: from numbers of orders to their answers. It travels as its code, with `answered` by name."""
+    """The function of a stage: from numbers of orders to their answers. It travels as its code, with `answered` by name.
+
+    Every partition gets it whole, so the orders, which are much alike, are packed.
+    """
+    packed = zlib.compress("\n".join(orders).encode())
 
     def answer(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         import pyarrow as pa
 
+        orders = zlib.decompress(packed).decode().split("\n")  # JSON has no line ends of its own
         for batch in batches:
             numbers = batch.column(0).to_pylist()
             answers = [answered(orders[number]) for number in numbers]

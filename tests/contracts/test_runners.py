@@ -15,8 +15,10 @@ from pathlib import Path
 
 import pytest
 
+from mlforge.store import ObjectStore
 from tests.support import executors
 from tests.support.executors import TASKS, Cluster, environment, published, result_files
+from tests.support.object_servers import BUCKET, seaweed
 from tests.support.workers import eventually
 
 pytestmark = pytest.mark.slow
@@ -136,6 +138,26 @@ def test_a_classic_master_takes_the_tasks_of_a_build_that_starts_its_own_java(
         executors.build(project, cluster)
 
     assert published(project) == at_home
+
+
+def test_executors_need_share_no_disk_where_the_store_is_in_a_bucket(
+    at_home: list[tuple[str, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def cache(machine: str) -> str:
+        return str(tmp_path / machine)
+
+    with seaweed(tmp_path / "s3") as server:
+        for name, value in server.environment.items():
+            monkeypatch.setenv(name, value)
+        url = f"s3://{BUCKET}/feature_store"
+        store = f'ObjectStore("{url}", cache=os.environ["CACHE"])'
+        with executors.sail(tmp_path, CACHE=cache("executor")) as cluster:
+            project = executors.project(tmp_path / "project", cluster, store=store)
+            executors.build(project, cluster, CACHE=cache("builder"))
+        served = ObjectStore(url, cache("reader")).read_metadata("spend")
+
+    assert [part.hash for part in served.parts] == [hash_ for _, hash_ in at_home]
+    assert list(Path(cache("executor")).rglob("*.parquet"))
 
 
 def test_a_cluster_without_executors_does_not_let_a_build_wait_for_ever(tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ import mlforge.build.full
 from mlforge import Definitions, feature
 from mlforge.core import failpoints
 from mlforge.metrics import Rolling
-from mlforge.store import LocalStore
+from mlforge.store import LocalStore, ObjectStore
 {imports}
 
 HERE = Path(__file__).parent
@@ -70,7 +70,7 @@ def fault():
 
 
 failpoints.arm("task.written", fault)
-defs = Definitions(LocalStore("feature_store"), [spend], distribute_above=0, {settings})
+defs = Definitions({store}, [spend], distribute_above=0, {settings})
 """
 
 
@@ -104,7 +104,13 @@ HOME = Cluster("", '"local"', sys.executable)
 """No cluster: a build by one process alone."""
 
 
-def project(folder: Path, cluster: Cluster, settings: str = "", files: int = FILES) -> Path:
+def project(
+    folder: Path,
+    cluster: Cluster,
+    settings: str = "",
+    files: int = FILES,
+    store: str = 'LocalStore("feature_store")',
+) -> Path:
     """A project of so many weeks, a file each, of amounts whose sums round, and a file that is none."""
     (folder / "drops").mkdir(parents=True)
     for week in range(files):
@@ -112,7 +118,7 @@ def project(folder: Path, cluster: Cluster, settings: str = "", files: int = FIL
         rows(*events).write_parquet(folder / "drops" / f"w{week:02}.parquet")
     (folder / "drops" / "damaged.parquet").write_bytes(b"PAR1 and no more")
     about = f"runner={cluster.runner}, {settings}"
-    text = DEFINITIONS.format(imports=cluster.imports, settings=about)
+    text = DEFINITIONS.format(imports=cluster.imports, settings=about, store=store)
     (folder / "definitions.py").write_text(text)
     return folder
 
@@ -122,12 +128,12 @@ def command(cluster: Cluster) -> list[str]:
     return [cluster.python, "-P", "-m", "mlforge", "build"]
 
 
-def build(folder: Path, cluster: Cluster) -> subprocess.CompletedProcess[str]:
+def build(folder: Path, cluster: Cluster, **others: str) -> subprocess.CompletedProcess[str]:
     """`mlforge build` in a project's folder; what it said is told where a test fails."""
     built = subprocess.run(
         command(cluster),
         cwd=folder,
-        env=environment(cluster.python),
+        env=environment(cluster.python, **others),
         capture_output=True,
         text=True,
         timeout=200,
