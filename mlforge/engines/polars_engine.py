@@ -23,7 +23,7 @@ from mlforge.engines.base import Engine, SumOverflow
 from mlforge.engines.folds import FOLDS, Folds
 from mlforge.engines.pairwise import Segments
 from mlforge.engines.point_windows import PointWindows, TimelineIndex
-from mlforge.engines.prefix_sums import DecimalOverflow, Sums
+from mlforge.engines.prefix_sums import DecimalOverflow, SegmentSums, Sums
 
 _INDEX, _START, _LENGTH, _COUNT = "__index", "__start", "__length", "__count_{}"
 _OVERLAP = {"min": 8, "max": 8, "median": 64, "pN": 64}
@@ -49,19 +49,28 @@ class PolarsEngine(Engine):
             for window, aggregates in by_window.items()
         }
         longest = max(_greatest(rolled[_LENGTH]) for rolled in windows.values())
-        sums = [
+        columns = [
             Sums(line[value_name(index)], dtype, longest)
             for index, dtype in enumerate(context.dtypes)
         ]
+        segments = {
+            window: Segments(rolled[_START], rolled[_LENGTH]) for window, rolled in windows.items()
+        }
+        sums = {
+            (a.value, a.window): columns[a.value].over(segments[a.window])
+            for a in context.aggregates
+        }
         folds = Folds(line, context)
         results = []
         for index, aggregate in enumerate(context.aggregates):
-            rolled = windows[aggregate.window]
+            window = aggregate.window
             try:
                 if aggregate.aggregation.kind.name in FOLDS:
-                    result = folds.folded(aggregate, Segments(rolled[_START], rolled[_LENGTH]))
+                    result = folds.folded(aggregate, segments[window])
                 else:
-                    result = _result(index, aggregate, rolled, sums[aggregate.value])
+                    result = _result(
+                        index, aggregate, windows[window], sums[aggregate.value, window]
+                    )
             except DecimalOverflow as error:
                 raise SumOverflow([index], error.dtype) from None
             results.append(result.alias(result_name(index)))
@@ -134,19 +143,18 @@ def _rolled(
     return rolled.filter(line[ROW].is_not_null())
 
 
-def _result(index: int, aggregate: Aggregate, rolled: pl.DataFrame, sums: Sums) -> pl.Series:
+def _result(index: int, aggregate: Aggregate, rolled: pl.DataFrame, sums: SegmentSums) -> pl.Series:
     """An aggregate in its window, null where that holds no value. Raises DecimalOverflow."""
     name = aggregate.aggregation.kind.name
     if name not in polars_compiler.SUMMED:
         return rolled[result_name(index)]
-    segments = Segments(rolled[_START], rolled[_LENGTH])
     count = rolled[_COUNT.format(aggregate.value)]
     if name in ("std", "var"):
-        variance = (sums.deviations(segments, count) / (count - 1)).set(count < 2, None)
+        variance = (sums.deviations(count) / (count - 1)).set(count < 2, None)
         return variance.sqrt() if name == "std" else variance
     if name == "mean":
-        return (sums.floats(segments) / count).set(count == 0, None)
-    return sums.totals(segments).set(count == 0, None)
+        return (sums.floats() / count).set(count == 0, None)
+    return sums.totals().set(count == 0, None)
 
 
 def _greatest(lengths: pl.Series) -> int:

@@ -35,56 +35,79 @@ class Sums:
     dtype: str
     longest: int
 
-    def totals(self, segments: Segments) -> pl.Series:
-        """The sum of each segment: Int128 for integers, Decimal(38, s), Float64. Raises DecimalOverflow."""
-        if self._scale is None:
-            return self._sums(segments)
-        totals = self._sums(segments)
-        limit = 10**DIGITS
-        too_large = not totals.is_between(-limit, limit, closed="none").all()
-        if too_large or not self._fits(segments):
-            raise DecimalOverflow(f"Decimal({DIGITS}, {self._scale})")
-        as_decimal = pl.col(totals.name).reinterpret(dtype=pl.Decimal(DIGITS, self._scale))
-        return totals.to_frame().select(as_decimal).to_series()
+    def over(self, segments: Segments) -> SegmentSums:
+        """The sums of some segments, none of which is computed yet."""
+        return SegmentSums(self, segments)
 
-    def floats(self, segments: Segments) -> pl.Series:
-        """The sum of each segment as a float."""
-        return self._sums(segments).cast(pl.Float64) / 10.0 ** (self._scale or 0)
-
-    def deviations(self, segments: Segments, count: pl.Series) -> pl.Series:
-        """The sum of squared deviations from each segment's mean; `count` is of its values."""
-        if self._squarable is not None:
-            return self._squarable.deviations(segments, count)
-        return pairwise.moments(self._floats, segments).squares
-
-    def _sums(self, segments: Segments) -> pl.Series:
+    def of(self, segments: Segments) -> pl.Series:
+        """The sum of each segment, of decimals as the integers that they are physically."""
         exact = self._fixed
-        return pairwise.sums(self._floats, segments) if exact is None else exact.sums(segments)
-
-    def _fits(self, segments: Segments) -> bool:
-        """Whether no sum is so large that 128 bits would have wrapped around unseen."""
-        most = self._physical.abs().max()
-        if not isinstance(most, int) or most * max(self.longest, 1) < 10**DIGITS:
-            return True
-        greatest = pairwise.sums(self._physical, segments).abs().max()
-        return not isinstance(greatest, float) or greatest < _SURE
+        return pairwise.sums(self.floats, segments) if exact is None else exact.sums(segments)
 
     @cached_property
-    def _scale(self) -> int | None:
+    def scale(self) -> int | None:
+        """The digits behind the point of decimals; None for other dtypes."""
         return decimal_scale(self.dtype)
 
     @cached_property
-    def _physical(self) -> pl.Series:
-        return self.values if self._scale is None else self.values.to_physical()
+    def physical(self) -> pl.Series:
+        """The values, of decimals as integers."""
+        return self.values if self.scale is None else self.values.to_physical()
 
     @cached_property
-    def _floats(self) -> pl.Series:
+    def floats(self) -> pl.Series:
+        """The values as floats."""
         return self.values.cast(pl.Float64)
 
     @cached_property
     def _fixed(self) -> Fixed | None:
-        return Fixed.exactly(self._physical, self.longest)
+        return Fixed.exactly(self.physical, self.longest)
 
     @cached_property
-    def _squarable(self) -> Fixed | None:
-        return Fixed.for_squares(self._floats, self.longest)
+    def squarable(self) -> Fixed | None:
+        """The values in a fixed point whose squares can be summed; None where that is too coarse."""
+        return Fixed.for_squares(self.floats, self.longest)
+
+
+@dataclass(frozen=True)
+class SegmentSums:
+    """The sums of a column over the segments of one window; sums and means share them."""
+
+    column: Sums
+    segments: Segments
+
+    def totals(self) -> pl.Series:
+        """The sum of each segment: Int128 for integers, Decimal(38, s), Float64. Raises DecimalOverflow."""
+        totals, scale = self._sums, self.column.scale
+        if scale is None:
+            return totals
+        limit = 10**DIGITS
+        too_large = not totals.is_between(-limit, limit, closed="none").all()
+        if too_large or not self._fits():
+            raise DecimalOverflow(f"Decimal({DIGITS}, {scale})")
+        as_decimal = pl.col(totals.name).reinterpret(dtype=pl.Decimal(DIGITS, scale))
+        return totals.to_frame().select(as_decimal).to_series()
+
+    def floats(self) -> pl.Series:
+        """The sum of each segment as a float."""
+        return self._sums.cast(pl.Float64) / 10.0 ** (self.column.scale or 0)
+
+    def deviations(self, count: pl.Series) -> pl.Series:
+        """The sum of squared deviations from each segment's mean; `count` is of its values."""
+        exact = self.column.squarable
+        if exact is not None:
+            return exact.deviations(self.segments, count)
+        return pairwise.moments(self.column.floats, self.segments).squares
+
+    @cached_property
+    def _sums(self) -> pl.Series:
+        return self.column.of(self.segments)
+
+    def _fits(self) -> bool:
+        """Whether no sum is so large that 128 bits would have wrapped around unseen."""
+        physical = self.column.physical
+        most = physical.abs().max()
+        if not isinstance(most, int) or most * max(self.column.longest, 1) < 10**DIGITS:
+            return True
+        greatest = pairwise.sums(physical, self.segments).abs().max()
+        return not isinstance(greatest, float) or greatest < _SURE
