@@ -20,6 +20,9 @@ from mlforge.services.description import Document
 from mlforge.store import Snapshot, Store
 from mlforge.store.changes import EventDiff, diff_versions, same_rows
 
+_TOLD = 20
+"""How many faults of a table its successor tells of."""
+
 
 @dataclass(frozen=True, slots=True)
 class Fate:
@@ -123,11 +126,24 @@ def _decided(
     highest = max(snapshot.versions, default=None)
     data = data_change(latest, candidate, diff)
     decision = decide(latest, candidate, data, highest, explicit)
+    if options.full and latest is not None and decision.version is None:
+        decision = _restored(store, latest, decision, highest)
     if latest is None or latest.version == highest or decision.version is None:
         return decision
     if explicit is None:
         decision = _after_rollback(store, snapshot, candidate, decision, options)
     return replace(decision, evidence={**decision.evidence, ROLLED_BACK: str(highest)})
+
+
+def _restored(
+    store: Store, latest: Manifest, decision: Decision, highest: Version | None
+) -> Decision:
+    """The decision to make a damaged table anew, under the next number; the given one where every byte is as it was published."""
+    faults = store.check_manifest(latest)
+    if not faults or highest is None:
+        return decision
+    evidence = {"faults": faults[:_TOLD], "damaged": str(latest.version)}
+    return Decision(highest.bumped("patch"), "patch", "table_restored", (faults[0],), evidence)
 
 
 def _after_rollback(

@@ -656,6 +656,30 @@ def test_parts_and_events_that_are_missing_are_made_anew_by_a_drop_that_meets_on
     assert project.store.read("spend").height == 32
 
 
+@pytest.mark.parametrize("fault", ["damaged", "missing"])
+def test_a_full_build_mends_a_part_in_the_bucket_although_no_row_has_changed(
+    objects, tmp_path, fault
+):
+    project = Project(tmp_path / "project")
+    project.store = opened(objects, tmp_path / "first")
+    project.drop("a", rows((1, 0.0, 1.0), (2, 1.0, 2.0)))
+    assert project.build().version == "1.0.0"
+    before = project.store.read("spend")
+    [part] = project.store.read_metadata("spend").parts
+    key = f"spend/_parts/{part.hash}.parquet"
+    content, *rest = objects.stored[key]
+    if fault == "missing":
+        del objects.stored[key]
+    else:
+        objects.stored[key] = content[:-9] + b"x" + content[-8:], *rest
+    project.store = opened(objects, tmp_path / "second")  # on another machine
+    result = project.definitions().build(full=True)["spend"]
+    assert (result.version, result.reason) == ("1.0.1", "table_restored")
+    assert verify(project.store, ["spend"]) == []
+    project.store = opened(objects, tmp_path / "third")
+    assert project.store.read("spend").equals(before)
+
+
 def test_what_no_version_names_goes_once_it_is_old_enough(objects, tmp_path):
     young = ObjectStore(URL, tmp_path / "a", objects=objects)
     for version, users in ((FIRST, (1,)), (SECOND, (2,)), (THIRD, (3,))):

@@ -235,6 +235,28 @@ def test_a_flipped_bit_in_a_shared_part_is_found_in_every_version_that_has_it(
     )
 
 
+@pytest.mark.parametrize("fault", ["flipped", "missing"])
+def test_a_full_build_mends_a_damaged_table_of_which_no_row_has_changed(
+    project: Project, fault: str
+) -> None:
+    before = project.store.read("spend")
+    manifest = project.store.read_metadata("spend")
+    part = project.store.path / "spend" / str(manifest.version) / manifest.parts[0].file
+    content = bytearray(part.read_bytes())
+    part.unlink()
+    if fault == "flipped":
+        content[len(content) // 2] ^= 4
+        part.write_bytes(bytes(content))
+    definitions = project.definitions(project.define())
+    assert definitions.build()["spend"].reason == "unchanged"
+    result = definitions.build(full=True)["spend"]
+    assert (result.bump, result.reason) == ("patch", "table_restored")
+    assert manifest.parts[0].file in result.details[0]
+    assert project.store.read("spend").equals(before)
+    assert project.store.check_manifest(project.store.read_metadata("spend")) == []
+    assert definitions.build(full=True)["spend"].reason == "unchanged"
+
+
 def test_verify_finds_what_is_missing(project: Project) -> None:
     manifest = project.store.read_metadata("spend", "1.0.4")
     part = project.store.path / "spend" / "1.0.4" / manifest.parts[-1].file
