@@ -220,6 +220,20 @@ def test_the_command_copies_and_says_what(project, tmp_path, capsys):
     assert "holds no feature" in capsys.readouterr().err
 
 
+def test_the_command_names_a_feature_that_is_in_the_copy_alone(project, tmp_path, capsys):
+    stores = ["--from", str(project.root / "store"), "--to", str(tmp_path / "copy")]
+    assert main(["copy", *stores]) == 0
+    assert "alone" not in capsys.readouterr().out
+    project.definitions(project.define(name="other")).build(["other"])
+    project.store.erase("spend")
+    assert main(["copy", *stores, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["only_there"] == ["spend"]
+    assert main(["copy", *stores]) == 0
+    told = capsys.readouterr().out
+    assert f"spend is in {tmp_path / 'copy'} alone" in told
+    assert "1 feature of" in told
+
+
 def test_a_copy_that_was_only_rolled_back_or_pinned_is_not_written_over(project, tmp_path):
     deeds = {
         "rolled-back": lambda store: rollback(store, "spend", "1.0.0"),

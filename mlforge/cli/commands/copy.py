@@ -33,8 +33,9 @@ def _configure(parser: argparse.ArgumentParser) -> None:
 def copy(args: argparse.Namespace) -> int:
     """Copy a store: versions, pins and other notes, locks, identity.
 
-    JSON: `{"features": [{"feature", "versions", "copied", "erased"}]}`. versions: all that are there now; copied: how many were not there before;
-    erased: versions that went, as they had rows of entities that were forgotten since.
+    JSON: `{"features": [{"feature", "versions", "copied", "erased"}], "only_there"}`. versions: all that are there now; copied: how many
+    were not there before; erased: versions that went, as they had rows of entities that were forgotten since. only_there: features
+    of the copy that the store which is copied does not have, or no longer has.
     """
     from mlforge.maintenance.copying import copy as copied_stores
     from mlforge.store.opening import store_at
@@ -48,6 +49,7 @@ def copy(args: argparse.Namespace) -> int:
             print(f"{name} {version}", file=sys.stderr)
 
     copied = copied_stores(source, target, args.features or None, told)
+    alone = sorted({*target.features()} - {*source.features()})
     if args.json:
         features = [
             {
@@ -58,7 +60,7 @@ def copy(args: argparse.Namespace) -> int:
             }
             for each in copied
         ]
-        print_json({"features": features})
+        print_json({"features": features, "only_there": alone})
         return 0
     rows = [
         (each.feature, str(len(each.versions)), str(len(each.versions) - each.before))
@@ -70,6 +72,11 @@ def copy(args: argparse.Namespace) -> int:
             print(
                 f"{each.feature}: {plural(len(each.erased), 'version')} with rows of forgotten entities went: {', '.join(each.erased)}"
             )
+    for name in alone:
+        print(
+            f"{name} is in {args.to_} alone, as one that was retired in {args.from_} since is: 'mlforge retire {name}' with "
+            "definitions of that store deletes it there, too"
+        )
     print(f"{plural(len(copied), 'feature')} of {args.from_} are in {args.to_}, and verified there")
     return 0
 
