@@ -25,6 +25,7 @@ def read_ahead(store: Store, manifest: Manifest, room: int = ROOM) -> int:
     """
     spec, newest = manifest.spec, manifest.reached(clock.now())
     if spec.timestamp is None or newest is None or not spec.columns:
+        store.keep(manifest, None)  # an earlier version may have had events in windows
         return 0
     events = events_of(store, manifest)
     since = _since(events, newest)

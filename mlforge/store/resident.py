@@ -13,6 +13,7 @@ from typing import Self
 
 import polars as pl
 
+from mlforge.core.forgotten import is_rewritten
 from mlforge.core.list_diff import replaced_partials
 from mlforge.core.manifest import Manifest, Partial
 from mlforge.core.schema import Column, Schema
@@ -91,10 +92,15 @@ class Resident:
         return all(self._dtypes.get(column.name) == column.dtype for column in columns)
 
     def is_worn(self, manifest: Manifest, columns: Schema, since: int) -> bool:
-        """Whether another version, or a later instant, is better served by gathering its events anew."""
+        """Whether another version, or a later instant, is better served by gathering its events anew.
+
+        It is once a partial was rewritten without forgotten rows, which must not stay here either.
+        """
         if since < self.since or columns != self.columns:
             return True
         went, came = replaced_partials(self.partials, manifest.partials)
+        if any(is_rewritten(partial.hash) for partial in came):
+            return True
         changed = sum(p.rows for p in (*went, *came) if p.times and p.times.end >= since)
         stale = bisect_left(self._times, since)
         return (changed + stale) * _STALE > self.rows.height

@@ -11,11 +11,13 @@ import polars as pl
 import pytest
 
 import mlforge.validators as v
+from mlforge.core.forgotten import Entity, Forgotten
 from mlforge.engines import POINT, engine_named
 from mlforge.engines.evaluation import values_at
 from mlforge.engines.events import events_of
 from mlforge.frames import polars_schema
 from mlforge.frames.polars_schema import of_entities
+from mlforge.maintenance.forgetting import publish_without
 from mlforge.online.prefetch import read_ahead
 from mlforge.store import LocalStore
 from mlforge.store.local.packs import Packing
@@ -135,6 +137,27 @@ def test_what_lasts_in_memory_is_read_beside_what_came_and_without_what_went(
             rebuilt.build()
             assert project.store.read("spend").equals(rebuilt.store.read("spend"))
             assert values(project).equals(values(rebuilt))
+
+
+def test_rows_of_a_forgotten_entity_leave_memory_with_the_next_version(project: Project) -> None:
+    with kernels.forced(lasting=True):
+        read_ahead(project.store, project.store.read_metadata("spend"))
+        elsewhere = LocalStore(project.store.path)
+        elsewhere.write_forgotten(Forgotten(salt="5a").with_entities([Entity("user_id", "1")]))
+        publish_without(elsewhere, "spend", engine_named("polars"))
+        served = project.store.read_metadata("spend")
+        read_ahead(project.store, served)
+        resident = project.store.resident(served)
+    assert resident is not None
+    assert set(resident.rows["user_id"]) == {0, 2}
+
+
+def test_a_version_without_windows_takes_the_place_of_events_in_memory(project: Project) -> None:
+    read_ahead(project.store, project.store.read_metadata("spend"))
+    project.build(project.define(metrics=[]))
+    assert kept(project) > 0
+    assert read_ahead(project.store, project.store.read_metadata("spend")) == 0
+    assert kept(project) == 0
 
 
 def test_features_that_make_the_same_of_the_same_files_share_what_is_in_memory(
