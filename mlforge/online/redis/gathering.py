@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from mlforge.errors import OnlineError, OnlineUnavailable
+from mlforge.errors import MlforgeError, OnlineUnavailable
 from mlforge.online.requests import Fetched, RowRequest
 
 Requests: TypeAlias = Sequence[RowRequest]
@@ -98,7 +98,7 @@ class Gathering:
         except OnlineUnavailable as error:
             batch.fail(error)
             raise
-        except OnlineError:  # of one feature, which not all of them read
+        except MlforgeError:  # of one feature, or a name that is none, which not all of them read
             batch.fail(_Apart())
             return await self._fetch(batch.reads[0])
         except BaseException:  # this read was cancelled, the others were not

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from mlforge.errors import OnlineError, OnlineUnavailable
+from mlforge.errors import DefinitionError, OnlineError, OnlineUnavailable
 from mlforge.online import RowRequest
 from mlforge.online.redis.gathering import Gathering
 from mlforge.online.requests import Fetched
@@ -119,12 +119,19 @@ def test_a_read_that_is_cancelled_ends_no_other(cancelled: int, when: str) -> No
     run(work)
 
 
-def test_what_is_wrong_with_one_feature_ends_reads_of_it_alone() -> None:
+@pytest.mark.parametrize("error", [OnlineError("damaged"), DefinitionError("no name")], ids=repr)
+@pytest.mark.parametrize("asks", [True, False], ids=["who asks for all", "who has joined"])
+def test_what_is_wrong_with_one_feature_ends_reads_of_it_alone(
+    error: Exception, asks: bool
+) -> None:
     async def work(store: Store, gathering: Gathering) -> None:
-        store.failures["bad"] = OnlineError("damaged")
-        reads = [read(a="0"), read(bad="1"), read(a="2"), read(a="3", bad="4"), read(a="5")]
+        store.failures["bad"] = error
+        first, second = (read(bad="1"), read(a="2")) if asks else (read(a="2"), read(bad="1"))
+        reads = [read(a="0"), first, second, read(a="3", bad="4"), read(a="5")]
         answers = await asyncio.gather(*map(gathering.fetched, reads), return_exceptions=True)
-        assert [isinstance(answer, OnlineError) for answer in answers] == [False, True, False, True, False]  # fmt: skip
+        assert [isinstance(answer, type(error)) for answer in answers] == [
+            any(request.feature == "bad" for request in requests) for requests in reads
+        ]
 
     run(work)
 
