@@ -14,11 +14,12 @@ from functools import cached_property
 from importlib import import_module
 from typing import Any, NamedTuple, Self
 
+from mlforge import errors
 from mlforge.core.manifest import Part
 from mlforge.core.release import release
 from mlforge.core.values import TimeRange
 from mlforge.engines import Engine
-from mlforge.errors import TaskRefused
+from mlforge.errors import MlforgeError, TaskFailed, TaskRefused
 
 
 def releases(engine: Engine) -> dict[str, str]:
@@ -74,6 +75,22 @@ class BuildTask:
     def id(self) -> str:
         """SHA-256 over all that the task's result depends on, in hex."""
         return hashlib.sha256(self.to_json().encode()).hexdigest()
+
+    @property
+    def title(self) -> str:
+        """The words by which a message names the task."""
+        return f"{self.feature}: the task {self.id[:12]}"
+
+    def failure(self, kind: str, text: str, where: str) -> MlforgeError:
+        """The error of the task in this process, from the class's name and the text of that which another had.
+
+        Of the same class, where it is one of mlforge's, else TaskFailed. where: the process that had it, which the text names.
+        """
+        own = getattr(errors, kind, None)
+        if isinstance(own, type) and issubclass(own, MlforgeError):
+            error: MlforgeError = own(f"{text} (on {where})")
+            return error
+        return TaskFailed(f"{self.title} failed on {where}: {kind}: {text}")
 
     def to_json(self) -> str:
         """The task as text."""

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import copy
+import re
 import socket
 from abc import abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar, Self
+from urllib.parse import urlsplit
 
 from mlforge.build.runner import Origin, RunHere, Runner
 from mlforge.build.tasks import BuildTask, TaskResult
@@ -54,6 +57,7 @@ class ClusterRunner(Runner):
     ) -> None:
         name = type(self).__name__
         self.address = text(address, f"{name}: address", "give the cluster's address")
+        self.places()
         self.at_once = at_once
         if definitions is not None:
             works = "give an absolute path, or module:name"
@@ -102,8 +106,46 @@ class ClusterRunner(Runner):
         TaskRefused where executors cannot run tasks, TaskFailed where one ends its executors.
         """
 
-    def check_listens(self, *places: tuple[str, int]) -> None:
-        """Raise RunnerUnavailable where nobody listens at any of these hosts and ports: clients would try for minutes."""
+    @property
+    def shown(self) -> str:
+        """The address as messages have it: without passwords, and without parameters such as the token of Spark Connect."""
+        scheme, separator, _ = self.address.rpartition("://")
+        return scheme + separator + self._hosts().rpartition("@")[2]
+
+    def places(self) -> list[tuple[str, int]]:
+        """The hosts and ports of the address of which one must listen; none where it names none. DefinitionError for no such address."""
+        return []
+
+    def parsed_places(self, port: int) -> list[tuple[str, int]]:
+        """The hosts of the address, which commas part, each with its port or this one; as `places`."""
+        try:
+            urls = [urlsplit(f"//{host}") for host in self._hosts().rpartition("@")[2].split(",")]
+            return [(url.hostname or "", url.port or port) for url in urls]
+        except ValueError as error:
+            raise DefinitionError(
+                f"{type(self).__name__}: address={self.shown!r}: {error}; give a host and a port, such as host:{port}"
+            ) from error
+
+    def _without_secrets(self, text: str) -> str:
+        return text.replace(self.address, self.shown)
+
+    def _hosts(self) -> str:
+        """The part of the address from the scheme to the path or the parameters."""
+        return re.split("[/;?#]", self.address.rpartition("://")[2], maxsplit=1)[0]
+
+    @contextmanager
+    def client_errors(self) -> Iterator[None]:
+        """Whatever the cluster's client raises in the block, while it connects too, is raised as an error of mlforge."""
+        try:
+            yield
+        except MlforgeError:
+            raise
+        except Exception as error:
+            raise self.failure(error) from error
+
+    def check_listens(self) -> None:
+        """Raise RunnerUnavailable where nobody listens at any place of the address: clients would try for minutes."""
+        places = self.places()
         for place in places:
             try:
                 socket.create_connection(place, _CONNECT_S).close()
@@ -120,22 +162,22 @@ class ClusterRunner(Runner):
 
     def failure(self, error: BaseException) -> MlforgeError:
         """The error of tasks that did not end, from the client's."""
-        text = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        text = self._without_secrets(f"{type(error).__name__}: {' '.join(str(error).split())}")
         if any(sign in text for sign in self.lost):
             return self.unavailable(
                 f"it was lost amid the build, which takes up what is done when it is begun again ({text[:300]})"
             )
         if _BARE in text:
             return TaskRefused(
-                f"executors of {self.address} have no mlforge of this release ({text[-300:]}); install it in the environment "
+                f"executors of {self.shown} have no mlforge of this release ({text[-300:]}); install it in the environment "
                 "whose Python runs their tasks"
             )
-        return TaskFailed(f"the tasks on {self.address} did not end: {text[:1_000]}")
+        return TaskFailed(f"the tasks on {self.shown} did not end: {text[:1_000]}")
 
     def unavailable(self, why: str) -> RunnerUnavailable:
         """The error of a cluster that is not there."""
         return RunnerUnavailable(
-            f"no {self.kind} at {self.address}: {why}; start it, name another, "
+            f"no {self.kind} at {self.shown}: {self._without_secrets(why)}; start it, name another, "
             'or let the build go on alone with Definitions(fallback="local")'
         )
 

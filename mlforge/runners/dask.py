@@ -6,9 +6,8 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
-from urllib.parse import urlsplit
 
-from mlforge.errors import DefinitionError, MissingExtra, MlforgeError
+from mlforge.errors import DefinitionError, MissingExtra
 from mlforge.runners.cluster import ClusterRunner
 from mlforge.runners.executor import answered
 from mlforge.runners.orders import Answer
@@ -24,21 +23,25 @@ class DaskRunner(ClusterRunner):
 
     name = "dask"
     kind = "Dask scheduler"
-    lost = ("CommClosedError", "FutureCancelledError", "CancelledError", "Timed out")
+    lost = (
+        "CommClosedError",
+        "FutureCancelledError",
+        "CancelledError",
+        "Timed out",
+        "TimeoutError",
+    )
 
     def answers(self, orders: Sequence[str]) -> Sequence[str]:
         """The answers, a future each."""
-        place = urlsplit(self.address if "://" in self.address else f"//{self.address}")
-        self.check_listens((place.hostname or "", place.port or _PORT))
-        with _connected(self.address) as client:
-            try:
-                self._wait_for_worker(client)
-                futures = client.map(answered, orders, pure=False, retries=0)
-                return [self._answer_of(future) for future in futures]
-            except MlforgeError:
-                raise
-            except Exception as error:
-                raise self.failure(error) from error
+        self.check_listens()
+        with self.client_errors(), _connected(self.address) as client:
+            self._wait_for_worker(client)
+            futures = client.map(answered, orders, pure=False, retries=0)
+            return [self._answer_of(future) for future in futures]
+
+    def places(self) -> list[tuple[str, int]]:
+        """The scheduler's."""
+        return self.parsed_places(_PORT)
 
     def _wait_for_worker(self, client: Any) -> None:
         try:
@@ -53,7 +56,7 @@ class DaskRunner(ClusterRunner):
         try:
             answer: str = future.result()
         except KilledWorker as error:
-            return Answer.of(error, self.address).to_json()
+            return Answer.of(error, self.shown).to_json()
         return answer
 
 

@@ -6,10 +6,8 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from mlforge import errors
 from mlforge.build.runner import Origin
 from mlforge.build.tasks import BuildTask, TaskResult
-from mlforge.errors import MlforgeError, TaskFailed
 
 _TEXT = 2_000
 
@@ -60,13 +58,4 @@ class Answer:
         """The task's result; raises the executor's error, of the same class where it is one of mlforge's, else TaskFailed."""
         if self.result is not None:
             return TaskResult.from_json(self.result)
-        kind = getattr(errors, self.error or "", None)
-        if isinstance(kind, type) and issubclass(kind, MlforgeError):
-            error: MlforgeError = kind(f"{self.text} (on {self.host})")
-            raise error
-        raise TaskFailed(f"{title_of(task)} failed on {self.host}: {self.error}: {self.text}")
-
-
-def title_of(task: BuildTask) -> str:
-    """The words by which a message names a task."""
-    return f"{task.feature}: the task {task.id[:12]}"
+        raise task.failure(self.error or "", self.text, self.host)

@@ -6,9 +6,8 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
-from urllib.parse import urlsplit
 
-from mlforge.errors import MissingExtra, MlforgeError
+from mlforge.errors import MissingExtra
 from mlforge.runners.cluster import ClusterRunner
 from mlforge.runners.executor import TASK_MEMORY, answered, tasks_at_once
 from mlforge.runners.orders import Answer
@@ -31,24 +30,18 @@ class RayRunner(ClusterRunner):
 
     def answers(self, orders: Sequence[str]) -> Sequence[str]:
         """The answers, a call each."""
-        self.check_listens(*self._places())
-        with self._connected() as ray:
-            try:
-                needs = {"num_cpus": 1, "memory": _memory_of_a_task(ray)}
-                self._wait_for_executor(ray, needs)
-                call = ray.remote(answered).options(**needs, max_retries=_TRIES)
-                return [self._answer_of(ray, call) for call in [call.remote(o) for o in orders]]
-            except MlforgeError:
-                raise
-            except Exception as error:
-                raise self.failure(error) from error
+        self.check_listens()
+        with self.client_errors(), self._connected() as ray:
+            needs = {"num_cpus": 1, "memory": _memory_of_a_task(ray)}
+            self._wait_for_executor(ray, needs)
+            call = ray.remote(answered).options(**needs, max_retries=_TRIES)
+            return [self._answer_of(ray, call) for call in [call.remote(o) for o in orders]]
 
-    def _places(self) -> list[tuple[str, int]]:
+    def places(self) -> list[tuple[str, int]]:
         """The host and port of the address; none of `auto`, which is this machine's."""
         if self.address in ("auto", "local"):
             return []
-        place = urlsplit(self.address if "://" in self.address else f"//{self.address}")
-        return [(place.hostname or "", place.port or _PORTS.get(place.scheme, 0))]
+        return self.parsed_places(_PORTS.get(self.address.rpartition("://")[0], 0))
 
     def _wait_for_executor(self, ray: Any, needs: dict[str, int]) -> None:
         """Return once a process has taken a first task: Ray itself would wait for one for ever."""
@@ -67,7 +60,7 @@ class RayRunner(ClusterRunner):
             exceptions.NodeDiedError,
             exceptions.OutOfMemoryError,
         ) as error:
-            return Answer.of(error, self.address).to_json()
+            return Answer.of(error, self.shown).to_json()
         return answer
 
     @contextmanager

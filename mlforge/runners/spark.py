@@ -14,9 +14,8 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 from threading import Thread
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
-from mlforge.errors import DefinitionError, MissingExtra, MlforgeError
+from mlforge.errors import DefinitionError, MissingExtra
 from mlforge.runners.cluster import START_S, ClusterRunner
 from mlforge.runners.executor import answered
 
@@ -68,17 +67,12 @@ class SparkRunner(ClusterRunner):
 
     def answers(self, orders: Sequence[str]) -> Sequence[str]:
         """The answers, a stage for each thousand orders."""
-        self.check_listens(*self._places())
+        self.check_listens()
         connected = _connect if self._scheme == _CONNECT else _classic
-        with connected(self.address, self.config) as session:
-            try:
-                self._wait_for_executor(session)
-                stages = [orders[at : at + _STAGE] for at in range(0, len(orders), _STAGE)]
-                return [answer for stage in stages for answer in _answers(session, stage)]
-            except MlforgeError:
-                raise
-            except Exception as error:
-                raise self.failure(error) from error
+        with self.client_errors(), connected(self.address, self.config) as session:
+            self._wait_for_executor(session)
+            stages = [orders[at : at + _STAGE] for at in range(0, len(orders), _STAGE)]
+            return [answer for stage in stages for answer in _answers(session, stage)]
 
     def _wait_for_executor(self, session: Any) -> None:
         """Return once an executor has taken a first task: Spark itself would wait for one for ever."""
@@ -94,13 +88,11 @@ class SparkRunner(ClusterRunner):
     def _scheme(self) -> str:
         return self.address.partition("://")[0]
 
-    def _places(self) -> list[tuple[str, int]]:
+    def places(self) -> list[tuple[str, int]]:
         """The hosts and ports of the address, of which a classic one may name several; none where it has none, such as `yarn`."""
         if self._scheme not in _PORTS:
             return []
-        hosts = urlsplit(self.address).netloc.rpartition("@")[2]
-        parsed = [urlsplit(f"//{host}") for host in hosts.split(",")]
-        return [(each.hostname or "", each.port or _PORTS[self._scheme]) for each in parsed]
+        return self.parsed_places(_PORTS[self._scheme])
 
 
 def open_spark(definitions: object) -> SparkRunner:

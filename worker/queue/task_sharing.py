@@ -10,10 +10,9 @@ from uuid import uuid4
 import structlog
 from redis.exceptions import RedisError
 
-from mlforge import errors
 from mlforge.build.runner import RunHere
 from mlforge.build.tasks import BuildTask
-from mlforge.errors import MlforgeError, RunnerUnavailable, TaskFailed
+from mlforge.errors import RunnerUnavailable, TaskFailed
 from worker.state.shared_build import Claimed, Ended, SharedBuild
 
 LOSSES = 3
@@ -118,7 +117,7 @@ class TaskSharing:
         """Note the tasks that have ended; raises the error of one that failed."""
         for id, ended in self._shared.ended().items():
             if ended.error is not None:
-                raise _error(self._tasks[id], ended)
+                raise self._tasks[id].failure(ended.error, ended.text, ended.worker)
             self._done.add(id)
 
     def _note_lost(self) -> None:
@@ -127,20 +126,7 @@ class TaskSharing:
             log.warning("a task was lost and is run again", task=id[:12], losses=losses)
             if losses >= LOSSES:
                 raise TaskFailed(
-                    f"{_title(self._tasks[id])} ended {losses} processes that ran it; "
+                    f"{self._tasks[id].title} ended {losses} processes that ran it; "
                     "look at what the workers log, and at the memory of their machines"
                 )
             self._ask()
-
-
-def _error(task: BuildTask, ended: Ended) -> MlforgeError:
-    """The error of a task in this process: of the same class, where it is one of mlforge's."""
-    kind = getattr(errors, ended.error or "", None)
-    if isinstance(kind, type) and issubclass(kind, MlforgeError):
-        error: MlforgeError = kind(ended.text)
-        return error
-    return TaskFailed(f"{_title(task)} failed on {ended.worker}: {ended.error}: {ended.text}")
-
-
-def _title(task: BuildTask) -> str:
-    return f"{task.feature}: the task {task.id[:12]}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import sys
 from collections.abc import Callable
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -53,9 +54,9 @@ def test_a_cluster_that_is_not_there_is_named_by_its_address(
 def test_a_master_among_several_that_listens_is_enough(closed: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         runner = SparkRunner(f"spark://{closed},127.0.0.1:{server.getsockname()[1]}")
-        runner.check_listens(*runner._places())
-    assert SparkRunner("sc://spark/;token=x")._places() == [("spark", 15_002)]
-    assert SparkRunner("yarn")._places() == []
+        runner.check_listens()
+    assert SparkRunner("sc://spark/;token=x").places() == [("spark", 15_002)]
+    assert SparkRunner("yarn").places() == []
 
 
 @pytest.mark.parametrize(("runner", "scheme", "module", "says"), CLIENTS)
@@ -79,6 +80,8 @@ def test_a_client_that_is_not_installed_is_named(
     [
         {"address": ""},
         {"address": 7},
+        {"address": "sc://spark:ui"},
+        {"address": "spark://one:7077,two:70770"},
         {"at_once": 0},
         {"at_once": "2"},
         {"definitions": ""},
@@ -124,3 +127,55 @@ def test_errors_of_clients_tell_a_cluster_that_is_lost_from_one_that_has_no_mlfo
     other = runner.failure(RuntimeError("Task 3 failed 4 times"))
     assert isinstance(other, TaskFailed)
     assert "sc://spark did not end: RuntimeError: Task 3 failed 4 times" in str(other)
+
+
+@pytest.mark.parametrize(
+    ("address", "shown"),
+    [
+        ("sc://spark:15002/;use_ssl=true;token=a@b/SECRET", "sc://spark:15002"),
+        ("sc://spark;token=SECRET", "sc://spark"),
+        ("spark://me:SECRET@one:7077,two:7077", "spark://one:7077,two:7077"),
+        ("k8s://https://kubernetes:443", "k8s://https://kubernetes:443"),
+        ("local[2]", "local[2]"),
+    ],
+)
+def test_no_message_has_the_secrets_of_an_address(address: str, shown: str) -> None:
+    runner = SparkRunner(address)
+    said = [
+        runner.idle(),
+        runner.unavailable(f"cannot open {address}"),
+        runner.failure(ValueError(f"no such URL: {address}")),
+        runner.failure(ConnectionError(f"Connection refused by {address}")),
+        runner.failure(ImportError("No module named 'mlforge'")),
+    ]
+    assert runner.shown == shown
+    assert all(shown in str(error) and "SECRET" not in str(error) for error in said)
+
+
+@pytest.mark.parametrize(
+    ("runner", "module", "opens", "error", "kind"),
+    [
+        (DaskRunner, "distributed", "Client", OSError("Timed out trying"), RunnerUnavailable),
+        (DaskRunner, "distributed", "Client", TimeoutError("after 6 s"), RunnerUnavailable),
+        (RayRunner, "ray", "init", RuntimeError("Version mismatch"), TaskFailed),
+    ],
+)
+def test_a_client_that_cannot_connect_raises_no_error_of_its_own(
+    monkeypatch: pytest.MonkeyPatch,
+    runner: type[ClusterRunner],
+    module: str,
+    opens: str,
+    error: Exception,
+    kind: type[Exception],
+) -> None:
+    def refuses(*args: object, **options: object) -> None:
+        raise error
+
+    client = ModuleType(module)
+    client.is_initialized = lambda: False  # type: ignore[attr-defined]
+    setattr(client, opens, refuses)
+    monkeypatch.setitem(sys.modules, module, client)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        made = runner(f"127.0.0.1:{server.getsockname()[1]}")
+        with pytest.raises(kind, match=f"{made.address}.*{error}"):
+            made.answers(["{}"])
