@@ -27,6 +27,7 @@ from mlforge.profiles.table import profile_version
 from mlforge.registry import forgetting as registry_forgetting
 from mlforge.registry.forgetting import entities_of, forget
 from mlforge.training_sets.making import training_set
+from tests.support.servers import running
 from tests.support.workers import eventually
 from worker.project import scope_of
 from worker.service.embedded_redis import EmbeddedServer
@@ -286,6 +287,35 @@ def test_the_servers_own_files_lose_an_entity_too(
         definitions.online_store = RedisStore.from_url(server.url)
         [left] = forget(definitions, [], server.url).left
         assert "did not write its append-only file anew" in left
+
+
+def test_a_server_that_began_with_a_snapshot_writes_it_anew_though_it_takes_none(
+    tmp_path: Path,
+) -> None:
+    with running(data_dir=tmp_path, persist=True) as server, Redis(port=server.port) as client:
+        client.config_set("rdbcompression", "no")
+        client.set("row", ANN)
+        client.save()
+    with running(data_dir=tmp_path, persist=True) as server, Redis(port=server.port) as client:
+        client.config_set("save", "")
+        client.delete("row")
+        assert held_in_files(tmp_path, ANN)
+        assert RedisStore(port=server.port).rewrite_own_files() == []
+        assert not held_in_files(tmp_path, ANN)
+
+
+def test_replicas_which_keep_files_of_their_own_are_named() -> None:
+    with running() as primary, Redis(port=primary.port) as client:
+        assert RedisStore(port=primary.port).rewrite_own_files() == []
+        with running(config={"replicaof": f"127.0.0.1 {primary.port}"}):
+            eventually(lambda: client.info("replication")["connected_slaves"] == 1)
+            [left] = RedisStore(port=primary.port).rewrite_own_files()
+            assert "has 1 replica, which may hold deleted rows" in left
+            client.acl_setuser("few", enabled=True, passwords=["+p"], keys=["*"], categories=["+@all"], commands=["-config"])  # fmt: skip
+            few = RedisStore(port=primary.port, username="few", password="p")
+            named, refused = few.rewrite_own_files()
+            assert "has 1 replica" in named
+            assert "does not let us rewrite them" in refused
 
 
 def test_a_forgetting_that_is_killed_before_it_deletes_brings_no_row_back(

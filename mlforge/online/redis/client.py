@@ -94,7 +94,7 @@ class Server:
         """Have the server's append-only file and snapshot lose what was deleted; sentences where they may hold it still."""
         from mlforge.online.redis.own_files import rewrite_own_files
 
-        return [left for left in [rewrite_own_files(self)] if left]
+        return rewrite_own_files(self)
 
     async def evidence_async(self) -> Evidence | None:
         """As `evidence`, on the connection of the running event loop."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import redis
 
+from mlforge.core.text import plural
 from mlforge.errors import OnlineError, OnlineUnavailable
 
 if TYPE_CHECKING:
@@ -20,37 +21,48 @@ _PAUSES_S = (0.02, 0.1, 0.5)
 Facts = Mapping[str, Any]
 
 
-def rewrite_own_files(server: Server) -> str | None:
+def rewrite_own_files(server: Server) -> list[str]:
     """Have a server write anew those of its files that it keeps, and wait for it.
 
-    Returns a sentence where that is not seen through, as where the user may not ask for it, else None. Raises OnlineUnavailable where
-    the server does not answer.
+    Returns sentences where that is not seen through, as where the user may not ask for it, or where replicas keep files, too. Raises
+    OnlineUnavailable where the server does not answer.
     """
+    left: list[str] = []
     try:
         with server.asking() as client:
-            return _rewritten(client, str(server))
+            left.extend(_left(client, str(server)))
     except OnlineUnavailable:
         raise
     except OnlineError as error:
-        return f"{server} may hold deleted rows in files of its own, and does not let us rewrite them ({error}): {_WORKS}"
+        left.append(
+            f"{server} may hold deleted rows in files of its own, and does not let us rewrite them ({error}): {_WORKS}"
+        )
+    return left
 
 
 _WORKS = "have whoever runs it do BGREWRITEAOF and BGSAVE"
 
 
-def _rewritten(client: redis.Redis, name: str) -> str | None:
+def _left(client: redis.Redis, name: str) -> Iterator[str]:
+    """Sentences for the files that may hold deleted rows still, once the server has been asked to write its own anew."""
+    replicas = client.info("replication").get("connected_slaves", 0)
+    if replicas:
+        yield (
+            f"{name} has {plural(replicas, 'replica')}, which may hold deleted rows in files of their own: {_WORKS} on each"
+        )
     facts: Facts = client.info("persistence")
     if facts.get("aof_enabled") and not _done(client, "BGREWRITEAOF", "aof_last_bgrewrite_status"):
-        return f"{name} did not write its append-only file anew, which holds deleted rows: {_WORKS}"
-    if _takes_snapshots(client, facts) and not _done(client, "BGSAVE", "rdb_last_bgsave_status"):
-        return f"{name} did not write its snapshot anew, which holds deleted rows: {_WORKS}"
-    return None
+        yield f"{name} did not write its append-only file anew, which holds deleted rows: {_WORKS}"
+        return  # it has taken as long as may be
+    if _has_snapshot(client, facts) and not _done(client, "BGSAVE", "rdb_last_bgsave_status"):
+        yield f"{name} did not write its snapshot anew, which holds deleted rows: {_WORKS}"
 
 
-def _takes_snapshots(client: redis.Redis, facts: Facts) -> bool:
-    """Whether the server saves by itself, or has saved since it runs."""
+def _has_snapshot(client: redis.Redis, facts: Facts) -> bool:
+    """Whether the server saves by itself, has saved since it runs, or began with what a snapshot held."""
     settings: Facts = client.config_get("save")  # type: ignore[assignment]
-    return bool(settings.get("save")) or int(facts.get("rdb_saves", 0)) > 0
+    counts = ("rdb_saves", "rdb_last_load_keys_loaded")
+    return bool(settings.get("save")) or any(int(facts.get(count, 0)) > 0 for count in counts)
 
 
 def _done(client: redis.Redis, command: str, status: str) -> bool:
