@@ -296,6 +296,21 @@ def test_the_command_hands_a_feature_and_a_service_over(
     assert "'bank', which share this store" in " ".join(capsys.readouterr().err.split())
 
 
+def test_a_feature_that_others_keep_does_not_vanish_in_a_plan_until_they_let_go(
+    project: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(project.root)
+    (project.root / "shop.py").write_text(text_of("shop", "sum"))
+    (project.root / "bank.py").write_text(text_of("bank", "sum").replace("spend", "outlay"))
+    for name in ("shop", "bank"):
+        printed(capsys, "build", "-d", f"{name}.py")
+    assert as_json(capsys, "plan", "-d", "bank.py")["vanish"] == []
+
+    share(project, "shop", project.define(name="other")).build()
+    [gone] = as_json(capsys, "plan", "-d", "bank.py")["vanish"]
+    assert gone["feature"] == "spend"
+
+
 def test_definitions_of_another_name_take_over_all_that_they_kept_under_the_former(
     project: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

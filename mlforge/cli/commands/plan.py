@@ -17,6 +17,7 @@ from mlforge.cli.table import table
 from mlforge.core.arguments import shown
 from mlforge.core.text import plural
 from mlforge.core.values import BEGINNING, END, to_iso
+from mlforge.definitions.keeping import keeper_elsewhere
 
 if TYPE_CHECKING:
     from mlforge.build.broken_locks import BrokenLock, DefaultsChange
@@ -161,10 +162,11 @@ def show_plan(planned: Planned) -> None:
 
 
 def _vanishing(definitions: Definitions) -> list[dict[str, Any]]:
-    """Stored features that the definitions do not name."""
+    """Stored features that neither these definitions name nor others keep that share the store."""
     store = definitions.store
+    unnamed = [name for name in store.features() if name not in definitions.features]
     manifests = {
-        name: store.latest(name) for name in store.features() if name not in definitions.features
+        name: store.latest(name) for name in unnamed if keeper_elsewhere(definitions, name) is None
     }
     return [
         {"feature": name, "version": str(manifest.version), "rows": manifest.row_count}
