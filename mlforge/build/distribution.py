@@ -33,6 +33,7 @@ from mlforge.store.transaction import Piece
 Warn = Callable[[str], None]
 
 log = get_logger("mlforge.build")
+_ALONE = 'or let the build go on alone with Definitions(fallback="local")'
 
 
 @dataclass(frozen=True)
@@ -127,7 +128,7 @@ class Distribution:
             yield from self.runner.run(tasks, here)
         except RunnerUnavailable as error:
             if not self.alone:
-                raise
+                raise RunnerUnavailable(f"{error}; {_ALONE}") from error
             self._warn_alone(tasks[0].feature, error, warn)
             yield from map(here, tasks)
 

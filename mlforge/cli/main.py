@@ -14,14 +14,14 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 from importlib.metadata import entry_points
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from mlforge.cli.command import Command
 from mlforge.cli.output import fail
 from mlforge.cli.table import pairs
 from mlforge.core.release import release
 from mlforge.core.text import printable
-from mlforge.errors import MlforgeError, did_you_mean
+from mlforge.errors import MlforgeError, did_you_mean, near_names
 
 MODULES: Mapping[str, tuple[str, ...]] = {
     "init": ("init",),
@@ -137,7 +137,16 @@ def known_commands() -> tuple[dict[str, Command], list[str]]:
 
 
 class _Parser(argparse.ArgumentParser):
-    """A parser whose errors show what they quote of the command line with control characters escaped."""
+    """A parser that says which option a mistyped one may be; errors quote the command line with control characters escaped."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """The arguments, and none left over: what a command does not know is its own error, beside its own usage."""
+        parsed, left = super().parse_known_args(args, namespace)
+        if left:
+            near = near_names(left[0].partition("=")[0], self._option_string_actions, most=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            self.error(f"unrecognized arguments: {' '.join(left)}{hint}")
+        return parsed, left
 
     def error(self, message: str) -> NoReturn:
         super().error(printable(message))

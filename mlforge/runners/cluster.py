@@ -177,8 +177,7 @@ class ClusterRunner(Runner):
     def unavailable(self, why: str) -> RunnerUnavailable:
         """The error of a cluster that is not there."""
         return RunnerUnavailable(
-            f"no {self.kind} at {self.shown}: {self._without_secrets(why)}; start it, name another, "
-            'or let the build go on alone with Definitions(fallback="local")'
+            f"no {self.kind} at {self.shown}: {self._without_secrets(why)}; start it, or name another"
         )
 
 

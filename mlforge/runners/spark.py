@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import sys
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 REMOTE = "SPARK_REMOTE"
 """The variable that Spark's own clients take a server's address from."""
 _CONNECT, _CLASSIC = "sc", "spark"
+_KNOWN = re.compile(r"(sc|spark|k8s)://.|(yarn|local)$|local(-cluster)?\[")
+"""How each kind of address begins. Another, such as a host and a port alone, Spark would take for a classic master."""
 _PORTS = {_CONNECT: 15_002, _CLASSIC: 7_077}
 _RETRIES = 5
 _STAGE = 1_000
@@ -63,6 +66,11 @@ class SparkRunner(ClusterRunner):
         super().__init__(
             address, definitions=definitions, at_once=at_once, start_within=start_within
         )
+        if _KNOWN.match(address) is None:
+            raise DefinitionError(
+                f"SparkRunner: address={address!r} is none of Spark's; write sc://host:15002 for a Spark Connect server or "
+                "Sail, or a classic master: spark://host:7077, yarn or k8s://https://host:443"
+            )
         self.config = dict(config or {})
 
     def answers(self, orders: Sequence[str]) -> Sequence[str]:

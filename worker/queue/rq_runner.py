@@ -68,8 +68,7 @@ class RqRunner(Runner):
         inside = is_within_job()
         if not workers and not inside:
             raise RunnerUnavailable(
-                "no worker of this project is there to share the build: start some with 'mlforge worker' or 'mlforge up', "
-                'or let the build go on alone with Definitions(fallback="local")'
+                "no worker of this project is there to share the build: start some with 'mlforge worker' or 'mlforge up'"
             )
         return len(workers) - inside
 

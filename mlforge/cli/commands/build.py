@@ -32,7 +32,11 @@ def configure_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--engine", type=engine_name, metavar="E", help="polars or duckdb, for this once"
     )
-    parser.add_argument("--full", action="store_true", help="recompute every row")
+    parser.add_argument(
+        "--full",
+        action="store_true",
+        help="read all files and compute all rows anew, where anything has changed",
+    )
     json_option(parser)
 
 

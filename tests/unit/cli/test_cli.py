@@ -103,6 +103,21 @@ def test_a_misspelt_command_gets_a_suggestion(capsys: pytest.CaptureFixture[str]
     assert "did you mean 'build'?" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("option", [["--feature", "a"], ["--feature=a"], ["--featurse", "a"]])
+def test_a_mistyped_option_gets_the_near_one_of_its_command(
+    option: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["build", *option]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("usage: mlforge build ")
+    assert f"unrecognized arguments: {' '.join(option)}; did you mean '--features'?" in said
+
+
+def test_a_word_too_many_is_named_without_a_guess(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["build", "qqq"]) == 2
+    assert capsys.readouterr().err.endswith("error: unrecognized arguments: qqq\n")
+
+
 def test_an_error_is_one_line_on_stderr(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert main(["list"]) == 1
     captured = capsys.readouterr()

@@ -46,7 +46,7 @@ CLIENTS: list[tuple[type[ClusterRunner], str, str, str]] = [
 def test_a_cluster_that_is_not_there_is_named_by_its_address(
     runner: type[ClusterRunner], scheme: str, closed: str
 ) -> None:
-    says = f"no {runner.kind} at {scheme}{closed}: nobody listens .*fallback="
+    says = f"no {runner.kind} at {scheme}{closed}: nobody listens .*name another$"
     with pytest.raises(RunnerUnavailable, match=says):
         runner(f"{scheme}{closed}").answers(["{}"])
 
@@ -94,6 +94,23 @@ def test_settings_are_checked_where_they_are_written(options: Any) -> None:
 
 
 @pytest.mark.parametrize(
+    "address", ["spark:15002", "http://spark", "tcp://spark:1", "sc://", "yarns"]
+)
+def test_an_address_that_is_none_of_sparks_is_not_taken_for_a_classic_master(address: str) -> None:
+    with pytest.raises(
+        DefinitionError, match=f"address='{address}' is none of Spark's; write sc://"
+    ):
+        SparkRunner(address)
+
+
+@pytest.mark.parametrize(
+    "address", ["sc://s", "spark://s:7077", "k8s://https://s:443", "yarn", "local", "local[2]"]
+)
+def test_each_kind_of_sparks_addresses_is_taken(address: str) -> None:
+    assert SparkRunner(address).address == address
+
+
+@pytest.mark.parametrize(
     ("name", "variable", "opened"),
     [
         ("spark", "SPARK_REMOTE", open_spark),
@@ -115,8 +132,9 @@ def test_a_runner_by_name_takes_the_address_of_the_clusters_own_clients(
         with pytest.raises(DefinitionError, match=f"set {variable}"):
             opened(None)
 
-    monkeypatch.setenv(variable, "tcp://cluster:1")
-    assert opened(None).address == "tcp://cluster:1"
+    address = "sc://cluster:1" if name == "spark" else "tcp://cluster:1"
+    monkeypatch.setenv(variable, address)
+    assert opened(None).address == address
 
 
 def test_errors_of_clients_tell_a_cluster_that_is_lost_from_one_that_has_no_mlforge() -> None:
