@@ -68,7 +68,7 @@ class SparkRunner(ClusterRunner):
         )
         if _KNOWN.match(address) is None:
             raise DefinitionError(
-                f"SparkRunner: address={address!r} is none of Spark's; write sc://host:15002 for a Spark Connect server or "
+                f"SparkRunner: address={self.shown!r} is none of Spark's; write sc://host:15002 for a Spark Connect server or "
                 "Sail, or a classic master: spark://host:7077, yarn or k8s://https://host:443"
             )
         self.config = dict(config or {})

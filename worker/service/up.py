@@ -19,6 +19,7 @@ from typing import Any
 
 from redis import Redis
 
+from mlforge.core.text import plural
 from mlforge.definitions.environment import PROFILE, REDIS_URL
 from mlforge.definitions.running import FOLDER, NOTE, project_folder, read_note
 from mlforge.errors import MissingExtra, MlforgeError
@@ -186,7 +187,7 @@ class Up:
 
     def _greet(self, project: Project, url: str, where: str) -> None:
         definitions = project.definitions
-        self.say(f"mlforge up: {len(definitions.features)} features of {project.name}")
+        self.say(f"mlforge up: {plural(len(definitions.features), 'feature')} of {project.name}")
         for name in sorted(definitions.features):
             source = definitions.source(name)
             missing = "  (not there yet: it waits)" if source.missing else ""
