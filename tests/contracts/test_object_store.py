@@ -716,6 +716,28 @@ def test_a_cache_that_is_too_large_loses_what_was_not_used_for_longest(objects, 
     assert files[0].exists()
 
 
+def test_a_cache_loses_what_a_process_fetched_in_part_that_was_killed(
+    objects, tmp_path, monkeypatch
+):
+    publish(opened(objects, tmp_path / "writer"), FIRST, 1)
+    reader = ObjectStore(URL, tmp_path / "reader", cache_bytes=1, objects=objects)
+    path = Path(reader.files("spend", FIRST)[0])
+    path.unlink()
+    objects.after = lambda deed, key: _perhaps(random.Random(7), 1, Killed(), deed == "download")
+    with monkeypatch.context() as ended:
+        ended.setattr(Path, "unlink", lambda self, missing_ok=False: None)
+        with pytest.raises(Killed):
+            reader.files("spend", FIRST)
+    objects.after = lambda deed, key: None
+    [left] = path.parent.iterdir()
+    os.utime(left, (0, 0))
+
+    reader._trimmer.trim()
+
+    assert list(path.parent.iterdir()) == []
+    assert reader.read("spend", "1.0.0").equals(events(1))
+
+
 # Races
 
 

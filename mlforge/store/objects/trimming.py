@@ -14,6 +14,8 @@ from mlforge.store.objects import keys
 _EVERY_S = 60.0
 _IN_USE_S = 600.0
 _DOWN_TO = 0.9
+_SUFFIX = ".parquet"
+"""In the name of each file that counts, though not its end where a killed process left a file that it had fetched in part."""
 _FOLDERS = (keys.PARTS, keys.PARTIALS, "_packs", "_tiles")
 
 
@@ -50,5 +52,5 @@ class Trimmer:
                 for name in _FOLDERS:
                     for entry in entries_of(Path(feature.path) / name):
                         with suppress(OSError):
-                            if entry.name.endswith(".parquet"):
+                            if _SUFFIX in entry.name:
                                 yield entry.path, entry.stat(follow_symlinks=False)
