@@ -11,9 +11,8 @@ from mlforge.store import Store
 VALUE_BYTES = 8
 ROOM = 6_000_000
 """How many values a process keeps by default: 48 MB of numbers."""
-_BESIDE = (
-    1  # the number of a row's partial and its place among those of its entity, of four bytes each
-)
+_BESIDE = 1
+"""Values beside those of a row: the number of its partial and its place among those of its entity, of four bytes each."""
 _LATE = 8  # what is late by at most this part of the longest window finds its events kept, too
 
 

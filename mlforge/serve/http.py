@@ -54,9 +54,8 @@ async def body_of(scope: Scope, receive: Receive, limits: Limits) -> bytes:
     whole = _whole(receive, limits)
     try:
         pause = whole.send(None)
-    except (
-        StopIteration
-    ) as end:  # all of it is here, as of most requests: nothing has to be bounded
+    except StopIteration as end:
+        # All of it is here, as of most requests: nothing has to be bounded.
         body: bytes = end.value
         return body
     try:

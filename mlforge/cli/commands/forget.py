@@ -89,9 +89,10 @@ def _notes(forgot: list[Forgot], *, online: bool) -> list[str]:
     notes = []
     if files:
         first = ", ".join(files[:5]) + (f" and {len(files) - 5} more" if len(files) > 5 else "")
+        hold, yours = ("holds", "file is") if len(files) == 1 else ("hold", "files are")
         notes.append(
-            f"{plural(len(files), 'source file')} hold rows of forgotten entities, which are left out from now on; "
-            f"the files are yours to rewrite: {first}"
+            f"{plural(len(files), 'source file')} {hold} rows of forgotten entities, which are left out from now on; "
+            f"the {yours} yours to rewrite: {first}"
         )
     if sets:
         notes.append(

@@ -1,0 +1,23 @@
+"""Sentences of `mlforge forget` on what is left to the person who asked."""
+
+from __future__ import annotations
+
+import pytest
+
+from mlforge.cli.commands.forget import _notes
+from mlforge.maintenance.forgetting import Scrubbed
+from mlforge.registry.forgetting import Forgot
+
+
+@pytest.mark.parametrize(
+    ("files", "told"),
+    [
+        (("a.parquet",), "1 source file holds rows of forgotten entities, "),
+        (("a.parquet", "b.parquet"), "2 source files hold rows of forgotten entities, "),
+    ],
+)
+def test_source_files_are_named_in_their_number(files: tuple[str, ...], told: str) -> None:
+    forgot = Forgot("spend", "1.0.1", 3, Scrubbed((), 0, (), ()), 1, "events/", files)
+    [note] = _notes([forgot], online=True)
+    assert note.startswith(told)
+    assert note.endswith(", ".join(f"{path} of events/" for path in files))
