@@ -143,8 +143,9 @@ class _Parser(argparse.ArgumentParser):
         """The arguments, and none left over: what a command does not know is its own error, beside its own usage."""
         parsed, left = super().parse_known_args(args, namespace)
         if left:
-            near = near_names(left[0].partition("=")[0], self._option_string_actions, most=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
+            options = {option.lstrip("-"): option for option in self._option_string_actions}
+            near = near_names(left[0].partition("=")[0].lstrip("-"), options, most=1)
+            hint = f"; did you mean {options[near[0]]!r}?" if near else ""
             self.error(f"unrecognized arguments: {' '.join(left)}{hint}")
         return parsed, left
 

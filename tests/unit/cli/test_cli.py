@@ -113,9 +113,12 @@ def test_a_mistyped_option_gets_the_near_one_of_its_command(
     assert f"unrecognized arguments: {' '.join(option)}; did you mean '--features'?" in said
 
 
-def test_a_word_too_many_is_named_without_a_guess(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["build", "qqq"]) == 2
-    assert capsys.readouterr().err.endswith("error: unrecognized arguments: qqq\n")
+@pytest.mark.parametrize("argument", ["qqq", "--bogus"])
+def test_an_argument_that_resembles_no_option_is_named_without_a_guess(
+    argument: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["build", argument]) == 2
+    assert capsys.readouterr().err.endswith(f"error: unrecognized arguments: {argument}\n")
 
 
 def test_an_error_is_one_line_on_stderr(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
