@@ -346,6 +346,26 @@ def test_what_is_needed_later_is_found_where_it_is_installed(tmp_path, monkeypat
     assert not Path(module.__file__).is_relative_to(tmp_path)
 
 
+@pytest.mark.parametrize(
+    "name", ["boto3", "dask", "deltalake", "distributed", "psycopg", "pyspark", "ray", "starlette"]
+)
+def test_a_client_that_an_extra_brings_is_not_the_file_beside_the_definitions(
+    tmp_path, monkeypatch, name
+):
+    installed, project = tmp_path / "installed", tmp_path / "project"
+    for folder in (installed, project):
+        folder.mkdir()
+        (folder / f"{name}.py").touch()
+    (project / "definitions.py").write_text(dedent(GOOD))
+    monkeypatch.setitem(sys.modules, name, None)
+    del sys.modules[name]
+    monkeypatch.setattr("sys.path", [*sys.path[:1], str(installed), *sys.path[1:]])
+
+    load(None, here=project)
+
+    assert Path(importlib.import_module(name).__file__).parent == installed
+
+
 def test_names_of_what_is_needed_cover_all_that_the_extras_install():
     """The list is written out, as asking for it takes longer than loading definitions."""
     seen, wanted = (
