@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 
@@ -96,22 +97,27 @@ def forget(definitions: Definitions, entities: Sequence[Entity], url: str | None
             outcome.failures.setdefault(name, error)
     if url is not None:
         _forget_elsewhere(definitions, url, entities, outcome)
-    for server in _servers(definitions, url):
-        try:
-            outcome.left += server.rewrite_own_files()
-        except MlforgeError as error:
-            outcome.failures[str(server)] = error
+    with _servers(definitions.online_store, url) as servers:
+        for server in servers:
+            try:
+                outcome.left += server.rewrite_own_files()
+            except MlforgeError as error:
+                outcome.failures[str(server)] = error
     return outcome
 
 
-def _servers(definitions: Definitions, url: str | None) -> list[OnlineStore]:
-    """The online store and, where it is another, the server of the event log."""
-    online = definitions.online_store
+@contextmanager
+def _servers(online: OnlineStore | None, url: str | None) -> Iterator[list[OnlineStore]]:
+    """The online store and, where it is another, the server of the event log, whose connections are closed at the end."""
     if url is None:
-        return [] if online is None else [online]
-    other = online_store_at(url)
-    if online is None:
-        return [other]
+        yield [] if online is None else [online]
+        return
+    with closing(online_store_at(url)) as other:
+        yield [other] if online is None else _distinct(online, other)
+
+
+def _distinct(online: OnlineStore, other: OnlineStore) -> list[OnlineStore]:
+    """Both, or the first alone where they are of one server."""
     try:
         runs = [evidence and evidence.server for evidence in (online.evidence(), other.evidence())]
     except MlforgeError:  # it says so itself when it is asked to rewrite

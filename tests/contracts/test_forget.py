@@ -340,6 +340,30 @@ def test_a_forgetting_that_is_killed_before_it_deletes_brings_no_row_back(
     assert held_in_store("bob") == []
 
 
+def test_forgetting_keeps_no_connection_to_the_server_of_the_event_log(
+    definitions: Definitions, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[RedisStore] = []
+    closed: list[RedisStore] = []
+
+    def counted(url: str) -> RedisStore:
+        opened.append(RedisStore.from_url(url))
+        return opened[-1]
+
+    def noted(server: RedisStore) -> None:
+        closed.append(server)
+
+    monkeypatch.setattr(registry_forgetting, "online_store_at", counted)
+    monkeypatch.setattr(RedisStore, "close", noted)
+    drop("first", ("ann", 1, 1.0))
+    definitions.build(["spend"])
+
+    assert forget(definitions, entities_of(definitions.store, ["user_id=ann"]), redis_url)
+
+    assert len(opened) == 1
+    assert closed == opened
+
+
 def _killed(*_: object) -> None:
     raise KeyboardInterrupt
 
