@@ -40,9 +40,8 @@ def evaluate(
     Raises IntegrityError where stored events are missing or damaged.
     """
     spec = events.spec
-    with intact(
-        spec.name
-    ):  # here, as whoever writes the rows takes a missing file for one of its own
+    # Here, as whoever writes the rows takes a missing file for one of its own.
+    with intact(spec.name):
         rows = _plain_rows(engine, events, within)
     if not spec.derived:
         return rows

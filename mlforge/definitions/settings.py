@@ -10,12 +10,13 @@ from mlforge.core.values import Duration
 from mlforge.engines import MEMORY_LIMIT
 from mlforge.errors import DefinitionError
 from mlforge.features.feature import check_engine
+from mlforge.online.prefetch import ROOM, VALUE_BYTES
 
 DISTRIBUTE_ABOVE = 50_000_000
 """The number of events above which a full build is shared, by default."""
 LOCAL = "local"
 GONE_AFTER = Duration.parse("1h")
-RESIDENT = 48_000_000
+RESIDENT = ROOM * VALUE_BYTES
 _LEAST_MEMORY = 64 << 20
 
 
