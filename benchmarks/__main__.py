@@ -35,7 +35,8 @@ from benchmarks import (
     training,
 )
 from benchmarks.data import SIZES
-from benchmarks.harness import HEAD, Bench, Measure, Row, WrongResult, quiet
+from benchmarks.harness import HEAD, Bench, Measure, Row, WrongResult
+from benchmarks.timing import quiet
 
 _MODULES = (
     drops,

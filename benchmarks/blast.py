@@ -8,18 +8,9 @@ from pathlib import Path
 import polars as pl
 
 from benchmarks import data
-from benchmarks.harness import (
-    PERCENT,
-    SECONDS,
-    Bench,
-    Measure,
-    Row,
-    Target,
-    check,
-    median_of,
-    seconds,
-)
+from benchmarks.harness import PERCENT, SECONDS, Bench, Measure, Row, Target, check, median_of
 from benchmarks.project import NAME, Project
+from benchmarks.timing import seconds
 from mlforge import TrainingSet, training_set
 from mlforge.core.values import PRECISION
 from mlforge.training_sets.blast import BlastRadius

@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from benchmarks.harness import quiet, seconds
+from benchmarks.timing import quiet, seconds
 from mlforge.definitions.loader import load
 
 

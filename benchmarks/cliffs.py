@@ -26,9 +26,9 @@ from benchmarks.harness import (
     check,
     median_of,
     ratios,
-    seconds,
 )
 from benchmarks.project import NAME, Project, Stores, stores_at
+from benchmarks.timing import seconds
 
 _MLFORGE = [sys.executable, "-P", "-m", "mlforge"]
 _EVENTS_A_FILE = 100

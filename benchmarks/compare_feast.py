@@ -28,8 +28,9 @@ import polars as pl
 
 from benchmarks import data
 from benchmarks.data import DAY, START, Size
-from benchmarks.harness import MILLISECONDS, SECONDS, Bench, Unit, check, median_of, quiet, seconds
+from benchmarks.harness import MILLISECONDS, SECONDS, Bench, Unit, check, median_of
 from benchmarks.project import NAME, Project
+from benchmarks.timing import quiet, seconds
 from mlforge import Definitions, feature, get_online_features, get_training_data
 from mlforge.online import RedisStore
 from mlforge.store import LocalStore

@@ -19,9 +19,9 @@ from benchmarks.harness import (
     check,
     median_of,
     ratios,
-    seconds,
 )
 from benchmarks.project import BASIC, NAME, WINDOWS, Project
+from benchmarks.timing import seconds
 from mlforge import Feature, feature
 from mlforge.metrics import Rolling
 

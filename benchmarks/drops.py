@@ -23,10 +23,10 @@ from benchmarks.harness import (
     check_same,
     median_of,
     ratios,
-    seconds,
 )
 from benchmarks.memory import resident
 from benchmarks.project import NAME, Project, Stores
+from benchmarks.timing import seconds
 from mlforge.maintenance import operations
 
 _DAYS_BACK = 3

@@ -19,17 +19,9 @@ import polars as pl
 
 from benchmarks import data
 from benchmarks.floor import FEATURES, Floor
-from benchmarks.harness import (
-    MILLISECONDS,
-    Bench,
-    Measure,
-    Row,
-    Target,
-    check,
-    percentile,
-    seconds,
-)
+from benchmarks.harness import MILLISECONDS, Bench, Measure, Row, Target, check, percentile
 from benchmarks.pushes import bare_socket
+from benchmarks.timing import seconds
 from mlforge.frames.encoding import key_hash
 from mlforge.online.redis import resp
 from worker.child_process import bound_to_parent

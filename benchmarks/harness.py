@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import copy
-import gc
 import itertools
-import logging
 import math
 import os
 import shutil
 import statistics
-import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -18,11 +15,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
-import structlog
 from redis import Redis
 
 from benchmarks import data
 from benchmarks.data import Size
+from benchmarks.timing import seconds
 from worker.service.embedded_redis import EmbeddedServer
 
 MB = 1_000_000
@@ -176,19 +173,6 @@ class Bench:
         for entry in self.work.iterdir():
             if entry.name != "redis":
                 shutil.rmtree(entry)
-
-
-def quiet() -> None:
-    """Let only errors be logged."""
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
-
-
-def seconds(action: Callable[[], object]) -> float:
-    """How long it takes, with the rubbish of what came before collected first."""
-    gc.collect()
-    begun = time.perf_counter()
-    action()
-    return time.perf_counter() - begun
 
 
 def by_turns(rounds: int, *actions: Callable[[], object]) -> list[list[float]]:

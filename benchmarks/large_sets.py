@@ -19,6 +19,7 @@ from benchmarks import checksums, data
 from benchmarks.harness import MEGABYTES, SECONDS, Bench, Measure, Row, Target, check, check_same
 from benchmarks.memory import peak
 from benchmarks.project import spend
+from benchmarks.timing import quiet
 from mlforge import Definitions, Feature, TrainingSet, feature, get_training_data, training_set
 from mlforge.metrics import Rolling
 from mlforge.store import LocalStore
@@ -83,7 +84,6 @@ class Outcome:
 
 
 def _child(task: Task) -> Outcome:
-    from benchmarks.harness import quiet
 
     quiet()
     names = [each.name for each in _features()]

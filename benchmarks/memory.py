@@ -80,8 +80,8 @@ class Task:
 def _child(task: Task) -> int:
     """Prepare the task, note the memory in use, do it, and tell by how much the peak is above."""
     from benchmarks import data
-    from benchmarks.harness import quiet
     from benchmarks.project import NAME, spend, stores_at
+    from benchmarks.timing import quiet
     from mlforge import get_training_data
     from mlforge.engines import engine_named
 

@@ -6,17 +6,8 @@ import random
 
 import polars as pl
 
-from benchmarks.harness import (
-    SECONDS,
-    Bench,
-    Measure,
-    Row,
-    Target,
-    check,
-    median_of,
-    ratios,
-    seconds,
-)
+from benchmarks.harness import SECONDS, Bench, Measure, Row, Target, check, median_of, ratios
+from benchmarks.timing import seconds
 from mlforge.profiles.measure import profile_frame
 
 ROWS = 1_000_000

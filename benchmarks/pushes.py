@@ -11,19 +11,10 @@ from urllib.parse import urlsplit
 import polars as pl
 
 from benchmarks import data
-from benchmarks.harness import (
-    MB,
-    ROWS_PER_S,
-    Bench,
-    Measure,
-    Row,
-    Target,
-    check,
-    median_of,
-    seconds,
-)
+from benchmarks.harness import MB, ROWS_PER_S, Bench, Measure, Row, Target, check, median_of
 from benchmarks.memory import peak_of
 from benchmarks.project import TTL_S
+from benchmarks.timing import seconds
 from mlforge import Definitions, feature
 from mlforge.frames.encoding import json_rows, key_hashes
 from mlforge.online import RedisStore

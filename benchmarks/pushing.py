@@ -11,7 +11,7 @@ import time
 from collections import deque
 from pathlib import Path
 
-from benchmarks.harness import quiet
+from benchmarks.timing import quiet
 from mlforge.definitions.loader import load
 
 FEATURE, READY, SOURCE = "spend", "ready", "events"

@@ -15,8 +15,9 @@ from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from typing import Any
 
-from benchmarks.harness import MEGABYTES, SECONDS, median_of, quiet, seconds
+from benchmarks.harness import MEGABYTES, SECONDS, median_of
 from benchmarks.memory import peak, resident
+from benchmarks.timing import quiet, seconds
 
 MOST = 12_000_000_000
 """The bytes at which a side is ended; `MLFORGE_BENCHMARK_MEMORY` names others, for a machine with less."""

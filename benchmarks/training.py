@@ -22,9 +22,9 @@ from benchmarks.harness import (
     check_same,
     median_of,
     ratios,
-    seconds,
 )
 from benchmarks.project import NAME, Project, columns
+from benchmarks.timing import seconds
 from mlforge import get_training_data
 
 _SQL = {"mean": "avg"}
