@@ -17,7 +17,6 @@ from mlforge.cli.table import table
 from mlforge.core.arguments import shown
 from mlforge.core.text import plural
 from mlforge.core.values import BEGINNING, END, to_iso
-from mlforge.definitions.keeping import keeper_elsewhere
 
 if TYPE_CHECKING:
     from mlforge.build.broken_locks import BrokenLock, DefaultsChange
@@ -163,6 +162,8 @@ def show_plan(planned: Planned) -> None:
 
 def _vanishing(definitions: Definitions) -> list[dict[str, Any]]:
     """Stored features that neither these definitions name nor others keep that share the store."""
+    from mlforge.definitions.keeping import keeper_elsewhere
+
     store = definitions.store
     unnamed = [name for name in store.features() if name not in definitions.features]
     manifests = {
