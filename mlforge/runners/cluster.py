@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 import re
 import socket
 from abc import abstractmethod
@@ -183,3 +184,14 @@ class ClusterRunner(Runner):
 
 def _at(definitions: str) -> Origin:
     return Origin(definitions, str(Path("/")))
+
+
+def address_in(variable: str, what: str, runner: type[ClusterRunner], example: str) -> str:
+    """The address of a cluster in an environment variable; DefinitionError without one. what: the thing that is addressed."""
+    address = os.environ.get(variable)
+    if not address:
+        raise DefinitionError(
+            f'runner="{runner.name}" needs the address of a {what}: set {variable}={example}, '
+            f"or write runner={runner.__name__}({example!r})"
+        )
+    return address

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from mlforge.errors import DefinitionError, MissingExtra
-from mlforge.runners.cluster import ClusterRunner
+from mlforge.errors import MissingExtra
+from mlforge.runners.cluster import ClusterRunner, address_in
 from mlforge.runners.executor import answered
 from mlforge.runners.orders import Answer
 
@@ -62,13 +61,7 @@ class DaskRunner(ClusterRunner):
 
 def open_dask(definitions: object) -> DaskRunner:
     """The runner of the scheduler that DASK_SCHEDULER_ADDRESS names."""
-    address = os.environ.get(ADDRESS)
-    if not address:
-        raise DefinitionError(
-            f'runner="dask" needs the address of a scheduler: set {ADDRESS}=tcp://host:8786, '
-            "or write runner=DaskRunner('tcp://host:8786')"
-        )
-    return DaskRunner(address)
+    return DaskRunner(address_in(ADDRESS, "scheduler", DaskRunner, "tcp://host:8786"))
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 from mlforge.errors import DefinitionError, MissingExtra
-from mlforge.runners.cluster import START_S, ClusterRunner
+from mlforge.runners.cluster import START_S, ClusterRunner, address_in
 from mlforge.runners.executor import answered
 
 if TYPE_CHECKING:
@@ -105,13 +105,7 @@ class SparkRunner(ClusterRunner):
 
 def open_spark(definitions: object) -> SparkRunner:
     """The runner of the Spark Connect server that SPARK_REMOTE names."""
-    address = os.environ.get(REMOTE)
-    if not address:
-        raise DefinitionError(
-            f'runner="spark" needs the address of a cluster: set {REMOTE}=sc://host:15002, '
-            "or write runner=SparkRunner('sc://host:15002')"
-        )
-    return SparkRunner(address)
+    return SparkRunner(address_in(REMOTE, "cluster", SparkRunner, "sc://host:15002"))
 
 
 def _answers(session: Any, orders: Sequence[str]) -> list[str]:
