@@ -100,10 +100,6 @@ class Window:
         opens_after = self.closed in ("right", "none")
         return self.length.last_end(event_time - opens_after) + self.lag
 
-    def points_seeing(self, event_time: int) -> TimeRange:
-        """The points that see an event; the end lies before the start where none does."""
-        return TimeRange(self.first_point(event_time), self.last_point(event_time))
-
     def ends(self, point: int) -> TimeRange:
         """The start and the end, whether or not they belong to the window."""
         end = point - self.lag

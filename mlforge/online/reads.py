@@ -56,12 +56,8 @@ class OnlineReads(ABC):
         """
         return self._read([RowRequest.of(*request) for request in requests])
 
-    def fetch_hashed(self, requests: Sequence[RowRequest]) -> list[Answer]:
-        """The books and rows as of `fetch`, for entities whose hashes are already computed."""
-        return self._read(requests)
-
     def reading(self, requests: Sequence[RowRequest]) -> Steps[list[Answer]]:
-        """The steps of `fetch_hashed`: what it asks the backend, and what it makes of the answers."""
+        """The steps of `fetch` for requests whose hashes are computed: what is asked, and what the answers make."""
         fetched = yield Question(self._fetch, self._fetch_async, (requests,))
         answers = self._answers(requests, fetched)
         if any(None in rows for _, rows in answers):
@@ -69,7 +65,7 @@ class OnlineReads(ABC):
         return answers
 
     def stored(self, requests: Sequence[RowRequest]) -> Steps[Sequence[Fetched]]:
-        """The steps of `fetch_hashed` to rows as they are stored, which nothing has held against the books yet.
+        """The steps of `fetch` to rows as they are stored, which nothing has held against the books yet.
 
         What a stored row is, the layout in the books says: of "json" it is a text, or its bytes.
         """
@@ -80,7 +76,7 @@ class OnlineReads(ABC):
         return fetched
 
     def _read(self, requests: Sequence[RowRequest]) -> list[Answer]:
-        """As `fetch_hashed`, without the steps where all rows are there: each read comes here."""
+        """As `reading`, without the steps where all rows are there: each read comes here."""
         answers = self._answers(requests, self._fetch(requests))
         for _, rows in answers:
             if None in rows:
