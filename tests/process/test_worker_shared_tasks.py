@@ -169,7 +169,7 @@ def test_a_build_that_the_server_knows_nothing_of_any_more_is_offered_again(
     assert asked == [shared.id] * 4
 
 
-def test_a_worker_that_takes_no_part_asks_another_in_its_place_while_tasks_wait(
+def test_a_worker_that_takes_no_part_says_so_and_leaves_asking_another_to_the_build(
     redis: Redis,  # noqa: F811
     shared: SharedBuild,
     monkeypatch: pytest.MonkeyPatch,
@@ -178,21 +178,45 @@ def test_a_worker_that_takes_no_part_asks_another_in_its_place_while_tasks_wait(
     at_work = SimpleNamespace(redis=redis, scope="shop", hash="mine", settings=settings)
     monkeypatch.setattr(task_job.project, "in_use", lambda: at_work)
     monkeypatch.setattr(task_job, "current_job_id", lambda: "task-1")
-    monkeypatch.setattr(task_job, "PAUSE_S", 0)
     queue = queue_named(queue_of("shop"), redis)
     request = {"build": shared.id, "definitions": "shop", "definitions_hash": "theirs"}
 
     assert task_job.take_part(*request.values()) == "refused"
-    assert [job.kwargs for job in queue.jobs] == [request]
-    assert list(shared.refusals()) == [socket.gethostname()]
-
-    for _ in IDS:
-        shared.take("another")
     assert task_job.take_part(*request.values()) == "refused"
-    assert len(queue.jobs) == 1  # nothing waits
+    assert list(shared.refusals()) == [socket.gethostname()]
+    assert queue.jobs == []  # it does not ask itself again
+    assert [shared.take_declined(), shared.take_declined()] == [2, 0]
+
+    shared.decline()
     shared.close()
+    assert shared.take_declined() == 0
     assert task_job.take_part(*request.values()) == "nothing to do"
     assert shared.refusals() == {}
+
+
+@pytest.mark.timeout(30)
+def test_workers_that_take_no_part_are_asked_again_more_and_more_seldom(
+    redis: Redis,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    by_id = three_tasks()
+    shared = SharedBuild.of(redis, "shop", [*by_id])
+    now_s, asked_at = 100.0, []
+    monkeypatch.setattr(task_sharing, "time", SimpleNamespace(monotonic=lambda: now_s))
+
+    def ask() -> None:
+        asked_at.append(now_s)
+        shared.decline()  # as the only worker there is does, each time
+
+    sharing = TaskSharing(shared, by_id, lambda task: TaskResult(task.id, (), 0, 0), ask, 1)
+    sharing.begin()
+    for _ in range(200):
+        sharing._ask_again()
+        now_s += 1.0
+
+    assert asked_at == [100, 100, 101, 103, 107, 115, 131, 163, 223, 283]
+    sharing.see_through([*by_id][-1])
+    assert len(asked_at) < 12
 
 
 @pytest.mark.timeout(60)

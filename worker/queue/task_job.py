@@ -6,7 +6,6 @@ A job runs one task alone, so that refreshes which wait in the queue come in bet
 from __future__ import annotations
 
 import socket
-import time
 from typing import TYPE_CHECKING
 
 import structlog
@@ -28,8 +27,6 @@ from worker.state.shared_build import Ended, SharedBuild
 if TYPE_CHECKING:
     from worker.state.shared_build import Claimed
 
-PAUSE_S = 1.0
-"""Before a worker that takes no part asks another: one that is idle by then comes before it."""
 OF_THE_FEATURE = (DataError, DefinitionError, FunctionError, SourceError, ValidationError)
 """Errors that a task has wherever it runs. Any other may be this worker's own, and another may do better."""
 
@@ -46,7 +43,6 @@ def take_part(build: str, definitions: str, definitions_hash: str) -> str:
         shared = SharedBuild(at_work.redis, at_work.scope, build)
         if not shared.is_known():
             return "nothing to do"
-        queue = JobQueue(at_work.redis, at_work.scope)
         if definitions_hash != at_work.hash:
             why = (
                 f"it has the definitions {at_work.hash[:12]}, and the build is of {definitions_hash[:12]}: "
@@ -54,16 +50,17 @@ def take_part(build: str, definitions: str, definitions_hash: str) -> str:
             )
             if shared.refuse(socket.gethostname(), why):
                 log.error("takes no part in a build", why=why)
-            return _passed_on(at_work, shared, queue, definitions_hash)
+            return _declined(shared)
         worker = current_worker()
         if shared.has_refused(worker):
-            return _passed_on(at_work, shared, queue, definitions_hash)
+            return _declined(shared)
         claimed = shared.take(job)
         if claimed is None:
             return "nothing to do"
         if not run_claimed(at_work, shared, claimed, job, worker):
-            return _passed_on(at_work, shared, queue, definitions_hash)
+            return _declined(shared)
         if shared.has_waiting():
+            queue = JobQueue(at_work.redis, at_work.scope)
             queue.enqueue_task(build, at_work, definitions_hash)
         return "task done"
 
@@ -96,11 +93,7 @@ def run_claimed(
     return True
 
 
-def _passed_on(
-    at_work: Project, shared: SharedBuild, queue: JobQueue, definitions_hash: str
-) -> str:
-    """Ask another worker in the place of this one, which would else use up what all of them are asked."""
-    time.sleep(PAUSE_S)
-    if shared.has_waiting():
-        queue.enqueue_task(shared.id, at_work, definitions_hash)
+def _declined(shared: SharedBuild) -> str:
+    """Take other jobs at once: the process that builds asks another worker, more and more seldom."""
+    shared.decline()
     return "refused"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from collections.abc import Callable, Mapping
 from uuid import uuid4
 
@@ -18,6 +19,8 @@ from worker.state.shared_build import Claimed, Ended, SharedBuild
 LOSSES = 3
 """So many processes may be lost at a task."""
 _LOOK_S = 1.0
+ASK_AGAIN_S, SELDOM_S = 1.0, 60.0
+"""How long to wait until others are asked in place of workers that take no part: first, and at the most."""
 
 log = structlog.get_logger()
 
@@ -41,6 +44,7 @@ class TaskSharing:
         self._me = f"{socket.gethostname()}-{os.getpid()}-{uuid4().hex[:8]}"
         self._done: set[str] = set()
         self._is_alone = False
+        self._pause_s, self._ask_at = ASK_AGAIN_S, 0.0
 
     def begin(self) -> None:
         """Offer the tasks. Raises RunnerUnavailable where the server does not answer."""
@@ -83,6 +87,7 @@ class TaskSharing:
 
     def _look(self) -> None:
         """Run a task that waits; if there is none, see what has become of those that others took."""
+        self._ask_again()
         claimed = self._shared.take_left(self._me) or self._shared.take(self._me)
         if claimed is not None:
             self._run(claimed)
@@ -101,10 +106,22 @@ class TaskSharing:
         self._shared.wait(_LOOK_S)
 
     def _run(self, claimed: Claimed) -> None:
-        with self._shared.renewed(claimed.id, self._me):
+        with self._shared.renewed(claimed.id, self._me, self._ask_again):
             self._here(self._tasks[claimed.id])
         self._done.add(claimed.id)
         self._shared.end(claimed.id, Ended(self._me))
+
+    def _ask_again(self) -> None:
+        """Ask others in place of workers that take no part, after a pause that doubles each time: they may be all there are."""
+        now = time.monotonic()
+        if now < self._ask_at:
+            return
+        declined = self._shared.take_declined()
+        if not declined:
+            return
+        self._pause_s, self._ask_at = min(2 * self._pause_s, SELDOM_S), now + self._pause_s
+        for _ in range(min(declined, len(self._tasks) - len(self._done))):
+            self._ask()
 
     def _run_alone(self) -> None:
         """Run the last task that has not ended: workers are more likely to be at the first ones."""

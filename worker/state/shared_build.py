@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -62,6 +62,7 @@ class SharedBuild:
             f"{base}:refusals",
         )
         self._failures, self._left = f"{base}:failures", f"{base}:left"
+        self._declined = f"{base}:declined"
         self._claim = f"{base}:claim:"
         self._take, self._lose = redis.register_script(_TAKE), redis.register_script(_LOSE)
         self._renew = redis.register_script(_RENEW)
@@ -95,14 +96,17 @@ class SharedBuild:
         return None if answer is None else Claimed(answer[0].decode(), answer[1].decode())
 
     @contextmanager
-    def renewed(self, task: str, worker: str) -> Iterator[None]:
-        """Renew a claim in a thread for as long as the block runs."""
+    def renewed(
+        self, task: str, worker: str, then: Callable[[], object] = lambda: None
+    ) -> Iterator[None]:
+        """Renew a claim in a thread for as long as the block runs, and call `then` each time."""
         ended = threading.Event()
 
         def renew() -> None:
             while not ended.wait(RENEW_S):
                 with survived("renew the claim of a task", task=task):
                     self._renew([self._claim + task], [worker, CLAIM_MS])
+                    then()
 
         thread = threading.Thread(target=renew, name="claim", daemon=True)
         thread.start()
@@ -154,6 +158,21 @@ class SharedBuild:
         is_new, *_ = pipeline.execute()
         return bool(is_new)
 
+    def decline(self) -> None:
+        """Note that a worker was asked which takes no part: the process that builds is to ask another in its place."""
+        pipeline = self._redis.pipeline()
+        pipeline.incr(self._declined)
+        self._expire(pipeline)
+        pipeline.execute()
+
+    def take_declined(self) -> int:
+        """How many that were asked have declined since the last call."""
+        pipeline = self._redis.pipeline()
+        pipeline.get(self._declined)
+        pipeline.delete(self._declined)
+        declined, _ = pipeline.execute()
+        return int(declined or 0)
+
     def refusals(self) -> dict[str, str]:
         """Why workers take no part, by their names."""
         noted: Any = self._redis.hgetall(self._refusals)
@@ -190,7 +209,7 @@ class SharedBuild:
     @property
     def _all(self) -> tuple[str, ...]:
         state = self._tasks, self._waiting, self._ended, self._news, self._losses
-        return *state, self._refusals, self._failures, self._left
+        return *state, self._refusals, self._failures, self._left, self._declined
 
     def _expire(self, pipeline: Any) -> None:
         for key in self._all:
