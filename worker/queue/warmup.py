@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import io
+import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
-from dataclasses import dataclass
-from itertools import islice
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from typing import Any
 
 import structlog
@@ -27,8 +27,13 @@ from worker.project import Project
 CALM_S = 0.2
 """How long to wait at first: other jobs of the same drop may still be at work."""
 KEEP_UP_S = 0.5
-"""How often to look whether there are newer versions."""
-_REMEMBERED = 8  # manifests that a store keeps in mind
+"""How often to look whether there are newer versions, at the most."""
+LOOKING_SHARE = 0.01
+"""The share of a processor that looking may take while there are none."""
+FILE_BYTES = 2_000
+"""Bytes that a source file takes in a manifest and among the states of files, in memory."""
+_MANIFESTS_SHARE = 2
+"""Manifests take at most one in so many bytes of the memory for what is resident; events take what is left."""
 _EVENTS = 3
 _SMALL_BYTES = 1_000_000
 
@@ -50,10 +55,15 @@ def warm_up(opened: Callable[[], Project], greet: Callable[[], object]) -> Itera
         yield 0
         at_work.online.ping()
         yield 0
-        known: dict[str, _Known] = {}
+        followed = Followed(at_work)
         tried = False
-        for name in islice(at_work.definitions.features, _REMEMBERED):
-            latest = _look(at_work, name, known)
+        for name in at_work.definitions.features:
+            if not followed.has_room:
+                break
+            followed.follow(name)
+            yield 0
+        for name in followed.names:
+            latest = followed.look(name)
             yield 0
             if latest is not None and not tried:
                 _read(at_work, latest)
@@ -62,9 +72,10 @@ def warm_up(opened: Callable[[], Project], greet: Callable[[], object]) -> Itera
                 yield 0
                 tried = True
         while True:
-            yield KEEP_UP_S
-            for name in known:
-                _look(at_work, name, known)
+            yield max(KEEP_UP_S, followed.looked_s / LOOKING_SHARE)
+            followed.looked_s = 0.0
+            for name in followed.names:
+                followed.look(name)
                 yield 0
     except (Exception, PanicException) as fault:  # noqa: BLE001 - the job will meet it again, and tell
         log.debug("not warmed up", error=str(fault))
@@ -72,30 +83,90 @@ def warm_up(opened: Callable[[], Project], greet: Callable[[], object]) -> Itera
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    """The version that was served at the last look, and how many of its values are in memory."""
+    """The version that was served at the last look, and the bytes that its manifest and its events take in memory.
+
+    event_bytes: None where they were not looked at yet.
+    """
 
     served: Pointer | None
-    values: int = 0
+    manifest_bytes: int = 0
+    event_bytes: int | None = None
 
 
-def _look(at_work: Project, name: str, known: dict[str, _Known]) -> Manifest | None:
-    """Fill the store's caches for a feature, if its served version changed since the last look."""
-    store = at_work.definitions.store
-    now = _Known(store.pointer(name))
-    before = known.get(name)
-    if before is not None and before.served == now.served:
-        return None
-    known[name] = now
-    store.partials(name)
-    latest = store.latest(name)
-    if latest is None:
-        return None
-    if latest.rowwise:
-        unchanged.of_version(latest, store.file_states(name))
-    room = at_work.definitions.settings.resident_memory // VALUE_BYTES
-    room -= sum(each.values for each in known.values())
-    known[name] = _Known(now.served, read_ahead(store, latest, room))
-    return latest
+class Followed:
+    """Features whose served versions are kept up with, as far as `resident_memory` reaches.
+
+    looked_s: how long looks have taken that found nothing new, since it was last set.
+    """
+
+    def __init__(self, at_work: Project) -> None:
+        self._store = at_work.definitions.store
+        self._memory = at_work.definitions.settings.resident_memory
+        self._known: dict[str, _Known] = {}
+        self.looked_s = 0.0
+
+    @property
+    def names(self) -> list[str]:
+        """Their names."""
+        return [*self._known]
+
+    @property
+    def has_room(self) -> bool:
+        """Whether another feature can be followed: the first always is."""
+        return not self._known or self._manifest_bytes < self._memory // _MANIFESTS_SHARE
+
+    def follow(self, name: str) -> None:
+        """Follow another feature: read its manifest now, and its events at the first look, once it is known what all manifests take."""
+        with self._alone(name):
+            self._manifest(name, self._store.pointer(name))
+
+    def look(self, name: str) -> Manifest | None:
+        """Fill the store's caches for a feature, if its served version changed since the last look; that version."""
+        began, before, latest = time.perf_counter(), self._known[name], None
+        with self._alone(name):
+            served = self._store.pointer(name)
+            if before.event_bytes is None or before.served != served:
+                latest = self._take(name, served)
+            else:
+                self.looked_s += time.perf_counter() - began
+        return latest
+
+    def _take(self, name: str, served: Pointer | None) -> Manifest | None:
+        latest = self._manifest(name, served)
+        known = self._known[name]
+        room = self._memory - self._manifest_bytes - self._event_bytes
+        values = read_ahead(self._store, latest, max(0, room) // VALUE_BYTES) if latest else 0
+        self._known[name] = replace(known, event_bytes=values * VALUE_BYTES)
+        return latest
+
+    def _manifest(self, name: str, served: Pointer | None) -> Manifest | None:
+        """Have the store read the manifest of a feature's served version and what lies beside it."""
+        self._known[name] = _Known(served)
+        self._store.partials(name)
+        latest = self._store.latest(name)
+        if latest is None:
+            return None
+        if latest.rowwise:
+            unchanged.of_version(latest, self._store.file_states(name))
+        self._known[name] = _Known(served, len(latest.sources) * FILE_BYTES)
+        return latest
+
+    @contextmanager
+    def _alone(self, name: str) -> Iterator[None]:
+        """A feature that cannot be read is left until its version changes; others are followed."""
+        try:
+            yield
+        except (Exception, PanicException) as fault:  # noqa: BLE001 - its job will meet it, and tell
+            log.debug("not followed", feature=name, error=str(fault))
+            self._known[name] = replace(self._known.get(name, _Known(None)), event_bytes=0)
+
+    @property
+    def _manifest_bytes(self) -> int:
+        return sum(known.manifest_bytes for known in self._known.values())
+
+    @property
+    def _event_bytes(self) -> int:
+        return sum(known.event_bytes or 0 for known in self._known.values())
 
 
 def _read(at_work: Project, manifest: Manifest) -> None:
