@@ -13,6 +13,7 @@ from mlforge.engines.derived import derived_values
 from mlforge.errors import DataError
 from mlforge.frames import polars_schema
 from mlforge.frames.entity_times import EntityTimes, entities_and_hull
+from mlforge.frames.shared_results import once
 from mlforge.store import TablePiece
 from mlforge.store.integrity import intact
 
@@ -42,7 +43,15 @@ def evaluate(
     spec = events.spec
     # Here, as whoever writes the rows takes a missing file for one of its own.
     with intact(spec.name):
-        rows = _plain_rows(engine, events, within)
+        if isinstance(within, EntityTimes):
+            rows = once(
+                "rows",
+                lambda: (type(engine), events.content, spec.evaluated),
+                lambda: _plain_rows(engine, events, within),
+                within.frame,
+            )
+        else:
+            rows = _plain_rows(engine, events, within)
     if not spec.derived:
         return rows
     return rows.hstack(derived_values(spec, events.schema, rows, spec.timestamp))

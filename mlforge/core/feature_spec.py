@@ -126,6 +126,11 @@ class FeatureSpec:
         )
 
     @cached_property
+    def evaluated(self) -> tuple[object, ...]:
+        """All that values follow from beside events: equal for features that differ in their names alone."""
+        return self.keys, self.timestamp, self.interval, self.columns, self.derived
+
+    @cached_property
     def plain(self) -> FeatureSpec:
         """The spec without derived columns: what engines evaluate."""
         return replace(self, derived=()) if self.derived else self

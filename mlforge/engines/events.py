@@ -17,6 +17,7 @@ from mlforge.engines.tiles.cache import TileCache
 from mlforge.engines.tiles.sets import SetCache, needed
 from mlforge.engines.tiles.totals import Totals, write_totals
 from mlforge.frames import polars_schema
+from mlforge.frames.shared_results import once
 from mlforge.store import Store
 from mlforge.store.changes import EventDiff
 from mlforge.store.scan import EventScan
@@ -89,6 +90,17 @@ class Events(EventScan):
 
         The ranges are in order and do not overlap. among: keys of the entities to keep.
         """
+        frames = () if among is None else (among,)
+        return once(
+            "entities",
+            lambda: (self.content, tuple(ranges), among is None),
+            lambda: self._entities(ranges, among),
+            *frames,
+        )
+
+    def _entities(
+        self, ranges: Sequence[TimeRange | None], among: pl.DataFrame | None
+    ) -> pl.DataFrame:
         keys, (first, last) = list(self.spec.entity), (ranges[0], ranges[-1])
         scans = [self._identities(times, among).select(keys) for times in ranges]
         hull = first.union(last) if first and last else None

@@ -22,6 +22,7 @@ import polars as pl
 from mlforge.core.schema import INTEGERS, Schema
 from mlforge.core.values import to_iso, to_us
 from mlforge.errors import DataError, RetrievalError
+from mlforge.frames.shared_results import once
 
 Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
 Key: TypeAlias = int | str | bool | date
@@ -35,6 +36,11 @@ def key_hashes(frame: pl.DataFrame, keys: Sequence[str]) -> pl.Series:
     """The hash of every row's entity, in row order; a null or unfit key raises DataError."""
     if not keys:  # the one entity of a feature without keys
         return pl.Series("key_hash", [key_hash({})] * frame.height, dtype=pl.String)
+    of = pl.DataFrame({key: frame[key] for key in keys})
+    return once("key hashes", tuple, lambda: _key_hashes(of, keys), of)
+
+
+def _key_hashes(frame: pl.DataFrame, keys: Sequence[str]) -> pl.Series:
     hashes: list[str] = []
     for block in frame.iter_slices(_BLOCK):
         texts = _netstrings(block, keys).cast(pl.Binary).to_list()

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 
 import polars as pl
 
@@ -15,6 +15,7 @@ from mlforge.core.manifest import Manifest, Partial, SourceRecord
 from mlforge.core.schema import dtypes
 from mlforge.errors import ColumnNotFound, MlforgeError
 from mlforge.features.feature import Feature
+from mlforge.frames.shared_results import once
 from mlforge.ingest import partials, unchanged
 from mlforge.ingest.file_states import FileStates
 from mlforge.ingest.fit import Fit
@@ -85,19 +86,35 @@ class Session:
 
         A file without rows yields no events, even if its columns do not suit the function or the feature.
         """
+        run = partial(self.transform.run, rows, alone=alone)
         try:
-            result = self.transform.run(rows, alone=alone)
+            return self.keep(key, rows.where, run, alone=alone)
         except FAULTS:
             if rows.frame.height or not alone:
                 raise
             return self.cache.add(*partials.without_rows(key, self.feature.spec))
-        return self.keep(key, result)
 
-    def keep(self, key: str, result: Transformed) -> Partial:
-        """Store the events of a file's rows, and note what to warn of."""
+    def keep(
+        self, key: str, where: str, transformed: Callable[[], Transformed], *, alone: bool
+    ) -> Partial:
+        """Store the events of a file's rows, and note what to warn of.
+
+        transformed: makes the events, unless another feature of the same function has made the very same of the file.
+        """
+        spec, forgotten = self.feature.spec, self.transform.forgotten
+        needs = frozenset(spec.needed()) if spec.columns else None
+
+        def described() -> tuple[pl.DataFrame, Transformed, Partial]:
+            made = transformed()
+            return made.events, made, partials.describe(key, made.events, spec, made.dropped)
+
+        _, result, described_partial = once(
+            "partial",
+            lambda: (key, where, alone, self.feature.incremental, spec.interval, needs, forgotten),
+            described,
+        )
         self.warnings.extend(result.warnings)
-        partial = partials.describe(key, result.events, self.feature.spec, result.dropped)
-        return self.cache.add(partial, result.events)
+        return self.cache.add(described_partial, result.events)
 
     def keep_each(
         self, keys: Sequence[str], events: pl.DataFrame, heights: Sequence[int]

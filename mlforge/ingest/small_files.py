@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import MutableMapping, Sequence
+from collections.abc import Callable, MutableMapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import polars as pl
 
 from mlforge.errors import MlforgeError
 from mlforge.ingest.intake import FAULTS
 from mlforge.ingest.session import Session
-from mlforge.ingest.transform import FileRows
+from mlforge.ingest.transform import FileRows, Transformed
 from mlforge.ingest.unchanged import FilePartial
 from mlforge.sources.parquet_reader import Content
 from mlforge.sources.source import SourceFile
@@ -66,6 +67,10 @@ class SmallFiles:
         """Store the events of all files that wait; a bad one is set aside. Raises NotProvenError."""
         waiting, self._waiting, self._rows, self._bytes = self._waiting, [], 0, 0
         self._contents.clear()
+        if len(waiting) == 1:
+            [only] = waiting
+            self._finish_alone(only, partial(self._session.transform.run, only.rows, alone=True))
+            return
         returned = self._session.transform.apply_each([each.rows for each in waiting])
         group: list[_Returned] = []
         rows = 0
@@ -96,8 +101,8 @@ class SmallFiles:
                 self._finish(group[:half])
                 self._finish(group[half:])
             else:
-                for each in group:
-                    self._finish_alone(each)
+                for each, returned in group:
+                    self._finish_alone(each, partial(self._finished, each, returned))
 
     def _finished_together(self, group: Sequence[_Returned]) -> bool:
         """Whether all were finished as one frame."""
@@ -108,24 +113,24 @@ class SmallFiles:
             return False
         waiting, heights = [each for each, _ in group], [frame.height for frame in frames]
         kept = session.keep_each([each.key for each in waiting], events, heights)
-        for each, partial in zip(waiting, kept, strict=True):
-            record = session.record(each.file, partial.rows, partial, alone=True)
-            self._pairs[each.file.path] = record, partial
+        for each, own in zip(waiting, kept, strict=True):
+            record = session.record(each.file, own.rows, own, alone=True)
+            self._pairs[each.file.path] = record, own
         return True
 
-    def _finish_alone(self, one: _Returned) -> None:
-        session, (waiting, returned) = self._session, one
-        file = waiting.file
+    def _finished(self, waiting: _Waiting, returned: pl.DataFrame | MlforgeError) -> Transformed:
         if isinstance(returned, MlforgeError):
-            session.reject(file, returned)
-            return
+            raise returned
+        return self._session.transform.finish(waiting.rows, returned)
+
+    def _finish_alone(self, waiting: _Waiting, transformed: Callable[[], Transformed]) -> None:
+        session, file = self._session, waiting.file
         try:
-            partial = session.keep(waiting.key, session.transform.finish(waiting.rows, returned))
+            kept = session.keep(waiting.key, waiting.rows.where, transformed, alone=True)
         except FAULTS as error:
             session.reject(file, error)
         else:
-            record = session.record(file, partial.rows, partial, alone=True)
-            self._pairs[file.path] = record, partial
+            self._pairs[file.path] = session.record(file, kept.rows, kept, alone=True), kept
 
 
 def _height(one: _Returned) -> int:

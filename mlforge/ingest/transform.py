@@ -97,7 +97,7 @@ class Transform:
         apart: Apart | None = None,
         forgotten: Forgotten | None = None,
     ) -> None:
-        self._forgotten = forgotten or Forgotten()
+        self.forgotten = forgotten or Forgotten()
         self.feature, self._max_bytes, self._apart = feature, max_bytes, apart
         self._hive, self._tables = ", ".join(sorted(hive)), tables
         self._alone: set[tuple[tuple[str, pl.DataType], ...]] = set()
@@ -112,7 +112,7 @@ class Transform:
     def finish(self, rows: FileRows, returned: pl.DataFrame) -> Transformed:
         """The events of the rows that the function returned for a file's. Raises one of FAULTS."""
         feature, where = self.feature, rows.where
-        returned, left_out = without(returned, self._forgotten)
+        returned, left_out = without(returned, self.forgotten)
         try:
             report = validate.check(feature.validators, returned, f"{feature.name}: {where}")
             if report.failed:
@@ -140,7 +140,7 @@ class Transform:
         feature = self.feature
         try:
             frame, heights = pl.concat(returned), [each.height for each in returned]
-            if rows_of(frame, self._forgotten) is not None:
+            if rows_of(frame, self.forgotten) is not None:
                 return None
             if validate.check(feature.validators, frame, feature.name).failures:
                 return None

@@ -19,6 +19,7 @@ from mlforge.core.manifest import Partial
 from mlforge.core.values import BEGINNING, TimeRange
 from mlforge.engines import POINT, Engine, Events, evaluation
 from mlforge.frames import polars_schema
+from mlforge.frames.shared_results import once
 from mlforge.store.integrity import intact
 
 EVENTS_HELD = 250_000
@@ -74,6 +75,16 @@ class EntitySubset:
         return max(1, -(-int(count * min(1.0, self.share)) // EVENTS_HELD))
 
 
+def distinct(frames: Sequence[pl.DataFrame], keys: Sequence[str]) -> pl.DataFrame:
+    """The distinct entities of some frames."""
+
+    def compute() -> pl.DataFrame:
+        together = pl.concat([frame.lazy().select(keys) for frame in frames])
+        return polars_schema.in_memory(together.unique())
+
+    return once("distinct entities", lambda: tuple(keys), compute, *frames)
+
+
 def cut(
     engine: Engine,
     now: AsOfView,
@@ -93,9 +104,20 @@ def cut(
     for number in range(parts):
         held = _held(views, subset.among, _part_of(now.events.spec.entity, number, parts))
         alive = held[0].active_entities()
-        points = alive.with_columns(polars_schema.instant(now.as_of).alias(POINT))
-        values = evaluation.values_at(engine, held[0].events, points, of_t=False)
-        yield Batch(alive.hstack(values), sum(view.active_entities().height for view in held[1:]))
+        rows = _rows(engine, held[0], alive)
+        yield Batch(rows, sum(view.active_entities().height for view in held[1:]))
+
+
+def _rows(engine: Engine, now: _HeldView, alive: pl.DataFrame) -> pl.DataFrame:
+    """The keys and values of entities as of a view whose events are in memory."""
+    events = now.events
+    points = alive.with_columns(polars_schema.instant(now.as_of).alias(POINT))
+    return once(
+        "values",
+        lambda: (type(engine), events.schema, events.spec.evaluated),
+        lambda: alive.hstack(evaluation.values_at(engine, events, points, of_t=False)),
+        *(events.frame, points),
+    )
 
 
 def _of_tiles(
@@ -141,6 +163,17 @@ class _Held(Events):
     def entities(
         self, ranges: Sequence[TimeRange | None], among: pl.DataFrame | None = None
     ) -> pl.DataFrame:
+        of = (self.frame,) if among is None else (self.frame, among)
+        return once(
+            "held entities",
+            lambda: (self.spec.keys, self.spec.timestamp, tuple(ranges)),
+            lambda: self._entities(ranges, among),
+            *of,
+        )
+
+    def _entities(
+        self, ranges: Sequence[TimeRange | None], among: pl.DataFrame | None
+    ) -> pl.DataFrame:
         rows, timestamp = self.frame.lazy(), self.spec.timestamp
         if timestamp is not None and None not in ranges:
             time = pl.col(timestamp)
@@ -156,13 +189,20 @@ class _Held(Events):
         return polars_schema.in_memory(rows)
 
 
+@dataclass(frozen=True)
+class _HeldView(AsOfView):
+    """A view whose events are in memory."""
+
+    events: _Held
+
+
 def _part_of(keys: Sequence[str], number: int, parts: int) -> pl.Expr | None:
     return None if parts == 1 else pl.struct(keys).hash() % parts == number
 
 
 def _held(
     views: Sequence[AsOfView], among: pl.DataFrame | None, part: pl.Expr | None
-) -> list[AsOfView]:
+) -> list[_HeldView]:
     """The views, restricted to these entities and with their events in memory; shared events are read once."""
     events, times = views[0].events, [view.seen for view in views]
     spec, union = events.spec, _shared(times)
@@ -177,16 +217,31 @@ def _held(
         rows = replace(events, partials=partials).scan(columns, when, among)
         return rows if part is None else rows.filter(part)
 
-    scans = [gathered(some, when) for some, when in zip(own_partials, times, strict=True)]
-    with intact(spec.name):
+    def collected() -> list[pl.DataFrame]:
+        scans = [gathered(some, when) for some, when in zip(own_partials, times, strict=True)]
         engine = polars_schema.engine_for(events.rows_within(times[0]))
         shared, *own_frames = pl.collect_all([gathered(common, union), *scans], engine=engine)
-    return [
-        AsOfView(
-            _Held(spec, events.schema, (), events.where, frame=pl.concat([shared, frame])),
-            view.as_of,
+        return [pl.concat([shared, frame]) for frame in own_frames]
+
+    with intact(spec.name):
+        frames = (
+            collected()
+            if part is not None
+            else once(
+                "held events",
+                lambda: (
+                    columns,
+                    tuple(times),
+                    tuple(v.events.content for v in views),
+                    among is None,
+                ),
+                collected,
+                *(() if among is None else (among,)),
+            )
         )
-        for view, frame in zip(views, own_frames, strict=True)
+    return [
+        _HeldView(_Held(spec, events.schema, (), events.where, frame=frame), view.as_of)
+        for view, frame in zip(views, frames, strict=True)
     ]
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
 import polars as pl
 
 from mlforge.core.feature_spec import SOURCE
 from mlforge.frames.encoding import json_rows, key_hashes
+from mlforge.frames.shared_results import once
 
 T = TypeVar("T")
 ENCODED_AT_ONCE = 2_000
@@ -28,8 +30,12 @@ class Rows:
 def encoded(frame: pl.DataFrame, keys: Sequence[str]) -> Iterator[Rows]:
     """The frame in chunks, encoded as they are asked for: the server works meanwhile."""
     values = [name for name in frame.columns if name not in (*keys, SOURCE)]
-    for block in frame.iter_slices(ENCODED_AT_ONCE):
-        yield from chunked(key_hashes(block, keys).to_list(), json_rows(block, values).to_list())
+    for start in range(0, frame.height, ENCODED_AT_ONCE):
+        block = frame.slice(start, ENCODED_AT_ONCE)
+        hashes = key_hashes(block, keys).to_list()
+        key, compute = (tuple(values), start), partial(json_rows, block, values)
+        texts = once("rows as JSON", partial(tuple, key), compute, frame)
+        yield from chunked(hashes, texts.to_list())
 
 
 def noted(

@@ -27,7 +27,6 @@ from mlforge.core.values import Version
 from mlforge.engines import Engine, Events, evaluation
 from mlforge.engines.events import events_of
 from mlforge.errors import BooksDamaged, IntegrityError, OwnedElsewhere, StalePush, StoreError
-from mlforge.frames import polars_schema
 from mlforge.frames.encoding import key_hashes
 from mlforge.online import Evidence, OnlineBooks, OnlineStore, Owner, Target, batches
 from mlforge.online.batches import AsOfView, EntitySubset
@@ -285,9 +284,7 @@ class _Push:
                 changed.append(self._diff(before).entities)
         if not changed:
             return None
-        keys = list(self.manifest.spec.entity)
-        together = pl.concat([frame.lazy().select(keys) for frame in changed])
-        return polars_schema.in_memory(together.unique())
+        return batches.distinct(changed, self.manifest.spec.entity)
 
     def _diff(self, before: Manifest) -> EventDiff:
         """The events that differ from an older version's: as handed on, else compared now."""

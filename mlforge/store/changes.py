@@ -13,9 +13,10 @@ from mlforge.core.manifest import MODULUS, Manifest, Partial
 from mlforge.core.schema import with_dtypes_of
 from mlforge.core.values import TimeRange
 from mlforge.frames.entity_times import EntityTimes
+from mlforge.frames.shared_results import once
 from mlforge.store.base import Store
 from mlforge.store.integrity import intact
-from mlforge.store.scan import event_scan
+from mlforge.store.scan import EventScan, event_scan
 
 _SIGN = "__sign"
 # So many rows are held at once to find what two sets of partials begin and end with alike.
@@ -73,12 +74,25 @@ def diff_versions(store: Store, before: Manifest, after: Manifest) -> EventDiff:
     went, came = replaced_partials(before.partials, after.partials)
     # A column that is null throughout by now is read as it was: else what it held would be null on both sides.
     both = replace(after, events=with_dtypes_of(after.events, before.events))
+    removed = event_scan(store, both, went) if went else None
+    added = event_scan(store, both, came)
     with intact(after.name):
-        removed = event_scan(store, both, went).scan() if went else None
-        added = event_scan(store, both, came).scan()
-        if removed is not None and sum([p.rows for p in (*went, *came)]) <= _ROWS_AT_ONCE:
-            removed, added = _without_common_ends(*pl.collect_all([removed, added]))
-        return diff_events(removed, added, after.spec)
+        return once(
+            "event diff",
+            lambda: (removed and removed.content, added.content),
+            lambda: _diff_scans(removed, added),
+        )
+
+
+def _diff_scans(removed: EventScan | None, added: EventScan) -> EventDiff:
+    """As `diff_events`, for the scans of partials that went and came."""
+    came = added.scan()
+    if removed is None:
+        return diff_events(None, came, added.spec)
+    went = removed.scan()
+    if sum([p.rows for p in (*removed.partials, *added.partials)]) <= _ROWS_AT_ONCE:
+        went, came = _without_common_ends(*pl.collect_all([went, came]))
+    return diff_events(went, came, added.spec)
 
 
 def _without_common_ends(

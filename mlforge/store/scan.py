@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from itertools import pairwise
@@ -147,6 +147,12 @@ class EventScan:
             return False
         gone, _ = self._beside_resident
         return 2 * len(gone) < len(self.resident.partials)  # else few rows there are the scan's
+
+    @cached_property
+    def content(self) -> Hashable:
+        """A key of the events: equal for scans of the same events, whatever feature asks. A partial's hash is of one feature."""
+        events = tuple([(partial.hash, partial.digest) for partial in self.partials])
+        return self.spec.keys, self.spec.timestamp, self.schema, events
 
     def _planned(self, partials: Sequence[Partial]) -> Sequence[FileScanTask]:
         return self.where(partials) if partials else ()

@@ -34,6 +34,7 @@ from mlforge.build.result import Options
 from mlforge.build.rows import Layout
 from mlforge.core import clock, failpoints
 from mlforge.errors import BuildError, DataError, NotServed
+from mlforge.frames.shared_results import shared_results
 from mlforge.maintenance import operations
 from mlforge.maintenance.retention import Retention
 from mlforge.maintenance.sampling import ALL
@@ -58,6 +59,8 @@ from tests.support.workers import eventually
 
 OnlineClock = Literal["data", "wall"]
 OTHER = {"polars": "duckdb", "duckdb": "polars"}
+TWIN = "twin"
+"""A feature of the same source and function, whose results are handed on."""
 FILES = ("a.parquet", "b.parquet", "c.parquet", "deep/a.parquet", "deep/er/z.parquet")
 DATA = st.data()
 TINY_PACKS = Packing(small_rows=4, at_least=2, pack_rows=8, grace_s=0)
@@ -285,6 +288,7 @@ class Machine(Registry):
         self.chained = data.draw(
             st.sampled_from([False, False, False, True]), label="a feature reads it"
         )
+        self.twinned = data.draw(st.booleans(), label="another feature of its source comes first")
         self.by_service = data.draw(st.booleans(), label="asked for by a service")
         seeds = st.sampled_from([None, None, None, 1, 2])
         seed = data.draw(seeds, label="builds are shared")
@@ -314,6 +318,8 @@ class Machine(Registry):
     def open(self) -> None:
         """Definitions as a fresh process would load them."""
         features = [self.plan.library("in/", self.name)]
+        if self.twinned:
+            features.insert(0, self.plan.library("in/", TWIN))
         if self.reader is not None and self.reader.plan == self.plan:
             features.append(self.reader.library(self.name))
         self.definitions = Definitions(
@@ -614,8 +620,11 @@ class Machine(Registry):
     def push(self) -> None:
         version = self.latest()
         snapshot = self.versions[version]
-        with clock.fixed(self.now):
+        with clock.fixed(self.now), shared_results() as shared:
+            if self.twinned and TWIN in self.store.features():
+                self.definitions.push(TWIN)
             result = self.definitions.push(self.name)
+        TALLY["results handed on"] += shared.handed_on
         note(f"push: {result}")
         TALLY["pushes"] += 1
         assert result.version == version
@@ -653,17 +662,19 @@ class Machine(Registry):
             assert not self.versions or self.store.list_versions(self.name) == before
             TALLY["refusals"] += 1
             return
-        with clock.fixed(self.now):
+        with clock.fixed(self.now), shared_results() as shared:
             if options is None:
                 result = self.definitions.build(online=online, full=full, engine=override)[
                     self.name
                 ]
             else:  # small parts, and never a full rebuild for being cheaper
-                result = self.definitions.refresh(
-                    self.name, full=full, engine=override, options=options
-                )
-                if online:
-                    self.definitions.push(self.name, engine=override)
+                for name in [TWIN, self.name] if self.twinned else [self.name]:
+                    result = self.definitions.refresh(
+                        name, full=full, engine=override, options=options
+                    )
+                    if online:
+                        self.definitions.push(name, engine=override, diff=result.diff)
+        TALLY["results handed on"] += shared.handed_on
         TALLY[f"{result.mode} refreshes"] += 1
         TALLY["builds in buckets of entities"] += any(task.buckets > 1 for task in result.tasks)
         TALLY["files that have tiles"] += len(list(self.root.glob("store/*/_tiles/*")))

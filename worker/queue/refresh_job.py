@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,9 @@ from redis.exceptions import RedisError
 from mlforge.core import clock
 from mlforge.core.failpoints import reach
 from mlforge.core.steps import Steps
+from mlforge.definitions.together import of_one_source
 from mlforge.errors import MlforgeError, OnlineError, StoreBusy, VersionConflict
+from mlforge.frames.shared_results import shared_results
 from mlforge.maintenance import operations
 from mlforge.sources.source_reading import SourceReading
 from mlforge.store.changes import VersionsDiff
@@ -60,7 +62,15 @@ def refresh(feature: str, definitions: str, definitions_hash: str) -> str:
             time.sleep(_PAUSE_S)
             give_back(at_work, feature, job)
             return "given back"
-        reading = SourceReading()
+    others = of_one_source(at_work.definitions.features, feature)
+    with shared_results() if others else nullcontext():
+        return _served_together(at_work, feature, job)
+
+
+def _served_together(at_work: Project, feature: str, job: str) -> str:
+    """Serve the feature of the job, then others of its source, from one reading of the files."""
+    reading = SourceReading()
+    with structlog.contextvars.bound_contextvars(feature=feature, job=job):
         outcome = serve(at_work, feature, job, reading)
     if outcome in ENDING:
         return outcome

@@ -1,0 +1,112 @@
+"""Results that several features of one job ask for alike: computed for the first of them, handed to the others.
+
+Features of one source mostly read the same columns, over the same windows, of the same entities: then their events, how these
+differ, which entities they concern and which rows windows see are the same. A computation is known by its name, by a key and by the
+frames that it is of; its result must follow from these alone, whoever asks. Nothing is kept beyond the job.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import polars as pl
+
+T = TypeVar("T")
+KEPT = 4
+"""So many results of one name are kept: features that are alike mostly lie one beside the other."""
+MOST_ROWS, MOST_BYTES = 200_000, 16_000_000
+"""Frames of more rows are not compared, and larger results not kept: that may cost more than it saves."""
+_ROUNDED = (pl.Float32, pl.Float64)
+
+
+@dataclass(frozen=True, slots=True)
+class _Result:
+    key: Hashable
+    frames: tuple[pl.DataFrame, ...]
+    value: Any
+
+
+class SharedResults:
+    """The results of one job, by the names of computations."""
+
+    def __init__(self) -> None:
+        self._by_name: dict[str, deque[_Result]] = {}
+        self.computed = self.handed_on = 0
+
+    def of(
+        self,
+        name: str,
+        key: Hashable,
+        frames: tuple[pl.DataFrame, ...],
+        compute: Callable[[], T],
+    ) -> T:
+        """The result of a computation, as `once` gives it."""
+        if sum(frame.height for frame in frames) > MOST_ROWS:
+            return compute()
+        known = self._by_name.setdefault(name, deque(maxlen=KEPT))
+        for result in known:
+            if result.key == key and _are_same(result.frames, frames):
+                self.handed_on += 1
+                value: T = result.value
+                return value
+        value = compute()
+        self.computed += 1
+        if _bytes_of(value) <= MOST_BYTES:
+            known.appendleft(_Result(key, frames, value))
+        return value
+
+
+_of_job: ContextVar[SharedResults | None] = ContextVar("shared_results", default=None)
+
+
+@contextmanager
+def shared_results() -> Iterator[SharedResults]:
+    """Share results within the block, in this thread; they are forgotten at its end."""
+    shared = SharedResults()
+    token = _of_job.set(shared)
+    try:
+        yield shared
+    finally:
+        _of_job.reset(token)
+
+
+def once(
+    name: str, key: Callable[[], Hashable], compute: Callable[[], T], *frames: pl.DataFrame
+) -> T:
+    """The result of `compute`, or what it gave before for this name, an equal key and the same frames; nobody may change it.
+
+    Outside of `shared_results` it is computed each time, and no key made. An error is not kept.
+    """
+    shared = _of_job.get()
+    return compute() if shared is None else shared.of(name, key(), frames, compute)
+
+
+def _bytes_of(value: object) -> int:
+    """The bytes of a result's frames: of the frame that it is, or of those in a list or tuple."""
+    if isinstance(value, list | tuple):
+        return sum(map(_bytes_of, value))
+    return int(value.estimated_size()) if isinstance(value, pl.DataFrame) else 0
+
+
+def _are_same(known: Sequence[pl.DataFrame], frames: Sequence[pl.DataFrame]) -> bool:
+    return len(known) == len(frames) and all(map(_is_same, known, frames))
+
+
+def _is_same(known: pl.DataFrame, frame: pl.DataFrame) -> bool:
+    """Whether two frames are the same to the bit: floats are only if it is one frame, since 0.0 equals -0.0."""
+    if known is frame:
+        return True
+    if known.height != frame.height or known.schema != frame.schema:
+        return False
+    return not any(dtype in _ROUNDED for dtype in _leaves(known)) and known.equals(frame)
+
+
+def _leaves(frame: pl.DataFrame) -> Iterator[pl.DataType]:
+    """The dtypes of a frame's columns; floats for one that may hold some within."""
+    for dtype in frame.dtypes:
+        yield pl.Float64() if dtype.is_nested() else dtype

@@ -1,0 +1,192 @@
+"""Features of one source that a job serves one after the other have the very bytes that each alone would have."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+import redis
+
+import mlforge.validators as v
+from mlforge import Definitions, Feature
+from mlforge.core import clock, failpoints
+from mlforge.core.forgotten import Entity, Forgotten
+from mlforge.core.values import to_us
+from mlforge.errors import BuildError
+from mlforge.frames.shared_results import SharedResults, shared_results
+from mlforge.metrics import Rolling
+from mlforge.online import RedisStore
+from tests.support.projects import Project, at, identity, rows
+
+NOW = to_us(at(40))
+
+
+def doubled(df: pl.DataFrame) -> pl.DataFrame:
+    return df.select("user_id", "at", amount=pl.col("amount") * 2)
+
+
+def of(windows: list[str], *aggregations: str, **options: Any) -> list[Rolling]:
+    return [Rolling(windows, {"amount": list(aggregations)}, **options)]
+
+
+FEW: Mapping[str, Mapping[str, Any]] = {
+    "spend": {},
+    "same": {},
+    "other_metrics": {"metrics": of(["2d", "7d"], "mean", "max")},
+    "other_windows": {"metrics": of(["3d"], "sum", "count")},
+    "aligned": {"interval": "1d", "metrics": of(["2d", "7d"], "sum", "count")},
+}
+ALL = {
+    **FEW,
+    "left": {"metrics": of(["2d", "7d"], "sum", "count", closed="left")},
+    "rows_alone": {"metrics": []},
+    "by_wall_clock": {"online_clock": "wall"},
+    "checked": {"validators": {"amount": [v.greater_than_or_equal(0)]}},
+    "derived": {"derive": {"twice": "amount__sum__2d * 2"}},
+    "whole": {"incremental": False},
+    "trusted": {"incremental": True},
+    "by_duckdb": {"engine": "duckdb"},
+}
+
+
+def features(project: Project, changes: Mapping[str, Mapping[str, Any]]) -> list[Feature]:
+    of_one_function = [project.define(name=name, **its) for name, its in changes.items()]
+    return [*of_one_function, project.define(doubled, name="of_another_function")]
+
+
+def drops(project: Project) -> Iterator[None]:
+    """Drops of each kind: the first, a new file, an amended one, one that goes, late and zero amounts."""
+    project.drop("a", rows((1, 0, 10.0), (2, 1, 1.0), (3, 6, 2.0), (1, 20, -0.0)))
+    yield
+    project.drop("b", rows((1, 21, 5.0), (4, 22, 7.0)))
+    yield
+    project.drop("a", rows((1, 0, 10.0), (2, 1, 3.0), (3, 6, 2.0), (1, 20, 0.0)))
+    yield
+    project.drop("late", rows((2, 2, 4.0), (None, 3, 1.0), (4, 22, 7.0)))
+    yield
+    (project.events / "b.parquet").unlink()
+    yield
+
+
+def served(defs: Definitions, names: list[str]) -> SharedResults | None:
+    """Refresh and push features in one job."""
+    with shared_results() as shared:
+        for name in names:
+            defs.push(name, diff=defs.refresh(name, attended=False).diff)
+    return shared
+
+
+def state(project: Project, client: redis.Redis, prefix: str, name: str) -> tuple[Any, ...]:
+    """What was published of a feature, and all of its rows online, without prefix."""
+    versions = [project.store.read_metadata(name, v) for v in project.store.list_versions(name)]
+    published = [
+        (str(m.version), m.content_hash, m.rows_hash, m.partials, m.watermark) for m in versions
+    ]
+    keys = sorted(client.scan_iter(f"{prefix}:{name}:" + "?" * 64))
+    return published, {key[len(prefix) :]: client.get(key) for key in keys}
+
+
+@pytest.fixture
+def client(redis_url: str) -> Iterator[redis.Redis]:
+    with redis.Redis.from_url(redis_url, decode_responses=True) as connection:
+        yield connection
+
+
+@pytest.mark.parametrize(
+    ("changes", "backwards"),
+    [
+        pytest.param(FEW, False, id="few"),
+        pytest.param(ALL, False, id="all", marks=pytest.mark.slow),
+        pytest.param(ALL, True, id="all, backwards", marks=pytest.mark.slow),
+    ],
+)
+def test_what_each_feature_has_does_not_depend_on_those_before_it(
+    tmp_path: Path,
+    redis_url: str,
+    client: redis.Redis,
+    changes: Mapping[str, Mapping[str, Any]],
+    backwards: bool,
+) -> None:
+    together, alone = Project(tmp_path / "together"), Project(tmp_path / "alone")
+    made = {
+        project: project.definitions(
+            *features(project, changes), online_store=RedisStore.from_url(redis_url, prefix=prefix)
+        )
+        for prefix, project in (("together", together), ("alone", alone))
+    }
+    names = [*made[alone].features]
+    order = names[::-1] if backwards else names
+    handed_on = 0
+    with clock.fixed(NOW):
+        for _ in zip(drops(together), drops(alone), strict=True):
+            shared = served(made[together], order)
+            handed_on += shared.handed_on
+            for name in names:
+                served(made[alone], [name])
+            for name in names:
+                ours = state(together, client, "together", name)
+                assert ours == state(alone, client, "alone", name), name
+    assert handed_on > 40
+    for defs in made.values():
+        defs.close()
+
+
+def test_rows_that_are_forgotten_amid_a_job_are_in_no_later_feature(tmp_path: Path) -> None:
+    project = Project(tmp_path)
+    project.drop("a", rows((1, 0, 10.0), (2, 1, 1.0)))
+    defs = project.definitions(project.define(name="first"), project.define(name="second"))
+    with shared_results():
+        defs.refresh("first")
+        project.store.write_forgotten(Forgotten("00").with_entities([Entity("user_id", "1")]))
+        defs.refresh("second")
+    assert project.store.read("first")["user_id"].to_list() == [1, 2], "it was before that"
+    assert project.store.read("second")["user_id"].to_list() == [2]
+
+
+def test_a_feature_whose_function_is_not_proven_is_none_for_one_that_says_it_is(
+    tmp_path: Path,
+) -> None:
+    def ranked(df: pl.DataFrame) -> pl.DataFrame:
+        return df.select("user_id", "at", amount=pl.col("amount").rank())
+
+    stores = []
+    for place, sharing in (("shared", True), ("alone", False)):
+        project = Project(tmp_path / place)
+        for name in "ab":
+            project.drop(name, rows((1, 0, 10.0 + ord(name)), (2, 1, 1.0)))
+        defs = project.definitions(
+            project.define(ranked, name="said", incremental=True),
+            project.define(ranked, name="proven"),
+        )
+        with shared_results() if sharing else nullcontext():
+            for name in defs.features:
+                defs.refresh(name)
+        stores.append(project.store)
+    for name in ("said", "proven"):
+        assert stores[0].read(name).equals(stores[1].read(name))
+    assert not stores[0].read("said").equals(stores[0].read("proven"))
+
+
+def test_a_feature_that_fails_hands_nothing_on(tmp_path: Path) -> None:
+    project = Project(tmp_path)
+    project.drop("a", rows((1, 0, 10.0), (2, 1, 1.0)))
+    defs = project.definitions(project.define(identity, name="fails"), project.define(name="works"))
+
+    def fail() -> None:
+        failpoints.disarm()
+        raise ValueError("as a bug would")
+
+    failpoints.arm("parts.written", fail)
+    with shared_results() as shared:
+        with pytest.raises((ValueError, BuildError), match="as a bug would"):
+            defs.refresh("fails")
+        assert defs.refresh("works").version == "1.0.0"
+    failpoints.disarm()
+    assert shared.handed_on > 0, "what was right before it failed"
+    assert project.store.versions("fails") == []
+    assert defs.refresh("fails").version == "1.0.0"
+    assert project.store.read("fails").equals(project.store.read("works"))
