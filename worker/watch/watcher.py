@@ -3,6 +3,7 @@
 An event only says where to look. Requests follow from comparing the present files with the files
 seen before; so lost, doubled and reordered events do no harm, and a scan every few seconds finds
 changes without events: folders that were filled before their watch was set, queues that overflowed.
+A bell tells of files in known folders a few milliseconds before the watch does.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +23,7 @@ from watchfiles import watch
 from mlforge.core import clock
 from mlforge.sources.row_source import RowSource
 from worker.supervision import FAULTS, pause_after, survived, tell_fault
+from worker.watch.bell import Bell
 from worker.watch.file_tracker import Change, FileTracker
 from worker.watch.polls import Polls
 from worker.watch.roots import Roots
@@ -28,6 +31,8 @@ from worker.watch.roots import Roots
 STEP_MS, DEBOUNCE_MS, TICK_MS = 5, 50, 200
 """The watch wakes once a step, whether anything happened or not: at 3 ms that is most of what a watcher at rest takes, at 5 ms
 a drop is noticed a millisecond later."""
+BELL_STEP_MS = 20
+"""The step where a bell tells of most files: the watch then finds what the bell misses."""
 SCAN_EVERY_S = 5.0
 POLL_MS = 300
 ANEW_AFTER_S = 2.0
@@ -84,6 +89,8 @@ class Watcher:
         self._why = why
         self._polling = timing.polling
         self._roots = Roots(self._trackers)
+        self._bell = Bell(self._heard)
+        self._looking = threading.RLock()  # the bell has a thread of its own
         self._watched: dict[str, int] = {}
         self._watched_at = 0.0
         self._scan_at: list[float] = []
@@ -97,7 +104,8 @@ class Watcher:
 
     def run(self, stop: threading.Event) -> None:
         """Watch until `stop` is set. Every feature is requested once at the start."""
-        with self._polls.running(self._timing.scan_every_s):
+        ringing = nullcontext() if self._polling else self._bell.running()
+        with self._polls.running(self._timing.scan_every_s), ringing:
             self._run(stop)
 
     def _run(self, stop: threading.Event) -> None:
@@ -150,7 +158,7 @@ class Watcher:
             *self._watched,
             watch_filter=None,
             debounce=DEBOUNCE_MS,
-            step=STEP_MS,
+            step=BELL_STEP_MS if self._bell.is_there else STEP_MS,
             stop_event=stop,
             rust_timeout=TICK_MS,
             yield_on_timeout=True,
@@ -162,7 +170,8 @@ class Watcher:
         for batch in events:
             # What came before the watch stood is seen by the scan.
             scan, self._stands = not self._stands, True
-            self._look_at(batch)
+            with self._looking:
+                self._look_at(batch)
             self._tick(scan)
             self._untold = self._untold and not scan
             if self._are_others(bool(batch)) or self._has_holes():
@@ -185,6 +194,11 @@ class Watcher:
         """
         young = time.monotonic() - self._watched_at < ANEW_AFTER_S
         return self._untold and not young and not self._polling
+
+    def _heard(self, files: Collection[str]) -> None:
+        """Look at files that the bell tells of. What this finds is no news once the watch tells of it."""
+        with self._looking:
+            self._look_at({(Event.modified, file) for file in files})
 
     def _look_at(self, batch: Collection[tuple[Event, str]]) -> None:
         now_us, now_s = clock.now(), time.monotonic()
@@ -209,16 +223,17 @@ class Watcher:
                 self._tell(tracker, change)
 
     def _tick(self, scan: bool = False) -> None:
-        now_s = time.monotonic()
-        due = not self._scan_at or min(self._scan_at) <= now_s >= self._rests_until
-        if scan or due:
-            self._scan()
-        else:
-            for tracker in self._trackers:
-                if tracker.unfinished:
-                    self._tell(tracker, tracker.settle(clock.now(), now_s))
-        for tracker, change in self._polls.taken() if self._started else ():
-            self._tell(tracker, change)
+        with self._looking:
+            now_s = time.monotonic()
+            due = not self._scan_at or min(self._scan_at) <= now_s >= self._rests_until
+            if scan or due:
+                self._scan()
+            else:
+                for tracker in self._trackers:
+                    if tracker.unfinished:
+                        self._tell(tracker, tracker.settle(clock.now(), now_s))
+            for tracker, change in self._polls.taken() if self._started else ():
+                self._tell(tracker, change)
         self._on_tick()
         self._faults = 0
 
@@ -237,6 +252,7 @@ class Watcher:
                 moved = moved or tracker.source.roots != roots
                 self._untold = self._untold or change is not None
                 self._tell(tracker, change)
+                self._bell.follow(tracker.folders or ())
         if moved:
             self._roots = Roots(self._trackers)
         if not self._started:

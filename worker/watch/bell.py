@@ -1,0 +1,140 @@
+"""A bell: it rings the moment a file of a known folder is closed, renamed or removed, sooner than the watch tells of it.
+
+The watch (`watchfiles`) wakes at intervals, and twice before it tells a change; who waits for the bell sleeps until the
+system wakes it. The bell knows only folders that a scan has listed, and on systems without inotify it never rings:
+all that it misses, the watch and the scans find.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import select
+import struct
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+
+from worker.supervision import survived
+
+MOST_FOLDERS = 1_000
+"""Beyond so many folders the rest is left to the watch: the system keeps only so many watches for a user."""
+MOST_FILES = 64
+"""More files at once are left to the watch, which gathers them into one request."""
+GATHER_MS, ROUNDS = 1, 10
+"""After the first file, others are waited for until none came for a moment, at most so many times."""
+
+_CLOSED, _MOVED_OUT, _MOVED_IN, _DELETED = 0x8, 0x40, 0x80, 0x200
+_FOLDER_GONE = 0x400 | 0x800 | 0x2000 | 0x8000  # deleted, moved, unmounted, no longer watched
+_OF_FOLDER, _ONLY_FOLDERS = 0x4000_0000, 0x0100_0000
+_MASK = _CLOSED | _MOVED_OUT | _MOVED_IN | _DELETED | 0x400 | 0x800 | _ONLY_FOLDERS
+_HEAD = struct.Struct(
+    "iIII"
+)  # as in inotify(7): watch, what happened, a cookie, the length of the name
+_BYTES = 1 << 16
+
+
+class Bell:
+    """Calls `heard` with the paths of files, in a thread of its own, while it is `running`."""
+
+    def __init__(self, heard: Callable[[list[str]], None]) -> None:
+        self._heard = heard
+        self._inotify = -1
+        self._folders: dict[int, str] = {}  # by the system's number of their watch
+        self._known: set[str] = set()
+        self._lock = threading.Lock()
+
+    @property
+    def is_there(self) -> bool:
+        """Whether it can ring at all."""
+        return self._inotify >= 0
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Ring until the block ends."""
+        self._inotify = _opened()
+        if not self.is_there:
+            yield
+            return
+        ended, end = os.pipe()
+        thread = threading.Thread(target=self._run, args=(ended,), name="bell", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            os.close(end)
+            thread.join()
+            with self._lock:
+                os.close(self._inotify)
+                self._inotify, self._folders, self._known = -1, {}, set()
+            os.close(ended)
+
+    def follow(self, folders: Iterable[str]) -> None:
+        """Know these folders, too."""
+        with self._lock:
+            for folder in folders:
+                if self.is_there and folder not in self._known and len(self._known) < MOST_FOLDERS:
+                    self._add(folder)
+
+    def _add(self, folder: str) -> None:
+        watch = _libc().inotify_add_watch(self._inotify, os.fsencode(folder), _MASK)
+        if watch >= 0:
+            self._known.discard(self._folders.get(watch, ""))  # it was renamed
+            self._folders[watch] = folder
+            self._known.add(folder)
+
+    def _run(self, ended: int) -> None:
+        poll = select.poll()
+        for descriptor in (self._inotify, ended):
+            poll.register(descriptor, select.POLLIN)
+        while ended not in dict(poll.poll()):
+            files = self._gathered()
+            if 0 < len(files) <= MOST_FILES:
+                with survived("look at files that the bell told of"):
+                    self._heard(files)
+
+    def _gathered(self) -> list[str]:
+        """The files that events tell of, until there are no more for a moment."""
+        files: dict[str, None] = {}
+        for _ in range(ROUNDS):
+            files |= dict.fromkeys(self._read())
+            if not files or not select.select([self._inotify], [], [], GATHER_MS / 1000)[0]:
+                break
+        return list(files)
+
+    def _read(self) -> list[str]:
+        """The files of the events that wait; folders that are gone are known no more."""
+        files = []
+        with suppress(BlockingIOError), self._lock:
+            for watch, what, name in _events(os.read(self._inotify, _BYTES)):
+                folder = self._folders.get(watch)
+                if what & _FOLDER_GONE:
+                    self._known.discard(self._folders.pop(watch, ""))
+                elif folder is not None and name and not what & _OF_FOLDER:
+                    files.append(f"{folder}/{name}")
+        return files
+
+
+def _events(content: bytes) -> Iterator[tuple[int, int, str]]:
+    """The watch, what happened, and the name of each event; no name for the folder's own, nor for one that is not UTF-8."""
+    place = 0
+    while place < len(content):
+        watch, what, _, length = _HEAD.unpack_from(content, place)
+        place += _HEAD.size + length
+        name = ""
+        with suppress(UnicodeDecodeError):
+            name = content[place - length : place].rstrip(b"\0").decode()
+        yield watch, what, name
+
+
+def _opened() -> int:
+    """A descriptor of the system's file events; -1 where there are none to be had."""
+    try:
+        descriptor: int = _libc().inotify_init1(os.O_CLOEXEC | os.O_NONBLOCK)
+    except (AttributeError, OSError):  # another system than Linux
+        return -1
+    return descriptor
+
+
+def _libc() -> ctypes.CDLL:
+    return ctypes.CDLL(None)
