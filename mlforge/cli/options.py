@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -180,13 +179,7 @@ def names(text: str) -> list[str]:
 
 
 def log_to_stderr() -> None:
-    """Log errors alone, on stderr: commands print all else themselves, and commands that serve have logs of their own."""
-    import logging
+    """Log warnings and errors alone, on stderr: commands print all else themselves, and workers have logs of their own."""
+    from mlforge.cli import logs
 
-    import structlog
-
-    if not structlog.is_configured():
-        structlog.configure(
-            wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR),
-            logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-        )
+    logs.configure()

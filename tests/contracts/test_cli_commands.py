@@ -3,6 +3,7 @@
 import json
 import os
 import pty
+import shutil
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -137,6 +138,26 @@ def test_of_many_bad_files_the_first_are_named(capsys: pytest.CaptureFixture[str
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 11
     assert lines[-1] == "mlforge: error: user_spend: and 20 more; --json has them all"
+
+
+def test_warnings_that_no_result_has_are_said_in_the_words_of_commands(
+    capsys: pytest.CaptureFixture[str], redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REDIS_URL", redis_url)
+    printed(capsys, "build", "--online")
+    shutil.rmtree("feature_store")  # its rows stay online
+    Path("users.parquet").write_bytes(b"none")
+    assert main(["build", "--online"]) == 1
+    told = capsys.readouterr().err
+    warnings = [
+        line.partition(" (of ")[0]
+        for line in told.splitlines()
+        if line.startswith("mlforge: warning: ")
+    ]
+    assert warnings == [
+        "mlforge: warning: user_spend: rows of a store that was here before are taken over"
+    ]
+    assert told.count("users.parquet") == 1, told
 
 
 def test_build_takes_its_options_to_the_build(capsys: pytest.CaptureFixture[str]) -> None:
