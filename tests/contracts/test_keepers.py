@@ -34,7 +34,7 @@ from worker.project import Settings
 from worker.reconcile.reconciler import retire as end_online
 from worker.reconcile.service_keeper import ServiceKeeper
 from worker.service.process import refuse_a_store_in_use
-from worker.service.retiring import retire
+from worker.service.retiring import Holdings, retire
 
 SUM, COUNT = "amount__sum__7d", "amount__count__7d"
 BY_SHOP = (
@@ -359,7 +359,7 @@ def test_rows_online_of_a_feature_that_has_moved_to_other_definitions_stay(
     bank.definitions.push("spend")
     assert [gone.feature for gone in shop.gone()] == ["spend"]
     with pytest.raises(MlforgeError, match="kept by the definitions 'bank'"):
-        retire(shop, "spend", lambda _: True, keep_versions=False, force=True)
+        retire(Holdings.of(shop), "spend", lambda _: True, keep_versions=False, force=True)
     assert end_online(shop, "spend") == 0
     assert shop.gone() == []
     online = RedisStore.from_url(redis_url)

@@ -23,7 +23,7 @@ from mlforge.training_sets.training_set import TrainingSet
 from tests.support.commands import as_json, printed
 from tests.support.objects import MemoryObjects
 from worker.project import Project, Settings
-from worker.service.retiring import retire
+from worker.service.retiring import Holdings, retire
 
 DEFINITIONS = """
 from mlforge import Definitions, feature
@@ -90,8 +90,9 @@ def test_a_feature_that_is_gone_leaves_the_store_and_redis(
     asked: list[str] = []
     named = replace(project, definitions=load(None, here=folder).placed(None, project.online, None))
     named = replace(named, settings=replace(project.settings, profile="prod"))
+    held = Holdings.of(named)
     with pytest.raises(MlforgeError, match="nothing was deleted"):
-        retire(named, "peaks", lambda q: bool(asked.append(q)), keep_versions=False, force=False)
+        retire(held, "peaks", lambda q: bool(asked.append(q)), keep_versions=False, force=False)
     assert asked[0].startswith("delete the online rows of peaks and 1 version of it in the store, ")
     assert f"(profile prod, {project.online}, LocalStore(" in asked[0]
     assert main(["retire", "peaks"]) == 1
@@ -159,6 +160,38 @@ def test_versions_may_stay_and_a_name_that_is_not_gone_is_refused(
     assert load(None, here=folder).store.versions("peaks")
 
 
+def test_a_project_that_was_never_pushed_needs_no_server(
+    capsys: pytest.CaptureFixture[str], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("REDIS_URL")
+    as_json(capsys, "build")
+    keep("profile")
+    assert main(["retire", "peaks", "--yes", "--keep-versions"]) == 1
+    assert "peaks: there is no online store to delete rows from; set" in capsys.readouterr().err
+    assert main(["retire", "peaks", "--yes"]) == 0
+    told = capsys.readouterr()
+    assert told.out == "peaks: 1 version deleted in the store\n"
+    assert "rows online, if there are any, stay" in told.err
+    assert load(None, here=folder).store.features() == ["profile", "spend"]
+
+
+def test_rows_in_the_definitions_own_online_store_go_where_no_worker_ever_was(
+    capsys: pytest.CaptureFixture[str],
+    folder: Path,
+    redis_url: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("REDIS_URL")
+    end = f', name="shop", online_store={redis_url!r})'
+    Path("definitions.py").write_text(DEFINITIONS.replace(', name="shop")', end))
+    as_json(capsys, "build", "--online")
+    text = Path("definitions.py").read_text()
+    Path("definitions.py").write_text(text.replace("[spend, peaks, profile]", "[profile]"))
+    document = as_json(capsys, "retire", "peaks", "--yes")
+    assert document == {"feature": "peaks", "rows": 1, "versions": 1}
+    assert RedisStore.from_url(redis_url).books("peaks") is None
+
+
 def test_a_retire_that_ended_before_former_names_were_free_is_ended_by_the_next(
     capsys: pytest.CaptureFixture[str], folder: Path, redis_url: str
 ) -> None:
@@ -192,7 +225,8 @@ def test_a_retire_in_a_bucket_that_is_killed_at_any_deletion_is_ended_from_anoth
     keep("spend", "peaks")
 
     def end(project: Project) -> None:
-        retire(project, "profile", lambda question: True, keep_versions=False, force=False)
+        held = Holdings.of(project)
+        retire(held, "profile", lambda question: True, keep_versions=False, force=False)
 
     for number in range(1, 20):
         objects, left = MemoryObjects(dict(built.stored)), [number]

@@ -5,12 +5,23 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from typing import TYPE_CHECKING
 
 from mlforge.cli.command import Command
-from mlforge.cli.options import definitions_option, json_option, log_to_stderr
+from mlforge.cli.options import (
+    definitions_option,
+    json_option,
+    log_to_stderr,
+    profile_name,
+    served_definitions_of,
+    workers_url,
+)
 from mlforge.core.text import printable
 from worker.service.command_project import open_project
 from worker.service.freshness import freshness
+
+if TYPE_CHECKING:
+    from worker.service.retiring import Holdings
 
 
 def _configure_status(parser: argparse.ArgumentParser) -> None:
@@ -127,24 +138,42 @@ def retire(args: argparse.Namespace) -> int:
 
     JSON: `{"feature", "rows", "versions"}`: how many rows online and versions went.
     """
-    from mlforge.cli.output import confirmed, print_json
+    from mlforge.cli.output import confirmed, print_json, warn
     from mlforge.core.text import plural
     from worker.service import retiring
 
     log_to_stderr()
+    holdings = _holdings(args)
+    is_online = holdings.definitions.online_store is not None
     retired = retiring.retire(
-        open_project(args),
+        holdings,
         args.feature,
         lambda question: args.yes or confirmed(question),
         keep_versions=args.keep_versions,
         force=args.force,
     )
+    if not is_online:
+        warn("rows online, if there are any, stay: set REDIS_URL to the server that has them")
     if args.json:
         print_json({"feature": args.feature, "rows": retired.rows, "versions": retired.versions})
         return 0
-    kept = "its versions stay" if args.keep_versions else plural(retired.versions, "version")
-    print(printable(f"{args.feature}: {plural(retired.rows, 'row')} deleted online, {kept}"))
+    rows = [f"{plural(retired.rows, 'row')} deleted online"] if is_online else []
+    stored = (
+        "its versions stay"
+        if args.keep_versions
+        else f"{plural(retired.versions, 'version')} deleted in the store"
+    )
+    print(printable(f"{args.feature}: {', '.join([*rows, stored])}"))
     return 0
+
+
+def _holdings(args: argparse.Namespace) -> Holdings:
+    """What the command line's project has, with its workers' notes where there are any."""
+    from worker.service.retiring import Holdings
+
+    if workers_url(args) is not None:
+        return Holdings.of(open_project(args))
+    return Holdings(served_definitions_of(args), profile_name(args))
 
 
 COMMANDS = (
