@@ -62,7 +62,7 @@ class App:
             )
         self.definitions, self.store, self.counters = definitions, store, Counters()
         self._admission = None if keys is None else Admission(keys_in(keys, definitions.services))
-        self._at_loopback, self._tracing = at_loopback, tracing
+        self._at_loopback, self._tracing, self._live = at_loopback, tracing, live
         self._served = ServedLog(definitions)
         passing = PassThrough(store, self._served)
         kept = KeptServices(definitions)
@@ -152,6 +152,8 @@ class App:
         await self.store.aclose()
         if self._tracing is not None:
             await asyncio.to_thread(self._tracing.end)
+        if self._live is not None:
+            await asyncio.to_thread(self._live.close)
         await asyncio.to_thread(self.definitions.close)
         await send({"type": "lifespan.shutdown.complete"})
 

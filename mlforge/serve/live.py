@@ -58,6 +58,10 @@ class Live(ABC):
         """The id of the last entry, `0` before the first."""
 
     @abstractmethod
+    def close(self) -> None:
+        """Let go of connections; the next call makes new ones."""
+
+    @abstractmethod
     def retry(self, feature: str, path: str | None = None) -> None:
         """Ask workers to try a feature again, or a quarantined file of it, by its path within the source."""
 

@@ -13,8 +13,10 @@ from redis import Redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from mlforge import Definitions
 from mlforge.build.tasks import BuildTask, TaskResult
-from mlforge.errors import DataError, RunnerUnavailable, TaskFailed
+from mlforge.errors import DataError, RunnerUnavailable, TaskFailed, VersionConflict
+from mlforge.store import LocalStore
 from tests.support.workers import (
     eventually,
     redis,  # noqa: F401 - fixtures
@@ -23,6 +25,7 @@ from tests.support.workers import (
 from worker.queue import task_job, task_sharing
 from worker.queue.intake import queue_named
 from worker.queue.rq_queue import queue_of
+from worker.queue.rq_runner import RqRunner
 from worker.queue.task_sharing import TaskSharing
 from worker.service.embedded_redis import EmbeddedServer
 from worker.state import shared_build
@@ -260,6 +263,23 @@ def test_a_build_whose_server_is_gone_before_it_is_offered_says_that_nobody_is_t
 
 
 @pytest.mark.timeout(30)
+def test_a_build_leaves_no_connection_to_the_workers_server(
+    redis: Redis,  # noqa: F811
+    server: EmbeddedServer,  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("REDIS_URL", server.url)
+    runner = RqRunner(Definitions(LocalStore(tmp_path / "store"), []))
+    before = len(redis.client_list())
+
+    with pytest.raises(RunnerUnavailable, match="no worker of this project is there") as raised:
+        list(runner.run([], lambda task: TaskResult(task.id, (), 0, 0)))
+
+    assert raised.value is not None  # which holds on to all that the build had
+    assert eventually(lambda: len(redis.client_list()) == before, every=0.01)
+
+
 def test_a_task_that_ends_each_process_that_runs_it_is_named_after_three(
     redis: Redis,  # noqa: F811
     monkeypatch: pytest.MonkeyPatch,
@@ -331,3 +351,20 @@ def test_an_error_of_the_data_ends_a_build_and_one_of_the_worker_ends_only_its_p
 
     assert shared.ended() == {"a": Ended("worker two", "DataError", "too large")}
     assert shared.refusals() == {"worker one": "OSError: [Errno 28] No space left on device"}
+
+
+def test_a_task_whose_build_ends_meanwhile_asks_nobody_else(
+    redis: Redis,  # noqa: F811
+    shared: SharedBuild,
+) -> None:
+    def run_task(task: str) -> str:
+        shared.close()
+        raise VersionConflict("no build has its tasks here")
+
+    at_work: Any = SimpleNamespace(definitions=SimpleNamespace(run_task=run_task))
+    claimed = shared.take("job")
+    assert claimed is not None
+
+    assert task_job.run_claimed(at_work, shared, claimed, "job", "worker")
+    assert not shared.has_waiting()
+    assert not shared.refusals()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -41,21 +42,21 @@ class RqRunner(Runner):
 
     def run(self, tasks: Sequence[BuildTask], here: RunHere) -> Iterable[TaskResult]:
         """Offer the tasks, run some, wait for the others; each result once it is there, while workers are at the next tasks."""
-        at_work = self._project()
-        queue = JobQueue(at_work.redis, at_work.scope)
-        others = self._others(queue)
-        by_id = {task.id: task for task in tasks}
-        shared = SharedBuild.of(at_work.redis, at_work.scope, [*by_id])
-        ask = partial(queue.enqueue_task, shared.id, at_work, at_work.hash)
-        log.info("build shared", build=shared.id, tasks=len(tasks), workers=others)
-        sharing = TaskSharing(shared, by_id, here, ask, min(others, len(tasks)))
-        sharing.begin()
-        try:
-            for task in tasks:
-                sharing.see_through(task.id)
-                yield here(task)  # its result is there by now
-        finally:
-            _close(shared)
+        with self._project() as at_work:
+            queue = JobQueue(at_work.redis, at_work.scope)
+            others = self._others(queue)
+            by_id = {task.id: task for task in tasks}
+            shared = SharedBuild.of(at_work.redis, at_work.scope, [*by_id])
+            ask = partial(queue.enqueue_task, shared.id, at_work, at_work.hash)
+            log.info("build shared", build=shared.id, tasks=len(tasks), workers=others)
+            sharing = TaskSharing(shared, by_id, here, ask, min(others, len(tasks)))
+            sharing.begin()
+            try:
+                for task in tasks:
+                    sharing.see_through(task.id)
+                    yield here(task)  # its result is there by now
+            finally:
+                _close(shared)
 
     def _others(self, queue: JobQueue) -> int:
         """The number of other workers; raises RunnerUnavailable where there is no worker, and this process is none."""
@@ -72,11 +73,13 @@ class RqRunner(Runner):
             )
         return len(workers) - inside
 
-    def _project(self) -> Project:
-        """The project in use, or that of the server which the environment or a running `mlforge up` names."""
+    @contextmanager
+    def _project(self) -> Iterator[Project]:
+        """The project in use, or that of the server which the environment or a running `mlforge up` names, until the block ends."""
         definitions = self._definitions
         if (known := project.known()) is not None and known.definitions is definitions:
-            return known
+            yield known
+            return
         url = redis_url() or _running(definitions)
         if url is None:
             raise RunnerUnavailable(
@@ -87,9 +90,9 @@ class RqRunner(Runner):
         except MlforgeError as error:
             raise RunnerUnavailable(str(error)) from error
         settings = Settings(url, None, Path.cwd())
-        return Project(
-            settings, definitions, redis, fingerprint(definitions), scope_of(definitions)
-        )
+        with closing(redis):
+            hash_, scope = fingerprint(definitions), scope_of(definitions)
+            yield Project(settings, definitions, redis, hash_, scope)
 
 
 def _close(shared: SharedBuild) -> None:

@@ -85,6 +85,9 @@ def run_claimed(
             raise
         except BaseException as error:
             why = f"{type(error).__name__}: {str(error)[:2_000]}"
+            if not shared.is_known():
+                log.info("task given up, as its build has ended", task=claimed.id[:12], why=why)
+                return True
             log.error("task failed, and another worker is asked", why=why, exc_info=error)
             shared.fail(claimed.id, worker, why)
             return False

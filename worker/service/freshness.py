@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,7 +36,8 @@ def freshness(
     except ModuleNotFoundError:  # without the extra there was no worker
         return None
     try:
-        figures = EventLog(connect(url), scope_of(definitions)).freshness(feature)
+        with closing(connect(url)) as redis:
+            figures = EventLog(redis, scope_of(definitions)).freshness(feature)
     except (OnlineError, RedisError):
         return None
     if figures is None:

@@ -40,6 +40,11 @@ class _Live(Live):
             )
         return self._project
 
+    def close(self) -> None:
+        project, self._project = self._project, None
+        if project is not None:
+            project.redis.close()
+
     def status(self) -> dict[str, Any]:
         with _in_words():
             return with_ignored_files(self._definitions, gather(self._open)).to_json()
