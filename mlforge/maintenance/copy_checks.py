@@ -15,8 +15,11 @@ UNFINISHED = "unfinished"
 
 
 def mark_of(served: Version, books: Books) -> str:
-    """A text for what people and refreshes change of a feature: the version that is served, and its books."""
-    document = [str(served), replace(books, copied="").to_json()]
+    """A text for what people and refreshes change of a feature: the version that is served, and its books.
+
+    An export changes nothing of it.
+    """
+    document = [str(served), replace(books, copied="", exports={}).to_json()]
     return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()[:32]
 
 

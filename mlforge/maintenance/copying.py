@@ -198,7 +198,8 @@ def _copy_notes(source: Store, target: Store, name: str) -> None:
             target.write_audit(name, audit)
         books = source.books(name)
         mark = mark_of(served.version, books) if served is not None else ""
-        target.write_books(name, replace(books, copied=mark))
+        exports = {**target.books(name).exports, **books.exports}
+        target.write_books(name, replace(books, copied=mark, exports=exports))
 
 
 def _erase(source: Store, target: Store, name: str) -> tuple[str, ...]:

@@ -7,20 +7,23 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from mlforge.core import clock
 from mlforge.core.failpoints import reach
+from mlforge.core.logs import get_logger
 from mlforge.core.manifest import Manifest, Part
 from mlforge.core.values import Version
-from mlforge.errors import UnsupportedStore
-from mlforge.store import Store
+from mlforge.errors import StoreError, UnsupportedStore
+from mlforge.store import ExportNote, Store
 from mlforge.store.integrity import intact
 from mlforge.store.lakehouse.target import Target, Written
 from mlforge.store.lakehouse.types import in_a_table
 
+log = get_logger(__name__)
 _STORE, _FEATURE = "mlforge.store", "mlforge.feature"
 _VERSION, _NEWEST = "mlforge.version", "mlforge.newest"
 
@@ -41,7 +44,7 @@ def export(
 ) -> Exported:
     """Write each version that the table does not have yet as a snapshot; the last snapshot is the served version.
 
-    told: called after each snapshot. Raises FeatureNotFound, UnsupportedStore for a table that is no export of this feature,
+    told: called after each snapshot. The store notes which tables there are, for lineage. Raises FeatureNotFound, UnsupportedStore for a table that is no export of this feature,
     DataError for a column that such tables do not have, VersionConflict where somebody else writes to it.
     """
     store.list_versions(name)
@@ -64,7 +67,22 @@ def export(
         versions.append(version)
         files += added
         written = target.written()
+    _note(store, name, str(target), written)
     return Exported(tuple(versions), files)
+
+
+def _note(store: Store, name: str, table: str, written: Written | None) -> None:
+    """Note in the store which version a table is by now; a store that takes no notes fails no export."""
+    note = ExportNote(written.notes[_VERSION] if written else "", clock.now())
+    try:
+        known = store.books(name).exports.get(table)
+        if known is not None and known.version == note.version:
+            return
+        with store.lock(name):
+            books = store.books(name)
+            store.write_books(name, replace(books, exports={**books.exports, table: note}))
+    except StoreError as error:
+        log.warning("export not noted for lineage", feature=name, table=table, error=str(error))
 
 
 def _due(store: Store, name: str, written: Written | None) -> list[Version]:

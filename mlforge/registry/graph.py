@@ -1,4 +1,4 @@
-"""Sources, features, services, models and training sets of a project, and which is made from which: a graph of names."""
+"""Sources, features, services, models, training sets and exported tables of a project, and which is made from which: a graph of names."""
 
 from __future__ import annotations
 
@@ -8,13 +8,15 @@ from functools import cached_property
 
 from mlforge.errors import DefinitionError, did_you_mean
 
-SOURCE, FEATURE, SERVICE, MODEL, SET = "source", "feature", "service", "model", "set"
+SOURCE, FEATURE, SERVICE, MODEL = "source", "feature", "service", "model"
+SET, TABLE = "set", "table"
 KINDS: Mapping[str, str] = {
     SOURCE: "source",
     FEATURE: "feature",
     SERVICE: "service",
     MODEL: "model",
     SET: "training set",
+    TABLE: "exported table",
 }
 """The kinds of nodes as command lines write them, and in words."""
 

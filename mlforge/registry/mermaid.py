@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from mlforge.registry.graph import FEATURE, MODEL, SERVICE, SET, SOURCE, Graph, Node
+from mlforge.registry.graph import FEATURE, MODEL, SERVICE, SET, SOURCE, TABLE, Graph, Node
 
 _SHAPES = {
     SOURCE: ("[(", ")]"),
@@ -12,6 +12,7 @@ _SHAPES = {
     SERVICE: ("([", "])"),
     MODEL: ("[[", "]]"),
     SET: ("[/", "/]"),
+    TABLE: ("[(", ")]"),
 }
 _ENTITIES = {"#": "#35;", "&": "#amp;", '"': "#quot;", "<": "#lt;", ">": "#gt;"}
 

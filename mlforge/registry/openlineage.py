@@ -1,4 +1,4 @@
-"""A graph as OpenLineage events: for each feature, service, model and training set a job, with the datasets that it reads and makes.
+"""A graph as OpenLineage events: for each feature, service, model, training set and exported table a job, with the datasets that it reads and makes.
 
 The events are values of OpenLineage's own client, whose classes are made from the published JSON schema and check what they are given.
 """
@@ -15,7 +15,8 @@ from mlforge.core.release import release
 from mlforge.core.values import to_iso
 from mlforge.errors import MissingExtra
 from mlforge.registry.entries import ColumnEntry, FeatureEntry, ServiceEntry
-from mlforge.registry.graph import FEATURE, MODEL, SERVICE, SET, SOURCE, Graph, Node
+from mlforge.registry.graph import FEATURE, MODEL, SERVICE, SET, SOURCE, TABLE, Graph, Node
+from mlforge.store.addresses import scheme_of
 
 if TYPE_CHECKING:
     from openlineage.client.event_v2 import InputDataset, JobEvent, OutputDataset
@@ -23,7 +24,13 @@ if TYPE_CHECKING:
 
 Entries = Mapping[Node, FeatureEntry | ServiceEntry]
 _FILES = "file"
-_TYPES = {FEATURE: "FEATURE", SERVICE: "SERVICE", MODEL: "MODEL", SET: "TRAINING_SET"}
+_TYPES = {
+    FEATURE: "FEATURE",
+    SERVICE: "SERVICE",
+    MODEL: "MODEL",
+    SET: "TRAINING_SET",
+    TABLE: "EXPORT",
+}
 
 
 def events(graph: Graph, entries: Entries, project: str, root: Path) -> list[dict[str, Any]]:
@@ -110,7 +117,9 @@ class _Events:
         return OutputDataset(*self._names(node), outputFacets=measured, facets=facets)
 
     def _names(self, node: Node) -> tuple[str, str]:
-        """The namespace and name of a node's dataset: a path for files, the node's own name for all else."""
+        """The namespace and name of a node's dataset: a path for files, a bucket's for tables in it, the node's own name for all else."""
+        if node.kind == TABLE:
+            return _named_table(node.name)
         if node.kind not in (SOURCE, SET):
             return self.namespace, str(node)
         return _FILES, str(self.root / node.name)
@@ -157,6 +166,16 @@ class _Events:
             if column.feature
         }
         return {"columnLineage": lineage.ColumnLineageDatasetFacet(fields)} if fields else {}
+
+
+def _named_table(table: str) -> tuple[str, str]:
+    """The namespace and name of an exported table, by its format and place."""
+    place = table.partition(":")[2]
+    if scheme_of(place) is None:
+        return _FILES, place
+    scheme, _, rest = place.partition("://")
+    bucket, _, path = rest.partition("/")
+    return f"{scheme}://{bucket}", path or "/"
 
 
 def _fields(columns: Iterable[ColumnEntry]) -> list[Any]:

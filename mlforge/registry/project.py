@@ -1,12 +1,14 @@
-"""The graph of a project: from its definitions, its store's versions, registered locks of models, and training sets that keep versions."""
+"""The graph of a project: from its definitions, its store's versions, registered locks of models, training sets that keep versions, and exports."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 from mlforge.core.values import FEATURE as FEATURE_PREFIX
 from mlforge.definitions.registry import Definitions
-from mlforge.registry.graph import FEATURE, MODEL, SERVICE, SET, SOURCE, Graph, Node
+from mlforge.registry.graph import FEATURE, MODEL, SERVICE, SET, SOURCE, TABLE, Graph, Node
+from mlforge.store.addresses import scheme_of
 
 
 def graph_of(definitions: Definitions) -> Graph:
@@ -32,8 +34,17 @@ def _edges(definitions: Definitions) -> Iterator[tuple[Node, Node]]:
         for name in lock.features:
             yield Node(FEATURE, name), Node(MODEL, model)
     for name in known_features(definitions):
-        for held in definitions.store.books(name).sets.values():
+        books = definitions.store.books(name)
+        for held in books.sets.values():
             yield Node(FEATURE, name), Node(SET, held.out)
+        for table in filter(_may_be_there, books.exports):
+            yield Node(FEATURE, name), Node(TABLE, table)
+
+
+def _may_be_there(table: str) -> bool:
+    """Whether an exported table is not known to be gone: of one in a bucket nobody asks."""
+    place = table.partition(":")[2]
+    return scheme_of(place) is not None or Path(place).exists()
 
 
 def _origins(definitions: Definitions, name: str) -> Iterator[Node]:

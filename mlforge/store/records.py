@@ -70,6 +70,14 @@ class SetPin:
 
 
 @dataclass(frozen=True, slots=True)
+class ExportNote:
+    """The version that an exported table is, and when it became that; at: UTC microseconds."""
+
+    version: str
+    at: int
+
+
+@dataclass(frozen=True, slots=True)
 class DriftNote:
     """The drift of a column in the rows that a version added: its index, and the index from which on it is one.
 
@@ -109,7 +117,8 @@ class Books:
     sets: versions that training sets keep, by the set's id. defaults: values for nulls in answers, by column, as
     `described_default` has them. drift: the last judgement of each column that has a rule of drift. sealed: which partitions of the
     source are not listed again. copied: how a copy was left when it was made (see `mlforge.maintenance.copy_checks`), empty in
-    a store that is none. keeper: the definitions that keep the feature, None where no others share the store.
+    a store that is none. keeper: the definitions that keep the feature, None where no others share the store. exports: tables that the
+    feature was exported to, by format and place, as in `delta:/tables/spend`.
     """
 
     quarantine: Mapping[str, Quarantined] = field(default_factory=dict)
@@ -125,6 +134,7 @@ class Books:
     sealed: Sealed | None = None
     copied: str = ""
     keeper: FeatureKeeper | None = None
+    exports: Mapping[str, ExportNote] = field(default_factory=dict)
 
     @property
     def kept(self) -> frozenset[str]:
@@ -156,6 +166,11 @@ class Books:
             ),
             **({"copied": self.copied} if self.copied else {}),
             **({"keeper": self.keeper._asdict()} if self.keeper else {}),
+            **(
+                {"exports": {table: asdict(note) for table, note in self.exports.items()}}
+                if self.exports
+                else {}
+            ),
         }
 
     def _sets_json(self) -> dict[str, Any]:
@@ -197,6 +212,7 @@ class Books:
             sealed=Sealed(**document["sealed"]) if document.get("sealed") else None,
             copied=document.get("copied", ""),
             keeper=FeatureKeeper(**document["keeper"]) if document.get("keeper") else None,
+            exports={t: ExportNote(**note) for t, note in document.get("exports", {}).items()},
         )
 
 

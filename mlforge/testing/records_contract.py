@@ -14,7 +14,7 @@ from mlforge.core.manifest import Manifest
 from mlforge.core.meaning import FeatureMeaning
 from mlforge.core.values import Version
 from mlforge.errors import FeatureNotFound, LockMismatch, StoreError
-from mlforge.store import Books, FileState, FileStateMap, Quarantined, SetPin, Store
+from mlforge.store import Books, ExportNote, FileState, FileStateMap, Quarantined, SetPin, Store
 from mlforge.store.records import FeatureKeeper
 from mlforge.testing.store_values import (
     FIRST,
@@ -62,6 +62,7 @@ class RecordsContract(StoreFixtures):
             sets={"5e7": SetPin(("1.0.0", "1.3.0"), "/train/2026-11", 17)},
             defaults={"amount__sum__7d": 0, "seen": {"date": "2026-01-31"}},
             keeper=FeatureKeeper("a shop/ü", "5e7" * 21),
+            exports={"iceberg:s3://lake/ä": ExportNote("1.2.0", 17)},
         )
         with store.lock("spend"):
             store.write_books("spend", books)

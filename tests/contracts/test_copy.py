@@ -15,9 +15,11 @@ from mlforge.core.values import Version
 from mlforge.errors import IntegrityError, StoreError, UnsupportedStore
 from mlforge.maintenance import copying
 from mlforge.maintenance.copying import copy
+from mlforge.maintenance.exporting import export
 from mlforge.maintenance.operations import pin, rollback, verify
 from mlforge.registry.forgetting import entities_of, forget
 from mlforge.store import LocalStore, ObjectStore, Store
+from mlforge.store.lakehouse.targets import target_at
 from tests.support.objects import MemoryObjects
 from tests.support.projects import Project, rows
 
@@ -198,6 +200,19 @@ def test_a_copy_that_has_gone_on_alone_is_not_taken_back(project, tmp_path):
     back = copy(copies[1], project.store)
     assert [each.before for each in back] == [4]
     assert state_of(project.store) == state_of(copies[1])
+
+
+def test_a_copy_that_was_exported_is_copied_to_again_and_knows_all_tables(project, tmp_path):
+    target = LocalStore(tmp_path / "copy")
+    copy(project.store, target)
+    tables = [target_at("delta", str(tmp_path / name)) for name in ("of copy", "of source")]
+    export(target, "spend", tables[0])
+    export(project.store, "spend", tables[1])
+    project.drop("more", rows((1, 9.0, 1.0)))
+    project.build()
+    copy(project.store, target)
+    assert target.books("spend").exports.keys() == {*map(str, tables)}
+    assert target.versions("spend") == project.store.versions("spend")
 
 
 def test_what_is_damaged_is_not_copied(project, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import duckdb
@@ -16,9 +17,18 @@ from mlforge.build.refresh import Options
 from mlforge.build.rows import Layout
 from mlforge.cli.main import main
 from mlforge.core import failpoints
-from mlforge.errors import DataError, MissingExtra, UnsupportedStore, VersionConflict
+from mlforge.errors import (
+    DataError,
+    MissingExtra,
+    StoreError,
+    UnsupportedStore,
+    VersionConflict,
+)
 from mlforge.maintenance.exporting import export
 from mlforge.maintenance.operations import rollback
+from mlforge.registry.graph import FEATURE, TABLE, Node
+from mlforge.registry.project import graph_of
+from mlforge.registry.users import check_unused
 from mlforge.store import LocalStore
 from mlforge.store.lakehouse.iceberg_target import IcebergTarget, _catalog
 from mlforge.store.lakehouse.targets import target_at
@@ -259,6 +269,31 @@ def test_the_command_exports_and_says_what(project, tmp_path, kind, capsys):
     assert json.loads(capsys.readouterr().out)["versions"] == []
     assert main(["export", "spend", f"--{kind}", "ftp://x/y", *store]) == 1
     assert "neither a folder nor an address" in capsys.readouterr().err
+
+
+def test_lineage_shows_a_table_until_its_folder_is_gone(project, tmp_path, kind):
+    store, folder = project.store, tmp_path / "table"
+    export(store, "spend", target_at(kind, str(folder)))
+    export(store, "spend", target_at(kind, str(tmp_path / "other")))
+    table = Node(TABLE, f"{kind}:{folder}")
+    assert store.books("spend").exports[table.name].version == "1.0.2"
+    definitions = project.definitions()
+    assert graph_of(definitions).made_from(table) == [Node(FEATURE, "spend")]
+    store.rename("spend", "spent")
+    shutil.rmtree(tmp_path / "other")
+    [user] = graph_of(definitions).users(Node(FEATURE, "spent"))
+    assert user == table
+    check_unused(definitions, "spent")  # a table is whole without the feature
+
+
+def test_a_store_that_takes_no_notes_fails_no_export(project, tmp_path, kind, monkeypatch, capsys):
+    def refuse(name, books):
+        raise StoreError("read-only file system")
+
+    monkeypatch.setattr(project.store, "write_books", refuse)
+    exported = export(project.store, "spend", target_at(kind, str(tmp_path / "table")))
+    assert len(exported.versions) == 3
+    assert "export not noted for lineage" in capsys.readouterr().err
 
 
 def test_an_iceberg_export_that_was_killed_before_its_first_document_goes_on(project, tmp_path):

@@ -21,6 +21,7 @@ from redis import Redis
 
 from mlforge.cli import main
 from mlforge.definitions.loader import load
+from mlforge.registry.openlineage import _named_table
 from mlforge.training_sets.making import training_set
 from tests.support.commands import as_json, printed
 from worker.project import scope_of
@@ -355,7 +356,8 @@ def test_openlineage_events_are_what_its_client_says_they_are(
     build(capsys)
     train()
     printed(capsys, "lock", "checkout", "--model", "fraud_v3")
-    capsys.readouterr()
+    printed(capsys, "export", "user_spend", "--delta", "lake/spend")
+    assert "delta:lake/spend (exported table)" in printed(capsys, "lineage")
     assert main(["lineage", "--openlineage"]) == 0
     events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     for event in events:
@@ -386,6 +388,11 @@ def test_openlineage_events_are_what_its_client_says_they_are(
     assert [i["name"] for i in model["inputs"]] == ["feature:user_spend", "feature:user_profile"]
     [trained] = [event for name, event in by_job.items() if name.startswith("set:")]
     assert trained["outputs"][0]["name"] == str(tmp_path / "train/one")
+    exported = by_job[f"table:delta:{tmp_path}/lake/spend"]
+    assert exported["inputs"][0]["name"] == "feature:user_spend"
+    assert exported["outputs"][0]["namespace"] == "file"
+    assert exported["outputs"][0]["name"] == str(tmp_path / "lake/spend")
+    assert _named_table("iceberg:s3://lake/tables/spend") == ("s3://lake", "tables/spend")
 
 
 def test_events_without_the_client_say_which_extra_brings_it(

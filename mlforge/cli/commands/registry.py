@@ -16,7 +16,7 @@ from mlforge.cli.table import table
 from mlforge.cli.wrap import hard_wrap
 from mlforge.core.text import printable
 from mlforge.errors import near_names
-from mlforge.registry.graph import FEATURE, KINDS, SERVICE, SET, Graph, Node
+from mlforge.registry.graph import FEATURE, KINDS, SERVICE, SET, TABLE, Graph, Node
 
 if TYPE_CHECKING:
     from mlforge.registry.catalogue import Registry
@@ -42,7 +42,7 @@ def _configure_lineage(parser: argparse.ArgumentParser) -> None:
         "name",
         nargs="?",
         metavar="X",
-        help="a feature, service, source or training set: only what it is made from, and what is made from it",
+        help="a feature, service, source, training set or exported table: only what it is made from, and what is made from it",
     )
     definitions_option(parser)
     shape = parser.add_mutually_exclusive_group()
@@ -128,10 +128,10 @@ def owners(args: argparse.Namespace) -> int:
 
 
 def lineage(args: argparse.Namespace) -> int:
-    """Show what is made from what: sources, features, services, models, training sets.
+    """Show what is made from what: sources, features, services, models, training sets, exported tables.
 
-    JSON: `{"nodes": [{"kind", "name", "version"}, ...], "edges": [{"from", "to"}, ...]}`; kind is source, feature, service, model or
-    set, from and to are `kind:name`, and version is the served one of a feature, else null.
+    JSON: `{"nodes": [{"kind", "name", "version"}, ...], "edges": [{"from", "to"}, ...]}`; kind is source, feature, service, model,
+    set or table, from and to are `kind:name`, and version is the served one of a feature, else null.
     """
     registry = _registry(args)
     graph = registry.graph
@@ -200,6 +200,9 @@ def _tree(graph: Graph, versions: dict[str, str]) -> Iterator[str]:
 
 
 def _place(node: Node) -> str:
+    if node.kind == TABLE:
+        format, _, place = node.name.partition(":")
+        return f"{format}:{nearby(place)}"
     return nearby(node.name) if node.kind == SET else node.name
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import quote
 
-from mlforge.registry.graph import FEATURE, KINDS, SERVICE, SOURCE, Graph, Node
+from mlforge.registry.graph import FEATURE, KINDS, SERVICE, SET, SOURCE, TABLE, Graph, Node
 
 BOX_WIDTH, BOX_HEIGHT = 184, 44
 _ACROSS, _DOWN, _EDGE = 72, 16, 2
@@ -85,7 +85,7 @@ def _box(
     if node.kind in (FEATURE, SERVICE) and not is_here:
         href = f"/{node.kind}s/{quote(node.name, safe='')}"
     short = node.name if len(node.name) <= _LETTERS else f"{node.name[: _LETTERS - 1]}…"
-    if node.kind == SOURCE and len(node.name) > _LETTERS:
+    if node.kind in (SOURCE, SET, TABLE) and len(node.name) > _LETTERS:
         short = f"…{node.name[1 - _LETTERS :]}"
     note = versions.get(node.name) or "not built" if node.kind == FEATURE else ""
     return Box(*place, node.kind, KINDS[node.kind], node.name, short, note, href, is_here)

@@ -19,7 +19,6 @@ from mlforge.core.release import release
 from mlforge.errors import MissingExtra, VersionConflict
 from mlforge.store.addresses import as_path
 from mlforge.store.lakehouse.columns import as_parquet
-from mlforge.store.lakehouse.folder import Folder
 from mlforge.store.lakehouse.target import NewFile, Target, Written, check_none_deleted
 
 _CHECKPOINT_EVERY = 10
@@ -29,8 +28,10 @@ _NTZ = "timestampNtz"
 class DeltaTarget(Target):
     """A table in a local folder, or at the address of a bucket."""
 
+    format = "delta"
+
     def __init__(self, address: str) -> None:
-        self._folder = Folder(address)
+        super().__init__(address)
         self._table: Any = None
 
     def written(self) -> Written | None:

@@ -28,9 +28,11 @@ _DOCUMENT = re.compile(r"v(\d+)\.metadata\.json")
 class IcebergTarget(Target):
     """A table in a local folder, or at the address of a bucket."""
 
+    format = "iceberg"
+
     def __init__(self, address: str) -> None:
         _check_installed()
-        self._folder = Folder(address)
+        super().__init__(address)
         self._number = 0
         self._table: Any = None
         self._files: dict[str, Any] = {}

@@ -5,10 +5,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import pyarrow as pa
 
 from mlforge.errors import UnsupportedStore
+from mlforge.store.lakehouse.folder import Folder
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +44,15 @@ def check_none_deleted(table: str, files: int) -> None:
 
 class Target(ABC):
     """A table that an export writes. A snapshot is visible as a whole or not at all."""
+
+    format: ClassVar[str]
+
+    def __init__(self, address: str) -> None:
+        self._folder = Folder(address)
+
+    def __str__(self) -> str:
+        """The table as a source names it: its format and its place."""
+        return f"{self.format}:{self._folder.address}"
 
     @abstractmethod
     def written(self) -> Written | None:
