@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import threading
@@ -177,7 +178,8 @@ PROGRAM = """
 import createClient from "openapi-fetch";
 import type { paths } from "./schema";
 
-const client = createClient<paths, "application/json" | "application/problem+json">({ baseUrl: "http://here" });
+declare const process: { argv: string[] };
+const client = createClient<paths, "application/json" | "application/problem+json">({ baseUrl: process.argv[2] });
 
 export async function share(): Promise<number | null> {
   const { data, error } = await client.POST("/v1/services/checkout", {
@@ -200,12 +202,23 @@ export const kept = () =>
     params: { path: { service: "plain", version: "1" }, query: { columns: { user_id: "1" } } },
   });
 
+export async function refused(): Promise<string | undefined> {
+  const { error } = await client.POST("/v1/services/plain", { body: { entities: [{ user_id: 1 }, {}] } } as never);
+  return error?.reason;
+}
+
 // @ts-expect-error: request columns are required
 export const less = () => client.GET("/v1/services/checkout", { params: { query: { user_id: 1, buyer_id: 2 } } });
 // @ts-expect-error: there is no such service
 export const unknown = () => client.GET("/v1/services/chekout");
 // @ts-expect-error: there is no such column
 export const other = async () => (await spent())?.length;
+"""
+RUN = """
+import { kept, refused, share, spent } from "./use.js";
+
+const told = { share: await share(), spent: await spent(), kept: (await kept()).data.features, refused: await refused() };
+console.log(JSON.stringify(told));
 """
 
 
@@ -214,12 +227,12 @@ export const other = async () => (await spent())?.length;
 def test_a_client_in_typescript_is_made_from_the_document(
     definitions: Definitions, tmp_path: Path
 ) -> None:
-    """The types of services, their columns and problems are those that a program relies on; what is wrong is no program."""
+    """The types of services, their columns and problems are those that a program relies on; what is wrong is no program, and what is right runs."""
     folder = tmp_path / "typescript"
     folder.mkdir()
-    with answering(App(definitions)) as url:
-        (folder / "openapi.json").write_bytes(httpx.get(f"{url}/openapi.json").content)
+    (folder / "package.json").write_text('{"type": "module"}')
     (folder / "use.ts").write_text(PROGRAM)
+    (folder / "run.js").write_text(RUN)
 
     def run(command: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
@@ -229,9 +242,22 @@ def test_a_client_in_typescript_is_made_from_the_document(
     installed = run(f"npm install --no-audit --no-fund {PACKAGES}")
     if installed.returncode != 0:
         pytest.skip(f"npm cannot install {PACKAGES}: {installed.stderr[-300:]}")
-    for command in (
-        "npx openapi-typescript openapi.json -o schema.d.ts",
-        "npx tsc --noEmit --strict --target es2022 --module esnext --moduleResolution bundler use.ts",
-    ):
-        done = run(command)
-        assert done.returncode == 0, done.stdout + done.stderr
+    with answering(App(definitions)) as url, clock.fixed(to_us(at(5))):
+        (folder / "openapi.json").write_bytes(httpx.get(f"{url}/openapi.json").content)
+        for command in (
+            "npx openapi-typescript openapi.json -o schema.d.ts",
+            "npx tsc --strict --target es2022 --module esnext --moduleResolution bundler use.ts",
+            f"node run.js {url}",
+        ):
+            done = run(command)
+            assert done.returncode == 0, done.stdout + done.stderr
+        plain = httpx.post(f"{url}/v1/services/plain", json={"entities": [{"user_id": 1}]}).json()
+    [row] = plain["features"]["spend"]
+    spent = row["amount__sum__7d"]
+    assert spent == 3.0
+    assert json.loads(done.stdout) == {
+        "share": 12.5 / spent,
+        "spent": spent,
+        "kept": plain["features"],
+        "refused": "entity {}: no 'user_id'; the keys are user_id",
+    }
