@@ -163,7 +163,8 @@ def _below_root(scope: Scope) -> Scope:
     root, path = scope.get("root_path", ""), scope["path"]
     if not root or not path.startswith(f"{root}/"):
         return scope
-    return {**scope, "path": path.removeprefix(root), "root_path": ""}
+    own = {"path": path.removeprefix(root), "root_path": "", "app_root_path": root}
+    return {**scope, **own}
 
 
 def _problem(error: Exception, scope: Scope) -> Problem:

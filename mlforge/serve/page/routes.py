@@ -148,7 +148,8 @@ class Page:
         entry = registry.entry(Node(SERVICE, name))
         assert isinstance(entry, ServiceEntry)
         page = service_page(self._view, entry, registry.graph)
-        return self._render("service.html", request.scope, page=page)
+        base = str(request.base_url).rstrip("/")
+        return self._render("service.html", request.scope, page=page, base=base)
 
     def _entry(self, request: Request, registry: Registry) -> FeatureEntry:
         name = request.path_params["feature"]
