@@ -17,7 +17,7 @@ from mlforge.core.nested import Nested, nested
 from mlforge.core.schema import DIGITS, INSTANT, Schema, decimal_scale
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class RowPattern:
     """A pattern of rows.
 

@@ -25,6 +25,7 @@ from mlforge.retrieval.serving import OnlineAnswer
 from mlforge.retrieval.spine import EntityKeys
 from mlforge.serve.answers import encoded, served
 from mlforge.serve.read_request import ReadRequest
+from mlforge.serve.seen_rows import SeenRows
 from mlforge.serve.served_log import ServedLog
 from mlforge.serve.spliced_rows import SplicedRows, Unfit
 from mlforge.services.brought import request_rows
@@ -61,14 +62,14 @@ class Plan:
     misfits: int = 0
 
     @classmethod
-    def of(cls, answer: OnlineAnswer, is_held: bool = False) -> Self | None:
-        """The plan for more answers like this; None where they are not made of stored rows."""
+    def of(cls, answer: OnlineAnswer, seen: SeenRows, is_held: bool = False) -> Self | None:
+        """The plan for more answers like this; None where they are not made of stored rows. seen: as `SplicedRows` has it."""
         names = [part.name for part in answer.parts]
         if len(set(names)) < len(names):  # their rows are one row
             return None
         completion = answer.completion
         read = () if completion is None else completion.reads
-        parts = [SplicedRows.of(part, answer.defaults, read) for part in answer.parts]
+        parts = [SplicedRows.of(part, answer.defaults, read, seen) for part in answer.parts]
         spliced = tuple(part for part in parts if part is not None)
         if len(spliced) < len(parts):
             return None
@@ -175,6 +176,7 @@ class PassThrough:
     store: OnlineStore
     log: ServedLog
     _learned: dict[_Key, _Learned] = field(default_factory=dict)
+    _seen: SeenRows = field(default_factory=SeenRows)
 
     def learn(self, request: ReadRequest, answer: OnlineAnswer) -> None:
         """Note how more such requests are answered."""
@@ -186,7 +188,7 @@ class PassThrough:
             return
         if len(self._learned) >= _KEPT:
             self._learned.clear()
-        self._learned[key] = _Learned(books, Plan.of(answer, _is_held(request)))
+        self._learned[key] = _Learned(books, Plan.of(answer, self._seen, _is_held(request)))
 
     async def body(self, request: ReadRequest) -> bytes | None:
         """The answer's JSON, None where the library is to answer. Raises NotServed where rows are missing that should be there."""

@@ -12,6 +12,7 @@ from mlforge.online.decoding import Decode, decoder
 from mlforge.online.row_pattern import RowPattern, row_pattern
 from mlforge.retrieval.feature_part import FeaturePart
 from mlforge.serve.answers import encoded
+from mlforge.serve.seen_rows import SeenRows
 
 _NULL = b"null"
 Pieces = tuple[bytes, ...]
@@ -45,12 +46,13 @@ class ReadColumn:
 class SplicedRows:
     """How a feature's rows in an answer are made of its stored ones.
 
-    is_whole: whether they are these. template: a row of the answer, with places for these groups of the pattern. defaults: what takes the
+    seen: rows that need no second look. is_whole: whether they are these. template: a row of the answer, with places for these groups of the pattern. defaults: what takes the
     place of null in each of them, None for nothing; empty where none has any. no_row: the pieces of an entity without a row; None where they depend
     on the entity. reads: the columns that something is computed of.
     """
 
     pattern: RowPattern
+    seen: SeenRows
     is_whole: bool
     template: bytes
     groups: tuple[int, ...]
@@ -60,7 +62,11 @@ class SplicedRows:
 
     @classmethod
     def of(
-        cls, part: FeaturePart, defaults: Mapping[str, Any], read: Collection[str]
+        cls,
+        part: FeaturePart,
+        defaults: Mapping[str, Any],
+        read: Collection[str],
+        seen: SeenRows,
     ) -> Self | None:
         """The part of such answers; None where rows must be read: packed ones, and those that lack columns which are computed at a read.
 
@@ -79,6 +85,7 @@ class SplicedRows:
         is_known = derived.isdisjoint(chosen) and empty.keys() >= set(chosen)
         return cls(
             pattern,
+            seen,
             chosen == list(stored) and not has_defaults,
             b"{%b}" % b",".join(fields),
             tuple(stored[column] for column in chosen),
@@ -94,13 +101,21 @@ class SplicedRows:
     def rows(self, stored: Sequence[str | bytes | None]) -> tuple[bytes, dict[str, list[Any]]]:
         """The rows of the answer, joined, and by label the values of the columns that something is computed of. Raises Unfit."""
         texts, match = _encoded(stored), self.pattern.row.fullmatch
-        if self.is_whole and not self.reads and None not in texts:
-            if texts and not self.pattern.fits_all(texts):
-                raise Unfit
-            return b",".join(texts), {}
+        if self.is_whole and not self.reads:
+            return b",".join(self._whole(texts)), {}
         pieces = [self._no_row() if text is None else _groups(match(text)) for text in texts]
         rows = b",".join(map(self._row, pieces))
         return rows, {read.label: read.values(pieces) for read in self.reads}
+
+    def _whole(self, texts: Sequence[bytes | None]) -> Sequence[bytes]:
+        """The rows as they are stored, and one of empty windows for each entity without a row."""
+        stored = [text for text in texts if text is not None]
+        if not self.seen.fit(self.pattern, stored):
+            raise Unfit
+        if len(stored) == len(texts):
+            return stored
+        no_row = self._row(self._no_row())
+        return [no_row if text is None else text for text in texts]
 
     def _no_row(self) -> Pieces:
         if self.no_row is None:
