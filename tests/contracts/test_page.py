@@ -193,6 +193,22 @@ def test_a_service_shows_columns_locks_and_what_a_change_reaches(
     assert "amount__sum__7d of spend" in page.text
     assert "mlforge lock checkout --model" in page.text
     assert "source events 1 of 1" in page.text
+    assert f"curl '{HERE}/v1/services/checkout?user_id=…'" in page.text
+
+
+def test_the_call_that_a_service_shows_names_the_path_that_the_server_is_mounted_at_and_a_key(
+    definitions: Definitions, tmp_path: Path
+) -> None:
+    app = App(definitions, keys=keys_file(tmp_path))
+
+    async def ask() -> str:
+        transport = httpx.ASGITransport(app, root_path="/shop")
+        async with httpx.AsyncClient(transport=transport, base_url=f"{HERE}/shop/") as client:
+            asked = await client.get("services/checkout", headers={"authorization": "Bearer looks"})
+            return Page(asked.text).text
+
+    call = f"curl -H 'Authorization: Bearer KEY' '{HERE}/shop/v1/services/checkout?user_id=…'"
+    assert call in asyncio.run(ask())
 
 
 def test_a_service_shows_its_defaults_and_those_of_its_features(
