@@ -179,7 +179,10 @@ import createClient from "openapi-fetch";
 import type { paths } from "./schema";
 
 declare const process: { argv: string[] };
-const client = createClient<paths, "application/json" | "application/problem+json">({ baseUrl: process.argv[2] });
+const client = createClient<paths, "application/json" | "application/problem+json">({
+  baseUrl: process.argv[2],
+  querySerializer: { object: { style: "form", explode: true } },
+});
 
 export async function share(): Promise<number | null> {
   const { data, error } = await client.POST("/v1/services/checkout", {
@@ -259,5 +262,5 @@ def test_a_client_in_typescript_is_made_from_the_document(
         "share": 12.5 / spent,
         "spent": spent,
         "kept": plain["features"],
-        "refused": "entity {}: no 'user_id'; the keys are user_id",
+        "refused": "unfit_request",
     }
