@@ -168,7 +168,7 @@ def retire(args: argparse.Namespace) -> int:
 
 
 def _holdings(args: argparse.Namespace) -> Holdings:
-    """What the command line's project has, with its workers' notes where there are any."""
+    """The stores of the command line's project, with its workers' notes where there are any."""
     from worker.service.retiring import Holdings
 
     if workers_url(args) is not None:

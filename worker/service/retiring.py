@@ -28,7 +28,7 @@ class Holdings:
 
     @classmethod
     def of(cls, project: Project) -> Self:
-        """Those of a project on a server."""
+        """The holdings of a project on a server."""
         return cls(project.definitions, project.settings.profile, project)
 
     def gone(self) -> list[str]:
@@ -99,7 +99,7 @@ def retire(holdings: Holdings, name: str, ask: Ask, *, keep_versions: bool, forc
 
 
 def _named(holdings: Holdings, name: str, versions: int) -> str:
-    """What is to be deleted of a feature, in words."""
+    """The things to be deleted of a feature, in words."""
     is_online = holdings.definitions.online_store is not None
     rows = [f"the online rows of {name}"] if is_online else []
     stored = [f"{plural(versions, 'version')} of {'it' if rows else name} in the store"]
