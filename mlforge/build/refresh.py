@@ -26,7 +26,7 @@ from mlforge.build.usable import check_whole, nothing_usable
 from mlforge.core import clock
 from mlforge.core.logs import get_logger
 from mlforge.core.manifest import Manifest
-from mlforge.core.release import release
+from mlforge.core.release import RELEASE
 from mlforge.core.schema import Schema
 from mlforge.core.steps import Steps
 from mlforge.core.values import Version
@@ -140,7 +140,7 @@ def candidate_of(
         tables=intake.tables,
         table_sources=dict(feature.tables),
         source=source,
-        mlforge_version=release(),
+        mlforge_version=RELEASE,
     )
 
 

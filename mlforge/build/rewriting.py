@@ -11,7 +11,7 @@ from mlforge.build.rows import Layout
 from mlforge.build.table import TableWriter
 from mlforge.core import clock
 from mlforge.core.manifest import ROLLED_BACK, ChangeSummary, Manifest
-from mlforge.core.release import release
+from mlforge.core.release import RELEASE
 from mlforge.core.text import plural
 from mlforge.engines import Engine
 from mlforge.engines.evaluation import frontier
@@ -38,7 +38,7 @@ def publish_rewritten(
         rewritten,
         engine=engine.name,
         parent=latest.version,
-        mlforge_version=release(),
+        mlforge_version=RELEASE,
     )
     diff = events_diff(store, latest, candidate, afresh=False)
     assert diff is not None

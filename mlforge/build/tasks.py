@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, Self
 
 from mlforge import errors
 from mlforge.core.manifest import Part
-from mlforge.core.release import release
+from mlforge.core.release import RELEASE
 from mlforge.core.values import TimeRange
 from mlforge.engines import Engine
 from mlforge.errors import MlforgeError, TaskFailed, TaskRefused
@@ -25,7 +25,7 @@ from mlforge.errors import MlforgeError, TaskFailed, TaskRefused
 def releases(engine: Engine) -> dict[str, str]:
     """The releases on which the bytes of a part depend that this engine evaluated, by library."""
     modules = {library: import_module(library) for library in engine.libraries}
-    return {"mlforge": release()} | {name: each.__version__ for name, each in modules.items()}
+    return {"mlforge": RELEASE} | {name: each.__version__ for name, each in modules.items()}
 
 
 class TaskFigures(NamedTuple):
@@ -103,7 +103,7 @@ class BuildTask:
             return cls(**json.loads(text))
         except (TypeError, ValueError) as error:
             raise TaskRefused(
-                f"this is no task of mlforge {release()} ({error}); run the same release on all machines"
+                f"this is no task of mlforge {RELEASE} ({error}); run the same release on all machines"
             ) from error
 
     def check(self, definitions: str) -> None:

@@ -13,13 +13,13 @@ import sys
 import textwrap
 from collections.abc import Mapping, Sequence
 from importlib import import_module
-from importlib.metadata import entry_points
 from typing import Any, NoReturn
 
 from mlforge.cli.command import Command
 from mlforge.cli.output import fail
+from mlforge.cli.plugins import plugins
 from mlforge.cli.table import pairs
-from mlforge.core.release import release
+from mlforge.core.release import RELEASE
 from mlforge.core.text import printable
 from mlforge.errors import MlforgeError, did_you_mean, near_names
 
@@ -127,7 +127,7 @@ def known_commands() -> tuple[dict[str, Command], list[str]]:
     """Every command by its name, and a line for each plugin that does not load."""
     commands = {command.name: command for module in MODULES for command in _commands_of(module)}
     broken: list[str] = []
-    for plugin in sorted(entry_points(group=PLUGINS)):
+    for plugin in plugins(PLUGINS):
         try:
             for command in plugin.load():
                 commands.setdefault(command.name, command)
@@ -173,7 +173,7 @@ def _parser(
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("--version", action="version", version=f"mlforge {release()}")
+    parser.add_argument("--version", action="version", version=f"mlforge {RELEASE}")
     subparsers = parser.add_subparsers(
         dest="command", metavar="COMMAND", prog="mlforge", help=argparse.SUPPRESS
     )

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlforge.core import clock
-from mlforge.core.release import release
+from mlforge.core.release import RELEASE
 from mlforge.core.values import to_iso
 from mlforge.errors import MissingExtra
 from mlforge.registry.entries import ColumnEntry, FeatureEntry, ServiceEntry
@@ -44,7 +44,7 @@ def events(graph: Graph, entries: Entries, project: str, root: Path) -> list[dic
         from openlineage.client.serde import Serde
     except ModuleNotFoundError as error:
         raise MissingExtra.of("lineage --openlineage", "openlineage") from error
-    set_producer(f"urn:mlforge:{release()}")
+    set_producer(f"urn:mlforge:{RELEASE}")
     writer = _Events(graph, entries, f"mlforge://{project}", root, to_iso(clock.now()) or "")
     return [Serde.to_dict(writer.event(node)) for node in graph.nodes if node.kind != SOURCE]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
-from mlforge.core.release import release
+from mlforge.core.release import RELEASE
 from mlforge.core.schema import FLOATS, INTEGERS, Schema, inner_of
 from mlforge.registry.entries import ColumnEntry, ServiceEntry
 from mlforge.serve.limits import Limits
@@ -54,7 +54,7 @@ def document(
         paths[f"{SERVICES}{{service}}@{{version}}"] = _kept_service(limits)
     return {
         "openapi": "3.1.0",
-        "info": {"title": f"{project}: features", "version": release()},
+        "info": {"title": f"{project}: features", "version": RELEASE},
         "paths": paths,
         "components": {
             "schemas": {"Problem": PROBLEM, "Served": SERVED},

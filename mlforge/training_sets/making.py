@@ -14,7 +14,7 @@ from typing import Any
 from mlforge.core import clock
 from mlforge.core.arguments import shown
 from mlforge.core.lock import FILE
-from mlforge.core.release import release
+from mlforge.core.release import RELEASE
 from mlforge.core.signatures import named_arguments
 from mlforge.engines import engine_named
 from mlforge.errors import RetrievalError
@@ -113,7 +113,7 @@ def _document(
     return SetDocument(
         id=set_id,
         created_at=clock.now(),
-        mlforge_version=release(),
+        mlforge_version=RELEASE,
         store=identity.id,
         engine=engine,
         timestamp=joining.timestamp,

@@ -11,11 +11,11 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from importlib.metadata import version as installed
 from typing import TYPE_CHECKING, Any
 
 import structlog
 
+from mlforge.core.release import RELEASE
 from mlforge.core.values import SECOND_US, from_iso
 from mlforge.errors import MissingExtra, MlforgeError
 from worker.monitor.feature_status import FeatureStatus
@@ -96,7 +96,7 @@ class Collector:
         yield InfoMetricFamily(
             "mlforge",
             "This mlforge",
-            value={"version": installed("mlforge"), "project": self._project.name},
+            value={"version": RELEASE, "project": self._project.name},
         )
         try:
             metrics = [*self._counted(), *self._seen()]

@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow as pa
 
 from mlforge.core import clock
-from mlforge.core.release import release
+from mlforge.core.release import RELEASE
 from mlforge.errors import MissingExtra, VersionConflict
 from mlforge.store.addresses import as_path
 from mlforge.store.lakehouse.columns import as_parquet
@@ -124,7 +124,7 @@ def _info(now: int, notes: Mapping[str, str]) -> dict[str, Any]:
         "timestamp": now,
         "operation": "WRITE",
         "operationParameters": {"mode": "Overwrite", "partitionBy": "[]"},
-        "engineInfo": f"mlforge/{release()}",
+        "engineInfo": f"mlforge/{RELEASE}",
         "userMetadata": json.dumps(notes),
     }
 
