@@ -48,11 +48,6 @@ def checked_online_store(online_store: object) -> OnlineStore | None:
     )
 
 
-def store_located_at(store: Store, folder: Path) -> Store:
-    """The store, a relative path of which starts from a folder."""
-    return store.located_at(folder)
-
-
 def absolute(path: Path) -> Path:
     """The path from the file system's root, without following links."""
     return Path(os.path.abspath(path))  # noqa: PTH100 - without `..`, and links stay
@@ -82,7 +77,7 @@ def described_places(
 ) -> list[str]:
     """A project's stores and root as texts that are the same on every host, wherever the project lies."""
     return [
-        describe_store(store_located_at(store, _SOMEWHERE)),
+        describe_store(store.located_at(_SOMEWHERE)),
         describe_store(online_store),
         relative_to_folder(folder, root),
     ]

@@ -17,6 +17,7 @@ from mlforge.core.arguments import text
 from mlforge.core.keeper import Keeper
 from mlforge.core.signatures import named_methods
 from mlforge.core.values import Duration
+from mlforge.definitions.building import build_each
 from mlforge.definitions.calls import check_arguments, check_optional
 from mlforge.definitions.chains import check_chains, in_order
 from mlforge.definitions.collection import (
@@ -26,7 +27,7 @@ from mlforge.definitions.collection import (
     hash_of,
     selected,
 )
-from mlforge.definitions.keeping import keep_all, note_names, take_over
+from mlforge.definitions.keeping import take_over
 from mlforge.definitions.places import (
     absolute,
     calling_folder,
@@ -34,14 +35,13 @@ from mlforge.definitions.places import (
     checked_store,
     described_places,
     parsed_root,
-    store_located_at,
 )
 from mlforge.definitions.planned_keys import with_keys
 from mlforge.definitions.runners import check_runner, distribution_of, task_run
 from mlforge.definitions.services import services_by_name
 from mlforge.definitions.settings import DISTRIBUTE_ABOVE, GONE_AFTER, LOCAL, RESIDENT, Settings
-from mlforge.definitions.sources import check_place, source_of
-from mlforge.definitions.together import Drafts, Readings, compacted, each_in_turn
+from mlforge.definitions.sources import check_place, check_places, source_of
+from mlforge.definitions.together import Drafts, Readings, each_in_turn
 from mlforge.engines import MEMORY_LIMIT, Engine, engine_named
 from mlforge.errors import OnlineError
 from mlforge.features.feature import Feature
@@ -131,7 +131,7 @@ class Definitions:
         for feature in self.features:
             self.source(feature)  # refuses what can name no file
         if self._described[0] == describe_store(store):  # else the store has yet to find its place
-            self._check_places()
+            check_places(self)
 
     @property
     def name(self) -> str:
@@ -168,9 +168,9 @@ class Definitions:
         check_arguments("located_at", folder=folder)
         located = copy.copy(self)
         located.folder, located.root = absolute(folder), absolute(folder / self._root)
-        located.store = store_located_at(self.store, folder)
+        located.store = self.store.located_at(folder)
         located.online_store = self.online_store
-        located._check_places()
+        check_places(located)
         return located
 
     def placed(
@@ -233,23 +233,14 @@ class Definitions:
         if online:
             self._online()
 
-        names = in_order(self.features, self.selected(features, tags))
-        readings = Readings(self.features, names)
-        note_names(self)
+        def built(name: str, reading: SourceReading | None) -> BuildResult:
+            result = self.refresh(name, engine=engine, version=version, full=full, reading=reading)
+            if not online:
+                return result
+            pushed = self.push(name, engine=engine, diff=result.diff)
+            return replace(result, keys_written=pushed.written + pushed.deleted)
 
-        def built(name: str) -> BuildResult:
-            result = self.refresh(
-                name, engine=engine, version=version, full=full, reading=readings.of(name)
-            )
-            if online:
-                pushed = self.push(name, engine=engine, diff=result.diff)
-                result = replace(result, keys_written=pushed.written + pushed.deleted)
-            return compacted(self.store, result) if result.changed else result
-
-        try:
-            return each_in_turn(names, built, progress)
-        finally:
-            keep_all(self)
+        return build_each(self, self.selected(features, tags), built, progress)
 
     def plan(
         self,
@@ -394,7 +385,3 @@ class Definitions:
                 "these definitions have no online store; give Definitions(online_store=RedisStore(...))"
             )
         return self.online_store
-
-    def _check_places(self) -> None:
-        for name in self.features:
-            check_place(self, name, self.source(name))

@@ -67,6 +67,12 @@ def _files(
     return Source.of(texts, root, follow=follow_links)
 
 
+def check_places(definitions: Definitions) -> None:
+    """Refuse definitions with a source that `check_place` refuses."""
+    for name in definitions.features:
+        check_place(definitions, name, definitions.source(name))
+
+
 def check_place(definitions: Definitions, feature: str, source: RowSource) -> None:
     """Refuse a source of a feature that takes in the store, or the logs of served answers; UnsupportedStore, DefinitionError."""
     check_apart(definitions.store.local_folder, feature, source)

@@ -12,12 +12,11 @@ from mlforge.core import clock
 from mlforge.core.arguments import shown
 from mlforge.core.expression.kinds import instant_of
 from mlforge.core.values import Duration, to_iso
-from mlforge.definitions.chains import in_order
-from mlforge.definitions.keeping import keep_all, note_names
+from mlforge.definitions.building import build_each
 from mlforge.definitions.loader import load
 from mlforge.definitions.registry import Definitions
-from mlforge.definitions.together import Readings, compacted, each_in_turn
 from mlforge.errors import DefinitionError
+from mlforge.sources.source_reading import SourceReading
 from mlforge.store import Store
 
 
@@ -55,18 +54,11 @@ def build(
 
     names: all by default. Raises BuildError as `Definitions.build`.
     """
-    ordered = in_order(definitions.features, definitions.selected(names))
-    readings = Readings(definitions.features, ordered)
-    note_names(definitions)
 
-    def built(name: str) -> BuildResult:
-        result = definitions.refresh(name, attended=False, full=full, reading=readings.of(name))
-        return compacted(definitions.store, result) if result.changed else result
+    def built(name: str, reading: SourceReading | None) -> BuildResult:
+        return definitions.refresh(name, attended=False, full=full, reading=reading)
 
-    try:
-        return each_in_turn(ordered, built, None)
-    finally:
-        keep_all(definitions)
+    return build_each(definitions, definitions.selected(names), built)
 
 
 def outcome(result: BuildResult) -> dict[str, Any]:
