@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from tests.support.servers import free_port
-
-_START_S = 60.0
+from tests.support.servers import await_listening, free_port
 
 
 @contextmanager
@@ -33,20 +29,8 @@ def gcp_storage_emulator(folder: Path, bucket: str) -> Iterator[str]:
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen([*program, *place], cwd=folder, stdout=log, stderr=log)
         try:
-            _await(process, port, folder / "log")
+            await_listening(process, port, folder / "log")
             yield f"http://127.0.0.1:{port}"
         finally:
             process.kill()
             process.wait()
-
-
-def _await(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
-    deadline = time.monotonic() + _START_S
-    while time.monotonic() < deadline and process.poll() is None:
-        try:
-            socket.create_connection(("127.0.0.1", port), timeout=5).close()
-        except OSError:
-            time.sleep(0.05)
-        else:
-            return
-    raise AssertionError(f"the server does not start: {log.read_text()[-500:]}")

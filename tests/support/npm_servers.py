@@ -7,7 +7,6 @@ import hashlib
 import hmac
 import shutil
 import subprocess
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Sequence
@@ -18,12 +17,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.servers import free_port
+from tests.support.servers import await_listening, free_port
 
 ACCOUNT = "devstoreaccount1"
 KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
 """The account that azurite has, and its key, which everybody knows."""
-_START_S = 60.0
 
 
 class AzureServer:
@@ -94,25 +92,11 @@ def _running(folder: Path, package: str, command: Sequence[str], port: int) -> I
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen([str(program), *command[1:]], stdout=log, stderr=log)
         try:
-            _await(process, port, folder / "log")
+            await_listening(process, port, folder / "log")
             yield
         finally:
             process.kill()
             process.wait()
-
-
-def _await(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
-    deadline = time.monotonic() + _START_S
-    while time.monotonic() < deadline and process.poll() is None:
-        try:
-            urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=5)
-        except urllib.error.HTTPError:
-            return
-        except OSError:
-            time.sleep(0.05)
-        else:
-            return
-    raise AssertionError(f"the server does not start: {log.read_text()[-500:]}")
 
 
 def _make_container(server: AzureServer, name: str) -> None:
