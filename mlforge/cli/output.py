@@ -27,16 +27,6 @@ def number(value: int | None) -> str | None:
     return None if value is None else f"{value:,}"
 
 
-def seconds(value: float) -> str:
-    """`12 ms`, `3.4 s`, `2 min 5 s`."""
-    if value < 1:
-        return f"{value * 1000:.0f} ms"
-    if value < 60:
-        return f"{value:.1f} s"
-    minutes, remainder = divmod(round(value), 60)
-    return f"{minutes} min {remainder} s"
-
-
 def minute(iso: str | None) -> str | None:
     """`2025-01-15 10:00`."""
     return None if iso is None else iso[:16].replace("T", " ")

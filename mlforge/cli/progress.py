@@ -8,9 +8,8 @@ import threading
 import time
 from typing import IO, Any
 
-from mlforge.cli.output import seconds
 from mlforge.cli.wrap import shorten
-from mlforge.core.text import printable
+from mlforge.core.text import duration, printable
 
 
 class Progress:
@@ -66,7 +65,7 @@ class Progress:
 
     def _line(self, elapsed: float) -> str:
         if self._total < 2:
-            return f"{self._label}  {seconds(elapsed)}"
+            return f"{self._label}  {duration(elapsed)}"
         full = 20 * min(self._done, self._total) // self._total
         bar = "█" * full + "░" * (20 - full)
-        return f"{bar} {self._done}/{self._total}  {self._label}  {seconds(elapsed)}"
+        return f"{bar} {self._done}/{self._total}  {self._label}  {duration(elapsed)}"

@@ -1,4 +1,4 @@
-"""Text for people: counts with their nouns, and text from outside, which may hold anything, as it may be shown."""
+"""Text for people: counts with their nouns, durations, and text from outside, which may hold anything, as it may be shown."""
 
 from __future__ import annotations
 
@@ -14,3 +14,13 @@ def printable(value: object) -> str:
 def plural(count: int, noun: str, many: str | None = None) -> str:
     """`1 file`, `2,000 files`; many: the plural where it is not the noun with an s."""
     return f"{count:,} {noun if count == 1 else many or f'{noun}s'}"
+
+
+def duration(seconds: float) -> str:
+    """`12 ms`, `3.4 s`, `2 min 5 s`."""
+    if seconds < 1:
+        return f"{seconds * 1000:.0f} ms"
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, remainder = divmod(round(seconds), 60)
+    return f"{minutes:,} min {remainder} s"

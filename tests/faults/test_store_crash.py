@@ -40,7 +40,7 @@ from tests.support.crashes import (
 WRITING = ("file.decoding", "file.synced", "partial.written", "file_states.written", "books.written", "stage.made",
            "parts.written", "parts.placed", "publish.staged", "publish.renamed",
            "publish.pointed", "publish.indexed")  # fmt: skip
-MAKING = ("identity.written",)
+MAKING = ("file.written",)
 PUSHING = ("push.begun", "push.put", "push.removed", "push.finished")
 REMOVING = ("remove.hidden",)
 PACKING = ("pack.written", "packs.listed", "pack.swept")

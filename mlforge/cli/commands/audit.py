@@ -14,10 +14,11 @@ from mlforge.cli.options import (
     json_option,
     served_definitions_of,
 )
-from mlforge.cli.output import fail, number, print_json, seconds, stdout_is_ours, warn
+from mlforge.cli.output import fail, number, print_json, stdout_is_ours, warn
 from mlforge.cli.progress import Progress
 from mlforge.cli.style import Styled
 from mlforge.cli.table import table
+from mlforge.core.text import duration
 from mlforge.errors import MlforgeError
 
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ def _row(name: str, audited: Audit | None) -> tuple[object, ...]:
         number(audited.entities),
         number(audited.values),
         number(audited.unproven),
-        seconds(audited.seconds),
+        duration(audited.seconds),
     )
 
 

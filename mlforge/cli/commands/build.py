@@ -14,9 +14,10 @@ from mlforge.cli.options import (
     served_definitions_of,
     version_number,
 )
-from mlforge.cli.output import number, seconds
+from mlforge.cli.output import number
 from mlforge.cli.results import CHANGE, Outcome, change, end, failed, run
 from mlforge.cli.table import table
+from mlforge.core.text import duration
 
 BUILT = (*CHANGE, "mode", "time")
 PUSHED = (*CHANGE, "mode", "keys", "time")
@@ -71,7 +72,7 @@ def built_rows(outcome: Outcome, headers: Sequence[str]) -> list[tuple[object, .
             number(result.rows),
             result.mode if result.changed else None,
             *([number(result.keys_written)] if "keys" in headers else []),
-            seconds(result.seconds),
+            duration(result.seconds),
         )
         for result in outcome.results.values()
     ]

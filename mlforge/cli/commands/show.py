@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 from mlforge.cli.command import Command
 from mlforge.cli.options import definitions_of, definitions_option, json_option
-from mlforge.cli.output import minute, nearby, note, number, print_json, seconds
+from mlforge.cli.output import minute, nearby, note, number, print_json
 from mlforge.cli.style import style
 from mlforge.cli.table import pairs, table
-from mlforge.core.text import plural, printable
+from mlforge.core.text import duration, plural, printable
 
 if TYPE_CHECKING:
     from mlforge.definitions.registry import Definitions
@@ -169,7 +169,7 @@ def _costs(cost: Cost | None, freshness: Mapping[str, float] | None) -> Iterator
         yield "events", f"{plural(cost.event_rows, 'row')}{_size(cost.event_bytes)}"
     if freshness is not None:
         drops = plural(int(freshness["count"]), "drop")
-        p50, p95 = seconds(freshness["p50"] / 1000), seconds(freshness["p95"] / 1000)
+        p50, p95 = duration(freshness["p50"] / 1000), duration(freshness["p95"] / 1000)
         yield "refresh", f"a drop is readable online after {p50} (p50), {p95} (p95); {drops}"
 
 

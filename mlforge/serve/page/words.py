@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 
 from mlforge.core import clock
+from mlforge.core.text import duration as of_seconds
 from mlforge.core.text import plural
 from mlforge.core.values import from_iso
 
@@ -55,12 +56,7 @@ def share(value: float | None) -> str:
 
 def duration(milliseconds: float) -> str:
     """`87 ms`, `3.4 s`, `2 min 5 s`."""
-    if milliseconds < 1_000:
-        return f"{milliseconds:,.0f} ms"
-    if milliseconds < 60_000:
-        return f"{milliseconds / 1000:.1f} s"
-    minutes, seconds = divmod(round(milliseconds / 1000), 60)
-    return f"{minutes:,} min {seconds} s"
+    return of_seconds(milliseconds / 1000)
 
 
 def size(count: int | None) -> str:

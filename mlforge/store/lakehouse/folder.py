@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import uuid
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from mlforge.core.disk import sync
 from mlforge.store.addresses import as_path
 from mlforge.store.local import io
-from mlforge.store.local.identity import claim
 from mlforge.store.objects.bucket import Bucket
 from mlforge.store.objects.objects import ConditionFailed
 
@@ -63,19 +60,7 @@ class Folder:
             except ConditionFailed:
                 return False
             return True
-        place = self._made(path)
-        temporary = place.with_name(f".{place.name}.{uuid.uuid4().hex}")
-        with io.storage_errors(place):
-            try:
-                temporary.write_bytes(data)
-                sync(temporary)
-                claim(temporary, place)
-            except FileExistsError:
-                return False
-            finally:
-                temporary.unlink(missing_ok=True)
-            sync(place.parent)
-        return True
+        return io.create(self._made(path), data)
 
     @cached_property
     def _bucket(self) -> Bucket:

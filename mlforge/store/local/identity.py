@@ -6,12 +6,9 @@ import json
 import os
 import re
 import uuid
-from contextlib import suppress
 from pathlib import Path
 
 from mlforge.core import clock
-from mlforge.core.disk import sync
-from mlforge.core.failpoints import reach
 from mlforge.core.values import from_iso, to_iso
 from mlforge.errors import IntegrityError, UnsupportedStore
 from mlforge.store.local import io
@@ -63,18 +60,7 @@ class IdentityFile:
             path.parent.mkdir(parents=True, exist_ok=True)
         chosen = identity or StoreIdentity(uuid.uuid4().hex, clock.now())
         document = {"id": chosen.id, "created_at": to_iso(chosen.created_at)}
-        temporary = path.with_name(f".{FILE}.{document['id']}")
-        with io.storage_errors(path):
-            try:
-                temporary.write_text(io.json_text(document), encoding="utf-8")
-                sync(temporary)
-                reach("identity.written")
-                # Of two hosts, which do not see each other's locks, the one that links first has made it.
-                with suppress(FileExistsError):
-                    claim(temporary, path)
-                sync(path.parent)
-            finally:
-                temporary.unlink(missing_ok=True)
+        io.create(path, io.json_text(document).encode())
         kept = self.read()
         if kept is None:
             raise IntegrityError(f"{path} has vanished just after it was written; try again")
@@ -88,18 +74,6 @@ def check_identity(store: object, kept: StoreIdentity, other: StoreIdentity) -> 
             f"{store!r} is a store of its own, and no copy of the other: copy to a place where there is none"
         )
     return kept
-
-
-def claim(temporary: Path, path: Path) -> None:
-    """Move a finished file to its name; FileExistsError if the name is in use."""
-    try:
-        os.link(temporary, path)
-    except FileExistsError:
-        raise
-    except OSError:  # a file system without hard links: the caller's lock keeps other processes of this host away
-        if os.path.lexists(path):
-            raise FileExistsError(path) from None
-        temporary.rename(path)
 
 
 def understood(text: bytes, path: Path | str) -> StoreIdentity:

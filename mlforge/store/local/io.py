@@ -125,6 +125,45 @@ def _replacing_all(
             temporary.unlink(missing_ok=True)
 
 
+def create(path: Path, content: bytes) -> bool:
+    """Write a file that is not there yet, whole or not at all; returns False where there is one already."""
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    with storage_errors(path):
+        try:
+            temporary.write_bytes(content)
+            sync(temporary)
+            reach("file.written")
+            is_new = _claimed(temporary, path)
+            sync(path.parent)
+        finally:
+            temporary.unlink(missing_ok=True)
+    return is_new
+
+
+def _claimed(temporary: Path, path: Path) -> bool:
+    """Give a finished file its name; returns False if the name is in use. Of two hosts, the one that links first has it."""
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        return False
+    except OSError:  # a file system without hard links: the caller's lock keeps other processes of this host away
+        if os.path.lexists(path):
+            return False
+        temporary.rename(path)
+    return True
+
+
+def remove(path: Path) -> bool:
+    """Delete a file for good; returns whether there was one."""
+    with storage_errors(path):
+        try:
+            path.unlink()
+        except FileNotFoundError:
+            return False
+        sync(path.parent)
+    return True
+
+
 @contextmanager
 def storage_errors(path: Path) -> Iterator[None]:
     """Turn OSErrors of a full, read-only or vanished disk into StoreError."""

@@ -41,14 +41,7 @@ def write(store: Path, model: str, lock: Lock) -> None:
 
 def remove(store: Path, model: str) -> bool:
     """Delete the lock of a model; returns whether there was one."""
-    path = _path(store, model)
-    with io.storage_errors(path):
-        try:
-            path.unlink()
-        except FileNotFoundError:
-            return False
-        sync(path.parent)
-    return True
+    return io.remove(_path(store, model))
 
 
 def _read(store: Path, model: str) -> Lock | None:

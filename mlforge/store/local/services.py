@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -13,7 +12,6 @@ from mlforge.core.failpoints import reach
 from mlforge.core.values import Version
 from mlforge.errors import StoreError
 from mlforge.store.local import io
-from mlforge.store.local.identity import claim
 from mlforge.store.local.paths import checked, entries_of, no_link
 
 _SUFFIX = ".json"
@@ -41,18 +39,11 @@ def create(store: Path, service: str, version: Version, document: Mapping[str, A
     """Write the document of a version, whole or not at all; returns False where there is one already."""
     folder = _folder(store, service)
     path = _path(folder, version)
-    temporary = folder / f".{path.name}.{uuid.uuid4().hex}"
     with io.storage_errors(path):
         folder.mkdir(parents=True, exist_ok=True)
-        try:
-            temporary.write_text(io.json_text(document), encoding="utf-8")
-            sync(temporary)
-            claim(temporary, path)
-        except FileExistsError:
+        if not io.create(path, io.json_text(document).encode()):
             return False
-        finally:
-            temporary.unlink(missing_ok=True)
-        for ancestor in (folder, folder.parent, folder.parent.parent):
+        for ancestor in (folder.parent, folder.parent.parent):
             sync(ancestor)
     reach("service.written")
     return True
@@ -60,14 +51,7 @@ def create(store: Path, service: str, version: Version, document: Mapping[str, A
 
 def remove(store: Path, service: str, version: Version) -> bool:
     """Delete the document of a version; returns whether there was one."""
-    path = _path(_folder(store, service), version)
-    with io.storage_errors(path):
-        try:
-            path.unlink()
-        except FileNotFoundError:
-            return False
-        sync(path.parent)
-    return True
+    return io.remove(_path(_folder(store, service), version))
 
 
 def _folder(store: Path, service: str) -> Path:

@@ -7,12 +7,12 @@ import time
 import pytest
 
 from mlforge.cli import output
-from mlforge.cli.output import lines_for, seconds
+from mlforge.cli.output import lines_for
 from mlforge.cli.progress import Progress
 from mlforge.cli.style import Styled, style
 from mlforge.cli.table import pairs, table
 from mlforge.cli.wrap import columns_of, hard_wrap, shorten
-from mlforge.core.text import printable
+from mlforge.core.text import duration, printable
 from mlforge.errors import BuildError, DataError
 
 
@@ -190,7 +190,7 @@ def test_pairs_line_values_up() -> None:
     [(0.0123, "12 ms"), (3.44, "3.4 s"), (125.2, "2 min 5 s"), (119.7, "2 min 0 s")],
 )
 def test_times_are_short(value: float, text: str) -> None:
-    assert seconds(value) == text
+    assert duration(value) == text
 
 
 def test_json_keeps_letters_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:

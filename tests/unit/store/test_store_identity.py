@@ -12,7 +12,7 @@ import pytest
 from mlforge.core import clock
 from mlforge.errors import IntegrityError, StoreError, UnsupportedStore
 from mlforge.store import LocalStore, StoreIdentity
-from mlforge.store.local import identity as identity_module
+from mlforge.store.local import io
 from mlforge.testing.store_values import FIRST, publish
 
 
@@ -66,7 +66,7 @@ def test_a_creator_on_another_host_wins_once_its_file_is_there(store, monkeypatc
         text = '{"id": "winner-of-the-race", "created_at": "1970-01-01T00:00:00.000001Z"}'
         document(store).write_text(text)
 
-    monkeypatch.setattr(identity_module, "reach", other_host)
+    monkeypatch.setattr(io, "reach", other_host)
     assert store.establish() == winner
     assert store.identity() == winner
 
