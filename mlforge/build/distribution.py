@@ -26,7 +26,7 @@ from mlforge.errors import IntegrityError, MlforgeError, RunnerUnavailable, Unsu
 from mlforge.frames.entity_times import EntityTimes
 from mlforge.store import Store, StoredPiece
 from mlforge.store.integrity import intact
-from mlforge.store.manifest_json import events_from_json, events_to_json
+from mlforge.store.partial_json import events_from_json, events_to_json
 from mlforge.store.task_files import TaskFiles
 from mlforge.store.transaction import Piece
 

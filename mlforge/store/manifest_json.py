@@ -1,10 +1,9 @@
-"""The codec of `.meta.json` and its chunks: manifests, partials and source files as JSON."""
+"""The codec of `.meta.json`: manifests as JSON."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -22,17 +21,28 @@ from mlforge.core.manifest import (
 )
 from mlforge.core.metrics import MetricColumn
 from mlforge.core.nested import nested
-from mlforge.core.schema import Column, Schema, shared
 from mlforge.core.time_model import Window, length_named
-from mlforge.core.values import Duration, TimeRange, Version, from_iso, to_iso
-from mlforge.errors import IntegrityError, MlforgeError, UnsupportedStore
+from mlforge.core.values import Duration, Version, from_iso, to_iso
+from mlforge.errors import IntegrityError, UnsupportedStore
+from mlforge.store.partial_json import (
+    column_to_json,
+    decoding,
+    events_of,
+    partial_from_json,
+    partial_to_json,
+    safe_name,
+    schema_from_json,
+    source_from_json,
+    source_to_json,
+    times_from_json,
+    times_to_json,
+)
 
 FORMAT = 2
 """The newest format. A version that says nothing that the release before could not read is of format 1."""
 _OF_FORMAT_1 = frozenset({"count", "sum", "mean", "min", "max", "std", "median"})
 # Names that a document may lead to: nothing outside its own folder.
 _PART = re.compile(r"data\.parquet(/[0-9A-Za-z][0-9A-Za-z._-]*)?")
-_HASH = re.compile(r"[0-9A-Za-z]+")
 
 
 def to_json(manifest: Manifest) -> dict[str, Any]:
@@ -40,7 +50,7 @@ def to_json(manifest: Manifest) -> dict[str, Any]:
     return {
         **head(manifest),
         "partials": [partial_to_json(partial, manifest.events) for partial in manifest.partials],
-        "sources": [source_entry(record) for record in manifest.sources],
+        "sources": [source_to_json(record) for record in manifest.sources],
     }
 
 
@@ -62,8 +72,8 @@ def head(manifest: Manifest) -> dict[str, Any]:
         "watermark": to_iso(manifest.watermark),
         **({"frontier": [to_iso(t) for t in manifest.frontier]} if manifest.frontier else {}),
         **config_of(manifest.spec),
-        "columns": [_column_json(column) for column in manifest.columns],
-        "event_columns": [_column_json(column) for column in manifest.events],
+        "columns": [column_to_json(column) for column in manifest.columns],
+        "event_columns": [column_to_json(column) for column in manifest.events],
         "engine": manifest.engine,
         "rowwise": manifest.rowwise,
         "rowwise_reason": manifest.why,
@@ -81,7 +91,7 @@ def head(manifest: Manifest) -> dict[str, Any]:
         },
         "rows_dropped": manifest.dropped,
         "parts": [
-            {"file": p.file, "rows": p.rows, **_times_json(p.times), "hash": p.hash}
+            {"file": p.file, "rows": p.rows, **times_to_json(p.times), "hash": p.hash}
             for p in manifest.parts
         ],
         "mlforge_version": manifest.mlforge_version,
@@ -108,14 +118,14 @@ def from_json(document: Any, where: str, lists: Lists | None = None) -> Manifest
     lists: the document's long lists, where they are stored apart from it.
     """
     check_format(document, where)
-    with _well_formed(where):
+    with decoding(where):
         return _decode(document, lists or Lists.of(document))
 
 
 def summary(document: Any, where: str) -> VersionSummary:
     """The summary of a version, without a look at its long lists; raises as `from_json`."""
     check_format(document, where)
-    with _well_formed(where):
+    with decoding(where):
         return VersionSummary(
             version=Version.parse(document["version"]),
             created_at=from_iso(document["created_at"]) or 0,
@@ -123,17 +133,6 @@ def summary(document: Any, where: str) -> VersionSummary:
             row_count=document["row_count"],
             parent=_version_or_none(document["parent"]),
         )
-
-
-@contextmanager
-def _well_formed(where: str) -> Iterator[None]:
-    """Turn errors of decoding into IntegrityError."""
-    try:
-        yield
-    except (KeyError, TypeError, ValueError, AttributeError, MlforgeError) as error:
-        raise IntegrityError(
-            f"{where} is damaged ({type(error).__name__}: {error}); restore it from a backup, or rebuild"
-        ) from error
 
 
 def check_format(document: Any, where: str) -> None:
@@ -150,111 +149,6 @@ def check_format(document: Any, where: str) -> None:
             f"{where} has format {number!r}, this mlforge reads up to {FORMAT}; it was written by "
             f"mlforge {document.get('mlforge_version', 'of another kind')}: upgrade to that release"
         )
-
-
-def partial_to_json(partial: Partial, events: Schema = ()) -> dict[str, Any]:
-    """A partial's description; its schema is left out where it is that of the events around it."""
-    own_columns = (
-        {}
-        if events and partial.schema == events
-        else {"schema": [_column_json(c) for c in partial.schema]}
-    )
-    return {
-        "hash": partial.hash,
-        "rows": partial.rows,
-        **_times_json(partial.times),
-        "dropped": dict(partial.dropped),
-        "digest": f"{partial.digest:032x}",
-        **own_columns,
-    }
-
-
-def partials_to_json(partials: Sequence[Partial]) -> list[Any]:
-    """Compact descriptions of partials of one schema."""
-    schema = [_column_json(column) for column in partials[0].schema]
-    return [
-        schema,
-        [
-            [p.hash, p.rows, [p.times.start, p.times.end] if p.times else None, p.digest, p.dropped]
-            for p in partials
-        ],
-    ]
-
-
-def partials_from_json(document: Sequence[Any]) -> list[Partial]:
-    """Read what `partials_to_json` wrote."""
-    columns, entries = document
-    schema = _schema(columns)
-    return [
-        Partial(
-            hash=_safe(name, _HASH),
-            rows=rows,
-            times=TimeRange(*times) if times else None,
-            schema=schema,
-            dropped=dropped,
-            digest=digest,
-        )
-        for name, rows, times, digest, dropped in entries
-    ]
-
-
-def partial_from_json(document: Mapping[str, Any], events: Schema = ()) -> Partial:
-    """Read what `partial_to_json` wrote."""
-    schema = _schema(document["schema"]) if "schema" in document else events
-    return Partial(
-        hash=_safe(document["hash"], _HASH),
-        rows=document["rows"],
-        times=_times(document),
-        schema=schema,
-        dropped=document["dropped"],
-        digest=int(document["digest"], 16),
-    )
-
-
-def events_of(document: Mapping[str, Any]) -> Schema:
-    """The columns of a document's events."""
-    return _schema(document["event_columns"])
-
-
-def events_to_json(events: Schema, partials: Sequence[Partial]) -> dict[str, Any]:
-    """The columns of events, and the partials that they lie in."""
-    return {
-        "event_columns": [_column_json(column) for column in events],
-        "partials": [partial_to_json(partial, events) for partial in partials],
-    }
-
-
-def events_from_json(document: Any, where: str) -> tuple[Schema, tuple[Partial, ...]]:
-    """Read what `events_to_json` wrote; raises IntegrityError for anything else."""
-    with _well_formed(where):
-        events = events_of(document)
-        return events, tuple(partial_from_json(each, events) for each in document["partials"])
-
-
-def source_entry(record: SourceRecord) -> dict[str, Any]:
-    """A file in a manifest's list."""
-    return {
-        "path": record.path,
-        "size": record.size,
-        "mtime": to_iso(record.mtime),
-        "hash": record.hash,
-        "rows": record.rows,
-        **_times_json(record.times),
-        "partial": record.partial,
-    }
-
-
-def source_from_json(entry: Mapping[str, Any]) -> SourceRecord:
-    """Read what `source_entry` wrote."""
-    return SourceRecord(
-        entry["path"],
-        entry["size"],
-        from_iso(entry["mtime"]) or 0,
-        entry["hash"],
-        entry["rows"],
-        _times(entry),
-        entry["partial"],
-    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -288,7 +182,7 @@ def _decode(document: Mapping[str, Any], lists: Lists) -> Manifest:
     return Manifest(
         spec=spec,
         events=events_of(document),
-        columns=_schema(document["columns"]),
+        columns=schema_from_json(document["columns"]),
         code_hash=document["code_hash"],
         partials=tuple(lists.partials),
         engine=document["engine"],
@@ -296,7 +190,7 @@ def _decode(document: Mapping[str, Any], lists: Lists) -> Manifest:
         version=Version.parse(document["version"]),
         sources=tuple(lists.sources),
         parts=tuple(
-            Part(_safe(p["file"], _PART), p["rows"], _times(p), p["hash"])
+            Part(safe_name(p["file"], _PART), p["rows"], times_from_json(p), p["hash"])
             for p in document["parts"]
         ),
         change=_change(document["change_summary"]),
@@ -352,47 +246,6 @@ def _tables(document: Mapping[str, Any]) -> dict[str, tuple[TableRecord, ...]]:
         )
         for name, files in document.items()
     }
-
-
-def _column_json(column: Column) -> dict[str, str | bool]:
-    more = {
-        "aggregation": column.aggregation,
-        "window": column.window,
-        "narrow": column.narrow,
-    }
-    return {"name": column.name, "dtype": column.dtype, **{k: v for k, v in more.items() if v}}
-
-
-def _schema(document: Sequence[Mapping[str, Any]]) -> Schema:
-    return shared(tuple(_column(column) for column in document))
-
-
-def _column(document: Mapping[str, Any]) -> Column:
-    return Column(
-        document["name"],
-        document["dtype"],
-        document.get("aggregation"),
-        document.get("window"),
-        bool(document.get("narrow")),
-    )
-
-
-def _times_json(times: TimeRange | None) -> dict[str, str | None]:
-    return {
-        "min_time": to_iso(times.start if times else None),
-        "max_time": to_iso(times.end if times else None),
-    }
-
-
-def _times(document: Mapping[str, Any]) -> TimeRange | None:
-    start, end = from_iso(document["min_time"]), from_iso(document["max_time"])
-    return None if start is None or end is None else TimeRange(start, end)
-
-
-def _safe(name: str, allowed: re.Pattern[str]) -> str:
-    if allowed.fullmatch(name) is None:
-        raise ValueError(f"{name!r} is not the name of a file of a version")
-    return name
 
 
 def _text(value: object) -> str | None:

@@ -17,7 +17,7 @@ from mlforge.maintenance.operations import pin, prune, rollback, verify
 from mlforge.maintenance.retention import Retention
 from mlforge.store import Books, LocalStore, Snapshot
 from mlforge.store.file_tasks import PartialWrite
-from mlforge.store.manifest_json import partial_to_json
+from mlforge.store.partial_json import partial_to_json
 from mlforge.testing.store_values import FIRST, SECOND, events, partial_of, publish
 from tests.support.projects import Project, identity, rows
 

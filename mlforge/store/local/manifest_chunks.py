@@ -26,14 +26,13 @@ from mlforge.core.schema import Schema
 from mlforge.errors import IntegrityError
 from mlforge.store.local import io
 from mlforge.store.local.paths import no_link, well_formed
-from mlforge.store.manifest_json import (
-    Lists,
+from mlforge.store.manifest_json import Lists, head
+from mlforge.store.partial_json import (
     events_of,
-    head,
     partial_from_json,
     partial_to_json,
-    source_entry,
     source_from_json,
+    source_to_json,
 )
 
 LISTS = ("partials", "sources")
@@ -101,7 +100,7 @@ class ManifestChunks:
             "partials", manifest.partials, _HASH_OF, partial_json, pieces
         )
         document["sources"] = self._list(
-            "sources", manifest.sources, _PARTIAL_OF, source_entry, pieces
+            "sources", manifest.sources, _PARTIAL_OF, source_to_json, pieces
         )
         self._write(pieces.texts)
         return document

@@ -30,7 +30,7 @@ from mlforge.store.file_tasks import (
 )
 from mlforge.store.local import io
 from mlforge.store.local.paths import State, state_of
-from mlforge.store.manifest_json import partials_from_json, partials_to_json
+from mlforge.store.partial_json import partials_from_json, partials_to_json
 
 NAME = re.compile(r"(\d{8})-[0-9a-f]{8}\.parquet")
 _HASHES, _PARTIALS = "mlforge.pack.hashes", "mlforge.pack.partials"

@@ -32,7 +32,7 @@ from mlforge.store.local.loose_files import HASH, SUFFIX, LooseFiles
 from mlforge.store.local.numbered import numbered_rows
 from mlforge.store.local.packs import Pack, Packing, Run
 from mlforge.store.local.paths import is_link, no_link
-from mlforge.store.manifest_json import partial_from_json, partial_to_json
+from mlforge.store.partial_json import partial_from_json, partial_to_json
 from mlforge.store.resident import Resident
 
 _DESCRIPTION = "mlforge.partial"

@@ -1,0 +1,177 @@
+"""What manifests, packs and chunks list, as JSON: columns, partials and source files, each alone or compact."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from mlforge.core.manifest import Partial, SourceRecord
+from mlforge.core.schema import Column, Schema, shared
+from mlforge.core.values import TimeRange, from_iso, to_iso
+from mlforge.errors import IntegrityError, MlforgeError
+
+_HASH = re.compile(r"[0-9A-Za-z]+")
+
+
+@contextmanager
+def decoding(where: str) -> Iterator[None]:
+    """Turn errors of decoding into IntegrityError."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, AttributeError, MlforgeError) as error:
+        raise IntegrityError(
+            f"{where} is damaged ({type(error).__name__}: {error}); restore it from a backup, or rebuild"
+        ) from error
+
+
+def partial_to_json(partial: Partial, events: Schema = ()) -> dict[str, Any]:
+    """A partial's description; its schema is left out where it is that of the events around it."""
+    own_columns = (
+        {}
+        if events and partial.schema == events
+        else {"schema": [column_to_json(c) for c in partial.schema]}
+    )
+    return {
+        "hash": partial.hash,
+        "rows": partial.rows,
+        **times_to_json(partial.times),
+        "dropped": dict(partial.dropped),
+        "digest": f"{partial.digest:032x}",
+        **own_columns,
+    }
+
+
+def partial_from_json(document: Mapping[str, Any], events: Schema = ()) -> Partial:
+    """Read what `partial_to_json` wrote."""
+    schema = schema_from_json(document["schema"]) if "schema" in document else events
+    return Partial(
+        hash=safe_name(document["hash"], _HASH),
+        rows=document["rows"],
+        times=times_from_json(document),
+        schema=schema,
+        dropped=document["dropped"],
+        digest=int(document["digest"], 16),
+    )
+
+
+def partials_to_json(partials: Sequence[Partial]) -> list[Any]:
+    """Compact descriptions of partials of one schema."""
+    schema = [column_to_json(column) for column in partials[0].schema]
+    return [
+        schema,
+        [
+            [p.hash, p.rows, [p.times.start, p.times.end] if p.times else None, p.digest, p.dropped]
+            for p in partials
+        ],
+    ]
+
+
+def partials_from_json(document: Sequence[Any]) -> list[Partial]:
+    """Read what `partials_to_json` wrote."""
+    columns, entries = document
+    schema = schema_from_json(columns)
+    return [
+        Partial(
+            hash=safe_name(name, _HASH),
+            rows=rows,
+            times=TimeRange(*times) if times else None,
+            schema=schema,
+            dropped=dropped,
+            digest=digest,
+        )
+        for name, rows, times, digest, dropped in entries
+    ]
+
+
+def events_to_json(events: Schema, partials: Sequence[Partial]) -> dict[str, Any]:
+    """The columns of events, and the partials that they lie in."""
+    return {
+        "event_columns": [column_to_json(column) for column in events],
+        "partials": [partial_to_json(partial, events) for partial in partials],
+    }
+
+
+def events_from_json(document: Any, where: str) -> tuple[Schema, tuple[Partial, ...]]:
+    """Read what `events_to_json` wrote; raises IntegrityError for anything else."""
+    with decoding(where):
+        events = events_of(document)
+        return events, tuple(partial_from_json(each, events) for each in document["partials"])
+
+
+def events_of(document: Mapping[str, Any]) -> Schema:
+    """The columns of a document's events."""
+    return schema_from_json(document["event_columns"])
+
+
+def source_to_json(record: SourceRecord) -> dict[str, Any]:
+    """A file in a manifest's list."""
+    return {
+        "path": record.path,
+        "size": record.size,
+        "mtime": to_iso(record.mtime),
+        "hash": record.hash,
+        "rows": record.rows,
+        **times_to_json(record.times),
+        "partial": record.partial,
+    }
+
+
+def source_from_json(entry: Mapping[str, Any]) -> SourceRecord:
+    """Read what `source_to_json` wrote."""
+    return SourceRecord(
+        entry["path"],
+        entry["size"],
+        from_iso(entry["mtime"]) or 0,
+        entry["hash"],
+        entry["rows"],
+        times_from_json(entry),
+        entry["partial"],
+    )
+
+
+def column_to_json(column: Column) -> dict[str, str | bool]:
+    """A column; what it does not have is left out."""
+    more = {
+        "aggregation": column.aggregation,
+        "window": column.window,
+        "narrow": column.narrow,
+    }
+    return {"name": column.name, "dtype": column.dtype, **{k: v for k, v in more.items() if v}}
+
+
+def schema_from_json(document: Sequence[Mapping[str, Any]]) -> Schema:
+    """The schema of columns that `column_to_json` wrote; equal ones are one object."""
+    return shared(tuple(_column(column) for column in document))
+
+
+def _column(document: Mapping[str, Any]) -> Column:
+    return Column(
+        document["name"],
+        document["dtype"],
+        document.get("aggregation"),
+        document.get("window"),
+        bool(document.get("narrow")),
+    )
+
+
+def times_to_json(times: TimeRange | None) -> dict[str, str | None]:
+    """The first and the last instant as entries of a document; both null where there is no time."""
+    return {
+        "min_time": to_iso(times.start if times else None),
+        "max_time": to_iso(times.end if times else None),
+    }
+
+
+def times_from_json(document: Mapping[str, Any]) -> TimeRange | None:
+    """Read what `times_to_json` wrote."""
+    start, end = from_iso(document["min_time"]), from_iso(document["max_time"])
+    return None if start is None or end is None else TimeRange(start, end)
+
+
+def safe_name(name: str, allowed: re.Pattern[str]) -> str:
+    """The name, which is to match the pattern; ValueError for any other, which may lead out of the folder."""
+    if allowed.fullmatch(name) is None:
+        raise ValueError(f"{name!r} is not the name of a file of a version")
+    return name
