@@ -18,11 +18,10 @@ from mlforge.build.defaults import check_defaults, noted_defaults
 from mlforge.build.diff import compare_rows, tables
 from mlforge.build.drifting import Judgement, check_table_rules, judged
 from mlforge.build.keeping import keeper_of
-from mlforge.build.listed import complete
 from mlforge.build.policy import mode_of
 from mlforge.build.result import BuildResult, Options
 from mlforge.build.table import TableWriter
-from mlforge.build.usable import check_whole, nothing_usable
+from mlforge.build.usable import check_whole, complete, nothing_usable
 from mlforge.core import clock
 from mlforge.core.logs import get_logger
 from mlforge.core.manifest import Manifest

@@ -1,12 +1,34 @@
-"""Whether an intake is one that a version can be made of."""
+"""What a version can be made of: the files that count and are there, listed or not, and an intake that is whole."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from mlforge.core.manifest import Manifest
 from mlforge.core.values import FEATURE
 from mlforge.errors import MlforgeError, SourceError
 from mlforge.ingest.intake import Intake
 from mlforge.sources.listing import Listing
+from mlforge.sources.row_source import RowSource
 from mlforge.store import Snapshot
+
+
+def complete(listing: Listing, source: RowSource, latest: Manifest | None) -> Listing:
+    """The listing, and those of its tables, with each file of the latest version that they lack though it is there.
+
+    Raises SourceError where no answer comes.
+    """
+    if latest is None:
+        return listing
+    listing = source.with_unlisted(listing, (record.path for record in latest.sources))
+    if not listing.tables:
+        return listing
+    sources, records = dict(source.tables), latest.tables
+    tables = {
+        name: sources[name].with_unlisted(table, (r.path for r in records.get(name, ())))
+        for name, table in listing.tables.items()
+    }
+    return replace(listing, tables=tables)
 
 
 def check_whole(snapshot: Snapshot, listing: Listing, intake: Intake) -> None:
