@@ -21,7 +21,7 @@ from mlforge.build.keeping import keeper_of
 from mlforge.build.policy import mode_of
 from mlforge.build.result import BuildResult, Options
 from mlforge.build.table import TableWriter
-from mlforge.build.usable import check_whole, complete, nothing_usable
+from mlforge.build.usable import check_whole, complete, nothing_usable, still_there
 from mlforge.core import clock
 from mlforge.core.logs import get_logger
 from mlforge.core.manifest import Manifest
@@ -47,7 +47,7 @@ from mlforge.sources.source_file import Stat
 from mlforge.sources.source_reading import SourceReading
 from mlforge.store import Books, Snapshot, Store, Transaction
 from mlforge.store.changes import EventDiff, VersionsDiff
-from mlforge.store.integrity import intact, still_there
+from mlforge.store.integrity import intact
 from mlforge.store.records import Sealed
 
 log = get_logger("mlforge.build")

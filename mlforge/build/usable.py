@@ -1,16 +1,37 @@
-"""What a version can be made of: the files that count and are there, listed or not, and an intake that is whole."""
+"""What a version can be made of: a store that is still there, the files that count, listed or not, and an intake that is whole."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 from mlforge.core.manifest import Manifest
 from mlforge.core.values import FEATURE
-from mlforge.errors import MlforgeError, SourceError
+from mlforge.errors import IntegrityError, MlforgeError, SourceError, StoreError
 from mlforge.ingest.intake import Intake
 from mlforge.sources.listing import Listing
 from mlforge.sources.row_source import RowSource
-from mlforge.store import Snapshot
+from mlforge.store import Snapshot, Store
+from mlforge.store.integrity import intact
+
+
+@contextmanager
+def still_there(store: Store, snapshot: Snapshot) -> Iterator[None]:
+    """Tell a feature that went away while it was worked on from one whose files are damaged, which is built from its sources.
+
+    Raises StoreError for the first, which must not be begun anew, IntegrityError for the second.
+    """
+    try:
+        with intact(snapshot.name):
+            yield
+    except IntegrityError as error:
+        if snapshot.pointer is None or store.pointer(snapshot.name) is not None:
+            raise
+        raise StoreError(
+            f"{snapshot.name}: all that the store held of it has vanished meanwhile; bring it back, or run this again "
+            f"if it was retired or renamed ({error})"
+        ) from error
 
 
 def complete(listing: Listing, source: RowSource, latest: Manifest | None) -> Listing:

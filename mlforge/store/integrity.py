@@ -4,16 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 import polars as pl
 
-from mlforge.errors import IntegrityError, StoreError
+from mlforge.errors import IntegrityError
 from mlforge.sources.damage import DAMAGE
-
-if TYPE_CHECKING:
-    from mlforge.store.base import Store
-    from mlforge.store.transaction import Snapshot
 
 T = TypeVar("T")
 _UNREADABLE = (
@@ -53,22 +49,4 @@ def intact(name: str) -> Iterator[None]:
             f"{name}: what is stored cannot be read ({reason}); {meanwhile}'mlforge verify' names what is "
             f"damaged: 'mlforge build --features {name} --full' makes it anew from the source, "
             "or restore it from a backup"
-        ) from error
-
-
-@contextmanager
-def still_there(store: Store, snapshot: Snapshot) -> Iterator[None]:
-    """Tell a feature that went away while it was worked on from one whose files are damaged, which is built from its sources.
-
-    Raises StoreError for the first, which must not be begun anew, IntegrityError for the second.
-    """
-    try:
-        with intact(snapshot.name):
-            yield
-    except IntegrityError as error:
-        if snapshot.pointer is None or store.pointer(snapshot.name) is not None:
-            raise
-        raise StoreError(
-            f"{snapshot.name}: all that the store held of it has vanished meanwhile; bring it back, or run this again "
-            f"if it was retired or renamed ({error})"
         ) from error

@@ -14,6 +14,7 @@ from mlforge.online.addresses import single_urls
 from mlforge.online.books import Evidence
 from mlforge.online.redis import resp
 from mlforge.online.redis.evidence import INFO, REPLIES, evidence_of, facts_of, lacks_mark, marking
+from mlforge.online.redis.own_files import rewrite_own_files
 from mlforge.online.redis.server_errors import meant
 
 try:
@@ -92,9 +93,7 @@ class Server:
 
     def rewrite_own_files(self) -> list[str]:
         """Have the server's append-only file and snapshot lose what was deleted; sentences where they may hold it still."""
-        from mlforge.online.redis.own_files import rewrite_own_files
-
-        return rewrite_own_files(self)
+        return rewrite_own_files(str(self), self.asking)
 
     async def evidence_async(self) -> Evidence | None:
         """As `evidence`, on the connection of the running event loop."""

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
-
-import redis
 
 from mlforge.core.text import plural
 from mlforge.errors import OnlineError, OnlineUnavailable
 
 if TYPE_CHECKING:
-    from mlforge.online.redis.client import Server
+    import redis
 
 _WAIT_S = 600.0
 """How long a server is given to write a file anew."""
@@ -21,16 +20,20 @@ _PAUSES_S = (0.02, 0.1, 0.5)
 Facts = Mapping[str, Any]
 
 
-def rewrite_own_files(server: Server) -> list[str]:
+def rewrite_own_files(
+    server: str, asking: Callable[[], AbstractContextManager[redis.Redis]]
+) -> list[str]:
     """Have a server write anew those of its files that it keeps, and wait for it.
+
+    server: its name in sentences. asking: opens a client of it, whose errors are of our own kinds.
 
     Returns sentences where that is not seen through, as where the user may not ask for it, or where replicas keep files, too. Raises
     OnlineUnavailable where the server does not answer.
     """
     left: list[str] = []
     try:
-        with server.asking() as client:
-            left.extend(_left(client, str(server)))
+        with asking() as client:
+            left.extend(_left(client, server))
     except OnlineUnavailable:
         raise
     except OnlineError as error:
