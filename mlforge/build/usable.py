@@ -1,4 +1,4 @@
-"""What a version can be made of: a store that is still there, the files that count, listed or not, and an intake that is whole."""
+"""Checks before a version is made: the store is still there, each file that counts is listed, the intake is whole."""
 
 from __future__ import annotations
 

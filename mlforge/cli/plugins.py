@@ -1,4 +1,4 @@
-"""What installed packages declare under a group of entry points.
+"""Plugins: objects that installed packages declare under a group of entry points.
 
 `importlib.metadata` tells the same: its import, and the mail parser that it brings, take 30 ms of CPU, a third of
 `mlforge --help`. It is asked where packages are imported from something else than folders.

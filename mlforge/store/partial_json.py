@@ -1,4 +1,4 @@
-"""What manifests, packs and chunks list, as JSON: columns, partials and source files, each alone or compact."""
+"""Columns, partials and source files as JSON, as manifests, packs and chunks list them."""
 
 from __future__ import annotations
 

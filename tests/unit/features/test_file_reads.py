@@ -32,20 +32,31 @@ DATABASE = VIEWS = duckdb.connect()
 _kept: Any = None
 
 
-@pytest.fixture(autouse=True)
-def table(tmp_path, monkeypatch):
-    path = tmp_path / "table.parquet"
-    FRAME.write_parquet(path)
-    FRAME.write_csv(tmp_path / "table.csv")
-    monkeypatch.setitem(globals(), "PATH", path)
-    monkeypatch.setitem(globals(), "PLAN", pl.scan_parquet(path))
-    monkeypatch.setitem(globals(), "_kept", None)
-    monkeypatch.chdir(tmp_path)
-    with duckdb.connect(tmp_path / "dim.duckdb") as database, duckdb.connect() as views:
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Tables and databases, which no function of these tests changes."""
+    path = tmp_path_factory.mktemp("tables")
+    FRAME.write_parquet(path / "table.parquet")
+    FRAME.write_csv(path / "table.csv")
+    with (
+        contextlib.chdir(path),
+        pytest.MonkeyPatch.context() as monkeypatch,
+        duckdb.connect(path / "dim.duckdb") as database,
+        duckdb.connect() as views,
+    ):
         views.execute("create view dim as select * from 'table.parquet'")
         monkeypatch.setitem(globals(), "DATABASE", database)
         monkeypatch.setitem(globals(), "VIEWS", views)
-        yield
+        yield path
+
+
+@pytest.fixture(autouse=True)
+def table(folder, monkeypatch):
+    path = folder / "table.parquet"
+    monkeypatch.setitem(globals(), "PATH", path)
+    monkeypatch.setitem(globals(), "PLAN", pl.scan_parquet(path))
+    monkeypatch.setitem(globals(), "_kept", None)
+    monkeypatch.chdir(folder)
 
 
 @functools.cache
