@@ -284,7 +284,8 @@ def test_the_command_hands_a_feature_and_a_service_over(
     adopted = as_json(capsys, "adopt", "spend", "-d", "bank.py")
     assert (adopted["feature"], adopted["kept_by"], adopted["written"]) == ("spend", "shop", None)
     assert as_json(capsys, "show", "spend", "-d", "bank.py")["keeper"] == "bank"
-    printed(capsys, "build", "-d", "bank.py")
+    assert main(["build", "-d", "bank.py"]) == 0
+    assert "'mlforge adopt checkout'" in " ".join(capsys.readouterr().err.split())
     assert versions(project) == ["1.0.0", "1.1.0"]
     assert as_json(capsys, "show", "checkout", "-d", "bank.py")["keeper"] == "shop"
     told = " ".join(printed(capsys, "adopt", "checkout", "-d", "bank.py").split())
@@ -303,7 +304,7 @@ def test_a_feature_that_others_keep_does_not_vanish_in_a_plan_until_they_let_go(
     (project.root / "shop.py").write_text(text_of("shop", "sum"))
     (project.root / "bank.py").write_text(text_of("bank", "sum").replace("spend", "outlay"))
     for name in ("shop", "bank"):
-        printed(capsys, "build", "-d", f"{name}.py")
+        assert main(["build", "-d", f"{name}.py"]) == 0
     assert as_json(capsys, "plan", "-d", "bank.py")["vanish"] == []
 
     share(project, "shop", project.define(name="other")).build()

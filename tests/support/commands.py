@@ -15,7 +15,7 @@ def printed(capsys: pytest.CaptureFixture[str], *arguments: str, code: int = 0) 
     capsys.readouterr()
     assert main(arguments) == code
     captured = capsys.readouterr()
-    assert code or captured.err == ""
+    assert code or captured.err == "", captured.err
     if "--json" not in arguments:
         assert max(map(len, captured.out.splitlines()), default=0) <= 80
     return captured.out
