@@ -34,6 +34,11 @@ _MOST_DIGITS = 15
 _COMPARISONS = ("eq", "ne", "lt", "le", "gt", "ge")
 _WORDS = {"add": "+", "sub": "-", "mul": "*", "div": "/", "floordiv": "//", "mod": "%", "neg": "-"}
 _WORDS |= {"eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": ">=", "plus": "+"}
+_JOINT = {
+    frozenset(NUMBERS): FLOAT,
+    frozenset((DATE, INSTANT_KIND)): INSTANT_KIND,
+}
+"""The kind that holds the values of two others."""
 _LITERAL_KINDS = {bool: BOOL, int: INT, float: FLOAT, str: TEXT, type(None): NULL}
 
 
@@ -98,12 +103,11 @@ class _Checker:
         if not kinds:
             return [_typed_null(n, FLOAT) for n in read]
         target = kinds[0]
-        if len(kinds) > 1:
-            joint = {frozenset(NUMBERS): FLOAT, frozenset((DATE, INSTANT_KIND)): INSTANT_KIND}
-            common = joint.get(frozenset(kinds))
+        for kind in kinds[1:]:
+            common = _JOINT.get(frozenset((target, kind)))
             if common is None:
-                other = next(n for n in read if n.kind not in (NULL, target))
-                first = next(n for n in read if n.kind == target)
+                other = next(n for n in read if n.kind == kind)
+                first = next(n for n in read if n.kind not in (NULL, kind))
                 raise self._mixed(node, what, first, other)
             target = common
         return [_converted(n, target) for n in read]
@@ -134,6 +138,7 @@ class _Checker:
         return node.of(LITERAL, kind=INSTANT_KIND, value=instant)
 
     def _mixed(self, node: Node, what: str, left: Node, right: Node) -> Exception:
+        left, right = (_operand(node, arg) for arg in (left, right))
         problem = f"{what} mixes {self._said(left)} and {self._said(right)}"
         return self.text.error_at(node, problem, of_kinds({left.kind, right.kind}))
 
@@ -228,13 +233,13 @@ class _Checker:
         """The less or greater of two values."""
         both = self._unified(node, args, node.op)
         if both[0].kind not in ORDERED:
-            raise self._unfit(node, node.op, args[0], "values that have an order")
+            raise self._unfit(node, node.op, _typed(args), "values that have an order")
         return node.of(node.op, *both, kind=both[0].kind)
 
     def _clipped(self, node: Node, args: Sequence[Node]) -> Node:
         value, low, high = self._unified(node, args, "clip")
         if value.kind not in ORDERED:
-            raise self._unfit(node, "clip", args[0], "values that have an order")
+            raise self._unfit(node, "clip", _typed(args), "values that have an order")
         at_least = node.of("max", value, low, kind=value.kind)
         return node.of("min", at_least, high, kind=value.kind)
 
@@ -262,7 +267,7 @@ class _Checker:
         fit = left.kind in ORDERED or (left.kind == BOOL and node.op in ("eq", "ne"))
         if not fit:
             takes = "single values" if node.op in ("eq", "ne") else "values that have an order"
-            raise self._unfit(node, _word(node), args[0], takes)
+            raise self._unfit(node, _word(node), _typed(args), takes)
         return node.of(node.op, left, right, kind=BOOL)
 
     def _contained(self, node: Node, args: Sequence[Node]) -> Node:
@@ -331,6 +336,18 @@ def _converted(node: Node, kind: str) -> Node:
         return node.of("to_float", node, kind=FLOAT)
     assert (node.kind, kind) == (DATE, INSTANT_KIND), (node.kind, kind)
     return node.of("to_instant", node, kind=INSTANT_KIND)
+
+
+def _typed(args: Sequence[Node]) -> Node:
+    """The first argument that has a kind, which the others without one take."""
+    return next((arg for arg in args if arg.kind != NULL), args[0])
+
+
+def _operand(node: Node, arg: Node) -> Node:
+    """The argument as it was written: of a function that was halved, whose halves have its whole place, an operand of that half."""
+    while arg.args and (arg.op, arg.start, arg.end) == (node.op, node.start, node.end):
+        arg = next((each for each in arg.args if each.kind == arg.kind), arg.args[0])
+    return arg
 
 
 def _typed_null(node: Node, kind: str) -> Node:

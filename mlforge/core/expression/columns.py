@@ -86,6 +86,7 @@ def check_names(
                 )
             if node.value == T:
                 raise _no_instant(text, node)
+            _check_order(text, node, column, derived)
             raise text.error_at(node, f"no column {node.value!r}", of_name(node.value, names))
         names.append(column.name)
 
@@ -121,8 +122,11 @@ def typed(
         kinds[T] = INSTANT_KIND
     columns: list[TypedColumn] = []
     for column in derived:
-        text = Text.of(_owner(feature, column.name), column.expression)
-        node = _storable(check(read(column, feature), text, kinds), text)
+        text, tree = Text.of(_owner(feature, column.name), column.expression), read(column, feature)
+        for named in tree.walk():
+            if named.op == NAME and named.value not in kinds:
+                _check_order(text, named, column, derived)
+        node = _storable(check(tree, text, kinds), text)
         kinds[column.name] = node.kind
         columns.append(TypedColumn(column.name, column.expression, node))
     return tuple(columns)
@@ -179,6 +183,16 @@ class RowDerivation:
 
 def _owner(feature: str, column: str) -> str:
     return f"{feature}: derive {column!r}"
+
+
+def _check_order(text: Text, node: Node, column: Derived, derived: Sequence[Derived]) -> None:
+    """Refuse a name that no column before this one has, if it is the column's own or that of a later one."""
+    if node.value == column.name:
+        works = "name a column that there is before it"
+        raise text.error_at(node, f"{node.value!r} is computed from itself", works)
+    if any(node.value == other.name for other in derived):
+        works = f"put {node.value!r} before {column.name!r} in derive="
+        raise text.error_at(node, f"{node.value!r} is derived after this column", works)
 
 
 def _no_instant(text: Text, node: Node) -> Exception:

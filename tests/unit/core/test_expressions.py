@@ -283,6 +283,13 @@ def test_what_is_no_expression_is_refused_where_it_stands(
         ("contains(n, 1)", "contains takes a text and a part of it", ""),
         ("n in tags", "in mixes n (a whole number) and tags (a list (text))", ""),
         ("x in ids", "in mixes x (a number)", ""),
+        ("x in (1, 'a')", "in mixes x (a number) and 'a' (text)", "cast the column"),
+        ("city in ('a', 1, 'b')", "in mixes city (text) and 1 (a whole number)", "cast the column"),
+        ("clip(x, 1, city)", "clip mixes x (a number) and city (text)", "cast the column"),
+        ("max('a', 1, 2.5)", "max mixes 'a' (text) and 1 (a number)", "cast the column"),
+        ("coalesce(m, n, x, seen)", "coalesce mixes x (a number) and seen (an instant)", ""),
+        ("min(None, ok)", "an order, not ok (true or false), at character 11", ""),
+        ("clip(None, ok, ok)", "an order, not ok (true or false), at character 12", ""),
         ("t + seen", "+ takes numbers", "subtract two instants"),
         ("-city", "- takes numbers, not city (text)", ""),
         ("seen < 'soon'", "'soon' is no date", "'2026-01-31'"),
@@ -331,6 +338,19 @@ def test_no_text_does_anything_but_parse_or_be_refused() -> None:
     )
     seen = Counter(map(parses, texts))
     assert min(seen[True], seen[False]) > 50
+
+
+def test_a_column_of_itself_or_of_a_later_one_is_told_from_no_column() -> None:
+    own, later = Derived("a", "1 + a"), (Derived("a", "1 + b"), Derived("b", "n"))
+    for check in (
+        lambda derived: check_names(derived, "f", ["n"], None),
+        lambda derived: typed(tuple(derived), "f", (("n", "Int64"),), False),
+    ):
+        with pytest.raises(ExpressionError, match="'a' is computed from itself, at character 5"):
+            check([own])
+        with pytest.raises(ExpressionError, match=r"'b' is derived after .* put 'b' before 'a'"):
+            check(later)
+        check([Derived("a", "n"), Derived("b", "a")])
 
 
 def test_names_are_checked_before_there_is_a_schema() -> None:
