@@ -13,6 +13,7 @@ from mlforge.core.feature_spec import FeatureSpec
 from mlforge.core.manifest import Manifest, Partial
 from mlforge.core.time_model import Window
 from mlforge.core.values import FIRST_INSTANT, TimeRange
+from mlforge.engines.tiles.by_entity import write_index
 from mlforge.engines.tiles.cache import TileCache
 from mlforge.engines.tiles.sets import SetCache, needed
 from mlforge.engines.tiles.totals import Totals, write_totals
@@ -20,6 +21,7 @@ from mlforge.frames import polars_schema
 from mlforge.frames.shared_results import once
 from mlforge.store import Store
 from mlforge.store.changes import EventDiff
+from mlforge.store.entity_index import EntityIndexes
 from mlforge.store.scan import EventScan
 
 
@@ -127,7 +129,8 @@ def events_of(
     where = partial(store.plan_files, manifest.name)
     fetches, resident = store.fetches_files, store.resident(manifest)
     of_version = manifest.spec, manifest.events, tuple(chosen), where
-    return Events(*of_version, store, fetches=fetches, resident=resident)
+    by_entity = EntityIndexes(store, manifest.spec, manifest.events)
+    return Events(*of_version, store, fetches=fetches, resident=resident, by_entity=by_entity)
 
 
 def cache_tiles(store: Store, manifest: Manifest, diff: EventDiff | None) -> None:
@@ -137,6 +140,7 @@ def cache_tiles(store: Store, manifest: Manifest, diff: EventDiff | None) -> Non
     """
     spec, times = manifest.spec, None
     write_totals(events_of(store, manifest), store, manifest.reached(clock.now()))
+    write_index(events_of(store, manifest), store)
     if spec.interval is None or (diff is not None and diff.times is None):
         return
     if diff is not None and diff.times is not None:

@@ -6,7 +6,7 @@ A file is named by a text that polars can scan: a path, or the URL of an object.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -55,10 +55,13 @@ def mark_of(partial_hash: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class TileWrite:
-    """Tiles to be stored: the file of partials that they follow from, and notes that JSON can hold."""
+    """Tiles to be stored: the file of partials that they follow from, and notes that JSON can hold.
+
+    rows: in one frame; or, for a file that is mapped into memory, lists of rows in frames that come one after another.
+    """
 
     of: str
-    rows: pl.DataFrame
+    rows: pl.DataFrame | Iterator[pl.DataFrame]
     notes: Mapping[str, Any]
 
 

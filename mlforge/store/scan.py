@@ -21,6 +21,7 @@ from mlforge.frames import polars_schema
 from mlforge.frames.entity_times import EntityTimes, entities_and_hull
 from mlforge.store import file_tasks
 from mlforge.store.base import Store
+from mlforge.store.entity_index import EntityIndexes
 from mlforge.store.file_tasks import FileScanTask
 from mlforge.store.resident import Resident
 
@@ -40,6 +41,7 @@ class EventScan:
     where: Callable[[Sequence[Partial]], Sequence[FileScanTask]]
     fetches: bool = field(default=False, kw_only=True)
     resident: Resident | None = field(default=None, kw_only=True)
+    by_entity: EntityIndexes | None = field(default=None, kw_only=True)
 
     def within(self, times: TimeRange | None) -> Self:
         """Only the partials that hold an event in the range."""
@@ -78,6 +80,9 @@ class EventScan:
         """The events, lazily: some columns, those of a time range and of some entities, in no particular order."""
         chosen, resident = self._columns(columns), self.resident
         if resident is None or times is None or not self._is_resident(chosen, times):
+            looked_up = self._looked_up(columns, times, among)
+            if looked_up is not None:
+                return looked_up
             return self.scan_tasks(self.tasks_within(times), columns, times, among)
         gone, newer = self._beside_resident
         held = resident.held(gone, times, among).select(column.name for column in chosen)
@@ -138,6 +143,22 @@ class EventScan:
         rows = polars_schema.with_entities(rows, self.spec)
         return polars_schema.of_entities(rows, among, self.spec.entity)
 
+    def _looked_up(
+        self, columns: Sequence[str] | None, times: TimeRange | None, among: pl.DataFrame | None
+    ) -> pl.LazyFrame | None:
+        """The events of some entities by the index of entities; None without one, or where it does not pay."""
+        index = self.by_entity.stored if self.by_entity is not None and among is not None else None
+        if index is None or among is None or self.spec.timestamp is None:
+            return None
+        chosen = self._columns(columns)
+        looked = index.looked_up(self.partials, chosen, times, among, self.spec.timestamp)
+        if looked is None:
+            return None
+        rows = looked.rows.lazy().select(column.name for column in chosen)
+        others = replace(self, partials=tuple(looked.others), by_entity=None)
+        tasks = others.within(times).tasks
+        return pl.concat([rows, others.scan_tasks(tasks, columns, times, among)]) if tasks else rows
+
     def _columns(self, names: Sequence[str] | None) -> Schema:
         chosen = tuple(c for c in self.schema if names is None or c.name in names)
         return chosen or self.schema[:1]  # rows without a column would be none
@@ -176,4 +197,5 @@ def event_scan(
         where,
         fetches=store.fetches_files,
         resident=store.resident(manifest),
+        by_entity=EntityIndexes(store, manifest.spec, manifest.events),
     )

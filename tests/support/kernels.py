@@ -8,10 +8,10 @@ from contextlib import contextmanager
 import pytest
 
 from mlforge.engines import Engine, duckdb_engine, fixed_point, point_windows, polars_engine
-from mlforge.engines.tiles import build, held, sets, totals
+from mlforge.engines.tiles import build, by_entity, held, sets, totals
 from mlforge.frames import polars_schema
 from mlforge.online import batches, chunks
-from mlforge.store import resident
+from mlforge.store import entity_index, resident
 
 WAYS: Mapping[str, Mapping[str, bool]] = {
     "as it comes": {},
@@ -27,6 +27,7 @@ def forced(
     *,
     general: bool = False,
     tiled: bool = False,
+    indexed: bool = False,
     points: bool = False,
     gathered: int | None = None,
     small_pushes: bool = False,
@@ -35,7 +36,8 @@ def forced(
     """Within the block.
 
     general: no fixed point, no lists, ranks over the whole line, as with data too wide or too long for the others. tiled: tiles for all that
-    is aligned, however few and thin the events. points: windows looked up at the points, however many those
+    is aligned, however few and thin the events. indexed: beside these no values are held, and what few entities have is looked up in the index
+    of entities, over its seams. points: windows looked up at the points, however many those
     are, and gathered over seams. gathered: events at a time.
     small_pushes: a push of a handful of rows goes through every seam. lasting: events that are resident stay so, however
     many have come and gone since, and entities are looked up among them, however few there are.
@@ -58,6 +60,11 @@ def forced(
             patch.setattr(held, "GAIN", 0)
             patch.setattr(sets, "GAIN", 0)
             patch.setattr(held, "EVENTS", 0)
+        if indexed:
+            patch.setattr(held, "GAIN", 1_000_000)
+            patch.setattr(by_entity, "AT_ONCE", 7)
+            patch.setattr(by_entity, "STALE", 4)
+            patch.setattr(entity_index, "FEW", 0)
         if points:
             patch.setattr(Engine, "rows_a_point", 0)
             patch.setattr(point_windows, "SLICED_ROWS", 3)

@@ -29,9 +29,9 @@ from mlforge.store.file_tasks import FileScanTask, Kept, PartialLocation, Partia
 from mlforge.store.local import io, packs
 from mlforge.store.local.live_packs import LivePacks, Packed
 from mlforge.store.local.loose_files import HASH, SUFFIX, LooseFiles
-from mlforge.store.local.numbered import numbered_rows
 from mlforge.store.local.packs import Pack, Packing, Run
 from mlforge.store.local.paths import is_link, no_link
+from mlforge.store.numbered import numbered_rows
 from mlforge.store.partial_json import partial_from_json, partial_to_json
 from mlforge.store.resident import Resident
 

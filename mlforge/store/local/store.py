@@ -7,6 +7,7 @@
         _partials/<hash>.parquet         the events that versions consist of
         _packs/<sequence>-<id>.parquet   the same, many small ones in a file
         _tiles/<file>-<kind>.<content>.parquet   what follows from such a file for dense or endless windows
+        _tiles/<file>-<kind>.<content>.arrow     events once more, by entity
         _profiles/<hash>.json            what the values of a part of a table are like
         _lineage/<hash>.json             pieces of long lists of files, shared between versions
         _books.json  _sources.json       mutable notes: quarantine, holds, what files were last seen

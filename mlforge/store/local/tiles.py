@@ -1,6 +1,7 @@
 """Tiles beside the files of partials that they follow from.
 
-    _tiles/<file>-<kind>.<content>.parquet
+    _tiles/<file>-<kind>.<content>.parquet     tiles
+    _tiles/<file>-<kind>.<content>.arrow       lists of rows that are mapped into memory
 
 A file is named by its content, so that a reader who has read its notes never scans the rows of another: new tiles take the
 place of older ones by being newer, and those go after a while. An earlier release named files without their content.
@@ -10,6 +11,7 @@ Tiles may be deleted at any time; those that are damaged, or of other bytes, are
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from collections import defaultdict
@@ -25,6 +27,7 @@ import polars as pl
 from mlforge.core.failpoints import reach
 from mlforge.core.forgotten import origin
 from mlforge.sources.damage import MISREAD
+from mlforge.store import mapped_rows
 from mlforge.store.file_tasks import TileWrite, mark_of
 from mlforge.store.local import io, packs
 from mlforge.store.local.paths import State, no_link, state_of
@@ -86,10 +89,12 @@ class TileFolder:
             self.folder.mkdir(exist_ok=True)
         for write in writes:
             of = Path(write.of)
-            notes = json.dumps({**write.notes, "of": io.seal_of(of)})
-            tiles = io.Sealed.of(write.rows, _ROW_GROUP, {_NOTES: notes})
-            name = f"{of.stem}-{kind}.{tiles.checksum[:_CONTENT]}{_SUFFIX}"
-            tiles.write(no_link(self.folder / name))
+            notes = {**write.notes, "of": io.seal_of(of)}
+            stem = self.folder / f"{of.stem}-{kind}"
+            if isinstance(write.rows, pl.DataFrame):
+                _write_tiles(stem, write.rows, notes)
+            else:
+                _write_lists(stem, write.rows, notes)
             reach("tiles.written")
         self.sweep(kind)
 
@@ -151,6 +156,22 @@ def _newest(entries: Iterable[_Entry]) -> Iterator[_Entry]:
             yield max(several, key=lambda entry: (entry.written_at, entry.path))
 
 
+def _write_tiles(stem: Path, rows: pl.DataFrame, notes: Mapping[str, Any]) -> None:
+    tiles = io.Sealed.of(rows, _ROW_GROUP, {_NOTES: json.dumps(notes)})
+    tiles.write(no_link(_named(stem, tiles.checksum, _SUFFIX)))
+
+
+def _write_lists(stem: Path, frames: Iterable[pl.DataFrame], notes: Mapping[str, Any]) -> None:
+    # What they were made of, and how, tells their content.
+    content = hashlib.sha256(json.dumps(notes).encode()).hexdigest()
+    with io.replacing(no_link(_named(stem, content, mapped_rows.SUFFIX)), folder=False) as path:
+        mapped_rows.write_mapped(path, frames, notes)
+
+
+def _named(stem: Path, content: str, suffix: str) -> Path:
+    return stem.with_name(f"{stem.name}.{content[:_CONTENT]}{suffix}")
+
+
 @lru_cache(maxsize=65_536)  # a checksum reads all of a file, and a refresh asks several times
 def _notes(tiles: State, of: State) -> Mapping[str, Any] | None:
     notes = _notes_of(Path(tiles[0]))
@@ -163,6 +184,8 @@ def _notes(tiles: State, of: State) -> Mapping[str, Any] | None:
 def _notes_of(path: Path) -> Mapping[str, Any] | None:
     """The notes of a file of tiles; None unless it is whole."""
     try:
+        if path.suffix == mapped_rows.SUFFIX:
+            return mapped_rows.mapped_notes(path)
         whole = io.is_sealed(path)
         notes = json.loads(pl.read_parquet_metadata(path)[_NOTES]) if whole else None
     except MISREAD:

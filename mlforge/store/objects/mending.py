@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from mlforge.store import mapped_rows
 from mlforge.store.local import io
 from mlforge.store.local.paths import entries_of
 from mlforge.store.objects import keys
 from mlforge.store.objects.cache import FeatureCache
 
 _SEALED = (keys.PARTIALS, "_packs", "_tiles")
-_SUFFIX = ".parquet"
+_SUFFIXES = (".parquet", mapped_rows.SUFFIX)
 
 
 def mend(cache: FeatureCache) -> list[Path]:
@@ -26,7 +27,7 @@ def mend(cache: FeatureCache) -> list[Path]:
 def _files(folder: Path) -> Iterator[Path]:
     for name in (keys.PARTS, *_SEALED):
         for entry in entries_of(folder / name):
-            if entry.name.endswith(_SUFFIX) and not entry.name.startswith("."):
+            if entry.name.endswith(_SUFFIXES) and not entry.name.startswith("."):
                 yield Path(entry.path)
 
 
@@ -34,6 +35,8 @@ def _is_whole(path: Path) -> bool:
     try:
         if path.parent.name == keys.PARTS:
             return io.hash_file(path) == path.stem
+        if path.suffix == mapped_rows.SUFFIX:
+            return mapped_rows.mapped_notes(path) is not None
         return io.is_sealed(path)
     except FileNotFoundError:
         return True  # it went meanwhile

@@ -8,14 +8,15 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from mlforge.store import mapped_rows
 from mlforge.store.local.paths import entries_of
 from mlforge.store.objects import keys
 
 _EVERY_S = 60.0
 _IN_USE_S = 600.0
 _DOWN_TO = 0.9
-_SUFFIX = ".parquet"
-"""In the name of each file that counts, though not its end where a killed process left a file that it had fetched in part."""
+_SUFFIXES = (".parquet", mapped_rows.SUFFIX)
+"""Parts of names, one in that of each file that counts, though not its end where a killed process left a file that it had fetched in part."""
 _FOLDERS = (keys.PARTS, keys.PARTIALS, "_packs", "_tiles")
 
 
@@ -52,5 +53,5 @@ class Trimmer:
                 for name in _FOLDERS:
                     for entry in entries_of(Path(feature.path) / name):
                         with suppress(OSError):
-                            if _SUFFIX in entry.name:
+                            if any(suffix in entry.name for suffix in _SUFFIXES):
                                 yield entry.path, entry.stat(follow_symlinks=False)
