@@ -33,7 +33,7 @@ from mlforge.engines.events import Events
 from mlforge.engines.plan import line_of, plan, times_of
 from mlforge.engines.tiles.held import WEIGHT
 from mlforge.engines.timeline import ROW_DTYPE
-from mlforge.engines.weighted import aggregate_weighted
+from mlforge.engines.weighted import Weights, aggregate_weighted
 from mlforge.errors import DataError
 from mlforge.frames import polars_schema
 from mlforge.frames.entity_times import EntityTimes, part_within
@@ -172,7 +172,7 @@ class Engine(ABC):
             line = step.rows.collect(engine=polars_schema.engine_for(step.most))
             both = timeline.sorted_(pl.concat([line, points], how="diagonal"), spec.entity)
             line = polars_schema.in_memory(timeline.with_entities(both, spec.entity))
-            weights = line[WEIGHT] if step.weighted else None
+            weights = Weights(line[WEIGHT], step.distinct_weigh) if step.weighted else None
             results = self._aggregated(line, step.metrics, step.dtypes, spec.name, weights)
             answers = answers.hstack(results.select(step.outputs))
         return answers[[ROW, *(column.name for column in spec.columns)]]
@@ -183,7 +183,7 @@ class Engine(ABC):
         metrics: Sequence[MetricColumn],
         dtypes: Mapping[str, str],
         owner: str,
-        weights: pl.Series | None = None,
+        weights: Weights | None = None,
     ) -> pl.DataFrame:
         """ROW and the metrics by their names, sorted by ROW; the kernel sees positions alone."""
         values = (

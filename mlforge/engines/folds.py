@@ -21,11 +21,15 @@ from mlforge.engines.pairwise import Segments
 
 @dataclass(frozen=True)
 class Slices:
-    """The windows of a column's values. most: of how many of the most frequent values is asked."""
+    """The windows of a column's values. most: of how many of the most frequent values is asked.
+
+    distinct_weigh: whether a distinct value counts with its weight.
+    """
 
     values: OrderedValues
     segments: Segments
     most: int
+    distinct_weigh: bool = True
 
     def at(self, places: pl.Series) -> pl.Series:
         """The places of values, null for an empty slice."""
@@ -70,11 +74,13 @@ class Folds:
     """The folds of a timeline, sorted by entity, then time; what several of them share is made once.
 
     weights: for how many events each row of the line stands; None for one. They tell nothing to aggregations that go by order.
+    distinct_weigh: whether they tell for how many distinct values it does.
     """
 
     line: pl.DataFrame
     context: ComputeContext
     weights: pl.Series | None = None
+    distinct_weigh: bool = True
     _ordered: dict[int, OrderedValues] = field(default_factory=dict)
     _slices: dict[tuple[int, Window], Slices] = field(default_factory=dict)
 
@@ -96,7 +102,7 @@ class Folds:
             most = max(
                 map(_most, (a for a in self.context.aggregates if (a.value, a.window) == key))
             )
-            self._slices[key] = Slices(values, values.slices(segments), most)
+            self._slices[key] = Slices(values, values.slices(segments), most, self.distinct_weigh)
         return self._slices[key]
 
     def _values(self, aggregate: Aggregate) -> OrderedValues:
@@ -125,7 +131,9 @@ def _last_values(slices: Slices, most: int) -> pl.Series:
 
 def _distinct(slices: Slices, _: int) -> pl.Series:
     empty = slices.filled.is_empty()
-    return slices.scattered(slices.filled if empty else slices.occurrences.distinct())
+    return slices.scattered(
+        slices.filled if empty else slices.occurrences.distinct(weighed=slices.distinct_weigh)
+    )
 
 
 def _mode(slices: Slices, _: int) -> pl.Series:

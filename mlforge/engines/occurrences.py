@@ -83,10 +83,10 @@ class Occurrences:
     codes: Codes
     windows: Segments
 
-    def distinct(self) -> pl.Series:
-        """The number of distinct values in each window (Int64): each counts with the weight of its first occurrence there."""
+    def distinct(self, *, weighed: bool = True) -> pl.Series:
+        """The number of distinct values in each window (Int64); weighed: each counts with the weight of its first occurrence there."""
         runs, many = self._runs, len(self.windows.starts)
-        if self.codes.weights is not None:
+        if weighed and self.codes.weights is not None:
             held = runs.with_columns(self.codes.weights.alias(_RUN)).filter(
                 pl.col(_FIRST) < pl.col(_FIRST_END)
             )

@@ -6,7 +6,7 @@ A plan is one step or two: over events alone, over tiles alone, or over both, ea
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import polars as pl
 
@@ -20,7 +20,7 @@ from mlforge.engines.tiles import build
 from mlforge.engines.tiles.build import build_tiles
 from mlforge.engines.tiles.held import Part, kept
 from mlforge.engines.tiles.merge import Merge, merge
-from mlforge.engines.tiles.sets import is_weighed, needed
+from mlforge.engines.tiles.sets import COUNTS, ENDS, needed
 from mlforge.engines.tiles.totals import Totals
 from mlforge.frames import polars_schema
 from mlforge.frames.entity_times import FIRST, LAST, EntityTimes, entities_and_hull
@@ -32,7 +32,7 @@ class Step:
 
     rows: events or tiles, as in a timeline. most: how many of them are read at most. metrics, dtypes: what
     the kernel computes of them. outputs: the feature's metrics, from the kernel's results. weighted: whether a row
-    stands for WEIGHT events.
+    stands for WEIGHT events. distinct_weigh: whether it stands for so many distinct values.
     """
 
     rows: pl.LazyFrame
@@ -41,6 +41,7 @@ class Step:
     dtypes: Mapping[str, str]
     outputs: tuple[pl.Expr, ...]
     weighted: bool = False
+    distinct_weigh: bool = True
 
 
 def plan(events: Events, points: pl.DataFrame, gathered: int) -> list[Step]:
@@ -53,12 +54,23 @@ def plan(events: Events, points: pl.DataFrame, gathered: int) -> list[Step]:
     steps: list[Step] = []
     totals, metrics = events.totals, events.spec.columns
     servable = totals.metrics(times.start) if totals is not None else ()
-    endless = tuple(metric for metric in servable if metric in metrics)
+    endless = _served(servable, metrics)
     if totals is not None and endless:
         last = time_model.events_seen(times, totals.spec.windows).end
         steps, served = _over_totals(events, totals, endless, last, among)
         metrics = tuple(metric for metric in metrics if metric not in served)
     return steps + (_over_intervals(events, metrics, times, among, gathered) if metrics else [])
+
+
+def _served(
+    servable: Sequence[MetricColumn], metrics: Sequence[MetricColumn]
+) -> tuple[MetricColumn, ...]:
+    """The metrics that totals are to give, of those that they can.
+
+    Where all events of an entity are read for one metric, they give the others that need values at little cost.
+    """
+    are_read = any(m.window.is_endless and kept(m) and m not in servable for m in metrics)
+    return tuple(m for m in servable if m in metrics and not (are_read and kept(m)))
 
 
 def _over_totals(
@@ -95,13 +107,14 @@ def _over_sets(
     if any(needed(metric) not in stored for metric in of_sets):
         return [], set()
     served = {metric: stored[needed(metric)] for metric in of_sets}
-    rows = {part: events.sets.rows(part, events, times, among) for part in set(served.values())}
     steps = []
-    for weighted in (False, True):
-        of = {m: part for m, part in served.items() if is_weighed(m) is weighted}
-        if of:
-            line = pl.concat([rows[part] for part in dict.fromkeys(of.values())], how="diagonal")
-            steps.append(_over_parts(line.lazy(), of, dtypes, weighted))
+    for kind in (ENDS, COUNTS):
+        of = {metric: part for metric, part in served.items() if part.kind == kind}
+        rows = [events.sets.rows(part, events, times, among) for part in dict.fromkeys(of.values())]
+        if rows:
+            line = pl.concat(rows, how="diagonal").lazy()
+            step = _over_parts(line, of, dtypes, weighted=kind == COUNTS)
+            steps.append(replace(step, distinct_weigh=False))
     return steps, set(served)
 
 

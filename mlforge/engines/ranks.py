@@ -6,6 +6,8 @@ passes over the column and over the slices, for each power of two up to the long
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import polars as pl
 
 from mlforge.engines.pairwise import Segments
@@ -51,9 +53,21 @@ def between_ranks(
     wide: bool = False,
     weights: pl.Series | None = None,
 ) -> pl.Series:
-    """The percentile of each segment of a column without nulls, null for an empty one (Float64).
+    """A percentile as `percentiles` gives it."""
+    return percentiles(values, segments, [share], wide=wide, weights=weights)[0]
 
-    share: of the values, 0.5 for the median; between the two closest ranks it interpolates, with the same operations as
+
+def percentiles(
+    values: pl.Series,
+    segments: Segments,
+    shares: Sequence[float],
+    *,
+    wide: bool = False,
+    weights: pl.Series | None = None,
+) -> list[pl.Series]:
+    """Percentiles of each segment of a column without nulls, null for an empty one (Float64).
+
+    shares: of the values, 0.5 for the median; between the two closest ranks it interpolates, with the same operations as
     polars. wide: whether two values differ by more than a float holds. weights: how often each value counts (Int64); None
     for once.
     """
@@ -66,14 +80,16 @@ def between_ranks(
         before = _running(weights)
         many = before.gather(filled.starts + filled.lengths) - before.gather(filled.starts)
         kth = kth_gathered if rows <= min(_OVERLAP * len(numbers), _GATHERED) else kth_least
-    place = (many - 1).cast(pl.Float64) * share
-    below, above = place.floor(), place.ceil()
-    ranks = [below.cast(pl.Int64), above.cast(pl.Int64)]
-    least, greatest = kth(numbers, filled, ranks, weights)
-    rest = place - below
-    between = (least + (greatest - least) * rest).zip_with(rest > 0, least)
-    answers = pl.Series([None], dtype=pl.Float64).new_from_index(0, len(segments.starts))
-    return answers.scatter(at, between * 2 if wide else between)
+    places = [(many - 1).cast(pl.Float64) * share for share in shares]
+    ends = [end.cast(pl.Int64) for place in places for end in (place.floor(), place.ceil())]
+    ranked, nothing = kth(numbers, filled, ends, weights), pl.Series([None], dtype=pl.Float64)
+    answers = []
+    for place, least, greatest in zip(places, ranked[::2], ranked[1::2], strict=True):
+        rest = place - place.floor()
+        between = (least + (greatest - least) * rest).zip_with(rest > 0, least)
+        none = nothing.new_from_index(0, len(segments.starts))
+        answers.append(none.scatter(at, between * 2 if wide else between))
+    return answers
 
 
 def kth_gathered(

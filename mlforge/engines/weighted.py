@@ -3,41 +3,65 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
+from typing import NamedTuple
 
 import polars as pl
 
 from mlforge.compilers.base import ROW, Aggregate, ComputeContext, result_name
+from mlforge.core.time_model import Window
 from mlforge.engines import ranks
-from mlforge.engines.folds import FOLDS, Folds
-from mlforge.engines.pairwise import Segments
-from mlforge.engines.point_windows import TimelineIndex
+from mlforge.engines.folds import FOLDS, Folds, Slices
+from mlforge.engines.point_windows import PointWindows, TimelineIndex
+
+
+class Weights(NamedTuple):
+    """The weights of a line's rows: for how many events each stands (Int64), null for points; and whether for as many distinct values."""
+
+    of_rows: pl.Series
+    of_distinct: bool
 
 
 def aggregate_weighted(
-    line: pl.DataFrame, context: ComputeContext, weights: pl.Series
+    line: pl.DataFrame, context: ComputeContext, weights: Weights
 ) -> pl.DataFrame:
-    """ROW and the result of each aggregate at the numbered rows, as `Engine.aggregate` gives them.
-
-    weights: for how many events each row of the line stands (Int64); null for points.
-    """
+    """ROW and the result of each aggregate at the numbered rows, as `Engine.aggregate` gives them."""
     points = line.filter(pl.col(ROW).is_not_null())
     windows = TimelineIndex(line).windows(points, list(context.by_window()))
-    folds = Folds(line, context, weights)
-
-    def result(aggregate: Aggregate) -> pl.Series:
-        segments = windows[aggregate.window].segments
-        if aggregate.aggregation.kind.name in FOLDS:
-            return folds.folded(aggregate, segments)
-        return _percentile(folds, aggregate, segments)
-
-    named = (result(a).alias(result_name(i)) for i, a in enumerate(context.aggregates))
+    folds = Folds(line, context, *weights)
+    by_rank = _percentiles(folds, windows)
+    results = [
+        folds.folded(aggregate, windows[aggregate.window].segments)
+        if aggregate.aggregation.kind.name in FOLDS
+        else by_rank[index]
+        for index, aggregate in enumerate(context.aggregates)
+    ]
+    named = (result.alias(result_name(index)) for index, result in enumerate(results))
     return pl.DataFrame([points[ROW], *named])
 
 
-def _percentile(folds: Folds, aggregate: Aggregate, segments: Segments) -> pl.Series:
-    slices, parameter = folds.slices(aggregate, segments), aggregate.aggregation.parameter
-    share = 0.5 if parameter is None else float(parameter)
+def _percentiles(folds: Folds, windows: dict[Window, PointWindows]) -> dict[int, pl.Series]:
+    """The percentiles among the aggregates, by position; the windows of a column are put in order once for all of theirs."""
+    together: dict[tuple[int, Window], list[int]] = defaultdict(list)
+    aggregates = folds.context.aggregates
+    for index, aggregate in enumerate(aggregates):
+        if aggregate.aggregation.kind.name not in FOLDS:
+            together[aggregate.value, aggregate.window].append(index)
+    found: dict[int, pl.Series] = {}
+    for (_, window), indexes in together.items():
+        slices = folds.slices(aggregates[indexes[0]], windows[window].segments)
+        shares = [_share(aggregates[index]) for index in indexes]
+        found |= zip(indexes, _ranked(slices, shares), strict=True)
+    return found
+
+
+def _share(aggregate: Aggregate) -> float:
+    parameter = aggregate.aggregation.parameter
+    return 0.5 if parameter is None else float(parameter)
+
+
+def _ranked(slices: Slices, shares: list[float]) -> list[pl.Series]:
     values, weights = slices.values.values.cast(pl.Float64), slices.values.weights
     span = values.to_frame().select(pl.all().max() - pl.all().min()).item()
     wide = span == math.inf
-    return ranks.between_ranks(values, slices.segments, share, wide=wide, weights=weights)
+    return ranks.percentiles(values, slices.segments, shares, wide=wide, weights=weights)

@@ -47,11 +47,6 @@ def needed(metric: MetricColumn) -> Needed:
     return metric.value, _KINDS.get(kept(metric), "")
 
 
-def is_weighed(metric: MetricColumn) -> bool:
-    """Whether it matters to a metric how often a value occurs."""
-    return kept(metric) in ("counts", "ranks")
-
-
 def sets_of(metrics: Iterable[MetricColumn]) -> dict[Needed, Part]:
     """The sets that metrics need, in an order of their own."""
     parts: dict[Needed, Part] = {}

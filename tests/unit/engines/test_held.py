@@ -17,7 +17,7 @@ from mlforge.core.time_model import ALL, Window
 from mlforge.engines import engine_named, timeline
 from mlforge.engines.tiles import held
 from mlforge.engines.tiles.held import REACH, WEIGHT
-from mlforge.engines.weighted import aggregate_weighted
+from mlforge.engines.weighted import Weights, aggregate_weighted
 from mlforge.metrics import Rolling
 
 NAMES = ["count_distinct", "mode", "top_1", "top_3", "first_2", "last_3"]
@@ -120,7 +120,7 @@ def test_held_values_and_newer_events_give_what_all_events_give(dtype: str, engi
             for index, column in enumerate(dict.fromkeys(metric.value for metric in over))
         ]
         numbered = line.with_columns(values)
-        answers = aggregate_weighted(numbered, context, line[WEIGHT])
+        answers = aggregate_weighted(numbered, context, Weights(line[WEIGHT], True))
         whole = line_of(rows, points).with_columns(pl.col(value_alias("v")).alias(value_name(0)))
         expected = kernel.aggregate(whole, ComputeContext.of(plain, {"v": dtype}))
         for index, name in enumerate(names):
