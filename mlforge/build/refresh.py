@@ -17,6 +17,7 @@ from mlforge.build.deciding import fate_of
 from mlforge.build.defaults import check_defaults, noted_defaults
 from mlforge.build.diff import compare_rows, tables
 from mlforge.build.drifting import Judgement, check_table_rules, judged
+from mlforge.build.gathering import gathered_once
 from mlforge.build.keeping import keeper_of
 from mlforge.build.policy import mode_of
 from mlforge.build.result import BuildResult, Options
@@ -32,6 +33,7 @@ from mlforge.core.values import Version
 from mlforge.engines import Engine
 from mlforge.engines.evaluation import frontier
 from mlforge.engines.events import cache_tiles, events_of
+from mlforge.engines.versions_diff import VersionsDiff
 from mlforge.errors import (
     IntegrityError,
     SourceError,
@@ -46,7 +48,7 @@ from mlforge.sources.row_source import RowSource
 from mlforge.sources.source_file import Stat
 from mlforge.sources.source_reading import SourceReading
 from mlforge.store import Books, Snapshot, Store, Transaction
-from mlforge.store.changes import EventDiff, VersionsDiff
+from mlforge.store.changes import EventDiff
 from mlforge.store.integrity import intact
 from mlforge.store.records import Sealed
 
@@ -223,7 +225,11 @@ class _Refresh:
         with self.store.transaction(snapshot) as tx:
             events = events_of(self.store, candidate)
             options = self.options
-            writer = TableWriter(self.engine, events, tx, options.layout, options.distribution)
+            gathered = None
+            if options.is_pushed and latest and diff and mode == "incremental":
+                gathered = gathered_once(self.store, latest, candidate, diff)
+            spread = options.distribution
+            writer = TableWriter(self.engine, events, tx, options.layout, spread, gathered)
             table = writer.write(mode, latest.parts if latest else (), diff)
             candidate = replace(
                 candidate, parts=table.parts, parent=latest.version if latest else None
@@ -259,7 +265,7 @@ class _Refresh:
             tasks=table.tasks,
             rows_dropped=manifest.dropped,
             manifest=manifest,
-            diff=VersionsDiff(latest, manifest, diff) if latest and diff else None,
+            diff=VersionsDiff(latest, manifest, diff, gathered) if latest and diff else None,
         )
 
     def _with_evidence(

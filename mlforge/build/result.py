@@ -11,8 +11,8 @@ from mlforge.build.rows import Layout
 from mlforge.build.tasks import TaskFigures
 from mlforge.core.keeper import ALONE, Keeper
 from mlforge.core.manifest import Manifest
+from mlforge.engines.versions_diff import VersionsDiff
 from mlforge.store import Quarantined
-from mlforge.store.changes import VersionsDiff
 
 HOLD_ABOVE = 0.5
 """The share of files or rows that an unattended refresh may lose, by default."""
@@ -32,7 +32,7 @@ class Options:
     so that not even one that ends its reader does harm. apart: the command of a process that runs the feature's
     function within bounds; empty where there is none. publish: False stops before publishing, and
     writes nothing to the store. distribution: who takes part in a full build; None for this process alone. keeper: the
-    definitions that the feature is of.
+    definitions that the feature is of. is_pushed: whether a push follows, with which it may share its work.
     """
 
     attended: bool = True
@@ -47,6 +47,7 @@ class Options:
     layout: Layout = field(default_factory=Layout)
     distribution: Distribution | None = None
     keeper: Keeper = ALONE
+    is_pushed: bool = False
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,8 @@ from mlforge.core.text import plural
 from mlforge.engines import Engine
 from mlforge.engines.evaluation import frontier
 from mlforge.engines.events import cache_tiles, events_of
+from mlforge.engines.versions_diff import VersionsDiff
 from mlforge.store import Snapshot, Store
-from mlforge.store.changes import VersionsDiff
 
 
 def publish_rewritten(

@@ -17,6 +17,7 @@ from mlforge.core.manifest import Part
 from mlforge.core.schema import Schema
 from mlforge.core.values import TimeRange
 from mlforge.engines import Engine, Events
+from mlforge.engines.views import Gathered, HeldEvents
 from mlforge.frames import polars_schema
 from mlforge.frames.entity_times import FIRST, LAST, EntityTimes
 from mlforge.store import TablePiece, Transaction
@@ -38,7 +39,7 @@ class Table:
 class TableWriter:
     """Writes one version's table through its transaction.
 
-    distribution: who takes part in a full build; None where this process does it alone.
+    distribution: who takes part in a full build; None where this process does it alone. gathered: events that are in memory.
     """
 
     engine: Engine
@@ -46,6 +47,7 @@ class TableWriter:
     tx: Transaction
     layout: Layout
     distribution: Distribution | None = None
+    gathered: Gathered | None = None
 
     def write(self, mode: str, before: Sequence[Part], diff: EventDiff | None) -> Table:
         """Write the table in a mode of `mode_of`; before: as in `changed`."""
@@ -84,7 +86,7 @@ class TableWriter:
         touched = own.hull
         if touched is None or spec.timestamp is None:
             return self.full()
-        fresh = evaluate(self.engine, self.events, own)
+        fresh = evaluate(self.engine, self.events, own, self._seen_by(own))
         earlier, dirty, later = _split(before, touched, fresh.height, self.layout.part_rows)
         rows = self._with_fresh(self._read(dirty), fresh, own)
         # A long stretch before the touched rows gets a part of its own: the next drop may touch this
@@ -106,6 +108,14 @@ class TableWriter:
         kept = own.others(stale, polars_schema.microseconds(timestamp)).select(old.columns)
         within = ordered(pl.concat([kept, fresh]), self.events)
         return pl.concat([old.head(first), within, old.slice(behind)])
+
+    def _seen_by(self, own: EntityTimes) -> HeldEvents | None:
+        """The events that rows see, if all of them are in memory."""
+        gathered = self.gathered
+        if gathered is None or gathered.times is None or own.hull is None:
+            return None
+        seen = time_model.events_seen(own.hull, self.events.spec.windows).union(own.hull)
+        return gathered.events if gathered.times.start <= seen.start else None
 
     def _touched(self, events: EntityTimes) -> EntityTimes:
         """The rows that may change, appear or vanish with changed events, for each entity from its own events."""

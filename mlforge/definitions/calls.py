@@ -6,11 +6,11 @@ from collections.abc import Callable
 
 from mlforge.build.result import Options
 from mlforge.core.arguments import called, flag, instance, path, text
+from mlforge.engines.versions_diff import VersionsDiff
 from mlforge.features.feature import check_engine
 from mlforge.maintenance.sampling import Share
 from mlforge.sources.source_reading import SourceReading
 from mlforge.store import Store
-from mlforge.store.changes import VersionsDiff
 
 _LEAVE_OUT = "or leave it out"
 

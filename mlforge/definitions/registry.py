@@ -43,6 +43,7 @@ from mlforge.definitions.settings import DISTRIBUTE_ABOVE, GONE_AFTER, LOCAL, RE
 from mlforge.definitions.sources import check_place, check_places, source_of
 from mlforge.definitions.together import Drafts, Readings, each_in_turn
 from mlforge.engines import MEMORY_LIMIT, Engine, engine_named
+from mlforge.engines.versions_diff import VersionsDiff
 from mlforge.errors import OnlineError
 from mlforge.features.feature import Feature
 from mlforge.ingest.function_process import command
@@ -56,7 +57,6 @@ from mlforge.services.service import Service
 from mlforge.sources.row_source import RowSource
 from mlforge.sources.source_reading import SourceReading
 from mlforge.store import Audit, Pointer, Store
-from mlforge.store.changes import VersionsDiff
 
 
 @named_methods
@@ -318,7 +318,7 @@ class Definitions:
     ) -> BuildResult:
         feature, source = self.feature(name), self.source(name, store)
         check_place(self, name, source)
-        options = replace(options, keeper=self.keeper)
+        options = replace(options, keeper=self.keeper, is_pushed=self.online_store is not None)
         if self.loaded_from is not None:
             options = replace(options, apart=command(*self.loaded_from, name))
         if options.publish and options.distribution is None:

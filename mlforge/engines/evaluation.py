@@ -9,6 +9,7 @@ from __future__ import annotations
 import polars as pl
 
 from mlforge.core import time_model
+from mlforge.core.feature_spec import FeatureSpec
 from mlforge.core.values import BEGINNING, END, TimeRange
 from mlforge.engines import POINT, Engine, Events
 from mlforge.engines.derived import derived_values
@@ -63,16 +64,23 @@ def active_entities(
     events: Events, as_of: int | None, among: pl.DataFrame | None = None
 ) -> pl.DataFrame:
     """Keys of the entities that have a value at an instant: a window of theirs holds an event."""
-    spec = events.spec
+    return _entities(events, active_times(events.spec, as_of), among)
+
+
+def active_times(spec: FeatureSpec, as_of: int | None) -> list[TimeRange | None]:
+    """The ranges in which an event gives its entity a value at an instant; None is all of time.
+
+    In order, and none overlaps another.
+    """
     if spec.timestamp is None:
-        return _entities(events, [None], among)
+        return [None]
     if as_of is None:
-        return _entities(events, [], among)
+        return []
     if not spec.columns:
-        return _entities(events, [TimeRange(BEGINNING, as_of)], among)
+        return [TimeRange(BEGINNING, as_of)]
     at = time_model.point(as_of, spec.interval)
     spans = [window.span(at) for window in spec.windows]
-    return _entities(events, [span for span in spans if span.start <= span.end], among)
+    return _merged([span for span in spans if span.start <= span.end])
 
 
 def entities_affected_by_time(

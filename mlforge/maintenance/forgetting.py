@@ -18,12 +18,12 @@ from mlforge.core.forgotten import REASON, Entity, Forgotten
 from mlforge.core.manifest import Manifest, Partial, SourceRecord
 from mlforge.core.values import Version
 from mlforge.engines import Engine
+from mlforge.engines.versions_diff import VersionsDiff
 from mlforge.errors import StoreError
 from mlforge.frames.forgotten import rows_of, without
 from mlforge.ingest import partials
 from mlforge.maintenance.manifests import manifests_of, remove
 from mlforge.store import Audit, Store
-from mlforge.store.changes import VersionsDiff
 from mlforge.store.file_tasks import PartialLocation, PartialWrite, read_file
 from mlforge.store.integrity import intact
 

@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
-
-import polars as pl
 
 from mlforge.core import clock
 from mlforge.core.aggregations import empty_value
@@ -22,17 +20,17 @@ from mlforge.core.failpoints import reach
 from mlforge.core.logs import get_logger
 from mlforge.core.manifest import Manifest
 from mlforge.core.meaning import meaning_text
-from mlforge.core.schema import Schema
-from mlforge.core.values import Version
 from mlforge.engines import Engine, Events, evaluation
 from mlforge.engines.events import events_of
-from mlforge.errors import BooksDamaged, IntegrityError, OwnedElsewhere, StalePush, StoreError
+from mlforge.engines.versions_diff import VersionsDiff
+from mlforge.engines.views import AsOfView
+from mlforge.errors import BooksDamaged, IntegrityError, OwnedElsewhere, StalePush
 from mlforge.frames.encoding import key_hashes
 from mlforge.online import Evidence, OnlineBooks, OnlineStore, Owner, Target, batches
-from mlforge.online.batches import AsOfView, EntitySubset
+from mlforge.online.affected import Affected, Differences
+from mlforge.online.batches import Batch, EntitySubset
 from mlforge.online.books import Claim
 from mlforge.store import Store, StoreIdentity
-from mlforge.store.changes import EventDiff, VersionsDiff, diff_versions, same_rows
 from mlforge.store.integrity import mended
 
 log = get_logger("mlforge.push")
@@ -161,7 +159,8 @@ def planned(
         return 0
     affected = None
     with suppress(IntegrityError):  # what was pushed before may be damaged
-        affected = None if books is None else work.affected(books)
+        difference = None if books is None else work.affected(books)
+        affected = None if difference is None else difference.entities
     alive = evaluation.active_entities(work.events, work.target.as_of, affected)
     keys = manifest.spec.keys
     if affected is None:
@@ -263,42 +262,18 @@ class _Push:
             self.online.finish(name, self.target, told, _run(evidence))
         return PushResult(name, self.target.version, self.target.as_of)
 
-    def affected(self, books: OnlineBooks) -> pl.DataFrame | None:
-        """Keys of the entities whose rows may differ from those of any earlier push, finished or not; None for all entities.
+    def affected(self, books: OnlineBooks) -> Affected | None:
+        """The entities whose rows may differ from those of any earlier push, finished or not; None for all entities.
 
         None also where rows are so old that all are better rewritten.
         """
         if books.target is None or books.renewal_due(self.online.ttl, clock.now()):
             return None
-        changed: list[pl.DataFrame] = []
-        for base in (books.target, *books.pending):
-            if base == self.target:
-                continue
-            before = self._manifest_of(base)
-            if before is None or not _comparable(before, self.manifest):
-                return None
-            changed.append(
-                evaluation.entities_affected_by_time(self.events, base.as_of, self.target.as_of)
-            )
-            if not same_rows(before.partials, self.manifest.partials):
-                changed.append(self._diff(before).entities)
-        if not changed:
-            return None
-        return batches.distinct(changed, self.manifest.spec.entity)
+        return self._differences.since((books.target, *books.pending))
 
-    def _diff(self, before: Manifest) -> EventDiff:
-        """The events that differ from an older version's: as handed on, else compared now."""
-        if self.diff is not None and self.diff.is_between(before, self.manifest):
-            return self.diff.events
-        return diff_versions(self.store, before, self.manifest)
-
-    def _manifest_of(self, base: Target) -> Manifest | None:
-        """The manifest of a push's version; None if the version was removed or replaced."""
-        try:
-            manifest = self.store.manifest(self.manifest.name, Version.parse(base.version))
-        except StoreError:
-            return None
-        return manifest if manifest.rows_hash == base.content else None
+    @cached_property
+    def _differences(self) -> Differences:
+        return Differences(self.store, self.manifest, self.target, self.events, self.diff)
 
     def _all(self, evidence: Evidence | None) -> PushResult:
         name, target, keys = self.manifest.name, self.target, self.manifest.spec.keys
@@ -313,17 +288,12 @@ class _Push:
         return PushResult(name, target.version, target.as_of, written, deleted, full=True)
 
     def _some(
-        self, affected: pl.DataFrame, books: OnlineBooks, evidence: Evidence | None
+        self, affected: Affected, books: OnlineBooks, evidence: Evidence | None
     ) -> PushResult:
         name, target, keys = self.manifest.name, self.target, self.manifest.spec.keys
-        assert books.target is not None
-        base = self._manifest_of(books.target)
-        assert base is not None
-        before = AsOfView(events_of(self.store, base), books.target.as_of)
-        subset = EntitySubset(affected, affected.height / max(1, books.rows))
         written = deleted = had = 0
-        gone = affected
-        for batch in batches.cut(self.engine, self.now, subset, before):
+        gone = affected.entities
+        for batch in self._batches(affected, books):
             written += self.online.put(name, target, batch.rows, keys)
             gone = gone.join(batch.rows, on=list(self.manifest.spec.entity), how="anti")
             had += batch.had
@@ -333,6 +303,18 @@ class _Push:
         rows = books.rows - had + written
         self._finish(rows, books.renewed_at, books.evidence, evidence)
         return PushResult(name, target.version, target.as_of, written, deleted)
+
+    def _batches(self, affected: Affected, books: OnlineBooks) -> Iterator[Batch]:
+        """The rows of affected entities, evaluated from events that are in memory by now, or gathered for it."""
+        if affected.gathered is not None:
+            return iter([batches.evaluated(self.engine, affected.gathered)])
+        assert books.target is not None
+        base = self._differences.version_of(books.target)
+        assert base is not None
+        before = AsOfView(events_of(self.store, base), books.target.as_of)
+        entities = affected.entities
+        subset = EntitySubset(entities, entities.height / max(1, books.rows))
+        return batches.cut(self.engine, self.now, subset, before)
 
     def _finish(
         self, rows: int, renewed_at: int, evidence: Evidence | None, begun: Evidence | None
@@ -384,14 +366,3 @@ class _Push:
 
 def _run(evidence: Evidence | None) -> str | None:
     return None if evidence is None else evidence.server
-
-
-def _comparable(before: Manifest, after: Manifest) -> bool:
-    """Whether rows of both have the same keys and columns, evaluated alike."""
-    same_spec = replace(before.spec, online_clock=after.spec.online_clock) == after.spec
-    same_columns = _named(before.columns) == _named(after.columns)
-    return same_spec and same_columns and _named(before.events) == _named(after.events)
-
-
-def _named(schema: Schema) -> list[tuple[str, str]]:
-    return [(column.name, column.dtype) for column in schema]

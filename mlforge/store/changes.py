@@ -119,17 +119,3 @@ def _differing_rows(one: pl.DataFrame, other: pl.DataFrame) -> pl.Series:
     for name in one.columns:
         differs = differs | one[name].ne_missing(other[name])
     return differs.arg_true()
-
-
-@dataclass(frozen=True)
-class VersionsDiff:
-    """The events that differ between two versions, handed on by whoever has computed them."""
-
-    before: Manifest
-    after: Manifest
-    events: EventDiff
-
-    def is_between(self, before: Manifest, after: Manifest) -> bool:
-        """Whether it tells how these versions differ: versions of one `rows_hash` hold the same events."""
-        known = (self.before.rows_hash, self.after.rows_hash)
-        return known == (before.rows_hash, after.rows_hash)

@@ -19,6 +19,7 @@ from mlforge.errors import IntegrityError, NotServed, OnlineError, OwnedElsewher
 from mlforge.frames.encoding import key_hash
 from mlforge.metrics import Rolling
 from mlforge.online import Evidence, RedisStore, Target, batches
+from mlforge.online import affected as affecting
 from mlforge.online import push as pushing
 from mlforge.online.staleness import behind
 from mlforge.store import Store
@@ -560,7 +561,7 @@ def test_a_push_compares_no_events_that_the_refresh_before_it_has_compared(
         row = online(client, user)
         return None if row is None else row["amount__sum__7d"]
 
-    monkeypatch.setattr(pushing, "diff_versions", counted)
+    monkeypatch.setattr(affecting, "diff_versions", counted)
     defs.build(online=True)
     project.drop("two", rows((1, 6, 2.0)))
     defs.build(online=True)

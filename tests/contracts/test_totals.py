@@ -17,13 +17,15 @@ from mlforge.core.aggregations import AGGREGATIONS, aggregation
 from mlforge.core.forgotten import Entity, Forgotten
 from mlforge.engines import engine_named
 from mlforge.engines.base import POINT
+from mlforge.engines.evaluation import active_entities
 from mlforge.engines.events import Events, events_of
 from mlforge.engines.tiles import held, totals
 from mlforge.engines.tiles.build import build_tiles
+from mlforge.engines.views import AsOfView
 from mlforge.maintenance.forgetting import publish_without
 from mlforge.maintenance.operations import compact
 from mlforge.metrics import Rolling
-from mlforge.online.batches import AsOfView, EntitySubset, cut
+from mlforge.online.batches import EntitySubset, cut
 from mlforge.store import LocalStore, ObjectStore
 from mlforge.store.local.packs import Packing
 from mlforge.store.scan import EventScan
@@ -272,7 +274,7 @@ def test_an_entity_whose_first_event_is_where_totals_and_windows_end_has_no_valu
     known = view.events.totals
     assert known is not None
     assert known.until == then
-    assert sorted(view.active_entities()["user_id"]) == [1, 2]
+    assert sorted(active_entities(view.events, then)["user_id"]) == [1, 2]
 
 
 @pytest.mark.parametrize("place", ["folder", "bucket"])

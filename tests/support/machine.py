@@ -675,6 +675,7 @@ class Machine(Registry):
                     if online:
                         self.definitions.push(name, engine=override, diff=result.diff)
         TALLY["results handed on"] += shared.handed_on
+        TALLY["refreshes that gather for a push"] += bool(result.diff and result.diff.gathered)
         TALLY[f"{result.mode} refreshes"] += 1
         TALLY["builds in buckets of entities"] += any(task.buckets > 1 for task in result.tasks)
         TALLY["files that have tiles"] += len(list(self.root.glob("store/*/_tiles/*")))

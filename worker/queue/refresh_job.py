@@ -16,11 +16,11 @@ from mlforge.core import clock
 from mlforge.core.failpoints import reach
 from mlforge.core.steps import Steps
 from mlforge.definitions.together import of_one_source
+from mlforge.engines.versions_diff import VersionsDiff
 from mlforge.errors import MlforgeError, OnlineError, StoreBusy, VersionConflict
 from mlforge.frames.shared_results import shared_results
 from mlforge.maintenance import operations
 from mlforge.sources.source_reading import SourceReading
-from mlforge.store.changes import VersionsDiff
 from worker import project
 from worker.project import Project
 from worker.queue import current_job_id, enqueue, give_back

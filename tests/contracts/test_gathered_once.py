@@ -1,0 +1,226 @@
+"""A push takes the events that the refresh before it gathered for the same entities and instants, and writes what it would have anyway."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import pytest
+from redis import Redis
+
+from mlforge import Definitions
+from mlforge.build import gathering
+from mlforge.core import clock
+from mlforge.metrics import Rolling
+from mlforge.online import RedisStore, batches
+from mlforge.online.prefetch import read_ahead
+from tests.support import kernels
+from tests.support.projects import Project, at, rows
+
+DAYS = 12
+AGGREGATIONS = ["sum", "count", "mean", "std", "median", "min", "last"]
+METRICS = [Rolling(["2d", "7d"], {"amount": AGGREGATIONS}, offset="1d")]
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    project = Project(tmp_path_factory.mktemp("built") / "project")
+    for day in range(DAYS):
+        events = [(day % 3, day, 1.0 + day), (day % 5, day + 0.5, 1e-9), (9 + day, day, 1e12 / 3)]
+        project.drop(f"d{day:02d}", rows(*events))
+    return project
+
+
+@pytest.fixture
+def client(redis_url: str) -> Iterator[Redis]:
+    with Redis.from_url(redis_url, decode_responses=True) as client:
+        client.flushdb()
+        yield client
+
+
+class Side:
+    """A project with stores of its own, which reads ahead or does not."""
+
+    def __init__(self, project: Project, url: str, prefix: str, reads_ahead: bool) -> None:
+        self.project, self.reads_ahead = project, reads_ahead
+        self.online = RedisStore.from_url(url, prefix=prefix)
+        self.prefix = prefix
+        self.definitions: Definitions
+
+    def begin(self, **changes: Any) -> None:
+        feature = self.project.define(**{"metrics": METRICS, **changes})
+        self.definitions = self.project.definitions(feature, online_store=self.online)
+        self.definitions.build(online=True)
+
+    def refresh(self) -> Any:
+        if self.reads_ahead:
+            read_ahead(self.project.store, self.project.store.read_metadata("spend"))
+        return self.definitions.refresh("spend", attended=False)
+
+    def rows_online(self, client: Redis) -> dict[str, str]:
+        keys = sorted(client.keys(f"{self.prefix}:spend:*"))
+        return {key.split(":", 1)[1]: client.get(key) for key in keys}
+
+
+@pytest.fixture
+def sides(built: Project, redis_url: str, tmp_path: Path) -> Iterator[tuple[Side, Side]]:
+    """One that reads ahead and one that does not, of the same files."""
+    both = [
+        Side(built.copied(tmp_path / name), redis_url, name, name == "ahead")
+        for name in ("ahead", "plain")
+    ]
+    yield both[0], both[1]
+    for side in both:
+        side.online.close()
+
+
+@pytest.fixture
+def gathers(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """What pushes have gathered themselves."""
+    noted: list[Any] = []
+    gather = batches.gather
+
+    def noting(*arguments: Any, **options: Any) -> Any:
+        noted.append(arguments)
+        return gather(*arguments, **options)
+
+    monkeypatch.setattr(batches, "gather", noting)
+    return noted
+
+
+DROPS: dict[str, Callable[[Project], Any]] = {
+    "newer": lambda p: p.drop("n", rows((0, DAYS, 5.0), (77, DAYS + 0.3, 7.0), (1, DAYS + 4, 2.0))),
+    "late": lambda p: p.drop("n", rows((0, DAYS - 4.7, 5.0), (78, DAYS - 3, 7.0))),
+    "late and newer": lambda p: p.drop("n", rows((0, 0.2, 5.0), (4, DAYS + 2, 2.0))),
+    "amended": lambda p: p.drop(f"d{DAYS - 1:02d}", rows((1, DAYS - 1, 50.0), (3, DAYS, 1.0))),
+    "removed": lambda p: (p.events / f"d{DAYS - 2:02d}.parquet").unlink(),
+}
+
+
+@pytest.mark.parametrize("seams", ["few at once", "no seams"])
+@pytest.mark.parametrize("drop", DROPS)
+def test_a_push_writes_from_gathered_events_what_it_would_write_from_its_own(
+    sides: tuple[Side, Side], gathers: list[Any], client: Redis, drop: str, seams: str
+) -> None:
+    ahead, plain = sides
+    small = kernels.forced(lasting=True, general=True, points=True, gathered=3, small_pushes=True)
+    with small if seams == "few at once" else nullcontext(), clock.fixed(_us(DAYS + 60)):
+        for side in sides:
+            side.begin()
+        gathers.clear()
+        results = []
+        for side in sides:
+            DROPS[drop](side.project)
+            built = side.refresh()
+            results.append((built, side.definitions.push("spend", diff=built.diff)))
+            if side is ahead:
+                assert built.diff.gathered is not None
+                assert not gathers
+        (first, pushed), (second, other) = results
+        assert first.mode == second.mode == "incremental"
+        assert first.manifest.content_hash == second.manifest.content_hash
+        assert (pushed.written, pushed.deleted) == (other.written, other.deleted)
+        assert ahead.rows_online(client) == plain.rows_online(client)
+        assert ahead.online.books("spend").rows == plain.online.books("spend").rows
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"online_clock": "wall"},
+        {"interval": "1d"},
+        {"metrics": []},
+    ],
+    ids=["by the clock", "aligned", "no metrics"],
+)
+def test_other_features_and_their_pushes_gather_each_for_themselves(
+    sides: tuple[Side, Side], client: Redis, changes: dict[str, Any]
+) -> None:
+    ahead, plain = sides
+    with clock.fixed(_us(DAYS + 60)):
+        for side in sides:
+            side.begin(**changes)
+            DROPS["newer"](side.project)
+            built = side.refresh()
+            assert built.diff.gathered is None
+            side.definitions.push("spend", diff=built.diff)
+    assert ahead.rows_online(client) == plain.rows_online(client)
+
+
+@pytest.mark.parametrize("is_tiled", [False, True], ids=["events", "totals"])
+def test_windows_over_all_time_share_their_events_where_no_totals_stand_for_them(
+    sides: tuple[Side, Side], client: Redis, is_tiled: bool
+) -> None:
+    with kernels.forced(tiled=is_tiled), clock.fixed(_us(DAYS + 60)):
+        for side in sides:
+            side.begin(metrics=[Rolling(["2d", "all"], {"amount": ["sum", "count"]})])
+            DROPS["newer"](side.project)
+            built = side.refresh()
+            assert (built.diff.gathered is not None) is (side is sides[0] and not is_tiled)
+            side.definitions.push("spend", diff=built.diff)
+    assert sides[0].rows_online(client) == sides[1].rows_online(client)
+
+
+def test_a_drop_far_ahead_of_all_others_is_gathered_twice(
+    sides: tuple[Side, Side], client: Redis
+) -> None:
+    with clock.fixed(_us(DAYS + 60)):
+        for side in sides:
+            side.begin()
+            side.project.drop("n", rows((0, DAYS + 40, 5.0), (1, DAYS + 40.5, 6.0)))
+            built = side.refresh()
+            assert built.diff.gathered is None
+            side.definitions.push("spend", diff=built.diff)
+    assert sides[0].rows_online(client) == sides[1].rows_online(client)
+
+
+def test_events_ahead_of_the_clock_are_not_gathered(
+    sides: tuple[Side, Side], client: Redis
+) -> None:
+    for side in sides:
+        with clock.fixed(_us(DAYS)):
+            side.begin()
+            DROPS["newer"](side.project)
+            built = side.refresh()
+            assert built.diff.gathered is None
+        with clock.fixed(_us(DAYS + 1)):
+            side.definitions.push("spend", diff=built.diff)
+    assert sides[0].rows_online(client) == sides[1].rows_online(client)
+
+
+def test_a_push_over_another_version_than_the_served_one_gathers_for_itself(
+    sides: tuple[Side, Side], gathers: list[Any], client: Redis
+) -> None:
+    with clock.fixed(_us(DAYS + 60)):
+        for side in sides:
+            side.begin()
+            for number in range(2):  # of which only the second is pushed
+                side.project.drop(f"n{number}", rows((number, DAYS + number, 1.0)))
+                built = side.refresh()
+            gathers.clear()
+            side.definitions.push("spend", diff=built.diff)
+            assert gathers
+    assert sides[0].rows_online(client) == sides[1].rows_online(client)
+
+
+def test_nothing_is_gathered_where_no_push_follows_or_there_are_many_events(
+    sides: tuple[Side, Side], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ahead, plain = sides
+    with clock.fixed(_us(DAYS + 60)):
+        ahead.begin()
+        monkeypatch.setattr(gathering, "MOST", 2)
+        DROPS["newer"](ahead.project)
+        assert ahead.refresh().diff.gathered is None
+        monkeypatch.undo()
+        plain.begin()
+        plain.reads_ahead = True
+        plain.definitions.online_store = None
+        DROPS["newer"](plain.project)
+        assert plain.refresh().diff.gathered is None
+
+
+def _us(day: float) -> int:
+    return int(at(day).timestamp() * 1_000_000)
