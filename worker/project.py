@@ -160,13 +160,13 @@ class Project:
         return store
 
     @contextmanager
-    def common_clock(self) -> Iterator[int]:
+    def common_clock(self, ahead: int | None = None) -> Iterator[int]:
         """Use the server's clock in place of this host's within the block, since hosts must agree on the time.
 
         Otherwise a host whose clock is ahead would serve future values, and keep the others from correcting them.
-        Yields the microseconds by which this host's clock is off.
+        Yields the microseconds by which this host's clock is off. ahead: by how much it is, where that is known by now.
         """
-        off = clock.now() - self.work_queue.now()
+        off = clock.now() - self.work_queue.now() if ahead is None else ahead
         if abs(off) < _CLOCKS_AGREE_US:
             off = 0
         with clock.shifted(-off):

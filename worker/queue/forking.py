@@ -132,7 +132,7 @@ class ForgeWorker(Forge, Worker):
             ids["job"], connection=self.connection, serializer=self.serializer
         )
         job.redis_server_version = self.get_redis_server_version()  # type: ignore[no-untyped-call]
-        execution = Execution.fetch(ids["execution"], job.id, connection=self.connection)
+        execution = Execution(ids["execution"], job.id, self.connection, self.name)
         execution._job = job
         self.execution = execution
         self._served += 1

@@ -107,7 +107,7 @@ def _served(at_work: Project, lease: Lease, before: Ticket, reading: SourceReadi
     reach("lease.taken")
     with _renewed(work_queue, lease):
         try:
-            with at_work.common_clock() as off:
+            with at_work.common_clock(lease.clock_ahead) as off:
                 if off:
                     log.warning("this host's clock is off: the server's is used", by_s=off / 1e6)
                 if before.parked:

@@ -63,7 +63,8 @@ class JobQueue:
         self._queue = queue_named(queue_of(scope), redis)
 
     def enqueue(self, job: str, feature: str, definitions_hash: str, timeout_s: int) -> None:
-        """Add a refresh under an id that was never used before."""
+        """Add a refresh under an id that was never used before, in one trip."""
+        commands = self._redis.pipeline()
         self._queue.enqueue_call(
             REFRESH,
             kwargs={
@@ -76,7 +77,9 @@ class JobQueue:
             failure_ttl=FAILURE_TTL_S,
             job_id=job,
             description=f"refresh {feature}",
+            pipeline=commands,
         )
+        commands.execute()
 
     def enqueue_task(self, build: str, at_work: Project, definitions_hash: str) -> None:
         """Ask a worker to take part in a build of the project. definitions_hash: that of the build."""

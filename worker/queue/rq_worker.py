@@ -189,11 +189,14 @@ class Forge(BaseWorker):
         raise StopRequested
 
     def heartbeat(self, timeout: int | None = None, pipeline: Any = None) -> None:
-        """rq's own; between jobs, each round of its loops comes by here, and ends where an end was asked for."""
+        """rq's own, in one trip; between jobs, each round of its loops comes by here, and ends where an end was asked for."""
         if self._stop_requested and self.get_state() == WorkerStatus.IDLE:
             raise StopRequested
         with outage_survived():
-            super().heartbeat(timeout, pipeline)
+            commands = self.connection.pipeline(transaction=False) if pipeline is None else pipeline
+            super().heartbeat(timeout, commands)
+            if pipeline is None:
+                commands.execute()
 
     def execute_job(self, job: Job, queue: Queue) -> None:
         """Run a job, unless it belongs to definitions that this process does not have.

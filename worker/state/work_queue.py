@@ -19,6 +19,7 @@ from uuid import uuid4
 from redis import Redis
 from redis.exceptions import RedisError
 
+from mlforge.core import clock
 from mlforge.core.values import SECOND_US
 from worker.state import scripts
 from worker.state.scripts import LEASE_AT_MOST_MS
@@ -89,7 +90,7 @@ class Lease:
 
     closed_at: when the earliest file that it serves was closed, by its host's clock; requested_at: when the refresh was
     requested for that file; taken_at: when the lease was taken, both by the server's clock. UTC microseconds.
-    took_s: how long taking it took.
+    took_s: how long taking it took. clock_ahead: by how much this host's clock was ahead of the server's then, at the least, in us.
     """
 
     feature: str
@@ -100,6 +101,7 @@ class Lease:
     requested_at: int | None = None
     taken_at: int = 0
     took_s: float = 0.0
+    clock_ahead: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +198,12 @@ class WorkQueue:
         answer: Any = self._start(self._keys(feature), arguments)
         if answer is None:
             return None
+        took_s = time.perf_counter() - begun
         requests, closed_at, reason, requested_at, taken_at = answer
+        most = clock.now() - int(
+            taken_at
+        )  # the lease was taken at some time while it was asked for
+        _, ahead, _ = sorted((most - int(took_s * SECOND_US), 0, most))
         return Lease(
             feature,
             job,
@@ -205,7 +212,8 @@ class WorkQueue:
             reason=_text(reason),
             requested_at=int(requested_at) if requested_at else None,
             taken_at=int(taken_at),
-            took_s=time.perf_counter() - begun,
+            took_s=took_s,
+            clock_ahead=ahead,
         )
 
     def renew(self, feature: str, job: str) -> bool:
