@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
@@ -12,6 +13,7 @@ from redis import Redis
 
 from mlforge import Definitions
 from mlforge.build import gathering
+from mlforge.build.result import Options
 from mlforge.core import clock
 from mlforge.metrics import Rolling
 from mlforge.online import RedisStore, batches
@@ -54,10 +56,10 @@ class Side:
         self.definitions = self.project.definitions(feature, online_store=self.online)
         self.definitions.build(online=True)
 
-    def refresh(self) -> Any:
+    def refresh(self, cost_share: float = 0.3) -> Any:
         if self.reads_ahead:
             read_ahead(self.project.store, self.project.store.read_metadata("spend"))
-        return self.definitions.refresh("spend", attended=False)
+        return self.definitions.refresh("spend", options=Options(cost_share=cost_share))
 
     def rows_online(self, client: Redis) -> dict[str, str]:
         keys = sorted(client.keys(f"{self.prefix}:spend:*"))
@@ -124,6 +126,62 @@ def test_a_push_writes_from_gathered_events_what_it_would_write_from_its_own(
         assert (pushed.written, pushed.deleted) == (other.written, other.deleted)
         assert ahead.rows_online(client) == plain.rows_online(client)
         assert ahead.online.books("spend").rows == plain.online.books("spend").rows
+
+
+def a_change(project: Project, chance: random.Random, number: int) -> None:
+    """A file that comes, late or newest, or that is written over, or goes."""
+    files = sorted(project.events.glob("*.parquet"))
+    kind = chance.choice(["new", "new", "new", "late", "again", "gone"])
+    last = DAYS + number
+    if kind == "gone":
+        chance.choice(files).unlink()
+        return
+    day = last if kind == "new" else chance.uniform(0, last)
+    times = [day + chance.choice([0, 0, 0.25, 1, -0.5]) for _ in range(chance.randint(1, 6))]
+    events = [
+        (chance.randint(0, 8), time, chance.choice([None, 0.1, -7e11, 3.0])) for time in times
+    ]
+    name = chance.choice(files).stem if kind == "again" else f"n{number}"
+    project.drop(name, rows(*events))
+
+
+@pytest.mark.parametrize(
+    "number",
+    [1, *(pytest.param(number, marks=pytest.mark.slow) for number in range(2, 12))],
+)
+@pytest.mark.parametrize("engine", ["polars", pytest.param("duckdb", marks=pytest.mark.slow)])
+def test_any_history_has_the_same_rows_and_bytes_with_gathered_events_as_without(
+    sides: tuple[Side, Side], client: Redis, number: int, engine: str
+) -> None:
+    chance = random.Random(number)
+    windows = chance.sample(["12h", "2d", "7d", "9d", "all"], 2)
+    closed = chance.choice(["both", "left", "right", "none"])
+    metrics = [
+        Rolling(
+            windows, {"amount": AGGREGATIONS}, offset=chance.choice(["0s", "1d"]), closed=closed
+        )
+    ]
+    seams = {
+        name: chance.random() < 0.5 for name in ("general", "points", "lasting", "small_pushes")
+    }
+    gathered = 0
+    with kernels.forced(**seams, gathered=chance.choice([None, 3])), clock.fixed(_us(DAYS + 60)):
+        for side in sides:
+            side.begin(metrics=metrics, engine=engine)
+        for step in range(8):
+            made = []
+            for side in sides:
+                a_change(side.project, random.Random(100 * number + step), step)
+                built = side.refresh(cost_share=99)
+                side.definitions.push("spend", diff=built.diff)
+                made.append(built)
+            ours, theirs = made
+            assert ours.changed == theirs.changed
+            gathered += bool(ours.diff and ours.diff.gathered)
+            if ours.changed:
+                assert ours.manifest.content_hash == theirs.manifest.content_hash
+            assert sides[0].rows_online(client) == sides[1].rows_online(client)
+    assert gathered >= 2
 
 
 @pytest.mark.parametrize(
