@@ -30,6 +30,7 @@ from mlforge.core.schema import Column
 from mlforge.core.values import BEGINNING, END, TimeRange
 from mlforge.engines import timeline
 from mlforge.engines.events import Events
+from mlforge.engines.known_metrics import shared_timeline, with_known_metrics
 from mlforge.engines.plan import line_of, plan, times_of
 from mlforge.engines.tiles.held import WEIGHT
 from mlforge.engines.timeline import ROW_DTYPE
@@ -144,13 +145,14 @@ class Engine(ABC):
     def _rows_of_line(self, events: Events, within: TimeRange | EntityTimes | None) -> pl.DataFrame:
         """The rows from a timeline of all events that they see."""
         spec = events.spec
-        line, inside = line_of(events, within)
-        ordered = timeline.with_entities(timeline.sorted_(line, spec.entity), spec.entity)
-        line = polars_schema.in_memory(timeline.numbered(ordered, inside))
-        results = self._aggregated(line, spec.columns, spec.value_dtypes(events.schema), spec.name)
-        time = pl.col(TIME).cast(polars_schema.UTC_INSTANT).alias(str(spec.timestamp))
-        points = line.lazy().filter(pl.col(ROW).is_not_null()).select(*spec.keys, time)
-        keys_and_times = polars_schema.in_memory(points)
+        line, keys_and_times = shared_timeline(events, within, lambda: _timeline(events, within))
+        dtypes = spec.value_dtypes(events.schema)
+        results = with_known_metrics(
+            (type(self), dtypes),
+            line,
+            spec.columns,
+            lambda metrics: self._aggregated(line, metrics, dtypes, spec.name),
+        )
         values = (
             _settle(results, column, spec.name) for column in spec.plain.values(events.schema)
         )
@@ -229,6 +231,19 @@ class Engine(ABC):
             part = points.filter(pl.col(TIME).is_between(times.start, times.end))
             if not part.is_empty():
                 yield part
+
+
+def _timeline(
+    events: Events, within: TimeRange | EntityTimes | None
+) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """The timeline of the events that rows of some range see, and the keys and times of these rows."""
+    spec = events.spec
+    line, inside = line_of(events, within)
+    ordered = timeline.with_entities(timeline.sorted_(line, spec.entity), spec.entity)
+    line = polars_schema.in_memory(timeline.numbered(ordered, inside))
+    time = pl.col(TIME).cast(polars_schema.UTC_INSTANT).alias(str(spec.timestamp))
+    points = line.lazy().filter(pl.col(ROW).is_not_null()).select(*spec.keys, time)
+    return line, polars_schema.in_memory(points)
 
 
 def _evaluated_at(spec: FeatureSpec) -> pl.Expr:

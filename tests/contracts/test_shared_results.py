@@ -29,6 +29,10 @@ def doubled(df: pl.DataFrame) -> pl.DataFrame:
     return df.select("user_id", "at", amount=pl.col("amount") * 2)
 
 
+def with_condition(df: pl.DataFrame) -> pl.DataFrame:
+    return df.select("user_id", "at", "amount", is_large=pl.col("amount") > 2)
+
+
 def of(windows: list[str], *aggregations: str, **options: Any) -> list[Rolling]:
     return [Rolling(windows, {"amount": list(aggregations)}, **options)]
 
@@ -37,6 +41,7 @@ FEW: Mapping[str, Mapping[str, Any]] = {
     "spend": {},
     "same": {},
     "other_metrics": {"metrics": of(["2d", "7d"], "mean", "max")},
+    "more_metrics": {"metrics": of(["2d", "7d"], "std", "sum", "median", "mean", "count")},
     "other_windows": {"metrics": of(["3d"], "sum", "count")},
     "aligned": {"interval": "1d", "metrics": of(["2d", "7d"], "sum", "count")},
 }
@@ -55,7 +60,15 @@ ALL = {
 
 def features(project: Project, changes: Mapping[str, Mapping[str, Any]]) -> list[Feature]:
     of_one_function = [project.define(name=name, **its) for name, its in changes.items()]
-    return [*of_one_function, project.define(doubled, name="of_another_function")]
+    all_of_them = of(["2d", "7d"], "sum", "max")
+    some_of_them = [Rolling(["2d", "7d"], {"amount": ["sum", "max"]}, where="is_large")]
+    return [
+        *of_one_function,
+        project.define(doubled, name="of_another_function"),
+        project.define(with_condition, name="large", metrics=some_of_them),
+        project.define(with_condition, name="large_or_not", metrics=all_of_them),
+        project.define(with_condition, name="both", metrics=[*all_of_them, *some_of_them]),
+    ]
 
 
 def drops(project: Project) -> Iterator[None]:
