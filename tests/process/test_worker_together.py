@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 
 import pytest
 
+from mlforge.core import failpoints
 from mlforge.sources.source_reading import SourceReading
 from tests.support.workers import (
     Shop,
@@ -18,10 +20,18 @@ from tests.support.workers import (
     several,
     write,
 )
+from worker import project as projects
 from worker.child_process import GROWTH_BYTES
 from worker.queue import JobQueue, enqueue, refresh_job, together
 from worker.queue.forking import JOBS_A_PROCESS, may_serve_on
 
+STEPS = (
+    *("job.begun", "lease.taken", "stage.made", "partial.written", "file.synced", "parts.written"),
+    *("parts.placed", "publish.staged", "publish.renamed", "publish.pointed", "refresh.done"),
+    *("push.begun", "push.put", "push.removed", "push.finished", "job.done", "lease.returned"),
+)
+"""The steps of a drop, in their order."""
+OFTEN = ("partial.written", "publish.renamed", "push.put")
 NAMES = [f"f{number}" for number in range(8)]
 ALIKE = several(dict.fromkeys(NAMES, "drops/"))
 BAD = """
@@ -273,6 +283,45 @@ def test_a_claim_whose_answer_was_lost_is_answered_alike(idle, project, monkeypa
 
     monkeypatch.setattr(work_queue, "_start", twice)
     assert work_queue.claim(ticket, "the-job") is not None
+
+
+@pytest.mark.parametrize(
+    "step", [pytest.param(s, marks=() if s in OFTEN else pytest.mark.slow) for s in STEPS]
+)
+def test_a_job_that_ends_at_any_step_of_one_feature_leaves_all_others_as_they_should_be(
+    idle, project, monkeypatch, step
+):
+    """The third time that a step is reached it mostly is another feature's than the job's own."""
+    monkeypatch.setattr(projects, "_open", project)
+    dropped(idle)
+    passes = count(1)
+
+    def end() -> None:
+        if next(passes) == 3:
+            raise SystemExit
+
+    job = idle.ticket("f0").queued
+    monkeypatch.setattr(refresh_job, "current_job_id", lambda: job)
+    failpoints.arm(step, end)
+    try:
+        with pytest.raises(SystemExit):
+            refresh_job.refresh("f0", project.scope, project.hash)
+    finally:
+        failpoints.disarm()
+    blamed = [name for name in NAMES if project.work_queue.died(name, job, "it ended")]
+    done = [t.feature for t in project.work_queue.read(NAMES) if not t.behind]
+    assert len(blamed) == (step != "lease.returned")
+    assert bool(done) is (step != "file.synced")  # which is reached several times for each
+    assert len(done) < len(NAMES)
+    assert not set(blamed) & set(done)
+    assert [idle.versions(name) for name in done] == [["1.0.0"]] * len(done)
+    assert all(idle.online(name, 1) for name in done)
+
+    while behind := [t for t in project.work_queue.read(NAMES) if t.behind]:
+        job = behind[0].queued or project.work_queue.requeue(behind[0])
+        refresh_job.refresh(behind[0].feature, project.scope, project.hash)
+    assert [idle.versions(name) for name in NAMES] == [["1.0.0"]] * len(NAMES)
+    assert [idle.online(name, 1) for name in NAMES] == [idle.online("f0", 1)] * len(NAMES)
 
 
 def test_only_the_feature_at_work_is_blamed_for_the_end_of_a_job(idle, project):
