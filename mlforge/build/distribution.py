@@ -6,22 +6,24 @@ process was lost, takes up what is there.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import polars as pl
 
 from mlforge.build.full import BuildRange, FullBuild, Told
 from mlforge.build.rows import Layout
 from mlforge.build.runner import Runner
-from mlforge.build.tasks import BuildTask, TaskFigures, TaskResult, releases
+from mlforge.build.tasks import BuildTask, TaskFigures, TaskResult
 from mlforge.core.failpoints import reach
 from mlforge.core.feature_spec import FeatureSpec
 from mlforge.core.logs import get_logger
 from mlforge.core.manifest import Part
 from mlforge.engines import Engine, Events
 from mlforge.engines.carry import carried, described
+from mlforge.engines.tasks import RunHere, Task, Warn, releases
 from mlforge.errors import IntegrityError, MlforgeError, RunnerUnavailable, UnsupportedStore
 from mlforge.frames.entity_times import EntityTimes
 from mlforge.store import Store, StoredPiece
@@ -30,17 +32,15 @@ from mlforge.store.partial_json import events_from_json, events_to_json
 from mlforge.store.task_files import TaskFiles
 from mlforge.store.transaction import Piece
 
-Warn = Callable[[str], None]
-
 log = get_logger("mlforge.build")
 _ALONE = 'or let the build go on alone with Definitions(fallback="local")'
 
 
 @dataclass(frozen=True)
 class Distribution:
-    """How full builds are shared.
+    """How full builds, pushes and training sets are shared.
 
-    above: the number of events above which one is. definitions: their hash, which every process must have. alone: whether
+    above: the number of events, or of a spine's rows, above which one is. definitions: their hash, which every process must have. alone: whether
     this process builds by itself where nobody else is there.
     """
 
@@ -70,6 +70,16 @@ class Distribution:
         else:
             yield from self._shared(build, store, files, told, warn)
 
+    def results(self, tasks: Sequence[Task], here: RunHere, warn: Warn) -> Iterable[Any]:
+        """The result of each task, in the order of the tasks, by this process alone where nobody else is there and it may."""
+        try:
+            yield from self.runner.run(tasks, here)
+        except RunnerUnavailable as error:
+            if not self.alone:
+                raise RunnerUnavailable(f"{error}; {_ALONE}") from error
+            self._warn_alone(tasks[0].feature, error, warn)
+            yield from map(here, tasks)
+
     def _warn_alone(self, feature: str, error: MlforgeError, warn: Warn) -> None:
         log.warning("built by this process alone", feature=feature, why=str(error))
         warn(f"built by this process alone, without the runner {self.runner.name!r}: {error}")
@@ -82,7 +92,7 @@ class Distribution:
         tasks = tuple(self._tasks(build, store, files))
         here = partial(run_task, spec=build.events.spec, engine=build.engine, store=store)
         buckets: list[StoredPiece] = []
-        for task, result in zip(tasks, self._results(tasks, here, warn), strict=True):
+        for task, result in zip(tasks, self.results(tasks, here, warn), strict=True):
             told(result.figures(task))
             pieces = _stored(files, task, result)
             if pieces is None:
@@ -120,17 +130,6 @@ class Distribution:
                 bucket=part.bucket,
                 buckets=part.buckets,
             )
-
-    def _results(
-        self, tasks: Sequence[BuildTask], here: partial[TaskResult], warn: Warn
-    ) -> Iterable[TaskResult]:
-        try:
-            yield from self.runner.run(tasks, here)
-        except RunnerUnavailable as error:
-            if not self.alone:
-                raise RunnerUnavailable(f"{error}; {_ALONE}") from error
-            self._warn_alone(tasks[0].feature, error, warn)
-            yield from map(here, tasks)
 
 
 def run_task(task: BuildTask, *, spec: FeatureSpec, engine: Engine, store: Store) -> TaskResult:

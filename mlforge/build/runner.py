@@ -1,15 +1,15 @@
-"""The contract of a runner: who evaluates the tasks of a full build."""
+"""The contract of a runner: who does the tasks of full builds, of pushes and of training sets."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
-from mlforge.build.tasks import BuildTask, TaskResult
+from mlforge.engines.tasks import RunHere, Task
 
-RunHere = Callable[[BuildTask], TaskResult]
+__all__ = ["Origin", "RunHere", "Runner", "Task"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +26,7 @@ class Origin:
 
 
 class Runner(ABC):
-    """Has the tasks of a build run by other processes; no result depends on which."""
+    """Has tasks run by other processes; no result depends on which."""
 
     name: ClassVar[str]
 
@@ -35,10 +35,10 @@ class Runner(ABC):
         return self
 
     @abstractmethod
-    def run(self, tasks: Sequence[BuildTask], here: RunHere) -> Iterable[TaskResult]:
+    def run(self, tasks: Sequence[Task], here: RunHere) -> Iterable[Any]:
         """The result of each task, in the order of the tasks, once it is known.
 
-        here: runs a task in this process, which may take part; a task that was run before gives its result at once. A task
-        whose process is lost is run again. Raises RunnerUnavailable, before any result is given, where nobody is
+        here: runs a task in this process, which may take part; a task of a build that was run before gives its result at once.
+        A task whose process is lost is run again. Raises RunnerUnavailable, before any result is given, where nobody is
         there; TaskFailed, or the task's own MlforgeError, where one cannot be done.
         """

@@ -9,6 +9,7 @@ from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from mlforge.build.refresh import refresh
 from mlforge.build.result import HOLD_ABOVE, MAX_FILE_MEMORY, BuildResult, Options
@@ -37,10 +38,12 @@ from mlforge.definitions.places import (
     parsed_root,
 )
 from mlforge.definitions.planned_keys import with_keys
-from mlforge.definitions.runners import check_runner, distribution_of, task_run
+from mlforge.definitions.pushing import pushed
+from mlforge.definitions.runners import check_runner, distribution_of
 from mlforge.definitions.services import services_by_name
 from mlforge.definitions.settings import DISTRIBUTE_ABOVE, GONE_AFTER, LOCAL, RESIDENT, Settings
 from mlforge.definitions.sources import check_place, check_places, source_of
+from mlforge.definitions.tasks import task_run
 from mlforge.definitions.together import Drafts, Readings, each_in_turn
 from mlforge.engines import MEMORY_LIMIT, Engine, engine_named
 from mlforge.engines.versions_diff import VersionsDiff
@@ -50,8 +53,8 @@ from mlforge.ingest.function_process import command
 from mlforge.maintenance.audit import audit
 from mlforge.maintenance.operations import rollback
 from mlforge.maintenance.sampling import SOME, Share
-from mlforge.online import OnlineStore, Owner
-from mlforge.online.push import PushResult, owner_of, push
+from mlforge.online import OnlineStore
+from mlforge.online.push import PushResult
 from mlforge.retrieval.training import stored_values
 from mlforge.services.service import Service
 from mlforge.sources.row_source import RowSource
@@ -76,8 +79,8 @@ class Definitions:
     partial: other definitions have features in the same store: each has workers of its own. Without it a
         watcher refuses a store that a watcher of other definitions is at work on.
     services: named lists of columns of these features, for training and online answers.
-    runner: who takes part in a full build of more than `distribute_above` events: "local" for the process that builds alone,
-        "rq" for the project's workers and itself, or a Runner. The version has the same bytes whoever does.
+    runner: who takes part in a full build or a push of all rows, of more than `distribute_above` events: "local" for the process
+        alone, "rq" for the project's workers and itself, or a Runner. Versions and rows have the same bytes whoever does.
         fallback: "local" lets a build go on alone where nobody else is there, which is an error otherwise.
 
     A relative `LocalStore` of a file that `mlforge` or a worker loads lies in that file's folder, whatever
@@ -278,7 +281,7 @@ class Definitions:
         check_optional("rollback", version=version)
         pointer = rollback(self.store, name, version)
         if self.online_store is not None:
-            push(name, self.store, self.online_store, self._engine(name), self._owner)
+            self._push(name)
         return pointer
 
     def refresh(
@@ -343,22 +346,19 @@ class Definitions:
         """
         self.feature(name)
         check_optional("push", engine=engine, diff=diff)
-        return push(
-            name, self.store, self._online(), self._engine(name, engine), self._owner, diff=diff
-        )
+        return self._push(name, engine, diff=diff)
 
     def adopt(self, name: str) -> PushResult:
         """Push a feature whose rows online another store owns, and own them from now on.
 
         The other's pushes are refused from then on, as are other definitions of it in this store. Readers get NotServed until this push has ended.
         """
-        online = self._online()
+        self._online()
         take_over(self, self.feature(name).name)
-        return push(name, self.store, online, self._engine(name), self._owner, adopt=True)
+        return self._push(name, adopt=True)
 
-    @property
-    def _owner(self) -> Owner:
-        return owner_of(self.store, self.name, str(self.root))
+    def _push(self, name: str, engine: str | None = None, **how: Any) -> PushResult:
+        return pushed(self, self._runner, name, self._online(), self._engine(name, engine), **how)
 
     def audit(self, name: str, share: Share = SOME) -> Audit:
         """Hold a feature's served version against the raw files; the result is kept in the store."""

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING
 
-from mlforge.build.distribution import Distribution, run_task
+from mlforge.build.distribution import Distribution
 from mlforge.build.runner import Origin, Runner
-from mlforge.build.tasks import BuildTask
 from mlforge.core.arguments import choice
 from mlforge.definitions.settings import LOCAL
-from mlforge.engines import engine_named
 from mlforge.errors import MissingExtra
 
 if TYPE_CHECKING:
@@ -32,7 +29,7 @@ def check_runner(runner: str | Runner) -> str:
 
 
 def distribution_of(definitions: Definitions, runner: str | Runner) -> Distribution | None:
-    """How full builds are shared; None where the process that builds does them alone.
+    """How large work is shared; None where the process that it falls to does it alone.
 
     Raises MissingExtra where what the runner needs is not installed.
     """
@@ -44,17 +41,6 @@ def distribution_of(definitions: Definitions, runner: str | Runner) -> Distribut
     alone = settings.fallback == LOCAL
     runner = runner.for_definitions(_origin(definitions))
     return Distribution(runner, settings.distribute_above, definitions.hash, alone)
-
-
-def task_run(definitions: Definitions, task: str) -> str:
-    """Run a task with these definitions; as `Definitions.run_task`."""
-    work = BuildTask.from_json(task)
-    work.check(definitions.hash)
-    feature = definitions.feature(work.feature)
-    engine = engine_named(work.engine, definitions.settings.memory_limit)
-    work.check_releases(engine)
-    result = run_task(work, spec=feature.spec, engine=engine, store=definitions.store)
-    return json.dumps(result.to_json())
 
 
 def _origin(definitions: Definitions) -> Origin | None:

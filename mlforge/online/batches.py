@@ -43,23 +43,41 @@ class EntitySubset:
         return max(1, -(-int(count * min(1.0, self.share)) // EVENTS_HELD))
 
 
+@dataclass(frozen=True, slots=True)
+class Share:
+    """A share of the entities by the hash of their keys: the parts from `first` until before `end`, of so many; the same in every process."""
+
+    first: int
+    end: int
+    parts: int
+
+    def held(self, keys: Sequence[str], entities: pl.DataFrame) -> pl.DataFrame:
+        """The entities of the share."""
+        if (self.first, self.end) == (0, self.parts):
+            return entities
+        number = _number(keys, self.parts)
+        return entities.filter(number.is_between(self.first, self.end, closed="left"))
+
+
 def cut(
     engine: Engine,
     now: AsOfView,
     subset: EntitySubset = EntitySubset(),
     before: AsOfView | None = None,
+    share: Share | None = None,
 ) -> Iterator[Batch]:
     """The subset's entities in disjoint batches, with their values at `now`.
 
-    before: an earlier view, of which each batch says how many entities had a value. Raises IntegrityError as
-    `values_at` does.
+    before: an earlier view, of which each batch says how many entities had a value. share: of the entities, of `subset.parts(now)`
+    parts; then without a view before. Raises IntegrityError as `values_at` does.
     """
+    parts = subset.parts(now)
+    share = share or Share(0, parts, parts)
     if now.seen is not None and now.events.covers(now.seen):
-        yield from _of_tiles(engine, now, subset, before)
+        yield from _of_tiles(engine, now, subset, before, share)
         return
     views = [now] if before is None else [now, before]
-    parts = subset.parts(now)
-    for number in range(parts):
+    for number in range(share.first, share.end):
         part = _part_of(now.events.spec.entity, number, parts)
         yield evaluated(engine, gather(views, subset.among, part))
 
@@ -79,7 +97,11 @@ def evaluated(engine: Engine, gathered: Gathered) -> Batch:
 
 
 def _of_tiles(
-    engine: Engine, now: AsOfView, subset: EntitySubset, before: AsOfView | None
+    engine: Engine,
+    now: AsOfView,
+    subset: EntitySubset,
+    before: AsOfView | None,
+    share: Share,
 ) -> Iterator[Batch]:
     """The same where tiles are stored, which are few enough to be read for each question."""
     had = (
@@ -88,6 +110,7 @@ def _of_tiles(
         else evaluation.active_entities(before.events, before.as_of, subset.among).height
     )
     alive = evaluation.active_entities(now.events, now.as_of, subset.among)
+    alive = share.held(now.events.spec.entity, alive)
     for some in alive.iter_slices(ENTITIES_HELD) if alive.height else [alive]:
         points = some.with_columns(polars_schema.instant(now.as_of).alias(POINT))
         yield Batch(some.hstack(evaluation.values_at(engine, now.events, points, of_t=False)), had)
@@ -95,4 +118,9 @@ def _of_tiles(
 
 
 def _part_of(keys: Sequence[str], number: int, parts: int) -> pl.Expr | None:
-    return None if parts == 1 else pl.struct(keys).hash() % parts == number
+    return None if parts == 1 else _number(keys, parts) == number
+
+
+def _number(keys: Sequence[str], parts: int) -> pl.Expr:
+    """The part that an entity belongs to, the same in every process that has the same release of polars."""
+    return pl.struct(keys).hash() % parts

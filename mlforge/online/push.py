@@ -22,6 +22,7 @@ from mlforge.core.manifest import Manifest
 from mlforge.core.meaning import meaning_text
 from mlforge.engines import Engine, Events, evaluation
 from mlforge.engines.events import events_of
+from mlforge.engines.tasks import Sharing
 from mlforge.engines.versions_diff import VersionsDiff
 from mlforge.engines.views import AsOfView
 from mlforge.errors import BooksDamaged, IntegrityError, OwnedElsewhere, StalePush
@@ -30,12 +31,13 @@ from mlforge.online import Evidence, OnlineBooks, OnlineStore, Owner, Target, ba
 from mlforge.online.affected import Affected, Differences
 from mlforge.online.batches import Batch, EntitySubset
 from mlforge.online.books import Claim
+from mlforge.online.shared_push import FullPush
+from mlforge.online.targets import misled, target_of
 from mlforge.store import Store, StoreIdentity
 from mlforge.store.integrity import mended
 
 log = get_logger("mlforge.push")
 _ASKED = 1_000  # rows in one question
-_AHEAD_US = 60_000_000  # more than clocks differ that somebody keeps in step
 
 
 @dataclass(frozen=True)
@@ -59,11 +61,13 @@ def push(
     owner: Owner | None = None,
     adopt: bool = False,
     diff: VersionsDiff | None = None,
+    sharing: Sharing | None = None,
 ) -> PushResult:
     """Make the online store equal the served version as of now; cheap when it already is.
 
     owner: who pushes, by default `owner_of(store)`. adopt: take the feature from whatever store owns it.
-    diff: what the refresh before it found to differ, so that events need not be compared again.
+    diff: what the refresh before it found to differ, so that events need not be compared again. sharing: who else may write rows of a
+        large push that writes all of them.
 
     Books that cannot be read are made anew, with all rows. A push that a newer one overtook ends quietly.
     Raises OwnedElsewhere when the rows online are of another store, OnlineError when the server cannot take
@@ -75,8 +79,8 @@ def push(
         return PushResult(name)
     manifest = store.manifest(name, pointer.version)
     owner = owner or owner_of(store)
-    target = _target(manifest, pointer.generation, owner.store)
-    work = _Push(store, online, engine, manifest, target, owner, adopt, diff)
+    target = target_of(manifest, pointer.generation, owner.store)
+    work = _Push(store, online, engine, manifest, target, owner, adopt, diff, sharing)
     try:
         result = mended(lambda: store.mend(name), work.run)
     except BooksDamaged as damage:
@@ -86,7 +90,7 @@ def push(
         online.forget(name, owner.store)
         result = work.run()
     except StalePush:
-        why = _misled(name, store, online)
+        why = misled(name, store, online)
         if why is None:
             log.info("overtaken by a newer push", feature=name, version=target.version)
             return PushResult(name, target.version, target.as_of)
@@ -117,28 +121,6 @@ def _owner(store: Store, identity: StoreIdentity | None) -> Owner:
     return Owner(identity.id if identity else "", "", "", repr(store), host, clock.now())
 
 
-def is_to_come(target: Target, now: int) -> bool:
-    """Whether the push was as of an instant in the future: by a clock that has been set back since."""
-    return target.as_of is not None and target.as_of > now + _AHEAD_US
-
-
-def _misled(name: str, store: Store, online: OnlineStore) -> str | None:
-    """The cause of a fence that no later push can pass; None if another push was just faster.
-
-    A generation that this store, read again, never had: its folder was deleted and made anew. Or an
-    instant that has not come: no clock that is right can have been so far ahead.
-    """
-    books, pointer = online.books(name), store.pointer(name)
-    if books is None or pointer is None:
-        return None
-    targets = [target for target in (books.target, *books.pending) if target is not None]
-    if max((target.generation for target in targets), default=0) > pointer.generation:
-        return "they are of a store that is gone"
-    if any(is_to_come(target, clock.now()) for target in targets):
-        return "they are as of an instant that has not come"
-    return None
-
-
 def planned(
     manifest: Manifest,
     store: Store,
@@ -151,7 +133,7 @@ def planned(
     served = pointer is not None and pointer.version == manifest.version
     generation = 0 if pointer is None else pointer.generation + (not served)
     owner = _owner(store, store.identity())
-    target = _target(manifest, generation, owner.store)
+    target = target_of(manifest, generation, owner.store)
     work = _Push(store, online, engine, manifest, target, owner, diff=diff)
     books = online.books(manifest.name)
     work.claim(books)
@@ -170,11 +152,6 @@ def planned(
     return alive.height + sum([online.count_rows(manifest.name, hashes) for hashes in slices])
 
 
-def _target(manifest: Manifest, generation: int, store: str) -> Target:
-    as_of = manifest.as_of(clock.now())
-    return Target(str(manifest.version), generation, as_of, manifest.rows_hash, store)
-
-
 @dataclass(frozen=True)
 class _Push:
     store: Store
@@ -185,6 +162,7 @@ class _Push:
     owner: Owner
     adopt: bool = False
     diff: VersionsDiff | None = None
+    sharing: Sharing | None = None
 
     def run(self) -> PushResult:
         name, target = self.manifest.name, self.target
@@ -276,12 +254,10 @@ class _Push:
         return Differences(self.store, self.manifest, self.target, self.events, self.diff)
 
     def _all(self, evidence: Evidence | None) -> PushResult:
-        name, target, keys = self.manifest.name, self.target, self.manifest.spec.keys
-        begun = clock.now()
+        name, target, begun = self.manifest.name, self.target, clock.now()
         unwritten = self.online.list_digests(name)
-        written = 0
-        for batch in batches.cut(self.engine, self.now):
-            written += self.online.put(name, target, batch.rows, keys, unwritten)
+        every = self.online, self.store, self.engine, self.manifest, target, self.now
+        written = FullPush(*every, self.sharing).put(unwritten)
         reach("push.put")
         deleted = self.online.remove_rows(name, target, unwritten) if unwritten else 0
         self._finish(written, begun, evidence, evidence)

@@ -12,7 +12,7 @@ from mlforge.core.values import SECOND_US, to_iso
 from mlforge.errors import BooksDamaged
 from mlforge.online.base import OnlineStore
 from mlforge.online.books import Evidence, OnlineBooks, Target
-from mlforge.online.push import is_to_come
+from mlforge.online.targets import is_to_come
 from mlforge.store import Pointer, Store
 
 WALL_TICK_US = 60 * SECOND_US

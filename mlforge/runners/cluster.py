@@ -11,11 +11,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 from urllib.parse import urlsplit
 
-from mlforge.build.runner import Origin, RunHere, Runner
-from mlforge.build.tasks import BuildTask, TaskResult
+from mlforge.build.runner import Origin, RunHere, Runner, Task
 from mlforge.core.arguments import number, text
 from mlforge.errors import (
     DefinitionError,
@@ -85,7 +84,7 @@ class ClusterRunner(Runner):
             other._origin = replace(_at(self._elsewhere), profile=origin.profile)
         return other
 
-    def run(self, tasks: Sequence[BuildTask], here: RunHere) -> Iterable[TaskResult]:
+    def run(self, tasks: Sequence[Task], here: RunHere) -> Iterable[Any]:
         """The results, once the executors have run all tasks; none is run here."""
         if self._origin is None:
             raise DefinitionError(

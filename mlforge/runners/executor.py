@@ -11,10 +11,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from threading import Condition, Lock
 
-from mlforge.build.runner import Origin
-from mlforge.build.tasks import BuildTask
+from mlforge.build.runner import Origin, Task
 from mlforge.definitions.loader import load
 from mlforge.definitions.registry import Definitions
+from mlforge.definitions.tasks import parsed_task
 from mlforge.engines import engine_named
 from mlforge.errors import MlforgeError, TaskRefused
 from mlforge.runners.orders import Answer, Order
@@ -35,7 +35,7 @@ def answered(order: str) -> str:
     asked, host = Order.from_json(order), socket.gethostname()
     try:
         with _place(asked.at_once or tasks_at_once()):
-            result = _run(BuildTask.from_json(asked.task), asked)
+            result = _run(parsed_task(asked.task), asked)
     except (KeyboardInterrupt, SystemExit):
         raise
     except BaseException as error:  # polars' PanicException is no Exception
@@ -61,13 +61,13 @@ def _memory() -> int:
         return machine
 
 
-def _run(task: BuildTask, asked: Order) -> str:
+def _run(task: Task, asked: Order) -> str:
     # Releases first: another release might not even load the definitions.
     task.check_releases(engine_named(task.engine))
     return _definitions(task, asked.origin).run_task(asked.task)
 
 
-def _definitions(task: BuildTask, origin: Origin) -> Definitions:
+def _definitions(task: Task, origin: Origin) -> Definitions:
     """The definitions there, kept while tasks are of them."""
     with _loading:
         known = _loaded.get(origin)

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from mlforge.build.runner import Origin
-from mlforge.build.tasks import BuildTask, TaskResult
+from mlforge.engines.tasks import Task
 
 _TEXT = 2_000
 
@@ -54,8 +54,8 @@ class Answer:
         """Read what `to_json` wrote."""
         return cls(**json.loads(text))
 
-    def result_of(self, task: BuildTask) -> TaskResult:
+    def result_of(self, task: Task) -> Any:
         """The task's result; raises the executor's error, of the same class where it is one of mlforge's, else TaskFailed."""
         if self.result is not None:
-            return TaskResult.from_json(self.result)
+            return task.result(self.result)
         raise task.failure(self.error or "", self.text, self.host)

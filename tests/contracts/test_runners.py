@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from redis import Redis
 
 from mlforge.store import ObjectStore
 from tests.support import executors
@@ -57,6 +58,28 @@ def test_parts_have_the_bytes_of_home_and_a_damaged_file_is_set_aside_as_there(
     assert len(at_home) == TASKS
     assert published(project) == at_home
     assert not (project / "feature_store" / "spend" / ".tasks").exists()
+
+
+def test_a_push_of_all_rows_writes_those_of_home(
+    cluster: Cluster, redis_server: str, tmp_path: Path
+) -> None:
+    def pushed(name: str, by: Cluster) -> dict[str, str]:
+        with Redis.from_url(redis_server, decode_responses=True) as client:
+            client.flushdb()
+            folder = executors.project(tmp_path / name, by, f"online_store={redis_server!r}")
+            (folder / "watch").touch()
+            executors.build(folder, by, "build", "--online")
+            keys = [
+                key for key in client.scan_iter("mlforge:spend:*") if client.type(key) == "string"
+            ]
+            return {key: client.get(key) or "" for key in keys if len(key.rpartition(":")[2]) == 64}
+
+    away = pushed("away", cluster)
+
+    assert len(away) == 3
+    assert away == pushed("home", executors.HOME)
+    ran = (tmp_path / "away" / "watch").read_text().split()
+    assert sum(line.startswith("put-") for line in ran) > 2
 
 
 def test_a_task_that_fails_always_is_named_with_its_reason_and_nothing_is_published(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 from collections.abc import Iterable
 from pathlib import Path
@@ -97,7 +98,7 @@ def test_a_task_that_is_refused_waits_for_another_worker_and_all_is_forgotten_at
     shared: SharedBuild,
 ) -> None:
     assert shared.take("old") == ("a", "task a")
-    shared.give_back("a", "old", "other definitions")
+    shared.give_back("a", "old", "old", "other definitions")
 
     assert shared.has_waiting()
     assert shared.take("new") == ("a", "task a")
@@ -108,12 +109,40 @@ def test_a_task_that_is_refused_waits_for_another_worker_and_all_is_forgotten_at
     assert redis.keys("*build*") == []
 
 
+@pytest.mark.parametrize("ends", ["fails", "refuses"])
+def test_a_worker_whose_claim_has_expired_leaves_the_task_to_whoever_has_it_now(
+    redis: Redis,  # noqa: F811
+    shared: SharedBuild,
+    ends: str,
+) -> None:
+    assert shared.take("slow") == ("a", "task a")
+    redis.delete(shared._claim + "a")  # as it does by itself after a while
+    assert shared.lost() == {"a": 1}
+    while (taken := shared.take("quick")) is not None and taken.id != "a":
+        shared.end(taken.id, done(taken.id))
+
+    if ends == "fails":
+        shared.fail("a", "slow", "host", "OSError: no space left")
+    else:
+        shared.give_back("a", "slow", "host", "other definitions")
+
+    assert not shared.has_waiting()
+    assert shared.take_left("builder") is None
+    assert redis.get(shared._claim + "a") == b"quick"
+    assert shared.has_refused("host")
+
+
 def three_tasks() -> dict[str, BuildTask]:
     tasks = [
-        BuildTask("spend", "hash", "store", "polars", "inputs", None, day, day + 1, 10, {})
+        BuildTask("spend", "hash", "polars", {}, "store", "inputs", None, day, day + 1, 10)
         for day in range(3)
     ]
     return {task.id: task for task in tasks}
+
+
+def done(task: str) -> Ended:
+    """The end of a task that went well on a worker, with its result."""
+    return Ended("worker", text=json.dumps(TaskResult(task, (), 0, 0).to_json()))
 
 
 def see_through(sharing: TaskSharing, tasks: Iterable[str]) -> None:
@@ -143,8 +172,8 @@ def test_a_result_is_there_as_soon_as_its_task_has_ended_while_others_wait(
     [claimed, other] = shared.take("worker"), shared.take("worker")
     assert claimed is not None
     assert other is not None
-    shared.end(second, Ended("worker"))
-    sharing.see_through(second)
+    shared.end(second, done(second))
+    assert sharing.see_through(second) == TaskResult(second, (), 0, 0)
     assert ran == [first]
     shared.end(third, Ended("worker", "DataError", "too large"))
     with pytest.raises(DataError, match="too large"):
@@ -296,7 +325,7 @@ def test_a_task_that_ends_each_process_that_runs_it_is_named_after_three(
     def ask() -> None:
         claimed = workers.take("worker")
         while claimed is not None and claimed.id != deadly:
-            workers.end(claimed.id, Ended("worker"))
+            workers.end(claimed.id, done(claimed.id))
             claimed = workers.take("worker")
 
     def here(task: BuildTask) -> TaskResult:
@@ -319,7 +348,9 @@ def test_a_task_that_fails_on_three_workers_is_left_to_the_process_that_builds(
             claimed = workers.take(f"worker {number}")
             assert claimed is not None
             assert claimed.id == next(iter(by_id))  # the task waits again, before the others
-            workers.fail(claimed.id, f"worker {number}", "OSError: no space left")
+            workers.fail(
+                claimed.id, f"worker {number}", f"worker {number}", "OSError: no space left"
+            )
             assert workers.has_refused(f"worker {number}")
         assert workers.lost() == {}
 

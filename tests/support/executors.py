@@ -37,11 +37,13 @@ import mlforge.build.full
 from mlforge import Definitions, feature
 from mlforge.core import failpoints
 from mlforge.metrics import Rolling
+from mlforge.online import batches, shared_push
 from mlforge.store import LocalStore, ObjectStore
 {imports}
 
 HERE = Path(__file__).parent
 mlforge.build.full.rows_at_once = lambda spec: 40
+batches.EVENTS_HELD, shared_push.PARTS = 5, 1
 
 
 @feature(keys=["user_id"], source="drops/", timestamp="at", metrics=[Rolling("7d", {{"amount": ["count", "sum", "mean", "std"]}})])
@@ -69,7 +71,14 @@ def fault():
         time.sleep(0.01)
 
 
+def put():
+    if (HERE / "watch").exists():
+        with (HERE / "watch").open("a") as watch:
+            print(f"put-{{os.getpid()}}-{{time.time_ns()}}", file=watch)
+
+
 failpoints.arm("task.written", fault)
+failpoints.arm("task.put", put)
 defs = Definitions({store}, [spend], distribute_above=0, {settings})
 """
 
@@ -123,15 +132,17 @@ def project(
     return folder
 
 
-def command(cluster: Cluster) -> list[str]:
-    """The line that builds a project."""
-    return [cluster.python, "-P", "-m", "mlforge", "build"]
+def command(cluster: Cluster, *arguments: str) -> list[str]:
+    """The line that builds a project, or that of another command."""
+    return [cluster.python, "-P", "-m", "mlforge", *(arguments or ("build",))]
 
 
-def build(folder: Path, cluster: Cluster, **others: str) -> subprocess.CompletedProcess[str]:
-    """`mlforge build` in a project's folder; what it said is told where a test fails."""
+def build(
+    folder: Path, cluster: Cluster, *arguments: str, **others: str
+) -> subprocess.CompletedProcess[str]:
+    """`mlforge build`, or another command, in a project's folder; what it said is told where a test fails."""
     built = subprocess.run(
-        command(cluster),
+        command(cluster, *arguments),
         cwd=folder,
         env=environment(cluster.python, **others),
         capture_output=True,

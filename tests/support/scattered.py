@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
-from mlforge.build.runner import RunHere, Runner
-from mlforge.build.tasks import BuildTask, TaskResult
+from mlforge.build.runner import RunHere, Runner, Task
 from mlforge.core import failpoints
 
 
@@ -27,12 +27,12 @@ class Scattered(Runner):
     def __init__(self, seed: int = 0) -> None:
         self.random = random.Random(seed)
         self.executors: list[Callable[[str], str]] = []
-        self.tasks: list[BuildTask] = []
+        self.tasks: list[Any] = []
         self.most = 1 << 30
 
-    def run(self, tasks: Sequence[BuildTask], here: RunHere) -> Iterable[TaskResult]:
+    def run(self, tasks: Sequence[Task], here: RunHere) -> Iterable[Any]:
         self.tasks = list(tasks)
-        results: dict[str, TaskResult] = {}
+        results: dict[str, Any] = {}
         for task in self.random.sample(self.tasks, len(tasks))[: self.most]:
             for _ in range(self.random.choice([1, 1, 2])):
                 results[task.id] = self.one(task)
@@ -40,12 +40,13 @@ class Scattered(Runner):
             raise TaskKilledError
         return [results[task.id] for task in tasks]
 
-    def one(self, task: BuildTask) -> TaskResult:
+    def one(self, task: Any) -> Any:
         """A task's result, perhaps after its process was killed before it could tell."""
         run = self.random.choice(self.executors)
         if self.random.random() < 0.3:
             armed = dict(failpoints._armed)  # a test's own stay as they are
             failpoints.arm("task.written", killed)
+            failpoints.arm("task.put", killed)
             try:
                 run(task.to_json())
             except TaskKilledError:
@@ -53,4 +54,4 @@ class Scattered(Runner):
             finally:
                 failpoints.disarm()
                 failpoints._armed.update(armed)
-        return TaskResult.from_json(json.loads(run(task.to_json())))
+        return task.result(json.loads(run(task.to_json())))

@@ -1,4 +1,4 @@
-"""The runner "rq": the workers that there are share a full build, and so does the process that builds."""
+"""The runner "rq": the workers that there are share tasks, and so does the process that asks for them."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import structlog
 from redis import Redis
 from redis.exceptions import RedisError
 
-from mlforge.build.runner import RunHere, Runner
-from mlforge.build.tasks import BuildTask, TaskResult
+from mlforge.build.runner import RunHere, Runner, Task
 from mlforge.definitions.environment import redis_url
 from mlforge.definitions.registry import Definitions
 from mlforge.definitions.running import running_url
@@ -33,14 +33,14 @@ def open_runner(definitions: Definitions) -> Runner:
 
 
 class RqRunner(Runner):
-    """Tasks through the project's own queue; each waits in Redis, and its parts and result lie in the store."""
+    """Tasks through the project's own queue; each waits in Redis, and its result comes back there. Parts of a build lie in the store."""
 
     name = "rq"
 
     def __init__(self, definitions: Definitions) -> None:
         self._definitions = definitions
 
-    def run(self, tasks: Sequence[BuildTask], here: RunHere) -> Iterable[TaskResult]:
+    def run(self, tasks: Sequence[Task], here: RunHere) -> Iterable[Any]:
         """Offer the tasks, run some, wait for the others; each result once it is there, while workers are at the next tasks."""
         with self._project() as at_work:
             queue = JobQueue(at_work.redis, at_work.scope)
@@ -53,8 +53,7 @@ class RqRunner(Runner):
             sharing.begin()
             try:
                 for task in tasks:
-                    sharing.see_through(task.id)
-                    yield here(task)  # its result is there by now
+                    yield sharing.see_through(task.id)
             finally:
                 _close(shared)
 

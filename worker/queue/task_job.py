@@ -1,4 +1,4 @@
-"""The job of a worker that takes part in a full build: one task, then another job for the next one.
+"""The job of a worker that takes part in a full build or a push: one task, then another job for the next one.
 
 A job runs one task alone, so that refreshes which wait in the queue come in between.
 """
@@ -15,7 +15,9 @@ from mlforge.errors import (
     DataError,
     DefinitionError,
     FunctionError,
+    OwnedElsewhere,
     SourceError,
+    StalePush,
     TaskRefused,
     ValidationError,
 )
@@ -27,7 +29,15 @@ from worker.state.shared_build import Ended, SharedBuild
 if TYPE_CHECKING:
     from worker.state.shared_build import Claimed
 
-OF_THE_FEATURE = (DataError, DefinitionError, FunctionError, SourceError, ValidationError)
+OF_THE_TASK = (
+    DataError,
+    DefinitionError,
+    FunctionError,
+    OwnedElsewhere,
+    SourceError,
+    StalePush,
+    ValidationError,
+)
 """Errors that a task has wherever it runs. Any other may be this worker's own, and another may do better."""
 
 log = structlog.get_logger()
@@ -71,14 +81,13 @@ def run_claimed(
     """Run a task that the job has claimed and note how it ended; False where another worker is to run it."""
     reach("task.claimed")
     with shared.renewed(claimed.id, job):
-        ended = Ended(worker)
         try:
-            at_work.definitions.run_task(claimed.task)
+            ended = Ended(worker, text=at_work.definitions.run_task(claimed.task))
         except TaskRefused as error:
-            if shared.give_back(claimed.id, socket.gethostname(), str(error)):
+            if shared.give_back(claimed.id, job, socket.gethostname(), str(error)):
                 log.error("takes no part in a build", why=str(error))
             return False
-        except OF_THE_FEATURE as error:
+        except OF_THE_TASK as error:
             log.error("task failed", task=claimed.id[:12], error=str(error), exc_info=error)
             ended = Ended(worker, type(error).__name__, str(error)[:2_000])
         except (KeyboardInterrupt, SystemExit):
@@ -89,7 +98,7 @@ def run_claimed(
                 log.info("task given up, as its build has ended", task=claimed.id[:12], why=why)
                 return True
             log.error("task failed, and another worker is asked", why=why, exc_info=error)
-            shared.fail(claimed.id, worker, why)
+            shared.fail(claimed.id, job, worker, why)
             return False
     shared.end(claimed.id, ended)
     log.info("task done", task=claimed.id[:12], error=ended.error)

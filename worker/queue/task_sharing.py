@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import time
 from collections.abc import Callable, Mapping
+from typing import Any
 from uuid import uuid4
 
 import structlog
 from redis.exceptions import RedisError
 
-from mlforge.build.runner import RunHere
-from mlforge.build.tasks import BuildTask
+from mlforge.build.runner import RunHere, Task
 from mlforge.errors import RunnerUnavailable, TaskFailed
 from worker.state.shared_build import Claimed, Ended, SharedBuild
 
@@ -26,7 +27,7 @@ log = structlog.get_logger()
 
 
 class TaskSharing:
-    """The tasks of one build, some run here and some by workers, until each has its result in the store.
+    """The tasks of one build, some run here and some by workers, until each has its result.
 
     here: runs a task in this process. ask: asks another worker to take part. others: how many of them are asked.
     """
@@ -34,7 +35,7 @@ class TaskSharing:
     def __init__(
         self,
         shared: SharedBuild,
-        tasks: Mapping[str, BuildTask],
+        tasks: Mapping[str, Task],
         here: RunHere,
         ask: Callable[[], None],
         others: int,
@@ -42,7 +43,7 @@ class TaskSharing:
         self._shared, self._tasks, self._here = shared, tasks, here
         self._ask, self._others = ask, others
         self._me = f"{socket.gethostname()}-{os.getpid()}-{uuid4().hex[:8]}"
-        self._done: set[str] = set()
+        self._results: dict[str, Any] = {}
         self._is_alone = False
         self._pause_s, self._ask_at = ASK_AGAIN_S, 0.0
 
@@ -55,13 +56,13 @@ class TaskSharing:
                 f"the server of the workers does not answer ({error})"
             ) from error
 
-    def see_through(self, task: str) -> None:
-        """Run what waits, and let what is lost wait again, until a task has ended.
+    def see_through(self, task: str) -> Any:
+        """Run what waits, and let what is lost wait again, until a task has ended; returns its result.
 
         While the server does not answer this process goes on alone, and the workers come in again once it does. Raises
         TaskFailed or a task's own error where one, whichever, cannot be done.
         """
-        while task not in self._done:
+        while task not in self._results:
             try:
                 if self._is_alone:
                     self._offer()
@@ -77,10 +78,11 @@ class TaskSharing:
                     )
                 self._is_alone = True
                 self._run_alone()
+        return self._results[task]
 
     def _offer(self) -> None:
         """Let all tasks wait that have not ended, and ask workers to take part."""
-        left = {id: task.to_json() for id, task in self._tasks.items() if id not in self._done}
+        left = {id: task.to_json() for id, task in self._tasks.items() if id not in self._results}
         self._shared.offer(left)
         for _ in range(min(self._others, len(left))):
             self._ask()
@@ -93,7 +95,7 @@ class TaskSharing:
             self._run(claimed)
             return
         self._note_ended()
-        if len(self._done) == len(self._tasks):
+        if len(self._results) == len(self._tasks):
             return
         if not self._shared.is_known():
             # The server came back without it, or another process at the same build has ended it.
@@ -107,8 +109,7 @@ class TaskSharing:
 
     def _run(self, claimed: Claimed) -> None:
         with self._shared.renewed(claimed.id, self._me, self._ask_again):
-            self._here(self._tasks[claimed.id])
-        self._done.add(claimed.id)
+            self._results[claimed.id] = self._here(self._tasks[claimed.id])
         self._shared.end(claimed.id, Ended(self._me))
 
     def _ask_again(self) -> None:
@@ -120,22 +121,29 @@ class TaskSharing:
         if not declined:
             return
         self._pause_s, self._ask_at = min(2 * self._pause_s, SELDOM_S), now + self._pause_s
-        for _ in range(min(declined, len(self._tasks) - len(self._done))):
+        for _ in range(min(declined, len(self._tasks) - len(self._results))):
             self._ask()
 
     def _run_alone(self) -> None:
         """Run the last task that has not ended: workers are more likely to be at the first ones."""
-        left = [id for id in self._tasks if id not in self._done]
+        left = [id for id in self._tasks if id not in self._results]
         if left:
-            self._here(self._tasks[left[-1]])
-            self._done.add(left[-1])
+            self._results[left[-1]] = self._here(self._tasks[left[-1]])
 
     def _note_ended(self) -> None:
         """Note the tasks that have ended; raises the error of one that failed."""
         for id, ended in self._shared.ended().items():
             if ended.error is not None:
                 raise self._tasks[id].failure(ended.error, ended.text, ended.worker)
-            self._done.add(id)
+            if id not in self._results:
+                self._results[id] = self._told(self._tasks[id], ended.text)
+
+    def _told(self, task: Task, text: str) -> Any:
+        """The result that a worker told; a task whose result cannot be read is run here."""
+        try:
+            return task.result(json.loads(text))
+        except (KeyError, TypeError, ValueError):
+            return self._here(task)
 
     def _note_lost(self) -> None:
         """Ask for others at tasks whose processes were lost; raises TaskFailed where that helps no more."""

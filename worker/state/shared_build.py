@@ -38,7 +38,10 @@ class Claimed(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """How a task ended: where, and with which error, by its class's name and its text; None where it went well."""
+    """How a task ended: where, and with which error, by its class's name and its text; None where it went well.
+
+    text: of one that went well, its result as JSON.
+    """
 
     worker: str
     error: str | None = None
@@ -65,7 +68,7 @@ class SharedBuild:
         self._declined = f"{base}:declined"
         self._claim = f"{base}:claim:"
         self._take, self._lose = redis.register_script(_TAKE), redis.register_script(_LOSE)
-        self._renew = redis.register_script(_RENEW)
+        self._renew, self._return = redis.register_script(_RENEW), redis.register_script(_RETURN)
 
     @classmethod
     def of(cls, redis: Redis, scope: str, ids: Sequence[str]) -> SharedBuild:
@@ -126,25 +129,22 @@ class SharedBuild:
         self._expire(pipeline)
         pipeline.execute()
 
-    def give_back(self, task: str, worker: str, why: str) -> bool:
-        """Let a task wait again that this worker must not run; as `refuse`."""
-        pipeline = self._redis.pipeline()
-        pipeline.delete(self._claim + task)
-        pipeline.lpush(self._waiting, task)
-        self._expire(pipeline)
-        pipeline.execute()
+    def give_back(self, task: str, job: str, worker: str, why: str) -> bool:
+        """Let a task wait again that the job has claimed and its worker must not run; as `refuse`.
+
+        A claim that has expired meanwhile is left to whoever has the task now.
+        """
+        self._let_wait(task, job, "")
         return self.refuse(worker, why)
 
-    def fail(self, task: str, worker: str, why: str) -> bool:
-        """Let a task wait again that this worker failed at, who takes no part any more; as `refuse`."""
-        failures: Any = self._redis.hincrby(self._failures, task, 1)
-        pipeline = self._redis.pipeline()
-        pipeline.delete(self._claim + task)
-        pipeline.lpush(self._waiting if failures < FAILURES else self._left, task)
-        pipeline.rpush(self._news, task)
-        self._expire(pipeline)
-        pipeline.execute()
+    def fail(self, task: str, job: str, worker: str, why: str) -> bool:
+        """Let a task wait again that the job has claimed and failed at, whose worker takes no part any more; as `give_back`."""
+        self._let_wait(task, job, str(FAILURES))
         return self.refuse(worker, why)
+
+    def _let_wait(self, task: str, job: str, failures: str) -> None:
+        keys = [self._claim + task, self._waiting, self._left, self._failures, self._news]
+        self._return(keys, [job, task, failures])
 
     def has_refused(self, worker: str) -> bool:
         """Whether a worker takes no part."""
@@ -230,6 +230,18 @@ end
 """
 _RENEW = """
 if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('PEXPIRE', KEYS[1], ARGV[2]) end
+"""
+# KEYS: 1 the claim, 2 what waits, 3 what waits for the process that builds, 4 how often each task failed, 5 the news. ARGV: 1 who
+# claimed it, 2 the task, 3 after how many failures it is left to the process that builds; empty where it did not fail.
+_RETURN = """
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return end
+redis.call('DEL', KEYS[1])
+local list = KEYS[2]
+if ARGV[3] ~= '' then
+  if redis.call('HINCRBY', KEYS[4], ARGV[2], 1) >= tonumber(ARGV[3]) then list = KEYS[3] end
+  redis.call('RPUSH', KEYS[5], ARGV[2])
+end
+redis.call('LPUSH', list, ARGV[2])
 """
 # KEYS: 1 the tasks, 2 those that ended, 3 what waits, 4 how often each was lost, 5 what waits for the process that builds.
 _LOSE = """

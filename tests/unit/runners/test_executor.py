@@ -13,10 +13,10 @@ import pytest
 from mlforge.build.result import Options
 from mlforge.build.rows import Layout
 from mlforge.build.runner import Origin
-from mlforge.build.tasks import BuildTask
 from mlforge.core import failpoints
 from mlforge.definitions.loader import load
 from mlforge.definitions.registry import Definitions
+from mlforge.definitions.tasks import parsed_task
 from mlforge.errors import DataError, DefinitionError, TaskFailed, TaskRefused
 from mlforge.runners import executor
 from mlforge.runners.orders import Answer, Order
@@ -162,7 +162,7 @@ def test_a_container_with_less_memory_than_its_machine_counts(
 def test_an_executor_of_another_release_refuses_before_it_loads_anything(folder: Path) -> None:
     [first, *_] = orders_of(load(None, here=folder))
     order = Order.from_json(first)
-    task = BuildTask.from_json(order.task)
+    task = parsed_task(order.task)
     old = replace(task, releases={**task.releases, "mlforge": "0.0.1"}).to_json()
     executor._loaded.clear()
     (folder / "definitions.py").write_text("import nothing_of_this_name")
@@ -186,7 +186,7 @@ def test_an_executor_without_the_definitions_of_the_build_refuses(folder: Path, 
 
     says = "deploy the same definitions" if fault == "others" else "the definitions do not load"
     with pytest.raises(TaskRefused, match=says):
-        answer.result_of(BuildTask.from_json(Order.from_json(first).task))
+        answer.result_of(parsed_task(Order.from_json(first).task))
 
 
 def test_definitions_that_change_are_loaded_anew_by_an_executor_that_goes_on(folder: Path) -> None:

@@ -1,0 +1,46 @@
+"""Tasks by kind: what a process that has these definitions does with each."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from mlforge.build.distribution import run_task
+from mlforge.build.tasks import BuildTask
+from mlforge.engines import Engine, engine_named
+from mlforge.engines.tasks import Result, Task, task_of
+from mlforge.online.shared_push import PushTask, run_push_task
+
+if TYPE_CHECKING:
+    from mlforge.definitions.registry import Definitions
+
+
+def parsed_task(text: str) -> Task:
+    """A task of any kind from its JSON; TaskRefused for a text that is none of this release."""
+    return task_of(text, {kind: of for kind, (of, _) in KINDS.items()})
+
+
+def task_run(definitions: Definitions, text: str) -> str:
+    """Run a task with these definitions; as `Definitions.run_task`."""
+    task = parsed_task(text)
+    task.check(definitions.hash)
+    engine = engine_named(task.engine, definitions.settings.memory_limit)
+    task.check_releases(engine)
+    _, run = KINDS[task.kind]
+    return json.dumps(run(definitions, task, engine).to_json())
+
+
+def _built(definitions: Definitions, task: BuildTask, engine: Engine) -> Result:
+    spec = definitions.feature(task.feature).spec
+    return run_task(task, spec=spec, engine=engine, store=definitions.store)
+
+
+def _pushed(definitions: Definitions, task: PushTask, engine: Engine) -> Result:
+    return run_push_task(task, definitions.store, definitions.online_store, engine)
+
+
+KINDS: dict[str, tuple[type[Task], Callable[[Definitions, Any, Engine], Result]]] = {
+    BuildTask.kind: (BuildTask, _built),
+    PushTask.kind: (PushTask, _pushed),
+}
