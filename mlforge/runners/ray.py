@@ -15,7 +15,8 @@ from mlforge.runners.orders import Answer
 ADDRESS = "RAY_ADDRESS"
 """The variable that Ray's own programs take a cluster's address from."""
 _PORTS = {"ray": 10_001, "": 6_379}
-_TRIES = 3
+_TRIES, _SPEAKS_S = 3, 10.0
+_TLS = "RAY_USE_TLS"
 
 
 class RayRunner(ClusterRunner):
@@ -31,6 +32,7 @@ class RayRunner(ClusterRunner):
     def answers(self, orders: Sequence[str]) -> Sequence[str]:
         """The answers, a call each."""
         self.check_listens()
+        self._check_speaks()
         with self.client_errors(), self._connected() as ray:
             needs = {"num_cpus": 1, "memory": _memory_of_a_task(ray)}
             self._wait_for_executor(ray, needs)
@@ -42,6 +44,26 @@ class RayRunner(ClusterRunner):
         if self.address in ("auto", "local"):
             return []
         return self.parsed_places(_PORTS.get(self.address.rpartition("://")[0], 0))
+
+    def _check_speaks(self) -> None:
+        """Raise RunnerUnavailable where whoever listens does not speak gRPC, as Ray does: its client would try for minutes.
+
+        With Ray's own TLS nothing is checked, as only Ray knows its certificates.
+        """
+        if os.environ.get(_TLS, "0").lower() in ("1", "true"):
+            return
+        try:
+            import grpc
+        except ImportError:  # Ray on this machine needs none
+            return
+        for host, port in self.places():
+            with grpc.insecure_channel(f"{host}:{port}") as channel:
+                try:
+                    grpc.channel_ready_future(channel).result(_SPEAKS_S)
+                except grpc.FutureTimeoutError:
+                    raise self.unavailable(
+                        f"whoever listens there has not answered as Ray does within {_SPEAKS_S:g} s"
+                    ) from None
 
     def _wait_for_executor(self, ray: Any, needs: dict[str, int]) -> None:
         """Return once a process has taken a first task: Ray itself would wait for one for ever."""
