@@ -33,7 +33,7 @@ from mlforge.store.task_files import TaskFiles
 from mlforge.store.transaction import Piece
 
 log = get_logger("mlforge.build")
-_ALONE = 'or let the build go on alone with Definitions(fallback="local")'
+_ALONE = 'or let this process go on alone with Definitions(fallback="local")'
 
 
 @dataclass(frozen=True)
@@ -81,8 +81,8 @@ class Distribution:
             yield from map(here, tasks)
 
     def _warn_alone(self, feature: str, error: MlforgeError, warn: Warn) -> None:
-        log.warning("built by this process alone", feature=feature, why=str(error))
-        warn(f"built by this process alone, without the runner {self.runner.name!r}: {error}")
+        log.warning("done by this process alone", feature=feature, why=str(error))
+        warn(f"done by this process alone, without the runner {self.runner.name!r}: {error}")
 
     def _shared(
         self, build: FullBuild, store: Store, files: TaskFiles, told: Told, warn: Warn

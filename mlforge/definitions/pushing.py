@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from mlforge.build.runner import Runner
 from mlforge.definitions.runners import distribution_of
 from mlforge.engines import Engine
 from mlforge.online import OnlineStore
@@ -16,7 +15,6 @@ if TYPE_CHECKING:
 
 def pushed(
     definitions: Definitions,
-    runner: str | Runner,
     name: str,
     online: OnlineStore,
     engine: Engine,
@@ -24,5 +22,5 @@ def pushed(
 ) -> PushResult:
     """The result of a push of one feature; how: `adopt` and `diff`, as in `push`."""
     owner = owner_of(definitions.store, definitions.name, str(definitions.root))
-    sharing = distribution_of(definitions, runner)
+    sharing = distribution_of(definitions)
     return push(name, definitions.store, online, engine, owner, sharing=sharing, **how)

@@ -79,8 +79,8 @@ class Definitions:
     partial: other definitions have features in the same store: each has workers of its own. Without it a
         watcher refuses a store that a watcher of other definitions is at work on.
     services: named lists of columns of these features, for training and online answers.
-    runner: who takes part in a full build or a push of all rows, of more than `distribute_above` events: "local" for the process
-        alone, "rq" for the project's workers and itself, or a Runner. Versions and rows have the same bytes whoever does.
+    runner: who takes part in a full build or a push of all rows, of more than `distribute_above` events, and in `mlforge train`: "local"
+        for the process alone, "rq" for the project's workers and itself, or a Runner. The bytes are the same whoever does.
         fallback: "local" lets a build go on alone where nobody else is there, which is an error otherwise.
 
     A relative `LocalStore` of a file that `mlforge` or a worker loads lies in that file's folder, whatever
@@ -121,7 +121,7 @@ class Definitions:
         self.settings = Settings(
             engine, hold_above, max_file_memory, memory_limit, follow_links, gone, partial, *sharing
         )
-        self._runner, self.store, self.online_store = runner, store, online_store
+        self.runner, self.store, self.online_store = runner, store, online_store
         self.features = features_by_name(features)
         check_chains(self.features)
         self.services = services_by_name(services, self.features)
@@ -325,7 +325,7 @@ class Definitions:
         if self.loaded_from is not None:
             options = replace(options, apart=command(*self.loaded_from, name))
         if options.publish and options.distribution is None:
-            options = replace(options, distribution=distribution_of(self, self._runner))
+            options = replace(options, distribution=distribution_of(self))
         with feature.code.looked_at() if options.attended else nullcontext():
             return refresh(feature, source, store, self._engine(name, engine), options, reading)
 
@@ -358,7 +358,7 @@ class Definitions:
         return self._push(name, adopt=True)
 
     def _push(self, name: str, engine: str | None = None, **how: Any) -> PushResult:
-        return pushed(self, self._runner, name, self._online(), self._engine(name, engine), **how)
+        return pushed(self, name, self._online(), self._engine(name, engine), **how)
 
     def audit(self, name: str, share: Share = SOME) -> Audit:
         """Hold a feature's served version against the raw files; the result is kept in the store."""

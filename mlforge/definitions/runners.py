@@ -28,12 +28,12 @@ def check_runner(runner: str | Runner) -> str:
     return runner
 
 
-def distribution_of(definitions: Definitions, runner: str | Runner) -> Distribution | None:
+def distribution_of(definitions: Definitions) -> Distribution | None:
     """How large work is shared; None where the process that it falls to does it alone.
 
     Raises MissingExtra where what the runner needs is not installed.
     """
-    settings = definitions.settings
+    settings, runner = definitions.settings, definitions.runner
     if settings.runner == LOCAL:
         return None
     if not isinstance(runner, Runner):

@@ -11,6 +11,7 @@ from mlforge.build.tasks import BuildTask
 from mlforge.engines import Engine, engine_named
 from mlforge.engines.tasks import Result, Task, task_of
 from mlforge.online.shared_push import PushTask, run_push_task
+from mlforge.training_sets.set_tasks import JoinTask, PartTask, SetTask, run_set_task
 
 if TYPE_CHECKING:
     from mlforge.definitions.registry import Definitions
@@ -40,7 +41,13 @@ def _pushed(definitions: Definitions, task: PushTask, engine: Engine) -> Result:
     return run_push_task(task, definitions.store, definitions.online_store, engine)
 
 
+def _of_a_set(definitions: Definitions, task: SetTask, engine: Engine) -> Result:
+    return run_set_task(task, definitions.store)
+
+
 KINDS: dict[str, tuple[type[Task], Callable[[Definitions, Any, Engine], Result]]] = {
     BuildTask.kind: (BuildTask, _built),
     PushTask.kind: (PushTask, _pushed),
+    JoinTask.kind: (JoinTask, _of_a_set),
+    PartTask.kind: (PartTask, _of_a_set),
 }

@@ -71,7 +71,7 @@ def _definitions(task: Task, origin: Origin) -> Definitions:
     """The definitions there, kept while tasks are of them."""
     with _loading:
         known = _loaded.get(origin)
-        if known is None or known.hash != task.definitions:
+        if known is None or task.definitions not in ("", known.hash):
             known = _loaded[origin] = _load(origin)
         return known
 

@@ -11,6 +11,8 @@ from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
+from mlforge.build.distribution import Distribution
+from mlforge.build.runner import Runner
 from mlforge.core import clock
 from mlforge.core.arguments import shown
 from mlforge.core.lock import FILE
@@ -30,11 +32,12 @@ from mlforge.training_sets import folder, pins
 from mlforge.training_sets.document import DOCUMENT, SetDocument
 from mlforge.training_sets.event_spines import EventRows, EventSpine, UsedSpine
 from mlforge.training_sets.joining import Joining
+from mlforge.training_sets.shared_writing import SharedWriting
 from mlforge.training_sets.spines import Spine, spine_of
 from mlforge.training_sets.training_set import TrainingSet
 from mlforge.training_sets.used_features import UsedFeature
 from mlforge.training_sets.used_labels import UsedLabel
-from mlforge.training_sets.writing import written
+from mlforge.training_sets.writing import Written, written
 
 PART_ROWS = 75_000
 
@@ -50,6 +53,7 @@ def training_set(
     part_rows: int = PART_ROWS,
     labels: Mapping[str, Ahead] | None = None,
     known_at: datetime | date | str | int | None = None,
+    runner: Runner | Distribution | None = None,
 ) -> TrainingSet:
     """A folder of parquet files with the spine and each feature's values as of each row's own time.
 
@@ -60,6 +64,8 @@ def training_set(
         the versions, their source files, the hashes of all that went in, and the request; and `features.lock`: what
         the columns mean, for the model that is made with them.
     part_rows: how many rows are joined at a time, and are in each file. Memory follows this number, not the spine.
+    runner: who joins and writes the parts of a spine longer than one, such as a SparkRunner whose executors reach the store, `out` and the
+        spine's files; "mlforge train" takes that of the definitions. The rows are the same to the last bit.
 
     All versions are resolved once, and stay in the store until the set is released. Raises RetrievalError for a
     spine or a folder that does not fit, StoreError for an unknown feature or version, or a store that cannot be
@@ -70,6 +76,7 @@ def training_set(
         raise RetrievalError(f"part_rows is {shown(part_rows)}; give a whole number from 1 on")
     set_id, kernel = uuid.uuid4().hex, engine_named(engine)
     events = spine.reference if isinstance(spine, EventSpine) else None
+    sharing = Distribution(runner, 0, "") if isinstance(runner, Runner) else runner
     terms = Terms(parse_labels(labels), events, parse_known_at(known_at))
     with _scratch(target) as scratch:
         known = None if isinstance(spine, EventSpine) else spine_of(spine, scratch)
@@ -84,7 +91,13 @@ def training_set(
         with pins.released_on_failure(store, set_id), folder.published(target) as staged:
             with joining.reading.leased():
                 rows = known or EventRows.checked(spine, joining.reading).written(scratch)
-                document = _document(set_id, rows, joining, engine, staged, scratch, part_rows)
+                draft = _draft(set_id, rows, joining, engine, scratch)
+                if sharing is None or rows.height <= max(part_rows, sharing.above):
+                    outcome = written(rows, joining, staged, scratch, part_rows)
+                else:
+                    about = joining, draft, target.name, staged, scratch, part_rows, sharing
+                    outcome = SharedWriting(*about).written(rows)
+                document = _with_rows(draft, outcome, joining)
             document = replace(
                 document,
                 known_at=terms.known_at,
@@ -97,19 +110,10 @@ def training_set(
     return TrainingSet(target, document)
 
 
-def _document(
-    set_id: str,
-    spine: Spine,
-    joining: Joining,
-    engine: str,
-    staged: Path,
-    scratch: Path,
-    part_rows: int,
-) -> SetDocument:
-    """The document of a set whose parts are written here."""
+def _draft(set_id: str, spine: Spine, joining: Joining, engine: str, scratch: Path) -> SetDocument:
+    """The document of a set without its rows."""
     identity = joining.reading.store.establish()
     service = joining.reading.service
-    outcome = written(spine, joining, staged, scratch, part_rows)
     return SetDocument(
         id=set_id,
         created_at=clock.now(),
@@ -118,15 +122,26 @@ def _document(
         engine=engine,
         timestamp=joining.timestamp,
         features=tuple(map(UsedFeature.of, joining.reading.uses)),
+        spine=(),
+        spine_hash="",
+        spine_files=tuple(str(file) for file in spine.files if file.parent != scratch),
+        columns=(),
+        parts=(),
+        service=None if service is None else describe(service),
+        labels=tuple(UsedLabel.of(use, 0) for use in joining.reading.labels),
+    )
+
+
+def _with_rows(draft: SetDocument, outcome: Written, joining: Joining) -> SetDocument:
+    """The document, with what was written."""
+    labels = (replace(each, unknown=joining.unknown[each.name]) for each in draft.labels)
+    return replace(
+        draft,
         spine=outcome.spine,
         spine_hash=outcome.spine_hash,
-        spine_files=tuple(str(file) for file in spine.files if file.parent != scratch),
         columns=outcome.columns,
         parts=outcome.parts,
-        service=None if service is None else describe(service),
-        labels=tuple(
-            UsedLabel.of(use, joining.unknown[use.name]) for use in joining.reading.labels
-        ),
+        labels=tuple(labels),
     )
 
 

@@ -124,11 +124,11 @@ class FileSpine(Spine):
             stats = [file.stat() for file in self.files]
             return [(stat.st_size, stat.st_mtime_ns) for stat in stats]
 
-    def _readable(self) -> _Readable:
-        return _Readable(self.files)
+    def _readable(self) -> Readable:
+        return Readable(self.files)
 
 
-class _Readable:
+class Readable:
     """A block in which what polars and the system say of unreadable files becomes a RetrievalError."""
 
     def __init__(self, files: Sequence[Path]) -> None:

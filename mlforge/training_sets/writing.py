@@ -21,7 +21,7 @@ from mlforge.training_sets.slices import TimeHistogram
 from mlforge.training_sets.spill import Spill
 from mlforge.training_sets.spines import Spine
 
-_ROW, _HEAP = "__row", "__heap"
+ROW, HEAP = "__row", "__heap"
 _ROW_GROUP = 100_000
 
 
@@ -40,7 +40,7 @@ def written(spine: Spine, joining: Joining, target: Path, scratch: Path, part_ro
 
     scratch: a folder for rows that are put aside.
     """
-    parts = _Parts(target)
+    parts = Parts(target)
     if spine.height <= part_rows:
         [frame] = [*spine.batches(part_rows)] or [spine.head]
         parts.write(frame, joining.values(frame.select(joining.needed)))
@@ -57,13 +57,13 @@ def _values_by_part(
     """The features' columns in the spine's order, a part's rows at a time."""
     answers = Spill(scratch / "answers")
     for rows in _slices(spine, joining, scratch, part_rows):
-        values = joining.values(rows.drop(_ROW))
-        heap = (pl.col(_ROW) // part_rows).alias(_HEAP)
-        answers.put_by(values.hstack([rows[_ROW]]).with_columns(heap), _HEAP)
+        values = joining.values(rows.drop(ROW))
+        heap = (pl.col(ROW) // part_rows).alias(HEAP)
+        answers.put_by(values.hstack([rows[ROW]]).with_columns(heap), HEAP)
     for number in range(-(-spine.height // part_rows)):
         rows_of_part = answers.take(number)
         assert rows_of_part is not None, f"no row of part {number} was joined"
-        yield rows_of_part.sort(_ROW).drop(_ROW)
+        yield rows_of_part.sort(ROW).drop(ROW)
 
 
 def _slices(
@@ -81,7 +81,7 @@ def _slices(
     heaps = Spill(scratch / "slices")
     for rows in _numbered(spine, joining, part_rows):
         numbers = slices.numbers(spine_instants(rows[time]))
-        heaps.put_by(rows.with_columns(numbers.alias(_HEAP)), _HEAP)
+        heaps.put_by(rows.with_columns(numbers.alias(HEAP)), HEAP)
     for number in range(slices.count):
         heap = heaps.take(number)
         if heap is not None:
@@ -93,18 +93,22 @@ def _numbered(spine: Spine, joining: Joining, part_rows: int) -> Iterator[pl.Dat
     if not joining.needed:  # rows without a column would be none
         for begun in range(0, spine.height, part_rows):
             numbers = range(begun, min(begun + part_rows, spine.height))
-            yield pl.DataFrame({_ROW: pl.Series(numbers, dtype=pl.UInt64)})
+            yield pl.DataFrame({ROW: pl.Series(numbers, dtype=pl.UInt64)})
         return
     for rows in spine.batches(part_rows, joining.needed):
-        yield rows.with_row_index(_ROW, begun).with_columns(pl.col(_ROW).cast(pl.UInt64))
+        yield rows.with_row_index(ROW, begun).with_columns(pl.col(ROW).cast(pl.UInt64))
         begun += rows.height
 
 
 @dataclass
-class _Parts:
-    """The parts that were written so far, in order."""
+class Parts:
+    """The parts that were written so far, in order.
+
+    first: the number of the first one, from 0 on. rows: how many rows there are up to here, those of earlier parts too.
+    """
 
     folder: Path
+    first: int = 0
     written: list[SetPart] = field(default_factory=list)
     rows: int = 0
     digest: int = 0
@@ -113,10 +117,10 @@ class _Parts:
 
     def write(self, spine: pl.DataFrame, values: pl.DataFrame) -> None:
         """Write the next part: rows of the spine, and the values behind them."""
-        path = self.folder / f"part-{len(self.written):05d}.parquet"
+        path = self.folder / part_name(self.first + len(self.written))
         numbers = pl.int_range(self.rows, self.rows + spine.height, dtype=pl.Int64, eager=True)
         try:
-            self.digest += digest(spine.with_columns(numbers.alias(_ROW)))
+            self.digest += digest(spine.with_columns(numbers.alias(ROW)))
             spine.hstack(values).write_parquet(
                 path, compression="zstd", row_group_size=_ROW_GROUP, statistics=True
             )
@@ -132,6 +136,14 @@ class _Parts:
 
     def outcome(self) -> Written:
         """The parts, their columns, and the hash of the spine's rows in their order."""
-        return Written(
-            tuple(self.written), self.spine, self.columns, f"{self.digest % MODULUS:032x}"
-        )
+        return Written(tuple(self.written), self.spine, self.columns, hash_text(self.digest))
+
+
+def part_name(number: int) -> str:
+    """The file of a part, from 0 on."""
+    return f"part-{number:05d}.parquet"
+
+
+def hash_text(digest: int) -> str:
+    """The hash of a spine as text, from the sum of its rows' digests."""
+    return f"{digest % MODULUS:032x}"

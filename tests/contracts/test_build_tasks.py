@@ -292,7 +292,7 @@ def test_where_nobody_is_there_a_build_fails_or_goes_on_alone_as_it_was_told(
 
     assert result.version == "1.0.0"
     assert result.warnings == (
-        "built by this process alone, without the runner 'nobody': nobody is there",
+        "done by this process alone, without the runner 'nobody': nobody is there",
     )
     assert files_of(project.store) == files_of(_with_tiny_parts(project, tmp_path))  # type: ignore[arg-type]
 

@@ -7,15 +7,18 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 
+import polars as pl
 import pytest
 from redis import Redis
 
+from mlforge import TrainingSet
 from mlforge.store import ObjectStore
 from tests.support import executors
 from tests.support.executors import TASKS, Cluster, environment, published, result_files
@@ -80,6 +83,34 @@ def test_a_push_of_all_rows_writes_those_of_home(
     assert away == pushed("home", executors.HOME)
     ran = (tmp_path / "away" / "watch").read_text().split()
     assert sum(line.startswith("put-") for line in ran) > 2
+
+
+def test_a_training_set_has_the_bytes_of_home_also_where_an_executor_is_killed(
+    cluster: Cluster, at_home: list[tuple[str, str]], tmp_path: Path
+) -> None:
+    def made(name: str, by: Cluster) -> TrainingSet:
+        folder = executors.project(tmp_path / name, by)
+        executors.build(folder, by)
+        assert published(folder) == at_home
+        spine = pl.read_parquet(folder / "drops" / "w*.parquet").drop("amount")
+        (folder / "spine").mkdir()
+        for number, some in enumerate(spine.reverse().iter_slices(90)):
+            some.write_parquet(folder / "spine" / f"{number}.parquet")
+        (folder / "watch").touch()
+        if by.survives:
+            (folder / "kill-set").touch()
+        train = ["train", "checkout", "--spine", "spine", "--out", "set", "--part-rows", "40"]
+        assert executors.build(folder, by, *train).returncode == 0
+        return TrainingSet.open(folder / "set")
+
+    home = made("home", replace(executors.HOME, survives=False))
+    away = made("away", cluster)
+
+    assert away.document.parts == home.document.parts
+    assert len(away.document.parts) == 6
+    ran = (tmp_path / "away" / "watch").read_text().split()
+    assert sum(line.startswith("set-") for line in ran) >= 12
+    assert not (tmp_path / "away" / "kill-set").exists()
 
 
 def test_a_task_that_fails_always_is_named_with_its_reason_and_nothing_is_published(
@@ -190,6 +221,20 @@ def test_a_cluster_without_executors_does_not_let_a_build_wait_for_ever(tmp_path
 
     assert failed.returncode == 1
     assert f"no Dask scheduler at {cluster.address}: no executor has taken a task" in failed.stderr
+
+
+def test_a_port_at_which_something_else_listens_is_no_ray_within_seconds(tmp_path: Path) -> None:
+    python = executors.python_with("MLFORGE_RUNNERS", "ray")
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        address = f"ray://127.0.0.1:{mute.getsockname()[1]}"
+        imports = "import mlforge.runners.ray\nfrom mlforge.runners import RayRunner\nmlforge.runners.ray._SPEAKS_S = 0.5"
+        nobody = Cluster(address, f"RayRunner({address!r})", python, imports)
+        failed = executors.build(executors.project(tmp_path / "project", nobody), nobody)
+
+    assert failed.returncode == 1
+    assert (
+        f"no Ray at {address}: whoever listens there has not answered as Ray does" in failed.stderr
+    )
 
 
 def test_a_cluster_that_is_lost_midway_is_named_and_the_build_goes_on_alone_where_it_may(

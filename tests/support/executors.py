@@ -34,16 +34,19 @@ import time
 from pathlib import Path
 
 import mlforge.build.full
-from mlforge import Definitions, feature
+from functools import partial
+from mlforge import Definitions, Service, feature
 from mlforge.core import failpoints
 from mlforge.metrics import Rolling
 from mlforge.online import batches, shared_push
 from mlforge.store import LocalStore, ObjectStore
+from mlforge.training_sets import shared_writing
 {imports}
 
 HERE = Path(__file__).parent
 mlforge.build.full.rows_at_once = lambda spec: 40
 batches.EVENTS_HELD, shared_push.PARTS = 5, 1
+shared_writing.TASK_BYTES = 0
 
 
 @feature(keys=["user_id"], source="drops/", timestamp="at", metrics=[Rolling("7d", {{"amount": ["count", "sum", "mean", "std"]}})])
@@ -71,15 +74,19 @@ def fault():
         time.sleep(0.01)
 
 
-def put():
+def ran(what):
     if (HERE / "watch").exists():
         with (HERE / "watch").open("a") as watch:
-            print(f"put-{{os.getpid()}}-{{time.time_ns()}}", file=watch)
+            print(f"{{what}}-{{os.getpid()}}-{{time.time_ns()}}", file=watch)
+    if once(f"kill-{{what}}"):
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 failpoints.arm("task.written", fault)
-failpoints.arm("task.put", put)
-defs = Definitions({store}, [spend], distribute_above=0, {settings})
+failpoints.arm("task.put", partial(ran, "put"))
+failpoints.arm("task.set", partial(ran, "set"))
+services = [Service("checkout", features=[spend])]
+defs = Definitions({store}, [spend], services=services, distribute_above=0, {settings})
 """
 
 

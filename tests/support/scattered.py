@@ -45,8 +45,8 @@ class Scattered(Runner):
         run = self.random.choice(self.executors)
         if self.random.random() < 0.3:
             armed = dict(failpoints._armed)  # a test's own stay as they are
-            failpoints.arm("task.written", killed)
-            failpoints.arm("task.put", killed)
+            for place in ("task.written", "task.put", "task.set"):
+                failpoints.arm(place, killed)
             try:
                 run(task.to_json())
             except TaskKilledError:

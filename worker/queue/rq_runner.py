@@ -68,7 +68,7 @@ class RqRunner(Runner):
         inside = is_within_job()
         if not workers and not inside:
             raise RunnerUnavailable(
-                "no worker of this project is there to share the build: start some with 'mlforge worker' or 'mlforge up'"
+                "no worker of this project is there to share the work: start some with 'mlforge worker' or 'mlforge up'"
             )
         return len(workers) - inside
 

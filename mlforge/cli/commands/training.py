@@ -76,6 +76,12 @@ def _configure_train(parser: argparse.ArgumentParser) -> None:
         help="the spine's time column (default: the feature's own name, else the only temporal one)",
     )
     parser.add_argument(
+        "--part-rows",
+        type=int,
+        metavar="N",
+        help="how many rows are joined at a time, and are in each file (default: 75,000)",
+    )
+    parser.add_argument(
         "--engine", type=engine_name, default="polars", metavar="NAME", help="polars or duckdb"
     )
     definitions_option(parser)
@@ -117,8 +123,9 @@ def train(args: argparse.Namespace) -> int:
     JSON: `{"folder", "id", "rows", "parts", "versions": {feature: version}, "spine_hash"}`, and `"labels": {name: rows}`, how
     many rows of each are null as their horizon is not over, where there are labels.
     """
+    from mlforge.definitions.runners import distribution_of
     from mlforge.definitions.services import service_named
-    from mlforge.training_sets.making import training_set
+    from mlforge.training_sets.making import PART_ROWS, training_set
 
     definitions = definitions_of(args)
     service = service_named(definitions.services, args.service, definitions.store)
@@ -129,8 +136,10 @@ def train(args: argparse.Namespace) -> int:
         args.out,
         args.timestamp,
         args.engine,
+        PART_ROWS if args.part_rows is None else args.part_rows,
         labels=_labels(args.labels, service),
         known_at=args.known_at,
+        runner=distribution_of(definitions),
     )
     if args.json:
         print_json(_document(stored_set))
@@ -301,7 +310,8 @@ COMMANDS = (
         "mlforge train checkout_fraud --spine spine.parquet --out train/2026-11\n"
         "mlforge train churn --events-of user_spend --every 1d --from 2026-01-01 --to 2026-03-01 "
         "--label spend_ahead=user_spend:amount:sum:30d --out train/churn",
-        "The versions that the set was made from stay in the store until 'mlforge release'.",
+        "The versions that the set was made from stay in the store until 'mlforge release'. A spine of more rows than the definitions' "
+        "distribute_above is shared by their runner.",
     ),
     Command(
         "blast",

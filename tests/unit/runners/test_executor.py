@@ -74,7 +74,7 @@ def parts(folder: Path, store: str) -> list[tuple[str, str]]:
 
 def orders_of(definitions: Definitions) -> list[str]:
     """The orders of a build that got no further."""
-    runner = definitions._runner
+    runner = definitions.runner
     assert isinstance(runner, Threads)
     failpoints.arm("task.written", fail)
     with pytest.raises(TaskFailed):
@@ -97,8 +97,8 @@ def test_executors_load_the_project_themselves_and_write_the_bytes_of_home(
     away = changed(folder, '"store"', '"away"')
     away.refresh("spend", options=OPTIONS)
 
-    assert len(away._runner.orders) >= 3  # type: ignore[union-attr]
-    assert all("def spend" not in order for order in away._runner.orders)  # type: ignore[union-attr]
+    assert len(away.runner.orders) >= 3  # type: ignore[union-attr]
+    assert all("def spend" not in order for order in away.runner.orders)  # type: ignore[union-attr]
     assert parts(folder, "away") == parts(folder, "store")
 
 

@@ -1,0 +1,125 @@
+"""The parts of a training set by tasks: planned here, joined and written by whoever takes part, and checked here before they are a set."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import polars as pl
+
+from mlforge.core.logs import get_logger
+from mlforge.engines import Engine
+from mlforge.engines.tasks import Sharing, releases
+from mlforge.errors import IntegrityError, RetrievalError
+from mlforge.training_sets.document import SetDocument
+from mlforge.training_sets.folder import hash_of
+from mlforge.training_sets.joining import Joining
+from mlforge.training_sets.set_plan import ANSWERS, PLAN, SetPlan, hash_of_text, planned_files
+from mlforge.training_sets.set_tasks import JoinTask, PartTask, SetTask, WrittenParts, run_set_task
+from mlforge.training_sets.spines import SPILLED, FileSpine, Spine
+from mlforge.training_sets.writing import Written, hash_text
+
+TASK_BYTES = 512 << 20
+"""About how much the rows of a task take in memory, beside the events that they are joined with."""
+_VALUE_BYTES = 16
+_FIRST_ROWS = 100
+
+log = get_logger("mlforge.training")
+
+
+@dataclass(frozen=True)
+class SharedWriting:
+    """A set whose parts tasks write. document: the request, without rows. name: by which messages tell of the set."""
+
+    joining: Joining
+    document: SetDocument
+    name: str
+    staged: Path
+    scratch: Path
+    part_rows: int
+    sharing: Sharing
+
+    def written(self, spine: Spine) -> Written:
+        """Write the parts; raises as one process does, and the errors of `Sharing.results`."""
+        plan = self._plan(self._in_files(spine))
+        self._look(spine)
+        width = len(plan.needed) + len(self.joining.reading.columns)
+        at_once = max(1, TASK_BYTES // (_VALUE_BYTES * max(1, width)) // self.part_rows)
+        text = plan.to_text()
+        (self.scratch / PLAN).write_text(text, encoding="utf-8")
+        (self.scratch / ANSWERS).mkdir()
+        planned = partial(self._tasks, hash_of_text(text), at_once)
+        joins = [*planned(JoinTask, plan.slice_count)]
+        parts = [*planned(PartTask, plan.parts)]
+        log.info("training set shared", folder=self.name, joins=len(joins), writes=len(parts))
+        rows = 0
+        for joined in self.sharing.results(joins, self._run, log.warning):
+            rows += joined.rows
+            self.joining.unknown.update(joined.unknown)
+        if rows != plan.rows:
+            raise IntegrityError(f"{self.name}: {rows} of {plan.rows} rows were joined")
+        return self._whole([*self.sharing.results(parts, self._run, log.warning)])
+
+    def _plan(self, spine: FileSpine) -> SetPlan:
+        files, slices = planned_files(spine, self.joining.time, self.part_rows)
+        return SetPlan(
+            self.document,
+            self.part_rows,
+            str(self.staged),
+            self.joining.needed,
+            self.joining.time,
+            files,
+            slices,
+        )
+
+    def _in_files(self, spine: Spine) -> FileSpine:
+        """The spine as files that every process reads."""
+        if isinstance(spine, FileSpine):
+            return spine
+        path = self.scratch / SPILLED
+        try:
+            pl.concat([*spine.batches(self.part_rows)]).write_parquet(path, compression="lz4")
+        except (TypeError, ValueError, pl.exceptions.PolarsError) as error:
+            first = next(iter(str(error).splitlines()), type(error).__name__)
+            raise RetrievalError(
+                f"the spine has a column that parquet cannot hold ({first}); cast it or leave it out"
+            ) from error
+        return FileSpine([path])
+
+    def _look(self, spine: Spine) -> None:
+        """Join the first rows here: what is said of a spine is said where the set is asked for."""
+        first = next(iter(spine.batches(_FIRST_ROWS)))
+        self.joining.values(first.select(self.joining.needed))
+        self.joining.unknown.clear()
+
+    def _tasks(self, plan: str, at_once: int, kind: type[SetTask], count: int) -> Iterator[SetTask]:
+        engine: Engine = self.joining.engine
+        for first in range(0, count, at_once):
+            yield kind(
+                feature=self.name,
+                definitions=self.sharing.definitions,
+                engine=engine.name,
+                releases=releases(engine),
+                folder=str(self.scratch),
+                plan=plan,
+                first=first,
+                end=min(first + at_once, count),
+            )
+
+    def _run(self, task: SetTask) -> object:
+        return run_set_task(task, self.joining.reading.store)
+
+    def _whole(self, results: list[WrittenParts]) -> Written:
+        """The outcome, once each part is there as it was written."""
+        parts = tuple(part for result in results for part in result.parts)
+        for part in parts:
+            path = self.staged / part.file
+            if not path.is_file() or hash_of(path) != part.hash:
+                raise IntegrityError(
+                    f"{part.file} of {self.name} is not here as a task wrote it; all who share a set must write to its folder"
+                )
+        digest = sum([result.digest for result in results])
+        last = results[-1]
+        return Written(parts, last.spine, last.columns, hash_text(digest))
