@@ -198,7 +198,7 @@ def _numbered(looked: list[_Looked], slices: Slices | None) -> Iterator[SpineFil
 
 @dataclass(frozen=True)
 class _Looked:
-    """What a first look at a file of a spine tells."""
+    """A file of a spine after a first look: its rows, their times, and how many lie in each stretch of time."""
 
     path: Path
     rows: int
