@@ -63,6 +63,7 @@ def test_parts_have_the_bytes_of_home_and_a_damaged_file_is_set_aside_as_there(
     assert not (project / "feature_store" / "spend" / ".tasks").exists()
 
 
+@pytest.mark.slow
 def test_a_push_of_all_rows_writes_those_of_home(
     cluster: Cluster, redis_server: str, tmp_path: Path
 ) -> None:
@@ -85,6 +86,7 @@ def test_a_push_of_all_rows_writes_those_of_home(
     assert sum(line.startswith("put-") for line in ran) > 2
 
 
+@pytest.mark.slow
 def test_a_training_set_has_the_bytes_of_home_also_where_an_executor_is_killed(
     cluster: Cluster, at_home: list[tuple[str, str]], tmp_path: Path
 ) -> None:

@@ -98,6 +98,7 @@ def start_workers(shop: Shop, count: int) -> None:
     eventually(lambda: len(shop.log("worker ready")) == count)
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_killed_at_a_task_of_a_push_costs_no_more_than_the_task(
     shop: Shop,
 ) -> None:
@@ -117,6 +118,7 @@ def test_a_worker_that_is_killed_at_a_task_of_a_push_costs_no_more_than_the_task
     assert shared == pushed_alone(shop)
 
 
+@pytest.mark.slow
 def test_a_push_that_is_killed_midway_is_not_served_until_the_next_one_has_ended(
     shop: Shop,
 ) -> None:

@@ -77,6 +77,7 @@ def is_as_by_one_process(shop: Shop) -> None:
     assert len(made.document.parts) == 21
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_killed_at_a_task_costs_no_more_than_the_task(shop: Shop) -> None:
     start_workers(shop, 2)
     (shop.folder / "hold_set").touch()
