@@ -15,7 +15,7 @@ from mlforge.core.failpoints import reach
 from mlforge.core.logs import get_logger
 from mlforge.core.manifest import Manifest
 from mlforge.core.values import Version
-from mlforge.engines import Engine
+from mlforge.engines import Engine, evaluation
 from mlforge.engines.events import events_of
 from mlforge.engines.tasks import Sharing, Task, releases
 from mlforge.engines.views import AsOfView
@@ -104,7 +104,8 @@ class FullPush:
         written: int = sum([result.rows for result in results])
         if unwritten:
             keys = self.manifest.spec.keys
-            hashes = key_hashes(self.now.active_entities(), keys)
+            alive = evaluation.active_entities(self.now.events, self.now.as_of)
+            hashes = key_hashes(alive, keys)
             unwritten.difference_update(digests_of(hashes, self.online.digest_bytes))
         return written
 
