@@ -10,7 +10,7 @@ splitmix64 (Steele, Lea, Flood, 2014).
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache, reduce
 from itertools import accumulate, pairwise
 from typing import Any
@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mlforge.core.manifest import MODULUS
+from mlforge.core.side_by_side import CORES, each_of
 
 
 def _arrow(values: Iterable[float | None], dtype: type[pl.DataType] = pl.UInt64) -> pa.Array:
@@ -42,15 +43,28 @@ _ZERO, _HALF, _LOW = _constant(0), _constant(32), _constant((1 << 32) - 1)
 _ABSENT, _FLOAT_ZERO = _constant(None), _arrow([0.0], pl.Float64)[0]
 _FEW = 2_000  # texts that take less time one by one than a plan of polars does
 _BLOCK = 16_384  # rows at a time: what is between two steps stays in the processor's cache
+_MANY = 8 * _BLOCK  # rows that are worth waking threads for
+_Salted = Sequence[tuple[pa.Scalar, Any]]
 
 
 def digest(frame: pl.DataFrame) -> int:
     """The digest of the frame's rows: 128 bits; 0 for no rows."""
+    columns, height = _salted(frame), frame.height
+    if height < _MANY or CORES == 1:
+        return _joined(*_lane_sums(columns, range(0, height, _BLOCK), height))
+    shares = [range(_BLOCK * n, height, _BLOCK * CORES) for n in range(CORES)]
+    sums = each_of(lambda starts: _lane_sums(columns, starts, height), shares)
+    return _joined(*map(sum, zip(*sums, strict=True)))
+
+
+def _lane_sums(columns: _Salted, starts: Iterable[int], height: int) -> tuple[int, int]:
+    """The sums of both lanes over the blocks of rows that begin at some places."""
     lanes = [0, 0]
-    for row in _rows(frame):
+    for start in starts:
+        row = _mixed_rows(columns, start, height)
         for index, lane in enumerate(_LANES):
             lanes[index] += _total(_mixed(pc.bit_wise_xor(row, lane)))
-    return _joined(*lanes)
+    return lanes[0], lanes[1]
 
 
 def hashes(values: pl.Series) -> pl.Series:
@@ -63,34 +77,38 @@ def hashes(values: pl.Series) -> pl.Series:
 
 def digests(frame: pl.DataFrame, heights: Sequence[int]) -> list[int]:
     """The digest of each run of so many rows, of which the frame consists; each run has a row."""
-    rows = pa.concat_arrays(list(_rows(frame)))
+    columns, height = _salted(frame), frame.height
     last = _arrow(end - 1 for end in accumulate(heights))
-    lanes = [_mixed(pc.bit_wise_xor(rows, lane)) for lane in _LANES]
-    halves = [_sums(half(values), last) for values in lanes for half in (_high, _low)]
+    blocks = [_mixed_rows(columns, start, height) for start in range(0, height, _BLOCK)]
+    lanes = [[_mixed(pc.bit_wise_xor(rows, lane)) for rows in blocks] for lane in _LANES]
+    halves = [_sums([*map(half, values)], last) for values in lanes for half in (_high, _low)]
     return [
         _joined((first << 32) + first_low, (second << 32) + second_low)
         for first, first_low, second, second_low in zip(*halves, strict=True)
     ]
 
 
-def _sums(values: pa.Array, last: pa.Array) -> list[int]:
+def _sums(blocks: Sequence[pa.Array], last: pa.Array) -> list[int]:
     """The sum of each run of values below 2**32; last: the place of each run's last value."""
-    until = pc.cumulative_sum(values).take(last).to_pylist()
+    until = pc.cumulative_sum(pa.concat_arrays(blocks)).take(last).to_pylist()
     return [here - before for before, here in pairwise([0, *until])]
 
 
-def _rows(frame: pl.DataFrame) -> Iterator[pa.Array]:
-    """Each row's cells mixed to 64 bits, in blocks of rows."""
-    columns = [(_salt(name), _cells(frame[name].rechunk())) for name in frame.columns]
-    for start in range(0, frame.height, _BLOCK):
-        row = _ZERO
-        for salt, cells in columns:
-            cell = _mixed(pc.add(cells.slice(start, _BLOCK), salt))
-            # A null adds nothing, so a column of nulls is as good as none.
-            row = pc.add(row, pc.fill_null(cell, _ZERO) if cell.null_count else cell)
-        if isinstance(row, pa.Scalar):  # no columns
-            row = pa.repeat(row, min(_BLOCK, frame.height - start))
-        yield _array(row)
+def _salted(frame: pl.DataFrame) -> _Salted:
+    """Each column's salt, and its values as bits."""
+    return [(_salt(name), _cells(frame[name].rechunk())) for name in frame.columns]
+
+
+def _mixed_rows(columns: _Salted, start: int, height: int) -> pa.Array:
+    """The cells of each row of a block, mixed to 64 bits."""
+    row = _ZERO
+    for salt, cells in columns:
+        cell = _mixed(pc.add(cells.slice(start, _BLOCK), salt))
+        # A null adds nothing, so a column of nulls is as good as none.
+        row = pc.add(row, pc.fill_null(cell, _ZERO) if cell.null_count else cell)
+    if isinstance(row, pa.Scalar):  # no columns
+        row = pa.repeat(row, min(_BLOCK, height - start))
+    return _array(row)
 
 
 def _joined(first: int, second: int) -> int:

@@ -18,6 +18,7 @@ from mlforge.core.values import FIRST_INSTANT, LAST_INSTANT, TimeRange, from_us
 from mlforge.errors import DataError
 from mlforge.frames import nested_values, polars_schema
 from mlforge.frames.polars_schema import UTC_INSTANT, dtype_text
+from mlforge.frames.row_order import is_sorted
 from mlforge.frames.time_units import in_us, unit_us
 
 if TYPE_CHECKING:
@@ -97,7 +98,9 @@ def normalise(spec: FeatureSpec, frame: pl.DataFrame, where: str) -> EventFrame:
         frame = frame.filter(_has_key(spec) & _has_time(spec))
         counts = _Counts.of(spec, frame)
     _check_times(spec, frame.schema, counts.bounds, where)
-    events = _in_order(spec, frame, spec.order)
+    events = _in_form(frame, spec)
+    if not is_sorted(events, spec.order):
+        events = _sorted(events, spec.order)
     return EventFrame(
         events, Dropped(null_key, null_time, counts.non_finite), _has_naive_time(spec, frame)
     )
@@ -118,10 +121,12 @@ def normalise_together(
     if counts.null_key or counts.null_time or counts.non_finite:
         return None
     _check_times(spec, frame.schema, counts.bounds, where)
-    runs = pl.DataFrame({"n": range(len(heights)), "rows": heights})
-    number = runs.select(pl.col("n").repeat_by("rows").explode()).to_series()
-    numbered = frame.with_columns(number.alias(_NUMBER))
-    events = _in_order(spec, numbered, [_NUMBER, *spec.order]).drop(_NUMBER)
+    events = _in_form(frame, spec)
+    if not is_sorted(events, spec.order, heights):
+        runs = pl.DataFrame({"n": range(len(heights)), "rows": heights})
+        number = runs.select(pl.col("n").repeat_by("rows").explode()).to_series()
+        numbered = events.with_columns(number.alias(_NUMBER))
+        events = _sorted(numbered, [_NUMBER, *spec.order]).drop(_NUMBER)
     return EventFrame(events, Dropped(), _has_naive_time(spec, frame))
 
 
@@ -136,10 +141,14 @@ def _checked(spec: FeatureSpec, frame: pl.DataFrame, where: str) -> pl.DataFrame
     return frame
 
 
-def _in_order(spec: FeatureSpec, frame: pl.DataFrame, order: Sequence[str]) -> pl.DataFrame:
-    """The frame in the form of events, sorted: one plan for all, as of small files there may be very many."""
-    columns = (_normal(name, dtype, name == spec.timestamp) for name, dtype in frame.schema.items())
-    plan = frame.lazy().with_columns(columns).sort(order, maintain_order=True)
+def _in_form(frame: pl.DataFrame, spec: FeatureSpec) -> pl.DataFrame:
+    """The frame's columns in the form of events."""
+    columns = [_normal(name, dtype, name == spec.timestamp) for name, dtype in frame.schema.items()]
+    return polars_schema.in_memory(frame.lazy().with_columns(columns)).rechunk()
+
+
+def _sorted(events: pl.DataFrame, order: Sequence[str]) -> pl.DataFrame:
+    plan = events.lazy().sort(order, maintain_order=True)
     return polars_schema.in_memory(plan).rechunk()
 
 

@@ -22,6 +22,7 @@ import polars as pl
 
 from mlforge.core.disk import sync
 from mlforge.core.failpoints import reach
+from mlforge.core.side_by_side import begin
 from mlforge.errors import IntegrityError, StoreError
 
 CHECKSUM, UNSEALED = "mlforge.checksum", "0" * 64
@@ -236,13 +237,7 @@ class Sealed:
     @classmethod
     def of(cls, frame: pl.DataFrame, row_group: int, metadata: Mapping[str, str]) -> Sealed:
         """The file of a frame, with row groups of so many rows."""
-        written = io.BytesIO()
-        frame.write_parquet(
-            written,
-            compression="uncompressed",  # read often, and for less than it takes to unpack
-            row_group_size=row_group,
-            metadata={**metadata, CHECKSUM: UNSEALED},
-        )
+        written = _unsealed(frame, row_group, metadata)
         place, checksum = _checksum(written)
         written.seek(place)
         written.write(checksum)
@@ -257,8 +252,29 @@ class Sealed:
 def write_sealed(
     path: Path, frame: pl.DataFrame, row_group: int, metadata: Mapping[str, str]
 ) -> None:
-    """Write a parquet file with a checksum of itself in its own metadata; the caller syncs the folder."""
-    Sealed.of(frame, row_group, metadata).write(path)
+    """Write a parquet file with a checksum of itself in its own metadata; the caller syncs the folder.
+
+    The checksum is computed while the other bytes are written.
+    """
+    unsealed = _unsealed(frame, row_group, metadata)
+    checking = begin(_checksum, unsealed)
+    with replacing(path, folder=False) as temporary, temporary.open("wb") as file:
+        file.write(unsealed.getbuffer())
+        place, checksum = checking.result()
+        file.seek(place)
+        file.write(checksum)
+
+
+def _unsealed(frame: pl.DataFrame, row_group: int, metadata: Mapping[str, str]) -> io.BytesIO:
+    """The bytes of a parquet file with room for a checksum in its metadata."""
+    written = io.BytesIO()
+    frame.write_parquet(
+        written,
+        compression="uncompressed",  # read often, and for less than it takes to unpack
+        row_group_size=row_group,
+        metadata={**metadata, CHECKSUM: UNSEALED},
+    )
+    return written
 
 
 def is_sealed(path: Path) -> bool:

@@ -9,6 +9,7 @@ import polars as pl
 import pytest
 
 from mlforge.core.manifest import MODULUS
+from mlforge.frames import digest as module
 from mlforge.frames.digest import digest, digests
 
 STRUCT = pl.Struct({"a": pl.Int64, "b": pl.String})
@@ -78,3 +79,14 @@ def test_zero_within_has_no_sign() -> None:
 def test_no_rows_have_no_digest_of_any_dtype() -> None:
     for dtype, _ in DIFFERENT:
         assert of(dtype) == 0
+
+
+@pytest.mark.parametrize("cores", [1, 2, 3])
+def test_shares_of_several_threads_add_up(cores: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    frame = pl.DataFrame({"n": range(100), "text": [str(n % 7) if n % 5 else None for n in range(100)]})  # fmt: skip
+    whole, parts = digest(frame), digests(frame, [40, 1, 59])
+    monkeypatch.setattr(module, "CORES", cores)
+    monkeypatch.setattr(module, "_BLOCK", 7)
+    monkeypatch.setattr(module, "_MANY", 8)
+    assert digest(frame) == whole == sum(parts) % MODULUS
+    assert digests(frame, [40, 1, 59]) == parts
