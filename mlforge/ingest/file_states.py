@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
-from contextlib import suppress
+from collections.abc import Callable, Collection, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import cached_property
 
 from mlforge.core.list_diff import lacking
@@ -11,6 +11,7 @@ from mlforge.core.manifest import SourceRecord
 from mlforge.errors import UnreadableFile
 from mlforge.ingest.null_columns import UNREADABLE, shape_of
 from mlforge.sources.parquet_reader import Content
+from mlforge.sources.read_ahead import Wishes
 from mlforge.sources.source import SourceFile
 from mlforge.sources.source_reading import HashedFile, SourceReading
 from mlforge.store import FileState, FileStateMap
@@ -70,6 +71,24 @@ class FileStates:
         shape = self._shapes.setdefault(shape := shape_of(content.frame), shape)
         self._note(file, read.file, content.frame.height, shape)
         return content
+
+    def ahead(
+        self, files: Sequence[SourceFile], decodes: Callable[[str], bool], but: Collection[str]
+    ) -> AbstractContextManager[Iterable[SourceFile]]:
+        """The files in their order, of which those that come next are read while some are worked on.
+
+        decodes: whether a content of this hash is to be decoded. but: paths that are not read unless asked for; in
+        processes of their own none is.
+        """
+
+        def reads(file: SourceFile) -> bool:
+            state = self.before.get(file.path)
+            is_new = state is None or state[:4] != file.stat or decodes(state.hash)
+            return is_new and file.path not in but
+
+        if self._careful:
+            return nullcontext(files)
+        return self._reading.ahead(files, Wishes(reads, decodes, self._max_bytes))
 
     def learn_shapes(self, files: Iterable[SourceFile]) -> None:
         """Read the files whose columns are not known, as they were last seen by an earlier release."""

@@ -72,6 +72,11 @@ class PartialCache:
         """The key itself, or that of the partial which is kept in its place without rows that were forgotten."""
         return self._rewritten.get(key, key) if self._rewritten else key
 
+    def is_new(self, content: str) -> bool:
+        """Whether no partial of a content is known by its plain key; threads may ask."""
+        key = self.key(content)
+        return key not in self._new and key not in self.on_disk
+
     def find(self, key: str) -> Partial | None:
         """A partial that this or another refresh has computed before, if the feature can hold its times."""
         if key in self._new or key not in self.on_disk:

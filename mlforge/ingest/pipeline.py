@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from operator import attrgetter
 
 from mlforge.core.list_diff import lacking
@@ -81,20 +81,8 @@ def ingest(
 def _by_file(session: Session, why: str) -> Intake:
     """Ingest each file alone: one partial per file."""
     unchanged_files, pairs = _unchanged_files(session), dict[str, FilePartial]()
-    waiting: dict[str, Content | None] = {}
-    small_files = SmallFiles(session, pairs)
-    for file in session.listing.among(lacking(session.listing.stats, unchanged_files.stats)):
-        try:
-            content = _new_content(session, file, small_files)
-            if has_null_columns(session.states.now[file.path].shape):
-                waiting[file.path] = _if_small(content)
-            elif content is None or not small_files.take(file, content):
-                small_files.finish()
-                pairs[file.path] = _pair(session, file, content)
-        except FAULTS as error:
-            small_files.finish()
-            session.reject(file, error)
-    small_files.finish()
+    new = session.listing.among(lacking(session.listing.stats, unchanged_files.stats))
+    waiting = _read_each(session, new, pairs)
     if waiting or any(map(has_null_columns, set(map(_shape_of, session.states.now.values())))):
         unchanged_files = _without_stale(session, unchanged_files, waiting)
         for file in session.listing.among(waiting):
@@ -119,6 +107,28 @@ def _by_file(session: Session, why: str) -> Intake:
     return session.close(
         usable, why, fitted, rowwise=True, unchanged_files=unchanged_files, outvoted=outvoted
     )
+
+
+def _read_each(
+    session: Session, files: Sequence[SourceFile], pairs: dict[str, FilePartial]
+) -> dict[str, Content | None]:
+    """Put the record and the partial of each file into `pairs`; returns the files that wait for others' dtypes."""
+    waiting: dict[str, Content | None] = {}
+    small_files = SmallFiles(session, pairs)
+    with session.ahead(files) as in_turn:
+        for file in in_turn:
+            try:
+                content = _new_content(session, file, small_files)
+                if has_null_columns(session.states.now[file.path].shape):
+                    waiting[file.path] = _if_small(content)
+                elif content is None or not small_files.take(file, content):
+                    small_files.finish()
+                    pairs[file.path] = _pair(session, file, content)
+            except FAULTS as error:
+                small_files.finish()
+                session.reject(file, error)
+        small_files.finish()
+    return waiting
 
 
 def _unchanged_files(session: Session) -> UnchangedFiles:

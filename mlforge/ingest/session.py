@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 
@@ -80,6 +81,10 @@ class Session:
             quarantine=Quarantine(store.books(feature.name).quarantine),
             max_bytes=max_bytes,
         )
+
+    def ahead(self, files: Sequence[SourceFile]) -> AbstractContextManager[Iterable[SourceFile]]:
+        """The files in their order; small ones are read before it is their turn, but for those that were set aside before."""
+        return self.states.ahead(files, self.cache.is_new, self.quarantine.before)
 
     def compute(self, key: str, rows: FileRows, *, alone: bool) -> Partial:
         """Transform rows and store their events; `alone`: only if the function treats each row alone.

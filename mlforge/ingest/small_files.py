@@ -16,8 +16,8 @@ from mlforge.ingest.unchanged import FilePartial
 from mlforge.sources.parquet_reader import Content
 from mlforge.sources.source import SourceFile
 
-_SMALL_ROWS, _MOST_ROWS, _MOST_FILES, _FEW_FILES = 4_096, 65_536, 256, 4
-_SMALL_BYTES, _MOST_BYTES = 1_000_000, 32_000_000
+_SMALL_ROWS, _MOST_ROWS, _MOST_FILES, _FEW_FILES = 65_536, 262_144, 256, 4
+_SMALL_BYTES, _MOST_BYTES = 16_000_000, 64_000_000
 
 
 @dataclass(frozen=True, slots=True)

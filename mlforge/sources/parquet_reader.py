@@ -13,7 +13,7 @@ import os
 import signal
 import stat
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -158,6 +158,35 @@ def table_of(raw: bytes, path: str, max_bytes: int | None) -> pa.Table:
     if budget is not None and table.nbytes > budget:
         raise _takes_too_much(path, max_bytes)
     return table
+
+
+def tables_of(
+    raws: Sequence[FileBytes], max_bytes: int | None, claimed_bytes: int
+) -> list[pa.Table | None]:
+    """The tables of several files' bytes, as `table_of` gives each; None for one that may be at fault, to be tried alone.
+
+    claimed_bytes: how much memory all of them together may claim; tables beyond it are None as well.
+    """
+    tables: list[pa.Table | None] = []
+    room = claimed_bytes
+    with sandbox.at_most(None if max_bytes is None else 2 * max_bytes):
+        for raw in raws:
+            table = _table_within(raw, room if max_bytes is None else min(room, max_bytes))
+            room -= table.nbytes if table is not None else 0
+            tables.append(table)
+    return tables
+
+
+def _table_within(raw: FileBytes, max_bytes: int) -> pa.Table | None:
+    """The table of a file's bytes; None for one that claims or takes more memory than allowed, or may be at fault."""
+    if fault_of(raw.content) or _two_in_one(raw.content):
+        return None
+    reach("file.decoding")
+    try:
+        table = _decode(raw.content, raw.path, max_bytes)
+    except (MemoryError, UnreadableFile, *UNDECODABLE):
+        return None
+    return table if table.nbytes <= max_bytes else None
 
 
 def _undecodable(path: str, error: BaseException) -> UnreadableFile:

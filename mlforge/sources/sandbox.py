@@ -49,11 +49,14 @@ def at_most(more: int | None) -> Iterator[None]:
         yield
         return
     with _lock:
-        _before.append(_before[0] if _before else resource.getrlimit(resource.RLIMIT_DATA))
+        now = resource.getrlimit(resource.RLIMIT_DATA)
+        _before.append(_before[0] if _before else now)
         soft, hard = _before[0]
         limit_bytes = used_bytes + more + OVERHEAD_BYTES + _PER_THREAD_BYTES * _CORES
         bounds = [bound for bound in (soft, hard) if bound != resource.RLIM_INFINITY]
-        resource.setrlimit(resource.RLIMIT_DATA, (min([limit_bytes, *bounds]), hard))
+        own = min([limit_bytes, *bounds])
+        shared = own if len(_before) == 1 else max(own, now[0])
+        resource.setrlimit(resource.RLIMIT_DATA, (shared, hard))
     try:
         yield
     finally:

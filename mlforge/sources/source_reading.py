@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mlforge.sources import parquet_reader
-from mlforge.sources.parquet_reader import Content, FileBytes
+from mlforge.sources.parquet_reader import Content
+from mlforge.sources.read_ahead import Early, ReadAhead, Wishes
 from mlforge.sources.source_file import FileStat, SourceFile
 
 KEPT_BYTES = 256 << 20
 """Bytes of rows that a shared reading keeps in memory, by default."""
-SMALL_BYTES = 8 << 20
+SMALL_BYTES = 64 << 20
 """Files of at most so many bytes, and all of other machines, are kept in memory from their hashing to their decoding, which mostly comes next."""
 SETTLED_NS = 50_000_000
 """So long after its last change a further change of a file shows in its stat: file systems' clocks tick."""
@@ -52,18 +55,39 @@ class SourceReading:
         self._room = keep_bytes
         self._files: dict[Path, HashedFile] = {}
         self._contents: dict[str, Content] = {}
-        self._bytes: tuple[Path, FileBytes] | None = None  # of the file that was hashed last
+        self._hashed: tuple[Path, Early] | None = None  # the file that was hashed last
+        self._ahead: ReadAhead | None = None
         self.decoded = 0
+
+    @contextmanager
+    def ahead(self, files: Sequence[SourceFile], wishes: Wishes) -> Iterator[Iterable[SourceFile]]:
+        """The files in their order; while the block works on some, threads read those that come next.
+
+        wishes: of files whose rows are not kept from an earlier feature.
+        """
+
+        def reads(file: SourceFile) -> bool:
+            known = self._known(file)
+            return (known is None or known.hash not in self._contents) and wishes.reads(file)
+
+        self._ahead = ReadAhead(files, replace(wishes, reads=reads))
+        try:
+            with closing(iter(self._ahead)) as in_turn:
+                yield in_turn
+        finally:
+            self._ahead = None
 
     def hashed(self, file: SourceFile) -> HashedFile:
         """The file's hash. Raises NotReadNow."""
         known = self._known(file)
         if known is not None:
             return known
-        if file.remote is not None or file.stat.size <= SMALL_BYTES:
-            raw = parquet_reader.file_bytes(file)
-            self._bytes = file.absolute, raw
-            return self._note(file, raw.hash, raw.begun)
+        early = self._ahead.take(file) if self._ahead else None
+        if early is None and (file.remote is not None or file.stat.size <= SMALL_BYTES):
+            early = Early(parquet_reader.file_bytes(file), None)
+        if early is not None:
+            self._hashed = file.absolute, early
+            return self._note(file, early.raw.hash, early.raw.begun)
         begun = time.time_ns()
         return self._note(file, parquet_reader.content_hash(file.absolute), begun)
 
@@ -74,25 +98,30 @@ class SourceReading:
         known = self._known(file)
         if known is not None and known.hash in self._contents:
             return ReadFile(self._again(known.hash, known.stat), known)
-        raw = self._undecoded(file, max_bytes)
+        early = self._undecoded(file, max_bytes)
+        raw = early.raw
         if raw.hash in self._contents:
             content = self._again(raw.hash, raw.stat)
         else:
-            content = self._decoded(raw, max_bytes, in_own_process=in_own_process)
+            content = self._decoded(early, max_bytes, in_own_process=in_own_process)
         return ReadFile(content, self._note(file, raw.hash, raw.begun))
 
-    def _undecoded(self, file: SourceFile, max_bytes: int | None) -> FileBytes:
-        """The file's bytes: those that were hashed a moment ago, if it is small and was the last."""
-        hashed, self._bytes = self._bytes, None
-        if hashed is not None:
-            path, raw = hashed
-            fits = max_bytes is None or raw.stat.size <= max_bytes
-            if path == file.absolute and raw.stat == file.stat and fits:
-                return raw
-        return parquet_reader.file_bytes(file, max_bytes)
+    def _undecoded(self, file: SourceFile, max_bytes: int | None) -> Early:
+        """The file's bytes: those that were read ahead or hashed a moment ago, if it is small and was the last."""
+        hashed, self._hashed = self._hashed, None
+        early = self._ahead.take(file) if self._ahead else None
+        if hashed is not None and hashed[0] == file.absolute:
+            early = hashed[1]
+        if early is not None:
+            stat = early.raw.stat
+            if stat == file.stat and (max_bytes is None or stat.size <= max_bytes):
+                return early
+        return Early(parquet_reader.file_bytes(file, max_bytes), None)
 
-    def _decoded(self, raw: FileBytes, max_bytes: int | None, *, in_own_process: bool) -> Content:
-        content = parquet_reader.decode(raw, max_bytes, in_own_process=in_own_process)
+    def _decoded(self, early: Early, max_bytes: int | None, *, in_own_process: bool) -> Content:
+        raw, content = early.raw, early.content
+        if content is None:
+            content = parquet_reader.decode(raw, max_bytes, in_own_process=in_own_process)
         self.decoded += 1
         size = int(content.frame.estimated_size())
         if size <= self._room:

@@ -1,0 +1,156 @@
+"""Files that are read before they are asked for: what is read of them, what is left to who asks, and what is never begun."""
+
+from __future__ import annotations
+
+import resource
+from collections.abc import Callable
+from pathlib import Path
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from mlforge.errors import UnreadableFile
+from mlforge.sources import parquet_reader, read_ahead, sandbox
+from mlforge.sources.read_ahead import ReadAhead, Wishes
+from mlforge.sources.source_file import SourceFile
+from mlforge.sources.source_reading import SourceReading
+
+ALL = Wishes(lambda file: True, lambda hash_: True)
+
+
+def frame(number: int) -> pl.DataFrame:
+    return pl.DataFrame({"user_id": [number, number + 1], "text": [f"é{number}", None]})
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> list[SourceFile]:
+    """More files than a run holds, two of them alike, with damaged and odd ones between them."""
+    for number in range(40):
+        frame(number).write_parquet(tmp_path / f"{number:02}.parquet")
+    frame(7).write_parquet(tmp_path / "08.parquet")
+    frame(0).clear().write_parquet(tmp_path / "09.parquet")
+    (tmp_path / "11.parquet").write_bytes(b"PAR1 and nothing more PAR1")
+    whole = (tmp_path / "12.parquet").read_bytes()
+    (tmp_path / "13.parquet").write_bytes(whole + whole)
+    frame(14).with_columns(text=pl.lit(None)).write_parquet(tmp_path / "14.parquet")
+    frame(15).with_columns(pl.col("text").cast(pl.Categorical)).write_parquet(
+        tmp_path / "15.parquet"
+    )
+    twice = pa.Table.from_arrays([pa.array([1]), pa.array([2])], names=["x", "x"])
+    pq.write_table(twice, tmp_path / "17.parquet")
+    return [SourceFile.under(tmp_path, path.name) for path in sorted(tmp_path.iterdir())]
+
+
+def outcome(read: Callable[[SourceFile], object], file: SourceFile) -> object:
+    try:
+        return read(file)
+    except UnreadableFile as error:
+        return str(error)
+
+
+def test_a_reading_gives_the_same_whether_or_not_it_reads_ahead(files: list[SourceFile]) -> None:
+    def content(reading: SourceReading, file: SourceFile) -> object:
+        hashed = reading.hashed(file)
+        content = reading.read(file).content
+        rows = content.frame
+        return hashed.hash, rows.schema, rows.rows(), rows.n_chunks(), content.left_out
+
+    alone = SourceReading(keep_bytes=0)
+    expected = {f.path: outcome(lambda file: content(alone, file), f) for f in files}
+    ahead = SourceReading(keep_bytes=0)
+    with ahead.ahead(files, ALL) as in_turn:
+        assert {f.path: outcome(lambda file: content(ahead, file), f) for f in in_turn} == expected
+
+
+def test_good_files_are_decoded_before_they_are_asked_for(
+    files: list[SourceFile], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    decode = parquet_reader.decode
+    monkeypatch.setattr(
+        parquet_reader, "decode", lambda raw, *a, **k: (asked.append(raw.path), decode(raw, *a, **k))[1]
+    )  # fmt: skip
+    reading = SourceReading(keep_bytes=0)
+    with reading.ahead(files, ALL) as in_turn:
+        for file in in_turn:
+            outcome(reading.read, file)
+    assert asked == ["08.parquet", "11.parquet", "13.parquet"], "alike, or at fault"
+
+
+def test_only_what_is_wished_for_is_read(files: list[SourceFile]) -> None:
+    odd = Wishes(lambda file: int(file.path[:2]) % 2 == 1, lambda hash_: hash_[0] in "01234567")
+    ahead, seen = ReadAhead(files, odd), 0
+    for file in ahead:
+        early = ahead.take(file)
+        assert (early is not None) == (int(file.path[:2]) % 2 == 1), file.path
+        if early is not None and early.content is not None:
+            assert early.raw.hash[0] in "01234567"
+            seen += 1
+        assert ahead.take(file) is None, "it was taken"
+    assert seen
+
+
+def test_a_file_that_changed_after_it_was_read_ahead_is_read_again(files: list[SourceFile]) -> None:
+    reading = SourceReading(keep_bytes=0)
+    with reading.ahead(files, ALL) as in_turn:
+        first = next(iter(in_turn))
+        frame(99).write_parquet(first.absolute)
+        now = SourceFile.under(first.absolute.parent, first.path)
+        assert reading.read(now).content.frame.rows() == frame(99).rows()
+
+
+def test_nothing_is_read_beside_a_large_file(
+    files: list[SourceFile], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    large = files[20]
+    monkeypatch.setattr(read_ahead, "_RUN_BYTES", large.stat.size - 1)
+    small = [f for f in files if f.stat.size < large.stat.size]
+    assert len(small) > 1
+    order = [*small, large, *small]
+    read: list[str] = []
+    wishes = Wishes(lambda file: not read.append(file.path), lambda hash_: False)
+    ahead = ReadAhead(order, wishes)
+    for count, file in enumerate(ahead):
+        if file is large:
+            assert len(read) == count
+            assert ahead.take(file) is None
+    assert len(read) == 2 * len(small)
+
+
+def test_few_files_are_read_when_they_are_asked_for(files: list[SourceFile]) -> None:
+    ahead = ReadAhead(files[:3], ALL)
+    assert [ahead.take(file) for file in ahead] == [None] * 3
+
+
+def test_a_file_that_claims_much_memory_is_not_decoded_ahead(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(read_ahead, "_RUN_DECODED_BYTES", 1_000_000)
+    for number in range(5):
+        height = 200_000 if number == 2 else 10
+        pl.DataFrame({"x": [number] * height}).write_parquet(tmp_path / f"{number}.parquet")
+    files = [SourceFile.under(tmp_path, f"{number}.parquet") for number in range(5)]
+    ahead = ReadAhead(files, ALL)
+    early = [ahead.take(file) for file in ahead]
+    assert [each is not None and each.content is not None for each in early] == [
+        True, True, False, True, True,
+    ]  # fmt: skip
+
+
+@pytest.mark.skipif(not hasattr(resource, "RLIMIT_DATA"), reason="a system without this limit")
+def test_a_lower_limit_takes_no_memory_from_who_was_given_more() -> None:
+    with sandbox.at_most(8 << 30):
+        given = resource.getrlimit(resource.RLIMIT_DATA)
+        with sandbox.at_most(1 << 20):
+            assert resource.getrlimit(resource.RLIMIT_DATA) == given
+
+
+def test_what_was_read_counts_no_more_once_the_block_has_ended(files: list[SourceFile]) -> None:
+    reading = SourceReading(keep_bytes=0)
+    with reading.ahead(files, ALL) as in_turn:
+        assert next(iter(in_turn)) is files[0]
+    files[3].absolute.unlink()
+    with pytest.raises(UnreadableFile, match="is gone"):
+        reading.read(files[3])
