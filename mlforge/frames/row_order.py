@@ -9,17 +9,20 @@ import polars as pl
 
 
 def is_sorted(rows: pl.DataFrame, order: Sequence[str], heights: Sequence[int] = ()) -> bool:
-    """Whether rows ascend by some columns, of which none has a null; each of several runs for itself.
+    """Whether rows ascend by some columns, of which none has a null, or by none; each of several runs for itself.
 
     heights: the number of rows of each run of which the frame consists; by default it is one run.
     """
-    if rows.height < 2:
+    if rows.height < 2 or not order:
         return True
     earlier, later = _neighbours(rows[order[0]])
-    tied = (later <= earlier).arg_true()
+    stays = later <= earlier
+    if not stays.any():
+        return True
+    tied = stays.arg_true()
     if heights and len(tied):
         ends = [end - 1 for end in accumulate(heights) if end]
-        tied = tied.filter(~tied.is_in(pl.Series(ends, dtype=tied.dtype)))
+        tied = tied.filter(~tied.is_in(pl.Series(ends, dtype=tied.dtype).implode()))
     for name in order:
         if not len(tied):
             break
@@ -32,5 +35,4 @@ def is_sorted(rows: pl.DataFrame, order: Sequence[str], heights: Sequence[int] =
 
 def _neighbours(values: pl.Series) -> tuple[pl.Series, pl.Series]:
     """Each value but the last, and the value that follows each."""
-    values = values.to_physical()
     return values.head(-1), values.slice(1)

@@ -102,7 +102,7 @@ def packing(root: Path) -> LocalStore:
 
 def build(root: Path) -> None:
     """Refresh the feature, as parts of a few rows."""
-    with clock.fixed(NOW):
+    with clock.fixed(NOW), forced(small_files=True):
         definitions(root).refresh("spend", options=SMALL)
 
 

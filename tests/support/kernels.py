@@ -1,4 +1,4 @@
-"""Forces engines and pushes onto ways, and over seams, that small data would never take."""
+"""Forces engines, pushes and ingestion onto ways, and over seams, that small data would never take."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ import pytest
 from mlforge.engines import Engine, duckdb_engine, fixed_point, point_windows, polars_engine
 from mlforge.engines.tiles import build, by_entity, held, sets, totals
 from mlforge.frames import polars_schema
+from mlforge.ingest import small_files as module_of_small_files
 from mlforge.online import batches, chunks
+from mlforge.sources import read_ahead
 from mlforge.store import entity_index, resident
 
 WAYS: Mapping[str, Mapping[str, bool]] = {
@@ -32,6 +34,7 @@ def forced(
     gathered: int | None = None,
     small_pushes: bool = False,
     lasting: bool = False,
+    small_files: bool = False,
 ) -> Iterator[None]:
     """Within the block.
 
@@ -40,7 +43,8 @@ def forced(
     of entities, over its seams. points: windows looked up at the points, however many those
     are, and gathered over seams. gathered: events at a time.
     small_pushes: a push of a handful of rows goes through every seam. lasting: events that are resident stay so, however
-    many have come and gone since, and entities are looked up among them, however few there are.
+    many have come and gone since, and entities are looked up among them, however few there are. small_files: files are
+    read ahead two at a time, and made events of three at a time, however few there are.
     """
     with pytest.MonkeyPatch.context() as patch:
         if general:
@@ -78,4 +82,9 @@ def forced(
         if lasting:
             patch.setattr(resident, "_STALE", 0)
             patch.setattr(resident, "_FEW", 0)
+        if small_files:
+            patch.setattr(read_ahead, "_FEW_FILES", 1)
+            patch.setattr(read_ahead, "_RUN_FILES", 2)
+            patch.setattr(module_of_small_files, "_MOST_FILES", 3)
+            patch.setattr(module_of_small_files, "_FEW_FILES", 1)
         yield

@@ -271,6 +271,7 @@ class Machine(Registry):
                 tiled=data.draw(st.booleans(), label="tiles"),
                 gathered=data.draw(st.sampled_from([None, 3]), label="events gathered at once"),
                 small_pushes=True,
+                small_files=True,
                 lasting=data.draw(st.booleans(), label="what is resident lasts"),
             )
         )

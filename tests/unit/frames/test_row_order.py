@@ -62,3 +62,7 @@ def test_each_run_of_rows_is_in_order_for_itself(order: list[str]) -> None:
         assert is_sorted(frame, order, heights) != moved, frame
         verdicts.add(moved)
     assert verdicts == {True, False}
+
+
+def test_rows_without_an_order_are_in_order() -> None:
+    assert is_sorted(pl.DataFrame({"n": [2, 1]}), [])
