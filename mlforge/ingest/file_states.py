@@ -9,7 +9,7 @@ from functools import cached_property
 from mlforge.core.list_diff import lacking
 from mlforge.core.manifest import SourceRecord
 from mlforge.errors import UnreadableFile
-from mlforge.ingest.null_columns import UNREADABLE, shape_of
+from mlforge.ingest.null_columns import UNREADABLE, Shapes
 from mlforge.sources.parquet_reader import Content
 from mlforge.sources.read_ahead import Wishes
 from mlforge.sources.source import SourceFile
@@ -37,7 +37,7 @@ class FileStates:
         self.before, self.now = before, FileStateMap()
         self.files_read = 0
         self._sought = 0
-        self._shapes: dict[str, str] = {}
+        self._shapes = Shapes()
         self._sources, self._max_bytes, self._careful = sources, max_bytes, careful
         self._reading = reading
 
@@ -68,8 +68,7 @@ class FileStates:
             raise
         self.files_read += 1
         content = read.content
-        shape = self._shapes.setdefault(shape := shape_of(content.frame), shape)
-        self._note(file, read.file, content.frame.height, shape)
+        self._note(file, read.file, content.frame.height, self._shapes.of(content.frame))
         return content
 
     def ahead(

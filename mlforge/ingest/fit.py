@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Any
 
 from mlforge.core.manifest import Partial
@@ -58,6 +59,9 @@ class _Group:
         return next((c for c in self.schema if c.name == name and c.dtype != _NULL), None)
 
 
+_schema_of = attrgetter("schema")
+
+
 def strict_columns(feature: Feature) -> Collection[str] | None:
     """The columns in which files must agree: all that values follow from or rules require; None: every one."""
     spec = feature.spec
@@ -70,11 +74,14 @@ def fit(partials: Iterable[Partial], strict: Collection[str] | None) -> Fit | No
     strict: columns for which a file of another dtype is left out; in others its values count as null. None
     is every column.
     """
-    groups = _groups(partials)
-    if not groups:
+    partials = list(partials)
+    # By identity, as hashing the schema of each would take longer than all else.
+    schemas = {id(schema): schema for schema in map(_schema_of, partials)}
+    if not schemas:
         return None
-    if len(groups) == 1:  # as it mostly is
-        return Fit(groups[0].schema)
+    if len(schemas) == 1:  # as it mostly is
+        return Fit(next(iter(schemas.values())))
+    groups = _groups(partials)
     settled = {name: _settled(groups, name) for name in _names(groups)}
     misfits = {
         id(group.schema): reason
@@ -99,7 +106,7 @@ def misfit(schema: Schema, common: Schema, strict: Collection[str] | None) -> st
 
 
 def _groups(partials: Iterable[Partial]) -> list[_Group]:
-    """The partials by schema; by identity, as hashing the schema of each would take longer than all else."""
+    """The partials by schema, told by its identity."""
     by_schema: dict[int, list[Partial]] = defaultdict(list)
     for partial in partials:
         by_schema[id(partial.schema)].append(partial)

@@ -32,6 +32,24 @@ def shape_of(frame: pl.DataFrame) -> str:
     return json.dumps(columns, separators=(",", ":"))
 
 
+class Shapes:
+    """The shapes of files; that of a file like the one before is not made anew."""
+
+    def __init__(self) -> None:
+        self._last: tuple[list[str], list[pl.DataType], list[bool]] | None = None
+        self._shape = ""
+        self._made: dict[str, str] = {}  # very many files share few texts
+
+    def of(self, frame: pl.DataFrame) -> str:
+        """The shape of a frame, as `shape_of` makes it."""
+        nulls = [each.null_count() == frame.height for each in frame.get_columns()]
+        columns = frame.columns, frame.dtypes, nulls
+        if columns != self._last:
+            shape = shape_of(frame)
+            self._last, self._shape = columns, self._made.setdefault(shape, shape)
+        return self._shape
+
+
 def has_null_columns(shape: str) -> bool:
     """Whether a shape has a column that is null throughout."""
     return f'":"{_NULL}' in shape

@@ -29,6 +29,7 @@ class _Waiting:
     rows: FileRows
 
 
+_Columns = tuple[list[str], list[pl.DataType]]
 _Returned = tuple[_Waiting, pl.DataFrame | MlforgeError]
 
 
@@ -43,6 +44,7 @@ class SmallFiles:
         self._session, self._pairs = session, pairs
         self._waiting: list[_Waiting] = []
         self._rows = self._bytes = 0
+        self._columns: _Columns | None = None
         self._contents: set[str] = set()
 
     def __contains__(self, key: str) -> bool:
@@ -60,12 +62,14 @@ class SmallFiles:
             self.finish()
         self._waiting.append(_Waiting(file, key, FileRows(frame, file.path, content.left_out)))
         self._rows, self._bytes = self._rows + frame.height, self._bytes + size
+        self._columns = self._columns or _columns_of(frame)
         self._contents.add(session.cache.key(content.hash))
         return True
 
     def finish(self) -> None:
         """Store the events of all files that wait; a bad one is set aside. Raises NotProvenError."""
         waiting, self._waiting, self._rows, self._bytes = self._waiting, [], 0, 0
+        self._columns = None
         self._contents.clear()
         if len(waiting) == 1:
             [only] = waiting
@@ -73,12 +77,14 @@ class SmallFiles:
             return
         returned = self._session.transform.apply_each([each.rows for each in waiting])
         group: list[_Returned] = []
-        rows = 0
+        rows, columns = 0, None
         for one in zip(waiting, returned, strict=True):
             rows += _height(one)
-            if group and (rows > _MOST_ROWS or not _are_alike(group[0], one)):
+            own = _columns_of(one[1]) if _height(one) else None
+            if group and (rows > _MOST_ROWS or own is None or own != columns):
                 self._finish(group)
                 group, rows = [], _height(one)
+            columns = own
             group.append(one)
         self._finish(group)
 
@@ -91,7 +97,7 @@ class SmallFiles:
             and self._rows + frame.height <= _MOST_ROWS
             and self._bytes + size <= _MOST_BYTES
         )
-        return is_room and _same_columns(self._waiting[0].rows.frame, frame)
+        return is_room and _columns_of(frame) == self._columns
 
     def _finish(self, group: Sequence[_Returned]) -> None:
         """Store the events of files together where that can be; else of each half, down to few."""
@@ -138,14 +144,6 @@ def _height(one: _Returned) -> int:
     return one[1].height if isinstance(one[1], pl.DataFrame) else 0
 
 
-def _are_alike(some: _Returned, other: _Returned) -> bool:
-    """Whether the function returned rows of the same columns for two files."""
-    frame, further = some[1], other[1]
-    if not isinstance(frame, pl.DataFrame) or not isinstance(further, pl.DataFrame):
-        return False
-    return bool(frame.height and further.height) and _same_columns(frame, further)
-
-
-def _same_columns(some: pl.DataFrame, other: pl.DataFrame) -> bool:
-    """Whether two frames have the same schema; comparing the lists takes a third of the time."""
-    return some.columns == other.columns and some.dtypes == other.dtypes
+def _columns_of(frame: pl.DataFrame | MlforgeError) -> _Columns | None:
+    """A frame's schema; comparing the lists takes a third of the time."""
+    return (frame.columns, frame.dtypes) if isinstance(frame, pl.DataFrame) else None

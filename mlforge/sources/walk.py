@@ -84,24 +84,28 @@ class Walk:
             os.close(descriptor)
 
     def _look_at(self, folder: Path, entries: list[os.DirEntry[str]], above: Parts) -> None:
-        before, takes_all = len(self.stats), self.pattern is EVERYTHING
+        stats, known, takes_all = self.stats, self.known.get, self.pattern is EVERYTHING
+        before = len(stats)
         prefix = self.place.prefix + "".join(f"{part}/" for part in above)
         while entries:
             entry = entries.pop()  # it keeps its stat, and all of them take megabytes
             name = entry.name
-            if name[0] in HIDDEN or name == METADATA:
-                check_log(self.place.text, folder, name)
-            if name[0] in HIDDEN:
-                continue
             try:
                 if (
                     takes_all
                     and name.endswith(SUFFIXES)
+                    and name[0] not in HIDDEN
                     and name.isascii()
                     and entry.is_file(follow_symlinks=False)
                 ):  # what most are, by the shortest way
-                    self._see(prefix + name, entry.stat(follow_symlinks=False))
-                elif not name.endswith(UNFINISHED):
+                    now = stat_of(entry.stat(follow_symlinks=False))
+                    path = prefix + name
+                    was = known(path)
+                    stats[path] = was if was == now else now
+                    continue
+                if name[0] in HIDDEN or name == METADATA:
+                    check_log(self.place.text, folder, name)
+                if name[0] not in HIDDEN and not name.endswith(UNFINISHED):
                     self._entry(entry, folder / name, (*above, name))
             except OSError as error:
                 self._cannot(folder / name, (*above, name), error)

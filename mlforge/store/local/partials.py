@@ -158,9 +158,8 @@ class PartialStore:
         by_hash = {write.partial.hash: write for write in writes}
         groups: dict[Schema, list[Partial]] = defaultdict(list)
         for hash_, write in by_hash.items():
-            path = self.alone(hash_)
             if hash_ not in places and write.partial.rows > self.packing.small_rows:
-                self._write_alone(path, write)
+                self._write_alone(self.alone(hash_), write)
             else:
                 groups[write.partial.schema].append(write.partial)
         together: list[list[Partial]] = []

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
+from itertools import compress
+from operator import is_not
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -111,12 +113,8 @@ class FileStateLog:
     def write(self, now: FileStateMap) -> None:
         """Let this be what is known; it is kept, not copied."""
         before = self.read()
-        changed = {
-            p: state
-            for p, state in now.items()
-            if before.get(p) is not state and before.get(p) != state
-        }
-        lines = [_line(path, state) for path, state in changed.items()]
+        others = compress(now.items(), map(is_not, map(before.get, now), now.values()))
+        lines = [_line(path, state) for path, state in others if before.get(path) != state]
         lines += [_line(path) for path in sorted(before.keys() - now.keys())]
         if self._state is None or self._lines + len(lines) > 2 * len(now) + _FEW:
             lines = lines_of(now)
