@@ -75,7 +75,7 @@ class ReadAhead:
                     reading.cancel()
 
     def take(self, file: SourceFile) -> Early | None:
-        """What was read of the file; None for nothing, or for what was asked for before."""
+        """The file as it was read ahead; None if it was not, or was asked for before."""
         return self._early.pop(file.path, None)
 
     def _fill(self, begun: deque[_Run], waiting: deque[Sequence[SourceFile]]) -> None:
@@ -110,7 +110,7 @@ def _runs(files: Sequence[SourceFile]) -> Iterator[Sequence[SourceFile]]:
 
 
 def _read(files: Sequence[SourceFile], wishes: Wishes) -> dict[str, Early]:
-    """What can be read of a run, by path."""
+    """The files of a run that can be read, by path."""
     raws = []
     for file in filter(wishes.reads, files):
         try:
