@@ -39,8 +39,8 @@ class OnServers(Machine):
 def test_thousands_of_histories_mean_what_the_oracle_says(
     record_property: Callable[[str, object], None],
 ) -> None:
-    """The same batches in the same order, as many as fit."""
-    longer = settings(HISTORIES, derandomize=False, max_examples=100, stateful_step_count=10)
+    """The same batches in the same order, as many as fit: small ones, so that the last ends soon after its time."""
+    longer = settings(HISTORIES, derandomize=False, max_examples=25, stateful_step_count=10)
     end = time.monotonic() + 60 * MINUTES
     for number in itertools.count():
         run_state_machine_as_test(seed(number)(OnServers), settings=longer)
