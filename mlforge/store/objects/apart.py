@@ -5,21 +5,23 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from typing import Any
+from collections.abc import Mapping
+from pathlib import Path
 
 from mlforge import errors
 from mlforge.errors import StoreError
 
-_CHILD = "mlforge.store.objects.apart_child"  # by its name: it makes a store, and stores import this module
+_CHILD = "mlforge.store.objects.apart_child"
 _TIMEOUT_S = 120
 
 
-def ask(deed: str, arguments: dict[str, Any]) -> None:
-    """Call `establish` or `identity` of a store in a process of its own; what it learns lies in the cache then.
+def ask(deed: str, url: str, options: Mapping[str, str] | None, cache: Path) -> None:
+    """Have the identity of the store in a bucket fetched into its folder of the cache, or with "establish" made.
 
-    arguments: those of ObjectStore, as JSON has them. Raises what the call raises, and StoreError if it does not end.
+    Raises what asking raises, and StoreError if it does not end.
     """
-    order = json.dumps({"deed": deed, "arguments": arguments})
+    bucket = {"url": url, "options": dict(options) if options else None}
+    order = json.dumps({"deed": deed, "bucket": bucket, "cache": str(cache)})
     try:
         ended = subprocess.run(
             [sys.executable, "-m", _CHILD],
@@ -32,7 +34,7 @@ def ask(deed: str, arguments: dict[str, Any]) -> None:
         answer = json.loads(ended.stdout.splitlines()[-1])
     except (OSError, subprocess.TimeoutExpired, ValueError, IndexError) as error:
         raise StoreError(
-            f"{arguments['url']}: a process that asks for its identity does not end well; try again"
+            f"{url}: a process that asks for its identity does not end well; try again"
         ) from error
     if answer is not None:
         raise getattr(errors, answer["kind"], StoreError)(answer["message"])

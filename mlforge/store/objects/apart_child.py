@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import sys
+from pathlib import Path
 
 from mlforge.errors import MlforgeError
-from mlforge.store.objects.store import ObjectStore
+from mlforge.store.objects.bucket import Bucket
+from mlforge.store.objects.identity import Identity
 
 
 def main() -> None:
@@ -14,7 +16,7 @@ def main() -> None:
     order = json.loads(sys.stdin.read())
     answer = None
     try:
-        ObjectStore(**order["arguments"]).ask_identity(order["deed"])
+        Identity(Bucket(**order["bucket"]), Path(order["cache"])).ask_here(order["deed"])
     except MlforgeError as error:
         answer = {"kind": type(error).__name__, "message": str(error)}
     sys.stdout.write(f"{json.dumps(answer)}\n")

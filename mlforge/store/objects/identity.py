@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -11,7 +11,8 @@ from mlforge.core.values import to_iso
 from mlforge.errors import StoreError
 from mlforge.store.local import io
 from mlforge.store.local.identity import understood
-from mlforge.store.objects import keys
+from mlforge.store.objects import apart, keys
+from mlforge.store.objects.bucket import Bucket
 from mlforge.store.objects.document import new_id
 from mlforge.store.objects.objects import ConditionFailed, Objects
 from mlforge.store.objects.probe import probe
@@ -21,10 +22,15 @@ _FILE, _PROBED = "store.json", "probed"
 
 
 class Identity:
-    """The identity of the store below an address; `ask` has it fetched, or made, wherever that is best done."""
+    """The identity of the store below an address, kept in the store's folder of the cache.
 
-    def __init__(self, objects: Objects, cache: Path, ask: Callable[[str], None]) -> None:
-        self._objects, self._ask = objects, ask
+    options: the configuration that the bucket was opened with.
+    """
+
+    def __init__(
+        self, objects: Objects, cache: Path, options: Mapping[str, str] | None = None
+    ) -> None:
+        self._objects, self._options = objects, options
         self._cache, self._file, self._probed = cache, cache / _FILE, cache / _PROBED
 
     def read(self) -> StoreIdentity | None:
@@ -53,6 +59,13 @@ class Identity:
         """As `establish`, in this process."""
         if not self._is_settled:
             self.ask_here("establish")
+
+    def _ask(self, deed: str) -> None:
+        """As `ask_here`; in a process of its own while this one has none of the client's threads, as it may fork."""
+        if isinstance(self._objects, Bucket) and not self._objects.is_in_use:
+            apart.ask(deed, self._objects.url, self._options, self._cache)
+        else:
+            self.ask_here(deed)
 
     def ask_here(self, deed: str, identity: StoreIdentity | None = None) -> None:
         """Fetch the identity into the cache; to `establish` is to make it where there is none, by default a new one."""

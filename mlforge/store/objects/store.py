@@ -33,7 +33,7 @@ from mlforge.store.local.manifests import contradictions
 from mlforge.store.local.packs import Packing
 from mlforge.store.local.paths import META, checked
 from mlforge.store.local.store import LocalStore
-from mlforge.store.objects import apart, keys, removal
+from mlforge.store.objects import keys, removal
 from mlforge.store.objects.bucket import Bucket
 from mlforge.store.objects.cache import SPOOL, FeatureCache
 from mlforge.store.objects.document import FeatureDocument
@@ -93,7 +93,7 @@ class ObjectStore(ErasingStore, RecordedStore):
         self._caches: dict[tuple[str, str], FeatureCache] = {}
         self._states = FileStates(self._objects)
         self._forgotten = ForgottenObject(self._objects)
-        self._identity = Identity(self._objects, self.cache, self._asked)
+        self._identity = Identity(self._objects, self.cache, options)
 
     def located_at(self, folder: Path) -> ObjectStore:
         """The store whose relative cache lies in a folder."""
@@ -133,19 +133,6 @@ class ObjectStore(ErasingStore, RecordedStore):
     def establish_as(self, identity: StoreIdentity) -> StoreIdentity:
         """Create `_metadata/store.json` like another store's where it is missing."""
         return check_identity(self, self._identity.establish_as(identity), identity)
-
-    def _asked(self, deed: str) -> None:
-        """Ask the bucket; in a process of its own while this one has none of the client's threads, as it may fork."""
-        if isinstance(self._objects, Bucket) and not self._objects.is_in_use:
-            options = dict(self._options) if self._options else None
-            cache = str(self._root.absolute())
-            apart.ask(deed, {"url": self.url, "cache": cache, "options": options})
-        else:
-            self._identity.ask_here(deed)
-
-    def ask_identity(self, deed: str) -> None:
-        """Have the bucket's identity in the cache; to `establish` is to make it where there is none."""
-        self._identity.ask_here(deed)
 
     # Features and versions
 
