@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Self
 
 import polars as pl
@@ -16,7 +17,7 @@ from mlforge.core.values import BEGINNING, TimeRange
 from mlforge.engines.evaluation import active_times
 from mlforge.engines.events import Events
 from mlforge.frames import polars_schema
-from mlforge.frames.shared_results import once
+from mlforge.frames.shared_results import ThisFrame, once
 from mlforge.store.integrity import intact
 
 _NOWHEN = TimeRange(BEGINNING, BEGINNING)
@@ -60,6 +61,11 @@ class HeldEvents(Events):
     """Events in memory."""
 
     frame: pl.DataFrame = field(kw_only=True)
+
+    @cached_property
+    def content(self) -> Hashable:
+        """This very frame: its events are named by no partials."""
+        return self.spec.keys, self.spec.timestamp, self.schema, ThisFrame(self.frame)
 
     def rows_within(self, times: TimeRange | None) -> int:
         """All of them, whatever the range."""

@@ -24,6 +24,19 @@ MOST_ROWS, MOST_BYTES = 200_000, 16_000_000
 _ROUNDED = (pl.Float32, pl.Float64)
 
 
+class ThisFrame:
+    """A frame as a key, or a part of one: equal to no other frame, whatever that holds."""
+
+    def __init__(self, frame: pl.DataFrame) -> None:
+        self._frame = frame
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, ThisFrame) and self._frame is other._frame
+
+    def __hash__(self) -> int:
+        return id(self._frame)
+
+
 @dataclass(frozen=True, slots=True)
 class _Result:
     key: Hashable

@@ -13,6 +13,7 @@ import redis
 
 import mlforge.validators as v
 from mlforge import Definitions, Feature
+from mlforge.build.result import Options
 from mlforge.core import clock, failpoints
 from mlforge.core.forgotten import Entity, Forgotten
 from mlforge.core.values import to_us
@@ -20,6 +21,7 @@ from mlforge.errors import BuildError
 from mlforge.frames.shared_results import SharedResults, shared_results
 from mlforge.metrics import Rolling
 from mlforge.online import RedisStore
+from mlforge.online.prefetch import read_ahead
 from tests.support.projects import Project, at, identity, rows
 
 NOW = to_us(at(40))
@@ -89,7 +91,9 @@ def served(defs: Definitions, names: list[str]) -> SharedResults | None:
     """Refresh and push features in one job."""
     with shared_results() as shared:
         for name in names:
-            defs.push(name, diff=defs.refresh(name, attended=False).diff)
+            # Never a full rebuild for being cheaper.
+            refreshed = defs.refresh(name, options=Options(attended=False, cost_share=99))
+            defs.push(name, diff=refreshed.diff)
     return shared
 
 
@@ -110,11 +114,12 @@ def client(redis_url: str) -> Iterator[redis.Redis]:
 
 
 @pytest.mark.parametrize(
-    ("changes", "backwards"),
+    ("changes", "backwards", "warm"),
     [
-        pytest.param(FEW, False, id="few"),
-        pytest.param(ALL, False, id="all", marks=pytest.mark.slow),
-        pytest.param(ALL, True, id="all, backwards", marks=pytest.mark.slow),
+        pytest.param(FEW, False, True, id="few, with events in memory"),
+        pytest.param(ALL, False, True, id="all, with events in memory", marks=pytest.mark.slow),
+        pytest.param(ALL, False, False, id="all", marks=pytest.mark.slow),
+        pytest.param(ALL, True, True, id="all, backwards", marks=pytest.mark.slow),
     ],
 )
 def test_what_each_feature_has_does_not_depend_on_those_before_it(
@@ -123,6 +128,7 @@ def test_what_each_feature_has_does_not_depend_on_those_before_it(
     client: redis.Redis,
     changes: Mapping[str, Mapping[str, Any]],
     backwards: bool,
+    warm: bool,
 ) -> None:
     together, alone = Project(tmp_path / "together"), Project(tmp_path / "alone")
     made = {
@@ -140,6 +146,9 @@ def test_what_each_feature_has_does_not_depend_on_those_before_it(
             handed_on += shared.handed_on
             for name in names:
                 served(made[alone], [name])
+            for project in made if warm else ():
+                for name in names:
+                    read_ahead(project.store, project.store.read_metadata(name))
             for name in names:
                 ours = state(together, client, "together", name)
                 assert ours == state(alone, client, "alone", name), name
