@@ -14,7 +14,7 @@ from urllib.parse import quote
 from uuid import uuid4
 
 from mlforge.core.certificates import show, trust
-from mlforge.errors import MissingExtra, MlforgeError, OnlineUnavailable
+from mlforge.errors import DefinitionError, MissingExtra, MlforgeError, OnlineUnavailable
 
 try:
     import httpx
@@ -162,6 +162,15 @@ def _document(response: httpx.Response) -> Any:
     raise ServerRefused(response.status_code, reason, detail)
 
 
+def _server(url: str) -> str:
+    """The URL of a server, without a slash at its end; DefinitionError for a text that is none."""
+    if not url.startswith(("http://", "https://")):
+        raise DefinitionError(
+            f"{url!r} is no URL of a server; write it with its scheme, as in 'http://localhost:8750'"
+        )
+    return url.rstrip("/")
+
+
 def _options(
     key: str | None, verify: Verify, cert: Certificate | None, further: Mapping[str, Any]
 ) -> dict[str, Any]:
@@ -210,7 +219,7 @@ class Client:
         cert: Certificate | None = None,
         **httpx_options: Any,
     ) -> None:
-        self._url = url.rstrip("/")
+        self._url = _server(url)
         options = _options(key, verify, cert, httpx_options)
         self._http = httpx.Client(base_url=self._url, **options)
 
@@ -287,7 +296,7 @@ class AsyncClient:
         cert: Certificate | None = None,
         **httpx_options: Any,
     ) -> None:
-        self._url = url.rstrip("/")
+        self._url = _server(url)
         options = _options(key, verify, cert, httpx_options)
         self._http = httpx.AsyncClient(base_url=self._url, **options)
 

@@ -15,7 +15,7 @@ from mlforge import Definitions, Service, get_online_features
 from mlforge.client import AsyncClient, Client, ServerRefused
 from mlforge.core import clock
 from mlforge.core.values import to_us
-from mlforge.errors import OnlineUnavailable
+from mlforge.errors import DefinitionError, OnlineUnavailable
 from mlforge.online import RedisStore
 from mlforge.serve.app import App
 from tests.support.projects import Project, at, rows
@@ -79,6 +79,9 @@ def test_a_server_that_is_away_or_another_is_told_in_words() -> None:
     url = f"http://127.0.0.1:{free_port()}"
     with Client(url) as client, pytest.raises(OnlineUnavailable, match=url):
         client.catalog()
+    for kind in (Client, AsyncClient):
+        with pytest.raises(DefinitionError, match="'localhost:8750' is no URL of a server; write"):
+            kind("localhost:8750")
     stranger = httpx.MockTransport(lambda request: httpx.Response(502, text="<html>"))
     with (
         Client("http://proxy", transport=stranger) as client,

@@ -436,7 +436,7 @@ def test_empty_states_say_what_to_do(tmp_path: Path, online: RedisStore, redis_u
         assert str(project.events) in page.text
         home = browser(defs, redis_url).page("/").text
         assert "No feature has a version yet. Drop parquet files into this folder" in home
-        assert "events" in home
+        assert str(project.events) in home
         assert "No feature has a version yet" not in browser(defs).page("/?q=spend").text
         assert "mlforge up" in browser(defs).page("/").text
         away = browser(defs, "redis://127.0.0.1:1/0").page("/")

@@ -108,7 +108,8 @@ def frame_of_arrow(body: bytes, needed: Collection[str]) -> pl.DataFrame:
 def _bad(bad: Mapping[int, str], count: int) -> Refused:
     told = [f"row {number}: {bad[number]}" for number in sorted(bad)[:MOST_BAD]]
     more = [f"and {len(bad) - MOST_BAD:,} more"] if len(bad) > MOST_BAD else []
-    return Refused(422, "bad_rows", f"none of {count:,} rows was taken: {'; '.join(told + more)}")
+    none = f"none of {count:,} rows was taken" if count > 1 else "the row was not taken"
+    return Refused(422, "bad_rows", f"{none}: {'; '.join(told + more)}")
 
 
 def _column(name: str, values: Sequence[Any], dtype: pl.DataType, bad: dict[int, str]) -> pl.Series:

@@ -131,7 +131,7 @@ def feature_page(view: ProjectView, entry: FeatureEntry, whole: Graph) -> Featur
             SetAside(path, without_owners(kept.reason, entry.name, path), to_iso(kept.since))
             for path, kept in books.quarantine.items()
         ),
-        _places(view, entry.name),
+        view.places(entry.name),
         _code(view, entry.name),
         picture(graph, node, served_versions(store, graph)),
     )
@@ -141,14 +141,6 @@ def served_versions(store: Store, graph: Graph) -> dict[str, str | None]:
     """The served version of each feature of a graph, None where there is none."""
     pointers = {node.name: store.pointer(node.name) for node in graph.nodes if node.kind == FEATURE}
     return {name: str(pointer.version) if pointer else None for name, pointer in pointers.items()}
-
-
-def _places(view: ProjectView, name: str) -> tuple[str, ...]:
-    """Where files of a feature are dropped; none for a feature that is made from another, or is only stored."""
-    feature = view.definitions.features.get(name)
-    if feature is None or feature.upstream is not None:
-        return ()
-    return tuple(map(str, view.definitions.source(name).roots))
 
 
 def _code(view: ProjectView, name: str) -> str | None:

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from mlforge.core.text import plural
-from mlforge.core.values import FEATURE as FEATURE_SOURCE
 from mlforge.registry.entries import FeatureEntry, ServiceEntry
 from mlforge.registry.search import Match, search
 from mlforge.serve.page.happenings import Line, lines
@@ -55,20 +54,12 @@ class Row:
 
 @dataclass(frozen=True)
 class Catalogue:
-    """Features and services, all or those that a search found."""
+    """Features and services, all or those that a search found. awaited: where the first files are dropped that all of them wait for."""
 
     text: str
     features: tuple[Row, ...]
     services: tuple[Row, ...]
-
-    @property
-    def awaited(self) -> tuple[str, ...]:
-        """The sources whose first files all that is shown waits for; none once a feature has a version."""
-        entries = [row.entry for row in self.features if isinstance(row.entry, FeatureEntry)]
-        if self.text or any(entry.version for entry in entries):
-            return ()
-        sources = dict.fromkeys(source for entry in entries for source in entry.sources)
-        return tuple(source for source in sources if not source.startswith(FEATURE_SOURCE))
+    awaited: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -128,7 +119,16 @@ def catalogue(view: ProjectView, text: str) -> Catalogue:
         text,
         tuple(row for row in rows if isinstance(row.entry, FeatureEntry)),
         tuple(row for row in rows if isinstance(row.entry, ServiceEntry)),
+        () if text.strip() else _awaited(view, rows),
     )
+
+
+def _awaited(view: ProjectView, rows: Iterable[Row]) -> tuple[str, ...]:
+    """Where the features' files are dropped; none once a feature has a version."""
+    entries = [row.entry for row in rows if isinstance(row.entry, FeatureEntry)]
+    if any(entry.version for entry in entries):
+        return ()
+    return tuple(dict.fromkeys(place for entry in entries for place in view.places(entry.name)))
 
 
 def _where(matches: Iterable[Match]) -> Iterator[str]:

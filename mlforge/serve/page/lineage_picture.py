@@ -10,7 +10,7 @@ from mlforge.registry.graph import FEATURE, KINDS, SERVICE, SET, SOURCE, TABLE, 
 
 BOX_WIDTH, BOX_HEIGHT = 184, 44
 _ACROSS, _DOWN, _EDGE = 72, 16, 2
-_LETTERS = 24
+_LETTERS = 20
 _MOST = 60
 
 

@@ -87,6 +87,13 @@ class ProjectView:
             self.forget_entries()
         return self._entries.get()
 
+    def places(self, feature: str) -> tuple[str, ...]:
+        """Where files of a feature are dropped; none for one that is made from another, or is only stored."""
+        own = self.definitions.features.get(feature)
+        if own is None or own.upstream is not None:
+            return ()
+        return tuple(map(str, self.definitions.source(feature).roots))
+
     def registry(self) -> Registry:
         """The registry as it is now: for one entry of it, with all that is around."""
         return Registry.of(self.definitions)

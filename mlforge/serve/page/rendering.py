@@ -44,6 +44,7 @@ def _environment() -> Environment:
         "second": words.second,
         "sentence": words.sentence,
         "ago": words.ago,
+        "brief": words.brief,
         "listed": words.listed,
         "meaning": words.meaning,
         "segment": _segment,

@@ -14,6 +14,7 @@ from mlforge.core.values import from_iso
 NONE = "\N{EN DASH}"
 """The sign for a value that there is none of."""
 _INSTANT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.0{6}Z")
+_HASH = re.compile(r"\b((?:\w+-)?[0-9a-f]{8})[0-9a-f]{24,}\b")
 _VERBS = ("is", "has", "holds", "lacks", "cannot", "was", "does")
 _UNITS = (("day", 86_400), ("hour", 3_600), ("minute", 60))
 _SIZES = ("B", "KB", "MB", "GB", "TB")
@@ -42,6 +43,11 @@ def sentence(text: object) -> str:
     """A text as a sentence: a capital at its start, a stop at its end, instants as people write them."""
     words = _INSTANT.sub(lambda found: f"{second(found[0])} UTC", str(text or "").strip())
     return words[:1].upper() + words[1:] + ("" if not words or words[-1] in ".!?" else ".")
+
+
+def brief(text: object) -> str:
+    """A text in which no long hash is whole: `http-9aa8cc25….parquet came`."""
+    return _HASH.sub("\\1…", str(text or ""))
 
 
 def of(subject: str, why: str) -> str:

@@ -17,7 +17,7 @@ from mlforge.serve.page.distribution import HEIGHT, WIDTH, distribution
 from mlforge.serve.page.happenings import lines
 from mlforge.serve.page.lineage_picture import BOX_WIDTH, picture
 from mlforge.serve.page.needs import needs_of, needs_of_feature
-from mlforge.serve.page.words import NONE, ago, duration, listed, number, of, sentence, size
+from mlforge.serve.page.words import NONE, ago, brief, duration, listed, number, of, sentence, size
 
 CALM: dict[str, Any] = {
     "feature": "spend",
@@ -53,6 +53,14 @@ def entry(kind: str, id: str = "1-0", **details: Any) -> Happening:
 )
 def test_a_value_is_written_for_people(value: object, text: str) -> None:
     assert number(value) == text
+
+
+def test_a_long_hash_is_cut_and_all_else_stays() -> None:
+    hashed = "9aa8cc25da5094a19073710e6fdf177703aa784ede24fe29d5f9b68e55f55837"
+    assert brief(f"http-{hashed}.parquet came") == "http-9aa8cc25….parquet came"
+    assert brief(f"a/{hashed} and {hashed}") == "a/9aa8cc25… and 9aa8cc25…"
+    for text in ("2026-11-29.parquet", "1234567890123456789012", "deadbeef", f"x{hashed}y", ""):
+        assert brief(text) == text
 
 
 def test_times_sizes_and_lists_are_written_in_words() -> None:
