@@ -27,9 +27,17 @@ from mlforge.serve.openapi_paths import (
 )
 from mlforge.serve.reads import SERVICES
 
+# Without a format, clients in Java, Go or C# take 32 bits for enough.
+_FORMATS = {
+    **dict.fromkeys(("Int8", "Int16", "Int32", "UInt8", "UInt16"), "int32"),
+    **dict.fromkeys(("Int64", "UInt32"), "int64"),
+    "UInt64": "uint64",
+    "Float32": "float",
+    "Float64": "double",
+}
 _TYPES: dict[str, Document] = {
-    **{dtype: {"type": "integer"} for dtype in INTEGERS},
-    **{dtype: {"type": "number"} for dtype in FLOATS},
+    **{dtype: {"type": "integer", "format": _FORMATS[dtype]} for dtype in INTEGERS},
+    **{dtype: {"type": "number", "format": _FORMATS[dtype]} for dtype in FLOATS},
     "Boolean": {"type": "boolean"},
     "String": {"type": "string"},
     "Date": {"type": "string", "format": "date"},

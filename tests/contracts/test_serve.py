@@ -628,8 +628,8 @@ def test_the_openapi_document_types_each_service_and_has_each_route(ask: Caller)
     body = post["requestBody"]["content"]["application/json"]["schema"]
     assert body["required"] == ["entities", "request"]
     assert body["properties"]["entities"]["items"]["properties"] == {
-        "user_id": {"type": "integer"},
-        "buyer_id": {"type": "integer"},
+        "user_id": {"type": "integer", "format": "int64"},
+        "buyer_id": {"type": "integer", "format": "int64"},
     }
     assert body["properties"]["request"]["items"]["properties"]["when"] == {
         "type": ["string", "null"],
@@ -638,7 +638,7 @@ def test_the_openapi_document_types_each_service_and_has_each_route(ask: Caller)
     nested, flat = post["responses"]["200"]["content"]["application/json"]["schema"]["oneOf"]
     of_features = nested["properties"]["features"]["properties"]
     assert of_features["buyer"]["items"]["properties"] == {
-        "amount__sum__2d": {"type": ["number", "null"]}
+        "amount__sum__2d": {"type": ["number", "null"], "format": "double"}
     }
     answer = ask("POST", CHECKOUT, json=BODY).json()
     assert set(answer) == set(nested["required"])
@@ -650,7 +650,7 @@ def test_the_openapi_document_types_each_service_and_has_each_route(ask: Caller)
     assert [parameter["required"] for parameter in parameters[:5]] == [True] * 5
     refused = ask("GET", f"{CHECKOUT}?user_id=1&buyer_id=2&price=1&when=2026-01-05T00:00:00Z")
     assert refused.status_code == 422
-    assert parameters[2]["schema"] == {"type": "number"}
+    assert parameters[2]["schema"] == {"type": "number", "format": "double"}
     assert set(document["paths"]["/v1/services/{service}@{version}"]) == {"get", "post"}
     operations = [
         each["operationId"] for path in document["paths"].values() for each in path.values()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import threading
@@ -11,6 +12,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from hashlib import sha256
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -264,3 +266,86 @@ def test_a_client_in_typescript_is_made_from_the_document(
         "kept": plain["features"],
         "refused": "unfit_request",
     }
+
+
+GO_LIBRARIES = Path("/usr/share/gocode")
+"""Where Debian's packages of Go put their sources; of them the client needs golang-gopkg-validator.v2-dev."""
+GO_PROGRAM = """
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"shop"
+	"time"
+)
+
+func main() {
+	configuration := shop.NewConfiguration()
+	configuration.Servers = shop.ServerConfigurations{{URL: os.Args[1]}}
+	client, here := shop.NewAPIClient(configuration), context.Background()
+	price, day, count, sure := 12.3, "2026-01-05", int32(1), true
+	when := time.Date(2026, 1, 5, 0, 0, 0, 0, time.UTC)
+	request := *shop.NewReadServiceCheckoutRequestRequestInner(
+		*shop.NewNullableFloat64(&price), *shop.NewNullableTime(&when), *shop.NewNullableString(&day),
+		*shop.NewNullableInt32(&count), *shop.NewNullableString(nil), *shop.NewNullableBool(&sure))
+	entity := *shop.NewReadServiceCheckoutRequestEntitiesInner(1, 2)
+	body := *shop.NewReadServiceCheckoutRequest(
+		[]shop.ReadServiceCheckoutRequestEntitiesInner{entity}, []shop.ReadServiceCheckoutRequestRequestInner{request})
+	checkout, _, err := client.ServicesAPI.ReadServiceCheckout(here).ReadServiceCheckoutRequest(body).Execute()
+	if err != nil {
+		panic(err)
+	}
+	plain, _, err := client.ServicesAPI.GetServicePlain(here).UserId(3000000000).Execute()
+	if err != nil {
+		panic(err)
+	}
+	_, _, refused := client.ServicesAPI.GetServicePlain(here).UserId(1).MaxAge("often").Execute()
+	told, _ := json.Marshal([]interface{}{checkout, plain, refused.Error()})
+	fmt.Println(string(told))
+}
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    shutil.which("go") is None
+    or shutil.which("java") is None
+    or find_spec("openapi_generator_cli") is None
+    or not (GO_LIBRARIES / "src/gopkg.in/validator.v2").exists(),
+    reason="there is no Go with validator.v2, no Java, or no openapi-generator-cli",
+)
+def test_a_client_in_go_is_made_from_the_document(definitions: Definitions, tmp_path: Path) -> None:
+    """Numbers are as wide as they are here: a client whose floats have 32 bits would be told other values."""
+    package = find_spec("openapi_generator_cli")
+    assert package is not None
+    assert package.origin is not None
+    jar = Path(package.origin).with_name("openapi-generator.jar")
+    (tmp_path / "go.go").write_text(GO_PROGRAM)
+    environment = {**os.environ, "GO111MODULE": "off", "GOPATH": f"{tmp_path}/go:{GO_LIBRARIES}"}
+    client = tmp_path / "go/src/shop"
+    with answering(App(definitions)) as url, clock.fixed(to_us(at(5))):
+        (tmp_path / "openapi.json").write_bytes(httpx.get(f"{url}/openapi.json").content)
+        for command in (
+            f"java -jar {jar} generate -g go -i openapi.json -o {client} --additional-properties=packageName=shop",
+            f"rm -r {client}/test",
+            f"go run go.go {url}",
+        ):
+            done = subprocess.run(
+                command.split(),
+                cwd=tmp_path,
+                env=environment,
+                capture_output=True,
+                text=True,
+                timeout=300,
+                check=False,
+            )
+            assert done.returncode == 0, done.stdout + done.stderr
+    checkout, plain, refused = json.loads(done.stdout)
+    [spent], [derived] = checkout["features"]["spend"], checkout["derived"]
+    assert spent["amount__sum__7d"] == 3
+    assert derived["share"] == 12.3 / 3.0
+    assert plain["features"]["spend"][0]["amount__count__7d"] == 0
+    assert "max_age 'often' is not a fixed duration" in refused
