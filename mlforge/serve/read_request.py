@@ -83,6 +83,13 @@ def entity_request(service: Service, query: bytes, accept: str) -> ReadRequest:
     names = [column.name for column in service.request]
     row = {name: pairs.pop(name) for name in names if name in pairs}
     rows = [_request_row(service, row, _OF_TEXT)] if names else None
+    missing = [name for name in names if name not in row]
+    if missing:
+        raise Refused(
+            422,
+            "unfit_request",
+            f"{service.name}: the query lacks {', '.join(missing)}; it has the keys, and of the request {', '.join(names)}",
+        )
     return _read_request(service, [pairs], rows, options, layout, accept)
 
 

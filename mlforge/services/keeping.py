@@ -25,7 +25,7 @@ from mlforge.services.versions import ServiceVersion, next_version
 
 AT = "@"
 _ATTEMPTS = 10
-_WORKS = "write 'checkout@1' for the newest version of MAJOR 1, or 'checkout@1.2.0' for a version"
+_WORKS = "write '{0}@1' for the newest version of MAJOR 1, or '{0}@1.2.0' for a version"
 
 
 class VersionStore(Versions, NamesStore, Protocol):
@@ -105,7 +105,7 @@ def service_at(kind: type[S], store: VersionStore, text: str) -> S:
         )
     name, _, version_text = text.partition(AT)
     if not is_name(name):
-        raise RetrievalError(f"{shown(text)} names no service; {_WORKS}")
+        raise RetrievalError(f"{shown(text)} names no service; {_WORKS.format('checkout')}")
     kept = kept_versions(store, name)
     if not kept:
         raise RetrievalError(
@@ -121,8 +121,9 @@ def _chosen(kept: list[ServiceVersion], version_text: str, text: str) -> Service
         if version_text in (str(version.version), str(version.version.major)):
             return version
     known = [*dict.fromkeys(str(k.version.major) for k in kept), *(str(k.version) for k in kept)]
+    works = _WORKS.format(text.partition(AT)[0])
     raise RetrievalError(
-        f"{shown(text)}: no such version is kept; {did_you_mean(version_text, known)}; {_WORKS}"
+        f"{shown(text)}: no such version is kept; {did_you_mean(version_text, known)}; {works}"
     )
 
 

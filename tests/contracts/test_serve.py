@@ -344,6 +344,7 @@ def test_former_names_of_features_are_looked_up_beside_the_event_loop(
         ("GET", "/v1/services/plain?user_id=1&details=yes", 422, "unfit_request", "true or false"),
         ("GET", "/v1/services/plain?user=1", 422, "unfit_request", "the keys are user_id"),
         ("GET", f"{CHECKOUT}?user_id=1&buyer_id=1&price=x", 422, "unfit_request", "no number"),
+        ("GET", f"{CHECKOUT}?user_id=1&buyer_id=1&price=1", 422, "unfit_request", "the query lacks when, day"),
         ("DELETE", "/v1/services/plain", 405, "method_not_allowed", "GET, HEAD and POST, not DELETE"),
         ("PUT", "/v1/features", 405, "method_not_allowed", "/v1/features"),
         ("POST", "/v1/catalog", 405, "method_not_allowed", "/v1/catalog"),
