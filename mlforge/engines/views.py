@@ -187,10 +187,12 @@ def gather(
         return rows if part is None else rows.filter(part)
 
     def collected() -> list[pl.DataFrame]:
-        scans = [scanned(some, when) for some, when in zip(own_partials, times, strict=True)]
+        scans = [scanned(common, union)]
+        scans += [scanned(own, when) for own, when in zip(own_partials, times, strict=True) if own]
         engine = polars_schema.engine_for(events.rows_within(times[0]))
-        frames = pl.collect_all([scanned(common, union), *scans], engine=engine)
-        return [*frames, pl.concat(frames[:2])]
+        shared, *others = pl.collect_all(scans, engine=engine)
+        own_frames = [others.pop(0) if own else shared.clear() for own in own_partials]
+        return [shared, *own_frames, pl.concat([shared, own_frames[0]])]
 
     def key() -> Hashable:
         contents = tuple(view.events.content for view in views)

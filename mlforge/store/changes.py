@@ -12,6 +12,7 @@ from mlforge.core.list_diff import differing, replaced_partials
 from mlforge.core.manifest import MODULUS, Manifest, Partial
 from mlforge.core.schema import with_dtypes_of
 from mlforge.core.values import TimeRange
+from mlforge.frames import polars_schema
 from mlforge.frames.entity_times import EntityTimes
 from mlforge.frames.shared_results import once
 from mlforge.store.base import Store
@@ -51,11 +52,8 @@ def same_rows(old: Sequence[Partial], new: Sequence[Partial]) -> bool:
     return (sum([p.digest for p in old]) - sum([p.digest for p in new])) % MODULUS == 0
 
 
-def diff_events(went: pl.LazyFrame | None, came: pl.LazyFrame, spec: FeatureSpec) -> EventDiff:
-    """The exact multiset difference, row by row; `went` None means that no partial was removed."""
-    if went is None:
-        new = came.select(*spec.entity, *spec.times).collect()
-        return EventDiff(new.height, 0, EntityTimes.of(new, spec))
+def diff_events(went: pl.LazyFrame, came: pl.LazyFrame, spec: FeatureSpec) -> EventDiff:
+    """The exact multiset difference, row by row."""
     both = pl.concat(
         [went.with_columns(pl.lit(-1).alias(_SIGN)), came.with_columns(pl.lit(1).alias(_SIGN))]
     )
@@ -85,14 +83,16 @@ def diff_versions(store: Store, before: Manifest, after: Manifest) -> EventDiff:
 
 
 def _diff_scans(removed: EventScan | None, added: EventScan) -> EventDiff:
-    """As `diff_events`, for the scans of partials that went and came."""
-    came = added.scan()
+    """As `diff_events`, for the scans of partials that went, if any did, and came."""
+    came, spec = added.scan(), added.spec
     if removed is None:
-        return diff_events(None, came, added.spec)
+        engine = polars_schema.engine_for(sum([p.rows for p in added.partials]))
+        new = came.select(*spec.entity, *spec.times).collect(engine=engine)
+        return EventDiff(new.height, 0, EntityTimes.of(new, spec))
     went = removed.scan()
     if sum([p.rows for p in (*removed.partials, *added.partials)]) <= _ROWS_AT_ONCE:
         went, came = _without_common_ends(*pl.collect_all([went, came]))
-    return diff_events(went, came, added.spec)
+    return diff_events(went, came, spec)
 
 
 def _without_common_ends(

@@ -108,18 +108,21 @@ class Resident:
     def held(
         self, gone: Collection[Partial], times: TimeRange, among: pl.DataFrame | None
     ) -> pl.LazyFrame:
-        """The rows of a range of time, and of some entities, in the order of time.
+        """The rows of a range of time, and of some entities, in the order of time; with numbers only where some do not count.
 
         gone: partials whose rows do not count. among: keys of entities, None for all.
         """
         first, behind = bisect_left(self._times, times.start), bisect_right(self._times, times.end)
+        numbers = [self._number_by_hash[each.hash] for each in gone if _overlaps(each, times)]
+        held = self.rows if numbers else self._without_numbers
         places = self._looked_up(among)
         if places is None:
-            rows = self.rows.lazy().slice(first, max(0, behind - first))
+            rows = held.lazy().slice(first, max(0, behind - first))
             rows = self._of_entities(rows, among)
         else:
-            rows = self.rows[places.filter((places >= first) & (places < behind)).sort()].lazy()
-        numbers = [self._number_by_hash[each.hash] for each in gone if _overlaps(each, times)]
+            places = places.sort()
+            start, end = bisect_left(places, first), bisect_left(places, behind)
+            rows = held[places.slice(start, max(0, end - start))].lazy()
         return rows.filter(~pl.col(NUMBER).is_in(numbers)) if numbers else rows
 
     def _of_entities(self, rows: pl.LazyFrame, among: pl.DataFrame | None) -> pl.LazyFrame:
@@ -142,6 +145,10 @@ class Resident:
     @cached_property
     def _dtypes(self) -> dict[str, str]:
         return {column.name: column.dtype for column in self.columns}
+
+    @cached_property
+    def _without_numbers(self) -> pl.DataFrame:
+        return self.rows.drop(NUMBER)
 
     @cached_property
     def _times(self) -> pl.Series:
