@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import threading
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -25,10 +24,11 @@ from worker import project
 from worker.project import Project
 from worker.queue import current_job_id, enqueue, give_back
 from worker.queue.cascade import request_readers
+from worker.queue.renewal import renewing
 from worker.queue.together import waiting_together
 from worker.state.drop_steps import drop_steps, trigger_of
-from worker.state.work_queue import RENEW_S, Lease, Ticket, WorkQueue
-from worker.supervision import FAULTS, survived
+from worker.state.work_queue import Lease, Ticket
+from worker.supervision import FAULTS
 
 if TYPE_CHECKING:
     from mlforge.build.result import BuildResult
@@ -105,7 +105,7 @@ def _served(at_work: Project, lease: Lease, before: Ticket, reading: SourceReadi
     """Bring a leased feature up to date, give the lease back; as `serve`. before: its ticket before the lease."""
     work_queue, feature = at_work.work_queue, lease.feature
     reach("lease.taken")
-    with _renewed(work_queue, lease):
+    with renewing(work_queue, lease):
         try:
             with at_work.common_clock(lease.clock_ahead) as off:
                 if off:
@@ -267,24 +267,3 @@ def _note_failure(at_work: Project, lease: Lease, error: BaseException) -> None:
     at_work.event_log.write("failed", lease.feature, error=text, trigger=lease.reason)
     at_work.counts.add(lease.feature, {"failed": 1})
     enqueue(at_work, lease.feature, at_work.work_queue.failed(lease, text, transient))
-
-
-@contextmanager
-def _renewed(work_queue: WorkQueue, lease: Lease) -> Iterator[None]:
-    """Renew the lease in a thread for as long as the block runs."""
-    ended = threading.Event()
-
-    def renew() -> None:
-        while not ended.wait(RENEW_S):
-            with survived("renew the lease", feature=lease.feature):
-                if not work_queue.renew(lease.feature, lease.job):
-                    log.warning("lease lost: another worker may take over")
-                    return
-
-    thread = threading.Thread(target=renew, name="lease", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        thread.join()
