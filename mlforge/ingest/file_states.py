@@ -16,6 +16,7 @@ from mlforge.sources.source import SourceFile
 from mlforge.sources.source_reading import HashedFile, SourceReading
 from mlforge.store import FileState, FileStateMap
 
+_AMPLE_BYTES = 512 << 20  # allowed for a file; decoding bounds the whole process by a multiple
 _FEW = 4  # contents that are sought one by one; for more it pays to sort all states by content
 
 
@@ -76,8 +77,9 @@ class FileStates:
     ) -> AbstractContextManager[Iterable[SourceFile]]:
         """The files in their order, of which those that come next are read while some are worked on.
 
-        decodes: whether a content of this hash is to be decoded. but: paths that are not read unless asked for; in
-        processes of their own none is.
+        decodes: whether a content of this hash is to be decoded. but: paths that are not read unless asked for. None is
+        where files are decoded in processes of their own, or where so little memory is allowed that decoding might
+        leave too little for the work beside it.
         """
 
         def reads(file: SourceFile) -> bool:
@@ -85,7 +87,8 @@ class FileStates:
             is_new = state is None or state[:4] != file.stat or decodes(state.hash)
             return is_new and file.path not in but
 
-        if self._careful:
+        is_tight = self._max_bytes is not None and self._max_bytes < _AMPLE_BYTES
+        if self._careful or is_tight:
             return nullcontext(files)
         return self._reading.ahead(files, Wishes(reads, decodes, self._max_bytes))
 
