@@ -138,9 +138,9 @@ def cache_tiles(store: Store, manifest: Manifest, diff: EventDiff | None) -> Non
 
     Call with the feature's lock held. Raises StoreError where they cannot be written.
     """
-    spec, times = manifest.spec, None
-    write_totals(events_of(store, manifest), store, manifest.reached(clock.now()))
-    write_index(events_of(store, manifest), store)
+    spec, times, events = manifest.spec, None, events_of(store, manifest)
+    write_totals(events, store, manifest.reached(clock.now()))
+    write_index(events, store)
     if spec.interval is None or (diff is not None and diff.times is None):
         return
     if diff is not None and diff.times is not None:

@@ -27,6 +27,8 @@ def read_ahead(store: Store, manifest: Manifest, room: int = ROOM) -> int:
         store.keep(manifest, None)  # an earlier version may have had events in windows
         return 0
     events = events_of(store, manifest)
+    if events.by_entity is not None:
+        events.by_entity.look_up()
     since = _since(events, newest)
     times = TimeRange(since, END)
     within = events.within(times).partials

@@ -98,6 +98,15 @@ class EntityIndex:
             rows = rows.filter(pl.col(time).is_between(start, end))
         return Looked(rows, others)
 
+    @property
+    def is_readable(self) -> bool:
+        """Whether the file is still there, on a file system that maps files."""
+        try:
+            next(mapped_rows.mapped_batches(self.file), None)
+        except _FAULTS:
+            return False
+        return True
+
     def frames(self) -> Iterator[pl.DataFrame]:
         """All rows, those of some entities at a time, with their NUMBER. Raises OSError."""
         for batch in mapped_rows.mapped_batches(self.file):
@@ -140,6 +149,10 @@ class EntityIndexes:
         files = self.store.tiles(spec.name, self.kind).items()
         known = (self._read(file, of, columns) for of, file in files)
         return max((e for e in known if e is not None), key=lambda e: e.rows, default=None)
+
+    def look_up(self) -> None:
+        """Look for the index now: whether a file is whole is found out once in a process, by reading all of it."""
+        _ = self.stored
 
     @property
     def columns(self) -> Schema:

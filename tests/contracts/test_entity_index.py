@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +23,7 @@ from mlforge.maintenance.forgetting import publish_without
 from mlforge.maintenance.operations import compact
 from mlforge.metrics import Rolling, ToDate
 from mlforge.online.batches import AsOfView, EntitySubset, cut
-from mlforge.store import LocalStore, ObjectStore
+from mlforge.store import LocalStore, ObjectStore, mapped_rows
 from mlforge.store.entity_index import EntityIndex
 from mlforge.store.local.packs import Packing
 from mlforge.store.scan import EventScan
@@ -231,6 +232,23 @@ def test_an_index_that_is_damaged_or_gone_counts_as_none_and_is_made_anew(
     project.drop("c", rows((1, 8.3, 3.0)))
     project.build(define(project))
     assert index(project) is not None
+    check(project)
+
+
+def test_where_files_cannot_be_mapped_the_events_are_read(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(path: str) -> Iterator[Any]:
+        yield from ()
+        raise OSError(errno.ENODEV, "No such device", path)
+
+    monkeypatch.setattr(mapped_rows, "mapped_batches", refused)
+    monkeypatch.setattr(by_entity, "AT_ONCE", 1_000)
+    project.drop("c", some(8.3, 13))
+    project.build(define(project))
+    made = index(project)
+    assert made is not None
+    assert made.rows > 500
     check(project)
 
 

@@ -32,7 +32,7 @@ from mlforge.store.scan import EventScan
 
 AT_ONCE = 2_000_000
 """About how many events are held in memory while an index is made."""
-STALE = 16
+STALE = 32
 """An index is made anew once one event in so many has come or gone since."""
 _MANY = "__many"
 
@@ -74,7 +74,8 @@ class _Making:
     ) -> tuple[Sequence[Partial], Iterator[pl.DataFrame]]:
         """The partials in the order of their numbers, and their rows, those of some entities at a time."""
         gone, came = ([], partials) if stored is None else stored.beside(partials)
-        if stored is None or 2 * len(gone) > len(stored.marks) or _rows(came) > AT_ONCE:
+        is_other = stored is not None and 2 * len(gone) > len(stored.marks)
+        if stored is None or is_other or _rows(came) > AT_ONCE or not stored.is_readable:
             return partials, self.from_scratch(partials)
         by_mark = {mark_of(partial.hash): partial for partial in partials}
         partials = [*(by_mark[mark] for mark in stored.marks if mark in by_mark), *came]
