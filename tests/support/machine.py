@@ -269,6 +269,7 @@ class Machine(Registry):
                 general=data.draw(st.booleans(), label="general kernels"),
                 points=data.draw(st.booleans(), label="windows point by point"),
                 tiled=data.draw(st.booleans(), label="tiles"),
+                indexed=data.draw(st.booleans(), label="an index of entities beside tiles"),
                 gathered=data.draw(st.sampled_from([None, 3]), label="events gathered at once"),
                 small_pushes=True,
                 small_files=True,
