@@ -28,6 +28,8 @@ from mlforge.store.resident import NUMBER
 
 FEW = 4
 """Entities are looked up where they have at most one in so many of the events that a scan would go through."""
+LEAST = 50_000
+"""For a scan of fewer events nothing is looked up."""
 _FORMAT = 1
 _KIND_LENGTH = (
     22  # of another length than those of tiles, sets and totals, which serve other purposes
@@ -85,8 +87,11 @@ class EntityIndex:
         gone, others = self.beside(partials)
         if 2 * len(gone) > len(self.marks):
             return None
+        scanned = _rows(partials, times) - _rows(others, times)
+        if scanned < LEAST:
+            return None
         try:
-            rows = self._of_entities(among, _rows(partials, times) - _rows(others, times))
+            rows = self._of_entities(among, scanned)
         except _FAULTS:  # it went meanwhile
             return None
         if rows is None:

@@ -69,6 +69,7 @@ def forced(
             patch.setattr(by_entity, "AT_ONCE", 7)
             patch.setattr(by_entity, "STALE", 4)
             patch.setattr(entity_index, "FEW", 0)
+            patch.setattr(entity_index, "LEAST", 0)
         if points:
             patch.setattr(Engine, "rows_a_point", 0)
             patch.setattr(point_windows, "SLICED_ROWS", 3)
