@@ -74,7 +74,8 @@ class Differences:
             return None
         now, then = self.diff.gathered.views
         instants = (then.as_of, now.as_of) == (base.as_of, self.target.as_of)
-        fits = instants and self.diff.is_between(before, self.manifest)
+        is_alike = now.events.spec == self.manifest.spec
+        fits = instants and is_alike and self.diff.is_between(before, self.manifest)
         return self.diff.gathered if fits else None
 
     def _diff(self, before: Manifest) -> EventDiff:

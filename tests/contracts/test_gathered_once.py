@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -261,6 +262,27 @@ def test_a_push_over_another_version_than_the_served_one_gathers_for_itself(
             side.definitions.push("spend", diff=built.diff)
             assert gathers
     assert sides[0].rows_online(client) == sides[1].rows_online(client)
+
+
+def test_events_that_were_gathered_for_other_metrics_are_not_taken(
+    sides: tuple[Side, Side], gathers: list[Any], client: Redis
+) -> None:
+    ahead, plain = sides
+    with clock.fixed(_us(DAYS + 60)):
+        for side in sides:
+            side.begin()
+            DROPS["newer"](side.project)
+            built = side.refresh()
+            gathers.clear()
+            gathered = built.diff.gathered
+            if side is ahead:
+                spec = side.project.define(metrics=[Rolling("3d", {"amount": "max"})]).spec
+                now, before = gathered.views
+                others = replace(now, events=replace(now.events, spec=spec)), before
+                gathered = replace(gathered, views=others)
+            side.definitions.push("spend", diff=replace(built.diff, gathered=gathered))
+            assert gathers
+    assert ahead.rows_online(client) == plain.rows_online(client)
 
 
 def test_nothing_is_gathered_where_no_push_follows_or_there_are_many_events(
