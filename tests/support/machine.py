@@ -17,7 +17,7 @@ import tempfile
 import uuid
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -30,7 +30,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import initialize, precondition, rule
 
 from mlforge import Definitions, Service, ahead, get_online_features, get_training_data
-from mlforge.build.result import Options
+from mlforge.build.result import BuildResult, Options
 from mlforge.build.rows import Layout
 from mlforge.core import clock, failpoints
 from mlforge.errors import BuildError, DataError, NotServed
@@ -290,7 +290,8 @@ class Machine(Registry):
         self.chained = data.draw(
             st.sampled_from([False, False, False, True]), label="a feature reads it"
         )
-        self.twinned = data.draw(st.booleans(), label="another feature of its source comes first")
+        twins = st.sampled_from([None, None, "alike", "doubled"])
+        self.twinned = data.draw(twins, label="another feature of its source comes first")
         self.by_service = data.draw(st.booleans(), label="asked for by a service")
         seeds = st.sampled_from([None, None, None, 1, 2])
         seed = data.draw(seeds, label="builds are shared")
@@ -321,7 +322,9 @@ class Machine(Registry):
         """Definitions as a fresh process would load them."""
         features = [self.plan.library("in/", self.name)]
         if self.twinned:
-            features.insert(0, self.plan.library("in/", TWIN))
+            is_other = self.twinned == "doubled" and self.plan.body != "with_y"
+            plan = replace(self.plan, body="doubled") if is_other else self.plan
+            features.insert(0, plan.library("in/", TWIN))
         if self.reader is not None and self.reader.plan == self.plan:
             features.append(self.reader.library(self.name))
         self.definitions = Definitions(
@@ -623,7 +626,7 @@ class Machine(Registry):
         version = self.latest()
         snapshot = self.versions[version]
         with clock.fixed(self.now), shared_results() as shared:
-            if self.twinned and TWIN in self.store.features():
+            if TWIN in self.names and TWIN in self.store.features():
                 self.definitions.push(TWIN)
             result = self.definitions.push(self.name)
         TALLY["results handed on"] += shared.handed_on
@@ -646,7 +649,8 @@ class Machine(Registry):
             return
         before = self.store.list_versions(self.name) if self.versions else []
         if self.versions and self.room and data.draw(st.booleans(), label="after reading ahead"):
-            read_ahead(self.store, self.store.read_metadata(self.name), self.room)
+            for name in {*self.names} & {*self.store.features()}:
+                read_ahead(self.store, self.store.read_metadata(name), self.room)
         override = data.draw(st.sampled_from([None, None, None, "polars", "duckdb"]))
         parts = data.draw(st.sampled_from([None, 1, 2, 5]), label="rows a part holds")
         cuts = data.draw(st.sampled_from([None, 1, 3]), label="rows evaluated at once")
@@ -666,16 +670,16 @@ class Machine(Registry):
             return
         with clock.fixed(self.now), shared_results() as shared:
             if options is None:
-                result = self.definitions.build(online=online, full=full, engine=override)[
-                    self.name
-                ]
+                result = self.built(online=online, full=full, engine=override)
             else:  # small parts, and never a full rebuild for being cheaper
-                for name in [TWIN, self.name] if self.twinned else [self.name]:
-                    result = self.definitions.refresh(
-                        name, full=full, engine=override, options=options
-                    )
-                    if online:
-                        self.definitions.push(name, engine=override, diff=result.diff)
+                for name in self.names:
+                    # A sum of doubled values may not fit where that of the values does.
+                    with suppress(DataError) if name == TWIN else nullcontext():
+                        result = self.definitions.refresh(
+                            name, full=full, engine=override, options=options
+                        )
+                        if online:
+                            self.definitions.push(name, engine=override, diff=result.diff)
         TALLY["results handed on"] += shared.handed_on
         TALLY["refreshes that gather for a push"] += bool(result.diff and result.diff.gathered)
         TALLY[f"{result.mode} refreshes"] += 1
@@ -700,6 +704,20 @@ class Machine(Registry):
             self.judge_audit()
         if self.chained:
             self.judge_reader(online, options)
+
+    @property
+    def names(self) -> list[str]:
+        """The feature, behind the one whose results are handed on to it."""
+        return [TWIN, self.name] if self.twinned else [self.name]
+
+    def built(self, **options: Any) -> BuildResult:
+        """Build all features; the result of the one that is judged."""
+        try:
+            return self.definitions.build(**options)[self.name]
+        except BuildError as failed:
+            if [*failed.failures] != [TWIN] or not isinstance(failed.failures[TWIN], DataError):
+                raise
+            return failed.results[self.name]
 
     def judge_bytes(self, options: Options, engine: str | None) -> None:
         """A build by one process writes the very bytes that the tasks wrote, wherever these ran."""
