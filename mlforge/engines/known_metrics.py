@@ -44,7 +44,7 @@ def with_known_metrics(
 
     of: all that the results follow from beside the timeline. A metric's values do not depend on those beside it.
     """
-    known = once("metrics of a timeline", lambda: of, _Known, line)
+    known = once("metrics of a timeline", lambda: of, KnownMetrics, line)
     new = [metric for metric in metrics if metric not in known.by_metric]
     if new or known.numbers is None:
         results = aggregate(new)
@@ -55,7 +55,7 @@ def with_known_metrics(
     return pl.DataFrame([known.numbers, *columns])
 
 
-class _Known:
+class KnownMetrics:
     """Metrics of one timeline that were aggregated, and the numbers of their rows."""
 
     def __init__(self) -> None:

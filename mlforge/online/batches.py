@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import polars as pl
 
 from mlforge.engines import POINT, Engine, evaluation
+from mlforge.engines.known_values import with_known_values
 from mlforge.engines.views import AsOfView, Gathered, gather
 from mlforge.frames import polars_schema
 from mlforge.frames.shared_results import once
@@ -90,7 +91,14 @@ def evaluated(engine: Engine, gathered: Gathered) -> Batch:
     rows = once(
         "values",
         lambda: (type(engine), events.schema, events.spec.evaluated),
-        lambda: alive.hstack(evaluation.values_at(engine, events, points, of_t=False)),
+        lambda: alive.hstack(
+            with_known_values(
+                type(engine),
+                events,
+                points,
+                lambda some: evaluation.values_at(engine, some, points, of_t=False),
+            )
+        ),
         *(events.frame, points),
     )
     return Batch(rows, had)

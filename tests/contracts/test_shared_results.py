@@ -57,6 +57,17 @@ ALL = {
     "whole": {"incremental": False},
     "trusted": {"incremental": True},
     "by_duckdb": {"engine": "duckdb"},
+    "more_by_duckdb": {
+        "engine": "duckdb",
+        "metrics": of(["2d", "7d"], "std", "sum", "median", "mean", "count"),
+    },
+    "one_window_more": {
+        "metrics": [
+            *of(["2d", "7d"], "sum"),
+            *of(["7d"], "min"),
+            *of(["2d"], "mean", "count_distinct"),
+        ]
+    },
 }
 
 
