@@ -64,7 +64,8 @@ def near_names(name: object, names: Iterable[str], most: int = 3, cutoff: float 
         return []
     by_word: dict[str, list[str]] = {}
     for other in dict.fromkeys(names):
-        by_word.setdefault(other.lower(), []).append(other)
+        if isinstance(other, str):  # a column of pandas may be a number
+            by_word.setdefault(other.lower(), []).append(other)
     near = get_close_matches(name.lower(), list(by_word), n=most, cutoff=cutoff)
     return [other for word in near for other in by_word[word]][:most]
 
@@ -84,6 +85,12 @@ def did_you_mean(name: object, names: Iterable[str], most: int = 3, listed: int 
         return "there are none"
     more = f" and {len(known) - listed} more" if len(known) > listed else ""
     return f"there are {', '.join(known[:listed])}{more}"
+
+
+def near_hint(name: object, names: Iterable[Any]) -> str:
+    """` (did you mean 'amount'?)`, to go behind a name that is not among the names; nothing where none is near."""
+    near = near_names(name, names)
+    return f" ({did_you_mean(name, near)})" if near else ""
 
 
 class MlforgeError(Exception):
@@ -112,11 +119,9 @@ class ColumnNotFound(SourceError):
     @classmethod
     def among(cls, owner: str, missing: str, present: list[str]) -> ColumnNotFound:
         """The usual wording: who looked for what, what there is, and what may be meant."""
-        near = near_names(missing, sorted(present))
-        advice = f" ({did_you_mean(missing, near)})" if near else ""
-        return cls(
-            f"{owner}: no column {missing!r}; there are {', '.join(sorted(present))}{advice}"
-        )
+        names = sorted(present)
+        advice = near_hint(missing, names)
+        return cls(f"{owner}: no column {missing!r}; there are {', '.join(names)}{advice}")
 
 
 class UnreadableFile(SourceError):

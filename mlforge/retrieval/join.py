@@ -11,7 +11,7 @@ from mlforge.core.schema import Column, dtypes
 from mlforge.core.values import TimeRange
 from mlforge.engines import POINT, Engine, Events, evaluation
 from mlforge.engines.events import events_of
-from mlforge.errors import RetrievalError
+from mlforge.errors import RetrievalError, near_hint
 from mlforge.frames.interop import Table
 from mlforge.retrieval.reading import FeatureUse, Reading
 from mlforge.retrieval.references import AnswerNames
@@ -115,7 +115,7 @@ def _completed(
         if column.name not in table.columns:
             raise RetrievalError(
                 f"{service.name}: the spine has no column {column.name!r}, which requests bring; it has "
-                f"{', '.join(map(str, table.columns)) or 'none'}"
+                f"{', '.join(map(str, table.columns)) or 'none'}{near_hint(column.name, table.columns)}"
             )
     for derived in service.derived:
         if derived.name in table.columns:

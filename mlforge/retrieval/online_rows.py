@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from mlforge.core.schema import Schema
 from mlforge.core.values import Version, to_iso
-from mlforge.errors import NotServed, RetrievalError
+from mlforge.errors import NotServed, OnlineError, RetrievalError, near_hint
 from mlforge.online import Evidence, OnlineBooks, OnlineStore, Row, RowRequest
 from mlforge.online.steps import Question, Steps
 from mlforge.retrieval.references import Reference
@@ -53,9 +54,13 @@ def fetched_rows(
             for reference, (own, hashes) in zip(references, uses, strict=True)
         ]
         answers = yield from store.reading(requests)
+        asked = [reference.name for reference in references]
+        served = yield from _served(asked, [books for books, _ in answers], store)
         fetched = [
-            FetchedRows(_served(reference.name, books, oldest), rows, own)
-            for reference, (own, _), (books, rows) in zip(references, uses, answers, strict=True)
+            FetchedRows(_fresh(reference.name, books, oldest), rows, own)
+            for reference, (own, _), books, (_, rows) in zip(
+                references, uses, served, answers, strict=True
+            )
         ]
         if all(
             use.books.keys == known[reference.name].keys
@@ -106,9 +111,8 @@ def _look(
     names: Sequence[str], store: OnlineStore, oldest: int | None
 ) -> Steps[dict[str, OnlineBooks]]:
     fetched = yield from store.reading([RowRequest(name) for name in names])
-    return {
-        name: _served(name, books, oldest) for name, (books, _) in zip(names, fetched, strict=True)
-    }
+    served = yield from _served(names, [books for books, _ in fetched], store)
+    return {name: _fresh(name, books, oldest) for name, books in zip(names, served, strict=True)}
 
 
 def _keys(books: Mapping[str, OnlineBooks]) -> list[Schema]:
@@ -121,11 +125,37 @@ def since(books: OnlineBooks) -> int:
     return books.pushed_at if books.target.as_of is None else books.target.as_of
 
 
-def _served(name: str, books: OnlineBooks | None, oldest: int | None) -> OnlineBooks:
-    if books is None or books.target is None:
-        raise NotServed(
-            f"{name} is not served online: push it with 'mlforge build --features {name} --online', or start a worker"
-        )
+def _served(
+    names: Sequence[str], books: Sequence[OnlineBooks | None], store: OnlineStore
+) -> Steps[list[OnlineBooks]]:
+    """The books of some features; NotServed for a feature without any, which tells of served ones with a like name."""
+    served: list[OnlineBooks] = []
+    for name, held in zip(names, books, strict=True):
+        if held is None or held.target is None:
+            listed = yield Question(_listed, _listed_async, (store,))
+            near = near_hint(name, [other for other in listed if other != name])
+            raise NotServed(
+                f"{name} is not served online{near}: push it with 'mlforge build --features {name} --online', "
+                "or start a worker"
+            )
+        served.append(held)
+    return served
+
+
+def _listed(store: OnlineStore) -> list[str]:
+    """The features that were pushed to the store; none where it cannot tell, since they are for advice alone."""
+    try:
+        return store.features()
+    except OnlineError:
+        return []
+
+
+async def _listed_async(store: OnlineStore) -> list[str]:
+    return await asyncio.to_thread(_listed, store)
+
+
+def _fresh(name: str, books: OnlineBooks, oldest: int | None) -> OnlineBooks:
+    """The books, unless their values are too old."""
     if oldest is not None and since(books) < oldest:
         raise NotServed(f"{name} {too_old(books, oldest)}")
     return books

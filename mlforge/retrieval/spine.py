@@ -13,7 +13,7 @@ from mlforge.core.manifest import Manifest
 from mlforge.core.schema import FLOATS, INTEGERS, Column, Schema, dtypes
 from mlforge.core.values import FIRST_INSTANT, LAST_INSTANT
 from mlforge.engines import POINT
-from mlforge.errors import RetrievalError
+from mlforge.errors import RetrievalError, near_hint
 from mlforge.frames import polars_schema
 from mlforge.frames.encoding import Key, entity_keys, hashes_of
 from mlforge.frames.interop import Table
@@ -113,6 +113,7 @@ def spine_key(spine: Table, key: str, dtype: str, feature: str) -> pl.Series:
     if key not in spine.columns:
         raise RetrievalError(
             f"{feature}: the spine has no key column {key!r}; it has {_listed(spine)}"
+            f"{near_hint(key, spine.columns)}"
         )
     values, polars_dtype = spine.column(key), polars_schema.to_polars(dtype)
     if values.dtype == polars_dtype:
@@ -179,7 +180,9 @@ def time_column(
     if name in spine.columns:
         return str(name)
     if timestamp is not None:
-        raise RetrievalError(f"the spine has no time column {timestamp!r}; it has {_listed(spine)}")
+        raise RetrievalError(
+            f"the spine has no time column {timestamp!r}; it has {_listed(spine)}{near_hint(timestamp, spine.columns)}"
+        )
     temporal = [name for name in spine.temporal if name not in keys]
     if len(temporal) == 1:
         return temporal[0]

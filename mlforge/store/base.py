@@ -26,8 +26,7 @@ from mlforge.errors import (
     StoreError,
     UnsupportedStore,
     VersionNotFound,
-    did_you_mean,
-    near_names,
+    near_hint,
 )
 from mlforge.sources.damage import DAMAGE
 from mlforge.store.erasure import Erasure
@@ -369,9 +368,9 @@ class Store(PartialStorage, Erasure, Promises):
             return FeatureNotFound(f"{sentence}; ask for {self.renames().now(name)}")
         features = self.features()
         known = ", ".join(features) or "none yet; run 'mlforge build'"
-        near = near_names(name, features)
-        advice = f" ({did_you_mean(name, near)})" if near else ""
-        return FeatureNotFound(f"the store has no feature {name!r}; there are: {known}{advice}")
+        return FeatureNotFound(
+            f"the store has no feature {name!r}; there are: {known}{near_hint(name, features)}"
+        )
 
     def _no_version(self, name: str, version: Version) -> VersionNotFound:
         versions = ", ".join(str(v) for v in self.versions(name)[-10:]) or "none"

@@ -1,5 +1,6 @@
 """Training sets and online values through the public API: spines, keys, times, versions."""
 
+import asyncio
 import os
 import shutil
 import subprocess
@@ -15,9 +16,10 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import redis
 from polars.testing import assert_frame_equal
 
-from mlforge import get_online_features, get_training_data
+from mlforge import aget_online_features, get_online_features, get_training_data
 from mlforge.core import clock
 from mlforge.engines import evaluation
 from mlforge.errors import (
@@ -609,6 +611,38 @@ def test_a_feature_without_books_is_not_served(project: Project, online: RedisSt
         get_online_features(["spend"], [{"user_id": 1}], online)
     with pytest.raises(NotServed, match="other is not served online"):
         get_online_features(["other"], [{"user_id": 1}], online)
+
+
+def test_a_misspelt_name_in_a_request_is_answered_with_near_ones(
+    project: Project, online: RedisStore
+) -> None:
+    push(project, online)
+    spine = pl.DataFrame({"user_idd": [1], "when": [at(1)], "made": [at(2)]})
+    keyed = spine.rename({"user_idd": "user_id"})
+    store = project.store
+    with pytest.raises(FeatureNotFound, match=r"did you mean 'spend'\?"):
+        get_training_data(keyed, ["spnd"], store)
+    with pytest.raises(RetrievalError, match=r"no key column 'user_id'.*did you mean 'user_idd'\?"):
+        get_training_data(spine, ["spend"], store, timestamp="when")
+    with pytest.raises(RetrievalError, match=r"no time column 'wen'.*did you mean 'when'\?"):
+        get_training_data(keyed, ["spend"], store, timestamp="wen")
+    asked = [{"user_id": 1}]
+    with pytest.raises(NotServed, match=r"spnd is not served online \(did you mean 'spend'\?\)"):
+        get_online_features(["spnd"], asked, online)
+    with pytest.raises(NotServed, match=r"Spend is not served online \(did you mean 'spend'\?\)"):
+        asyncio.run(aget_online_features(["spend", "Spend"], asked, online))
+    with pytest.raises(NotServed, match="other is not served online: push it"):
+        get_online_features(["other"], asked, online)
+
+
+def test_an_unserved_feature_is_told_also_where_the_list_of_features_is_damaged(
+    project: Project, online: RedisStore, redis_url: str
+) -> None:
+    push(project, online)
+    with redis.Redis.from_url(redis_url) as client:
+        client.set(f"{online.prefix}:_features", "no set")
+    with pytest.raises(NotServed, match="spnd is not served online: push it"):
+        get_online_features(["spnd"], [{"user_id": 1}], online)
 
 
 def test_values_older_than_max_age_are_not_served(project: Project, online: RedisStore) -> None:
