@@ -31,7 +31,7 @@ from mlforge.core.values import BEGINNING, END, TimeRange
 from mlforge.engines import timeline
 from mlforge.engines.events import Events
 from mlforge.engines.known_metrics import shared_timeline, with_known_metrics
-from mlforge.engines.plan import line_of, plan, times_of
+from mlforge.engines.plan import Step, line_of, plan, times_of
 from mlforge.engines.tiles.held import WEIGHT
 from mlforge.engines.timeline import ROW_DTYPE
 from mlforge.engines.weighted import Weights, aggregate_weighted
@@ -90,14 +90,18 @@ class Engine(ABC):
         return points.height * self.rows_a_point <= line.height
 
     @abstractmethod
-    def aggregate(self, line: pl.DataFrame, context: ComputeContext) -> pl.DataFrame:
+    def aggregate(
+        self, line: pl.DataFrame, context: ComputeContext, points: pl.DataFrame | None = None
+    ) -> pl.DataFrame:
         """Compute every aggregate of the context at every numbered row of a timeline.
 
         line: events and points, sorted by entity (UInt32), then time (Int64 microseconds); with the
             value columns `value_name(i)`, which are null for points. `ROW` (UInt32) numbers the rows at
             which to evaluate; it is null in all others. A window holds all rows of its range, whatever
             their order.
-        Returns ROW and `result_name(j)` for each aggregate, for the numbered rows, in any order; no
+        points: entity, time and ROW of the points, sorted likewise, where the line has events alone; windows are then
+            looked up at them. An entity of theirs need not be in the line.
+        Returns ROW and `result_name(j)` for each aggregate, for the numbered rows, in their order; no
         rounding, no defaults. Raises SumOverflow where a decimal sum has more than 38 digits.
         """
 
@@ -121,7 +125,7 @@ class Engine(ABC):
             metrics = self._metrics_at(events, some)
             settled = (_settle(metrics, column, spec.name) for column in columns)
             answers.append(metrics.select(ROW, *settled))
-        rows = answers[0] if len(answers) == 1 else pl.concat(answers).sort(ROW)
+        rows = timeline.by_number(pl.concat(answers), ROW)
         return rows[[column.name for column in columns]]
 
     def rows(self, events: Events, within: TimeRange | EntityTimes | None = None) -> pl.DataFrame:
@@ -168,16 +172,29 @@ class Engine(ABC):
         return rows.select(*spec.keys, time, *(column.name for column in spec.columns))
 
     def _metrics_at(self, events: Events, points: pl.DataFrame) -> pl.DataFrame:
-        """ROW and each metric at some points, sorted by ROW; columns in the spec's order, whatever the steps'."""
-        spec, answers = events.spec, points[[ROW]]
-        for step in plan(events, points, self.gathered):
-            line = step.rows.collect(engine=polars_schema.engine_for(step.most))
-            both = timeline.sorted_(pl.concat([line, points], how="diagonal"), spec.entity)
-            line = polars_schema.in_memory(timeline.with_entities(both, spec.entity))
+        """ROW and each metric at some points, in any order; columns in the spec's order, whatever the steps'."""
+        spec = events.spec
+        keys = points.lazy().select(spec.entity)
+        entities = polars_schema.in_memory(keys.unique(maintain_order=True))
+        numbered = timeline.with_numbers(points.lazy(), entities).select(ENTITY, TIME, ROW)
+        ordered = timeline.by_entity(polars_schema.in_memory(numbered))
+        answers = ordered[[ROW]]
+        for step in plan(events, points, entities, self.gathered):
+            line, apart = self._line(step, entities, ordered)
             weights = Weights(line[WEIGHT], step.distinct_weigh) if step.weighted else None
-            results = self._aggregated(line, step.metrics, step.dtypes, spec.name, weights)
+            results = self._aggregated(line, step.metrics, step.dtypes, spec.name, weights, apart)
             answers = answers.hstack(results.select(step.outputs))
         return answers[[ROW, *(column.name for column in spec.columns)]]
+
+    def _line(
+        self, step: Step, entities: pl.DataFrame, points: pl.DataFrame
+    ) -> tuple[pl.DataFrame, pl.DataFrame | None]:
+        """The timeline of a step, and the points where they are few enough to be apart from it; else they are among its rows."""
+        numbered = timeline.with_numbers(step.rows, entities)
+        rows = numbered.collect(engine=polars_schema.engine_for(step.most))
+        if not step.weighted and self.are_few(points, rows):
+            return timeline.by_entity(rows), points
+        return timeline.by_entity(pl.concat([rows, points], how="diagonal")), None
 
     def _aggregated(
         self,
@@ -186,17 +203,19 @@ class Engine(ABC):
         dtypes: Mapping[str, str],
         owner: str,
         weights: Weights | None = None,
+        points: pl.DataFrame | None = None,
     ) -> pl.DataFrame:
-        """ROW and the metrics by their names, sorted by ROW; the kernel sees positions alone."""
+        """ROW and the metrics by their names, as `aggregate` has them; the kernel sees positions alone."""
         values = (
             line[value_alias(column)].alias(value_name(index))
             for index, column in enumerate(value_columns(metrics))
         )
-        plain = pl.DataFrame([line[ENTITY], line[TIME], line[ROW], *values])
+        numbers = (line[name] for name in (ENTITY, TIME, ROW) if name in line.columns)
+        plain = pl.DataFrame([*numbers, *values])
         context = ComputeContext.of(metrics, dtypes)
         try:
             if weights is None:
-                results = self.aggregate(plain, context)
+                results = self.aggregate(plain, context, points)
             else:
                 results = aggregate_weighted(plain, context, weights)
         except SumOverflow as error:
@@ -205,8 +224,7 @@ class Engine(ABC):
         named = (
             results[result_name(index)].alias(metric.name) for index, metric in enumerate(metrics)
         )
-        results = pl.DataFrame([results[ROW], *named])
-        return results if results[ROW].is_sorted() else results.sort(ROW)
+        return pl.DataFrame([results[ROW], *named])
 
     def _by_time(self, events: Events, points: pl.DataFrame) -> Iterator[pl.DataFrame]:
         """The points in ranges of time, so that no more events than `gathered` are needed at once.

@@ -31,12 +31,15 @@ class DuckDBEngine(Engine):
     name: ClassVar[str] = "duckdb"
     libraries: ClassVar[tuple[str, ...]] = ("polars", "duckdb")
 
-    def aggregate(self, line: pl.DataFrame, context: ComputeContext) -> pl.DataFrame:
+    def aggregate(
+        self, line: pl.DataFrame, context: ComputeContext, points: pl.DataFrame | None = None
+    ) -> pl.DataFrame:
         """A statement over the whole line; over the windows of the points alone, where those are few."""
-        points = line.filter(pl.col(ROW).is_not_null())
-        few, aggregates = self.are_few(points, line), context.aggregates
+        are_apart, aggregates = points is not None, context.aggregates
+        points = line.filter(pl.col(ROW).is_not_null()) if points is None else points
+        few = are_apart or self.are_few(points, line)
         looked_up = {a.window: None for a in aggregates if few or a.aggregation.kind.name in FOLDS}
-        windows = TimelineIndex(line).windows(points, list(looked_up))
+        windows = TimelineIndex.of(line, points).windows(points, list(looked_up))
         folds, wide = Folds(line, context), overlapping.wide_columns(line, context)
         apart: dict[int, pl.Series] = {}
         for position, a in enumerate(aggregates):
@@ -124,7 +127,9 @@ def _at_points(
         ends = segments.starts + segments.lengths
         bounds += [segments.starts.alias(start), ends.alias(end)]
     place = pl.int_range(pl.len(), dtype=pl.Int64).alias(duckdb_compiler.PLACE)
-    connection.register("line", line.drop(ENTITY, TIME, ROW).with_columns(place).to_arrow())
+    connection.register(
+        "line", line.drop(ENTITY, TIME, ROW, strict=False).with_columns(place).to_arrow()
+    )
     connection.register("points", pl.DataFrame(bounds).to_arrow())
     return _query(connection, duckdb_compiler.select_at_points(context, "line", "points"))
 

@@ -56,7 +56,8 @@ class Extent:
 def extent(values: pl.Expr) -> tuple[pl.Expr, pl.Expr]:
     """The expressions of an Extent's least and greatest magnitude."""
     sizes = values.cast(pl.Float64).abs()
-    return sizes.filter(sizes > 0).min().alias("least"), sizes.max().alias("greatest")
+    least = pl.when(sizes > 0).then(sizes).min()  # a filter would copy them
+    return least.alias("least"), sizes.max().alias("greatest")
 
 
 @dataclass(frozen=True, slots=True)

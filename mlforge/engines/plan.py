@@ -44,13 +44,12 @@ class Step:
     distinct_weigh: bool = True
 
 
-def plan(events: Events, points: pl.DataFrame, gathered: int) -> list[Step]:
+def plan(events: Events, points: pl.DataFrame, among: pl.DataFrame, gathered: int) -> list[Step]:
     """The steps that compute every metric at points, which have keys, and TIME as the instant of evaluation.
 
-    gathered: the most events to hold in memory while deciding whether tiles pay.
+    among: the points' entities. gathered: the most events to hold in memory while deciding whether tiles pay.
     """
-    entities = points.lazy().select(events.spec.entity).unique()
-    among, times = polars_schema.in_memory(entities), times_of(points)
+    times = times_of(points)
     steps: list[Step] = []
     totals, metrics = events.totals, events.spec.columns
     servable = totals.metrics(times.start) if totals is not None else ()
@@ -212,10 +211,7 @@ def line_of(
 
 def times_of(points: pl.DataFrame) -> TimeRange:
     """The first and the last TIME of some points, at least one."""
-    least, greatest = points[TIME].min(), points[TIME].max()
-    assert isinstance(least, int)
-    assert isinstance(greatest, int)
-    return TimeRange(least, greatest)
+    return TimeRange(*timeline.extremes(points))
 
 
 def _held(rows: pl.LazyFrame, most: int, gathered: int) -> pl.LazyFrame:

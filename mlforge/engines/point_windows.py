@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Self
 
 import polars as pl
 
@@ -29,7 +30,14 @@ class TimelineIndex:
     """A timeline, sorted by entity, then time, whose rows are looked up by both; shared by all windows."""
 
     line: pl.DataFrame
+    entities: int
     _counts: dict[str, pl.Series] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, line: pl.DataFrame, points: pl.DataFrame) -> Self:
+        """The index of a line for points whose entities need not all be in it."""
+        most = (frame[ENTITY].max() for frame in (line, points))
+        return cls(line, max((number + 1 for number in most if isinstance(number, int)), default=1))
 
     def windows(
         self, points: pl.DataFrame, windows: Sequence[Window]
@@ -47,14 +55,18 @@ class TimelineIndex:
     ) -> Iterator[tuple[Window, Segments]]:
         time, many = pl.col(TIME), points.height
         firsts = [self._key(window.first(time) - self._first) for window in windows]
-        behind = [self._key(window.last(time) - self._first) + 1 for window in windows]
+        # Windows that end alike, as most do, are looked up once: an end lies so long after its point.
+        behind = {
+            window.last(0): self._key(window.last(time) - self._first) + 1 for window in windows
+        }
         bounds = points.select(
-            bound.alias(str(number)) for number, bound in enumerate([*firsts, *behind])
+            bound.alias(str(number)) for number, bound in enumerate([*firsts, *behind.values()])
         )
         places = self._keys.search_sorted(pl.concat(bounds.get_columns()), "left").cast(pl.Int64)
+        ends = dict(zip(behind, range(len(firsts), len(firsts) + len(behind)), strict=True))
         for number, window in enumerate(windows):
             starts = places.slice(number * many, many)
-            lengths = places.slice((len(windows) + number) * many, many) - starts
+            lengths = places.slice(ends[window.last(0)] * many, many) - starts
             yield window, Segments(starts, lengths.set(lengths < 0, 0))
 
     def counts_before(self, column: str) -> pl.Series:
@@ -86,9 +98,7 @@ class TimelineIndex:
 
     @cached_property
     def _key_dtype(self) -> pl.DataType:
-        entities = self.line[ENTITY].max()
-        most = (entities if isinstance(entities, int) else 0) + 1
-        return pl.Int64() if most * self._span < 1 << 63 else pl.Int128()
+        return pl.Int64() if self.entities * self._span < 1 << 63 else pl.Int128()
 
 
 @dataclass(frozen=True)
@@ -105,6 +115,8 @@ class PointWindows:
 
     def counts(self, column: str) -> pl.Series:
         """The number of values of a column in each window, nulls left out (Int64)."""
+        if not self.line[column].null_count():
+            return self.segments.lengths
         before = self.index.counts_before(column)
         starts, lengths = self.segments.starts, self.segments.lengths
         return before[starts + lengths] - before[starts]

@@ -35,13 +35,16 @@ class PolarsEngine(Engine):
 
     name: ClassVar[str] = "polars"
 
-    def aggregate(self, line: pl.DataFrame, context: ComputeContext) -> pl.DataFrame:
+    def aggregate(
+        self, line: pl.DataFrame, context: ComputeContext, points: pl.DataFrame | None = None
+    ) -> pl.DataFrame:
         """Roll over the line; what rolling would not compute exactly is summed over the windows' segments."""
-        points = line.filter(pl.col(ROW).is_not_null())
-        few, by_window = self.are_few(points, line), context.by_window()
+        are_apart, by_window = points is not None, context.by_window()
+        points = line.filter(pl.col(ROW).is_not_null()) if points is None else points
+        few = are_apart or self.are_few(points, line)
         wide = overlapping.wide_columns(line, context)
         looked_up = [window for window in by_window if few or window.width is None]
-        at_points = TimelineIndex(line).windows(points, looked_up)
+        at_points = TimelineIndex.of(line, points).windows(points, looked_up)
         windows = {
             window: _at_points(at_points[window], aggregates, wide)
             if window in at_points

@@ -12,6 +12,9 @@ from mlforge.core.metrics import MetricColumn
 from mlforge.frames import polars_schema
 
 ROW_DTYPE = pl.UInt32()
+_PLACES = 1 << 32  # a frame has fewer rows
+_SPARSE = 2
+"""Integers are dense while fewer than so many lie in their range for each that is there."""
 
 
 def of_events(events: pl.LazyFrame, spec: FeatureSpec) -> pl.LazyFrame:
@@ -37,6 +40,53 @@ def sorted_(rows: pl.DataFrame, keys: Sequence[str]) -> pl.LazyFrame:
     if rows[TIME].is_sorted():
         return rows.lazy().sort(keys, maintain_order=True)
     return rows.lazy().sort(*keys, TIME)
+
+
+def with_numbers(rows: pl.LazyFrame, entities: pl.DataFrame) -> pl.LazyFrame:
+    """Rows of some entities in their order, with ENTITY in the place of the keys; a null key may be an entity's, too."""
+    keys = entities.columns
+    if (distance := _distance(entities)) is not None:
+        return rows.with_columns(distance.alias(ENTITY)).drop(keys)
+    place = pl.int_range(pl.len(), dtype=pl.UInt32).alias(ENTITY)
+    numbers = entities.lazy().with_columns(place)
+    return rows.join(numbers, on=keys, nulls_equal=True, maintain_order="left").drop(keys)
+
+
+def _distance(entities: pl.DataFrame) -> pl.Expr | None:
+    """How far a row's key lies from the least, which numbers entities without a join; None for keys that are no dense integers."""
+    key, *others = entities.columns
+    if others or not entities[key].dtype.is_integer():
+        return None
+    least, greatest = entities[key].min(), entities[key].max()
+    if not isinstance(least, int) or not isinstance(greatest, int) or greatest >= 1 << 63:
+        return None
+    if greatest - least >= _SPARSE * entities.height:
+        return None
+    distance = (pl.col(key).cast(pl.Int64) - least).fill_null(greatest - least + 1)
+    return distance.cast(pl.UInt32)
+
+
+def by_entity(rows: pl.DataFrame) -> pl.DataFrame:
+    """Numbered rows by entity, then time; of one instant in their order. They mostly come in the order of time."""
+    if not rows[TIME].is_sorted():
+        rows = rows.sort(TIME, maintain_order=True)
+    return by_number(rows, ENTITY)
+
+
+def by_number(rows: pl.DataFrame, name: str) -> pl.DataFrame:
+    """Rows by a UInt32 column without nulls; those of one number in their order.
+
+    Each row is one integer, of its number and its place: to sort these takes half of what it takes to sort by the column.
+    """
+    place = pl.int_range(pl.len(), dtype=pl.Int64)
+    numbers = rows.select(pl.col(name).cast(pl.Int64) * _PLACES + place).to_series().sort()
+    return rows.rechunk()[(numbers & (_PLACES - 1)).cast(pl.UInt32)]
+
+
+def extremes(rows: pl.DataFrame) -> tuple[int, ...]:
+    """The least and the greatest TIME of some rows; nothing where there is none."""
+    least, greatest = rows[TIME].min(), rows[TIME].max()
+    return (least, greatest) if isinstance(least, int) and isinstance(greatest, int) else ()
 
 
 def with_entities(line: pl.LazyFrame, keys: Iterable[str]) -> pl.LazyFrame:

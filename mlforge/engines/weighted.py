@@ -27,7 +27,7 @@ def aggregate_weighted(
 ) -> pl.DataFrame:
     """ROW and the result of each aggregate at the numbered rows, as `Engine.aggregate` gives them."""
     points = line.filter(pl.col(ROW).is_not_null())
-    windows = TimelineIndex(line).windows(points, list(context.by_window()))
+    windows = TimelineIndex.of(line, points).windows(points, list(context.by_window()))
     folds = Folds(line, context, *weights)
     by_rank = _percentiles(folds, windows)
     results = [

@@ -391,9 +391,11 @@ def _lines(monkeypatch: pytest.MonkeyPatch, engine: str) -> list[int]:
     kind, heights = type(engine_named(engine)), []
     aggregate = kind.aggregate
 
-    def counted(self: Any, line: pl.DataFrame, context: Any) -> pl.DataFrame:
+    def counted(
+        self: Any, line: pl.DataFrame, context: Any, points: pl.DataFrame | None = None
+    ) -> pl.DataFrame:
         heights.append(line.height)
-        return aggregate(self, line, context)
+        return aggregate(self, line, context, points)
 
     monkeypatch.setattr(kind, "aggregate", counted)
     return heights
