@@ -29,10 +29,12 @@ def _rows(df: pl.DataFrame) -> pl.DataFrame:
     return df.select("user_id", "event_time", "amount")
 
 
-def spend(aggregations: Sequence[str] = BASIC, interval: str | None = None) -> Feature:
+def spend(
+    aggregations: Sequence[str] = BASIC, interval: str | None = None, name: str = NAME
+) -> Feature:
     """The feature: windows of 7 and 30 days over the amounts of a user."""
     return feature(
-        name=NAME,
+        name=name,
         keys=["user_id"],
         source="events/",
         timestamp="event_time",

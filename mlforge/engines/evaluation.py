@@ -30,7 +30,13 @@ def values_at(
     is an entity never seen. of_t: whether derived columns that depend on the instant are among them.
     Raises IntegrityError where stored events are missing or damaged.
     """
-    values = _plain_values(engine, events, points)
+    return with_derived(events, points, plain_values(engine, events, points), of_t)
+
+
+def with_derived(
+    events: Events, points: pl.DataFrame, values: pl.DataFrame, of_t: bool = True
+) -> pl.DataFrame:
+    """The plain values at each point with the feature's derived columns behind them; arguments as of `values_at`."""
     spec = events.spec
     if not spec.derived:
         return values
@@ -39,8 +45,8 @@ def values_at(
     return values.hstack(derived)
 
 
-def _plain_values(engine: Engine, events: Events, points: pl.DataFrame) -> pl.DataFrame:
-    """The columns of metrics, or of events, at each point."""
+def plain_values(engine: Engine, events: Events, points: pl.DataFrame) -> pl.DataFrame:
+    """The columns of metrics, or of events, at each point: all but derived ones. Raises as `values_at`."""
     with intact(events.spec.name):
         if events.spec.columns:
             return engine.values(events, _timed(points, events))

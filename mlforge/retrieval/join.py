@@ -9,8 +9,9 @@ import structlog
 
 from mlforge.core.schema import Column, dtypes
 from mlforge.core.values import TimeRange
-from mlforge.engines import POINT, Engine, Events, evaluation
+from mlforge.engines import POINT, Engine, Events
 from mlforge.engines.events import events_of
+from mlforge.engines.shared_pass import Request, values_of_each
 from mlforge.errors import RetrievalError, near_hint
 from mlforge.frames.interop import Table
 from mlforge.retrieval.reading import FeatureUse, Reading
@@ -47,18 +48,22 @@ def joined(
     Raises RetrievalError for a spine that does not fit, IntegrityError where stored events are missing or damaged.
     """
     names = AnswerNames(table.columns, "the spine has a column")
-    columns: list[pl.Series] = []
-    outputs: list[Output] = []
+    labels: list[list[str]] = []
+    requests: list[Request] = []
     for use in reading.uses:
-        chosen, manifest = use.chosen, use.manifest
-        labels = [names.add(use.label(c.name), manifest.name, c.name) for c in chosen]
-        points = spine_points(table, manifest, timestamp, use.reference)
-        events = _events(use, reading)
+        labels.append([names.add(use.label(c.name), use.manifest.name, c.name) for c in use.chosen])
+        points = spine_points(table, use.manifest, timestamp, use.reference)
+        requests.append(Request(_events(use, reading), points))
         if warns:
-            _warn_of_own_events(events, points)
-        values = evaluation.values_at(engine, events, points)
-        outputs += use.outputs
-        columns += [values[c.name].alias(to) for c, to in zip(chosen, labels, strict=True)]
+            _warn_of_own_events(requests[-1].events, points)
+    outputs = [output for use in reading.uses for output in use.outputs]
+    columns = [
+        values[column.name].alias(label)
+        for values, use, own in zip(
+            values_of_each(engine, requests), reading.uses, labels, strict=True
+        )
+        for column, label in zip(use.chosen, own, strict=True)
+    ]
     ahead = _labels(table, reading, timestamp, engine, names)
     service = reading.service
     if service is None:
