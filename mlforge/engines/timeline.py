@@ -13,8 +13,7 @@ from mlforge.frames import polars_schema
 
 ROW_DTYPE = pl.UInt32()
 _PLACES = 1 << 32  # a frame has fewer rows
-_SPARSE = 2
-"""Integers are dense while fewer than so many lie in their range for each that is there."""
+_MOST_NUMBERS = 1 << 31  # so that a number and a place fit into 63 bits
 
 
 def of_events(events: pl.LazyFrame, spec: FeatureSpec) -> pl.LazyFrame:
@@ -43,7 +42,7 @@ def sorted_(rows: pl.DataFrame, keys: Sequence[str]) -> pl.LazyFrame:
 
 
 def with_numbers(rows: pl.LazyFrame, entities: pl.DataFrame) -> pl.LazyFrame:
-    """Rows of some entities in their order, with ENTITY in the place of the keys; a null key may be an entity's, too."""
+    """Rows of these entities alone in their order, with ENTITY in the place of the keys; a null key may be an entity's, too."""
     keys = entities.columns
     if (distance := _distance(entities)) is not None:
         return rows.with_columns(distance.alias(ENTITY)).drop(keys)
@@ -53,14 +52,14 @@ def with_numbers(rows: pl.LazyFrame, entities: pl.DataFrame) -> pl.LazyFrame:
 
 
 def _distance(entities: pl.DataFrame) -> pl.Expr | None:
-    """How far a row's key lies from the least, which numbers entities without a join; None for keys that are no dense integers."""
+    """How far a row's key lies from the least, which numbers entities without a join; None for keys that are no integers near each other."""
     key, *others = entities.columns
     if others or not entities[key].dtype.is_integer():
         return None
     least, greatest = entities[key].min(), entities[key].max()
     if not isinstance(least, int) or not isinstance(greatest, int) or greatest >= 1 << 63:
         return None
-    if greatest - least >= _SPARSE * entities.height:
+    if greatest - least + 1 >= _MOST_NUMBERS:
         return None
     distance = (pl.col(key).cast(pl.Int64) - least).fill_null(greatest - least + 1)
     return distance.cast(pl.UInt32)

@@ -52,17 +52,25 @@ def test_rows_come_by_entity_then_time_and_rows_of_one_instant_as_they_came(
     ]
 
 
-def test_rows_of_other_entities_are_left_out_and_a_null_key_is_an_entity() -> None:
-    rows = pl.LazyFrame({"id": [1, 2, 1, None], TIME: [3, 2, 1, 0], VALUE: [30, 20, 10, 0]})
+def test_rows_of_a_null_key_are_of_an_entity_of_their_own() -> None:
+    rows = pl.LazyFrame({"id": [1, None, 1, 7], TIME: [3, 2, 1, 0], VALUE: [30, 20, 10, 0]})
     entities = pl.DataFrame({"id": [7, None, 1]})
     line = timeline.by_entity(timeline.with_numbers(rows, entities).collect())
-    assert line.select(ENTITY, TIME, VALUE).rows() == [(1, 0, 0), (2, 1, 10), (2, 3, 30)]
+    by_number = line.group_by(ENTITY).agg(TIME, VALUE)
+    assert set(
+        by_number.select(pl.col(TIME, VALUE).cast(pl.List(pl.String)).list.join(" ")).rows()
+    ) == {
+        ("1 3", "10 30"),
+        ("2", "20"),
+        ("0", "0"),
+    }
 
 
 KEYS: dict[str, tuple[list[Any], pl.DataType]] = {
     "dense": ([5, 3, None, 4], pl.Int64()),
     "of the whole range of a dtype": ([-128, 127, None, 0], pl.Int8()),
-    "sparse": ([10**12, -(10**12), None, 7], pl.Int64()),
+    "sparse": ([2**30 - 2, -(2**30), None, 7], pl.Int64()),
+    "too far from each other": ([2**30 - 1, -(2**30), None, 7], pl.Int64()),
     "beyond signed integers": ([2**64 - 1, 2**64 - 2, None, 2**64 - 3], pl.UInt64()),
     "texts": (["b", "a", None, ""], pl.String()),
     "dates": ([date(2026, 1, 2), date(2026, 1, 1), None], pl.Date()),
@@ -78,6 +86,7 @@ def test_entities_of_every_dtype_have_a_number_each(keys: list[Any], dtype: pl.D
     numbered = timeline.with_numbers(rows.lazy(), entities).collect()
     assert numbered[ENTITY].dtype == pl.UInt32
     assert numbered[TIME].to_list() == rows[TIME].to_list()
+    assert timeline.by_entity(numbered)[ENTITY].is_sorted()
     pairs = set(zip(rows["id"], numbered[ENTITY], strict=True))
     assert len(pairs) == len(keys) == numbered[ENTITY].n_unique()
 
