@@ -220,7 +220,10 @@ def test_a_push_of_another_expression_writes_all_rows(project: Project, online: 
     [
         ({"x": "amount__sum__8d / 2"}, "derive 'x': no column 'amount__sum__8d'.*amount__sum__7d"),
         ({"x": "amount * 2"}, "derive 'x': no column 'amount'.*did you mean 'amount__sum__2d'"),
-        ({"x": "y + 1", "y": "user_id"}, "derive 'x': no column 'y'"),
+        (
+            {"x": "y + 1", "y": "user_id"},
+            "derive 'x': 'y' is derived after this column.*put 'y' before 'x'",
+        ),
         ({"x": "at - t"}, "derive 'x': 'at' is the events' time.*write t"),
         ({"x": "amount__sum__7d +"}, "derive 'x': this does not parse"),
         ({"amount__sum__7d": "user_id"}, "derive 'amount__sum__7d' has the name of another column"),
