@@ -58,7 +58,8 @@ class Request:
         """The same request, which asks for the other's metrics, too."""
         columns = tuple({**self.metrics, **other.metrics}.values())
         spec = replace(self.events.spec, columns=columns, derived=())
-        return replace(self, events=replace(self.events, spec=spec))
+        # No feature has all these metrics, and none of them takes tiles of one.
+        return replace(self, events=replace(self.events, spec=spec, whole=None))
 
 
 def values_of_each(engine: Engine, requests: Sequence[Request]) -> list[pl.DataFrame]:

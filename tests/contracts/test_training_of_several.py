@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Iterator
 from pathlib import Path
@@ -41,6 +42,20 @@ def together(project: Project) -> list[Feature]:
     ]
 
 
+def gain(df: pl.DataFrame) -> pl.DataFrame:
+    return df.with_columns(is_gain=pl.col("amount") > 0)
+
+
+def conditional(project: Project) -> list[Feature]:
+    """Features of the same events, of which some count under a condition."""
+    metrics = {
+        "all": [Rolling(["1d", "3d"], {"amount": "sum"})],
+        "gains": [Rolling("3d", {"amount": ["sum", "last"]}, where="is_gain")],
+        "gains_before": [Rolling("3d", {"amount": "max"}, where="is_gain", offset="1d")],
+    }
+    return [project.define(gain, name=name, metrics=some) for name, some in metrics.items()]
+
+
 def apart(project: Project) -> list[Feature]:
     """Features of other events, of tiles of their own, or with another metric of the same name."""
     define = project.define
@@ -62,7 +77,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Project:
             (draw.randrange(6), draw.randrange(40) / 4, draw.uniform(-5, 50)) for _ in range(40)
         ]
         project.drop(name, rows(*events, *events[:5]))
-    project.definitions(*together(project), *apart(project)).build()
+    project.definitions(*together(project), *conditional(project), *apart(project)).build()
     return project
 
 
@@ -117,13 +132,29 @@ def test_features_of_the_same_events_are_evaluated_in_one_pass(
 def test_of_a_feature_only_the_columns_asked_for_are_evaluated(
     built: Project, passes: list[tuple[str, ...]]
 ) -> None:
-    sums, ranks, rates, _ = together(built)
+    sums, ranks, rates, *_ = together(built)
     asked = [sums["amount__sum__1d"], ranks["amount__max__8d"], rates["rate"]]
     answers = get_training_data(spine(), asked, built.store)
     assert answers.columns[2:] == ["sums__amount__sum__1d", "ranks__amount__max__8d", "rates__rate"]
     [columns] = passes
     of_rate = ("amount__sum__3d__offset_1d", "amount__count__3d__offset_1d")
     assert columns == ("amount__sum__1d", "amount__max__8d", *of_rate)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("features", [together, conditional])
+def test_columns_of_features_have_the_values_of_each_alone(
+    built: Project, passes: list[tuple[str, ...]], features: Any, engine: str
+) -> None:
+    given = [feature[built.store.read(feature.name).columns[-1]] for feature in features(built)]
+    alone = {some: get_training_data(spine(), [some], built.store, engine=engine) for some in given}
+    passes.clear()
+    for pair in itertools.permutations(given, 2):
+        answers = get_training_data(spine(), pair, built.store, engine=engine)
+        for some in pair:
+            expected = alone[some]
+            assert_frame_equal(answers.select(expected.columns), expected, rel_tol=1e-12)
+    assert len(passes) == len(given) * (len(given) - 1)
 
 
 def test_features_at_other_points_are_evaluated_apart(
