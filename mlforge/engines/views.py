@@ -17,7 +17,7 @@ from mlforge.core.values import BEGINNING, TimeRange
 from mlforge.engines.evaluation import active_times
 from mlforge.engines.events import Events
 from mlforge.frames import polars_schema
-from mlforge.frames.shared_results import ThisFrame, once
+from mlforge.frames.shared_results import ByIdentity, once
 from mlforge.store.integrity import intact
 
 _NOWHEN = TimeRange(BEGINNING, BEGINNING)
@@ -65,7 +65,7 @@ class HeldEvents(Events):
     @cached_property
     def content(self) -> Hashable:
         """This very frame: its events are named by no partials."""
-        return self.spec.keys, self.spec.timestamp, self.schema, ThisFrame(self.frame)
+        return self.spec.keys, self.spec.timestamp, self.schema, ByIdentity(self.frame)
 
     def rows_within(self, times: TimeRange | None) -> int:
         """All of them, whatever the range."""

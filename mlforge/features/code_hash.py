@@ -17,6 +17,7 @@ from typing import Any
 import polars as pl
 
 from mlforge.features.ast_form import normal_form
+from mlforge.features.hidden_state import TOLD_BY_REPR, hides, state_of
 from mlforge.features.references import Home, members, module_of, parts, references
 
 _FORMAT = "mlforge code 1"
@@ -35,7 +36,14 @@ def code_hash(function: Callable[..., object]) -> str:
     source (exec, an edited file) bytecode stands in, which differs between Python releases. Mutable
     constants count as they are at the call: hash definitions once, when they are loaded.
     """
-    return _digest(_pack(_FORMAT, _Scribe(Home.of(function)).text(function)))
+    return _written(function)[0]
+
+
+def _written(function: Callable[..., object]) -> tuple[str, bool]:
+    """The code hash, and whether it tells all that the function does."""
+    scribe = _Scribe(Home.of(function))
+    text = scribe.text(function)
+    return _digest(_pack(_FORMAT, text)), scribe.tells_all
 
 
 class CodeState:
@@ -48,7 +56,17 @@ class CodeState:
     def __init__(self, function: Callable[..., object]) -> None:
         self._function = function
         self._hash: str | None = None
-        self._raw = ""
+        self._raw, self._tells_all = "", False
+
+    @property
+    def tells_all(self) -> bool:
+        """Whether other functions of this hash do the same, as of the last look.
+
+        Not where the code uses a value of which only a name or a repr is known: a fitted model, a bound method of a dict.
+        """
+        if self._hash is None:
+            self.look()
+        return self._tells_all
 
     @property
     def hash(self) -> str:
@@ -57,7 +75,7 @@ class CodeState:
 
     def look(self) -> str:
         """The code hash, computed again if something changed since the last look."""
-        raw = code_hash(self._function)
+        raw, self._tells_all = _written(self._function)
         if self._hash is None or raw != self._raw:
             self._hash = self._raw = raw
         return self._hash
@@ -73,10 +91,10 @@ class CodeState:
 
 
 class _Scribe:
-    """Writes values down so that equal texts mean equal behaviour."""
+    """Writes values down so that equal texts mean equal behaviour, as long as it `tells_all`: some values hide what they do."""
 
     def __init__(self, home: Home) -> None:
-        self._home = home
+        self._home, self.tells_all = home, True
         self._open: dict[int, int] = {}
         self._known: dict[int, tuple[object, str]] = {}  # holds the values: ids must not be reused
 
@@ -96,6 +114,7 @@ class _Scribe:
 
     def _describe(self, value: Any) -> str:
         kind = type(value)
+        self.tells_all = self.tells_all and not hides(value, self._home)
         match value:
             case FunctionType():
                 return self._function(value)
@@ -133,7 +152,7 @@ class _Scribe:
         if isinstance(value, (tuple, list, deque)):
             return _pack(self.text(kind), *map(self.text, value))
         if self._home.owns_type(kind):
-            return _pack("instance", self.text(kind), *self._items(_state(value)))
+            return _pack("instance", self.text(kind), *self._items(state_of(value)))
         return self._foreign(value)
 
     def _function(self, function: FunctionType) -> str:
@@ -189,6 +208,7 @@ class _Scribe:
             pass
         if hasattr(value, "dtype") and callable(getattr(value, "tolist", None)):
             return _pack(_name(type(value)), str(value.dtype), self.text(value.tolist()))
+        self.tells_all = self.tells_all and isinstance(value, TOLD_BY_REPR)
         try:
             return _pack(_name(type(value)), _ADDRESS.sub("", repr(value)))
         except Exception:  # noqa: BLE001 - the repr of a foreign value may raise anything
@@ -233,13 +253,3 @@ def _content(value: Any) -> tuple[str, str]:
     for part in frame.iter_slices(_ROWS):
         digest.update(repr(part.rows()).encode("utf-8", "surrogatepass"))
     return repr(frame.schema), digest.hexdigest()
-
-
-def _state(value: object) -> dict[str, object]:
-    state = dict(getattr(value, "__dict__", {}))
-    for kind in type(value).__mro__:
-        slots = kind.__dict__.get("__slots__", ())
-        for name in (slots,) if isinstance(slots, str) else slots:
-            if hasattr(value, name):
-                state[name] = getattr(value, name)
-    return state

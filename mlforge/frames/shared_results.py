@@ -24,17 +24,17 @@ MOST_ROWS, MOST_BYTES = 200_000, 16_000_000
 _ROUNDED = (pl.Float32, pl.Float64)
 
 
-class ThisFrame:
-    """A frame as a key, or a part of one: equal to no other frame, whatever that holds."""
+class ByIdentity:
+    """An object as a key, or a part of one: equal to no other object, whatever that holds."""
 
-    def __init__(self, frame: pl.DataFrame) -> None:
-        self._frame = frame
+    def __init__(self, value: object) -> None:
+        self._value = value
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, ThisFrame) and self._frame is other._frame
+        return isinstance(other, ByIdentity) and self._value is other._value
 
     def __hash__(self) -> int:
-        return id(self._frame)
+        return id(self._value)
 
 
 @dataclass(frozen=True, slots=True)

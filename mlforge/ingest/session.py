@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -16,7 +16,7 @@ from mlforge.core.manifest import Manifest, Partial, SourceRecord
 from mlforge.core.schema import dtypes
 from mlforge.errors import ColumnNotFound, MlforgeError
 from mlforge.features.feature import Feature
-from mlforge.frames.shared_results import once
+from mlforge.frames.shared_results import ByIdentity, once
 from mlforge.ingest import partials, unchanged
 from mlforge.ingest.file_states import FileStates
 from mlforge.ingest.fit import Fit
@@ -104,7 +104,8 @@ class Session:
     ) -> Partial:
         """Store the events of a file's rows, and note what to warn of.
 
-        transformed: makes the events, unless another feature of the same function has made the very same of the file.
+        transformed: makes the events, unless another feature of the same function, or of one that certainly does the same, has made the
+        very same of the file.
         """
         spec, forgotten = self.feature.spec, self.transform.forgotten
         needs = frozenset(spec.needed()) if spec.columns else None
@@ -113,11 +114,12 @@ class Session:
             made = transformed()
             return made.events, made, partials.describe(key, made.events, spec, made.dropped)
 
-        _, result, described_partial = once(
-            "partial",
-            lambda: (key, where, alone, self.feature.incremental, spec.interval, needs, forgotten),
-            described,
-        )
+        def shared_key() -> Hashable:
+            of = None if self.feature.code.tells_all else ByIdentity(self.feature.function)
+            how = alone, self.feature.incremental, spec.interval, needs, forgotten
+            return key, where, of, how
+
+        _, result, described_partial = once("partial", shared_key, described)
         self.warnings.extend(result.warnings)
         return self.cache.add(described_partial, result.events)
 

@@ -204,6 +204,37 @@ def test_a_feature_whose_function_is_not_proven_is_none_for_one_that_says_it_is(
     assert not stores[0].read("said").equals(stores[0].read("proven"))
 
 
+def test_functions_of_one_code_hash_that_hides_what_they_do_get_none_of_each_other(
+    tmp_path: Path,
+) -> None:
+    def looked_up(amounts: Mapping[float, float]) -> Any:
+        of = amounts.get  # of a bound method of a dict the hash has the name alone
+
+        def function(df: pl.DataFrame) -> pl.DataFrame:
+            amount = pl.col("amount").map_elements(of, return_dtype=pl.Float64)
+            return df.select("user_id", "at", amount=amount)
+
+        return function
+
+    project = Project(tmp_path)
+    project.drop("a", rows((1, 0, 10.0)))
+    first, second = (looked_up({10.0: amount}) for amount in (1.0, 2.0))
+    defs = project.definitions(
+        project.define(first, name="first"),
+        project.define(second, name="second"),
+        project.define(second, name="third"),
+    )
+    with shared_results() as shared:
+        for name in ("first", "second"):
+            defs.refresh(name)
+        before = shared.handed_on
+        defs.refresh("third")
+    assert defs.feature("first").code_hash == defs.feature("second").code_hash
+    sums = {name: project.store.read(name)["amount__sum__2d"].to_list() for name in defs.features}
+    assert sums == {"first": [1.0], "second": [2.0], "third": [2.0]}
+    assert shared.handed_on > before, "of one function it is the same"
+
+
 def test_a_feature_that_fails_hands_nothing_on(tmp_path: Path) -> None:
     project = Project(tmp_path)
     project.drop("a", rows((1, 0, 10.0), (2, 1, 1.0)))

@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 
 from mlforge.frames import shared_results as sharing
-from mlforge.frames.shared_results import ThisFrame, once, shared_results
+from mlforge.frames.shared_results import ByIdentity, once, shared_results
 
 KEYS = pl.DataFrame({"user_id": [1, 2, 3]})
 
@@ -77,10 +77,10 @@ def test_frames_with_floats_are_the_same_only_if_they_are_one(values: list[Any])
 
 
 def test_a_frame_as_a_key_is_equal_to_no_other_that_holds_the_same() -> None:
-    assert ThisFrame(KEYS) == ThisFrame(KEYS)
-    assert hash(ThisFrame(KEYS)) == hash(ThisFrame(KEYS))
-    assert ThisFrame(KEYS) != ThisFrame(KEYS.clone())
-    assert ThisFrame(KEYS) != KEYS.height
+    assert ByIdentity(KEYS) == ByIdentity(KEYS)
+    assert hash(ByIdentity(KEYS)) == hash(ByIdentity(KEYS))
+    assert ByIdentity(KEYS) != ByIdentity(KEYS.clone())
+    assert ByIdentity(KEYS) != KEYS.height
 
 
 def test_outside_of_a_job_and_in_the_next_one_nothing_is_known() -> None:
