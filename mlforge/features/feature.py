@@ -123,9 +123,9 @@ def feature(
     source: str | PathLike[str] | Sequence[str | PathLike[str]] | Feature,
     timestamp: str | None = None,
     interval: str | timedelta | None = None,
-    metrics: Sequence[Rolling | ToDate] = (),
+    metrics: Sequence[Rolling | ToDate] | None = None,
     validators: Mapping[str, Sequence[Rule] | Rule] | None = None,
-    tags: Sequence[str] = (),
+    tags: Sequence[str] | None = None,
     description: str | None = None,
     engine: str | None = None,
     incremental: bool | None = None,
@@ -173,6 +173,7 @@ def feature(
         if isinstance(function, Feature) or not callable(function):
             raise DefinitionError(f"@feature decorates a function, not {shown(function)}")
         chosen_name = getattr(function, "__name__", "") if name is None else name
+        windowed = () if metrics is None else metrics
         own_name = text(chosen_name, "a feature's name", 'write name="user_spend"')
         spec = FeatureSpec.of(
             own_name,
@@ -181,7 +182,7 @@ def feature(
                 timestamp, f"{own_name}: timestamp", 'write timestamp="event_time"'
             ),
             interval=interval,
-            metrics=metrics,
+            metrics=windowed,
             online_clock=_clock(online_clock, own_name),
             derive=derive,
         )
@@ -197,7 +198,11 @@ def feature(
             function=function,
             validators=_of_files(rules),
             table_rules=_of_tables(rules, spec),
-            tags=texts(tags, f"{own_name}: tags", 'write tags=["payments"], or leave it out'),
+            tags=texts(
+                () if tags is None else tags,
+                f"{own_name}: tags",
+                'write tags=["payments"], or leave it out',
+            ),
             description=(function.__doc__ or "").strip() if described is None else described,
             owner=_optional(owner, f"{own_name}: owner", "or leave it out", empty=True) or "",
             column_descriptions=_descriptions(columns, spec),
@@ -211,7 +216,7 @@ def feature(
             if sealed_after is None
             else Duration.parse(sealed_after, f"{own_name}: sealed_after"),
             made_of=source if isinstance(source, Feature) else None,
-            leaves_closed_out=any(one.closed is None and one.offset is None for one in metrics),
+            leaves_closed_out=any(one.closed is None and one.offset is None for one in windowed),
         )
 
     return decorate

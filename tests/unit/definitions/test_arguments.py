@@ -41,9 +41,9 @@ RIGHT = {
     "source": {"path"},
     "timestamp": {"None"},
     "interval": {"None", "timedelta"},
-    "metrics": set(),
+    "metrics": {"None"},
     "validators": {"None"},
-    "tags": set(),
+    "tags": {"None"},
     "description": {"None", "empty"},
     "engine": {"None"},
     "incremental": {"None", "bool"},
@@ -87,6 +87,12 @@ def defined(**arguments: Any) -> Any:
 def test_an_argument_of_a_feature_of_the_wrong_kind_is_a_definition_error(argument, value):
     with pytest.raises(DefinitionError, match=argument):
         defined(**{argument: value})
+
+
+def test_none_stands_for_what_is_left_out() -> None:
+    plain = defined(metrics=None, tags=None, validators=None, derive=None, defaults=None)
+    assert plain.spec == defined(metrics=[]).spec
+    assert plain.tags == ()
 
 
 def test_a_description_of_a_column_that_there_cannot_be_is_refused() -> None:
@@ -136,7 +142,7 @@ def test_rules_of_the_wrong_kind_are_a_definition_error(rules):
 @pytest.mark.parametrize(
     ("kind", "arguments", "says"),
     [
-        ("tags", {"tags": None}, r"spend: tags must be a list, not None; write tags="),
+        ("tags", {"tags": 5}, r"spend: tags must be a list, not 5; write tags="),
         ("keys", {"keys": 5}, r"spend: keys must be a list, not 5; write keys="),
         ("source", {"source": []}, "an empty list"),
         ("source", {"source": ["a/", None]}, "each of spend: source must be a text, not None"),
