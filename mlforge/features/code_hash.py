@@ -17,7 +17,7 @@ from typing import Any
 import polars as pl
 
 from mlforge.features.ast_form import normal_form
-from mlforge.features.hidden_state import TOLD_BY_REPR, hides, state_of
+from mlforge.features.hidden_state import hides, is_told, state_of
 from mlforge.features.references import Home, members, module_of, parts, references
 
 _FORMAT = "mlforge code 1"
@@ -198,6 +198,7 @@ class _Scribe:
 
     def _foreign(self, value: Any) -> str:
         """An array by its content; anything else by its repr, addresses left out."""
+        self.tells_all = self.tells_all and is_told(value)
         try:
             view = memoryview(value)
             if "O" not in view.format:
@@ -208,7 +209,6 @@ class _Scribe:
             pass
         if hasattr(value, "dtype") and callable(getattr(value, "tolist", None)):
             return _pack(_name(type(value)), str(value.dtype), self.text(value.tolist()))
-        self.tells_all = self.tells_all and isinstance(value, TOLD_BY_REPR)
         try:
             return _pack(_name(type(value)), _ADDRESS.sub("", repr(value)))
         except Exception:  # noqa: BLE001 - the repr of a foreign value may raise anything

@@ -22,11 +22,13 @@ import polars as pl
 
 from mlforge.features.references import Home, module_of
 
-TOLD_BY_REPR = (
+_TOLD_BY_REPR = (
     *(range, slice, date, time, timedelta, timezone, ZoneInfo, Decimal, Fraction, UUID, PurePath),
     *(pl.DataType, MethodDescriptorType),
 )
 """Types of values whose repr tells all."""
+_HOMES_OF_ARRAYS = {"array", "numpy"}
+"""Modules of the types whose values are their elements; a type made from one of these may hold a mask or labels beside them."""
 _OWN_ATTRIBUTES = {"__wrapped__"}
 _CONTAINERS = (Mapping, Set, tuple, list, deque)
 
@@ -36,8 +38,8 @@ def hides(value: Any, home: Home) -> bool:
     match value:
         case FunctionType():
             module, name = module_of(value), value.__code__.co_qualname
-            is_told = home.owns(module) or "<" not in name or _is_of_python(module)
-            return not is_told or bool(vars(value).keys() - _OWN_ATTRIBUTES)
+            is_known = home.owns(module) or "<" not in name or _is_of_python(module)
+            return not is_known or bool(vars(value).keys() - _OWN_ATTRIBUTES)
         case type():
             return not home.owns_type(value) and "<" in value.__qualname__
         case BuiltinFunctionType():
@@ -48,6 +50,8 @@ def hides(value: Any, home: Home) -> bool:
             return "python_udf" in str(value)
         case pl.LazyFrame():
             return _may_hold_a_function(value)
+    if hasattr(type(value), "__arrow_c_stream__"):
+        return not isinstance(value, (pl.DataFrame, pl.Series))  # pandas has an index beside
     if dataclasses.is_dataclass(value):
         return bool(state_of(value).keys() - {field.name for field in dataclasses.fields(value)})
     if callable(inspect.getattr_static(value, "__wrapped__", None)):
@@ -56,6 +60,13 @@ def hides(value: Any, home: Home) -> bool:
         return bool(state_of(value)) or (isinstance(value, Mapping) and not _is_in_order(value))
     bases = type(value).__mro__[:-1]
     return home.owns_type(type(value)) and not all(map(home.owns_type, bases))
+
+
+def is_told(value: object) -> bool:
+    """Whether the elements of an array, or the repr of any other value that is not from here, tell all of it."""
+    kind = type(value)
+    is_array = kind.__module__ in _HOMES_OF_ARRAYS and hasattr(value, "tolist")
+    return is_array or kind in (bytearray, memoryview) or isinstance(value, _TOLD_BY_REPR)
 
 
 def _may_hold_a_function(plan: pl.LazyFrame) -> bool:

@@ -11,6 +11,8 @@ from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import polars as pl
 import pytest
 
@@ -75,6 +77,7 @@ TOLD: tuple[object, ...] = (
     *(None, 1, "a", 1.5, (1, 2), [1], {1, 2}, {"a": 1, "b": 2}, range(3), timedelta(days=1)),
     *(Decimal("1.5"), re.compile("a"), pl.Int64, pl.Datetime("us"), pl.col("a") * 2, len, plain),
     *(pl.DataFrame({"a": [1]}), pl.DataFrame({"a": [1]}).lazy().select("a"), Color.RED, Color),
+    *(np.array([1.0]), np.float64(1.5), bytearray(b"a"), pl.Series("a", [1])),
     *(Owned(2.0), Fields(2.0), functools.partial(plain, 2), functools.cache(plain)),
 )
 PAIRS: tuple[tuple[str, object, object], ...] = (
@@ -87,6 +90,9 @@ PAIRS: tuple[tuple[str, object, object], ...] = (
     ("attributes of a wrapper", Scaled(plain, 1), Scaled(plain, 2)),
     ("attributes of a function", marked(1), marked(2)),
     ("more than a dataclass's fields", *(with_more(Fields(1.0), b=n) for n in (1, 2))),
+    ("the mask of an array", *(np.ma.masked_array([1.0], mask=[n]) for n in (False, True))),
+    ("what numpy calls", np.vectorize({"a": 1}.get), np.vectorize({"a": 2}.get)),
+    ("the index of a frame of pandas", *(pd.DataFrame({"a": [1]}, index=[n]) for n in (1, 2))),
     ("what an iterator is of", iter([1]), iter([2])),
 )
 
