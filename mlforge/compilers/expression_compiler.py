@@ -130,6 +130,9 @@ def _operation(node: Node, args: list[pl.Expr]) -> pl.Expr:
         return _rounded(args[0], node.value)
     if node.op == "one_of":
         return args[0].is_in(pl.Series(node.value, dtype=_HELD[node.args[0].kind]).implode())
+    if node.op in _MIRRORED and node.args[0].op == LITERAL:
+        # polars makes one row of a literal compared with a column that is null throughout.
+        return _OPERATIONS[_MIRRORED[node.op]](*reversed(args))
     return _OPERATIONS[node.op](*args)
 
 
@@ -178,6 +181,8 @@ def _if(condition: pl.Expr, then: pl.Expr, otherwise: pl.Expr) -> pl.Expr:
     return pl.when(condition).then(then).when(~condition).then(otherwise)
 
 
+_MIRRORED = {"eq": "eq", "ne": "ne", "lt": "gt", "le": "ge", "gt": "lt", "ge": "le"}
+"""The comparison that holds of two values in the other order."""
 _OPERATIONS: dict[str, Callable[..., pl.Expr]] = {
     "add": lambda a, b: _finite(a + b),
     "sub": lambda a, b: _finite(a - b),

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
+import polars as pl
 import pytest
 
 from mlforge.compilers.expression_compiler import Program
@@ -60,7 +61,7 @@ def _by_polars(
     program = Program({**kinds, "t": ("t", "instant")})
     for column in columns:
         program.add(column.name, column.node)
-    answers = program.run(frame.lazy()).collect()
+    answers = program.run(frame.lazy()).collect(engine="in-memory")  # as `derived_values` does
     assert polars_schema.schema_of(answers) == tuple(
         polars_schema.Column(column.name, column.dtype) for column in columns
     )
@@ -71,6 +72,17 @@ def _by_polars(
 def test_polars_and_plain_python_agree_on_random_expressions(seed: int) -> None:
     seen = _compared(seed, COLUMNS, height=40, depth=4)
     assert min(seen["value"], seen["null"]) > 500
+
+
+@pytest.mark.parametrize("compares", ["<", "<=", ">", ">=", "==", "!="])
+@pytest.mark.parametrize("dtype", ["Float64", "Int64"])
+def test_a_number_compares_with_a_column_that_is_null_throughout(compares: str, dtype: str) -> None:
+    frame = pl.DataFrame({"a": [None, None, None]}, {"a": polars_schema.to_polars(dtype)})
+    texts = (f"2 {compares} a", f"2 {compares} a * 2 and a < 3", f"1 if 2 {compares} a else 0")
+    derived = tuple(Derived(f"d{n}", text) for n, text in enumerate(texts))
+    columns = typed(derived, "f", (("a", dtype),), True)
+    answers = _by_polars(frame.with_columns(t=None), columns, {"a": dtype})
+    assert answers == [{"d0": None, "d1": None, "d2": None}] * 3
 
 
 @pytest.mark.slow
