@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
@@ -16,6 +17,7 @@ from mlforge import Definitions
 from mlforge.build import gathering
 from mlforge.build.result import Options
 from mlforge.core import clock
+from mlforge.core.values import PRECISION
 from mlforge.metrics import Rolling
 from mlforge.online import RedisStore, batches
 from mlforge.online.prefetch import read_ahead
@@ -151,7 +153,7 @@ def a_change(project: Project, chance: random.Random, number: int) -> None:
     [1, *(pytest.param(number, marks=pytest.mark.slow) for number in range(2, 12))],
 )
 @pytest.mark.parametrize("engine", ["polars", pytest.param("duckdb", marks=pytest.mark.slow)])
-def test_any_history_has_the_same_rows_and_bytes_with_gathered_events_as_without(
+def test_any_history_has_the_same_parts_and_rows_online_with_gathered_events_as_without(
     sides: tuple[Side, Side], client: Redis, number: int, engine: str
 ) -> None:
     chance = random.Random(number)
@@ -181,8 +183,17 @@ def test_any_history_has_the_same_rows_and_bytes_with_gathered_events_as_without
             gathered += bool(ours.diff and ours.diff.gathered)
             if ours.changed:
                 assert ours.manifest.content_hash == theirs.manifest.content_hash
-            assert sides[0].rows_online(client) == sides[1].rows_online(client)
+            assert_alike(sides[0].rows_online(client), sides[1].rows_online(client))
     assert gathered >= 2
+
+
+def assert_alike(one: dict[str, str], other: dict[str, str]) -> None:
+    """The same rows, and the same values but for the last bits, which depend on the order in which floats were added."""
+    assert one.keys() == other.keys()
+    for key, text in one.items():
+        values, others = json.loads(text), json.loads(other[key])
+        magnitude = max((abs(value) for value in values.values() if value is not None), default=0)
+        assert values == pytest.approx(others, rel=PRECISION, abs=PRECISION * magnitude), key
 
 
 @pytest.mark.parametrize(
