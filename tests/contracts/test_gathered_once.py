@@ -190,9 +190,12 @@ def test_any_history_has_the_same_parts_and_rows_online_with_gathered_events_as_
 def assert_alike(one: dict[str, str], other: dict[str, str]) -> None:
     """The same rows, and the same values but for the last bits, which depend on the order in which floats were added."""
     assert one.keys() == other.keys()
-    for key, text in one.items():
-        values, others = json.loads(text), json.loads(other[key])
-        magnitude = max((abs(value) for value in values.values() if value is not None), default=0)
+    for key in one:
+        values, others = (
+            {name: value for name, value in json.loads(rows[key]).items() if value is not None}
+            for rows in (one, other)
+        )
+        magnitude = max(map(abs, values.values()), default=0)
         assert values == pytest.approx(others, rel=PRECISION, abs=PRECISION * magnitude), key
 
 
