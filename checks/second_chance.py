@@ -1,9 +1,9 @@
 """`python -m checks.second_chance [pytest's arguments]`: the tests, and once more, alone, those of real processes that failed.
 
-Tests in `tests/process` and `tests/faults` start real processes and servers, and the test run shares its cores among
-three of them and whatever else the machine does. A few that fail there may have failed for the machine's sake, so their
-whole files are run once more with nothing beside them. Failing twice fails. A failure anywhere else, failures in many
-files, a file that cannot be collected or a run that was cut short fail at once.
+Tests in `tests/process` and `tests/faults`, and those of clusters, start real processes and servers, and the test run
+shares its cores among three of them and whatever else the machine does. A few that fail there may have failed for the
+machine's sake, so their whole files are run once more with nothing beside them. Failing twice fails. A failure anywhere
+else, failures in many files, a file that cannot be collected or a run that was cut short fail at once.
 
 Exit code: pytest's own, of the second run if there was one. A test that needs its second chance is to be mended.
 """
@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-FOLDERS = ("tests/process/", "tests/faults/")
+PLACES = ("tests/process/", "tests/faults/", "tests/contracts/test_runners.py")
 MOST_FILES = 3
 
 
@@ -57,7 +57,7 @@ class Failures:
 
 def deserves_another(files: Sequence[str]) -> bool:
     """Whether failures in these files may be the machine's: few files, all of real processes."""
-    return 0 < len(files) <= MOST_FILES and all(name.startswith(FOLDERS) for name in files)
+    return 0 < len(files) <= MOST_FILES and all(name.startswith(PLACES) for name in files)
 
 
 def main(arguments: Sequence[str]) -> int:
