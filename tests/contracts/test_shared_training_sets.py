@@ -153,6 +153,12 @@ def test_a_service_with_labels_over_rows_of_events_or_of_memory_is_the_same_by_t
         assert len(runner.every) > 3
 
 
+def made_by(runner: Any, project: Project, path: Path) -> TrainingSet:
+    """The training set of a spine, in parts of a few rows, by the tasks of a runner."""
+    out = project.root / "set"
+    return training_set(path, ["spend"], project.store, out, part_rows=PART, runner=runner)
+
+
 def test_a_set_that_is_killed_is_not_there_and_is_made_anew(project: Project) -> None:
     feature = project.define()
     project.build(feature)
@@ -177,14 +183,7 @@ def test_a_task_that_is_late_writes_nothing_into_the_set(project: Project) -> No
     feature = project.define()
     project.build(feature)
     runner = Recorded(project, feature)
-    made = training_set(
-        spine(project),
-        ["spend"],
-        project.store,
-        project.root / "set",
-        part_rows=PART,
-        runner=runner,
-    )
+    made = made_by(runner, project, spine(project))
 
     for task in runner.every:
         with pytest.raises(TaskRefused, match="finished or given up"):
@@ -207,14 +206,7 @@ def test_a_process_with_another_store_refuses_a_task(project: Project, tmp_path:
     runner.executors = [elsewhere.definitions(feature).run_task]
 
     with pytest.raises(TaskRefused, match="is made from the store"):
-        training_set(
-            spine(project),
-            ["spend"],
-            project.store,
-            project.root / "set",
-            part_rows=PART,
-            runner=runner,
-        )
+        made_by(runner, project, spine(project))
 
     assert not (project.root / "set").exists()
 
@@ -234,14 +226,7 @@ def test_a_part_that_is_not_here_as_a_task_wrote_it_makes_no_set(project: Projec
 
     runner.one = damaged  # type: ignore[method-assign]
     with pytest.raises(IntegrityError, match=r"part-00003\.parquet of set is not here"):
-        training_set(
-            spine(project),
-            ["spend"],
-            project.store,
-            project.root / "set",
-            part_rows=PART,
-            runner=runner,
-        )
+        made_by(runner, project, spine(project))
 
     assert not (project.root / "set").exists()
 
@@ -259,9 +244,7 @@ def test_a_spine_that_changes_meanwhile_makes_no_set(project: Project) -> None:
 
     runner.one = replaced  # type: ignore[method-assign]
     with pytest.raises(RetrievalError, match="changed while it was read"):
-        training_set(
-            path, ["spend"], project.store, project.root / "set", part_rows=PART, runner=runner
-        )
+        made_by(runner, project, path)
 
 
 def test_short_spines_are_not_shared_and_long_ones_go_on_alone_where_they_may(
