@@ -200,10 +200,6 @@ class WorkQueue:
             return None
         took_s = time.perf_counter() - begun
         requests, closed_at, reason, requested_at, taken_at = answer
-        most = clock.now() - int(
-            taken_at
-        )  # the lease was taken at some time while it was asked for
-        _, ahead, _ = sorted((most - int(took_s * SECOND_US), 0, most))
         return Lease(
             feature,
             job,
@@ -213,7 +209,7 @@ class WorkQueue:
             requested_at=int(requested_at) if requested_at else None,
             taken_at=int(taken_at),
             took_s=took_s,
-            clock_ahead=ahead,
+            clock_ahead=_clock_ahead(int(taken_at), took_s),
         )
 
     def renew(self, feature: str, job: str) -> bool:
@@ -300,6 +296,13 @@ def _ticket(
         )
     except ValueError as error:  # a UnicodeDecodeError is one
         return Ticket(feature, leased=leased, unreadable=str(error))
+
+
+def _clock_ahead(taken_at: int, took_s: float) -> int:
+    """By how many us this host's clock is ahead of the server's at the least: the lease was taken at some time of its trip."""
+    most = clock.now() - taken_at
+    _, least, _ = sorted((most - int(took_s * SECOND_US), 0, most))
+    return least
 
 
 def _text(value: bytes | str) -> str:
