@@ -1,6 +1,6 @@
 """`python -m benchmarks.pushing FOLDER RATE`: drops that lie ready below FOLDER go into its source so many times a second, and are refreshed and pushed.
 
-Those that come while a refresh is at work are taken in by the next one, as workers do, and it gives way to other processes as the workers of `mlforge up` do. It says so once the first is online, ends when its stdin does, and then says how many there were and in how many seconds.
+Those that come while a refresh is at work are taken in by the next one, as workers do. It says so once the first is online, ends when its stdin does, and then says how many there were and in how many seconds.
 """
 
 from __future__ import annotations
@@ -13,8 +13,6 @@ from pathlib import Path
 
 from benchmarks.timing import quiet
 from mlforge.definitions.loader import load
-from worker.child_process import give_way
-from worker.service.up import NICE
 
 FEATURE, READY, SOURCE = "spend", "ready", "events"
 
@@ -22,7 +20,6 @@ FEATURE, READY, SOURCE = "spend", "ready", "events"
 def main(root: Path, rate: float) -> None:
     """Push all drops that are due, again and again."""
     quiet()
-    give_way(NICE)
     definitions = load(None, here=root)
     begun, count, told = time.monotonic(), 0, False
     ready = deque(sorted((root / READY).iterdir()))

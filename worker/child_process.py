@@ -14,7 +14,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 
 ON_LINUX = sys.platform.startswith("linux")
@@ -22,7 +21,6 @@ GROWTH_BYTES = 512 << 20
 """By how much a process may have grown, at the most, to be given more work."""
 _PR_SET_PDEATHSIG = 1
 _GRACE_S = 10.0
-_TRIES = 5
 
 
 def bound_to_parent(command: Sequence[str]) -> list[str]:
@@ -37,30 +35,6 @@ def die_with_parent(parent: int, sig: signal.Signals = signal.SIGTERM) -> None:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(sig))
     if os.getppid() != parent:  # the parent died before the call
         os.kill(os.getpid(), sig)
-
-
-def give_way(nice: int) -> None:
-    """Have this process, and all that it starts, wait for others where processors are scarce.
-
-    nice: 0 to 19, as nice(1) has it; a process that gives way more already goes on so. Call it before other threads are there.
-    """
-    if nice > os.getpriority(os.PRIO_PROCESS, 0):
-        os.setpriority(os.PRIO_PROCESS, 0, nice)
-    if os.getsid(0) == os.getpid():
-        with suppress(OSError, ValueError):
-            _have_session_give_way(nice)
-
-
-def _have_session_give_way(nice: int) -> None:
-    """The same for the session: Linux may share processors out among sessions first, and heeds nice(1) only within one."""
-    group = Path("/proc/self/autogroup")
-    for _ in range(_TRIES):
-        if int(group.read_text().rpartition(" ")[2]) >= nice:
-            return
-        with suppress(BlockingIOError):  # it takes ten such requests a second
-            group.write_text(str(nice))
-            return
-        time.sleep(0.1)
 
 
 def resident_bytes() -> int:

@@ -46,29 +46,6 @@ def test_a_command_ends_with_its_killed_parent(runner):
     eventually(lambda: not is_running(child))
 
 
-GIVES_WAY = """
-import os
-from pathlib import Path
-from worker.child_process import give_way
-group = Path("/proc/self/autogroup")
-usual = os.getpriority(os.PRIO_PROCESS, 0)
-for more in (0, 5, 3):
-    give_way(usual + more)
-    print(os.getpriority(os.PRIO_PROCESS, 0) - usual, group.read_text().split()[-1] if group.exists() else usual + 5)
-"""
-
-
-@pytest.mark.parametrize("leads", [True, False])
-def test_a_process_gives_way_to_others_and_so_does_a_session_of_its_own(leads):
-    usual = os.getpriority(os.PRIO_PROCESS, 0)
-    done = subprocess.run(
-        [sys.executable, "-c", GIVES_WAY], start_new_session=leads, capture_output=True, check=True
-    )
-    told = [line.split() for line in done.stdout.decode().splitlines()]
-    assert [nice for nice, _ in told] == ["0", "5", "5"]
-    assert not leads or told[-1][1] == str(usual + 5)
-
-
 def test_the_exit_code_is_passed_on():
     code = child_process.watch(os.getppid(), [sys.executable, "-c", "import sys; sys.exit(3)"])
     assert code == 3

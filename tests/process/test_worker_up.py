@@ -18,7 +18,6 @@ from redis import Redis
 from mlforge.online import RedisStore
 from tests.support.workers import DEFINITIONS, eventually, purchases, write
 from worker.service.embedded_redis import EmbeddedServer
-from worker.service.up import NICE
 
 
 def processes() -> list[int]:
@@ -32,14 +31,6 @@ def command_of(pid: int) -> bytes:
         return Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
         return b""
-
-
-def priority_of(pid: int) -> int | None:
-    """How much a process gives way to others; None if it has ended."""
-    try:
-        return os.getpriority(os.PRIO_PROCESS, pid)
-    except ProcessLookupError:
-        return None
 
 
 class Terminal:
@@ -205,12 +196,6 @@ def test_up_answers_over_http_also_while_edited_definitions_are_taken_up(termina
     url = up.sees(r"server: serving .* at (http://127.0.0.1:\d+);")[1]
     write(folder / "drops" / "a.parquet", purchases((1, 0, 2.0)))
     up.sees(r"spend +1\.0\.0 .* pushed")
-    nice = {
-        kind: {priority_of(pid) for pid in up.family() if kind in command_of(pid)} - {None}
-        for kind in (b"\0worker", b"\0serve")
-    }
-    usual = os.getpriority(os.PRIO_PROCESS, 0)
-    assert nice == {b"\0worker": {max(usual, NICE)}, b"\0serve": {usual}}
     edited = DEFINITIONS.replace('"7d"', '"8d"')
     assert edited != DEFINITIONS
     (folder / "definitions.py").write_text(edited)

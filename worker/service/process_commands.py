@@ -65,20 +65,6 @@ def _configure_worker(parser: argparse.ArgumentParser) -> None:
     definitions_option(parser)
     _fork_option(parser)
     parser.add_argument("--burst", action="store_true", help="end once the queue is empty")
-    parser.add_argument(
-        "--nice",
-        type=_nice,
-        default=0,
-        metavar="N",
-        help="give way to other processes of this machine, such as those that serve: 0 to 19, as nice(1) has it (default: 0)",
-    )
-
-
-def _nice(text: str) -> int:
-    """A number of nice(1) that gives way."""
-    if not text.isdecimal() or int(text) > 19:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 to 19")
-    return int(text)
 
 
 def _polling_option(parser: argparse.ArgumentParser) -> None:
@@ -157,12 +143,10 @@ def watch(args: argparse.Namespace) -> int:
 
 def worker(args: argparse.Namespace) -> int:
     """Run one worker: `rq worker` with the right class, serializer and intervals."""
-    from worker.child_process import give_way
     from worker.connection import connect
     from worker.project import Settings
     from worker.queue import ForgeSimpleWorker, ForgeWorker
 
-    give_way(args.nice)
     name_definitions(args)
     kind = ForgeSimpleWorker if args.no_fork else ForgeWorker
     kind(connection=connect(Settings.read().redis_url)).work(burst=args.burst)

@@ -36,8 +36,6 @@ from worker.state.event_log import EventLog
 from worker.supervision import FAULTS, pause_after, survived
 
 _WATCHER, _SERVER = "watcher", "server"
-NICE = 5
-"""By how much workers give way to the processes that answer, on the same processors: these wait milliseconds else."""
 STOP_S = 15.0
 """How long a job in hand may take to finish once all is to stop."""
 _TICK_S = 0.1
@@ -223,7 +221,7 @@ class Up:
                 f"--metrics-port={beside.metrics_port}",
                 f"--metrics-host={beside.metrics_host}",
             ]
-        worker = [*mlforge, "worker", f"--nice={NICE}", *([] if self.plan.fork else ["--no-fork"])]
+        worker = [*mlforge, "worker", *([] if self.plan.fork else ["--no-fork"])]
         names = {_WATCHER: watcher} | {
             f"worker-{number}": worker for number in range(1, self.plan.workers + 1)
         }
