@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import math
 import os
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -36,16 +39,59 @@ from mlforge import Definitions, feature
 from mlforge.metrics import Rolling
 from mlforge.store import LocalStore
 
+NAMES = [f"{prefix}_{{number}}" for number in range({features})]
+OF = dict(keys=["user_id"], source="events/", timestamp="event_time")
+
 
 def spend(df: pl.DataFrame) -> pl.DataFrame:
     return df.select("user_id", "event_time", "amount")
 
-
-METRICS = [Rolling(["7d", "30d"], {{"amount": ["sum", "mean", "count"]}})]
-NAMES = [f"{prefix}_{{number}}" for number in range({features})]
-OF = dict(keys=["user_id"], source="events/", timestamp="event_time", metrics=METRICS)
-defs = Definitions(LocalStore("feature_store"), [feature(name=name, **OF)(spend) for name in NAMES])
 """
+_ALIKE = """
+METRICS = [Rolling(["7d", "30d"], {"amount": ["sum", "mean", "count"]})]
+FEATURES = [feature(name=name, metrics=METRICS, **OF)(spend) for name in NAMES]
+"""
+_DIFFERENT = """
+WINDOWS = (["7d"], ["30d"], ["1d", "7d"], ["7d", "30d"], ["1d", "7d", "30d"])
+AGGREGATIONS = (["sum"], ["sum", "mean", "count"], ["min", "max"], ["std", "count"], ["mean", "last"])
+
+
+def flagged(df: pl.DataFrame) -> pl.DataFrame:
+    return df.select("user_id", "event_time", "amount", is_large=pl.col("amount") > 50)
+
+
+def made(number: int, name: str):
+    windows, aggregations = WINDOWS[number % 5], AGGREGATIONS[number // 5 % 5]
+    if number >= 25:
+        where = "is_large" if number % 3 else None
+        return feature(name=name, metrics=[Rolling(windows, {"amount": aggregations}, where=where)], **OF)(flagged)
+    doubled = {"doubled": f"amount__{aggregations[0]}__{windows[0]} * 2"} if number % 2 else None
+    return feature(name=name, metrics=[Rolling(windows, {"amount": aggregations})], derive=doubled, **OF)(spend)
+
+
+FEATURES = [made(number, name) for number, name in enumerate(NAMES)]
+"""
+_END = """
+defs = Definitions(LocalStore("feature_store"), FEATURES)
+"""
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """How the features of a project differ: the prefix of their names, and the text that defines them."""
+
+    prefix: str
+    text: str
+
+    def names(self, count: int) -> list[str]:
+        return [f"{self.prefix}_{count}_{number}" for number in range(count)]
+
+    def definitions(self, count: int) -> str:
+        head = _FILE.format(prefix=f"{self.prefix}_{count}", features=count)
+        return head + self.text + _END
+
+
+_SAME, _OTHERS = _Kind("of", _ALIKE), _Kind("other", _DIFFERENT)
 
 
 @dataclass
@@ -57,44 +103,57 @@ class _Times:
 
 
 def _run(bench: Bench) -> list[Row]:
-    times = {count: _drops(bench, count) for count in _COUNTS}
+    times = {count: _drops(bench, _SAME, count) for count in _COUNTS}
     _check_rows(bench)
     [one, *several] = _COUNTS
-    rows = []
-    for count in several:
-        whole = [count * seconds for seconds in times[one].last]
-        rows.append(
-            Row(
-                "14",
-                f"a drop into a source with {count} features: the last readable",
-                median_of(times[count].last, MILLISECONDS),
-                f"{count} times that of one feature: {median_of(whole, MILLISECONDS)}",
-                ratios(times[count].last, whole),
-                Target(0.25) if count == several[-1] else None,
-            )
-        )
-    most = times[several[-1]]
-    rows.append(
-        Row(
-            "14",
-            f"{several[-1]} features: the last readable",
-            median_of(most.last, SECONDS),
-            f"the first: {median_of(most.first, SECONDS)}",
-            most.last,
-            Target(2.0, SECONDS),
-        )
+    most = several[-1]
+    different = _drops(bench, _OTHERS, most)
+    _check_values(bench, most)
+    alone = times[one].last
+    return [
+        *(
+            _against_one(f"{n} features", n, times[n], alone, Target(0.25) if n == most else None)
+            for n in several
+        ),
+        _last_of(f"{most} features", times[most]),
+        _against_one(f"{most} different features", most, different, alone, Target(0.25)),
+        _last_of(f"{most} different features", different),
+    ]
+
+
+def _against_one(
+    label: str, count: int, times: _Times, alone: Sequence[float], target: Target | None
+) -> Row:
+    whole = [count * seconds for seconds in alone]
+    return Row(
+        "14",
+        f"a drop into a source with {label}: the last readable",
+        median_of(times.last, MILLISECONDS),
+        f"{count} times that of one feature: {median_of(whole, MILLISECONDS)}",
+        ratios(times.last, whole),
+        target,
     )
-    return rows
 
 
-def _drops(bench: Bench, count: int) -> _Times:
+def _last_of(label: str, times: _Times) -> Row:
+    return Row(
+        "14",
+        f"{label}: the last readable",
+        median_of(times.last, SECONDS),
+        f"the first: {median_of(times.first, SECONDS)}",
+        times.last,
+        Target(2.0, SECONDS),
+    )
+
+
+def _drops(bench: Bench, kind: _Kind, count: int) -> _Times:
     """The same drops into a source with so many features."""
-    root, names = bench.new_folder("together"), _names(count)
+    root, names = bench.new_folder("together"), kind.names(count)
     (root / "events").mkdir()
     daily = bench.history()
     for file in daily[-(_DAYS * len(daily) // bench.size.days) :]:
         os.link(file, root / "events" / file.name)
-    (root / "definitions.py").write_text(_FILE.format(prefix=f"of_{count}", features=count))
+    (root / "definitions.py").write_text(kind.definitions(count))
     project = Project.open(Settings(bench.url, str(root / "definitions.py"), root))
     project.definitions.build(online=True)
     times = _Times()
@@ -118,21 +177,43 @@ def _drops(bench: Bench, count: int) -> _Times:
     return times
 
 
-def _names(count: int) -> list[str]:
-    return [f"of_{count}_{number}" for number in range(count)]
-
-
 def _check_rows(bench: Bench) -> None:
     """Every feature has the rows that one feature alone has."""
+    users, rows = _rows_of_one(bench)
+    for count in _COUNTS[1:]:
+        for name in _SAME.names(count):
+            others = bench.client.mget([key_of(name, user) for user in users])
+            check(others == rows, f"{name} has other rows than the one feature alone")
+
+
+def _check_values(bench: Bench, count: int) -> None:
+    """Every different feature has rows, with the values of columns that one feature alone has, too."""
+    users, rows = _rows_of_one(bench)
+    alone = list(map(json.loads, rows))
+    shared = 0
+    for name in _OTHERS.names(count):
+        others = bench.client.mget([key_of(name, user) for user in users])
+        check(all(others), f"{name} has no rows of the last drop")
+        for number, other in enumerate(map(json.loads, others)):
+            same = (alone[number].keys() & other.keys()) - {"user_id"}
+            shared += len(same)
+            alike = all(_is_close(alone[number][key], other[key]) for key in same)
+            check(alike, f"{name} has other values than the one feature alone")
+    check(shared > 0, "no column was compared")
+
+
+def _rows_of_one(bench: Bench) -> tuple[list[int], list[str]]:
+    """The entities of the last drop, and the rows of the feature that is alone."""
     last = _WARM_UP + bench.repeat * bench.size.drops_a_round - 1
     users = marked(bench, last)["user_id"].to_list()
-    [alone] = _names(1)
+    [alone] = _SAME.names(1)
     rows = bench.client.mget([key_of(alone, user) for user in users])
     check(all(rows), "the rows of the last drop are there")
-    for count in _COUNTS[1:]:
-        for name in _names(count):
-            others = bench.client.mget([key_of(name, user) for user in users])
-            check(others == rows, f"{name} has other rows than {alone}")
+    return users, rows
+
+
+def _is_close(one: float | None, other: float | None) -> bool:
+    return one == other if one is None or other is None else math.isclose(one, other, rel_tol=1e-9)
 
 
 MEASURES = (
